@@ -81,6 +81,8 @@ def test_a_text_with_a_variable_in_it_is_written_as_the_text_with_the_call_in_it
     "SCHEMA.upper()", 'f"{SCHEMA.upper()} done"', 'f"{SCHEMA!r}"', 'SCHEMA or "none"',
     '"a" if SCHEMA == "mart" else "b"',
     "SCHEMA[0]", 'CONFIG["k"]', '",".join(CONFIG["t"])', 'os.path.join(SCHEMA, "x")', '{"mart": 1}.get(SCHEMA)',
+    '[each + "1" for each in CONFIG["t"]]', "[*CONFIG['t'], 'x']", "{**CONFIG}", "sorted(CONFIG)", "dict(CONFIG)",
+    'max(SCHEMA, "a")', '"abc"[:len(SCHEMA)]', "{SCHEMA: 1}", 'any(each == SCHEMA for each in ["a"])',
     "SCHEMA.format(1)", "len(CONFIG)", '("%s" % BUCKET).upper()',
 ])  # fmt: skip
 def test_what_is_otherwise_made_of_a_variable_is_refused_with_the_reason(tmp_path: Path, expression: str) -> None:
@@ -123,3 +125,35 @@ def test_a_model_says_what_a_text_is_made_of(tmp_path: Path) -> None:
     assert [getattr(each, "origin", each) for each in given.value.parts] == [
         "echo ", "variable:schema", " on ", "env:HOST",
     ]  # fmt: skip
+
+
+def test_options_that_only_airflow_knows_are_named(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        def go(): return 1
+        with DAG("d", schedule=Variable.get("cron", "@daily"), tags=[SCHEMA], description=f"of {SCHEMA}",
+                 default_args={"retries": int(Variable.get("retries", "3")), "pool": SCHEMA}):
+            PythonOperator(task_id="t", python_callable=go, trigger_rule=Variable.get("rule", "all_done"))
+    """,
+    )
+    changed = {note.construct for dag in made.dags for note in dag.notes if note.kind is Kind.CHANGED}
+    assert {
+        "schedule of the DAG", "tags of the DAG", "description of the DAG", "default argument retries",
+        "default argument pool", "trigger_rule of t",
+    } <= changed  # fmt: skip
+
+
+def test_what_a_loop_over_a_default_makes_is_said(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        commands = []
+        for each in CONFIG["t"]:
+            commands.append(f"echo {each}")
+        with DAG("d", schedule=None):
+            BashOperator(task_id="t", bash_command=" && ".join(commands))
+    """,
+    )
+    reasons = [note.reason for dag in made.dags for note in dag.notes if note.kind is Kind.CHANGED]
+    assert "what this loop makes is by the default of variable-json:config" in reasons

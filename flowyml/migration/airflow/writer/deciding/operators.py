@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from flowyml.migration.airflow.model import TaskModel
+from flowyml.migration.airflow.model import Symbolic, TaskModel
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Hole, named
 from flowyml.migration.airflow.writer.deciding.functions import (
     CONTEXT,
@@ -67,11 +67,19 @@ def as_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, path
         Note(Kind.OPAQUE, named(task), task.place, f"it is {shown}, which runs on Airflow alone",
              f"To run it anywhere: {replacement(path)}.")
     )  # fmt: skip
+    _fill_in_times(task, made.arguments)
+    return made
+
+
+def _fill_in_times(task: TaskModel, arguments: dict[str, Any]) -> None:
+    """What a task has of the DAG's defaults, or by the file's default of what only Airflow knows."""
     for name in ("retries", "retry_delay", "execution_timeout"):
+        given = arguments.get(name)
+        if isinstance(given, Symbolic) and given.derived and given.has_default:
+            del arguments[name]  # the report says that this is the file's default
         value = getattr(task, name)
         if name not in arguments and (name == "retries" or is_time(value)) and _is_said(task, name):
-            made.arguments[name] = value if name == "retries" else timedelta(seconds=value)
-    return made
+            arguments[name] = value if name == "retries" else timedelta(seconds=value)
 
 
 def _is_said(task: TaskModel, name: str) -> bool:

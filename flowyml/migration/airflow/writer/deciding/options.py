@@ -6,11 +6,22 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from flowyml.migration.airflow.model import Argument, DagModel, FunctionModel, Reference, TaskModel
+from flowyml.migration.airflow.model import Argument, DagModel, FunctionModel, Reference, Symbolic, TaskModel
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import is_plain, path_of
 
-__all__ = ["CALLBACKS", "callback_of", "default_arguments", "fits", "inherited", "pipeline_options", "unfit"]
+__all__ = [
+    "BY_DEFAULT",
+    "CALLBACKS",
+    "TAKEN",
+    "callback_of",
+    "default_arguments",
+    "fits",
+    "inherited",
+    "is_by_default",
+    "pipeline_options",
+    "unfit",
+]
 
 CALLBACKS = (
     "on_failure_callback", "on_success_callback", "on_retry_callback", "on_execute_callback", "on_skipped_callback",
@@ -27,6 +38,12 @@ _OF_STEPS = frozenset({
     "start_date", "retries", "retry_delay", "execution_timeout", "trigger_rule", "dag", "params",
     "retry_exponential_backoff", "max_retry_delay", *_DEFAULTS,
 })  # fmt: skip
+BY_DEFAULT = "only Airflow knows it when it reads the file; this is the file's own default"
+TAKEN = ("retries", "retry_delay", "execution_timeout", "trigger_rule")
+"""Arguments of tasks that are read with the default that the file gives to what only Airflow knows."""
+_TAKEN_OF_DAG = ("schedule", "schedule_interval", "timetable", "start_date", "catchup", "tags", "description", "doc_md")
+# What Airflow does unless an argument is False; of email it has nothing to do without an address.
+_ON = ("do_xcom_push", "ignore_first_depends_on_past", "allow_nested_operators", "show_return_value_in_logs")
 # How a DAG looks in Airflow, and what changes no run.
 _LOOKS = frozenset({"default_view", "orientation", "dag_display_name", "owner_links", "jinja_environment_kwargs"})
 
@@ -60,7 +77,7 @@ def pipeline_options(dag: DagModel, kinds: Collection[str]) -> tuple[Mapping[str
     engine |= {
         each.name: found for each in dag.callbacks if each.name in _OF_DAG and (found := callback_of(each.value))
     }
-    notes += [*_callbacks(dag, engine), *_other_arguments(dag), *_other_defaults(dag, kinds)]
+    notes += [*_callbacks(dag, engine), *_other_arguments(dag), *_other_defaults(dag, kinds), *_taken(dag)]
     if engine:
         options["airflow"] = engine
     return options, notes
@@ -87,18 +104,49 @@ def _other_arguments(dag: DagModel) -> Iterator[Note]:
 
 
 def _other_defaults(dag: DagModel, kinds: Collection[str]) -> Iterator[Note]:
-    if all(kind == "operator" for kind in kinds):
-        return
+    only_operators = all(kind == "operator" for kind in kinds)
     for each in dag.default_args:
         kept = each.name in _OF_STEPS and (each.name not in _DEFAULTS or fits(each.name, each.value))
-        if kept or each.name == "provide_context" or each.value in (None, False, ""):
+        if kept or each.name == "provide_context" or each.value in (None, ""):
+            continue
+        if each.value is False and each.name not in _ON:
             continue
         if each.name in CALLBACKS and callback_of(each.value) is not None:
             continue
-        why = unfit(each.value) if each.name in _DEFAULTS else "a step has no such option"
+        is_option = each.name in (*_DEFAULTS, *CALLBACKS)
+        if only_operators and _is_sure(each.value) and not is_option:
+            continue
+        why = unfit(each.value) if is_option else "a step has no such option"
+        to_do = "Keep the tasks that need it with airflow_operator(…), or leave it out."
+        if each.name in CALLBACKS:
+            to_do = f"Move it into a module, and name it: airflow={{'{each.name}': 'module.name'}}."
+        elif is_option:
+            to_do = "Say it in airflow={…} of the steps that need it, or leave it out."
         yield _left_out(f"default argument {each.name}", each,
-                        f"{why}; operators keep it" if _is_sure(each.value) else why,
-                        "Say it of the steps that need it, or leave it out.")  # fmt: skip
+                        f"{why}; operators keep it" if _is_sure(each.value) else why, to_do)  # fmt: skip
+
+
+def _taken(dag: DagModel) -> Iterator[Note]:
+    """What stands in the pipeline as the file's default of a Variable, or of the environment."""
+    given = [(f"{each.name} of the DAG", each) for each in dag.arguments if each.name in _TAKEN_OF_DAG]
+    given += [(f"default argument {each.name}", each) for each in dag.default_args if each.name in TAKEN]
+    for construct, each in given:
+        if is_by_default(each.value):
+            yield _left_out(construct, each, BY_DEFAULT, "Say it in the pipeline.")
+
+
+def is_by_default(value: Any) -> bool:
+    """Whether something in a value is only the file's default of what Airflow knows when it reads the file."""
+    match value:
+        case Symbolic():
+            return value.has_default
+        case Reference():
+            return any(is_by_default(each.value) for each in value.arguments)
+        case list() | tuple() | set():
+            return any(map(is_by_default, value))
+        case Mapping():
+            return any(map(is_by_default, value.values()))
+    return False
 
 
 def _left_out(construct: str, given: Argument, reason: str, to_do: str) -> Note:
@@ -121,6 +169,8 @@ def fits(name: str, given: Any) -> bool:
 
 def unfit(given: Any) -> str:
     """Why an option that there is cannot have a value."""
+    if isinstance(given, FunctionModel):
+        return "its function stands in the DAG file, where Airflow cannot import it from"
     known = "a step cannot have this value of it"
     return known if _is_sure(given) else "only Airflow knows it when it reads the file"
 

@@ -8,7 +8,16 @@ from typing import Any
 
 from flowyml.migration.airflow.model import Argument, DagModel, TaskModel
 from flowyml.migration.airflow.writer.deciding.decision import Decision
-from flowyml.migration.airflow.writer.deciding.options import CALLBACKS, callback_of, fits, inherited, unfit
+from flowyml.migration.airflow.writer.deciding.options import (
+    BY_DEFAULT,
+    CALLBACKS,
+    TAKEN,
+    callback_of,
+    fits,
+    inherited,
+    is_by_default,
+    unfit,
+)
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.plan.model import RUN_IF
 
@@ -31,10 +40,12 @@ _LONGEST = 24 * 60 * 60
 # What FlowyML says in its own words, or not at all.
 OURS = frozenset({"task_id", "trigger_rule", "python_callable", "op_args", "op_kwargs", "multiple_outputs",
                    "retries", "retry_delay", "execution_timeout", "retry_exponential_backoff",
-                   "max_retry_delay", "provide_context", "show_return_value_in_logs",
+                   "max_retry_delay", "provide_context",
                    "doc_md", "doc", "on_failure_fail_dagrun", "task_display_name"})  # fmt: skip
+_LOOKS = ("doc_md", "doc", "task_display_name", "map_index_template")
 # What of these an operator that stays one still takes as it stands.
-OF_OPERATORS = frozenset({"retry_exponential_backoff", "max_retry_delay", "show_return_value_in_logs", "doc_md", "doc"})
+OF_OPERATORS = frozenset({"retries", "retry_delay", "execution_timeout", "retry_exponential_backoff", "max_retry_delay",
+                           "show_return_value_in_logs", "doc_md", "doc"})  # fmt: skip
 # Options of a step under `airflow={…}`; source: flowyml_airflow.options.
 OPTIONS = ("owner", "pool", "pool_slots", "queue", "priority_weight", "weight_rule", "executor", "depends_on_past",
             "max_active_tis_per_dag", "run_as_user")  # fmt: skip
@@ -85,21 +96,11 @@ def left_out(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
             Kind.CHANGED, f"{word} of {task.task_id}", task.place, "it runs by the ends of the tasks before it",
             "with cleanup(): runs a step when all others have ended.",
         )  # fmt: skip
-    unknown = "only Airflow knows it when it reads the file"
-    for name in ("retries", "retry_delay", "execution_timeout"):
-        value = getattr(task, name)
-        if value is not None and not isinstance(value, int | float):
-            yield Note(Kind.CHANGED, f"{name} of {task.task_id}", task.place, unknown, "Say it in the pipeline.")
-        elif name != "retries" and value is not None and not is_time(value):
-            yield Note(
-                Kind.CHANGED,
-                f"{name} of {task.task_id}",
-                task.place,
-                "it is not 0 seconds or more",
-                "Say it in the pipeline.",
-            )
+    yield from _taken(task, made)
+    yield from _looks(task, made)
     if made.kind in ("operator", "hole"):
         return
+    unknown = "only Airflow knows it when it reads the file"
     growth = inherited(dag, task, "retry_exponential_backoff")
     if growth and not _may_grow_by(growth):
         is_known = isinstance(growth, int | float)
@@ -116,11 +117,38 @@ def left_out(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
             "a step that does nothing has no options", "Leave it out.",
         )  # fmt: skip
     for each in others(task):
-        why = unfit(each.value) if each.name in OPTIONS else "a step has no such option"
+        why = unfit(each.value) if each.name in (*OPTIONS, *CALLBACKS) else "a step has no such option"
         yield Note(
             Kind.CHANGED, f"{each.name} of {task.task_id}", each.place, why,
             "Leave it out, or keep the operator with airflow_operator(…).",
         )  # fmt: skip
+
+
+def _taken(task: TaskModel, made: Decision) -> Iterator[Note]:
+    """Numbers, times and rules that are not known, or only by the file's default."""
+    to_do = "Say it in the pipeline."
+    for name in TAKEN:
+        value, own = getattr(task, name), task.argument(name)
+        construct = f"{name} of {task.task_id}"
+        if own is not None and made.kind == "operator" and made.arguments.get(name) is own.value:
+            continue  # it stands in the operator
+        if own is not None and is_by_default(own.value):
+            yield Note(Kind.CHANGED, construct, own.place, BY_DEFAULT, to_do)
+        if name == "trigger_rule" or value is None:
+            continue
+        if not isinstance(value, int | float):
+            unknown = "only Airflow knows it when it reads the file"
+            yield Note(Kind.CHANGED, construct, task.place, unknown, to_do)
+        elif name != "retries" and not is_time(value):
+            yield Note(Kind.CHANGED, construct, task.place, "it is not 0 seconds or more", to_do)
+
+
+def _looks(task: TaskModel, made: Decision) -> Iterator[Note]:
+    """What says how Airflow shows a task, which an operator keeps for the most part."""
+    for each in task.arguments:
+        if made.kind != "hole" and each.name in _LOOKS and each.value and each.name not in made.arguments:
+            yield Note(Kind.CHANGED, f"{each.name} of {task.task_id}", each.place, "it changes what Airflow shows of a "
+                       "task, and no run", "Say it in the docstring of the step, or leave it out.")  # fmt: skip
 
 
 def is_called_back(task: TaskModel) -> bool:
@@ -130,7 +158,7 @@ def is_called_back(task: TaskModel) -> bool:
 
 def others(task: TaskModel) -> Sequence[Argument]:
     """Arguments of an operator that a step has no words for."""
-    known = {*OURS, "bash_command", "env", "cwd", "append_env", ALL_SKIPPED}
+    known = {*OURS, *_LOOKS, "bash_command", "env", "cwd", "append_env", ALL_SKIPPED}
     found = [each for each in task.arguments if each.name not in known and not each.name.isdigit()]
     found = [
         each for each in found if each.name not in OPTIONS or not (each.value is None or fits(each.name, each.value))
