@@ -55,6 +55,6 @@ def type_hints(function: Callable[..., Any]) -> Mapping[str, Any]:
     import typing
 
     try:
-        return typing.get_type_hints(function)
+        return typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError, AttributeError):  # a name that only type checkers see
         return {}

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from flowyml import pipeline, step
 from flowyml.core.errors import DefinitionError, PlanError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
@@ -159,6 +160,19 @@ Rows = NewType("Rows", int)
 )
 def test_types_that_json_gives_back(annotation: object, kind: str) -> None:
     assert schema_of(annotation, "value")["type"] == kind
+
+
+def test_what_annotated_says_of_a_parameter_is_in_its_schema() -> None:
+    @step
+    def draw(rows: int) -> int:
+        return rows
+
+    @pipeline
+    def sampled(rows: Annotated[int, Field(ge=1, le=9)] = 3) -> None:
+        draw(rows)
+
+    (rows,) = sampled.compile().parameters
+    assert rows.schema == {"type": "integer", "minimum": 1, "maximum": 9}
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="pydantic takes any TypedDict from Python 3.12 on")
