@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from unicodedata import normalize
 
-from flowyml.migration.airflow.model import DagModel, Reference, Symbolic, TaskModel, ValueEdge
+from flowyml.migration.airflow.model import DagModel, Symbolic, TaskModel, ValueEdge
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.dates import Dated, dated, zone_of
+from flowyml.migration.airflow.writer.deciding.params import default_of
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import is_plain
 
@@ -428,14 +429,6 @@ def may_use(name: str, taken: frozenset[str]) -> bool:
 def may_be_argument(name: str) -> bool:
     """Whether Python takes a name for an argument as it stands: it reads ``ﬁ`` as ``fi``."""
     return name.isidentifier() and not keyword.iskeyword(name) and normalize("NFKC", name) == name
-
-
-def default_of(given: Any) -> Any:
-    """The default of a parameter, which may be a ``Param``."""
-    if isinstance(given, Reference) and given.call and given.import_path.rpartition(".")[2] == "Param":
-        found = [each.value for each in given.arguments if each.name in ("0", "default")]
-        return found[0] if found else None
-    return given
 
 
 def uses_as_datetime(tree: ast.AST, is_it: Callable[[ast.AST], bool]) -> bool:

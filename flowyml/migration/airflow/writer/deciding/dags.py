@@ -13,7 +13,6 @@ from flowyml.migration.airflow.writer.deciding.choices import Choice
 from flowyml.migration.airflow.writer.deciding.context import (
     DATES,
     Asking,
-    default_of,
     is_template,
     may_be_argument,
     texts_of,
@@ -22,6 +21,7 @@ from flowyml.migration.airflow.writer.deciding.dates import asks_for_dates, note
 from flowyml.migration.airflow.writer.deciding.decision import Decision
 from flowyml.migration.airflow.writer.deciding.moved import Moved, key_of, what_moves
 from flowyml.migration.airflow.writer.deciding.options import pipeline_options
+from flowyml.migration.airflow.writer.deciding.params import Declared, declared, default_of
 from flowyml.migration.airflow.writer.deciding.schedules import Schedule, schedule_of
 from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, nested
 from flowyml.migration.airflow.writer.deciding.tasks import decide
@@ -37,7 +37,8 @@ class DecidedDag:
     """A DAG: its tasks as they are called one after the other, and ``paths``, the branches that each stands in.
     Task groups that are pipelines have theirs within.
 
-    ``parameters`` have their defaults; ``dates`` are those that each run fills, with the word that is their default.
+    ``parameters`` have their defaults, and by ``declared`` their annotations; ``dates`` are those that each run fills,
+    with the word that is their default.
     ``picked`` are the values that steps of their own take out of what tasks return, by the task before which they
     stand; ``taken`` are the tasks whose outputs something takes.
     """
@@ -47,6 +48,7 @@ class DecidedDag:
     order: Sequence[Unit]
     paths: Mapping[str, Path]
     parameters: dict[str, Any] = field(default_factory=dict)
+    declared: dict[str, Declared] = field(default_factory=dict)
     dates: dict[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     picked: Mapping[str, Sequence[ValueEdge]] = field(default_factory=dict)
@@ -211,6 +213,10 @@ def _parameters(dag: DecidedDag, moved: Moved) -> Iterator[Note]:
         default = default_of(given)
         if may_be_argument(name) and name not in moved.taken and is_plain(default):
             dag.parameters[name] = default
+            dag.declared[name] = declared(given)
+            for what, why in dag.declared[name].unsaid:
+                yield Note(Kind.CHANGED, f"{what} of parameter {name}", dag.model.place, why,
+                           "Check it in a step, or in the parameter's annotation.")  # fmt: skip
             continue
         yield Note(Kind.CHANGED, f"parameter {name}", dag.model.place, "it has no plain default, or no name of a "
                    "Python argument that is free", "Add it to the pipeline's function under another name.")  # fmt: skip

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import libcst as cst
 
 from flowyml.migration.airflow.model import FileModel
-from flowyml.migration.airflow.writer.deciding.context import default_of
 from flowyml.migration.airflow.writer.deciding.dags import DecidedDag, decided
 from flowyml.migration.airflow.writer.deciding.decision import Key
 from flowyml.migration.airflow.writer.deciding.moved import key_of
+from flowyml.migration.airflow.writer.deciding.params import declared
 from flowyml.migration.airflow.writer.deciding.schedules import Schedule
 from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import MARK, DagResult
@@ -96,6 +96,9 @@ class _Module:
             head = f"with {self.names.word('suppress')}(ImportError):  # Airflow's workers have it\n"
             yield self.moving.block(head, guarded) + "\n"
         functions = set(self.names.functions.values())
+        if "Field" in self.names.used:
+            head = f"with {self.names.word('suppress')}(ImportError):  # what checks parameters has it\n"
+            yield f"{head}    from pydantic import {self.names.imported('Field')}\n"
         simple: list[str] = []
         for number in self.moved.statements:
             statement = self.moving.statements[number]
@@ -146,8 +149,9 @@ class _Module:
                 f'    """One value of a dict that a task returned."""\n    return values[key]\n'
             )
         for dag in self.dags:
-            given = {name: default_of(default) for name, default in dag.model.params} | dag.parameters
-            parameters = {name: annotation(default) for name, default in given.items()}
+            given = {name: declared(each) for name, each in dag.model.params} | dag.declared
+            parameters = {name: each.base for name, each in given.items()}
+            parameters |= {name: annotation(dag, name) for name in dag.parameters}
             for decision in dag.decisions:
                 if decision.kind == "hole":
                     yield hole(names, decision)

@@ -23,7 +23,17 @@ _FLOW = (
     "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "any_of", "current_run", "elif_", "is_in", "otherwise",
     "pipeline", "step", "when",
 )  # fmt: skip
-_WORDS = (*_FLOW, "airflow_operator", "bash", "imported", "xcom", "OrchestratorRetryPolicy", "nothing", "item_of")
+_WORDS = (
+    *_FLOW,
+    "airflow_operator",
+    "bash",
+    "imported",
+    "xcom",
+    "OrchestratorRetryPolicy",
+    "nothing",
+    "item_of",
+    "Field",
+)
 HOMES = (
     ("flowyml", _FLOW),
     ("flowyml.core.retry_policy", ("OrchestratorRetryPolicy",)),
@@ -33,7 +43,7 @@ HOMES = (
 """FlowyML's words, by the module that they are imported from."""
 STANDARD = (
     ("contextlib", ("suppress",)), ("datetime", ("UTC", "date", "datetime", "timedelta")),
-    ("types", ("SimpleNamespace",)), ("typing", ("Any",)),
+    ("types", ("SimpleNamespace",)), ("typing", ("Annotated", "Any", "Literal")),
 )  # fmt: skip
 """The same of the standard library."""
 

@@ -14,6 +14,7 @@ from flowyml.migration.airflow.writer.deciding.context import DATES
 from flowyml.migration.airflow.writer.deciding.dags import DecidedDag
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Key
 from flowyml.migration.airflow.writer.deciding.moved import key_of
+from flowyml.migration.airflow.writer.deciding.params import declared
 from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, groups_in
 from flowyml.migration.airflow.writer.text.names import Names, variable_of
 from flowyml.migration.airflow.writer.text.steps import step_options
@@ -22,8 +23,6 @@ from flowyml.migration.airflow.writer.values import as_number
 from flowyml.plan.layout import FreeNames, Group, Pair, Part, docstring, source, text_literal, value
 
 __all__ = ["annotation", "nested_pipelines", "pipeline"]
-
-_TYPES = {bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "dict"}
 
 
 def pipeline(names: Names, dag: DecidedDag, name: str, uses: Counter[Key]) -> str:
@@ -50,7 +49,7 @@ def _nested(names: Names, dag: DecidedDag, group: Nested, uses: Counter[Key]) ->
     body = _Body(names, dag, uses)
     parameters: list[Part] = [body.holds(task) for task in group.needs]
     for each in group.names:
-        kind = names.word(DATES[each][0]) if each in DATES else annotation(dag.parameters.get(each))
+        kind = names.word(DATES[each][0]) if each in DATES else annotation(dag, each)
         parameters.append(f"{each}: {kind}")
     decorator = names.word("pipeline")
     shown = decorator if name == group.label else f"{decorator}(name={text_literal(group.label)})"
@@ -64,14 +63,26 @@ def _nested(names: Names, dag: DecidedDag, group: Nested, uses: Counter[Key]) ->
     return "\n".join(lines) + "\n"
 
 
-def annotation(default: Any) -> str:
-    """The annotation of a parameter, by its default."""
-    return _TYPES.get(type(default), "str | None")
+def annotation(dag: DecidedDag, name: str) -> str:
+    """The type of a parameter, as a step has it."""
+    return (dag.declared.get(name) or declared(dag.parameters.get(name))).base
+
+
+def _checked(names: Names, dag: DecidedDag, name: str) -> str:
+    """The annotation of a parameter, with what is checked of its values."""
+    said = dag.declared.get(name)
+    if said is not None and said.choices:
+        return f"{names.word('Literal')}[{', '.join(source(value(each)) for each in said.choices)}]"
+    if said is None or not (said.limits or said.schema):
+        return annotation(dag, name)
+    limits = [Pair(f"{each}=", value(limit)) for each, limit in said.limits.items()]
+    limits += [Pair("json_schema_extra=", value(dict(said.schema)))] if said.schema else []
+    return source(Group(f"{names.word('Annotated')}[", [said.base, Group(f"{names.word('Field')}(", limits, ")")], "]"))
 
 
 def _parameters(names: Names, dag: DecidedDag) -> Iterator[Part]:
     for name, default in dag.parameters.items():
-        yield Pair(f"{name}: {annotation(default)} = ", value(default))
+        yield Pair(f"{name}: {_checked(names, dag, name)} = ", value(default))
     for name, default in dag.dates.items():
         yield f"{name}: {names.word(DATES[name][0])} = {names.word(default)}"
 

@@ -1,0 +1,127 @@
+"""What a ``Param`` of a DAG checks, in the words of a parameter: its type, ``Literal``, pydantic's ``Field``.
+
+A ``Param`` is a JSON Schema, and so is what FlowyML makes of a parameter's annotation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowyml.migration.airflow.model import Reference
+from flowyml.migration.airflow.writer.values import is_plain
+
+__all__ = ["Declared", "declared", "default_of"]
+
+_KINDS: Mapping[str, tuple[str, tuple[type, ...]]] = {
+    "string": ("str", (str,)),
+    "integer": ("int", (int,)),
+    "number": ("float", (int, float)),
+    "boolean": ("bool", (bool,)),
+    "array": ("list", (list,)),
+    "object": ("dict", (dict,)),
+    "null": ("None", (type(None),)),
+}
+_NUMBERS = {"minimum": "ge", "maximum": "le", "exclusiveMinimum": "gt", "exclusiveMaximum": "lt",
+            "multipleOf": "multiple_of"}  # fmt: skip
+_WORDS: Mapping[str, Mapping[str, str]] = {
+    "int": _NUMBERS,
+    "float": _NUMBERS,
+    "str": {"minLength": "min_length", "maxLength": "max_length"},
+    "list": {"minItems": "min_length", "maxItems": "max_length"},
+}
+# What changes how Airflow's form looks, and checks nothing. Source: Airflow's "Params", the fields of its trigger form.
+_LOOKS = frozenset({
+    "0", "1", "default", "description", "title", "description_md", "section", "examples", "values_display", "source",
+    "custom_html_prefix", "readOnly", "schema", "type",
+})  # fmt: skip
+_FORMATS = ("date", "date-time")
+"""Those that FlowyML checks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A parameter as it is annotated: ``base`` is its type, ``choices`` those values that it may have, if they are few.
+
+    ``limits`` are arguments of ``Field``; ``schema`` is what it has no word for, which stands in its
+    ``json_schema_extra``. ``unsaid`` pairs what of a ``Param`` is in none of them with the reason.
+    """
+
+    base: str
+    choices: tuple[Any, ...] = ()
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    unsaid: Sequence[tuple[str, str]] = ()
+
+
+def default_of(given: Any) -> Any:
+    """The default of a parameter, which may be a ``Param``."""
+    if not _is_param(given):
+        return given
+    found = [each.value for each in given.arguments if each.name in ("0", "default")]
+    return found[0] if found else None
+
+
+def declared(given: Any) -> Declared:
+    """The annotation of a parameter by what the DAG gives for it."""
+    default = default_of(given)
+    schema = _schema_of(given) if _is_param(given) else {}
+    kinds = _kinds(schema, default)
+    base = _base(kinds, default)
+    asked = {name: value for name, value in schema.items() if name not in _LOOKS and value is not None}
+    unsaid = [(name, "only Airflow knows it") for name, value in asked.items() if not is_plain(value)]
+    asked = {name: value for name, value in asked.items() if is_plain(value)}
+    if schema and default is None and "null" not in (schema.get("type") or "null"):
+        unsaid.append(("default", "a run of the DAG must be given a value; here it is None without one"))
+    choices = asked.get("enum")
+    if isinstance(choices, list) and _are_choices(choices, default):
+        return Declared(base, tuple(choices), unsaid=tuple(unsaid))
+    if (shown := asked.get("format")) is not None and shown not in _FORMATS:
+        unsaid.append(("format", f"nothing checks that a value is {shown!r:.40}"))
+        del asked["format"]
+    words = _WORDS.get(base, {})
+    limits = {words[name]: value for name, value in asked.items() if name in words}
+    return Declared(
+        base, (), limits, {name: value for name, value in asked.items() if name not in words}, tuple(unsaid)
+    )
+
+
+def _is_param(given: Any) -> bool:
+    return isinstance(given, Reference) and given.call and given.import_path.rpartition(".")[2] == "Param"
+
+
+def _schema_of(given: Reference) -> dict[str, Any]:
+    found = {each.name: each.value for each in given.arguments}
+    whole = found.get("schema")
+    return {**found, **whole} if isinstance(whole, dict) else found
+
+
+def _kinds(schema: Mapping[str, Any], default: Any) -> list[str]:
+    """The types that a ``Param`` names, if its default is of one of them."""
+    said = schema.get("type")
+    kinds = [said] if isinstance(said, str) else said if isinstance(said, list) else []
+    if not kinds or not all(isinstance(kind, str) and kind in _KINDS for kind in kinds):
+        return []
+    if default is None:
+        return kinds if "null" in kinds else [*kinds, "null"]
+    is_bool = isinstance(default, bool)
+    fits = any(kind == "boolean" if is_bool else isinstance(default, _KINDS[kind][1]) for kind in kinds)
+    return kinds if fits else []
+
+
+def _base(kinds: Sequence[str], default: Any) -> str:
+    if not kinds:
+        found = next((name for name, types in _KINDS.values() if type(default) in types), "None")
+        return "str | None" if found == "None" else found
+    names = [_KINDS[kind][0] for kind in kinds if kind != "null"]
+    if "number" in kinds and "integer" not in kinds and type(default) is int:
+        names.insert(names.index("float"), "int")  # so that it stays one, as it does in Airflow
+    return " | ".join([*names, *(["None"] if "null" in kinds else [])])
+
+
+def _are_choices(choices: list[Any], default: Any) -> bool:
+    """Whether ``Literal`` can hold them: it takes no numbers but whole ones."""
+    if not all(isinstance(each, str | int | None) for each in choices):
+        return False
+    return any(type(each) is type(default) and each == default for each in choices)
