@@ -87,7 +87,7 @@ def _pipeline(source: Source, kinds: Kinds, call: cst.Call) -> cst.Call | str:
     if not isinstance(made, cst.Call) or source.flowyml_name(made.func) != "Pipeline":
         return "which Pipeline(…) it is on is not seen here"
     if not _is_a_line_of(source, call) or not _is_a_line_of(source, made):
-        return "it is not at the top of the file, where the pipeline is made"
+        return "it or its Pipeline(…) is within a function or a block: give that Pipeline(…) hooks=[…] by hand"
     if any(_is_called(argument, "hooks") or argument.star for argument in made.args):
         return "the pipeline has hooks already"
     return made

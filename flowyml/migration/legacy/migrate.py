@@ -140,12 +140,21 @@ def _migrated(file: File, text: str, modules: frozenset[str], report: Report) ->
         made = update_locks(text)
     else:
         made = update_pins(text, "toml" if file.kind == "toml" else "requirements")
-    for item, lines, message in (
-        (Item.TEST_LOCALLY, made.pipelines, f"flowyml run {file.shown}"),
-        (Item.TEST_REMOTELY, made.submissions, "run it against its engine, and wait for it"),
-    ):
-        report.needs_you[item] += [_place(file, line, message, starts) for line in lines]
+    for line, maker in made.pipelines:
+        report.needs_you[Item.TEST_LOCALLY].append(_place(file, line, _try_out(file.shown, maker), starts))
+    for line in made.submissions:
+        message = "run it against its engine, and wait for it"
+        report.needs_you[Item.TEST_REMOTELY].append(_place(file, line, message, starts))
     return made.text, [(_place(file, note.line, note.message, starts), note) for note in made.notes]
+
+
+def _try_out(shown: str, maker: str) -> str:
+    """How to run a pipeline: `flowyml run` takes those at module level."""
+    if not maker:
+        return f"flowyml run {shown}"
+    if maker == "__main__":
+        return f"python {shown}; flowyml run takes a pipeline at module level"
+    return f"{maker}() makes it: run what calls that; flowyml run takes a pipeline at module level"
 
 
 def _place(file: File, line: int, message: str, starts: Sequence[int]) -> Place:

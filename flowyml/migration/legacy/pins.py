@@ -6,6 +6,7 @@ import re
 from importlib.metadata import PackageNotFoundError, metadata
 from typing import Literal
 
+from flowyml._version import __version__
 from flowyml.migration.legacy.checklist import Item, Note, unaccepted
 from flowyml.migration.legacy.python import Migrated
 
@@ -68,7 +69,7 @@ def _changed(code: str, style: Style) -> str:
     if style == "toml":
         code = _TABLE.sub(lambda match: match["before"] + _table_spec(match["spec"]), code)
     if style == "shell":
-        code = _CONDA.sub(lambda match: f"{match['before']}>=1.0", code)
+        code = _CONDA.sub(lambda match: f"{match['before']}>={_wanted()}", code)
     return _PIN.sub(lambda match: _pin(match, code, style), code)
 
 
@@ -77,7 +78,7 @@ def _pin(match: re.Match[str], line: str, style: Style) -> str:
         return match[0]
     before = line[: match.start()]
     is_safe = style != "shell" or before.endswith(("'", '"')) or re.fullmatch(r"\s*-\s*", before) is not None
-    spec = _new_spec(match["spec"]) if is_safe else "~=1.0"  # a shell takes > for a file to write to
+    spec = _new_spec(match["spec"]) if is_safe else f"~={_wanted()}"  # a shell takes > for a file to write to
     return "".join(
         (match["name"], match["extras"] or "", match["space"], match["open"] or "", spec, match["close"] or "")
     )
@@ -89,7 +90,18 @@ def _is_old(spec: str) -> bool:
 
 def _new_spec(spec: str) -> str:
     upper = [f",{operator}{spec_of}" for operator, spec_of in _kept_uppers(spec)]
-    return ">=1.0" + "".join(upper)
+    return f">={_wanted()}" + "".join(upper)
+
+
+def _wanted() -> str:
+    """The version to ask for: this release, or this pre-release, which only a requirement that names one lets in."""
+    found = re.match(r"(\d+\.\d+)(?:\.(\d+))?((?:a|b|rc)\d+)?(\.dev\d+)?", __version__)
+    if found is None:
+        return "1.0"
+    release, patch, *before = found.groups()
+    if not any(before):
+        return release
+    return "".join((release, f".{patch}" if patch and int(patch) else "", *(each or "" for each in before)))
 
 
 def _kept_uppers(spec: str) -> list[tuple[str, str]]:
@@ -107,12 +119,14 @@ def _table_spec(spec: str) -> str:
     """Poetry's and Pipenv's own notation too: ``^0.9``, ``~0.9`` and a bare version."""
     if re.match(r"[\^~]?\s*[1-9]", spec) or not _is_old(spec):
         return spec
-    return "^1.0" if spec.startswith("^") or (spec.startswith("~") and not spec.startswith("~=")) else _new_spec(spec)
+    if spec.startswith("^") or (spec.startswith("~") and not spec.startswith("~=")):
+        return f"^{_wanted()}"
+    return _new_spec(spec)
 
 
 def _shown(code: str) -> str:
     match = _PIN.search(code)
-    return match[0].strip() if match else "version 1.0"
+    return match[0].strip() if match else f"version {_wanted()}"
 
 
 def _unknown_extras(code: str, number: int) -> list[Note]:

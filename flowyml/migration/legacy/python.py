@@ -24,11 +24,15 @@ _WORDS = re.compile(r"\b(flowyml\w*|get_run_status|run_pipeline|register_callbac
 
 @dataclass(frozen=True)
 class Migrated:
-    """A text as it is to be, the notes about it, and the lines of what a person will want to try."""
+    """A text as it is to be, the notes about it, and the lines of what a person will want to try.
+
+    A pipeline's line stands with the function that makes it, or ``__main__`` where only the file as a script does; with
+    "" for one at module level.
+    """
 
     text: str
     notes: Sequence[Note]
-    pipelines: Sequence[int] = ()
+    pipelines: Sequence[tuple[int, str]] = ()
     submissions: Sequence[int] = ()
 
 
@@ -50,9 +54,21 @@ def migrate_python(text: str) -> Migrated:
     return Migrated(
         with_imports(source.edited(), source.wanted_imports, source.moved).code,
         unaccepted(source.notes, text),
-        [source.line(call) for call in calls if source.flowyml_name(call.func) == "Pipeline"],
+        [(source.line(call), _maker(source, call)) for call in calls if source.flowyml_name(call.func) == "Pipeline"],
         [source.line(call) for call in calls if _is_remote(kinds, call)],
     )
+
+
+def _maker(source: Source, node: cst.CSTNode) -> str:
+    """The function around a node, or ``__main__`` for one that runs in a script alone; "" at module level."""
+    found, guarded = source.parents.get(node), ""
+    while found is not None:
+        if isinstance(found, cst.FunctionDef):
+            return found.name.value
+        if isinstance(found, cst.If) and "__main__" in source.module.code_for_node(found.test):
+            guarded = "__main__"
+        found = source.parents.get(found)
+    return guarded
 
 
 def _is_remote(kinds: Kinds, call: cst.Call) -> bool:

@@ -28,6 +28,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the project, as it was written for 0.x, and the working folder."""
     shutil.copytree(PROJECT / "before", tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setattr("flowyml.migration.legacy.pins.__version__", "1.0.0")
     return tmp_path / "project"
 
 

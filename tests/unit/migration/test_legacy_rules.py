@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import cast
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 pytest.importorskip("libcst")
 
+import flowyml
+from flowyml.migration.legacy import pins
 from flowyml.migration.legacy.checklist import Item
+from flowyml.migration.legacy.migrate import migrate
 from flowyml.migration.legacy.notebooks import migrate_notebook
 from flowyml.migration.legacy.pins import Style, update_locks, update_pins
 from flowyml.migration.legacy.python import Migrated, migrate_python
@@ -284,11 +290,46 @@ def test_a_run_of_ones_own_is_pointed_at(lines: str) -> None:
         ("shell", "  - flowyml=0.9.1", "  - flowyml>=1.0"),
     ],
 )
-def test_pins(style: Style, old: str, new: str) -> None:
+def test_pins(monkeypatch: pytest.MonkeyPatch, style: Style, old: str, new: str) -> None:
+    monkeypatch.setattr(pins, "__version__", "1.0.0")
     made = update_pins(f"{old}\n", style)
     assert made.text == f"{new}\n"
     assert not needed(made, Item.PINS)
     assert update_pins(made.text, style).text == made.text
+
+
+@pytest.mark.parametrize(
+    ("version", "wanted"),
+    [
+        ("1.0.0", "1.0"),
+        ("1.2.3", "1.2"),
+        ("1.0.0rc1", "1.0rc1"),
+        ("1.0.1b2", "1.0.1b2"),
+        ("1.1.0.dev4+g1234", "1.1.dev4"),
+        (flowyml.__version__, None),
+    ],
+)
+def test_pins_let_this_version_in(monkeypatch: pytest.MonkeyPatch, version: str, wanted: str | None) -> None:
+    monkeypatch.setattr(pins, "__version__", version)
+    for style, old, sign in (("requirements", "flowyml==0.9", ">="), ("shell", "pip install flowyml==0.9", "~=")):
+        made = update_pins(f"{old}\n", cast("Style", style)).text
+        asked = f"{sign}{made.strip().rpartition(sign)[2]}"
+        assert SpecifierSet(asked).contains(version)
+        assert wanted is None or asked == f"{sign}{wanted}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("P = Pipeline('p')\n", "flowyml run flow.py"),
+        ("def build():\n    return Pipeline('p')\n", "build() makes it: run what calls that; flowyml run takes"),
+        ("if __name__ == '__main__':\n    Pipeline('p').run()\n", "python flow.py; flowyml run takes a pipeline"),
+    ],
+)
+def test_how_to_try_a_pipeline_out(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "flow.py").write_text(f"from flowyml import Pipeline\n{text}")
+    (place,) = migrate([str(tmp_path / "flow.py")]).needs_you[Item.TEST_LOCALLY]
+    assert message.replace("flow.py", str(tmp_path / "flow.py")) in place.message
 
 
 @pytest.mark.parametrize(
