@@ -60,7 +60,7 @@ def test_what_a_param_checks_is_checked(tmp_path: Path, param: str, annotation: 
     made = written(tmp_path, param)
     assert unsaid(made) == []
     assert f"p: {annotation} = " in " ".join(made.text.split()).replace("[ ", "[").replace(", ]", "]")
-    parameters = loaded(tmp_path, made, f"params_of_dag").flow.compile().parameters
+    parameters = loaded(tmp_path, made, "params_of_dag").flow.compile().parameters
     check_values("flow", parameters, {})
     check_values("flow", parameters, {"p": right})
     with pytest.raises(ParameterError, match="'p'"):

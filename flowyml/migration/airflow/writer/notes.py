@@ -50,7 +50,8 @@ class Note:
 class DagResult:
     """A DAG: the name of its pipeline in the module, its notes, and when the module schedules it.
 
-    ``schedule`` is ``None``, ``cron:FIELDS ZONE`` or ``delta:SECONDS``, as a word.
+    ``schedule`` is ``None``, ``cron:FIELDS ZONE`` or ``delta:SECONDS``, as a word. ``added`` names the steps that no
+    task of the DAG stands for, as the report says.
     """
 
     dag_id: str
@@ -58,6 +59,7 @@ class DagResult:
     place: Place
     notes: Sequence[Note]
     schedule: str = "None"
+    added: frozenset[str] = frozenset()
 
     @property
     def verdict(self) -> Verdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -20,12 +21,20 @@ _ORDER = (Verdict.HAND, Verdict.AIRFLOW, Verdict.ANY)
 _SEVERITY = (Kind.REFUSED, Kind.OPAQUE, Kind.CHANGED, Kind.KEPT)
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 100rem; padding: 0 1rem; color: #1d2b26; }
+h1, h2, p, td { overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .8rem; border-bottom: 1px solid #d5ded9; }
-.sides { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; }
+td { min-width: 8rem; } td.kept, td.changed, td.opaque, td.refused { min-width: 0; overflow-wrap: normal; }
+.sides { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 1rem; }
 pre { background: #f4f7f5; padding: 1rem; overflow-x: auto; font-size: 13px; line-height: 1.4; }
 .kept { color: #2a6b4f; } .changed { color: #8a6100; } .opaque { color: #2f5c8f; } .refused { color: #a8322a; }
-@media (max-width: 60rem) { .sides { grid-template-columns: 1fr; } }
+@media (max-width: 60rem) { .sides { grid-template-columns: minmax(0, 1fr); } }
+@media (max-width: 40rem) {
+  th { display: none; } table, tbody, tr, td { display: block; }
+  tr { border-bottom: 1px solid #d5ded9; padding: .4rem 0; }
+  td { border: 0; padding: .1rem 0; } td:empty { display: none; }
+  td[data-head]::before { content: attr(data-head) ": "; color: #5b6b64; }
+}
 """
 # No script runs on a page, and nothing is loaded, whatever gets into it.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -138,11 +147,10 @@ def files_of_report(results: Sequence[FileResult]) -> Mapping[str, str]:
             name = f"{number:04d}-{slug(dag.dag_id, max_length=60)}.html"
             makers[name] = partial(_page_of, dag, sides)
             count = Counter(note.kind for note in dag.notes)
-            cells = "".join(f"<td class={kind}>{count[kind] or ''}</td>" for kind in _SEVERITY)
-            rows.append(
-                f'<tr><td><a href="{name}">{_safe(dag.dag_id)}</a></td><td>{_safe(dag.verdict)}</td>{cells}'
-                f'<td><a href="{sides}">{_safe(file.path)}</a></td></tr>'
-            )
+            numbers = "".join(_cell(str(count[kind] or ""), kind, kind) for kind in _SEVERITY)
+            shown = _cell(f'<a href="{name}">{_safe(dag.dag_id)}</a>') + _cell(_safe(dag.verdict), "Runs on")
+            shown += numbers + _cell(f'<a href="{sides}">{_safe(file.path)}</a>', "File")
+            rows.append(f"<tr>{shown}</tr>")
     return _Files(makers)
 
 
@@ -158,13 +166,20 @@ def _index(results: Sequence[FileResult], rows: Sequence[str]) -> str:
 
 def _page_of(dag: DagResult, sides: str) -> str:
     rows = "".join(
-        f"<tr><td class={note.kind}>{note.kind}</td><td>{_safe(note.construct)}</td><td>{_place(note, dag, sides)}</td>"
-        f"<td>{_safe(note.reason)}</td><td>{_safe(note.to_do)}</td></tr>"
+        f"<tr>{_cell(note.kind, kind=note.kind)}{_cell(_safe(note.construct))}"
+        f"{_cell(_place(note, dag, sides), 'Where')}{_cell(_safe(note.reason), 'Why')}"
+        f"{_cell(_safe(note.to_do), 'What to do')}</tr>"
         for note in ordered(dag)
     )
     table = f"<table><tr><th></th><th>Construct</th><th>Where</th><th>Why</th><th>What to do</th></tr>{rows}</table>"
     links = f'<a href="index.html">All DAGs</a> · <a href="{sides}#line-{dag.place.line}">Both sides</a>'
     return _page(dag.dag_id, f"<p>{links} · {_safe(dag.verdict)}</p>{table}")
+
+
+def _cell(shown: str, head: str = "", kind: str = "") -> str:
+    """A cell of a table, which says its head itself where the page is narrow."""
+    said = (f" class={kind}" if kind else "") + (f' data-head="{head}"' if head else "")
+    return f"<td{said}>{shown}</td>"
 
 
 def _place(note: Note, dag: DagResult, sides: str) -> str:
@@ -181,16 +196,20 @@ def _sides(file: FileResult) -> str:
     return _page(
         file.path,
         f'<p><a href="index.html">All DAGs</a></p>'
-        f"<div class=sides><div><h2>{_safe(file.path)}</h2><pre>{original}</pre></div>"
-        f"<div><h2>{_safe(file.module)}</h2><pre>{_safe(file.written)}</pre></div></div>",
+        f"<div class=sides><div><h2>DAG file: {_safe(file.path)}</h2><pre>{original}</pre></div>"
+        f"<div><h2>Pipelines: {_safe(file.module)}</h2><pre>{_safe(file.written)}</pre></div></div>",
     )
 
 
 def _page(title: str, body: str) -> str:
+    about = re.sub("`(.*?)`", r"<code>\1</code>", _safe(MARK))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f"<title>{_safe(title)}</title><style>{_STYLE}</style></head><body><h1>{_safe(title)}</h1>{body}<footer>{_safe(MARK)}</footer></body></html>\n"
+        f'<meta name="generator" content="{_safe(MARK)}">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{_safe(title)}</title><style>{_STYLE}</style></head><body><h1>{_safe(title)}</h1>{body}"
+        f"<footer>{about}</footer></body></html>\n"
     )
 
 

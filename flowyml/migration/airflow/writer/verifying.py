@@ -147,26 +147,30 @@ def load_dags(python: str, paths: Sequence[Path]) -> Mapping[str, Any]:
     try:
         found: Mapping[str, Any] = json.loads(last)
     except ValueError:
-        raise EngineError(f"{python} has no Airflow that loads {shown}: {ended.stderr[-800:]}") from None
+        raise EngineError(f"{python} has no Airflow that loads {shown}: {_last_line(ended.stderr)[-800:]}") from None
     return found
 
 
 def compare(
-    original: Mapping[str, Any], compiled: Mapping[str, Any], schedule: str, helpers: Collection[str] = ()
+    original: Mapping[str, Any],
+    compiled: Mapping[str, Any],
+    schedule: str,
+    helpers: Collection[str] = (),
+    added: Collection[str] = (),
 ) -> Iterator[Difference]:
     """The differences between a DAG and the one that was compiled from its pipeline.
 
-    ``schedule`` is what the pipeline's module says, and ``helpers`` are ids of tasks that stand for no step. Tasks are
-    known by the name that Airflow shows. Those that only the compiled one has, for branches, say, are taken
-    out of its graph, as if what waits for them waited for what they wait for; what a task then waits for anyway, by
-    another task, is left out.
+    ``schedule`` is what the pipeline's module says, and ``helpers`` are ids of tasks that stand for no step; ``added``
+    names steps of the pipeline that no task of the DAG stands for. Tasks are known by the name that Airflow shows.
+    Those that only the compiled one has, for branches, say, are taken out of its graph, as if what waits for them
+    waited for what they wait for; what a task then waits for anyway, by another task, is left out.
     """
     dag, before = original["dag_id"], original["tasks"]
     after = _by_shown(compiled["tasks"])
     extra = [name for name in after if name not in before]
     for name in before.keys() - after.keys():
         yield Difference(dag, name, "task", "there", "missing")
-    known = {each["shown"] for task, each in compiled["tasks"].items() if task in helpers}
+    known = {each["shown"] for task, each in compiled["tasks"].items() if task in helpers} | set(added)
     for name in extra:
         if name not in known:
             yield Difference(dag, name, "task", "missing", "there")
@@ -260,16 +264,20 @@ def _compared(
     error: str,
 ) -> Sequence[Difference] | str:  # fmt: skip
     if dag.dag_id not in before["dags"]:
-        return (
-            f"Airflow does not load the DAG file: {' '.join(before['errors'].values())[-300:] or 'it has no such DAG'}"
-        )
+        errors = " ".join(map(_last_line, before["errors"].values()))
+        return f"Airflow does not load the DAG file: {errors[-300:] or 'it has no such DAG'}"
     if after is None:
-        lines = (text.stderr.strip() or error.strip()).splitlines()
-        return f"Airflow does not load the compiled DAG: {lines[-1] if lines else 'it has an error'}"
+        why = _last_line(text.stderr) or _last_line(error) or "it has an error"
+        return f"Airflow does not load the compiled DAG: {why}"
     mark = mark_of(text.stdout.encode())
     helpers = mark.facts.get("helpers", ()) if mark else ()
     schedule = after["schedule"] if dag.schedule == "None" else dag.schedule  # one of Airflow's stands in the options
-    return list(compare(before["dags"][dag.dag_id], after, schedule, helpers))
+    return list(compare(before["dags"][dag.dag_id], after, schedule, helpers, dag.added))
+
+
+def _last_line(text: str) -> str:
+    """What a traceback says at its end."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def _compiled(folder: Path, file: FileResult, dag: DagResult) -> subprocess.CompletedProcess[str]:

@@ -24,24 +24,11 @@ _NUMBER = re.compile(r"(?<![\w.])(?:0[xX][0-9a-fA-F]+|\d+)(?![\w.])")
 _GIVEN_CODE = re.compile(r"\bexit\b[\s\"'(]*\{")
 
 
-def step_of_command(dag: DagModel, task: TaskModel, moving: Moving) -> Decision | None:
-    """`flowyml.steps.bash` for a command whose templates are known; None for any other."""
-    given = {each.name: each.value for each in task.arguments}
-    command = given.get("bash_command")
-    known = {"bash_command", "env", "cwd", "append_env", *OURS, *CALLBACKS}
-    known |= {name for name in OPTIONS if fits(name, given.get(name))}
-    if task.mapped or not isinstance(command, str) or set(given) - known or held_by(task):
-        return None
-    if command.rstrip().endswith((".sh", ".bash")) or _may_skip([command, given.get("env")]):
-        return None
-    kept = {name: given[name] for name in ("env", "cwd") if given.get(name) is not None}
-    if ("env" in kept and given.get("append_env") is not True) or not all(map(is_plain, kept.values())):
-        return None
+def step_of_command(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
+    """`flowyml.steps.bash` for a command whose templates are known. Raises ``Unclear`` for any other."""
+    command, kept = _of_bash(task)
     asking = Asking(dag, task, moving.names)
-    try:
-        arguments = asking.rendered({"command": command, **kept})
-    except Unclear:
-        return None
+    arguments = asking.rendered({"command": command, **kept})
     note = Note(Kind.KEPT, named(task), task.place, "it is flowyml.steps.bash")
     if all(map(is_plain, arguments.values())):
         return Decision(task, "bash", arguments=arguments, notes=[note])
@@ -57,6 +44,30 @@ def step_of_command(dag: DagModel, task: TaskModel, moving: Moving) -> Decision 
                  "as in the DAG: a shell reads it", "Give it in env, and write \"$NAME\" in the command.")
         )  # fmt: skip
     return made
+
+
+def _of_bash(task: TaskModel) -> tuple[str, dict[str, Any]]:
+    """A command that Bash runs as it does for Airflow, and its options. Raises ``Unclear``."""
+    given = {each.name: each.value for each in task.arguments}
+    command = given.get("bash_command")
+    known = {"bash_command", "env", "cwd", "append_env", *OURS, *CALLBACKS}
+    known |= {name for name in OPTIONS if fits(name, given.get(name))}
+    if task.mapped:
+        raise Unclear("it is mapped")
+    if not isinstance(command, str):
+        raise Unclear("only Airflow knows its command")
+    if held := held_by(task) or sorted(set(given) - known):
+        raise Unclear(f"it has {held[0]}")
+    if command.rstrip().endswith((".sh", ".bash")):
+        raise Unclear("its command is a file, which Airflow renders")
+    if _may_skip([command, given.get("env")]):
+        raise Unclear(f"its command may end with {_SKIPS}, by which Airflow skips")
+    kept = {name: given[name] for name in ("env", "cwd") if given.get(name) is not None}
+    if "env" in kept and given.get("append_env") is not True:
+        raise Unclear("its env takes the place of the whole environment, without append_env=True")
+    if unknown := [name for name, value in kept.items() if not is_plain(value)]:
+        raise Unclear(f"only Airflow knows its {unknown[0]}")
+    return command, kept
 
 
 def options_of_command(asking: Asking, moved: Function, moving: Moving) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flowyml.migration.airflow.model import DagModel, TaskModel
+from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.commands import step_of_command
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Hole, named
 from flowyml.migration.airflow.writer.deciding.operators import as_operator
@@ -55,6 +56,17 @@ def _decided(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, 
         return step_of_python(dag, task, moving, held)
     if task.decorator is not None:
         raise Hole(f"{task.decorator} has no step yet")
-    if task.operator == "BashOperator" and has_known_rule and (made := step_of_command(dag, task, moving)):
+    arguments = {each.name: each.value for each in task.arguments if each.name != "task_id"}
+    if task.operator != "BashOperator":
+        return as_operator(task, arguments, moving)
+    try:
+        if not has_known_rule:
+            raise Unclear(f"it has the trigger rule {task.trigger_rule!r:.40}")
+        return step_of_command(dag, task, moving)
+    except Unclear as error:
+        made = as_operator(task, arguments, moving)
+        made.notes[0] = Note(
+            Kind.OPAQUE, named(task), task.place, f"{error}, so it stays BashOperator",
+            "To run it anywhere: flowyml.steps.bash, with what it needs as arguments.",
+        )  # fmt: skip
         return made
-    return as_operator(task, {each.name: each.value for each in task.arguments if each.name != "task_id"}, moving)

@@ -190,7 +190,9 @@ class _Module:
 
 def _result(name: str, dag: DecidedDag) -> DagResult:
     model = dag.model
-    return DagResult(model.dag_id, name, model.place, dag.notes, dag.schedule.shown if dag.schedule else "None")
+    shown = dag.schedule.shown if dag.schedule else "None"
+    added = frozenset(f"{edge.task_id}.{edge.key}" for edges in dag.picked.values() for edge in edges)
+    return DagResult(model.dag_id, name, model.place, dag.notes, shown, added)
 
 
 def _sorted(lines: Iterable[str]) -> list[str]:
