@@ -157,3 +157,34 @@ def test_what_a_loop_over_a_default_makes_is_said(tmp_path: Path) -> None:
     )
     reasons = [note.reason for dag in made.dags for note in dag.notes if note.kind is Kind.CHANGED]
     assert "what this loop makes is by the default of variable-json:config" in reasons
+
+
+@pytest.mark.parametrize(("lines", "said"), [
+    ("if SCHEMA == 'mart':\n    X = 'a'",
+     "`SCHEMA == 'mart'` is True by the default of variable:schema: what is in it counts"),
+    ("match SCHEMA:\n    case 'mart': X = 'a'", "`match SCHEMA` goes by the default of variable:schema"),
+    ("X = []\nX += CONFIG['t']", "what `X += CONFIG['t']` adds is by the default of variable-json:config"),
+    ("X = {}\nX[SCHEMA] = 1", "where `X[SCHEMA]` stands is by the default of variable:schema"),
+])  # fmt: skip
+def test_what_a_default_decides_is_said(tmp_path: Path, lines: str, said: str) -> None:
+    made = written(
+        tmp_path,
+        f"""
+{lines}
+with DAG("d", schedule=None):
+    BashOperator(task_id="t", bash_command="x")
+""",
+    )
+    assert said in [note.reason for dag in made.dags for note in dag.notes if note.kind is Kind.CHANGED]
+
+
+def test_parts_of_a_default_are_not_taken_for_sure(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        first, second = SCHEMA.partition("-")[::2]
+        with DAG("d", schedule=None):
+            BashOperator(task_id="t", bash_command=first)
+    """,
+    )
+    assert [note.construct for dag in made.dags for note in dag.notes if note.kind is Kind.REFUSED] == ["task t"]

@@ -9,7 +9,7 @@ from flowyml.migration.airflow.reader.expressions import Expressions
 from flowyml.migration.airflow.reader.machine import settle
 from flowyml.migration.airflow.reader.operations import LARGEST
 from flowyml.migration.airflow.reader.parts import light
-from flowyml.migration.airflow.reader.values import Arguments, Class, Given, Instance, Module, hard
+from flowyml.migration.airflow.reader.values import Arguments, Class, Given, Instance, Module, Soft, hard
 
 __all__ = ["Assignments"]
 
@@ -34,6 +34,7 @@ class Assignments(Expressions):
             if items is None or len(items) + len(hard(old)) > LARGEST:
                 self.warn("unknown-call", f"what `{self.source(node)[:80]}` adds is not known", node)
             else:
+                self._by_default(new, f"what `{self.source(node)[:80]}` adds", node)
                 hard(old).extend(items)
             return
         self.assign(node.target, self.operate(type(node.op), old, new, node))
@@ -65,6 +66,7 @@ class Assignments(Expressions):
             self.world.assign(owner, name, value, node)
 
     def _assign_item(self, owner: Any, key: Any, value: Any, node: ast.AST) -> None:
+        self._by_default(key, f"where `{self.source(node)[:80]}` stands", node)
         key = settle([key])[0][0]
         if isinstance(owner, (dict, list)) and light(key):
             self.attempt(node, owner.__setitem__, key, value)
@@ -84,7 +86,12 @@ class Assignments(Expressions):
             self.fail("ValueError", "unpacks another number of values", node)
             items = [self.unknown(one) for one in targets]
         for one, item in zip(targets, items, strict=True):
-            self.assign(one, item)
+            self.assign(one, self.soft(item, value))
+
+    def _by_default(self, value: Any, what: str, node: ast.AST) -> None:
+        """Says what a default decides of a container that does not show it."""
+        if type(value) is Soft:
+            self.warn("default-taken", f"{what} is by the default of {value.origin}", node)
 
     def _delete(self, node: ast.Delete) -> None:
         for target in node.targets:

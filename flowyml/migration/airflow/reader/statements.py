@@ -94,11 +94,10 @@ class Statements(Assignments):
             self.warn("unknown-condition", text, node)
 
     def _decided(self, test: Any, truth: bool, node: ast.If) -> None:
-        """A condition that only a default decides leaves an arm out: said, if that arm could matter."""
-        if type(test) is Soft and (node.orelse or not truth):
-            text = (
-                f"`{self.source(node.test)[:80]}` is {truth} by the default of {test.origin}: the other arm is left out"
-            )
+        """A condition that only a default decides leaves an arm out, or takes one that is: said."""
+        if type(test) is Soft:
+            what = "the other arm is left out" if node.orelse or not truth else "what is in it counts"
+            text = f"`{self.source(node.test)[:80]}` is {truth} by the default of {test.origin}: {what}"
             self.warn("default-taken", text, node)
 
     def both(self, arms: list[Callable[[], None]], node: ast.AST) -> None:
@@ -139,6 +138,9 @@ class Statements(Assignments):
 
     def _match(self, node: ast.Match) -> None:
         subject = self.eval(node.subject)
+        if type(subject) is Soft:
+            text = f"`match {self.source(node.subject)[:60]}` goes by the default of {subject.origin}"
+            self.warn("default-taken", text, node)
         for case in node.cases:
             fits = self._fits(case.pattern, hard(subject))
             if fits and case.guard is not None:
@@ -245,7 +247,10 @@ class Statements(Assignments):
 
     def _while(self, node: ast.While) -> None:
         try:
-            while (truth := self.truth(self.eval(node.test))) is not False:
+            while (truth := self.truth(test := self.eval(node.test))) is not False:
+                if type(test) is Soft:
+                    text = f"`{self.source(node.test)[:80]}` goes by the default of {test.origin}"
+                    self.warn("default-taken", text, node)
                 if truth is None:
                     self._maybe_loop(node, node.test, [])
                     return
