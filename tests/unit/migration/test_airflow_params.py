@@ -54,6 +54,7 @@ def unsaid(made: Written) -> list[str]:
     ("Param(None, type=['null', 'integer'], minimum=2)",
      'Annotated[int | None, Field(json_schema_extra={"minimum": 2})]', 2, 1),
     ("Param('x', type=['null', 'string'])", "str | None", None, 1),
+    ("Param('x', type='string', format='multiline')", "str", "y", 1),
     ("Param('x', type='string', title='Shown', description='why', section='s')", "str", "y", 1),
 ])  # fmt: skip
 def test_what_a_param_checks_is_checked(tmp_path: Path, param: str, annotation: str, right: Any, wrong: Any) -> None:

@@ -78,8 +78,9 @@ def declared(given: Any) -> Declared:
     if isinstance(choices, list) and _are_choices(choices, default):
         return Declared(base, tuple(choices), unsaid=tuple(unsaid))
     if (shown := asked.get("format")) is not None and shown not in _FORMATS:
-        unsaid.append(("format", f"nothing checks that a value is {shown!r:.40}"))
         del asked["format"]
+        if shown != "multiline":  # which is for the form alone
+            unsaid.append(("format", f"nothing checks that a value is {shown!r:.40}"))
     words = _WORDS.get(base, {})
     limits = {words[name]: value for name, value in asked.items() if name in words}
     return Declared(

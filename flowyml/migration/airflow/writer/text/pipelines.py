@@ -72,12 +72,18 @@ def _checked(names: Names, dag: DecidedDag, name: str) -> str:
     """The annotation of a parameter, with what is checked of its values."""
     said = dag.declared.get(name)
     if said is not None and said.choices:
-        return f"{names.word('Literal')}[{', '.join(source(value(each)) for each in said.choices)}]"
+        return source(
+            Group(f"{names.word('Literal')}[", [value(each) for each in said.choices], "]"),
+            1,
+            lead=len(name) + 2,
+            trail=20,
+        )
     if said is None or not (said.limits or said.schema):
         return annotation(dag, name)
     limits = [Pair(f"{each}=", value(limit)) for each, limit in said.limits.items()]
     limits += [Pair("json_schema_extra=", value(dict(said.schema)))] if said.schema else []
-    return source(Group(f"{names.word('Annotated')}[", [said.base, Group(f"{names.word('Field')}(", limits, ")")], "]"))
+    field_of = Group(f"{names.word('Field')}(", limits, ")")
+    return source(Group(f"{names.word('Annotated')}[", [said.base, field_of], "]"), 1, lead=len(name) + 2, trail=20)
 
 
 def _parameters(names: Names, dag: DecidedDag) -> Iterator[Part]:
