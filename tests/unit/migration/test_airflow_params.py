@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -81,3 +82,12 @@ def test_what_it_cannot_check_is_named(tmp_path: Path, param: str, construct: st
 def test_workers_need_no_pydantic(tmp_path: Path) -> None:
     made = written(tmp_path, "Param(3, type='integer', minimum=1)")
     assert "with suppress(ImportError):  # what checks parameters has it\n    from pydantic import Field\n" in made.text
+
+
+def test_no_text_of_a_param_becomes_code(tmp_path: Path) -> None:
+    evil = '"] = 1, *, x=__import__("os").system("x")  # \n"""'
+    made = written(tmp_path, f"Param({evil!r}, enum=[{evil!r}, 'x'], type='string')")
+    other = written(tmp_path, f"Param({evil!r}, type='string', pattern={evil!r}, **{{{evil!r}: {evil!r}}})")
+    for text in (made.text, other.text):
+        calls = {ast.unparse(each.func) for each in ast.walk(ast.parse(text)) if isinstance(each, ast.Call)}
+        assert calls <= {"Field", "bash", "suppress", "t"}
