@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.resources import files
 
+from flowyml.core.syntax import parsed
+
 __all__ = ["common_text", "defined_names"]
 
 _IMPORT = "from prefect import get_run_logger, runtime\n"
@@ -31,7 +33,7 @@ def common_text(*, walks: bool) -> str:
 @cache
 def defined_names(*, walks: bool) -> frozenset[str]:
     """What that imports and defines."""
-    return frozenset(name for node in ast.parse(common_text(walks=walks)).body for name in _defined(node))
+    return frozenset(name for node in parsed(common_text(walks=walks)).body for name in _defined(node))
 
 
 def _text(name: str) -> str:
@@ -40,12 +42,12 @@ def _text(name: str) -> str:
 
 def _joined(text: str, more: str) -> str:
     """The first text with the functions of the second one."""
-    for node in ast.parse(text).body:
+    for node in parsed(text).body:
         if isinstance(node, ast.FunctionDef) and node.name in _REPLACED:
             text = text.replace(f"{ast.get_source_segment(text, node)}\n\n\n", "")
     body = "".join(more.splitlines(keepends=True)[_last_import(more) :]).strip()
     imports = _imports(text, more)
-    needed = {node.id for source in (text, body) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    needed = {node.id for source in (text, body) for node in ast.walk(parsed(source)) if isinstance(node, ast.Name)}
     needed |= {"flow", "task", "annotations"}
     first, second = (
         list(_import_lines({m: n & needed for m, n in imports.items() if ours == m.startswith("flowyml")}))
@@ -65,7 +67,7 @@ def _joined(text: str, more: str) -> str:
 def _imports(*texts: str) -> dict[str, set[str]]:
     """The names that are imported from each module; none for ``import module``."""
     found: dict[str, set[str]] = {}
-    for node in (node for text in texts for node in ast.parse(text).body):
+    for node in (node for text in texts for node in parsed(text).body):
         if isinstance(node, ast.Import):
             found.update({item.name: {item.name} for item in node.names})
         elif isinstance(node, ast.ImportFrom) and not str(node.module).startswith("flowyml_prefect"):
@@ -91,7 +93,7 @@ def _sorted_names(names: Iterable[str]) -> list[str]:
 
 def _last_import(text: str) -> int:
     return max(
-        node.end_lineno or 0 for node in ast.parse(text).body if isinstance(node, ast.Import | ast.ImportFrom)
+        node.end_lineno or 0 for node in parsed(text).body if isinstance(node, ast.Import | ast.ImportFrom)
     )  # fmt: skip
 
 
