@@ -1,31 +1,47 @@
-"""What functions are annotated with, followed through a pipeline: values that cannot be compared, and wrong items."""
+"""What functions are annotated with, followed through a pipeline: dates that travel as text, values that cannot be
+compared, and wrong items."""
 
 from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from enum import Enum
-from functools import reduce
+from functools import partial, reduce
 from pathlib import PurePath
 from types import GenericAlias, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from flowyml.authoring.calls import Call
+from flowyml.authoring.later import texts_of
 from flowyml.authoring.places import Place, errors_at
 from flowyml.core.errors import DefinitionError
-from flowyml.plan.conditions import AllOf, AnyOf, Compare, Condition, IsTrue, Not, shown
-from flowyml.plan.groups import Branch, Groups, Loop
+from flowyml.plan.conditions import Compare, IsTrue, leaves_of, of_text, shown, with_leaves
+from flowyml.plan.groups import Branch, Group, Groups, Loop
 from flowyml.plan.model import Step
 from flowyml.plan.types import is_model, is_rich_leaf, returned_type, wanted
 from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source
 
-__all__ = ["check_annotations"]
+__all__ = ["check_annotations", "with_dates"]
 
 _NUMBERS = (bool, int, float)
-_ORDERED = (bool, int, float, str, bytes, list, tuple, set, frozenset, date, datetime)
+_ORDERED = (bool, int, float, str, bytes, list, tuple, set, frozenset, datetime, date)
 """The types of Python's own that are ordered among themselves, numbers also with one another."""
+
+
+def with_dates(structure: Groups, calls: Mapping[str, Call], types: Mapping[str, object]) -> tuple[Group, ...]:
+    """The groups of a pipeline, where comparisons with parameters that are dates are marked: those travel as text.
+
+    ``types`` are those of the parameters.
+    """
+    known = _Annotations(structure, calls, types)
+    return tuple(
+        dataclasses.replace(group, condition=with_leaves(group.condition, partial(known.with_date, group)))
+        if isinstance(group, Branch) and group.condition is not None
+        else group
+        for group in structure
+    )
 
 
 def check_annotations(
@@ -41,12 +57,13 @@ def check_annotations(
         if isinstance(group, Branch) and group.condition is not None:
             members = structure.members(group.name)
             with errors_at(places.get(group.name) or (calls[members[0]].place if members else None)):
-                for compared in _comparisons(group.condition):
-                    known.check_comparison(compared, group)
+                for leaf in leaves_of(group.condition):
+                    if isinstance(leaf, Compare):
+                        known.check_comparison(leaf, group)
     for step in steps:
-        if any(isinstance(item.source, FromItem) for item in step.inputs):
+        if step.inputs:
             with errors_at(calls[step.name].place):
-                known.check_items(step)
+                known.check_inputs(step)
 
 
 class _Annotations:
@@ -90,41 +107,89 @@ class _Annotations:
             found = GenericAlias(list, (GenericAlias(tuple, (int, found)) if goes_on else found,))
         return found
 
-    def check_comparison(self, compared: Compare, branch: Branch) -> None:
-        left, right = (_compared_as(self.of(side, branch.parent), side) for side in (compared.left, compared.right))
-        if _may_work(compared.operator, left, right):
-            return
-        sides = ((compared.left, left), (compared.right, right))
-        what = " and ".join(f"{shown(side)} is {_shown(kind)}" for side, kind in sides)
-        raise DefinitionError(
-            f"The condition {compared} would raise TypeError: {what}. Compare what can be compared, or let a step "
-            f"decide that gives True or False."
-        )
+    def with_date(self, branch: Branch, compared: Compare | IsTrue) -> Compare | IsTrue:
+        if isinstance(compared, IsTrue):
+            return compared
+        sides = [self._members_of(side, branch) for side in (compared.left, compared.right) if self._is_json(side)]
+        kinds = {texts_of(_class(_element(kind) if _class(kind) is list else kind)) for side in sides for kind in side}
+        texts = next((texts for texts in ("date-time", "date") if texts in kinds), compared.texts)
+        return dataclasses.replace(compared, texts=texts)
 
-    def check_items(self, step: Step) -> None:
-        hint_of = wanted(self._calls[step.name].step.function)
-        for item in step.inputs:
-            if not isinstance(item.source, FromItem):
-                continue
-            given, hint = self.of(item.source, step.group), hint_of(item)
-            if hint is not None and _is_wrong(given, hint):
+    def check_comparison(self, compared: Compare, branch: Branch) -> None:
+        sides = (compared.left, compared.right)
+        if compared.texts:
+            self._check_texts(compared)
+        left, right = (self._compared_as(side, compared.texts, branch) for side in sides)
+        if not _may_work(compared.operator, left, right):
+            what = " and ".join(
+                f"{shown(side)} is {_shown(kind)}" for side, kind in zip(sides, (left, right), strict=True)
+            )
+            raise DefinitionError(
+                f"The condition {compared} would raise TypeError: {what}. Compare what can be compared, or let a step "
+                f"decide that gives True or False."
+            )
+        for one, other in (sides, sides[::-1]):
+            kinds = [] if self._is_json(other) else self._members_of(other, branch)
+            if self._is_json(one) and kinds and all(_is_lost_as_json(kind) for kind in kinds):
                 raise DefinitionError(
-                    f"step {step.name!r} takes {item.into or item.name!r} as {_shown(hint)}, and the items of loop "
-                    f"{item.source.loop!r} are {_shown(given)}."
+                    f"The condition {compared} always gives the same: {shown(one)} is compared as JSON, and "
+                    f"{shown(other)} is {_shown(_union(kinds))}. Let a step decide that gives True or False."
                 )
 
+    def _check_texts(self, compared: Compare) -> None:
+        sides = (compared.left, compared.right)
+        needs_zone = any(self._is_json(side) and not isinstance(side, Constant) for side in sides)
+        for side in sides:
+            try:
+                known = of_text(compared.texts, side.value if isinstance(side, Constant) else None)
+            except ValueError as error:
+                raise DefinitionError(
+                    f"The condition {compared} compares a date with {shown(side)}: {error}."
+                ) from error
+            times = [each for each in (known if isinstance(known, list) else [known]) if isinstance(each, datetime)]
+            if needs_zone and any(time.tzinfo is None for time in times):
+                raise DefinitionError(
+                    f"The condition {compared} compares a time with one that has no time zone, as {shown(side)}. Give "
+                    f"it one."
+                )
 
-def _comparisons(condition: Condition) -> Iterator[Compare]:
-    match condition:
-        case Compare():
-            yield condition
-        case Not(inner):
-            yield from _comparisons(inner)
-        case AllOf(conditions) | AnyOf(conditions):
-            for each in conditions:
-                yield from _comparisons(each)
-        case IsTrue():
-            pass
+    def _compared_as(self, source: Source, texts: str, branch: Branch) -> Any:
+        kinds = self._members_of(source, branch)
+        if self._is_json(source):
+            kinds = [_as_json(kind) for kind in kinds]
+        of_texts = {"date": date, "date-time": datetime}.get(texts, str)
+        return _union([of_texts if kind is str else kind for kind in kinds])
+
+    def _members_of(self, source: Source, branch: Branch) -> list[Any]:
+        return _members(self.of(source, branch.parent))
+
+    def _is_json(self, source: Source) -> bool:
+        """Whether a value comes as JSON: that of a parameter, and an item of its list."""
+        while isinstance(source, FromItem):
+            loop = self._structure.by_name[source.loop]
+            assert isinstance(loop, Loop)
+            source = next(item.source for item in loop.over if item.name == source.name)
+        return isinstance(source, FromParameter | Constant)
+
+    def check_inputs(self, step: Step) -> None:
+        """Of items and of what loops collect: each is of a type that the function of the step does not see."""
+        hint_of = wanted(self._calls[step.name].step.function)
+        for item in step.inputs:
+            given, hint, why = self.of(item.source, step.group), hint_of(item), ""
+            match item.source:
+                case FromItem(loop):
+                    what = f"the items of loop {loop!r} are"
+                case FromStep(name) if loops := self._structure.loops_between(name, step.group):
+                    what = f"loop {loops[0].name!r} gives"
+                    if any(each.on_item_error == "continue" for each in loops):
+                        why = ": each value with its index, since items may fail"
+                case _:
+                    continue
+            if hint is not None and _is_wrong(given, hint):
+                raise DefinitionError(
+                    f"step {step.name!r} takes {item.into or item.name!r} as {_shown(hint)}, and {what} "
+                    f"{_shown(given)}{why}."
+                )
 
 
 def _may_work(name: str, left: Any, right: Any) -> bool:
@@ -160,20 +225,23 @@ def _contains(value: Any, among: Any) -> bool:
     return any(hasattr(among, name) for name in ("__contains__", "__iter__", "__getitem__"))
 
 
-def _compared_as(kind: Any, source: Source) -> Any:
-    """A parameter is compared as the JSON that it came as."""
-    if not isinstance(source, FromParameter):
-        return kind
-    return _union([_as_json(each) for each in _members(kind)])
-
-
 def _as_json(kind: Any) -> Any:
     found = _class(kind)
     if found is None or issubclass(found, Enum):
         return Any
-    if issubclass(found, date | PurePath):
+    if issubclass(found, PurePath):
         return str
     return dict if is_model(found) else kind
+
+
+def _is_lost_as_json(kind: Any) -> bool:
+    """Whether values of this type equal nothing that JSON knows."""
+    found = _class(kind)
+    if found is list:
+        return all(map(_is_lost_as_json, _members(_element(kind))))
+    if found is None or issubclass(found, date | str | int):  # members of such an enumeration equal their values
+        return False
+    return is_rich_leaf(found)
 
 
 def _is_wrong(given: Any, hint: Any) -> bool:

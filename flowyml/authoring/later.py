@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date, datetime
 from typing import Any, NoReturn, cast
 
 from flowyml.core.errors import DefinitionError
@@ -12,7 +13,7 @@ from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, F
 
 __all__ = [
     "CallOutput", "EitherValue", "Expression", "ItemValue", "Later", "ParameterValue", "all_of", "any_of",
-    "condition_of", "is_in", "not_",
+    "condition_of", "is_in", "not_", "texts_of",
 ]  # fmt: skip
 
 
@@ -80,7 +81,7 @@ class Later:
     __xor__ = __lshift__ = __rshift__ = __rxor__ = _refuse
 
     def _compared(self, operator: str, other: object) -> Expression:
-        return Expression(Compare(operator, self.source, operand(other)))
+        return Expression(comparison(operator, self, other))
 
     def __eq__(self, other: object) -> Expression:  # type: ignore[override]  # as in SQLAlchemy and pandas
         return self._compared("==", other)
@@ -160,16 +161,42 @@ class EitherValue(Later):
         return f"<either of {', '.join(output.output for output in self.source.outputs)}>"
 
 
+def comparison(operator: str, left: object, right: object) -> Compare:
+    """Of two values, at least one of them known only when the pipeline runs.
+
+    Raises ``DefinitionError`` for what a plan cannot hold.
+    """
+    kinds = {texts_of(type(item)) for side in (left, right) for item in (side if type(side) is list else [side])}
+    texts = next((kind for kind in ("date-time", "date") if kind in kinds), "")
+    return Compare(operator, operand(left), operand(right), texts)
+
+
 def operand(value: object) -> Source:
     """One side of a comparison. Raises ``DefinitionError`` for what a plan cannot hold."""
     if isinstance(value, Later):
         return value.source
-    if isinstance(value, Expression) or not is_json(value):
+    known = [_dated(item) for item in value] if type(value) is list else _dated(value)
+    if isinstance(value, Expression) or not is_json(known):
         raise DefinitionError(
-            f"A condition compares outputs, parameters and plain JSON, and was given {value!r:.80}. Compute it in a "
-            f"step of its own."
+            f"A condition compares outputs, parameters, dates and plain JSON, and was given {value!r:.80}. Compute it "
+            f"in a step of its own."
         )
-    return Constant(own_copy(value))
+    return Constant(own_copy(known))
+
+
+def _dated(value: object) -> object:
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def texts_of(kind: object) -> str:
+    """What a comparison reads texts as where one side is of this type.
+
+    >>> texts_of(date), texts_of(datetime), texts_of(int)
+    ('date', 'date-time', '')
+    """
+    if not isinstance(kind, type) or not issubclass(kind, date):
+        return ""
+    return "date-time" if issubclass(kind, datetime) else "date"
 
 
 def condition_of(value: object) -> Condition:
@@ -210,7 +237,7 @@ def not_(condition: object) -> bool:
 def is_in(value: object, among: object) -> bool:
     """A condition that is true when ``value`` is in ``among``, a list or a step's output."""
     among = list(among) if isinstance(among, tuple) else among
-    return cast(bool, Expression(Compare("in", operand(value), operand(among))))
+    return cast(bool, Expression(comparison("in", value, among)))
 
 
 def _joined(kind: type[AllOf | AnyOf], conditions: Iterable[object]) -> Expression:

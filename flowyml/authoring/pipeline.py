@@ -432,7 +432,7 @@ class Pipeline:
         return bool(self._calls)
 
     def _compiled(self) -> Plan:
-        from flowyml.authoring.annotations import check_annotations
+        from flowyml.authoring.annotations import check_annotations, with_dates
         from flowyml.authoring.compiler import compile_outputs, compile_steps, is_flat, with_types
         from flowyml.authoring.scopes import check_loops
 
@@ -444,6 +444,8 @@ class Pipeline:
         structure = Groups(groups, steps)
         by_name = {call.name: call for call in calls}
         check_loops(structure, by_name, types)
+        if groups:
+            structure = Groups(groups := with_dates(structure, by_name, types), steps)
         context = {name: context_parameter(name, types[name], value) for name, value in self.context.items()}
         plan = Plan(
             name=self.name,

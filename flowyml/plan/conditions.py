@@ -12,12 +12,27 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date, datetime
 from typing import Any, ClassVar
 
 from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source
 
-__all__ = ["AllOf", "AnyOf", "Compare", "Condition", "IsTrue", "Not", "holds", "shown", "sources_in", "with_sources"]
+__all__ = [
+    "AllOf",
+    "AnyOf",
+    "Compare",
+    "Condition",
+    "IsTrue",
+    "Not",
+    "holds",
+    "leaves_of",
+    "of_text",
+    "shown",
+    "sources_in",
+    "with_leaves",
+    "with_sources",
+]
 
 _SHOWN = 60
 """How many characters of a constant a condition shows."""
@@ -32,16 +47,22 @@ OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "in": lambda value, among: value in among,
 }
 
+_OF_TEXT: Mapping[str, Callable[[str], date]] = {"date": date.fromisoformat, "date-time": datetime.fromisoformat}
+
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """True where ``left operator right`` is; the operator is a key of ``OPERATORS``."""
+    """True where ``left operator right`` is; the operator is a key of ``OPERATORS``.
+
+    ``texts`` says what texts on either side stand for: "date" or "date-time", which JSON has no type for, or "".
+    """
 
     KIND: ClassVar[str] = "compare"
 
     operator: str
     left: Source
     right: Source
+    texts: str = ""
 
     def __str__(self) -> str:
         return f"{shown(self.left)} {self.operator} {shown(self.right)}"
@@ -101,8 +122,8 @@ Condition = Compare | IsTrue | Not | AllOf | AnyOf
 def holds(condition: Condition, value_of: Callable[[Source], Any]) -> bool:
     """Whether a condition is true of the values that ``value_of`` gives. Raises what comparing them raises."""
     match condition:
-        case Compare(name, left, right):
-            return bool(OPERATORS[name](value_of(left), value_of(right)))
+        case Compare(name, left, right, texts):
+            return bool(OPERATORS[name](of_text(texts, value_of(left)), of_text(texts, value_of(right))))
         case IsTrue(value):
             return bool(value_of(value))
         case Not(inner):
@@ -113,32 +134,55 @@ def holds(condition: Condition, value_of: Callable[[Source], Any]) -> bool:
             return any(holds(each, value_of) for each in conditions)
 
 
-def sources_in(condition: Condition | None) -> Iterator[Source]:
-    """The values that a condition is about; none for no condition."""
+def of_text(texts: str, value: Any) -> Any:
+    """A value as it is compared. Raises ``ValueError`` for a text that is not what ``texts`` says.
+
+    >>> of_text("date", ["2026-01-31", None])
+    [datetime.date(2026, 1, 31), None]
+    """
+    if isinstance(value, list) and texts:
+        return [of_text(texts, item) for item in value]
+    return _OF_TEXT[texts](value) if isinstance(value, str) and texts else value
+
+
+def leaves_of(condition: Condition) -> Iterator[Compare | IsTrue]:
+    """What a condition is made of, as it is written."""
     match condition:
-        case Compare(_, left, right):
-            yield left
-            yield right
-        case IsTrue(value):
-            yield value
         case Not(inner):
-            yield from sources_in(inner)
+            yield from leaves_of(inner)
         case AllOf(conditions) | AnyOf(conditions):
             for each in conditions:
-                yield from sources_in(each)
+                yield from leaves_of(each)
+        case leaf:
+            yield leaf
+
+
+def with_leaves(condition: Condition, new: Callable[[Compare | IsTrue], Compare | IsTrue]) -> Condition:
+    """The same condition, made of others."""
+    match condition:
+        case Not(inner):
+            return Not(with_leaves(inner, new))
+        case AllOf(conditions) | AnyOf(conditions):
+            return type(condition)(tuple(with_leaves(each, new) for each in conditions))
+        case leaf:
+            return new(leaf)
+
+
+def sources_in(condition: Condition | None) -> Iterator[Source]:
+    """The values that a condition is about; none for no condition."""
+    for leaf in leaves_of(condition) if condition else ():
+        yield from (leaf.left, leaf.right) if isinstance(leaf, Compare) else (leaf.value,)
 
 
 def with_sources(condition: Condition, new: Callable[[Source], Source]) -> Condition:
     """The same condition about other values."""
-    match condition:
-        case Compare(name, left, right):
-            return Compare(name, new(left), new(right))
-        case IsTrue(value):
-            return IsTrue(new(value))
-        case Not(inner):
-            return Not(with_sources(inner, new))
-        case AllOf(conditions) | AnyOf(conditions):
-            return type(condition)(tuple(with_sources(each, new) for each in conditions))
+
+    def changed(leaf: Compare | IsTrue) -> Compare | IsTrue:
+        if isinstance(leaf, IsTrue):
+            return IsTrue(new(leaf.value))
+        return replace(leaf, left=new(leaf.left), right=new(leaf.right))
+
+    return with_leaves(condition, changed)
 
 
 def shown(source: Source) -> str:

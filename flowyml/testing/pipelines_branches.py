@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 from flowyml import (
@@ -28,6 +29,7 @@ CONDITIONS = {
     "and": False, "or": True, "not": False, "nested": True, "in": True, "not in": False, "in output": True,
     "all of": True, "any of": True, "not_": True, "true output": True, "false output": False, "zero": False,
     "empty list": False, "some text": True, "none": False, "none is none": True, "boolean parameter": True,
+    "date parameter": True, "date and parameter": True, "date among": True, "times of two zones": True,
 }  # fmt: skip
 """What each condition of the pipeline ``conditions`` comes to, for ``low=2``."""
 
@@ -76,14 +78,23 @@ def conditions(folder: str) -> Pipeline:
     def value(value: Any) -> Any:
         return value
 
+    @step
+    def first_of_march() -> date:
+        return date(2026, 3, 1)
+
     @pipeline(name="conformance conditions")
-    def made(low: int = 1, high: int = 3, on: bool = True, word: str = "a") -> Any:
+    def made(
+        low: int = 1, high: int = 3, on: bool = True, word: str = "a", day: date = date(2026, 3, 1),
+        begin: datetime = datetime(2026, 3, 1, 9, tzinfo=UTC),
+        end: datetime = datetime(2026, 3, 1, 9, 30, tzinfo=timezone(timedelta(hours=1))),
+    ) -> Any:  # fmt: skip
         three, four = add.options(name="three")(3), add.options(name="four")(4)
         yes, no = (value.options(name=str(truth))(truth) for truth in (True, False))
         nothing = value.options(name="[]")([])
         text = value.options(name="b")("b")
         none = value.options(name="None")(None)
         zero = value.options(name="0")(0)
+        march = first_of_march()
         made = {
             "equal": three == 3,
             "not equal": three != 3,
@@ -113,6 +124,10 @@ def conditions(folder: str) -> Pipeline:
             "none": none,
             "none is none": none == None,  # noqa: E711  # a condition on a value that a run makes
             "boolean parameter": on,
+            "date parameter": day > date(2026, 2, 28),
+            "date and parameter": march == day,
+            "date among": is_in(march, [date(2026, 2, 1), date(2026, 3, 1)]),
+            "times of two zones": end < begin,
         }  # fmt: skip
         for name, condition in made.items():
             with when(condition, name=f"if {name}"):

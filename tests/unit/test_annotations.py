@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
-from enum import Enum
+from datetime import UTC, date, datetime
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, NewType, Protocol, TypedDict
 
@@ -23,6 +23,10 @@ Score = NewType("Score", float)
 
 class Colour(Enum):
     RED = "red"
+
+
+class Kind(StrEnum):
+    A = "a"
 
 
 class Money:
@@ -88,6 +92,13 @@ RIGHT: list[Callable[..., Any]] = [
     lambda: giving(tuple[str, float], outputs=["name", "score"])()[1] > 0.9,
     lambda: giving(tuple[float, ...], outputs=["low", "high"])()[1] > 0.9,
     lambda day: day > "2026-01-01",
+    lambda day: day > date(2026, 1, 1),
+    lambda day: giving(date)() == day,
+    lambda day: is_in(day, [date(2026, 1, 1), date(2026, 5, 1)]),
+    lambda: giving(date)() > date(2026, 1, 1),
+    lambda: giving(datetime)() > datetime.fromisoformat("2026-01-01"),
+    lambda: giving(Any)() == date(2026, 1, 1),
+    lambda: giving(Kind)() == "a",
     lambda count: count > 1.5,
     lambda colour: colour == "red",
 ]  # fmt: skip
@@ -113,7 +124,12 @@ WRONG: list[tuple[Callable[..., Any], str]] = [
     (lambda: giving(tuple[str, float], outputs=["name", "score"])()[0] > 0.9, "name is str"),
     (lambda: (giving(int)() == 1) | (giving(str)() < 1), "give_2 is str"),
     (lambda label: label > 3, "label is str and 3 is int"),
-    (lambda day: day > 3, "day is str and 3 is int"),
+    (lambda day: day > 3, "day is date and 3 is int"),
+    (lambda day: day > "soon", "compares a date with 'soon': Invalid isoformat string"),
+    (lambda day: giving(datetime)() > day, "give is datetime and day is date"),
+    (lambda colour: giving(Colour)() == colour, "always gives the same: colour is .* JSON, and give is Colour"),
+    (lambda: giving(Colour)() != "red", "'red' is compared as JSON, and give is Colour"),
+    (lambda: is_in("a/b", giving(list[Path])()), "'a/b' is compared as JSON, and give is"),
 ]  # fmt: skip
 
 
@@ -134,6 +150,74 @@ def test_the_line_is_that_of_the_branch() -> None:
     line = made.function.__code__.co_firstlineno + 4
     with pytest.raises(DefinitionError, match=rf"{HERE}, line {line}\)"):
         made.compile()
+
+
+def test_a_time_without_a_zone_is_not_compared_with_a_parameter() -> None:
+    """A parameter has a zone, and Python compares no time without one with it."""
+
+    @pipeline(name="times")
+    def made(begin: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
+        with when(begin > datetime.fromisoformat("2026-01-01")):
+            add(1)
+
+    with pytest.raises(DefinitionError, match="no time zone, as '2026-01-01T00:00:00'"):
+        made.compile()
+
+
+def test_items_of_a_parameter_are_compared_as_the_dates_that_they_are() -> None:
+    @step
+    def shown(day: date, word: str) -> str:
+        return f"{day} {word}"
+
+    @step
+    def kept(word: str) -> str:
+        return word
+
+    @pipeline(name="days")
+    def made(days: list[date] = [date(2026, 1, 1), date(2026, 3, 1)], since: date = date(2026, 2, 1)) -> Any:
+        with for_each(days) as day:
+            with when(day > since):
+                new = shown(day, "new")
+            with otherwise():
+                old = shown(day, "old")
+            return kept(either(new, old))
+
+    (found,) = made.run().outputs.values()
+    assert found == ["2026-01-01 old", "2026-03-01 new"]
+
+
+def test_a_list_that_a_loop_gives_is_checked_where_a_step_takes_it() -> None:
+    @step
+    def of(n: int) -> float:
+        return n / 2
+
+    @step
+    def total(numbers: list[float]) -> float:
+        return sum(numbers)
+
+    @step
+    def of_pairs(numbers: list[tuple[int, float]]) -> float:
+        return sum(number for _, number in numbers)
+
+    @step
+    def longest(words: list[str]) -> str:
+        return max(words)
+
+    def taken(taker: Any, **options: Any) -> Pipeline:
+        @pipeline(name="taken")
+        def made() -> None:
+            with for_each([1, 2], name="halves", **options) as n:
+                half = of(n)
+            taker(half)
+
+        return made
+
+    taken(total).compile()
+    taken(of_pairs, on_item_error="continue").compile()
+    with pytest.raises(DefinitionError, match=r"takes 'words' as list\[str\], and loop 'halves' gives list\[float\]\."):
+        taken(longest).compile()
+    with pytest.raises(DefinitionError, match=r"gives list\[tuple\[int, float\]\]: each value with its index"):
+        taken(total, on_item_error="continue").compile()
 
 
 def test_what_a_loop_collects_is_a_list_outside_of_it_and_one_value_within() -> None:
