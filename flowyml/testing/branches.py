@@ -21,6 +21,7 @@ choices = sample(pipelines.choices, needs=[Feature.BRANCHES])
 conditions = sample(pipelines.conditions, needs=[Feature.BRANCHES], parameters={"low": 2})
 joins = sample(pipelines.joins, needs=[Feature.BRANCHES])
 undecided = sample(pipelines.undecided, needs=[Feature.BRANCHES])
+undecided_items = sample(pipelines.undecided_items, needs=BOTH)
 taken_fails = sample(pipelines.taken_fails, needs=[Feature.BRANCHES])
 mixed = sample(pipelines.mixed, needs=BOTH)
 
@@ -61,7 +62,15 @@ class BranchConformance(Conformance):
 
     @joins
     @pytest.mark.parametrize(
-        ("output", "wanted"), [("none", None), ("zero", 0), ("of three", 0), ("both", [None, 0, 5]), ("five", 5)]
+        ("output", "wanted"),
+        [
+            ("none", None),
+            ("zero", 0),
+            ("of three", 0),
+            ("both", [None, 0, 5]),
+            ("five", 5),
+            ("first of both", [0, None]),
+        ],
     )
     def test_a_join_gives_what_came_to_be(self, done: Done, output: str, wanted: Any) -> None:
         assert done.run.status is COMPLETED, done.run.error
@@ -69,7 +78,7 @@ class BranchConformance(Conformance):
 
     @joins
     def test_an_output_that_did_not_come_to_be_is_missing(self, done: Done) -> None:
-        assert sorted(done.outputs) == ["both", "five", "none", "of three", "zero"]
+        assert sorted(done.outputs) == ["both", "first of both", "five", "none", "of three", "zero"]
 
     @joins
     @pytest.mark.parametrize("name", ["after nothing", "takes nothing", "after that", "follows a skipped step"])
@@ -80,6 +89,15 @@ class BranchConformance(Conformance):
     @joins
     def test_what_follows_a_step_of_the_taken_branch_runs(self, done: Done) -> None:
         assert done.index("alone") < done.index("follows one that ran")
+
+    @undecided_items
+    def test_a_condition_that_raises_for_an_item_is_a_failure_of_the_item(self, done: Done) -> None:
+        assert done.run.status is COMPLETED, done.run.error
+        assert [list(pair) for pair in done.outputs["words"]] == [[0, "small"], [2, "large"]]
+        assert done.statuses("then", "else") == {
+            "then[0]": COMPLETED, "then[1]": CANCELLED, "then[2]": COMPLETED,
+            "else[0]": COMPLETED, "else[1]": CANCELLED, "else[2]": COMPLETED,
+        }  # fmt: skip
 
     @undecided
     def test_a_condition_that_raises_fails_the_run(self, done: Done) -> None:
@@ -113,6 +131,11 @@ class BranchConformance(Conformance):
         assert ran == {"first": True, "joined first": self.joins_beside_failures, "second": False}, ran
         assert done.steps["first"].status is COMPLETED
         assert (done.steps["joined first"].status is COMPLETED) is self.joins_beside_failures
+
+    @taken_fails
+    def test_a_join_of_two_choices_has_what_one_of_them_gave_though_the_other_failed(self, done: Done) -> None:
+        assert (done.steps["fails"].status, done.steps["runs"].status) == (FAILED, COMPLETED)
+        assert (done.steps["joined neighbours"].status is COMPLETED) is self.joins_beside_failures
 
     @sample(pipelines.beside, needs=BOTH, settings=["patience"])
     def test_a_step_beside_a_branch_and_a_loop_does_not_wait(self, done: Done, orchestrator: Orchestrator) -> None:

@@ -154,13 +154,14 @@ class CleanupConformance(Conformance):
         assert done.run.status is COMPLETED, done.run.error
         assert done.outputs == {"five": 5}
         assert sorted(line for line in done.trace if line != "risky 5") == [
-            "in the branch", "risky -2", "risky 1", "risky 3", "what",
+            "in the branch", "risky -2", "risky 1", "risky 3", "text", "what",
         ]  # fmt: skip
 
     @tidied_items
     def test_items_and_branches_of_a_clean_up_have_records(self, done: Done) -> None:
         assert [done.steps[f"drop[{n}]"].status for n in range(3)] == [COMPLETED, FAILED, COMPLETED]
         assert done.steps["in the other branch"].raw_status == "skipped"
+        assert done.steps["behind it"].status is CANCELLED
 
     @sample(lambda folder: pipelines.tidied_late(folder, timeout=4), needs=[Feature.CLEANUP, Feature.PIPELINE_TIMEOUT])
     def test_clean_up_after_a_timeout(self, done: Done) -> None:

@@ -191,6 +191,18 @@ class FanOutConformance(Conformance):
         assert "'n' that is not a list: str" in str(done.run.error)
         assert done.statuses("double", "same") == {"double": CANCELLED, "same": CANCELLED}
 
+    @sample(pipelines.no_list_of_what_may_fail, needs=[Feature.FAN_OUT])
+    def test_what_is_no_list_fails_the_run_though_its_items_may_fail(self, done: Done) -> None:
+        assert done.run.status is FAILED
+        assert "'n' that is not a list: NoneType" in str(done.run.error)
+        assert done.statuses("risky") == {"risky": CANCELLED}
+
+    @sample(pipelines.rows_without_list, needs=[Feature.FAN_OUT])
+    def test_an_item_without_a_list_for_the_loop_within_has_failed(self, done: Done) -> None:
+        assert done.run.status is COMPLETED, done.run.error
+        assert [list(pair) for pair in done.outputs["sums"]] == [[0, 2], [2, 14]]
+        assert done.statuses("total") == {"total[0]": COMPLETED, "total[1]": CANCELLED, "total[2]": COMPLETED}
+
     @sample(pipelines.flaky_items, needs=[Feature.FAN_OUT, Feature.STEP_RETRY])
     def test_each_item_is_tried_again_by_itself(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error

@@ -21,7 +21,10 @@ from flowyml import (
 )
 from flowyml.testing.pipelines_parts import parts, wait_for
 
-__all__ = ["CONDITIONS", "beside", "choices", "conditions", "joins", "mixed", "taken_fails", "undecided"]
+__all__ = [
+    "CONDITIONS", "beside", "choices", "conditions", "joins", "mixed", "taken_fails", "undecided",
+    "undecided_items",
+]  # fmt: skip
 
 CONDITIONS = {
     "equal": True, "not equal": False, "less": False, "at most": True, "more": True, "at least": True,
@@ -170,6 +173,7 @@ def joins(folder: str) -> Pipeline:
             "of three": named("three joined")(either(never, too, zero)),
             "both": named("both given")([either(none, one), either(zero, two), five]),
             "of nothing": nothing,
+            "first of both": named("first of both")([either(zero, none), either(none, zero)]),
             "five": five,
         }
 
@@ -192,6 +196,24 @@ def undecided(folder: str) -> Pipeline:
     return made
 
 
+def undecided_items(folder: str) -> Pipeline:
+    """Items that may fail, of which one makes a condition raise."""
+    *_, same, _ = parts(folder)
+
+    @pipeline(name="conformance undecided items")
+    def made() -> Any:
+        with for_each([1, "a", 3], name="items", on_item_error="continue") as item:
+            value = same.options(name="value")(item)
+            with when(value > 2, name="large"):
+                a = same.options(name="then")("large")
+            with otherwise():
+                b = same.options(name="else")("small")
+            word = same.options(name="word")(either(a, b))
+        return {"words": same.options(name="words")(word)}
+
+    return made
+
+
 def taken_fails(folder: str) -> Pipeline:
     """A step of the branch that is taken fails; and one that a condition needs which comes after the taken branch."""
     _, _, _, add, _, same, risky = parts(folder)
@@ -209,6 +231,11 @@ def taken_fails(folder: str) -> Pipeline:
         with elif_(lost > 0, name="undecidable"):
             d = same.options(name="second")(4)
         same.options(name="joined first")(either(c, d))
+        with when(add.options(name="one")(1) == 1, name="taken too"):
+            e = risky.options(name="fails")(-2)
+        with when(add.options(name="two")(1) == 1, name="taken beside it"):
+            f = same.options(name="runs")(5)
+        same.options(name="joined neighbours")(either(e, f))
 
     return made
 

@@ -195,7 +195,7 @@ def tidied(folder: str) -> Pipeline:
 
 
 def tidied_items(folder: str) -> Pipeline:
-    """A loop and a branch in the clean-up; one item fails."""
+    """A loop and branches in the clean-up; one item fails, and one condition raises."""
     _, _, _, _, _, same, risky = parts(folder)
 
     @pipeline(name="conformance tidied items")
@@ -207,6 +207,8 @@ def tidied_items(folder: str) -> Pipeline:
                 same.options(name="in the branch")(1)
             with otherwise(name="not one"):
                 same.options(name="in the other branch")(1)
+            with when(same.options(name="text")("text") > 3, name="undecided"):
+                same.options(name="behind it")(1)
         return {"five": five}
 
     return made

@@ -12,7 +12,7 @@ from flowyml.testing.pipelines_parts import parts, wait_for
 
 __all__ = [
     "blocks", "continuing", "failing_items", "flaky_items", "hooked_items", "item_by_item", "large_items", "limited",
-    "maps", "no_list", "rows", "slow_items", "unequal",
+    "maps", "no_list", "no_list_of_what_may_fail", "rows", "rows_without_list", "slow_items", "unequal",
 ]  # fmt: skip
 
 
@@ -119,6 +119,19 @@ def rows(folder: str) -> Pipeline:
                 both = add.options(name="both")(double(n), m)
             row = total.options(name="row")(both)
         return {"both": both, "row": total.options(name="total of rows")(row)}
+
+    return made
+
+
+def rows_without_list(folder: str) -> Pipeline:
+    """A loop in a loop whose items may fail; one of them is no list to go over."""
+    _, _, double, _, total, same, _ = parts(folder)
+
+    @pipeline(name="conformance rows without list")
+    def made() -> Any:
+        with for_each([[1], None, [3, 4]], name="rows", on_item_error="continue") as row:
+            summed = total(double.map(n=row))
+        return {"sums": same(summed)}
 
     return made
 
@@ -240,6 +253,21 @@ def no_list(folder: str) -> Pipeline:
     @pipeline(name="conformance not a list")
     def made() -> Any:
         return same(double.map(n=text()))
+
+    return made
+
+
+def no_list_of_what_may_fail(folder: str) -> Pipeline:
+    """A loop over None, whose items may fail and which nothing waits for."""
+    *_, risky = parts(folder)
+
+    @step
+    def nothing() -> Any:
+        return None
+
+    @pipeline(name="conformance no list of what may fail")
+    def made() -> Any:
+        risky.options(on_item_error="continue").map(n=nothing())
 
     return made
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import Any, Literal
 
 from flowyml.artifacts import is_reference
@@ -293,7 +294,11 @@ class Flow:
             return "all_done" if collected or joins or parted or self.gate(task) or self.loop(task) else run_if
         if self.is_operator(task):  # it is Airflow's in this too
             return "all_success"
-        if self._may_lack(task) or any(loop.on_item_error == "continue" for loop in collected):
+        if (
+            self._may_lack(task)
+            or self._joins_neighbours(task)
+            or any(loop.on_item_error == "continue" for loop in collected)
+        ):
             return "all_done"
         if collected or (task.kind == "choice" and len(self.upstream(task)) > 1):
             return "none_failed"
@@ -302,6 +307,12 @@ class Flow:
         before = self.upstream(task)
         may_be_skipped = len(before) > 1 and any(self._may_skip(each, group) for each in self._waits_for(task))
         return "none_failed" if may_be_skipped else "all_success"
+
+    def _joins_neighbours(self, task: Task) -> bool:
+        """Whether it takes an ``either`` of steps that may run both: the failure of one leaves it that of the other."""
+        joined = [found for source in self.sources(task) if isinstance(found := self._origin(source), FromEither)]
+        groups = [[self.structure.step(name).group for name in dict.fromkeys(steps_of(each))] for each in joined]
+        return any(not self.structure.exclude(*pair) for each in groups for pair in combinations(each, 2))
 
     def _may_lack(self, task: Task) -> bool:
         """Whether a choice may be made without something that it waits for, by a condition that comes before."""

@@ -26,7 +26,8 @@ pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 _REFUSED = {
     **dict.fromkeys(
-        ("conformance rows", "conformance nested rows"), "does not expand a task group within an expanded one"
+        ("conformance rows", "conformance nested rows", "conformance rows without list"),
+        "does not expand a task group within an expanded one",
     ),
     "conformance tidied late": "runs no teardown when a run has taken too long",
 }
@@ -83,6 +84,7 @@ class TestControlFlowOnAirflow2(Conformance):
     test_failed_items = FanOutConformance.test_what_follows_a_failed_item_does_not_run
     test_lists_of_failed_loops = FanOutConformance.test_what_takes_the_list_of_a_loop_that_failed_does_not_run
     test_joins = BranchConformance.test_a_failure_in_the_taken_branch_fails_the_run_and_the_join
+    test_neighbours = BranchConformance.test_a_join_of_two_choices_has_what_one_of_them_gave_though_the_other_failed
     test_groups = ExecutionGroupConformance.test_each_item_of_a_group_has_steps_of_its_own
     test_skips = BranchConformance.test_a_skip_beside_a_failure_is_still_a_skip
     test_handlers = RunIfConformance.test_what_handles_a_failure_and_what_follows_it_complete

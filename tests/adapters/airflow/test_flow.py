@@ -141,6 +141,20 @@ def test_a_choice_is_a_branch_task_with_labelled_edges() -> None:
     assert "trigger_rule" not in tasks["b2"], "it is skipped with what it takes"
 
 
+def test_what_joins_steps_that_may_run_both_is_decided_by_the_worker() -> None:
+    """One of them may fail, and the other one's output is there."""
+
+    @pipeline(name="neighbours")
+    def made(n: int = 5) -> Any:
+        with when(double(n) > 3, name="one"):
+            one = same.options(name="a")(1)
+        with when(double.options(name="again")(n) > 3, name="two"):
+            two = same.options(name="b")(2)
+        return same.options(name="joined")(either(one, two))
+
+    assert tasks_of(made)["joined"]["trigger_rule"] == "all_done"
+
+
 def test_no_choice_could_skip_the_watcher_or_a_teardown() -> None:
     """A branch task skips all that comes right after it and is not chosen."""
 
