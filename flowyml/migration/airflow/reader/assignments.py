@@ -7,6 +7,7 @@ from typing import Any
 
 from flowyml.migration.airflow.reader.expressions import Expressions
 from flowyml.migration.airflow.reader.machine import settle
+from flowyml.migration.airflow.reader.nodes import Held
 from flowyml.migration.airflow.reader.operations import LARGEST
 from flowyml.migration.airflow.reader.parts import light
 from flowyml.migration.airflow.reader.values import Arguments, Class, Given, Instance, Module, Soft, hard
@@ -68,10 +69,16 @@ class Assignments(Expressions):
     def _assign_item(self, owner: Any, key: Any, value: Any, node: ast.AST) -> None:
         self._by_default(key, f"where `{self.source(node)[:80]}` stands", node)
         key = settle([key])[0][0]
+        self._held(owner, node)
         if isinstance(owner, (dict, list)) and light(key):
             self.attempt(node, owner.__setitem__, key, value)
         elif isinstance(owner, Instance) and (method := owner.special("__setitem__")):
             self.call(self.bound(method, owner, node), Arguments([Given(key), Given(value)]), node)
+
+    def _held(self, owner: Any, node: ast.AST) -> None:
+        if isinstance(owner, Held):
+            text = f"`{self.source(node)[:80]}` is what Airflow holds: to change it is not read"
+            self.warn("unknown-call", text, node)
 
     def _unpack(self, targets: list[ast.expr], value: Any, node: ast.expr) -> None:
         items = self.iterate(value, node)
@@ -99,6 +106,7 @@ class Assignments(Expressions):
                 self.scope.names.pop(target.id, None)
             elif isinstance(target, ast.Subscript):
                 owner, key = hard(self.eval(target.value)), hard(self.eval(target.slice))
+                self._held(owner, target)
                 if isinstance(owner, (dict, list)):
                     self.attempt(node, owner.__delitem__, key)
 

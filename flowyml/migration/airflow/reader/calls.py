@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.migration.airflow.reader.files import Files, Refused
+from flowyml.migration.airflow.reader.loops import Abandoned, Return, Yields
 from flowyml.migration.airflow.reader.machine import MISSING, Options
-from flowyml.migration.airflow.reader.statements import Abandoned, ContextCall, Return, Statements, Yields
+from flowyml.migration.airflow.reader.statements import ContextCall, Statements
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Bound,
@@ -90,12 +91,33 @@ class Calls(Statements):
         if function.context_manager:
             return ContextCall(function, arguments)
         if self._generates(function):
-            found: list[Any] = []
-            self.run(function, arguments, node, lambda value, _: found.append(value))
-            return found
+            return self.once(lambda: self._yielded_by(function, arguments, node), node)
         if isinstance(function.node, ast.AsyncFunctionDef):
             return self.unknown(node)
         return self.run(function, arguments, node, self.nothing)
+
+    def generator(self, function: Any, arguments: Arguments) -> tuple[Any, Arguments] | None:
+        """The function and arguments of a call that goes over what it yields; None for any other."""
+        function = hard(function)
+        if isinstance(function, Bound):
+            arguments = Arguments([Given(function.owner), *arguments.positional], arguments.named, arguments.open)
+            function = function.function
+        is_one = isinstance(function, Function) and not function.context_manager and self._generates(function)
+        return (function, arguments) if is_one and not self.too_deep else None
+
+    def _yielded_by(self, function: Function, arguments: Arguments, node: ast.AST) -> list[Any]:
+        """All that a generator yields. What is then made of it is not within what the generator has opened: said."""
+        found: list[Any] = []
+        within = self.context.open()
+
+        def add(value: Any, where: ast.AST) -> None:
+            found.append(value)
+            if self.context.open() != within:
+                text = f"`{self.source(where)[:80]}` is within a DAG or group: what is made for each stands outside it"
+                self.warn("unknown-context", text, where)
+
+        self.run(function, arguments, node, add)
+        return found
 
     def _generates(self, function: Function) -> bool:
         key = id(function.node)

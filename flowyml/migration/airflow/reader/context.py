@@ -30,6 +30,10 @@ class Context:
         self.made = 0
         self.hollow = False
 
+    def open(self) -> tuple[tuple[Any, ...], ...]:
+        """All that is open now, to compare."""
+        return tuple(self.dags), tuple(self.groups), tuple(self.brackets)
+
     def dag(self) -> Dag | None:
         return self.dags[-1] if self.dags else None
 

@@ -12,9 +12,9 @@ from flowyml.migration.airflow.reader.files import Files
 from flowyml.migration.airflow.reader.library.built_in import BUILTINS
 from flowyml.migration.airflow.reader.library.items import sort_in_place
 from flowyml.migration.airflow.reader.library.text import format_text
+from flowyml.migration.airflow.reader.loops import Abandoned, Break, Continue, Return
 from flowyml.migration.airflow.reader.machine import Options
 from flowyml.migration.airflow.reader.nodes import Dag
-from flowyml.migration.airflow.reader.statements import Abandoned, Break, Continue, Return
 from flowyml.migration.airflow.reader.values import Arguments, Module, OutOfSteps, Raised, Scope, hard
 
 __all__ = ["Evaluator"]
@@ -60,6 +60,7 @@ class Evaluator(Calls):
             self.module, self.scope = module, module.scope
             self.context.dags.clear()
             self.warn("steps", "evaluation stopped: expressions nest too deeply", end)
+        self.unfinished()
         self.module, self.scope = module, module.scope
 
     def _guarded_statement(self, node: ast.stmt, module: Module) -> None:

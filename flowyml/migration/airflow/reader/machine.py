@@ -27,6 +27,7 @@ from flowyml.migration.airflow.reader.values import (
     Machine,
     Module,
     Native,
+    Once,
     OutOfSteps,
     Raised,
     Scope,
@@ -38,7 +39,7 @@ from flowyml.migration.airflow.reader.values import (
     shape,
 )
 
-__all__ = ["MISSING", "Base", "Options", "World", "is_a", "settle"]
+__all__ = ["MISSING", "Base", "Options", "World", "is_a", "settle", "short"]
 
 _DEEP = 40
 
@@ -93,6 +94,7 @@ class Base(Machine):
         self.module = Module("", "", "", "", Scope({}, kind="module"))
         self.scope = self.module.scope
         self.defaults_taken: dict[str, Place] = {}
+        self.iterators: list[Once] = []
 
     # Bounds and places
 
@@ -145,7 +147,7 @@ class Base(Machine):
     def fail(self, kind: str, text: str, node: ast.AST) -> Unknown:
         caught = self.catches(kind)
         if not caught or kind in ("NameError", "AttributeError", "TypeError"):
-            self.warn("raises", f"`{_short(self.source(node))}` raises {kind}: {_short(text)}", node)
+            self.warn("raises", f"`{short(self.source(node))}` raises {kind}: {short(text)}", node)
         if caught:
             raise Raised(kind, text)
         return self.unknown(node)
@@ -218,7 +220,7 @@ class Base(Machine):
             for name in ("__bool__", "__len__"):
                 if method := value.special(name):
                     return self.truth(self.call(Bound(method, value), Arguments(), value.cls.node))
-        if isinstance(value, (Instance, Function, Class, Native, Module, Bound)):
+        if isinstance(value, (Instance, Function, Class, Native, Module, Bound, Once)):
             return True
         return bool(value)
 
@@ -241,9 +243,7 @@ class Base(Machine):
             return value
         if light(value) and not mentions(value) and settle([value])[3]:
             return self.soft(value, first)
-        self.warn(
-            "default-taken", f"what is in `{_short(self.source(node))}` is by the default of {first.origin}", node
-        )
+        self.warn("default-taken", f"what is in `{short(self.source(node))}` is by the default of {first.origin}", node)
         return value
 
     # Attributes
@@ -302,7 +302,7 @@ class Base(Machine):
 
     def call_method(self, value: Any, name: str, arguments: Arguments, node: ast.AST) -> Any:
         """A method of plain data; unknown arguments make an unknown result, except where items are only moved about."""
-        args = [given.value for given in arguments.positional]
+        args = [self.listed(given.value, node) for given in arguments.positional]
         kwargs = {key: given.value for key, given in arguments.named.items()}
         self.step(1 + len(args))
         if name not in STRUCTURAL.get(type(value), frozenset()):
@@ -315,7 +315,7 @@ class Base(Machine):
             return self.unknown(node)
         froms = args if name in ("get", "pop", "index", "count") else ()
         if name in ("extend", "update", "union") and (first := next((arg for arg in args if type(arg) is Soft), None)):
-            text = f"what `{_short(self.source(node))}` adds is the default of {first.origin}"
+            text = f"what `{short(self.source(node))}` adds is the default of {first.origin}"
             self.warn("default-taken", text, node)
         args = [
             arg
@@ -324,7 +324,7 @@ class Base(Machine):
             for index, arg in enumerate(args)
         ]
         if any(isinstance(arg, Unknown) for arg in args) and name in ("extend", "update", "union"):
-            self.warn("unknown-call", f"what `{_short(self.source(node))}` adds is not known", node)
+            self.warn("unknown-call", f"what `{short(self.source(node))}` adds is not known", node)
             return self.unknown(node)
         return self.soft(self.attempt(node, method, value, name, args, kwargs), *froms[:1])
 
@@ -468,7 +468,7 @@ def settle(args: Any, kwargs: Any = None) -> tuple[Any, Any, list[Soft], bool]:
         if state[1] > 200_000:
             state[0] = False
             return value
-        if type(value) in (list, tuple, set):
+        if type(value) in (list, tuple, set, Once):
             return _rebuilt(value, [clean(one, depth + 1) for one in value])
         if type(value) is dict:
             return _rebuilt(value, {clean(key, depth + 1): clean(one, depth + 1) for key, one in value.items()})
@@ -506,6 +506,7 @@ def is_a(kind: str, handler: str) -> bool:
     return isinstance(one, type) and isinstance(other, type) and issubclass(one, other)
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """A text in one line, for a message."""
     text = " ".join(text.split())
     return text if len(text) <= 80 else text[:77] + "..."

@@ -15,6 +15,8 @@ __all__ = [
     "DagFactory",
     "Group",
     "GroupFactory",
+    "Held",
+    "Ids",
     "Label",
     "MappedArgument",
     "Partial",
@@ -22,6 +24,14 @@ __all__ = [
     "TaskFactory",
     "XCom",
 ]
+
+
+class Ids(set[str]):
+    """The ids of the tasks before or after one. Airflow lets a file change it, which changes one side of an edge."""
+
+
+class Held(dict[str, Any]):
+    """The tasks of a DAG or the children of a group, which Airflow lets a file change."""
 
 
 @dataclass(eq=False)

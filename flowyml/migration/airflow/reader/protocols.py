@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Callable
 from typing import Any
 
-from flowyml.migration.airflow.reader.machine import MISSING, Base, settle
+from flowyml.migration.airflow.model import DagWarning
+from flowyml.migration.airflow.reader.machine import MISSING, Base, settle, short
 from flowyml.migration.airflow.reader.operations import COMPARE, LARGEST, TooLarge, binary, formatted
 from flowyml.migration.airflow.reader.parts import light
 from flowyml.migration.airflow.reader.values import (
@@ -19,6 +21,7 @@ from flowyml.migration.airflow.reader.values import (
     Instance,
     Module,
     Native,
+    Once,
     Soft,
     Unknown,
     hard,
@@ -147,6 +150,8 @@ class Protocols(Base):
             return self._instance_items(value, node)
         if isinstance(value, range) and len(value) > LARGEST:
             return None
+        if isinstance(value, Once):
+            return self.take(value, len(value), node)
         try:
             items = list(value)
         except TypeError:
@@ -163,6 +168,47 @@ class Protocols(Base):
             return self.iterate(self.call(self.bound(method, value, node), Arguments(), node), node)
         items = value.attributes.get("__items__")
         return list(items) if isinstance(items, list) else None
+
+    # Iterators
+
+    def once(self, make: Callable[[], list[Any]], node: ast.AST, *froms: Any) -> Once:
+        """An iterator over what ``make`` gives, and maybe takes out of others: ``froms``."""
+        made, edges = self.context.made, self.context.edges
+        within = self.context.open()
+        found = Once(make())
+        others = [one for each in froms if isinstance(one := hard(each), Once)]
+        found.made = self.context.made != made or any(one.made for one in others)
+        found.joined = self.context.edges != edges or any(one.joined for one in others)
+        found.within, found.node, found.module = within, node, self.module
+        if found.made or found.joined:
+            self.iterators.append(found)
+        return found
+
+    def take(self, value: Once, count: int, node: ast.AST) -> list[Any]:
+        """The next items of an iterator."""
+        if value.made and value.within != self.context.open():
+            text = f"what `{short(self.source(node))}` goes through makes tasks here; they count where it was made"
+            self.warn("unknown-context", text, node)
+        self.step(len(value) // 1000)
+        taken = value[:count]
+        del value[:count]
+        return taken
+
+    def unfinished(self) -> None:
+        """Says which iterators have made more than was taken of them: Python makes each item when it is asked for."""
+        for one in self.iterators:
+            if one and one.node is not None and one.module is not None:
+                self.module = one.module
+                what = short(self.source(one.node))
+                text = f"`{what}` is not gone through to its end: here all that it would make counts"
+                dags = one.within[0]
+                kept = dags[-1].warnings if dags else self.warnings
+                kept.append(DagWarning("unknown-call", text, self.place(one.node)))
+
+    def listed(self, value: Any, node: ast.AST) -> Any:
+        """An argument whose items are taken: of an iterator those that are left."""
+        one = hard(value)
+        return self.soft(self.take(one, len(one), node), value) if isinstance(one, Once) else value
 
     # Text
 

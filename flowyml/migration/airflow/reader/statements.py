@@ -6,7 +6,7 @@ import ast
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from flowyml.migration.airflow.reader.assignments import Assignments
+from flowyml.migration.airflow.reader.loops import Abandoned, Break, Continue, Loops, Return
 from flowyml.migration.airflow.reader.machine import is_a
 from flowyml.migration.airflow.reader.values import (
     Arguments,
@@ -21,27 +21,7 @@ from flowyml.migration.airflow.reader.values import (
     hard,
 )
 
-__all__ = ["ContextCall", "Return", "Statements", "Yields"]
-
-
-class Break(Exception):
-    """A loop is left."""
-
-
-class Continue(Exception):
-    """The next item."""
-
-
-class Return(Exception):
-    """A function is left with a value."""
-
-    def __init__(self, value: Any) -> None:
-        super().__init__()
-        self.value = value
-
-
-class Abandoned(Exception):
-    """An arm that may not be taken ends."""
+__all__ = ["ContextCall", "Statements"]
 
 
 class ContextCall(Instance):
@@ -53,16 +33,8 @@ class ContextCall(Instance):
         self.arguments = arguments
 
 
-Yields = Callable[[Any, ast.AST], None]
-
-
-class Statements(Assignments):
+class Statements(Loops):
     """Executes statements in the current scope."""
-
-    yields: list[Yields]
-    maybe: list[list[Any]]
-    left: int = 0
-    """How often a loop may have been left by ``break``."""
 
     def block(self, nodes: Sequence[ast.stmt]) -> None:
         """Statements, one after another."""
@@ -204,70 +176,6 @@ class Statements(Assignments):
             self.bind(pattern.rest, {key: value for key, value in subject.items() if key not in keys})
         return _together(self._fits(one, hard(subject[key])) for key, one in zip(keys, pattern.patterns, strict=True))
 
-    # Loops
-
-    def _for(self, node: ast.For | ast.AsyncFor) -> None:
-        value = self.eval(node.iter)
-        items = self.iterate(value, node.iter)
-        if items is None:
-            self._maybe_loop(node, node.iter, [lambda: self.assign(node.target, self.unknown(node.target))])
-            return
-        left = self.left
-        if type(value) is Soft:
-            text = f"what this loop makes is by the default of {value.origin}"
-            self.warn("default-taken", text, node.iter)
-        try:
-            for item in items:
-                self.step()
-                self.assign(node.target, item)
-                try:
-                    self.block(node.body)
-                except Continue:
-                    continue
-        except Break:
-            return
-        if self.left != left and node.orelse:
-            self.both([lambda: self.block(node.orelse), lambda: None], node)
-            return
-        self.block(node.orelse)
-
-    def _maybe_loop(self, node: Any, over: ast.expr, before: list[Callable[[], None]]) -> None:
-        """A loop whose items are not known: its body is read once."""
-        made = self.context.made, self.context.edges
-
-        def body() -> None:
-            for one in before:
-                one()
-            self.block(node.body)
-
-        self.both([body, lambda: None], node)
-        if (self.context.made, self.context.edges) != made:
-            text = f"what `{self.source(over)[:80]}` holds is not known: its tasks are read once"
-            self.warn("unknown-loop", text, node)
-
-    def _while(self, node: ast.While) -> None:
-        try:
-            while (truth := self.truth(test := self.eval(node.test))) is not False:
-                if type(test) is Soft:
-                    text = f"`{self.source(node.test)[:80]}` goes by the default of {test.origin}"
-                    self.warn("default-taken", text, node)
-                if truth is None:
-                    self._maybe_loop(node, node.test, [])
-                    return
-                try:
-                    self.block(node.body)
-                except Continue:
-                    continue
-        except Break:
-            return
-        self.block(node.orelse)
-
-    def _break(self, node: ast.Break) -> None:
-        raise Break
-
-    def _continue(self, node: ast.Continue) -> None:
-        raise Continue
-
     def _return(self, node: ast.Return) -> None:
         raise Return(None if node.value is None else self.eval(node.value))
 
@@ -359,29 +267,20 @@ class Statements(Assignments):
             self.world.leave(value, node)
 
     def _around(self, value: ContextCall, item: ast.withitem, rest: list[ast.withitem], node: Any) -> None:
-        scope, module = self.scope, self.module
+        inside, left = self.from_here(), []
 
         def body(given: Any, _: ast.AST) -> None:
-            with self.inside(scope, module):
-                self.yields.append(self.nothing)
+            with inside():
+                if item.optional_vars is not None:
+                    self.assign(item.optional_vars, given)
                 try:
-                    if item.optional_vars is not None:
-                        self.assign(item.optional_vars, given)
                     self._enter(rest, node)
-                finally:
-                    self.yields.pop()
+                except (Break, Continue, Return, Abandoned) as error:
+                    left.append(error)  # what follows the `yield` runs all the same
 
         self.run(value.function, value.arguments, item.context_expr, body)
-
-    def nothing(self, value: Any, node: ast.AST) -> None:
-        """Where ``yield`` has no reader."""
-
-    def give(self, value: Any, node: ast.AST) -> None:
-        if self.yields:
-            self.yields[-1](value, node)
-
-    def run(self, function: Any, arguments: Arguments, node: ast.AST, reader: Yields) -> Any:
-        raise NotImplementedError  # a part of the evaluator further down the line of classes has it
+        if left:
+            raise left[0]
 
     # Definitions and imports
 

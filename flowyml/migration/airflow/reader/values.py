@@ -22,6 +22,7 @@ __all__ = [
     "Machine",
     "Module",
     "Native",
+    "Once",
     "OutOfSteps",
     "Raised",
     "Scope",
@@ -264,12 +265,28 @@ class Native:
     call: Callable[[Any, Arguments, ast.AST], Any]
 
 
+class Once(list[Any]):
+    """What is left of an iterator: each item is taken once.
+
+    Its items are evaluated when it is made. ``made`` and ``joined``: that made tasks, or edges, while ``within`` was
+    open (see ``Context.open``); ``node`` of ``module`` says where.
+    """
+
+    made = joined = False
+    within: Any = ()
+    node: ast.AST | None = None
+    module: Module | None = None
+
+
 class Machine(Protocol):
     """What natives may ask of the evaluator."""
 
     def call(self, function: Any, arguments: Arguments, node: ast.AST) -> Any: ...
     def attribute(self, value: Any, name: str, node: ast.AST) -> Any: ...
     def iterate(self, value: Any, node: ast.AST) -> list[Any] | None: ...
+    def once(self, make: Callable[[], list[Any]], node: ast.AST, *froms: Any) -> Once: ...
+    def take(self, value: Once, count: int, node: ast.AST) -> list[Any]: ...
+    def listed(self, value: Any, node: ast.AST) -> Any: ...
     def truth(self, value: Any) -> bool | None: ...
     def unknown(self, node: ast.AST, origin: str = "", text: str = "", parts: tuple[Any, ...] = ()) -> Unknown: ...
     def warn(self, code: str, text: str, node: ast.AST) -> None: ...

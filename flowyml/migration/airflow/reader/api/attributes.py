@@ -22,6 +22,8 @@ from flowyml.migration.airflow.reader.nodes import (
     DagFactory,
     Group,
     GroupFactory,
+    Held,
+    Ids,
     Label,
     Partial,
     Task,
@@ -102,7 +104,7 @@ def _of_group(world: Making, group: Group, name: str, node: ast.AST) -> Any:
         "get_roots": lambda: native(name, lambda *_: group.roots()),
         "get_leaves": lambda: native(name, lambda *_: group.leaves()),
         "parent_group": lambda: group.parent,
-        "children": lambda: {key.removeprefix("group:"): one for key, one in group.children.items()},
+        "children": lambda: Held((key.removeprefix("group:"), one) for key, one in group.children.items()),
         "add": lambda: native(name, lambda arguments, _: _moved(world, group, arguments)),
     }
     return answers[name]() if name in answers else MISSING
@@ -125,7 +127,7 @@ def _of_dag(world: Making, dag: Dag, name: str, node: ast.AST) -> Any:
         "dag_id": lambda: dag.dag_id,
         "tasks": lambda: list(dag.tasks.values()),
         "task_ids": lambda: list(dag.tasks),
-        "task_dict": lambda: dict(dag.tasks),
+        "task_dict": lambda: Held(dag.tasks),
         "task_group": lambda: dag.root,
         "roots": lambda: [one for one in dag.tasks.values() if not one.upstream],
         "leaves": lambda: [one for one in dag.tasks.values() if not one.downstream],
@@ -264,6 +266,9 @@ def attribute(world: Making, value: Any, name: str, node: ast.AST) -> Any:
 def assign(world: Making, value: Any, name: str, new: Any, node: ast.AST) -> bool:
     """Sets an attribute of one of Airflow's own objects. Returns whether it is done."""
     value = value.task if isinstance(value, XCom) else value
+    if isinstance(value, Task) and name in ("upstream_task_ids", "downstream_task_ids"):
+        world.machine.warn("unknown-edge", one_sided(world.machine.source(node)), node)
+        return True
     if isinstance(value, Task) and name == "dag" and isinstance(hard(new), Dag):
         if value.dag is None:
             world.context.adopt(value, hard(new))
@@ -280,6 +285,33 @@ def assign(world: Making, value: Any, name: str, new: Any, node: ast.AST) -> boo
         value.arguments.named.setdefault(name, Given(new, None, world.machine.module))
         return True
     return isinstance(value, (Label, Asset))
+
+
+def one_sided(source: str) -> str:
+    """What is said where a file changes the ids that a task keeps."""
+    return f"`{source[:80]}` changes one side of edges, which is not read: `>>` draws both"
+
+
+_CHANGES = frozenset({
+    "add", "clear", "difference_update", "discard", "intersection_update", "pop", "popitem", "remove", "setdefault",
+    "symmetric_difference_update", "update",
+})  # fmt: skip
+
+
+def _of_held(world: Making, value: Ids | Held, name: str, node: ast.AST) -> Any:
+    """A method that changes what Airflow holds: it does so to a copy, and that is said."""
+    if name not in _CHANGES:
+        return MISSING
+
+    def change(machine: Any, arguments: Arguments, where: ast.AST) -> Any:
+        source = machine.source(where)
+        if isinstance(value, Ids):
+            machine.warn("unknown-edge", one_sided(source), where)
+        else:
+            machine.warn("unknown-call", f"`{source[:80]}` changes what Airflow holds, which is not read", where)
+        return machine.call_method(value, name, arguments, where)
+
+    return Native(name, change)
 
 
 def _followed(value: XCom, name: str, arguments: Arguments) -> XCom:
@@ -299,8 +331,8 @@ _TASK: Mapping[str, Callable[[Making, Task], Any]] = {
     "task_group": lambda _, task: task.group,
     "upstream_list": lambda _, task: list(task.upstream),
     "downstream_list": lambda _, task: list(task.downstream),
-    "upstream_task_ids": lambda _, task: {one.task_id for one in task.upstream},
-    "downstream_task_ids": lambda _, task: {one.task_id for one in task.downstream},
+    "upstream_task_ids": lambda _, task: Ids(one.task_id for one in task.upstream),
+    "downstream_task_ids": lambda _, task: Ids(one.task_id for one in task.downstream),
     "as_setup": _as_setup,
     "as_teardown": _as_teardown,
     "roots": lambda _, task: [task],
@@ -325,6 +357,8 @@ _ATTRIBUTES: Mapping[type, Callable[[Making, Any, str, ast.AST], Any]] = {
     Stack: _of_stack,
     Native: _of_native,
     Instance: _of_instance,
+    Ids: _of_held,
+    Held: _of_held,
 }
 ENDINGS: Mapping[str, Handler] = {
     "object.__setattr__": _set_attribute,

@@ -9,9 +9,9 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from flowyml.migration.airflow.reader.library.items import keys_of
+from flowyml.migration.airflow.reader.library.items import in_rows, keys_of
 from flowyml.migration.airflow.reader.library.natives import known, plain
-from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, Unknown, hard
+from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, Once, Unknown, hard
 
 __all__ = ["NAMES"]
 
@@ -59,8 +59,11 @@ def _shallow(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _chained(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    lists = [machine.iterate(given.value, node) for given in arguments.positional]
-    return machine.unknown(node) if None in lists else [one for each in lists for one in each]
+    froms = [given.value for given in arguments.positional]
+    lists = [machine.iterate(one, node) for one in froms]
+    if any(one is None for one in lists):
+        return machine.unknown(node)
+    return machine.once(lambda: [one for each in lists for one in each], node, *froms)
 
 
 def _chained_from(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -87,7 +90,8 @@ def _combined(function: Callable[..., Any]) -> Native:
             return machine.unknown(node)
         found = machine.attempt(node, lambda: list(itertools.islice(function(*args, **kwargs), 10_000)))
         machine.step(len(found) if isinstance(found, list) else 1)
-        return found
+        froms = [given.value for given in arguments.positional]
+        return machine.once(lambda: found, node, *froms) if isinstance(found, list) else found
 
     return Native("combined", call)
 
@@ -104,7 +108,55 @@ def _grouped(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
             rows[-1][1].append(one)
         else:
             rows.append((name, [one]))
-    return rows
+    return machine.once(lambda: rows, node, arguments.value("iterable", 0))
+
+
+def _sliced(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``itertools.islice``, which takes no more of an iterator than it has to."""
+    given, *rest = arguments.positional
+    limits = [hard(one.value) for one in rest]
+    value = hard(given.value)
+    stop = limits[0] if len(limits) == 1 else limits[1] if limits else None
+    if not all(one is None or isinstance(one, int) for one in limits):
+        return machine.unknown(node)
+    if isinstance(value, Once):
+        items = machine.take(value, len(value) if stop is None else max(stop, 0), node)
+    else:
+        items = machine.iterate(value, node)
+    if items is None:
+        return machine.unknown(node)
+    found = machine.attempt(node, lambda: list(itertools.islice(items, *limits)))
+    return machine.once(lambda: found, node, value) if isinstance(found, list) else found
+
+
+def _zipped(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``itertools.zip_longest``."""
+    filler = arguments.value("fillvalue")
+    return in_rows(machine, arguments, node, lambda each: itertools.zip_longest(*each, fillvalue=filler))
+
+
+def _accumulated(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    given, function = arguments.value("iterable", 0), arguments.value("func", 1)
+    items = machine.iterate(given, node)
+    if items is None:
+        return machine.unknown(node)
+    if (start := arguments.get("initial")) is not None and hard(start.value) is not None:
+        items = [start.value, *items]
+
+    def joined(one: Any, other: Any) -> Any:
+        if function is None:
+            return machine.operate(ast.Add, one, other, node)
+        return machine.call(function, Arguments([Given(one), Given(other)]), node)
+
+    return machine.once(lambda: list(itertools.accumulate(items, joined)), node, given)
+
+
+def _teed(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    given, count = arguments.value("iterable", 0), hard(arguments.value("n", 1, 2))
+    items = machine.iterate(given, node)
+    if items is None or not isinstance(count, int) or not 0 <= count <= 10:
+        return machine.unknown(node)
+    return tuple(machine.once(lambda: list(items), node, given) for _ in range(count))
 
 
 def _reduce(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -134,8 +186,9 @@ NAMES: dict[str, Any] = {
     "itertools.combinations": _combined(itertools.combinations),
     "itertools.permutations": _combined(itertools.permutations),
     "itertools.pairwise": _combined(itertools.pairwise),
-    "itertools.islice": _combined(itertools.islice),
+    "itertools.islice": known(_sliced),
     "itertools.repeat": _combined(itertools.repeat),
-    "itertools.zip_longest": _combined(itertools.zip_longest),
-    "itertools.accumulate": _combined(itertools.accumulate),
+    "itertools.zip_longest": known(_zipped),
+    "itertools.accumulate": known(_accumulated),
+    "itertools.tee": known(_teed),
 }

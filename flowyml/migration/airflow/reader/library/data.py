@@ -43,14 +43,18 @@ def _rows(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     text = _text_in(machine, arguments.value("f", 0))
     if isinstance(text, list):
         text = "".join(hard(one) for one in text if isinstance(hard(one), str))
-    return machine.attempt(node, lambda: list(csv.reader(io.StringIO(text)))) if isinstance(text, str) else None
+    if not isinstance(text, str):
+        return None
+    rows = machine.attempt(node, lambda: list(csv.reader(io.StringIO(text))))
+    return machine.once(lambda: rows, node) if isinstance(rows, list) else rows
 
 
 def _dict_rows(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     text = _text_in(machine, arguments.value("f", 0))
     if not isinstance(text, str):
         return machine.unknown(node)
-    return machine.attempt(node, lambda: [dict(row) for row in csv.DictReader(io.StringIO(text))])
+    rows = machine.attempt(node, lambda: [dict(row) for row in csv.DictReader(io.StringIO(text))])
+    return machine.once(lambda: rows, node) if isinstance(rows, list) else rows
 
 
 def _literal(text: Any) -> Any:

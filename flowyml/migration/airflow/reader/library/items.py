@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.natives import known
 from flowyml.migration.airflow.reader.machine import settle
 from flowyml.migration.airflow.reader.parts import light
-from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, hard
+from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, Once, hard
 
-__all__ = ["NAMES", "from_keys", "keys_of", "sort_in_place"]
+__all__ = ["NAMES", "from_keys", "in_rows", "keys_of", "pulled", "sort_in_place"]
 
 
 def _len(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -61,16 +61,42 @@ def from_keys(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _zip(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    lists = [machine.iterate(given.value, node) for given in arguments.positional]
-    if any(one is None for one in lists):
+    return in_rows(machine, arguments, node, lambda each: zip(*each, strict=False))
+
+
+def in_rows(
+    machine: Any, arguments: Arguments, node: ast.AST, join: Callable[[list[Iterator[Any]]], Iterable[Any]]
+) -> Any:
+    """What ``join`` makes of several iterables. One may be in it twice: then its items go to either in turn."""
+    froms = [given.value for given in arguments.positional]
+    each = [pulled(machine, one, node) for one in froms]
+    if any(one is None for one in each):
         return machine.unknown(node)
-    return list(zip(*lists, strict=False))
+    return machine.once(lambda: list(join([one for one in each if one is not None])), node, *froms)
+
+
+def pulled(machine: Any, value: Any, node: ast.AST) -> Iterator[Any] | None:
+    """The items of a value one by one, of an iterator those that are left then; None where they are not known."""
+    one = hard(value)
+    if isinstance(one, Once):
+        return _in_turn(machine, one, node)
+    items = machine.iterate(value, node)
+    return None if items is None else iter(items)
+
+
+def _in_turn(machine: Any, items: Once, node: ast.AST) -> Iterator[Any]:
+    while items:
+        machine.step()
+        yield from machine.take(items, 1, node)
 
 
 def _enumerate(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    items = machine.iterate(arguments.value("iterable", 0), node)
+    given = arguments.value("iterable", 0)
+    items = machine.iterate(given, node)
     start = hard(arguments.value("start", 1, 0))
-    return machine.unknown(node) if items is None or not isinstance(start, int) else list(enumerate(items, start))
+    if items is None or not isinstance(start, int):
+        return machine.unknown(node)
+    return machine.once(lambda: list(enumerate(items, start)), node, given)
 
 
 def _map(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -79,19 +105,22 @@ def _map(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     if any(one is None for one in lists):
         return machine.unknown(node)
     rows = zip(*lists, strict=False)
-    return [machine.call(function, Arguments([Given(one) for one in row]), node) for row in rows]
+    return machine.once(
+        lambda: [machine.call(function, Arguments([Given(one) for one in row]), node) for row in rows], node, *rest
+    )
 
 
 def _filter(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    function, items = arguments.value("function", 0), machine.iterate(arguments.value("iterable", 1), node)
+    function, given = arguments.value("function", 0), arguments.value("iterable", 1)
+    items = machine.iterate(given, node)
     if items is None:
         return machine.unknown(node)
-    kept: list[Any] = []
-    for one in items:
+
+    def keeps(one: Any) -> bool:
         answer = one if function is None else machine.call(function, Arguments([Given(one)]), node)
-        if machine.truth(answer) is not False:
-            kept.append(one)
-    return kept
+        return machine.truth(answer) is not False
+
+    return machine.once(lambda: [one for one in items if keeps(one)], node, given)
 
 
 def keys_of(machine: Any, items: list[Any], key: Any, node: ast.AST) -> list[Any]:
@@ -147,34 +176,43 @@ def _sum(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 def _quantifier(stop: bool) -> Native:
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-        items = machine.iterate(arguments.value("iterable", 0), node)
+        items = pulled(machine, arguments.value("iterable", 0), node)
         if items is None:
             return machine.unknown(node)
-        answers = [machine.truth(one) for one in items]
-        if stop in answers:
-            return stop
-        return machine.unknown(node) if None in answers else not stop
+        certain = True
+        for one in items:
+            if (answer := machine.truth(one)) is stop:
+                return stop
+            certain = certain and answer is not None
+        return not stop if certain else machine.unknown(node)
 
     return Native("any" if stop else "all", call)
 
 
 def _next(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     value = hard(arguments.value("iterator", 0))
-    if isinstance(value, list) and value:
-        return value.pop(0) if machine.truth(value) else None
-    if isinstance(value, list) and len(arguments.positional) > 1:
+    if isinstance(value, Once) and value:
+        return machine.take(value, 1, node)[0]
+    if isinstance(value, Once) and len(arguments.positional) > 1:
         return arguments.positional[1].value
+    if isinstance(value, Once):
+        return machine.fail("StopIteration", "nothing is left", node)
+    if isinstance(value, list) and value:
+        return value.pop(0)  # what Python would go through one by one, such as the files of a folder
     return machine.unknown(node)
 
 
 def _iterator(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    items = machine.iterate(arguments.value("iterable", 0), node)
-    return machine.unknown(node) if items is None else items
+    value = hard(arguments.value("iterable", 0))
+    if isinstance(value, Once) or len(arguments.positional) > 1:
+        return value if len(arguments.positional) == 1 else machine.unknown(node)
+    items = machine.iterate(value, node)
+    return machine.unknown(node) if items is None else machine.once(lambda: items, node)
 
 
 def _reversed(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     items = machine.iterate(arguments.value("sequence", 0), node)
-    return machine.unknown(node) if items is None else items[::-1]
+    return machine.unknown(node) if items is None else machine.once(lambda: items[::-1], node)
 
 
 def _of_defaults(native: Native, within: bool = False) -> Native:

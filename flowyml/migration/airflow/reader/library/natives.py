@@ -17,7 +17,7 @@ def plain(function: Callable[..., Any]) -> Native:
     """A native of plain data: an unknown argument makes an unknown result."""
 
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-        args = [given.value for given in arguments.positional]
+        args = [machine.listed(given.value, node) for given in arguments.positional]
         kwargs = {name: given.value for name, given in arguments.named.items()}
         args, kwargs, soft, known = settle(args, kwargs)
         if not known or arguments.open:

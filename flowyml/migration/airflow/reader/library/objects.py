@@ -16,6 +16,7 @@ from flowyml.migration.airflow.reader.values import (
     Instance,
     Module,
     Native,
+    Once,
     Unknown,
     hard,
 )
@@ -53,6 +54,8 @@ def _isinstance(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 def _is_kind(value: Any, kind: Any) -> bool | None:
     if isinstance(value, (Unknown, Foreign)):
         return None
+    if isinstance(value, Once) and isinstance(kind, (Native, Foreign)):
+        return kind.name in ("Iterator", "Iterable", "Generator")
     if isinstance(kind, Class):
         return isinstance(value, Instance) and value.cls is not None and kind in value.cls.mro()
     name = kind.name if isinstance(kind, (Native, Foreign)) else ""
