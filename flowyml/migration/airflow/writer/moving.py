@@ -9,12 +9,26 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
-from symtable import symtable
 
 import libcst as cst
 from libcst.metadata import MetadataWrapper, PositionProvider
 
 from flowyml.migration.airflow.model import FunctionModel
+from flowyml.migration.airflow.writer.statements import (
+    aliased,
+    called,
+    changed_by,
+    defined_by,
+    first_name,
+    handed_by,
+    imported,
+    is_main,
+    looked_up,
+    may_move,
+    outside_functions,
+    run_by,
+    set_by_functions,
+)
 
 __all__ = ["LAMBDA", "Moving", "Needed", "without_defaults"]
 
@@ -22,12 +36,6 @@ LAMBDA = "<lambda>"
 """The name of a function without one."""
 
 _OF_AIRFLOW = re.compile(r"airflow(\.|$)")
-_MAKES_DAGS = re.compile(r"(DAG|dag|Operator|Sensor|TaskGroup|task_group)$")
-_CHANGES = frozenset({
-    "add", "append", "appendleft", "clear", "discard", "extend", "insert", "pop", "popitem", "remove", "reverse",
-    "setdefault", "sort", "update",
-})  # fmt: skip
-_LOGS = frozenset({"critical", "debug", "error", "exception", "info", "log", "print", "warn", "warning"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +148,7 @@ class Moving:
         found: set[str] = set()
         for each in _with_defaults(node):
             assert each.default is not None
-            names = set(_looked_up(f"({self.code(each.default)})"))
+            names = set(looked_up(f"({self.code(each.default)})"))
             if each.name.value in known and any(name in function.around or self._is_moot(name) for name in names):
                 found.add(each.name.value)
         return frozenset(found)
@@ -153,11 +161,11 @@ class Moving:
     def needed(self, node: cst.CSTNode, own: str = "") -> Needed:
         """What a node needs of the module, all that this needs in turn included."""
         try:
-            names = list(_looked_up(self.code(node)))
+            names = list(looked_up(self.code(node)))
         except SyntaxError:  # by itself: as a text of the file it was read
             return Needed(problem="it sets a name of the function around it")
         made = self._around(names, own)
-        if any(_OF_AIRFLOW.match(module) for module in _imported(self._tree(node))):
+        if any(_OF_AIRFLOW.match(module) for module in imported(self._tree(node))):
             made.airflow = "it imports airflow"
         if own in made.looked:
             others = sorted({*self._defined.get(own, [])[1:], *self._changed.get(own, ())})
@@ -232,15 +240,15 @@ class Moving:
     def _changed_by_calls(self, number: int) -> set[str]:
         """The names that a statement hands to functions of the file that change what they are handed."""
         found: set[str] = set()
-        for node in _outside_functions(self._tree(self.statements[number].node)):
+        for node in outside_functions(self._tree(self.statements[number].node)):
             if not isinstance(node, ast.Call):
                 continue
-            if (called := _called(node)) in self._changers:
+            if (name := called(node)) in self._changers:
                 own = [node.func] if isinstance(node.func, ast.Attribute) else []
                 for each in (*own, *node.args, *(named.value for named in node.keywords)):
-                    found.update(_first(each))
+                    found.update(first_name(each))
             if number in self._of_dags and isinstance(node.func, ast.Name):
-                for definition in self._defined.get(called, ()):
+                for definition in self._defined.get(name, ()):
                     found |= self.statements[definition].sets
         return found
 
@@ -251,14 +259,14 @@ class Moving:
             node.name for node in ast.walk(ast.parse(self.text))
             if isinstance(node, ast.FunctionDef)
             and not any("task" in ast.unparse(each) for each in node.decorator_list)
-            and {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)} & {*_changed_by(ast.walk(node))}
+            and {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)} & {*changed_by(ast.walk(node))}
         }  # fmt: skip
 
     @cached_property
     def _aliases(self) -> Mapping[str, AbstractSet[str]]:
         """The names whose values, or parts of them, a name of the module may stand for."""
         found: dict[str, set[str]] = {}
-        for name, others in _aliased(_outside_functions(ast.parse(self.text))):
+        for name, others in aliased(outside_functions(ast.parse(self.text))):
             found.setdefault(name, set()).update(each for each in others if each in self._defined)
         return found
 
@@ -285,7 +293,7 @@ class Moving:
             each
             for number in self._defined.get(name, ())
             for each in ast.parse(self.code(self.statements[number].node)).body
-            if name in _defined_by(ast.unparse(each))
+            if name in defined_by(ast.unparse(each))
         ]
         return bool(found) and all(
             isinstance(each, ast.ImportFrom) and each.module == module and not each.level
@@ -377,17 +385,17 @@ class Moving:
         tree = self._tree(node)
         assert isinstance(tree, ast.Module)
         text = self.code(node)
-        defines = frozenset(_defined_by(text))
-        uses = tuple(_looked_up(text))
-        modules = [module for each in tree.body for module in _imported(each, deep=False)]
+        defines = frozenset(defined_by(text))
+        uses = tuple(looked_up(text))
+        modules = [module for each in tree.body for module in imported(each, deep=False)]
         is_airflow = any(_OF_AIRFLOW.match(module) for module in modules)
-        runs = frozenset(name for each in tree.body for name in _run_by(each))
-        changing = [] if any(map(_is_main, tree.body)) else tree.body
+        runs = frozenset(name for each in tree.body for name in run_by(each))
+        changing = [] if any(map(is_main, tree.body)) else tree.body
         return _Statement(
-            node, defines, uses, runs, is_airflow, all(map(_may_move, tree.body)),
-            changes=frozenset(name for each in changing for name in _changed_by(_outside_functions(each))),
-            may_change=frozenset(name for each in changing for name in _handed_by(each)),
-            sets=frozenset({*_set_by_functions(text), *({*_changed_by(ast.walk(tree))} & {*uses})}),
+            node, defines, uses, runs, is_airflow, all(map(may_move, tree.body)),
+            changes=frozenset(name for each in changing for name in changed_by(outside_functions(each))),
+            may_change=frozenset(name for each in changing for name in handed_by(each)),
+            sets=frozenset({*set_by_functions(text), *({*changed_by(ast.walk(tree))} & {*uses})}),
         )  # fmt: skip
 
 
@@ -419,163 +427,3 @@ class _Functions(cst.CSTVisitor):
 
     def visit_FunctionDef(self, node: cst.FunctionDef) -> None:  # noqa: N802  # libcst's name
         self.found.append(node)
-
-
-def _is_name(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Name) and node.id == name
-
-
-def _looked_up(text: str) -> Iterator[str]:
-    """The names that a text looks up where none of its functions and classes has them, or sets by ``global``.
-
-    Raises ``SyntaxError`` for what cannot stand in a module, as a ``nonlocal`` of a function around it.
-    """
-    top = symtable(text, "<moved>", "exec")
-    yield from (each.get_name() for each in top.get_symbols() if each.is_referenced())
-    inner = top.get_children()
-    while inner:
-        for each in inner:
-            at_class = each.get_type() == "class"  # where a name that is set later is the module's before
-            yield from (
-                name.get_name() for name in each.get_symbols()
-                if name.is_global() or (at_class and name.is_local() and name.is_referenced())
-            )  # fmt: skip
-        inner = [one for each in inner for one in each.get_children()]
-
-
-def _imported(tree: ast.AST, *, deep: bool = True) -> Iterator[str]:
-    """The modules that are imported; not ``deep``: when this runs, and not when a function in it is called."""
-    nodes = ast.walk(tree) if deep else _outside_functions(tree)
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-
-
-def _outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
-    if isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-        return
-    yield tree
-    for child in ast.iter_child_nodes(tree):
-        yield from _outside_functions(child)
-
-
-def _defined_by(text: str) -> Iterator[str]:
-    """The names that a text sets as a module, but for those that its functions set."""
-    for each in symtable(text, "<moved>", "exec").get_symbols():
-        if each.is_assigned() or each.is_imported() or each.is_namespace():
-            yield each.get_name()
-
-
-def _set_by_functions(text: str) -> Iterator[str]:
-    inner = symtable(text, "<moved>", "exec").get_children()
-    while inner:
-        yield from (name.get_name() for each in inner for name in each.get_symbols() if name.is_declared_global())
-        inner = [one for each in inner for one in each.get_children()]
-
-
-def _changed_by(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """The names whose values some nodes change in place."""
-    for node in nodes:
-        match node:
-            case ast.Attribute(ctx=ast.Store() | ast.Del()) | ast.Subscript(ctx=ast.Store() | ast.Del()):
-                yield from _first(node)
-            case ast.Call(func=ast.Attribute(value=value, attr=attribute)) if attribute in _CHANGES:
-                yield from _first(value)
-
-
-def _aliased(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, Iterable[str]]]:
-    """Each name that is set, with those of whose values it may be one, or a part."""
-    for node in nodes:
-        match node:
-            case ast.Assign(targets=targets, value=value):
-                pass
-            case ast.AnnAssign(target=target, value=ast.expr() as value) | ast.NamedExpr(target=target, value=value):
-                targets = [target]
-            case ast.For(target=target, iter=value) | ast.comprehension(target=target, iter=value):
-                targets = [target]
-            case ast.withitem(context_expr=value, optional_vars=ast.expr() as target):
-                targets = [target]
-            case _:
-                continue
-        others = [*_stood_for(value)]
-        for each in targets:
-            for name in ast.walk(each):
-                if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
-                    yield name.id, others
-
-
-def _stood_for(value: ast.expr) -> Iterator[str]:
-    """The names of which an expression may be the value, or a part of it."""
-    match value:
-        case ast.Attribute() | ast.Subscript() | ast.Name():
-            yield from _first(value)
-            if isinstance(value, ast.Attribute | ast.Subscript) and isinstance(value.value, ast.Call):
-                yield from _stood_for(value.value)
-        case ast.Call(func=ast.Attribute(value=inner, attr="get" | "setdefault" | "values" | "items" | "pop")):
-            yield from _stood_for(inner)
-        case ast.Call(func=ast.Name("enumerate" | "zip" | "reversed" | "iter" | "next" | "sorted"), args=parts):
-            for each in parts:
-                yield from _stood_for(each)
-        case ast.IfExp(body=one, orelse=other):
-            yield from (*_stood_for(one), *_stood_for(other))
-        case ast.BoolOp(values=parts) | ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.Dict(values=parts):
-            for each in parts:
-                yield from _stood_for(each)
-        case ast.Starred(value=inner) | ast.NamedExpr(value=inner):
-            yield from _stood_for(inner)
-
-
-def _handed_by(statement: ast.stmt) -> Iterator[str]:
-    """The names that a statement calls for what that does, and those that it hands to such a call."""
-    for node in _outside_functions(statement):
-        if isinstance(node, ast.Expr) and isinstance(call := node.value, ast.Call) and _called(call) not in _LOGS:
-            for each in (call.func, *call.args, *(named.value for named in call.keywords)):
-                yield from _first(each)
-
-
-def _first(node: ast.expr) -> Iterator[str]:
-    """The name that a chain of dots and indexes begins with, if it does."""
-    while isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
-        node = node.value
-    if isinstance(node, ast.Name):
-        yield node.id
-
-
-def _run_by(statement: ast.stmt) -> Iterator[str]:
-    """The names that are looked up when a statement is imported."""
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
-        parts: list[ast.AST] = [*statement.decorator_list, *statement.args.defaults]
-        parts += [each for each in statement.args.kw_defaults if each is not None]
-        for part in parts:
-            yield from _looked_up(ast.unparse(part))
-        return
-    for node in _outside_functions(statement):
-        if isinstance(node, ast.Name):
-            yield node.id
-
-
-def _is_main(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.If) and any(_is_name(each, "__name__") for each in ast.walk(statement.test))
-
-
-def _may_move(statement: ast.stmt) -> bool:
-    """Whether a statement makes no DAG and no task. What runs under ``__main__`` stays behind too."""
-    if isinstance(statement, ast.With | ast.For | ast.While):
-        return False
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
-        made = (_called(each) for each in statement.decorator_list)
-        return not any(name and _MAKES_DAGS.search(name) for name in made)
-    if _is_main(statement):
-        return False
-    calls = (node for node in _outside_functions(statement) if isinstance(node, ast.Call))
-    return not any((name := _called(call)) and _MAKES_DAGS.search(name) for call in calls)
-
-
-def _called(node: ast.AST) -> str:
-    if isinstance(node, ast.Call):
-        node = node.func
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    return node.id if isinstance(node, ast.Name) else ""

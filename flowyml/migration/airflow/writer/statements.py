@@ -1,0 +1,195 @@
+"""What statements of a DAG file define, use and change, by their trees."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from symtable import symtable
+
+__all__ = [
+    "aliased",
+    "called",
+    "changed_by",
+    "defined_by",
+    "first_name",
+    "handed_by",
+    "imported",
+    "is_main",
+    "looked_up",
+    "may_move",
+    "outside_functions",
+    "run_by",
+    "set_by_functions",
+]
+
+_MAKES_DAGS = re.compile(r"(DAG|dag|Operator|Sensor|TaskGroup|task_group)$")
+_CHANGES = frozenset({
+    "add", "append", "appendleft", "clear", "discard", "extend", "insert", "pop", "popitem", "remove", "reverse",
+    "setdefault", "sort", "update",
+})  # fmt: skip
+_LOGS = frozenset({"critical", "debug", "error", "exception", "info", "log", "print", "warn", "warning"})
+
+
+def _is_name(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
+
+
+def looked_up(text: str) -> Iterator[str]:
+    """The names that a text looks up where none of its functions and classes has them, or sets by ``global``.
+
+    Raises ``SyntaxError`` for what cannot stand in a module, as a ``nonlocal`` of a function around it.
+    """
+    top = symtable(text, "<moved>", "exec")
+    yield from (each.get_name() for each in top.get_symbols() if each.is_referenced())
+    inner = top.get_children()
+    while inner:
+        for each in inner:
+            at_class = each.get_type() == "class"  # where a name that is set later is the module's before
+            yield from (
+                name.get_name() for name in each.get_symbols()
+                if name.is_global() or (at_class and name.is_local() and name.is_referenced())
+            )  # fmt: skip
+        inner = [one for each in inner for one in each.get_children()]
+
+
+def imported(tree: ast.AST, *, deep: bool = True) -> Iterator[str]:
+    """The modules that are imported; not ``deep``: when this runs, and not when a function in it is called."""
+    nodes = ast.walk(tree) if deep else outside_functions(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+
+
+def outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
+    """A node and what is in it, but for functions and what is in those."""
+    if isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        return
+    yield tree
+    for child in ast.iter_child_nodes(tree):
+        yield from outside_functions(child)
+
+
+def defined_by(text: str) -> Iterator[str]:
+    """The names that a text sets as a module, but for those that its functions set."""
+    for each in symtable(text, "<moved>", "exec").get_symbols():
+        if each.is_assigned() or each.is_imported() or each.is_namespace():
+            yield each.get_name()
+
+
+def set_by_functions(text: str) -> Iterator[str]:
+    """The names of the module that functions in a text set by ``global``."""
+    inner = symtable(text, "<moved>", "exec").get_children()
+    while inner:
+        yield from (name.get_name() for each in inner for name in each.get_symbols() if name.is_declared_global())
+        inner = [one for each in inner for one in each.get_children()]
+
+
+def changed_by(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """The names whose values some nodes change in place."""
+    for node in nodes:
+        match node:
+            case ast.Attribute(ctx=ast.Store() | ast.Del()) | ast.Subscript(ctx=ast.Store() | ast.Del()):
+                yield from first_name(node)
+            case ast.Call(func=ast.Attribute(value=value, attr=attribute)) if attribute in _CHANGES:
+                yield from first_name(value)
+
+
+def aliased(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, Iterable[str]]]:
+    """Each name that is set, with those of whose values it may be one, or a part."""
+    for node in nodes:
+        match node:
+            case ast.Assign(targets=targets, value=value):
+                pass
+            case ast.AnnAssign(target=target, value=ast.expr() as value) | ast.NamedExpr(target=target, value=value):
+                targets = [target]
+            case ast.For(target=target, iter=value) | ast.comprehension(target=target, iter=value):
+                targets = [target]
+            case ast.withitem(context_expr=value, optional_vars=ast.expr() as target):
+                targets = [target]
+            case _:
+                continue
+        others = [*_stood_for(value)]
+        for each in targets:
+            for name in ast.walk(each):
+                if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
+                    yield name.id, others
+
+
+def _stood_for(value: ast.expr) -> Iterator[str]:
+    """The names of which an expression may be the value, or a part of it."""
+    match value:
+        case ast.Attribute() | ast.Subscript() | ast.Name():
+            yield from first_name(value)
+            if isinstance(value, ast.Attribute | ast.Subscript) and isinstance(value.value, ast.Call):
+                yield from _stood_for(value.value)
+        case ast.Call(func=ast.Attribute(value=inner, attr="get" | "setdefault" | "values" | "items" | "pop")):
+            yield from _stood_for(inner)
+        case ast.Call(func=ast.Name("enumerate" | "zip" | "reversed" | "iter" | "next" | "sorted"), args=parts):
+            for each in parts:
+                yield from _stood_for(each)
+        case ast.IfExp(body=one, orelse=other):
+            yield from (*_stood_for(one), *_stood_for(other))
+        case ast.BoolOp(values=parts) | ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.Dict(values=parts):
+            for each in parts:
+                yield from _stood_for(each)
+        case ast.Starred(value=inner) | ast.NamedExpr(value=inner):
+            yield from _stood_for(inner)
+
+
+def handed_by(statement: ast.stmt) -> Iterator[str]:
+    """The names that a statement calls for what that does, and those that it hands to such a call."""
+    for node in outside_functions(statement):
+        if isinstance(node, ast.Expr) and isinstance(call := node.value, ast.Call) and called(call) not in _LOGS:
+            for each in (call.func, *call.args, *(named.value for named in call.keywords)):
+                yield from first_name(each)
+
+
+def first_name(node: ast.expr) -> Iterator[str]:
+    """The name that a chain of dots and indexes begins with, if it does."""
+    while isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
+        node = node.value
+    if isinstance(node, ast.Name):
+        yield node.id
+
+
+def run_by(statement: ast.stmt) -> Iterator[str]:
+    """The names that are looked up when a statement is imported."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+        parts: list[ast.AST] = [*statement.decorator_list, *statement.args.defaults]
+        parts += [each for each in statement.args.kw_defaults if each is not None]
+        for part in parts:
+            yield from looked_up(ast.unparse(part))
+        return
+    for node in outside_functions(statement):
+        if isinstance(node, ast.Name):
+            yield node.id
+
+
+def is_main(statement: ast.stmt) -> bool:
+    """Whether a statement is for a module that runs as a script."""
+    return isinstance(statement, ast.If) and any(_is_name(each, "__name__") for each in ast.walk(statement.test))
+
+
+def may_move(statement: ast.stmt) -> bool:
+    """Whether a statement makes no DAG and no task. What runs under ``__main__`` stays behind too."""
+    if isinstance(statement, ast.With | ast.For | ast.While):
+        return False
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+        made = (called(each) for each in statement.decorator_list)
+        return not any(name and _MAKES_DAGS.search(name) for name in made)
+    if is_main(statement):
+        return False
+    calls = (node for node in outside_functions(statement) if isinstance(node, ast.Call))
+    return not any((name := called(call)) and _MAKES_DAGS.search(name) for call in calls)
+
+
+def called(node: ast.AST) -> str:
+    """The last name of what a node calls, or is."""
+    if isinstance(node, ast.Call):
+        node = node.func
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
