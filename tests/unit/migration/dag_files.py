@@ -10,6 +10,21 @@ from flowyml.migration.airflow.model import FileModel
 from flowyml.migration.airflow.reader.machine import Options
 from flowyml.migration.airflow.reader.reading import read_file
 
+HEAD = """
+from airflow import DAG
+from airflow.operators.bash import BashOperator
+from airflow.operators.empty import EmptyOperator
+from airflow.operators.python import PythonOperator
+from airflow.decorators import dag, task, task_group
+from airflow.utils.task_group import TaskGroup
+from airflow.utils.edgemodifier import Label
+from airflow.models import Variable
+from airflow.models.baseoperator import chain, chain_linear, cross_downstream
+from datetime import datetime, timedelta
+import os
+import pendulum
+"""
+
 
 def read(folder: Path, text: str, files: dict[str, str] | None = None, **options: Any) -> FileModel:
     """Writes files below a root, by their paths, and reads ``dags/flow.py``, which says ``text``."""

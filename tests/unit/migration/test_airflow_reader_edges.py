@@ -1,0 +1,133 @@
+"""How DAG files draw edges and open groups, in files that were written for this test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.unit.migration.dag_files import HEAD, codes, edges, ids, read
+
+
+def test_groups_lists_chains_and_labels(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        HEAD
+        + """
+with DAG("graph", schedule=None) as dag:
+    start, end = [EmptyOperator(task_id=name) for name in ("start", "end")]
+    with TaskGroup("outer") as outer:
+        with TaskGroup("inner", prefix_group_id=False):
+            x = EmptyOperator(task_id="x")
+        y = EmptyOperator(task_id="y")
+    start >> Label("go") >> outer >> end
+    tasks = [EmptyOperator(task_id="t%d" % i) for i in range(4)]
+    chain(end, tasks[:2], tasks[2:])
+    cross_downstream(tasks[2:], [EmptyOperator(task_id="u"), EmptyOperator(task_id="v")])
+""",
+    )
+    assert edges(file) == {
+        *("start>x", "start>outer.y", "x>end", "outer.y>end", "end>t0", "end>t1", "t0>t2", "t1>t3"),
+        *("t2>u", "t2>v", "t3>u", "t3>v"),
+    }
+    (dag,) = file.dags
+    assert dag.task("x").edge_labels == (("start", "go"),)  # type: ignore[union-attr]
+    assert dag.task("x").group == "outer.inner"  # type: ignore[union-attr]
+
+
+def test_setup_and_teardown(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        HEAD
+        + """
+with DAG("clean", schedule=None) as dag:
+    make = EmptyOperator(task_id="make").as_setup()
+    drop = EmptyOperator(task_id="drop").as_teardown(setups=make)
+    with drop:
+        EmptyOperator(task_id="work")
+""",
+    )
+    assert edges(file) == {"make>drop", "make>work", "work>drop"}
+    drop = file.dags[0].task("drop")
+    assert drop is not None
+    assert (drop.teardown, drop.trigger_rule) == (True, "all_done_setup_success")
+
+
+def test_decorators_generators_and_context_managers_of_the_file(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        HEAD
+        + """
+from contextlib import contextmanager
+import functools
+
+@contextmanager
+def framed(name):
+    with DAG(name, schedule=None) as dag:
+        before = EmptyOperator(task_id="before")
+        yield dag
+        before >> EmptyOperator(task_id="after")
+
+def with_end(function):
+    @functools.wraps(function)
+    def wrapped(*args):
+        function(*args) >> EmptyOperator(task_id=f"end_{function.__name__}")
+    return wrapped
+
+def names(count):
+    for index in range(count):
+        yield f"t{index:02d}"
+
+@with_end
+def body(count):
+    return [EmptyOperator(task_id=name) for name in names(count)]
+
+with framed("framed") as dag:
+    body(2)
+    eval("dag.get_task('before') >> dag.get_task('t00')")
+""",
+    )
+    assert edges(file) == {"before>after", "before>t00", "t00>end_body", "t01>end_body"}
+    assert not codes(file)
+
+
+def test_edges_that_functions_of_operator_draw(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        HEAD
+        + """
+import functools, operator
+with DAG("folded", schedule=None):
+    functools.reduce(operator.rshift, [EmptyOperator(task_id=name) for name in "abc"])
+""",
+    )
+    assert edges(file) == {"a>b", "b>c"}
+    assert not codes(file)
+
+
+def test_dags_and_groups_that_are_entered_by_hand(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        HEAD
+        + """
+import contextlib, sys
+from airflow.utils.task_group import TaskGroup
+
+class Flow:
+    def __init__(self, name): self.dag = DAG(name, schedule=None)
+    def __enter__(self): return self.dag.__enter__()
+    def __exit__(self, *error): self.dag.__exit__(*error)
+
+def make():
+    with contextlib.ExitStack() as stack:
+        made = stack.enter_context(Flow("by_hand"))
+        for name in "gh":
+            stack.enter_context(TaskGroup(name))
+        EmptyOperator(task_id="a") >> EmptyOperator(task_id="b")
+    EmptyOperator(task_id="after", dag=made)
+    return made
+
+setattr(sys.modules[__name__], "by_hand", make())
+""",
+    )
+    assert ids(file) == ["g.h.a", "g.h.b", "after"]
+    assert edges(file) == {"g.h.a>g.h.b"}
+    assert not codes(file)
