@@ -1,6 +1,7 @@
 """Steps whose results are kept, that note when they run."""
 
 from pathlib import Path
+from typing import Any
 
 from flowyml import pipeline, step
 
@@ -38,6 +39,6 @@ def use(path: str, point: Point, rows: list[int], nothing: None) -> tuple[int, i
 
 
 @pipeline
-def chain(path: str, x: int = 3):  # type: ignore[no-untyped-def]
+def chain(path: str, x: int = 3) -> Any:
     point, rows, nothing = make(path, x)
     return {"found": use(path, point, rows, nothing), "point": point}

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -16,6 +16,8 @@ from flowyml.core.hooks import PipelineHook
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import copies
 from flowyml.orchestrators.local.copies import own
+
+WORKERS: tuple[Literal["threads", "processes"], ...] = ("threads", "processes")
 
 
 def pipeline_of(make: Any, change: Any, look: Any, **options: Any) -> Pipeline:
@@ -39,8 +41,8 @@ def test_arrays_and_tables_are_copied() -> None:
     def look(value: Any) -> float:
         return float(value["array"].sum() + value["table"]["price"].sum())
 
-    for workers in ("threads", "processes"):
-        result = pipeline_of(make, change, look).run(on=LocalOrchestrator(workers=workers))  # type: ignore[arg-type]
+    for workers in WORKERS:
+        result = pipeline_of(make, change, look).run(on=LocalOrchestrator(workers=workers))
         assert (result.outputs["changed"], result.outputs["seen"]) == (pytest.approx(6.6), 3.0)
     shared = pipeline_of(make, change, look).run(on=LocalOrchestrator(share=True))
     assert shared.outputs["seen"] == pytest.approx(6.6)
@@ -68,8 +70,8 @@ def test_what_the_cells_of_a_table_hold_is_copied() -> None:
         return list(getattr(value, "table", value)["tags"][0])
 
     for make in (*tables, lambda: Holder(tables[0]())):
-        for workers in ("threads", "processes"):
-            result = pipeline_of(make, change, look).run(on=LocalOrchestrator(workers=workers))  # type: ignore[arg-type]
+        for workers in WORKERS:
+            result = pipeline_of(make, change, look).run(on=LocalOrchestrator(workers=workers))
             assert result.outputs["seen"] == ["a"], workers
 
 
@@ -227,8 +229,8 @@ def test_keywords_come_in_declared_order() -> None:
     def whole(parameter: int = 1) -> Any:
         return order(z=make(), constant=5, b=make(), a=parameter)
 
-    for workers in ("threads", "processes"):
-        result = whole.run(on=LocalOrchestrator(workers=workers))  # type: ignore[arg-type]
+    for workers in WORKERS:
+        result = whole.run(on=LocalOrchestrator(workers=workers))
         assert result.outputs["names"] == ["z", "constant", "b", "a"]
 
 
