@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from flowyml import Pipeline, step
+from flowyml import Pipeline, for_each, pipeline, step
+from flowyml.core.execution_status import ExecutionStatus
 from flowyml_airflow.xcoms import carried, restored
 from tests.adapters.airflow.operating import orchestrator_of
 from tests.engines.airflow import Airflow
@@ -58,3 +59,25 @@ def test_values_come_back_as_they_were(engine: str, request: pytest.FixtureReque
     assert outputs["seen"] == expected, "in the next step"
     assert {name: repr(outputs[name]) for name in NAMES} == expected, "where outputs are read"
     assert repr(outputs["whole"]) == "10.0"
+
+
+def test_a_loop_over_more_items_than_airflow_maps_over_fails_with_the_setting(
+    airflow3: Airflow,
+) -> None:
+    """Airflow's own limit: `[core] max_map_length`, 1,024 unless it is set."""
+
+    @step
+    def half(n: int) -> float:
+        return n / 2
+
+    @pipeline(name="more than a map")
+    def made(numbers: list[int]) -> Any:
+        with for_each(numbers, name="numbers") as n:
+            return half(n)
+
+    handle = made.submit({"numbers": list(range(1025))}, on=orchestrator_of(airflow3))
+    handle.wait_for_completion(300, progress=False)
+    assert handle.status is ExecutionStatus.FAILED
+    assert "Loop 'numbers' has 1025 items, and this Airflow maps over 1024 at most. Raise [core] max_map_length" in (
+        handle.error or ""
+    )
