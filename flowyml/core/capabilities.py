@@ -29,6 +29,7 @@ class Feature(StrEnum):
     IDEMPOTENT_SUBMIT = "The same run id never runs twice"
     ATTACH = "A handle from another process"
     FAN_OUT = "Fan-out over a list (map, for_each)"
+    MAX_PARALLEL = "At most so many items at a time (max_parallel)"
     BRANCHES = "Branches (when, either)"
     RUN_IF = "Steps that run after failures or skips (run_if)"
     CLEANUP = "Clean-up, however the run ends"

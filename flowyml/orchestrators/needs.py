@@ -45,6 +45,8 @@ def needs_of(plan: Plan) -> Iterator[Need]:
     for group in plan.groups:
         members = tuple(plan.structure.members(group.name))
         yield Need(_FEATURES_OF_GROUPS[type(group)], f"{pipeline} has {group.name!r}", members)
+        if isinstance(group, Loop) and group.max_parallel is not None:
+            yield Need(Feature.MAX_PARALLEL, f"loop {group.name!r} has max_parallel={group.max_parallel}", members)
     if operators := {step.name: found[1] for step in plan if (found := operator_of(step))}:
         yield _of_operators(operators)
     for step in plan:

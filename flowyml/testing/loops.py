@@ -19,7 +19,7 @@ CANCELLED, TIMEOUT = ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT
 maps = sample(pipelines.maps, needs=[Feature.FAN_OUT], parameters={"given": [7, 8, 9, 10]})
 blocks = sample(pipelines.blocks, needs=[Feature.FAN_OUT])
 rows = sample(pipelines.rows, needs=[Feature.FAN_OUT])
-limited = sample(pipelines.limited, needs=[Feature.FAN_OUT])
+limited = sample(pipelines.limited, needs=[Feature.FAN_OUT, Feature.MAX_PARALLEL])
 failing = sample(pipelines.failing_items, needs=[Feature.FAN_OUT])
 continuing = sample(pipelines.continuing, needs=[Feature.FAN_OUT])
 

@@ -13,13 +13,27 @@ from typing import Any
 import pytest
 
 from flowyml import current_run, either, for_each, is_in, otherwise, pipeline, step, when
+from flowyml.core.capabilities import Feature
 from flowyml.core.errors import DefinitionError
 from flowyml.core.runs import find_item, folded
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import Orchestrator
+from flowyml.orchestrators.needs import first_of_each
 from flowyml.runtime.nodes import End, Opening, Task
 from flowyml.runtime.walk import Walk
 from tests.unit.control_flow import CANCELLED, COMPLETED, FAILED, add, double, fail_on, numbers, same, steps_of, total
+
+
+def test_a_limit_is_asked_for_beside_the_loop() -> None:
+    @pipeline(name="limited")
+    def made() -> None:
+        double.options(name="free").map(n=[1, 2])
+        with for_each([1, 2], name="some", max_parallel=2) as n:
+            double(n)
+
+    needs = first_of_each(made.compile())
+    assert needs[Feature.FAN_OUT] == "pipeline 'limited' has 'free'"
+    assert needs[Feature.MAX_PARALLEL] == "loop 'some' has max_parallel=2"
 
 
 def test_map_over_an_output_a_parameter_and_a_constant(both_ways: LocalOrchestrator) -> None:

@@ -19,6 +19,9 @@ CAPABILITIES = Capabilities(
             "calls no callback then."
         ),
         Feature.FAN_OUT: partly("A loop in a loop is refused: Airflow expands no task group within an expanded one."),
+        Feature.MAX_PARALLEL: partly(
+            "Of each step of a loop: two steps of it may be at work at once, for different items."
+        ),
         Feature.RUN_IF: partly("`one_done` does not count a step that did not run since another failed."),
         Feature.CLEANUP: partly(
             "Refused for a pipeline with a timeout: Airflow runs no teardown when a run has taken too long."

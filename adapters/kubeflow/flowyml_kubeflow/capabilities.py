@@ -48,6 +48,7 @@ CLUSTER = Capabilities(
             "in 50 pods of a step at most, each of which works on its items one after another; loops within a loop run "
             "inside those pods; an item that fails fails the last task of the run, and not its pod"
         ),
+        Feature.MAX_PARALLEL: partly("so many pods of the loop, each of which works on its items one after another"),
         Feature.BRANCHES: partly(
             "the pod of each step decides whether it runs, and KFP shows a skipped step as done: what waits for a task "
             "that KFP skips never starts, and of outputs of which one came to be KFP before 2.17 takes the last"
@@ -100,6 +101,7 @@ LOCAL_RUNNER = Capabilities(
         Feature.IDEMPOTENT_SUBMIT: yes,
         Feature.ATTACH: yes,
         Feature.FAN_OUT: yes,
+        Feature.MAX_PARALLEL: partly("two pods of a loop at a time, whatever more it allows"),
         Feature.BRANCHES: yes,
         Feature.RUN_IF: yes,
         Feature.CLEANUP: yes,

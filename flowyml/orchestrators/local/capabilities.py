@@ -29,6 +29,7 @@ CAPABILITIES = Capabilities(
         Feature.IDEMPOTENT_SUBMIT: yes,
         Feature.ATTACH: yes,
         Feature.FAN_OUT: yes,
+        Feature.MAX_PARALLEL: yes,
         Feature.BRANCHES: yes,
         Feature.RUN_IF: yes,
         Feature.CLEANUP: yes,
