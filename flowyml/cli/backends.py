@@ -14,6 +14,7 @@ from flowyml.cli.source import load
 from flowyml.cli.verdicts import Lack, Verdict, verdict
 from flowyml.core.capabilities import Capabilities, Feature, Level
 from flowyml.core.errors import ConfigurationError, FlowymlError
+from flowyml.core.plain_text import safe_line
 from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Health, Orchestrator
 from flowyml.orchestrators.config import Target
@@ -161,16 +162,27 @@ def _tell_who_can_run(out: Output, file: str, as_json: bool) -> None:
     if as_json:
         out.document({"pipeline": plan.name, "backends": [_plain_verdict(each) for each in found]})
         return
-    out.table(("BACKEND", "ENGINE", "RUNS IT"), [(each.name, each.engine, _answer(each)) for each in found])
-    rows = [
-        (each.name, lack.steps_shown, lack.title, _mark(level), lack.reason)
-        for level, lacks in ((Level.NO, "lacks"), (Level.PARTLY, "limits"))
-        for each in found
-        for lack in getattr(each, lacks)
-    ]
-    if rows:
-        out.line()
-        out.table(("BACKEND", "STEP", "NEEDS", "", "WHY"), rows)
+    out.table(("BACKEND", "ENGINE", "CAN RUN IT"), [(each.name, each.engine, _answer(each)) for each in found])
+    for each in found:
+        if each.lacks:
+            _tell_lacks(out, Word(f"{each.name} cannot run {plan.name}:", "red"), each.lacks)
+    for each in found:
+        if each.limits:
+            said = "has limits, too" if each.lacks else f"can run {plan.name}, with these limits"
+            _tell_lacks(out, Word(f"{each.name} {said}:", "yellow"), each.limits)
+    note("no engine was asked: `flowyml backends` says which are ready")
+
+
+def _tell_lacks(out: Output, title: Word, lacks: Sequence[Lack]) -> None:
+    from textwrap import wrap
+
+    out.line()
+    out.line(title)
+    for lack in lacks:
+        steps = f", for {lack.steps_shown}" if lack.steps else ""
+        text = safe_line(f"{lack.title}{steps}: {lack.reason}" if lack.title else lack.reason)
+        for number, line in enumerate(wrap(text, out.columns - 4) if out.columns else [text]):
+            out.line("    " if number else "  - ", line)
 
 
 def _answer(found: Verdict) -> Word:
@@ -179,7 +191,7 @@ def _answer(found: Verdict) -> Word:
     if found.problem:
         return Word(f"not known: {found.problem}", "yellow")
     asked = "" if found.install is None else f", after {found.install}"
-    return Word(f"yes, within limits{asked}" if found.limits else f"yes{asked}", "green")
+    return Word(f"yes, with limits{asked}" if found.limits else f"yes{asked}", "green")
 
 
 def _examined(found: Target) -> Backend:

@@ -1,4 +1,7 @@
-"""Which run is meant: commands take an engine's job id, a run id, or the short id that ``flowyml runs`` shows."""
+"""Which run is meant: commands take an engine's job id, a run id, or the short id that ``flowyml runs`` shows.
+
+Where an engine's job ids are UUIDs, as Prefect's and KFP's are, the beginning of one does too, as its pages show it.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ __all__ = ["find_run", "short_id"]
 _MADE = re.compile(r".*-\d{8}-\d{6}-([0-9a-f]{8})", re.DOTALL)  # by `new_run_id`
 _SHORT = re.compile(r"[A-Za-z0-9._-]{1,12}")
 _LOOKED_THROUGH = 200
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_FEWEST = 8  # digits of one: the first group
 
 
 def short_id(run: Run) -> str:
@@ -33,7 +38,7 @@ def short_id(run: Run) -> str:
 
 
 def find_run(orchestrator: Orchestrator, given: str) -> Run:
-    """The run of a job id, a run id or a short id; the last two among the newest 200 runs.
+    """The run of a job id; or of a run id, a short id or the beginning of a UUID, among the newest 200 runs.
 
     Raises the engine's ``RunNotFoundError``, and ``UsageError`` for what means several runs.
     """
@@ -43,9 +48,15 @@ def find_run(orchestrator: Orchestrator, given: str) -> Run:
         return _recent_run(orchestrator, given, error)
 
 
+def _begins(job_id: str, given: str) -> bool:
+    return len(given) >= _FEWEST and job_id.startswith(given) and _UUID.fullmatch(job_id) is not None
+
+
 def _recent_run(orchestrator: Orchestrator, given: str, unknown: RunNotFoundError) -> Run:
     recent = orchestrator.runs(limit=_LOOKED_THROUGH)
-    found = [run for run in recent if run.run_id == given] or [run for run in recent if short_id(run) == given]
+    found = [run for run in recent if run.run_id == given] or [
+        run for run in recent if short_id(run) == given or _begins(run.job_id, given)
+    ]
     if len(found) > 1:
         ids = ", ".join(run.job_id for run in found)
         raise UsageError(f"{given!r} matches {len(found)} runs. Give the job id of one: {ids}.")

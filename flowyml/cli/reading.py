@@ -31,7 +31,10 @@ from flowyml.orchestrators.targets import resolve
 __all__ = ["artifacts", "cancel", "logs", "outputs", "retry", "runs", "status", "watch"]
 
 _WIDE = 70
-"""Columns of a terminal from which `runs` shows whole times and durations, and `status` a table."""
+"""Columns of a terminal from which `runs` shows whole times and durations, `status` a table."""
+
+_FOR_FACTS = 24
+"""Columns for what is known of an artifact, at least."""
 
 
 def runs(
@@ -190,17 +193,34 @@ def artifacts(job: Job, on: On = None, as_json: AsJson = False) -> None:
         elif not found:
             note("this run has stored nothing")
         else:
-            rows = [
-                (
-                    each.label,
-                    each.type,
-                    "" if each.size is None else size_text(each.size),
-                    (each.digest or "")[:12],
-                    _facts(each),
-                )
-                for each in found
-            ]
-            out.table(("OUTPUT", "TYPE", "SIZE", "DIGEST", "FACTS"), rows, cut="FACTS")
+            _list_artifacts(out, found)
+
+
+def _list_artifacts(out: Output, found: Sequence[Artifact]) -> None:
+    """A table; where a terminal leaves too little room for the facts, the names, and all else below each."""
+    from textwrap import wrap
+
+    from flowyml.graph.text import width
+
+    headers = ("OUTPUT", "TYPE", "SIZE", "DIGEST", "FACTS")
+    rows = [
+        (
+            each.label,
+            each.type,
+            "" if each.size is None else size_text(each.size),
+            (each.digest or "")[:12],
+            _facts(each),
+        )
+        for each in found
+    ]
+    taken = sum(max(map(width, column)) + 2 for column in zip(headers[:-1], *(row[:-1] for row in rows), strict=True))
+    if out.columns is None or taken + _FOR_FACTS <= out.columns:
+        out.table(headers, rows, cut="FACTS")
+        return
+    for label, kind, size, _, facts in rows:
+        out.line(label)
+        for line in wrap(", ".join(filter(None, (kind, size, facts))), max(_FOR_FACTS, out.columns - 2)):
+            out.line("  ", line)
 
 
 def _facts(artifact: Artifact) -> str:

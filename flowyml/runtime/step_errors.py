@@ -7,7 +7,17 @@ from pathlib import Path
 
 from flowyml.core.errors import StepCancelledError, StepCrashedError, StepOutOfMemoryError, StepTimeoutError
 
-__all__ = ["OutOfMemory", "cancelled", "crashed", "loaded_too_long", "timed_out"]
+__all__ = ["OutOfMemory", "cancelled", "crashed", "loaded_too_long", "of_step", "timed_out"]
+
+
+def of_step(step: str, message: str, label: str = "") -> str:
+    """What a step's error says, with the step named once. ``label`` is the step with its item.
+
+    >>> of_step("load", "ValueError: no"), of_step("load", "step 'load' ran too long", label="load[3]")
+    ("step 'load': ValueError: no", "step 'load[3]' ran too long")
+    """
+    name, shown = f"step {step!r}", f"step {label or step!r}"
+    return message.replace(name, shown, 1) if name in message else f"{shown}: {message}"
 
 
 class OutOfMemory:

@@ -107,6 +107,7 @@ class SecretConformance(Conformance):
     def test_a_missing_one_fails_its_step(self, done: Done) -> None:
         assert done.steps["lacks"].status is FAILED
         assert f"There is no secret {MISSING!r}" in str(done.steps["lacks"].error)
+        assert str(done.run.error).count("step 'lacks'") == 1
 
     @_lacking
     def test_a_step_beside_a_missing_one_runs(self, done: Done) -> None:

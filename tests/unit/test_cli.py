@@ -307,9 +307,11 @@ def test_backends_say_who_can_run_a_file_and_which_step_rules_the_others_out(tmp
     text = command("backends", "--for", "loops.py:week", PYTHONPATH=path).out
     assert re.search(r"^local +local +yes$", text, re.MULTILINE)
     assert re.search(r"^tired +tired +no$", text, re.MULTILINE)
-    assert re.search(r"^tired +load +Fan-out over .* no +It runs a step once\.$", text, re.MULTILINE)
+    assert "\ntired cannot run week:\n  - Fan-out over a list (map, for_each), for load: It runs a step once.\n" in text
+    assert re.search(r"^tired has limits, too:\n  - .*, for load: Twice\.$", text, re.MULTILINE)
     text = command("backends", "--for", "loops.py:day", PYTHONPATH=path).out
-    assert re.search(r"^tired +tired +yes, within limits$", text, re.MULTILINE)
+    assert re.search(r"^tired +tired +yes, with limits$", text, re.MULTILINE)
+    assert re.search(r"^tired can run day, with these limits:\n  - .*: Twice\.$", text, re.MULTILINE)
 
 
 def test_what_only_the_compiler_of_an_engine_finds_rules_it_out_too() -> None:

@@ -165,6 +165,11 @@ def test_every_command_takes_the_short_id() -> None:
     assert flowyml("status", listed[0], "--json").json["run_id"] == "a run with a long id of its own"
 
 
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.mark.parametrize("columns", [40, 80, 120])
 def test_runs_on_a_terminal_are_one_line_each(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -175,10 +180,6 @@ def test_runs_on_a_terminal_are_one_line_each(columns: int, monkeypatch: pytest.
     flowyml("run", "odd.py")
     flowyml("run", "train.py", "-p", "label=fail", "--run-id", "mine")
 
-    class Terminal(StringIO):
-        def isatty(self) -> bool:
-            return True
-
     with redirect_stdout(Terminal()) as out:
         main(["runs"])
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in out.getvalue().splitlines()]
@@ -187,6 +188,26 @@ def test_runs_on_a_terminal_are_one_line_each(columns: int, monkeypatch: pytest.
     assert lines[1].split()[:3] == ["mine", "training", "FAILED"]
     assert re.match(r"[0-9a-f]{8}  a pipeli.* COMPLETED ", lines[2])
     assert ("TOOK" in lines[0]) == (columns >= 80)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_artifacts_on_a_terminal_are_whole_at_any_width(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    Path("odd.py").write_text(
+        "from typing import Annotated\nfrom flowyml import Pipeline, step\n"
+        "@step(outputs=['quality_of_the_model'])\ndef evaluate() -> Annotated[dict, 'metrics']:\n"
+        "    return {'accuracy': 0.91, 'area': 0.83}\n"
+        "p = Pipeline('p').add_step(evaluate)\n"
+    )
+    flowyml("run", "odd.py", "--run-id", "mine")
+    with redirect_stdout(Terminal()) as out:
+        main(["artifacts", "mine"])
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in out.getvalue().splitlines()]
+    assert max(map(width, lines)) <= columns
+    text = " ".join(" ".join(lines).split())
+    assert "evaluate.quality_of_the_model metrics" in text
+    assert ("DIGEST" in text) == (columns == 120)
+    assert columns == 120 or "metrics, 29 B, accuracy=0.91, area=0.83" in text
 
 
 @pytest.mark.parametrize("name", ["[red]bold[/red]", '\'; drop "x"', "日本語 🙂", "../../etc/passwd", "n" * 150])

@@ -24,6 +24,7 @@ from flowyml.plan.model import Plan, Step
 from flowyml.plan.names import slug
 from flowyml.plan.parameters import days_of
 from flowyml.runtime.nodes import End, Index
+from flowyml.runtime.step_errors import of_step
 from flowyml_kubeflow import flow_names, names
 from flowyml_kubeflow.attempts import (
     ARTIFACTS,
@@ -317,7 +318,7 @@ class _StepPod(_Pod):
         if not self.flow.ends_well(step):
             raise TaskFailed
         if not self.plan.structure.may_fail(step.group):
-            self.known.fail([f"step {label!r}: {message}"])
+            self.known.fail([of_step(step.name, message, label)])
 
     def _note_end(
         self, step: Step, index: Index, raw: str, error: str, entry: Entry, attempt: int = 0, **more: Any

@@ -24,6 +24,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
+from flowyml.runtime.step_errors import of_step
 from flowyml_kubeflow import flow_names
 from flowyml_kubeflow.attempts import RESULT, leveled
 from flowyml_kubeflow.client import Client, NotFoundError, equals
@@ -106,7 +107,7 @@ class Runs:
         for task in sorted(failed, key=lambda task: str(tasks.ended(task))):
             failure = self._result(run, tasks, task).get("failure")
             message = failure["message"] if failure else "failed; its log is gone"
-            return f"step {tasks.steps[task]!r}: {message}"
+            return of_step(tasks.steps[task], message)
         return _message(run)
 
     def newest(self, pipeline: str | None, limit: int) -> list[Run]:

@@ -36,6 +36,7 @@ from flowyml.plan.parameters import days_of
 from flowyml.runtime.kept import KeptOutputs
 from flowyml.runtime.looks import Looks, carried, given_to
 from flowyml.runtime.nodes import End, Frame, Node, Opening, Task
+from flowyml.runtime.step_errors import of_step
 from flowyml.runtime.walk import Walk
 from flowyml_prefect.flow_parts import (
     BUNDLE,
@@ -275,7 +276,7 @@ class Walker:
         for turn in self.walk.tasks:
             state = turn.state if turn.end is End.FAILED else None
             if state and not structure.may_fail(turn.step.group):
-                yield f"step {turn.label!r}: {_reason(state)}"
+                yield of_step(turn.step.name, _reason(state), turn.label)
 
     def _go_on(self) -> None:
         """Until nothing is at work any more."""

@@ -98,7 +98,7 @@ def test_steps_of_a_pod_have_their_own_attempts_timeouts_hooks_and_ends(tmp_path
     orchestrator = KubeflowLocalOrchestrator(folder=tmp_path / "runs")
     handle = orchestrator.run_pipeline(grouped(str(tmp_path))).wait_for_completion(timeout=500, poll_interval=0.2)
     assert handle.status is FAILED
-    assert str(handle.error).startswith("step 'slow': step 'slow' ran longer than its timeout of 20 s")
+    assert str(handle.error).startswith("step 'slow' ran longer than its timeout of 20 s")
     runs = {run.name: run for run in handle.step_runs()}
     assert {name: (run.status, run.attempt) for name, run in runs.items()} == {
         "one": (COMPLETED, 1), "again": (COMPLETED, 2), "slow": (ExecutionStatus.TIMEOUT, 1),

@@ -59,7 +59,7 @@ def test_a_run_from_its_start_to_its_outputs(ask: Ask, prefect_url: str) -> None
     assert (run["orchestrator"], run["status"], run["outputs"]) == ("prefect", "COMPLETED", {"doubled": 8})
     assert [step["status"] for step in run["steps"]] == ["COMPLETED"]
     job = run["job_id"]
-    for named in (job, run["run_id"], run["run_id"][-8:]):  # the last is the short id
+    for named in (job, job[:8], run["run_id"], run["run_id"][-8:]):  # the last is the short id
         assert ask("status", named)[1]["job_id"] == job
         with redirect_stdout(StringIO()) as out:
             assert main(["logs", named, "--on", prefect_url]) == 0

@@ -65,6 +65,7 @@ from flowyml.runtime.lines import OnLine  # noqa: E402
 from flowyml.runtime.looks import Looks, carried, given_to  # noqa: E402
 from flowyml.runtime.nodes import End, Frame, Node, Opening, Task  # noqa: E402
 from flowyml.runtime.processes import StepProcesses  # noqa: E402
+from flowyml.runtime.step_errors import of_step  # noqa: E402
 from flowyml.runtime.walk import Walk  # noqa: E402
 
 # Prefect's own timeout cannot interrupt a thread that waits. So each step works in a process, which is killed at the
@@ -228,7 +229,7 @@ def finish_run(
         future.wait()
     for step, future in steps.items():
         if not future.state.is_completed() and not future.state.is_pending():
-            return Failed(message=f"step {step!r}: {_reason(future.state)}")
+            return Failed(message=of_step(step, _reason(future.state)))
     values = {name: future.result()[output] for name, (future, output) in outputs.items()}
     if values:
         table = [{"output": name, "value": json.dumps(value)} for name, value in values.items()]
@@ -486,7 +487,7 @@ class Walker:
         for turn in self.walk.tasks:
             state = turn.state if turn.end is End.FAILED else None
             if state and not structure.may_fail(turn.step.group):
-                yield f"step {turn.label!r}: {_reason(state)}"
+                yield of_step(turn.step.name, _reason(state), turn.label)
 
     def _go_on(self) -> None:
         """Until nothing is at work any more."""

@@ -52,6 +52,7 @@ from flowyml.plan.secrets import slug_of  # noqa: E402
 from flowyml.runtime.execution import CachedOutputs  # noqa: E402
 from flowyml.runtime.lines import OnLine  # noqa: E402
 from flowyml.runtime.processes import StepProcesses  # noqa: E402
+from flowyml.runtime.step_errors import of_step  # noqa: E402
 
 # Prefect's own timeout cannot interrupt a thread that waits. So each step works in a process, which is killed at the
 # timeout; Prefect's comes this many seconds later, in case that fails. Its warning about threads warns of nothing here.
@@ -237,7 +238,7 @@ def finish_run(
         future.wait()
     for step, future in steps.items():
         if not future.state.is_completed() and not future.state.is_pending():
-            return Failed(message=f"step {step!r}: {_reason(future.state)}")
+            return Failed(message=of_step(step, _reason(future.state)))
     values = {name: future.result()[output] for name, (future, output) in outputs.items()}
     if values:
         table = [{"output": name, "value": json.dumps(value)} for name, value in values.items()]

@@ -13,6 +13,7 @@ from typing import Any
 
 from flowyml.core.files import write_whole
 from flowyml.core.process_identity import ProcessIdentity, this_process
+from flowyml.runtime.step_errors import of_step
 from flowyml_kubeflow import flow_names
 from flowyml_kubeflow.attempts import FINALE, RESULT
 
@@ -163,7 +164,7 @@ class RunFolder:
         if not failures:
             return None
         _, step, message = min(failures)
-        return f"step {step!r}: {message}"
+        return of_step(step, message)
 
     def notes(self, task: str) -> list[Json]:
         """What the pods of a step in a pipeline with control flow noted of its turns."""
