@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flowyml import Pipeline, step
+from flowyml import Pipeline, cleanup, pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators import LocalOrchestrator
 from tests.unit.local_runs import CANCELLED, FAILED, beating, process_id
@@ -125,6 +125,46 @@ def test_a_step_stuck_in_a_thread_ends_with_the_process(
     assert handle.status is CANCELLED
     assert set(handle.step_statuses().values()) == {CANCELLED}
     wait_until(lambda: not is_running(pid))
+
+
+def test_steps_that_clean_up_after_a_cancellation_are_waited_for(local: LocalOrchestrator, tmp_path: Path) -> None:
+    place = str(tmp_path)
+
+    @step
+    def wait() -> None:
+        import pathlib
+        import time
+
+        (pathlib.Path(place) / "waiting").touch()
+        time.sleep(300)
+
+    @step
+    def tidy() -> None:
+        import pathlib
+        import time
+
+        (pathlib.Path(place) / "tidying").touch()
+        while not (pathlib.Path(place) / "go on").exists():
+            time.sleep(0.02)
+        (pathlib.Path(place) / "tidied").touch()
+
+    @pipeline
+    def cleans_up() -> None:
+        wait()
+        with cleanup():
+            tidy()
+
+    handle = cleans_up.submit(on=local)
+    wait_until((tmp_path / "waiting").exists)
+    assert handle.cancel() is True
+    wait_until((tmp_path / "tidying").exists)
+    assert (handle.status, handle.raw_status) == (ExecutionStatus.RUNNING, "cleaning_up")
+    assert handle.cancel() is True, "asking once more changes nothing"
+    assert (handle.status, handle.raw_status) == (ExecutionStatus.RUNNING, "cleaning_up")
+    (tmp_path / "go on").touch()
+    assert handle.wait_for_completion(timeout=240, poll_interval=0.05).status is CANCELLED
+    assert handle.step_statuses() == {"wait": CANCELLED, "tidy": ExecutionStatus.COMPLETED}
+    assert (tmp_path / "tidied").exists()
 
 
 def test_a_killed_process_does_not_stay_running(local: LocalOrchestrator, tmp_path: Path) -> None:

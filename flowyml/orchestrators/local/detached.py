@@ -28,7 +28,16 @@ from flowyml.orchestrators.local.again import to_run_again
 from flowyml.orchestrators.local.engine import Engine, error_text
 from flowyml.orchestrators.local.host import Host
 from flowyml.orchestrators.local.schema import RunRow, item_of
-from flowyml.orchestrators.local.store import PRUNED, Ending, Line, RunStore, clear_folder, unread_output, write
+from flowyml.orchestrators.local.store import (
+    CLEANING_UP,
+    PRUNED,
+    Ending,
+    Line,
+    RunStore,
+    clear_folder,
+    unread_output,
+    write,
+)
 from flowyml.plan.bundle import Bundle
 from flowyml.runtime.loading import import_from, loading
 from flowyml.runtime.parent_env import apply_parent_env, read_parent_env
@@ -187,11 +196,14 @@ def pickled(orchestrator: LocalOrchestrator) -> bytes:
 
 
 def end_process(store: RunStore, row: RunRow) -> None:
-    """Ask the process of a cancelled run to stop, and kill it with all its children if it does not."""
+    """Ask the process of a cancelled run to stop, and kill it with all its children if it does not.
+
+    One that cleans up ends by itself, within the time that ``stopping`` gives it.
+    """
     owner = ProcessIdentity(row.host, row.pid, row.born)
     if not _is_its_own(row) or not signal_process(owner, signal.SIGTERM):
         return
-    if _ended(store, row.run_id, _GRACE_SECONDS):
+    if _ends(store, row.run_id, _GRACE_SECONDS):
         return
     kill_tree(owner)
     store.finish(row.run_id, Ending("CANCELLED", "cancelled", "The run was cancelled; it had to be killed."))
@@ -269,6 +281,8 @@ class _Detached(Host):
 
     def on_sigterm(self, number: int, frame: FrameType | None) -> None:
         """Runs in the main thread, between two instructions of whatever that is doing."""
+        if self._engine is not None and self._engine.is_cleaning_up:
+            return
         self.is_stopped = True
         if self._engine is None:
             raise KeyboardInterrupt
@@ -286,11 +300,11 @@ class _Detached(Host):
         os._exit(1)
 
 
-def _ended(store: RunStore, run_id: str, seconds: float) -> bool:
+def _ends(store: RunStore, run_id: str, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         row = store.find(run_id)
-        if row is None or row.status not in ("QUEUED", "RUNNING"):
+        if row is None or row.status not in ("QUEUED", "RUNNING") or row.raw_status == CLEANING_UP:
             return True
         time.sleep(0.02)
     return False

@@ -93,8 +93,10 @@ class Engine:
             self._note_decided()
         interrupt = self._work_together()
         if self.walk.begin_finale():
-            stopped_by, self.stopping, self.is_cleaning_up = self.stopping, None, True
-            self.stop_event.clear()
+            with self._condition:
+                self.is_cleaning_up = True  # from here on a signal does not stop it
+                stopped_by, self.stopping = self.stopping, None
+                self.stop_event.clear()
             later = self._work_together()  # also after an interrupt
             interrupt = interrupt or later
             self.stopping = stopped_by or self.stopping
@@ -119,15 +121,18 @@ class Engine:
         """Begin no more steps and end those that run. ``reason`` becomes their raw status; the first one stands."""
         with self._condition:
             self.stopping = self.stopping or reason
+            self.press()
+
+    def press(self) -> None:
+        """End the steps that still run though the run is being stopped, by whatever said so; harmless otherwise."""
+        with self._condition:
+            if not self.stopping:  # what cleans up has begun meanwhile
+                return
             self.walk.halt()
             self.stop_event.set()
             self._condition.notify_all()
-        self.interrupt()
-
-    def interrupt(self) -> None:
-        """End the steps that run in threads; again, if the first time was ignored."""
-        for slot in tuple(self._slots):
-            slot.interrupt()
+            for slot in tuple(self._slots):
+                slot.interrupt()
 
     @property
     def is_inside_step(self) -> bool:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from flowyml.core.errors import StepCancelledError
 from flowyml.core.following import say
+from flowyml.orchestrators.local.store import CLEANING_UP
+from flowyml.plan.groups import Cleanup
 from flowyml.runtime.shutdown import GRACE
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ _LOOK_SECONDS = 0.2
 _PRESS_SECONDS = GRACE  # in which a step that was hit cleans up
 _SIGN_OF_LIFE_SECONDS = 10
 _GRACE_SECONDS = GRACE + 2
+_PATIENCE_SECONDS = 60  # for steps in C code, where steps are to clean up after them
+_CLEANUP_SECONDS = 3600  # for those in a run that was stopped; as long as on Prefect
+_FOREVER = float("inf")
 
 
 class Slot:
@@ -87,7 +92,8 @@ class Watch:
     """Called by the recorder's thread, about twenty times a second.
 
     A stopped step that catches the exception and goes on is hit again. ``give_up`` is called when steps still run
-    some seconds after the stop; without it they are waited for.
+    some seconds after the stop, or a minute after it where others are to clean up, and when those take over an hour;
+    without it they are waited for. The record says from the stop on that a run cleans up, so that it is not killed.
     """
 
     def __init__(
@@ -105,7 +111,9 @@ class Watch:
         self._deadline = None if timeout is None else now + timeout
         self._show = show
         self._give_up = give_up
-        self._stopped_at = float("inf")
+        self._is_stopped = False
+        self._is_cleaning_up = False
+        self._until = _FOREVER
         self._next_press = now
         self._next_look = now
         self._next_sign = now + _SIGN_OF_LIFE_SECONDS
@@ -113,32 +121,54 @@ class Watch:
     def __call__(self, db: sqlite3.Connection) -> None:
         now = time.monotonic()
         if self._engine.stopping:
-            self._press(now)
+            self._press(db, now)
         elif self._engine.is_cleaning_up:
-            pass  # the run is over: neither its deadline nor a request to cancel ends what cleans up
+            self._let_clean_up(db, now)
         elif self._deadline is not None and now >= self._deadline:
             self._engine.stop("timeout")
-        elif now >= self._next_look:
-            self._look(db, now)
+        elif self._is_cancelled(db, now):
+            self._engine.stop("cancelled")
         if now >= self._next_sign:
             self._next_sign = now + _SIGN_OF_LIFE_SECONDS
             db.execute("UPDATE runs SET heartbeat = ? WHERE number = ?", (time.time(), self._number))
         if self._show is not None:
             self._show()
 
-    def _look(self, db: sqlite3.Connection, now: float) -> None:
+    def _is_cancelled(self, db: sqlite3.Connection, now: float) -> bool:
+        if now < self._next_look:
+            return False
         self._next_look = now + _LOOK_SECONDS
         found = db.execute("SELECT cancel FROM runs WHERE number = ?", (self._number,)).fetchone()
-        if found and found[0]:
-            self._engine.stop("cancelled")
+        return bool(found and found[0])
 
-    def _press(self, now: float) -> None:
-        if self._stopped_at == float("inf") and self._give_up is None:  # somebody waits for this process
-            why = "took too long" if self._engine.stopping == "timeout" else "is cancelled"
-            say(f"The run {why}: stopping its steps …")
-        self._stopped_at = min(self._stopped_at, now)
+    def _press(self, db: sqlite3.Connection, now: float) -> None:
+        if not self._is_stopped:
+            self._is_stopped = True
+            if self._give_up is None:  # somebody waits for this process
+                why = "took too long" if self._engine.stopping == "timeout" else "is cancelled"
+                say(f"The run {why}: stopping its steps …")
+            self._until = now + _GRACE_SECONDS
+            if any(isinstance(group, Cleanup) for group in self._engine.walk.plan.groups):
+                self._until = now + _PATIENCE_SECONDS
+                self._mark(db)
         if now >= self._next_press:
             self._next_press = now + _PRESS_SECONDS
-            self._engine.stop(self._engine.stopping or "cancelled")
-        if self._give_up and now - self._stopped_at > _GRACE_SECONDS:
+            self._engine.press()
+        if self._give_up and now >= self._until:
             self._give_up()
+
+    def _let_clean_up(self, db: sqlite3.Connection, now: float) -> None:
+        """Neither the deadline nor a request to cancel ends what cleans up, until an hour after such a request."""
+        if not self._is_cleaning_up:
+            self._is_cleaning_up, self._until = True, _FOREVER
+            self._mark(db)
+        if self._until == _FOREVER and self._give_up and (self._is_stopped or self._is_cancelled(db, now)):
+            self._until = now + _CLEANUP_SECONDS
+        if now >= self._until:
+            self._is_stopped, self._until = True, now + _GRACE_SECONDS
+            self._engine.stop("cancelled")
+
+    def _mark(self, db: sqlite3.Connection) -> None:
+        """Let the record say that what cleans up is at work or about to be."""
+        where = "number = ? AND status = 'RUNNING'"
+        db.execute(f"UPDATE runs SET raw_status = ? WHERE {where}", (CLEANING_UP, self._number))

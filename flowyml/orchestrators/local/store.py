@@ -25,8 +25,8 @@ from flowyml.orchestrators.local.schema import KeptRow, RunRow, StepRow, item_of
 from flowyml.plan.names import slug
 
 __all__ = [
-    "KEPT", "PRUNED", "UNFINISHED", "Ending", "Line", "RunStore", "clear_folder", "connect", "finish", "unread_output",
-    "write",
+    "CLEANING_UP", "KEPT", "PRUNED", "UNFINISHED", "Ending", "Line", "RunStore", "clear_folder", "connect", "finish",
+    "unread_output", "write",
 ]  # fmt: skip
 
 KEPT = "kept"
@@ -34,6 +34,9 @@ KEPT = "kept"
 
 PRUNED = "pruned"
 """The raw status of a run that is being removed: it can be read, and not be run again."""
+
+CLEANING_UP = "cleaning_up"
+"""The raw status of a run whose other steps have ended, or are being stopped, and which cleans up then."""
 
 UNFINISHED = "status IN ('QUEUED', 'RUNNING')"
 _SILENCE_SECONDS = 120
