@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -13,16 +18,18 @@ import pytest
 from tests.adapters.airflow.operating import wait_for_dag
 from tests.engines.airflow import Airflow, wait_until
 from tests.engines.prefect import PrefectServer
-from tests.unit.commands import flowyml
 
 pytestmark = [pytest.mark.airflow, pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 STEP = timedelta(minutes=2)
 DAG = """
 from datetime import datetime
-from airflow.sdk import dag, task
+try:
+    from airflow.sdk import dag, task
+except ImportError:
+    from airflow.decorators import dag, task
 
-@dag(dag_id="shadowed", schedule="*/2 * * * *", start_date=datetime(2026, 1, 1), catchup=False, max_active_runs=1,
+@dag(dag_id={dag_id!r}, schedule="*/2 * * * *", start_date=datetime(2026, 1, 1), catchup=False, max_active_runs=1,
      is_paused_upon_creation=False)
 def shadowed():
     @task
@@ -60,7 +67,7 @@ def rows() -> dict:
 def who() -> str:
     return "new"
 
-@pipeline
+@pipeline(name={name!r})
 def shadowed():
     note()
     rows()
@@ -68,73 +75,104 @@ def shadowed():
 """
 
 
-def _ticks(marks: Path, who: str) -> list[datetime]:
-    lines = marks.read_text().splitlines() if marks.exists() else []
-    return sorted(datetime.fromisoformat(line.split(" ")[1]) for line in lines if line.startswith(who))
+@dataclass
+class _Desk:
+    """Where commands are given for one Airflow: in processes of their own, since two of these work side by side."""
+
+    airflow: Airflow
+    folder: Path
+    prefect_url: str
+
+    @property
+    def dag(self) -> str:
+        return f"shadowed_{self.airflow.major}"
+
+    @property
+    def marks(self) -> Path:
+        return self.folder / "marks"
+
+    def flowyml(self, *words: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ,
+            "FLOWYML_HOME": str(self.folder / "home"),
+            "FLOWYML_AIRFLOW_URL": self.airflow.url,
+            "FLOWYML_AIRFLOW_USERNAME": self.airflow.username,
+            "FLOWYML_AIRFLOW_PASSWORD": self.airflow.password,
+            "FLOWYML_ORCHESTRATORS__NEW__ENGINE": "prefect",
+            "FLOWYML_ORCHESTRATORS__NEW__URL": self.prefect_url,
+            "FLOWYML_ORCHESTRATORS__NEW__WORK_POOL": "shadow",
+        }
+        command = [sys.executable, "-m", "flowyml", *words]
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+
+    def said(self, *words: str) -> Any:
+        done = self.flowyml(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def ticks(self, who: str) -> list[datetime]:
+        lines = self.marks.read_text().splitlines() if self.marks.exists() else []
+        return sorted(datetime.fromisoformat(line.split(" ")[1]) for line in lines if line.startswith(who))
+
+    def planned(self) -> list[datetime]:
+        """What the schedule beside the DAG will run, which was not made anew."""
+        (schedule,) = [each for each in self.said("schedule", "list", "--on", "new") if each["pipeline"] == self.dag]
+        return [datetime.fromisoformat(time) for time in schedule["next_runs"]]
+
+    def compare(self) -> dict[str, Any]:
+        done = self.flowyml("airflow", "compare", self.dag, "--json")
+        assert done.returncode in (0, 1), done.stderr
+        report: dict[str, Any] = json.loads(done.stdout)
+        return report
+
+    def both_ran(self) -> dict[str, Any] | None:
+        """An interval that both have run to its end."""
+        ends = [(each, each["dag"], each["pipeline"]) for each in self.compare()["intervals"]]
+        both = (each for each, *sides in ends if all(side and side["status"] == "COMPLETED" for side in sides))
+        return next(both, None)
 
 
 def test_both_run_the_same_intervals_until_one_goes_on_alone(
-    airflow3: Airflow, prefect: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    airflow3: Airflow, airflow2: Airflow, prefect: PrefectServer, tmp_path: Path
 ) -> None:
-    marks = tmp_path / "marks"
-    file = tmp_path / "shadowed.py"
-    file.write_text(PIPELINE.format(marks=str(marks)))
-    (airflow3.dags_folder / "shadowed.py").write_text(DAG.format(marks=str(marks)))
-    wait_for_dag(airflow3, "shadowed")
-    for name, value in {
-        "FLOWYML_HOME": str(tmp_path / "home"),
-        "FLOWYML_AIRFLOW_URL": airflow3.url,
-        "FLOWYML_AIRFLOW_USERNAME": airflow3.username,
-        "FLOWYML_AIRFLOW_PASSWORD": airflow3.password,
-        "FLOWYML_ORCHESTRATORS__NEW__ENGINE": "prefect",
-        "FLOWYML_ORCHESTRATORS__NEW__URL": prefect.url,
-        "FLOWYML_ORCHESTRATORS__NEW__WORK_POOL": "shadow",
-    }.items():
-        monkeypatch.setenv(name, value)
+    """Both Airflows side by side, since it is mostly waiting for the next interval."""
+    with prefect.worker("shadow"), ThreadPoolExecutor() as threads:
+        desks = [_Desk(each, tmp_path / str(each.major), prefect.url) for each in (airflow3, airflow2)]
+        for done in [threads.submit(_side_by_side, desk) for desk in desks]:
+            done.result()
 
-    with prefect.worker("shadow"):
-        made = flowyml("airflow", "cutover", "shadowed", "--shadow", "--to", "new", "--pipeline", str(file), "--json")
-        assert made.code == 0, made.err
-        assert made.json["phase"] == "shadow"
-        assert "each writes its own files, sends its own mails" in made.err
-        first = datetime.fromisoformat(made.json["shadow"])
 
-        seen = wait_until(_both_ran, 900, every=2)
-        assert seen["differences"] == [{"what": "output", "name": "who", "dag": '"old"', "pipeline": '"new"'}]
+def _side_by_side(desk: _Desk) -> None:
+    desk.folder.mkdir()
+    file = desk.folder / "shadowed.py"
+    file.write_text(PIPELINE.format(marks=str(desk.marks), name=desk.dag))
+    dag_file = desk.airflow.dags_folder / f"{desk.dag}.py"
+    dag_file.write_text(DAG.format(marks=str(desk.marks), dag_id=desk.dag))
+    wait_for_dag(desk.airflow, desk.dag)
 
-        done = flowyml("airflow", "cutover", "shadowed", "--json")
-        assert done.code == 0, done.err
-        assert (done.json["phase"], done.json["made_up"]) == ("done", [])
-        last = datetime.fromisoformat(done.json["last"])
-        wait_until(lambda: last + STEP in {*_ticks(marks, "new"), *_planned()}, 300)
-        old, new = _ticks(marks, "old"), _ticks(marks, "new")
-        undone = flowyml("airflow", "cutover", "shadowed", "--back")
-        assert undone.code == 0, undone.err
+    begun = ("airflow", "cutover", desk.dag, "--shadow", "--to", "new", "--pipeline", str(file))
+    made = desk.flowyml(*begun, "--json")
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["phase"] == "shadow"
+    assert "each writes its own files, sends its own mails" in made.stderr
+    first = datetime.fromisoformat(json.loads(made.stdout)["shadow"])
 
+    seen = wait_until(desk.both_ran, 900, every=5)
+    assert seen["differences"] == [{"what": "output", "name": "who", "dag": '"old"', "pipeline": '"new"'}]
+
+    done = desk.said("airflow", "cutover", desk.dag)
+    assert (done["phase"], done["made_up"]) == ("done", [])
+    last = datetime.fromisoformat(done["last"])
+    wait_until(lambda: last + STEP in {*desk.ticks("new"), *desk.planned()}, 300, every=2)
+    old, new = desk.ticks("old"), desk.ticks("new")
+    desk.said("airflow", "cutover", desk.dag, "--back")
+
+    shared = [time for time in old if time >= first]
     assert new[0] == first <= old[-1] == last
-    for times in (old, new):
+    for times in (shared, new):
         assert all(later - earlier == STEP for earlier, later in pairwise(times)), times
-    found = _compare()
+    found = desk.compare()
     assert found["not_compared"] == []
     times = [datetime.fromisoformat(each["time"]) for each in found["intervals"]]
     assert (times[0], times[-1]) == (first, last)
-    (airflow3.dags_folder / "shadowed.py").unlink()
-
-
-def _planned() -> list[datetime]:
-    """What the schedule beside the DAG will run, which was not made anew."""
-    (schedule,) = json.loads(flowyml("schedule", "list", "--on", "new", "--json").out)
-    return [datetime.fromisoformat(time) for time in schedule["next_runs"]]
-
-
-def _compare() -> dict[str, Any]:
-    found = flowyml("airflow", "compare", "shadowed", "--json")
-    assert found.code in (0, 1), found.err
-    report: dict[str, Any] = found.json
-    return report
-
-
-def _both_ran() -> dict[str, Any] | None:
-    """An interval that both have run to its end."""
-    ends = [(each, each["dag"], each["pipeline"]) for each in _compare()["intervals"]]
-    return next((each for each, *sides in ends if all(side and side["status"] == "COMPLETED" for side in sides)), None)
+    dag_file.unlink()
