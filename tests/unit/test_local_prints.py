@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import threading
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from flowyml import Pipeline, step
 from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.local.capture import Sink
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
 
@@ -63,6 +65,18 @@ def test_lines_of_steps_in_many_threads_stay_apart(local: LocalOrchestrator) -> 
     for number in range(6):
         heard = [line.message for line in lines if line.step == f"voice {number}"]
         assert heard == [f"voice {number} {count}" for count in range(20)]
+
+
+def test_a_line_of_a_thread_stays_whole_while_another_thread_prints() -> None:
+    lines: list[str] = []
+    sink = Sink(lambda level, line: lines.append(line))
+    sink.feed("stdout", "one")
+    other = threading.Thread(target=lambda: [sink.feed("stdout", text) for text in ("other", "\n", "begun")])
+    other.start()
+    other.join(30)
+    sink.feed("stdout", "\n")
+    sink.close()
+    assert lines == ["other", "one", "begun"]
 
 
 def test_hostile_text_is_recorded(local: LocalOrchestrator) -> None:

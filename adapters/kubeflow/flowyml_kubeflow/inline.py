@@ -13,7 +13,7 @@ from tokenize import COMMENT, DEDENT, INDENT, NEWLINE, NL, STRING, TokenInfo, ge
 from flowyml.plan.bundle import Bundle
 from flowyml_kubeflow.flow import needs_flow
 
-__all__ = ["encoded", "is_large", "with_launcher", "without_prose"]
+__all__ = ["encoded", "is_large", "names_an_engine", "with_launcher", "without_prose"]
 
 _LARGE = 120_000  # leaves room for what stands around it
 _LONGEST_ARGUMENT = 100_000  # Linux takes 131,071 bytes; source: execve(2), MAX_ARG_STRLEN
@@ -88,7 +88,7 @@ _PUSH = ("flowyml/core/prometheus_push.py", "flowyml/core/web.py")
 _PUSHES = re.compile(rb"Prometheus|prometheus|exchange")
 _KINDS = "flowyml/plan/kinds.py"  # for either, and for what lists artifacts
 _MAY_BE_ANOTHER = re.compile(
-    rb"(?<!Kubeflow)Orchestrator|orchestrators|get_orchestrator|SubmissionResult|core\.progress"
+    rb"(?<!Kubeflow)Orchestrator(?!RetryPolicy)|orchestrators|get_orchestrator|SubmissionResult|core\.progress"
 )
 _OURS = ("flowyml/", "flowyml_kubeflow/", "cloudpickle/")
 
@@ -137,6 +137,16 @@ def with_launcher(bundle: Bundle) -> Bundle:
     return bundle.repacked(
         {path: without_prose(data) if path.startswith(_OURS) else data for path, data in contents.items()}
     )
+
+
+def names_an_engine(bundle: Bundle) -> str | None:
+    """Where the user's code names what engines' clients come along for, and by which word; None where it does not."""
+    for path, data in sorted(bundle.files.items()):
+        for pattern in (_DEEPER, _MAY_BE_ANOTHER):
+            if path.startswith("code/") and (found := pattern.search(data)):
+                line = data[: found.start()].count(b"\n") + 1
+                return f"{path.removeprefix('code/')}, line {line} ({found[0].decode()})"
+    return None
 
 
 @lru_cache(4)

@@ -13,6 +13,7 @@ from typing import Any
 from flowyml.core.errors import PlanError
 from flowyml_kubeflow import names
 from flowyml_kubeflow.compiler import Compiled
+from flowyml_kubeflow.inline import names_an_engine
 
 __all__ = ["compact", "documents", "inputs_of", "size_warning", "text", "validate"]
 
@@ -156,13 +157,25 @@ def _argument_warning(compiled: Compiled) -> str | None:
     code = 0 if compiled.bundle_url else _code_size(compiled)
     dags = [compiled.spec["root"], *compiled.spec["components"].values()]
     graph = max(len(_json(dag)) for dag in dags if "dag" in dag)
-    large = [f"the code has {code / 1000:.0f} kB (keep it in a store: {_STORE})"] if code >= _ARGUMENT else []
+    large = (
+        [f"the code has {code / 1000:.0f} kB (keep it in a store: {_STORE}{_why(compiled)})"]
+        if code >= _ARGUMENT
+        else []
+    )
     large += [f"the graph of all steps has {graph / 1000:.0f} kB (join small steps)"] if graph >= _ARGUMENT else []
     if not large:
         return None
     return (
         f"Pipeline {compiled.bundle.plan.name!r} needs KFP 2.17 or newer: older ones hand either to a process in one "
         f"argument, of {_ARGUMENT / 1000:.0f} kB at most, and {' and '.join(large)}."
+    )
+
+
+def _why(compiled: Compiled) -> str:
+    """What else would make the code smaller."""
+    place = names_an_engine(compiled.bundle)
+    return (
+        f"; or name no engine in code that steps import, so that FlowyML's clients stay out: {place}" if place else ""
     )
 
 

@@ -24,17 +24,20 @@ _LONGEST_BEGUN = 1000
 
 
 class Sink:
-    """Takes the text of one step and gives its lines to ``write(level, line)``."""
+    """Takes the text of one step and gives its lines to ``write(level, line)``.
+
+    ``print`` writes a line and its end one after the other, so each thread has a line of its own.
+    """
 
     __slots__ = ("_begun", "_write")
 
     def __init__(self, write: Callable[[str, str], None]) -> None:
         self._write = write
-        self._begun: dict[str, list[str]] = {}
+        self._begun: dict[tuple[str, int], list[str]] = {}
 
     def feed(self, stream: str, text: str) -> None:
         """Take text as it is printed; a line counts when it ends."""
-        begun = self._begun.setdefault(stream, [])
+        begun = self._begun.setdefault((stream, threading.get_ident()), [])
         if "\n" in text:
             first, *lines, text = text.split("\n")
             for line in ("".join((*begun, first)), *lines):

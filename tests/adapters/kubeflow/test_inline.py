@@ -16,7 +16,7 @@ from flowyml.plan.model import Plan, Step
 from flowyml.testing import pipelines
 from flowyml_kubeflow import names, spec
 from flowyml_kubeflow.compiler import compile_pipeline
-from flowyml_kubeflow.inline import with_launcher, without_prose
+from flowyml_kubeflow.inline import names_an_engine, with_launcher, without_prose
 from flowyml_kubeflow.options import FORMS
 from tests.engines.kubeflow_compiled import compiled, container
 
@@ -107,6 +107,23 @@ def test_the_conformance_suite_comes_along_where_a_script_asks_for_it(line: str,
     held = with_launcher(build(plan, files={"m.py": f"{line}\n".encode()})).files
     looked_for = ("__init__", "loops", "pipelines", "pipelines_loops", "suite")
     assert [name for name in looked_for if f"flowyml/testing/{name}.py" in held] == comes
+
+
+def test_a_retry_policy_brings_no_engine_along() -> None:
+    plan = Plan(name="asks", steps=(Step(name="a", function="m:f"),))
+    import_ = b"from flowyml.core.retry_policy import OrchestratorRetryPolicy\n"
+    held = with_launcher(build(plan, files={"m.py": import_}))
+    assert "flowyml/core/retry_policy.py" in held.files
+    assert held.files.keys() == with_launcher(build(plan, files={"m.py": b"import json\n"})).files.keys()
+    assert names_an_engine(held) is None
+
+
+def test_a_file_that_is_large_for_its_engines_says_which_line_names_one() -> None:
+    plan = Plan(name="asks", steps=(Step(name="a", function="m:f"),))
+    code = b"import json\nfrom flowyml.orchestrators import LocalOrchestrator\n"
+    said = spec.size_warning(compile_pipeline(build(plan, files={"m.py": code})))
+    assert said is not None
+    assert "so that FlowyML's clients stay out: m.py, line 2 (orchestrators)" in said
 
 
 def test_the_smallest_pipelines_leave_room_for_code() -> None:
