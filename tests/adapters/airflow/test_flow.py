@@ -34,7 +34,7 @@ def double(n: Any) -> int:
 
 
 @step
-def total(values: list[int]) -> int:
+def total(values: list[Any]) -> int:
     return sum(values)
 
 
