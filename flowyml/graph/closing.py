@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
+from heapq import heappop, heappush
 
 from flowyml.graph.together import with_execution_groups
 from flowyml.plan.conditions import with_sources
@@ -45,13 +46,13 @@ class _Closing:
         self.node = {step.name: names.get(within.get(step.name, ""), step.name) for step in plan}
 
     def shown(self) -> Shown | None:
-        steps = {step.name: self._renamed(step) for step in self.plan if self.node[step.name] == step.name}
-        steps |= {name: self._closed(name) for name in self.sections}
+        names = dict.fromkeys(self.node[step.name] for step in self.plan)
+        steps = {name: self._closed(name) if name in self.sections else self._renamed(self.plan.by_name[name])
+                 for name in names}  # fmt: skip
         groups = [self._group(group) for group in self.plan.groups if not self._is_inside(group)]
         structure = Groups(groups, list(steps.values()))
-        try:
-            order = list(TopologicalSorter({name: structure.upstream(steps[name]) for name in steps}).static_order())
-        except CycleError:
+        order = _in_order({name: structure.upstream(steps[name]) for name in steps})
+        if order is None:
             return None
         plan = replace(self.plan, steps=tuple(steps[name] for name in order), groups=tuple(groups), outputs=())
         members = {name: tuple(self.plan.structure.members(section)) for name, section in self.sections.items()}
@@ -115,3 +116,20 @@ class _Closing:
         if isinstance(source, FromEither):
             return FromEither(tuple(replace(output, step=self.node[output.step]) for output in source.outputs))
         return source
+
+
+def _in_order(before: Mapping[str, Iterable[str]]) -> list[str] | None:
+    """A topological order that keeps the given one where it can; None for a circle."""
+    sorter, order = TopologicalSorter(before), list[str]()
+    positions = {name: position for position, name in enumerate(before)}
+    try:
+        sorter.prepare()
+    except CycleError:
+        return None
+    ready: list[tuple[int, str]] = []
+    while sorter.is_active():
+        for name in sorter.get_ready():
+            heappush(ready, (positions[name], name))
+        order.append(heappop(ready)[1])
+        sorter.done(order[-1])
+    return order

@@ -10,7 +10,7 @@ from flowyml.graph.together import ExecutionGroup
 from flowyml.plan.groups import Branch, Cleanup, Group, Loop, Section
 from flowyml.plan.values import FromEither, FromParameter, FromStep, Source
 
-__all__ = ["cut", "title_of", "width"]
+__all__ = ["cut", "label_of", "title_of", "width"]
 
 
 def width(text: str) -> int:
@@ -43,21 +43,26 @@ def _cells(char: str) -> int:
 
 
 def title_of(group: Group) -> str:
-    """A group in words: ``each rate of configs``, ``if score > 0.9``."""
+    """A group in words: ``each rate of configs``, ``if score > 0.9``, ``otherwise (too low)`` with a name."""
     match group:
         case Loop(max_parallel=int(most)):
             return f"{_each(group)}, {most} at a time"
         case Loop():
             return _each(group)
-        case Branch(condition=None):
-            return _unnumbered(group.name, "otherwise")
         case Branch(condition=condition):
             verb = "if" if group.choice == group.name else "else if"
-            return f"{verb} {_unnumbered(group.name, str(condition))}"
+            text, label = "otherwise" if condition is None else str(condition), label_of(group)
+            shown = text if condition is None else f"{verb} {text}"
+            return shown if label == text else f"{shown} ({label})"
         case ExecutionGroup(pipeline=name):
             return f"execution group {name}"
         case Section() | Cleanup():
             return group.name
+
+
+def label_of(branch: Branch) -> str:
+    """A branch in a few words: the name that a person chose, or the condition, or ``otherwise``."""
+    return _unnumbered(branch.name, "otherwise" if branch.condition is None else str(branch.condition))
 
 
 def _each(loop: Loop) -> str:

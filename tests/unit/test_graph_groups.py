@@ -139,7 +139,7 @@ def test_a_frame_holds_its_steps_and_nothing_else(plan: Plan) -> None:
     steps, frames = boxes(picture, "box"), boxes(picture, "frame")
     assert sorted(steps) == sorted(step.name for step in plan)
     plan = with_execution_groups(plan)
-    names = {re.sub("^((if|each item of) |execution group)", "", title): box for title, box in frames.items()}
+    names = {re.sub(r"^(if out \(|each item of |execution group)|\)$", "", title): box for title, box in frames.items()}
     assert set(names) == set(levels(plan)) - {""}
     for name, frame in names.items():
         members = plan.structure.members(name)
@@ -210,6 +210,31 @@ def together(rows: int = 10) -> str:
 @pipeline
 def around(rows: int = 10) -> str:
     return together(rows)
+
+
+@pipeline
+def choosing(rows: int = 10) -> str:
+    with when(count.options(name="first")(load(rows)) > 3, name="many"):
+        counted = prepare(rows)
+    with otherwise(name="few"):
+        other = count.options(name="again")([1])
+    with when(either(counted, other) > 5):
+        good = say.options(name="publish")(1.0)
+    with otherwise():
+        bad = say.options(name="reject")(0.0)
+    return say.options(name="announce")(either(good, bad))
+
+
+def test_a_branch_with_a_name_shows_its_condition_too_and_stands_where_it_was_written() -> None:
+    assert terminal(choosing.compile()).partition("\n\n")[2].splitlines() == [
+        "? if first > 3 (many): prepare",
+        "? otherwise (few): again",
+        "? if either(count, again) > 5: publish",
+        "? otherwise: reject",
+        "⊞ pipeline prepare: prepare.load, prepare.count",
+    ]
+    text = mermaid(choosing.compile())
+    assert text.index('"prepare"') < text.index('"again"') < text.index('"publish"') < text.index('"reject"')
 
 
 def test_steps_of_an_execution_group_have_its_mark_and_stand_together_in_the_legend() -> None:

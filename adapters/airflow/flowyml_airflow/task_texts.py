@@ -14,6 +14,7 @@ from typing import Any
 from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.graph.text import label_of
 from flowyml.plan.groups import Branch, Loop, Section
 from flowyml.plan.layout import LINE_LENGTH, FreeNames, Group, Pair, Part, Text, source, text_literal, value
 from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Plan, Source, Step
@@ -408,7 +409,7 @@ class TaskTexts:
                 yield _wait(self.names[task], before)
         for branch, behind in self._branches():
             choose = self.names[Task("choice", branch.choice)]
-            yield _labelled(choose, f"Label({text_literal(branch.name)})", _one_or_list(self.names.of(behind)))
+            yield _labelled(choose, f"Label({text_literal(label_of(branch))})", _one_or_list(self.names.of(behind)))
         if self.flow.unsettled:
             yield _wait(self.names.settled, self.names.of(self.flow.unsettled))
         if self.flow.is_watched:

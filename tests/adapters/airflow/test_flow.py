@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -139,6 +140,19 @@ def test_a_choice_is_a_branch_task_with_labelled_edges() -> None:
     ]
     assert tasks["joined"]["trigger_rule"] == "none_failed_min_one_success"
     assert "trigger_rule" not in tasks["b2"], "it is skipped with what it takes"
+
+
+def test_edges_of_a_second_choice_have_the_labels_of_the_first() -> None:
+    @pipeline(name="twice")
+    def made(n: int = 5) -> Any:
+        for time in ("first", "second"):
+            with when(double.options(name=time)(n) > 3, name=f"high {time}"):
+                same.options(name=f"a {time}")(1)
+            with otherwise():
+                same.options(name=f"b {time}")(2)
+
+    labels = [re.findall(r"Label\('(.*)'\)", edge) for edge in edges_of(made)]
+    assert [label for found in labels for label in found] == ["high first", "otherwise", "high second", "otherwise"]
 
 
 def test_what_joins_steps_that_may_run_both_is_decided_by_the_worker() -> None:

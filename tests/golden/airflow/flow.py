@@ -1,25 +1,25 @@
-"""Pipeline 'flow' as an Airflow DAG, version f307c9f2449e.
+"""Pipeline 'flow' as an Airflow DAG, version ebff166cc764.
 
 Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up.
 
 ```text
-         ╭───────────╮                 ╭─────────────╮       ╭───────────╮   ╭───────────────╮
-         │ measure ⟳ │                 │ tolerant ⟳  │       │ survey ⊞  │   │ drop_each ⏏⟳  │
-         ╰─────┬─────╯                 ╰─────────────╯       ╰─────┬─────╯   ╰───────────────╯
-      ╭────────┴────────╮                  ╭─────────────────┬─────┴────────┬────────────╮
+        ╭───────────╮   ╭─────────────╮   ╭───────────────╮   ╭───────────╮
+        │ measure ⟳ │   │ tolerant ⟳  │   │ drop_each ⏏⟳  │   │ survey ⊞  │
+        ╰─────┬─────╯   ╰─────────────╯   ╰───────────────╯   ╰─────┬─────╯
+      ╭───────┴─────────╮                  ╭─────────────────┬──────┴───────┬────────────╮
 ╭─────▼─────╮   ╭───────▼───────╮   ╭──────▼──────╮   ╭──────▼──────╮   ╭───▼───╮   ╭────▼────╮
 │ refine ⟳? │   │ tell_short ⟳? │   │ tell_many ? │   │ tell_few ?  │   │ page  │   │ drop ⏏  │
-╰─────┬─────╯   ╰─────┬─────────╯   ╰──────┬──────╯   ╰────┬────────╯   ╰───────╯   ╰─────────╯
-      ╰───────────╮   │                    ╰───────────╮   │
-            ╭─────▼───▼─────╮                      ╭───▼───▼───╮
-            │ tell_either ⟳ │                      │ tell_all  │
-            ╰───────────────╯                      ╰───────────╯
+╰─────┬─────╯   ╰────┬──────────╯   ╰──────┬──────╯   ╰─────┬───────╯   ╰───────╯   ╰─────────╯
+      ╰──────────╮   │                     ╰────────────╮   │
+           ╭─────▼───▼─────╮                        ╭───▼───▼───╮
+           │ tell_either ⟳ │                        │ tell_all  │
+           ╰───────────────╯                        ╰───────────╯
 
-⟳ each item of letters, 1 at a time: measure, tell_either, if long, short
-? if long: refine
-? short: tell_short
-? if many: tell_many
-? few: tell_few
+⟳ each item of letters, 1 at a time: measure, tell_either, if measure > 1 (long), otherwise (short)
+? if measure > 1 (long): refine
+? otherwise (short): tell_short
+? if sum_of > limit (many): tell_many
+? otherwise (few): tell_few
 ⟳ each city: tolerant
 ⏏ clean-up: drop, each name
 ⟳ each name: drop_each
@@ -195,7 +195,7 @@ with DAG(
     dag_id="flow",
     description="Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:f307c9f2449e"],
+    tags=["flowyml", "flowyml:ebff166cc764"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -355,4 +355,4 @@ with DAG(
     others >> drop_each
     others >> drop
 
-# flowyml: {"pipeline": "flow", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "f307c9f2449e", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "flow-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["survey.cities", "measure", "tolerant", "survey.measure", "refine", "tell_short", "survey.sum_of", "tell_either", "tell_many", "tell_few", "page", "tell_all", "drop_each", "drop"], "timeout": null, "outputs": {"said": ["tell_all", "tell_all"], "letters": ["tell_either", "tell_either", "letters"], "tolerant": ["tolerant", "tolerant", "tolerant"]}, "hooks": true, "schedule": null, "helpers": ["letters_items", "survey_measure_items", "choose_long", "choose_many", "settled", "watcher"], "watcher": "watcher", "cleanup": ["drop_each", "drop"], "loops": {"survey.measure": {"items": "survey_measure_items", "tasks": ["survey.measure"]}, "letters": {"items": "letters_items", "tasks": ["measure", "choose_long", "refine", "tell_short", "tell_either"]}, "tolerant": {"items": null, "tasks": ["tolerant"], "goes_on": true}, "drop_each": {"items": null, "tasks": ["drop_each"]}}, "digest": "a303a0a32dff07db407f1229087f4b2fc9c7dd27ce05b50a2974e33e80de0411"}
+# flowyml: {"pipeline": "flow", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "ebff166cc764", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "flow-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["survey.cities", "measure", "tolerant", "survey.measure", "refine", "tell_short", "survey.sum_of", "tell_either", "tell_many", "tell_few", "page", "tell_all", "drop_each", "drop"], "timeout": null, "outputs": {"said": ["tell_all", "tell_all"], "letters": ["tell_either", "tell_either", "letters"], "tolerant": ["tolerant", "tolerant", "tolerant"]}, "hooks": true, "schedule": null, "helpers": ["letters_items", "survey_measure_items", "choose_long", "choose_many", "settled", "watcher"], "watcher": "watcher", "cleanup": ["drop_each", "drop"], "loops": {"survey.measure": {"items": "survey_measure_items", "tasks": ["survey.measure"]}, "letters": {"items": "letters_items", "tasks": ["measure", "choose_long", "refine", "tell_short", "tell_either"]}, "tolerant": {"items": null, "tasks": ["tolerant"], "goes_on": true}, "drop_each": {"items": null, "tasks": ["drop_each"]}}, "digest": "eaeb167519c93d9ba479444d7d79d031141953d9248e1739ce78e36cbe75fe71"}
