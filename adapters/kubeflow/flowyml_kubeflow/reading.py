@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -208,6 +208,8 @@ class Runs:
                 listed += artifacts_of_notes(step, self._notes(run, tasks, task))
             else:
                 listed += artifacts_of(step, self._result(run, tasks, task).get("artifacts", {}))
+        if tasks.has_flow:
+            return located(listed, self._result(run, tasks, flow_names.RESULT_TASK).get("outputs", {}))
         return listed
 
     def _result(self, run: Any, tasks: Tasks, task: str) -> Json:
@@ -255,6 +257,18 @@ def artifacts_of_notes(step: str, notes: Sequence[Json]) -> Iterator[Artifact]:
     given = {tuple(note["index"]): note["artifacts"] for note in notes if "artifacts" in note}
     for index, outputs in sorted(given.items()):
         yield from artifacts_of(step, outputs, index)
+
+
+def located(artifacts: Iterable[Artifact], outputs: Mapping[str, Any]) -> list[Artifact]:
+    """The same, with the URLs of those that are outputs of the run too: with control flow, the last task stores these,
+    and no other value has a file of its own."""
+    found = [packed["$artifact"] for packed in outputs.values() if is_reference(packed)]
+    urls = {about["sha256"]: about["url"] for about in found}
+    return [_at(each, urls[each.digest]) if not each.url and each.digest in urls else each for each in artifacts]
+
+
+def _at(artifact: Artifact, url: str) -> Artifact:
+    return replace(artifact, url=url, packed={"$artifact": {**artifact.packed["$artifact"], "url": url}})
 
 
 def lines_by_item(printed: Sequence[str]) -> Iterator[tuple[str, tuple[int, ...], str]]:

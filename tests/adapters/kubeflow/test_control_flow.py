@@ -13,6 +13,7 @@ import pytest
 from flowyml import Pipeline, for_each, pipeline, step
 from flowyml.core.errors import RetryRefusedError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.orchestrators.downloading import download
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan, Step
 from flowyml.runtime.nodes import End
@@ -152,6 +153,34 @@ def test_what_looks_like_a_reference_in_a_value_is_a_value(tmp_path: Path) -> No
     value = read.steps["one"][()].outputs["value"]
     assert value == [planted]
     assert read.here(value) == [planted]
+
+
+def test_a_file_that_is_an_output_of_a_run_with_control_flow_can_be_downloaded(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+
+    @step
+    def numbers(n: int) -> int:
+        return n
+
+    @step
+    def summary(values: list[int]) -> Path:
+        from pathlib import Path
+
+        file = Path(folder) / "summary.txt"
+        file.write_text(str(sum(values)))
+        return file
+
+    @pipeline(name="looping to a file")
+    def made() -> Any:
+        return summary(numbers.map(n=[1, 2]))
+
+    local = KubeflowLocalOrchestrator(folder=tmp_path / "runs")
+    handle = made.submit(on=local).wait_for_completion(timeout=240)
+    assert handle.status is ExecutionStatus.COMPLETED, handle.error
+    (found,) = [each for each in handle.artifacts() if each.step == "summary"]
+    assert found.url is not None
+    (written,) = download([found], local.artifact_stores(handle.job_id), tmp_path / "out")
+    assert (written.name, written.read_text()) == ("summary.txt", "3")
 
 
 def test_names_of_records_are_no_users_names() -> None:

@@ -48,7 +48,7 @@ from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.kfp_process import for_kfp_local
 from flowyml_kubeflow.local.supervisor import stop_steps
 from flowyml_kubeflow.parameters import argument
-from flowyml_kubeflow.reading import artifacts_of_notes
+from flowyml_kubeflow.reading import artifacts_of_notes, located
 from flowyml_kubeflow.status import status_of
 from flowyml_kubeflow.turns import turns_of
 
@@ -235,6 +235,8 @@ class KubeflowLocalOrchestrator(Orchestrator):
                 listed += artifacts_of_notes(step, run.notes(task))
             else:
                 listed += artifacts_of(step, run.published(task).get("artifacts", {}))
+        if run.request().get("flow"):
+            return located(listed, run.published(flow_names.RESULT_TASK).get("outputs", {}))
         return listed
 
     def artifact_stores(self, job_id: str) -> Sequence[Store]:
