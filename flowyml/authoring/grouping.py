@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 from flowyml.authoring.places import Place, errors_at, users_line
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.conditions import Condition
-from flowyml.plan.groups import Branch, Cleanup, Group, Loop
+from flowyml.plan.groups import Branch, Cleanup, Group, Loop, Section
 
 __all__ = ["Block", "Grouping"]
 
@@ -101,6 +101,11 @@ class Grouping:
         if isinstance(group, Loop) and sum(isinstance(each, Loop) for each in self._around()) > 1:
             raise DefinitionError("A loop stands in a loop, and no deeper: let a step work on the innermost items.")
         if isinstance(group, Cleanup) and self.current:
+            if called := next((each for each in self._around() if isinstance(each, Section)), None):
+                raise DefinitionError(
+                    f"Pipeline {called.pipeline!r} has cleanup(), which runs when a whole run has ended, so no other "
+                    f"pipeline can call it: put cleanup() into the outermost one."
+                )
             raise DefinitionError("cleanup() stands in no other group: it runs when the whole pipeline has ended.")
         self._choices.pop(self.current, None)
         made = replace(group, name=self._free(group.name), parent=self.current)

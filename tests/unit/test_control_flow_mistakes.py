@@ -149,6 +149,93 @@ def test_mistakes_are_named(body: Callable[[], Any], message: str) -> None:
     assert "test_control_flow_mistakes.py, line" in str(seen.value)
 
 
+@pipeline(name="tidies")
+def with_cleanup(n: int = 1) -> Any:
+    a = add(n)
+    with cleanup():
+        double.options(name="tidy")(2)
+    return a
+
+
+def cleanup_in_branch() -> None:
+    with when(add(1) > 1), cleanup():
+        add(2)
+
+
+def cleanup_in_loop() -> None:
+    with for_each([1]) as n, cleanup():
+        add(n)
+
+
+def cleanup_in_cleanup() -> None:
+    with cleanup(), cleanup():
+        add(1)
+
+
+def cleanup_in_called() -> Any:
+    return with_cleanup(2)
+
+
+def cleanup_called_in_branch() -> None:
+    with when(add(1) > 1):
+        with_cleanup(2)
+
+
+def cleanup_returned() -> Any:
+    with cleanup():
+        return add(1)
+
+
+def cleanup_decides() -> None:
+    with cleanup():
+        a = add(1)
+    with when(a > 1):
+        add(2)
+
+
+def cleanup_lists() -> None:
+    with cleanup():
+        items = numbers(1)
+    double.map(n=items)
+
+
+def cleanup_joined() -> None:
+    with cleanup():
+        a = add(1)
+    same(either(a, add(2)))
+
+
+def cleanup_before() -> None:
+    with cleanup():
+        add.options(name="tidy")(1)
+    add.options(name="later", after=["tidy"])(1)
+
+
+_CALLED = "Pipeline 'tidies' has cleanup\\(\\), which runs when a whole run has ended, so no other pipeline can call it"
+_LAST = r"is in cleanup\(\), which comes after all that is outside of it"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (cleanup_in_branch, r"cleanup\(\) stands in no other group"),
+        (cleanup_in_loop, r"cleanup\(\) stands in no other group"),
+        (cleanup_in_cleanup, r"cleanup\(\) stands in no other group"),
+        (cleanup_in_called, _CALLED),
+        (cleanup_called_in_branch, _CALLED),
+        (cleanup_returned, f"Pipeline 'wrong' returns 'add', which {_LAST}"),
+        (cleanup_decides, f"'add > 1' depends on a value that {_LAST}"),
+        (cleanup_lists, f"'double' depends on a value that {_LAST}"),
+        (cleanup_joined, f"step 'same' takes '.*', which {_LAST}"),
+        (cleanup_before, f"step 'later' comes after 'tidy', which {_LAST}"),
+    ],
+)
+def test_clean_up_is_of_the_whole_pipeline_and_comes_last(body: Callable[[], Any], message: str) -> None:
+    with pytest.raises(DefinitionError, match=message) as seen:
+        pipeline(name="wrong")(body).compile()
+    assert "test_control_flow_mistakes.py, line" in str(seen.value)
+
+
 def not_entered() -> None:
     when(total(numbers(3)) > 1)
     total([1])
