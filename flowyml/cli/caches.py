@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -20,6 +20,9 @@ from flowyml.runtime.caching import Entry, entries_in
 __all__ = ["clear", "list_", "show"]
 
 _NOT_FOUND = 4
+
+_COLUMNS = {"KEY": 0, "PIPELINE": 60, "STEP": 0, "FROM RUN": 120, "CREATED": 80, "TOOK": 60, "SIZE": 0}
+"""Of the table of results, and how wide a terminal must be to show each."""
 
 OfStep = Annotated[str | None, Option(("--step",), "Only those of steps of this name.", metavar="NAME")]
 Artifacts = Annotated[
@@ -44,9 +47,15 @@ def list_(
         elif not found:
             note(f"nothing is cached in {store.url}")
         else:
-            out.table(
-                ("KEY", "PIPELINE", "STEP", "FROM RUN", "CREATED", "TOOK", "SIZE"), [_row(entry) for entry in found]
-            )
+            _list(out, found)
+
+
+def _list(out: Output, found: Sequence[Entry]) -> None:
+    """One line a result. A narrow terminal gets the columns that it has room for."""
+    kept = [name for name, least in _COLUMNS.items() if out.columns is None or out.columns >= least]
+    long = "FROM RUN" if "FROM RUN" in kept else "STEP"
+    places = [[*_COLUMNS].index(name) for name in kept]
+    out.table(kept, [[row[place] for place in places] for row in map(_row, found)], cut=long)
 
 
 def show(
@@ -64,7 +73,8 @@ def show(
         if as_json:
             out.document({**_plain(entry), "depends": entry.depends})
             return 0
-        for name, value in {**_plain(entry), **entry.depends}.items():
+        shown = {**_plain(entry), "bytes": f"{entry.size:,}", "seconds": f"{entry.seconds:.3g}", **entry.depends}
+        for name, value in shown.items():
             out.line(f"{name:12} {value}")
         return 0
 

@@ -164,6 +164,7 @@ def outputs(
 
 
 def _download(out: Output, submission: SubmissionResult, folder: Path, name: str | None, *, as_json: bool) -> None:
+    from flowyml.cli.running import runs_here
     from flowyml.orchestrators.downloading import download
 
     found = submission.artifacts()
@@ -178,10 +179,10 @@ def _download(out: Output, submission: SubmissionResult, folder: Path, name: str
     for path in written:
         out.line(str(path))
     if len(written) < len(wanted) or not written:
-        note(
-            "`flowyml outputs` shows what this run has kept without storing it; `flowyml run --detach` stores what a "
-            "local pipeline gives"
+        more = (
+            "; `flowyml run --detach` stores what a local pipeline gives" if runs_here(submission.orchestrator) else ""
         )
+        note(f"`flowyml outputs` shows what this run has kept without storing it{more}")
 
 
 def artifacts(job: Job, on: On = None, as_json: AsJson = False) -> None:

@@ -21,7 +21,7 @@ from flowyml.core.urls import without_credentials as shown_url
 from flowyml.orchestrators.base import Orchestrator, RunnablePipeline, located
 from flowyml.orchestrators.targets import resolve
 
-__all__ = ["deploy", "run", "print_outputs", "wait"]
+__all__ = ["deploy", "run", "print_outputs", "runs_here", "wait"]
 
 
 def run(
@@ -59,7 +59,7 @@ def run(
             submission = orchestrator.run_pipeline(pipeline, run_id, parameters=values, force=force)
             _tell_submission(out, submission, orchestrator, on)
             return 0
-        if timeout is None and _runs_here(orchestrator):
+        if timeout is None and runs_here(orchestrator):
             return _run_here(out, orchestrator, pipeline, values, run_id, on)
         submission = orchestrator.run_pipeline(pipeline, run_id, parameters=values, force=force)
         if not as_json:
@@ -171,7 +171,7 @@ def _where(on: str | None) -> str:
     return f" --on {shell_word(shown_url(on))}" if on else ""
 
 
-def _runs_here(orchestrator: Orchestrator) -> bool:
+def runs_here(orchestrator: object) -> bool:
     """Whether waiting for the run means working on it in this process."""
     from flowyml.orchestrators.local import LocalOrchestrator
 

@@ -1,8 +1,11 @@
 """Where cached results stand, and the commands that list, show, clear and refresh them."""
 
 import json
+import re
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,28 @@ def test_the_commands_list_show_and_clear(tmp_path: Path, capfd: pytest.CaptureF
     assert main(["cache", "clear", "--all", "--json"]) == 0
     assert json.loads(capfd.readouterr().out) == {"removed": 1}
     assert not list(entries_in(store))
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_the_list_has_one_line_a_result_at_any_width(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    chain.run({"path": str(tmp_path / "lines")})
+    monkeypatch.setenv("COLUMNS", str(columns))
+
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    with redirect_stdout(Terminal()) as out:
+        assert main(["cache", "list"]) == 0
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in out.getvalue().splitlines()]
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= columns
+    assert all(re.match(r"[0-9a-f]{12}  .*(make|use) .* B$", line) for line in lines[1:])
+    assert [name in lines[0] for name in ("PIPELINE", "CREATED", "FROM RUN")] == [
+        columns >= 60, columns >= 80, columns >= 120,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
