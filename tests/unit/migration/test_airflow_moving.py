@@ -267,3 +267,37 @@ def test_texts_of_statements_that_need_airflow_are_not_indented(tmp_path: Path) 
     limit = '# why\nLIMIT = Variable.get("x"), """\nselect\n"""'
     made = written(tmp_path, f"from airflow.models import Variable\n{limit}\ndef t():\n    return LIMIT")
     assert '    # why\n    LIMIT = Variable.get("x"), """\nselect\n"""\n' in made.text
+
+
+LOUD = """
+import functools
+def loud(function):
+    @functools.wraps(function)
+    def wrapper(*args, **named):
+        return function(*args, **named).upper()
+    return wrapper
+def twice(count):
+    def decorate(function):
+        @functools.wraps(function)
+        def wrapper(*args, **named):
+            return function(*args, **named) * count
+        return wrapper
+    return decorate
+@loud
+@twice(2)
+def t(word="a"):
+    return word
+"""
+
+
+def test_a_function_keeps_the_files_own_decorators(tmp_path: Path) -> None:
+    made = written(tmp_path, LOUD, "PythonOperator(task_id='t', python_callable=t, op_kwargs={'word': 'b'})")
+    assert "@step\n@loud\n@twice(2)\ndef t(word" in made.text
+    result = loaded(tmp_path, made, "moved_loud").d.run()
+    assert result.outputs["t"] == "BB"
+
+
+def test_what_a_call_makes_of_a_function_is_not_the_function(tmp_path: Path) -> None:
+    made = written(tmp_path, f"{LOUD}def plain():\n    return 'a'\n",
+                   "PythonOperator(task_id='t', python_callable=loud(plain))")  # fmt: skip
+    assert refused(made) == "another function stands in its place when the DAG is made"

@@ -140,6 +140,7 @@ class Modelling:
             return FunctionModel(value.name, _place(value.module, value.node), value.module.name)
         if not isinstance(value, Function):
             return None
+        value = value.defined or value
         node = value.node
         spec = node.args
         names = tuple(one.arg for one in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs))

@@ -13,6 +13,7 @@ from flowyml.migration.airflow.reader.values import (
     Class,
     Either,
     Foreign,
+    Function,
     Given,
     Instance,
     Raised,
@@ -285,9 +286,12 @@ class Statements(Loops):
     # Definitions and imports
 
     def _define(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        value: Any = self.function(node, node.name)
+        defined = self.function(node, node.name)
+        value: Any = defined
         for decorator in reversed(node.decorator_list):
             value = self.decorate(decorator, value, node)
+            if isinstance(value, Function) and value.wraps:
+                value.defined = defined
         self.bind(node.name, value)
 
     def decorate(self, decorator: ast.expr, value: Any, node: ast.AST) -> Any:

@@ -185,7 +185,8 @@ class Module:
 
 @dataclass(eq=False, slots=True)
 class Function:
-    """A function or lambda of a file of the root."""
+    """A function or lambda of a file of the root. ``wraps``: it is one by ``functools.wraps``; then ``defined`` is the
+    function that stands in the file below the decorator which returned it."""
 
     name: str
     node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -195,6 +196,8 @@ class Function:
     owner: Class | None = None
     kind: str = ""
     context_manager: bool = False
+    wraps: bool = False
+    defined: Function | None = None
 
 
 @dataclass(eq=False, slots=True)

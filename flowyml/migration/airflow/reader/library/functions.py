@@ -50,7 +50,7 @@ def _wraps(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     def rename(_: Any, given: Arguments, __: ast.AST) -> Any:
         function = given.value("function", 0)
         if isinstance(function, Function) and isinstance(wrapped, Function):
-            function.name = wrapped.name
+            function.name, function.wraps = wrapped.name, True
         return function
 
     return Native("wraps", rename)

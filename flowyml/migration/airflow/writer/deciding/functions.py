@@ -14,7 +14,7 @@ from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, is_template, uses_as_datetime
 from flowyml.migration.airflow.writer.deciding.decision import Function, Hole
 from flowyml.migration.airflow.writer.deciding.mapping import mapped_names
-from flowyml.migration.airflow.writer.moving import Moving, without_defaults
+from flowyml.migration.airflow.writer.moving import LAMBDA, Moving, without_defaults
 
 __all__ = ["CONTEXT", "call_arguments", "filled_by", "from_operator", "functions_in", "moved_over", "of_context",
            "returns_parts", "to_operator", "tree_of", "with_bound"]  # fmt: skip
@@ -36,6 +36,8 @@ CONTEXT = frozenset({
 
 def moved_over(function: FunctionModel, moving: Moving) -> Function:
     node = moving.find(function)
+    if node is None and function.name != LAMBDA:
+        raise Hole("another function stands in its place when the DAG is made")
     if node is None:
         raise Hole("its function is one of several lambdas on a line: write it with def")
     if function.closure:
