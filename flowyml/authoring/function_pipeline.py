@@ -40,10 +40,8 @@ class FunctionPipeline(Pipeline):
     def add_step(self, step: Step[..., Any] | Mapped | list[Any]) -> Pipeline:
         raise DefinitionError(f"Pipeline {self.name!r} is put together by its function: call {step!r} there.")
 
-    def _branch(
-        self, condition: Callable[[Any], Any], name: str | None, *, joins: bool
-    ) -> AbstractContextManager[None]:
-        raise DefinitionError(f"Pipeline {self.name!r} is put together by its function: use flowyml.when there.")
+    def _block(self, verb: str, inner: AbstractContextManager[Any, bool | None]) -> AbstractContextManager[Any]:
+        raise DefinitionError(f"Pipeline {self.name!r} is put together by its function: use flowyml.{verb} there.")
 
     def _record(self) -> Recorded:
         version = version_in_notebook(self.function)

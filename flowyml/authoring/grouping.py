@@ -23,18 +23,17 @@ class Block(AbstractContextManager[T, None]):
     """The block of a ``with for_each(…) as item:`` and its like. Without the ``with`` it would do nothing, unseen."""
 
     def __init__(
-        self, verb: str, inner: AbstractContextManager[T, bool | None], note_place: Callable[[Place | None], None]
+        self, verb: str, inner: AbstractContextManager[T, bool | None], entered: Callable[[Block[Any]], None]
     ) -> None:
+        self.place = users_line()
         self._verb = verb
-        self._note_place = note_place
+        self._entered = entered
         self._inner = inner
-        self._place = users_line()
-        self._is_used = False
 
     def __enter__(self) -> T:
-        self._is_used = True
-        self._note_place(self._place)
-        return self._inner.__enter__()
+        self._entered(self)
+        with errors_at(self.place):
+            return self._inner.__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -42,18 +41,12 @@ class Block(AbstractContextManager[T, None]):
         self._inner.__exit__(kind, error, trace)
 
     def __iter__(self) -> NoReturn:
-        self._is_used = True
-        raise self._misused()
+        raise self.misused()
 
-    def check(self) -> None:
-        """Raise ``DefinitionError`` if it was never entered."""
-        if not self._is_used:
-            with errors_at(self._place):
-                raise self._misused()
-
-    def _misused(self) -> DefinitionError:
+    def misused(self) -> DefinitionError:
+        """What is wrong where it was never entered."""
         item = " as item" if self._verb == "for_each" else ""
-        inside = "" if self._verb in ("otherwise", "cleanup") else "…"
+        inside = "" if self._verb.endswith(("otherwise", "cleanup")) else "…"
         return DefinitionError(
             f"{self._verb}({inside}) begins a block: write `with {self._verb}({inside}){item}:` and its steps below."
         )
@@ -64,7 +57,7 @@ class Grouping:
 
     def __init__(self) -> None:
         self.groups: list[Group] = []
-        self._blocks: list[Block[Any]] = []
+        self._blocks: list[Block[Any]] = []  # those that were not entered yet
         self._open: list[str] = [""]
         self._choices: dict[str, str] = {}  # by the group around: the choice that another branch may still join
         self._decided: set[str] = set()  # choices with an otherwise
@@ -75,16 +68,18 @@ class Grouping:
 
     def block(self, verb: str, inner: AbstractContextManager[T, bool | None]) -> Block[T]:
         """What the user enters by ``with``."""
-        self._blocks.append(made := Block(verb, inner, self._note_place))
+        self._blocks.append(made := Block(verb, inner, self._enter))
         return made
 
-    def _note_place(self, place: Place | None) -> None:
-        self._place = place
+    def _enter(self, block: Block[Any]) -> None:
+        self._blocks = [each for each in self._blocks if each is not block]
+        self._place = block.place
 
     def check_blocks(self) -> None:
         """Raise ``DefinitionError`` for a block that stands in no ``with``."""
         for block in self._blocks:
-            block.check()
+            with errors_at(block.place):
+                raise block.misused()
 
     @property
     def current(self) -> str:

@@ -27,7 +27,7 @@ from flowyml.core.hooks import PipelineHook, check_hook
 from flowyml.core.loading import is_loading
 from flowyml.core.modules import shipped_name
 from flowyml.core.plain_text import storable_text
-from flowyml.plan.groups import Group, Groups, Loop
+from flowyml.plan.groups import Cleanup, Group, Groups, Loop
 from flowyml.plan.model import (
     FLAT_SCHEMA_VERSION,
     SCHEMA_VERSION,
@@ -172,17 +172,24 @@ class Pipeline:
         condition of them, as ``flowyml.when`` takes it. Steps in branches of one choice may have outputs of one name:
         what takes the name gets that of whichever ran. Raises ``DefinitionError``.
         """
-        return self._branch(condition, name, joins=False)
+        return self._branch("when", condition, name, joins=False)
 
     @names_its_place
     def elif_(self, condition: Callable[[Any], Any], *, name: str | None = None) -> AbstractContextManager[None]:
         """Add the steps of the block to a branch that is tried when none right before it was taken."""
-        return self._branch(condition, name, joins=True)
+        return self._branch("elif_", condition, name, joins=True)
 
     @names_its_place
     def otherwise(self, *, name: str = "otherwise") -> AbstractContextManager[None]:
         """Add the steps of the block to the branch that is taken when none right before it was."""
-        return self._grouping.branch(check_name(name, "otherwise"), None, joins=True)
+        branch = self._grouping.branch(check_name(name, "otherwise"), None, joins=True)
+        return self._block("otherwise", branch)
+
+    @names_its_place
+    def cleanup(self, *, name: str = "clean-up") -> AbstractContextManager[Any]:
+        """Add the steps of the block to those that run when all others have ended, as ``flowyml.cleanup`` does."""
+        group = self._grouping.open(Cleanup(name=check_name(name, "cleanup")))
+        return self._block("cleanup", group)
 
     @names_its_place
     def add_control_flow(self, choice: If) -> Pipeline:
@@ -197,10 +204,14 @@ class Pipeline:
         return self
 
     def _branch(
-        self, condition: Callable[[Any], Any], name: str | None, *, joins: bool
+        self, verb: str, condition: Callable[[Any], Any], name: str | None, *, joins: bool
     ) -> AbstractContextManager[None]:
         made = named_condition(condition)
-        return self._grouping.branch(str(made) if name is None else check_name(name, "branch"), made, joins=joins)
+        chosen = str(made) if name is None else check_name(name, "branch")
+        return self._block(verb, self._grouping.branch(chosen, made, joins=joins))
+
+    def _block(self, verb: str, inner: AbstractContextManager[Any, bool | None]) -> AbstractContextManager[Any]:
+        return self._grouping.block(f"pipeline.{verb}", inner)
 
     @property
     def steps(self) -> tuple[Step[..., Any], ...]:
@@ -437,6 +448,7 @@ class Pipeline:
         from flowyml.authoring.scopes import check_loops
 
         calls = self._all_calls()
+        self._grouping.check_blocks()
         if not calls:
             raise DefinitionError(f"Pipeline {self.name!r} has no steps. Add some with add_step(…).")
         steps, groups = compile_steps(self.name, calls, self.context, self._groups())
@@ -507,8 +519,8 @@ class Pipeline:
             )
         if self._groups():
             raise DefinitionError(
-                f"Pipeline {self.name!r} has branches or loops by names, which do not go into another pipeline. Write "
-                f"it as a function with @pipeline."
+                f"Pipeline {self.name!r} has branches, loops or clean-up by names, which do not go into another "
+                f"pipeline. Write it as a function with @pipeline."
             )
         given = {**{name: plain(value) for name, value in self.context.items()}, **kwargs}
         return record_by_names(recording, self.name, self._all_calls(), self.context, given, self.outputs)

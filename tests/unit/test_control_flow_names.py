@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flowyml import If, Pipeline, step
+from flowyml import If, Pipeline, pipeline, step
 from flowyml.core.errors import DefinitionError
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.plan.codec import decode
@@ -72,6 +72,73 @@ def test_the_choice_of_0_x(local: LocalOrchestrator, condition: Callable[[Any], 
     made.add_step(tell)
     assert made.run(on=local)["words"] == "PUBLISHED 20"
     assert made.run({"rate": 1}, on=local)["words"] == "HELD 2"
+
+
+@step
+def drop(best: int | None = None) -> str:
+    return f"dropped {best}"
+
+
+def test_steps_of_a_clean_up_by_names(both_ways: LocalOrchestrator) -> None:
+    made = by_names()
+    with made.when(lambda it: it.best > it.limit):
+        made.add_step(publish)
+    with made.cleanup(name="tidy"):
+        made.add_step(drop)
+    for count, raw in ((3, "completed"), (0, "failed")):
+        result = made.run({"count": count}, on=both_ways)
+        seen = {run.label: run.raw_status for run in both_ways.step_runs(result.run_id)}
+        assert (seen["drop"], seen["best"]) == ("completed", raw)
+    plan = made.compile()
+    assert (plan.by_name["drop"].group, plan.by_name["drop"].run_if) == ("tidy", "all_done")
+
+
+def test_the_place_of_a_wrong_block_by_names() -> None:
+    made, here = by_names(), r"test_control_flow_names\.py, line \d+\)$"
+    with (
+        pytest.raises(DefinitionError, match=rf"^otherwise\(\) has no when\(…\) right before it.*{here}"),
+        made.otherwise(),
+    ):
+        pass
+    with (
+        pytest.raises(DefinitionError, match=rf"^cleanup\(\) stands in no other group.*{here}"),
+        made.when(lambda it: it.best > 1),
+        made.cleanup(),
+    ):
+        pass
+    made = by_names()
+    made.when(lambda it: it.best > 1)
+    made.add_step(publish)
+    with pytest.raises(DefinitionError, match=rf"write `with pipeline\.when\(…\):` and its steps below\. .*{here}"):
+        made.compile()
+
+
+def test_clean_up_by_names_does_not_go_into_another_pipeline() -> None:
+    inner = by_names()
+    with inner.cleanup():
+        inner.add_step(drop)
+
+    @pipeline(name="outer")
+    def outer() -> Any:
+        return inner()
+
+    with pytest.raises(DefinitionError, match="'by names' has branches, loops or clean-up by names, which do not go"):
+        outer.compile()
+
+
+def test_a_function_that_puts_a_pipeline_together_has_all_of_its_blocks() -> None:
+    @pipeline(name="by calls")
+    def made() -> Any:
+        return make_configs(3)
+
+    for verb, block in (
+        ("when", lambda: made.when(lambda it: it.count > 1)),
+        ("elif_", lambda: made.elif_(lambda it: it.count > 1)),
+        ("otherwise", made.otherwise),
+        ("cleanup", made.cleanup),
+    ):
+        with pytest.raises(DefinitionError, match=rf"by its function: use flowyml\.{verb} there"):
+            block()
 
 
 def test_mistakes_by_names() -> None:
