@@ -101,7 +101,7 @@ def on_airflow(folder: Path) -> None:
 
 def shot_xcoms(page: Any, url: str) -> None:
     """What the step gave that chose the model: wide enough that Airflow shows it without a scroll bar."""
-    page.set_viewport_size({"width": 1400, "height": 820})
+    page.set_viewport_size({"width": 1400, "height": 790})
     page.goto(f"{url}/tasks/choose/xcom")
     page.get_by_role("cell", name="model").first.wait_for()
     page.locator("button[aria-label^='Expand all']").click()
