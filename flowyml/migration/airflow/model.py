@@ -127,7 +127,8 @@ class FunctionModel:
     ``module`` is its dotted name as files of the root import it ("" for the DAG file itself); ``name`` is
     ``<lambda>`` for one without; ``closure`` names what its body uses of functions around it, and ``around`` what its
     decorators and defaults do. ``defaults`` are those with names in them, as they are where the DAG is made, of a
-    function that is not one of the module's own statements.
+    function that is not one of the module's own statements. ``bound`` says what is called instead of the function:
+    ``a method`` or ``a functools.partial``.
     """
 
     name: str
@@ -138,6 +139,7 @@ class FunctionModel:
     closure: tuple[str, ...] = ()
     around: tuple[str, ...] = ()
     defaults: tuple[tuple[str, Value], ...] = field(default=(), hash=False)
+    bound: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -301,3 +301,49 @@ def test_what_a_call_makes_of_a_function_is_not_the_function(tmp_path: Path) -> 
     made = written(tmp_path, f"{LOUD}def plain():\n    return 'a'\n",
                    "PythonOperator(task_id='t', python_callable=loud(plain))")  # fmt: skip
     assert refused(made) == "another function stands in its place when the DAG is made"
+
+
+@pytest.mark.parametrize(
+    ("callable_", "words"),
+    [
+        ("functools.partial(plain, 'b')", "a functools.partial"),
+        ("Sender('b').send", "a method"),
+        ("Sender.make", "a method"),
+        ("Sender.fixed", "a method"),
+    ],
+)
+def test_what_is_called_with_more_than_its_own_arguments_is_not_the_function(
+    tmp_path: Path, callable_: str, words: str
+) -> None:
+    text = """
+    import functools
+    def plain(word='a'):
+        return word
+    class Sender:
+        def __init__(self, word): self.word = word
+        def send(self): return self.word
+        @classmethod
+        def make(cls): return cls('b').send()
+        @staticmethod
+        def fixed(): return 'b'
+    """
+    made = written(tmp_path, text, f"PythonOperator(task_id='t', python_callable={callable_})")
+    assert refused(made).startswith(f"its function is {words}: write it with def")
+
+
+def test_an_argument_that_is_called_with_more_than_its_own_is_not_the_function(tmp_path: Path) -> None:
+    tasks = "PythonOperator(task_id='t', python_callable=t, on_failure_callback=functools.partial(t, 'b'))"
+    made = written(tmp_path, "import functools\ndef t(word='a'):\n    return word", tasks)
+    assert "only Airflow knows 'functools.partial(…)'" in refused(made)
+
+
+def test_what_a_function_of_another_module_makes_is_not_imported_by_its_name(tmp_path: Path) -> None:
+    text = "from helpers import loud, plain\nt = loud(plain)\n"
+    tasks = "PythonOperator(task_id='t', python_callable=t)"
+    file = read(
+        tmp_path,
+        f"{HEAD}{text}with DAG('d', schedule=None):\n    {tasks}\n",
+        {"dags/helpers.py": f"{LOUD}def plain(): ..."},
+    )
+    made = write_module(file, (tmp_path / "repository/dags/flow.py").read_text("utf-8"))
+    assert refused(made) == "its function is made by another one of helpers: Airflow cannot import it by its name"

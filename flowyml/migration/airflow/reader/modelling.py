@@ -8,6 +8,7 @@ import symtable
 import zoneinfo
 from collections.abc import Container, Iterator
 from copy import copy
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
@@ -106,12 +107,17 @@ class Modelling:
             case Asset():
                 return asset_ref(value)
             case Function() | Bound() | TaskFactory() | PartialCall():
-                return self.function(value)
+                return self._called(value)
             case Class():
                 return model.Reference(
                     f"{value.module.name}.{value.name}", value.name, _place(value.module, value.node)
                 )
         return self._other(value)
+
+    def _called(self, value: Any) -> Any:
+        """A function that is an argument; not known where something else is called instead."""
+        bound = _bound(value)
+        return model.Symbolic(f"{bound.rpartition(' ')[2]}(…)", self.here) if bound else self.function(value)
 
     def _other(self, value: Any) -> Any:
         if isinstance(value, PurePosixPath):
@@ -131,10 +137,8 @@ class Modelling:
         return model.ValueEdge(value.task.task_id, shape(value.key), path)
 
     def function(self, value: Any) -> FunctionModel | None:
-        """A function of the root, wherever it is wrapped; None for any other."""
-        if isinstance(value, Bound):
-            value = value.function
-        while isinstance(value, (TaskFactory, PartialCall)):
+        """A function of the root, also below a decorator of Airflow's; None for any other."""
+        while isinstance(value, TaskFactory):
             value = value.function
         if isinstance(value, Class):
             return FunctionModel(value.name, _place(value.module, value.node), value.module.name)
@@ -203,7 +207,13 @@ class Modelling:
         if task.function is not None:
             return self.function(task.function)
         given = task.arguments.get("python_callable")
-        return None if given is None else self.function(hard(given.value))
+        value = None if given is None else hard(given.value)
+        if bound := _bound(value):
+            while isinstance(value, (Bound, PartialCall, TaskFactory)):
+                value = value.function
+            found = self.function(value)
+            return None if found is None else replace(found, bound=bound)
+        return self.function(value)
 
     def _labels(self, task: Task) -> tuple[tuple[str, str], ...]:
         labels = task.dag.labels if task.dag is not None else {}
@@ -349,6 +359,13 @@ def render(value: Any) -> str:
 def _key(key: Any) -> Any:
     key = hard(key)
     return key if isinstance(key, (str, bytes, int, float, bool, type(None), tuple)) else shape(key)
+
+
+def _bound(value: Any) -> str:
+    """What is called instead of a function of a module, which has arguments of its own; "" for such a function."""
+    if isinstance(value, Bound) or (isinstance(value, Function) and value.owner is not None):
+        return "a method"
+    return "a functools.partial" if isinstance(value, PartialCall) else ""
 
 
 def _place(module: Module | None, node: ast.AST | None) -> Place:

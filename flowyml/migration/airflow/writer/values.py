@@ -61,7 +61,7 @@ class Words:
             case FunctionModel(module="" | "__main__"):
                 return self._function(value)
             case FunctionModel():
-                return self.reference(Reference(f"{value.module}.{value.name}", value.name, value.place))
+                return self._function_of_another_module(value)
             case ValueEdge():
                 return self.xcom(value)
             case Reference():
@@ -71,6 +71,11 @@ class Words:
             case AssetRef():
                 return self.asset(value)
         raise Unwritable(f"a {type(value).__name__}")
+
+    def _function_of_another_module(self, value: FunctionModel) -> Part:
+        if value.nested:
+            raise Unwritable(f"the function {value.name}, which another one of {value.module} makes,")
+        return self.reference(Reference(f"{value.module}.{value.name}", value.name, value.place))
 
     def xcom(self, edge: ValueEdge) -> Part:
         """What another task left."""

@@ -44,6 +44,8 @@ def step_of_python(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping
     function = task.function
     if function is None:
         raise Hole("its function was not found")
+    if function.bound:
+        raise Hole(f"its function is {function.bound}: write it with def, and give it what it needs by op_kwargs")
     if function.module not in ("", "__main__"):
         return _of_other_module(task, function, moving)
     moved = moved_over(function, moving)
@@ -165,6 +167,8 @@ def _of_other_module(task: TaskModel, function: FunctionModel, moving: Moving) -
     path = f"{function.module}.{function.name}"
     if task.mapped:
         raise Hole(f"its function stands in {function.module}, and it is mapped")
+    if function.nested:
+        raise Hole(f"its function is made by another one of {function.module}: Airflow cannot import it by its name")
     if not path_of(path):
         raise Hole(f"its function {path!r:.80} is not an import path")
     given = call_arguments(task)
