@@ -17,11 +17,13 @@ from flowyml.runtime.nodes import End, Index
 
 __all__ = ["Before", "Ended", "before"]
 
+_Turn = tuple[str, Index]
+
 
 class Ended(NamedTuple):
-    """How a step, or an item's turn of it, ended, in words of local runs.
+    """How a step, or an item's turn of it, ended in one attempt of the run, in words of local runs.
 
-    ``attempt`` counts all that there have been; ``began`` is when the last one did, in seconds since any moment.
+    ``attempt`` counts its own attempts in that; ``began`` is when the last one did, in seconds since any moment.
     """
 
     step: str
@@ -48,9 +50,12 @@ class Before(NamedTuple):
 
 
 def before(plan: Plan, ended: Iterable[Ended], kept: KeptOutputs, chosen: Collection[str] | None) -> Before:
-    """What stays of a run when what failed of it, or what is ``chosen`` by name, runs again."""
+    """What stays of a run when what failed of it, or what is ``chosen`` by name, runs again.
+
+    ``ended`` has all attempts of the run, the oldest first. In what is given back the last one stands for all.
+    """
     positions = {step.name: position for position, step in enumerate(plan)}
-    known = _without_stale(plan, {(each.step, each.item): each for each in ended})
+    known = _without_stale(plan, *_joined(ended))
     ran = {turn for turn, each in known.items() if each.raw_status in ("completed", "cached")}
     outputs = {turn: kept.read(labelled(*turn)) or {} for turn in known if turn in ran}
     kept_rows = [
@@ -74,21 +79,38 @@ def before(plan: Plan, ended: Iterable[Ended], kept: KeptOutputs, chosen: Collec
     return Before(turns, past.loops)
 
 
-def _without_stale(plan: Plan, known: Mapping[tuple[str, Index], Ended]) -> dict[tuple[str, Index], Ended]:
+def _joined(ended: Iterable[Ended]) -> tuple[dict[_Turn, Ended], dict[_Turn, float]]:
+    """The last end of each turn, with the attempts of all; and when what had completed began to be made anew.
+
+    That is also of the items around, and of a list whose items have been. What failed and runs again makes nothing
+    anew: what ran although it failed stays.
+    """
+    known, remade = dict[_Turn, Ended](), dict[_Turn, float]()
+    completed, has_completed = set[_Turn](), set[_Turn]()
+    for one in ended:
+        turn = one.step, one.item
+        around = [(one.step, one.item[:depth]) for depth in range(len(one.item) + 1)]
+        earlier = known.get(turn)
+        known[turn] = each = one._replace(attempt=one.attempt + earlier.attempt) if earlier else one
+        was_made = each.attempt or each.status == "COMPLETED"  # else its record only says why it was not
+        if was_made and (turn in has_completed or not completed.isdisjoint(around)):
+            remade.update({name: max(each.began, remade.get(name, 0.0)) for name in around})
+        if each.status == "COMPLETED":
+            completed.add(turn)
+            has_completed.update(around)
+    return known, remade
+
+
+def _without_stale(plan: Plan, known: Mapping[_Turn, Ended], remade: Mapping[_Turn, float]) -> dict[_Turn, Ended]:
     """What was made of a value that has been made anew since is to come; items of a list that has are forgotten."""
-    structure, newest = plan.structure, dict[tuple[str, Index], float]()
-    for (name, index), each in known.items():
-        if not each.attempt and each.status != "COMPLETED":
-            continue  # it has never been made, and its record only says why
-        for depth in range(len(index) + 1):
-            newest[name, index[:depth]] = max(each.began, newest.get((name, index[:depth]), 0.0))
+    structure = plan.structure
     found = dict(known)
     for (name, index), each in known.items():
         group = plan.by_name[name].group
         for source in structure.upstream(plan.by_name[name]):
             inner = structure.loops_between(source, group)
             shared = index[: len(structure.loops(plan.by_name[source].group)) - len(inner)]
-            if newest.get((source, shared), 0.0) <= each.began or (name, index) not in found:
+            if remade.get((source, shared), 0.0) <= each.began or (name, index) not in found:
                 continue
             if len(shared) < len(index):
                 del found[name, index]

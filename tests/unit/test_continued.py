@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from flowyml.orchestrators.continued import Ended, before
 from flowyml.plan.groups import Loop
 from flowyml.plan.model import Constant, FromItem, FromStep, Input, Plan, Step
@@ -57,10 +59,11 @@ def test_what_was_made_of_an_older_value_is_to_come(tmp_path: Path) -> None:
         groups=(Loop(name="loop", over=(Input("n", FromStep("many", "xs")),)),),
     )  # fmt: skip
     done = [
-        Ended("many", (), "COMPLETED", "completed", 2, began=20),
+        Ended("many", (), "COMPLETED", "completed", 1, began=1),
+        Ended("beside", (), "COMPLETED", "completed", 1, began=1),
         Ended("each", (0,), "COMPLETED", "completed", 1, began=5),
         Ended("each", (1,), "FAILED", "failed", 1, began=5), Ended("count", (), "COMPLETED", "completed", 1, began=6),
-        Ended("beside", (), "COMPLETED", "completed", 1, began=1),
+        Ended("many", (), "COMPLETED", "completed", 1, began=20),
     ]  # fmt: skip
     kept = KeptOutputs(str(tmp_path), "prefect/p/run")
     kept.keep("many", {"xs": [1, 2, 3]})
@@ -89,6 +92,57 @@ def test_what_ran_after_a_step_that_could_not_stays(tmp_path: Path) -> None:
     kept = KeptOutputs(str(tmp_path), "prefect/p/run")
     kept.keep("handler", {"z": 1})
     assert before(handled, done, kept, None).turns["handler", ()][0].end is End.OK
+
+
+@pytest.mark.parametrize("again", ["FAILED", "COMPLETED"])
+def test_what_handled_a_failure_stays_whatever_becomes_of_that_in_another_try(tmp_path: Path, again: str) -> None:
+    handled = Plan(
+        name="p",
+        steps=(
+            Step(name="bad", function="m:f", outputs=("x",)),
+            Step(
+                name="handler", function="m:f", outputs=("z",), run_if="all_done",
+                inputs=(Input("x", FromStep("bad", "x")),),
+            ),
+            Step(name="other", function="m:f"),
+        ),
+    )  # fmt: skip
+    done = [
+        Ended("bad", (), "FAILED", "failed", 1, began=1), Ended("other", (), "FAILED", "failed", 1, began=1),
+        Ended("handler", (), "COMPLETED", "completed", 1, began=3),
+        Ended("bad", (), again, again.lower(), 1, began=20), Ended("other", (), "FAILED", "failed", 2, began=20),
+    ]  # fmt: skip
+    kept = KeptOutputs(str(tmp_path), "prefect/p/run")
+    kept.keep("bad", {"x": 1})
+    kept.keep("handler", {"z": 1})
+    turns = before(handled, done, kept, None).turns
+    assert turns["handler", ()][0].end is End.OK
+    assert (turns["other", ()][0].end, turns["other", ()][0].attempt) == (None, 3)
+
+
+def test_items_of_a_list_that_was_empty_before_are_made_anew(tmp_path: Path) -> None:
+    listed = Plan(
+        name="p",
+        steps=(
+            Step(name="many", function="m:f", outputs=("xs",)),
+            Step(
+                name="each", function="m:f", outputs=("y",), group="loop", inputs=(Input("n", FromItem("loop", "n")),),
+            ),
+            Step(name="last", function="m:f", outputs=("z",), inputs=(Input("ys", FromStep("each", "y")),)),
+        ),
+        groups=(Loop(name="loop", over=(Input("n", FromStep("many", "xs")),)),),
+    )  # fmt: skip
+    done = [
+        Ended("many", (), "COMPLETED", "completed", 1, began=1), Ended("each", (), "COMPLETED", "no_items", 0, began=2),
+        Ended("last", (), "COMPLETED", "completed", 1, began=3),
+        Ended("many", (), "COMPLETED", "completed", 1, began=20),
+        Ended("each", (0,), "COMPLETED", "completed", 1, began=21),
+    ]  # fmt: skip
+    kept = KeptOutputs(str(tmp_path), "prefect/p/run")
+    for name in ("many", "each[0]", "last"):
+        kept.keep(name, {"xs": [1], "y": 1, "z": 1})
+    ends = {turn: ended.end for turn, (ended, _) in before(listed, done, kept, None).turns.items()}
+    assert ends == {("many", ()): End.OK, ("each", (0,)): End.OK, ("last", ()): None}
 
 
 def test_what_was_not_kept_is_made_again(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def what_has_been(plan: Plan, tasks: Mapping[str, Any]) -> tuple[Before, int]:
     if run.run_count < 2:
         return Before(), 0
     steps = {task.fn.__name__: step for step, task in tasks.items()}
-    ended: dict[tuple[str, tuple[int, ...]], Ended] = {}
+    ended: list[Ended] = []
     with get_client(sync_client=True) as client:
         labels = client.read_flow_run(run.id).labels
         chosen = json.loads(str(labels.get("flowyml.retry", "null")))
@@ -159,13 +159,11 @@ def what_has_been(plan: Plan, tasks: Mapping[str, Any]) -> tuple[Before, int]:
     for task_run in task_runs:
         if step := steps.get(task_run.task_key.rpartition("-")[0]):
             index = tuple(map(int, re.findall(r"\[(\d+)\]", task_run.name.removeprefix(step))))
-            earlier = ended.get((step, index))
             attempts = 0 if task_run.state and task_run.state.name in NOT_RUN else task_run.run_count
-            attempts += earlier.attempt if earlier else 0
             began = (task_run.expected_start_time or task_run.created).timestamp()
-            ended[step, index] = Ended(step, index, *_words(task_run.state), attempt=attempts, began=began)
+            ended.append(Ended(step, index, *_words(task_run.state), attempt=attempts, began=began))
     kept = KeptOutputs(default_url(), run_place(f"prefect {run.id}", PIPELINE, run.name))
-    return before(plan, ended.values(), kept, chosen), len(task_runs)
+    return before(plan, ended, kept, chosen), len(task_runs)
 
 
 def recorded(client: Any, run_id: Any, count: int) -> list[Any]:

@@ -56,9 +56,16 @@ def looped() -> Pipeline:
         with (Path(folder) / "log").open("a") as file:
             file.write("tidy\n")
 
+    @step(run_if="all_done")
+    def handle(folder: str, rows: list[list[int]] | None = None) -> None:
+        with (Path(folder) / "log").open("a") as file:
+            file.write("handle\n")
+
     @pipeline(name="prefect retried loop")
     def made(folder: str) -> Any:
-        count = total(each.partial(folder=folder).map(n=many(folder)), folder)
+        rows = each.partial(folder=folder).map(n=many(folder))
+        count = total(rows, folder)
+        handle(folder, rows)
         with cleanup():
             tidy(folder)
         return count
@@ -99,15 +106,15 @@ def test_a_retry_runs_what_failed_and_what_waits_for_it(orchestrator: PrefectOrc
     handle = looped().submit({"folder": str(tmp_path)}, on=orchestrator)
     assert ended(handle) == {
         "many": (COMPLETED, 1), "each[0]": (COMPLETED, 1), "each[1]": (FAILED, 1), "each[2]": (FAILED, 1),
-        "total": (CANCELLED, 0), "tidy": (COMPLETED, 1),
+        "total": (CANCELLED, 0), "handle": (COMPLETED, 1), "tidy": (COMPLETED, 1),
     }  # fmt: skip
-    assert log(tmp_path) == ["each 5", "each 6", "each 7", "many", "tidy"]
+    assert log(tmp_path) == ["each 5", "each 6", "each 7", "handle", "many", "tidy"]
 
     (tmp_path / "bad 6").unlink()
     assert not handle.retry(steps=["each[1]"]).status.is_terminal
     assert ended(handle) == {
         "many": (COMPLETED, 1), "each[0]": (COMPLETED, 1), "each[1]": (COMPLETED, 2), "each[2]": (FAILED, 1),
-        "total": (CANCELLED, 0), "tidy": (COMPLETED, 2),
+        "total": (CANCELLED, 0), "handle": (COMPLETED, 1), "tidy": (COMPLETED, 2),
     }  # fmt: skip
     assert handle.status is FAILED
     assert log(tmp_path) == ["each 6", "tidy"]
@@ -116,7 +123,7 @@ def test_a_retry_runs_what_failed_and_what_waits_for_it(orchestrator: PrefectOrc
     handle.retry()
     assert ended(handle) == {
         "many": (COMPLETED, 1), "each[0]": (COMPLETED, 1), "each[1]": (COMPLETED, 2), "each[2]": (COMPLETED, 2),
-        "total": (COMPLETED, 1), "tidy": (COMPLETED, 3),
+        "total": (COMPLETED, 1), "handle": (COMPLETED, 1), "tidy": (COMPLETED, 3),
     }  # fmt: skip
     assert handle.outputs == {"total": 60_000}, handle.error
     assert log(tmp_path) == ["each 7", "tidy", "total"]
@@ -142,7 +149,7 @@ def test_a_retry_waits_for_what_prefect_has_yet_to_record(orchestrator: PrefectO
     client.write(f"/task_runs/{made}/set_state", {"state": {"type": "COMPLETED", "name": "Completed"}, "force": True})
     handle.wait_for_completion(timeout=300)
     assert handle.status is COMPLETED, handle.error
-    assert log(tmp_path) == ["each 6", "tidy", "total"]
+    assert log(tmp_path) == ["each 6", "handle", "tidy", "total"], "for the handler each[0] has been made anew"
 
 
 def test_a_pipeline_without_loops_is_retried_too(orchestrator: PrefectOrchestrator, tmp_path: Path) -> None:
