@@ -110,3 +110,19 @@ def test_what_stands_by_the_default_of_a_variable_is_named(tmp_path: Path) -> No
         made = written(tmp_path, task, "retries=COUNT, execution_timeout=timedelta(hours=COUNT)")
         changed = [note.construct for dag in made.dags for note in dag.notes if note.kind is Kind.CHANGED]
         assert {"retries of t", "execution_timeout of t"} <= set(changed), task
+
+
+@pytest.mark.parametrize(
+    ("task", "defaults", "words"),
+    [
+        ("a command", "{'env': {'V': 'd'}, 'append_env': True, 'cwd': '/tmp'}", ("env={\"V\": \"d\"}", 'cwd="/tmp"')),
+        ("a command", "{'env': {'V': 'd'}}", ("airflow_operator(", 'default_args={"env": {"V": "d"}}')),
+        ("a step of its function", "{'op_kwargs': {'x': 2}}", ("airflow_operator(", 'default_args={"op_kwargs"')),
+    ],
+)  # fmt: skip
+def test_what_a_task_is_given_by_default_arguments_stays(
+    tmp_path: Path, task: str, defaults: str, words: tuple[str, ...]
+) -> None:
+    made = written(tmp_path, TASKS[task], "owner='o'", defaults)
+    assert [word for word in words if word not in made.text] == []
+    assert not [note for note in made.dags[0].notes if note.construct.startswith("default argument")]

@@ -10,7 +10,7 @@ from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.context import Asking, Template, is_template, notes_of_intervals
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Function, edges_in, named
 from flowyml.migration.airflow.writer.deciding.functions import call_arguments
-from flowyml.migration.airflow.writer.deciding.options import CALLBACKS, fits
+from flowyml.migration.airflow.writer.deciding.options import CALLBACKS, OF_BASH, fits
 from flowyml.migration.airflow.writer.deciding.step_options import OPTIONS, OURS, held_by
 from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import Kind, Note
@@ -26,7 +26,7 @@ _GIVEN_CODE = re.compile(r"\bexit\b[\s\"'(]*\{")
 
 def step_of_command(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
     """`flowyml.steps.bash` for a command whose templates are known. Raises ``Unclear`` for any other."""
-    command, kept = _of_bash(task)
+    command, kept = _of_bash(dag, task)
     asking = Asking(dag, task, moving.names)
     arguments = asking.rendered({"command": command, **kept})
     note = Note(Kind.KEPT, named(task), task.place, "it is flowyml.steps.bash")
@@ -46,11 +46,11 @@ def step_of_command(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
     return made
 
 
-def _of_bash(task: TaskModel) -> tuple[str, dict[str, Any]]:
+def _of_bash(dag: DagModel, task: TaskModel) -> tuple[str, dict[str, Any]]:
     """A command that Bash runs as it does for Airflow, and its options. Raises ``Unclear``."""
-    given = {each.name: each.value for each in task.arguments}
+    given = _defaults(dag) | {each.name: each.value for each in task.arguments}
     command = given.get("bash_command")
-    known = {"bash_command", "env", "cwd", "append_env", *OURS, *CALLBACKS}
+    known = {"bash_command", *OF_BASH, *OURS, *CALLBACKS}
     known |= {name for name in OPTIONS if fits(name, given.get(name))}
     if task.mapped:
         raise Unclear("it is mapped")
@@ -70,15 +70,16 @@ def _of_bash(task: TaskModel) -> tuple[str, dict[str, Any]]:
     return command, kept
 
 
+def _defaults(dag: DagModel) -> dict[str, Any]:
+    """What the tasks of a DAG give Bash, if they do not say otherwise."""
+    return {each.name: each.value for each in dag.default_args if each.name in OF_BASH}
+
+
 def options_of_command(asking: Asking, moved: Function, moving: Moving) -> dict[str, Any]:
     """What Bash itself is given for a function that makes a command, without templates. Raises ``Unclear``."""
-    given = {each.name: each.value for each in asking.task.arguments if each.name not in OURS}
+    given = _defaults(asking.dag) | {each.name: each.value for each in asking.task.arguments if each.name not in OURS}
     text = moving.code(moved.node)
-    if (
-        is_template(text)
-        or _may_skip([text, given, call_arguments(asking.task)])
-        or set(given) - {"env", "cwd", "append_env"}
-    ):
+    if is_template(text) or _may_skip([text, given, call_arguments(asking.task)]) or set(given) - {*OF_BASH}:
         raise Unclear("it is @task.bash, whose command has templates, skips or has more options")
     if (given.get("env") is not None and given.get("append_env") is not True) or asking.task.mapped:
         raise Unclear("it is @task.bash with an environment of its own, or for each item")

@@ -13,6 +13,8 @@ from flowyml.migration.airflow.writer.values import is_plain, path_of
 __all__ = [
     "BY_DEFAULT",
     "CALLBACKS",
+    "OF_BASH",
+    "OF_PYTHON",
     "TAKEN",
     "callback_of",
     "default_arguments",
@@ -44,6 +46,10 @@ TAKEN = ("retries", "retry_delay", "execution_timeout", "trigger_rule")
 _TAKEN_OF_DAG = ("schedule", "schedule_interval", "timetable", "start_date", "catchup", "tags", "description", "doc_md")
 # What Airflow does unless an argument is False; of email it has nothing to do without an address.
 _ON = ("do_xcom_push", "ignore_first_depends_on_past", "allow_nested_operators", "show_return_value_in_logs")
+OF_BASH = ("env", "cwd", "append_env")
+"""What Bash itself is given, also by the DAG's default arguments."""
+OF_PYTHON = ("op_args", "op_kwargs", "templates_dict")
+"""The same of a function."""
 # How a DAG looks in Airflow, and what changes no run.
 _LOOKS = frozenset({"default_view", "orientation", "dag_display_name", "owner_links", "jinja_environment_kwargs"})
 
@@ -113,6 +119,8 @@ def _other_defaults(dag: DagModel, kinds: Collection[str]) -> Iterator[Note]:
             continue
         if each.name in CALLBACKS and callback_of(each.value) is not None:
             continue
+        if each.name in (*OF_BASH, *OF_PYTHON) and _is_sure(each.value):
+            continue  # each task that has it takes it
         is_option = each.name in (*_DEFAULTS, *CALLBACKS)
         if only_operators and _is_sure(each.value) and not is_option:
             continue

@@ -21,6 +21,7 @@ from flowyml.migration.airflow.writer.deciding.functions import (
 )
 from flowyml.migration.airflow.writer.deciding.mapping import lists_of
 from flowyml.migration.airflow.writer.deciding.operators import STANDARD, as_operator
+from flowyml.migration.airflow.writer.deciding.options import OF_PYTHON
 from flowyml.migration.airflow.writer.deciding.step_options import ALL_SKIPPED, OF_OPERATORS, OURS, held_by
 from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import Kind, Note
@@ -69,6 +70,8 @@ def _step_of(asking: Asking, moved: Function, moving: Moving, given: dict[str, A
     kind = task.decorator or task.operator
     if kind not in ("@task", "@task.bash", "PythonOperator", *_BRANCHES, *_SHORT_CIRCUITS):
         raise Unclear(f"it is {kind}")
+    if task.decorator is None and (taken := _of_defaults(asking.dag, task)):
+        raise Unclear(f"it takes {taken[0]} of the DAG's default arguments")
     through_bash = options_of_command(asking, moved, moving) if kind == "@task.bash" else None
     arguments = {**asking.rendered(given), **of_context(asking, moved, moving, given)}
     may_be_missing = _check_rules(task, arguments)
@@ -83,6 +86,12 @@ def _step_of(asking: Asking, moved: Function, moving: Moving, given: dict[str, A
     made.through_bash = through_bash
     made.notes += notes_of_intervals(asking)
     return made
+
+
+def _of_defaults(dag: DagModel, task: TaskModel) -> list[str]:
+    """What a PythonOperator takes of the DAG's default arguments beside the options of each task."""
+    own = {each.name for each in task.arguments}
+    return [each.name for each in dag.default_args if each.name in OF_PYTHON and each.value and each.name not in own]
 
 
 def _choice(
