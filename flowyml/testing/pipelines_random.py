@@ -8,7 +8,7 @@ from itertools import count, islice
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
-from flowyml import Pipeline, either, for_each, otherwise, pipeline, step, when
+from flowyml import Pipeline, cleanup, either, elif_, for_each, otherwise, pipeline, step, when
 from flowyml.testing.pipelines_parts import parts
 
 __all__ = [
@@ -43,6 +43,9 @@ class Language(Protocol):
     def map_add(self, xs: Any, b: Any) -> Any: ...
     def each(self, xs: Any, body: Body) -> Any: ...
     def choice(self, x: Any, limit: int, then: Callable[[], Any], other: Callable[[], Any]) -> Any: ...
+    def elif_(self, x: Any, limit: int, bodies: Sequence[Callable[[], Any]]) -> Any: ...
+    def alone(self, x: Any, limit: int, then: Callable[[], Any]) -> Any: ...
+    def called(self, x: Any, body: Body) -> Any: ...
     def risky(self, a: Any) -> Any: ...
     def fallback(self, a: Any) -> Any: ...
     def going_on(self, xs: Any, body: Body) -> Any: ...
@@ -91,7 +94,11 @@ class Calls:
             weighed: int = sum((index + 1) * value for index, value in pairs) % 97
             return weighed
 
-        made: list[Any] = [add, numbers, total, risky, square, fallback, weigh]
+        @step
+        def tidy(a: int = -1) -> None:
+            note("tidy", a)
+
+        made: list[Any] = [add, numbers, total, risky, square, fallback, weigh, tidy]
         self.steps: dict[str, Any] = {each.name: each for each in made}
         self.execution_groups = count()
 
@@ -117,6 +124,32 @@ class Calls:
         with otherwise():
             b = other()
         return either(a, b)
+
+    def elif_(self, x: Any, limit: int, bodies: Sequence[Callable[[], Any]]) -> Any:
+        first, second, third = bodies
+        with when(x > limit):
+            a = first()
+        with elif_(x > limit // 2):
+            b = second()
+        with otherwise():
+            c = third()
+        return either(a, b, c)
+
+    def alone(self, x: Any, limit: int, then: Callable[[], Any]) -> Any:
+        with when(x > limit):
+            a = then()
+        return either(a, self.add(x, x))
+
+    def called(self, x: Any, body: Body) -> Any:
+        @pipeline(name="inner")
+        def inner(n: int) -> Any:
+            return body(n)
+
+        return inner(x)
+
+    def tidy(self, a: Any) -> None:
+        with cleanup():
+            self.steps["tidy"](a)
 
     def risky(self, a: Any) -> Any:
         return self.steps["risky"](a)
@@ -200,6 +233,21 @@ class Plain:
     def choice(self, x: Any, limit: int, then: Callable[[], Any], other: Callable[[], Any]) -> Any:
         return x if x in (MISSING, BROKEN) else then() if x > limit else other()
 
+    def elif_(self, x: Any, limit: int, bodies: Sequence[Callable[[], Any]]) -> Any:
+        return x if x in (MISSING, BROKEN) else bodies[0 if x > limit else 1 if x > limit // 2 else 2]()
+
+    def alone(self, x: Any, limit: int, then: Callable[[], Any]) -> Any:
+        """What runs in any case stands in for what was skipped, and for what failed, with which the run does."""
+        found = x if x in (MISSING, BROKEN) else then() if x > limit else MISSING
+        beside = self.add(x, x)
+        return beside if found in (MISSING, BROKEN) else found
+
+    def called(self, x: Any, body: Body) -> Any:
+        return body(x)
+
+    def tidy(self, a: Any) -> None:
+        self.functions["tidy"](*([] if a in (MISSING, BROKEN) else [a]))
+
 
 def _in_a_group(add: Callable[..., Any], middle: Callable[..., Any], a: Any, b: Any, on_it: bool) -> Any:
     """Three steps, of which the last goes on with what the first made, or the second, which may fail."""
@@ -213,9 +261,8 @@ def build(blocks: Blocks, to: Language, ints: Sequence[Any], lists: Sequence[Any
     ints, lists = list(ints), list(lists)
     for kind, at, *more in blocks:
         number, items = ints[at % len(ints)], lists[at % len(lists)] if lists else None
-        if kind == "choice":
-            then, other = (partial(build, which, to, ints, lists) for which in more[1:])
-            ints.append(to.choice(number, more[0], then, other))
+        if kind in ("choice", "elif_", "alone", "called"):
+            ints.append(_branched(kind, to, number, more, lambda which: partial(build, which, to, ints, lists)))
         elif kind in ("risky", "fallback"):
             ints.append(getattr(to, kind)(number))
         elif kind == "add":
@@ -236,6 +283,22 @@ def build(blocks: Blocks, to: Language, ints: Sequence[Any], lists: Sequence[Any
 
 def _item(blocks: Blocks, to: Language, ints: Sequence[Any], lists: Sequence[Any], item: Any) -> Any:
     return build(blocks, to, [*ints, item], lists)
+
+
+def _branched(
+    kind: str, to: Language, number: Any, more: Sequence[Any], body: Callable[[Blocks], Callable[[], Any]]
+) -> Any:  # fmt: skip
+    if kind == "choice":
+        return to.choice(number, more[0], body(more[1]), body(more[2]))
+    if kind == "elif_":
+        return to.elif_(number, more[0], [body(which) for which in more[1:]])
+    if kind == "alone":
+        return to.alone(number, more[0], body(more[1]))
+    return to.called(number, partial(_called, more[0], to))
+
+
+def _called(blocks: Blocks, to: Language, number: Any) -> Any:
+    return build(blocks, to, [number], [])
 
 
 def drawn(random: Random, depth: int = 3, loops: int = 2, *, fails: bool = False, most: int = 5) -> list[Any]:

@@ -1,4 +1,5 @@
-"""Random nested loops, branches, execution groups and failures do on local what a few lines of plain Python do."""
+"""Random nested loops, branches, called pipelines, execution groups, clean-up and failures do on local what a few lines
+of plain Python do."""
 
 from __future__ import annotations
 
@@ -38,7 +39,11 @@ def block(depth: int, loops: int) -> st.SearchStrategy[Any]:
     ]
     if depth:
         inner = st.lists(st.deferred(lambda: block(depth - 1, loops)), min_size=1, max_size=3)
-        simple.append(st.tuples(st.just("choice"), number, st.integers(0, 60), inner, inner))
+        limit = st.integers(0, 60)
+        simple.append(st.tuples(st.just("choice"), number, limit, inner, inner))
+        simple.append(st.tuples(st.just("elif_"), number, limit, inner, inner, inner))
+        simple.append(st.tuples(st.just("alone"), number, limit, inner))
+        simple.append(st.tuples(st.just("called"), number, inner))
         if loops:
             within = st.lists(st.deferred(lambda: block(depth - 1, loops - 1)), min_size=1, max_size=3)
             simple.append(st.tuples(st.just("map_add"), number, number))
@@ -57,7 +62,9 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> LocalOrchestrator:
 def test_random_control_flow(local: LocalOrchestrator, blocks: list[Any], seed: int) -> None:
     @pipeline(name="random")
     def made(seed: int = 0) -> Any:
-        return {"last": build(blocks, CALLS, [seed], [])}
+        last = build(blocks, CALLS, [seed], [])
+        CALLS.tidy(last)
+        return {"last": last}
 
     plan = made.compile()
     assert type(plan).__name__ == "Plan"
@@ -67,6 +74,7 @@ def test_random_control_flow(local: LocalOrchestrator, blocks: list[Any], seed: 
     trace.clear()
     PLAIN.failed = False
     wanted = build(blocks, PLAIN, [seed], [])
+    PLAIN.tidy(wanted)
     assert seen == Counter(trace)
     assert result.success is not PLAIN.failed, result.error
     assert result.outputs == ({} if PLAIN.failed or wanted in (MISSING, BROKEN) else {"last": wanted})
