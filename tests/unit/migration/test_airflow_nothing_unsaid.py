@@ -126,3 +126,19 @@ def test_what_a_task_is_given_by_default_arguments_stays(
     made = written(tmp_path, TASKS[task], "owner='o'", defaults)
     assert [word for word in words if word not in made.text] == []
     assert not [note for note in made.dags[0].notes if note.construct.startswith("default argument")]
+
+
+def test_what_a_group_gives_its_tasks_is_named(tmp_path: Path) -> None:
+    text = f"""{HEAD}
+from airflow.utils.task_group import TaskGroup
+with DAG('flow'):
+    with TaskGroup('g', default_args={{'retries': 3, 'env': {{'V': '1'}}, 'pool': 'p', 'depends_on_past': False}}):
+        BashOperator(task_id='t', bash_command='echo $V')
+    with TaskGroup('h', default_args=Variable.get('all', deserialize_json=True)):
+        BashOperator(task_id='t', bash_command='true')
+"""
+    made = write_module(read(tmp_path, text), text)
+    assert [line for line in said(made) if "default_args" in line] == [
+        "changed default_args of task group g its tasks go without env, pool",
+        "changed default_args of task group h its tasks go without what only Airflow knows",
+    ]

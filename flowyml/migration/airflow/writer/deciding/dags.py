@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flowyml.migration.airflow.model import DagModel, FileModel, FunctionModel, TaskModel, ValueEdge
+from flowyml.migration.airflow.model import DagModel, FileModel, FunctionModel, GroupModel, TaskModel, ValueEdge
 from flowyml.migration.airflow.writer.deciding.blocks import Block, Chain, Conflict, Path, arranged, paths_of
 from flowyml.migration.airflow.writer.deciding.choices import Choice
 from flowyml.migration.airflow.writer.deciding.context import (
@@ -20,7 +20,7 @@ from flowyml.migration.airflow.writer.deciding.context import (
 from flowyml.migration.airflow.writer.deciding.dates import asks_for_dates, notes_of_dates
 from flowyml.migration.airflow.writer.deciding.decision import Decision
 from flowyml.migration.airflow.writer.deciding.moved import Moved, key_of, what_moves
-from flowyml.migration.airflow.writer.deciding.options import pipeline_options
+from flowyml.migration.airflow.writer.deciding.options import TAKEN, pipeline_options
 from flowyml.migration.airflow.writer.deciding.params import Declared, declared, default_of
 from flowyml.migration.airflow.writer.deciding.schedules import Schedule, schedule_of
 from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, nested
@@ -197,6 +197,11 @@ def _warnings(model: DagModel) -> Iterator[Note]:
 def _groups(model: DagModel, apart: Mapping[str, str]) -> Iterator[Note]:
     for group in model.groups:
         about = f"task group {group.group_id}"
+        if lost := ", ".join(_defaults_of(group)):
+            yield Note(
+                Kind.CHANGED, f"default_args of {about}", group.place, f"its tasks go without {lost}",
+                "Say it of the tasks in the DAG file, or of their steps.",
+            )  # fmt: skip
         if group.group_id not in apart:
             yield Note(Kind.KEPT, about, group.place, "it is a pipeline within the pipeline")
             continue
@@ -205,6 +210,14 @@ def _groups(model: DagModel, apart: Mapping[str, str]) -> Iterator[Note]:
             Kind.CHANGED, about, group.place, f"{how}, without the box: {apart[group.group_id]}",
             "Call a pipeline within the pipeline.",
         )  # fmt: skip
+
+
+def _defaults_of(group: GroupModel) -> list[str]:
+    """The default arguments of a group that its tasks are not given: all but those that are read of each task."""
+    given = next((each.value for each in group.arguments if each.name == "default_args"), None)
+    if given is not None and not isinstance(given, dict):
+        return ["what only Airflow knows"]
+    return [str(name) for name, value in (given or {}).items() if name not in TAKEN and value not in (None, False, "")]
 
 
 def _parameters(dag: DecidedDag, moved: Moved) -> Iterator[Note]:
