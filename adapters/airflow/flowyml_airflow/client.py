@@ -22,6 +22,7 @@ from flowyml.orchestrators.http import ConflictError, HttpClient, ProxyLoginErro
 from flowyml.orchestrators.http import NotFoundError as NotThereError
 from flowyml_airflow.connection import Connection, Token, refusal
 from flowyml_airflow.log_events import LogEvent, log_events
+from flowyml_airflow.parameters import SIXTY_FOUR_BITS
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
@@ -267,6 +268,9 @@ class AirflowClient:
     def set_success(self, dag_id: str, run_id: str) -> None:
         """Mark a run as one that ended well."""
         self.transport.call("PATCH", self._run(dag_id, run_id), json={"state": "success"})
+
+    integers: range | None = SIXTY_FOUR_BITS
+    """Those that it carries in the parameters of a run; None for all."""
 
     keeps_versions = True
     """Whether it keeps the versions of a DAG's file, and which of them a run was made from."""

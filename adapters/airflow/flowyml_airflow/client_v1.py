@@ -24,6 +24,7 @@ class Airflow2Client(AirflowClient):
 
     api = "/api/v1"
     can_backfill = False
+    integers: range | None = None
 
     def _credentials(self) -> Login:
         return self.transport.login

@@ -31,6 +31,7 @@ from flowyml_airflow.deployed import Deployed, facts_of, has_schedule, is_untouc
 from flowyml_airflow.folder import Folder
 from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id
 from flowyml_airflow.options import pipeline_options, step_options
+from flowyml_airflow.parameters import check_integers
 from flowyml_airflow.status import moment
 
 __all__ = ["Deployer", "drift", "remove_old_bundles", "schedule_info"]
@@ -86,6 +87,7 @@ class Deployer:
         Raises ``EngineError`` with Airflow's traceback when it cannot be parsed, ``WaitTimeoutError`` when Airflow does
         not read it, ``ConfigurationError`` when it cannot be written, or would replace what FlowyML did not write, and
         ``OwnershipError`` when it would replace another pipeline's, or what was edited; ``force`` replaces both.
+        ``ParameterError`` for a default that Airflow does not carry.
         A deployment that fails leaves the DAG file that was there before.
         """
         if self.is_there(compiled, found):
@@ -97,6 +99,7 @@ class Deployer:
                 f"uploaded over its REST API. Give AirflowOrchestrator(dags_folder=…): the folder, path or URL, that "
                 f"Airflow reads its DAGs from."
             )
+        check_integers({each.name: each.default for each in compiled.bundle.plan.parameters}, self.client().integers)
         self._check_pools(compiled)
         self._proved.pop(compiled.dag_id, None)  # a file that was changed by hand carries the version, too
         replaced = str(found.facts.get("bundle_file", "")) if found else ""

@@ -13,7 +13,7 @@ from flowyml.plan.marks import mark_of
 from flowyml.plan.parameters import check_values
 from flowyml_airflow.client import AirflowClient
 from flowyml_airflow.compiler import TAG
-from flowyml_airflow.parameters import declared
+from flowyml_airflow.parameters import check_integers, declared
 
 __all__ = ["Deployed", "facts_of", "has_schedule", "is_untouched", "tags_of"]
 
@@ -57,7 +57,11 @@ class Deployed:
         return Schedule.from_dict(plain) if plain else None
 
     def check_parameters(self, values: Mapping[str, Any]) -> None:
-        """Raise ``ParameterError`` for what a pipeline of FlowyML's does not take. Any DAG may be given any conf."""
+        """Raise ``ParameterError`` for what a pipeline of FlowyML's does not take, and for what Airflow does not carry.
+
+        Any other DAG may be given any conf.
+        """
+        check_integers(values, self.client.integers)
         if self.is_ours:
             name = self.facts.get("pipeline", self.dag["dag_id"])
             check_values(name, declared(self.dag.get("params")), values)

@@ -42,6 +42,7 @@ from flowyml_airflow.flow_reading import map_index
 from flowyml_airflow.folder import open_folder
 from flowyml_airflow.handover import DagSchedule, runs_by_time
 from flowyml_airflow.names import CODE_KEY, REVISION_KEY, RUN_ID_KEY, airflow_run_id, dag_id, development_id
+from flowyml_airflow.parameters import check_integers
 from flowyml_airflow.pruning import prunable
 from flowyml_airflow.reading import RunReader
 from flowyml_airflow.retrying import to_clear
@@ -181,6 +182,7 @@ class AirflowOrchestrator(Orchestrator):
 
         What a scheduled DAG runs is changed by deploying only: code that is not deployed runs as a DAG of its own.
         """
+        check_integers(parameters, self.client.integers)
         dag_run_id, is_new = airflow_run_id(run_id), claim_new(run_id)
         given = {} if dag_run_id == run_id else {RUN_ID_KEY: run_id}
         if bundle.revision:
@@ -291,6 +293,7 @@ class AirflowOrchestrator(Orchestrator):
         return self._deployer.diff(self._deployer.kept(bundle, found), found)
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
+        check_integers(schedule.parameters, self.client.integers)
         found = self._deployer.found(dag_id(bundle.plan.name))
         wanted = since(schedule, found.schedule if found else None)
         compiled = self._deployer.compiled(bundle, wanted)

@@ -6,10 +6,14 @@ import keyword
 from collections.abc import Mapping
 from typing import Any
 
+from flowyml.core.errors import ParameterError
 from flowyml.plan.layout import Group, Pair, Part, text_literal, value
 from flowyml.plan.model import Parameter
 
-__all__ = ["declared", "param"]
+__all__ = ["SIXTY_FOUR_BITS", "check_integers", "declared", "param"]
+
+SIXTY_FOUR_BITS = range(-(2**63), 2**64)
+"""The integers that msgpack has, by which the processes of Airflow 3 hand a run and its DAG on."""
 
 
 def param(parameter: Parameter, given: Mapping[str, Any]) -> Part:
@@ -24,6 +28,26 @@ def param(parameter: Parameter, given: Mapping[str, Any]) -> Part:
     if others:
         arguments.append(Pair("**", value(others)))
     return Pair(f"{text_literal(parameter.name)}: ", Group("Param(", arguments, ")"))
+
+
+def check_integers(values: Mapping[str, Any], carried: range | None) -> None:
+    """Raise ``ParameterError`` for an integer that Airflow does not carry; None stands for one that carries them all.
+
+    >>> check_integers({"rows": [2**64 - 1]}, SIXTY_FOUR_BITS)
+    """
+    for name, given in values.items():
+        if carried is not None and (large := _too_large(given, carried)) is not None:
+            raise ParameterError(
+                f"{name!r} holds {large}, and Airflow 3 carries integers of 64 bits: from -2**63 to 2**64 - 1. "
+                f"Declare it as text."
+            )
+
+
+def _too_large(given: Any, carried: range) -> int | None:
+    if isinstance(given, int):
+        return None if given in carried else given
+    items = given.values() if isinstance(given, Mapping) else given if isinstance(given, list | tuple) else ()
+    return next((found for item in items if (found := _too_large(item, carried)) is not None), None)
 
 
 def _flat(schema: Mapping[str, Any]) -> Mapping[str, Any]:

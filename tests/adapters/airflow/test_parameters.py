@@ -1,0 +1,80 @@
+"""Integers of more than 64 bits are refused before Airflow 3 gets them; Airflow 2 hands values on as JSON."""
+
+from __future__ import annotations
+
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, context, step
+from flowyml.core.errors import FlowymlError, ParameterError
+from flowyml.core.schedule import Schedule
+from flowyml_airflow import AirflowOrchestrator
+from flowyml_airflow.parameters import SIXTY_FOUR_BITS, check_integers
+from tests.adapters.airflow.test_client import Answer, site
+
+LARGE = 2**64
+REFUSED = rf"'number' holds {LARGE}, and Airflow 3 carries integers of 64 bits: from -2\*\*63 to 2\*\*64 - 1"
+
+
+@pytest.mark.parametrize("value", [2**64 - 1, -(2**63), True, 1e300, [{"a": [2**64 - 1]}], str(LARGE), None])
+def test_what_64_bits_hold_passes(value: Any) -> None:
+    check_integers({"number": value}, SIXTY_FOUR_BITS)
+
+
+@pytest.mark.parametrize("value", [LARGE, -(2**63) - 1, [1, LARGE], {"a": {"b": [LARGE]}}])
+def test_what_they_do_not_hold_is_named(value: Any) -> None:
+    with pytest.raises(ParameterError, match=r"'number' holds -?\d+, and Airflow 3 .* Declare it as text\."):
+        check_integers({"good": 1, "number": value}, SIXTY_FOUR_BITS)
+    check_integers({"number": value}, None)
+
+
+def knowing_no_dag(api: str, asked: list[str]) -> Answer:
+    """The version page of an Airflow that has nothing else, and notes what it is asked for."""
+
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+        asked.append(request.path)
+        return (200 if request.path == f"/api/{api}/version" else 404), "application/json", '{"version": "3.2.0"}'
+
+    return answer
+
+
+def numbered(default: int) -> Pipeline:
+    @step(outputs=["made"])
+    def work(number: int) -> int:
+        return number
+
+    return Pipeline("numbered", context=context(number=default)).add_step(work)
+
+
+def orchestrator_at(url: str, folder: Path) -> AirflowOrchestrator:
+    return AirflowOrchestrator(url, token="t", dags_folder=folder)
+
+
+def test_a_run_and_a_schedule_are_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    schedule = Schedule(cron="0 3 * * *", parameters={"number": LARGE})
+    asked: list[str] = []
+    with site(knowing_no_dag("v2", asked)) as url:
+        orchestrator = orchestrator_at(url, tmp_path)
+        with pytest.raises(ParameterError, match=REFUSED):
+            numbered(1).submit({"number": LARGE}, on=orchestrator)
+        with pytest.raises(ParameterError, match=REFUSED):
+            orchestrator.create_schedule(numbered(1).bundle(orchestrator.plan(numbered(1))), schedule)
+        assert asked == ["/api/v2/version"]
+
+
+def test_a_default_is_refused_since_it_stands_in_the_dag(tmp_path: Path) -> None:
+    with site(knowing_no_dag("v2", [])) as url, pytest.raises(ParameterError, match=REFUSED):
+        orchestrator_at(url, tmp_path).deploy_pipeline(numbered(LARGE))
+    assert not list(tmp_path.iterdir())
+
+
+def test_airflow_2_is_given_them(tmp_path: Path) -> None:
+    asked: list[str] = []
+    with site(knowing_no_dag("v1", asked)) as url:
+        with pytest.raises(FlowymlError) as caught:  # it has no DAG and no pool
+            numbered(1).submit({"number": LARGE}, on=orchestrator_at(url, tmp_path))
+        assert not isinstance(caught.value, ParameterError)
+        assert any("/dags/numbered" in path for path in asked)
