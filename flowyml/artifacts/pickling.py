@@ -28,18 +28,22 @@ __all__ = [
 ]
 
 _PROTOCOL = 5
+_is_worker = False
 _worker_main: str | None = None
 
 
 def set_worker_main(module: str | None) -> None:
     """Say that this process runs a bundle, and which of its modules was ``__main__`` where the bundle was made."""
-    global _worker_main
-    _worker_main = module
+    global _is_worker, _worker_main
+    _is_worker, _worker_main = True, module or _worker_main
 
 
 def prefers_references() -> bool:
-    """Whether others can import what this process has: not so in a notebook. A bundle's own main has a spec."""
-    return shipped_name("__main__") is not None or getattr(sys.modules["__main__"], "__spec__", None) is not None
+    """Whether others can import what this process has: not so in a notebook. A worker's own ``__main__`` may be any
+    program that runs a bundle, such as Airflow's command; one that was started for a bundle has a spec."""
+    if _is_worker or shipped_name("__main__") is not None:
+        return True
+    return getattr(sys.modules["__main__"], "__spec__", None) is not None
 
 
 def pickle_by_reference(value: Any, file: BinaryIO) -> None:

@@ -112,8 +112,7 @@ def import_from(folder: Path) -> None:
     sys.meta_path.insert(0, _Finder(str(folder), code))
     _borrow_rooms(folder)
     invalidate_caches()
-    if main := json.loads((folder / "bundle.json").read_bytes())["main"]:
-        set_worker_main(main)
+    set_worker_main(json.loads((folder / "bundle.json").read_bytes())["main"])
 
 
 def _borrow_rooms(folder: Path) -> None:

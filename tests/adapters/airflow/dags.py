@@ -270,3 +270,19 @@ def flow(count: int = 3, limit: int = 100) -> Any:
         drop("tables", total)
         drop.options(name="drop_each").map(name=["one", "two"])
     return {"said": said, "letters": either_way, "tolerant": tolerant}
+
+
+@step
+def pair() -> tuple[Any, ...]:
+    """Nothing that JSON holds."""
+    return (1, 2.5), {1: "one"}, float("nan")
+
+
+@step(outputs=["text"])
+def as_text(pair: tuple[Any, ...]) -> str:
+    return repr(pair)
+
+
+@pipeline
+def pickled() -> str:
+    return as_text(pair())

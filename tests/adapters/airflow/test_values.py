@@ -9,6 +9,7 @@ import pytest
 from flowyml import Pipeline, for_each, pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_airflow.xcoms import carried, restored
+from tests.adapters.airflow import dags
 from tests.adapters.airflow.operating import orchestrator_of
 from tests.engines.airflow import Airflow
 
@@ -59,6 +60,15 @@ def test_values_come_back_as_they_were(engine: str, request: pytest.FixtureReque
     assert outputs["seen"] == expected, "in the next step"
     assert {name: repr(outputs[name]) for name in NAMES} == expected, "where outputs are read"
     assert repr(outputs["whole"]) == "10.0"
+
+
+@pytest.mark.parametrize("engine", ["airflow3", "airflow2"])
+def test_pickles_need_nothing_in_airflows_environment(engine: str, request: pytest.FixtureRequest) -> None:
+    """A bundle brings cloudpickle along for functions that travel by value alone, and here all are of a module."""
+    handle = dags.pickled.submit(on=orchestrator_of(request.getfixturevalue(engine)))
+    handle.wait_for_completion(300, progress=False)
+    assert handle.status.is_successful, handle.error
+    assert handle.outputs == {"text": "((1, 2.5), {1: 'one'}, nan)"}
 
 
 def test_a_loop_over_more_items_than_airflow_maps_over_fails_with_the_setting(
