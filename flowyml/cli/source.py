@@ -17,13 +17,16 @@ from flowyml.cli.failures import UsageError
 from flowyml.core.errors import FlowymlError, ParameterError
 from flowyml.plan.groups import Section
 from flowyml.plan.model import Parameter, Plan
-from flowyml.plan.parameters import too_deep
+from flowyml.plan.parameters import is_json, is_too_deep, too_deep
 from flowyml.runtime.loading import StopLoading, loading
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.base import RunnablePipeline
 
 __all__ = ["load", "read_parameters", "read_values"]
+
+_WORDS = ("NaN", "Infinity", "-Infinity")
+"""What Python's reader of JSON takes for numbers. By itself such a word is text, in a list or a dict it is refused."""
 
 
 def load(reference: str) -> RunnablePipeline:
@@ -56,13 +59,19 @@ def read_values(given: Iterable[str], known: Mapping[str, Parameter] = {}) -> di
 def _value(name: str, text: str, parameter: Parameter | None) -> Any:
     if parameter is not None and parameter.schema.get("type") == "string":
         return text
+    if text in _WORDS:
+        return text
     try:
-        value = json.loads(text, parse_constant=lambda constant: constant)
+        value = json.loads(text)
     except ValueError:
         return text
     except RecursionError:
         raise UsageError(too_deep(f"-p {name}")) from None
-    return text if parameter is not None and _fits_only_as_text(parameter, value, text) else value
+    if parameter is None and is_too_deep(value):
+        raise UsageError(too_deep(f"-p {name}"))
+    if parameter is None and not is_json(value):  # else the check of the parameter refuses it
+        raise UsageError(f"-p {name}: {value!r:.60} is not plain JSON, which has no NaN and no infinity.")
+    return text if parameter is not None and parameter.schema and _fits_only_as_text(parameter, value, text) else value
 
 
 def _fits_only_as_text(parameter: Parameter, value: Any, text: str) -> bool:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from flowyml.cli.failures import UsageError
-from flowyml.cli.source import load, read_parameters
-from flowyml.core.errors import PlanError
+from flowyml.cli.source import load, read_parameters, read_values
+from flowyml.core.errors import ParameterError, PlanError
 from flowyml.plan.model import Parameter, Plan, Step
+from flowyml.plan.parameters import check_values
 
 PIPELINE = """
 from flowyml import pipeline, step
@@ -206,6 +207,21 @@ def values(schema: dict[str, Any], *given: str) -> dict[str, Any]:
 )
 def test_a_parameter_is_read_by_its_type(schema: dict[str, Any], text: str, value: object) -> None:
     assert values(schema, f"x={text}") == {"x": value}
+
+
+@pytest.mark.parametrize("schema", [{"type": "object"}, {}])
+@pytest.mark.parametrize("text", ['{"a": NaN}', '{"a": [-Infinity]}', '{"a": 1e400}'])
+def test_a_number_that_json_has_not_is_refused_in_a_dict_too(schema: dict[str, Any], text: str) -> None:
+    """It stays a number, which the check of parameters refuses: it became text, 'NaN', or the whole did."""
+    parameter = Parameter(name="x", schema=schema)
+    with pytest.raises(ParameterError, match="not plain JSON"):
+        check_values("p", [parameter], values(schema, f"x={text}"))
+    with pytest.raises(UsageError, match=r"-p x: .* is not plain JSON"):
+        read_values([f"x={text}"])
+
+
+def test_such_a_word_by_itself_is_text() -> None:
+    assert read_values(["x=NaN"]) == values({}, "x=NaN") == {"x": "NaN"}
 
 
 def test_parameters_that_are_unknown_are_left_to_the_check() -> None:
