@@ -10,9 +10,8 @@ from flowyml.cli.finding import find_run
 from flowyml.cli.options import Argument, AsJson, Job, On, Option, Parameters, RunId
 from flowyml.cli.output import Output, note
 from flowyml.cli.records import plain_run
+from flowyml.cli.running import tell_submission
 from flowyml.cli.source import read_values
-from flowyml.core.submission_result import SubmissionResult
-from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.targets import resolve
 
 __all__ = ["backfill", "clear", "trigger"]
@@ -31,7 +30,7 @@ def trigger(
     with Output(as_json) as out:
         orchestrator = resolve(on)
         started = orchestrator.trigger(name, run_id, parameters=read_values(parameters or ()))
-        _print_started(out, started, orchestrator, on)
+        tell_submission(out, started, orchestrator, on, run_id)
 
 
 def clear(
@@ -45,7 +44,7 @@ def clear(
         orchestrator = resolve(on)
         job_id = find_run(orchestrator, job).job_id
         orchestrator.clear(job_id, failed_only=not everything)
-        _print_started(out, orchestrator.attach(job_id), orchestrator, on)
+        tell_submission(out, orchestrator.attach(job_id), orchestrator, on, None)
 
 
 def backfill(
@@ -67,14 +66,6 @@ def backfill(
         for one in made:
             out.line(one.job_id)
         note(f"submitted; watch one with: flowyml watch JOB{_on(on)}")
-
-
-def _print_started(out: Output, started: SubmissionResult, orchestrator: Orchestrator, on: str | None) -> None:
-    if out.as_json:
-        out.document(plain_run(started.run, orchestrator.name))
-        return
-    out.line(started.job_id)
-    note(f"submitted; watch it with: flowyml watch {started.job_id}{_on(on)}")
 
 
 def _on(on: str | None) -> str:

@@ -21,7 +21,7 @@ from flowyml.core.urls import without_credentials as shown_url
 from flowyml.orchestrators.base import Orchestrator, RunnablePipeline, located
 from flowyml.orchestrators.targets import resolve
 
-__all__ = ["deploy", "run", "print_outputs", "runs_here", "wait"]
+__all__ = ["deploy", "run", "print_outputs", "runs_here", "tell_submission", "wait"]
 
 
 def run(
@@ -57,7 +57,7 @@ def run(
         orchestrator = resolve(on)
         if detach:
             submission = orchestrator.run_pipeline(pipeline, run_id, parameters=values, force=force)
-            _tell_submission(out, submission, orchestrator, on)
+            tell_submission(out, submission, orchestrator, on, run_id)
             return 0
         if timeout is None and runs_here(orchestrator):
             return _run_here(out, orchestrator, pipeline, values, run_id, on)
@@ -199,12 +199,18 @@ def _tell_start(submission: SubmissionResult, on: str | None) -> None:
     note(f"run {submission.run_id}{where}, job {submission.job_id}")
 
 
-def _tell_submission(out: Output, submission: SubmissionResult, orchestrator: Orchestrator, on: str | None) -> None:
+def tell_submission(
+    out: Output, submission: SubmissionResult, orchestrator: Orchestrator, on: str | None, run_id: str | None
+) -> None:
+    """Print the run that a command has started, or that has its ``run_id`` already, and how to see more of it."""
     run = submission.run
     if out.as_json:
         out.document(plain_run(run, orchestrator.name))
         return
     out.line(run.job_id)
-    note(f"submitted; watch it with: flowyml watch {shell_word(run.job_id)}{_where(on)}")
+    if run_id is not None and run.status.is_terminal:
+        note(f"the run of this id has ended, {run.status}: a new run needs another --run-id")
+    else:
+        note(f"submitted; watch it with: flowyml watch {shell_word(run.job_id)}{_where(on)}")
     if run.url:
         note(run.url)

@@ -71,6 +71,15 @@ def test_the_same_run_id_is_the_same_run() -> None:
     assert len(flowyml("runs", "--json").json) == 1
 
 
+def test_a_run_id_of_a_run_that_has_ended_is_not_said_to_be_submitted() -> None:
+    assert flowyml("run", "train.py", "--run-id", "once").code == 0
+    again = flowyml("run", "train.py", "--run-id", "once", "--detach")
+    assert (again.code, again.out.splitlines()[-1]) == (0, "once")
+    assert again.err.splitlines()[-1] == "the run of this id has ended, COMPLETED: a new run needs another --run-id"
+    assert "submitted" not in again.err
+    assert flowyml("run", "train.py", "--run-id", "once", "--detach", "--json").json["status"] == "COMPLETED"
+
+
 def test_a_bundle_runs_like_its_file() -> None:
     bundled = flowyml("bundle", "train.py", "-o", "dist", "--json")
     assert set(bundled.json) == {"pipeline", "path", "digest", "size"}
