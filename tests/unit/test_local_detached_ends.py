@@ -175,6 +175,7 @@ def test_a_killed_process_does_not_stay_running(local: LocalOrchestrator, tmp_pa
     assert (handle.status, handle.raw_status) == (FAILED, "crashed")
     assert handle.error is not None
     assert "died in the middle of the run" in handle.error
+    assert handle.error.endswith(f"`flowyml retry {handle.job_id}` goes on with it.")
     assert handle.step_statuses() == {"beat": FAILED, "after": CANCELLED}
     assert local.runs()[0].raw_status == "crashed"
 
@@ -199,7 +200,10 @@ def test_a_killed_blocking_run_does_not_stay_running(tmp_path: Path) -> None:
     wait_until(lambda: local.store.find("b") and local.step_runs("b")[0].status is ExecutionStatus.RUNNING)
     process.kill()
     process.wait()
-    assert local.get_run("b").raw_status == "crashed"
+    crashed = local.get_run("b")
+    assert crashed.raw_status == "crashed"
+    assert crashed.error is not None
+    assert crashed.error.endswith("Run it under a new run id."), "its code is kept only once it has ended"
 
 
 def test_ctrl_c_in_a_script(tmp_path: Path) -> None:
