@@ -14,15 +14,17 @@ if TYPE_CHECKING:
 __all__ = ["html_of", "run_html"]
 
 _LONGEST = 300
-_COLOURS = {
-    ExecutionStatus.COMPLETED: "#1a7f37",
-    ExecutionStatus.FAILED: "#cf222e",
-    ExecutionStatus.TIMEOUT: "#cf222e",
-    ExecutionStatus.CANCELLED: "#9a6700",
+_RED = "#de3341"
+_COLOURS = {  # as far from white as from a dark page, since notebooks do not say which theme they have
+    ExecutionStatus.COMPLETED: "#208a3e",
+    ExecutionStatus.FAILED: _RED,
+    ExecutionStatus.TIMEOUT: _RED,
+    ExecutionStatus.CANCELLED: "#a37000",
 }
 _STEP_HEADERS = ("step", "status", "took", "attempt", "")
 _TABLE = 'style="border-collapse:collapse; margin:8px 0; font-size:inherit"'
 _CELL = 'style="text-align:left; vertical-align:top; padding:2px 16px 2px 0; white-space:pre-wrap"'
+_REPR = 'style="font-family:monospace"'  # the columns of a table in a repr stay in line
 
 
 def run_html(run: Run, steps: Iterable[tuple[StepRun, str]], watch: str) -> str:
@@ -43,7 +45,7 @@ def html_of(result: PipelineResult) -> str:
     """The HTML, in which every text is escaped. ``result.graph`` is SVG that FlowyML drew itself."""
     seconds = f"in {result.duration_seconds:.1f} s"
     title = f"<b>{_text(result.pipeline)}</b> {_word(result.status)} {seconds}, run {_text(result.run_id)}"
-    outputs = [(_text(name), _text(_shown(value))) for name, value in result.outputs.items()]
+    outputs = [(_text(name), f"<span {_REPR}>{_text(_shown(value))}</span>") for name, value in result.outputs.items()]
     outputs += [(_text(name), _text(reason)) for name, reason in result.outputs.not_kept.items()]
     parts = [
         f"<div>{title}</div>",
@@ -61,7 +63,7 @@ def _step_row(step: StepRun, note: str) -> Sequence[str]:
 
 
 def _error(error: str | None) -> str:
-    return f'<pre style="color:#cf222e; white-space:pre-wrap">{_text(error)}</pre>' if error else ""
+    return f'<pre style="color:{_RED}; white-space:pre-wrap">{_text(error)}</pre>' if error else ""
 
 
 def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

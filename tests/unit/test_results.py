@@ -154,3 +154,16 @@ def test_only_a_notebook_draws(tmp_path: Path) -> None:
         "html = result._repr_html_()\nprint('<svg' in html, 'COMPLETED' in html, html.count('<table'))",
     ]
     assert "True True 2" in run_notebook(tmp_path, cells)
+
+
+def test_the_columns_of_a_table_stay_in_line() -> None:
+    class Table:
+        def __repr__(self) -> str:
+            return "  region  total\n0  north   10.5"
+
+    @step
+    def table() -> Table:
+        return Table()
+
+    page = Pipeline("tables").add_step(table).run()._repr_html_()
+    assert '<span style="font-family:monospace">  region  total\n0  north   10.5</span>' in page
