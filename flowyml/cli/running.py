@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import asdict
 from shlex import quote as shell_word
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
+from warnings import catch_warnings
 
 from flowyml.cli.failures import FAILED, UsageError
 from flowyml.cli.log_lines import LogPrinter
@@ -20,6 +21,9 @@ from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.urls import without_credentials as shown_url
 from flowyml.orchestrators.base import Orchestrator, RunnablePipeline, located
 from flowyml.orchestrators.targets import resolve
+
+if TYPE_CHECKING:
+    from flowyml.plan.bundle import Bundle
 
 __all__ = ["deploy", "run", "print_outputs", "runs_here", "tell_submission", "wait"]
 
@@ -79,8 +83,11 @@ def deploy(
         orchestrator, pipeline = resolve(on), load(file)
         if dry_run:
             with located(pipeline):
-                difference = orchestrator.diff(pipeline.bundle(orchestrator.plan(pipeline)))
+                bundle = pipeline.bundle(orchestrator.plan(pipeline))
+                difference = orchestrator.diff(bundle)
             _tell_difference(out, difference)
+            if not force:
+                _check_deployable(orchestrator, bundle)
             return
         deployment = orchestrator.deploy_pipeline(pipeline, force=force)
         if as_json:
@@ -92,6 +99,16 @@ def deploy(
             out.line(f"{name} moved to this version too")
         if deployment.url:
             out.line(deployment.url)
+
+
+def _check_deployable(orchestrator: Orchestrator, bundle: Bundle) -> None:
+    from flowyml.core.errors import OwnershipError
+
+    try:
+        with catch_warnings(action="ignore"):  # they say that something is replaced
+            orchestrator.check_deployable(bundle)
+    except OwnershipError as error:
+        raise OwnershipError(f"Without --force, this deployment would be refused. {error}") from error
 
 
 def _tell_difference(out: Output, difference: str) -> None:

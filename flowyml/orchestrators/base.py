@@ -370,6 +370,9 @@ class Orchestrator(ABC):
         """What deploying this bundle would change, as a unified diff; empty when nothing would."""
         raise UnsupportedFeatureError(f"deploy --dry-run is not available on {self.name!r}.")
 
+    def check_deployable(self, bundle: Bundle) -> None:
+        """Change nothing, and raise ``OwnershipError`` where ``deploy`` would without ``force``."""
+
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         """Create or update the schedule of the bundle's pipeline, by the same rule as ``deploy``."""
         raise self._lacks("schedules")

@@ -132,6 +132,21 @@ def test_deploy_shows_what_would_change_and_changes_nothing() -> None:
     assert flowyml("deploy", "train.py", "--dry-run").out == "Nothing would change.\n"
 
 
+def test_a_dry_run_of_what_would_be_refused_says_so_after_the_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    command("schedule", "create", "train.py", "daily", "03:00")
+    monkeypatch.setenv("FLOWYML_NAMESPACE", "other")
+    Path("train.py").write_text(Path("train.py").read_text() + "\nADDED = 1\n")
+    shown = flowyml("deploy", "train.py", "--dry-run")
+    assert (shown.code, "+ADDED = 1" in shown.out) == (2, True)
+    said = shown.err.splitlines()[-1]
+    assert said.startswith("error: Without --force, this deployment would be refused. The schedule 'training' in ")
+    assert "; this pipeline comes from other: " in said
+    assert said.endswith("To replace it all the same: force=True, or --force.")
+    assert flowyml("deploy", "train.py").code == 2
+    forced = flowyml("deploy", "train.py", "--dry-run", "--force")
+    assert (forced.code, forced.out) == (0, shown.out)
+
+
 def test_an_engine_that_cannot_show_what_would_change_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LocalOrchestrator, "diff", Orchestrator.diff)
     done = flowyml("deploy", "train.py", "--dry-run")

@@ -92,7 +92,7 @@ class Deployer:
         """
         if self.is_there(compiled, found):
             return False
-        self._check_place(compiled, found, force)
+        self.check_place(compiled, found, force)
         if self.folder is None:
             raise ConfigurationError(
                 f"Airflow does not have this version of {compiled.bundle.plan.name!r}, and code cannot be "
@@ -117,7 +117,7 @@ class Deployer:
 
         Parameters, schedule and options stand in the DAG file. Empty when nothing would change.
         """
-        self._check_place(compiled, found, force=True)
+        self.check_place(compiled, found, force=True)
         path = compiled.filename
         now = self.folder.read(path) if self.folder else None
         old = now.decode("utf-8", "replace") if now is not None else found.source if found and not self.folder else ""
@@ -165,7 +165,7 @@ class Deployer:
             self._proved[compiled.dag_id] = compiled.version
         return True
 
-    def _check_place(self, compiled: CompiledDag, found: Deployed | None, force: bool) -> None:
+    def check_place(self, compiled: CompiledDag, found: Deployed | None, force: bool) -> None:
         """Refuse to replace a file, or a DAG, that is not FlowyML's or was edited, and to have one DAG in two files."""
         pipeline, path = compiled.bundle.plan.name, compiled.filename
         elsewhere = self.folder is not None and found is not None and _is_elsewhere(found, self.folder, path)

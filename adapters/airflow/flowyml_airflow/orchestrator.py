@@ -292,6 +292,13 @@ class AirflowOrchestrator(Orchestrator):
         found = self._deployer.found(dag_id(bundle.plan.name))
         return self._deployer.diff(self._deployer.kept(bundle, found), found)
 
+    def check_deployable(self, bundle: Bundle) -> None:
+        """Raises what ``deploy`` raises for a DAG that is another project's, or that was edited."""
+        found = self._deployer.found(dag_id(bundle.plan.name))
+        compiled = self._deployer.kept(bundle, found)
+        if not self._deployer.is_there(compiled, found):
+            self._deployer.check_place(compiled, found, force=False)
+
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         check_integers(schedule.parameters, self.client.integers)
         found = self._deployer.found(dag_id(bundle.plan.name))

@@ -80,13 +80,18 @@ class Pipelines:
         text = spec.compact(compiled)
         digest = hashlib.sha256(text.encode()).hexdigest()
         pipeline = self._pipeline_id(bundle.plan)
-        if owns and (newest := self.newest(bundle.plan)):
-            what = f"the pipeline {bundle.plan.name!r} on KFP"
-            check_replaceable(origin_of(newest), bundle.origin, what, force=force)
+        if owns:
+            self.check_owner(bundle, force=force)
         usable = [digest[:16]] if owns else [digest[:16], f"{digest[:16]}{_OF_A_RUN}"]
         found = next((version for name in usable if (version := self._version(pipeline, name))), None)
         made = found or self._upload(pipeline, usable[-1], text, _version_description(bundle))
         return self._reference(pipeline, made), digest, found is None
+
+    def check_owner(self, bundle: Bundle, *, force: bool = False) -> None:
+        """Raise ``OwnershipError`` where the newest version that was deployed or scheduled is another project's."""
+        if newest := self.newest(bundle.plan):
+            what = f"the pipeline {bundle.plan.name!r} on KFP"
+            check_replaceable(origin_of(newest), bundle.origin, what, force=force)
 
     def diff(self, bundle: Bundle) -> str:
         """What a deployment would change, beside the schedule; empty for nothing."""

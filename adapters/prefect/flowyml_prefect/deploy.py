@@ -170,12 +170,21 @@ class Deployments:
         ours = Owner(bundle.origin, is_deployed=True)
         flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target.pool)
         found = self.client.deployment(flow, name)
-        if found is not None and (owner := Owner.of(found)).is_deployed:
-            check_replaceable(owner.origin, bundle.origin, f"the deployment {flow}/{name}", force=force)
+        self._check_owner(found, bundle, f"{flow}/{name}", force)
         made = self._put(bundle, target, name, found, ours)
         others = [other for other in self.client.deployments(flow) if other["id"] != made.id]
         also = tuple(self._move(other, bundle, ours, force) for other in others if Owner.of(other).is_deployed)
         return self._remember((bundle.digest, target), replace(made, also=tuple(filter(None, also))))
+
+    def check_owner(self, bundle: Bundle, target: Target) -> None:
+        """Raise ``OwnershipError`` where ``deploy`` would without ``force``."""
+        flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target.pool)
+        self._check_owner(self.client.deployment(flow, name), bundle, f"{flow}/{name}", force=False)
+
+    @staticmethod
+    def _check_owner(found: Mapping[str, Any] | None, bundle: Bundle, name: str, force: bool) -> None:
+        if found is not None and (owner := Owner.of(found)).is_deployed:
+            check_replaceable(owner.origin, bundle.origin, f"the deployment {name}", force=force)
 
     def difference(self, bundle: Bundle, target: Target) -> str:
         """What ``deploy`` would change, as unified diffs; empty when nothing would."""

@@ -101,6 +101,11 @@ class ScheduleStore:
             )
             return [schedule_id] if moved.rowcount else []
 
+    def check_owner(self, pipeline: str, origin: Origin | None) -> None:
+        """Raise ``OwnershipError`` as ``put`` and ``move`` do."""
+        with self.runs.session() as db:
+            self._check_owner(db, slug(pipeline), origin, force=False)
+
     def _check_owner(self, db: sqlite3.Connection, schedule_id: str, origin: Origin | None, force: bool) -> None:
         found = db.execute("SELECT origin FROM schedules WHERE schedule_id = ?", (schedule_id,)).fetchone()
         if found:

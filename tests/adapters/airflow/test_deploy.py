@@ -143,6 +143,8 @@ def test_a_file_that_was_written_by_hand_is_never_replaced(each: Airflow) -> Non
     edited = path.read_bytes()
     with pytest.raises(OwnershipError, match=f"{path.name} in dags_folder=.* was edited after FlowyML wrote it"):
         orchestrator.deploy_pipeline(pipeline)
+    with pytest.raises(OwnershipError, match="was edited after FlowyML wrote it"):
+        orchestrator.check_deployable(pipeline.bundle(orchestrator.plan(pipeline)))
     assert path.read_bytes() == edited
     assert orchestrator.deploy_pipeline(pipeline, force=True).changed
 
@@ -161,6 +163,7 @@ def test_an_unrelated_pipeline_of_the_same_name_replaces_nothing(airflow3: Airfl
     theirs = from_elsewhere(short("deploy owned", answer=2).bundle())
     for attempt in (
         lambda: orchestrator.deploy(theirs),
+        lambda: orchestrator.check_deployable(theirs),
         lambda: orchestrator.submit(theirs, "theirs", {"number": 2}),
         lambda: orchestrator.create_schedule(theirs, Schedule.of("daily", 4)),
     ):

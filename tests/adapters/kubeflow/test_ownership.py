@@ -46,6 +46,7 @@ def test_another_projects_pipeline_and_schedule_are_replaced_only_by_force(
     try:
         for refused in (
             lambda: orchestrator.deploy(bundle(name, THEIRS)),
+            lambda: orchestrator.check_deployable(bundle(name, THEIRS)),
             lambda: orchestrator.create_schedule(bundle(name, THEIRS), Schedule.of("hourly", 5)),
         ):
             with pytest.raises(OwnershipError, match=r"comes from acme: train\.py; this pipeline comes from other"):

@@ -82,6 +82,7 @@ def test_another_project_needs_force_to_deploy_and_may_run(pool: Pool, monkeypat
     before = deployed_at(shared, "train")
     for attempt in (
         lambda: shared.deploy_pipeline(version("train", 2)),
+        lambda: shared.check_deployable(version("train", 2).bundle()),
         lambda: version("train", 2).schedule("hourly", 5, on=shared),
     ):
         with pytest.raises(OwnershipError, match=r"forecasts: .*churn: .*--force"):
