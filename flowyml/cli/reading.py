@@ -179,9 +179,8 @@ def _download(out: Output, submission: SubmissionResult, folder: Path, name: str
     for path in written:
         out.line(str(path))
     if len(written) < len(wanted) or not written:
-        more = (
-            "; `flowyml run --detach` stores what a local pipeline gives" if runs_here(submission.orchestrator) else ""
-        )
+        local = "; of a local run the large outputs are stored, if it was submitted (`flowyml run --detach`)"
+        more = local if runs_here(submission.orchestrator) else ""
         note(f"`flowyml outputs` shows what this run has kept without storing it{more}")
 
 

@@ -18,10 +18,11 @@ from flowyml.artifacts.listing import artifacts_of, listed
 from flowyml.artifacts.markdown import escaped, markdown_of, noted
 from flowyml.artifacts.store import Store
 from flowyml.cli.records import plain_outputs, shown
-from flowyml.core.errors import ArtifactError
+from flowyml.core.errors import ArtifactError, ConfigurationError
 from flowyml.core.runs import Artifact, Outputs
 from flowyml.orchestrators.downloading import download
 from flowyml.orchestrators.local import LocalOrchestrator
+from flowyml.orchestrators.local.store import RunStore
 from tests.unit.commands import command, flowyml
 
 
@@ -79,6 +80,39 @@ def test_a_local_run_lists_what_it_gave(tmp_path: Path, monkeypatch: pytest.Monk
     assert (tmp_path / "out/write/written.txt").read_text() == "3 rows"
     assert json.loads((tmp_path / "out/each[1]/each.json").read_text()) == {"n": 2}
     assert len(made) == 4  # the rows were not kept: nothing gives them out of the pipeline
+
+
+@step
+def big() -> bytes:
+    return b"y" * 100_000
+
+
+@pipeline(name="plain and large")
+def plain_and_large() -> Any:
+    return {"b": big()}
+
+
+def test_a_large_output_without_a_kind_is_listed_and_downloaded(tmp_path: Path) -> None:
+    """It was stored, but listed only where the run had given something with facts as well."""
+    local = LocalOrchestrator(keep_outputs=True)
+    run = local.attach(plain_and_large.run(on=local).run_id)
+    (found,) = run.artifacts()
+    assert (found.label, found.type) == ("big.big", "data")
+    (made,) = download([found], local.artifact_stores(run.job_id), tmp_path / "out")
+    assert made.stat().st_size == found.size
+    assert found.url
+
+
+def test_a_list_of_artifacts_that_cannot_be_written_ends_no_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise ConfigurationError("The record is full.")
+
+    monkeypatch.setattr(RunStore, "keep", full)
+    result = plain_and_large.run(on=LocalOrchestrator(keep_outputs=True))
+    assert (result.success, len(result["b"])) == (True, 100_000)
+    assert f"Artifacts of run {result.run_id!r} could not be listed. The record is full." in caplog.text
 
 
 def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -271,12 +271,19 @@ class LocalRun:
                     max_bytes=self._settings.max_output_bytes,
                 )  # fmt: skip
                 ending = ending._replace(outputs={**outputs, **self._recorded})
-            if self._artifacts:
-                rows = [*self._artifacts, *kept_artifacts(self.plan, ending.outputs)]
-                self._store.keep(self.row.number, rows, "artifacts")
+            self._list_artifacts(ending.outputs)
         finally:
             self._finish(ending)
             self._tidy()
+
+    def _list_artifacts(self, recorded: Mapping[str, Any]) -> None:
+        """What people see of outputs, and the outputs that were stored. A list is not worth a run."""
+        rows = [*self._artifacts, *kept_artifacts(self.plan, recorded)]
+        try:
+            if rows:
+                self._store.keep(self.row.number, rows, "artifacts")
+        except (sqlite3.Error, ConfigurationError) as error:
+            logger.error("Artifacts of run %r could not be listed. %s", self.row.run_id, error)
 
     def _finish(self, ending: Ending) -> None:
         """A result is worth more than its record, so it is not lost with it."""
