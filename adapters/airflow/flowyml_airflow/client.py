@@ -272,9 +272,6 @@ class AirflowClient:
     integers: range | None = SIXTY_FOUR_BITS
     """Those that it carries in the parameters of a run; None for all."""
 
-    keeps_versions = True
-    """Whether it keeps the versions of a DAG's file, and which of them a run was made from."""
-
     @property
     def _no_date(self) -> Mapping[str, Any]:
         return {"logical_date": None}

@@ -63,8 +63,6 @@ class Airflow2Client(AirflowClient):
         ours = f"{self.dags_folder.rpartition('://')[2].rstrip('/')}/{filename}"
         return "/".join(ours.split("/")[-2:]) == "/".join(path.split("/")[-2:])
 
-    keeps_versions = False
-
     @property
     def _no_date(self) -> Mapping[str, Any]:
         return {}

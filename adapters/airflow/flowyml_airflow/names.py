@@ -31,7 +31,8 @@ UPSTREAM_FAILED = "UpstreamFailed"
 STEPS_KEY = "steps"
 # Airflow takes few characters in a run id; the run's conf holds the one that the user gave. No parameter has a dot.
 RUN_ID_KEY, REVISION_KEY = "flowyml.run_id", "flowyml.revision"
-# Airflow 2 keeps no versions of a DAG; there the conf holds the digest of the code that the run was submitted with.
+# The digest of the code that the run was submitted with: Airflow 2 keeps no versions of a DAG, and Airflow 3 puts the
+# text of a new file into the last one where that is not `[core] min_serialized_dag_update_interval` old, 30 s mostly.
 CODE_KEY = "flowyml.code"
 # The XCom that says that a step ran, where what its task returns is what the step did: that may be nothing.
 RAN_KEY = "flowyml.ran"

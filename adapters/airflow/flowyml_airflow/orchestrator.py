@@ -184,17 +184,17 @@ class AirflowOrchestrator(Orchestrator):
         """
         check_integers(parameters, self.client.integers)
         dag_run_id, is_new = airflow_run_id(run_id), claim_new(run_id)
-        given = {} if dag_run_id == run_id else {RUN_ID_KEY: run_id}
+        given = {CODE_KEY: bundle.code_digest}
+        if dag_run_id != run_id:
+            given[RUN_ID_KEY] = run_id
         if bundle.revision:
             given[REVISION_KEY] = bundle.revision
-        if not self.client.keeps_versions:
-            given[CODE_KEY] = bundle.code_digest
         own = self._deployer.found(dag_id(bundle.plan.name))
-        compiled, found = self._to_run(bundle, own, force)
         if own and (has_schedule(own.dag) or own.dag["is_paused"] or not is_new):
             for dag in (own.dag["dag_id"], development_id(bundle.plan.name)):
                 if self._is_there(dag, dag_run_id, bundle, parameters):
                     return f"{dag}/{dag_run_id}"
+        compiled, found = self._to_run(bundle, own, force)
         self._check_runnable(found, run_id, force)
         if self._deployer.deploy(compiled, found, force=force) or found is None:
             found = self._found(compiled.dag_id)

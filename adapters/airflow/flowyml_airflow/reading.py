@@ -116,14 +116,14 @@ class RunReader:
         }
 
     def identified(self, found: Mapping[str, Any]) -> Run:
-        """The record with origin and digest of the code, where Airflow keeps the version that the run was made from."""
+        """The record with the digest of the code, by what the run itself says, else by the version that Airflow keeps.
+
+        That version tells the origin too, where it has that code.
+        """
         facts = facts_of(self._source(found)) if _version(found) else {}
-        run = self.run(found, whole=False)
-        return replace(
-            run,
-            origin=Origin.from_dict(facts.get("origin")),
-            code_digest=facts.get("code") or (found.get("conf") or {}).get(CODE_KEY),
-        )
+        kept, submitted = facts.get("code"), (found.get("conf") or {}).get(CODE_KEY)
+        origin = Origin.from_dict(facts.get("origin")) if submitted in (None, kept) else None
+        return replace(self.run(found, whole=False), origin=origin, code_digest=submitted or kept)
 
     def outputs(self, found: Mapping[str, Any]) -> Outputs:
         """The outputs of the pipeline; of a foreign DAG what its tasks returned, by task id: see ``_returned``."""

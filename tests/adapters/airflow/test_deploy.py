@@ -158,6 +158,8 @@ def from_elsewhere(bundle: Bundle) -> Bundle:
 def test_an_unrelated_pipeline_of_the_same_name_replaces_nothing(airflow3: Airflow) -> None:
     orchestrator, pipeline = orchestrator_of(airflow3), short("deploy owned")
     made = orchestrator.schedule_pipeline(pipeline, Schedule.of("daily", 3))
+    ours = pipeline.bundle()
+    first = orchestrator.submit(ours, "ours", {"number": 1})
     path = airflow3.dags_folder / dag_file("deploy owned")
     before = path.read_bytes()
     theirs = from_elsewhere(short("deploy owned", answer=2).bundle())
@@ -172,6 +174,7 @@ def test_an_unrelated_pipeline_of_the_same_name_replaces_nothing(airflow3: Airfl
     assert path.read_bytes() == before
     assert not (airflow3.dags_folder / f"{made.schedule_id}__dev.py").exists()
     assert orchestrator.deploy(theirs, force=True).changed
+    assert orchestrator.submit(ours, "ours", {"number": 1}) == first, "whose DAG it is now does not count"
     assert orchestrator.schedules("deploy owned")[0].schedule == made.schedule
 
 
