@@ -62,7 +62,8 @@ def status(job: Job, on: On = None, as_json: AsJson = False) -> None:
         run = find_run(orchestrator, job)
         steps = orchestrator.step_runs(run.job_id)
         if as_json:
-            out.document({**plain_run(run, orchestrator.name), "steps": [plain_step(step) for step in steps]})
+            plain_steps = [plain_step(step) for step in steps]
+            out.document({**plain_run(run, orchestrator.name), "steps": plain_steps, "not_kept": dict(run.not_kept)})
             return
         out.line(run.pipeline, " ", status_word(run.status), f" {run.duration_seconds:.1f} s, run {run.run_id}")
         if run.url:
@@ -70,6 +71,8 @@ def status(job: Job, on: On = None, as_json: AsJson = False) -> None:
         if run.revision:
             out.line(f"code of commit {run.revision}")
         _list_steps(out, steps)
+        for name, reason in run.not_kept.items():
+            out.line(f"output {name}: {reason}")
         if run.error:
             print_error(run.error)
 

@@ -35,7 +35,8 @@ class Run:
     """One run as its engine reports it. ``raw_status`` is the engine's own word, times are UTC.
 
     ``origin`` is where its pipeline comes from, ``code_digest`` that of its bundle, and ``revision`` the git commit
-    that it was submitted from (``1f3a9c2…``, or ``1f3a9c2…-dirty``), as far as the engine knows them.
+    that it was submitted from (``1f3a9c2…``, or ``1f3a9c2…-dirty``), as far as the engine knows them. ``not_kept`` says
+    by name why outputs of a completed local run are lost; elsewhere reading ``outputs`` says so.
     """
 
     job_id: str
@@ -52,6 +53,7 @@ class Run:
     origin: Origin | None = None
     code_digest: str | None = None
     revision: str | None = None
+    not_kept: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def duration_seconds(self) -> float:

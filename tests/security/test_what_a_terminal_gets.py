@@ -66,6 +66,7 @@ class Hostile(Orchestrator):
         return Run(
             job_id=EVIL, run_id=EVIL + "2", pipeline=EVIL, status=status, raw_status=EVIL, started_at=NOW, ended_at=NOW,
             error=f"{EVIL}\n{EVIL}" if self.failing else None, url=f"http://x/{EVIL}", parameters={EVIL: EVIL},
+            not_kept={EVIL: f"{EVIL}\n{EVIL}"},
         )  # fmt: skip
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:

@@ -103,6 +103,22 @@ def test_a_large_output_without_a_kind_is_listed_and_downloaded(tmp_path: Path) 
     assert found.url
 
 
+def test_an_output_that_could_not_be_stored_is_shown_wherever_the_run_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its steps have completed, and so has the run; the output is lost all the same."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "file/store"))
+    run_id = plain_and_large.run(on=LocalOrchestrator(keep_outputs=True)).run_id
+    assert "output b: Output 'b' of run " in (text := flowyml("status", run_id).out)
+    assert "could not be kept" in text
+    reason = command("status", run_id, "--json").json["not_kept"]["b"]
+    watched = flowyml("watch", run_id)
+    assert watched.code == 0
+    assert f"  b: {reason}" in watched.out
+    assert command("watch", run_id, "--json").json["outputs"] == {"b": {"$not_kept": reason}}
+
+
 def test_a_list_of_artifacts_that_cannot_be_written_ends_no_run(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

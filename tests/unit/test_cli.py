@@ -102,7 +102,8 @@ def test_a_detached_run_can_be_watched_and_read() -> None:
     assert "training COMPLETED" in watched.out
 
     status = flowyml("status", job, "--json").json
-    assert set(status) == RUN_KEYS | {"steps"}
+    assert set(status) == RUN_KEYS | {"steps", "not_kept"}
+    assert status["not_kept"] == {}
     assert [step["status"] for step in status["steps"]] == ["COMPLETED", "COMPLETED"]
     shown = flowyml("status", job)
     assert re.search(r"^load +COMPLETED ", shown.out, re.MULTILINE)

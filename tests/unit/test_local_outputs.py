@@ -42,6 +42,7 @@ def test_outputs_that_are_kept_and_those_that_are_not(local: LocalOrchestrator, 
         kept["large"]
     with pytest.raises(OutputNotKeptError, match=r"_thread\.lock"):
         kept["lock"]
+    assert local.get_run(result.run_id).not_kept == kept.not_kept
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -151,8 +151,16 @@ def run_of(row: RunRow) -> Run:
         created_at=at(row.created), started_at=at(row.started), ended_at=at(row.ended),
         error=row.error, parameters=json.loads(row.parameters),
         origin=Origin.from_dict(json.loads(row.origin or "null")), code_digest=row.code_digest,
-        revision=row.revision,
+        revision=row.revision, not_kept=_not_kept(row.outputs),
     )  # fmt: skip
+
+
+def _not_kept(recorded: str) -> dict[str, str]:
+    """Why outputs are not kept. Nothing is read of those that are."""
+    if '"not_kept"' not in recorded:  # as good as always, and the values may be large
+        return {}
+    entries: dict[str, Any] = json.loads(recorded)
+    return {name: entry["not_kept"] for name, entry in entries.items() if "not_kept" in entry}
 
 
 def steps_of(row: RunRow, steps: Iterable[StepRow]) -> tuple[StepRun, ...]:
