@@ -391,11 +391,11 @@ class AirflowOrchestrator(Orchestrator):
     def clear(self, job_id: str, *, failed_only: bool = True) -> None:
         """Run the tasks of a run again: those that failed and those that waited for them, or all.
 
-        Raises ``RunNotFoundError``, and ``EngineError`` where there is nothing to run again.
+        Raises ``RunNotFoundError``, and ``RetryRefusedError`` where there is nothing to run again.
         """
         found = self._run(job_id)
         if not self.client.clear(found["dag_id"], found["dag_run_id"], failed_only):
-            raise EngineError(
+            raise RetryRefusedError(
                 f"Run {job_id!r} has no {'failed tasks' if failed_only else 'tasks'} to run again."
                 + (" failed_only=False, or --all, runs all of them." if failed_only else "")
             )

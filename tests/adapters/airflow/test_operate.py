@@ -17,6 +17,7 @@ from flowyml.core.errors import (
     EngineUnreachableError,
     OwnershipError,
     ParameterError,
+    RetryRefusedError,
 )
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
@@ -270,7 +271,7 @@ def test_foreign_dags_are_operated(airflow3: Airflow) -> None:
     assert handle.outputs == {"extract": 3, "load": 6}
     assert any("extracting by hand" in line.message for line in handle.logs())
     assert [run.run_id for run in orchestrator.runs("legacy_etl")] == ["by-hand-1"]
-    with pytest.raises(EngineError, match="has no failed tasks to run again"):
+    with pytest.raises(RetryRefusedError, match="has no failed tasks to run again"):
         orchestrator.clear(handle.job_id)
 
 
