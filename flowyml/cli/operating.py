@@ -10,7 +10,7 @@ from flowyml.cli.finding import find_run
 from flowyml.cli.options import Argument, AsJson, Job, On, Option, Parameters, RunId
 from flowyml.cli.output import Output, note
 from flowyml.cli.records import plain_run
-from flowyml.cli.running import tell_submission
+from flowyml.cli.running import tell_submission, where
 from flowyml.cli.source import read_values
 from flowyml.orchestrators.targets import resolve
 
@@ -65,11 +65,7 @@ def backfill(
             return
         for one in made:
             out.line(one.job_id)
-        note(f"submitted; watch one with: flowyml watch JOB{_on(on)}")
-
-
-def _on(on: str | None) -> str:
-    return f" --on {on}" if on else ""
+        note(f"submitted; watch one with: flowyml watch JOB{where(on)}")
 
 
 def _moment(what: str, text: str) -> date:

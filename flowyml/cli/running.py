@@ -25,7 +25,7 @@ from flowyml.orchestrators.targets import resolve
 if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
 
-__all__ = ["deploy", "run", "print_outputs", "runs_here", "tell_submission", "wait"]
+__all__ = ["deploy", "run", "print_outputs", "runs_here", "tell_submission", "wait", "where"]
 
 
 def run(
@@ -145,7 +145,7 @@ def wait(
             submission.wait_for_completion(timeout=limit, poll_interval=1, progress=False if out.as_json else None)
     except KeyboardInterrupt:
         if not stops:
-            note(f"\nThe run goes on. To see it again: flowyml watch {shell_word(submission.job_id)}{_where(on)}")
+            note(f"\nThe run goes on. To see it again: flowyml watch {shell_word(submission.job_id)}{where(on)}")
         raise
     return tell_end(out, submission.run, orchestrator, submission.outputs, on)
 
@@ -170,7 +170,7 @@ def _print_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outpu
     if run.error:
         print_error(run.error)
     if run.status in (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT):
-        note(f"its log, with the traceback: flowyml logs {shell_word(run.job_id)}{_where(on)}")
+        note(f"its log, with the traceback: flowyml logs {shell_word(run.job_id)}{where(on)}")
 
 
 def print_outputs(out: Output, outputs: Outputs, job_id: str, on: str | None) -> None:
@@ -180,10 +180,10 @@ def print_outputs(out: Output, outputs: Outputs, job_id: str, on: str | None) ->
     for name, reason in outputs.not_kept.items():
         out.line(f"  {name}: {reason}")
     if any(map(holds_copies, outputs.values())):
-        note(f"files are written to a folder by: flowyml outputs {shell_word(job_id)}{_where(on)} --download DIR")
+        note(f"files are written to a folder by: flowyml outputs {shell_word(job_id)}{where(on)} --download DIR")
 
 
-def _where(on: str | None) -> str:
+def where(on: str | None) -> str:
     """The option that a command needs to find the same engine, without credentials of a URL."""
     return f" --on {shell_word(shown_url(on))}" if on else ""
 
@@ -212,8 +212,8 @@ def _run_here(
 
 
 def _tell_start(submission: SubmissionResult, on: str | None) -> None:
-    where = f" on {shown_url(on)}" if on else ""
-    note(f"run {submission.run_id}{where}, job {submission.job_id}")
+    place = f" on {shown_url(on)}" if on else ""
+    note(f"run {submission.run_id}{place}, job {submission.job_id}")
 
 
 def tell_submission(
@@ -228,6 +228,6 @@ def tell_submission(
     if run_id is not None and run.status.is_terminal:
         note(f"the run of this id has ended, {run.status}: a new run needs another --run-id")
     else:
-        note(f"submitted; watch it with: flowyml watch {shell_word(run.job_id)}{_where(on)}")
+        note(f"submitted; watch it with: flowyml watch {shell_word(run.job_id)}{where(on)}")
     if run.url:
         note(run.url)

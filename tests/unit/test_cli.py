@@ -11,10 +11,13 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path, PosixPath
+from types import SimpleNamespace
 
 import pytest
 
 from flowyml.core.capabilities import Feature
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import Run
 from tests.unit.commands import RUN_KEYS, STEP_KEYS, command, flowyml
 
 pytestmark = pytest.mark.usefixtures("train")
@@ -78,6 +81,18 @@ def test_a_run_id_of_a_run_that_has_ended_is_not_said_to_be_submitted() -> None:
     assert again.err.splitlines()[-1] == "the run of this id has ended, COMPLETED: a new run needs another --run-id"
     assert "submitted" not in again.err
     assert flowyml("run", "train.py", "--run-id", "once", "--detach", "--json").json["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("words", ["trigger etl --run-id once", "backfill etl 2026-01-01 2026-01-02"])
+def test_what_is_said_of_a_started_run_has_no_credentials_of_a_url(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(job_id="etl/once", run_id="once", pipeline="etl", status=ExecutionStatus.RUNNING, raw_status="running")
+    started = SimpleNamespace(run=run)
+    engine = SimpleNamespace(name="far", trigger=lambda *_, **__: started, backfill=lambda *_, **__: [])
+    monkeypatch.setattr("flowyml.cli.operating.resolve", lambda _: engine)
+    done = flowyml(*words.split(), "--on", "airflow+http://me:word@example.org")
+    assert done.code == 0, done.err
+    assert "submitted; watch " in done.err
+    assert "--on airflow+http://example.org" in done.err
 
 
 def test_a_bundle_runs_like_its_file() -> None:
