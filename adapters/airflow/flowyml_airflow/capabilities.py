@@ -32,8 +32,8 @@ CAPABILITIES = Capabilities(
             "failed."
         ),
         Feature.RETRY_RUN: partly(
-            "On 2.11, where one item of a loop is to run again, all items that failed do. An execution group runs "
-            "again as a whole."
+            "Refused where the DAG has other code by now, which Airflow would run. On 2.11, where one item of a loop "
+            "is to run again, all items that failed do. An execution group runs again as a whole."
         ),
         Feature.ARTIFACTS: partly("An output whose name Airflow does not take as a key is listed by its XCom's key."),
         Feature.SCHEDULE_CATCH_UP: partly(

@@ -370,6 +370,7 @@ class AirflowOrchestrator(Orchestrator):
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
         """Clear tasks, as one does in Airflow's UI. On 2.11, where one item of a loop is to run, all that failed do."""
         found = self._run(job_id)
+        self._check_same_code(job_id, found)
         dag, run_id = found["dag_id"], found["dag_run_id"]
         tasks = self.client.task_instances(dag, run_id)
         graph = {task["task_id"]: task["downstream_task_ids"] for task in self.client.tasks(dag)}
@@ -388,9 +389,25 @@ class AirflowOrchestrator(Orchestrator):
             dag, run_id, {task: None if indexes == every[task] else indexes for task, indexes in of_task.items()}
         )
 
+    def _check_same_code(self, job_id: str, found: Mapping[str, Any]) -> None:
+        """Refuse a run that would go on with other code: a task runs what stands in the DAGs folder when it starts.
+
+        Of a DAG bundle with versions, such as one from git, Airflow takes the version of the run.
+        """
+        code = None if found.get("bundle_version") else self._reader.identified(found).code_digest
+        deployed = self._deployer.found(found["dag_id"]) if code else None
+        now = deployed.facts.get("code") if deployed else None
+        if now not in (None, code):
+            raise RetryRefusedError(
+                f"Run {job_id!r} is of other code than its DAG now (version {str(code)[:8]}, now {str(now)[:8]}), "
+                f"which Airflow would run. Deploy the code of the run again, or start a new run. To run what failed "
+                f"with the new code all the same: `flowyml clear {job_id}`."
+            )
+
     def clear(self, job_id: str, *, failed_only: bool = True) -> None:
         """Run the tasks of a run again: those that failed and those that waited for them, or all.
 
+        They run what the DAG has now, also where the run was submitted with other code.
         Raises ``RunNotFoundError``, and ``RetryRefusedError`` where there is nothing to run again.
         """
         found = self._run(job_id)

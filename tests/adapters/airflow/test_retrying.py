@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from flowyml.core.errors import RetryRefusedError
+from flowyml.plan.marks import marked
 from flowyml_airflow.client import AirflowClient, with_display_names
 from flowyml_airflow.client_v1 import Airflow2Client
+from flowyml_airflow.compiler import TAG
+from flowyml_airflow.names import CODE_KEY
 from flowyml_airflow.orchestrator import AirflowOrchestrator
 from flowyml_airflow.retrying import to_clear
 
@@ -150,6 +153,33 @@ def test_a_run_that_took_too_long_goes_on_with_what_airflow_skipped() -> None:
     orchestrator._client = OneRun(59)  # type: ignore[assignment]  # as above
     with pytest.raises(RetryRefusedError, match="nothing to clear"):
         orchestrator.run_again("d/r", None)
+
+
+class Redeployed(OneRun):
+    """The same of a run of the code `old`, of a DAG of FlowyML's that has other code now."""
+
+    def __init__(self, code: str, **run: Any) -> None:
+        super().__init__(61)
+        self.run_ |= {"conf": {CODE_KEY: "old"}, **run}
+        self.text = marked(b"", "dag.py", {"pipeline": "d", "timeout": 60, "code": code}).decode()
+
+    def dag(self, dag: str) -> dict[str, Any]:
+        return {**super().dag(dag), "tags": [{"name": TAG}]}
+
+    def source(self, dag: Any, version: int | None = None) -> str:
+        return self.text
+
+
+def test_a_run_does_not_go_on_with_other_code() -> None:
+    orchestrator = AirflowOrchestrator("http://127.0.0.1:9", token="t")
+    for client in (Redeployed("old"), Redeployed("new", bundle_version="1f3a9c2e"), Redeployed("new", conf=None)):
+        orchestrator._client = client  # type: ignore[assignment]  # all that is asked of it
+        orchestrator.run_again("d/r", None)
+        assert client.cleared
+    orchestrator._client = changed = Redeployed("new")  # type: ignore[assignment]  # as above
+    with pytest.raises(RetryRefusedError, match=r"version old, now new.* `flowyml clear d/r`"):
+        orchestrator.run_again("d/r", None)
+    assert not changed.cleared
 
 
 def test_items_that_never_began_have_their_step_s_name() -> None:
