@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from flowyml.core.capabilities import Capabilities, Feature
+from flowyml.core.dates import RunDates
 from flowyml.core.errors import DefinitionError, NoFileFormatError, RetryRefusedError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.observability import measure
@@ -176,6 +177,7 @@ class Orchestrator(ABC):
         run_id = new_run_id(pipeline.name) if run_id is None else _checked_run_id(run_id)
         plan = self.plan(pipeline)
         values = pipeline.check_parameters(parameters)
+        RunDates().filled(values)  # by hand there is no interval: refused here, and not in the step that asks for it
         with located(pipeline):
             job_id = self.submit(pipeline.bundle(plan), run_id, values, force=force)
         claim_new(run_id)  # where the adapter did not: from now on the engine has it

@@ -65,10 +65,11 @@ def test_a_given_value_wins(tmp_path: Path) -> None:
 def test_an_interval_that_no_schedule_gives_must_be_given(tmp_path: Path, marker: str) -> None:
     local = LocalOrchestrator(store=tmp_path / "runs.db")
     made = Pipeline("since", context={"day": marker}).add_step(describe)
-    with pytest.raises(
-        ParameterError, match=r"'day' is filled with data_interval_.* by a schedule, and this run has none"
-    ):
-        made.run(on=local)
+    for start in (made.run, made.submit):
+        with pytest.raises(
+            ParameterError, match=r"'day' is filled with data_interval_.* by a schedule, and this run has none"
+        ):
+            start(on=local)
     assert local.runs() == []
     assert made.run({"day": "2026-03-01"}, on=local).outputs["seen"]["day"] == "2026-03-01"
 

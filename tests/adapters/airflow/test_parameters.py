@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flowyml import Pipeline, context, step
+from flowyml import DATA_INTERVAL_START, Pipeline, context, step
 from flowyml.core.errors import FlowymlError, ParameterError
 from flowyml.core.schedule import Schedule
 from flowyml_airflow import AirflowOrchestrator
@@ -63,6 +63,20 @@ def test_a_run_and_a_schedule_are_refused_before_anything_is_sent(tmp_path: Path
         with pytest.raises(ParameterError, match=REFUSED):
             orchestrator.create_schedule(numbered(1).bundle(orchestrator.plan(numbered(1))), schedule)
         assert asked == ["/api/v2/version"]
+
+
+def test_an_interval_that_a_run_by_hand_lacks_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    @step
+    def count(since: str) -> int:
+        return len(since)
+
+    asked: list[str] = []
+    with site(knowing_no_dag("v2", asked)) as url:
+        for since in (DATA_INTERVAL_START, "<data_interval_end>"):
+            made = Pipeline("since", context=context(since=since)).add_step(count)
+            with pytest.raises(ParameterError, match=r"'since' is filled with data_interval_.*, and this run has none"):
+                made.submit(on=orchestrator_at(url, tmp_path))
+    assert asked == []
 
 
 def test_a_default_is_refused_since_it_stands_in_the_dag(tmp_path: Path) -> None:
