@@ -250,22 +250,24 @@ def test_a_server_in_a_process_of_its_own_leaves_its_runs_alone(local: LocalOrch
     try:
         store = ScheduleStore(local.store)
         wait_until(store.is_served)
-        place = str(tmp_path / "ended")
+        gate = str(tmp_path / "gate")
 
         @step
-        def slow() -> None:
+        def waits() -> None:
             import time
 
-            time.sleep(1)
-            Path(place).touch()
+            while not Path(gate).exists():
+                time.sleep(0.1)
 
-        Pipeline("slow").add_step(slow).schedule("interval", 1, on=local)
-        wait_until(lambda: local.runs() and local.runs()[-1].status is ExecutionStatus.RUNNING)
+        Pipeline("waits").add_step(waits).schedule("interval", 1, on=local)
+        wait_until(local.runs)
+        local.pause_schedule("waits")  # a kill in the middle of a start would leave a run that never began
+        wait_until(lambda: {run.status for run in local.runs()} == {ExecutionStatus.RUNNING})
     finally:
         server.kill()
         server.wait()
     assert not store.is_served()
-    wait_until(lambda: (tmp_path / "ended").exists())
+    Path(gate).touch()
     wait_until(lambda: all(run.status is ExecutionStatus.COMPLETED for run in local.runs()))
 
 
