@@ -177,7 +177,7 @@ class Orchestrator(ABC):
         run_id = new_run_id(pipeline.name) if run_id is None else _checked_run_id(run_id)
         plan = self.plan(pipeline)
         values = pipeline.check_parameters(parameters)
-        RunDates().filled(values)  # by hand there is no interval: refused here, and not in the step that asks for it
+        RunDates().filled(values)  # a run by hand has none of a schedule: refused here, before its steps begin
         with located(pipeline):
             job_id = self.submit(pipeline.bundle(plan), run_id, values, force=force)
         claim_new(run_id)  # where the adapter did not: from now on the engine has it

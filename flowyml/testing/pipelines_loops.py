@@ -124,7 +124,7 @@ def rows(folder: str) -> Pipeline:
 
 
 def rows_without_list(folder: str) -> Pipeline:
-    """A loop in a loop whose items may fail; one of them is no list to go over."""
+    """A loop in a loop whose items may fail; one of them is not a list."""
     _, _, double, _, total, same, _ = parts(folder)
 
     @pipeline(name="conformance rows without list")

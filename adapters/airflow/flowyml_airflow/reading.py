@@ -118,7 +118,7 @@ class RunReader:
     def identified(self, found: Mapping[str, Any]) -> Run:
         """The record with the digest of the code, by what the run itself says, else by the version that Airflow keeps.
 
-        That version tells the origin too, where it has that code.
+        The origin is that of this version, where the version has the code of the run.
         """
         facts = facts_of(self._source(found)) if _version(found) else {}
         kept, submitted = facts.get("code"), (found.get("conf") or {}).get(CODE_KEY)

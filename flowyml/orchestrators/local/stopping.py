@@ -144,7 +144,7 @@ class Watch:
     def _press(self, db: sqlite3.Connection, now: float) -> None:
         if not self._is_stopped:
             self._is_stopped = True
-            if self._give_up is None:  # somebody waits for this process
+            if self._give_up is None:  # the caller waits in this process
                 why = "took too long" if self._engine.stopping == "timeout" else "is cancelled"
                 say(f"The run {why}: stopping its steps …")
             self._until = now + _GRACE_SECONDS

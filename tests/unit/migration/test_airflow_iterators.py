@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from flowyml.migration.airflow.model import FileModel
 from tests.unit.migration.dag_files import codes, edges, ids, read
 
 HEAD = """
@@ -65,7 +66,7 @@ with DAG("flow"):
 """
 
 
-def _read(folder: Path, body: str):  # type: ignore[no-untyped-def]  # what `read` gives
+def _read(folder: Path, body: str) -> FileModel:
     return read(folder, HEAD + "".join(f"    {line}\n" for line in body.strip("\n").split("\n")))
 
 

@@ -29,8 +29,8 @@ with DAG("graph", schedule=None) as dag:
         *("t2>u", "t2>v", "t3>u", "t3>v"),
     }
     (dag,) = file.dags
-    assert dag.task("x").edge_labels == (("start", "go"),)  # type: ignore[union-attr]
-    assert dag.task("x").group == "outer.inner"  # type: ignore[union-attr]
+    assert dag.task("x").edge_labels == (("start", "go"),)  # type: ignore[union-attr]  # it is there
+    assert dag.task("x").group == "outer.inner"  # type: ignore[union-attr]  # it is there
 
 
 def test_setup_and_teardown(tmp_path: Path) -> None:

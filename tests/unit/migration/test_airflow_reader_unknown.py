@@ -31,7 +31,7 @@ with DAG(f"flow_{ENV}", schedule="@hourly" if ENV == "prod" else None) as dag:
     assert command is not None
     assert isinstance(command.value, Symbolic)
     assert command.value.origin == "variable:bucket"
-    assert dag.tasks[0].argument("env").value["where"].default == "dev"  # type: ignore[union-attr]
+    assert dag.tasks[0].argument("env").value["where"].default == "dev"  # type: ignore[union-attr]  # it is there
     assert (dag.tasks[1].task_id, dag.tasks[1].id_known) == ("load_{table}", False)
 
     given = read(tmp_path, text, env={"DEPLOY_ENV": "prod"}, variables={"tables": '["x", "y"]', "bucket": "b"})
