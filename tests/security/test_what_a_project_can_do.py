@@ -145,7 +145,7 @@ def test_long_lines_take_no_long_time() -> None:
         "flowyml" + " " * 200_000,
     ):
         for style in ("requirements", "toml", "shell"):
-            update_pins(line, style)  # type: ignore[arg-type]
+            update_pins(line, style)  # type: ignore[arg-type]  # a text of a parameter
     for line in ("FAILED|" * 30_000, "\t" * 200_000 + "x", "FAILED |" + " " * 200_000):
         migrate_script(f"flowyml\n{line}", ["train"])
     cell = {"cell_type": "code", "source": [f"import flowyml\n%{'?' * 100_000}\n{' ' * 100_000}x\n"]}

@@ -358,7 +358,7 @@ class Growing(int):
     def __add__(self, other: int) -> Any:
         return "x" * 10_000
 
-    __abs__ = __add__  # type: ignore[assignment]
+    __abs__ = __add__  # type: ignore[assignment]  # all operators fail alike
 
 
 def test_no_fact_fails_its_step_or_is_larger_than_a_fact() -> None:

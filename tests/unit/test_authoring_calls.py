@@ -139,7 +139,7 @@ def test_the_context_fills_what_a_call_leaves_out() -> None:
 )
 def test_mistakes_are_named(body: object, message: str) -> None:
     with pytest.raises(DefinitionError, match=message):
-        pipeline(name="mistake")(body).compile()  # type: ignore[arg-type]
+        pipeline(name="mistake")(body).compile()  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_several_outputs_become_one_list() -> None:

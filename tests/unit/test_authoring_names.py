@@ -100,7 +100,7 @@ def test_a_list_of_outputs_can_be_mapped() -> None:
 
     assert training().add_step(collect).run()["collect"] == [list(range(4)), 4]
     with pytest.raises(DefinitionError, match=r"inputs\['parts'\]=3 must be a list of names"):
-        step(inputs={"parts": 3})(collect.function)  # type: ignore[dict-item]
+        step(inputs={"parts": 3})(collect.function)  # type: ignore[dict-item]  # wrong on purpose
 
 
 def test_a_step_that_returns_none_has_no_output_and_can_come_first() -> None:
@@ -202,13 +202,13 @@ def test_two_steps_of_one_name() -> None:
 
 def test_unknown_keywords_are_answered() -> None:
     with pytest.raises(UnknownOptionError, match=r"Pipeline has no option 'hook'. Did you mean 'hooks'"):
-        Pipeline("p", hook=[])  # type: ignore[call-arg]
+        Pipeline("p", hook=[])  # type: ignore[call-arg]  # wrong on purpose
     with pytest.raises(TypeError, match=r"step has no option 'output'. Did you mean 'outputs'"):
-        step(output=["a"])  # type: ignore[call-overload]
+        step(output=["a"])  # type: ignore[call-overload]  # wrong on purpose
     with pytest.raises(
         UnknownOptionError, match=r"'share'\. It is one of the local engine: @step\(local=\{\"share\": True"
     ):
-        step(share=True)  # type: ignore[call-overload]
+        step(share=True)  # type: ignore[call-overload]  # wrong on purpose
 
 
 def test_an_input_that_the_function_does_not_take() -> None:
@@ -235,7 +235,7 @@ def test_an_empty_pipeline_runs_and_warns_at_the_line_of_the_call() -> None:
 
 def test_only_steps_can_be_added() -> None:
     with pytest.raises(DefinitionError, match=r"takes a function with @step"):
-        Pipeline("p").add_step(len)  # type: ignore[arg-type]
+        Pipeline("p").add_step(len)  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.parametrize("name", ["", " a", "a\nb", "a\x00", "x" * 201, "\ud800", None])
@@ -322,7 +322,7 @@ def test_pipeline_subclasses_may_not_override_run() -> None:
     with pytest.raises(OverrideError, match=r"override execute"):
 
         class MyPipeline(Pipeline):
-            def run(self) -> None:  # type: ignore[override]
+            def run(self) -> None:  # type: ignore[override]  # wrong on purpose
                 ...
 
 

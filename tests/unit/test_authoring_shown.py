@@ -46,7 +46,7 @@ def test_a_pipeline_lists_its_steps_under_their_names_there() -> None:
     assert by_name.steps == (train, double)
 
     @pipeline
-    def shown_by_calls(number: int = 3):  # type: ignore[no-untyped-def]
+    def shown_by_calls(number: int = 3):  # type: ignore[no-untyped-def]  # as users write it
         return double(double(number))
 
     first, second = shown_by_calls.steps

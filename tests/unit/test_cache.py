@@ -138,7 +138,7 @@ def test_the_dates_of_a_run_count_where_the_code_asks_for_them() -> None:
 
     made = Pipeline("dated").add_step(dated)
     made.run()
-    assert made.compile().by_name["dated"].caching.dates  # type: ignore[union-attr]
+    assert made.compile().by_name["dated"].caching.dates  # type: ignore[union-attr]  # a cached step has it
     assert not made.run().step_results["dated"].is_cached
 
 
@@ -202,7 +202,7 @@ def test_items_of_a_loop_are_cached_by_their_content(tmp_path: Path) -> None:
         return 2 * n
 
     @pipeline
-    def looped(path: str, numbers: list[int] = [1, 2, 2]):  # type: ignore[no-untyped-def]
+    def looped(path: str, numbers: list[int] = [1, 2, 2]):  # type: ignore[no-untyped-def]  # as users write it
         return {"doubled": double.partial(path=path).map(n=numbers)}
 
     path = tmp_path / "lines"

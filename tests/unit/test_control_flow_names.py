@@ -146,7 +146,7 @@ def test_mistakes_by_names() -> None:
     with pytest.raises(DefinitionError, match="The condition raised TypeError: 'ParameterValue' object"):
         made.when(lambda it: it.best() > 1)
     with pytest.raises(DefinitionError, match="A condition by names is a function"):
-        made.when("best > 1")  # type: ignore[arg-type]
+        made.when("best > 1")  # type: ignore[arg-type]  # wrong on purpose
     with made.when(lambda it: it.bets > 1):
         made.add_step(publish)
     with pytest.raises(DefinitionError, match=r"needs 'bets', which no step produces .* Did you mean 'best'"):

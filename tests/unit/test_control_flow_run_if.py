@@ -92,5 +92,5 @@ def test_what_is_missing_is_the_default(both_ways: LocalOrchestrator) -> None:
 
 
 def test_all_rules_are_tried() -> None:
-    marks = test_every_rule_of_run_if.pytestmark[0].args[1]  # type: ignore[attr-defined]
+    marks = test_every_rule_of_run_if.pytestmark[0].args[1]  # type: ignore[attr-defined]  # which pytest sets
     assert {rule for rule, _, _ in marks} == set(RUN_IF)

@@ -120,7 +120,7 @@ class TestRetryPolicy:
     )  # fmt: skip
     def test_nonsense_is_named(self, name: str, value: object) -> None:
         with pytest.raises(DefinitionError, match=name):
-            OrchestratorRetryPolicy(**{name: value})  # type: ignore[arg-type]
+            OrchestratorRetryPolicy(**{name: value})  # type: ignore[arg-type]  # a wrong value
 
 
 class TestResources:
@@ -129,10 +129,10 @@ class TestResources:
     )
     def test_notations(self, wrong: dict[str, object]) -> None:
         with pytest.raises(DefinitionError, match=next(iter(wrong))):
-            ResourceRequirements(**wrong)  # type: ignore[arg-type]
+            ResourceRequirements(**wrong)  # type: ignore[arg-type]  # wrong on purpose
 
     def test_numbers_become_text(self) -> None:
-        assert ResourceRequirements(cpu=0.5).cpu == "0.5"  # type: ignore[arg-type]
+        assert ResourceRequirements(cpu=0.5).cpu == "0.5"  # type: ignore[arg-type]  # text is asked for
 
     def test_unknown_kinds_of_the_old_dict(self) -> None:
         with (
@@ -373,7 +373,7 @@ class TestWaiting:
 class TestHooks:
     def test_an_async_method_is_refused(self) -> None:
         class Waits(PipelineHook):
-            async def on_step_end(self, step_name: str, outputs: object, duration: float) -> None: ...  # type: ignore[override]
+            async def on_step_end(self, step_name: str, outputs: object, duration: float) -> None: ...  # type: ignore[override]  # a coroutine, which hooks cannot be
 
         with pytest.raises(DefinitionError, match=r"Pipeline 'p': hook Waits.on_step_end is async, .* asyncio.run"):
             Pipeline("p", hooks=[Waits()])
@@ -387,7 +387,7 @@ class TestHooks:
 
     def test_a_method_that_cannot_be_called_is_refused(self) -> None:
         class Short(PipelineHook):
-            def on_error(self, step_name: str) -> None: ...  # type: ignore[override]
+            def on_error(self, step_name: str) -> None: ...  # type: ignore[override]  # wrong on purpose
 
         class Free(PipelineHook):
             def on_error(self, *arguments: object) -> None: ...
@@ -475,7 +475,7 @@ def test_what_is_waited_for_is_logged_once(monkeypatch: pytest.MonkeyPatch, capl
 
 def test_what_is_waited_for_is_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = StringIO()
-    stream.isatty = lambda: True  # type: ignore[method-assign]
+    stream.isatty = lambda: True  # type: ignore[method-assign]  # as a test may
     monkeypatch.delenv("FLOWYML_PROGRESS", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", stream)

@@ -30,7 +30,7 @@ def private(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 def client(url: str, **options: object) -> HttpClient:
-    return HttpClient(url, **{"timeout": 30, **options})  # type: ignore[arg-type]
+    return HttpClient(url, **{"timeout": 30, **options})  # type: ignore[arg-type]  # options of several types
 
 
 def answers(*replies: Reply) -> Callable[[Recorded], Reply]:
@@ -282,7 +282,7 @@ def test_a_token_is_read_again_when_it_is_refused(tmp_path: Path) -> None:
         valid.clear()
         valid.add("Bearer old")
         with web(reply) as server:
-            asked = client(server.url, login=Login.of(**options))  # type: ignore[arg-type]
+            asked = client(server.url, login=Login.of(**options))  # type: ignore[arg-type]  # options of several types
             assert asked.get("/x") == 1
             file.write_text("new\n")
             assert asked.get("/x") == 1, "what is not refused is not read again"
@@ -314,7 +314,7 @@ def test_secrets_that_cannot_be_read(tmp_path: Path) -> None:
         ({"command": "'"}, "token_command cannot be run"),
     ):
         with pytest.raises(ConfigurationError, match=message) as caught:
-            Secret("token", **options).get()  # type: ignore[arg-type]
+            Secret("token", **options).get()  # type: ignore[arg-type]  # options of several types
         assert "hunter2" not in str(caught.value)
     with pytest.raises(ConfigurationError, match="token and token_file are both given"):
         Secret("token", "hunter2", tmp_path / "empty")

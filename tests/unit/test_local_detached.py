@@ -163,7 +163,7 @@ def test_code_that_cannot_be_imported_any_more(local: LocalOrchestrator, tmp_pat
     )
     sys.path.insert(0, str(tmp_path))
     try:
-        import fragile  # type: ignore[import-not-found]
+        import fragile  # type: ignore[import-not-found]  # made by the test
 
         os.environ["FRAGILE"] = "1"
         handle = fragile.pipeline.submit(on=local)

@@ -280,7 +280,7 @@ def test_a_stop_does_not_wait_until_slow_code_is_loaded(local: LocalOrchestrator
     )
     sys.path.insert(0, str(tmp_path))
     try:
-        import heavy_module  # type: ignore[import-not-found]
+        import heavy_module  # type: ignore[import-not-found]  # made by the test
 
         started = time.monotonic()
         assert heavy_module.pipeline.run(on=local).status is TIMEOUT

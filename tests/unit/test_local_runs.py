@@ -415,7 +415,7 @@ def test_a_run_inside_a_step(local: LocalOrchestrator) -> None:
 
 def test_wrong_options(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="'threads' or 'processes'"):
-        LocalOrchestrator(workers="fibers")  # type: ignore[arg-type]
+        LocalOrchestrator(workers="fibers")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ConfigurationError, match="whole number from 1"):
         LocalOrchestrator(max_workers=0)
 

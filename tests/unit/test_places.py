@@ -120,11 +120,11 @@ def test_a_wire_that_is_missing_is_in_the_line_of_the_function() -> None:
 
 def test_parameters_are_a_dict() -> None:
     with pytest.raises(ParameterError, match=r"must be a dict by name, such as \{'n': …\}, not 3"):
-        counting.run(3)  # type: ignore[arg-type]
+        counting.run(3)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(UnknownOptionError, match=r"schedule\(parameters=\{'n': 3\}\)"):
-        counting.schedule("daily", 3, n=3)  # type: ignore[call-arg]
+        counting.schedule("daily", 3, n=3)  # type: ignore[call-arg]  # wrong on purpose
     with pytest.raises(UnknownOptionError, match="Did you mean 'run_id'"):
-        counting.submit(runid="a")  # type: ignore[call-arg]
+        counting.submit(runid="a")  # type: ignore[call-arg]  # wrong on purpose
 
 
 def test_the_method_of_an_object_can_be_a_step() -> None:

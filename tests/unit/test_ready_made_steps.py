@@ -154,7 +154,7 @@ def test_what_cannot_be_sent_is_not_shown(asked: dict[str, Any], named: str) -> 
 
 def test_a_header_is_text() -> None:
     with pytest.raises(TypeError, match=r"the value of 'X-Tries' is of type int\. Give it as text"):
-        http("http://127.0.0.1:1/", headers={"X-Tries": 5})  # type: ignore[dict-item]
+        http("http://127.0.0.1:1/", headers={"X-Tries": 5})  # type: ignore[dict-item]  # wrong on purpose
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "/etc/passwd"])

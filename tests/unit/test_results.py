@@ -112,7 +112,7 @@ def test_the_handle_of_a_run_with_a_loop_shows_one_row_for_it_and_those_that_fai
     items = [StepRun(name="fit", status=s, raw_status="", index=(n,), error=EVIL if n == 1 else None)
              for n, s in enumerate(states)]  # fmt: skip
     handle = SubmissionResult(cast(Any, engine), "1")
-    engine.step_runs = lambda job_id: tuple(items)  # type: ignore[method-assign]
+    engine.step_runs = lambda job_id: tuple(items)  # type: ignore[method-assign]  # as a test may
     html = handle._repr_html_()
     assert html is not None
     assert html.count("<tr>") == 3

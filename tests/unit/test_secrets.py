@@ -116,7 +116,7 @@ class TestWhatMayBeWritten:
         with pytest.raises(DefinitionError, match=r"names 'pasword'.*Did you mean 'password'"):
             step(secrets={"pasword": NAME})(load.function)
         with pytest.raises(DefinitionError, match="must be a dict"):
-            step(secrets=[NAME])(load.function)  # type: ignore[call-overload]
+            step(secrets=[NAME])(load.function)  # type: ignore[call-overload]  # wrong on purpose
 
     def test_it_cannot_be_given_as_well(self) -> None:
         @pipeline
@@ -327,7 +327,7 @@ def memory_keyring() -> Any:
     backend = pytest.importorskip("keyring.backend")
     kept: dict[tuple[str, str], str] = {}
 
-    class Memory(backend.KeyringBackend):  # type: ignore[misc, name-defined]
+    class Memory(backend.KeyringBackend):  # type: ignore[misc, name-defined]  # keyring may be missing
         priority = 1
 
         def get_password(self, service: str, username: str) -> str | None:

@@ -175,7 +175,7 @@ def processes(
         store = str(tmp_path_factory.mktemp("store"))
         here = request.param == "here"
         with StepProcesses(bundle, run_id="run", artifacts=store, parameters={"rows": 1000}, fork_here=here) as made:
-            made.is_forked_here = here  # type: ignore[attr-defined]
+            made.is_forked_here = here  # type: ignore[attr-defined]  # set by the test
             made.artifacts = store  # type: ignore[attr-defined]  # for tests that unpack
             yield made
 
@@ -183,7 +183,7 @@ def processes(
 @pytest.fixture
 def own_state(processes: StepProcesses) -> StepProcesses:
     """Processes with logging, warnings and descriptors of their own, not pytest's."""
-    if processes.is_forked_here:  # type: ignore[attr-defined]
+    if processes.is_forked_here:  # type: ignore[attr-defined]  # set by the test
         pytest.skip("a fork has those of this process, on purpose")
     return processes
 
@@ -214,7 +214,7 @@ def test_inputs_constants_and_parameters(processes: StepProcesses) -> None:
 
 
 def test_large_values_go_through_the_store(processes: StepProcesses) -> None:
-    store = open_store(processes.artifacts)  # type: ignore[attr-defined]
+    store = open_store(processes.artifacts)  # type: ignore[attr-defined]  # set by the test
     packed = pack(np.arange(5.0), store, key="in")
     doubled = processes.run("double", {"array": packed}, attempt=2)["x"]
     assert re.search(r"/by-hand/processes/run/double/2/x-[0-9a-f]{16}\.npy$", doubled["$artifact"]["url"])

@@ -156,7 +156,7 @@ def test_a_module_of_the_user_replaces_one_of_this_process_except_what_the_adapt
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host_packages: tuple[str, ...], found: str
 ) -> None:
     kit = ModuleType("enginekit")
-    kit.WHOSE = "of the engine"  # type: ignore[attr-defined]
+    kit.WHOSE = "of the engine"  # type: ignore[attr-defined]  # a package of the test
     monkeypatch.setitem(sys.modules, "enginekit", kit)
     code = b"import enginekit\ndef ask(): return enginekit.WHOSE\n"
     files = {"enginekit.py": b"WHOSE = 'of the user'", "asks.py": code}

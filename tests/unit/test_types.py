@@ -80,7 +80,7 @@ def typed(
     ],
 )
 def test_a_step_gets_what_it_is_annotated_with(given: Mapping[str, Any], workers: str) -> None:
-    orchestrator = LocalOrchestrator(workers=workers)  # type: ignore[arg-type]
+    orchestrator = LocalOrchestrator(workers=workers)  # type: ignore[arg-type]  # a text of a parameter
     result = typed.run(given, on=orchestrator).raise_for_status()
     assert result["take"] == [
         date(2026, 2, 1), NOON, Path("data/rows"), Colour.BLUE, Size.LARGE,
@@ -136,7 +136,7 @@ def test_a_context_takes_them_too() -> None:
 
 def test_a_step_that_does_not_say_what_it_takes() -> None:
     @step
-    def silent(day) -> object:  # type: ignore[no-untyped-def]
+    def silent(day) -> object:  # type: ignore[no-untyped-def]  # as users write it
         return day
 
     made = Pipeline("silent", context=Context(day=date(2026, 1, 31))).add_step(silent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import signature
+from typing import Any
 
 import libcst as cst
 from libcst.metadata import Assignment
@@ -155,7 +156,7 @@ def _pairs(source: Source, value: cst.BaseExpression) -> dict[str, cst.BaseExpre
     if unknown := [key for key in pairs if key not in _RESOURCES]:
         return f"1.0 has no resource {unknown[0]!r}"
     try:
-        ResourceRequirements(**{key: _literal(key, item) for key, item in pairs.items() if _is_literal(item)})  # type: ignore[arg-type]
+        ResourceRequirements(**{key: _literal(key, item) for key, item in pairs.items() if _is_literal(item)})
     except DefinitionError as error:
         return str(error).rstrip(".")
     return pairs
@@ -165,7 +166,7 @@ def _is_literal(value: cst.BaseExpression) -> bool:
     return literal_text(value) is not None or isinstance(value, cst.Integer | cst.Float | cst.Dict | cst.List)
 
 
-def _literal(key: str, value: cst.BaseExpression) -> object:
+def _literal(key: str, value: cst.BaseExpression) -> Any:
     if isinstance(value, cst.Integer | cst.Float):
         return value.evaluated_value
     text = literal_text(value)

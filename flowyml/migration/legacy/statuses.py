@@ -169,8 +169,8 @@ class _Statuses:
                 self._source.edits.change(side, lambda updated: cst.Call(cst.Name("str"), [cst.Arg(updated)]))
                 self._source.done(Item.STATUSES, node, "a status is added to text by str(…)")
 
-    def _lookup(self, node: cst.BaseExpression) -> None:
-        looked_in = node.value if isinstance(node, cst.Subscript) else node.func  # type: ignore[attr-defined]
+    def _lookup(self, node: cst.Subscript | cst.Call) -> None:
+        looked_in = node.value if isinstance(node, cst.Subscript) else node.func
         if isinstance(looked_in, cst.Attribute) and not isinstance(node, cst.Subscript):
             looked_in = looked_in.value
         found = self._kinds.assignments(looked_in) if isinstance(looked_in, cst.Name) else []

@@ -11,14 +11,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
-from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from flowyml import Pipeline
 from flowyml import step as step_of
@@ -26,12 +23,12 @@ from flowyml.core.errors import ConfigurationError, DefinitionError, ScheduleErr
 from flowyml.core.schedule import Schedule
 from flowyml.plan.bundle import Bundle, build
 from flowyml.plan.differences import bundle_difference
-from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
+from flowyml.plan.model import Parameter, Plan, Step
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.compiler import compile_dag, version_tag
 from flowyml_airflow.dag_parts import CALLBACK
 from flowyml_airflow.deployed import facts_of, is_untouched
-from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, dag_id, pipeline_of, task_id, xcom_key
+from flowyml_airflow.names import BUNDLES_FOLDER, pipeline_of, task_id, xcom_key
 from tests.adapters.airflow import dags
 from tests.refusals import xfail_if_refused
 
@@ -302,109 +299,6 @@ def test_a_schedule_that_airflow_alone_has(wanted: Any, said: str) -> None:
 def test_a_schedule_that_airflow_does_not_have(wanted: Any) -> None:
     with pytest.raises(UnknownOptionError, match="a list of assets"):
         text(one_step(options={"airflow": {"schedule": wanted}}))
-
-
-def test_no_two_steps_share_a_task_and_none_is_the_start_task() -> None:
-    names = [
-        "a b",
-        "a-b",
-        "a_b",
-        "A_b",
-        "a/b",
-        "ä_b",
-        START_TASK,
-        "class",
-        "x" * 200,
-        "y" * 199 + "/",
-    ]
-    ids = [task_id(name) for name in names]
-    assert len(set(ids)) == len(ids)
-    assert START_TASK not in ids
-    assert all(len(made) <= 250 and made.isascii() for made in ids)
-
-
-NAMES = st.one_of(
-    st.sampled_from(
-        ["Step", "DAG", "BUNDLE", "worker", "start", "datetime", "None", "print", '"""', "'", '"', "\\", "{x}", "$HOME",
-         "__doc__", "import os", "../../etc", "名前", START_TASK, "{{ 1/0 }}", "{% raw %}", "on_end", "a.b"]
-    ),
-    st.text(min_size=1, max_size=40).filter(lambda name: name.isprintable() and name == name.strip()),
-)  # fmt: skip
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(NAMES, min_size=1, max_size=6, unique=True), NAMES, st.text(max_size=200), st.lists(NAMES, max_size=2)
-)  # fmt: skip
-def test_no_name_breaks_out(steps: list[str], pipeline: str, about: str, tags: list[str]) -> None:
-    plan = hostile_plan(steps, pipeline, about, tags)
-    compiled = text(plan)
-    tree = ast.parse(compiled)
-    kinds = [type(node).__name__ for node in tree.body]
-    assert kinds[-1] == "With"
-    assert set(kinds[:-1]) <= {"Expr", "ImportFrom", "Import", "Try", "Assign", "FunctionDef", "ClassDef"}
-    assert kinds.count("Expr") == 1  # the docstring
-    dag = tree.body[-1]
-    assert isinstance(dag, ast.With)
-    calls = [node for node in dag.body if isinstance(node, ast.Assign)]
-    assert [literal(node, "step") for node in calls] == steps
-    assert [literal(node, "task_id") for node in calls] == [task_id(name) for name in steps]
-    assert literal(dag.items[0].context_expr, "dag_id") == dag_id(pipeline)
-    targets = [ast.unparse(node.targets[0]) for node in calls]
-    assert len(set(targets)) == len(targets)
-    assert not set(targets) & {
-        "Step",
-        "DAG",
-        "BUNDLE",
-        "PYTHON",
-        "ARTIFACTS",
-        "worker",
-        "datetime",
-        "timezone",
-        "print",
-    }
-
-
-# Ruff knows how wide characters are that came to Unicode after this Python did.
-KNOWN = st.characters(exclude_categories=("Cn", "Cs"))
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.lists(NAMES, min_size=1, max_size=4, unique=True), NAMES, st.text(KNOWN, max_size=300))
-def test_hostile_files_are_formatted_too(steps: list[str], pipeline: str, about: str) -> None:
-    compiled = text(hostile_plan(steps, pipeline, about, []))
-    assert formatted(compiled) == compiled
-
-
-def hostile_plan(steps: list[str], pipeline: str, about: str, tags: list[str]) -> Plan:
-    """A chain in which each name stands wherever a name can stand."""
-    made = [
-        Step(
-            name=steps[0], function="m:f", inputs=(Input("p", FromParameter("p")),), outputs=("out",), description=about
-        )
-    ]
-    for before, name in pairwise(steps):
-        inputs = (Input("x", FromStep(before, "out")),)
-        made.append(
-            Step(name=name, function="m:f", inputs=inputs, outputs=("out",), after=(steps[0],), description=name)
-        )
-    return Plan(
-        name=pipeline,
-        steps=tuple(made),
-        parameters=(
-            Parameter(name="p", schema={"type": "string", "title": pipeline, "$comment": about}, default=about),
-        ),
-        outputs=(PipelineOutput(pipeline, FromStep(steps[-1], "out")),),
-        tags=tuple(dict.fromkeys(tags)),
-        description=about,
-        options={"airflow": {"owner": pipeline}},
-    )
-
-
-def literal(node: ast.AST, keyword: str) -> Any:
-    call = node.value if isinstance(node, ast.Assign) else node
-    assert isinstance(call, ast.Call)
-    return next(ast.literal_eval(item.value) for item in call.keywords if item.arg == keyword)
 
 
 def test_a_retry_policy_on_the_orchestrator_reaches_every_step() -> None:

@@ -298,7 +298,7 @@ def test_a_handler_goes_by_the_steps_of_a_group_that_it_waits_for() -> None:
 def test_a_step_may_have_completed_in_a_task_that_failed() -> None:
     flow = Flow(three.compile())
     ti = Ti(pulled={f"g.{STEPS_KEY}": {"try": 1, "steps": {"first": said("failed"), "beside": said("success")}}})
-    ti.get_task_states = lambda **_: {"x": {"g": "failed"}}  # type: ignore[attr-defined]
+    ti.get_task_states = lambda **_: {"x": {"g": "failed"}}  # type: ignore[attr-defined]  # a task instance of the test
     seen = Upstream(flow, {"ti": ti}, {})
     ends = {source.step: seen.end(source, "") for source in flow.outputs(flow.steps["after"])}
     assert {name: end.name if end is not None else None for name, end in ends.items()} == {

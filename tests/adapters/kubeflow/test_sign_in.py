@@ -126,7 +126,7 @@ def test_neither_token_nor_parameters_follow_a_redirect() -> None:
         for status in (301, 302, 303, 307, 308):
             moved = {"Location": f"{thief.url}/elsewhere?secret=inside-the-location"}
             answers = {True: Reply(200, healthz), False: Reply(status, b"", moved)}
-            with web(lambda request, by=answers: by[request.path.endswith("healthz")]) as engine:  # type: ignore[misc]
+            with web(lambda request, by=answers: by[request.path.endswith("healthz")]) as engine:  # type: ignore[misc]  # mypy takes no default of a lambda
                 cluster = KubeflowOrchestrator(engine.url, token="planted-token", cookies="planted=cookie")
                 with pytest.raises(AuthenticationError, match=r"redirects to .* a login") as refused:
                     cluster.runs()

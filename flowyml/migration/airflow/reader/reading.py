@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -73,7 +74,7 @@ def _may_hold_dags(text: str) -> bool:
     return ("dag" in lower and "airflow" in lower) or ("asset" in lower and "airflow" in lower)
 
 
-def _evaluated(evaluator: Evaluator, tree, text: str, name: str) -> FileModel:  # type: ignore[no-untyped-def]
+def _evaluated(evaluator: Evaluator, tree: ast.Module, text: str, name: str) -> FileModel:
     evaluator.execute(tree, text)
     shared = tuple(evaluator.warnings)
     root = str(evaluator.files.root)

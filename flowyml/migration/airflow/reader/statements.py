@@ -122,7 +122,7 @@ class Statements(Loops):
                 self.block(case.body)
                 return
             if fits is None:
-                self.both([lambda body=one.body: self.block(body) for one in node.cases], node)  # type: ignore[misc]
+                self.both([lambda body=one.body: self.block(body) for one in node.cases], node)  # type: ignore[misc]  # mypy takes no default of a lambda
                 self.warn("unknown-condition", f"`match {self.source(node.subject)[:60]}` is not known", node)
                 return
 

@@ -1,0 +1,117 @@
+"""The compiler: no name breaks out of a DAG file. No Airflow here."""
+
+from __future__ import annotations
+
+import ast
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
+from flowyml_airflow.names import START_TASK, dag_id, task_id
+from tests.adapters.airflow.test_compile import formatted, text
+
+
+def test_no_two_steps_share_a_task_and_none_is_the_start_task() -> None:
+    names = [
+        "a b",
+        "a-b",
+        "a_b",
+        "A_b",
+        "a/b",
+        "ä_b",
+        START_TASK,
+        "class",
+        "x" * 200,
+        "y" * 199 + "/",
+    ]
+    ids = [task_id(name) for name in names]
+    assert len(set(ids)) == len(ids)
+    assert START_TASK not in ids
+    assert all(len(made) <= 250 and made.isascii() for made in ids)
+
+
+NAMES = st.one_of(
+    st.sampled_from(
+        ["Step", "DAG", "BUNDLE", "worker", "start", "datetime", "None", "print", '"""', "'", '"', "\\", "{x}", "$HOME",
+         "__doc__", "import os", "../../etc", "名前", START_TASK, "{{ 1/0 }}", "{% raw %}", "on_end", "a.b"]
+    ),
+    st.text(min_size=1, max_size=40).filter(lambda name: name.isprintable() and name == name.strip()),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(NAMES, min_size=1, max_size=6, unique=True), NAMES, st.text(max_size=200), st.lists(NAMES, max_size=2)
+)  # fmt: skip
+def test_no_name_breaks_out(steps: list[str], pipeline: str, about: str, tags: list[str]) -> None:
+    plan = hostile_plan(steps, pipeline, about, tags)
+    compiled = text(plan)
+    tree = ast.parse(compiled)
+    kinds = [type(node).__name__ for node in tree.body]
+    assert kinds[-1] == "With"
+    assert set(kinds[:-1]) <= {"Expr", "ImportFrom", "Import", "Try", "Assign", "FunctionDef", "ClassDef"}
+    assert kinds.count("Expr") == 1  # the docstring
+    dag = tree.body[-1]
+    assert isinstance(dag, ast.With)
+    calls = [node for node in dag.body if isinstance(node, ast.Assign)]
+    assert [literal(node, "step") for node in calls] == steps
+    assert [literal(node, "task_id") for node in calls] == [task_id(name) for name in steps]
+    assert literal(dag.items[0].context_expr, "dag_id") == dag_id(pipeline)
+    targets = [ast.unparse(node.targets[0]) for node in calls]
+    assert len(set(targets)) == len(targets)
+    assert not set(targets) & {
+        "Step",
+        "DAG",
+        "BUNDLE",
+        "PYTHON",
+        "ARTIFACTS",
+        "worker",
+        "datetime",
+        "timezone",
+        "print",
+    }
+
+
+# Ruff knows how wide characters are that came to Unicode after this Python did.
+KNOWN = st.characters(exclude_categories=("Cn", "Cs"))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(NAMES, min_size=1, max_size=4, unique=True), NAMES, st.text(KNOWN, max_size=300))
+def test_hostile_files_are_formatted_too(steps: list[str], pipeline: str, about: str) -> None:
+    compiled = text(hostile_plan(steps, pipeline, about, []))
+    assert formatted(compiled) == compiled
+
+
+def hostile_plan(steps: list[str], pipeline: str, about: str, tags: list[str]) -> Plan:
+    """A chain in which each name stands wherever a name can stand."""
+    made = [
+        Step(
+            name=steps[0], function="m:f", inputs=(Input("p", FromParameter("p")),), outputs=("out",), description=about
+        )
+    ]
+    for before, name in pairwise(steps):
+        inputs = (Input("x", FromStep(before, "out")),)
+        made.append(
+            Step(name=name, function="m:f", inputs=inputs, outputs=("out",), after=(steps[0],), description=name)
+        )
+    return Plan(
+        name=pipeline,
+        steps=tuple(made),
+        parameters=(
+            Parameter(name="p", schema={"type": "string", "title": pipeline, "$comment": about}, default=about),
+        ),
+        outputs=(PipelineOutput(pipeline, FromStep(steps[-1], "out")),),
+        tags=tuple(dict.fromkeys(tags)),
+        description=about,
+        options={"airflow": {"owner": pipeline}},
+    )
+
+
+def literal(node: ast.AST, keyword: str) -> Any:
+    call = node.value if isinstance(node, ast.Assign) else node
+    assert isinstance(call, ast.Call)
+    return next(ast.literal_eval(item.value) for item in call.keywords if item.arg == keyword)

@@ -1,0 +1,123 @@
+"""Loops and branches on Airflow: what a task finds when it runs. No Airflow here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, either, elif_, pipeline, when
+from flowyml.plan.model import FromItem, FromStep
+from flowyml.runtime.nodes import End
+from flowyml_airflow.flow import Flow, Task
+from flowyml_airflow.upstream import TAKEN, Upstream
+from tests.adapters.airflow.test_flow import branched, double, mapped_over, numbers, rules_of, same
+
+
+class Ti:
+    """As much of Airflow 3's task instance as is asked for."""
+
+    dag_id = run_id = "x"
+
+    def __init__(self, states: Mapping[str, str], xcoms: Mapping[Any, Any] = {}, map_index: int = -1) -> None:
+        self.states, self.xcoms, self.map_index = states, xcoms, map_index
+
+    def get_task_states(self, *, dag_id: str, task_ids: list[str], run_ids: list[str]) -> Any:
+        (task,) = task_ids
+        found = {
+            key: state for key, state in self.states.items()
+            if key == task or (key.startswith(f"{task}_") and key.removeprefix(f"{task}_").isdigit())
+        }  # fmt: skip
+        return {"x": found}
+
+    def xcom_pull(self, *, task_ids: Any, key: str, map_indexes: int = -1) -> Any:
+        if isinstance(task_ids, str):
+            return self.xcoms.get((task_ids, key, map_indexes))
+        (task,) = task_ids
+        return [value for (of, name, _), value in self.xcoms.items() if (of, name) == (task, key)]
+
+
+def upstream(made: Pipeline, ti: Ti) -> Upstream:
+    return Upstream(Flow(made.compile()), {"ti": ti}, {})
+
+
+LISTED = {"numbers": "success", "double_items": "success"}
+
+
+@pytest.mark.parametrize(
+    ("states", "items", "end", "values"),
+    [
+        ({"double_0": "success", "double_1": "success"}, ["0", "1"], End.OK, [0, 2]),
+        ({"double_0": "success", "double_1": "skipped"}, ["0", "1"], End.OK, [0]),
+        ({"double_0": "skipped", "double_1": "skipped"}, ["0", "1"], End.SKIPPED, None),
+        ({"double_0": "success", "double_1": "failed"}, ["0", "1"], End.FAILED, None),
+        ({"double_0": "success", "double_1": "running"}, ["0", "1"], None, None),
+        ({"double": "skipped"}, [], End.OK, []),
+        ({"double": "skipped", "double_items": "skipped"}, None, End.SKIPPED, None),
+        ({"double": "upstream_failed"}, ["0"], End.FAILED, None),
+    ],
+)
+def test_a_list_is_collected_as_everywhere(states: Any, items: Any, end: End | None, values: Any) -> None:
+    done = {key: 2 * int(key[-1]) for key, state in states.items() if state == "success" and key.startswith("double_")}
+    xcoms = {("double", "double", int(key[-1])): value for key, value in done.items() if key != "double_items"}
+    found = upstream(
+        mapped_over(numbers), Ti({**LISTED, **states}, {**xcoms, ("double_items", "return_value", -1): items})
+    )
+    assert found.end(FromStep("double", "double"), "") is end
+    if values is not None:
+        assert found.value(FromStep("double", "double"), "") == values
+
+
+def test_items_that_succeeded_come_with_their_indexes() -> None:
+    made = mapped_over([7, 8, 9], on_item_error="continue")
+    ti = Ti(
+        {"double_0": "success", "double_1": "failed", "double_2": "success"},
+        {("double", "double", 0): 14, ("double", "double", 2): 18},
+    )
+    assert upstream(made, ti).value(FromStep("double", "double"), "") == [[0, 14], [2, 18]]
+
+
+def test_an_item_is_taken_by_its_index() -> None:
+    item = FromItem("double", "n")
+    whole = {("numbers", "numbers", -1): {"$json": "[5, 6]"}}
+    assert upstream(mapped_over(numbers), Ti(LISTED, whole, 1)).value(item, "double") == 6
+    apart = {
+        ("numbers", "numbers", -1): {"$artifact": {"url": "file:///x"}},
+        ("double_items", "n.1", -1): "the second",
+    }
+    assert upstream(mapped_over(numbers), Ti(LISTED, apart, 1)).value(item, "double") == "the second"
+
+
+@pytest.mark.parametrize(
+    ("choice", "taken", "end"),
+    [("success", "low", End.OK), ("success", "otherwise", End.SKIPPED), ("skipped", None, End.SKIPPED),
+     ("failed", None, End.FAILED), ("running", None, None)],
+)  # fmt: skip
+def test_a_step_runs_if_its_branch_is_taken(choice: str, taken: str | None, end: End | None) -> None:
+    ti = Ti({"choose_low": choice}, {("choose_low", TAKEN, -1): taken})
+    assert upstream(branched(), ti).decide(Task("step", "a")) is end
+
+
+def partly_known(first: str = "") -> Pipeline:
+    """The condition of the second branch needs what that of the first does not."""
+
+    @pipeline(name="partly known")
+    def made(go: bool = True) -> Any:
+        one, other = double(1), double.options(name="other")(2)
+        conditions = {"": one == 2, "parameter": go, "both": (one == 2) & (other == 4)}
+        with when(conditions[first], name="low"):
+            a = same.options(name="a")(1)
+        with elif_(other > 3, name="high"):
+            b = same.options(name="b")(2)
+        same.options(name="joined")(either(a, b))
+
+    return made
+
+
+@pytest.mark.parametrize(("first", "rule"), [("", "all_done"), ("parameter", "all_done"), ("both", "none_failed")])
+def test_a_choice_is_made_though_something_failed_that_it_may_not_need(first: str, rule: str) -> None:
+    made = partly_known(first)
+    assert rules_of(made)["choose_low"] == rule
+    ti = Ti({"double": "success", "other": "failed"})
+    assert upstream(made, ti).decide(Task("choice", "low")) is End.OK
