@@ -5,32 +5,22 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from flowyml.artifacts import Store, open_store
-from flowyml.core.errors import (
-    EngineError,
-    FlowymlError,
-    OwnershipError,
-    RetryRefusedError,
-    RunNotFoundError,
-    ScheduleNotFoundError,
-)
-from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.errors import EngineError, FlowymlError, RunNotFoundError, ScheduleNotFoundError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
-from flowyml.orchestrators.base import Deployment, Health, Orchestrator, check_same_run, claim_new, new_run_id
+from flowyml.orchestrators.base import Deployment, Health, Orchestrator, check_same_run, claim_new
 from flowyml.orchestrators.handover import Handed
 from flowyml.orchestrators.http import is_this_machine
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.orchestrators.workflows import Workflow
-from flowyml_airflow.backfills import backfill
 from flowyml_airflow.capabilities import CAPABILITIES
 from flowyml_airflow.client import AirflowClient, ConflictError, NotThereError, Transport, usable_id
 from flowyml_airflow.client_v1 import Airflow2Client
@@ -38,14 +28,14 @@ from flowyml_airflow.compiler import TAG, CompiledDag
 from flowyml_airflow.connection import Connection
 from flowyml_airflow.deploy import Deployer, schedule_info
 from flowyml_airflow.deployed import Deployed, has_schedule
-from flowyml_airflow.flow_reading import map_index
 from flowyml_airflow.folder import open_folder
 from flowyml_airflow.handover import DagSchedule, runs_by_time
 from flowyml_airflow.names import CODE_KEY, REVISION_KEY, RUN_ID_KEY, airflow_run_id, dag_id, development_id
+from flowyml_airflow.operations import Operations
 from flowyml_airflow.parameters import check_integers
+from flowyml_airflow.pausing import check_resumable, check_runnable
 from flowyml_airflow.pruning import prunable
 from flowyml_airflow.reading import RunReader
-from flowyml_airflow.retrying import to_clear
 from flowyml_airflow.schedule import since
 from flowyml_airflow.secrets import place_of
 from flowyml_airflow.status import DAG_RUN, cancelled_note, was_cancelled
@@ -195,7 +185,7 @@ class AirflowOrchestrator(Orchestrator):
                 if self._is_there(dag, dag_run_id, bundle, parameters):
                     return f"{dag}/{dag_run_id}"
         compiled, found = self._to_run(bundle, own, force)
-        self._check_runnable(found, run_id, force)
+        check_runnable(found, run_id, True if force else self.unpause)
         if self._deployer.deploy(compiled, found, force=force) or found is None:
             found = self._found(compiled.dag_id)
         if found.dag["is_paused"]:
@@ -305,7 +295,7 @@ class AirflowOrchestrator(Orchestrator):
         wanted = since(schedule, found.schedule if found else None)
         compiled = self._deployer.compiled(bundle, wanted)
         if found and not force:
-            self._check_resumable(found)
+            check_resumable(found)
         self._deployer.deploy(compiled, found, force=force)
         self.client.pause(compiled.dag_id, False)
         return self._info(compiled.dag_id)
@@ -349,6 +339,8 @@ class AirflowOrchestrator(Orchestrator):
     def workflows(self, *, last: int = 25) -> list[Workflow]:
         return workflows(self.client, last)
 
+    # Any DAG, FlowyML's own or not.
+
     def trigger(
         self, name: str, run_id: str | None = None, *, parameters: Mapping[str, Any] | None = None
     ) -> SubmissionResult:
@@ -356,53 +348,11 @@ class AirflowOrchestrator(Orchestrator):
 
         Raises ``RunNotFoundError``, ``ParameterError``, and ``OwnershipError`` for a DAG that was paused on purpose.
         """
-        found, values = self._dag_of(name), dict(parameters or {})
-        found.check_parameters(values)
-        run_id = run_id or new_run_id(found.facts.get("pipeline", name))
-        dag, dag_run_id = found.dag["dag_id"], airflow_run_id(run_id)
-        self._check_runnable(found, run_id, force=False)
-        if found.dag["is_paused"]:
-            self.client.pause(dag, False)
-        with suppress(ConflictError):
-            self.client.trigger(dag, dag_run_id, values if dag_run_id == run_id else {**values, RUN_ID_KEY: run_id})
-        return self.attach(f"{dag}/{dag_run_id}")
+        return self.attach(self._operations.trigger(name, run_id, parameters or {}))
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
         """Clear tasks, as one does in Airflow's UI. On 2.11, where one item of a loop is to run, all that failed do."""
-        found = self._run(job_id)
-        self._check_same_code(job_id, found)
-        dag, run_id = found["dag_id"], found["dag_run_id"]
-        tasks = self.client.task_instances(dag, run_id)
-        graph = {task["task_id"]: task["downstream_task_ids"] for task in self.client.tasks(dag)}
-        status = self._reader.run(found, whole=False).status
-        stopped = status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT)
-        marked = to_clear(tasks, graph, self._reader.facts(found), steps=steps, was_stopped=stopped)
-        if not marked:
-            raise RetryRefusedError(
-                f"Run {job_id!r} has no task that failed or was stopped: there is nothing to clear."
-            )
-        of_task: dict[str, set[int]] = {}
-        for task, index in marked:
-            of_task.setdefault(task, set()).add(index)
-        every = {task: {map_index(each) for each in tasks if each["task_id"] == task} for task in of_task}
-        self.client.clear_tasks(
-            dag, run_id, {task: None if indexes == every[task] else indexes for task, indexes in of_task.items()}
-        )
-
-    def _check_same_code(self, job_id: str, found: Mapping[str, Any]) -> None:
-        """Refuse a run that would go on with other code: a task runs what stands in the DAGs folder when it starts.
-
-        Of a DAG bundle with versions, such as one from git, Airflow takes the version of the run.
-        """
-        code = None if found.get("bundle_version") else self._reader.identified(found).code_digest
-        deployed = self._deployer.found(found["dag_id"]) if code else None
-        now = deployed.facts.get("code") if deployed else None
-        if now not in (None, code):
-            raise RetryRefusedError(
-                f"Run {job_id!r} is of other code than its DAG now (version {str(code)[:8]}, now {str(now)[:8]}), "
-                f"which Airflow would run. Deploy the code of the run again, or start a new run. To run what failed "
-                f"with the new code all the same: `flowyml clear {job_id}`."
-            )
+        self._operations.run_again(self._run(job_id), steps)
 
     def clear(self, job_id: str, *, failed_only: bool = True) -> None:
         """Run the tasks of a run again: those that failed and those that waited for them, or all.
@@ -410,12 +360,7 @@ class AirflowOrchestrator(Orchestrator):
         They run what the DAG has now, also where the run was submitted with other code.
         Raises ``RunNotFoundError``, and ``RetryRefusedError`` where there is nothing to run again.
         """
-        found = self._run(job_id)
-        if not self.client.clear(found["dag_id"], found["dag_run_id"], failed_only):
-            raise RetryRefusedError(
-                f"Run {job_id!r} has no {'failed tasks' if failed_only else 'tasks'} to run again."
-                + (" failed_only=False, or --all, runs all of them." if failed_only else "")
-            )
+        self._operations.clear(self._run(job_id), failed_only)
 
     def backfill(
         self,
@@ -433,48 +378,12 @@ class AirflowOrchestrator(Orchestrator):
         ``run_backwards``, ``reprocess_behavior``, ``max_active_runs``. Raises ``ParameterError`` for a parameter that
         the pipeline does not have, and ``UnsupportedFeatureError`` on Airflow 2.
         """
-        made = backfill(self._dag_of(name), start, end, parameters or {}, **options)
-        reader = self._reader
-        runs = [reader.run(run, whole=False) for run in made]
+        runs = self._operations.backfill(name, start, end, parameters or {}, **options)
         return [SubmissionResult(self, run.job_id, run=run) for run in runs]
 
-    def _dag_of(self, pipeline: str) -> Deployed:
-        for candidate in (dag_id(pipeline), pipeline):
-            if usable_id(candidate) and (found := self._deployer.found(candidate)):
-                return found
-        raise RunNotFoundError(f"Airflow at {self.connection.url} has no DAG of {pipeline!r}. Deploy it first.")
-
-    def _check_resumable(self, found: Deployed) -> None:
-        """Refuse to schedule a DAG that somebody paused: it would be resumed."""
-        dag = found.dag["dag_id"]
-        if not found.dag["is_paused"] or self.client.pause_we_set(dag) or not self.client.was_paused_by_hand(dag):
-            return
-        raise OwnershipError(
-            f"DAG {dag!r} was paused in Airflow, and not by FlowyML; scheduling it would resume it. Resume it first, "
-            f"in Airflow or by `flowyml schedule resume {dag}`, or use --force (force=True)."
-        )
-
-    def _check_runnable(self, found: Deployed | None, run_id: str, force: bool) -> None:
-        """Refuse a DAG that was paused on purpose, where the run would stay queued.
-
-        One that is paused since Airflow made it is unpaused by its first run.
-        """
-        if found is None or not found.dag["is_paused"] or self.unpause or force:
-            return
-        dag = found.dag["dag_id"]
-        if self.unpause is False:
-            why = "and unpause=False"
-        elif has_schedule(found.dag):
-            why = "and its schedule would fire again if it were not"
-        elif self.client.was_paused_by_hand(dag) and self.client.dag(dag)["is_paused"]:  # or another run has resumed it
-            why = "on purpose, since it was paused after it was made"
-        else:
-            return
-        raise OwnershipError(
-            f"DAG {dag!r} is paused {why}: run {run_id!r} would stay queued. Resume it in Airflow, or by `flowyml "
-            f"schedule resume {dag}` if it has a schedule. To resume it by this run: --force, force=True, or "
-            f"AirflowOrchestrator(unpause=True)."
-        )
+    @property
+    def _operations(self) -> Operations:
+        return Operations(self.client, self._deployer, self._reader, self.unpause)
 
     def _is_there(self, dag: str, dag_run_id: str, bundle: Bundle, parameters: Mapping[str, Any]) -> bool:
         """Whether the same run was submitted before; other parameters are worth a warning, other code is an error."""

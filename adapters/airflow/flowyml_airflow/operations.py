@@ -1,0 +1,110 @@
+"""What can be done with any DAG that Airflow has: trigger it, run its tasks again, backfill it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from flowyml.core.errors import RetryRefusedError, RunNotFoundError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import Run
+from flowyml.orchestrators.base import new_run_id
+from flowyml_airflow.backfills import backfill
+from flowyml_airflow.client import AirflowClient, ConflictError, usable_id
+from flowyml_airflow.deploy import Deployer
+from flowyml_airflow.deployed import Deployed
+from flowyml_airflow.flow_reading import map_index
+from flowyml_airflow.names import RUN_ID_KEY, airflow_run_id, dag_id
+from flowyml_airflow.pausing import check_runnable
+from flowyml_airflow.reading import RunReader
+from flowyml_airflow.retrying import to_clear
+
+__all__ = ["Operations"]
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Runs are Airflow's records of them. ``unpause`` is the user's word on DAGs that are paused."""
+
+    client: AirflowClient
+    deployer: Deployer
+    reader: RunReader
+    unpause: bool | None = None
+
+    def trigger(self, name: str, run_id: str | None, parameters: Mapping[str, Any]) -> str:
+        """Start a run of a pipeline or DAG, unless there is one of this id; gives its job id."""
+        found, values = self.dag_of(name), dict(parameters)
+        found.check_parameters(values)
+        run_id = run_id or new_run_id(found.facts.get("pipeline", name))
+        dag, dag_run_id = found.dag["dag_id"], airflow_run_id(run_id)
+        check_runnable(found, run_id, self.unpause)
+        if found.dag["is_paused"]:
+            self.client.pause(dag, False)
+        with suppress(ConflictError):
+            self.client.trigger(dag, dag_run_id, values if dag_run_id == run_id else {**values, RUN_ID_KEY: run_id})
+        return f"{dag}/{dag_run_id}"
+
+    def run_again(self, found: Mapping[str, Any], steps: Sequence[str] | None) -> None:
+        """Clear what failed or was stopped, and what waits for it; with ``steps`` those, and what comes after them."""
+        dag, run_id = found["dag_id"], found["dag_run_id"]
+        self._check_same_code(found)
+        tasks = self.client.task_instances(dag, run_id)
+        graph = {task["task_id"]: task["downstream_task_ids"] for task in self.client.tasks(dag)}
+        status = self.reader.run(found, whole=False).status
+        stopped = status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT)
+        marked = to_clear(tasks, graph, self.reader.facts(found), steps=steps, was_stopped=stopped)
+        if not marked:
+            raise RetryRefusedError(
+                f"Run '{dag}/{run_id}' has no task that failed or was stopped: there is nothing to clear."
+            )
+        of_task: dict[str, set[int]] = {}
+        for task, index in marked:
+            of_task.setdefault(task, set()).add(index)
+        every = {task: {map_index(each) for each in tasks if each["task_id"] == task} for task in of_task}
+        self.client.clear_tasks(
+            dag, run_id, {task: None if indexes == every[task] else indexes for task, indexes in of_task.items()}
+        )
+
+    def _check_same_code(self, found: Mapping[str, Any]) -> None:
+        """Refuse a run that would go on with other code: a task runs what stands in the DAGs folder when it starts.
+
+        Of a DAG bundle with versions, such as one from git, Airflow takes the version of the run.
+        """
+        code = None if found.get("bundle_version") else self.reader.identified(found).code_digest
+        deployed = self.deployer.found(found["dag_id"]) if code else None
+        now = deployed.facts.get("code") if deployed else None
+        if now not in (None, code):
+            job_id = f"{found['dag_id']}/{found['dag_run_id']}"
+            raise RetryRefusedError(
+                f"Run {job_id!r} is of other code than its DAG now (version {str(code)[:8]}, now {str(now)[:8]}), "
+                f"which Airflow would run. Deploy the code of the run again, or start a new run. To run what failed "
+                f"with the new code all the same: `flowyml clear {job_id}`."
+            )
+
+    def clear(self, found: Mapping[str, Any], failed_only: bool) -> None:
+        """Clear the tasks that failed and those that waited for them, or all."""
+        dag, run_id = found["dag_id"], found["dag_run_id"]
+        if not self.client.clear(dag, run_id, failed_only):
+            raise RetryRefusedError(
+                f"Run '{dag}/{run_id}' has no {'failed tasks' if failed_only else 'tasks'} to run again."
+                + (" failed_only=False, or --all, runs all of them." if failed_only else "")
+            )
+
+    def backfill(
+        self, name: str, start: date, end: date, parameters: Mapping[str, Any], **options: Any
+    ) -> Sequence[Run]:
+        """Make the runs of a range of dates; gives those that it made, by date."""
+        made = backfill(self.dag_of(name), start, end, parameters, **options)
+        return [self.reader.run(run, whole=False) for run in made]
+
+    def dag_of(self, pipeline: str) -> Deployed:
+        """The DAG of a pipeline, or that of this id. Raises ``RunNotFoundError``."""
+        for candidate in (dag_id(pipeline), pipeline):
+            if usable_id(candidate) and (found := self.deployer.found(candidate)):
+                return found
+        raise RunNotFoundError(
+            f"Airflow at {self.client.transport.connection.url} has no DAG of {pipeline!r}. Deploy it first."
+        )

@@ -1,0 +1,42 @@
+"""A DAG that was paused on purpose stays paused."""
+
+from __future__ import annotations
+
+from flowyml.core.errors import OwnershipError
+from flowyml_airflow.deployed import Deployed, has_schedule
+
+__all__ = ["check_resumable", "check_runnable"]
+
+
+def check_resumable(found: Deployed) -> None:
+    """Refuse to schedule a DAG that somebody paused: it would be resumed."""
+    dag, client = found.dag["dag_id"], found.client
+    if not found.dag["is_paused"] or client.pause_we_set(dag) or not client.was_paused_by_hand(dag):
+        return
+    raise OwnershipError(
+        f"DAG {dag!r} was paused in Airflow, and not by FlowyML; scheduling it would resume it. Resume it first, "
+        f"in Airflow or by `flowyml schedule resume {dag}`, or use --force (force=True)."
+    )
+
+
+def check_runnable(found: Deployed | None, run_id: str, unpause: bool | None) -> None:
+    """Refuse a DAG that was paused on purpose, where the run would stay queued; ``unpause`` is the user's word.
+
+    One that is paused since Airflow made it is unpaused by its first run, unless ``unpause`` is False.
+    """
+    if found is None or not found.dag["is_paused"] or unpause:
+        return
+    dag, client = found.dag["dag_id"], found.client
+    if unpause is False:
+        why = "and unpause=False"
+    elif has_schedule(found.dag):
+        why = "and its schedule would fire again if it were not"
+    elif client.was_paused_by_hand(dag) and client.dag(dag)["is_paused"]:  # or another run has resumed it
+        why = "on purpose, since it was paused after it was made"
+    else:
+        return
+    raise OwnershipError(
+        f"DAG {dag!r} is paused {why}: run {run_id!r} would stay queued. Resume it in Airflow, or by `flowyml "
+        f"schedule resume {dag}` if it has a schedule. To resume it by this run: --force, force=True, or "
+        f"AirflowOrchestrator(unpause=True)."
+    )
