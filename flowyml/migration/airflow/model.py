@@ -187,6 +187,7 @@ class TaskModel:
     ``@task``, ``@task.branch`` and so on for a TaskFlow task. ``arguments`` are the operator's (the decorator's, with
     those of ``.override``; ``run_if`` and ``skip_if`` are the conditions of decorators around it), ``call_arguments``
     those of the function. Times are in seconds. A ``retries`` or time that is not known is a `Symbolic`.
+    ``defaults`` is what the ``default_args`` of its groups, and its own, give it: they stand over the DAG's.
     ``own_class`` is the operator's class where the repository has it. ``inputs`` pairs the name of an argument with
     each value of another task that is anywhere in it.
     """
@@ -200,6 +201,7 @@ class TaskModel:
     decorator: str | None = None
     arguments: tuple[Argument, ...] = ()
     call_arguments: tuple[Argument, ...] = ()
+    defaults: tuple[Argument, ...] = ()
     function: FunctionModel | None = None
     upstream: tuple[str, ...] = ()
     edge_labels: tuple[tuple[str, str], ...] = ()
@@ -215,6 +217,9 @@ class TaskModel:
     on_failure_fail_dagrun: bool = False
     inputs: tuple[tuple[str, ValueEdge], ...] = ()
     own_class: FunctionModel | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.task_id)  # arguments may have dicts in them
 
     @property
     def mapped(self) -> bool:

@@ -33,3 +33,51 @@ def test_the_shipped_examples_are_the_same_to_airflow(tmp_path: Path) -> None:
     differing = {each["dag_id"] for each in compared if any(": schedule: " not in line for line in each["differences"])}
     assert differing <= OTHERWISE
     assert not [line for each in compared for line in each["differences"] if "timetable:Cron" in line]
+
+
+DEFAULTS = """
+from datetime import datetime, timedelta
+from airflow import DAG
+from airflow.decorators import task, task_group
+from airflow.operators.bash import BashOperator
+from airflow.operators.empty import EmptyOperator
+from airflow.operators.python import PythonOperator
+from airflow.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.utils.task_group import TaskGroup
+
+def go(x=1): return x
+def asks(ti): print(ti.hostname)
+
+with DAG("defaults", schedule=None, start_date=datetime(2024, 1, 1),
+         default_args={"owner": "team", "retries": 1, "pool": "wide", "depends_on_past": True}):
+    BashOperator(task_id="first", bash_command="true", env={"A": "b"}, append_env=True)
+    BashOperator(task_id="own", bash_command="true", default_args={"pool": "narrow", "retries": 4})
+    with TaskGroup("g", default_args={"retries": 3, "pool": "p", "queue": "q", "depends_on_past": False}) as g:
+        BashOperator(task_id="command", bash_command="true")
+        BashOperator(task_id="given", bash_command="true", pool="own", default_args={"retries": 7, "owner": "me"})
+        PythonOperator(task_id="function", python_callable=go)
+        PythonOperator(task_id="asking", python_callable=asks)
+        with TaskGroup("inner", default_args={"retries": 5, "owner": "in", "execution_timeout": timedelta(seconds=7)}):
+            BashOperator(task_id="command", bash_command="true", retries=2)
+            TriggerDagRunOperator(task_id="trigger", trigger_dag_id="other")
+
+        @task_group(default_args={"queue": "deep", "retries": 6})
+        def decorated():
+            @task
+            def flows(owner="x"): return owner
+            flows()
+        decorated()
+"""
+
+
+@pytest.mark.airflow
+@pytest.mark.parametrize("major", [3, 2])
+def test_default_arguments_of_groups_and_tasks_are_given_as_airflow_does(major: int, tmp_path: Path) -> None:
+    (tmp_path / "defaults.py").write_text(DEFAULTS, "utf-8")
+    python = str(airflow_python(major))
+    given = ["import", "airflow", f"{tmp_path}/defaults.py", "-o", f"{tmp_path}/made", "--verify", python, "--json"]
+    ((found,),) = [json.loads(flowyml(*given).out)["verified"]]
+    assert found["problem"] is None
+    assert found["differences"] == []
+    text = (tmp_path / "made/defaults.py").read_text("utf-8")
+    assert 'flows(owner="team")' in text

@@ -183,3 +183,16 @@ def test_branches_within_a_group_and_around_it(tmp_path: Path) -> None:
     run = flow.run()
     skipped = {name for name, step in run.step_results.items() if step.raw_status == "skipped"}
     assert skipped == {"group.no", "other"}
+
+
+def test_a_group_beside_a_task_with_a_dict_among_its_arguments(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        with DAG("flow", schedule=None):
+            BashOperator(task_id="first", bash_command="true", env={"A": "b"}, append_env=True)
+            with TaskGroup("group"):
+                BashOperator(task_id="last", bash_command="true", env={"A": "b"})
+        """,
+    )
+    assert about(made, "group")[0] is Kind.KEPT

@@ -23,6 +23,7 @@ from airflow.operators.bash import BashOperator
 from airflow.operators.empty import EmptyOperator
 from airflow.operators.python import PythonOperator
 from airflow.providers.http.operators.http import HttpOperator
+from airflow.utils.task_group import TaskGroup
 COUNT = int(Variable.get("count", default_var="3"))
 def go(x=1): return x
 def asks(ti): return ti.hostname
@@ -57,8 +58,10 @@ ARGUMENTS: Mapping[str, str] = {
 }  # fmt: skip
 
 
-def written(folder: Path, task: str, given: str, defaults: str = "{}") -> Written:
+def written(folder: Path, task: str, given: str, defaults: str = "{}", of: str = "DAG") -> Written:
     head = f"{HEAD}\nwith DAG('flow', schedule='@daily', default_args={defaults}):\n"
+    if of == "group":
+        head = f"{HEAD}\nwith DAG('flow', schedule='@daily'), TaskGroup('g', default_args={defaults}):\n"
     file = read(folder, head + textwrap.indent(task.replace("GIVEN", given), "    "))
     return write_module(file, (folder / "repository/dags/flow.py").read_text())
 
@@ -95,11 +98,15 @@ def test_an_argument_is_kept_or_named(tmp_path: Path, task: str) -> None:
     assert unsaid(write) == []
 
 
-@pytest.mark.parametrize("kind", ["a step of its function", "an operator with its function", "an operator"])
-def test_a_default_argument_is_kept_or_named(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "of"),
+    [("a step of its function", "DAG"), ("an operator with its function", "DAG"), ("an operator", "DAG"),
+     ("a step of its function", "group")],
+)  # fmt: skip
+def test_a_default_argument_is_kept_or_named(tmp_path: Path, kind: str, of: str) -> None:
     def write(given: Mapping[str, str]) -> Written:
         pairs = ", ".join(f"{key!r}: {each}" for key, each in given.items())
-        return written(tmp_path, TASKS[kind], "", f"{{{pairs}}}")
+        return written(tmp_path, TASKS[kind], "", f"{{{pairs}}}", of)
 
     assert unsaid(write) == []
 
@@ -128,17 +135,41 @@ def test_what_a_task_is_given_by_default_arguments_stays(
     assert not [note for note in made.dags[0].notes if note.construct.startswith("default argument")]
 
 
-def test_what_a_group_gives_its_tasks_is_named(tmp_path: Path) -> None:
+def test_what_a_group_gives_its_tasks_is_theirs_or_named(tmp_path: Path) -> None:
     text = f"""{HEAD}
-from airflow.utils.task_group import TaskGroup
 with DAG('flow'):
-    with TaskGroup('g', default_args={{'retries': 3, 'env': {{'V': '1'}}, 'pool': 'p', 'depends_on_past': False}}):
+    env = {{'env': {{'V': '1'}}, 'append_env': True}}
+    with TaskGroup('g', default_args={{**env, 'retries': 3, 'pool': 'p', 'depends_on_past': False}}):
         BashOperator(task_id='t', bash_command='echo $V')
     with TaskGroup('h', default_args=Variable.get('all', deserialize_json=True)):
         BashOperator(task_id='t', bash_command='true')
 """
     made = write_module(read(tmp_path, text), text)
     assert [line for line in said(made) if "default_args" in line] == [
-        "changed default_args of task group g its tasks go without env, pool",
-        "changed default_args of task group h its tasks go without what only Airflow knows",
+        "changed default_args of task group h only Airflow knows them when it reads the file",
     ]
+    assert 'env={"V": "1"}' in made.text
+
+
+def test_what_a_task_gives_itself_by_default_args_is_its_own(tmp_path: Path) -> None:
+    own = "default_args={'env': {'V': '1'}, 'append_env': True, 'retries': 2, 'owner': 'me', 'sla': timedelta(1)}"
+    made = written(tmp_path, TASKS["a command"], own, "{'owner': 'team', 'cwd': '/tmp'}")
+    for words in ('env={"V": "1"}', 'cwd="/tmp"', "max_attempts=3", 'airflow={"owner": "me"}'):
+        assert words in made.text
+    assert "changed default argument sla of t a step has no such option; operators keep it" in said(made)
+
+
+def test_a_function_takes_default_arguments_by_the_names_of_its_parameters(tmp_path: Path) -> None:
+    task = "@task\ndef first(owner, retries=9, *, x=3): return owner\nfirst(retries=1)"
+    assert 'first(owner="team", retries=1)' in written(tmp_path, task, "", "{'owner': 'team', 'retries': 2}").text
+
+
+@pytest.mark.parametrize(
+    ("returned", "is_dict"),
+    [("-> dict[str, int]: return go()", True), (": return {'a': 1}", True), (": return dict(a=1)", True),
+     (": return [1]", False), ("-> list: return go()", False)],
+)  # fmt: skip
+def test_mapping_over_what_is_a_dict_is_named(tmp_path: Path, returned: str, is_dict: bool) -> None:
+    task = f"@task\ndef first() {returned}\n@task\ndef each(pair): return pair\neach.expand(pair=first())"
+    named = [line for line in said(written(tmp_path, task, "")) if "first returns a dict" in line]
+    assert [line.partition(" first")[0] for line in named] == ["changed mapping of each"] * is_dict

@@ -169,7 +169,8 @@ def test_a_module_that_does_not_compile_is_said(
 def test_differences_are_named() -> None:
     def side(**tasks: Any) -> Any:
         plain = {"operator": "BashOperator", "upstream": [], "trigger_rule": "all_success", "retries": 0,
-                 "retry_delay": None, "execution_timeout": None, "mapped": False, "over": None}  # fmt: skip
+                 "retry_delay": None, "execution_timeout": None, "mapped": False, "over": None,
+                 **dict.fromkeys(("owner", "pool", "queue", "depends_on_past"))}  # fmt: skip
         made = {name: {"shown": name, **plain, **each} for name, each in tasks.items()}
         return {"dag_id": "d", "schedule": "None", "tasks": made}
 

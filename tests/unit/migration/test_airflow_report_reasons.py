@@ -97,6 +97,7 @@ def test_a_step_that_the_importer_adds_is_no_difference(tmp_path: Path) -> None:
 
 def _task(*upstream: str, **more: Any) -> dict[str, Any]:
     fields = ("operator", "trigger_rule", "retries", "retry_delay", "execution_timeout", "mapped", "over")
+    fields += ("owner", "pool", "queue", "depends_on_past")
     return {**dict.fromkeys(fields), "upstream": list(upstream), **more}
 
 

@@ -186,6 +186,7 @@ class Modelling:
             decorator=task.decorator,
             arguments=arguments,
             call_arguments=self.arguments(task.calls) if task.calls else (),
+            defaults=tuple(self.argument(name, one) for name, one in _own_defaults(task).items()),
             function=self._callable(task),
             upstream=tuple(sorted(one.task_id for one in task.upstream)),
             edge_labels=self._labels(task),
@@ -409,6 +410,12 @@ def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple, set)):
         return ()
     return tuple(sorted({shape(one) for one in value}))
+
+
+def _own_defaults(task: Task) -> dict[str, Given]:
+    """The default arguments of a task that are not the DAG's."""
+    of_dag = task.dag.default_args if task.dag is not None else {}
+    return {name: given for name, given in task.defaults.items() if given is not of_dag.get(name)}
 
 
 def _groups_around(group: Group | None) -> list[Group]:

@@ -25,7 +25,8 @@ from flowyml.plan.marks import mark_of
 __all__ = ["Difference", "compare", "load_dags", "verify"]
 
 _SECONDS = 600
-_FIELDS = ("operator", "trigger_rule", "retries", "execution_timeout", "mapped")
+_OPTIONS = ("owner", "pool", "queue", "depends_on_past")
+_FIELDS = ("operator", "trigger_rule", "retries", "retry_delay", "execution_timeout", "mapped", *_OPTIONS)
 _STEP = ("Step", "ItemStep")
 # Trigger rules that FlowyML widens where a step may be skipped, and decides by itself: see docs/control-flow.md.
 _WIDER = {("all_success", "none_failed"), ("all_success", "none_failed_min_one_success")}
@@ -47,6 +48,8 @@ try:
 except ImportError:
     from airflow.models import DagBag
 
+OPTIONS = ("owner", "pool", "queue", "depends_on_past")
+
 def seconds(value):
     return value.total_seconds() if hasattr(value, "total_seconds") else value
 
@@ -65,6 +68,7 @@ def task(found):
         "retry_delay": seconds(delay) if getattr(found, "retries", 0) else None,
         "execution_timeout": seconds(getattr(found, "execution_timeout", None)),
         "mapped": mapped,
+        **{name: getattr(found, name, None) for name in OPTIONS},
         "over": sorted(value) if isinstance(value, dict) else None,
     }
 
@@ -187,7 +191,7 @@ def _of_task(
 ) -> Iterator[Difference]:
     if before["upstream"] != upstream:
         yield Difference(dag, name, "upstream", before["upstream"], upstream)
-    for what in (*_FIELDS, "retry_delay"):
+    for what in _FIELDS:
         one, other = before[what], after[what]
         if one == other or (what == "operator" and other in _STEP):
             continue

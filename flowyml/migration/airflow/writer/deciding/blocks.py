@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from flowyml.migration.airflow.model import DagModel, TaskModel
 from flowyml.migration.airflow.writer.deciding.choices import Choice
 
-__all__ = ["Block", "Chain", "Conflict", "Path", "arranged", "paths_of", "sorted_units"]
+__all__ = ["Block", "Chain", "Conflict", "Path", "arranged", "groups_around", "paths_of", "sorted_units"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +111,12 @@ def _direct(
 def _roots(dag: DagModel, group: str) -> set[str]:
     """The first tasks of a task group, which is chosen by its name."""
     parents = {each.group_id: each.parent for each in dag.groups}
-    inside = [task for task in dag.tasks if group in _around(task.group, parents)]
+    inside = [task for task in dag.tasks if group in groups_around(task.group, parents)]
     ids = {task.task_id for task in inside}
     return {task.task_id for task in inside if not ids.intersection(task.upstream)}
 
 
-def _around(group: str | None, parents: Mapping[str, str | None]) -> Iterator[str]:
+def groups_around(group: str | None, parents: Mapping[str, str | None]) -> Iterator[str]:
     """A task group and those around it, whether tasks have its name or not."""
     while group is not None:
         yield group

@@ -10,7 +10,7 @@ from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.context import Asking, Template, is_template, notes_of_intervals
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Function, edges_in, named
 from flowyml.migration.airflow.writer.deciding.functions import call_arguments
-from flowyml.migration.airflow.writer.deciding.options import CALLBACKS, OF_BASH, fits
+from flowyml.migration.airflow.writer.deciding.options import CALLBACKS, OF_BASH, defaults_of, fits
 from flowyml.migration.airflow.writer.deciding.step_options import OPTIONS, OURS, held_by
 from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import Kind, Note
@@ -48,9 +48,9 @@ def step_of_command(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
 
 def _of_bash(dag: DagModel, task: TaskModel) -> tuple[str, dict[str, Any]]:
     """A command that Bash runs as it does for Airflow, and its options. Raises ``Unclear``."""
-    given = _defaults(dag) | {each.name: each.value for each in task.arguments}
+    given = _defaults(dag, task) | {each.name: each.value for each in task.arguments}
     command = given.get("bash_command")
-    known = {"bash_command", *OF_BASH, *OURS, *CALLBACKS}
+    known = {"bash_command", "default_args", *OF_BASH, *OURS, *CALLBACKS}
     known |= {name for name in OPTIONS if fits(name, given.get(name))}
     if task.mapped:
         raise Unclear("it is mapped")
@@ -70,18 +70,20 @@ def _of_bash(dag: DagModel, task: TaskModel) -> tuple[str, dict[str, Any]]:
     return command, kept
 
 
-def _defaults(dag: DagModel) -> dict[str, Any]:
-    """What the tasks of a DAG give Bash, if they do not say otherwise."""
-    return {each.name: each.value for each in dag.default_args if each.name in OF_BASH}
+def _defaults(dag: DagModel, task: TaskModel) -> dict[str, Any]:
+    """What a task gives Bash, if it does not say otherwise."""
+    return {name: each.value for name, each in defaults_of(dag, task).items() if name in OF_BASH}
 
 
 def options_of_command(asking: Asking, moved: Function, moving: Moving) -> dict[str, Any]:
     """What Bash itself is given for a function that makes a command, without templates. Raises ``Unclear``."""
-    given = _defaults(asking.dag) | {each.name: each.value for each in asking.task.arguments if each.name not in OURS}
+    dag, task = asking.dag, asking.task
+    given = _defaults(dag, task) | {each.name: each.value for each in task.arguments if each.name not in OURS}
+    given.pop("default_args", None)
     text = moving.code(moved.node)
-    if is_template(text) or _may_skip([text, given, call_arguments(asking.task)]) or set(given) - {*OF_BASH}:
+    if is_template(text) or _may_skip([text, given, call_arguments(dag, task)]) or set(given) - {*OF_BASH}:
         raise Unclear("it is @task.bash, whose command has templates, skips or has more options")
-    if (given.get("env") is not None and given.get("append_env") is not True) or asking.task.mapped:
+    if (given.get("env") is not None and given.get("append_env") is not True) or task.mapped:
         raise Unclear("it is @task.bash with an environment of its own, or for each item")
     kept = {name: given[name] for name in ("env", "cwd") if given.get(name) is not None}
     if not is_plain(kept):

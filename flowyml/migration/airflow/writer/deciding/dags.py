@@ -7,8 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flowyml.migration.airflow.model import DagModel, FileModel, FunctionModel, GroupModel, TaskModel, ValueEdge
-from flowyml.migration.airflow.writer.deciding.blocks import Block, Chain, Conflict, Path, arranged, paths_of
+from flowyml.migration.airflow.model import DagModel, FileModel, FunctionModel, TaskModel, ValueEdge
+from flowyml.migration.airflow.writer.deciding.blocks import (
+    Block,
+    Chain,
+    Conflict,
+    Path,
+    arranged,
+    groups_around,
+    paths_of,
+)
 from flowyml.migration.airflow.writer.deciding.choices import Choice
 from flowyml.migration.airflow.writer.deciding.context import (
     DATES,
@@ -18,12 +26,14 @@ from flowyml.migration.airflow.writer.deciding.context import (
     texts_of,
 )
 from flowyml.migration.airflow.writer.deciding.dates import asks_for_dates, notes_of_dates
-from flowyml.migration.airflow.writer.deciding.decision import Decision
+from flowyml.migration.airflow.writer.deciding.decision import Decision, edges_in
+from flowyml.migration.airflow.writer.deciding.functions import returns_dict
 from flowyml.migration.airflow.writer.deciding.moved import Moved, key_of, what_moves
-from flowyml.migration.airflow.writer.deciding.options import TAKEN, pipeline_options
+from flowyml.migration.airflow.writer.deciding.options import pipeline_options
 from flowyml.migration.airflow.writer.deciding.params import Declared, declared, default_of
 from flowyml.migration.airflow.writer.deciding.schedules import Schedule, schedule_of
 from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, nested
+from flowyml.migration.airflow.writer.deciding.step_options import lost_of
 from flowyml.migration.airflow.writer.deciding.tasks import decide
 from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import Kind, Note
@@ -158,8 +168,9 @@ def _complete(dag: DecidedDag, moving: Moving, moved: Moved) -> None:
     model = dag.model
     dag.order, apart = nested(model, dag.order, dag.decisions)
     dag.notes += [note for decision in dag.decisions for note in decision.notes]
+    dag.notes += _mapped_over_dicts(dag, moving)
     dag.notes += _warnings(model)
-    dag.notes += _groups(model, apart)
+    dag.notes += _groups(dag, apart)
     dag.notes += _parameters(dag, moved)
     asked = [each.asking for each in dag.decisions if each.asking]
     for name in dict.fromkeys(name for asking in asked for name in asking.conf):
@@ -182,6 +193,19 @@ def _complete(dag: DecidedDag, moving: Moving, moved: Moved) -> None:
     dag.notes += notes
 
 
+def _mapped_over_dicts(dag: DecidedDag, moving: Moving) -> Iterator[Note]:
+    by_id = {each.task.task_id: each for each in dag.decisions}
+    for decision in dag.decisions:
+        for edge in edges_in(decision.over.values()):
+            source = by_id.get(edge.task_id)
+            if source and source.function and returns_dict(source.task, source.function, moving):
+                yield Note(
+                    Kind.CHANGED, f"mapping of {decision.task.task_id}", decision.task.place,
+                    f"{edge.task_id} returns a dict: Airflow maps over its pairs of key and value, FlowyML over lists",
+                    f"Return [list(pair) for pair in found.items()] from {edge.task_id}.",
+                )  # fmt: skip
+
+
 def _warnings(model: DagModel) -> Iterator[Note]:
     for each in model.warnings:
         if each.code == "unknown-schedule":
@@ -194,14 +218,13 @@ def _warnings(model: DagModel) -> Iterator[Note]:
         yield Note(Kind.REFUSED, "dag_id", model.place, "it is only known when Airflow reads the file", "Name it.")
 
 
-def _groups(model: DagModel, apart: Mapping[str, str]) -> Iterator[Note]:
-    for group in model.groups:
+def _groups(dag: DecidedDag, apart: Mapping[str, str]) -> Iterator[Note]:
+    parents = {each.group_id: each.parent for each in dag.model.groups}
+    for group in dag.model.groups:
         about = f"task group {group.group_id}"
-        if lost := ", ".join(_defaults_of(group)):
-            yield Note(
-                Kind.CHANGED, f"default_args of {about}", group.place, f"its tasks go without {lost}",
-                "Say it of the tasks in the DAG file, or of their steps.",
-            )  # fmt: skip
+        given = next((each for each in group.arguments if each.name == "default_args"), None)
+        kinds = [each.kind for each in dag.decisions if group.group_id in groups_around(each.task.group, parents)]
+        yield from lost_of(given, kinds, f" of {about}")
         if group.group_id not in apart:
             yield Note(Kind.KEPT, about, group.place, "it is a pipeline within the pipeline")
             continue
@@ -210,14 +233,6 @@ def _groups(model: DagModel, apart: Mapping[str, str]) -> Iterator[Note]:
             Kind.CHANGED, about, group.place, f"{how}, without the box: {apart[group.group_id]}",
             "Call a pipeline within the pipeline.",
         )  # fmt: skip
-
-
-def _defaults_of(group: GroupModel) -> list[str]:
-    """The default arguments of a group that its tasks are not given: all but those that are read of each task."""
-    given = next((each.value for each in group.arguments if each.name == "default_args"), None)
-    if given is not None and not isinstance(given, dict):
-        return ["what only Airflow knows"]
-    return [str(name) for name, value in (given or {}).items() if name not in TAKEN and value not in (None, False, "")]
 
 
 def _parameters(dag: DecidedDag, moved: Moved) -> Iterator[Note]:

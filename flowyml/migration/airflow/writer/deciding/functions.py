@@ -9,15 +9,17 @@ from typing import Any
 
 import libcst as cst
 
-from flowyml.migration.airflow.model import FunctionModel, TaskModel
+from flowyml.migration.airflow.model import DagModel, FunctionModel, TaskModel
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, is_template, uses_as_datetime
 from flowyml.migration.airflow.writer.deciding.decision import Function, Hole
 from flowyml.migration.airflow.writer.deciding.mapping import mapped_names
+from flowyml.migration.airflow.writer.deciding.options import defaults_of
 from flowyml.migration.airflow.writer.moving import LAMBDA, Moving, without_defaults
+from flowyml.migration.airflow.writer.statements import called, outside_functions
 
 __all__ = ["CONTEXT", "call_arguments", "filled_by", "from_operator", "functions_in", "moved_over", "of_context",
-           "returns_parts", "to_operator", "tree_of", "with_bound"]  # fmt: skip
+           "returns_dict", "returns_parts", "to_operator", "tree_of", "with_bound"]  # fmt: skip
 
 # Airflow's own arguments of a function, in all versions; source: airflow.sdk.definitions.context.Context, and
 # airflow.utils.context.KNOWN_CONTEXT_KEYS of Airflow 2.
@@ -32,6 +34,9 @@ CONTEXT = frozenset({
     "tomorrow_ds_nodash", "triggering_asset_events", "triggering_dataset_events", "try_number", "ts", "ts_nodash",
     "ts_nodash_with_tz", "var", "yesterday_ds", "yesterday_ds_nodash",
 })  # fmt: skip
+
+
+_DICTS = ("dict", "Dict", "Mapping")
 
 
 def moved_over(function: FunctionModel, moving: Moving) -> Function:
@@ -66,11 +71,16 @@ def functions_in(values: Iterable[Any]) -> Iterator[FunctionModel]:
             yield from functions_in(value.values())
 
 
-def call_arguments(task: TaskModel) -> dict[str, Any]:
+def call_arguments(dag: DagModel, task: TaskModel) -> dict[str, Any]:
     """What the function is called with: by place, or by name."""
-    if task.decorator is not None:
-        return {each.name: each.value for each in task.call_arguments}
-    return from_operator({each.name: each.value for each in task.arguments})
+    if task.decorator is None:
+        return from_operator({each.name: each.value for each in task.arguments})
+    given = {each.name: each.value for each in task.call_arguments}
+    if task.mapped or task.function is None:
+        return given
+    # Source: airflow.sdk.bases.decorator.DecoratedOperator._hook_apply_defaults.
+    free = task.function.parameters[sum(name.isdigit() for name in given) :]
+    return {name: each.value for name, each in defaults_of(dag, task).items() if name in free} | given
 
 
 def from_operator(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +121,19 @@ def returns_parts(task: TaskModel, node: cst.FunctionDef) -> bool:
     if task.decorator is None or node.returns is None:
         return False
     text = cst.Module([]).code_for_node(node.returns.annotation)
-    return text.partition("[")[0].rpartition(".")[2] in ("dict", "Dict", "Mapping")
+    return text.partition("[")[0].rpartition(".")[2] in _DICTS
+
+
+def returns_dict(task: TaskModel, moved: Function, moving: Moving) -> bool:
+    """Whether a function returns a dict, by its annotation or by each of its own returns."""
+    if returns_parts(task, moved.original):
+        return True
+    tree = tree_of(moved, moving)
+    if tree.returns is not None:
+        return ast.unparse(tree.returns).partition("[")[0].rpartition(".")[2] in _DICTS
+    inner = (node for statement in tree.body for node in outside_functions(statement))
+    found = [node.value or node for node in inner if isinstance(node, ast.Return)]
+    return bool(found) and all(isinstance(each, ast.Dict | ast.DictComp) or called(each) == "dict" for each in found)
 
 
 def tree_of(moved: Function, moving: Moving) -> ast.FunctionDef | ast.AsyncFunctionDef:

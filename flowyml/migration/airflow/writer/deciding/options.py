@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,9 +18,11 @@ __all__ = [
     "TAKEN",
     "callback_of",
     "default_arguments",
+    "defaults_of",
     "fits",
     "inherited",
     "is_by_default",
+    "lost_defaults",
     "pipeline_options",
     "unfit",
 ]
@@ -83,7 +85,8 @@ def pipeline_options(dag: DagModel, kinds: Collection[str]) -> tuple[Mapping[str
     engine |= {
         each.name: found for each in dag.callbacks if each.name in _OF_DAG and (found := callback_of(each.value))
     }
-    notes += [*_callbacks(dag, engine), *_other_arguments(dag), *_other_defaults(dag, kinds), *_taken(dag)]
+    notes += [*_callbacks(dag, engine), *_other_arguments(dag)]
+    notes += [*lost_defaults(dag.default_args, kinds, _DEFAULTS), *_taken(dag)]
     if engine:
         options["airflow"] = engine
     return options, notes
@@ -109,10 +112,16 @@ def _other_arguments(dag: DagModel) -> Iterator[Note]:
                         "Set it up where the pipeline runs, or leave it out.")  # fmt: skip
 
 
-def _other_defaults(dag: DagModel, kinds: Collection[str]) -> Iterator[Note]:
+def lost_defaults(
+    given: Iterable[Argument], kinds: Collection[str], options: Collection[str], about: str = ""
+) -> Iterator[Note]:
+    """What of some default arguments no step has. ``kinds`` are those of what the tasks become that are given them,
+    ``options`` the names of those that are options ``about`` a pipeline, or a step.
+    """
     only_operators = all(kind == "operator" for kind in kinds)
-    for each in dag.default_args:
-        kept = each.name in _OF_STEPS and (each.name not in _DEFAULTS or fits(each.name, each.value))
+    of_steps = _OF_STEPS - {"start_date", "params"} if about else _OF_STEPS
+    for each in given:
+        kept = fits(each.name, each.value) if each.name in options else each.name in of_steps
         if kept or each.name == "provide_context" or each.value in (None, ""):
             continue
         if each.value is False and each.name not in _ON:
@@ -121,7 +130,7 @@ def _other_defaults(dag: DagModel, kinds: Collection[str]) -> Iterator[Note]:
             continue
         if each.name in (*OF_BASH, *OF_PYTHON) and _is_sure(each.value):
             continue  # each task that has it takes it
-        is_option = each.name in (*_DEFAULTS, *CALLBACKS)
+        is_option = each.name in (*options, *CALLBACKS)
         if only_operators and _is_sure(each.value) and not is_option:
             continue
         why = unfit(each.value) if is_option else "a step has no such option"
@@ -130,7 +139,7 @@ def _other_defaults(dag: DagModel, kinds: Collection[str]) -> Iterator[Note]:
             to_do = f"Move it into a module, and name it: airflow={{'{each.name}': 'module.name'}}."
         elif is_option:
             to_do = "Say it in airflow={…} of the steps that need it, or leave it out."
-        yield _left_out(f"default argument {each.name}", each,
+        yield _left_out(f"default argument {each.name}{about}", each,
                         f"{why}; operators keep it" if _is_sure(each.value) else why, to_do)  # fmt: skip
 
 
@@ -184,19 +193,23 @@ def unfit(given: Any) -> str:
 
 
 def inherited(dag: DagModel, task: TaskModel, name: str) -> Any:
-    """An argument of a task: its own, or the DAG's default."""
-    own = task.argument(name)
-    return own.value if own is not None else next((each.value for each in dag.default_args if each.name == name), None)
+    """An argument of a task: its own, or the default."""
+    given = task.argument(name) or defaults_of(dag, task).get(name)
+    return None if given is None else given.value
+
+
+def defaults_of(dag: DagModel, task: TaskModel) -> Mapping[str, Argument]:
+    """The default arguments of a task: the DAG's, those of its groups over them, and its own over all."""
+    return {each.name: each for each in (*dag.default_args, *task.defaults)}
 
 
 def default_arguments(dag: DagModel, task: TaskModel) -> Mapping[str, Any]:
-    """What an operator takes of the DAG's defaults, if it has arguments of these names."""
-    return {
-        each.name: each.value
-        for each in dag.default_args
-        if each.name not in (_OF_STEPS - {"retry_exponential_backoff", "max_retry_delay"})
-        and task.argument(each.name) is None and _is_sure(each.value)
-    }  # fmt: skip
+    """What an operator takes of the defaults, if it has arguments of these names."""
+    by_pipeline = _OF_STEPS - {"retry_exponential_backoff", "max_retry_delay"}
+    given = [each for each in dag.default_args if each.name not in by_pipeline]
+    given += [each for each in task.defaults if each.name not in TAKEN]
+    found = {each.name: each.value for each in given if task.argument(each.name) is None}
+    return {name: value for name, value in found.items() if _is_sure(value)}
 
 
 def _is_sure(given: Any) -> bool:

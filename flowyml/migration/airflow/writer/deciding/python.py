@@ -21,7 +21,7 @@ from flowyml.migration.airflow.writer.deciding.functions import (
 )
 from flowyml.migration.airflow.writer.deciding.mapping import lists_of
 from flowyml.migration.airflow.writer.deciding.operators import STANDARD, as_operator
-from flowyml.migration.airflow.writer.deciding.options import OF_PYTHON
+from flowyml.migration.airflow.writer.deciding.options import OF_PYTHON, defaults_of
 from flowyml.migration.airflow.writer.deciding.step_options import ALL_SKIPPED, OF_OPERATORS, OURS, held_by
 from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import Kind, Note
@@ -48,9 +48,9 @@ def step_of_python(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping
     if function.bound:
         raise Hole(f"its function is {function.bound}: write it with def, and give it what it needs by op_kwargs")
     if function.module not in ("", "__main__"):
-        return _of_other_module(task, function, moving)
+        return _of_other_module(dag, task, function, moving)
     moved = moved_over(function, moving)
-    given = with_bound(task, moved, call_arguments(task))
+    given = with_bound(task, moved, call_arguments(dag, task))
     try:
         made = _step_of(Asking(dag, task, moving.names), moved, moving, given)
         made.choice = _choice(task, moved, moving, given, held)
@@ -71,7 +71,7 @@ def _step_of(asking: Asking, moved: Function, moving: Moving, given: dict[str, A
     if kind not in ("@task", "@task.bash", "PythonOperator", *_BRANCHES, *_SHORT_CIRCUITS):
         raise Unclear(f"it is {kind}")
     if task.decorator is None and (taken := _of_defaults(asking.dag, task)):
-        raise Unclear(f"it takes {taken[0]} of the DAG's default arguments")
+        raise Unclear(f"it takes {taken[0]} of the default arguments")
     through_bash = options_of_command(asking, moved, moving) if kind == "@task.bash" else None
     arguments = {**asking.rendered(given), **of_context(asking, moved, moving, given)}
     may_be_missing = _check_rules(task, arguments)
@@ -89,9 +89,10 @@ def _step_of(asking: Asking, moved: Function, moving: Moving, given: dict[str, A
 
 
 def _of_defaults(dag: DagModel, task: TaskModel) -> list[str]:
-    """What a PythonOperator takes of the DAG's default arguments beside the options of each task."""
+    """What a PythonOperator takes of its default arguments beside the options of each task."""
     own = {each.name for each in task.arguments}
-    return [each.name for each in dag.default_args if each.name in OF_PYTHON and each.value and each.name not in own]
+    given = defaults_of(dag, task).items()
+    return [name for name, each in given if name in OF_PYTHON and each.value and name not in own]
 
 
 def _choice(
@@ -171,7 +172,7 @@ def _with_its_function(task: TaskModel, moved: Function, moving: Moving, given: 
     return made
 
 
-def _of_other_module(task: TaskModel, function: FunctionModel, moving: Moving) -> Decision:
+def _of_other_module(dag: DagModel, task: TaskModel, function: FunctionModel, moving: Moving) -> Decision:
     """A function that another module of the repository has: Airflow imports it from there, as the DAG file did."""
     path = f"{function.module}.{function.name}"
     if task.mapped:
@@ -180,7 +181,7 @@ def _of_other_module(task: TaskModel, function: FunctionModel, moving: Moving) -
         raise Hole(f"its function is made by another one of {function.module}: Airflow cannot import it by its name")
     if not path_of(path):
         raise Hole(f"its function {path!r:.80} is not an import path")
-    given = call_arguments(task)
+    given = call_arguments(dag, task)
     arguments: dict[str, Any] = {"python_callable": function}
     arguments |= to_operator(given)
     arguments |= {each.name: each.value for each in task.arguments if each.name not in {*OURS, "0"} - OF_OPERATORS}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ from flowyml.migration.airflow.writer.deciding.options import (
     fits,
     inherited,
     is_by_default,
+    lost_defaults,
     unfit,
 )
 from flowyml.migration.airflow.writer.notes import Kind, Note
@@ -30,6 +31,7 @@ __all__ = [
     "is_called_back",
     "is_time",
     "left_out",
+    "lost_of",
     "others",
     "step_options",
 ]
@@ -70,7 +72,8 @@ def step_options(dag: DagModel, task: TaskModel) -> dict[str, Any]:
         found["run_if"] = "all_done"
     elif isinstance(task.trigger_rule, str) and task.trigger_rule != "all_success":
         found["trigger_rule"] = task.trigger_rule
-    engine = {each.name: each.value for each in task.arguments if each.name in OPTIONS and fits(each.name, each.value)}
+    given = {each.name: each.value for each in (*task.defaults, *task.arguments)}
+    engine = {name: value for name, value in given.items() if name in OPTIONS and fits(name, value)}
     for name in CALLBACKS:
         if (callback := callback_of(inherited(dag, task, name))) is not None:
             engine[name] = callback
@@ -116,6 +119,7 @@ def left_out(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
             Kind.CHANGED, f"{', '.join(made.options['airflow'])} of {task.task_id}", task.place,
             "a step that does nothing has no options", "Leave it out.",
         )  # fmt: skip
+    yield from lost_of(task.argument("default_args"), [made.kind], f" of {task.task_id}")
     for each in others(task):
         why = unfit(each.value) if each.name in (*OPTIONS, *CALLBACKS) else "a step has no such option"
         yield Note(
@@ -124,11 +128,25 @@ def left_out(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
         )  # fmt: skip
 
 
+def lost_of(given: Argument | None, kinds: Collection[str], about: str) -> Iterator[Note]:
+    """What of the ``default_args`` of a group or task no step has; ``kinds`` are those of what its tasks become."""
+    if given is None or given.value is None:
+        return
+    if not isinstance(given.value, dict):
+        yield Note(
+            Kind.CHANGED, f"default_args{about}", given.place, "only Airflow knows them when it reads the file",
+            "Say them of the tasks in the DAG file, or of their steps.",
+        )  # fmt: skip
+        return
+    each = [Argument(str(name), "", given.place, value) for name, value in given.value.items()]
+    yield from lost_defaults(each, kinds, OPTIONS, about)
+
+
 def _taken(task: TaskModel, made: Decision) -> Iterator[Note]:
     """Numbers, times and rules that are not known, or only by the file's default."""
     to_do = "Say it in the pipeline."
     for name in TAKEN:
-        value, own = getattr(task, name), task.argument(name)
+        value, own = getattr(task, name), task.argument(name) or _default(task, name)
         construct = f"{name} of {task.task_id}"
         if own is not None and made.kind == "operator" and made.arguments.get(name) is own.value:
             continue  # it stands in the operator
@@ -143,6 +161,11 @@ def _taken(task: TaskModel, made: Decision) -> Iterator[Note]:
             yield Note(Kind.CHANGED, construct, task.place, "it is not 0 seconds or more", to_do)
 
 
+def _default(task: TaskModel, name: str) -> Argument | None:
+    """What its groups, or its own ``default_args``, give a task."""
+    return next((each for each in task.defaults if each.name == name), None)
+
+
 def _looks(task: TaskModel, made: Decision) -> Iterator[Note]:
     """What says how Airflow shows a task, which an operator keeps for the most part."""
     for each in task.arguments:
@@ -152,13 +175,13 @@ def _looks(task: TaskModel, made: Decision) -> Iterator[Note]:
 
 
 def is_called_back(task: TaskModel) -> bool:
-    """Whether Airflow calls something when the task ends, by the task's own arguments."""
-    return any(each.name in CALLBACKS and each.value for each in task.arguments)
+    """Whether Airflow calls something when the task ends, by what stands over the DAG's defaults."""
+    return any(each.name in CALLBACKS and each.value for each in (*task.defaults, *task.arguments))
 
 
 def others(task: TaskModel) -> Sequence[Argument]:
     """Arguments of an operator that a step has no words for."""
-    known = {*OURS, *_LOOKS, "bash_command", "env", "cwd", "append_env", ALL_SKIPPED}
+    known = {*OURS, *_LOOKS, "default_args", "bash_command", "env", "cwd", "append_env", ALL_SKIPPED}
     found = [each for each in task.arguments if each.name not in known and not each.name.isdigit()]
     found = [
         each for each in found if each.name not in OPTIONS or not (each.value is None or fits(each.name, each.value))

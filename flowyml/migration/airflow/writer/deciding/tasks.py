@@ -34,7 +34,9 @@ def decide(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, st
             Note(Kind.REFUSED, named(task), task.place, str(error), "Write what it does into the step of its name.")
         )
     made.options |= step_options(dag, task)
-    if made.kind == "operator" and (defaults := default_arguments(dag, task)):
+    own = task.argument("default_args")
+    is_known = own is None or own.value is None or isinstance(own.value, dict)
+    if made.kind == "operator" and is_known and (defaults := default_arguments(dag, task)):
         made.arguments["default_args"] = dict(defaults)
     made.notes += left_out(dag, task, made)
     return made
