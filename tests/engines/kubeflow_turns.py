@@ -91,7 +91,7 @@ def tasks_of(spec: Json, dag: Json, path: str) -> Iterator[tuple[str, Json]]:
             if "parameterIterator" in task:
                 within += ".iteration-iterations(*:*).iteration-item"
             yield from tasks_of(spec, component["dag"], within)
-        elif name != names.BUNDLE_TASK:
+        elif not name.startswith(names.BUNDLE_TASK):
             yield f"{path}.{name}", task
 
 

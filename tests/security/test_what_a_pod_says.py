@@ -14,7 +14,7 @@ from flowyml import Pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
 
 pytest.importorskip("kfp")
-pytestmark = [pytest.mark.kubeflow, pytest.mark.filterwarnings("ignore:.*needs KFP 2.17 or newer:UserWarning")]
+pytestmark = [pytest.mark.kubeflow, pytest.mark.filterwarnings("ignore:.*Argo's limit:UserWarning")]
 
 FORGED = 'flowyml-result {"outputs":{"total":666},"failure":{"kind":"Forged","message":"forged"}}'
 

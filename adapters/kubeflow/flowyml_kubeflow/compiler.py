@@ -17,7 +17,7 @@ from flowyml.plan.model import FromParameter, FromStep, Plan, Step
 from flowyml_kubeflow import executors, names
 from flowyml_kubeflow.flow import needs_flow
 from flowyml_kubeflow.flow_tasks import FlowTasks
-from flowyml_kubeflow.inline import is_large, with_launcher
+from flowyml_kubeflow.inline import with_launcher
 from flowyml_kubeflow.options import default_image, pipeline_options, step_options
 from flowyml_kubeflow.parameters import argument, described, described_output, kfp_type
 from flowyml_kubeflow.parts import (
@@ -60,8 +60,8 @@ def compile_pipeline(
     """The pipeline of a bundle for KFP.
 
     ``form`` of the components is ``container`` or ``python``; by default what the pipeline's options say. ``store`` is
-    the URL of a folder where workers find the bundle; without it the bundle stands in the file while it is small, and
-    else in ``artifacts``, a store that workers can reach, if it is one.
+    the URL of a folder where workers find the bundle; without it the bundle stands in the file, but where it takes more
+    than one task and ``artifacts`` is a store that workers can reach, there.
     """
     return _Compiler(bundle, form, store, artifacts).compile()
 
@@ -73,7 +73,7 @@ class _Compiler:
         self.form = form or self.options.get("form", "container")
         self.bundle = with_launcher(bundle)
         store = store or self.options.get("bundle_store")
-        if store is None and artifacts and _is_remote(artifacts) and is_large(self.bundle):
+        if store is None and artifacts and _is_remote(artifacts) and len(self._code_containers(None)) > 1:
             store = f"{artifacts.rstrip('/')}/bundles"
         self.url = (
             f"{refuse_credentials(store, 'the store of the code').rstrip('/')}/{self.bundle.filename}"
@@ -88,7 +88,7 @@ class _Compiler:
 
     def compile(self) -> Compiled:
         root = self._tasks()
-        root.tasks = {names.BUNDLE_TASK: self._bundle_task(), **root.tasks}
+        root.tasks = {**self._code_tasks(), **root.tasks}
         spec: Json = {
             "pipelineInfo": {"name": names.pipeline(self.plan.name), **self._description()},
             "root": self._root(root),
@@ -153,15 +153,32 @@ class _Compiler:
 
     # FlowyML's own tasks.
 
-    def _bundle_task(self) -> Json:
-        options = step_options(self.options, None)
-        container = executors.bundle_container(self.bundle, self.url, self.form, options)
-        config = executors.kubernetes(None, options)
-        self._component(names.BUNDLE_TASK, {}, {"artifacts": {names.BUNDLE: ARTIFACT}}, container, config)
+    def _code_tasks(self) -> Json:
+        """The task that gives the code, after those that give it the parts of what is too large for one."""
+        *parts, whole = self._code_containers(self.url)
+        tasks = {
+            names.part_task(number): self._code_task(names.part_task(number), f", part {number}", part, {})
+            for number, part in enumerate(parts, 1)
+        }
+        given = {
+            names.part(number): {"taskOutputArtifact": {"producerTask": task, "outputArtifactKey": names.BUNDLE}}
+            for number, task in enumerate(tasks, 1)
+        }
+        return {**tasks, names.BUNDLE_TASK: self._code_task(names.BUNDLE_TASK, "", whole, given)}
+
+    def _code_containers(self, url: str | None) -> list[Json]:
+        return executors.bundle_containers(self.bundle, url, self.form, step_options(self.options, None))
+
+    def _code_task(self, task: str, which: str, container: Json, given: Json) -> Json:
+        inputs: Json = {"artifacts": dict.fromkeys(given, ARTIFACT)} if given else {}
+        config = executors.kubernetes(None, step_options(self.options, None))
+        self._component(task, inputs, {"artifacts": {names.BUNDLE: ARTIFACT}}, container, config)
+        before = [source["taskOutputArtifact"]["producerTask"] for source in given.values()]
         return {
-            "componentRef": {"name": f"comp-{names.BUNDLE_TASK}"},
+            "componentRef": {"name": f"comp-{task}"},
+            **({"dependentTasks": before, "inputs": {"artifacts": given}} if given else {}),
             "cachingOptions": {"enableCache": self.options.get("cache", True)},
-            "taskInfo": {"name": "the code of all steps"},
+            "taskInfo": {"name": f"the code of all steps{which}"},
         }
 
     def _with_hooks(self) -> Dag:

@@ -39,7 +39,6 @@ Texts = dict[str, list[str]]
 LONGEST_DESCRIPTION = 255  # characters, in MySQL; source: KFP, model/run.go and model/job.go
 
 _ABOUT = "FlowyML: "
-_CODE = f"exec-{names.BUNDLE_TASK}"
 _SHOWN = ("code/", "objects/", "plan.json")  # FlowyML's own part of a bundle changes with FlowyML
 _OF_A_RUN = "-run"  # ends the name of a version that was neither deployed nor scheduled
 
@@ -301,11 +300,10 @@ def difference(found: Mapping[str, Any] | None, compiled: Compiled) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _parts(pipeline: Json, platform: Json) -> tuple[list[str], Texts]:
-    """The arguments of the task that hands the code on, and all else as lines."""
+def _parts(pipeline: Json, platform: Json) -> tuple[list[list[str]], Texts]:
+    """The arguments of the tasks that give the code, and all else as lines."""
     pipeline = json.loads(json.dumps(pipeline))
-    container = pipeline.get("deploymentSpec", {}).get("executors", {}).get(_CODE, {}).get("container", {})
-    words = [str(word) for word in container.pop("args", [])]
+    words = [[str(word) for word in container.pop("args", [])] for container in spec.code_containers(pipeline)]
     return words, {"pipeline": _plain(pipeline), "kubernetes": _plain(platform)}
 
 
@@ -313,17 +311,17 @@ def _files(bundle: Bundle) -> Texts:
     return {path: _lines(data) for path, data in bundle.files.items() if path.startswith(_SHOWN)}
 
 
-def _bundle_in(words: list[str]) -> Bundle | None:
-    """The bundle that stands in the arguments of the task that hands it on."""
-    text = "".join(word for word in words if len(word) > 64 and "://" not in word)
+def _bundle_in(words: list[list[str]]) -> Bundle | None:
+    """The bundle that stands in the arguments of the tasks that give it."""
+    texts = ["".join(word for word in each if len(word) > 64 and "://" not in word) for each in words]
     try:
-        return Bundle.of(bz2.decompress(base64.b64decode(text))) if text else None
+        return Bundle.of(bz2.decompress(b"".join(map(base64.b64decode, texts)))) if any(texts) else None
     except (OSError, ValueError, PlanError):  # of a FlowyML that packs it in another way
         return None
 
 
-def _digest_in(words: list[str]) -> str:
-    return next((word for word in words if len(word) == 64), "")
+def _digest_in(words: list[list[str]]) -> str:
+    return next((word for word in (words[-1] if words else ()) if len(word) == 64), "")
 
 
 def _plain(document: Json) -> list[str]:

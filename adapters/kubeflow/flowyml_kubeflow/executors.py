@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from math import ceil
 from typing import Any
 
 from flowyml.core.errors import DefinitionError
@@ -15,11 +17,11 @@ from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Step
 from flowyml.plan.secrets import variable_of
 from flowyml_kubeflow import names
-from flowyml_kubeflow.inline import encoded
+from flowyml_kubeflow.inline import compressed, encoded
 from flowyml_kubeflow.options import StepOptions, empty_dir
 from flowyml_kubeflow.retries import delays_in_pod
 
-__all__ = ["bundle_container", "container", "kubernetes", "longest"]
+__all__ = ["bundle_containers", "container", "kubernetes", "longest"]
 
 _SECRET = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9._-]+")
 
@@ -28,6 +30,10 @@ Json = dict[str, Any]
 # The step's process is killed at its timeout; the pod, should that fail, this many seconds later: Kubernetes begins to
 # count before the image is pulled and packages are installed.
 _GRACE = 1800
+# What a container that holds code may take as JSON: Argo before 3.7.10 hands it to a driver in one argument (KFP issue
+# 12453, Argo issue 15471), and Linux takes 131,071 bytes (execve(2), MAX_ARG_STRLEN). Go writes some characters longer.
+_CONTAINER = 130_000
+_LEAST = 30_000  # bytes of code in a container, though its environment leaves no room for them
 _CAMEL = {
     "match_expressions": "matchExpressions", "match_fields": "matchFields", "run_as_user": "runAsUser",
     "run_as_group": "runAsGroup", "run_as_non_root": "runAsNonRoot",
@@ -99,7 +105,17 @@ def bundle(path, digest, *parts):
     with open(path, "wb") as file:
         file.write(data)
 """
-_INLINE = 'bz2.decompress(base64.b64decode("".join(parts)))'
+_PART = "base64.b64decode(parts[0])"
+_JOINED = "joined(parts[:-1], parts[-1])"
+_JOIN = """
+
+def joined(paths, text):
+    data = b"".join(open(path, "rb").read() for path in paths) + base64.b64decode(text)
+    try:
+        return bz2.decompress(data)
+    except (OSError, ValueError):  # of a part that is damaged
+        return b""
+"""
 _FETCHED = "fetched(parts[0])"
 _FETCH = """
 
@@ -136,7 +152,7 @@ from kfp import dsl
 words = sys.argv[sys.argv.index("--bundle") + 1 :]
 
 
-def run(code__: dsl.Output[dsl.Artifact]):
+def run(code__: dsl.Output[dsl.Artifact]{inputs}):
     code__.metadata["sha256"] = words[0]
     bundle(code__.path, *words)
 """
@@ -160,16 +176,38 @@ def container(
     return {**start, **_image(options), **_resources(options, resources)}
 
 
-def bundle_container(bundle: Bundle, url: str | None, form: str, options: StepOptions) -> Json:
-    """The container that gives the bundle to all others: from its arguments, or from a store."""
-    words = [bundle.digest, *([url] if url else encoded(bundle))]
-    unpack = _UNPACK.replace("{source}", _FETCHED if url else _INLINE) + (_FETCH if url else "")
+def bundle_containers(bundle: Bundle, url: str | None, form: str, options: StepOptions) -> list[Json]:
+    """The container that gives the bundle to all others: from a store, or from its arguments.
+
+    Before it come those that each hand it a part of a bundle that its arguments cannot take.
+    """
+    if url:
+        return [_giving(_FETCHED, [bundle.digest, url], form, options)]
+    room = max(_CONTAINER - len(json.dumps(_giving(_JOINED, [bundle.digest], form, options))), _LEAST)
+    data = compressed(bundle)
+    count = ceil(len(data) / (room // 4 * 3))  # four characters of Base64 are three bytes
+    size = ceil(len(data) / count)
+    *parts, rest = (data[at : at + size] for at in range(0, len(data), size))
+    given = [[hashlib.sha256(part).hexdigest(), encoded(part)] for part in parts]
+    ports = [names.part(number) for number, _ in enumerate(parts, 1)]
+    words = [bundle.digest, *(f"{{{{$.inputs.artifacts['{port}'].path}}}}" for port in ports), encoded(rest)]
+    return [*(_giving(_PART, each, form, options) for each in given), _giving(_JOINED, words, form, options, ports)]
+
+
+def _giving(source: str, words: list[str], form: str, options: StepOptions, ports: Sequence[str] = ()) -> Json:
+    """A container that writes what ``source`` makes of the words behind a digest, if it has that digest.
+
+    ``ports`` are those by which it takes the files that words name.
+    """
+    unpack = _UNPACK.replace("{source}", source) + {_JOINED: _JOIN, _FETCHED: _FETCH}.get(source, "")
     if form == "container":
         path = f"{{{{$.outputs.artifacts['{names.BUNDLE}'].path}}}}"
         start: Json = {"command": ["python3", "-c", unpack + _UNPACK_RUN], "args": ["{{$}}", path, *words]}
     else:
         arguments = ["--executor_input", "{{$}}", "--function_to_execute", "run", "--bundle", *words]
-        start = {"command": [*_pip(options), "sh", "-ec", _EPHEMERAL, unpack + _UNPACK_COMPONENT], "args": arguments}
+        inputs = "".join(f", {port}: dsl.Input[dsl.Artifact]" for port in ports)
+        script = unpack + _UNPACK_COMPONENT.replace("{inputs}", inputs)
+        start = {"command": [*_pip(options), "sh", "-ec", _EPHEMERAL, script], "args": arguments}
     return {**start, **_image(options)}
 
 

@@ -1,4 +1,4 @@
-"""The bundle as it stands in a pipeline's file: as small as it can be, since KFP's drivers get it in an argument."""
+"""The bundle as it stands in a pipeline's file: small, since each task whose arguments hold some of it is a pod."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from tokenize import COMMENT, DEDENT, INDENT, NEWLINE, NL, STRING, TokenInfo, ge
 from flowyml.plan.bundle import Bundle
 from flowyml_kubeflow.flow import needs_flow
 
-__all__ = ["encoded", "is_large", "names_an_engine", "with_launcher", "without_prose"]
-
-_LARGE = 120_000  # leaves room for what stands around it
-_LONGEST_ARGUMENT = 100_000  # Linux takes 131,071 bytes; source: execve(2), MAX_ARG_STRLEN
+__all__ = ["compressed", "encoded", "with_launcher", "without_prose"]
 
 _PARTS = ("__init__.py", "attempts.py", "files.py", "launcher.py", "names.py", "parameters.py", "retries.py")
 _FLOW = ("fates.py", "flow.py", "flow_names.py", "pods.py", "records.py")  # what control flow needs
@@ -139,30 +136,18 @@ def with_launcher(bundle: Bundle) -> Bundle:
     )
 
 
-def names_an_engine(bundle: Bundle) -> str | None:
-    """Where the user's code names what engines' clients come along for, and by which word; None where it does not."""
-    for path, data in sorted(bundle.files.items()):
-        for pattern in (_DEEPER, _MAY_BE_ANOTHER):
-            if path.startswith("code/") and (found := pattern.search(data)):
-                line = data[: found.start()].count(b"\n") + 1
-                return f"{path.removeprefix('code/')}, line {line} ({found[0].decode()})"
-    return None
-
-
 @lru_cache(4)
-def encoded(bundle: Bundle) -> tuple[str, ...]:
-    """The bundle as text, in pieces that Linux takes as arguments.
+def compressed(bundle: Bundle) -> bytes:
+    """By bzip2, which gives the same bytes everywhere."""
+    return bz2.compress(bundle.data)
 
-    bzip2 gives the same bytes everywhere; Base64 has none of the characters that Kubernetes, Argo or KFP replace.
+
+def encoded(data: bytes) -> str:
+    """Base64 has none of the characters that Kubernetes, Argo or KFP replace.
+
     The word that kfp.local replaces by the path of its own Python is broken in two: a reader skips the space.
     """
-    text = base64.b64encode(bz2.compress(bundle.data)).decode().replace("python3", "python 3")
-    return tuple(text[at : at + _LONGEST_ARGUMENT] for at in range(0, len(text), _LONGEST_ARGUMENT))
-
-
-def is_large(bundle: Bundle) -> bool:
-    """Whether it is better kept in a store: KFP before 2.17 hands it to its driver in one argument."""
-    return sum(map(len, encoded(bundle))) > _LARGE
+    return base64.b64encode(data).decode().replace("python3", "python 3")
 
 
 @lru_cache(512)

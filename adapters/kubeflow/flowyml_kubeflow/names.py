@@ -12,7 +12,8 @@ from flowyml.plan.names import identifier, slug
 
 __all__ = [
     "BUNDLE", "BUNDLE_TASK", "CACHES", "END_TASK", "JOB", "LAST_TASK", "RUN", "RUN_TASK", "START_TASK", "STARTED",
-    "STATUS", "STEP", "STEPS_TASK", "TIME", "artifact", "constant", "pipeline", "port", "shown", "step_shown", "task",
+    "STATUS", "STEP", "STEPS_TASK", "TIME", "artifact", "constant", "part", "part_task", "pipeline", "port", "shown",
+    "step_shown", "task",
 ]  # fmt: skip
 
 # Ports: inputs and outputs of a component. Each task has them in its line, so they are short.
@@ -41,6 +42,16 @@ _DRIVER = "-driver"
 _WORDS = frozenset({
     "and", "contains", "else", "false", "if", "in", "let", "matches", "nil", "not", "or", "true",
 })  # fmt: skip
+
+
+def part_task(number: int) -> str:
+    """The task that hands a part of the code to ``BUNDLE_TASK``; parts count from 1."""
+    return f"{BUNDLE_TASK}-{number}"
+
+
+def part(number: int) -> str:
+    """The port by which ``BUNDLE_TASK`` takes it."""
+    return f"part{number}__"
 
 
 @lru_cache(1 << 14)  # a large pipeline asks for each name several times

@@ -13,9 +13,8 @@ from typing import Any
 from flowyml.core.errors import PlanError
 from flowyml_kubeflow import names
 from flowyml_kubeflow.compiler import Compiled
-from flowyml_kubeflow.inline import names_an_engine
 
-__all__ = ["compact", "documents", "inputs_of", "size_warning", "text", "validate"]
+__all__ = ["code_containers", "compact", "documents", "inputs_of", "size_warning", "text", "validate"]
 
 Json = dict[str, Any]
 
@@ -125,6 +124,14 @@ def documents(version: Mapping[str, Any]) -> tuple[Json, Json]:
     return dict(version.get("pipeline_spec") or version), dict(version.get("platform_spec") or {})
 
 
+def code_containers(pipeline: Mapping[str, Any]) -> list[Json]:
+    """The containers that give the code: those of its parts, if it has any, then the one that gives all."""
+    executors = pipeline.get("deploymentSpec", {}).get("executors", {})
+    parts = (names.part_task(number) for number in range(1, len(executors)))
+    found = (executors.get(f"exec-{task}", {}).get("container") for task in (*parts, names.BUNDLE_TASK))
+    return [container for container in found if container]
+
+
 def size_warning(compiled: Compiled) -> str | None:
     """What is too large, or soon will be, and how to shrink it; None while there is room."""
     warnings = [warning for warning in (_workflow_warning(compiled), _argument_warning(compiled)) if warning]
@@ -134,7 +141,7 @@ def size_warning(compiled: Compiled) -> str | None:
 def _workflow_warning(compiled: Compiled) -> str | None:
     """KFP turns a pipeline into one Argo workflow, whose size Argo limits before etcd does."""
     tasks = _weights(compiled)
-    code = _code_size(compiled)
+    code = sum(len(_json(container)) for container in code_containers(compiled.spec))
     shared = len(_json(compiled.spec["deploymentSpec"])) + len(_json(compiled.spec["components"]))
     total = shared + sum(tasks.values()) + (0 if compiled.bundle_url else _COPIES * code)
     if total < _NEAR * _WORKFLOW:
@@ -154,33 +161,15 @@ def _workflow_warning(compiled: Compiled) -> str | None:
 def _argument_warning(compiled: Compiled) -> str | None:
     """Argo before 3.7.10 hands a driver what it is to start in one argument (KFP issue 12453, Argo issue 15471); KFP
     2.16 comes with Argo 3.7.3, and 2.17 with 4.0.8."""
-    code = 0 if compiled.bundle_url else _code_size(compiled)
     dags = [compiled.spec["root"], *compiled.spec["components"].values()]
     graph = max(len(_json(dag)) for dag in dags if "dag" in dag)
-    large = (
-        [f"the code has {code / 1000:.0f} kB (keep it in a store: {_STORE}{_why(compiled)})"]
-        if code >= _ARGUMENT
-        else []
-    )
-    large += [f"the graph of all steps has {graph / 1000:.0f} kB (join small steps)"] if graph >= _ARGUMENT else []
-    if not large:
+    if graph < _ARGUMENT:
         return None
     return (
-        f"Pipeline {compiled.bundle.plan.name!r} needs KFP 2.17 or newer: older ones hand either to a process in one "
-        f"argument, of {_ARGUMENT / 1000:.0f} kB at most, and {' and '.join(large)}."
+        f"Pipeline {compiled.bundle.plan.name!r} needs KFP 2.17 or newer: older ones hand the graph to a process in "
+        f"one argument, of {_ARGUMENT / 1000:.0f} kB at most, and that of all steps has {graph / 1000:.0f} kB. Join "
+        f"small steps into larger ones."
     )
-
-
-def _why(compiled: Compiled) -> str:
-    """What else would make the code smaller."""
-    place = names_an_engine(compiled.bundle)
-    return (
-        f"; or name no engine in code that steps import, so that FlowyML's clients stay out: {place}" if place else ""
-    )
-
-
-def _code_size(compiled: Compiled) -> int:
-    return len(_json(compiled.spec["deploymentSpec"]["executors"][f"exec-{names.BUNDLE_TASK}"]["container"]))
 
 
 def _weights(compiled: Compiled) -> dict[str, int]:

@@ -97,7 +97,7 @@ def test_parameters_are_typed_for_kfps_run_form() -> None:
 def test_containers_of_different_components_differ() -> None:
     """KFP's backend stores the description of a component under the hash of its container."""
     containers = [json.dumps(item) for item in compiled().spec["deploymentSpec"]["executors"].values()]
-    assert len(set(containers)) == len(containers) == 3
+    assert len(set(containers)) == len(containers) >= 3
 
 
 def test_steps_that_are_alike_share_a_component() -> None:
@@ -107,7 +107,7 @@ def test_steps_that_are_alike_share_a_component() -> None:
     pipeline = Pipeline("twins")
     for item in twins:
         pipeline.add_step(item)
-    assert len(compile_pipeline(pipeline.bundle()).spec["components"]) == 3
+    assert len(compile_pipeline(pipeline.bundle(), store="s3://code").spec["components"]) == 3
 
 
 def test_a_container_keeps_the_modules_compiled_that_its_step_needs_too(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from flowyml import Pipeline, step
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.plan.bundle import build
 from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
@@ -139,6 +141,20 @@ class Pod:
                 path = listed["artifacts"][0]["uri"].replace("minio://", "/minio/")
                 word = word.replace(f"{{{{$.{side}.artifacts['{port}'].path}}}}", path)
         return word.replace("{{$}}", json.dumps(given))
+
+
+def test_code_in_parts(docker_engine: str, load_engine: Callable[[str], Any], tmp_path: Path) -> None:
+    noise = random.Random(1).randbytes(300_000)
+
+    @step(outputs=["total"])
+    def measure() -> int:
+        return len(noise)
+
+    options = load_engine("kubeflow_docker").same_python(tempfile.gettempdir())
+    orchestrator = KubeflowLocalOrchestrator(runner="docker", runner_options=options, folder=tmp_path)
+    handle = orchestrator.run_pipeline(Pipeline("heavy").add_step(measure)).wait_for_completion(600, 0.5)
+    assert handle.outputs == {"total": 300_000}, handle.error
+    assert [item.name for item in handle.step_runs] == ["measure"]
 
 
 def test_containers_run_as_an_unknown_user_on_a_read_only_system(

@@ -58,7 +58,7 @@ def test_retries_after_certain_errors_happen_in_the_pod() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_hooks_stand_in_an_exit_handler(form: str) -> None:
     """KFP runs it after each task that it depends on, and adds those whose outputs it takes: so it takes none."""
-    made = compile_pipeline(pipelines.hooked("/x").bundle(), form=form).spec
+    made = compile_pipeline(pipelines.hooked("/x").bundle(), form=form, store="s3://code").spec
     root = made["root"]["dag"]["tasks"]
     assert {name: task.get("dependentTasks", []) for name, task in root.items()} == {
         "flowyml--bundle": [],

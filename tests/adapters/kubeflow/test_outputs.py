@@ -15,7 +15,7 @@ from flowyml_kubeflow.reading import UiStore
 
 pytestmark = [
     pytest.mark.kubeflow,
-    pytest.mark.filterwarnings("ignore:.*needs KFP 2.17 or newer:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*Argo's limit:UserWarning"),
 ]
 RUN = "6a7c5bf0-24a0-4a9d-8d36-8c2a5e3e1f10"
 

@@ -21,7 +21,7 @@ from flowyml_kubeflow.idempotency import RunsByName
 
 pytestmark = [
     pytest.mark.kubeflow,
-    pytest.mark.filterwarnings("ignore:.*needs KFP 2.17 or newer:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*Argo's limit:UserWarning"),
 ]
 
 

@@ -24,7 +24,7 @@ from tests.engines.web import Recorded, Reply, web
 
 pytestmark = [
     pytest.mark.kubeflow,
-    pytest.mark.filterwarnings("ignore:.*needs KFP 2.17 or newer:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*Argo's limit:UserWarning"),
 ]
 OURS, THEIRS = "token-of-team-a", "token-of-team-b"
 

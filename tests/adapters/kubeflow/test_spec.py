@@ -98,13 +98,11 @@ def test_a_pipeline_near_argos_limit_says_what_weighs_most() -> None:
         KubeflowOrchestrator().compile_files(pipelines.greeting().bundle())
 
 
-def test_code_that_fits_into_no_argument_is_refused_or_goes_to_the_store_of_artifacts() -> None:
-    """KFP before 2.17 hands it to its driver in one."""
+def test_code_that_is_too_large_for_one_task_goes_to_the_store_of_artifacts() -> None:
     import random
 
-    bundle = build(pipelines.greeting().compile(), files={"noise.bin": random.Random(1).randbytes(50_000)})
-    with pytest.warns(UserWarning, match=r"needs KFP 2.17 or newer.* the code has 1\d\d kB .keep it in a store"):
-        KubeflowOrchestrator().compile_files(bundle)
+    bundle = build(pipelines.greeting().compile(), files={"noise.bin": random.Random(1).randbytes(20_000)})
+    assert spec.size_warning(compile_pipeline(bundle)) is None
     assert compile_pipeline(bundle, artifacts="/a/folder").bundle_url is None
     assert named("a", store=None).bundle_url is None
     stored = compile_pipeline(bundle, artifacts="s3://bucket/it/")
