@@ -31,6 +31,15 @@ ENDED = [
 ]  # fmt: skip
 
 
+def over_a_list(*steps: Step) -> Plan:
+    """A loop over what the step ``many`` gives, and these steps."""
+    many = Step(name="many", function="m:f", outputs=("xs",))
+    item = (Input("n", FromItem("loop", "n")),)
+    each = Step(name="each", function="m:f", outputs=("y",), group="loop", inputs=item)
+    loop = Loop(name="loop", over=(Input("n", FromStep("many", "xs")),))
+    return Plan(name="p", steps=(many, each, *steps), groups=(loop,))
+
+
 def test_what_completed_stays_with_its_outputs(tmp_path: Path) -> None:
     kept = KeptOutputs(str(tmp_path), "prefect/p/run")
     kept.keep("first", {"x": 1})
@@ -46,18 +55,10 @@ def test_what_completed_stays_with_its_outputs(tmp_path: Path) -> None:
 
 def test_what_was_made_of_an_older_value_is_to_come(tmp_path: Path) -> None:
     """Another try made the list anew and failed before its items ran."""
-    listed = Plan(
-        name="p",
-        steps=(
-            Step(name="many", function="m:f", outputs=("xs",)),
-            Step(
-                name="each", function="m:f", outputs=("y",), group="loop", inputs=(Input("n", FromItem("loop", "n")),),
-            ),
-            Step(name="count", function="m:f", outputs=("z",), inputs=(Input("xs", FromStep("many", "xs")),)),
-            Step(name="beside", function="m:f", outputs=("z",)),
-        ),
-        groups=(Loop(name="loop", over=(Input("n", FromStep("many", "xs")),)),),
-    )  # fmt: skip
+    listed = over_a_list(
+        Step(name="count", function="m:f", outputs=("z",), inputs=(Input("xs", FromStep("many", "xs")),)),
+        Step(name="beside", function="m:f", outputs=("z",)),
+    )
     done = [
         Ended("many", (), "COMPLETED", "completed", 1, began=1),
         Ended("beside", (), "COMPLETED", "completed", 1, began=1),
@@ -121,17 +122,9 @@ def test_what_handled_a_failure_stays_whatever_becomes_of_that_in_another_try(tm
 
 
 def test_items_of_a_list_that_was_empty_before_are_made_anew(tmp_path: Path) -> None:
-    listed = Plan(
-        name="p",
-        steps=(
-            Step(name="many", function="m:f", outputs=("xs",)),
-            Step(
-                name="each", function="m:f", outputs=("y",), group="loop", inputs=(Input("n", FromItem("loop", "n")),),
-            ),
-            Step(name="last", function="m:f", outputs=("z",), inputs=(Input("ys", FromStep("each", "y")),)),
-        ),
-        groups=(Loop(name="loop", over=(Input("n", FromStep("many", "xs")),)),),
-    )  # fmt: skip
+    listed = over_a_list(
+        Step(name="last", function="m:f", outputs=("z",), inputs=(Input("ys", FromStep("each", "y")),)),
+    )
     done = [
         Ended("many", (), "COMPLETED", "completed", 1, began=1), Ended("each", (), "COMPLETED", "no_items", 0, began=2),
         Ended("last", (), "COMPLETED", "completed", 1, began=3),

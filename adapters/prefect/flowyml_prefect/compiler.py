@@ -25,7 +25,9 @@ from flowyml_prefect.parts import common_text, defined_names
 __all__ = ["compile_flow", "flow_function", "is_walked", "task_functions"]
 
 _RESERVED = frozenset({"run_step", "run_steps", "finish_run", "run_all", "turn", "return_state", "wait_for"})
-_SETTINGS = 'PIPELINE = ""\nBUNDLE = Path(__file__)\n'
+_IMPORTABLE = 'run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)'
+_COMPILED_BY = "by this FlowyML"
+_SETTINGS = f'PIPELINE = ""\nBUNDLE = Path(__file__)\nif PIPELINE:  # compiled: {_COMPILED_BY}\n    {_IMPORTABLE}\n'
 _MAIN = 'if __name__ == "__main__":\n    {}(**json.loads(sys.argv[1] if len(sys.argv) > 1 else "{{}}"))\n'
 _MOST_DELAYS = 50  # Prefect takes no more, and repeats the last one
 _ANNOTATIONS = {
@@ -45,6 +47,7 @@ def compile_flow(bundle: Bundle, *, walks: bool = False) -> str:
     settings = (
         f"PIPELINE = {text_literal(plan.name)}\n"
         f"BUNDLE = Path(__file__).resolve().with_name({text_literal(bundle.filename)})\n"
+        f"{_IMPORTABLE}  # {_COMPILED_BY}\n"
     )
     parts = [common_text(walks=walks).replace(_SETTINGS, settings)]
     parts += [_turn(step, names) if walks else _task(step, names) for step in plan]

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -114,7 +116,11 @@ SEARCH = Plan(
 
 
 def compiled(plan: Plan, *, walks: bool = False) -> str:
-    return compile_flow(Bundle(plan, b"the bytes of a bundle"), walks=walks)
+    return compile_flow(bundle(plan), walks=walks)
+
+
+def bundle(plan: Plan) -> Bundle:
+    return Bundle(plan, b"the bytes of a bundle")
 
 
 @pytest.mark.parametrize("plan", [TRAINING, SEARCH], ids=lambda plan: plan.name)
@@ -308,13 +314,12 @@ def test_text_literals(text: str) -> None:
 
 
 def loaded(plan: Plan, *, walks: bool = False) -> Mapping[str, Any]:
-    """What executing the compiled file defines; the bundle is not opened for that."""
-    path = sys.path.copy()
-    module: dict[str, Any] = {"__name__": "compiled", "__file__": str(Path("flow.py").absolute())}
-    try:
+    """What executing the compiled file defines; FlowyML is imported from here, since the bundle beside it is empty."""
+    with TemporaryDirectory() as folder:
+        module: dict[str, Any] = {"__name__": "compiled", "__file__": str(Path(folder).resolve() / "flow.py")}
+        with ZipFile(Path(folder) / bundle(plan).filename, "w") as empty:
+            empty.writestr("__main__.py", "def make_importable(bundle): ...")
         exec(compile(compiled(plan, walks=walks), "flow.py", "exec", dont_inherit=True), module)
-    finally:
-        sys.path[:] = path
     return {name: item for name, item in module.items() if not name.startswith("__")}
 
 

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from runpy import run_path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -36,7 +37,7 @@ from prefect.states import Cancelled, Completed, Failed
 
 PIPELINE = "measured"
 BUNDLE = Path(__file__).resolve().with_name("measured-e3b0c442.pyz")
-sys.path.insert(0, str(BUNDLE))  # FlowyML's runtime, of the version that compiled this
+run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)  # by this FlowyML
 
 from flowyml.artifacts import default_url, run_place  # noqa: E402
 from flowyml.artifacts.listing import artifacts_of  # noqa: E402
