@@ -241,3 +241,11 @@ def test_expressions_give_what_python_gives(tmp_path: Path, by_python: list[Any]
             wrong[line] = (value, wanted)
     assert not wrong, "\n".join(f"{line}: {pair}" for line, pair in wrong.items())
     assert not codes(file)
+
+
+def test_the_time_zone_of_a_date_that_pendulum_moves(tmp_path: Path) -> None:
+    start = 'pendulum.datetime(2024, 1, 1).in_timezone("Asia/Kolkata").add(days=1)'
+    text = f'import pendulum\nfrom airflow import DAG\nflow = DAG("flow", schedule=None, start_date={start})'
+    (dag,) = read(tmp_path, text).dags
+    assert dag.timezone == "Asia/Kolkata"
+    assert not dag.warnings

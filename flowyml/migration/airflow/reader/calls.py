@@ -297,13 +297,17 @@ class Calls(Statements):
 
     def imported(self, name: str, node: ast.AST) -> Any:
         """``import name``."""
-        top = name.split(".", maxsplit=1)[0]
-        if top in ("airflow", "builtins") or (top in sys.stdlib_module_names and top != "this"):
+        if _comes_with_airflow(name):
             return Foreign(name)
         path = self.files.module(name)
         if path is None:
             return Foreign(name)
         return self.load(name, path, node)
+
+    def is_there(self, path: str) -> bool:
+        """Whether a module can be imported for certain."""
+        top = path.split(".", maxsplit=1)[0]
+        return _comes_with_airflow(path) or top in _REQUIRED or self.files.module(path) is not None
 
     def submodule(self, module: Module, name: str) -> Any:
         """A module below a package of the root."""
@@ -418,6 +422,10 @@ class Calls(Statements):
         return self.attribute(source, name, node)
 
 
+_REQUIRED = frozenset({"attr", "attrs", "croniter", "dateutil", "jinja2", "packaging", "pendulum", "requests", "yaml"})
+"""Libraries that Airflow itself requires."""
+
+
 @lru_cache(maxsize=256)
 def _parsed(text: str, name: str) -> ast.Module:
     """`parse`, of a module that many DAG files import."""
@@ -432,6 +440,11 @@ def parse(text: str, name: str) -> ast.Module:
             return ast.parse(text, filename=name)
     except (RecursionError, MemoryError, ValueError) as error:
         raise SyntaxError(f"cannot be parsed: {error}") from error
+
+
+def _comes_with_airflow(module: str) -> bool:
+    top = module.split(".", maxsplit=1)[0]
+    return top in ("airflow", "builtins") or (top in sys.stdlib_module_names and top != "this")
 
 
 def _has_yield(node: ast.AST) -> bool:

@@ -188,7 +188,7 @@ class Modelling:
             call_arguments=self.arguments(task.calls) if task.calls else (),
             defaults=tuple(self.argument(name, one) for name, one in _own_defaults(task).items()),
             function=self._callable(task),
-            upstream=tuple(sorted(one.task_id for one in task.upstream)),
+            upstream=tuple(sorted({one.task_id for one in task.upstream})),
             edge_labels=self._labels(task),
             trigger_rule=self._trigger_rule(task),
             retries=self._number(task, "retries", 0),

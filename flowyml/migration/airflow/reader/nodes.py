@@ -62,7 +62,8 @@ class Dag(Instance):
 
     def circle(self) -> list[str]:
         """The tasks that are on a circle of edges or behind one; none in a DAG that Airflow accepts."""
-        waits = {task: len(task.upstream) for task in self.tasks.values()}
+        here = set(self.tasks.values())  # of those that only one arm makes, of one id, the last
+        waits = {task: len(here.intersection(task.upstream)) for task in self.tasks.values()}
         free = [task for task, count in waits.items() if not count]
         while free:
             task = free.pop()

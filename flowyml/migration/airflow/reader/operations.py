@@ -10,6 +10,7 @@ import datetime
 import operator
 import re
 import string
+import zoneinfo
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -143,7 +144,8 @@ METHODS: Mapping[type, frozenset[str]] = {
     ),
     frozenset: _names("difference intersection isdisjoint issubset issuperset symmetric_difference union"),
     datetime.datetime: _names(
-        "astimezone date isoformat isoweekday replace strftime time timestamp timetuple toordinal weekday"
+        "add astimezone date in_timezone in_tz isoformat isoweekday replace strftime subtract time timestamp timetuple "
+        "toordinal weekday"
     ),
     datetime.date: _names("isoformat isoweekday replace strftime toordinal weekday"),
     datetime.time: _names("isoformat replace strftime"),
@@ -168,6 +170,18 @@ STRUCTURAL: Mapping[type, frozenset[str]] = {
 """Methods that only move items about: what the items are does not matter."""
 
 
+def _in_zone(value: datetime.datetime, zone: Any) -> datetime.datetime:
+    return value.astimezone(zoneinfo.ZoneInfo(zone) if isinstance(zone, str) else zone)
+
+
+_OF_PENDULUM: Mapping[str, Callable[..., Any]] = {
+    "add": lambda value, **units: value + datetime.timedelta(**units),
+    "subtract": lambda value, **units: value - datetime.timedelta(**units),
+    "in_timezone": _in_zone,
+    "in_tz": _in_zone,
+}
+
+
 def kind_of(value: Any) -> type | None:
     """The class in `METHODS` whose methods the value has."""
     for one in type(value).__mro__:
@@ -181,6 +195,8 @@ def method(value: Any, name: str, args: list[Any], kwargs: dict[str, Any]) -> An
     kind = kind_of(value)
     if kind is None or name not in METHODS[kind]:
         raise AttributeError(name)
+    if name in _OF_PENDULUM and isinstance(value, datetime.datetime):
+        return checked(_OF_PENDULUM[name](value, *args, **kwargs))
     if name in ("center", "ljust", "rjust", "zfill", "expandtabs") and args and isinstance(args[0], int):
         checked(range(0)) if args[0] <= LARGEST else _too_large()
     if name == "replace" and isinstance(value, str) and len(args) >= 2:

@@ -123,6 +123,9 @@ class Making:
         dag = self.dag_of(arguments, node) if not isinstance(parent, Group) else parent.dag
         if not isinstance(parent, Group):
             parent = self.context.group(dag)
+            if parent is not None and parent.own_id and "parent_group" in arguments.named:
+                text = "a group without a parent in a group: Airflow 2 puts it into that one, Airflow 3 into the DAG"
+                self.machine.warn("unknown-context", text, node)
         if isinstance(parent, Group) and dag is None:
             dag = parent.dag
         if isinstance(parent, Group) and parent.dag is not dag:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from flowyml.migration.airflow.model import Place
 from flowyml.migration.airflow.reader.api import assets, attributes, decorators, edges, outside
 from flowyml.migration.airflow.reader.api.import_paths import harmless, is_operator, looks_like_dag, only_shows
 from flowyml.migration.airflow.reader.api.making import Handler, Making
@@ -34,6 +35,7 @@ from flowyml.migration.airflow.reader.values import (
     Function,
     Instance,
     Native,
+    Soft,
     Unknown,
     hard,
 )
@@ -41,6 +43,10 @@ from flowyml.migration.airflow.reader.values import (
 __all__ = ["Airflow"]
 
 _ENUMS = frozenset({"TriggerRule", "WeightRule", "State", "TaskInstanceState", "DagRunState", "ExecuteAfter"})
+
+
+_VERSION = "3.0.0"
+"""What a file that asks for Airflow's version gets, with a warning."""
 
 
 class Airflow(Making):
@@ -55,6 +61,8 @@ class Airflow(Making):
         parent, _, name = path.rpartition(".")
         if parent.rpartition(".")[2] in _ENUMS and name.isupper() and path.startswith("airflow"):
             return name.lower()
+        if path in ("airflow.__version__", "airflow.version.version", "airflow.version.__version__"):
+            return Soft(_VERSION, f"{path}, {_VERSION}", path, Place(self.machine.module.place, 1, 1))
         if path.endswith("settings.TIMEZONE"):
             return LIBRARY["datetime.UTC"]
         return outside.known_folder(self, path)
@@ -166,7 +174,7 @@ class Airflow(Making):
     def operate(self, kind: type[ast.operator], left: Any, right: Any, node: ast.AST) -> Any:
         """``>>``, ``<<`` between tasks, ``|``, ``&`` between assets."""
         if kind is ast.RShift or kind is ast.LShift:
-            if not edges.joins(left) and not edges.joins(right):
+            if not edges.joins(left) and (not edges.joins(right) or _shifts(left)):
                 return MISSING
             edges.join(self, *((left, right) if kind is ast.RShift else (right, left)), node)
             return right
@@ -191,6 +199,12 @@ class Airflow(Making):
             value.close(self.machine, node)
         else:
             edges.leave(self, value, node)
+
+
+def _shifts(value: Any) -> bool:
+    """Whether it is an instance of a class of the root that says itself what ``>>`` does."""
+    value = hard(value)
+    return isinstance(value, Instance) and value.special("__rshift__") is not None
 
 
 def _xcom_arg(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 from flowyml.migration.airflow.reader.files import parse_json, parse_yaml
 from flowyml.migration.airflow.reader.library.natives import known, plain
 from flowyml.migration.airflow.reader.library.paths import Opened
+from flowyml.migration.airflow.reader.library.paths import read as text_of
 from flowyml.migration.airflow.reader.operations import TooLarge
 from flowyml.migration.airflow.reader.values import Arguments, Instance, Native, hard
 
@@ -85,7 +86,7 @@ def _parser(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         name = hard(given.value("filenames", 0))
         for one in name if isinstance(name, (list, tuple)) else [name]:
             if isinstance(one, (str, PurePosixPath)):
-                text = machine.attempt(where, read, machine, str(one))
+                text = machine.attempt(where, text_of, machine, str(one))
                 if isinstance(text, str):
                     machine.attempt(where, parser.read_string, text)
         made.attributes["__sections__"] = {name: dict(parser[name]) for name in parser.sections()}

@@ -102,7 +102,18 @@ def _digest(name: str) -> Native:
     return Native(name, call)
 
 
+def _version(text: str) -> tuple[int, ...]:
+    """A version that can be compared with another one: its first three numbers."""
+    found = [int(each) for each in re.findall(r"\d+", text)[:3]]
+    return tuple([*found, 0, 0, 0][:3])
+
+
 NAMES: dict[str, Any] = {
+    "packaging.version.Version": plain(_version),
+    "packaging.version.parse": plain(_version),
+    "pkg_resources.parse_version": plain(_version),
+    "distutils.version.LooseVersion": plain(_version),
+    "distutils.version.StrictVersion": plain(_version),
     "string.ascii_lowercase": "abcdefghijklmnopqrstuvwxyz",
     "string.ascii_uppercase": "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
     "string.digits": "0123456789",
