@@ -12,7 +12,7 @@ from flowyml.artifacts import Store, open_store
 from flowyml.cli.failures import UsageError
 from flowyml.cli.options import Argument, AsJson, OfPipeline, On, Option
 from flowyml.cli.output import Output, note, print_error
-from flowyml.core.durations import counted, seconds_of, size_text
+from flowyml.core.durations import counted, seconds_of, size_text, zone_text
 from flowyml.orchestrators.cache_pruning import store_of
 from flowyml.orchestrators.targets import resolve
 from flowyml.runtime.caching import Entry, entries_in
@@ -55,7 +55,9 @@ def _list(out: Output, found: Sequence[Entry]) -> None:
     kept = [name for name, least in _COLUMNS.items() if out.columns is None or out.columns >= least]
     long = "FROM RUN" if "FROM RUN" in kept else "STEP"
     places = [[*_COLUMNS].index(name) for name in kept]
-    out.table(kept, [[row[place] for place in places] for row in map(_row, found)], cut=long)
+    zone = zone_text(_created(entry) for entry in found)
+    headers = [f"{name} ({zone})" if name == "CREATED" else name for name in kept]
+    out.table(headers, [[row[place] for place in places] for row in map(_row, found)], cut=long)
 
 
 def show(
@@ -142,14 +144,17 @@ def _before(older_than: str | None) -> float | None:
     return None if older_than is None else time.time() - seconds_of(older_than)
 
 
+def _created(entry: Entry) -> datetime:
+    return datetime.fromtimestamp(entry.created, UTC)
+
+
 def _row(entry: Entry) -> tuple[Any, ...]:
-    created = f"{datetime.fromtimestamp(entry.created, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
     return (
         entry.key[:12],
         entry.pipeline,
         entry.step,
         entry.run_id,
-        created,
+        f"{_created(entry).astimezone():%Y-%m-%d %H:%M:%S}",
         f"{entry.seconds:.1f} s",
         size_text(entry.size),
     )
@@ -158,6 +163,6 @@ def _row(entry: Entry) -> tuple[Any, ...]:
 def _plain(entry: Entry) -> dict[str, Any]:
     return {
         "key": entry.key, "pipeline": entry.pipeline, "step": entry.step, "run_id": entry.run_id,
-        "created": datetime.fromtimestamp(entry.created, UTC).isoformat(), "seconds": entry.seconds,
+        "created": _created(entry).isoformat(), "seconds": entry.seconds,
         "bytes": entry.size, "outputs": sorted(entry.outputs),
     }  # fmt: skip

@@ -62,17 +62,18 @@ def prune(
 
 
 def _print(out: Output, found: Sequence[Any], done: Sequence[Any], dry_run: bool) -> None:
-    from flowyml.core.durations import size_text
+    from flowyml.core.durations import size_text, zone_text
 
     shown = [item for item in found if not item.kept] if dry_run else [each.item for each in done if not each.problem]
     sizes = {id(each.item): each.freed for each in done}
     rows = [
-        (item.kind, item.name, f"{item.used_at:%Y-%m-%d %H:%M}" if item.used else "", size_text(size))
+        (item.kind, item.name, f"{item.used_at.astimezone():%Y-%m-%d %H:%M}" if item.used else "", size_text(size))
         for item in shown
         if (size := sizes.get(id(item), item.bytes)) or dry_run
     ]
     if rows:
-        out.table(("KIND", "NAME", "LAST USED", "SIZE"), rows, cut="NAME")
+        zone = zone_text(item.used_at for item in shown if item.used)
+        out.table(("KIND", "NAME", f"LAST USED ({zone})" if zone else "LAST USED", "SIZE"), rows, cut="NAME")
     kept = Counter((item.kind, item.kept) for item in found if item.kept)
     for (kind, reason), number in sorted(kept.items()):
         note(f"kept: {number} × {kind}: {reason}")

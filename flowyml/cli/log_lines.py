@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import datetime
 
 from flowyml.cli.output import LogText, Word
 from flowyml.core.plain_text import safe_line
@@ -21,11 +22,22 @@ class LogPrinter:
     """Hands each line to ``line`` in parts. Columns are as wide as the ``labels`` of the steps that may come, and as
     what they have held so far.
 
+    ``head`` gets the day and time zone of the lines, before the first and wherever they change.
+
     With ``brief``, for a run that is watched live, there are no times and levels, and no lines that belong to no step.
     """
 
-    def __init__(self, line: Callable[..., None], *, brief: bool = False, labels: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        line: Callable[..., None],
+        *,
+        brief: bool = False,
+        labels: Iterable[str] = (),
+        head: Callable[..., None] | None = None,
+    ) -> None:
         self._line = line
+        self._head = head
+        self._day = ""
         self._brief = brief
         self._step = max((width(cut(safe_line(label), _LONGEST_STEP)) for label in labels), default=0)
         self._timed = False
@@ -37,11 +49,20 @@ class LogPrinter:
         self._timed = self._timed or line.time is not None
         step = cut(safe_line(line.label), _LONGEST_STEP)
         self._step = max(self._step, width(step))
-        time = f"{line.time.astimezone():%H:%M:%S}" if line.time else ""
+        time = self._time(line.time)
         level = cut(safe_line(line.level), _LEVEL)
         for number, text in enumerate(line.message.rstrip("\n").split("\n")):
             shown = (time, level, step) if number == 0 else ("", "", step)
             self._line(*self._columns(*shown), LogText(text))
+
+    def _time(self, moment: datetime | None) -> str:
+        if moment is None:
+            return ""
+        here = moment.astimezone()
+        if self._head and (day := f"{here:%Y-%m-%d}, in {here:%Z}") != self._day:
+            self._day = day
+            self._head(Word(f"times of {day}", "dim"))
+        return f"{here:%H:%M:%S}"
 
     def _columns(self, time: str, level: str, step: str) -> tuple[str, ...]:
         whose = (Word(step + " " * (self._step - width(step)), "cyan"), " │ " if self._step else "")

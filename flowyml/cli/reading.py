@@ -20,7 +20,7 @@ from flowyml.cli.records import (
     status_word,
     without_copies,
 )
-from flowyml.core.durations import size_text
+from flowyml.core.durations import size_text, zone_text
 from flowyml.core.errors import FlowymlError
 from flowyml.core.following import command_for
 from flowyml.core.runs import Artifact, Run, StepRun, opened
@@ -124,7 +124,7 @@ def logs(
         submission = _attached(resolve(on), job)
         found = submission.logs(follow=follow, step=step, index=_numbers(index))
         labels = [each.label for each in submission.step_runs() if step in (None, each.name)] if not as_json else []
-        printer = LogPrinter(out.log_line, labels=labels)
+        printer = LogPrinter(out.log_line, labels=labels, head=note)
         for line in found:
             if as_json:
                 out.json_line(plain_log(line))
@@ -281,15 +281,18 @@ def _numbers(index: str | None) -> tuple[int, ...] | None:
 
 def _list_runs(out: Output, found: Sequence[Run]) -> None:
     """One line a run. A terminal gets what fits; elsewhere the engine's own ids are shown as well."""
-    headers = ["ID", "PIPELINE", "STATUS", "STARTED", "TOOK"]
+    zone = zone_text(began for run in found if (began := run.started_at or run.created_at))
+    headers = ["ID", "PIPELINE", "STATUS", f"STARTED ({zone})" if zone else "STARTED", "TOOK"]
     if out.columns is None:
         ids = ["JOB"] if all(run.job_id == run.run_id for run in found) else ["JOB", "RUN"]
         rows = [(*_row(run, "%Y-%m-%d %H:%M:%S"), *(run.job_id, run.run_id)[: len(ids)]) for run in found]
         out.table([*headers, *ids], rows)
         return
     wide = out.columns >= _WIDE
-    kept = len(headers) if wide else headers.index("TOOK")
-    out.table(headers[:kept], [_row(run, _time_format(run, wide))[:kept] for run in found], cut="PIPELINE")
+    if not wide:
+        headers = [*headers[:3], f"AT {zone}"]
+    rows = [_row(run, _time_format(run, wide))[: len(headers)] for run in found]
+    out.table(headers, rows, cut="PIPELINE")
 
 
 def _row(run: Run, time: str) -> tuple[str, ...]:

@@ -1,12 +1,14 @@
-"""Spans of time, sizes and counts as people write them: ``30d``, ``12h``, ``10GB``, ``3 files``."""
+"""Spans of time, zones, sizes and counts as people write them: ``30d``, ``12h``, ``CET``, ``10GB``, ``3 files``."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from datetime import datetime
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["bytes_of", "counted", "seconds_of", "size_text", "span_text"]
+__all__ = ["bytes_of", "counted", "seconds_of", "size_text", "span_text", "zone_text"]
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -69,3 +71,8 @@ def counted(number: int | str, thing: str) -> str:
     ('1 file', '0 DAGs', '0.5 seconds')
     """
     return f"{number} {thing}{'s' * (str(number) != '1')}"
+
+
+def zone_text(moments: Iterable[datetime]) -> str:
+    """The time zone in which this machine shows these moments: ``CET``, or ``CEST/CET`` where the clock was changed."""
+    return "/".join(dict.fromkeys(f"{moment.astimezone():%Z}" for moment in sorted(moments)))

@@ -1,4 +1,4 @@
-"""What a notebook shows of a run and of its result: status, steps and outputs as tables, below the graph."""
+"""What a notebook shows of runs, of their results, steps and artifacts: tables, for a result below the graph."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from flowyml.core.durations import size_text, zone_text
 from flowyml.core.execution_status import ExecutionStatus
 
 if TYPE_CHECKING:
-    from flowyml.core.runs import PipelineResult, Run, StepRun
+    from flowyml.core.runs import Artifact, PipelineResult, Run, StepRun
 
-__all__ = ["html_of", "run_html"]
+__all__ = ["artifacts_html", "html_of", "run_html", "runs_html", "steps_html"]
 
 _LONGEST = 300
+_MOST_ROWS = 200
 _RED = "#de3341"
 _COLOURS = {  # as far from white as from a dark page, since notebooks do not say which theme they have
     ExecutionStatus.COMPLETED: "#208a3e",
@@ -29,8 +31,7 @@ _REPR = 'style="font-family:monospace"'  # the columns of a table in a repr stay
 
 def run_html(run: Run, steps: Iterable[tuple[StepRun, str]], watch: str) -> str:
     """The HTML for a submitted run: how it stands, its steps with their notes, and the command that watches it."""
-    is_page = (run.url or "").startswith(("http://", "https://"))
-    where = f', <a href="{escape(run.url or "", quote=True)}">{_text(run.url or "")}</a>' if is_page else ""
+    where = f", {_link(run.url, run.url)}" if _is_page(run.url) else ""
     title = f"<b>{_text(run.pipeline)}</b> {_word(run.status)}, run {_text(run.run_id)}{where}"
     parts = [
         f"<div>{title}</div>",
@@ -57,9 +58,57 @@ def html_of(result: PipelineResult) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def runs_html(runs: Sequence[Run]) -> str | None:
+    """The HTML for a list of runs, with times in the zone of this machine; None for an empty one."""
+    begun = [began for run in runs if (began := run.started_at or run.created_at)]
+    headers = ("run", "pipeline", "status", f"started ({zone_text(begun)})" if begun else "started", "took", "")
+    if all(run.job_id == run.run_id for run in runs):
+        return _list(headers, map(_run_row, runs))
+    return _list((*headers, "job"), [(*_run_row(run), _whole(_text(run.job_id))) for run in runs])
+
+
+def _run_row(run: Run) -> Sequence[str]:
+    began = run.started_at or run.created_at
+    return (
+        _whole(_link(run.url, run.run_id)),
+        _whole(_text(run.pipeline)),
+        _word(run.status),
+        _whole(f"{began.astimezone():%Y-%m-%d %H:%M:%S}" if began else ""),
+        _took(run),
+        _prose((run.error or "").partition("\n")[0]),
+    )
+
+
+def steps_html(steps: Sequence[StepRun]) -> str | None:
+    """The HTML for the steps of a run; None where there are none."""
+    return _list(_STEP_HEADERS, [_step_row(step, step.note) for step in steps])
+
+
+def artifacts_html(artifacts: Sequence[Artifact]) -> str | None:
+    """The HTML for a list of artifacts: what each is, and where it stands; None for an empty one."""
+    return _list(("output", "type", "size", "facts", "url"), map(_artifact_row, artifacts))
+
+
+def _artifact_row(artifact: Artifact) -> Sequence[str]:
+    return (
+        _text(artifact.label),
+        _text(artifact.type),
+        _whole("" if artifact.size is None else size_text(artifact.size)),
+        _prose(", ".join(f"{name}={value}" for name, value in artifact.metadata.items())),
+        _link(artifact.url, artifact.url or ""),
+    )
+
+
+def _list(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str | None:
+    """A table that scrolls where the page is too narrow, of as many rows as a page can hold."""
+    shown = list(rows)
+    left = len(shown) - _MOST_ROWS
+    more = f"<div>and {left} more</div>" if left > 0 else ""
+    return f'<div style="overflow-x:auto">{_table(headers, shown[:_MOST_ROWS])}</div>{more}' if shown else None
+
+
 def _step_row(step: StepRun, note: str) -> Sequence[str]:
-    took = f"{step.duration_seconds:.1f} s" if step.started_at else ""
-    return _text(step.label), _word(step.status), took, str(step.attempt or ""), _text(note)
+    return _text(step.label), _word(step.status), _took(step), str(step.attempt or ""), _text(note)
 
 
 def _error(error: str | None) -> str:
@@ -70,6 +119,30 @@ def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f"<th {_CELL}>{header}</th>" for header in headers)
     body = "".join(f"<tr>{''.join(f'<td {_CELL}>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table {_TABLE}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _is_page(url: str | None) -> bool:
+    return (url or "").startswith(("http://", "https://"))
+
+
+def _link(url: str | None, text: str | None) -> str:
+    """A text, which leads to the page of its URL where that is one."""
+    shown = _text(text or "")
+    return f'<a href="{escape(url or "", quote=True)}" style="color:inherit">{shown}</a>' if _is_page(url) else shown
+
+
+def _took(run: Run | StepRun) -> str:
+    return _whole(f"{run.duration_seconds:.1f} s" if run.started_at else "")
+
+
+def _whole(html: str) -> str:
+    """Kept on one line, as ids and numbers with their units are read."""
+    return f'<span style="white-space:nowrap">{html}</span>' if html else ""
+
+
+def _prose(text: str) -> str:
+    """With room for some words beside each other."""
+    return f'<div style="min-width:16em">{_text(text)}</div>' if text else ""
 
 
 def _word(status: ExecutionStatus) -> str:

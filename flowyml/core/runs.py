@@ -13,8 +13,8 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
 
 __all__ = [
-    "Artifact", "LogLine", "Outputs", "PipelineResult", "Run", "StepResult", "StepRun", "find_item", "folded",
-    "labelled", "opened",
+    "Artifact", "Artifacts", "LogLine", "Outputs", "PipelineResult", "Run", "Runs", "StepResult", "StepRun", "StepRuns",
+    "find_item", "folded", "labelled", "opened",
 ]  # fmt: skip
 
 
@@ -115,6 +115,26 @@ class StepRun:
     def duration_seconds(self) -> float:
         """Seconds since the start, until the end or now."""
         return elapsed(self.started_at, self.ended_at)
+
+
+class Runs(list[Run]):
+    """Runs, which a notebook shows as a table."""
+
+    def _repr_html_(self) -> str | None:
+        from flowyml.core.notebook import runs_html
+
+        return runs_html(self)
+
+
+class StepRuns(tuple[StepRun, ...]):
+    """Steps of a run, which a notebook shows as a table."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str | None:
+        from flowyml.core.notebook import steps_html
+
+        return steps_html(self)
 
 
 def find_item(
@@ -255,6 +275,15 @@ class Artifact:
     def label(self) -> str:
         """The step with its item and the output: ``train[3].model``."""
         return f"{labelled(self.step, self.index)}.{self.name}"
+
+
+class Artifacts(list[Artifact]):
+    """Artifacts, which a notebook shows as a table."""
+
+    def _repr_html_(self) -> str | None:
+        from flowyml.core.notebook import artifacts_html
+
+        return artifacts_html(self)
 
 
 class Outputs(dict[str, Any]):

@@ -15,12 +15,14 @@ from flowyml.core.observability import get_metrics_collector, measure
 from flowyml.core.progress import show_progress, wants_progress
 from flowyml.core.runs import (
     Artifact,
+    Artifacts,
     LogLine,
     Outputs,
     PipelineResult,
     Run,
     StepResult,
     StepRun,
+    StepRuns,
     find_item,
     folded,
     opened,
@@ -111,16 +113,16 @@ class SubmissionResult:
         """The outputs of the pipeline, read back from the engine; empty until the run completed."""
         return self.orchestrator.outputs(self.job_id) if self.status.is_successful else Outputs()
 
-    def artifacts(self) -> list[Artifact]:
+    def artifacts(self) -> Artifacts:
         """What the steps have given so far that was stored, or is metrics: type, size, digest, URL and metadata.
 
         Nothing of it is read for that. Outputs that are small and plain are not among them: see ``outputs``.
         """
-        return self.orchestrator.run_artifacts(self.job_id)
+        return Artifacts(self.orchestrator.run_artifacts(self.job_id))
 
-    def step_runs(self) -> tuple[StepRun, ...]:
+    def step_runs(self) -> StepRuns:
         """The steps with attempts, times and errors; of a step in a loop each item by itself."""
-        return self.orchestrator.step_runs(self.job_id)
+        return StepRuns(self.orchestrator.step_runs(self.job_id))
 
     def step_statuses(self) -> dict[str, ExecutionStatus]:
         """The status of each step by name."""

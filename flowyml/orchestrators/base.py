@@ -313,7 +313,10 @@ class Orchestrator(ABC):
 
     @abstractmethod
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        """Runs that this engine knows, newest first, in one call to the engine."""
+        """Runs that this engine knows, newest first, in one call to the engine.
+
+        As ``flowyml.core.runs.Runs``, which is a list, a notebook shows them as a table.
+        """
 
     @abstractmethod
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:

@@ -9,15 +9,17 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PosixPath
 from types import SimpleNamespace
 
 import pytest
 
+from flowyml.cli.log_lines import LogPrinter
 from flowyml.core.capabilities import Feature
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.runs import Run
+from flowyml.core.runs import LogLine, Run
 from tests.unit.commands import RUN_KEYS, STEP_KEYS, command, flowyml
 
 pytestmark = pytest.mark.usefixtures("train")
@@ -218,7 +220,9 @@ def test_runs_are_listed_newest_first() -> None:
     assert {frozenset(run) for run in found} == {frozenset(RUN_KEYS)}
     assert [run["run_id"] for run in flowyml("runs", "-n", "1", "--json").json] == ["b"]
     assert flowyml("runs", "--pipeline", "other", "--json").json == []
-    assert flowyml("runs").out.splitlines()[0].split() == ["ID", "PIPELINE", "STATUS", "STARTED", "TOOK", "JOB"]
+    assert flowyml("runs").out.splitlines()[0].split() == [
+        "ID", "PIPELINE", "STATUS", "STARTED", f"({datetime.now().astimezone():%Z})", "TOOK", "JOB",
+    ]  # fmt: skip
 
 
 # Engines.
@@ -394,6 +398,31 @@ def test_the_lines_of_one_item() -> None:
         wrong = flowyml("logs", job, *words)
         assert (wrong.code, wrong.err) == (2, f"error: {reason}\n")
     assert re.search(r"^more +COMPLETED +skipped$", flowyml("status", job).out, re.MULTILINE)
+
+
+def test_times_are_local_and_say_so_once(local_zone: Callable[[str], None]) -> None:
+    local_zone("Asia/Kathmandu")  # +05:45, and a name that is a number
+    assert flowyml("run", "train.py", "--run-id", "here").code == 0
+    listed, logs = flowyml("runs"), flowyml("logs", "here")
+    assert "STARTED (+0545)" in listed.out.splitlines()[0]
+    began = datetime.fromisoformat(flowyml("runs", "--json").json[0]["started_at"]).astimezone()
+    assert f"{began:%Y-%m-%d %H:%M:%S}" in listed.out
+    assert logs.err == f"times of {began:%Y-%m-%d}, in +0545\n"
+    assert re.match(r"\d\d:\d\d:\d\d INFO ", logs.out), "standard output holds the lines and nothing else"
+    assert "LAST USED (+0545)" in flowyml("prune", "--dry-run", "--older-than", "0s").out
+
+
+def test_a_log_says_each_day_that_it_goes_on(local_zone: Callable[[str], None]) -> None:
+    local_zone("Europe/Berlin")
+    said: list[str] = []
+    printer = LogPrinter(lambda *parts: said.append("".join(parts)), head=lambda *parts: said.append("".join(parts)))
+    first = datetime(2026, 10, 24, 21, 59, tzinfo=UTC)
+    for hours in (0, 0, 1, 3.5):
+        printer(LogLine(message="m", time=first + timedelta(hours=hours)))
+    printer(LogLine(message="without a time"))
+    assert [line for line in said if line.startswith("times")] == [
+        "times of 2026-10-24, in CEST", "times of 2026-10-25, in CEST", "times of 2026-10-25, in CET",
+    ]  # fmt: skip
 
 
 def test_the_columns_of_logs_stand_still() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, cast
@@ -13,8 +14,9 @@ import pytest
 from flowyml import Pipeline, step
 from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.runs import Outputs, PipelineResult, Run, StepResult, StepRun
+from flowyml.core.runs import Artifact, Artifacts, Outputs, PipelineResult, Run, Runs, StepResult, StepRun, StepRuns
 from flowyml.core.submission_result import SubmissionResult
+from flowyml.orchestrators import LocalOrchestrator
 from tests.engines.notebook import run_notebook
 
 EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
@@ -127,6 +129,57 @@ def test_the_handle_of_an_engine_that_is_away_shows_its_text() -> None:
     handle = SubmissionResult(cast(Any, engine), "1")
     engine.is_away = True
     assert handle._repr_html_() is None
+
+
+EVIL_RUN = Run(
+    job_id=EVIL, run_id=EVIL + "1", pipeline=EVIL, status=ExecutionStatus.FAILED, raw_status=EVIL, error=EVIL,
+    url="javascript:alert(1)", started_at=datetime(2026, 1, 31, 12, tzinfo=UTC),
+)  # fmt: skip
+EVIL_STEP = StepRun(name=EVIL, status=ExecutionStatus.FAILED, raw_status=EVIL, error=EVIL)
+EVIL_ARTIFACT = Artifact(step=EVIL, name=EVIL, type=EVIL, size=12_345, url=EVIL, metadata={EVIL: EVIL})
+
+
+@pytest.mark.parametrize(
+    ("listed", "texts"),
+    [(Runs([EVIL_RUN]), 4), (StepRuns((EVIL_STEP,)), 2), (Artifacts([EVIL_ARTIFACT]), 6)],
+    ids=["runs", "steps", "artifacts"],
+)
+def test_lists_show_themselves_as_tables_in_which_every_text_is_escaped(listed: Any, texts: int) -> None:
+    html = listed._repr_html_()
+    seen = Tags(html)
+    assert seen.tags <= {"div", "span", "table", "thead", "tbody", "tr", "th", "td"}
+    assert seen.attributes == {"style"}
+    assert seen.text.count(EVIL) == texts
+    assert type(listed)()._repr_html_() is None
+    many = type(listed)([listed[0]] * 1_000)._repr_html_()
+    assert (many.count("<tr>"), "and 800 more" in many) == (201, True)
+
+
+def test_runs_link_to_their_pages_and_say_the_zone_of_their_times(local_zone: Callable[[str], None]) -> None:
+    local_zone("Europe/Berlin")
+    run = replace(EVIL_RUN, run_id="r", job_id="r", url="http://127.0.0.1:4200/runs/1", error=None)
+    winter = Tags(cast(str, Runs([run])._repr_html_()))
+    assert "started (CET)" in winter.text
+    assert "2026-01-31 13:00:00" in winter.text
+    assert "href" in winter.attributes
+    assert "job" not in winter.text, "the same id again"
+    both = Runs([replace(run, started_at=run.started_at + timedelta(days=180) if run.started_at else None), run])
+    assert "started (CET/CEST)" in Tags(cast(str, both._repr_html_())).text
+    assert "started" in Tags(cast(str, Runs([replace(run, started_at=None)])._repr_html_())).text
+
+
+def test_what_a_local_run_lists_are_lists_that_show_themselves() -> None:
+    @step(outputs=["scores"])
+    def score() -> dict[str, float]:
+        return {"accuracy": 0.5}
+
+    local = LocalOrchestrator()
+    handle = local.run_pipeline(Pipeline("listed").add_step(score), "one")
+    handle.wait_for_completion(120, progress=False)
+    runs, artifacts, steps = local.runs(), handle.artifacts(), handle.step_runs()
+    assert (runs, artifacts, steps) == ([handle.run], list(artifacts), tuple(steps))
+    for each, text in ((runs, "listed"), (artifacts, "accuracy=0.5"), (steps, "score")):
+        assert text in (each._repr_html_() or "")
 
 
 def test_a_pipeline_shows_its_graph_and_an_unfinished_one_itself() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flowyml.artifacts import Store, open_store
 from flowyml.core.errors import EngineError, FlowymlError, RunNotFoundError, ScheduleNotFoundError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
+from flowyml.core.runs import Artifact, LogLine, Outputs, Run, Runs, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
@@ -213,7 +213,7 @@ class AirflowOrchestrator(Orchestrator):
         dags = None if pipeline is None else sorted({dag_id(pipeline), development_id(pipeline), pipeline})
         reader = self._reader
         runs = [reader.run(found, whole=False) for found in self.client.runs(dags, limit)]
-        return sorted(runs, key=lambda run: run.started_at or run.created_at or _NEVER, reverse=True)
+        return Runs(sorted(runs, key=lambda run: run.started_at or run.created_at or _NEVER, reverse=True))
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         return self._reader.steps(self._run(job_id))

@@ -22,6 +22,7 @@ from flowyml.artifacts.store import Store, Written, passing_file
 from flowyml.core.errors import ArtifactError, EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
+from flowyml.core.runs import Runs as RunList
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.runtime.step_errors import of_step
@@ -110,8 +111,8 @@ class Runs:
             return of_step(tasks.steps[task], message)
         return _message(run)
 
-    def newest(self, pipeline: str | None, limit: int) -> list[Run]:
-        return [self._run(run) for run in self._newest(pipeline, limit)]
+    def newest(self, pipeline: str | None, limit: int) -> RunList:
+        return RunList(self._run(run) for run in self._newest(pipeline, limit))
 
     def scheduled(self, pipeline: str, limit: int) -> dict[datetime, Run]:
         """The newest runs of recurring runs, by the time that KFP made each for; also where the schedule is gone."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.origin import Origin
-from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
+from flowyml.core.runs import Artifact, LogLine, Outputs, Run, Runs, StepRun
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.plan.names import slug
 from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient
@@ -69,9 +69,9 @@ class RunReader:
             origin=_origin(run.labels), code_digest=run.labels.get(_CODE), revision=run.labels.get(_REVISION),
         )  # fmt: skip
 
-    def runs(self, pipeline: str | None, limit: int) -> list[Run]:
+    def runs(self, pipeline: str | None, limit: int) -> Runs:
         """The newest runs, those left out that a schedule has planned for later."""
-        return [self.record(run) for run in self._newest(pipeline, limit)]
+        return Runs(self.record(run) for run in self._newest(pipeline, limit))
 
     def _newest(self, pipeline: str | None, limit: int) -> list[FlowRun]:
         now = datetime.now(UTC) + timedelta(seconds=1)

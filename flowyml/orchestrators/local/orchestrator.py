@@ -303,9 +303,10 @@ class LocalOrchestrator(Orchestrator):
 
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
         """The runs of this store, newest first."""
+        from flowyml.core.runs import Runs
         from flowyml.orchestrators.local import records
 
-        return [records.run_of(row) for row in self.store.runs(pipeline, limit)]
+        return Runs(records.run_of(row) for row in self.store.runs(pipeline, limit))
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         """The steps in the plan's order; those that never began are queued, or cancelled once the run has ended."""

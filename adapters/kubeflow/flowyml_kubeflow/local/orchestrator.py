@@ -34,7 +34,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home, private_folder
 from flowyml.core.origin import Origin
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
+from flowyml.core.runs import Artifact, LogLine, Outputs, Run, Runs, StepRun
 from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline, check_same_run
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.plan.bundle import Bundle
@@ -208,7 +208,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
         found = [request for run in self._all() if (request := run.request())]
         wanted = [request for request in found if pipeline is None or request["pipeline"] == pipeline]
         newest = sorted(wanted, key=lambda request: -request["created"])[:limit]
-        return [self.get_run(request["job_id"]) for request in newest]
+        return Runs(self.get_run(request["job_id"]) for request in newest)
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         status = self.get_run(job_id).status
