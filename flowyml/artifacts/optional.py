@@ -5,15 +5,20 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-from flowyml.core.errors import ArtifactError
+from flowyml.core.errors import MissingLibraryError
 
-__all__ = ["require"]
+__all__ = ["missing", "require"]
 
 
 def require(module: str) -> ModuleType:
-    """Import it; raises ``ArtifactError`` with the command that installs it."""
+    """Import it; raises ``MissingLibraryError`` with the command that installs it."""
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        package = module.partition(".")[0]
-        raise ArtifactError(f"This needs {package}, which is not installed here: pip install {package}") from error
+        raise missing(module) from error
+
+
+def missing(module: str) -> MissingLibraryError:
+    """The error for a module that cannot be imported; its package has the same name."""
+    package = module.partition(".")[0]
+    return MissingLibraryError(f"This needs {package}, which is not installed here: pip install {package}")

@@ -11,6 +11,7 @@ from typing import Any
 from flowyml.artifacts.allowed import why_no_pickles
 from flowyml.artifacts.folders import note_url
 from flowyml.artifacts.formats import Format, format_named, formats_for
+from flowyml.artifacts.optional import missing
 from flowyml.artifacts.plain import INLINE_LIMIT, is_plain
 from flowyml.artifacts.store import CONTENT, Store, Written
 from flowyml.core.errors import ArtifactError, NotPicklableError
@@ -63,7 +64,7 @@ def pack(
         except ArtifactError as error:
             if trouble is None:
                 raise
-            raise ArtifactError(f"{trouble}. {error}") from trouble
+            raise type(error)(f"{trouble}. {error}") from trouble
         except Exception as error:  # whatever a format, or a user's __reduce__, raises
             trouble = error
     if forbidden := why_no_pickles():
@@ -111,9 +112,12 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
         except ArtifactError:
             raise
         except (ImportError, AttributeError) as error:
+            if (error.name or "").partition(".")[0] == "cloudpickle":
+                raise missing("cloudpickle") from error
             raise ArtifactError(
                 f"Artifact {shown(written.url)} was kept, but its class cannot be imported here: "
-                f"{type(error).__name__}: {error}. Set PYTHONPATH to the folder of its module."
+                f"{type(error).__name__}: {error}. Set PYTHONPATH to the folder of its module, or "
+                f"install its package."
             ) from error
         except Exception as error:  # whatever a user's __setstate__ raises
             raise ArtifactError(

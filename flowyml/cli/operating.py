@@ -55,7 +55,7 @@ def backfill(
     parameters: Parameters = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the runs that a schedule has missed in a range of dates."""
+    """Make the runs that a schedule has missed in a range of dates; where it missed none, that is fine."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
         days = _moment("START", start), _moment("END", end)
@@ -65,7 +65,8 @@ def backfill(
             return
         for one in made:
             out.line(one.job_id)
-        note(f"submitted; watch one with: flowyml watch JOB{where(on)}")
+        if made:
+            note(f"submitted; watch one with: flowyml watch JOB{where(on)}")
 
 
 def _moment(what: str, text: str) -> date:

@@ -29,7 +29,12 @@ class Option:
 File = Annotated[
     str, Argument("FILE[:NAME]", "A Python file, package.module or bundle (.pyz); NAME picks one of several pipelines.")
 ]
-Job = Annotated[str, Argument("RUN", "An id that `run` and `runs` show: short id, run id or job id.")]
+Job = Annotated[
+    str,
+    Argument(
+        "RUN", "An id that `run` and `runs` show: short id, run id, job id; the first 8 digits of a UUID will do."
+    ),
+]
 On = Annotated[
     str | None,
     Option(

@@ -86,8 +86,7 @@ def deploy(
                 bundle = pipeline.bundle(orchestrator.plan(pipeline))
                 difference = orchestrator.diff(bundle)
             _tell_difference(out, difference)
-            if not force:
-                _check_deployable(orchestrator, bundle)
+            _check_deployable(orchestrator, bundle, force)
             return
         deployment = orchestrator.deploy_pipeline(pipeline, force=force)
         if as_json:
@@ -101,14 +100,19 @@ def deploy(
             out.line(deployment.url)
 
 
-def _check_deployable(orchestrator: Orchestrator, bundle: Bundle) -> None:
-    from flowyml.core.errors import OwnershipError
+def _check_deployable(orchestrator: Orchestrator, bundle: Bundle, force: bool) -> None:
+    from flowyml.core.errors import EngineUnreachableError, FlowymlError, OwnershipError
 
     try:
         with catch_warnings(action="ignore"):  # they say that something is replaced
-            orchestrator.check_deployable(bundle)
+            orchestrator.check_deployable(bundle, force=force)
+    except EngineUnreachableError:
+        raise
     except OwnershipError as error:
         raise OwnershipError(f"Without --force, this deployment would be refused. {error}") from error
+    except FlowymlError:
+        note("this deployment would be refused:")
+        raise
 
 
 def _tell_difference(out: Output, difference: str) -> None:

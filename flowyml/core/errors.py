@@ -28,6 +28,7 @@
     │   └── UnknownStateError (ValueError)      a state that the adapter's table does not know
     ├── ArtifactError (OSError)                 a value could not be stored or read back
     │   ├── NotPicklableError (TypeError)       no format takes the value
+    │   ├── MissingLibraryError                 the library of its format is not installed here
     │   └── OutputNotKeptError (LookupError)    the value was not kept; the message says how to keep it
     └── StepError (RuntimeError)                a step did not produce its outputs
         ├── StepFailedError                     the step's function raised, in another process
@@ -50,7 +51,8 @@ __all__ = [
     "UnsupportedFeatureError", "NoFileFormatError", "OrchestratorNotFoundError", "MissingExtraError", "PluginError",
     "RunNotFoundError", "ScheduleNotFoundError", "RetryRefusedError", "WaitTimeoutError", "EngineError",
     "EngineUnreachableError", "AuthenticationError",
-    "UnknownStateError", "ArtifactError", "NotPicklableError", "OutputNotKeptError", "StepError", "StepFailedError",
+    "UnknownStateError", "ArtifactError", "NotPicklableError", "MissingLibraryError", "OutputNotKeptError",
+    "StepError", "StepFailedError",
     "MissingSecretError", "OutputError", "StepTimeoutError", "StepCancelledError", "StepCrashedError",
     "StepOutOfMemoryError",
 ]  # fmt: skip
@@ -166,6 +168,10 @@ class ArtifactError(FlowymlError, OSError):
 
 class NotPicklableError(ArtifactError, TypeError):
     """No format takes the value, and it cannot be pickled."""
+
+
+class MissingLibraryError(ArtifactError):
+    """A library that writes or reads the value is not installed here; the message has the command that installs it."""
 
 
 class OutputNotKeptError(ArtifactError, LookupError):

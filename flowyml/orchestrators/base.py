@@ -375,8 +375,8 @@ class Orchestrator(ABC):
         """What deploying this bundle would change, as a unified diff; empty when nothing would."""
         raise UnsupportedFeatureError(f"deploy --dry-run is not available on {self.name!r}.")
 
-    def check_deployable(self, bundle: Bundle) -> None:
-        """Change nothing, and raise ``OwnershipError`` where ``deploy`` would without ``force``."""
+    def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
+        """Change nothing, and raise what ``deploy`` would, as far as that can be known before the engine has it."""
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         """Create or update the schedule of the bundle's pipeline, by the same rule as ``deploy``."""
@@ -416,7 +416,8 @@ class Orchestrator(ABC):
     ) -> list[SubmissionResult]:
         """Make the runs that a schedule has missed from ``start`` to ``end``, both included; a date is a whole day.
 
-        ``options`` are the engine's own.
+        Gives those that it made: none, which is logged, where each time has its run. ``options`` are the engine's own.
+        Raises ``ScheduleError`` for a range in which the schedule has no time.
         """
         raise self._lacks("backfills")
 

@@ -203,8 +203,8 @@ class RemoteOrchestrator(Orchestrator):
     def diff(self, bundle: Bundle) -> str:
         return self.adapter.diff(bundle)
 
-    def check_deployable(self, bundle: Bundle) -> None:
-        self.adapter.check_deployable(bundle)
+    def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
+        self.adapter.check_deployable(bundle, force=force)
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         return self.adapter.create_schedule(bundle, schedule, force=force)

@@ -15,6 +15,7 @@ from flowyml.core.dates import RunDates
 from flowyml.core.errors import (
     ArtifactError,
     FlowymlError,
+    MissingLibraryError,
     NotPicklableError,
     OutputError,
     ParameterError,
@@ -41,6 +42,12 @@ from flowyml.runtime.tracebacks import described, left_behind, traceback_text
 __all__ = ["Worker"]
 
 logger = logging.getLogger("flowyml.runtime")
+
+_ADVICE: Mapping[type[ArtifactError], str] = {
+    NotPicklableError: "Return plain data, arrays, tables, or what can be pickled.",
+    MissingLibraryError: "Install it where the steps run.",
+    ArtifactError: "That is the store of artifacts: FLOWYML_ARTIFACTS names another.",
+}
 
 
 class Worker:
@@ -344,11 +351,7 @@ class Worker:
             try:
                 packed[name] = pack(value, self.store, key=key, face=self._face(step, name, value, key, secrets))
             except ArtifactError as error:
-                advice = (
-                    "Return plain data, arrays, tables, or what can be pickled."
-                    if isinstance(error, NotPicklableError)
-                    else "That is the store of artifacts: FLOWYML_ARTIFACTS names another."
-                )
+                advice = next(text for kind, text in _ADVICE.items() if isinstance(error, kind))
                 raise step_error(
                     OutputError, step,
                     f"step {step.name!r}: output {name!r} cannot be passed to other steps. {error}. {advice}",

@@ -20,7 +20,7 @@ from flowyml.cli.log_lines import LogPrinter
 from flowyml.core.capabilities import Feature
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import LogLine, Run
-from tests.unit.commands import RUN_KEYS, STEP_KEYS, command, flowyml
+from tests.unit.commands import RUN_KEYS, STEP_KEYS, Done, command, flowyml
 
 pytestmark = pytest.mark.usefixtures("train")
 
@@ -88,13 +88,20 @@ def test_a_run_id_of_a_run_that_has_ended_is_not_said_to_be_submitted() -> None:
 @pytest.mark.parametrize("words", ["trigger etl --run-id once", "backfill etl 2026-01-01 2026-01-02"])
 def test_what_is_said_of_a_started_run_has_no_credentials_of_a_url(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(job_id="etl/once", run_id="once", pipeline="etl", status=ExecutionStatus.RUNNING, raw_status="running")
-    started = SimpleNamespace(run=run)
-    engine = SimpleNamespace(name="far", trigger=lambda *_, **__: started, backfill=lambda *_, **__: [])
+    started = SimpleNamespace(run=run, job_id=run.job_id)
+    engine = SimpleNamespace(name="far", trigger=lambda *_, **__: started, backfill=lambda *_, **__: [started])
     monkeypatch.setattr("flowyml.cli.operating.resolve", lambda _: engine)
     done = flowyml(*words.split(), "--on", "airflow+http://me:word@example.org")
     assert done.code == 0, done.err
     assert "submitted; watch " in done.err
     assert "--on airflow+http://example.org" in done.err
+
+
+def test_a_backfill_of_a_range_that_is_done_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowyml.cli.operating.resolve", lambda _: SimpleNamespace(backfill=lambda *_, **__: []))
+    words = ("backfill", "etl", "2026-01-01", "2026-01-02")
+    assert flowyml(*words) == Done(0, "", "")
+    assert flowyml(*words, "--json").json == []
 
 
 def test_a_bundle_runs_like_its_file() -> None:

@@ -147,6 +147,18 @@ def test_a_dry_run_of_what_would_be_refused_says_so_after_the_difference(monkeyp
     assert (forced.code, forced.out) == (0, shown.out)
 
 
+def test_a_dry_run_says_what_force_would_not_help_against_either() -> None:
+    command("schedule", "create", "train.py", "daily", "03:00", "-p", "rows=5")
+    Path("train.py").write_text(Path("train.py").read_text().replace("rows:", "lines:").replace("rows=3", "lines=3"))
+    for force in ((), ("--force",)):
+        dry, real = (flowyml("deploy", "train.py", *force, *more) for more in (("--dry-run",), ()))
+        assert (dry.code, real.code) == (2, 2)
+        *_, note, error = dry.err.splitlines()
+        assert (note, error) == ("this deployment would be refused:", real.err.splitlines()[-1])
+        assert "'rows'" in error
+        assert "lines" in dry.out
+
+
 def test_an_engine_that_cannot_show_what_would_change_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LocalOrchestrator, "diff", Orchestrator.diff)
     done = flowyml("deploy", "train.py", "--dry-run")

@@ -324,6 +324,22 @@ def test_a_store_that_cannot_be_written_is_not_blamed_on_the_value(
     assert "can be pickled" not in done.stderr
 
 
+def given_a_lambda() -> Any:
+    return [lambda: 1]
+
+
+def test_a_worker_without_cloudpickle_is_not_blamed_on_the_store(tmp_path: Path) -> None:
+    path = Pipeline("by value").add_step(step(name="make", outputs=["x"])(given_a_lambda)).bundle().write(tmp_path)
+    hidden = (
+        "import runpy, sys; sys.modules['cloudpickle'] = None; sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    command = [sys.executable, "-c", hidden, str(path), "step", "make", "--artifacts", str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "needs cloudpickle, which is not installed here: pip install cloudpickle. Install it where" in done.stderr
+    assert "FLOWYML_ARTIFACTS" not in done.stderr
+
+
 class SetsUp(PipelineHook):
     """What steps find when the pipeline has started."""
 

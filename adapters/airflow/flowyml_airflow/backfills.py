@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from flowyml.core.errors import EngineError, ScheduleError
+from flowyml.core.durations import counted
+from flowyml.core.errors import ScheduleError
 from flowyml_airflow.deployed import Deployed
 
 __all__ = ["backfill", "days", "zone_of"]
+
+logger = logging.getLogger("flowyml.airflow")
 
 
 def backfill(
     found: Deployed, start: date, end: date, parameters: Mapping[str, Any], **options: Any
 ) -> list[dict[str, Any]]:
-    """Make a backfill, and give its runs, by date. Raises ``EngineError`` when there are none."""
+    """Make a backfill, and give its runs, by date: none, which is logged, where each time has its run already.
+
+    Raises ``ScheduleError`` for a range without a time of the schedule.
+    """
     client, dag, dates = found.client, found.dag["dag_id"], days(start, end, zone_of(found))
     found.check_parameters(parameters)
     before = {_identity(run) for run in client.runs([dag], None, dates)} if client.can_backfill else set()
-    number = client.backfill(dag, *dates, parameters, **options)
-    runs = [run for run in client.runs([dag], None, dates) if run.get("run_type") == "backfill"]
-    made = [run for run in runs if _identity(run) not in before]
+    client.backfill(dag, *dates, parameters, **options)
+    runs_there = client.runs([dag], None, dates)
+    made = [run for run in runs_there if run.get("run_type") == "backfill" and _identity(run) not in before]
     if not made:
-        raise EngineError(
-            f"Backfill {number} of {dag!r} made no run: its schedule has no time in that range, or each of them "
-            f"has its run. reprocess_behavior='failed' or 'completed' runs those again."
-        )
+        _check_done(dag, dates, [run for run in runs_there if run.get("run_type") != "manual"])
     return sorted(made, key=lambda run: str(run.get("logical_date")))
+
+
+def _check_done(dag: str, dates: tuple[datetime, datetime], there: Sequence[Mapping[str, Any]]) -> None:
+    """Say that a range is done; raise ``ScheduleError`` where there is nothing in it that could be."""
+    first, last = dates
+    if not there:
+        raise ScheduleError(
+            f"The schedule of {dag!r} has no time from {first} to {last} for which Airflow makes a run. Give a range "
+            f"that holds one: `flowyml schedule list` shows the schedule."
+        )
+    failed = sum(run.get("state") == "failed" for run in there)
+    more = f"; {failed} of them failed: reprocess_behavior='failed' runs those again" if failed else ""
+    logger.warning(
+        "The backfill of %r made no run: the times of its schedule from %s to %s have their %s already%s.",
+        dag, first, last, counted(len(there), "run"), more,
+    )  # fmt: skip
 
 
 def days(start: date, end: date, zone: ZoneInfo) -> tuple[datetime, datetime]:

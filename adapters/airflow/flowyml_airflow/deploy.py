@@ -92,6 +92,20 @@ class Deployer:
         """
         if self.is_there(compiled, found):
             return False
+        folder = self.check(compiled, found, force)
+        self._proved.pop(compiled.dag_id, None)  # a file that was changed by hand carries the version, too
+        replaced = str(found.facts.get("bundle_file", "")) if found else ""
+        before = self.client().import_error(compiled.filename)
+        with self._put_back_on_failure(folder, compiled):
+            for path, data in reversed(list(compiled.files.items())):
+                if folder.read(path) != data:
+                    folder.write(path, data)
+            self._wait_until_parsed(folder, compiled, before)
+        self._remove_old_bundles(folder, compiled, replaced)
+        return True
+
+    def check(self, compiled: CompiledDag, found: Deployed | None, force: bool) -> Folder:
+        """Change nothing, and raise what ``deploy`` does before it writes; gives the folder that it would write to."""
         self.check_place(compiled, found, force)
         if self.folder is None:
             raise ConfigurationError(
@@ -101,16 +115,7 @@ class Deployer:
             )
         check_integers({each.name: each.default for each in compiled.bundle.plan.parameters}, self.client().integers)
         self._check_pools(compiled)
-        self._proved.pop(compiled.dag_id, None)  # a file that was changed by hand carries the version, too
-        replaced = str(found.facts.get("bundle_file", "")) if found else ""
-        before = self.client().import_error(compiled.filename)
-        with self._put_back_on_failure(self.folder, compiled):
-            for path, data in reversed(list(compiled.files.items())):
-                if self.folder.read(path) != data:
-                    self.folder.write(path, data)
-            self._wait_until_parsed(self.folder, compiled, before)
-        self._remove_old_bundles(self.folder, compiled, replaced)
-        return True
+        return self.folder
 
     def diff(self, compiled: CompiledDag, found: Deployed | None) -> str:
         """What deploying would change, as a unified diff: the DAG file, and the code in its bundle.

@@ -282,12 +282,12 @@ class AirflowOrchestrator(Orchestrator):
         found = self._deployer.found(dag_id(bundle.plan.name))
         return self._deployer.diff(self._deployer.kept(bundle, found), found)
 
-    def check_deployable(self, bundle: Bundle) -> None:
-        """Raises what ``deploy`` raises for a DAG that is another project's, or that was edited."""
+    def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
+        """Raises what ``deploy`` raises before it writes the DAG file: whose it is, and what Airflow lacks for it."""
         found = self._deployer.found(dag_id(bundle.plan.name))
         compiled = self._deployer.kept(bundle, found)
         if not self._deployer.is_there(compiled, found):
-            self._deployer.check_place(compiled, found, force=False)
+            self._deployer.check(compiled, found, force)
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         check_integers(schedule.parameters, self.client.integers)
@@ -375,8 +375,10 @@ class AirflowOrchestrator(Orchestrator):
 
         ``start`` and ``end`` are both included: a date means its whole day in the time zone of the schedule, a
         ``datetime`` that moment, in UTC where it has no time zone. ``options`` are those of Airflow's API:
-        ``run_backwards``, ``reprocess_behavior``, ``max_active_runs``. Raises ``ParameterError`` for a parameter that
-        the pipeline does not have, and ``UnsupportedFeatureError`` on Airflow 2.
+        ``run_backwards``, ``reprocess_behavior``, ``max_active_runs``. It gives the runs that it made; none, with a
+        warning in the log, where all are there already. Raises ``ScheduleError`` for a range without a time of the
+        schedule, ``ParameterError`` for a parameter that the pipeline does not have, and ``UnsupportedFeatureError``
+        on Airflow 2.
         """
         runs = self._operations.backfill(name, start, end, parameters or {}, **options)
         return [SubmissionResult(self, run.job_id, run=run) for run in runs]

@@ -258,8 +258,9 @@ class KubeflowOrchestrator(Orchestrator):
         changes = self.pipelines.diff(bundle)
         return f"{changes}{self.recurring.moved(bundle.plan)}" if changes else ""
 
-    def check_deployable(self, bundle: Bundle) -> None:
-        self.pipelines.check_owner(bundle)
+    def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
+        self.pipelines.check_owner(bundle, force=force)
+        self.recurring.check_move(bundle, force=force)
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         return self.recurring.create_schedule(bundle, schedule, force=force)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -44,9 +44,7 @@ class RecurringRuns:
         name = names.pipeline(bundle.plan.name)
         with one_at_a_time(f"schedule {name}"):
             older = self.named(name)
-            if older:
-                found = origin_of(self.pipelines.version_of(older[0]))
-                check_replaceable(found, bundle.origin, f"the schedule {name!r} on KFP", force=force)
+            self._check_owner(older, bundle, force)
             version = self.pipelines.ensure_uploaded(bundle, owns=True, force=force)[0]
             body = self._recurring_run(bundle.plan, schedule, version, self._last_tick(schedule, older))
             kept = [item.recurring_run_id for item in older[:1] if _is_same(item, body)]
@@ -61,15 +59,28 @@ class RecurringRuns:
 
     def move(self, bundle: Bundle, *, force: bool) -> None:
         """Let the schedule of a pipeline that has one run this version."""
-        if older := self.named(names.pipeline(bundle.plan.name)):
-            schedule = self._info(older[0]).schedule
-            known = {item.name for item in bundle.plan.parameters}
-            if unknown := sorted(schedule.parameters.keys() - known):
-                raise EngineError(
-                    f"The schedule of {bundle.plan.name!r} gives the parameter {unknown[0]!r}, which this version does "
-                    f"not take. The schedule runs the version that it ran before: schedule the pipeline anew."
-                )
+        if schedule := self.check_move(bundle, force=force):
             self.create_schedule(bundle, schedule, force=force)
+
+    def check_move(self, bundle: Bundle, *, force: bool) -> Schedule | None:
+        """Change nothing, and raise where this version cannot take the schedule of its pipeline; gives that."""
+        if not (older := self.named(names.pipeline(bundle.plan.name))):
+            return None
+        self._check_owner(older, bundle, force)
+        schedule = self._info(older[0]).schedule
+        known = {item.name for item in bundle.plan.parameters}
+        if unknown := sorted(schedule.parameters.keys() - known):
+            raise EngineError(
+                f"The schedule of {bundle.plan.name!r} gives the parameter {unknown[0]!r}, which this version does "
+                f"not take. The schedule runs the version that it ran before: schedule the pipeline anew."
+            )
+        return schedule
+
+    def _check_owner(self, older: Sequence[Any], bundle: Bundle, force: bool) -> None:
+        if older:
+            found = origin_of(self.pipelines.version_of(older[0]))
+            what = f"the schedule {names.pipeline(bundle.plan.name)!r} on KFP"
+            check_replaceable(found, bundle.origin, what, force=force)
 
     def moved(self, plan: Plan) -> str:
         """What ``move`` would change, as a part of a unified diff; empty for a pipeline without a schedule."""

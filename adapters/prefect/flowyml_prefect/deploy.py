@@ -166,25 +166,22 @@ class Deployments:
 
         Raises ``OwnershipError`` where another project's pipeline of this name is deployed, unless ``force``.
         """
-        self._check_pool(target)
+        found = self.check(bundle, target, force=force)
         ours = Owner(bundle.origin, is_deployed=True)
         flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target.pool)
-        found = self.client.deployment(flow, name)
-        self._check_owner(found, bundle, f"{flow}/{name}", force)
         made = self._put(bundle, target, name, found, ours)
         others = [other for other in self.client.deployments(flow) if other["id"] != made.id]
         also = tuple(self._move(other, bundle, ours, force) for other in others if Owner.of(other).is_deployed)
         return self._remember((bundle.digest, target), replace(made, also=tuple(filter(None, also))))
 
-    def check_owner(self, bundle: Bundle, target: Target) -> None:
-        """Raise ``OwnershipError`` where ``deploy`` would without ``force``."""
+    def check(self, bundle: Bundle, target: Target, *, force: bool = False) -> dict[str, Any] | None:
+        """Change nothing, and raise what ``deploy`` does; gives what is deployed under this name on this target."""
+        self._check_pool(target)
         flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target.pool)
-        self._check_owner(self.client.deployment(flow, name), bundle, f"{flow}/{name}", force=False)
-
-    @staticmethod
-    def _check_owner(found: Mapping[str, Any] | None, bundle: Bundle, name: str, force: bool) -> None:
+        found = self.client.deployment(flow, name)
         if found is not None and (owner := Owner.of(found)).is_deployed:
-            check_replaceable(owner.origin, bundle.origin, f"the deployment {name}", force=force)
+            check_replaceable(owner.origin, bundle.origin, f"the deployment {flow}/{name}", force=force)
+        return found
 
     def difference(self, bundle: Bundle, target: Target) -> str:
         """What ``deploy`` would change, as unified diffs; empty when nothing would."""

@@ -369,8 +369,8 @@ class PrefectOrchestrator(Orchestrator):
     def diff(self, bundle: Bundle) -> str:
         return self.deployments.difference(bundle, self._target())
 
-    def check_deployable(self, bundle: Bundle) -> None:
-        self.deployments.check_owner(bundle, self._target())
+    def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
+        self.deployments.check(bundle, self._target(), force=force)
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         body = {**to_prefect(schedule), "parameters": given_parameters(schedule.parameters)}

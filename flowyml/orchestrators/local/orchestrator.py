@@ -422,8 +422,8 @@ class LocalOrchestrator(Orchestrator):
         path = home() / "bundles" / bundle.filename
         return "" if path.exists() else f"A new bundle, {path}. No schedule runs this pipeline.\n"
 
-    def check_deployable(self, bundle: Bundle) -> None:
-        self._schedules.check_owner(bundle.plan.name, bundle.origin)
+    def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
+        self._schedules.check_move(bundle.plan, bundle.origin, force=force)
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         """Keep the schedule of the pipeline, in place of the one it has. Warns when nothing serves schedules."""

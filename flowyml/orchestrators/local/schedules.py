@@ -89,10 +89,7 @@ class ScheduleStore:
         """
         schedule_id = slug(plan.name)
         with self.runs.session() as db, transaction(db):
-            self._check_owner(db, schedule_id, origin, force)
-            found = db.execute("SELECT schedule FROM schedules WHERE schedule_id = ?", (schedule_id,)).fetchone()
-            if found:
-                check_values(plan.name, plan.parameters, json.loads(found[0]).get("parameters"))
+            self._check_move(db, plan, origin, force)
             db.execute("INSERT OR REPLACE INTO deployed (pipeline, bundle) VALUES (?,?)", (plan.name, bundle))
             moved = db.execute(
                 "UPDATE schedules SET bundle = :bundle, origin = :origin, version = version + 1"
@@ -101,10 +98,17 @@ class ScheduleStore:
             )
             return [schedule_id] if moved.rowcount else []
 
-    def check_owner(self, pipeline: str, origin: Origin | None) -> None:
-        """Raise ``OwnershipError`` as ``put`` and ``move`` do."""
+    def check_move(self, plan: Plan, origin: Origin | None, *, force: bool) -> None:
+        """Change nothing, and raise what ``move`` does."""
         with self.runs.session() as db:
-            self._check_owner(db, slug(pipeline), origin, force=False)
+            self._check_move(db, plan, origin, force)
+
+    def _check_move(self, db: sqlite3.Connection, plan: Plan, origin: Origin | None, force: bool) -> None:
+        schedule_id = slug(plan.name)
+        self._check_owner(db, schedule_id, origin, force)
+        found = db.execute("SELECT schedule FROM schedules WHERE schedule_id = ?", (schedule_id,)).fetchone()
+        if found:
+            check_values(plan.name, plan.parameters, json.loads(found[0]).get("parameters"))
 
     def _check_owner(self, db: sqlite3.Connection, schedule_id: str, origin: Origin | None, force: bool) -> None:
         found = db.execute("SELECT origin FROM schedules WHERE schedule_id = ?", (schedule_id,)).fetchone()

@@ -53,8 +53,13 @@ def test_a_missing_pool_is_reported_before_anything_is_written(each: Airflow) ->
     def work() -> int:
         return 1
 
-    with pytest.raises(ConfigurationError, match=r"step 'work' asks for the pool 'no such/pool', .* has none of that"):
-        orchestrator_of(each).deploy_pipeline(Pipeline("deploy pool").add_step(work))
+    orchestrator, pipeline = orchestrator_of(each), Pipeline("deploy pool").add_step(work)
+    for attempt in (
+        lambda: orchestrator.check_deployable(pipeline.bundle(), force=True),
+        lambda: orchestrator.deploy_pipeline(pipeline),
+    ):
+        with pytest.raises(ConfigurationError, match=r"step 'work' asks for the pool 'no such/pool', .* has none of t"):
+            attempt()
     assert not (each.dags_folder / dag_file("deploy pool")).exists()
     assert orchestrator_of(each).client.has_pool("default_pool")
 

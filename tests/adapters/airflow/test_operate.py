@@ -13,11 +13,11 @@ from flowyml.core.errors import (
     AuthenticationError,
     ConfigurationError,
     DefinitionError,
-    EngineError,
     EngineUnreachableError,
     OwnershipError,
     ParameterError,
     RetryRefusedError,
+    ScheduleError,
 )
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
@@ -229,7 +229,7 @@ def test_backfill_of_a_date_range(airflow3: Airflow) -> None:
     orchestrator.delete_schedule(made.schedule_id)
 
 
-def test_each_backfill_gives_its_own_runs(airflow3: Airflow) -> None:
+def test_each_backfill_gives_its_own_runs(airflow3: Airflow, caplog: pytest.LogCaptureFixture) -> None:
     """Dates without a time zone are in UTC, and a pipeline is found by its own name from a URL alone."""
     orchestrator = orchestrator_of(airflow3)
     start = datetime(2025, 1, 1, tzinfo=UTC)
@@ -246,8 +246,15 @@ def test_each_backfill_gives_its_own_runs(airflow3: Airflow) -> None:
     assert len(second) == 1
     assert second[0].job_id not in {handle.job_id for handle in first}
     assert second[0].wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED
-    with pytest.raises(EngineError, match="made no run: its schedule has no time in that range, or each"):
-        wait_until(lambda: _backfilled(remote, "operate backfills", start, start + days), 240)
+    done = (
+        "times of its schedule from 2025-01-01 00:00:00+00:00 to 2025-01-04 00:00:00+00:00 have their 3 runs already."
+    )
+    wait_until(lambda: not _backfilled(remote, "operate backfills", start, start + days) and done in caplog.text, 240)
+    hours = (start + timedelta(hours=3), start + timedelta(hours=9))
+    with pytest.raises(
+        ScheduleError, match=r"The schedule of 'operate_backfills' has no time from 2025-01-01 03:00:00"
+    ):
+        wait_until(lambda: _backfilled(remote, "operate backfills", *hours), 240)
     orchestrator.delete_schedule(made.schedule_id)
 
 

@@ -30,8 +30,9 @@ def name() -> str:
 
 
 def bundle(name: str, origin: Origin = OURS, returns: int = 1, **options: Any) -> Bundle:
-    default = Parameter(name="rows", schema={"type": "integer"}, default=options.pop("rows", 5))
-    inputs = (Input("rows", FromParameter("rows")),)
+    parameter = options.pop("parameter", "rows")
+    default = Parameter(name=parameter, schema={"type": "integer"}, default=options.pop("rows", 5))
+    inputs = (Input("rows", FromParameter(parameter)),)
     step = Step(name="work", function="made:work", outputs=("value",), inputs=inputs, options=options)
     code = f"def work(rows):\n    return {returns}\n"
     plan = Plan(name=name, steps=(step,), parameters=(default,))
@@ -90,6 +91,20 @@ def test_deploying_moves_the_schedule_to_the_new_code(orchestrator: KubeflowOrch
         without = build(Plan(name=name, steps=(Step(name="one", function="m:f"),)), origin=OURS)
         with pytest.raises(EngineError, match="gives the parameter 'rows', which this version does not take"):
             orchestrator.deploy(without)
+    finally:
+        orchestrator.delete_schedule(made.schedule_id)
+
+
+def test_what_the_schedule_of_a_pipeline_rules_out_is_known_before_the_deployment(
+    orchestrator: KubeflowOrchestrator, name: str
+) -> None:
+    orchestrator.deploy(bundle(name))
+    made = orchestrator.create_schedule(bundle(name), Schedule.of("daily", 3, parameters={"rows": 7}))
+    try:
+        orchestrator.check_deployable(bundle(name, returns=2))
+        for force in (False, True):
+            with pytest.raises(EngineError, match="gives the parameter 'rows', which this version does not take"):
+                orchestrator.check_deployable(bundle(name, parameter="lines"), force=force)
     finally:
         orchestrator.delete_schedule(made.schedule_id)
 

@@ -82,8 +82,13 @@ class TestDeployments:
         assert shown["parameter_openapi_schema"]["properties"]["number"]["default"] == 1
 
     def test_a_work_pool_that_is_not_there(self, make_prefect: Callable[..., Any]) -> None:
-        with pytest.raises(ConfigurationError, match=r"has no work pool 'nowhere'\. `prefect work-pool create nowhere"):
-            make_prefect(work_pool="nowhere").run_pipeline(adding("poolless"))
+        orchestrator, pipeline = make_prefect(work_pool="nowhere"), adding("poolless")
+        for attempt in (
+            lambda: orchestrator.run_pipeline(pipeline),
+            lambda: orchestrator.check_deployable(pipeline.bundle(), force=True),
+        ):
+            with pytest.raises(ConfigurationError, match=r"has no work pool 'nowhere'\. `prefect work-pool create now"):
+                attempt()
 
     def test_a_rare_schedule_beside_frequent_ones_shows_its_next_runs(self, make_prefect: Callable[..., Any]) -> None:
         orchestrator = make_prefect(work_pool="busy")
