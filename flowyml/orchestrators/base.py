@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from flowyml.core.capabilities import Capabilities, Feature
+from flowyml.core.capabilities import Capabilities, Feature, Level
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import DefinitionError, NoFileFormatError, RetryRefusedError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
@@ -409,6 +409,8 @@ class Orchestrator(ABC):
 
     def clear(self, job_id: str, *, failed_only: bool = True) -> None:
         """Run the steps of a run again that did not succeed, or all of them. Raises ``RunNotFoundError``."""
+        if self.capabilities[Feature.RETRY_RUN].level is not Level.NO:
+            raise UnsupportedFeatureError(f"{self.name!r} clears no steps. To run again what failed of a run: retry.")
         raise self._lacks("running parts of a run again")
 
     def backfill(

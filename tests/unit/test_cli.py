@@ -97,6 +97,12 @@ def test_what_is_said_of_a_started_run_has_no_credentials_of_a_url(words: str, m
     assert "--on airflow+http://example.org" in done.err
 
 
+def test_clear_names_retry_where_the_engine_has_that() -> None:
+    flowyml("run", "train.py", "-p", "label=fail", "--run-id", "bad")
+    done = flowyml("clear", "bad")
+    assert (done.code, "'local' clears no steps. To run again what failed of a run: retry." in done.err) == (2, True)
+
+
 def test_a_backfill_of_a_range_that_is_done_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flowyml.cli.operating.resolve", lambda _: SimpleNamespace(backfill=lambda *_, **__: []))
     words = ("backfill", "etl", "2026-01-01", "2026-01-02")
