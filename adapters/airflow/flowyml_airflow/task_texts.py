@@ -14,7 +14,6 @@ from typing import Any
 from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.graph.text import label_of
 from flowyml.plan.groups import Branch, Loop, Section
 from flowyml.plan.layout import LINE_LENGTH, FreeNames, Group, Pair, Part, Text, source, text_literal, value
 from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Plan, Source, Step
@@ -404,6 +403,8 @@ class TaskTexts:
     # What waits for what, without taking data from it.
 
     def _waits(self) -> Iterator[Part]:
+        from flowyml.graph.text import label_of  # stays at home: a pipeline's file may import all of this package
+
         for task in self.flow.tasks:
             if before := self.names.of(self.flow.only_after(task)):
                 yield _wait(self.names[task], before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from flowyml.testing import pipelines
 from flowyml_airflow import worker
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.upstream import TAKEN
+from tests.engines.airflow import airflow_python
 
 
 def bundle_in(folder: Path, pipeline: Pipeline | None = None) -> Path:
@@ -48,6 +50,21 @@ def test_the_conf_of_a_run_wins_over_params(tmp_path: Path) -> None:
     run = SimpleNamespace(conf={"fails": True, "flowyml.run_id": "mine"})
     worker.start_run({"run_id": "r", "params": {"fails": False}, "dag_run": run}, bundle_in(tmp_path), sys.executable)
     assert (tmp_path / "journal").read_text() == "pipeline_start mine True\n"
+
+
+@pytest.mark.airflow
+def test_a_pipeline_file_may_import_all_of_the_adapter(tmp_path: Path) -> None:
+    """As ``from flowyml_airflow import AirflowOrchestrator``: its file is loaded where no FlowyML is installed."""
+    modules = sorted(path.stem for path in Path(worker.__file__).parent.glob("*.py"))
+    script = (
+        "import sys; from importlib import import_module; from pathlib import Path; from runpy import run_path\n"
+        "bundle = Path(sys.argv[1])\n"
+        "run_path(str(bundle), run_name='bundle')['make_importable'](bundle)\n"
+        "for name in sys.argv[2:]: import_module(f'flowyml_airflow.{name}')\n"
+    )
+    command = [str(airflow_python(3)), "-I", "-c", script, str(bundle_in(tmp_path)), *modules]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 class Broken(PipelineHook):
