@@ -200,6 +200,19 @@ class AirflowClient:
         found, again = (self.setting(section, option, default) for section, option, default in self._rhythm)
         return found + again
 
+    @property
+    def shows_changes_within(self) -> float:
+        """Seconds until its API has the tasks, parameters and schedule of a file that it has read for the first time.
+
+        It may have to read the file once more: what it changed in its database a moment ago it leaves as it is.
+        """
+        return sum(self.setting(section, option, default) for section, option, default in self._changes)
+
+    _changes: Sequence[tuple[str, str, float]] = (
+        ("core", "min_serialized_dag_update_interval", 30),
+        ("dag_processor", "min_file_process_interval", 30),
+    )
+
     # How often it looks for files, and how often it reads one again; source: Airflow's configuration reference.
     _rhythm: Sequence[tuple[str, str, float]] = (
         ("dag_processor", "refresh_interval", 300),
@@ -298,10 +311,13 @@ class AirflowClient:
                 break
         return found
 
-    def is_busy(self, dag_ids: Sequence[str]) -> bool:
-        """Whether a run of these DAGs has not ended."""
-        body = {"dag_ids": list(dag_ids), "states": ["queued", "running"], "page_limit": 1}
-        return bool(self.transport.call("POST", f"{self.api}/dags/~/dagRuns/list", json=body)["dag_runs"])
+    def unfinished(self, dag_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Runs of these DAGs that have not ended; a few where there are many."""
+        body = {"dag_ids": list(dag_ids), "states": ["queued", "running"], "page_limit": 3}
+        found: list[dict[str, Any]] = self.transport.call("POST", f"{self.api}/dags/~/dagRuns/list", json=body)[
+            "dag_runs"
+        ]
+        return found
 
     _dates = ("logical_date_gte", "logical_date_lte")
     _newest = "-id"  # a backfill makes runs for dates that have passed

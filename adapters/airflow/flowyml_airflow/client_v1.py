@@ -54,6 +54,12 @@ class Airflow2Client(AirflowClient):
         ("scheduler", "min_file_process_interval", 30),
     )
 
+    _changes: Sequence[tuple[str, str, float]] = (
+        ("core", "min_serialized_dag_update_interval", 30),
+        ("core", "min_serialized_dag_fetch_interval", 10),
+        ("scheduler", "min_file_process_interval", 30),
+    )
+
     @property
     def _pauses(self) -> Mapping[str, Any]:
         return {"event": "api.patch_dag", "order_by": "-when"}

@@ -63,10 +63,14 @@ def version_tag(version: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledDag:
-    """A DAG file and its bundle. ``version`` changes with anything in either."""
+    """A DAG file and its bundle. ``version`` changes with anything in either, ``structure`` with the DAG in the file.
+
+    So the structure stays where the code alone has changed.
+    """
 
     dag_id: str
     version: str
+    structure: str
     text: str
     bundle: Bundle
 
@@ -110,7 +114,7 @@ def compile_dag(
     check_template(options["artifact_links"])
     dag = _Dag(ours, schedule, options, identity)
     version = hashlib.sha256(f"{dag.text('')}{ours.digest}".encode()).hexdigest()[:12]
-    return CompiledDag(dag_id=dag.id, version=version, text=dag.text(version), bundle=ours)
+    return CompiledDag(dag_id=dag.id, version=version, structure=dag.structure, text=dag.text(version), bundle=ours)
 
 
 @cache
@@ -138,9 +142,16 @@ class _Dag:
         self._operator_imports = self._tasks.names.imports.text()
         self._graph = graph_docs(self.plan)
 
+    @cached_property
+    def structure(self) -> str:
+        """A digest of the tasks, parameters, schedule and options."""
+        return hashlib.sha256(self._dag("").encode()).hexdigest()[:12]
+
+    def _dag(self, version: str) -> str:
+        return f"with {source(Group('DAG(', list(self._arguments(version)), ')'))}:\n{self._body}"
+
     def text(self, version: str) -> str:
         """The whole file. Its last line is FlowyML's mark, with the facts that are read back."""
-        dag = f"with {source(Group('DAG(', list(self._arguments(version)), ')'))}:\n{self._body}"
         constants = (
             f'BUNDLE = Path(__file__).parent / "{BUNDLES_FOLDER}" / {text_literal(self.bundle.filename)}\n'
             f"PYTHON = {_text_or(self.options['python'], 'sys.executable')}  # runs the steps\n"
@@ -177,9 +188,11 @@ class _Dag:
             imports += "\n" + dag_parts.ASSETS.format(asset=", ".join(assets), dataset=dataset)
             imports += dag_parts.NAMED_ASSETS if named else ""
         imports += "".join(f"\n{part}" for part in self._flow_imports()) + self._operator_imports
-        docs = f"{docstring(dag_docs(self.flow, self.options, version, self._graph))}\n"
+        docs = f"{docstring(dag_docs(self.flow, self.options, (version, self.structure), self._graph))}\n"
         blocks.insert(0, f"{docs}\n{imports}\n{constants}")
-        return marked("\n\n".join([*blocks, f"{dag}\n"]).encode(), "dag.py", self._facts(version)).decode()
+        return marked(
+            "\n\n".join([*blocks, f"{self._dag(version)}\n"]).encode(), "dag.py", self._facts(version)
+        ).decode()
 
     def _flow_imports(self) -> Iterator[str]:
         if any(self._link_parts()):
@@ -245,6 +258,7 @@ class _Dag:
             "origin": self.bundle.origin.to_dict() if self.bundle.origin else None,
             "code": self.bundle.code_digest,
             "version": version,
+            "structure": self.structure,
             "bundle": self.bundle.digest,
             "bundle_file": self.bundle.filename,
             "python": self.options["python"],

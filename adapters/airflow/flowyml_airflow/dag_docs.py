@@ -21,12 +21,15 @@ _MOST_LISTED = 50  # steps, say: a longer list helps no reader
 _LONGEST = 80  # characters of a name or a default in a table
 
 
-def dag_docs(flow: Flow, options: Mapping[str, Any], version: str, graph: str) -> str:
-    """The docs of the DAG, in Markdown. ``graph`` is ``graph_docs``."""
+def dag_docs(flow: Flow, options: Mapping[str, Any], version: tuple[str, str], graph: str) -> str:
+    """The docs of the DAG, in Markdown. ``version`` is that of all and of the structure, ``graph`` is ``graph_docs``.
+
+    The first line is read back: see ``Deployed.shows``.
+    """
     plan = flow.plan
     about = options.get("doc_md") or plan.description
     parts = [
-        f"Pipeline {plan.name!r} as an Airflow DAG, version {version}.",
+        "Pipeline {!r} as an Airflow DAG, version {}, structure {}.".format(plan.name, *version),
         about.strip(),
         graph,
         _table(("Parameter", "Type", "Default"), plan.parameters, _parameter),

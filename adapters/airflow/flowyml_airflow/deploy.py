@@ -33,6 +33,7 @@ from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id
 from flowyml_airflow.options import pipeline_options, step_options
 from flowyml_airflow.parameters import check_integers
 from flowyml_airflow.status import moment
+from flowyml_airflow.vanished import is_gone
 
 __all__ = ["Deployer", "drift", "remove_old_bundles", "schedule_info"]
 
@@ -62,7 +63,7 @@ class Deployer:
             found = Deployed(client.dag(dag), client)
         except NotThereError:
             return None
-        return None if found.dag.get("is_stale") or found.dag.get("is_active") is False else found
+        return None if is_gone(found.dag) else found
 
     def compiled(self, bundle: Bundle, schedule: Schedule | None, *, development: bool = False) -> CompiledDag:
         """The DAG file and its bundle, from memory if they were compiled before."""
@@ -105,7 +106,10 @@ class Deployer:
         return True
 
     def check(self, compiled: CompiledDag, found: Deployed | None, force: bool) -> Folder:
-        """Change nothing, and raise what ``deploy`` does before it writes; gives the folder that it would write to."""
+        """Change nothing, and raise what ``deploy`` does before it writes; gives the folder that it would write to.
+
+        Warns of runs that would go on with other code.
+        """
         self.check_place(compiled, found, force)
         if self.folder is None:
             raise ConfigurationError(
@@ -115,7 +119,32 @@ class Deployer:
             )
         check_integers({each.name: each.default for each in compiled.bundle.plan.parameters}, self.client().integers)
         self._check_pools(compiled)
+        self._warn_runs(compiled, found)
         return self.folder
+
+    def shown(self, found: Deployed, structure: str | None) -> Deployed:
+        """The DAG, once Airflow's API has it with this structure. Raises ``WaitTimeoutError``.
+
+        Until then Airflow refuses new parameters and a backfill of a new schedule, and makes runs without new tasks.
+        """
+        dag = found.dag["dag_id"]
+        if found.shows(structure):
+            return found
+        seconds = self.timeout if self.timeout is not None else self.client().shows_changes_within + _PARSING
+        deadline = time.monotonic() + seconds
+        what = f"waiting for Airflow to show the tasks and parameters of {dag!r} as deployed, for up to {seconds:g} s"
+        with show_waiting(what) as show:
+            while time.monotonic() < deadline:
+                show()
+                time.sleep(0.5)
+                now = self.found(dag)
+                if now and now.shows(structure):
+                    return now
+        raise WaitTimeoutError(
+            f"Airflow has read {found.place}, and after {seconds:g} s its API still shows other tasks, parameters or "
+            f"another schedule of DAG {dag!r}: a run would lack what is new. Is its "
+            f"{'DAG processor' if self.client().can_backfill else 'scheduler'} running? Try again."
+        )
 
     def diff(self, compiled: CompiledDag, found: Deployed | None) -> str:
         """What deploying would change, as a unified diff: the DAG file, and the code in its bundle.
@@ -206,6 +235,17 @@ class Deployer:
                     f"that name: its tasks would wait for ever. Create it, in Airflow's UI under Admin, Pools, or by "
                     f"`airflow pools set {shlex.quote(pool)} SLOTS DESCRIPTION`."
                 )
+
+    def _warn_runs(self, compiled: CompiledDag, found: Deployed | None) -> None:
+        """Say which runs go on with the new code, since a task takes its bundle from the DAG file when it begins."""
+        if found is None or found.facts.get("bundle_file") in (None, compiled.bundle.filename):
+            return
+        for run in self.client().unfinished([compiled.dag_id]):
+            logger.warning(
+                "Run %r of %r goes on, and its DAG gets other code now: tasks that have not begun will run the new "
+                "code. To keep the two apart, deploy when it has ended, or end it: flowyml cancel %s/%s",
+                run["dag_run_id"], compiled.bundle.plan.name, compiled.dag_id, run["dag_run_id"],
+            )  # fmt: skip
 
     def _remove_old_bundles(self, folder: Folder, compiled: CompiledDag, replaced: str) -> None:
         """What is left over costs space and nothing else, so no deployment fails for it."""
@@ -306,7 +346,7 @@ def remove_old_bundles(folder: Folder, client: AirflowClient, pipeline: str, kee
     """
     ours = re.compile(rf"{re.escape(slug(pipeline))}-[0-9a-f]{{8}}\.pyz")
     old = [name for name in folder.names(BUNDLES_FOLDER) if ours.fullmatch(name) and name not in keep]
-    if not old or client.is_busy([dag_id(pipeline), development_id(pipeline)]):
+    if not old or client.unfinished([dag_id(pipeline), development_id(pipeline)]):
         return ()
     sources = folder.read_all([name for name in folder.names() if name.endswith(".py")])
     gone = [name for name in old if not any(name.encode() in data for data in sources)]

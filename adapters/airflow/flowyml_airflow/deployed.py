@@ -56,6 +56,18 @@ class Deployed:
         plain = self.facts.get("schedule")
         return Schedule.from_dict(plain) if plain else None
 
+    @property
+    def structure(self) -> str | None:
+        """That of the DAG in its file; None for a foreign one, and where the file was changed by hand."""
+        return self.facts.get("structure") if self.is_ours and is_untouched(self.source) else None
+
+    def shows(self, structure: str | None) -> bool:
+        """Whether Airflow has the tasks, parameters and schedule of this structure; True for None.
+
+        Airflow keeps them in its database, where the docs of the DAG stand beside them: see ``dag_docs``.
+        """
+        return structure is None or structure in (self.dag.get("doc_md") or "").partition("\n")[0]
+
     def check_parameters(self, values: Mapping[str, Any]) -> None:
         """Raise ``ParameterError`` for what a pipeline of FlowyML's does not take, and for what Airflow does not carry.
 

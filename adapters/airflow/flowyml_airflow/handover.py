@@ -43,7 +43,7 @@ class DagSchedule:
             schedule=schedule,
             catch_up=bool(dag.get("catchup")),
             is_paused=bool(dag.get("is_paused")),
-            is_busy=self._client.is_busy([self.name]),
+            is_busy=bool(self._client.unfinished([self.name])),
             last=max(_by_time(self._client.runs([self.name], _SEEN), schedule), default=None),
         )
 

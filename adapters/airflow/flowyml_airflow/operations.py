@@ -36,7 +36,7 @@ class Operations:
 
     def trigger(self, name: str, run_id: str | None, parameters: Mapping[str, Any]) -> str:
         """Start a run of a pipeline or DAG, unless there is one of this id; gives its job id."""
-        found, values = self.dag_of(name), dict(parameters)
+        found, values = self._shown(name), dict(parameters)
         found.check_parameters(values)
         run_id = run_id or new_run_id(found.facts.get("pipeline", name))
         dag, dag_run_id = found.dag["dag_id"], airflow_run_id(run_id)
@@ -97,8 +97,13 @@ class Operations:
         self, name: str, start: date, end: date, parameters: Mapping[str, Any], **options: Any
     ) -> Sequence[Run]:
         """Make the runs of a range of dates; gives those that it made, by date."""
-        made = backfill(self.dag_of(name), start, end, parameters, **options)
+        made = backfill(self._shown(name), start, end, parameters, **options)
         return [self.reader.run(run, whole=False) for run in made]
+
+    def _shown(self, name: str) -> Deployed:
+        """The DAG of a pipeline, or that of this id, as it stands in its file."""
+        found = self.dag_of(name)
+        return self.deployer.shown(found, found.structure)
 
     def dag_of(self, pipeline: str) -> Deployed:
         """The DAG of a pipeline, or that of this id. Raises ``RunNotFoundError``."""

@@ -15,6 +15,7 @@ from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
 from flowyml.plan.model import Step
 from flowyml.plan.opaque import operator_of
 from flowyml_airflow.operators import ARGUMENTS, is_path, split
+from flowyml_airflow.parameters import SIXTY_FOUR_BITS
 from flowyml_airflow.schedule import delta
 
 __all__ = ["Imports", "arguments_of", "has_code", "has_delta", "keywords"]
@@ -98,6 +99,8 @@ class Imports:
         """An argument that ``operators.encoded`` wrote, as source."""
         if isinstance(encoded, list):
             return Group("[", [self.part(each, step) for each in encoded], "]")
+        if isinstance(encoded, int) and encoded not in SIXTY_FOUR_BITS:
+            raise _wrong(step, f"they hold {encoded}, and Airflow 3 carries integers of 64 bits. Give it as text")
         if not isinstance(encoded, Mapping):
             return value(encoded)
         if next(iter(encoded), "").startswith("$"):

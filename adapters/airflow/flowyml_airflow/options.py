@@ -20,19 +20,24 @@ __all__ = [
 ]  # fmt: skip
 
 Check = tuple[str, Callable[[Any], bool]]
+_THIRTY_TWO_BITS = range(-(2**31), 2**31)  # the columns of Airflow's database that hold them
 
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value in _THIRTY_TWO_BITS
+
+
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int) and _is_number(value) and value >= 1
 
 
 _TEXT: Check = ("text", _is_text)
-_COUNT: Check = ("a whole number from 1", _is_count)
-_NUMBER: Check = ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
+_COUNT: Check = ("a whole number from 1 to 2147483647", _is_count)
+_NUMBER: Check = ("a whole number of 32 bits", _is_number)
 _FLAG: Check = ("True or False", lambda value: isinstance(value, bool))
 _TEXTS: Check = ("a list of texts", lambda value: isinstance(value, list | tuple) and all(map(_is_text, value)))
 _LINKS: Check = (

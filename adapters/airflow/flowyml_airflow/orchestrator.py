@@ -39,6 +39,7 @@ from flowyml_airflow.reading import RunReader
 from flowyml_airflow.schedule import since
 from flowyml_airflow.secrets import place_of
 from flowyml_airflow.status import DAG_RUN, cancelled_note, was_cancelled
+from flowyml_airflow.vanished import Vanished
 from flowyml_airflow.workflows import workflows
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class AirflowOrchestrator(Orchestrator):
         )
         self._client: AirflowClient | None = None
         self._about_dags: dict[Any, Any] = {}
+        self._vanished = Vanished()
         self._lock = threading.Lock()
 
     @classmethod
@@ -156,7 +158,7 @@ class AirflowOrchestrator(Orchestrator):
 
     @property
     def _reader(self) -> RunReader:
-        return RunReader(self.client, self._deployer.artifacts, self._about_dags)
+        return RunReader(self.client, self._deployer.artifacts, self._about_dags, vanished=self._vanished)
 
     # House-keeping.
 
@@ -188,6 +190,7 @@ class AirflowOrchestrator(Orchestrator):
         check_runnable(found, run_id, True if force else self.unpause)
         if self._deployer.deploy(compiled, found, force=force) or found is None:
             found = self._found(compiled.dag_id)
+        found = self._deployer.shown(found, compiled.structure)
         if found.dag["is_paused"]:
             self.client.pause(compiled.dag_id, False)
         try:
@@ -240,11 +243,11 @@ class AirflowOrchestrator(Orchestrator):
         if DAG_RUN.get(found["state"]) is None or DAG_RUN[found["state"]].is_terminal:
             return False
         dag, run_id = found["dag_id"], found["dag_run_id"]
-        failed = [task["task_id"] for task in self.client.task_instances(dag, run_id) if task["state"] == "failed"]
-        self.client.note(dag, run_id, cancelled_note(found, failed))
+        tasks = self.client.task_instances(dag, run_id)
+        self.client.note(dag, run_id, cancelled_note(found, tasks))
         ended = self.client.fail(dag, run_id)
         if not was_cancelled(ended):  # Airflow 2 tells no `queued_at`, and the run has started meanwhile
-            self.client.note(dag, run_id, cancelled_note(ended, failed))
+            self.client.note(dag, run_id, cancelled_note(ended, tasks))
         return True
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:

@@ -3,31 +3,63 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flowyml.core.errors import ParameterError
 from flowyml.plan.layout import Group, Pair, Part, text_literal, value
 from flowyml.plan.model import Parameter
+from flowyml.plan.parameters import in_words
 
-__all__ = ["SIXTY_FOUR_BITS", "check_integers", "declared", "param"]
+__all__ = ["SIXTY_FOUR_BITS", "check_integers", "declared", "filled", "param"]
 
 SIXTY_FOUR_BITS = range(-(2**63), 2**64)
 """The integers that msgpack has, by which the processes of Airflow 3 hand a run and its DAG on."""
 
 
 def param(parameter: Parameter, given: Mapping[str, Any]) -> Part:
-    """A ``Param`` for the form of a run: the keywords of JSON Schema are its arguments."""
+    """A ``Param`` for the form of a run: the keywords of JSON Schema are its arguments.
+
+    One that is filled with a date of the run is an empty field there, which may stay empty: see ``filled``.
+    """
     schema = {key: part for key, part in _flat(parameter.schema).items() if key != "default"}
+    default = given.get(parameter.name, parameter.default)
+    if default == parameter.default and (date := _date_of(parameter)):
+        default, schema = None, _may_be_empty(schema, f"Leave it empty for {date}.")
     plain = {key: part for key, part in schema.items() if key.isidentifier() and not keyword.iskeyword(key)}
     others = {key: part for key, part in schema.items() if key not in plain}
     arguments: list[Part] = []
     if parameter.name in given or not parameter.required:
-        arguments.append(value(given.get(parameter.name, parameter.default)))
+        arguments.append(value(default))
     arguments += [Pair(f"{key}=", value(part)) for key, part in plain.items()]
     if others:
         arguments.append(Pair("**", value(others)))
     return Pair(f"{text_literal(parameter.name)}: ", Group("Param(", arguments, ")"))
+
+
+def _may_be_empty(schema: Mapping[str, Any], hint: str) -> dict[str, Any]:
+    """Of a date also its name, such as ``<logical_date>``, which FlowyML gives its runs."""
+    about = " ".join(filter(None, [schema.get("description"), hint]))
+    choices = {"anyOf": [{"type": "null"}, *schema["anyOf"]]} if "anyOf" in schema else {}
+    kinds = schema.get("type", "string")
+    listed = kinds if isinstance(kinds, list) else [kinds]
+    return {**schema, **choices, "type": list(dict.fromkeys(["null", *listed])), "description": about}
+
+
+def _date_of(parameter: Parameter) -> str:
+    """The date of the run that an empty field stands for; none where None is a value itself."""
+    choices = parameter.schema.get("anyOf", (parameter.schema,))
+    return "" if any(choice.get("type") == "null" for choice in choices) else in_words(parameter.default)
+
+
+def filled(values: Mapping[str, Any], parameters: Iterable[Parameter]) -> dict[str, Any]:
+    """The values of a run, in which an empty date is the name of the date that the parameter is filled with.
+
+    >>> filled({"day": None, "rows": None}, [Parameter(name="day", default="<logical_date>")])
+    {'day': '<logical_date>', 'rows': None}
+    """
+    dates = {each.name: each.default for each in parameters if _date_of(each)}
+    return {name: dates.get(name) if given is None else given for name, given in values.items()}
 
 
 def check_integers(values: Mapping[str, Any], carried: range | None) -> None:

@@ -65,7 +65,9 @@ def _needed(folder: Folder, client: Callable[[], AirflowClient], name: str) -> s
     if pipeline is None:
         return "it is not a bundle as FlowyML writes them"
     return (
-        "a run of its pipeline is under way" if client().is_busy([dag_id(pipeline), development_id(pipeline)]) else ""
+        "a run of its pipeline is under way"
+        if client().unfinished([dag_id(pipeline), development_id(pipeline)])
+        else ""
     )
 
 

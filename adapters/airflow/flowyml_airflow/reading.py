@@ -33,8 +33,9 @@ from flowyml_airflow.names import (
     pipeline_of,
     task_id,
 )
-from flowyml_airflow.status import DAG_RUN, failed_before, moment, run_status, task_status, timeout_of, was_cancelled
+from flowyml_airflow.status import DAG_RUN, ended_before, moment, run_status, task_status, timeout_of, was_cancelled
 from flowyml_airflow.together_reading import attributed, may_have_written, runs_several, step_runs, steps_of_task
+from flowyml_airflow.vanished import Vanished
 from flowyml_airflow.xcoms import restored
 
 __all__ = ["RunReader"]
@@ -54,12 +55,14 @@ class RunReader:
     """Reads runs through one client. ``artifacts`` is where large outputs stand; none is read from elsewhere.
 
     ``known`` is about versions of DAGs, which do not change; ``known_now`` about DAGs that have none, and may.
+    ``vanished`` remembers of which runs it has said that their DAG is gone.
     """
 
     client: AirflowClient
     artifacts: str | None = None
     known: dict[tuple[str, int | None], tuple[timedelta | None, str]] = field(default_factory=dict)
     known_now: dict[tuple[str, int | None], tuple[timedelta | None, str]] = field(default_factory=dict)
+    vanished: Vanished = field(default_factory=Vanished)
     _notes: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
     def run(self, found: Mapping[str, Any], *, whole: bool = True) -> Run:
@@ -74,6 +77,8 @@ class RunReader:
             status = ExecutionStatus.RUNNING
         elif whole and status.is_terminal and not status.is_successful:
             error = self._why(found, status)
+        if whole and not run_status(found).is_terminal:
+            self.vanished.look(self.client, found)
         return Run(
             job_id=f"{dag}/{run_id}",
             run_id=given_run_id(found.get("conf"), run_id),
@@ -97,11 +102,12 @@ class RunReader:
         shown = [task for task in tasks if not is_start(task) and task["task_id"] not in facts.get("helpers", ())]
         order = {task: number for number, task in enumerate(facts.get("steps", ()))}
         seen = Seen(facts, tasks)
+        late = run_status(found).is_failed and run_status(found, self._about(found)[0]) is ExecutionStatus.TIMEOUT
         cached = self._cached(found) if facts.get("cached") else {}
         runs: list[tuple[int, int, int, StepRun]] = []
         for task in shown:
             place, index = order.get(task["task_id"], 0), map_index(task)
-            steps = self._steps_of(task, found, facts, has_no_items=seen.has_no_items(task["task_id"]))
+            steps = self._steps_of(task, found, facts, has_no_items=seen.has_no_items(task["task_id"]), late=late)
             if before := cached.get((task["task_id"], index)):
                 steps = [replace(run, cached_from=before) for run in steps]
             runs += [(place, number, index, run) for number, run in enumerate(steps)]
@@ -262,9 +268,11 @@ class RunReader:
     def _tasks(self, found: Mapping[str, Any]) -> list[dict[str, Any]]:
         return self.client.task_instances(found["dag_id"], found["dag_run_id"])
 
-    def _step(self, task: Mapping[str, Any], found: Mapping[str, Any], *, has_no_items: bool) -> StepRun:
-        status, error = task_status(task, found), None
-        raw = "no_items" if has_no_items else task["state"] or "none"
+    def _step(
+        self, task: Mapping[str, Any], found: Mapping[str, Any], status: ExecutionStatus, has_no_items: bool
+    ) -> StepRun:
+        error = None
+        raw = "no_items" if has_no_items and status.is_successful else task["state"] or "none"
         if status.is_failed:
             error, kind = self._error(found, task)
             status = ExecutionStatus.TIMEOUT if kind in _LATE else status
@@ -283,10 +291,19 @@ class RunReader:
         )
 
     def _steps_of(
-        self, task: Mapping[str, Any], found: Mapping[str, Any], facts: Mapping[str, Any], *, has_no_items: bool
+        self,
+        task: Mapping[str, Any],
+        found: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        *,
+        has_no_items: bool = False,
+        late: bool = False,
     ) -> Sequence[StepRun]:
-        """The step of a task, or those of an execution group."""
-        whole, names = self._step(task, found, has_no_items=has_no_items), steps_of_task(task["task_id"], facts)
+        """The step of a task, or those of an execution group. ``late`` is a run whose timeout has passed."""
+        names = steps_of_task(task["task_id"], facts)
+        cleans_up = task["task_id"] in facts.get("cleanup", ())
+        status = task_status(task, found, late=late and not has_no_items, cleans_up=cleans_up)
+        whole = self._step(task, found, status, has_no_items)
         if not names:
             return [whole]
         return list(step_runs(names, whole, task, self._written(task, found)))
@@ -299,7 +316,7 @@ class RunReader:
         if name is None:
             return seen.completed(task)
         mapped = [each for each in self._tasks(found) if each["task_id"] == task]
-        runs = [run for each in mapped for run in self._steps_of(each, found, facts, has_no_items=False)]
+        runs = [run for each in mapped for run in self._steps_of(each, found, facts)]
         return sorted(run.index[0] for run in runs if run.name == name and run.raw_status == "success" and run.index)
 
     def _written(self, task: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -331,7 +348,7 @@ class RunReader:
         first = min(failed, key=lambda task: task["end_date"] or "9")
         who = "the hooks' on_pipeline_start" if is_start(first) else f"step {_shown(first)!r}"
         if steps_of_task(first["task_id"], facts):
-            runs = self._steps_of(first, found, facts, has_no_items=False)
+            runs = self._steps_of(first, found, facts)
             first_run = min((run for run in runs if run.status.is_failed), key=lambda run: run.ended_at or _LATEST)
             who, error = f"step {first_run.label!r}", first_run.error or ""
         else:
@@ -353,7 +370,10 @@ class RunReader:
 
     def _noted(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
         """The run with FlowyML's note that it was cancelled, also where people have written another note since."""
-        if DAG_RUN.get(found["state"]) is not ExecutionStatus.FAILED or was_cancelled(found):
+        may_be = DAG_RUN.get(found["state"]) is ExecutionStatus.FAILED or (
+            found["state"] == "success" and found["note"]
+        )
+        if not may_be or was_cancelled(found):
             return found
         dag = found["dag_id"]
         if dag not in self._notes:
@@ -369,7 +389,7 @@ class RunReader:
         ended = moment(found["end_date"])
         if ended is None or datetime.now(UTC) - ended > SETTLES_WITHIN:
             return True
-        before = failed_before(found)
+        before = ended_before(found, "failed")
         stopped = [
             task
             for task in self._tasks(found)

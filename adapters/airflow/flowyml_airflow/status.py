@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ __all__ = [
     "DAG_RUN",
     "TASK_INSTANCE",
     "cancelled_note",
-    "failed_before",
+    "ended_before",
     "moment",
     "run_status",
     "task_status",
@@ -26,10 +26,11 @@ __all__ = [
 # A run that FlowyML cancelled carries this note, since Airflow only knows it as failed.
 CANCELLED_NOTE = "flowyml: cancelled"
 # The note goes on with when the run was queued, since Airflow keeps the note when the run is cleared and runs again,
-# and with the tasks that had failed by themselves, since Airflow fails those that it stops, too.
+# and with the tasks that had failed by themselves or were skipped, since Airflow fails those that it stops, too, and
+# skips those that had not begun.
 _QUEUED = "queued: "
-_FAILED_BEFORE = "failed before: "
-_OURS = (CANCELLED_NOTE, _QUEUED, _FAILED_BEFORE)
+_BEFORE = {"failed": "failed before: ", "skipped": "skipped before: "}
+_OURS = (CANCELLED_NOTE, _QUEUED, *_BEFORE.values())
 _LONGEST_NOTE = 1000
 
 DAG_RUN: Mapping[str, ExecutionStatus] = {
@@ -79,11 +80,18 @@ def run_status(run: Mapping[str, Any], timeout: timedelta | None = None) -> Exec
     return status
 
 
-def task_status(task: Mapping[str, Any], run: Mapping[str, Any]) -> ExecutionStatus:
-    """The status of a task; one that failed because its run was cancelled counts as cancelled."""
-    status = _known(TASK_INSTANCE, task["state"], "task")
-    stopped = was_cancelled(run) and task["task_id"] not in failed_before(run)
-    return ExecutionStatus.CANCELLED if status.is_failed and stopped else status
+def task_status(
+    task: Mapping[str, Any], run: Mapping[str, Any], *, late: bool = False, cleans_up: bool = False
+) -> ExecutionStatus:
+    """The status of a task; one that Airflow failed or skipped because its run was cancelled counts as cancelled.
+
+    So do those that it skipped because the run was ``late``: they have no end. A task that ``cleans_up`` goes on.
+    """
+    status, state = _known(TASK_INSTANCE, task["state"], "task"), task["state"]
+    if late and state == "skipped" and task["end_date"] is None:
+        return ExecutionStatus.CANCELLED
+    stopped = state in _BEFORE and was_cancelled(run) and task["task_id"] not in ended_before(run, state)
+    return ExecutionStatus.CANCELLED if stopped and not (cleans_up and state == "skipped") else status
 
 
 def was_cancelled(run: Mapping[str, Any]) -> bool:
@@ -98,20 +106,24 @@ def _is_of_this_run(run: Mapping[str, Any]) -> bool:
     return was_cancelled(run) and any(line.startswith(_QUEUED) for line in (run.get("note") or "").splitlines())
 
 
-def cancelled_note(run: Mapping[str, Any], failed: Iterable[str]) -> str:
-    """The note on a run that is being cancelled, before what others have written there."""
-    failed = list(failed)
+def cancelled_note(run: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -> str:
+    """The note on a run that is being cancelled, before what others have written there. ``tasks`` are those of now."""
     others = [line for line in (run.get("note") or "").splitlines() if not line.startswith(_OURS)]
-    lines = [CANCELLED_NOTE, _QUEUED + _queued(run), *([_FAILED_BEFORE + " ".join(failed)] if failed else []), *others]
+    lines = [CANCELLED_NOTE, _QUEUED + _queued(run), *_ended(list(tasks)), *others]
     return "\n".join(lines)[:_LONGEST_NOTE]
 
 
-def failed_before(run: Mapping[str, Any]) -> set[str]:
-    """The tasks that had failed when a run was cancelled."""
+def _ended(tasks: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for state, words in _BEFORE.items():
+        if found := dict.fromkeys(task["task_id"] for task in tasks if task["state"] == state):
+            yield words + " ".join(found)
+
+
+def ended_before(run: Mapping[str, Any], state: str) -> set[str]:
+    """The tasks that were in this state, ``failed`` or ``skipped``, when a run was cancelled."""
+    words = _BEFORE[state]
     lines = (run.get("note") or "").splitlines() if was_cancelled(run) else []
-    return {
-        task for line in lines if line.startswith(_FAILED_BEFORE) for task in line.removeprefix(_FAILED_BEFORE).split()
-    }
+    return {task for line in lines if line.startswith(words) for task in line.removeprefix(words).split()}
 
 
 def _queued(run: Mapping[str, Any]) -> str:

@@ -49,6 +49,7 @@ from flowyml_airflow.endings import (
 from flowyml_airflow.flow import Flow, Task, label_of
 from flowyml_airflow.links import add_links
 from flowyml_airflow.names import CACHED_KEY, RAN_KEY, given_run_id, parameters_of, plain_key, xcom_key
+from flowyml_airflow.parameters import filled
 from flowyml_airflow.secrets import read_ahead
 from flowyml_airflow.together import GroupRun, not_made
 from flowyml_airflow.upstream import TAKEN, Upstream, item_key
@@ -254,7 +255,7 @@ def _holds_reference(value: Any) -> bool:
 def _allowed(flow: Flow, task: Task, context: Mapping[str, Any], bundle: Path, artifacts: str | None) -> Upstream:
     """What a task finds of those before it. Skips the task, or fails it, where Airflow's trigger rule let it through
     and what it stands for does not."""
-    upstream = Upstream(flow, context, _parameters(context), partial(_packed, context, bundle, artifacts))
+    upstream = Upstream(flow, context, _parameters(context, bundle), partial(_packed, context, bundle, artifacts))
     if flow.is_checked(task):
         end = upstream.decide(task)
         if end is End.SKIPPED:
@@ -338,7 +339,7 @@ def _drop_unread_answers() -> None:
 
 def start_run(context: Mapping[str, Any], bundle: Path, python: str) -> None:
     """Fire ``on_pipeline_start``. What goes wrong in the hooks is only logged; raises where they cannot be run."""
-    _fire(context, bundle, python, "on_pipeline_start", _parameters(context))
+    _fire(context, bundle, python, "on_pipeline_start", _parameters(context, bundle))
 
 
 def finish_run(context: Mapping[str, Any], bundle: Path, python: str) -> None:
@@ -375,7 +376,7 @@ def _processes(
     """
     return StepProcesses(
         bundle, run_id=_run_id(context), artifacts=artifacts or default_url(), place=_place(context, bundle),
-        parameters=_parameters(context), dates=_dates(context), python=python,
+        parameters=_parameters(context, bundle), dates=_dates(context), python=python,
         fork_here=Path(python).absolute() == Path(sys.executable).absolute(), host_packages=("airflow",),
         read_secret=read_secret,
     )  # fmt: skip
@@ -426,9 +427,10 @@ def _schedule(context: Mapping[str, Any]) -> Schedule | None:
         return None
 
 
-def _parameters(context: Mapping[str, Any]) -> dict[str, Any]:
+def _parameters(context: Mapping[str, Any], bundle: Path) -> dict[str, Any]:
     """The conf of the run wins, also where ``[core] dag_run_conf_overrides_params`` is off."""
-    return {**parameters_of(context.get("params")), **parameters_of(_conf(context))}
+    values = {**parameters_of(context.get("params")), **parameters_of(_conf(context))}
+    return filled(values, _plan(bundle).parameters)
 
 
 def _run_id(context: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from flowyml import Pipeline, context, step
 from flowyml_airflow import AirflowOrchestrator
 from tests.engines.airflow import Airflow, wait_until
 
-__all__ = ["foreign_dag", "orchestrator_of", "other_code", "short", "slow", "wait_for_dag"]
+__all__ = ["foreign_dag", "orchestrator_of", "other_code", "short", "slow", "wait_for_dag", "with_another_step"]
 
 
 def orchestrator_of(airflow: Airflow, **options: Any) -> AirflowOrchestrator:
@@ -40,6 +40,20 @@ def other_code(name: str) -> Pipeline:
         return number + 1
 
     return Pipeline(name, context=context(number=1)).add_step(work)
+
+
+def with_another_step(name: str) -> Pipeline:
+    """The pipeline of ``short`` with one more step, which takes one more parameter."""
+
+    @step(outputs=["answer"])
+    def work(number: int) -> int:
+        return number
+
+    @step(outputs=["product"])
+    def multiply(answer: int, factor: int) -> int:
+        return answer * factor
+
+    return Pipeline(name, context=context(number=1, factor=2)).add_step(work).add_step(multiply)
 
 
 def slow(name: str, folder: str, seconds: float = 20) -> Pipeline:

@@ -72,3 +72,8 @@ def dated(day: str = LOGICAL_DATE, since: datetime = DATA_INTERVAL_START, on: da
 @pipeline(name="steps catch up")
 def caught_up(day: str = LOGICAL_DATE, since: datetime = DATA_INTERVAL_START, on: date = LOGICAL_DATE) -> Any:
     return tell(day, since, on)
+
+
+@pipeline(name="steps by form")
+def by_form(day: str = LOGICAL_DATE, since: datetime = DATA_INTERVAL_START, on: date = LOGICAL_DATE) -> Any:
+    return tell(day, since, on)

@@ -215,7 +215,12 @@ def test_a_link_to_outputs_holds_no_credentials(template: str) -> None:
     ("options", "message"),
     [
         ({"pol": "gpu"}, "pipeline 'one': airflow has no option 'pol'. Known: artifact_links, artifacts, "),
-        ({"max_active_runs": 0}, "pipeline 'one': airflow max_active_runs=0 is not a whole number from 1."),
+        (
+            {"max_active_runs": 0},
+            "pipeline 'one': airflow max_active_runs=0 is not a whole number from 1 to 2147483647.",
+        ),
+        ({"pool_slots": 2**31}, "airflow pool_slots=2147483648 is not a whole number from 1 to 2147483647."),
+        ({"priority_weight": -(2**31) - 1}, "airflow priority_weight=-2147483649 is not a whole number of 32 bits."),
         ({"tags": "nightly"}, "pipeline 'one': airflow tags='nightly' is not a list of texts."),
         ({"weight_rule": "up"}, "airflow weight_rule='up' is not one of downstream, upstream, absolute."),
         ({"on_failure_callback": "page()"}, "airflow on_failure_callback='page()' is not 'module.function', "),

@@ -34,8 +34,8 @@ class _Airflow:
     def runs(self, dag_ids: list[str], limit: int) -> list[dict[str, Any]]:
         return list(self._runs)
 
-    def is_busy(self, dag_ids: list[str]) -> bool:
-        return False
+    def unfinished(self, dag_ids: list[str]) -> list[dict[str, Any]]:
+        return []
 
     def run(self, run: dict[str, Any], *, whole: bool) -> str:
         return str(run["dag_run_id"])

@@ -158,6 +158,18 @@ def test_what_is_no_import_path(path: Any) -> None:
         imported(path)
 
 
+@pytest.mark.parametrize("given", [2**64, [1, -(2**63) - 1], {"a": ({"b": 2**70},)}, {2**64: "a key"}])
+def test_integers_that_airflow_3_does_not_carry_are_refused(given: Any) -> None:
+    """They stand in the DAG, which its DAG processor hands on by msgpack, with integers of 64 bits."""
+    large = airflow_operator("our_company.operators.LakeOperator", task_id="large", rows=given)
+    with pytest.raises(
+        DefinitionError, match=r"step 'large': .* hold -?\d+, and Airflow 3 carries integers of 64 bits"
+    ):
+        compile_dag(Pipeline("large").add_step(large).bundle())
+    fits = airflow_operator("our_company.operators.LakeOperator", task_id="fits", rows=[2**64 - 1, str(2**64)])
+    assert str(2**64 - 1) in compile_dag(Pipeline("fits").add_step(fits).bundle()).text
+
+
 def test_a_plan_that_another_hand_wrote_puts_no_code_into_the_file() -> None:
     """A plan comes out of a bundle, which is a file: what the authoring function checks is checked again."""
     bundle = dags.objects.bundle()

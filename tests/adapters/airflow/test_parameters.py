@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
-from flowyml import DATA_INTERVAL_START, Pipeline, context, step
+from flowyml import DATA_INTERVAL_START, LOGICAL_DATE, Pipeline, context, step
 from flowyml.core.errors import FlowymlError, ParameterError
 from flowyml.core.schedule import Schedule
+from flowyml.plan.layout import source
+from flowyml.plan.model import Parameter
 from flowyml_airflow import AirflowOrchestrator
-from flowyml_airflow.parameters import SIXTY_FOUR_BITS, check_integers
+from flowyml_airflow.parameters import SIXTY_FOUR_BITS, check_integers, filled, param
 from tests.adapters.airflow.test_client import Answer, site
 
 LARGE = 2**64
+DAY = {"format": "date", "type": "string"}
 REFUSED = rf"'number' holds {LARGE}, and Airflow 3 carries integers of 64 bits: from -2\*\*63 to 2\*\*64 - 1"
 
 
@@ -29,6 +33,26 @@ def test_what_they_do_not_hold_is_named(value: Any) -> None:
     with pytest.raises(ParameterError, match=r"'number' holds -?\d+, and Airflow 3 .* Declare it as text\."):
         check_integers({"good": 1, "number": value}, SIXTY_FOUR_BITS)
     check_integers({"number": value}, None)
+
+
+def test_a_date_of_the_run_is_an_empty_field_of_the_form() -> None:
+    """And what FlowyML gives its runs, the name of the date, fits too; where None is a value, the name is shown."""
+    night = Parameter(
+        name="night", schema={"anyOf": [{"type": "string", "const": LOGICAL_DATE}, DAY]}, default=LOGICAL_DATE
+    )
+    made = eval(f"{{{source(param(night, {}))}}}", {"Param": lambda default, **schema: (default, schema)})
+    default, schema = made["night"]
+    assert default is None
+    assert schema["description"] == "Leave it empty for the run's logical date."
+    for fits in (None, LOGICAL_DATE, "2026-03-01"):
+        Draft202012Validator(schema).validate(fits)
+    text = Parameter(name="since", schema={"type": "string"}, default=DATA_INTERVAL_START)
+    assert source(param(text, {})).startswith('"since": Param(None, type=["null", "string"], description=')
+    assert source(param(text, {"since": "2026-03-01"})) == '"since": Param("2026-03-01", type="string")'
+    optional = Parameter(name="until", schema={"anyOf": [DAY, {"type": "null"}]}, default=LOGICAL_DATE)
+    assert f'Param("{LOGICAL_DATE}"' in source(param(optional, {})).replace("\n    ", "")
+    values = {"night": None, "since": "2026-03-01", "until": None, "rows": None}
+    assert filled(values, [night, text, optional]) == {**values, "night": LOGICAL_DATE}
 
 
 def knowing_no_dag(api: str, asked: list[str]) -> Answer:

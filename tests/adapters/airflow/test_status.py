@@ -78,14 +78,37 @@ def test_a_cancelled_run_whose_teardowns_went_well_was_cancelled() -> None:
 
 def test_a_task_that_failed_before_its_run_was_cancelled_stays_failed() -> None:
     begun = run("running", note="a note of mine")
-    note = cancelled_note(begun, ["early", "earlier"])
+    tasks = [{"task_id": name, "state": "failed"} for name in ("early", "earlier", "earlier")]
+    tasks += [{"task_id": "begun", "state": "running"}, {"task_id": "passed_over", "state": "skipped"}]
+    note = cancelled_note(begun, tasks)
     assert note.splitlines() == [
-        CANCELLED_NOTE, "queued: 2026-01-01T00:00:00Z", "failed before: early earlier", "a note of mine",
+        CANCELLED_NOTE, "queued: 2026-01-01T00:00:00Z", "failed before: early earlier", "skipped before: passed_over",
+        "a note of mine",
     ]  # fmt: skip
     cancelled = run("failed", note=note)
     assert task_status({"task_id": "early", "state": "failed"}, cancelled) is ExecutionStatus.FAILED
     assert task_status({"task_id": "late", "state": "failed"}, cancelled) is ExecutionStatus.CANCELLED
     assert task_status({"task_id": "late", "state": "failed"}, run("failed")) is ExecutionStatus.FAILED
+
+
+def test_a_step_that_a_cancel_kept_from_running_is_cancelled_and_a_branch_not_taken_is_not() -> None:
+    tasks = [{"task_id": "passed_over", "state": "skipped"}, {"task_id": "waits", "state": None}]
+    note = cancelled_note(run("running"), tasks)
+    for state in ("failed", "success"):
+        cancelled = run(state, note=note)
+        waits, passed_over = ({"task_id": task, "state": "skipped"} for task in ("waits", "passed_over"))
+        assert task_status(waits, cancelled) is ExecutionStatus.CANCELLED
+        assert task_status(waits, cancelled, cleans_up=True) is ExecutionStatus.COMPLETED
+        assert task_status(passed_over, cancelled) is ExecutionStatus.COMPLETED
+        assert task_status(waits, run(state)) is ExecutionStatus.COMPLETED
+
+
+def test_a_step_that_a_timeout_kept_from_running_is_cancelled() -> None:
+    waits = {"task_id": "waits", "state": "skipped", "end_date": None}
+    passed_over = {**waits, "end_date": "2026-01-01T00:00:00Z"}
+    assert task_status(waits, run("failed"), late=True) is ExecutionStatus.CANCELLED
+    assert task_status(waits, run("failed")) is ExecutionStatus.COMPLETED
+    assert task_status(passed_over, run("failed"), late=True) is ExecutionStatus.COMPLETED
 
 
 def test_a_run_that_was_cancelled_cleared_and_failed_by_itself_failed() -> None:

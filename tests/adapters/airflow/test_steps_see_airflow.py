@@ -19,7 +19,7 @@ from flowyml.core.schedule import Schedule
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_airflow import AirflowOrchestrator
 from tests.adapters.airflow.operating import orchestrator_of
-from tests.adapters.airflow.seeing import caught_up, dated, seeing
+from tests.adapters.airflow.seeing import by_form, caught_up, dated, seeing
 from tests.engines.airflow import Airflow, airflow_python, wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -117,6 +117,23 @@ def test_each_run_that_is_caught_up_has_its_own_dates(airflow: Airflow) -> None:
         _check_dates([orchestrator.attach(run.job_id) for run in sorted(runs, key=lambda run: run.run_id)])
     finally:
         orchestrator.delete_schedule(made.schedule_id)
+
+
+def test_fields_of_the_form_that_stay_empty_are_filled(airflow: Airflow) -> None:
+    """As "Trigger DAG" of Airflow's UI sends them."""
+    orchestrator = orchestrator_of(airflow)
+    orchestrator.deploy_pipeline(by_form)
+    since = "2026-03-01T06:00:00+00:00"
+    dag = orchestrator._operations.dag_of("steps by form").dag["dag_id"]
+    shown = orchestrator.client.dag(dag)["params"]
+    assert {name: each["value"] for name, each in shown.items()} == {"day": None, "since": None, "on": None}
+    assert shown["since"]["description"] == "Leave it empty for the start of the run's data interval."
+    orchestrator.client.pause(dag, False)
+    orchestrator.client.trigger(dag, "by-form", {"day": None, "since": since, "on": None})
+    handle = orchestrator.attach(f"{dag}/by-form")
+    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED, handle.error
+    day, begins, on, logical, *_ = handle.outputs["dates"]
+    assert (day, begins, on) == (logical, since, logical[:10])
 
 
 def _check_dates(runs: Sequence[SubmissionResult]) -> None:

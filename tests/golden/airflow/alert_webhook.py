@@ -1,4 +1,4 @@
-"""Pipeline 'alert-webhook' as an Airflow DAG, version deb8ae5210db.
+"""Pipeline 'alert-webhook' as an Airflow DAG, version dd17dd8e554e, structure b5a4ecddccf5.
 
 Fails without readings.
 
@@ -78,7 +78,7 @@ with DAG(
     dag_id="alert-webhook",
     description="Fails without readings.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:deb8ae5210db"],
+    tags=["flowyml", "flowyml:dd17dd8e554e"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -92,4 +92,4 @@ with DAG(
 
     start >> mean
 
-# flowyml: {"pipeline": "alert-webhook", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "deb8ae5210db", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "alert-webhook-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["mean"], "timeout": null, "outputs": {"mean": ["mean", "mean"]}, "hooks": true, "schedule": null, "digest": "ef1e0785ed767e4170ebf16719e7b975a5efffc5cb847a45e7257092b2debd7b"}
+# flowyml: {"pipeline": "alert-webhook", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "dd17dd8e554e", "structure": "b5a4ecddccf5", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "alert-webhook-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["mean"], "timeout": null, "outputs": {"mean": ["mean", "mean"]}, "hooks": true, "schedule": null, "digest": "b872b6b328585355808ed03ce2cea13ebfc6050c903c736cf1b28845f70a27c2"}

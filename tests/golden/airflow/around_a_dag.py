@@ -1,4 +1,4 @@
-"""Pipeline 'around-a-dag' as an Airflow DAG, version b8e3cf700e3d.
+"""Pipeline 'around-a-dag' as an Airflow DAG, version a0211fdf9437, structure 3957115aa0ca.
 
 ```text
            ╭─────────╮
@@ -75,7 +75,7 @@ class Step(BaseOperator):
 with DAG(
     dag_id="around-a-dag",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:b8e3cf700e3d"],
+    tags=["flowyml", "flowyml:a0211fdf9437"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -98,4 +98,4 @@ with DAG(
         doc_md="What the DAG's run was, and where to look at it.",
     )
 
-# flowyml: {"pipeline": "around-a-dag", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "b8e3cf700e3d", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "around-a-dag-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["choose", "load_warehouse", "announce"], "timeout": null, "outputs": {"message": ["announce", "message"]}, "hooks": false, "schedule": null, "digest": "48ee649a9b8cfc89a6add47cd0e68031ac59516ed239ef6253fc29f1ff3e1653"}
+# flowyml: {"pipeline": "around-a-dag", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "a0211fdf9437", "structure": "3957115aa0ca", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "around-a-dag-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["choose", "load_warehouse", "announce"], "timeout": null, "outputs": {"message": ["announce", "message"]}, "hooks": false, "schedule": null, "digest": "c29e944ef52cac187bab41b9fe09b9d49e58cbc577b686136429edd1aed3746d"}

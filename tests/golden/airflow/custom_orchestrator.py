@@ -1,4 +1,4 @@
-"""Pipeline 'migrate-table' as an Airflow DAG, version 4dafa54b0f77.
+"""Pipeline 'migrate-table' as an Airflow DAG, version 9a56851164fd, structure df9b3821a393.
 
 Something that two processes had better not do at once.
 
@@ -76,7 +76,7 @@ with DAG(
     dag_id="migrate-table",
     description="Something that two processes had better not do at once.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:4dafa54b0f77"],
+    tags=["flowyml", "flowyml:9a56851164fd"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -86,4 +86,4 @@ with DAG(
     read = Step(task_id="read", step="read")
     add_up = Step(task_id="add_up", step="add_up", inputs={"rows": read.output["rows"]})
 
-# flowyml: {"pipeline": "migrate-table", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "4dafa54b0f77", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "migrate-table-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["read", "add_up"], "timeout": null, "outputs": {"total": ["add_up", "total"]}, "hooks": false, "schedule": null, "digest": "92bba3adab37512b11c2607971852901ce27b53a10f1f46379cd69a39187e17b"}
+# flowyml: {"pipeline": "migrate-table", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "9a56851164fd", "structure": "df9b3821a393", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "migrate-table-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["read", "add_up"], "timeout": null, "outputs": {"total": ["add_up", "total"]}, "hooks": false, "schedule": null, "digest": "0724fe798dbeea71920bf3ce2ac1af55214bce002cafb62cf01d129754e8d0a4"}

@@ -1,4 +1,4 @@
-"""Pipeline 'daily-sales' as an Airflow DAG, version 6425ae12d06d.
+"""Pipeline 'daily-sales' as an Airflow DAG, version cbb7bf8d48be, structure d0556015a84d.
 
 Revenue and the best shop of one day.
 
@@ -105,7 +105,7 @@ with DAG(
     dag_id="daily-sales",
     description="Revenue and the best shop of one day.",
     doc_md=__doc__,
-    tags=["sales", "flowyml", "flowyml:6425ae12d06d"],
+    tags=["sales", "flowyml", "flowyml:cbb7bf8d48be"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -162,4 +162,4 @@ with DAG(
 
     start >> fetch
 
-# flowyml: {"pipeline": "daily-sales", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "6425ae12d06d", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "daily-sales-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["fetch", "check", "add_up", "rank", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": true, "schedule": null, "digest": "a6fb85f8fdb410012bd3f8426d583153a6ee8a1f1e12863d25d044ccd0aee752"}
+# flowyml: {"pipeline": "daily-sales", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "cbb7bf8d48be", "structure": "d0556015a84d", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "daily-sales-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["fetch", "check", "add_up", "rank", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": true, "schedule": null, "digest": "caa9ea33cdb553e637ab3c46e0b588a0f5a15557df76bb724420a48a59d251cc"}

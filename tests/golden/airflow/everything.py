@@ -1,4 +1,4 @@
-"""Pipeline 'Everything, "quoted" and \\'more\\'' as an Airflow DAG, version b55427432d66.
+"""Pipeline 'Everything, "quoted" and \\'more\\'' as an Airflow DAG, version 30d6e3d5d36d, structure 699825b1a435.
 
 A pipeline that asks for all there is. \"\"\"Quotes\"\"\" and a \\ included.
 
@@ -119,7 +119,7 @@ with DAG(
     dag_display_name="Everything, \"quoted\" and 'more'",
     description='A pipeline that asks for all there is. """Quotes""" and a \\ included.',
     doc_md=__doc__,
-    tags=["nightly", "team:ml", "flowyml", "flowyml:b55427432d66"],
+    tags=["nightly", "team:ml", "flowyml", "flowyml:30d6e3d5d36d"],
     schedule=CronTriggerTimetable("0 9 * * 1", timezone="Europe/Berlin"),
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -172,4 +172,4 @@ with DAG(
     start >> extract
     fit >> clean_up
 
-# flowyml: {"pipeline": "Everything, \"quoted\" and 'more'", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "b55427432d66", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "everything-quoted-and-more-4e6bde53-c08cc470.pyz", "python": "/opt/ml/bin/python", "artifacts": "s3://bucket/artifacts", "steps": ["extract", "fit", "clean_up"], "timeout": 3600, "outputs": {"weights": ["fit", "weights"]}, "hooks": true, "schedule": {"timezone": "Europe/Berlin", "cron": "0 9 * * 1"}, "digest": "c24173de703344bdd99391663ec122fdec1afd45bb6d5d2630220bb6c77ec492"}
+# flowyml: {"pipeline": "Everything, \"quoted\" and 'more'", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "30d6e3d5d36d", "structure": "699825b1a435", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "everything-quoted-and-more-4e6bde53-c08cc470.pyz", "python": "/opt/ml/bin/python", "artifacts": "s3://bucket/artifacts", "steps": ["extract", "fit", "clean_up"], "timeout": 3600, "outputs": {"weights": ["fit", "weights"]}, "hooks": true, "schedule": {"timezone": "Europe/Berlin", "cron": "0 9 * * 1"}, "digest": "e474c93d947f68805350c471cd851e3df7eff97ba4e95f36dd34fd0abcfe5b60"}

@@ -1,4 +1,4 @@
-"""Pipeline 'grouped' as an Airflow DAG, version 7fc161e69d3f.
+"""Pipeline 'grouped' as an Airflow DAG, version 5ac8ab18c139, structure 00880e283008.
 
 Several steps in one task, and in one for each item.
 
@@ -165,7 +165,7 @@ with DAG(
     dag_id="grouped",
     description="Several steps in one task, and in one for each item.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:7fc161e69d3f"],
+    tags=["flowyml", "flowyml:5ac8ab18c139"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -204,4 +204,4 @@ with DAG(
 
     [prepare, rows_items, each, alarm, page_of] >> watcher
 
-# flowyml: {"pipeline": "grouped", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "7fc161e69d3f", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "grouped-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["prepare", "each", "alarm", "page_of"], "timeout": null, "outputs": {"page": ["page_of", "page_of"], "texts": ["each", "shown.shown", "rows"]}, "hooks": false, "schedule": null, "together": {"prepare": ["read", "clean"], "each": ["half", "shown"]}, "helpers": ["rows_items", "watcher"], "watcher": "watcher", "loops": {"rows": {"items": "rows_items", "tasks": ["each"]}}, "digest": "a18e97367f97bb669a6f74abfab6e957f7a3de2b43975b317a5865f2906b3498"}
+# flowyml: {"pipeline": "grouped", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "5ac8ab18c139", "structure": "00880e283008", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "grouped-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["prepare", "each", "alarm", "page_of"], "timeout": null, "outputs": {"page": ["page_of", "page_of"], "texts": ["each", "shown.shown", "rows"]}, "hooks": false, "schedule": null, "together": {"prepare": ["read", "clean"], "each": ["half", "shown"]}, "helpers": ["rows_items", "watcher"], "watcher": "watcher", "loops": {"rows": {"items": "rows_items", "tasks": ["each"]}}, "digest": "8b843ee6eb4a276502cde11ae2f476abf6d3ab43bbce22ce000eeb55a195aae6"}

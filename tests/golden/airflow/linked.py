@@ -1,4 +1,4 @@
-"""Pipeline 'grouped' as an Airflow DAG, version 01feceb21ec9.
+"""Pipeline 'grouped' as an Airflow DAG, version 6c51155c7707, structure bfd7bc35e5e6.
 
 Several steps in one task, and in one for each item.
 
@@ -201,7 +201,7 @@ with DAG(
     dag_id="grouped",
     description="Several steps in one task, and in one for each item.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:01feceb21ec9"],
+    tags=["flowyml", "flowyml:6c51155c7707"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -244,4 +244,4 @@ with DAG(
 
     [prepare, rows_items, each, alarm, page_of] >> watcher
 
-# flowyml: {"pipeline": "grouped", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "01feceb21ec9", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "grouped-c08cc470.pyz", "python": null, "artifacts": null, "artifact_links": "https://files.example.org/flowyml/{key}", "steps": ["prepare", "each", "alarm", "page_of"], "timeout": null, "outputs": {"page": ["page_of", "page_of"], "texts": ["each", "shown.shown", "rows"]}, "hooks": false, "schedule": null, "together": {"prepare": ["read", "clean"], "each": ["half", "shown"]}, "helpers": ["rows_items", "watcher"], "watcher": "watcher", "loops": {"rows": {"items": "rows_items", "tasks": ["each"]}}, "digest": "a645a944adb5095bdea0a2aff4f896d6582385bd31103e43308c207bead486ca"}
+# flowyml: {"pipeline": "grouped", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "6c51155c7707", "structure": "bfd7bc35e5e6", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "grouped-c08cc470.pyz", "python": null, "artifacts": null, "artifact_links": "https://files.example.org/flowyml/{key}", "steps": ["prepare", "each", "alarm", "page_of"], "timeout": null, "outputs": {"page": ["page_of", "page_of"], "texts": ["each", "shown.shown", "rows"]}, "hooks": false, "schedule": null, "together": {"prepare": ["read", "clean"], "each": ["half", "shown"]}, "helpers": ["rows_items", "watcher"], "watcher": "watcher", "loops": {"rows": {"items": "rows_items", "tasks": ["each"]}}, "digest": "c565644c3f01fdf8b10bf68133db05ce22d5f061046c83b04cdb16d4921f93db"}

@@ -1,4 +1,4 @@
-"""Pipeline 'measured' as an Airflow DAG, version b8775d507979.
+"""Pipeline 'measured' as an Airflow DAG, version bf6de7bd3e8b, structure 0ecc5b94cb24.
 
 Something to measure.
 
@@ -76,7 +76,7 @@ with DAG(
     dag_id="measured",
     description="Something to measure.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:b8775d507979"],
+    tags=["flowyml", "flowyml:bf6de7bd3e8b"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -86,4 +86,4 @@ with DAG(
     extract = Step(task_id="extract", step="extract")
     add_up = Step(task_id="add_up", step="add_up", inputs={"rows": extract.output["rows"]})
 
-# flowyml: {"pipeline": "measured", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "b8775d507979", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "measured-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "add_up"], "timeout": null, "outputs": {"total": ["add_up", "total"]}, "hooks": false, "schedule": null, "digest": "942267e0d8e132f02b63ee5412818936bdd6813218f3bf2bb165486d0a824813"}
+# flowyml: {"pipeline": "measured", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "bf6de7bd3e8b", "structure": "0ecc5b94cb24", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "measured-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "add_up"], "timeout": null, "outputs": {"total": ["add_up", "total"]}, "hooks": false, "schedule": null, "digest": "632a3110638b5d5cb6cae44848e1668d719a831e845d283ce1ba9ca1159530a6"}

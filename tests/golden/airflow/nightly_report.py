@@ -1,4 +1,4 @@
-"""Pipeline 'nightly-report' as an Airflow DAG, version b9ec0a5dd56c.
+"""Pipeline 'nightly-report' as an Airflow DAG, version c8a4a1c9ed1c, structure 49d9d02e9dc7.
 
 Yesterday's visits.
 
@@ -81,15 +81,21 @@ with DAG(
     dag_id="nightly-report",
     description="Yesterday's visits.",
     doc_md=__doc__,
-    tags=["nightly", "flowyml", "flowyml:b9ec0a5dd56c"],
+    tags=["nightly", "flowyml", "flowyml:c8a4a1c9ed1c"],
     schedule=CronTriggerTimetable("30 2 * * *", timezone="Europe/Berlin"),
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
     default_args={"retries": 0},
     params={
         "night": Param(
-            "<logical_date>",
-            anyOf=[{"type": "string", "const": "<logical_date>"}, {"format": "date", "type": "string"}],
+            None,
+            anyOf=[
+                {"type": "null"},
+                {"type": "string", "const": "<logical_date>"},
+                {"format": "date", "type": "string"},
+            ],
+            type=["null", "string"],
+            description="Leave it empty for the run's logical date.",
         ),
     },
 ):
@@ -108,4 +114,4 @@ with DAG(
         doc_md="One line a day.",
     )
 
-# flowyml: {"pipeline": "nightly-report", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "b9ec0a5dd56c", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "nightly-report-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["count_visits", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": false, "schedule": {"timezone": "Europe/Berlin", "cron": "30 2 * * *"}, "digest": "e1ccdeb9f776eb5c35c659be64dacfb931e5fe35f810057b32c7c56c5053030a"}
+# flowyml: {"pipeline": "nightly-report", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "c8a4a1c9ed1c", "structure": "49d9d02e9dc7", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "nightly-report-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["count_visits", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": false, "schedule": {"timezone": "Europe/Berlin", "cron": "30 2 * * *"}, "digest": "fe507d008152f589d14c1a1ea032b3ef5a1098e98d5c0d2ca6219e046907b32f"}

@@ -1,4 +1,4 @@
-"""Pipeline 'orders-to-parquet' as an Airflow DAG, version 9d1b99e6c2a8.
+"""Pipeline 'orders-to-parquet' as an Airflow DAG, version b16545fb3d87, structure f4ca908d51a5.
 
 One day's orders into the warehouse.
 
@@ -81,7 +81,7 @@ with DAG(
     dag_id="orders-to-parquet",
     description="One day's orders into the warehouse.",
     doc_md=__doc__,
-    tags=["etl", "flowyml", "flowyml:9d1b99e6c2a8"],
+    tags=["etl", "flowyml", "flowyml:b16545fb3d87"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -104,4 +104,4 @@ with DAG(
         retry_delay=timedelta(seconds=0),
     )
 
-# flowyml: {"pipeline": "orders-to-parquet", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "9d1b99e6c2a8", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "orders-to-parquet-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "transform", "load"], "timeout": null, "outputs": {"written": ["load", "written"]}, "hooks": false, "schedule": null, "digest": "55ac8d3b459c3e2336c372e87a7f8b7fbc8960290f5fcdfc56284338ebf35431"}
+# flowyml: {"pipeline": "orders-to-parquet", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "b16545fb3d87", "structure": "f4ca908d51a5", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "orders-to-parquet-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "transform", "load"], "timeout": null, "outputs": {"written": ["load", "written"]}, "hooks": false, "schedule": null, "digest": "a63609492b6bfb97d091b8458d28c45ee31264a55a542f84edfc89ad23390cf0"}

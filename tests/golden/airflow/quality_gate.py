@@ -1,4 +1,4 @@
-"""Pipeline 'quality-gate' as an Airflow DAG, version 157696895bc2.
+"""Pipeline 'quality-gate' as an Airflow DAG, version 496927c7bd79, structure df23ea1f9943.
 
 Publish, hold back or refuse, by the share of readings that can be used.
 
@@ -128,7 +128,7 @@ with DAG(
     dag_id="quality-gate",
     description="Publish, hold back or refuse, by the share of readings that can be used.",
     doc_md=__doc__,
-    tags=["sensors", "flowyml", "flowyml:157696895bc2"],
+    tags=["sensors", "flowyml", "flowyml:496927c7bd79"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -189,4 +189,4 @@ with DAG(
     choose_good >> Label("bad") >> alert
     [load, check, publish, hold, alert, describe] >> watcher
 
-# flowyml: {"pipeline": "quality-gate", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "157696895bc2", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "quality-gate-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "check", "publish", "hold", "alert", "describe"], "timeout": null, "outputs": {"message": {"either": [["describe", "message"], ["hold", "message"], ["alert", "message"]]}}, "hooks": false, "schedule": null, "helpers": ["choose_good", "watcher"], "watcher": "watcher", "digest": "f25d395bcbe764fb449ddf9a500348212992353369b0c93f7bc949e0bd233357"}
+# flowyml: {"pipeline": "quality-gate", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "496927c7bd79", "structure": "df23ea1f9943", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "quality-gate-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "check", "publish", "hold", "alert", "describe"], "timeout": null, "outputs": {"message": {"either": [["describe", "message"], ["hold", "message"], ["alert", "message"]]}}, "hooks": false, "schedule": null, "helpers": ["choose_good", "watcher"], "watcher": "watcher", "digest": "1cf4f890a261c05a2483dca5c0e685d7f280dad8d4740a2489916bdaff76eeaa"}

@@ -1,4 +1,4 @@
-"""Pipeline 'sales-by-country' as an Airflow DAG, version 8cce36831e49.
+"""Pipeline 'sales-by-country' as an Airflow DAG, version 9fbae914d69f, structure 5c81d877700b.
 
 Two countries at a time.
 
@@ -119,7 +119,7 @@ with DAG(
     dag_id="sales-by-country",
     description="Two countries at a time.",
     doc_md=__doc__,
-    tags=["sales", "flowyml", "flowyml:8cce36831e49"],
+    tags=["sales", "flowyml", "flowyml:9fbae914d69f"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -170,4 +170,4 @@ with DAG(
         trigger_rule="none_failed",
     )
 
-# flowyml: {"pipeline": "sales-by-country", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "8cce36831e49", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "sales-by-country-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "convert", "load", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": false, "schedule": null, "helpers": ["country_items"], "loops": {"country": {"items": "country_items", "tasks": ["extract", "convert", "load"]}}, "digest": "f7965f73fd20beb2078bb47b36848de475325aa8fd8509327dd599062df49fa8"}
+# flowyml: {"pipeline": "sales-by-country", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "9fbae914d69f", "structure": "5c81d877700b", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "sales-by-country-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "convert", "load", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": false, "schedule": null, "helpers": ["country_items"], "loops": {"country": {"items": "country_items", "tasks": ["extract", "convert", "load"]}}, "digest": "e120f54976097d6edfcb060382c3224d938a0a548fe8e07242305c809afc2664"}

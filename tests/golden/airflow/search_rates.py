@@ -1,4 +1,4 @@
-"""Pipeline 'search-rates' as an Airflow DAG, version f72a78899537.
+"""Pipeline 'search-rates' as an Airflow DAG, version 9c51d5006cb7, structure 484d83582bd7.
 
 Search for a learning rate, more finely if need be.
 
@@ -170,7 +170,7 @@ with DAG(
     dag_id="search-rates",
     description="Search for a learning rate, more finely if need be.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:f72a78899537"],
+    tags=["flowyml", "flowyml:9c51d5006cb7"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -246,4 +246,4 @@ with DAG(
     choose_good_enough >> Label("search more finely") >> [near, train_near_items, pick_near]
     [grid, train_items, train, pick, report, near, train_near_items, train_near, pick_near, report_near] >> watcher
 
-# flowyml: {"pipeline": "search-rates", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "f72a78899537", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "search-rates-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["grid", "train", "pick", "report", "near", "train_near", "pick_near", "report_near"], "timeout": null, "outputs": {"report": {"either": [["report", "report"], ["report_near", "report"]]}}, "hooks": false, "schedule": null, "cached": ["train", "train_near"], "helpers": ["train_items", "choose_good_enough", "train_near_items", "watcher"], "watcher": "watcher", "loops": {"train": {"items": "train_items", "tasks": ["train"]}, "train_near": {"items": "train_near_items", "tasks": ["train_near"]}}, "digest": "a54c30d06a7142a4f97d85a65a7462bb1b359066cf2c157fddb932012384f11a"}
+# flowyml: {"pipeline": "search-rates", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "9c51d5006cb7", "structure": "484d83582bd7", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "search-rates-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["grid", "train", "pick", "report", "near", "train_near", "pick_near", "report_near"], "timeout": null, "outputs": {"report": {"either": [["report", "report"], ["report_near", "report"]]}}, "hooks": false, "schedule": null, "cached": ["train", "train_near"], "helpers": ["train_items", "choose_good_enough", "train_near_items", "watcher"], "watcher": "watcher", "loops": {"train": {"items": "train_items", "tasks": ["train"]}, "train_near": {"items": "train_near_items", "tasks": ["train_near"]}}, "digest": "021dbbce33aa1043bb0429b590414ce896d87d70f119b756c546e27aea913a5f"}

@@ -1,4 +1,4 @@
-"""Pipeline 'train-classifier' as an Airflow DAG, version edf7e804d4b9.
+"""Pipeline 'train-classifier' as an Airflow DAG, version 02a4cd43a98d, structure e2f3f506418a.
 
 Train two classifiers side by side, keep the better one.
 
@@ -103,7 +103,7 @@ with DAG(
     dag_id="train-classifier",
     description="Train two classifiers side by side, keep the better one.",
     doc_md=__doc__,
-    tags=["demo", "flowyml", "flowyml:edf7e804d4b9"],
+    tags=["demo", "flowyml", "flowyml:02a4cd43a98d"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -163,4 +163,4 @@ with DAG(
         doc_md="One sentence for people.",
     )
 
-# flowyml: {"pipeline": "train-classifier", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "edf7e804d4b9", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "train-classifier-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "split", "train_forest", "train_logistic", "choose", "evaluate", "draw", "summarize"], "timeout": null, "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["summarize", "summarize"]}, "hooks": false, "schedule": null, "digest": "732dedbbe8c9d6c4f8c339d7d413cfe7fb8a0c010682a32bb1bad6a4c81fa6ea"}
+# flowyml: {"pipeline": "train-classifier", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "02a4cd43a98d", "structure": "e2f3f506418a", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "train-classifier-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "split", "train_forest", "train_logistic", "choose", "evaluate", "draw", "summarize"], "timeout": null, "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["summarize", "summarize"]}, "hooks": false, "schedule": null, "digest": "644ea576978390c88246b0cecc33450a362b91d9cc6202507aab7b844eeb7f35"}

@@ -1,4 +1,4 @@
-"""Pipeline 'tune-on-gpu' as an Airflow DAG, version 202c6916e230.
+"""Pipeline 'tune-on-gpu' as an Airflow DAG, version ad9f29ffd444, structure 8275d86d8144.
 
 Try learning rates side by side, keep the best fit.
 
@@ -100,7 +100,7 @@ with DAG(
     dag_id="tune-on-gpu",
     description="Try learning rates side by side, keep the best fit.",
     doc_md=__doc__,
-    tags=["tuning", "flowyml", "flowyml:202c6916e230"],
+    tags=["tuning", "flowyml", "flowyml:ad9f29ffd444"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -172,4 +172,4 @@ with DAG(
         doc_md="The fit that is nearest to the points.",
     )
 
-# flowyml: {"pipeline": "tune-on-gpu", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "202c6916e230", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "tune-on-gpu-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["points", "tune", "tune_2", "tune_3", "best"], "timeout": null, "outputs": {"best": ["best", "best"]}, "hooks": false, "schedule": null, "digest": "7d6b01d42ba76dfad21453f441ef20a7f718ee2829c74972a7581bdb96d79ffc"}
+# flowyml: {"pipeline": "tune-on-gpu", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "ad9f29ffd444", "structure": "8275d86d8144", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "tune-on-gpu-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["points", "tune", "tune_2", "tune_3", "best"], "timeout": null, "outputs": {"best": ["best", "best"]}, "hooks": false, "schedule": null, "digest": "f60dd07a38aa2580da35dcd7aa149df698686f82ca77341763a474df1c13b617"}

@@ -1,0 +1,51 @@
+"""A run whose DAG has lost its file: Airflow starts none of its tasks, ends it never, and does not say so."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flowyml_airflow.client import AirflowClient, NotThereError
+from flowyml_airflow.status import moment
+
+__all__ = ["Vanished", "is_gone"]
+
+logger = logging.getLogger("flowyml.airflow")
+YOUNG = timedelta(seconds=60)  # a run that is younger is not looked into, so a short one costs no more calls
+_EVERY = 30  # seconds
+
+
+def is_gone(dag: Mapping[str, Any]) -> bool:
+    """Whether a DAG has no file any more, or none that makes it: ``is_stale``, with Airflow 2 not ``is_active``."""
+    return bool(dag.get("is_stale")) or dag.get("is_active") is False
+
+
+@dataclass
+class Vanished:
+    """Says of each run once that its DAG is gone; its status stays what Airflow says."""
+
+    _looked: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def look(self, client: AirflowClient, found: Mapping[str, Any]) -> None:
+        """Log a warning where the DAG of this run, which has not ended, is gone; ask Airflow every now and then."""
+        dag, run_id = key = (found["dag_id"], found["dag_run_id"])
+        began = moment(found.get("queued_at") or found.get("run_after") or found.get("start_date"))
+        if (began and datetime.now(UTC) - began < YOUNG) or time.monotonic() < self._looked.get(key, 0):
+            return
+        self._looked[key] = time.monotonic() + _EVERY
+        try:
+            gone = is_gone(client.dag(dag))
+        except NotThereError:
+            gone = True
+        if gone:
+            self._looked[key] = float("inf")
+            logger.warning(
+                "Airflow has no DAG %r any more: its file is gone, or makes it no longer. Run %r stays %s, and none of "
+                "its tasks starts, until the file is back: deploy the pipeline again. Or end the run: "
+                "flowyml cancel %s/%s",
+                dag, run_id, found["state"], dag, run_id,
+            )  # fmt: skip

@@ -1,0 +1,54 @@
+"""What a run that was cancelled or took too long says of its steps, on a real Airflow 3.3 and 2.11."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flowyml.core.execution_status import ExecutionStatus
+from tests.adapters.airflow.operating import orchestrator_of
+from tests.adapters.airflow.stopping import stopping
+from tests.engines.airflow import Airflow, wait_until
+
+pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+COMPLETED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED
+
+
+@pytest.fixture(params=["airflow3", "airflow2"])
+def each(request: pytest.FixtureRequest) -> Airflow:
+    airflow: Airflow = request.getfixturevalue(request.param)
+    return airflow
+
+
+@pytest.mark.parametrize("tidies", [False, True])
+def test_steps_of_a_cancelled_run_that_never_ran_are_cancelled(each: Airflow, tmp_path: Path, *, tidies: bool) -> None:
+    """Airflow skips them, as it skips the branch that was not taken; with a clean-up it ends the run as a success."""
+    given = stopping(f"stopped {'tidily' if tidies else 'at once'}", tidies=tidies)
+    orchestrator = orchestrator_of(each)
+    handle = orchestrator.run_pipeline(given, parameters={"folder": str(tmp_path)})
+    wait_until((tmp_path / "begun").exists, 240)
+    wait_until(lambda: handle.step_statuses().get("passed_over") is COMPLETED, 240)
+    assert handle.cancel()
+    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is CANCELLED
+    expected = {"count": COMPLETED, "passed_over": COMPLETED, "work": CANCELLED, "waiting": CANCELLED}
+    if tidies:
+        expected["tidy"] = COMPLETED
+        assert (tmp_path / "tidied").exists()
+    assert handle.step_statuses() == expected
+    assert handle.raw_status == ("success" if tidies else "failed")
+    dag, run_id = handle.job_id.split("/")
+    orchestrator.client.note(dag, run_id, "looked into it. Ada")
+    again = orchestrator_of(each).attach(handle.job_id)
+    assert (again.status, again.step_statuses()) == (CANCELLED, expected), "by Airflow's audit log"
+
+
+def test_steps_that_a_timeout_of_the_run_stopped_are_cancelled(each: Airflow, tmp_path: Path) -> None:
+    handle = orchestrator_of(each).run_pipeline(
+        stopping("stopped late", tidies=False, timeout=25), parameters={"folder": str(tmp_path)}
+    )
+    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.TIMEOUT
+    assert (tmp_path / "begun").exists()
+    assert handle.step_statuses() == {
+        "count": COMPLETED, "passed_over": COMPLETED, "work": CANCELLED, "waiting": CANCELLED,
+    }  # fmt: skip
