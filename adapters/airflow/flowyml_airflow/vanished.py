@@ -1,4 +1,7 @@
-"""A run whose DAG has lost its file: Airflow starts none of its tasks, ends it never, and does not say so."""
+"""A run whose DAG has lost its file: Airflow 3 starts none of its tasks, ends it never, and does not say so.
+
+Airflow 2 does the same, or fails a task that it was about to start.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +47,8 @@ class Vanished:
         if gone:
             self._looked[key] = float("inf")
             logger.warning(
-                "Airflow has no DAG %r any more: its file is gone, or makes it no longer. Run %r stays %s, and none of "
-                "its tasks starts, until the file is back: deploy the pipeline again. Or end the run: "
+                "Airflow has no DAG %r any more: its file is gone, or makes it no longer. Run %r may stay %s: none of "
+                "its tasks starts until the file is back. Deploy the pipeline again, or end the run: "
                 "flowyml cancel %s/%s",
                 dag, run_id, found["state"], dag, run_id,
             )  # fmt: skip

@@ -103,12 +103,23 @@ def test_a_step_that_a_cancel_kept_from_running_is_cancelled_and_a_branch_not_ta
         assert task_status(waits, run(state)) is ExecutionStatus.COMPLETED
 
 
-def test_a_step_that_a_timeout_kept_from_running_is_cancelled() -> None:
-    waits = {"task_id": "waits", "state": "skipped", "end_date": None}
-    passed_over = {**waits, "end_date": "2026-01-01T00:00:00Z"}
-    assert task_status(waits, run("failed"), late=True) is ExecutionStatus.CANCELLED
-    assert task_status(waits, run("failed")) is ExecutionStatus.COMPLETED
-    assert task_status(passed_over, run("failed"), late=True) is ExecutionStatus.COMPLETED
+@pytest.mark.parametrize(
+    ("state", "ended", "meant"),
+    [
+        ("skipped", None, "CANCELLED"),  # had not begun, or was at work
+        (None, None, "CANCELLED"),  # the same on Airflow 2
+        ("failed", "2026-01-01T00:00:11Z", "CANCELLED"),  # was stopped
+        ("failed", "2026-01-01T00:00:01Z", "FAILED"),
+        ("skipped", "2026-01-01T00:00:01Z", "COMPLETED"),  # a branch that was not taken
+        ("success", "2026-01-01T00:00:11Z", "COMPLETED"),
+        ("running", None, "RUNNING"),
+    ],
+)
+def test_a_step_that_the_timeout_of_its_run_stopped_is_cancelled(state: str, ended: str | None, meant: str) -> None:
+    late = {**run("failed"), "end_date": "2026-01-01T00:00:10Z"}
+    task = {"task_id": "work", "state": state, "end_date": ended}
+    assert task_status(task, late, late=True) is ExecutionStatus[meant]
+    assert task_status({**task, "state": "skipped"}, late) is ExecutionStatus.COMPLETED
 
 
 def test_a_run_that_was_cancelled_cleared_and_failed_by_itself_failed() -> None:

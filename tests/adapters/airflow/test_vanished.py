@@ -89,10 +89,12 @@ def test_a_run_whose_file_was_deleted_waits_and_says_so(
     assert "any more" not in caplog.text
     (airflow.dags_folder / dag_file(pipeline.name)).unlink()
     wait_until(lambda: not handle.refresh().status.is_terminal and "any more" in caplog.text, 240)
-    (tmp_path / "may end").touch()
-    wait_until(lambda: handle.step_statuses()["first"] is ExecutionStatus.COMPLETED, 240)
-    assert handle.refresh().status is ExecutionStatus.RUNNING, "as Airflow has it"
     assert caplog.text.count("has no DAG") == 1
     assert f"flowyml cancel {handle.job_id}" in caplog.text
+    if engine == "airflow3":  # 2 may fail the task that it was about to start
+        (tmp_path / "may end").touch()
+        wait_until(lambda: handle.step_statuses()["first"] is ExecutionStatus.COMPLETED, 240)
+        assert handle.refresh().status is ExecutionStatus.RUNNING, "as Airflow has it"
     orchestrator.deploy_pipeline(pipeline)
+    (tmp_path / "may end").touch()
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).outputs == {"two": 2}
