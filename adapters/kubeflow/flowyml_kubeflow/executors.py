@@ -31,8 +31,8 @@ Json = dict[str, Any]
 # count before the image is pulled and packages are installed.
 _GRACE = 1800
 # What a container that holds code may take as JSON: Argo before 3.7.10 hands it to a driver in one argument (KFP issue
-# 12453, Argo issue 15471), and Linux takes 131,071 bytes (execve(2), MAX_ARG_STRLEN). Go writes some characters longer.
-_CONTAINER = 130_000
+# 12453, Argo issue 15471), and Linux takes 131,071 bytes (execve(2), MAX_ARG_STRLEN).
+_CONTAINER = 130_900
 _LEAST = 30_000  # bytes of code in a container, though its environment leaves no room for them
 _CAMEL = {
     "match_expressions": "matchExpressions", "match_fields": "matchFields", "run_as_user": "runAsUser",
@@ -183,7 +183,7 @@ def bundle_containers(bundle: Bundle, url: str | None, form: str, options: StepO
     """
     if url:
         return [_giving(_FETCHED, [bundle.digest, url], form, options)]
-    room = max(_CONTAINER - len(json.dumps(_giving(_JOINED, [bundle.digest], form, options))), _LEAST)
+    room = max(_CONTAINER - _size(_giving(_JOINED, [bundle.digest], form, options)), _LEAST)
     data = compressed(bundle)
     count = ceil(len(data) / (room // 4 * 3))  # four characters of Base64 are three bytes
     size = ceil(len(data) / count)
@@ -192,6 +192,12 @@ def bundle_containers(bundle: Bundle, url: str | None, form: str, options: StepO
     ports = [names.part(number) for number, _ in enumerate(parts, 1)]
     words = [bundle.digest, *(f"{{{{$.inputs.artifacts['{port}'].path}}}}" for port in ports), encoded(rest)]
     return [*(_giving(_PART, each, form, options) for each in given), _giving(_JOINED, words, form, options, ports)]
+
+
+def _size(container_: Json) -> int:
+    """The bytes of a container in JSON, as Go writes it."""
+    text = json.dumps(container_)
+    return len(text) + 5 * sum(map(text.count, "<>&"))
 
 
 def _giving(source: str, words: list[str], form: str, options: StepOptions, ports: Sequence[str] = ()) -> Json:

@@ -11,6 +11,7 @@ from io import StringIO
 from tokenize import COMMENT, DEDENT, INDENT, NEWLINE, NL, STRING, TokenInfo, generate_tokens
 
 from flowyml.plan.bundle import Bundle
+from flowyml.plan.model import Plan
 from flowyml_kubeflow.flow import needs_flow
 
 __all__ = ["compressed", "encoded", "with_launcher", "without_prose"]
@@ -25,43 +26,45 @@ _MAKES = re.compile(rb"flowyml_kubeflow|Kubeflow|['\"]kubeflow['\"]")
 _DEEPER = re.compile(
     rb"flowyml_kubeflow\.|KubeflowLocal|\.(?:attach|get_run(?:_status)?|health|runs|schedules|step_runs)\("
 )
-_NODES = "flowyml/runtime/nodes.py"  # the words of control flow
-_LISTING = "flowyml/artifacts/listing.py"  # what engines' clients list
-_SHARED = "flowyml/runtime/shared.py"  # processes of several steps
+# What of FlowyML only some pipelines need, and by which words in a user's code; ``_needless`` joins them. A rule saves
+# more than a kilobyte of the compressed code, of which a task takes 97: pipelines without such words stay one pod.
 # The local engine with its step processes, what other engines' clients stand on, and what is said of code when it is
 # bundled; and the code of a user's that may make or ask an engine when it is imported.
 _ENGINES = (
-    "flowyml/authoring/git_revisions.py", "flowyml/authoring/unguarded.py", "flowyml/authoring/function_versions.py",
+    "flowyml/authoring/unguarded.py",
     "flowyml/runtime/fork_child.py", "flowyml/runtime/processes.py",
-    "flowyml/runtime/fork_server.py", "flowyml/runtime/fork_client.py",
-    _NODES, _SHARED, "flowyml/runtime/walk.py",
+    "flowyml/runtime/fork_server.py", "flowyml/runtime/fork_client.py", "flowyml/runtime/walk.py",
     "flowyml/orchestrators/probe.py", "flowyml/orchestrators/remote.py",
     "flowyml/orchestrators/local/", "flowyml/orchestrators/http.py", "flowyml/orchestrators/deadlines.py",
     "flowyml/orchestrators/log_following.py", "flowyml/orchestrators/continued.py",
     "flowyml/runtime/kept.py", "flowyml/runtime/looks.py", "flowyml/runtime/seeds.py", "flowyml/plan/differences.py",
     "flowyml/orchestrators/settings.py", "flowyml/orchestrators/credential_scope.py",
     "flowyml/orchestrators/ownership.py", "flowyml/core/progress.py", "flowyml/core/submission_result.py",
-    "flowyml/plan/layout.py", _LISTING,
+    "flowyml/plan/layout.py",
 )  # fmt: skip
+_MAY_BE_ANOTHER = re.compile(
+    rb"(?<!Kubeflow)Orchestrator(?!RetryPolicy)|orchestrators|get_orchestrator|SubmissionResult|core\.progress"
+)
+_NODES = ("flowyml/runtime/nodes.py",)  # the words of control flow
+_SHARED = ("flowyml/runtime/shared.py",)  # processes of several steps
+_SECRETS = ("flowyml/runtime/secrets.py",)
+# What sends metrics, for code that makes such a collector.
+_PUSH = ("flowyml/core/prometheus_push.py", "flowyml/core/web.py")
+_PUSHES = re.compile(rb"Prometheus|prometheus|exchange")
 # What only a terminal, a notebook or a repository needs. No pod imports it.
 _AT_A_DESK = (
     "flowyml/artifacts/markdown.py", "flowyml/core/markdown.py",
     "flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/empty_run.py",
     "flowyml/authoring/git_revisions.py", "flowyml/orchestrators/replacements.py",
 )  # fmt: skip
-# What prunes, and what reads spans of time; and the code of a user's that may do so.
+# What prunes; and the code of a user's that may do so.
 _PRUNING = (
     "flowyml/core/pruning.py", "flowyml/core/removal.py",
     "flowyml/artifacts/housekeeping.py", "flowyml/orchestrators/cache_pruning.py",
 )  # fmt: skip
-_SPANS = "flowyml/core/durations.py"
-_MAY_SPAN = re.compile(rb"\bCache\b")
-_PRUNES = re.compile(rb"flowyml\.core\.(?:durations|pruning|removal)|artifacts\.housekeeping|\.prun(?:e|able)\b")
-# Needed by the local engine, and by plans with secrets.
-_SECRETS = ("flowyml/runtime/secrets.py",)
-# The conformance suite and its sample pipelines; and the code of a user's that names them.
-_SUITE = "flowyml/testing/"
-_DOWNLOADS = "flowyml/orchestrators/downloading.py"  # of which it and people's machines alone make use
+_PRUNES = re.compile(rb"flowyml\.core\.(?:pruning|removal)|artifacts\.housekeeping|\.prun(?:e|able)\b")
+# The conformance suite, its sample pipelines and what it alone uses in a pod; and the code of a user's that names them.
+_SUITE = ("flowyml/testing/", "flowyml/orchestrators/downloading.py")
 _SAMPLES = {b"flowyml.testing": ("__init__.py", "pipelines.py"), b"flowyml.testing.pipelines_": ("pipelines_",)}
 _TESTS = re.compile(rb"Conformance|flowyml\.testing\.(?!pipelines)")
 # What makes a plan of a pipeline; and the code of a user's that may do so when it is imported.
@@ -76,16 +79,8 @@ _MAY_BE_SHOWN = re.compile(
 )
 # What finds and keeps cached results, for plans with such steps; and what compiles those.
 _CACHES = ("flowyml/runtime/caching.py", "flowyml/artifacts/contents.py")
-_VERSIONS = "flowyml/authoring/function_versions.py"
 _REACH = tuple(
     f"flowyml/authoring/{name}.py" for name in ("caching", "file_values", "module_files", "reach", "source_units")
-)
-# What sends metrics, for code that makes such a collector; and engines' clients, which also stand on the second.
-_PUSH = ("flowyml/core/prometheus_push.py", "flowyml/core/web.py")
-_PUSHES = re.compile(rb"Prometheus|prometheus|exchange")
-_KINDS = "flowyml/plan/kinds.py"  # for either, and for what lists artifacts
-_MAY_BE_ANOTHER = re.compile(
-    rb"(?<!Kubeflow)Orchestrator(?!RetryPolicy)|orchestrators|get_orchestrator|SubmissionResult|core\.progress"
 )
 _OURS = ("flowyml/", "flowyml_kubeflow/", "cloudpickle/")
 
@@ -97,43 +92,53 @@ def with_launcher(bundle: Bundle) -> Bundle:
     """
     from importlib.resources import files
 
-    contents, flow, together = bundle.files, needs_flow(bundle.plan), bool(bundle.plan.structure.together)
-    users = [data for path, data in contents.items() if path.startswith(_USERS)]
-    secrets = () if any(step.secrets for step in bundle.plan) else _SECRETS
-    cached = any(step.caching for step in bundle.plan)
-    compiles = any(_MAY_COMPILE.search(data) for data in users)
-    kept = {path for path, is_needed in ((_NODES, flow), (_SHARED, together)) if is_needed}
-    kept |= {_VERSIONS} if cached and compiles else set()
-    if not any(_DEEPER.search(data) for data in users):
-        contents = {path: data for path, data in contents.items() if not path.startswith("flowyml_kubeflow/")}
-        if not any(_MAY_BE_ANOTHER.search(data) for data in users):
-            push = () if any(_PUSHES.search(data) for data in users) else _PUSH
-            needless = tuple(path for path in (*_ENGINES, *secrets, *push) if path not in kept)
-            contents = {path: data for path, data in contents.items() if not path.startswith(needless)}
-    if not any(_TESTS.search(data) for data in users):
-        modules = [data for path, data in contents.items() if path.startswith("code/")]
-        named = [names for word, names in _SAMPLES.items() if any(word in data for data in modules)]
-        samples = tuple(f"{_SUITE}{name}" for names in named for name in names)
-        contents = {
-            path: data
-            for path, data in contents.items()
-            if not path.startswith((_SUITE, _DOWNLOADS)) or path.startswith(samples)
-        }
-    is_shown = any(_MAY_BE_SHOWN.search(data) for data in users)
-    needless = (*(() if compiles else _COMPILERS), *(() if is_shown else _FACES))
-    needless = needless if compiles or is_shown or _LISTING in contents else (*needless, _KINDS)
-    needless += (*(() if cached else _CACHES), *(() if cached and compiles else _REACH))
-    contents = {path: data for path, data in contents.items() if path not in needless}
-    prunes = any(_PRUNES.search(data) for data in users)
-    spans = prunes or any(_MAY_SPAN.search(data) for data in users)
-    unused = (*_AT_A_DESK, *(() if prunes else _PRUNING), *(() if spans else (_SPANS,)))
-    contents = {path: data for path, data in contents.items() if path not in unused}
+    users = b"\n".join(data for path, data in bundle.files.items() if path.startswith(_USERS))
+    needless, samples = _needless(bundle.plan, users), _samples(bundle)
+    contents = {
+        path: data
+        for path, data in bundle.files.items()
+        if not path.startswith(needless) or path.startswith(samples)
+    }  # fmt: skip
     folder = files("flowyml_kubeflow")
-    parts = (*_PARTS, *(_FLOW if flow else ()), *(_MADE if any(_MAKES.search(data) for data in users) else ()))
+    parts = (*_PARTS, *(_FLOW if needs_flow(bundle.plan) else ()), *(_MADE if _MAKES.search(users) else ()))
     contents.update({f"flowyml_kubeflow/{part}": folder.joinpath(part).read_bytes() for part in parts})
     return bundle.repacked(
         {path: without_prose(data) if path.startswith(_OURS) else data for path, data in contents.items()}
     )
+
+
+def _needless(plan: Plan, users: bytes) -> tuple[str, ...]:
+    """What of FlowyML no pod of these steps imports, by what the plan and the user's code say."""
+
+    def say(pattern: re.Pattern[bytes]) -> bool:
+        return bool(pattern.search(users))
+
+    is_whole = say(_DEEPER)
+    engines, compiles = is_whole or say(_MAY_BE_ANOTHER), say(_MAY_COMPILE)
+    cached = any(step.caching for step in plan)
+    rules = (
+        (("flowyml_kubeflow/",), is_whole),
+        (_ENGINES, engines),
+        (_NODES, engines or needs_flow(plan)),
+        (_SHARED, engines or bool(plan.structure.together)),
+        (_SECRETS, engines or any(step.secrets for step in plan)),
+        (_PUSH, engines or say(_PUSHES)),
+        (_AT_A_DESK, False),
+        (_PRUNING, say(_PRUNES)),
+        (_SUITE, say(_TESTS)),
+        (_COMPILERS, compiles),
+        (_FACES, say(_MAY_BE_SHOWN)),
+        (_CACHES, cached),
+        (_REACH, cached and compiles),
+    )
+    return tuple(path for paths, is_needed in rules if not is_needed for path in paths)
+
+
+def _samples(bundle: Bundle) -> tuple[str, ...]:
+    """The sample pipelines of the conformance suite that the user's modules name."""
+    modules = [data for path, data in bundle.files.items() if path.startswith("code/")]
+    named = [names for word, names in _SAMPLES.items() if any(word in data for data in modules)]
+    return tuple(f"{_SUITE[0]}{name}" for names in named for name in names)
 
 
 @lru_cache(4)

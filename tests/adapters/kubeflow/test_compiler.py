@@ -237,6 +237,14 @@ def test_golden_files(name: str, update_golden: bool) -> None:
         assert components.load_component_from_file(str(path)).name == names.pipeline(pipeline.name)
 
 
+@pytest.mark.parametrize("name", ["daily_sales", "train_classifier", "tune_on_gpu"])
+def test_the_code_of_an_example_is_one_pod(name: str) -> None:
+    """Not that of each: what names engines or brings a DAG along takes more."""
+    for pipeline in _pipelines_of(name):
+        for form in FORMS:
+            assert len(spec.code_containers(compile_pipeline(pipeline.bundle(), form=form).spec)) == 1
+
+
 def test_every_golden_file_is_that_of_an_example() -> None:
     pipelines = [pipeline for name in EXAMPLES for pipeline in _pipelines_of(name)]
     made = {names.pipeline(p.name) for p in pipelines if not lacks_of(p.compile(), KubeflowOrchestrator)}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import colorsys
 import json
-import sched
 import subprocess
 import sys
 from pathlib import Path
@@ -108,10 +108,10 @@ def test_a_retry_policy_brings_no_engine_along() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_code_of_an_ordinary_pipeline_is_one_pod_and_leaves_room_for_more(form: str) -> None:
-    """For a module of 6 kB. The functions of the second travel by value, with cloudpickle."""
+    """For a module of 4 kB. The functions of the second travel by value, with cloudpickle."""
     plain = Plan(name="plain", steps=(Step(name="one", function="m:f"),))
     for plan, given in ((plain, build(plain)), (pipelines.greeting().compile(), pipelines.greeting().bundle())):
-        more = given.repacked({**given.files, "code/more.py": Path(sched.__file__).read_bytes()})
+        more = given.repacked({**given.files, "code/more.py": Path(colorsys.__file__).read_bytes()})
         assert len(spec.code_containers(compile_pipeline(more, form=form).spec)) == 1, plan.name
 
 
