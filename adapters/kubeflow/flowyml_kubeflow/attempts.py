@@ -22,11 +22,13 @@ from flowyml.runtime.lines import OnLine
 from flowyml.runtime.spawn import SpawnedProcesses
 
 __all__ = [
-    "FINALE", "LOCAL", "RESULT", "Attempt", "Journal", "fire_pipeline_hooks", "leveled", "printed", "processes_of",
+    "CLEAN_UP", "FINALE", "LOCAL", "RESULT", "Attempt", "Journal", "fire_pipeline_hooks", "leveled", "printed",
+    "processes_of",
 ]  # fmt: skip
 
 LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
 FINALE = "finale"  # a file in that folder: the run was stopped, and only what cleans up is to run
+CLEAN_UP = "clean-up"  # a folder in it: what pods that clean up keep for the finale, and not for another try of the run
 ARTIFACTS = "FLOWYML_ARTIFACTS"
 RESULT = (
     "flowyml-result "  # begins a line of a pod's log with what KFP's API has no field for; only `publish` writes it

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from flowyml.runtime.step_errors import of_step
 from flowyml_kubeflow import flow_names, names
 from flowyml_kubeflow.attempts import (
     ARTIFACTS,
+    CLEAN_UP,
     FINALE,
     LOCAL,
     Attempt,
@@ -83,7 +85,17 @@ class _Pod:
         sys.path.append(f"{bundle}/code")  # for values of the user's classes
         run = Path(os.environ[LOCAL]) if LOCAL in os.environ else None
         self.is_finale = run is not None and (run / FINALE).exists()
-        self.kept = run / "records" / self._name() if run else None
+        self._run = run
+
+    @cached_property
+    def kept(self) -> Path | None:
+        """What it leaves for itself on the local runner, should the run go on after a failure or a stop."""
+        place = CLEAN_UP if self.flow.structure.is_cleanup(self._group()) else "records"
+        return self._run / place / self._name() if self._run else None
+
+    def _group(self) -> str:
+        """Where it stands in the pipeline."""
+        return self._loop().name
 
     def _name(self) -> str:
         """What is different in each pod of a run."""
@@ -190,6 +202,9 @@ class _StepPod(_Pod):
         self.processes = processes_of(
             bundle, plan.name, self.scratch, self.dates, [Path(folder) for folder in self._folders], self.unit.steps
         )  # fmt: skip
+
+    def _group(self) -> str:
+        return self.unit.group
 
     def _steps(self) -> list[Step]:
         if flow_names.STEPS in self.values:

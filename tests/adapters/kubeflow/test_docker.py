@@ -154,7 +154,7 @@ def test_code_in_parts(docker_engine: str, load_engine: Callable[[str], Any], tm
     orchestrator = KubeflowLocalOrchestrator(runner="docker", runner_options=options, folder=tmp_path)
     handle = orchestrator.run_pipeline(Pipeline("heavy").add_step(measure)).wait_for_completion(600, 0.5)
     assert handle.outputs == {"total": 300_000}, handle.error
-    assert [item.name for item in handle.step_runs] == ["measure"]
+    assert [item.name for item in handle.step_runs()] == ["measure"]
 
 
 def test_containers_run_as_an_unknown_user_on_a_read_only_system(

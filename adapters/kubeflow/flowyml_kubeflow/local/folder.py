@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from functools import cached_property
@@ -15,7 +16,7 @@ from flowyml.core.files import write_whole
 from flowyml.core.process_identity import ProcessIdentity, this_process
 from flowyml.runtime.step_errors import of_step
 from flowyml_kubeflow import flow_names
-from flowyml_kubeflow.attempts import FINALE, RESULT
+from flowyml_kubeflow.attempts import CLEAN_UP, FINALE, RESULT
 
 __all__ = ["RunFolder"]
 
@@ -94,6 +95,7 @@ class RunFolder:
         os.utime(self.path / "request.json")
         for name in ("started.json", "kfp.json", "result.json", "outcome.json", "cancel", FINALE):
             (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / CLEAN_UP, ignore_errors=True)
 
     def waits_since(self) -> float:
         """When it was submitted, or submitted again."""
