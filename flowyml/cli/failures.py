@@ -80,6 +80,7 @@ def exit_code_of(read: Callable[[Sequence[str]], Callable[[], int | None]], argu
         command = read(arguments)
         gc.enable()
         result = command()
+        _open_closed_streams()
         sys.stdout.flush()
     except BrokenPipeError:
         discard_output()
@@ -88,14 +89,19 @@ def exit_code_of(read: Callable[[Sequence[str]], Callable[[], int | None]], argu
         note("")
         return INTERRUPTED
     except Exception as error:
+        _open_closed_streams()
         return _report(error, "--json" in arguments)
     return result or 0
 
 
 def _open_closed_streams() -> None:
-    """One that the caller has closed (``>&-``) is None, and the next file that is opened would get its number."""
+    """One that the caller has closed (``>&-``) is None, and the next file that is opened would get its number.
+
+    Once a command is done, steps may have closed one as well.
+    """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
+        stream = getattr(sys, name)
+        if stream is None or stream.closed:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as this process lives
 
 

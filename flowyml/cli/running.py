@@ -155,11 +155,14 @@ def wait(
 
 
 def tell_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outputs, on: str | None) -> int:
-    """Print an ended run; gives the exit code, also where the reader of the output has gone."""
+    """Print an ended run; gives the exit code, also where the output has no reader or is closed by a step."""
     try:
         _print_end(out, run, orchestrator, outputs, on)
     except BrokenPipeError:
         discard_output()
+    except ValueError:
+        if not out.stream.closed:
+            raise
     return 0 if run.status.is_successful else FAILED
 
 

@@ -6,10 +6,11 @@ import os
 import sys
 import traceback
 import warnings
+from contextlib import suppress
 from types import TracebackType
 from typing import NoReturn
 
-__all__ = ["ForksEndHere", "fork"]
+__all__ = ["ForksEndHere", "flush_output", "fork"]
 
 
 def fork() -> int:
@@ -17,6 +18,13 @@ def fork() -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return os.fork()
+
+
+def flush_output() -> None:
+    """Write out what is printed by now. User code may have closed a stream, or put another in its place, or None."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # whatever the user's own raises
+            stream.flush()
 
 
 class ForksEndHere:
@@ -42,8 +50,7 @@ def _end(error: BaseException | None) -> NoReturn:
     code = 1
     try:
         code = _print_end(error)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush_output()
     finally:
         os._exit(code)
 

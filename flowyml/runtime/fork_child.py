@@ -7,11 +7,12 @@ import fcntl
 import json
 import os
 import signal
-import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
+from flowyml.core.forks import flush_output
 from flowyml.runtime.hooks import fire_plain
 from flowyml.runtime.seeds import Seeds
 from flowyml.runtime.shutdown import End, StepStopped, stoppable
@@ -47,20 +48,17 @@ def run_child(
                 seeds.reseed()
                 with stoppable():
                     result = _answer(worker, each)
-                sys.stdout.flush()
-                sys.stderr.flush()
+                flush_output()
                 write_all(answer, json.dumps(result).encode() + (b"\n" if each.get("hold") else b""))
         except StepStopped:
             code = -signal.SIGTERM
         end.leave(code)
     except BaseException:
-        traceback.print_exc()
+        with suppress(Exception):  # standard error may be closed
+            traceback.print_exc()
     finally:
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            os._exit(_OUR_FAULT)
+        flush_output()
+        os._exit(_OUR_FAULT)
 
 
 def _die_with_parent() -> None:

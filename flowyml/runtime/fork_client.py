@@ -8,7 +8,6 @@ import os
 import select
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
 from flowyml.core.errors import StepCrashedError, StepError
-from flowyml.core.forks import fork
+from flowyml.core.forks import flush_output, fork
 from flowyml.core.process_identity import ProcessIdentity, identity_of, this_process
 from flowyml.runtime.lines import Lines, OnLine
 from flowyml.runtime.process_tree import kill_tree
@@ -158,8 +157,7 @@ class _Fork:
 
         self._code: int | None = None
         self._lock = threading.Lock()
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()  # else both would write what is in it
+        flush_output()  # else both would write what is in the buffers
         self.pid = fork()
         if self.pid == 0:
             for end in ends.ours:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import flowyml.artifacts.faces  # noqa: F401  # each child would import it for what its step returns
-from flowyml.core.forks import fork
+from flowyml.core.forks import flush_output, fork
 from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group, signal_process
 from flowyml.plan.secrets import forget_secrets
 from flowyml.runtime.fork_child import adopt_orphans, run_child, write_all
@@ -176,8 +176,7 @@ class _Server:
 
     def _get_ready(self) -> None:
         """What is loaded is not copied when a child collects garbage; the death of a child wakes us."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush_output()
         with suppress(OSError):  # no file: it is read as it comes
             self.early_output = os.pread(1, 1 << 20, 0)  # the first child prints it again, so that it is seen
         faulthandler.enable()
@@ -243,8 +242,7 @@ class _Server:
 
     def _start(self, request: Mapping[str, Any], files: list[int]) -> None:
         *streams, status = files
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush_output()
         try:
             pid = fork()
         except OSError as error:

@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from flowyml.core.forks import flush_output
 from flowyml.runtime.lines import OnLine
 from flowyml.runtime.spawn import Child, SpawnedProcesses
 
@@ -126,8 +126,8 @@ class _Shared(Child):
 def hush() -> None:
     """In the process: what a step has printed is out, and nothing more of it comes."""
     nothing = os.open(os.devnull, os.O_WRONLY)
-    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
-        stream.flush()
+    flush_output()
+    for number in (1, 2):
         os.dup2(nothing, number)
     os.close(nothing)
 

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
+from flowyml.core.forks import flush_output
+
 __all__ = ["GRACE", "End", "StepStopped", "end_by", "stoppable"]
 
 GRACE = 3
@@ -66,13 +68,10 @@ class End:
     def _leave(self) -> None:
         if self._code is None:  # an error or an exit of the user's own ends this
             return
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            if self._code < 0:
-                end_by(-self._code)
-            os._exit(self._code)
+        flush_output()
+        if self._code < 0:
+            end_by(-self._code)
+        os._exit(self._code)
 
     def _explain(self, error: Any) -> None:
         """In the place of a traceback, which the interpreter prints of what interrupts its end."""

@@ -43,7 +43,7 @@ def crashed(who: str, exit_code: int, out_of_memory: OutOfMemory) -> StepCrashed
             f"The process of {who} was killed by signal {-exit_code} ({_signal_name(-exit_code)})."
         )
     else:
-        error = StepCrashedError(f"The process of {who} exited with code {exit_code} before the step returned.")
+        error = StepCrashedError(f"The process of {who} exited with code {exit_code} without giving the step's result.")
     error.exit_code = exit_code
     return error
 

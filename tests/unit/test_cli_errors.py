@@ -270,6 +270,18 @@ def test_a_step_does_not_fail_when_its_prints_are_not_read() -> None:
     assert flowyml("logs", "loud").out.endswith("19999\n")
 
 
+@pytest.mark.parametrize("closing", ["sys.stdout.close()", "sys.__stdout__.close()", "sys.stdout = sys.stderr = None"])
+def test_a_step_that_closes_the_output_does_not_fail(closing: str) -> None:
+    Path("closing.py").write_text(
+        f"import sys\nfrom flowyml import pipeline, step\n@step\ndef one() -> int:\n    {closing}\n    return 1\n"
+        "@pipeline\ndef closing():\n    return one()\n"
+    )
+    words = [sys.executable, "-m", "flowyml", "run", "closing.py", "--run-id", "closing"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert flowyml("status", "closing", "--json").json["status"] == "COMPLETED"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

@@ -106,8 +106,28 @@ def test_a_closed_standard_output(local: LocalOrchestrator, monkeypatch: pytest.
     closed.close()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", closed)
-        error = Pipeline("headless").add_step(quiet).run(on=local).error
-    assert error == "step 'quiet' failed: ValueError: I/O operation on closed file"
+        assert Pipeline("headless").add_step(quiet).run(on=local).success
+        assert sys.stdout is closed
+
+
+def test_a_step_that_closes_its_streams_closes_none_of_the_process(
+    local: LocalOrchestrator, capfd: pytest.CaptureFixture[str]
+) -> None:
+    @step(outputs=["a"])
+    def close() -> int:
+        sys.stdout.close()
+        return 1
+
+    @step
+    def remove(a: int) -> None:
+        print("still open")
+        sys.stdout = None
+
+    before = sys.stdout
+    assert Pipeline("closing").add_step(close).add_step(remove).run(on=local).success
+    assert sys.stdout is before
+    assert not before.closed
+    assert capfd.readouterr().out == "still open\n"
 
 
 def test_a_stream_that_a_step_replaces_for_good_stays(local: LocalOrchestrator) -> None:

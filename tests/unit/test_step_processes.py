@@ -125,6 +125,15 @@ def at_exit():
     import atexit
     atexit.register(print, "flushed at exit")
 
+def close(how):
+    print("hello")
+    if how == "closed": sys.stdout.close(); sys.stderr.close()
+    elif how == "gone": sys.stdout = sys.stderr = None
+    elif how == "those beneath": sys.__stdout__.close(); sys.__stderr__.close()
+    elif how == "all descriptors": os.closerange(0, 1024)
+    else: os.close(1); os.close(2)
+    return how
+
 def random_numbers():
     import numpy
     return numpy.random.rand(3).tolist()
@@ -149,7 +158,7 @@ PLAN = Plan(
         step("meet", "folder", "number"), step("double", "array"), step("end", "code"), step("killed", "number"),
         step("tidy", "file", "how", outputs=()),
         step("stuck", "file", outputs=()), step("live", "file", outputs=()), step("chatty", "lines", outputs=()),
-        step("in_turn", outputs=()),
+        step("close", "how"), step("in_turn", outputs=()),
         step("at_exit", outputs=()), step("family", "file", "stay"), step("pair", outputs=("a", "b")),
         Step(name="broken", function="broken:f"), Step(name="leaves", function="leaves:f"),
     ),
@@ -270,8 +279,8 @@ def test_outputs_that_will_not_do(processes: StepProcesses, name: str, message: 
 @pytest.mark.parametrize(
     ("name", "inputs", "message", "code"),
     [
-        ("end", {"code": 3}, "exited with code 3 before the step returned.", 3),
-        ("end", {"code": 0}, "exited with code 0 before the step returned.", 0),
+        ("end", {"code": 3}, "exited with code 3 without giving the step's result.", 3),
+        ("end", {"code": 0}, "exited with code 0 without giving the step's result.", 0),
         ("killed", {"number": 9}, "was killed by signal 9 (SIGKILL).", -9),
         ("killed", {"number": 15}, "was killed by signal 15 (SIGTERM).", -15),
         ("crash", {}, "was killed by signal 11 (SIGSEGV).", -11),
@@ -285,6 +294,17 @@ def test_a_crashed_process(
     assert str(caught.value) == f"The process of step {name!r} {message}"
     assert (caught.value.step, caught.value.exit_code) == (name, code)
     assert processes.run("add", {"a": 1}) == {"x": 1011}
+
+
+@pytest.mark.parametrize("how", ["closed", "gone", "those beneath", "descriptors"])
+def test_a_step_that_closes_its_streams(own_state: StepProcesses, how: str) -> None:
+    assert own_state.run("close", {"how": how}) == {"x": how}
+
+
+def test_a_step_that_closes_the_pipe_of_its_answer(warm: StepProcesses) -> None:
+    with pytest.raises(StepCrashedError) as caught:
+        warm.run("close", {"how": "all descriptors"}, on_line=Lines())
+    assert str(caught.value) == "The process of step 'close' exited with code 70 without giving the step's result."
 
 
 def test_a_segmentation_fault_shows_where(processes: StepProcesses) -> None:

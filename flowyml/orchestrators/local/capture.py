@@ -90,8 +90,8 @@ class Tee:
         return written
 
     def show(self, text: str) -> int:
-        """Pass text on, without a note. A step does not fail because its output has no reader."""
-        if not self._silent and self._stream is not None:
+        """Pass text on, without a note. A step does not fail because its output has no reader, or is closed."""
+        if not self._silent and _is_open(self._stream):
             _, end, rest = text.rpartition("\n")
             self.begun = (rest if end else self.begun + rest)[-_LONGEST_BEGUN:]
             with suppress(OSError):
@@ -99,8 +99,8 @@ class Tee:
         return len(text)
 
     def isatty(self) -> bool:
-        """As the stream is; a missing stream is not a terminal."""
-        return self._stream is not None and bool(self._stream.isatty())
+        """As the stream is; a missing or closed one is not a terminal."""
+        return _is_open(self._stream) and bool(self._stream.isatty())
 
     def writelines(self, lines: Any) -> None:
         """As the stream would."""
@@ -109,9 +109,13 @@ class Tee:
 
     def flush(self) -> None:
         """As the stream would, if somebody reads."""
-        if self._stream is not None:
+        if _is_open(self._stream):
             with suppress(OSError):
                 self._stream.flush()
+
+    def close(self) -> None:
+        """Only flush: other steps print as well, and so does who runs the pipeline."""
+        self.flush()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._stream)
@@ -200,15 +204,20 @@ def _install(alone: Sink | None) -> None:
 
 
 def _uninstall() -> None:
-    """What somebody else has put over a stand-in stays where it is."""
+    """What somebody else has put over a stand-in stays where it is, unless nothing can be printed to it."""
     for name, (stream, tee) in _Installed.streams.items():
-        if getattr(sys, name) is tee:
+        found = getattr(sys, name)
+        if found is tee or not _is_open(found):
             setattr(sys, name, stream)
     _Installed.streams.clear()
     _Installed.fallback = None
     if _Installed.factory and logging.getLogRecordFactory() is _Installed.factory[1]:
         logging.setLogRecordFactory(_Installed.factory[0])
     _Installed.factory = None
+
+
+def _is_open(stream: Any) -> bool:
+    return stream is not None and not getattr(stream, "closed", False)
 
 
 def _noting(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:

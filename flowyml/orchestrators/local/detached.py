@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from flowyml.artifacts.allowed import decide_on_pickles, pickles_decided
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import RetryRefusedError, StepCancelledError
+from flowyml.core.forks import flush_output
 from flowyml.core.home import open_private, private_folder
 from flowyml.core.logs import make_records
 from flowyml.core.process_identity import ProcessIdentity, identity_of, is_alive, signal_process, this_process
@@ -293,8 +294,7 @@ class _Detached(Host):
     def end(self) -> None:
         """End at once, and with this process whatever its steps have started and left running."""
         clear_folder(self._output.parent)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush_output()
         if os.getpgrp() == os.getpid():
             os.killpg(os.getpid(), signal.SIGKILL)
         os._exit(1)
