@@ -9,6 +9,8 @@ import pytest
 
 from tests.engines.airflow import airflow_python
 from tests.unit.commands import flowyml
+from tests.unit.migration.dag_files import HEAD
+from tests.unit.migration.test_airflow_mapped_groups import MAPPED
 
 pytest.importorskip("libcst")
 
@@ -81,3 +83,14 @@ def test_default_arguments_of_groups_and_tasks_are_given_as_airflow_does(major: 
     assert found["differences"] == []
     text = (tmp_path / "made/defaults.py").read_text("utf-8")
     assert 'flows(owner="team")' in text
+
+
+@pytest.mark.airflow
+@pytest.mark.parametrize("major", [3, 2])
+def test_mapped_groups_are_the_same_to_airflow(major: int, tmp_path: Path) -> None:
+    text = HEAD + MAPPED.replace("schedule=None", "schedule=None, start_date=datetime(2024, 1, 1)")
+    (tmp_path / "flow.py").write_text(text, "utf-8")
+    python = str(airflow_python(major))
+    given = ["import", "airflow", f"{tmp_path}/flow.py", "-o", f"{tmp_path}/made", "--verify", python, "--json"]
+    (found,) = json.loads(flowyml(*given).out)["verified"]
+    assert (found["problem"], found["differences"]) == (None, [])

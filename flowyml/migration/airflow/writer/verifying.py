@@ -53,9 +53,12 @@ OPTIONS = ("owner", "pool", "queue", "depends_on_past")
 def seconds(value):
     return value.total_seconds() if hasattr(value, "total_seconds") else value
 
+def in_mapped(group):
+    return group is not None and (group.__class__.__name__ == "MappedTaskGroup" or in_mapped(group.parent_group))
+
 def task(found):
     rule = getattr(found, "trigger_rule", "all_success")
-    mapped = bool(getattr(found, "is_mapped", False))
+    mapped = bool(getattr(found, "is_mapped", False)) or in_mapped(found.task_group)
     given = getattr(found, "expand_input", None) or getattr(found, "op_kwargs_expand_input", None)
     value = getattr(given, "value", None)
     delay = getattr(found, "retry_delay", None)

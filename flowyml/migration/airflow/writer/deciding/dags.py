@@ -71,6 +71,8 @@ def decided(file: FileModel, moving: Moving) -> tuple[Sequence[DecidedDag], Move
     """The pipelines of a file, and what of it moves over. Raises ``Unwritable``."""
     dags = [_branched(dag, moving) for dag in file.dags]
     _wrap_options(dags)
+    for dag in dags:
+        _hold_mapped(dag)
     moved = what_moves((each for dag in dags for each in dag.decisions), moving)
     for dag in dags:
         for each in dag.decisions:
@@ -141,6 +143,31 @@ def _wrap_options(dags: Sequence[DecidedDag]) -> None:
             each.kind, each.asking = "call", Asking(dag.model, each.task, frozenset())
 
 
+def _hold_mapped(dag: DecidedDag) -> None:
+    """Make holes of tasks whose mapped groups stay without a pipeline, and of those that take a part of many values."""
+    by_id = {each.task.task_id: each for each in dag.decisions}
+    loops = [each for each in dag.decisions if each.loop]
+    apart = nested(dag.model, dag.order, dag.decisions)[1] if loops else {}
+    for each in loops:
+        if each.loop and (why := apart.get(each.loop.group)):
+            each.loop = None
+            _hold(each, f"its task group is mapped, and {why}")
+    for each in dag.decisions:
+        for edge in each.edges:
+            loop = by_id[edge.task_id].loop if edge.task_id in by_id else None
+            if loop and edge.key != "return_value" and each.loop != loop:
+                _hold(each, f"it takes {edge.key} of each item of {edge.task_id}")
+
+
+def _hold(decision: Decision, why: str) -> None:
+    decision.kind, decision.arguments, decision.over = "hole", {}, {}
+    decision.asking = decision.function = None
+    decision.notes[:] = [
+        Note(Kind.REFUSED, f"task {decision.task.task_id}", decision.task.place, why,
+             "Write what it does into the step of its name.")
+    ]  # fmt: skip
+
+
 def _check_operator(decision: Decision, moved: Moved) -> None:
     """Make a hole of an operator whose arguments cannot be written."""
 
@@ -184,7 +211,7 @@ def _complete(dag: DecidedDag, moving: Moving, moved: Moved) -> None:
     dag.notes += notes_of_dates(model, logical, any(_asks_for_dates(each, moving) for each in dag.decisions))
     dag.options, notes = pipeline_options(model, [each.kind for each in dag.decisions])
     dag.notes += notes
-    edges = {edge.task_id for each in dag.decisions for edge in each.edges}
+    edges = {edge.task_id for each in dag.decisions for edge in (*each.edges, *each.sources)}
     dag.taken = frozenset({*edges, *(block.by for path in dag.paths.values() for block in path)})
     dag.picked = _picked(dag)
     dag.schedule, own, notes = schedule_of(model)
@@ -196,7 +223,7 @@ def _complete(dag: DecidedDag, moving: Moving, moved: Moved) -> None:
 def _mapped_over_dicts(dag: DecidedDag, moving: Moving) -> Iterator[Note]:
     by_id = {each.task.task_id: each for each in dag.decisions}
     for decision in dag.decisions:
-        for edge in edges_in(decision.over.values()):
+        for edge in (*edges_in(decision.over.values()), *decision.sources):
             source = by_id.get(edge.task_id)
             if source and source.function and returns_dict(source.task, source.function, moving):
                 yield Note(
@@ -226,7 +253,8 @@ def _groups(dag: DecidedDag, apart: Mapping[str, str]) -> Iterator[Note]:
         kinds = [each.kind for each in dag.decisions if group.group_id in groups_around(each.task.group, parents)]
         yield from lost_of(given, kinds, f" of {about}")
         if group.group_id not in apart:
-            yield Note(Kind.KEPT, about, group.place, "it is a pipeline within the pipeline")
+            how = "for_each calls it for each item" if group.mapping else "it is a pipeline within the pipeline"
+            yield Note(Kind.KEPT, about, group.place, how)
             continue
         how = "its tasks keep its name before theirs" if group.prefix_group_id else "its tasks are steps"
         yield Note(

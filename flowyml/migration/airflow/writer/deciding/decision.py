@@ -8,13 +8,13 @@ from typing import Any
 
 import libcst as cst
 
-from flowyml.migration.airflow.model import FunctionModel, TaskModel, ValueEdge
+from flowyml.migration.airflow.model import FunctionModel, Symbolic, TaskModel, ValueEdge
 from flowyml.migration.airflow.writer.deciding.choices import Choice
 from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, Template
 from flowyml.migration.airflow.writer.moving import Needed
 from flowyml.migration.airflow.writer.notes import Note
 
-__all__ = ["Decision", "Function", "Hole", "Key", "edges_in", "named"]
+__all__ = ["Decision", "Function", "Hole", "Key", "Loop", "edges_in", "is_item", "items_in", "named"]
 
 Key = tuple[str, int]
 """The name of a function, and the line where it stands."""
@@ -36,6 +36,19 @@ class Function:
         return self.model.name, self.model.place.line
 
 
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """That a mapped task group goes over a list: it takes each item by the name of its argument."""
+
+    group: str
+    name: str
+    over: Any
+
+    def around(self, group: str) -> bool:
+        """Whether a task group is the mapped one, or within it."""
+        return f"{group}.".startswith(f"{self.group}.")
+
+
 @dataclass(slots=True)
 class Decision:
     """A task of one DAG. ``kind`` is ``function``, ``call``, ``empty``, ``bash``, ``operator`` or ``hole``.
@@ -55,6 +68,7 @@ class Decision:
     operator: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
     over: dict[str, Any] = field(default_factory=dict)
+    loop: Loop | None = None
     options: dict[str, Any] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
     choice: Choice | None = None
@@ -78,6 +92,16 @@ class Decision:
             yield from edges_in(list(self.over.values()))
 
     @property
+    def items(self) -> list[str]:
+        """The arguments of the mapped task group around it that its call takes."""
+        return list(dict.fromkeys(items_in(self.arguments.values())))
+
+    @property
+    def sources(self) -> Iterator[ValueEdge]:
+        """The value of another task that the mapped task group around it goes over."""
+        yield from edges_in([self.loop.over] if self.loop else [])
+
+    @property
     def whole(self) -> Iterator[ValueEdge]:
         """Those that each of its calls takes as they are."""
         yield from edges_in(self.arguments.values())
@@ -85,6 +109,22 @@ class Decision:
 
 class Hole(Exception):
     """Why a task cannot be written."""
+
+
+def is_item(value: Any) -> bool:
+    """Whether a value is what a mapped task group takes of each item."""
+    return isinstance(value, Symbolic) and value.origin == "mapped"
+
+
+def items_in(values: Any) -> Iterator[str]:
+    """The names of such values, at any depth."""
+    for value in values:
+        if is_item(value):
+            yield value.source
+        elif isinstance(value, list | tuple):
+            yield from items_in(value)
+        elif isinstance(value, dict):
+            yield from items_in(value.values())
 
 
 def edges_in(values: Any) -> Iterator[ValueEdge]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-from flowyml.migration.airflow.model import TaskModel, ValueEdge
-from flowyml.migration.airflow.writer.deciding.decision import Hole
+from flowyml.migration.airflow.model import DagModel, GroupModel, TaskModel, ValueEdge
+from flowyml.migration.airflow.writer.deciding.decision import Hole, Loop
 from flowyml.migration.airflow.writer.values import is_plain
 
-__all__ = ["lists_of", "mapped_names"]
+__all__ = ["lists_of", "loop_of", "mapped_names"]
 
 
 def lists_of(task: TaskModel) -> dict[str, Any]:
@@ -46,6 +46,27 @@ def _one_list(name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, list | tuple) and is_plain(list(value)):
         return {name: list(value)}
     raise Hole(f"it is mapped over {name}, which is neither a list nor what one task returned")
+
+
+def loop_of(dag: DagModel, task: TaskModel) -> Loop | None:
+    """What the mapped task group around a task goes over, if there is one. Raises ``Hole``."""
+    groups = {each.group_id: each for each in dag.groups}
+    mapped: list[GroupModel] = []
+    name = task.group
+    while name is not None:
+        mapped += [groups[name]] if groups[name].mapping is not None else []
+        name = groups[name].parent
+    if not mapped:
+        return None
+    mapping = mapped[0].mapping
+    if len(mapped) > 1 or task.mapped:
+        raise Hole("it is mapped within a mapped task group")
+    if mapping is None or mapping.kind != "expand" or len(mapping.arguments) != 1:
+        raise Hole("its task group is mapped over several arguments")
+    (given,) = mapping.arguments
+    if isinstance(given.value, dict):
+        raise Hole("its task group is mapped over a dict")
+    return Loop(mapped[0].group_id, *next(iter(_one_list(given.name, given.value).items())))
 
 
 def mapped_names(task: TaskModel) -> list[str]:

@@ -9,7 +9,15 @@ from flowyml.migration.airflow.model import DagModel, FunctionModel, TaskModel, 
 from flowyml.migration.airflow.writer.deciding.choices import Choice, Unclear, choice_of
 from flowyml.migration.airflow.writer.deciding.commands import options_of_command
 from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, Template, is_template, notes_of_intervals
-from flowyml.migration.airflow.writer.deciding.decision import Decision, Function, Hole, edges_in, named
+from flowyml.migration.airflow.writer.deciding.decision import (
+    Decision,
+    Function,
+    Hole,
+    edges_in,
+    is_item,
+    items_in,
+    named,
+)
 from flowyml.migration.airflow.writer.deciding.functions import (
     call_arguments,
     moved_over,
@@ -78,7 +86,7 @@ def _step_of(asking: Asking, moved: Function, moving: Moving, given: dict[str, A
     over = lists_of(task)
     if is_template(list(over.values())):
         raise Unclear("it is mapped over templates")
-    if names := over.keys() & {*asking.dates, *asking.parameters, moved.node.name.value}:
+    if names := {*over, *items_in(arguments.values())} & {*asking.dates, *asking.parameters, moved.node.name.value}:
         raise Unclear(f"it is mapped over {min(names)}, which has another meaning too")
     calls = may_be_missing or through_bash is not None or not all(map(_may_be_passed, arguments.values()))
     made = Decision(task, "call" if calls else "function", function=moved, arguments=arguments, over=over)
@@ -135,6 +143,8 @@ def _check_rules(task: TaskModel, given: dict[str, Any]) -> bool:
 
 def _may_be_given(value: Any) -> bool:
     """Whether a step can be called with a value, or call its function with it."""
+    if is_item(value):
+        return True
     match value:
         case ValueEdge():
             return not value.path
@@ -151,7 +161,7 @@ def _may_be_passed(value: Any) -> bool:
     """Whether the pipeline itself can call a step with a value."""
     if isinstance(value, list) and any(isinstance(each, ValueEdge) for each in value):
         return all(_may_be_passed(each) for each in value)
-    return isinstance(value, ValueEdge) or is_plain(value)
+    return isinstance(value, ValueEdge) or is_item(value) or is_plain(value)
 
 
 def _with_its_function(task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any], why: str) -> Decision:

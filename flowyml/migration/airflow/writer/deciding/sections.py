@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from flowyml.migration.airflow.model import DagModel, GroupModel, TaskModel
 from flowyml.migration.airflow.writer.deciding.blocks import Chain, sorted_units
@@ -17,7 +18,8 @@ class Nested:
     """A task group that is a pipeline within the pipeline.
 
     ``order`` is what it calls. ``needs`` are the tasks outside of it whose outputs it takes, ``gives`` those in it
-    whose outputs are taken outside; ``names`` are the dates and parameters that it takes.
+    whose outputs are taken outside; ``names`` are the dates and parameters that it takes, ``items`` the arguments of a
+    mapped task group. The mapped one itself goes ``over`` a list.
     """
 
     group: GroupModel
@@ -26,6 +28,8 @@ class Nested:
     needs: list[str] = field(default_factory=list)
     gives: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    items: list[str] = field(default_factory=list)
+    over: Any = None
 
 
 Unit = TaskModel | Chain | Nested
@@ -146,8 +150,8 @@ class _Nesting:
 
     def _check(self, group: GroupModel, members: set[str]) -> None:
         prefix = f"{group.group_id}."
-        if group.mapping is not None:
-            raise _Apart("it is mapped")
+        if group.mapping is not None and any(self.decisions[name].loop is None for name in members):
+            raise _Apart("it is mapped in a way that for_each has no words for")
         if any(not name.startswith(prefix) or name == prefix for name in members) or "{" in prefix:
             raise _Apart("its tasks do not have its name before theirs")
         ids = set(self.decisions)
@@ -172,7 +176,16 @@ class _Nesting:
         inside = {task.task_id: self.decisions[task.task_id] for task in tasks_in(made.order)}
         for decision in inside.values():
             decision.within = f"{made.group.group_id}." if not decision.within else decision.within
+        name = made.group.group_id
+        loops = [each.loop for each in inside.values() if each.loop]
+        made.over = next((loop.over for loop in loops if loop.group == name), None)
+        made.items = list(dict.fromkeys(loop.name for loop in loops if loop.group == name))
+        if made.over is None:
+            used = (each.items for each in inside.values() if each.loop and each.loop.around(name))
+            made.items = list(dict.fromkeys(item for items in used for item in items))
         takes = [edge.task_id for each in inside.values() for edge in each.edges] + list(_choosers(made.order))
+        apart = (each for each in inside.values() if each.loop and not each.loop.around(name))
+        takes += [edge.task_id for each in apart for edge in each.sources]
         made.needs = [name for name in dict.fromkeys(takes) if name not in inside and name in self.decisions]
         asked = [each.asking for each in inside.values() if each.asking]
         made.names = list(dict.fromkeys(name for asking in asked for name in (*asking.dates, *asking.parameters)))
@@ -181,7 +194,8 @@ class _Nesting:
     def given(self, made: Nested, units: Sequence[Unit]) -> list[str]:
         """The tasks of a group whose outputs are taken outside of it."""
         inside = {task.task_id for task in tasks_in(made.order)}
-        taken = {edge.task_id for name, each in self.decisions.items() if name not in inside for edge in each.edges}
+        outside = [each for name, each in self.decisions.items() if name not in inside]
+        taken = {edge.task_id for each in outside for edge in (*each.edges, *each.sources)}
         taken |= set(_choosers(units, made))
         return [task.task_id for task in tasks_in(made.order) if task.task_id in taken]
 

@@ -8,6 +8,7 @@ from flowyml.migration.airflow.model import DagModel, TaskModel
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.commands import step_of_command
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Hole, named
+from flowyml.migration.airflow.writer.deciding.mapping import loop_of
 from flowyml.migration.airflow.writer.deciding.operators import as_operator
 from flowyml.migration.airflow.writer.deciding.options import default_arguments
 from flowyml.migration.airflow.writer.deciding.python import CLASSES, PYTHONS, step_of_python
@@ -26,13 +27,18 @@ def decide(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, st
 
     ``held`` says of which tasks the choice cannot be written as branches, and why.
     """
+    loop = None
     try:
+        loop = loop_of(dag, task)
         made = _decided(dag, task, moving, held)
+        if loop and (made.kind == "operator" or made.choice):
+            raise Hole(f"it stands in a mapped task group, and {made.notes[0].reason or 'it chooses'}")
     except Hole as error:
         made = Decision(task, "hole")
         made.notes.append(
             Note(Kind.REFUSED, named(task), task.place, str(error), "Write what it does into the step of its name.")
         )
+    made.loop = loop
     made.options |= step_options(dag, task)
     own = task.argument("default_args")
     is_known = own is None or own.value is None or isinstance(own.value, dict)
@@ -45,8 +51,6 @@ def decide(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, st
 def _decided(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, str]) -> Decision:
     if not task.id_known:
         raise Hole("its id is only known when Airflow reads the file")
-    if task.in_mapped_group:
-        raise Hole("it stands in a mapped task group")
     conditions = [each.name for each in task.arguments if each.name in ("run_if", "skip_if")]
     if task.decorator and conditions:
         raise Hole(f"@task.{conditions[0]} says when it runs whether it is skipped: write when(…) around it")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from flowyml.migration.airflow.model import FunctionModel
-from flowyml.migration.airflow.writer.deciding.context import may_be_argument
+from flowyml.migration.airflow.writer.deciding.context import DATES, may_be_argument
 from flowyml.migration.airflow.writer.deciding.dags import DecidedDag
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Function
 from flowyml.migration.airflow.writer.deciding.moved import Moved
@@ -20,8 +20,8 @@ from flowyml.plan.names import identifier
 __all__ = ["HOMES", "STANDARD", "Names", "variable_of"]
 
 _FLOW = (
-    "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "any_of", "current_run", "elif_", "is_in", "otherwise",
-    "pipeline", "step", "when",
+    "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "any_of", "current_run", "elif_", "for_each", "is_in",
+    "otherwise", "pipeline", "step", "when",
 )  # fmt: skip
 _WORDS = (
     *_FLOW,
@@ -49,7 +49,9 @@ STANDARD = (
 
 
 class Names(FreeNames):
-    """The names of one module. ``used`` are the words that its text has so far, which it then imports."""
+    """The names of one module. ``used`` are the words that its text has so far, which it then imports; ``items`` are
+    arguments of mapped task groups whose names nothing else in it has.
+    """
 
     def __init__(self, dags: Sequence[DecidedDag], moved: Moved, moving: Moving) -> None:
         self._moving = moving
@@ -59,7 +61,9 @@ class Names(FreeNames):
         asked = {name for each in decisions if each.asking for name in (*each.asking.dates, *each.over)}
         parameters = {name for dag in dags for name, _ in dag.model.params if may_be_argument(name)}
         parameters |= {name for dag in dags for name in dag.parameters}
-        super().__init__({*moved.taken, *parameters, *asked, *moved.looked, "annotations"})
+        elsewhere = {*moved.taken, *parameters, *moved.looked, *DATES, "annotations"}
+        self.items = {item for each in decisions for item in each.items} - elsewhere
+        super().__init__({*elsewhere, *asked, *self.items})
         self.functions = dict(moved.kept)
         for key, function in moved.functions.items():
             if key not in self.functions:

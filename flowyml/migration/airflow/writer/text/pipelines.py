@@ -12,7 +12,7 @@ from flowyml.migration.airflow.model import TaskModel, ValueEdge
 from flowyml.migration.airflow.writer.deciding.blocks import Block
 from flowyml.migration.airflow.writer.deciding.context import DATES
 from flowyml.migration.airflow.writer.deciding.dags import DecidedDag
-from flowyml.migration.airflow.writer.deciding.decision import Decision, Key
+from flowyml.migration.airflow.writer.deciding.decision import Decision, Key, is_item
 from flowyml.migration.airflow.writer.deciding.moved import key_of
 from flowyml.migration.airflow.writer.deciding.params import declared
 from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, groups_in
@@ -47,7 +47,7 @@ def nested_pipelines(names: Names, dag: DecidedDag, uses: Counter[Key]) -> Itera
 def _nested(names: Names, dag: DecidedDag, group: Nested, uses: Counter[Key]) -> str:
     name = names.nested[id(group)]
     body = _Body(names, dag, uses)
-    parameters: list[Part] = [body.holds(task) for task in group.needs]
+    parameters: list[Part] = [*map(body.holds, group.needs), *map(body.takes, group.items)]
     for each in group.names:
         kind = names.word(DATES[each][0]) if each in DATES else annotation(dag, each)
         parameters.append(f"{each}: {kind}")
@@ -111,6 +111,7 @@ class _Body:
     dag: DecidedDag
     uses: Counter[Key]
     outputs: dict[tuple[str, str], str] = field(default_factory=dict)
+    items: dict[str, str] = field(default_factory=dict)
     local: FreeNames = field(init=False)
     decisions: Mapping[str, Decision] = field(init=False)
 
@@ -124,6 +125,11 @@ class _Body:
         self.outputs[task, "return_value"] = made
         return made
 
+    def takes(self, item: str) -> str:
+        """A variable for an argument of a mapped task group."""
+        self.items[item] = item if item in self.names.items else self.local.fresh(variable_of(item))
+        return self.items[item]
+
     def calls(self, order: Sequence[Unit], depth: int) -> Iterator[str]:
         """The calls of some tasks, and branches with those in them."""
         for unit in order:
@@ -131,7 +137,7 @@ class _Body:
                 yield from self._statements(self.decisions[unit.task_id], depth)
                 continue
             if isinstance(unit, Nested):
-                yield self._nested(unit, depth)
+                yield from self._nested(unit, depth)
                 continue
             last = list(unit.blocks)[-1]
             choice = self.decisions[last.by].choice  # all branches of a chain are of one choice
@@ -144,14 +150,20 @@ class _Body:
                 yield f"{'    ' * depth}with {source(self._opening(block, number, ends), depth)}:"
                 yield from self.calls(tasks, depth + 1)
 
-    def _nested(self, group: Nested, depth: int) -> str:
-        """The call of a pipeline within the pipeline."""
+    def _nested(self, group: Nested, depth: int) -> Iterator[str]:
+        """The call of a pipeline within the pipeline, for each item if its group is mapped."""
+        if group.over is not None:
+            (item,) = group.items
+            over = Group(f"{self.names.word('for_each')}(", [self._given(group.over)], f") as {self.takes(item)}")
+            yield f"{'    ' * depth}with {source(over, depth)}:"
+            depth += 1
         given: list[Part] = [self.outputs[task, "return_value"] for task in group.needs]
+        given += [self.items[item] for item in group.items]
         given += [Pair(f"{each}=", each) for each in group.names]
         call: Part = Group(f"{self.names.nested[id(group)]}(", given, ")")
         if group.gives:
             call = Pair(f"{', '.join(self.holds(task) for task in group.gives)} = ", call)
-        return f"{'    ' * depth}{source(call, depth)}"
+        yield f"{'    ' * depth}{source(call, depth)}"
 
     def _opening(self, block: Block, number: int, ends: bool) -> Part:
         word = self.names.word
@@ -221,7 +233,11 @@ class _Body:
     def _arguments(self, decision: Decision) -> Iterator[Part]:
         if decision.asking:
             own, values = wrapper_arguments(self.names, decision)
-            yield from (Pair(f"{name}=", name) for name in own if name not in decision.over)
+            yield from (
+                Pair(f"{name}=", self.items[name] if name in decision.items else name)
+                for name in own
+                if name not in decision.over
+            )
             yield from (Pair(f"{name}=", self.outputs.get(edge, "None")) for edge, name in values.items())
             return
         for name, given in decision.arguments.items():
@@ -231,6 +247,8 @@ class _Body:
     def _given(self, given: Any) -> Part:
         if isinstance(given, ValueEdge):
             return self.outputs.get((given.task_id, given.key), "None")
+        if is_item(given):
+            return self.items[given.source]
         if isinstance(given, list) and any(isinstance(each, ValueEdge) for each in given):
             return Group("[", [self._given(each) for each in given], "]")
         return value(given)

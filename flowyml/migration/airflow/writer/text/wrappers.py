@@ -7,7 +7,7 @@ from typing import Any
 
 import libcst as cst
 
-from flowyml.migration.airflow.model import ValueEdge
+from flowyml.migration.airflow.model import Symbolic, ValueEdge
 from flowyml.migration.airflow.writer.deciding.context import DATES, Asked, Code, Template, Word
 from flowyml.migration.airflow.writer.deciding.decision import Decision
 from flowyml.migration.airflow.writer.text.names import Names
@@ -20,9 +20,11 @@ Variables = Mapping[tuple[str, str], str]
 
 
 def wrapper_arguments(names: Names, decision: Decision) -> tuple[list[str], Variables]:
-    """The names of its arguments: dates, parameters, what it is mapped over; and those of other tasks' values."""
+    """The names of its arguments: dates, parameters, what it or its task group is mapped over; and those of other
+    tasks' values.
+    """
     assert decision.asking
-    own = [*decision.asking.dates, *decision.asking.parameters, *decision.over]
+    own = [*decision.asking.dates, *decision.asking.parameters, *decision.over, *decision.items]
     values: dict[tuple[str, str], str] = {}
     for edge in decision.whole:
         if (edge.task_id, edge.key) in values:
@@ -77,6 +79,8 @@ def _part(given: Any, values: Variables, word: Callable[[str], str]) -> Part:
             return _code(given.code, values, word)
         case ValueEdge():
             return values[given.task_id, given.key]
+        case Symbolic():
+            return given.source
         case list():
             return Group("[", [_part(each, values, word) for each in given], "]")
         case dict():
