@@ -13,6 +13,8 @@ from flowyml.orchestrators.targets import resolve
 __all__ = ["prune"]
 
 _FAILED = 1
+_FOR_TIMES = 60
+"""Columns of a terminal from which there is room for times beside dates."""
 
 
 def prune(
@@ -66,14 +68,18 @@ def _print(out: Output, found: Sequence[Any], done: Sequence[Any], dry_run: bool
 
     shown = [item for item in found if not item.kept] if dry_run else [each.item for each in done if not each.problem]
     sizes = {id(each.item): each.freed for each in done}
+    narrow = out.columns is not None and out.columns < _FOR_TIMES
+    form = "%Y-%m-%d" if narrow else "%Y-%m-%d %H:%M"
     rows = [
-        (item.kind, item.name, f"{item.used_at.astimezone():%Y-%m-%d %H:%M}" if item.used else "", size_text(size))
+        (item.kind, item.name, f"{item.used_at.astimezone():{form}}" if item.used else "", size_text(size))
         for item in shown
         if (size := sizes.get(id(item), item.bytes)) or dry_run
     ]
     if rows:
         zone = zone_text(item.used_at for item in shown if item.used)
-        out.table(("KIND", "NAME", f"LAST USED ({zone})" if zone else "LAST USED", "SIZE"), rows, cut="NAME")
+        out.table(
+            ("KIND", "NAME", f"LAST USED ({zone})" if zone and not narrow else "LAST USED", "SIZE"), rows, cut="NAME"
+        )
     kept = Counter((item.kind, item.kept) for item in found if item.kept)
     for (kind, reason), number in sorted(kept.items()):
         note(f"kept: {number} × {kind}: {reason}")

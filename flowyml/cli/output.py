@@ -34,6 +34,7 @@ __all__ = [
 
 _GAP = 2
 _NARROWEST = 8
+_FOR_COLUMNS = 70  # of a terminal, for a table whose cells are not cut
 _BUNDLE = "flowyml.bundle"  # the logger that says which data files come along
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
@@ -120,9 +121,13 @@ class Output:
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[object]], *, cut: str | None = None) -> None:
         """Columns for people; where the output is not a terminal, nothing is cut, wrapped or coloured.
 
-        On a terminal that is too narrow, cells are wrapped; or the column ``cut`` is cut, for one line a row.
+        On a terminal that is too narrow, cells are wrapped, and stand below the first of their row where there is
+        hardly room for columns; or the column ``cut`` is cut, for one line a row.
         """
         cells = [[cell if isinstance(cell, Word) else Word(str(cell)) for cell in row] for row in rows]
+        if self.columns and self.columns < _FOR_COLUMNS and cut is None:
+            self._stack(headers, cells)
+            return
         if self.stream.isatty():
             self._draw(headers, cells, cut)
             return
@@ -133,6 +138,24 @@ class Output:
         for row in plain:
             padded = (text + " " * (wide - width(text)) for text, wide in zip(row, widths, strict=True))
             self.line("  ".join(padded).rstrip())
+
+    def _stack(self, headers: Sequence[str], cells: Sequence[Sequence[Word]]) -> None:
+        """Rows below each other; a word that is longer than a line stays whole, for copying."""
+        from textwrap import TextWrapper
+
+        columns = max(_NARROWEST, self.columns or 0)
+        whole, indented = (TextWrapper(wide, break_long_words=False, break_on_hyphens=False)
+                           for wide in (columns, columns - _GAP))  # fmt: skip
+        for first, *others in cells:
+            for line in whole.wrap(safe_line(first)):
+                self.line(Word(line, "bold"))
+            below = ", ".join(
+                f"{header.lower()} {safe_line(cell)}".strip()
+                for header, cell in zip(headers[1:], others, strict=True)
+                if cell
+            )
+            for line in indented.wrap(below):
+                self.line(" " * _GAP, line)
 
     def _draw(self, headers: Sequence[str], cells: Sequence[Sequence[Word]], cut: str | None) -> None:
         from rich.table import Table

@@ -290,7 +290,7 @@ def _list_runs(out: Output, found: Sequence[Run]) -> None:
         return
     wide = out.columns >= _WIDE
     if not wide:
-        headers = [*headers[:3], f"AT {zone}"]
+        headers = [*headers[:3], f"AT {datetime.now().astimezone():%Z}"]  # only those of today show a time
     rows = [_row(run, _time_format(run, wide))[: len(headers)] for run in found]
     out.table(headers, rows, cut="PIPELINE")
 

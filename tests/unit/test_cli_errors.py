@@ -190,6 +190,26 @@ def test_runs_on_a_terminal_are_one_line_each(columns: int, monkeypatch: pytest.
     assert ("TOOK" in lines[0]) == (columns >= 80)
 
 
+@pytest.mark.parametrize("columns", [40, 80])
+def test_tables_on_a_narrow_terminal_break_no_words(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    command("schedule", "create", "train.py", "daily", "03:00", "--timezone", "Europe/Berlin")
+    flowyml("run", "train.py", "--run-id", "a-run-with-quite-a-long-name")
+    texts = {}
+    for words in ("schedule list", "backends", "prune --dry-run --older-than 0s"):
+        with redirect_stdout(Terminal()) as out:
+            assert main(words.split()) == 0
+        lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in out.getvalue().splitlines()]
+        assert [line for line in lines if width(line) > columns and " " in line.strip()] == [], words
+        texts[words] = " ".join(" ".join(lines).split())
+    assert "not running" in texts["backends"]
+    assert re.search(r"03:00:00\+0[12]:00", texts["schedule list"])
+    assert re.search(r"a-r.* 20\d\d-\d\d-\d\d .*\d+ B", texts["prune --dry-run --older-than 0s"])
+    if columns == 40:
+        assert "schedule cron 0 3 * * * Europe/Berlin, next 20" in texts["schedule list"]
+        assert "Step timeout airflow yes, kubeflow partly" in texts["backends"]
+
+
 @pytest.mark.parametrize("columns", [40, 80, 120])
 def test_artifacts_on_a_terminal_are_whole_at_any_width(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
