@@ -16,16 +16,20 @@ __all__ = ["backfill", "days", "zone_of"]
 
 logger = logging.getLogger("flowyml.airflow")
 
+_MOMENT = timedelta(microseconds=1)
+
 
 def backfill(
     found: Deployed, start: date, end: date, parameters: Mapping[str, Any], **options: Any
 ) -> list[dict[str, Any]]:
     """Make a backfill, and give its runs, by date: none, which is logged, where each time has its run already.
 
-    Raises ``ScheduleError`` for a range without a time of the schedule.
+    Raises ``ScheduleError`` for a range without a time of the schedule that FlowyML gave; of others Airflow says it.
     """
     client, dag, dates = found.client, found.dag["dag_id"], days(start, end, zone_of(found))
     found.check_parameters(parameters)
+    if found.schedule and not any(time <= dates[1] for time in found.schedule.next_times(1, dates[0] - _MOMENT)):
+        raise _no_time(dag, dates)
     before = {_identity(run) for run in client.runs([dag], None, dates)} if client.can_backfill else set()
     client.backfill(dag, *dates, parameters, **options)
     runs_there = client.runs([dag], None, dates)
@@ -35,19 +39,22 @@ def backfill(
     return sorted(made, key=lambda run: str(run.get("logical_date")))
 
 
+def _no_time(dag: str, dates: tuple[datetime, datetime]) -> ScheduleError:
+    return ScheduleError(
+        f"The schedule of {dag!r} has no time from {dates[0]} to {dates[1]} for which Airflow makes a run. "
+        f"Give a range that holds one: `flowyml schedule list` shows the schedule."
+    )
+
+
 def _check_done(dag: str, dates: tuple[datetime, datetime], there: Sequence[Mapping[str, Any]]) -> None:
     """Say that a range is done; raise ``ScheduleError`` where there is nothing in it that could be."""
-    first, last = dates
     if not there:
-        raise ScheduleError(
-            f"The schedule of {dag!r} has no time from {first} to {last} for which Airflow makes a run. Give a range "
-            f"that holds one: `flowyml schedule list` shows the schedule."
-        )
+        raise _no_time(dag, dates)
     failed = sum(run.get("state") == "failed" for run in there)
     more = f"; {failed} of them failed: reprocess_behavior='failed' runs those again" if failed else ""
     logger.warning(
         "The backfill of %r made no run: the times of its schedule from %s to %s have their %s already%s.",
-        dag, first, last, counted(len(there), "run"), more,
+        dag, *dates, counted(len(there), "run"), more,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flowyml.core.errors import UnsupportedFeatureError
+from flowyml.core.errors import ScheduleError, UnsupportedFeatureError
 from flowyml.core.schedule import Schedule
 from flowyml_airflow.backfills import backfill, zone_of
 from flowyml_airflow.client import AirflowClient, Transport
@@ -179,7 +179,9 @@ def _read(client: AirflowClient, folder: Path) -> None:
     assert error["timestamp"]
     assert error["stack_trace"]
     if client.can_backfill:
-        assert backfill(found, DAY, DAY, {}) == [], "the same as before"
+        assert backfill(found, DAY.date(), DAY.date(), {}) == [], "the same as before"
+        with pytest.raises(ScheduleError, match="has no time from 2026-03-01 00:00:00"):
+            backfill(found, DAY, DAY, {})
 
 
 def _identify(reader: RunReader, run: dict[str, Any], *, kept: bool) -> None:
