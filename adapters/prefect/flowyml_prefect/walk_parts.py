@@ -98,18 +98,19 @@ def run_step(turn: Turn) -> Values | State[Any]:
     work.ended.append(ended)
     turn.is_at_work = True
     try:
-        outputs = work.processes.run(
-            turn.step.name,
-            turn.inputs,
-            attempt=turn.before + runtime.task_run.run_count,
-            index=turn.index,
-            secrets=turn.step.secrets,
-            timeout=turn.step.timeout_seconds,
-            stop=turn.stop,
-            on_line=to_log(logger),
-            together=turn.together,
-            hold=turn.is_followed,
-        )
+        with to_log(logger) as on_line:
+            outputs = work.processes.run(
+                turn.step.name,
+                turn.inputs,
+                attempt=turn.before + runtime.task_run.run_count,
+                index=turn.index,
+                secrets=turn.step.secrets,
+                timeout=turn.step.timeout_seconds,
+                stop=turn.stop,
+                on_line=on_line,
+                together=turn.together,
+                hold=turn.is_followed,
+            )
         show(turn.step.name, outputs, turn.index)
         return shown(outputs)
     except StepError as error:

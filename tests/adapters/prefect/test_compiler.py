@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import json
 import keyword
+import logging
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -354,3 +356,42 @@ def test_more_parameters_than_prefect_stores_are_refused_before_any_call(monkeyp
         orchestrator.submit(bundle, "run", {"text": "x" * 1_000_000})
     monkeypatch.setenv("PREFECT_SERVER_API_MAX_PARAMETER_SIZE", "0")
     assert given_parameters({"text": "x" * 1_000_000})
+
+
+@pytest.mark.parametrize("plan", [TRAINING, SEARCH], ids=lambda plan: plan.name)
+@pytest.mark.parametrize(("printed", "shown"), [(0, 0), (9_999, 9_999), (10_000, 10_001), (11_000, 11_001)])
+def test_lines_are_all_shown_while_they_are_few(plan: Plan, printed: int, shown: int) -> None:
+    lines = logged(plan, printed)
+    assert len(lines) == shown
+    assert [line for line in lines if line.startswith("line ")] == [f"line {n}" for n in range(printed)]
+
+
+def test_of_many_lines_the_first_and_the_last_are_shown() -> None:
+    lines = logged(TRAINING, 50_000)
+    assert lines[:10_000] == [f"line {n}" for n in range(10_000)]
+    assert lines[10_000:10_002] == [
+        "10000 lines are shown as they come; of more, the last 1000 at the end.",
+        "39000 lines are left out here.",
+    ]
+    assert lines[10_002:] == [f"line {n}" for n in range(49_000, 50_000)]
+
+
+def logged(plan: Plan, count: int) -> list[str]:
+    """What a flow logs of a step that prints so many lines, and then fails."""
+    handler = Listing()
+    logger = logging.Logger("of the test")
+    logger.addHandler(handler)
+    with suppress(KeyError), loaded(plan)["to_log"](logger) as on_line:
+        for number in range(count):
+            on_line("out", f"line {number}")
+        raise KeyError("the end")
+    return handler.lines
+
+
+class Listing(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())

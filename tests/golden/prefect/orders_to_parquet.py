@@ -13,12 +13,14 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from runpy import run_path
 from tempfile import TemporaryDirectory
@@ -58,6 +60,9 @@ from flowyml.runtime.step_errors import of_step  # noqa: E402
 # Prefect's own timeout cannot interrupt a thread that waits. So each step works in a process, which is killed at the
 # timeout; Prefect's comes this many seconds later, in case that fails. Its warning about threads warns of nothing here.
 GRACE = 10
+# Of what a process prints. Prefect's server records some hundred lines a second, of all runs together, and hardly
+# answers anything else meanwhile.
+FIRST_LINES, LAST_LINES = 10_000, 1_000
 logging.getLogger("prefect.task_runs").addFilter(lambda record: "running in a worker thread" not in str(record.msg))
 
 Values = dict[str, Any]
@@ -182,9 +187,10 @@ def run_step(
     work.ended.append(ended)
     try:
         attempt = runtime.task_run.run_count
-        outputs = work.processes.run(
-            step, inputs, attempt=attempt, secrets=secrets, timeout=timeout, stop=work.stop, on_line=to_log(logger)
-        )
+        with to_log(logger) as on_line:
+            outputs = work.processes.run(
+                step, inputs, attempt=attempt, secrets=secrets, timeout=timeout, stop=work.stop, on_line=on_line
+            )
         show(step, outputs)
         return shown(outputs)
     except StepError as error:
@@ -214,9 +220,29 @@ def show(step: str, outputs: Values, index: tuple[int, ...] = ()) -> None:
             get_run_logger().warning("What step %r gave is not shown: %s", step, error)
 
 
-def to_log(logger: Any) -> OnLine:
-    """Lines of a step's process go to a logger, with their levels."""
-    return lambda source, line: logger.log(level_of(source), "%s", line.replace("\0", "\\x00"))  # else it is dropped
+@contextmanager
+def to_log(logger: Any) -> Iterator[OnLine]:
+    """Lines of a process go to a logger, with their levels: so many at once, and of more the last ones at its end."""
+    numbers, last = count(1), deque[tuple[str, str]](maxlen=LAST_LINES)
+
+    def log(source: str, line: str) -> None:
+        logger.log(level_of(source), "%s", line.replace("\0", "\\x00"))  # else it is dropped
+
+    def on_line(source: str, line: str) -> None:
+        if (number := next(numbers)) <= FIRST_LINES:
+            log(source, line)
+        else:
+            last.append((source, line))
+        if number == FIRST_LINES:
+            logger.warning("%s lines are shown as they come; of more, the last %s at the end.", number, LAST_LINES)
+
+    try:
+        yield on_line
+    finally:
+        if (left_out := next(numbers) - 1 - FIRST_LINES - len(last)) > 0:
+            logger.warning("%s lines are left out here.", left_out)
+        for source, line in last:
+            log(source, line)
 
 
 def retry_on(errors: list[str] | None) -> Callable[[Any, Any, State[Any]], bool]:
@@ -269,8 +295,12 @@ def on_end(flow: Any, flow_run: Any, state: State[Any]) -> None:
 
 def _fire(flow: Any, flow_run: Any, event: str, *arguments: Any) -> None:
     logger = flow_run_logger(flow_run, flow)
-    with working_folder(), StepProcesses(BUNDLE, run_id=flow_run.name, artifacts=default_url()) as processes:
-        processes.fire(event, PIPELINE, flow_run.name, *arguments, on_line=to_log(logger))
+    with (
+        working_folder(),
+        StepProcesses(BUNDLE, run_id=flow_run.name, artifacts=default_url()) as processes,
+        to_log(logger) as on_line,
+    ):
+        processes.fire(event, PIPELINE, flow_run.name, *arguments, on_line=on_line)
 
 
 # The steps, and the flow.
