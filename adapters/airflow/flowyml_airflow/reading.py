@@ -102,16 +102,24 @@ class RunReader:
         shown = [task for task in tasks if not is_start(task) and task["task_id"] not in facts.get("helpers", ())]
         order = {task: number for number, task in enumerate(facts.get("steps", ()))}
         seen = Seen(facts, tasks)
-        late = run_status(found).is_failed and run_status(found, self._about(found)[0]) is ExecutionStatus.TIMEOUT
+        over = self._was_over(found)
         cached = self._cached(found) if facts.get("cached") else {}
         runs: list[tuple[int, int, int, StepRun]] = []
         for task in shown:
             place, index = order.get(task["task_id"], 0), map_index(task)
-            steps = self._steps_of(task, found, facts, has_no_items=seen.has_no_items(task["task_id"]), late=late)
+            steps = self._steps_of(task, found, facts, has_no_items=seen.has_no_items(task["task_id"]), over=over)
             if before := cached.get((task["task_id"], index)):
                 steps = [replace(run, cached_from=before) for run in steps]
             runs += [(place, number, index, run) for number, run in enumerate(steps)]
         return tuple(run for *_, run in sorted(runs, key=lambda item: item[:3]))
+
+    def _was_over(self, found: Mapping[str, Any]) -> datetime | None:
+        """When the timeout of a run passed that took too long; Airflow notices a little later."""
+        if not run_status(found).is_failed:
+            return None
+        timeout, began = self._about(found)[0], moment(found["start_date"])
+        is_late = run_status(found, timeout) is ExecutionStatus.TIMEOUT
+        return began + timeout if is_late and began and timeout else None
 
     def _cached(self, found: Mapping[str, Any]) -> dict[tuple[str, int], str]:
         """For each task whose results are an earlier run's, that run: by task and map index."""
@@ -297,12 +305,12 @@ class RunReader:
         facts: Mapping[str, Any],
         *,
         has_no_items: bool = False,
-        late: bool = False,
+        over: datetime | None = None,
     ) -> Sequence[StepRun]:
-        """The step of a task, or those of an execution group. ``late`` is a run whose timeout has passed."""
+        """The step of a task, or those of an execution group. ``over`` is when the timeout passed."""
         names = steps_of_task(task["task_id"], facts)
         cleans_up = task["task_id"] in facts.get("cleanup", ())
-        status = task_status(task, found, late=late and not has_no_items, cleans_up=cleans_up)
+        status = task_status(task, found, over=None if has_no_items else over, cleans_up=cleans_up)
         whole = self._step(task, found, status, has_no_items)
         if not names:
             return [whole]

@@ -81,24 +81,20 @@ def run_status(run: Mapping[str, Any], timeout: timedelta | None = None) -> Exec
 
 
 def task_status(
-    task: Mapping[str, Any], run: Mapping[str, Any], *, late: bool = False, cleans_up: bool = False
+    task: Mapping[str, Any], run: Mapping[str, Any], *, over: datetime | None = None, cleans_up: bool = False
 ) -> ExecutionStatus:
     """The status of a task; one that Airflow failed or skipped because its run was cancelled counts as cancelled.
 
-    So do those that it stopped because the run was ``late``: they did not end before the run, and those that had not
-    begun have no end. A task that ``cleans_up`` goes on.
+    So do those that it stopped because the time of the run was ``over``: they end later, and those that had not begun
+    have no end. A task that ``cleans_up`` goes on.
     """
     status, state = _known(TASK_INSTANCE, task["state"], "task"), task["state"]
-    if late and state != "success" and status is not ExecutionStatus.RUNNING and not _ended_by_itself(task, run):
-        return ExecutionStatus.CANCELLED
+    if over and state != "success" and status is not ExecutionStatus.RUNNING:
+        ended = moment(task["end_date"])
+        if ended is None or ended >= over:
+            return ExecutionStatus.CANCELLED
     stopped = state in _BEFORE and was_cancelled(run) and task["task_id"] not in ended_before(run, state)
     return ExecutionStatus.CANCELLED if stopped and not (cleans_up and state == "skipped") else status
-
-
-def _ended_by_itself(task: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
-    """Whether a task had ended when its run took too long, which is when Airflow ended the run."""
-    ended, over = moment(task["end_date"]), moment(run["end_date"])
-    return ended is not None and over is not None and ended < over
 
 
 def was_cancelled(run: Mapping[str, Any]) -> bool:

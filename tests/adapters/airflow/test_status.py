@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -116,9 +116,9 @@ def test_a_step_that_a_cancel_kept_from_running_is_cancelled_and_a_branch_not_ta
     ],
 )
 def test_a_step_that_the_timeout_of_its_run_stopped_is_cancelled(state: str, ended: str | None, meant: str) -> None:
-    late = {**run("failed"), "end_date": "2026-01-01T00:00:10Z"}
+    late, over = run("failed", seconds=20), datetime(2026, 1, 1, 0, 0, 10, tzinfo=UTC)
     task = {"task_id": "work", "state": state, "end_date": ended}
-    assert task_status(task, late, late=True) is ExecutionStatus[meant]
+    assert task_status(task, late, over=over) is ExecutionStatus[meant]
     assert task_status({**task, "state": "skipped"}, late) is ExecutionStatus.COMPLETED
 
 
