@@ -106,6 +106,7 @@ def plain_schedule(info: ScheduleInfo, orchestrator: str) -> dict[str, Any]:
         "schedule": info.schedule.to_dict(),
         "paused": info.paused,
         "next_runs": [_iso(time) for time in next_runs(info)],
+        "missed": info.missed,
         "drift": list(info.drift),
     }
 

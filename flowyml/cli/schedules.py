@@ -10,7 +10,7 @@ from flowyml.cli.options import Argument, AsJson, File, Force, OfPipeline, On, O
 from flowyml.cli.output import Notes, Output, note
 from flowyml.cli.records import next_runs, plain_schedule
 from flowyml.cli.source import load, read_parameters
-from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.core.schedule import MOST_MISSED, Schedule, ScheduleInfo
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.targets import resolve
 
@@ -34,7 +34,7 @@ def create(
     timezone: Annotated[str, Option(("--timezone",), "Such as Europe/Berlin.")] = "UTC",
     start: Annotated[str | None, Option(("--start",), "ISO 8601.", metavar="TIME")] = None,
     end: Annotated[str | None, Option(("--end",), "ISO 8601.", metavar="TIME")] = None,
-    catch_up: Annotated[bool, Option(("--catch-up",), "Make up for runs that were missed.")] = False,
+    catch_up: Annotated[bool, Option(("--catch-up",), "Make up for runs that were missed, from --start on.")] = False,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -121,7 +121,11 @@ def _print_schedule(out: Output, info: ScheduleInfo, orchestrator: Orchestrator)
     if out.as_json:
         out.document(plain_schedule(info, orchestrator.name))
     else:
-        out.line(f"{info.schedule_id}: {info.pipeline}, {info.schedule}, next {_next(info)}")
+        out.line(f"{info.schedule_id}: {info.pipeline}, {info.schedule}, {_state(info)}")
+
+
+def _state(info: ScheduleInfo) -> str:
+    return _next(info) if info.paused else f"next {_next(info)}"
 
 
 def _next(info: ScheduleInfo) -> str:
@@ -133,7 +137,13 @@ def _next(info: ScheduleInfo) -> str:
 def _planned(info: ScheduleInfo) -> str:
     if info.paused:
         return "paused"
-    return next_runs(info)[0].isoformat(" ", "seconds") if info.next_runs else "never"
+    time = next_runs(info)[0].isoformat(" ", "seconds") if info.next_runs else "never"
+    return f"{time}, after {_missed(info.missed)}" if info.missed else time
+
+
+def _missed(count: int) -> str:
+    number = f"{MOST_MISSED} or more" if count >= MOST_MISSED else str(count)
+    return f"{number} {'run' if count == 1 else 'runs'} that {'was' if count == 1 else 'were'} missed"
 
 
 def _seconds(text: str) -> float:

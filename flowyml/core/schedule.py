@@ -17,6 +17,7 @@ __all__ = ["Schedule", "ScheduleInfo"]
 
 _DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 _SHORTEST, _LONGEST = 0.1, 315_360_000
+MOST_MISSED = 1000  # are counted
 _TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 
 
@@ -24,7 +25,8 @@ _TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 class Schedule:
     """Either a cron expression of five fields or an interval, in a time zone.
 
-    ``catch_up`` asks the engine to make up for runs that it missed. ``parameters`` are those of each scheduled run.
+    ``catch_up`` asks the engine to make up for runs that it missed, from ``start`` on where that has passed.
+    ``parameters`` are those of each scheduled run.
 
     >>> Schedule.of("weekly", "MON:09:00").cron
     '0 9 * * 1'
@@ -97,6 +99,15 @@ class Schedule:
         if self.end and not self.catch_up and not self.next_times():
             raise ScheduleError(f"The schedule ends ({self.end}) before it would fire. Give a later end.")
 
+    def count_between(self, after: datetime, until: datetime) -> int:
+        """How often this schedule fires after one time and until another, counted up to 1000."""
+        found = 0
+        for count in (1, MOST_MISSED):  # mostly it does not
+            found = sum(time <= until for time in self.next_times(count, after))
+            if found < count:
+                break
+        return found
+
     def next_times(self, count: int = 1, after: datetime | None = None) -> list[datetime]:
         """The next times that this schedule fires, in its time zone. Fewer than ``count`` if it ends before."""
         from zoneinfo import ZoneInfo
@@ -163,6 +174,7 @@ class Schedule:
 class ScheduleInfo:
     """A schedule as the engine holds it. ``next_runs`` are the times that the engine itself plans, soonest first.
 
+    ``missed`` is how many runs are made up for before them, where the engine says so, counted up to 1000.
     ``drift`` says, in one sentence each, what was changed by hand since FlowyML made it, where that can be seen.
     """
 
@@ -171,6 +183,7 @@ class ScheduleInfo:
     schedule: Schedule
     paused: bool = False
     next_runs: tuple[datetime, ...] = ()
+    missed: int = 0
     drift: tuple[str, ...] = ()
 
 

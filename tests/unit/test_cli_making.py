@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -176,19 +176,42 @@ def test_a_schedule_from_its_creation_to_its_end() -> None:
     assert made.code == 0
     assert "warning: The schedule is saved, but nothing will fire until" in made.err
     info = made.json
-    assert set(info) == {"schedule_id", "pipeline", "orchestrator", "schedule", "paused", "next_runs", "drift"}
+    assert set(info) == {
+        "schedule_id",
+        "pipeline",
+        "orchestrator",
+        "schedule",
+        "paused",
+        "next_runs",
+        "missed",
+        "drift",
+    }
     assert info["schedule"] == {"cron": "0 9 * * 1", "timezone": "Europe/Berlin", "parameters": {"rows": 9}}
     assert datetime.fromisoformat(info["next_runs"][0]).hour == 9
     assert re.search(r" 09:00:00\+0[12]:00$", flowyml("schedule", "list").out, re.MULTILINE)
     name = info["schedule_id"]
     assert [item["schedule_id"] for item in flowyml("schedule", "list", "--json").json] == [name]
     assert flowyml("schedule", "pause", name, "--json").json["paused"]
+    assert (
+        flowyml("schedule", "pause", name).out == f"{name}: {info['pipeline']}, cron 0 9 * * 1 Europe/Berlin, paused\n"
+    )
     assert "paused" in flowyml("schedule", "list").out
     assert not flowyml("schedule", "resume", name, "--json").json["paused"]
     assert flowyml("schedule", "delete", name, "--json").json == {"schedule_id": name, "deleted": True}
     gone = flowyml("schedule", "delete", name, "--json")
     assert gone.code == 4
     assert gone.error["type"] == "ScheduleNotFoundError"
+
+
+@pytest.mark.filterwarnings("ignore:.*nothing will fire.*:UserWarning")
+def test_a_schedule_that_catches_up_says_how_many_runs_were_missed() -> None:
+    start = (datetime.now(UTC) - timedelta(days=2, hours=1)).isoformat()
+    create = ("schedule", "create", "train.py", "interval", "86400", "-p", "rows=9", "--start", start)
+    assert "missed" not in flowyml(*create).out
+    assert flowyml(*create, "--catch-up").out.endswith(", after 3 runs that were missed\n")
+    assert flowyml("schedule", "list", "--json").json[0]["missed"] == 3
+    begun = ("schedule", "create", "train.py", "interval", "1", "-p", "rows=9", "--start", start)
+    assert flowyml(*begun, "--catch-up").out.endswith(", after 1000 or more runs that were missed\n")
 
 
 def test_times_that_an_engine_gives_in_utc_are_shown_in_the_zone_of_the_schedule() -> None:

@@ -153,11 +153,11 @@ def test_two_servers_fire_once(local: LocalOrchestrator, tmp_path: Path) -> None
 
 
 @quietly
-def test_missed_runs_are_made_up_for_one_after_another(local: LocalOrchestrator, tmp_path: Path) -> None:
+def test_catching_up_begins_at_the_start_and_makes_one_run_after_another(
+    local: LocalOrchestrator, tmp_path: Path
+) -> None:
     start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
-    noting(tmp_path).schedule("interval", 1200, on=local, catch_up=True, start=start)
-    with local.store.session() as db:  # as if the last server had stopped an hour ago
-        db.execute("UPDATE schedules SET seen = ?", (start.timestamp() - 1,))
+    assert noting(tmp_path).schedule("interval", 1200, on=local, catch_up=True, start=start).missed == 4
     with served(local):
         wait_until(lambda: len(fired(tmp_path)) == 4)
     runs = local.runs()
@@ -168,6 +168,23 @@ def test_missed_runs_are_made_up_for_one_after_another(local: LocalOrchestrator,
         assert earlier.ended_at is not None
         assert later.created_at is not None
         assert earlier.ended_at <= later.created_at
+
+
+@quietly
+def test_a_schedule_that_is_changed_goes_on_catching_up_where_it_was(local: LocalOrchestrator, tmp_path: Path) -> None:
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+    pipeline, schedules = noting(tmp_path), ScheduleStore(local.store)
+    pipeline.schedule("interval", 1200, on=local, catch_up=True, start=start)
+    schedules.mark_fired("noting", start + timedelta(minutes=20))
+    assert pipeline.schedule("interval", 600, on=local, catch_up=True, start=start).missed == 4
+    assert pipeline.schedule("interval", 600, on=local, start=start).missed == 0
+    assert pipeline.schedule("interval", 600, on=local, catch_up=True, start=start).missed == 7, "from the start"
+    assert local.pause_schedule("noting").missed == 0
+    assert local.resume_schedule("noting").missed == 0, "what came due during a pause is left out"
+    later = datetime.now(UTC) + timedelta(hours=1)
+    assert pipeline.schedule("hourly", 0, on=local, catch_up=True, start=later).missed == 0
+    assert pipeline.schedule("hourly", 0, on=local).missed == 0
+    assert pipeline.schedule("hourly", 0, on=local, catch_up=True, start=datetime(1, 1, 1, tzinfo=UTC)).missed == 1000
 
 
 @quietly

@@ -21,7 +21,7 @@ from flowyml.core.errors import ScheduleNotFoundError
 from flowyml.core.home import home
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.local.due import run_id_of, start
-from flowyml.orchestrators.local.schedules import Kept, ScheduleStore
+from flowyml.orchestrators.local.schedules import MOMENT, Kept, ScheduleStore
 from flowyml.orchestrators.local.store import RunStore
 
 __all__ = ["Server", "serve_schedules"]
@@ -30,7 +30,6 @@ logger = logging.getLogger("flowyml.schedules")
 
 _LATE = timedelta(seconds=60)
 """Without catch-up, a run that is later than this is left out."""
-_MOMENT = timedelta(microseconds=1)
 
 
 def serve_schedules(
@@ -136,7 +135,7 @@ class Trigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:
         """The first time after the last one, or None when the schedule has ended."""
-        after = self._after if previous is None else max(previous + _MOMENT, now)
+        after = self._after if previous is None else max(previous + MOMENT, now)
         times = self._schedule.next_times(1, after)
         return times[0] if times else None
 
@@ -146,12 +145,12 @@ def due_now(item: Kept, now: datetime) -> datetime | None:
     found = None
     after = _missed_after(item, now)
     while (times := item.schedule.next_times(1, after)) and times[0] <= now:
-        found, after = times[0], times[0] + _MOMENT
+        found, after = times[0], times[0] + MOMENT
         if item.schedule.catch_up:
             break
     return found
 
 
 def _missed_after(item: Kept, now: datetime | None = None) -> datetime:
-    seen = item.seen + _MOMENT
+    seen = item.seen + MOMENT
     return seen if item.schedule.catch_up else max(seen, (now or datetime.now(UTC)) - _LATE)

@@ -7,7 +7,7 @@ import sqlite3
 import time
 import warnings
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import ScheduleNotFoundError
@@ -24,16 +24,20 @@ from flowyml.plan.parameters import check_values
 if TYPE_CHECKING:
     from flowyml.plan.model import Plan
 
-__all__ = ["Kept", "ScheduleStore", "warn_unless_served"]
+__all__ = ["MOMENT", "Kept", "ScheduleStore", "warn_unless_served"]
 
 _COLUMNS = "schedule_id, pipeline, bundle, orchestrator, schedule, paused, version, seen"
 _SHOWN = 5
+MOMENT = timedelta(microseconds=1)
 _SILENCE_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A schedule as it is stored. ``seen`` is the last time that it fired, or was made; ``version`` counts changes."""
+    """A schedule as it is stored; ``version`` counts changes.
+
+    ``seen`` is the last time that it fired; before the first one when it was made, or with catch-up its start.
+    """
 
     schedule_id: str
     pipeline: str
@@ -47,10 +51,13 @@ class Kept:
     @property
     def info(self) -> ScheduleInfo:
         """What users see."""
-        times = () if self.paused else tuple(self.schedule.next_times(_SHOWN))
+        now = datetime.now(UTC)
+        times = () if self.paused else tuple(self.schedule.next_times(_SHOWN, now))
+        is_behind = self.schedule.catch_up and not self.paused
         return ScheduleInfo(
             schedule_id=self.schedule_id, pipeline=self.pipeline, schedule=self.schedule,
             paused=self.paused, next_runs=times,
+            missed=self.schedule.count_between(self.seen + MOMENT, now) if is_behind else 0,
         )  # fmt: skip
 
 
@@ -71,14 +78,14 @@ class ScheduleStore:
         schedule_id = slug(pipeline)
         with self.runs.session() as db, transaction(db):
             self._check_owner(db, schedule_id, origin, force)
+            found = db.execute("SELECT schedule, seen FROM schedules WHERE schedule_id = ?", (schedule_id,)).fetchone()
             db.execute(
                 "INSERT INTO schedules (schedule_id, pipeline, bundle, orchestrator, schedule, seen, origin)"
                 " VALUES (?,?,?,?,?,?,?) ON CONFLICT (schedule_id) DO UPDATE SET bundle = excluded.bundle,"
                 " orchestrator = excluded.orchestrator, schedule = excluded.schedule, version = version + 1,"
-                " seen = CASE WHEN schedule = excluded.schedule THEN seen ELSE excluded.seen END,"
-                " origin = excluded.origin",
-                (schedule_id, pipeline, bundle, orchestrator, json.dumps(schedule.to_dict()), time.time(),
-                 origin and json.dumps(origin.to_dict())),
+                " seen = excluded.seen, origin = excluded.origin",
+                (schedule_id, pipeline, bundle, orchestrator, json.dumps(schedule.to_dict()),
+                 _seen(schedule, *found or ()), origin and json.dumps(origin.to_dict())),
             )  # fmt: skip
         return self.get(schedule_id)
 
@@ -190,6 +197,18 @@ def warn_unless_served(store: ScheduleStore) -> None:
             UserWarning,
             stacklevel=7,  # who called `schedule`, which stands behind what checks its options
         )
+
+
+def _seen(schedule: Schedule, before: str = "{}", seen: float = 0) -> float:
+    """After which time a schedule fires that is new, or takes the place of another.
+
+    Catching up begins at the start, as on Airflow and Kubeflow, and goes on where the one before, if it caught up too,
+    has come to. A run that is there is not made again.
+    """
+    if before == json.dumps(schedule.to_dict()) or (schedule.catch_up and json.loads(before).get("catch_up")):
+        return seen
+    now = time.time()
+    return max(0.0, min(now, schedule.start.timestamp() - 1)) if schedule.catch_up and schedule.start else now
 
 
 def _not_found(schedule_id: str) -> ScheduleNotFoundError:
