@@ -20,6 +20,7 @@ from flowyml.core.errors import (
     ScheduleError,
     ScheduleNotFoundError,
 )
+from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
@@ -60,7 +61,7 @@ from flowyml_prefect.server import (
     stop_embedded_server,
     turn,
 )
-from flowyml_prefect.status import status_of
+from flowyml_prefect.status import status_of, step_status_of
 from flowyml_prefect.steps import AWAITED, RETRY, TASK_RUNS
 
 if TYPE_CHECKING:
@@ -219,11 +220,20 @@ class PrefectOrchestrator(Orchestrator):
         entrypoint = self.deployments.entrypoint_of(self.get_run(job_id), run.version or "", pooled=pooled)
         own_end = run.state_type == "FAILED" and run.state_name != "TimedOut"  # else some are never recorded
         awaited = run.labels.get(TASK_RUNS, 0) if own_end else 0
+        self._end_what_was_at_work(run)
         self.client.label_run(run.id, {RETRY: json.dumps(steps), TASK_RUNS: 0, AWAITED: awaited})
         state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retried by FlowyML."}
         self.client.set_state(run.id, state, force=True)
         if not pooled:
             self._launch(run.id, entrypoint)
+
+    def _end_what_was_at_work(self, run: FlowRun) -> None:
+        """A process that was killed leaves task runs that would count as running in the next attempt too."""
+        kind, name = ("CRASHED", "Crashed") if run.state_type == "CRASHED" else ("CANCELLED", "Cancelled")
+        state = {"type": kind, "name": name, "message": "The process of its run had ended."}
+        for task in self.client.task_runs(run.id):
+            if step_status_of(task.state_type, task.state_name) is ExecutionStatus.RUNNING:
+                self.client.set_task_state(task.id, state)
 
     def _launch(self, run_id: str, entrypoint: str) -> None:
         """Have a process on this machine execute a run."""

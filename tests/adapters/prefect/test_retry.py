@@ -168,7 +168,7 @@ def test_a_pipeline_without_loops_is_retried_too(orchestrator: PrefectOrchestrat
 
 
 def test_an_execution_group_whose_flow_is_killed_goes_on_where_it_was(
-    orchestrator: PrefectOrchestrator, tmp_path: Path
+    orchestrator: PrefectOrchestrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handle = killed_group.interrupted("prefect killed group", str(tmp_path)).submit(on=orchestrator)
     wait_for(lambda: killed_group.worker_of(tmp_path))
@@ -180,7 +180,13 @@ def test_an_execution_group_whose_flow_is_killed_goes_on_where_it_was(
     assert shown == {"first": COMPLETED, "slow": FAILED, "third": CANCELLED, "after": CANCELLED}
 
     (tmp_path / "fixed").touch()
+    launch, launched = runner.launch, list[tuple[Any, ...]]()
+    monkeypatch.setattr(runner, "launch", lambda *arguments: launched.append(arguments))
     handle.retry()
+    slow = next(run for run in handle.step_runs() if run.name == "slow")
+    assert (slow.status, slow.raw_status, slow.attempt) == (FAILED, "Crashed", 1), "its process is dead"
+    assert slow.ended_at is not None, "its time does not go on"
+    launch(*launched[0])
     assert ended(handle) == {
         "first": (COMPLETED, 1), "slow": (COMPLETED, 2), "third": (COMPLETED, 1), "after": (COMPLETED, 1),
     }  # fmt: skip
