@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -151,6 +152,14 @@ def _message(error: Exception, code: int) -> str:
         return str(getattr(error, "format_message", lambda: error)())
     if isinstance(error, PermissionError) and _is_in_home(error.filename):
         return f"{error}. FlowyML keeps its data there: give that folder to this user, or set FLOWYML_HOME to another."
+    if type(error) is OSError and error.errno == errno.ENOSPC:
+        from flowyml.core.home import home
+
+        where = f" ({error.filename})" if error.filename else ""
+        return (
+            f"{error.strerror}{where}. FlowyML keeps its data in {home()}: `flowyml prune` makes room there, or set "
+            f"FLOWYML_HOME to a folder on another disk."
+        )
     if code == USAGE and not isinstance(error, FlowymlError) and (hidden := _hidden_module()):
         file, name = hidden
         return (

@@ -356,6 +356,17 @@ def test_a_folder_of_ours_that_may_not_be_read_names_the_setting(monkeypatch: py
     assert "FlowyML keeps its data there: give that folder to this user, or set FLOWYML_HOME" in done.err
 
 
+def test_a_full_disk_names_the_folder_and_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("flowyml.orchestrators.local.LocalOrchestrator.runs", refuse)
+    done = flowyml("runs")
+    assert done.code == 1
+    assert done.err.startswith(f"error: No space left on device. FlowyML keeps its data in {home()}: `flowyml prune`")
+    assert "FLOWYML_HOME" in done.err
+
+
 def test_ctrl_c_while_it_is_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupt:
         def find_spec(self, name: str, path: object = None, target: object = None) -> None:

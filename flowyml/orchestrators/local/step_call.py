@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -37,6 +38,8 @@ from flowyml.runtime.reporting import reported
 from flowyml.runtime.running_step import running
 
 __all__ = ["Stored", "StepCalls", "goes_apart"]
+
+logger = logging.getLogger("flowyml.local")
 
 
 class Stored:
@@ -161,7 +164,8 @@ class StepCalls:
         return {name: Stored(outputs[name], value) for name, value in live.items()}
 
     def _uncached(self, node: Node, error: Exception, outputs: dict[str, Any]) -> dict[str, Any]:
-        self._sink(node.position, node.row.item).line("WARNING", f"step {node.label!r} is not cached: {error}")
+        with attributed(self._sink(node.position, node.row.item)):
+            logger.warning("step %r is not cached: %s", node.label, error)
         return outputs
 
     def _contents(self, node: Node) -> dict[str, Any]:
