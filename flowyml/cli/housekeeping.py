@@ -80,6 +80,8 @@ def _print(out: Output, found: Sequence[Any], done: Sequence[Any], dry_run: bool
         out.table(
             ("KIND", "NAME", f"LAST USED ({zone})" if zone and not narrow else "LAST USED", "SIZE"), rows, cut="NAME"
         )
+    if any(kind == "code" for kind, *_ in rows):
+        note("code: shared by all of this user's FlowyML homes; a run that needs it unpacks it again")
     kept = Counter((item.kind, item.kept) for item in found if item.kept)
     for (kind, reason), number in sorted(kept.items()):
         note(f"kept: {number} × {kind}: {reason}")

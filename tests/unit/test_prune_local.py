@@ -357,6 +357,9 @@ unpack_bundle(sys.argv[1])
     for number in range(3):
         bundle = large(f"large {number}").bundle().write(tmp_path)
         subprocess.run([sys.executable, "-c", code, str(bundle)], check=True)
+    shown = flowyml("prune", "--dry-run", "--max-size", "0B")
+    assert "large 0" in shown.out
+    assert "code: shared by all of this user's FlowyML homes" in shown.err
     folders = sorted((tmp_path / "cache/flowyml").iterdir(), key=lambda path: path.stat().st_mtime)
     sizes = [sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) for folder in folders]
     usual.prune(older_than=3600, max_bytes=sum(sizes[1:]))
