@@ -17,6 +17,9 @@ __all__ = [
     "find_item", "folded", "labelled", "opened",
 ]  # fmt: skip
 
+WAS_CANCELLED = "The run was cancelled."
+"""The error of a run that was, and of its steps that were at work then."""
+
 
 def labelled(name: str, index: Sequence[int]) -> str:
     """A step, or what else is in a loop, with the item that it works on: ``train[3]``."""

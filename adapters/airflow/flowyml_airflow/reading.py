@@ -13,7 +13,7 @@ from flowyml.artifacts.listing import artifacts_of
 from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
-from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun, labelled
+from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, StepRun, labelled
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml_airflow.client import AirflowClient, NotThereError, ServerTroubleError
@@ -341,7 +341,7 @@ class RunReader:
     def _why(self, found: Mapping[str, Any], status: ExecutionStatus) -> str:
         """One sentence on a run that went wrong."""
         if status is ExecutionStatus.CANCELLED:
-            return "The run was cancelled."
+            return WAS_CANCELLED
         if status is ExecutionStatus.TIMEOUT:
             timeout = self._about(found)[0]
             return f"The run took longer than its timeout of {timeout.total_seconds() if timeout else 0:g} s."

@@ -21,7 +21,7 @@ from flowyml.artifacts.listing import artifacts_of
 from flowyml.artifacts.store import Store, Written, passing_file
 from flowyml.core.errors import ArtifactError, EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
+from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.core.runs import Runs as RunList
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
@@ -80,7 +80,9 @@ class Runs:
 
     def _run(self, run: Any, *, whole: bool = False) -> Run:
         status = self.status(run)
-        error = (self._error(run) if whole else _message(run)) if status.is_failed else None
+        error = WAS_CANCELLED if status is ExecutionStatus.CANCELLED else None
+        if status.is_failed:
+            error = self._error(run) if whole else _message(run)
         started = [item.state for item in run.state_history or () if item.state == "RUNNING"]
         return Run(
             job_id=str(run.run_id), run_id=run.display_name, pipeline=self.pipelines.pipeline_of(run),
@@ -172,7 +174,7 @@ class Runs:
             elif (
                 not failure and status is ExecutionStatus.CANCELLED
             ):  # it was stopped before it could publish a failure
-                step_status, error = ExecutionStatus.CANCELLED, None
+                step_status, error = ExecutionStatus.CANCELLED, WAS_CANCELLED
         return StepRun(
             name=tasks.steps[task], status=step_status, raw_status=state or "PENDING",
             attempt=(pods[-1].attempt if pods else 1) if begun else 0,

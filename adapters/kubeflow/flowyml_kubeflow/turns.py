@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.runs import StepRun
+from flowyml.core.runs import WAS_CANCELLED, StepRun
 
 __all__ = ["turns_of"]
 
@@ -50,7 +50,8 @@ def _turn(step: str, index: tuple[int, ...], notes: list[Mapping[str, Any]], run
         if run.is_terminal:
             status, raw = ExecutionStatus.CANCELLED, "CANCELED" if begun else "PENDING"
         return StepRun(
-            name=step, index=index, status=status, raw_status=raw, attempt=attempt, started_at=started_at
+            name=step, index=index, status=status, raw_status=raw, attempt=attempt, started_at=started_at,
+            error=WAS_CANCELLED if begun and run is ExecutionStatus.CANCELLED else None,
         )  # fmt: skip
     status, raw = _ENDS[ended["ended"]]
     error = ended["error"] or None

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
-from flowyml.core.runs import Artifact, LogLine, Outputs, Run, Runs, StepRun
+from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Runs, StepRun
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.plan.names import slug
 from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient
@@ -61,10 +62,11 @@ class RunReader:
     def record(self, run: FlowRun) -> Run:
         """A flow run in FlowyML's terms."""
         status = status_of(run.state_type, run.state_name)
+        error = error_text(run.message, run.state_name) if went_wrong(status) else None
         return Run(
             job_id=run.id, run_id=_run_id(run), pipeline=self._pipeline(run),
             status=status, raw_status=run.state_name, created_at=run.created, started_at=run.start_time,
-            ended_at=run.end_time, error=error_text(run.message, run.state_name) if went_wrong(status) else None,
+            ended_at=run.end_time, error=WAS_CANCELLED if status is ExecutionStatus.CANCELLED else error,
             url=f"{self.client.connection.ui_url}/runs/flow-run/{run.id}", parameters=run.parameters,
             origin=_origin(run.labels), code_digest=run.labels.get(_CODE), revision=run.labels.get(_REVISION),
         )  # fmt: skip
@@ -191,10 +193,13 @@ class RunReader:
 
 
 def _is_machinery(log: Log) -> bool:
-    """Prefect's own traceback of a step's failure, which stands beside the step's and shows Prefect's code alone."""
+    """Prefect's own traceback of a step's failure, which shows Prefect's code and FlowyML's alone.
+
+    A step that failed by itself has logged its own; what is wrong beside its code, as a missing secret, needs none.
+    """
     text = log.message
     if text.startswith("Task run failed with exception: "):
-        return "flowyml.core.errors.Step" in text
+        return "flowyml.core.errors." in text
     return text.startswith("Engine execution exited with ") and "prefect.exceptions.FailedRun: step " in text
 
 

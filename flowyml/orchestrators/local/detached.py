@@ -24,6 +24,7 @@ from flowyml.core.forks import flush_output
 from flowyml.core.home import open_private, private_folder
 from flowyml.core.logs import make_records
 from flowyml.core.process_identity import ProcessIdentity, identity_of, is_alive, signal_process, this_process
+from flowyml.core.runs import WAS_CANCELLED
 from flowyml.orchestrators.bundled import BundledPipeline
 from flowyml.orchestrators.local.again import to_run_again
 from flowyml.orchestrators.local.engine import Engine, error_text
@@ -228,7 +229,7 @@ def main(folder: Path) -> int:
             ending = _execute(job, folder, host)
     except BaseException as error:
         if host.is_stopped:  # before the run had begun to take notice
-            ending = Ending("CANCELLED", "cancelled", "The run was cancelled.")
+            ending = Ending("CANCELLED", "cancelled", WAS_CANCELLED)
         else:
             traceback.print_exc()
             ending = Ending("FAILED", "failed", error_text(error))
@@ -289,7 +290,7 @@ class _Detached(Host):
             raise KeyboardInterrupt
         self._engine.stopping = self._engine.stopping or "cancelled"  # the recorder's thread does the rest
         if self._engine.is_inside_step:
-            raise StepCancelledError("The run was cancelled.")
+            raise StepCancelledError(WAS_CANCELLED)
 
     def end(self) -> None:
         """End at once, and with this process whatever its steps have started and left running."""

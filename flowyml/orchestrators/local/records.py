@@ -12,7 +12,7 @@ from typing import Any
 from flowyml.core.errors import FlowymlError, StepFailedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
-from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepResult, StepRun, folded
+from flowyml.core.runs import WAS_CANCELLED, LogLine, Outputs, PipelineResult, Run, StepResult, StepRun, folded
 from flowyml.orchestrators.local.capture import Sink, attributed
 from flowyml.orchestrators.local.engine import error_text
 from flowyml.orchestrators.local.graph import Node
@@ -58,7 +58,7 @@ def outcome_of(plan: Plan, nodes: Sequence[Node], faults: Sequence[str], stopped
         late = f"The run took longer than the pipeline's timeout of {plan.timeout_seconds:g} s and was stopped."
         return ExecutionStatus.TIMEOUT, "timeout", "; ".join([late, *failures])
     if stopped:
-        return ExecutionStatus.CANCELLED, "cancelled", "; ".join(["The run was cancelled.", *failures])
+        return ExecutionStatus.CANCELLED, "cancelled", "; ".join([WAS_CANCELLED, *failures])
     if failures:
         return ExecutionStatus.FAILED, "failed", "; ".join(failures)
     return ExecutionStatus.CANCELLED, "cancelled", "A step was cancelled."

@@ -26,3 +26,9 @@ class TestSubprocessRunner(OrchestratorConformance):
             return KubeflowLocalOrchestrator(runner="subprocess", **options)
 
         return make
+
+    def test_cancel_stops_the_work(self, orchestrator: Orchestrator, folder: str) -> None:
+        super().test_cancel_stops_the_work(orchestrator, folder)
+        run = orchestrator.runs("conformance beating", limit=1)[0]
+        assert run.error == "The run was cancelled."
+        assert [step.error for step in orchestrator.step_runs(run.job_id)] == ["The run was cancelled."]

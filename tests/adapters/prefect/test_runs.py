@@ -300,6 +300,7 @@ class TestWorkers:
 
     def test_cancel_stops_the_work(self, orchestrator: PrefectOrchestrator, tmp_path: Path) -> None:
         FailureConformance().test_cancel_stops_the_work(orchestrator, str(tmp_path))
+        assert orchestrator.runs("conformance beating", limit=1)[0].error == "The run was cancelled."
 
     def test_a_scheduled_run_has_the_dates_of_its_schedule(self, orchestrator: PrefectOrchestrator) -> None:
         @step(outputs=["dates"])

@@ -355,7 +355,7 @@ def run_step(turn: Turn) -> Values | State[Any]:
         return shown(outputs)
     except StepError as error:
         if turn.stop.is_set():
-            return Cancelled(message=f"step {turn.label!r} was stopped with its run.")
+            return Cancelled(message="The run was cancelled.")
         if trace := getattr(error, "traceback", ""):
             logger.error("%s", trace.replace("\0", "\\x00"))
         raise

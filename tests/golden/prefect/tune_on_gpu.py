@@ -195,7 +195,7 @@ def run_step(
         return shown(outputs)
     except StepError as error:
         if work.stop.is_set():
-            return Cancelled(message=f"step {step!r} was stopped with its run.")
+            return Cancelled(message="The run was cancelled.")
         if trace := getattr(error, "traceback", ""):
             logger.error("%s", trace.replace("\0", "\\x00"))
         raise

@@ -34,7 +34,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home, private_folder
 from flowyml.core.origin import Origin
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.runs import Artifact, LogLine, Outputs, Run, Runs, StepRun
+from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Runs, StepRun
 from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline, check_same_run
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.plan.bundle import Bundle
@@ -200,7 +200,8 @@ class KubeflowLocalOrchestrator(Orchestrator):
             job_id=job_id, run_id=request["run_id"], pipeline=request["pipeline"], status=_status(state),
             raw_status=state,
             created_at=_time(request["created"]), started_at=_time(started), ended_at=_time(ended),
-            error=result.get("error"), parameters=request["parameters"], revision=request.get("revision"),
+            error=WAS_CANCELLED if state == "CANCELED" else result.get("error"),
+            parameters=request["parameters"], revision=request.get("revision"),
             origin=Origin.from_dict(request.get("origin")), code_digest=request.get("code"),
         )  # fmt: skip
 
@@ -330,6 +331,8 @@ def _step_run(run: RunFolder, task: str, name: str, run_status: ExecutionStatus)
     status = _status(state)
     if run_status.is_terminal and not status.is_terminal:
         status, state = ExecutionStatus.CANCELLED, "CANCELED"
+        if run_status is ExecutionStatus.CANCELLED:
+            failure = {"message": WAS_CANCELLED}
     return StepRun(
         name=name, status=status, raw_status=state, attempt=last["attempt"], started_at=_time(attempts[0]["started"]),
         ended_at=_time(last.get("ended")), error=failure.get("message"),
