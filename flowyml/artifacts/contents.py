@@ -17,7 +17,7 @@ from flowyml.core.errors import ArtifactError
 __all__ = ["content_of", "content_of_value", "has_object", "moved_reference", "size_of"]
 
 _PLAIN = frozenset({
-    "bytes", "text", "json", "npy", "parquet", "parquet-arrow", "parquet-polars", "file", "folder",
+    "bytes", "text", "json", "json-nan", "npy", "parquet", "parquet-arrow", "parquet-polars", "file", "folder",
 })  # fmt: skip
 """Formats of values without code of their own."""
 

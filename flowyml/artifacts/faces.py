@@ -15,7 +15,7 @@ from typing import Any
 
 from flowyml.artifacts.optional import require
 from flowyml.artifacts.packing import REFERENCE, is_reference
-from flowyml.artifacts.plain import INLINE_LIMIT
+from flowyml.artifacts.plain import INLINE_LIMIT, is_plain, without_floats
 from flowyml.artifacts.store import Store
 from flowyml.plan.kinds import kind_of
 
@@ -48,7 +48,8 @@ def face_of(
     ``mask`` takes secrets out of a text. What cannot be shown is left out, with a line in the log; no step fails.
     """
     found = kind or kind_of(value)
-    if not facts and found in _SAYS_IT_ITSELF and not (found == "text" and len(value) > INLINE_LIMIT):
+    is_stored = (found == "text" and len(value) > INLINE_LIMIT) or (found == "metrics" and not is_plain(value))
+    if not facts and found in _SAYS_IT_ITSELF and not is_stored:
         return {}
     face: dict[str, Any] = {"kind": found}
     if isinstance(value, Path):
@@ -80,7 +81,7 @@ def _seen(value: Any, kind: str, store: Store | None, key: Callable[[], str], ma
         case "figure" if store is not None:
             return _of_figure(value, store, key)
         case "metrics" if isinstance(value, Mapping):
-            return {"facts": {str(name)[:_CELL]: number for name, number in islice(value.items(), 100)}}
+            return {"facts": {str(name)[:_CELL]: _fact(number) for name, number in islice(value.items(), 100)}}
         case "text" | "markdown" if isinstance(value, str):
             return _of_text(value, mask)
         case "file" if isinstance(value, Path) and value.is_file():
@@ -90,6 +91,11 @@ def _seen(value: Any, kind: str, store: Store | None, key: Callable[[], str], ma
         case "model":
             return {"facts": {"class": f"{type(value).__module__}.{type(value).__qualname__}"}}
     return {}
+
+
+def _fact(number: Any) -> Any:
+    """A number as a database takes it, which refuses NaN and integers of more than 64 bits."""
+    return without_floats(number) if is_plain(number, finite=False) else str(number)
 
 
 def _of_text(text: str, mask: Text) -> dict[str, Any]:

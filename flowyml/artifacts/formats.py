@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 from flowyml.artifacts.allowed import why_no_pickles
 from flowyml.artifacts.optional import require
 from flowyml.artifacts.pickling import pickle_by_reference, pickle_by_value, prefers_references, read_pickle
-from flowyml.artifacts.plain import is_plain
+from flowyml.artifacts.plain import is_plain, with_floats, without_floats
 from flowyml.artifacts.tables import (
     is_faithful_arrow,
     is_faithful_pandas,
@@ -72,6 +72,8 @@ def _plainest(value: Any) -> str | None:
         return "folder" if value.is_dir() else "file" if value.is_file() else None
     if is_plain(value):
         return "json"
+    if is_plain(value, finite=False):
+        return "json-nan"
     if _is(value, "numpy", "ndarray"):
         return None if value.dtype.hasobject else "npy"
     return _table(value) or _library(value)
@@ -147,6 +149,14 @@ def _read_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
+def _write_json_nan(value: Any, file: BinaryIO) -> None:
+    _write_json(without_floats(value), file)
+
+
+def _read_json_nan(path: Path) -> Any:
+    return json.loads(path.read_bytes(), object_hook=with_floats)
+
+
 def _write_npy(value: Any, file: BinaryIO) -> None:
     require("numpy.lib.format").write_array(file, value, allow_pickle=False)
 
@@ -175,6 +185,7 @@ FORMATS = {
         Format("bytes", ".bin", _write_bytes, Path.read_bytes),
         Format("text", ".txt", _write_text, _read_text),
         Format("json", ".json", _write_json, _read_json),
+        Format("json-nan", ".json", _write_json_nan, _read_json_nan),
         Format("npy", ".npy", _write_npy, _read_npy, mapped=True),
         Format("parquet", ".parquet", write_pandas, read_pandas),
         Format("parquet-arrow", ".parquet", write_arrow, read_arrow),

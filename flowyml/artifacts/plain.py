@@ -7,17 +7,18 @@ from typing import Any
 
 from flowyml.plan.parameters import DEEPEST
 
-__all__ = ["INLINE_LIMIT", "is_plain"]
+__all__ = ["INLINE_LIMIT", "is_plain", "with_floats", "without_floats"]
 
 INLINE_LIMIT = 65536
 """The most bytes of a value, as JSON, that goes inline."""
 
 
-def is_plain(value: Any, depth: int = 0) -> bool:
+def is_plain(value: Any, depth: int = 0, *, finite: bool = True) -> bool:
     """True for what comes back just as it was, through any engine.
 
     That leaves out tuples, NaN and keys that are not text, which JSON changes; integers beyond 64 bits, NUL characters
     and lone surrogates, which some engines and databases refuse; and what is nested more than a hundred deep.
+    Without ``finite``, NaN and infinities count as plain.
     """
     kind = type(value)
     if value is None or kind is bool:
@@ -25,16 +26,36 @@ def is_plain(value: Any, depth: int = 0) -> bool:
     if kind is int:
         return bool(-(2**63) <= value < 2**63)
     if kind is float:
-        return math.isfinite(value)
+        return not finite or math.isfinite(value)
     if kind is str:
         return _is_plain_text(value)
     if depth == DEEPEST:
         return False
     if kind is list:
-        return all(is_plain(item, depth + 1) for item in value)
+        return all(is_plain(item, depth + 1, finite=finite) for item in value)
     return kind is dict and all(
-        type(key) is str and _is_plain_text(key) and is_plain(item, depth + 1) for key, item in value.items()
+        type(key) is str and _is_plain_text(key) and is_plain(item, depth + 1, finite=finite)
+        for key, item in value.items()
     )
+
+
+def without_floats(value: Any) -> Any:
+    """Plain data with ``{"$type": "float", "$repr": "nan"}`` for NaN, and so for infinities, as JSON has none of them.
+
+    Raises ``ValueError`` where a dict of the value itself has a key ``$type``.
+    """
+    if type(value) is list:
+        return [without_floats(item) for item in value]
+    if type(value) is dict:
+        if "$type" in value:
+            raise ValueError("the key '$type' is taken for a value that JSON cannot hold")
+        return {key: without_floats(item) for key, item in value.items()}
+    return value if is_plain(value) else {"$type": "float", "$repr": repr(value)}
+
+
+def with_floats(read: dict[str, Any]) -> Any:
+    """The number that such a dict stands for; any other dict as it is. For ``object_hook`` of ``json``."""
+    return float(read["$repr"]) if read.get("$type") == "float" else read
 
 
 def _is_plain_text(text: str) -> bool:

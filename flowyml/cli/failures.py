@@ -144,7 +144,7 @@ def _code(error: Exception) -> int:
     if _is_sqlites(error):
         return FAILED
     known = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
-    return known or (USAGE if _hidden_module() else FAULT)
+    return known or (USAGE if _hidden_module(error) else FAULT)
 
 
 def _message(error: Exception, code: int) -> str:
@@ -160,7 +160,7 @@ def _message(error: Exception, code: int) -> str:
             f"{error.strerror}{where}. FlowyML keeps its data in {home()}: `flowyml prune` makes room there, or set "
             f"FLOWYML_HOME to a folder on another disk."
         )
-    if code == USAGE and not isinstance(error, FlowymlError) and (hidden := _hidden_module()):
+    if code == USAGE and not isinstance(error, FlowymlError) and (hidden := _hidden_module(error)):
         file, name = hidden
         return (
             f"{type(error).__name__}: {error}. {file} hides the module {name!r} that FlowyML or its dependencies "
@@ -171,18 +171,25 @@ def _message(error: Exception, code: int) -> str:
     return str(error)
 
 
-def _hidden_module() -> tuple[str, str] | None:
-    """A loaded file of the user's that has the name of an installed module, or of one of Python's own."""
+def _hidden_module(error: Exception) -> tuple[str, str] | None:
+    """A loaded file of the user's that has the name of an installed module, or of one of Python's own.
+
+    Of several, it is that of the module which the error is about.
+    """
     from importlib.machinery import PathFinder
     from sysconfig import get_path
 
     from flowyml.core.modules import source_file, travels
 
     installed = [get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")]
-    for name, module in list(sys.modules.items()):
-        if "." not in name and name != "__main__" and travels(name) and PathFinder.find_spec(name, installed):
-            return str(source_file(module)), name
-    return None
+    hiding = {
+        name: str(source_file(module))
+        for name, module in list(sys.modules.items())
+        if "." not in name and name != "__main__" and travels(name) and PathFinder.find_spec(name, installed)
+    }
+    about = error.name if isinstance(error, ImportError) else getattr(getattr(error, "obj", None), "__name__", None)
+    name = about if about in hiding else next(iter(hiding), None)
+    return (hiding[name], name) if name else None
 
 
 def _is_in_home(path: object) -> bool:

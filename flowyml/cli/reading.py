@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
+from flowyml.artifacts.plain import with_floats
 from flowyml.cli.failures import UsageError
 from flowyml.cli.finding import find_run, short_id
 from flowyml.cli.options import Argument, AsJson, Job, OfPipeline, On, Option, Timeout
@@ -227,7 +228,8 @@ def _list_artifacts(out: Output, found: Sequence[Artifact]) -> None:
 
 
 def _facts(artifact: Artifact) -> str:
-    return ", ".join(f"{name}={value}" for name, value in artifact.metadata.items())[:200]
+    facts = ((name, with_floats(fact) if isinstance(fact, dict) else fact) for name, fact in artifact.metadata.items())
+    return ", ".join(f"{name}={fact}" for name, fact in facts)[:200]
 
 
 def cancel(job: Job, on: On = None, as_json: AsJson = False) -> None:

@@ -93,7 +93,7 @@ def plain_artifact(artifact: Artifact) -> dict[str, Any]:
         "digest": artifact.digest,
         "url": artifact.url,
         "picture": artifact.picture,
-        "metadata": dict(artifact.metadata),
+        "metadata": _plain(artifact.metadata),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from flowyml.artifacts.files import place_folder, safe_name, write_folder
 from flowyml.artifacts.formats import format_named
+from flowyml.artifacts.plain import without_floats
 from flowyml.artifacts.store import Store, Written, passing_file
 from flowyml.core.errors import ArtifactError
 from flowyml.core.runs import Artifact
@@ -89,7 +90,15 @@ def _fetched(written: Written, stores: Sequence[Store]) -> Iterator[Path]:
 
 
 def _text(metrics: Any) -> bytes:
-    return json.dumps(dict(metrics), indent=2, ensure_ascii=False).encode() + b"\n"
+    return (
+        json.dumps({name: _number(value) for name, value in metrics.items()}, indent=2, ensure_ascii=False).encode()
+        + b"\n"
+    )
+
+
+def _number(metric: Any) -> Any:
+    """What JSON lacks is in words where the metrics were stored; not where the plain values were recorded."""
+    return metric if isinstance(metric, dict) else without_floats(metric)
 
 
 def _kept(target: Path, source: Path | bytes) -> Path:

@@ -44,7 +44,7 @@ __all__ = ["Worker"]
 logger = logging.getLogger("flowyml.runtime")
 
 _ADVICE: Mapping[type[ArtifactError], str] = {
-    NotPicklableError: "Return plain data, arrays, tables, or what can be pickled.",
+    NotPicklableError: "Return plain data, arrays or tables.",
     MissingLibraryError: "Install it where the steps run.",
     ArtifactError: "That is the store of artifacts: FLOWYML_ARTIFACTS names another.",
 }

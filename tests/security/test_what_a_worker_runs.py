@@ -344,7 +344,7 @@ def test_without_pickles_a_step_that_needs_one_fails_and_says_so(monkeypatch: py
         "output 'odd'",
         "set can only be pickled",
         "FLOWYML_ALLOW_PICKLE=0",
-        "Return plain data, arrays",
+        "Return plain data, arrays or tables.",
     ):
         assert words in str(result.error)
 

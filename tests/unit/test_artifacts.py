@@ -91,7 +91,10 @@ def round_trip(value: Any, store: Store) -> tuple[str, Any]:
         (-0.0, "inline"),
         (2**63 - 1, "inline"),
         (2**63, "pickle"),
-        (math.inf, "pickle"),
+        (math.inf, "json-nan"),
+        ({"a": [-math.inf, 0.5], "$repr": "nan"}, "json-nan"),
+        ({"$type": "float", "$repr": "nan"}, "inline"),
+        ({"$type": "float", "$repr": math.inf}, "pickle"),
         ("Grüße", "inline"),
         ("a\0b", "text"),
         ("lone \ud800 surrogate", "text"),
@@ -477,3 +480,11 @@ def test_any_value_comes_back(tmp_path_factory: pytest.TempPathFactory, value: A
 def test_plain_is_what_json_and_utf8_give_back(value: Any) -> None:
     if is_plain(value):
         assert repr(json.loads(json.dumps(value, ensure_ascii=False).encode())) == repr(value)
+
+
+def test_nan_needs_no_pickle_and_is_stored_as_valid_json(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_ALLOW_PICKLE", "0")
+    packed = pack({"a": math.nan}, store, key="nan")
+    assert math.isnan(unpack(packed, store)["a"])
+    with store.local_copy(packed["$artifact"]["url"]) as path:
+        assert json.loads(path.read_bytes(), parse_constant=pytest.fail) == {"a": {"$type": "float", "$repr": "nan"}}

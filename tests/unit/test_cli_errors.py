@@ -15,10 +15,11 @@ from contextlib import redirect_stdout
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from flowyml.cli import main
+from flowyml.cli import failures, main
 from flowyml.core.home import home
 from flowyml.graph.text import width
 from tests.unit.commands import Done, command, flowyml
@@ -335,6 +336,22 @@ def test_a_file_of_the_users_that_hides_a_module(tmp_path: Path) -> None:
     assert f"{tmp_path / 'cloudpickle.py'} hides the module 'cloudpickle'" in done.stderr
     assert "Rename that file." in done.stderr
     assert "fault of FlowyML" not in done.stderr
+
+
+@pytest.mark.parametrize("line", ["import platform; platform.system()", "from platform import system"])
+def test_of_several_such_files_the_error_names_the_one_it_is_about(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = {}
+    for name in ("code", "platform"):
+        (tmp_path / f"{name}.py").write_text("")
+        modules[name] = ModuleType(name)
+        modules[name].__file__ = str(tmp_path / f"{name}.py")
+        monkeypatch.setitem(sys.modules, name, modules[name])
+    with pytest.raises((AttributeError, ImportError)) as caught:
+        exec(line)
+    message = failures._message(caught.value, failures._code(caught.value))
+    assert f"{tmp_path / 'platform.py'} hides the module 'platform'" in message
 
 
 def test_a_record_that_cannot_be_written() -> None:

@@ -16,6 +16,7 @@ from flowyml.artifacts import default_url, run_place
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import StepError
 from flowyml.core.logs import level_of, with_level
+from flowyml.core.plain_text import storable_text
 from flowyml.core.retry_policy import error_names
 from flowyml.plan.model import Step
 from flowyml.runtime.lines import OnLine
@@ -81,7 +82,7 @@ class Journal:
             target = sys.stdout if source == "stdout" else sys.stderr
             level = logging.getLevelName(level_of(source))
             print(printed(line if level == "INFO" else with_level(source, line)), file=target, flush=True)
-            self.write("log.jsonl", {"stream": source, "line": line, "level": level, "attempt": attempt})
+            self.write("log.jsonl", {"stream": source, "line": storable_text(line), "level": level, "attempt": attempt})
 
         return on_line
 

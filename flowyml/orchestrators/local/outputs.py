@@ -119,7 +119,7 @@ def entry_of(
     """What is recorded of a value: itself where it is small, a reference to an artifact of up to ``max_bytes``, which
     is written to a store under a key, or why it is not kept. ``noted`` is what people see of it.
     """
-    if _is_small(value) and is_plain(value):
+    if _is_small(value) and is_plain(value, finite=False):
         return {"value": value}
     forbidden = why_no_pickles()
     is_file = bool(max_bytes) and isinstance(value, Path) and value.exists()  # its content is kept, not where it is
