@@ -266,7 +266,7 @@ def test_stopping_a_run_twice_raises_nothing(kfp_api: Any, orchestrator: Kubeflo
     another = kfp_api.orchestrator().attach(handle.job_id).wait_for_completion(RUN, 0.2)
     assert another.status is ExecutionStatus.CANCELLED
     assert another.raw_status in ("FAILED", "CANCELED")
-    assert another.error is None
+    assert another.error == "The run was cancelled."
     assert another.step_statuses() == {"beat": ExecutionStatus.CANCELLED}
     assert not another.cancel()
 

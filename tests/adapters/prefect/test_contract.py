@@ -226,6 +226,8 @@ def use_all(make_prefect: Callable[..., Any]) -> None:
     assert waiting.cancel()
     pooled.client.set_state(waiting.job_id, {"type": "CANCELLED", "name": "Cancelled", "message": "x"}, force=True)
     assert {run.id for run in here.client.begun_runs("in the contract")} == {handle.job_id, waiting.job_id}
+    (task,) = here.client.task_runs(handle.job_id)
+    here.client.set_task_state(task.id, {"type": "CANCELLED", "name": "Cancelled", "message": "x"})
     here.client.delete_run(handle.job_id)
     assert {run.id for run in here.client.begun_runs("in the contract")} == {waiting.job_id}
 
