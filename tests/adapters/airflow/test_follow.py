@@ -17,6 +17,7 @@ from tests.adapters.airflow.test_client import site
 
 RUN: dict[str, Any] = {
     "dag_id": "d", "dag_run_id": "r", "dag_display_name": "d", "start_date": "2026-01-01T00:00:00Z", "end_date": None,
+    "note": None,
 }  # fmt: skip
 TASK = {"task_id": "t", "map_index": -1, "try_number": 1, "start_date": "2026-01-01T00:00:00Z", "end_date": None}
 HEAD = [
@@ -57,6 +58,8 @@ def followed(api: str, looks: Sequence[object]) -> list[str]:
             body: Any = {"version": "3.3.2" if api == "v2" else "2.11.2", "git_version": "x"}
         elif path.endswith("/dagRuns/r"):
             body = {**RUN, "state": state}
+        elif path.endswith("/dags/d/details"):
+            body = {"dag_id": "d", "is_stale": False, "is_active": True}
         elif path.endswith("/taskInstances"):
             body = {"task_instances": [{**TASK, "state": state}], "total_entries": 1}
         elif path.endswith("/logs/1"):

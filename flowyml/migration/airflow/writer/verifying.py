@@ -58,7 +58,6 @@ def in_mapped(group):
 
 def task(found):
     rule = getattr(found, "trigger_rule", "all_success")
-    mapped = bool(getattr(found, "is_mapped", False)) or in_mapped(found.task_group)
     given = getattr(found, "expand_input", None) or getattr(found, "op_kwargs_expand_input", None)
     value = getattr(given, "value", None)
     delay = getattr(found, "retry_delay", None)
@@ -70,7 +69,7 @@ def task(found):
         "retries": getattr(found, "retries", 0) or 0,
         "retry_delay": seconds(delay) if getattr(found, "retries", 0) else None,
         "execution_timeout": seconds(getattr(found, "execution_timeout", None)),
-        "mapped": mapped,
+        "mapped": given is not None or in_mapped(found.task_group),
         **{name: getattr(found, name, None) for name in OPTIONS},
         "over": sorted(value) if isinstance(value, dict) else None,
     }
