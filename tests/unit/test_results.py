@@ -174,9 +174,9 @@ def test_what_a_local_run_lists_are_lists_that_show_themselves() -> None:
         return {"accuracy": 0.5}
 
     local = LocalOrchestrator()
-    handle = local.run_pipeline(Pipeline("listed").add_step(score), "one")
+    handle = local.run_pipeline(Pipeline("listed").add_step(score))
     handle.wait_for_completion(120, progress=False)
-    runs, artifacts, steps = local.runs(), handle.artifacts(), handle.step_runs()
+    runs, artifacts, steps = local.runs("listed"), handle.artifacts(), handle.step_runs()
     assert (runs, artifacts, steps) == ([handle.run], list(artifacts), tuple(steps))
     for each, text in ((runs, "listed"), (artifacts, "accuracy=0.5"), (steps, "score")):
         assert text in (each._repr_html_() or "")
