@@ -69,7 +69,7 @@ class FailureConformance(Conformance):
         assert done.run.outputs == {"attempt": 2}
 
     def test_a_step_timeout_stops_the_work(self, orchestrator: Orchestrator, folder: str) -> None:
-        pipeline = pipelines.beating(folder, step_timeout=2)
+        pipeline = pipelines.beating(folder, step_timeout=5)  # a busy machine takes seconds to begin a step
         self.needs(orchestrator, Feature.STEP_TIMEOUT, lambda: orchestrator.plan(pipeline))
         handle = self.finish(orchestrator.run_pipeline(pipeline))
         assert handle.status is FAILED

@@ -9,7 +9,7 @@ __all__ = ["check_resumable", "check_runnable"]
 
 
 def check_resumable(found: Deployed) -> None:
-    """Refuse to schedule a DAG that somebody paused: it would be resumed."""
+    """Refuse to schedule a DAG that was paused by hand: scheduling it would resume it."""
     dag, client = found.dag["dag_id"], found.client
     if not found.dag["is_paused"] or client.pause_we_set(dag) or not client.was_paused_by_hand(dag):
         return

@@ -204,7 +204,7 @@ def _install(alone: Sink | None) -> None:
 
 
 def _uninstall() -> None:
-    """What somebody else has put over a stand-in stays where it is, unless nothing can be printed to it."""
+    """A stream that other code has put in the place of a stand-in stays there, unless it is closed."""
     for name, (stream, tee) in _Installed.streams.items():
         found = getattr(sys, name)
         if found is tee or not _is_open(found):
