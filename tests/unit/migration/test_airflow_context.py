@@ -180,6 +180,26 @@ def test_a_schedule_has_the_time_zone_of_its_timetable(tmp_path: Path, zone: str
 
 
 @pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        ("AssetOrTimeSchedule(timetable=CronTriggerTimetable('0 1 * * 3', timezone='UTC'), assets=[Asset('a')])", None),
+        ("CronPartitionTimetable('0 3 * * *', timezone='UTC')", "the runs have no partition key"),
+        ("timezone(timedelta(hours=2))", "cron:0 3 * * * in a time zone without a name, +02:00"),
+    ],
+)
+def test_what_a_schedule_loses_is_said(tmp_path: Path, schedule: str, words: str | None) -> None:
+    head = f"{TIMETABLES}from airflow.sdk import Asset, AssetOrTimeSchedule, CronPartitionTimetable\n"
+    head += "from datetime import datetime, timezone\n"
+    given = f"schedule={schedule}"
+    if schedule.startswith("timezone"):
+        given = f"schedule='0 3 * * *', start_date=datetime(2026, 1, 1, tzinfo={schedule})"
+    made = written(tmp_path, "EmptyOperator(task_id='show')", given, head)
+    (found,) = [each.reason for each in made.dags[0].notes if each.construct == "schedule"]
+    assert (words or f"no schedule like {schedule}") in found
+    assert ("flow.schedule(" in made.text) == ("Partition" in schedule)
+
+
+@pytest.mark.parametrize(
     ("task", "asks"),
     [
         ("BashOperator(task_id='show', bash_command='{{ var.value.x }} {{ ds }}')", True),

@@ -221,6 +221,7 @@ def test_schedules_in_all_forms(tmp_path: Path) -> None:
         "'@continuous'": "@continuous",
         "None": "None",
         "'0 3 * * 1'": "cron:0 3 * * 1",
+        "' 0  3 * * 1'": "cron: 0  3 * * 1",  # as Airflow prints it
         "timedelta(days=1)": "delta:86400",
         "[Dataset('s3://a'), Dataset('s3://b')]": "dataset:all(s3://a/,s3://b/)",
         "Dataset('a') | (Dataset('c') & Dataset('b'))": "dataset:any(a,all(b,c))",
@@ -237,6 +238,28 @@ def test_schedules_in_all_forms(tmp_path: Path) -> None:
     file = read(tmp_path, text)
     assert [dag.schedule for dag in file.dags] == list(forms.values())
     assert not file.dags[0].schedule_omitted
+
+
+def test_a_time_zone_is_named_as_airflow_names_it(tmp_path: Path) -> None:
+    starts = {  # as airflow.models.DAG.timezone of Airflow 3.3 has them
+        "datetime(2024, 1, 1)": "UTC",
+        "datetime(2024, 1, 1, tzinfo=timezone.utc)": "UTC",
+        "datetime(2024, 1, 1, tzinfo=timezone(timedelta(hours=2)))": "+02:00",
+        "datetime(2024, 1, 1, tzinfo=timezone(timedelta(hours=-3), 'BRT'))": "-03:00",
+        "datetime.fromisoformat('2024-01-01T00:00:00-05:30')": "-05:30",
+        "datetime(2024, 1, 1, tzinfo=pendulum.timezone(7200))": "+02:00",
+        "datetime(2024, 1, 1, tzinfo=pendulum.FixedTimezone(19800))": "+05:30",
+        "datetime(2024, 1, 1, tzinfo=tz.tzoffset('x', 3600))": "+01:00",
+        "datetime(2024, 1, 1, tzinfo=pytz.FixedOffset(90))": "+01:30",
+        "pytz.timezone('Europe/Madrid').localize(datetime(2024, 1, 1))": "Europe/Madrid",
+        "pendulum.timezone('Asia/Seoul').datetime(2024, 1, 1)": "Asia/Seoul",
+    }
+    lines = [f"dags.append(DAG('d{index}', start_date={start}))" for index, start in enumerate(starts)]
+    head = "import pendulum, pytz\nfrom airflow import DAG\nfrom datetime import datetime, timedelta, timezone\n"
+    text = f"{head}from dateutil import tz\ndags = []\n" + "\n".join(lines)
+    file = read(tmp_path, text + "\nfor dag in dags:\n    globals()[dag.dag_id] = dag\n")
+    assert [dag.timezone for dag in file.dags] == list(starts.values())
+    assert not any(dag.warnings for dag in file.dags)
 
 
 def test_values_of_other_libraries_keep_their_call(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.migration.dag_files import codes, ids, read
 
 PRELUDE = """
-import calendar, collections, copy, dataclasses, enum, functools, hashlib, itertools, json, math, operator, re
+import calendar, collections, copy, dataclasses, enum, functools, graphlib, hashlib, itertools, json, math, operator, re
 import string, typing
 from datetime import date, datetime, timedelta, timezone
 from pathlib import PurePosixPath
@@ -109,6 +109,13 @@ def matched(value):
         case ("cmd", name): return name
         case None: return "none"
         case _: return "other"
+def in_order():
+    sorter, found = graphlib.TopologicalSorter(), []
+    sorter.add("load", "clean"); sorter.add("clean", "fetch")
+    sorter.prepare()
+    while sorter.is_active():
+        for one in sorter.get_ready(): found.append(one); sorter.done(one)
+    return found
 bump = counter()
 data = [{"n": "b", "p": 2}, {"n": "a", "p": 1}]
 groups = collections.defaultdict(list)
@@ -122,6 +129,7 @@ f"{3:03d}{2.567:.2f}{'x':>3}{'y'!r}"
 "{0}{1[k]}{x.real}{:}".format if False else "{0}{1[k]}{x.real}".format("a", {"k": 1}, x=5)
 "{}{:>4}".format("a", 7)
 "a,b,,c".split(",")
+list(graphlib.TopologicalSorter({"c": ["a", "b"], "b": ["a"]}).static_order()) + in_order()
 "-".join(str(one) for one in range(3))
 "Some Text".lower().replace(" ", "_").title().swapcase()
 "abc"[::-1] + "abcdef"[1:5:2]

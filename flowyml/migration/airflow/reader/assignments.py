@@ -6,10 +6,9 @@ import ast
 from typing import Any
 
 from flowyml.migration.airflow.reader.expressions import Expressions
-from flowyml.migration.airflow.reader.machine import settle
 from flowyml.migration.airflow.reader.nodes import Held
 from flowyml.migration.airflow.reader.operations import LARGEST
-from flowyml.migration.airflow.reader.parts import light
+from flowyml.migration.airflow.reader.parts import light, settle
 from flowyml.migration.airflow.reader.values import Arguments, Class, Given, Instance, Module, Soft, hard
 
 __all__ = ["Assignments"]

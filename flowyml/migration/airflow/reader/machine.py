@@ -13,7 +13,7 @@ from flowyml.migration.airflow.model import DagWarning, Place
 from flowyml.migration.airflow.reader.context import Context
 from flowyml.migration.airflow.reader.files import Files, Refused
 from flowyml.migration.airflow.reader.operations import FIELDS, METHODS, STRUCTURAL, TooLarge, kind_of, method
-from flowyml.migration.airflow.reader.parts import light, mentions
+from flowyml.migration.airflow.reader.parts import light, mentions, settle
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Bound,
@@ -39,7 +39,7 @@ from flowyml.migration.airflow.reader.values import (
     shape,
 )
 
-__all__ = ["MISSING", "Base", "Options", "World", "is_a", "settle", "short"]
+__all__ = ["MISSING", "Base", "Options", "World", "is_a", "short"]
 
 _DEEP = 40
 
@@ -452,43 +452,9 @@ def _parts_joined(value: Any, name: str, args: list[Any]) -> tuple[Any, ...]:
     return parts_of([each for item in args[0] for each in (value, item)][1:])
 
 
-def settle(args: Any, kwargs: Any = None) -> tuple[Any, Any, list[Soft], bool]:
-    """Arguments without marks of defaults at any depth, those marks, and whether everything in them is known."""
-    soft: list[Soft] = []
-    state = [True, 0]
-
-    def clean(value: Any, depth: int) -> Any:
-        state[1] += 1
-        if type(value) is Soft:
-            soft.append(value)
-            return clean(value.value, depth)
-        if isinstance(value, (Unknown, Foreign, Instance, Function, Class, Module, Native)) or depth > 30:
-            state[0] = False
-            return value
-        if state[1] > 200_000:
-            state[0] = False
-            return value
-        if type(value) in (list, tuple, set, Once):
-            return _rebuilt(value, [clean(one, depth + 1) for one in value])
-        if type(value) is dict:
-            return _rebuilt(value, {clean(key, depth + 1): clean(one, depth + 1) for key, one in value.items()})
-        return value
-
-    return clean(list(args), 0), clean(dict(kwargs or {}), 0), soft, bool(state[0])
-
-
 def keyed(name: str, args: list[Any]) -> list[Any]:
     """The arguments of a method that are hashed."""
     return args[:1] if name in ("add", "get", "setdefault", "pop", "discard") else []
-
-
-def _rebuilt(old: Any, new: Any) -> Any:
-    """The container itself where nothing in it changed: natives may change it in place."""
-    if type(old) is dict:
-        return old if all(new.get(key) is value for key, value in old.items()) else new
-    if all(one is other for one, other in zip(old, new, strict=False)):
-        return old
-    return type(old)(new)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import datetime
 import symtable
-import zoneinfo
 from collections.abc import Container, Iterator
 from copy import copy
 from dataclasses import replace
@@ -18,7 +17,7 @@ from flowyml.migration.airflow.model import Argument, DagModel, DagWarning, Func
 from flowyml.migration.airflow.reader.library.functions import PartialCall
 from flowyml.migration.airflow.reader.nodes import Asset, Dag, Group, MappedArgument, Task, TaskFactory, XCom
 from flowyml.migration.airflow.reader.parts import light
-from flowyml.migration.airflow.reader.schedules import asset_ref, words
+from flowyml.migration.airflow.reader.schedules import asset_ref, timezone, words, zone_name
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Bound,
@@ -123,7 +122,7 @@ class Modelling:
         if isinstance(value, PurePosixPath):
             return str(value)
         if isinstance(value, datetime.tzinfo):
-            return _zone(value)
+            return zone_name(value)
         if isinstance(value, MappedArgument):
             return model.Symbolic(value.name, self.here, "mapped")
         if isinstance(value, Native):
@@ -296,7 +295,7 @@ class Modelling:
             schedule_omitted=given is None,
             schedule_argument=self.argument("schedule", given) if given is not None else None,
             schedule_value=self.value(given.value) if given is not None else None,
-            timezone=_timezone(start),
+            timezone=timezone(start.value if start else None),
             start_date=self.value(start.value) if start is not None else None,
             end_date=self.value(dag.arguments.value("end_date")),
             catchup=_flag(dag.arguments.value("catchup")),
@@ -374,17 +373,6 @@ def _place(module: Module | None, node: ast.AST | None) -> Place:
         return Place(module.place if module else "", 1, 1)
     first = min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", ()))])
     return Place(module.place, first, getattr(node, "end_lineno", None) or node.lineno)
-
-
-def _zone(zone: datetime.tzinfo) -> str:
-    return zone.key if isinstance(zone, zoneinfo.ZoneInfo) else str(zone)
-
-
-def _timezone(start: Given | None) -> str:
-    value = hard(start.value) if start is not None else None
-    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
-        return _zone(value.tzinfo)
-    return "UTC"
 
 
 def _schedule(dag: Dag) -> Given | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import datetime
+import graphlib
 import operator
 import re
 import string
@@ -150,6 +151,8 @@ METHODS: Mapping[type, frozenset[str]] = {
     datetime.date: _names("isoformat isoweekday replace strftime toordinal weekday"),
     datetime.time: _names("isoformat replace strftime"),
     datetime.timedelta: _names("total_seconds"),
+    datetime.tzinfo: _names("localize datetime"),
+    graphlib.TopologicalSorter: _names("add done get_ready is_active prepare static_order"),
     re.Match: _names("group groups groupdict start end span"),
     PurePosixPath: _names("as_posix is_absolute joinpath match relative_to with_name with_suffix with_stem"),
 }
@@ -174,12 +177,15 @@ def _in_zone(value: datetime.datetime, zone: Any) -> datetime.datetime:
     return value.astimezone(zoneinfo.ZoneInfo(zone) if isinstance(zone, str) else zone)
 
 
-_OF_PENDULUM: Mapping[str, Callable[..., Any]] = {
+_OF_OTHERS: Mapping[str, Callable[..., Any]] = {
     "add": lambda value, **units: value + datetime.timedelta(**units),
     "subtract": lambda value, **units: value - datetime.timedelta(**units),
     "in_timezone": _in_zone,
     "in_tz": _in_zone,
+    "localize": lambda zone, moment, **_: moment.replace(tzinfo=zone),
+    "datetime": lambda zone, *fields: datetime.datetime(*fields).replace(tzinfo=zone),  # noqa: DTZ001  # it comes next
 }
+"""What dates of pendulum and zones of pytz and pendulum have, and Python's have not."""
 
 
 def kind_of(value: Any) -> type | None:
@@ -195,18 +201,21 @@ def method(value: Any, name: str, args: list[Any], kwargs: dict[str, Any]) -> An
     kind = kind_of(value)
     if kind is None or name not in METHODS[kind]:
         raise AttributeError(name)
-    if name in _OF_PENDULUM and isinstance(value, datetime.datetime):
-        return checked(_OF_PENDULUM[name](value, *args, **kwargs))
+    if name in _OF_OTHERS and isinstance(value, (datetime.datetime, datetime.tzinfo)):
+        return checked(_OF_OTHERS[name](value, *args, **kwargs))
     if name in ("center", "ljust", "rjust", "zfill", "expandtabs") and args and isinstance(args[0], int):
         checked(range(0)) if args[0] <= LARGEST else _too_large()
     if name == "replace" and isinstance(value, str) and len(args) >= 2:
         _growth(value, args)
     if name == "join" and args:
         args = [_joined(value, args[0]), *args[1:]]
-    if name in ("append", "extend", "insert", "update", "add", "setdefault", "union") and not isinstance(value, str):
+    grows = name in ("append", "extend", "insert", "update", "add", "setdefault", "union")
+    if grows and isinstance(value, (list, dict, set, frozenset)):
         _growing(value, args)
     if name == "strftime":
         _widths(str(args[0]) if args else "")
+    if name == "static_order":
+        return list(value.static_order())
     return checked(getattr(value, name)(*args, **kwargs))
 
 

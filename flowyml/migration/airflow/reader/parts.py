@@ -1,4 +1,4 @@
-"""What is anywhere in a value: tasks, edges' ends; and whether it can be walked over at all."""
+"""What is anywhere in a value: tasks, edges' ends, defaults, unknowns; and whether it can be walked over at all."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from flowyml.migration.airflow.reader.nodes import Dag, Group, Label, MappedArgument, Task, XCom
-from flowyml.migration.airflow.reader.values import hard
+from flowyml.migration.airflow.reader.values import (
+    Class,
+    Foreign,
+    Function,
+    Instance,
+    Module,
+    Native,
+    Once,
+    Soft,
+    Unknown,
+    hard,
+)
 
-__all__ = ["flat", "is_node", "light", "mentions", "operators_in"]
+__all__ = ["flat", "is_node", "light", "mentions", "operators_in", "settle"]
 
 
 def operators_in(value: Any, depth: int = 0) -> Iterator[Task]:
@@ -63,3 +74,37 @@ def light(value: Any) -> bool:
     if not isinstance(value, (list, tuple, set, dict)):
         return True
     return sum(1 for _ in _parts(value, 100_001)) <= 100_000
+
+
+def settle(args: Any, kwargs: Any = None) -> tuple[Any, Any, list[Soft], bool]:
+    """Arguments without marks of defaults at any depth, those marks, and whether everything in them is known."""
+    soft: list[Soft] = []
+    state = [True, 0]
+
+    def clean(value: Any, depth: int) -> Any:
+        state[1] += 1
+        if type(value) is Soft:
+            soft.append(value)
+            return clean(value.value, depth)
+        if isinstance(value, (Unknown, Foreign, Instance, Function, Class, Module, Native)) or depth > 30:
+            state[0] = False
+            return value
+        if state[1] > 200_000:
+            state[0] = False
+            return value
+        if type(value) in (list, tuple, set, Once):
+            return _rebuilt(value, [clean(one, depth + 1) for one in value])
+        if type(value) is dict:
+            return _rebuilt(value, {clean(key, depth + 1): clean(one, depth + 1) for key, one in value.items()})
+        return value
+
+    return clean(list(args), 0), clean(dict(kwargs or {}), 0), soft, bool(state[0])
+
+
+def _rebuilt(old: Any, new: Any) -> Any:
+    """The container itself where nothing in it changed: natives may change it in place."""
+    if type(old) is dict:
+        return old if all(new.get(key) is value for key, value in old.items()) else new
+    if all(one is other for one, other in zip(old, new, strict=False)):
+        return old
+    return type(old)(new)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from flowyml.migration.airflow.model import DagWarning
-from flowyml.migration.airflow.reader.machine import MISSING, Base, settle, short
+from flowyml.migration.airflow.reader.machine import MISSING, Base, short
 from flowyml.migration.airflow.reader.operations import COMPARE, LARGEST, TooLarge, binary, formatted
-from flowyml.migration.airflow.reader.parts import light
+from flowyml.migration.airflow.reader.parts import light, settle
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Class,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import zoneinfo
 from typing import Any
 
 from flowyml.migration.airflow.model import AssetRef
 from flowyml.migration.airflow.reader.nodes import Asset
-from flowyml.migration.airflow.reader.values import Class, Foreign, ForeignValue, Instance, Unknown, hard, shape
+from flowyml.migration.airflow.reader.values import Class, ForeignValue, Instance, hard, shape
 
-__all__ = ["asset_ref", "words"]
+__all__ = ["asset_ref", "timezone", "words", "zone_name"]
 
 _PRESETS = {
     "@hourly": "0 * * * *",
@@ -48,12 +49,11 @@ def words(value: Any) -> str | None:
 
 
 def _text(value: str) -> str:
-    text = value.strip()
-    if text in ("@once", "@continuous"):
-        return text
-    if text in ("", "None", "@none"):
+    if value in ("@once", "@continuous"):
+        return value
+    if value.strip() in ("", "None", "@none"):
         return "None"
-    return "cron:" + _PRESETS.get(text, " ".join(text.split()))
+    return "cron:" + _PRESETS.get(value, value)
 
 
 def _assets(parts: list[Any]) -> str | None:
@@ -104,7 +104,15 @@ def _relative(value: ForeignValue) -> str | None:
     return words(datetime.timedelta(**parts))
 
 
-def is_known(value: Any) -> bool:
-    """Whether it is anything but what could not be found out."""
-    value = hard(value)
-    return not isinstance(value, (Unknown, Foreign)) or isinstance(value, ForeignValue)
+def timezone(start: Any) -> str:
+    """The time zone of a DAG that starts then."""
+    value = hard(start)
+    return zone_name(value.tzinfo) if isinstance(value, datetime.datetime) and value.tzinfo is not None else "UTC"
+
+
+def zone_name(zone: datetime.tzinfo) -> str:
+    """A time zone in Airflow's words: one without a name of its own by its offset, as in "+02:00"."""
+    if isinstance(zone, zoneinfo.ZoneInfo):
+        return zone.key
+    minutes = int((zone.utcoffset(None) or datetime.timedelta()).total_seconds() // 60)
+    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}" if minutes else "UTC"

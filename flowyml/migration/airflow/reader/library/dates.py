@@ -15,9 +15,15 @@ __all__ = ["CALLED", "NAMES", "clock"]
 
 
 def _zone(name: Any = "UTC") -> datetime.tzinfo:
+    if isinstance(name, int):
+        return _offset(name)
     if str(name).upper() == "UTC":
         return datetime.UTC
     return zoneinfo.ZoneInfo(name)
+
+
+def _offset(offset: float | datetime.timedelta, *_: Any, **__: Any) -> datetime.tzinfo:
+    return datetime.timezone(offset if isinstance(offset, datetime.timedelta) else datetime.timedelta(seconds=offset))
 
 
 def _pendulum(*args: Any, tz: Any = datetime.UTC, **kwargs: Any) -> datetime.datetime:
@@ -73,14 +79,23 @@ NAMES: dict[str, Any] = {
     "pendulum.timezone": plain(_zone),
     "pendulum.Timezone": plain(_zone),
     "pendulum.tz.timezone": plain(_zone),
+    "pendulum.FixedTimezone": plain(_offset),
+    "pendulum.tz.fixed_timezone": plain(_offset),
+    "pendulum.tz.timezone.FixedTimezone": plain(_offset),
+    "pendulum.tz.timezone.Timezone": plain(_zone),
+    "pendulum.tz.UTC": datetime.UTC,
     "pendulum.parse": plain(_parsed),
     "pendulum.duration": plain(_duration),
     "pendulum.UTC": datetime.UTC,
     "pytz.timezone": plain(_zone),
+    "pytz.FixedOffset": plain(lambda minutes: _offset(minutes * 60)),
     "pytz.utc": datetime.UTC,
     "pytz.UTC": datetime.UTC,
     "zoneinfo.ZoneInfo": plain(_zone),
     "dateutil.tz.gettz": plain(_zone),
+    "dateutil.tz.tzutc": plain(_zone),
+    "dateutil.tz.UTC": datetime.UTC,
+    "dateutil.tz.tzoffset": plain(lambda _, offset: _offset(offset)),
     "dateutil.parser.parse": plain(_parsed),
 }
 

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.natives import known
-from flowyml.migration.airflow.reader.machine import settle
-from flowyml.migration.airflow.reader.parts import light
+from flowyml.migration.airflow.reader.parts import light, settle
 from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, Once, hard
 
 __all__ = ["NAMES", "from_keys", "in_rows", "keys_of", "pulled", "sort_in_place"]

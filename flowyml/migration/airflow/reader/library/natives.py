@@ -6,8 +6,8 @@ import ast
 from collections.abc import Callable
 from typing import Any
 
-from flowyml.migration.airflow.reader.machine import settle
 from flowyml.migration.airflow.reader.operations import checked
+from flowyml.migration.airflow.reader.parts import settle
 from flowyml.migration.airflow.reader.values import Arguments, Native
 
 __all__ = ["known", "native", "nothing", "plain"]

@@ -11,8 +11,8 @@ from typing import Any
 
 from flowyml.migration.airflow.reader.files import Refused
 from flowyml.migration.airflow.reader.library.natives import known, nothing, plain
-from flowyml.migration.airflow.reader.machine import settle
 from flowyml.migration.airflow.reader.operations import checked
+from flowyml.migration.airflow.reader.parts import settle
 from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, hard
 
 __all__ = ["NAMES", "Opened", "open_file", "opened_attribute", "path_attribute", "read"]

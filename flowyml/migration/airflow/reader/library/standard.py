@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import math
 from typing import Any
 
@@ -26,6 +27,7 @@ LIBRARY: dict[str, Any] = {
     "collections.OrderedDict": BUILTINS["dict"],
     "collections.deque": BUILTINS["list"],
     "enum.auto": known(dates.clock),
+    "graphlib.TopologicalSorter": plain(graphlib.TopologicalSorter),
     "math.ceil": plain(math.ceil),
     "math.floor": plain(math.floor),
     **collecting.NAMES,

@@ -11,8 +11,8 @@ import textwrap
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.natives import known, plain
-from flowyml.migration.airflow.reader.machine import settle
 from flowyml.migration.airflow.reader.operations import LARGEST, TooLarge, checked, pieces
+from flowyml.migration.airflow.reader.parts import settle
 from flowyml.migration.airflow.reader.values import Arguments, Instance, Native, hard, parts_of, shape
 
 __all__ = ["NAMES", "format_text"]

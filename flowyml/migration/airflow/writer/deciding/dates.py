@@ -10,7 +10,7 @@ from enum import Enum
 from flowyml.migration.airflow.model import DagModel, Reference, Symbolic
 from flowyml.migration.airflow.writer.notes import Kind, Note
 
-__all__ = ["Dated", "asks_for_dates", "dated", "notes_of_dates", "zone_of"]
+__all__ = ["Dated", "asks_for_dates", "dated", "notes_of_dates", "timetable_of", "zone_of"]
 
 _DATES = re.compile(
     r"\b(ds|ts|ds_nodash|ts_nodash\w*|logical_date|execution_date|data_interval_(start|end)|dag_run|"
@@ -40,7 +40,7 @@ def dated(dag: DagModel) -> Dated:
         return Dated.MOMENT
     if (dag.schedule or "").partition(":")[0] not in ("cron", "delta"):
         return Dated.OTHER
-    table = _timetable(dag)
+    table = timetable_of(dag)
     name = table.import_path.rpartition(".")[2] if table else ""
     if name.endswith("DataIntervalTimetable"):
         return Dated.START
@@ -52,13 +52,14 @@ def dated(dag: DagModel) -> Dated:
 
 def zone_of(dag: DagModel) -> str | None:
     """The time zone of a DAG's schedule: that of its timetable, else the DAG's. None where it is not known."""
-    table = _timetable(dag)
+    table = timetable_of(dag)
     given = {each.name: each.value for each in table.arguments} if table else {}
     zone = given.get("timezone", given.get("1", dag.timezone))
     return zone if isinstance(zone, str) else None
 
 
-def _timetable(dag: DagModel) -> Reference | None:
+def timetable_of(dag: DagModel) -> Reference | None:
+    """The timetable that a DAG is given as its schedule."""
     given = dag.schedule_value
     given = given.default if isinstance(given, Symbolic) else given
     return given if isinstance(given, Reference) else None

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from flowyml.migration.airflow.model import AssetRef, DagModel
-from flowyml.migration.airflow.writer.deciding.dates import zone_of
+from flowyml.migration.airflow.writer.deciding.dates import timetable_of, zone_of
 from flowyml.migration.airflow.writer.notes import Kind, Note
 
 __all__ = ["Schedule", "schedule_of"]
@@ -37,8 +37,10 @@ def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
     zone = zone_of(dag)
     place = dag.schedule_argument.place if dag.schedule_argument else dag.place
     cron, seconds, shown = "", 0.0, ""
-    if kind == "cron" and len(rest.split()) == 5 and zone:
-        cron, shown = rest, f"cron:{rest} {zone}"
+    table = timetable_of(dag)
+    unnamed = zone is not None and zone[0] in "+-"
+    if kind == "cron" and len(rest.split()) == 5 and zone and not unnamed:
+        cron, shown = " ".join(rest.split()), f"cron:{rest} {zone}"
     elif kind == "delta":
         seconds = float(rest)
         shown = f"delta:{seconds}"
@@ -48,7 +50,9 @@ def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
                 Note(Kind.CHANGED, "schedule", place, "Airflow alone has it: it stands in airflow={…}, and is the same "
                      "there", "On another engine, schedule the pipeline by cron, or run it by a hook or an API call.")
             ]  # fmt: skip
-        wanted = said or "one that is not known"
+        whole = table is not None and kind in ("dataset", "timetable")  # assets may be a part of it
+        wanted = " ".join(table.source.split()) if table and whole else said or "one that is not known"
+        wanted += f" in a time zone without a name, {zone}" if unnamed else ""
         wanted += "" if zone else " in a time zone that is not known"
         return None, None, [
             Note(Kind.CHANGED, "schedule", place, f"FlowyML has no schedule like {wanted}",
@@ -56,6 +60,11 @@ def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
         ]  # fmt: skip
     start = dag.start_date if isinstance(dag.start_date, datetime) else None
     made = Schedule(cron, seconds, zone if zone and zone != "UTC" else "", start, bool(dag.catchup), shown)
+    if table and table.import_path.endswith(".CronPartitionTimetable"):
+        return made, None, [
+            Note(Kind.CHANGED, "schedule", place, "the times are kept, but the runs have no partition key",
+                 "Pass the key to the runs as a parameter, or make it of LOGICAL_DATE.")
+        ]  # fmt: skip
     why = "the module schedules the pipeline on Airflow when it is run as a script"
     return made, None, [Note(Kind.KEPT, "schedule", place, why)]
 
