@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from flowyml.core.errors import StepCancelledError, StepCrashedError, StepOutOfMemoryError, StepTimeoutError
 
-__all__ = ["OutOfMemory", "cancelled", "crashed", "loaded_too_long", "of_step", "timed_out"]
+__all__ = ["NAMED", "OutOfMemory", "cancelled", "crashed", "loaded_too_long", "of_several", "of_step", "timed_out"]
+
+NAMED = 3
+"""How many failures the error of a run names: a loop may have thousands."""
 
 
 def of_step(step: str, message: str, label: str = "") -> str:
@@ -18,6 +22,16 @@ def of_step(step: str, message: str, label: str = "") -> str:
     """
     name, shown = f"step {step!r}", f"step {label or step!r}"
     return message.replace(name, shown, 1) if name in message else f"{shown}: {message}"
+
+
+def of_several(messages: Sequence[str], count: int = 0) -> str:
+    """What a run says of all that failed. ``count`` is how many there are, where ``messages`` are the first of them.
+
+    >>> of_several(["step 'a': no", "step 'b': no"]), of_several(["a", "b", "c", "d"]), of_several(["a", "b", "c"], 9)
+    ("step 'a': no; step 'b': no", 'a; b; c; and 1 more', 'a; b; c; and 6 more')
+    """
+    more = (count or len(messages)) - NAMED
+    return "; ".join([*messages[:NAMED], *([f"and {more} more"] if more > 0 else [])])
 
 
 class OutOfMemory:

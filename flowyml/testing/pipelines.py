@@ -227,11 +227,15 @@ def meeting(folder: str, patience: int = 30) -> Pipeline:
 
 
 def failing() -> Pipeline:
-    """One branch fails, what follows it never runs, the other branch completes."""
+    """One branch fails, what follows it never runs, the other branch completes; and one more step fails."""
 
     @step
     def broken() -> int:
         raise ValueError("the number 13 is not lucky")
+
+    @step
+    def unlucky() -> int:
+        raise KeyError("nor is this one")
 
     @step
     def after_broken(broken: int) -> int:
@@ -249,7 +253,7 @@ def failing() -> Pipeline:
         return healthy
 
     pipeline = Pipeline("conformance failing")
-    for item in (broken, after_broken, healthy, after_healthy):
+    for item in (broken, after_broken, unlucky, healthy, after_healthy):
         pipeline.add_step(item)
     return pipeline
 

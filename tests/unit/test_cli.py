@@ -59,7 +59,7 @@ def test_a_failed_run_has_exit_code_1() -> None:
     done = flowyml("run", "train.py", "-p", "label=fail")
     assert done.code == 1
     assert "training FAILED" in done.out
-    assert "error: step 'load' failed: ValueError: the label is fail" in done.err
+    assert "error: step 'load': ValueError: the label is fail" in done.err
     waited = flowyml("run", "train.py", "-p", "label=fail", "--timeout", "600", "--run-id", "bad")
     assert waited.err.endswith("its log, with the traceback: flowyml logs bad\n"), "as of a run on an engine"
     assert "ValueError: the label is fail" in flowyml("logs", "bad").out

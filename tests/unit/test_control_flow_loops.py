@@ -138,7 +138,7 @@ def test_a_failed_item_fails_the_run_and_its_siblings_run_on(both_ways: LocalOrc
 
     result = made.run(on=both_ways)
     assert result.status is FAILED
-    assert "step 'fail_on[1]' failed: ValueError: no 1" in str(result.error)
+    assert "step 'fail_on[1]': ValueError: no 1" in str(result.error)
     assert steps_of(result, both_ways) == {
         "numbers": ("COMPLETED", "completed"),
         "fail_on[0]": ("COMPLETED", "completed"),
@@ -350,8 +350,8 @@ def test_the_error_of_a_run_names_some_of_many_items(local: LocalOrchestrator) -
         return fail.map(n=numbers(100))
 
     error = str(made.run(on=local).error)
-    assert error.startswith("step 'fail[0]' failed: ValueError: no; ")
-    assert error.endswith("step 'fail[19]' failed: ValueError: no; and 80 more")
+    assert error.startswith("step 'fail[0]': ValueError: no; ")
+    assert error.endswith("step 'fail[2]': ValueError: no; and 97 more")
 
 
 def test_the_values_of_a_loop_are_let_go(local: LocalOrchestrator) -> None:

@@ -84,7 +84,7 @@ def test_a_failing_run_tells_why(local: LocalOrchestrator) -> None:
     handle = Pipeline("failing").add_step(broken).submit(on=local)
     handle.wait_for_completion(timeout=240, poll_interval=0.1)
     assert handle.status is FAILED
-    assert handle.error == "step 'broken' failed: ValueError: no luck"
+    assert handle.error == "step 'broken': ValueError: no luck"
     lines = [line.message for line in handle.logs() if line.step == "broken"]
     assert lines[0].startswith("Step 'broken' failed: Traceback")
     assert lines[-1] == "ValueError: no luck"
@@ -104,7 +104,7 @@ def test_a_failing_run_that_is_submitted_and_waited_for_names_the_command_that_s
     assert Orchestrator.execute(local, pipeline, "unlucky", {}).status is FAILED
     (said,) = caplog.messages
     assert said == (
-        "Run 'unlucky' of 'failing' ended FAILED: step 'broken' failed: ValueError: no luck\n"
+        "Run 'unlucky' of 'failing' ended FAILED: step 'broken': ValueError: no luck\n"
         "Its log, with the traceback: flowyml logs unlucky"
     )
 

@@ -118,7 +118,7 @@ def test_a_failure_in_a_process(processes: LocalOrchestrator, caplog: pytest.Log
         raise ConnectionResetError("gone")
 
     result = Pipeline("failing").add_step(fail).run(on=processes)
-    assert result.error == "step 'fail' failed: ConnectionResetError: gone"
+    assert result.error == "step 'fail': ConnectionResetError: gone"
     assert result.step_results["fail"].attempt == 2
     assert "trying again in 0 s: ConnectionResetError: gone" in caplog.text
     assert "flowyml" not in caplog.records[-1].getMessage()

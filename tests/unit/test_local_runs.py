@@ -156,7 +156,7 @@ def test_a_failing_branch_stops_only_what_hangs_on_it(
         pipeline.add_step(part)
     result = pipeline.run(on=local)
     assert result.status is FAILED
-    assert result.error == "step 'broken' failed: ValueError: wrong shape"
+    assert result.error == "step 'broken': ValueError: wrong shape"
     assert isinstance(result.exception, ValueError)
     assert result.outputs == {}
     assert {name: found.status for name, found in result.step_results.items()} == {
@@ -182,7 +182,7 @@ def test_all_failing_steps_are_named(local: LocalOrchestrator, caplog: pytest.Lo
 
     result = Pipeline("two faults").add_step(one).add_step(two).run(on=local)
     assert result.error is not None
-    assert "step 'one' failed: KeyError: 'a'; step 'two' called sys.exit(3)" in result.error
+    assert "step 'one': KeyError: 'a'; step 'two' called sys.exit(3)" in result.error
 
 
 def test_retries_wait_without_holding_up_other_steps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -215,7 +215,7 @@ def test_errors_that_are_not_worth_a_retry(local: LocalOrchestrator, caplog: pyt
         attempts.append(1)
         raise TimeoutError if len(attempts) < 3 else ValueError("no")
 
-    assert Pipeline("picky").add_step(picky).run(on=local).error == "step 'picky' failed: ValueError: no"
+    assert Pipeline("picky").add_step(picky).run(on=local).error == "step 'picky': ValueError: no"
     assert len(attempts) == 3
 
 

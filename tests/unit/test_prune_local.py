@@ -168,8 +168,8 @@ def test_a_run_that_starts_during_a_prune(usual: LocalOrchestrator, own_home: Pa
     new = fails().submit(on=usual, run_id="new")
     done = {each.item.kind: each.freed for each in prune(planned)}
     assert (done["run"], done["bundle"]) == (0, 0)
-    assert new.wait_for_completion(timeout=240, poll_interval=0.1).error == "step 'broken' failed: ValueError: no luck"
-    assert finished(usual, "again").error == "step 'broken' failed: ValueError: no luck"
+    assert new.wait_for_completion(timeout=240, poll_interval=0.1).error == "step 'broken': ValueError: no luck"
+    assert finished(usual, "again").error == "step 'broken': ValueError: no luck"
 
 
 def test_a_run_that_is_half_removed_is_not_run_again_and_goes_next_time(usual: LocalOrchestrator) -> None:

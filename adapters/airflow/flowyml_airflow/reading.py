@@ -16,6 +16,7 @@ from flowyml.core.origin import Origin
 from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, StepRun, labelled
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
+from flowyml.runtime.step_errors import of_several, of_step
 from flowyml_airflow.client import AirflowClient, NotThereError, ServerTroubleError
 from flowyml_airflow.deployed import facts_of
 from flowyml_airflow.flow_reading import Seen, index_of, map_index, name_of, part_name
@@ -46,6 +47,8 @@ _STOPPED = ("Task killed!", "terminated with exit code", "exited with return cod
 _RETURNED = "return_value"
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LATEST = datetime.max.replace(tzinfo=UTC)
+_START = "the hooks' on_pipeline_start"
+_READ = 10  # tasks that failed first, whose logs are read for the error of their run
 _LATE = ("AirflowTaskTimeout", TIMED_OUT)
 _SILENCE = (EngineUnreachableError, ServerTroubleError)  # also of a server that is just starting
 
@@ -339,7 +342,7 @@ class RunReader:
         return written
 
     def _why(self, found: Mapping[str, Any], status: ExecutionStatus) -> str:
-        """One sentence on a run that went wrong."""
+        """What a run that went wrong says of it."""
         if status is ExecutionStatus.CANCELLED:
             return WAS_CANCELLED
         if status is ExecutionStatus.TIMEOUT:
@@ -353,17 +356,27 @@ class RunReader:
             return (
                 "Airflow marked the run as failed, and none of its tasks: it was done by hand, or the DAG has changed."
             )
-        first = min(failed, key=lambda task: task["end_date"] or "9")
-        who = "the hooks' on_pipeline_start" if is_start(first) else f"step {_shown(first)!r}"
-        if steps_of_task(first["task_id"], facts):
-            runs = self._steps_of(first, found, facts)
-            first_run = min((run for run in runs if run.status.is_failed), key=lambda run: run.ended_at or _LATEST)
-            who, error = f"step {first_run.label!r}", first_run.error or ""
-        else:
-            error = self._error(found, first)[0]
-        if first["task_id"] in facts.get("helpers", ()):
+        order = {task: number for number, task in enumerate(facts.get("steps", ()))}
+        failed.sort(key=lambda task: task["end_date"] or "9")
+        read = sorted(failed[:_READ], key=lambda task: (order.get(task["task_id"], -1), map_index(task)))
+        said = [error for task in read if (error := self._failure(found, task, facts))]
+        said = said or [self._error(found, read[0])[0]]
+        return of_several(said, len(said) + len(failed) - len(read))
+
+    def _failure(self, found: Mapping[str, Any], task: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+        """What the run says of one task that failed; nothing where it did because another had."""
+        if steps_of_task(task["task_id"], facts):
+            runs = [run for run in self._steps_of(task, found, facts) if run.status.is_failed]
+            first = min(runs, key=lambda run: run.ended_at or _LATEST, default=None)
+            return of_step(first.name, first.error or "", first.label) if first else ""
+        error, kind = self._error(found, task)
+        if kind == UPSTREAM_FAILED:
+            return ""
+        if task["task_id"] in facts.get("helpers", ()):
             return error
-        return error if error.startswith(who) else f"{who}: {error}"
+        if is_start(task):
+            return error if error.startswith(_START) else f"{_START}: {error}"
+        return of_step(name_of(task), error, labelled(name_of(task), index_of(task)))
 
     def _error(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, str]:
         """What the last attempt of a failed task said, and the class of what it raised."""
@@ -450,7 +463,3 @@ class RunReader:
 def _version(found: Mapping[str, Any]) -> int | None:
     """The newest version of the DAG in a run; Airflow 2 counts none."""
     return max((item["version_number"] for item in found.get("dag_versions") or ()), default=None)
-
-
-def _shown(task: Mapping[str, Any]) -> str:
-    return labelled(name_of(task), index_of(task))

@@ -25,7 +25,7 @@ from flowyml.plan.model import Plan, Step
 from flowyml.plan.names import slug
 from flowyml.plan.parameters import days_of
 from flowyml.runtime.nodes import End, Index
-from flowyml.runtime.step_errors import of_step
+from flowyml.runtime.step_errors import of_several, of_step
 from flowyml_kubeflow import flow_names, names
 from flowyml_kubeflow.attempts import (
     ARTIFACTS,
@@ -371,11 +371,10 @@ class _ResultPod(_Pod):
             return result
         journal = Journal.of(flow_names.RESULT_TASK)
         journal.publish(outputs=published)
-        failed = self.known.failed
+        failed = of_several(self.known.failed)
         if failed:
-            more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-            journal.note(failed=f"{failed[0]}{more}")
-            print(f"The run failed: {failed[0]}{more}", file=sys.stderr, flush=True)
+            journal.note(failed=failed)
+            print(f"The run failed: {failed}", file=sys.stderr, flush=True)
         self._fire_end(journal)
         shutil.rmtree(self.scratch, ignore_errors=True)
         if failed:

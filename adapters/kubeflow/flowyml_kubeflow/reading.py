@@ -25,7 +25,7 @@ from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, St
 from flowyml.core.runs import Runs as RunList
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
-from flowyml.runtime.step_errors import of_step
+from flowyml.runtime.step_errors import NAMED, of_several, of_step
 from flowyml_kubeflow import flow_names
 from flowyml_kubeflow.attempts import RESULT, leveled
 from flowyml_kubeflow.client import Client, NotFoundError, equals
@@ -39,6 +39,7 @@ __all__ = ["Runs", "UiStore", "lines_by_item"]
 Json = dict[str, Any]
 
 _PAGE = 200  # runs, the most that KFP gives at once; source: KFP, list_request_util.go
+_GONE = "failed; its log is gone"
 _SOURCES = {"minio": "minio", "s3": "s3", "gs": "gcs"}  # source: KFP, frontend/server/handlers/artifacts.ts
 
 
@@ -102,16 +103,16 @@ class Runs:
         return status_of(run.state, [*states, "CANCELING"] if run.run_id in self.terminated else states)
 
     def _error(self, run: Any) -> str | None:
-        """In the words of the first step that failed, if its log is still there."""
+        """In the words of the steps that failed, if their logs are still there."""
         tasks = Tasks(run, self.pipelines.spec_of(run))
         for note in self._notes(run, tasks, flow_names.RESULT_TASK) if tasks.has_flow else ():
             return str(note["failed"])
         failed = [task for task in tasks.steps if tasks.state(task) == "FAILED" and tasks.pods(task)]
-        for task in sorted(failed, key=lambda task: str(tasks.ended(task))):
-            failure = self._result(run, tasks, task).get("failure")
-            message = failure["message"] if failure else "failed; its log is gone"
-            return of_step(tasks.steps[task], message)
-        return _message(run)
+        if not failed:
+            return _message(run)
+        failures = {task: self._result(run, tasks, task).get("failure") or {} for task in failed[:NAMED]}
+        said = [of_step(tasks.steps[task], each.get("message", _GONE)) for task, each in failures.items()]
+        return of_several(said, len(failed))
 
     def newest(self, pipeline: str | None, limit: int) -> RunList:
         return RunList(self._run(run) for run in self._newest(pipeline, limit))
@@ -168,7 +169,7 @@ class Runs:
         error = None
         if step_status.is_failed:
             failure = self._result(run, tasks, task).get("failure") or {}
-            error = failure.get("message") or "failed; its log is gone"
+            error = failure.get("message", _GONE)
             if failure.get("kind") == "StepTimeoutError":
                 step_status = ExecutionStatus.TIMEOUT
             elif (

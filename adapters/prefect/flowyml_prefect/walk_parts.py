@@ -36,7 +36,7 @@ from flowyml.plan.parameters import days_of
 from flowyml.runtime.kept import KeptOutputs
 from flowyml.runtime.looks import Looks, carried, given_to
 from flowyml.runtime.nodes import End, Frame, Node, Opening, Task
-from flowyml.runtime.step_errors import of_step
+from flowyml.runtime.step_errors import of_several, of_step
 from flowyml.runtime.walk import Walk
 from flowyml_prefect.flow_parts import (
     BUNDLE,
@@ -57,7 +57,6 @@ LINES = 1000  # from a task run to those that it waited for, as Prefect draws th
 NOT_RUN = ("Skipped", "NoItems", "NotReady")  # task runs that only show why a step did not run
 LABEL_SECONDS = 2
 RECORD_SECONDS = 60  # after the end of a run, until its last task runs are recorded
-NAMED = 5  # failures, in the message of a run
 
 
 class Turn(Task):
@@ -255,8 +254,7 @@ class Walker:
         if self._fault:
             raise self._fault
         if failures := [*self._failures(), *dict.fromkeys(self.walk.faults)]:
-            more = [f"and {len(failures) - NAMED} more"] if len(failures) > NAMED else []
-            return Failed(message="; ".join([*failures[:NAMED], *more]))
+            return Failed(message=of_several(failures))
         if table := [self._row(*item) for item in self.walk.outputs.items() if item[1][0].end is End.OK]:
             create_table_artifact(table, key=key, description="The outputs of the pipeline, as JSON.")
         return Completed()

@@ -19,6 +19,7 @@ from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.schema import RunRow, StepRow, index_of
 from flowyml.orchestrators.local.store import Line
 from flowyml.plan.model import FromStep, Plan
+from flowyml.runtime.step_errors import of_several, of_step
 from flowyml.runtime.tracebacks import traceback_text
 
 __all__ = [
@@ -40,8 +41,6 @@ Outcome = tuple[ExecutionStatus, str, str | None]
 """The status, the engine's own word for it, and what went wrong."""
 
 _BAD = ("FAILED", "TIMEOUT")
-_SHOWN = 20
-"""How many failures the error of a run names: a loop may have thousands."""
 
 
 def outcome_of(plan: Plan, nodes: Sequence[Node], faults: Sequence[str], stopped: str | None) -> Outcome:
@@ -53,14 +52,15 @@ def outcome_of(plan: Plan, nodes: Sequence[Node], faults: Sequence[str], stopped
     counted = [node for node in nodes if not plan.structure.may_fail(node.step.group)]
     if not faults and all(node.row.status == "COMPLETED" for node in counted):
         return ExecutionStatus.COMPLETED, "completed", None
-    failures = [*_failures(counted), *dict.fromkeys(faults)]
+    failed = [of_step(node.step.name, node.row.error or "", node.label) for node in counted if node.row.status in _BAD]
+    failures = [of_several(found)] if (found := [*failed, *dict.fromkeys(faults)]) else []
     if stopped == "timeout":
         late = f"The run took longer than the pipeline's timeout of {plan.timeout_seconds:g} s and was stopped."
         return ExecutionStatus.TIMEOUT, "timeout", "; ".join([late, *failures])
     if stopped:
         return ExecutionStatus.CANCELLED, "cancelled", "; ".join([WAS_CANCELLED, *failures])
     if failures:
-        return ExecutionStatus.FAILED, "failed", "; ".join(failures)
+        return ExecutionStatus.FAILED, "failed", failures[0]
     return ExecutionStatus.CANCELLED, "cancelled", "A step was cancelled."
 
 
@@ -73,18 +73,6 @@ def _first_error(nodes: Sequence[Node]) -> BaseException | None:
     """The error of the step that failed first."""
     failed = [node for node in nodes if node.row.status in _BAD]
     return min(failed, key=lambda node: node.row.ended or 0).error if failed else None
-
-
-def _failures(nodes: Sequence[Node]) -> list[str]:
-    failed = [node for node in nodes if node.row.status in _BAD]
-    shown = [_failure(node) for node in failed[:_SHOWN]]
-    return [*shown, f"and {len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else shown
-
-
-def _failure(node: Node) -> str:
-    text = node.row.error or ""
-    who = f"step {node.label!r}"
-    return text if who in text else f"{who} failed: {text}"
 
 
 def log_failure(

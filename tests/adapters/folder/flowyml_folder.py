@@ -26,6 +26,7 @@ from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.plan.names import slug
+from flowyml.runtime.step_errors import of_several, of_step
 
 EPOCH = datetime.fromtimestamp(0, UTC)
 # --8<-- [end:imports]
@@ -128,7 +129,7 @@ class FolderOrchestrator(Orchestrator):
             job_id=job_id, run_id=job["run_id"], pipeline=job["pipeline"],
             status=status_of(state["state"]), raw_status=state["state"], created_at=_time(job["created"]),
             started_at=_time(state.get("started")), ended_at=_time(state.get("ended")),
-            error="; ".join(f"step {step.name!r} failed: {step.error}" for step in failed) or None,
+            error=of_several([of_step(step.name, step.error or "") for step in failed]) or None,
             parameters=self._read(job_id, "parameters.json"),
             origin=Origin.from_dict(job["origin"]), code_digest=job["code"],
         )  # fmt: skip

@@ -55,7 +55,7 @@ from flowyml.plan.secrets import slug_of  # noqa: E402
 from flowyml.runtime.execution import CachedOutputs  # noqa: E402
 from flowyml.runtime.lines import OnLine  # noqa: E402
 from flowyml.runtime.processes import StepProcesses  # noqa: E402
-from flowyml.runtime.step_errors import of_step  # noqa: E402
+from flowyml.runtime.step_errors import of_several, of_step  # noqa: E402
 
 # Prefect's own timeout cannot interrupt a thread that waits. So each step works in a process, which is killed at the
 # timeout; Prefect's comes this many seconds later, in case that fails. Its warning about threads warns of nothing here.
@@ -260,12 +260,13 @@ def retry_on(errors: list[str] | None) -> Callable[[Any, Any, State[Any]], bool]
 def finish_run(
     steps: Mapping[str, PrefectFuture[Any]], outputs: Mapping[str, tuple[PrefectFuture[Any], str]], key: str
 ) -> State[Any]:
-    """Wait for all steps. The first that failed fails the run; else the outputs become an artifact."""
+    """Wait for all steps. Those that failed fail the run; else the outputs become an artifact."""
     for future in steps.values():
         future.wait()
-    for step, future in steps.items():
-        if not future.state.is_completed() and not future.state.is_pending():
-            return Failed(message=of_step(step, _reason(future.state)))
+    states = {step: future.state for step, future in steps.items()}
+    failed = {step: state for step, state in states.items() if not state.is_completed() and not state.is_pending()}
+    if failed:
+        return Failed(message=of_several([of_step(step, _reason(state)) for step, state in failed.items()]))
     values = {name: future.result()[output] for name, (future, output) in outputs.items()}
     if values:
         table = [{"output": name, "value": json.dumps(value)} for name, value in values.items()]

@@ -67,7 +67,7 @@ from flowyml.runtime.lines import OnLine  # noqa: E402
 from flowyml.runtime.looks import Looks, carried, given_to  # noqa: E402
 from flowyml.runtime.nodes import End, Frame, Node, Opening, Task  # noqa: E402
 from flowyml.runtime.processes import StepProcesses  # noqa: E402
-from flowyml.runtime.step_errors import of_step  # noqa: E402
+from flowyml.runtime.step_errors import of_several, of_step  # noqa: E402
 from flowyml.runtime.walk import Walk  # noqa: E402
 
 # Prefect's own timeout cannot interrupt a thread that waits. So each step works in a process, which is killed at the
@@ -249,12 +249,13 @@ def retry_on(errors: list[str] | None) -> Callable[[Any, Any, State[Any]], bool]
 def finish_run(
     steps: Mapping[str, PrefectFuture[Any]], outputs: Mapping[str, tuple[PrefectFuture[Any], str]], key: str
 ) -> State[Any]:
-    """Wait for all steps. The first that failed fails the run; else the outputs become an artifact."""
+    """Wait for all steps. Those that failed fail the run; else the outputs become an artifact."""
     for future in steps.values():
         future.wait()
-    for step, future in steps.items():
-        if not future.state.is_completed() and not future.state.is_pending():
-            return Failed(message=of_step(step, _reason(future.state)))
+    states = {step: future.state for step, future in steps.items()}
+    failed = {step: state for step, state in states.items() if not state.is_completed() and not state.is_pending()}
+    if failed:
+        return Failed(message=of_several([of_step(step, _reason(state)) for step, state in failed.items()]))
     values = {name: future.result()[output] for name, (future, output) in outputs.items()}
     if values:
         table = [{"output": name, "value": json.dumps(value)} for name, value in values.items()]
@@ -297,7 +298,6 @@ LINES = 1000  # from a task run to those that it waited for, as Prefect draws th
 NOT_RUN = ("Skipped", "NoItems", "NotReady")  # task runs that only show why a step did not run
 LABEL_SECONDS = 2
 RECORD_SECONDS = 60  # after the end of a run, until its last task runs are recorded
-NAMED = 5  # failures, in the message of a run
 
 
 class Turn(Task):
@@ -495,8 +495,7 @@ class Walker:
         if self._fault:
             raise self._fault
         if failures := [*self._failures(), *dict.fromkeys(self.walk.faults)]:
-            more = [f"and {len(failures) - NAMED} more"] if len(failures) > NAMED else []
-            return Failed(message="; ".join([*failures[:NAMED], *more]))
+            return Failed(message=of_several(failures))
         if table := [self._row(*item) for item in self.walk.outputs.items() if item[1][0].end is End.OK]:
             create_table_artifact(table, key=key, description="The outputs of the pipeline, as JSON.")
         return Completed()

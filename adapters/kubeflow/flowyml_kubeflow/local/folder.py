@@ -14,7 +14,7 @@ from typing import Any
 
 from flowyml.core.files import write_whole
 from flowyml.core.process_identity import ProcessIdentity, this_process
-from flowyml.runtime.step_errors import of_step
+from flowyml.runtime.step_errors import of_several, of_step
 from flowyml_kubeflow import flow_names
 from flowyml_kubeflow.attempts import CLEAN_UP, FINALE, RESULT
 
@@ -154,19 +154,16 @@ class RunFolder:
         host = this_process().host
         return [ProcessIdentity(host, item["group"], item.get("born") or "") for item in begun if "group" in item]
 
-    def first_failure(self) -> str | None:
-        """What went wrong first, in the step's own words."""
+    def failures(self) -> str | None:
+        """What went wrong, in the steps' own words."""
         steps = self.request()["steps"]
-        failures = [
+        failures = sorted(
             (attempt["ended"], steps.get(flow_names.turn_of(task)[0], task), attempt["failure"]["message"])
             for task in self.steps()
             for attempt in self.attempts(task)[-1:]
             if attempt.get("failure")
-        ]
-        if not failures:
-            return None
-        _, step, message = min(failures)
-        return of_step(step, message)
+        )
+        return of_several([of_step(step, message) for _, step, message in failures]) or None
 
     def notes(self, task: str) -> list[Json]:
         """What the pods of a step in a pipeline with control flow noted of its turns."""

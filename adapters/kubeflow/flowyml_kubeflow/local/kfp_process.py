@@ -46,13 +46,13 @@ def main(arguments: list[str]) -> int:
         task = pipeline(**request["arguments"])
     except Exception as error:
         # A task that failed is a RuntimeError of kfp.local; one whose failure was lost is whatever comes of it later.
-        failure = folder.verdict() or folder.first_failure()
+        failure = folder.verdict() or folder.failures()
         if not isinstance(error, RuntimeError) and not failure:
             raise
         message = _COLOURS.sub("", str(error))
         folder.write("outcome.json", {"state": "FAILED", "error": failure or message})
         return 1
-    if not request["flow"] and (lost := folder.first_failure()):
+    if not request["flow"] and (lost := folder.failures()):
         # kfp.local counts a container that was removed before it asked for its exit code as one that succeeded.
         folder.write("outcome.json", {"state": "FAILED", "error": lost})
         return 1
