@@ -49,6 +49,13 @@ for folder in (sysconfig.get_path("purelib"), "flowyml", "adapters"):
 """
 
 
+# Tests of Airflow that load files and start no server. They take as long as half of those that do.
+AIRFLOW_FILES = (
+    "client", "compile*", "contract", "flow*", "follow", "handover", "import", "import_idioms", "import_verified",
+    "parameters", "retrying", "status", "sweep", "together", "worker",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Group:
     """Tests that run in one process: its name, what pytest collects, and the Python that runs it."""
@@ -58,11 +65,18 @@ class Group:
     python: str | Path = sys.executable
 
 
+def files(folder: str, names: Iterable[str]) -> list[str]:
+    """The modules of tests in a folder that have one of these names, which may be patterns."""
+    return sorted({str(path.relative_to(ROOT)) for name in names for path in (ROOT / folder).glob(f"test_{name}.py")})
+
+
+_airflow_files = files(ENGINES["airflow"], AIRFLOW_FILES)
 # The longest first, so that the last one to start is short.
 GROUPS = (
-    Group("airflow", [ENGINES["airflow"]]),
+    Group("airflow", [ENGINES["airflow"], *(f"--ignore={path}" for path in _airflow_files)]),
     Group("kubeflow", [ENGINES["kubeflow"]]),
     Group("prefect", [ENGINES["prefect"]]),
+    Group("airflow-files", _airflow_files),
     Group("unit", ["tests/unit", "flowyml", "adapters"]),
     Group("others", ["tests", "--ignore=tests/unit", *(f"--ignore={folder}" for folder in ENGINES.values())]),
 )
@@ -113,7 +127,7 @@ def other_pythons(*, whole: bool = False) -> tuple[Group, ...]:
     say(f"Pythons: {', '.join([f'{sys.version_info[0]}.{sys.version_info[1]} (every test)', *found])}")
     for problem in problems.values():
         say(problem)
-    some = sorted(str(path) for name in DEPENDS_ON_PYTHON for path in Path("tests/unit").glob(f"test_{name}.py"))
+    some = files("tests/unit", DEPENDS_ON_PYTHON)
     tests = ["tests/unit", "flowyml"] if whole else [*some, "-m", "not slow"]
     return tuple(Group(f"python{version}", tests, python) for version, python in found.items())
 

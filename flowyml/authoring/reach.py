@@ -258,7 +258,7 @@ class _Walk:
         return self._known[module, root]
 
     def _enter(self, file: SourceFile) -> None:
-        """Whoever uses a file runs what is loose in it, and in those that it imports, its packages among them."""
+        """Using a file runs what is loose in it, and in those that it imports, its packages among them."""
         live = live_module(file) if self._is_live else None
         if live is not None and not is_as_imported(live, file):
             self.held.append(f"{file.name} has changed since {_THIS_PROCESS} imported it")

@@ -1,6 +1,6 @@
 """A file of Python as the statements of its top level: what each binds, what it names, and its text without layout.
 
-Comments, white space, quotes, parentheses that change nothing and the order of definitions are no part of that text,
+Comments, white space, quotes, parentheses that change nothing and the order of definitions are not part of that text,
 nor is the version of Python.
 """
 

@@ -12,7 +12,7 @@
     ├── ConfigurationError (ValueError)         a target in flowyml.toml, pyproject.toml or the environment
     ├── PlanError (ValueError)                  a plan or bundle that cannot be read
     ├── DeploymentError                         a deployment or schedule that cannot be made
-    │   └── OwnershipError (PermissionError)    another pipeline's is in its place, or somebody changed it by hand
+    │   └── OwnershipError (PermissionError)    another pipeline's is in its place, or it was changed by hand
     ├── UnsupportedFeatureError                 the plan needs what the engine lacks; nothing was sent
     │   └── NoFileFormatError                   the engine takes no files: there is nothing to compile to
     ├── OrchestratorNotFoundError (LookupError) no orchestrator of that name, no engine at that URL
@@ -105,7 +105,7 @@ class DeploymentError(FlowymlError):
 
 
 class OwnershipError(DeploymentError, PermissionError):
-    """What is deployed belongs to another pipeline, or somebody changed it. Replacing it needs ``force=True``."""
+    """What is deployed belongs to another pipeline, or was changed by hand. Replacing it needs ``force=True``."""
 
 
 class UnsupportedFeatureError(FlowymlError):

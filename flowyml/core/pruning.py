@@ -56,7 +56,7 @@ class Bounds:
         return self.now - self.older_than
 
     def keeps(self, used: float) -> str:
-        """Why something stays that was used last at that time; empty where its age is no reason."""
+        """Why something stays that was used last at that time; empty where its age is not a reason."""
         if used < self.before:
             return ""
         return f"used within {span_text(self.older_than)}" if self.older_than >= 1 else "just used"

@@ -86,7 +86,7 @@ def _make(cache: Path, target: Path, data: bytes) -> None:
 def _hold(folder: Path) -> bool:
     """Lock what this process uses, for as long as it and what it forks live; false where the folder is not there.
 
-    Who removes unpacked code leaves alone what is locked. Where nothing can be locked, that is told by its age alone.
+    Removing unpacked code leaves alone what is locked. Where nothing can be locked, its age alone decides.
     """
     name = str(folder)
     if name in _held and not _is_at(_held[name], folder):

@@ -246,7 +246,7 @@ def _settings3(airflow: Airflow) -> dict[str, str]:
         "AIRFLOW__API__SECRET_KEY": _SECRET,
         "AIRFLOW__API_AUTH__JWT_SECRET": _SECRET,
         **{f"AIRFLOW__DAG_PROCESSOR__{name}": "1" for name in quick},
-        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "900",
         "AIRFLOW__DAG_PROCESSOR__FILE_PARSING_SORT_MODE": "modified_time",
         # A worker learns within a second that its task was stopped, and bears a silent server as long as by default.
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
@@ -263,7 +263,7 @@ def _settings2(airflow: Airflow) -> dict[str, str]:
         "AIRFLOW__WEBSERVER__WORKERS": "1",
         "AIRFLOW__WEBSERVER__BASE_URL": airflow.url,
         "AIRFLOW__WEBSERVER__SECRET_KEY": _SECRET,
-        "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "30",
+        "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "900",
         "AIRFLOW__SCHEDULER__FILE_PARSING_SORT_MODE": "modified_time",
         "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "1",
         "AIRFLOW__SCHEDULER__PARSING_PROCESSES": "1",

@@ -257,7 +257,7 @@ class Deployer:
     @staticmethod
     @contextmanager
     def _put_back_on_failure(folder: Folder, compiled: CompiledDag) -> Iterator[None]:
-        """Leave the DAG file as it was before, unless somebody else has changed it meanwhile.
+        """Leave the DAG file as it was before, unless it was changed again meanwhile.
 
         A file that Airflow has only not read yet stays: deploying again goes on waiting for it.
         """

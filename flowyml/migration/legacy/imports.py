@@ -246,7 +246,7 @@ def _is_docstring(line: cst.CSTNode) -> bool:
 
 
 def _home_of(line: cst.CSTNode) -> str:
-    """What a line imports from; ``""`` for one that is no import."""
+    """What a line imports from; ``""`` for one that is not an import."""
     node = line.body[0] if isinstance(line, cst.SimpleStatementLine) else line
     if isinstance(node, cst.Import):
         return node.names[0].evaluated_name

@@ -47,7 +47,7 @@ def migrate_notebook(text: str) -> tuple[Migrated, list[int]]:
     parts = re.split(rf"^{_MARK}\d+\n", migrated.text, flags=re.MULTILINE)[1:]
     restored = [_with_magic(part, kept) for part in parts]
     if len(parts) != len(codes):
-        raise Unreadable("has cells that cannot be told apart once they are changed")
+        raise Unreadable("has cells that look alike once they are changed")
     for cell, before, after in zip(cells, codes, restored, strict=True):
         if after.removesuffix("\n") != before.removesuffix("\n"):
             new = after if before.endswith("\n") else after.removesuffix("\n")

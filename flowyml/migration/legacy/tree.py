@@ -22,7 +22,7 @@ _LOCKS = {"poetry.lock", "uv.lock", "pdm.lock", "pipfile.lock", "pylock.toml"}
 
 
 class ChangedMeanwhile(OSError):
-    """A file that somebody else changed between reading and writing it."""
+    """A file that another program changed between reading and writing it."""
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ class Tee:
             self.write(line)
 
     def flush(self) -> None:
-        """As the stream would, if somebody reads."""
+        """As the stream would, if it is read."""
         if _is_open(self._stream):
             with suppress(OSError):
                 self._stream.flush()

@@ -136,7 +136,7 @@ class RunStore:
             )
 
     def begin(self, run_id: str, owner: ProcessIdentity) -> bool:
-        """Let ``owner`` begin a queued run. False when somebody else has, or when it was cancelled before."""
+        """Let ``owner`` begin a queued run. False when another process has, or when it was cancelled before."""
         now = time.time()
         with self.session() as db:
             begun = db.execute(

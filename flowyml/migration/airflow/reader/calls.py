@@ -433,7 +433,7 @@ def _parsed(text: str, name: str) -> ast.Module:
 
 
 def parse(text: str, name: str) -> ast.Module:
-    """The tree of a file. Raises SyntaxError, also for what nests too deeply or is no text."""
+    """The tree of a file. Raises SyntaxError, also for what nests too deeply or is not text."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -35,7 +35,7 @@ class Verdict(StrEnum):
 class Note:
     """One construct: what it is (``task extract``, ``schedule``), what became of it, why, and what to do.
 
-    ``airflow_only`` says that it runs on Airflow alone although it is no operator.
+    ``airflow_only`` says that it runs on Airflow alone although it is not an operator.
     """
 
     kind: Kind
