@@ -74,3 +74,21 @@ def test_the_root_is_the_repository_else_where_the_command_is_given(
     assert find_root(path) == tmp_path / "work/owner/airflow"
     (tmp_path / "work/.git").mkdir()
     assert find_root(path) == tmp_path / "work"
+
+
+def test_a_folder_is_read_entry_by_entry(tmp_path: Path) -> None:
+    for name in ("sql/b.sql", "sql/a.sql", "sql/more/c.sql"):
+        (tmp_path / "repository" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "repository" / name).write_text("select 1")
+    file = read(
+        tmp_path,
+        HEAD
+        + """
+with DAG("scan"), os.scandir(os.path.join(os.path.dirname(__file__), "..", "sql")) as found:
+    for entry in sorted(found, key=lambda one: one.path):
+        if entry.is_file() and entry.path.endswith(".sql"):
+            EmptyOperator(task_id=entry.name)
+""",
+    )
+    assert [task.task_id for task in file.dags[0].tasks] == ["a.sql", "b.sql"]
+    assert not file.dags[0].warnings

@@ -62,6 +62,26 @@ class Registered:
     @level.setter
     def level(self, value): self._level = value
 
+class Meta(type):
+    found = []
+    def __new__(mcls, name, bases, names):
+        names["tag"] = name.lower()
+        return super().__new__(mcls, name, bases, names)
+    def __init__(cls, name, bases, names):
+        super().__init__(name, bases, names)
+        Meta.found.append(cls.tag)
+    def shout(cls): return cls.tag.upper()
+class Alone(type):
+    made = {}
+    def __call__(cls, *args):
+        if cls not in cls.made: cls.made[cls] = super().__call__(*args)
+        return cls.made[cls]
+    def __new__(mcls, name, bases, names): return type.__new__(mcls, name, bases, names)
+class Made(metaclass=Meta): pass
+class MadeToo(Made): pass
+class Settings(metaclass=Alone):
+    def __init__(self, name): self.name = name
+
 class First(Registered, tag="one"): pass
 class Second(Registered): pass
 
@@ -129,6 +149,9 @@ f"{3:03d}{2.567:.2f}{'x':>3}{'y'!r}"
 "{0}{1[k]}{x.real}{:}".format if False else "{0}{1[k]}{x.real}".format("a", {"k": 1}, x=5)
 "{}{:>4}".format("a", 7)
 "a,b,,c".split(",")
+Meta.found + [MadeToo.tag, Made.shout()]
+Settings("a").name + Settings("b").name
+[(one.a, one.b, one.c) for one in map(collections.namedtuple("Three", "a b c", defaults=[3, 4]), [1, 2])]
 list(graphlib.TopologicalSorter({"c": ["a", "b"], "b": ["a"]}).static_order()) + in_order()
 "-".join(str(one) for one in range(3))
 "Some Text".lower().replace(" ", "_").title().swapcase()

@@ -192,22 +192,37 @@ class Calls(Statements):
                 value.owner = cls
         self._shape_class(cls)
         self._announce(cls, node)
-        found: Any = cls
+        found: Any = self._made_by_its_class(cls, node)
         for decorator in reversed(node.decorator_list):
             found = self.decorate(decorator, found, node)
         self.bind(node.name, found)
 
     def _announce(self, cls: Class, node: ast.ClassDef) -> None:
-        """``__init_subclass__`` of a base; a metaclass of the root is not evaluated, and said."""
+        """``__init_subclass__`` of a base."""
         hook = next((one.find("__init_subclass__") for one in cls.bases if isinstance(one, Class)), None)
         if isinstance(hook, Function):
             named = {
                 one.arg: Given(self.eval(one.value)) for one in node.keywords if one.arg not in (None, "metaclass")
             }
             self.call(hook, Arguments([Given(cls)], {str(name): given for name, given in named.items()}), node)
+
+    def _made_by_its_class(self, cls: Class, node: ast.ClassDef) -> Any:
+        """What a metaclass of the root makes of a class. What is not found out of it is said."""
         kinds = [hard(self.eval(one.value)) for one in node.keywords if one.arg == "metaclass"]
-        if any(isinstance(one, Class) and set(one.names) & {"__new__", "__init__", "__call__"} for one in kinds):
+        kinds += [one.meta for one in cls.bases if isinstance(one, Class)]
+        cls.meta = meta = next((one for one in kinds if isinstance(one, Class)), None)
+        if meta is None:
+            return cls
+        given = Arguments([Given(cls), Given(cls.name), Given(cls.bases), Given(cls.names)])
+        made: Any = cls
+        if isinstance(new := meta.find("__new__"), Function):
+            with self.about_to_make(cls):
+                made = self.call(new, Arguments([Given(meta), *given.positional[1:]]), node)
+        if isinstance(init := meta.find("__init__"), Function):
+            self.call(init, given, node)
+        if not isinstance(made, Class):
             self.warn("unknown-call", f"what the metaclass of {cls.name} does is not known", node)
+        return made if isinstance(made, Class) else cls
 
     def _shape_class(self, cls: Class) -> None:
         foreign = {one.name for one in cls.foreign()}
@@ -245,6 +260,10 @@ class Calls(Statements):
         members = cls.names.get("__members__")
         if isinstance(members, dict) and len(arguments.positional) == 1:
             return self._member(cls, members, hard(arguments.positional[0].value), node)
+        hook = cls.meta.find("__call__") if cls.meta is not None and cls not in self.making else None
+        if isinstance(hook, Function):
+            with self.about_to_make(cls):
+                return self.call(Bound(hook, cls), arguments, node)
         instance = self.world.allocate(cls, node)
         init = cls.find("__init__")
         if isinstance(init, Function):

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from flowyml.migration.airflow.model import DagWarning
-from flowyml.migration.airflow.reader.machine import MISSING, Base, short
+from flowyml.migration.airflow.reader.machine import MISSING, short
+from flowyml.migration.airflow.reader.members import Members
 from flowyml.migration.airflow.reader.operations import COMPARE, LARGEST, TooLarge, binary, formatted
 from flowyml.migration.airflow.reader.parts import light, settle
 from flowyml.migration.airflow.reader.values import (
@@ -32,7 +33,7 @@ from flowyml.migration.airflow.reader.values import (
 __all__ = ["Protocols"]
 
 
-class Protocols(Base):
+class Protocols(Members):
     """What values do under operators and in loops. What is not known makes a result that is not known."""
 
     # Operators

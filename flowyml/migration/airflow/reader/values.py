@@ -202,7 +202,10 @@ class Function:
 
 @dataclass(eq=False, slots=True)
 class Class:
-    """A class of a file of the root. ``fields`` are those of a dataclass or pydantic model, with their defaults."""
+    """A class of a file of the root. ``fields`` are those of a dataclass or pydantic model, with their defaults.
+
+    ``meta`` is its metaclass, if that is a class of the root too.
+    """
 
     name: str
     node: ast.ClassDef
@@ -210,6 +213,7 @@ class Class:
     bases: tuple[Any, ...]
     names: dict[str, Any]
     fields: dict[str, Any] | None = None
+    meta: Class | None = None
 
     def mro(self) -> list[Any]:
         """The class and its bases, nearest first; those of other libraries stand as `Foreign`."""

@@ -94,6 +94,11 @@ def _entries(machine: Any, name: Any, node: ast.AST, *, names: bool) -> Any:
     return [one.name if names else PurePosixPath(str(one)) for one in entries]
 
 
+def _scandir(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """The entries of a folder as paths, which answer what is asked of them too."""
+    return _entries(machine, hard(arguments.value("path", 0, ".")), node, names=False)
+
+
 def _walk_folders(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     name = hard(arguments.value("top", 0))
     found = machine.files.resolve(str(name)) if isinstance(name, (str, PurePosixPath)) else None
@@ -159,6 +164,8 @@ def path_attribute(machine: Any, path: PurePosixPath, name: str, node: ast.AST) 
         "expanduser": lambda _: path,
         "mkdir": lambda _: None,
     }
+    if name == "path":
+        return text  # of an entry of os.scandir
     answer = answers.get(name)
     return None if answer is None else Native(name, lambda _, arguments, __: answer(arguments))
 
@@ -187,6 +194,7 @@ NAMES: dict[str, Any] = {
     "os.path.isfile": _exists(Path.is_file),
     "os.path.isdir": _exists(Path.is_dir),
     "os.listdir": known(_listdir),
+    "os.scandir": known(_scandir),
     "os.walk": known(_walk_folders),
     "os.makedirs": known(nothing),
     "glob.glob": known(_glob),

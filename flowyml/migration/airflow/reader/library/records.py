@@ -30,8 +30,11 @@ def _named_tuple(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     if not isinstance(names, (list, tuple)) or not all(isinstance(hard(one), str) for one in names):
         return machine.unknown(node)
     empty = ast.ClassDef(name=str(name), bases=[], keywords=[], body=[], decorator_list=[])
-    unknown = machine.unknown(node)
-    return Class(str(name), empty, machine.module, (), {}, {hard(one): unknown for one in names})
+    fields: dict[Any, Any] = dict.fromkeys(map(hard, names), machine.unknown(node))
+    defaults = hard(arguments.value("defaults"))
+    if isinstance(defaults, (list, tuple)):  # of the last fields
+        fields |= dict(zip(reversed(fields), reversed(defaults), strict=False))
+    return Class(str(name), empty, machine.module, (), {}, fields)
 
 
 def _replaced(machine: Any, arguments: Arguments, node: ast.AST) -> Any:

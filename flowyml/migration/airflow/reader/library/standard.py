@@ -48,6 +48,8 @@ def native_attribute(machine: Any, value: Native, name: str) -> Any:
     path = _PATHS.get(id(value))
     if path is not None and f"{path}.{name}" in LIBRARY:
         return LIBRARY[f"{path}.{name}"]
+    if value.name == "type" and machine.making:
+        return machine.of_type(name, machine.making[-1])
     if value.name == "dict" and name == "fromkeys":
         return Native(name, from_keys)
     if value.name in ("str", "list", "dict", "set", "tuple"):

@@ -1,0 +1,273 @@
+"""What a name after a dot gives: of modules, classes, instances and plain data, and the methods of plain data."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flowyml.migration.airflow.reader.machine import MISSING, Base, short
+from flowyml.migration.airflow.reader.operations import FIELDS, METHODS, STRUCTURAL, kind_of, method
+from flowyml.migration.airflow.reader.parts import light, settle
+from flowyml.migration.airflow.reader.values import (
+    Arguments,
+    Bound,
+    Class,
+    Either,
+    Foreign,
+    ForeignValue,
+    Function,
+    Given,
+    Instance,
+    Machine,
+    Module,
+    Native,
+    Raised,
+    Soft,
+    Super,
+    Unknown,
+    hard,
+    parts_of,
+    shape,
+)
+
+__all__ = ["Members"]
+
+
+class Members(Base):
+    """Names after a dot, as they stand in a file."""
+
+    def attribute(self, value: Any, name: str, node: ast.AST) -> Any:
+        """``value.name``."""
+        if type(value) is Soft:
+            found = self.attribute(value.value, name, node)
+            return self._soft_native(found, value) if isinstance(found, Native) else self.soft(found, value)
+        finder = _FINDERS.get(type(value))
+        if finder is not None:
+            return finder(self, value, name, node)
+        found = self.world.attribute(value, name, node)
+        if found is not MISSING:
+            return found
+        if isinstance(value, Instance):
+            return self.instance_attribute(value, name, node)
+        if isinstance(value, Either):
+            return self.either(node, [self.attribute(one, name, node) for one in value.options])
+        if isinstance(value, Unknown):
+            return self.unknown(node, origin=f"call:{value.path}" if isinstance(value, ForeignValue) else "")
+        return self.plain_attribute(value, name, node)
+
+    def _soft_native(self, found: Native, owner: Soft) -> Native:
+        """A method of a default: what it returns is made of that default."""
+        return Native(
+            found.name,
+            lambda machine, arguments, node: _marked(machine, found.call(machine, arguments, node), owner),
+        )
+
+    def either(self, node: ast.AST, options: list[Any]) -> Any:
+        """One of several values; those that are equal count once."""
+        kept: list[Any] = []
+        for one in _unfolded(options):
+            if not any(one is other or _same(one, other) for other in kept):
+                kept.append(one)
+        if len(kept) == 1:
+            return kept[0]
+        if len(kept) > 20:
+            return self.unknown(node)
+        return Either(self.source(node)[:2000], self.place(node), options=tuple(kept))
+
+    def plain_attribute(self, value: Any, name: str, node: ast.AST) -> Any:
+        kind = kind_of(value)
+        if kind is None:
+            return self.unknown(node)
+        if name in METHODS[kind] or name in ("sort", "format"):
+            return Native(name, lambda _, arguments, where: self.call_method(value, name, arguments, where))
+        if kind in FIELDS and name in FIELDS[kind]:
+            return getattr(value, name)
+        if isinstance(value, str) and name in ("value", "name"):
+            return value  # a member of an enumeration of Airflow's, which stands as its text
+        if name.startswith("__"):
+            return self.unknown(node)
+        return self.fail("AttributeError", f"{type(value).__name__} has no attribute {name}", node)
+
+    def call_method(self, value: Any, name: str, arguments: Arguments, node: ast.AST) -> Any:
+        """A method of plain data; unknown arguments make an unknown result, except where items are only moved about."""
+        args = [self.listed(given.value, node) for given in arguments.positional]
+        kwargs = {key: given.value for key, given in arguments.named.items()}
+        self.step(1 + len(args))
+        if name not in STRUCTURAL.get(type(value), frozenset()):
+            parts = _parts_joined(value, name, args)
+            args, kwargs, soft, known = settle(args, kwargs)
+            if not known or arguments.open:
+                return self.unknown(node, text=self.partial_text(value, name, args), parts=parts)
+            return self.soft(self.attempt(node, method, value, name, args, kwargs), *soft, parts=parts)
+        if not light([args, value] if name in ("index", "count", "remove") else keyed(name, args)):
+            return self.unknown(node)
+        froms = args if name in ("get", "pop", "index", "count") else ()
+        if name in ("extend", "update", "union") and (first := next((arg for arg in args if type(arg) is Soft), None)):
+            text = f"what `{short(self.source(node))}` adds is the default of {first.origin}"
+            self.warn("default-taken", text, node)
+        args = [
+            arg
+            if name in ("append", "insert", "add") or (name in ("get", "pop", "setdefault") and index)
+            else hard(arg)
+            for index, arg in enumerate(args)
+        ]
+        if any(isinstance(arg, Unknown) for arg in args) and name in ("extend", "update", "union"):
+            self.warn("unknown-call", f"what `{short(self.source(node))}` adds is not known", node)
+            return self.unknown(node)
+        return self.soft(self.attempt(node, method, value, name, args, kwargs), *froms[:1])
+
+    def partial_text(self, value: Any, name: str, args: list[Any]) -> str:
+        """What is known of a text whose parts are not all known."""
+        if name == "join" and isinstance(value, str) and args and isinstance(args[0], (list, tuple)):
+            return value.join(shape(one) for one in args[0])
+        return ""
+
+    def instance_attribute(self, value: Instance, name: str, node: ast.AST) -> Any:
+        if name in value.attributes:
+            return value.attributes[name]
+        if name == "__class__" and value.cls is not None:
+            return value.cls
+        if value.cls is not None:
+            found = value.cls.find(name)
+            if found is not None or any(name in one.names for one in value.cls.mro() if isinstance(one, Class)):
+                return self.bound(found, value, node)
+            fallback = value.cls.find("__getattr__")
+            if isinstance(fallback, Function) and not name.startswith("__"):
+                return self.call(Bound(fallback, value), Arguments([Given(name)]), node)
+            foreign = value.cls.foreign()
+            if not foreign and self.catches("AttributeError"):
+                raise Raised("AttributeError", name)
+            return self.unknown(node, origin=f"call:{foreign[0].path}" if foreign else "")
+        return self.unknown(node)
+
+    @contextmanager
+    def about_to_make(self, cls: Class) -> Iterator[None]:
+        """While a metaclass makes a class, or an instance of one."""
+        self.making.append(cls)
+        try:
+            yield
+        finally:
+            self.making.pop()
+
+    def of_type(self, name: str, made: Class) -> Native | None:
+        """What ``type`` does with a class that a metaclass makes, or makes an instance of."""
+        if name == "__call__":
+            return Native(name, lambda machine, arguments, node: machine.instantiate(made, arguments, node))
+        return Native(name, lambda *_: made if name == "__new__" else None)
+
+    def bound(self, found: Any, owner: Any, node: ast.AST) -> Any:
+        """A class's attribute, taken through an instance."""
+        if isinstance(found, Function):
+            match found.kind:
+                case "static":
+                    return found
+                case "class":
+                    return Bound(found, owner.cls if isinstance(owner, Instance) else owner)
+                case "property":
+                    return self.call(Bound(found, owner), Arguments(), node)
+            return Bound(found, owner)
+        return found
+
+
+def _unfolded(options: list[Any]) -> list[Any]:
+    return [one for each in options for one in (each.options if isinstance(each, Either) else (each,))]
+
+
+def _of_foreign(machine: Members, value: Foreign, name: str, node: ast.AST) -> Any:
+    path = f"{value.path}.{name}"
+    found = machine.world.lookup(path)
+    return Foreign(path) if found is MISSING else found
+
+
+def _of_module(machine: Members, value: Module, name: str, node: ast.AST) -> Any:
+    if name in value.scope.names:
+        return value.scope.names[name]
+    found = machine.submodule(value, name)  # type: ignore[attr-defined]
+    if found is not None:
+        return found
+    if name == "__dict__":
+        return value.scope.names
+    if name in ("__name__", "__file__"):
+        return value.name if name == "__name__" else value.path
+    if value.stars:
+        return Foreign(f"{value.stars[-1]}.{name}")
+    return machine.fail("AttributeError", f"module {value.name} has no {name}", node)
+
+
+def _of_class(machine: Members, value: Class, name: str, node: ast.AST) -> Any:
+    found = value.find(name)
+    if found is not None or any(name in one.names for one in value.mro() if isinstance(one, Class)):
+        return Bound(found, value) if isinstance(found, Function) and found.kind == "class" else found
+    if name == "__name__":
+        return value.name
+    if value.meta is not None and (found := value.meta.find(name)) is not None:
+        return Bound(found, value) if isinstance(found, Function) else found
+    asked = machine.world.attribute(value, name, node)
+    if asked is not MISSING:
+        return asked
+    foreign = value.foreign()
+    return Foreign(f"{foreign[0].path}.{name}") if foreign else machine.unknown(node)
+
+
+def _of_super(machine: Members, value: Super, name: str, node: ast.AST) -> Any:
+    line = value.owner.cls if isinstance(value.owner, Instance) else value.owner
+    found = line.find(name, after=value.cls) if isinstance(line, Class) else None
+    if found is not None:
+        return machine.bound(found, value.owner, node)
+    if name == "__init__" and isinstance(value.owner, Instance):
+        owner = value.owner
+
+        def initialise(_: Machine, arguments: Arguments, where: ast.AST) -> None:
+            machine.world.initialise(owner, arguments, where)
+
+        return Native("__init__", initialise)
+    if name.startswith("__") and isinstance(value.owner, Instance):
+        return machine.instance_attribute(value.owner, name, node)
+    if isinstance(line, Class) and machine.making:  # of type, in a metaclass
+        return machine.of_type(name, machine.making[-1])
+    return machine.unknown(node)
+
+
+def _of_function(machine: Members, value: Function, name: str, node: ast.AST) -> Any:
+    if name in ("__name__", "__qualname__"):
+        return value.name
+    if value.kind == "property" and name in ("setter", "deleter", "getter"):
+        return Native(name, lambda *_: value)  # what is assigned is kept as it is
+    if name == "__doc__":
+        return None if isinstance(value.node, ast.Lambda) else ast.get_docstring(value.node, clean=False)
+    return machine.unknown(node)
+
+
+_FINDERS: dict[type, Callable[[Members, Any, str, ast.AST], Any]] = {
+    Foreign: _of_foreign,
+    Module: _of_module,
+    Class: _of_class,
+    Super: _of_super,
+    Function: _of_function,
+}
+
+
+def _marked(machine: Members, found: Any, owner: Soft) -> Any:
+    """What a method of a default returned, as made of it, unless it says more itself (the parts of a text)."""
+    return found if found is None or type(found) is Soft else machine.soft(found, owner)
+
+
+def _parts_joined(value: Any, name: str, args: list[Any]) -> tuple[Any, ...]:
+    """The parts of ``value.join(args[0])``."""
+    if name != "join" or not isinstance(value, str) or not args or not isinstance(args[0], (list, tuple)):
+        return ()
+    return parts_of([each for item in args[0] for each in (value, item)][1:])
+
+
+def keyed(name: str, args: list[Any]) -> list[Any]:
+    """The arguments of a method that are hashed."""
+    return args[:1] if name in ("add", "get", "setdefault", "pop", "discard") else []
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Foreign) and isinstance(other, Foreign):  # versions of Airflow have the same in other places
+        return one.name == other.name and all(each.path.startswith("airflow.") for each in (one, other))
+    plain = (str, int, float, bool, type(None))
+    return isinstance(one, plain) and isinstance(other, plain) and type(one) is type(other) and one == other
