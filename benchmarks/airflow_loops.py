@@ -1,4 +1,7 @@
-"""A fan-out on a real Airflow 3 beside the same with `expand`: from the start of the run to its end."""
+"""A fan-out on a real Airflow 3 beside the same with `expand`: from the start of the run to its end.
+
+What is above the aim is what each task's process loads and checks: see "An item costs" in docs/engines/airflow.md.
+"""
 
 from __future__ import annotations
 

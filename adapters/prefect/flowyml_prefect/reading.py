@@ -19,7 +19,15 @@ from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient
 from flowyml_prefect.names import flow_name, outputs_key, plan_key
 from flowyml_prefect.schedule import MADE_UP
 from flowyml_prefect.status import status_of
-from flowyml_prefect.steps import TASK_RUNS, Planned, after_the_end, error_text, index_of, step_runs, went_wrong
+from flowyml_prefect.steps import (
+    Planned,
+    after_the_end,
+    error_text,
+    index_of,
+    recorded_runs,
+    step_runs,
+    went_wrong,
+)
 
 if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
@@ -101,7 +109,7 @@ class RunReader:
             found = self.client.task_runs(run.id)
             known = plan or [Planned(task.name, task.function) for task in found]
             steps = step_runs(known, found, run.labels)
-            is_whole = len(found) >= int(run.labels.get(TASK_RUNS, 0)) and all(task.is_whole for task in found)
+            is_whole = len(found) >= recorded_runs(run) and all(task.is_whole for task in found)
             settled = is_whole and all(step.status.is_terminal for step in steps)
             if not status.is_terminal or settled or _is_settled(run, _LAG_OF_TASKS):
                 break

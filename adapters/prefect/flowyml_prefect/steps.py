@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import StepRun, labelled
 from flowyml.plan.model import Plan
-from flowyml_prefect.client import TaskRun
+from flowyml_prefect.client import FlowRun, TaskRun
 from flowyml_prefect.status import step_status_of
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "error_text",
     "index_of",
     "planned_rows",
+    "recorded_runs",
     "step_runs",
     "went_wrong",
 ]
@@ -33,7 +34,8 @@ ITEMS = "flowyml.items."
 """Labels of a flow run, with the name of a loop behind it: how many items it has, where some have yet to begin."""
 
 TASK_RUNS = "flowyml.task_runs"
-"""The label with the number of task runs that an ended run with control flow has had."""
+"""The label with the number of task runs that a run with control flow has had. One that completed says it in the
+message of its state instead, which takes no request of its own: a busy server refuses labels at first."""
 
 AWAITED = "flowyml.task_runs_awaited"
 """The label with the number of task runs that a run had when it was retried, which may not all be recorded yet."""
@@ -47,6 +49,7 @@ _NOT_RUN: Mapping[tuple[str, str], str] = {
     ("CANCELLED", "NotReady"): "upstream_failed",
 }
 _CACHED = "cached from "  # a run
+_COUNTED = re.compile(r"Task runs: (\d+)")
 _INDEX = re.compile(r"(\[\d+\])*")
 _WRAPPERS = re.compile(
     r"^(Task run encountered an exception|Flow run encountered an exception:?|Task run failed due to timeout:)\s+"
@@ -78,6 +81,12 @@ def planned_rows(plan: Plan, functions: Mapping[str, str]) -> list[dict[str, str
         loops = [loop.name for loop in plan.structure.loops(step.group)]
         rows.append({**row, "loops": json.dumps(loops)} if loops else row)
     return rows
+
+
+def recorded_runs(run: FlowRun) -> int:
+    """How many task runs an ended run has had, of which Prefect may have yet to record some; 0 if it does not say."""
+    counted = _COUNTED.fullmatch(run.message)
+    return max(int(run.labels.get(TASK_RUNS, 0)), int(counted[1]) if counted else 0)
 
 
 def index_of(task: TaskRun, step: str) -> Index:

@@ -16,6 +16,7 @@ from flowyml import cleanup, either, otherwise, pipeline, step, when
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml_prefect import PrefectOrchestrator
+from flowyml_prefect.steps import recorded_runs
 from tests.adapters.prefect.samples import wait_for
 
 pytestmark = pytest.mark.prefect
@@ -66,11 +67,12 @@ def test_task_runs_bear_the_names_of_items_and_lines_lead_to_them(orchestrator: 
         "rates": done, "train[0]": done, "train[1]": done, "train[2]": done, "best": done,
         "word": ("COMPLETED", "Skipped"), "small": done,
     }  # fmt: skip
+    assert recorded_runs(orchestrator.client.run(handle.job_id)) == len(runs) == 7
     ids = {run["id"]: name for name, run in runs.items()}
     lines = {
-        name: {ids[each["id"]] for each in run["task_inputs"]["wait_for"]}
+        name: {ids[each["id"]] for each in run["task_inputs"]["turn"]}
         for name, run in runs.items()
-        if run["task_inputs"].get("wait_for")
+        if run["task_inputs"].get("turn")
     }
     assert lines == {
         "train[0]": {"rates"}, "train[1]": {"rates"}, "train[2]": {"rates"},
