@@ -10,7 +10,7 @@ import pytest
 from flowyml.core.capabilities import Feature
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.testing.base import Ahead, Conformance, Done, MakeOrchestrator, sample
-from flowyml.testing.pipelines_random import expected, has_groups, random_flow, seeds
+from flowyml.testing.pipelines_random import expected, kinds, random_flow, seeds
 
 __all__ = ["RandomFlowConformance"]
 
@@ -21,7 +21,8 @@ SEEDS = [(seed, False) for seed in seeds(10)] + [(seed, True) for seed in seeds(
 
 
 class RandomFlowConformance(Conformance):
-    """Ten random pipelines of nested loops, branches and execution groups, and five with failures too."""
+    """Ten random pipelines of nested loops, branches, called pipelines, execution groups and clean-up, and five with
+    failures too."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -54,6 +55,14 @@ class RandomFlowConformance(Conformance):
             assert {run.status for run in done.steps.values()} == {COMPLETED}
 
 
+_NEEDS = {
+    "together": Feature.EXECUTION_GROUPS,
+    "called": Feature.SUB_PIPELINES,
+    "cleanup": Feature.CLEANUP,
+}
+
+
 def _needs(seed: int, fails: bool) -> list[Feature]:
-    groups = [Feature.EXECUTION_GROUPS] if has_groups(seed, fails=fails) else []
-    return [Feature.FAN_OUT, Feature.BRANCHES, *([Feature.RUN_IF] if fails else []), *groups]
+    found = kinds(seed, fails=fails)
+    needs = [feature for kind, feature in _NEEDS.items() if kind in found]
+    return [Feature.FAN_OUT, Feature.BRANCHES, *([Feature.RUN_IF] if fails else []), *needs]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import count, islice
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from itertools import count, cycle, islice
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
@@ -21,13 +21,16 @@ __all__ = [
     "build",
     "drawn",
     "expected",
-    "has_groups",
+    "kinds",
     "random_flow",
     "seeds",
 ]
 
 MISSING, BROKEN = object(), object()
 """The values of what was skipped, and of what failed or could not run since something failed."""
+
+_BRANCHES = {"choice": 2, "elif_": 3}
+_NEWER = ("together", "called", "elif_", "cleanup", "a branch in a loop")
 
 Blocks = Sequence[Any]
 Body = Callable[[Any], Any]
@@ -309,16 +312,18 @@ def drawn(random: Random, depth: int = 3, loops: int = 2, *, fails: bool = False
         "total",
         "together",
         *(["risky", "fallback"] if fails else []),
-        *(["choice"] if depth else []),
+        *(["choice", "elif_", "called"] if depth else []),
     ]
     if depth and loops:
         kinds += ["map_add", "each", *(["going_on"] if fails else [])]
     blocks: list[Any] = []
     for _ in range(random.randint(1, most)):
         kind, at = random.choice(kinds), random.randint(0, 9)
-        if kind == "choice":
-            then, other = (drawn(random, depth - 1, loops, fails=fails, most=3) for _ in range(2))
-            blocks.append((kind, at, random.randint(0, 60), then, other))
+        if kind in _BRANCHES:
+            bodies = [drawn(random, depth - 1, loops, fails=fails, most=3) for _ in range(_BRANCHES[kind])]
+            blocks.append((kind, at, random.randint(0, 60), *bodies))
+        elif kind == "called":
+            blocks.append((kind, at, drawn(random, depth - 1, loops, fails=fails, most=3)))
         elif kind in ("each", "going_on"):
             blocks.append((kind, at, drawn(random, depth - 1, loops - 1, fails=fails, most=3)))
         elif kind == "together":
@@ -332,11 +337,15 @@ def drawn(random: Random, depth: int = 3, loops: int = 2, *, fails: bool = False
 def random_flow(folder: str, seed: int, *, fails: bool = False) -> Pipeline:
     """The pipeline of a seed, which leaves a trace of what ran with which inputs."""
     note, *_ = parts(folder)
-    blocks = _blocks(seed, fails)
+    blocks, is_cleaned_up = _blocks(seed, fails), "cleanup" in kinds(seed, fails=fails)
 
     @pipeline(name=f"conformance random {'failing ' if fails else ''}{seed}")
     def made(first: int = seed % 40) -> Any:
-        return {"last": build(blocks, Calls(note), [first], [])}
+        calls = Calls(note)
+        last = build(blocks, calls, [first], [])
+        if is_cleaned_up:
+            calls.tidy(last)
+        return {"last": last}
 
     return made
 
@@ -354,26 +363,44 @@ def expected(seed: int, *, fails: bool = False) -> Expected:
     lines: list[str] = []
     plain = Plain(lambda *words: lines.append(" ".join(map(str, words))))
     last = build(_blocks(seed, fails), plain, [seed % 40], [])
+    if "cleanup" in kinds(seed, fails=fails):
+        plain.tidy(last)
     has_outputs = not plain.failed and last not in (MISSING, BROKEN)
     return Expected(plain.failed, {"last": last} if has_outputs else {}, sorted(lines))
 
 
-def has_groups(seed: int, *, fails: bool = False) -> bool:
-    """Whether the pipeline of a seed has execution groups."""
-    return "together" in str(_blocks(seed, fails))
+def kinds(seed: int, *, fails: bool = False) -> set[str]:
+    """What the pipeline of a seed has, such as "each", "choice" and "a branch in a loop"; every third cleans up."""
+    return {*_kinds(_blocks(seed, fails)), *(["cleanup"] if seed % 3 == 0 else [])}
 
 
 def seeds(how_many: int, *, fails: bool = False) -> list[int]:
-    """Those of pipelines with a loop and a branch in which some steps run, and not too many for a slow engine."""
+    """Those of pipelines with a loop and a branch in which some steps run, and not too many for a slow engine.
 
-    def fits(seed: int) -> bool:
-        written, trace = str(_blocks(seed, fails)), expected(seed, fails=fails).trace
+    Of each of the newer kinds they have some: the first has an execution group, the second calls a pipeline, and so on.
+    """
+
+    def fits(seed: int, kind: str) -> bool:
+        if len(str(_blocks(seed, fails))) >= 600 or not {"each", "choice", kind} <= kinds(seed, fails=fails):
+            return False
+        trace = expected(seed, fails=fails).trace
         some_fail = any(line.startswith("risky") and int(line.split()[1]) % 5 == 3 for line in trace)
-        return "each" in written and "choice" in written and 8 <= len(trace) <= 20 and some_fail is fails
+        return 8 <= len(trace) <= 20 and some_fail is fails
 
-    sizes = (seed for seed in count() if len(str(_blocks(seed, fails))) < 600)
-    return list(islice(filter(fits, sizes), how_many))
+    numbers = count()
+    return [next(seed for seed in numbers if fits(seed, kind)) for kind in islice(cycle(_NEWER), how_many)]
 
 
+def _kinds(blocks: Blocks, in_loop: bool = False) -> Iterator[str]:
+    for kind, _, *more in blocks:
+        yield kind
+        if in_loop and kind in _BRANCHES:
+            yield "a branch in a loop"
+        for inner in more:
+            if isinstance(inner, list):
+                yield from _kinds(inner, in_loop or kind in ("each", "going_on"))
+
+
+@cache
 def _blocks(seed: int, fails: bool) -> list[Any]:
     return drawn(Random(seed), fails=fails)  # noqa: S311  # nothing here is secret
