@@ -131,3 +131,27 @@ setattr(sys.modules[__name__], "by_hand", make())
     assert ids(file) == ["g.h.a", "g.h.b", "after"]
     assert edges(file) == {"g.h.a>g.h.b"}
     assert not codes(file)
+
+
+def test_tasks_and_groups_are_found_by_their_labels_and_functions_by_their_names(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        HEAD
+        + """
+class Flow:
+    def __init__(self, dag): self.dag = dag
+    def add(self, function): return PythonOperator(task_id=function.__name__, python_callable=function, dag=self.dag)
+    def fetch(self): return 1
+    def build(self): return self.add(self.fetch)
+
+dag = DAG("labels", schedule=None)
+fetch = Flow(dag).build()
+with TaskGroup("load", dag=dag) as group:
+    EmptyOperator(task_id="a", dag=dag)
+fetch >> dag.task_group.get_child_by_label("load") >> EmptyOperator(task_id="end", dag=dag)
+group.get_child_by_label("a") >> EmptyOperator(task_id="after", dag=dag)
+dag.task_group.get_child_by_label("fetch") >> dag.task_group_dict["load"].get_child_by_label("a")
+""",
+    )
+    assert edges(file) == {"fetch>load.a", "load.a>end", "load.a>after"}
+    assert not codes(file)

@@ -177,3 +177,43 @@ with DAG("patterns", schedule=None):
     )
     assert ids(file) == ["1_1_3_x", "pair", "ends", "some", "other"]
     assert not codes(file)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "found() >> found()",
+        "a, b = found()\n    a << b",
+        "dag.get_task(found()).set_downstream(dag.get_task(found()))",
+        "for n in 'ab':\n        if found(n): continue\n        EmptyOperator(task_id=f'{n}_more')",
+        "for n in 'ab':\n        EmptyOperator(task_id=f'{n}_more')\n        if found(n): break",
+        "def more():\n        if found(): return\n        EmptyOperator(task_id='more')\n    more()",
+        "[EmptyOperator(task_id=f'{n}_more') for n in filter(lambda n: found(n), made.values())]",
+        "[t for t in made.values() if found(t.task_id)] >> EmptyOperator(task_id='end')",
+        "next(t for t in made.values() if found(t.task_id)) >> EmptyOperator(task_id='end')",
+        "list(map(lambda n: EmptyOperator(task_id=n), found()))",
+        "{n: EmptyOperator(task_id=f'{n}_more') for n in made if found(n)}",
+    ],
+)
+def test_tasks_and_edges_that_hang_on_what_is_not_known_are_said(tmp_path: Path, body: str) -> None:
+    head = f"{HEAD}import requests\ndef found(*of): return requests.get('x').json()\n"
+    head += "with DAG('d', schedule=None) as dag:\n    made = {n: EmptyOperator(task_id=n) for n in 'ab'}\n"
+    assert codes(read(tmp_path, head + "    found()\n")) == set()
+    assert codes(read(tmp_path, f"{head}    {body}\n")) & {"unknown-edge", "unknown-condition", "unknown-loop"}
+
+
+def test_a_condition_that_ends_nothing_but_the_pass_says_nothing(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        HEAD
+        + """
+import requests
+with DAG("d", schedule=None):
+    for n in "ab":
+        EmptyOperator(task_id=n)
+        if requests.get(n).ok:
+            continue
+        print(n)
+""",
+    )
+    assert not codes(file)

@@ -42,6 +42,7 @@ class Calls(Statements):
         super().__init__(files, options)
         self.yields = []
         self.maybe = []
+        self.doubts = []
         self.generators: dict[int, bool] = {}
 
     def call(self, function: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -135,7 +136,7 @@ class Calls(Statements):
         self.maybe.append([])
         catching, self.catching = self.catching, list(self.catching)
         try:
-            with self.inside(scope, function.module):
+            with self.inside(scope, function.module), self.doubting(Return):
                 return self._body(function, node)
         finally:
             self.catching = catching

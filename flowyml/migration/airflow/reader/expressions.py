@@ -210,9 +210,14 @@ class Expressions(Protocols):
                 known.append(self._generate(node.generators, lambda: found.append(self.eval(node.elt)), froms))
             return found
 
+        before = self.context.made, self.context.edges
         made = self.once(make, node) if isinstance(node, ast.GeneratorExp) else make()
-        if not all(known) and not mentions(found):
-            return self.unknown(node)
+        if not all(known):
+            if (self.context.made, self.context.edges) != before or mentions(found):
+                text = f"what `{self.source(node)[:80]}` takes is not known: all counts"
+                self.warn("unknown-condition", text, node)
+            if not mentions(found):
+                return self.unknown(node)
         if isinstance(node, ast.SetComp):
             made = self.attempt(node, set, found if light(found) else ())
         return self.of_defaults(made, froms, node)
@@ -229,6 +234,9 @@ class Expressions(Protocols):
 
         with self.inside(Scope({}, self.scope), self.module):
             known = self._generate(node.generators, add, froms)
+        if not known and mentions(found):
+            text = f"what `{self.source(node)[:80]}` takes is not known: all counts"
+            self.warn("unknown-condition", text, node)
         return self.of_defaults(found, froms, node) if known or mentions(found) else self.unknown(node)
 
     def _generate(self, generators: list[ast.comprehension], body: Callable[[], None], froms: list[Any]) -> bool:

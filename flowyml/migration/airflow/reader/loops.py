@@ -51,14 +51,31 @@ class Loops(Assignments):
 
     yields: list[Yields]
     maybe: list[list[Any]]
+    doubts: list[tuple[type[Exception], ast.If, int, int]]
+    """Conditions that are not known, where an arm ends a pass, a loop or a function; and what was made before."""
     left: int = 0
     """How often a loop may have been left by ``break``."""
+
+    @contextmanager
+    def doubting(self, way: type[Exception]) -> Iterator[None]:
+        """A pass, a loop or a function: says what is made in it after a condition that perhaps ends it."""
+        start = len(self.doubts)
+        try:
+            yield
+        finally:
+            mine = [doubt for doubt in self.doubts[start:] if doubt[0] is way]
+            self.doubts[start:] = [doubt for doubt in self.doubts[start:] if doubt[0] is not way]
+            for _, node, made, edges in mine:
+                if (self.context.made, self.context.edges) != (made, edges):
+                    text = f"`{self.source(node.test)[:80]}` is not known: what follows counts"
+                    self.warn("unknown-condition", text, node)
 
     def _for(self, node: ast.For | ast.AsyncFor) -> None:
         left = self.left
         try:
-            if not self._looped(node):
-                return
+            with self.doubting(Break):
+                if not self._looped(node):
+                    return
         except Break:
             return
         if self.left != left and node.orelse:
@@ -96,7 +113,7 @@ class Loops(Assignments):
     def _pass(self, node: ast.For | ast.AsyncFor, item: Any) -> None:
         self.step()
         self.assign(node.target, item)
-        with suppress(Continue):
+        with suppress(Continue), self.doubting(Continue):
             self.block(node.body)
 
     def _left_of(self, value: Once, node: ast.AST) -> Iterator[Any]:
@@ -177,7 +194,7 @@ class Loops(Assignments):
             for _ in range(2):
                 for one in before:
                     one()
-                with suppress(Continue):
+                with suppress(Continue), self.doubting(Continue):
                     self.block(node.body)
                 if (self.context.made, self.context.edges) != made:
                     return
@@ -196,10 +213,8 @@ class Loops(Assignments):
                 if truth is None:
                     self._maybe_loop(node, node.test, [])
                     return
-                try:
+                with suppress(Continue), self.doubting(Continue):
                     self.block(node.body)
-                except Continue:
-                    continue
         except Break:
             return
         self.block(node.orelse)
@@ -223,5 +238,5 @@ class Loops(Assignments):
     def block(self, nodes: Sequence[ast.stmt]) -> None:
         raise NotImplementedError  # a part of the evaluator further down the line of classes has it
 
-    def both(self, arms: list[Callable[[], None]], node: ast.AST) -> None:
+    def both(self, arms: list[Callable[[], None]], node: ast.AST) -> set[type[Exception]]:
         raise NotImplementedError  # a part of the evaluator further down the line of classes has it

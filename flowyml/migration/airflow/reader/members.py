@@ -240,11 +240,18 @@ def _of_function(machine: Members, value: Function, name: str, node: ast.AST) ->
     return machine.unknown(node)
 
 
+def _of_bound(machine: Members, value: Bound, name: str, node: ast.AST) -> Any:
+    if name in ("__func__", "__self__"):
+        return value.function if name == "__func__" else value.owner
+    return machine.attribute(value.function, name, node)
+
+
 _FINDERS: dict[type, Callable[[Members, Any, str, ast.AST], Any]] = {
     Foreign: _of_foreign,
     Module: _of_module,
     Class: _of_class,
     Super: _of_super,
+    Bound: _of_bound,
     Function: _of_function,
 }
 

@@ -103,6 +103,11 @@ class Group(Instance):
     def child_id(self, label: str) -> str:
         return f"{self.group_id}.{label}" if self.prefix and self.group_id else label
 
+    def child(self, label: str) -> Task | Group | None:
+        """The task or group in it of this label."""
+        name = self.child_id(label)
+        return self.children.get(name) or self.children.get(f"group:{name}")
+
     def members(self) -> Iterator[Task]:
         for child in self.children.values():
             if isinstance(child, Group):

@@ -61,7 +61,8 @@ class Statements(Loops):
             self.block(node.body if truth else node.orelse)
             return
         before = self.context.made, self.context.edges
-        self.both([lambda: self.block(node.body), lambda: self.block(node.orelse)], node)
+        ways = self.both([lambda: self.block(node.body), lambda: self.block(node.orelse)], node)
+        self.doubts += [(way, node, self.context.made, self.context.edges) for way in ways]
         if (self.context.made, self.context.edges) != before:
             text = f"`{self.source(node.test)[:80]}` is not known: both arms count"
             self.warn("unknown-condition", text, node)
@@ -73,9 +74,13 @@ class Statements(Loops):
             text = f"`{self.source(node.test)[:80]}` is {truth} by the default of {test.origin}: {what}"
             self.warn("default-taken", text, node)
 
-    def both(self, arms: list[Callable[[], None]], node: ast.AST) -> None:
-        """Takes each arm from the same start, then goes on with what all of them left."""
+    def both(self, arms: list[Callable[[], None]], node: ast.AST) -> set[type[Exception]]:
+        """Takes each arm from the same start, then goes on with what all of them left.
+
+        Returns how arms end by themselves, if they do: then what follows is perhaps not run.
+        """
         start = dict(self.scope.names)
+        ways: set[type[Exception]] = set()
         ends: list[dict[Any, Any]] = []
         self.context.uncertain += 1
         for arm in arms:
@@ -85,10 +90,15 @@ class Statements(Loops):
                 arm()
             except Break:
                 self.left += 1
+                ways.add(Break)
                 continue
-            except (Raised, Abandoned, Continue):
+            except Continue:
+                ways.add(Continue)
+                continue
+            except (Raised, Abandoned):
                 continue
             except Return as left:
+                ways.add(Return)
                 if self.maybe:
                     self.maybe[-1].append(left.value)
                 continue
@@ -97,6 +107,7 @@ class Statements(Loops):
             ends.append(ends_here)
         self.context.uncertain -= 1
         self._merge(start, ends, node)
+        return ways
 
     def _merge(self, start: dict[Any, Any], ends: list[dict[Any, Any]], node: ast.AST) -> None:
         names = self.scope.names

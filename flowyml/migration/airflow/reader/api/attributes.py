@@ -31,7 +31,17 @@ from flowyml.migration.airflow.reader.nodes import (
     XCom,
 )
 from flowyml.migration.airflow.reader.parts import flat
-from flowyml.migration.airflow.reader.values import Arguments, Class, Foreign, Given, Instance, Native, hard, shape
+from flowyml.migration.airflow.reader.values import (
+    Arguments,
+    Class,
+    Foreign,
+    Given,
+    Instance,
+    Native,
+    Unknown,
+    hard,
+    shape,
+)
 
 __all__ = ["ENDINGS", "assign", "attribute"]
 
@@ -105,6 +115,10 @@ def _of_group(world: Making, group: Group, name: str, node: ast.AST) -> Any:
         "get_leaves": lambda: native(name, lambda *_: group.leaves()),
         "parent_group": lambda: group.parent,
         "children": lambda: Held((key.removeprefix("group:"), one) for key, one in group.children.items()),
+        "get_child_by_label": lambda: native(
+            name,
+            lambda given, where: group.child(str(hard(given.value("label", 0)))) or world.machine.unknown(where),
+        ),
         "add": lambda: native(name, lambda arguments, _: _moved(world, group, arguments)),
     }
     return answers[name]() if name in answers else MISSING
@@ -129,6 +143,7 @@ def _of_dag(world: Making, dag: Dag, name: str, node: ast.AST) -> Any:
         "task_ids": lambda: list(dag.tasks),
         "task_dict": lambda: Held(dag.tasks),
         "task_group": lambda: dag.root,
+        "task_group_dict": lambda: Held((str(one.group_id), one) for one in dag.groups),
         "roots": lambda: [one for one in dag.tasks.values() if not one.upstream],
         "leaves": lambda: [one for one in dag.tasks.values() if not one.downstream],
         "default_args": lambda: {key: given.value for key, given in dag.default_args.items()},
@@ -259,6 +274,8 @@ def _set_attribute(world: Making, function: Foreign, arguments: Arguments, node:
 
 def attribute(world: Making, value: Any, name: str, node: ast.AST) -> Any:
     """An attribute of one of Airflow's own objects."""
+    if isinstance(value, Unknown) and name in ("set_upstream", "set_downstream"):
+        return edges.relations(world, value, name)
     finder = _ATTRIBUTES.get(type(value))
     return MISSING if finder is None else finder(world, value, name, node)
 

@@ -15,7 +15,7 @@ from flowyml.migration.airflow.reader.nodes import Dag, Group, Label, Task, Task
 from flowyml.migration.airflow.reader.parts import flat, is_node, light
 from flowyml.migration.airflow.reader.values import Arguments, Either, Foreign, Unknown, hard, shape
 
-__all__ = ["NAMES", "enter", "join", "joins", "leave", "relations"]
+__all__ = ["NAMES", "enter", "join", "joins", "leave", "relations", "suspect"]
 
 
 def relations(world: Making, value: Any, name: str) -> Any:
@@ -40,6 +40,13 @@ def join(world: Making, before: Any, after: Any, node: ast.AST) -> None:
     if world.context.hollow:
         world.context.hollow = False
         world.machine.warn("unknown-edge", "an edge leads to a group without tasks: Airflow 2 draws none", node)
+
+
+def suspect(world: Making, before: Any, after: Any, node: ast.AST) -> None:
+    """Says that there may be an edge where neither side is known."""
+    if all(any(isinstance(one, Unknown) for one in flat(side)) for side in (before, after) if light(side)):
+        text = f"`{world.machine.source(node)[:60]}` may be an edge: neither side is known"
+        world.machine.warn("unknown-edge", text, node)
 
 
 def _lost(world: Making, lost: list[Any], node: ast.AST) -> None:

@@ -158,8 +158,7 @@ class Airflow(Making):
         if isinstance(value, XCom):
             return XCom(value.task, hard(key), value.path, value.parts)
         if isinstance(value, Group):
-            found = value.children.get(value.child_id(str(hard(key))))
-            return found or value.children.get(f"group:{value.child_id(str(hard(key)))}", self.machine.unknown(node))
+            return value.child(str(hard(key))) or self.machine.unknown(node)
         if isinstance(value, Foreign):
             if value.path == "os.environ":
                 return outside.environment(self, hard(key), None, node)
@@ -175,6 +174,7 @@ class Airflow(Making):
         """``>>``, ``<<`` between tasks, ``|``, ``&`` between assets."""
         if kind is ast.RShift or kind is ast.LShift:
             if not edges.joins(left) and (not edges.joins(right) or _shifts(left)):
+                edges.suspect(self, left, right, node)
                 return MISSING
             edges.join(self, *((left, right) if kind is ast.RShift else (right, left)), node)
             return right

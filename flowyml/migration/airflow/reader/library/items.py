@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.natives import known
-from flowyml.migration.airflow.reader.parts import light, settle
+from flowyml.migration.airflow.reader.parts import light, mentions, settle
 from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, Once, hard
 
 __all__ = ["NAMES", "from_keys", "in_rows", "keys_of", "pulled", "sort_in_place"]
@@ -102,11 +102,23 @@ def _map(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     function, *rest = [given.value for given in arguments.positional]
     lists = [machine.iterate(one, node) for one in rest]
     if any(one is None for one in lists):
-        return machine.unknown(node)
+        return _tried(machine, function, len(lists), node)
     rows = zip(*lists, strict=False)
     return machine.once(
         lambda: [machine.call(function, Arguments([Given(one) for one in row]), node) for row in rows], node, *rest
     )
+
+
+def _tried(machine: Any, function: Any, count: int, node: ast.AST) -> Any:
+    """Calls a function once for items that are not known."""
+    before = machine.context.made, machine.context.edges
+    machine.context.uncertain += 1
+    machine.call(function, Arguments([Given(machine.unknown(node)) for _ in range(count)]), node)
+    machine.context.uncertain -= 1
+    if (machine.context.made, machine.context.edges) != before:
+        text = f"what `{machine.source(node)[:80]}` goes over is not known: its tasks are read once"
+        machine.warn("unknown-loop", text, node)
+    return machine.unknown(node)
 
 
 def _filter(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -114,12 +126,19 @@ def _filter(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     items = machine.iterate(given, node)
     if items is None:
         return machine.unknown(node)
+    unsure: list[Any] = []
 
     def keeps(one: Any) -> bool:
-        answer = one if function is None else machine.call(function, Arguments([Given(one)]), node)
-        return machine.truth(answer) is not False
+        answer = machine.truth(one if function is None else machine.call(function, Arguments([Given(one)]), node))
+        unsure.extend([one] if answer is None else [])
+        return answer is not False
 
-    return machine.once(lambda: [one for one in items if keeps(one)], node, given)
+    found = machine.once(lambda: [one for one in items if keeps(one)], node, given)
+    if unsure and not mentions(list(found)):
+        return machine.unknown(node)
+    if unsure:
+        machine.warn("unknown-condition", f"what `{machine.source(node)[:80]}` keeps is not known: all counts", node)
+    return found
 
 
 def keys_of(machine: Any, items: list[Any], key: Any, node: ast.AST) -> list[Any]:
