@@ -85,9 +85,11 @@ def show(
         if as_json:
             out.document(_plain(backend))
             return
-        out.table(("BACKEND", "ENGINE", "STATE", "VERSION", "WHERE"), [_row(backend)])
-        if backend.problem or (backend.health and backend.health.detail):
-            out.text(backend.problem or (backend.health.detail if backend.health else ""))
+        *row, where = _row(backend)
+        said = backend.problem or (backend.health.detail if backend.health else "")
+        out.table(("BACKEND", "ENGINE", "STATE", "VERSION", "WHERE"), [(*row, "" if where == said else where)])
+        if said:
+            out.text(said)
         out.line()
         if backend.capabilities:
             support = [(feature, backend.capabilities[feature]) for feature in Feature]

@@ -149,7 +149,8 @@ def _code(error: Exception) -> int:
 
 def _message(error: Exception, code: int) -> str:
     if _is_typers(error):
-        return str(getattr(error, "format_message", lambda: error)())
+        said = str(getattr(error, "format_message", lambda: error)())
+        return said.replace(": Value error, ", ": ", 1)  # pydantic's words, which Typer passes on
     if isinstance(error, PermissionError) and _is_in_home(error.filename):
         return f"{error}. FlowyML keeps its data there: give that folder to this user, or set FLOWYML_HOME to another."
     if type(error) is OSError and error.errno == errno.ENOSPC:

@@ -204,7 +204,7 @@ def escape_what_cannot_be_encoded() -> None:
 
 
 def discard_output() -> None:
-    """Write nothing more to standard output: the program that read it has ended, as `head` does."""
+    """Write nothing more to standard output: a step closed it, or its reader has ended, as `head` does."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

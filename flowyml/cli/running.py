@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from shlex import quote as shell_word
 from typing import TYPE_CHECKING, Annotated, Any
 from warnings import catch_warnings
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
 
 __all__ = ["deploy", "run", "print_outputs", "runs_here", "tell_submission", "wait", "where"]
+
+_RAN_BEFORE = "the run of this id had ended before: this is its result, and a new run needs another --run-id"
 
 
 def run(
@@ -66,7 +70,9 @@ def run(
         if timeout is None and runs_here(orchestrator):
             return _run_here(out, orchestrator, pipeline, values, run_id, on)
         submission = orchestrator.run_pipeline(pipeline, run_id, parameters=values, force=force)
-        if not as_json:
+        if run_id is not None and submission.run.status.is_terminal:
+            note(_RAN_BEFORE)
+        elif not as_json:
             _tell_start(submission, on)
         return wait(out, submission, orchestrator, on, timeout, stops=True)
 
@@ -145,7 +151,7 @@ def wait(
         with ExitStack() as stack:
             if stops:
                 stack.enter_context(cancel_on_interrupt(submission, note))
-                stack.enter_context(printing_logs(submission, printer))
+                stack.enter_context(printing_logs(submission, printer, note))
             submission.wait_for_completion(timeout=limit, poll_interval=1, progress=False if out.as_json else None)
     except KeyboardInterrupt:
         if not stops:
@@ -158,7 +164,12 @@ def tell_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outputs
     """Print an ended run; gives the exit code, also where the output has no reader or is closed by a step."""
     try:
         _print_end(out, run, orchestrator, outputs, on)
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EBADF):
+            raise
+        if error.errno == errno.EBADF:
+            seen = f"flowyml status {shell_word(run.job_id)}{where(on)}"
+            note(f"a step has closed standard output; how the run ended: {seen}")
         discard_output()
     except ValueError:
         if not out.stream.closed:
@@ -214,8 +225,14 @@ def _run_here(
 
     checked = pipeline.check_parameters(values)
     print_info_of_logging()
+    began = datetime.now(UTC)
     result = orchestrator.execute(pipeline, run_id or new_run_id(pipeline.name), checked)
-    return tell_end(out, orchestrator.get_run(result.run_id), orchestrator, result.outputs, on)
+    run = orchestrator.get_run(result.run_id)
+    if not run.status.is_terminal:  # its end could not be recorded
+        run = replace(run, status=result.status, error=result.error)
+    if run.ended_at and run.ended_at < began:
+        note(_RAN_BEFORE)
+    return tell_end(out, run, orchestrator, result.outputs, on)
 
 
 def _tell_start(submission: SubmissionResult, on: str | None) -> None:

@@ -60,10 +60,13 @@ def cancel_on_interrupt(submission: SubmissionResult, write: Callable[[str], Non
 
 
 @contextmanager
-def printing_logs(submission: SubmissionResult, printer: Callable[[LogLine], None]) -> Iterator[None]:
+def printing_logs(
+    submission: SubmissionResult, printer: Callable[[LogLine], None], write: Callable[[str], None] = say
+) -> Iterator[None]:  # fmt: skip
     """Hand each line of the run to ``printer`` while the block waits for the run, by a thread of its own.
 
-    Where the engine does not answer, the lines end early; the error is raised where the run is waited for.
+    Where the engine does not answer, the lines end early; the error is raised where the run is waited for. ``write``
+    gets a line where a run has ended long before its lines: the rest of them is not handed out.
     """
     stop = threading.Event()
 
@@ -85,3 +88,5 @@ def printing_logs(submission: SubmissionResult, printer: Callable[[LogLine], Non
         raise
     thread.join(_LAST_LINES_SECONDS)
     stop.set()
+    if thread.is_alive():
+        write(f"Not all lines are here yet. To see all of them: {command_for('logs', submission)}")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import NoReturn
 
-__all__ = ["ForksEndHere", "flush_output", "fork"]
+__all__ = ["ForksEndHere", "flush_output", "fork", "reopen_output"]
 
 
 def fork() -> int:
@@ -25,6 +25,16 @@ def flush_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # whatever the user's own raises
             stream.flush()
+
+
+def reopen_output() -> None:
+    """Open again what user code has closed of the standard streams, for what comes next in this process."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None or getattr(stream, "closed", False):
+            with suppress(OSError):  # the descriptor is closed too
+                again = os.fdopen(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+                setattr(sys, name, again)
 
 
 class ForksEndHere:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from flowyml.core.forks import flush_output
+from flowyml.core.forks import flush_output, reopen_output
 from flowyml.runtime.hooks import fire_plain
 from flowyml.runtime.seeds import Seeds
 from flowyml.runtime.shutdown import End, StepStopped, stoppable
@@ -45,6 +45,7 @@ def run_child(
         code = 0
         try:
             for each in _requests(request, more[0]) if more else (request,):
+                reopen_output()
                 seeds.reseed()
                 with stoppable():
                     result = _answer(worker, each)

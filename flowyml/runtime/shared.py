@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from flowyml.core.forks import flush_output
+from flowyml.core.forks import flush_output, reopen_output
 from flowyml.runtime.lines import OnLine
 from flowyml.runtime.spawn import Child, SpawnedProcesses
 
@@ -143,5 +143,6 @@ def further(number: int) -> Iterator[list[str]]:
             for file, target in zip(files, (1, 2), strict=True):
                 os.dup2(file, target)
                 os.close(file)
+            reopen_output()
             words: list[str] = json.loads(data)
             yield words

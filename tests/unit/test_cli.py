@@ -82,6 +82,9 @@ def test_a_run_id_of_a_run_that_has_ended_is_not_said_to_be_submitted() -> None:
     assert (again.code, again.out.splitlines()[-1]) == (0, "once")
     assert again.err.splitlines()[-1] == "the run of this id has ended, COMPLETED: a new run needs another --run-id"
     assert "submitted" not in again.err
+    waited = flowyml("run", "train.py", "--run-id", "once")
+    assert "the run of this id had ended before" in waited.err
+    assert "had ended before" not in flowyml("run", "train.py", "--run-id", "twice").err
     assert flowyml("run", "train.py", "--run-id", "once", "--detach", "--json").json["status"] == "COMPLETED"
 
 
@@ -256,6 +259,7 @@ def test_backends_tell_what_each_can_do() -> None:
     assert re.search(r"^local +local +ready", text, re.MULTILINE)
     assert re.search(r"^GPU requests ", text, re.MULTILINE)
     assert "Not reserved: each step sees all that this machine has" in flowyml("backends", "show", "local").out
+    assert flowyml("backends", "show", "kubeflow").out.count("Which Kubeflow Pipelines?") == 1
 
 
 def test_a_broken_plugin_is_one_line_of_backends(tmp_path: Path) -> None:

@@ -291,6 +291,12 @@ def test_a_step_does_not_fail_when_its_prints_are_not_read() -> None:
     assert flowyml("logs", "loud").out.endswith("19999\n")
 
 
+def test_what_is_not_among_the_choices_is_said_in_plain_words() -> None:
+    assert flowyml("graph", "train.py", "--format", "nope").err.endswith(
+        "error: Invalid value for '--format' / '-f': 'nope' is not one of 'terminal', 'mermaid', 'svg'.\n"
+    )
+
+
 @pytest.mark.parametrize("closing", ["sys.stdout.close()", "sys.__stdout__.close()", "sys.stdout = sys.stderr = None"])
 def test_a_step_that_closes_the_output_does_not_fail(closing: str) -> None:
     Path("closing.py").write_text(
@@ -301,6 +307,17 @@ def test_a_step_that_closes_the_output_does_not_fail(closing: str) -> None:
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert flowyml("status", "closing", "--json").json["status"] == "COMPLETED"
+
+
+def test_a_step_that_closes_the_file_of_the_output_does_not_fail() -> None:
+    Path("closing.py").write_text(
+        "import os\nfrom flowyml import pipeline, step\n@step\ndef one() -> int:\n    os.close(1)\n    return 1\n"
+        "@pipeline\ndef closing():\n    return one()\n"
+    )
+    words = [sys.executable, "-m", "flowyml", "run", "closing.py", "--run-id", "closing"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    said = "a step has closed standard output; how the run ended: flowyml status closing\n"
+    assert (done.returncode, done.stderr) == (0, said)
 
 
 @pytest.mark.parametrize(

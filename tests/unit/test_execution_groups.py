@@ -160,6 +160,29 @@ def test_a_step_that_is_killed_takes_the_process_along_and_the_rest_goes_on(
     assert lines[1].split()[1] == lines[2].split()[1]
 
 
+@pytest.mark.parametrize("fork", ["1", "0"])
+def test_a_step_may_print_after_one_that_has_closed_the_output(
+    tmp_path: Path, fork: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWYML_FORK", fork)
+
+    @step(execution_group="one", timeout=60)
+    def close() -> int:
+        import sys
+
+        sys.stdout.close()
+        sys.stderr.close()
+        return 1
+
+    @step(execution_group="one", timeout=60)
+    def speak(close: int) -> None:
+        print("still heard")
+
+    local = LocalOrchestrator(store=tmp_path / "runs.db")
+    result = Pipeline("closed").add_step(close).add_step(speak).run(on=local)
+    assert [line.message for line in local.logs(result.run_id) if line.step == "speak"] == ["still heard"], result.error
+
+
 def test_the_plan_has_the_group_as_data() -> None:
     small, large = ResourceRequirements(cpu="500m", memory="2Gi"), ResourceRequirements(cpu=1, memory="900M", gpu=1)
     one = step(name="one", execution_group="both", timeout=3, resources=small)(lambda: 1)

@@ -37,7 +37,7 @@ from flowyml_kubeflow.attempts import (
     fire_pipeline_hooks,
     processes_of,
 )
-from flowyml_kubeflow.fates import Fates
+from flowyml_kubeflow.fates import Fates, Found
 from flowyml_kubeflow.files import (
     Result,
     TaskFailed,
@@ -357,10 +357,13 @@ class _ResultPod(_Pod):
     """The end of a run: hands out the outputs of the pipeline, calls the hooks, and fails if a step did."""
 
     def run(self) -> Result:
-        result, published = Result(), dict[str, Any]()
+        result, published, files = Result(), dict[str, Any](), list[str]()
         for output in self.plan.outputs:
             port, target = names.port(output.name), artifact(self.given, "outputs", names.artifact(output.name))
             found = self.fates.find(output.source, "", ())
+            if found.loops and _holds_files(found.value):
+                files.append(output.name)
+                found = Found(End.SKIPPED)
             packed = self._packed(found) if found.end is End.OK else None
             shown = with_url(packed, self.scratch, target["uri"]) if packed and is_reference(packed) else packed
             result.artifacts[names.artifact(output.name)] = store(packed, target, self.scratch)
@@ -370,7 +373,7 @@ class _ResultPod(_Pod):
         if self.is_finale:
             return result
         journal = Journal.of(flow_names.RESULT_TASK)
-        journal.publish(outputs=published)
+        journal.publish(outputs=published, files=files)
         failed = of_several(self.known.failed)
         if failed:
             journal.note(failed=failed)
@@ -393,6 +396,13 @@ class _ResultPod(_Pod):
             duration = max(time.time() - float(self.values[names.STARTED]), 1e-6)
             arguments = (self.plan.name, run_id_of(self.given), status, duration)
             fire_pipeline_hooks(self.bundle, "on_pipeline_end", arguments, journal)
+
+
+def _holds_files(packed: Any) -> bool:
+    """Whether a list over the items of loops has files or folders, which would be gone with this pod."""
+    if isinstance(packed, list):
+        return any(map(_holds_files, packed))
+    return is_reference(packed) and packed["$artifact"]["format"] in ("file", "folder")
 
 
 def _placeless(packed: Any) -> Any:

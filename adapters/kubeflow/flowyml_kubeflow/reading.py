@@ -195,8 +195,10 @@ class Runs:
         packed: Json = {}
         lost: dict[str, str] = {}
         for task, wanted in tasks.outputs().items():
-            found = self._result(run, tasks, task).get("outputs")
+            result = self._result(run, tasks, task)
+            found = result.get("outputs")
             packed.update(found or {})
+            lost.update(lists_of_files(result))
             if found is None:
                 lost.update({name: f"Output {name!r}: {_lost(tasks, task)}" for name in wanted})
         stores = open_store(self.artifacts), UiStore(self.client, job_id)
@@ -321,6 +323,15 @@ class UiStore(Store):
             except EngineError as error:
                 raise ArtifactError(f"KFP's UI does not give {url}: {error}") from error
             yield path
+
+
+def lists_of_files(result: Json) -> dict[str, str]:
+    """Why outputs of a pipeline with control flow are not kept, by what its last task left."""
+    return {
+        name: f"Output {name!r} is a loop's list of files or folders, which Kubeflow does not keep. Let a step that "
+        f"takes the list return one folder of them."
+        for name in result.get("files", ())
+    }
 
 
 def _lost(tasks: Tasks, task: str) -> str:

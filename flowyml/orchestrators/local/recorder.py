@@ -92,7 +92,8 @@ class Recorder:
     def _tell(self, trouble: str) -> None:
         """Once, however often it is tried again in vain."""
         if trouble != self._trouble:
-            logger.error("A local run could not be recorded (%s); trying again while it lasts.", trouble)
+            where = self._store.path
+            logger.error("A local run could not be recorded in %s (%s); trying again while it lasts.", where, trouble)
         self._trouble = trouble
 
 

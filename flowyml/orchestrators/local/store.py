@@ -280,6 +280,12 @@ class RunStore:
         return RunRow(*fresh) if fresh else row
 
 
+_WAYS_OUT = (
+    "Is its disk full, which SQLite may call an I/O error? `flowyml prune` makes room, FLOWYML_HOME takes a folder on "
+    "another disk. Or has a step closed files that are not its own, as os.closerange does?"
+)
+
+
 @contextmanager
 def _errors_named(path: Path) -> Iterator[None]:
     try:
@@ -288,9 +294,7 @@ def _errors_named(path: Path) -> Iterator[None]:
         if isinstance(error.__cause__, sqlite3.DatabaseError):  # raised by a session within
             raise
         if not getattr(error, "sqlite_errorname", "").startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-            message = (
-                f"The record of local runs, {path}, cannot be read or written: {error}. Check the disk, and try again."
-            )
+            message = f"The record of local runs, {path}, cannot be read or written: {error}. {_WAYS_OUT}"
             raise type(error)(message) from error
         raise ConfigurationError(
             f"The record of local runs, {path}, is damaged or not a SQLite file: {error}. Move it away: FlowyML "

@@ -11,7 +11,8 @@ from zipfile import ZipFile
 import pytest
 
 from flowyml import Pipeline, cleanup, for_each, pipeline, step
-from flowyml.core.errors import RetryRefusedError, UnsupportedFeatureError
+from flowyml.cli.records import plain_artifact
+from flowyml.core.errors import OutputNotKeptError, RetryRefusedError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators.downloading import download
 from flowyml.plan.bundle import build
@@ -53,6 +54,52 @@ def looping(folder: str, count: int = 3) -> Pipeline:
         return {"total": total(risky.map(n=numbers()))}
 
     return made
+
+
+def awkward(folder: str) -> Pipeline:
+    """Values that JSON, or a database, does not take, and a loop's list of files."""
+
+    @step
+    def numbers() -> list[int]:
+        return [1]
+
+    @step
+    def scores(n: int) -> dict[str, float]:
+        return {"auc": float("nan"), "n": n}
+
+    @step
+    def text() -> str:
+        return "a\0b"
+
+    @step
+    def write(n: int) -> Path:
+        path = Path(folder) / f"{n}.txt"
+        path.write_text("kept?")
+        return path
+
+    @pipeline(name="awkward")
+    def made() -> Any:
+        items = numbers()
+        return {"scores": scores.map(n=items), "text": text(), "files": write.map(n=items)}
+
+    return made
+
+
+def test_awkward_values_are_listed_and_downloaded_and_files_of_a_loop_are_not_kept(tmp_path: Path) -> None:
+    orchestrator = KubeflowLocalOrchestrator(folder=tmp_path / "runs")
+    handle = orchestrator.run_pipeline(awkward(str(tmp_path))).wait_for_completion(timeout=250, poll_interval=0.2)
+    found = {each.label: each for each in handle.artifacts()}
+    listed = json.loads(json.dumps(plain_artifact(found["scores[0].scores"]), allow_nan=False))
+    assert (listed["type"], listed["metadata"]) == (
+        "metrics", {"auc": {"$type": "float", "$repr": "nan"}, "n": 1},
+    )  # fmt: skip
+    assert found["text.text"].size == 3
+    download(found.values(), orchestrator.artifact_stores(handle.job_id), tmp_path / "out")
+    assert (tmp_path / "out" / "text" / "text.txt").read_bytes() == b"a\0b"
+    assert json.loads((tmp_path / "out" / "scores[0]" / "scores.json").read_text()) == listed["metadata"]
+    assert handle.outputs["text"] == "a\0b"
+    with pytest.raises(OutputNotKeptError, match="'files' is a loop's list of files or folders"):
+        handle.outputs["files"]
 
 
 def test_a_retry_runs_the_items_again_that_failed(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.kfp_process import for_kfp_local
 from flowyml_kubeflow.local.supervisor import stop_steps
 from flowyml_kubeflow.parameters import argument
-from flowyml_kubeflow.reading import artifacts_of_notes, located
+from flowyml_kubeflow.reading import artifacts_of_notes, lists_of_files, located
 from flowyml_kubeflow.status import status_of
 from flowyml_kubeflow.turns import turns_of
 
@@ -222,11 +222,12 @@ class KubeflowLocalOrchestrator(Orchestrator):
     def outputs(self, job_id: str) -> Outputs:
         run = self._found(job_id)
         found, shown = run.result().get("outputs", {}), run.request()["outputs"]
-        stores = (open_store(), open_store(run.root))
+        stores, lost = (open_store(), open_store(run.root)), dict[str, str]()
         packed = {name: json.loads(found[port]) for port, name in shown.items() if port in found}
         if run.request().get("flow"):  # whose last task knows which came to be
-            packed = run.published(flow_names.RESULT_TASK).get("outputs", {})
-        return read_outputs(job_id, packed, *stores)
+            published = run.published(flow_names.RESULT_TASK)
+            packed, lost = published.get("outputs", {}), lists_of_files(published)
+        return read_outputs(job_id, packed, *stores, lost=lost)
 
     def run_artifacts(self, job_id: str) -> list[Artifact]:
         run = self._found(job_id)
