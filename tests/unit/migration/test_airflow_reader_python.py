@@ -149,6 +149,10 @@ f"{3:03d}{2.567:.2f}{'x':>3}{'y'!r}"
 "{0}{1[k]}{x.real}{:}".format if False else "{0}{1[k]}{x.real}".format("a", {"k": 1}, x=5)
 "{}{:>4}".format("a", 7)
 "a,b,,c".split(",")
+re.compile(r"[^a-z]+", re.I).sub("_", "Some text, 2") + re.compile("x").pattern
+[one.group(1) for one in re.finditer(r"^-- (\\w+)", "-- a\\n-- b", re.M)] + re.compile("b.").findall("abbc")
+re.findall(r"(\\w+)(?: as (\\w+))?", "a as b, c")
+bool(re.compile("^b", flags=re.MULTILINE | re.I).search("a\\nB"))
 Meta.found + [MadeToo.tag, Made.shout()]
 Settings("a").name + Settings("b").name
 [(one.a, one.b, one.c) for one in map(collections.namedtuple("Three", "a b c", defaults=[3, 4]), [1, 2])]

@@ -13,7 +13,7 @@ from typing import Any
 from flowyml.migration.airflow.reader.library.natives import known, plain
 from flowyml.migration.airflow.reader.operations import LARGEST, TooLarge, checked, pieces
 from flowyml.migration.airflow.reader.parts import settle
-from flowyml.migration.airflow.reader.values import Arguments, Instance, Native, hard, parts_of, shape
+from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, hard, parts_of, shape
 
 __all__ = ["NAMES", "format_text"]
 
@@ -70,14 +70,19 @@ def _template(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return Instance(None, {name: Native(name, substitute) for name in ("substitute", "safe_substitute")})
 
 
-# Regular expressions, within bounds: no group is repeated, and texts are short, so that none can take long.
+# Regular expressions, within bounds: no group is repeated, little is optional, and texts are short; so none takes long.
 
 
 def _safe(pattern: Any, *texts: Any) -> None:
-    if not isinstance(pattern, str) or len(pattern) > 200 or re.search(r"\)[*+{?]", pattern):
+    if not isinstance(pattern, str) or len(pattern) > 200 or re.search(r"\)[*+{]", pattern):
         raise TooLarge
-    if len(re.findall(r"[*+{]", pattern)) > 4 or any(isinstance(text, str) and len(text) > 300 for text in texts):
+    if len(re.findall(r"[*+{]", pattern)) > 4 or len(re.findall(r"(?<![(*+}])\?", pattern)) > 4:
         raise TooLarge
+    if any(isinstance(text, str) and len(text) > 300 for text in texts):
+        raise TooLarge
+
+
+_FUNCTIONS = ("sub", "match", "search", "fullmatch", "findall", "finditer", "split")
 
 
 def _regex(name: str) -> Native:
@@ -85,9 +90,24 @@ def _regex(name: str) -> Native:
         _safe(pattern, *args, *kwargs.values())
         if not all(isinstance(one, (str, int)) for one in args):
             raise TooLarge
-        return getattr(re, name)(pattern, *args, **kwargs)
+        found = getattr(re, name)(pattern, *args, **kwargs)
+        return list(found) if name == "finditer" else found
 
     return plain(call)
+
+
+def _compiled(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """A pattern, whose methods are the functions of ``re``."""
+    pattern, flags = Given(arguments.value("pattern", 0)), arguments.get("flags", 1)
+
+    def method(name: str) -> Native:
+        def call(_: Any, given: Arguments, where: ast.AST) -> Any:
+            named = given.named if flags is None else {**given.named, "flags": flags}
+            return machine.call(NAMES[f"re.{name}"], Arguments([pattern, *given.positional], named), where)
+
+        return Native(name, call)
+
+    return Instance(None, {"pattern": pattern.value, **{name: method(name) for name in _FUNCTIONS}})
 
 
 def _digest(name: str) -> Native:
@@ -120,8 +140,9 @@ NAMES: dict[str, Any] = {
     "string.punctuation": "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~",
     "string.Template": known(_template),
     "re.escape": plain(re.escape),
-    "re.IGNORECASE": 2,
-    "re.I": 2,
+    "re.compile": known(_compiled),
+    **{f"re.{name}": int(re.RegexFlag[name]) for name in ("IGNORECASE", "MULTILINE", "DOTALL", "VERBOSE")},
+    **{f"re.{name}": int(re.RegexFlag[name]) for name in ("I", "M", "S", "X")},
     "hashlib.md5": _digest("md5"),
     "hashlib.sha1": _digest("sha1"),
     "hashlib.sha256": _digest("sha256"),
@@ -129,4 +150,4 @@ NAMES: dict[str, Any] = {
     "base64.b64decode": plain(base64.b64decode),
     "textwrap.dedent": plain(textwrap.dedent),
 }
-NAMES.update({f"re.{name}": _regex(name) for name in ("sub", "match", "search", "fullmatch", "findall", "split")})
+NAMES.update({f"re.{name}": _regex(name) for name in _FUNCTIONS})
