@@ -86,6 +86,15 @@ def worker():
     from flowyml_airflow import worker
 
     return worker
+
+
+def stop():
+    """Stop the step; where its code is still being loaded, the task itself, unless an error ends it anyway."""
+    stop_step = getattr(sys.modules.get("flowyml_airflow.worker"), "stop_step", None)
+    if stop_step:
+        stop_step()
+    elif sys.exc_info()[0] is None:
+        sys.exit("stopped before the code of its step was loaded")
 '''
 
 STEP = '''\
@@ -104,7 +113,7 @@ class Step(BaseOperator):
         return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 '''
 
 TOGETHER = '''\
@@ -123,7 +132,7 @@ class Together(BaseOperator):
         return worker().run_together(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 '''
 
 ITEM_TOGETHER = '''\
@@ -179,7 +188,7 @@ class Items(BaseOperator):
         return worker().list_items(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 '''
 
 CHOOSE = '''\
@@ -199,7 +208,7 @@ class Choose(BaseBranchOperator):
         return self.branches.get(worker().choose(self, context, BUNDLE, PYTHON, ARTIFACTS), [])
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 '''
 
 WATCHER = '''\

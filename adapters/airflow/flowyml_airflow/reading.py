@@ -43,7 +43,7 @@ __all__ = ["RunReader"]
 
 # How long a worker may take to notice that its task was ended: a heartbeat, and the time to die.
 SETTLES_WITHIN = timedelta(seconds=30)
-_STOPPED = ("Task killed!", "terminated with exit code", "exited with return code", "Task exited with")
+_STOPPED = ("Task killed!", "terminated with exit code", "exited with return code", "Task exited")
 _RETURNED = "return_value"
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LATEST = datetime.max.replace(tzinfo=UTC)

@@ -32,7 +32,7 @@ _RESERVED = frozenset({
     "ARTIFACTS", "ARTIFACT_LINKS", "BUNDLE", "BaseOperator", "BaseOperatorLink", "Code", "CronTriggerTimetable", "DAG",
     "DeltaTriggerTimetable", "Link", "PYTHON", "Param", "Path", "Start", "Step", "Together", "annotations", "backoff",
     "callback", "datetime", "on_end", "pod", "run_path", "signature", "sys", "timedelta", "timezone", "with_links",
-    "worker",
+    "stop", "worker",
 })  # fmt: skip
 _RESERVED_BY_FLOWS = frozenset({
     "BaseBranchOperator", "Choose", "Items", "ItemStep", "ItemTogether", "Label", "Settled", "TaskGroup", "Watcher",

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import sys
 from itertools import pairwise
+from types import ModuleType
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
+from flowyml_airflow.dag_parts import WORKER
 from flowyml_airflow.names import START_TASK, dag_id, task_id
 from tests.adapters.airflow.test_compile import formatted, text
 
@@ -35,8 +39,8 @@ def test_no_two_steps_share_a_task_and_none_is_the_start_task() -> None:
 
 NAMES = st.one_of(
     st.sampled_from(
-        ["Step", "DAG", "BUNDLE", "worker", "start", "datetime", "None", "print", '"""', "'", '"', "\\", "{x}", "$HOME",
-         "__doc__", "import os", "../../etc", "名前", START_TASK, "{{ 1/0 }}", "{% raw %}", "on_end", "a.b"]
+        ["Step", "DAG", "BUNDLE", "worker", "stop", "start", "datetime", "None", "print", '"""', "'", '"', "\\", "{x}",
+         "$HOME", "__doc__", "import os", "../../etc", "名前", START_TASK, "{{ 1/0 }}", "{% raw %}", "on_end", "a.b"]
     ),
     st.text(min_size=1, max_size=40).filter(lambda name: name.isprintable() and name == name.strip()),
 )  # fmt: skip
@@ -69,10 +73,23 @@ def test_no_name_breaks_out(steps: list[str], pipeline: str, about: str, tags: l
         "PYTHON",
         "ARTIFACTS",
         "worker",
+        "stop",
         "datetime",
         "timezone",
         "print",
     }
+
+
+def test_a_task_that_is_stopped_while_its_code_is_loaded_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: dict[str, Any] = {"sys": sys}
+    exec(WORKER, names)
+    monkeypatch.setitem(sys.modules, "flowyml_airflow.worker", ModuleType("half"))
+    with pytest.raises(SystemExit, match="stopped before the code of its step was loaded"):
+        names["stop"]()
+    try:
+        raise TimeoutError
+    except TimeoutError:
+        names["stop"]()  # that error is what ends the task
 
 
 # Ruff knows how wide characters are that came to Unicode after this Python did.

@@ -1,4 +1,4 @@
-"""Pipeline 'alert-webhook' as an Airflow DAG, version dd17dd8e554e, structure b5a4ecddccf5.
+"""Pipeline 'alert-webhook' as an Airflow DAG, version 223f6be51cda, structure b5a4ecddccf5.
 
 Fails without readings.
 
@@ -44,6 +44,15 @@ def worker():
     return worker
 
 
+def stop():
+    """Stop the step; where its code is still being loaded, the task itself, unless an error ends it anyway."""
+    stop_step = getattr(sys.modules.get("flowyml_airflow.worker"), "stop_step", None)
+    if stop_step:
+        stop_step()
+    elif sys.exc_info()[0] is None:
+        sys.exit("stopped before the code of its step was loaded")
+
+
 class Step(BaseOperator):
     """A step of the pipeline. Its inputs are outputs of other steps; parameters of the run reach it by themselves."""
 
@@ -59,7 +68,7 @@ class Step(BaseOperator):
         return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 
 
 class Start(BaseOperator):
@@ -78,7 +87,7 @@ with DAG(
     dag_id="alert-webhook",
     description="Fails without readings.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:dd17dd8e554e"],
+    tags=["flowyml", "flowyml:223f6be51cda"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -92,4 +101,4 @@ with DAG(
 
     start >> mean
 
-# flowyml: {"pipeline": "alert-webhook", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "dd17dd8e554e", "structure": "b5a4ecddccf5", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "alert-webhook-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["mean"], "timeout": null, "outputs": {"mean": ["mean", "mean"]}, "hooks": true, "schedule": null, "digest": "b872b6b328585355808ed03ce2cea13ebfc6050c903c736cf1b28845f70a27c2"}
+# flowyml: {"pipeline": "alert-webhook", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "223f6be51cda", "structure": "b5a4ecddccf5", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "alert-webhook-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["mean"], "timeout": null, "outputs": {"mean": ["mean", "mean"]}, "hooks": true, "schedule": null, "digest": "f2bca6b089b15bae8cf393e473fd5eb95302ecb473fd13d84af652de957e0cbe"}

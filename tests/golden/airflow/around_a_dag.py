@@ -1,4 +1,4 @@
-"""Pipeline 'around-a-dag' as an Airflow DAG, version a0211fdf9437, structure 3957115aa0ca.
+"""Pipeline 'around-a-dag' as an Airflow DAG, version e5fe115da244, structure 3957115aa0ca.
 
 ```text
            ╭─────────╮
@@ -54,6 +54,15 @@ def worker():
     return worker
 
 
+def stop():
+    """Stop the step; where its code is still being loaded, the task itself, unless an error ends it anyway."""
+    stop_step = getattr(sys.modules.get("flowyml_airflow.worker"), "stop_step", None)
+    if stop_step:
+        stop_step()
+    elif sys.exc_info()[0] is None:
+        sys.exit("stopped before the code of its step was loaded")
+
+
 class Step(BaseOperator):
     """A step of the pipeline. Its inputs are outputs of other steps; parameters of the run reach it by themselves."""
 
@@ -69,13 +78,13 @@ class Step(BaseOperator):
         return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 
 
 with DAG(
     dag_id="around-a-dag",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:a0211fdf9437"],
+    tags=["flowyml", "flowyml:e5fe115da244"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -98,4 +107,4 @@ with DAG(
         doc_md="What the DAG's run was, and where to look at it.",
     )
 
-# flowyml: {"pipeline": "around-a-dag", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "a0211fdf9437", "structure": "3957115aa0ca", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "around-a-dag-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["choose", "load_warehouse", "announce"], "timeout": null, "outputs": {"message": ["announce", "message"]}, "hooks": false, "schedule": null, "digest": "c29e944ef52cac187bab41b9fe09b9d49e58cbc577b686136429edd1aed3746d"}
+# flowyml: {"pipeline": "around-a-dag", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "e5fe115da244", "structure": "3957115aa0ca", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "around-a-dag-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["choose", "load_warehouse", "announce"], "timeout": null, "outputs": {"message": ["announce", "message"]}, "hooks": false, "schedule": null, "digest": "d805cd780bb6e812a4896502474cb311925b0467c433b272ecc3a9a8f5b25458"}

@@ -1,4 +1,4 @@
-"""Pipeline 'migrate-table' as an Airflow DAG, version 9a56851164fd, structure df9b3821a393.
+"""Pipeline 'migrate-table' as an Airflow DAG, version 7b24338d43ab, structure df9b3821a393.
 
 Something that two processes had better not do at once.
 
@@ -54,6 +54,15 @@ def worker():
     return worker
 
 
+def stop():
+    """Stop the step; where its code is still being loaded, the task itself, unless an error ends it anyway."""
+    stop_step = getattr(sys.modules.get("flowyml_airflow.worker"), "stop_step", None)
+    if stop_step:
+        stop_step()
+    elif sys.exc_info()[0] is None:
+        sys.exit("stopped before the code of its step was loaded")
+
+
 class Step(BaseOperator):
     """A step of the pipeline. Its inputs are outputs of other steps; parameters of the run reach it by themselves."""
 
@@ -69,14 +78,14 @@ class Step(BaseOperator):
         return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 
 
 with DAG(
     dag_id="migrate-table",
     description="Something that two processes had better not do at once.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:9a56851164fd"],
+    tags=["flowyml", "flowyml:7b24338d43ab"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -86,4 +95,4 @@ with DAG(
     read = Step(task_id="read", step="read")
     add_up = Step(task_id="add_up", step="add_up", inputs={"rows": read.output["rows"]})
 
-# flowyml: {"pipeline": "migrate-table", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "9a56851164fd", "structure": "df9b3821a393", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "migrate-table-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["read", "add_up"], "timeout": null, "outputs": {"total": ["add_up", "total"]}, "hooks": false, "schedule": null, "digest": "0724fe798dbeea71920bf3ce2ac1af55214bce002cafb62cf01d129754e8d0a4"}
+# flowyml: {"pipeline": "migrate-table", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "7b24338d43ab", "structure": "df9b3821a393", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "migrate-table-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["read", "add_up"], "timeout": null, "outputs": {"total": ["add_up", "total"]}, "hooks": false, "schedule": null, "digest": "15516af51da8e08c6c7a5396ba5de1b93f7b154f266b4255e4d215aca354988e"}

@@ -1,4 +1,4 @@
-"""Pipeline 'daily-sales' as an Airflow DAG, version cbb7bf8d48be, structure d0556015a84d.
+"""Pipeline 'daily-sales' as an Airflow DAG, version bb7fc8a4eaa7, structure d0556015a84d.
 
 Revenue and the best shop of one day.
 
@@ -66,6 +66,15 @@ def worker():
     return worker
 
 
+def stop():
+    """Stop the step; where its code is still being loaded, the task itself, unless an error ends it anyway."""
+    stop_step = getattr(sys.modules.get("flowyml_airflow.worker"), "stop_step", None)
+    if stop_step:
+        stop_step()
+    elif sys.exc_info()[0] is None:
+        sys.exit("stopped before the code of its step was loaded")
+
+
 class Step(BaseOperator):
     """A step of the pipeline. Its inputs are outputs of other steps; parameters of the run reach it by themselves."""
 
@@ -81,7 +90,7 @@ class Step(BaseOperator):
         return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 
 
 class Start(BaseOperator):
@@ -105,7 +114,7 @@ with DAG(
     dag_id="daily-sales",
     description="Revenue and the best shop of one day.",
     doc_md=__doc__,
-    tags=["sales", "flowyml", "flowyml:cbb7bf8d48be"],
+    tags=["sales", "flowyml", "flowyml:bb7fc8a4eaa7"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -162,4 +171,4 @@ with DAG(
 
     start >> fetch
 
-# flowyml: {"pipeline": "daily-sales", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "cbb7bf8d48be", "structure": "d0556015a84d", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "daily-sales-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["fetch", "check", "add_up", "rank", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": true, "schedule": null, "digest": "caa9ea33cdb553e637ab3c46e0b588a0f5a15557df76bb724420a48a59d251cc"}
+# flowyml: {"pipeline": "daily-sales", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "bb7fc8a4eaa7", "structure": "d0556015a84d", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "daily-sales-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["fetch", "check", "add_up", "rank", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": true, "schedule": null, "digest": "4666b27db9cfbefcc9e5c3a97eaa916742b37981e39168f225588b83d9ed9b41"}

@@ -1,4 +1,4 @@
-"""Pipeline 'grouped' as an Airflow DAG, version 5ac8ab18c139, structure 00880e283008.
+"""Pipeline 'grouped' as an Airflow DAG, version 6f2c4ed7644d, structure 00880e283008.
 
 Several steps in one task, and in one for each item.
 
@@ -76,6 +76,15 @@ def worker():
     return worker
 
 
+def stop():
+    """Stop the step; where its code is still being loaded, the task itself, unless an error ends it anyway."""
+    stop_step = getattr(sys.modules.get("flowyml_airflow.worker"), "stop_step", None)
+    if stop_step:
+        stop_step()
+    elif sys.exc_info()[0] is None:
+        sys.exit("stopped before the code of its step was loaded")
+
+
 class Step(BaseOperator):
     """A step of the pipeline. Its inputs are outputs of other steps; parameters of the run reach it by themselves."""
 
@@ -91,7 +100,7 @@ class Step(BaseOperator):
         return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 
 
 class Together(BaseOperator):
@@ -109,7 +118,7 @@ class Together(BaseOperator):
         return worker().run_together(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 
 
 class ItemTogether(Together):
@@ -136,7 +145,7 @@ class Items(BaseOperator):
         return worker().list_items(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 
 
 class Watcher(BaseOperator):
@@ -165,7 +174,7 @@ with DAG(
     dag_id="grouped",
     description="Several steps in one task, and in one for each item.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:5ac8ab18c139"],
+    tags=["flowyml", "flowyml:6f2c4ed7644d"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -204,4 +213,4 @@ with DAG(
 
     [prepare, rows_items, each, alarm, page_of] >> watcher
 
-# flowyml: {"pipeline": "grouped", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "5ac8ab18c139", "structure": "00880e283008", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "grouped-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["prepare", "each", "alarm", "page_of"], "timeout": null, "outputs": {"page": ["page_of", "page_of"], "texts": ["each", "shown.shown", "rows"]}, "hooks": false, "schedule": null, "together": {"prepare": ["read", "clean"], "each": ["half", "shown"]}, "helpers": ["rows_items", "watcher"], "watcher": "watcher", "loops": {"rows": {"items": "rows_items", "tasks": ["each"]}}, "digest": "8b843ee6eb4a276502cde11ae2f476abf6d3ab43bbce22ce000eeb55a195aae6"}
+# flowyml: {"pipeline": "grouped", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "6f2c4ed7644d", "structure": "00880e283008", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "grouped-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["prepare", "each", "alarm", "page_of"], "timeout": null, "outputs": {"page": ["page_of", "page_of"], "texts": ["each", "shown.shown", "rows"]}, "hooks": false, "schedule": null, "together": {"prepare": ["read", "clean"], "each": ["half", "shown"]}, "helpers": ["rows_items", "watcher"], "watcher": "watcher", "loops": {"rows": {"items": "rows_items", "tasks": ["each"]}}, "digest": "1be699e3380a6ee7230326e8318f277242229a839160b80ddff98eb3fb79737e"}

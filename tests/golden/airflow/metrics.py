@@ -1,4 +1,4 @@
-"""Pipeline 'measured' as an Airflow DAG, version bf6de7bd3e8b, structure 0ecc5b94cb24.
+"""Pipeline 'measured' as an Airflow DAG, version 818ba9d09478, structure 0ecc5b94cb24.
 
 Something to measure.
 
@@ -54,6 +54,15 @@ def worker():
     return worker
 
 
+def stop():
+    """Stop the step; where its code is still being loaded, the task itself, unless an error ends it anyway."""
+    stop_step = getattr(sys.modules.get("flowyml_airflow.worker"), "stop_step", None)
+    if stop_step:
+        stop_step()
+    elif sys.exc_info()[0] is None:
+        sys.exit("stopped before the code of its step was loaded")
+
+
 class Step(BaseOperator):
     """A step of the pipeline. Its inputs are outputs of other steps; parameters of the run reach it by themselves."""
 
@@ -69,14 +78,14 @@ class Step(BaseOperator):
         return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 
 
 with DAG(
     dag_id="measured",
     description="Something to measure.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:bf6de7bd3e8b"],
+    tags=["flowyml", "flowyml:818ba9d09478"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -86,4 +95,4 @@ with DAG(
     extract = Step(task_id="extract", step="extract")
     add_up = Step(task_id="add_up", step="add_up", inputs={"rows": extract.output["rows"]})
 
-# flowyml: {"pipeline": "measured", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "bf6de7bd3e8b", "structure": "0ecc5b94cb24", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "measured-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "add_up"], "timeout": null, "outputs": {"total": ["add_up", "total"]}, "hooks": false, "schedule": null, "digest": "632a3110638b5d5cb6cae44848e1668d719a831e845d283ce1ba9ca1159530a6"}
+# flowyml: {"pipeline": "measured", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "818ba9d09478", "structure": "0ecc5b94cb24", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "measured-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "add_up"], "timeout": null, "outputs": {"total": ["add_up", "total"]}, "hooks": false, "schedule": null, "digest": "6e46dce5dd29c8f2a9ecad95c3e44da9a2784e2393fb263b477597270de76afc"}

@@ -1,4 +1,4 @@
-"""Pipeline 'nightly-report' as an Airflow DAG, version c8a4a1c9ed1c, structure 49d9d02e9dc7.
+"""Pipeline 'nightly-report' as an Airflow DAG, version b2da72e10fe3, structure 49d9d02e9dc7.
 
 Yesterday's visits.
 
@@ -59,6 +59,15 @@ def worker():
     return worker
 
 
+def stop():
+    """Stop the step; where its code is still being loaded, the task itself, unless an error ends it anyway."""
+    stop_step = getattr(sys.modules.get("flowyml_airflow.worker"), "stop_step", None)
+    if stop_step:
+        stop_step()
+    elif sys.exc_info()[0] is None:
+        sys.exit("stopped before the code of its step was loaded")
+
+
 class Step(BaseOperator):
     """A step of the pipeline. Its inputs are outputs of other steps; parameters of the run reach it by themselves."""
 
@@ -74,14 +83,14 @@ class Step(BaseOperator):
         return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 
 
 with DAG(
     dag_id="nightly-report",
     description="Yesterday's visits.",
     doc_md=__doc__,
-    tags=["nightly", "flowyml", "flowyml:c8a4a1c9ed1c"],
+    tags=["nightly", "flowyml", "flowyml:b2da72e10fe3"],
     schedule=CronTriggerTimetable("30 2 * * *", timezone="Europe/Berlin"),
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -114,4 +123,4 @@ with DAG(
         doc_md="One line a day.",
     )
 
-# flowyml: {"pipeline": "nightly-report", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "c8a4a1c9ed1c", "structure": "49d9d02e9dc7", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "nightly-report-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["count_visits", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": false, "schedule": {"timezone": "Europe/Berlin", "cron": "30 2 * * *"}, "digest": "fe507d008152f589d14c1a1ea032b3ef5a1098e98d5c0d2ca6219e046907b32f"}
+# flowyml: {"pipeline": "nightly-report", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "b2da72e10fe3", "structure": "49d9d02e9dc7", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "nightly-report-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["count_visits", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": false, "schedule": {"timezone": "Europe/Berlin", "cron": "30 2 * * *"}, "digest": "fea7be17e5f2ad59c657ee574383f6668ba08aa4d6eb50633a73cf7026378aea"}

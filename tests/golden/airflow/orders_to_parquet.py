@@ -1,4 +1,4 @@
-"""Pipeline 'orders-to-parquet' as an Airflow DAG, version b16545fb3d87, structure f4ca908d51a5.
+"""Pipeline 'orders-to-parquet' as an Airflow DAG, version 7be6db015c2c, structure f4ca908d51a5.
 
 One day's orders into the warehouse.
 
@@ -59,6 +59,15 @@ def worker():
     return worker
 
 
+def stop():
+    """Stop the step; where its code is still being loaded, the task itself, unless an error ends it anyway."""
+    stop_step = getattr(sys.modules.get("flowyml_airflow.worker"), "stop_step", None)
+    if stop_step:
+        stop_step()
+    elif sys.exc_info()[0] is None:
+        sys.exit("stopped before the code of its step was loaded")
+
+
 class Step(BaseOperator):
     """A step of the pipeline. Its inputs are outputs of other steps; parameters of the run reach it by themselves."""
 
@@ -74,14 +83,14 @@ class Step(BaseOperator):
         return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 
 
 with DAG(
     dag_id="orders-to-parquet",
     description="One day's orders into the warehouse.",
     doc_md=__doc__,
-    tags=["etl", "flowyml", "flowyml:b16545fb3d87"],
+    tags=["etl", "flowyml", "flowyml:7be6db015c2c"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -104,4 +113,4 @@ with DAG(
         retry_delay=timedelta(seconds=0),
     )
 
-# flowyml: {"pipeline": "orders-to-parquet", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "b16545fb3d87", "structure": "f4ca908d51a5", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "orders-to-parquet-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "transform", "load"], "timeout": null, "outputs": {"written": ["load", "written"]}, "hooks": false, "schedule": null, "digest": "a63609492b6bfb97d091b8458d28c45ee31264a55a542f84edfc89ad23390cf0"}
+# flowyml: {"pipeline": "orders-to-parquet", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "7be6db015c2c", "structure": "f4ca908d51a5", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "orders-to-parquet-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "transform", "load"], "timeout": null, "outputs": {"written": ["load", "written"]}, "hooks": false, "schedule": null, "digest": "6fea94ea691edb1873106caa15d2af52f2b961e4c208be985f7ec6c4d043079c"}

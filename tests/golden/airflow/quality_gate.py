@@ -1,4 +1,4 @@
-"""Pipeline 'quality-gate' as an Airflow DAG, version 496927c7bd79, structure df23ea1f9943.
+"""Pipeline 'quality-gate' as an Airflow DAG, version e6bd86412445, structure df23ea1f9943.
 
 Publish, hold back or refuse, by the share of readings that can be used.
 
@@ -80,6 +80,15 @@ def worker():
     return worker
 
 
+def stop():
+    """Stop the step; where its code is still being loaded, the task itself, unless an error ends it anyway."""
+    stop_step = getattr(sys.modules.get("flowyml_airflow.worker"), "stop_step", None)
+    if stop_step:
+        stop_step()
+    elif sys.exc_info()[0] is None:
+        sys.exit("stopped before the code of its step was loaded")
+
+
 class Step(BaseOperator):
     """A step of the pipeline. Its inputs are outputs of other steps; parameters of the run reach it by themselves."""
 
@@ -95,7 +104,7 @@ class Step(BaseOperator):
         return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 
 
 class Choose(BaseBranchOperator):
@@ -114,7 +123,7 @@ class Choose(BaseBranchOperator):
         return self.branches.get(worker().choose(self, context, BUNDLE, PYTHON, ARTIFACTS), [])
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 
 
 class Watcher(BaseOperator):
@@ -128,7 +137,7 @@ with DAG(
     dag_id="quality-gate",
     description="Publish, hold back or refuse, by the share of readings that can be used.",
     doc_md=__doc__,
-    tags=["sensors", "flowyml", "flowyml:496927c7bd79"],
+    tags=["sensors", "flowyml", "flowyml:e6bd86412445"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -189,4 +198,4 @@ with DAG(
     choose_good >> Label("bad") >> alert
     [load, check, publish, hold, alert, describe] >> watcher
 
-# flowyml: {"pipeline": "quality-gate", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "496927c7bd79", "structure": "df23ea1f9943", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "quality-gate-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "check", "publish", "hold", "alert", "describe"], "timeout": null, "outputs": {"message": {"either": [["describe", "message"], ["hold", "message"], ["alert", "message"]]}}, "hooks": false, "schedule": null, "helpers": ["choose_good", "watcher"], "watcher": "watcher", "digest": "1cf4f890a261c05a2483dca5c0e685d7f280dad8d4740a2489916bdaff76eeaa"}
+# flowyml: {"pipeline": "quality-gate", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "e6bd86412445", "structure": "df23ea1f9943", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "quality-gate-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "check", "publish", "hold", "alert", "describe"], "timeout": null, "outputs": {"message": {"either": [["describe", "message"], ["hold", "message"], ["alert", "message"]]}}, "hooks": false, "schedule": null, "helpers": ["choose_good", "watcher"], "watcher": "watcher", "digest": "7f5eb7b0afae98575b3df280c6ecc97dbec6b9727ca815ca3bd0feba8e05cef9"}

@@ -1,4 +1,4 @@
-"""Pipeline 'sales-by-country' as an Airflow DAG, version 9fbae914d69f, structure 5c81d877700b.
+"""Pipeline 'sales-by-country' as an Airflow DAG, version 318d4f71c8c9, structure 5c81d877700b.
 
 Two countries at a time.
 
@@ -70,6 +70,15 @@ def worker():
     return worker
 
 
+def stop():
+    """Stop the step; where its code is still being loaded, the task itself, unless an error ends it anyway."""
+    stop_step = getattr(sys.modules.get("flowyml_airflow.worker"), "stop_step", None)
+    if stop_step:
+        stop_step()
+    elif sys.exc_info()[0] is None:
+        sys.exit("stopped before the code of its step was loaded")
+
+
 class Step(BaseOperator):
     """A step of the pipeline. Its inputs are outputs of other steps; parameters of the run reach it by themselves."""
 
@@ -85,7 +94,7 @@ class Step(BaseOperator):
         return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 
 
 class ItemStep(Step):
@@ -112,14 +121,14 @@ class Items(BaseOperator):
         return worker().list_items(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 
 
 with DAG(
     dag_id="sales-by-country",
     description="Two countries at a time.",
     doc_md=__doc__,
-    tags=["sales", "flowyml", "flowyml:9fbae914d69f"],
+    tags=["sales", "flowyml", "flowyml:318d4f71c8c9"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -170,4 +179,4 @@ with DAG(
         trigger_rule="none_failed",
     )
 
-# flowyml: {"pipeline": "sales-by-country", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "9fbae914d69f", "structure": "5c81d877700b", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "sales-by-country-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "convert", "load", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": false, "schedule": null, "helpers": ["country_items"], "loops": {"country": {"items": "country_items", "tasks": ["extract", "convert", "load"]}}, "digest": "e120f54976097d6edfcb060382c3224d938a0a548fe8e07242305c809afc2664"}
+# flowyml: {"pipeline": "sales-by-country", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "318d4f71c8c9", "structure": "5c81d877700b", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "sales-by-country-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "convert", "load", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": false, "schedule": null, "helpers": ["country_items"], "loops": {"country": {"items": "country_items", "tasks": ["extract", "convert", "load"]}}, "digest": "58e61bb1c94e824b3b8c3bc482f8f8038e0d526d4c2b1df5e8ad1808977ee893"}

@@ -1,4 +1,4 @@
-"""Pipeline 'search-rates' as an Airflow DAG, version 9c51d5006cb7, structure 484d83582bd7.
+"""Pipeline 'search-rates' as an Airflow DAG, version fcdd750ec2d6, structure 484d83582bd7.
 
 Search for a learning rate, more finely if need be.
 
@@ -95,6 +95,15 @@ def worker():
     return worker
 
 
+def stop():
+    """Stop the step; where its code is still being loaded, the task itself, unless an error ends it anyway."""
+    stop_step = getattr(sys.modules.get("flowyml_airflow.worker"), "stop_step", None)
+    if stop_step:
+        stop_step()
+    elif sys.exc_info()[0] is None:
+        sys.exit("stopped before the code of its step was loaded")
+
+
 class Step(BaseOperator):
     """A step of the pipeline. Its inputs are outputs of other steps; parameters of the run reach it by themselves."""
 
@@ -110,7 +119,7 @@ class Step(BaseOperator):
         return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 
 
 class ItemStep(Step):
@@ -137,7 +146,7 @@ class Items(BaseOperator):
         return worker().list_items(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 
 
 class Choose(BaseBranchOperator):
@@ -156,7 +165,7 @@ class Choose(BaseBranchOperator):
         return self.branches.get(worker().choose(self, context, BUNDLE, PYTHON, ARTIFACTS), [])
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 
 
 class Watcher(BaseOperator):
@@ -170,7 +179,7 @@ with DAG(
     dag_id="search-rates",
     description="Search for a learning rate, more finely if need be.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:9c51d5006cb7"],
+    tags=["flowyml", "flowyml:fcdd750ec2d6"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -246,4 +255,4 @@ with DAG(
     choose_good_enough >> Label("search more finely") >> [near, train_near_items, pick_near]
     [grid, train_items, train, pick, report, near, train_near_items, train_near, pick_near, report_near] >> watcher
 
-# flowyml: {"pipeline": "search-rates", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "9c51d5006cb7", "structure": "484d83582bd7", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "search-rates-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["grid", "train", "pick", "report", "near", "train_near", "pick_near", "report_near"], "timeout": null, "outputs": {"report": {"either": [["report", "report"], ["report_near", "report"]]}}, "hooks": false, "schedule": null, "cached": ["train", "train_near"], "helpers": ["train_items", "choose_good_enough", "train_near_items", "watcher"], "watcher": "watcher", "loops": {"train": {"items": "train_items", "tasks": ["train"]}, "train_near": {"items": "train_near_items", "tasks": ["train_near"]}}, "digest": "021dbbce33aa1043bb0429b590414ce896d87d70f119b756c546e27aea913a5f"}
+# flowyml: {"pipeline": "search-rates", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "fcdd750ec2d6", "structure": "484d83582bd7", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "search-rates-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["grid", "train", "pick", "report", "near", "train_near", "pick_near", "report_near"], "timeout": null, "outputs": {"report": {"either": [["report", "report"], ["report_near", "report"]]}}, "hooks": false, "schedule": null, "cached": ["train", "train_near"], "helpers": ["train_items", "choose_good_enough", "train_near_items", "watcher"], "watcher": "watcher", "loops": {"train": {"items": "train_items", "tasks": ["train"]}, "train_near": {"items": "train_near_items", "tasks": ["train_near"]}}, "digest": "189f65ef408b7c88c67929d16c3ffdd8520bb9159dd6d3ed5da584387fa17cc1"}

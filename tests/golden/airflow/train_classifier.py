@@ -1,4 +1,4 @@
-"""Pipeline 'train-classifier' as an Airflow DAG, version 02a4cd43a98d, structure e2f3f506418a.
+"""Pipeline 'train-classifier' as an Airflow DAG, version fea1a2a31a9d, structure e2f3f506418a.
 
 Train two classifiers side by side, keep the better one.
 
@@ -81,6 +81,15 @@ def worker():
     return worker
 
 
+def stop():
+    """Stop the step; where its code is still being loaded, the task itself, unless an error ends it anyway."""
+    stop_step = getattr(sys.modules.get("flowyml_airflow.worker"), "stop_step", None)
+    if stop_step:
+        stop_step()
+    elif sys.exc_info()[0] is None:
+        sys.exit("stopped before the code of its step was loaded")
+
+
 class Step(BaseOperator):
     """A step of the pipeline. Its inputs are outputs of other steps; parameters of the run reach it by themselves."""
 
@@ -96,14 +105,14 @@ class Step(BaseOperator):
         return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 
 
 with DAG(
     dag_id="train-classifier",
     description="Train two classifiers side by side, keep the better one.",
     doc_md=__doc__,
-    tags=["demo", "flowyml", "flowyml:02a4cd43a98d"],
+    tags=["demo", "flowyml", "flowyml:fea1a2a31a9d"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -163,4 +172,4 @@ with DAG(
         doc_md="One sentence for people.",
     )
 
-# flowyml: {"pipeline": "train-classifier", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "02a4cd43a98d", "structure": "e2f3f506418a", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "train-classifier-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "split", "train_forest", "train_logistic", "choose", "evaluate", "draw", "summarize"], "timeout": null, "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["summarize", "summarize"]}, "hooks": false, "schedule": null, "digest": "644ea576978390c88246b0cecc33450a362b91d9cc6202507aab7b844eeb7f35"}
+# flowyml: {"pipeline": "train-classifier", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "fea1a2a31a9d", "structure": "e2f3f506418a", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "train-classifier-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "split", "train_forest", "train_logistic", "choose", "evaluate", "draw", "summarize"], "timeout": null, "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["summarize", "summarize"]}, "hooks": false, "schedule": null, "digest": "1b9b4671ddb444a67abc6440e0c7b826a05cf716c54ea20ace6851c6b9a1a077"}

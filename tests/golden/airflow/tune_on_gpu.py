@@ -1,4 +1,4 @@
-"""Pipeline 'tune-on-gpu' as an Airflow DAG, version ad9f29ffd444, structure 8275d86d8144.
+"""Pipeline 'tune-on-gpu' as an Airflow DAG, version fa5ffdd1d878, structure 8275d86d8144.
 
 Try learning rates side by side, keep the best fit.
 
@@ -63,6 +63,15 @@ def worker():
     return worker
 
 
+def stop():
+    """Stop the step; where its code is still being loaded, the task itself, unless an error ends it anyway."""
+    stop_step = getattr(sys.modules.get("flowyml_airflow.worker"), "stop_step", None)
+    if stop_step:
+        stop_step()
+    elif sys.exc_info()[0] is None:
+        sys.exit("stopped before the code of its step was loaded")
+
+
 class Step(BaseOperator):
     """A step of the pipeline. Its inputs are outputs of other steps; parameters of the run reach it by themselves."""
 
@@ -78,7 +87,7 @@ class Step(BaseOperator):
         return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
 
     def on_kill(self):
-        worker().stop_step()
+        stop()
 
 
 def pod(*, selector=None, limits=None, **requests):
@@ -100,7 +109,7 @@ with DAG(
     dag_id="tune-on-gpu",
     description="Try learning rates side by side, keep the best fit.",
     doc_md=__doc__,
-    tags=["tuning", "flowyml", "flowyml:ad9f29ffd444"],
+    tags=["tuning", "flowyml", "flowyml:fa5ffdd1d878"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -172,4 +181,4 @@ with DAG(
         doc_md="The fit that is nearest to the points.",
     )
 
-# flowyml: {"pipeline": "tune-on-gpu", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "ad9f29ffd444", "structure": "8275d86d8144", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "tune-on-gpu-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["points", "tune", "tune_2", "tune_3", "best"], "timeout": null, "outputs": {"best": ["best", "best"]}, "hooks": false, "schedule": null, "digest": "f60dd07a38aa2580da35dcd7aa149df698686f82ca77341763a474df1c13b617"}
+# flowyml: {"pipeline": "tune-on-gpu", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "fa5ffdd1d878", "structure": "8275d86d8144", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "tune-on-gpu-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["points", "tune", "tune_2", "tune_3", "best"], "timeout": null, "outputs": {"best": ["best", "best"]}, "hooks": false, "schedule": null, "digest": "2d744f16c217f39e45c701309bbe106f08e6a96584cbcb05d22dc4c7eec09e71"}
