@@ -19,6 +19,7 @@ from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import detached
 from tests.unit.local_runs import CANCELLED, COMPLETED, FAILED, beating, process_id
+from tests.waiting import wait_until
 
 
 def traced(folder: Path, name: str) -> int:
@@ -348,6 +349,49 @@ def test_a_run_whose_process_died(notes: Path) -> None:
     assert handle.raw_status == "crashed"
     assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
     assert (times(notes, "load", "killed"), handle.outputs) == ([2, 2], {"killed": 3})
+
+
+@step(outputs=["rows", "label"])
+def prepare(folder: str) -> tuple[list[int], tuple[str, int]]:
+    traced(Path(folder), "prepare")
+    return [3, 1, 2], ("a tuple is pickled", 1)
+
+
+@step
+def fit(folder: str, rows: list[int]) -> dict[str, int]:
+    traced(Path(folder), "fit")
+    rows.clear()
+    return {"rows": 3}
+
+
+@step
+def linger(folder: str, fitted: dict[str, int], label: tuple[str, int]) -> str:
+    (Path(folder) / "pid").write_text(f"{os.getpid()}\n")
+    if traced(Path(folder), "linger") == 1:
+        fitted.clear()
+        time.sleep(600)
+    return f"{fitted} {label}"
+
+
+@pipeline
+def lingering(folder: str) -> Any:
+    rows, label = prepare(folder)
+    return linger(folder, fit(folder, rows), label)
+
+
+@WORKERS
+def test_what_completed_stays_when_the_process_is_killed(notes: Path, workers: Literal["threads", "processes"]) -> None:
+    local = LocalOrchestrator(workers=workers)
+    handle = lingering.submit({"folder": str(notes)}, on=local)
+    process_id(notes)
+    wait_until(lambda: handle.step_runs()[1].status is COMPLETED)
+    os.kill(local.store.get(handle.run_id).pid, signal.SIGKILL)
+    assert handle.wait_for_completion(timeout=240, poll_interval=0.1).raw_status == "crashed"
+    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
+    assert times(notes, "prepare", "fit", "linger") == [1, 1, 2]
+    assert handle.outputs == {"linger": "{'rows': 3} ('a tuple is pickled', 1)"}
+    row = local.store.get(handle.run_id)
+    assert (local.store.kept(row.number), local.store.folder_of(handle.run_id).exists()) == ([], False)
 
 
 class Lingering(LocalOrchestrator):

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import cache, partial
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
-from flowyml.artifacts import artifact_key, open_store
-from flowyml.artifacts.store import Store
 from flowyml.core.errors import OutputNotKeptError
-from flowyml.core.home import private_folder
 from flowyml.core.runs import labelled
 from flowyml.orchestrators.local.copies import own
-from flowyml.orchestrators.local.outputs import entry_of, value_of
-from flowyml.orchestrators.local.schema import KeptRow, StepRow, index_of, item_of
+from flowyml.orchestrators.local.outputs import value_of
+from flowyml.orchestrators.local.schema import KeptRow, StepRow, index_of
 from flowyml.plan.groups import Branch, Loop, outputs_in
 from flowyml.plan.model import Plan
 from flowyml.plan.values import steps_of
-from flowyml.runtime.nodes import End, Index, Task
+from flowyml.runtime.nodes import End, Index
 
-__all__ = ["Done", "Past", "Recorded", "kept_rows", "past_of", "to_run_again"]
+__all__ = ["Done", "Past", "Recorded", "past_of", "to_run_again"]
 
 Turn = tuple[str, Index]
 """A step, and the item that it works on."""
@@ -83,29 +78,6 @@ def to_run_again(
     something needs an output of it that was not kept.
     """
     return _Choice(_Record(plan, rows), kept).made(chosen)
-
-
-def kept_rows(
-    tasks: Iterable[Task], as_returned: Callable[[Any], Any], folder: Path, max_bytes: float
-) -> Iterator[KeptRow]:  # fmt: skip
-    """The outputs that something which did not complete takes. Large ones go to ``folder``, as far as they are kept.
-
-    ``as_returned`` gives a value as its step returned it, or raises what makes it one that is not there.
-    """
-    for task in tasks:
-        for output, value in task.values.items() if task.end is End.OK else ():
-            if not task.uses.get(output) or type(value) is Recorded:
-                continue
-            with suppress(Exception):  # then its step runs again; whatever the class of the value raises
-                entry = entry_of(
-                    f"Output {output!r} of step {task.label!r}", as_returned(value), partial(_private_store, folder),
-                    partial(artifact_key, "values", task.label, 1, output), max_bytes,
-                )  # fmt: skip
-                yield KeptRow(task.position, item_of(task.index), output, json.dumps(entry))
-
-
-def _private_store(folder: Path) -> Store:
-    return open_store(private_folder(folder))
 
 
 class _Record:

@@ -15,7 +15,7 @@ from typing import Any
 
 from flowyml.orchestrators.local.copies import own
 
-__all__ = ["Loans", "SpentError"]
+__all__ = ["Loans", "SpentError", "is_quickly_copied"]
 
 _IMMUTABLE = (
     type(None), bool, int, float, complex, str, bytes, datetime.date, datetime.datetime, datetime.time,
@@ -41,7 +41,7 @@ class Loans:
         """Note that a step gets this very value. False for what cannot be changed, which need not be noted."""
         if isinstance(value, _IMMUTABLE):
             return False
-        copied = own(value) if _size(value) <= self._max_bytes or _is_light(value) else _SPENT
+        copied = own(value) if is_quickly_copied(value, self._max_bytes) else _SPENT
         with self._lock:
             self._copies[id(value)] = copied if copied is not value else _SPENT
         return True
@@ -62,6 +62,11 @@ class Loans:
         if self._copies and type(value) in (list, tuple) and any(id(part) in self._copies for part in value):
             return type(value)(self.as_returned(part) for part in value)
         return value
+
+
+def is_quickly_copied(value: Any, max_bytes: float) -> bool:
+    """Whether it is an array or a table of up to so many bytes, or of few parts that are plain."""
+    return _size(value) <= max_bytes or _is_light(value)
 
 
 def _size(value: Any) -> float:

@@ -26,7 +26,10 @@ from flowyml.plan.model import PipelineOutput, Plan
 from flowyml.plan.values import steps_of
 from flowyml.runtime.tracebacks import described
 
-__all__ = ["MAX_KEPT_BYTES", "SMALL", "entry_of", "kept_artifacts", "instance", "read", "record", "value_of"]
+__all__ = [
+    "MAX_KEPT_BYTES", "SMALL", "entry_of", "instance", "kept_artifacts", "pickle_entry", "plain_entry", "read",
+    "record", "value_of",
+]  # fmt: skip
 
 logger = logging.getLogger("flowyml.local")
 
@@ -119,13 +122,10 @@ def entry_of(
     """What is recorded of a value: itself where it is small, a reference to an artifact of up to ``max_bytes``, which
     is written to a store under a key, or why it is not kept. ``noted`` is what people see of it.
     """
-    if _is_small(value) and is_plain(value, finite=False):
-        return {"value": value}
-    forbidden = why_no_pickles()
     is_file = bool(max_bytes) and isinstance(value, Path) and value.exists()  # its content is kept, not where it is
-    if not forbidden and not is_file and (data := _small_pickle(value)) is not None:
-        main = {"main": name} if b"__main__" in data and (name := shipped_name("__main__")) else {}
-        return {"pickle": base64.b64encode(data).decode(), **main}
+    if entry := plain_entry(value) or (None if is_file else pickle_entry(value)):
+        return entry
+    forbidden = why_no_pickles()
     if forbidden and not max_bytes:
         return {
             "not_kept": f"{what} was not kept: the record holds {_kind(value)} as a pickle, and pickles are not "
@@ -151,6 +151,19 @@ def entry_of(
     except Exception as error:  # whatever the class of the value raises when it is written
         logger.warning("%s could not be kept: %s", what, described(error))
         return {"not_kept": f"{what} could not be kept: {described(error)}"}
+
+
+def plain_entry(value: Any) -> dict[str, Any] | None:
+    """What is recorded of a value that is small and plain; None for any other."""
+    return {"value": value} if _is_small(value) and is_plain(value, finite=False) else None
+
+
+def pickle_entry(value: Any) -> dict[str, Any] | None:
+    """What is recorded of a value that is small as a pickle; None for any other, and where pickles are forbidden."""
+    if why_no_pickles() or (data := _small_pickle(value)) is None:
+        return None
+    main = {"main": name} if b"__main__" in data and (name := shipped_name("__main__")) else {}
+    return {"pickle": base64.b64encode(data).decode(), **main}
 
 
 class _Limited(io.BytesIO):

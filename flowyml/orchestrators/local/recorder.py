@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from flowyml.core.plain_text import storable_text
 from flowyml.orchestrators.local.capture import Sink
-from flowyml.orchestrators.local.schema import StepRow
+from flowyml.orchestrators.local.schema import KeptRow, StepRow
 from flowyml.orchestrators.local.store import Line, RunStore, connect, write
 
 __all__ = ["Recorder"]
@@ -35,12 +35,15 @@ class Recorder:
         self._store = store
         self._number = number
         self._rows: deque[StepRow] = deque()
+        self._kept: deque[KeptRow] = deque()
         self._lines: deque[Line] = deque()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._trouble = ""
         self.note = self._rows.append
         """Take the new row of a step."""
+        self.keep = self._kept.append
+        """Take what a step returned, before the row of its end: both are written at once."""
 
     def start(self, tick: Callable[[sqlite3.Connection], None]) -> None:
         """Begin to write; ``tick`` is given the connection, about twenty times a second."""
@@ -77,14 +80,16 @@ class Recorder:
 
     def _flush(self, db: sqlite3.Connection) -> None:
         rows = {(row.position, row.item): row for row in _taken(self._rows)}
+        kept = _taken(self._kept)
         lines = _taken(self._lines)
-        if not rows and not lines:
+        if not rows and not kept and not lines:
             return
         try:
-            write(db, self._number, rows.values(), lines)
+            write(db, self._number, rows.values(), lines, kept)
         except sqlite3.Error as error:
             self._tell(str(error))
             self._rows.extendleft(row for row in reversed(rows.values()))
+            self._kept.extendleft(reversed(kept))
             self._lines.extendleft(reversed(lines))
         else:
             self._trouble = ""

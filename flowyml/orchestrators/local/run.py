@@ -23,11 +23,12 @@ from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.observability import get_metrics_collector, measure
 from flowyml.core.progress import wants_progress
 from flowyml.core.runs import PipelineResult
-from flowyml.orchestrators.local.again import Past, Recorded, kept_rows
+from flowyml.orchestrators.local.again import Past, Recorded
 from flowyml.orchestrators.local.capture import attributed, capturing
 from flowyml.orchestrators.local.engine import Engine, error_text
 from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.host import Host
+from flowyml.orchestrators.local.keeping import Keeping, kept_rows
 from flowyml.orchestrators.local.live_view import LiveView
 from flowyml.orchestrators.local.options import sharing_steps
 from flowyml.orchestrators.local.outputs import SMALL, kept_artifacts, record
@@ -160,7 +161,7 @@ class LocalRun:
             self._parameters, self._settings.dates, share=self._settings.share,
             sharing=sharing_steps(self.plan),
             together=self.plan.structure.together,
-            max_copied_bytes=min(max(self._settings.max_output_bytes, SMALL), _COPIED),
+            max_copied_bytes=min(max(self._settings.max_output_bytes, SMALL), _COPIED), keep=self._keeping(),
         )  # fmt: skip
         in_threads = {step.name for step in self.plan if step.name not in self._settings.apart}
         if len(in_threads) > 1 and self._settings.max_workers > 1:
@@ -176,6 +177,12 @@ class LocalRun:
                 if not self.is_completed:
                     self._keep_values(work)
             self._collect_outputs(work)
+
+    def _keeping(self) -> Keeping | None:
+        """Keeps outputs as they come to be; not of a blocking run, which cannot be retried once it was killed."""
+        if not self._settings.host.alone:
+            return None
+        return Keeping(self._recorder.keep, self._values, self._settings.folder / KEPT)
 
     def _keep_values(self, work: StepCalls) -> None:
         """Record the outputs that what failed will need when the run is retried. A record is not worth a run."""

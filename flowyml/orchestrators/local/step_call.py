@@ -65,12 +65,14 @@ class StepCalls:
 
     With ``share``, threads share the values themselves; ``sharing`` are the steps whose outputs they share. ``loans``
     knows of the values that steps were given themselves, of which those up to ``max_copied_bytes`` are copied before.
+    ``keep`` is called with what a step returned, before another one gets it.
     """
 
     def __init__(
         self, pipeline: str, code: Code, run_id: str, folder: Path, stop: threading.Event,
         sink: Callable[[int, str], Sink], parameters: Mapping[str, Any], dates: RunDates, *, share: bool = False,
         sharing: Collection[str] = (), together: Mapping[str, Together] = {}, max_copied_bytes: float = 0,
+        keep: Callable[[Node, Mapping[str, Any]], object] | None = None,
     ) -> None:  # fmt: skip
         self._held = code.held
         self.apart: StepProcesses | None = None
@@ -84,6 +86,7 @@ class StepCalls:
         self._sharing = sharing
         self._together = together
         self._folder = folder
+        self._keep = keep
         self._stop = stop
         self._sink = sink
         self._locks: dict[tuple[int, str], threading.Lock] = {}
@@ -94,7 +97,10 @@ class StepCalls:
     def call(self, node: Node) -> dict[str, Any]:
         """The outputs of one attempt. Raises what the step raises."""
         with attributed(self._sink(node.position, node.row.item)):
-            return self._call_apart(node) if node.apart else self._call_here(node)
+            outputs = self._call_apart(node) if node.apart else self._call_here(node)
+        if self._keep is not None:
+            self._keep(node, outputs)
+        return outputs
 
     def live(self, value: Any) -> Any:
         """What a thread works with."""

@@ -342,9 +342,13 @@ def finish(db: sqlite3.Connection, run_id: str, ending: Ending) -> bool:
     return ended is not None
 
 
-def write(db: sqlite3.Connection, number: int, steps: Iterable[StepRow], lines: Iterable[Line]) -> None:
-    """Record steps and lines. One statement each, which runs without the interpreter's lock however many they are."""
+def write(
+    db: sqlite3.Connection, number: int, steps: Iterable[StepRow], lines: Iterable[Line], kept: Sequence[KeptRow] = ()
+) -> None:
+    """Record steps, lines and outputs. One statement for many, which runs without the interpreter's lock."""
     with transaction(db):
+        for first in range(0, len(kept), _KEPT_AT_ONCE):
+            db.execute(_WRITE_KEPT, {"run": number, "rows": _json(kept[first : first + _KEPT_AT_ONCE])})
         if rows := [row._replace(error=storable_text(row.error)) if row.error else row for row in steps]:
             db.execute(_WRITE_STEPS, {"run": number, "rows": _json(rows)})
         if texts := list(lines):
@@ -360,6 +364,15 @@ FROM json_each(:rows) WHERE true
 ON CONFLICT (run, position, item) DO UPDATE SET status = excluded.status, raw_status = excluded.raw_status,
        attempt = excluded.attempt, started = excluded.started, ended = excluded.ended, error = excluded.error,
        cached_from = excluded.cached_from
+"""
+
+_KEPT_AT_ONCE = 1000  # of up to 64 KiB each: a text may have 1 GB
+
+_WRITE_KEPT = """
+INSERT OR REPLACE INTO kept (run, position, item, output, entry)
+SELECT :run, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+       json_extract(value, '$[3]')
+FROM json_each(:rows)
 """
 
 _WRITE_LINES = """

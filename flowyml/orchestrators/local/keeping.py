@@ -1,0 +1,87 @@
+"""What steps returned is written down for a retry: small values at once, since the process may be killed, others when
+the run has ended badly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flowyml.artifacts import artifact_key, is_reference, open_store
+from flowyml.artifacts.packing import REFERENCE, read_reference
+from flowyml.artifacts.store import Store
+from flowyml.core.home import private_folder
+from flowyml.orchestrators.local.again import Recorded
+from flowyml.orchestrators.local.graph import Node
+from flowyml.orchestrators.local.loans import is_quickly_copied
+from flowyml.orchestrators.local.outputs import SMALL, entry_of, pickle_entry, plain_entry
+from flowyml.orchestrators.local.schema import KeptRow, item_of
+from flowyml.orchestrators.local.step_call import Stored
+from flowyml.runtime.nodes import End, Task
+
+__all__ = ["Keeping", "kept_rows"]
+
+
+class Keeping:
+    """Called with what a step returned, before anything else has it; ``note`` is given the rows of that.
+
+    ``values`` is where the files of steps in processes are while the run lasts, ``folder`` where they stay.
+    """
+
+    def __init__(self, note: Callable[[KeptRow], object], values: Path, folder: Path) -> None:
+        self._note = note
+        self._values = values
+        self._folder = folder
+
+    def __call__(self, node: Node, outputs: Mapping[str, Any]) -> None:
+        for output, value in outputs.items():
+            if node.uses.get(output):
+                with suppress(Exception):  # then its step runs again; whatever the class of the value raises
+                    if entry := self._entry(node, output, value):
+                        self._note(KeptRow(node.position, node.row.item, output, json.dumps(entry)))
+
+    def _entry(self, node: Node, output: str, value: Any) -> dict[str, Any] | None:
+        if type(value) is Stored:
+            return self._stored_entry(node, output, value.packed)
+        if entry := plain_entry(value):
+            return entry
+        is_file = isinstance(value, Path) and value.exists()  # its content is what is kept of it
+        return pickle_entry(value) if is_quickly_copied(value, SMALL) and not is_file else None
+
+    def _stored_entry(self, node: Node, output: str, packed: Any) -> dict[str, Any] | None:
+        """Its file under one more name: nothing is unpacked, for which this process might lack the imports."""
+        if not is_reference(packed):
+            return {"value": packed}
+        written, _ = read_reference(packed[REFERENCE])
+        if written.size > SMALL:
+            return None
+        store = _private_store(self._folder)
+        kept = store.take(open_store(self._values), written, artifact_key("values", node.label, 1, output))
+        about = {name: part for name, part in packed[REFERENCE].items() if name != "picture"}
+        return {"artifact": {REFERENCE: {**about, "url": kept.url}}, "store": store.url}
+
+
+def kept_rows(
+    tasks: Iterable[Task], as_returned: Callable[[Any], Any], folder: Path, max_bytes: float
+) -> Iterator[KeptRow]:  # fmt: skip
+    """The outputs that something which did not complete takes. Large ones go to ``folder``, as far as they are kept.
+
+    ``as_returned`` gives a value as its step returned it, or raises what makes it one that is not there.
+    """
+    for task in tasks:
+        for output, value in task.values.items() if task.end is End.OK else ():
+            if not task.uses.get(output) or type(value) is Recorded:
+                continue
+            with suppress(Exception):  # then its step runs again; whatever the class of the value raises
+                entry = entry_of(
+                    f"Output {output!r} of step {task.label!r}", as_returned(value), partial(_private_store, folder),
+                    partial(artifact_key, "values", task.label, 1, output), max_bytes,
+                )  # fmt: skip
+                yield KeptRow(task.position, item_of(task.index), output, json.dumps(entry))
+
+
+def _private_store(folder: Path) -> Store:
+    return open_store(private_folder(folder))
