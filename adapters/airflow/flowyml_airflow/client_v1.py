@@ -69,9 +69,8 @@ class Airflow2Client(AirflowClient):
         ours = f"{self.dags_folder.rpartition('://')[2].rstrip('/')}/{filename}"
         return "/".join(ours.split("/")[-2:]) == "/".join(path.split("/")[-2:])
 
-    @property
-    def _no_date(self) -> Mapping[str, Any]:
-        return {}
+    def _date(self, logical: datetime | None) -> Mapping[str, Any]:
+        return {}  # Airflow 2 gives each run one
 
     _note_events: Mapping[str, Any] = {"event": "api.set_dag_run_note", "order_by": "-when"}
     _dates = ("execution_date_gte", "execution_date_lte")

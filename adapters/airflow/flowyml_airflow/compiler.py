@@ -270,6 +270,7 @@ class _Dag:
             "hooks": bool(self.plan.hooks),
             "schedule": self.schedule.to_dict() if self.schedule else None,
             **({"cached": cached} if (cached := self._cached()) else {}),
+            **({"operators": True} if self.flow.operators else {}),
             **self._together_facts(),
             **self._flow_facts(),
         }

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flowyml.core.errors import ConfigurationError, EngineError, OwnershipError, WaitTimeoutError
+from flowyml.core.origin import Origin
 from flowyml.core.progress import show_waiting
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.ownership import check_replaceable
@@ -97,6 +98,7 @@ class Deployer:
         self._proved.pop(compiled.dag_id, None)  # a file that was changed by hand carries the version, too
         replaced = str(found.facts.get("bundle_file", "")) if found else ""
         before = self.client().import_error(compiled.filename)
+        self.check_place(compiled, found, force)  # once more: another project may have written the file meanwhile
         with self._put_back_on_failure(folder, compiled):
             for path, data in reversed(list(compiled.files.items())):
                 if folder.read(path) != data:
@@ -215,11 +217,15 @@ class Deployer:
             check_replaceable(found.origin, compiled.bundle.origin, f"the DAG {compiled.dag_id!r}", force=force)
         for name, data in compiled.files.items():
             there = None if self.folder is None or name.endswith(".pyz") else self.folder.read(name)
-            if (
-                self.folder and there is not None and (reason := objection(there, data, force=force))
-            ):  # a bundle is its digest's
-                kind = OwnershipError if mark_of(there) else ConfigurationError
-                raise kind(f"{name} in dags_folder={self.folder.name!r} {reason}")
+            if self.folder is None or there is None:  # a bundle is its digest's
+                continue
+            what = f"{name} in dags_folder={self.folder.name!r}"
+            mark = mark_of(there)
+            if mark and "origin" in mark.facts:  # Airflow may have yet to read it
+                written_by = Origin.from_dict(mark.facts["origin"])
+                check_replaceable(written_by, compiled.bundle.origin, what, force=force)
+            if reason := objection(there, data, force=force):
+                raise (OwnershipError if mark else ConfigurationError)(f"{what} {reason}")
 
     def _check_pools(self, compiled: CompiledDag) -> None:
         """Refuse a pool that Airflow does not have: tasks would wait for ever, and nothing says so."""
@@ -283,6 +289,7 @@ class Deployer:
                 found = self.found(compiled.dag_id)
                 if found and self._has_parsed(compiled, found):
                     return
+                self._check_still_ours(folder, compiled)
                 if error := self.client().import_error(compiled.filename):
                     errors[error["timestamp"]] = error
                 show()
@@ -290,16 +297,18 @@ class Deployer:
                 pause = min(pause * 1.5, 1)
         raise self._unparsed(folder, compiled, [error for error in errors.values() if error is not before], seconds)
 
+    def _check_still_ours(self, folder: Folder, compiled: CompiledDag) -> None:
+        if folder.read(compiled.filename) != compiled.files[compiled.filename]:
+            raise EngineError(
+                f"Another deployment of {compiled.bundle.plan.name!r} replaced this one before Airflow had read it. "
+                f"Deploy again to replace that one."
+            )
+
     def _unparsed(
         self, folder: Folder, compiled: CompiledDag, errors: list[Mapping[str, Any]], seconds: float
     ) -> Exception:
         if errors:
             return EngineError(f"Airflow cannot import {compiled.filename}:\n{errors[-1]['stack_trace']}")
-        if folder.read(compiled.filename) != compiled.files[compiled.filename]:
-            return EngineError(
-                f"Another deployment of {compiled.bundle.plan.name!r} replaced this one before Airflow had read it. "
-                f"Deploy again to replace that one."
-            )
         return WaitTimeoutError(
             f"Airflow at {self.client().transport.connection.url} has not read {compiled.filename} within "
             f"{seconds:g} s from dags_folder={folder.name!r}. The file stays there, and deploying again goes on "

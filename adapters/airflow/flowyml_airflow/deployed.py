@@ -46,6 +46,11 @@ class Deployed:
         return facts_of(self.source) if self.is_ours else {}
 
     @property
+    def needs_date(self) -> bool:
+        """Whether templates of operators may name the logical date of a run, as ``{{ ds }}`` does."""
+        return not self.is_ours or "operators" in self.facts
+
+    @property
     def origin(self) -> Origin | None:
         """Where its pipeline comes from."""
         return Origin.from_dict(self.facts.get("origin"))

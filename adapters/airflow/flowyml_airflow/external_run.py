@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http.client import HTTPException
 from ssl import SSLError
 from typing import Any
@@ -131,7 +132,7 @@ class Calls:
             )
         body: dict[str, Any] = {"dag_run_id": run_id, "conf": dict(conf)}
         if self.api == "v2":
-            body["logical_date"] = None
+            body["logical_date"] = datetime.now(UTC).isoformat()  # else Airflow 3 has no {{ ds }} for its operators
         status, found = self._call("POST", f"{self.dag}/dagRuns", body)
         if status >= 300 and status != 409:
             raise RuntimeError(f"Airflow at {self.root} did not start {self.dag_id!r} ({status}): {found!s:.300}")

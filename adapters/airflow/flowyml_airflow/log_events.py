@@ -11,7 +11,10 @@ from typing import Any
 
 from flowyml_airflow.status import moment
 
-__all__ = ["LogEvent", "log_events", "text_log_events"]
+__all__ = ["TASK_FAILED", "LogEvent", "log_events", "text_log_events"]
+
+TASK_FAILED = "Task failed with exception"
+"""How the event of what a task raised begins; source: Airflow, task_runner.py, and taskinstance.py of 2."""
 
 _LONGEST_HEAD = 100  # lines
 _LINE = re.compile(r"\[(?P<time>\d{4}-\d\d-\d\dT[^\]]+)\] \{(?P<source>[^}]*)\} (?P<level>[A-Z]+) - (?P<message>.*)")
@@ -105,6 +108,6 @@ def text_log_events(content: str) -> list[LogEvent]:
 
 
 def _continued(event: LogEvent, line: str) -> LogEvent:
-    raised = _RAISED.fullmatch(line) if event.message.startswith("Task failed with exception") else None
+    raised = _RAISED.fullmatch(line) if event.message.startswith(TASK_FAILED) else None
     error = {"exc_type": raised["type"], "exc_value": raised["value"] or ""} if raised else event.error
     return LogEvent(f"{event.message}\n{line}", event.level, event.time, event.source, error)

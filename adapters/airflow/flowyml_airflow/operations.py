@@ -43,8 +43,9 @@ class Operations:
         check_runnable(found, run_id, self.unpause)
         if found.dag["is_paused"]:
             self.client.pause(dag, False)
+        conf = values if dag_run_id == run_id else {**values, RUN_ID_KEY: run_id}
         with suppress(ConflictError):
-            self.client.trigger(dag, dag_run_id, values if dag_run_id == run_id else {**values, RUN_ID_KEY: run_id})
+            self.client.trigger(dag, dag_run_id, conf, is_dated=found.needs_date)
         return f"{dag}/{dag_run_id}"
 
     def run_again(self, found: Mapping[str, Any], steps: Sequence[str] | None) -> None:

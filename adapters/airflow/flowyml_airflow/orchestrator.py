@@ -194,7 +194,7 @@ class AirflowOrchestrator(Orchestrator):
         if found.dag["is_paused"]:
             self.client.pause(compiled.dag_id, False)
         try:
-            self.client.trigger(compiled.dag_id, dag_run_id, {**parameters, **given})
+            self.client.trigger(compiled.dag_id, dag_run_id, {**parameters, **given}, is_dated=found.needs_date)
         except ConflictError:
             self._is_there(compiled.dag_id, dag_run_id, bundle, parameters)
         return f"{compiled.dag_id}/{dag_run_id}"

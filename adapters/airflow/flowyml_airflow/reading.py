@@ -20,7 +20,7 @@ from flowyml.runtime.step_errors import of_several, of_step
 from flowyml_airflow.client import AirflowClient, NotThereError, ServerTroubleError
 from flowyml_airflow.deployed import facts_of
 from flowyml_airflow.flow_reading import Seen, index_of, map_index, name_of, part_name
-from flowyml_airflow.log_events import LogEvent
+from flowyml_airflow.log_events import TASK_FAILED, LogEvent
 from flowyml_airflow.log_lines import Tail, Tails, class_of, described, is_shown, is_start, line_of
 from flowyml_airflow.names import (
     CACHED_KEY,
@@ -381,10 +381,12 @@ class RunReader:
     def _error(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, str]:
         """What the last attempt of a failed task said, and the class of what it raised."""
         events = self._log(found, task, task["try_number"] or 1) or []
-        for event in reversed(events):
-            if event.error:
-                kind, said = str(event.error.get("exc_type", "")), str(event.error.get("exc_value", ""))
-                return described(kind, said), class_of(kind)
+        raised = [event for event in events if event.error]
+        # After it comes what went wrong with callbacks and mails about it.
+        if raised := [event for event in raised if event.message.startswith(TASK_FAILED)] or raised:
+            error = raised[-1].error or {}
+            kind, said = str(error.get("exc_type", "")), str(error.get("exc_value", ""))
+            return described(kind, said), class_of(kind)
         errors = [event.message for event in events if event.level in ("ERROR", "CRITICAL")]
         killed = "the process of the task ended without an error in its log; was its worker killed?"
         return errors[-1] if errors else killed, ""

@@ -24,7 +24,10 @@ day = airflow_operator(
 )
 greet = airflow_operator(BASH, task_id="greet", bash_command="true").options(after=["begin"])
 each = airflow_operator(BASH, task_id="each", env={"A": "1"}, append_env=True)
-fails = airflow_operator(BASH, task_id="fails", bash_command="echo about to fail; exit 3", retries=1, retry_delay=0.1)
+fails = airflow_operator(
+    BASH, task_id="fails", bash_command="echo about to fail; exit 3", retries=1, retry_delay=0.1,
+    email=["team@example.org"], email_on_failure=True,  # which fails as well: there is no SMTP server
+)  # fmt: skip
 last = airflow_operator(BASH, task_id="last", bash_command="echo all is over", trigger_rule="all_done")
 
 
@@ -60,7 +63,7 @@ def with_operators(day: str = "monday") -> Any:
     counted = count()
     said = sayer(counted)
     folder, _ = one_of_two()
-    told = airflow_operator(BASH, task_id="tell", bash_command="pwd")(cwd=folder)
+    told = airflow_operator(BASH, task_id="tell", bash_command="echo $PWD on {{ ds }}")(cwd=folder)
     return {"shouted": shout(said, counted), "gathered": gather(mapped()), "said": said, "told": told}
 
 

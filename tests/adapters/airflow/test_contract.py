@@ -116,7 +116,7 @@ CALLS: Mapping[str, Callable[[AirflowClient], Any]] = {
     "has_connection": lambda client: client.has_connection("c"),
     "has_variable": lambda client: client.has_variable("v"),
     "import_error": lambda client: client.import_error("contract.py"),
-    "trigger": lambda client: client.trigger("d", "r", {}),
+    "trigger": lambda client: client.trigger("d", "r", {}, is_dated=True),
     "make_run": lambda client: client.make_run("d", "r", DAY, DAY, DAY),
     "set_success": lambda client: client.set_success("d", "r"),
     "run": lambda client: client.run("d", "r"),

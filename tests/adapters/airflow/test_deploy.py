@@ -20,6 +20,7 @@ from flowyml.core.schedule import Schedule
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.marks import marked
 from flowyml_airflow import AirflowOrchestrator
+from flowyml_airflow.client import AirflowClient
 from flowyml_airflow.compiler import CompiledDag
 from flowyml_airflow.deploy import _is_elsewhere
 from flowyml_airflow.deployed import Deployed, facts_of, is_untouched
@@ -65,7 +66,7 @@ def test_a_missing_pool_is_reported_before_anything_is_written(each: Airflow) ->
 
 
 def test_a_deployment_waits_as_long_as_airflows_settings_say(airflow3: Airflow, airflow2: Airflow) -> None:
-    assert orchestrator_of(airflow3).client.reads_new_files_within == 31, "these tests' own, which it shows"
+    assert orchestrator_of(airflow3).client.reads_new_files_within == 901, "these tests' own, which it shows"
     assert orchestrator_of(airflow2).client.reads_new_files_within == 330, "Airflow's defaults where it shows none"
 
 
@@ -181,6 +182,25 @@ def test_an_unrelated_pipeline_of_the_same_name_replaces_nothing(airflow3: Airfl
     assert orchestrator.deploy(theirs, force=True).changed
     assert orchestrator.submit(ours, "ours", {"number": 1}) == first, "whose DAG it is now does not count"
     assert orchestrator.schedules("deploy owned")[0].schedule == made.schedule
+
+
+def test_another_project_that_comes_first_at_the_last_moment_keeps_its_file(
+    airflow3: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orchestrator, pipeline = orchestrator_of(airflow3), short("deploy raced")
+    path = airflow3.dags_folder / dag_file("deploy raced")
+    ask = AirflowClient.import_error
+
+    def asked(client: AirflowClient, filename: str) -> Any:
+        """The last question before the file is written."""
+        monkeypatch.undo()
+        assert orchestrator_of(airflow3).deploy(from_elsewhere(pipeline.bundle())).changed
+        return ask(client, filename)
+
+    monkeypatch.setattr(AirflowClient, "import_error", asked)
+    with pytest.raises(OwnershipError, match="comes from"):
+        orchestrator.deploy_pipeline(pipeline)
+    assert facts_of(path.read_text())["origin"] != pipeline.bundle().origin.to_dict()
 
 
 def test_a_dag_of_the_same_id_in_another_file_is_refused(each: Airflow) -> None:
