@@ -34,13 +34,16 @@ def write_pipelines(
 ) -> int:
     """Write the modules below a folder, and tell what became of each DAG. Gives the exit code."""
     results = results_of("flowyml import airflow -o", files)
+    from flowyml.migration.airflow.writer.copying import copied
     from flowyml.migration.airflow.writer.report import document, files_of_report, totals
     from flowyml.migration.airflow.writer.writing import check_free, write_into
 
+    results, copies = copied(files, results, folder)
     pages = files_of_report(results)
     if report is not None:
         check_free(report, pages, force=force)
-    write_into(folder, {file.module: file.written for file in results if file.module}, force=force)
+    modules = {file.module: file.written for file in results if file.module}
+    write_into(folder, modules, copies=copies, force=force)
     if report is not None:
         write_into(report, pages, force=force)
     found = _verified(out, results, folder, python, quiet=as_json) if python else []
@@ -48,6 +51,7 @@ def write_pipelines(
         out.document({**document(results), **({"verified": found} if python else {})})
     else:
         _tell(out, results, folder)
+        _tell_copies(out, results, len(copies), folder)
         out.line(totals(results))
     return FAILED if any(each["differences"] or each["problem"] for each in found) else 0
 
@@ -66,6 +70,16 @@ def _tell(out: Output, results: Sequence[FileResult], folder: Path) -> None:
                 if each.kind == "refused" and key not in seen:
                     seen.add(key)
                     out.line(Word("refused", _KINDS["refused"]), f"  {each.place}: {each.construct}: {each.reason}")
+
+
+def _tell_copies(out: Output, results: Sequence[FileResult], copies: int, folder: Path) -> None:
+    if copies:
+        out.line(f"{counted(copies, 'module')} of the repository that pipelines import copied below {folder}.")
+    lacking = {each.name: each for file in results for each in file.beside if each.is_elsewhere}
+    if lacking:
+        places = [f"{each.name} ({each.place})" for each in lacking.values()]
+        (to_do, *_) = {each.to_do for each in lacking.values()}
+        note(Word("not copied:", "yellow"), f" {', '.join(places)}: not below the root that was read. {to_do}")
 
 
 def _row(file: FileResult, dag: DagResult, folder: Path) -> tuple[object, ...]:

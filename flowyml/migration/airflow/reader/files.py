@@ -71,6 +71,12 @@ class Files:
 
     def text(self, path: Path) -> str:
         """What a file says. Raises Refused."""
+        data = self.data(path)
+        self.read.add(self.relative(Path(os.path.realpath(path))))
+        return data.decode("utf-8-sig", errors="replace")
+
+    def data(self, path: Path) -> bytes:
+        """What a file holds. Raises Refused."""
         real = Path(os.path.realpath(path))
         if not self._inside(real) or not real.is_file():
             raise Refused(f"{path} is not a file of the root")
@@ -78,8 +84,7 @@ class Files:
             data = file.read(_BYTES + 1)
         if len(data) > _BYTES:
             raise Refused(f"{path} has more than {_BYTES} bytes")
-        self.read.add(self.relative(real))
-        return data.decode("utf-8-sig", errors="replace")
+        return data
 
     def relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix() if self._inside(path) else path.name

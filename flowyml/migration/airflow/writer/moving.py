@@ -14,6 +14,7 @@ import libcst as cst
 from libcst.metadata import MetadataWrapper, PositionProvider
 
 from flowyml.migration.airflow.model import FunctionModel
+from flowyml.migration.airflow.writer.repository import OF_AIRFLOW, Repository, imports_of
 from flowyml.migration.airflow.writer.statements import (
     aliased,
     called,
@@ -35,15 +36,14 @@ __all__ = ["LAMBDA", "Moving", "Needed", "without_defaults"]
 LAMBDA = "<lambda>"
 """The name of a function without one."""
 
-_OF_AIRFLOW = re.compile(r"airflow(\.|$)")
-
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
     """A statement of the module: what it defines, what it uses at some time, and what when it is imported.
 
     ``changes`` are names whose values it changes in place, ``may_change`` those that it calls or hands to
-    a call. ``sets`` are those that a function of it sets by ``global`` or changes in place.
+    a call. ``sets`` are those that a function of it sets by ``global`` or changes in place. ``through`` are modules of
+    the repository that import airflow, by the names that are imported of them; ``is_guarded``: when they are imported.
     """
 
     node: cst.CSTNode
@@ -55,6 +55,12 @@ class _Statement:
     changes: frozenset[str] = frozenset()
     may_change: frozenset[str] = frozenset()
     sets: frozenset[str] = frozenset()
+    through: Mapping[str, str] = field(default_factory=dict)
+    is_guarded: bool = False
+
+    def of(self, name: str) -> str:
+        """The module that imports airflow, by way of which the statement has a name; "" for none."""
+        return self.through.get(name) or self.through.get("*", "")
 
 
 @dataclass(slots=True)
@@ -72,9 +78,10 @@ class Needed:
 
 
 class Moving:
-    """The text of one DAG file."""
+    """The text of one DAG file, and the repository whose modules it imports."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, repository: Repository | None = None) -> None:
+        self._repository = repository
         self.text = text = re.sub("\r\n?", "\n", text)
         wrapper = MetadataWrapper(cst.parse_module(text), unsafe_skip_copy=True)
         self.module = wrapper.module
@@ -165,8 +172,10 @@ class Moving:
         except SyntaxError:  # by itself: as a text of the file it was read
             return Needed(problem="it sets a name of the function around it")
         made = self._around(names, own)
-        if any(_OF_AIRFLOW.match(module) for module in imported(self._tree(node))):
+        if any(OF_AIRFLOW.match(module) for module in imported(self._tree(node))):
             made.airflow = "it imports airflow"
+        elif through := next(iter(self._through(self._tree(node)).values()), ""):
+            made.airflow = made.airflow or f"it imports {through}, which imports airflow"
         if own in made.looked:
             others = sorted({*self._defined.get(own, [])[1:], *self._changed.get(own, ())})
             if others:
@@ -193,6 +202,8 @@ class Moving:
                 made.problem = f"it uses {name}, which is made with the DAG"
             if any(self.statements[number].is_airflow for number in moving):
                 made.airflow = made.airflow or f"it uses {name} of airflow"
+            elif through := next((each for number in moving if (each := self.statements[number].of(name))), ""):
+                made.airflow = made.airflow or f"it uses {name} by way of {through}, which imports airflow"
             for number in sorted({*moving} - made.statements):
                 waiting += self.statements[number].uses
             made.statements.update(moving)
@@ -307,7 +318,7 @@ class Moving:
 
     @cached_property
     def _guarded(self) -> frozenset[int]:
-        found: set[int] = {number for number, each in enumerate(self.statements) if each.is_airflow}
+        found: set[int] = {number for number, each in enumerate(self.statements) if each.is_guarded}
         names = {name for number in found for name in self.statements[number].defines}
         for number, statement in enumerate(self.statements):
             if number not in found and statement.runs & names:
@@ -388,7 +399,7 @@ class Moving:
         defines = frozenset(defined_by(text))
         uses = tuple(looked_up(text))
         modules = [module for each in tree.body for module in imported(each, deep=False)]
-        is_airflow = any(_OF_AIRFLOW.match(module) for module in modules)
+        is_airflow = any(OF_AIRFLOW.match(module) for module in modules)
         runs = frozenset(name for each in tree.body for name in run_by(each))
         changing = [] if any(map(is_main, tree.body)) else tree.body
         return _Statement(
@@ -396,7 +407,31 @@ class Moving:
             changes=frozenset(name for each in changing for name in changed_by(outside_functions(each))),
             may_change=frozenset(name for each in changing for name in handed_by(each)),
             sets=frozenset({*set_by_functions(text), *({*changed_by(ast.walk(tree))} & {*uses})}),
+            through=self._through(tree), is_guarded=is_airflow or bool(self._through(tree, later=False)),
         )  # fmt: skip
+
+    def _through(self, tree: ast.AST, *, later: bool = True) -> Mapping[str, str]:
+        """The names that a tree imports of modules of the repository that import airflow, with these.
+
+        Not ``later``: those that it imports when it runs, of modules that do so when they are imported.
+        """
+        if self._repository is None:
+            return {}
+        found: dict[str, str] = {}
+        for each in ast.walk(tree) if later else outside_functions(tree):
+            if isinstance(each, ast.Import | ast.ImportFrom):
+                for alias in each.names:
+                    wanted = next(imports_of(_only(each, alias)), None)
+                    if wanted is not None and (through := self._repository.airflow_in(wanted, later=later)):
+                        found[(alias.asname or alias.name).partition(".")[0]] = through
+        return found
+
+
+def _only(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> ast.Import | ast.ImportFrom:
+    """An import of one name alone."""
+    if isinstance(node, ast.Import):
+        return ast.copy_location(ast.Import([alias]), node)
+    return ast.copy_location(ast.ImportFrom(node.module, [alias], node.level), node)
 
 
 def without_defaults(node: cst.FunctionDef, names: frozenset[str]) -> cst.FunctionDef:

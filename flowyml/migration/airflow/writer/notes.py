@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from flowyml.migration.airflow.model import Place
 
-__all__ = ["MARK", "DagResult", "FileResult", "Kind", "Note", "Verdict"]
+__all__ = ["MARK", "Beside", "DagResult", "FileResult", "Kind", "Note", "Verdict"]
 
 MARK = "Written by `flowyml import airflow`"
 """What each module and each file of a report says."""
@@ -71,8 +71,32 @@ class DagResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """A module that is imported at a place by what was written.
+
+    ``source`` is its file in the repository, ``copy`` that below the folder of all, or "" with the reason. One that
+    Airflow imports by its name says so in ``reason``.
+    """
+
+    name: str
+    place: Place
+    source: str = ""
+    copy: str = ""
+    reason: str = ""
+    to_do: str = ""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is of a package that the repository has not, one to be installed perhaps."""
+        return not self.source and "." not in self.name
+
+
+@dataclass(frozen=True, slots=True)
 class FileResult:
-    """A file: its original text, the module that was written from it, if any, or the reason why not."""
+    """A file: its original text, the module that was written from it, if any, or the reason why not.
+
+    ``beside`` are the other modules that the written one imports.
+    """
 
     path: str
     original: str = ""
@@ -80,3 +104,4 @@ class FileResult:
     module: str = ""
     dags: Sequence[DagResult] = ()
     reason: str = ""
+    beside: Sequence[Beside] = ()

@@ -12,7 +12,7 @@ from typing import Any
 
 from flowyml.core.durations import counted
 from flowyml.core.markdown import code, escaped, table
-from flowyml.migration.airflow.writer.notes import MARK, DagResult, FileResult, Kind, Note, Verdict
+from flowyml.migration.airflow.writer.notes import MARK, Beside, DagResult, FileResult, Kind, Note, Verdict
 from flowyml.plan.names import slug
 
 __all__ = ["document", "files_of_report", "markdown", "totals"]
@@ -72,7 +72,8 @@ def document(results: Sequence[FileResult]) -> dict[str, Any]:
                    "needs_a_hand": count[Verdict.HAND]},
         "files": [
             {"path": file.path, "module": file.module or None, "reason": file.reason or None,
-             "dags": [_dag_document(dag) for dag in file.dags]}
+             "dags": [_dag_document(dag) for dag in file.dags],
+             "modules": [_beside_document(each) for each in file.beside]}
             for file in results
         ],
     }  # fmt: skip
@@ -87,6 +88,11 @@ def _dag_document(dag: DagResult) -> Mapping[str, Any]:
     return {"dag_id": dag.dag_id, "pipeline": dag.pipeline, "verdict": dag.verdict.value, "notes": notes}
 
 
+def _beside_document(each: Beside) -> Mapping[str, Any]:
+    return {"name": each.name, "path": each.place.path, "line": each.place.line, "source": each.source or None,
+            "copy": each.copy or None, "reason": each.reason or None, "to_do": each.to_do or None}  # fmt: skip
+
+
 def markdown(results: Sequence[FileResult]) -> str:
     """The report for people, and for a pull request."""
     lines = ["# Import of Airflow DAGs", "", f"{MARK}. {totals(results)}", ""]
@@ -97,6 +103,9 @@ def markdown(results: Sequence[FileResult]) -> str:
         for file, dag in found:
             lines += [f"### {_shown(dag.dag_id)}", "", f"{code(file.path)} → {code(file.module)}", ""]
             lines += [table(("", "Construct", "Where", "Why", "What to do"), map(_row, ordered(dag))), ""]
+    if rows := [_beside_row(each) for each in _beside(results)]:
+        heads = ("Module", "Imported at", "From", "Copy", "Why", "What to do")
+        lines += [f"## Modules that pipelines import ({len(rows)})", "", table(heads, rows), ""]
     if nothing := [file for file in results if not file.dags and file.reason]:
         lines += ["## Files without a DAG", "", *(f"- {code(f.path)}: {_shown(f.reason)}" for f in nothing), ""]
     return "\n".join(lines)
@@ -108,6 +117,21 @@ _shown = partial(escaped, in_file=True)
 def _row(note: Note) -> Sequence[str]:
     where = code(note.place, in_cell=True)
     return note.kind, _shown(note.construct), where, _shown(note.reason), _shown(note.to_do)
+
+
+def _beside(results: Sequence[FileResult]) -> list[Beside]:
+    """The modules beside those that were written, each copy once: those first that are not there."""
+    found: dict[tuple[str, str], Beside] = {}
+    for each in (each for file in results for each in file.beside):
+        found.setdefault((each.copy, each.name if each.copy else f"{each.name} {each.place}"), each)
+    return sorted(found.values(), key=lambda each: (bool(each.copy), each.name))
+
+
+def _beside_row(each: Beside) -> Sequence[str]:
+    place, source, copy = (
+        code(text, in_cell=True) if text else "" for text in (str(each.place), each.source, each.copy)
+    )
+    return _shown(each.name), place, source, copy, _shown(each.reason), _shown(each.to_do)
 
 
 class _Files(Mapping[str, str]):
@@ -161,7 +185,20 @@ def _json(results: Sequence[FileResult]) -> str:
 def _index(results: Sequence[FileResult], rows: Sequence[str]) -> str:
     heads = "".join(f"<th>{kind}</th>" for kind in _SEVERITY)
     table = f"<table><tr><th>DAG</th><th>Runs on</th>{heads}<th>File</th></tr>{''.join(rows)}</table>"
-    return _page("Import of Airflow DAGs", f"<p>{_safe(totals(results))}</p>{table}")
+    return _page("Import of Airflow DAGs", f"<p>{_safe(totals(results))}</p>{table}{_beside_table(results)}")
+
+
+def _beside_table(results: Sequence[FileResult]) -> str:
+    rows = "".join(
+        f"<tr>{_cell(_safe(each.name))}{_cell(_safe(str(each.place)), 'Imported at')}"
+        f"{_cell(_safe(each.source), 'From')}{_cell(_safe(each.copy), 'Copy')}"
+        f"{_cell(_safe(each.reason), 'Why')}{_cell(_safe(each.to_do), 'What to do')}</tr>"
+        for each in _beside(results)
+    )
+    if not rows:
+        return ""
+    heads = "<th>Module</th><th>Imported at</th><th>From</th><th>Copy</th><th>Why</th><th>What to do</th>"
+    return f"<h2>Modules that pipelines import</h2><table><tr>{heads}</tr>{rows}</table>"
 
 
 def _page_of(dag: DagResult, sides: str) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.files import whole_file
 from flowyml.migration.airflow.model import FileModel
+from flowyml.migration.airflow.writer.copying import repository_of
 from flowyml.migration.airflow.writer.notes import MARK, FileResult
+from flowyml.migration.airflow.writer.repository import Import, Module
 from flowyml.migration.airflow.writer.text.modules import write_module
 
 __all__ = ["check_free", "results_of", "write_into"]
@@ -22,18 +24,20 @@ _RESERVED = frozenset({"airflow", "flowyml", "flowyml_airflow", "flowyml_kubeflo
 def results_of(files: Iterable[FileModel]) -> Iterator[FileResult]:
     """What becomes of each file: its module's text and place, or why it has none."""
     taken: set[str] = set()
+    known: dict[Module, Sequence[Import]] = {}
     for file in files:
         if not file.dags:
             yield FileResult(file.path, reason=file.reason or "")
             continue
         try:
             original = Path(file.path).read_text(encoding="utf-8")
-            made = write_module(file, original)
+            repository = repository_of(file, known)
+            made = write_module(file, original, repository)
             _check(made.text)
         except Exception as error:  # of the writer's: the other files are still written
             yield FileResult(file.path, reason=f"it could not be written: {type(error).__name__}: {error}")
             continue
-        module = _module_path(file.dags[0].place.path, taken)
+        module = _module_path(repository.start, taken)
         yield FileResult(file.path, original, made.text, module, made.dags)
 
 
@@ -43,29 +47,39 @@ def _check(text: str) -> None:
         compile(text, "<module>", "exec", dont_inherit=True)
 
 
-def check_free(folder: Path, names: Iterable[str], *, force: bool = False) -> None:
-    """Raise ``ConfigurationError`` for a file that is in the way, and for a folder that leads elsewhere."""
+def check_free(folder: Path, names: Iterable[str], *, copies: Mapping[str, bytes] = {}, force: bool = False) -> None:
+    """Raise ``ConfigurationError`` for a file that is in the way, and for a folder that leads elsewhere.
+
+    Copies have no mark: a file that is not the same is in their way.
+    """
     root = folder.resolve()
-    for name in names:
+    for name in (*names, *copies):
         path = root / name
         if not path.parent.resolve().is_relative_to(root) or path.is_symlink():
             raise ConfigurationError(f"{path} leads out of {folder}: a link is in the way. Remove it.")
-        if not force and path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+        if force or not path.exists():
+            continue
+        if name in copies and path.read_bytes() != copies[name]:
+            raise ConfigurationError(f"{path} is there, and differs from the module whose copy goes there. "
+                                     "--force replaces it.")  # fmt: skip
+        if name not in copies and MARK not in path.read_text(encoding="utf-8", errors="replace"):
             raise ConfigurationError(f"{path} is there, and FlowyML did not write it. --force replaces it.")
 
 
-def write_into(folder: Path, texts: Mapping[str, str], *, force: bool = False) -> None:
+def write_into(
+    folder: Path, texts: Mapping[str, str], *, copies: Mapping[str, bytes] = {}, force: bool = False
+) -> None:
     """Write files below a folder, whole or not at all. What FlowyML did not write stays, unless ``force``.
 
     A text is asked for when it is written. Raises ``ConfigurationError`` as ``check_free`` does, before the first one.
     """
-    check_free(folder, texts, force=force)
+    check_free(folder, texts, copies=copies, force=force)
     root = folder.resolve()
-    for name, text in texts.items():
+    for name in (*texts, *copies):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
+            file.write(copies[name] if name in copies else texts[name].encode("utf-8", "backslashreplace"))
 
 
 def _module_path(path: str, taken: set[str]) -> str:

@@ -17,6 +17,7 @@ from flowyml.migration.airflow.writer.deciding.params import declared
 from flowyml.migration.airflow.writer.deciding.schedules import Schedule
 from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import MARK, DagResult
+from flowyml.migration.airflow.writer.repository import Repository
 from flowyml.migration.airflow.writer.text.names import HOMES, STANDARD, Names
 from flowyml.migration.airflow.writer.text.pipelines import annotation, nested_pipelines, pipeline
 from flowyml.migration.airflow.writer.text.steps import decorator, hole, operator
@@ -35,15 +36,18 @@ class Written:
     dags: Sequence[DagResult]
 
 
-def write_module(file: FileModel, text: str) -> Written:
-    """The module of a file that has DAGs. ``text`` is the file's own. Pure: the same file, the same module."""
-    return _Module(file, text).written()
+def write_module(file: FileModel, text: str, repository: Repository | None = None) -> Written:
+    """The module of a file that has DAGs. ``text`` is the file's own; ``repository`` has the modules that it imports.
+
+    Pure: the same files, the same module.
+    """
+    return _Module(file, text, repository).written()
 
 
 class _Module:
-    def __init__(self, file: FileModel, text: str) -> None:
+    def __init__(self, file: FileModel, text: str, repository: Repository | None) -> None:
         self.file = file
-        self.moving = Moving(text)
+        self.moving = Moving(text, repository)
         self.dags, self.moved = decided(file, self.moving)
         self.names = Names(self.dags, self.moved, self.moving)
         self.uses = Counter(key_of(each) for dag in self.dags for each in dag.decisions if each.kind == "function")

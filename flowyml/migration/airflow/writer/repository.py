@@ -1,0 +1,248 @@
+"""The modules of a repository as a DAG file imports them: where each stands, what it imports, which need Airflow."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flowyml.migration.airflow.reader.files import Files, Refused
+
+__all__ = ["OF_AIRFLOW", "OURS", "Import", "Module", "Repository", "imports_of", "named_for_airflow"]
+
+OF_AIRFLOW = re.compile(r"airflow(\.|$)")
+OURS = frozenset({"flowyml", "flowyml_airflow", "flowyml_kubeflow", "flowyml_prefect"})
+_IMPORTERS = frozenset({"import_module", "__import__"})
+_MISSING = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """A module by its whole name, and what is taken of it: each may be a module too.
+
+    ``later``: in a function, when that is called. ``optional``: something stands in where it is missing.
+    """
+
+    module: str
+    names: tuple[str, ...] = ()
+    line: int = 0
+    later: bool = False
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A file of the repository, which is a module by this name."""
+
+    name: str
+    path: Path
+
+    @property
+    def is_package(self) -> bool:
+        """Whether it is the ``__init__.py`` of a package."""
+        return self.path.name == "__init__.py"
+
+    @property
+    def place(self) -> str:
+        """Its path below a folder that it is imported from."""
+        return f"{self.name.replace('.', '/')}{'/__init__' if self.is_package else ''}.py"
+
+
+class Repository:
+    """The files below a root, as one DAG file sees them. Links out of the root lead to nothing.
+
+    ``reads`` are files that the DAG file stands on: they may stand in a folder that it has put on Python's path itself.
+    ``known`` is what modules import, as far as another DAG file has asked before.
+    """
+
+    def __init__(
+        self, root: Path, start: Path, reads: Sequence[str] = (), known: dict[Module, Sequence[Import]] | None = None
+    ) -> None:
+        self._files = Files(root, start)
+        self._reads = reads
+        self._imports = {} if known is None else known
+        self._needs: dict[tuple[Import, bool], str] = {}
+
+    @property
+    def start(self) -> str:
+        """The path of the DAG file below the root, with slashes."""
+        return self._files.relative(self._files.start)
+
+    def find(self, name: str) -> Path | None:
+        """The file of a module, or the folder of a package without one; None where it is not in the repository."""
+        top = name.partition(".")[0]
+        if top in sys.stdlib_module_names or top in OURS or OF_AIRFLOW.match(name):
+            return None
+        found = self._files.module(name)
+        if found is None:
+            ends = tuple(f"/{name.replace('.', '/')}{end}" for end in (".py", "/__init__.py"))
+            for path in self._reads:
+                if end := next((each for each in ends if f"/{path}".endswith(each)), ""):
+                    self._files.search(str(self._files.root / f"/{path}".removesuffix(end).lstrip("/")))
+            found = self._files.module(name)
+        return found
+
+    def modules(self, wanted: Import) -> tuple[list[Module], str]:
+        """The files that an import loads, those of packages first, and the name of a module that is not there."""
+        parts = wanted.module.split(".")
+        found: list[Module] = []
+        is_regular = False
+        for number in range(1, len(parts) + 1):
+            name = ".".join(parts[:number])
+            path = self.find(name)
+            if path is None:
+                return found, name if is_regular else parts[0]
+            if path.is_file():
+                is_regular = True
+                found.append(Module(name, path))
+        for name in wanted.names:
+            path = self.find(f"{wanted.module}.{name}") if not found or found[-1].is_package else None
+            if path is not None and path.is_file():
+                found.append(Module(f"{wanted.module}.{name}", path))
+        return found, "" if found else parts[0]
+
+    def data(self, module: Module) -> bytes:
+        """What a module's file holds. Raises ``Refused``."""
+        return self._files.data(module.path)
+
+    def shown(self, module: Module) -> str:
+        """The path of a module's file below the root, with slashes."""
+        return self._files.relative(Path(os.path.realpath(module.path)))
+
+    def imports(self, module: Module) -> Sequence[Import]:
+        """What a module imports; nothing for what cannot be read."""
+        if module not in self._imports:
+            package = module.name if module.is_package else module.name.rpartition(".")[0]
+            try:
+                found = [*imports_of(ast.parse(self.data(module)), package)]
+            except (Refused, OSError, SyntaxError, ValueError, RecursionError):
+                found = []
+            self._imports[module] = found
+        return self._imports[module]
+
+    def airflow_in(self, wanted: Import, *, later: bool) -> str:
+        """The module that imports airflow, of those that an import leads to; "" for none.
+
+        ``later``: not only when it is imported, but also in a function of it.
+        """
+        key = replace(wanted, line=0), later
+        if key not in self._needs:
+            self._needs[key] = next(
+                (
+                    module.name
+                    for module, imports in self._reached(wanted, later)
+                    if any(OF_AIRFLOW.match(each.module) and not each.optional for each in imports)
+                ),
+                "",
+            )
+        return self._needs[key]
+
+    def _reached(self, wanted: Import, later: bool) -> Iterator[tuple[Module, Sequence[Import]]]:
+        waiting, seen = self.modules(wanted)[0], set[Path]()
+        while waiting:
+            module = waiting.pop()
+            if module.path in seen:
+                continue
+            seen.add(module.path)
+            imports = [each for each in self.imports(module) if later or not each.later]
+            yield module, imports
+            waiting += [one for each in imports for one in self.modules(each)[0]]
+
+
+def imports_of(tree: ast.AST, package: str = "") -> Iterator[Import]:
+    """What a module imports at run time, its functions included. ``package`` is what a dot in an import stands for."""
+    yield from _in(tree, package, Import(""))
+
+
+def _in(node: ast.AST, package: str, around: Import) -> Iterator[Import]:
+    match node:
+        case ast.Import():
+            yield from (replace(around, module=alias.name, line=node.lineno) for alias in node.names)
+        case ast.ImportFrom():
+            if module := _module_of(node, package):
+                names = tuple(alias.name for alias in node.names if alias.name != "*")
+                yield replace(around, module=module, names=names, line=node.lineno)
+        case ast.expr():
+            yield from (replace(around, module=name, line=node.lineno) for name in _by_call(node))
+        case _:
+            for each, how in _parts(node, around):
+                yield from _in(each, package, how)
+
+
+def _module_of(node: ast.ImportFrom, package: str) -> str:
+    parts = package.split(".")
+    base = parts[: len(parts) - node.level + 1] if node.level else []
+    return ".".join([*filter(None, base), *([node.module] if node.module else [])])
+
+
+def _parts(node: ast.AST, around: Import) -> Iterator[tuple[ast.AST, Import]]:
+    """What is in a statement and runs, with what is then known of its imports."""
+    is_tried = isinstance(node, ast.Try) and any(map(_takes_missing, node.handlers))
+    is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(node, ast.If) and _last(node.test) == "TYPE_CHECKING":
+            continue
+        how = replace(
+            around, later=around.later or is_function, optional=around.optional or (is_tried and name == "body")
+        )
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, ast.AST):
+                yield each, how
+
+
+def _by_call(node: ast.expr) -> Iterator[str]:
+    """The modules that an expression imports by a function, as far as its text says which."""
+    for each in ast.walk(node):
+        match each:
+            case ast.Call(func=func, args=[ast.Constant(value=str() as name), *_]) if _last(func) in _IMPORTERS:
+                if all(map(str.isidentifier, name.split("."))):
+                    yield name
+
+
+def _takes_missing(handler: ast.ExceptHandler) -> bool:
+    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(each is None or _last(each) in _MISSING for each in kinds)
+
+
+def _last(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def named_for_airflow(tree: ast.Module) -> Iterator[Import]:
+    """The modules that a module of pipelines names for Airflow to import: operators, their arguments, callbacks."""
+    words: Mapping[str, str] = {
+        alias.asname or alias.name: alias.name
+        for each in tree.body
+        if isinstance(each, ast.ImportFrom) and each.module == "flowyml_airflow"
+        for alias in each.names
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id=word), args=[ast.Constant(value=str() as path), *_]):
+                if words.get(word) in ("airflow_operator", "imported"):
+                    yield from _of_path(path, node.lineno)
+            case ast.keyword(arg="airflow", value=ast.Dict(keys=keys, values=values)):
+                for key, value in zip(keys, values, strict=True):
+                    if isinstance(key, ast.Constant) and str(key.value).endswith("_callback"):
+                        for text in _callbacks(value):
+                            yield from _of_path(text, node.value.lineno)
+
+
+def _callbacks(value: ast.expr) -> Iterator[str]:
+    match value:
+        case ast.Constant(value=str() as text):
+            yield text
+        case ast.List(elts=parts) | ast.Dict(keys=parts):
+            for each in parts:
+                if each is not None:
+                    yield from _callbacks(each)
+
+
+def _of_path(path: str, line: int) -> Iterator[Import]:
+    module = path.partition(":")[0] if ":" in path else path.rpartition(".")[0]
+    if module:
+        yield Import(module, line=line)

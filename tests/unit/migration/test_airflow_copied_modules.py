@@ -1,0 +1,201 @@
+"""The modules of a repository that imported pipelines still import come along, where these find them."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("libcst")
+
+from tests.unit.commands import flowyml
+
+FLOW = """
+from airflow.sdk import DAG, task
+from {module} import {name}
+
+with DAG("{dag}", schedule=None):
+    @task
+    def shout() -> str:
+        return {name}("a")
+    shout()
+"""
+
+
+def repository(folder: Path, files: dict[str, str]) -> Path:
+    root = folder / "repository"
+    (root / ".git").mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(content), encoding="utf-8")
+    return root
+
+
+def flow(dag: str, module: str, name: str) -> str:
+    return FLOW.format(dag=dag, module=module, name=name)
+
+
+def imported(root: Path, *more: str) -> Any:
+    return flowyml(
+        "import", "airflow", str(root / "dags"), "-o", str(root / "out"), "--report", str(root / "report"), *more
+    )
+
+
+def report(root: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((root / "report/report.json").read_text())
+    return found
+
+
+def copies(root: Path) -> dict[str, str]:
+    return {each["name"]: each["copy"] for file in report(root)["files"] for each in file["modules"]}
+
+
+def written(root: Path) -> Path:
+    """Where the module of ``dags/flow.py`` is."""
+    (path,) = (root / "out").rglob("flow.py")
+    return path
+
+
+def test_what_moved_code_imports_comes_along_unchanged(tmp_path: Path) -> None:
+    root = repository(tmp_path, {
+        "dags/flow.py": flow("d", "lib.words", "up"),
+        "dags/lib/words.py": "# ours\r\nfrom .deep import louder\n\ndef up(text):\n    return louder(text)\n",
+        "dags/lib/deep.py": "def louder(text):\n    from common import MARK\n    return text.upper() + MARK\n",
+        "dags/lib/unused.py": "",
+        "common/__init__.py": "MARK = '!'\n",
+    })  # fmt: skip
+    done = imported(root)
+    assert "3 modules of the repository that pipelines import copied below" in done.out
+    beside = written(root).parent
+    assert (beside / "lib/words.py").read_bytes() == (root / "dags/lib/words.py").read_bytes()
+    assert not (beside / "lib/unused.py").exists()
+    assert "'A!'" in flowyml("run", str(written(root))).out
+    assert copies(root).keys() == {"lib.words", "lib.deep", "common"}
+    assert "it is copied, since pipelines import it" in (root / "report/report.md").read_text()
+    assert imported(root).code == 0, "its own copies are not in its way"
+
+
+def test_what_only_the_import_evaluates_stays_behind(tmp_path: Path) -> None:
+    text = """
+    from airflow.sdk import DAG
+    from airflow.operators.bash import BashOperator
+    from lib.tables import TABLES
+    with DAG("d", schedule=None):
+        for table in TABLES:
+            BashOperator(task_id=table, bash_command="true")
+    """
+    root = repository(tmp_path, {"dags/flow.py": text, "dags/lib/tables.py": "TABLES = ['a', 'b']\n"})
+    assert "copied" not in imported(root).out
+    assert [path.name for path in written(root).parent.iterdir()] == ["flow.py"]
+
+
+def test_what_airflow_imports_by_its_name_is_said(tmp_path: Path) -> None:
+    text = """
+    from airflow.sdk import DAG, task
+    from common.alerts import page
+    with DAG("d", schedule=None):
+        @task(on_failure_callback=page)
+        def a(): ...
+        a()
+    """
+    root = repository(tmp_path, {"dags/flow.py": text, "common/alerts.py": "def page(context): ...\n"})
+    imported(root)
+    (module,) = [each for file in report(root)["files"] for each in file["modules"]]
+    assert (module["name"], module["path"], module["line"]) == ("common.alerts", "dags/flow.py", 3)
+    assert module["reason"] == "Airflow imports it by its name, and not from the bundle"
+    assert (written(root).parent / "common/alerts.py").exists()
+
+
+@pytest.mark.parametrize("words", ["from airflow.models import Variable", "from lib import inner"])
+def test_a_step_needs_airflow_if_a_module_that_it_uses_does(tmp_path: Path, words: str) -> None:
+    root = repository(tmp_path, {
+        "dags/flow.py": flow("d", "lib.words", "up"),
+        "dags/lib/words.py": f"{words}\ndef up(text): return text\n",
+        "dags/lib/inner.py": "import airflow\n",
+    })  # fmt: skip
+    assert "0 of 1 DAG run on any engine, 1 on Airflow only" in imported(root).out
+    (dag,) = report(root)["files"][0]["dags"]
+    assert "which imports airflow" in dag["notes"][0]["reason"]
+    assert flowyml("compile", str(written(root)), "--to", "airflow").code == 0, "it loads without Airflow"
+
+
+def test_types_and_what_may_be_missing_need_nothing(tmp_path: Path) -> None:
+    root = repository(tmp_path, {
+        "dags/flow.py": flow("d", "lib", "up"),
+        "dags/lib.py": """
+        from typing import TYPE_CHECKING
+        if TYPE_CHECKING:
+            from airflow.sdk import Context
+        try:
+            import orjson
+        except ImportError:
+            orjson = None
+        def up(text): return text
+        """,
+    })  # fmt: skip
+    done = imported(root)
+    assert "1 of 1 DAG runs on any engine" in done.out
+    assert "orjson" not in done.err
+    assert copies(root) == {"lib": copies(root)["lib"]}
+
+
+def test_what_is_not_there_is_said_by_its_line(tmp_path: Path) -> None:
+    root = repository(tmp_path, {
+        "dags/flow.py": flow("d", "lib.words", "up"),
+        "dags/lib/__init__.py": "",
+        "dags/lib/words.py": "import pandas\nimport lib.gone\ndef up(text): return text\n",
+    })  # fmt: skip
+    done = imported(root)
+    assert "pandas (dags/lib/words.py:1): not below the root that was read" in " ".join(done.err.split())
+    assert "dags/lib/words.py:2: module lib.gone: it is not in the repository" in done.out
+    assert "1 needs a hand" in done.out
+
+
+def test_a_copy_replaces_no_other_file(tmp_path: Path) -> None:
+    root = repository(tmp_path, {
+        "dags/flow.py": flow("d", "lib", "up"), "dags/lib.py": "def up(text): return text\n",
+    })  # fmt: skip
+    imported(root)
+    copy = written(root).parent / "lib.py"
+    copy.write_text("mine = 1\n")
+    refused = imported(root)
+    assert "lib.py is there, and differs from the module whose copy goes there" in " ".join(refused.err.split())
+    assert copy.read_text() == "mine = 1\n"
+    assert imported(root, "--force").code == 0
+    assert "def up" in copy.read_text()
+
+
+def test_a_module_of_pipelines_stays_where_another_imports_from_it(tmp_path: Path) -> None:
+    root = repository(tmp_path, {
+        "dags/flow.py": flow("d", "other", "up"),
+        "dags/other.py": flow("e", "string", "capwords") + "\ndef up(text): return text\n",
+    })  # fmt: skip
+    done = imported(root)
+    assert "dags/flow.py:3: module other: pipelines are written from it to dags/other.py, without up" in done.out
+    assert "Written by" in (written(root).parent / "other.py").read_text()
+
+
+def test_a_link_out_of_the_root_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret.py").write_text("def up(text): return text\n")
+    root = repository(tmp_path, {"dags/flow.py": flow("d", "lib", "up")})
+    (root / "dags/lib.py").symlink_to(tmp_path / "secret.py")
+    assert "lib (dags/flow.py:3): not below the root" in " ".join(imported(root).err.split())
+    assert not (written(root).parent / "lib.py").exists()
+
+
+def test_a_copy_that_makes_a_package_of_a_folder_moves_what_is_beside_its_pipelines(tmp_path: Path) -> None:
+    root = repository(tmp_path, {
+        "dags/flow.py": flow("d", "team.words", "up"),
+        "dags/team/__init__.py": "",
+        "dags/team/words.py": "def up(text): return text.upper()\n",
+        "dags/team/second.py": flow("e", "low", "down"),
+        "dags/low.py": "def down(text): return text.lower()\n",
+    })  # fmt: skip
+    imported(root)
+    for name in ("flow.py", "second.py"):
+        (path,) = (root / "out").rglob(name)
+        assert flowyml("run", str(path)).code == 0
