@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -130,21 +131,57 @@ def test_an_interpreter_is_found_where_the_command_runs(tmp_path: Path, monkeypa
         load_dags("venv/none", [tmp_path / "one.py"])
 
 
+def with_dag_bag(folder: Path, body: str) -> str:
+    """An interpreter with an Airflow of one class, which each file's own path and text say the outcome of."""
+    package = folder / "airflow/dag_processing"
+    package.mkdir(parents=True)
+    (package / "dagbag.py").write_text(textwrap.dedent(body))
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nshift\nPYTHONPATH="{folder}" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    return str(python)
+
+
 def test_an_airflow_that_ends_its_process_by_itself_has_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-    package = tmp_path / "airflow/dag_processing"
-    package.mkdir(parents=True)
-    (package / "dagbag.py").write_text(
-        "import atexit, os\natexit.register(os._exit, 0)\n"
-        "class DagBag:\n    dags, import_errors = {}, {}\n    def __init__(self, root, collect_dags): pass\n"
-        "    def process_file(self, path, only_if_updated): pass\n"
-    )
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nshift\nPYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"\n')
-    python.chmod(0o755)
-    assert load_dags(str(python), [tmp_path / "one.py"]) == {"dags": {}, "errors": {}}
+    python = with_dag_bag(tmp_path, """
+        import atexit, os
+        atexit.register(os._exit, 0)
+        class DagBag:
+            dags, import_errors = {}, {}
+            def __init__(self, root, collect_dags): pass
+            def process_file(self, path, only_if_updated): pass
+        """)  # fmt: skip
+    assert load_dags(python, [tmp_path / "one.py"]) == {"dags": {}, "errors": {}}
+
+
+def test_each_dag_has_the_error_of_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow 3 names the file of an error below its bundle, and files of two folders may have one name."""
+    python = with_dag_bag(tmp_path, """
+        import pathlib
+        class DagBag:
+            dags = {}
+            def __init__(self, root, collect_dags):
+                self.import_errors = {}
+            def process_file(self, path, only_if_updated):
+                if text := pathlib.Path(path).read_text():
+                    self.import_errors[path[-7:]] = f"Traceback\\n{text}\\n"
+        """)  # fmt: skip
+    files = []
+    for name, text in (("a", "KeyError: 'a'"), ("b", "KeyError: 'b'"), ("c", "")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "flow.py").write_text(text)
+        dag = DagResult(name, name, Place("flow.py", 1), [])
+        files.append(FileResult(str(tmp_path / name / "flow.py"), module="flow.py", dags=[dag]))
+    none = subprocess.CompletedProcess([], 1, "", "")
+    monkeypatch.setattr(verifying, "_compiled", lambda *_: none)
+    assert [found for *_, found in verifying.verify(python, files, tmp_path)] == [
+        "Airflow does not load the DAG file: KeyError: 'a'",
+        "Airflow does not load the DAG file: KeyError: 'b'",
+        "Airflow does not load the DAG file: it has no such DAG",
+    ]
 
 
 @pytest.mark.parametrize("seconds", [None, 0.001])
@@ -183,6 +220,9 @@ def test_differences_are_named() -> None:
         ("b", "task"), ("c", "task"), ("a", "trigger_rule"), ("", "schedule"),
     }  # fmt: skip
     assert "d.b: task: 'there' in the DAG file, 'missing' in the compiled one" in map(str, found)
+    sensors = [side(a={"operator": name}) for name in ("DecoratedSensorOperator", "PythonSensor", "BashOperator")]
+    assert not list(compare(sensors[0], sensors[1], "None"))
+    assert list(compare(sensors[0], sensors[2], "None"))
 
 
 def test_totals_in_words() -> None:

@@ -28,6 +28,8 @@ _SECONDS = 600
 _OPTIONS = ("owner", "pool", "queue", "depends_on_past")
 _FIELDS = ("operator", "trigger_rule", "retries", "retry_delay", "execution_timeout", "mapped", *_OPTIONS)
 _STEP = ("Step", "ItemStep")
+# What a task of a decorator is, where its name says another: docs/migrate-from-airflow.md has each conversion.
+_OPERATORS = {"DecoratedSensorOperator": "PythonSensor"}
 # Trigger rules that FlowyML widens where a step may be skipped, and decides by itself: see docs/control-flow.md.
 _WIDER = {("all_success", "none_failed"), ("all_success", "none_failed_min_one_success")}
 
@@ -100,8 +102,13 @@ import inspect
 known = inspect.signature(DagBag).parameters
 given = {"include_examples": False} if "include_examples" in known else {}
 bag = DagBag(root, collect_dags=False, **given)
-for path in sys.argv[1:]:
+errors = {}
+for path in sys.argv[1:]:  # one by one: each version of Airflow names the file of an error in its own way
+    before = dict(bag.import_errors)
     bag.process_file(path, only_if_updated=False)
+    new = [str(error)[-600:] for file, error in bag.import_errors.items() if before.get(file) != error]
+    if new:
+        errors[path] = "\\n".join(new)
 dags = {
     dag.dag_id: {
         "dag_id": dag.dag_id, "shown": getattr(dag, "dag_display_name", None) or dag.dag_id,
@@ -110,7 +117,6 @@ dags = {
     }
     for dag in bag.dags.values()
 }
-errors = {str(path): str(error)[-600:] for path, error in bag.import_errors.items()}
 real.write("\\n" + json.dumps({"dags": dags, "errors": errors}) + "\\n")
 real.flush()  # Airflow may end the process by itself
 """
@@ -197,7 +203,7 @@ def _of_task(
         one, other = before[what], after[what]
         if one == other or (what == "operator" and other in _STEP):
             continue
-        if what == "operator" and other == one.strip("_").replace("Decorated", ""):
+        if what == "operator" and other == _OPERATORS.get(one, one.strip("_").replace("Decorated", "")):
             continue
         if what == "trigger_rule" and (one, other) in _WIDER and after["operator"] in _STEP:
             continue
@@ -259,21 +265,21 @@ def verify(
         by_file = {Path(dag["file"]).name: dag for dag in after["dags"].values()}
         originals = list(dict.fromkeys(Path(file.path).resolve() for file, _ in pairs))
         before = load_dags(python, originals)
-        errors = {Path(path).name: error for path, error in after.get("errors", {}).items()}
+        errors: Mapping[str, str] = {**before["errors"], **after.get("errors", {})}
         for number, (file, dag) in enumerate(pairs):
-            name = f"dag_{number}.py"
-            yield file, dag, _compared(before, by_file.get(name), dag, texts[number], errors.get(name, ""))
+            sides = Path(file.path).resolve(), compiled / f"dag_{number}.py"
+            said = [errors.get(str(path), "") for path in sides]
+            yield file, dag, _compared(before, by_file.get(sides[1].name), dag, texts[number], *said)
 
 
 def _compared(
     before: Mapping[str, Any], after: Mapping[str, Any] | None, dag: DagResult, text: subprocess.CompletedProcess[str],
-    error: str,
+    error_before: str, error_after: str,
 ) -> Sequence[Difference] | str:  # fmt: skip
     if dag.dag_id not in before["dags"]:
-        errors = " ".join(map(_last_line, before["errors"].values()))
-        return f"Airflow does not load the DAG file: {errors[-300:] or 'it has no such DAG'}"
+        return f"Airflow does not load the DAG file: {_last_line(error_before)[-300:] or 'it has no such DAG'}"
     if after is None:
-        why = _last_line(text.stderr) or _last_line(error) or "it has an error"
+        why = _last_line(text.stderr) or _last_line(error_after) or "it has an error"
         return f"Airflow does not load the compiled DAG: {why}"
     mark = mark_of(text.stdout.encode())
     helpers = mark.facts.get("helpers", ()) if mark else ()
