@@ -40,7 +40,7 @@ def options_of(root: Path | None, env: Iterable[str] | None, variables: Path | N
     return Options(env=_pairs(env or ()), variables=_variables(variables))
 
 
-def results_of(command: str, files: Sequence[FileModel]) -> list[FileResult]:
+def results_of(command: str, files: Sequence[FileModel]) -> Sequence[FileResult]:
     """What an import writes of each file. Raises ``MissingExtraError`` where what writes it is not installed."""
     try:
         from flowyml.migration.airflow.writer.writing import results_of as made_of
@@ -48,7 +48,7 @@ def results_of(command: str, files: Sequence[FileModel]) -> list[FileResult]:
         if error.name != "libcst":
             raise
         raise MissingExtraError(f"{command} needs libcst: pip install 'flowyml[migrate]'.") from error
-    return list(made_of(files))
+    return made_of(files)
 
 
 def _pairs(texts: Iterable[str]) -> Mapping[str, str]:

@@ -57,10 +57,14 @@ def write_pipelines(
 
 
 def _tell(out: Output, results: Sequence[FileResult], folder: Path) -> None:
+    from flowyml.migration.airflow.writer.writing import namesakes
+
     rows = [_row(file, dag, folder) for file in results for dag in file.dags]
     if rows:
         out.table(("DAG", "RUNS ON", "KEPT", "CHANGED", "OPAQUE", "REFUSED", "MODULE"), rows)
     seen: set[tuple[str, str, str]] = set()
+    for dag_id, places in namesakes(results).items():
+        note(Word("twice:", "yellow"), f" DAGs of several files have the id {dag_id}: {', '.join(map(str, places))}")
     for file in results:
         if file.reason and file.reason.startswith("it could not"):
             note(Word("not written:", "yellow"), f" {file.path}: {file.reason}")

@@ -212,6 +212,15 @@ def test_no_name_becomes_markup_in_the_report(tmp_path: Path, evil: str) -> None
             assert "<img" not in text
 
 
+def test_a_page_shows_control_characters(tmp_path: Path) -> None:
+    (made,) = results_of([read(tmp_path, f"{TOP}with DAG('d', schedule=None):\r\n    EmptyOperator(task_id='t')\r\n")])
+    pages = files_of_report([replace(made, path="dags/a\x1b[2J.py", original=f"{made.original}# \x9b\n")])
+    for text in pages.values():
+        assert not [char for char in text if char not in "\n\t" and not char.isprintable()]
+    assert "dags/a\\x1b[2J.py" in pages["index.html"]
+    assert "\\r" not in pages["file-0001.html"]
+
+
 @pytest.mark.parametrize(
     "path", ["../../evil.py", "/etc/cron.d/evil.py", "a/../../b.py", "..\\..\\x.py", ".git/hooks.py"]
 )

@@ -60,6 +60,22 @@ def test_the_command_writes_modules_and_reports(tmp_path: Path) -> None:
     (tmp_path / "out/one.py").unlink()
 
 
+def test_an_id_that_several_files_have_is_said(tmp_path: Path) -> None:
+    for name, dag_id in (("a", "one"), ("b", "one"), ("c", "two")):
+        (tmp_path / f"{name}.py").write_text(
+            f'{HEAD}\nwith DAG("{dag_id}", schedule=None):\n    EmptyOperator(task_id="a")\n'
+        )
+    given = ["import", "airflow", str(tmp_path), "-o", str(tmp_path / "out"), "--report", str(tmp_path / "report")]
+    done = flowyml(*given, "--root", str(tmp_path))
+    assert "several files have the id one: a.py:9, b.py:9" in " ".join(done.err.split())
+    notes = {
+        file["dags"][0]["dag_id"]: [note for note in file["dags"][0]["notes"] if note["construct"] == "dag_id"]
+        for file in json.loads((tmp_path / "report/report.json").read_text())["files"]
+    }
+    assert [note["reason"] for note in notes["one"]] == ["other files have it too, and Airflow keeps one DAG: a.py:9"]
+    assert notes["two"] == []
+
+
 @pytest.mark.parametrize(
     ("option", "words"),
     [("--root", "list.json is not a folder."), ("--variables", "list.json does not hold a JSON object.")],

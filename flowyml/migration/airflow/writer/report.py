@@ -12,6 +12,7 @@ from typing import Any
 
 from flowyml.core.durations import counted
 from flowyml.core.markdown import code, escaped, table
+from flowyml.core.plain_text import safe_text
 from flowyml.migration.airflow.writer.notes import MARK, Beside, DagResult, FileResult, Kind, Note, Verdict
 from flowyml.plan.names import slug
 
@@ -228,7 +229,7 @@ def _place(note: Note, dag: DagResult, sides: str) -> str:
 
 def _sides(file: FileResult) -> str:
     """A DAG file beside its module; each line of it can be linked to."""
-    lines = file.original.split("\n")
+    lines = file.original.replace("\r\n", "\n").split("\n")
     original = "\n".join(f'<span id="line-{number}">{_safe(line)}</span>' for number, line in enumerate(lines, 1))
     return _page(
         file.path,
@@ -251,4 +252,4 @@ def _page(title: str, body: str) -> str:
 
 
 def _safe(text: str) -> str:
-    return html.escape(str(text))
+    return html.escape(safe_text(text))

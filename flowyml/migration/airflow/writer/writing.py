@@ -6,23 +6,50 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.files import whole_file
-from flowyml.migration.airflow.model import FileModel
+from flowyml.migration.airflow.model import FileModel, Place
 from flowyml.migration.airflow.writer.copying import repository_of
-from flowyml.migration.airflow.writer.notes import MARK, FileResult
+from flowyml.migration.airflow.writer.notes import MARK, DagResult, FileResult, Kind, Note
 from flowyml.migration.airflow.writer.repository import Import, Module
 from flowyml.migration.airflow.writer.text.modules import write_module
 
-__all__ = ["check_free", "results_of", "write_into"]
+__all__ = ["check_free", "namesakes", "results_of", "write_into"]
 
 _RESERVED = frozenset({"airflow", "flowyml", "flowyml_airflow", "flowyml_kubeflow", "flowyml_prefect", "__init__"})
 
 
-def results_of(files: Iterable[FileModel]) -> Iterator[FileResult]:
+def results_of(files: Iterable[FileModel]) -> Sequence[FileResult]:
     """What becomes of each file: its module's text and place, or why it has none."""
+    results = list(_results_of(files))
+    found = namesakes(results)
+    return [replace(file, dags=[_with_namesakes(dag, found) for dag in file.dags]) for file in results]
+
+
+def namesakes(results: Iterable[FileResult]) -> Mapping[str, Sequence[Place]]:
+    """The ids that DAGs of several files have, and where these are made."""
+    found: dict[str, dict[Place, None]] = {}
+    for dag in (dag for file in results for dag in file.dags if "{" not in dag.dag_id):  # one that is known
+        found.setdefault(dag.dag_id, {})[dag.place] = None
+    return {dag_id: [*places] for dag_id, places in found.items() if len({each.path for each in places}) > 1}
+
+
+def _with_namesakes(dag: DagResult, found: Mapping[str, Sequence[Place]]) -> DagResult:
+    """A DAG with a warning of those of other files that have its id."""
+    others = [str(place) for place in found.get(dag.dag_id, ()) if place.path != dag.place.path]
+    if not others:
+        return dag
+    note = Note(
+        Kind.CHANGED, "dag_id", dag.place, f"other files have it too, and Airflow keeps one DAG: {', '.join(others)}",
+        "Give each an id of its own.",
+    )  # fmt: skip
+    return replace(dag, notes=[*dag.notes, note])
+
+
+def _results_of(files: Iterable[FileModel]) -> Iterator[FileResult]:
     taken: set[str] = set()
     known: dict[Module, Sequence[Import]] = {}
     for file in files:
