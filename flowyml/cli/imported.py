@@ -89,7 +89,8 @@ def _tell_copies(out: Output, results: Sequence[FileResult], copies: int, folder
 def _row(file: FileResult, dag: DagResult, folder: Path) -> tuple[object, ...]:
     count = Counter(each.kind.value for each in dag.notes)
     numbers = [count[kind] or "" for kind in ("kept", "changed", "opaque", "refused")]
-    return dag.dag_id, Word(dag.verdict.value, _COLOURS[dag.verdict.value]), *numbers, str(folder / file.module)
+    module = str(folder / file.module) if dag.pipeline else ""
+    return dag.dag_id, Word(dag.verdict.value, _COLOURS[dag.verdict.value]), *numbers, module
 
 
 def _verified(

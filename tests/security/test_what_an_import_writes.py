@@ -37,7 +37,7 @@ from airflow.operators.empty import EmptyOperator
 
 
 def result(folder: Path, evil: str) -> FileResult:
-    """Airflow, and so the reader, refuses such ids; here they come all the same."""
+    """Airflow, and so the reader, refuses such ids, and the writer some; here they come all the same."""
     text = (
         f"{TOP}with DAG('d', schedule={evil!r}, description={evil!r}, doc_md={evil!r}, tags=[{evil!r}], "
         f"params={{{evil!r}: {evil!r}, 'day': {evil!r}}}, default_args={{'owner': {evil!r}}}):\n"
@@ -62,6 +62,7 @@ def result(folder: Path, evil: str) -> FileResult:
 def in_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "repository").mkdir()
     monkeypatch.chdir(tmp_path / "repository")
+    monkeypatch.setattr("flowyml.migration.airflow.writer.text.modules.refused_names", lambda _: [])
 
 
 @pytest.mark.parametrize("evil", EVIL)

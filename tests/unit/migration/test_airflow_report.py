@@ -60,6 +60,36 @@ def test_the_command_writes_modules_and_reports(tmp_path: Path) -> None:
     (tmp_path / "out/one.py").unlink()
 
 
+LONG = "y" * 210
+
+
+BAD = {
+    f"task {LONG}": f'with DAG("bad"):\n    EmptyOperator(task_id="{LONG}")',
+    "tag of the DAG": 'with DAG("bad", tags=["a\\nb"]):\n    EmptyOperator(task_id="a")',
+    f"value {LONG} of a": 'with DAG("bad"):\n    @task(multiple_outputs=True)\n    def a(): ...\n    @task\n'
+    f'    def b(x): ...\n    b(a()["{LONG}"])',
+}
+
+
+@pytest.mark.parametrize("construct", BAD)
+def test_a_dag_with_a_name_that_flowyml_refuses_takes_no_other_one_along(tmp_path: Path, construct: str) -> None:
+    (tmp_path / "alone.py").write_text(f"{HEAD}\n{BAD[construct]}\n".replace('"bad"', '"alone"'))
+    good = '@dag(schedule=None, tags=["t", "t"])\ndef good():\n    EmptyOperator(task_id="a")\ngood()\n'
+    (tmp_path / "flow.py").write_text(f"{HEAD}\n{BAD[construct]}\n{good}")
+    out = tmp_path / "out"
+    given = [str(tmp_path / "alone.py"), str(tmp_path / "flow.py"), "--root", str(tmp_path)]
+    done = flowyml("import", "airflow", *given, "-o", str(out), "--report", str(tmp_path / "report"))
+    assert "1 of 3 DAGs runs on any engine, 0 on Airflow only, 2 need a hand." in done.out
+    assert [path.name for path in out.iterdir()] == ["flow.py"]
+    assert flowyml("run", str(out / "flow.py")).code == 0
+    alone, flow = json.loads((tmp_path / "report/report.json").read_text())["files"]
+    assert (alone["module"], flow["module"]) == (None, "flow.py")
+    assert [dag["pipeline"] for dag in flow["dags"]] == [None, "good"]
+    (note,) = flow["dags"][0]["notes"]
+    assert note["construct"] == construct
+    assert "Choose another name." in note["reason"] or "has 21" in note["reason"]
+
+
 def test_an_id_that_several_files_have_is_said(tmp_path: Path) -> None:
     for name, dag_id in (("a", "one"), ("b", "one"), ("c", "two")):
         (tmp_path / f"{name}.py").write_text(

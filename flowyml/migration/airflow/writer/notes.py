@@ -48,7 +48,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class DagResult:
-    """A DAG: the name of its pipeline in the module, its notes, and when the module schedules it.
+    """A DAG: the name of its pipeline in the module, "" for none, its notes, and when the module schedules it.
 
     ``schedule`` is ``None``, ``cron:FIELDS ZONE`` or ``delta:SECONDS``, as a word. ``added`` names the steps that no
     task of the DAG stands for, as the report says.
@@ -93,7 +93,7 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """A file: its original text, the module that was written from it, if any, or the reason why not.
+    """A file: its original text, the module that was written from it, if any, or the reason why it has no DAG.
 
     ``beside`` are the other modules that the written one imports.
     """

@@ -86,7 +86,7 @@ def _dag_document(dag: DagResult) -> Mapping[str, Any]:
          "reason": note.reason or None, "to_do": note.to_do or None}
         for note in ordered(dag)
     ]  # fmt: skip
-    return {"dag_id": dag.dag_id, "pipeline": dag.pipeline, "verdict": dag.verdict.value, "notes": notes}
+    return {"dag_id": dag.dag_id, "pipeline": dag.pipeline or None, "verdict": dag.verdict.value, "notes": notes}
 
 
 def _beside_document(each: Beside) -> Mapping[str, Any]:
@@ -102,7 +102,8 @@ def markdown(results: Sequence[FileResult]) -> str:
         if found:
             lines += [f"## {verdict.value.capitalize()} ({len(found)})", ""]
         for file, dag in found:
-            lines += [f"### {_shown(dag.dag_id)}", "", f"{code(file.path)} → {code(file.module)}", ""]
+            to = code(file.module) if dag.pipeline else "no pipeline"
+            lines += [f"### {_shown(dag.dag_id)}", "", f"{code(file.path)} → {to}", ""]
             lines += [table(("", "Construct", "Where", "Why", "What to do"), map(_row, ordered(dag))), ""]
     if rows := [_beside_row(each) for each in _beside(results)]:
         heads = ("Module", "Imported at", "From", "Copy", "Why", "What to do")

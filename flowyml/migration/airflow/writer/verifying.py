@@ -247,9 +247,9 @@ def verify(
 ) -> Iterator[tuple[FileResult, DagResult, Sequence[Difference] | str]]:
     """Each DAG with what Airflow finds otherwise in the one that is compiled from its module below ``folder``.
 
-    A text in their place says why nothing could be compared.
+    A text in their place says why nothing could be compared. A DAG without a pipeline is left out.
     """
-    pairs = [(file, dag) for file in results for dag in file.dags]
+    pairs = [(file, dag) for file in results for dag in file.dags if dag.pipeline]
     with tempfile.TemporaryDirectory() as made:
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             texts = list(_counted(pool.map(lambda pair: _compiled(folder, *pair), pairs), count))

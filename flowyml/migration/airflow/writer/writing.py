@@ -64,7 +64,7 @@ def _results_of(files: Iterable[FileModel]) -> Iterator[FileResult]:
         except Exception as error:  # of the writer's: the other files are still written
             yield FileResult(file.path, reason=f"it could not be written: {type(error).__name__}: {error}")
             continue
-        module = _module_path(repository.start, taken)
+        module = _module_path(repository.start, taken) if made.text else ""
         yield FileResult(file.path, original, made.text, module, made.dags)
 
 

@@ -71,7 +71,7 @@ def pipeline_options(dag: DagModel, kinds: Collection[str]) -> tuple[Mapping[str
     elif limit is not None and limit.value is not None:
         notes.append(_left_out("dagrun_timeout", limit, "only Airflow knows it", "Say timeout= of the pipeline."))
     if dag.tags:
-        options["tags"] = list(dag.tags)
+        options["tags"] = list(dict.fromkeys(dag.tags))
     engine: dict[str, Any] = {"description": dag.description} if dag.description else {}
     wanted = [each for each in dag.arguments if each.name in _OPTIONS and each.value is not None]
     to_do = "Say it in airflow={…} of the pipeline."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import libcst as cst
 
@@ -14,6 +14,7 @@ from flowyml.migration.airflow.writer.deciding.dags import DecidedDag, decided
 from flowyml.migration.airflow.writer.deciding.decision import Key
 from flowyml.migration.airflow.writer.deciding.moved import key_of
 from flowyml.migration.airflow.writer.deciding.params import declared
+from flowyml.migration.airflow.writer.deciding.refused import refused_names
 from flowyml.migration.airflow.writer.deciding.schedules import Schedule
 from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import MARK, DagResult
@@ -39,9 +40,21 @@ class Written:
 def write_module(file: FileModel, text: str, repository: Repository | None = None) -> Written:
     """The module of a file that has DAGs. ``text`` is the file's own; ``repository`` has the modules that it imports.
 
-    Pure: the same files, the same module.
+    A DAG with a name that FlowyML refuses has no pipeline in it; without any, the text is empty. Pure: the same files,
+    the same module.
     """
-    return _Module(file, text, repository).written()
+    whole = _Module(file, text, repository)
+    refused = [refused_names(dag) for dag in whole.dags]
+    if not any(refused):
+        return whole.written()
+    left = tuple(dag for dag, notes in zip(file.dags, refused, strict=True) if not notes)
+    made = _Module(replace(file, dags=left), text, repository).written() if left else Written("", [])
+    usable = iter(made.dags)
+    dags = [
+        DagResult(dag.dag_id, "", dag.place, notes) if notes else next(usable)
+        for dag, notes in zip(file.dags, refused, strict=True)
+    ]
+    return Written(made.text, dags)
 
 
 class _Module:
