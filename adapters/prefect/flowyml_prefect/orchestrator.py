@@ -62,7 +62,7 @@ from flowyml_prefect.server import (
     turn,
 )
 from flowyml_prefect.status import status_of, step_status_of
-from flowyml_prefect.steps import AWAITED, RETRY, TASK_RUNS
+from flowyml_prefect.steps import AWAITED, RETRIED, RETRY, TASK_RUNS
 
 if TYPE_CHECKING:
     from flowyml.core.pruning import Bounds, Prunable
@@ -221,7 +221,8 @@ class PrefectOrchestrator(Orchestrator):
         own_end = run.state_type == "FAILED" and run.state_name != "TimedOut"  # else some are never recorded
         awaited = run.labels.get(TASK_RUNS, 0) if own_end else 0
         self._end_what_was_at_work(run)
-        self.client.label_run(run.id, {RETRY: json.dumps(steps), TASK_RUNS: 0, AWAITED: awaited})
+        now = datetime.now(UTC).isoformat()
+        self.client.label_run(run.id, {RETRY: json.dumps(steps), RETRIED: now, TASK_RUNS: 0, AWAITED: awaited})
         state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retried by FlowyML."}
         self.client.set_state(run.id, state, force=True)
         if not pooled:

@@ -20,6 +20,7 @@ from flowyml_prefect.names import flow_name, outputs_key, plan_key
 from flowyml_prefect.schedule import MADE_UP
 from flowyml_prefect.status import status_of
 from flowyml_prefect.steps import (
+    RETRIED,
     Planned,
     after_the_end,
     error_text,
@@ -55,6 +56,14 @@ def code_labels(bundle: Bundle) -> dict[str, str]:
     return {**origin, **revision, _CODE: bundle.code_digest}
 
 
+def _started(run: FlowRun) -> datetime | None:
+    """When the run, or the last retry of it, began."""
+    retried = run.labels.get(RETRIED)
+    if not (run.start_time and isinstance(retried, str)):
+        return run.start_time
+    return max(run.start_time, datetime.fromisoformat(retried))
+
+
 def _origin(labels: Mapping[str, Any]) -> Origin | None:
     return Origin.from_dict({"project": labels.get(_PROJECT), "module": labels.get(_MODULE)})
 
@@ -73,7 +82,7 @@ class RunReader:
         error = error_text(run.message, run.state_name) if went_wrong(status) else None
         return Run(
             job_id=run.id, run_id=_run_id(run), pipeline=self._pipeline(run),
-            status=status, raw_status=run.state_name, created_at=run.created, started_at=run.start_time,
+            status=status, raw_status=run.state_name, created_at=run.created, started_at=_started(run),
             ended_at=run.end_time, error=WAS_CANCELLED if status is ExecutionStatus.CANCELLED else error,
             url=f"{self.client.connection.ui_url}/runs/flow-run/{run.id}", parameters=run.parameters,
             origin=_origin(run.labels), code_digest=run.labels.get(_CODE), revision=run.labels.get(_REVISION),

@@ -18,6 +18,7 @@ from flowyml_prefect.status import step_status_of
 __all__ = [
     "AWAITED",
     "ITEMS",
+    "RETRIED",
     "RETRY",
     "TASK_RUNS",
     "Planned",
@@ -42,6 +43,9 @@ AWAITED = "flowyml.task_runs_awaited"
 
 RETRY = "flowyml.retry"
 """The label with what is to run again of a run that is retried: names as JSON, or null."""
+
+RETRIED = "flowyml.retried"
+"""The label with the time of the last retry: Prefect's start of a run is that of its first attempt."""
 
 _NOT_RUN: Mapping[tuple[str, str], str] = {
     ("COMPLETED", "Skipped"): "skipped",

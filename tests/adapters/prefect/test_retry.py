@@ -158,11 +158,15 @@ def test_a_pipeline_without_loops_is_retried_too(orchestrator: PrefectOrchestrat
     assert ended(handle)["other"] == (FAILED, 1)
     assert log(tmp_path) == ["each 5", "each 6", "many"]
     (tmp_path / "bad 6").unlink()
+    failed = handle.run
     handle.retry()
     assert ended(handle) == {
         "many": (COMPLETED, 1), "one": (COMPLETED, 1), "other": (COMPLETED, 2), "listed": (COMPLETED, 1),
         "total": (COMPLETED, 1),
     }  # fmt: skip
+    assert failed.ended_at
+    assert handle.run.started_at
+    assert failed.ended_at <= handle.run.started_at, "it took as long as its last attempt"
     assert handle.outputs == {"total": 40_000}, handle.error
     assert log(tmp_path) == ["each 6", "total"]
 
