@@ -31,13 +31,16 @@ def download(
     """Write artifacts below a folder, as ``STEP/OUTPUT.suffix``, files and folders under their own names.
 
     A second one of a name stands in ``STEP/OUTPUT/``. Nothing that is there is overwritten: what has just the same
-    content is taken as it is, a folder too, anything else ends in ``ArtifactError``, as does what cannot be read.
+    content is taken as it is, a folder too, anything else ends in ``ArtifactError``, as does what cannot be read, and a
+    link below the folder that is on the way.
     Nothing is unpickled. ``note`` is given a line for each large one.
     """
     made: list[Path] = []
 
     def free(artifact: Artifact, place: Path, name: str) -> Path:
-        return place / name if place / name not in made else place / safe_name(artifact.name) / name
+        target = place / name if place / name not in made else place / safe_name(artifact.name) / name
+        _check_within(folder, target)
+        return target
 
     for artifact in artifacts:
         place = folder / safe_name(artifact.label.rpartition(".")[0] or artifact.step)
@@ -99,6 +102,15 @@ def _text(metrics: Any) -> bytes:
 def _number(metric: Any) -> Any:
     """What JSON lacks is in words where the metrics were stored; not where the plain values were recorded."""
     return metric if isinstance(metric, dict) else without_floats(metric)
+
+
+def _check_within(folder: Path, target: Path) -> None:
+    """No folder on the way to the target is a link, which may lead anywhere."""
+    for around in target.relative_to(folder).parents:
+        if (link := folder / around) != folder and link.is_symlink():
+            raise ArtifactError(
+                f"{link} is a link to {link.readlink()}: nothing is written there. Choose another folder."
+            )
 
 
 def _kept(target: Path, source: Path | bytes) -> Path:

@@ -100,6 +100,26 @@ def test_a_download_reads_no_other_place_and_follows_no_link(tmp_path: Path) -> 
     assert not (tmp_path / "victim").exists()
 
 
+@pytest.mark.parametrize("link", ["step", "step/out"], ids=["of a step", "of an output"])
+@pytest.mark.parametrize("there", [True, False], ids=["to a folder", "to nothing"])
+def test_a_download_goes_through_no_linked_folder(tmp_path: Path, link: str, there: bool) -> None:
+    store = open_store(tmp_path / "store")
+    (tmp_path / "f").write_text("x")
+    found = stored(tmp_path / "f", store)
+    if there:
+        (tmp_path / "elsewhere").mkdir()
+    folder = tmp_path / "out"
+    (folder / link).parent.mkdir(parents=True)
+    (folder / link).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match=r"is a link to .*elsewhere: nothing is written there"):
+        download([found, found], [store], folder)  # the second one has a folder of its own
+    assert not (tmp_path / "elsewhere").exists() or not any((tmp_path / "elsewhere").iterdir())
+    linked = tmp_path / "mine"
+    linked.symlink_to(tmp_path / "chosen")
+    (tmp_path / "chosen").mkdir()
+    assert [path.read_text() for path in download([found], [store], linked)] == ["x"], "the folder itself may be one"
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return open_store(tmp_path / "store")
