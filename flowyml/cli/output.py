@@ -34,6 +34,7 @@ __all__ = [
 
 _GAP = 2
 _NARROWEST = 8
+_MOST_PADDED = 60  # of a column, where nothing is cut: one long name does not make all rows as long
 _FOR_COLUMNS = 70  # of a terminal, for a table whose cells are not cut
 _BUNDLE = "flowyml.bundle"  # the logger that says which data files come along
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -134,7 +135,7 @@ class Output:
         from flowyml.graph.text import width
 
         plain = [headers, *([safe_line(cell) for cell in row] for row in cells)]
-        widths = [max(map(width, column)) for column in zip(*plain, strict=True)]
+        widths = [min(_MOST_PADDED, max(map(width, column))) for column in zip(*plain, strict=True)]
         for row in plain:
             padded = (text + " " * (wide - width(text)) for text, wide in zip(row, widths, strict=True))
             self.line("  ".join(padded).rstrip())

@@ -20,6 +20,7 @@ from types import ModuleType
 import pytest
 
 from flowyml.cli import failures, main
+from flowyml.cli.output import Output
 from flowyml.core.home import home
 from flowyml.graph.text import width
 from tests.unit.commands import Done, command, flowyml
@@ -209,6 +210,12 @@ def test_tables_on_a_narrow_terminal_break_no_words(columns: int, monkeypatch: p
     if columns == 40:
         assert "schedule cron 0 3 * * * Europe/Berlin, next 20" in texts["schedule list"]
         assert "Step timeout airflow yes, kubeflow partly" in texts["backends"]
+
+
+def test_a_long_name_makes_only_its_own_row_long(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(shared=True).table(("STEP", "STATUS"), [("x" * 200, "FAILED"), ("short", "COMPLETED")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == [f"{'x' * 200}  FAILED", f"{'short':60}  COMPLETED"], "nothing is cut"
 
 
 @pytest.mark.parametrize("columns", [40, 80, 120])
