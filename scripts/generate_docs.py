@@ -58,15 +58,10 @@ def notes(title: str, engine: Capabilities) -> list[str]:
     """What is partly or not there, in the adapter's own words."""
     noted = [feature for feature in Feature if engine[feature].note]
     lines = [
-        f"- **{feature.value}: {MARKS[engine[feature].level].lower()}.** {_sentence(engine, feature)}"
+        f"- **{feature.value}: {MARKS[engine[feature].level].lower()}.** {engine[feature].sentence}"
         for feature in noted
     ]
     return ["", f"## {title} {{ #{engine.orchestrator} }}", "", *lines] if lines else []
-
-
-def _sentence(engine: Capabilities, feature: Feature) -> str:
-    note = engine[feature].note
-    return note[0].upper() + note[1:] + ("" if note.endswith(".") else ".")
 
 
 def command_page() -> str:

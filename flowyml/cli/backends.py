@@ -169,9 +169,8 @@ def _tell_who_can_run(out: Output, file: str, as_json: bool) -> None:
         if each.lacks:
             _tell_lacks(out, Word(f"{each.name} cannot run {plan.name}:", "red"), each.lacks)
     for each in found:
-        if each.limits:
-            said = "has limits, too" if each.lacks else f"can run {plan.name}, with these limits"
-            _tell_lacks(out, Word(f"{each.name} {said}:", "yellow"), each.limits)
+        if each.limits and each.can_run:
+            _tell_lacks(out, Word(f"{each.name} can run {plan.name}, with these limits:", "yellow"), each.limits)
     note("no engine was asked: `flowyml backends` says which are ready")
 
 

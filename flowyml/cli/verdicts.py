@@ -97,7 +97,7 @@ def _of_level(can: Capabilities, plan: Plan, level: Level) -> Iterator[Lack]:
             steps.setdefault(need.feature, {}).update(dict.fromkeys(need.steps))
             hints.setdefault(need.feature, need.instead)
     for feature, names in steps.items():
-        yield Lack(feature, tuple(names), " ".join(filter(None, [can[feature].note, hints[feature]])))
+        yield Lack(feature, tuple(names), " ".join(filter(None, [can[feature].sentence, hints[feature]])))
 
 
 def _found_by_compiler(orchestrator: Orchestrator | None, pipeline: RunnablePipeline) -> Iterator[Lack]:

@@ -62,6 +62,11 @@ class Support:
     level: Level
     note: str = ""
 
+    @property
+    def sentence(self) -> str:
+        """The note, from its capital letter to its full stop; empty without one."""
+        return f"{self.note[:1].upper()}{self.note[1:].removesuffix('.')}." if self.note else ""
+
 
 yes = Support(Level.YES)
 
