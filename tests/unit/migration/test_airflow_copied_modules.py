@@ -123,6 +123,34 @@ def test_a_step_needs_airflow_if_a_module_that_it_uses_does(tmp_path: Path, word
     assert flowyml("compile", str(written(root)), "--to", "airflow").code == 0, "it loads without Airflow"
 
 
+def test_what_needs_airflow_when_it_is_loaded_takes_nothing_else_along(tmp_path: Path) -> None:
+    text = """
+    from airflow.sdk import DAG, Variable, task
+    from lib import other, pure
+    with DAG("d", schedule=None):
+        @task
+        @other.logged
+        def decorated(): ...
+        @task
+        def default(x=Variable.get("x", default_var=1)): ...
+        decorated(), default()
+    with DAG("e", schedule=None):
+        @task
+        def plain() -> int:
+            return pure.ONE
+        plain()
+    """
+    root = repository(tmp_path, {
+        "dags/flow.py": text, "dags/lib/other.py": "import airflow\ndef logged(f): return f\n",
+        "dags/lib/pure.py": "ONE = 1\n",
+    })  # fmt: skip
+    done = imported(root)
+    assert "1 of 2 DAGs runs on any engine, 0 on Airflow only, 1 needs a hand" in done.out
+    for name in ("other", "Variable"):
+        assert f"its decorators or defaults use {name}, which needs Airflow when the module is loaded" in done.out
+    assert flowyml("run", f"{written(root)}:e").code == 0
+
+
 def test_types_and_what_may_be_missing_need_nothing(tmp_path: Path) -> None:
     root = repository(tmp_path, {
         "dags/flow.py": flow("d", "lib", "up"),

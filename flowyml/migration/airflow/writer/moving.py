@@ -43,7 +43,8 @@ class _Statement:
 
     ``changes`` are names whose values it changes in place, ``may_change`` those that it calls or hands to
     a call. ``sets`` are those that a function of it sets by ``global`` or changes in place. ``through`` are modules of
-    the repository that import airflow, by the names that are imported of them; ``is_guarded``: when they are imported.
+    the repository that import airflow, by the names that are imported of them; ``guarded`` are names that need Airflow
+    when this is imported.
     """
 
     node: cst.CSTNode
@@ -56,7 +57,7 @@ class _Statement:
     may_change: frozenset[str] = frozenset()
     sets: frozenset[str] = frozenset()
     through: Mapping[str, str] = field(default_factory=dict)
-    is_guarded: bool = False
+    guarded: frozenset[str] = frozenset()
 
     def of(self, name: str) -> str:
         """The module that imports airflow, by way of which the statement has a name; "" for none."""
@@ -312,19 +313,24 @@ class Moving:
             for each in found
         )  # fmt: skip
 
-    def is_guarded(self, number: int) -> bool:
-        """Whether a statement needs Airflow when it is imported."""
-        return number in self._guarded
+    def guarded(self, number: int) -> AbstractSet[str]:
+        """The names of a statement that need Airflow when it is imported."""
+        return self._guarded[number]
 
     @cached_property
-    def _guarded(self) -> frozenset[int]:
-        found: set[int] = {number for number, each in enumerate(self.statements) if each.is_guarded}
-        names = {name for number in found for name in self.statements[number].defines}
+    def _guarded(self) -> Sequence[AbstractSet[str]]:
+        found = [each.guarded for each in self.statements]
+        names = {name for each in found for name in each}
         for number, statement in enumerate(self.statements):
-            if number not in found and statement.runs & names:
-                found.add(number)
+            if not found[number] and statement.runs & names:
+                found[number] = statement.defines
                 names |= statement.defines
-        return frozenset(found)
+        return found
+
+    def guarded_by(self, node: cst.FunctionDef) -> str:
+        """A name that needs Airflow, and that a function uses when it is made; "" for none."""
+        (tree,) = ast.parse(self.code(node)).body
+        return min({*run_by(tree)} & {name for each in self._guarded for name in each}, default="")
 
     def code(self, node: cst.CSTNode) -> str:
         """The text of a node, without blank lines around it."""
@@ -360,7 +366,7 @@ class Moving:
         return int(self._positions[node].start.column)
 
     def import_lines(self, number: int, names: AbstractSet[str]) -> list[str]:
-        """An import statement, without the names that are not needed."""
+        """An import statement with these names alone; ``*`` is one."""
         node = self.statements[number].node
         assert isinstance(node, cst.SimpleStatementLine)
         made: list[str] = []
@@ -368,7 +374,7 @@ class Moving:
             assert isinstance(each, ast.Import | ast.ImportFrom)
             each.names = [
                 alias for alias in each.names
-                if alias.name == "*" or (alias.asname or alias.name.partition(".")[0]) in names
+                if (alias.asname or alias.name.partition(".")[0]) in names
             ]  # fmt: skip
             if each.names:
                 made.append(ast.unparse(each))
@@ -407,7 +413,8 @@ class Moving:
             changes=frozenset(name for each in changing for name in changed_by(outside_functions(each))),
             may_change=frozenset(name for each in changing for name in handed_by(each)),
             sets=frozenset({*set_by_functions(text), *({*changed_by(ast.walk(tree))} & {*uses})}),
-            through=self._through(tree), is_guarded=is_airflow or bool(self._through(tree, later=False)),
+            through=self._through(tree),
+            guarded=frozenset({*defines, "*"} if is_airflow else self._through(tree, later=False)),
         )  # fmt: skip
 
     def _through(self, tree: ast.AST, *, later: bool = True) -> Mapping[str, str]:

@@ -52,6 +52,8 @@ def moved_over(function: FunctionModel, moving: Moving) -> Function:
         raise Hole(f"its decorators or defaults use {', '.join(function.around)} of the function around it")
     bound = moving.bound_here(function, bare)
     bare = without_defaults(bare, bound)
+    if name := moving.guarded_by(bare):
+        raise Hole(f"its decorators or defaults use {name}, which needs Airflow when the module is loaded")
     needed = moving.needed(bare, function.name)
     if needed.problem:
         raise Hole(needed.problem)

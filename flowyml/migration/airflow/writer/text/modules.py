@@ -89,8 +89,8 @@ class _Module:
         own = [
             line
             for number in self.moved.statements
-            if self._is_import(number) and not self.moving.is_guarded(number)
-            for line in self.moving.import_lines(number, self.moved.needed)
+            if self._is_import(number)
+            for line in self.moving.import_lines(number, {*self.moved.needed, "*"} - self.moving.guarded(number))
             if not line.startswith("from __future__")
         ]
         standard = [line for line in own if line.split()[1].partition(".")[0] in sys.stdlib_module_names]
@@ -119,7 +119,7 @@ class _Module:
         simple: list[str] = []
         for number in self.moved.statements:
             statement = self.moving.statements[number]
-            if self.moving.is_guarded(number) or self._is_import(number) or statement.defines & functions:
+            if self.moving.guarded(number) or self._is_import(number) or statement.defines & functions:
                 continue
             text = self.moving.code(statement.node)
             if isinstance(statement.node, cst.SimpleStatementLine):
@@ -135,9 +135,10 @@ class _Module:
     def _guarded(self) -> Iterator[cst.CSTNode]:
         """What can only be imported where Airflow is."""
         for number in self.moved.statements:
-            if self.moving.is_guarded(number):
+            if guarded := self.moving.guarded(number):
                 if self._is_import(number):
-                    yield from map(cst.parse_statement, self.moving.import_lines(number, self.moved.needed))
+                    names = {*self.moved.needed, "*"} & guarded
+                    yield from map(cst.parse_statement, self.moving.import_lines(number, names))
                 else:
                     yield self.moving.statements[number].node
 
