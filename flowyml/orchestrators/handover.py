@@ -15,13 +15,19 @@ __all__ = ["Handed", "OldSchedule"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OldSchedule:
-    """How a schedule stands. ``last`` is the last of its times that has a run; ``is_busy`` while a run goes on."""
+    """How a schedule stands. ``last`` is the last of its times that has a run; ``is_busy`` while a run goes on.
+
+    ``waiting`` are the times of runs that have not ended, which stand still while it is paused; ``following`` is the
+    time that the engine has in mind for the next run, which may have passed, and which it makes once it is unpaused.
+    """
 
     schedule: Schedule
     catch_up: bool
     is_paused: bool
     is_busy: bool
     last: datetime | None
+    waiting: frozenset[datetime] = frozenset()
+    following: datetime | None = None
 
 
 class Handed(Protocol):

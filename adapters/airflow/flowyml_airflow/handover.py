@@ -39,12 +39,15 @@ class DagSchedule:
         """How it stands. Raises ``NotThereError``, and ``ScheduleError`` for a timetable other than cron."""
         dag = self._client.dag(self.name)
         schedule = self._schedule_of(dag)
+        runs = _by_time(self._client.runs([self.name], _SEEN), schedule)
         return OldSchedule(
             schedule=schedule,
             catch_up=bool(dag.get("catchup")),
             is_paused=bool(dag.get("is_paused")),
             is_busy=bool(self._client.unfinished([self.name])),
-            last=max(_by_time(self._client.runs([self.name], _SEEN), schedule), default=None),
+            last=max(runs, default=None),
+            following=moment(dag.get("next_dagrun_run_after") or dag.get("next_dagrun_create_after")),
+            waiting=frozenset(time for time, run in runs.items() if run.get("state") in ("queued", "running")),
         )
 
     def _schedule_of(self, dag: Mapping[str, Any]) -> Schedule:
@@ -72,9 +75,10 @@ class DagSchedule:
     def mark_as_run(self, time: datetime, note: str) -> None:
         """Have a run in Airflow for this time that ended well and did nothing, so that Airflow makes none.
 
-        The DAG must be paused.
+        The DAG must be paused. One that Airflow made after the pause, and that stands still, is that run.
         """
-        run_id = self._make(time)
+        there = _by_time(self._client.runs([self.name], _SEEN), self.look().schedule).get(time)
+        run_id = there["dag_run_id"] if there else self._make(time)
         self._client.set_success(self.name, run_id)
         self._client.note(self.name, run_id, note)
 

@@ -360,7 +360,7 @@ class Cutover:
         stopped = _time(self._record.stopped)
         if stopped > _time(self._record.last):
             done = _between(seen.schedule, _time(self._record.last), stopped)
-            for each in done if seen.catch_up else done[-1:]:
+            for each in done if seen.catch_up else [each for each in done if _may_run(seen, each) or each == done[-1]]:
                 self._old.mark_as_run(each, f"run by FlowyML on {self._record.new}")
         if not seen.catch_up:  # Airflow itself runs the last alone of those that it missed, and not while others run
             for each in _between(seen.schedule, stopped, _now()):
@@ -453,6 +453,15 @@ def _before(schedule: Schedule, moment: datetime) -> datetime:
     found = schedule.dates_at(moment + timedelta(microseconds=1)).data_interval_start
     assert found is not None
     return found
+
+
+def _may_run(seen: OldSchedule, time: datetime) -> bool:
+    """Whether a DAG without catch-up would run a time that has passed, once it is unpaused.
+
+    A busy scheduler may have made the run after the pause; and which one comes next Airflow works out when it reads the
+    DAG file, which it may not have done since.
+    """
+    return time in seen.waiting or (seen.following is not None and time >= seen.following)
 
 
 def _between(schedule: Schedule, after: datetime, until: datetime) -> list[datetime]:

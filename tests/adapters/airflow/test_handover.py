@@ -27,6 +27,7 @@ class _Airflow:
 
     def __init__(self, *runs: dict[str, Any], url: str = "http://airflow:8080") -> None:
         self._runs, self.transport = runs, SimpleNamespace(connection=Connection.to(url))
+        self.marked: list[str] = []
 
     def dag(self, dag_id: str) -> dict[str, Any]:
         return {"timetable_summary": "0 * * * *", "is_paused": True}
@@ -36,6 +37,12 @@ class _Airflow:
 
     def unfinished(self, dag_ids: list[str]) -> list[dict[str, Any]]:
         return []
+
+    def set_success(self, dag_id: str, run_id: str) -> None:
+        self.marked.append(run_id)
+
+    def note(self, dag_id: str, run_id: str, note: str) -> None:
+        assert run_id in self.marked
 
     def run(self, run: dict[str, Any], *, whole: bool) -> str:
         return str(run["dag_run_id"])
@@ -76,6 +83,14 @@ def test_what_was_handed_over_counts_and_a_run_of_airflows_own_wins() -> None:
     old, _ = _schedule(_run(_at(5), "scheduled__5", "scheduled"), five)
     assert list(cast("Any", old.runs(10).values())) == ["scheduled__5"]
     assert list(runs_by_time(airflow, [six, five])) == [], "the schedule of a pipeline was not handed over"
+
+
+def test_a_run_that_stands_still_is_the_one_that_is_marked() -> None:
+    late = {**_run(_at(5), "scheduled__5", "scheduled"), "state": "queued"}
+    old, airflow = _schedule(late, {**_run(_at(4), "scheduled__4", "scheduled"), "state": "success"})
+    assert old.look().waiting == {datetime.fromisoformat(_at(5))}
+    old.mark_as_run(datetime.fromisoformat(_at(5)), "run elsewhere")
+    assert airflow.marked == ["scheduled__5"]
 
 
 @pytest.mark.parametrize(

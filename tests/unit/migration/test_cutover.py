@@ -251,12 +251,16 @@ def test_a_run_that_a_late_scheduler_made_is_waited_for(monkeypatch: pytest.Monk
 class _Back(_Old):
     """A paused DAG without catch-up, which notes what it is to run."""
 
-    def __init__(self) -> None:
+    def __init__(self, *waiting: datetime, following: datetime | None = None) -> None:
+        self.waiting, self.following = frozenset(waiting), following
         self.marked: list[datetime] = []
         self.to_run: list[datetime] = []
 
     def look(self) -> OldSchedule:
-        return OldSchedule(schedule=HOURLY, catch_up=False, is_paused=True, is_busy=False, last=_at(3))
+        return OldSchedule(
+            schedule=HOURLY, catch_up=False, is_paused=True, is_busy=False, last=_at(3), waiting=self.waiting,
+            following=self.following,
+        )  # fmt: skip
 
     def mark_as_run(self, time: datetime, note: str) -> None:
         self.marked.append(time)
@@ -275,6 +279,20 @@ def test_what_passed_while_neither_side_was_scheduled_is_run_by_the_old_one(monk
     record = replace(_recorded("marking", last=_at(3).isoformat()), stopped=_at(6).isoformat())
     assert Cutover(old, record, print).back(cast("Any", _New())).phase == "back"
     assert (old.marked, old.to_run) == ([_at(6)], [_at(7), _at(8), _at(9)])
+
+
+@pytest.mark.parametrize(
+    ("waiting", "following", "marked"),
+    [([_at(2), _at(4)], None, [4, 6]), ([], _at(5), [5, 6]), ([], _at(3), [4, 5, 6]), ([], _at(7), [6])],
+)
+def test_what_airflow_would_still_run_of_the_new_sides_times_is_marked(
+    waiting: list[datetime], following: datetime | None, marked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutover, "_now", lambda: _at(6, 10))
+    old = _Back(*waiting, following=following)
+    record = replace(_recorded("marking", last=_at(3).isoformat()), stopped=_at(6).isoformat())
+    assert Cutover(old, record, print).back(cast("Any", _New())).phase == "back"
+    assert (old.marked, old.to_run) == ([_at(hour) for hour in marked], [])
 
 
 @pytest.mark.parametrize(
