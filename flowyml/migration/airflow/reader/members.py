@@ -184,7 +184,7 @@ def _of_foreign(machine: Members, value: Foreign, name: str, node: ast.AST) -> A
 def _of_module(machine: Members, value: Module, name: str, node: ast.AST) -> Any:
     if name in value.scope.names:
         return value.scope.names[name]
-    found = machine.submodule(value, name)  # type: ignore[attr-defined]
+    found = machine.submodule(value, name)  # type: ignore[attr-defined]  # a Machine has it
     if found is not None:
         return found
     if name == "__dict__":
