@@ -11,18 +11,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from io import StringIO
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from flowyml.cli import failures, main
-from flowyml.cli.output import Output
+from flowyml.cli import failures
 from flowyml.core.home import home
-from flowyml.graph.text import width
 from tests.unit.commands import Done, command, flowyml
 
 pytestmark = pytest.mark.usefixtures("train")
@@ -165,77 +161,6 @@ def test_every_command_takes_the_short_id() -> None:
             assert flowyml(words[0], given).code == 0, (words, given)
     assert flowyml("cancel", listed[1], "--json").json["job_id"] == job
     assert flowyml("status", listed[0], "--json").json["run_id"] == "a run with a long id of its own"
-
-
-class Terminal(StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.mark.parametrize("columns", [40, 80, 120])
-def test_runs_on_a_terminal_are_one_line_each(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", str(columns))
-    Path("odd.py").write_text(
-        "from flowyml import Pipeline, step\n@step(outputs=['value'])\ndef one() -> int:\n    return 1\n"
-        "p = Pipeline('a pipeline with quite a long name 日本語').add_step(one)\n"
-    )
-    flowyml("run", "odd.py")
-    flowyml("run", "train.py", "-p", "label=fail", "--run-id", "mine")
-
-    with redirect_stdout(Terminal()) as out:
-        main(["runs"])
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in out.getvalue().splitlines()]
-    assert len(lines) == 3
-    assert max(width(line.rstrip()) for line in lines) <= columns
-    assert lines[1].split()[:3] == ["mine", "training", "FAILED"]
-    assert re.match(r"[0-9a-f]{8}  a pipeli.* COMPLETED ", lines[2])
-    assert ("TOOK" in lines[0]) == (columns >= 80)
-
-
-@pytest.mark.parametrize("columns", [40, 80])
-def test_tables_on_a_narrow_terminal_break_no_words(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", str(columns))
-    command("schedule", "create", "train.py", "daily", "03:00", "--timezone", "Europe/Berlin")
-    flowyml("run", "train.py", "--run-id", "a-run-with-quite-a-long-name")
-    texts = {}
-    for words in ("schedule list", "backends", "prune --dry-run --older-than 0s"):
-        with redirect_stdout(Terminal()) as out:
-            assert main(words.split()) == 0
-        lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in out.getvalue().splitlines()]
-        assert [line for line in lines if width(line) > columns and " " in line.strip()] == [], words
-        texts[words] = " ".join(" ".join(lines).split())
-    assert "not running" in texts["backends"]
-    assert re.search(r"03:00:00\+0[12]:00", texts["schedule list"])
-    assert re.search(r"a-r.* 20\d\d-\d\d-\d\d .*\d+ B", texts["prune --dry-run --older-than 0s"])
-    if columns == 40:
-        assert "schedule cron 0 3 * * * Europe/Berlin, next 20" in texts["schedule list"]
-        assert "Step timeout airflow yes, kubeflow partly" in texts["backends"]
-
-
-def test_a_long_name_makes_only_its_own_row_long(capsys: pytest.CaptureFixture[str]) -> None:
-    Output(shared=True).table(("STEP", "STATUS"), [("x" * 200, "FAILED"), ("short", "COMPLETED")])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1:] == [f"{'x' * 200}  FAILED", f"{'short':60}  COMPLETED"], "nothing is cut"
-
-
-@pytest.mark.parametrize("columns", [40, 80, 120])
-def test_artifacts_on_a_terminal_are_whole_at_any_width(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", str(columns))
-    Path("odd.py").write_text(
-        "from typing import Annotated\nfrom flowyml import Pipeline, step\n"
-        "@step(outputs=['quality_of_the_model'])\ndef evaluate() -> Annotated[dict, 'metrics']:\n"
-        "    return {'accuracy': 0.91, 'area': 0.83}\n"
-        "p = Pipeline('p').add_step(evaluate)\n"
-    )
-    flowyml("run", "odd.py", "--run-id", "mine")
-    with redirect_stdout(Terminal()) as out:
-        main(["artifacts", "mine"])
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in out.getvalue().splitlines()]
-    assert max(map(width, lines)) <= columns
-    text = " ".join(" ".join(lines).split())
-    assert "evaluate.quality_of_the_model metrics" in text
-    assert ("DIGEST" in text) == (columns == 120)
-    assert columns == 120 or "metrics, 29 B, accuracy=0.91, area=0.83" in text
 
 
 @pytest.mark.parametrize("name", ["[red]bold[/red]", '\'; drop "x"', "日本語 🙂", "../../etc/passwd", "n" * 150])

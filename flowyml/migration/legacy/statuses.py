@@ -181,7 +181,7 @@ class _Statuses:
                 return
         self._point(node, f"a status is looked up in a dict: its keys must be members, {_MEMBERS}")
 
-    # What they tell apart.
+    # Which kind of value an expression is.
 
     def _is_bare_status(self, node: cst.CSTNode) -> bool:
         return self._kinds.of(node) in ("status", "state")

@@ -451,7 +451,7 @@ class Walker:
         self.over = threading.Event()
         self.count = count  # of task runs
         self._run_id = runtime.flow_run.id
-        self._runner: Any = FlowRunContext.get().task_runner  # type: ignore[union-attr]
+        self._runner: Any = FlowRunContext.get().task_runner  # type: ignore[union-attr]  # a flow has one
         self._tasks = tasks
         self._work = work
         self._looks = Looks(work.processes, parameters)
