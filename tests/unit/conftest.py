@@ -16,6 +16,22 @@ from flowyml.orchestrators import LocalOrchestrator
 from tests.unit.commands import PIPELINE
 
 
+@pytest.fixture(autouse=True)
+def nothing_stays_imported(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test, or a command in its process, imports from its files goes again: others have a ``flow`` of theirs."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    finders, modules = list(sys.meta_path), set(sys.modules)
+    yield
+    # Those of libraries that this test was the first to import have to stay.
+    sys.meta_path[:] = [each for each in sys.meta_path if each in finders or not each.__module__.startswith("flowyml")]
+    files = str(tmp_path_factory.getbasetemp())
+    for name in set(sys.modules) - modules:
+        module = sys.modules[name]
+        places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+        if any(str(place).startswith(files) for place in places):
+            del sys.modules[name]
+
+
 @pytest.fixture
 def local(tmp_path: Path) -> LocalOrchestrator:
     return LocalOrchestrator(store=tmp_path / "runs.db")
@@ -40,19 +56,12 @@ def nothing_is_left_behind() -> Iterator[None]:
 
 
 @pytest.fixture
-def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The working folder is the test's own and holds ``train.py``; what a command changes in this process goes back."""
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working folder is the test's own and holds ``train.py``."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    before = list(sys.meta_path)
     (tmp_path / "train.py").write_text(PIPELINE)
-    yield
-    # Those of libraries that this test was the first to import have to stay.
-    sys.meta_path[:] = [each for each in sys.meta_path if each in before or not each.__module__.startswith("flowyml")]
-    for name in ("train", "odd", "loud", "broken"):
-        sys.modules.pop(name, None)
 
 
 @pytest.fixture

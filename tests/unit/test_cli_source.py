@@ -31,13 +31,9 @@ ONE = PIPELINE + "@pipeline\ndef only():\n    return one()\n"
 @pytest.fixture(autouse=True)
 def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    path, finders, modules, arguments = list(sys.path), list(sys.meta_path), set(sys.modules), sys.argv
+    arguments = sys.argv
     yield
     assert sys.argv is arguments
-    sys.path[:], sys.meta_path[:] = path, finders  # a bundle brings one of each
-    for name in set(sys.modules) - modules:
-        if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(sys.modules[name].__file__):
-            del sys.modules[name]
 
 
 def write(text: str, path: str = "train.py") -> str:

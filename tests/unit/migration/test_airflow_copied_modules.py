@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +23,6 @@ with DAG("{dag}", schedule=None):
         return {name}("a")
     shout()
 """
-
-
-@pytest.fixture(autouse=True)
-def forgotten_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What the commands load in this process goes again: other tests have a ``flow`` of their own."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    before = list(sys.meta_path)
-    yield
-    sys.meta_path[:] = [each for each in sys.meta_path if each in before or not each.__module__.startswith("flowyml")]
-    for name, module in [*sys.modules.items()]:
-        places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
-        if any(str(place).startswith(str(tmp_path)) for place in places):
-            del sys.modules[name]
 
 
 def repository(folder: Path, files: dict[str, str]) -> Path:
