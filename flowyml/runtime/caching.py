@@ -189,7 +189,7 @@ class StepCache:
 
         def move(written: Written) -> Written:
             names.append(f"{slug(name)}-{written.sha256[:16]}{PurePosixPath(written.url).suffix}")
-            return self._kept.take(self._store, written, f"{folder}/{names[0]}")._replace(url="")
+            return self._kept.take(self._store, written, f"{folder}/{names[-1]}")._replace(url="")
 
         return {"reference": moved_reference(packed, move), "files": names}
 
