@@ -207,6 +207,26 @@ def test_retries_wait_without_holding_up_other_steps(tmp_path: Path, caplog: pyt
     assert "trying again in 0.2 s: ConnectionError: try again" in caplog.text
 
 
+def test_the_log_names_a_failed_step_once(local: LocalOrchestrator, caplog: pytest.LogCaptureFixture) -> None:
+    @step(retry=1, secrets={"password": "no/such"})
+    def load(password: str = "") -> int:
+        return 1
+
+    @step(timeout=30)
+    def die() -> None:
+        import os
+
+        os._exit(3)
+
+    Pipeline("failing").add_step(load).add_step(die).run(on=local)
+    said = sorted(record.getMessage() for record in caplog.records)
+    assert [text.partition("set FLOWYML")[0] for text in said] == [
+        "Step 'load' failed (attempt 1 of 2); trying again in 0 s: There is no secret 'no/such': ",
+        "Step 'load' failed (attempt 2 of 2): There is no secret 'no/such': ",
+        "The process of step 'die' exited with code 3 without giving the step's result.",
+    ]
+
+
 def test_errors_that_are_not_worth_a_retry(local: LocalOrchestrator, caplog: pytest.LogCaptureFixture) -> None:
     attempts: list[int] = []
 

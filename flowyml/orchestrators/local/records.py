@@ -82,14 +82,18 @@ def log_failure(
     which = f" (attempt {node.attempt} of {node.max_attempts})" if node.max_attempts > 1 else ""
     with attributed(sink(node.position, node.row.item)):
         if delay is None:
-            text, who = _trace(error, code_folder), f"step {node.step.name!r} "
-            if text.startswith(who):  # it names the step already
-                logger.error("Step %r %s%s", node.label, text.removeprefix(who), which)
-            else:
-                logger.error("Step %r failed%s: %s", node.label, which, text)
+            logger.error("%s", _failure(node, which, _trace(error, code_folder)))
         else:
-            text = error_text(error)
-            logger.warning("Step %r failed%s; trying again in %g s: %s", node.label, which, delay, text)
+            logger.warning("%s", _failure(node, f"{which}; trying again in {delay:g} s", error_text(error)))
+
+
+def _failure(node: Node, which: str, text: str) -> str:
+    """One failed attempt, with the step named once."""
+    named = f"step {node.step.name!r}"
+    if text.startswith((f"{named} ", f"The process of {named} ")):  # a sentence about the step
+        sentence = of_step(node.step.name, text, node.label)
+        return f"{sentence[0].upper()}{sentence[1:]}{which}"
+    return f"Step {node.label!r} failed{which}: {text.removeprefix(f'{named}: ')}"
 
 
 def result_of(
