@@ -78,16 +78,16 @@ def engine_options(given: Mapping[str, Mapping[str, Any]], who: str) -> dict[str
     for engine, options in given.items():
         if is_too_deep(options):
             raise DefinitionError(too_deep(f"{who}: {engine}=…"))
-        if not is_json(options):
+        if not isinstance(options, Mapping) or not is_json(options):
             raise DefinitionError(f"{who}: {engine}={options!r:.80} must be a dict of plain JSON, option by option.")
     return {engine: dict(options) for engine, options in given.items()}
 
 
 def _is_engine(name: str) -> bool:
     """True for every orchestrator that is declared; a worker has no declarations and trusts what was compiled."""
-    from flowyml.runtime.loading import is_loading
+    from flowyml.core.loading import is_loading_on_worker
 
-    if is_loading():
+    if is_loading_on_worker():
         return True
     from flowyml.orchestrators.registry import declared
 

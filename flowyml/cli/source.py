@@ -174,7 +174,7 @@ class _Loading:
     def __init__(self, place: str) -> None:
         self.place = place
         self.stopped = False
-        self._mark = loading()
+        self._mark = loading(by="command")
 
     def __enter__(self) -> Self:
         self._arguments, sys.argv = sys.argv, [self.place]

@@ -140,6 +140,8 @@ def test_a_bundle() -> None:
             r"train.py called sys.exit\(3\) when it was loaded.* under `if __name__ == '__main__'`",
         ),
         ("from flowyml import Pipeline\nPipeline(1)", "cannot be loaded: DefinitionError"),
+        ("from flowyml import step\n@step(retires=2)\ndef f(): ...", "step has no option 'retires'. Did you mean 'retry'"),
+        ("from flowyml import step\n@step(airflow=2)\ndef f(): ...", "airflow=2 must be a dict of plain JSON"),
     ],
 )
 def test_a_file_that_cannot_be_loaded_shows_its_own_frames(text: str, message: str) -> None:
