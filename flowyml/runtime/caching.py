@@ -101,12 +101,14 @@ class StepCache:
         folder = f"{ROOT}/{slug(self._pipeline)}/{slug(step.name)}/{key}"
         if caching.refresh:
             return self._computed(step, folder, parts, compute)
-        if found := self._found(step, folder, place):
+        if found := self._found(step, folder, place, level=logging.DEBUG):
             return found
-        with self._turn(folder, step.timeout_seconds):
+        with self._turn(folder, step.timeout_seconds):  # which looks again, and says what is wrong
             return self._found(step, folder, place) or self._computed(step, folder, parts, compute)
 
-    def _found(self, step: Step, folder: str, place: Callable[[str], str]) -> CachedOutputs | None:
+    def _found(
+        self, step: Step, folder: str, place: Callable[[str], str], level: int = logging.WARNING
+    ) -> CachedOutputs | None:
         try:
             entry = read_entry(self._kept, folder)
             if entry is None or not self._counts(step, entry, folder):
@@ -114,7 +116,7 @@ class StepCache:
             outputs = {name: self._taken(entry.outputs[name], folder, place(name)) for name in step.outputs}
             _note_use(self._kept, folder)
         except ArtifactError as error:
-            logger.warning("step %r: a cached result does not count: %s", step.name, error)
+            logger.log(level, "step %r: a cached result does not count: %s", step.name, error)
             return None
         return CachedOutputs(outputs, entry.run_id)
 

@@ -140,7 +140,7 @@ def test_a_bundle() -> None:
             r"train.py called sys.exit\(3\) when it was loaded.* under `if __name__ == '__main__'`",
         ),
         ("from flowyml import Pipeline\nPipeline(1)", "cannot be loaded: DefinitionError"),
-        ("from flowyml import step\n@step(retires=2)\ndef f(): ...", "step has no option 'retires'. Did you mean 'retry'"),
+        ("import flowyml\n@flowyml.step(retires=2)\ndef f(): ...", "has no option 'retires'. Did you mean 'retry'"),
         ("from flowyml import step\n@step(airflow=2)\ndef f(): ...", "airflow=2 must be a dict of plain JSON"),
     ],
 )
