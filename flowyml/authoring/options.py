@@ -73,14 +73,16 @@ def _unknown(what: str, name: str, known: Sequence[str]) -> UnknownOptionError:
     )
 
 
-def engine_options(given: Mapping[str, Mapping[str, Any]], who: str) -> dict[str, dict[str, Any]]:
+def engine_options(given: Mapping[str, object], who: str) -> dict[str, dict[str, Any]]:
     """Check that what is meant for single engines is plain JSON, as the plan must be; the engine checks the rest."""
+    checked: dict[str, dict[str, Any]] = {}
     for engine, options in given.items():
         if is_too_deep(options):
             raise DefinitionError(too_deep(f"{who}: {engine}=…"))
         if not isinstance(options, Mapping) or not is_json(options):
             raise DefinitionError(f"{who}: {engine}={options!r:.80} must be a dict of plain JSON, option by option.")
-    return {engine: dict(options) for engine, options in given.items()}
+        checked[engine] = dict(options)
+    return checked
 
 
 def _is_engine(name: str) -> bool:

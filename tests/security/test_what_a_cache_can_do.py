@@ -116,7 +116,9 @@ def test_a_file_that_is_not_what_was_written_is_not_read(tmp_path: Path, made: P
     assert result["made"] == (1, "honest")
 
 
-def test_a_damaged_file_of_the_same_size_costs_a_run_of_the_step(tmp_path: Path, made: Pipeline) -> None:
+def test_a_damaged_file_of_the_same_size_costs_a_run_of_the_step(
+    tmp_path: Path, made: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
     (stored,) = entry_of(tmp_path).parent.glob("*.pkl")
     data = stored.read_bytes()
     stored.unlink()
@@ -124,6 +126,7 @@ def test_a_damaged_file_of_the_same_size_costs_a_run_of_the_step(tmp_path: Path,
     for is_cached in (False, True):
         result = made.run()
         assert (result["made"], result.step_results["make"].is_cached) == ((1, "honest"), is_cached)
+    assert caplog.text.count("does not count") == 1
 
 
 def test_a_record_stands_for_its_own_result_alone(tmp_path: Path, made: Pipeline) -> None:
