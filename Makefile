@@ -40,9 +40,9 @@ test: .venv/.test ## Run every check and test, real engines included
 test-pythons: .venv/.test ## Run what needs no engine on every other Python from 3.11 on that this machine has
 	@$(BIN)/python scripts/run_tests.py --pythons $(ARGS)
 
-check: .venv/.test ## Run what needs no engine and little time: style, layers, types, docs, unit tests, the docs' code
+check: .venv/.test ## Run what needs no engine and little time: style, layers, types, docs, most unit tests, the docs' code
 	@$(MAKE) -j2 lint types docs
-	@$(BIN)/python -m pytest tests/unit tests/docs flowyml adapters -q -m "not slow and not prefect" -n logical --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest tests/unit tests/docs flowyml adapters -q -m "not slow and not processes and not prefect" -n logical --dist worksteal $(ARGS)
 
 coverage: .venv/.test ## Run the tests that need no engine, and show which lines they reach
 	@$(BIN)/python -m pytest tests/unit flowyml adapters -q --cov --cov-report=term $(ARGS)

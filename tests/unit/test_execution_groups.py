@@ -18,6 +18,8 @@ from flowyml.plan.codec import decode
 from flowyml.runtime.process_tree import descendants
 from tests.unit.local_runs import COMPLETED, FAILED
 
+pytestmark = pytest.mark.processes
+
 
 def note(folder: str, name: str) -> str:
     """Where a step runs."""

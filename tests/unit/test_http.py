@@ -128,6 +128,7 @@ def test_trouble_passes_with_a_policy() -> None:
     ],
     ids=["headers", "body with a length", "body without", "status line"],
 )
+@pytest.mark.processes
 def test_a_server_that_drips_is_given_up(beginning: bytes) -> None:
     with dripping(beginning) as url:
         asked = client(url, timeout=0.5)

@@ -27,6 +27,7 @@ class TestLocal(OrchestratorConformance):
         return lambda **options: LocalOrchestrator(store=store, **options)
 
 
+@pytest.mark.processes
 class TestControlFlowInProcesses(
     ControlFlowConformance, RandomFlowConformance, RetryConformance, ExecutionGroupConformance
 ):

@@ -24,6 +24,8 @@ from flowyml.orchestrators.base import Orchestrator, RunnablePipeline
 from tests.unit.local_runs import CANCELLED, COMPLETED, FAILED, beating, finished
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.processes
+
 
 def test_a_submitted_run(local: LocalOrchestrator, tmp_path: Path) -> None:
     @step(outputs=["words"])

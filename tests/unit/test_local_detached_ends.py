@@ -19,6 +19,8 @@ from flowyml.orchestrators import LocalOrchestrator
 from tests.unit.local_runs import CANCELLED, FAILED, beating, process_id
 from tests.waiting import is_running, wait_until
 
+pytestmark = pytest.mark.processes
+
 
 def test_cancel_kills_the_process_and_what_it_started(local: LocalOrchestrator, tmp_path: Path) -> None:
     place = str(tmp_path)

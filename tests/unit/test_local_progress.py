@@ -17,6 +17,8 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.progress import show_progress
 from flowyml.core.runs import Run, StepRun
 
+pytestmark = pytest.mark.processes
+
 RUNNING, COMPLETED, FAILED = ExecutionStatus.RUNNING, ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 

@@ -30,6 +30,8 @@ from flowyml.orchestrators.local.schedules import Kept, ScheduleStore
 from flowyml.orchestrators.local.store import RunStore
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.processes
+
 quietly = pytest.mark.filterwarnings("ignore:.*nothing will fire.*:UserWarning")
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.mark.parametrize("fork", ["1", "0"])
 def test_modules_from_a_path_that_the_script_has_added(tmp_path: Path, fork: str) -> None:

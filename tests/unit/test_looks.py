@@ -18,6 +18,8 @@ from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.walk import Walk
 from tests.unit.control_flow import fail_on, numbers, same, total
 
+pytestmark = pytest.mark.processes
+
 
 @step
 def arrays(count: int) -> Any:

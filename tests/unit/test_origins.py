@@ -19,6 +19,8 @@ from flowyml.orchestrators.bundled import BundledPipeline
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.bundle import Bundle, build
 
+pytestmark = pytest.mark.processes
+
 SCRIPT = """
 from flowyml import Pipeline, step
 

@@ -21,6 +21,8 @@ from flowyml.orchestrators.local import detached
 from tests.unit.local_runs import CANCELLED, COMPLETED, FAILED, beating, process_id
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.processes
+
 
 def traced(folder: Path, name: str) -> int:
     """How often a step of that name has begun, this time included; its file ``fail`` says how often it fails."""

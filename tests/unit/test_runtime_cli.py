@@ -19,6 +19,8 @@ from flowyml.core.hooks import PipelineHook
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Parameter, Plan, Step
 
+pytestmark = pytest.mark.processes
+
 CODE = """
 import sys, dataclasses, logging
 

@@ -139,6 +139,7 @@ class TestWhatMayBeWritten:
             FolderOrchestrator(tmp_path).run_pipeline(etl)
 
 
+@pytest.mark.processes
 class TestLocalRuns:
     @pytest.mark.parametrize("workers", ["threads", "processes"])
     def test_arguments_and_variables_are_filled(self, workers: Any, value: str) -> None:

@@ -20,6 +20,8 @@ from flowyml.core.errors import DefinitionError
 from flowyml.core.hooks import PipelineHook
 from flowyml.plan.bundle import Bundle
 
+pytestmark = pytest.mark.processes
+
 TRAIN = """
 from flowyml import Pipeline, step
 import helpers, json

@@ -27,6 +27,8 @@ from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Paramet
 from flowyml.runtime.processes import StepProcesses
 from tests.waiting import is_running, wait_until
 
+pytestmark = pytest.mark.processes
+
 CODE = """
 import contextlib, ctypes, io, logging, os, signal, subprocess, sys, threading, time, warnings
 from pathlib import Path

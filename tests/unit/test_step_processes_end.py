@@ -35,6 +35,8 @@ from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.step_errors import OutOfMemory, crashed
 from tests.waiting import is_running, wait_until
 
+pytestmark = pytest.mark.processes
+
 CODE = """
 import os, subprocess, sys, time
 print("loading the module")

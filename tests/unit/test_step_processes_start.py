@@ -20,6 +20,8 @@ from flowyml.plan.model import Plan, Step
 from flowyml.runtime import fork_client, fork_main
 from flowyml.runtime.processes import StepProcesses, starting_ahead
 
+pytestmark = pytest.mark.processes
+
 CODE = """
 import atexit, gc, json, os, sys
 from pathlib import Path

@@ -10,6 +10,8 @@ import pytest
 
 from flowyml.authoring.unguarded import work_in
 
+pytestmark = pytest.mark.processes
+
 HEAD = "from flowyml import Pipeline, step\n@step\ndef one() -> int:\n    return 1\np = Pipeline('p').add_step(one)\n"
 
 
