@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from flowyml.migration.airflow.reader.files import find_root
-from tests.unit.migration.dag_files import edges, read
+from tests.unit.migration.dag_files import edges, ids, read
 
 HEAD = """
 from airflow import DAG
@@ -92,3 +93,16 @@ with DAG("scan"), os.scandir(os.path.join(os.path.dirname(__file__), "..", "sql"
     )
     assert [task.task_id for task in file.dags[0].tasks] == ["a.sql", "b.sql"]
     assert not file.dags[0].warnings
+
+
+def test_an_ini_file_has_its_defaults_and_what_its_values_take_of_others(tmp_path: Path) -> None:
+    body = """
+    import configparser
+    settings = configparser.ConfigParser()
+    settings.read(os.path.join(os.path.dirname(__file__), "flow.ini"))
+    with DAG("flow"):
+        EmptyOperator(task_id=settings["load"]["name"])
+        EmptyOperator(task_id=settings["DEFAULT"]["team"])
+    """
+    ini = "[DEFAULT]\nteam = data\n[load]\nname = load_%(team)s\n"
+    assert ids(read(tmp_path, f"{HEAD}{textwrap.dedent(body)}", {"dags/flow.ini": ini})) == ["load_data", "data"]

@@ -10,8 +10,8 @@ import pytest
 from tests.unit.migration.dag_files import codes, ids, read
 
 PRELUDE = """
-import calendar, collections, copy, dataclasses, enum, functools, graphlib, hashlib, itertools, json, math, operator, re
-import string, typing
+import calendar, collections, copy, csv, dataclasses, enum, functools, graphlib, hashlib, io, itertools, json, math
+import operator, re, string, typing
 from datetime import date, datetime, timedelta, timezone
 from pathlib import PurePosixPath
 
@@ -230,6 +230,10 @@ re.match(r"([a-z]+)-([0-9]+)", "job-42").group(2)
 re.split(r",\\s*", "a, b,c")
 [list(group) for key, group in itertools.groupby("aab")]
 list(itertools.product("ab", [1, 2]))
+[(one.name, number) for one, number in itertools.product(Color, range(2))]
+list(itertools.repeat("ab", 2)) + list(itertools.combinations({"a": 1, "b": 2}, 2))
+list(csv.reader(io.StringIO("a;b\\n'c;d';e"), delimiter=";", quotechar="'"))
+[row["x"] for row in csv.DictReader(["a|b"], ["x", "y"], delimiter="|")]
 list(itertools.chain("a", ["b"]))
 list(itertools.zip_longest([1, 2], "a", fillvalue="-"))
 list(itertools.chain.from_iterable([[1], [2, 3]]))

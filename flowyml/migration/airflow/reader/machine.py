@@ -85,6 +85,8 @@ class Base(Machine):
         self.modules: dict[str, Module] = {}
         self.builtins: Mapping[str, Any] = {}
         self.catching: list[set[str]] = []
+        self.asked = 0
+        """How often something was called of which nothing says whether it raises."""
         self.module = Module("", "", "", "", Scope({}, kind="module"))
         self.scope = self.module.scope
         self.defaults_taken: dict[str, Place] = {}

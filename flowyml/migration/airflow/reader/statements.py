@@ -6,8 +6,8 @@ import ast
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from flowyml.migration.airflow.reader.loops import Abandoned, Break, Continue, Loops, Return
-from flowyml.migration.airflow.reader.machine import is_a
+from flowyml.migration.airflow.reader.loops import Abandoned, Break, Continue, Return
+from flowyml.migration.airflow.reader.tries import Tries
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Class,
@@ -34,7 +34,7 @@ class ContextCall(Instance):
         self.arguments = arguments
 
 
-class Statements(Loops):
+class Statements(Tries):
     """Executes statements in the current scope."""
 
     def block(self, nodes: Sequence[ast.stmt]) -> None:
@@ -212,61 +212,6 @@ class Statements(Loops):
         if self.truth(self.eval(node.test)) is False:
             self.fail("AssertionError", self.source(node.test), node)
 
-    def _try(self, node: ast.Try) -> None:
-        names: set[str] = set()
-        for handler in node.handlers:
-            names |= self._handled(handler)
-            if any(is_a("ModuleNotFoundError", name) for name in self._handled(handler)):
-                self._imports(node, handler)
-        try:
-            self._guarded(node, names)
-        finally:
-            self.block(node.finalbody)
-
-    def _imports(self, node: ast.Try, handler: ast.ExceptHandler) -> None:
-        """Says which modules of other libraries are taken to be installed where something else is done without them."""
-        if all(isinstance(one, ast.Import | ast.ImportFrom | ast.Pass | ast.Raise) for one in handler.body):
-            return
-        for one in node.body:
-            paths = [alias.name for alias in one.names] if isinstance(one, ast.Import) else []
-            paths += [one.module] if isinstance(one, ast.ImportFrom) and one.module and not one.level else []
-            for path in paths:
-                if not self.is_there(path):
-                    text = f"whether {path} is installed is not known: what is done without it is left out"
-                    self.warn("unknown-import", text, handler)
-
-    def is_there(self, path: str) -> bool:
-        raise NotImplementedError  # a part of the evaluator further down the line of classes has it
-
-    def _guarded(self, node: ast.Try, names: set[str]) -> None:
-        self.catching.append(names)
-        try:
-            self.block(node.body)
-        except Raised as error:
-            self.catching.pop()
-            self._handle(node, error)
-            return
-        except BaseException:
-            self.catching.pop()
-            raise
-        self.catching.pop()
-        self.block(node.orelse)
-
-    def _handle(self, node: ast.Try, error: Raised) -> None:
-        for handler in node.handlers:
-            if any(is_a(error.kind, name) for name in self._handled(handler)):
-                if handler.name:
-                    self.bind(handler.name, error.value if error.value is not None else self.unknown(handler))
-                self.block(handler.body)
-                return
-        raise error
-
-    def _handled(self, handler: ast.ExceptHandler) -> set[str]:
-        if handler.type is None:
-            return {""}
-        nodes = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-        return {one.attr if isinstance(one, ast.Attribute) else getattr(one, "id", "") for one in nodes}
-
     # With
 
     def _with(self, node: ast.With | ast.AsyncWith) -> None:
@@ -394,7 +339,7 @@ _EXECUTORS: Mapping[type[ast.stmt], Callable[[Any, Any], None]] = {
     ast.Return: Statements._return,
     ast.Raise: Statements._raise,
     ast.Assert: Statements._assert,
-    ast.Try: Statements._try,
+    ast.Try: Statements.tried,
     ast.With: Statements._with,
     ast.AsyncWith: Statements._with,
     ast.FunctionDef: Statements._define,

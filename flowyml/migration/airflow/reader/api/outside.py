@@ -55,6 +55,8 @@ def _outside(world: Making, origin: str, given: Given | None, node: ast.AST) -> 
             return hard(given.value)
         return Soft(given.value, origin, world.machine.source(node), world.machine.place(node))
     if world.machine.catches("KeyError"):
+        text = f"there is no {origin} here: what the file does without it counts"
+        world.machine.warn("default-taken", text, node)
         raise Raised("KeyError", origin)
     return world.machine.unknown(node, origin=origin)
 
@@ -85,6 +87,7 @@ def _configuration(world: Making, function: Foreign, arguments: Arguments, node:
 
 def _connection(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
     name = shape(arguments.value("conn_id", 0, ""))
+    world.machine.asked += 1
     return world.machine.unknown(node, origin=f"connection:{name}")
 
 

@@ -108,6 +108,8 @@ class Airflow(Making):
             if isinstance(only, (Function, Class, TaskFactory)) and not name[:1].isupper():
                 return only
         self._suspect(path, arguments, node)
+        if not name[:1].isupper() and not only_shows(path):
+            self.machine.asked += 1
         return ForeignValue(self.machine.source(node), self.machine.place(node), path=path, arguments=arguments)
 
     def _call_operator(self, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
@@ -138,6 +140,8 @@ class Airflow(Making):
         if inside or (self._hands_over(arguments) and not only_shows(path)):
             text = f"what `{self.machine.source(node)[:60]}` adds to the DAG is not known"
             self.machine.warn("unknown-call", text, node)
+        if not only_shows(path):
+            self.machine.asked += 1
         return self.machine.unknown(node)
 
     def call_value(self, function: Any, arguments: Arguments, node: ast.AST) -> Any:

@@ -73,14 +73,14 @@ def _chained_from(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return _chained(machine, Arguments([Given(one) for one in outer]), node)
 
 
-def _combined(function: Callable[..., Any]) -> Native:
+def _combined(function: Callable[..., Any], lists: int) -> Native:
+    """A function that takes the items of its first arguments, as many as ``lists`` says."""
+
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         count = len(arguments.positional)
         args = [
-            machine.iterate(given.value, node)
-            if isinstance(hard(given.value), (list, tuple, str))
-            else hard(given.value)
-            for given in arguments.positional
+            machine.iterate(given.value, node) if index < lists else hard(given.value)
+            for index, given in enumerate(arguments.positional)
         ]
         kwargs = {name: hard(given.value) for name, given in arguments.named.items()}
         repeat = kwargs.get("repeat", 1)
@@ -182,12 +182,12 @@ NAMES: dict[str, Any] = {
     "copy.deepcopy": known(_copied),
     "itertools.chain": known(_chained),
     "itertools.chain.from_iterable": known(_chained_from),
-    "itertools.product": _combined(itertools.product),
-    "itertools.combinations": _combined(itertools.combinations),
-    "itertools.permutations": _combined(itertools.permutations),
-    "itertools.pairwise": _combined(itertools.pairwise),
+    "itertools.product": _combined(itertools.product, lists=100),
+    "itertools.combinations": _combined(itertools.combinations, lists=1),
+    "itertools.permutations": _combined(itertools.permutations, lists=1),
+    "itertools.pairwise": _combined(itertools.pairwise, lists=1),
     "itertools.islice": known(_sliced),
-    "itertools.repeat": _combined(itertools.repeat),
+    "itertools.repeat": _combined(itertools.repeat, lists=0),
     "itertools.zip_longest": known(_zipped),
     "itertools.accumulate": known(_accumulated),
     "itertools.tee": known(_teed),

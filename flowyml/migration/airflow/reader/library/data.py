@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import configparser
 import csv
-import io
 import json
 from collections.abc import Callable
 from pathlib import PurePosixPath
@@ -16,6 +15,7 @@ from flowyml.migration.airflow.reader.library.natives import known, plain
 from flowyml.migration.airflow.reader.library.paths import Opened
 from flowyml.migration.airflow.reader.library.paths import read as text_of
 from flowyml.migration.airflow.reader.operations import TooLarge
+from flowyml.migration.airflow.reader.parts import settle
 from flowyml.migration.airflow.reader.values import Arguments, Instance, Native, hard
 
 __all__ = ["NAMES"]
@@ -41,21 +41,28 @@ def _loader(parse: Callable[..., Any], *options: Any) -> Native:
 
 
 def _rows(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    text = _text_in(machine, arguments.value("f", 0))
-    if isinstance(text, list):
-        text = "".join(hard(one) for one in text if isinstance(hard(one), str))
-    if not isinstance(text, str):
-        return None
-    rows = machine.attempt(node, lambda: list(csv.reader(io.StringIO(text))))
-    return machine.once(lambda: rows, node) if isinstance(rows, list) else rows
+    """``csv.reader``."""
+    return _table(machine, arguments, node, csv.reader, ())
 
 
 def _dict_rows(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    text = _text_in(machine, arguments.value("f", 0))
-    if not isinstance(text, str):
+    """``csv.DictReader``."""
+    return _table(machine, arguments, node, csv.DictReader, ("fieldnames",))
+
+
+def _table(
+    machine: Any, arguments: Arguments, node: ast.AST, reader: Callable[..., Any], positional: tuple[str, ...]
+) -> Any:
+    given = hard(arguments.value("f", 0))
+    lines = given.text.splitlines(keepends=True) if isinstance(given, Opened) else given
+    options = {name: each.value for name, each in arguments.named.items() if name != "f"}
+    options |= {name: each.value for name, each in zip(positional, arguments.positional[1:], strict=False)}
+    (lines,), options, soft, all_known = settle([lines], options)
+    too_many = len(arguments.positional) > 1 + len(positional)
+    if not isinstance(lines, list) or not all_known or too_many or arguments.open:
         return machine.unknown(node)
-    rows = machine.attempt(node, lambda: [dict(row) for row in csv.DictReader(io.StringIO(text))])
-    return machine.once(lambda: rows, node) if isinstance(rows, list) else rows
+    rows = machine.attempt(node, lambda: list(reader(lines, **options)))
+    return machine.soft(machine.once(lambda: rows, node), *soft) if isinstance(rows, list) else rows
 
 
 def _literal(text: Any) -> Any:
@@ -79,8 +86,18 @@ def _dumped(value: Any, **options: Any) -> str:
 
 
 def _parser(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``configparser.ConfigParser``: sections of files of the root, without interpolation of others."""
-    parser = configparser.ConfigParser(interpolation=None)
+    """``configparser.ConfigParser``: sections of files of the root."""
+    return _parser_of(machine, configparser.ConfigParser(), arguments, node)
+
+
+def _raw_parser(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``configparser.RawConfigParser``: the same, where ``%`` means nothing."""
+    return _parser_of(machine, configparser.RawConfigParser(), arguments, node)
+
+
+def _parser_of(machine: Any, parser: configparser.RawConfigParser, arguments: Arguments, node: ast.AST) -> Any:
+    if arguments.positional or arguments.named or arguments.open:
+        return machine.unknown(node)
 
     def read(_: Any, given: Arguments, where: ast.AST) -> Any:
         name = hard(given.value("filenames", 0))
@@ -89,7 +106,8 @@ def _parser(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
                 text = machine.attempt(where, text_of, machine, str(one))
                 if isinstance(text, str):
                     machine.attempt(where, parser.read_string, text)
-        made.attributes["__sections__"] = {name: dict(parser[name]) for name in parser.sections()}
+        sections = machine.attempt(where, lambda: {name: dict(section) for name, section in parser.items()})
+        made.attributes["__sections__"] = sections if isinstance(sections, dict) else {}
 
     def get(convert: Callable[[str], Any]) -> Native:
         def call(_: Any, given: Arguments, where: ast.AST) -> Any:
@@ -109,7 +127,7 @@ def _parser(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 NAMES: dict[str, Any] = {
     "configparser.ConfigParser": known(_parser),
-    "configparser.RawConfigParser": known(_parser),
+    "configparser.RawConfigParser": known(_raw_parser),
     "ast.literal_eval": plain(_literal),
     "json.load": _loader(parse_json),
     "json.loads": _loader(parse_json),

@@ -33,6 +33,12 @@ def open_file(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return machine.attempt(node, lambda: Opened(read(machine, str(name))))
 
 
+def _text_file(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``io.StringIO(text)``."""
+    text = hard(arguments.value("initial_value", 0, ""))
+    return Opened(text) if isinstance(text, str) else machine.unknown(node)
+
+
 def read(machine: Any, name: str) -> str:
     path = machine.files.resolve(name)
     if path is None:
@@ -178,6 +184,7 @@ NAMES: dict[str, Any] = {
     "os.sep": "/",
     "os.path.sep": "/",
     "os.linesep": "\n",
+    "io.StringIO": known(_text_file),
     "os.path.join": plain(os.path.join),
     "os.path.dirname": plain(os.path.dirname),
     "os.path.basename": plain(os.path.basename),

@@ -1,0 +1,125 @@
+"""``try``, and what it is taken to do where nothing says whether what it calls raises."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from typing import Any
+
+from flowyml.migration.airflow.reader.loops import Loops, Return
+from flowyml.migration.airflow.reader.machine import is_a
+from flowyml.migration.airflow.reader.values import Foreign, Function, Instance, Raised, Scope, Unknown, hard
+
+__all__ = ["Tries"]
+
+
+class Tries(Loops):
+    """Runs ``try``. What is called outside of the root is taken to succeed."""
+
+    def tried(self, node: ast.Try) -> None:
+        names: set[str] = set()
+        for handler in node.handlers:
+            names |= self._handled(handler)
+            if any(is_a("ModuleNotFoundError", name) for name in self._handled(handler)):
+                self._imports(node, handler)
+        try:
+            self._guarded(node, names)
+        finally:
+            self.block(node.finalbody)
+
+    def _imports(self, node: ast.Try, handler: ast.ExceptHandler) -> None:
+        """Says which modules of other libraries are taken to be installed where something else is done without them."""
+        if all(isinstance(one, ast.Import | ast.ImportFrom | ast.Pass | ast.Raise) for one in handler.body):
+            return
+        for one in node.body:
+            paths = [alias.name for alias in one.names] if isinstance(one, ast.Import) else []
+            paths += [one.module] if isinstance(one, ast.ImportFrom) and one.module and not one.level else []
+            for path in paths:
+                if not self.is_there(path):
+                    text = f"whether {path} is installed is not known: what is done without it is left out"
+                    self.warn("unknown-import", text, handler)
+
+    def is_there(self, path: str) -> bool:
+        raise NotImplementedError  # a part of the evaluator further down the line of classes has it
+
+    def _guarded(self, node: ast.Try, names: set[str]) -> None:
+        asked, made, bound = self.asked, (self.context.made, self.context.edges), set(self.scope.names)
+        self.catching.append(names)
+        try:
+            try:
+                self.block(node.body)
+            finally:
+                self.catching.pop()
+        except Raised as error:
+            self._handle(node, error)
+            return
+        except Return as left:
+            if self.asked != asked and not isinstance(hard(left.value), Unknown):
+                self._doubt(node, set(), made)
+            raise
+        self.block(node.orelse)
+        if self.asked != asked:
+            self._doubt(node, bound, made)
+
+    def _doubt(self, node: ast.Try, bound: set[str], made: tuple[int, int]) -> None:
+        """Says that a ``try`` is taken to succeed, where its failure would leave another DAG."""
+        handlers = [one for one in node.handlers if not (one.body and isinstance(one.body[-1], ast.Raise))]
+        if not handlers:
+            return  # then Airflow does not load the file at all
+        names = _stored([*node.body, *node.orelse]) & bound
+        names |= _stored([each for one in handlers for each in one.body])
+        others = (self.context.made, self.context.edges) != made or any(map(self._is_known, names))
+        if others or any(self._changes(each) for one in handlers for each in one.body):
+            text = f"whether `{self.source(node.body[0])[:60]}` succeeds is not known: what `except` does is left out"
+            self.warn("unknown-condition", text, node)
+
+    def _is_known(self, name: str) -> bool:
+        return not isinstance(self._bound_to(name), (Unknown, Foreign, type(None)))
+
+    def _changes(self, statement: ast.stmt) -> bool:
+        """Whether a statement of a handler leaves the block, or may change what DAGs are made of."""
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Return | ast.Continue | ast.Break):
+                return True
+            if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):
+                return True
+            if isinstance(node, ast.Call):
+                owner = self._bound_to(_root(node.func))
+                makes_a_task = any(each.arg == "task_id" for each in node.keywords)
+                if makes_a_task or isinstance(owner, (list, dict, set, Function, Instance)):
+                    return True
+        return False
+
+    def _bound_to(self, name: str) -> Any:
+        scope: Scope | None = self.scope
+        while scope is not None and name not in scope.names:
+            scope = scope.parent
+        return None if scope is None else hard(scope.names[name])
+
+    def _handle(self, node: ast.Try, error: Raised) -> None:
+        for handler in node.handlers:
+            if any(is_a(error.kind, name) for name in self._handled(handler)):
+                if handler.name:
+                    self.bind(handler.name, error.value if error.value is not None else self.unknown(handler))
+                self.block(handler.body)
+                return
+        raise error
+
+    def _handled(self, handler: ast.ExceptHandler) -> set[str]:
+        if handler.type is None:
+            return {""}
+        nodes = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+        return {one.attr if isinstance(one, ast.Attribute) else getattr(one, "id", "") for one in nodes}
+
+
+def _stored(nodes: Iterable[ast.stmt]) -> set[str]:
+    """The names that statements bind."""
+    walked = (each for node in nodes for each in ast.walk(node))
+    return {each.id for each in walked if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
+
+
+def _root(node: ast.expr) -> str:
+    """The name that ``name.attribute.attribute`` starts with."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
