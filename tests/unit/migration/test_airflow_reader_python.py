@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.migration.dag_files import codes, ids, read
+from tests.unit.migration.dag_files import HEAD, codes, ids, read
 
 PRELUDE = """
 import calendar, collections, copy, csv, dataclasses, enum, functools, graphlib, hashlib, io, itertools, json, math
@@ -288,3 +288,40 @@ def test_the_time_zone_of_a_date_that_pendulum_moves(tmp_path: Path) -> None:
     (dag,) = read(tmp_path, text).dags
     assert dag.timezone == "Asia/Kolkata"
     assert not dag.warnings
+
+
+def test_methods_are_looked_for_in_the_order_of_python(tmp_path: Path) -> None:
+    text = """
+class Base:
+    def names(self): return ["base"]
+class Left(Base):
+    def names(self): return ["left", *super().names()]
+class Right(Base):
+    def names(self): return ["right", *super().names()]
+class Both(Left, Right): ...
+with DAG("flow", schedule=None):
+    for name in Both().names():
+        EmptyOperator(task_id=name)
+"""
+    assert ids(read(tmp_path, HEAD + text)) == ["left", "right", "base"]
+
+
+def test_an_abstract_base_has_no_names_that_its_file_does_not_give(tmp_path: Path) -> None:
+    text = """
+import abc
+class Flow(abc.ABC):
+    known = []
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        if not getattr(cls, "hidden", False):
+            Flow.known.append(cls.__name__.lower())
+class Orders(Flow): ...
+class Hidden(Flow):
+    hidden = True
+with DAG("flow", schedule=None):
+    for name in Flow.known:
+        EmptyOperator(task_id=name)
+"""
+    file = read(tmp_path, HEAD + text)
+    assert ids(file) == ["orders"]
+    assert not codes(file)

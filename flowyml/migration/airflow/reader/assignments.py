@@ -35,6 +35,7 @@ class Assignments(Expressions):
                 self.warn("unknown-call", f"what `{self.source(node)[:80]}` adds is not known", node)
             else:
                 self._by_default(new, f"what `{self.source(node)[:80]}` adds", node)
+                self.context.changed += 1
                 hard(old).extend(items)
             return
         self.assign(node.target, self.operate(type(node.op), old, new, node))
@@ -55,6 +56,7 @@ class Assignments(Expressions):
 
     def assign_attribute(self, owner: Any, name: str, value: Any, node: ast.AST) -> None:
         owner = hard(owner)
+        self.context.changed += 1
         if isinstance(owner, Instance):
             if not self.world.assign(owner, name, value, node):
                 owner.attributes[name] = value
@@ -69,6 +71,7 @@ class Assignments(Expressions):
         self._by_default(key, f"where `{self.source(node)[:80]}` stands", node)
         key = settle([key])[0][0]
         self._held(owner, node)
+        self.context.changed += 1
         if isinstance(owner, (dict, list)) and light(key):
             self.attempt(node, owner.__setitem__, key, value)
         elif isinstance(owner, Instance) and (method := owner.special("__setitem__")):
@@ -106,6 +109,7 @@ class Assignments(Expressions):
             elif isinstance(target, ast.Subscript):
                 owner, key = hard(self.eval(target.value)), hard(self.eval(target.slice))
                 self._held(owner, target)
+                self.context.changed += 1
                 if isinstance(owner, (dict, list)):
                     self.attempt(node, owner.__delitem__, key)
 

@@ -76,10 +76,10 @@ class Calls(Statements):
 
     def _call_either(self, function: Either, arguments: Arguments, node: ast.AST) -> Any:
         self.context.uncertain += 1
-        made = self.context.made
+        before = self.context.effects
         found = [self.call(option, arguments, node) for option in function.options]
         self.context.uncertain -= 1
-        if self.context.made != made:
+        if self.context.effects != before:
             self.warn("unknown-condition", f"what `{self.source(node)[:80]}` calls is not known: all count", node)
         return self.either(node, found)
 

@@ -28,7 +28,13 @@ class Context:
         self.uncertain = 0
         self.edges = 0
         self.made = 0
+        self.changed = 0
         self.hollow = False
+
+    @property
+    def effects(self) -> tuple[int, int, int]:
+        """How often tasks and edges were made, and what lives on outside of an arm was changed: to compare."""
+        return self.made, self.edges, self.changed
 
     def open(self) -> tuple[tuple[Any, ...], ...]:
         """All that is open now, to compare."""

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from flowyml.migration.airflow.reader.machine import short
 from flowyml.migration.airflow.reader.operations import LARGEST, UNARY
 from flowyml.migration.airflow.reader.parts import light, mentions
 from flowyml.migration.airflow.reader.protocols import Protocols
@@ -132,7 +133,7 @@ class Expressions(Protocols):
         defaults: list[Any] = []
         value: Any = None
         for one in node.values:
-            value = self.eval(one)
+            value = self._perhaps(one) if doubtful else self.eval(one)
             truth = self.truth(value)
             if type(value) is Soft and one is not node.values[-1]:
                 defaults.append(value)
@@ -143,6 +144,16 @@ class Expressions(Protocols):
         if not doubtful:
             return self.soft(value, *defaults)
         return doubtful[0] if value is doubtful[0] else self.either(node, [*doubtful, value])
+
+    def _perhaps(self, node: ast.expr) -> Any:
+        """An operand that is evaluated or not, which is not known: what it makes or changes counts, and that is said."""
+        before = self.context.effects
+        self.context.uncertain += 1
+        value = self.eval(node)
+        self.context.uncertain -= 1
+        if self.context.effects != before:
+            self.warn("unknown-condition", f"whether `{short(self.source(node))}` is evaluated is not known", node)
+        return value
 
     def _compare(self, node: ast.Compare) -> Any:
         left = self.eval(node.left)
@@ -160,10 +171,10 @@ class Expressions(Protocols):
         truth = self.truth(test)
         if truth is None:
             self.context.uncertain += 1
-            before = self.context.made, self.context.edges
+            before = self.context.effects
             values = [self.eval(node.body), self.eval(node.orelse)]
             self.context.uncertain -= 1
-            if (self.context.made, self.context.edges) != before:
+            if self.context.effects != before:
                 self.warn("unknown-condition", f"`{self.source(node.test)[:80]}` is not known: both sides count", node)
             return self.either(node, values)
         return self.soft(self.eval(node.body if truth else node.orelse), test)
@@ -210,10 +221,10 @@ class Expressions(Protocols):
                 known.append(self._generate(node.generators, lambda: found.append(self.eval(node.elt)), froms))
             return found
 
-        before = self.context.made, self.context.edges
+        before = self.context.effects
         made = self.once(make, node) if isinstance(node, ast.GeneratorExp) else make()
         if not all(known):
-            if (self.context.made, self.context.edges) != before or mentions(found):
+            if self.context.effects != before or mentions(found):
                 text = f"what `{self.source(node)[:80]}` takes is not known: all counts"
                 self.warn("unknown-condition", text, node)
             if not mentions(found):
@@ -264,12 +275,12 @@ class Expressions(Protocols):
     def _once(
         self, first: ast.comprehension, rest: list[ast.comprehension], body: Callable[[], None], froms: list[Any]
     ) -> None:
-        before = self.context.made, self.context.edges
+        before = self.context.effects
         self.context.uncertain += 1
         self.assign(first.target, self.unknown(first.target))
         self._generate(rest, body, froms)
         self.context.uncertain -= 1
-        if (self.context.made, self.context.edges) != before:
+        if self.context.effects != before:
             text = f"what `{self.source(first.iter)[:80]}` holds is not known: its tasks are read once"
             self.warn("unknown-loop", text, first.iter)
 

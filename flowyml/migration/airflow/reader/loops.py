@@ -51,7 +51,7 @@ class Loops(Assignments):
 
     yields: list[Yields]
     maybe: list[list[Any]]
-    doubts: list[tuple[type[Exception], ast.If, int, int]]
+    doubts: list[tuple[type[Exception], ast.If, tuple[int, int, int]]]
     """Conditions that are not known, where an arm ends a pass, a loop or a function; and what was made before."""
     left: int = 0
     """How often a loop may have been left by ``break``."""
@@ -65,8 +65,8 @@ class Loops(Assignments):
         finally:
             mine = [doubt for doubt in self.doubts[start:] if doubt[0] is way]
             self.doubts[start:] = [doubt for doubt in self.doubts[start:] if doubt[0] is not way]
-            for _, node, made, edges in mine:
-                if (self.context.made, self.context.edges) != (made, edges):
+            for _, node, before in mine:
+                if self.context.effects != before:
                     text = f"`{self.source(node.test)[:80]}` is not known: what follows counts"
                     self.warn("unknown-condition", text, node)
 
@@ -106,8 +106,12 @@ class Loops(Assignments):
         if type(value) is Soft:
             text = f"what this loop makes is by the default of {value.origin}"
             self.warn("default-taken", text, node.iter)
+        edges = self.context.edges
         for item in items:
             self._pass(node, item)
+        if isinstance(one, set) and len(one) > 1 and self.context.edges != edges:
+            text = f"`{self.source(node.iter)[:80]}` is a set: Python goes through it in an order of its own"
+            self.warn("unknown-loop", text, node.iter)
         return True
 
     def _pass(self, node: ast.For | ast.AsyncFor, item: Any) -> None:
@@ -188,7 +192,7 @@ class Loops(Assignments):
 
     def _maybe_loop(self, node: Any, over: ast.expr, before: list[Callable[[], None]]) -> None:
         """A loop whose items are not known: its body is read once, or twice if only a later pass makes something."""
-        made = self.context.made, self.context.edges
+        before_all, made = self.context.effects, (self.context.made, self.context.edges)
 
         def body() -> None:
             for _ in range(2):
@@ -200,7 +204,7 @@ class Loops(Assignments):
                     return
 
         self.both([body, lambda: None], node)
-        if (self.context.made, self.context.edges) != made:
+        if self.context.effects != before_all:
             text = f"what `{self.source(over)[:80]}` holds is not known: its tasks are read once"
             self.warn("unknown-loop", text, node)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -179,6 +180,7 @@ class Base(Machine):
             while outer is not None and name not in outer.names:
                 outer = outer.parent
             scope = outer or scope
+        self.context.changed += scope is not self.scope
         scope.names[name] = value
 
     @contextmanager
@@ -212,7 +214,7 @@ class Base(Machine):
         if isinstance(value, Unknown):
             return None
         if isinstance(value, Foreign):
-            return None if value.name.isupper() else True
+            return True if _is_code(value) else None
         if isinstance(value, Instance) and value.cls is not None:
             for name in ("__bool__", "__len__"):
                 if method := value.special(name):
@@ -242,6 +244,13 @@ class Base(Machine):
             return self.soft(value, first)
         self.warn("default-taken", f"what is in `{short(self.source(node))}` is by the default of {first.origin}", node)
         return value
+
+
+def _is_code(value: Foreign) -> bool:
+    """Whether it is a module, class or function, for all that its name and library say; else it may be any value."""
+    top, _, rest = value.path.partition(".")
+    known = top == "airflow" or top in sys.stdlib_module_names
+    return not rest or not (value.name.isupper() or (not known and value.name[:1].islower()))
 
 
 def is_a(kind: str, handler: str) -> bool:

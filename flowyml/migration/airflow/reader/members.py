@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from flowyml.migration.airflow.reader.machine import MISSING, Base, short
-from flowyml.migration.airflow.reader.operations import FIELDS, METHODS, STRUCTURAL, kind_of, method
+from flowyml.migration.airflow.reader.operations import CHANGES, FIELDS, METHODS, STRUCTURAL, kind_of, method
 from flowyml.migration.airflow.reader.parts import light, settle
 from flowyml.migration.airflow.reader.values import (
     Arguments,
@@ -101,6 +101,7 @@ class Members(Base):
             if not known or arguments.open:
                 return self.unknown(node, text=self.partial_text(value, name, args), parts=parts)
             return self.soft(self.attempt(node, method, value, name, args, kwargs), *soft, parts=parts)
+        self.context.changed += name in CHANGES
         if not light([args, value] if name in ("index", "count", "remove") else keyed(name, args)):
             return self.unknown(node)
         froms = args if name in ("get", "pop", "index", "count") else ()

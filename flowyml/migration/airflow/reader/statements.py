@@ -60,10 +60,10 @@ class Statements(Tries):
             self._decided(test, truth, node)
             self.block(node.body if truth else node.orelse)
             return
-        before = self.context.made, self.context.edges
+        before = self.context.effects
         ways = self.both([lambda: self.block(node.body), lambda: self.block(node.orelse)], node)
-        self.doubts += [(way, node, self.context.made, self.context.edges) for way in ways]
-        if (self.context.made, self.context.edges) != before:
+        self.doubts += [(way, node, self.context.effects) for way in ways]
+        if self.context.effects != before:
             text = f"`{self.source(node.test)[:80]}` is not known: both arms count"
             self.warn("unknown-condition", text, node)
 
@@ -88,12 +88,10 @@ class Statements(Tries):
             self.scope.names.update(start)
             try:
                 arm()
-            except Break:
-                self.left += 1
-                ways.add(Break)
-                continue
-            except Continue:
-                ways.add(Continue)
+            except (Break, Continue) as end:
+                self.left += isinstance(end, Break)
+                ways.add(type(end))
+                self._leaves(start)
                 continue
             except (Raised, Abandoned):
                 continue
@@ -108,6 +106,11 @@ class Statements(Tries):
         self.context.uncertain -= 1
         self._merge(start, ends, node)
         return ways
+
+    def _leaves(self, start: Mapping[Any, Any]) -> None:
+        """An arm that ends a pass or a loop: names that it binds anew are not merged, so that counts as a change."""
+        names = self.scope.names
+        self.context.changed += any(value is not names.get(name, value) for name, value in start.items())
 
     def _merge(self, start: dict[Any, Any], ends: list[dict[Any, Any]], node: ast.AST) -> None:
         names = self.scope.names

@@ -216,12 +216,16 @@ class Class:
     meta: Class | None = None
 
     def mro(self) -> list[Any]:
-        """The class and its bases, nearest first; those of other libraries stand as `Foreign`."""
+        """The class and its bases in the order that Python looks in; those of other libraries stand as `Foreign`."""
+        lines = [base.mro() if isinstance(base, Class) else [base] for base in self.bases]
+        lines.append(list(self.bases))
         found: list[Any] = [self]
-        for base in self.bases:
-            for one in base.mro() if isinstance(base, Class) else [base]:
-                if one not in found:
-                    found.append(one)
+        while lines := [line for line in lines if line]:
+            heads = [line[0] for line in lines]
+            later = [one for line in lines for one in line[1:]]
+            first = next((one for one in heads if one not in later), heads[0])
+            found.append(first)
+            lines = [[one for one in line if one is not first] for line in lines]
         return found
 
     def find(self, name: str, after: Class | None = None) -> Any:

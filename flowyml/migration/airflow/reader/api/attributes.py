@@ -30,6 +30,7 @@ from flowyml.migration.airflow.reader.nodes import (
     TaskFactory,
     XCom,
 )
+from flowyml.migration.airflow.reader.operations import CHANGES
 from flowyml.migration.airflow.reader.parts import flat
 from flowyml.migration.airflow.reader.values import (
     Arguments,
@@ -309,15 +310,9 @@ def one_sided(source: str) -> str:
     return f"`{source[:80]}` changes one side of edges, which is not read: `>>` draws both"
 
 
-_CHANGES = frozenset({
-    "add", "clear", "difference_update", "discard", "intersection_update", "pop", "popitem", "remove", "setdefault",
-    "symmetric_difference_update", "update",
-})  # fmt: skip
-
-
 def _of_held(world: Making, value: Ids | Held, name: str, node: ast.AST) -> Any:
     """A method that changes what Airflow holds: it does so to a copy, and that is said."""
-    if name not in _CHANGES:
+    if name not in CHANGES:
         return MISSING
 
     def change(machine: Any, arguments: Arguments, where: ast.AST) -> Any:

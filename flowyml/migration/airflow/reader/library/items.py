@@ -111,11 +111,11 @@ def _map(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 def _tried(machine: Any, function: Any, count: int, node: ast.AST) -> Any:
     """Calls a function once for items that are not known."""
-    before = machine.context.made, machine.context.edges
+    before = machine.context.effects
     machine.context.uncertain += 1
     machine.call(function, Arguments([Given(machine.unknown(node)) for _ in range(count)]), node)
     machine.context.uncertain -= 1
-    if (machine.context.made, machine.context.edges) != before:
+    if machine.context.effects != before:
         text = f"what `{machine.source(node)[:80]}` goes over is not known: its tasks are read once"
         machine.warn("unknown-loop", text, node)
     return machine.unknown(node)
@@ -165,6 +165,7 @@ def sort_in_place(machine: Any, value: list[Any], arguments: Arguments, node: as
     """``value.sort(key=…, reverse=…)``."""
     found = machine.attempt(node, _ordered, machine, list(value), arguments, node)
     if isinstance(found, list):
+        machine.context.changed += 1
         value[:] = found
 
 

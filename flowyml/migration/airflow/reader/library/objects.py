@@ -44,6 +44,10 @@ _KINDS: Mapping[str, Any] = {
 }
 
 
+_EMPTY = frozenset({"abc.ABC", "builtins.object", "object", "typing.Generic", "typing.Protocol"})
+"""Classes of the standard library that give those below them no names of their own."""
+
+
 def _isinstance(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     value, kinds = hard(arguments.value("obj", 0)), hard(arguments.value("cls", 1))
     kinds = kinds if isinstance(kinds, tuple) else (kinds,)
@@ -72,8 +76,11 @@ def _getattr(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         return machine.unknown(node)
     if len(arguments.positional) < 3:
         return machine.attribute(owner, name, node)
-    if _has(owner, name) is False:
+    there = _has(owner, name)
+    if there is False:
         return arguments.positional[2].value
+    if there is None and isinstance(hard(owner), Class):
+        return machine.unknown(node)
     return machine.attribute(owner, name, node)
 
 
@@ -82,7 +89,8 @@ def _has(owner: Any, name: str) -> bool | None:
     if isinstance(owner, Module):
         return name in owner.scope.names
     if isinstance(owner, Class):
-        return owner.find(name) is not None or (None if owner.foreign() else False)
+        others = {one.path for one in owner.foreign()} - _EMPTY
+        return any(name in one.names for one in owner.mro() if isinstance(one, Class)) or (None if others else False)
     if type(owner) is Instance and owner.cls is not None:
         return name in owner.attributes or _has(owner.cls, name)
     return None

@@ -1,0 +1,86 @@
+"""What a condition that is not known changes, without making a task in its arms, is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.migration.dag_files import HEAD, codes, ids, read
+
+BEFORE = """
+import requests
+unsure = requests.get("http://example.com").ok
+class Conf: name = "a"
+conf, names, known, word = Conf(), ["a"], {"x": "a"}, "a"
+def set_word():
+    global word
+    if unsure: word = "b"
+def give(add):
+    if unsure: return
+    add("b")
+"""
+AFTER = """
+with DAG("flow", schedule=None):
+    for number, name in enumerate([*names, *known.values(), conf.name]):
+        EmptyOperator(task_id=f"load_{name}_{number}")
+    EmptyOperator(task_id=word)
+"""
+
+
+def flow(change: str) -> str:
+    return f"{HEAD}{BEFORE}{change}{AFTER}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "if unsure: names.append('b')",
+        "if unsure: names += ['b']",
+        "if unsure: names.sort()",
+        "if unsure: known['x'] = 'b'",
+        "if unsure: del known['x']",
+        "if unsure: known.update(y='b')",
+        "if unsure: conf.name = 'b'",
+        "if unsure: setattr(Conf, 'name', 'b')",
+        "unsure and names.append('b')",
+        "names.append('b') if unsure else None",
+        "set_word()",
+        "give(names.append)",
+        "for one in ['b']:\n    if unsure:\n        word = one\n        break",
+        "for one in ['b']:\n    if unsure:\n        word = one\n        continue",
+        "for one in requests.get('http://example.com').json(): names.append('b')",
+    ],
+)
+def test_what_an_unknown_condition_changes_is_said(tmp_path: Path, change: str) -> None:
+    assert codes(read(tmp_path, flow(change))) & {"unknown-condition", "unknown-loop"}
+
+
+@pytest.mark.parametrize("change", ["names.append('b')", "if unsure: print('b')", "unsure and print('b')"])
+def test_what_changes_for_certain_or_not_at_all_is_not(tmp_path: Path, change: str) -> None:
+    assert not codes(read(tmp_path, flow(change)))
+
+
+@pytest.mark.parametrize(
+    ("imported", "certain"),
+    [("from settings import debug", False), ("from settings import DEBUG as debug", False),
+     ("import debug", True), ("from settings import Debug as debug", True), ("from os import path as debug", True)],
+)  # fmt: skip
+def test_whether_a_name_of_another_library_is_true_is_known_of_code(
+    tmp_path: Path, imported: str, certain: bool
+) -> None:
+    text = f"{HEAD}\n{imported}\nwith DAG('flow', schedule=None):\n    if debug: EmptyOperator(task_id='a')\n"
+    file = read(tmp_path, text)
+    assert ids(file) == ["a"]
+    assert ("unknown-condition" in codes(file)) is not certain
+
+
+@pytest.mark.parametrize(("names", "certain"), [("{'a', 'b'}", False), ("sorted({'a', 'b'})", True)])
+def test_the_order_of_a_set_is_not_known(tmp_path: Path, names: str, certain: bool) -> None:
+    text = f"""{HEAD}
+with DAG("flow", schedule=None):
+    last = EmptyOperator(task_id="first")
+    for name in {names}:
+        last = last >> EmptyOperator(task_id=name)
+"""
+    assert ("unknown-loop" in codes(read(tmp_path, text))) is not certain
