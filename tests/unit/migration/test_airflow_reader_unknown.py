@@ -217,3 +217,11 @@ with DAG("d", schedule=None):
 """,
     )
     assert not codes(file)
+
+
+@pytest.mark.parametrize("schedule", ["", "None", "@none", "every day"])
+def test_a_schedule_that_airflow_refuses_is_said(tmp_path: Path, schedule: str) -> None:
+    file = read(tmp_path, f"{HEAD}\nwith DAG('flow', schedule={schedule!r}): ...\n")
+    (dag,) = file.dags
+    assert not dag.schedule_known
+    assert [one.text for one in dag.warnings] == [f"Airflow refuses the schedule: {schedule!r}"]

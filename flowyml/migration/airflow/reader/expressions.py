@@ -146,7 +146,7 @@ class Expressions(Protocols):
         return doubtful[0] if value is doubtful[0] else self.either(node, [*doubtful, value])
 
     def _perhaps(self, node: ast.expr) -> Any:
-        """An operand that is evaluated or not, which is not known: what it makes or changes counts, and that is said."""
+        """An operand that is perhaps not evaluated: what it makes or changes counts, and that is said."""
         before = self.context.effects
         self.context.uncertain += 1
         value = self.eval(node)

@@ -328,7 +328,10 @@ def dag_model(dag: Dag, path: str, warnings: tuple[DagWarning, ...]) -> DagModel
     made = Modelling(_place(dag.module, dag.node))
     found = made.dag(dag, path, warnings)
     if not found.schedule_known:
-        text = f"the schedule is not known: {found.schedule_argument.source[:80] if found.schedule_argument else ''}"
+        given = _schedule(dag)
+        refused = given is not None and isinstance(hard(given.value), str)
+        what = "Airflow refuses the schedule" if refused else "the schedule is not known"
+        text = f"{what}: {found.schedule_argument.source[:80] if found.schedule_argument else ''}"
         place = found.schedule_argument.place if found.schedule_argument else found.place
         warning = DagWarning("unknown-schedule", text, place)
         found = made.dag(dag, path, (*warnings, warning))

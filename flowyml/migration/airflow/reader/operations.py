@@ -16,7 +16,19 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-__all__ = ["BINARY", "CHANGES", "COMPARE", "LARGEST", "METHODS", "TooLarge", "UNARY", "binary", "checked", "formatted", "method"]
+__all__ = [
+    "BINARY",
+    "CHANGES",
+    "COMPARE",
+    "LARGEST",
+    "METHODS",
+    "TooLarge",
+    "UNARY",
+    "binary",
+    "checked",
+    "formatted",
+    "method",
+]
 
 LARGEST = 200_000
 """The longest string or list, in characters or items."""
@@ -165,8 +177,8 @@ FIELDS: Mapping[type, frozenset[str]] = {
     int: _names("real imag numerator denominator"),
 }
 CHANGES = _names(
-    "add append clear difference_update discard extend insert intersection_update pop popitem remove reverse setdefault "
-    "symmetric_difference_update update"
+    "add append clear difference_update discard extend insert intersection_update pop popitem remove reverse "
+    "setdefault symmetric_difference_update update"
 )
 """Methods of containers that change them."""
 STRUCTURAL: Mapping[type, frozenset[str]] = {

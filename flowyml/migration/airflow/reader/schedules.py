@@ -48,11 +48,12 @@ def words(value: Any) -> str | None:
     return None
 
 
-def _text(value: str) -> str:
+def _text(value: str) -> str | None:
+    """None of a text that is no cron expression, so that Airflow refuses the DAG: "", "None" and "@none" are such."""
     if value in ("@once", "@continuous"):
         return value
-    if value.strip() in ("", "None", "@none"):
-        return "None"
+    if value.strip().lower() not in _PRESETS and len(value.split()) not in (5, 6, 7):
+        return None
     return "cron:" + _PRESETS.get(value, value)
 
 
