@@ -28,6 +28,7 @@ class RemoteStore(Store):
     def __init__(self, url: str) -> None:
         super().__init__(without_credentials(url).rstrip("/"))
         self.filesystem, self.root = _open(url, self.url)
+        self._login = urlsplit(url).netloc.rpartition("@")[0]
 
     def write(self, key: str, produce: Produce) -> Written:
         checked_key(key)
@@ -35,14 +36,14 @@ class RemoteStore(Store):
             digest, size = write_hashed(file, produce)
             key = by_content(key, digest)
             url = f"{self.url}/{key}"
-            with _errors(f"Artifact {url} could not be written"):
+            with self._errors(f"Artifact {url} could not be written"):
                 self._put(path, f"{self.root}/{key}")
         return Written(url, digest, size)
 
     @contextmanager
     def local_copy(self, url: str) -> Iterator[Path]:
         with passing_file() as (path, _):
-            with _errors(f"Artifact {url} could not be read"):
+            with self._errors(f"Artifact {url} could not be read"):
                 self.filesystem.get_file(f"{self.root}{url.removeprefix(self.url)}", str(path))
             yield path
 
@@ -50,7 +51,7 @@ class RemoteStore(Store):
         """Copied by the store itself where it can do that."""
         key = checked_key(by_content(key, written.sha256))
         if isinstance(source, RemoteStore) and source.url == self.url:
-            with _errors(f"Artifact {written.url} could not be copied"):
+            with self._errors(f"Artifact {written.url} could not be copied"):
                 if self._copies(f"{self.root}{written.url.removeprefix(self.url)}", f"{self.root}/{key}"):
                     return Written(f"{self.url}/{key}", written.sha256, written.size)
         return super().take(source, written, key)
@@ -65,7 +66,7 @@ class RemoteStore(Store):
 
     def folders(self, root: str, depth: int) -> Iterator[str]:
         top = f"{self.root}/{checked_key(root)}"
-        with _errors(f"{self.url} could not be listed"):
+        with self._errors(f"{self.url} could not be listed"):
             self.filesystem.invalidate_cache()
             files = self.filesystem.find(top) if self.filesystem.exists(top) else []
         inner = (str(file).partition(f"{top.lstrip('/')}/")[2].split("/")[:depth] for file in files)
@@ -73,9 +74,21 @@ class RemoteStore(Store):
 
     def remove(self, folder: str) -> None:
         path = f"{self.root}/{checked_key(folder)}"
-        with _errors(f"{self.url}/{folder} could not be deleted"):
+        with self._errors(f"{self.url}/{folder} could not be deleted"):
             if self.filesystem.exists(path):
                 self.filesystem.rm(path, recursive=True)
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{what}: it does not exist") from error
+        except Exception as error:  # each filesystem has errors of its own
+            said = f"{what}: {type(error).__name__}: {error}"
+            if self._login and self._login in said:  # as a bucket's name, of a store whose URLs have no users
+                raise ArtifactError(said.replace(self._login, "…")) from None
+            raise ArtifactError(said) from error
 
     def _put(self, path: Path, target: str) -> None:
         self.filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
@@ -111,13 +124,3 @@ def _package(url: str) -> str:
 
     module = str(known_implementations.get(urlsplit(url).scheme, {}).get("class", "")).partition(".")[0]
     return module if module != "fsspec" else f"'fsspec[{urlsplit(url).scheme}]'"
-
-
-@contextmanager
-def _errors(what: str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{what}: it does not exist") from error
-    except Exception as error:  # each filesystem has errors of its own
-        raise ArtifactError(f"{what}: {type(error).__name__}: {error}") from error

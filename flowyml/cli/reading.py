@@ -174,7 +174,8 @@ def _download(out: Output, submission: SubmissionResult, folder: Path, name: str
     found = submission.artifacts()
     wanted = [each for each in found if name is None or name in (each.name, each.label)]
     if name is not None and not wanted:
-        raise UsageError(f"This run has stored no output {name!r}. It has: {', '.join(each.label for each in found)}.")
+        stored = ", ".join(each.label for each in found) or "nothing"
+        raise UsageError(f"No step of this run has stored an output {name!r}. Stored are, as STEP.OUTPUT: {stored}.")
     stores = submission.orchestrator.artifact_stores(submission.job_id)
     written = download(wanted, stores, folder, note=note)
     if as_json:

@@ -149,8 +149,13 @@ class Worker:
             }
         except FlowymlError:  # what is wrong with an input is the step's own error
             return compute()
-        cache = StepCache(self.store, open_store(self._kept) if self._kept else self.store, self.plan.name, self.run_id)
         label = labelled(step.name, index)
+        try:
+            kept = open_store(self._kept) if self._kept else self.store
+        except ArtifactError as error:
+            logger.warning("step %r is not cached: %s", label, error)
+            return compute()
+        cache = StepCache(self.store, kept, self.plan.name, self.run_id)
         outputs = cache.outputs(
             step,
             Depends(contents, dates=self.dates.plain()),

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from flowyml import Pipeline
-from flowyml.core.errors import AuthenticationError, EngineError, FlowymlError
+from flowyml.artifacts import open_store
+from flowyml.core.errors import ArtifactError, AuthenticationError, EngineError, FlowymlError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.observability import PrometheusMetricsCollector
 from flowyml.core.process_identity import identity_of
@@ -298,3 +299,11 @@ def test_a_port_that_another_user_took_gets_no_password(monkeypatch: pytest.Monk
             taken.accept()
         os.fchown(taken.fileno(), 0, 0)
         assert server._is_this_users(url)
+
+
+def test_a_login_in_the_url_of_a_store_is_not_shown_where_its_library_quotes_it() -> None:
+    pytest.importorskip("s3fs")
+    with pytest.raises(ArtifactError, match=r"s3://bucket/x could not be listed: .*Invalid bucket name") as caught:
+        list(open_store("s3://ada:hunter2@bucket/x").folders("cache", 1))
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__suppress_context__

@@ -146,7 +146,10 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert failed.code != 0
     assert "holds something else: it stays" in failed.err
     assert (tmp_path / "out/write/written.txt").read_text() == "mine"
-    assert "has stored no output 'no'" in flowyml("outputs", run_id, "no", "--download", "out").err
+    assert (
+        "has stored an output 'no'. Stored are, as STEP.OUTPUT: "
+        in flowyml("outputs", run_id, "no", "--download", "out").err
+    )
 
 
 def test_a_file_among_the_outputs_is_shown_by_its_url_since_its_copy_is_gone_when_the_command_ends(

@@ -281,6 +281,18 @@ def test_a_store_that_cannot_be_written_to_fails_nothing(tmp_path: Path, monkeyp
     assert chain.run({"path": str(tmp_path / "lines")}, on=LocalOrchestrator())["found"] == (3, 3)
 
 
+@pytest.mark.parametrize("workers", ["threads", "processes"])
+def test_a_store_that_is_not_there_fails_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, workers: Any
+) -> None:
+    monkeypatch.setenv("FLOWYML_ARTIFACTS", "nosuch://bucket")
+    local = LocalOrchestrator(workers=workers)
+    result = chain.run({"path": str(tmp_path / "lines")}, on=local)
+    assert result["found"] == (3, 3)
+    said = [line.message for line in local.logs(result.run_id)]
+    assert any(text.startswith("step 'make' is not cached: Artifacts at nosuch://bucket cannot be") for text in said)
+
+
 def test_closures_and_state_of_this_process_count(tmp_path: Path) -> None:
     def pipeline_of(plus: int) -> Pipeline:
         @step(cache=True)

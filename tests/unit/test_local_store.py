@@ -46,8 +46,9 @@ def test_a_broken_database_is_reported_once(store: RunStore) -> None:
         db.execute("SELECT * FROM nowhere")
     assert str(caught.value) == (
         f"The record of local runs, {store.path}, cannot be read or written: no such table: nowhere. "
-        "Is its disk full, which SQLite may call an I/O error? `flowyml prune` makes room, FLOWYML_HOME takes a folder "
-        "on another disk. Or has a step closed files that are not its own, as os.closerange does?"
+        "Is its disk full, which SQLite may call an I/O error? `flowyml cache clear --all` makes room even then, and "
+        "`flowyml prune` makes more; FLOWYML_HOME takes a folder on another disk. "
+        "Or has a step closed files that are not its own, as os.closerange does?"
     )
 
 

@@ -223,7 +223,7 @@ class Deployer:
             mark = mark_of(there)
             if mark and "origin" in mark.facts:  # Airflow may have yet to read it
                 written_by = Origin.from_dict(mark.facts["origin"])
-                check_replaceable(written_by, compiled.bundle.origin, what, force=force)
+                check_replaceable(written_by, compiled.bundle.origin, f"the file {what}", force=force)
             if reason := objection(there, data, force=force):
                 raise (OwnershipError if mark else ConfigurationError)(f"{what} {reason}")
 

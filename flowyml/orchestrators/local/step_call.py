@@ -134,8 +134,8 @@ class StepCalls:
         from flowyml.runtime.caching import Depends, StepCache
 
         try:
-            contents = self._contents(node)
-        except ArtifactError as error:  # of a class that cannot be written: nothing tells it from another
+            contents, kept = self._contents(node), open_store()
+        except ArtifactError as error:  # of a class that cannot be written, nothing tells it from another; or no store
             return self._uncached(node, error, self._run_here(node))
         depends = Depends(contents, self._held.get(node.step.name, ""), self._dates.plain())
         store, live = open_store(self._folder), dict[str, Any]()
@@ -156,7 +156,7 @@ class StepCalls:
             }
 
         try:
-            cache = StepCache(store, open_store(), self._pipeline, self._run_id)
+            cache = StepCache(store, kept, self._pipeline, self._run_id)
             outputs = cache.outputs(node.step, depends, place, compute)
         except ArtifactError as error:  # of a value that cannot be written, which threads hand over all the same
             if not live:

@@ -281,8 +281,9 @@ class RunStore:
 
 
 _WAYS_OUT = (
-    "Is its disk full, which SQLite may call an I/O error? `flowyml prune` makes room, FLOWYML_HOME takes a folder on "
-    "another disk. Or has a step closed files that are not its own, as os.closerange does?"
+    "Is its disk full, which SQLite may call an I/O error? `flowyml cache clear --all` makes room even then, and "
+    "`flowyml prune` makes more; FLOWYML_HOME takes a folder on another disk. "
+    "Or has a step closed files that are not its own, as os.closerange does?"
 )
 
 
