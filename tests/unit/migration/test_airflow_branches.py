@@ -389,3 +389,16 @@ def test_a_value_that_may_be_missing_keeps_the_choice_an_operator(tmp_path: Path
         """,
     )
     assert "takes the value of" in reason(made, "choose")
+
+
+def test_a_long_call_in_a_branch_stands_at_its_depth(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        def choose(): return "a"
+        with DAG("flow", schedule=None, default_args={"retries": 3}):
+            choice = BranchPythonOperator(task_id="choice", python_callable=choose)
+            choice >> [EmptyOperator(task_id="a"), EmptyOperator(task_id="b")]
+    """,
+    )
+    assert '    with elif_(choice_value == "b"):\n        nothing.options(\n            name="b",\n' in made.text

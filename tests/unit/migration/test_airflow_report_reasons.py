@@ -112,3 +112,22 @@ def test_pages_fit_a_narrow_screen_and_say_which_side_is_which(tmp_path: Path) -
     assert "<h2>DAG file: dags/flow.py</h2>" in sides
     assert "<h2>Pipelines: dags/flow.py</h2>" in sides
     assert '<td data-head="Why">its command may end with 99' in pages["0001-d.html"]
+
+
+def test_a_function_that_imports_airflow_in_its_body_counts_also_by_way_of_another(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        def host():
+            from airflow.hooks.base import BaseHook
+            return BaseHook.get_connection("c").host
+        def asks(): return host()
+        def knows(): return "here"
+        with DAG("d", schedule=None):
+            PythonOperator(task_id="a", python_callable=host)
+            PythonOperator(task_id="b", python_callable=asks)
+            PythonOperator(task_id="c", python_callable=knows)
+    """,
+    )
+    said = {note.construct: note.reason for note in made.dags[0].notes if note.airflow_only}
+    assert said == {"task a": "it imports airflow", "task b": "it uses host, which imports airflow"}

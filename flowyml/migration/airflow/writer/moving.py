@@ -44,7 +44,7 @@ class _Statement:
     ``changes`` are names whose values it changes in place, ``may_change`` those that it calls or hands to
     a call. ``sets`` are those that a function of it sets by ``global`` or changes in place. ``through`` are modules of
     the repository that import airflow, by the names that are imported of them; ``guarded`` are names that need Airflow
-    when this is imported.
+    when this is imported. ``imports_airflow`` says that it does so at some time, by itself or in a function of it.
     """
 
     node: cst.CSTNode
@@ -58,6 +58,7 @@ class _Statement:
     sets: frozenset[str] = frozenset()
     through: Mapping[str, str] = field(default_factory=dict)
     guarded: frozenset[str] = frozenset()
+    imports_airflow: bool = False
 
     def of(self, name: str) -> str:
         """The module that imports airflow, by way of which the statement has a name; "" for none."""
@@ -203,6 +204,8 @@ class Moving:
                 made.problem = f"it uses {name}, which is made with the DAG"
             if any(self.statements[number].is_airflow for number in moving):
                 made.airflow = made.airflow or f"it uses {name} of airflow"
+            elif any(self.statements[number].imports_airflow for number in moving):
+                made.airflow = made.airflow or f"it uses {name}, which imports airflow"
             elif through := next((each for number in moving if (each := self.statements[number].of(name))), ""):
                 made.airflow = made.airflow or f"it uses {name} by way of {through}, which imports airflow"
             for number in sorted({*moving} - made.statements):
@@ -415,6 +418,7 @@ class Moving:
             sets=frozenset({*set_by_functions(text), *({*changed_by(ast.walk(tree))} & {*uses})}),
             through=self._through(tree),
             guarded=frozenset({*defines, "*"} if is_airflow else self._through(tree, later=False)),
+            imports_airflow=any(OF_AIRFLOW.match(module) for module in imported(tree)),
         )  # fmt: skip
 
     def _through(self, tree: ast.AST, *, later: bool = True) -> Mapping[str, str]:

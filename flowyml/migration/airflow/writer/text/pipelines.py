@@ -185,7 +185,7 @@ class _Body:
         task_id = decision.task.task_id
         for edge in self.dag.picked.get(task_id, ()):
             yield self._pick(edge, depth, decision.within)
-        call = self._call(decision)
+        call = self._call(decision, depth)
         if task_id in self.dag.taken:
             call = Pair(f"{self.holds(task_id)} = ", call)
         yield f"{'    ' * depth}{source(call, depth)}"
@@ -201,7 +201,7 @@ class _Body:
         self.outputs[edge.task_id, edge.key] = wanted
         return f"{'    ' * depth}{source(Pair(f'{wanted} = ', call), depth)}"
 
-    def _call(self, decision: Decision) -> Part:
+    def _call(self, decision: Decision, depth: int) -> Part:
         names, task = self.names, decision.task
         handed = {edge.task_id for edge in decision.edges if (edge.task_id, edge.key) in self.outputs}
         if task.trigger_rule == "all_success":  # by any other, the choice counts among those that it waits for
@@ -221,11 +221,11 @@ class _Body:
         if after:
             options.append(Pair("after=", value(after)))
         if options:
-            base = source(Group(f"{base}.options(", options, ")"), 1)
+            base = source(Group(f"{base}.options(", options, ")"), depth)
         if decision.over:
             fixed = [] if decision.kind == "operator" else list(self._arguments(decision))
             over = [Pair(f"{names.words.keyword(name)}=", self._given(each)) for name, each in decision.over.items()]
-            partial = source(Group(f"{base}.partial(", fixed, ")"), 1) if fixed else base
+            partial = source(Group(f"{base}.partial(", fixed, ")"), depth) if fixed else base
             return Group(f"{partial}.map(", over, ")")
         called = self._arguments(decision) if decision.kind in ("function", "call", "bash") else ()
         return Group(f"{base}(", list(called), ")")
