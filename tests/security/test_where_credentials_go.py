@@ -303,7 +303,7 @@ def test_a_port_that_another_user_took_gets_no_password(monkeypatch: pytest.Monk
 
 def test_a_login_in_the_url_of_a_store_is_not_shown_where_its_library_quotes_it() -> None:
     pytest.importorskip("s3fs")
-    with pytest.raises(ArtifactError, match=r"s3://bucket/x could not be listed: .*Invalid bucket name") as caught:
+    with pytest.raises(ArtifactError, match=r"^s3://bucket/x could not be listed: ") as caught:
         list(open_store("s3://ada:hunter2@bucket/x").folders("cache", 1))
     assert "hunter2" not in str(caught.value)
     assert caught.value.__suppress_context__

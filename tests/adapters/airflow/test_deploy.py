@@ -198,7 +198,7 @@ def test_another_project_that_comes_first_at_the_last_moment_keeps_its_file(
         return ask(client, filename)
 
     monkeypatch.setattr(AirflowClient, "import_error", asked)
-    with pytest.raises(OwnershipError, match="comes from"):
+    with pytest.raises(OwnershipError, match=rf"^The file {path.name} in dags_folder=.* comes from"):
         orchestrator.deploy_pipeline(pipeline)
     assert facts_of(path.read_text())["origin"] != pipeline.bundle().origin.to_dict()
 
