@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.migration.dag_files import HEAD, codes, ids, read
+from tests.unit.migration.dag_files import HEAD, codes, edges, ids, read
 
 BEFORE = """
 import requests
@@ -84,3 +84,23 @@ with DAG("flow", schedule=None):
         last = last >> EmptyOperator(task_id=name)
 """
     assert ("unknown-loop" in codes(read(tmp_path, text))) is not certain
+
+
+@pytest.mark.parametrize(
+    ("way", "kept"),
+    [
+        ("b >> c if requests.get('x').ok else c >> b", {"a>b"}),
+        ("last = a if requests.get('x').ok else b; b >> last", {"a>b"}),
+    ],
+)
+def test_a_circle_of_edges_that_are_not_certain_takes_no_dag_along(tmp_path: Path, way: str, kept: set[str]) -> None:
+    text = f"""{HEAD}
+import requests
+with DAG("flow", schedule=None):
+    a, b, c = (EmptyOperator(task_id=name) for name in "abc")
+    a >> b
+    {way}
+"""
+    file = read(tmp_path, text)
+    assert edges(file) == kept
+    assert any("are left out" in one.text for one in file.dags[0].warnings)

@@ -106,3 +106,19 @@ def test_an_ini_file_has_its_defaults_and_what_its_values_take_of_others(tmp_pat
     """
     ini = "[DEFAULT]\nteam = data\n[load]\nname = load_%(team)s\n"
     assert ids(read(tmp_path, f"{HEAD}{textwrap.dedent(body)}", {"dags/flow.ini": ini})) == ["load_data", "data"]
+
+
+def test_modules_of_a_package_are_found_by_name(tmp_path: Path) -> None:
+    text = f"""{HEAD}
+import importlib, pkgutil
+import jobs
+with DAG("flow", schedule=None):
+    for _, name, is_package in pkgutil.iter_modules(jobs.__path__):
+        module = importlib.import_module(f"jobs.{{name}}")
+        EmptyOperator(task_id=f"{{module.NAME}}_{{is_package}}")
+    for found in pkgutil.iter_modules(jobs.__path__, "jobs."):
+        EmptyOperator(task_id=found.name)
+"""
+    files = {"dags/jobs/__init__.py": "", "dags/jobs/one.py": "NAME = 'first'\n", "dags/jobs/notes.txt": ""}
+    files["dags/jobs/two/__init__.py"] = "NAME = 'second'\n"
+    assert ids(read(tmp_path, text, files)) == ["first_False", "second_True", "jobs.one", "jobs.two"]

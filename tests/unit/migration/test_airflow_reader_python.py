@@ -325,3 +325,42 @@ with DAG("flow", schedule=None):
     file = read(tmp_path, HEAD + text)
     assert ids(file) == ["orders"]
     assert not codes(file)
+
+
+@pytest.mark.parametrize(
+    ("raises", "kind"),
+    [
+        ("raise Gone('it')", "Missing"),
+        ("raise Gone('it')", "LookupError"),
+        ("json.loads('{')", "ValueError"),
+        ("pendulum.parse('2 days')", "pendulum.parsing.exceptions.ParserError"),
+    ],
+)
+def test_exceptions_are_caught_by_the_names_of_their_bases(tmp_path: Path, raises: str, kind: str) -> None:
+    text = f"""{HEAD}
+import json
+class Missing(LookupError): ...
+class Gone(Missing): ...
+try:
+    {raises}
+    name = "not_caught"
+except {kind}:
+    name = "caught"
+with DAG("flow", schedule=None):
+    EmptyOperator(task_id=name)
+"""
+    assert ids(read(tmp_path, text)) == ["caught"]
+
+
+def test_airflow_has_a_value_for_its_own_options(tmp_path: Path) -> None:
+    text = f"""{HEAD}
+from airflow.configuration import conf
+try:
+    view = conf.get("webserver", "dag_default_view")
+    name = "found"
+except Exception:
+    name = "missing"
+with DAG("flow", schedule=None, default_view=view):
+    EmptyOperator(task_id=name)
+"""
+    assert ids(read(tmp_path, text)) == ["found"]

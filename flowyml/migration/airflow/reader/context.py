@@ -120,6 +120,10 @@ class Context:
             raise Raised("AirflowException", "tasks that have no DAG are joined")
         elif before.dag is not after.dag and not self.uncertain:
             raise Raised("RuntimeError", "tasks of different DAGs are joined")
+        if not self.uncertain:
+            after.unsure.discard(before)
+        elif before not in after.upstream:
+            after.unsure.add(before)
         after.upstream[before] = None
         before.downstream[after] = None
         self.edges += 1

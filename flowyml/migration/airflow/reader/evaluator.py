@@ -87,6 +87,10 @@ class Evaluator(Calls):
         kept += [one for dag in kept for one in _below(dag) if one not in kept]
         last: dict[Any, Dag] = {}
         for dag in kept:
+            if (circle := dag.circle()) and dag.leave_out_unsure():
+                text = f"edges that are not certain make a circle at {', '.join(circle[:5])}: they are left out"
+                self.module = dag.module or self.module
+                dag.warnings.append(DagWarning("unknown-edge", text, self.place(dag.node or ast.Pass())))
             if all(task.known for task in dag.tasks.values()) and (circle := dag.circle()):
                 text = f"Airflow refuses DAG {dag.dag_id!r}: its edges make a circle at {', '.join(circle[:5])}"
                 self.warnings.append(DagWarning("raises", text, self.place(dag.node or ast.Pass())))

@@ -253,10 +253,15 @@ def _is_code(value: Foreign) -> bool:
     return not rest or not (value.name.isupper() or (not known and value.name[:1].islower()))
 
 
+_PARENTS = {"JSONDecodeError": "ValueError", "ParserError": "ValueError", "ZoneInfoNotFoundError": "KeyError"}
+"""Exceptions of libraries that are those of Python too."""
+
+
 def is_a(kind: str, handler: str) -> bool:
     """Whether a handler of one class of exceptions catches another, both by their names."""
     if handler in ("", "Exception", "BaseException", kind):
         return True
+    kind = _PARENTS.get(kind, kind)
     one, other = getattr(builtins, kind, None), getattr(builtins, handler, None)
     return isinstance(one, type) and isinstance(other, type) and issubclass(one, other)
 

@@ -190,6 +190,8 @@ def _of_module(machine: Members, value: Module, name: str, node: ast.AST) -> Any
         return found
     if name == "__dict__":
         return value.scope.names
+    if name == "__path__" and value.path.endswith("__init__.py"):
+        return [value.path.removesuffix("/__init__.py")]
     if name in ("__name__", "__file__"):
         return value.name if name == "__name__" else value.path
     if value.stars:

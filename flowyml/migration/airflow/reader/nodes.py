@@ -74,6 +74,14 @@ class Dag(Instance):
                         free.append(after)
         return sorted(task.task_id for task, count in waits.items() if count > 0)
 
+    def leave_out_unsure(self) -> bool:
+        """Takes out the edges that are perhaps not drawn. Returns whether there were any."""
+        unsure = [(before, task) for task in self.tasks.values() for before in task.unsure]
+        for before, task in unsure:
+            task.upstream.pop(before, None)
+            before.downstream.pop(task, None)
+        return bool(unsure)
+
 
 @dataclass(eq=False)
 class Group(Instance):
@@ -153,7 +161,7 @@ def _goes_on(task: Task, but: Task, mine: set[int]) -> bool:
 
 @dataclass(eq=False)
 class Task(Instance):
-    """An operator's instance, or a TaskFlow call."""
+    """An operator's instance, or a TaskFlow call. ``unsure`` are those upstream by edges that are perhaps not drawn."""
 
     own_id: Any = None
     path: str = ""
@@ -167,6 +175,7 @@ class Task(Instance):
     mapping: tuple[str, Arguments] | None = None
     upstream: dict[Task, None] = field(default_factory=dict)
     downstream: dict[Task, None] = field(default_factory=dict)
+    unsure: set[Task] = field(default_factory=set)
     setup: bool = False
     teardown: bool = False
     lenient: bool = True

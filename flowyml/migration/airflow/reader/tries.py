@@ -8,7 +8,7 @@ from typing import Any
 
 from flowyml.migration.airflow.reader.loops import Loops, Return
 from flowyml.migration.airflow.reader.machine import is_a
-from flowyml.migration.airflow.reader.values import Foreign, Function, Instance, Raised, Scope, Unknown, hard
+from flowyml.migration.airflow.reader.values import Class, Foreign, Function, Instance, Raised, Scope, Unknown, hard
 
 __all__ = ["Tries"]
 
@@ -97,8 +97,10 @@ class Tries(Loops):
         return None if scope is None else hard(scope.names[name])
 
     def _handle(self, node: ast.Try, error: Raised) -> None:
+        of = getattr(error.value, "cls", error.value)
+        kinds = [error.kind, *(one.name for one in of.mro())] if isinstance(of, Class) else [error.kind]
         for handler in node.handlers:
-            if any(is_a(error.kind, name) for name in self._handled(handler)):
+            if any(is_a(kind, name) for kind in kinds for name in self._handled(handler)):
                 if handler.name:
                     self.bind(handler.name, error.value if error.value is not None else self.unknown(handler))
                 self.block(handler.body)

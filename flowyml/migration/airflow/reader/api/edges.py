@@ -36,7 +36,10 @@ def relations(world: Making, value: Any, name: str) -> Any:
 
 def join(world: Making, before: Any, after: Any, node: ast.AST) -> None:
     """``before >> after``, with a warning for what cannot be joined."""
+    one_of_several = any(isinstance(one, Either) for side in (before, after) if light(side) for one in flat(side))
+    world.context.uncertain += one_of_several
     _lost(world, link(world.context, _sides(world, before, node), _sides(world, after, node)), node)
+    world.context.uncertain -= one_of_several
     if world.context.hollow:
         world.context.hollow = False
         world.machine.warn("unknown-edge", "an edge leads to a group without tasks: Airflow 2 draws none", node)

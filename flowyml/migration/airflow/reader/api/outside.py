@@ -82,7 +82,10 @@ def _configuration(world: Making, function: Foreign, arguments: Arguments, node:
     section, name = (str(hard(arguments.value(key, index))).lower() for index, key in enumerate(("section", "key")))
     if (section, name) == ("core", "dags_folder"):
         return _place(world, "DAGS_FOLDER")
-    return _outside(world, f"config:{section}.{name}", arguments.get("fallback"), node)
+    origin, given = f"config:{section}.{name}", arguments.get("fallback")
+    if given is None:  # Airflow has a value for each of its own options
+        return world.machine.unknown(node, origin=origin)
+    return _outside(world, origin, given, node)
 
 
 def _connection(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:

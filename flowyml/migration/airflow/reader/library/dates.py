@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import calendar
 import datetime
+import re
 import zoneinfo
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.natives import plain
+from flowyml.migration.airflow.reader.operations import TooLarge
 from flowyml.migration.airflow.reader.values import Arguments, Foreign, Native
 
 __all__ = ["CALLED", "NAMES", "clock"]
@@ -31,10 +33,30 @@ def _pendulum(*args: Any, tz: Any = datetime.UTC, **kwargs: Any) -> datetime.dat
     return datetime.datetime(*args, **kwargs).replace(tzinfo=zone)  # noqa: DTZ001  # its zone comes next
 
 
+class ParserError(ValueError):
+    """What pendulum raises for a text that is no date."""
+
+
 def _parsed(text: str, tz: Any = datetime.UTC, **_: Any) -> datetime.datetime:
     found = datetime.datetime.fromisoformat(text)
     zone = _zone(tz) if isinstance(tz, str) else tz
     return found if found.tzinfo is not None else found.replace(tzinfo=zone)
+
+
+def _read_by_pendulum(text: str, **options: Any) -> datetime.datetime:
+    try:
+        return _parsed(text, **options)
+    except ValueError as error:
+        if re.search(r"[^\W\d_]{2}", text):
+            raise ParserError(str(error)) from error
+        raise TooLarge from error  # it reads more forms than Python does
+
+
+def _read_by_dateutil(text: str, **options: Any) -> datetime.datetime:
+    try:
+        return _parsed(text, **options)
+    except ValueError as error:
+        raise TooLarge from error  # it reads far more forms than Python does
 
 
 def _duration(
@@ -84,7 +106,7 @@ NAMES: dict[str, Any] = {
     "pendulum.tz.timezone.FixedTimezone": plain(_offset),
     "pendulum.tz.timezone.Timezone": plain(_zone),
     "pendulum.tz.UTC": datetime.UTC,
-    "pendulum.parse": plain(_parsed),
+    "pendulum.parse": plain(_read_by_pendulum),
     "pendulum.duration": plain(_duration),
     "pendulum.UTC": datetime.UTC,
     "pytz.timezone": plain(_zone),
@@ -96,7 +118,7 @@ NAMES: dict[str, Any] = {
     "dateutil.tz.tzutc": plain(_zone),
     "dateutil.tz.UTC": datetime.UTC,
     "dateutil.tz.tzoffset": plain(lambda _, offset: _offset(offset)),
-    "dateutil.parser.parse": plain(_parsed),
+    "dateutil.parser.parse": plain(_read_by_dateutil),
 }
 
 

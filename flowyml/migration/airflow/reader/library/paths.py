@@ -105,6 +105,31 @@ def _scandir(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return _entries(machine, hard(arguments.value("path", 0, ".")), node, names=False)
 
 
+def _modules(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``pkgutil.iter_modules``: what can be imported from folders."""
+    folders, prefix = hard(arguments.value("path", 0)), hard(arguments.value("prefix", 1, ""))
+    if not isinstance(folders, list) or not isinstance(prefix, str):
+        return machine.unknown(node)
+    rows: list[Any] = []
+    for folder in folders:
+        found = machine.files.resolve(str(hard(folder))) if isinstance(hard(folder), (str, PurePosixPath)) else None
+        entries = machine.attempt(node, machine.files.entries, found) if found is not None else None
+        if not isinstance(entries, list):
+            return machine.unknown(node)
+        rows += [_module_row(prefix + one.stem, one.is_dir()) for one in entries if _can_be_imported(one)]
+    return rows
+
+
+def _can_be_imported(path: Path) -> bool:
+    module = path.suffix == ".py" and path.stem != "__init__"
+    return path.stem.isidentifier() and (module or (path / "__init__.py").is_file())
+
+
+def _module_row(name: str, package: bool) -> Instance:
+    row = {"module_finder": None, "name": name, "ispkg": package}
+    return Instance(None, {**row, "__items__": list(row.values())})
+
+
 def _walk_folders(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     name = hard(arguments.value("top", 0))
     found = machine.files.resolve(str(name)) if isinstance(name, (str, PurePosixPath)) else None
@@ -204,6 +229,7 @@ NAMES: dict[str, Any] = {
     "os.scandir": known(_scandir),
     "os.walk": known(_walk_folders),
     "os.makedirs": known(nothing),
+    "pkgutil.iter_modules": known(_modules),
     "glob.glob": known(_glob),
     "glob.iglob": known(_glob),
     "pathlib.Path": known(_path),
