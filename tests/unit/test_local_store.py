@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from flowyml.core.errors import ConfigurationError
 from flowyml.orchestrators.local.store import RunStore
 
 
@@ -50,6 +51,15 @@ def test_a_broken_database_is_reported_once(store: RunStore) -> None:
         "`flowyml prune` makes more; FLOWYML_HOME takes a folder on another disk. "
         "Or has a step closed files that are not its own, as os.closerange does?"
     )
+
+
+def test_a_record_that_cannot_be_written_is_not_taken_for_a_full_disk(store: RunStore) -> None:
+    with (
+        pytest.raises(ConfigurationError, match="cannot be written by this user: .* Set FLOWYML_HOME to a folder"),
+        store.session() as db,
+    ):
+        db.execute("PRAGMA query_only = 1")
+        db.execute("DELETE FROM runs")
 
 
 def test_two_records_with_names_alike_have_folders_of_their_own(tmp_path: Path) -> None:

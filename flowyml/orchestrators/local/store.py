@@ -280,6 +280,7 @@ class RunStore:
         return RunRow(*fresh) if fresh else row
 
 
+_ANOTHER_PLACE = "Set FLOWYML_HOME to a folder that can be written, or give LocalOrchestrator(store=…)."
 _WAYS_OUT = (
     "Is its disk full, which SQLite may call an I/O error? `flowyml cache clear --all` makes room even then, and "
     "`flowyml prune` makes more; FLOWYML_HOME takes a folder on another disk. "
@@ -294,7 +295,13 @@ def _errors_named(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         if isinstance(error.__cause__, sqlite3.DatabaseError):  # raised by a session within
             raise
-        if not getattr(error, "sqlite_errorname", "").startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith("SQLITE_READONLY"):
+            raise ConfigurationError(
+                f"The record of local runs, {path}, or its folder, cannot be written by this user: {error}. "
+                f"{_ANOTHER_PLACE}"
+            ) from error
+        if not name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
             message = f"The record of local runs, {path}, cannot be read or written: {error}. {_WAYS_OUT}"
             raise type(error)(message) from error
         raise ConfigurationError(
@@ -310,8 +317,7 @@ def connect(path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(private_file(path), timeout=30, isolation_level=None, check_same_thread=False)
     except (OSError, sqlite3.OperationalError) as error:
         raise ConfigurationError(
-            f"The record of local runs cannot be opened at {path}: {error}. Set FLOWYML_HOME to a folder that can be "
-            f"written, or give LocalOrchestrator(store=…)."
+            f"The record of local runs cannot be opened at {path}: {error}. {_ANOTHER_PLACE}"
         ) from error
     try:
         prepare(db, path)
