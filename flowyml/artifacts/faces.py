@@ -17,6 +17,7 @@ from flowyml.artifacts.optional import require
 from flowyml.artifacts.packing import REFERENCE, is_reference
 from flowyml.artifacts.plain import INLINE_LIMIT, is_plain, without_floats
 from flowyml.artifacts.store import Store
+from flowyml.core.plain_text import storable_text
 from flowyml.plan.kinds import kind_of
 
 __all__ = ["face_of", "noted_face"]
@@ -52,15 +53,19 @@ def face_of(
     if not facts and found in _SAYS_IT_ITSELF and not is_stored:
         return {}
     face: dict[str, Any] = {"kind": found}
+
+    def shown(text: str) -> str:
+        return storable_text(mask(text))
+
     if isinstance(value, Path):
         face["name"] = mask(value.name)
     try:
-        face |= _seen(value, found, store, key, mask)
+        face |= _seen(value, found, store, key, shown)
     except Exception as error:  # whatever the value's library raises
         logger.warning("An output of kind %s is kept, and cannot be shown: %s: %s", found, type(error).__name__, error)
     known = {**face.pop("facts", {}), **facts}
     if known:
-        face["metadata"] = {mask(name): mask(fact) if isinstance(fact, str) else fact for name, fact in known.items()}
+        face["metadata"] = {shown(name): shown(fact) if isinstance(fact, str) else fact for name, fact in known.items()}
     return _bounded(face)
 
 

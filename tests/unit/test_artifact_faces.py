@@ -220,6 +220,20 @@ def test_plain_values_without_facts_stay_what_they_were(store: Store) -> None:
         assert back(reference, store) == value
 
 
+def test_what_is_shown_has_nothing_that_databases_refuse(store: Store) -> None:
+    """PostgreSQL takes no character zero, and nothing takes half of a surrogate pair."""
+    hostile = "zero \0, half \ud800"
+    text = packed(hostile, store, facts={"why": 1})
+    table = packed([{hostile: hostile}], store, kind="table")
+    metrics = packed({hostile: 1.5}, store, kind="metrics", facts={"why": 1})
+    for reference in (text, table, metrics):
+        shown = json.dumps([reference["metadata"], reference.get("head")], ensure_ascii=False)
+        assert "\\u0000" not in shown
+        assert shown.encode()
+        assert "zero \\\\x00, half \\\\ud800" in shown
+    assert back(text, store) == hostile
+
+
 def test_a_value_that_breaks_when_it_is_shown_is_kept(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     reference = packed(5, store, kind="array")
     assert back(reference, store) == 5

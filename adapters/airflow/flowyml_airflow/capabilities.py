@@ -10,7 +10,9 @@ CAPABILITIES = Capabilities(
     "airflow",
     dict.fromkeys(Feature, yes)
     | {
-        Feature.PARAMETERS: partly("Airflow 3 carries integers of 64 bits: from `-2**63` to `2**64 - 1`."),
+        Feature.PARAMETERS: partly(
+            "Airflow 3 carries integers of 64 bits: from `-2**63` to `2**64 - 1`; no character zero."
+        ),
         Feature.STEP_RETRY: partly(
             "Airflow waits in whole seconds and, where the delay grows, up to twice as long; before 3.2 it doubles, "
             "whatever the factor."

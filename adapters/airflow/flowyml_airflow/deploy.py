@@ -32,7 +32,7 @@ from flowyml_airflow.deployed import Deployed, facts_of, has_schedule, is_untouc
 from flowyml_airflow.folder import Folder
 from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id
 from flowyml_airflow.options import pipeline_options, step_options
-from flowyml_airflow.parameters import check_integers
+from flowyml_airflow.parameters import check_carried
 from flowyml_airflow.status import moment
 from flowyml_airflow.vanished import is_gone
 
@@ -119,7 +119,7 @@ class Deployer:
                 f"uploaded over its REST API. Give AirflowOrchestrator(dags_folder=…): the folder, path or URL, that "
                 f"Airflow reads its DAGs from."
             )
-        check_integers({each.name: each.default for each in compiled.bundle.plan.parameters}, self.client().integers)
+        check_carried({each.name: each.default for each in compiled.bundle.plan.parameters}, self.client().integers)
         self._check_pools(compiled)
         self._warn_runs(compiled, found)
         return self.folder

@@ -13,7 +13,7 @@ from flowyml.plan.marks import mark_of
 from flowyml.plan.parameters import check_values
 from flowyml_airflow.client import AirflowClient
 from flowyml_airflow.compiler import TAG
-from flowyml_airflow.parameters import check_integers, declared
+from flowyml_airflow.parameters import check_carried, declared
 
 __all__ = ["Deployed", "facts_of", "has_schedule", "is_untouched", "tags_of"]
 
@@ -78,7 +78,7 @@ class Deployed:
 
         Any other DAG may be given any conf.
         """
-        check_integers(values, self.client.integers)
+        check_carried(values, self.client.integers)
         if self.is_ours:
             name = self.facts.get("pipeline", self.dag["dag_id"])
             check_values(name, declared(self.dag.get("params")), values)

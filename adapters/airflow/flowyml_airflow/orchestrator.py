@@ -32,7 +32,7 @@ from flowyml_airflow.folder import open_folder
 from flowyml_airflow.handover import DagSchedule, runs_by_time
 from flowyml_airflow.names import CODE_KEY, REVISION_KEY, RUN_ID_KEY, airflow_run_id, dag_id, development_id
 from flowyml_airflow.operations import Operations
-from flowyml_airflow.parameters import check_integers
+from flowyml_airflow.parameters import check_carried
 from flowyml_airflow.pausing import check_resumable, check_runnable
 from flowyml_airflow.pruning import prunable
 from flowyml_airflow.reading import RunReader
@@ -174,7 +174,7 @@ class AirflowOrchestrator(Orchestrator):
 
         What a scheduled DAG runs is changed by deploying only: code that is not deployed runs as a DAG of its own.
         """
-        check_integers(parameters, self.client.integers)
+        check_carried(parameters, self.client.integers)
         dag_run_id, is_new = airflow_run_id(run_id), claim_new(run_id)
         given = {CODE_KEY: bundle.code_digest}
         if dag_run_id != run_id:
@@ -293,7 +293,7 @@ class AirflowOrchestrator(Orchestrator):
             self._deployer.check(compiled, found, force)
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
-        check_integers(schedule.parameters, self.client.integers)
+        check_carried(schedule.parameters, self.client.integers)
         found = self._deployer.found(dag_id(bundle.plan.name))
         wanted = since(schedule, found.schedule if found else None)
         compiled = self._deployer.compiled(bundle, wanted)

@@ -11,7 +11,7 @@ from flowyml.plan.layout import Group, Pair, Part, text_literal, value
 from flowyml.plan.model import Parameter
 from flowyml.plan.parameters import in_words
 
-__all__ = ["SIXTY_FOUR_BITS", "check_integers", "declared", "filled", "param"]
+__all__ = ["SIXTY_FOUR_BITS", "check_carried", "declared", "filled", "param"]
 
 SIXTY_FOUR_BITS = range(-(2**63), 2**64)
 """The integers that msgpack has, by which the processes of Airflow 3 hand a run and its DAG on."""
@@ -62,17 +62,30 @@ def filled(values: Mapping[str, Any], parameters: Iterable[Parameter]) -> dict[s
     return {name: dates.get(name) if given is None else given for name, given in values.items()}
 
 
-def check_integers(values: Mapping[str, Any], carried: range | None) -> None:
-    """Raise ``ParameterError`` for an integer that Airflow does not carry; None stands for one that carries them all.
+def check_carried(values: Mapping[str, Any], carried: range | None) -> None:
+    """Raise ``ParameterError`` for what Airflow does not carry; None stands for one that carries all integers.
 
-    >>> check_integers({"rows": [2**64 - 1]}, SIXTY_FOUR_BITS)
+    >>> check_carried({"rows": [2**64 - 1]}, SIXTY_FOUR_BITS)
     """
     for name, given in values.items():
+        if _has_zero(given):
+            raise ParameterError(
+                f"{name!r} holds the character zero, which PostgreSQL, a database of Airflow's, refuses. Leave it out."
+            )
         if carried is not None and (large := _too_large(given, carried)) is not None:
             raise ParameterError(
                 f"{name!r} holds {large}, and Airflow 3 carries integers of 64 bits: from -2**63 to 2**64 - 1. "
                 f"Declare it as text."
             )
+
+
+def _has_zero(given: Any) -> bool:
+    if isinstance(given, str):
+        return "\0" in given
+    parts = (
+        [*given, *given.values()] if isinstance(given, Mapping) else given if isinstance(given, list | tuple) else ()
+    )
+    return any(map(_has_zero, parts))
 
 
 def _too_large(given: Any, carried: range) -> int | None:

@@ -15,7 +15,7 @@ from flowyml.core.schedule import Schedule
 from flowyml.plan.layout import source
 from flowyml.plan.model import Parameter
 from flowyml_airflow import AirflowOrchestrator
-from flowyml_airflow.parameters import SIXTY_FOUR_BITS, check_integers, filled, param
+from flowyml_airflow.parameters import SIXTY_FOUR_BITS, check_carried, filled, param
 from tests.adapters.airflow.test_client import Answer, site
 
 LARGE = 2**64
@@ -25,14 +25,20 @@ REFUSED = rf"'number' holds {LARGE}, and Airflow 3 carries integers of 64 bits: 
 
 @pytest.mark.parametrize("value", [2**64 - 1, -(2**63), True, 1e300, [{"a": [2**64 - 1]}], str(LARGE), None])
 def test_what_64_bits_hold_passes(value: Any) -> None:
-    check_integers({"number": value}, SIXTY_FOUR_BITS)
+    check_carried({"number": value}, SIXTY_FOUR_BITS)
 
 
 @pytest.mark.parametrize("value", [LARGE, -(2**63) - 1, [1, LARGE], {"a": {"b": [LARGE]}}])
 def test_what_they_do_not_hold_is_named(value: Any) -> None:
     with pytest.raises(ParameterError, match=r"'number' holds -?\d+, and Airflow 3 .* Declare it as text\."):
-        check_integers({"good": 1, "number": value}, SIXTY_FOUR_BITS)
-    check_integers({"number": value}, None)
+        check_carried({"good": 1, "number": value}, SIXTY_FOUR_BITS)
+    check_carried({"number": value}, None)
+
+
+@pytest.mark.parametrize("value", ["a\0b", ["a\0"], {"\0": 1}, [{"a": ["\0"]}]])
+def test_a_character_zero_is_refused_before_anything_is_sent(value: Any) -> None:
+    with pytest.raises(ParameterError, match="'text' holds the character zero, which PostgreSQL"):
+        check_carried({"good": "a", "text": value}, None)
 
 
 def test_a_date_of_the_run_is_an_empty_field_of_the_form() -> None:
