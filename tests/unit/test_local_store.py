@@ -54,12 +54,9 @@ def test_a_broken_database_is_reported_once(store: RunStore) -> None:
 
 
 def test_a_record_that_cannot_be_written_is_not_taken_for_a_full_disk(store: RunStore) -> None:
-    with (
-        pytest.raises(ConfigurationError, match="cannot be written by this user: .* Set FLOWYML_HOME to a folder"),
-        store.session() as db,
-    ):
-        db.execute("PRAGMA query_only = 1")
-        db.execute("DELETE FROM runs")
+    said = r"cannot be written by this user: .* Set FLOWYML_HOME to a folder"
+    with pytest.raises(ConfigurationError, match=said), store.session() as db:
+        db.executescript("PRAGMA query_only = 1; DELETE FROM runs")
 
 
 def test_two_records_with_names_alike_have_folders_of_their_own(tmp_path: Path) -> None:
