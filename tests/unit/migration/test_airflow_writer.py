@@ -382,3 +382,16 @@ def test_several_imports_on_one_line_move_over(tmp_path: Path) -> None:
     assert "import json\nimport os\n" in made.text
     assert "import sys" not in made.text
     assert dict(loaded(tmp_path, made, "written_imports").d.run().outputs) == {"load": '"/"'}
+
+
+def test_what_a_task_waits_for_stands_in_the_order_of_the_file(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        with DAG("flow", schedule=None):
+            end = EmptyOperator(task_id="end")
+            for name in ("users", "orders"):
+                BashOperator(task_id=name, bash_command="true") >> end
+    """,
+    )
+    assert made.text.index('"users"') < made.text.index('"orders"') < made.text.index('"end"')

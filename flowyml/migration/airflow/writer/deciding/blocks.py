@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Any, TypeVar
 
 from flowyml.migration.airflow.model import DagModel, TaskModel
@@ -210,13 +211,20 @@ T = TypeVar("T")
 
 
 def sorted_units(units: Sequence[T], waits: Mapping[T, set[T]]) -> list[T] | None:
-    """Each after what it waits for, else as they stand."""
-    done: dict[T, None] = {}
-    left = list(units)
-    while left:
-        following = next((unit for unit in left if waits[unit] <= done.keys()), None)
-        if following is None:
-            return None
-        done[following] = None
-        left.remove(following)
-    return list(done)
+    """Each after what it waits for, else as they stand; None where they wait for one another."""
+    at = {unit: number for number, unit in enumerate(units)}
+    left = {unit: len(waits[unit]) for unit in units}
+    waiting: dict[T, list[T]] = {}
+    for unit in units:
+        for each in waits[unit]:
+            waiting.setdefault(each, []).append(unit)
+    ready = [at[unit] for unit in units if not left[unit]]
+    done: list[T] = []
+    while ready:
+        unit = units[heappop(ready)]
+        done.append(unit)
+        for each in waiting.get(unit, ()):
+            left[each] -= 1
+            if not left[each]:
+                heappush(ready, at[each])
+    return done if len(done) == len(units) else None

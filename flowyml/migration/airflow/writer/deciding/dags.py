@@ -16,6 +16,7 @@ from flowyml.migration.airflow.writer.deciding.blocks import (
     arranged,
     groups_around,
     paths_of,
+    sorted_units,
 )
 from flowyml.migration.airflow.writer.deciding.choices import Choice
 from flowyml.migration.airflow.writer.deciding.context import (
@@ -109,23 +110,9 @@ def _branched(dag: DagModel, moving: Moving) -> DecidedDag:
 
 def _in_order(dag: DagModel) -> Iterable[TaskModel]:
     """The tasks, each after those that it waits for, else as they stand in the file."""
-    done: dict[str, TaskModel] = {}
     by_id = {task.task_id: task for task in dag.tasks}
-    stack = [(task, iter(task.upstream)) for task in reversed(dag.tasks)]
-    seen: set[str] = set()
-    while stack:
-        task, upstream = stack[-1]
-        if task.task_id in done:
-            stack.pop()
-            continue
-        seen.add(task.task_id)
-        following = next((by_id[name] for name in upstream if name in by_id and name not in seen), None)
-        if following is None:
-            done[task.task_id] = task
-            stack.pop()
-        else:
-            stack.append((following, iter(following.upstream)))
-    return done.values()
+    found = sorted_units([*by_id], {name: {*task.upstream} & by_id.keys() for name, task in by_id.items()})
+    return dag.tasks if found is None else [by_id[name] for name in found]
 
 
 def _wrap_options(dags: Sequence[DecidedDag]) -> None:
