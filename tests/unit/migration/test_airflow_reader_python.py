@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.migration.dag_files import HEAD, codes, ids, read
+from tests.unit.migration.dag_files import HEAD, codes, edges, ids, read
 
 PRELUDE = """
 import calendar, collections, copy, csv, dataclasses, enum, functools, graphlib, hashlib, io, itertools, json, math
@@ -84,6 +85,14 @@ class Settings(metaclass=Alone):
 
 class First(Registered, tag="one"): pass
 class Second(Registered): pass
+
+counted = []
+class Kept:
+    @functools.cached_property
+    def size(self): counted.append(self); return len(counted)
+
+@functools.lru_cache(maxsize=None)
+def twice(x): counted.append(x); return len(counted)
 
 class Child(Base):
     steps = Base.steps + ("b",)
@@ -239,6 +248,7 @@ list(itertools.zip_longest([1, 2], "a", fillvalue="-"))
 list(itertools.chain.from_iterable([[1], [2, 3]]))
 functools.reduce(lambda a, b: a * b, range(1, 5))
 functools.partial(spread, 1, key="p")(2)
+[Kept().size, (kept := Kept()).size, kept.size, twice(1), twice(1), twice(2), len(counted)]
 json.loads('{"a": [1, null]}')["a"]
 json.dumps({"b": 1, "a": [True]}, sort_keys=True)
 hashlib.md5("abc".encode()).hexdigest()
@@ -364,3 +374,21 @@ with DAG("flow", schedule=None, default_view=view):
     EmptyOperator(task_id=name)
 """
     assert ids(read(tmp_path, text)) == ["found"]
+
+
+def test_a_function_that_keeps_what_it_returned_makes_a_task_once(tmp_path: Path) -> None:
+    body = """
+    import functools
+    @functools.cache
+    def load(name): return EmptyOperator(task_id=name)
+    class Flow:
+        @functools.cached_property
+        def start(self): return EmptyOperator(task_id="start")
+    with DAG("flow"):
+        flow = Flow()
+        flow.start >> load("a")
+        flow.start >> load("b")
+        load("a") >> load("b")
+    """
+    file = read(tmp_path, f"{HEAD}{textwrap.dedent(body)}")
+    assert (ids(file), edges(file), codes(file)) == (["start", "a", "b"], {"start>a", "start>b", "a>b"}, set())

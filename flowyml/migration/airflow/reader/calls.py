@@ -95,6 +95,10 @@ class Calls(Statements):
             return self.once(lambda: self._yielded_by(function, arguments, node), node)
         if isinstance(function.node, ast.AsyncFunctionDef):
             return self.unknown(node)
+        if function.cached is not None and (key := _key(arguments)) is not None:
+            if key not in function.cached:
+                function.cached[key] = self.run(function, arguments, node, self.nothing)
+            return function.cached[key]
         return self.run(function, arguments, node, self.nothing)
 
     def generator(self, function: Any, arguments: Arguments) -> tuple[Any, Arguments] | None:
@@ -444,6 +448,17 @@ class Calls(Statements):
 
 _REQUIRED = frozenset({"attr", "attrs", "croniter", "dateutil", "jinja2", "packaging", "pendulum", "requests", "yaml"})
 """Libraries that Airflow itself requires."""
+
+
+def _key(arguments: Arguments) -> Any:
+    """What a call of a function that keeps what it returned goes by; None for one that Python refuses."""
+    named = tuple((name, hard(given.value)) for name, given in arguments.named.items())
+    key = tuple(hard(given.value) for given in arguments.positional), named
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
 
 
 @lru_cache(maxsize=256)

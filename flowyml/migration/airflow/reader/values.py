@@ -186,7 +186,8 @@ class Module:
 @dataclass(eq=False, slots=True)
 class Function:
     """A function or lambda of a file of the root. ``wraps``: it is one by ``functools.wraps``; then ``defined`` is the
-    function that stands in the file below the decorator which returned it."""
+    function that stands in the file below the decorator which returned it. ``cached`` has what it returned, by what it
+    was called with, if it keeps that."""
 
     name: str
     node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -198,6 +199,7 @@ class Function:
     context_manager: bool = False
     wraps: bool = False
     defined: Function | None = None
+    cached: dict[Any, Any] | None = None
 
 
 @dataclass(eq=False, slots=True)

@@ -63,6 +63,22 @@ def _identity(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return Native("decorator", lambda _, given, __: given.value("function", 0))
 
 
+def _cached(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``functools.lru_cache``, with or without arguments of its own."""
+    function = arguments.positional[0].value if len(arguments.positional) == 1 else None
+    if isinstance(function, Function):
+        function.cached = {}
+        return function
+    return Native("cached", _cached)
+
+
+def _cached_property(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    function = arguments.value("func", 0)
+    if isinstance(function, Function):
+        function.kind, function.cached = "property", {}
+    return function
+
+
 def _unknown(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     """A decorator after which a call of the function runs another one."""
     return machine.unknown(node)
@@ -102,8 +118,9 @@ NAMES: dict[str, Any] = {
     "contextlib.ExitStack": Native("ExitStack", lambda machine, arguments, node: Stack()),
     "functools.partial": known(_partial),
     "functools.wraps": known(_wraps),
-    "functools.lru_cache": known(_identity),
-    "functools.cache": known(_identity),
+    "functools.lru_cache": known(_cached),
+    "functools.cache": known(_cached),
+    "functools.cached_property": known(_cached_property),
     "functools.singledispatch": known(_unknown),
     "abc.abstractmethod": known(_identity),
     "typing.overload": known(_identity),

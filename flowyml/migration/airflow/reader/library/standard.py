@@ -23,7 +23,6 @@ LIBRARY: dict[str, Any] = {
     "sys.maxsize": 2**63 - 1,
     "math.inf": math.inf,
     "math.pi": math.pi,
-    "functools.cached_property": BUILTINS["property"],
     "collections.OrderedDict": BUILTINS["dict"],
     "collections.deque": BUILTINS["list"],
     "enum.auto": known(dates.clock),
