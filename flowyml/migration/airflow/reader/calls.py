@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.migration.airflow.reader.files import Files, Refused
+from flowyml.migration.airflow.reader.library.records import give_members
 from flowyml.migration.airflow.reader.loops import Abandoned, Return, Yields
 from flowyml.migration.airflow.reader.machine import MISSING, Options
 from flowyml.migration.airflow.reader.statements import ContextCall, Statements
@@ -232,22 +233,9 @@ class Calls(Statements):
     def _shape_class(self, cls: Class) -> None:
         foreign = {one.name for one in cls.foreign()}
         if foreign & {"Enum", "IntEnum", "StrEnum", "Flag"}:
-            self._members(cls)
+            give_members(cls)
         elif foreign & {"BaseModel", "NamedTuple", "TypedDict", "BaseSettings"}:
             self.fields(cls)
-
-    def _members(self, cls: Class) -> None:
-        members: dict[str, Any] = {}
-        for name, value in list(cls.names.items()):
-            if name.startswith("_") or isinstance(value, Function):
-                continue
-            member = Instance(cls, {"name": name, "value": value, "_value_": value})
-            texts = [one.name for one in cls.foreign()] + [getattr(one, "name", "") for one in cls.bases]
-            if isinstance(value, str) and ("StrEnum" in texts or "str" in texts):
-                member.attributes["__text__"] = value if "StrEnum" in texts else f"{cls.name}.{name}"
-            members[name] = member
-            cls.names[name] = member
-        cls.names["__members__"] = members
 
     def fields(self, cls: Class) -> Class:
         """Gives a class the constructor of a dataclass or pydantic model."""
@@ -269,7 +257,9 @@ class Calls(Statements):
         if isinstance(hook, Function):
             with self.about_to_make(cls):
                 return self.call(Bound(hook, cls), arguments, node)
-        instance = self.world.allocate(cls, node)
+        instance = self._allocated(cls, arguments, node)
+        if not isinstance(instance, Instance):
+            return instance
         init = cls.find("__init__")
         if isinstance(init, Function):
             names = [one.arg for one in (*init.node.args.args, *init.node.args.kwonlyargs)]
@@ -279,6 +269,12 @@ class Calls(Statements):
             self._fill(cls, instance, arguments, node)
         self.world.finish(instance, arguments, node)
         return instance
+
+    def _allocated(self, cls: Class, arguments: Arguments, node: ast.AST) -> Any:
+        """What ``__new__`` gives, which may be an instance that was made before."""
+        if isinstance(new := cls.find("__new__"), Function):
+            return self.call(new, Arguments([Given(cls), *arguments.positional], arguments.named), node)
+        return self.world.allocate(cls, node)
 
     def _member(self, cls: Class, members: dict[str, Any], value: Any, node: ast.AST) -> Any:
         for member in members.values():

@@ -130,6 +130,9 @@ class Members(Base):
             return value.attributes[name]
         if name == "__class__" and value.cls is not None:
             return value.cls
+        if name == "__dict__" and type(value) is Instance:
+            own = {key: one for key, one in value.attributes.items() if not key.startswith("__")}
+            return value.attributes if len(own) == len(value.attributes) else own
         if value.cls is not None:
             found = value.cls.find(name)
             if found is not None or any(name in one.names for one in value.cls.mro() if isinstance(one, Class)):
@@ -226,6 +229,8 @@ def _of_super(machine: Members, value: Super, name: str, node: ast.AST) -> Any:
             machine.world.initialise(owner, arguments, where)
 
         return Native("__init__", initialise)
+    if name == "__new__" and isinstance(line, Class) and not any(one.name == "type" for one in line.mro()):
+        return Native(name, lambda _, arguments, where: machine.world.allocate(line, where))
     if name.startswith("__") and isinstance(value.owner, Instance):
         return machine.instance_attribute(value.owner, name, node)
     if isinstance(line, Class) and machine.making:  # of type, in a metaclass

@@ -148,7 +148,7 @@ METHODS: Mapping[type, frozenset[str]] = {
     bytes: _names("decode hex startswith endswith strip"),
     int: _names("bit_length"),
     float: _names("is_integer hex"),
-    list: _names("append clear copy count extend index insert pop remove reverse"),
+    list: _names("append appendleft clear copy count extend extendleft index insert pop popleft remove reverse"),
     tuple: _names("count index"),
     dict: _names("clear copy get items keys pop popitem setdefault update values"),
     set: _names(
@@ -177,8 +177,8 @@ FIELDS: Mapping[type, frozenset[str]] = {
     int: _names("real imag numerator denominator"),
 }
 CHANGES = _names(
-    "add append clear difference_update discard extend insert intersection_update pop popitem remove reverse "
-    "setdefault symmetric_difference_update update"
+    "add append appendleft clear difference_update discard extend extendleft insert intersection_update pop popitem "
+    "popleft remove reverse setdefault symmetric_difference_update update"
 )
 """Methods of containers that change them."""
 STRUCTURAL: Mapping[type, frozenset[str]] = {
@@ -205,6 +205,14 @@ _OF_OTHERS: Mapping[str, Callable[..., Any]] = {
 """What dates of pendulum and zones of pytz and pendulum have, and Python's have not."""
 
 
+_OF_QUEUES: Mapping[str, Callable[..., Any]] = {
+    "appendleft": lambda value, item: value.insert(0, item),
+    "extendleft": lambda value, items: value.__setitem__(slice(0, 0), list(items)[::-1]),
+    "popleft": lambda value: value.pop(0),
+}
+"""What a ``deque`` has, and a list, as which it is read, has not."""
+
+
 def kind_of(value: Any) -> type | None:
     """The class in `METHODS` whose methods the value has."""
     for one in type(value).__mro__:
@@ -226,9 +234,11 @@ def method(value: Any, name: str, args: list[Any], kwargs: dict[str, Any]) -> An
         _growth(value, args)
     if name == "join" and args:
         args = [_joined(value, args[0]), *args[1:]]
-    grows = name in ("append", "extend", "insert", "update", "add", "setdefault", "union")
+    grows = name in ("append", "extend", "insert", "update", "add", "setdefault", "union", "extendleft")
     if grows and isinstance(value, (list, dict, set, frozenset)):
         _growing(value, args)
+    if name in _OF_QUEUES and isinstance(value, list):
+        return _OF_QUEUES[name](value, *args)
     if name == "strftime":
         _widths(str(args[0]) if args else "")
     if name == "static_order":

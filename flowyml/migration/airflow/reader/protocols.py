@@ -20,6 +20,7 @@ from flowyml.migration.airflow.reader.values import (
     Function,
     Given,
     Instance,
+    Member,
     Module,
     Native,
     Once,
@@ -43,7 +44,7 @@ class Protocols(Members):
         found = self.world.operate(kind, left, right, node)
         if found is not MISSING:
             return found
-        one, other = hard(left), hard(right)
+        one, other = _plain(left), _plain(right)
         if kind is ast.Mod and isinstance(one, str):
             return self._percent(one, right, left, node)
         parts = parts_of([left, right]) if kind is ast.Add and (_is_text(left) or _is_text(right)) else ()
@@ -78,6 +79,8 @@ class Protocols(Members):
             return self.unknown(node)
         if isinstance(one, Foreign) or isinstance(other, Foreign):
             return self._compare_foreign(kind, one, other, node)
+        if kind in (ast.Eq, ast.NotEq) and type(one) is type(other) is Instance:
+            return self._equal(kind, one, other, node)
         if not light([one, other]):
             return self.unknown(node)
         (one, other), _, soft, _ = settle([one, other])
@@ -86,6 +89,18 @@ class Protocols(Members):
         if kind in (ast.In, ast.NotIn) and not _known_members(other):
             return True if kind is ast.In and _among(one, other) else self.unknown(node)
         return self.soft(self.attempt(node, COMPARE[kind], one, other), left, right, *soft)
+
+    def _equal(self, kind: type[ast.cmpop], one: Instance, other: Instance, node: ast.AST) -> Any:
+        """Whether instances are equal: by ``__eq__``, as a dataclass by their fields, else only to themselves."""
+        if method := one.special("__eq__"):
+            found = self.truth(self.call(self.bound(method, one, node), Arguments([Given(other)]), node))
+        elif one is other or one.cls is None or one.cls is not other.cls or one.cls.fields is None:
+            found = one is other
+        else:
+            pairs = [(one.attributes.get(name), other.attributes.get(name)) for name in one.cls.fields]
+            answers = [self.truth(self.compare(ast.Eq, *pair, node)) for pair in pairs]
+            found = False if False in answers else None if None in answers else True
+        return self.unknown(node) if found is None else found is (kind is ast.Eq)
 
     def _within(self, kind: type[ast.cmpop], one: Any, other: Instance, node: ast.AST) -> Any:
         """``one in other``, of an instance that has ``__contains__`` or can be iterated over."""
@@ -234,6 +249,12 @@ class Protocols(Members):
             return hard(self.call(self.bound(method, value, node), Arguments(), node))
         text = value.attributes.get("__text__")
         return text if text is not None else value
+
+
+def _plain(value: Any) -> Any:
+    """A value as operators see it: a member of an enumeration of texts or numbers is one of those."""
+    value = hard(value)
+    return value.attributes["_value_"] if isinstance(value, Member) else value
 
 
 def _is_text(value: Any) -> bool:

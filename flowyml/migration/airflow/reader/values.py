@@ -20,6 +20,7 @@ __all__ = [
     "Given",
     "Instance",
     "Machine",
+    "Member",
     "Module",
     "Native",
     "Once",
@@ -252,6 +253,18 @@ class Instance:
         """A method like ``__len__`` that its class defines in the root."""
         found = self.cls.find(name) if self.cls is not None else None
         return found if isinstance(found, Function) else None
+
+
+@dataclass(eq=False)
+class Member(Instance):
+    """A member of an enumeration that is a text or number as well: it equals its value."""
+
+    def __eq__(self, other: object) -> bool:
+        value = other.attributes["_value_"] if isinstance(other, Member) else other
+        return bool(self.attributes["_value_"] == value)
+
+    def __hash__(self) -> int:
+        return hash(self.attributes["_value_"])
 
 
 @dataclass(eq=False, slots=True)

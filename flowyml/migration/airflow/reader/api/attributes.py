@@ -260,6 +260,13 @@ def _of_native(world: Making, value: Native, name: str, node: ast.AST) -> Any:
     return MISSING if found is None else found
 
 
+def _of_asset(value: Asset, name: str) -> Any:
+    """The name and URI of an asset: each is the other where only one is given."""
+    if value.parts or name not in ("name", "uri"):
+        return MISSING
+    return (value.uri or value.name) if name == "uri" else (value.name or value.uri)
+
+
 def _of_instance(world: Making, value: Instance, name: str, node: ast.AST) -> Any:
     if name in value.attributes or (value.cls is not None and value.cls.find(name) is not None):
         return MISSING
@@ -357,6 +364,7 @@ _ATTRIBUTES: Mapping[type, Callable[[Making, Any, str, ast.AST], Any]] = {
     XCom: _of_xcom,
     Group: _of_group,
     Dag: _of_dag,
+    Asset: lambda world, value, name, _: _of_asset(value, name),
     Label: lambda world, value, name, _: edges.relations(world, value, name),
     TaskFactory: _of_factory,
     GroupFactory: _of_factory,

@@ -159,6 +159,30 @@ def _teed(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return tuple(machine.once(lambda: list(items), node, given) for _ in range(count))
 
 
+def _counted(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    start, step = hard(arguments.value("start", 0, 0)), hard(arguments.value("step", 1, 1))
+    if not isinstance(start, int) or not isinstance(step, int):
+        return machine.unknown(node)
+    machine.step(_ENDLESS // 10)
+    return machine.once(lambda: [start + number * step for number in range(_ENDLESS)], node)
+
+
+def _cycled(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    given = arguments.value("iterable", 0)
+    items = machine.iterate(given, node)
+    if items is None:
+        return machine.unknown(node)
+    machine.step(_ENDLESS // 10)
+    return machine.once(lambda: list(itertools.islice(itertools.cycle(items), _ENDLESS)), node, given)
+
+
+def _queue(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``collections.deque``, as a list. One of a largest length is not known."""
+    items = machine.iterate(arguments.value("iterable", 0, ()), node)
+    bounded = hard(arguments.value("maxlen", 1)) is not None
+    return machine.unknown(node) if items is None or bounded else list(items)
+
+
 def _reduce(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     function, items = arguments.value("function", 0), machine.iterate(arguments.value("iterable", 1), node)
     if items is None:
@@ -172,6 +196,8 @@ def _reduce(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return value
 
 
+_ENDLESS = 5_000
+"""How many items of an iterator without an end are there to take."""
 NAMES: dict[str, Any] = {
     "itertools.groupby": known(_grouped),
     "functools.reduce": known(_reduce),
@@ -191,4 +217,7 @@ NAMES: dict[str, Any] = {
     "itertools.zip_longest": known(_zipped),
     "itertools.accumulate": known(_accumulated),
     "itertools.tee": known(_teed),
+    "itertools.count": known(_counted),
+    "itertools.cycle": known(_cycled),
+    "collections.deque": known(_queue),
 }

@@ -115,6 +115,12 @@ def _locals(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return machine.scope.names
 
 
+def _vars(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    if arguments.positional:
+        return machine.attribute(arguments.positional[0].value, "__dict__", node)
+    return _locals(machine, arguments, node)
+
+
 def _super(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return machine.make_super(node)
 
@@ -190,7 +196,7 @@ NAMES: dict[str, Any] = {
     "setattr": known(_setattr),
     "globals": known(_globals),
     "locals": known(_locals),
-    "vars": known(_locals),
+    "vars": known(_vars),
     "super": known(_super),
     "type": known(_type),
     "callable": known(_callable),

@@ -24,7 +24,6 @@ LIBRARY: dict[str, Any] = {
     "math.inf": math.inf,
     "math.pi": math.pi,
     "collections.OrderedDict": BUILTINS["dict"],
-    "collections.deque": BUILTINS["list"],
     "enum.auto": known(dates.clock),
     "graphlib.TopologicalSorter": plain(graphlib.TopologicalSorter),
     "math.ceil": plain(math.ceil),
