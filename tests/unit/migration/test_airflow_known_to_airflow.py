@@ -188,3 +188,26 @@ def test_parts_of_a_default_are_not_taken_for_sure(tmp_path: Path) -> None:
     """,
     )
     assert [note.construct for dag in made.dags for note in dag.notes if note.kind is Kind.REFUSED] == ["task t"]
+
+
+def test_what_a_file_puts_into_the_environment_is_what_it_reads_there(tmp_path: Path) -> None:
+    body = """
+    from airflow.operators.empty import EmptyOperator
+    os.environ["TEAM"] = "data"
+    os.environ.setdefault("ENV", "dev")
+    os.environ.update({"A": "a"}, B="b")
+    if Variable.get("c"):
+        os.environ["A"] = "c"
+    with DAG(os.environ["TEAM"], schedule=None):
+        EmptyOperator(task_id=os.environ["ENV"])
+        EmptyOperator(task_id=os.getenv("B"))
+        EmptyOperator(task_id=os.environ["A"])
+    """
+    file = read(tmp_path, HEAD + textwrap.dedent(body))
+    (dag,) = file.dags
+    assert dag.dag_id == "data"
+    assert [task.task_id if task.id_known else "?" for task in dag.tasks] == ["dev", "b", "?"]
+    said = {one.text for one in dag.warnings}
+    assert "a task's id depends on env:ENV: 'dev' is by its default" in said
+    given = read(tmp_path, HEAD + textwrap.dedent(body), env={"ENV": "prod", "TEAM": "x"})
+    assert (given.dags[0].dag_id, given.dags[0].tasks[0].task_id) == ("data", "prod")

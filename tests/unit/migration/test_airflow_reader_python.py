@@ -24,6 +24,20 @@ class Color(enum.Enum):
     @classmethod
     def tags(cls): return [one.tag for one in cls]
 
+class Level(enum.StrEnum):
+    RAW = enum.auto()
+    Core = enum.auto()
+
+class Size(enum.Enum):
+    SMALL = enum.auto()
+    LARGE = 7
+    HUGE = enum.auto()
+
+class Flags(enum.Flag):
+    A = enum.auto()
+    B = enum.auto()
+    C = enum.auto()
+
 class Row(typing.NamedTuple):
     name: str
     count: int = 2
@@ -202,6 +216,8 @@ caught()
 looped()
 [matched(2), matched(("cmd", "go")), matched(None), matched("x")]
 Color.tags()
+[[one.value for one in kind] for kind in (Level, Size, Flags)]
+"a-b c".translate(str.maketrans("- ", "__", "c")) + "ab".translate({97: "x"})
 Color("b").name + Color["RED"].tag + str(Color.BLUE.value)
 [one.value for one in Color]
 Color.RED is Color(1)

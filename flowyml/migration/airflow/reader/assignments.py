@@ -76,6 +76,8 @@ class Assignments(Expressions):
             self.attempt(node, owner.__setitem__, key, value)
         elif isinstance(owner, Instance) and (method := owner.special("__setitem__")):
             self.call(self.bound(method, owner, node), Arguments([Given(key), Given(value)]), node)
+        else:
+            self.world.assign_item(owner, key, value, node)
 
     def _held(self, owner: Any, node: ast.AST) -> None:
         if isinstance(owner, Held):

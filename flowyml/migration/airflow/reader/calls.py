@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from flowyml.migration.airflow.reader.enumerations import give_members
 from flowyml.migration.airflow.reader.files import Files, Refused
-from flowyml.migration.airflow.reader.library.records import give_members
 from flowyml.migration.airflow.reader.loops import Abandoned, Return, Yields
 from flowyml.migration.airflow.reader.machine import MISSING, Options
 from flowyml.migration.airflow.reader.statements import ContextCall, Statements
@@ -233,7 +233,7 @@ class Calls(Statements):
     def _shape_class(self, cls: Class) -> None:
         foreign = {one.name for one in cls.foreign()}
         if foreign & {"Enum", "IntEnum", "StrEnum", "Flag"}:
-            give_members(cls)
+            give_members(self, cls)
         elif foreign & {"BaseModel", "NamedTuple", "TypedDict", "BaseSettings"}:
             self.fields(cls)
 

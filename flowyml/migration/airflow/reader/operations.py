@@ -143,7 +143,7 @@ METHODS: Mapping[type, frozenset[str]] = {
         "capitalize casefold center count encode endswith expandtabs find index isalnum isalpha isascii isdecimal "
         "isdigit isidentifier islower isnumeric isspace istitle isupper join ljust lower lstrip partition removeprefix "
         "removesuffix replace rfind rindex rjust rpartition rsplit rstrip split splitlines startswith strip swapcase "
-        "title upper zfill"
+        "title translate upper zfill"
     ),
     bytes: _names("decode hex startswith endswith strip"),
     int: _names("bit_length"),

@@ -11,6 +11,7 @@ from flowyml.migration.airflow.model import Place
 
 __all__ = [
     "Arguments",
+    "Auto",
     "Bound",
     "Class",
     "Either",
@@ -302,6 +303,13 @@ class Once(list[Any]):
     within: Any = ()
     node: ast.AST | None = None
     module: Module | None = None
+
+
+class Auto(Instance):
+    """``enum.auto()``: the class of the member gives it its value."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
 
 
 class Machine(Protocol):

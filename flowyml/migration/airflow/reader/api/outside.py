@@ -12,7 +12,7 @@ from flowyml.migration.airflow.reader.library.standard import LIBRARY
 from flowyml.migration.airflow.reader.machine import MISSING
 from flowyml.migration.airflow.reader.values import Arguments, Foreign, Given, Raised, Soft, Unknown, hard, shape
 
-__all__ = ["ENDINGS", "NAMES", "environment", "known_folder"]
+__all__ = ["ENDINGS", "NAMES", "environment", "known_folder", "set_environment"]
 
 
 def known_folder(world: Making, path: str) -> Any:
@@ -65,8 +65,8 @@ def environment(world: Making, name: Any, given: Given | None, node: ast.AST) ->
     """A variable of the environment; ``given`` is its default."""
     if not isinstance(name, str):
         return world.machine.unknown(node, origin="env:?")
-    if name in world.machine.options.env:
-        return world.machine.options.env[name]
+    if name in world.machine.environment:
+        return world.machine.environment[name]
     if name in ("AIRFLOW_HOME", "AIRFLOW__CORE__DAGS_FOLDER"):
         place = _place(world, "AIRFLOW_HOME" if name == "AIRFLOW_HOME" else "DAGS_FOLDER")
         return Soft(place, f"env:{name}", world.machine.source(node), world.machine.place(node))
@@ -76,6 +76,30 @@ def environment(world: Making, name: Any, given: Given | None, node: ast.AST) ->
 def _getenv(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
     given = arguments.get("default", 1) or Given(None)
     return environment(world, hard(arguments.value("key", 0)), given, node)
+
+
+def _setdefault(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    """``os.environ.setdefault``."""
+    name = hard(arguments.value("key", 0))
+    found = environment(world, name, arguments.get("default", 1), node)
+    set_environment(world, name, found, node)
+    return found
+
+
+def _update(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
+    """``os.environ.update``."""
+    given = hard(arguments.value("other", 0))
+    for name, value in given.items() if isinstance(given, dict) else ():
+        set_environment(world, hard(name), value, node)
+    for name, each in arguments.named.items():
+        set_environment(world, name, each.value, node)
+
+
+def set_environment(world: Making, name: Any, value: Any, node: ast.AST) -> None:
+    """What a file puts into the environment. Whether it does may not be known."""
+    if isinstance(name, str):
+        machine = world.machine
+        machine.environment[name] = machine.unknown(node, origin=f"env:{name}") if machine.context.uncertain else value
 
 
 def _configuration(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
@@ -117,6 +141,8 @@ ENDINGS: Mapping[str, Handler] = {
     "Connection.get_connection_from_secrets": _connection,
     "Connection.get": _connection,
     "os.environ.get": _getenv,
+    "os.environ.setdefault": _setdefault,
+    "os.environ.update": _update,
     "os.getenv": _getenv,
     "airflow.configuration.conf.get": _configuration,
     "airflow.configuration.get": _configuration,

@@ -194,6 +194,11 @@ class Airflow(Making):
         """Sets an attribute of one of Airflow's own objects. Returns whether it is done."""
         return attributes.assign(self, value, name, new, node)
 
+    def assign_item(self, value: Any, key: Any, new: Any, node: ast.AST) -> None:
+        """``value[key] = new`` of the environment."""
+        if isinstance(value, Foreign) and value.path == "os.environ":
+            outside.set_environment(self, hard(key), new, node)
+
     def enter(self, value: Any, node: ast.AST) -> Any:
         """``with value as …:``."""
         return edges.enter(self, value, node)

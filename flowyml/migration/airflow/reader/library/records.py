@@ -1,4 +1,4 @@
-"""Classes of fields: dataclasses, named tuples, attrs, pydantic; and enumerations."""
+"""Classes of fields: dataclasses, named tuples, attrs, pydantic."""
 
 from __future__ import annotations
 
@@ -6,18 +6,9 @@ import ast
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.natives import known
-from flowyml.migration.airflow.reader.values import (
-    Arguments,
-    Class,
-    Function,
-    Given,
-    Instance,
-    Member,
-    Native,
-    hard,
-)
+from flowyml.migration.airflow.reader.values import Arguments, Class, Given, Instance, Native, hard
 
-__all__ = ["NAMES", "give_members", "instance_method"]
+__all__ = ["NAMES", "instance_method"]
 
 
 def _dataclass(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -98,19 +89,3 @@ NAMES: dict[str, Any] = {
     "collections.namedtuple": known(_named_tuple),
     "types.SimpleNamespace": known(_namespace),
 }
-
-
-def give_members(cls: Class) -> None:
-    """Makes the members of an enumeration out of what its class binds."""
-    kinds = [one.name for one in cls.foreign()] + [getattr(one, "name", "") for one in cls.bases]
-    kind = Member if {"str", "int", "StrEnum", "IntEnum"}.intersection(kinds) else Instance
-    members: dict[str, Any] = {}
-    for name, value in list(cls.names.items()):
-        if name.startswith("_") or isinstance(value, Function):
-            continue
-        member = kind(cls, {"name": name, "value": value, "_value_": value})
-        if isinstance(value, str) and ("StrEnum" in kinds or "str" in kinds):
-            member.attributes["__text__"] = value if "StrEnum" in kinds else f"{cls.name}.{name}"
-        members[name] = member
-        cls.names[name] = member
-    cls.names["__members__"] = members

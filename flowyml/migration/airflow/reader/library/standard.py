@@ -10,8 +10,8 @@ from typing import Any
 from flowyml.migration.airflow.reader.library import collecting, data, dates, functions, paths, records, text
 from flowyml.migration.airflow.reader.library.built_in import BUILTINS
 from flowyml.migration.airflow.reader.library.items import from_keys
-from flowyml.migration.airflow.reader.library.natives import known, plain
-from flowyml.migration.airflow.reader.values import Arguments, Native
+from flowyml.migration.airflow.reader.library.natives import plain
+from flowyml.migration.airflow.reader.values import Arguments, Auto, Native
 
 __all__ = ["LIBRARY", "native_attribute"]
 
@@ -24,7 +24,7 @@ LIBRARY: dict[str, Any] = {
     "math.inf": math.inf,
     "math.pi": math.pi,
     "collections.OrderedDict": BUILTINS["dict"],
-    "enum.auto": known(dates.clock),
+    "enum.auto": Native("auto", lambda machine, arguments, node: Auto()),
     "graphlib.TopologicalSorter": plain(graphlib.TopologicalSorter),
     "math.ceil": plain(math.ceil),
     "math.floor": plain(math.floor),
@@ -50,6 +50,8 @@ def native_attribute(machine: Any, value: Native, name: str) -> Any:
         return machine.of_type(name, machine.making[-1])
     if value.name == "dict" and name == "fromkeys":
         return Native(name, from_keys)
+    if value.name == "str" and name == "maketrans":
+        return plain(str.maketrans)
     if value.name in ("str", "list", "dict", "set", "tuple"):
 
         def call(_: Any, given: Arguments, node: ast.AST) -> Any:
