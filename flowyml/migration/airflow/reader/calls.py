@@ -11,6 +11,7 @@ from typing import Any
 
 from flowyml.migration.airflow.reader.enumerations import give_members
 from flowyml.migration.airflow.reader.files import Files, Refused
+from flowyml.migration.airflow.reader.library.records import changing_validators, validated
 from flowyml.migration.airflow.reader.loops import Abandoned, Return, Yields
 from flowyml.migration.airflow.reader.machine import MISSING, Options
 from flowyml.migration.airflow.reader.statements import ContextCall, Statements
@@ -173,7 +174,8 @@ class Calls(Statements):
             if name in keywords:
                 names[name] = keywords.pop(name)
             elif name not in names:
-                names[name] = self._default(function, name, node)
+                given = arguments.open and name in function.defaults  # then it may be among what is not known
+                names[name] = Unknown(name, self.place(node)) if given else self._default(function, name, node)
         if spec.vararg is not None:
             names[spec.vararg.arg] = tuple(values[len(positional) :])
         if spec.kwarg is not None:
@@ -236,6 +238,8 @@ class Calls(Statements):
             give_members(self, cls)
         elif foreign & {"BaseModel", "NamedTuple", "TypedDict", "BaseSettings"}:
             self.fields(cls)
+            for one in changing_validators(cls):
+                self.warn("unknown-call", f"what the validator {cls.name}.{one.name} changes is not known", one)
 
     def fields(self, cls: Class) -> Class:
         """Gives a class the constructor of a dataclass or pydantic model."""
@@ -286,7 +290,10 @@ class Calls(Statements):
         assert cls.fields is not None
         for index, (name, default) in enumerate(cls.fields.items()):
             given = arguments.get(name, index)
-            instance.attributes[name] = self._made(default, node) if given is None else given.value
+            if given is None:
+                instance.attributes[name] = self.unknown(node) if arguments.open else self._made(default, node)
+            else:
+                instance.attributes[name] = validated(self, cls, name, given.value)
         after = cls.find("__post_init__")
         if isinstance(after, Function):
             self.call(Bound(after, instance), Arguments(), node)

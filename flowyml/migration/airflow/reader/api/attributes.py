@@ -13,7 +13,7 @@ from flowyml.migration.airflow.reader.api.making import Handler, Making
 from flowyml.migration.airflow.reader.library.functions import PartialCall, Stack
 from flowyml.migration.airflow.reader.library.natives import native
 from flowyml.migration.airflow.reader.library.paths import Opened, opened_attribute, path_attribute
-from flowyml.migration.airflow.reader.library.records import instance_method
+from flowyml.migration.airflow.reader.library.records import class_method, instance_method
 from flowyml.migration.airflow.reader.library.standard import native_attribute
 from flowyml.migration.airflow.reader.machine import MISSING
 from flowyml.migration.airflow.reader.nodes import (
@@ -227,7 +227,8 @@ def _of_class(world: Making, cls: Class, name: str, node: ast.AST) -> Any:
         return native(name, lambda arguments, where: Partial(cls, arguments, where))
     if name == "__init__":
         return native(name, lambda arguments, where: _base_init(world, arguments, where))
-    return MISSING
+    found = class_method(cls, name)
+    return MISSING if found is None else found
 
 
 def _base_init(world: Making, arguments: Arguments, node: ast.AST) -> None:

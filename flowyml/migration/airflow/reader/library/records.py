@@ -8,7 +8,7 @@ from typing import Any
 from flowyml.migration.airflow.reader.library.natives import known
 from flowyml.migration.airflow.reader.values import Arguments, Class, Given, Instance, Native, hard
 
-__all__ = ["NAMES", "instance_method"]
+__all__ = ["NAMES", "changing_validators", "class_method", "instance_method", "validated"]
 
 
 def _dataclass(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -73,6 +73,79 @@ def instance_method(machine: Any, value: Instance, name: str) -> Any:
     if name in ("_replace", "copy", "model_copy"):
         return Native(name, lambda _, given, node: _replaced(machine, Arguments([Given(value)], given.named), node))
     return None
+
+
+def class_method(value: Class, name: str) -> Any:
+    """What classes of pydantic models have: an instance of a dictionary."""
+    if name not in ("parse_obj", "model_validate") or not _is_model(value):
+        return None
+
+    def make(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        items = hard(arguments.value("obj", 0))
+        if not isinstance(items, dict):
+            return machine.unknown(node)
+        named = {str(hard(key)): Given(one) for key, one in items.items()}
+        return machine.instantiate(value, Arguments([], named), node)
+
+    return Native(name, make)
+
+
+def _is_model(cls: Class) -> bool:
+    return any(one.name in ("BaseModel", "BaseSettings") for one in cls.foreign())
+
+
+def validated(machine: Any, cls: Class, name: str, value: Any) -> Any:
+    """A field's value: pydantic makes models of the dictionaries that are given for them."""
+    if not _is_model(cls) or not isinstance(hard(value), (dict, list)):
+        return value
+    bodies = [(base, base.node.body) for base in cls.mro() if isinstance(base, Class)]
+    for of, one in ((base, each) for base, body in bodies for each in body):
+        if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name) and one.target.id == name:
+            with machine.inside(of.module.scope, of.module):
+                return _as_annotated(machine, one.annotation, value)
+    return value
+
+
+def changing_validators(cls: Class) -> list[ast.FunctionDef]:
+    """Methods of a pydantic model that may give its fields other values: what they do is not read."""
+    found = [one for one in cls.node.body if isinstance(one, ast.FunctionDef) and _validates(one)]
+    return [one for one in found if any(map(_may_change, ast.walk(one)))]
+
+
+def _validates(node: ast.FunctionDef) -> bool:
+    called = [one.func if isinstance(one, ast.Call) else one for one in node.decorator_list]
+    return any((getattr(one, "attr", "") or getattr(one, "id", "")).endswith("validator") for one in called)
+
+
+def _may_change(node: ast.AST) -> bool:
+    returns = isinstance(node, ast.Return) and not isinstance(node.value, (ast.Name, type(None)))
+    return returns or isinstance(node, ast.Assign | ast.AugAssign)
+
+
+def _is_mapping(node: ast.expr) -> bool:
+    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    return name in ("dict", "Dict", "Mapping", "MutableMapping")
+
+
+def _as_annotated(machine: Any, annotation: ast.expr, value: Any) -> Any:
+    machine.step()
+    match annotation, hard(value):
+        case ast.Constant(value=str() as text), _:
+            return _as_annotated(machine, ast.parse(text, mode="eval").body, value)
+        case ast.BinOp(left=left, right=right), _:
+            return _as_annotated(machine, right, _as_annotated(machine, left, value))
+        case ast.Subscript(value=of, slice=ast.Tuple(elts=[_, kind])), dict() as items if _is_mapping(of):
+            return {key: _as_annotated(machine, kind, one) for key, one in items.items()}
+        case ast.Subscript(slice=kind), list() as items:
+            return [_as_annotated(machine, kind, one) for one in items]
+        case ast.Subscript(slice=kind), _:  # Optional
+            return _as_annotated(machine, kind, value)
+        case ((ast.Name() | ast.Attribute()), dict() as items):
+            model = machine.eval(annotation)
+            if isinstance(model, Class) and model.fields is not None:
+                named = {str(hard(key)): Given(one) for key, one in items.items()}
+                return machine.instantiate(model, Arguments([], named), annotation)
+    return value
 
 
 def _namespace(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
