@@ -104,3 +104,30 @@ with DAG("flow", schedule=None):
     file = read(tmp_path, text)
     assert edges(file) == kept
     assert any("are left out" in one.text for one in file.dags[0].warnings)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "known.pop(unsure)",
+        "names.remove(unsure)",
+        "known[unsure] = 'b'",
+        "known.setdefault(unsure, 'b')",
+        "word = known.get(unsure)",
+        "import random; random.shuffle(names)",
+    ],
+)
+def test_what_stands_at_a_place_that_is_not_known_is_said(tmp_path: Path, change: str) -> None:
+    assert codes(read(tmp_path, flow(change))) & {"unknown-call", "unknown-id"}
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("with DAG('flow', **options): ...", "unknown-schedule"),
+        ("with DAG('flow', schedule=None): TaskGroup('g', prefix_group_id=options['p'])", "unknown-id"),
+    ],
+)
+def test_options_that_are_not_known_are_said(tmp_path: Path, text: str, code: str) -> None:
+    text = f"{HEAD}\nimport requests\noptions = requests.get('http://example.com').json()\n{text}\n"
+    assert code in codes(read(tmp_path, text))

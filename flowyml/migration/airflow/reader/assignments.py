@@ -9,7 +9,7 @@ from flowyml.migration.airflow.reader.expressions import Expressions
 from flowyml.migration.airflow.reader.nodes import Held
 from flowyml.migration.airflow.reader.operations import LARGEST
 from flowyml.migration.airflow.reader.parts import light, settle
-from flowyml.migration.airflow.reader.values import Arguments, Class, Given, Instance, Module, Soft, hard
+from flowyml.migration.airflow.reader.values import Arguments, Class, Given, Instance, Module, Soft, Unknown, hard
 
 __all__ = ["Assignments"]
 
@@ -69,6 +69,8 @@ class Assignments(Expressions):
 
     def _assign_item(self, owner: Any, key: Any, value: Any, node: ast.AST) -> None:
         self._by_default(key, f"where `{self.source(node)[:80]}` stands", node)
+        if isinstance(owner, (dict, list)) and isinstance(hard(key), Unknown):
+            self.warn("unknown-call", f"what `{self.source(node)[:80]}` replaces is not known", node)
         key = settle([key])[0][0]
         self._held(owner, node)
         self.context.changed += 1

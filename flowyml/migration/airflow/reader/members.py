@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from flowyml.migration.airflow.reader.machine import MISSING, Base, short
-from flowyml.migration.airflow.reader.operations import CHANGES, FIELDS, METHODS, STRUCTURAL, kind_of, method
+from flowyml.migration.airflow.reader.operations import CHANGES, FIELDS, KEYED, METHODS, STRUCTURAL, kind_of, method
 from flowyml.migration.airflow.reader.parts import light, settle
 from flowyml.migration.airflow.reader.values import (
     Arguments,
@@ -104,6 +104,8 @@ class Members(Base):
         self.context.changed += name in CHANGES
         if not light([args, value] if name in ("index", "count", "remove") else keyed(name, args)):
             return self.unknown(node)
+        if args and name in KEYED and isinstance(hard(args[0]), Unknown):
+            return self._at_unknown(value, name, args, node)
         froms = args if name in ("get", "pop", "index", "count") else ()
         if name in ("extend", "update", "union") and (first := next((arg for arg in args if type(arg) is Soft), None)):
             text = f"what `{short(self.source(node))}` adds is the default of {first.origin}"
@@ -118,6 +120,14 @@ class Members(Base):
             self.warn("unknown-call", f"what `{short(self.source(node))}` adds is not known", node)
             return self.unknown(node)
         return self.soft(self.attempt(node, method, value, name, args, kwargs), *froms[:1])
+
+    def _at_unknown(self, value: Any, name: str, args: list[Any], node: ast.AST) -> Any:
+        """A method of a container for a key or item that is not known."""
+        if name in CHANGES:
+            self.warn("unknown-call", f"what `{short(self.source(node))}` changes is not known", node)
+        if name == "get" and 0 < len(value) <= 10:
+            return self.either(node, [*value.values(), args[1] if len(args) > 1 else None])
+        return self.unknown(node)
 
     def partial_text(self, value: Any, name: str, args: list[Any]) -> str:
         """What is known of a text whose parts are not all known."""

@@ -20,6 +20,7 @@ __all__ = [
     "BINARY",
     "CHANGES",
     "COMPARE",
+    "KEYED",
     "LARGEST",
     "METHODS",
     "TooLarge",
@@ -181,6 +182,8 @@ CHANGES = _names(
     "popleft remove reverse setdefault symmetric_difference_update update"
 )
 """Methods of containers that change them."""
+KEYED = frozenset({"count", "discard", "get", "index", "pop", "remove", "setdefault"})
+"""Methods of containers whose first argument is a key or an item of theirs."""
 STRUCTURAL: Mapping[type, frozenset[str]] = {
     list: METHODS[list],
     dict: METHODS[dict],

@@ -52,6 +52,8 @@ class Making:
         dag.arguments, dag.node, dag.module, dag.ready = arguments, node, self.machine.module, True
         dag.dag_id = self._identifier(arguments.value("dag_id", 0), "a DAG's id", node)
         dag.default_args = _given_items(arguments.get("default_args"), "default_args")
+        if arguments.open and not {"schedule", "schedule_interval", "timetable"}.intersection(arguments.named):
+            self.machine.warn("unknown-schedule", "the schedule may be in arguments that are not known", node)
         self.dags.append(dag)
         self.context.made += 1
         return dag
@@ -132,7 +134,12 @@ class Making:
             parent = dag.root if dag else None
         group.dag, group.parent = dag, parent if isinstance(parent, Group) else None
         group.arguments, group.node, group.module, group.ready = arguments, node, self.machine.module, True
-        group.prefix = hard(arguments.value("prefix_group_id", 1, True)) is not False
+        prefix = hard(arguments.value("prefix_group_id", 1, True))
+        if isinstance(prefix, Unknown):
+            self.machine.warn(
+                "unknown-id", f"whether ids have the prefix of a group is not known: {shape(prefix)}", node
+            )
+        group.prefix = prefix is not False
         inherited = dict(group.parent.default_args) if group.parent else {}
         group.default_args = inherited | _given_items(arguments.get("default_args"), "default_args")
         label = shape(self._identifier(arguments.value("group_id", 0), "a group's id", node))

@@ -176,6 +176,10 @@ def _cycled(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return machine.once(lambda: list(itertools.islice(itertools.cycle(items), _ENDLESS)), node, given)
 
 
+def _shuffled(machine: Any, arguments: Arguments, node: ast.AST) -> None:
+    machine.warn("unknown-call", f"the order that `{machine.source(node)[:80]}` makes is not known", node)
+
+
 def _queue(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     """``collections.deque``, as a list. One of a largest length is not known."""
     items = machine.iterate(arguments.value("iterable", 0, ()), node)
@@ -218,6 +222,7 @@ NAMES: dict[str, Any] = {
     "itertools.accumulate": known(_accumulated),
     "itertools.tee": known(_teed),
     "itertools.count": known(_counted),
+    "random.shuffle": known(_shuffled),
     "itertools.cycle": known(_cycled),
     "collections.deque": known(_queue),
 }
