@@ -63,3 +63,26 @@ def test_what_a_file_does_without_a_variable_is_said_to_be_its_default(tmp_path:
     assert (ids(file), codes(file)) == (["a"], {"default-taken"})
     file = _read(tmp_path, before, inside, variables={"kind": "b"})
     assert (ids(file), codes(file)) == (["b"], set())
+
+
+@pytest.mark.parametrize(
+    ("inside", "found"),
+    [
+        ("EmptyOperator(task_id='a')\nwith contextlib.suppress(KeyError):\n    {}['x']\n    EmptyOperator()", "a"),
+        ("with contextlib.suppress(KeyError, OSError):\n    EmptyOperator(task_id='a')\n    raise OSError", "a"),
+        ("with Quiet():\n    EmptyOperator(task_id='a')\n    raise ValueError\n    EmptyOperator(task_id='b')", "a"),
+        ("try:\n    with Loud(): raise ValueError\nexcept ValueError: EmptyOperator(task_id='a')", "a"),
+    ],
+)  # fmt: skip
+def test_what_leaves_a_with_may_take_an_error_for_handled(tmp_path: Path, inside: str, found: str) -> None:
+    classes = "\n".join(
+        f"class {name}:\n    def __enter__(self): pass\n    def __exit__(self, *error): return {answer}"
+        for name, answer in (("Quiet", True), ("Loud", None))
+    )
+    file = _read(tmp_path, f"import contextlib\n{classes}", inside)
+    assert (ids(file), codes(file)) == ([found], set())
+
+
+def test_what_stands_within_suppress_after_something_unknown_is_said(tmp_path: Path) -> None:
+    inside = "with contextlib.suppress(OSError):\n    requests.get('u')\n    EmptyOperator(task_id='a')"
+    assert codes(_read(tmp_path, "import contextlib", inside)) == {"unknown-condition"}

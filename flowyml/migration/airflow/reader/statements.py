@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flowyml.migration.airflow.reader.loops import Abandoned, Break, Continue, Return
-from flowyml.migration.airflow.reader.tries import Tries
+from flowyml.migration.airflow.reader.tries import Tries, catches
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Class,
     Either,
     Foreign,
+    ForeignValue,
     Function,
     Given,
     Instance,
@@ -232,10 +233,21 @@ class Statements(Tries):
         entered = self.entered(value, first.context_expr)
         if first.optional_vars is not None:
             self.assign(first.optional_vars, entered)
+        names = _suppressed(value)
+        asked, made = self.asked, (self.context.made, self.context.edges)
         try:
-            self._enter(rest, node)
-        finally:
+            self.within(names, lambda: self._enter(rest, node))
+        except Raised as error:
+            if not self.exited(value, first.context_expr, error) and not catches(names, error):
+                raise
+        except BaseException:
             self.exited(value, first.context_expr)
+            raise
+        else:
+            self.exited(value, first.context_expr)
+            if names and self.asked != asked and (self.context.made, self.context.edges) != made:
+                text = f"whether all within `{self.source(first.context_expr)[:60]}` is run is not known: it counts"
+                self.warn("unknown-condition", text, node)
 
     def entered(self, value: Any, node: ast.AST) -> Any:
         """What ``with value`` gives."""
@@ -243,12 +255,13 @@ class Statements(Tries):
             return self.call(self.bound(method, value, node), Arguments(), node)
         return self.world.enter(value, node)
 
-    def exited(self, value: Any, node: ast.AST) -> None:
-        """The end of ``with value``."""
+    def exited(self, value: Any, node: ast.AST, error: Raised | None = None) -> bool:
+        """The end of ``with value``. Returns whether it takes an error for handled."""
         if isinstance(value, Instance) and (method := value.special("__exit__")):
-            self.call(self.bound(method, value, node), Arguments([Given(None), Given(None), Given(None)]), node)
-        else:
-            self.world.leave(value, node)
+            given = [Given(None if error is None else self.unknown(node)) for _ in range(3)]
+            return self.truth(self.call(self.bound(method, value, node), Arguments(given), node)) is True
+        self.world.leave(value, node)
+        return False
 
     def _around(self, value: ContextCall, item: ast.withitem, rest: list[ast.withitem], node: Any) -> None:
         inside, left = self.from_here(), []
@@ -311,6 +324,13 @@ def _together(answers: Iterable[bool | None]) -> bool | None:
     """Whether all fit: False if one does not, None if that is not known."""
     found = list(answers)
     return False if False in found else None if None in found else True
+
+
+def _suppressed(value: Any) -> set[str]:
+    """The exceptions that ``with value`` takes for handled, by their names."""
+    if isinstance(value, ForeignValue) and value.path == "contextlib.suppress" and value.arguments is not None:
+        return {_exception_name(hard(one.value)) for one in value.arguments.positional}
+    return set()
 
 
 def _exception_name(value: Any) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from flowyml.migration.airflow.reader.loops import Loops, Return
 from flowyml.migration.airflow.reader.machine import is_a
 from flowyml.migration.airflow.reader.values import Class, Foreign, Function, Instance, Raised, Scope, Unknown, hard
 
-__all__ = ["Tries"]
+__all__ = ["Tries", "catches"]
 
 
 class Tries(Loops):
@@ -44,12 +44,8 @@ class Tries(Loops):
 
     def _guarded(self, node: ast.Try, names: set[str]) -> None:
         asked, made, bound = self.asked, (self.context.made, self.context.edges), set(self.scope.names)
-        self.catching.append(names)
         try:
-            try:
-                self.block(node.body)
-            finally:
-                self.catching.pop()
+            self.within(names, lambda: self.block(node.body))
         except Raised as error:
             self._handle(node, error)
             return
@@ -60,6 +56,14 @@ class Tries(Loops):
         self.block(node.orelse)
         if self.asked != asked:
             self._doubt(node, bound, made)
+
+    def within(self, names: set[str], action: Callable[[], None]) -> None:
+        """Does something where exceptions with these names are caught."""
+        self.catching.append(names)
+        try:
+            action()
+        finally:
+            self.catching.pop()
 
     def _doubt(self, node: ast.Try, bound: set[str], made: tuple[int, int]) -> None:
         """Says that a ``try`` is taken to succeed, where its failure would leave another DAG."""
@@ -112,6 +116,11 @@ class Tries(Loops):
             return {""}
         nodes = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
         return {one.attr if isinstance(one, ast.Attribute) else getattr(one, "id", "") for one in nodes}
+
+
+def catches(names: Iterable[str], error: Raised) -> bool:
+    """Whether handlers of exceptions with these names catch an error."""
+    return any(is_a(error.kind, name) for name in names)
 
 
 def _stored(nodes: Iterable[ast.stmt]) -> set[str]:
