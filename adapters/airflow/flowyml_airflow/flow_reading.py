@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowyml.core.runs import Outputs
-
-__all__ = ["Seen", "index_of", "map_index", "name_of", "part_name"]
+__all__ = ["Seen", "index_of", "map_index", "name_of"]
 
 Place = Sequence[str]
 """A task and an XCom key, and the name of the loop that collects it, if one does."""
@@ -49,28 +47,9 @@ class Seen:
         goes_on = any(task in loop["tasks"] and loop.get("goes_on") for loop in self._loops.values())
         return not goes_on and task not in self._beside
 
-    def joined(self, read: Outputs, lists: Mapping[str, tuple[Place, Sequence[int]]]) -> Outputs:
-        """Outputs of which those of loops were read part by part: each list again, or what kept it from being read."""
-        values = {name: value for name, value in read.items() if not _is_part(name, lists)}
-        not_kept = {name: reason for name, reason in read.not_kept.items() if not _is_part(name, lists)}
-        for name, (place, indexes) in lists.items():
-            parts = [part_name(name, index) for index in indexes]
-            if lost := [read.not_kept[part] for part in parts if part in read.not_kept]:
-                not_kept[name] = lost[0]
-                continue
-            found = [read[part] for part in parts]
-            goes_on = self._loops[place[2]].get("goes_on")
-            values[name] = list(zip(indexes, found, strict=True)) if goes_on else found
-        return Outputs(values, not_kept=not_kept)
-
-
-def part_name(name: str, index: int) -> str:
-    """What one item of an output is called while it is read; no output has a name like it."""
-    return f"{name}\n{index}"
-
-
-def _is_part(name: str, lists: Mapping[str, Any]) -> bool:
-    return name.partition("\n")[0] in lists
+    def on_item_error(self, place: Place) -> tuple[str, ...]:
+        """What the loop that collects an output does about failed items; nothing for an output of no loop."""
+        return tuple("continue" if self._loops[loop].get("goes_on") else "fail" for loop in place[2:])
 
 
 def map_index(task: Mapping[str, Any]) -> int:

@@ -19,7 +19,7 @@ from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml_airflow.client import AirflowClient, NotThereError, ServerTroubleError
 from flowyml_airflow.deployed import facts_of
-from flowyml_airflow.flow_reading import Seen, index_of, map_index, name_of, part_name
+from flowyml_airflow.flow_reading import Seen, index_of, map_index, name_of
 from flowyml_airflow.log_events import TASK_FAILED, LogEvent
 from flowyml_airflow.log_lines import Tail, Tails, class_of, described, is_shown, is_start, line_of
 from flowyml_airflow.names import (
@@ -152,7 +152,7 @@ class RunReader:
         packed: dict[str, Any] = {}
         plain: dict[str, Any] = {}
         lost: dict[str, str] = {}
-        lists: dict[str, tuple[Sequence[str], Sequence[int]]] = {}
+        loops: dict[str, Sequence[str]] = {}
         for name, place in facts.get("outputs", {}).items():
             where = seen.place(place) if seen else place
             if where is None:
@@ -160,12 +160,12 @@ class RunReader:
             task, output = where[:2]
             try:
                 if seen and where[2:]:
-                    indexes = self._completed(found, facts, seen, task, output)
-                    packed |= {
-                        part_name(name, index): restored(self.client.xcom(dag, run_id, task, output, index))
-                        for index in indexes
-                    }  # all of them or, where one is not there, none
-                    lists[name] = where, indexes
+                    items = [
+                        (index, restored(self.client.xcom(dag, run_id, task, output, index)))
+                        for index in self._completed(found, facts, seen, task, output)
+                    ]  # all of them or, where one is not there, none
+                    loops[name] = seen.on_item_error(where)
+                    packed[name] = items if "continue" in loops[name] else [value for _, value in items]
                 elif output == _RETURNED:  # of an operator of Airflow's own
                     plain[name] = self.client.xcom(dag, run_id, task, output)
                 else:
@@ -177,8 +177,7 @@ class RunReader:
                     f"Output {name!r} of run {run_id!r} is not kept: Airflow has no XCom {output!r} of task {task!r} "
                     f"any more. It was cleared, or the task was marked as success by hand."
                 )
-        read = read_outputs(run_id, packed, open_store(self.artifacts), lost=lost)
-        read = seen.joined(read, lists) if seen else read
+        read = read_outputs(run_id, packed, open_store(self.artifacts), lost=lost, loops=loops)
         return Outputs({**read, **plain}, not_kept=read.not_kept) if plain else read
 
     def listed(self, found: Mapping[str, Any]) -> list[Artifact]:

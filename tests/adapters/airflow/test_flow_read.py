@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowyml import Pipeline, pipeline
@@ -10,7 +10,7 @@ from flowyml.core.runs import Outputs
 from flowyml_airflow.client import NotThereError
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.deployed import facts_of
-from flowyml_airflow.flow_reading import Seen, part_name
+from flowyml_airflow.flow_reading import Seen
 from flowyml_airflow.reading import RunReader
 from tests.adapters.airflow.test_flow import branched, double, mapped_over, numbers, same
 
@@ -36,39 +36,55 @@ def test_the_output_of_a_choice_is_that_of_what_ran() -> None:
     assert seen({"a": {-1: "skipped"}, "b": {-1: "skipped"}}, branched()).place(place) is None
 
 
+class Client:
+    """A run of ``listed`` below, with these XComs of its loop; of what is not among them nothing is kept."""
+
+    def __init__(self, made: Pipeline, kept: Sequence[Any]) -> None:
+        self.made, self.kept = made, kept
+
+    def source(self, dag: Any, version: int | None) -> str:
+        return compile_dag(self.made.bundle()).text
+
+    def dag(self, dag: str) -> dict[str, Any]:
+        return {}
+
+    def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
+        states = [("numbers", -1), ("double_items", -1), ("double", 0), ("double", 2), ("same", -1)]
+        return [
+            {"task_id": "double", "map_index": 1, "state": "failed"},
+            *({"task_id": task, "map_index": index, "state": "success"} for task, index in states),
+        ]
+
+    def xcom(self, dag: str, run_id: str, task: str, key: str, index: int = -1) -> Any:
+        if index >= len(self.kept):
+            raise NotThereError(404, "gone")
+        return self.kept[index] if index >= 0 else 4
+
+
+def outputs(kept: Sequence[Any], on_item_error: str = "fail") -> Outputs:
+    @pipeline(name="listed")
+    def made() -> Any:
+        return {"all": double.options(on_item_error=on_item_error).map(n=numbers()), "other": same(4)}
+
+    return RunReader(Client(made, kept)).outputs({"dag_id": "listed", "dag_run_id": "r"})  # type: ignore[arg-type]  # all it asks
+
+
 def test_lists_are_put_together_again() -> None:
-    made = mapped_over(numbers)
-    read = Outputs({part_name("all", 0): 1, part_name("all", 2): 3, "other": 4})
-    joined = seen({}, made).joined(read, {"all": (["double", "double", "double"], [0, 2])})
-    assert dict(joined) == {"all": [1, 3], "other": 4}
+    assert outputs([1, 2, 3]) == {"all": [1, 3], "other": 4}
+    assert outputs([1, 2, 3], on_item_error="continue") == {"all": [(0, 1), (2, 3)], "other": 4}
 
 
 def test_of_a_list_that_is_not_whole_no_part_is_read() -> None:
-    @pipeline(name="listed")
-    def made() -> Any:
-        return {"all": double.map(n=numbers()), "other": same(4)}
-
-    class Client:
-        """Of the third item nothing is kept."""
-
-        def source(self, dag: Any, version: int | None) -> str:
-            return compile_dag(made.bundle()).text
-
-        def dag(self, dag: str) -> dict[str, Any]:
-            return {}
-
-        def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
-            states = [("numbers", -1), ("double_items", -1), ("double", 0), ("double", 1), ("double", 2), ("same", -1)]
-            return [{"task_id": task, "map_index": index, "state": "success"} for task, index in states]
-
-        def xcom(self, dag: str, run_id: str, task: str, key: str, index: int = -1) -> int:
-            if index == 2:
-                raise NotThereError(404, "gone")
-            return 4
-
-    read = RunReader(Client()).outputs({"dag_id": "listed", "dag_run_id": "r"})  # type: ignore[arg-type]  # all it asks
+    read = outputs([1, 2])
     assert dict(read) == {"other": 4}
     assert list(read.not_kept) == ["all"]
+
+
+def test_a_list_with_an_item_that_cannot_be_read_is_named() -> None:
+    away = {"url": "file:///elsewhere/a.txt", "format": "text", "sha256": "0" * 64, "size": 1, "type": "builtins.str"}
+    read = outputs([1, 2, {"$artifact": away}])
+    assert dict(read) == {"other": 4}
+    assert read.not_kept["all"].startswith("Output 'all' of run 'r' cannot be read here: Artifact file:///elsewhere")
 
 
 def test_what_was_cleared_since_it_was_listed_is_not_read() -> None:
