@@ -82,3 +82,19 @@ with DAG("flow", schedule=None):
 """
     file = read(tmp_path, text)
     assert (ids(file), codes(file)) == ([str(value)], set())
+
+
+def test_a_property_is_set_by_its_setter(tmp_path: Path) -> None:
+    text = f"""{HEAD}
+class Base:
+    @property
+    def name(self): return self._name
+    @name.setter
+    def name(self, given): self._name = f"load_{{given}}"
+class Table(Base): ...
+table = Table()
+table.name = "a"
+with DAG("flow", schedule=None):
+    EmptyOperator(task_id=table.name)
+"""
+    assert ids(read(tmp_path, text)) == ["load_a"]

@@ -9,7 +9,18 @@ from flowyml.migration.airflow.reader.expressions import Expressions
 from flowyml.migration.airflow.reader.nodes import Held
 from flowyml.migration.airflow.reader.operations import LARGEST
 from flowyml.migration.airflow.reader.parts import light, settle
-from flowyml.migration.airflow.reader.values import Arguments, Class, Given, Instance, Module, Soft, Unknown, hard
+from flowyml.migration.airflow.reader.values import (
+    Arguments,
+    Bound,
+    Class,
+    Function,
+    Given,
+    Instance,
+    Module,
+    Soft,
+    Unknown,
+    hard,
+)
 
 __all__ = ["Assignments"]
 
@@ -58,7 +69,10 @@ class Assignments(Expressions):
         owner = hard(owner)
         self.context.changed += 1
         if isinstance(owner, Instance):
-            if not self.world.assign(owner, name, value, node):
+            found = owner.cls.find(name) if owner.cls is not None else None
+            if isinstance(found, Function) and found.setter is not None:
+                self.call(Bound(found.setter, owner), Arguments([Given(value)]), node)
+            elif not self.world.assign(owner, name, value, node):
                 owner.attributes[name] = value
         elif isinstance(owner, Class):
             owner.names[name] = value

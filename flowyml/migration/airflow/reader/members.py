@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from flowyml.migration.airflow.reader.machine import MISSING, Base, short
@@ -251,11 +252,17 @@ def _of_super(machine: Members, value: Super, name: str, node: ast.AST) -> Any:
 def _of_function(machine: Members, value: Function, name: str, node: ast.AST) -> Any:
     if name in ("__name__", "__qualname__"):
         return value.name
-    if value.kind == "property" and name in ("setter", "deleter", "getter"):
+    if value.kind == "property" and name == "setter":
+        return Native(name, lambda _, given, __: _with_setter(value, given.value("fset", 0)))
+    if value.kind == "property" and name in ("deleter", "getter"):
         return Native(name, lambda *_: value)  # what is assigned is kept as it is
     if name == "__doc__":
         return None if isinstance(value.node, ast.Lambda) else ast.get_docstring(value.node, clean=False)
     return machine.unknown(node)
+
+
+def _with_setter(value: Function, setter: Any) -> Function:
+    return replace(value, setter=setter) if isinstance(setter, Function) else value
 
 
 def _of_bound(machine: Members, value: Bound, name: str, node: ast.AST) -> Any:

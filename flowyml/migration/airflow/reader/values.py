@@ -189,7 +189,7 @@ class Module:
 class Function:
     """A function or lambda of a file of the root. ``wraps``: it is one by ``functools.wraps``; then ``defined`` is the
     function that stands in the file below the decorator which returned it. ``cached`` has what it returned, by what it
-    was called with, if it keeps that."""
+    was called with, if it keeps that. ``setter`` is that of a property."""
 
     name: str
     node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -202,6 +202,7 @@ class Function:
     wraps: bool = False
     defined: Function | None = None
     cached: dict[Any, Any] | None = None
+    setter: Function | None = None
 
 
 @dataclass(eq=False, slots=True)
