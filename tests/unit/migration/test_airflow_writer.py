@@ -395,3 +395,30 @@ def test_what_a_task_waits_for_stands_in_the_order_of_the_file(tmp_path: Path) -
     """,
     )
     assert made.text.index('"users"') < made.text.index('"orders"') < made.text.index('"end"')
+
+
+@pytest.mark.parametrize(
+    ("rule", "now"), [("none_failed_or_skipped", "none_failed_min_one_success"), ("dummy", "always")]
+)
+def test_trigger_rules_of_airflow_1_have_the_names_of_today(tmp_path: Path, rule: str, now: str) -> None:
+    made = written(
+        tmp_path,
+        f"""
+        from airflow.operators.dummy_operator import DummyOperator
+        with DAG("flow", schedule=None):
+            BashOperator(task_id="a", bash_command="true") >> DummyOperator(task_id="b", trigger_rule={rule!r})
+    """,
+    )
+    assert f'run_if="{now}"' in made.text
+
+
+def test_an_operator_that_airflow_renamed_has_its_name_of_today(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        from airflow.operators.dummy import DummyOperator
+        with DAG("flow", schedule=None):
+            DummyOperator(task_id="a", outlets=["x"])
+    """,
+    )
+    assert '"airflow.providers.standard.operators.empty.EmptyOperator"' in made.text

@@ -58,6 +58,9 @@ _CALLBACKS: tuple[str, ...] = ("on_success_callback", "on_failure_callback", "on
 _CALLBACKS += ("on_skipped_callback", "sla_miss_callback", "deadline")
 _DEEP = 12
 
+# Source: airflow.models.baseoperator.BaseOperator.__init__ of Airflow 2.
+_RENAMED_RULES = {"dummy": "always", "none_failed_or_skipped": "none_failed_min_one_success"}
+
 
 class Modelling:
     """Makes the models of one file. ``here`` is the place that stands in where a value has none of its own."""
@@ -229,7 +232,7 @@ class Modelling:
         value = hard(given.value) if given is not None else "all_success"
         if isinstance(value, Instance) and "value" in value.attributes:
             value = value.attributes["value"]
-        return value if isinstance(value, str) else self.value(value)
+        return _RENAMED_RULES.get(value, value) if isinstance(value, str) else self.value(value)
 
     def _number(self, task: Task, name: str, default: Any) -> Any:
         given = self._effective(task, name)

@@ -27,12 +27,14 @@ STANDARD = "airflow.providers.standard"
 # Where Airflow 1 had what Airflow 2 and 3 have elsewhere.
 _OLD = {
     "airflow.operators.bash_operator": f"{STANDARD}.operators.bash",
+    "airflow.operators.dummy": f"{STANDARD}.operators.empty",
     "airflow.operators.dummy_operator": f"{STANDARD}.operators.empty",
     "airflow.operators.python_operator": f"{STANDARD}.operators.python",
     "airflow.operators.dagrun_operator": f"{STANDARD}.operators.trigger_dagrun",
     "airflow.operators.latest_only_operator": f"{STANDARD}.operators.latest_only",
     "airflow.sensors.external_task_sensor": f"{STANDARD}.sensors.external_task",
 }
+_RENAMED = {"DummyOperator": "EmptyOperator"}
 # These run the source of a function in another Python, and take no other callable.
 _FROM_SOURCE = tuple(f"{kind}Operator" for kind in (
     "PythonVirtualenv", "ExternalPython", "BranchPythonVirtualenv", "BranchExternalPython",
@@ -43,7 +45,7 @@ def as_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, path
     """The operator itself, as it stands."""
     path = path or task.import_path
     module, _, name = path.rpartition(".")
-    path = f"{_OLD.get(module, module)}.{name}"
+    path = f"{_OLD.get(module, module)}.{_RENAMED.get(name, name)}"
     is_of_file = task.own_class is not None and task.own_class.module in ("", "__main__")
     if is_of_file or not path_of(path) or path[0] == ".":
         raise Hole(f"its class {task.operator} stands in the DAG file: move it into a module that Airflow can import")
