@@ -50,6 +50,7 @@ def flow(change: str) -> str:
         "for one in ['b']:\n    if unsure:\n        word = one\n        break",
         "for one in ['b']:\n    if unsure:\n        word = one\n        continue",
         "for one in requests.get('http://example.com').json(): names.append('b')",
+        "try:\n    requests.get('x').raise_for_status()\n    names.append('b')\nexcept Exception: pass",
     ],
 )
 def test_what_an_unknown_condition_changes_is_said(tmp_path: Path, change: str) -> None:
@@ -115,6 +116,7 @@ with DAG("flow", schedule=None):
         "known.setdefault(unsure, 'b')",
         "word = known.get(unsure)",
         "import random; random.shuffle(names)",
+        "names.sort(key=lambda name: requests.get(name).text)",
     ],
 )
 def test_what_stands_at_a_place_that_is_not_known_is_said(tmp_path: Path, change: str) -> None:

@@ -43,7 +43,7 @@ class Tries(Loops):
         raise NotImplementedError  # a part of the evaluator further down the line of classes has it
 
     def _guarded(self, node: ast.Try, names: set[str]) -> None:
-        asked, made, bound = self.asked, (self.context.made, self.context.edges), set(self.scope.names)
+        asked, made, bound = self.asked, self.context.effects, set(self.scope.names)
         try:
             self.within(names, lambda: self.block(node.body))
         except Raised as error:
@@ -65,14 +65,14 @@ class Tries(Loops):
         finally:
             self.catching.pop()
 
-    def _doubt(self, node: ast.Try, bound: set[str], made: tuple[int, int]) -> None:
+    def _doubt(self, node: ast.Try, bound: set[str], made: tuple[int, int, int]) -> None:
         """Says that a ``try`` is taken to succeed, where its failure would leave another DAG."""
         handlers = [one for one in node.handlers if not (one.body and isinstance(one.body[-1], ast.Raise))]
         if not handlers:
             return  # then Airflow does not load the file at all
         names = _stored([*node.body, *node.orelse]) & bound
         names |= _stored([each for one in handlers for each in one.body])
-        others = (self.context.made, self.context.edges) != made or any(map(self._is_known, names))
+        others = self.context.effects != made or any(map(self._is_known, names))
         if others or any(self._changes(each) for one in handlers for each in one.body):
             text = f"whether `{self.source(node.body[0])[:60]}` succeeds is not known: what `except` does is left out"
             self.warn("unknown-condition", text, node)

@@ -167,6 +167,8 @@ def sort_in_place(machine: Any, value: list[Any], arguments: Arguments, node: as
     if isinstance(found, list):
         machine.context.changed += 1
         value[:] = found
+    else:
+        machine.warn("unknown-call", f"the order that `{machine.source(node)[:80]}` makes is not known", node)
 
 
 def _extreme(largest: bool) -> Native:
