@@ -98,3 +98,21 @@ with DAG("flow", schedule=None):
     EmptyOperator(task_id=table.name)
 """
     assert ids(read(tmp_path, text)) == ["load_a"]
+
+
+def test_a_bare_raise_raises_what_was_caught(tmp_path: Path) -> None:
+    text = f"""{HEAD}
+def find():
+    try:
+        return {{}}["name"]
+    except KeyError:
+        print("missing")
+        raise
+try:
+    name = find()
+except LookupError:
+    name = "caught"
+with DAG("flow", schedule=None):
+    EmptyOperator(task_id=name)
+"""
+    assert ids(read(tmp_path, text)) == ["caught"]

@@ -206,7 +206,7 @@ class Statements(Tries):
 
     def _raise(self, node: ast.Raise) -> None:
         if node.exc is None:
-            raise Raised("Exception")
+            raise self.handled or Raised("Exception")
         value = hard(self.eval(node.exc))
         called = getattr(value, "arguments", None)
         text = ", ".join(str(one) for one in called.values() if isinstance(one, str)) if called is not None else ""

@@ -16,6 +16,9 @@ __all__ = ["Tries", "catches"]
 class Tries(Loops):
     """Runs ``try``. What is called outside of the root is taken to succeed."""
 
+    handled: Raised | None = None
+    """What the ``except`` around a statement has caught."""
+
     def tried(self, node: ast.Try) -> None:
         names: set[str] = set()
         for handler in node.handlers:
@@ -107,7 +110,11 @@ class Tries(Loops):
             if any(is_a(kind, name) for kind in kinds for name in self._handled(handler)):
                 if handler.name:
                     self.bind(handler.name, error.value if error.value is not None else self.unknown(handler))
-                self.block(handler.body)
+                kept, self.handled = self.handled, error
+                try:
+                    self.block(handler.body)
+                finally:
+                    self.handled = kept
                 return
         raise error
 
