@@ -131,3 +131,17 @@ def test_a_function_that_imports_airflow_in_its_body_counts_also_by_way_of_anoth
     )
     said = {note.construct: note.reason for note in made.dags[0].notes if note.airflow_only}
     assert said == {"task a": "it imports airflow", "task b": "it uses host, which imports airflow"}
+
+
+@pytest.mark.parametrize("taken", ["_", "a=1, *, b"])
+def test_a_function_that_is_not_given_all_that_it_takes_stays_with_its_operator(tmp_path: Path, taken: str) -> None:
+    made = written(
+        tmp_path,
+        f"""
+        def show({taken}): pass
+        with DAG("d", schedule=None):
+            PythonOperator(task_id="t", python_callable=show)
+    """,
+    )
+    (note,) = [note for note in made.dags[0].notes if note.construct == "task t"]
+    assert note.reason == f"nothing gives it {taken[-1]}, so it stays an operator with its function"

@@ -156,6 +156,8 @@ def of_context(asking: Asking, moved: Function, moving: Moving, given: dict[str,
         raise Unclear("it asks for Airflow's context")
     if spec.vararg and "0" in given:
         raise Unclear(f"it takes *{spec.vararg.arg}")
+    if missing := [name for name in _without_default(spec) if name not in filled and name not in CONTEXT]:
+        raise Unclear(f"nothing gives it {missing[0]}")
     found: dict[str, Any] = {}
     for name in names:
         if name in CONTEXT and name not in filled:
@@ -166,6 +168,12 @@ def of_context(asking: Asking, moved: Function, moving: Moving, given: dict[str,
     for key in sorted(_keys_of(tree, rest) - filled):
         found[key] = _by_name(asking, key, tree, partial(_is_key, rest=rest, key=key))
     return found
+
+
+def _without_default(spec: ast.arguments) -> list[str]:
+    positional = [*spec.posonlyargs, *spec.args]
+    named = [each for each, default in zip(spec.kwonlyargs, spec.kw_defaults, strict=True) if default is None]
+    return [each.arg for each in (*positional[: len(positional) - len(spec.defaults)], *named)]
 
 
 def _by_name(asking: Asking, name: str, tree: ast.AST, is_it: Callable[[ast.AST], bool]) -> Asked:
