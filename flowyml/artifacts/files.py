@@ -88,8 +88,12 @@ def place_file(stored: Path, name: str) -> Path:
 
 
 def place_folder(stored: Path, name: str, into: Path | None = None) -> Path:
-    """A folder with what a stored archive holds. Raises ``ArtifactError`` for one that ``write_folder`` never made."""
-    root = (into or new_folder()) / safe_name(name)
+    """A folder with what a stored archive holds, which has its name when it is whole.
+
+    Raises ``ArtifactError`` for an archive that ``write_folder`` never made.
+    """
+    place = (into or new_folder()) / safe_name(name)
+    root = place.with_name(f".new-{os.urandom(8).hex()}")
     root.mkdir()
     left = stored.stat().st_size
     try:
@@ -99,12 +103,13 @@ def place_folder(stored: Path, name: str, into: Path | None = None) -> Path:
                 if number == MOST_ENTRIES or left < 0:
                     raise ArtifactError("The archive of a folder holds more than its own size, or too many files.")
                 _unpack(archive, entry, root)
+        root.rename(place)
     except BaseException as error:
         shutil.rmtree(root, ignore_errors=True)
         if isinstance(error, ArtifactError) or not isinstance(error, tarfile.TarError | OSError | ValueError):
             raise
         raise ArtifactError(f"The archive of a folder cannot be unpacked: {error}") from error
-    return root
+    return place
 
 
 def _unpack(archive: tarfile.TarFile, entry: tarfile.TarInfo, root: Path) -> None:

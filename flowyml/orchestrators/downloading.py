@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from flowyml.artifacts.formats import format_named
 from flowyml.artifacts.plain import without_floats
 from flowyml.artifacts.store import Store, Written, passing_file
 from flowyml.core.errors import ArtifactError
+from flowyml.core.files import whole_file
 from flowyml.core.runs import Artifact
 
 __all__ = ["download"]
@@ -116,20 +118,27 @@ def _check_within(folder: Path, target: Path) -> None:
 def _kept(target: Path, source: Path | bytes) -> Path:
     """A new file; or the one that is there, if it holds the same."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    if _is_written(target, source):
+        return target
+    if target.is_symlink() or not target.is_file() or _digest(target) != _digest(source):
+        raise ArtifactError(f"{target} exists and holds something else: it stays. Choose another folder.")
+    return target
+
+
+def _is_written(target: Path, source: Path | bytes) -> bool:
+    """Write a file where there is none; False where something is."""
+    if os.path.lexists(target):
+        return False
     try:
-        with target.open("xb") as file:
+        with whole_file(target, replaces=False) as file:
             if isinstance(source, bytes):
                 file.write(source)
             else:
                 with source.open("rb") as data:
                     shutil.copyfileobj(data, file, 1 << 20)
-    except FileExistsError:
-        if target.is_symlink() or not target.is_file() or _digest(target) != _digest(source):
-            raise ArtifactError(f"{target} exists and holds something else: it stays. Choose another folder.") from None
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
-    return target
+    except FileExistsError:  # it came meanwhile
+        return False
+    return True
 
 
 def _folder(target: Path, archive: Path) -> Path:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
+import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -213,6 +217,36 @@ def test_half_a_folder_does_not_stay(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="neither a file in it nor a folder"):
         place_folder(archive, "half", tmp_path)
     assert not (tmp_path / "half").exists()
+
+
+KILLED = """
+import os, pickle, signal, sys
+from flowyml.orchestrators.downloading import download
+
+def kill(event, arguments):
+    if event == "os.link" or (event == "open" and str(arguments[0]).endswith("second")):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+found, store, folder = pickle.loads(bytes.fromhex(sys.argv[1]))
+sys.addaudithook(kill)
+download([found], [store], folder)
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_download_that_is_killed_leaves_nothing_under_the_name(tmp_path: Path, kind: str) -> None:
+    store, value = open_store(tmp_path / "store"), tmp_path / "value"
+    if kind == "folder":
+        value.mkdir()
+        (value / "first").write_text("1")
+        (value / "second").write_text("2")
+    else:
+        value.write_text("1")
+    found = stored(value, store)
+    given = pickle.dumps((found, store, tmp_path / "out")).hex()
+    assert subprocess.run([sys.executable, "-c", KILLED, given], check=False).returncode == -signal.SIGKILL
+    assert [path.name[:5] for path in (tmp_path / "out/step").iterdir()] == [".new-"]
+    assert [path.name for path in download([found], [store], tmp_path / "out")] == ["value"]
 
 
 def stored(value: Any, store: Store, **about: Any) -> Artifact:
