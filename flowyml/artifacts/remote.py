@@ -28,7 +28,7 @@ class RemoteStore(Store):
     def __init__(self, url: str) -> None:
         super().__init__(without_credentials(url).rstrip("/"))
         self.filesystem, self.root = _open(url, self.url)
-        self._login = urlsplit(url).netloc.rpartition("@")[0]
+        self._login = "".join(urlsplit(url).netloc.rpartition("@")[:2])
 
     def write(self, key: str, produce: Produce) -> Written:
         checked_key(key)
@@ -85,10 +85,8 @@ class RemoteStore(Store):
         except FileNotFoundError as error:
             raise ArtifactError(f"{what}: it does not exist") from error
         except Exception as error:  # each filesystem has errors of its own
-            said = f"{what}: {type(error).__name__}: {error}"
-            if self._login and self._login in said:  # as a bucket's name, of a store whose URLs have no users
-                raise ArtifactError(said.replace(self._login, "…")) from None
-            raise ArtifactError(said) from error
+            said = f"{what}: {type(error).__name__}: {error}"  # which may quote the URL
+            raise ArtifactError(said.replace(self._login, "")) from (None if self._login else error)
 
     def _put(self, path: Path, target: str) -> None:
         self.filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)

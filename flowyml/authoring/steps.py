@@ -255,10 +255,7 @@ class Partial(Generic[R]):
         if both := sorted(set(over) & set(self.fixed)):
             raise DefinitionError(f"{who}: {', '.join(map(repr, both))} is both fixed and mapped.")
         for name in sorted({"max_parallel", "on_item_error"} & over.keys() - self.step.signature.parameters.keys()):
-            raise DefinitionError(
-                f"{who}: {name} is an option of the step, and map(…) takes parameters. Write @step({name}=…), or "
-                f"{self.step.name}.options({name}=…).map(…)."
-            )
+            raise DefinitionError(f"{who}: {name} is an option: {self.step.name}.options({name}=…).map(…).")
         recording = recorder.get()
         if recording is None:
             return cast("list[R]", Mapped(self.step, self.fixed, over))

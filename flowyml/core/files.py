@@ -18,16 +18,14 @@ _ALL, _OWNER = 0o666, 0o600
 
 @contextmanager
 def whole_file(
-    path: Path, mode: int | None = None, *, buffering: int = -1, named: Callable[[], str] | None = None,
-    replaces: bool = True,
-) -> Iterator[BinaryIO]:  # fmt: skip
+    path: Path, mode: int | None = None, *, buffering: int = -1, named: Callable[[], str] | None = None
+) -> Iterator[BinaryIO]:
     """A file to write to; at the end of the block it replaces what is at ``path``, in one step.
 
     Until then it stands in the same folder under a name that no other user can guess, and it is created there: a link
     that waits under that name, or under the file's own, leads nowhere. If the block raises, nothing is left. ``mode``
     is cut by the umask, as usual; by default all may read, and only the owner what is among FlowyML's data.
     ``buffering`` is that of ``open``. ``named`` gives another name in that folder, asked for at the end of the block.
-    Where it ``replaces`` nothing, and something has that name, ``FileExistsError`` is raised.
 
     Raises ``OSError``.
     """
@@ -37,26 +35,10 @@ def whole_file(
     try:
         with open(number, "wb", buffering=buffering) as file:  # noqa: PTH123  # a descriptor
             yield file
-        target = path.with_name(named()) if named else path
-        if replaces or not _linked(fresh, target):
-            fresh.replace(target)
+        fresh.replace(path.with_name(named()) if named else path)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
-
-
-def _linked(fresh: Path, target: Path) -> bool:
-    """Move a file to where nothing is, else raise ``FileExistsError``. False where it cannot be moved like that."""
-    try:
-        os.link(fresh, target)
-    except FileExistsError:
-        raise
-    except OSError as error:  # a file system without links
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
-        return False
-    fresh.unlink()
-    return True
 
 
 def refuse_others_link(folder: Path) -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal
 
 __all__ = ["is_loading", "is_loading_on_worker", "loading"]
 
-_loader: ContextVar[Literal["", "command", "worker"]] = ContextVar("flowyml_loader", default="")
+_loader: ContextVar[str] = ContextVar("flowyml_loader", default="")
 
 
 def is_loading() -> bool:
     """True while the user's modules are imported by FlowyML, in this thread."""
-    return _loader.get() != ""
+    return bool(_loader.get())
 
 
 def is_loading_on_worker() -> bool:
@@ -23,8 +22,8 @@ def is_loading_on_worker() -> bool:
 
 
 @contextmanager
-def loading(by: Literal["command", "worker"] = "worker") -> Iterator[None]:
-    """Mark what happens within as the loading of code."""
+def loading(by: str = "worker") -> Iterator[None]:
+    """Mark what happens within as the loading of code, by a "worker" or a "command"."""
     token = _loader.set(by)
     try:
         yield

@@ -15,7 +15,6 @@ from flowyml.artifacts.formats import format_named
 from flowyml.artifacts.plain import without_floats
 from flowyml.artifacts.store import Store, Written, passing_file
 from flowyml.core.errors import ArtifactError
-from flowyml.core.files import whole_file
 from flowyml.core.runs import Artifact
 
 __all__ = ["download"]
@@ -126,19 +125,28 @@ def _kept(target: Path, source: Path | bytes) -> Path:
 
 
 def _is_written(target: Path, source: Path | bytes) -> bool:
-    """Write a file where there is none; False where something is."""
+    """Write a file, which has its name when it is whole, where there is none; False where something is."""
     if os.path.lexists(target):
         return False
+    fresh = target.with_name(f".new-{os.urandom(8).hex()}")
     try:
-        with whole_file(target, replaces=False) as file:
+        with fresh.open("xb") as file:
             if isinstance(source, bytes):
                 file.write(source)
             else:
                 with source.open("rb") as data:
                     shutil.copyfileobj(data, file, 1 << 20)
-    except FileExistsError:  # it came meanwhile
-        return False
-    return True
+        try:
+            os.link(fresh, target)
+        except FileExistsError:  # it came meanwhile
+            return False
+        except OSError:  # a file system without links
+            if os.path.lexists(target):
+                return False
+            fresh.rename(target)
+        return True
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def _folder(target: Path, archive: Path) -> Path:

@@ -139,7 +139,7 @@ def fixed_and_mapped() -> Any:
         (after_cleanup, r"is in cleanup\(\), which comes after all that is outside of it"),
         (python_if, r"add > 3 has no value while the pipeline is put together\. Branch by `with when\(add > 3\):`"),
         (known_condition, "True is known before the pipeline runs: decide it by `if`"),
-        (option_mapped, r"on_item_error is an option of the step, .* double\.options\(on_item_error=…\)\.map\(…\)"),
+        (option_mapped, r"on_item_error is an option: double\.options\(on_item_error=…\)\.map\(…\)"),
         (no_list, r"map\(n=…\) goes over an output of a step, a parameter or a list of plain JSON, and was given 3"),
         (unequal, "must be equally long: 'a' has 2, 'b' has 1"),
         (either_in_loop, r"is either of outputs in a loop: call either\(…\) within the loop"),
