@@ -13,8 +13,11 @@ from flowyml.core.near_names import did_you_mean
 
 __all__ = ["Cache", "check_cache"]
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_NAMES = (
+    ("key", re.compile(r"(?s).*"), "a parameter"),  # which are looked up where the step is known
+    ("environment", re.compile(r"[A-Za-z_][A-Za-z0-9_]*"), "a variable"),
+    ("packages", re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"), "a package"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,15 +45,17 @@ class Cache:
         _ = self.ttl_seconds
         if isinstance(self.version, bool) or not isinstance(self.version, str | int):
             raise DefinitionError(f"Cache(version={self.version!r:.80}): a version is text or a whole number.")
-        for option, pattern in (("key", None), ("environment", _VARIABLE), ("packages", _PACKAGE)):
+        for option, pattern, what in _NAMES:
             names = getattr(self, option)
             if names is None:
                 continue
             names = (names,) if isinstance(names, str) else names
-            if not isinstance(names, Iterable) or not all(
-                isinstance(name, str) and (pattern is None or pattern.fullmatch(name)) for name in names
-            ):
-                raise DefinitionError(f"Cache({option}={getattr(self, option)!r:.80}) must be a list of names.")
+            if not isinstance(names, Iterable):
+                raise DefinitionError(f"Cache({option}={names!r:.80}) must be a list of names.")
+            names = tuple(names)
+            for name in names:
+                if not isinstance(name, str) or not pattern.fullmatch(name):
+                    raise DefinitionError(f"Cache({option}=…): {name!r:.80} is not the name of {what}.")
             object.__setattr__(self, option, tuple(sorted(set(names))))
 
     @property

@@ -110,6 +110,20 @@ def test_only_the_arguments_that_are_named_count(tmp_path: Path) -> None:
         make.options(cache=Cache(key="y"))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"environment": ["REGION", "A B"]}, r"Cache\(environment=…\): 'A B' is not the name of a variable"),
+        ({"packages": "a/b"}, r"Cache\(packages=…\): 'a/b' is not the name of a package"),
+        ({"key": [1]}, r"Cache\(key=…\): 1 is not the name of a parameter"),
+        ({"key": 1}, r"Cache\(key=1\) must be a list of names"),
+    ],
+)
+def test_names_that_cannot_be_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        Cache(**options)
+
+
 def test_a_pipeline_may_cache_its_steps_and_may_not(tmp_path: Path) -> None:
     @step
     def plain(path: str) -> int:

@@ -40,6 +40,7 @@ _ENGINES = (
     "flowyml/runtime/kept.py", "flowyml/runtime/looks.py", "flowyml/runtime/seeds.py", "flowyml/plan/differences.py",
     "flowyml/orchestrators/settings.py", "flowyml/orchestrators/credential_scope.py",
     "flowyml/orchestrators/ownership.py", "flowyml/core/progress.py", "flowyml/core/submission_result.py",
+    "flowyml/orchestrators/run_outputs.py", "flowyml/artifacts/listing.py", "flowyml/core/following.py",
     "flowyml/plan/layout.py",
 )  # fmt: skip
 _MAY_BE_ANOTHER = re.compile(
