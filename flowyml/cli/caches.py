@@ -40,14 +40,19 @@ def list_(
     """List the results that are kept, newest first."""
     with Output(as_json) as out:
         store = _store(on, artifacts)
-        found = [entry for _, entry in _entries(store, pipeline, step) if entry is not None]
-        found.sort(key=lambda entry: entry.created, reverse=True)
+        entries = [entry for _, entry in _entries(store, pipeline, step)]
+        found = sorted(filter(None, entries), key=lambda entry: entry.created, reverse=True)
         if as_json:
             out.document([_plain(entry) for entry in found])
-        elif not found:
-            note(f"nothing is cached in {store.url}")
-        else:
+        elif found:
             _list(out, found)
+        elif not entries:
+            note(f"nothing is cached in {store.url}")
+        if unreadable := len(entries) - len(found):
+            note(
+                f"{counted(unreadable, 'result')} in {store.url} cannot be read here: of another user's, of another "
+                f"version of FlowyML, or damaged. `flowyml cache clear --all` deletes what it may"
+            )
 
 
 def _list(out: Output, found: Sequence[Entry]) -> None:

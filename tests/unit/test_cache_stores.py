@@ -53,6 +53,23 @@ def test_the_commands_list_show_and_clear(tmp_path: Path, capfd: pytest.CaptureF
     assert not list(entries_in(store))
 
 
+def test_results_that_cannot_be_read_are_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    chain.run({"path": str(tmp_path / "lines")})
+    store = open_store()
+    for folder, entry in entries_in(store):
+        (record,) = (Path(store.url.removeprefix("file://")) / folder).glob("*.json")
+        assert entry
+        if entry.step == "make":
+            record.write_text("[]")
+    capfd.readouterr()
+    assert main(["cache", "list"]) == 0
+    out, err = capfd.readouterr()
+    assert " use " in out
+    assert " make " not in out
+    assert "1 result in " in err
+    assert "cannot be read here" in err
+
+
 @pytest.mark.parametrize("columns", [40, 80, 120])
 def test_the_list_has_one_line_a_result_at_any_width(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
