@@ -113,7 +113,8 @@ class Calls(Statements):
         return (function, arguments) if is_one and not self.too_deep else None
 
     def _yielded_by(self, function: Function, arguments: Arguments, node: ast.AST) -> list[Any]:
-        """All that a generator yields. What is then made of it is not within what the generator has opened: said."""
+        """All that a generator yields. Warns where it yields within a DAG or group that it has opened: what the caller
+        makes of an item stands outside of that."""
         found: list[Any] = []
         within = self.context.open()
 
@@ -163,7 +164,7 @@ class Calls(Statements):
         return self.either(function.node, [*others, value]) if others else value
 
     def parameters(self, function: Function, arguments: Arguments, node: ast.AST) -> dict[str, Any]:
-        """What a function's parameters are bound to. One that is missing is not known."""
+        """The values of a function's parameters, by their names; a value that is not known for one that is missing."""
         spec = function.node.args
         names: dict[str, Any] = {}
         positional = [one.arg for one in (*spec.posonlyargs, *spec.args)]
@@ -206,7 +207,7 @@ class Calls(Statements):
         self.bind(node.name, found)
 
     def _announce(self, cls: Class, node: ast.ClassDef) -> None:
-        """``__init_subclass__`` of a base."""
+        """Calls ``__init_subclass__`` of a base."""
         hook = next((one.find("__init_subclass__") for one in cls.bases if isinstance(one, Class)), None)
         if isinstance(hook, Function):
             named = {
@@ -215,7 +216,7 @@ class Calls(Statements):
             self.call(hook, Arguments([Given(cls)], {str(name): given for name, given in named.items()}), node)
 
     def _made_by_its_class(self, cls: Class, node: ast.ClassDef) -> Any:
-        """What a metaclass of the root makes of a class. What is not found out of it is said."""
+        """What a metaclass of the root makes of a class. Warns where it gives something else than a class."""
         kinds = [hard(self.eval(one.value)) for one in node.keywords if one.arg == "metaclass"]
         kinds += [one.meta for one in cls.bases if isinstance(one, Class)]
         cls.meta = meta = next((one for one in kinds if isinstance(one, Class)), None)
@@ -454,7 +455,7 @@ _REQUIRED = frozenset({"attr", "attrs", "croniter", "dateutil", "jinja2", "packa
 
 
 def _key(arguments: Arguments) -> Any:
-    """What a call of a function that keeps what it returned goes by; None for one that Python refuses."""
+    """By what a function that keeps its results finds one again; None for arguments that cannot be hashed."""
     named = tuple((name, hard(given.value)) for name, given in arguments.named.items())
     key = tuple(hard(given.value) for given in arguments.positional), named
     try:
@@ -466,7 +467,7 @@ def _key(arguments: Arguments) -> Any:
 
 @lru_cache(maxsize=256)
 def _parsed(text: str, name: str) -> ast.Module:
-    """`parse`, of a module that many DAG files import."""
+    """`parse`, which keeps the tree: many DAG files import the same modules."""
     return parse(text, name)
 
 

@@ -1,4 +1,4 @@
-"""Python's statements. Where a condition is not known, both arms are taken and what they leave behind is merged."""
+"""Python's statements. Where a condition is not known, both arms are run, and what they leave is merged."""
 
 from __future__ import annotations
 
@@ -69,16 +69,17 @@ class Statements(Tries):
             self.warn("unknown-condition", text, node)
 
     def _decided(self, test: Any, truth: bool, node: ast.If) -> None:
-        """A condition that only a default decides leaves an arm out, or takes one that is: said."""
+        """Warns where only a default decides a condition, and so which arm is run."""
         if type(test) is Soft:
             what = "the other arm is left out" if node.orelse or not truth else "what is in it counts"
             text = f"`{self.source(node.test)[:80]}` is {truth} by the default of {test.origin}: {what}"
             self.warn("default-taken", text, node)
 
     def both(self, arms: list[Callable[[], None]], node: ast.AST) -> set[type[Exception]]:
-        """Takes each arm from the same start, then goes on with what all of them left.
+        """Runs each arm from the same start, then goes on with what all of them left.
 
-        Returns how arms end by themselves, if they do: then what follows is perhaps not run.
+        Returns how arms leave what is around them (by ``break``, ``continue``, ``return``), if they do: then what
+        follows may not be run.
         """
         start = dict(self.scope.names)
         ways: set[type[Exception]] = set()
@@ -92,7 +93,7 @@ class Statements(Tries):
             except (Break, Continue) as end:
                 self.left += isinstance(end, Break)
                 ways.add(type(end))
-                self._leaves(start)
+                self._note_bound(start)
                 continue
             except (Raised, Abandoned):
                 continue
@@ -108,8 +109,8 @@ class Statements(Tries):
         self._merge(start, ends, node)
         return ways
 
-    def _leaves(self, start: Mapping[Any, Any]) -> None:
-        """An arm that ends a pass or a loop: names that it binds anew are not merged, so that counts as a change."""
+    def _note_bound(self, start: Mapping[Any, Any]) -> None:
+        """Counts a change where an arm that ends a pass or a loop has bound names: they are not merged."""
         names = self.scope.names
         self.context.changed += any(value is not names.get(name, value) for name, value in start.items())
 
@@ -169,7 +170,7 @@ class Statements(Tries):
             return None
         if not isinstance(subject, _CLASSES[name]):
             return False
-        return _together(self._fits(one, subject) for one in pattern.patterns)
+        return _all_of(self._fits(one, subject) for one in pattern.patterns)
 
     def _fits_all(self, patterns: list[ast.pattern], subject: Any) -> bool | None:
         if not isinstance(subject, (list, tuple)):
@@ -185,7 +186,7 @@ class Statements(Tries):
                 self.bind(star.name, items[at : len(items) - after])
             items[at : len(items) - after] = []
             patterns = [one for one in patterns if one is not star]
-        return _together(self._fits(one, hard(item)) for one, item in zip(patterns, items, strict=True))
+        return _all_of(self._fits(one, hard(item)) for one, item in zip(patterns, items, strict=True))
 
     def _fits_mapping(self, pattern: ast.MatchMapping, subject: Any) -> bool | None:
         if not isinstance(subject, dict):
@@ -197,7 +198,7 @@ class Statements(Tries):
             return False
         if pattern.rest:
             self.bind(pattern.rest, {key: value for key, value in subject.items() if key not in keys})
-        return _together(self._fits(one, hard(subject[key])) for key, one in zip(keys, pattern.patterns, strict=True))
+        return _all_of(self._fits(one, hard(subject[key])) for key, one in zip(keys, pattern.patterns, strict=True))
 
     def _return(self, node: ast.Return) -> None:
         raise Return(None if node.value is None else self.eval(node.value))
@@ -256,7 +257,7 @@ class Statements(Tries):
         return self.world.enter(value, node)
 
     def exited(self, value: Any, node: ast.AST, error: Raised | None = None) -> bool:
-        """The end of ``with value``. Returns whether it takes an error for handled."""
+        """The end of ``with value``. Returns whether it suppresses the error."""
         if isinstance(value, Instance) and (method := value.special("__exit__")):
             given = [Given(None if error is None else self.unknown(node)) for _ in range(3)]
             return self.truth(self.call(self.bound(method, value, node), Arguments(given), node)) is True
@@ -291,7 +292,7 @@ class Statements(Tries):
         self.bind(node.name, value)
 
     def decorate(self, decorator: ast.expr, value: Any, node: ast.AST) -> Any:
-        """What a decorator makes of a function or class. One that is not known is taken to leave it as it is."""
+        """What a decorator makes of a function or class. A decorator that is not known is taken to change nothing."""
         function = self.eval(decorator)
         found = self.call(function, Arguments([Given(value, None, self.module)]), decorator)
         if isinstance(found, Unknown) and isinstance(hard(function), (Unknown, Foreign)):
@@ -320,14 +321,14 @@ class Statements(Tries):
 _CLASSES: Mapping[str, type] = {one.__name__: one for one in (bool, bytes, dict, float, int, list, set, str, tuple)}
 
 
-def _together(answers: Iterable[bool | None]) -> bool | None:
-    """Whether all fit: False if one does not, None if that is not known."""
+def _all_of(answers: Iterable[bool | None]) -> bool | None:
+    """Whether all are true: False if one is false, None if that is not known."""
     found = list(answers)
     return False if False in found else None if None in found else True
 
 
 def _suppressed(value: Any) -> set[str]:
-    """The exceptions that ``with value`` takes for handled, by their names."""
+    """The names of the exceptions that ``with value`` suppresses."""
     if isinstance(value, ForeignValue) and value.path == "contextlib.suppress" and value.arguments is not None:
         return {_exception_name(hard(one.value)) for one in value.arguments.positional}
     return set()

@@ -1,4 +1,4 @@
-"""``try``, and what it is taken to do where nothing says whether what it calls raises."""
+"""``try``. Where nothing says whether a call in it raises, it is taken to succeed."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ __all__ = ["Tries", "catches"]
 
 
 class Tries(Loops):
-    """Runs ``try``. What is called outside of the root is taken to succeed."""
+    """Runs ``try``. A call of something outside of the root is taken to succeed."""
 
     handled: Raised | None = None
-    """What the ``except`` around a statement has caught."""
+    """What the ``except`` around the statement that is evaluated has caught."""
 
     def tried(self, node: ast.Try) -> None:
         names: set[str] = set()
         for handler in node.handlers:
-            names |= self._handled(handler)
-            if any(is_a("ModuleNotFoundError", name) for name in self._handled(handler)):
-                self._imports(node, handler)
+            caught = _caught_by(handler)
+            names |= caught
+            if any(is_a("ModuleNotFoundError", name) for name in caught):
+                self._note_imports(node, handler)
         try:
             self._guarded(node, names)
         finally:
             self.block(node.finalbody)
 
-    def _imports(self, node: ast.Try, handler: ast.ExceptHandler) -> None:
-        """Says which modules of other libraries are taken to be installed where something else is done without them."""
+    def _note_imports(self, node: ast.Try, handler: ast.ExceptHandler) -> None:
+        """Warns of modules that are taken to be installed, where the file does something else without them."""
         if all(isinstance(one, ast.Import | ast.ImportFrom | ast.Pass | ast.Raise) for one in handler.body):
             return
         for one in node.body:
@@ -69,7 +70,7 @@ class Tries(Loops):
             self.catching.pop()
 
     def _doubt(self, node: ast.Try, bound: set[str], made: tuple[int, int, int]) -> None:
-        """Says that a ``try`` is taken to succeed, where its failure would leave another DAG."""
+        """Warns that a ``try`` is taken to succeed, where its failure would leave another DAG."""
         handlers = [one for one in node.handlers if not (one.body and isinstance(one.body[-1], ast.Raise))]
         if not handlers:
             return  # then Airflow does not load the file at all
@@ -107,7 +108,7 @@ class Tries(Loops):
         of = getattr(error.value, "cls", error.value)
         kinds = [error.kind, *(one.name for one in of.mro())] if isinstance(of, Class) else [error.kind]
         for handler in node.handlers:
-            if any(is_a(kind, name) for kind in kinds for name in self._handled(handler)):
+            if any(is_a(kind, name) for kind in kinds for name in _caught_by(handler)):
                 if handler.name:
                     self.bind(handler.name, error.value if error.value is not None else self.unknown(handler))
                 kept, self.handled = self.handled, error
@@ -118,16 +119,18 @@ class Tries(Loops):
                 return
         raise error
 
-    def _handled(self, handler: ast.ExceptHandler) -> set[str]:
-        if handler.type is None:
-            return {""}
-        nodes = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-        return {one.attr if isinstance(one, ast.Attribute) else getattr(one, "id", "") for one in nodes}
-
 
 def catches(names: Iterable[str], error: Raised) -> bool:
     """Whether handlers of exceptions with these names catch an error."""
     return any(is_a(error.kind, name) for name in names)
+
+
+def _caught_by(handler: ast.ExceptHandler) -> set[str]:
+    """The names of the exceptions that a handler catches; an empty one for all of them."""
+    if handler.type is None:
+        return {""}
+    nodes = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return {one.attr if isinstance(one, ast.Attribute) else getattr(one, "id", "") for one in nodes}
 
 
 def _stored(nodes: Iterable[ast.stmt]) -> set[str]:

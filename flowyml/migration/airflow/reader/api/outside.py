@@ -1,4 +1,4 @@
-"""What lies outside of the file: Variables, connections, the environment, the configuration, the clock."""
+"""What a DAG file reads from outside: Variables, connections, the environment, the configuration, the clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ENDINGS", "NAMES", "environment", "known_folder", "set_environment"]
 
 
 def known_folder(world: Making, path: str) -> Any:
-    """Airflow's home and its dags folder, by their names in Airflow's settings."""
+    """The path for ``DAGS_FOLDER`` or ``AIRFLOW_HOME`` of Airflow's settings; ``MISSING`` for any other name."""
     if path.endswith((".DAGS_FOLDER", ".AIRFLOW_HOME")) and path.startswith("airflow"):
         return _place(world, path.rpartition(".")[2])
     return MISSING
@@ -49,7 +49,10 @@ def _deserialised(world: Making, value: Any, arguments: Arguments, node: ast.AST
 
 
 def _outside(world: Making, origin: str, given: Given | None, node: ast.AST) -> Any:
-    """A value from outside of the file: its default if it has one, else not known."""
+    """A value from outside of the file: its default if it has one, else not known.
+
+    Raises ``KeyError`` in the file where that catches it, and has no default.
+    """
     if given is not None:
         if isinstance(hard(given.value), Unknown):
             return hard(given.value)
@@ -96,7 +99,7 @@ def _update(world: Making, function: Foreign, arguments: Arguments, node: ast.AS
 
 
 def set_environment(world: Making, name: Any, value: Any, node: ast.AST) -> None:
-    """What a file puts into the environment. Whether it does may not be known."""
+    """Keeps what a file puts into the environment; as not known, where it may not run that line."""
     if isinstance(name, str):
         machine = world.machine
         machine.environment[name] = machine.unknown(node, origin=f"env:{name}") if machine.context.uncertain else value
@@ -127,7 +130,7 @@ def _datetime(world: Making, function: Foreign, arguments: Arguments, node: ast.
 
 
 def _search_path(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
-    """``sys.path.append(folder)``: modules are looked for there too, if it is in the root."""
+    """``sys.path.append(folder)``: modules are looked for in that folder too, if it is in the root."""
     folder = hard(arguments.positional[-1].value) if arguments.positional else None
     if isinstance(folder, (str, PurePosixPath)):
         world.machine.files.search(str(folder))

@@ -74,7 +74,7 @@ def _chained_from(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _combined(function: Callable[..., Any], lists: int) -> Native:
-    """A function that takes the items of its first arguments, as many as ``lists`` says."""
+    """A function of itertools whose first ``lists`` arguments are iterables. Of its results, 10,000 at most are made."""
 
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         count = len(arguments.positional)
@@ -112,7 +112,7 @@ def _grouped(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _sliced(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``itertools.islice``, which takes no more of an iterator than it has to."""
+    """``itertools.islice``, which leaves the rest in the iterator."""
     given, *rest = arguments.positional
     limits = [hard(one.value) for one in rest]
     value = hard(given.value)
@@ -181,7 +181,7 @@ def _shuffled(machine: Any, arguments: Arguments, node: ast.AST) -> None:
 
 
 def _queue(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``collections.deque``, as a list. One of a largest length is not known."""
+    """``collections.deque``, as a list. One with ``maxlen`` is not known."""
     items = machine.iterate(arguments.value("iterable", 0, ()), node)
     bounded = hard(arguments.value("maxlen", 1)) is not None
     return machine.unknown(node) if items is None or bounded else list(items)
@@ -201,7 +201,7 @@ def _reduce(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 _ENDLESS = 5_000
-"""How many items of an iterator without an end are there to take."""
+"""How many items an iterator without an end has here."""
 NAMES: dict[str, Any] = {
     "itertools.groupby": known(_grouped),
     "functools.reduce": known(_reduce),

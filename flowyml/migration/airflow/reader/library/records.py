@@ -65,7 +65,7 @@ def _unfolded(machine: Any, value: Any, node: ast.AST, depth: int) -> Any:
 
 
 def instance_method(machine: Any, value: Instance, name: str) -> Any:
-    """What instances of named tuples, dataclasses and pydantic models have beside their fields."""
+    """A method that named tuples, dataclasses and pydantic models give their instances; None for any other name."""
     if value.cls is None or value.cls.fields is None:
         return None
     if name in ("_asdict", "dict", "model_dump"):
@@ -76,7 +76,7 @@ def instance_method(machine: Any, value: Instance, name: str) -> Any:
 
 
 def class_method(value: Class, name: str) -> Any:
-    """What classes of pydantic models have: an instance of a dictionary."""
+    """``parse_obj`` and ``model_validate`` of a pydantic model, which make an instance of a dictionary; else None."""
     if name not in ("parse_obj", "model_validate") or not _is_model(value):
         return None
 
@@ -95,7 +95,7 @@ def _is_model(cls: Class) -> bool:
 
 
 def validated(machine: Any, cls: Class, name: str, value: Any) -> Any:
-    """A field's value: pydantic makes models of the dictionaries that are given for them."""
+    """A field's value. If the field is annotated with a pydantic model, a dictionary becomes one."""
     if not _is_model(cls) or not isinstance(hard(value), (dict, list)):
         return value
     bodies = [(base, base.node.body) for base in cls.mro() if isinstance(base, Class)]
@@ -107,7 +107,7 @@ def validated(machine: Any, cls: Class, name: str, value: Any) -> Any:
 
 
 def changing_validators(cls: Class) -> list[ast.FunctionDef]:
-    """Methods of a pydantic model that may give its fields other values: what they do is not read."""
+    """Validators of a pydantic model that may give its fields other values; the caller warns, since none is run."""
     found = [one for one in cls.node.body if isinstance(one, ast.FunctionDef) and _validates(one)]
     return [one for one in found if any(map(_may_change, ast.walk(one)))]
 
