@@ -19,14 +19,14 @@ from flowyml.core.errors import ArtifactError
 __all__ = ["place_file", "place_folder", "safe_name", "write_file", "write_folder"]
 
 MOST_ENTRIES = 100_000
-"""Files and folders in a folder that is an output."""
+"""How many files and folders a folder that is an output may hold."""
 
 _LONGEST_NAME = 200  # bytes, of the 255 that file systems take
 _BLOCK = 1 << 20
 
 
 def write_file(path: Path, file: BinaryIO) -> None:
-    """The content of a file."""
+    """Copy the content of a file."""
     try:
         with path.open("rb") as source:
             shutil.copyfileobj(source, file, _BLOCK)
@@ -35,9 +35,9 @@ def write_file(path: Path, file: BinaryIO) -> None:
 
 
 def write_folder(path: Path, file: BinaryIO) -> None:
-    """A folder as a tar archive: sorted, without times and owners. Of permissions, only what may be executed stays.
+    """Write a folder as a tar archive: sorted, without times and owners. Of permissions, it keeps that of execution.
 
-    Raises ``ArtifactError`` for links and other things that are neither a file nor a folder.
+    Raises ``ArtifactError`` for links and all else that is neither a file nor a folder.
     """
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as archive:
         for number, found in enumerate(_below(path)):
@@ -81,16 +81,16 @@ def _add(archive: tarfile.TarFile, root: Path, found: Path) -> None:
 
 
 def place_file(stored: Path, name: str) -> Path:
-    """A copy of a stored file under its own name, in a folder of its own."""
+    """Copy a stored file into a new folder, under its own name."""
     target = new_folder() / safe_name(name)
     shutil.copyfile(stored, target)
     return target
 
 
 def place_folder(stored: Path, name: str, into: Path | None = None) -> Path:
-    """A folder with what a stored archive holds, which has its name when it is whole.
+    """Unpack a stored archive into a folder, which gets its name when it is whole.
 
-    Raises ``ArtifactError`` for an archive that ``write_folder`` never made.
+    Raises ``ArtifactError`` for an archive that ``write_folder`` would not make.
     """
     place = (into or new_folder()) / safe_name(name)
     root = place.with_name(f".new-{os.urandom(8).hex()}")
@@ -113,7 +113,7 @@ def place_folder(stored: Path, name: str, into: Path | None = None) -> Path:
 
 
 def _unpack(archive: tarfile.TarFile, entry: tarfile.TarInfo, root: Path) -> None:
-    """One entry. Nothing below ``root`` is a link, since none is made; so a name that leads down stays below it."""
+    """Unpack one entry. Nothing below ``root`` is a link, since none is made; so a name that leads down stays below."""
     leads_down = all(
         part not in ("", ".", "..") and "\\" not in part and ":" not in part[:2] for part in entry.name.split("/")
     )

@@ -29,12 +29,14 @@ def download(
     *,
     note: Callable[[str], None] = lambda _: None,
 ) -> list[Path]:
-    """Write artifacts below a folder, as ``STEP/OUTPUT.suffix``, files and folders under their own names.
+    """Write artifacts below a folder, as ``STEP/OUTPUT.suffix``; files and folders under their own names.
 
-    A second one of a name stands in ``STEP/OUTPUT/``. Nothing that is there is overwritten: what has just the same
-    content is taken as it is, a folder too, anything else ends in ``ArtifactError``, as does what cannot be read, and a
-    link below the folder that is on the way.
-    Nothing is unpickled. ``note`` is given a line for each large one.
+    If a step has two of one name, the second goes to ``STEP/OUTPUT/``. Nothing is overwritten: a file or folder that
+    has the same content already is left. Returns the paths of all, pictures included. ``note`` gets a line for each
+    large artifact, and for each that was not stored. Nothing is unpickled.
+
+    Raises ``ArtifactError`` where something else has the name, where an artifact cannot be read or stands in none of
+    the stores, and where a folder on the way is a link.
     """
     made: list[Path] = []
 
@@ -46,7 +48,7 @@ def download(
     for artifact in artifacts:
         place = folder / safe_name(artifact.label.rpartition(".")[0] or artifact.step)
         if artifact.type == "metrics" and artifact.url is None:
-            made.append(_kept(free(artifact, place, f"{safe_name(artifact.name)}.json"), _text(artifact.metadata)))
+            made.append(_kept(free(artifact, place, f"{safe_name(artifact.name)}.json"), _json_of(artifact.metadata)))
             continue
         if artifact.url is None or artifact.digest is None or artifact.size is None:
             note(f"{artifact.label} was not stored")
@@ -93,7 +95,7 @@ def _fetched(written: Written, stores: Sequence[Store]) -> Iterator[Path]:
     )
 
 
-def _text(metrics: Any) -> bytes:
+def _json_of(metrics: Any) -> bytes:
     return (
         json.dumps({name: _number(value) for name, value in metrics.items()}, indent=2, ensure_ascii=False).encode()
         + b"\n"
@@ -101,12 +103,12 @@ def _text(metrics: Any) -> bytes:
 
 
 def _number(metric: Any) -> Any:
-    """What JSON lacks is in words where the metrics were stored; not where the plain values were recorded."""
+    """A metric as JSON. NaN and infinities are JSON already in metrics that were stored; not in those of a record."""
     return metric if isinstance(metric, dict) else without_floats(metric)
 
 
 def _check_within(folder: Path, target: Path) -> None:
-    """No folder on the way to the target is a link, which may lead anywhere."""
+    """Raise where a folder on the way to the target is a link, which may lead anywhere."""
     for around in target.relative_to(folder).parents:
         if (link := folder / around) != folder and link.is_symlink():
             raise ArtifactError(
@@ -115,17 +117,17 @@ def _check_within(folder: Path, target: Path) -> None:
 
 
 def _kept(target: Path, source: Path | bytes) -> Path:
-    """A new file; or the one that is there, if it holds the same."""
+    """Write a new file, or leave the one that is there, if it holds the same."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if _is_written(target, source):
+    if _written_anew(target, source):
         return target
     if target.is_symlink() or not target.is_file() or _digest(target) != _digest(source):
         raise ArtifactError(f"{target} exists and holds something else: it stays. Choose another folder.")
     return target
 
 
-def _is_written(target: Path, source: Path | bytes) -> bool:
-    """Write a file, which has its name when it is whole, where there is none; False where something is."""
+def _written_anew(target: Path, source: Path | bytes) -> bool:
+    """Write a file, which gets its name when it is whole. Where something has the name, write nothing: False."""
     if os.path.lexists(target):
         return False
     fresh = target.with_name(f".new-{os.urandom(8).hex()}")
@@ -150,7 +152,7 @@ def _is_written(target: Path, source: Path | bytes) -> bool:
 
 
 def _folder(target: Path, archive: Path) -> Path:
-    """A new folder; or the one that is there, if it holds the same."""
+    """Unpack a new folder, or leave the one that is there, if it holds the same."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if not (target.exists() or target.is_symlink()):
         return place_folder(archive, target.name, target.parent)
@@ -160,7 +162,7 @@ def _folder(target: Path, archive: Path) -> Path:
 
 
 def _holds(folder: Path, archive: Path) -> bool:
-    """Whether a folder would give just this archive."""
+    """Whether a folder has just the content of this archive."""
     with passing_file() as (path, file):
         try:
             write_folder(folder, file)

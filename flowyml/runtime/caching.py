@@ -38,17 +38,20 @@ ROOT = "cache"
 
 _RECORD = "record.json"
 _VERSION = 1
-_LARGEST = 4_000_000
+_LARGEST = 4_000_000  # bytes of a record
 _FILE = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}")
-_WAIT_SECONDS = 0.02
-_SKEW_SECONDS = 3600
+_WAIT_SECONDS = 0.02  # between two looks at a lock
+_SKEW_SECONDS = 3600  # by which the clock of another machine may be ahead
 _LATEST = 100_000_000_000  # seconds since 1970, of a time that dates can be
 
 
 class Depends(NamedTuple):
-    """What a result depends on beside the step itself: ``contents`` of its inputs, by their names, as ``content_of``
-    gives them, those of lists in ``["list", …]``; what the calling process ``held`` of the code; and the ``dates`` of
-    the run."""
+    """What a result depends on beside the step itself.
+
+    ``contents`` are those of its inputs, by name, as ``content_of`` gives them; a list of several is
+    ``["list", …]``. ``held`` is a digest of what the calling process holds of the code, where the step runs in a thread
+    of it. ``dates`` are those of the run.
+    """
 
     contents: Mapping[str, Any]
     held: str = ""
@@ -130,7 +133,7 @@ class StepCache:
         return step.caching.ttl_seconds is None or -_SKEW_SECONDS <= age < step.caching.ttl_seconds
 
     def _taken(self, output: Mapping[str, Any], folder: str, key: str) -> Any:
-        """An output as the run's own."""
+        """An output of an entry, whose artifacts are copied to where the run's own stand, under ``key``."""
         if "files" not in output:
             return output["value"]
         names = list(output["files"])
@@ -197,9 +200,9 @@ class StepCache:
 
     @contextmanager
     def _turn(self, folder: str, timeout: float | None) -> Iterator[None]:
-        """Wait for what computes the same, with a store that is a folder.
+        """Wait while another process computes the same result, where the store is a folder.
 
-        Where that cannot be, two compute it, and the later record stands. Half the time that a step has is for waiting.
+        Elsewhere both compute it, and the later record stands. At most half of the step's timeout is spent waiting.
         """
         number = _opened(self._kept, folder)
         if number is None:
@@ -225,15 +228,17 @@ class StepCache:
 
 
 def _note_use(store: Store, folder: str) -> None:
-    """What prunes goes by the time of the record, where the store is a folder."""
+    """Set the time of the record to now, since ``prune`` goes by it; only where the store is a folder."""
     if isinstance(store, LocalStore):
         with suppress(OSError):
             os.utime(store.root / folder / _RECORD, follow_symlinks=False)
 
 
 def read_entry(store: Store, folder: str) -> Entry | None:
-    """What the record in a folder says; None where there is none. Raises ``ArtifactError`` for what is not a record, or
-    one of another folder."""
+    """What the record in a folder says; None where there is none, or one of another version.
+
+    Raises ``ArtifactError`` for a file that is not a record, and for the record of another folder.
+    """
     try:
         with store.local_copy(f"{store.url}/{folder}/{_RECORD}") as path:
             if path.is_symlink() or path.stat().st_size > _LARGEST:
@@ -269,7 +274,7 @@ def entries_in(store: Store) -> Iterator[tuple[str, Entry | None]]:
 
 
 def _parts(pipeline: str, step: Step, caching: Caching, depends: Depends) -> dict[str, Any]:
-    """What the key is a digest of, as JSON that says nothing of values but their digests."""
+    """What the key is a digest of, as JSON: of values it has only digests."""
     contents = {
         name: content for name, content in depends.contents.items() if _is_counted(step, name, caching.arguments)
     }
@@ -315,7 +320,7 @@ def _installed(name: str) -> str:
 
 
 def _opened(store: Store, folder: str) -> int | None:
-    """The file that stands for the turn of an entry, open; None where there can be none."""
+    """A descriptor of the file that processes lock while they compute an entry; None where there can be none."""
     if not isinstance(store, LocalStore) or os.name == "nt":
         return None
     try:

@@ -74,7 +74,7 @@ def _chained_from(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _combined(function: Callable[..., Any], lists: int) -> Native:
-    """A function of itertools whose first ``lists`` arguments are iterables. Of its results, 10,000 at most are made."""
+    """A function of itertools whose first ``lists`` arguments are iterables. It gives 10,000 results at most."""
 
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         count = len(arguments.positional)
