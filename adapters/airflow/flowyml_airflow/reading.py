@@ -57,8 +57,9 @@ _SILENCE = (EngineUnreachableError, ServerTroubleError)  # also of a server that
 class RunReader:
     """Reads runs through one client. ``artifacts`` is where large outputs stand; none is read from elsewhere.
 
-    ``known`` is about versions of DAGs, which do not change; ``known_now`` about DAGs that have none, and may.
-    ``vanished`` remembers of which runs it has said that their DAG is gone.
+    ``known`` keeps timeout and name of versions of DAGs, which do not change, and outlives this reader. ``known_now``
+    keeps those of DAGs without versions, which may change. ``vanished`` keeps for which runs it has been said that
+    their DAG is gone.
     """
 
     client: AirflowClient
@@ -117,7 +118,7 @@ class RunReader:
         return tuple(run for *_, run in sorted(runs, key=lambda item: item[:3]))
 
     def _was_over(self, found: Mapping[str, Any]) -> datetime | None:
-        """When the timeout of a run passed that took too long; Airflow notices a little later."""
+        """Of a run that took too long, when its timeout passed; Airflow notices it a little later."""
         if not run_status(found).is_failed:
             return None
         timeout, began = self._about(found)[0], moment(found["start_date"])
@@ -133,9 +134,9 @@ class RunReader:
         }
 
     def identified(self, found: Mapping[str, Any]) -> Run:
-        """The record with the digest of the code, by what the run itself says, else by the version that Airflow keeps.
+        """The record with the digest of the code: the one that the run itself has, else that of its DAG version.
 
-        The origin is that of this version, where the version has the code of the run.
+        It has the origin of the DAG version, if that version has the code of the run.
         """
         facts = facts_of(self._source(found)) if _version(found) else {}
         kept, submitted = facts.get("code"), (found.get("conf") or {}).get(CODE_KEY)
@@ -181,7 +182,7 @@ class RunReader:
         return Outputs({**read, **plain}, not_kept=read.not_kept) if plain else read
 
     def listed(self, found: Mapping[str, Any]) -> list[Artifact]:
-        """What steps have returned: each task's own under one key, those of an execution group under one an output."""
+        """The artifacts of the steps. A task has them in one XCom; one of an execution group has an XCom an output."""
         facts = self.facts(found)
         if not facts:
             return []
@@ -341,7 +342,7 @@ class RunReader:
         return written
 
     def _why(self, found: Mapping[str, Any], status: ExecutionStatus) -> str:
-        """What a run that went wrong says of it."""
+        """The error of a run that failed, took too long or was cancelled."""
         if status is ExecutionStatus.CANCELLED:
             return WAS_CANCELLED
         if status is ExecutionStatus.TIMEOUT:
@@ -363,7 +364,7 @@ class RunReader:
         return of_several(said, len(said) + len(failed) - len(read))
 
     def _failure(self, found: Mapping[str, Any], task: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-        """What the run says of one task that failed; nothing where it did because another had."""
+        """What the run's error says of one task that failed; nothing if that failed only because another had."""
         if steps_of_task(task["task_id"], facts):
             runs = [run for run in self._steps_of(task, found, facts) if run.status.is_failed]
             first = min(runs, key=lambda run: run.ended_at or _LATEST, default=None)
@@ -378,7 +379,7 @@ class RunReader:
         return of_step(name_of(task), error, labelled(name_of(task), index_of(task)))
 
     def _error(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, str]:
-        """What the last attempt of a failed task said, and the class of what it raised."""
+        """The error of the last attempt of a failed task, and the class of what it raised."""
         events = self._log(found, task, task["try_number"] or 1) or []
         raised = [event for event in events if event.error]
         # After it comes what went wrong with callbacks and mails about it.
@@ -404,9 +405,9 @@ class RunReader:
         return next(filter(was_cancelled, before), found)
 
     def _has_settled(self, found: Mapping[str, Any]) -> bool:
-        """Whether the tasks that were stopped with their run have ended, which their workers do a little later.
+        """Whether the tasks that were stopped with their run have ended: their workers end them a little later.
 
-        Airflow keeps no record of that but the log; when there is none, the time that it takes at most must do.
+        Only their logs show it; where a log does not, they count as ended after ``SETTLES_WITHIN``.
         """
         ended = moment(found["end_date"])
         if ended is None or datetime.now(UTC) - ended > SETTLES_WITHIN:
@@ -426,11 +427,11 @@ class RunReader:
         return any(event.error or any(words in event.message for words in _STOPPED) for event in events)
 
     def facts(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What stands in the last line of the DAG file that a run was made from; nothing for a foreign one."""
+        """What stands in the last line of the DAG file of which a run was made; nothing if FlowyML did not write it."""
         return facts_of(self._source(found))
 
     def _source(self, found: Mapping[str, Any]) -> str:
-        """The DAG file that a run was made from."""
+        """The text of the DAG file of which a run was made; empty if Airflow has it no more."""
         version = _version(found)
         try:
             return self.client.source(
@@ -442,7 +443,7 @@ class RunReader:
     def _about(self, found: Mapping[str, Any]) -> tuple[timedelta | None, str]:
         """``dagrun_timeout`` and the name of a DAG, in the version that a run was made from.
 
-        Airflow tells the timeout of the newest version only, so for a DAG of FlowyML's it is read from the source.
+        Airflow gives only the timeout of the newest version, so for a DAG of FlowyML's it is read from the source.
         """
         version = _version(found)
         kept, key = self.known if version else self.known_now, (found["dag_id"], version)
@@ -462,5 +463,5 @@ class RunReader:
 
 
 def _version(found: Mapping[str, Any]) -> int | None:
-    """The newest version of the DAG in a run; Airflow 2 counts none."""
+    """The newest version of the DAG in a run; None on Airflow 2, which has no versions."""
     return max((item["version_number"] for item in found.get("dag_versions") or ()), default=None)
