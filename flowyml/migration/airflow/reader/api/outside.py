@@ -51,7 +51,7 @@ def _deserialised(world: Making, value: Any, arguments: Arguments, node: ast.AST
 def _outside(world: Making, origin: str, given: Given | None, node: ast.AST) -> Any:
     """A value from outside of the file: its default if it has one, else not known.
 
-    Raises ``KeyError`` in the file where that catches it, and has no default.
+    Where it has no default, and the file catches ``KeyError``, that is raised in the file.
     """
     if given is not None:
         if isinstance(hard(given.value), Unknown):
