@@ -133,3 +133,34 @@ def test_what_stands_at_a_place_that_is_not_known_is_said(tmp_path: Path, change
 def test_options_that_are_not_known_are_said(tmp_path: Path, text: str, code: str) -> None:
     text = f"{HEAD}\nimport requests\noptions = requests.get('http://example.com').json()\n{text}\n"
     assert code in codes(read(tmp_path, text))
+
+
+MORE = """
+import itertools
+import requests
+more = requests.get("http://example.com").json()
+def make(*names, **options):
+    for name in names:
+        EmptyOperator(task_id=name, **options)
+def one(name, other="o"):
+    EmptyOperator(task_id=name)
+"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "for pair in zip(*more): EmptyOperator(task_id=f'load_{pair}')",
+        "for name in itertools.chain(*more): EmptyOperator(task_id=name)",
+        "for name in itertools.chain(['a'], *more): EmptyOperator(task_id=name)",
+        "for pair in itertools.product(['a'], *more): EmptyOperator(task_id=f'load_{pair}')",
+        "for name in dict(a=1, **more): EmptyOperator(task_id=name)",
+        "list(map(one, *more))",
+        "make('a', *more)",
+        "make('a', **more)",
+        "for pair in itertools.product(range(200), range(200)): EmptyOperator(task_id=f'{pair[0]}_{pair[1]}')",
+    ],
+)
+def test_what_is_given_by_a_list_that_is_not_known_is_said(tmp_path: Path, body: str) -> None:
+    text = f"{HEAD}{MORE}\nwith DAG('flow', schedule=None):\n    {body}\n"
+    assert codes(read(tmp_path, text)) & {"unknown-loop", "unknown-call", "unknown-id"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.migration.dag_files import HEAD, codes, edges, read
+from tests.unit.migration.dag_files import HEAD, codes, edges, ids, read
 
 MODELS = """
 from typing import Dict, List, Optional
@@ -73,3 +73,54 @@ with DAG("flow", schedule={made}): ...
     file = read(tmp_path, text)
     assert not file.dags[0].schedule_known
     assert "unknown-schedule" in codes(file)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("base.model_copy(update={'name': 'b'}).name", ["b"]),
+        ("base.copy(update={'name': 'b'}, deep=True).name", ["b"]),
+        ("base.model_copy().name", ["a"]),
+        ("base.model_dump(mode='json')['name']", ["a"]),
+    ],
+)
+def test_a_copy_of_a_model_has_the_fields_that_it_is_given(tmp_path: Path, given: str, wanted: list[str]) -> None:
+    text = f"""{HEAD}{MODELS}
+class Named(BaseModel):
+    name: str
+base = Named(name="a")
+with DAG("flow", schedule=None): EmptyOperator(task_id={given})
+"""
+    assert ids(read(tmp_path, text)) == wanted
+
+
+def test_a_dictionary_that_may_lack_fields_is_not_known(tmp_path: Path) -> None:
+    text = f"""{HEAD}{MODELS}
+class Named(BaseModel):
+    name: str = "a"
+with DAG("flow", schedule=None):
+    for name in Named().model_dump(exclude_unset=True): EmptyOperator(task_id=name)
+"""
+    assert "unknown-loop" in codes(read(tmp_path, text))
+
+
+def test_a_base_behind_a_mixin_hears_of_its_subclasses(tmp_path: Path) -> None:
+    text = f"""{HEAD}
+found = []
+class Base:
+    def __init_subclass__(cls, **options): found.append(cls.__name__)
+class Mixin: ...
+class Load(Mixin, Base): ...
+with DAG("flow", schedule=None):
+    for name in found: EmptyOperator(task_id=name)
+"""
+    assert ids(read(tmp_path, text)) == ["Load"]
+
+
+def test_the_default_of_a_variable_that_is_set_may_have_a_description(tmp_path: Path) -> None:
+    text = f"""{HEAD}
+kind = Variable.setdefault("kind", "a", "what is loaded")
+with DAG("flow", schedule=None): EmptyOperator(task_id=kind)
+"""
+    assert ids(read(tmp_path, text, variables={"kind": "b"})) == ["b"]
+    assert ids(read(tmp_path, text)) == ["a"]

@@ -86,3 +86,8 @@ def test_what_leaves_a_with_may_take_an_error_for_handled(tmp_path: Path, inside
 def test_what_stands_within_suppress_after_something_unknown_is_said(tmp_path: Path) -> None:
     inside = "with contextlib.suppress(OSError):\n    requests.get('u')\n    EmptyOperator(task_id='a')"
     assert codes(_read(tmp_path, "import contextlib", inside)) == {"unknown-condition"}
+
+
+def test_groups_of_exceptions_are_caught(tmp_path: Path) -> None:
+    inside = "try:\n    EmptyOperator(task_id='a')\nexcept* ValueError:\n    EmptyOperator(task_id='b')"
+    assert ids(_read(tmp_path, "", inside)) == ["a"]

@@ -7,8 +7,8 @@ from typing import Any
 
 from flowyml.migration.airflow.model import DagWarning
 from flowyml.migration.airflow.reader.api.world import Airflow
-from flowyml.migration.airflow.reader.calls import Calls
 from flowyml.migration.airflow.reader.files import Files
+from flowyml.migration.airflow.reader.imports import Imports
 from flowyml.migration.airflow.reader.library.built_in import BUILTINS
 from flowyml.migration.airflow.reader.library.items import sort_in_place
 from flowyml.migration.airflow.reader.library.text import format_text
@@ -20,7 +20,7 @@ from flowyml.migration.airflow.reader.values import Arguments, Module, OutOfStep
 __all__ = ["Evaluator"]
 
 
-class Evaluator(Calls):
+class Evaluator(Imports):
     """Reads one DAG file. After `execute`, ``dags`` are those that Airflow's DagBag would find."""
 
     def __init__(self, files: Files, options: Options) -> None:

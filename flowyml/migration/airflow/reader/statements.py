@@ -364,6 +364,7 @@ _EXECUTORS: Mapping[type[ast.stmt], Callable[[Any, Any], None]] = {
     ast.Raise: Statements._raise,
     ast.Assert: Statements._assert,
     ast.Try: Statements.tried,
+    ast.TryStar: Statements.tried,
     ast.With: Statements._with,
     ast.AsyncWith: Statements._with,
     ast.FunctionDef: Statements._define,

@@ -19,7 +19,7 @@ class Tries(Loops):
     handled: Raised | None = None
     """What the ``except`` around the statement that is evaluated has caught."""
 
-    def tried(self, node: ast.Try) -> None:
+    def tried(self, node: ast.Try | ast.TryStar) -> None:
         names: set[str] = set()
         for handler in node.handlers:
             caught = _caught_by(handler)
@@ -31,7 +31,7 @@ class Tries(Loops):
         finally:
             self.block(node.finalbody)
 
-    def _note_imports(self, node: ast.Try, handler: ast.ExceptHandler) -> None:
+    def _note_imports(self, node: ast.Try | ast.TryStar, handler: ast.ExceptHandler) -> None:
         """Warns of modules that are taken to be installed, where the file does something else without them."""
         if all(isinstance(one, ast.Import | ast.ImportFrom | ast.Pass | ast.Raise) for one in handler.body):
             return
@@ -46,7 +46,7 @@ class Tries(Loops):
     def is_there(self, path: str) -> bool:
         raise NotImplementedError  # a part of the evaluator further down the line of classes has it
 
-    def _guarded(self, node: ast.Try, names: set[str]) -> None:
+    def _guarded(self, node: ast.Try | ast.TryStar, names: set[str]) -> None:
         asked, made, bound = self.asked, self.context.effects, set(self.scope.names)
         try:
             self.within(names, lambda: self.block(node.body))
@@ -69,7 +69,7 @@ class Tries(Loops):
         finally:
             self.catching.pop()
 
-    def _doubt(self, node: ast.Try, bound: set[str], made: tuple[int, int, int]) -> None:
+    def _doubt(self, node: ast.Try | ast.TryStar, bound: set[str], made: tuple[int, int, int]) -> None:
         """Warns that a ``try`` is taken to succeed, where its failure would leave another DAG."""
         handlers = [one for one in node.handlers if not (one.body and isinstance(one.body[-1], ast.Raise))]
         if not handlers:
@@ -104,7 +104,7 @@ class Tries(Loops):
             scope = scope.parent
         return None if scope is None else hard(scope.names[name])
 
-    def _handle(self, node: ast.Try, error: Raised) -> None:
+    def _handle(self, node: ast.Try | ast.TryStar, error: Raised) -> None:
         of = getattr(error.value, "cls", error.value)
         kinds = [error.kind, *(one.name for one in of.mro())] if isinstance(of, Class) else [error.kind]
         for handler in node.handlers:

@@ -139,7 +139,8 @@ class Arguments:
 
     def joined(self, more: Arguments) -> Arguments:
         """These and then more, whose names win."""
-        return Arguments([*self.positional, *more.positional], {**self.named, **more.named})
+        positional, named = [*self.positional, *more.positional], {**self.named, **more.named}
+        return Arguments(positional, named, self.open or more.open)
 
     def values(self) -> Iterator[Any]:
         for given in (*self.positional, *self.named.values()):

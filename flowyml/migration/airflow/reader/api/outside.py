@@ -42,6 +42,14 @@ def _variable(world: Making, function: Foreign, arguments: Arguments, node: ast.
     return _outside(world, f"{'variable-json' if is_json else 'variable'}:{name}", given, node)
 
 
+def _variable_set(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    """``Variable.setdefault(key, default, description, deserialize_json)``."""
+    named = dict(arguments.named)
+    for name, each in zip(("key", "default", "description", "deserialize_json"), arguments.positional, strict=False):
+        named.setdefault(name, each)
+    return _variable(world, function, Arguments([], named, arguments.open), node)
+
+
 def _deserialised(world: Making, value: Any, arguments: Arguments, node: ast.AST) -> Any:
     if hard(arguments.value("deserialize_json", 2)) is True and isinstance(value, str):
         return LIBRARY["json.loads"].call(world.machine, Arguments([Given(value)]), node)
@@ -139,7 +147,7 @@ def _search_path(world: Making, function: Foreign, arguments: Arguments, node: a
 NAMES: Mapping[str, Handler] = {"days_ago": _clock, "utcnow": _clock, "datetime": _datetime}
 ENDINGS: Mapping[str, Handler] = {
     "Variable.get": _variable,
-    "Variable.setdefault": _variable,
+    "Variable.setdefault": _variable_set,
     "BaseHook.get_connection": _connection,
     "Connection.get_connection_from_secrets": _connection,
     "Connection.get": _connection,

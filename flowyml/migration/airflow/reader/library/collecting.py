@@ -61,7 +61,7 @@ def _shallow(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 def _chained(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     froms = [given.value for given in arguments.positional]
     lists = [machine.iterate(one, node) for one in froms]
-    if any(one is None for one in lists):
+    if arguments.open or any(one is None for one in lists):
         return machine.unknown(node)
     return machine.once(lambda: [one for each in lists for one in each], node, *froms)
 
@@ -74,7 +74,7 @@ def _chained_from(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _combined(function: Callable[..., Any], lists: int) -> Native:
-    """A function of itertools whose first ``lists`` arguments are iterables. It gives 10,000 results at most."""
+    """A function of itertools whose first ``lists`` arguments are iterables. More than 10,000 results are unknown."""
 
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         count = len(arguments.positional)
@@ -84,12 +84,14 @@ def _combined(function: Callable[..., Any], lists: int) -> Native:
         ]
         kwargs = {name: hard(given.value) for name, given in arguments.named.items()}
         repeat = kwargs.get("repeat", 1)
-        if not isinstance(repeat, int) or repeat > 10:
+        if not isinstance(repeat, int) or repeat > 10 or arguments.open:
             return machine.unknown(node)
         if any(isinstance(one, Unknown) or one is None for one in args) or not count:
             return machine.unknown(node)
-        found = machine.attempt(node, lambda: list(itertools.islice(function(*args, **kwargs), 10_000)))
+        found = machine.attempt(node, lambda: list(itertools.islice(function(*args, **kwargs), _MOST + 1)))
         machine.step(len(found) if isinstance(found, list) else 1)
+        if isinstance(found, list) and len(found) > _MOST:
+            return machine.unknown(node)
         froms = [given.value for given in arguments.positional]
         return machine.once(lambda: found, node, *froms) if isinstance(found, list) else found
 
@@ -200,6 +202,7 @@ def _reduce(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return value
 
 
+_MOST = 10_000
 _ENDLESS = 5_000
 """How many items an iterator without an end has here."""
 NAMES: dict[str, Any] = {

@@ -41,7 +41,7 @@ class Stack(Instance):
 
 def _partial(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     first, *rest = arguments.positional
-    return PartialCall(first.value, Arguments(rest, arguments.named))
+    return PartialCall(first.value, Arguments(rest, arguments.named, arguments.open))
 
 
 def _wraps(machine: Any, arguments: Arguments, node: ast.AST) -> Any:

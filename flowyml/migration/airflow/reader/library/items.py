@@ -25,10 +25,10 @@ def _len(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 def _container(kind: Callable[..., Any]) -> Native:
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-        if not arguments.positional and not arguments.named:
+        if not arguments.positional and not arguments.named and not arguments.open:
             return kind()
         items = machine.iterate(arguments.value("iterable", 0), node)
-        if items is None or (kind in (set, frozenset) and not light(items)):
+        if items is None or arguments.open or (kind in (set, frozenset) and not light(items)):
             return machine.unknown(node)
         return machine.attempt(node, kind, items)
 
@@ -37,6 +37,8 @@ def _container(kind: Callable[..., Any]) -> Native:
 
 def _dict(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     found: dict[Any, Any] = {}
+    if arguments.open:
+        return machine.unknown(node)
     if arguments.positional:
         first = hard(arguments.positional[0].value)
         items = first if isinstance(first, dict) else machine.iterate(first, node)
@@ -69,7 +71,7 @@ def in_rows(
     """What ``join`` makes of several iterables. One may be in it twice: then its items go to either in turn."""
     froms = [given.value for given in arguments.positional]
     each = [pulled(machine, one, node) for one in froms]
-    if any(one is None for one in each):
+    if arguments.open or any(one is None for one in each):
         return machine.unknown(node)
     return machine.once(lambda: list(join([one for one in each if one is not None])), node, *froms)
 
@@ -101,7 +103,7 @@ def _enumerate(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 def _map(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     function, *rest = [given.value for given in arguments.positional]
     lists = [machine.iterate(one, node) for one in rest]
-    if any(one is None for one in lists):
+    if arguments.open or any(one is None for one in lists):
         return _tried(machine, function, len(lists), node)
     rows = zip(*lists, strict=False)
     return machine.once(

@@ -69,10 +69,31 @@ def instance_method(machine: Any, value: Instance, name: str) -> Any:
     if value.cls is None or value.cls.fields is None:
         return None
     if name in ("_asdict", "dict", "model_dump"):
-        return Native(name, lambda _, __, node: _unfolded(machine, value, node, 0))
-    if name in ("_replace", "copy", "model_copy"):
+        return Native(name, lambda _, given, node: _dumped(machine, value, given, node))
+    if name == "_replace":
         return Native(name, lambda _, given, node: _replaced(machine, Arguments([Given(value)], given.named), node))
+    if name in ("copy", "model_copy"):
+        return Native(name, lambda _, given, node: _updated(machine, value, given, node))
     return None
+
+
+def _dumped(machine: Any, value: Instance, given: Arguments, node: ast.AST) -> Any:
+    """A dictionary of all fields; not known where options leave some of them out."""
+    is_whole = all(hard(each.value) in (False, None) for name, each in given.named.items() if name not in _KEEPS_ALL)
+    return _unfolded(machine, value, node, 0) if is_whole and not given.open else machine.unknown(node)
+
+
+def _updated(machine: Any, value: Instance, given: Arguments, node: ast.AST) -> Any:
+    """A copy of a pydantic model with other values of the fields that ``update`` names."""
+    items = hard(given.value("update", default={}))
+    if not isinstance(items, dict) or given.open:
+        return machine.unknown(node)
+    named = {str(hard(key)): Given(one) for key, one in items.items()}
+    return _replaced(machine, Arguments([Given(value)], named), node)
+
+
+_KEEPS_ALL = frozenset({"mode", "indent", "round_trip", "warnings", "serialize_as_any"})
+"""Options of ``model_dump`` that leave no field out."""
 
 
 def class_method(value: Class, name: str) -> Any:
