@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -148,7 +148,7 @@ class RunReader:
         dag, run_id = found["dag_id"], found["dag_run_id"]
         facts = facts_of(self._source(found))
         if not facts:
-            return Outputs(self._returned(dag, run_id))
+            return Outputs(self._returned(found))
         seen = Seen(facts, self._tasks(found)) if "helpers" in facts else None
         packed: dict[str, Any] = {}
         plain: dict[str, Any] = {}
@@ -215,9 +215,11 @@ class RunReader:
                 {output: restored(self.client.xcom(*place, key, map_index(task))) for output, key in keys.items()},
             )
 
-    def _returned(self, dag: str, run_id: str) -> dict[str, Any]:
+    def _returned(self, found: Mapping[str, Any]) -> dict[str, Any]:
         """What each task returned; of a mapped one a list by map index, with None for those that returned nothing."""
+        dag, run_id = found["dag_id"], found["dag_run_id"]
         values: dict[str, Any] = {}
+        mapped: dict[str, list[Any]] = {}
         for task, index in sorted(self.client.returned(dag, run_id)):
             try:
                 value = self.client.xcom(dag, run_id, task, map_index=index)
@@ -226,8 +228,11 @@ class RunReader:
             if index < 0:
                 values[task] = value
                 continue
-            mapped = values.setdefault(task, [])
-            mapped += [None] * (index - len(mapped)) + [value]
+            values[task] = items = mapped.setdefault(task, [])
+            items += [None] * (index - len(items)) + [value]
+        counts = Counter(each["task_id"] for each in self._tasks(found)) if mapped else Counter()
+        for task, items in mapped.items():
+            items.extend([None] * (counts[task] - len(items)))
         return values
 
     def logs(self, found: Mapping[str, Any], *, follow: bool) -> Iterator[LogLine]:
@@ -323,7 +328,8 @@ class RunReader:
         self, found: Mapping[str, Any], facts: Mapping[str, Any], seen: Seen, task: str, output: str
     ) -> Sequence[int]:
         """The items of which a task completed; of an execution group the step that has this output."""
-        name = next((each for each in steps_of_task(task, facts) if output.startswith(f"{task_id(each)}.")), None)
+        held = [each for each in steps_of_task(task, facts) if output.startswith(f"{task_id(each)}.")]
+        name = max(held, key=len, default=None)  # a step `train.v2` may stand beside a step `train`
         if name is None:
             return seen.completed(task)
         mapped = [each for each in self._tasks(found) if each["task_id"] == task]

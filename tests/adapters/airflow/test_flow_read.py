@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowyml import Pipeline, pipeline
+from flowyml import Pipeline, for_each, pipeline, step
 from flowyml.core.runs import Outputs
 from flowyml_airflow.client import NotThereError
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.deployed import facts_of
 from flowyml_airflow.flow_reading import Seen
+from flowyml_airflow.names import STEPS_KEY
 from flowyml_airflow.reading import RunReader
 from tests.adapters.airflow.test_flow import branched, double, mapped_over, numbers, same
 
@@ -74,6 +75,37 @@ def test_lists_are_put_together_again() -> None:
     assert outputs([1, 2, 3], on_item_error="continue") == {"all": [(0, 1), (2, 3)], "other": 4}
 
 
+def test_steps_of_a_group_whose_names_begin_alike_keep_their_outputs_apart() -> None:
+    @step(execution_group="both")
+    def train(n: int) -> int:
+        return n
+
+    @step(name="train.v2", execution_group="both")
+    def train_again(train: int) -> int:
+        return train
+
+    @pipeline(name="alike")
+    def made() -> Any:
+        with for_each(numbers()) as n:
+            found = train_again(train(n))
+        return {"all": found}
+
+    class Of(Client):
+        def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
+            when = "2026-01-01T00:00:00Z"
+            about = {"state": "success", "try_number": 1, "start_date": when, "end_date": when}
+            return [{"task_id": "both", "map_index": index, **about} for index in range(2)]
+
+        def xcom(self, dag: str, run_id: str, task: str, key: str, index: int = -1) -> Any:
+            if key == STEPS_KEY:  # of the second item, the second step did not run
+                ran = {"state": "success", "attempt": 1}
+                return {"try": 1, "steps": {"train": ran, "train.v2": {**ran, "state": "skipped"} if index else ran}}
+            return super().xcom(dag, run_id, task, key, index)
+
+    read = RunReader(Of(made, [5, 6])).outputs({"dag_id": "alike", "dag_run_id": "r"})  # type: ignore[arg-type]  # all it asks
+    assert read == {"all": [5]}
+
+
 def test_of_a_list_that_is_not_whole_no_part_is_read() -> None:
     read = outputs([1, 2])
     assert dict(read) == {"other": 4}
@@ -87,23 +119,27 @@ def test_a_list_with_an_item_that_cannot_be_read_is_named() -> None:
     assert read.not_kept["all"].startswith("Output 'all' of run 'r' cannot be read here: Artifact file:///elsewhere")
 
 
-def test_what_was_cleared_since_it_was_listed_is_not_read() -> None:
-    class Client:
-        """The run of a DAG that FlowyML did not make."""
+class Foreign:
+    """The run of a DAG that FlowyML did not make. What is listed as cleared is not there any more."""
 
-        def source(self, dag: Any, version: int | None) -> str:
-            return "dag = DAG('legacy')"
+    def source(self, dag: Any, version: int | None) -> str:
+        return "dag = DAG('legacy')"
 
-        def dag(self, dag: str) -> dict[str, Any]:
-            return {}
+    def dag(self, dag: str) -> dict[str, Any]:
+        return {}
 
-        def returned(self, dag: str, run_id: str) -> list[tuple[str, int]]:
-            return [("cleared", -1), ("kept", -1)]
+    def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
+        return [{"task_id": "items", "map_index": index} for index in range(4)]
 
-        def xcom(self, dag: str, run_id: str, task: str, map_index: int = -1) -> int:
-            if task == "cleared":
-                raise NotThereError(404, "gone")
-            return 4
+    def returned(self, dag: str, run_id: str) -> list[tuple[str, int]]:
+        return [("cleared", -1), ("kept", -1), ("items", 0), ("items", 2)]
 
-    read = RunReader(Client()).outputs({"dag_id": "legacy", "dag_run_id": "r"})  # type: ignore[arg-type]  # all it asks
-    assert dict(read) == {"kept": 4}
+    def xcom(self, dag: str, run_id: str, task: str, map_index: int = -1) -> int:
+        if task == "cleared":
+            raise NotThereError(404, "gone")
+        return map_index if task == "items" else 4
+
+
+def test_what_was_cleared_since_it_was_listed_is_not_read_and_items_that_returned_nothing_are_none() -> None:
+    read = RunReader(Foreign()).outputs({"dag_id": "legacy", "dag_run_id": "r"})  # type: ignore[arg-type]  # all it asks
+    assert dict(read) == {"kept": 4, "items": [0, None, 2, None]}
