@@ -164,3 +164,23 @@ def one(name, other="o"):
 def test_what_is_given_by_a_list_that_is_not_known_is_said(tmp_path: Path, body: str) -> None:
     text = f"{HEAD}{MORE}\nwith DAG('flow', schedule=None):\n    {body}\n"
     assert codes(read(tmp_path, text)) & {"unknown-loop", "unknown-call", "unknown-id"}
+
+
+@pytest.mark.parametrize(
+    ("cases", "found"),
+    [
+        ("case {'x': name}: EmptyOperator(task_id='a')\n        case _: EmptyOperator(task_id='b')", ["a", "b"]),
+        ("case ['c', name]: name\n        case _: EmptyOperator(task_id='b')", ["b"]),
+        ("case ['c', name]: EmptyOperator(task_id='a'); name", ["a"]),
+    ],
+)
+def test_each_case_that_may_fit_counts(tmp_path: Path, cases: str, found: list[str]) -> None:
+    text = f"{HEAD}{MORE}\nwith DAG('flow', schedule=None):\n    match more:\n        {cases}\n"
+    file = read(tmp_path, text)
+    assert (ids(file), codes(file)) == (found, {"unknown-condition"})
+
+
+def test_names_keep_their_values_where_no_case_may_fit(tmp_path: Path) -> None:
+    text = f"{HEAD}{MORE}\nname = 'a'\nmatch more:\n    case ['c']: name = 'b'\n"
+    file = read(tmp_path, f"{text}with DAG('flow', schedule=None): EmptyOperator(task_id=name)\n")
+    assert "unknown-id" in codes(file), "either a or b"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from flowyml.migration.airflow.reader.loops import Abandoned, Break, Continue, Return
@@ -130,7 +131,7 @@ class Statements(Tries):
         if type(subject) is Soft:
             text = f"`match {self.source(node.subject)[:60]}` goes by the default of {subject.origin}"
             self.warn("default-taken", text, node)
-        for case in node.cases:
+        for index, case in enumerate(node.cases):
             fits = self._fits(case.pattern, hard(subject))
             if fits and case.guard is not None:
                 fits = self.truth(self.eval(case.guard))
@@ -138,9 +139,19 @@ class Statements(Tries):
                 self.block(case.body)
                 return
             if fits is None:
-                self.both([lambda body=one.body: self.block(body) for one in node.cases], node)  # type: ignore[misc]  # mypy takes no default of a lambda
+                arms = [partial(self._case, one, hard(subject)) for one in node.cases[index:]]
+                self.both([*arms, *([] if _takes_all(node.cases[-1]) else [lambda: None])], node)
                 self.warn("unknown-condition", f"`match {self.source(node.subject)[:60]}` is not known", node)
                 return
+
+    def _case(self, case: ast.match_case, subject: Any) -> None:
+        """A case of which nothing says whether it fits, unless its own pattern does."""
+        for one in ast.walk(case.pattern):
+            name = one.rest if isinstance(one, ast.MatchMapping) else getattr(one, "name", None)
+            if name:
+                self.bind(name, self.unknown(case.pattern))
+        if self._fits(case.pattern, subject) is not False:
+            self.block(case.body)
 
     def _fits(self, pattern: ast.pattern, subject: Any) -> bool | None:
         match pattern:
@@ -332,6 +343,11 @@ def _suppressed(value: Any) -> set[str]:
     if isinstance(value, ForeignValue) and value.path == "contextlib.suppress" and value.arguments is not None:
         return {_exception_name(hard(one.value)) for one in value.arguments.positional}
     return set()
+
+
+def _takes_all(case: ast.match_case) -> bool:
+    """Whether a case is ``case _:`` or ``case name:``."""
+    return isinstance(case.pattern, ast.MatchAs) and case.pattern.pattern is None and case.guard is None
 
 
 def _exception_name(value: Any) -> str:
