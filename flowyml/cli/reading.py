@@ -183,7 +183,7 @@ def _download(out: Output, submission: SubmissionResult, folder: Path, name: str
         return
     for path in written:
         out.line(str(path))
-    if len(written) < len(wanted) or not written:
+    if not written or any(each.url is None and each.type != "metrics" for each in wanted):
         local = "; of a local run the large outputs are stored, if it was submitted (`flowyml run --detach`)"
         more = local if runs_here(submission.orchestrator) else ""
         note(f"`flowyml outputs` shows what this run has kept without storing it{more}")

@@ -41,6 +41,7 @@ _VERSION = 1
 _LARGEST = 4_000_000  # bytes of a record
 _FILE = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}")
 _WAIT_SECONDS = 0.02  # between two looks at a lock
+_SAY_SECONDS = 10  # until a step says that it waits
 _SKEW_SECONDS = 3600  # by which the clock of another machine may be ahead
 _LATEST = 100_000_000_000  # seconds since 1970, of a time that dates can be
 
@@ -210,13 +211,17 @@ class StepCache:
             return
         import fcntl
 
-        deadline = time.monotonic() + timeout / 2 if timeout else float("inf")
+        now = time.monotonic()
+        deadline, say = now + timeout / 2 if timeout else float("inf"), now + _SAY_SECONDS
         try:
             while time.monotonic() < deadline:
                 try:
                     fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
+                    if time.monotonic() >= say:
+                        logger.warning("waiting for another run, which computes %s", folder)
+                        say = float("inf")
                     time.sleep(_WAIT_SECONDS)
                 except OSError:  # a file system without locks
                     break

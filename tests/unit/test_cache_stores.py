@@ -4,19 +4,22 @@ import json
 import re
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
 import pytest
 
+from flowyml import pipeline, step
 from flowyml.artifacts import open_store
 from flowyml.cli import main
 from flowyml.core.pruning import Bounds
 from flowyml.orchestrators.cache_pruning import results_of, store_of
 from flowyml.orchestrators.targets import resolve
 from flowyml.runtime.caching import entries_in
-from tests.unit.cached import chain, ran
+from tests.unit.cached import chain, note, ran
 
 pytestmark = pytest.mark.usefixtures("_own_data")
 
@@ -51,6 +54,36 @@ def test_the_commands_list_show_and_clear(tmp_path: Path, capfd: pytest.CaptureF
     assert main(["cache", "clear", "--all", "--json"]) == 0
     assert json.loads(capfd.readouterr().out) == {"removed": 1}
     assert not list(entries_in(store))
+
+
+@step(cache=True)
+def held(path: str) -> int:
+    note(path)
+    while not Path(f"{path}-go").exists():
+        time.sleep(0.02)
+    return 1
+
+
+@pipeline
+def held_up(path: str) -> int:
+    return held(path)
+
+
+def test_a_step_that_waits_for_another_run_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("flowyml.runtime.caching._SAY_SECONDS", 0)
+    path = tmp_path / "lines"
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(held_up.run, {"path": str(path)}) for _ in range(2)]
+        deadline = time.monotonic() + 60
+        while "waiting for another run, which computes cache/held" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.02)
+        Path(f"{path}-go").touch()
+        results = [run.result() for run in runs]
+    assert sorted(result.step_results["held"].is_cached for result in results) == [False, True]
+    assert ran(path) == 1
+    assert "waiting for another run, which computes cache/held" in caplog.text
 
 
 def test_results_that_cannot_be_read_are_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
