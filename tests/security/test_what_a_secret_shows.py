@@ -15,7 +15,7 @@ from flowyml.testing.base import wait_until
 from tests.security.test_planted_secrets import unpacked
 
 NAME, VARIABLE = "warehouse/password", "FLOWYML_SECRET_WAREHOUSE_PASSWORD"
-VALUE = "planted-as/secret+18&more"
+VALUE = f"planted-as/secret+18&{os.urandom(4).hex()}"  # other tests run at the same time, with values of their own
 SHOWS = """
 import base64, json, os, subprocess, sys, textwrap
 from pathlib import Path
