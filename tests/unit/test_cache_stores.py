@@ -72,7 +72,7 @@ def held_up(path: str) -> int:
 def test_a_step_that_waits_for_another_run_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("flowyml.runtime.caching._SAY_SECONDS", 0)
+    monkeypatch.setattr("flowyml.runtime.caching._SAY_SECONDS", 0)  # not after ten seconds
     path = tmp_path / "lines"
     with ThreadPoolExecutor(2) as pool:
         runs = [pool.submit(held_up.run, {"path": str(path)}) for _ in range(2)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from flowyml.core.errors import ParameterError
@@ -68,31 +68,30 @@ def check_carried(values: Mapping[str, Any], carried: range | None) -> None:
     >>> check_carried({"rows": [2**64 - 1]}, SIXTY_FOUR_BITS)
     """
     for name, given in values.items():
-        if _has_zero(given):
-            raise ParameterError(
-                f"{name!r} holds the character zero, which PostgreSQL, a database of Airflow's, refuses. Leave it out."
-            )
-        if carried is not None and (large := _too_large(given, carried)) is not None:
-            raise ParameterError(
-                f"{name!r} holds {large}, and Airflow 3 carries integers of 64 bits: from -2**63 to 2**64 - 1. "
-                f"Declare it as text."
-            )
+        for part in _parts(given):
+            if isinstance(part, str) and "\0" in part:
+                raise ParameterError(
+                    f"{name!r} holds the character zero, which PostgreSQL, a database of Airflow's, refuses. Leave it "
+                    f"out."
+                )
+            if isinstance(part, int) and carried is not None and part not in carried:
+                raise ParameterError(
+                    f"{name!r} holds {part}, and Airflow 3 carries integers of 64 bits: from -2**63 to 2**64 - 1. "
+                    f"Declare it as text."
+                )
 
 
-def _has_zero(given: Any) -> bool:
-    if isinstance(given, str):
-        return "\0" in given
-    parts = (
-        [*given, *given.values()] if isinstance(given, Mapping) else given if isinstance(given, list | tuple) else ()
-    )
-    return any(map(_has_zero, parts))
-
-
-def _too_large(given: Any, carried: range) -> int | None:
-    if isinstance(given, int):
-        return None if given in carried else given
-    items = given.values() if isinstance(given, Mapping) else given if isinstance(given, list | tuple) else ()
-    return next((found for item in items if (found := _too_large(item, carried)) is not None), None)
+def _parts(given: Any) -> Iterator[Any]:
+    """The texts, numbers and other plain values that a parameter is made of, the keys of dictionaries included."""
+    if isinstance(given, Mapping):
+        for key, item in given.items():
+            yield key
+            yield from _parts(item)
+    elif isinstance(given, list | tuple):
+        for item in given:
+            yield from _parts(item)
+    else:
+        yield given
 
 
 def _flat(schema: Mapping[str, Any]) -> Mapping[str, Any]:

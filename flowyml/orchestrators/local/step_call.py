@@ -135,7 +135,7 @@ class StepCalls:
 
         try:
             contents, kept = self._contents(node), open_store()
-        except ArtifactError as error:  # of a class that cannot be written, nothing tells it from another; or no store
+        except ArtifactError as error:  # an input cannot be written, so has no digest; or the store cannot be opened
             return self._uncached(node, error, self._run_here(node))
         depends = Depends(contents, self._held.get(node.step.name, ""), self._dates.plain())
         store, live = open_store(self._folder), dict[str, Any]()

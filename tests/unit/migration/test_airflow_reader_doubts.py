@@ -172,6 +172,10 @@ def test_what_is_given_by_a_list_that_is_not_known_is_said(tmp_path: Path, body:
         ("case {'x': name}: EmptyOperator(task_id='a')\n        case _: EmptyOperator(task_id='b')", ["a", "b"]),
         ("case ['c', name]: name\n        case _: EmptyOperator(task_id='b')", ["b"]),
         ("case ['c', name]: EmptyOperator(task_id='a'); name", ["a"]),
+        (
+            "case []: ...\n        case _ if 0: EmptyOperator(task_id='b')\n        case _: EmptyOperator(task_id='a')",
+            ["a"],
+        ),
     ],
 )
 def test_each_case_that_may_fit_counts(tmp_path: Path, cases: str, found: list[str]) -> None:

@@ -49,7 +49,7 @@ def words(value: Any) -> str | None:
 
 
 def _text(value: str) -> str | None:
-    """None of a text that is no cron expression, so that Airflow refuses the DAG: "", "None" and "@none" are such."""
+    """None for a text that Airflow refuses since it cannot read it as a cron expression: "", "None", "@none"."""
     if value in ("@once", "@continuous"):
         return value
     if value.strip().lower() not in _PRESETS and len(value.split()) not in (5, 6, 7):

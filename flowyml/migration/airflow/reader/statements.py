@@ -150,7 +150,9 @@ class Statements(Tries):
             name = one.rest if isinstance(one, ast.MatchMapping) else getattr(one, "name", None)
             if name:
                 self.bind(name, self.unknown(case.pattern))
-        if self._fits(case.pattern, subject) is not False:
+        if self._fits(case.pattern, subject) is False:
+            return
+        if case.guard is None or self.truth(self.eval(case.guard)) is not False:
             self.block(case.body)
 
     def _fits(self, pattern: ast.pattern, subject: Any) -> bool | None:

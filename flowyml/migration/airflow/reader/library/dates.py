@@ -34,7 +34,7 @@ def _pendulum(*args: Any, tz: Any = datetime.UTC, **kwargs: Any) -> datetime.dat
 
 
 class ParserError(ValueError):
-    """What pendulum raises for a text that is no date."""
+    """What pendulum raises for a text that it cannot read as a date."""
 
 
 def _parsed(text: str, tz: Any = datetime.UTC, **_: Any) -> datetime.datetime:
