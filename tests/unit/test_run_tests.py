@@ -75,7 +75,7 @@ def test_what_is_listed_may_pass_at_a_later_try_and_is_named(
     printed = capsys.readouterr().out
     assert "PASSED AT A LATER TRY ONLY" in printed
     assert "WARNING: test_some.py::test_late\n         flaky: it draws lots" in printed
-    assert "test_good" not in printed
+    assert "WARNING: test_some.py::test_good" not in printed
 
 
 def test_a_failure_beside_a_flaky_test_is_a_failure(suite: Any, monkeypatch: pytest.MonkeyPatch) -> None:

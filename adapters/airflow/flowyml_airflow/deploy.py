@@ -40,6 +40,7 @@ __all__ = ["Deployer", "drift", "remove_old_bundles", "schedule_info"]
 
 logger = logging.getLogger("flowyml.airflow")
 _PARSING = 60  # seconds that reading a file may take once Airflow has found it
+_WRITE_AGAIN = 10  # seconds after which a file that Airflow has not read is written once more
 
 
 @dataclass(frozen=True)
@@ -279,9 +280,15 @@ class Deployer:
             raise
 
     def _wait_until_parsed(self, folder: Folder, compiled: CompiledDag, before: Mapping[str, Any] | None) -> None:
-        """An error from before may be written once more while the new file arrives: then only the next one counts."""
+        """An error from before may be written once more while the new file arrives: then only the next one counts.
+
+        Airflow overlooks a change that is older than the end of its last reading, and so one that was made while it
+        read the file, for ``min_file_process_interval``. So the file is written again, at growing intervals.
+        Source: Airflow's ``DagFileProcessorManager._sort_by_mtime``, on 2.11 ``prepare_file_path_queue``.
+        """
         seconds = self.timeout if self.timeout is not None else self.client().reads_new_files_within + _PARSING
         deadline, pause = time.monotonic() + seconds, 0.1
+        patience, written = _WRITE_AGAIN, time.monotonic()
         errors = {before["timestamp"]: before} if before else {}
         what = f"waiting for Airflow to read {compiled.filename} from {folder.name}, for up to {seconds:g} s"
         with show_waiting(what) as show:
@@ -292,6 +299,9 @@ class Deployer:
                 self._check_still_ours(folder, compiled)
                 if error := self.client().import_error(compiled.filename):
                     errors[error["timestamp"]] = error
+                if time.monotonic() > written + patience:
+                    folder.write(compiled.filename, compiled.files[compiled.filename])
+                    patience, written = patience * 2, time.monotonic()
                 show()
                 time.sleep(pause)
                 pause = min(pause * 1.5, 1)

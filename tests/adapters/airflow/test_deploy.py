@@ -319,6 +319,15 @@ def test_a_new_error_is_reported_where_an_old_one_was(airflow3: Airflow) -> None
     assert orchestrator_of(airflow3).deploy_pipeline(pipeline).changed
 
 
+def test_a_change_that_is_made_while_airflow_reads_the_file(airflow3: Airflow) -> None:
+    """It would find it after its interval, which is 15 minutes here."""
+    orchestrator, pipeline = orchestrator_of(airflow3), short("deploy while it reads")
+    old = b"import time\nopen(__file__ + '.read', 'w').close()\ntime.sleep(4)  # an airflow DAG\n"
+    path = put(airflow3, dag_file(pipeline.name), marked(old, "dag.py").decode())
+    wait_until(lambda: path.with_suffix(".py.read").exists())
+    assert orchestrator.deploy_pipeline(pipeline).changed
+
+
 def test_a_folder_that_airflow_does_not_read(airflow3: Airflow, tmp_path: Path) -> None:
     orchestrator = orchestrator_of(airflow3, dags_folder=tmp_path, deploy_timeout=3)
     started = time.monotonic()
