@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from typing import Any
 
 from flowyml.migration.airflow.reader.expressions import Expressions
@@ -23,6 +24,16 @@ from flowyml.migration.airflow.reader.values import (
 )
 
 __all__ = ["Assignments"]
+
+
+_IN_PLACE: Mapping[tuple[type, type[ast.operator]], str] = {
+    (dict, ast.BitOr): "update",
+    (set, ast.BitOr): "update",
+    (set, ast.BitAnd): "intersection_update",
+    (set, ast.Sub): "difference_update",
+    (set, ast.BitXor): "symmetric_difference_update",
+}
+"""Methods that ``|=`` and its kin stand for: who else has the container sees the change."""
 
 
 class Assignments(Expressions):
@@ -48,6 +59,9 @@ class Assignments(Expressions):
                 self._by_default(new, f"what `{self.source(node)[:80]}` adds", node)
                 self.context.changed += 1
                 hard(old).extend(items)
+            return
+        if (method := _IN_PLACE.get((type(hard(old)), type(node.op)))) is not None:
+            self.call_method(hard(old), method, Arguments([Given(new)]), node)
             return
         self.assign(node.target, self.operate(type(node.op), old, new, node))
 
@@ -78,6 +92,8 @@ class Assignments(Expressions):
             owner.names[name] = value
         elif isinstance(owner, Module):
             owner.scope.names[name] = value
+        elif isinstance(owner, Function):
+            owner.attributes[name] = value
         else:
             self.world.assign(owner, name, value, node)
 

@@ -7,7 +7,13 @@ from typing import Any
 
 from flowyml.migration.airflow.reader.enumerations import give_members
 from flowyml.migration.airflow.reader.files import Files
-from flowyml.migration.airflow.reader.library.records import changing_validators, validated
+from flowyml.migration.airflow.reader.library.records import (
+    annotated,
+    changing_validators,
+    only_for_init,
+    places_of_fields,
+    validated,
+)
 from flowyml.migration.airflow.reader.loops import Abandoned, Return, Yields
 from flowyml.migration.airflow.reader.machine import MISSING, Options
 from flowyml.migration.airflow.reader.statements import ContextCall, Statements
@@ -196,6 +202,9 @@ class Calls(Statements):
         for value in names.values():
             if isinstance(value, Function) and value.owner is None:
                 value.owner = cls
+        for base in cls.bases:
+            if isinstance(base, Class):
+                base.below.append(cls)
         self._shape_class(cls)
         self._announce(cls, node)
         found: Any = self._made_by_its_class(cls, node)
@@ -245,14 +254,16 @@ class Calls(Statements):
         found: dict[str, Any] = {}
         for base in reversed(cls.mro()):
             if isinstance(base, Class):
-                for one in base.node.body:
-                    if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name):
-                        found[one.target.id] = base.names.get(one.target.id, MISSING)
+                for name, annotation in annotated(base):
+                    if annotation not in ("ClassVar", "KW_ONLY"):
+                        found[name] = base.names.get(name, MISSING)
         cls.fields = found
         return cls
 
     def instantiate(self, cls: Class, arguments: Arguments, node: ast.AST) -> Any:
         """A new instance of a class of the root."""
+        if any(one.name == "TypedDict" for one in cls.foreign()):
+            return self.call(self.builtins["dict"], arguments, node)
         members = cls.names.get("__members__")
         if isinstance(members, dict) and len(arguments.positional) == 1:
             return self._member(cls, members, hard(arguments.positional[0].value), node)
@@ -288,15 +299,16 @@ class Calls(Statements):
 
     def _fill(self, cls: Class, instance: Instance, arguments: Arguments, node: ast.AST) -> None:
         assert cls.fields is not None
-        for index, (name, default) in enumerate(cls.fields.items()):
-            given = arguments.get(name, index)
+        places = places_of_fields(cls)
+        for name, default in cls.fields.items():
+            given = arguments.get(name, places[name]) if name in places else None
             if given is None:
                 instance.attributes[name] = self.unknown(node) if arguments.open else self._made(default, node)
             else:
                 instance.attributes[name] = validated(self, cls, name, given.value)
         after = cls.find("__post_init__")
         if isinstance(after, Function):
-            self.call(Bound(after, instance), Arguments(), node)
+            self.call(Bound(after, instance), only_for_init(cls, instance), node)
         instance.attributes.setdefault("__items__", [instance.attributes[name] for name in cls.fields])
 
     def _made(self, default: Any, node: ast.AST) -> Any:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowyml.migration.airflow.reader.values import Auto, Class, Function, Instance, Machine, Member
+from flowyml.migration.airflow.reader.values import (
+    Arguments,
+    Auto,
+    Bound,
+    Class,
+    Function,
+    Given,
+    Instance,
+    Machine,
+    Member,
+    hard,
+)
 
 __all__ = ["give_members"]
 
@@ -14,16 +25,35 @@ def give_members(machine: Machine, cls: Class) -> None:
     members: dict[str, Any] = {}
     bases = [one.name for one in cls.foreign()] + [getattr(one, "name", "") for one in cls.bases]
     kind = Member if {"str", "int", "StrEnum", "IntEnum"}.intersection(bases) else Instance
+    makes, init = cls.find("__new__"), cls.find("__init__")
     for name, given in list(cls.names.items()):
         if name.startswith("_") or isinstance(given, Function):
             continue
         value = _automatic(machine, cls, name, bases, [*members.values()]) if isinstance(given, Auto) else given
-        member = kind(cls, {"name": name, "value": value, "_value_": value})
-        if isinstance(value, str) and ("StrEnum" in bases or "str" in bases):
-            member.attributes["__text__"] = value if "StrEnum" in bases else f"{cls.name}.{name}"
-        members[name] = member
+        value = machine.unknown(cls.node) if makes else value
+        member = next((one for one in members.values() if _is_alias(one.attributes["value"], value)), None)
+        if member is None:
+            member = kind(cls, {"name": name, "value": value, "_value_": value})
+            is_its_value = "StrEnum" in bases or "IntEnum" in bases
+            member.attributes["__text__"] = _text(value) if is_its_value else f"{cls.name}.{name}"
+            members[name] = member
         cls.names[name] = member
     cls.names["__members__"] = members
+    if isinstance(init, Function):
+        for member in members.values():
+            values = hard(member.attributes["value"])
+            given = values if isinstance(values, tuple) else (values,)
+            machine.call(Bound(init, member), Arguments([Given(one) for one in given]), cls.node)
+
+
+def _text(value: Any) -> str | None:
+    return str(value) if isinstance(value, (str, int)) else None
+
+
+def _is_alias(one: Any, other: Any) -> bool:
+    """Whether two names of an enumeration stand for one member: their values are equal plain data."""
+    kinds = (str, int, float, tuple)
+    return isinstance(one, kinds) and isinstance(other, kinds) and one == other
 
 
 def _automatic(machine: Machine, cls: Class, name: str, bases: list[str], before: list[Instance]) -> Any:

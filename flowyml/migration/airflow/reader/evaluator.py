@@ -15,7 +15,7 @@ from flowyml.migration.airflow.reader.library.text import format_text
 from flowyml.migration.airflow.reader.loops import Abandoned, Break, Continue, Return
 from flowyml.migration.airflow.reader.machine import Options
 from flowyml.migration.airflow.reader.nodes import Dag
-from flowyml.migration.airflow.reader.values import Arguments, Module, OutOfSteps, Raised, Scope, hard
+from flowyml.migration.airflow.reader.values import Arguments, Given, Module, OutOfSteps, Raised, Scope, hard
 
 __all__ = ["Evaluator"]
 
@@ -107,7 +107,9 @@ class Evaluator(Imports):
         if name == "format" and isinstance(value, str):
             return self.attempt(node, format_text, self, value, arguments, node)
         if name == "format_map" and isinstance(value, str):
-            return self.unknown(node)
+            items = hard(arguments.value("mapping", 0))
+            named = {str(key): Given(one) for key, one in items.items()} if isinstance(items, dict) else {}
+            return self.attempt(node, format_text, self, value, Arguments([], named), node)
         if name == "sort" and isinstance(value, list):
             return sort_in_place(self, value, arguments, node)
         return super().call_method(value, name, arguments, node)

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flowyml.migration.airflow.reader.machine import short
+from flowyml.migration.airflow.reader.machine import MISSING, short
 from flowyml.migration.airflow.reader.operations import LARGEST, UNARY
 from flowyml.migration.airflow.reader.parts import light, mentions
 from flowyml.migration.airflow.reader.protocols import Protocols
@@ -217,8 +217,9 @@ class Expressions(Protocols):
         known: list[bool] = []
 
         def make() -> list[Any]:
+            first = self.eval(node.generators[0].iter)
             with self.inside(Scope({}, self.scope), self.module):
-                known.append(self._generate(node.generators, lambda: found.append(self.eval(node.elt)), froms))
+                known.append(self._generate(node.generators, lambda: found.append(self.eval(node.elt)), froms, first))
             return found
 
         before = self.context.effects
@@ -243,20 +244,26 @@ class Expressions(Protocols):
             if light(name):
                 self.attempt(node.key, found.__setitem__, name, item)
 
+        first = self.eval(node.generators[0].iter)
         with self.inside(Scope({}, self.scope), self.module):
-            known = self._generate(node.generators, add, froms)
+            known = self._generate(node.generators, add, froms, first)
         if not known and mentions(found):
             text = f"what `{self.source(node)[:80]}` takes is not known: all counts"
             self.warn("unknown-condition", text, node)
         return self.of_defaults(found, froms, node) if known or mentions(found) else self.unknown(node)
 
-    def _generate(self, generators: list[ast.comprehension], body: Callable[[], None], froms: list[Any]) -> bool:
-        """Runs the body for each item. Returns whether all were known; ``froms`` gets what chose the items."""
+    def _generate(
+        self, generators: list[ast.comprehension], body: Callable[[], None], froms: list[Any], over: Any = MISSING
+    ) -> bool:
+        """Runs the body for each item. Returns whether all were known; ``froms`` gets what chose the items.
+
+        ``over`` is what the first loop goes over: Python evaluates that in the scope around the comprehension.
+        """
         if not generators:
             body()
             return True
         first, *rest = generators
-        froms.append(self.eval(first.iter))
+        froms.append(self.eval(first.iter) if over is MISSING else over)
         items = self.iterate(froms[-1], first.iter)
         if items is None:
             self._once(first, rest, body, froms)

@@ -22,8 +22,10 @@ from flowyml.migration.airflow.reader.values import (
     Given,
     Instance,
     Machine,
+    Member,
     Module,
     Native,
+    Once,
     Raised,
     Soft,
     Super,
@@ -81,7 +83,7 @@ class Members(Base):
         kind = kind_of(value)
         if kind is None:
             return self.unknown(node)
-        if name in METHODS[kind] or name in ("sort", "format"):
+        if name in METHODS[kind] or name in ("sort", "format", "format_map"):
             return Native(name, lambda _, arguments, where: self.call_method(value, name, arguments, where))
         if kind in FIELDS and name in FIELDS[kind]:
             return getattr(value, name)
@@ -93,10 +95,10 @@ class Members(Base):
 
     def call_method(self, value: Any, name: str, arguments: Arguments, node: ast.AST) -> Any:
         """A method of plain data; unknown arguments make an unknown result, except where items are only moved about."""
-        args = [self.listed(given.value, node) for given in arguments.positional]
+        args = [_as_text(self.listed(given.value, node)) for given in arguments.positional]
         kwargs = {key: given.value for key, given in arguments.named.items()}
         self.step(1 + len(args))
-        if name not in STRUCTURAL.get(type(value), frozenset()):
+        if name not in STRUCTURAL.get(kind_of(value) or type(value), frozenset()):
             parts = _parts_joined(value, name, args)
             args, kwargs, soft, known = settle(args, kwargs)
             if not known or arguments.open:
@@ -151,6 +153,8 @@ class Members(Base):
             fallback = value.cls.find("__getattr__")
             if isinstance(fallback, Function) and not name.startswith("__"):
                 return self.call(Bound(fallback, value), Arguments([Given(name)]), node)
+            if isinstance(value, Member):
+                return self.plain_attribute(value.attributes["_value_"], name, node)
             foreign = value.cls.foreign()
             if not foreign and self.catches("AttributeError"):
                 raise Raised("AttributeError", name)
@@ -217,8 +221,10 @@ def _of_class(machine: Members, value: Class, name: str, node: ast.AST) -> Any:
     found = value.find(name)
     if found is not None or any(name in one.names for one in value.mro() if isinstance(one, Class)):
         return Bound(found, value) if isinstance(found, Function) and found.kind == "class" else found
-    if name == "__name__":
+    if name in ("__name__", "__qualname__"):
         return value.name
+    if name == "__subclasses__":
+        return Native(name, lambda *_: list(value.below))
     if value.meta is not None and (found := value.meta.find(name)) is not None:
         return Bound(found, value) if isinstance(found, Function) else found
     asked = machine.world.attribute(value, name, node)
@@ -250,6 +256,8 @@ def _of_super(machine: Members, value: Super, name: str, node: ast.AST) -> Any:
 
 
 def _of_function(machine: Members, value: Function, name: str, node: ast.AST) -> Any:
+    if name in value.attributes:
+        return value.attributes[name]
     if name in ("__name__", "__qualname__"):
         return value.name
     if value.kind == "property" and name == "setter":
@@ -291,6 +299,14 @@ def _parts_joined(value: Any, name: str, args: list[Any]) -> tuple[Any, ...]:
     if name != "join" or not isinstance(value, str) or not args or not isinstance(args[0], (list, tuple)):
         return ()
     return parts_of([each for item in args[0] for each in (value, item)][1:])
+
+
+def _as_text(value: Any) -> Any:
+    """A list of members of an enumeration of texts as the list of those texts."""
+    items = hard(value)
+    if type(items) in (list, tuple, Once) and any(isinstance(one, Member) for one in items):
+        return type(items)(one.attributes["_value_"] if isinstance(one, Member) else one for one in items)
+    return value
 
 
 def keyed(name: str, args: list[Any]) -> list[Any]:

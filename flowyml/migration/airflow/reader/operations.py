@@ -6,6 +6,7 @@ Everything raises what Python raises; ``TooLarge`` where a result would be out o
 from __future__ import annotations
 
 import ast
+import collections
 import datetime
 import graphlib
 import operator
@@ -151,6 +152,7 @@ METHODS: Mapping[type, frozenset[str]] = {
     float: _names("is_integer hex"),
     list: _names("append appendleft clear copy count extend extendleft index insert pop popleft remove reverse"),
     tuple: _names("count index"),
+    collections.Counter: _names("clear copy get items keys most_common pop subtract total update values"),
     dict: _names("clear copy get items keys pop popitem setdefault update values"),
     set: _names(
         "add clear copy difference difference_update discard intersection intersection_update isdisjoint issubset "
@@ -167,7 +169,9 @@ METHODS: Mapping[type, frozenset[str]] = {
     datetime.tzinfo: _names("localize datetime"),
     graphlib.TopologicalSorter: _names("add done get_ready is_active prepare static_order"),
     re.Match: _names("group groups groupdict start end span"),
-    PurePosixPath: _names("as_posix is_absolute joinpath match relative_to with_name with_suffix with_stem"),
+    PurePosixPath: _names(
+        "as_posix is_absolute is_relative_to joinpath match relative_to with_name with_suffix with_stem"
+    ),
 }
 FIELDS: Mapping[type, frozenset[str]] = {
     datetime.datetime: _names("year month day hour minute second microsecond tzinfo"),

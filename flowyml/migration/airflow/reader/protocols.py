@@ -63,6 +63,11 @@ class Protocols(Members):
         return self.unknown(node)
 
     def _percent(self, text: str, value: Any, left: Any, node: ast.AST) -> Any:
+        given = hard(value)
+        if isinstance(given, Instance):
+            value = self._shown(given, node)
+        elif isinstance(given, tuple) and any(isinstance(hard(one), Instance) for one in given):
+            value = tuple(self._shown(hard(one), node) if isinstance(hard(one), Instance) else one for one in given)
         (plain,), _, soft, known = settle([value])
         parts = () if type(left) is Soft else _parts_of_percent(text, value)
         if not known:
@@ -79,14 +84,37 @@ class Protocols(Members):
             return self.unknown(node)
         if isinstance(one, Foreign) or isinstance(other, Foreign):
             return self._compare_foreign(kind, one, other, node)
-        if kind in (ast.Eq, ast.NotEq) and type(one) is type(other) is Instance:
-            return self._equal(kind, one, other, node)
+        if kind in (ast.In, ast.NotIn):
+            return self._contained(kind, left, right, node)
+        if isinstance(one, Instance) or isinstance(other, Instance):
+            if kind in _ORDERS:
+                return self._ordered(kind, one, other, node)
+            if kind in (ast.Eq, ast.NotEq) and type(one) is type(other) is Instance:
+                return self._equal(kind, one, other, node)
+            one, other = (_fields_of(each) if _is_tuple(each) else each for each in (one, other))
+        return self._compare_plain(kind, (one, other), (left, right), node)
+
+    def _compare_plain(self, kind: type[ast.cmpop], pair: Any, froms: Any, node: ast.AST) -> Any:
+        if not light(list(pair)):
+            return self.unknown(node)
+        (one, other), _, soft, _ = settle(pair)
+        return self.soft(self.attempt(node, COMPARE[kind], one, other), *froms, *soft)
+
+    def _contained(self, kind: type[ast.cmpop], left: Any, right: Any, node: ast.AST) -> Any:
+        """``left in right``."""
+        one, other = hard(left), hard(right)
+        if isinstance(other, Class):
+            items = self.iterate(other, node)
+            return self.unknown(node) if items is None else self.compare(kind, one, items, node)
+        if isinstance(other, Instance):
+            return self._within(kind, one, other, node)
+        if isinstance(one, Instance) and isinstance(other, (list, tuple)):
+            found = self._among_items(one, other, node)
+            return self.unknown(node) if found is None else found is (kind is ast.In)
         if not light([one, other]):
             return self.unknown(node)
         (one, other), _, soft, _ = settle([one, other])
-        if kind in (ast.In, ast.NotIn) and isinstance(other, Instance):
-            return self._within(kind, one, other, node)
-        if kind in (ast.In, ast.NotIn) and not _known_members(other):
+        if not _known_members(other):
             return True if kind is ast.In and _among(one, other) else self.unknown(node)
         return self.soft(self.attempt(node, COMPARE[kind], one, other), left, right, *soft)
 
@@ -102,13 +130,28 @@ class Protocols(Members):
             found = False if False in answers else None if None in answers else True
         return self.unknown(node) if found is None else found is (kind is ast.Eq)
 
+    def _ordered(self, kind: type[ast.cmpop], one: Any, other: Any, node: ast.AST) -> Any:
+        """``<`` and its kin of instances: by their methods, as tuples or dataclasses by their fields."""
+        for owner, against, name in ((one, other, _ORDERS[kind][0]), (other, one, _ORDERS[kind][1])):
+            if isinstance(owner, Instance) and (method := owner.special(name)):
+                return self.call(self.bound(method, owner, node), Arguments([Given(against)]), node)
+        left, right = (_fields_of(_plain(each)) for each in (one, other))
+        if isinstance(left, Instance) or isinstance(right, Instance):
+            return self.unknown(node)
+        return self.compare(kind, left, right, node)
+
+    def _among_items(self, one: Instance, items: Any, node: ast.AST) -> bool | None:
+        answers = [self.truth(self.compare(ast.Eq, one, item, node)) for item in items]
+        return True if True in answers else None if None in answers else False
+
     def _within(self, kind: type[ast.cmpop], one: Any, other: Instance, node: ast.AST) -> Any:
         """``one in other``, of an instance that has ``__contains__`` or can be iterated over."""
         if method := other.special("__contains__"):
             found = self.truth(self.call(self.bound(method, other, node), Arguments([Given(one)]), node))
+        elif (items := self.iterate(other, node)) is None:
+            found = None
         else:
-            items = self.iterate(other, node)
-            found = None if items is None else one in items
+            found = self._among_items(one, items, node) if isinstance(one, Instance) else one in items
         return self.unknown(node) if found is None else found is (kind is ast.In)
 
     def _compare_foreign(self, kind: type[ast.cmpop], one: Any, other: Any, node: ast.AST) -> Any:
@@ -147,6 +190,8 @@ class Protocols(Members):
             return sections[name]
         if method := value.special("__getitem__"):
             return self.call(self.bound(method, value, node), Arguments([Given(key)]), node)
+        if (items := value.attributes.get("__items__")) is not None and isinstance(name, (int, slice)):
+            return self.attempt(node, lambda: items[name])
         return self.unknown(node)
 
     def _one_of(self, value: Any, node: ast.AST) -> Any:
@@ -232,8 +277,11 @@ class Protocols(Members):
         """A value as text, as ``format`` would show it."""
         (plain,), _, soft, known = settle([value])
         if isinstance(plain, Instance):
-            plain = self._shown(plain, node)
+            if not conversion and (method := plain.special("__format__")):
+                return self.call(self.bound(method, plain, node), Arguments([Given(spec)]), node)
+            plain = self._shown(plain, node, "__repr__" if conversion == "r" else "__str__")
             known = isinstance(plain, str)
+            conversion = ""
         parts = parts_of([value]) if not conversion and spec == "" else ()
         if not known or not isinstance(hard(spec), str):
             return self.unknown(node, text=shape(value), parts=parts)
@@ -244,10 +292,11 @@ class Protocols(Members):
         except (ValueError, TypeError) as error:
             return self.fail(type(error).__name__, str(error), node)
 
-    def _shown(self, value: Instance, node: ast.expr) -> Any:
-        if method := value.special("__str__"):
+    def _shown(self, value: Instance, node: ast.AST, name: str = "__str__") -> Any:
+        text = None if name == "__repr__" else value.attributes.get("__text__")
+        method = value.special(name) or (value.special("__repr__") if text is None else None)
+        if method is not None:
             return hard(self.call(self.bound(method, value, node), Arguments(), node))
-        text = value.attributes.get("__text__")
         return text if text is not None else value
 
 
@@ -255,6 +304,28 @@ def _plain(value: Any) -> Any:
     """A value as operators see it: a member of an enumeration of texts or numbers is one of those."""
     value = hard(value)
     return value.attributes["_value_"] if isinstance(value, Member) else value
+
+
+def _fields_of(value: Any) -> Any:
+    """A dataclass or named tuple as the tuple of its fields; any other value as it is."""
+    if type(value) is Instance and value.cls is not None and value.cls.fields is not None:
+        return tuple(value.attributes.get(name) for name in value.cls.fields)
+    return value
+
+
+def _is_tuple(value: Any) -> bool:
+    """Whether it is a named tuple, which equals a tuple of its items."""
+    if not isinstance(value, Instance) or value.cls is None or value.cls.fields is None:
+        return False
+    return not value.cls.node.body or any(one.name == "NamedTuple" for one in value.cls.foreign())
+
+
+_ORDERS = {
+    ast.Lt: ("__lt__", "__gt__"),
+    ast.Gt: ("__gt__", "__lt__"),
+    ast.LtE: ("__le__", "__ge__"),
+    ast.GtE: ("__ge__", "__le__"),
+}
 
 
 def _is_text(value: Any) -> bool:

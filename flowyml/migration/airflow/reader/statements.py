@@ -178,12 +178,25 @@ class Statements(Tries):
 
     def _fits_class(self, pattern: ast.MatchClass, subject: Any) -> bool | None:
         """``str(name)``: the pattern of a class of plain data has the value itself within."""
+        cls = hard(self.eval(pattern.cls))
+        if isinstance(cls, Class) and isinstance(subject, Instance) and subject.cls is not None:
+            return self._fits_instance(pattern, cls, subject)
         name = getattr(pattern.cls, "id", "")
         if name not in _CLASSES or pattern.kwd_patterns or isinstance(subject, Unknown):
             return None
         if not isinstance(subject, _CLASSES[name]):
             return False
         return _all_of(self._fits(one, subject) for one in pattern.patterns)
+
+    def _fits_instance(self, pattern: ast.MatchClass, cls: Class, subject: Instance) -> bool | None:
+        """``Table(name, kind="raw")``: the fields of a dataclass by their positions, any attribute by its name."""
+        if subject.cls is None or cls not in subject.cls.mro():
+            return False
+        names = [*(cls.fields or {})][: len(pattern.patterns)]
+        if len(names) < len(pattern.patterns):
+            return None
+        pairs = [*zip(names, pattern.patterns, strict=True), *zip(pattern.kwd_attrs, pattern.kwd_patterns, strict=True)]
+        return _all_of(self._fits(one, hard(self.attribute(subject, name, one))) for name, one in pairs)
 
     def _fits_all(self, patterns: list[ast.pattern], subject: Any) -> bool | None:
         if not isinstance(subject, (list, tuple)):

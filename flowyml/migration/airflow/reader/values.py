@@ -204,13 +204,14 @@ class Function:
     defined: Function | None = None
     cached: dict[Any, Any] | None = None
     setter: Function | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False, slots=True)
 class Class:
     """A class of a file of the root. ``fields`` are those of a dataclass or pydantic model, with their defaults.
 
-    ``meta`` is its metaclass, if that is a class of the root too.
+    ``meta`` is its metaclass, if that is a class of the root too. ``below`` are the classes that name it as a base.
     """
 
     name: str
@@ -220,6 +221,7 @@ class Class:
     names: dict[str, Any]
     fields: dict[str, Any] | None = None
     meta: Class | None = None
+    below: list[Class] = field(default_factory=list)
 
     def mro(self) -> list[Any]:
         """The class and its bases in the order that Python looks in; those of other libraries stand as `Foreign`."""

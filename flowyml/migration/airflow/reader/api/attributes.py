@@ -15,6 +15,7 @@ from flowyml.migration.airflow.reader.library.natives import native
 from flowyml.migration.airflow.reader.library.paths import Opened, opened_attribute, path_attribute
 from flowyml.migration.airflow.reader.library.records import class_method, instance_method
 from flowyml.migration.airflow.reader.library.standard import native_attribute
+from flowyml.migration.airflow.reader.library.text import Digest
 from flowyml.migration.airflow.reader.machine import MISSING
 from flowyml.migration.airflow.reader.nodes import (
     Asset,
@@ -247,12 +248,21 @@ def _of_opened(world: Making, value: Opened, name: str, node: ast.AST) -> Any:
 
 
 def _of_partial_call(world: Making, value: PartialCall, name: str, node: ast.AST) -> Any:
-    return value.function if name == "func" else MISSING
+    match name:
+        case "func":
+            return value.function
+        case "args":
+            return tuple(given.value for given in value.arguments.positional)
+        case "keywords":
+            return {key: given.value for key, given in value.arguments.named.items()}
+    return MISSING
 
 
 def _of_stack(world: Making, value: Stack, name: str, node: ast.AST) -> Any:
     if name == "enter_context":
         return native(name, lambda arguments, where: value.enter(world.machine, arguments, where))
+    if name == "callback":
+        return native(name, lambda arguments, where: value.callback(world.machine, arguments, where))
     return native(name, lambda _, where: value.close(world.machine, where)) if name == "close" else MISSING
 
 
@@ -377,6 +387,7 @@ _ATTRIBUTES: Mapping[type, Callable[[Making, Any, str, ast.AST], Any]] = {
     PartialCall: _of_partial_call,
     Stack: _of_stack,
     Native: _of_native,
+    Digest: lambda world, value, name, _: value.method(name) or MISSING,
     Instance: _of_instance,
     Ids: _of_held,
     Held: _of_held,

@@ -105,7 +105,8 @@ class Airflow(Making):
             return self._call_operator(function, arguments, node)
         if len(arguments.positional) == 1 and not arguments.named:
             only = arguments.positional[0].value
-            if isinstance(only, (Function, Class, TaskFactory)) and not name[:1].isupper():
+            decorates = not name[:1].isupper() and not path.startswith("inspect.")
+            if isinstance(only, (Function, Class, TaskFactory)) and decorates:
                 return only
         self._suspect(path, arguments, node)
         if not name[:1].isupper() and not only_shows(path):

@@ -10,13 +10,16 @@ from flowyml.migration.airflow.reader.library import items, objects
 from flowyml.migration.airflow.reader.library.natives import known, nothing, plain
 from flowyml.migration.airflow.reader.library.paths import open_file
 from flowyml.migration.airflow.reader.operations import TooLarge
-from flowyml.migration.airflow.reader.values import Arguments, Foreign, Native, hard
+from flowyml.migration.airflow.reader.values import Arguments, Foreign, Instance, Native, hard
 
 __all__ = ["BUILTINS"]
 
 
 def _text(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    return machine.text_of(node, arguments.value("object", 0, ""))
+    if len(arguments.positional) + len(arguments.named) > 1:
+        return plain(str).call(machine, arguments, node)
+    value = arguments.value("object", 0, "")
+    return machine.text_of(node, value, "s" if isinstance(hard(value), Instance) else "")
 
 
 def _kind(kind: type) -> Native:
@@ -29,7 +32,7 @@ def _kind(kind: type) -> Native:
 def _bytes(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     value = hard(arguments.value("source", 0, b""))
     if isinstance(value, str):
-        return value.encode()
+        return plain(str.encode).call(machine, arguments, node)
     return value if isinstance(value, bytes) else machine.unknown(node)
 
 
@@ -53,7 +56,7 @@ BUILTINS: dict[str, Any] = {
     **items.NAMES,
     **objects.NAMES,
     "str": Native("str", _text),
-    "repr": plain(repr),
+    "repr": Native("repr", lambda machine, arguments, node: machine.text_of(node, arguments.value("object", 0), "r")),
     "int": Native("int", lambda machine, arguments, node: plain(_int).call(machine, arguments, node)),
     "float": _kind(float),
     "bool": Native(

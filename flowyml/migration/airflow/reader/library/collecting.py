@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+from flowyml.migration.airflow.reader.library.items import NAMES as BUILT
 from flowyml.migration.airflow.reader.library.items import in_rows, keys_of
 from flowyml.migration.airflow.reader.library.natives import known, plain
 from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, Once, Unknown, hard
@@ -32,8 +33,14 @@ class _Defaults(dict[Any, Any]):
 
 
 def _defaultdict(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    factory = arguments.positional[0].value if arguments.positional else None
-    return _Defaults(lambda: machine.call(factory, Arguments(), node))
+    """``defaultdict(factory, items)``; without a factory a dictionary."""
+    factory = arguments.value("default_factory", 0)
+    items = BUILT["dict"].call(machine, Arguments(arguments.positional[1:], arguments.named, arguments.open), node)
+    if not isinstance(hard(items), dict) or factory is None:
+        return items
+    found = _Defaults(lambda: machine.call(factory, Arguments(), node))
+    found.update(hard(items))
+    return machine.soft(found, items)
 
 
 def _copied(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -55,7 +62,9 @@ def _deep(machine: Any, value: Any, depth: int) -> Any:
 
 def _shallow(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     value = hard(arguments.value("x", 0))
-    return copy.copy(value) if isinstance(value, (list, dict, set)) else _deep(machine, value, 29)
+    if type(value) is Instance:
+        return Instance(value.cls, dict(value.attributes))
+    return copy.copy(value) if isinstance(value, (list, dict, set)) else value
 
 
 def _chained(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -178,6 +187,17 @@ def _cycled(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return machine.once(lambda: list(itertools.islice(itertools.cycle(items), _ENDLESS)), node, given)
 
 
+def _starred(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``itertools.starmap``."""
+    function, given = arguments.value("function", 0), arguments.value("iterable", 1)
+    rows = machine.iterate(given, node)
+    items = None if rows is None else [machine.iterate(row, node) for row in rows]
+    if items is None or any(one is None for one in items):
+        return machine.unknown(node)
+    calls = [Arguments([Given(one) for one in row]) for row in items]
+    return machine.once(lambda: [machine.call(function, each, node) for each in calls], node, given)
+
+
 def _shuffled(machine: Any, arguments: Arguments, node: ast.AST) -> None:
     machine.warn("unknown-call", f"the order that `{machine.source(node)[:80]}` makes is not known", node)
 
@@ -209,7 +229,7 @@ NAMES: dict[str, Any] = {
     "itertools.groupby": known(_grouped),
     "functools.reduce": known(_reduce),
     "collections.defaultdict": known(_defaultdict),
-    "collections.Counter": plain(lambda items=(): dict(collections.Counter(items))),
+    "collections.Counter": plain(collections.Counter),
     "collections.ChainMap": plain(lambda *maps: dict(collections.ChainMap(*maps))),
     "copy.copy": known(_shallow),
     "copy.deepcopy": known(_copied),
@@ -217,12 +237,14 @@ NAMES: dict[str, Any] = {
     "itertools.chain.from_iterable": known(_chained_from),
     "itertools.product": _combined(itertools.product, lists=100),
     "itertools.combinations": _combined(itertools.combinations, lists=1),
+    "itertools.combinations_with_replacement": _combined(itertools.combinations_with_replacement, lists=1),
     "itertools.permutations": _combined(itertools.permutations, lists=1),
     "itertools.pairwise": _combined(itertools.pairwise, lists=1),
     "itertools.islice": known(_sliced),
     "itertools.repeat": _combined(itertools.repeat, lists=0),
     "itertools.zip_longest": known(_zipped),
     "itertools.accumulate": known(_accumulated),
+    "itertools.starmap": known(_starred),
     "itertools.tee": known(_teed),
     "itertools.count": known(_counted),
     "random.shuffle": known(_shuffled),

@@ -84,6 +84,8 @@ NAMES: dict[str, Any] = {
     "calendar.month_abbr": list(calendar.month_abbr),
     "calendar.day_name": list(calendar.day_name),
     "calendar.month_name": list(calendar.month_name),
+    "calendar.isleap": plain(calendar.isleap),
+    "calendar.monthrange": plain(calendar.monthrange),
     "datetime.datetime": Foreign("datetime.datetime"),
     "datetime.datetime.min": datetime.datetime.min,  # noqa: DTZ901  # as in the file
     "datetime.datetime.max": datetime.datetime.max,  # noqa: DTZ901  # as in the file

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.natives import known
@@ -34,9 +34,18 @@ class Stack(Instance):
         self.entered.append(value)
         return found
 
+    def callback(self, machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        function, *rest = arguments.positional
+        self.entered.append(PartialCall(function.value, Arguments(rest, arguments.named, arguments.open)))
+        return function.value
+
     def close(self, machine: Any, node: ast.AST) -> None:
         while self.entered:
-            machine.exited(self.entered.pop(), node)
+            one = self.entered.pop()
+            if isinstance(one, PartialCall):
+                machine.call(one, Arguments(), node)
+            else:
+                machine.exited(one, node)
 
 
 def _partial(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -105,6 +114,51 @@ def _operation(name: str, kind: type[ast.operator]) -> Native:
     return Native(name, operate)
 
 
+def _comparison(name: str, kind: type[ast.cmpop], *, swapped: bool = False) -> Native:
+    """A function of ``operator`` that compares two values."""
+
+    def compare(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        pair = [arguments.value("a", 0), arguments.value("b", 1)]
+        return machine.compare(kind, *(reversed(pair) if swapped else pair), node)
+
+    return Native(name, compare)
+
+
+def _getter(get: Callable[[Any, Any, Any, ast.AST], Any]) -> Native:
+    """``itemgetter`` or ``attrgetter``: with several names, what it makes gives a tuple."""
+
+    def make(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        names = [given.value for given in arguments.positional]
+
+        def call(_: Any, given: Arguments, __: ast.AST) -> Any:
+            found = [get(machine, given.value("obj", 0), name, node) for name in names]
+            return found[0] if len(found) == 1 else tuple(found)
+
+        return Native("getter", call)
+
+    return Native("getter", make)
+
+
+def _dotted(machine: Any, value: Any, path: Any, node: ast.AST) -> Any:
+    for name in str(hard(path)).split("."):
+        value = machine.attribute(value, name, node)
+    return value
+
+
+def _method_caller(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    name, *rest = arguments.positional
+
+    def call(_: Any, given: Arguments, where: ast.AST) -> Any:
+        method = machine.attribute(given.value("obj", 0), str(hard(name.value)), where)
+        return machine.call(method, Arguments(rest, arguments.named, arguments.open), where)
+
+    return Native("caller", call)
+
+
+_COMPARISONS: Mapping[str, type[ast.cmpop]] = {
+    "eq": ast.Eq, "ge": ast.GtE, "gt": ast.Gt, "is_": ast.Is, "is_not": ast.IsNot, "le": ast.LtE, "lt": ast.Lt,
+    "ne": ast.NotEq,
+}  # fmt: skip
 _OPERATIONS: Mapping[str, type[ast.operator]] = {
     "add": ast.Add, "and_": ast.BitAnd, "concat": ast.Add, "floordiv": ast.FloorDiv, "iadd": ast.Add,
     "ilshift": ast.LShift, "irshift": ast.RShift, "lshift": ast.LShift, "mod": ast.Mod, "mul": ast.Mult,
@@ -126,17 +180,12 @@ NAMES: dict[str, Any] = {
     "typing.overload": known(_identity),
     "typing.cast": Native("cast", lambda machine, arguments, node: arguments.value("val", 1)),
     "importlib.import_module": known(_import_module),
-    "operator.itemgetter": Native(
-        "itemgetter",
-        lambda machine, arguments, node: Native(
-            "item", lambda _, given, __: machine.item(given.value("obj", 0), arguments.value("item", 0), node)
-        ),
-    ),
-    "operator.attrgetter": Native(
-        "attrgetter",
-        lambda machine, arguments, node: Native(
-            "attr",
-            lambda _, given, __: machine.attribute(given.value("obj", 0), str(hard(arguments.value("a", 0))), node),
-        ),
+    "operator.itemgetter": _getter(lambda machine, value, key, node: machine.item(value, key, node)),
+    "operator.attrgetter": _getter(_dotted),
+    "operator.methodcaller": known(_method_caller),
+    "operator.contains": _comparison("contains", ast.In, swapped=True),
+    **{f"operator.{name}": _comparison(name, kind) for name, kind in _COMPARISONS.items()},
+    "operator.getitem": Native(
+        "getitem", lambda machine, given, node: machine.item(given.value("a", 0), given.value("b", 1), node)
     ),
 }

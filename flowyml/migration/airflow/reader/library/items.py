@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.natives import known
 from flowyml.migration.airflow.reader.parts import light, mentions, settle
-from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, Once, hard
+from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, Once, Unknown, hard
 
 __all__ = ["NAMES", "from_keys", "in_rows", "keys_of", "pulled", "sort_in_place"]
 
@@ -149,11 +150,34 @@ def keys_of(machine: Any, items: list[Any], key: Any, node: ast.AST) -> list[Any
 
 
 def _ordered(machine: Any, items: list[Any], arguments: Arguments, node: ast.AST) -> Any:
-    plain_keys, _, _, all_known = settle(keys_of(machine, items, arguments.value("key"), node))
-    if not all_known:
+    keys = keys_of(machine, items, arguments.value("key"), node)
+    plain_keys, _, _, all_known = settle(keys)
+    if not all_known and any(isinstance(hard(one), Unknown) for one in keys):
         return machine.unknown(node)
-    rows = sorted(zip(plain_keys, range(len(items)), strict=True), reverse=bool(hard(arguments.value("reverse"))))
-    return [items[index] for _, index in rows]
+    order = (
+        plain_keys.__getitem__ if all_known else functools.cmp_to_key(lambda *pair: _before(machine, keys, pair, node))
+    )
+    try:
+        rows = sorted(range(len(items)), key=order, reverse=bool(hard(arguments.value("reverse"))))
+    except _NotKnown:
+        return machine.unknown(node)
+    return [items[index] for index in rows]
+
+
+class _NotKnown(Exception):
+    """Which of two comes first."""
+
+
+def _before(machine: Any, keys: list[Any], pair: tuple[int, ...], node: ast.AST) -> int:
+    """Which of two keys comes first, by what their classes say of ``<``."""
+    one, other = (keys[index] for index in pair)
+    for left, right, found in ((one, other, -1), (other, one, 1)):
+        answer = machine.truth(machine.compare(ast.Lt, left, right, node))
+        if answer is None:
+            raise _NotKnown
+        if answer:
+            return found
+    return 0
 
 
 def _sorted(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -180,9 +204,10 @@ def _extreme(largest: bool) -> Native:
         items = machine.iterate(first, node)
         if not items:
             return machine.unknown(node) if items is None else arguments.value("default", None, machine.unknown(node))
-        key = Arguments([], {"key": given} if (given := arguments.get("key")) else {})
-        found = machine.attempt(node, _ordered, machine, items, key, node)
-        return found[-1 if largest else 0] if isinstance(found, list) else found
+        named = {"key": given} if (given := arguments.get("key")) else {}
+        named["reverse"] = Given(largest)  # so that the first of equals is the first here, too
+        found = machine.attempt(node, _ordered, machine, items, Arguments([], named), node)
+        return found[0] if isinstance(found, list) else found
 
     return Native("max" if largest else "min", call)
 

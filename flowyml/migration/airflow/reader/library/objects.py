@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import datetime
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.natives import known
+from flowyml.migration.airflow.reader.parts import flat
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Class,
@@ -41,6 +43,17 @@ _KINDS: Mapping[str, Any] = {
     "Iterable": (list, tuple, str, dict, set),
     "List": list,
     "Dict": dict,
+    "MutableMapping": dict,
+    "OrderedDict": dict,
+    "MutableSequence": list,
+    "Set": (set, frozenset),
+    "frozenset": frozenset,
+    "Collection": (list, tuple, str, dict, set, frozenset, range),
+    "Number": (int, float),
+    "Path": PurePosixPath,
+    "path": PurePosixPath,
+    "PurePath": PurePosixPath,
+    "NoneType": type(None),
 }
 
 
@@ -50,13 +63,29 @@ _EMPTY = frozenset({"abc.ABC", "builtins.object", "object", "typing.Generic", "t
 
 def _isinstance(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     value, kinds = hard(arguments.value("obj", 0)), hard(arguments.value("cls", 1))
-    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
-    answers = [_is_kind(value, kind) for kind in kinds]
+    answers = [_is_kind(value, hard(kind)) for kind in flat(kinds)]
     return True if True in answers else machine.unknown(node) if None in answers else False
 
 
+def _issubclass(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    cls = hard(arguments.value("cls", 0))
+    if not isinstance(cls, Class):
+        return machine.unknown(node)
+    answers = [_is_below(cls, hard(kind)) for kind in flat(arguments.value("class_or_tuple", 1))]
+    return True if True in answers else machine.unknown(node) if None in answers else False
+
+
+def _is_below(cls: Class, kind: Any) -> bool | None:
+    if isinstance(kind, Class):
+        return kind in cls.mro()
+    if not isinstance(kind, Foreign):
+        return None
+    names = {one.name for one in cls.foreign() if one.path not in _EMPTY}
+    return kind.name in names or (None if names else False)
+
+
 def _is_kind(value: Any, kind: Any) -> bool | None:
-    if isinstance(value, (Unknown, Foreign)):
+    if isinstance(value, (Unknown, Foreign)) or isinstance(kind, Unknown):
         return None
     if isinstance(value, Once) and isinstance(kind, (Native, Foreign)):
         return kind.name in ("Iterator", "Iterable", "Generator")
@@ -88,6 +117,8 @@ def _has(owner: Any, name: str) -> bool | None:
     owner = hard(owner)
     if isinstance(owner, Module):
         return name in owner.scope.names
+    if isinstance(owner, Function):
+        return name in owner.attributes or name in ("__name__", "__doc__") or (False if name[:2] != "__" else None)
     if isinstance(owner, Class):
         others = {one.path for one in owner.foreign()} - _EMPTY
         return any(name in one.names for one in owner.mro() if isinstance(one, Class)) or (None if others else False)
@@ -129,6 +160,8 @@ def _type(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     value = hard(arguments.value("object", 0))
     if isinstance(value, Instance) and value.cls is not None:
         return value.cls
+    if value is None:
+        return Foreign("types.NoneType")
     if len(arguments.positional) == 3:
         return _made_class(machine, arguments, node)
     if len(arguments.positional) == 1 and type(value).__name__ in machine.builtins:
@@ -191,6 +224,7 @@ def _marked(arguments: Arguments, kind: str) -> Any:
 
 NAMES: dict[str, Any] = {
     "isinstance": known(_isinstance),
+    "issubclass": known(_issubclass),
     "getattr": known(_getattr),
     "hasattr": known(_hasattr),
     "setattr": known(_setattr),

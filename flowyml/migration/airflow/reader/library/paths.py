@@ -184,7 +184,7 @@ def path_attribute(machine: Any, path: PurePosixPath, name: str, node: ast.AST) 
     answers: dict[str, Callable[[Arguments], Any]] = {
         "read_text": lambda _: machine.attempt(node, read, machine, text),
         "open": lambda arguments: open_file(machine, Arguments([Given(text), *arguments.positional]), node),
-        "exists": lambda _: _there(machine, text, lambda _: True, node),
+        "exists": lambda _: _there(machine, text, Path.exists, node),
         "is_file": lambda _: _there(machine, text, Path.is_file, node),
         "is_dir": lambda _: _there(machine, text, Path.is_dir, node),
         "iterdir": lambda _: _entries(machine, path, node, names=False),
@@ -222,7 +222,7 @@ NAMES: dict[str, Any] = {
     "os.fspath": plain(str),
     "os.path.abspath": known(_absolute),
     "os.path.realpath": known(_absolute),
-    "os.path.exists": _exists(lambda _: True),
+    "os.path.exists": _exists(Path.exists),
     "os.path.isfile": _exists(Path.is_file),
     "os.path.isdir": _exists(Path.is_dir),
     "os.listdir": known(_listdir),

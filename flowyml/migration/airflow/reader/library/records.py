@@ -3,12 +3,62 @@
 from __future__ import annotations
 
 import ast
+import re
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.natives import known
 from flowyml.migration.airflow.reader.values import Arguments, Class, Given, Instance, Native, hard
 
-__all__ = ["NAMES", "changing_validators", "class_method", "instance_method", "validated"]
+__all__ = [
+    "NAMES",
+    "annotated",
+    "changing_validators",
+    "class_method",
+    "instance_method",
+    "only_for_init",
+    "places_of_fields",
+    "validated",
+]
+
+
+def annotated(cls: Class) -> list[tuple[str, str]]:
+    """The names that the body of a class annotates, each with what its annotation is called: ``ClassVar``, ``str``."""
+    lines = [one for one in cls.node.body if isinstance(one, ast.AnnAssign)]
+    return [(one.target.id, _called(one.annotation)) for one in lines if isinstance(one.target, ast.Name)]
+
+
+def _called(annotation: ast.expr) -> str:
+    match annotation:
+        case ast.Subscript(value=of):
+            return _called(of)
+        case ast.Constant(value=str() as text):
+            return re.split(r"[\[ ]", text.strip())[0].rpartition(".")[2]
+    return annotation.attr if isinstance(annotation, ast.Attribute) else getattr(annotation, "id", "")
+
+
+def places_of_fields(cls: Class) -> dict[str, int | None]:
+    """The fields that ``__init__`` takes, each with its position; None for those that it takes by their name only."""
+    found: dict[str, int | None] = {}
+    by_name: set[str] = set()
+    for base in (one for one in cls.mro() if isinstance(one, Class)):
+        names = [name for name, _ in annotated(base)]
+        mark = next((at for at, (_, kind) in enumerate(annotated(base)) if kind == "KW_ONLY"), len(names))
+        by_name.update(names[mark:])
+    for name, default in (cls.fields or {}).items():
+        called = getattr(default, "arguments", None)
+        options = {key: hard(called.value(key)) for key in ("init", "kw_only")} if called is not None else {}
+        if options.get("init") is False:
+            continue
+        place = len([one for one in found.values() if one is not None])
+        found[name] = None if name in by_name or options.get("kw_only") is True else place
+    return found
+
+
+def only_for_init(cls: Class, instance: Instance) -> Arguments:
+    """What ``__post_init__`` of a dataclass gets: the values of its ``InitVar`` fields."""
+    bases = [one for one in reversed(cls.mro()) if isinstance(one, Class)]
+    names = {name: None for base in bases for name, kind in annotated(base) if kind == "InitVar"}
+    return Arguments([Given(instance.attributes.get(name)) for name in names])
 
 
 def _dataclass(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -48,6 +98,15 @@ def _replaced(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 def _as_dict(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return _unfolded(machine, arguments.value("obj", 0), node, 0)
+
+
+def _fields(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``dataclasses.fields``: what has a ``name`` for each."""
+    value = hard(arguments.value("class_or_instance", 0))
+    cls = value.cls if isinstance(value, Instance) else value
+    if not isinstance(cls, Class) or cls.fields is None:
+        return machine.unknown(node)
+    return tuple(Instance(None, {"name": name}) for name in cls.fields)
 
 
 def _unfolded(machine: Any, value: Any, node: ast.AST, depth: int) -> Any:
@@ -98,6 +157,10 @@ _KEEPS_ALL = frozenset({"mode", "indent", "round_trip", "warnings", "serialize_a
 
 def class_method(value: Class, name: str) -> Any:
     """``parse_obj`` and ``model_validate`` of a pydantic model, which make an instance of a dictionary; else None."""
+    if name == "_fields" and value.fields is not None:
+        return tuple(value.fields)
+    if name == "_make" and value.fields is not None:
+        return Native(name, lambda machine, given, node: _made_of(machine, value, given, node))
     if name not in ("parse_obj", "model_validate") or not _is_model(value):
         return None
 
@@ -109,6 +172,13 @@ def class_method(value: Class, name: str) -> Any:
         return machine.instantiate(value, Arguments([], named), node)
 
     return Native(name, make)
+
+
+def _made_of(machine: Any, cls: Class, arguments: Arguments, node: ast.AST) -> Any:
+    items = machine.iterate(arguments.value("iterable", 0), node)
+    if items is None:
+        return machine.unknown(node)
+    return machine.instantiate(cls, Arguments([Given(one) for one in items]), node)
 
 
 def _is_model(cls: Class) -> bool:
@@ -176,6 +246,13 @@ def _namespace(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 NAMES: dict[str, Any] = {
     "dataclasses.replace": known(_replaced),
     "dataclasses.asdict": known(_as_dict),
+    "dataclasses.astuple": Native(
+        "astuple",
+        lambda machine, arguments, node: (
+            tuple(found.values()) if isinstance(found := _as_dict(machine, arguments, node), dict) else found
+        ),
+    ),
+    "dataclasses.fields": known(_fields),
     "dataclasses.dataclass": known(_dataclass),
     "pydantic.dataclasses.dataclass": known(_dataclass),
     "attr.s": known(_dataclass),

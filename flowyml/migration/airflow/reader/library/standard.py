@@ -26,8 +26,7 @@ LIBRARY: dict[str, Any] = {
     "collections.OrderedDict": BUILTINS["dict"],
     "enum.auto": Native("auto", lambda machine, arguments, node: Auto()),
     "graphlib.TopologicalSorter": plain(graphlib.TopologicalSorter),
-    "math.ceil": plain(math.ceil),
-    "math.floor": plain(math.floor),
+    **{f"math.{name}": plain(getattr(math, name)) for name in ("ceil", "floor", "gcd", "log", "log10", "log2", "sqrt")},
     **collecting.NAMES,
     **data.NAMES,
     **dates.NAMES,
@@ -44,6 +43,8 @@ _PATHS = {id(value): path for path, value in LIBRARY.items() if isinstance(value
 def native_attribute(machine: Any, value: Native, name: str) -> Any:
     """``str.lower``, ``dict.fromkeys``: a method of a builtin class, taken from the class."""
     path = _PATHS.get(id(value))
+    if name in ("__name__", "__qualname__"):
+        return value.name
     if path is not None and f"{path}.{name}" in LIBRARY:
         return LIBRARY[f"{path}.{name}"]
     if value.name == "type" and machine.making:

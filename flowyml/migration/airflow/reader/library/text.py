@@ -6,16 +6,29 @@ import ast
 import base64
 import hashlib
 import re
+import shlex
 import string
 import textwrap
+import unicodedata
+import zlib
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.natives import known, plain
 from flowyml.migration.airflow.reader.operations import LARGEST, TooLarge, checked, pieces
 from flowyml.migration.airflow.reader.parts import settle
-from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, hard, parts_of, shape
+from flowyml.migration.airflow.reader.values import (
+    Arguments,
+    Bound,
+    Function,
+    Given,
+    Instance,
+    Native,
+    hard,
+    parts_of,
+    shape,
+)
 
-__all__ = ["NAMES", "format_text"]
+__all__ = ["NAMES", "Digest", "format_text"]
 
 
 def format_text(machine: Any, text: str, arguments: Arguments, node: ast.AST) -> Any:
@@ -96,6 +109,31 @@ def _regex(name: str) -> Native:
     return plain(call)
 
 
+def _substituted(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``re.sub``, also with a function that gives each replacement."""
+    function = hard(arguments.value("repl", 1))
+    if not isinstance(function, (Function, Bound, Native)):
+        return _SUB.call(machine, arguments, node)
+    pattern, text = hard(arguments.value("pattern", 0)), hard(arguments.value("string", 2))
+    found = machine.call(NAMES["re.finditer"], _without_replacement(arguments), node)
+    if not isinstance(found, list) or not isinstance(text, str) or not isinstance(pattern, str):
+        return machine.unknown(node)
+    out, end = [], 0
+    for one in found:
+        new = hard(machine.call(function, Arguments([Given(one)]), node))
+        if not isinstance(new, str):
+            return machine.unknown(node)
+        out += [text[end : one.start()], new]
+        end = one.end()
+    return machine.soft(checked("".join([*out, text[end:]])), *arguments.values())
+
+
+def _without_replacement(arguments: Arguments) -> Arguments:
+    """The arguments of ``re.finditer`` for those of ``re.sub``. With a ``count`` there is one more than it takes."""
+    named = {name: given for name, given in arguments.named.items() if name != "repl"}
+    return Arguments([given for index, given in enumerate(arguments.positional) if index != 1], named, arguments.open)
+
+
 def _compiled(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     """A pattern, whose methods are the functions of ``re``."""
     pattern, flags = Given(arguments.value("pattern", 0)), arguments.get("flags", 1)
@@ -110,16 +148,48 @@ def _compiled(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return Instance(None, {"pattern": pattern.value, **{name: method(name) for name in _FUNCTIONS}})
 
 
+class Digest(Instance):
+    """A hash of ``hashlib``, of the bytes that it was given until now; None where they are not known."""
+
+    def __init__(self, name: str, data: bytes | None) -> None:
+        super().__init__(None)
+        self.name = name
+        self.data = data
+
+    def method(self, name: str) -> Native | None:
+        """``update``, ``digest`` or ``hexdigest``; None for any other name."""
+        if name == "update":
+            return Native(name, lambda _, given, __: self._add(hard(given.value("data", 0))))
+        if name not in ("digest", "hexdigest"):
+            return None
+
+        def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+            if self.data is None or arguments.positional:
+                return machine.unknown(node)
+            return getattr(hashlib.new(self.name, self.data, usedforsecurity=False), name)()
+
+        return Native(name, call)
+
+    def _add(self, data: Any) -> None:
+        self.data = self.data + data if isinstance(data, bytes) and self.data is not None else None
+
+
 def _digest(name: str) -> Native:
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         data = hard(arguments.value("string", 0, b""))
-        if not isinstance(data, bytes):
-            return machine.unknown(node)
-        found = hashlib.new(name, data, usedforsecurity=False)
-        methods = {"hexdigest": found.hexdigest(), "digest": found.digest()}
-        return Instance(None, {key: Native(key, lambda *_, value=value: value) for key, value in methods.items()})
+        return Digest(name, data) if isinstance(data, bytes) else machine.unknown(node)
 
     return Native(name, call)
+
+
+def _new_digest(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``hashlib.new(name, data)``."""
+    name, data = hard(arguments.value("name", 0)), hard(arguments.value("data", 1, b""))
+    known_name = isinstance(name, str) and name.lower() in _DIGESTS
+    return Digest(name.lower(), data) if known_name and isinstance(data, bytes) else machine.unknown(node)
+
+
+_DIGESTS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -136,6 +206,9 @@ NAMES: dict[str, Any] = {
     "distutils.version.StrictVersion": plain(_version),
     "string.ascii_lowercase": "abcdefghijklmnopqrstuvwxyz",
     "string.ascii_uppercase": "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+    "string.ascii_letters": string.ascii_letters,
+    "string.hexdigits": string.hexdigits,
+    "string.capwords": plain(string.capwords),
     "string.digits": "0123456789",
     "string.punctuation": "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~",
     "string.Template": known(_template),
@@ -143,11 +216,17 @@ NAMES: dict[str, Any] = {
     "re.compile": known(_compiled),
     **{f"re.{name}": int(re.RegexFlag[name]) for name in ("IGNORECASE", "MULTILINE", "DOTALL", "VERBOSE")},
     **{f"re.{name}": int(re.RegexFlag[name]) for name in ("I", "M", "S", "X")},
-    "hashlib.md5": _digest("md5"),
-    "hashlib.sha1": _digest("sha1"),
-    "hashlib.sha256": _digest("sha256"),
+    **{f"hashlib.{name}": _digest(name) for name in _DIGESTS},
+    "hashlib.new": known(_new_digest),
     "base64.b64encode": plain(base64.b64encode),
     "base64.b64decode": plain(base64.b64decode),
+    "base64.urlsafe_b64encode": plain(base64.urlsafe_b64encode),
     "textwrap.dedent": plain(textwrap.dedent),
+    "textwrap.indent": plain(textwrap.indent),
+    "shlex.quote": plain(shlex.quote),
+    "unicodedata.normalize": plain(unicodedata.normalize),
+    "zlib.crc32": plain(zlib.crc32),
 }
+_SUB = _regex("sub")
 NAMES.update({f"re.{name}": _regex(name) for name in _FUNCTIONS})
+NAMES["re.sub"] = known(_substituted)

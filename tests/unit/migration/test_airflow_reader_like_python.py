@@ -1,0 +1,191 @@
+"""Statements of a DAG file against Python itself: what they leave in ``out`` is what Python leaves there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.migration.dag_files import codes, ids, read
+
+DAG = """
+from airflow import DAG
+from airflow.operators.empty import EmptyOperator
+with DAG('python', schedule=None) as dag:
+    EmptyOperator(task_id='only', doc=out)
+"""
+
+CASES = {
+    "equals stay in their order, also where the largest come first": """
+rows = [(1, "a"), (1, "b"), (2, "c"), (2, "d")]
+names = ["bb", "aa", "c"]
+names.sort(key=len, reverse=True)
+out = [sorted(rows, key=lambda row: row[0], reverse=True), names, max(["aa", "bb"], key=len), min("ba", "ab", key=len)]
+""",
+    "several names of itemgetter and attrgetter": """
+import operator
+class Row:
+    def __init__(self, name, size): self.name, self.size, self.own = name, size, self
+rows = [{"n": "b", "s": 1}, {"n": "a", "s": 1}, {"n": "z", "s": 0}]
+made = [Row("b", 1), Row("a", 1)]
+out = [sorted(rows, key=operator.itemgetter("s", "n")), operator.methodcaller("upper")("a"), operator.eq(1, 1)]
+out += [[one.name for one in sorted(made, key=operator.attrgetter("size", "own.name"))], operator.contains([2], 2)]
+""",
+    "defaultdict with items, and tasks in it": """
+import collections
+found = collections.defaultdict(list, {"a": [1]}, b=[2])
+found["c"].append(3)
+found.setdefault("d", print)
+out = [sorted(found), found["a"], len(found)]
+""",
+    "Counter": """
+import collections
+found = collections.Counter("aab")
+found["c"] += 1
+found.update("b")
+out = [found["z"], found.most_common(1), dict(found)]
+""",
+    "hashes that are given bytes one after the other": """
+import hashlib
+one = hashlib.md5()
+one.update(b"ab")
+one.update("c".encode("utf-8"))
+out = [one.hexdigest(), hashlib.new("sha1", b"x").hexdigest(), hashlib.sha512(b"a").hexdigest()[:5]]
+""",
+    "fields that the constructor does not take, or by name only": """
+from dataclasses import KW_ONLY, InitVar, astuple, dataclass, field, fields
+from typing import ClassVar
+@dataclass
+class Table:
+    kind: ClassVar[str] = "x"
+    key: str = field(init=False)
+    name: str = "n"
+    prefix: InitVar[str] = "p"
+    _: KW_ONLY
+    size: int = 2
+    def __post_init__(self, prefix): self.key = f"{prefix}_{self.name}"
+out = [Table("a").key, Table("b", "q", size=3).key, Table("b", size=3).size, Table.kind]
+@dataclass(order=True)
+class Step:
+    rank: int
+    name: str
+out += [astuple(min(Step(2, "a"), Step(1, "b"))), [one.name for one in fields(Step)], Step(1, "a") in [Step(1, "a")]]
+""",
+    "enumerations with aliases, constructors, and their texts": """
+from enum import Enum, IntEnum
+class Level(Enum):
+    RAW = "raw"
+    SAME = "raw"
+    CORE = "core"
+class Size(Enum):
+    SMALL = ("s", 1)
+    LARGE = ("l", 2)
+    def __init__(self, short, number): self.short, self.number = short, number
+class Rank(IntEnum):
+    LOW = 1
+    HIGH = 2
+class Zone(str, Enum):
+    A = "a"
+    B = "b"
+out = [[one.name for one in Level], Level.SAME.name, str(Level.RAW), f"{Level.CORE}", Level.RAW in Level]
+out += [[one.short for one in Size], max(Rank).name, Rank.LOW < Rank.HIGH, f"{Rank.LOW}", "_".join([Zone.A, Zone.B])]
+out += [Zone.A.upper(), "%s-%s" % (Level.RAW, 1)]
+""",
+    "what is changed in place is changed for all": """
+one = {1}; other = one; other |= {2}; other -= {1}
+config = {"a": 1}; same = config; same |= {"b": 2}
+out = [sorted(one), config]
+""",
+    "copies of objects": """
+import copy
+class Box:
+    def __init__(self): self.items = [1]
+first = Box(); second = copy.copy(first); third = copy.deepcopy(first)
+second.items.append(2)
+out = [first.items, second.items, third.items]
+""",
+    "bytes and texts": """
+out = [bytes("ab", "utf-8").decode(), str(b"ab", "utf-8"), "{a}-{b}".format_map({"a": 1, "b": 2})]
+""",
+    "kinds": """
+from pathlib import Path
+class A: pass
+class B(A): name = "b"
+class C(A): name = "c"
+out = [isinstance(None, type(None)), isinstance(Path("a"), Path), isinstance(1, (str, (list, int))), issubclass(B, A)]
+out += [issubclass(A, B), [one.name for one in A.__subclasses__()], type(1).__name__, isinstance({}, str)]
+""",
+    "ends of an ExitStack": """
+from contextlib import ExitStack
+out = []
+with ExitStack() as stack:
+    stack.callback(out.append, "last")
+    out.append("first")
+""",
+    "comprehensions in the body of a class": """
+class Config:
+    names = ["a", "b"]
+    ids = [name + "_1" for name in names]
+    sizes = {name: len(name) for name in names}
+out = [Config.ids, Config.sizes]
+""",
+    "typed dictionaries and named tuples": """
+from typing import NamedTuple, TypedDict
+class Options(TypedDict, total=False):
+    a: int
+    b: str
+class Row(NamedTuple):
+    a: int
+    b: str = "x"
+out = [list(Options(a=1, b="x")), Options(a=1)["a"], Row(1)[0], Row(1)[-1], Row(1) == (1, "x"), Row._fields]
+out += [Row._make([2, "y"]).b, sorted([Row(2), Row(1)])[0].a]
+""",
+    "substitutions by a function": """
+import re
+out = [re.sub("_(.)", lambda found: found.group(1).upper(), "a_bc_d"), re.sub("[^a-z]+", lambda _: "-", "a b  c!")]
+""",
+    "patterns of classes": """
+from dataclasses import dataclass
+@dataclass
+class Copy:
+    source: str
+    target: str = "lake"
+class Check: pass
+def label(step):
+    match step:
+        case Copy("a", target): return "a to " + target
+        case Copy(source=source): return source
+        case Check(): return "check"
+out = [label(Copy("a")), label(Copy("b")), label(Check())]
+""",
+    "texts of objects": """
+class Name:
+    def __init__(self, text): self.text = text
+    def __format__(self, spec): return self.text + spec
+    def __repr__(self): return "<" + self.text + ">"
+out = [f"{Name('a'):x}", str(Name("a")), repr(Name("b")), f"{Name('a')!r}", "%s" % Name("c")]
+""",
+    "attributes of functions": """
+def load(): pass
+load.table = "users"
+out = [load.table, hasattr(load, "key"), getattr(load, "key", "id")]
+""",
+    "paths that are not there": """
+import os
+from pathlib import Path
+here = os.path.dirname(os.path.abspath(__file__))
+out = [os.path.exists(os.path.join(here, "none.yaml")), (Path(here) / "none").exists(), os.path.exists(__file__)]
+""",
+}
+
+
+@pytest.mark.parametrize("body", CASES.values(), ids=CASES.keys())
+def test_statements_leave_what_python_leaves(tmp_path: Path, body: str) -> None:
+    names: dict[str, Any] = {"__file__": str(tmp_path / "repository/dags/flow.py")}
+    file = read(tmp_path, body + DAG)
+    exec(compile(body, "flow.py", "exec", dont_inherit=True), names)
+    assert ids(file) == ["only"]
+    assert (argument := file.dags[0].tasks[0].argument("doc")) is not None
+    assert argument.value == names["out"]
+    assert not codes(file)
