@@ -67,6 +67,8 @@ class Context:
         task.group = group if group is not None else (dag.root if dag else None)
         if dag is not None:
             self.adopt(task, dag)
+        elif group is not None:
+            group.children[task.task_id] = task
         for bracket in self.brackets[-1:]:
             bracket.add(task)
 
@@ -77,12 +79,14 @@ class Context:
             task.group = dag.root
         name = task.task_id
         other = dag.tasks.get(name)
+        taken = name in dag.used if other is None else other is not task
+        if taken and task.known and not self.uncertain:
+            raise Raised("DuplicateTaskIdFound", f"task id {name!r} is used twice in a DAG")
         if other is not None and other is not task:
-            if task.known and not self.uncertain:
-                raise Raised("DuplicateTaskIdFound", f"task id {name!r} is used twice in a DAG")
             self.merge(task, other)
             return
         dag.tasks[name] = task
+        dag.used.add(name)
         if task.group is not None:
             task.group.children[name] = task
 
@@ -139,14 +143,16 @@ class Context:
 
 @dataclass(eq=False)
 class Bracket:
-    """``with setup >> teardown:`` and its like: what is made within lies between the two."""
+    """``with setup >> teardown:`` and its like: what is made within, until another one closes, lies between the two."""
 
     setups: list[Task]
     teardowns: list[Task]
     tasks: list[Task] = field(default_factory=list)
+    active: bool = True
 
     def add(self, task: Task) -> None:
-        self.tasks.append(task)
+        if self.active:
+            self.tasks.append(task)
 
 
 def open_bracket(context: Context, tasks: list[Task]) -> None:
@@ -182,7 +188,7 @@ def close_bracket(context: Context) -> None:
         outer = context.brackets[-1]
         _all(context, outer.setups, bracket.setups)
         _all(context, bracket.teardowns, outer.teardowns)
-        outer.tasks += bracket.tasks
+        outer.active = False
 
 
 def _all(context: Context, before: Sequence[Task], after: Sequence[Task]) -> None:

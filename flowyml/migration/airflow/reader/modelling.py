@@ -239,6 +239,8 @@ class Modelling:
         value = hard(given.value) if given is not None else default
         if value is None:
             return default
+        if isinstance(value, str) and value.strip().isdecimal():
+            return int(value)  # as Airflow does
         return value if isinstance(value, int) else self.value(value)
 
     def _seconds(self, task: Task, name: str, default: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import zoneinfo
+from contextlib import suppress
 from typing import Any
 
 from flowyml.migration.airflow.model import AssetRef
@@ -108,6 +109,9 @@ def _relative(value: ForeignValue) -> str | None:
 def timezone(start: Any) -> str:
     """The time zone of a DAG that starts then."""
     value = hard(start)
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = datetime.datetime.fromisoformat(value)
     return zone_name(value.tzinfo) if isinstance(value, datetime.datetime) and value.tzinfo is not None else "UTC"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from flowyml.migration.airflow.reader.api import decorators, edges
 from flowyml.migration.airflow.reader.api.import_paths import is_operator
-from flowyml.migration.airflow.reader.api.making import Handler, Making
+from flowyml.migration.airflow.reader.api.making import SCHEDULES, Handler, Making, given_items
 from flowyml.migration.airflow.reader.library.functions import PartialCall, Stack
 from flowyml.migration.airflow.reader.library.natives import native
 from flowyml.migration.airflow.reader.library.paths import Opened, opened_attribute, path_attribute
@@ -148,7 +148,7 @@ def _of_dag(world: Making, dag: Dag, name: str, node: ast.AST) -> Any:
         "task_group_dict": lambda: Held((str(one.group_id), one) for one in dag.groups),
         "roots": lambda: [one for one in dag.tasks.values() if not one.upstream],
         "leaves": lambda: [one for one in dag.tasks.values() if not one.downstream],
-        "default_args": lambda: {key: given.value for key, given in dag.default_args.items()},
+        "default_args": lambda: Held((key, given.value) for key, given in dag.default_args.items()),
         "get_task": lambda: native(name, lambda arguments, where: _task_named(world, dag, arguments, where)),
         "has_task": lambda: native(name, lambda arguments, _: hard(arguments.value("task_id", 0)) in dag.tasks),
         "add_task": lambda: native(name, lambda arguments, _: _added(world, dag, arguments)),
@@ -225,7 +225,7 @@ def _of_partial(world: Making, partial: Partial, name: str, node: ast.AST) -> An
 
 def _of_class(world: Making, cls: Class, name: str, node: ast.AST) -> Any:
     if name == "partial" and any(is_operator(base.path) for base in cls.foreign()):
-        return native(name, lambda arguments, where: Partial(cls, arguments, where))
+        return native(name, lambda arguments, where: world.partial_of(cls, arguments, where))
     if name == "__init__":
         return native(name, lambda arguments, where: _base_init(world, arguments, where))
     found = class_method(cls, name)
@@ -317,10 +317,21 @@ def assign(world: Making, value: Any, name: str, new: Any, node: ast.AST) -> boo
             world.context.depend(value, new)
         return True
     if isinstance(value, Dag) and value.ready:
-        value.attributes[name] = new
-        value.arguments.named.setdefault(name, Given(new, None, world.machine.module))
+        _assign_of_dag(world, value, name, new, node)
         return True
     return isinstance(value, (Label, Asset))
+
+
+def _assign_of_dag(world: Making, dag: Dag, name: str, new: Any, node: ast.AST) -> None:
+    given = Given(new, None, world.machine.module)
+    dag.attributes[name] = new
+    if name in SCHEDULES:
+        text = f"`{world.machine.source(node)[:80]}` sets a schedule after the DAG is made, which is not read"
+        world.machine.warn("unknown-schedule", text, node)
+    elif name == "default_args":
+        dag.default_args = given_items(given, "default_args")
+    else:
+        dag.arguments.named[name] = given
 
 
 def one_sided(source: str) -> str:

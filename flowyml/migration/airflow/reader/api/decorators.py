@@ -214,6 +214,8 @@ def _expanded_group(world: Making, owner: GroupFactory, kind: str, arguments: Ar
 
 
 def _group_decorator(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    if not isinstance(arguments.value("python_callable", 0), (Function, Bound)):
+        arguments = Arguments([], arguments.named, arguments.open)  # Airflow drops a name without its keyword
     return _delayed(world, GroupFactory, "python_callable", arguments, node)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from flowyml.migration.airflow.reader.api.import_paths import is_dag, is_group, is_operator
 from flowyml.migration.airflow.reader.context import Context
 from flowyml.migration.airflow.reader.library.functions import PartialCall
-from flowyml.migration.airflow.reader.nodes import Dag, Group, Task
+from flowyml.migration.airflow.reader.nodes import Dag, Group, Partial, Task
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Bound,
@@ -27,10 +27,11 @@ from flowyml.migration.airflow.reader.values import (
     shape,
 )
 
-__all__ = ["Handler", "Making", "path_of"]
+__all__ = ["SCHEDULES", "Handler", "Making", "given_items", "path_of"]
 
 _BARE = frozenset({"BaseOperator", "BaseSensorOperator", "SkipMixin", "object", "ABC", "Generic", "LoggingMixin"})
 """Bases of operators that have no template fields: another task's result in an argument makes no edge."""
+SCHEDULES = frozenset({"schedule", "schedule_interval", "timetable"})
 _KEY = re.compile(r"[\w.-]+")
 
 
@@ -51,8 +52,8 @@ class Making:
         dag = dag or Dag(None)
         dag.arguments, dag.node, dag.module, dag.ready = arguments, node, self.machine.module, True
         dag.dag_id = self._identifier(arguments.value("dag_id", 0), "a DAG's id", node)
-        dag.default_args = _given_items(arguments.get("default_args"), "default_args")
-        if arguments.open and not {"schedule", "schedule_interval", "timetable"}.intersection(arguments.named):
+        dag.default_args = given_items(arguments.get("default_args"), "default_args")
+        if arguments.open and not SCHEDULES.intersection(arguments.named):
             self.machine.warn("unknown-schedule", "the schedule may be in arguments that are not known", node)
         self.dags.append(dag)
         self.context.made += 1
@@ -95,6 +96,13 @@ class Making:
                 self.context.depend(task, one.value)
         return task
 
+    def partial_of(self, operator: Any, arguments: Arguments, node: ast.AST) -> Partial:
+        """``Operator.partial(…)``: its task belongs to what is open here, and not where it is expanded."""
+        dag = self.dag_of(arguments, node)
+        here = {"dag": Given(dag), "task_group": Given(self.context.group(dag))}
+        found = {name: given for name, given in here.items() if given.value is not None}
+        return Partial(operator, Arguments(arguments.positional, found | arguments.named, arguments.open), node)
+
     def dag_of(self, arguments: Arguments, node: ast.AST) -> Dag | None:
         """The DAG that a task or group is given, or the one that is open."""
         given = hard(arguments.value("dag"))
@@ -113,7 +121,7 @@ class Making:
         found = dict(dag.default_args) if dag is not None else {}
         if group is not None:
             found.update(group.default_args)
-        found.update(_given_items(arguments.get("default_args"), "default_args"))
+        found.update(given_items(arguments.get("default_args"), "default_args"))
         return found
 
     def make_group(
@@ -141,7 +149,7 @@ class Making:
             )
         group.prefix = prefix is not False
         inherited = dict(group.parent.default_args) if group.parent else {}
-        group.default_args = inherited | _given_items(arguments.get("default_args"), "default_args")
+        group.default_args = inherited | given_items(arguments.get("default_args"), "default_args")
         label = shape(self._identifier(arguments.value("group_id", 0), "a group's id", node))
         suffix = suffix or hard(arguments.value("add_suffix_on_collision")) is True
         self.context.open_group(group, label, suffix)
@@ -221,7 +229,7 @@ Handler = Callable[[Making, Foreign, Arguments, ast.AST], Any]
 """What a call of one of Airflow's names does."""
 
 
-def _given_items(given: Given | None, inherited: str) -> dict[str, Given]:
+def given_items(given: Given | None, inherited: str) -> dict[str, Given]:
     """The items of a dictionary that was given, each with the place where it stands."""
     value = hard(given.value) if given is not None else None
     if given is None or not isinstance(value, dict):

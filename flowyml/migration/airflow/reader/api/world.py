@@ -21,7 +21,6 @@ from flowyml.migration.airflow.reader.nodes import (
     DagFactory,
     Group,
     GroupFactory,
-    Partial,
     Task,
     TaskFactory,
     XCom,
@@ -80,7 +79,7 @@ class Airflow(Making):
             return self.initialise(owner.value, Arguments(rest, arguments.named, arguments.open), node)
         parent = path.rpartition(".")[0]
         if name == "partial" and is_operator(parent):
-            return Partial(Foreign(parent), arguments, node)
+            return self.partial_of(Foreign(parent), arguments, node)
         return self._call_class(function, arguments, node)
 
     def _handler(self, path: str, name: str) -> Handler | None:
@@ -170,6 +169,8 @@ class Airflow(Making):
             module = self.machine.module
             if value.path == "sys.modules" and hard(key) == module.scope.names.get("__name__"):
                 return module
+            if value.name in _ENUMS and isinstance(hard(key), str) and value.path.startswith("airflow"):
+                return self.lookup(f"{value.path}.{hard(key)}")
             return value if value.name[:1].isupper() else self.machine.unknown(node)
         if isinstance(value, Native):
             return value

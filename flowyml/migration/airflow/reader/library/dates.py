@@ -29,8 +29,12 @@ def _offset(offset: float | datetime.timedelta, *_: Any, **__: Any) -> datetime.
 
 
 def _pendulum(*args: Any, tz: Any = datetime.UTC, **kwargs: Any) -> datetime.datetime:
+    return _instance(datetime.datetime(*args, **kwargs), tz)  # noqa: DTZ001  # its zone comes next
+
+
+def _instance(of: datetime.datetime, tz: Any = datetime.UTC) -> datetime.datetime:
     zone = _zone(tz) if isinstance(tz, str) else tz
-    return datetime.datetime(*args, **kwargs).replace(tzinfo=zone)  # noqa: DTZ001  # its zone comes next
+    return of if of.tzinfo is not None else of.replace(tzinfo=zone)
 
 
 class ParserError(ValueError):
@@ -38,9 +42,7 @@ class ParserError(ValueError):
 
 
 def _parsed(text: str, tz: Any = datetime.UTC, **_: Any) -> datetime.datetime:
-    found = datetime.datetime.fromisoformat(text)
-    zone = _zone(tz) if isinstance(tz, str) else tz
-    return found if found.tzinfo is not None else found.replace(tzinfo=zone)
+    return _instance(datetime.datetime.fromisoformat(text), tz)
 
 
 def _read_by_pendulum(text: str, **options: Any) -> datetime.datetime:
@@ -100,6 +102,7 @@ NAMES: dict[str, Any] = {
     "datetime.timezone": plain(datetime.timezone),
     "pendulum.datetime": plain(_pendulum),
     "pendulum.DateTime": plain(_pendulum),
+    "pendulum.instance": plain(_instance),
     "pendulum.timezone": plain(_zone),
     "pendulum.Timezone": plain(_zone),
     "pendulum.tz.timezone": plain(_zone),
