@@ -207,7 +207,7 @@ def _read(folder: str, root: Path | None, options: Options) -> list[tuple[FileMo
 
     if not Path(folder).is_dir():
         raise UsageError(f"--dags {folder}: no such folder.")
-    files = list(read_files(find_files([folder]), root=root, options=options))
+    files = list(read_files(find_files([folder], root), root=root, options=options))
     return list(zip(files, results_of("flowyml airflow adopt --dags", files), strict=True))
 
 

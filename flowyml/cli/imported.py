@@ -11,6 +11,7 @@ from flowyml.cli.dag_files import results_of
 from flowyml.cli.failures import FAILED
 from flowyml.cli.output import Output, Word, note
 from flowyml.core.durations import counted
+from flowyml.core.plain_text import safe_line
 
 if TYPE_CHECKING:
     from flowyml.migration.airflow.model import FileModel
@@ -64,10 +65,11 @@ def _tell(out: Output, results: Sequence[FileResult], folder: Path) -> None:
         out.table(("DAG", "RUNS ON", "KEPT", "CHANGED", "OPAQUE", "REFUSED", "MODULE"), rows)
     seen: set[tuple[str, str, str]] = set()
     for dag_id, places in namesakes(results).items():
-        note(Word("twice:", "yellow"), f" DAGs of several files have the id {dag_id}: {', '.join(map(str, places))}")
+        where = ", ".join(map(str, places))
+        note(Word("twice:", "yellow"), safe_line(f" DAGs of several files have the id {dag_id}: {where}"))
     for file in results:
         if file.reason and file.reason.startswith("it could not"):
-            note(Word("not written:", "yellow"), f" {file.path}: {file.reason}")
+            note(Word("not written:", "yellow"), safe_line(f" {file.path}: {file.reason}"))
         for dag in file.dags:
             for each in dag.notes:
                 key = (str(each.place), each.construct, each.reason)

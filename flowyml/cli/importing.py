@@ -11,6 +11,7 @@ from flowyml.cli.imported import write_pipelines
 from flowyml.cli.options import Argument, AsJson, Option
 from flowyml.cli.output import Output, Word, note
 from flowyml.core.durations import counted
+from flowyml.core.plain_text import safe_line
 
 if TYPE_CHECKING:
     from flowyml.migration.airflow.model import DagModel, FileModel
@@ -51,7 +52,7 @@ def airflow(
         options = options_of(root, env, variables)
         if missing := [path for path in paths if not Path(path).exists()]:
             raise UsageError(f"There is no {missing[0]}.")
-        found = find_files(paths)
+        found = find_files(paths, root)
         files: list[FileModel] = []
         with show_counting("DAG files read", len(found)) as count:
             for number, file in enumerate(read_files(found, root=root, options=options), 1):
@@ -75,13 +76,13 @@ def _tell(out: Output, files: list[FileModel]) -> None:
         out.table(("DAG", "TASKS", "SCHEDULE", "WARNINGS", "FILE"), [_row(dag) for dag in dags])
     for file in files:
         if file.reason is not None and (file.warnings or len(files) <= 3 or not _plain(file.reason)):
-            note(Word("no DAG:", "yellow"), f" {file.path}: {file.reason}")
+            note(Word("no DAG:", "yellow"), safe_line(f" {file.path}: {file.reason}"))
     seen: set[str] = set()
     for dag in dags:
         for warning in dag.warnings:
             if str(warning) not in seen:
                 seen.add(str(warning))
-                note(Word("not certain:", "yellow"), f" {warning}")
+                note(Word("not certain:", "yellow"), safe_line(f" {warning}"))
     sure = sum(not dag.warnings for dag in dags)
     are = "is" if sure == 1 else "are"
     out.line(f"{counted(len(dags), 'DAG')} in {counted(len(files), 'file')}; {sure} {are} known for certain.")

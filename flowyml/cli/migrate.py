@@ -8,6 +8,7 @@ from flowyml.cli.failures import FAILED
 from flowyml.cli.options import Argument, AsJson, Option
 from flowyml.cli.output import Output, Word, note
 from flowyml.core.durations import counted
+from flowyml.core.plain_text import safe_line
 from flowyml.migration.legacy.checklist import Item, Place
 from flowyml.migration.legacy.migrate import Report
 from flowyml.migration.legacy.migrate import migrate as migrated
@@ -45,7 +46,7 @@ def migrate(
                     out.line()
             _print_checklist(out, report, write)
         for path, reason in report.unreadable:
-            note(Word("not read:", "yellow"), f" {path} {reason}")
+            note(Word("not read:", "yellow"), safe_line(f" {path} {reason}"))
         return FAILED if check and not report.is_finished else 0
 
 

@@ -6,6 +6,7 @@ import csv
 import html
 import io
 import json
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -191,7 +192,8 @@ def _html(found: Sequence[Adoption]) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>DAGs to move</title>\n'
         "<style>body{font-family:sans-serif}table{border-collapse:collapse}"
-        "td,th{border:1px solid #ccc;padding:.3em .5em;text-align:left;vertical-align:top}</style></head>\n"
+        "td,th{border:1px solid #ccc;padding:.3em .5em;text-align:left;vertical-align:top}"
+        "td:last-child{overflow-wrap:anywhere}</style></head>\n"  # a long path does not make the page wider
         f"<body><h1>DAGs to move</h1><p>{html.escape(totals(found))}.</p>\n"
         f"<table><thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody></table></body></html>\n"
     )
@@ -206,8 +208,11 @@ def _csv(found: Sequence[Adoption]) -> str:
 
 
 def _in_csv(text: str) -> str:
-    """A cell that spreadsheets take as text: one that begins as a formula would be run (OWASP, *CSV Injection*)."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    """A cell that spreadsheets take as text: one that begins as a formula would be run (OWASP, *CSV Injection*).
+
+    Some take the wide forms of these characters, as Japanese text has them, for the same.
+    """
+    return f"'{text}" if unicodedata.normalize("NFKC", text[:1]) in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def _json(found: Sequence[Adoption]) -> str:

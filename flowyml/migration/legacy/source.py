@@ -36,7 +36,10 @@ class Source:
         try:
             ast.parse(text)  # refuses what libcst would be long about
             module = cst.parse_module(text)
-        except (SyntaxError, ValueError, RecursionError, MemoryError, cst.ParserSyntaxError) as error:
+        except SyntaxError as error:
+            where = f"line {error.lineno}: " if error.lineno else ""
+            raise Unreadable(f"is not Python that can be read ({where}{error.msg})") from None
+        except (ValueError, RecursionError, MemoryError, cst.ParserSyntaxError) as error:
             raise Unreadable(f"is not Python that can be read ({type(error).__name__})") from None
         if module.code != text:
             raise Unreadable("cannot be written back as it is")

@@ -30,6 +30,7 @@ HOSTILE = [
     "\x1b[2J",
     "`",
     "&lt;",
+    "＝1+1",
 ]
 
 
@@ -131,7 +132,7 @@ def test_names_stay_text(form: str, text: str) -> None:
     if form == "csv":
         (_, row) = csv.reader(io.StringIO(made))
         assert len(row) == len(HEADERS)
-        assert not any(cell.startswith(("=", "+", "-", "@")) for cell in row)
+        assert not any(cell.startswith(("=", "+", "-", "@", "＝")) for cell in row)
     elif form == "html":
         if "\x1b" not in text:  # no XML has that character
             table = ElementTree.fromstring(made[made.index("<table") : made.index("</body>")])

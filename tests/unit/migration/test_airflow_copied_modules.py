@@ -227,3 +227,36 @@ def test_a_copy_that_makes_a_package_of_a_folder_moves_what_is_beside_its_pipeli
     for name in ("flow.py", "second.py"):
         (path,) = (root / "out").rglob(name)
         assert flowyml("run", str(path)).code == 0
+
+
+@pytest.mark.parametrize("guard", ["with suppress(ImportError):", "with contextlib.suppress(ImportError, OSError):"])
+def test_what_a_module_can_do_without_is_not_named_as_missing(tmp_path: Path, guard: str) -> None:
+    """The file's own, and pydantic, which the written module asks for on behalf of FlowyML."""
+    root = repository(tmp_path, {"dags/flow.py": f"""
+        import contextlib
+        from contextlib import suppress
+        from airflow.sdk import DAG, Param, task
+
+        {guard}
+            import fast_lane
+
+        with DAG("d", schedule=None, params={{"limit": Param(1, type="integer", minimum=1)}}):
+            @task
+            def shout() -> str:
+                return str(fast_lane)
+            shout()
+    """})  # fmt: skip
+    done = imported(root)
+    assert "pydantic" in written(root).read_text()
+    assert "not copied" not in done.err
+
+
+def test_a_dag_file_of_windows_becomes_a_module(tmp_path: Path) -> None:
+    root = repository(tmp_path, {"dags/flow.py": "", "dags/words.py": "def up(text): return text.upper()\n"})
+    text = "# -*- coding: cp1252 -*-\n# für Köln\n" + flow("d", "words", "up").replace('"a"', '"ä"')
+    (root / "dags/flow.py").write_bytes(text.replace("\n", "\r\n").encode("cp1252"))
+    (root / "dags/marked.py").write_bytes(b"\xef\xbb\xbf" + flow("e", "words", "up").encode())
+    done = imported(root)
+    assert "not written" not in done.err
+    assert "2 of 2 DAGs run on any engine" in done.out
+    assert flowyml("run", str(written(root))).out.splitlines()[-1].strip() == "shout = 'Ä'"

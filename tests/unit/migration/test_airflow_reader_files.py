@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flowyml.migration.airflow.reader.files import find_root
+from flowyml.migration.airflow.reader.reading import find_files, read_file
 from tests.unit.migration.dag_files import edges, ids, read
 
 HEAD = """
@@ -122,3 +123,44 @@ with DAG("flow", schedule=None):
     files = {"dags/jobs/__init__.py": "", "dags/jobs/one.py": "NAME = 'first'\n", "dags/jobs/notes.txt": ""}
     files["dags/jobs/two/__init__.py"] = "NAME = 'second'\n"
     assert ids(read(tmp_path, text, files)) == ["first_False", "second_True", "jobs.one", "jobs.two"]
+
+
+PLAIN = 'from airflow import DAG\n\nwith DAG("grüße", schedule=None):\n    pass\n'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xef\xbb\xbf" + PLAIN.encode(),
+        PLAIN.replace("\n", "\r\n").encode(),
+        ("# -*- coding: latin-1 -*-\n" + PLAIN).encode("latin-1"),
+    ],
+)
+def test_a_file_is_read_in_the_encoding_that_python_takes(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "flow.py").write_bytes(data)
+    (dag,) = read_file(tmp_path / "flow.py", root=tmp_path).dags
+    assert dag.dag_id == "grüße"
+
+
+def test_a_file_that_python_cannot_decode_says_so(tmp_path: Path) -> None:
+    (tmp_path / "flow.py").write_bytes(PLAIN.encode("latin-1"))
+    found = read_file(tmp_path / "flow.py", root=tmp_path)
+    assert not found.dags
+    assert "flow.py is no Python: 'utf-8' codec can't decode byte 0xfc" in (found.reason or "")
+
+
+def test_links_to_folders_of_the_root_are_followed_once(tmp_path: Path) -> None:
+    """A repository whose teams have their DAGs elsewhere, and links that go round in a circle or lead out."""
+    root, outside = tmp_path / "repository", tmp_path / "outside"
+    for folder in (root / "dags", root / "teams/sales", outside):
+        folder.mkdir(parents=True)
+        (folder / f"{folder.name}.py").write_text(PLAIN)
+    (root / ".git").mkdir()
+    (root / "dags/sales").symlink_to("../teams/sales")
+    (root / "dags/again").symlink_to("../teams/sales")
+    (root / "dags/round").symlink_to(".")
+    (root / "dags/out").symlink_to(outside)
+    found = [each.path.relative_to(root).as_posix() for each in find_files([str(root / "dags")])]
+    assert found == ["dags/dags.py", "dags/again/sales.py"]
+    wider = [each.path.name for each in find_files([str(root / "dags")], tmp_path)]
+    assert wider == ["dags.py", "sales.py", "outside.py"]

@@ -96,7 +96,7 @@ def test_ci_is_told_by_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["migrate", str(tmp_path), "--check"]) == 0
     script.write_text("import flowyml\nthis is no Python\n")
     assert main(["migrate", str(tmp_path), "--check"]) == 1
-    assert "not read:" in capsys.readouterr().err
+    assert f"not read: {script} is not Python that can be read (line 2: invalid syntax)" in capsys.readouterr().err
     assert main(["migrate", str(tmp_path / "nowhere")]) == 2
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,20 @@ class Files:
 
     def text(self, path: Path) -> str:
         """What a file says. Raises Refused."""
+        return self._read(path).decode("utf-8-sig", errors="replace")
+
+    def source(self, path: Path) -> str:
+        """What a Python file says, in the encoding that it names. Raises Refused, also if Python could not read it."""
+        data = self._read(path)
+        try:
+            return decode_source(data)
+        except (SyntaxError, UnicodeError) as error:
+            raise Refused(f"{path} is no Python: {error}") from error
+
+    def _read(self, path: Path) -> bytes:
         data = self.data(path)
         self.read.add(self.relative(Path(os.path.realpath(path))))
-        return data.decode("utf-8-sig", errors="replace")
+        return data
 
     def data(self, path: Path) -> bytes:
         """What a file holds. Raises Refused."""

@@ -61,7 +61,7 @@ class Imports(Calls):
 
     def _read(self, path: Path, node: ast.AST) -> str:
         try:
-            return self.files.text(path)
+            return self.files.source(path)
         except Refused as error:
             self.warn("unread", str(error), node)
             return ""

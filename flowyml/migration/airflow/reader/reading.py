@@ -30,25 +30,36 @@ class Found:
     folder: Path | None = None
 
 
-def find_files(paths: Iterable[str]) -> list[Found]:
+def find_files(paths: Iterable[str], root: Path | None = None) -> list[Found]:
     """The Python files that are meant by files and folders, in order, each once."""
     found: dict[Path, Found] = {}
     for text in paths:
         path = Path(text)
         if path.is_dir():
-            for one in _below(path):
+            for one in _below(path, (root or find_root(path / "_.py", path)).resolve()):
                 found.setdefault(one.resolve(), Found(one, one.as_posix(), path))
         else:
             found.setdefault(path.resolve(), Found(path, path.as_posix()))
     return list(found.values())
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    for here, folders, files in os.walk(folder):
-        folders[:] = sorted(one for one in folders if one not in _SKIPPED)
+def _below(folder: Path, root: Path) -> Iterator[Path]:
+    """As Airflow looks for them, links to folders included, if these lead to a folder of the root. Each folder once."""
+    seen: set[Path] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = Path(here).resolve()
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(one for one in folders if one not in _SKIPPED and _is_entered(Path(here, one), root))
         for name in sorted(files):
             if name.endswith(".py"):
                 yield Path(here) / name
+
+
+def _is_entered(folder: Path, root: Path) -> bool:
+    return not folder.is_symlink() or folder.resolve().is_relative_to(root)
 
 
 def read_file(path: Path, *, root: Path | None = None, options: Options | None = None, shown: str = "") -> FileModel:
@@ -57,7 +68,7 @@ def read_file(path: Path, *, root: Path | None = None, options: Options | None =
     files = Files(base, path)
     name = shown or files.relative(path.resolve())
     try:
-        text = files.text(path)
+        text = files.source(path)
         if not _may_hold_dags(text):
             return FileModel(path=name, root=str(base), reason="Airflow does not look at it: it mentions no DAG")
         tree = parse(text, name)

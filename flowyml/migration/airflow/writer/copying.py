@@ -75,7 +75,7 @@ class _Copies:
         """A result with the modules that its module imports, those that these import included."""
         found: dict[str, Beside] = {}
         tree = ast.parse(file.written)
-        original = ast.parse(file.original.removeprefix("\ufeff"))
+        original = ast.parse(file.original)
         lines = {name: each.line for each in imports_of(original) for name in _names(each)}
         home = PurePosixPath(file.module).parent
         while str(home) in packages and home.parts:

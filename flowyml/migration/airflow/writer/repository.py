@@ -181,7 +181,8 @@ def _module_of(node: ast.ImportFrom, package: str) -> str:
 
 def _parts(node: ast.AST, around: Import) -> Iterator[tuple[ast.AST, Import]]:
     """What is in a statement and runs, with what is then known of its imports."""
-    is_tried = isinstance(node, ast.Try) and any(map(_takes_missing, node.handlers))
+    is_tried = isinstance(node, ast.Try) and any(_takes_missing(each.type) for each in node.handlers)
+    is_tried = is_tried or (isinstance(node, ast.With) and any(_suppresses(each.context_expr) for each in node.items))
     is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     for name, value in ast.iter_fields(node):
         if name == "body" and isinstance(node, ast.If) and _last(node.test) == "TYPE_CHECKING":
@@ -203,9 +204,13 @@ def _by_call(node: ast.expr) -> Iterator[str]:
                     yield name
 
 
-def _takes_missing(handler: ast.ExceptHandler) -> bool:
-    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-    return any(each is None or _last(each) in _MISSING for each in kinds)
+def _takes_missing(*kinds: ast.expr | None) -> bool:
+    each = [one for kind in kinds for one in (kind.elts if isinstance(kind, ast.Tuple) else [kind])]
+    return any(one is None or _last(one) in _MISSING for one in each)
+
+
+def _suppresses(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and _last(node.func) == "suppress" and _takes_missing(*node.args)
 
 
 def _last(node: ast.expr) -> str:

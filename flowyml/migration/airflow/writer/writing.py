@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import decode_source
 from pathlib import Path, PurePosixPath
 
 from flowyml.core.errors import ConfigurationError
@@ -57,7 +58,7 @@ def _results_of(files: Iterable[FileModel]) -> Iterator[FileResult]:
             yield FileResult(file.path, reason=file.reason or "")
             continue
         try:
-            original = Path(file.path).read_text(encoding="utf-8")
+            original = decode_source(Path(file.path).read_bytes())
             repository = repository_of(file, known)
             made = write_module(file, original, repository)
             _check(made.text)
