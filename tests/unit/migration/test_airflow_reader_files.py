@@ -9,7 +9,7 @@ import pytest
 
 from flowyml.migration.airflow.reader.files import find_root
 from flowyml.migration.airflow.reader.reading import find_files, read_file
-from tests.unit.migration.dag_files import edges, ids, read
+from tests.unit.migration.dag_files import codes, edges, ids, read
 
 HEAD = """
 from airflow import DAG
@@ -107,6 +107,25 @@ def test_an_ini_file_has_its_defaults_and_what_its_values_take_of_others(tmp_pat
     """
     ini = "[DEFAULT]\nteam = data\n[load]\nname = load_%(team)s\n"
     assert ids(read(tmp_path, f"{HEAD}{textwrap.dedent(body)}", {"dags/flow.ini": ini})) == ["load_data", "data"]
+
+
+def test_settings_from_texts_and_from_what_is_not_known(tmp_path: Path) -> None:
+    body = """
+    import configparser
+    known, unknown = configparser.ConfigParser(), configparser.ConfigParser()
+    known.read_string("[load]\\nname = from_text")
+    known.read_dict({"load": {"other": "from_dict"}})
+    with open(os.path.join(os.path.dirname(__file__), "flow.ini")) as file:
+        known.read_file(file)
+    unknown.read(os.environ["SETTINGS"])
+    with DAG("flow"):
+        for key in ("name", "other", "more", "missing"):
+            EmptyOperator(task_id=known.get("load", key, fallback="fallback"))
+        EmptyOperator(task_id=unknown.get("load", "name", fallback="fallback"))
+    """
+    file = read(tmp_path, f"{HEAD}{textwrap.dedent(body)}", {"dags/flow.ini": "[load]\nmore = from_file\n"})
+    assert ids(file)[:4] == ["from_text", "from_dict", "from_file", "fallback"]
+    assert codes(file) == {"unknown-id"}
 
 
 def test_modules_of_a_package_are_found_by_name(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from tests.unit.migration.dag_files import HEAD, codes, edges, ids, read
 
 PRELUDE = """
-import calendar, collections, copy, csv, dataclasses, enum, functools, graphlib, hashlib, io, itertools, json, math
-import operator, re, string, typing
+import calendar, collections, collections.abc, copy, csv, dataclasses, enum, functools, graphlib, hashlib, io, itertools
+import json, math, numbers, operator, re, string, typing
 from datetime import date, datetime, timedelta, timezone
 from pathlib import PurePosixPath
 
@@ -32,6 +32,33 @@ class Size(enum.Enum):
     SMALL = enum.auto()
     LARGE = 7
     HUGE = enum.auto()
+
+class Named(enum.Enum):
+    FIRST = "x"
+    OTHER = "y"
+    ALIAS = "x"
+
+class Shown:
+    def __init__(self, name): self.name = name
+    def __repr__(self): return f"<{self.name}>"
+class Formatted(Shown):
+    def __str__(self): return self.name
+    def __format__(self, spec): return f"{spec}{self.name}"
+class Owner:
+    def __init__(self): self.items = [1]
+owner = Owner()
+other, whole = copy.copy(owner), copy.deepcopy(owner)
+other.items.append(2)
+moved = collections.OrderedDict([("a", 1), ("b", 2), ("c", 3)])
+moved.move_to_end("a")
+tally = collections.Counter("abca")
+tally["z"] += 2
+tally.update("bb")
+turned = collections.deque("abcd")
+turned.rotate()
+turned.rotate(-3)
+filled = collections.defaultdict(list, {"a": [1]}, b=[2])
+filled["c"].append(3)
 
 class Flags(enum.Flag):
     A = enum.auto()
@@ -238,6 +265,20 @@ Loose({"a": 5}).a + len(Loose({"b": 1}))
 "full" if Loose({}) else "empty"
 Child() + Base()
 isinstance(Child(), Base) and isinstance("a", (int, str)) and not isinstance([], dict)
+[sorted(["aa", "bb", "c", "d"], key=len, reverse=True), max(["bb", "aa", "c"], key=len), min("dc", key=len)]
+sorted([{"a": 1, "b": "z"}, {"a": 1, "b": "y"}], key=operator.itemgetter("a", "b"))[0]["b"]
+operator.itemgetter(1)("xy")
+operator.attrgetter("year", "month")(date(2024, 5, 6)) + (operator.attrgetter("x.real")(Loose({"x": 5})),)
+[len(Named), [one.name for one in Named], Named.ALIAS is Named.FIRST, Named["ALIAS"].name]
+[f"{Shown('a')}{Shown('b')!s}{Formatted('c')!r}{Formatted('d'):>}"]
+[repr(Shown("e")), "{!r}{}".format(*map(Shown, "fg"))]
+[owner.items, other.items, whole.items]
+[list(moved), moved.popitem(last=False)[0]]
+[dict(tally), tally.most_common(1)[0][1], tally["none"], copy.deepcopy(tally)["a"]]
+list(turned)
+[dict(filled), dict(copy.deepcopy(filled)), filled.copy()["new"]]
+[isinstance(3, numbers.Number), isinstance({}, collections.abc.MutableMapping), isinstance("", numbers.Number)]
+json.loads('{"b": 1, "a": 2}', object_pairs_hook=collections.OrderedDict)["a"]
 getattr(Child(), "name") + getattr(Child(), "nothing", "default")
 hasattr(Child(), "steps")
 sorted(Base.registry)

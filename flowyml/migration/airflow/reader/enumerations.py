@@ -36,11 +36,10 @@ def give_members(machine: Machine, cls: Class) -> None:
             member = kind(cls, {"name": name, "value": value, "_value_": value})
             is_its_value = "StrEnum" in bases or "IntEnum" in bases
             member.attributes["__text__"] = _text(value) if is_its_value else f"{cls.name}.{name}"
-            members[name] = member
-        cls.names[name] = member
+        members[name] = cls.names[name] = member
     cls.names["__members__"] = members
     if isinstance(init, Function):
-        for member in members.values():
+        for member in dict.fromkeys(members.values()):
             values = hard(member.attributes["value"])
             given = values if isinstance(values, tuple) else (values,)
             machine.call(Bound(init, member), Arguments([Given(one) for one in given]), cls.node)

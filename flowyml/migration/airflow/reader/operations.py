@@ -140,6 +140,7 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+_DICT = _names("clear copy get items keys pop popitem setdefault update values")
 METHODS: Mapping[type, frozenset[str]] = {
     str: _names(
         "capitalize casefold center count encode endswith expandtabs find index isalnum isalpha isascii isdecimal "
@@ -150,10 +151,11 @@ METHODS: Mapping[type, frozenset[str]] = {
     bytes: _names("decode hex startswith endswith strip"),
     int: _names("bit_length"),
     float: _names("is_integer hex"),
-    list: _names("append appendleft clear copy count extend extendleft index insert pop popleft remove reverse"),
+    list: _names("append appendleft clear copy count extend extendleft index insert pop popleft remove reverse rotate"),
     tuple: _names("count index"),
-    collections.Counter: _names("clear copy get items keys most_common pop subtract total update values"),
-    dict: _names("clear copy get items keys pop popitem setdefault update values"),
+    collections.Counter: _names("elements most_common subtract total") | _DICT,
+    collections.OrderedDict: _names("move_to_end") | _DICT,
+    dict: _DICT,
     set: _names(
         "add clear copy difference difference_update discard intersection intersection_update isdisjoint issubset "
         "issuperset pop remove symmetric_difference union update"
@@ -183,7 +185,7 @@ FIELDS: Mapping[type, frozenset[str]] = {
 }
 CHANGES = _names(
     "add append appendleft clear difference_update discard extend extendleft insert intersection_update pop popitem "
-    "popleft remove reverse setdefault symmetric_difference_update update"
+    "move_to_end popleft remove reverse rotate setdefault subtract symmetric_difference_update update"
 )
 """Methods of containers that change them."""
 KEYED = frozenset({"count", "discard", "get", "index", "pop", "remove", "setdefault"})
@@ -191,6 +193,7 @@ KEYED = frozenset({"count", "discard", "get", "index", "pop", "remove", "setdefa
 STRUCTURAL: Mapping[type, frozenset[str]] = {
     list: METHODS[list],
     dict: METHODS[dict],
+    collections.OrderedDict: METHODS[collections.OrderedDict],
     set: METHODS[set],
     tuple: METHODS[tuple],
 }
@@ -212,10 +215,16 @@ _OF_OTHERS: Mapping[str, Callable[..., Any]] = {
 """What dates of pendulum and zones of pytz and pendulum have, and Python's have not."""
 
 
+def _rotate(value: list[Any], by: int = 1) -> None:
+    middle = -by % max(len(value), 1)
+    value[:] = value[middle:] + value[:middle]
+
+
 _OF_QUEUES: Mapping[str, Callable[..., Any]] = {
     "appendleft": lambda value, item: value.insert(0, item),
     "extendleft": lambda value, items: value.__setitem__(slice(0, 0), list(items)[::-1]),
     "popleft": lambda value: value.pop(0),
+    "rotate": _rotate,
 }
 """What a ``deque`` has, and a list, as which it is read, has not."""
 

@@ -94,7 +94,7 @@ def settle(args: Any, kwargs: Any = None) -> tuple[Any, Any, list[Soft], bool]:
             return value
         if type(value) in (list, tuple, set, Once):
             return _rebuilt(value, [clean(one, depth + 1) for one in value])
-        if type(value) is dict:
+        if isinstance(value, dict):
             return _rebuilt(value, {clean(key, depth + 1): clean(one, depth + 1) for key, one in value.items()})
         return value
 
@@ -103,7 +103,7 @@ def settle(args: Any, kwargs: Any = None) -> tuple[Any, Any, list[Soft], bool]:
 
 def _rebuilt(old: Any, new: Any) -> Any:
     """The container itself where nothing in it changed: natives may change it in place."""
-    if type(old) is dict:
+    if isinstance(old, dict):
         return old if all(new.get(key) is value for key, value in old.items()) else new
     if all(one is other for one, other in zip(old, new, strict=False)):
         return old

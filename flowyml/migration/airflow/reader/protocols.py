@@ -206,7 +206,7 @@ class Protocols(Members):
             return None
         if isinstance(value, Class):
             members = value.names.get("__members__")
-            return list(members.values()) if isinstance(members, dict) else None
+            return list(dict.fromkeys(members.values())) if isinstance(members, dict) else None  # aliases once
         if isinstance(value, Instance):
             return self._instance_items(value, node)
         if isinstance(value, range) and len(value) > LARGEST:

@@ -247,12 +247,16 @@ class Class:
         return [one for one in self.mro() if isinstance(one, Foreign)]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Instance:
     """An instance of a class of the root."""
 
     cls: Class | None
     attributes: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """As a warning shows it."""
+        return f"<an object of {self.cls.name if self.cls is not None else 'a library'}>"
 
     def special(self, name: str) -> Function | None:
         """A method like ``__len__`` that its class defines in the root."""

@@ -6,7 +6,7 @@ import ast
 import collections
 import copy
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.items import NAMES as BUILT
@@ -20,16 +20,18 @@ __all__ = ["NAMES"]
 class _Defaults(dict[Any, Any]):
     """``defaultdict`` whose factory the evaluator calls."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        super().__init__()
+    def __init__(self, make: Callable[[], Any], items: Mapping[Any, Any]) -> None:
+        super().__init__(items)
         self._make = make
 
     def __missing__(self, key: Any) -> Any:
         self[key] = self._make()
         return self[key]
 
-    def __copy__(self) -> dict[Any, Any]:
-        return dict(self)
+    def __copy__(self) -> _Defaults:
+        return _Defaults(self._make, self)
+
+    copy = __copy__
 
 
 def _defaultdict(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -38,9 +40,12 @@ def _defaultdict(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     items = BUILT["dict"].call(machine, Arguments(arguments.positional[1:], arguments.named, arguments.open), node)
     if not isinstance(hard(items), dict) or factory is None:
         return items
-    found = _Defaults(lambda: machine.call(factory, Arguments(), node))
-    found.update(hard(items))
-    return machine.soft(found, items)
+    return machine.soft(_Defaults(lambda: machine.call(factory, Arguments(), node), hard(items)), items)
+
+
+def _ordered_dict(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    items = BUILT["dict"].call(machine, arguments, node)
+    return machine.soft(collections.OrderedDict(hard(items)), items) if isinstance(hard(items), dict) else items
 
 
 def _copied(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -54,7 +59,10 @@ def _deep(machine: Any, value: Any, depth: int) -> Any:
     if type(value) in (list, tuple, set):
         return type(value)(_deep(machine, one, depth + 1) for one in value)
     if isinstance(value, dict):
-        return {key: _deep(machine, one, depth + 1) for key, one in value.items()}
+        made = copy.copy(value)
+        for key, one in value.items():
+            made[key] = _deep(machine, one, depth + 1)
+        return made
     if type(value) is Instance:
         return Instance(value.cls, {key: _deep(machine, one, depth + 1) for key, one in value.attributes.items()})
     return value
@@ -230,6 +238,7 @@ NAMES: dict[str, Any] = {
     "functools.reduce": known(_reduce),
     "collections.defaultdict": known(_defaultdict),
     "collections.Counter": plain(collections.Counter),
+    "collections.OrderedDict": known(_ordered_dict),
     "collections.ChainMap": plain(lambda *maps: dict(collections.ChainMap(*maps))),
     "copy.copy": known(_shallow),
     "copy.deepcopy": known(_copied),

@@ -1,27 +1,25 @@
-"""Data as text: JSON, YAML, CSV, INI, literals of Python."""
+"""Data as text: JSON, YAML, CSV, literals of Python."""
 
 from __future__ import annotations
 
 import ast
-import configparser
 import csv
 import json
 from collections.abc import Callable
-from pathlib import PurePosixPath
 from typing import Any
 
 from flowyml.migration.airflow.reader.files import parse_json, parse_yaml
 from flowyml.migration.airflow.reader.library.natives import known, plain
 from flowyml.migration.airflow.reader.library.paths import Opened
-from flowyml.migration.airflow.reader.library.paths import read as text_of
 from flowyml.migration.airflow.reader.operations import TooLarge
 from flowyml.migration.airflow.reader.parts import settle
-from flowyml.migration.airflow.reader.values import Arguments, Instance, Native, hard
+from flowyml.migration.airflow.reader.values import Arguments, Native, hard
 
-__all__ = ["NAMES"]
+__all__ = ["NAMES", "text_in"]
 
 
-def _text_in(machine: Any, value: Any) -> Any:
+def text_in(machine: Any, value: Any) -> Any:
+    """The text of an open file; any other value as it is."""
     value = hard(value)
     return value.text if isinstance(value, Opened) else value
 
@@ -29,7 +27,9 @@ def _text_in(machine: Any, value: Any) -> Any:
 def _loader(parse: Callable[..., Any], *options: Any) -> Native:
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         given = arguments.positional[0].value if arguments.positional else arguments.value("stream")
-        text = _text_in(machine, given)
+        if not set(arguments.named) <= _KEEPING and not _keeps_order(arguments):
+            return machine.unknown(node)
+        text = text_in(machine, given)
         if isinstance(text, bytes):
             text = text.decode(errors="replace")
         if not isinstance(text, str):
@@ -38,6 +38,17 @@ def _loader(parse: Callable[..., Any], *options: Any) -> Native:
         return machine.soft(machine.attempt(node, parse, text, *options), given)
 
     return Native("load", call)
+
+
+_KEEPING = frozenset({"Loader", "encoding", "fp", "s", "stream", "strict"})
+"""Options of what reads JSON and YAML that leave the values as they are."""
+
+
+def _keeps_order(arguments: Arguments) -> bool:
+    """Whether the only other option is ``object_pairs_hook=OrderedDict``, or ``dict``."""
+    hook = arguments.value("object_pairs_hook")
+    others = set(arguments.named) - _KEEPING - {"object_pairs_hook"}
+    return not others and isinstance(hook, Native) and hook.name in ("dict", "ordered_dict")
 
 
 def _rows(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -85,49 +96,7 @@ def _dumped(value: Any, **options: Any) -> str:
     return json.dumps(value, **options)
 
 
-def _parser(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``configparser.ConfigParser``: sections of files of the root."""
-    return _parser_of(machine, configparser.ConfigParser(), arguments, node)
-
-
-def _raw_parser(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``configparser.RawConfigParser``: the same, where ``%`` means nothing."""
-    return _parser_of(machine, configparser.RawConfigParser(), arguments, node)
-
-
-def _parser_of(machine: Any, parser: configparser.RawConfigParser, arguments: Arguments, node: ast.AST) -> Any:
-    if arguments.positional or arguments.named or arguments.open:
-        return machine.unknown(node)
-
-    def read(_: Any, given: Arguments, where: ast.AST) -> Any:
-        name = hard(given.value("filenames", 0))
-        for one in name if isinstance(name, (list, tuple)) else [name]:
-            if isinstance(one, (str, PurePosixPath)):
-                text = machine.attempt(where, text_of, machine, str(one))
-                if isinstance(text, str):
-                    machine.attempt(where, parser.read_string, text)
-        sections = machine.attempt(where, lambda: {name: dict(section) for name, section in parser.items()})
-        made.attributes["__sections__"] = sections if isinstance(sections, dict) else {}
-
-    def get(convert: Callable[[str], Any]) -> Native:
-        def call(_: Any, given: Arguments, where: ast.AST) -> Any:
-            section, key = hard(given.value("section", 0)), hard(given.value("option", 1))
-            if parser.has_option(str(section), str(key)):
-                return machine.attempt(where, lambda: convert(parser.get(str(section), str(key))))
-            return given.value("fallback", None, machine.unknown(where))
-
-        return Native("get", call)
-
-    made = Instance(None, {"read": Native("read", read), "get": get(str), "getint": get(int), "getfloat": get(float)})
-    made.attributes["getboolean"] = get(lambda text: text.lower() in ("1", "yes", "true", "on"))
-    made.attributes["sections"] = Native("sections", lambda *_: parser.sections())
-    made.attributes["__sections__"] = {}
-    return made
-
-
 NAMES: dict[str, Any] = {
-    "configparser.ConfigParser": known(_parser),
-    "configparser.RawConfigParser": known(_raw_parser),
     "ast.literal_eval": plain(_literal),
     "json.load": _loader(parse_json),
     "json.loads": _loader(parse_json),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import collections
 import datetime
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -44,7 +45,8 @@ _KINDS: Mapping[str, Any] = {
     "List": list,
     "Dict": dict,
     "MutableMapping": dict,
-    "OrderedDict": dict,
+    "OrderedDict": collections.OrderedDict,
+    "ordered_dict": collections.OrderedDict,
     "MutableSequence": list,
     "Set": (set, frozenset),
     "frozenset": frozenset,
@@ -54,6 +56,10 @@ _KINDS: Mapping[str, Any] = {
     "path": PurePosixPath,
     "PurePath": PurePosixPath,
     "NoneType": type(None),
+    "basestring": str,  # of Python 2, as `past` has it; then those of `six`
+    "string_types": str,
+    "text_type": str,
+    "integer_types": int,
 }
 
 

@@ -7,8 +7,7 @@ import graphlib
 import math
 from typing import Any
 
-from flowyml.migration.airflow.reader.library import collecting, data, dates, functions, paths, records, text
-from flowyml.migration.airflow.reader.library.built_in import BUILTINS
+from flowyml.migration.airflow.reader.library import collecting, data, dates, functions, paths, records, settings, text
 from flowyml.migration.airflow.reader.library.items import from_keys
 from flowyml.migration.airflow.reader.library.natives import plain
 from flowyml.migration.airflow.reader.values import Arguments, Auto, Native
@@ -23,7 +22,6 @@ LIBRARY: dict[str, Any] = {
     "sys.maxsize": 2**63 - 1,
     "math.inf": math.inf,
     "math.pi": math.pi,
-    "collections.OrderedDict": BUILTINS["dict"],
     "enum.auto": Native("auto", lambda machine, arguments, node: Auto()),
     "graphlib.TopologicalSorter": plain(graphlib.TopologicalSorter),
     **{f"math.{name}": plain(getattr(math, name)) for name in ("ceil", "floor", "gcd", "log", "log10", "log2", "sqrt")},
@@ -33,6 +31,7 @@ LIBRARY: dict[str, Any] = {
     **functions.NAMES,
     **paths.NAMES,
     **records.NAMES,
+    **settings.NAMES,
     **text.NAMES,
 }
 

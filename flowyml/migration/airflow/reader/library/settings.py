@@ -1,0 +1,88 @@
+"""Settings: configparser."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Any
+
+from flowyml.migration.airflow.reader.library.data import text_in
+from flowyml.migration.airflow.reader.library.natives import known
+from flowyml.migration.airflow.reader.library.paths import read as text_of
+from flowyml.migration.airflow.reader.parts import settle
+from flowyml.migration.airflow.reader.values import Arguments, Instance, Native, hard
+
+__all__ = ["NAMES"]
+
+
+class Settings(Instance):
+    """``configparser.ConfigParser`` or ``RawConfigParser``: sections of files of the root, and of texts."""
+
+    def __init__(self, parser: configparser.RawConfigParser) -> None:
+        super().__init__(None)
+        self.parser = parser
+        self.complete = True
+        """Whether all is known that was read. If not, an option that is missing may be in the rest."""
+        self.attributes = {
+            "read": Native("read", self._read),
+            "read_file": Native("read_file", self._read_text),
+            "read_string": Native("read_string", self._read_text),
+            "read_dict": Native("read_dict", self._read_dict),
+            "sections": Native("sections", lambda *_: parser.sections()),
+            "get": self._getter(str),
+            "getint": self._getter(int),
+            "getfloat": self._getter(float),
+            "getboolean": self._getter(lambda text: text.lower() in ("1", "yes", "true", "on")),
+            "__sections__": {},
+        }
+
+    def _read(self, machine: Any, arguments: Arguments, node: ast.AST) -> None:
+        """Reads files; one that is missing counts for nothing, as in Python."""
+        names = hard(arguments.value("filenames", 0))
+        for name in map(hard, names if isinstance(names, (list, tuple)) else [names]):
+            if not isinstance(name, (str, PurePosixPath)):
+                self.complete = False
+            elif isinstance(text := machine.attempt(node, text_of, machine, str(name)), str):
+                self._take(machine, self.parser.read_string, text, node)
+
+    def _read_text(self, machine: Any, arguments: Arguments, node: ast.AST) -> None:
+        self._take(machine, self.parser.read_string, text_in(machine, arguments.positional[0].value), node)
+
+    def _read_dict(self, machine: Any, arguments: Arguments, node: ast.AST) -> None:
+        self._take(machine, self.parser.read_dict, arguments.positional[0].value, node)
+
+    def _take(self, machine: Any, parse: Callable[[Any], None], value: Any, node: ast.AST) -> None:
+        (plain,), _, _, is_known = settle([value])
+        if not is_known:
+            self.complete = False
+            return
+        machine.attempt(node, parse, plain)
+        found = machine.attempt(node, lambda: {name: dict(section) for name, section in self.parser.items()})
+        self.attributes["__sections__"] = found if isinstance(found, dict) else {}
+
+    def _getter(self, convert: Callable[[str], Any]) -> Native:
+        def get(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+            section, option = str(hard(arguments.value("section", 0))), str(hard(arguments.value("option", 1)))
+            if self.parser.has_option(section, option):
+                return machine.attempt(node, lambda: convert(self.parser.get(section, option)))
+            missing = machine.unknown(node)
+            return arguments.value("fallback", None, missing) if self.complete else missing
+
+        return Native("get", get)
+
+
+def _maker(kind: type[configparser.RawConfigParser]) -> Native:
+    def make(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        if arguments.positional or arguments.named or arguments.open:
+            return machine.unknown(node)
+        return Settings(kind())
+
+    return known(make)
+
+
+NAMES: dict[str, Any] = {
+    "configparser.ConfigParser": _maker(configparser.ConfigParser),
+    "configparser.RawConfigParser": _maker(configparser.RawConfigParser),
+}
