@@ -47,7 +47,16 @@ from flowyml.migration.airflow.reader.values import (
 
 __all__ = ["ENDINGS", "assign", "attribute"]
 
-_SETTABLE = frozenset({"trigger_rule", "retries", "retry_delay", "execution_timeout", "pool", "queue"})
+# What any operator takes as an argument and keeps under the same name. Source: airflow.sdk.bases.operator.
+_SETTABLE = frozenset({
+    "trigger_rule", "retries", "retry_delay", "retry_exponential_backoff", "max_retry_delay", "execution_timeout",
+    "pool", "pool_slots", "queue", "owner", "email", "email_on_retry", "email_on_failure", "depends_on_past",
+    "wait_for_downstream", "priority_weight", "weight_rule", "start_date", "end_date", "params", "sla", "executor",
+    "executor_config", "run_as_user", "do_xcom_push", "inlets", "outlets", "max_active_tis_per_dag",
+    "max_active_tis_per_dagrun", "on_execute_callback", "on_failure_callback", "on_success_callback",
+    "on_retry_callback", "on_skipped_callback", "doc", "doc_md", "doc_json", "doc_yaml", "doc_rst",
+    "task_display_name", "map_index_template",
+})  # fmt: skip
 
 
 def _of_task(world: Making, task: Task, name: str, node: ast.AST) -> Any:
@@ -311,8 +320,11 @@ def assign(world: Making, value: Any, name: str, new: Any, node: ast.AST) -> boo
         return True
     if isinstance(value, Task) and value.ready:
         value.attributes[name] = new
-        if name in _SETTABLE:
+        if name in _SETTABLE or name in value.arguments.named:
             value.arguments.named[name] = Given(new, None, world.machine.module)
+        elif value.cls is None and not name.startswith(("_", "ui_")):
+            text = f"`{world.machine.source(node)[:80]}` sets what is not an argument of the task: it is not read"
+            world.machine.warn("unknown-call", text, node)
         if value.cls is None:  # else its class says which of its attributes are templates, when it is made
             world.context.depend(value, new)
         return True

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping as Items
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from flowyml.migration.airflow.model import DagModel, GroupModel, TaskModel, ValueEdge
+from flowyml.migration.airflow.model import DagModel, FunctionModel, GroupModel, Mapping, TaskModel, ValueEdge
 from flowyml.migration.airflow.writer.deciding.decision import Hole, Loop
 from flowyml.migration.airflow.writer.values import is_plain
 
-__all__ = ["lists_of", "loop_of", "mapped_names"]
+__all__ = ["by_names", "lists_of", "loop_of", "mapped_names", "over_parameters"]
 
 
 def lists_of(task: TaskModel) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def _rows(given: dict[str, Any]) -> dict[str, Any]:
     rows = next(iter(given.values())) if len(given) == 1 else None
     if not isinstance(rows, list | tuple) or not rows or not all(isinstance(row, dict) for row in rows):
         raise Hole("it is mapped by expand_kwargs over what is only known when it runs")
-    if len({tuple(sorted(row)) for row in rows}) > 1 or not is_plain(list(rows)):
+    if len({tuple(sorted(row, key=str)) for row in rows}) > 1 or not is_plain(list(rows)):
         raise Hole("it is mapped by expand_kwargs over items of different kinds")
     return {name: [row[name] for row in rows] for name in rows[0]}
 
@@ -46,6 +48,32 @@ def _one_list(name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, list | tuple) and is_plain(list(value)):
         return {name: list(value)}
     raise Hole(f"it is mapped over {name}, which is neither a list nor what one task returned")
+
+
+def over_parameters(task: TaskModel, function: FunctionModel) -> TaskModel:
+    """A mapped PythonOperator as one that is mapped over the parameters of its function. Raises ``Hole``."""
+    over = lists_of(task)
+    name, rows = next(iter(over.items()), ("", None))
+    if task.mapping is None or len(over) != 1 or name not in ("op_args", "op_kwargs") or not isinstance(rows, list):
+        raise Hole(f"it is mapped over {' and '.join(over)}, and not over one list that stands in the file")
+    if name == "op_args":
+        rows = [_as_named(row, function) for row in rows]
+    given = replace(task.mapping.arguments[0], value=rows)
+    return replace(task, mapping=Mapping("expand_kwargs", (given,)))
+
+
+def _as_named(row: Any, function: FunctionModel) -> dict[str, Any]:
+    if not isinstance(row, list | tuple) or len(row) > len(function.parameters):
+        raise Hole("it is mapped over op_args that its function has no names for")
+    return by_names({str(number): each for number, each in enumerate(row)}, function)
+
+
+def by_names(given: Items[str, Any], function: FunctionModel) -> dict[str, Any]:
+    """Arguments by the names of a function's parameters, also those that are given by place."""
+    names = function.parameters
+    if beyond := [name for name in given if name.isdigit() and int(name) >= len(names)]:
+        raise Hole(f"argument {beyond[0]} of its function has no name")
+    return {names[int(name)] if name.isdigit() else name: value for name, value in given.items()}
 
 
 def loop_of(dag: DagModel, task: TaskModel) -> Loop | None:
@@ -70,4 +98,5 @@ def loop_of(dag: DagModel, task: TaskModel) -> Loop | None:
 
 
 def mapped_names(task: TaskModel) -> list[str]:
-    return [each.name for each in task.mapping.arguments] if task.mapping else []
+    """The arguments that a mapped task takes of what it goes over. Raises ``Hole``."""
+    return list(lists_of(task))

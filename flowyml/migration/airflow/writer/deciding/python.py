@@ -27,7 +27,7 @@ from flowyml.migration.airflow.writer.deciding.functions import (
     tree_of,
     with_bound,
 )
-from flowyml.migration.airflow.writer.deciding.mapping import lists_of
+from flowyml.migration.airflow.writer.deciding.mapping import by_names, lists_of, over_parameters
 from flowyml.migration.airflow.writer.deciding.operators import STANDARD, as_operator
 from flowyml.migration.airflow.writer.deciding.options import OF_PYTHON, defaults_of
 from flowyml.migration.airflow.writer.deciding.step_options import ALL_SKIPPED, OF_OPERATORS, OURS, held_by
@@ -57,8 +57,11 @@ def step_of_python(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping
         raise Hole(f"its function is {function.bound}: write it with def, and give it what it needs by op_kwargs")
     if function.module not in ("", "__main__"):
         return _of_other_module(dag, task, function, moving)
+    if task.mapped and task.decorator is None:
+        task = over_parameters(task, function)
     moved = moved_over(function, moving)
     given = with_bound(task, moved, call_arguments(dag, task))
+    given = by_names(given, function) if task.mapped else given
     try:
         made = _step_of(Asking(dag, task, moving.names), moved, moving, given)
         made.choice = _choice(task, moved, moving, given, held)
