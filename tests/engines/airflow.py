@@ -8,6 +8,7 @@ processes (``api-server``, ``scheduler``, ``dag-processor``; on 2: ``webserver``
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +30,7 @@ from typing import Any
 
 import psutil
 
-from tests.engines.postgres import postgres
+from tests.engines.postgres import Postgres, postgres
 from tests.engines.processes import start_engine
 
 __all__ = ["PASSWORD", "USERNAME", "Airflow", "airflow2", "airflow3", "airflow_python", "bare_airflow", "wait_until"]
@@ -97,6 +99,7 @@ class Airflow:
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags_folder),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database_url,
+            "AIRFLOW__CORE__FERNET_KEY": _FERNET_KEY,
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "1",
             "AIRFLOW__CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL": "1",
@@ -191,30 +194,32 @@ def wait_until(condition: Callable[[], Any], seconds: float = 240, *, every: flo
 
 
 def bare_airflow(major: int, home: Path, settings: Mapping[str, str] = {}, *, database: str = "") -> Airflow:
-    """An Airflow with a database and no servers: for ``airflow dags test`` and for loading DAG files."""
+    """An Airflow with a database and no servers: for ``airflow dags test`` and for loading DAG files.
+
+    ``database`` is the name of one on PostgreSQL, with all tables; without it there is one on SQLite.
+    """
     airflow = Airflow(major, home, _free_port(), settings=settings, database=database)
     airflow.dags_folder.mkdir(parents=True, exist_ok=True)
     (home / "passwords.json").write_text(json.dumps({USERNAME: PASSWORD}))
-    airflow.command("db", "migrate")
+    (home / "airflow.cfg").touch()  # each of the processes would write one, with a key of its own
+    if not database:
+        airflow.command("db", "migrate")
     return airflow
 
 
 @contextmanager
 def airflow3(tmp: Path, settings: Mapping[str, str] = {}) -> Iterator[Airflow]:
     """A running Airflow 3 with the LocalExecutor. ``settings`` are more environment variables."""
-    with _running(bare_airflow(3, tmp / "airflow3", settings, database=_new_database())) as airflow:
+    with _running(bare_airflow(3, tmp / "airflow3", settings, database=_new_database(3))) as airflow:
         yield airflow
 
 
 @contextmanager
 def airflow2(tmp: Path, settings: Mapping[str, str] = {}) -> Iterator[Airflow]:
     """A running Airflow 2.11 with basic auth, and the LocalExecutor, or on SQLite the SequentialExecutor."""
-    airflow = bare_airflow(2, tmp / "airflow2", settings, database=_new_database())
-    airflow.command(
-        "users", "create", "--username", USERNAME, "--password", PASSWORD, "--role", "Admin",
-        "--firstname", "A", "--lastname", "B", "--email", "a@example.org",
-    )  # fmt: skip
-    _make_cheap(airflow)
+    airflow = bare_airflow(2, tmp / "airflow2", settings, database=_new_database(2))
+    if not airflow.database:
+        _add_user(airflow)
     with _running(airflow):
         yield airflow
 
@@ -271,6 +276,15 @@ def _settings2(airflow: Airflow) -> dict[str, str]:
     }
 
 
+def _add_user(airflow: Airflow) -> None:
+    """The one of the tests, on Airflow 2."""
+    airflow.command(
+        "users", "create", "--username", USERNAME, "--password", PASSWORD, "--role", "Admin",
+        "--firstname", "A", "--lastname", "B", "--email", "a@example.org",
+    )  # fmt: skip
+    _make_cheap(airflow)
+
+
 def _make_cheap(airflow: Airflow) -> None:
     """Airflow 2 checks the password at each request, for 0.1 s of a processor: the tests' one needs no strong hash."""
     digest = hashlib.pbkdf2_hmac("sha256", airflow.password.encode(), b"salt", 1).hex()
@@ -283,12 +297,26 @@ def _make_cheap(airflow: Airflow) -> None:
             database.execute(statement)
 
 
-def _new_database() -> str:
+def _new_database(major: int) -> str:
+    """One on PostgreSQL with all tables of an Airflow, and with the user of the tests; empty where there is none."""
     server = postgres()
-    return server.new_database() if server else ""
+    return server.new_database(_template(server, major)) if server else ""
+
+
+@cache
+def _template(server: Postgres, major: int) -> str:
+    """What new databases are copies of: to make the tables takes six seconds of a processor, and the user four."""
+    name = server.new_database()
+    with tempfile.TemporaryDirectory(prefix="flowyml-airflow-") as home:
+        airflow = Airflow(major, Path(home), _free_port(), database=name)
+        airflow.command("db", "migrate")
+        if major == 2:
+            _add_user(airflow)
+    return name
 
 
 _SECRET = secrets.token_hex(48)
+_FERNET_KEY = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
 
 
 def _free_port() -> int:

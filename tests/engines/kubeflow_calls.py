@@ -25,7 +25,7 @@ def run_id(name: str) -> str:
 
 
 def waited_for(found: Callable[[], list[Any]]) -> list[Any]:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while not (items := found()):
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.2)

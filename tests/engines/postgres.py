@@ -34,10 +34,10 @@ class Postgres:
     port: int
     password: str
 
-    def new_database(self) -> str:
-        """Make an empty database, and give its name."""
+    def new_database(self, template: str = "template1") -> str:
+        """Make a database that is a copy of another, by default empty, and give its name."""
         name = f"engine_{secrets.token_hex(8)}"
-        self._run("createdb", name)
+        self._run("createdb", f"--template={template}", name)
         return name
 
     def execute(self, database: str, statement: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from flowyml import Pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
+from tests.waiting import wait_until
 
 pytest.importorskip("kfp")
 pytestmark = [pytest.mark.kubeflow, pytest.mark.filterwarnings("ignore:.*Argo's limit:UserWarning")]
@@ -33,6 +34,8 @@ def test_a_step_forges_neither_outputs_nor_failures(kfp: str, by: str, tmp_path:
     """Its pod dies after that, so that nothing comes after what it printed."""
     from flowyml_kubeflow import KubeflowOrchestrator
 
+    folder = str(tmp_path)
+
     def talk() -> None:
         if by == "log":
             from flowyml import get_logger
@@ -50,12 +53,15 @@ def test_a_step_forges_neither_outputs_nor_failures(kfp: str, by: str, tmp_path:
     @step(outputs=["total"])
     def forging() -> int:
         talk()
-        time.sleep(1)  # for the line to be read before the process is gone
+        while not Path(folder, "seen").exists():
+            time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGKILL)
         return 1
 
     cluster = KubeflowOrchestrator(kfp, form="python")
     handle = cluster.run_pipeline(Pipeline("forged").add_step(forging), f"forged-{time.time_ns()}")
+    wait_until(lambda: any("flowyml-result" in line.message for line in handle.logs()))
+    (tmp_path / "seen").touch()
     handle.wait_for_completion(240, 0.5)
     assert handle.status is ExecutionStatus.FAILED
     assert "was killed by signal 9" in str(handle.error)

@@ -18,8 +18,6 @@ from flowyml.testing import (
 
 
 class TestLocal(OrchestratorConformance):
-    run_timeout = 30.0
-
     @pytest.fixture(scope="class")
     @classmethod
     def make_orchestrator(cls, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Orchestrator]:
@@ -32,8 +30,6 @@ class TestControlFlowInProcesses(
     ControlFlowConformance, RandomFlowConformance, RetryConformance, ExecutionGroupConformance
 ):
     """Each step in a process of its own."""
-
-    run_timeout = 30.0
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -228,7 +228,7 @@ def test_ctrl_c_in_a_script(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
     wait_until(lambda: local.store.find("b") and local.step_runs("b")[1].status is ExecutionStatus.RUNNING)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=40)
     assert process.returncode == -signal.SIGINT
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
     assert (local.get_run("b").status, local.get_run("b").error) == (CANCELLED, "The run was interrupted.")

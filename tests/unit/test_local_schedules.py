@@ -72,7 +72,7 @@ def served(local: LocalOrchestrator, servers: int = 1) -> Iterator[None]:
     finally:
         stop.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         assert threading.enumerate() == before
 
 

@@ -30,7 +30,7 @@ def test_a_lock_that_an_exception_left_taken_is_released() -> None:
     slot.close()
     others = threading.Thread(target=slot.interrupt, daemon=True)
     others.start()
-    others.join(5)
+    others.join(60)
     assert not others.is_alive()
     assert not slot.is_open
 
@@ -52,9 +52,9 @@ def test_interrupts_at_any_moment_end_a_step_and_never_hang() -> None:
 
         worker = threading.Thread(target=work, daemon=True)
         worker.start()
-        ready.wait(5)
+        assert ready.wait(60)
         slots[0].interrupt()
-        worker.join(5)
+        worker.join(60)
         assert not worker.is_alive()
 
 

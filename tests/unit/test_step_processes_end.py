@@ -217,7 +217,7 @@ def test_the_warm_process_comes_back_after_it_was_killed(tmp_path: Path) -> None
         thread.start()
         family = family_of(tmp_path / "pids")
         server.kill()
-        thread.join(20)
+        thread.join(60)
         assert [str(error) for error in crashes] == ["The process that step 'family' was forked from died."]
         wait_until(lambda: not is_running(family[0]) and not is_running(family[1]))
         os.kill(family[2], signal.SIGKILL)  # it left the group, and the one that would have inherited it is dead
@@ -239,7 +239,7 @@ def test_close_ends_what_still_runs(kind: str, tmp_path: Path) -> None:
     thread.start()
     family = family_of(tmp_path / "pids")
     processes.close()
-    thread.join(20)
+    thread.join(60)
     assert len(ended) == 1
     wait_until(lambda: not any(map(is_running, family)))
     assert set(psutil.Process().children()) <= engines
@@ -278,7 +278,7 @@ def test_nothing_outlives_the_caller(kind: str, tmp_path: Path, number: signal.S
         family = family_of(tmp_path / "pids")
         started = {child.pid for child in psutil.Process(caller.pid).children(recursive=True)} | set(family)
         os.kill(caller.pid, number)
-        caller.wait(20)
+        caller.wait(60)
     in_group = started if kind != "fresh" else started - {family[2]}
     try:
         wait_until(lambda: not any(map(is_running, in_group)))
@@ -370,7 +370,7 @@ def test_an_exception_thrown_into_the_thread_kills_the_step(kind: str, tmp_path:
         family = family_of(tmp_path / "pids")
         assert thread.ident is not None
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(TimedOut))
-        thread.join(10)
+        thread.join(60)
         assert [type(error) for error in caught] == [TimedOut]
         wait_until(lambda: not any(map(is_running, family)))
         assert processes.run("fine", {}) == {"x": 1}

@@ -115,7 +115,7 @@ def test_a_warm_process_whose_caller_is_gone_ends_before_it_has_a_bundle() -> No
         command = [sys.executable, fork_main.__file__, str(theirs.fileno()), "0"]
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
     ours.close()
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
 
 
 def test_an_old_python_says_which_one_is_needed() -> None:

@@ -33,8 +33,8 @@ def test_a_lost_answer_makes_no_second_run(
 
 
 def test_a_slow_answer_is_a_lost_one(kfp_api: Any, shared: Path) -> None:
-    impatient = kfp_api.orchestrator(timeout=2)
-    kfp_api.fail("POST", "/runs$", before=False, seconds=4)
+    impatient = kfp_api.orchestrator(timeout=4)
+    kfp_api.fail("POST", "/runs$", before=False, seconds=6)
     handle = impatient.run_pipeline(pipelines.counting(str(shared)), run_id("slow"))
     handle.wait_for_completion(RUN, 0.5)
     assert (shared / "executions").read_text() == "x"

@@ -78,7 +78,7 @@ def run(orchestrator: KubeflowLocalOrchestrator, tmp_path: Path) -> Iterator[Sub
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.05)

@@ -44,7 +44,7 @@ def orchestrator(kfp_api: Any) -> KubeflowOrchestrator:
 
 
 def waited_for(found: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while not (items := found()):
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.1)

@@ -47,7 +47,7 @@ def sleeping(folder: str, seconds: float, name: str = "sleeping") -> Pipeline:
     return Pipeline(name, hooks=[Journal(folder)], context={"seconds": seconds}).add_step(sleep)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
