@@ -153,6 +153,7 @@ def test_what_torch_would_not_read_again_is_pickled(store: Store) -> None:
     assert packed(torch.nn.Linear(1, 1), store)["kind"] == "model"
 
 
+@pytest.mark.slow
 def test_a_figure_of_matplotlib_comes_back_and_has_a_picture(store: Store) -> None:
     figure_module = pytest.importorskip("matplotlib.figure")
     figure = figure_module.Figure(figsize=(50, 20))
@@ -285,6 +286,7 @@ def test_kinds_by_annotation() -> None:
     assert kinds_annotated(None, ("a",)) == {}
 
 
+@pytest.mark.slow
 def test_models_are_known_by_their_classes() -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
     assert kind_of(linear_model.LogisticRegression()) == "model"

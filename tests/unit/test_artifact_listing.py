@@ -65,6 +65,7 @@ def by_label(found: list[Artifact]) -> dict[str, Artifact]:
     return {artifact.label: artifact for artifact in found}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("workers", ["threads", "processes"])
 def test_a_local_run_lists_what_it_gave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: Any) -> None:
     monkeypatch.chdir(tmp_path)
@@ -107,6 +108,7 @@ def test_a_large_output_without_a_kind_is_listed_and_downloaded(tmp_path: Path) 
     assert found.url
 
 
+@pytest.mark.processes
 def test_an_output_that_could_not_be_stored_is_shown_wherever_the_run_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +137,7 @@ def test_a_list_of_artifacts_that_cannot_be_written_ends_no_run(
     assert f"Artifacts of run {result.run_id!r} could not be listed. The record is full." in caplog.text
 
 
+@pytest.mark.processes
 def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_id = listing.run(on=LocalOrchestrator(keep_outputs=True)).run_id

@@ -467,6 +467,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(values)
 @settings(max_examples=150, deadline=None)
 def test_any_value_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
@@ -475,6 +476,7 @@ def test_any_value_comes_back(tmp_path_factory: pytest.TempPathFactory, value: A
     assert repr(back) == repr(value)  # tells -0.0 from 0.0, True from 1, and nan is like nan
 
 
+@pytest.mark.slow
 @given(values)
 @settings(max_examples=150, deadline=None)
 def test_plain_is_what_json_and_utf8_give_back(value: Any) -> None:

@@ -187,6 +187,7 @@ def test_a_file_counts_by_its_name_too(tmp_path: Path) -> None:
     assert made.run({"name": "b.txt"}, on=local)["named"] == "b.txt"
 
 
+@pytest.mark.processes
 def test_a_figure_is_cached_with_its_picture(tmp_path: Path) -> None:
     from matplotlib.figure import Figure
 

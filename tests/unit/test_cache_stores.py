@@ -125,6 +125,7 @@ def test_the_list_has_one_line_a_result_at_any_width(
     ]  # fmt: skip
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("client", "settings"),
     [
@@ -205,6 +206,7 @@ def commands():
 """
 
 
+@pytest.mark.processes
 def test_the_command_refreshes_all_steps_or_some(tmp_path: Path) -> None:
     (tmp_path / "cached_commands.py").write_text(COMMANDS)
 

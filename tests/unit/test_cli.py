@@ -262,6 +262,7 @@ def test_backends_tell_what_each_can_do() -> None:
     assert flowyml("backends", "show", "kubeflow").out.count("Which Kubeflow Pipelines?") == 1
 
 
+@pytest.mark.processes
 def test_a_broken_plugin_is_one_line_of_backends(tmp_path: Path) -> None:
     (tmp_path / "acme_plugin.py").write_text("raise RuntimeError('acme is broken')\n")
     metadata = tmp_path / "acme-1.0.dist-info"
@@ -278,6 +279,7 @@ def test_a_broken_plugin_is_one_line_of_backends(tmp_path: Path) -> None:
     assert "'acme' of acme cannot be loaded" in done.err
 
 
+@pytest.mark.processes
 def test_configured_targets_are_backends_too() -> None:
     Path("flowyml.toml").write_text('[orchestrators.here]\nengine = "local"\nworkers = "processes"\n')
     found = {item["name"]: item for item in flowyml("backends", "--json").json}
@@ -330,6 +332,7 @@ def day():
 """
 
 
+@pytest.mark.processes
 def test_backends_say_who_can_run_a_file_and_which_step_rules_the_others_out(tmp_path: Path) -> None:
     (tmp_path / "tired_plugin.py").write_text(TIRED)
     metadata = tmp_path / "tired-1.0.dist-info"

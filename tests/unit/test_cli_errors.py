@@ -59,6 +59,7 @@ def test_an_error_is_an_exit_code_and_an_object(arguments: tuple[str, ...], code
     assert done.error["message"]
 
 
+@pytest.mark.processes
 def test_errors_say_what_would_be_right() -> None:
     Path("odd.py").write_text(
         "from typing import Literal\nfrom flowyml import pipeline, step\n"
@@ -86,6 +87,7 @@ def test_errors_say_what_would_be_right() -> None:
     assert done.err.endswith("max_attempts must be a whole number from 1.\n")
 
 
+@pytest.mark.processes
 def test_an_output_whose_class_is_elsewhere_says_how_to_read_it(tmp_path: Path) -> None:
     Path("away").mkdir()
     Path("away/shapes.py").write_text("class Shape:\n    pass\n")
@@ -102,6 +104,7 @@ def test_an_output_whose_class_is_elsewhere_says_how_to_read_it(tmp_path: Path) 
     assert "shape = <shapes.Shape object" in there.out
 
 
+@pytest.mark.processes
 def test_an_output_of_a_scripts_own_class_is_read_where_the_script_can_be_imported(tmp_path: Path) -> None:
     Path("away").mkdir()
     Path("away/script.py").write_text(
@@ -175,6 +178,7 @@ def test_hostile_names_are_shown_as_they_are(name: str) -> None:
     assert flowyml("status", name, "--json").json["pipeline"] == name
 
 
+@pytest.mark.processes
 def test_what_an_encoding_lacks_is_shown_as_an_escape() -> None:
     run = command("run", "train.py", "-p", "label=Größe", PYTHONIOENCODING="ascii")
     assert (run.code, "Gr\\xf6\\xdfe: 3" in run.out) == (0, True), run.err
@@ -210,6 +214,7 @@ def test_nor_does_one_that_has_left_before(words: tuple[str, ...]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.processes
 def test_a_step_does_not_fail_when_its_prints_are_not_read() -> None:
     Path("loud.py").write_text(
         "from flowyml import pipeline, step\n@step\ndef one() -> int:\n    for n in range(20000):\n"

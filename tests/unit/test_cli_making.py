@@ -241,6 +241,7 @@ def test_a_schedule_that_makes_no_sense(words: tuple[str, ...], message: str) ->
     assert flowyml("schedule", "list", "--json").json == []
 
 
+@pytest.mark.processes
 def test_serve_fires_what_is_due() -> None:
     command("schedule", "create", "train.py", "interval", "1")
     process = subprocess.Popen(
@@ -260,6 +261,7 @@ def test_serve_fires_what_is_due() -> None:
     flowyml("watch", found[0]["job_id"])
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("engine", ["prefect", "kubeflow", "airflow", "plan"])
 def test_compile_writes_over_no_file_that_people_wrote_or_edited(engine: str) -> None:
     """One rule for all formats: a comment that looks like FlowyML's mark is none."""

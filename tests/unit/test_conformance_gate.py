@@ -79,6 +79,7 @@ def test_what_is_beyond_an_engines_limits_is_refused_in_these_words(
         taken.take(LOOP, "test")
 
 
+@pytest.mark.processes
 def test_tests_look_at_one_run_and_one_that_is_tried_again_at_another(tmp_path: Path) -> None:
     greeting = sample(lambda _: pipelines.greeting())
     taken = ahead(LocalOrchestrator, tmp_path, greeting)

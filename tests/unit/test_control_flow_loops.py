@@ -354,6 +354,7 @@ def test_the_error_of_a_run_names_some_of_many_items(local: LocalOrchestrator) -
     assert error.endswith("step 'fail[2]': ValueError: no; and 97 more")
 
 
+@pytest.mark.slow
 def test_the_values_of_a_loop_are_let_go(local: LocalOrchestrator) -> None:
     import gc
     import weakref

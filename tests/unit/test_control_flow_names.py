@@ -79,6 +79,7 @@ def drop(best: int | None = None) -> str:
     return f"dropped {best}"
 
 
+@pytest.mark.slow
 def test_steps_of_a_clean_up_by_names(both_ways: LocalOrchestrator) -> None:
     made = by_names()
     with made.when(lambda it: it.best > it.limit):

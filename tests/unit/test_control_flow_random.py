@@ -56,6 +56,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> LocalOrchestrator:
     return LocalOrchestrator(store=tmp_path_factory.mktemp("random") / "runs.db")
 
 
+@pytest.mark.slow
 @example([("risky", 0), ("together", 0, 1, "square", False)], 3)  # its last step waits for what failed
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(block(3, 2), min_size=1, max_size=5), st.integers(0, 40))
@@ -80,6 +81,7 @@ def test_random_control_flow(local: LocalOrchestrator, blocks: list[Any], seed: 
     assert result.outputs == ({} if PLAIN.failed or wanted in (MISSING, BROKEN) else {"last": wanted})
 
 
+@pytest.mark.slow
 def test_where_it_is(tmp_path: Path) -> None:
     """The same pipeline in processes, of which only the value comes back."""
     blocks = [

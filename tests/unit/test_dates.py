@@ -110,6 +110,7 @@ def test_the_interval_begins_at_the_time_before(schedule: Schedule, time: dateti
     assert RunDates.of(dates.plain()).plain() == dates.plain()
 
 
+@pytest.mark.slow
 def test_each_run_that_is_made_up_for_has_its_own_dates(tmp_path: Path) -> None:
     local = LocalOrchestrator(store=tmp_path / "runs.db")
     now = datetime.now(UTC)

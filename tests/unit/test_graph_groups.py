@@ -132,6 +132,7 @@ def plans(draw: st.DrawFn) -> Plan:
     return Plan(name="random", steps=tuple(steps), groups=tuple(groups))
 
 
+@pytest.mark.slow
 @given(plans())
 @settings(max_examples=150, deadline=None)
 def test_a_frame_holds_its_steps_and_nothing_else(plan: Plan) -> None:
@@ -149,6 +150,7 @@ def test_a_frame_holds_its_steps_and_nothing_else(plan: Plan) -> None:
     assert drawn == len(list(arrows(plan, names)))
 
 
+@pytest.mark.slow
 @given(plans())
 @settings(max_examples=100, deadline=None)
 def test_what_is_closed_is_one_step_and_hides_no_line_outside(plan: Plan) -> None:

@@ -225,6 +225,7 @@ def test_without_a_cache_folder_a_bundle_is_unpacked_for_this_process(tmp_path: 
     assert [entry.name for entry in (tmp_path / "tmp").iterdir()] == [f"flowyml-{os.getuid()}"]
 
 
+@pytest.mark.processes
 def test_many_first_starts_at_once(tmp_path: Path) -> None:
     import os
 

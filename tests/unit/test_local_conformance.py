@@ -17,6 +17,7 @@ from flowyml.testing import (
 )
 
 
+@pytest.mark.processes
 class TestLocal(OrchestratorConformance):
     @pytest.fixture(scope="class")
     @classmethod

@@ -122,6 +122,7 @@ def test_keep_outputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         kept["lock"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("workers", ["threads", "processes"])
 def test_large_outputs_keep_their_kind_facts_and_picture(tmp_path: Path, workers: Any) -> None:
     pytest.importorskip("matplotlib")

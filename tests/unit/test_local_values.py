@@ -53,6 +53,7 @@ class Holder:
         self.table = table
 
 
+@pytest.mark.slow
 def test_what_the_cells_of_a_table_hold_is_copied() -> None:
     pd = pytest.importorskip("pandas")
 

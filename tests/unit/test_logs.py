@@ -114,6 +114,7 @@ def set_up():
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("fork", ["1", "0"])
 def test_levels_stay_where_a_module_sets_logging_up(tmp_path: Path, fork: str) -> None:
     (tmp_path / "set_up.py").write_text(SET_UP)
@@ -183,6 +184,7 @@ class TestLevels:
         assert got == [("stderr", "plain"), ("ERROR", "loud")]
 
 
+@pytest.mark.processes
 def test_the_command_notes_a_failure_once(script: Path) -> None:
     environment = {**os.environ, "FLOWYML_HOME": str(script.parent / "home-failure")}
     (script.parent / "fails.py").write_text(

@@ -25,6 +25,7 @@ def _no_collector_afterwards() -> Iterator[None]:
     set_metrics_collector(None)
 
 
+@pytest.mark.processes
 def test_a_prometheus_server_gets_the_samples(tmp_path: Path) -> None:
     with prometheus(tmp_path, WRITE) as url:
         set_metrics_collector(PrometheusMetricsCollector(endpoint=url, job_name="flowyml"))
@@ -57,6 +58,7 @@ def test_a_hook_measures_runs_that_no_process_waits_for(tmp_path: Path) -> None:
     check_hook(tmp_path, "unattended", FLOWYML_HOME=str(tmp_path / "home"))
 
 
+@pytest.mark.processes
 def test_a_worker_needs_no_library_for_a_collector_that_the_script_sets(tmp_path: Path) -> None:
     """It loads the script and measures nothing; a pod, and Airflow's own Python, have no prometheus-client."""
     venv.EnvBuilder().create(tmp_path / "bare")

@@ -156,6 +156,7 @@ def test_a_run_that_goes_on_in_another_process_needs_what_it_has(
     assert not code.exists()
 
 
+@pytest.mark.processes
 def test_a_run_that_starts_during_a_prune(usual: LocalOrchestrator, own_home: Path) -> None:
     """Its bundle was old when the plan was made, and so was a run that is run again meanwhile."""
     fails().submit(on=usual, run_id="again").wait_for_completion(timeout=240, poll_interval=0.1)
@@ -172,6 +173,7 @@ def test_a_run_that_starts_during_a_prune(usual: LocalOrchestrator, own_home: Pa
     assert finished(usual, "again").error == "step 'broken': ValueError: no luck"
 
 
+@pytest.mark.processes
 def test_a_run_that_is_half_removed_is_not_run_again_and_goes_next_time(usual: LocalOrchestrator) -> None:
     fails().submit(on=usual, run_id="half").wait_for_completion(timeout=240, poll_interval=0.1)
     with usual.store.session() as db:

@@ -255,6 +255,7 @@ def test_no_object_of_a_store_is_copied_over_itself() -> None:
         store.rm("/", recursive=True)
 
 
+@pytest.mark.slow
 def test_files_go_to_s3_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_s3("lake") as environment:
         for name, value in environment.items():
@@ -335,6 +336,7 @@ def test_an_email_is_sent() -> None:
 
 
 # docker-py leaves the socket of a connection that failed to the garbage collector.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_worker_without_docker_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("docker")

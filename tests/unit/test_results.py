@@ -168,6 +168,7 @@ def test_runs_link_to_their_pages_and_say_the_zone_of_their_times(local_zone: Ca
     assert "started" in Tags(cast(str, Runs([replace(run, started_at=None)])._repr_html_())).text
 
 
+@pytest.mark.processes
 def test_what_a_local_run_lists_are_lists_that_show_themselves() -> None:
     @step(outputs=["scores"])
     def score() -> dict[str, float]:

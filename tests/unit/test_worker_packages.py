@@ -60,6 +60,7 @@ def installed(tmp_path: Path) -> Path:
     return site
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("declared", [True, False], ids=["with an entry point", "without one"])
 def test_the_adapter_of_a_third_party_travels_with_what_it_declares(
     installed: Path, tmp_path: Path, declared: bool

@@ -90,6 +90,7 @@ def unsaid(write: Callable[[Mapping[str, str]], Written]) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
 def test_an_argument_is_kept_or_named(tmp_path: Path, task: str) -> None:
     def write(given: Mapping[str, str]) -> Written:
@@ -98,6 +99,7 @@ def test_an_argument_is_kept_or_named(tmp_path: Path, task: str) -> None:
     assert unsaid(write) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "of"),
     [("a step of its function", "DAG"), ("an operator with its function", "DAG"), ("an operator", "DAG"),

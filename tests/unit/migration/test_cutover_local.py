@@ -127,6 +127,7 @@ def test_nothing_is_paused_while_no_schedule_would_fire(local: LocalOrchestrator
     assert (old.pauses, local.schedules(), Cutover.recorded("airflow", "daily")) == (0, [], None)
 
 
+@pytest.mark.processes
 def test_runs_by_hand_are_for_no_time(local: LocalOrchestrator, tmp_path: Path) -> None:
     local.run_pipeline(_noting(tmp_path), "daily-by-hand").wait_for_completion(60)
     assert local.runs("daily")

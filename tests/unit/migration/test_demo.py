@@ -33,6 +33,7 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return runpy.run_path(str(ROOT / "scripts/demo_migration.py"))
 
 
+@pytest.mark.processes
 def test_the_dags_become_pipelines_that_run(
     demo: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,6 +42,7 @@ def run(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
+@pytest.mark.slow
 def test_the_project_is_what_a_person_would_have_written(
     project: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
@@ -69,6 +70,7 @@ def test_the_project_is_what_a_person_would_have_written(
     assert "changed " not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_project_runs_on_1_0(project: Path) -> None:
     assert run(project, "nightly/pipelines.py").returncode != 0, "it was written for 0.x"
     main(["migrate", ".", "--write"])
@@ -161,6 +163,7 @@ LINES = st.one_of(
 MODULES = st.lists(LINES, max_size=12).map("\n".join)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(lines=MODULES, end=st.sampled_from(["\n", "\r\n"]), has_imports=st.booleans())
 def test_any_code_is_migrated_once(lines: str, end: str, has_imports: bool) -> None:
