@@ -187,6 +187,8 @@ def compare(
             out.document(comparison.document(found))
         else:
             _print_comparison(out, found)
+            if not found.intervals:
+                note(f"Both sides run from {record.shadow} on: compare them after that.")
     return 0 if found.is_same else FAILED
 
 

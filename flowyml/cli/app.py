@@ -164,6 +164,8 @@ def _declared(command: Command, called: Callable[[Call], None]) -> Callable[...,
     ]
     handed.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]  # inspect's protocol
     handed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    handed.__doc__ = "\n\n".join(" ".join(each.split()) for each in paragraphs)  # the terminal's width breaks lines
     return handed
 
 

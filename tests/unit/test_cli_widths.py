@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import redirect_stdout
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,18 @@ def test_artifacts_on_a_terminal_are_whole_at_any_width(columns: int, monkeypatc
     assert "evaluate.quality_of_the_model metrics" in text
     assert ("DIGEST" in text) == (columns == 120)
     assert columns == 120 or "metrics, 29 B, accuracy=0.91, area=0.83" in text
+
+
+@pytest.mark.parametrize("columns", [60, 100])
+@pytest.mark.parametrize("words", ["import airflow", "airflow cutover", "airflow compare", "migrate"])
+def test_the_text_of_help_is_as_wide_as_the_terminal(
+    words: str, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each line but the last of a paragraph has no room for the first word of the next."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    main([*words.split(), "--help"])
+    text = capsys.readouterr().out.partition("╭")[0].partition("Usage:")[2]
+    for paragraph in re.split(r"\n\s*\n", text)[1:]:
+        lines = paragraph.strip("\n").split("\n")
+        for line, following in pairwise(each.rstrip() for each in lines):
+            assert len(f"{line} {following.split()[0]}") > columns - 2, paragraph

@@ -287,6 +287,15 @@ def test_silence_is_borne(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [method for method, path, _ in fake.asked if path.endswith("/dagRuns")] == ["POST"]
 
 
+def test_a_paused_dag_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Flaky(json_answer(404), json_answer(is_paused=True))
+    with site(fake) as url:
+        error = fails(url, monkeypatch)
+    assert "The DAG 'd' is paused in Airflow, so its run would wait for ever. Unpause it there." in error
+    assert "airflow={'is_paused_upon_creation': False}" in error
+    assert {method for method, _, _ in fake.asked} == {"GET"}
+
+
 def test_airflow_2_is_asked_and_shown_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = Flaky(json_answer(404), json_answer(is_paused=False), json_answer(), json_answer(state="success"), api="v1")
     with site(fake) as url:

@@ -219,6 +219,12 @@ def test_the_report_of_a_comparison(
     totals = {"equal": 0, "differs": 0, "nothing_to_compare": 0, "waits": 1}
     assert json.loads(capfd.readouterr().out)["totals"] == totals
     assert main(["airflow", "compare", "daily", "--last", "2"]) == 0
+    capfd.readouterr()
+    save(_record("shadow", shadow=_at(20)))
+    assert main(["airflow", "compare", "daily"]) == 1
+    said = capfd.readouterr()
+    assert said.out == "0 intervals.\n"
+    assert said.err == "Both sides run from 2026-03-01T20:00:00+00:00 on: compare them after that.\n"
 
 
 @pytest.mark.parametrize(
