@@ -171,6 +171,49 @@ def load(): pass
 load.table = "users"
 out = [load.table, hasattr(load, "key"), getattr(load, "key", "id")]
 """,
+    "dictionaries of a class": """
+import copy, json
+from types import SimpleNamespace
+class Settings(dict):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for key, value in self.items():
+            if isinstance(value, dict): self[key] = Settings(value)
+    def __getattr__(self, name):
+        if name not in self: raise AttributeError(name)
+        return self[name]
+class Short(dict):
+    __getattr__ = dict.get
+    __setattr__ = dict.__setitem__
+class Own(dict):
+    def __init__(self, **kwargs): super().__init__(**kwargs); self.__dict__ = self
+class Named(dict):
+    def __missing__(self, key): return "no " + key
+found, short = Settings({"a": {"b": 1}}, c=2), Short(x=1)
+other = copy.deepcopy(found)
+other["a"]["b"] = 3
+short.y = 2
+out = [found.a.b, other.a.b, dict(found), {**short}, short.z, getattr(found, "none", "default"), len(found), bool(Own())]
+out += [Own(k=1).k, Named()["q"], "c" in found, [key for key in short], isinstance(found, dict)]
+out += [json.loads('{"a": {"b": [{"c": 5}]}}', object_hook=lambda one: SimpleNamespace(**one)).a.b[0].c]
+""",
+    "configuration files": """
+import configparser, tomllib
+parser = configparser.ConfigParser()
+parser.read_string("[main]\\nDays = 3\\nlive = yes\\n[job]\\ncmd = run %(cmd2)s\\ncmd2 = x\\n")
+out = [parser.sections(), parser.options("main"), parser.items("job"), parser["main"]["Days"], "job" in parser]
+out += [parser.has_option("main", "none"), parser.getint("main", "days"), parser["main"].getboolean("LIVE")]
+out += [parser.get("main", "none", fallback="else"), parser["job"].get("none", "else"), dict(parser["main"])]
+out += [tomllib.loads('[[dag]]\\nid = "a"\\ntasks = ["x"]')["dag"][0]["tasks"]]
+""",
+    "versions, and fields in the width of a field": """
+import sys
+out = [sys.version_info.major, sys.version_info >= (3, 8), "{:{width}}|".format("a", width=4), bin(5), oct(8)]
+out += [callable("x".upper), callable([].append), callable(1)]
+class Step:
+    def run(self): pass
+out += [callable(Step().run), callable(Step()), Step().run.__name__]
+""",
     "paths that are not there": """
 import os
 from pathlib import Path

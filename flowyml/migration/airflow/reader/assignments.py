@@ -17,7 +17,9 @@ from flowyml.migration.airflow.reader.values import (
     Function,
     Given,
     Instance,
+    Items,
     Module,
+    Native,
     Soft,
     Unknown,
     hard,
@@ -84,6 +86,13 @@ class Assignments(Expressions):
         self.context.changed += 1
         if isinstance(owner, Instance):
             found = owner.cls.find(name) if owner.cls is not None else None
+            setter = owner.cls.find("__setattr__") if isinstance(owner, Items) and owner.cls is not None else None
+            if name == "__dict__" and type(owner) in (Instance, Items) and isinstance(hard(value), dict):
+                owner.attributes = hard(value)
+                return
+            if isinstance(setter, (Function, Native)):
+                self.call(setter, Arguments([Given(owner), Given(name), Given(value)]), node)
+                return
             if isinstance(found, Function) and found.setter is not None:
                 self.call(Bound(found.setter, owner), Arguments([Given(value)]), node)
             elif not self.world.assign(owner, name, value, node):
@@ -104,10 +113,10 @@ class Assignments(Expressions):
         key = settle([key])[0][0]
         self._held(owner, node)
         self.context.changed += 1
-        if isinstance(owner, (dict, list)) and light(key):
-            self.attempt(node, owner.__setitem__, key, value)
-        elif isinstance(owner, Instance) and (method := owner.special("__setitem__")):
+        if isinstance(owner, Instance) and (method := owner.special("__setitem__")):
             self.call(self.bound(method, owner, node), Arguments([Given(key), Given(value)]), node)
+        elif isinstance(owner, (dict, list)) and light(key):
+            self.attempt(node, owner.__setitem__, key, value)
         else:
             self.world.assign_item(owner, key, value, node)
 

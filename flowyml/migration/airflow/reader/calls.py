@@ -26,6 +26,7 @@ from flowyml.migration.airflow.reader.values import (
     Function,
     Given,
     Instance,
+    Items,
     Native,
     Scope,
     Soft,
@@ -279,6 +280,8 @@ class Calls(Statements):
             names = [one.arg for one in (*init.node.args.args, *init.node.args.kwonlyargs)]
             self.world.defaults(instance, arguments, names)
             self.call(Bound(init, instance), arguments, node)
+        elif isinstance(instance, Items):
+            self.world.initialise(instance, arguments, node)
         elif cls.fields is not None:
             self._fill(cls, instance, arguments, node)
         self.world.finish(instance, arguments, node)

@@ -22,6 +22,7 @@ from flowyml.migration.airflow.reader.values import (
     Foreign,
     Function,
     Instance,
+    Items,
     Machine,
     Module,
     Native,
@@ -221,6 +222,8 @@ class Base(Machine):
             for name in ("__bool__", "__len__"):
                 if method := value.special(name):
                     return self.truth(self.call(Bound(method, value), Arguments(), value.cls.node))
+        if isinstance(value, Items):
+            return len(value) > 0
         if isinstance(value, (Instance, Function, Class, Native, Module, Bound, Once)):
             return True
         return bool(value)

@@ -21,6 +21,7 @@ from flowyml.migration.airflow.reader.values import (
     Function,
     Given,
     Instance,
+    Items,
     Machine,
     Member,
     Module,
@@ -150,9 +151,11 @@ class Members(Base):
             found = value.cls.find(name)
             if found is not None or any(name in one.names for one in value.cls.mro() if isinstance(one, Class)):
                 return self.bound(found, value, node)
+            if isinstance(value, Items) and name in METHODS[dict]:
+                return self.plain_attribute(value, name, node)
             fallback = value.cls.find("__getattr__")
-            if isinstance(fallback, Function) and not name.startswith("__"):
-                return self.call(Bound(fallback, value), Arguments([Given(name)]), node)
+            if isinstance(fallback, (Function, Native)) and not name.startswith("__"):
+                return self.call(fallback, Arguments([Given(value), Given(name)]), node)
             if isinstance(value, Member):
                 return self.plain_attribute(value.attributes["_value_"], name, node)
             foreign = value.cls.foreign()
@@ -223,6 +226,8 @@ def _of_class(machine: Members, value: Class, name: str, node: ast.AST) -> Any:
         return Bound(found, value) if isinstance(found, Function) and found.kind == "class" else found
     if name in ("__name__", "__qualname__"):
         return value.name
+    if name == "__dict__":
+        return dict(value.names)
     if name == "__subclasses__":
         return Native(name, lambda *_: list(value.below))
     if value.meta is not None and (found := value.meta.find(name)) is not None:
@@ -248,6 +253,8 @@ def _of_super(machine: Members, value: Super, name: str, node: ast.AST) -> Any:
         return Native("__init__", initialise)
     if name == "__new__" and isinstance(line, Class) and not any(one.name == "type" for one in line.mro()):
         return Native(name, lambda _, arguments, where: machine.world.allocate(line, where))
+    if isinstance(value.owner, Items) and name in METHODS[dict]:
+        return machine.plain_attribute(value.owner, name, node)
     if name.startswith("__") and isinstance(value.owner, Instance):
         return machine.instance_attribute(value.owner, name, node)
     if isinstance(line, Class) and machine.making:  # of type, in a metaclass

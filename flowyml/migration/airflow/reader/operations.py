@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import configparser
 import datetime
 import graphlib
 import operator
@@ -15,7 +16,7 @@ import string
 import zoneinfo
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = [
     "BINARY",
@@ -98,6 +99,38 @@ def _widths(text: str) -> None:
         raise TooLarge
 
 
+class PythonVersion(NamedTuple):
+    """``sys.version_info``."""
+
+    major: int
+    minor: int
+    micro: int
+
+
+class Section(dict[str, str]):
+    """A section of an INI file, whose options have small letters."""
+
+    def __contains__(self, option: object) -> bool:
+        return super().__contains__(str(option).lower())
+
+    def __missing__(self, option: str) -> str:
+        if option == option.lower():
+            raise KeyError(option)
+        return self[option.lower()]
+
+    def get(self, option: str, fallback: Any = None) -> Any:
+        return super().get(str(option).lower(), fallback)
+
+    def getint(self, option: str, fallback: Any = None) -> Any:
+        return int(self[option]) if option in self else fallback
+
+    def getfloat(self, option: str, fallback: Any = None) -> Any:
+        return float(self[option]) if option in self else fallback
+
+    def getboolean(self, option: str, fallback: Any = None) -> Any:
+        return configparser.ConfigParser.BOOLEAN_STATES[self[option].lower()] if option in self else fallback
+
+
 BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -153,9 +186,11 @@ METHODS: Mapping[type, frozenset[str]] = {
     float: _names("is_integer hex"),
     list: _names("append appendleft clear copy count extend extendleft index insert pop popleft remove reverse rotate"),
     tuple: _names("count index"),
+    PythonVersion: frozenset(),
     collections.Counter: _names("elements most_common subtract total") | _DICT,
     collections.OrderedDict: _names("move_to_end") | _DICT,
-    dict: _DICT,
+    Section: _names("getboolean getfloat getint") | _DICT,
+    dict: _names("__contains__ __getitem__ __setitem__") | _DICT,
     set: _names(
         "add clear copy difference difference_update discard intersection intersection_update isdisjoint issubset "
         "issuperset pop remove symmetric_difference union update"
@@ -182,10 +217,11 @@ FIELDS: Mapping[type, frozenset[str]] = {
     datetime.timedelta: _names("days seconds microseconds"),
     PurePosixPath: _names("name stem suffix suffixes parent parents parts anchor root"),
     int: _names("real imag numerator denominator"),
+    PythonVersion: _names("major minor micro"),
 }
 CHANGES = _names(
-    "add append appendleft clear difference_update discard extend extendleft insert intersection_update pop popitem "
-    "move_to_end popleft remove reverse rotate setdefault subtract symmetric_difference_update update"
+    "__setitem__ add append appendleft clear difference_update discard extend extendleft insert intersection_update "
+    "move_to_end pop popitem popleft remove reverse rotate setdefault subtract symmetric_difference_update update"
 )
 """Methods of containers that change them."""
 KEYED = frozenset({"count", "discard", "get", "index", "pop", "remove", "setdefault"})

@@ -20,6 +20,7 @@ from flowyml.migration.airflow.reader.values import (
     Function,
     Given,
     Instance,
+    Items,
     Member,
     Module,
     Native,
@@ -190,6 +191,11 @@ class Protocols(Members):
             return sections[name]
         if method := value.special("__getitem__"):
             return self.call(self.bound(method, value, node), Arguments([Given(key)]), node)
+        if isinstance(value, Items):
+            missing = value.special("__missing__")
+            if missing is not None and name not in value:
+                return self.call(self.bound(missing, value, node), Arguments([Given(key)]), node)
+            return self.attempt(node, lambda: value[name])
         if (items := value.attributes.get("__items__")) is not None and isinstance(name, (int, slice)):
             return self.attempt(node, lambda: items[name])
         return self.unknown(node)
@@ -227,7 +233,7 @@ class Protocols(Members):
             return found
         if method := value.special("__iter__"):
             return self.iterate(self.call(self.bound(method, value, node), Arguments(), node), node)
-        items = value.attributes.get("__items__")
+        items = list(value) if isinstance(value, Items) else value.attributes.get("__items__")
         return list(items) if isinstance(items, list) else None
 
     # Iterators

@@ -20,6 +20,7 @@ __all__ = [
     "Function",
     "Given",
     "Instance",
+    "Items",
     "Machine",
     "Member",
     "Module",
@@ -243,6 +244,10 @@ class Class:
             line = line[line.index(after) + 1 :]
         return next((one.names[name] for one in line if name in one.names), None)
 
+    def is_dict(self) -> bool:
+        """Whether it comes of ``dict``."""
+        return any(isinstance(one, Native) and one.name == "dict" for one in self.mro())
+
     def foreign(self) -> list[Foreign]:
         return [one for one in self.mro() if isinstance(one, Foreign)]
 
@@ -262,6 +267,14 @@ class Instance:
         """A method like ``__len__`` that its class defines in the root."""
         found = self.cls.find(name) if self.cls is not None else None
         return found if isinstance(found, Function) else None
+
+
+class Items(dict[Any, Any], Instance):
+    """An instance of a class of the root that comes of ``dict``."""
+
+    def __init__(self, cls: Class) -> None:
+        super().__init__()
+        Instance.__init__(self, cls)
 
 
 @dataclass(eq=False)

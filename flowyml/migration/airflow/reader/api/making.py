@@ -9,6 +9,7 @@ from typing import Any
 
 from flowyml.migration.airflow.reader.api.import_paths import is_dag, is_group, is_operator
 from flowyml.migration.airflow.reader.context import Context
+from flowyml.migration.airflow.reader.library.built_in import BUILTINS
 from flowyml.migration.airflow.reader.library.functions import PartialCall
 from flowyml.migration.airflow.reader.nodes import Dag, Group, Partial, Task
 from flowyml.migration.airflow.reader.values import (
@@ -20,6 +21,7 @@ from flowyml.migration.airflow.reader.values import (
     Function,
     Given,
     Instance,
+    Items,
     Raised,
     Soft,
     Unknown,
@@ -178,7 +180,7 @@ class Making:
                 return Dag(cls)
             if is_group(base.path):
                 return Group(cls)
-        return Instance(cls)
+        return Items(cls) if cls.is_dict() else Instance(cls)
 
     def defaults(self, instance: Instance, arguments: Arguments, names: list[str]) -> None:
         """Fills what an operator's ``__init__`` names from default_args, as ``BaseOperatorMeta`` does."""
@@ -190,7 +192,13 @@ class Making:
                     arguments.named[name] = given
 
     def initialise(self, instance: Any, arguments: Arguments, node: ast.AST) -> None:
-        """``super().__init__(…)`` where the base is Airflow's."""
+        """``super().__init__(…)`` where the base is Airflow's, or ``dict``."""
+        if isinstance(instance, Items):
+            items = self.machine.call(BUILTINS["dict"], arguments, node)
+            if isinstance(hard(items), dict):
+                instance.update(hard(items))
+            else:
+                self.machine.warn("unknown-call", "what a dictionary is made of is not known", node)
         if getattr(instance, "ready", True):
             return
         if isinstance(instance, Task):

@@ -12,7 +12,7 @@ from typing import Any
 from flowyml.migration.airflow.reader.library.items import NAMES as BUILT
 from flowyml.migration.airflow.reader.library.items import in_rows, keys_of
 from flowyml.migration.airflow.reader.library.natives import known, plain
-from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, Once, Unknown, hard
+from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Items, Native, Once, Unknown, hard
 
 __all__ = ["NAMES"]
 
@@ -58,6 +58,10 @@ def _deep(machine: Any, value: Any, depth: int) -> Any:
         return value
     if type(value) in (list, tuple, set):
         return type(value)(_deep(machine, one, depth + 1) for one in value)
+    if isinstance(value, Items) and value.cls is not None:
+        copied = Items(value.cls)
+        copied.update({key: _deep(machine, one, depth + 1) for key, one in value.items()})
+        return copied
     if isinstance(value, dict):
         made = copy.copy(value)
         for key, one in value.items():

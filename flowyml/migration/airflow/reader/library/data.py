@@ -5,15 +5,18 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import tomllib
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import Any
 
 from flowyml.migration.airflow.reader.files import parse_json, parse_yaml
 from flowyml.migration.airflow.reader.library.natives import known, plain
 from flowyml.migration.airflow.reader.library.paths import Opened
+from flowyml.migration.airflow.reader.library.paths import read as text_of
 from flowyml.migration.airflow.reader.operations import TooLarge
 from flowyml.migration.airflow.reader.parts import settle
-from flowyml.migration.airflow.reader.values import Arguments, Native, hard
+from flowyml.migration.airflow.reader.values import Arguments, Given, Native, hard
 
 __all__ = ["NAMES", "text_in"]
 
@@ -35,13 +38,16 @@ def _loader(parse: Callable[..., Any], *options: Any) -> Native:
         if not isinstance(text, str):
             return machine.unknown(node)
         machine.step(len(text) // 20)
-        return machine.soft(machine.attempt(node, parse, text, *options), given)
+        found = machine.attempt(node, parse, text, *options)
+        if (hook := arguments.value("object_hook")) is not None:
+            found = _hooked(machine, hook, found, node)
+        return machine.soft(found, given)
 
     return Native("load", call)
 
 
-_KEEPING = frozenset({"Loader", "encoding", "fp", "s", "stream", "strict"})
-"""Options of what reads JSON and YAML that leave the values as they are."""
+_KEEPING = frozenset({"Loader", "encoding", "f", "fp", "object_hook", "s", "stream", "strict"})
+"""Options of what reads JSON and YAML that leave the values as they are, or that are read."""
 
 
 def _keeps_order(arguments: Arguments) -> bool:
@@ -49,6 +55,24 @@ def _keeps_order(arguments: Arguments) -> bool:
     hook = arguments.value("object_pairs_hook")
     others = set(arguments.named) - _KEEPING - {"object_pairs_hook"}
     return not others and isinstance(hook, Native) and hook.name in ("dict", "ordered_dict")
+
+
+def _hooked(machine: Any, hook: Any, value: Any, node: ast.AST) -> Any:
+    """What ``object_hook`` makes of each object of a JSON text, the inner ones first."""
+    if isinstance(value, list):
+        return [_hooked(machine, hook, one, node) for one in value]
+    if not isinstance(value, dict):
+        return value
+    inner = {key: _hooked(machine, hook, one, node) for key, one in value.items()}
+    return machine.call(hook, Arguments([Given(inner)]), node)
+
+
+def _toml_file(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``toml.load``, of an open file or of the path of one."""
+    given = hard(arguments.value("f", 0))
+    if isinstance(given, (str, PurePosixPath)):
+        given = machine.attempt(node, lambda: text_of(machine, str(given)))
+    return NAMES["toml.loads"].call(machine, Arguments([Given(given)]), node)
 
 
 def _rows(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -97,6 +121,12 @@ def _dumped(value: Any, **options: Any) -> str:
 
 
 NAMES: dict[str, Any] = {
+    "tomllib.load": _loader(tomllib.loads),
+    "tomllib.loads": _loader(tomllib.loads),
+    "tomli.load": _loader(tomllib.loads),
+    "tomli.loads": _loader(tomllib.loads),
+    "toml.load": known(_toml_file),
+    "toml.loads": _loader(tomllib.loads),
     "ast.literal_eval": plain(_literal),
     "json.load": _loader(parse_json),
     "json.loads": _loader(parse_json),

@@ -13,6 +13,7 @@ from flowyml.migration.airflow.reader.library.natives import known
 from flowyml.migration.airflow.reader.parts import flat
 from flowyml.migration.airflow.reader.values import (
     Arguments,
+    Bound,
     Class,
     Foreign,
     Function,
@@ -20,6 +21,7 @@ from flowyml.migration.airflow.reader.values import (
     Module,
     Native,
     Once,
+    Raised,
     Unknown,
     hard,
 )
@@ -116,7 +118,12 @@ def _getattr(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         return arguments.positional[2].value
     if there is None and isinstance(hard(owner), Class):
         return machine.unknown(node)
-    return machine.attribute(owner, name, node)
+    try:
+        return machine.attribute(owner, name, node)
+    except Raised as error:  # by a `__getattr__`
+        if error.kind != "AttributeError":
+            raise
+        return arguments.positional[2].value
 
 
 def _has(owner: Any, name: str) -> bool | None:
@@ -129,7 +136,8 @@ def _has(owner: Any, name: str) -> bool | None:
         others = {one.path for one in owner.foreign()} - _EMPTY
         return any(name in one.names for one in owner.mro() if isinstance(one, Class)) or (None if others else False)
     if type(owner) is Instance and owner.cls is not None:
-        return name in owner.attributes or _has(owner.cls, name)
+        there = name in owner.attributes or _has(owner.cls, name)
+        return None if there is False and owner.cls.find("__getattr__") is not None else there
     return None
 
 
@@ -216,8 +224,10 @@ def _is_here(machine: Any, arguments: Arguments) -> bool:
 
 def _callable(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     value = hard(arguments.value("object", 0))
-    if isinstance(value, (Function, Class, Native)):
+    if isinstance(value, (Function, Class, Native, Bound)):
         return True
+    if type(value) is Instance and value.cls is not None and not value.cls.foreign():
+        return value.special("__call__") is not None
     return False if isinstance(value, (str, int, float, list, dict, tuple, type(None))) else machine.unknown(node)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from flowyml.migration.airflow.reader.library.data import text_in
 from flowyml.migration.airflow.reader.library.natives import known
 from flowyml.migration.airflow.reader.library.paths import read as text_of
+from flowyml.migration.airflow.reader.operations import Section
 from flowyml.migration.airflow.reader.parts import settle
 from flowyml.migration.airflow.reader.values import Arguments, Instance, Native, hard
 
@@ -31,6 +32,11 @@ class Settings(Instance):
             "read_string": Native("read_string", self._read_text),
             "read_dict": Native("read_dict", self._read_dict),
             "sections": Native("sections", lambda *_: parser.sections()),
+            "has_section": self._plain(parser.has_section),
+            "has_option": self._plain(parser.has_option),
+            "options": self._plain(parser.options),
+            "defaults": self._plain(lambda: dict(parser.defaults())),
+            "items": self._plain(self._items),
             "get": self._getter(str),
             "getint": self._getter(int),
             "getfloat": self._getter(float),
@@ -59,8 +65,22 @@ class Settings(Instance):
             self.complete = False
             return
         machine.attempt(node, parse, plain)
-        found = machine.attempt(node, lambda: {name: dict(section) for name, section in self.parser.items()})
-        self.attributes["__sections__"] = found if isinstance(found, dict) else {}
+        found = machine.attempt(node, lambda: {name: Section(section) for name, section in self.parser.items()})
+        self.attributes |= {"__sections__": found, "__items__": [*found]} if isinstance(found, dict) else {}
+
+    def _items(self, section: str | None = None) -> list[Any]:
+        return list(self.parser.items(section) if section is not None else self.attributes["__sections__"].items())
+
+    def _plain(self, function: Callable[..., Any]) -> Native:
+        """A method of the parser whose arguments are texts."""
+
+        def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+            given = [hard(one) for one in arguments.values()]
+            if arguments.open or not self.complete or not all(isinstance(one, str) for one in given):
+                return machine.unknown(node)
+            return machine.attempt(node, function, *given)
+
+        return Native("settings", call)
 
     def _getter(self, convert: Callable[[str], Any]) -> Native:
         def get(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -75,9 +95,11 @@ class Settings(Instance):
 
 def _maker(kind: type[configparser.RawConfigParser]) -> Native:
     def make(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-        if arguments.positional or arguments.named or arguments.open:
+        options = {name: hard(given.value) for name, given in arguments.named.items()}
+        is_read = set(options) <= {"allow_no_value", "interpolation"} and options.get("interpolation") is None
+        if arguments.positional or arguments.open or not is_read:
             return machine.unknown(node)
-        return Settings(kind())
+        return Settings(kind(**options))
 
     return known(make)
 

@@ -10,6 +10,7 @@ from typing import Any
 from flowyml.migration.airflow.reader.library import collecting, data, dates, functions, paths, records, settings, text
 from flowyml.migration.airflow.reader.library.items import from_keys
 from flowyml.migration.airflow.reader.library.natives import plain
+from flowyml.migration.airflow.reader.operations import PythonVersion
 from flowyml.migration.airflow.reader.values import Arguments, Auto, Native
 
 __all__ = ["LIBRARY", "native_attribute"]
@@ -17,7 +18,8 @@ __all__ = ["LIBRARY", "native_attribute"]
 LIBRARY: dict[str, Any] = {
     "typing.TYPE_CHECKING": False,
     "typing_extensions.TYPE_CHECKING": False,
-    "sys.version_info": (3, 11, 0),
+    "sys.version_info": PythonVersion(3, 11, 0),
+    "os.name": "posix",
     "sys.platform": "linux",
     "sys.maxsize": 2**63 - 1,
     "math.inf": math.inf,

@@ -44,7 +44,8 @@ def format_text(machine: Any, text: str, arguments: Arguments, node: ast.AST) ->
             head, count = str(count), count + 1
         given = arguments.get(head, int(head) if head.isdigit() else None)
         value = machine.unknown(node) if given is None else _walk(machine, given.value, rest, node)
-        out.append(machine.text_of(node, value, conversion, "" if "{" in spec else spec))
+        inner = format_text(machine, spec, arguments, node) if "{" in spec else spec
+        out.append(machine.unknown(node) if "{}" in spec else machine.text_of(node, value, conversion, inner))
     if all(isinstance(hard(one), str) for one in out):
         return machine.soft(checked("".join(hard(one) for one in out)), *out, parts=parts_of(out))
     return machine.unknown(node, text="".join(shape(one) for one in out)[:500], parts=parts_of(out))
