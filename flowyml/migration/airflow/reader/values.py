@@ -375,6 +375,8 @@ def parts_of(values: Iterable[Any]) -> tuple[Any, ...]:
 def shape(value: Any) -> str:
     """What is known of a value's text: ``{…}`` stands for the rest."""
     value = hard(value)
+    if isinstance(value, Member):
+        value = value.attributes["_value_"]
     if isinstance(value, Unknown):
         return value.text or "{" + value.source.strip()[:60] + "}"
     return str(value) if isinstance(value, (str, int, float)) else "{…}"
