@@ -193,8 +193,8 @@ found, short = Settings({"a": {"b": 1}}, c=2), Short(x=1)
 other = copy.deepcopy(found)
 other["a"]["b"] = 3
 short.y = 2
-out = [found.a.b, other.a.b, dict(found), {**short}, short.z, getattr(found, "none", "default"), len(found), bool(Own())]
-out += [Own(k=1).k, Named()["q"], "c" in found, [key for key in short], isinstance(found, dict)]
+out = [found.a.b, other.a.b, dict(found), {**short}, short.z, getattr(found, "none", "default"), len(found)]
+out += [bool(Own()), Own(k=1).k, Named()["q"], "c" in found, [key for key in short], isinstance(found, dict)]
 out += [json.loads('{"a": {"b": [{"c": 5}]}}', object_hook=lambda one: SimpleNamespace(**one)).a.b[0].c]
 """,
     "configuration files": """
