@@ -95,3 +95,18 @@ def test_what_is_set_later_and_not_read_is_said(tmp_path: Path, line: str, code:
 def test_trigger_rules_by_their_names(tmp_path: Path) -> None:
     body = "from airflow.utils.trigger_rule import TriggerRule\nE('a', trigger_rule=TriggerRule['ALL_DONE'])"
     assert _read(tmp_path, body).dags[0].tasks[0].trigger_rule == "all_done"
+
+
+@pytest.mark.parametrize(
+    ("start", "zone"),
+    [
+        ("pendulum.now('Europe/Paris').subtract(days=1)", "Europe/Paris"),
+        ("pendulum.today(tz=pendulum.timezone('Europe/Paris')) - timedelta(days=1)", "Europe/Paris"),
+        ("pendulum.today('UTC').add(days=-1).in_timezone('Asia/Tokyo')", "Asia/Tokyo"),
+        ("datetime.now().replace(hour=0, tzinfo=pendulum.timezone('Asia/Tokyo'))", "Asia/Tokyo"),
+        ("datetime.now() - timedelta(days=1)", "UTC"),
+    ],
+)
+def test_a_time_of_the_clock_has_the_zone_that_it_is_given(tmp_path: Path, start: str, zone: str) -> None:
+    file = _read(tmp_path, "E('a')", f"schedule='@daily', start_date={start}")
+    assert (file.dags[0].timezone, codes(file)) == (zone, set())

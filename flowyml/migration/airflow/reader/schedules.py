@@ -112,7 +112,8 @@ def timezone(start: Any) -> str:
     if isinstance(value, str):
         with suppress(ValueError):
             value = datetime.datetime.fromisoformat(value)
-    return zone_name(value.tzinfo) if isinstance(value, datetime.datetime) and value.tzinfo is not None else "UTC"
+    zone = value.tzinfo if isinstance(value, datetime.datetime) else getattr(value, "zone", None)
+    return "UTC" if zone is None else zone_name(zone)
 
 
 def zone_name(zone: datetime.tzinfo) -> str:

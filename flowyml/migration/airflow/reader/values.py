@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import datetime
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -24,6 +25,7 @@ __all__ = [
     "Machine",
     "Member",
     "Module",
+    "Moment",
     "Native",
     "Once",
     "OutOfSteps",
@@ -71,6 +73,13 @@ class Either(Unknown):
     """One of several, since a condition is not known."""
 
     options: tuple[Any, ...] = ()
+
+
+@dataclass(eq=False, slots=True)
+class Moment(Unknown):
+    """A time that the clock says. ``zone`` is its time zone, if it has one that is known."""
+
+    zone: datetime.tzinfo | None = None
 
 
 @dataclass(eq=False, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from flowyml.migration.airflow.reader.api import decorators, edges
+from flowyml.migration.airflow.reader.api import decorators, edges, outside
 from flowyml.migration.airflow.reader.api.import_paths import is_operator
 from flowyml.migration.airflow.reader.api.making import SCHEDULES, Handler, Making, given_items
 from flowyml.migration.airflow.reader.library.functions import PartialCall, Stack
@@ -39,6 +39,7 @@ from flowyml.migration.airflow.reader.values import (
     Foreign,
     Given,
     Instance,
+    Moment,
     Native,
     Unknown,
     hard,
@@ -413,6 +414,7 @@ _ATTRIBUTES: Mapping[type, Callable[[Making, Any, str, ast.AST], Any]] = {
     Digest: lambda world, value, name, _: value.method(name) or MISSING,
     Instance: _of_instance,
     Ids: _of_held,
+    Moment: outside.of_moment,
     Held: _of_held,
 }
 ENDINGS: Mapping[str, Handler] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import datetime
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -10,9 +11,22 @@ from typing import Any
 from flowyml.migration.airflow.reader.api.making import Handler, Making
 from flowyml.migration.airflow.reader.library.standard import LIBRARY
 from flowyml.migration.airflow.reader.machine import MISSING
-from flowyml.migration.airflow.reader.values import Arguments, Foreign, Given, Raised, Soft, Unknown, hard, shape
+from flowyml.migration.airflow.reader.values import (
+    Arguments,
+    Foreign,
+    Given,
+    Moment,
+    Native,
+    Raised,
+    Soft,
+    Unknown,
+    hard,
+    shape,
+)
 
-__all__ = ["ENDINGS", "NAMES", "environment", "known_folder", "set_environment"]
+__all__ = ["ENDINGS", "NAMES", "environment", "known_folder", "of_moment", "set_environment", "shifted"]
+
+_OF_TIMES = frozenset({"add", "subtract", "start_of", "end_of", "replace", "set", "in_timezone", "in_tz", "astimezone"})
 
 
 def known_folder(world: Making, path: str) -> Any:
@@ -130,7 +144,42 @@ def _connection(world: Making, function: Foreign, arguments: Arguments, node: as
 
 
 def _clock(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
-    return world.machine.unknown(node, origin="clock")
+    return _moment(world, None, node)
+
+
+def _clock_in(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    """``now(tz)`` and its like."""
+    return _moment(world, _zone(world, arguments.value("tz", 0), node), node)
+
+
+def _moment(world: Making, zone: datetime.tzinfo | None, node: ast.AST) -> Moment:
+    found = world.machine.unknown(node)
+    return Moment(found.source, found.place, "clock", zone=zone)
+
+
+def _zone(world: Making, given: Any, node: ast.AST) -> datetime.tzinfo | None:
+    zone = hard(given)
+    if isinstance(zone, str):
+        zone = LIBRARY["pendulum.timezone"].call(world.machine, Arguments([Given(zone)]), node)
+    return zone if isinstance(zone, datetime.tzinfo) else None
+
+
+def of_moment(world: Making, value: Moment, name: str, node: ast.AST) -> Any:
+    """A method of a time: what it gives is in the same time zone, or in the one that it is given."""
+    if name not in _OF_TIMES:
+        return MISSING
+    to_another = name in ("in_timezone", "in_tz", "astimezone")
+
+    def moved(machine: Any, arguments: Arguments, where: ast.AST) -> Moment:
+        given = arguments.value("tz", 0) if to_another else arguments.value("tzinfo", None, value.zone)
+        return _moment(world, _zone(world, given, where), where)
+
+    return Native(name, moved)
+
+
+def shifted(world: Making, left: Any, right: Any, node: ast.AST) -> Any:
+    """A time and what is added to it, or taken from it."""
+    return _moment(world, left.zone, node) if isinstance(left, Moment) and not isinstance(right, Moment) else MISSING
 
 
 def _datetime(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
@@ -157,13 +206,13 @@ ENDINGS: Mapping[str, Handler] = {
     "os.getenv": _getenv,
     "airflow.configuration.conf.get": _configuration,
     "airflow.configuration.get": _configuration,
-    "datetime.datetime.now": _clock,
+    "datetime.datetime.now": _clock_in,
     "datetime.datetime.utcnow": _clock,
     "datetime.datetime.today": _clock,
     "datetime.date.today": _clock,
-    "pendulum.now": _clock,
-    "pendulum.today": _clock,
-    "pendulum.yesterday": _clock,
+    "pendulum.now": _clock_in,
+    "pendulum.today": _clock_in,
+    "pendulum.yesterday": _clock_in,
     "time.time": _clock,
     "sys.path.append": _search_path,
     "sys.path.insert": _search_path,

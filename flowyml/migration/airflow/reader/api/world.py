@@ -186,7 +186,7 @@ class Airflow(Making):
             return right
         if kind in (ast.BitOr, ast.BitAnd) and isinstance(hard(left), Asset) and isinstance(hard(right), Asset):
             return assets.condition("any" if kind is ast.BitOr else "all", hard(left), hard(right))
-        return MISSING
+        return outside.shifted(self, hard(left), hard(right), node) if kind in (ast.Add, ast.Sub) else MISSING
 
     def attribute(self, value: Any, name: str, node: ast.AST) -> Any:
         """An attribute of one of Airflow's own objects."""
