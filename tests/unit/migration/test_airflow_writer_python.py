@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("libcst")
 
+from flowyml.migration.airflow.writer.notes import Verdict
 from flowyml.migration.airflow.writer.text.modules import Written, write_module
 from tests.unit.migration.dag_files import HEAD, read
 from tests.unit.migration.modules import loaded
@@ -79,3 +80,9 @@ def test_what_is_not_an_argument_and_set_later_is_said(tmp_path: Path) -> None:
     assert [str(each).partition(": ")[2] for each in dag.warnings] == [
         "`t.template_ext` sets what is not an argument of the task: it is not read"
     ]
+
+
+def test_a_dag_without_tasks_is_no_pipeline(tmp_path: Path) -> None:
+    made = _written(tmp_path, "pass")
+    assert (made.text, made.dags[0].pipeline, made.dags[0].verdict) == ("", "", Verdict.HAND)
+    assert "no tasks of it are known" in made.dags[0].notes[0].reason

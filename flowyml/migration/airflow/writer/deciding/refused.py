@@ -1,4 +1,4 @@
-"""Names that FlowyML refuses: with one of them in a module, none of its pipelines could be loaded."""
+"""DAGs that are no pipelines: without tasks, or with a name that keeps all pipelines of a module from being loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from flowyml.migration.airflow.writer.deciding.sections import groups_in
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.plan.names import check_name
 
-__all__ = ["refused_names"]
+__all__ = ["refused_names", "without_tasks"]
+
+
+def without_tasks(dag: DecidedDag) -> list[Note]:
+    """Why a DAG without tasks cannot be a pipeline; nothing of any other."""
+    if dag.decisions:
+        return []
+    to_do = "Write its pipeline by hand, or leave the DAG out."
+    return [Note(Kind.REFUSED, "the DAG", dag.model.place, "no tasks of it are known, and a pipeline has steps", to_do)]
 
 
 def refused_names(dag: DecidedDag) -> list[Note]:

@@ -14,7 +14,7 @@ from flowyml.migration.airflow.writer.deciding.dags import DecidedDag, decided
 from flowyml.migration.airflow.writer.deciding.decision import Key
 from flowyml.migration.airflow.writer.deciding.moved import key_of
 from flowyml.migration.airflow.writer.deciding.params import declared
-from flowyml.migration.airflow.writer.deciding.refused import refused_names
+from flowyml.migration.airflow.writer.deciding.refused import refused_names, without_tasks
 from flowyml.migration.airflow.writer.deciding.schedules import Schedule
 from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import MARK, DagResult
@@ -40,11 +40,11 @@ class Written:
 def write_module(file: FileModel, text: str, repository: Repository | None = None) -> Written:
     """The module of a file that has DAGs. ``text`` is the file's own; ``repository`` has the modules that it imports.
 
-    A DAG with a name that FlowyML refuses has no pipeline in it; without any, the text is empty. Pure: the same files,
-    the same module.
+    A DAG without tasks, or with a name that FlowyML refuses, has no pipeline in it; without any, the text is empty.
+    Pure: the same files, the same module.
     """
     whole = _Module(file, text, repository)
-    refused = [refused_names(dag) for dag in whole.dags]
+    refused = [without_tasks(dag) or refused_names(dag) for dag in whole.dags]
     if not any(refused):
         return whole.written()
     left = tuple(dag for dag, notes in zip(file.dags, refused, strict=True) if not notes)
