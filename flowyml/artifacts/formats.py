@@ -106,7 +106,8 @@ def _plug_ins() -> dict[str, Format]:
     for point in sorted(entry_points(group=ENTRY_POINTS)):
         try:
             found = point.load()
-            loaded[point.name] = Format(*found)._replace(name=point.name)
+            made = Format(*found)
+            loaded[point.name] = made._replace(name=point.name, suffix=made.suffix.lower())  # as keys have it
         except Exception as error:  # whatever the module of a plug-in raises
             logger.warning("The format %r of artifacts cannot be loaded: %r", point.name, error)
     return {name: found for name, found in loaded.items() if name not in FORMATS}

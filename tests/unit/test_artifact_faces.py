@@ -322,6 +322,7 @@ def _read_odd(path: Path) -> Odd:
 
 
 ODD = Format("ignored", ".odd", _write_odd, _read_odd, takes=lambda value: isinstance(value, Odd))
+SHOUTED = Format("ignored", ".ODD", _write_odd, _read_odd, takes=lambda value: isinstance(value, Odd))
 STRAY = Format("json", ".json", _write_odd, _read_odd, takes=lambda value: True)
 
 
@@ -350,6 +351,14 @@ def test_formats_plug_in(
     plug_ins()
     with pytest.raises(ArtifactError, match="not a reference to an artifact that can be read here"):
         back(reference, store)
+
+
+def test_the_suffix_of_a_plug_in_may_have_capital_letters(store: Store, plug_ins: Callable[..., None]) -> None:
+    """Keys of artifacts, and with them cached results, have small letters alone."""
+    plug_ins(odd="odd_formats:SHOUTED")
+    reference = packed(Odd(7), store)
+    assert reference["url"].endswith(".odd")
+    assert back(reference, store).value == 7
 
 
 def test_a_submitted_run_keeps_the_file_and_one_in_this_process_its_path(store: Store, tmp_path: Path) -> None:

@@ -137,12 +137,15 @@ class Cutover:
 
         Raises ``ScheduleError`` for a DAG that is paused already or whose timetable is not a cron expression, for a
         pipeline that has another schedule, for a target that does not fire schedules now or cannot run what the DAG has
-        missed, and on the way back; and ``WaitTimeoutError`` where the DAG is never without a run.
+        missed, where people have changed a side since, and on the way back; and ``WaitTimeoutError`` where the DAG is
+        never without a run.
         """
         if self._record.phase in ("stopping", "marking"):
             raise ScheduleError(
                 f"{self._old.name!r} is on its way back ({self._record.phase}). Go on with --back first."
             )
+        if self._record.phase == "done":
+            self._check_stands(new)
         if self._record.phase == "shadowing":
             self.go_beside(new, pipeline)
         if self._record.phase in ("begun", "back"):
@@ -157,6 +160,20 @@ class Cutover:
         if self._record.phase == "making up":
             self._make_up(new)
         return self._record
+
+    def _check_stands(self, new: Orchestrator) -> None:
+        """Raise ``ScheduleError`` where people have changed a side since: both run each interval now, or none does."""
+        old, pipeline, engine = self._old.name, self._record.pipeline, self._record.new
+        if not self._old.look().is_paused:
+            raise ScheduleError(
+                f"{old!r} was handed over to {engine}, and is not paused any more: {pipeline!r} runs there beside it. "
+                f"Pause the DAG in Airflow, or hand the schedule back with --back."
+            )
+        if not self._ours(new):
+            raise ScheduleError(
+                f"{old!r} was handed over to {engine}, and {pipeline!r} has no schedule there any more: nothing runs. "
+                f"Hand the schedule back with --back; then it can be handed over again."
+            )
 
     def _begin(self, new: Orchestrator, pipeline: RunnablePipeline) -> None:
         if self._record.phase == "back" or not self._record.shadow:

@@ -133,6 +133,21 @@ def test_there_from_each_phase(phase: str) -> None:
     assert (old.is_paused, len(new.there)) == (True, 1)
 
 
+@pytest.mark.parametrize(
+    ("is_paused", "starts", "said"),
+    [
+        (False, [4], "is not paused any more: 'x' runs there beside it"),
+        (True, [], "no schedule there any more: nothing runs"),
+    ],
+)
+def test_there_again_where_a_side_was_changed_by_hand(is_paused: bool, starts: list[int], said: str) -> None:
+    """The command does not say that all is done where each interval would run twice, or not at all."""
+    old, new = _Old(is_paused=is_paused), _New(*starts)
+    with pytest.raises(ScheduleError, match=rf"{said}.* --back"):
+        _work(old, _record("done", last=3, first=4)).go(new, PIPELINE)
+    assert (old.is_paused, len(new.there)) == (is_paused, len(starts)), "it changes nothing"
+
+
 @pytest.mark.parametrize("phase", PHASES)
 def test_side_by_side_from_each_phase(phase: str) -> None:
     old, new, work = _stands(phase)
@@ -214,6 +229,7 @@ def test_back_leaves_the_schedules_of_others(phase: str) -> None:
         ("go", "shadowing", {}),
         ("go", "shadow", {"shadow": 4}),
         ("go", "paused", {"last": 3}),
+        ("go", "done", {"last": 3, "first": 4}),
         ("go_beside", "begun", {}),
         ("go_beside", "back", {"last": 3, "first": 1, "shadow": 1}),
         ("go_beside", "shadowing", {"shadow": 4}),
