@@ -169,6 +169,13 @@ HANGS = [
     "eval('1 + ' * 2000 + '1')",
     "text = 'exec(text)'\nexec(text)",
     "x = type('X', (), {'__init__': lambda self: type(self)()})()",
+    "import textwrap\nx = textwrap.indent('a\\n' * 100000, 'b' * 100000)",
+    "import hashlib\nx = hashlib.md5()\nfor _ in range(9000): x.update(b'a' * 100000)\ny = x.hexdigest()",
+    "import collections\nx = list(collections.Counter({'a': 10**12}).elements())",
+    "import collections\nx = collections.deque(range(1000))\nfor _ in range(10**6): x.rotate(5)",
+    "x = list(itertools.combinations_with_replacement(range(100), 50))",
+    "x = re.sub('a', lambda found: 'b' * 150000, 'a' * 300)",
+    "x = '{a}'.format_map({'a': 'b' * 1000}) * 10**8",
 ]
 
 
@@ -191,6 +198,18 @@ def test_aliases_in_yaml_do_not_multiply(tmp_path: Path) -> None:
     file = _read(tmp_path, text, laughs__yaml="\n".join(lines))
     assert [dag.dag_id for dag in file.dags] == ["after"]
     assert any("too many values" in str(one) for one in file.warnings)
+
+
+def test_what_settings_take_of_one_another_does_not_multiply(tmp_path: Path) -> None:
+    lines = ["[bomb]", f"a0 = {'x' * 1000}"] + [f"a{n} = {f'%(a{n - 1})s' * 50}" for n in range(1, 9)]
+    text = "import configparser\nsettings = configparser.ConfigParser()\nsettings.read('bomb.ini')\n"
+    text += "settings.read_string(open('bomb.ini').read())\nx = settings['bomb']['a8'] + settings.get('bomb', 'a8')\n"
+    tracemalloc.start()
+    file = _read(tmp_path, text, bomb__ini="\n".join(lines))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [dag.dag_id for dag in file.dags] == ["after"]
+    assert peak < 100_000_000
 
 
 def test_a_tag_in_yaml_makes_no_object(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ METHODS: Mapping[type, frozenset[str]] = {
     list: _names("append appendleft clear copy count extend extendleft index insert pop popleft remove reverse rotate"),
     tuple: _names("count index"),
     PythonVersion: frozenset(),
-    collections.Counter: _names("elements most_common subtract total") | _DICT,
+    collections.Counter: _names("most_common subtract total") | _DICT,
     collections.OrderedDict: _names("move_to_end") | _DICT,
     Section: _names("getboolean getfloat getint") | _DICT,
     dict: _names("__contains__ __getitem__ __setitem__") | _DICT,

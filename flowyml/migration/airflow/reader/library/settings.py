@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ast
 import configparser
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.data import text_in
 from flowyml.migration.airflow.reader.library.natives import known
 from flowyml.migration.airflow.reader.library.paths import read as text_of
-from flowyml.migration.airflow.reader.operations import Section
+from flowyml.migration.airflow.reader.operations import LARGEST, Section, TooLarge
 from flowyml.migration.airflow.reader.parts import settle
 from flowyml.migration.airflow.reader.values import Arguments, Instance, Native, hard
 
@@ -65,8 +66,18 @@ class Settings(Instance):
             self.complete = False
             return
         machine.attempt(node, parse, plain)
-        found = machine.attempt(node, lambda: {name: Section(section) for name, section in self.parser.items()})
-        self.attributes |= {"__sections__": found, "__items__": [*found]} if isinstance(found, dict) else {}
+        found = machine.attempt(node, self._sections)
+        if not isinstance(found, dict):
+            found, self.complete = {}, False
+            self.parser.clear()
+        self.attributes |= {"__sections__": found, "__items__": [*found]}
+
+    def _sections(self) -> dict[str, Section]:
+        """All values, with what they take of one another. Raises ``TooLarge``."""
+        if isinstance(self.parser, configparser.ConfigParser):
+            for section in self.parser.values():
+                _check_lengths({option: section.get(option, "", raw=True) for option in section})
+        return {name: Section(section) for name, section in self.parser.items()}
 
     def _items(self, section: str | None = None) -> list[Any]:
         return list(self.parser.items(section) if section is not None else self.attributes["__sections__"].items())
@@ -91,6 +102,21 @@ class Settings(Instance):
             return arguments.value("fallback", None, missing) if self.complete else missing
 
         return Native("get", get)
+
+
+def _check_lengths(options: Mapping[str, str]) -> None:
+    """Raises ``TooLarge`` if options of a section that take others (``%(name)s``) become too long together."""
+    lengths = {name: len(text) for name, text in options.items()}
+    for _ in range(configparser.MAX_INTERPOLATION_DEPTH):
+        lengths = {
+            name: len(text) + sum(lengths.get(taken, 0) for taken in _taken(text)) for name, text in options.items()
+        }
+        if sum(lengths.values()) > LARGEST:
+            raise TooLarge
+
+
+def _taken(text: str) -> list[str]:
+    return [name.lower() for name in re.findall(r"%\(([^)]*)\)s", text)]
 
 
 def _maker(kind: type[configparser.RawConfigParser]) -> Native:

@@ -172,7 +172,8 @@ class Digest(Instance):
         return Native(name, call)
 
     def _add(self, data: Any) -> None:
-        self.data = self.data + data if isinstance(data, bytes) and self.data is not None else None
+        known = isinstance(data, bytes) and self.data is not None and len(self.data) + len(data) <= LARGEST
+        self.data = self.data + data if known else None
 
 
 def _digest(name: str) -> Native:
@@ -191,6 +192,12 @@ def _new_digest(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 _DIGESTS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
+
+
+def _indented(text: str, prefix: str) -> str:
+    if (text.count("\n") + 1) * len(prefix) > LARGEST:
+        raise TooLarge
+    return textwrap.indent(text, prefix)
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -223,7 +230,7 @@ NAMES: dict[str, Any] = {
     "base64.b64decode": plain(base64.b64decode),
     "base64.urlsafe_b64encode": plain(base64.urlsafe_b64encode),
     "textwrap.dedent": plain(textwrap.dedent),
-    "textwrap.indent": plain(textwrap.indent),
+    "textwrap.indent": plain(_indented),
     "shlex.quote": plain(shlex.quote),
     "unicodedata.normalize": plain(unicodedata.normalize),
     "zlib.crc32": plain(zlib.crc32),
