@@ -177,7 +177,7 @@ def _download(out: Output, submission: SubmissionResult, folder: Path, name: str
         stored = ", ".join(each.label for each in found) or "nothing"
         raise UsageError(f"No step of this run has stored an output {name!r}. Stored are, as STEP.OUTPUT: {stored}.")
     stores = submission.orchestrator.artifact_stores(submission.job_id)
-    written = download(wanted, stores, folder, note=note)
+    written = download(found, stores, folder, wanted=lambda each: each in wanted, note=note)
     if as_json:
         out.document([str(path) for path in written])
         return

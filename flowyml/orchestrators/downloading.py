@@ -20,6 +20,7 @@ from flowyml.core.runs import Artifact
 __all__ = ["download"]
 
 _LARGE = 10_000_000  # bytes of what takes a while
+_PICTURES = {"image/png": ".png", "text/html": ".html"}
 
 
 def download(
@@ -27,58 +28,79 @@ def download(
     stores: Sequence[Store],
     folder: Path,
     *,
+    wanted: Callable[[Artifact], bool] = lambda _: True,
     note: Callable[[str], None] = lambda _: None,
 ) -> list[Path]:
-    """Write artifacts below a folder, as ``STEP/OUTPUT.suffix``; files and folders under their own names.
+    """Write artifacts of a run below a folder, as ``STEP/OUTPUT.suffix``; files and folders under their own names.
 
-    If a step has two of one name, the second goes to ``STEP/OUTPUT/``. Nothing is overwritten: a file or folder that
-    has the same content already is left. Returns the paths of all, pictures included. ``note`` gets a line for each
-    large artifact, and for each that was not stored. Nothing is unpickled.
+    If a step has two of one name, the second goes to ``STEP/OUTPUT/``, also if it alone is ``wanted``. Nothing is
+    overwritten: a file or folder that has the same content already is left. Returns the paths of all, pictures
+    included. ``note`` gets a line for each large artifact, and for each that was not stored. Nothing is unpickled.
 
     Raises ``ArtifactError`` where something else has the name, where an artifact cannot be read or stands in none of
     the stores, and where a folder on the way is a link.
     """
     made: list[Path] = []
-
-    def free(artifact: Artifact, place: Path, name: str) -> Path:
-        target = place / name if place / name not in made else place / safe_name(artifact.name) / name
-        _check_within(folder, target)
-        return target
-
+    taken: set[Path] = set()
     for artifact in artifacts:
-        place = folder / safe_name(artifact.label.rpartition(".")[0] or artifact.step)
-        if artifact.type == "metrics" and artifact.url is None:
-            made.append(_kept(free(artifact, place, f"{safe_name(artifact.name)}.json"), _json_of(artifact.metadata)))
+        targets = [_free(artifact, folder, name, taken) for name in _names(artifact)]
+        if not wanted(artifact):
             continue
-        if artifact.url is None or artifact.digest is None or artifact.size is None:
+        if not targets:
             note(f"{artifact.label} was not stored")
+        for target in targets:
+            _check_within(folder, target)
+        if _is_in_record(artifact):
+            made += [_kept(target, _json_of(artifact.metadata)) for target in targets]
             continue
-        about = artifact.packed["$artifact"]
-        written = Written(artifact.url, artifact.digest, artifact.size)
-        if artifact.size >= _LARGE:
-            note(f"{artifact.label}: {artifact.size / 1e6:,.0f} MB …")
-        with _fetched(written, stores) as path:
-            if artifact.format == "folder":
-                name = safe_name(about.get("name") or artifact.name)
-                made.append(_folder(free(artifact, place, name), path))
-            else:
-                made.append(_kept(free(artifact, place, _name(artifact, about)), path))
-        if artifact.picture:
-            picture = about["picture"]
-            suffix = {"image/png": ".png", "text/html": ".html"}.get(picture.get("media"), ".bin")
-            with _fetched(Written(picture["url"], picture["sha256"], picture["size"]), stores) as path:
-                made.append(_kept(free(artifact, place, f"{safe_name(artifact.name)}{suffix}"), path))
+        for target, written in zip(targets, _written(artifact), strict=True):
+            if written.size >= _LARGE:
+                note(f"{artifact.label}: {written.size / 1e6:,.0f} MB …")
+            is_folder = artifact.format == "folder" and target == targets[0]
+            with _fetched(written, stores) as path:
+                made.append(_folder(target, path) if is_folder else _kept(target, path))
     return made
 
 
-def _name(artifact: Artifact, about: Any) -> str:
-    if artifact.format == "file":
-        return safe_name(about.get("name") or artifact.name)
+def _is_in_record(artifact: Artifact) -> bool:
+    return artifact.type == "metrics" and artifact.url is None
+
+
+def _free(artifact: Artifact, folder: Path, name: str, taken: set[Path]) -> Path:
+    place = folder / safe_name(artifact.label.rpartition(".")[0] or artifact.step)
+    target = place / name if place / name not in taken else place / safe_name(artifact.name) / name
+    taken.add(target)
+    return target
+
+
+def _names(artifact: Artifact) -> Iterator[str]:
+    """Of its files, the picture last; none for what was not stored."""
+    name = safe_name(artifact.name)
+    if _is_in_record(artifact):
+        yield f"{name}.json"
+    elif any(_written(artifact)):
+        about = artifact.packed["$artifact"]
+        is_named = artifact.format in ("file", "folder")
+        yield safe_name(about.get("name") or artifact.name) if is_named else f"{name}{_suffix(artifact)}"
+        if artifact.picture:
+            yield f"{name}{_PICTURES.get(about['picture'].get('media'), '.bin')}"
+
+
+def _written(artifact: Artifact) -> Iterator[Written]:
+    """Where its files are stored, the picture last."""
+    if artifact.url is None or artifact.digest is None or artifact.size is None:
+        return
+    yield Written(artifact.url, artifact.digest, artifact.size)
+    if artifact.picture:
+        picture = artifact.packed["$artifact"]["picture"]
+        yield Written(picture["url"], picture["sha256"], picture["size"])
+
+
+def _suffix(artifact: Artifact) -> str:
     try:
-        suffix = format_named(artifact.format).suffix
+        return format_named(artifact.format).suffix
     except KeyError:  # of a plug-in that is not installed here
-        suffix = ".bin"
-    return f"{safe_name(artifact.name)}{suffix}"
+        return ".bin"
 
 
 @contextmanager

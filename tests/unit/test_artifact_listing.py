@@ -201,6 +201,8 @@ def test_files_of_one_name_and_folders_that_are_there(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "weights").write_text("1")
     found = [*files, stored(folder, store)]
+    (alone,) = download(found, [store], tmp_path / "out", wanted=lambda each: each.name == "test")
+    assert alone == tmp_path / "out/split/test/data.csv", "it keeps its name when the others come"
     for _ in range(2):
         made = download(found, [store], tmp_path / "out")
         assert [path.relative_to(tmp_path / "out").as_posix() for path in made] == [
