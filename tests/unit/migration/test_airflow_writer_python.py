@@ -86,3 +86,20 @@ def test_a_dag_without_tasks_is_no_pipeline(tmp_path: Path) -> None:
     made = _written(tmp_path, "pass")
     assert (made.text, made.dags[0].pipeline, made.dags[0].verdict) == ("", "", Verdict.HAND)
     assert "no tasks of it are known" in made.dags[0].notes[0].reason
+
+
+def test_arguments_of_a_decorated_dag_are_parameters(tmp_path: Path) -> None:
+    text = f"""{HEAD}
+@dag(schedule=None)
+def flow(email: str, n: int = 3):
+    @task
+    def use(a, b=None): return a
+    use(email, b=[n])
+    BashOperator(task_id="shown", bash_command="echo {{{{ params.n }}}}")
+flow("a@b.c")
+"""
+    made = write_module(read(tmp_path, text), (tmp_path / "repository/dags/flow.py").read_text())
+    assert "use(email, b=[n])" in made.text
+    assert 'bash(command=f"echo {n}")' in made.text
+    assert 'def flow(n: int = 3, email: str = "a@b.c")' in made.text
+    loaded(tmp_path, made, "decorated")

@@ -53,6 +53,9 @@ def decorated_dag(world: Making, factory: DagFactory, arguments: Arguments, node
     function = factory.function
     if given.get("dag_id", 0) is None and isinstance(function, Function):
         given.named["dag_id"] = Given(function.name)
+    if isinstance(function, Function) and (own := _own_params(function, arguments)):
+        params = hard(given.value("params"))
+        given.named["params"] = Given(own | params if isinstance(params, dict) else own)
     dag = world.make_dag(given, factory.node)
     dag.style, dag.registered, dag.calls = "decorator", True, arguments
     if not isinstance(function, Function):
@@ -68,6 +71,13 @@ def decorated_dag(world: Making, factory: DagFactory, arguments: Arguments, node
         world.context.dags.pop()
         world.context.groups = groups
     return dag
+
+
+def _own_params(function: Function, arguments: Arguments) -> dict[str, Any]:
+    """The params that a decorated DAG has for the arguments of its function. Source: ``airflow.sdk.DAG.dag``."""
+    names = [one.arg for one in (*function.node.args.posonlyargs, *function.node.args.args)]
+    given = dict(zip(names, (one.value for one in arguments.positional), strict=False))
+    return function.defaults | given | {name: one.value for name, one in arguments.named.items()}
 
 
 def _parameters(world: Making, function: Function, arguments: Arguments, node: ast.AST) -> Arguments:

@@ -122,6 +122,8 @@ class Asking:
             return type(value)(self.rendered(each) for each in value)
         if isinstance(value, dict):
             return {key: self.rendered(each) for key, each in value.items()}
+        if isinstance(value, Symbolic) and value.origin.startswith("param:"):
+            return Asked(self._parameter(value.origin.removeprefix("param:")).code)
         return value
 
     def _text(self, text: str) -> Template:
