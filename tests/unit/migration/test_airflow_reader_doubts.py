@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -188,3 +189,16 @@ def test_names_keep_their_values_where_no_case_may_fit(tmp_path: Path) -> None:
     text = f"{HEAD}{MORE}\nname = 'a'\nmatch more:\n    case ['c']: name = 'b'\n"
     file = read(tmp_path, f"{text}with DAG('flow', schedule=None): EmptyOperator(task_id=name)\n")
     assert "unknown-id" in codes(file), "either a or b"
+
+
+def test_an_object_as_a_decorator_is_said(tmp_path: Path) -> None:
+    text = """
+    from contextlib import contextmanager
+    @contextmanager
+    def logged(): yield
+    @logged()
+    def fill():
+        BashOperator(task_id="one", bash_command="true")
+    with DAG("flow", schedule=None): fill()
+    """
+    assert "unknown-call" in codes(read(tmp_path, HEAD + textwrap.dedent(text)))

@@ -214,6 +214,84 @@ class Step:
     def run(self): pass
 out += [callable(Step().run), callable(Step()), Step().run.__name__]
 """,
+    "places are evaluated once, and given up": """
+asked = []
+def key():
+    asked.append(1)
+    return "a"
+counts = {"a": 1}
+counts[key()] += 1
+class Box:
+    def __init__(self): self.items, self.x = [], 1
+    def __iadd__(self, item): self.items.append(item); return self
+    def __delitem__(self, at): del self.items[at]
+box = Box(); box += 1; box += 2
+del box[0], box.x
+other = Box(); delattr(other, "x")
+out = [counts, len(asked), box.items, hasattr(box, "x"), hasattr(other, "x")]
+""",
+    "iterators of a class": """
+class Down:
+    def __init__(self, left): self.left = left
+    def __iter__(self): return self
+    def __next__(self):
+        if self.left == 0: raise StopIteration
+        self.left -= 1
+        return self.left
+class Rows:
+    def __init__(self, rows): self.rows = rows
+    def __getitem__(self, at): return self.rows[at]
+class Of(type):
+    def __iter__(cls): return iter(cls.names)
+    def __getitem__(cls, name): return cls.names.index(name)
+class Names(metaclass=Of): names = ["a", "b"]
+class Typed:
+    def __class_getitem__(cls, kind): return "of " + kind
+out = [list(Down(3)), [one for one in Rows([5, 6])], list(Names), Names["b"], Typed["x"]]
+for one in Down(2): out.append(one)
+""",
+    "descriptors, attributes that are asked for, and values that an enumeration has not": """
+from enum import Enum
+class Field:
+    def __set_name__(self, owner, name): self.name = name
+    def __get__(self, instance, owner): return f"{self.name} of {instance.table}"
+class Row:
+    key = Field()
+    def __init__(self, table): self.table = table
+class Asked:
+    def __getattr__(self, name):
+        if name == "no": raise AttributeError(name)
+        return name
+class Level(Enum):
+    RAW = "raw"
+    @classmethod
+    def _missing_(cls, value): return cls.RAW
+out = [Row("t").key, hasattr(Asked(), "x"), hasattr(Asked(), "no"), getattr(Asked(), "no", 1), Level("none").value]
+""",
+    "classes of exceptions that a name holds": """
+FAULTS = (KeyError, IndexError)
+try: [][1]
+except FAULTS: out = "caught"
+""",
+    "kinds of values as keys": """
+kinds = {str: "text", int: "number", type(None): "none"}
+out = [kinds.get(type(one), "other") for one in ("a", 1, None, 1.5)]
+""",
+    "super of a class that is named": """
+class A:
+    def steps(self): return ["a"]
+class B(A):
+    def steps(self): return super(B, self).steps() + ["b"]
+class C(B):
+    def steps(self): return super(B, self).steps() + ["c"]
+def made(number):
+    def __init__(self, **given): super(cls, self).__init__(**{"number": number, **given})
+    cls = type("Made", (Numbered,), {"__init__": __init__})
+    return cls
+class Numbered:
+    def __init__(self, number=0): self.number = number
+out = [C().steps(), made(1)().number, made(1)(number=2).number]
+""",
     "paths that are not there": """
 import os
 from pathlib import Path

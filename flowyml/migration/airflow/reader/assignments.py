@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from flowyml.migration.airflow.reader.expressions import Expressions
@@ -38,6 +39,14 @@ _IN_PLACE: Mapping[tuple[type, type[ast.operator]], str] = {
 """Methods that ``|=`` and its kin stand for: who else has the container sees the change."""
 
 
+_IN_PLACE_METHODS: Mapping[type[ast.operator], str] = {
+    ast.Add: "__iadd__",
+    ast.Sub: "__isub__",
+    ast.BitOr: "__ior__",
+    ast.RShift: "__irshift__",
+}
+
+
 class Assignments(Expressions):
     """Binds values in the current scope, and takes them away."""
 
@@ -51,7 +60,7 @@ class Assignments(Expressions):
             self.assign(node.target, self.eval(node.value))
 
     def _augmented(self, node: ast.AugAssign) -> None:
-        old = self.eval(node.target)
+        old, put = self._place_of(node.target)
         new = self.eval(node.value)
         if isinstance(node.op, ast.Add) and isinstance(hard(old), list):
             items = self.iterate(new, node.value)
@@ -65,7 +74,29 @@ class Assignments(Expressions):
         if (method := _IN_PLACE.get((type(hard(old)), type(node.op)))) is not None:
             self.call_method(hard(old), method, Arguments([Given(new)]), node)
             return
-        self.assign(node.target, self.operate(type(node.op), old, new, node))
+        owner = hard(old)
+        if isinstance(owner, Instance) and (own := owner.special(_IN_PLACE_METHODS.get(type(node.op), ""))):
+            put(self.call(self.bound(own, owner, node), Arguments([Given(new)]), node))
+            return
+        put(self.operate(type(node.op), old, new, node))
+
+    def _place_of(self, target: ast.expr) -> tuple[Any, Callable[[Any], None]]:
+        """What stands in a place, and what puts another value there. The place itself is evaluated once."""
+        match target:
+            case ast.Attribute():
+                owner = self.eval(target.value)
+                put = partial(self._put_attribute, owner, target)
+                return self.attribute(owner, target.attr, target), put
+            case ast.Subscript():
+                owner, key = self.eval(target.value), self.eval(target.slice)
+                return self.item(owner, key, target), partial(self._put_item, hard(owner), key, target)
+        return self.eval(target), partial(self.assign, target)
+
+    def _put_attribute(self, owner: Any, target: ast.Attribute, value: Any) -> None:
+        self.assign_attribute(owner, target.attr, value, target)
+
+    def _put_item(self, owner: Any, key: Any, target: ast.Subscript, value: Any) -> None:
+        self._assign_item(owner, key, value, target)
 
     def assign(self, target: ast.expr, value: Any) -> None:
         """Binds a value to a name, an attribute, an item or several of them."""
@@ -153,8 +184,24 @@ class Assignments(Expressions):
                 owner, key = hard(self.eval(target.value)), hard(self.eval(target.slice))
                 self._held(owner, target)
                 self.context.changed += 1
-                if isinstance(owner, (dict, list)):
+                if isinstance(owner, Instance) and (method := owner.special("__delitem__")):
+                    self.call(self.bound(method, owner, target), Arguments([Given(key)]), target)
+                elif isinstance(owner, (dict, list)):
                     self.attempt(node, owner.__delitem__, key)
+            elif isinstance(target, ast.Attribute):
+                self.delete_attribute(hard(self.eval(target.value)), target.attr)
+
+    def delete_attribute(self, owner: Any, name: str) -> None:
+        """``del owner.name``."""
+        self.context.changed += 1
+        if isinstance(owner, Module):
+            owner.scope.names.pop(name, None)
+        elif isinstance(owner, Class):
+            owner.names.pop(name, None)
+        elif isinstance(owner, Items) and isinstance(found := owner.cls and owner.cls.find("__delattr__"), Native):
+            found.call(self, Arguments([Given(owner), Given(name)]), ast.Pass())
+        elif isinstance(owner, Instance):
+            owner.attributes.pop(name, None)
 
     def _global(self, node: ast.Global) -> None:
         self.scope.globals_ |= frozenset(node.names)

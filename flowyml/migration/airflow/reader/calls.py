@@ -206,6 +206,9 @@ class Calls(Statements):
         for base in cls.bases:
             if isinstance(base, Class):
                 base.below.append(cls)
+        for name, value in list(names.items()):
+            if type(value) is Instance and (method := value.special("__set_name__")):
+                self.call(Bound(method, value), Arguments([Given(cls), Given(name)]), node)
         self._shape_class(cls)
         self._announce(cls, node)
         found: Any = self._made_by_its_class(cls, node)
@@ -298,6 +301,11 @@ class Calls(Statements):
         for member in members.values():
             if member is value or member.attributes["value"] == value:
                 return member
+        hook = cls.find("_missing_")
+        if isinstance(hook, Function) and not isinstance(value, Unknown):
+            found = self.call(hook, Arguments([Given(cls), Given(value)]), node)
+            if found is not None:
+                return found
         return self.unknown(node) if isinstance(value, Unknown) else self.fail("ValueError", f"no {cls.name}", node)
 
     def _fill(self, cls: Class, instance: Instance, arguments: Arguments, node: ast.AST) -> None:

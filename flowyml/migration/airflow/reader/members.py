@@ -190,6 +190,8 @@ class Members(Base):
                 case "property":
                     return self.call(Bound(found, owner), Arguments(), node)
             return Bound(found, owner)
+        if type(found) is Instance and (method := found.special("__get__")):
+            return self.call(Bound(method, found), Arguments([Given(owner), Given(owner.cls)]), node)
         return found
 
 

@@ -25,6 +25,7 @@ from flowyml.migration.airflow.reader.values import (
     Module,
     Native,
     Once,
+    Raised,
     Soft,
     Unknown,
     hard,
@@ -178,7 +179,10 @@ class Protocols(Members):
             return self.unknown(node)
         if isinstance(one, Class):
             members = one.names.get("__members__")
-            return members[name] if isinstance(members, dict) and name in members else one
+            if isinstance(members, dict) and name in members:
+                return members[name]
+            hook = one.find("__class_getitem__") or (one.meta and one.meta.find("__getitem__"))
+            return self.call(hook, Arguments([Given(one), Given(key)]), node) if isinstance(hook, Function) else one
         if isinstance(one, Instance):
             return self._instance_item(one, key, node)
         if isinstance(name, Unknown) or not light(name):
@@ -211,6 +215,9 @@ class Protocols(Members):
         if isinstance(value, (Unknown, Foreign, Function, Native, Module)):
             return None
         if isinstance(value, Class):
+            hook = value.meta.find("__iter__") if value.meta is not None else None
+            if isinstance(hook, Function):
+                return self.iterate(self.call(hook, Arguments([Given(value)]), node), node)
             members = value.names.get("__members__")
             return list(dict.fromkeys(members.values())) if isinstance(members, dict) else None  # aliases once
         if isinstance(value, Instance):
@@ -232,9 +239,32 @@ class Protocols(Members):
         if isinstance(found, list):
             return found
         if method := value.special("__iter__"):
-            return self.iterate(self.call(self.bound(method, value, node), Arguments(), node), node)
+            made = hard(self.call(self.bound(method, value, node), Arguments(), node))
+            if isinstance(made, Instance):
+                return self._until("StopIteration", made, "__next__", node)
+            return self.iterate(made, node)
         items = list(value) if isinstance(value, Items) else value.attributes.get("__items__")
+        if items is None and value.special("__getitem__"):
+            return self._until("IndexError", value, "__getitem__", node)
         return list(items) if isinstance(items, list) else None
+
+    def _until(self, end: str, value: Instance, name: str, node: ast.AST) -> list[Any] | None:
+        """What a method gives call by call, by a number for ``__getitem__``, until it raises ``end``."""
+        if (method := value.special(name)) is None:
+            return self.iterate(value, node) if name == "__next__" and not value.special("__iter__") else None
+        found: list[Any] = []
+        self.catching.append({end})
+        try:
+            while len(found) < _MOST_ITEMS:
+                given = Arguments([Given(len(found))] if name == "__getitem__" else [])
+                found.append(self.call(self.bound(method, value, node), given, node))
+        except Raised as error:
+            if error.kind != end:
+                raise
+            return found
+        finally:
+            self.catching.pop()
+        return None
 
     # Iterators
 
@@ -310,6 +340,10 @@ def _plain(value: Any) -> Any:
     """A value as operators see it: a member of an enumeration of texts or numbers is one of those."""
     value = hard(value)
     return value.attributes["_value_"] if isinstance(value, Member) else value
+
+
+_MOST_ITEMS = 10_000
+"""As many items an iterator of a class of the root may have; more are not known."""
 
 
 def _fields_of(value: Any) -> Any:

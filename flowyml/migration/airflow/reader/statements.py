@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from flowyml.migration.airflow.reader.loops import Abandoned, Break, Continue, Return
+from flowyml.migration.airflow.reader.machine import short
 from flowyml.migration.airflow.reader.tries import Tries, catches
 from flowyml.migration.airflow.reader.values import (
     Arguments,
@@ -323,6 +324,8 @@ class Statements(Tries):
         found = self.call(function, Arguments([Given(value, None, self.module)]), decorator)
         if isinstance(found, Unknown) and isinstance(hard(function), (Unknown, Foreign)):
             return found if isinstance(found, Either) and not isinstance(hard(function), Foreign) else value
+        if isinstance(found, Unknown) and isinstance(function, Instance):
+            self.warn("unknown-call", f"what `@{short(self.source(decorator))}` makes is not known", node)
         return found
 
     def _class(self, node: ast.ClassDef) -> None:

@@ -22,7 +22,7 @@ class Tries(Loops):
     def tried(self, node: ast.Try | ast.TryStar) -> None:
         names: set[str] = set()
         for handler in node.handlers:
-            caught = _caught_by(handler)
+            caught = self._caught_by(handler)
             names |= caught
             if any(is_a("ModuleNotFoundError", name) for name in caught):
                 self._note_imports(node, handler)
@@ -30,6 +30,20 @@ class Tries(Loops):
             self._guarded(node, names)
         finally:
             self.block(node.finalbody)
+
+    def _caught_by(self, handler: ast.ExceptHandler) -> set[str]:
+        """The names of the exceptions that a handler catches; an empty one for all of them."""
+        if handler.type is None:
+            return {""}
+        nodes = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+        found: set[str] = set()
+        for one in nodes:
+            held = self._bound_to(one.id) if isinstance(one, ast.Name) else None
+            if isinstance(held, tuple):
+                found |= {each.name for each in map(hard, held) if isinstance(each, (Foreign, Class))}
+            else:
+                found.add(one.attr if isinstance(one, ast.Attribute) else getattr(one, "id", ""))
+        return found
 
     def _note_imports(self, node: ast.Try | ast.TryStar, handler: ast.ExceptHandler) -> None:
         """Warns of modules that are taken to be installed, where the file does something else without them."""
@@ -108,7 +122,7 @@ class Tries(Loops):
         of = getattr(error.value, "cls", error.value)
         kinds = [error.kind, *(one.name for one in of.mro())] if isinstance(of, Class) else [error.kind]
         for handler in node.handlers:
-            if any(is_a(kind, name) for kind in kinds for name in _caught_by(handler)):
+            if any(is_a(kind, name) for kind in kinds for name in self._caught_by(handler)):
                 if handler.name:
                     self.bind(handler.name, error.value if error.value is not None else self.unknown(handler))
                 kept, self.handled = self.handled, error
@@ -123,14 +137,6 @@ class Tries(Loops):
 def catches(names: Iterable[str], error: Raised) -> bool:
     """Whether handlers of exceptions with these names catch an error."""
     return any(is_a(error.kind, name) for name in names)
-
-
-def _caught_by(handler: ast.ExceptHandler) -> set[str]:
-    """The names of the exceptions that a handler catches; an empty one for all of them."""
-    if handler.type is None:
-        return {""}
-    nodes = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-    return {one.attr if isinstance(one, ast.Attribute) else getattr(one, "id", "") for one in nodes}
 
 
 def _stored(nodes: Iterable[ast.stmt]) -> set[str]:

@@ -22,6 +22,7 @@ from flowyml.migration.airflow.reader.values import (
     Native,
     Once,
     Raised,
+    Super,
     Unknown,
     hard,
 )
@@ -65,6 +66,7 @@ _KINDS: Mapping[str, Any] = {
 }
 
 
+_NONE_TYPE = Foreign("types.NoneType")
 _EMPTY = frozenset({"abc.ABC", "builtins.object", "object", "typing.Generic", "typing.Protocol"})
 """Classes of the standard library that give those below them no names of their own."""
 
@@ -142,7 +144,15 @@ def _has(owner: Any, name: str) -> bool | None:
 
 
 def _hasattr(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    found = _has(arguments.value("o", 0), str(hard(arguments.value("name", 1))))
+    owner, name = arguments.value("o", 0), str(hard(arguments.value("name", 1)))
+    found = _has(owner, name)
+    if found is None and isinstance(hard(owner), Instance) and hard(owner).special("__getattr__"):
+        try:
+            found = None if isinstance(hard(machine.attribute(owner, name, node)), Unknown) else True
+        except Raised as error:
+            if error.kind != "AttributeError":
+                raise
+            found = False
     return machine.unknown(node) if found is None else found
 
 
@@ -150,6 +160,12 @@ def _setattr(machine: Any, arguments: Arguments, node: ast.AST) -> None:
     name = hard(arguments.value("name", 1))
     if isinstance(name, str):
         machine.assign_attribute(arguments.value("o", 0), name, arguments.value("value", 2), node)
+
+
+def _delattr(machine: Any, arguments: Arguments, node: ast.AST) -> None:
+    name = hard(arguments.value("name", 1))
+    if isinstance(name, str):
+        machine.delete_attribute(hard(arguments.value("o", 0)), name)
 
 
 def _globals(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -167,7 +183,8 @@ def _vars(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _super(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    return machine.make_super(node)
+    cls, owner = hard(arguments.value("type", 0)), hard(arguments.value("object_or_type", 1))
+    return Super(cls, owner) if isinstance(cls, Class) and owner is not None else machine.make_super(node)
 
 
 def _type(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -175,7 +192,7 @@ def _type(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     if isinstance(value, Instance) and value.cls is not None:
         return value.cls
     if value is None:
-        return Foreign("types.NoneType")
+        return _NONE_TYPE
     if len(arguments.positional) == 3:
         return _made_class(machine, arguments, node)
     if len(arguments.positional) == 1 and type(value).__name__ in machine.builtins:
@@ -244,6 +261,7 @@ NAMES: dict[str, Any] = {
     "getattr": known(_getattr),
     "hasattr": known(_hasattr),
     "setattr": known(_setattr),
+    "delattr": known(_delattr),
     "globals": known(_globals),
     "locals": known(_locals),
     "vars": known(_vars),
