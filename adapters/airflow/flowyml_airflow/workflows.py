@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from flowyml.orchestrators.workflows import Workflow
@@ -31,11 +32,23 @@ def cron_or_words(dag: Mapping[str, Any]) -> str | None:
     said: Any = dag.get("timetable_summary")
     interval = dag.get("schedule_interval")  # on 2
     if isinstance(interval, dict):
-        said = interval.get("value") if interval.get("__type") == "CronExpression" else None
-        said = said or dag.get("timetable_description")
+        said = _of_interval(interval) or dag.get("timetable_description")
     if said is None or said in _NONE:
         return None
     return _PRESETS.get(str(said), str(said))
+
+
+def _of_interval(interval: Mapping[str, Any]) -> Any:
+    """Airflow 2's schedule in the words of 3, which has no description of those without a cron expression."""
+    parts = {name: value for name, value in interval.items() if name != "__type" and value}
+    match interval.get("__type"):
+        case "CronExpression":
+            return interval.get("value")
+        case "TimeDelta":
+            return str(timedelta(**parts))
+        case "RelativeDelta":
+            return f"relativedelta({', '.join(f'{name}={value}' for name, value in parts.items())})"
+    return None
 
 
 def _workflow(client: AirflowClient, dag: Mapping[str, Any], runs: list[dict[str, Any]]) -> Workflow:

@@ -10,6 +10,7 @@ import pytest
 
 from flowyml_airflow.connection import Connection
 from flowyml_airflow.handover import DagSchedule, runs_by_time
+from flowyml_airflow.workflows import cron_or_words
 
 MARK = "flowyml_handed_over__"
 
@@ -104,3 +105,20 @@ def test_a_run_that_stands_still_is_the_one_that_is_marked() -> None:
 def test_the_place_of_a_schedule_is_the_same_however_the_url_is_written(urls: list[str], place: str) -> None:
     made = [cast("Any", _Airflow(url=url)) for url in urls]
     assert {DagSchedule(airflow, "daily", airflow).place for airflow in made} == {place}
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        ({"__type": "CronExpression", "value": "5 4 * * *"}, "5 4 * * *"),
+        ({"__type": "CronExpression", "value": "@daily"}, "0 0 * * *"),
+        ({"__type": "TimeDelta", "days": 0, "microseconds": 0, "seconds": 21600}, "6:00:00"),
+        ({"__type": "TimeDelta", "days": 2, "microseconds": 0, "seconds": 0}, "2 days, 0:00:00"),
+        ({"__type": "RelativeDelta", "months": 1, "days": 0, "day": None}, "relativedelta(months=1)"),
+        (None, None),
+    ],
+)
+def test_a_schedule_of_airflow_2_is_said_whatever_its_kind(interval: Any, said: str | None) -> None:
+    """Airflow 2.11 describes an interval by an empty text, which would look like a DAG that runs by hand alone."""
+    dag = {"schedule_interval": interval, "timetable_description": "", "timetable_summary": None}
+    assert cron_or_words(dag) == said
