@@ -37,8 +37,10 @@ FLAKY: Mapping[str, str] = {}
 
 # What depends on the Python: how functions, values and modules travel, processes, forks and threads.
 DEPENDS_ON_PYTHON = (
-    "authoring_*", "bundle", "cache*", "execution", "loading", "local_*", "pickling", "runtime_cli", "sources",
-    "step_processes*", "types", "typing", "unguarded",
+    "authoring_*", "bundle", "cache*", "execution", "loading", "local_conformance", "local_detached*", "local_outputs",
+    "local_prints", "local_processes", "local_runs", "local_sharing", "local_stopping", "local_store",
+    "local_travelling", "local_values", "pickling", "runtime_cli", "sources", "step_processes*", "types", "typing",
+    "unguarded",
 )  # fmt: skip
 
 # Run by the Python whose packages it compiles, but for the tests that come with them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """No test touches the user's data, and none phones home. Child processes inherit it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # processes inherit that it is ignored in a background job
     home = Path(tempfile.mkdtemp(prefix="flowyml-tests-"))
     os.environ["FLOWYML_HOME"] = str(home)
     os.environ["PREFECT_HOME"] = str(home / "prefect-client")
