@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from tests.unit.migration.dag_files import HEAD, codes, edges, ids, read
@@ -155,3 +156,28 @@ dag.task_group.get_child_by_label("fetch") >> dag.task_group_dict["load"].get_ch
     )
     assert edges(file) == {"fetch>load.a", "load.a>end", "load.a>after"}
     assert not codes(file)
+
+
+def test_a_label_joins_the_group_of_a_task_to_what_is_outside(tmp_path: Path) -> None:
+    text = """
+    @task
+    def made(): ...
+    with DAG("flow", schedule=None):
+        with TaskGroup("g") as g:
+            a, b, x = (EmptyOperator(task_id=name) for name in "abx")
+            a >> Label("within") >> b
+            with TaskGroup("inner"):
+                result = made()
+                result >> EmptyOperator(task_id="last")
+        outside = [EmptyOperator(task_id=name) for name in "cd"]
+        a >> Label("out") >> outside
+        EmptyOperator(task_id="e") >> Label("in") >> a
+        x << Label("in") << EmptyOperator(task_id="f")
+        result >> Label("result") >> EmptyOperator(task_id="h")
+        [result] >> Label("of a list") >> EmptyOperator(task_id="i")
+    """
+    assert edges(read(tmp_path, HEAD + textwrap.dedent(text))) == {
+        "g.a>g.b", "g.inner.made>g.inner.last",
+        "g.b>c", "g.b>d", "g.x>c", "g.x>d", "g.inner.last>c", "g.inner.last>d",
+        "e>g.a", "f>g.a", "f>g.x", "f>g.inner.made", "g.inner.last>h", "g.inner.made>i",
+    }  # fmt: skip

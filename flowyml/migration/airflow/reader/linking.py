@@ -20,17 +20,22 @@ __all__ = ["chain", "linear", "link"]
 def link(context: Context, before: Any, after: Any) -> list[Any]:
     """``before >> after``. Returns what no edge can be drawn to."""
     lost: list[Any] = []
-    for one in flat(before):
-        for other in flat(after):
-            _link(context, one, other, lost)
+    if isinstance(before, Label):
+        _label(context, before, flat(after), "after", lost)
+    elif isinstance(after, Label):
+        # ``result >> label`` is drawn from the tasks of the result; in a list the result itself is kept
+        nodes = before.tasks() if isinstance(before, XCom) else flat(before)
+        _label(context, after, nodes, "before", lost)
+    else:
+        for one in flat(before):
+            for other in flat(after):
+                _link(context, one, other, lost)
     return lost
 
 
 def _link(context: Context, one: Any, other: Any, lost: list[Any]) -> None:
-    if isinstance(one, Label) and isinstance(other, Label):
-        return
     if isinstance(one, Label) or isinstance(other, Label):
-        _label(context, one, other, lost)
+        lost += link(context, one, other)
         return
     if not isinstance(one, (Task, Group, XCom)) or not isinstance(other, (Task, Group, XCom)):
         lost.append(other if isinstance(one, (Task, Group, XCom)) else one)
@@ -61,17 +66,30 @@ def _head(node: Any) -> list[Task]:
     return node.tasks() if isinstance(node, XCom) else [node]
 
 
-def _label(context: Context, one: Any, other: Any, lost: list[Any]) -> None:
-    label, node, stream = (one, other, "after") if isinstance(one, Label) else (other, one, "before")
-    if not isinstance(node, (Task, Group, XCom)):
-        lost.append(node)
-        return
-    getattr(label, stream).append(node)
-    before = label.before if stream == "after" else [node]
-    after = label.after if stream == "before" else [node]
-    for first in before:
-        for second in after:
-            _join(context, first, second, label.text)
+def _label(context: Context, label: Label, nodes: list[Any], side: str, lost: list[Any]) -> None:
+    """One side of a label. When both are known, a task that the label had stands for its group, if they differ.
+
+    Source: ``EdgeModifier._convert_streams_to_task_groups``.
+    """
+    found = [one for one in nodes if isinstance(one, (Task, Group, XCom))]
+    lost += [one for one in nodes if one not in found and not isinstance(one, Label)]
+    getattr(label, side).extend(found)
+    if label.before and label.after and len({_group_of(one) for one in (*label.before, *label.after)}) != 1:
+        label.before, label.after = [list(map(_widened, stream)) for stream in (label.before, label.after)]
+    for held in label.before if side == "after" else label.after:
+        for one in found:
+            before, after = (held, one) if side == "after" else (one, held)
+            _join(context, before, after, label.text)
+
+
+def _group_of(node: Any) -> Group | None:
+    """The group that a side of a label is, or is in; None for the DAG itself."""
+    group = node if isinstance(node, Group) else node.task.group if isinstance(node, XCom) else node.group
+    return group if group is not None and group.own_id else None
+
+
+def _widened(node: Any) -> Any:
+    return node if isinstance(node, XCom) else _group_of(node) or node
 
 
 def chain(context: Context, parts: Sequence[Any]) -> list[Any]:

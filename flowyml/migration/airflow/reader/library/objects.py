@@ -66,6 +66,9 @@ _KINDS: Mapping[str, Any] = {
 }
 
 
+_PLAIN = frozenset({str, bytes, int, float, bool, type(None), list, tuple, dict, set})
+"""Classes whose values have here the attributes that they have in Python. A text may be a member of an enumeration of
+Airflow's, which has a name and a value."""
 _NONE_TYPE = Foreign("types.NoneType")
 _EMPTY = frozenset({"abc.ABC", "builtins.object", "object", "typing.Generic", "typing.Protocol"})
 """Classes of the standard library that give those below them no names of their own."""
@@ -132,6 +135,8 @@ def _has(owner: Any, name: str) -> bool | None:
     owner = hard(owner)
     if isinstance(owner, Module):
         return name in owner.scope.names
+    if type(owner) in _PLAIN:
+        return hasattr(owner, name) or (None if name in ("name", "value") else False)
     if isinstance(owner, Function):
         return name in owner.attributes or name in ("__name__", "__doc__") or (False if name[:2] != "__" else None)
     if isinstance(owner, Class):
