@@ -42,6 +42,11 @@ _MOVED: Mapping[str, str] = {
     f"{_STANDARD}.sensors.weekday": "airflow.sensors.weekday",
 }
 _NEW = {old: new for new, old in _MOVED.items()}
+# What Airflow 2 has under another name, with the same arguments as far as it has them.
+_RENAMED: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("airflow.sdk", "Asset"): ("airflow.datasets", "Dataset"),
+    ("airflow.sdk", "AssetAlias"): ("airflow.datasets", "DatasetAlias"),
+}
 
 
 def arguments_of(step: Step) -> Mapping[str, Any]:
@@ -149,6 +154,10 @@ def keywords(given: Mapping[str, Part]) -> Iterator[Part]:
 
 
 def _from(module: str, names: Sequence[str], variables: Mapping[tuple[str, str], str]) -> str:
+    if renamed := [name for name in names if (module, name) in _RENAMED]:
+        others = [name for name in names if name not in renamed]
+        texts = [_renamed(module, name, variables[module, name]) for name in renamed]
+        return "".join([*texts, _from(module, others, variables) if others else ""])
     what = ", ".join(
         name if variables[module, name] == name else f"{name} as {variables[module, name]}" for name in names
     )
@@ -158,6 +167,15 @@ def _from(module: str, names: Sequence[str], variables: Mapping[tuple[str, str],
             f"except ImportError:  # an Airflow that has it in itself\n    from {old} import {what}\n"
         )
     return f"\nfrom {module} import {what}\n"
+
+
+def _renamed(module: str, name: str, variable: str) -> str:
+    old, then = _RENAMED[module, name]
+    now = name if variable == name else f"{name} as {variable}"
+    return (
+        f"\ntry:\n    from {module} import {now}\n"
+        f"except ImportError:  # Airflow 2\n    from {old} import {then} as {variable}\n"
+    )
 
 
 def _paths(step: Step) -> Iterator[str]:

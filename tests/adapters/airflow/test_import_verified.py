@@ -94,3 +94,40 @@ def test_mapped_groups_are_the_same_to_airflow(major: int, tmp_path: Path) -> No
     given = ["import", "airflow", f"{tmp_path}/flow.py", "-o", f"{tmp_path}/made", "--verify", python, "--json"]
     (found,) = json.loads(flowyml(*given).out)["verified"]
     assert (found["problem"], found["differences"]) == (None, [])
+
+
+RULES = """
+try:
+    from airflow.sdk import Asset, AssetAlias
+except ImportError:
+    from airflow.datasets import Dataset as Asset, DatasetAlias as AssetAlias
+
+def one(x): return x
+def two(x, y=2): return x
+
+@dag(schedule=None, start_date=datetime(2024, 1, 1), catchup=False)
+def flow(n: int = 3):
+    @task
+    def use(value): return value
+    use(n)
+    a = BashOperator(task_id="a", bash_command="echo {{ params.n }}", outlets=[Asset("s3://b/c"), AssetAlias("d")])
+    a.owner, a.depends_on_past, a.retries = "me", True, 2
+    PythonOperator.partial(task_id="m", python_callable=one).expand(op_args=[[1], [2]])
+    PythonOperator.partial(task_id="k", python_callable=two, op_args=[1]).expand(op_kwargs=[{"y": 1}, {"y": 2}])
+    with TaskGroup("g"):
+        part = BashOperator.partial(task_id="p")
+    part.expand(bash_command=["true", "false"])
+flow()
+"""
+
+
+@pytest.mark.airflow
+@pytest.mark.parametrize("major", [3, 2])
+def test_assets_mapped_functions_and_what_is_set_later_are_the_same_to_airflow(major: int, tmp_path: Path) -> None:
+    (tmp_path / "flow.py").write_text(HEAD + RULES, "utf-8")
+    python = str(airflow_python(major))
+    given = ["import", "airflow", f"{tmp_path}/flow.py", "-o", f"{tmp_path}/made", "--verify", python, "--json"]
+    (found,) = json.loads(flowyml(*given).out)["verified"]
+    assert found["problem"] is None
+    assert [line for line in found["differences"] if "mapped arguments" not in line] == []
+    assert "NotImplementedError" not in (tmp_path / "made/flow.py").read_text("utf-8")

@@ -105,6 +105,8 @@ class Words:
         if value.kind not in ("asset", "alias"):
             raise Unwritable(f"asset {value}")
         given = [f"{name}={text_literal(each)}" for name in ("name", "uri") if (each := getattr(value, name))]
+        if len(given) == 1:  # Airflow 3 takes one for both; Airflow 2 has the second alone
+            given = [text_literal(value.name or value.uri)]
         name = "Asset" if value.kind == "asset" else "AssetAlias"
         return Group(f'{self._word("imported")}("airflow.sdk.{name}")(', given, ")")
 
