@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import libcst as cst
@@ -117,7 +118,12 @@ class Source:
 
     def nodes(self, *kinds: type[cst.CSTNode]) -> list[Any]:
         """All nodes of these kinds, in the order of the text."""
-        found = _Found(kinds)
+        return [node for node in self._nodes if isinstance(node, kinds)]
+
+    @cached_property
+    def _nodes(self) -> Sequence[cst.CSTNode]:
+        """All nodes: many rules ask for some, and a walk takes longer than looking through a list."""
+        found = _All()
         self.module.visit(found)
         return found.nodes
 
@@ -138,15 +144,13 @@ class Edits(cst.CSTTransformer):
         return updated_node
 
 
-class _Found(cst.CSTVisitor):
-    def __init__(self, kinds: tuple[type[cst.CSTNode], ...]) -> None:
+class _All(cst.CSTVisitor):
+    def __init__(self) -> None:
         super().__init__()
-        self._kinds = kinds
         self.nodes: list[cst.CSTNode] = []
 
     def on_visit(self, node: cst.CSTNode) -> bool:
-        if isinstance(node, self._kinds):
-            self.nodes.append(node)
+        self.nodes.append(node)
         return True
 
 
