@@ -183,3 +183,17 @@ def test_links_to_folders_of_the_root_are_followed_once(tmp_path: Path) -> None:
     assert found == ["dags/dags.py", "dags/again/sales.py"]
     wider = [each.path.name for each in find_files([str(root / "dags")], tmp_path)]
     assert wider == ["dags.py", "sales.py", "outside.py"]
+
+
+def test_a_module_is_imported_by_a_name_from_its_package(tmp_path: Path) -> None:
+    text = """
+    import importlib
+    from airflow import DAG
+    with DAG("flow", schedule=None):
+        importlib.import_module(".jobs.one", package="common").make("t")
+        importlib.import_module("..jobs.one", "common.other").make("u")
+    """
+    one = "from airflow.operators.empty import EmptyOperator\ndef make(name): EmptyOperator(task_id=name)\n"
+    empty = {f"dags/common/{name}__init__.py": "" for name in ("", "jobs/", "other/")}
+    file = read(tmp_path, text, {**empty, "dags/common/jobs/one.py": one})
+    assert ids(file) == ["t", "u"]

@@ -292,6 +292,22 @@ class Numbered:
     def __init__(self, number=0): self.number = number
 out = [C().steps(), made(1)().number, made(1)(number=2).number]
 """,
+    "what objects are asked for": """
+import inspect
+from collections.abc import Iterable
+class Jobs:
+    size = 1
+    def task_b(self, x, *, y=2): return "b"
+    def task_a(self): return "a"
+def load(a, b=1): return a + b
+jobs, given = Jobs(), {"a": 1, "b": 2, "z": 3}
+out = [[getattr(jobs, name)(1) if name == "task_b" else 0 for name in dir(jobs) if name.startswith("task_")]]
+out += [[name for name, _ in inspect.getmembers(jobs, predicate=inspect.ismethod)], inspect.isclass(Jobs)]
+out += [list(inspect.signature(jobs.task_b).parameters), inspect.signature(load).parameters["b"].default]
+out += [load(**{name: one for name, one in given.items() if name in inspect.signature(load).parameters})]
+out += [inspect.isfunction(load), inspect.isclass(load), isinstance(1, int | str), isinstance([], int | str)]
+out += [isinstance(range(2), Iterable), isinstance({}.keys(), Iterable), isinstance(1, Iterable), format(3, "03d")]
+""",
     "paths that are not there": """
 import os
 from pathlib import Path

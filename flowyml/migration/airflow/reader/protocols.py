@@ -53,6 +53,8 @@ class Protocols(Members):
         if isinstance(one, (Unknown, Foreign)) or isinstance(other, (Unknown, Foreign)):
             text = shape(one) + shape(other) if kind is ast.Add else ""
             return self.unknown(node, text=text, parts=parts)
+        if kind is ast.BitOr and isinstance(one, (Native, Class)) and isinstance(other, (Native, Class, type(None))):
+            return (one, other)  # a union of classes, as `isinstance` takes it
         if isinstance(one, Instance) or isinstance(other, Instance):
             return self._dunder(kind, one, other, node)
         return self.soft(self.attempt(node, binary, kind, one, other), left, right, parts=parts)

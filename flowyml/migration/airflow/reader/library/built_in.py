@@ -6,7 +6,7 @@ import ast
 import builtins
 from typing import Any
 
-from flowyml.migration.airflow.reader.library import items, objects
+from flowyml.migration.airflow.reader.library import inspecting, items, objects
 from flowyml.migration.airflow.reader.library.natives import known, nothing, plain
 from flowyml.migration.airflow.reader.library.paths import open_file
 from flowyml.migration.airflow.reader.operations import TooLarge
@@ -55,6 +55,13 @@ def _range(*args: int) -> range:
 BUILTINS: dict[str, Any] = {
     **items.NAMES,
     **objects.NAMES,
+    "dir": inspecting.NAMES["builtins.dir"],
+    "format": Native(
+        "format",
+        lambda machine, arguments, node: machine.text_of(
+            node, arguments.value("value", 0), "", arguments.value("format_spec", 1, "")
+        ),
+    ),
     "str": Native("str", _text),
     "repr": Native("repr", lambda machine, arguments, node: machine.text_of(node, arguments.value("object", 0), "r")),
     "int": Native("int", lambda machine, arguments, node: plain(_int).call(machine, arguments, node)),

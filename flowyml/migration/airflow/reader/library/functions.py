@@ -102,7 +102,14 @@ def _context_manager(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 def _import_module(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     name = hard(arguments.value("name", 0))
-    return machine.imported(name, node) if isinstance(name, str) else machine.unknown(node)
+    package = hard(arguments.value("package", 1))
+    if not isinstance(name, str) or (name.startswith(".") and not isinstance(package, str)):
+        return machine.unknown(node)
+    if name.startswith("."):
+        up = len(name) - len(name.lstrip(".")) - 1
+        parts = package.split(".")
+        name = ".".join([*parts[: len(parts) - up], name.lstrip(".")])
+    return machine.imported(name, node)
 
 
 def _operation(name: str, kind: type[ast.operator]) -> Native:

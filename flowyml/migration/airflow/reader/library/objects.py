@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import collections.abc
 import datetime
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -43,8 +44,8 @@ _KINDS: Mapping[str, Any] = {
     "date": datetime.date,
     "timedelta": datetime.timedelta,
     "Mapping": dict,
-    "Sequence": (list, tuple, str),
-    "Iterable": (list, tuple, str, dict, set),
+    "Sequence": (list, tuple, str, range),
+    "Iterable": collections.abc.Iterable,
     "List": list,
     "Dict": dict,
     "MutableMapping": dict,
@@ -66,6 +67,7 @@ _KINDS: Mapping[str, Any] = {
 }
 
 
+_ASKED_OF_METHODS = frozenset({"Callable", "Collection", "Iterable", "Iterator", "Mapping", "Sequence", "Sized"})
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None), list, tuple, dict, set})
 """Classes whose values have here the attributes that they have in Python. A text may be a member of an enumeration of
 Airflow's, which has a name and a value."""
@@ -105,6 +107,8 @@ def _is_kind(value: Any, kind: Any) -> bool | None:
     if isinstance(kind, Class):
         return isinstance(value, Instance) and value.cls is not None and kind in value.cls.mro()
     name = kind.name if isinstance(kind, (Native, Foreign)) else ""
+    if type(value) is Instance and name in _ASKED_OF_METHODS:
+        return None
     if name in _KINDS:
         return isinstance(value, _KINDS[name])
     if isinstance(value, Instance):

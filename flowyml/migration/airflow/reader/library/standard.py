@@ -7,7 +7,17 @@ import graphlib
 import math
 from typing import Any
 
-from flowyml.migration.airflow.reader.library import collecting, data, dates, functions, paths, records, settings, text
+from flowyml.migration.airflow.reader.library import (
+    collecting,
+    data,
+    dates,
+    functions,
+    inspecting,
+    paths,
+    records,
+    settings,
+    text,
+)
 from flowyml.migration.airflow.reader.library.items import from_keys
 from flowyml.migration.airflow.reader.library.natives import plain
 from flowyml.migration.airflow.reader.operations import PythonVersion
@@ -31,6 +41,7 @@ LIBRARY: dict[str, Any] = {
     **data.NAMES,
     **dates.NAMES,
     **functions.NAMES,
+    **inspecting.NAMES,
     **paths.NAMES,
     **records.NAMES,
     **settings.NAMES,
