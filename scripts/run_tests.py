@@ -28,6 +28,7 @@ import pythons
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / ".venv" / "tests"
 ENGINES = {engine: f"tests/adapters/{engine}" for engine in ("airflow", "prefect", "kubeflow")}
+MIGRATION = "tests/unit/migration"
 PASSED, FAILED, NO_TEST = 0, 1, 5
 TRIES = 3
 
@@ -78,9 +79,10 @@ GROUPS = (
     Group("airflow", [ENGINES["airflow"], *(f"--ignore={path}" for path in _airflow_files)]),
     Group("kubeflow", [ENGINES["kubeflow"]]),
     Group("prefect", [ENGINES["prefect"]]),
-    Group("airflow-files", _airflow_files),
-    Group("unit", ["tests/unit", "flowyml", "adapters"]),
+    Group("unit", ["tests/unit", f"--ignore={MIGRATION}", "flowyml", "adapters"]),
     Group("others", ["tests", "--ignore=tests/unit", *(f"--ignore={folder}" for folder in ENGINES.values())]),
+    Group("airflow-files", _airflow_files),
+    Group("migration", [MIGRATION]),
 )
 
 

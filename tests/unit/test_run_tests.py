@@ -25,22 +25,37 @@ def test_good():
 
 
 @pytest.fixture
-def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The script, with a project of its own."""
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script as it is."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import run_tests
 
+    yield run_tests
+    for module in ("run_tests", "pythons", "environment"):
+        sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def suite(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script, with a project of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they take a second to import
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     for name, value in {
-        "ROOT": tmp_path, "LOGS": tmp_path / "logs", "GROUPS": (run_tests.Group("some", ["test_some.py"]),),
+        "ROOT": tmp_path, "LOGS": tmp_path / "logs", "GROUPS": (script.Group("some", ["test_some.py"]),),
         "other_pythons": tuple, "COMPILE": "",
     }.items():  # fmt: skip
-        monkeypatch.setattr(run_tests, name, value)
-    yield run_tests
-    for module in ("run_tests", "pythons", "environment"):
-        sys.modules.pop(module, None)
+        monkeypatch.setattr(script, name, value)
+    return script
+
+
+def test_each_file_of_tests_is_in_one_group(script: Any) -> None:
+    root = SCRIPTS.parent
+    for file in (root / "tests").rglob("test_*.py"):
+        within = {str(folder.relative_to(root)) for folder in (file, *file.parents) if folder.is_relative_to(root)}
+        left_out = {f"--ignore={path}" for path in within}
+        groups = [group.name for group in script.GROUPS if within & {*group.tests} and not left_out & {*group.tests}]
+        assert len(groups) == 1, (file, groups)
 
 
 def test_the_tests_that_depend_on_the_python_are_there(suite: Any) -> None:
