@@ -110,3 +110,19 @@ def test_trigger_rules_by_their_names(tmp_path: Path) -> None:
 def test_a_time_of_the_clock_has_the_zone_that_it_is_given(tmp_path: Path, start: str, zone: str) -> None:
     file = _read(tmp_path, "E('a')", f"schedule='@daily', start_date={start}")
     assert (file.dags[0].timezone, codes(file)) == (zone, set())
+
+
+def test_a_group_that_airflow_2_renames_is_said(tmp_path: Path) -> None:
+    file = _read(tmp_path, "with TaskGroup('g'):\n    with TaskGroup('g'): E('a')")
+    assert (ids(file), codes(file)) == (["g.g.a"], {"unknown-id"})
+
+
+def test_relatives_of_a_task(tmp_path: Path) -> None:
+    body = """
+a, b, c = E("a"), E("b"), E("c")
+a >> b >> c
+for task in c.get_direct_relatives(upstream=True): E(f"x_{task.task_id}")
+for task in a.get_flat_relatives(): E(f"y_{task.task_id}")
+"""
+    file = _read(tmp_path, body)
+    assert (ids(file), codes(file)) == (["a", "b", "c", "x_b", "y_b", "y_c"], set())

@@ -98,6 +98,22 @@ def _as_teardown(world: Making, task: Task) -> Native:
     return native("as_teardown", mark)
 
 
+def _relatives(task: Task, name: str) -> Native:
+    """``get_direct_relatives`` and ``get_flat_relatives``, which has those further along too."""
+
+    def relatives(arguments: Arguments, where: ast.AST) -> list[Task]:
+        side = "upstream" if hard(arguments.value("upstream", 0, False)) is True else "downstream"
+        found = dict.fromkeys(getattr(task, side))
+        waiting = list(found) if name == "get_flat_relatives" else []
+        while waiting:
+            more = [one for one in getattr(waiting.pop(), side) if one not in found]
+            found |= dict.fromkeys(more)
+            waiting += more
+        return list(found)
+
+    return native(name, relatives)
+
+
 def _of_xcom(world: Making, value: XCom, name: str, node: ast.AST) -> Any:
     found = edges.relations(world, value, name)
     if found is not MISSING:
@@ -389,6 +405,8 @@ _TASK: Mapping[str, Callable[[Making, Task], Any]] = {
     "downstream_task_ids": lambda _, task: Ids(one.task_id for one in task.downstream),
     "as_setup": _as_setup,
     "as_teardown": _as_teardown,
+    "get_direct_relatives": lambda _, task: _relatives(task, "get_direct_relatives"),
+    "get_flat_relatives": lambda _, task: _relatives(task, "get_flat_relatives"),
     "roots": lambda _, task: [task],
     "leaves": lambda _, task: [task],
 }

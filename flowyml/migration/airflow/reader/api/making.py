@@ -154,6 +154,10 @@ class Making:
         group.default_args = inherited | given_items(arguments.get("default_args"), "default_args")
         label = shape(self._identifier(arguments.value("group_id", 0), "a group's id", node))
         suffix = suffix or hard(arguments.value("add_suffix_on_collision")) is True
+        within = group.parent
+        if dag and within and label in dag.used and within.child_id(label) not in dag.used:
+            text = f"group {label!r} has a name that stands elsewhere in the DAG: Airflow 2 renames or refuses it"
+            self.machine.warn("unknown-id", text, node)
         self.context.open_group(group, label, suffix)
         return group
 
