@@ -126,3 +126,14 @@ for task in a.get_flat_relatives(): E(f"y_{task.task_id}")
 """
     file = _read(tmp_path, body)
     assert (ids(file), codes(file)) == (["a", "b", "c", "x_b", "y_b", "y_c"], set())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "with TaskGroup('g') as g: E('t').as_teardown()\nE('a') >> g >> E('b')",
+        "with E('s').as_setup():\n    with E('t').as_teardown(setups=E('u')): E('a')",
+    ],
+)
+def test_edges_that_depend_on_the_airflow_are_said(tmp_path: Path, body: str) -> None:
+    assert codes(_read(tmp_path, body)) == {"unknown-edge"}

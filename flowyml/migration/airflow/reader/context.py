@@ -147,6 +147,7 @@ class Bracket:
 
     setups: list[Task]
     teardowns: list[Task]
+    by_teardown: bool
     tasks: list[Task] = field(default_factory=list)
     active: bool = True
 
@@ -159,10 +160,10 @@ def open_bracket(context: Context, tasks: list[Task]) -> None:
     """Source: ``BaseSetupTeardownContext.push_setup_teardown_task``: the other side is found along the edges."""
     if tasks[0].teardown:
         others = _nearest(tasks[0], "upstream")
-        context.brackets.append(Bracket(others, tasks))
+        context.brackets.append(Bracket(others, tasks, by_teardown=True))
     else:
         others = _nearest(tasks[0], "downstream")
-        context.brackets.append(Bracket(tasks, others))
+        context.brackets.append(Bracket(tasks, others, by_teardown=False))
 
 
 def _nearest(task: Task, side: str) -> list[Task]:

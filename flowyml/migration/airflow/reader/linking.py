@@ -45,7 +45,7 @@ def _link(context: Context, one: Any, other: Any, lost: list[Any]) -> None:
 
 def _join(context: Context, one: Any, other: Any, label: Any) -> None:
     before, after = _tail(one), _head(other)
-    if any(isinstance(side, Group) and not any(side.members()) for side in (one, other)):
+    if (isinstance(one, Group) and not one.leaves()) or (isinstance(other, Group) and not after):
         context.hollow = True
     if isinstance(other, Group):
         other.upstream += [task for task in before if task not in other.upstream]

@@ -42,7 +42,11 @@ def join(world: Making, before: Any, after: Any, node: ast.AST) -> None:
     world.context.uncertain -= one_of_several
     if world.context.hollow:
         world.context.hollow = False
-        world.machine.warn("unknown-edge", "an edge leads to a group without tasks: Airflow 2 draws none", node)
+        world.machine.warn(
+            "unknown-edge",
+            "an edge leads to or from a group without tasks, but for teardowns: Airflow 2 draws none",
+            node,
+        )
 
 
 def suspect(world: Making, before: Any, after: Any, node: ast.AST) -> None:
@@ -108,6 +112,9 @@ def enter(world: Making, value: Any, node: ast.AST) -> Any:
     elif isinstance(value, Group):
         world.context.groups.append(value)
     elif tasks := _bracketed(value):
+        if any(outer.by_teardown is not tasks[0].teardown for outer in world.context.brackets):
+            text = "a setup and a teardown are opened within one another: Airflow draws other edges between them"
+            world.machine.warn("unknown-edge", text, node)
         open_bracket(world.context, tasks)
     elif isinstance(value, Unknown):
         return world.machine.unknown(node)
