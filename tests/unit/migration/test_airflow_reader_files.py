@@ -197,3 +197,22 @@ def test_a_module_is_imported_by_a_name_from_its_package(tmp_path: Path) -> None
     empty = {f"dags/common/{name}__init__.py": "" for name in ("", "jobs/", "other/")}
     file = read(tmp_path, text, {**empty, "dags/common/jobs/one.py": one})
     assert ids(file) == ["t", "u"]
+
+
+def test_dags_of_files_that_are_loaded_by_their_paths(tmp_path: Path) -> None:
+    text = """
+    import importlib.util
+    from pathlib import Path
+    from airflow import DAG
+    for path in sorted((Path(__file__).parent / "defined").glob("*.py")):
+        spec = importlib.util.spec_from_file_location(path.stem, str(path))
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for name, value in vars(module).items():
+            if isinstance(value, DAG):
+                globals()[name] = value
+    """
+    one = "from airflow import DAG\nclass Other: pass\nflow_{0} = DAG('flow_{0}', schedule=None)\n"
+    file = read(tmp_path, text, {f"dags/defined/{name}.py": one.format(name) for name in "ab"})
+    assert [dag.dag_id for dag in file.dags] == ["flow_a", "flow_b"]
+    assert not codes(file)

@@ -308,6 +308,18 @@ out += [load(**{name: one for name, one in given.items() if name in inspect.sign
 out += [inspect.isfunction(load), inspect.isclass(load), isinstance(1, int | str), isinstance([], int | str)]
 out += [isinstance(range(2), Iterable), isinstance({}.keys(), Iterable), isinstance(1, Iterable), format(3, "03d")]
 """,
+    "private names": """
+class Base:
+    __kind = "base"
+    def __init__(self, name): self.__name = name; self.__parts = [name]; self.__parts += ["x"]
+    def __shout(self): return self.__name.upper() + self.__kind
+    def label(self): return [self.__shout(), self.__parts, (lambda: self.__name)()]
+class Child(Base):
+    __kind = "child"
+    def __init__(self): super().__init__("a"); self.__name = "b"
+    def own(self): return self.__name + self.__kind
+out = [Child().label(), Child().own(), Base("c")._Base__name, getattr(Child(), "_Base__kind"), Base("q").__class__ is Base]
+""",
     "paths that are not there": """
 import os
 from pathlib import Path

@@ -86,14 +86,14 @@ class Assignments(Expressions):
             case ast.Attribute():
                 owner = self.eval(target.value)
                 put = partial(self._put_attribute, owner, target)
-                return self.attribute(owner, target.attr, target), put
+                return self.attribute(owner, self.mangled(target.attr), target), put
             case ast.Subscript():
                 owner, key = self.eval(target.value), self.eval(target.slice)
                 return self.item(owner, key, target), partial(self._put_item, hard(owner), key, target)
         return self.eval(target), partial(self.assign, target)
 
     def _put_attribute(self, owner: Any, target: ast.Attribute, value: Any) -> None:
-        self.assign_attribute(owner, target.attr, value, target)
+        self.assign_attribute(owner, self.mangled(target.attr), value, target)
 
     def _put_item(self, owner: Any, key: Any, target: ast.Subscript, value: Any) -> None:
         self._assign_item(owner, key, value, target)
@@ -104,7 +104,7 @@ class Assignments(Expressions):
             case ast.Name():
                 self.bind(target.id, value)
             case ast.Attribute():
-                self.assign_attribute(self.eval(target.value), target.attr, value, target)
+                self.assign_attribute(self.eval(target.value), self.mangled(target.attr), value, target)
             case ast.Subscript():
                 self._assign_item(hard(self.eval(target.value)), self.eval(target.slice), value, target)
             case ast.Tuple() | ast.List():
@@ -189,7 +189,7 @@ class Assignments(Expressions):
                 elif isinstance(owner, (dict, list)):
                     self.attempt(node, owner.__delitem__, key)
             elif isinstance(target, ast.Attribute):
-                self.delete_attribute(hard(self.eval(target.value)), target.attr)
+                self.delete_attribute(hard(self.eval(target.value)), self.mangled(target.attr))
 
     def delete_attribute(self, owner: Any, name: str) -> None:
         """``del owner.name``."""

@@ -15,7 +15,7 @@ from flowyml.migration.airflow.reader.library.records import (
     validated,
 )
 from flowyml.migration.airflow.reader.loops import Abandoned, Return, Yields
-from flowyml.migration.airflow.reader.machine import MISSING, Options
+from flowyml.migration.airflow.reader.machine import MISSING, Options, private
 from flowyml.migration.airflow.reader.statements import ContextCall, Statements
 from flowyml.migration.airflow.reader.values import (
     Arguments,
@@ -200,6 +200,8 @@ class Calls(Statements):
         cls = Class(node.name, node, self.module, tuple(one for one in bases if one is not None), names)
         with self.inside(Scope(names, self.scope, kind="class"), self.module):
             self.block(node.body)
+        for name in [one for one in names if private(node.name, one) != one]:
+            names[private(node.name, name)] = names.pop(name)
         for value in names.values():
             if isinstance(value, Function) and value.owner is None:
                 value.owner = cls

@@ -46,7 +46,7 @@ class Expressions(Protocols):
         return self.lookup(node.id, node)
 
     def _attribute(self, node: ast.Attribute) -> Any:
-        return self.attribute(self.eval(node.value), node.attr, node)
+        return self.attribute(self.eval(node.value), self.mangled(node.attr), node)
 
     def _items(self, node: ast.List | ast.Tuple | ast.Set, made: Callable[[list[Any]], Any]) -> Any:
         """What is made of the items of a display."""

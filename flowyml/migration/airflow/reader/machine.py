@@ -35,7 +35,7 @@ from flowyml.migration.airflow.reader.values import (
     hard,
 )
 
-__all__ = ["MISSING", "Base", "Options", "World", "is_a", "short"]
+__all__ = ["MISSING", "Base", "Options", "World", "is_a", "is_code", "private", "short"]
 
 _DEEP = 40
 
@@ -155,6 +155,16 @@ class Base(Machine):
 
     # Names
 
+    def mangled(self, name: str) -> str:
+        """The attribute that a name with two leading underscores means in the body of a class: ``_Table__key``."""
+        if not name.startswith("__") or name.endswith("__"):
+            return name
+        scope: Scope | None = self.scope
+        while scope is not None and "__class__" not in scope.names:
+            scope = scope.parent
+        owner = None if scope is None else scope.names["__class__"]
+        return private(owner.name, name) if isinstance(owner, Class) else name
+
     def lookup(self, name: str, node: ast.AST) -> Any:
         scope: Scope | None = self.scope
         if scope is not None and name in scope.globals_:
@@ -217,7 +227,7 @@ class Base(Machine):
         if isinstance(value, Unknown):
             return None
         if isinstance(value, Foreign):
-            return True if _is_code(value) else None
+            return True if is_code(value) else None
         if isinstance(value, Instance) and value.cls is not None:
             for name in ("__bool__", "__len__"):
                 if method := value.special(name):
@@ -251,7 +261,7 @@ class Base(Machine):
         return value
 
 
-def _is_code(value: Foreign) -> bool:
+def is_code(value: Foreign) -> bool:
     """Whether it is a module, class or function, for all that its name and library say; else it may be any value."""
     top, _, rest = value.path.partition(".")
     known = top == "airflow" or top in sys.stdlib_module_names
@@ -269,6 +279,12 @@ def is_a(kind: str, handler: str) -> bool:
     kind = _PARENTS.get(kind, kind)
     one, other = getattr(builtins, kind, None), getattr(builtins, handler, None)
     return isinstance(one, type) and isinstance(other, type) and issubclass(one, other)
+
+
+def private(owner: str, name: str) -> str:
+    """The name that an attribute ``__name`` of a class has outside of that class."""
+    is_private = name.startswith("__") and not name.endswith("__")
+    return f"_{owner.lstrip('_')}{name}" if is_private else name
 
 
 def short(text: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
-from flowyml.migration.airflow.reader.library.natives import known
-from flowyml.migration.airflow.reader.values import Arguments, Class, Function, Instance, Native, hard
+from flowyml.migration.airflow.reader.library.natives import known, nothing
+from flowyml.migration.airflow.reader.values import Arguments, Class, Function, Given, Instance, Native, hard
 
 __all__ = ["NAMES", "PartialCall", "Stack"]
 
@@ -112,6 +113,23 @@ def _import_module(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return machine.imported(name, node)
 
 
+def _spec(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``importlib.util.spec_from_file_location`` and ``SourceFileLoader``: a file of the root, to be loaded."""
+    name, path = hard(arguments.value("name", 0)), hard(arguments.value("location", 1, arguments.value("path")))
+    found = machine.files.resolve(str(path)) if isinstance(path, (str, PurePosixPath)) else None
+    if not isinstance(name, str) or found is None or not found.is_file():
+        return machine.unknown(node)
+    loader = Instance(None, {"load_module": Native("load_module", lambda *_: machine.load(name, found, node))})
+    loader.attributes["exec_module"] = Native("exec_module", nothing)  # the module is evaluated when it is made
+    return Instance(None, {**loader.attributes, "name": name, "loader": loader, "origin": str(found)})
+
+
+def _loaded(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    spec = hard(arguments.value("spec", 0))
+    load = spec.attributes.get("load_module") if isinstance(spec, Instance) else None
+    return load.call(machine, Arguments(), node) if isinstance(load, Native) else machine.unknown(node)
+
+
 def _operation(name: str, kind: type[ast.operator]) -> Native:
     """A function of ``operator`` for what stands between two values."""
 
@@ -187,6 +205,13 @@ NAMES: dict[str, Any] = {
     "typing.overload": known(_identity),
     "typing.cast": Native("cast", lambda machine, arguments, node: arguments.value("val", 1)),
     "importlib.import_module": known(_import_module),
+    "importlib.machinery.SourceFileLoader": known(_spec),
+    "importlib.util.module_from_spec": known(_loaded),
+    "importlib.util.spec_from_file_location": known(_spec),
+    "imp.load_source": Native(
+        "load_source",
+        lambda machine, given, node: _loaded(machine, Arguments([Given(_spec(machine, given, node))]), node),
+    ),
     "operator.itemgetter": _getter(lambda machine, value, key, node: machine.item(value, key, node)),
     "operator.attrgetter": _getter(_dotted),
     "operator.methodcaller": known(_method_caller),

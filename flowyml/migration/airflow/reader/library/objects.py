@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.natives import known
+from flowyml.migration.airflow.reader.machine import is_code
 from flowyml.migration.airflow.reader.parts import flat
 from flowyml.migration.airflow.reader.values import (
     Arguments,
@@ -67,6 +68,8 @@ _KINDS: Mapping[str, Any] = {
 }
 
 
+_MADE = frozenset({"BaseOperator", "DAG", "TaskGroup", "bool", "dict", "float", "int", "list", "set", "str", "tuple"})
+"""Classes whose instances are no functions, classes or modules."""
 _ASKED_OF_METHODS = frozenset({"Callable", "Collection", "Iterable", "Iterator", "Mapping", "Sequence", "Sized"})
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None), list, tuple, dict, set})
 """Classes whose values have here the attributes that they have in Python. A text may be a member of an enumeration of
@@ -100,8 +103,11 @@ def _is_below(cls: Class, kind: Any) -> bool | None:
 
 
 def _is_kind(value: Any, kind: Any) -> bool | None:
-    if isinstance(value, (Unknown, Foreign)) or isinstance(kind, Unknown):
+    if isinstance(value, Unknown) or isinstance(kind, Unknown):
         return None
+    if isinstance(value, (Foreign, Function, Class, Module, Native, Bound)):
+        certain = not isinstance(value, Foreign) or is_code(value)
+        return False if certain and getattr(kind, "name", "") in _MADE else None
     if isinstance(value, Once) and isinstance(kind, (Native, Foreign)):
         return kind.name in ("Iterator", "Iterable", "Generator")
     if isinstance(kind, Class):
