@@ -106,7 +106,7 @@ def _is_kind(value: Any, kind: Any) -> bool | None:
     if isinstance(value, Unknown) or isinstance(kind, Unknown):
         return None
     if isinstance(value, (Foreign, Function, Class, Module, Native, Bound)):
-        certain = not isinstance(value, Foreign) or is_code(value)
+        certain = not isinstance(value, Foreign) or is_code(value) or value.name in _MADE
         return False if certain and getattr(kind, "name", "") in _MADE else None
     if isinstance(value, Once) and isinstance(kind, (Native, Foreign)):
         return kind.name in ("Iterator", "Iterable", "Generator")
