@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,21 @@ def test_what_stands_within_suppress_after_something_unknown_is_said(tmp_path: P
 def test_groups_of_exceptions_are_caught(tmp_path: Path) -> None:
     inside = "try:\n    EmptyOperator(task_id='a')\nexcept* ValueError:\n    EmptyOperator(task_id='b')"
     assert ids(_read(tmp_path, "", inside)) == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["Exception", "AirflowException", "AirflowNotFoundException"])
+def test_without_a_connection_the_file_does_what_it_does_then(tmp_path: Path, kind: str) -> None:
+    text = f"""
+    from airflow.exceptions import AirflowException, AirflowNotFoundException
+    from airflow.hooks.base import BaseHook
+    def tables():
+        try:
+            return BaseHook.get_connection("lake").extra_dejson["tables"]
+        except {kind}:
+            return ["users"]
+    with DAG("flow", schedule=None):
+        for table in tables():
+            EmptyOperator(task_id=table)
+    """
+    file = read(tmp_path, HEAD + textwrap.dedent(text))
+    assert (ids(file), codes(file)) == (["users"], {"default-taken"})

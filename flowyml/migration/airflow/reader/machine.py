@@ -268,8 +268,13 @@ def is_code(value: Foreign) -> bool:
     return not rest or not (value.name.isupper() or (not known and value.name[:1].islower()))
 
 
-_PARENTS = {"JSONDecodeError": "ValueError", "ParserError": "ValueError", "ZoneInfoNotFoundError": "KeyError"}
-"""Exceptions of libraries that are those of Python too."""
+_PARENTS = {
+    "AirflowNotFoundException": "AirflowException",
+    "JSONDecodeError": "ValueError",
+    "ParserError": "ValueError",
+    "ZoneInfoNotFoundError": "KeyError",
+}
+"""Exceptions of libraries that are others too."""
 
 
 def is_a(kind: str, handler: str) -> bool:
@@ -277,6 +282,8 @@ def is_a(kind: str, handler: str) -> bool:
     if handler in ("", "Exception", "BaseException", kind):
         return True
     kind = _PARENTS.get(kind, kind)
+    if kind == handler:
+        return True
     one, other = getattr(builtins, kind, None), getattr(builtins, handler, None)
     return isinstance(one, type) and isinstance(other, type) and issubclass(one, other)
 
