@@ -1,4 +1,7 @@
-"""A schedule goes from the real Airflow to the real Prefect and back, killed at each step: each interval runs once."""
+"""A schedule goes from the real Airflow to the real Prefect, or to the local engine, and back: each interval runs once.
+
+The command is killed at each step.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -91,14 +95,31 @@ def _ticks(marks: Path) -> list[tuple[str, datetime]]:
 def test_each_interval_runs_once_though_the_command_is_killed_at_each_step(
     airflow3: Airflow, airflow2: Airflow, prefect: PrefectServer, pool: str, tmp_path: Path
 ) -> None:
-    """Both Airflows side by side, since it is mostly waiting for the next interval."""
+    """All side by side, since it is mostly waiting for the next interval."""
+    to_prefect = {
+        "FLOWYML_ORCHESTRATORS__NEW__ENGINE": "prefect",
+        "FLOWYML_ORCHESTRATORS__NEW__URL": prefect.url,
+        "FLOWYML_ORCHESTRATORS__NEW__WORK_POOL": pool,
+    }
+    ways = [(airflow3, "new"), (airflow2, "new"), (airflow3, "local")]
     with ThreadPoolExecutor() as threads:
-        for done in [threads.submit(_there_and_back, each, prefect, pool, tmp_path) for each in (airflow3, airflow2)]:
+        for done in [threads.submit(_there_and_back, *way, to_prefect, tmp_path) for way in ways]:
             done.result()
 
 
-def _there_and_back(airflow: Airflow, prefect: PrefectServer, pool: str, tmp_path: Path) -> None:
-    name = f"cutover_{airflow.major}"
+@contextmanager
+def _serving(environment: Mapping[str, str]) -> Iterator[None]:
+    """Local schedules fire while this process lives."""
+    server = subprocess.Popen([sys.executable, "-m", "flowyml", "schedule", "serve"], env=environment)
+    try:
+        yield
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def _there_and_back(airflow: Airflow, to: str, settings: Mapping[str, str], tmp_path: Path) -> None:
+    name = f"cutover_{airflow.major}_to_{to}"
     folder = tmp_path / name
     marks = folder / "marks"
     folder.mkdir()
@@ -113,9 +134,7 @@ def _there_and_back(airflow: Airflow, prefect: PrefectServer, pool: str, tmp_pat
         "FLOWYML_AIRFLOW_URL": airflow.url,
         "FLOWYML_AIRFLOW_USERNAME": airflow.username,
         "FLOWYML_AIRFLOW_PASSWORD": airflow.password,
-        "FLOWYML_ORCHESTRATORS__NEW__ENGINE": "prefect",
-        "FLOWYML_ORCHESTRATORS__NEW__URL": prefect.url,
-        "FLOWYML_ORCHESTRATORS__NEW__WORK_POOL": pool,
+        **settings,
     }
 
     def run(when: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -133,15 +152,16 @@ def _there_and_back(airflow: Airflow, prefect: PrefectServer, pool: str, tmp_pat
                 assert done.returncode == -signal.SIGKILL, done.stderr
                 killed += 1
 
-    there = to_the_end("--to", "new", "--pipeline", "marking.py")
-    assert there >= 10
-    begun = len([who for who, _ in _ticks(marks) if who == "new"])
-    wait_until(lambda: len([who for who, _ in _ticks(marks) if who == "new"]) > begun, 600)
+    with _serving(environment) if to == "local" else nullcontext():
+        there = to_the_end("--to", to, "--pipeline", "marking.py")
+        assert there >= 10
+        begun = len([who for who, _ in _ticks(marks) if who == "new"])
+        wait_until(lambda: len([who for who, _ in _ticks(marks) if who == "new"]) > begun, 600)
 
-    assert to_the_end("--back") >= 6
-    last_new = max(moment for who, moment in _ticks(marks) if who == "new")
-    wait_until(lambda: any(who == "old" and moment > last_new for who, moment in _ticks(marks)), 600)
-    time.sleep(5)
+        assert to_the_end("--back") >= 6
+        last_new = max(moment for who, moment in _ticks(marks) if who == "new")
+        wait_until(lambda: any(who == "old" and moment > last_new for who, moment in _ticks(marks)), 600)
+        time.sleep(5)
 
     said = json.dumps([(who, moment.isoformat()) for who, moment in _ticks(marks)], indent=1)
     moments = [moment for _, moment in _ticks(marks)]
