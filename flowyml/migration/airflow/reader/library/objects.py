@@ -69,7 +69,7 @@ _KINDS: Mapping[str, Any] = {
 
 
 _MADE = frozenset({"BaseOperator", "DAG", "TaskGroup", "bool", "dict", "float", "int", "list", "set", "str", "tuple"})
-"""Classes whose instances are no functions, classes or modules."""
+"""Classes whose instances are neither functions, classes nor modules."""
 _ASKED_OF_METHODS = frozenset({"Callable", "Collection", "Iterable", "Iterator", "Mapping", "Sequence", "Sized"})
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None), list, tuple, dict, set})
 """Classes whose values have here the attributes that they have in Python. A text may be a member of an enumeration of
