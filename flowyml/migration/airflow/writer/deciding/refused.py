@@ -1,4 +1,4 @@
-"""DAGs that become no pipeline: they have no tasks, or a name that keeps all pipelines of a module from being loaded."""
+"""DAGs that become no pipeline: without tasks, or with a name that keeps a module from being loaded."""
 
 from __future__ import annotations
 
