@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flowyml.migration.airflow.reader.machine import Options
     from flowyml.migration.airflow.writer.notes import FileResult
 
-__all__ = ["Env", "Root", "Variables", "options_of", "results_of"]
+__all__ = ["Env", "Root", "Stay", "Variables", "options_of", "results_of", "staying_of"]
 
 Root = Annotated[
     Path | None,
@@ -29,6 +29,10 @@ Env = Annotated[
 Variables = Annotated[
     Path | None, Option(("--variables",), "Airflow's Variables, as `airflow variables export` writes them.", "FILE")
 ]
+Stay = Annotated[
+    Path | None,
+    Option(("--stay",), "A YAML file with a list of tasks for each DAG: these stay on Airflow, one by one.", "FILE"),
+]
 
 
 def options_of(root: Path | None, env: Iterable[str] | None, variables: Path | None) -> Options:
@@ -40,15 +44,60 @@ def options_of(root: Path | None, env: Iterable[str] | None, variables: Path | N
     return Options(env=_pairs(env or ()), variables=_variables(variables))
 
 
-def results_of(command: str, files: Sequence[FileModel]) -> Sequence[FileResult]:
-    """What an import writes of each file. Raises ``MissingExtraError`` where what writes it is not installed."""
+def staying_of(path: Path | None, files: Sequence[FileModel]) -> Mapping[str, Sequence[str]]:
+    """The tasks that stay on Airflow, by DAG. Raises ``UsageError`` for those that there are not."""
+    if path is None:
+        return {}
+    from flowyml.core.near_names import did_you_mean
+
+    known: dict[str, list[str]] = {}
+    for dag in (dag for file in files for dag in file.dags):
+        known.setdefault(dag.dag_id, []).extend(task.task_id for task in dag.tasks)
+    found = _lists(path)
+    for dag_id, names in found.items():
+        if dag_id not in known:
+            raise UsageError(f"--stay {path}: no DAG was read that is called {dag_id!r}.{did_you_mean(dag_id, known)}")
+        for name in names:
+            if name not in known[dag_id]:
+                near = did_you_mean(name, known[dag_id])
+                raise UsageError(f"--stay {path}: the DAG {dag_id!r} has no task {name!r}.{near}")
+    return found
+
+
+def _lists(path: Path) -> Mapping[str, list[str]]:
+    """Lists of names by name, of a YAML file."""
+    from flowyml.migration.airflow.reader.files import parse_yaml
+
+    try:
+        found = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--stay {path} cannot be read: {error}") from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != "yaml":
+            raise
+        raise UsageError(f"--stay {path} is not YAML: {' '.join(str(error).split())}") from error
+    is_known = isinstance(found, dict) and all(
+        isinstance(each, list) and all(isinstance(name, str) for name in (key, *each)) for key, each in found.items()
+    )
+    if not is_known:
+        raise UsageError(f"--stay {path}: write a list of task ids for each DAG, such as `sales: [load, clean]`.")
+    return dict(found)
+
+
+def results_of(
+    command: str, files: Sequence[FileModel], staying: Mapping[str, Sequence[str]] = {}
+) -> Sequence[FileResult]:
+    """What an import writes of each file. Raises ``MissingExtraError`` where what writes it is not installed.
+
+    ``staying`` are the tasks that stay on Airflow, by DAG.
+    """
     try:
         from flowyml.migration.airflow.writer.writing import results_of as made_of
     except ModuleNotFoundError as error:
         if error.name != "libcst":
             raise
         raise MissingExtraError(f"{command} needs libcst: pip install 'flowyml[migrate]'.") from error
-    return made_of(files)
+    return made_of(files, staying)
 
 
 def _pairs(texts: Iterable[str]) -> Mapping[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +29,13 @@ def write_pipelines(
     folder: Path,
     report: Path | None,
     python: Path | None,
+    staying: Mapping[str, Sequence[str]],
     *,
     as_json: bool,
     force: bool,
 ) -> int:
     """Write the modules below a folder, and tell what became of each DAG. Gives the exit code."""
-    results = results_of("flowyml import airflow -o", files)
+    results = results_of("flowyml import airflow -o", files, staying)
     from flowyml.migration.airflow.writer.copying import copied
     from flowyml.migration.airflow.writer.report import document, files_of_report, totals
     from flowyml.migration.airflow.writer.writing import check_free, write_into

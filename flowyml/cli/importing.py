@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from flowyml.cli.dag_files import Env, Root, Variables, options_of
+from flowyml.cli.dag_files import Env, Root, Stay, Variables, options_of, staying_of
 from flowyml.cli.failures import UsageError
 from flowyml.cli.imported import write_pipelines
 from flowyml.cli.options import Argument, AsJson, Option
@@ -35,6 +35,7 @@ def airflow(
         Path | None,
         Option(("--verify",), "An interpreter with Airflow: it loads the DAG files, and what is compiled.", "PYTHON"),
     ] = None,
+    stay: Stay = None,
     force: Annotated[bool, Option(("--force",), "Replace files that FlowyML did not write.")] = False,
     as_json: AsJson = False,
 ) -> int:
@@ -62,9 +63,12 @@ def airflow(
                     for document in documents(file):
                         out.json_line(document)
         if output is not None:
-            return write_pipelines(out, files, output, report, verify, as_json=as_json, force=force)
-        if report is not None or verify is not None:
-            raise UsageError("--report and --verify need -o DIR: they are about the pipelines that are written.")
+            staying = staying_of(stay, files)
+            if staying and verify is not None:
+                raise UsageError("--verify compares whole DAGs: give it without --stay, before you split them.")
+            return write_pipelines(out, files, output, report, verify, staying, as_json=as_json, force=force)
+        if report is not None or verify is not None or stay is not None:
+            raise UsageError("--report, --verify and --stay need -o DIR: they are about the pipelines that it writes.")
         if not as_json:
             _tell(out, files)
     return 0

@@ -74,7 +74,7 @@ PUBLIC = {
         "RetryConformance", "RunConformance", "RunIfConformance", "ScheduleConformance", "SecretConformance",
         "SubPipelineConformance",
     ],
-    "flowyml_airflow": ["AirflowOrchestrator", "airflow_operator", "external_dag", "imported", "xcom"],
+    "flowyml_airflow": ["AirflowOrchestrator", "airflow_operator", "external_dag", "imported", "run_dag", "xcom"],
     "flowyml_airflow.orchestrator": ["AirflowOrchestrator"],
     "flowyml_kubeflow": ["KubeflowLocalOrchestrator", "KubeflowOrchestrator"],
     "flowyml_kubeflow.local.orchestrator": ["KubeflowLocalOrchestrator"],

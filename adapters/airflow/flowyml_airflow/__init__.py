@@ -1,4 +1,4 @@
-"""FlowyML on Airflow: ``AirflowOrchestrator``, and ``external_dag`` for DAGs that exist already.
+"""FlowyML on Airflow: ``AirflowOrchestrator``, and ``external_dag`` and ``run_dag`` for DAGs that exist already.
 
 ``airflow_operator`` is for steps that are operators of Airflow's own, ``imported`` and ``xcom`` for their arguments.
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["AirflowOrchestrator", "airflow_operator", "external_dag", "imported", "xcom"]
+__all__ = ["AirflowOrchestrator", "airflow_operator", "external_dag", "imported", "run_dag", "xcom"]
 
 if TYPE_CHECKING:
-    from flowyml_airflow.external import external_dag
+    from flowyml_airflow.external import external_dag, run_dag
     from flowyml_airflow.operators import airflow_operator, imported, xcom
     from flowyml_airflow.orchestrator import AirflowOrchestrator
 
@@ -22,10 +22,10 @@ def __getattr__(name: str) -> Any:
         from flowyml_airflow.orchestrator import AirflowOrchestrator
 
         return AirflowOrchestrator
-    if name == "external_dag":
-        from flowyml_airflow.external import external_dag
+    if name in ("external_dag", "run_dag"):
+        from flowyml_airflow import external
 
-        return external_dag
+        return getattr(external, name)
     if name in ("airflow_operator", "imported", "xcom"):
         from flowyml_airflow import operators
 

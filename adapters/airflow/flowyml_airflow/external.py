@@ -12,7 +12,7 @@ from flowyml.core.urls import checked_url, refuse_credentials
 if TYPE_CHECKING:
     from flowyml.authoring.steps import Step
 
-__all__ = ["external_dag"]
+__all__ = ["external_dag", "run_dag"]
 
 
 def external_dag(
@@ -51,17 +51,42 @@ def external_dag(
     """
     from flowyml import step
 
-    if url is not None:
-        refuse_credentials(
-            checked_url(url), f"external_dag({dag_id!r}, url=…)",
-            "Set FLOWYML_AIRFLOW_URL and FLOWYML_AIRFLOW_USERNAME and _PASSWORD, or _TOKEN, on the workers.",
-        )  # fmt: skip
+    _refuse_credentials(dag_id, url)
     made: Callable[..., Any] = step(
         name=name or dag_id, inputs=list(inputs), outputs=[name or dag_id], after=after, retry=retry, timeout=timeout,
         resources=resources, description=f"Runs the Airflow DAG {dag_id}, waits for it and fails with it.",
     )  # fmt: skip
     given: Step[..., dict[str, Any]] = made(_waiting(dag_id, dict(conf or {}), url, poll_interval, patience))
     return given
+
+
+def run_dag(
+    dag_id: str,
+    conf: Mapping[str, Any] | None = None,
+    *,
+    url: str | None = None,
+    poll_interval: float = 5,
+    patience: float = 600,
+) -> dict[str, Any]:
+    """Within a step: trigger an existing Airflow DAG, wait for its end, and fail when it fails.
+
+    What ``external_dag`` does as a step of its own, for a ``conf`` that the step makes; ``conf`` is plain JSON. One
+    call for each step and DAG: a second one with the same ``conf`` waits for the run of the first. Gives ``dag_id``,
+    ``run_id``, ``state`` and ``url`` of the DAG's run. Raises ``RuntimeError`` when that fails or is paused, and
+    ``ConfigurationError`` for a ``url`` with credentials.
+    """
+    from flowyml_airflow.external_run import External
+
+    _refuse_credentials(dag_id, url)
+    return External(dag_id, dict(conf or {}), url, poll_interval, patience).run({})
+
+
+def _refuse_credentials(dag_id: str, url: str | None) -> None:
+    if url is not None:
+        refuse_credentials(
+            checked_url(url), f"external_dag({dag_id!r}, url=…)",
+            "Set FLOWYML_AIRFLOW_URL and FLOWYML_AIRFLOW_USERNAME and _PASSWORD, or _TOKEN, on the workers.",
+        )  # fmt: skip
 
 
 def _waiting(

@@ -94,7 +94,8 @@ def with_launcher(bundle: Bundle) -> Bundle:
     from importlib.resources import files
 
     users = b"\n".join(data for path, data in bundle.files.items() if path.startswith(_USERS))
-    needless, samples = _needless(bundle.plan, users), _samples(bundle)
+    others = any("/" in path and not path.startswith((*_OURS, *_USERS)) for path in bundle.files)
+    needless, samples = _needless(bundle.plan, users, others), _samples(bundle)
     contents = {
         path: data
         for path, data in bundle.files.items()
@@ -108,14 +109,17 @@ def with_launcher(bundle: Bundle) -> Bundle:
     )
 
 
-def _needless(plan: Plan, users: bytes) -> tuple[str, ...]:
-    """What of FlowyML no pod of these steps imports, by what the plan and the user's code say."""
+def _needless(plan: Plan, users: bytes, others: bool) -> tuple[str, ...]:
+    """What of FlowyML no pod of these steps imports, by what the plan and the user's code say.
+
+    ``others`` says that another adapter comes along, whose steps (``external_dag``) stand on what engines' clients do.
+    """
 
     def say(pattern: re.Pattern[bytes]) -> bool:
         return bool(pattern.search(users))
 
     is_whole = say(_DEEPER)
-    engines, compiles = is_whole or say(_MAY_BE_ANOTHER), say(_MAY_COMPILE)
+    engines, compiles = is_whole or others or say(_MAY_BE_ANOTHER), say(_MAY_COMPILE)
     cached = any(step.caching for step in plan)
     rules = (
         (("flowyml_kubeflow/",), is_whole),

@@ -98,6 +98,14 @@ def test_the_conformance_suite_comes_along_where_a_script_asks_for_it(line: str,
     assert [name for name in looked_for if f"flowyml/testing/{name}.py" in held] == comes
 
 
+def test_what_another_adapter_stands_on_comes_along_with_it() -> None:
+    """Its ``external_dag`` and ``run_dag`` ask Airflow from within a step."""
+    plan = Plan(name="asks", steps=(Step(name="a", function="m:f"),))
+    script = b"from flowyml_airflow import run_dag\n"
+    held = with_launcher(build(plan, files={"m.py": script}, packages={"flowyml_airflow"})).files
+    assert {"flowyml/core/web.py", "flowyml_airflow/external_run.py"} <= held.keys()
+
+
 def test_a_retry_policy_brings_no_engine_along() -> None:
     plan = Plan(name="asks", steps=(Step(name="a", function="m:f"),))
     import_ = b"from flowyml.core.retry_policy import OrchestratorRetryPolicy\n"

@@ -14,6 +14,7 @@ from flowyml.core.errors import ConfigurationError
 from flowyml.core.files import whole_file
 from flowyml.migration.airflow.model import FileModel, Place
 from flowyml.migration.airflow.writer.copying import repository_of
+from flowyml.migration.airflow.writer.deciding.staying import Staying
 from flowyml.migration.airflow.writer.notes import MARK, DagResult, FileResult, Kind, Note
 from flowyml.migration.airflow.writer.repository import Import, Module
 from flowyml.migration.airflow.writer.text.modules import write_module
@@ -23,9 +24,12 @@ __all__ = ["check_free", "namesakes", "results_of", "write_into"]
 _RESERVED = frozenset({"airflow", "flowyml", "flowyml_airflow", "flowyml_kubeflow", "flowyml_prefect", "__init__"})
 
 
-def results_of(files: Iterable[FileModel]) -> Sequence[FileResult]:
-    """What becomes of each file: its module's text and place, or why it has none."""
-    results = list(_results_of(files))
+def results_of(files: Iterable[FileModel], staying: Staying = {}) -> Sequence[FileResult]:
+    """What becomes of each file: its module's text and place, or why it has none.
+
+    ``staying`` are the tasks of each DAG that stay on Airflow.
+    """
+    results = list(_results_of(files, staying))
     found = namesakes(results)
     return [replace(file, dags=[_with_namesakes(dag, found) for dag in file.dags]) for file in results]
 
@@ -50,7 +54,7 @@ def _with_namesakes(dag: DagResult, found: Mapping[str, Sequence[Place]]) -> Dag
     return replace(dag, notes=[*dag.notes, note])
 
 
-def _results_of(files: Iterable[FileModel]) -> Iterator[FileResult]:
+def _results_of(files: Iterable[FileModel], staying: Staying) -> Iterator[FileResult]:
     taken: set[str] = set()
     known: dict[Module, Sequence[Import]] = {}
     for file in files:
@@ -60,7 +64,7 @@ def _results_of(files: Iterable[FileModel]) -> Iterator[FileResult]:
         try:
             original = decode_source(Path(file.path).read_bytes())
             repository = repository_of(file, known)
-            made = write_module(file, original, repository)
+            made = write_module(file, original, repository, staying)
             _check(made.text)
         except Exception as error:  # of the writer's: the other files are still written
             yield FileResult(file.path, reason=f"it could not be written: {type(error).__name__}: {error}")

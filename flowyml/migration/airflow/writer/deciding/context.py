@@ -23,7 +23,7 @@ from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import is_plain
 
 __all__ = ["DATES", "Asked", "Asking", "Code", "Template", "Word", "default_of", "is_template", "may_be_argument",
-           "may_use", "notes_of_intervals", "texts_of", "uses_as_datetime"]  # fmt: skip
+           "may_use", "notes_of_intervals", "pieces", "texts_of", "uses_as_datetime"]  # fmt: skip
 
 DATES: Mapping[str, tuple[str, str]] = {
     "ds": ("date", "LOGICAL_DATE"),
@@ -131,7 +131,7 @@ class Asking:
         if given:
             raise Unclear(f"it has a template, and its DAG has {min(given)}")
         parts: list[str | Code] = []
-        for number, piece in enumerate(_pieces(text)):
+        for number, piece in enumerate(pieces(text)):
             if number % 2:
                 parts.append(self._expression(piece.strip()).code)
             elif any(mark in piece for mark in _MARKS):
@@ -394,7 +394,7 @@ def notes_of_intervals(asking: Asking) -> Iterator[Note]:
             )  # fmt: skip
 
 
-def _pieces(text: str) -> Iterator[str]:
+def pieces(text: str) -> Iterator[str]:
     """What stands outside of templates' expressions, and these, by turns."""
     at = 0
     while (start := text.find("{{", at)) >= 0 and (end := text.find("}}", start + 2)) >= 0:

@@ -34,6 +34,7 @@ from flowyml.migration.airflow.writer.deciding.options import pipeline_options
 from flowyml.migration.airflow.writer.deciding.params import Declared, declared, default_of
 from flowyml.migration.airflow.writer.deciding.schedules import Schedule, schedule_of
 from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, nested
+from flowyml.migration.airflow.writer.deciding.staying import Staying, set_apart
 from flowyml.migration.airflow.writer.deciding.step_options import lost_of
 from flowyml.migration.airflow.writer.deciding.tasks import decide
 from flowyml.migration.airflow.writer.moving import Moving
@@ -68,9 +69,18 @@ class DecidedDag:
     notes: list[Note] = field(default_factory=list)
 
 
-def decided(file: FileModel, moving: Moving) -> tuple[Sequence[DecidedDag], Moved]:
-    """The pipelines of a file, and what of it moves over. Raises ``Unwritable``."""
-    dags = [_branched(dag, moving) for dag in file.dags]
+def decided(file: FileModel, moving: Moving, staying: Staying = {}) -> tuple[Sequence[DecidedDag], Moved]:
+    """The pipelines of a file, and what of it moves over. Raises ``Unwritable``.
+
+    Each task that stays on Airflow has a DAG of its own after its DAG, and is a step there that runs it.
+    """
+    dags: list[DecidedDag] = []
+    ids = {dag.dag_id for dag in file.dags}
+    for model in file.dags:
+        steps, apart = set_apart(model, moving, staying.get(model.dag_id, ()), ids)
+        ids.update(each.dag_id for each in apart)
+        dags += [_branched(model, moving, steps), *(_branched(each, moving, {}) for each in apart)]
+        _hold_takers(dags[-1 - len(apart)], steps)
     _wrap_options(dags)
     for dag in dags:
         _hold_mapped(dag)
@@ -83,11 +93,14 @@ def decided(file: FileModel, moving: Moving) -> tuple[Sequence[DecidedDag], Move
     return dags, moved
 
 
-def _branched(dag: DagModel, moving: Moving) -> DecidedDag:
-    """What each task becomes, and the branches around it. A choice that branches cannot say stays with its operator."""
+def _branched(dag: DagModel, moving: Moving, steps: Mapping[str, Decision]) -> DecidedDag:
+    """What each task becomes, and the branches around it. A choice that branches cannot say stays with its operator.
+
+    ``steps`` are decided already.
+    """
     tasks = list(_in_order(dag))
     held: dict[str, str] = {}
-    decisions = [decide(dag, task, moving, held) for task in tasks]
+    decisions = [steps.get(task.task_id) or decide(dag, task, moving, held) for task in tasks]
     numbers = {task.task_id: number for number, task in enumerate(tasks)}
     while True:
         choices = {each.task.task_id: each.choice for each in decisions if each.choice}
@@ -153,6 +166,15 @@ def _hold(decision: Decision, why: str) -> None:
         Note(Kind.REFUSED, f"task {decision.task.task_id}", decision.task.place, why,
              "Write what it does into the step of its name.")
     ]  # fmt: skip
+
+
+def _hold_takers(dag: DecidedDag, steps: Mapping[str, Decision]) -> None:
+    """Make holes of what takes the value of a task that stays on Airflow: the run of a DAG gives none."""
+    running = {name for name, each in steps.items() if each.starts}
+    for each in dag.decisions:
+        for edge in (*each.edges, *each.sources):
+            if edge.task_id in running:
+                _hold(each, f"it takes what {edge.task_id} returns, which stays on Airflow")
 
 
 def _check_operator(decision: Decision, moved: Moved) -> None:

@@ -58,8 +58,8 @@ class Decision:
 
     A ``call`` is a step that calls the function, or ``bash`` without one, with what ``asking`` says beside values of
     other tasks; they ``may_be_missing``. With ``through_bash``, which has Bash's own arguments, the function gives a
-    command. ``others`` are functions among an operator's arguments. ``within`` is what the name of the
-    task group that calls it puts before its id.
+    command. ``starts`` is the DAG that it runs instead, with its arguments as that run's conf. ``others`` are functions
+    among an operator's arguments. ``within`` is what the name of the task group that calls it puts before its id.
     """
 
     task: TaskModel
@@ -75,6 +75,7 @@ class Decision:
     asking: Asking | None = None
     may_be_missing: bool = False
     through_bash: dict[str, Any] | None = None
+    starts: str = ""
     others: list[Function] = field(default_factory=list)
     within: str = ""
 

@@ -16,6 +16,7 @@ from flowyml.migration.airflow.writer.deciding.moved import key_of
 from flowyml.migration.airflow.writer.deciding.params import declared
 from flowyml.migration.airflow.writer.deciding.refused import refused_names, without_tasks
 from flowyml.migration.airflow.writer.deciding.schedules import Schedule
+from flowyml.migration.airflow.writer.deciding.staying import Staying
 from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import MARK, DagResult
 from flowyml.migration.airflow.writer.repository import Repository
@@ -37,31 +38,28 @@ class Written:
     dags: Sequence[DagResult]
 
 
-def write_module(file: FileModel, text: str, repository: Repository | None = None) -> Written:
+def write_module(file: FileModel, text: str, repository: Repository | None = None, staying: Staying = {}) -> Written:
     """The module of a file that has DAGs. ``text`` is the file's own; ``repository`` has the modules that it imports.
+    ``staying`` names tasks that stay on Airflow, each in a pipeline of its own.
 
     A DAG without tasks, or with a name that FlowyML refuses, has no pipeline in it; without any, the text is empty.
     Pure: the same files, the same module.
     """
-    whole = _Module(file, text, repository)
-    refused = [without_tasks(dag) or refused_names(dag) for dag in whole.dags]
-    if not any(refused):
+    whole = _Module(file, text, repository, staying)
+    refused = {id(dag.model): without_tasks(dag) or refused_names(dag) for dag in whole.dags}
+    if not any(refused.values()):
         return whole.written()
-    left = tuple(dag for dag, notes in zip(file.dags, refused, strict=True) if not notes)
-    made = _Module(replace(file, dags=left), text, repository).written() if left else Written("", [])
-    usable = iter(made.dags)
-    dags = [
-        DagResult(dag.dag_id, "", dag.place, notes) if notes else next(usable)
-        for dag, notes in zip(file.dags, refused, strict=True)
-    ]
-    return Written(made.text, dags)
+    left = tuple(dag for dag in file.dags if not refused[id(dag)])
+    made = _Module(replace(file, dags=left), text, repository, staying).written() if left else Written("", [])
+    lost = [DagResult(dag.dag_id, "", dag.place, notes) for dag in file.dags if (notes := refused[id(dag)])]
+    return Written(made.text, [*made.dags, *lost])
 
 
 class _Module:
-    def __init__(self, file: FileModel, text: str, repository: Repository | None) -> None:
+    def __init__(self, file: FileModel, text: str, repository: Repository | None, staying: Staying) -> None:
         self.file = file
         self.moving = Moving(text, repository)
-        self.dags, self.moved = decided(file, self.moving)
+        self.dags, self.moved = decided(file, self.moving, staying)
         self.names = Names(self.dags, self.moved, self.moving)
         self.uses = Counter(key_of(each) for dag in self.dags for each in dag.decisions if each.kind == "function")
 

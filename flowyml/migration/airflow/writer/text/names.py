@@ -28,6 +28,7 @@ _WORDS = (
     "airflow_operator",
     "bash",
     "imported",
+    "run_dag",
     "xcom",
     "OrchestratorRetryPolicy",
     "nothing",
@@ -38,7 +39,7 @@ HOMES = (
     ("flowyml", _FLOW),
     ("flowyml.core.retry_policy", ("OrchestratorRetryPolicy",)),
     ("flowyml.steps", ("bash",)),
-    ("flowyml_airflow", ("airflow_operator", "imported", "xcom")),
+    ("flowyml_airflow", ("airflow_operator", "imported", "run_dag", "xcom")),
 )
 """FlowyML's words, by the module that they are imported from."""
 STANDARD = (

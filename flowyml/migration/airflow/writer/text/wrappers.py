@@ -37,23 +37,20 @@ def wrapper_arguments(names: Names, decision: Decision) -> tuple[list[str], Vari
 
 
 def wrapper(names: Names, decision: Decision, parameters: Mapping[str, str]) -> str:
-    """The text of a step that calls a function that moved, or ``bash``. ``parameters`` are those of the pipeline,
-    with their annotations.
+    """The text of a step that calls a function that moved, or ``bash``, or that runs a DAG. ``parameters`` are those of
+    the pipeline, with their annotations.
     """
     name, word, keyword = names.variable(decision), names.word, names.words.keyword
     decorated = decorator(names, decision, name)
     returns = _returns(decision)
-    function = names.functions[decision.function.key] if decision.function else word("bash")
     own, values = wrapper_arguments(names, decision)
     said = {**parameters, **{each: word(DATES[each][0]) for each in own if each in DATES}}
     arguments: list[Part] = [f"{keyword(each)}: {said[each]}" if each in said else keyword(each) for each in own]
     arguments += [f"{each}=None" if decision.may_be_missing else each for each in values.values()]
-    given: list[Part] = []
-    for each, argument in {**decision.arguments, **dict.fromkeys(decision.over)}.items():
-        part = each if each in decision.over else _part(argument, values, word)
-        given.append(part if each.isdigit() else Pair(f"{keyword(each)}=", part))
+    given = {name: _part(argument, values, word) for name, argument in decision.arguments.items()}
+    given |= {each: each for each in decision.over}
     head = source(Group(f"def {name}(", arguments, ")"), trail=len(returns) + 5) + (f" -> {returns}" if returns else "")
-    call = Group(f"{function}(", given, ")")
+    call = _run(names, decision, given) if decision.starts else _call(names, decision, given)
     if decision.through_bash is not None:
         extra = [Pair(f"{keyword(each)}=", _part(one, values, word)) for each, one in decision.through_bash.items()]
         call = Group(f"{word('bash')}(", [call, *extra], ")")
@@ -61,8 +58,25 @@ def wrapper(names: Names, decision: Decision, parameters: Mapping[str, str]) -> 
     return f"@{source(decorated)}\n{head}:\n    {body}\n"
 
 
+def _call(names: Names, decision: Decision, given: Mapping[str, Part]) -> Group:
+    """The call of its function, or of ``bash``."""
+    function = names.functions[decision.function.key] if decision.function else names.word("bash")
+    arguments = [
+        part if each.isdigit() else Pair(f"{names.words.keyword(each)}=", part) for each, part in given.items()
+    ]
+    return Group(f"{function}(", arguments, ")")
+
+
+def _run(names: Names, decision: Decision, given: Mapping[str, Part]) -> Group:
+    """The call that runs a DAG."""
+    conf = Group("{", [Pair(f"{text_literal(each)}: ", part) for each, part in given.items()], "}")
+    return Group(f"{names.word('run_dag')}(", [text_literal(decision.starts), *([conf] if given else [])], ")")
+
+
 def _returns(decision: Decision) -> str:
     """What the step says that it returns: what its function says, if it says anything."""
+    if decision.starts:
+        return "dict"
     if decision.function is None or decision.through_bash is not None:
         return "str"
     returns = decision.function.node.returns

@@ -1,0 +1,181 @@
+"""Tasks that stay on Airflow: each gets a DAG of its own, and a step that runs it in the pipeline of the others."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from flowyml.migration.airflow.model import Argument, DagModel, TaskModel
+from flowyml.migration.airflow.writer.deciding.choices import Unclear
+from flowyml.migration.airflow.writer.deciding.context import (
+    Asking,
+    is_template,
+    notes_of_intervals,
+    pieces,
+    texts_of,
+)
+from flowyml.migration.airflow.writer.deciding.decision import Decision, Hole, edges_in, named
+from flowyml.migration.airflow.writer.deciding.mapping import loop_of
+from flowyml.migration.airflow.writer.deciding.options import default_arguments
+from flowyml.migration.airflow.writer.deciding.step_options import step_options
+from flowyml.migration.airflow.writer.deciding.tasks import decide
+from flowyml.migration.airflow.writer.moving import Moving
+from flowyml.migration.airflow.writer.notes import Kind, Note
+from flowyml.plan.model import RUN_IF
+
+__all__ = ["Staying", "set_apart"]
+
+Staying = Mapping[str, Collection[str]]
+"""The ids of tasks that stay on Airflow, by the id of their DAG."""
+
+_SAME_IN_EACH_RUN = frozenset({"var", "conn", "macros"})
+# Files that operators render, by the ends of their names. Source: template_ext of the operators of Airflow's providers.
+_RENDERED = (".bash", ".hql", ".html", ".j2", ".json", ".py", ".sh", ".sql", ".txt", ".yaml", ".yml")
+_BY_THE_RUN = frozenset({
+    "ExternalTaskMarker", "ExternalTaskSensor", "LatestOnlyOperator", "TimeDeltaSensor", "TimeDeltaSensorAsync",
+    "WaitSensor",
+})  # fmt: skip
+"""Operators that go by the dates of their own run."""
+
+
+def set_apart(
+    dag: DagModel, moving: Moving, names: Collection[str], taken: Collection[str]
+) -> tuple[dict[str, Decision], list[DagModel]]:
+    """The steps of a DAG's tasks that stay on Airflow, by the ids of these, and the DAGs that the steps run.
+
+    ``taken`` are the ids of all DAGs. A task that does not become an operator, or that a DAG of its own cannot run, is
+    what it would be without its name in ``names``; a note says so.
+    """
+    steps: dict[str, Decision] = {}
+    apart: list[DagModel] = []
+    for task in dag.tasks:
+        if task.task_id not in names:
+            continue
+        made = decide(dag, task, moving, {})
+        if made.kind != "operator":
+            made.notes.append(
+                Note(Kind.CHANGED, f"staying of {task.task_id}", task.place,
+                     "only operators of Airflow can; this task is a step that its pipeline takes along",
+                     "Take it out of the list.")
+            )  # fmt: skip
+            steps[task.task_id] = made
+            continue
+        try:
+            step, model = _apart(dag, task, made, moving, {*taken, dag.dag_id, *(each.dag_id for each in apart)})
+        except (Hole, Unclear) as error:
+            made.notes.append(
+                Note(Kind.CHANGED, f"staying of {task.task_id}", task.place, f"{error}, so no step can run it there",
+                     "Write it by hand: an operator in a pipeline of its own, and external_dag(…) in its place.")
+            )  # fmt: skip
+            steps[task.task_id] = made
+            continue
+        steps[task.task_id] = step
+        apart.append(model)
+    return steps, apart
+
+
+def _apart(
+    dag: DagModel, task: TaskModel, made: Decision, moving: Moving, taken: Collection[str]
+) -> tuple[Decision, DagModel]:
+    """The step that runs a task's own DAG, and that DAG. Raises ``Unclear`` and ``Hole``."""
+    if task.mapped or loop_of(dag, task):
+        raise Unclear("it is mapped")
+    if task.trigger_rule not in RUN_IF:
+        raise Unclear(f"it has the trigger rule {task.trigger_rule!r:.40}")
+    if made.choice:
+        raise Unclear("it chooses")
+    if any(edges_in(list(made.arguments.values()))):
+        raise Unclear("it takes the value of another task as an argument")
+    if task.function or made.others or task.operator in _BY_THE_RUN:
+        raise Unclear("it goes by its own run on Airflow")
+    if not all(map(_is_same_in_each_run, texts_of(list(default_arguments(dag, task).values())))):
+        raise Unclear("a default argument has a template")
+    asking = Asking(dag, task, moving.names)
+    conf: dict[str, Any] = {}
+    arguments = tuple(
+        replace(each, value=_by_conf(asking, each.value, each.name, conf)) if is_template(each.value) else each
+        for each in task.arguments
+    )
+    dag_id = _free(re.sub(r"\W+", "_", f"{dag.dag_id}_{task.task_id}", flags=re.ASCII), taken)
+    step = Decision(task, "call", arguments=conf, asking=asking, starts=dag_id)
+    step.may_be_missing = any(step.whole) and task.trigger_rule != "all_success"
+    step.options = {name: value for name, value in step_options(dag, task).items() if name == "run_if"}
+    step.notes = [*_notes(task, dag_id), *notes_of_intervals(asking)]
+    alone = replace(task, arguments=arguments, upstream=(), group=None, trigger_rule="all_success", inputs=(),
+                    setup=False, teardown=False, edge_labels=())  # fmt: skip
+    return step, _dag_of(dag, alone, dag_id, conf)
+
+
+def _dag_of(dag: DagModel, task: TaskModel, dag_id: str, conf: Mapping[str, Any]) -> DagModel:
+    """A DAG of one task, which only its step runs. Its parameters are what the step gives."""
+    awake = Argument("is_paused_upon_creation", "False", task.place, False)
+    return replace(
+        dag, dag_id=dag_id, place=task.place, tasks=(task,), groups=(), params=tuple((each, "") for each in conf),
+        schedule="None", schedule_known=True, schedule_omitted=False, schedule_argument=None, schedule_value=None,
+        catchup=False, callbacks=(), arguments=(awake,), warnings=(), description=None, function=None,
+        call_arguments=(), doc=f"The task {task.task_id} of {dag.dag_id}, which stays on Airflow.",
+    )  # fmt: skip
+
+
+def _notes(task: TaskModel, dag_id: str) -> Iterator[Note]:
+    yield Note(
+        Kind.KEPT, named(task), task.place, f"it stays on Airflow, in a DAG of its own, {dag_id}, which its step runs",
+        "Deploy the pipeline of that name to Airflow first.",
+    )  # fmt: skip
+    for each in task.arguments:
+        for text in texts_of(each.value):
+            if not is_template(text) and text.endswith(_RENDERED) and " " not in text:
+                yield Note(
+                    Kind.CHANGED, f"{each.name} of {task.task_id}", each.place,
+                    f"what Airflow renders in {text:.60} are the dates and parameters of the other DAG's own run",
+                    "Take them from params there, and give them in the step's conf.",
+                )  # fmt: skip
+
+
+def _by_conf(asking: Asking, value: Any, name: str, conf: dict[str, Any]) -> Any:
+    """A value whose templates take what the step makes of them, which goes into ``conf``. Raises ``Unclear``."""
+    if isinstance(value, list | tuple):
+        return type(value)(_by_conf(asking, each, name, conf) for each in value)
+    if isinstance(value, dict):
+        return {key: _by_conf(asking, each, name, conf) for key, each in value.items()}
+    if not isinstance(value, str) or not is_template(value):
+        if is_template(value):
+            raise Unclear(f"only Airflow knows what is in its {name}")
+        return value
+    try:
+        made = asking.rendered(value)
+    except Unclear:
+        if _is_same_in_each_run(value):
+            return value
+        raise
+    free = _free(name, {*conf, *asking.taken})
+    conf[free] = made
+    return f"{{{{ params.{free} }}}}"
+
+
+def _is_same_in_each_run(text: str) -> bool:
+    """Whether a template names nothing but Variables, Connections and macros."""
+    found = list(pieces(text))
+    if any(mark in piece for piece in found[::2] for mark in ("{%", "{#", "{{")):
+        return False
+    names: set[str] = set()
+    for piece in found[1::2]:
+        tree = None
+        with suppress(SyntaxError, ValueError, MemoryError, RecursionError):
+            tree = ast.parse(piece.strip(), mode="eval")
+        if tree is None:
+            return False
+        names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return names <= _SAME_IN_EACH_RUN
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        found = f"{name}_{number}"
+    return found

@@ -1,0 +1,238 @@
+"""Tasks that stay on Airflow: DAGs of their own, and steps that run them in the pipeline of the others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowyml.core.errors import UnsupportedFeatureError
+from flowyml.migration.airflow.writer.notes import DagResult, Kind, Verdict
+from flowyml.migration.airflow.writer.text.modules import Written, write_module
+from flowyml.orchestrators import LocalOrchestrator
+from tests.unit.migration.dag_files import HEAD, read
+
+SALES = f"""{HEAD}
+from our_company.operators import LakeOperator
+DAY = "not a parameter's name"
+@task
+def extract(ds=None):
+    return len(ds)
+@task
+def report(rows):
+    print(rows, DAY)
+with DAG("sales.daily", start_date=datetime(2024, 1, 1), schedule="0 3 * * *", params={{"region": "eu"}}):
+    rows = extract()
+    load = LakeOperator(
+        task_id="load", lake="lake",
+        sql="insert into s select '{{{{ ds }}}}', {{{{ ti.xcom_pull(task_ids='extract') }}}}",
+        options=["{{{{ params.region }}}}", "{{{{ macros.ds_add(ds, -7) }}}}", "{{{{ var.value.bucket }}}}", "plain"],
+        script="load.sql", retries=2, trigger_rule="all_done",
+    )
+    clean = LakeOperator(task_id="clean", DAY="{{{{ run_id }}}}")
+    rows >> load >> report(rows) >> clean
+"""
+
+
+def written(folder: Path, text: str, *names: str, dag_id: str = "flow") -> Written:
+    file = read(folder, text)
+    return write_module(file, text, staying={dag_id: names})
+
+
+def reasons(dag: DagResult, kind: Kind) -> list[str]:
+    return [note.reason for note in dag.notes if note.kind is kind]
+
+
+def test_an_operator_that_stays_is_a_step_that_runs_a_dag_of_its_own(tmp_path: Path) -> None:
+    made = written(tmp_path, SALES, "load", "clean", dag_id="sales.daily")
+    assert [(dag.dag_id, dag.verdict) for dag in made.dags] == [
+        ("sales.daily", Verdict.ANY), ("sales_daily_load", Verdict.AIRFLOW), ("sales_daily_clean", Verdict.AIRFLOW),
+    ]  # fmt: skip
+    assert (
+        """
+@step(run_if="all_done")
+def load(ds: date, region: str, extract_value=None) -> dict:
+    return run_dag(
+        "sales_daily_load",
+        {
+            "sql": f"insert into s select '{ds}', {extract_value}",
+            "options": f"{region}",
+            "options_2": f"{(ds + timedelta(days=-7))}",
+        },
+    )
+"""
+        in made.text
+    )
+    assert "    load(ds=ds, region=region, extract_value=extract_value)\n" in made.text
+    assert (
+        '''
+load_task = airflow_operator(
+    "our_company.operators.LakeOperator",
+    task_id="load",
+    lake="lake",
+    sql="{{ params.sql }}",
+    options=["{{ params.options }}", "{{ params.options_2 }}", "{{ var.value.bucket }}", "plain"],
+    script="load.sql",
+    retries=2,
+)
+
+
+@pipeline(airflow={"is_paused_upon_creation": False})
+def sales_daily_load(sql: str = "", options: str = "", options_2: str = "") -> None:
+    """The task load of sales.daily, which stays on Airflow."""
+    load_task()
+'''
+        in made.text
+    )
+    assert "{{ params.DAY_2 }}" in made.text, "a parameter hides no name of the file"
+    assert any("what Airflow renders in load.sql" in reason for reason in reasons(made.dags[0], Kind.CHANGED))
+
+
+def test_the_module_is_what_python_and_flowyml_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = written(tmp_path, SALES, "load", "clean", dag_id="sales.daily")
+    (tmp_path / "sales_that_stay.py").write_text(made.text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import sales_that_stay  # type: ignore[import-not-found]  # written a line ago
+
+    plan = LocalOrchestrator().plan(sales_that_stay.sales_daily)
+    assert [step.name for step in plan.steps] == ["extract", "load", "report", "clean"]
+    with pytest.raises(UnsupportedFeatureError, match=r"'load' is LakeOperator.* run on Airflow alone"):
+        LocalOrchestrator().plan(sales_that_stay.sales_daily_load)
+
+
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [
+        ("LakeOperator(task_id='odd', rows=rows)", "it takes the value of another task as an argument"),
+        ("LakeOperator.partial(task_id='odd').expand(day=['a', 'b'])", "it is mapped"),
+        ("LakeOperator(task_id='odd', day='{% if ds %}x{% endif %}')", "it has a template with statements"),
+        ("LakeOperator(task_id='odd', day='{{ prev_ds }}')", "it has the template {{ prev_ds }}"),
+        ("LakeOperator(task_id='odd', day=['{{ dag_run.conf }}'])", "it has the template {{ dag_run.conf }}"),
+        ("LakeOperator(task_id='odd', trigger_rule='all_done_min_one_success')", "trigger rule"),
+        ("PythonOperator(task_id='odd', python_callable=by_context)", "it goes by its own run on Airflow"),
+        ("ExternalTaskSensor(task_id='odd', external_dag_id='other')", "it goes by its own run on Airflow"),
+        ("LakeOperator(task_id='odd', default_args={'day': '{{ ds }}'})", "a default argument has a template"),
+        ("EmptyOperator(task_id='odd')", "only operators of Airflow can"),
+    ],
+)
+def test_what_cannot_stay_is_as_it_would_be(tmp_path: Path, task: str, reason: str) -> None:
+    text = f"""{HEAD}
+from our_company.operators import LakeOperator
+from airflow.providers.standard.sensors.external_task import ExternalTaskSensor
+def by_context(**context): print(context["ti"].hostname)
+@task
+def extract(): return 1
+with DAG("flow", schedule=None):
+    rows = extract()
+    {task}
+"""
+    made = written(tmp_path, text, "odd")
+    assert [dag.dag_id for dag in made.dags] == ["flow"]
+    assert [each for each in reasons(made.dags[0], Kind.CHANGED) if reason in each]
+    plain = written(tmp_path, text)
+    assert made.text == plain.text
+
+
+def test_a_task_that_takes_the_value_of_one_that_stays_is_refused(tmp_path: Path) -> None:
+    text = f"""{HEAD}
+from our_company.operators import LakeOperator
+@task
+def report(found): print(found)
+with DAG("flow", schedule=None):
+    report(LakeOperator(task_id="load").output)
+"""
+    made = written(tmp_path, text, "load")
+    assert reasons(made.dags[0], Kind.REFUSED) == ["it takes what load returns, which stays on Airflow"]
+
+
+def test_one_in_a_group_stays_in_its_pipeline(tmp_path: Path) -> None:
+    text = f"""{HEAD}
+from our_company.operators import LakeOperator
+with DAG("flow", schedule=None):
+    with TaskGroup("tables"):
+        first = LakeOperator(task_id="load", day="{{{{ ds }}}}")
+        first >> EmptyOperator(task_id="loaded")
+"""
+    made = written(tmp_path, text, "tables.load")
+    assert [dag.dag_id for dag in made.dags] == ["flow", "flow_tables_load"]
+    assert (
+        """
+@pipeline
+def tables(ds: date) -> None:
+    tables_load(ds=ds)
+    nothing.options(name="loaded", after=["load"])()
+"""
+        in made.text
+    )
+    assert 'return run_dag("flow_tables_load", {"day": f"{ds}"})' in made.text
+    assert made.dags[0].verdict is Verdict.ANY
+
+
+def test_names_are_free_and_dags_that_are_refused_take_theirs_along(tmp_path: Path) -> None:
+    text = f"""{HEAD}
+from our_company.operators import LakeOperator
+for name in ("flow", "flow/", "other"):
+    with DAG(name, schedule=None):
+        LakeOperator(task_id="load")
+with DAG("flow_load", schedule=None):
+    EmptyOperator(task_id="start")
+"""
+    file = read(tmp_path, text.replace("flow/", "flow-"))
+    made = write_module(file, text, staying={"flow": ["load"], "flow-": ["load"]})
+    assert [dag.dag_id for dag in made.dags] == ["flow", "flow_load_2", "flow-", "flow__load", "other", "flow_load"]
+
+
+@pytest.mark.parametrize(
+    ("stay", "error"),
+    [
+        ("flow: [laod]", "the DAG 'flow' has no task 'laod'. Did you mean 'load'?"),
+        ("flwo: [load]", "no DAG was read that is called 'flwo'. Did you mean 'flow'?"),
+        ("flow: load", "write a list of task ids for each DAG, such as `sales: [load, clean]`"),
+        ("[load]", "write a list of task ids for each DAG"),
+        ("flow: [1]", "write a list of task ids for each DAG"),
+        ("flow: [load", "is not YAML: while parsing"),
+        ("flow: !!python/name:os.system", "is not YAML: could not determine a constructor"),
+        (None, "cannot be read: [Errno 2]"),
+    ],
+)
+def test_the_file_says_what_there_is(tmp_path: Path, stay: str | None, error: str) -> None:
+    done = imported(tmp_path, stay, "-o", str(tmp_path / "out"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert error in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ([], "--report, --verify and --stay need -o DIR"),
+        (["-o", "OUT", "--verify", sys.executable], "--verify compares whole DAGs: give it without --stay"),
+    ],
+)
+def test_what_goes_together(tmp_path: Path, options: list[str], error: str) -> None:
+    options = [each.replace("OUT", str(tmp_path / "out")) for each in options]
+    done = imported(tmp_path, "flow: [load]", *options)
+    assert done.returncode == 2
+    assert error in done.stderr
+
+
+def test_the_command_writes_both_and_says_where_each_runs(tmp_path: Path) -> None:
+    done = imported(tmp_path, "flow: [load]", "-o", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[:3] for line in done.stdout.splitlines()[1:3]] == [
+        ["flow", "any", "engine"], ["flow_load", "Airflow", "only"],
+    ]  # fmt: skip
+    assert 'run_dag("flow_load")' in (tmp_path / "out" / "flow.py").read_text()
+
+
+def imported(folder: Path, stay: str | None, *options: str) -> subprocess.CompletedProcess[str]:
+    """``flowyml import airflow`` of a DAG, with such a file."""
+    text = f"{HEAD}from our_company.operators import LakeOperator\n"
+    read(folder, f"{text}with DAG('flow', schedule=None):\n    LakeOperator(task_id='load')\n")
+    if stay is not None:
+        (folder / "stay.yaml").write_text(stay)
+    command = [sys.executable, "-m", "flowyml", "import", "airflow", str(folder / "repository" / "dags")]
+    command += ["--stay", str(folder / "stay.yaml"), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=folder)
