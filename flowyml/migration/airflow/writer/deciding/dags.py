@@ -47,7 +47,8 @@ __all__ = ["DecidedDag", "decided"]
 @dataclass(slots=True)
 class DecidedDag:
     """A DAG: its tasks as they are called one after the other, and ``paths``, the branches that each stands in.
-    Task groups that are pipelines have theirs within.
+    Task groups that are pipelines have theirs within. ``source`` is the same DAG, or the one of whose tasks it is the
+    only one, which stays on Airflow.
 
     ``parameters`` have their defaults, and by ``declared`` their annotations; ``dates`` are those that each run fills,
     with the word that is their default.
@@ -56,6 +57,7 @@ class DecidedDag:
     """
 
     model: DagModel
+    source: DagModel
     decisions: list[Decision]
     order: Sequence[Unit]
     paths: Mapping[str, Path]
@@ -79,8 +81,9 @@ def decided(file: FileModel, moving: Moving, staying: Staying = {}) -> tuple[Seq
     for model in file.dags:
         steps, apart = set_apart(model, moving, staying.get(model.dag_id, ()), ids)
         ids.update(each.dag_id for each in apart)
-        dags += [_branched(model, moving, steps), *(_branched(each, moving, {}) for each in apart)]
-        _hold_takers(dags[-1 - len(apart)], steps)
+        whole = _branched(model, model, moving, steps)
+        _hold_takers(whole, steps)
+        dags += [whole, *(_branched(each, model, moving, {}) for each in apart)]
     _wrap_options(dags)
     for dag in dags:
         _hold_mapped(dag)
@@ -93,7 +96,7 @@ def decided(file: FileModel, moving: Moving, staying: Staying = {}) -> tuple[Seq
     return dags, moved
 
 
-def _branched(dag: DagModel, moving: Moving, steps: Mapping[str, Decision]) -> DecidedDag:
+def _branched(dag: DagModel, source: DagModel, moving: Moving, steps: Mapping[str, Decision]) -> DecidedDag:
     """What each task becomes, and the branches around it. A choice that branches cannot say stays with its operator.
 
     ``steps`` are decided already.
@@ -118,7 +121,7 @@ def _branched(dag: DagModel, moving: Moving, steps: Mapping[str, Decision]) -> D
             number = numbers[conflict.by]
             decisions[number] = decide(dag, tasks[number], moving, held)
             continue
-        return DecidedDag(dag, decisions, order, paths)
+        return DecidedDag(dag, source, decisions, order, paths)
 
 
 def _in_order(dag: DagModel) -> Iterable[TaskModel]:

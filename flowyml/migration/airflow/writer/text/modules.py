@@ -18,7 +18,7 @@ from flowyml.migration.airflow.writer.deciding.refused import refused_names, wit
 from flowyml.migration.airflow.writer.deciding.schedules import Schedule
 from flowyml.migration.airflow.writer.deciding.staying import Staying
 from flowyml.migration.airflow.writer.moving import Moving
-from flowyml.migration.airflow.writer.notes import MARK, DagResult
+from flowyml.migration.airflow.writer.notes import MARK, DagResult, Note
 from flowyml.migration.airflow.writer.repository import Repository
 from flowyml.migration.airflow.writer.text.names import HOMES, STANDARD, Names
 from flowyml.migration.airflow.writer.text.pipelines import annotation, nested_pipelines, pipeline
@@ -46,13 +46,21 @@ def write_module(file: FileModel, text: str, repository: Repository | None = Non
     Pure: the same files, the same module.
     """
     whole = _Module(file, text, repository, staying)
-    refused = {id(dag.model): without_tasks(dag) or refused_names(dag) for dag in whole.dags}
+    refused: dict[int, list[Note]] = {id(dag): [] for dag in file.dags}
+    for dag in whole.dags:
+        refused[id(dag.source)] += without_tasks(dag) or refused_names(dag)
     if not any(refused.values()):
         return whole.written()
     left = tuple(dag for dag in file.dags if not refused[id(dag)])
     made = _Module(replace(file, dags=left), text, repository, staying).written() if left else Written("", [])
-    lost = [DagResult(dag.dag_id, "", dag.place, notes) for dag in file.dags if (notes := refused[id(dag)])]
-    return Written(made.text, [*made.dags, *lost])
+    usable = iter(made.dags)
+    dags: list[DagResult] = []
+    for dag in whole.dags:
+        if not (notes := refused[id(dag.source)]):
+            dags.append(next(usable))
+        elif dag.model is dag.source:
+            dags.append(DagResult(dag.model.dag_id, "", dag.model.place, notes))
+    return Written(made.text, dags)
 
 
 class _Module:
