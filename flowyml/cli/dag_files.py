@@ -80,7 +80,8 @@ def _lists(path: Path) -> Mapping[str, list[str]]:
         isinstance(each, list) and all(isinstance(name, str) for name in (key, *each)) for key, each in found.items()
     )
     if not is_known:
-        raise UsageError(f"--stay {path}: write a list of task ids for each DAG, such as `sales: [load, clean]`.")
+        raise UsageError(f"--stay {path}: write a list of task ids for each DAG, such as `sales: [load, clean]`. An id "
+                         "that YAML takes for something else, such as yes or 2024, needs quotes.")  # fmt: skip
     return dict(found)
 
 

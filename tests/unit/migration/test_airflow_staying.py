@@ -80,13 +80,13 @@ load_task = airflow_operator(
 
 
 @pipeline(airflow={"is_paused_upon_creation": False})
-def sales_daily_load(sql: str = "", options: str = "", options_2: str = "") -> None:
+def sales_daily_load(sql: str, options: str, options_2: str) -> None:
     """The task load of sales.daily, which stays on Airflow."""
     load_task()
 '''
         in made.text
     )
-    assert "{{ params.DAY_2 }}" in made.text, "a parameter hides no name of the file"
+    assert "{{ params.DAY_value }}" in made.text, "a parameter hides no name of the file"
     assert any("what Airflow renders in load.sql" in reason for reason in reasons(made.dags[0], Kind.CHANGED))
 
 
@@ -115,11 +115,15 @@ def test_the_module_is_what_python_and_flowyml_take(tmp_path: Path, monkeypatch:
         ("ExternalTaskSensor(task_id='odd', external_dag_id='other')", "it goes by its own run on Airflow"),
         ("LakeOperator(task_id='odd', default_args={'day': '{{ ds }}'})", "a default argument has a template"),
         ("EmptyOperator(task_id='odd')", "only operators of Airflow can"),
+        ("LakeOperator(task_id='odd', env=[EnvVar('DAY', value='{{ ds }}')])", "an object in its env has a template"),
+        ("LakeOperator(task_id='odd', soft_fail=True)", "it may skip"),
+        ("BashOperator(task_id='odd', bash_command='exit 99')", "it may skip"),
+        ("LakeOperator(task_id='odd', day='{{ ds }}').as_teardown()", "it has the trigger rule"),
     ],
 )
 def test_what_cannot_stay_is_as_it_would_be(tmp_path: Path, task: str, reason: str) -> None:
     text = f"""{HEAD}
-from our_company.operators import LakeOperator
+from our_company.operators import EnvVar, LakeOperator
 from airflow.providers.standard.sensors.external_task import ExternalTaskSensor
 def by_context(**context): print(context["ti"].hostname)
 @task
@@ -145,6 +149,97 @@ with DAG("flow", schedule=None):
 """
     made = written(tmp_path, text, "load")
     assert reasons(made.dags[0], Kind.REFUSED) == ["it takes what load returns, which stays on Airflow"]
+
+
+@pytest.mark.parametrize(
+    "taker",
+    [
+        "LakeOperator(task_id='taker', rows=load.output)",
+        "LakeOperator(task_id='taker', rows='{{ ti.xcom_pull(task_ids=\"load\") }}')",
+        "LakeOperator(task_id='taker', rows='{{ ti.xcom_pull(\"load\") | upper }}')",
+        "PythonOperator(task_id='taker', python_callable=pulls)",
+    ],
+)
+def test_so_is_an_operator_that_takes_it_and_no_dag_of_its_own_is_left(tmp_path: Path, taker: str) -> None:
+    text = f"""{HEAD}
+from our_company.operators import LakeOperator
+def pulls(ti, **context): print(context["ti"].hostname, ti.xcom_pull(task_ids=["load"]))
+with DAG("flow", schedule=None):
+    load = LakeOperator(task_id="load")
+    load >> {taker}
+"""
+    made = written(tmp_path, text, "load", "taker")
+    assert reasons(made.dags[0], Kind.REFUSED) == ["it takes what load returns, which stays on Airflow"]
+    assert [dag.dag_id for dag in made.dags] == ["flow", "flow_load"]
+    compile(made.text, "flow", "exec")
+
+
+def test_what_airflow_does_not_render_is_as_it_is(tmp_path: Path) -> None:
+    text = f"""{HEAD}
+from our_company.operators import EnvVar, LakeOperator
+with DAG("flow", schedule=None):
+    LakeOperator(task_id="load", doc_md="of `{{{{ ds }}}}`", params={{"day": "{{{{ ds }}}}"}}, sql="{{{{ ds }}}}",
+                 env=[EnvVar("B", value="{{{{ var.value.bucket }}}}")])
+"""
+    made = written(tmp_path, text, "load")
+    assert 'run_dag("flow_load", {"sql": f"{ds}"})' in made.text
+    assert 'doc_md="of `{{ ds }}`"' in made.text
+    assert 'params={"day": "{{ ds }}"}' in made.text
+
+
+def test_line_ends_are_jinjas(tmp_path: Path) -> None:
+    text = f"""{HEAD}
+from our_company.operators import LakeOperator
+with DAG("flow", schedule=None):
+    LakeOperator(task_id="load", sql="a\\r\\n{{{{ ds }}}}\\rb\\r\\n")
+"""
+    assert 'run_dag("flow_load", {"sql": f"a\\n{ds}\\nb"})' in written(tmp_path, text, "load").text
+
+
+def test_what_stands_in_a_dict_is_called_by_its_key_and_each_parameter_must_be_given(tmp_path: Path) -> None:
+    text = f"""{HEAD}
+from our_company.operators import LakeOperator
+with DAG("flow", schedule=None):
+    query = {{"sql": "{{{{ ds }}}}", "type": "{{{{ ds }}}}", "as-of": "{{{{ ts }}}}", "class": "{{{{ ds }}}}"}}
+    LakeOperator(task_id="load", job={{"query": query}})
+"""
+    made = written(tmp_path, text, "load")
+    assert "def flow_load(sql: str, type_value: str, query: str, query_2: str) -> None:" in made.text
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "task_id", "its_own"),
+    [
+        ("flow", "load_20240101", "flow_load_20240101_task"),
+        ("flow", "load__dev", "flow_load__dev_task"),
+        ("f" * 150, "t" * 50, None),
+    ],
+)
+def test_its_dag_has_the_id_that_its_step_runs(tmp_path: Path, dag_id: str, task_id: str, its_own: str | None) -> None:
+    """FlowyML's own ends of ids become others when a pipeline is deployed, and no name has more than 200 characters."""
+    text = f"""{HEAD}
+from our_company.operators import LakeOperator
+with DAG("{dag_id}", schedule=None):
+    LakeOperator(task_id="{task_id}")
+"""
+    made = written(tmp_path, text, task_id, dag_id=dag_id)
+    assert [dag.dag_id for dag in made.dags[1:]] == ([its_own] if its_own else [])
+    if its_own:
+        assert f'run_dag("{its_own}")' in made.text
+
+
+def test_a_task_of_a_mapped_group_is_refused_as_without_the_file(tmp_path: Path) -> None:
+    text = f"""{HEAD}
+from our_company.operators import LakeOperator
+with DAG("flow", schedule=None):
+    @task_group
+    def each(item):
+        LakeOperator(task_id="load", item=item)
+    each.expand(item=[1, 2])
+"""
+    made = written(tmp_path, text, "each.load")
+    assert made == written(tmp_path, text)
+    assert made.dags[0].verdict is Verdict.HAND
 
 
 def test_one_in_a_group_stays_in_its_pipeline(tmp_path: Path) -> None:
@@ -192,6 +287,7 @@ with DAG("flow_load", schedule=None):
         ("flow: load", "write a list of task ids for each DAG, such as `sales: [load, clean]`"),
         ("[load]", "write a list of task ids for each DAG"),
         ("flow: [1]", "write a list of task ids for each DAG"),
+        ("yes: [load]", "An id that YAML takes for something else, such as yes or 2024, needs quotes."),
         ("flow: [load", "is not YAML: while parsing"),
         ("flow: !!python/name:os.system", "is not YAML: could not determine a constructor"),
         (None, "cannot be read: [Errno 2]"),

@@ -16,7 +16,7 @@ from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import is_plain
 
-__all__ = ["options_of_command", "step_of_command"]
+__all__ = ["may_skip", "options_of_command", "step_of_command"]
 
 # With this code Airflow takes a task as skipped; a shell keeps eight bits of one.
 _SKIPS = 99
@@ -60,7 +60,7 @@ def _of_bash(dag: DagModel, task: TaskModel) -> tuple[str, dict[str, Any]]:
         raise Unclear(f"it has {held[0]}")
     if command.rstrip().endswith((".sh", ".bash")):
         raise Unclear("its command is a file, which Airflow renders")
-    if _may_skip([command, given.get("env")]):
+    if may_skip([command, given.get("env")]):
         raise Unclear(f"its command may end with {_SKIPS}, by which Airflow skips")
     kept = {name: given[name] for name in ("env", "cwd") if given.get(name) is not None}
     if "env" in kept and given.get("append_env") is not True:
@@ -81,7 +81,7 @@ def options_of_command(asking: Asking, moved: Function, moving: Moving) -> dict[
     given = _defaults(dag, task) | {each.name: each.value for each in task.arguments if each.name not in OURS}
     given.pop("default_args", None)
     text = moving.code(moved.node)
-    if is_template(text) or _may_skip([text, given, call_arguments(dag, task)]) or set(given) - {*OF_BASH}:
+    if is_template(text) or may_skip([text, given, call_arguments(dag, task)]) or set(given) - {*OF_BASH}:
         raise Unclear("it is @task.bash, whose command has templates, skips or has more options")
     if (given.get("env") is not None and given.get("append_env") is not True) or task.mapped:
         raise Unclear("it is @task.bash with an environment of its own, or for each item")
@@ -92,7 +92,7 @@ def options_of_command(asking: Asking, moved: Function, moving: Moving) -> dict[
     return rendered
 
 
-def _may_skip(given: Any) -> bool:
+def may_skip(given: Any) -> bool:
     """Whether a command has the code by which Airflow skips, in whatever spelling, or is given its code."""
     if isinstance(given, str):
         if _GIVEN_CODE.search(given):
@@ -105,4 +105,4 @@ def _may_skip(given: Any) -> bool:
         return given % 256 == _SKIPS
     if isinstance(given, dict):
         given = list(given.values())
-    return isinstance(given, list | tuple) and any(map(_may_skip, given))
+    return isinstance(given, list | tuple) and any(map(may_skip, given))

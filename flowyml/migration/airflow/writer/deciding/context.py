@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 import keyword
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -131,7 +132,7 @@ class Asking:
         if given:
             raise Unclear(f"it has a template, and its DAG has {min(given)}")
         parts: list[str | Code] = []
-        for number, piece in enumerate(pieces(text)):
+        for number, piece in enumerate(pieces(re.sub(r"\r\n?", "\n", text))):  # as Jinja has it
             if number % 2:
                 parts.append(self._expression(piece.strip()).code)
             elif any(mark in piece for mark in _MARKS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,9 @@ from flowyml.migration.airflow.writer.values import Unwritable, Words, is_plain
 
 __all__ = ["DecidedDag", "decided"]
 
+_PULL = re.compile(r"xcom_pull\(([^()]*)")
+_QUOTED = re.compile(r"""['"]([^'"]*)['"]""")
+
 
 @dataclass(slots=True)
 class DecidedDag:
@@ -70,6 +74,11 @@ class DecidedDag:
     schedule: Schedule | None = None
     notes: list[Note] = field(default_factory=list)
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether it is that of a task which stays: its step gives each run all parameters."""
+        return self.model is not self.source
+
 
 def decided(file: FileModel, moving: Moving, staying: Staying = {}) -> tuple[Sequence[DecidedDag], Moved]:
     """The pipelines of a file, and what of it moves over. Raises ``Unwritable``.
@@ -82,8 +91,9 @@ def decided(file: FileModel, moving: Moving, staying: Staying = {}) -> tuple[Seq
         steps, apart = set_apart(model, moving, staying.get(model.dag_id, ()), ids)
         ids.update(each.dag_id for each in apart)
         whole = _branched(model, model, moving, steps)
-        _hold_takers(whole, steps)
-        dags += [whole, *(_branched(each, model, moving, {}) for each in apart)]
+        _hold_takers(whole, steps, moving)
+        started = {each.starts for each in whole.decisions}
+        dags += [whole, *(_branched(each, model, moving, {}) for each in apart if each.dag_id in started)]
     _wrap_options(dags)
     for dag in dags:
         _hold_mapped(dag)
@@ -165,19 +175,24 @@ def _hold_mapped(dag: DecidedDag) -> None:
 def _hold(decision: Decision, why: str) -> None:
     decision.kind, decision.arguments, decision.over = "hole", {}, {}
     decision.asking = decision.function = None
+    decision.starts = ""
     decision.notes[:] = [
         Note(Kind.REFUSED, f"task {decision.task.task_id}", decision.task.place, why,
              "Write what it does into the step of its name.")
     ]  # fmt: skip
 
 
-def _hold_takers(dag: DecidedDag, steps: Mapping[str, Decision]) -> None:
+def _hold_takers(dag: DecidedDag, steps: Mapping[str, Decision], moving: Moving) -> None:
     """Make holes of what takes the value of a task that stays on Airflow: the run of a DAG gives none."""
     running = {name for name, each in steps.items() if each.starts}
     for each in dag.decisions:
-        for edge in (*each.edges, *each.sources):
-            if edge.task_id in running:
-                _hold(each, f"it takes what {edge.task_id} returns, which stays on Airflow")
+        taken = {edge.task_id for edge in (*each.edges, *each.sources)}
+        if each.kind == "operator":
+            taken |= {edge.task_id for edge in edges_in(list(each.arguments.values()))}
+            taken |= {name for text in _rendered(each, moving) for call in _PULL.findall(text)
+                      for name in _QUOTED.findall(call)}  # fmt: skip
+        if found := sorted(taken & running):
+            _hold(each, f"it takes what {found[0]} returns, which stays on Airflow")
 
 
 def _check_operator(decision: Decision, moved: Moved) -> None:
@@ -292,10 +307,13 @@ def _parameters(dag: DecidedDag, moved: Moved) -> Iterator[Note]:
 
 def _asks_for_dates(decision: Decision, moving: Moving) -> bool:
     """Whether an operator is rendered with dates, or its functions ask for them."""
-    functions = [one for one in (decision.function, *decision.others) if one]
-    texts = [each for each in texts_of(list(decision.arguments.values())) if is_template(each)]
-    texts += [moving.code(each.node) for each in functions]
-    return decision.kind == "operator" and any(map(asks_for_dates, texts))
+    return decision.kind == "operator" and any(map(asks_for_dates, _rendered(decision, moving)))
+
+
+def _rendered(decision: Decision, moving: Moving) -> Iterator[str]:
+    """The templates of an operator, and the code of its functions."""
+    yield from (each for each in texts_of(list(decision.arguments.values())) if is_template(each))
+    yield from (moving.code(each.node) for each in (decision.function, *decision.others) if each)
 
 
 def _picked(dag: DecidedDag) -> Mapping[str, Sequence[ValueEdge]]:

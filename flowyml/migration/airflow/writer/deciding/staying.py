@@ -9,23 +9,27 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from flowyml.migration.airflow.model import Argument, DagModel, TaskModel
+from flowyml.migration.airflow.model import Argument, DagModel, Reference, TaskModel
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
+from flowyml.migration.airflow.writer.deciding.commands import may_skip
 from flowyml.migration.airflow.writer.deciding.context import (
     Asking,
     is_template,
+    may_be_argument,
+    may_use,
     notes_of_intervals,
     pieces,
     texts_of,
 )
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Hole, edges_in, named
 from flowyml.migration.airflow.writer.deciding.mapping import loop_of
-from flowyml.migration.airflow.writer.deciding.options import default_arguments
+from flowyml.migration.airflow.writer.deciding.options import CALLBACKS, default_arguments, inherited
 from flowyml.migration.airflow.writer.deciding.step_options import step_options
 from flowyml.migration.airflow.writer.deciding.tasks import decide
 from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.plan.model import RUN_IF
+from flowyml.plan.names import MAX_NAME_LENGTH
 
 __all__ = ["Staying", "set_apart"]
 
@@ -40,6 +44,11 @@ _BY_THE_RUN = frozenset({
     "WaitSensor",
 })  # fmt: skip
 """Operators that go by the dates of their own run."""
+_SKIPS = ("skip_on_exit_code", "skip_policy", "soft_fail")
+# What Airflow renders nothing in, or with the run that it is about.
+_AS_IT_IS = frozenset({"doc", "doc_json", "doc_md", "doc_rst", "doc_yaml", "params", *CALLBACKS})
+# Names that end so get another end in the id of their DAG. Source: flowyml_airflow.names.
+_ENDS_AS_OURS = re.compile(r"(^|_)[0-9a-f]{8}$|__dev$")
 
 
 def set_apart(
@@ -56,6 +65,8 @@ def set_apart(
         if task.task_id not in names:
             continue
         made = decide(dag, task, moving, {})
+        if made.kind == "hole":
+            continue  # the report says why
         if made.kind != "operator":
             made.notes.append(
                 Note(Kind.CHANGED, f"staying of {task.task_id}", task.place,
@@ -82,6 +93,26 @@ def _apart(
     dag: DagModel, task: TaskModel, made: Decision, moving: Moving, taken: Collection[str]
 ) -> tuple[Decision, DagModel]:
     """The step that runs a task's own DAG, and that DAG. Raises ``Unclear`` and ``Hole``."""
+    _check(dag, task, made)
+    asking = Asking(dag, task, moving.names)
+    conf: dict[str, Any] = {}
+    arguments = tuple(
+        replace(each, value=_by_conf(asking, each.value, each.name, conf))
+        if is_template(each.value) and each.name not in _AS_IT_IS else each
+        for each in task.arguments
+    )  # fmt: skip
+    dag_id = _dag_id(dag, task, taken)
+    step = Decision(task, "call", arguments=conf, asking=asking, starts=dag_id)
+    step.may_be_missing = any(step.whole) and task.trigger_rule != "all_success"
+    step.options = {name: value for name, value in step_options(dag, task).items() if name == "run_if"}
+    step.notes = [*_notes(task, dag_id), *notes_of_intervals(asking)]
+    alone = replace(task, arguments=arguments, upstream=(), group=None, trigger_rule="all_success", inputs=(),
+                    setup=False, teardown=False, edge_labels=())  # fmt: skip
+    return step, _dag_of(dag, alone, dag_id, conf)
+
+
+def _check(dag: DagModel, task: TaskModel, made: Decision) -> None:
+    """Raise ``Unclear`` for an operator whose run in a DAG of its own would not mean the same."""
     if task.mapped or loop_of(dag, task):
         raise Unclear("it is mapped")
     if task.trigger_rule not in RUN_IF:
@@ -94,20 +125,35 @@ def _apart(
         raise Unclear("it goes by its own run on Airflow")
     if not all(map(_is_same_in_each_run, texts_of(list(default_arguments(dag, task).values())))):
         raise Unclear("a default argument has a template")
-    asking = Asking(dag, task, moving.names)
-    conf: dict[str, Any] = {}
-    arguments = tuple(
-        replace(each, value=_by_conf(asking, each.value, each.name, conf)) if is_template(each.value) else each
-        for each in task.arguments
-    )
-    dag_id = _free(re.sub(r"\W+", "_", f"{dag.dag_id}_{task.task_id}", flags=re.ASCII), taken)
-    step = Decision(task, "call", arguments=conf, asking=asking, starts=dag_id)
-    step.may_be_missing = any(step.whole) and task.trigger_rule != "all_success"
-    step.options = {name: value for name, value in step_options(dag, task).items() if name == "run_if"}
-    step.notes = [*_notes(task, dag_id), *notes_of_intervals(asking)]
-    alone = replace(task, arguments=arguments, upstream=(), group=None, trigger_rule="all_success", inputs=(),
-                    setup=False, teardown=False, edge_labels=())  # fmt: skip
-    return step, _dag_of(dag, alone, dag_id, conf)
+    for each in task.arguments:
+        inner = [given.value for found in _objects(each.value) for given in found.arguments]
+        if each.name not in CALLBACKS and not all(map(_is_same_in_each_run, texts_of(inner))):
+            raise Unclear(f"an object in its {each.name} has a template")
+    command = [inherited(dag, task, name) for name in ("bash_command", "env")]
+    if any(inherited(dag, task, name) for name in _SKIPS) or (task.operator == "BashOperator" and may_skip(command)):
+        raise Unclear("it may skip, which the run of a DAG does not say")
+
+
+def _objects(value: Any) -> Iterator[Reference]:
+    """The calls of other libraries in a value, at any depth."""
+    if isinstance(value, Reference):
+        yield value
+        value = [each.value for each in value.arguments]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple | set):
+        return
+    for each in value:
+        yield from _objects(each)
+
+
+def _dag_id(dag: DagModel, task: TaskModel, taken: Collection[str]) -> str:
+    """An id for a task's own DAG that a pipeline can have as its name, and Airflow has as it stands."""
+    wanted = re.sub(r"\W+", "_", f"{dag.dag_id}_{task.task_id}", flags=re.ASCII)
+    found = _free(f"{wanted}_task" if _ENDS_AS_OURS.search(wanted) else wanted, taken)
+    if len(found) > MAX_NAME_LENGTH:
+        raise Unclear(f"the id of its DAG would have {len(found)} characters")
+    return found
 
 
 def _dag_of(dag: DagModel, task: TaskModel, dag_id: str, conf: Mapping[str, Any]) -> DagModel:
@@ -141,7 +187,8 @@ def _by_conf(asking: Asking, value: Any, name: str, conf: dict[str, Any]) -> Any
     if isinstance(value, list | tuple):
         return type(value)(_by_conf(asking, each, name, conf) for each in value)
     if isinstance(value, dict):
-        return {key: _by_conf(asking, each, name, conf) for key, each in value.items()}
+        inner = {key: key if isinstance(key, str) and may_be_argument(key) else name for key in value}
+        return {key: _by_conf(asking, each, inner[key], conf) for key, each in value.items()}
     if not isinstance(value, str) or not is_template(value):
         if is_template(value):
             raise Unclear(f"only Airflow knows what is in its {name}")
@@ -152,7 +199,8 @@ def _by_conf(asking: Asking, value: Any, name: str, conf: dict[str, Any]) -> Any
         if _is_same_in_each_run(value):
             return value
         raise
-    free = _free(name, {*conf, *asking.taken})
+    wanted = name if may_use(name, asking.taken) else f"{name}_value"
+    free = _free(wanted if may_be_argument(wanted) else "value", {*conf, *asking.taken})
     conf[free] = made
     return f"{{{{ params.{free} }}}}"
 

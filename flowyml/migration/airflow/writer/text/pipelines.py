@@ -88,7 +88,8 @@ def _checked(names: Names, dag: DecidedDag, name: str) -> str:
 
 def _parameters(names: Names, dag: DecidedDag) -> Iterator[Part]:
     for name, default in dag.parameters.items():
-        yield Pair(f"{name}: {_checked(names, dag, name)} = ", value(default))
+        annotated = f"{name}: {_checked(names, dag, name)}"
+        yield annotated if dag.is_apart else Pair(f"{annotated} = ", value(default))
     for name, default in dag.dates.items():
         yield f"{name}: {names.word(DATES[name][0])} = {names.word(default)}"
 
