@@ -200,8 +200,8 @@ def test_what_stands_in_a_dict_is_called_by_its_key_and_each_parameter_must_be_g
     text = f"""{HEAD}
 from our_company.operators import LakeOperator
 with DAG("flow", schedule=None):
-    query = {{"sql": "{{{{ ds }}}}", "type": "{{{{ ds }}}}", "as-of": "{{{{ ts }}}}", "class": "{{{{ ds }}}}"}}
-    LakeOperator(task_id="load", job={{"query": query}})
+    inner = {{"sql": "{{{{ ds }}}}", "type": "{{{{ ds }}}}", "as-of": "{{{{ ts }}}}", "class": "{{{{ ds }}}}"}}
+    LakeOperator(task_id="load", job={{"query": inner}})
 """
     made = written(tmp_path, text, "load")
     assert "def flow_load(sql: str, type_value: str, query: str, query_2: str) -> None:" in made.text
