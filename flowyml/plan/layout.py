@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["LINE_LENGTH", "FreeNames", "Group", "Part", "Pair", "Text", "docstring", "source", "text_literal", "value"]
+__all__ = ["LINE_LENGTH", "FreeNames", "Group", "Lines", "Part", "Pair", "Text", "docstring", "source",
+           "text_literal", "value"]  # fmt: skip
 
 LINE_LENGTH = 120
 _INDENT = "    "
@@ -38,7 +39,15 @@ class Text:
     text: str
 
 
-Part = str | Group | Pair | Text
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """A literal, or, where that is too long, several that are the same, one below the other in parentheses."""
+
+    whole: str
+    pieces: Sequence[str]
+
+
+Part = str | Group | Pair | Text | Lines
 
 
 def source(part: Part, depth: int = 0, *, lead: int = 0, trail: int = 0) -> str:
@@ -50,7 +59,9 @@ def source(part: Part, depth: int = 0, *, lead: int = 0, trail: int = 0) -> str:
         return flat
     inner = _INDENT * (depth + 1)
     if isinstance(part, Text):
-        pieces = [text_literal(piece) for piece in _pieces(part.text, LINE_LENGTH - len(inner) - 4)]
+        part = Lines(flat, [text_literal(piece) for piece in _pieces(part.text, LINE_LENGTH - len(inner) - 4)])
+    if isinstance(part, Lines):
+        pieces = part.pieces
         lines = [f"{inner}{piece}\n" for piece in pieces]
         return f"(\n{''.join(lines)}{_INDENT * depth})" if len(pieces) > 1 else flat
     if not part.items:
@@ -115,6 +126,8 @@ def _flat(part: Part) -> str:
         return part
     if isinstance(part, Text):
         return text_literal(part.text)
+    if isinstance(part, Lines):
+        return part.whole
     if isinstance(part, Pair):
         return part.lead + _flat(part.item)
     return f"{part.opening}{', '.join(map(_flat, part.items))}{part.closing}"

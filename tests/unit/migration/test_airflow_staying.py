@@ -187,6 +187,31 @@ with DAG("flow", schedule=None):
     assert 'params={"day": "{{ ds }}"}' in made.text
 
 
+def test_a_long_template_stands_line_by_line(tmp_path: Path) -> None:
+    text = f"""{HEAD}
+from our_company.operators import LakeOperator
+with DAG("flow", schedule=None):
+    LakeOperator(task_id="load", sql='''
+select "day", '{{{{ ds }}}}' from sales where region = 'eu' {{}}
+union all
+select "day", '{{{{ ds }}}}' from orders where region = 'eu'
+''')
+"""
+    made = written(tmp_path, text, "load").text
+    assert (
+        """
+            "sql": (
+                "\\n"
+                f"select \\"day\\", '{ds}' from sales where region = 'eu' {{}}\\n"
+                "union all\\n"
+                f"select \\"day\\", '{ds}' from orders where region = 'eu'"
+            ),
+"""
+        in made
+    )
+    compile(made, "flow", "exec")
+
+
 def test_line_ends_are_jinjas(tmp_path: Path) -> None:
     text = f"""{HEAD}
 from our_company.operators import LakeOperator

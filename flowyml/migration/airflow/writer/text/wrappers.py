@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import libcst as cst
@@ -12,7 +12,7 @@ from flowyml.migration.airflow.writer.deciding.context import DATES, Asked, Code
 from flowyml.migration.airflow.writer.deciding.decision import Decision
 from flowyml.migration.airflow.writer.text.names import Names
 from flowyml.migration.airflow.writer.text.steps import decorator
-from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
+from flowyml.plan.layout import Group, Lines, Pair, Part, source, text_literal, value
 
 __all__ = ["wrapper", "wrapper_arguments"]
 
@@ -86,7 +86,7 @@ def _returns(decision: Decision) -> str:
 def _part(given: Any, values: Variables, word: Callable[[str], str]) -> Part:
     match given:
         case Template():
-            return _f_string(given, values, word)
+            return Lines(_f_string(given, values, word), [_f_string(each, values, word) for each in _lines(given)])
         case Asked() if given.parameters or not given.code:
             return Group("{", [Pair(f"{text_literal(each)}: ", each) for each in given.parameters], "}")
         case Asked():
@@ -113,7 +113,26 @@ def _code(code: Code, values: Variables, word: Callable[[str], str]) -> str:
     return made
 
 
+def _lines(template: Template) -> Iterator[Template]:
+    """The lines of a text, each with its end."""
+    line: list[str | Code] = []
+    for part in template.parts:
+        if not isinstance(part, str):
+            line.append(part)
+            continue
+        for text in part.splitlines(keepends=True):
+            line.append(text)
+            if text.endswith("\n"):
+                yield Template(tuple(line))
+                line = []
+    if line:
+        yield Template(tuple(line))
+
+
 def _f_string(template: Template, values: Variables, word: Callable[[str], str]) -> str:
+    """A literal of a text, in one line."""
+    if all(isinstance(part, str) for part in template.parts):
+        return text_literal("".join(map(str, template.parts)))
     made = ""
     for part in template.parts:
         if isinstance(part, str):
