@@ -125,6 +125,8 @@ class Calls:
     def trigger(self, run_id: str, conf: Mapping[str, Any]) -> None:
         """Start a run, unless the DAG is paused; one that an earlier try started is left as it is."""
         status, found = self._call("GET", self.dag)
+        if status == 404:
+            raise RuntimeError(f"Airflow at {self.root} has no DAG {self.dag_id!r}. Deploy it there first.")
         self._check(status, found, self.dag)
         if found["is_paused"]:
             raise RuntimeError(

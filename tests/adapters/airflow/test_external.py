@@ -296,6 +296,11 @@ def test_a_paused_dag_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {method for method, _, _ in fake.asked} == {"GET"}
 
 
+def test_a_dag_that_there_is_not_is_to_be_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with site(Flaky(json_answer(404))) as url:
+        assert f"Airflow at {url} has no DAG 'd'. Deploy it there first." in fails(url, monkeypatch)
+
+
 def test_airflow_2_is_asked_and_shown_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = Flaky(json_answer(404), json_answer(is_paused=False), json_answer(), json_answer(state="success"), api="v1")
     with site(fake) as url:

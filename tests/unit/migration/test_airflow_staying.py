@@ -304,6 +304,22 @@ with DAG("flow_load", schedule=None):
     assert [dag.dag_id for dag in made.dags] == ["flow", "flow_load_2", "flow-", "flow__load", "other", "flow_load"]
 
 
+def test_tasks_of_the_same_name_are_called_after_their_dags(tmp_path: Path) -> None:
+    text = f"""{HEAD}
+from our_company.operators import LakeOperator
+for name in ("eu", "us", "asia"):
+    with DAG(name, schedule=None):
+        LakeOperator(task_id="load")
+"""
+    file = read(tmp_path, text)
+    made = write_module(file, text, staying={name: ["load"] for name in ("eu", "us", "asia")}).text
+    steps = ["load", "load_of_us", "load_of_asia"]
+    assert [line for line in made.splitlines() if "-> dict" in line] == [f"def {name}() -> dict:" for name in steps]
+    assert [line.split()[0] for line in made.splitlines() if "= airflow_operator(" in line] == [
+        "load_task", "load_of_us_task", "load_of_asia_task",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("stay", "error"),
     [

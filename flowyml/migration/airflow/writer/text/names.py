@@ -75,10 +75,10 @@ class Names(FreeNames):
         self.nested = {id(each): self.fresh(variable_of(each.label), "_group") for dag in dags for each in
                        groups_in(dag.order)}  # fmt: skip
         self._variables: dict[int, str] = {}
-        for decision in decisions:
-            if decision.kind in ("hole", "call", "operator"):
-                wanted = variable_of(decision.task.task_id)
-                self._variables[id(decision)] = self.fresh(wanted, "_task")
+        for dag in dags:
+            for decision in dag.decisions:
+                if decision.kind in ("hole", "call", "operator"):
+                    self._variables[id(decision)] = self._task_named(decision.task.task_id, dag.source.dag_id)
 
     def word(self, name: str) -> str:
         """A word of FlowyML's or of the standard library, which is then imported, as the module has it."""
@@ -111,6 +111,13 @@ class Names(FreeNames):
             return self.fresh(word)
         self.taken.add(word)
         return word
+
+    def _task_named(self, task_id: str, dag_id: str) -> str:
+        """A name for a task, with that of its DAG only where other DAGs have such tasks too."""
+        wanted = variable_of(task_id)
+        if {wanted, f"{wanted}_task"} <= self.taken:
+            wanted = variable_of(f"{task_id}_of_{dag_id}")
+        return self.fresh(wanted, "_task")
 
     def _function_named(self, function: Function, decisions: Sequence[Decision]) -> str:
         """A name for a function that nothing looks up: its own, if no other has that."""
