@@ -66,10 +66,11 @@ def staying_of(path: Path | None, files: Sequence[FileModel]) -> Mapping[str, Se
 
 def _lists(path: Path) -> Mapping[str, list[str]]:
     """Lists of names by name, of a YAML file."""
-    from flowyml.migration.airflow.reader.files import parse_yaml
+    from flowyml.migration.airflow.reader.files import parse_yaml, repeated_key
 
     try:
-        found = parse_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        found = parse_yaml(text)
     except (OSError, ValueError) as error:
         raise UsageError(f"--stay {path} cannot be read: {error}") from error
     except Exception as error:
@@ -82,6 +83,8 @@ def _lists(path: Path) -> Mapping[str, list[str]]:
     if not is_known:
         raise UsageError(f"--stay {path}: write a list of task ids for each DAG, such as `sales: [load, clean]`. An id "
                          "that YAML takes for something else, such as yes or 2024, needs quotes.")  # fmt: skip
+    if (twice := repeated_key(text)) is not None:
+        raise UsageError(f"--stay {path}: {twice!r} is there twice. Write one list of its tasks.")
     return dict(found)
 
 

@@ -329,6 +329,7 @@ for name in ("eu", "us", "asia"):
         ("[load]", "write a list of task ids for each DAG"),
         ("flow: [1]", "write a list of task ids for each DAG"),
         ("yes: [load]", "An id that YAML takes for something else, such as yes or 2024, needs quotes."),
+        ("flow: [load]\nflow: []", "'flow' is there twice. Write one list of its tasks."),
         ("flow: [load", "is not YAML: while parsing"),
         ("flow: !!python/name:os.system", "is not YAML: could not determine a constructor"),
         (None, "cannot be read: [Errno 2]"),

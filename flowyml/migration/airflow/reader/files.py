@@ -12,7 +12,7 @@ from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Files", "Refused", "find_root", "parse_json", "parse_yaml"]
+__all__ = ["Files", "Refused", "find_root", "parse_json", "parse_yaml", "repeated_key"]
 
 _BYTES = 2_000_000
 _ENTRIES = 5_000
@@ -247,6 +247,18 @@ def parse_yaml(text: str, every: bool = False) -> Any:
     if every:
         return [_counted(one) for one in yaml.load_all(text, loader)]
     return _counted(yaml.load(text, loader))  # noqa: S506  # a safe loader
+
+
+def repeated_key(text: str) -> str | None:
+    """The first key that the mapping of a YAML file has twice, of which YAML's reader takes the last."""
+    import yaml
+
+    seen: set[str] = set()
+    for key, _ in yaml.compose(text, yaml.SafeLoader).value:
+        if key.value in seen:
+            return str(key.value)
+        seen.add(key.value)
+    return None
 
 
 def _flat_enough(text: str) -> None:
