@@ -12,6 +12,7 @@ from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.migration.airflow.writer.notes import DagResult, Kind, Verdict
 from flowyml.migration.airflow.writer.text.modules import Written, write_module
 from flowyml.orchestrators import LocalOrchestrator
+from flowyml_airflow.names import dag_id as id_on_airflow
 from tests.unit.migration.dag_files import HEAD, read
 
 SALES = f"""{HEAD}
@@ -250,6 +251,7 @@ with DAG("{dag_id}", schedule=None):
     made = written(tmp_path, text, task_id, dag_id=dag_id)
     assert [dag.dag_id for dag in made.dags[1:]] == ([its_own] if its_own else [])
     if its_own:
+        assert id_on_airflow(its_own) == its_own
         assert f'run_dag("{its_own}")' in made.text
 
 
