@@ -179,11 +179,11 @@ def test_what_airflow_does_not_render_is_as_it_is(tmp_path: Path) -> None:
     text = f"""{HEAD}
 from our_company.operators import EnvVar, LakeOperator
 with DAG("flow", schedule=None):
-    LakeOperator(task_id="load", doc_md="of `{{{{ ds }}}}`", params={{"day": "{{{{ ds }}}}"}}, sql="{{{{ ds }}}}",
+    LakeOperator(task_id="load", doc_md="of `{{{{ ds }}}}`", params={{"day": "{{{{ ds }}}}"}}, day="{{{{ ds }}}}",
                  env=[EnvVar("B", value="{{{{ var.value.bucket }}}}")])
 """
     made = written(tmp_path, text, "load")
-    assert 'run_dag("flow_load", {"sql": f"{ds}"})' in made.text
+    assert 'run_dag("flow_load", {"day_value": f"{ds}"})' in made.text
     assert 'doc_md="of `{{ ds }}`"' in made.text
     assert 'params={"day": "{{ ds }}"}' in made.text
 

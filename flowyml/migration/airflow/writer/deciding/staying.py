@@ -94,7 +94,8 @@ def _apart(
 ) -> tuple[Decision, DagModel]:
     """The step that runs a task's own DAG, and that DAG. Raises ``Unclear`` and ``Hole``."""
     _check(dag, task, made)
-    asking = Asking(dag, task, moving.names)
+    own = task.argument("params")  # which files that it renders may name
+    asking = Asking(dag, task, moving.names.union(own.value if own and isinstance(own.value, dict) else ()))
     conf: dict[str, Any] = {}
     arguments = tuple(
         replace(each, value=_by_conf(asking, each.value, each.name, conf))
