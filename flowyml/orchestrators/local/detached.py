@@ -236,7 +236,7 @@ def main(folder: Path) -> int:
     if store.finish(job["run_id"], ending):  # it was not recorded yet: execute() never came to do so
         host.record_output(store)
     clear_folder(folder, all_of_it=ending.status == "COMPLETED")
-    if host.is_stopped:
+    if host.has_stopped:
         host.end()
     return 0 if ending.status == "COMPLETED" else 1
 
@@ -265,6 +265,11 @@ class _Detached(Host):
         self._engine: Engine | None = None
         self._output = folder / "output.log"
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether the run was stopped: by a signal, or by its record before that came."""
+        return self.is_stopped or bool(self._engine and self._engine.stopping)
 
     def begun(self, engine: Engine) -> None:
         self._engine = engine
