@@ -51,7 +51,7 @@ def external_dag(
     """
     from flowyml import step
 
-    _refuse_credentials(dag_id, url)
+    _refuse_credentials("external_dag", dag_id, url)
     made: Callable[..., Any] = step(
         name=name or dag_id, inputs=list(inputs), outputs=[name or dag_id], after=after, retry=retry, timeout=timeout,
         resources=resources, description=f"Runs the Airflow DAG {dag_id}, waits for it and fails with it.",
@@ -77,14 +77,14 @@ def run_dag(
     """
     from flowyml_airflow.external_run import External
 
-    _refuse_credentials(dag_id, url)
+    _refuse_credentials("run_dag", dag_id, url)
     return External(dag_id, dict(conf or {}), url, poll_interval, patience).run({})
 
 
-def _refuse_credentials(dag_id: str, url: str | None) -> None:
+def _refuse_credentials(function: str, dag_id: str, url: str | None) -> None:
     if url is not None:
         refuse_credentials(
-            checked_url(url), f"external_dag({dag_id!r}, url=…)",
+            checked_url(url), f"{function}({dag_id!r}, url=…)",
             "Set FLOWYML_AIRFLOW_URL and FLOWYML_AIRFLOW_USERNAME and _PASSWORD, or _TOKEN, on the workers.",
         )  # fmt: skip
 

@@ -20,7 +20,7 @@ from flowyml.core.errors import ConfigurationError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import Orchestrator
-from flowyml_airflow import external_dag
+from flowyml_airflow import external_dag, run_dag
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, wait_for_dag
 from tests.adapters.airflow.test_client import site
 from tests.engines.airflow import Airflow, wait_until
@@ -328,6 +328,9 @@ def test_credentials_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
         result = Pipeline("in the URL").add_step(external_dag("d")).run()
         assert result["d"]["url"].startswith(f"{url}/dags/d/runs/flowyml-d-")
         assert fake.asked[-1][2] == "Bearer new"
-    with pytest.raises(ConfigurationError, match="contains credentials") as caught:
-        external_dag("d", url="http://ada:hunter2@h")
-    assert "hunter2" not in str(caught.value)
+    for function in (external_dag, run_dag):
+        with pytest.raises(
+            ConfigurationError, match=rf"{function.__name__}\('d', url=…\).*contains credentials"
+        ) as caught:
+            function("d", url="http://ada:hunter2@h")
+        assert "hunter2" not in str(caught.value)

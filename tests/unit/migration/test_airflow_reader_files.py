@@ -113,7 +113,7 @@ def test_settings_from_texts_and_from_what_is_not_known(tmp_path: Path) -> None:
     body = """
     import configparser
     known, unknown = configparser.ConfigParser(), configparser.ConfigParser()
-    known.read_string("[load]\\nname = from_text")
+    known.read_string(string="[load]\\nname = from_text")
     known.read_dict({"load": {"other": "from_dict"}})
     with open(os.path.join(os.path.dirname(__file__), "flow.ini")) as file:
         known.read_file(file)
@@ -122,9 +122,11 @@ def test_settings_from_texts_and_from_what_is_not_known(tmp_path: Path) -> None:
         for key in ("name", "other", "more", "missing"):
             EmptyOperator(task_id=known.get("load", key, fallback="fallback"))
         EmptyOperator(task_id=unknown.get("load", "name", fallback="fallback"))
+        EmptyOperator(task_id="of_" + known.get(os.environ["SECTION"], "name", fallback="fallback"))
     """
     file = read(tmp_path, f"{HEAD}{textwrap.dedent(body)}", {"dags/flow.ini": "[load]\nmore = from_file\n"})
     assert ids(file)[:4] == ["from_text", "from_dict", "from_file", "fallback"]
+    assert all("{" in each for each in ids(file)[4:]), "not their fallbacks"
     assert codes(file) == {"unknown-id"}
 
 

@@ -29,8 +29,8 @@ class Settings(Instance):
         """Whether all is known that was read. If not, an option that is missing may be in the rest."""
         self.attributes = {
             "read": Native("read", self._read),
-            "read_file": Native("read_file", self._read_text),
-            "read_string": Native("read_string", self._read_text),
+            "read_file": Native("read_file", self._read_text("f")),
+            "read_string": Native("read_string", self._read_text("string")),
             "read_dict": Native("read_dict", self._read_dict),
             "sections": Native("sections", lambda *_: parser.sections()),
             "has_section": self._plain(parser.has_section),
@@ -54,11 +54,16 @@ class Settings(Instance):
             elif isinstance(text := machine.attempt(node, text_of, machine, str(name)), str):
                 self._take(machine, self.parser.read_string, text, node)
 
-    def _read_text(self, machine: Any, arguments: Arguments, node: ast.AST) -> None:
-        self._take(machine, self.parser.read_string, text_in(machine, arguments.positional[0].value), node)
+    def _read_text(self, name: str) -> Callable[[Any, Arguments, ast.AST], None]:
+        """Reads an open file or a text, the argument of this name."""
+
+        def read(machine: Any, arguments: Arguments, node: ast.AST) -> None:
+            self._take(machine, self.parser.read_string, text_in(machine, arguments.value(name, 0)), node)
+
+        return read
 
     def _read_dict(self, machine: Any, arguments: Arguments, node: ast.AST) -> None:
-        self._take(machine, self.parser.read_dict, arguments.positional[0].value, node)
+        self._take(machine, self.parser.read_dict, arguments.value("dictionary", 0), node)
 
     def _take(self, machine: Any, parse: Callable[[Any], None], value: Any, node: ast.AST) -> None:
         (plain,), _, _, is_known = settle([value])
@@ -95,7 +100,9 @@ class Settings(Instance):
 
     def _getter(self, convert: Callable[[str], Any]) -> Native:
         def get(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-            section, option = str(hard(arguments.value("section", 0))), str(hard(arguments.value("option", 1)))
+            section, option = hard(arguments.value("section", 0)), hard(arguments.value("option", 1))
+            if arguments.open or not isinstance(section, str) or not isinstance(option, str):
+                return machine.unknown(node)
             if self.parser.has_option(section, option):
                 return machine.attempt(node, lambda: convert(self.parser.get(section, option)))
             missing = machine.unknown(node)

@@ -190,10 +190,10 @@ def _by_conf(asking: Asking, value: Any, name: str, conf: dict[str, Any]) -> Any
     if isinstance(value, dict):
         inner = {key: key if isinstance(key, str) and may_be_argument(key) else name for key in value}
         return {key: _by_conf(asking, each, inner[key], conf) for key, each in value.items()}
-    if not isinstance(value, str) or not is_template(value):
-        if is_template(value):
-            raise Unclear(f"only Airflow knows what is in its {name}")
+    if not is_template(value):
         return value
+    if not isinstance(value, str):
+        raise Unclear(f"only Airflow knows what is in its {name}")
     try:
         made = asking.rendered(value)
     except Unclear:
