@@ -50,7 +50,7 @@ def describe(mean: float) -> str:
 
 @step(outputs=["message"])
 def hold(share: float) -> str:
-    """Nothing is wrong with the data that a person could not mend."""
+    """Keep the data back until a person has corrected it."""
     return f"held back: only {share:.0%} can be used"
 
 

@@ -63,8 +63,8 @@ def _add(archive: tarfile.TarFile, root: Path, found: Path) -> None:
     name = found.relative_to(root).as_posix()
     if found.is_symlink() or not (found.is_dir() or found.is_file()):
         raise ArtifactError(
-            f"{root} holds {name!r}, which is a link or a device: only files and folders can be handed on. Copy what "
-            f"it leads to."
+            f"{root} contains {name!r}, a link or a device; an output folder may contain only files and folders. "
+            f"Replace a link with a copy of its target."
         )
     entry = tarfile.TarInfo(name)
     try:

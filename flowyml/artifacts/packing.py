@@ -95,12 +95,12 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
     is_of_run = is_here and (not place or _is_of_run(written.url.removeprefix(f"{store.url}/"), place))
     holder = store if is_of_run else next((other for other in others if other.holds(written.url)), None)
     if holder is None and is_here:
-        raise ArtifactError(f"Artifact {shown(written.url)} belongs to another run, and is not read in this one.")
+        raise ArtifactError(f"Artifact {shown(written.url)} belongs to another run, and this run may not read it.")
     if holder is None:
         raise ArtifactError(
-            f"Artifact {shown(written.url)} is not in {store.url}, the store of artifacts here, and is not read "
-            f"from elsewhere. If the steps have another store, name it: artifacts=… of the orchestrator, or "
-            f"FLOWYML_ARTIFACTS."
+            f"Artifact {shown(written.url)} is not in {store.url}, the artifact store configured here, and FlowyML "
+            f"reads from no other. If the steps use another store, set artifacts=… of the orchestrator, or "
+            f"FLOWYML_ARTIFACTS, to it."
         )
     with holder.fetch(written, once=found.mapped) as path:
         try:

@@ -125,15 +125,15 @@ class _Annotations:
                 f"{shown(side)} is {_shown(kind)}" for side, kind in zip(sides, (left, right), strict=True)
             )
             raise DefinitionError(
-                f"The condition {compared} would raise TypeError: {what}. Compare what can be compared, or let a step "
-                f"decide that gives True or False."
+                f"The condition {compared} would raise TypeError: {what}. Compare values of compatible types, or "
+                f"return True or False from a step."
             )
         for one, other in (sides, sides[::-1]):
             kinds = [] if self._is_json(other) else self._members_of(other, branch)
             if self._is_json(one) and kinds and all(_is_lost_as_json(kind) for kind in kinds):
                 raise DefinitionError(
-                    f"The condition {compared} always gives the same: {shown(one)} is compared as JSON, and "
-                    f"{shown(other)} is {_shown(_union(kinds))}. Let a step decide that gives True or False."
+                    f"The condition {compared} always has the same result: {shown(one)} is compared as JSON, and "
+                    f"{shown(other)} is {_shown(_union(kinds))}. Return True or False from a step instead."
                 )
 
     def _check_texts(self, compared: Compare) -> None:

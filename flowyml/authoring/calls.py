@@ -171,9 +171,7 @@ def list_source(who: str, value: object) -> Source:
         return value.source
     if isinstance(value, list | tuple) and not is_too_deep(value) and is_json(list(value)):
         return Constant(own_copy(list(value)))
-    raise DefinitionError(
-        f"{who} goes over an output of a step, a parameter or a list of plain JSON, and was given {value!r:.80}."
-    )
+    raise DefinitionError(f"{who} takes an output of a step, a parameter or a list of plain JSON, not {value!r:.80}.")
 
 
 def _call_function(function: Callable[..., Any], parameters: Mapping[str, ParameterValue]) -> Any:
@@ -183,8 +181,8 @@ def _call_function(function: Callable[..., Any], parameters: Mapping[str, Parame
         raise
     except Exception as error:
         raise DefinitionError(
-            f"The function of pipeline {function.__name__!r} raised {type(error).__name__}: {error}. It is called to "
-            f"put the steps together."
+            f"The function of pipeline {function.__name__!r} raised {type(error).__name__}: {error}. FlowyML calls it "
+            f"once, when it compiles the pipeline, to record the steps."
         ).with_traceback(error.__traceback__) from error
 
 

@@ -83,8 +83,9 @@ def _with_types(step: Step, call: Call, types: Mapping[str, object], lists: Mapp
             shown = _shown_type(kind, depth)
             with errors_at(call.place):
                 raise DefinitionError(
-                    f"step {step.name!r} takes {item.into or item.name!r}, which is a {shown} in the pipeline, and "
-                    f"does not say so. Annotate it there: {item.into or item.name}: {shown}."
+                    f"step {step.name!r} takes {item.into or item.name!r}, which the pipeline declares as {shown}, but "
+                    f"the step's function does not. Annotate the argument of the step: "
+                    f"{item.into or item.name}: {shown}."
                 )
         inputs.append(item if kind is None else replace(item, typed=True))
     if any(item.typed for item in inputs) and step.function.startswith("pickle:"):

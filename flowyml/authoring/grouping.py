@@ -94,14 +94,16 @@ class Grouping:
     def open(self, group: Group) -> Iterator[Group]:
         """Put a group in here, under a free name, and what is added within the context into the group."""
         if isinstance(group, Loop) and sum(isinstance(each, Loop) for each in self._around()) > 1:
-            raise DefinitionError("A loop stands in a loop, and no deeper: let a step work on the innermost items.")
+            raise DefinitionError(
+                "Loops can be nested only two deep: process the items of the innermost loop inside a step."
+            )
         if isinstance(group, Cleanup) and self.current:
             if called := next((each for each in self._around() if isinstance(each, Section)), None):
                 raise DefinitionError(
                     f"Pipeline {called.pipeline!r} has cleanup(), which runs when a whole run has ended, so no other "
                     f"pipeline can call it: put cleanup() into the outermost one."
                 )
-            raise DefinitionError("cleanup() stands in no other group: it runs when the whole pipeline has ended.")
+            raise DefinitionError("cleanup() cannot be in another block: it runs when the whole pipeline has ended.")
         self._choices.pop(self.current, None)
         made = replace(group, name=self._free(group.name), parent=self.current)
         self.groups.append(made)

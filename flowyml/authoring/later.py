@@ -206,8 +206,8 @@ def condition_of(value: object) -> Condition:
     if isinstance(value, Later):
         return IsTrue(value.source)
     raise DefinitionError(
-        f"A condition is about outputs of steps and parameters, and {value!r:.80} is known before the pipeline runs: "
-        f"decide it by `if`."
+        f"A condition must use a step's output or a parameter. {value!r:.80} is known before the pipeline runs: use a "
+        f"plain `if`."
     )
 
 

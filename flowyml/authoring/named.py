@@ -64,7 +64,7 @@ def named_condition(condition: Callable[[Any], Any]) -> Condition:
     """What a function makes of the names of a pipeline. Raises ``DefinitionError`` where that is not a condition."""
     if not callable(condition):
         raise DefinitionError(
-            f"A condition by names is a function: when(lambda it: it.score > 0.9), and this is {condition!r:.80}."
+            f"A condition by names must be a function, as in when(lambda it: it.score > 0.9), not {condition!r:.80}."
         )
     try:
         return condition_of(condition(_Named()))
@@ -72,6 +72,6 @@ def named_condition(condition: Callable[[Any], Any]) -> Condition:
         raise
     except Exception as error:
         raise DefinitionError(
-            f"The condition raised {type(error).__name__}: {error}. It is called to see what it compares; what needs "
-            f"the values themselves goes into a step that gives True or False."
+            f"The condition raised {type(error).__name__}: {error}. FlowyML calls it to record what it compares. If it "
+            f"needs the values themselves, return True or False from a step."
         ) from error

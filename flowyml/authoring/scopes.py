@@ -81,8 +81,8 @@ def check_seen(structure: Groups, source: Source, group: str, who: str) -> None:
         _refuse_cleanup(between, who)
         if isinstance(source, FromStep) and (branch := _first_branch(between)):
             raise DefinitionError(
-                f"{who} is of step {name!r} in branch {branch.name!r}, which may not be taken. Join the branches: "
-                f"either(…), or put the step that takes it into the branch."
+                f"{who} comes from step {name!r} in branch {branch.name!r}, which may not be taken. Join the branches "
+                f"with either(…), or move the step that takes it into the branch."
             )
         if isinstance(source, FromEither) and any(isinstance(each, Loop) for each in between):
             raise DefinitionError(f"{who} is either of outputs in a loop: call either(…) within the loop.")
@@ -99,7 +99,7 @@ def _first_branch(groups: Sequence[Group]) -> Branch | None:
 
 def _refuse_cleanup(between: Sequence[Group], who: str) -> None:
     if any(isinstance(each, Cleanup) for each in between):
-        raise DefinitionError(f"{who} is in cleanup(), which comes after all that is outside of it.")
+        raise DefinitionError(f"{who} is in cleanup(), which runs after all steps outside it.")
 
 
 def _check_defaults(step: Step, call: Call) -> None:
@@ -121,7 +121,7 @@ def _check_lists(loop: Loop) -> None:
     lengths = {item.name: len(item.source.value) for item in loop.over if isinstance(item.source, Constant)}
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
-        raise DefinitionError(f"The lists of {loop.name!r} go in step and must be equally long: {shown}.")
+        raise DefinitionError(f"The lists of {loop.name!r} are taken item by item and must be equally long: {shown}.")
 
 
 def _place_in(structure: Groups, calls: Mapping[str, Call], group: Group) -> tuple[str, int] | None:

@@ -39,13 +39,15 @@ def check_together(structure: Groups, calls: Mapping[str, Call], steps: Sequence
 def _check_alone(step: Step, structure: Groups) -> None:
     who = f"step {step.name!r} is in execution_group={step.execution_group!r}"
     if structure.is_cleanup(step.group):
-        raise DefinitionError(f"{who} and cleans up. What cleans up runs by itself: leave execution_group out.")
+        raise DefinitionError(
+            f"{who} and in cleanup(). Clean-up steps run in tasks of their own: remove execution_group."
+        )
     if step.secrets:
-        raise DefinitionError(f"{who} and has secrets, which no other step may see. Leave one of them out.")
+        raise DefinitionError(f"{who} and has secrets, which no other step may see. Remove one of the two.")
     if step.run_if != "all_success":
         raise DefinitionError(
-            f"{who}, and has run_if={step.run_if!r}: a group begins when all that its steps wait for went well. Leave "
-            f"one of them out."
+            f"{who} and has run_if={step.run_if!r}, but a group starts only when all steps that it waits for have "
+            f"succeeded. Remove one of the two."
         )
 
 
@@ -55,8 +57,8 @@ def _check_beside(step: Step, first: Step) -> None:
             f"{each.name!r} in {each.group!r}" if each.group else f"{each.name!r} in none" for each in (first, step)
         ]
         raise DefinitionError(
-            f"Steps of execution_group={step.execution_group!r} stand in different loops, branches or pipelines: "
-            f"{' and '.join(places)}. Those of one group stand in the same."
+            f"Steps of execution_group={step.execution_group!r} are in different loops, branches or pipelines: "
+            f"{' and '.join(places)}. Put all of them into the same one."
         )
 
 

@@ -40,7 +40,8 @@ def adopt(
         str | None,
         Option(
             ("--dags",),
-            "The folder of its DAG files, which are read, not run: by what an import makes of each.",
+            "The folder of its DAG files, to rate each DAG as `flowyml import airflow` would. The files are read, "
+            "never run.",
             "FOLDER",
         ),
     ] = None,
@@ -107,7 +108,7 @@ def cutover(
     from flowyml.migration.airflow.cutover import Cutover
 
     if shadow and back:
-        raise UsageError("--back alone removes what --shadow made.")
+        raise UsageError("--back also removes what --shadow made: use it without --shadow.")
 
     with Output(as_json) as out:
         old = resolve(on).handed_over(dag_id)
@@ -119,7 +120,7 @@ def cutover(
             elif shadow:
                 record = work.go_beside(new, load(record.file))
                 note("Both run from now on, and each writes its own files, sends its own mails and changes databases.")
-                note(f"flowyml airflow compare {dag_id} shows whether they give the same.")
+                note(f"flowyml airflow compare {dag_id} shows whether their results are the same.")
             else:
                 record = work.go(new, load(record.file))
         if as_json:
@@ -148,8 +149,8 @@ def _record_of(dag_id: str, place: str, to: str | None, pipeline: str | None, *,
         raise UsageError(f"{dag_id!r} is cut over to {record.new} already ({record.phase}): --back undoes it.")
     if to not in (None, record.new) or pipeline not in (None, record.file):
         raise UsageError(
-            f"{dag_id!r} is on its way to {record.new} with {record.file} ({record.phase}). Go on without "
-            f"--to and --pipeline, or undo it with --back."
+            f"A cutover of {dag_id!r} to {record.new} with {record.file} is in progress ({record.phase}). Run this "
+            f"command without --to and --pipeline to finish it, or with --back to undo it."
         )
     return record
 

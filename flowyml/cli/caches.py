@@ -50,8 +50,8 @@ def list_(
             note(f"nothing is cached in {store.url}")
         if unreadable := len(entries) - len(found):
             note(
-                f"{counted(unreadable, 'result')} in {store.url} cannot be read here: of another user's, of another "
-                f"version of FlowyML, or damaged. `flowyml cache clear --all` deletes what it may"
+                f"{counted(unreadable, 'result')} in {store.url} cannot be read here: written by another user or "
+                f"another version of FlowyML, or damaged. `flowyml cache clear --all` deletes those that you may delete"
             )
 
 

@@ -19,13 +19,15 @@ _FOR_TIMES = 60
 
 def prune(
     older_than: Annotated[
-        str, Option(("--older-than",), "What was not used for so long goes: 12h, 30d, 8w.", metavar="AGE")
+        str, Option(("--older-than",), "Remove what has not been used for this long: 12h, 30d, 8w.", metavar="AGE")
     ] = "30d",
     max_size: Annotated[
         str,
-        Option(("--max-size",), "The most that stays of cached results, and of unpacked code.", metavar="SIZE"),
+        Option(("--max-size",), "How much to keep of cached results, and how much of unpacked code.", metavar="SIZE"),
     ] = "10GB",
-    dry_run: Annotated[bool, Option(("--dry-run",), "Show what would go and what stays; remove nothing.")] = False,
+    dry_run: Annotated[
+        bool, Option(("--dry-run",), "Show what would be removed and what stays; remove nothing.")
+    ] = False,
     on: On = None,
     as_json: AsJson = False,
 ) -> int:

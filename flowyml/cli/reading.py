@@ -175,7 +175,9 @@ def _download(out: Output, submission: SubmissionResult, folder: Path, name: str
     wanted = [each for each in found if name is None or name in (each.name, each.label)]
     if name is not None and not wanted:
         stored = ", ".join(each.label for each in found) or "nothing"
-        raise UsageError(f"No step of this run has stored an output {name!r}. Stored are, as STEP.OUTPUT: {stored}.")
+        raise UsageError(
+            f"No step of this run stored an output {name!r}. The stored outputs (STEP.OUTPUT) are: {stored}."
+        )
     stores = submission.orchestrator.artifact_stores(submission.job_id)
     written = download(found, stores, folder, wanted=lambda each: each in wanted, note=note)
     if as_json:
@@ -184,9 +186,9 @@ def _download(out: Output, submission: SubmissionResult, folder: Path, name: str
     for path in written:
         out.line(str(path))
     if not written or any(each.url is None and each.type != "metrics" for each in wanted):
-        local = "; of a local run the large outputs are stored, if it was submitted (`flowyml run --detach`)"
+        local = "; a local run stores its large outputs if it was submitted (`flowyml run --detach`)"
         more = local if runs_here(submission.orchestrator) else ""
-        note(f"`flowyml outputs` shows what this run has kept without storing it{more}")
+        note(f"`flowyml outputs` also shows the outputs that this run kept without storing a file{more}")
 
 
 def artifacts(job: Job, on: On = None, as_json: AsJson = False) -> None:

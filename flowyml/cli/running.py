@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["deploy", "run", "print_outputs", "runs_here", "tell_submission", "wait", "where"]
 
-_RAN_BEFORE = "the run of this id had ended before: this is its result, and a new run needs another --run-id"
+_RAN_BEFORE = "a run with this id has already ended, and this is its result; use another --run-id for a new run"
 
 
 def run(
@@ -40,10 +40,10 @@ def run(
     detach: Annotated[bool, Option(("--detach", "-d"), "Submit the run and do not wait for it.")] = False,
     timeout: Timeout = None,
     force: Force = False,
-    refresh: Annotated[bool, Option(("--refresh",), "Run cached steps too, for new results.")] = False,
+    refresh: Annotated[bool, Option(("--refresh",), "Run cached steps again, for new results.")] = False,
     refresh_step: Annotated[
         list[str] | None,
-        Option(("--refresh-step",), "Run this cached step, for a new result. Repeatable.", metavar="NAME"),
+        Option(("--refresh-step",), "Run this cached step again, for a new result. Repeatable.", metavar="NAME"),
     ] = None,
     as_json: AsJson = False,
 ) -> int:
@@ -52,7 +52,7 @@ def run(
     Without --detach it waits for the end, and the exit code says how the run ended.
     """
     if detach and timeout is not None:
-        raise UsageError("--timeout limits the waiting, and with --detach there is none. Leave one of them out.")
+        raise UsageError("--timeout limits how long to wait, and --detach does not wait. Use only one of them.")
     if run_id == "":
         raise UsageError("--run-id is empty. Leave it out to get a new id.")
     with Output(as_json, shared=True) as out:
@@ -250,7 +250,7 @@ def tell_submission(
         return
     out.line(run.job_id)
     if run_id is not None and run.status.is_terminal:
-        note(f"the run of this id has ended, {run.status}: a new run needs another --run-id")
+        note(f"a run with this id has already ended ({run.status}); use another --run-id for a new run")
     else:
         note(f"submitted; watch it with: flowyml watch {shell_word(run.job_id)}{where(on)}")
     if run.url:

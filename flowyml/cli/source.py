@@ -227,7 +227,11 @@ def _chosen(module: ModuleType, place: str, name: str | None, stopped: bool) -> 
     if len(different) == 1:
         return next(iter(different.values()))
     if not different:
-        hint = " Its import ended at the line that runs one: give that pipeline a name of its own." if stopped else ""
+        hint = (
+            " Loading stopped at the line that runs a pipeline: assign that pipeline to a variable first."
+            if stopped
+            else ""
+        )
         raise UsageError(f"{place} has no pipeline at module level.{hint}")
     raise UsageError(f"{place} has several pipelines. {_known(found, place)}")
 

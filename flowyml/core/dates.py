@@ -70,7 +70,7 @@ class RunDates:
         moment: datetime | None = getattr(self, date)
         if moment is None:
             raise ParameterError(
-                f"Parameter {name!r} is filled with {date} by a schedule, and this run has none: it was not "
-                f"scheduled, or the engine does not say for when. Give a value for it."
+                f"Parameter {name!r} takes the run's {date}, but this run has none: it was not scheduled, or the "
+                f"engine does not report its scheduled time. Pass a value for {name!r}."
             )
         return (moment.date() if is_day else moment).isoformat()

@@ -67,8 +67,8 @@ def check_hook(hook: object, who: str) -> PipelineHook:
         _check_arguments(hook, event, who)
         if iscoroutinefunction(method) or isasyncgenfunction(method):
             raise DefinitionError(
-                f"{who}: hook {type(hook).__name__}.{event} is async, and hooks are called, not awaited. Make it a "
-                f"plain method; what is async inside goes into asyncio.run(…)."
+                f"{who}: hook {type(hook).__name__}.{event} is async, but FlowyML does not await hooks. Make it a "
+                f"plain method and run async code with asyncio.run(…)."
             )
     return hook
 

@@ -80,8 +80,8 @@ class JsonObject(dict[str, Any]):
 
     >>> JsonObject({"status": "ok"}, "http://127.0.0.1:80 answered GET /api/runs")["runs"]
     Traceback (most recent call last):
-    flowyml.core.errors.EngineError: http://127.0.0.1:80 answered GET /api/runs without 'runs', with {'status': 'ok'}. \
-Another program answers there, or another version of the engine.
+    flowyml.core.errors.EngineError: http://127.0.0.1:80 answered GET /api/runs without the field 'runs': \
+{'status': 'ok'}. Another program may answer there, or another version of the engine.
     """
 
     def __init__(self, content: Mapping[str, Any] = {}, asked: str = "") -> None:
@@ -90,8 +90,8 @@ Another program answers there, or another version of the engine.
 
     def __missing__(self, field: str) -> Any:
         raise EngineError(
-            f"{self.asked} without {field!r}, with {dict(self)!r:.200}. Another program answers there, or another "
-            f"version of the engine."
+            f"{self.asked} without the field {field!r}: {dict(self)!r:.200}. Another program may answer there, or "
+            f"another version of the engine."
         )
 
 

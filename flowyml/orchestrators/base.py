@@ -328,7 +328,7 @@ class Orchestrator(ABC):
 
     def run_artifacts(self, job_id: str) -> list[Artifact]:
         """What the steps of a run have given so far that was stored, or is metrics, in the order of the steps."""
-        raise self._lacks("a list of artifacts")
+        raise self._lacks("listing artifacts")
 
     def artifact_stores(self, job_id: str) -> Sequence[Store]:
         """The stores in which artifacts of a run may stand."""
@@ -361,7 +361,7 @@ class Orchestrator(ABC):
         stands for all that did not complete. What cannot be done raises ``RetryRefusedError``. For an engine that says
         no to ``RETRY_RUN`` it is not called.
         """
-        raise self._lacks("running parts of a run again")
+        raise self._lacks("retrying a run")
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
         """Which of these secrets the engine's store lacks, each with what to do."""
@@ -410,8 +410,10 @@ class Orchestrator(ABC):
     def clear(self, job_id: str, *, failed_only: bool = True) -> None:
         """Run the steps of a run again that did not succeed, or all of them. Raises ``RunNotFoundError``."""
         if self.capabilities[Feature.RETRY_RUN].level is not Level.NO:
-            raise UnsupportedFeatureError(f"{self.name!r} clears no steps. To run again what failed of a run: retry.")
-        raise self._lacks("running parts of a run again")
+            raise UnsupportedFeatureError(
+                f"{self.name!r} cannot clear steps. To run the failed steps of a run again, use retry."
+            )
+        raise self._lacks("clearing steps")
 
     def backfill(
         self, name: str, start: date, end: date, *, parameters: Mapping[str, Any] | None = None, **options: Any
@@ -425,7 +427,7 @@ class Orchestrator(ABC):
 
     def handed_over(self, name: str) -> Handed:
         """The schedule of something that others made, to hand it to another engine."""
-        raise self._lacks("handing over schedules that others made")
+        raise self._lacks("handing over schedules that FlowyML did not make")
 
     def check_fires(self) -> None:
         """Raise ``ScheduleError`` where nothing would start the runs of a schedule now. An engine does by itself."""
@@ -436,11 +438,11 @@ class Orchestrator(ABC):
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
         """The newest runs that the schedule of a pipeline has begun, or ``make_up``, by the time that each is for."""
-        raise self._lacks("telling which time of a schedule a run is for")
+        raise self._lacks("reporting the scheduled time of a run")
 
     def workflows(self, *, last: int = 25) -> list[Workflow]:
         """All that the engine runs, made by FlowyML or not, with how the ``last`` runs of each ended."""
-        raise self._lacks("a list of what others made")
+        raise self._lacks("listing what FlowyML did not deploy")
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
         """What FlowyML left of this engine's runs, each thing with the reason why it stays, if it does.
@@ -566,8 +568,8 @@ def check_same_run(
         )  # fmt: skip
     if found.parameters != parameters:
         logger.warning(
-            "run_id=%r belongs to a run with the parameters %s, which is returned; nothing runs with %s. Give that "
-            "run another id.", found.run_id, dict(found.parameters), dict(parameters),
+            "run_id=%r belongs to a run with the parameters %s. That run is returned, and no run starts with %s: use "
+            "another run_id for those.", found.run_id, dict(found.parameters), dict(parameters),
         )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def with_own_credentials(target: Target, environment: Tables, in_file: Tables) -
             elsewhere = "" if _is_same(url, table["url"]) else f"belongs to {shown(str(table['url']))}"
         else:
             is_for_all = number == 2 and by_file
-            elsewhere = "stands in the environment for this engine, and a file names the URL" if is_for_all else ""
+            elsewhere = "is set in the environment for this engine, but the URL is set in a file" if is_for_all else ""
         if elsewhere:
             withheld[key] = f"{target.origins[key]}: {key} {elsewhere}"
     return _without(target, withheld, str(url))

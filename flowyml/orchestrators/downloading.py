@@ -144,7 +144,7 @@ def _kept(target: Path, source: Path | bytes) -> Path:
     if _written_anew(target, source):
         return target
     if target.is_symlink() or not target.is_file() or _digest(target) != _digest(source):
-        raise ArtifactError(f"{target} exists and holds something else: it stays. Choose another folder.")
+        raise ArtifactError(f"{target} already exists with different content and is kept. Choose another folder.")
     return target
 
 
@@ -179,7 +179,7 @@ def _folder(target: Path, archive: Path) -> Path:
     if not (target.exists() or target.is_symlink()):
         return place_folder(archive, target.name, target.parent)
     if target.is_symlink() or not target.is_dir() or not _holds(target, archive):
-        raise ArtifactError(f"{target} exists and holds something else: it stays. Choose another folder.")
+        raise ArtifactError(f"{target} already exists with different content and is kept. Choose another folder.")
     return target
 
 

@@ -271,7 +271,8 @@ class HttpClient:
             body += part
             if len(body) > limit and not cut:
                 raise EngineError(
-                    f"{self.engine} at {self.url} sent an answer of more than {limit / 2**20:g} MB, which is not read."
+                    f"{self.engine} at {self.url} sent a response of more than {limit / 2**20:g} MB, which FlowyML "
+                    f"does not read."
                 )
             if len(body) > limit:
                 break

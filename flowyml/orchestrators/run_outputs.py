@@ -24,7 +24,7 @@ def read_outputs(
     """Unpack the outputs of a run from ``stores``, by name.
 
     Those in ``loops`` are lists of the items' values, packed one by one; it has the loops' ``on_item_error``, the
-    outermost loop first. Reading one that cannot be had raises ``OutputNotKeptError`` with the reason: that in ``lost``
+    outermost loop first. Reading one that is missing raises ``OutputNotKeptError`` with the reason: that in ``lost``
     for those that the engine has no more, and for an unreadable artifact what ``explain`` makes of its name, reference
     and error.
     """

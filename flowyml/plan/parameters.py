@@ -201,8 +201,8 @@ def check_values(pipeline: str, parameters: Sequence[Parameter], values: Mapping
             faults.append(fault)
         elif half := _half_a_pair(given.get(name, parameter.default)):
             faults.append(
-                f"{name!r} holds {half!a}, half of a surrogate pair, which stands for no character and which databases "
-                f"of engines refuse; a file name that is not UTF-8 can be given as os.fsencode(name).hex()"
+                f"{name!r} contains {half!a}, a lone surrogate, which is not a character and which engines' databases "
+                f"reject; pass a file name that is not UTF-8 as os.fsencode(name).hex()"
             )
     if faults:
         text = "; ".join(faults)
@@ -299,7 +299,7 @@ def _misfit(parameter: Parameter, value: Any) -> str | None:
     if is_too_deep(value):
         return too_deep(repr(name)).rstrip(".")
     if (date := in_words(value)) and _takes_dates(schema) and schema != fillable(schema, value):
-        return f"{name!r} is filled with {date} where that is its default only; give it a date here"
+        return f"{name!r} can be {date} only as its default; pass a date here"
     if not is_json(value):
         return f"{name!r} is {value!r:.60} ({type(value).__name__}), which is not plain JSON"
     if not schema:

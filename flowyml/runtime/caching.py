@@ -120,14 +120,14 @@ class StepCache:
             outputs = {name: self._taken(entry.outputs[name], folder, place(name)) for name in step.outputs}
             _note_use(self._kept, folder)
         except ArtifactError as error:
-            logger.log(level, "step %r: a cached result does not count: %s", step.name, error)
+            logger.log(level, "step %r: ignored a cached result: %s", step.name, error)
             return None
         return CachedOutputs(outputs, entry.run_id)
 
     def _counts(self, step: Step, entry: Entry, folder: str) -> bool:
         assert step.caching is not None
         if (entry.pipeline, entry.step) != (self._pipeline, step.name) or entry.outputs.keys() != set(step.outputs):
-            raise ArtifactError(f"its record is of another step: {self._kept.url}/{folder}")
+            raise ArtifactError(f"its record belongs to another step: {self._kept.url}/{folder}")
         if any(_is_pickle(each) for each in entry.outputs.values()) and why_no_pickles():
             return False
         age = time.time() - entry.created

@@ -40,5 +40,5 @@ def checked_lists(loop: Loop, given: Mapping[str, Any]) -> dict[str, Sequence[An
             )
     if len({len(items) for items in lists.values()}) > 1:
         shown = ", ".join(f"{name!r} has {len(items)}" for name, items in lists.items())
-        raise StepError(f"The lists of loop {loop.name!r} go in step and must be equally long: {shown}.")
+        raise StepError(f"The lists of loop {loop.name!r} are taken item by item and must be equally long: {shown}.")
     return lists

@@ -79,7 +79,11 @@ class End:
             self._unraisable(error)
             return
         left = ", ".join(_own_threads()) or "a hook of a library"
-        print(f"Ended {_PATIENCE} s after the step returned, although still running: {left}.", file=sys.stderr)
+        print(
+            f"The step's process was ended {_PATIENCE} s after the step returned, while these were still running: "
+            f"{left}.",
+            file=sys.stderr,
+        )
 
 
 class StepStopped(BaseException):

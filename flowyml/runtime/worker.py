@@ -46,7 +46,7 @@ logger = logging.getLogger("flowyml.runtime")
 _ADVICE: Mapping[type[ArtifactError], str] = {
     NotPicklableError: "Return plain data, arrays or tables.",
     MissingLibraryError: "Install it where the steps run.",
-    ArtifactError: "That is the store of artifacts: FLOWYML_ARTIFACTS names another.",
+    ArtifactError: "Check the artifact store, or set FLOWYML_ARTIFACTS to another one.",
 }
 
 
@@ -339,7 +339,7 @@ class Worker:
         for parameter in self.plan.parameters:
             if parameter.name == name and not parameter.required:
                 return parameter.default
-        raise ParameterError(f"step {step.name!r} needs parameter {name!r} of the run, which has no default.")
+        raise ParameterError(f"step {step.name!r} needs the run parameter {name!r}, which has no value and no default.")
 
     def _packed(
         self, step: Step, label: str, attempt: int, secrets: Mapping[str, str], outputs: Mapping[str, Any]

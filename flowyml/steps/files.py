@@ -71,8 +71,8 @@ def _copied(source: str, target: str, options: dict[str, Any]) -> list[tuple[str
     for path, goal in goals:
         if _identity(there, goal) in originals:
             raise ValueError(
-                f"{shown(source)} is not copied to {shown(target)}: {path} would be written over {goal}, which is one "
-                "of the files to copy. Give a target outside of the source."
+                f"{shown(source)} is not copied to {shown(target)}: {path} would overwrite {goal}, which is also a "
+                "file to copy. Choose a target outside the source."
             )
     pairs = []
     for path, goal in goals:

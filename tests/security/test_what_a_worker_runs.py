@@ -217,7 +217,7 @@ def test_a_forged_output_on_prefect_is_not_followed(
     table = [{"output": "handed", "value": json.dumps(reference_to(tmp_path / "bomb.pkl"))}]
     forgery = {"key": outputs_key("forged outputs"), "type": "table", "data": json.dumps(table)}
     orchestrator.client.create_artifact({**forgery, "flow_run_id": handle.job_id})
-    with pytest.raises(FlowymlError, match=r"bomb\.pkl is not in .*store, the store of artifacts here"):
+    with pytest.raises(FlowymlError, match=r"bomb\.pkl is not in .*store, the artifact store configured here"):
         _ = handle.outputs["handed"]
     assert not mark.exists()
     orchestrator.close()

@@ -48,5 +48,5 @@ def test_an_answer_without_content_is_an_error_like_any_other(status: bytes) -> 
 def test_an_answer_without_end_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "LARGEST_ANSWER", 2**21)
     endless = dripping(HEAD + b"\r\n", drop=b" " * 2**20, pause=0.001)
-    with endless as url, pytest.raises(EngineError, match="more than 2 MB, which is not read"):
+    with endless as url, pytest.raises(EngineError, match="more than 2 MB, which FlowyML does not read"):
         KubeflowOrchestrator(url, timeout=30).runs()

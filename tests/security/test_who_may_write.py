@@ -64,7 +64,7 @@ def test_two_of_everything_on_airflow(
     assert [task("train", number, rows=rows) for number, rows in enumerate(loaded)] == [0, 1]
     monkeypatch.setattr(worker, "as_airflow", lambda step, error: error)  # Airflow is not installed here
     if dags[0] != dags[1]:
-        with pytest.raises(FlowymlError, match="belongs to another run, and is not read in this one"):
+        with pytest.raises(FlowymlError, match="belongs to another run, and this run may not read it"):
             task("train", 1, rows=loaded[0])
         return
     # By DAG and run they are one. Each reads what it has a reference to, and nothing that stands in its place.

@@ -127,7 +127,7 @@ WRONG: list[tuple[Callable[..., Any], str]] = [
     (lambda day: day > 3, "day is date and 3 is int"),
     (lambda day: day > "soon", "compares a date with 'soon': Invalid isoformat string"),
     (lambda day: giving(datetime)() > day, "give is datetime and day is date"),
-    (lambda colour: giving(Colour)() == colour, "always gives the same: colour is .* JSON, and give is Colour"),
+    (lambda colour: giving(Colour)() == colour, "always has the same result: colour is .* JSON, and give is Colour"),
     (lambda: giving(Colour)() != "red", "'red' is compared as JSON, and give is Colour"),
     (lambda: is_in("a/b", giving(list[Path])()), "'a/b' is compared as JSON, and give is"),
 ]  # fmt: skip

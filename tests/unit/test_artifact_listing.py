@@ -151,10 +151,10 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "out/write/written.txt").write_text("mine")
     failed = flowyml("outputs", run_id, "--download", "out")
     assert failed.code != 0
-    assert "holds something else: it stays" in failed.err
+    assert "already exists with different content" in failed.err
     assert (tmp_path / "out/write/written.txt").read_text() == "mine"
     assert (
-        "has stored an output 'no'. Stored are, as STEP.OUTPUT: "
+        "stored an output 'no'. The stored outputs (STEP.OUTPUT) are: "
         in flowyml("outputs", run_id, "no", "--download", "out").err
     )
 
@@ -210,7 +210,7 @@ def test_files_of_one_name_and_folders_that_are_there(tmp_path: Path) -> None:
         ]  # fmt: skip
         assert [path.read_text() for path in made[:2]] == ["train", "test"]
     (made[2] / "weights").write_text("2")
-    with pytest.raises(ArtifactError, match="holds something else: it stays"):
+    with pytest.raises(ArtifactError, match="already exists with different content"):
         download(found, [store], tmp_path / "out")
 
 
@@ -317,7 +317,7 @@ def test_a_folder_is_downloaded_once(tmp_path: Path) -> None:
     assert download([found], [store], tmp_path / "out") == [made]
     (made / "a").unlink()
     (made / "a").symlink_to(tmp_path / "model/a")
-    with pytest.raises(ArtifactError, match="exists and holds something else: it stays"):
+    with pytest.raises(ArtifactError, match="already exists with different content"):
         download([found], [store], tmp_path / "out")
 
 

@@ -349,7 +349,7 @@ def test_a_value_is_read_from_the_stores_that_are_named_and_no_other(tmp_path: P
     assert unpack(in_folder, memory, folder) == unpack(in_folder, folder, other) == {1: 2}
     assert unpack(in_memory, folder, other, memory) == {3: 4}
     for packed in (in_folder, in_memory):
-        with pytest.raises(ArtifactError, match=r"is not in memory://.*/other, .* If the steps have another store"):
+        with pytest.raises(ArtifactError, match=r"is not in memory://.*/other, .* If the steps use another store"):
             unpack(packed, other)
 
 

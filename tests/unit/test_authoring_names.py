@@ -363,7 +363,7 @@ def test_half_a_surrogate_pair_is_refused(value: object) -> None:
 
     pipeline = Pipeline("reading", context=context(source="ä", other="\U0001f600")).add_step(read)
     assert pipeline.check_parameters({"source": ["\U0001f600"]})
-    with pytest.raises(ParameterError, match=r"'source' holds '\\ud\w+', half of a surrogate pair"):
+    with pytest.raises(ParameterError, match=r"'source' contains '\\ud\w+', a lone surrogate"):
         pipeline.check_parameters({"source": value})
 
 

@@ -80,11 +80,14 @@ def test_a_run_id_of_a_run_that_has_ended_is_not_said_to_be_submitted() -> None:
     assert flowyml("run", "train.py", "--run-id", "once").code == 0
     again = flowyml("run", "train.py", "--run-id", "once", "--detach")
     assert (again.code, again.out.splitlines()[-1]) == (0, "once")
-    assert again.err.splitlines()[-1] == "the run of this id has ended, COMPLETED: a new run needs another --run-id"
+    assert (
+        again.err.splitlines()[-1]
+        == "a run with this id has already ended (COMPLETED); use another --run-id for a new run"
+    )
     assert "submitted" not in again.err
     waited = flowyml("run", "train.py", "--run-id", "once")
-    assert "the run of this id had ended before" in waited.err
-    assert "had ended before" not in flowyml("run", "train.py", "--run-id", "twice").err
+    assert "a run with this id has already ended" in waited.err
+    assert "has already ended" not in flowyml("run", "train.py", "--run-id", "twice").err
     assert flowyml("run", "train.py", "--run-id", "once", "--detach", "--json").json["status"] == "COMPLETED"
 
 
@@ -103,7 +106,10 @@ def test_what_is_said_of_a_started_run_has_no_credentials_of_a_url(words: str, m
 def test_clear_names_retry_where_the_engine_has_that() -> None:
     flowyml("run", "train.py", "-p", "label=fail", "--run-id", "bad")
     done = flowyml("clear", "bad")
-    assert (done.code, "'local' clears no steps. To run again what failed of a run: retry." in done.err) == (2, True)
+    assert (
+        done.code,
+        "'local' cannot clear steps. To run the failed steps of a run again, use retry." in done.err,
+    ) == (2, True)
 
 
 def test_a_backfill_of_a_range_that_is_done_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +264,7 @@ def test_backends_tell_what_each_can_do() -> None:
     text = flowyml("backends").out
     assert re.search(r"^local +local +ready", text, re.MULTILINE)
     assert re.search(r"^GPU requests ", text, re.MULTILINE)
-    assert "Not reserved: each step sees all that this machine has" in flowyml("backends", "show", "local").out
+    assert "Not reserved: each step sees all GPUs of this machine" in flowyml("backends", "show", "local").out
     assert flowyml("backends", "show", "kubeflow").out.count("Which Kubeflow Pipelines?") == 1
 
 

@@ -78,7 +78,9 @@ def test_a_guarded_run_does_nothing() -> None:
 
 def test_a_pipeline_that_is_run_at_once_needs_a_name() -> None:
     write("from flowyml import Pipeline, step\n@step\ndef one(): ...\nPipeline('p').add_step(one).run()\n")
-    with pytest.raises(UsageError, match=r"no pipeline at module level\. Its import ended at the line that runs one"):
+    with pytest.raises(
+        UsageError, match=r"no pipeline at module level\. Loading stopped at the line that runs a pipeline"
+    ):
         load("train.py")
 
 

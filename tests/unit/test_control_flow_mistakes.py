@@ -129,18 +129,18 @@ def fixed_and_mapped() -> Any:
     ("body", "message"),
     [
         (loop_outside, "is the item of 'each item': it is known only within that loop"),
-        (branch_outside, r"is of step 'add_2' in branch 'add > 1', which may not be taken\. Join the branches"),
-        (own_output, "returns 'add_2', which is of step 'add_2' in branch"),
+        (branch_outside, r"comes from step 'add_2' in branch 'add > 1', which may not be taken\. Join the branches"),
+        (own_output, "returns 'add_2', which comes from step 'add_2' in branch"),
         (otherwise_alone, r"otherwise\(\) has no when\(…\) right before it in the same block"),
         (otherwise_after_a_step, r"otherwise\(\) has no when\(…\) right before it"),
-        (three_loops, "A loop stands in a loop, and no deeper"),
+        (three_loops, "Loops can be nested only two deep"),
         (no_default, "step 'double' may run without 'n', since run_if='all_done': give it a default, n=None"),
         (cleanup_without_default, "step 'double' may run without 'n', since it cleans up"),
-        (after_cleanup, r"is in cleanup\(\), which comes after all that is outside of it"),
+        (after_cleanup, r"is in cleanup\(\), which runs after all steps outside it"),
         (python_if, r"add > 3 has no value while the pipeline is put together\. Branch by `with when\(add > 3\):`"),
-        (known_condition, "True is known before the pipeline runs: decide it by `if`"),
+        (known_condition, "True is known before the pipeline runs: use a plain `if`"),
         (option_mapped, r"on_item_error is an option: double\.options\(on_item_error=…\)\.map\(…\)"),
-        (no_list, r"map\(n=…\) goes over an output of a step, a parameter or a list of plain JSON, and was given 3"),
+        (no_list, r"map\(n=…\) takes an output of a step, a parameter or a list of plain JSON, not 3"),
         (unequal, "must be equally long: 'a' has 2, 'b' has 1"),
         (either_in_loop, r"is either of outputs in a loop: call either\(…\) within the loop"),
         (one_either, "either takes two or more outputs of steps"),
@@ -217,15 +217,15 @@ def cleanup_before() -> None:
 
 
 _CALLED = "Pipeline 'tidies' has cleanup\\(\\), which runs when a whole run has ended, so no other pipeline can call it"
-_LAST = r"is in cleanup\(\), which comes after all that is outside of it"
+_LAST = r"is in cleanup\(\), which runs after all steps outside it"
 
 
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (cleanup_in_branch, r"cleanup\(\) stands in no other group"),
-        (cleanup_in_loop, r"cleanup\(\) stands in no other group"),
-        (cleanup_in_cleanup, r"cleanup\(\) stands in no other group"),
+        (cleanup_in_branch, r"cleanup\(\) cannot be in another block"),
+        (cleanup_in_loop, r"cleanup\(\) cannot be in another block"),
+        (cleanup_in_cleanup, r"cleanup\(\) cannot be in another block"),
         (cleanup_in_called, _CALLED),
         (cleanup_called_in_branch, _CALLED),
         (cleanup_returned, f"Pipeline 'wrong' returns 'add', which {_LAST}"),

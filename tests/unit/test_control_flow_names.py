@@ -102,7 +102,7 @@ def test_the_place_of_a_wrong_block_by_names() -> None:
     ):
         pass
     with (
-        pytest.raises(DefinitionError, match=rf"^cleanup\(\) stands in no other group.*{here}"),
+        pytest.raises(DefinitionError, match=rf"^cleanup\(\) cannot be in another block.*{here}"),
         made.when(lambda it: it.best > 1),
         made.cleanup(),
     ):
@@ -146,7 +146,7 @@ def test_mistakes_by_names() -> None:
     made = by_names()
     with pytest.raises(DefinitionError, match="The condition raised TypeError: 'ParameterValue' object"):
         made.when(lambda it: it.best() > 1)
-    with pytest.raises(DefinitionError, match="A condition by names is a function"):
+    with pytest.raises(DefinitionError, match="A condition by names must be a function"):
         made.when("best > 1")  # type: ignore[arg-type]  # wrong on purpose
     with made.when(lambda it: it.bets > 1):
         made.add_step(publish)

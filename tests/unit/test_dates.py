@@ -66,9 +66,7 @@ def test_an_interval_that_no_schedule_gives_must_be_given(tmp_path: Path, marker
     local = LocalOrchestrator(store=tmp_path / "runs.db")
     made = Pipeline("since", context={"day": marker}).add_step(describe)
     for start in (made.run, made.submit):
-        with pytest.raises(
-            ParameterError, match=r"'day' is filled with data_interval_.* by a schedule, and this run has none"
-        ):
+        with pytest.raises(ParameterError, match=r"'day' takes the run's data_interval_.*, but this run has none"):
             start(on=local)
     assert local.runs() == []
     assert made.run({"day": "2026-03-01"}, on=local).outputs["seen"]["day"] == "2026-03-01"

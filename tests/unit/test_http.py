@@ -53,7 +53,7 @@ def test_json_parameters_and_a_body() -> None:
 def test_a_field_that_an_answer_lacks_says_who_answered() -> None:
     with web(lambda _: Reply(body=b'{"status": "ok"}')) as server:
         asked = client(server.url)
-        with pytest.raises(EngineError, match=r"answered GET /runs without 'runs', with \{'status': 'ok'\}"):
+        with pytest.raises(EngineError, match=r"answered GET /runs without the field 'runs': \{'status': 'ok'\}"):
             asked.get("/runs")["runs"]
         assert asked.get("/runs") == {"status": "ok"}
         asked.close()

@@ -37,7 +37,7 @@ def test_outputs_that_are_kept_and_those_that_are_not(local: LocalOrchestrator, 
     assert kept == {"plain": {"a": [1, None]}, "big_integer": 2**70, "pair": (1, 2)} | {"small": kept["small"]}
     with pytest.raises(
         OutputNotKeptError,
-        match=r"only small values are, and this is a large str\. .*`flowyml run --detach` .*keep_outputs=True",
+        match=r"keeps only small values, and this is a large str\. .*`flowyml run --detach` .*keep_outputs=True",
     ):
         kept["large"]
     with pytest.raises(OutputNotKeptError, match=r"_thread\.lock"):

@@ -322,7 +322,7 @@ def test_a_store_that_cannot_be_written_is_not_blamed_on_the_value(
     command = [sys.executable, str(path), "step", "big", "--artifacts", "/proc/nope"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "output 'x' cannot be passed to other steps. Artifact /proc/nope/" in done.stderr
-    assert "That is the store of artifacts: FLOWYML_ARTIFACTS names another." in done.stderr
+    assert "Check the artifact store, or set FLOWYML_ARTIFACTS to another one." in done.stderr
     assert "can be pickled" not in done.stderr
 
 

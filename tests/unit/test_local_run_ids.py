@@ -35,8 +35,8 @@ def test_the_same_run_id_with_other_parameters_warns(
     assert pipeline.run({"rows": 6}, on=local, run_id="one")["double"] == 10
     assert pipeline.submit({"rows": 7}, on=local, run_id="one").outputs == {"double": 10}
     assert [record.getMessage() for record in caplog.records] == [
-        f"run_id='one' belongs to a run with the parameters {{'rows': 5}}, which is returned; nothing runs with "
-        f"{{'rows': {rows}}}. Give that run another id."
+        f"run_id='one' belongs to a run with the parameters {{'rows': 5}}. That run is returned, and "
+        f"no run starts with {{'rows': {rows}}}: use another run_id for those."
         for rows in (6, 7)
     ]
 

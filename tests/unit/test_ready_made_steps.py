@@ -236,7 +236,7 @@ def test_no_file_is_copied_over_one_that_is_copied(copy: Any, source: str, targe
     (tmp_path / "out").mkdir()
     (tmp_path / "out/x.csv").hardlink_to(tmp_path / "in/x.csv")
     (tmp_path / "link").symlink_to(tmp_path / "in")
-    with pytest.raises(ValueError, match=r"is not copied to .* would be written over .* target outside"):
+    with pytest.raises(ValueError, match=r"is not copied to .* would overwrite .* target outside"):
         copy(f"{tmp_path}/{source}", f"{tmp_path}/{target}")
     assert [(tmp_path / name).read_text() for name in names] == list(names)
     assert not (tmp_path / "out/a.csv").exists(), "refused before the first copy"
@@ -247,7 +247,7 @@ def test_no_object_of_a_store_is_copied_over_itself() -> None:
     store = fsspec.filesystem("memory", skip_instance_cache=True)
     store.pipe_file("/one/a.csv", b"rows")
     try:
-        with pytest.raises(ValueError, match="would be written over"):
+        with pytest.raises(ValueError, match="would overwrite"):
             move_files("memory://one/*", "memory:///one/")
         assert store.cat_file("/one/a.csv") == b"rows"
         assert copy_files("memory://one/*", "memory://two/") == ["memory:///two/a.csv"]

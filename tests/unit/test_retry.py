@@ -442,7 +442,7 @@ def test_two_at_once_start_one(notes: Path) -> None:
     local = LocalOrchestrator()
     row = local.store.get(chain.run({"folder": str(notes)}, on=local).run_id)
     detached.start_again(local.store, row, None)
-    with pytest.raises(RetryRefusedError, match="by another process just now"):
+    with pytest.raises(RetryRefusedError, match="Another process has just retried"):
         detached.start_again(local.store, row, None)
     handle = local.attach(row.run_id).wait_for_completion(timeout=240, poll_interval=0.1)
     assert handle.status is COMPLETED, handle.error

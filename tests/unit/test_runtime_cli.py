@@ -206,7 +206,7 @@ def test_a_failed_step_shows_the_users_frames_and_how_to_run_it_again(bundle: Pa
         ("leave", "StepError: step 'leave' called sys.exit('enough'). Let it return, or raise an error."),
         ("lock", "OutputError: step 'lock': output 'x' cannot be passed to other steps. cannot pickle '_thread.lock'"),
         ("broken", 'File "broken.py", line 3, in <module>\n    import flowyml_is_not_here\nModuleNotFoundError'),
-        ("boom", "ParameterError: step 'boom' needs parameter 'word' of the run, which has no default."),
+        ("boom", "ParameterError: step 'boom' needs the run parameter 'word', which has no value and no default."),
     ],
 )
 def test_failures_say_what_to_do(bundle: Path, step: str, message: str) -> None:

@@ -446,7 +446,10 @@ def test_threads_that_never_end_are_not_waited_for_for_ever(kind: str, tmp_path:
     lines = Lines()
     with StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path), fork_here=kind == "here") as processes:
         assert processes.run("never_end", {}, timeout=120, on_line=lines) == {"x": 1}
-    assert "Ended 10 s after the step returned, although still running: thread 'endless'." in lines
+    assert (
+        "The step's process was ended 10 s after the step returned, while these were still running: thread 'endless'."
+        in lines
+    )
 
 
 def test_a_warm_step_takes_milliseconds(tmp_path: Path) -> None:

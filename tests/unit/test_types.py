@@ -141,7 +141,8 @@ def test_a_step_that_does_not_say_what_it_takes() -> None:
 
     made = Pipeline("silent", context=Context(day=date(2026, 1, 31))).add_step(silent)
     with pytest.raises(
-        DefinitionError, match=r"takes 'day', which is a date .* Annotate it there: day: date\..*line \d+"
+        DefinitionError,
+        match=r"takes 'day', declares as date, .* Annotate the argument of the step: day: date\..*line \d+",
     ):
         made.compile()
 
@@ -177,7 +178,10 @@ def test_a_step_that_does_not_say_what_its_items_are() -> None:
         with for_each(days) as week:
             return silent.map(day=week)
 
-    with pytest.raises(DefinitionError, match=r"'day', which is a date .* Annotate it there: day: date\..*line \d+"):
+    with pytest.raises(
+        DefinitionError,
+        match=r"'day', declares as date, .* Annotate the argument of the step: day: date\..*line \d+",
+    ):
         looping.compile()
 
 

@@ -41,8 +41,8 @@ def backfill(
 
 def _no_time(dag: str, dates: tuple[datetime, datetime]) -> ScheduleError:
     return ScheduleError(
-        f"The schedule of {dag!r} has no time from {dates[0]} to {dates[1]} for which Airflow makes a run. "
-        f"Give a range that holds one: `flowyml schedule list` shows the schedule."
+        f"The schedule of {dag!r} has no run from {dates[0]} to {dates[1]}. Choose another range; "
+        f"`flowyml schedule list` shows the schedule."
     )
 
 
@@ -51,9 +51,9 @@ def _check_done(dag: str, dates: tuple[datetime, datetime], there: Sequence[Mapp
     if not there:
         raise _no_time(dag, dates)
     failed = sum(run.get("state") == "failed" for run in there)
-    more = f"; {failed} of them failed: reprocess_behavior='failed' runs those again" if failed else ""
+    more = f". {failed} of them failed: reprocess_behavior='failed' runs those again" if failed else ""
     logger.warning(
-        "The backfill of %r made no run: the times of its schedule from %s to %s have their %s already%s.",
+        "The backfill of %r started no run: every scheduled time from %s to %s already has one (%s)%s.",
         dag, *dates, counted(len(there), "run"), more,
     )  # fmt: skip
 

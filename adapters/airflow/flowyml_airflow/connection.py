@@ -180,4 +180,7 @@ def _refusal(where: str, login: Login, status: int, known: bool) -> str:
     ends = expiry(login.token.get() or "")
     if ends is not None and ends < datetime.now(UTC):
         return f"{where} refuses the token: it expired at {ends:%Y-%m-%d %H:%M:%S} UTC. Get a new one."
-    return f"{where} refuses the token (status {status}). Is it one of this Airflow, and allowed to do this?"
+    return (
+        f"{where} refuses the token (status {status}). Was it issued by this Airflow, and does its user have the "
+        f"permission?"
+    )

@@ -144,8 +144,8 @@ class Deployer:
                 if now and now.shows(structure):
                     return now
         raise WaitTimeoutError(
-            f"Airflow has read {found.place}, and after {seconds:g} s its API still shows other tasks, parameters or "
-            f"another schedule of DAG {dag!r}: a run would lack what is new. Is its "
+            f"Airflow has read {found.place}, and after {seconds:g} s its API still shows the old tasks, parameters or "
+            f"schedule of DAG {dag!r}, so a run would not have your changes. Is its "
             f"{'DAG processor' if self.client().can_backfill else 'scheduler'} running? Try again."
         )
 
@@ -210,9 +210,9 @@ class Deployer:
             whose = "" if found.is_ours else ", which FlowyML did not write"
             as_well = f"{path} in dags_folder={self.folder.name!r}" if self.folder else path
             raise ConfigurationError(
-                f"Airflow has a DAG {compiled.dag_id!r} from {found.place}{whose}; from {as_well} as well, the two "
-                f"would take turns. Give the dags_folder=… that holds it, or pipeline {pipeline!r} another name, or "
-                f"remove that file first."
+                f"Airflow already has a DAG {compiled.dag_id!r} from {found.place}{whose}. If FlowyML also wrote "
+                f"{as_well}, the two files would keep replacing each other. Set dags_folder=… to the folder of that "
+                f"file, rename pipeline {pipeline!r}, or remove the file first."
             )
         if found and found.facts:
             check_replaceable(found.origin, compiled.bundle.origin, f"the DAG {compiled.dag_id!r}", force=force)
@@ -229,7 +229,7 @@ class Deployer:
                 raise (OwnershipError if mark else ConfigurationError)(f"{what} {reason}")
 
     def _check_pools(self, compiled: CompiledDag) -> None:
-        """Refuse a pool that Airflow does not have: tasks would wait for ever, and nothing says so."""
+        """Refuse a pool that Airflow does not have: tasks would wait forever, without any message."""
         plan = compiled.bundle.plan
         wanted = {f"pipeline {plan.name!r}": pipeline_options(plan).get("pool")}
         wanted |= {f"step {step.name!r}": step_options(step).get("pool") for step in plan}
@@ -238,8 +238,8 @@ class Deployer:
             if not client.has_pool(pool):
                 who = next(who for who, asked in wanted.items() if asked == pool)
                 raise ConfigurationError(
-                    f"{who} asks for the pool {pool!r}, and Airflow at {client.transport.connection.url} has none of "
-                    f"that name: its tasks would wait for ever. Create it, in Airflow's UI under Admin, Pools, or by "
+                    f"{who} asks for the pool {pool!r}, but Airflow at {client.transport.connection.url} has no pool "
+                    f"of that name: its tasks would wait forever. Create it, in Airflow's UI under Admin, Pools, or by "
                     f"`airflow pools set {shlex.quote(pool)} SLOTS DESCRIPTION`."
                 )
 
@@ -249,8 +249,9 @@ class Deployer:
             return
         for run in self.client().unfinished([compiled.dag_id]):
             logger.warning(
-                "Run %r of %r goes on, and its DAG gets other code now: tasks that have not begun will run the new "
-                "code. To keep the two apart, deploy when it has ended, or end it: flowyml cancel %s/%s",
+                "Run %r of %r has not ended, and this deployment changes the code of its DAG: tasks that have not "
+                "started will run the new code. To avoid that, deploy after the run has ended, or cancel it first: "
+                "flowyml cancel %s/%s",
                 run["dag_run_id"], compiled.bundle.plan.name, compiled.dag_id, run["dag_run_id"],
             )  # fmt: skip
 
@@ -266,7 +267,7 @@ class Deployer:
     def _put_back_on_failure(folder: Folder, compiled: CompiledDag) -> Iterator[None]:
         """Leave the DAG file as it was before, unless it was changed again meanwhile.
 
-        A file that Airflow has only not read yet stays: deploying again goes on waiting for it.
+        A file that Airflow has not read yet stays: deploy again to keep waiting for it.
         """
         path = compiled.filename
         before, after = folder.read(path), compiled.files[path]
@@ -321,8 +322,8 @@ class Deployer:
             return EngineError(f"Airflow cannot import {compiled.filename}:\n{errors[-1]['stack_trace']}")
         return WaitTimeoutError(
             f"Airflow at {self.client().transport.connection.url} has not read {compiled.filename} within "
-            f"{seconds:g} s from dags_folder={folder.name!r}. The file stays there, and deploying again goes on "
-            f"waiting for it. Is this the folder that Airflow reads its DAGs from, and does its DAG processor run? "
+            f"{seconds:g} s from dags_folder={folder.name!r}. The file stays there; deploy again to keep waiting "
+            f"for it. Is this the folder that Airflow reads its DAGs from, and is its DAG processor running? "
             f"It looks for files every 5 minutes unless [dag_processor] refresh_interval says otherwise, on 2.11 "
             f"[scheduler] dag_dir_list_interval."
         )
@@ -391,7 +392,7 @@ def schedule_info(found: Deployed, folder: Folder | None = None) -> ScheduleInfo
 
 
 def drift(found: Deployed, folder: Folder | None) -> Iterator[str]:
-    """What was changed by hand, behind FlowyML's back."""
+    """What was changed by hand, outside FlowyML."""
     filename = str(found.dag.get("relative_fileloc") or found.dag["fileloc"]).rpartition("/")[2]
     if not is_untouched(found.source) or version_tag(found.facts.get("version", "")) not in tags_of(found.dag):
         yield f"{filename} was changed by hand: deploy again, or put the change into the pipeline."
@@ -399,4 +400,4 @@ def drift(found: Deployed, folder: Folder | None) -> Iterator[str]:
         yield f"{filename} in the DAGs folder is not what Airflow has read."
     ours, paused = found.client.pause_we_set(found.dag["dag_id"]), bool(found.dag["is_paused"])
     if ours is not None and ours != paused:
-        yield f"it was {'paused' if paused else 'resumed'} behind FlowyML's back: in Airflow's UI, API or command line."
+        yield f"it was {'paused' if paused else 'resumed'} outside FlowyML: in Airflow's UI, API or command line."

@@ -61,7 +61,7 @@ def interrupted(step: Step, error: BaseException) -> StepError:
 
 
 def upstream_failed(task: Task) -> Exception:
-    """What a task raises that Airflow let through although what it waits for failed."""
+    """What a task raises that Airflow started although a step that it waits for failed."""
     kind = type(UPSTREAM_FAILED, (airflow_exceptions().AirflowFailException,), {"__module__": __name__})
-    made: Exception = kind(f"{task.name} is not run: what it waits for failed.")
+    made: Exception = kind(f"{task.name} did not run: a step that it waits for failed.")
     return made

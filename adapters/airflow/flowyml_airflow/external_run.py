@@ -130,8 +130,8 @@ class Calls:
         self._check(status, found, self.dag)
         if found["is_paused"]:
             raise RuntimeError(
-                f"The DAG {self.dag_id!r} is paused in Airflow, so its run would wait for ever. Unpause it there. "
-                "(What FlowyML deploys is paused until its first run, without "
+                f"The DAG {self.dag_id!r} is paused in Airflow, so its run would wait forever. Unpause it there. "
+                "(A DAG that FlowyML deployed stays paused until its first run unless its pipeline sets "
                 "airflow={'is_paused_upon_creation': False}.)"
             )
         body: dict[str, Any] = {"dag_run_id": run_id, "conf": dict(conf)}

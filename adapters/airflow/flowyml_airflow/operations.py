@@ -80,9 +80,9 @@ class Operations:
         if now not in (None, code):
             job_id = f"{found['dag_id']}/{found['dag_run_id']}"
             raise RetryRefusedError(
-                f"Run {job_id!r} is of other code than its DAG now (version {str(code)[:8]}, now {str(now)[:8]}), "
-                f"which Airflow would run. Deploy the code of the run again, or start a new run. To run what failed "
-                f"with the new code all the same: `flowyml clear {job_id}`."
+                f"The DAG of run {job_id!r} has new code (version {str(code)[:8]}, now {str(now)[:8]}), and a retry "
+                f"would run that. Deploy the run's own code again, or start a new run. To run the failed tasks with "
+                f"the new code: `flowyml clear {job_id}`."
             )
 
     def clear(self, found: Mapping[str, Any], failed_only: bool) -> None:

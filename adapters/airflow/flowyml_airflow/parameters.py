@@ -71,8 +71,8 @@ def check_carried(values: Mapping[str, Any], carried: range | None) -> None:
         for part in _parts(given):
             if isinstance(part, str) and "\0" in part:
                 raise ParameterError(
-                    f"{name!r} holds the character zero, which PostgreSQL, a database of Airflow's, refuses. Leave it "
-                    f"out."
+                    f"{name!r} contains a NUL character, which PostgreSQL, one of Airflow's databases, rejects. "
+                    f"Remove it."
                 )
             if isinstance(part, int) and carried is not None and part not in carried:
                 raise ParameterError(

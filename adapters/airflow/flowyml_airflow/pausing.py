@@ -28,15 +28,15 @@ def check_runnable(found: Deployed | None, run_id: str, unpause: bool | None) ->
         return
     dag, client = found.dag["dag_id"], found.client
     if unpause is False:
-        why = "and unpause=False"
+        why = " and unpause=False"
     elif has_schedule(found.dag):
-        why = "and its schedule would fire again if it were not"
+        why = ", and resuming it would start its schedule again"
     elif client.was_paused_by_hand(dag) and client.dag(dag)["is_paused"]:  # or another run has resumed it
-        why = "on purpose, since it was paused after it was made"
+        why = " on purpose, since it was paused after Airflow made it"
     else:
         return
     raise OwnershipError(
-        f"DAG {dag!r} is paused {why}: run {run_id!r} would stay queued. Resume it in Airflow, or by `flowyml "
-        f"schedule resume {dag}` if it has a schedule. To resume it by this run: --force, force=True, or "
+        f"DAG {dag!r} is paused{why}: run {run_id!r} would stay queued. Resume it in Airflow, or by `flowyml "
+        f"schedule resume {dag}` if it has a schedule. To let this run resume it: --force, force=True, or "
         f"AirflowOrchestrator(unpause=True)."
     )

@@ -360,7 +360,8 @@ class RunReader:
         failed = [task for task in tasks if task["state"] == "failed" and seen.counts(task["task_id"])]
         if not failed:
             return (
-                "Airflow marked the run as failed, and none of its tasks: it was done by hand, or the DAG has changed."
+                "Airflow marked the run as failed although no task failed: the run was marked by hand, or the DAG has "
+                "changed."
             )
         order = {task: number for number, task in enumerate(facts.get("steps", ()))}
         failed.sort(key=lambda task: task["end_date"] or "9")

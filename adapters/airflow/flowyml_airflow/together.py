@@ -183,7 +183,7 @@ def not_made(step: Step, name: str, task: str) -> StepError:
     """The error of a step for which an output is not there: Airflow gives None for an XCom that is not there."""
     error = StepError(
         f"step {step.name!r} needs {name!r}, which task {task!r} did not produce: it did not run in this run, or was "
-        f"marked as success by hand. Clear it, and Airflow runs both."
+        f"marked as success by hand. Clear that task, and Airflow runs both."
     )
     error.step = step.name
     return error

@@ -47,8 +47,8 @@ class Vanished:
         if gone:
             self._looked[key] = float("inf")
             logger.warning(
-                "Airflow has no DAG %r any more: its file is gone, or makes it no longer. Run %r may stay %s: none of "
-                "its tasks starts until the file is back. Deploy the pipeline again, or end the run: "
+                "Airflow no longer has DAG %r: its file is gone, or no longer defines it. Run %r may stay %s: none of "
+                "its tasks can start until the file exists again. Deploy the pipeline again, or cancel the run: "
                 "flowyml cancel %s/%s",
                 dag, run_id, found["state"], dag, run_id,
             )  # fmt: skip

@@ -186,8 +186,8 @@ def list_items(
     most = import_module("airflow.configuration").conf.getint("core", "max_map_length", fallback=1024)
     if count > most:
         raise airflow_exceptions().AirflowFailException(
-            f"Loop {loop.name!r} has {count} items, and this Airflow maps over {most} at most. Raise [core] "
-            f"max_map_length, or let a step work on several items."
+            f"Loop {loop.name!r} has {count} items, but this Airflow maps over at most {most}. Raise [core] "
+            f"max_map_length, or process several items in each step."
         )
     labels = [[label_of(item) or str(index) for index, item in enumerate(items)] for items in lists.values()]
     return [", ".join(parts) for parts in zip(*labels, strict=True)]
@@ -259,7 +259,9 @@ def _allowed(flow: Flow, task: Task, context: Mapping[str, Any], bundle: Path, a
     if flow.is_checked(task):
         end = upstream.decide(task)
         if end is End.SKIPPED:
-            raise airflow_exceptions().AirflowSkipException(f"{task.name} is skipped: what it waits for was.")
+            raise airflow_exceptions().AirflowSkipException(
+                f"{task.name} is skipped: a step that it waits for was skipped."
+            )
         if end is End.FAILED:
             raise upstream_failed(task)
     return upstream

@@ -262,9 +262,8 @@ def _pip(options: StepOptions) -> list[str]:
 def _refuse_packages(options: StepOptions, component: str) -> None:
     if options.packages:
         raise DefinitionError(
-            f"{component.removeprefix('comp-')!r} asks for packages={list(options.packages)}, and nothing is "
-            f"installed in the container form of components. Use an image that has them, or "
-            f"kubeflow={{'form': 'python'}}."
+            f"{component.removeprefix('comp-')!r} asks for packages={list(options.packages)}, but components in the "
+            f"container form install nothing. Use an image that contains them, or kubeflow={{'form': 'python'}}."
         )
 
 

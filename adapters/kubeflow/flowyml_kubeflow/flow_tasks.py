@@ -249,9 +249,9 @@ class FlowTasks:
         }  # fmt: skip
         if len(records) > MOST_ARTIFACTS:
             raise UnsupportedFeatureError(
-                f"Loop {loop!r} has {len(records)} steps whose outputs are used outside of it or by no step; KFP "
-                f"describes those of all its pods in one argument, which Linux limits to 128 KiB: about "
-                f"{MOST_ARTIFACTS}. Split it."
+                f"Loop {loop!r} has {len(records)} steps whose outputs are used outside the loop or by no step. KFP "
+                f"describes their outputs, for all pods, in one command-line argument, which Linux limits to 128 KiB: "
+                f"about {MOST_ARTIFACTS} steps. Split the loop."
             )
         outputs = {"artifacts": {flow_names.of_all(loop): ARTIFACT}}
         parameters: Json = {flow_names.LOOP: {"runtimeValue": {"constant": names.constant(loop)}}}

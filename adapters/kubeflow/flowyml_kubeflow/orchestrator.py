@@ -219,11 +219,14 @@ class KubeflowOrchestrator(Orchestrator):
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
         if steps is not None:
-            raise RetryRefusedError("KFP runs all again that failed, and no single steps. Leave the steps out.")
+            raise RetryRefusedError(
+                "KFP cannot retry single steps: it retries everything that failed. Retry the run without steps=… or "
+                "--step."
+            )
         if self.kept_runs.failed_at_its_end(job_id):
             raise RetryRefusedError(
-                "Steps failed whose pods succeeded, as those in loops do, and KFP runs only pods again that failed. "
-                "Start a new run."
+                "Some steps failed although their pods succeeded, as steps in loops do, and KFP retries only failed "
+                "pods. Start a new run."
             )
         self.retry_run(job_id)
 

@@ -88,7 +88,9 @@ def restored(value: Any, parameter: Parameter) -> Any:
         if is_of_type(meant := json.loads(value), parameter.schema):
             return meant
     if not is_of_type(value, parameter.schema):
-        raise ParameterError(f"Parameter {parameter.name!r} takes no {value!r:.60}, as JSON or as text.")
+        raise ParameterError(
+            f"{value!r:.60} is not a valid value of parameter {parameter.name!r}, neither as JSON nor as text."
+        )
     return value
 
 

@@ -70,9 +70,9 @@ def check_number(who: str, taken: int, given: int) -> None:
     """The code of the steps is one more artifact than those taken."""
     if (taken + 1) * _ARTIFACT_BYTES + given * _OUTPUT_BYTES > _ARGUMENT:
         raise UnsupportedFeatureError(
-            f"{who} takes {taken} values of other steps and gives {given}; KFP describes all "
-            f"of them in one argument, which Linux limits to 128 KiB: about {_ARGUMENT // _OUTPUT_BYTES} together. "
-            f"Join them in groups, by steps between."
+            f"{who} takes {taken} values from other steps and returns {given}. KFP describes all of them in one "
+            f"command-line argument, which Linux limits to 128 KiB: about {_ARGUMENT // _OUTPUT_BYTES} in total. "
+            f"Combine values in intermediate steps."
         )
 
 

@@ -337,8 +337,8 @@ def lists_of_files(result: Json) -> dict[str, str]:
 def _lost(tasks: Tasks, task: str) -> str:
     step = tasks.steps.get(task, "the end of the run")
     if tasks.is_cached(task):
-        return f"KFP took step {step!r} from its cache, so no pod ran and no log holds it. Run it with cache=False."
-    return f"KFP no longer has the log of step {step!r}, in which it stands."
+        return f"KFP took step {step!r} from its cache, so no pod logged the value. Run the step with cache=False."
+    return f"The value was in the log of step {step!r}, which KFP no longer has."
 
 
 def _message(run: Any) -> str | None:
@@ -354,7 +354,8 @@ def _utc(moment: datetime | None) -> datetime | None:
 def _unreadable(name: str, packed: Any, error: ArtifactError) -> str:
     where = packed["$artifact"]["url"] if is_reference(packed) else "?"
     return (
-        f"Output {name!r} stands in KFP's own store at {where}, which cannot be read from here: "
-        f"{str(error).rstrip('.')}. Give the URL of KFP's UI, which reads it; or give the steps a store that you can "
-        f"read too, kubeflow={{'env': {{'FLOWYML_ARTIFACTS': 's3://…'}}}}, and name it here: artifacts='s3://…'."
+        f"Output {name!r} is in KFP's own store at {where}, which this machine cannot read: "
+        f"{str(error).rstrip('.')}. Set url=… to KFP's UI, which can read it; or let the steps write to a store that "
+        f"you can read too, kubeflow={{'env': {{'FLOWYML_ARTIFACTS': 's3://…'}}}}, and pass that store here: "
+        f"artifacts='s3://…'."
     )

@@ -44,7 +44,9 @@ def kfp_cron(schedule: Schedule) -> str:
     written[4] = _list(numbers[4], 7)  # names become numbers, and Sunday is 0: KFP's scheduler does not take 7
     found = ["0", *(written if _is_utc(schedule) else _in_utc(schedule, written, numbers))]
     if len(found) != 6 or not all(found):  # KFP would read all of them one place off
-        raise UnsupportedFeatureError(f"The schedule is {schedule}, for which FlowyML finds no six fields: {found}.")
+        raise UnsupportedFeatureError(
+            f"FlowyML cannot convert the schedule {schedule} to KFP's six cron fields; it got {found}."
+        )
     return " ".join(found)
 
 
@@ -108,7 +110,7 @@ def _in_utc(schedule: Schedule, fields: list[str], numbers: list[list[int]]) -> 
     if every_hour:
         return [_list(minutes, 60), *fields[1:]]
     if len(carried) > 1:
-        raise _awkward(schedule, "in part of its minutes falls into another hour")
+        raise _awkward(schedule, "falls into two different hours")
     hours, days = _shifted(numbers[1], hours_off + carried.pop(), 24)
     return [_list(minutes, 60), _list(hours, 24), *_days(schedule, days, fields[2:], numbers[4])]
 
@@ -118,13 +120,16 @@ def _days(schedule: Schedule, days: set[int], fields: list[str], weekdays: list[
     if days == {0} or fields == ["*", "*", "*"]:
         return fields
     if len(days) > 1 or fields[:2] != ["*", "*"]:
-        raise _awkward(schedule, "falls on another day")
+        raise _awkward(schedule, "moves to another day")
     moved, _ = _shifted(weekdays, days.pop(), 7)
     return ["*", "*", _list(moved, 7)]
 
 
 def _awkward(schedule: Schedule, how: str) -> UnsupportedFeatureError:
-    return UnsupportedFeatureError(f"The schedule is {schedule}, which in UTC {how}. Write it in UTC.")
+    return UnsupportedFeatureError(
+        f"In UTC, the schedule {schedule} {how}, which FlowyML cannot write as one KFP cron expression. Write the "
+        f"schedule in UTC."
+    )
 
 
 def _shifted(numbers: Iterable[int], by: int, size: int) -> tuple[list[int], set[int]]:

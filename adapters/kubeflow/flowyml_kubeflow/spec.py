@@ -54,8 +54,8 @@ def _json_texts(compiled: Compiled) -> list[str]:
         except UnicodeEncodeError as error:
             around = written[max(0, error.start - 20) : error.end + 20]
             raise PlanError(
-                f"The pipeline holds half of a surrogate pair, in {around!a}: it stands for no character, and neither "
-                f"YAML nor KFP takes it. Remove it, or encode the text."
+                f"The pipeline contains a lone surrogate near {around!a}: it is not a character, and YAML and KFP "
+                f"reject it. Remove it, or encode the text."
             ) from None
     return texts
 

@@ -106,7 +106,7 @@ def _read(answer: Any, where: str) -> Any:
     if len(body) > LARGEST_ANSWER:
         answer.close()
         raise EngineError(
-            f"KFP at {where} gave an answer of more than {LARGEST_ANSWER / 2**20:g} MB, which is not read."
+            f"KFP at {where} sent a response of more than {LARGEST_ANSWER / 2**20:g} MB, which FlowyML does not read."
         )
     answer.release_conn()
     return HTTPResponse(

@@ -17,10 +17,10 @@ CAPABILITIES = Capabilities(
         Feature.PIPELINE_TIMEOUT: yes,
         Feature.HOOKS: yes,
         Feature.RESOURCES_CPU_MEMORY: partly(
-            "Taken note of, not reserved: the steps of a run share the machine of its flow, which the work pool sizes."
+            "Recorded, not reserved: the steps of a run share the machine of its flow, which the work pool sizes."
         ),
         Feature.RESOURCES_GPU: partly(
-            "Not reserved: each step sees all that its machine has. Take a work pool whose machines have them."
+            "Not reserved: each step sees all GPUs of its machine. Use a work pool whose machines have GPUs."
         ),
         Feature.CANCEL: yes,
         Feature.LOGS: yes,
@@ -32,22 +32,22 @@ CAPABILITIES = Capabilities(
         Feature.BRANCHES: yes,
         Feature.RUN_IF: yes,
         Feature.CLEANUP: yes,
-        Feature.SUB_PIPELINES: partly("Its steps stand among the others, under its name: `prepare.load`."),
+        Feature.SUB_PIPELINES: partly("Its steps are listed with the others, under its name: `prepare.load`."),
         Feature.EXECUTION_GROUPS: partly("One process for them, each in a task run of its own; not on Windows."),
         Feature.RETRY_RUN: partly(
-            "Where the folder of the run's code is on this machine. With a work pool only pipelines with a loop, a "
-            "branch, run_if or clean-up: of others Prefect's workers would run all steps again."
+            "If the folder of the run's code is on this machine. With a work pool only pipelines with a loop, a "
+            "branch, run_if, clean-up or an execution group: Prefect's workers would run all steps of others again."
         ),
         Feature.SECRETS: yes,
         Feature.ARTIFACTS: yes,
-        Feature.OPERATORS: no("They run on Airflow alone."),
+        Feature.OPERATORS: no("They run only on Airflow."),
         Feature.CACHING: yes,
         Feature.SCHEDULE_CRON: yes,
         Feature.SCHEDULE_INTERVAL: yes,
         Feature.SCHEDULE_TIMEZONE: yes,
         Feature.SCHEDULE_CATCH_UP: partly(
-            "Prefect plans runs ahead, and runs those late whose time came while no worker was there, asked or not. "
-            "While its server is down it plans none, and those are not made up for."
+            "Prefect plans runs ahead, and runs late every run that became due while no worker was running, with or "
+            "without catch-up. While its server is down it plans no runs, and these are not made up."
         ),
         Feature.SCHEDULE_PAUSE: yes,
     },

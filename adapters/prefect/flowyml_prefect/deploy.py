@@ -154,8 +154,8 @@ class Deployments:
             return f"{folder / 'flow.py'}:{flow_function(bundle.plan)}"
         if pooled:
             raise RetryRefusedError(
-                f"Run {run.run_id!r} cannot be run again: its flow has no loop, branch or rule, so that a worker runs "
-                f"all of it. Prefect's own retry does that."
+                f"Run {run.run_id!r} cannot be retried from its failed steps: its flow has no loop, branch, run_if, "
+                f"clean-up or execution group, so a worker would run all steps again. Prefect's own Retry does that."
             )
         path = folder / "again.py"
         write_whole(path, compile_flow(bundle, walks=True).encode())

@@ -219,8 +219,9 @@ def _retire(record: EmbeddedServer) -> None:
     if runs:
         raise EngineError(
             f"The embedded Prefect at {record.url} was started by an older FlowyML and answers every user of this "
-            f"machine. Runs are under way on it, such as {runs[0].name!r}. When they have ended, it is replaced by one "
-            f"that asks for a password; `flowyml backends stop prefect` stops it now, and they cannot report any more."
+            f"machine. Runs are under way on it, such as {runs[0].name!r}. When they have ended, FlowyML replaces it "
+            f"with a server that asks for a password. `flowyml backends stop prefect` stops it now, but then these "
+            f"runs can no longer report their state."
         )
     print(f"Stopping Prefect at {record.url}, which asks for no password …", file=sys.stderr)
     if record.worker is not None:

@@ -233,7 +233,7 @@ class Walker:
             ended, turn.values = found
             turn.before, turn.end = ended.attempt, ended.end
             if ended.end is End.FAILED:
-                turn.state = Failed(message="it failed in an earlier attempt, and was not asked to run again.")
+                turn.state = Failed(message="It failed in an earlier attempt, and this retry does not include it.")
                 turn.cause = f"step {turn.label!r} ended {ended.status}"
         return turn
 
@@ -428,7 +428,7 @@ def without_running(turn: Turn) -> State[Any]:
     if turn.end is End.OK:
         return Completed(name="NoItems", message="There were no items.")
     if turn.end is End.SKIPPED:
-        return Completed(name="Skipped", message="Its branch was not taken, or what it takes was skipped.")
+        return Completed(name="Skipped", message="Its branch was not taken, or a step that it depends on was skipped.")
     return Cancelled(name="NotReady", message=f"not run, since {turn.cause}")
 
 

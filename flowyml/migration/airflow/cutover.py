@@ -142,7 +142,8 @@ class Cutover:
         """
         if self._record.phase in ("stopping", "marking"):
             raise ScheduleError(
-                f"{self._old.name!r} is on its way back ({self._record.phase}). Go on with --back first."
+                f"A cutover --back of {self._old.name!r} is in progress ({self._record.phase}). Finish it first: run "
+                f"this command with --back."
             )
         if self._record.phase == "done":
             self._check_stands(new)
@@ -261,9 +262,10 @@ class Cutover:
             there = new.schedules(self._record.pipeline)
             if len(there) != 1:
                 raise ScheduleError(
-                    f"{self._record.new} has {len(there)} schedules of {self._record.pipeline!r}, and not just the one "
-                    f"that this cutover made. Leave or make one, with `flowyml schedule create` or `delete`, and run "
-                    f"this command again: {_text(missed)} waits to be made up for."
+                    f"{self._record.new} has {len(there)} schedules of {self._record.pipeline!r} instead of the one "
+                    f"that this cutover made. Create or delete schedules until there is exactly one, with "
+                    f"`flowyml schedule create` or `delete`, and run this command again: it still has to run "
+                    f"{_text(missed)}."
                 )
             new.make_up(there[0].schedule_id, missed)  # the same time twice is one run
             self._write(made_up=[*self._record.made_up, _text(missed)])
@@ -400,7 +402,7 @@ class Cutover:
             if not self._is_ours(each.schedule):
                 raise ScheduleError(
                     f"{self._record.pipeline!r} has a schedule on {self._record.new} that this cutover did not make. "
-                    f"Where it may go, delete it, and run this command again: flowyml schedule delete "
+                    f"If you do not need it, delete it and run this command again: flowyml schedule delete "
                     f"{each.schedule_id} --on {self._record.new}"
                 )
         return there

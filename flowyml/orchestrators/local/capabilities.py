@@ -18,14 +18,14 @@ CAPABILITIES = Capabilities(
         Feature.STEP_TIMEOUT: yes,
         Feature.PIPELINE_TIMEOUT: yes,
         Feature.HOOKS: yes,
-        Feature.RESOURCES_CPU_MEMORY: partly("Taken note of, not reserved: steps share this machine."),
-        Feature.RESOURCES_GPU: partly("Not reserved: each step sees all that this machine has, or that it has none."),
+        Feature.RESOURCES_CPU_MEMORY: partly("Recorded, not reserved: steps share this machine."),
+        Feature.RESOURCES_GPU: partly("Not reserved: each step sees all GPUs of this machine, or that it has none."),
         Feature.CANCEL: partly(
             "A submitted run is killed. In a blocking run() a step in a thread ends at its next Python instruction, so "
             "one call into C code is waited for; with workers='processes' or a timeout it is killed."
         ),
         Feature.LOGS: yes,
-        Feature.OUTPUTS: partly("Of submitted runs up to 1 GB each, of run() small ones; keep_outputs=True keeps all."),
+        Feature.OUTPUTS: partly("Submitted runs keep up to 1 GB each, run() small ones; keep_outputs=True keeps all."),
         Feature.IDEMPOTENT_SUBMIT: yes,
         Feature.ATTACH: yes,
         Feature.FAN_OUT: yes,
@@ -35,20 +35,20 @@ CAPABILITIES = Capabilities(
         Feature.CLEANUP: yes,
         Feature.SUB_PIPELINES: yes,
         Feature.EXECUTION_GROUPS: partly(
-            "One process for steps that run in processes, not on Windows; in threads one after the other in one thread."
+            "In processes: one process for the group, not on Windows. In threads: one thread, one step after another."
         ),
         Feature.RETRY_RUN: partly(
-            "What a step returned is made anew if it is too large for the record, or if a step in a thread had it and "
-            "may have changed it before it failed."
+            "A step that completed runs again if its result is too large for the record, or if a step in a thread may "
+            "have changed the result before that step failed."
         ),
         Feature.SECRETS: yes,
         Feature.ARTIFACTS: partly("When the run has ended. Only outputs of the pipeline that are kept have a URL."),
-        Feature.OPERATORS: no("They run on Airflow alone."),
+        Feature.OPERATORS: no("They run only on Airflow."),
         Feature.CACHING: yes,
         Feature.SCHEDULE_CRON: partly(_WHILE_SERVED),
         Feature.SCHEDULE_INTERVAL: partly(_WHILE_SERVED),
         Feature.SCHEDULE_TIMEZONE: yes,
-        Feature.SCHEDULE_CATCH_UP: partly("Missed runs are made up for when the server runs again, one after another."),
+        Feature.SCHEDULE_CATCH_UP: partly("Missed runs start when the server runs again, one after another."),
         Feature.SCHEDULE_PAUSE: yes,
     },
 )

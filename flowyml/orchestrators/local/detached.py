@@ -115,7 +115,7 @@ def start_again(store: RunStore, row: RunRow, chosen: Sequence[str] | None) -> N
     rows, forgotten = ([(positions[name], item_of(index)) for name, index in turns] for turns in (again, gone))
     with store.session():
         if not store.again(row.number, this_process(), rows, forgotten):
-            raise RetryRefusedError(f"Run {row.run_id!r} has been started again by another process just now.")
+            raise RetryRefusedError(f"Another process has just retried run {row.run_id!r}.")
         try:
             job["caller"]["no_pickles"] = decide_on_pickles()
             owner = _start(store, row.run_id, json.loads(row.parameters), job, orchestrator)
@@ -134,8 +134,8 @@ def _wait_for_process(row: RunRow) -> None:
         reap()
         if time.monotonic() >= deadline:
             raise RetryRefusedError(
-                f"Run {row.run_id!r} has ended, but its process (id {row.pid}) is still there. Try again when it has "
-                f"gone."
+                f"Run {row.run_id!r} has ended, but its process (id {row.pid}) has not exited yet. Try again when it "
+                f"has."
             )
         time.sleep(0.02)
 
@@ -147,7 +147,7 @@ def _kept_job(store: RunStore, row: RunRow) -> tuple[dict[str, Any], bytes]:
     elif kept is None and row.raw_status == "crashed":
         why = "it ran in the process that called run(), which died with it"
     elif kept is None:
-        why = "the run is from before FlowyML kept it"
+        why = "it was recorded by an earlier FlowyML, which did not keep the code"
     elif "lacks" in kept[0]:
         why = kept[0]["lacks"]
     elif not Path(kept[0]["bundle"]).is_file():
@@ -155,7 +155,7 @@ def _kept_job(store: RunStore, row: RunRow) -> tuple[dict[str, Any], bytes]:
     else:
         return kept[0], kept[1] or b""
     raise RetryRefusedError(
-        f"Run {row.run_id!r} cannot be run again, since its code was not kept: {why}. Start a new run."
+        f"Run {row.run_id!r} cannot be retried, since its code was not kept: {why}. Start a new run."
     )
 
 

@@ -128,14 +128,15 @@ def entry_of(
     forbidden = why_no_pickles()
     if forbidden and not max_bytes:
         return {
-            "not_kept": f"{what} was not kept: the record holds {_kind(value)} as a pickle, and pickles are not "
-            f"written here: {forbidden}. LocalOrchestrator(keep_outputs=True) keeps arrays and tables without one."
+            "not_kept": f"{what} was not kept: the record would hold {_kind(value)} as a pickle, and this process "
+            f"writes no pickles: {forbidden}. LocalOrchestrator(keep_outputs=True) keeps arrays and tables without "
+            f"pickles."
         }
     if not max_bytes:
         return {
-            "not_kept": f"{what} was not kept: of a run in the caller's process only small values are, and this is "
-            f"{_kind(value)}. Submit it, as `flowyml run --detach` does, or run it with "
-            f"LocalOrchestrator(keep_outputs=True), to keep it."
+            "not_kept": f"{what} was not kept: a run in the caller's process keeps only small values, and this is "
+            f"{_kind(value)}. To keep it, submit the run, as `flowyml run --detach` does, or use "
+            f"LocalOrchestrator(keep_outputs=True)."
         }
     try:
         opened = store()

@@ -280,11 +280,11 @@ class RunStore:
         return RunRow(*fresh) if fresh else row
 
 
-_ANOTHER_PLACE = "Set FLOWYML_HOME to a folder that can be written, or give LocalOrchestrator(store=…)."
+_ANOTHER_PLACE = "Set FLOWYML_HOME to a folder that you can write to, or use LocalOrchestrator(store=…)."
 _WAYS_OUT = (
-    "Is its disk full, which SQLite may call an I/O error? `flowyml cache clear --all` makes room even then, and "
-    "`flowyml prune` makes more; FLOWYML_HOME takes a folder on another disk. "
-    "Or has a step closed files that are not its own, as os.closerange does?"
+    "Its disk may be full, which SQLite can report as an I/O error: `flowyml cache clear --all` frees space even then, "
+    "`flowyml prune` frees more, and FLOWYML_HOME can name a folder on another disk. "
+    "Or a step closed file descriptors that it did not open, as os.closerange does."
 )
 
 

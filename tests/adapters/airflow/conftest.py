@@ -1,4 +1,4 @@
-"""One real Airflow 3 and one 2.11 for all tests here; a test that breaks its Airflow mends it again."""
+"""One real Airflow 3 and one 2.11 for all tests here; a test that breaks its Airflow repairs it."""
 
 from __future__ import annotations
 

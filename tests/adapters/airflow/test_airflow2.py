@@ -77,11 +77,11 @@ def test_drift_of_the_pause(airflow2: Airflow, orchestrator: AirflowOrchestrator
     made = orchestrator.schedule_pipeline(pipelines.greeting(), Schedule.of("daily", 6))
     assert made.drift == ()
     airflow2.command("dags", "pause", made.schedule_id)
-    assert "it was paused behind FlowyML's back" in orchestrator.schedules("conformance greeting")[0].drift[0]
+    assert "it was paused outside FlowyML" in orchestrator.schedules("conformance greeting")[0].drift[0]
     assert orchestrator.resume_schedule(made.schedule_id).drift == ()
     path = f"/api/v1/dags/{made.schedule_id}"
     orchestrator.client.transport.call("PATCH", path, json={"is_paused": True})  # another client, without a mask
-    assert "it was paused behind FlowyML's back" in orchestrator.schedules("conformance greeting")[0].drift[0]
+    assert "it was paused outside FlowyML" in orchestrator.schedules("conformance greeting")[0].drift[0]
     assert orchestrator.pause_schedule(made.schedule_id).drift == ()
     orchestrator.delete_schedule(made.schedule_id)
 

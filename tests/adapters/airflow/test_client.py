@@ -90,7 +90,7 @@ def jwt(expires: int) -> str:
     ("status", "media_type", "body", "error", "message"),
     [
         (200, "text/html", LOGIN, EngineError, "a page titled 'Sign in to Corp'"),
-        (200, "application/json", '{"status": "ok"}', EngineError, "without 'dag_runs', with {'status': 'ok'}"),
+        (200, "application/json", '{"status": "ok"}', EngineError, "without the field 'dag_runs': {'status': 'ok'}"),
         (200, "application/json", '["ok"]', EngineError, "Something other than Airflow answers there"),
         (200, "application/json", "", EngineError, "does not come from Airflow's API"),
         (302, "text/html", "", AuthenticationError, "A proxy in front of Airflow"),

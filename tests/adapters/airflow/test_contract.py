@@ -180,7 +180,7 @@ def _read(client: AirflowClient, folder: Path) -> None:
     assert error["stack_trace"]
     if client.can_backfill:
         assert backfill(found, DAY.date(), DAY.date(), {}) == [], "the same as before"
-        with pytest.raises(ScheduleError, match="has no time from 2026-03-01 00:00:00"):
+        with pytest.raises(ScheduleError, match="has no run from 2026-03-01 00:00:00"):
             backfill(found, DAY, DAY, {})
 
 

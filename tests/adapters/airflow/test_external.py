@@ -256,7 +256,9 @@ def test_strange_answers_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with site(Flaky(page)) as url:
         assert "with text/html (200), which does not come from Airflow's API" in fails(url, monkeypatch)
     with site(lambda _: (200, "application/json", '{"status": "ok"}')) as url:
-        assert "without 'state', with {'status': 'ok'}. Another program answers there" in fails(url, monkeypatch)
+        assert "without the field 'state': {'status': 'ok'}. Another program may answer there" in fails(
+            url, monkeypatch
+        )
     with site(lambda _: (200, "application/json", "[1]")) as url:
         assert "with application/json (200), which does not come from Airflow's API" in fails(url, monkeypatch)
     with site(lambda _: (404, "text/html", "my blog")) as url:
@@ -291,7 +293,7 @@ def test_a_paused_dag_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = Flaky(json_answer(404), json_answer(is_paused=True))
     with site(fake) as url:
         error = fails(url, monkeypatch)
-    assert "The DAG 'd' is paused in Airflow, so its run would wait for ever. Unpause it there." in error
+    assert "The DAG 'd' is paused in Airflow, so its run would wait forever. Unpause it there." in error
     assert "airflow={'is_paused_upon_creation': False}" in error
     assert {method for method, _, _ in fake.asked} == {"GET"}
 

@@ -121,7 +121,7 @@ def test_a_version_that_is_not_shown_in_time_is_an_error_that_says_what_would_ha
     found = deployer.found("late")
     assert found is not None
     assert deployer.shown(found, old.structure) is found
-    with pytest.raises(WaitTimeoutError, match=r"still shows other tasks, .* Is its DAG processor running\?"):
+    with pytest.raises(WaitTimeoutError, match=r"still shows the old tasks, .* Is its DAG processor running\?"):
         deployer.shown(found, new.structure)
 
 

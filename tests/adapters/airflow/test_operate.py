@@ -113,7 +113,7 @@ def test_a_paused_schedule_does_not_fire_because_of_a_run(airflow3: Airflow) -> 
     orchestrator = orchestrator_of(airflow3)
     made = orchestrator.schedule_pipeline(short("operate resting"), Schedule.of("daily", 3))
     orchestrator.pause_schedule(made.schedule_id)
-    with pytest.raises(OwnershipError, match="its schedule would fire again"):
+    with pytest.raises(OwnershipError, match="resuming it would start its schedule again"):
         orchestrator.run_pipeline(short("operate resting"))
     asked = orchestrator_of(airflow3, unpause=True).run_pipeline(short("operate resting"))
     assert asked.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED
@@ -140,7 +140,7 @@ def test_drift_is_shown(airflow3: Airflow) -> None:
     client = orchestrator.client
     client.transport.call("PATCH", f"/api/v2/dags/{made.schedule_id}", json={"is_paused": False})
     (info,) = orchestrator.schedules("operate drift")
-    assert info.drift == ("it was resumed behind FlowyML's back: in Airflow's UI, API or command line.",)
+    assert info.drift == ("it was resumed outside FlowyML: in Airflow's UI, API or command line.",)
     assert orchestrator.resume_schedule(made.schedule_id).drift == ()
     airflow3.command("dags", "pause", made.schedule_id)
     assert "it was paused behind" in orchestrator.schedules("operate drift")[0].drift[0]
@@ -245,13 +245,11 @@ def test_each_backfill_gives_its_own_runs(airflow3: Airflow, caplog: pytest.LogC
     assert len(second) == 1
     assert second[0].job_id not in {handle.job_id for handle in first}
     assert second[0].wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED
-    done = (
-        "times of its schedule from 2025-01-01 00:00:00+00:00 to 2025-01-04 00:00:00+00:00 have their 3 runs already."
-    )
+    done = "every scheduled time from 2025-01-01 00:00:00+00:00 to 2025-01-04 00:00:00+00:00 already has one (3 runs)."
     wait_until(lambda: not _backfilled(remote, "operate backfills", start, start + days) and done in caplog.text, 240)
     hours = (start + timedelta(hours=3), start + timedelta(hours=9))
     with pytest.raises(
-        ScheduleError, match=r"The schedule of 'operate_backfills\w+' has no time from 2025-01-01 03:00:00"
+        ScheduleError, match=r"The schedule of 'operate_backfills\w+' has no run from 2025-01-01 03:00:00"
     ):
         wait_until(lambda: _backfilled(remote, "operate backfills", *hours), 240)
     orchestrator.delete_schedule(made.schedule_id)
@@ -338,7 +336,7 @@ def test_the_same_run_of_a_paused_dag_is_found(airflow3: Airflow) -> None:
     assert first.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED
     orchestrator.pause_schedule(made.schedule_id)
     assert orchestrator.run_pipeline(short("operate asleep"), "asleep-1").job_id == first.job_id
-    with pytest.raises(OwnershipError, match="its schedule would fire again"):
+    with pytest.raises(OwnershipError, match="resuming it would start its schedule again"):
         orchestrator.run_pipeline(short("operate asleep"), "asleep-2")
     orchestrator.delete_schedule(made.schedule_id)
 

@@ -214,7 +214,7 @@ def test_other_engines_name_each_step_and_what_could_replace_it(tmp_path: Path) 
     made = Pipeline("held back").add_step(query).add_step(get)
     words = (
         r"step 'query' is BigQueryOperator \(a step that calls the service's google-cloud client.*\); "
-        r"'get' is HttpOperator \(flowyml\.steps\.http\): .*They run on Airflow alone\."
+        r"'get' is HttpOperator \(flowyml\.steps\.http\): .*They run only on Airflow\."
     )
     for orchestrator in (LocalOrchestrator(store=tmp_path / "runs.db"), PrefectOrchestrator(url="http://127.0.0.1:1")):
         with pytest.raises(UnsupportedFeatureError, match=words):

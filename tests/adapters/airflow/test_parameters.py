@@ -37,7 +37,7 @@ def test_what_they_do_not_hold_is_named(value: Any) -> None:
 
 @pytest.mark.parametrize("value", ["a\0b", ["a\0"], {"\0": 1}, [{"a": ["\0"]}]])
 def test_a_character_zero_is_refused_before_anything_is_sent(value: Any) -> None:
-    with pytest.raises(ParameterError, match=r"'text' holds the character zero, which PostgreSQL"):
+    with pytest.raises(ParameterError, match=r"'text' contains a NUL character, which PostgreSQL"):
         check_carried({"good": "a", "text": value}, None)
 
 

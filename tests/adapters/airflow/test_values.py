@@ -88,6 +88,6 @@ def test_a_loop_over_more_items_than_airflow_maps_over_fails_with_the_setting(
     handle = made.submit({"numbers": list(range(1025))}, on=orchestrator_of(airflow3))
     handle.wait_for_completion(300, progress=False)
     assert handle.status is ExecutionStatus.FAILED
-    assert "Loop 'numbers' has 1025 items, and this Airflow maps over 1024 at most. Raise [core] max_map_length" in (
+    assert "Loop 'numbers' has 1025 items, but this Airflow maps over at most 1024. Raise [core] max_map_length" in (
         handle.error or ""
     )

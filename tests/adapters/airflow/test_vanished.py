@@ -59,15 +59,18 @@ def test_deploying_other_code_names_the_runs_that_go_on(
     handle = orchestrator.run_pipeline(two_steps(name, tmp_path))
     wait_until((tmp_path / "begun").exists, 240)
     orchestrator.deploy_pipeline(two_steps(name, tmp_path))
-    assert "goes on" not in caplog.text, "nothing has changed"
+    assert "has not ended" not in caplog.text, "nothing has changed"
     orchestrator.deploy_pipeline(other_second_step(name, tmp_path))
-    assert f"Run {handle.run_id!r} of {name!r} goes on, and its DAG gets other code now" in caplog.text
+    assert (
+        f"Run {handle.run_id!r} of {name!r} has not ended, and this deployment changes the code of its DAG"
+        in caplog.text
+    )
     assert f"flowyml cancel {handle.job_id}" in caplog.text
     (tmp_path / "may end").touch()
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).outputs == {"two": 100}
     caplog.clear()
     orchestrator.deploy_pipeline(two_steps(name, tmp_path))
-    assert "goes on" not in caplog.text, "no run is under way"
+    assert "has not ended" not in caplog.text, "no run is under way"
 
 
 @pytest.mark.parametrize("engine", ["airflow3", "airflow2"])

@@ -148,7 +148,7 @@ def test_a_choice_fails_only_where_it_reaches_what_failed(
     ti = Ti(dict(zip(("one", "other"), states, strict=True)), one)
     operator, bundle = SimpleNamespace(choice="low"), bundle_in(tmp_path, chosen)
     if taken is None:
-        with pytest.raises(FailError, match="low is not run: what it waits for failed"):
+        with pytest.raises(FailError, match="low did not run: a step that it waits for failed"):
             worker.choose(operator, {"ti": ti}, bundle, sys.executable, None)
     else:
         assert worker.choose(operator, {"ti": ti}, bundle, sys.executable, None) == taken

@@ -43,7 +43,7 @@ def test_a_log_that_is_gone_raises_nothing(kfp_api: Any, orchestrator: KubeflowO
     try:
         assert list(handle.logs()) == []
         outputs = orchestrator.attach(handle.job_id).outputs
-        with pytest.raises(LookupError, match="no longer has the log of step 'join'"):
+        with pytest.raises(LookupError, match="was in the log of step 'join', which KFP no longer has"):
             outputs["greeting"]
     finally:
         kfp_api.state.faults.clear()
@@ -140,7 +140,7 @@ def test_an_output_from_the_cache_says_so(kfp_api: Any, orchestrator: KubeflowOr
         handle.wait_for_completion(RUN, 0.5)
         assert handle.step_statuses() == {"kept": ExecutionStatus.COMPLETED}
         assert list(handle.logs()) == []
-        with pytest.raises(LookupError, match="KFP took step 'kept' from its cache, so no pod ran"):
+        with pytest.raises(LookupError, match="KFP took step 'kept' from its cache, so no pod logged the value"):
             handle.outputs["kept"]
     finally:
         kfp_api.state.cached.clear()

@@ -43,9 +43,9 @@ class TestConformanceOverTheApi(OrchestratorConformance):
         assert (Path(folder) / "trace").exists()
 
     def test_a_retry_runs_the_failed_items_of_a_loop(self, orchestrator: Orchestrator, folder: str) -> None:
-        """Pods of loops succeed where their steps fail, and KFP runs only pods again that failed: it is refused."""
+        """Pods of loops succeed where their steps fail, and KFP retries only failed pods: it is refused."""
         handle = self.finish(orchestrator.run_pipeline(pipelines_again.items_fail_once(folder)))
-        with pytest.raises(RetryRefusedError, match="KFP runs only pods again that failed"):
+        with pytest.raises(RetryRefusedError, match="KFP retries only failed pods"):
             handle.retry()
 
     @classmethod
@@ -54,7 +54,7 @@ class TestConformanceOverTheApi(OrchestratorConformance):
 
     def test_a_step_of_a_group_fails_alone_and_runs_again(self, orchestrator: Orchestrator, folder: str) -> None:
         """As those of loops, its pod succeeds: a retry is refused."""
-        with pytest.raises(RetryRefusedError, match="KFP runs only pods again that failed"):
+        with pytest.raises(RetryRefusedError, match="KFP retries only failed pods"):
             super().test_a_step_of_a_group_fails_alone_and_runs_again(orchestrator, folder)
 
     @pytest.fixture(scope="class")

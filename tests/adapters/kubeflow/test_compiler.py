@@ -134,9 +134,9 @@ def joining(count: int) -> Plan:
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        (joining(180), "step 'join' takes 180 values of other steps and gives 1;"),
+        (joining(180), "step 'join' takes 180 values from other steps and returns 1."),
         (Plan(name="wide", steps=(Step(name="many", function="m:f", outputs=tuple(f"v{n}" for n in range(160))),)),
-         "step 'many' takes 0 values of other steps and gives 160;"),
+         "step 'many' takes 0 values from other steps and returns 160."),
     ],
 )  # fmt: skip
 def test_a_step_with_too_many_values_is_refused(plan: Plan, message: str) -> None:
@@ -329,5 +329,5 @@ def test_the_local_runner_has_a_timeout_and_no_file_and_a_cluster_a_file_and_no_
     assert here.plan(late).timeout_seconds == 60
     with pytest.raises(UnsupportedFeatureError, match="compile for 'kubeflow'"):
         here.compile_pipeline(late)
-    with pytest.raises(UnsupportedFeatureError, match=r"asks for timeout=60.*KFP has none for a pipeline"):
+    with pytest.raises(UnsupportedFeatureError, match=r"asks for timeout=60.*KFP has no timeout of a pipeline"):
         KubeflowOrchestrator().compile_pipeline(late)

@@ -108,7 +108,7 @@ def test_a_retry_runs_the_items_again_that_failed(tmp_path: Path) -> None:
     handle.wait_for_completion(timeout=250, poll_interval=0.2)
     assert handle.status is ExecutionStatus.FAILED
     assert "step 'risky[1]': ValueError: not fixed yet" in str(handle.error)
-    with pytest.raises(RetryRefusedError, match="no single steps"):
+    with pytest.raises(RetryRefusedError, match="cannot retry single steps"):
         handle.retry(["risky[1]"])
     (tmp_path / "fixed").touch()
     handle.retry().wait_for_completion(timeout=250, poll_interval=0.2)

@@ -124,7 +124,7 @@ def test_a_run_whose_supervisor_is_killed_has_failed_and_can_go_on(
     assert run.status is FAILED
     assert run.raw_status == "FAILED"
     assert run.error is not None
-    assert "The process that ran it died" in run.error
+    assert "The process of the run died" in run.error
     assert run.step_statuses() == {"first": COMPLETED, "second": CANCELLED}
     assert has_stopped(tmp_path)
     assert born(kfp.pid) is None
@@ -148,7 +148,7 @@ run = KubeflowLocalOrchestrator(runner="subprocess").attach({run.job_id!r})
 print(run.wait_for_completion(timeout=240, poll_interval=0.1).status.name, run.error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("FAILED The process that ran it died"), done.stdout
+    assert done.stdout.startswith("FAILED The process of the run died"), done.stdout
     assert has_stopped(tmp_path)
 
 

@@ -171,7 +171,7 @@ def test_an_option_of_the_pipeline_is_none_of_a_step() -> None:
 
 
 def test_packages_belong_to_the_python_form() -> None:
-    with pytest.raises(DefinitionError, match="nothing is installed in the container form"):
+    with pytest.raises(DefinitionError, match="components in the container form install nothing"):
         compiled(kubeflow={"packages": ["pandas"]})
     with pytest.raises(DefinitionError, match=r"'load'.*kubeflow_compiled\.py, line [0-9]+\)$"):
         KubeflowOrchestrator().compile_pipeline(Pipeline("x", kubeflow={"packages": ["pandas"]}).add_step(load))

@@ -67,7 +67,9 @@ def test_kfps_api_alone_gives_none_and_says_what_does(kfp_api: Any) -> None:
     if kfp_api.state is None:
         pytest.skip("where a real server's URL leads is not known")
     handle = submitted(kfp_api, artifacts=None)
-    with pytest.raises(LookupError, match=r"cannot be read from here: .*Give the URL of KFP's UI, which reads it"):
+    with pytest.raises(
+        LookupError, match=r"which this machine cannot read: .*Set url=… to KFP's UI, which can read it"
+    ):
         handle.outputs["large"]
 
 

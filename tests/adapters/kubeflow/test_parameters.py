@@ -46,7 +46,7 @@ def test_what_a_person_types_into_kfps_form(annotation: Any, typed: str, meant: 
 
 def test_a_person_who_types_nonsense_gets_an_error() -> None:
     parameter = Parameter(name="either", schema=schema_of(int | None, "either"))
-    with pytest.raises(ParameterError, match="'either' takes no 'five', as JSON or as text"):
+    with pytest.raises(ParameterError, match="'five' is not a valid value of parameter 'either', neither as JSON"):
         restored("five", parameter)
 
 

@@ -50,10 +50,10 @@ def test_cron_in_six_fields_and_utc(cron: str, zone: str, expected: str) -> None
         ("0 9 L * *", "UTC", "does not know 'L'"),
         ("0 9 * * MON#1", "UTC", "does not know 'MON#1'"),
         ("0 9 * * *", "Europe/Berlin", "changes its offset"),
-        ("0,40 9 * * *", INDIA, "in part of its minutes falls into another hour"),
-        ("0 6 1 * *", TOKYO, "falls on another day"),
-        ("0 6,12 * * MON", TOKYO, "falls on another day"),
-        ("0 6 * 3 *", TOKYO, "falls on another day"),
+        ("0,40 9 * * *", INDIA, "falls into two different hours"),
+        ("0 6 1 * *", TOKYO, "moves to another day"),
+        ("0 6,12 * * MON", TOKYO, "moves to another day"),
+        ("0 6 * 3 *", TOKYO, "moves to another day"),
     ],
 )
 def test_what_kfp_could_not_keep_is_refused(cron: str, zone: str, reason: str) -> None:

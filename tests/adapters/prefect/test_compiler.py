@@ -370,7 +370,7 @@ def test_of_many_lines_the_first_and_the_last_are_shown() -> None:
     lines = logged(TRAINING, 50_000)
     assert lines[:10_000] == [f"line {n}" for n in range(10_000)]
     assert lines[10_000:10_002] == [
-        "10000 lines are shown as they come; of more, the last 1000 at the end.",
+        "The first 10000 lines are logged as they come; of the others, only the last 1000 follow at the end.",
         "39000 lines are left out here.",
     ]
     assert lines[10_002:] == [f"line {n}" for n in range(49_000, 50_000)]

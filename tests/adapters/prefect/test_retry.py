@@ -234,5 +234,5 @@ def test_a_worker_cannot_go_on_with_a_flow_that_does_not_ask(
     pooled.client.ensure_process_pool("retries")
     handle = flat().submit({"folder": str(tmp_path)}, on=pooled)
     pooled.client.set_state(handle.job_id, {"type": "CANCELLED", "name": "Cancelled"}, force=True)
-    with pytest.raises(RetryRefusedError, match="its flow has no loop, branch or rule"):
+    with pytest.raises(RetryRefusedError, match="its flow has no loop, branch, run_if"):
         handle.retry()

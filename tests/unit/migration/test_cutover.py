@@ -312,7 +312,7 @@ def test_what_is_recorded_may_be_said_again(
     monkeypatch.setattr(airflow, "resolve", lambda on: _Airflow(_Unasked()))
     monkeypatch.setattr(airflow, "load", lambda file: Pipeline("x"))
     assert main(["airflow", "cutover", "daily", *given]) != 0
-    assert ("is on its way to kubeflow" in capfd.readouterr().err) == is_refused
+    assert ("to kubeflow with" in capfd.readouterr().err) == is_refused
 
 
 class _Unasked(_Old):
@@ -339,4 +339,4 @@ def test_one_airflow_has_one_lock_and_one_record(
         assert main(["airflow", "cutover", "daily", "--on", on]) != 0
     assert "Another process is cutting 'daily' over." in capfd.readouterr().err
     assert main(["airflow", "cutover", "daily", "--on", on, "--to", "prefect"]) != 0
-    assert "is on its way to kubeflow" in capfd.readouterr().err
+    assert "to kubeflow with" in capfd.readouterr().err

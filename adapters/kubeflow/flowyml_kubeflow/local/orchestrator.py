@@ -63,8 +63,8 @@ _LOOPS_FROM = (2, 16)  # the release of kfp
 _TO_START = 60  # seconds that a run may wait for its process before it counts as lost
 _SLICE = 0.1
 _DIED = (
-    "The process that ran it died: it was killed, or the machine went down. What still ran of it was stopped. "
-    "retry_run() keeps what had completed."
+    "The process of the run died: it was killed, or the machine went down. FlowyML stopped the steps that were still "
+    "running. retry_run() keeps the results of steps that had completed."
 )
 
 
@@ -274,7 +274,8 @@ class KubeflowLocalOrchestrator(Orchestrator):
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
         if steps is not None:
             raise RetryRefusedError(
-                "KFP's local runner runs all again that did not complete, and no single steps. Leave the steps out."
+                "KFP's local runner cannot retry single steps: it retries everything that did not complete. Retry the "
+                "run without steps=… or --step."
             )
         self.retry_run(job_id)
 
@@ -313,7 +314,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
             stop_steps(run)
             run.end("FAILED", _DIED)
         elif time.time() - run.waits_since() > _TO_START:
-            run.end("FAILED", f"The process that runs it never began: {run.last_words()}")
+            run.end("FAILED", f"The process of the run did not start within {_TO_START} s: {run.last_words()}")
         return run.result()
 
 
