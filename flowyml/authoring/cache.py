@@ -24,10 +24,10 @@ _NAMES = (
 class Cache:
     """How a step is cached: ``@step(cache=Cache(ttl="7d"))``.
 
-    A result counts for as long as ``ttl`` says: a number of seconds, a ``timedelta``, or text such as ``"90s"``,
-    ``"12h"``, ``"7d"``, ``"4w"``; None stands for ever. ``key`` names the arguments that count; by default all do. A
-    new ``version`` makes all earlier results count no more. ``environment`` names variables of the environment that
-    the step reads where it runs, and ``packages`` packages of which another release may give another result.
+    ``ttl`` says how long a result can be reused: a number of seconds, a ``timedelta``, or text such as ``"90s"``,
+    ``"12h"``, ``"7d"``, ``"4w"``; None means without limit. ``key`` names the arguments that the cache key includes, by
+    default all. Changing ``version`` invalidates all earlier results. ``environment`` names environment variables that
+    the step reads where it runs, and ``packages`` names packages whose version may change the result.
 
     Raises ``DefinitionError``.
 

@@ -32,7 +32,8 @@ def for_each(
     ``items`` is an output of a step, a parameter or a list of plain JSON. An item goes on to the next step of the
     block without waiting for the other items. Outside the block, an output of a step in it is the list of all items'
     outputs, in order. At most ``max_parallel`` items run at a time. ``on_item_error="continue"`` lets the run succeed
-    when items fail; what takes the list then gets ``(index, value)`` of each item that succeeded. Blocks nest once.
+    when items fail; a step that takes the list then gets ``(index, value)`` of each item that succeeded. A loop may
+    contain another loop, but no deeper.
 
     Raises ``DefinitionError``.
     """
@@ -59,9 +60,9 @@ def when(condition: object, *, name: str | None = None) -> AbstractContextManage
     """Run the steps of the block only if the condition holds: ``with when(score > 0.9):``.
 
     A condition compares outputs of steps, parameters and plain JSON; conditions are joined by ``&``, ``|`` and ``~``,
-    or by ``all_of``, ``any_of`` and ``not_``; ``is_in`` stands for ``in``. An output or parameter by itself is a
+    or by ``all_of``, ``any_of`` and ``not_``; ``is_in`` replaces ``in``. An output or parameter by itself is a
     condition too. Steps of a branch that is not taken are skipped: they are COMPLETED, with the raw status
-    ``skipped``. Their outputs can be used outside of the branch by ``either`` alone.
+    ``skipped``. Outside the branch, their outputs can be used only in ``either``.
 
     Raises ``DefinitionError``.
     """
@@ -86,11 +87,11 @@ def otherwise(*, name: str | None = None) -> AbstractContextManager[None]:
 def either(*outputs: T) -> T:
     """The value of whichever of these outputs' steps ran: ``best = either(retrained, current)``.
 
-    They stand in branches of which one is taken. If none ran, what takes the value is skipped.
+    The steps are in branches of which one is taken. If none ran, a step that takes the value is skipped.
     """
     _recording("either")
     if len(outputs) < 2 or not all(isinstance(output, CallOutput) for output in outputs):
-        raise DefinitionError(f"either takes two or more outputs of steps, and was given {outputs!r:.120}.")
+        raise DefinitionError(f"either takes two or more outputs of steps, not {outputs!r:.120}.")
     sources = tuple(cast(FromStep, cast(Any, output).source) for output in outputs)
     from flowyml.plan.values import FromEither
 
@@ -99,10 +100,10 @@ def either(*outputs: T) -> T:
 
 @names_its_place
 def cleanup(*, name: str = "clean-up") -> AbstractContextManager[None]:
-    """Run the steps of the block when all others have ended, also after a failure, a timeout or a cancellation.
+    """Run the steps of the block when all others have ended, even after a failure, a timeout or a cancellation.
 
-    How they end does not change how the run ends. An input that they take from another step needs a default in the
-    function, for when that step did not complete.
+    Their outcome does not change the outcome of the run. An input that they take from another step needs a default in
+    the function, for when that step did not complete.
     """
     grouping = _recording("cleanup").grouping
 
@@ -129,5 +130,5 @@ def _cut(text: str) -> str:
 def _recording(verb: str) -> Recorder:
     recording = recorder.get()
     if not isinstance(recording, Recorder):
-        raise DefinitionError(f"{verb}(…) stands in the function of a @pipeline.")
+        raise DefinitionError(f"Call {verb}(…) in the function of a @pipeline.")
     return recording

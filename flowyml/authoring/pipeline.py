@@ -244,7 +244,7 @@ class Pipeline:
         return plan.with_refresh(self._refresh)
 
     def refreshed(self, refresh: bool | str | Iterable[str]) -> Pipeline:
-        """The same pipeline, whose cached steps run, and leave new results: all of them, or those that are named."""
+        """A copy whose cached steps run again, and whose new results are kept: all of them, or the named ones."""
         made = copy.copy(self)
         who = f"Pipeline {self.name!r}"
         made._refresh = refresh if isinstance(refresh, bool) else check_names(refresh, "refresh", who)
@@ -297,8 +297,8 @@ class Pipeline:
         """Start a run and return its handle at once. The same ``run_id`` twice gives the same run.
 
         Where the engine must have the pipeline deployed to run it, ``force`` replaces what another pipeline deployed
-        under this name. Raises ``OwnershipError`` without it. With ``refresh`` cached steps run, and leave new results:
-        all of them, or those that it names.
+        under this name. Raises ``OwnershipError`` without it. ``refresh=True`` runs all cached steps again and keeps
+        the new results; a list of names does so for these steps only.
         """
         if refresh is not False:
             return self.refreshed(refresh).submit(parameters, on=on, run_id=run_id, force=force)
@@ -391,12 +391,12 @@ class Pipeline:
         return check_values(self.name, self.compile().parameters, values)
 
     def locate(self, error: DefinitionError) -> None:
-        """Have an error name the file and line of its step, else of the pipeline, where it names none yet."""
+        """Have an error name the file and line of its step, else of the pipeline, unless it names one already."""
         places = {call.name: call.place for call in self._all_calls()}
         put_place(error, places.get(error.step) or self._place)
 
     def _check_include(self) -> None:
-        """A run in this process takes no files along; a glob that matches nothing is wrong all the same."""
+        """A run in this process takes no files along; a glob that matches nothing is an error anyway."""
         if self.include:
             with errors_at(self._place):
                 self._included()

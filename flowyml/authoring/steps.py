@@ -96,10 +96,10 @@ class Step(Generic[P, R]):
     def map(self, **over: Any) -> Any:
         """Run the step once for each item of a list: ``scores = train.map(config=configs)``.
 
-        A list is an output of a step, a parameter, or plain JSON. Several go in step, item by item, and must be equally
-        long. What takes ``scores`` gets the list of all items' outputs, in order. ``options(max_parallel=…,
-        on_item_error=…)`` are those of ``for_each``. In a
-        pipeline by names, lists are given by name: ``add_step(train.map(config="configs"))``.
+        A list is an output of a step, a parameter, or plain JSON. Several lists must be equally long; the first run
+        takes the first item of each, and so on. A step that takes ``scores`` gets the list of all items' outputs, in
+        order. ``options(max_parallel=…, on_item_error=…)`` are those of ``for_each``. In a pipeline by names, give
+        lists by name: ``add_step(train.map(config="configs"))``.
 
         Raises ``DefinitionError``.
         """
@@ -323,13 +323,13 @@ def step(
     policy. ``timeout`` is in seconds and makes the step run in a process of its own. ``description`` defaults to the
     first line of the docstring.
 
-    ``run_if`` says when it runs, by the ends of the steps that it waits for, in Airflow's words: ``"all_done"``. With
-    any but ``"all_success"``, what it takes from other steps needs a default in the function, for when they did not
-    complete. ``max_parallel`` and ``on_item_error`` are for ``map``. ``secrets`` fills parameters, or environment
-    variables of the step's process, from the engine's store of secrets: ``{"password": "warehouse/password"}``. Such a
-    step runs in a process of its own. Neighbouring steps with the same ``execution_group`` run in one task, process or
-    pod, one after the other. With ``cache=True``, or a ``Cache``, the results of earlier runs stand for those that it
-    would give again. Options for one engine go under its name: ``airflow={"pool": "gpu"}``.
+    ``run_if`` is a trigger rule, named as in Airflow: ``"all_done"``. With any rule but ``"all_success"``, parameters
+    that other steps fill need a default, for when those steps did not complete. ``max_parallel`` and ``on_item_error``
+    are for ``map``. ``secrets`` fills parameters, or environment variables of the step's process, from the engine's
+    store of secrets: ``{"password": "warehouse/password"}``. Such a step runs in a process of its own. Neighbouring
+    steps with the same ``execution_group`` run in one task, process or pod, one after another. With ``cache=True``, or
+    a ``Cache``, the step reuses the results of an earlier run instead of computing them again. Options for one engine
+    go under its name: ``airflow={"pool": "gpu"}``.
 
     Raises ``DefinitionError`` for options that make no sense.
 

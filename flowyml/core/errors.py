@@ -12,27 +12,27 @@
     ├── ConfigurationError (ValueError)         a target in flowyml.toml, pyproject.toml or the environment
     ├── PlanError (ValueError)                  a plan or bundle that cannot be read
     ├── DeploymentError                         a deployment or schedule that cannot be made
-    │   └── OwnershipError (PermissionError)    another pipeline's is in its place, or it was changed by hand
-    ├── UnsupportedFeatureError                 the plan needs what the engine lacks; nothing was sent
+    │   └── OwnershipError (PermissionError)    another pipeline has its name there, or it was changed by hand
+    ├── UnsupportedFeatureError                 the plan needs what the engine cannot do; nothing was sent
     │   └── NoFileFormatError                   the engine takes no files: there is nothing to compile to
     ├── OrchestratorNotFoundError (LookupError) no orchestrator of that name, no engine at that URL
     ├── MissingExtraError (ImportError)         the engine's client library is not installed
     ├── PluginError                             a third-party orchestrator that cannot be loaded
     ├── RunNotFoundError (LookupError)          the engine knows no such run
     ├── ScheduleNotFoundError (LookupError)     the engine knows no such schedule
-    ├── RetryRefusedError                       nothing of the run can be run again: it goes on, or completed
+    ├── RetryRefusedError                       the run cannot be retried: it is under way, or it completed
     ├── WaitTimeoutError (TimeoutError)         waiting ended, the run goes on
     ├── EngineError                             the engine answered with an error
     │   ├── EngineUnreachableError (ConnectionError)
     │   ├── AuthenticationError (PermissionError)
     │   └── UnknownStateError (ValueError)      a state that the adapter's table does not know
     ├── ArtifactError (OSError)                 a value could not be stored or read back
-    │   ├── NotPicklableError (TypeError)       no format takes the value
+    │   ├── NotPicklableError (TypeError)       no format can store the value
     │   ├── MissingLibraryError                 the library of its format is not installed here
     │   └── OutputNotKeptError (LookupError)    the value was not kept; the message says how to keep it
     └── StepError (RuntimeError)                a step did not produce its outputs
         ├── StepFailedError                     the step's function raised, in another process
-        ├── MissingSecretError (LookupError)    a secret that the step needs is not there
+        ├── MissingSecretError (LookupError)    a secret that the step needs is missing
         ├── OutputError (TypeError)             wrong number of outputs, or one that cannot be stored
         ├── StepTimeoutError (TimeoutError)
         ├── StepCancelledError

@@ -23,8 +23,8 @@ class PipelineHook:
     """Override what you need; every method does nothing by default.
 
     Step events fire once for each attempt, in the process that runs the step; pipeline events fire through the
-    engine's own callbacks. An exception in a hook, ``sys.exit()`` too, is logged and never changes the outcome of the
-    run. Methods are plain, not async. Hooks travel to the workers by pickle, so keep connections and open files out of
+    engine's own callbacks. An exception in a hook, even ``sys.exit()``, is logged and never changes the outcome of the
+    run. Methods are plain, not async. Hooks travel to the workers by pickle, so do not open connections or files in
     ``__init__``.
     """
 
@@ -38,10 +38,10 @@ class PipelineHook:
         """A step succeeded after ``duration`` seconds."""
 
     def on_step_cached(self, step_name: str, run_id: str) -> None:
-        """A step was not run: its results are those that it gave in the run ``run_id``."""
+        """A step did not run: its results come from the run ``run_id``."""
 
     def on_pipeline_end(self, pipeline_name: str, run_id: str, status: ExecutionStatus, duration: float) -> None:
-        """The run ended, in whatever way, after ``duration`` seconds."""
+        """The run ended, successfully or not, after ``duration`` seconds."""
 
     def on_error(self, step_name: str, error: BaseException) -> None:
         """An attempt of a step failed; a retry may follow."""

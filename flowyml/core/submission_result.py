@@ -66,7 +66,7 @@ class SubmissionResult:
         self._run = run or orchestrator.get_run(job_id)
 
     def refresh(self) -> SubmissionResult:
-        """Ask the engine now, about a run that has ended too: it may have been started again there.
+        """Query the engine now, even for a run that has ended: it may have been started again there.
 
         Raises ``EngineUnreachableError`` when it does not answer.
         """
@@ -85,7 +85,7 @@ class SubmissionResult:
 
     @property
     def status(self) -> ExecutionStatus:
-        """Where the run stands now."""
+        """The status of the run now."""
         return self.run.status
 
     @property
@@ -95,7 +95,7 @@ class SubmissionResult:
 
     @property
     def url(self) -> str | None:
-        """The page of the run in the engine's UI, where there is one."""
+        """The page of the run in the engine's UI, if it has one."""
         return self._run.url
 
     @property
@@ -114,14 +114,14 @@ class SubmissionResult:
         return self.orchestrator.outputs(self.job_id) if self.status.is_successful else Outputs()
 
     def artifacts(self) -> Artifacts:
-        """What the steps have given so far that was stored, or is metrics: type, size, digest, URL and metadata.
+        """The artifacts and metrics that the steps have produced so far, with type, size, digest, URL and metadata.
 
-        Nothing of it is read for that. Outputs that are small and plain are not among them: see ``outputs``.
+        Listing them reads no artifact. Small plain outputs are not among them: see ``outputs``.
         """
         return Artifacts(self.orchestrator.run_artifacts(self.job_id))
 
     def step_runs(self) -> StepRuns:
-        """The steps with attempts, times and errors; of a step in a loop each item by itself."""
+        """The steps with attempts, times and errors; a step in a loop has one entry for each item."""
         return StepRuns(self.orchestrator.step_runs(self.job_id))
 
     def step_statuses(self) -> dict[str, ExecutionStatus]:
@@ -133,8 +133,8 @@ class SubmissionResult:
     ) -> Iterator[LogLine]:
         """What the run printed and logged so far; with ``follow`` until it ends.
 
-        With ``step`` only that of one step; with ``index`` too, or as ``step="train[3]"``, that of one item of its
-        loop. A step in two loops has two numbers, and the first alone means all items within that one.
+        ``step`` limits it to one step; with ``index`` too, or as ``step="train[3]"``, to one item of its loop. A step
+        in two loops has two numbers; the first number by itself means all items within that one.
 
         Raises ``DefinitionError`` for a step or an item that the run does not have.
         """
@@ -150,15 +150,15 @@ class SubmissionResult:
         return self.orchestrator.cancel(self.job_id)
 
     def retry(self, steps: Sequence[str] | None = None) -> SubmissionResult:
-        """Run again what failed or was stopped, and what waits for it; nothing that completed. Returns at once.
+        """Run the steps that failed or were stopped again, and those that wait for them. Returns at once.
 
-        The run keeps its ids, so this handle is that of the new attempt too; the same code runs with the same
-        parameters. ``steps`` are those to run again instead, of which what else failed stays as it is: of a step
-        in a loop the items that did not complete, or one item (``"train[3]"``); of a step that completed all of
-        it, and what comes after it.
+        Steps that completed do not run again. The run keeps its ids, so this handle is that of the new attempt too;
+        the same code runs with the same parameters. With ``steps``, only these steps and the steps after them run
+        again; other failed steps stay failed. Of a failed step in a loop, the items that did not complete run again;
+        ``"train[3]"`` names one item. A step that completed runs again as a whole.
 
-        Raises ``RetryRefusedError`` while the run goes on and when it completed, and ``UnsupportedFeatureError`` where
-        the engine cannot.
+        Raises ``RetryRefusedError`` while the run is under way and if it completed, and ``UnsupportedFeatureError`` if
+        the engine cannot retry runs.
         """
         self._run = self.orchestrator.retry(self.job_id, steps=steps)._run
         return self
@@ -172,8 +172,8 @@ class SubmissionResult:
         ``poll_interval``, so a short run is noticed soon. ``progress`` shows the steps live; by default when
         standard error is a terminal, unless ``FLOWYML_PROGRESS=0``.
 
-        Raises ``WaitTimeoutError`` when the time is up: the run goes on. An engine that does not answer is asked
-        again until then; if it is still silent at the end, ``EngineUnreachableError`` is raised, which says nothing
+        Raises ``WaitTimeoutError`` when the time is up: the run goes on. If the engine does not answer, the poll is
+        repeated until then; if it is still silent at the end, ``EngineUnreachableError`` is raised, which says nothing
         about the run.
         """
         for name, value in (("timeout", timeout), ("poll_interval", poll_interval)):

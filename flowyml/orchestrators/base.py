@@ -77,7 +77,7 @@ class RunnablePipeline(Protocol):
         """All parameters of a run, defaults filled in; raises ``ParameterError``."""
 
     def refreshed(self, refresh: bool | str | Iterable[str]) -> RunnablePipeline:
-        """The same pipeline, whose cached steps run: all of them, or those that are named."""
+        """A copy whose cached steps run again: all of them, or the named ones."""
 
     def locate(self, error: DefinitionError) -> None:
         """Have an error, such as one of an engine's compiler, name file and line of its step, else of the pipeline."""
@@ -135,7 +135,7 @@ class Orchestrator(ABC):
     makes_up: ClassVar[bool] = False
     """Whether ``make_up`` can run a time of a schedule that has passed."""
     target: str | None = None
-    """What ``--on`` takes to find this orchestrator, where that is not ``name``: a configured target, a URL."""
+    """What ``--on`` takes to find this orchestrator, if that is not ``name``: a configured target, a URL."""
 
     def __init__(
         self, *, retry_policy: OrchestratorRetryPolicy | None = None, secrets: Mapping[str, str] = {}
@@ -147,14 +147,14 @@ class Orchestrator(ABC):
 
     @property
     def artifact_place(self) -> str | None:
-        """Where outputs of steps stand, and their cached results: a folder or a URL; None stands for the default."""
+        """Where outputs of steps and cached results are stored: a folder or a URL; None means the default."""
         return getattr(self, "artifacts", None)
 
     @property
     def has_default_store(self) -> bool:
-        """Whether this machine's default store is where outputs of steps stand if ``artifact_place`` names no other.
+        """Whether outputs of steps are in this machine's default store if ``artifact_place`` names no other.
 
-        False where steps run on machines that may be others.
+        False if steps may run on other machines.
         """
         return True
 
@@ -189,8 +189,8 @@ class Orchestrator(ABC):
     ) -> PipelineResult:
         """Run and wait for the end. ``context`` holds the parameters of this run, ``force`` is ``run_pipeline``'s.
 
-        Ctrl-C cancels the run, prints its ids, and is raised again. An override may leave ``force`` out: it is given
-        only when the user asks for it.
+        Ctrl-C cancels the run, prints its ids, and is raised again. An override may leave ``force`` out: it is passed
+        only if the user asks for it.
         """
         from flowyml.core.following import cancel_on_interrupt, command_for
 
@@ -205,25 +205,25 @@ class Orchestrator(ABC):
         return result
 
     def attach(self, job_id: str) -> SubmissionResult:
-        """The handle of a run, rebuilt from its job id alone. Raises ``RunNotFoundError``."""
+        """The handle of a run, rebuilt only from its job id. Raises ``RunNotFoundError``."""
         from flowyml.core.submission_result import SubmissionResult
 
         return SubmissionResult(self, job_id, run=self.get_run(job_id))
 
     def get_run_status(self, job_id: str) -> ExecutionStatus:
-        """Where a run stands. Raises ``RunNotFoundError``."""
+        """The status of a run. Raises ``RunNotFoundError``."""
         return self.get_run(job_id).status
 
     def retry(self, job_id: str, *, steps: Sequence[str] | None = None) -> SubmissionResult:
-        """Run again what failed of a run; see ``SubmissionResult.retry``. Raises ``RunNotFoundError`` too."""
+        """Run the failed steps of a run again; see ``SubmissionResult.retry``. Raises ``RunNotFoundError`` too."""
         self.capabilities.require({Feature.RETRY_RUN: f"retry of run {job_id!r}"})
         run = self.get_run(job_id)
         if not run.status.is_terminal:
             raise RetryRefusedError(
-                f"Run {run.run_id!r} is {run.status}: it can be run again when it has ended. Cancel it, or wait."
+                f"Run {run.run_id!r} is {run.status}: it can be retried when it has ended. Cancel it, or wait."
             )
         if run.status.is_successful:
-            raise RetryRefusedError(f"Run {run.run_id!r} completed: there is nothing to run again. Start a new run.")
+            raise RetryRefusedError(f"Run {run.run_id!r} completed: there is nothing to retry. Start a new run.")
         if isinstance(steps, str):
             steps = (steps,)
         if steps is not None:
@@ -235,7 +235,7 @@ class Orchestrator(ABC):
     def schedule_pipeline(self, pipeline: RunnablePipeline, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         """Deploy the pipeline with a schedule; doing so again updates it in place.
 
-        Raises ``OwnershipError`` when another pipeline's would have to be replaced; ``force`` replaces it.
+        Raises ``OwnershipError`` if that would replace another pipeline's deployment; ``force`` replaces it.
         """
         stop_if_loading(pipeline.name, "schedule")
         schedule.check_future()
@@ -248,16 +248,16 @@ class Orchestrator(ABC):
     def deploy_pipeline(self, pipeline: RunnablePipeline, *, force: bool = False) -> Deployment:
         """Make the pipeline known to the engine without running it.
 
-        Raises ``OwnershipError`` when another pipeline's would have to be replaced; ``force`` replaces it.
+        Raises ``OwnershipError`` if that would replace another pipeline's deployment; ``force`` replaces it.
         """
         stop_if_loading(pipeline.name, "deploy")
         with located(pipeline):
             return self.deploy(pipeline.bundle(self.plan(pipeline)), force=force)
 
     def compile_pipeline(self, pipeline: RunnablePipeline) -> Mapping[str, bytes]:
-        """The files that the engine would be given, by name, the main file first, each with FlowyML's mark.
+        """The files that the engine would get, by name, the main file first, each with FlowyML's mark.
 
-        They are for the engine itself, so what counts is what its class can do, also where this object runs them by
+        They are for the engine itself, so the capabilities of the class decide, even if this object runs them by
         something that can do more or less. Raises ``UnsupportedFeatureError``.
         """
         plan = self._own_plan(pipeline)
@@ -286,24 +286,24 @@ class Orchestrator(ABC):
         return False
 
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
-        """The files that this engine would be given, by name, the main file first. Pure: no engine, no network."""
+        """The files that this engine would get, by name, the main file first. Pure: no engine, no network."""
         raise NoFileFormatError(f"{self.name!r} has no file format of its own: there is nothing to compile to.")
 
     @classmethod
     def stop_server(cls) -> bool:
-        """Stop what FlowyML itself started of this engine on this machine. False when nothing of it runs."""
+        """Stop the server that FlowyML itself started of this engine on this machine. False if none is running."""
         return False
 
     @classmethod
     def sign_in(cls) -> SignIn | None:
-        """The way into the UI of what FlowyML itself started of this engine; None when nothing of it runs."""
+        """How to sign in to the UI of the server that FlowyML itself started; None if none is running."""
         return None
 
     @abstractmethod
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
-        """Start a run without waiting for it and give its job id; attach if ``run_id`` exists.
+        """Start a run without waiting for it and return its job id; attach if ``run_id`` exists.
 
-        ``check_same_run`` says whether the run that exists is this one. An engine that runs only what is deployed asks
+        ``check_same_run`` checks that the existing run is the same. An engine that runs only deployed pipelines calls
         ``flowyml.orchestrators.ownership`` before it replaces a deployment.
         """
 
@@ -327,11 +327,11 @@ class Orchestrator(ABC):
         """The outputs of a completed run."""
 
     def run_artifacts(self, job_id: str) -> list[Artifact]:
-        """What the steps of a run have given so far that was stored, or is metrics, in the order of the steps."""
+        """The artifacts and metrics that the steps of a run have produced so far, in the order of the steps."""
         raise self._lacks("listing artifacts")
 
     def artifact_stores(self, job_id: str) -> Sequence[Store]:
-        """The stores in which artifacts of a run may stand."""
+        """The stores that may hold artifacts of a run."""
         from flowyml.artifacts import open_store
 
         return (open_store(),)
@@ -343,7 +343,7 @@ class Orchestrator(ABC):
     def logs_of_step(
         self, job_id: str, step: str, index: tuple[int, ...], *, follow: bool = False
     ) -> Iterator[LogLine]:
-        """The lines of one step, of one item with its ``index``. Override it where the engine can be asked for less."""
+        """The lines of one step, or of one item with its ``index``. Override it if the engine can filter them."""
         return (line for line in self.logs(job_id, follow=follow) if line.is_of(step, index))
 
     @abstractmethod
@@ -355,20 +355,20 @@ class Orchestrator(ABC):
         """Whether the engine answers. Never raises for an engine that is down."""
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
-        """Start what failed of an ended run again, and return when the engine took the request.
+        """Start the failed steps of an ended run again, and return when the engine took the request.
 
         From then on the run is not terminal. ``steps`` are names of steps and labels of items that the run has; None
-        stands for all that did not complete. What cannot be done raises ``RetryRefusedError``. For an engine that says
-        no to ``RETRY_RUN`` it is not called.
+        means all that did not complete. Raises ``RetryRefusedError`` for a retry that the engine cannot do. Not called
+        for an engine whose ``RETRY_RUN`` is no.
         """
         raise self._lacks("retrying a run")
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
-        """Which of these secrets the engine's store lacks, each with what to do."""
+        """Which of these secrets are missing in the engine's store, each with what to do."""
         raise UnsupportedFeatureError(f"{self.name!r} cannot look secrets up from here.")
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
-        """Make a bundle known to the engine. ``ownership.check_replaceable`` says what it may replace."""
+        """Make a bundle known to the engine. ``ownership.check_replaceable`` decides what it may replace."""
         raise self._lacks("deployments")
 
     def diff(self, bundle: Bundle) -> str:
@@ -376,7 +376,7 @@ class Orchestrator(ABC):
         raise UnsupportedFeatureError(f"deploy --dry-run is not available on {self.name!r}.")
 
     def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
-        """Change nothing, and raise what ``deploy`` would, as far as that can be known before the engine has it."""
+        """Change nothing, and raise what ``deploy`` would raise, as far as that can be checked without deploying."""
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         """Create or update the schedule of the bundle's pipeline, by the same rule as ``deploy``."""
@@ -403,12 +403,12 @@ class Orchestrator(ABC):
     ) -> SubmissionResult:
         """Start a run of what is deployed under a name, without its code, and return at once.
 
-        Raises ``RunNotFoundError`` where nothing is deployed under it, and ``ParameterError``.
+        Raises ``RunNotFoundError`` if nothing is deployed under that name, and ``ParameterError``.
         """
         raise self._lacks("runs of an existing deployment")
 
     def clear(self, job_id: str, *, failed_only: bool = True) -> None:
-        """Run the steps of a run again that did not succeed, or all of them. Raises ``RunNotFoundError``."""
+        """Run all steps of a run again, or only those that did not succeed. Raises ``RunNotFoundError``."""
         if self.capabilities[Feature.RETRY_RUN].level is not Level.NO:
             raise UnsupportedFeatureError(
                 f"{self.name!r} cannot clear steps. To run the failed steps of a run again, use retry."
@@ -420,37 +420,37 @@ class Orchestrator(ABC):
     ) -> list[SubmissionResult]:
         """Make the runs that a schedule has missed from ``start`` to ``end``, both included; a date is a whole day.
 
-        Gives those that it made: none, which is logged, where each time has its run. ``options`` are the engine's own.
-        Raises ``ScheduleError`` for a range in which the schedule has no time.
+        Returns the runs that it made. If each scheduled time has a run already, it returns none and logs that.
+        ``options`` are the engine's own. Raises ``ScheduleError`` if the range contains no scheduled time.
         """
         raise self._lacks("backfills")
 
     def handed_over(self, name: str) -> Handed:
-        """The schedule of something that others made, to hand it to another engine."""
+        """The schedule of something that FlowyML did not make, to hand it to another engine."""
         raise self._lacks("handing over schedules that FlowyML did not make")
 
     def check_fires(self) -> None:
-        """Raise ``ScheduleError`` where nothing would start the runs of a schedule now. An engine does by itself."""
+        """Raise ``ScheduleError`` if nothing would start the runs of a schedule now. A server starts them by itself."""
 
     def make_up(self, schedule_id: str, time: datetime) -> SubmissionResult:
-        """Run what a schedule runs for one of its times; the same time again gives the same run."""
+        """Run what a schedule runs for one of its times; the same time again returns the same run."""
         raise self._lacks("runs for times that a schedule has missed")
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
-        """The newest runs that the schedule of a pipeline has begun, or ``make_up``, by the time that each is for."""
+        """The newest runs that the schedule of a pipeline, or ``make_up``, has started, keyed by scheduled time."""
         raise self._lacks("reporting the scheduled time of a run")
 
     def workflows(self, *, last: int = 25) -> list[Workflow]:
-        """All that the engine runs, made by FlowyML or not, with how the ``last`` runs of each ended."""
+        """All workflows of the engine, made by FlowyML or not, with how the ``last`` runs of each ended."""
         raise self._lacks("listing what FlowyML did not deploy")
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
-        """What FlowyML left of this engine's runs, each thing with the reason why it stays, if it does.
+        """What FlowyML stored for this engine's runs, each item with the reason if it must stay.
 
-        What something needs stays whatever its age: a run that is under way, a schedule, a deployment, a run that can
-        be run again. ``Prunable.remove`` looks again, since runs begin and end meanwhile.
+        What is still needed stays whatever its age: for a run that is under way, a schedule, a deployment, a run that
+        can be retried. ``Prunable.remove`` checks again, because runs begin and end in the meantime.
 
-        An override adds what it knows to this, which is the cached results in the engine's store, where that is known.
+        An override adds to this list, which has the cached results in the engine's store, if that store is known.
         """
         from flowyml.orchestrators.cache_pruning import results_of
 
@@ -459,10 +459,11 @@ class Orchestrator(ABC):
     def prune(
         self, *, older_than: float = 30 * 86_400, max_bytes: int = 10_000_000_000, dry_run: bool = False
     ) -> list[Pruned]:
-        """Remove what was not used for ``older_than`` seconds and nothing needs; gives what went, or could not go.
+        """Remove what was not used for ``older_than`` seconds and is no longer needed.
 
-        Of what can be made again, such as unpacked code, ``max_bytes`` stay at most: what was used last. With
-        ``dry_run`` nothing is removed, and ``freed`` is what would go.
+        Returns one record for each thing that was removed, or could not be. Of what can be recreated, such as unpacked
+        code, at most ``max_bytes`` are kept, the most recently used. With ``dry_run`` nothing is removed, and ``freed``
+        is what would be.
         """
         from flowyml.core.pruning import Bounds, Pruned, prune
 

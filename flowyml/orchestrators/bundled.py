@@ -54,7 +54,7 @@ class BundledPipeline:
         return self._bundle.plan
 
     def refreshed(self, refresh: bool | str | Iterable[str]) -> BundledPipeline:
-        """The same pipeline, whose cached steps run, and leave new results: all of them, or those that are named."""
+        """A copy whose cached steps run again, and whose new results are kept: all of them, or the named ones."""
         made = copy(self)
         made._bundle = self._bundle.with_plan(self._bundle.plan.with_refresh(refresh))
         made.__dict__.pop("folder", None)

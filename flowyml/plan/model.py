@@ -225,7 +225,7 @@ class Plan:
         return renamed
 
     def with_refresh(self, refresh: bool | str | Iterable[str]) -> Plan:
-        """The same plan, where cached steps run and leave new results: all of them, or those that are named.
+        """A copy in which cached steps run again and keep new results: all of them, or the named ones.
 
         Raises ``DefinitionError`` for a name that is not a cached step's.
         """

@@ -22,9 +22,9 @@ _reports: ContextVar[dict[str, dict[str, Any]] | None] = ContextVar("flowyml_rep
 def report(output: str = "", /, **metadata: Any) -> None:
     """Add facts to what the calling step returns: numbers, short texts. Engines show them, ``handle.artifacts()`` too.
 
-    With the name of an output they are of that one, else of all that the step returns. A later value of a name takes
-    the place of an earlier one. Of a text 500 characters are kept, of an output 50 facts. Outside of a step, as in a
-    test of its function, and in a thread that the step has started itself, nothing happens.
+    With the name of an output they belong to that one, else to all outputs of the step. A later value of a name
+    replaces an earlier one. Texts are cut to 500 characters, and an output keeps at most 50 facts. Outside a step, as
+    in a test of its function, and in a thread that the step has started itself, nothing happens.
 
     >>> report(rows=3)
     """

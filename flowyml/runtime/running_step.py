@@ -19,10 +19,10 @@ __all__ = ["CurrentRun", "current_run", "current_step", "running"]
 class CurrentRun:
     """The run that a step belongs to. The same for all its attempts, on every engine. All times have a time zone.
 
-    ``logical_date`` is the time on the schedule; without one, the time that the run was asked for. The
-    data interval goes from the time before on the schedule to this one; without a schedule both its ends are None.
+    ``logical_date`` is the scheduled time; without a schedule, the time at which the run was requested. The data
+    interval goes from the previous scheduled time to this one; without a schedule both ends are None.
 
-    ``index`` is the place of the item that the step works on, one number for each loop around it, else empty.
+    ``index`` is the position of the item that the step works on, one number for each loop around it, else empty.
     """
 
     run_id: str
@@ -38,12 +38,12 @@ _current: ContextVar[CurrentRun | None] = ContextVar("flowyml_current_run", defa
 
 
 def current_run() -> CurrentRun:
-    """The run that the calling step belongs to. Raises ``DefinitionError`` outside of a step.
+    """The run that the calling step belongs to. Raises ``DefinitionError`` outside a step.
 
-    A thread that a step has started itself is outside.
+    A thread that a step has started itself counts as outside.
     """
     if (found := _current.get()) is None:
-        raise DefinitionError("current_run() was called outside of a step. Call it inside one.")
+        raise DefinitionError("current_run() was called outside a step. Call it inside one.")
     return found
 
 

@@ -3,8 +3,8 @@
     from flowyml.steps import bash, http, sql
 
 Each is a step: call it in the function of a pipeline, name it and retry it with ``.options(name=…, retry=…)``, map it
-with ``.map(…)``. Credentials are named, never written: ``sql.options(secrets={"url": "warehouse/url"})``. A library
-that one needs is imported when it runs, so workers need those alone whose steps they run.
+with ``.map(…)``. Credentials are named, never written: ``sql.options(secrets={"url": "warehouse/url"})``. A step
+imports its library when it runs, so a worker needs only the libraries of the steps that it runs.
 """
 
 from __future__ import annotations

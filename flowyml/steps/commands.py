@@ -20,11 +20,12 @@ _MOST_KEPT = 20  # lines of a command that failed
 
 @step
 def bash(command: str, env: dict[str, str] | None = None, cwd: str | None = None) -> str:
-    """Run a command in Bash, and give the last line that it printed.
+    """Run a command in Bash, and return the last line that it printed.
 
-    Its lines go to the step's log as they come. It has the environment of the step, secrets by names in capitals
-    included, and ``env`` beside it. Raises ``RuntimeError`` with its last lines when it fails, or anything in a pipe of
-    it does. A value from another step belongs into ``env``, where no shell reads it: ``bash('load "$FILE"', env=…)``.
+    Its lines go to the step's log as they come. It has the environment of the step, including secrets by names in
+    capitals, and ``env`` in addition. Raises ``RuntimeError`` with the last lines if the command, or any command of a
+    pipe in it, fails. Pass values from other steps in ``env``, where no shell interprets them:
+    ``bash('load "$FILE"', env=…)``.
     """
     with subprocess.Popen(
         [shutil.which("bash") or "bash", "-o", "pipefail", "-c", command],

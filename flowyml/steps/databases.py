@@ -15,12 +15,12 @@ __all__ = ["sql"]
 def sql(
     statements: str | list[str], url: str, parameters: dict[str, Any] | None = None, password: str = ""
 ) -> list[dict[str, Any]]:
-    """Run statements in one transaction, and give the rows of the last one, each a dict by column.
+    """Run statements in one transaction, and return the rows of the last one, each a dict by column.
 
     ``url`` is SQLAlchemy's, such as ``postgresql+psycopg://ada@db.internal/sales``. Its password is a secret:
     ``sql.options(secrets={"password": "warehouse/password"})``, or the whole ``url`` is one. ``parameters`` fill names
-    like ``:day`` in the statements; never put a value into the text of one. Raises what SQLAlchemy raises, after
-    everything was taken back. Needs the package ``sqlalchemy`` and the driver that the URL names.
+    like ``:day`` in the statements; never put a value into the text of one. If a statement fails, the transaction is
+    rolled back and SQLAlchemy's error is raised. Needs the package ``sqlalchemy`` and the driver that the URL names.
     """
     sqlalchemy = needed("sqlalchemy", "sqlalchemy", "sql")
     made = sqlalchemy.make_url(url)

@@ -45,7 +45,7 @@ def test_an_engine_that_cannot_refuses_with_its_reason() -> None:
 def test_a_completed_run_is_refused_also_for_a_named_step() -> None:
     engine = Engine()
     run = Pipeline("works").add_step(step(name="one")(lambda: 1)).run(on=engine)
-    with pytest.raises(RetryRefusedError, match="completed: there is nothing to run again"):
+    with pytest.raises(RetryRefusedError, match="completed: there is nothing to retry"):
         engine.attach(run.run_id).retry(steps=["one"])
 
 

@@ -58,20 +58,21 @@ class AirflowOrchestrator(Orchestrator):
     """Runs pipelines as Airflow DAGs, on Airflow 3, and on 2.11 with what its API can do.
 
     ``url`` is that of Airflow's UI, by default ``FLOWYML_AIRFLOW_URL``. Credentials are a user name and a password, or
-    a token, by default ``FLOWYML_AIRFLOW_USERNAME``, ``_PASSWORD`` and ``_TOKEN``, which are sent to
-    ``FLOWYML_AIRFLOW_URL`` alone. ``password_file`` and ``token_file`` name a file that holds one, ``password_command``
-    and ``token_command`` a command that prints one; both are read again when Airflow refuses it. ``dags_folder`` is the
-    folder that Airflow reads its DAGs from, as a path or an fsspec URL; runs of what is deployed already need none.
+    a token, by default ``FLOWYML_AIRFLOW_USERNAME``, ``_PASSWORD`` and ``_TOKEN``, which are sent only to
+    ``FLOWYML_AIRFLOW_URL``. ``password_file`` and ``token_file`` name a file that holds one, ``password_command`` and
+    ``token_command`` a command that prints one; both are read again when Airflow refuses it. ``dags_folder`` is the
+    folder that Airflow reads its DAGs from, as a path or an fsspec URL; runs of what is already deployed do not need
+    it.
 
     ``python`` is the interpreter on the workers that runs the steps, by default Airflow's own. ``artifacts`` is where
     large outputs go, which this machine must reach too; ``artifact_links`` is where a browser finds them, an address
-    with ``{key}`` in it. ``unpause`` lets a run unpause its DAG; one whose schedule is paused only when it is True,
-    since the schedule then fires again; with False every paused DAG is refused.
-    ``deploy_timeout`` is how long a deployment waits until Airflow has parsed the file, by default as long as Airflow's
-    settings let that take; ``timeout`` is how long one call may wait for Airflow; both in seconds. ``ca_file`` is a
-    file with the authorities to trust for TLS, ``client_cert`` a file with a certificate and its key, or the two files;
-    with ``verify=False`` everybody is trusted.
-    ``retry_policy`` retries failed steps, and calls to an Airflow that does not answer.
+    with ``{key}`` in it. A run unpauses a DAG that has been paused since Airflow made it. ``unpause=True`` also
+    unpauses one that was paused on purpose, or has a schedule, which then fires again; ``unpause=False`` refuses every
+    paused DAG. ``deploy_timeout`` is how long a deployment waits until Airflow has parsed the file, by default as long
+    as Airflow's settings let that take; ``timeout`` is how long one call may wait for Airflow; both in seconds.
+    ``ca_file`` is a file with the authorities to trust for TLS, ``client_cert`` a file with a certificate and its key,
+    or the two files; with ``verify=False`` every certificate is trusted. ``retry_policy`` retries failed steps, and
+    calls to an Airflow that does not answer.
     """
 
     name = "airflow"

@@ -65,19 +65,20 @@ class LocalOrchestrator(Orchestrator):
     """Runs pipelines on this machine.
 
     ``execute``, which ``pipeline.run()`` calls, works in the caller's process; a submitted run gets a process of its
-    own and goes on when the caller ends. Steps run in threads, and each gets a value as it was returned: the last that
-    takes it the value itself, the others a copy; with ``share=True`` all get the same object, and so do
-    those that take outputs of a step with ``local={"share": True}``. With
-    ``workers="processes"`` each step runs in a process of its own, and so does, in any case, a step with secrets, and
-    one that may have to be killed: with a timeout, or any step of a pipeline with a timeout. ``max_workers`` is how
-    many run at a time, by default 32 threads, or as many processes as there are CPUs.
+    own and goes on when the caller ends. Steps run in threads. No step sees what another one changes in a value: the
+    last step that takes it gets the value itself, the others get copies. With ``share=True`` all steps get the same
+    object; ``@step(local={"share": True})`` does so for the outputs of one step. With ``workers="processes"`` each step
+    runs in a process of its own. So does, in any case, a step with secrets and one that may have to be killed: with a
+    timeout, or any step of a pipeline with a timeout. ``max_workers`` limits how many run at a time, by default 32
+    threads, or as many processes as there are CPUs.
 
     Runs are recorded in ``store``, a SQLite file, by default ``runs.db`` in FlowyML's data folder. Small outputs are
-    recorded too. Large ones go to the artifact store: those of submitted runs, whose caller cannot have them otherwise,
-    up to 1 GB each; with ``keep_outputs=True`` those of all runs, whatever their size, and with False none.
+    recorded too. Large outputs go to the artifact store: by default those of submitted runs, up to 1 GB each, because
+    the caller cannot get them otherwise; with ``keep_outputs=True`` those of all runs, whatever their size; with
+    False none.
 
     A secret is looked up in the environment (``FLOWYML_SECRET_WAREHOUSE_PASSWORD`` for ``"warehouse/password"``), then
-    in the file ``dotenv``, then in the system's keyring. ``secrets`` gives other names to some.
+    in the file ``dotenv``, then in the system's keyring. ``secrets`` maps names in pipelines to other names.
     """
 
     name = "local"
