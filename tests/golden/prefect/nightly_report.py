@@ -234,7 +234,10 @@ def to_log(logger: Any) -> Iterator[OnLine]:
         else:
             last.append((source, line))
         if number == FIRST_LINES:
-            logger.warning("%s lines are shown as they come; of more, the last %s at the end.", number, LAST_LINES)
+            logger.warning(
+                "The first %s lines are logged as they come; of the others, only the last %s follow at the end.",
+                number, LAST_LINES,
+            )  # fmt: skip
 
     try:
         yield on_line

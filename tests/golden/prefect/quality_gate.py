@@ -223,7 +223,10 @@ def to_log(logger: Any) -> Iterator[OnLine]:
         else:
             last.append((source, line))
         if number == FIRST_LINES:
-            logger.warning("%s lines are shown as they come; of more, the last %s at the end.", number, LAST_LINES)
+            logger.warning(
+                "The first %s lines are logged as they come; of the others, only the last %s follow at the end.",
+                number, LAST_LINES,
+            )  # fmt: skip
 
     try:
         yield on_line
@@ -473,7 +476,7 @@ class Walker:
             ended, turn.values = found
             turn.before, turn.end = ended.attempt, ended.end
             if ended.end is End.FAILED:
-                turn.state = Failed(message="it failed in an earlier attempt, and was not asked to run again.")
+                turn.state = Failed(message="It failed in an earlier attempt, and this retry does not include it.")
                 turn.cause = f"step {turn.label!r} ended {ended.status}"
         return turn
 
@@ -668,7 +671,7 @@ def without_running(turn: Turn) -> State[Any]:
     if turn.end is End.OK:
         return Completed(name="NoItems", message="There were no items.")
     if turn.end is End.SKIPPED:
-        return Completed(name="Skipped", message="Its branch was not taken, or what it takes was skipped.")
+        return Completed(name="Skipped", message="Its branch was not taken, or a step that it depends on was skipped.")
     return Cancelled(name="NotReady", message=f"not run, since {turn.cause}")
 
 
@@ -714,7 +717,7 @@ def publish(turn: Turn) -> Values | State[Any]:
     return run_step(turn)
 
 
-@task(name="hold", task_run_name="{turn}", description="Nothing is wrong with the data that a person could not mend.")
+@task(name="hold", task_run_name="{turn}", description="Keep the data back until a person has corrected it.")
 def hold(turn: Turn) -> Values | State[Any]:
     return run_step(turn)
 
