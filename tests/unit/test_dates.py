@@ -179,7 +179,7 @@ def test_a_day_is_that_of_the_schedule() -> None:
         ("soon", "'moment': 'soon' is not a time with its time zone"),
         (
             DATA_INTERVAL_START,
-            "'moment' is filled with the start of the run's data interval where",
+            "'moment' can be the start of the run's data interval only as its default",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Pipeline 'quality-gate' as an Airflow DAG, version e6bd86412445, structure df23ea1f9943.
+"""Pipeline 'quality-gate' as an Airflow DAG, version 1f5ecb4d628d, structure 3c450ae420c3.
 
 Publish, hold back or refuse, by the share of readings that can be used.
 
@@ -137,7 +137,7 @@ with DAG(
     dag_id="quality-gate",
     description="Publish, hold back or refuse, by the share of readings that can be used.",
     doc_md=__doc__,
-    tags=["sensors", "flowyml", "flowyml:e6bd86412445"],
+    tags=["sensors", "flowyml", "flowyml:1f5ecb4d628d"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -177,7 +177,7 @@ with DAG(
         task_id="hold",
         step="hold",
         inputs={"share": check.output["share"]},
-        doc_md="Nothing is wrong with the data that a person could not mend.",
+        doc_md="Keep the data back until a person has corrected it.",
     )
     alert = Step(
         task_id="alert",
@@ -198,4 +198,4 @@ with DAG(
     choose_good >> Label("bad") >> alert
     [load, check, publish, hold, alert, describe] >> watcher
 
-# flowyml: {"pipeline": "quality-gate", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "e6bd86412445", "structure": "df23ea1f9943", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "quality-gate-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "check", "publish", "hold", "alert", "describe"], "timeout": null, "outputs": {"message": {"either": [["describe", "message"], ["hold", "message"], ["alert", "message"]]}}, "hooks": false, "schedule": null, "helpers": ["choose_good", "watcher"], "watcher": "watcher", "digest": "7f5eb7b0afae98575b3df280c6ecc97dbec6b9727ca815ca3bd0feba8e05cef9"}
+# flowyml: {"pipeline": "quality-gate", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "1f5ecb4d628d", "structure": "3c450ae420c3", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "quality-gate-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "check", "publish", "hold", "alert", "describe"], "timeout": null, "outputs": {"message": {"either": [["describe", "message"], ["hold", "message"], ["alert", "message"]]}}, "hooks": false, "schedule": null, "helpers": ["choose_good", "watcher"], "watcher": "watcher", "digest": "d5bd2ab3baa9a929d4149bb8e916e9dee53714f03101a846850925a2bbeb507f"}
