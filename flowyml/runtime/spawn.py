@@ -221,6 +221,9 @@ def _life_line() -> Iterator[tuple[int | None, tuple[int, ...]]]:
     theirs, ours = os.pipe()
     try:
         yield ours, (theirs,)
+    except BaseException:  # there is no child
+        os.close(ours)
+        raise
     finally:
         os.close(theirs)
 

@@ -20,11 +20,14 @@ from typing import Any
 import pytest
 
 from flowyml import Pipeline, context, step
-from flowyml.core.errors import ParameterError, ScheduleNotFoundError
+from flowyml.core.errors import OwnershipError, ParameterError, ScheduleNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.origin import Origin
+from flowyml.core.process_identity import this_process
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import schema
+from flowyml.orchestrators.local.due import run_id_of
 from flowyml.orchestrators.local.schedule_server import Trigger, due_now, serve_schedules
 from flowyml.orchestrators.local.schedules import Kept, ScheduleStore
 from flowyml.orchestrators.local.store import RunStore
@@ -360,6 +363,34 @@ def test_a_pipeline_of_another_project_does_not_take_over_the_schedule(tmp_path:
     assert schedule("two", "2", "--force").returncode == 0
     assert store.get("train").schedule.cron == "0 2 * * *"
     assert schedule("one", "1").returncode == 2  # now it is the other's
+
+
+@quietly
+def test_a_run_of_another_project_is_not_taken_for_one_of_the_schedule(
+    local: LocalOrchestrator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1, minutes=30)
+    schedule = Schedule.of("interval", 3600, start=start, catch_up=True)
+    made = local.schedule_pipeline(noting(tmp_path), schedule)
+    due = start.replace(microsecond=0)
+    run_id = run_id_of(made.schedule_id, due)
+    local.run_pipeline(noting(tmp_path), run_id)
+    assert local.make_up(made.schedule_id, due).run_id == run_id
+    theirs = json.dumps(Origin("elsewhere", "train.py").to_dict())
+    with local.store.session() as db:
+        db.execute("UPDATE runs SET origin = ?", (theirs,))
+    with pytest.raises(OwnershipError, match=f"run '{run_id}' is of 'noting' from elsewhere: train.py"):
+        local.make_up(made.schedule_id, due)
+    with served(local):
+        wait_until(lambda: "The schedule 'noting' has not run for" in caplog.text)
+
+
+@quietly
+def test_runs_of_a_schedule_are_found_behind_many_others(local: LocalOrchestrator, tmp_path: Path) -> None:
+    due = datetime(2026, 3, 1, 6, tzinfo=UTC)
+    for run_id in (run_id_of("noting", due), *(f"by-hand-{number}" for number in range(5)), "noting-20260301T06Z"):
+        assert local.store.add(run_id, "noting", ["note"], {}, this_process(), detached=False)
+    assert list(local.scheduled_runs("noting", limit=2)) == [due]
 
 
 @quietly

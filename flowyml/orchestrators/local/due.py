@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+from flowyml.core.errors import OwnershipError
+from flowyml.core.origin import Origin
 from flowyml.orchestrators.bundled import BundledPipeline
 from flowyml.orchestrators.local.detached import start_run
 from flowyml.orchestrators.local.schedules import Kept
 from flowyml.orchestrators.local.store import RunStore
 
-__all__ = ["run_id_of", "start", "time_of"]
+__all__ = ["ids_of", "run_id_of", "start", "time_of"]
 
 _WHOLE, _PARTS = "%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S.%fZ"
 
@@ -23,6 +26,11 @@ def run_id_of(schedule_id: str, due: datetime) -> str:
     """
     moment = due.astimezone(UTC)
     return f"{schedule_id}-{moment.strftime(_PARTS if moment.microsecond else _WHOLE)}"
+
+
+def ids_of(schedule_id: str) -> str:
+    """The pattern of these ids, for SQLite's GLOB."""
+    return f"{schedule_id}-{'[0-9]' * 8}T{'[0-9]' * 6}*Z"
 
 
 def time_of(schedule_id: str, run_id: str) -> datetime | None:
@@ -40,9 +48,23 @@ def time_of(schedule_id: str, run_id: str) -> datetime | None:
 
 
 def start(store: RunStore, item: Kept, due: datetime) -> bool:
-    """Start the run for this time, in a process of its own. False where it was started before."""
+    """Start the run for this time, in a process of its own. False where it was started before.
+
+    Raises ``OwnershipError`` where another pipeline's run has its id: nothing has run for this time then.
+    """
     path = Path(item.bundle)
     pipeline = BundledPipeline(path)
     parameters = pipeline.check_parameters(item.schedule.parameters)
     run_id, dates = run_id_of(item.schedule_id, due), item.schedule.dates_at(due)
-    return start_run(store, path, pipeline.bundle(), run_id, parameters, item.orchestrator, dates)
+    bundle = pipeline.bundle()
+    if start_run(store, path, bundle, run_id, parameters, item.orchestrator, dates):
+        return True
+    found = store.get(run_id)
+    whose = found.pipeline, Origin.from_dict(json.loads(found.origin or "null"))
+    ours = item.pipeline, bundle.origin
+    if whose[0] != ours[0] or (None not in (whose[1], ours[1]) and whose[1] != ours[1]):
+        raise OwnershipError(
+            f"The schedule {item.schedule_id!r} has not run for {due}: run {run_id!r} is of {whose[0]!r} from "
+            f"{whose[1]}, and this {ours[0]!r} comes from {ours[1]}. Run it by hand, or schedule it under another name."
+        )
+    return False

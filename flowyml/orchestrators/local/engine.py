@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Container
 from contextvars import copy_context
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ class Engine:
         self._max_helpers = max_workers - 1
         self._condition = threading.Condition()
         self._ready = walk.ready
-        self._retries: list[tuple[float, int, Node]] = []
+        self._retries: list[tuple[float, int, int, Node]] = []
+        self._turn = count()  # nodes of one step that are due at once have no order
         self._together: dict[str, list[Node]] = {}  # by the groups of which a step runs: those that wait for it
         self._over: list[Node] = []  # of groups that have ended
         self._release: Callable[[Node], object] = _not_begun
@@ -290,7 +292,7 @@ class Engine:
 
     def _book(self, node: Node) -> None:
         if node.row.status == "QUEUED":
-            heapq.heappush(self._retries, (node.due, node.position, node))
+            heapq.heappush(self._retries, (node.due, node.position, next(self._turn), node))
             if node.together:
                 self._let_next(node)
             self._condition.notify()
@@ -327,7 +329,7 @@ class Engine:
 
     def _wake_retries(self) -> None:
         while self._retries and self._retries[0][0] <= time.monotonic():
-            self._ready.append(heapq.heappop(self._retries)[2])
+            self._ready.append(heapq.heappop(self._retries)[-1])
 
     def _call_for_help(self) -> None:
         if self._idle:

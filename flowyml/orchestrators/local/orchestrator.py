@@ -469,9 +469,12 @@ class LocalOrchestrator(Orchestrator):
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
         """Those under the ids that runs of schedules have."""
-        from flowyml.orchestrators.local.due import time_of
+        from flowyml.orchestrators.local import records
+        from flowyml.orchestrators.local.due import ids_of, time_of
 
-        found = ((time_of(slug(pipeline), run.run_id), run) for run in self.runs(pipeline, limit=limit))
+        schedule_id = slug(pipeline)
+        runs = map(records.run_of, self.store.runs(pipeline, limit, ids_of(schedule_id)))
+        found = ((time_of(schedule_id, run.run_id), run) for run in runs)
         return {time: run for time, run in found if time}
 
     @property

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import TypeVar
 
+from flowyml.core.errors import ConfigurationError
 from flowyml.core.plain_text import storable_text
 from flowyml.orchestrators.local.capture import Sink
 from flowyml.orchestrators.local.schema import KeptRow, StepRow
@@ -73,6 +74,10 @@ class Recorder:
             while not self._over.wait(_INTERVAL_SECONDS):
                 try:
                     db = db or stack.enter_context(closing(connect(self._store.path)))
+                except (sqlite3.Error, OSError, ConfigurationError) as error:
+                    self._tell(str(error))
+                    continue
+                try:
                     self._flush(db)
                     tick(db)
                 except Exception:

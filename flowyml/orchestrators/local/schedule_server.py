@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-from flowyml.core.errors import ScheduleNotFoundError
+from flowyml.core.errors import ConfigurationError, ScheduleNotFoundError
 from flowyml.core.home import home
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.local.due import run_id_of, start
@@ -57,20 +58,33 @@ class Server:
         self._scheduler = BackgroundScheduler(timezone=UTC, executors={"default": ThreadPoolExecutor(100)})
         self._versions: dict[str, int] = {}
         self._id = uuid4().hex
+        self._trouble = ""
 
     def run(self, look_seconds: float) -> None:
         """Until the stop event; look for changed schedules this often."""
+        self._store.sign(self._id)  # a record that cannot be used is an error at once
         self._scheduler.start()
         try:
             while True:
-                self._store.sign(self._id)
-                self._follow_changes()
+                self._look()
                 if self._stop.wait(look_seconds):
                     return
         finally:
             self._stop.set()
             self._scheduler.shutdown()
             self._store.sign_off(self._id)
+
+    def _look(self) -> None:
+        """What goes wrong is logged, and the next look may go well: a full disk must not end all schedules."""
+        trouble = ""
+        try:
+            self._store.sign(self._id)
+            self._follow_changes()
+        except (sqlite3.Error, ConfigurationError) as error:
+            trouble = str(error)
+        if trouble and trouble != self._trouble:
+            logger.error("Schedules could not be looked at (%s); trying again while it lasts.", trouble)
+        self._trouble = trouble
 
     def _follow_changes(self) -> None:
         kept = {item.schedule_id: item for item in self._store.all() if not item.paused}

@@ -40,6 +40,8 @@ CLEANING_UP = "cleaning_up"
 """The raw status of a run whose other steps have ended, or are being stopped, and which cleans up then."""
 
 UNFINISHED = "status IN ('QUEUED', 'RUNNING')"
+_LINES = 10_000
+"""How many log lines are read at once."""
 _SILENCE_SECONDS = 120
 """How long a process that cannot be looked at, such as one in another container, may say nothing."""
 
@@ -231,13 +233,13 @@ class RunStore:
             return row
         raise RunNotFoundError(f"No local run has the id {run_id!r}. `flowyml runs` lists those in {self.path}.")
 
-    def runs(self, pipeline: str | None, limit: int) -> list[RunRow]:
-        """The newest runs."""
+    def runs(self, pipeline: str | None, limit: int, ids: str = "*") -> list[RunRow]:
+        """The newest runs, or those whose ids match a pattern of SQLite's GLOB."""
         with self.session() as db:
             rows = db.execute(
-                f"SELECT {RunRow.columns()} FROM runs WHERE :pipeline IS NULL OR pipeline = :pipeline"
-                " ORDER BY number DESC LIMIT :limit",
-                {"pipeline": pipeline and storable_text(pipeline), "limit": limit},
+                f"SELECT {RunRow.columns()} FROM runs WHERE (:pipeline IS NULL OR pipeline = :pipeline)"
+                " AND run_id GLOB :ids ORDER BY number DESC LIMIT :limit",
+                {"pipeline": pipeline and storable_text(pipeline), "limit": limit, "ids": ids},
             )
             return [self._settle(db, RunRow(*row)) for row in rows.fetchall()]
 
@@ -249,28 +251,36 @@ class RunStore:
 
     def lines(
         self, number: int, after: int = 0, of: tuple[int, tuple[int, ...]] | None = None
-    ) -> list[tuple[int, Line]]:
+    ) -> Iterator[tuple[int, Line]]:
         """The log lines after the one of that id, oldest first, each with its id; ``of`` a step, at its place in the
         plan, and an item of it or of the items within that one."""
-        query = "SELECT id, position, level, time, message, item FROM lines WHERE run = ? AND id > ?"
-        values: list[object] = [number, after]
+        query, values = "", list[object]()
         if of is not None:
             position, index = of
-            query, values = f"{query} AND position = ?", [*values, position]
+            query, values = "AND position = ?", [position]
             if index:
                 query, values = (
                     f"{query} AND (item = ? OR item LIKE ?)",
                     [*values, item_of(index), f"{item_of(index)}/%"],
                 )
-        with self.session() as db:
-            return [(row[0], Line(*row[1:])) for row in db.execute(f"{query} ORDER BY id", values)]
+        rows: list[Any] | None = None
+        while rows is None or len(rows) == _LINES:
+            with self.session() as db:  # not held while the caller works on the lines
+                rows = db.execute(
+                    f"SELECT id, position, level, time, message, item FROM lines WHERE run = ? AND id > ? {query}"
+                    " ORDER BY id LIMIT ?",
+                    (number, after, *values, _LINES),
+                ).fetchall()
+            for row in rows:
+                after = row[0]
+                yield after, Line(*row[1:])
 
     def _settle(self, db: sqlite3.Connection, row: RunRow) -> RunRow:
         """The same row, or, when the process that ran it is gone, that of a crashed run."""
         if row.status not in ("QUEUED", "RUNNING") or not _is_lost(row):
             return row
         folder = self.folder_of(row.run_id)
-        last_words = unread_output(folder).decode(errors="replace").splitlines()
+        last_words = unread_output(folder, mark=False).decode(errors="replace").splitlines()
         ending = Ending("CANCELLED", "cancelled") if row.cancel else _crash(row, last_words)
         if finish(db, row.run_id, ending):
             now = time.time()
@@ -403,14 +413,14 @@ def _is_lost(row: RunRow) -> bool:
     return not alive if alive is not None else time.time() - row.heartbeat > _SILENCE_SECONDS
 
 
-def unread_output(folder: Path) -> bytes:
-    """What the process of a detached run has written past Python's streams since this was last asked."""
-    output, mark = folder / "output.log", folder / "output.read"
+def unread_output(folder: Path, *, mark: bool = True) -> bytes:
+    """What the process of a detached run has written past Python's streams since this was last asked with ``mark``."""
+    output, place = folder / "output.log", folder / "output.read"
     try:
         with output.open("rb") as file:
-            file.seek(int(mark.read_text()) if mark.exists() else 0)
-            if data := file.read():
-                with open_private(mark, "w") as marking:
+            file.seek(int(place.read_text()) if place.exists() else 0)
+            if (data := file.read()) and mark:
+                with open_private(place, "w") as marking:
                     marking.write(str(file.tell()))
             return data
     except (OSError, ValueError):
