@@ -24,6 +24,7 @@
     ├── WaitTimeoutError (TimeoutError)         waiting ended, the run goes on
     ├── EngineError                             the engine answered with an error
     │   ├── EngineUnreachableError (ConnectionError)
+    │   ├── ServerTroubleError                  it answered 500, which on a busy database often passes
     │   ├── AuthenticationError (PermissionError)
     │   └── UnknownStateError (ValueError)      a state that the adapter's table does not know
     ├── ArtifactError (OSError)                 a value could not be stored or read back
@@ -50,7 +51,7 @@ __all__ = [
     "ScheduleError", "ConfigurationError", "PlanError", "DeploymentError", "OwnershipError",
     "UnsupportedFeatureError", "NoFileFormatError", "OrchestratorNotFoundError", "MissingExtraError", "PluginError",
     "RunNotFoundError", "ScheduleNotFoundError", "RetryRefusedError", "WaitTimeoutError", "EngineError",
-    "EngineUnreachableError", "AuthenticationError",
+    "EngineUnreachableError", "ServerTroubleError", "AuthenticationError",
     "UnknownStateError", "ArtifactError", "NotPicklableError", "MissingLibraryError", "OutputNotKeptError",
     "StepError", "StepFailedError",
     "MissingSecretError", "OutputError", "StepTimeoutError", "StepCancelledError", "StepCrashedError",
@@ -152,6 +153,10 @@ class EngineError(FlowymlError):
 
 class EngineUnreachableError(EngineError, ConnectionError):
     """The engine did not answer. It says nothing about the run, which may well go on."""
+
+
+class ServerTroubleError(EngineError):
+    """The engine answered 500, which on a busy database often passes. It says nothing about the run either."""
 
 
 class AuthenticationError(EngineError, PermissionError):

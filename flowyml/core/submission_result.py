@@ -8,7 +8,13 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from flowyml.core.errors import DefinitionError, EngineError, EngineUnreachableError, WaitTimeoutError
+from flowyml.core.errors import (
+    DefinitionError,
+    EngineError,
+    EngineUnreachableError,
+    ServerTroubleError,
+    WaitTimeoutError,
+)
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.following import command_for
 from flowyml.core.observability import get_metrics_collector, measure
@@ -209,17 +215,17 @@ class SubmissionResult:
         deadline = time.monotonic() + timeout
         pause = min(0.05, poll_interval)
         while True:
-            unreachable: EngineUnreachableError | None = None
+            silence: EngineError | None = None
             try:
                 self.refresh()
                 seen()
-            except EngineUnreachableError as error:
-                unreachable = error
+            except (EngineUnreachableError, ServerTroubleError) as error:
+                silence = error
             if self._run.status.is_terminal:
                 return
             left = deadline - time.monotonic()
             if left <= 0:
-                raise unreachable or WaitTimeoutError(
+                raise silence or WaitTimeoutError(
                     f"Run {self.run_id!r} is still {self._run.status} after {timeout:g} s. It goes on: "
                     f"wait again, or cancel it with: {command_for('cancel', self)}"
                 )

@@ -23,7 +23,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit, urlunsplit
 
 from flowyml.core.credentials import Login
-from flowyml.core.errors import AuthenticationError, ConfigurationError, EngineError, EngineUnreachableError
+from flowyml.core.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    EngineError,
+    EngineUnreachableError,
+    ServerTroubleError,
+)
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.tls import Tls, tls_cause, tls_trouble
 from flowyml.core.urls import shown, shown_in
@@ -39,7 +45,6 @@ __all__ = [
     "NotFoundError",
     "ProxyLoginError",
     "RefusedError",
-    "ServerTroubleError",
     "is_this_machine",
     "one_spelling",
 ]
@@ -91,10 +96,6 @@ class ProxyLoginError(AuthenticationError):
 
 class RefusedError(EngineError, ValueError):
     """The engine answered 400 or 422: it does not take this."""
-
-
-class ServerTroubleError(EngineError):
-    """The engine answered 500, which on a busy database often passes."""
 
 
 class HttpClient:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 
-from flowyml.core.errors import EngineUnreachableError
+from flowyml.core.errors import EngineUnreachableError, ServerTroubleError
 from flowyml.core.runs import LogLine
 
 __all__ = ["Look", "log_lines"]
@@ -16,22 +16,18 @@ Look = Generator[LogLine, None, bool]
 _PATIENCE_SECONDS = 300
 
 
-def log_lines(
-    look: Callable[[], Look], *, follow: bool, pause: float = 1, silence: tuple[type[Exception], ...] = ()
-) -> Iterator[LogLine]:
+def log_lines(look: Callable[[], Look], *, follow: bool, pause: float = 1) -> Iterator[LogLine]:
     """The lines of one look after another, ``pause`` seconds apart, until one returns that it was the last.
 
-    With ``follow``, an engine that does not answer is asked again for five minutes; ``silence`` are errors that mean
-    the same as ``EngineUnreachableError``.
+    With ``follow``, an engine that does not answer or is in trouble is asked again for five minutes.
     """
-    silent: tuple[type[Exception], ...] = (EngineUnreachableError, *silence)
     answered = time.monotonic()
     complete = False
     while not complete:
         try:
             complete = yield from look()
             answered = time.monotonic()
-        except silent:
+        except (EngineUnreachableError, ServerTroubleError):
             if not follow or time.monotonic() - answered > _PATIENCE_SECONDS:
                 raise
         if not complete:

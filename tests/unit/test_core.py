@@ -23,9 +23,11 @@ from flowyml.core import errors
 from flowyml.core.capabilities import Capabilities, Feature, Level, no, partly, yes
 from flowyml.core.errors import (
     DefinitionError,
+    EngineError,
     EngineUnreachableError,
     OutputNotKeptError,
     ScheduleError,
+    ServerTroubleError,
     StepCancelledError,
     UnsupportedFeatureError,
 )
@@ -342,6 +344,21 @@ class TestWaiting:
     def test_an_engine_that_goes_after_the_end_takes_nothing_away(self) -> None:
         handle = SubmissionResult(_Fading(), "job").wait_for_completion(5, 0.01)
         assert handle.status is ExecutionStatus.COMPLETED
+
+    @pytest.mark.parametrize("trouble", [EngineUnreachableError, ServerTroubleError])
+    def test_silence_and_a_server_in_trouble_end_no_wait(self, trouble: type[EngineError]) -> None:
+        class Troubled(_Fading):
+            looks = 0
+
+            def get_run(self, job_id: str) -> Run:
+                self.looks += 1
+                if self.looks == 2:
+                    raise trouble("the database is locked")
+                return super().get_run(job_id)
+
+        engine = Troubled()
+        assert SubmissionResult(engine, "job").wait_for_completion(5, 0.01).status is ExecutionStatus.COMPLETED
+        assert engine.looks > 2
 
     def test_with_a_collector_the_run_is_measured_all_the_same(self, caplog: pytest.LogCaptureFixture) -> None:
         collector = _Collector()

@@ -12,11 +12,17 @@ from pathlib import Path
 import pytest
 
 from flowyml.core.credentials import Login, Secret
-from flowyml.core.errors import AuthenticationError, ConfigurationError, EngineError, EngineUnreachableError
+from flowyml.core.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    EngineError,
+    EngineUnreachableError,
+    ServerTroubleError,
+)
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.tls import Tls
 from flowyml.core.web import TooLargeError, exchange, page_title
-from flowyml.orchestrators.http import ConflictError, HttpClient, NotFoundError, RefusedError, ServerTroubleError
+from flowyml.orchestrators.http import ConflictError, HttpClient, NotFoundError, RefusedError
 from tests.engines.web import Authority, Recorded, Reply, authority, dripping, web
 
 pytest.importorskip("httpcore")

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from flowyml.core.credentials import Login
-from flowyml.core.errors import AuthenticationError, EngineError, MissingExtraError
+from flowyml.core.errors import AuthenticationError, EngineError, MissingExtraError, ServerTroubleError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.orchestrators.http import ConflictError, HttpClient, ProxyLoginError, RefusedError, ServerTroubleError
+from flowyml.orchestrators.http import ConflictError, HttpClient, ProxyLoginError, RefusedError
 from flowyml.orchestrators.http import NotFoundError as NotThereError
 from flowyml_airflow.connection import Connection, Token, refusal
 from flowyml_airflow.log_events import LogEvent, log_events
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from flowyml.core.web import Answer
 
 __all__ = [
-    "AirflowClient", "ConflictError", "NotThereError", "RefusedError", "ServerTroubleError", "Transport", "quoted",
-    "usable_id", "with_display_names",
+    "AirflowClient", "ConflictError", "NotThereError", "RefusedError", "Transport", "quoted", "usable_id",
+    "with_display_names",
 ]  # fmt: skip
 
 _PAGE = 100  # Airflow gives no more at once, unless its [api] maximum_page_limit says otherwise

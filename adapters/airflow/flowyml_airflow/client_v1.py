@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.credentials import Login
-from flowyml.core.errors import UnsupportedFeatureError
-from flowyml_airflow.client import AirflowClient, NotThereError, ServerTroubleError, quoted
+from flowyml.core.errors import ServerTroubleError, UnsupportedFeatureError
+from flowyml_airflow.client import AirflowClient, NotThereError, quoted
 from flowyml_airflow.log_events import LogEvent, text_log_events
 
 if TYPE_CHECKING:
@@ -34,7 +34,14 @@ class Airflow2Client(AirflowClient):
         return {"only_active": True}
 
     def dag(self, dag_id: str) -> dict[str, Any]:
-        """Airflow 2 answers 500 for a DAG that it has seen and not yet taken in."""
+        """Airflow 2 answers 500 for the details of a DAG that it has seen and not yet taken in.
+
+        It does so, too, while its database does not answer; then it has no row of the DAG either.
+        """
+        try:
+            return super().dag(dag_id)
+        except ServerTroubleError:
+            self.transport.get(self._dag(dag_id))
         try:
             return super().dag(dag_id)
         except ServerTroubleError as error:

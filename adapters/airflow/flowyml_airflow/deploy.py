@@ -28,9 +28,9 @@ from flowyml.plan.marks import mark_of, objection
 from flowyml.plan.names import slug
 from flowyml_airflow.client import AirflowClient, NotThereError
 from flowyml_airflow.compiler import CompiledDag, compile_dag, version_tag
-from flowyml_airflow.deployed import Deployed, facts_of, has_schedule, is_untouched, tags_of
+from flowyml_airflow.deployed import Deployed, facts_of, has_schedule, is_untouched, schedule_of, tags_of
 from flowyml_airflow.folder import Folder
-from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id
+from flowyml_airflow.names import BUNDLES_FOLDER, dag_file, dag_id, development_id
 from flowyml_airflow.options import pipeline_options, step_options
 from flowyml_airflow.parameters import check_carried
 from flowyml_airflow.status import moment
@@ -72,17 +72,22 @@ class Deployer:
         given = (("python", self.python), ("artifacts", self.artifacts), ("artifact_links", self.artifact_links))
         return _compiled(bundle.data, _plain(schedule), given, development)
 
+    def schedule(self, pipeline: str, found: Deployed | None) -> Schedule | None:
+        """The schedule that a pipeline has: that in its file, which Airflow may not have read yet; else Airflow's."""
+        data = self.folder.read(dag_file(pipeline)) if self.folder else None
+        if data is not None and (mark := mark_of(data)):
+            return schedule_of(mark.facts)
+        return found.schedule if found and has_schedule(found.dag) else None
+
     def kept(self, bundle: Bundle, found: Deployed | None) -> CompiledDag:
         """The DAG file with the schedule that is there already. Raises ``ConfigurationError`` if that is unreadable."""
-        if found is None or not has_schedule(found.dag):
-            return self.compiled(bundle, None)
-        if found.is_ours and not found.facts:
+        if found and has_schedule(found.dag) and found.is_ours and not found.facts:
             raise ConfigurationError(
                 f"{found.place} was changed by hand, and its last line, `# flowyml: …`, is gone or broken, so its "
                 f"schedule cannot be kept. Put the line back, or move the file away and schedule {bundle.plan.name!r} "
                 f"again."
             )
-        return self.compiled(bundle, found.schedule)
+        return self.compiled(bundle, self.schedule(bundle.plan.name, found))
 
     def deploy(self, compiled: CompiledDag, found: Deployed | None, *, force: bool = False) -> bool:
         """Make Airflow know this version; false when it does already.

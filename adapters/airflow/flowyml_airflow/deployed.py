@@ -15,7 +15,7 @@ from flowyml_airflow.client import AirflowClient
 from flowyml_airflow.compiler import TAG
 from flowyml_airflow.parameters import check_carried, declared
 
-__all__ = ["Deployed", "facts_of", "has_schedule", "is_untouched", "tags_of"]
+__all__ = ["Deployed", "facts_of", "has_schedule", "is_untouched", "schedule_of", "tags_of"]
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ class Deployed:
     @property
     def schedule(self) -> Schedule | None:
         """Its schedule, when it has one that FlowyML gave it."""
-        plain = self.facts.get("schedule")
-        return Schedule.from_dict(plain) if plain else None
+        return schedule_of(self.facts)
 
     @property
     def structure(self) -> str | None:
@@ -93,6 +92,12 @@ def facts_of(source: str) -> Mapping[str, Any]:
     """What FlowyML wrote into a DAG file; empty when it did not write it."""
     mark = mark_of(source.encode())
     return mark.facts if mark else {}
+
+
+def schedule_of(facts: Mapping[str, Any]) -> Schedule | None:
+    """The schedule among what FlowyML wrote into a DAG file."""
+    plain = facts.get("schedule")
+    return Schedule.from_dict(plain) if plain else None
 
 
 def is_untouched(source: str) -> bool:

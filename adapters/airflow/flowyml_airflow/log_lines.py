@@ -14,11 +14,15 @@ from flowyml_airflow.flow_reading import index_of, name_of
 from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import START_TASK, TIMED_OUT, UPSTREAM_FAILED
 
-__all__ = ["LAST_WORDS", "Tail", "Tails", "class_of", "described", "is_shown", "is_start", "line_of"]
+__all__ = ["LAST_WORDS", "Tail", "Tails", "class_of", "described", "is_airflows", "is_shown", "is_start", "line_of"]
 
 _MACHINERY = (
     "task_runner.py", "airflow.dag_processing", "taskinstance.py", "standard_task_runner.py",
     "local_task_job_runner.py", "task_command.py", "secrets_masker.py",
+)  # fmt: skip
+_SUPERVISOR = "task"  # Airflow 3's supervisor, which names no file
+_ENDS = (
+    "task_runner.py", "taskinstance.py", "standard_task_runner.py", "local_task_job_runner.py", "process_utils.py",
 )  # fmt: skip
 LAST_WORDS = 3  # seconds that a worker has, after the end of an attempt, for the end of its log
 _Key = tuple[datetime | None, str, str]
@@ -72,6 +76,11 @@ def is_shown(event: LogEvent) -> bool:
     if event.message.startswith(("::group::", "::endgroup::")):
         return False
     return event.level in ("ERROR", "WARNING", "CRITICAL") or not any(part in event.source for part in _MACHINERY)
+
+
+def is_airflows(event: LogEvent) -> bool:
+    """Whether Airflow itself says how the process of a task ended, and not what runs in it."""
+    return event.source == _SUPERVISOR or any(part in event.source for part in _ENDS)
 
 
 def line_of(event: LogEvent, task: Mapping[str, Any], attempt: int) -> LogLine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.compiler import TAG, CompiledDag
 from flowyml_airflow.connection import Connection
 from flowyml_airflow.deploy import Deployer, schedule_info
-from flowyml_airflow.deployed import Deployed, has_schedule
+from flowyml_airflow.deployed import Deployed, facts_of, has_schedule, schedule_of
 from flowyml_airflow.folder import open_folder
 from flowyml_airflow.handover import DagSchedule, runs_by_time
 from flowyml_airflow.names import CODE_KEY, REVISION_KEY, RUN_ID_KEY, airflow_run_id, dag_id, development_id
@@ -38,7 +39,7 @@ from flowyml_airflow.pruning import prunable
 from flowyml_airflow.reading import RunReader
 from flowyml_airflow.schedule import since
 from flowyml_airflow.secrets import place_of
-from flowyml_airflow.status import DAG_RUN, cancelled_note, was_cancelled
+from flowyml_airflow.status import DAG_RUN, cancelled_note, was_cancelled, withdrawn_note
 from flowyml_airflow.vanished import Vanished
 from flowyml_airflow.workflows import workflows
 
@@ -203,9 +204,11 @@ class AirflowOrchestrator(Orchestrator):
     def _to_run(self, bundle: Bundle, own: Deployed | None, force: bool) -> tuple[CompiledDag, Deployed | None]:
         """The DAG that a run of this bundle is for, as it has to be, and as Airflow has it."""
         compiled = self._deployer.kept(bundle, own)
-        if own is None or not has_schedule(own.dag) or self._deployer.is_there(compiled, own):
+        scheduled = (own and has_schedule(own.dag)) or schedule_of(facts_of(compiled.text))
+        if not scheduled or self._deployer.is_there(compiled, own):
             return compiled, own
-        check_replaceable(own.origin, bundle.origin, f"the DAG {compiled.dag_id!r}", force=force)
+        if own:
+            check_replaceable(own.origin, bundle.origin, f"the DAG {compiled.dag_id!r}", force=force)
         compiled = self._deployer.compiled(bundle, None, development=True)
         return compiled, self._deployer.found(compiled.dag_id)
 
@@ -246,10 +249,21 @@ class AirflowOrchestrator(Orchestrator):
         dag, run_id = found["dag_id"], found["dag_run_id"]
         tasks = self.client.task_instances(dag, run_id)
         self.client.note(dag, run_id, cancelled_note(found, tasks))
-        ended = self.client.fail(dag, run_id)
+        try:
+            ended = self.client.fail(dag, run_id)
+        except BaseException:
+            self._withdraw_cancel(dag, run_id)
+            raise
         if not was_cancelled(ended):  # Airflow 2 tells no `queued_at`, and the run has started meanwhile
             self.client.note(dag, run_id, cancelled_note(ended, tasks))
         return True
+
+    def _withdraw_cancel(self, dag: str, run_id: str) -> None:
+        """A run that goes on is not cancelled. Where only the answer was lost, it has ended, and is."""
+        with suppress(EngineError):
+            now = self.client.run(dag, run_id)
+            if now["state"] in ("queued", "running"):
+                self.client.note(dag, run_id, withdrawn_note(now))
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
         """Those that Airflow's database lacks. Its API does not ask a secrets backend, nor the workers' environment."""
@@ -296,7 +310,7 @@ class AirflowOrchestrator(Orchestrator):
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         check_carried(schedule.parameters, self.client.integers)
         found = self._deployer.found(dag_id(bundle.plan.name))
-        wanted = since(schedule, found.schedule if found else None)
+        wanted = since(schedule, self._deployer.schedule(bundle.plan.name, found))
         compiled = self._deployer.compiled(bundle, wanted)
         if found and not force:
             check_resumable(found)

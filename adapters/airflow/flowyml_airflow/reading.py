@@ -6,22 +6,23 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Any
 
 from flowyml.artifacts import open_store
 from flowyml.artifacts.listing import artifacts_of
-from flowyml.core.errors import EngineUnreachableError
+from flowyml.core.errors import EngineUnreachableError, ServerTroubleError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
 from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, StepRun, labelled
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.runtime.step_errors import of_several, of_step
-from flowyml_airflow.client import AirflowClient, NotThereError, ServerTroubleError
+from flowyml_airflow.client import AirflowClient, NotThereError
 from flowyml_airflow.deployed import facts_of
 from flowyml_airflow.flow_reading import Seen, index_of, map_index, name_of
 from flowyml_airflow.log_events import TASK_FAILED, LogEvent
-from flowyml_airflow.log_lines import Tail, Tails, class_of, described, is_shown, is_start, line_of
+from flowyml_airflow.log_lines import Tail, Tails, class_of, described, is_airflows, is_shown, is_start, line_of
 from flowyml_airflow.names import (
     CACHED_KEY,
     CODE_KEY,
@@ -34,7 +35,16 @@ from flowyml_airflow.names import (
     pipeline_of,
     task_id,
 )
-from flowyml_airflow.status import DAG_RUN, ended_before, moment, run_status, task_status, timeout_of, was_cancelled
+from flowyml_airflow.status import (
+    DAG_RUN,
+    ended_before,
+    moment,
+    run_status,
+    task_status,
+    timeout_of,
+    was_cancelled,
+    was_withdrawn,
+)
 from flowyml_airflow.together_reading import attributed, may_have_written, runs_several, step_runs, steps_of_task
 from flowyml_airflow.vanished import Vanished
 from flowyml_airflow.xcoms import restored
@@ -50,7 +60,6 @@ _LATEST = datetime.max.replace(tzinfo=UTC)
 _START = "the hooks' on_pipeline_start"
 _READ = 10  # tasks that failed first, whose logs are read for the error of their run
 _LATE = ("AirflowTaskTimeout", TIMED_OUT)
-_SILENCE = (EngineUnreachableError, ServerTroubleError)  # also of a server that is just starting
 
 
 @dataclass
@@ -249,7 +258,7 @@ class RunReader:
             yield from self._new_lines(self._noted(found), tails, follow=follow and not is_last)
             return is_last or not follow
 
-        return log_lines(look, follow=follow, silence=_SILENCE)
+        return log_lines(look, follow=follow)
 
     def _new_lines(self, found: Mapping[str, Any], tails: Tails, *, follow: bool) -> list[LogLine]:
         """The lines that were not there before; with ``follow``, one that may be half-written is left for later."""
@@ -278,7 +287,7 @@ class RunReader:
         """What an attempt wrote so far; None when Airflow is silent for a moment."""
         try:
             return self.client.log(found["dag_id"], found["dag_run_id"], task, attempt)
-        except _SILENCE:
+        except (EngineUnreachableError, ServerTroubleError):
             return None
 
     def _tasks(self, found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -400,16 +409,27 @@ class RunReader:
 
     def _noted(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
         """The run with FlowyML's note that it was cancelled, also where people have written another note since."""
-        may_be = DAG_RUN.get(found["state"]) is ExecutionStatus.FAILED or (
-            found["state"] == "success" and found["note"]
-        )
-        if not may_be or was_cancelled(found):
+        succeeded = found["state"] == "success"
+        may_be = DAG_RUN.get(found["state"]) is ExecutionStatus.FAILED or (succeeded and found["note"])
+        if not may_be:
             return found
+        noted = found if was_cancelled(found) else self._noted_before(found)
+        went_on = succeeded and was_cancelled(noted) and not self._was_stopped(noted)
+        return {**found, "note": None} if went_on else noted
+
+    def _noted_before(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
         dag = found["dag_id"]
         if dag not in self._notes:
             self._notes[dag] = self.client.notes_written(dag)
         before = ({**found, "note": note} for note in self._notes[dag].get(found["dag_run_id"], ()))
-        return next(filter(was_cancelled, before), found)
+        return next(filter(was_cancelled, takewhile(lambda run: not was_withdrawn(run), before)), found)
+
+    def _was_stopped(self, found: Mapping[str, Any]) -> bool:
+        """Whether a cancelled run has tasks that were stopped; else the process that cancelled it died before that."""
+        return any(
+            task["state"] in ("failed", "skipped") and task["task_id"] not in ended_before(found, task["state"])
+            for task in self._tasks(found)
+        )
 
     def _has_settled(self, found: Mapping[str, Any]) -> bool:
         """Whether the tasks that were stopped with their run have ended: their workers end them a little later.
@@ -431,7 +451,9 @@ class RunReader:
         events = [event for event in self._log(found, task, task["try_number"]) or () if event.time is not None]
         if not events:
             return True  # it never began
-        return any(event.error or any(words in event.message for words in _STOPPED) for event in events)
+        return any(
+            event.error or any(words in event.message for words in _STOPPED) for event in events if is_airflows(event)
+        )
 
     def facts(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
         """What stands in the last line of the DAG file of which a run was made; nothing if FlowyML did not write it."""

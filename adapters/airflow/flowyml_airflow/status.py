@@ -21,6 +21,8 @@ __all__ = [
     "task_status",
     "timeout_of",
     "was_cancelled",
+    "was_withdrawn",
+    "withdrawn_note",
 ]
 
 # A run that FlowyML cancelled carries this note, since Airflow only knows it as failed.
@@ -30,7 +32,9 @@ CANCELLED_NOTE = "flowyml: cancelled"
 # skips those that had not begun.
 _QUEUED = "queued: "
 _BEFORE = {"failed": "failed before: ", "skipped": "skipped before: "}
-_OURS = (CANCELLED_NOTE, _QUEUED, *_BEFORE.values())
+# What stands there instead where the run could not be cancelled after all.
+_WITHDRAWN = "flowyml: could not be cancelled"
+_OURS = (CANCELLED_NOTE, _WITHDRAWN, _QUEUED, *_BEFORE.values())
 _LONGEST_NOTE = 1000
 
 DAG_RUN: Mapping[str, ExecutionStatus] = {
@@ -111,9 +115,22 @@ def _is_of_this_run(run: Mapping[str, Any]) -> bool:
 
 def cancelled_note(run: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -> str:
     """The note on a run that is being cancelled, before what others have written there. ``tasks`` are those of now."""
+    return _note(run, CANCELLED_NOTE, _QUEUED + _queued(run), *_ended(list(tasks)))
+
+
+def withdrawn_note(run: Mapping[str, Any]) -> str:
+    """The note on a run that could not be cancelled. It says so, since Airflow's audit log keeps the one before."""
+    return _note(run, _WITHDRAWN)
+
+
+def was_withdrawn(run: Mapping[str, Any]) -> bool:
+    """Whether FlowyML's note says that the run could not be cancelled."""
+    return _WITHDRAWN in (run.get("note") or "").splitlines()
+
+
+def _note(run: Mapping[str, Any], *ours: str) -> str:
     others = [line for line in (run.get("note") or "").splitlines() if not line.startswith(_OURS)]
-    lines = [CANCELLED_NOTE, _QUEUED + _queued(run), *_ended(list(tasks)), *others]
-    return "\n".join(lines)[:_LONGEST_NOTE]
+    return "\n".join([*ours, *others])[:_LONGEST_NOTE]
 
 
 def _ended(tasks: Iterable[Mapping[str, Any]]) -> Iterator[str]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib import import_module
@@ -51,6 +50,7 @@ from flowyml_airflow.links import add_links
 from flowyml_airflow.names import CACHED_KEY, RAN_KEY, given_run_id, parameters_of, plain_key, xcom_key
 from flowyml_airflow.parameters import filled
 from flowyml_airflow.secrets import read_ahead
+from flowyml_airflow.supervisor_line import drop_unread_answers
 from flowyml_airflow.together import GroupRun, not_made
 from flowyml_airflow.upstream import TAKEN, Upstream, item_key
 from flowyml_airflow.xcoms import carried, restored
@@ -62,7 +62,6 @@ logger = logging.getLogger("airflow.task")
 # One task runs in a process at a time.
 _stop = threading.Event()
 _GLANCE = 1  # seconds between looks at the parent
-_ANSWER = 0.1  # seconds in which the supervisor answers
 
 
 def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> Any:
@@ -93,14 +92,14 @@ def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: st
             add_links(operator, artifacts, outputs)
             return _handed_over(flow, step, operator, context, outputs)
         except StepError as error:
-            _drop_unread_answers()
+            drop_unread_answers()
             raised = as_airflow(step, error)
             if (trace := getattr(error, "traceback", "")) and type(raised).__name__ != "AirflowSkipException":
                 logger.error("%s", trace.rstrip())
             raise raised from None
         except interruptions() as error:
             ended = interrupted(step, error)
-            _drop_unread_answers()
+            drop_unread_answers()
             processes.fire("on_error", step.name, ended, on_line=_log)
             if is_final(step, ended) and isinstance(ended, StepTimeoutError):
                 raise as_airflow(step, ended) from error
@@ -143,7 +142,7 @@ def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python
             try:
                 return processes.run(*arguments, **options, index=index, on_line=_log, stop=_stop)
             except StepError:
-                _drop_unread_answers()
+                drop_unread_answers()
                 raise
 
         group = GroupRun(flow, task, upstream, context["ti"], call, _stop)
@@ -153,7 +152,7 @@ def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python
         except StepError as error:
             raise as_airflow(group.failed, error) from None
         except interruptions() as error:
-            _drop_unread_answers()
+            drop_unread_answers()
             processes.fire("on_error", group.at_work.name, interrupted(group.at_work, error), on_line=_log)
             raise error.with_traceback(None) from None
 
@@ -325,18 +324,6 @@ def _end_with_parent() -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-def _drop_unread_answers() -> None:
-    """A step that was killed may have asked Airflow's supervisor something. The next question must not get its answer.
-
-    Airflow 3 has one line to the supervisor, on which the next answer is taken for that to the next question.
-    """
-    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
-    line: Any = getattr(runner, "SUPERVISOR_COMMS", None)
-    with suppress(Exception):  # no such line in this Airflow, or a closed one
-        while select.select([line.socket], [], [], _ANSWER)[0]:
-            line._read_frame()
 
 
 def start_run(context: Mapping[str, Any], bundle: Path, python: str) -> None:

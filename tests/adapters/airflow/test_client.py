@@ -25,11 +25,13 @@ from flowyml.core.errors import (
     EngineError,
     EngineUnreachableError,
     MissingExtraError,
+    ServerTroubleError,
     UnsupportedFeatureError,
 )
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.remote import RemoteOrchestrator
 from flowyml_airflow import AirflowOrchestrator
+from flowyml_airflow.client import NotThereError
 from flowyml_airflow.connection import Connection
 
 CERTIFICATES = Path(ssl.get_default_verify_paths().cafile or certifi.where())
@@ -225,6 +227,38 @@ def test_a_passing_failure_is_tried_again() -> None:
 
     with site(answer) as url:
         assert AirflowOrchestrator(url, token="x").runs() == []
+
+
+@pytest.mark.parametrize(
+    ("row", "details", "error"),
+    [
+        (404, [500] * 8, NotThereError),  # another DAG
+        (200, [500] * 8, NotThereError),  # seen, and not yet taken in
+        (500, [500] * 8, ServerTroubleError),  # the database is away
+        (200, [500] * 4, None),  # it is back
+    ],
+)
+def test_a_database_that_is_away_does_not_make_a_dag_of_airflow_2_unknown(
+    row: int, details: list[int], error: type[EngineError] | None
+) -> None:
+    left = list(details)
+
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+        if request.path == "/api/v1/version":
+            return 200, "application/json", json.dumps({"version": "2.11.2", "git_version": "x"})
+        if request.path.startswith("/api/v2"):
+            return 404, "application/json", "{}"
+        status = (left.pop(0) if left else 200) if request.path.endswith("/details") else row
+        return status, "application/json", json.dumps({"dag_id": "d"})
+
+    with site(answer) as url:
+        policy = OrchestratorRetryPolicy(max_attempts=4, initial_delay_seconds=0.01)
+        client = AirflowOrchestrator(url, token="x", retry_policy=policy).client
+        if error is None:
+            assert client.dag("d") == {"dag_id": "d"}
+        else:
+            with pytest.raises(error):
+                client.dag("d")
 
 
 def test_a_token_is_renewed_when_it_is_refused() -> None:

@@ -12,9 +12,9 @@ from threading import Thread
 
 import pytest
 
-from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
+from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError, ServerTroubleError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.orchestrators.http import ConflictError, NotFoundError, ServerTroubleError
+from flowyml.orchestrators.http import ConflictError, NotFoundError
 from flowyml_prefect.client import PrefectClient, is_id
 from flowyml_prefect.connection import Connection
 

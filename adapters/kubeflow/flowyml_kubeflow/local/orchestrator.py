@@ -136,11 +136,11 @@ class KubeflowLocalOrchestrator(Orchestrator):
         return job_id
 
     def _claim(self, run: RunFolder, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> bool:
-        private_folder(self.folder)  # what is in it has the modes that KFP and containers need
-        fresh = Path(tempfile.mkdtemp(dir=self.folder, prefix=".new-"))
         compiled = compile_pipeline(bundle, form=_FORMS[self.runner])
         spec.validate(compiled)
         local = replace(compiled, spec=for_kfp_local(compiled.spec, run_id, runner=self.runner), platform={})
+        private_folder(self.folder)  # what is in it has the modes that KFP and containers need
+        fresh = Path(tempfile.mkdtemp(dir=self.folder, prefix=".new-"))
         (fresh / "pipeline.yaml").write_text(spec.compact(local), "utf-8")
         (fresh / "bundle.pyz").write_bytes(compiled.bundle.data)
         RunFolder(fresh).write("parameters.json", parameters)

@@ -1,0 +1,40 @@
+"""The line of a task to Airflow's supervisor, which is private to Airflow 3: ``task_runner.SUPERVISOR_COMMS``.
+
+A test holds this against the installed Airflow.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import sys
+from typing import Any
+
+__all__ = ["drop_unread_answers"]
+
+logger = logging.getLogger("airflow.task")
+_ANSWER = 0.1  # seconds in which the supervisor answers
+
+
+def drop_unread_answers() -> None:
+    """A step that was killed may have asked Airflow's supervisor something. The next question must not get its answer.
+
+    Airflow 3 has one line to the supervisor, on which the next answer is taken for that to the next question. Airflow 2
+    has none, and `dag.test()` one that needs no socket.
+    """
+    execution = "airflow.sdk.execution_time"
+    line: Any = getattr(sys.modules.get(f"{execution}.task_runner"), "SUPERVISOR_COMMS", None)
+    in_process = getattr(sys.modules.get(f"{execution}.supervisor"), "InProcessSupervisorComms", ())
+    if line is None or isinstance(line, in_process):
+        return
+    try:
+        while select.select([line.socket], [], [], _ANSWER)[0]:
+            line._read_frame()
+    except (OSError, EOFError, ValueError):
+        return  # the line is closed
+    except (AttributeError, TypeError):
+        logger.warning(
+            "FlowyML does not know the line to the supervisor of this Airflow: what the task asks next may get an "
+            "answer that was meant for the step. Upgrade FlowyML.",
+            exc_info=True,
+        )

@@ -1,0 +1,121 @@
+"""A run that could not be cancelled after all is not cancelled, and what a step prints ends no run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from flowyml.core.errors import EngineError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml_airflow import AirflowOrchestrator
+from flowyml_airflow.log_events import LogEvent
+from flowyml_airflow.status import cancelled_note
+
+NOW = datetime.now(UTC)
+RUN: dict[str, Any] = {
+    "dag_id": "d", "dag_run_id": "r", "dag_display_name": "d", "start_date": "2026-01-01T00:00:00Z", "end_date": None,
+    "queued_at": "2026-01-01T00:00:00Z", "state": "running", "note": "mine",
+}  # fmt: skip
+
+
+class Airflow:
+    """A client of an Airflow with one run, whose audit log keeps each note. ``fail`` does what it is made with."""
+
+    can_backfill = True
+
+    def __init__(self, *, raises: BaseException | None = None, stops: bool = False, says: str = "") -> None:
+        self.found = dict(RUN)
+        self.tasks = [{"task_id": "work", "state": "running", "try_number": 1, "map_index": -1, "end_date": None}]
+        self.notes: list[str] = []
+        self.raises, self.stops, self.says = raises, stops, says
+
+    def run(self, dag: str, run_id: str) -> dict[str, Any]:
+        return dict(self.found)
+
+    def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
+        return self.tasks
+
+    def note(self, dag: str, run_id: str, note: str) -> None:
+        self.found["note"] = note
+        self.notes.insert(0, note)
+
+    def notes_written(self, dag: str) -> dict[str, list[str]]:
+        return {"r": self.notes}
+
+    def fail(self, dag: str, run_id: str) -> dict[str, Any]:
+        if self.stops:
+            self.end("failed")
+        if self.raises:
+            raise self.raises
+        return dict(self.found)
+
+    def end(self, state: str, ended: str = "2026-01-01T00:01:00Z") -> None:
+        self.found |= {"state": state, "end_date": ended}
+        self.tasks[0] |= {"state": state, "end_date": ended}
+
+    def log(self, dag: str, run_id: str, task: Any, attempt: int) -> Sequence[LogEvent]:
+        return [LogEvent(self.says, time=NOW, source="airflow.task:worker.py")]
+
+    def source(self, dag: Any, version: int | None = None) -> str:
+        return ""
+
+    def dag(self, dag: str) -> dict[str, Any]:
+        return {"dag_id": dag}
+
+    def run_url(self, dag: str, run_id: str) -> str:
+        return "http://airflow"
+
+
+def orchestrator_of(airflow: Airflow) -> AirflowOrchestrator:
+    orchestrator = AirflowOrchestrator("http://127.0.0.1:1")
+    orchestrator._client = cast("Any", airflow)
+    return orchestrator
+
+
+@pytest.mark.parametrize("raised", [EngineError("403"), KeyboardInterrupt()])
+@pytest.mark.parametrize("state", ["success", "failed"])
+def test_a_run_that_could_not_be_cancelled_ends_as_it_ends(raised: BaseException, state: str) -> None:
+    airflow = Airflow(raises=raised)
+    with pytest.raises(type(raised)):
+        orchestrator_of(airflow).cancel("d/r")
+    assert airflow.found["note"].splitlines() == ["flowyml: could not be cancelled", "mine"]
+    airflow.end(state)
+    expected = ExecutionStatus.COMPLETED if state == "success" else ExecutionStatus.FAILED
+    for note in (airflow.found["note"], "looked into it. Ada"):
+        airflow.found["note"] = note
+        assert orchestrator_of(airflow).get_run("d/r").status is expected
+
+
+def test_a_run_whose_cancelling_process_was_killed_completes() -> None:
+    airflow = Airflow()
+    airflow.note("d", "r", cancelled_note(airflow.found, airflow.tasks))
+    airflow.end("success")
+    assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.COMPLETED
+
+
+def test_a_cancel_whose_answer_was_lost_counts() -> None:
+    airflow = Airflow(raises=EngineError("no answer"), stops=True)
+    with pytest.raises(EngineError, match="no answer"):
+        orchestrator_of(airflow).cancel("d/r")
+    assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.CANCELLED
+
+
+def test_a_run_that_can_be_cancelled_later_is() -> None:
+    airflow = Airflow(raises=EngineError("403"))
+    with pytest.raises(EngineError):
+        orchestrator_of(airflow).cancel("d/r")
+    airflow.raises, airflow.stops = None, True
+    assert orchestrator_of(airflow).cancel("d/r")
+    assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.CANCELLED
+    assert "could not be cancelled" not in airflow.found["note"]
+
+
+def test_what_a_step_prints_does_not_end_it() -> None:
+    """It goes on for a moment after its run was stopped, until its worker hears of it."""
+    airflow = Airflow(stops=True, says="rsync exited with return code 0")
+    assert orchestrator_of(airflow).cancel("d/r")
+    airflow.end("failed", ended=datetime.now(UTC).isoformat())
+    assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.RUNNING

@@ -1,0 +1,80 @@
+"""A schedule stays, also where Airflow does not show it: it has not read the file yet, or lost the DAG for a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml.core.errors import WaitTimeoutError
+from flowyml.core.schedule import Schedule
+from flowyml_airflow.compiler import compile_dag
+from flowyml_airflow.deploy import Deployer
+from flowyml_airflow.deployed import Deployed, facts_of
+from flowyml_airflow.folder import LocalFolder
+from flowyml_airflow.names import dag_file, development_id
+from tests.adapters.airflow.operating import orchestrator_of, other_code, short
+from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import airflow3 as running_airflow3
+
+DAILY = Schedule.of("daily", 3)
+
+
+def kept(folder: Path, found: Deployed | None) -> Any:
+    """The schedule that a deployment of changed code would write."""
+    client: Any = None
+    deployer = Deployer(lambda: client, LocalFolder(folder))
+    return facts_of(deployer.kept(other_code("kept").bundle(), found).text).get("schedule")
+
+
+def shown(schedule: Schedule | None) -> Deployed:
+    """The DAG as Airflow shows it."""
+
+    class Client:
+        def source(self, dag: Any) -> str:
+            return compile_dag(short("kept").bundle(), schedule=schedule).text
+
+    client: Any = Client()
+    tags = [{"name": "flowyml"}]
+    return Deployed({"dag_id": "kept", "tags": tags, "timetable_summary": schedule and "0 3 * * *"}, client)
+
+
+def test_the_schedule_is_that_of_the_file_which_airflow_may_have_yet_to_read(tmp_path: Path) -> None:
+    assert kept(tmp_path, None) is None
+    assert kept(tmp_path, shown(DAILY)) == DAILY.to_dict(), "there is no file, as on another machine"
+    path = tmp_path / dag_file("kept")
+    path.write_text(compile_dag(short("kept").bundle(), schedule=DAILY).text)
+    assert kept(tmp_path, None) == DAILY.to_dict()
+    assert kept(tmp_path, shown(None)) == DAILY.to_dict()
+    path.write_text(compile_dag(short("kept").bundle()).text)
+    assert kept(tmp_path, shown(DAILY)) is None, "it was deleted, and Airflow has yet to read that"
+
+
+@pytest.fixture
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    with running_airflow3(tmp_path_factory.mktemp("kept")) as airflow:
+        yield airflow
+
+
+@pytest.mark.airflow
+@pytest.mark.slow
+def test_a_run_and_a_deployment_keep_a_schedule_that_airflow_has_not_read(airflow: Airflow) -> None:
+    name, path = "kept pending", airflow.dags_folder / dag_file("kept pending")
+    airflow.kill("dag-processor")
+    hasty = orchestrator_of(airflow, deploy_timeout=2)
+    with pytest.raises(WaitTimeoutError, match="deploying again goes on waiting for it"):
+        hasty.schedule_pipeline(short(name), DAILY)
+    scheduled = facts_of(path.read_text())["schedule"]
+    before = path.read_bytes()
+    with pytest.raises(WaitTimeoutError, match=development_id(name)):
+        hasty.run_pipeline(other_code(name))
+    assert path.read_bytes() == before, "a run never changes what is scheduled"
+    with pytest.raises(WaitTimeoutError):
+        hasty.deploy_pipeline(other_code(name))
+    assert facts_of(path.read_text())["schedule"] == scheduled
+    airflow.start("dag-processor")
+    orchestrator = orchestrator_of(airflow)
+    wait_until(lambda: orchestrator.schedules(name), 240)
+    assert [each.schedule.to_dict() for each in orchestrator.schedules(name)] == [scheduled]
