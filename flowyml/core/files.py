@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from flowyml.core.home import is_data
 
-__all__ = ["refuse_others_link", "whole_file", "write_whole"]
+__all__ = ["end_of", "refuse_others_link", "whole_file", "write_whole"]
 
 _ALL, _OWNER = 0o666, 0o600
 
@@ -51,3 +51,13 @@ def write_whole(path: Path, data: bytes, mode: int | None = None) -> None:
     """Write a file as ``whole_file`` does."""
     with whole_file(path, mode) as file:
         file.write(data)
+
+
+def end_of(path: Path, most: int) -> bytes:
+    """The last bytes of a file, ``most`` at the most, however long it is; empty where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+            return file.read(most)
+    except OSError:
+        return b""

@@ -114,6 +114,14 @@ class Log:
     time: datetime
     task_run_id: str | None
 
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Log:
+        """Read Prefect's JSON."""
+        return cls(
+            id=plain["id"], message=plain["message"], level=plain["level"],
+            time=datetime.fromisoformat(plain["timestamp"]), task_run_id=plain["task_run_id"],
+        )  # fmt: skip
+
 
 class PrefectClient(HttpClient):
     """One server. Calls are safe from many threads; those that write go one at a time, for SQLite's sake.
@@ -245,10 +253,11 @@ class PrefectClient(HttpClient):
             body = {"deployments": {"id": {"any_": wanted}}, "flow_runs": future, "sort": "EXPECTED_START_TIME_ASC"}
             offset = sum(read[deployment] for deployment in wanted)
             page = self.query("/flow_runs/filter", {**body, "limit": _PAGE, "offset": offset})
-            for plain in page:
-                read[plain["deployment_id"]] += 1
-                if plain["auto_scheduled"] and (time := _time(plain["expected_start_time"])):
-                    times[plain["deployment_id"]].append(time)
+            for run in (self._understood(FlowRun.of, plain) for plain in page):
+                deployment = str(run.deployment_id)
+                read[deployment] += 1
+                if run.due:
+                    times[deployment].append(run.due)
             if len(page) < _PAGE:
                 break
         return times
@@ -301,9 +310,13 @@ class PrefectClient(HttpClient):
 
     def delete_run(self, run_id: str) -> None:
         """Remove a run with its tasks, its log and its artifacts, if it is there."""
-        for plain in self.query("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_id]}}}):
-            with suppress(NotFoundError):
-                self.write(f"/artifacts/{plain['id']}", None, method="DELETE")
+        asked = {"artifacts": {"flow_run_id": {"any_": [run_id]}}, "limit": _PAGE}
+        gone: set[str] = set()
+        while left := {plain["id"] for plain in self.query("/artifacts/filter", asked)} - gone:
+            for artifact in left:
+                with suppress(NotFoundError):
+                    self.write(f"/artifacts/{artifact}", None, method="DELETE")
+            gone |= left
         with suppress(NotFoundError):
             self.write(f"/flow_runs/{run_id}", None, method="DELETE")
 
@@ -317,11 +330,8 @@ class PrefectClient(HttpClient):
         wanted: dict[str, Any] = {"flow_run_id": {"any_": [run_id]}}
         if after:
             wanted["timestamp"] = {"after_": after.isoformat()}
-        return [
-            Log(id=log["id"], message=log["message"], level=log["level"],
-                time=datetime.fromisoformat(log["timestamp"]), task_run_id=log["task_run_id"])
-            for log in self._pages("/logs/filter", {"logs": wanted, "sort": "TIMESTAMP_ASC"})
-        ]  # fmt: skip
+        found = self._pages("/logs/filter", {"logs": wanted, "sort": "TIMESTAMP_ASC"})
+        return [self._understood(Log.of, plain) for plain in found]
 
     def create_artifact(self, body: Mapping[str, Any]) -> None:
         """Keep an artifact."""
@@ -365,14 +375,14 @@ class PrefectClient(HttpClient):
         """Note on a run which process executes it, as ``HOST:PID``."""
         self.write(f"/flow_runs/{run_id}", {"infrastructure_pid": process}, method="PATCH")
 
-    def claim(self, run_id: str) -> str | None:
-        """Take a scheduled run for execution. Of all who try, one gets the id of the transition, the others None."""
-        from uuid import uuid4
+    def claim(self, run_id: str, mine: str) -> bool:
+        """Take a scheduled run for execution: of all who try, one does.
 
-        mine = str(uuid4())
+        ``mine`` is a UUID that the transition gets. Who tries again, since an answer was lost, gives the same.
+        """
         state = {"type": "PENDING", "name": "Pending", "state_details": {"transition_id": mine}}
         self.set_state(run_id, state)
-        return mine if self.run(run_id).transition_id == mine else None
+        return self.run(run_id).transition_id == mine
 
     # The general forms.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from flowyml.artifacts import default_url, open_store
-from flowyml.core.errors import ConfigurationError, RetryRefusedError
+from flowyml.core.errors import ConfigurationError, EngineError, RetryRefusedError
 from flowyml.core.files import write_whole
 from flowyml.core.origin import Origin
 from flowyml.core.runs import Run
@@ -28,11 +28,12 @@ from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
 from flowyml.runtime.kept import KEEP
 from flowyml_prefect.automations import AUTOMATIONS, DETACHED_TAG, HEARTBEAT_SECONDS
-from flowyml_prefect.client import TAG, PrefectClient
+from flowyml_prefect.client import TAG, FlowRun, PrefectClient
 from flowyml_prefect.compiler import compile_flow, flow_function, is_walked, task_functions
 from flowyml_prefect.names import deployment_name, flow_name, plan_key
 from flowyml_prefect.parameters import parameter_schema
 from flowyml_prefect.pruning import note_server, version_folder
+from flowyml_prefect.reading import is_of_its_version
 from flowyml_prefect.schedule import SET, is_ours
 from flowyml_prefect.server import prefect_home, server_name
 from flowyml_prefect.steps import planned_rows
@@ -48,6 +49,7 @@ logger = logging.getLogger("flowyml.prefect")
 _BUCKETS = ("s3://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
 _COMPARED = ("version", "entrypoint", "pull_steps", "job_variables", "tags")
 _OWNER = "x-flowyml"
+_TRIES = 3  # at a run, where another version is deployed each time
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +119,33 @@ class Deployments:
     client: PrefectClient
     _known: dict[tuple[str, Target], Deployed] = field(default_factory=dict, init=False)
 
+    def make_run(self, bundle: Bundle, target: Target, request: Mapping[str, Any]) -> tuple[FlowRun, Deployed]:
+        """A new run, or the one that has this idempotency key already, and its deployment.
+
+        Another process may have deployed another version since the deployment was looked up. A run of that would
+        execute other code than it says, so it is taken back. Raises ``EngineError`` where that is too late.
+        """
+        for _ in range(_TRIES):
+            deployed = self.for_run(bundle, target)
+            labels = {**deployed.labels, **request["labels"]}
+            made = self.client.create_run(deployed.id, {**request, "labels": labels})
+            if is_of_its_version(made):
+                return made, deployed
+            self._known.pop((bundle.digest, target), None)
+            if made.state_type != "SCHEDULED":
+                break
+            self.client.delete_run(made.id)
+        raise EngineError(
+            f"Run {request['name']!r} is of version {made.version} of {bundle.plan.name!r}, not of the code that was "
+            f"submitted: that version was deployed meanwhile. Submit it again under another run id."
+        )
+
     def for_run(self, bundle: Bundle, target: Target) -> Deployed:
-        """The deployment of a run: the pipeline's own where this very version is deployed, or none was deployed."""
+        """The deployment of a run: the pipeline's own where this very version is deployed.
+
+        Else one that is made for runs. The workers of a pool find the code by the deployment, and only when a run
+        begins; so there each version has one of its own, which stays as it is for the runs that wait.
+        """
         key = (bundle.digest, target)
         if known := self._known.get(key):
             return known
@@ -126,13 +153,19 @@ class Deployments:
         ours = Owner(bundle.origin, is_deployed=False)
         flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target.pool)
         found = self.client.deployment(flow, name)
-        if found is not None and (owner := Owner.of(found)) != ours:
-            current = not _changes(found, _body(bundle, target, published_folder(bundle), owner, found))
-            if current:
-                ours = owner
-            elif owner.is_deployed or owner.origin is not None:
-                name = f"{name}, runs of {slug(str(bundle.origin or 'a bundle'))}"
-                found = self.client.deployment(flow, name)
+        owner = Owner.of(found) if found else ours
+        if (
+            found
+            and owner != ours
+            and not _changes(found, _body(bundle, target, published_folder(bundle), owner, found))
+        ):
+            ours = owner
+        elif target.pool is not None:
+            name = f"{name}, version {bundle.digest[:16]}"
+            found = self.client.deployment(flow, name)
+        elif owner != ours and (owner.is_deployed or owner.origin is not None):
+            name = f"{name}, runs of {slug(str(bundle.origin or 'a bundle'))}"
+            found = self.client.deployment(flow, name)
         return self._remember(key, self._put(bundle, target, name, found, ours))
 
     def entrypoint_of(self, run: Run, version: str, *, pooled: bool) -> str:

@@ -150,16 +150,15 @@ class PrefectOrchestrator(Orchestrator):
         target, pipeline, given = self._target(), bundle.plan.name, given_parameters(parameters)
         if not claim_new(run_id):
             self._check_free(run_id, pipeline)
-        deployed = self.deployments.for_run(bundle, target)
         request = {
             "name": run_id,
             "idempotency_key": run_id,
             "parameters": given,
             "enforce_parameter_schema": False,  # they were checked; the server would first check the schema itself
-            "labels": {**deployed.labels, "flowyml.run_id": run_id, **code_labels(bundle)},
+            "labels": {"flowyml.run_id": run_id, **code_labels(bundle)},
         }
         with turn() if self._is_embedded() else nullcontext():
-            made = self.client.create_run(deployed.id, request)
+            made, deployed = self.deployments.make_run(bundle, target, request)
         record = self.reader.record(made)
         check_same_run(record, pipeline, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
         if target.pool is None and made.state_type == "SCHEDULED":
@@ -419,6 +418,7 @@ class PrefectOrchestrator(Orchestrator):
             "idempotency_key": f"flowyml schedule {at}",
             "parameters": schedule.get("parameters") or {},
             "enforce_parameter_schema": False,
+            "tags": [MADE_UP],
             "labels": {**(deployment.get("labels") or {}), MADE_UP: at},
             "state": {"type": "SCHEDULED", "state_details": {"scheduled_time": at}},
         }

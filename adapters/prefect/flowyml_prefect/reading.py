@@ -33,7 +33,7 @@ from flowyml_prefect.steps import (
 if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
 
-__all__ = ["RunReader", "code_labels"]
+__all__ = ["RunReader", "code_labels", "is_of_its_version"]
 
 _LAG = timedelta(seconds=10)
 """How long after the end of a run its last log lines may still come."""
@@ -46,14 +46,24 @@ _LAG_WHEN_CUT_SHORT = timedelta(seconds=3)
 
 _LAST_LINE = "Finished in state "
 
+_AUTO_SCHEDULED = (
+    "auto-scheduled"  # the tag of runs that a schedule made; source: Prefect, server/models/deployments.py
+)
+
 _PROJECT, _MODULE, _CODE, _REVISION = "flowyml.project", "flowyml.module", "flowyml.code", "flowyml.revision"
+_VERSION = "flowyml.version"
 
 
 def code_labels(bundle: Bundle) -> dict[str, str]:
     """What a run's labels say of its code, so that a run id that is used again for other code is noticed."""
     origin = {} if bundle.origin is None else {_PROJECT: bundle.origin.project, _MODULE: bundle.origin.module}
     revision = {_REVISION: bundle.revision} if bundle.revision else {}
-    return {**origin, **revision, _CODE: bundle.code_digest}
+    return {**origin, **revision, _CODE: bundle.code_digest, _VERSION: bundle.digest[:16]}
+
+
+def is_of_its_version(run: FlowRun) -> bool:
+    """Whether a run belongs to the version of its deployment for which it was made."""
+    return bool(run.labels.get(_VERSION, run.version) == run.version)
 
 
 def _started(run: FlowRun) -> datetime | None:
@@ -92,10 +102,14 @@ class RunReader:
         """The newest runs, those left out that a schedule has planned for later."""
         return Runs(self.record(run) for run in self._newest(pipeline, limit))
 
-    def _newest(self, pipeline: str | None, limit: int) -> list[FlowRun]:
+    def _newest(self, pipeline: str | None, limit: int, *, one_of: Sequence[str] | None = None) -> list[FlowRun]:
+        """The newest runs, or those that have ``one_of`` these tags too."""
         now = datetime.now(UTC) + timedelta(seconds=1)
         filters: dict[str, Any] = {
-            "flow_runs": {"tags": {"all_": [TAG]}, "expected_start_time": {"before_": now.isoformat()}}
+            "flow_runs": {
+                "tags": {"all_": [TAG], "any_": one_of},
+                "expected_start_time": {"before_": now.isoformat()},
+            }
         }
         if pipeline is not None:
             filters["flows"] = {"name": {"any_": [flow_name(pipeline)]}}
@@ -103,7 +117,8 @@ class RunReader:
 
     def scheduled(self, pipeline: str, limit: int) -> dict[datetime, Run]:
         """The newest runs of a schedule, by the time that they are for."""
-        return {time: self.record(run) for run in self._newest(pipeline, limit) if (time := _time_of(run))}
+        found = self._newest(pipeline, limit, one_of=(_AUTO_SCHEDULED, MADE_UP))
+        return {time: self.record(run) for run in found if (time := _time_of(run))}
 
     def named(self, run_id: str) -> list[Run]:
         """The runs that were submitted under this id."""

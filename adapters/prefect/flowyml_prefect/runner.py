@@ -24,9 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from uuid import uuid4
 
 from flowyml.core.errors import EngineError, EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.files import end_of
 from flowyml.core.home import open_private
 from flowyml.core.process_identity import identity_of, signal_group
 from flowyml.plan.groups import Cleanup
@@ -38,12 +40,13 @@ from flowyml_prefect.control_channel import ControlChannel
 from flowyml_prefect.status import status_of
 from flowyml_prefect.steps import TASK_RUNS
 
-__all__ = ["launch", "main"]
+__all__ = ["claimed", "launch", "main"]
 
 _POLL_SECONDS = 1.0
 _GRACE_SECONDS = 30
 _CLEANUP_SECONDS = 3600  # for the steps that clean up in a run that was cancelled
 _PATIENCE_SECONDS = 3600  # with a server that is down while the flow goes on
+_LAST_BYTES = 10_000  # of a log, which hold its last line, or more of it than is shown
 
 
 class _Process(subprocess.Popen[bytes]):
@@ -76,13 +79,22 @@ def main(run_id: str, entrypoint: str, log: Path) -> int:
     if connection is None:
         raise SystemExit("PREFECT_API_URL is not set.")
     client = PrefectClient(connection)
-    claim = _call_patiently(lambda: client.claim(run_id))
+    claim = claimed(client, run_id)
     if claim is None:
         return 0  # another process executes it, or it was cancelled
     code = _Attempt(client, run_id, entrypoint, log, claim).execute()
     if code == 0:
         log.unlink(missing_ok=True)
     return code
+
+
+def claimed(client: PrefectClient, run_id: str) -> str | None:
+    """Claim a run for this process; gives the id of the claim, or None where another process has the run.
+
+    Each try bears the same id: one whose answer was lost may have succeeded.
+    """
+    claim = str(uuid4())
+    return claim if _call_patiently(lambda: client.claim(run_id, claim)) else None
 
 
 @dataclass
@@ -225,11 +237,8 @@ class _Attempt:
             yield path, Bundle.read(path).plan
 
     def _last_words(self) -> str:
-        with suppress(OSError):
-            lines = self.log.read_text(errors="replace").strip().splitlines()
-            if lines:
-                return f" Its last line: {lines[-1][:500]} (all of them: {self.log})"
-        return ""
+        lines = end_of(self.log, _LAST_BYTES).decode(errors="replace").strip().splitlines()
+        return f" Its last line: {lines[-1][:500]} (all of them: {self.log})" if lines else ""
 
 
 class _Engine(subprocess.Popen[bytes]):

@@ -22,7 +22,8 @@ __all__ = [
 ]  # fmt: skip
 
 SLUG = "flowyml"
-MADE_UP = "flowyml.made_up"  # the label of a run that is made for a time of the schedule; flows read it
+MADE_UP = "flowyml.made_up"
+"""The label of a run that is made for a time of the schedule, which flows read; and its tag, by which it is found."""
 SET = "x-flowyml-schedule"
 """The key in a deployment's parameter schema under which ``as_set`` of the schedule stands, as FlowyML set it."""
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import IO
 
 from flowyml.core.errors import EngineError
-from flowyml.core.files import write_whole
+from flowyml.core.files import end_of, write_whole
 from flowyml.core.home import home, open_private
 from flowyml.core.process_identity import ProcessIdentity, identity_of, is_alive, signal_group
 from flowyml_prefect.client import PrefectClient
@@ -72,6 +72,8 @@ class EmbeddedServer:
     """False for a server that an older FlowyML started, which answers every user of this machine."""
     ui: str = ""
     """Below the URL: the UI whose pages ask for the password where they need it, instead of showing an error."""
+    is_starting: bool = False
+    """True until it answers. Where its starter was killed before, the next one stops it."""
 
     @property
     def connection(self) -> Connection:
@@ -114,7 +116,9 @@ def embedded_server(*, start: bool = True) -> EmbeddedServer | None:
         before = _read_record()
         if (record := _usable(before)) is not None:
             return record
-        if before is not None and is_alive(before.server):
+        if before is not None and before.is_starting:
+            _stop(before.server)
+        elif before is not None and is_alive(before.server):
             _retire(before)
         return _start(before)
 
@@ -185,12 +189,22 @@ def _start(before: EmbeddedServer | None) -> EmbeddedServer:
             "PREFECT_SERVER_UI_API_URL": f"{url}/api",
         },
     )  # fmt: skip
-    record = EmbeddedServer(url, identity_of(process.pid))
-    _await_health(record, process)
-    record = replace(record, ui=_newest_ui(url))
-    if before is not None and before.worker is not None:
-        record = _keep_or_start_worker(record, before.worker, knows_it=before.url == url)
-    _write_record(record)
+    worker = before.worker if before else None
+    if before and worker and before.url != url:
+        _stop(worker)  # it knows neither the new address nor the new password
+    record = EmbeddedServer(url, identity_of(process.pid), worker, is_starting=True)
+    try:
+        _write_record(record)
+        _await_health(record, process)
+        record = replace(record, ui=_newest_ui(url), is_starting=False)
+        if worker is not None and not is_alive(worker):
+            record = _start_worker(record)
+        _write_record(record)
+    except BaseException:  # Ctrl-C too: what no record names would go on for ever
+        _stop(record.server)
+        if record.worker is not None and record.worker != worker:
+            _stop(record.worker)
+        raise
     print(
         f"Prefect is ready: {url}{record.ui} (`flowyml backends sign-in prefect` shows its password)", file=sys.stderr
     )
@@ -227,14 +241,6 @@ def _retire(record: EmbeddedServer) -> None:
     if record.worker is not None:
         _stop(record.worker)
     _stop(record.server)
-
-
-def _keep_or_start_worker(record: EmbeddedServer, worker: ProcessIdentity, *, knows_it: bool) -> EmbeddedServer:
-    """The worker that outlived its server, if it knows the new one's address and password; else a new worker."""
-    if knows_it and is_alive(worker):
-        return replace(record, worker=worker)
-    _stop(worker)
-    return _start_worker(record)
 
 
 def _start_worker(record: EmbeddedServer) -> EmbeddedServer:
@@ -280,7 +286,6 @@ def _await_health(record: EmbeddedServer, process: subprocess.Popen[bytes]) -> N
     try:
         while not (_is_this_users(record.url) and client.is_healthy()):
             if process.poll() is not None or time.monotonic() > deadline:
-                _stop(record.server)
                 raise EngineError(f"The embedded Prefect did not start. The end of its log:\n{_end_of_log('server')}")
             time.sleep(0.1)
     finally:
@@ -304,7 +309,8 @@ def _stop(leader: ProcessIdentity) -> bool:
 
 
 def _usable(record: EmbeddedServer | None) -> EmbeddedServer | None:
-    return record if record is not None and is_alive(record.server) and not record.is_open else None
+    is_ready = record is not None and not record.is_starting and is_alive(record.server) and not record.is_open
+    return record if is_ready else None
 
 
 def _read_record() -> EmbeddedServer | None:
@@ -312,7 +318,8 @@ def _read_record() -> EmbeddedServer | None:
         plain = json.loads(_record_path().read_text("utf-8"))
         worker = ProcessIdentity(**plain["worker"]) if plain["worker"] else None
         server, asks_password = ProcessIdentity(**plain["server"]), plain.get("asks_password", False)
-        return EmbeddedServer(plain["url"], server, worker, asks_password, plain.get("ui", ""))
+        is_starting = plain.get("is_starting", False)
+        return EmbeddedServer(plain["url"], server, worker, asks_password, plain.get("ui", ""), is_starting)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
@@ -356,9 +363,7 @@ def _is_this_users(url: str) -> bool:
 
 
 def _end_of_log(name: str) -> str:
-    with suppress(OSError):
-        return (prefect_home() / f"{name}.log").read_bytes()[-3000:].decode(errors="replace")
-    return "(there is no log)"
+    return end_of(prefect_home() / f"{name}.log", 3000).decode(errors="replace") or "(there is no log)"
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def answering(pages: dict[str, list[Answer]]) -> Iterator[tuple[PrefectOrchestra
             self.end_headers()
             self.wfile.write(body)
 
-        do_POST = do_GET  # the name is http.server's
+        do_POST = do_DELETE = do_GET  # the name is http.server's
 
         def log_message(self, *arguments: object) -> None:
             """Say nothing."""
@@ -235,3 +235,23 @@ def test_a_label_that_only_looks_like_that_of_a_run_that_was_made_up_for() -> No
     runs = [{**run, **due, "labels": {**run["labels"], "flowyml.made_up": label}} for label in labels]
     with answering({"/flow_runs/filter": [json_answer(runs)]}) as (prefect, _):
         assert sorted(time.hour for time in prefect.scheduled_runs("bees")) == [1, 2]
+
+
+def test_a_log_that_does_not_come_from_prefect() -> None:
+    pages = {f"/flow_runs/{RUN}": [flow_run("RUNNING")], "/logs/filter": [json_answer([{"id": "x"}])]}
+    with (
+        answering(pages) as (orchestrator, _),
+        pytest.raises(EngineError, match=r"\{'id': 'x'\}, which does not come from Prefect's API"),
+    ):
+        list(orchestrator.logs(RUN))
+
+
+@pytest.mark.parametrize("stays", [True, False], ids=["they stay", "they go"])
+def test_a_run_with_more_artifacts_than_a_page_is_removed_with_all(stays: bool) -> None:
+    first, rest = ([{"id": f"{page}-{number}"} for number in range(size)] for page, size in ((1, 200), (2, 50)))
+    pages = {"/artifacts/filter": list(map(json_answer, [first, rest, rest if stays else []]))}
+    with answering({**pages, "": [json_answer({})]}) as (orchestrator, asked):
+        orchestrator.client.delete_run(RUN)
+    removed = [path.removeprefix("/artifacts/") for path in asked if path.startswith("/artifacts/1") or "/2-" in path]
+    assert sorted(removed) == sorted(each["id"] for each in first + rest)
+    assert asked[-1] == f"/flow_runs/{RUN}"

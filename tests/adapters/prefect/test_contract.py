@@ -220,7 +220,7 @@ def use_all(make_prefect: Callable[..., Any]) -> None:
     assert pooled.schedules()
     pooled.delete_schedule(made.schedule_id)
     waiting = pooled.run_pipeline(pipeline(2), "in the contract, waiting")
-    assert pooled.client.claim(waiting.job_id)
+    assert pooled.client.claim(waiting.job_id, str(uuid4()))
     pooled.client.record_process(waiting.job_id, "here:1")
     pooled.client.label_run(waiting.job_id, {"flowyml.retry": "null", "flowyml.task_runs": 0})
     assert waiting.cancel()

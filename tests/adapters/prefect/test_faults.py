@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import psutil
@@ -25,8 +26,10 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators import RemoteOrchestrator
-from flowyml_prefect import PrefectOrchestrator
+from flowyml_prefect import PrefectOrchestrator, runner
 from flowyml_prefect.automations import AUTOMATIONS, NEVER_BEGAN_MESSAGE, PENDING, SILENT_MESSAGE, crash_after
+from flowyml_prefect.client import PrefectClient
+from flowyml_prefect.connection import Connection
 from tests.adapters.prefect.samples import run_processes, sleeping, step_process, wait_for
 from tests.engines.prefect import PrefectServer, prefect_server
 
@@ -215,7 +218,7 @@ def test_a_pools_run_whose_worker_died_before_it_began_does_not_stay_queued(make
     soon = crash_after("soon", PENDING, "claimed", 10, NEVER_BEGAN_MESSAGE)
     assert {**soon["trigger"], "within": 3600, "match_related": hour["trigger"]["match_related"]} == hour["trigger"]
     client.ensure_automation(soon)
-    assert client.claim(claimed.job_id), "as a worker does, which then dies"
+    assert client.claim(claimed.job_id, str(uuid4())), "as a worker does, which then dies"
     wait_for(lambda: claimed.status.is_terminal)
     assert (claimed.status, claimed.error) == (ExecutionStatus.FAILED, NEVER_BEGAN_MESSAGE)
     assert late.status is ExecutionStatus.QUEUED, "no worker has taken it, and one still may"
@@ -226,7 +229,7 @@ def test_a_pools_run_whose_worker_died_before_it_began_does_not_stay_queued(make
 def losing_answers(server: str, *lost: tuple[str, str]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """The URL of a proxy that loses the server's first answer to each of these, and what it lost.
 
-    Each is a method and the end of a path.
+    Each is a method and the end of a path; what is given twice is lost twice.
     """
     losses: list[tuple[str, str]] = []
 
@@ -238,7 +241,11 @@ def losing_answers(server: str, *lost: tuple[str, str]) -> Iterator[tuple[str, l
             kind = {"Content-Type": self.headers.get("Content-Type", "")}
             answer = httpx.request(self.command, server + self.path, content=body, headers=kind, timeout=30)
             for method, end in lost:
-                if self.command == method and self.path.endswith(end) and (method, end) not in losses:
+                if (
+                    self.command == method
+                    and self.path.endswith(end)
+                    and losses.count((method, end)) < lost.count((method, end))
+                ):
                     losses.append((method, end))
                     self.close_connection = True
                     return
@@ -285,3 +292,22 @@ def test_what_is_made_twice_because_an_answer_was_lost_is_one(prefect: PrefectSe
         assert lost == [("DELETE", "")]
         assert orchestrator.schedules("lost-answers") == []
         orchestrator.close()
+
+
+@pytest.mark.parametrize("lost", [("POST", "/set_state"), ("GET", "")], ids=["the answer", "the look after it"])
+def test_a_claim_whose_answer_was_lost_is_ones_own(
+    make_prefect: Any, prefect: PrefectServer, tmp_path: Path, lost: tuple[str, str]
+) -> None:
+    """Lost twice, since a call is made again at once where a connection breaks."""
+    pooled = make_prefect(work_pool="claims")  # without a worker: nothing else executes the run
+    pooled.client.ensure_process_pool("claims")
+    waiting = pooled.run_pipeline(sleeping(str(tmp_path), 0.0, name="claims"))
+    with losing_answers(prefect.url, lost, lost) as (url, losses):
+        client = PrefectClient(Connection(f"{url}/api"))
+        claim = runner.claimed(client, waiting.job_id)
+        client.close()
+    assert losses == [lost, lost]
+    assert claim is not None
+    assert pooled.client.run(waiting.job_id).transition_id == claim
+    assert runner.claimed(pooled.client, waiting.job_id) is None, "one process executes it"
+    waiting.cancel()

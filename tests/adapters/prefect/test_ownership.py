@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from flowyml import Pipeline, step
 from flowyml.core.errors import DefinitionError, OwnershipError
 from flowyml_prefect import PrefectOrchestrator
+from tests.adapters.prefect.samples import wait_for
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
@@ -59,7 +61,7 @@ def test_deploying_moves_all_that_was_deployed_and_keeps_what_operators_set(pool
     first.pause_schedule(info.schedule_id)
     theirs = {"env": {"TZ": "UTC"}, "working_dir": "/tmp"}
     first.client.update_deployment(info.schedule_id, {"job_variables": theirs})
-    second.run_pipeline(version("moved", 1))  # a deployment for runs: the next run changes it
+    second.run_pipeline(version("moved", 1))  # a deployment for runs, which stays as it is
     assert "+++ new/moved on first.json" in second.diff(version("moved", 2).bundle())
     made = second.deploy_pipeline(version("moved", 2))
     assert (made.changed, made.also) == (True, ("moved/moved on first",))
@@ -154,3 +156,56 @@ def test_a_schedule_that_was_edited_in_prefects_ui_is_replaced_by_force_alone(po
     forced = version("edited", 3).schedule("daily", "05:00", on=orchestrator, force=True)
     assert (str(forced.schedule), forced.drift) == ("cron 0 5 * * * UTC", ())
     assert version("edited", 4).schedule("daily", "06:00", on=orchestrator).drift == ()
+
+
+def code_of(orchestrator: PrefectOrchestrator, job_id: str) -> list[str]:
+    """Versions: that of a run, and the one that a worker would fetch for it now."""
+    run = orchestrator.client.run(job_id)
+    deployment = orchestrator.client.deployment_by_id(str(run.deployment_id))
+    (pull,) = deployment["pull_steps"]
+    (settings,) = pull.values()
+    return [str(run.version), settings["directory"].rpartition("-")[2]]
+
+
+def test_runs_that_wait_for_a_worker_keep_their_code_when_other_code_is_submitted(pool: Pool) -> None:
+    busy = pool("busy")
+    first, second = (busy.run_pipeline(version("edited while it waits", number)) for number in (1, 2))
+    versions = [code_of(busy, run.job_id) for run in (first, second)]
+    assert versions == [[version("edited while it waits", number).bundle().digest[:16]] * 2 for number in (1, 2)]
+
+
+def test_a_run_of_a_version_that_was_replaced_meanwhile_has_its_own_code(pool: Pool) -> None:
+    """The process that submits knows the deployment from before."""
+    service, releases = pool("replaced"), pool("replaced")
+    releases.deploy_pipeline(version("replaced", 1))
+    before = service.run_pipeline(version("replaced", 1), "replaced-before")
+    releases.deploy_pipeline(version("replaced", 2))
+    after = service.run_pipeline(version("replaced", 1), "replaced-after")
+    assert code_of(service, after.job_id) == [version("replaced", 1).bundle().digest[:16]] * 2
+    assert service.run_pipeline(version("replaced", 1), "replaced-after").job_id == after.job_id
+    assert {run.job_id for run in service.runs("replaced")} == {before.job_id, after.job_id}, "no other is left"
+
+
+def test_a_run_on_this_machine_is_of_the_version_that_was_submitted(make_prefect: Any, tmp_path: Any) -> None:
+    """A retry finds its code by that, and its steps are shown by it."""
+    service, other = make_prefect(), make_prefect()
+    name = "replaced here"
+    expected = {number: version(name, number).bundle().digest[:16] for number in (1, 2)}
+    for orchestrator, number in ((service, 1), (other, 2), (service, 1)):
+        run = orchestrator.run_pipeline(version(name, number))
+        assert orchestrator.client.run(run.job_id).version == expected[number]
+        run.wait_for_completion(240, 0.2)
+
+
+def test_scheduled_runs_are_found_behind_many_by_hand(pool: Pool) -> None:
+    orchestrator = pool("by hand")
+    info = version("by hand", 1).schedule("interval", 3, on=orchestrator)
+    wait_for(lambda: orchestrator.scheduled_runs("by hand"))
+    orchestrator.pause_schedule(info.schedule_id)
+    begun = orchestrator.scheduled_runs("by hand")
+    orchestrator.run_pipeline(version("by hand", 1))
+    assert orchestrator.scheduled_runs("by hand", limit=1).keys() == {max(begun)}
+    missed = max(begun) + timedelta(seconds=1)
+    made_up = orchestrator.make_up(info.schedule_id, missed)
+    orchestrator.run_pipeline(version("by hand", 1))
+    assert [run.job_id for run in orchestrator.scheduled_runs("by hand", limit=1).values()] == [made_up.job_id]

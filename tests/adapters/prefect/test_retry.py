@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -207,14 +208,14 @@ def test_the_keeper_of_an_earlier_attempt_leaves_the_next_one_alone(
     client = pooled.client
     client.ensure_process_pool("retries")
     run_id = flat().submit({"folder": "/"}, on=pooled).job_id
-    claim = client.claim(run_id)
-    assert claim is not None
+    claim = str(uuid4())
+    assert client.claim(run_id, claim)
     keeper = runner._Attempt(client, run_id, "", Path("/"), claim, "host:1")
     client.record_process(run_id, keeper.process)
     client.set_state(run_id, {"type": "FAILED", "name": "Failed"}, force=True)
     client.set_state(run_id, {"type": "SCHEDULED", "name": "AwaitingRetry"}, force=True)
     if goes_on_as != "SCHEDULED":
-        assert client.claim(run_id) not in (None, claim)
+        assert client.claim(run_id, str(uuid4()))
     if goes_on_as == "RUNNING":
         client.record_process(run_id, "host:2")
         client.set_state(run_id, {"type": "RUNNING", "name": "Running"}, force=True)

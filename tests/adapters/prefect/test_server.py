@@ -25,6 +25,7 @@ import websockets
 from websockets.typing import Subprotocol
 
 from flowyml.core.process_identity import ProcessIdentity, born, is_alive
+from tests.adapters.prefect.samples import wait_for
 from tests.engines.browser import browser_page
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
@@ -378,6 +379,32 @@ def test_it_stops_with_its_worker(home: Path) -> None:
     assert _output(_start(home, _STOP))[0] == "True"
     assert [born(record[who]["pid"]) for who in ("server", "worker")] == [None, None]
     assert _output(_start(home, _STOP))[0] == "False"
+
+
+def _servers(home: Path) -> list[int]:
+    """The processes of Prefect's servers whose data is there."""
+    return [
+        process.pid for process in psutil.process_iter(["cmdline", "cwd"])
+        if process.info["cwd"] == str(home / "prefect") and "server" in (process.info["cmdline"] or ())
+    ]  # fmt: skip
+
+
+def test_who_is_interrupted_while_it_starts_leaves_no_second_server(own_home: Path) -> None:
+    code = "from flowyml_prefect.server import embedded_server; embedded_server()"
+    for number in (signal.SIGINT, signal.SIGKILL):
+        starting = _start(own_home, code)
+        wait_for(lambda: _servers(own_home))
+        time.sleep(1)
+        starting.send_signal(number)
+        starting.communicate(timeout=60)
+        if number == signal.SIGINT:
+            assert _servers(own_home) == []
+    (left,) = _servers(own_home)
+    _output(_start(own_home, code))
+    assert not psutil.pid_exists(left)
+    assert _record(own_home)["server"]["pid"] in _servers(own_home)
+    _output(_start(own_home, _STOP))
+    assert _servers(own_home) == []
 
 
 def _posted(client: httpx.Client, path: str, body: Any) -> Any:
