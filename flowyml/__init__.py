@@ -13,9 +13,9 @@ from flowyml.authoring.cache import Cache
 from flowyml.authoring.context import Context, context
 from flowyml.authoring.flow import cleanup, either, elif_, for_each, otherwise, when
 from flowyml.authoring.function_pipeline import pipeline
-from flowyml.authoring.later import all_of, any_of, is_in, not_
-from flowyml.authoring.named import If
+from flowyml.authoring.named_conditions import If
 from flowyml.authoring.pipeline import Pipeline
+from flowyml.authoring.placeholders import all_of, any_of, is_in, not_
 from flowyml.authoring.steps import step
 from flowyml.core.dates import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_DATE
 from flowyml.core.logs import get_logger

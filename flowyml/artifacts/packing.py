@@ -45,22 +45,22 @@ def artifact_key(place: str, step: str, attempt: int, output: str) -> str:
 
 def pack(
     value: Any, store: Store, *, key: str | Callable[[], str], inline_limit: int = INLINE_LIMIT,
-    face: Mapping[str, Any] = {},
+    preview: Mapping[str, Any] = {},
 ) -> Any:  # fmt: skip
     """JSON that stands for a value: the value itself if it is plain and at most ``inline_limit`` bytes, as JSON.
 
     Anything else is stored under ``key``, or what that gives when it is called, and the JSON is a reference to it. So
-    is a value with a ``face``, as ``face_of`` gives it, which goes with the reference. Raises ``ArtifactError`` when
-    the value cannot be stored.
+    is a value with a ``preview``, as ``preview_of`` gives it, which goes with the reference. Raises ``ArtifactError``
+    when the value cannot be stored.
     """
-    if not face and is_plain(value) and not is_reference(value) and _fits(value, inline_limit):
+    if not preview and is_plain(value) and not is_reference(value) and _fits(value, inline_limit):
         return value
     key = key if isinstance(key, str) else key()
     trouble: Exception | None = None
     for chosen in formats_for(value):
         try:
             written = store.write(f"{key}{chosen.suffix}", partial(chosen.write, value))
-            return _reference(value, chosen, written, {**_name_of(value), **face})
+            return _reference(value, chosen, written, {**_name_of(value), **preview})
         except ArtifactError as error:
             if trouble is None:
                 raise
@@ -146,7 +146,7 @@ def _name_of(value: Any) -> dict[str, str]:
     return {"name": value.name} if isinstance(value, Path) else {}
 
 
-def _reference(value: Any, chosen: Format, written: Written, face: Mapping[str, Any]) -> dict[str, Any]:
+def _reference(value: Any, chosen: Format, written: Written, preview: Mapping[str, Any]) -> dict[str, Any]:
     kind = type(value)
     return {
         REFERENCE: {
@@ -155,7 +155,7 @@ def _reference(value: Any, chosen: Format, written: Written, face: Mapping[str, 
             "sha256": written.sha256,
             "size": written.size,
             "type": f"{kind.__module__}.{kind.__qualname__}",
-            **face,
+            **preview,
         }
     }
 

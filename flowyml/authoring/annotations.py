@@ -14,7 +14,7 @@ from types import GenericAlias, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from flowyml.authoring.calls import Call
-from flowyml.authoring.later import texts_of
+from flowyml.authoring.placeholders import texts_of
 from flowyml.authoring.places import Place, errors_at
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.conditions import Compare, IsTrue, leaves_of, of_text, shown, with_leaves

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from flowyml.authoring.cache import Cache
 from flowyml.authoring.calls import Call
+from flowyml.authoring.code_digest import Reached, held, reached
 from flowyml.authoring.places import errors_at
-from flowyml.authoring.reach import Reached, held, reached
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.model import SCHEMA_VERSION, Caching, Plan, Step
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from flowyml.authoring.grouping import Grouping
-from flowyml.authoring.later import CallOutput, EitherValue, Expression, ItemValue, Later, ParameterValue
+from flowyml.authoring.placeholders import CallOutput, EitherValue, Expression, ItemValue, ParameterValue, Placeholder
 from flowyml.authoring.places import Place, errors_at, place_of, users_line
 from flowyml.authoring.steps import Step, recorder
 from flowyml.core.errors import DefinitionError, FlowymlError
@@ -18,7 +18,7 @@ from flowyml.plan.model import Step as PlanStep
 from flowyml.plan.parameters import is_json, is_too_deep, own_copy, too_deep
 from flowyml.plan.types import plain
 
-__all__ = ["Call", "Given", "Recorded", "Recorder", "as_later", "list_source", "record_calls"]
+__all__ = ["Call", "Given", "Recorded", "Recorder", "as_placeholder", "list_source", "record_calls"]
 
 
 Given = Source | Sequence[Source]
@@ -153,9 +153,9 @@ def record_calls(function: Callable[..., Any], parameters: Mapping[str, FromPara
     return Recorded(recording.calls, grouping.groups, _outputs(function.__name__, returned), grouping.places)
 
 
-def as_later(who: str, parameter: str, value: object) -> Later:
+def as_placeholder(who: str, parameter: str, value: object) -> Placeholder:
     """What a pipeline that is called in another one sees of an argument. Raises ``DefinitionError``."""
-    if isinstance(value, Later):
+    if isinstance(value, Placeholder):
         return value
     if is_too_deep(plain(value)) or not is_json(plain(value)):
         raise DefinitionError(
@@ -167,7 +167,7 @@ def as_later(who: str, parameter: str, value: object) -> Later:
 
 def list_source(who: str, value: object) -> Source:
     """Where the items of a loop come from. Raises ``DefinitionError`` for anything but a list."""
-    if isinstance(value, Later):
+    if isinstance(value, Placeholder):
         return value.source
     if isinstance(value, list | tuple) and not is_too_deep(value) and is_json(list(value)):
         return Constant(own_copy(list(value)))
@@ -202,13 +202,13 @@ def _bind(step: Step[..., Any], name: str, args: tuple[Any, ...], kwargs: Mappin
 
 
 def _given(step: str, parameter: str, value: Any) -> Given:
-    if type(value) is list and any(isinstance(item, Later) for item in value):
+    if type(value) is list and any(isinstance(item, Placeholder) for item in value):
         return [_source(step, parameter, item) for item in value]
     return _source(step, parameter, value)
 
 
 def _source(step: str, parameter: str, value: Any) -> Source:
-    if isinstance(value, Later):
+    if isinstance(value, Placeholder):
         return value.source
     if isinstance(value, Expression):
         raise DefinitionError(
@@ -235,7 +235,7 @@ def _holds_outputs(value: Any) -> bool:
     if isinstance(value, dict):
         value = value.values()
     elif not isinstance(value, list | tuple | set):
-        return isinstance(value, Later)
+        return isinstance(value, Placeholder)
     return any(map(_holds_outputs, value))
 
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar, cast
 
 from flowyml.authoring.calls import Recorder, list_source
-from flowyml.authoring.later import CallOutput, EitherValue, ItemValue, condition_of
+from flowyml.authoring.placeholders import CallOutput, EitherValue, ItemValue, condition_of
 from flowyml.authoring.places import names_its_place
 from flowyml.authoring.steps import check_item_error, check_max_parallel, recorder
 from flowyml.core.errors import DefinitionError

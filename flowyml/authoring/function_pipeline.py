@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, overload
 
-from flowyml.authoring.calls import Call, Recorded, Recorder, as_later, record_calls
+from flowyml.authoring.calls import Call, Recorded, Recorder, as_placeholder, record_calls
 from flowyml.authoring.notebooks import newest, version_in_notebook
 from flowyml.authoring.options import names_unknown_options
 from flowyml.authoring.pipeline import Pipeline
@@ -80,7 +80,9 @@ class FunctionPipeline(Pipeline):
         except TypeError as error:
             raise DefinitionError(f"Pipeline {self.name!r}: {error}.") from error
         bound.apply_defaults()
-        values = {name: as_later(f"Pipeline {self.name!r}", name, value) for name, value in bound.arguments.items()}
+        values = {
+            name: as_placeholder(f"Pipeline {self.name!r}", name, value) for name, value in bound.arguments.items()
+        }
         return self.function(**values)
 
     def _own_types(self) -> Mapping[str, object]:

@@ -15,7 +15,7 @@ from flowyml.authoring.calls import Call, Recorder, list_source
 from flowyml.authoring.context import Context
 from flowyml.authoring.data_files import checked_globs
 from flowyml.authoring.grouping import Grouping
-from flowyml.authoring.named import If, named_condition
+from flowyml.authoring.named_conditions import If, named_condition
 from flowyml.authoring.notebooks import newest
 from flowyml.authoring.options import engine_options, names_unknown_options, takes_a_dict
 from flowyml.authoring.origins import defining_file, origin_of

@@ -24,9 +24,9 @@ Call = Callable[[], "int | None"]
 COMMANDS: Mapping[str, str] = {
     "run": "running:run",
     "deploy": "running:deploy",
-    "compile": "making:compile_",
-    "bundle": "making:bundle",
-    "graph": "making:graph",
+    "compile": "compiling:compile_",
+    "bundle": "compiling:bundle",
+    "graph": "compiling:graph",
     "runs": "reading:runs",
     "status": "reading:status",
     "watch": "reading:watch",
@@ -61,7 +61,7 @@ COMMANDS: Mapping[str, str] = {
 }
 _PANELS = {
     "running": "Run",
-    "making": "Make",
+    "compiling": "Make",
     "reading": "Look at runs",
     "operating": "Operate what is deployed",
     "housekeeping": "Engines",
@@ -88,7 +88,7 @@ def read(arguments: Sequence[str]) -> Call:
     if list(arguments) == ["--version"]:
         return _show_version
     if "_FLOWYML_COMPLETE" not in os.environ:
-        from flowyml.cli.quick import parse
+        from flowyml.cli.fast_parse import parse
 
         for words in (2, 1):
             name = " ".join(arguments[:words])

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from flowyml.core.capabilities import Feature
 from flowyml.plan.groups import Branch, Cleanup, Group, Loop, Section
 from flowyml.plan.model import Plan, Step
-from flowyml.plan.opaque import operator_of
 
 __all__ = ["Need", "first_of_each", "needs_of"]
 
@@ -47,7 +46,7 @@ def needs_of(plan: Plan) -> Iterator[Need]:
         yield Need(_FEATURES_OF_GROUPS[type(group)], f"{pipeline} has {group.name!r}", members)
         if isinstance(group, Loop) and group.max_parallel is not None:
             yield Need(Feature.MAX_PARALLEL, f"loop {group.name!r} has max_parallel={group.max_parallel}", members)
-    if operators := {step.name: found[1] for step in plan if (found := operator_of(step))}:
+    if operators := {step.name: found[1] for step in plan if (found := step.operator)}:
         yield _of_operators(operators)
     for step in plan:
         for feature, what in _step_needs(plan, step):

@@ -142,6 +142,17 @@ class Step:
         names = [name for item in self.inputs for name in steps_of(item.source)]
         return tuple(dict.fromkeys((*names, *self.after)))
 
+    @property
+    def operator(self) -> tuple[str, str] | None:
+        """The engine whose own step this is, and the import path of its operator; None for a user's function.
+
+        It stands in the options, as all that is for one engine: ``{"airflow": {"operator": "…BashOperator"}}``.
+        """
+        for engine, options in self.options.items():
+            if isinstance(path := options.get("operator"), str):
+                return engine, path
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:

@@ -20,7 +20,7 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
 from flowyml.artifacts.allowed import why_no_pickles
-from flowyml.artifacts.contents import content_of, has_object, moved_reference, size_of
+from flowyml.artifacts.content_digest import content_of, has_object, moved_reference, size_of
 from flowyml.artifacts.packing import is_reference
 from flowyml.artifacts.store import LocalStore, Store, Written
 from flowyml.core.errors import ArtifactError

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-import flowyml.artifacts.faces  # noqa: F401  # each child would import it for what its step returns
+import flowyml.artifacts.previews  # noqa: F401  # each child would import it for what its step returns
 from flowyml.core.forks import flush_output, fork
 from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group, signal_process
 from flowyml.plan.secrets import forget_secrets

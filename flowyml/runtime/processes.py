@@ -26,7 +26,7 @@ from flowyml.plan.parameters import is_too_deep, too_deep
 from flowyml.runtime.execution import CachedOutputs
 from flowyml.runtime.fork_client import ForkedProcesses, Server, start_ahead
 from flowyml.runtime.hooks import plain_arguments
-from flowyml.runtime.kept import KEEP, KeptOutputs
+from flowyml.runtime.kept_outputs import KEEP, KeptOutputs
 from flowyml.runtime.lines import OnLine, print_line
 from flowyml.runtime.secrets import Mask, ReadSecret, from_environment, secrets_of
 from flowyml.runtime.shared import SharedProcesses

@@ -30,7 +30,7 @@ from flowyml.plan.codec import decode
 from flowyml.plan.groups import Branch, Loop
 from flowyml.plan.model import Constant, FromEither, FromItem, FromStep, Input, Plan, Source, Step
 from flowyml.plan.parameters import as_declared, days_of, is_of_type, is_too_deep, too_deep, wanted
-from flowyml.runtime.deciding import checked_lists, is_taken
+from flowyml.runtime.decisions import checked_lists, is_taken
 from flowyml.runtime.execution import CachedOutputs, run_step, step_error
 from flowyml.runtime.loading import load_hooks, load_step
 from flowyml.runtime.parent_env import apply_parent_env
@@ -169,7 +169,7 @@ class Worker:
         return outputs
 
     def _content(self, step: Step, item: Input, packed: Mapping[str, Any]) -> Any:
-        from flowyml.artifacts.contents import content_of_value
+        from flowyml.artifacts.content_digest import content_of_value
 
         origin = self._list_of(item.source) if isinstance(item.source, FromItem) else item.source
         if isinstance(origin, FromStep | FromEither) and item.name in packed:
@@ -354,7 +354,7 @@ class Worker:
                 )  # fmt: skip
             key = partial(artifact_key, self._place, label, attempt, name)
             try:
-                packed[name] = pack(value, self.store, key=key, face=self._face(step, name, value, key, secrets))
+                packed[name] = pack(value, self.store, key=key, preview=self._preview(step, name, value, key, secrets))
             except ArtifactError as error:
                 advice = next(text for kind, text in _ADVICE.items() if isinstance(error, kind))
                 raise step_error(
@@ -363,21 +363,21 @@ class Worker:
                 ) from error  # fmt: skip
         return packed
 
-    def _face(
+    def _preview(
         self, step: Step, output: str, value: Any, key: Callable[[], str], secrets: Mapping[str, str]
     ) -> dict[str, Any]:
         """What people see of an output."""
         facts, kind = reported(output), step.kinds.get(output, "")
         try:
-            from flowyml.artifacts.faces import face_of
+            from flowyml.artifacts.previews import preview_of
         except ImportError:  # on Kubeflow, where code that names nothing of that kind goes without it
             return {}
-        return face_of(value, self.store, key, kind=kind, facts=facts, mask=_without(secrets))
+        return preview_of(value, self.store, key, kind=kind, facts=facts, mask=_without(secrets))
 
 
 def _content(packed: Any, loops: Sequence[Loop]) -> list[Any]:
     """What a packed value of a step is, or a list of those of a loop's items."""
-    from flowyml.artifacts.contents import content_of
+    from flowyml.artifacts.content_digest import content_of
 
     if not loops:
         return content_of(packed)

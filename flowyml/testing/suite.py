@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from flowyml.testing.again import ExecutionGroupConformance, RetryConformance
 from flowyml.testing.artifacts import ArtifactConformance
 from flowyml.testing.branches import BranchConformance
 from flowyml.testing.caching import CachingConformance
+from flowyml.testing.cleanup import CleanupConformance, RunIfConformance
 from flowyml.testing.deployments import DeploymentConformance, ScheduleConformance
-from flowyml.testing.ends import CleanupConformance, RunIfConformance
 from flowyml.testing.failures import FailureConformance
-from flowyml.testing.life import LifeConformance
+from flowyml.testing.lifecycle import LifeConformance
 from flowyml.testing.loops import FanOutConformance
 from flowyml.testing.nesting import SubPipelineConformance
+from flowyml.testing.retries import ExecutionGroupConformance, RetryConformance
 from flowyml.testing.runs import RunConformance
 from flowyml.testing.secrets import SecretConformance
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from flowyml.artifacts import artifact_key, open_store, pack, unpack
-from flowyml.artifacts.faces import face_of
 from flowyml.artifacts.files import safe_name
 from flowyml.artifacts.folders import files_here
 from flowyml.artifacts.listing import artifacts_of, listed
 from flowyml.artifacts.markdown import markdown_of, noted
+from flowyml.artifacts.previews import preview_of
 from flowyml.artifacts.store import Store
 from flowyml.core.errors import ArtifactError
 from flowyml.core.runs import Artifact
@@ -24,8 +24,8 @@ from flowyml.orchestrators.downloading import download
 
 def stored(value: Any, store: Store, **about: Any) -> Artifact:
     key = artifact_key("here/listing/run", "step", 1, "out")
-    face = face_of(value, store, lambda: key, **about)
-    (found,) = artifacts_of("step", {"out": pack(value, store, key=key, face=face)})
+    preview = preview_of(value, store, lambda: key, **about)
+    (found,) = artifacts_of("step", {"out": pack(value, store, key=key, preview=preview)})
     return found
 
 

@@ -15,11 +15,11 @@ import pytest
 
 from flowyml import Pipeline, for_each, pipeline, report, step
 from flowyml.artifacts import artifact_key, open_store, pack, unpack
-from flowyml.artifacts.faces import face_of
 from flowyml.artifacts.files import place_folder
 from flowyml.artifacts.folders import files_here
 from flowyml.artifacts.listing import artifacts_of, listed
 from flowyml.artifacts.markdown import escaped, markdown_of, noted
+from flowyml.artifacts.previews import preview_of
 from flowyml.artifacts.store import Store
 from flowyml.cli.records import plain_outputs, shown
 from flowyml.core.errors import ArtifactError, ConfigurationError
@@ -256,8 +256,8 @@ def test_a_download_that_is_killed_leaves_nothing_under_the_name(tmp_path: Path,
 
 def stored(value: Any, store: Store, **about: Any) -> Artifact:
     key = artifact_key("here/listing/run", "step", 1, "out")
-    face = face_of(value, store, lambda: key, **about)
-    (found,) = artifacts_of("step", {"out": pack(value, store, key=key, face=face)})
+    preview = preview_of(value, store, lambda: key, **about)
+    (found,) = artifacts_of("step", {"out": pack(value, store, key=key, preview=preview)})
     return found
 
 

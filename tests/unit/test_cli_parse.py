@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowyml.cli.app import COMMANDS, Call, app, read
-from flowyml.cli.quick import parse
+from flowyml.cli.fast_parse import parse
 
 
 def by_typer(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:

@@ -14,8 +14,8 @@ from flowyml import pipeline
 from flowyml.core.process_identity import this_process
 from flowyml.core.runs import PipelineResult
 from flowyml.orchestrators import LocalOrchestrator
-from flowyml.orchestrators.local.again import to_run_again
 from flowyml.orchestrators.local.host import Host
+from flowyml.orchestrators.local.retrying import to_run_again
 from flowyml.orchestrators.local.schema import item_of
 from flowyml.testing.pipelines_random import MISSING, Calls, Plain, build, drawn
 

@@ -17,7 +17,6 @@ from flowyml.artifacts import is_reference
 from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.plan.groups import Branch, Cleanup, Loop, Section, outputs_in
 from flowyml.plan.model import Constant, FromEither, FromItem, FromStep, Plan, Source, Step
-from flowyml.plan.opaque import operator_of
 from flowyml.plan.values import steps_of
 from flowyml_airflow.names import RAN_KEY, STEPS_KEY, Ids, task_id, xcom_key
 
@@ -218,7 +217,7 @@ class Flow:
     @cached_property
     def operators(self) -> Mapping[str, str]:
         """The import paths of the steps that are operators of Airflow's, by their names."""
-        return {step.name: found[1] for step in self.plan if (found := operator_of(step))}
+        return {step.name: found[1] for step in self.plan if (found := step.operator)}
 
     def key(self, output: FromStep) -> str:
         """The XCom key of an output: what an operator of Airflow's own returned is under Airflow's.

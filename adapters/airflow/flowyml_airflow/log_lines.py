@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from flowyml.core.runs import LogLine
-from flowyml_airflow.flow_reading import index_of, name_of
 from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import START_TASK, TIMED_OUT, UPSTREAM_FAILED
+from flowyml_airflow.step_runs import index_of, name_of
 
 __all__ = ["LAST_WORDS", "Tail", "Tails", "class_of", "described", "is_airflows", "is_shown", "is_start", "line_of"]
 

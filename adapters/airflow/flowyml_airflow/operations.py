@@ -16,11 +16,11 @@ from flowyml_airflow.backfills import backfill
 from flowyml_airflow.client import AirflowClient, ConflictError, usable_id
 from flowyml_airflow.deploy import Deployer
 from flowyml_airflow.deployed import Deployed
-from flowyml_airflow.flow_reading import map_index
 from flowyml_airflow.names import RUN_ID_KEY, airflow_run_id, dag_id
 from flowyml_airflow.pausing import check_runnable
 from flowyml_airflow.reading import RunReader
 from flowyml_airflow.retrying import to_clear
+from flowyml_airflow.step_runs import map_index
 
 __all__ = ["Operations"]
 

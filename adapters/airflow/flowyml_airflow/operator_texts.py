@@ -13,7 +13,6 @@ from typing import Any
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
 from flowyml.plan.model import Step
-from flowyml.plan.opaque import operator_of
 from flowyml_airflow.operators import ARGUMENTS, is_path, split
 from flowyml_airflow.parameters import SIXTY_FOUR_BITS
 from flowyml_airflow.schedule import delta
@@ -51,7 +50,7 @@ _RENAMED: Mapping[tuple[str, str], tuple[str, str]] = {
 
 def arguments_of(step: Step) -> Mapping[str, Any]:
     """What the operator of a step is made with, encoded."""
-    found = operator_of(step)
+    found = step.operator
     given = step.options.get("airflow", {}).get(ARGUMENTS, {}) if found and found[0] == "airflow" else {}
     if not isinstance(given, Mapping):
         raise _wrong(step)
@@ -179,7 +178,7 @@ def _renamed(module: str, name: str, variable: str) -> str:
 
 
 def _paths(step: Step) -> Iterator[str]:
-    found = operator_of(step)
+    found = step.operator
     if found is None:
         return
     yield found[1]

@@ -20,7 +20,6 @@ from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml_airflow.client import AirflowClient, NotThereError
 from flowyml_airflow.deployed import facts_of
-from flowyml_airflow.flow_reading import Seen, index_of, map_index, name_of
 from flowyml_airflow.log_events import TASK_FAILED, LogEvent
 from flowyml_airflow.log_lines import Tail, Tails, class_of, described, is_airflows, is_shown, is_start, line_of
 from flowyml_airflow.names import (
@@ -45,7 +44,17 @@ from flowyml_airflow.status import (
     was_cancelled,
     was_withdrawn,
 )
-from flowyml_airflow.together_reading import attributed, may_have_written, runs_several, step_runs, steps_of_task
+from flowyml_airflow.step_runs import (
+    Seen,
+    attributed,
+    index_of,
+    map_index,
+    may_have_written,
+    name_of,
+    runs_several,
+    step_runs,
+    steps_of_task,
+)
 from flowyml_airflow.vanished import Vanished
 from flowyml_airflow.xcoms import restored
 

@@ -6,8 +6,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from flowyml.core.runs import labelled
-from flowyml_airflow.flow_reading import index_of, map_index, name_of
-from flowyml_airflow.together_reading import steps_of_task
+from flowyml_airflow.step_runs import index_of, map_index, name_of, steps_of_task
 
 __all__ = ["Marker", "to_clear"]
 

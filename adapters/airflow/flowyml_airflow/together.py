@@ -1,6 +1,6 @@
 """What the task of an execution group does: it runs the group's steps one after the other, in one process.
 
-This file travels in the bundle. The reader at home goes by what is written here: see ``together_reading``.
+This file travels in the bundle. The reader at home goes by what is written here: see ``step_runs``.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from flowyml.plan.codec import decode
 from flowyml.plan.groups import Loop
 from flowyml.plan.marks import mark_of
 from flowyml.plan.model import Constant, FromItem, FromParameter, FromStep, Plan, Source, Step
-from flowyml.runtime.deciding import checked_lists, is_taken
+from flowyml.runtime.decisions import checked_lists, is_taken
 from flowyml.runtime.execution import CachedOutputs
 from flowyml.runtime.loading import load_function
 from flowyml.runtime.nodes import End

@@ -18,9 +18,7 @@ from flowyml_kubeflow import executors, names
 from flowyml_kubeflow.flow import needs_flow
 from flowyml_kubeflow.flow_tasks import FlowTasks
 from flowyml_kubeflow.inline import with_launcher
-from flowyml_kubeflow.options import default_image, pipeline_options, step_options
-from flowyml_kubeflow.parameters import argument, described, described_output, kfp_type
-from flowyml_kubeflow.parts import (
+from flowyml_kubeflow.ir import (
     ARTIFACT,
     CODE,
     INNER_CODE,
@@ -35,6 +33,8 @@ from flowyml_kubeflow.parts import (
     passed_on,
     retries,
 )
+from flowyml_kubeflow.options import default_image, pipeline_options, step_options
+from flowyml_kubeflow.parameters import argument, described, described_output, kfp_type
 
 __all__ = ["Compiled", "compile_pipeline"]
 

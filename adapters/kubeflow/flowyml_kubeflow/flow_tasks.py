@@ -13,9 +13,7 @@ from flowyml.plan.groups import Loop
 from flowyml.plan.model import Parameter, Plan, Step
 from flowyml_kubeflow import executors, flow_names, names
 from flowyml_kubeflow.flow import MOST_ARTIFACTS, Flow, Unit, chunks
-from flowyml_kubeflow.options import StepOptions, step_options
-from flowyml_kubeflow.parameters import described_output, kfp_type
-from flowyml_kubeflow.parts import (
+from flowyml_kubeflow.ir import (
     ARTIFACT,
     CODE,
     INNER_CODE,
@@ -29,6 +27,8 @@ from flowyml_kubeflow.parts import (
     output_of,
     retries,
 )
+from flowyml_kubeflow.options import StepOptions, step_options
+from flowyml_kubeflow.parameters import described_output, kfp_type
 
 __all__ = ["FlowTasks"]
 

@@ -17,7 +17,7 @@ from flowyml_kubeflow.flow import needs_flow
 __all__ = ["compressed", "encoded", "with_launcher", "without_prose"]
 
 _PARTS = ("__init__.py", "attempts.py", "files.py", "launcher.py", "names.py", "parameters.py", "retries.py")
-_FLOW = ("fates.py", "flow.py", "flow_names.py", "pods.py", "records.py")  # what control flow needs
+_FLOW = ("flow.py", "flow_names.py", "pods.py", "records.py", "step_decisions.py")  # what control flow needs
 _USERS = ("code/", "objects/")
 # What a script needs that makes an orchestrator when it is imported.
 _MADE = ("capabilities.py", "connection.py", "orchestrator.py")
@@ -36,8 +36,9 @@ _ENGINES = (
     "flowyml/runtime/fork_server.py", "flowyml/runtime/fork_client.py", "flowyml/runtime/walk.py",
     "flowyml/orchestrators/probe.py", "flowyml/orchestrators/remote.py",
     "flowyml/orchestrators/local/", "flowyml/orchestrators/http.py", "flowyml/orchestrators/deadlines.py",
-    "flowyml/orchestrators/log_following.py", "flowyml/orchestrators/continued.py",
-    "flowyml/runtime/kept.py", "flowyml/runtime/looks.py", "flowyml/runtime/seeds.py", "flowyml/plan/differences.py",
+    "flowyml/orchestrators/log_following.py", "flowyml/orchestrators/resuming.py",
+    "flowyml/runtime/kept_outputs.py", "flowyml/runtime/packed_decisions.py", "flowyml/runtime/seeds.py",
+    "flowyml/plan/differences.py",
     "flowyml/orchestrators/settings.py", "flowyml/orchestrators/credential_scope.py",
     "flowyml/orchestrators/ownership.py", "flowyml/core/progress.py", "flowyml/core/submission_result.py",
     "flowyml/orchestrators/run_outputs.py", "flowyml/artifacts/listing.py", "flowyml/core/following.py",
@@ -55,7 +56,7 @@ _PUSHES = re.compile(rb"Prometheus|prometheus|exchange")
 # What only a terminal, a notebook or a repository needs. No pod imports it.
 _AT_A_DESK = (
     "flowyml/artifacts/markdown.py", "flowyml/core/markdown.py",
-    "flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/empty_run.py",
+    "flowyml/core/progress_output.py", "flowyml/core/notebook.py", "flowyml/authoring/empty_run.py",
     "flowyml/authoring/git_revisions.py", "flowyml/orchestrators/replacements.py",
 )  # fmt: skip
 # What prunes; and the code of a user's that may do so.
@@ -74,14 +75,14 @@ _COMPILERS = tuple(
 )
 _MAY_COMPILE = re.compile(rb"\.(?:compile|bundle|check_parameters|code|steps|_repr_html_)\b")
 # What stores files and shows outputs to people; and the code of a user's that may give such.
-_FACES = ("flowyml/artifacts/faces.py", "flowyml/artifacts/files.py", "flowyml/artifacts/libraries.py")
+_PREVIEWS = ("flowyml/artifacts/previews.py", "flowyml/artifacts/files.py", "flowyml/artifacts/libraries.py")
 _MAY_BE_SHOWN = re.compile(
     rb"Annotated|Path|report|joblib|keras|lightgbm|matplotlib|numpy|pandas|plotly|polars|pyarrow|sklearn|torch|xgboost"
 )
 # What finds and keeps cached results, for plans with such steps; and what compiles those.
-_CACHES = ("flowyml/runtime/caching.py", "flowyml/artifacts/contents.py")
-_REACH = tuple(
-    f"flowyml/authoring/{name}.py" for name in ("caching", "file_values", "module_files", "reach", "source_units")
+_CACHES = ("flowyml/runtime/caching.py", "flowyml/artifacts/content_digest.py")
+_CODE_DIGEST = tuple(
+    f"flowyml/authoring/{name}.py" for name in ("caching", "code_digest", "file_values", "module_files", "source_units")
 )
 _OURS = ("flowyml/", "flowyml_kubeflow/", "cloudpickle/")
 
@@ -132,9 +133,9 @@ def _needless(plan: Plan, users: bytes, others: bool) -> tuple[str, ...]:
         (_PRUNING, say(_PRUNES)),
         (_SUITE, say(_TESTS)),
         (_COMPILERS, compiles),
-        (_FACES, say(_MAY_BE_SHOWN)),
+        (_PREVIEWS, say(_MAY_BE_SHOWN)),
         (_CACHES, cached),
-        (_REACH, cached and compiles),
+        (_CODE_DIGEST, cached and compiles),
     )
     return tuple(path for paths, is_needed in rules if not is_needed for path in paths)
 

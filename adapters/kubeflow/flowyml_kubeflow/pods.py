@@ -37,7 +37,6 @@ from flowyml_kubeflow.attempts import (
     fire_pipeline_hooks,
     processes_of,
 )
-from flowyml_kubeflow.fates import Fates, Found
 from flowyml_kubeflow.files import (
     Result,
     TaskFailed,
@@ -53,6 +52,7 @@ from flowyml_kubeflow.files import (
 from flowyml_kubeflow.flow import Flow, chunks
 from flowyml_kubeflow.records import Entry, Items, Known
 from flowyml_kubeflow.retries import delays_in_pod
+from flowyml_kubeflow.step_decisions import Found, StepDecisions
 
 __all__ = ["perform"]
 
@@ -111,9 +111,9 @@ class _Pod:
         return found
 
     @property
-    def fates(self) -> Fates:
+    def decisions(self) -> StepDecisions:
         """Decides by what is known."""
-        return Fates(self.plan, self.known, self._parameter, self._live, self._pack, self.inside)
+        return StepDecisions(self.plan, self.known, self._parameter, self._live, self._pack, self.inside)
 
     def _parameter(self, name: str) -> Any:
         value = parameter(self.plan, name, names.port(name), self.given)
@@ -175,9 +175,9 @@ class _ItemsPod(_Pod):
         return Result({flow_names.CHUNKS: json.dumps(parts)}, result.artifacts)
 
     def _items(self, loop: Loop) -> Items:
-        fates = self.fates
-        end, cause = fates.gate(loop.parent, ())
-        return fates.items(loop.name, ()) if end is End.OK else Items(end, cause)
+        decisions = self.decisions
+        end, cause = decisions.gate(loop.parent, ())
+        return decisions.items(loop.name, ()) if end is End.OK else Items(end, cause)
 
 
 class _TogetherPod(_Pod):
@@ -197,7 +197,7 @@ class _StepPod(_Pod):
         self.inside = self.flow.loop_of(self.unit.group)
         for step in self.unit.steps:
             self.known.steps.setdefault(step.name, {})
-        self.decide = self.fates
+        self.decide = self.decisions
         self.earlier = self._before().steps
         self.processes = processes_of(
             bundle, plan.name, self.scratch, self.dates, [Path(folder) for folder in self._folders], self.unit.steps
@@ -360,7 +360,7 @@ class _ResultPod(_Pod):
         result, published, files = Result(), dict[str, Any](), list[str]()
         for output in self.plan.outputs:
             port, target = names.port(output.name), artifact(self.given, "outputs", names.artifact(output.name))
-            found = self.fates.find(output.source, "", ())
+            found = self.decisions.find(output.source, "", ())
             if found.loops and _holds_files(found.value):
                 files.append(output.name)
                 found = Found(End.SKIPPED)
@@ -388,7 +388,7 @@ class _ResultPod(_Pod):
         """One value, whose file stands in this pod's folder if it has one."""
         if found.plain or not (found.loops or is_reference(found.value)):
             return found.value
-        return self._pack(self.fates.value_of(found)) if found.loops else self.known.here(found.value)
+        return self._pack(self.decisions.value_of(found)) if found.loops else self.known.here(found.value)
 
     def _fire_end(self, journal: Journal) -> None:
         if self.plan.hooks:

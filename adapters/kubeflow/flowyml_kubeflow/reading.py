@@ -31,8 +31,8 @@ from flowyml_kubeflow.attempts import RESULT, leveled
 from flowyml_kubeflow.client import Client, NotFoundError, equals
 from flowyml_kubeflow.deploy import Pipelines, facts, origin_of
 from flowyml_kubeflow.status import status_of, step_status_of
+from flowyml_kubeflow.step_runs import turns_of
 from flowyml_kubeflow.tasks import Pod, Tasks
-from flowyml_kubeflow.turns import turns_of
 
 __all__ = ["Runs", "UiStore", "lines_by_item"]
 

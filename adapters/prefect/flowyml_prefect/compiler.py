@@ -1,30 +1,23 @@
 """Plan to the text of a Prefect flow: pure, the same text for the same plan, laid out as ruff would.
 
 Every name that a user chose stands in the text as a literal that ``layout`` wrote, or as an identifier that
-``_Names`` made. So no name can end its literal, and none can hide a name that the flow itself uses.
+``FlowNames`` made. So no name can end its literal, and none can hide a name that the flow itself uses.
 """
 
 from __future__ import annotations
 
-import builtins
-import keyword
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from flowyml.core.errors import DefinitionError
 from flowyml.plan.bundle import Bundle
-from flowyml.plan.layout import FreeNames, Group, Pair, Part, source, text_literal, value
+from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
 from flowyml.plan.model import FromParameter, FromStep, Parameter, Plan, Step
-from flowyml.plan.names import identifier
-from flowyml_prefect.names import flow_name, outputs_key
+from flowyml_prefect.names import FlowNames, flow_name, outputs_key
 from flowyml_prefect.outline import outline
-from flowyml_prefect.parts import common_text, defined_names
+from flowyml_prefect.parts import common_text
 
 __all__ = ["compile_flow", "flow_function", "is_walked", "task_functions"]
 
-_RESERVED = frozenset({"run_step", "run_steps", "finish_run", "run_all", "turn", "return_state", "wait_for"})
 _IMPORTABLE = 'run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)'
 _COMPILED_BY = "by this FlowyML"
 _SETTINGS = f'PIPELINE = ""\nBUNDLE = Path(__file__)\nif PIPELINE:  # compiled: {_COMPILED_BY}\n    {_IMPORTABLE}\n'
@@ -43,14 +36,15 @@ def compile_flow(bundle: Bundle, *, walks: bool = False) -> str:
     """
     plan = bundle.plan
     walks = walks or is_walked(plan)
-    names = _Names(plan)
+    names = FlowNames(plan)
+    annotations = {parameter.name: _annotation(parameter.schema) for parameter in plan.parameters}
     settings = (
         f"PIPELINE = {text_literal(plan.name)}\n"
         f"BUNDLE = Path(__file__).resolve().with_name({text_literal(bundle.filename)})\n"
         f"{_IMPORTABLE}  # {_COMPILED_BY}\n"
     )
     parts = [common_text(walks=walks).replace(_SETTINGS, settings)]
-    parts += [_turn(step, names) if walks else _task(step, names) for step in plan]
+    parts += [_turn(step, names) if walks else _task(step, names, annotations) for step in plan]
     parts += [_flow(plan, names, walks), _MAIN.format(names.flow)]
     return "\n\n".join(parts)
 
@@ -62,42 +56,15 @@ def is_walked(plan: Plan) -> bool:
 
 def flow_function(plan: Plan) -> str:
     """The name of the flow's function in the compiled file."""
-    return _Names(plan).flow
+    return FlowNames(plan).flow
 
 
 def task_functions(plan: Plan) -> Mapping[str, str]:
     """The name of each step's function in the compiled file."""
-    return _Names(plan).tasks
+    return FlowNames(plan).tasks
 
 
-class _Names(FreeNames):
-    """Identifiers for what a compiled flow defines: no two are the same, and none hides another name."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.parameters = [_checked_parameter(parameter) for parameter in plan.parameters]
-        defined = defined_names(walks=True)  # also without control flow: a retry compiles the plan so
-        super().__init__([*self.parameters, *_RESERVED, *defined, *keyword.kwlist, *dir(builtins)])
-        self.flow = self.fresh(_readable(plan.name))
-        self.annotations = {parameter.name: _annotation(parameter.schema) for parameter in plan.parameters}
-        self.tasks = {step.name: self.fresh(_readable(step.name)) for step in plan}
-        self.futures = {name: self.fresh(f"{task}_future") for name, task in self.tasks.items()}
-
-
-def _readable(name: str) -> str:
-    """An identifier that looks like the name; two names may share it."""
-    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    plain = re.sub(r"[^a-z0-9]+", "_", ascii_name.lower()).strip("_")[:50]
-    return plain if plain.isidentifier() else identifier(name)
-
-
-def _checked_parameter(parameter: Parameter) -> str:
-    name = parameter.name
-    if not name.isidentifier() or keyword.iskeyword(name) or name in _RESERVED or name.startswith("_"):
-        raise DefinitionError(f"A Prefect flow cannot have a parameter called {name!r}. Choose another name.")
-    return name
-
-
-def _turn(step: Step, names: _Names) -> str:
+def _turn(step: Step, names: FlowNames) -> str:
     """A decorated function for one step of a flow with control flow."""
     return (
         f"{source(Group('@task(', list(_task_options(step, '{turn}')), ')'))}\n"
@@ -106,10 +73,10 @@ def _turn(step: Step, names: _Names) -> str:
     )
 
 
-def _task(step: Step, names: _Names) -> str:
+def _task(step: Step, names: FlowNames, annotations: Mapping[str, str]) -> str:
     """A decorated function for one step."""
     arguments = [f"{names.tasks[name]}: Values" for name in _sources(step)]
-    arguments += [f"{name}: {names.annotations[name]}" for name in _parameters(step)]
+    arguments += [f"{name}: {annotations[name]}" for name in _parameters(step)]
     inputs = Group("{", list(_inputs(step, names)), "}")
     secrets = [Pair("secrets=", value(dict(step.secrets)))] if step.secrets else []
     timeout = [f"timeout={step.timeout_seconds!r}"] if step.timeout_seconds is not None else []
@@ -137,7 +104,7 @@ def _task_options(step: Step, shown: str = "") -> Iterator[Part]:
         yield f"timeout_seconds={step.timeout_seconds!r} + GRACE"
 
 
-def _inputs(step: Step, names: _Names) -> Iterator[Part]:
+def _inputs(step: Step, names: FlowNames) -> Iterator[Part]:
     """What the task passes on to the step. Constants are in the plan already."""
     for item in step.inputs:
         lead = f"{text_literal(item.name)}: "
@@ -156,7 +123,7 @@ def _parameters(step: Step) -> list[str]:
     return list(dict.fromkeys(item.source.name for item in step.inputs if isinstance(item.source, FromParameter)))
 
 
-def _flow(plan: Plan, names: _Names, walks: bool) -> str:
+def _flow(plan: Plan, names: FlowNames, walks: bool) -> str:
     """The flow: its body within the processes that its steps work in."""
     run = Group("with run_steps(", [f"{name}={name}" for name in names.parameters], "):")
     lines = [
@@ -171,7 +138,7 @@ def _flow(plan: Plan, names: _Names, walks: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _submitted(plan: Plan, names: _Names) -> Iterator[str]:
+def _submitted(plan: Plan, names: FlowNames) -> Iterator[str]:
     """Submit each step's task, in the plan's order, and wait for all."""
     steps = Group("{", [Pair(f"{text_literal(s.name)}: ", names.futures[s.name]) for s in plan], "}")
     outputs = Group("{", [_output(name, source, names) for name, source in plan.step_outputs], "}")
@@ -179,7 +146,7 @@ def _submitted(plan: Plan, names: _Names) -> Iterator[str]:
     yield source(Group("return finish_run(", [steps, outputs, text_literal(outputs_key(plan.name))], ")"), 2)
 
 
-def _walked(plan: Plan, names: _Names) -> Iterator[str]:
+def _walked(plan: Plan, names: FlowNames) -> Iterator[str]:
     """Say what runs when, and leave it to the walk over the plan."""
     tasks = Group("{", [Pair(f"{text_literal(s.name)}: ", names.tasks[s.name]) for s in plan], "}")
     parameters = Group("{", [Pair(f"{text_literal(name)}: ", name) for name in names.parameters], "}")
@@ -233,12 +200,12 @@ def _annotation(schema: Mapping[str, Any]) -> str:
     return _ANNOTATIONS.get(str(schema.get("type")), "Any")
 
 
-def _output(name: str, origin: FromStep, names: _Names) -> Part:
+def _output(name: str, origin: FromStep, names: FlowNames) -> Part:
     pair = Group("(", [names.futures[origin.step], text_literal(origin.output)], ")")
     return Pair(f"{text_literal(name)}: ", pair)
 
 
-def _submission(step: Step, names: _Names) -> Part:
+def _submission(step: Step, names: FlowNames) -> Part:
     given = _sources(step)
     arguments: list[Part] = [names.futures[name] for name in given]
     arguments += _parameters(step)

@@ -26,7 +26,7 @@ from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.differences import bundle_difference, difference
 from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
-from flowyml.runtime.kept import KEEP
+from flowyml.runtime.kept_outputs import KEEP
 from flowyml_prefect.automations import AUTOMATIONS, DETACHED_TAG, HEARTBEAT_SECONDS
 from flowyml_prefect.client import TAG, FlowRun, PrefectClient
 from flowyml_prefect.compiler import compile_flow, flow_function, is_walked, task_functions
@@ -36,7 +36,7 @@ from flowyml_prefect.pruning import note_server, version_folder
 from flowyml_prefect.reading import is_of_its_version
 from flowyml_prefect.schedule import SET, is_ours
 from flowyml_prefect.server import prefect_home, server_name
-from flowyml_prefect.steps import planned_rows
+from flowyml_prefect.step_runs import planned_rows
 
 if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle

@@ -1,11 +1,21 @@
-"""What a pipeline's things are called in Prefect: its flow, its deployments and its artifacts."""
+"""What a pipeline's things are called in Prefect: its flow, its deployments, its artifacts, and functions in a file."""
 
 from __future__ import annotations
 
-from flowyml.plan.names import slug
+import builtins
+import keyword
+import re
+import unicodedata
 
-__all__ = ["deployment_name", "flow_name", "outputs_key", "plan_key"]
+from flowyml.core.errors import DefinitionError
+from flowyml.plan.layout import FreeNames
+from flowyml.plan.model import Parameter, Plan
+from flowyml.plan.names import identifier, slug
+from flowyml_prefect.parts import defined_names
 
+__all__ = ["FlowNames", "deployment_name", "flow_name", "outputs_key", "plan_key"]
+
+_RESERVED = frozenset({"run_step", "run_steps", "finish_run", "run_all", "turn", "return_state", "wait_for"})
 _BANNED_IN_NAMES = frozenset("/%&<>")  # source: prefect.types.names
 
 
@@ -28,3 +38,32 @@ def deployment_name(pipeline: str, pool: str | None) -> str:
     """The pipeline's name; a work pool makes it another deployment."""
     name = flow_name(pipeline)
     return name if pool is None else f"{name} on {pool}"
+
+
+class FlowNames(FreeNames):
+    """Identifiers for what a compiled flow defines: no two are the same, and none hides another name.
+
+    Raises ``DefinitionError`` for a parameter that cannot be one of a flow.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.parameters = [_checked_parameter(parameter) for parameter in plan.parameters]
+        defined = defined_names(walks=True)  # also without control flow: a retry compiles the plan so
+        super().__init__([*self.parameters, *_RESERVED, *defined, *keyword.kwlist, *dir(builtins)])
+        self.flow = self.fresh(_readable(plan.name))
+        self.tasks = {step.name: self.fresh(_readable(step.name)) for step in plan}
+        self.futures = {name: self.fresh(f"{task}_future") for name, task in self.tasks.items()}
+
+
+def _readable(name: str) -> str:
+    """An identifier that looks like the name; two names may share it."""
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^a-z0-9]+", "_", ascii_name.lower()).strip("_")[:50]
+    return plain if plain.isidentifier() else identifier(name)
+
+
+def _checked_parameter(parameter: Parameter) -> str:
+    name = parameter.name
+    if not name.isidentifier() or keyword.iskeyword(name) or name in _RESERVED or name.startswith("_"):
+        raise DefinitionError(f"A Prefect flow cannot have a parameter called {name!r}. Choose another name.")
+    return name

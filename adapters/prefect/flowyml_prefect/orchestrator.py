@@ -62,7 +62,7 @@ from flowyml_prefect.server import (
     turn,
 )
 from flowyml_prefect.status import status_of, step_status_of
-from flowyml_prefect.steps import AWAITED, RETRIED, RETRY, TASK_RUNS
+from flowyml_prefect.step_runs import AWAITED, RETRIED, RETRY, TASK_RUNS
 
 if TYPE_CHECKING:
     from flowyml.core.pruning import Bounds, Prunable

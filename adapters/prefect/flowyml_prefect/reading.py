@@ -19,7 +19,7 @@ from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient
 from flowyml_prefect.names import flow_name, outputs_key, plan_key
 from flowyml_prefect.schedule import MADE_UP
 from flowyml_prefect.status import status_of
-from flowyml_prefect.steps import (
+from flowyml_prefect.step_runs import (
     RETRIED,
     Planned,
     after_the_end,

@@ -38,7 +38,7 @@ from flowyml_prefect.client import FlowRun, PrefectClient
 from flowyml_prefect.connection import Connection
 from flowyml_prefect.control_channel import ControlChannel
 from flowyml_prefect.status import status_of
-from flowyml_prefect.steps import TASK_RUNS
+from flowyml_prefect.step_runs import TASK_RUNS
 
 __all__ = ["claimed", "launch", "main"]
 

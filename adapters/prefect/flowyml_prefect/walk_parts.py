@@ -30,13 +30,13 @@ from flowyml.artifacts import default_url, run_place
 from flowyml.core.errors import StepError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import labelled
-from flowyml.orchestrators.continued import Before, Ended, before
+from flowyml.orchestrators.resuming import Before, Ended, before
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.plan.parameters import days_of
-from flowyml.runtime.kept import KeptOutputs
-from flowyml.runtime.looks import Looks, carried, given_to
+from flowyml.runtime.kept_outputs import KeptOutputs
 from flowyml.runtime.nodes import End, Frame, Node, Opening, Task
+from flowyml.runtime.packed_decisions import PackedDecisions, carried, given_to
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml.runtime.walk import Walk
 from flowyml_prefect.flow_parts import (
@@ -214,7 +214,7 @@ class Walker:
         self._runner: Any = FlowRunContext.get().task_runner  # type: ignore[union-attr]  # a flow has one
         self._tasks = tasks
         self._work = work
-        self._looks = Looks(work.processes, parameters)
+        self._decisions = PackedDecisions(work.processes, parameters)
         self._lookers = ThreadPoolExecutor(4, "flowyml-look")
         self._news: SimpleQueue[tuple[Node, Any] | None] = SimpleQueue()
         self._busy: set[Node] = set()
@@ -365,7 +365,7 @@ class Walker:
 
     def _look(self, node: Node) -> None:
         try:
-            found = self._looks.look(node)
+            found = self._decisions.look(node)
         except Exception as error:
             found = error
         self._news.put((node, found))

@@ -26,9 +26,9 @@ from flowyml.core.logs import make_records
 from flowyml.core.process_identity import ProcessIdentity, identity_of, is_alive, signal_process, this_process
 from flowyml.core.runs import WAS_CANCELLED
 from flowyml.orchestrators.bundled import BundledPipeline
-from flowyml.orchestrators.local.again import to_run_again
 from flowyml.orchestrators.local.engine import Engine, error_text
 from flowyml.orchestrators.local.host import Host
+from flowyml.orchestrators.local.retrying import to_run_again
 from flowyml.orchestrators.local.schema import RunRow, item_of
 from flowyml.orchestrators.local.store import (
     CLEANING_UP,

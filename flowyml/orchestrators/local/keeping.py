@@ -14,10 +14,10 @@ from flowyml.artifacts import artifact_key, is_reference, open_store
 from flowyml.artifacts.packing import REFERENCE, read_reference
 from flowyml.artifacts.store import Store
 from flowyml.core.home import private_folder
-from flowyml.orchestrators.local.again import Recorded
 from flowyml.orchestrators.local.graph import Node
-from flowyml.orchestrators.local.loans import is_quickly_copied
+from flowyml.orchestrators.local.lent_values import is_quickly_copied
 from flowyml.orchestrators.local.outputs import SMALL, entry_of, pickle_entry, plain_entry
+from flowyml.orchestrators.local.retrying import Recorded
 from flowyml.orchestrators.local.schema import KeptRow, item_of
 from flowyml.orchestrators.local.step_call import Stored
 from flowyml.runtime.nodes import End, Task

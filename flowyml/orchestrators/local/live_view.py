@@ -53,13 +53,13 @@ class LiveView:
         update(run, [step_of(node.step.name, node.row) for node in nodes])
 
     def _begin(self) -> Update:
-        from flowyml.core.above import Above
         from flowyml.core.progress import console_on, show_progress
+        from flowyml.core.progress_output import OutputAbove
 
-        console, streams = console_on(beneath("stderr")), list[Above]()
+        console, streams = console_on(beneath("stderr")), list[OutputAbove]()
 
-        def lead(stream: TextIO, begun: str) -> Above:
-            streams.append(Above(console, stream, begun))
+        def lead(stream: TextIO, begun: str) -> OutputAbove:
+            streams.append(OutputAbove(console, stream, begun))
             return streams[-1]
 
         def end() -> None:

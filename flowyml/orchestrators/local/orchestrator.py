@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from flowyml.core.runs import Artifact, LogLine, Outputs, PipelineResult, Run, StepRun
     from flowyml.core.schedule import Schedule, ScheduleInfo
     from flowyml.core.submission_result import SubmissionResult
-    from flowyml.orchestrators.local.again import Past
+    from flowyml.orchestrators.local.retrying import Past
     from flowyml.orchestrators.local.run import LocalRun, Settings
     from flowyml.orchestrators.local.schedules import ScheduleStore
     from flowyml.orchestrators.local.schema import RunRow
@@ -246,7 +246,7 @@ class LocalOrchestrator(Orchestrator):
 
     def _past(self, plan: Plan, run_id: str) -> Past:
         """What earlier tries of this process's run left: a run that is retried has rows of steps before it begins."""
-        from flowyml.orchestrators.local.again import Past, past_of
+        from flowyml.orchestrators.local.retrying import Past, past_of
 
         if self.host.run_id != run_id:
             return Past()
@@ -461,16 +461,16 @@ class LocalOrchestrator(Orchestrator):
 
     def make_up(self, schedule_id: str, time: datetime) -> SubmissionResult:
         """Start the run that `flowyml schedule serve` would have started, under the same id."""
-        from flowyml.orchestrators.local import due
+        from flowyml.orchestrators.local.scheduled_runs import run_id_of, start
 
         item = self._schedules.get(schedule_id)
-        due.start(self.store, item, time)
-        return self.attach(due.run_id_of(item.schedule_id, time))
+        start(self.store, item, time)
+        return self.attach(run_id_of(item.schedule_id, time))
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
         """Those under the ids that runs of schedules have."""
         from flowyml.orchestrators.local import records
-        from flowyml.orchestrators.local.due import ids_of, time_of
+        from flowyml.orchestrators.local.scheduled_runs import ids_of, time_of
 
         schedule_id = slug(pipeline)
         runs = map(records.run_of, self.store.runs(pipeline, limit, ids_of(schedule_id)))

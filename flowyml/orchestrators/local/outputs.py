@@ -14,9 +14,9 @@ from typing import Any, BinaryIO, cast
 
 from flowyml.artifacts import artifact_key, open_store, pack, run_place, unpack
 from flowyml.artifacts.allowed import why_no_pickles
-from flowyml.artifacts.faces import noted_face
 from flowyml.artifacts.pickling import Unpickler, pickle_by_reference, pickle_by_value, prefers_references
 from flowyml.artifacts.plain import is_plain
+from flowyml.artifacts.previews import noted_preview
 from flowyml.artifacts.store import Store, Written
 from flowyml.core.errors import ArtifactError
 from flowyml.core.modules import shipped_name
@@ -141,8 +141,8 @@ def entry_of(
     try:
         opened = store()
         limited = _LimitedStore(opened, max_bytes)
-        face = noted_face(noted, value, limited, key)
-        return {"artifact": pack(value, limited, key=key, face=face), "store": opened.url}
+        preview = noted_preview(noted, value, limited, key)
+        return {"artifact": pack(value, limited, key=key, preview=preview), "store": opened.url}
     except _TooLargeError:
         return {
             "not_kept": f"{what} was not kept: {_kind(value)} of more than {max_bytes / 1e9:g} GB. Run it with "

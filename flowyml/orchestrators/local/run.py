@@ -23,7 +23,6 @@ from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.observability import get_metrics_collector, measure
 from flowyml.core.progress import wants_progress
 from flowyml.core.runs import PipelineResult
-from flowyml.orchestrators.local.again import Past, Recorded
 from flowyml.orchestrators.local.capture import attributed, capturing
 from flowyml.orchestrators.local.engine import Engine, error_text
 from flowyml.orchestrators.local.graph import Node
@@ -34,8 +33,9 @@ from flowyml.orchestrators.local.options import sharing_steps
 from flowyml.orchestrators.local.outputs import SMALL, kept_artifacts, record
 from flowyml.orchestrators.local.recorder import Recorder
 from flowyml.orchestrators.local.records import Outcome, log_failure, outcome_of, result_of, run_of, step_of
+from flowyml.orchestrators.local.retrying import Past, Recorded
 from flowyml.orchestrators.local.schema import KeptRow, RunRow, StepRow
-from flowyml.orchestrators.local.sharing import warn_of_sharing
+from flowyml.orchestrators.local.shared_state import warn_of_sharing
 from flowyml.orchestrators.local.step_call import StepCalls
 from flowyml.orchestrators.local.stopping import Watch
 from flowyml.orchestrators.local.store import KEPT, Ending, RunStore

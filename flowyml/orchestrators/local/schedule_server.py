@@ -21,7 +21,7 @@ from apscheduler.triggers.base import BaseTrigger
 from flowyml.core.errors import ConfigurationError, ScheduleNotFoundError
 from flowyml.core.home import home
 from flowyml.core.schedule import Schedule
-from flowyml.orchestrators.local.due import run_id_of, start
+from flowyml.orchestrators.local.scheduled_runs import run_id_of, start
 from flowyml.orchestrators.local.schedules import MOMENT, Kept, ScheduleStore
 from flowyml.orchestrators.local.store import RunStore
 

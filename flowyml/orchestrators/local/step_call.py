@@ -11,25 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts import artifact_key, is_reference, open_store, pack, run_place, unpack
-from flowyml.artifacts.faces import face_of, noted_face
 from flowyml.artifacts.listing import artifacts_of
+from flowyml.artifacts.previews import noted_preview, preview_of
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import ArtifactError, OutputError
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.logs import with_level
-from flowyml.orchestrators.local.again import Recorded
 from flowyml.orchestrators.local.capture import Sink, attributed, pass_on
 from flowyml.orchestrators.local.copies import distinct, own
 from flowyml.orchestrators.local.engine import error_text
 from flowyml.orchestrators.local.graph import Node
-from flowyml.orchestrators.local.loans import Loans
+from flowyml.orchestrators.local.lent_values import Loans
+from flowyml.orchestrators.local.retrying import Recorded
 from flowyml.orchestrators.local.schema import KeptRow
 from flowyml.plan.groups import Together
 from flowyml.plan.kinds import kind_of
 from flowyml.plan.model import Constant, FromParameter, Plan, Source
 from flowyml.plan.parameters import own_copy
 from flowyml.runtime.code import Code
-from flowyml.runtime.deciding import checked_lists, is_taken
+from flowyml.runtime.decisions import checked_lists, is_taken
 from flowyml.runtime.execution import CachedOutputs, run_step
 from flowyml.runtime.nodes import Collected, Decision, Opening
 from flowyml.runtime.nodes import Node as Waiting
@@ -150,7 +150,7 @@ class StepCalls:
                 if (row.position, row.item) == (node.position, node.row.item)
             }
             return {
-                name: pack(value, store, key=key, face=noted_face(noted.get(name), value, store, key))
+                name: pack(value, store, key=key, preview=noted_preview(noted.get(name), value, store, key))
                 for name, value in live.items()
                 for key in (partial(place, name),)
             }
@@ -176,14 +176,14 @@ class StepCalls:
 
     def _contents(self, node: Node) -> dict[str, Any]:
         """What the step gets, by content."""
-        from flowyml.artifacts.contents import content_of_value
+        from flowyml.artifacts.content_digest import content_of_value
 
         contents: dict[str, Any] = {name: content_of_value(value) for name, value in node.fixed.items()}
         contents.update((name, self._content(source.values[output])) for name, source, output in node.given())
         return _as_declared(node, contents)
 
     def _content(self, value: Any) -> list[Any]:
-        from flowyml.artifacts.contents import content_of, content_of_value
+        from flowyml.artifacts.content_digest import content_of, content_of_value
 
         if isinstance(value, Collected):
             parts = [self._content(part) for part in value]
@@ -269,11 +269,11 @@ class StepCalls:
         for name, value in outputs.items():
             facts, kind = reported(name), node.step.kinds.get(name) or kind_of(value)
             if facts or kind not in ("data", "text"):
-                face = value if kind == "metrics" and not facts else {"$artifact": self._seen(value, kind, facts)}
-                self.artifacts.append(KeptRow(node.position, node.row.item, name, json.dumps(face)))
+                preview = value if kind == "metrics" and not facts else {"$artifact": self._seen(value, kind, facts)}
+                self.artifacts.append(KeptRow(node.position, node.row.item, name, json.dumps(preview)))
 
     def _seen(self, value: Any, kind: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-        return {**face_of(value, None, str, kind=kind, facts=facts), "format": "none"}
+        return {**preview_of(value, None, str, kind=kind, facts=facts), "format": "none"}
 
     def _is_followed(self, node: Node) -> bool:
         """Whether another step of its execution group may need its process."""

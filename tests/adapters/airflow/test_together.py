@@ -21,8 +21,8 @@ from flowyml_airflow.flow import Flow, Task
 from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import STEPS_KEY
 from flowyml_airflow.retrying import to_clear
+from flowyml_airflow.step_runs import attributed, step_runs
 from flowyml_airflow.together import GroupRun
-from flowyml_airflow.together_reading import attributed, step_runs
 from flowyml_airflow.upstream import Upstream
 from flowyml_airflow.xcoms import restored
 from tests.adapters.airflow import dags

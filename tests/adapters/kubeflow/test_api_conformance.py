@@ -16,10 +16,10 @@ from flowyml.orchestrators.base import Orchestrator
 from flowyml.testing import (
     OrchestratorConformance,
     pipelines,
-    pipelines_again,
     pipelines_branches,
-    pipelines_ends,
+    pipelines_cleanup,
     pipelines_loops,
+    pipelines_retries,
 )
 from flowyml.testing.base import Done, sample, wait_until
 from tests.engines.kubeflow_calls import IS_REAL, OVER_THE_API, RUN
@@ -36,7 +36,7 @@ class TestConformanceOverTheApi(OrchestratorConformance):
 
     @pytest.mark.xfail(reason="KFP starts nothing more in a run that was stopped", strict=True)
     def test_clean_up_after_a_cancellation(self, orchestrator: Orchestrator, folder: str) -> None:
-        handle = orchestrator.run_pipeline(pipelines_ends.tidied_late(folder))
+        handle = orchestrator.run_pipeline(pipelines_cleanup.tidied_late(folder))
         wait_until((Path(folder) / "beats").exists, self.run_timeout, "the step begins")
         assert handle.cancel() is True
         assert self.finish(handle).status is ExecutionStatus.CANCELLED
@@ -44,7 +44,7 @@ class TestConformanceOverTheApi(OrchestratorConformance):
 
     def test_a_retry_runs_the_failed_items_of_a_loop(self, orchestrator: Orchestrator, folder: str) -> None:
         """Pods of loops succeed where their steps fail, and KFP retries only failed pods: it is refused."""
-        handle = self.finish(orchestrator.run_pipeline(pipelines_again.items_fail_once(folder)))
+        handle = self.finish(orchestrator.run_pipeline(pipelines_retries.items_fail_once(folder)))
         with pytest.raises(RetryRefusedError, match="KFP retries only failed pods"):
             handle.retry()
 

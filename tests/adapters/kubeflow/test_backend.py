@@ -23,16 +23,16 @@ from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Step
 from flowyml.testing import RandomFlowConformance
-from flowyml.testing.again import ExecutionGroupConformance
 from flowyml.testing.branches import BranchConformance
-from flowyml.testing.ends import CleanupConformance, RunIfConformance
+from flowyml.testing.cleanup import CleanupConformance, RunIfConformance
 from flowyml.testing.loops import FanOutConformance
+from flowyml.testing.retries import ExecutionGroupConformance
 from flowyml_kubeflow import KubeflowOrchestrator, flow_names, names
 from flowyml_kubeflow.attempts import RESULT, leveled
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.flow import Flow
 from flowyml_kubeflow.reading import artifacts_of_notes, lines_by_item
-from flowyml_kubeflow.turns import turns_of
+from flowyml_kubeflow.step_runs import turns_of
 
 Json = dict[str, Any]
 

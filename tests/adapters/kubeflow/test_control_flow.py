@@ -22,7 +22,7 @@ from flowyml_kubeflow import KubeflowLocalOrchestrator, names
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.flow import Flow, chunks
 from flowyml_kubeflow.records import Entry, Known
-from flowyml_kubeflow.turns import turns_of
+from flowyml_kubeflow.step_runs import turns_of
 
 pytest.importorskip("kfp")
 pytestmark = pytest.mark.kubeflow

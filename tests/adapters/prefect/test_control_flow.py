@@ -16,7 +16,7 @@ from flowyml import cleanup, either, otherwise, pipeline, step, when
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml_prefect import PrefectOrchestrator
-from flowyml_prefect.steps import recorded_runs
+from flowyml_prefect.step_runs import recorded_runs
 from tests.adapters.prefect.samples import wait_for
 
 pytestmark = pytest.mark.prefect

@@ -55,16 +55,16 @@ from flowyml.core.logs import level_of  # noqa: E402
 from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
 from flowyml.core.runs import labelled  # noqa: E402
 from flowyml.core.schedule import Schedule  # noqa: E402
-from flowyml.orchestrators.continued import Before, Ended, before  # noqa: E402
+from flowyml.orchestrators.resuming import Before, Ended, before  # noqa: E402
 from flowyml.plan.bundle import Bundle  # noqa: E402
 from flowyml.plan.model import FromStep, Plan, Step  # noqa: E402
 from flowyml.plan.names import slug  # noqa: E402
 from flowyml.plan.parameters import days_of  # noqa: E402
 from flowyml.plan.secrets import slug_of  # noqa: E402
 from flowyml.runtime.execution import CachedOutputs  # noqa: E402
-from flowyml.runtime.kept import KeptOutputs  # noqa: E402
+from flowyml.runtime.kept_outputs import KeptOutputs  # noqa: E402
 from flowyml.runtime.lines import OnLine  # noqa: E402
-from flowyml.runtime.looks import Looks, carried, given_to  # noqa: E402
+from flowyml.runtime.packed_decisions import PackedDecisions, carried, given_to  # noqa: E402
 from flowyml.runtime.nodes import End, Frame, Node, Opening, Task  # noqa: E402
 from flowyml.runtime.processes import StepProcesses  # noqa: E402
 from flowyml.runtime.step_errors import of_several, of_step  # noqa: E402
@@ -457,7 +457,7 @@ class Walker:
         self._runner: Any = FlowRunContext.get().task_runner  # type: ignore[union-attr]  # a flow has one
         self._tasks = tasks
         self._work = work
-        self._looks = Looks(work.processes, parameters)
+        self._decisions = PackedDecisions(work.processes, parameters)
         self._lookers = ThreadPoolExecutor(4, "flowyml-look")
         self._news: SimpleQueue[tuple[Node, Any] | None] = SimpleQueue()
         self._busy: set[Node] = set()
@@ -608,7 +608,7 @@ class Walker:
 
     def _look(self, node: Node) -> None:
         try:
-            found = self._looks.look(node)
+            found = self._decisions.look(node)
         except Exception as error:
             found = error
         self._news.put((node, found))

@@ -50,7 +50,7 @@ from flowyml_kubeflow.local.supervisor import stop_steps
 from flowyml_kubeflow.parameters import argument
 from flowyml_kubeflow.reading import artifacts_of_notes, lists_of_files, located
 from flowyml_kubeflow.status import status_of
-from flowyml_kubeflow.turns import turns_of
+from flowyml_kubeflow.step_runs import turns_of
 
 if TYPE_CHECKING:
     from flowyml.core.pruning import Bounds, Prunable

@@ -15,7 +15,7 @@ import pytest
 
 from flowyml import Pipeline, step
 from flowyml.orchestrators import LocalOrchestrator
-from flowyml.orchestrators.local import sharing
+from flowyml.orchestrators.local import shared_state
 
 
 def goes() -> None:
@@ -80,7 +80,7 @@ def other() -> int:
 
 @pytest.fixture(autouse=True)
 def _nothing_warned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "_warned", set())
+    monkeypatch.setattr(shared_state, "_warned", set())
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,9 @@ def test_steps_that_never_meet_share_nothing(caplog: pytest.LogCaptureFixture, t
 def test_no_seed_no_warning(tmp_path: Path) -> None:
     (tmp_path / "none.py").write_text("import random")
     (tmp_path / "some.py").write_text("random.seed(3)")
-    assert (sharing._seeds(str(tmp_path / "none.py")), sharing._seeds(str(tmp_path / "some.py"))) == (False, True)
-    assert not sharing._seeds("<cell>")
+    assert shared_state._seeds(str(tmp_path / "some.py"))
+    assert not shared_state._seeds(str(tmp_path / "none.py"))
+    assert not shared_state._seeds("<cell>")
 
 
 def test_helpers_in_other_modules_of_the_users(

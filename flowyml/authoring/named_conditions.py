@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flowyml.authoring.later import CallOutput, Later, ParameterValue, condition_of
+from flowyml.authoring.placeholders import CallOutput, ParameterValue, Placeholder, condition_of
 from flowyml.authoring.steps import Step
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.conditions import Condition
@@ -30,12 +30,12 @@ class _Named:
     And as 0.x had them: ``it.steps["evaluate"].outputs["score"]``.
     """
 
-    def __getattr__(self, name: str) -> Later:
+    def __getattr__(self, name: str) -> Placeholder:
         if name.startswith("__"):
             raise AttributeError(name)
         return self[name]
 
-    def __getitem__(self, name: str) -> Later:
+    def __getitem__(self, name: str) -> Placeholder:
         return ParameterValue(FromParameter(name))
 
     @property
@@ -56,7 +56,7 @@ class _Outputs:
     def outputs(self) -> _Outputs:
         return self
 
-    def __getitem__(self, output: str) -> Later:
+    def __getitem__(self, output: str) -> Placeholder:
         return CallOutput(FromStep(self._step, output))
 
 

@@ -14,12 +14,12 @@ from flowyml.core.runs import labelled
 from flowyml.plan.groups import Branch, Group, Loop
 from flowyml.plan.model import FromParameter, Plan, Step
 from flowyml.plan.values import Constant, FromEither, FromItem, FromStep, Source, steps_of
-from flowyml.runtime.deciding import checked_lists, is_taken
+from flowyml.runtime.decisions import checked_lists, is_taken
 from flowyml.runtime.nodes import End, Index, verdict
 from flowyml.runtime.tracebacks import described
 from flowyml_kubeflow.records import Entry, Items, Known
 
-__all__ = ["Fates", "Found"]
+__all__ = ["StepDecisions", "Found"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Found:
     loops: Sequence[Loop] = ()
 
 
-class Fates:
+class StepDecisions:
     """Decides by what is ``known``. ``parameter`` gives a run's parameter by name, ``live`` the value of a packed one,
     and ``pack`` the reverse. ``inside`` is the outermost loop that the pod stands in: what is around that loop was
     decided where its items were prepared."""

@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from flowyml.core.runs import labelled
-from flowyml.orchestrators.local.again import Past, past_of, to_run_again
+from flowyml.orchestrators.local.retrying import Past, past_of, to_run_again
 from flowyml.orchestrators.local.schema import KeptRow, StepRow, item_of
 from flowyml.plan.model import Plan
-from flowyml.runtime.kept import KeptOutputs
+from flowyml.runtime.kept_outputs import KeptOutputs
 from flowyml.runtime.nodes import End, Index
 
 __all__ = ["Before", "Ended", "before"]

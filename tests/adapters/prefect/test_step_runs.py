@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from flowyml.plan.groups import Loop
 from flowyml.plan.model import Constant, Input, Plan, Step
 from flowyml_prefect.client import TaskRun
-from flowyml_prefect.steps import Planned, index_of, planned_rows, step_runs
+from flowyml_prefect.step_runs import Planned, index_of, planned_rows, step_runs
 
 PLAN = [
     Planned("begin", "begin"),

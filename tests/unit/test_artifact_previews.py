@@ -16,9 +16,9 @@ import pytest
 from flowyml import Pipeline, report, step
 from flowyml.artifacts import formats as formats_module
 from flowyml.artifacts import is_reference, open_store, pack, unpack
-from flowyml.artifacts.faces import face_of
 from flowyml.artifacts.folders import files_here
 from flowyml.artifacts.formats import Format
+from flowyml.artifacts.previews import preview_of
 from flowyml.artifacts.store import Store
 from flowyml.core.errors import ArtifactError
 from flowyml.orchestrators.local.outputs import entry_of, value_of
@@ -32,8 +32,8 @@ def store(tmp_path: Path) -> Store:
 
 
 def packed(value: Any, store: Store, **about: Any) -> dict[str, Any]:
-    face = face_of(value, store, lambda: "run/step/1/out-{content}", **about)
-    found = pack(value, store, key="run/step/1/out-{content}", face=face)
+    preview = preview_of(value, store, lambda: "run/step/1/out-{content}", **about)
+    found = pack(value, store, key="run/step/1/out-{content}", preview=preview)
     reference: dict[str, Any] = found["$artifact"] if is_reference(found) else {"value": found}
     return reference
 

@@ -12,8 +12,8 @@ import pytest
 from flowyml import Pipeline, either, for_each, otherwise, pipeline, step, when
 from flowyml.artifacts import open_store, unpack
 from flowyml.core.errors import StepError
-from flowyml.runtime.looks import Looks, carried, given_to
 from flowyml.runtime.nodes import Decision, End, Opening, Task
+from flowyml.runtime.packed_decisions import PackedDecisions, carried, given_to
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.walk import Walk
 from tests.unit.control_flow import fail_on, numbers, same, total
@@ -57,14 +57,14 @@ def walked(made: Pipeline, tmp_path: Path, **parameters: Any) -> dict[str, Any]:
     path, store = bundle.write(tmp_path), str(tmp_path / "artifacts")
     walk: Walk[Task] = Walk(bundle.plan, parameters, Task)
     with StepProcesses(path, run_id="one", artifacts=store, parameters=parameters) as processes:
-        looks = Looks(processes, parameters)
+        decisions = PackedDecisions(processes, parameters)
         while walk.ready:
             node = walk.ready.popleft()
             try:
                 if isinstance(node, Opening):
-                    walk.open(node, looks.lists(node))
+                    walk.open(node, decisions.lists(node))
                 elif isinstance(node, Decision):
-                    walk.ended(node, End.OK if looks.is_taken(node) else End.SKIPPED)
+                    walk.ended(node, End.OK if decisions.is_taken(node) else End.SKIPPED)
                 else:
                     assert isinstance(node, Task)
                     node.values = processes.run(node.step.name, given_to(node), index=node.index)

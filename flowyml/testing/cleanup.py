@@ -13,7 +13,7 @@ from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.plan.model import RUN_IF
-from flowyml.testing import pipelines_ends as pipelines
+from flowyml.testing import pipelines_cleanup as pipelines
 from flowyml.testing.base import Conformance, Done, sample, wait_until
 
 __all__ = ["CleanupConformance", "RunIfConformance"]

@@ -1,4 +1,4 @@
-"""What branches and loops are about, for an engine that carries packed values: see ``flowyml.artifacts.packing``.
+"""Which branches are taken, and over what loops go, where values are packed: see ``flowyml.artifacts.packing``.
 
 Plain values are looked at here, where no code of the user's is. All others are unpacked in a process of their own.
 """
@@ -11,15 +11,15 @@ from typing import Any
 from flowyml.artifacts import is_reference
 from flowyml.plan.conditions import sources_in
 from flowyml.plan.values import Constant, FromParameter, Source
-from flowyml.runtime.deciding import checked_lists, is_taken
+from flowyml.runtime.decisions import checked_lists, is_taken
 from flowyml.runtime.nodes import Collected, Decision, Node, Opening
 from flowyml.runtime.processes import StepProcesses
 
-__all__ = ["Looks", "carried", "given_to"]
+__all__ = ["PackedDecisions", "carried", "given_to"]
 
 
-class Looks:
-    """Looks at the packed values of one run, whose ``parameters`` these are."""
+class PackedDecisions:
+    """Those of one run, by its packed values and its ``parameters``."""
 
     def __init__(self, processes: StepProcesses, parameters: Mapping[str, Any]) -> None:
         self._processes = processes

@@ -13,7 +13,7 @@ from flowyml.core.errors import RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.base import Orchestrator
-from flowyml.testing import pipelines_again as pipelines
+from flowyml.testing import pipelines_retries as pipelines
 from flowyml.testing.base import Conformance, Done, sample
 
 __all__ = ["ExecutionGroupConformance", "RetryConformance"]

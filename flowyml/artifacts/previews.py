@@ -20,21 +20,21 @@ from flowyml.artifacts.store import Store
 from flowyml.core.plain_text import storable_text
 from flowyml.plan.kinds import kind_of
 
-__all__ = ["face_of", "noted_face"]
+__all__ = ["preview_of", "noted_preview"]
 
 logger = logging.getLogger("flowyml.artifacts")
 
 Text = Callable[[str], str]
 
 _ROWS, _COLUMNS, _CELL = 10, 12, 40  # of the head of a table
-_MOST_BYTES = 8000  # of a face, as JSON
+_MOST_BYTES = 8000  # of a preview, as JSON
 _LONGEST = 500  # characters of a text's beginning
 _WIDTH = 10  # inches at most of a picture's longer side; its height and width go together
-_PARTS = frozenset({"kind", "name", "head", "metadata"})  # of a face; a picture is a file of its own
+_PARTS = frozenset({"kind", "name", "head", "metadata"})  # of a preview; a picture is a file of its own
 _SAYS_IT_ITSELF = frozenset({"", "text", "metrics", "data"})
 
 
-def face_of(
+def preview_of(
     value: Any,
     store: Store | None,
     key: Callable[[], str],
@@ -52,29 +52,31 @@ def face_of(
     is_stored = (found == "text" and len(value) > INLINE_LIMIT) or (found == "metrics" and not is_plain(value))
     if not facts and found in _SAYS_IT_ITSELF and not is_stored:
         return {}
-    face: dict[str, Any] = {"kind": found}
+    preview: dict[str, Any] = {"kind": found}
 
     def shown(text: str) -> str:
         return storable_text(mask(text))
 
     if isinstance(value, Path):
-        face["name"] = mask(value.name)
+        preview["name"] = mask(value.name)
     try:
-        face |= _seen(value, found, store, key, shown)
+        preview |= _seen(value, found, store, key, shown)
     except Exception as error:  # whatever the value's library raises
         logger.warning("An output of kind %s is kept, and cannot be shown: %s: %s", found, type(error).__name__, error)
-    known = {**face.pop("facts", {}), **facts}
+    known = {**preview.pop("facts", {}), **facts}
     if known:
-        face["metadata"] = {shown(name): shown(fact) if isinstance(fact, str) else fact for name, fact in known.items()}
-    return _bounded(face)
+        preview["metadata"] = {
+            shown(name): shown(fact) if isinstance(fact, str) else fact for name, fact in known.items()
+        }
+    return _bounded(preview)
 
 
-def noted_face(noted: Any, value: Any, store: Store, key: Callable[[], str]) -> dict[str, Any]:
-    """The face of a value that is stored only now, from the reference that was noted when its step returned it."""
+def noted_preview(noted: Any, value: Any, store: Store, key: Callable[[], str]) -> dict[str, Any]:
+    """The preview of a value that is stored only now, from the reference that was noted when its step returned it."""
     if not is_reference(noted):
         return {}
-    face = {part: shown for part, shown in noted[REFERENCE].items() if part in _PARTS}
-    return {**face, **face_of(value, store, key, kind="figure")} if face.get("kind") == "figure" else face
+    preview = {part: shown for part, shown in noted[REFERENCE].items() if part in _PARTS}
+    return {**preview, **preview_of(value, store, key, kind="figure")} if preview.get("kind") == "figure" else preview
 
 
 def _seen(value: Any, kind: str, store: Store | None, key: Callable[[], str], mask: Text) -> dict[str, Any]:
@@ -152,21 +154,21 @@ def _write(file: Any, data: bytes) -> None:
     file.write(data)
 
 
-def _bounded(face: dict[str, Any]) -> dict[str, Any]:
-    """The face without what makes it too large: rows of the head first, then facts, the last first."""
-    for smaller in _smaller(face):
+def _bounded(preview: dict[str, Any]) -> dict[str, Any]:
+    """The preview without what makes it too large: rows of the head first, then facts, the last first."""
+    for smaller in _smaller(preview):
         if len(json.dumps(smaller, ensure_ascii=False).encode("utf-8", "replace")) <= _MOST_BYTES:
             return smaller
-    return {"kind": face["kind"]}
+    return {"kind": preview["kind"]}
 
 
-def _smaller(face: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield face
-    head = face.get("head")
+def _smaller(preview: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield preview
+    head = preview.get("head")
     if isinstance(head, dict):
         for count in (5, 2, 0):
-            yield {**face, "head": {**head, "rows": head["rows"][:count]}}
-    bare = {name: part for name, part in face.items() if name != "head"}
-    facts = list(face.get("metadata", {}).items())
+            yield {**preview, "head": {**head, "rows": head["rows"][:count]}}
+    bare = {name: part for name, part in preview.items() if name != "head"}
+    facts = list(preview.get("metadata", {}).items())
     for count in (len(facts), 20, 5, 0):
         yield {**bare, "metadata": dict(facts[:count])}

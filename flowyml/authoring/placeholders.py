@@ -12,7 +12,7 @@ from flowyml.plan.parameters import is_json, own_copy
 from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source
 
 __all__ = [
-    "CallOutput", "EitherValue", "Expression", "ItemValue", "Later", "ParameterValue", "all_of", "any_of",
+    "CallOutput", "EitherValue", "Expression", "ItemValue", "Placeholder", "ParameterValue", "all_of", "any_of",
     "condition_of", "is_in", "not_", "texts_of",
 ]  # fmt: skip
 
@@ -53,7 +53,7 @@ class Expression:
         return f"<condition {self.condition}>"
 
 
-class Later:
+class Placeholder:
     """Stands for a value that is known only when the pipeline runs. Comparing it makes a condition."""
 
     __slots__ = ("source",)
@@ -119,7 +119,7 @@ class Later:
     __hash__ = object.__hash__
 
 
-class CallOutput(Later):
+class CallOutput(Placeholder):
     """The output of a step that was called in a pipeline's function."""
 
     source: FromStep
@@ -134,7 +134,7 @@ class CallOutput(Later):
         return f"<output {self.source.output!r} of step {self.source.step!r}>"
 
 
-class ParameterValue(Later):
+class ParameterValue(Placeholder):
     """A parameter of the pipeline, as its function sees it; a constant in a pipeline that another one calls."""
 
     source: FromParameter | Constant
@@ -143,7 +143,7 @@ class ParameterValue(Later):
         return f"<{'constant' if isinstance(self.source, Constant) else 'parameter'} {_name(self.source)!r}>"
 
 
-class ItemValue(Later):
+class ItemValue(Placeholder):
     """The current item of a loop."""
 
     source: FromItem
@@ -152,7 +152,7 @@ class ItemValue(Later):
         return f"<item of {self.source.loop!r}>"
 
 
-class EitherValue(Later):
+class EitherValue(Placeholder):
     """The value of whichever of several branches ran."""
 
     source: FromEither
@@ -173,7 +173,7 @@ def comparison(operator: str, left: object, right: object) -> Compare:
 
 def operand(value: object) -> Source:
     """One side of a comparison. Raises ``DefinitionError`` for what a plan cannot hold."""
-    if isinstance(value, Later):
+    if isinstance(value, Placeholder):
         return value.source
     known = [_dated(item) for item in value] if type(value) is list else _dated(value)
     if isinstance(value, Expression) or not is_json(known):
@@ -203,7 +203,7 @@ def condition_of(value: object) -> Condition:
     """What is asked for as a condition. Raises ``DefinitionError`` for what is known already."""
     if isinstance(value, Expression):
         return value.condition
-    if isinstance(value, Later):
+    if isinstance(value, Placeholder):
         return IsTrue(value.source)
     raise DefinitionError(
         f"A condition must use a step's output or a parameter. {value!r:.80} is known before the pipeline runs: use a "

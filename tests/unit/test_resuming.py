@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from flowyml.orchestrators.continued import Ended, before
+from flowyml.orchestrators.resuming import Ended, before
 from flowyml.plan.groups import Loop
 from flowyml.plan.model import Constant, FromItem, FromStep, Input, Plan, Step
-from flowyml.runtime.kept import KeptOutputs
+from flowyml.runtime.kept_outputs import KeptOutputs
 from flowyml.runtime.nodes import End, Task
 from flowyml.runtime.walk import Walk
 

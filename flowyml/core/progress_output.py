@@ -11,14 +11,14 @@ from flowyml.core.plain_text import safe_log
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Above"]
+__all__ = ["OutputAbove"]
 
 # What moves the cursor, erases, or shows and hides the cursor (ECMA-48, 8.3). Colours stay.
 _CURSOR = re.compile(r"\x1b\[[0-9;?]*[A-HJKSTfhlsu]")
 _AGAIN = re.compile(r"^(\r|\x1b\[[0-9]*[AF])|\x1b\[[0-9]*[AF]")  # what is written takes the place of what was
 
 
-class Above:
+class OutputAbove:
     """Stands in for a terminal's stream. ``tail`` is what no line end has followed yet.
 
     What begins at the start of its line again, as a bar of tqdm's does, or goes up, as rich's do, replaces the tail.

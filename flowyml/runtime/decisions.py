@@ -1,4 +1,4 @@
-"""What branches and loops are about: whether a condition holds, and over which lists a loop goes."""
+"""Whether a branch is taken, and over which lists a loop goes."""
 
 from __future__ import annotations
 

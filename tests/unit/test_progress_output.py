@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from flowyml.cli.output import Output
-from flowyml.core.above import Above
+from flowyml.core.progress_output import OutputAbove
 
 
-def above(begun: str = "") -> tuple[Above, StringIO, StringIO]:
+def above(begun: str = "") -> tuple[OutputAbove, StringIO, StringIO]:
     shown, terminal = StringIO(), StringIO()
-    return Above(Console(file=shown, width=40, color_system=None), terminal, begun), shown, terminal
+    return OutputAbove(Console(file=shown, width=40, color_system=None), terminal, begun), shown, terminal
 
 
 def test_whole_lines_are_printed_and_the_rest_waits() -> None:

@@ -10,9 +10,9 @@ from flowyml.core.runs import Outputs
 from flowyml_airflow.client import NotThereError
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.deployed import facts_of
-from flowyml_airflow.flow_reading import Seen
 from flowyml_airflow.names import STEPS_KEY
 from flowyml_airflow.reading import RunReader
+from flowyml_airflow.step_runs import Seen
 from tests.adapters.airflow.test_flow import branched, double, mapped_over, numbers, same
 
 
