@@ -39,7 +39,7 @@ FLAKY: Mapping[str, str] = {}
 # What depends on the Python: how functions, values and modules travel, processes, forks and threads.
 DEPENDS_ON_PYTHON = (
     "authoring_*", "bundle", "cache*", "execution", "loading", "local_conformance", "local_detached*", "local_outputs",
-    "local_prints", "local_processes", "local_runs", "local_sharing", "local_stopping", "local_store",
+    "local_prints", "local_processes", "local_runs", "local_shared_state", "local_stopping", "local_store",
     "local_travelling", "local_values", "pickling", "runtime_cli", "sources", "step_processes*", "types", "typing",
     "unguarded",
 )  # fmt: skip
@@ -55,7 +55,7 @@ for folder in (sysconfig.get_path("purelib"), "flowyml", "adapters"):
 # Tests of Airflow that load files and start no server. They take as long as half of those that do.
 AIRFLOW_FILES = (
     "client", "compile*", "contract", "flow*", "follow", "handover", "import", "import_idioms", "import_verified",
-    "parameters", "retrying", "status", "sweep", "together", "worker",
+    "parameters", "retrying", "status", "step_runs", "sweep", "together", "worker",
 )  # fmt: skip
 
 
