@@ -77,7 +77,7 @@ class Destination:
             if self._is_server:
                 _check(self._write(_write_request(registry.collect(), self._job, time.time_ns() // 10**6)))
             else:
-                pushadd_to_gateway(self._root, self._job, registry, timeout=self._timeout, handler=self._pushed)
+                pushadd_to_gateway(self._root, self._job, registry, timeout=self._timeout, handler=self._sender)
         except HTTP_ERRORS:
             self._is_server = None  # something else may answer next time
             raise
@@ -85,10 +85,10 @@ class Destination:
     def _write(self, request: bytes) -> Answer:
         return self._exchange("POST", f"{self._root}{_WRITE}", _WRITE_HEADERS, _snappy(request))
 
-    def _pushed(
+    def _sender(
         self, url: str, method: str, timeout: float | None, headers: Sequence[tuple[str, str]], data: bytes
     ) -> Callable[[], None]:
-        """How prometheus_client shall send."""
+        """What prometheus_client sends with."""
         return lambda: _check(self._exchange(method, url, dict(headers), data))
 
     def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:

@@ -51,14 +51,14 @@ def download(
         for target in targets:
             _check_within(folder, target)
         if _is_in_record(artifact):
-            made += [_kept(target, _json_of(artifact.metadata)) for target in targets]
+            made += [_keep(target, _json_of(artifact.metadata)) for target in targets]
             continue
         for target, written in zip(targets, _written(artifact), strict=True):
             if written.size >= _LARGE:
                 note(f"{artifact.label}: {written.size / 1e6:,.0f} MB …")
             is_folder = artifact.format == "folder" and target == targets[0]
             with _fetched(written, stores) as path:
-                made.append(_folder(target, path) if is_folder else _kept(target, path))
+                made.append(_unpack(target, path) if is_folder else _keep(target, path))
     return made
 
 
@@ -138,17 +138,17 @@ def _check_within(folder: Path, target: Path) -> None:
             )
 
 
-def _kept(target: Path, source: Path | bytes) -> Path:
+def _keep(target: Path, source: Path | bytes) -> Path:
     """Write a new file, or leave the one that is there, if it holds the same."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if _written_anew(target, source):
+    if _write_anew(target, source):
         return target
     if target.is_symlink() or not target.is_file() or _digest(target) != _digest(source):
         raise ArtifactError(f"{target} already exists with different content and is kept. Choose another folder.")
     return target
 
 
-def _written_anew(target: Path, source: Path | bytes) -> bool:
+def _write_anew(target: Path, source: Path | bytes) -> bool:
     """Write a file, which gets its name when it is whole. Where something has the name, write nothing: False."""
     if os.path.lexists(target):
         return False
@@ -173,7 +173,7 @@ def _written_anew(target: Path, source: Path | bytes) -> bool:
         fresh.unlink(missing_ok=True)
 
 
-def _folder(target: Path, archive: Path) -> Path:
+def _unpack(target: Path, archive: Path) -> Path:
     """Unpack a new folder, or leave the one that is there, if it holds the same."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if not (target.exists() or target.is_symlink()):

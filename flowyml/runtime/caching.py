@@ -144,12 +144,12 @@ class StepCache:
             if not isinstance(name, str) or not _FILE.fullmatch(name) or name == _RECORD:
                 raise ArtifactError(f"its record names {name!r:.80}, which is not a file of its own folder")
             there = written._replace(url=f"{self._kept.url}/{folder}/{name}")
-            return self._copied(there, f"{key}{PurePosixPath(name).suffix}")
+            return self._copy(there, f"{key}{PurePosixPath(name).suffix}")
 
         return moved_reference(output["reference"], move)
 
-    def _copied(self, written: Written, key: str) -> Written:
-        """A copy of just what was written. Raises ``ArtifactError`` for a file that has changed since."""
+    def _copy(self, written: Written, key: str) -> Written:
+        """Copy just what was written. Raises ``ArtifactError`` for a file that has changed since."""
         if isinstance(self._kept, LocalStore):
             with self._kept.fetch(written):
                 return self._store.take(self._kept, written, key)

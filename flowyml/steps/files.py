@@ -28,13 +28,13 @@ def copy_files(source: str, target: str, options: dict[str, Any] | None = None) 
     matches, and ``ValueError`` before the first copy where a copy would be written over a file of
     ``source``. Needs the package of the store, such as ``s3fs`` or ``gcsfs``.
     """
-    return [there for _, there in _copied(source, target, options or {})]
+    return [there for _, there in _copy(source, target, options or {})]
 
 
 @step
 def move_files(source: str, target: str, options: dict[str, Any] | None = None) -> list[str]:
     """Copy as ``copy_files`` does, then remove what was copied. Nothing is removed before all copies are there."""
-    pairs = _copied(source, target, options or {})
+    pairs = _copy(source, target, options or {})
     system, _ = _opened(source, options or {})
     for path, _ in pairs:
         system.rm_file(path)
@@ -60,7 +60,7 @@ def wait_for_file(
     return wait_for(shown(path), look, poll_interval, patience)
 
 
-def _copied(source: str, target: str, options: dict[str, Any]) -> list[tuple[str, str]]:
+def _copy(source: str, target: str, options: dict[str, Any]) -> list[tuple[str, str]]:
     """Pairs of a path in the source's file system and the URL of its copy."""
     here, pattern = _opened(source, options)
     there, place = _opened(target, options)

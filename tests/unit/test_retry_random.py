@@ -74,7 +74,7 @@ def tried_again(local: LocalOrchestrator, made: Any, run_id: str, parameters: di
     positions = {step.name: position for position, step in enumerate(plan)}
     chosen = to_run_again(plan, store.steps(row.number), store.kept(row.number), None)
     again, gone = ([(positions[name], item_of(index)) for name, index in turns] for turns in chosen)
-    assert store.again(row.number, this_process(), again, gone)
+    assert store.queue_again(row.number, this_process(), again, gone)
     here = LocalOrchestrator(store=store.path)
     here.host = Host()
     here.host.run_id = run_id

@@ -210,7 +210,7 @@ class Pipelines:
 
     def experiment_id(self) -> str:
         if self.experiment not in self._experiments:
-            self._experiments[self.experiment] = self._experiment_named() or self._new_experiment()
+            self._experiments[self.experiment] = self._experiment_named() or self._create_experiment()
         return self._experiments[self.experiment]
 
     def _experiment_named(self) -> str | None:
@@ -220,7 +220,7 @@ class Pipelines:
         )  # fmt: skip
         return next((str(item.experiment_id) for item in found if item.display_name == self.experiment), None)
 
-    def _new_experiment(self) -> str:
+    def _create_experiment(self) -> str:
         body = self.client.model("V2beta1Experiment", display_name=self.experiment, **self.client.connection.scope)
         try:
             made = self.client.write("experiment_service_create_experiment", body)

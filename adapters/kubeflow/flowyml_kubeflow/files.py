@@ -24,7 +24,7 @@ from flowyml_kubeflow.parameters import restored
 
 __all__ = [
     "Result", "TaskFailed", "Values", "artifact", "artifacts", "dates_of", "facts_of", "parameter", "path_of", "read",
-    "run_id_of", "store", "with_url", "write_parameters", "written",
+    "run_id_of", "store", "with_url", "write_file", "write_parameters",
 ]  # fmt: skip
 
 Values = dict[str, Any]
@@ -115,7 +115,7 @@ def store(packed: Any, target: Mapping[str, Any], scratch: Path) -> Values:
             "format": about["format"], "sha256": about["sha256"], "size": str(about["size"]), "type": about["type"],
             **named,
         }  # fmt: skip
-    written(path, json.dumps(packed, ensure_ascii=False))
+    write_file(path, json.dumps(packed, ensure_ascii=False))
     return {"format": PACKED}
 
 
@@ -153,10 +153,10 @@ def with_url(packed: Mapping[str, Any], scratch: Path, uri: str) -> Values:
 def write_parameters(given: Mapping[str, Any], result: Result) -> None:
     """Put the parameters of a result where KFP reads them."""
     for name, text in result.parameters.items():
-        written(Path(given["outputs"]["parameters"][name]["outputFile"]), text)
+        write_file(Path(given["outputs"]["parameters"][name]["outputFile"]), text)
 
 
-def written(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
     """Write a file, in a folder that may not be there yet."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, "utf-8")

@@ -36,7 +36,7 @@ from flowyml_kubeflow.files import (
     store,
     with_url,
     write_parameters,
-    written,
+    write_file,
 )
 from flowyml_kubeflow.retries import delays_in_pod
 
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
         for given_one in [artifact(given, "outputs", name)]  # servers before 2.15 give it no name
     }
     output = {"parameterValues": result.parameters, "artifacts": artifacts}
-    written(Path(given["outputs"]["outputFile"]), json.dumps(output))
+    write_file(Path(given["outputs"]["outputFile"]), json.dumps(output))
     return 0
 
 

@@ -82,26 +82,26 @@ class Known:
                 "steps": {
                     name: {
                         "/".join(map(str, index)): [
-                            each.end, each.cause, {key: self._kept(value, file) for key, value in each.outputs.items()}
+                            each.end, each.cause, {key: self._put(value, file) for key, value in each.outputs.items()}
                         ]
                         for index, each in self.steps.get(name, {}).items()
                     }
                     for name in steps
                 },
-                "loops": {name: self._kept_items(self.loops[name], file) for name in loops},
+                "loops": {name: self._put_items(self.loops[name], file) for name in loops},
                 "failed": self.failed,
             }  # fmt: skip
             file.writestr(_DOCUMENT, json.dumps(document, ensure_ascii=False))
 
-    def _kept_items(self, items: Items, file: ZipFile) -> list[Any]:
+    def _put_items(self, items: Items, file: ZipFile) -> list[Any]:
         lists = {
-            name: values if name in items.plain else [self._kept(value, file) for value in values]
+            name: values if name in items.plain else [self._put(value, file) for value in values]
             for name, values in items.lists.items()
         }
         return [items.end, items.cause, lists, items.plain]
 
-    def _kept(self, packed: Any, file: ZipFile) -> Any:
-        """A value for the file; what stands in a file of its own here is put in."""
+    def _put(self, packed: Any, file: ZipFile) -> Any:
+        """Give a value as it stands in the file, and put in what is in a file of its own here."""
         if not is_reference(packed):
             return packed
         about, member = packed["$artifact"], f"{len(file.namelist())}"

@@ -48,7 +48,7 @@ class RecurringRuns:
             version = self.pipelines.ensure_uploaded(bundle, owns=True, force=force)[0]
             body = self._recurring_run(bundle.plan, schedule, version, self._last_tick(schedule, older))
             kept = [item.recurring_run_id for item in older[:1] if _is_same(item, body)]
-            wanted = kept[0] if kept else self._new_recurring(body, {item.recurring_run_id for item in older})
+            wanted = kept[0] if kept else self._create_recurring_run(body, {item.recurring_run_id for item in older})
             paused = bool(older) and older[0].status == "DISABLED"
             for item in older:
                 if item.recurring_run_id != wanted:
@@ -90,7 +90,7 @@ class RecurringRuns:
         rule = self._info(older[0]).schedule
         return f"--- KFP/schedule\n+++ new/schedule\n@@ -1 +1 @@\n-{rule}: version {version}\n+{rule}: this version\n"
 
-    def _new_recurring(self, body: Any, known: set[str]) -> str:
+    def _create_recurring_run(self, body: Any, known: set[str]) -> str:
         try:
             made = self.client.write("recurring_run_service_create_recurring_run", body)
             return str(made.recurring_run_id)

@@ -384,7 +384,7 @@ class PrefectOrchestrator(Orchestrator):
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         body = {**to_prefect(schedule), "parameters": given_parameters(schedule.parameters)}
-        deployed = self._scheduled_deployment(bundle, body, force=force)
+        deployed = self._deploy_scheduled(bundle, body, force=force)
         try:
             self._save_schedule(deployed.id, body)
         except ConflictError:  # created since the look-up, by another process or by a call whose answer was lost
@@ -431,7 +431,7 @@ class PrefectOrchestrator(Orchestrator):
     def _target(self) -> Target:
         return Target(self.work_pool, self.artifacts)
 
-    def _scheduled_deployment(self, bundle: Bundle, body: Mapping[str, Any], *, force: bool) -> Deployed:
+    def _deploy_scheduled(self, bundle: Bundle, body: Mapping[str, Any], *, force: bool) -> Deployed:
         """The deployment that a schedule belongs to: one whose runs a worker executes."""
         pool = self.work_pool
         if pool is None:

@@ -114,7 +114,7 @@ def start_again(store: RunStore, row: RunRow, chosen: Sequence[str] | None) -> N
     positions = {step.name: position for position, step in enumerate(plan)}
     rows, forgotten = ([(positions[name], item_of(index)) for name, index in turns] for turns in (again, gone))
     with store.session():
-        if not store.again(row.number, this_process(), rows, forgotten):
+        if not store.queue_again(row.number, this_process(), rows, forgotten):
             raise RetryRefusedError(f"Another process has just retried run {row.run_id!r}.")
         try:
             job["caller"]["no_pickles"] = decide_on_pickles()

@@ -184,7 +184,7 @@ def _left_folders(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
         with store.session() as db:
             return {store.folder_of(run_id).name for (run_id,) in db.execute("SELECT run_id FROM runs")}
 
-    def removed(name: str) -> int:
+    def remove_unknown(name: str) -> int:
         return 0 if name in known() else remove(parent, name, unless_since=bounds.before)
 
     for name in sorted({*names_in(parent)} - known()):
@@ -192,7 +192,7 @@ def _left_folders(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
         used = max([each.modified for each in found], default=_modified(parent / name))
         yield Prunable(
             kind="folder", name=name, bytes=sum(each.size for each in found), used=used, kept=bounds.keeps(used),
-            remove=partial(removed, name),
+            remove=partial(remove_unknown, name),
         )  # fmt: skip
 
 
@@ -224,12 +224,12 @@ def _place(key: str) -> str:
 def _artifact(store: RunStore, shelf: Store, found: Stored, bounds: Bounds) -> Prunable:
     used = found.modified if found.modified is not None else bounds.now
 
-    def removed() -> int:  # unless a new run has the name: what it takes from a cache is as old as that
+    def remove_unused() -> int:  # unless a new run has the name: what it takes from a cache is as old as that
         return 0 if _place(found.key) in _places(store) else discard(shelf, found.key, unless_since=bounds.before)
 
     return Prunable(
         kind="artifact", name=found.key, bytes=found.size, used=used,
-        kept=bounds.keeps(used) if found.modified is not None else "its age cannot be seen", remove=removed,
+        kept=bounds.keeps(used) if found.modified is not None else "its age cannot be seen", remove=remove_unused,
     )  # fmt: skip
 
 

@@ -246,7 +246,7 @@ class StepCalls:
         given = dict(node.fixed)  # plain JSON, which a process takes as it is
         for name, source, output in node.given():
             is_plain = output in source.plain  # a worker unpacks only what a step produced
-            given[name] = source.values[output] if is_plain else self._packed(node, source, output)
+            given[name] = source.values[output] if is_plain else self._store_once(node, source, output)
         inputs = _as_declared(node, given)
         sink = self._sink(node.position, node.row.item)
         packed = self.apart.run(
@@ -287,15 +287,15 @@ class StepCalls:
         if self.apart is not None:
             self.apart.release(node.together)
 
-    def _packed(self, node: Node, source: Waiting, output: str) -> Any:
+    def _store_once(self, node: Node, source: Waiting, output: str) -> Any:
         """Store a value at most once, however many steps take it."""
         with self._locks.setdefault((id(source), output), threading.Lock()):
-            value = source.values[output] = self._stored(source.values[output], node, source, output)
+            value = source.values[output] = self._store(source.values[output], node, source, output)
             return _packed_parts(value)
 
-    def _stored(self, value: Any, node: Node, source: Waiting, output: str) -> Any:
+    def _store(self, value: Any, node: Node, source: Waiting, output: str) -> Any:
         if isinstance(value, Collected):
-            stored = Collected(self._stored(part, node, source, output) for part in value)
+            stored = Collected(self._store(part, node, source, output) for part in value)
             stored.indexes = value.indexes
             return stored
         if type(value) is Recorded:

@@ -189,7 +189,7 @@ class RunStore:
             rows = db.execute(f"SELECT position, item, output, entry FROM {table} WHERE run = ?", (number,))
             return [KeptRow(*row) for row in rows]
 
-    def again(
+    def queue_again(
         self, number: int, owner: ProcessIdentity, steps: Iterable[tuple[int, str]], gone: Iterable[tuple[int, str]]
     ) -> bool:
         """Queue an ended run once more, and of it ``steps``, by their positions and items; of those ``gone``, nothing
