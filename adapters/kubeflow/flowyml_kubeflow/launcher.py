@@ -35,8 +35,8 @@ from flowyml_kubeflow.files import (
     run_id_of,
     store,
     with_url,
-    write_parameters,
     write_file,
+    write_parameters,
 )
 from flowyml_kubeflow.retries import delays_in_pod
 
