@@ -64,8 +64,8 @@ from flowyml.plan.secrets import slug_of  # noqa: E402
 from flowyml.runtime.execution import CachedOutputs  # noqa: E402
 from flowyml.runtime.kept_outputs import KeptOutputs  # noqa: E402
 from flowyml.runtime.lines import OnLine  # noqa: E402
-from flowyml.runtime.packed_decisions import PackedDecisions, carried, given_to  # noqa: E402
 from flowyml.runtime.nodes import End, Frame, Node, Opening, Task  # noqa: E402
+from flowyml.runtime.packed_decisions import PackedDecisions, carried, given_to  # noqa: E402
 from flowyml.runtime.processes import StepProcesses  # noqa: E402
 from flowyml.runtime.step_errors import of_several, of_step  # noqa: E402
 from flowyml.runtime.walk import Walk  # noqa: E402
