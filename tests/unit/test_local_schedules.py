@@ -27,8 +27,8 @@ from flowyml.core.process_identity import this_process
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import schema
-from flowyml.orchestrators.local.due import run_id_of
 from flowyml.orchestrators.local.schedule_server import Trigger, due_now, serve_schedules
+from flowyml.orchestrators.local.scheduled_runs import run_id_of
 from flowyml.orchestrators.local.schedules import Kept, ScheduleStore
 from flowyml.orchestrators.local.store import RunStore
 from tests.waiting import wait_until

@@ -15,7 +15,7 @@ from flowyml_airflow.client import AirflowClient
 from flowyml_airflow.compiler import TAG
 from flowyml_airflow.parameters import check_carried, declared
 
-__all__ = ["Deployed", "facts_of", "has_schedule", "is_untouched", "schedule_of", "tags_of"]
+__all__ = ["Deployed", "facts_of", "has_schedule", "is_untouched", "schedule_of", "tags_of", "version_of"]
 
 
 @dataclass(frozen=True)
@@ -109,3 +109,8 @@ def is_untouched(source: str) -> bool:
 def has_schedule(dag: Mapping[str, Any]) -> bool:
     """Whether a DAG runs by itself."""
     return dag.get("timetable_summary") not in (None, "None") or bool(dag.get("schedule_interval"))
+
+
+def version_of(run: Mapping[str, Any]) -> int | None:
+    """The newest version of the DAG in a run; None on Airflow 2, which has no versions."""
+    return max((item["version_number"] for item in run.get("dag_versions") or ()), default=None)

@@ -19,7 +19,7 @@ from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml_airflow.client import AirflowClient, NotThereError
-from flowyml_airflow.deployed import facts_of
+from flowyml_airflow.deployed import facts_of, version_of
 from flowyml_airflow.log_events import TASK_FAILED, LogEvent
 from flowyml_airflow.log_lines import Tail, Tails, class_of, described, is_airflows, is_shown, is_start, line_of
 from flowyml_airflow.names import (
@@ -156,7 +156,7 @@ class RunReader:
 
         It has the origin of the DAG version, if that version has the code of the run.
         """
-        facts = facts_of(self._source(found)) if _version(found) else {}
+        facts = facts_of(self._source(found)) if version_of(found) else {}
         kept, submitted = facts.get("code"), (found.get("conf") or {}).get(CODE_KEY)
         origin = Origin.from_dict(facts.get("origin")) if submitted in (None, kept) else None
         return replace(self.run(found, whole=False), origin=origin, code_digest=submitted or kept)
@@ -470,7 +470,7 @@ class RunReader:
 
     def _source(self, found: Mapping[str, Any]) -> str:
         """The text of the DAG file of which a run was made; empty if Airflow has it no more."""
-        version = _version(found)
+        version = version_of(found)
         try:
             return self.client.source(
                 {"dag_id": found["dag_id"]} if version else self.client.dag(found["dag_id"]), version
@@ -483,7 +483,7 @@ class RunReader:
 
         Airflow gives only the timeout of the newest version, so for a DAG of FlowyML's it is read from the source.
         """
-        version = _version(found)
+        version = version_of(found)
         kept, key = self.known if version else self.known_now, (found["dag_id"], version)
         if key not in kept:
             kept[key] = self._asked_about(found)
@@ -498,8 +498,3 @@ class RunReader:
         except NotThereError:
             return None, found["dag_id"]
         return timeout_of(dag), dag.get("dag_display_name") or found["dag_id"]
-
-
-def _version(found: Mapping[str, Any]) -> int | None:
-    """The newest version of the DAG in a run; None on Airflow 2, which has no versions."""
-    return max((item["version_number"] for item in found.get("dag_versions") or ()), default=None)
