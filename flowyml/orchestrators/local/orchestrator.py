@@ -31,7 +31,7 @@ from flowyml.orchestrators.base import (
 )
 from flowyml.orchestrators.local.capabilities import CAPABILITIES
 from flowyml.orchestrators.local.host import Host
-from flowyml.plan.names import check_name, slug
+from flowyml.plan.names import check_name
 from flowyml.plan.parameters import days_of
 from flowyml.runtime.code import Code
 from flowyml.runtime.loading import is_loading
@@ -469,13 +469,9 @@ class LocalOrchestrator(Orchestrator):
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
         """Those under the ids that runs of schedules have."""
-        from flowyml.orchestrators.local import records
-        from flowyml.orchestrators.local.scheduled_runs import ids_of, time_of
+        from flowyml.orchestrators.local.scheduled_runs import runs_by_time
 
-        schedule_id = slug(pipeline)
-        runs = map(records.run_of, self.store.runs(pipeline, limit, ids_of(schedule_id)))
-        found = ((time_of(schedule_id, run.run_id), run) for run in runs)
-        return {time: run for time, run in found if time}
+        return runs_by_time(self._schedules, pipeline, limit)
 
     @property
     def _schedules(self) -> ScheduleStore:

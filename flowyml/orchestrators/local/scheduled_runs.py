@@ -8,13 +8,18 @@ from pathlib import Path
 
 from flowyml.core.errors import OwnershipError
 from flowyml.core.origin import Origin
+from flowyml.core.runs import Run
 from flowyml.orchestrators.bundled import BundledPipeline
 from flowyml.orchestrators.local.detached import start_run
-from flowyml.orchestrators.local.schedules import Kept
+from flowyml.orchestrators.local.records import run_of
+from flowyml.orchestrators.local.schedules import Kept, ScheduleStore
+from flowyml.orchestrators.local.schema import RunRow
 from flowyml.orchestrators.local.store import RunStore
+from flowyml.plan.names import slug
 
-__all__ = ["ids_of", "run_id_of", "start", "time_of"]
+__all__ = ["run_id_of", "runs_by_time", "start", "time_of"]
 
+_DATE = "[0-9]" * 8 + "T" + "[0-9]" * 6  # for SQLite's GLOB
 _WHOLE, _PARTS = "%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S.%fZ"
 
 
@@ -26,11 +31,6 @@ def run_id_of(schedule_id: str, due: datetime) -> str:
     """
     moment = due.astimezone(UTC)
     return f"{schedule_id}-{moment.strftime(_PARTS if moment.microsecond else _WHOLE)}"
-
-
-def ids_of(schedule_id: str) -> str:
-    """The pattern of these ids, for SQLite's GLOB."""
-    return f"{schedule_id}-{'[0-9]' * 8}T{'[0-9]' * 6}*Z"
 
 
 def time_of(schedule_id: str, run_id: str) -> datetime | None:
@@ -60,11 +60,30 @@ def start(store: RunStore, item: Kept, due: datetime) -> bool:
     if start_run(store, path, bundle, run_id, parameters, item.orchestrator, dates):
         return True
     found = store.get(run_id)
-    whose = found.pipeline, Origin.from_dict(json.loads(found.origin or "null"))
-    ours = item.pipeline, bundle.origin
-    if whose[0] != ours[0] or (None not in (whose[1], ours[1]) and whose[1] != ours[1]):
+    if found.pipeline != item.pipeline or not _may_be_from(bundle.origin, found):
         raise OwnershipError(
-            f"The schedule {item.schedule_id!r} has not run for {due}: run {run_id!r} is of {whose[0]!r} from "
-            f"{whose[1]}, and this {ours[0]!r} comes from {ours[1]}. Run it by hand, or schedule it under another name."
+            f"The schedule {item.schedule_id!r} has not run for {due}: run {run_id!r} is of {found.pipeline!r} from "
+            f"{_origin(found)}, and this {item.pipeline!r} comes from {bundle.origin}. Run it by hand, or schedule it "
+            f"under another name."
         )
     return False
+
+
+def runs_by_time(schedules: ScheduleStore, pipeline: str, limit: int) -> dict[datetime, Run]:
+    """The newest runs of a schedule by the times that they are for, without those of another project's pipeline."""
+    schedule_id = slug(pipeline)
+    origin, found = schedules.origin_of(schedule_id), {}
+    for row in schedules.runs.runs(pipeline, limit, f"{schedule_id}-{_DATE}*Z"):
+        time = time_of(schedule_id, row.run_id)
+        if time and _may_be_from(origin, row):
+            found[time] = run_of(row)
+    return found
+
+
+def _may_be_from(origin: Origin | None, row: RunRow) -> bool:
+    """Whether a run comes from there; where one of the two is not known, it may."""
+    return origin is None or _origin(row) in (None, origin)
+
+
+def _origin(row: RunRow) -> Origin | None:
+    return Origin.from_dict(json.loads(row.origin or "null"))

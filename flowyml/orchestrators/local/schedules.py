@@ -132,6 +132,13 @@ class ScheduleStore:
             raise _not_found(schedule_id)
         return _kept(row)
 
+    def origin_of(self, schedule_id: str) -> Origin | None:
+        """Where its pipeline comes from; None where that is not known, or there is none."""
+        with self.runs.session() as db:
+            query = "SELECT origin FROM schedules WHERE schedule_id = ?"
+            row = db.execute(query, (storable_text(schedule_id),)).fetchone()
+        return Origin.from_dict(json.loads(row[0] or "null")) if row else None
+
     def all(self, pipeline: str | None = None) -> list[Kept]:
         """Every schedule, or that of one pipeline. Warns of one that cannot be read, and leaves it out."""
         with self.runs.session() as db:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flowyml import Pipeline, context, step
-from flowyml.core.errors import RunNotFoundError
+from flowyml.core.errors import RunNotFoundError, UnknownOptionError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.pruning import Bounds
 from flowyml_kubeflow import KubeflowLocalOrchestrator
@@ -74,6 +74,14 @@ def test_a_run_stays_while_it_is_under_way_and_goes_when_it_is_old(
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["link", "theirs"]
     with pytest.raises(RunNotFoundError):
         orchestrator.get_run("r")
+
+
+def test_a_pipeline_that_is_refused_leaves_no_folder(tmp_path: Path) -> None:
+    orchestrator = KubeflowLocalOrchestrator(folder=tmp_path / "runs")
+    refused = Pipeline("refused").add_step(step(name="add", kubeflow={"form": "python"})(lambda: 1))
+    with pytest.raises(UnknownOptionError, match="kubeflow has no option 'form'"):
+        orchestrator.submit(refused.bundle(), "r", {})
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_the_folder_of_a_run_that_is_being_made_stays(tmp_path: Path) -> None:
