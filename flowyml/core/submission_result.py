@@ -178,9 +178,9 @@ class SubmissionResult:
         ``poll_interval``, so a short run is noticed soon. ``progress`` shows the steps live; by default when
         standard error is a terminal, unless ``FLOWYML_PROGRESS=0``.
 
-        Raises ``WaitTimeoutError`` when the time is up: the run goes on. If the engine does not answer, the poll is
-        repeated until then; if it is still silent at the end, ``EngineUnreachableError`` is raised, which says nothing
-        about the run.
+        Raises ``WaitTimeoutError`` when the time is up: the run goes on. If the engine does not answer, or answers
+        500, the poll is repeated until then; if it still does so at the end, ``EngineUnreachableError`` or
+        ``ServerTroubleError`` is raised, which says nothing about the run.
         """
         for name, value in (("timeout", timeout), ("poll_interval", poll_interval)):
             if not _is_seconds(value):
