@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 __all__ = [
-    "ProcessIdentity", "born", "identity_of", "is_alive", "same_process", "signal_group", "signal_process",
-    "this_process",
+    "ProcessIdentity", "await_ends", "born", "identity_of", "is_alive", "same_process", "signal_group",
+    "signal_process", "this_process",
 ]  # fmt: skip
 
+_PAUSE = 0.02
 _ENDED = frozenset("ZXx")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -53,6 +56,16 @@ def is_alive(process: ProcessIdentity) -> bool | None:
 def same_process(process: ProcessIdentity) -> bool:
     """Whether the process lives and is still the one that was meant; False also where that cannot be known."""
     return is_alive(process) is True
+
+
+def await_ends(processes: Sequence[ProcessIdentity], seconds: float) -> bool:
+    """Wait until none of these processes is known to be alive; False when the time is over and one is."""
+    deadline = time.monotonic() + seconds
+    while any(map(is_alive, processes)):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_PAUSE)
+    return True
 
 
 def signal_process(process: ProcessIdentity, number: int) -> bool:

@@ -12,6 +12,7 @@ from flowyml.artifacts import open_store
 from flowyml.artifacts.housekeeping import stored
 from flowyml.artifacts.store import LocalStore, Store
 from flowyml.core.errors import ArtifactError
+from flowyml.core.locks import lock
 from flowyml.core.pruning import Bounds, Prunable, bounded
 from flowyml.core.removal import files_below, has_others, remove
 from flowyml.runtime.caching import ROOT, Entry, entries_in
@@ -97,19 +98,10 @@ def _remove(store: Store, folder: str, used: float) -> int:
 @contextmanager
 def _turn(store: LocalStore, folder: str) -> Iterator[bool]:
     """Whether no run computes a result; while that is true, none that waits for its turn begins to."""
-    import fcntl
-
     try:
         file = (store.root / folder / "turn").open("rb")
     except OSError:  # no run has waited for it
         yield True
         return
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        except OSError:  # a file system without locks
-            yield True
-        else:
-            yield True
+        yield lock(file.fileno()) is not False

@@ -24,6 +24,7 @@ from flowyml.artifacts.content_digest import content_of, has_object, moved_refer
 from flowyml.artifacts.packing import is_reference
 from flowyml.artifacts.store import LocalStore, Store, Written
 from flowyml.core.errors import ArtifactError
+from flowyml.core.locks import lock, unlock
 from flowyml.plan.canonical import canonical_json
 from flowyml.plan.model import Caching, Step
 from flowyml.plan.names import slug
@@ -40,7 +41,6 @@ _RECORD = "record.json"
 _VERSION = 1
 _LARGEST = 4_000_000  # bytes of a record
 _FILE = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}")
-_WAIT_SECONDS = 0.02  # between two looks at a lock
 _SAY_SECONDS = 10  # until a step says that it waits
 _SKEW_SECONDS = 3600  # by which the clock of another machine may be ahead
 _LATEST = 100_000_000_000  # seconds since 1970, of a time that dates can be
@@ -209,26 +209,15 @@ class StepCache:
         if number is None:
             yield
             return
-        import fcntl
-
-        now = time.monotonic()
-        deadline, say = now + timeout / 2 if timeout else float("inf"), now + _SAY_SECONDS
+        patience = timeout / 2 if timeout else float("inf")
+        silent = min(patience, _SAY_SECONDS)
         try:
-            while time.monotonic() < deadline:
-                try:
-                    fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= say:
-                        logger.warning("waiting for another run, which computes %s", folder)
-                        say = float("inf")
-                    time.sleep(_WAIT_SECONDS)
-                except OSError:  # a file system without locks
-                    break
+            if lock(number, wait=silent) is False and patience > silent:
+                logger.warning("waiting for another run, which computes %s", folder)
+                lock(number, wait=patience - silent)
             yield
         finally:
-            with suppress(OSError):
-                fcntl.flock(number, fcntl.LOCK_UN)  # also for processes that the step has started, which have it too
+            unlock(number)  # also for processes that the step has started, which have it too
             os.close(number)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import bz2
 import contextlib
-import fcntl
 import hashlib
 import json
 import tempfile
@@ -21,6 +20,7 @@ from typing import Any, BinaryIO
 from flowyml.artifacts import open_store
 from flowyml.core.errors import EngineError, EngineUnreachableError, PlanError
 from flowyml.core.home import home
+from flowyml.core.locks import held
 from flowyml.core.origin import Origin
 from flowyml.orchestrators.base import Deployment
 from flowyml.orchestrators.ownership import check_replaceable
@@ -272,8 +272,7 @@ def one_at_a_time(what: str) -> Iterator[None]:
     """Keeps other processes of this user on this machine from creating the same thing meanwhile."""
     folder = home() / "kubeflow" / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / hashlib.sha256(what.encode()).hexdigest()[:32]).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with held(folder / hashlib.sha256(what.encode()).hexdigest()[:32], wait=None):
         yield
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from flowyml.artifacts import open_store, run_place
 from flowyml.artifacts.housekeeping import discard, stored
 from flowyml.core.errors import PlanError
 from flowyml.core.files import write_whole
+from flowyml.core.locks import lock
 from flowyml.core.pruning import Bounds, Prunable, is_unfinished
 from flowyml.core.removal import files_below, names_in, remove, remove_leftovers
 from flowyml.orchestrators.http import NotFoundError
@@ -196,12 +196,7 @@ def _locked(path: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
+        yield lock(descriptor) is not False
     finally:
         os.close(descriptor)
 

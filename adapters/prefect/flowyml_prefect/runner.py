@@ -11,7 +11,6 @@ gets a SIGTERM, and SIGKILL if it is not gone in time. An engine that dies leave
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
@@ -30,7 +29,9 @@ from flowyml.core.errors import EngineError, EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.files import end_of
 from flowyml.core.home import open_private
+from flowyml.core.locks import lock
 from flowyml.core.process_identity import identity_of, signal_group
+from flowyml.orchestrators.background import start_detached
 from flowyml.plan.groups import Cleanup
 from flowyml.plan.model import Plan
 from flowyml_prefect.automations import SILENT_MESSAGE
@@ -49,28 +50,15 @@ _PATIENCE_SECONDS = 3600  # with a server that is down while the flow goes on
 _LAST_BYTES = 10_000  # of a log, which hold its last line, or more of it than is shown
 
 
-class _Process(subprocess.Popen[bytes]):
-    """Meant to go on without this one, so there is nothing to warn of when it is forgotten."""
-
-    def __del__(self) -> None:
-        return
-
-
-_launched: list[_Process] = []
-
-
 def launch(run_id: str, entrypoint: str, environment: Mapping[str, str], logs: Path) -> None:
     """Start the process that executes a run; it outlives this one. Another such process does no harm."""
-    _launched[:] = [process for process in _launched if process.poll() is None]
     logs.mkdir(parents=True, exist_ok=True)
     with open_private(logs / f"{run_id}.log", "ab") as log:
-        with suppress(OSError):
-            fcntl.flock(log, fcntl.LOCK_SH)  # for as long as a process has it open: so it is not pruned
-        process = _Process(
-            [sys.executable, "-P", "-m", "flowyml_prefect.runner", run_id, entrypoint, log.name],
-            env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        lock(log.fileno(), shared=True, wait=None)  # for as long as a process has it open: so it is not pruned
+        start_detached(
+            [sys.executable, "-P", "-m", "flowyml_prefect.runner", run_id, entrypoint, log.name], log,
+            env={**os.environ, **environment},
         )  # fmt: skip
-    _launched.append(process)
 
 
 def main(run_id: str, entrypoint: str, log: Path) -> int:

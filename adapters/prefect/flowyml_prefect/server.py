@@ -14,7 +14,6 @@ so is the worker, if there was one.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -33,7 +32,9 @@ from typing import IO
 from flowyml.core.errors import EngineError
 from flowyml.core.files import end_of, write_whole
 from flowyml.core.home import home, open_private
-from flowyml.core.process_identity import ProcessIdentity, identity_of, is_alive, signal_group
+from flowyml.core.locks import lock
+from flowyml.core.process_identity import ProcessIdentity, await_ends, identity_of, is_alive, signal_group
+from flowyml.orchestrators.background import start_detached
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection, login_of
 
@@ -141,25 +142,23 @@ def turn() -> Iterator[None]:
     Where a turn takes half a minute, as of a process that was stopped, the next one goes on without.
     """
     file = open_private(prefect_home() / "turn", "a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        mine, done = threading.Event(), threading.Event()
-        threading.Thread(target=_queue, args=(file, mine, done), name="flowyml-turn", daemon=True).start()
-        try:
-            mine.wait(_LONGEST_TURN_SECONDS)
-            yield
-        finally:
-            done.set()
-    else:
+    if lock(file.fileno()) is not False:
         with file:
             yield
+        return
+    mine, done = threading.Event(), threading.Event()
+    threading.Thread(target=_queue, args=(file, mine, done), name="flowyml-turn", daemon=True).start()
+    try:
+        mine.wait(_LONGEST_TURN_SECONDS)
+        yield
+    finally:
+        done.set()
 
 
 def _queue(file: IO[str], mine: threading.Event, done: threading.Event) -> None:
     """Wait in line in a thread of its own, since nothing can end the wait; hold the turn until it was used."""
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file.fileno(), wait=None)
         mine.set()
         done.wait()
 
@@ -182,7 +181,7 @@ def _start(before: EmbeddedServer | None) -> EmbeddedServer:
     print(f"Starting Prefect at {url} (some 10 s, once; `flowyml backends stop prefect` ends it) …", file=sys.stderr)
     _make_private(prefect_home())
     secret = (_password(prefect_home()) if before and before.url == url else None) or _make_password(prefect_home())
-    process = _start_detached(
+    process = _start_command(
         "server", "server", "start", "--host", "127.0.0.1", "--port", str(port), umask=0o077, settings={
             "PREFECT_SERVER_API_AUTH_STRING": secret,
             "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": url,
@@ -249,16 +248,14 @@ def _start_worker(record: EmbeddedServer) -> EmbeddedServer:
         client.ensure_process_pool(POOL)
     finally:
         client.close()
-    process = _start_detached(
+    process = _start_command(
         "worker", "worker", "start", "--pool", POOL, "--name", "flowyml", "--install-policy", "never",
         settings=record.connection.environment,
     )  # fmt: skip
     return replace(record, worker=identity_of(process.pid))
 
 
-def _start_detached(
-    name: str, *arguments: str, settings: Mapping[str, str], umask: int = -1
-) -> subprocess.Popen[bytes]:
+def _start_command(name: str, *arguments: str, settings: Mapping[str, str], umask: int = -1) -> subprocess.Popen[bytes]:
     """One of Prefect's commands as a process that outlives this one, with no settings but ours."""
     folder = prefect_home()
     database = f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
@@ -271,11 +268,8 @@ def _start_detached(
         **settings,
     }
     with open_private(folder / f"{name}.log", "ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "prefect", *arguments],
-            cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            umask=umask,
-        )  # fmt: skip
+        command = [sys.executable, "-P", "-m", "prefect", *arguments]
+        return start_detached(command, log, cwd=folder, env=environment, umask=umask)
 
 
 def _await_health(record: EmbeddedServer, process: subprocess.Popen[bytes]) -> None:
@@ -298,13 +292,8 @@ def _stop(leader: ProcessIdentity) -> bool:
         return False
     for number, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 5)):
         signal_group(leader, number)
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            with suppress(ChildProcessError):
-                os.waitpid(leader.pid, os.WNOHANG)
-            if not is_alive(leader):
-                return True
-            time.sleep(0.05)
+        if await_ends([leader], seconds):
+            return True
     return True
 
 
@@ -370,11 +359,9 @@ def _end_of_log(name: str) -> str:
 def _lock() -> Iterator[None]:
     _make_private(prefect_home())
     with open_private(prefect_home() / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if lock(file.fileno()) is False:
             print("Another process is starting or stopping Prefect; waiting for it …", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock(file.fileno(), wait=None)
         yield
 
 

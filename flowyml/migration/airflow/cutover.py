@@ -7,10 +7,8 @@ can be taken twice: a process that is killed anywhere leaves a record with which
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from typing import Any
 from flowyml.core.errors import DefinitionError, ScheduleError, UnsupportedFeatureError, WaitTimeoutError
 from flowyml.core.files import write_whole
 from flowyml.core.home import home, private_folder
+from flowyml.core.locks import held
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.migration.airflow.comparison import Comparison, compared, look_at
 from flowyml.orchestrators.base import Orchestrator, RunnablePipeline
@@ -80,15 +79,10 @@ class Cutover:
     @contextmanager
     def alone(old: str, dag: str) -> Iterator[None]:
         """Only one process at a time cuts a DAG over. Raises ``ScheduleError``."""
-        number = os.open(_path(old, dag).with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            try:
-                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ScheduleError(f"Another process is cutting {dag!r} over.") from None
+        with held(_path(old, dag).with_suffix(".lock")) as is_free:
+            if is_free is False:
+                raise ScheduleError(f"Another process is cutting {dag!r} over.")
             yield
-        finally:
-            os.close(number)
 
     # Side by side.
 

@@ -8,7 +8,6 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -23,8 +22,9 @@ from flowyml.core.errors import RetryRefusedError, StepCancelledError
 from flowyml.core.forks import flush_output
 from flowyml.core.home import open_private, private_folder
 from flowyml.core.logs import make_records
-from flowyml.core.process_identity import ProcessIdentity, identity_of, is_alive, signal_process, this_process
+from flowyml.core.process_identity import ProcessIdentity, await_ends, identity_of, signal_process, this_process
 from flowyml.core.runs import WAS_CANCELLED
+from flowyml.orchestrators.background import start_detached
 from flowyml.orchestrators.bundled import BundledPipeline
 from flowyml.orchestrators.local.engine import Engine, error_text
 from flowyml.orchestrators.local.host import Host
@@ -48,20 +48,10 @@ from flowyml.runtime.process_tree import kill_tree
 if TYPE_CHECKING:
     from flowyml.orchestrators.local.orchestrator import LocalOrchestrator
 
-__all__ = ["end_process", "job_of", "main", "pickled", "reap", "start_again", "start_run"]
+__all__ = ["end_process", "job_of", "main", "pickled", "start_again", "start_run"]
 
 _GRACE_SECONDS = 10
 _LEAVING_SECONDS = 30
-
-
-class _Process(subprocess.Popen[bytes]):
-    """Meant to go on without this one, so there is nothing to warn of when it is forgotten."""
-
-    def __del__(self) -> None:
-        return
-
-
-_started: set[_Process] = set()
 
 
 def start_run(
@@ -129,15 +119,10 @@ def start_again(store: RunStore, row: RunRow, chosen: Sequence[str] | None) -> N
 def _wait_for_process(row: RunRow) -> None:
     """Until that of the try before is gone: it clears the run's folder when the end of the run is recorded already."""
     owner = ProcessIdentity(row.host, row.pid, row.born)
-    deadline = time.monotonic() + _LEAVING_SECONDS
-    while row.detached and owner != this_process() and is_alive(owner):
-        reap()
-        if time.monotonic() >= deadline:
-            raise RetryRefusedError(
-                f"Run {row.run_id!r} has ended, but its process (id {row.pid}) has not exited yet. Try again when it "
-                f"has."
-            )
-        time.sleep(0.02)
+    if row.detached and owner != this_process() and not await_ends([owner], _LEAVING_SECONDS):
+        raise RetryRefusedError(
+            f"Run {row.run_id!r} has ended, but its process (id {row.pid}) has not exited yet. Try again when it has."
+        )
 
 
 def _kept_job(store: RunStore, row: RunRow) -> tuple[dict[str, Any], bytes]:
@@ -172,21 +157,9 @@ def _start(
 
 
 def _launch(folder: Path) -> ProcessIdentity:
-    reap()
     with open_private(folder / "output.log", "ab") as log:
-        process = _Process(
-            [sys.executable, "-P", str(Path(__file__).with_name("__main__.py")), str(folder)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-    _started.add(process)
+        process = start_detached([sys.executable, "-P", str(Path(__file__).with_name("__main__.py")), str(folder)], log)
     return identity_of(process.pid)
-
-
-def reap() -> None:
-    """Let go of the processes that have ended. Until its parent does so, one stays in the process table."""
-    for process in tuple(_started):
-        if process.poll() is not None:
-            _started.discard(process)
 
 
 def pickled(orchestrator: LocalOrchestrator) -> bytes:

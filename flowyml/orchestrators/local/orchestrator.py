@@ -297,9 +297,10 @@ class LocalOrchestrator(Orchestrator):
 
     def get_run(self, job_id: str) -> Run:
         """One run, from the record. A run whose process died is ``FAILED``, with the raw status ``crashed``."""
-        from flowyml.orchestrators.local import detached, records
+        from flowyml.orchestrators.background import reap
+        from flowyml.orchestrators.local import records
 
-        detached.reap()
+        reap()
         return records.run_of(self.store.get(job_id))
 
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -17,13 +18,16 @@ import psutil
 import pytest
 
 from flowyml import Pipeline, context, step
+from flowyml.core.errors import ConfigurationError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
+from flowyml.core.locks import lock, unlock
 from flowyml.core.process_identity import born
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_kubeflow import KubeflowLocalOrchestrator
 from flowyml_kubeflow.compiler import compile_pipeline
+from flowyml_kubeflow.deploy import one_at_a_time
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.supervisor import _alone
 
@@ -191,12 +195,38 @@ def test_what_kfp_local_could_not_carry_arrives_all_the_same(orchestrator: Kubef
 def test_who_looks_at_a_run_does_not_keep_it_from_starting(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with folder.lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        threading.Timer(0.3, fcntl.flock, (file, fcntl.LOCK_UN)).start()
+        assert lock(file.fileno(), shared=True)
+        threading.Timer(0.3, unlock, [file.fileno()]).start()
         with _alone(folder) as alone:
             assert alone
             with _alone(folder) as second:
                 assert not second
+
+
+@pytest.fixture
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that has none, as some network file systems."""
+
+    def refuse(file: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_where_no_lock_shows_whether_a_run_is_under_way_none_is_started(tmp_path: Path) -> None:
+    local = KubeflowLocalOrchestrator(folder=tmp_path)
+    with pytest.raises(ConfigurationError, match=r"is on a file system without locks, .* a folder on a local disk"):
+        local.run_pipeline(Pipeline("held", context=context(folder="")).add_step(first))
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_where_there_are_no_locks_a_deployment_is_made_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path))
+    with one_at_a_time("a run"), one_at_a_time("a run"):
+        pass
 
 
 def test_a_folder_without_a_run_is_not_listed(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import threading
 import time
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flowyml_prefect import server
-from flowyml_prefect.server import turn
+from flowyml_prefect.server import stop_embedded_server, turn
 
 pytestmark = pytest.mark.prefect
 
@@ -80,3 +82,12 @@ def test_a_turn_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.Monkey
             thread.join()  # it had its turn in the end, and gave it back
     with turn():
         assert others == ["worked"]
+
+
+def test_where_there_are_no_locks_each_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with turn(), turn():
+        assert not stop_embedded_server()

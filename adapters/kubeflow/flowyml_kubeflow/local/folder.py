@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -12,7 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from flowyml.core.errors import ConfigurationError
 from flowyml.core.files import write_whole
+from flowyml.core.locks import held
 from flowyml.core.process_identity import ProcessIdentity, this_process
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml_kubeflow import flow_names
@@ -114,15 +115,20 @@ class RunFolder:
         return (self.path / "cancel").exists()
 
     def is_supervised(self) -> bool:
-        """Whether a supervisor lives: it alone holds the lock, and a process that dies lets go."""
+        """Whether a supervisor lives: it alone holds the lock, and a process that dies lets go.
+
+        Raises ``ConfigurationError`` where there are no locks.
+        """
         try:
-            with self.lock.open("r") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
+            with held(self.lock, shared=True) as is_free:
+                if is_free is None:
+                    raise ConfigurationError(
+                        f"{self.path} is on a file system without locks, which show whether a run is under way. Give "
+                        f"KubeflowLocalOrchestrator a folder on a local disk, or set FLOWYML_HOME to one."
+                    )
+                return not is_free
+        except FileNotFoundError:  # it was pruned
             return False
-        except BlockingIOError:
-            return True
-        return False
 
     def steps(self) -> list[str]:
         """The tasks that have begun, by name; those of items in a loop end in ``--`` and the item's index."""

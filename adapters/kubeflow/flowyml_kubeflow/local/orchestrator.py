@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import site
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -35,6 +34,7 @@ from flowyml.core.home import home, private_folder
 from flowyml.core.origin import Origin
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Runs, StepRun
+from flowyml.orchestrators.background import reap, start_detached
 from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline, check_same_run
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.plan.bundle import Bundle
@@ -185,13 +185,11 @@ class KubeflowLocalOrchestrator(Orchestrator):
 
     def _start(self, run: RunFolder) -> None:
         with run.log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "flowyml_kubeflow.local.supervisor", str(run.path)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_with_this_path(),
-            )  # fmt: skip
-        _let_go(process)
+            command = [sys.executable, "-m", "flowyml_kubeflow.local.supervisor", str(run.path)]
+            start_detached(command, log, env=_with_this_path())
 
     def get_run(self, job_id: str) -> Run:
+        reap()
         run = self._found(job_id)
         request, result = run.request(), self._result(run)
         started, ended = run.started_at(), result.get("time")
@@ -402,13 +400,6 @@ def _with_this_path() -> dict[str, str]:
     own = {*library, *(f"{path}/lib-dynload" for path in library), *site.getsitepackages()}
     paths = sorted((str(Path(path).absolute()) for path in sys.path if path), key=lambda path: path not in own)
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
-
-
-def _let_go(process: subprocess.Popen[bytes]) -> None:
-    """The supervisor outlives this process, or is reaped by it."""
-    import threading
-
-    threading.Thread(target=process.wait, name="flowyml-kubeflow-reaper", daemon=True).start()
 
 
 def _time(seconds: float | None) -> datetime | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from flowyml.core.locks import held
 from flowyml.core.pruning import Bounds, Prunable, unfinished
 from flowyml.core.removal import files_below, has_others, names_in, remove, remove_leftovers
 from flowyml_kubeflow.local.folder import RunFolder
@@ -42,9 +42,8 @@ def _remove(folder: Path, name: str, bounds: Bounds) -> int:
     """While the lock is held no process begins to run it; one that is to run again has no result any more."""
     run = RunFolder(folder / name)
     try:
-        with run.lock.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with held(run.lock) as is_free:
             result = run.result()
-            return 0 if not result or bounds.keeps(result["time"]) else remove(folder, name)
-    except (BlockingIOError, FileNotFoundError):
+            return 0 if not is_free or not result or bounds.keeps(result["time"]) else remove(folder, name)
+    except FileNotFoundError:
         return 0

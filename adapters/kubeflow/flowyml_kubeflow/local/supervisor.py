@@ -6,7 +6,6 @@ it at the timeout or on cancellation. All that is known of the run stands in the
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -17,7 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from flowyml.core.process_identity import ProcessIdentity, identity_of, is_alive, signal_group, signal_process
+from flowyml.core.locks import held
+from flowyml.core.process_identity import ProcessIdentity, await_ends, identity_of, signal_group, signal_process
 from flowyml.runtime.shutdown import GRACE
 from flowyml_kubeflow import names
 from flowyml_kubeflow.attempts import LOCAL, Journal, fire_pipeline_hooks
@@ -26,7 +26,7 @@ from flowyml_kubeflow.local.folder import RunFolder
 __all__ = ["main", "stop_steps"]
 
 _SLICE = 0.05
-_LOOKS = 20  # at a lock that is held, a slice apart
+_FOR_LOOKS = 1.0  # most seconds that the lock is waited for
 
 
 def main(arguments: list[str]) -> int:
@@ -41,16 +41,8 @@ def main(arguments: list[str]) -> int:
 @contextmanager
 def _alone(folder: RunFolder) -> Iterator[bool]:
     """Hold the lock of a run: while it is free, no process runs it. One that only looks holds it for a moment."""
-    with folder.lock.open("a") as file:
-        for _ in range(_LOOKS):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(_SLICE)
-            else:
-                yield True
-                return
-        yield False
+    with held(folder.lock, wait=_FOR_LOOKS) as is_free:
+        yield is_free is True
 
 
 def _supervise(folder: RunFolder) -> None:
@@ -129,9 +121,7 @@ def _stop(process: subprocess.Popen[bytes], leader: ProcessIdentity, folder: Run
 def _ask(steps: Sequence[ProcessIdentity]) -> None:
     for step in steps:
         signal_process(step, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE
-    while any(map(is_alive, steps)) and time.monotonic() < deadline:
-        time.sleep(_SLICE)
+    await_ends(steps, GRACE)
 
 
 def stop_steps(folder: RunFolder) -> None:

@@ -1,0 +1,64 @@
+"""Locks between processes, on files: one process holds a lock, or several share it.
+
+The system lets go of a lock when all processes that have its open file are gone, however they ended. Where there are
+no locks, as on Windows and some network file systems, nothing raises and nobody waits: what would be True is None.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = ["held", "lock", "unlock"]
+
+_PAUSE = 0.02
+
+
+@contextmanager
+def held(path: Path, *, shared: bool = False, wait: float | None = 0) -> Iterator[bool | None]:
+    """Hold the lock of a file, which is made for its owner alone if it is missing; the rest is as with ``lock``.
+
+    Raises ``OSError`` when the file cannot be opened.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        yield lock(file, shared=shared, wait=wait)
+    finally:
+        os.close(file)
+
+
+def lock(file: int, *, shared: bool = False, wait: float | None = 0) -> bool | None:
+    """Take the lock of an open file; ``wait`` is the most seconds that this may take, None as long as it takes.
+
+    True when this process has the lock, False when another one kept it, None where the file system has no locks.
+    """
+    if os.name == "nt":
+        return None
+    import fcntl
+
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    deadline = time.monotonic() + (wait or 0)
+    while True:
+        try:
+            fcntl.flock(file, kind if wait is None else kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(_PAUSE, left))
+        except OSError:
+            return None
+        else:
+            return True
+
+
+def unlock(file: int) -> None:
+    """Let go of a lock at once, also for the processes that have the open file from this one."""
+    if os.name != "nt":
+        import fcntl
+
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)
