@@ -6,10 +6,14 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from flowyml.core.errors import DefinitionError
 
-__all__ = ["ResourceRequirements"]
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+__all__ = ["ResourceRequirements", "amount"]
 
 _CPU = r"[0-9]+(\.[0-9]+)?|[0-9]+m"
 _MEMORY = r"[0-9]+(\.[0-9]+)?([kKMGTPE]i?)?"
@@ -76,8 +80,8 @@ class ResourceRequirements:
         if not asked:
             return None
         return cls(
-            cpu=max((each.cpu for each in asked if each.cpu), key=_amount, default=None),
-            memory=max((each.memory for each in asked if each.memory), key=_amount, default=None),
+            cpu=max((each.cpu for each in asked if each.cpu), key=amount, default=None),
+            memory=max((each.memory for each in asked if each.memory), key=amount, default=None),
             gpu=max(each.gpu for each in asked),
             gpu_type=next((each.gpu_type for each in asked if each.gpu_type), None),
         )
@@ -106,11 +110,17 @@ class ResourceRequirements:
         return cls(**value)  # type: ignore[arg-type]  # __post_init__ checks the values
 
 
-def _amount(quantity: str) -> float:
-    """A quantity as a number (source: Kubernetes, *Quantity*)."""
+def amount(quantity: str) -> Decimal:
+    """A quantity as a number (source: Kubernetes, *Quantity*).
+
+    >>> amount("500m"), amount("0.5Gi"), amount("4k")
+    (Decimal('0.5'), Decimal('536870912.0'), Decimal('4000'))
+    """
+    from decimal import Decimal
+
     number = quantity.rstrip("mkKMGTPEi")
     unit = quantity[len(number) :]
     if unit == "m":
-        return float(number) / 1000
+        return Decimal(number) / 1000
     base = 1024 if unit.endswith("i") else 1000
-    return float(number) * float(base ** ("kMGTPE".index(unit[0].replace("K", "k")) + 1)) if unit else float(number)
+    return Decimal(number) * int(base ** " KMGTPE".index(unit[:1].upper() or " "))

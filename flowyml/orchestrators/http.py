@@ -15,11 +15,11 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit, urlunsplit
 
 from flowyml.core.credentials import Login
@@ -47,7 +47,11 @@ __all__ = [
     "RefusedError",
     "is_this_machine",
     "one_spelling",
+    "paged",
 ]
+
+Item = TypeVar("Item")
+Page = tuple[Sequence[Item], int | None]
 
 _BUSY = frozenset({429, 502, 503, 504})
 _BUSY_SECONDS = 3  # SQLite under many writers is free again within this
@@ -67,6 +71,22 @@ def is_this_machine(url: str) -> bool:
     with suppress(ValueError):
         return ip_address(host).is_loopback
     return host == "localhost"
+
+
+def paged(fetch: Callable[[int, int], Page[Item]], size: int, limit: int | None = None) -> Iterator[Item]:
+    """The items of a list that a server gives page by page, all of them or the first ``limit``.
+
+    ``fetch`` gets the size of a page and how many items there were before it, and gives its items and, where the server
+    says so, how many there are in all. Where it does not, a page with fewer items than asked for is the last one.
+    """
+    read = 0
+    while limit is None or read < limit:
+        asked = size if limit is None else min(size, limit - read)
+        items, total = fetch(asked, read)
+        yield from items
+        read += len(items)
+        if not items or (len(items) < asked if total is None else read >= total):
+            return
 
 
 def one_spelling(url: str) -> str:

@@ -22,7 +22,7 @@ from flowyml.core.errors import (
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.tls import Tls
 from flowyml.core.web import TooLargeError, exchange, page_title
-from flowyml.orchestrators.http import ConflictError, HttpClient, NotFoundError, RefusedError
+from flowyml.orchestrators.http import ConflictError, HttpClient, NotFoundError, RefusedError, paged
 from tests.engines.web import Authority, Recorded, Reply, authority, dripping, web
 
 pytest.importorskip("httpcore")
@@ -242,6 +242,31 @@ def test_a_private_authority(private: Authority) -> None:
             assert trusting.get("/x") == exchange(server.url, tls=tls).json() == 1
             trusting.close()
         asked.close()
+
+
+@pytest.mark.parametrize(
+    ("most", "total", "limit", "expected", "calls"),
+    [
+        (3, 7, None, 7, [(3, 0), (3, 3), (3, 6)]),
+        (2, 7, None, 7, [(3, 0), (3, 2), (3, 4), (3, 6)]),  # the server gives less at once than was asked for
+        (3, 9, None, 7, [(3, 0), (3, 3), (3, 6), (3, 7)]),  # some went meanwhile
+        (3, None, None, 7, [(3, 0), (3, 3), (3, 6)]),
+        (3, 7, 4, 4, [(3, 0), (1, 3)]),
+        (3, None, 6, 6, [(3, 0), (3, 3)]),
+        (3, None, 0, 0, []),
+    ],
+)
+def test_pages_of_a_list(
+    most: int, total: int | None, limit: int | None, expected: int, calls: list[tuple[int, int]]
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def fetch(size: int, offset: int) -> tuple[list[int], int | None]:
+        asked.append((size, offset))
+        return list(range(7))[offset : offset + min(size, most)], total
+
+    assert [*paged(fetch, 3, limit)] == list(range(expected))
+    assert asked == calls
 
 
 def test_a_certificate_of_the_client(private: Authority, tmp_path: Path) -> None:

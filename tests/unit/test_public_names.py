@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 
 from flowyml.core import errors
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "reference"
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs" / "reference"
 
 PUBLIC = {
     "flowyml": [
@@ -40,7 +42,7 @@ PUBLIC = {
         "ConsoleMetricsCollector", "MetricsCollector", "PrometheusMetricsCollector", "get_metrics_collector",
         "set_metrics_collector",
     ],
-    "flowyml.core.resources": ["ResourceRequirements"],
+    "flowyml.core.resources": ["ResourceRequirements", "amount"],
     "flowyml.core.retry_policy": ["OrchestratorRetryPolicy", "error_names"],
     "flowyml.core.runs": [
         "Artifact", "Artifacts", "LogLine", "Outputs", "PipelineResult", "Run", "Runs", "StepResult", "StepRun",
@@ -83,6 +85,14 @@ PUBLIC = {
     "flowyml_prefect": ["PrefectOrchestrator"],
     "flowyml_prefect.orchestrator": ["PrefectOrchestrator"],
 }  # fmt: skip
+# Of these modules, only what "Write an adapter" has adapters import.
+FOR_ADAPTERS = {
+    "flowyml.core.logs": ["parts"],
+    "flowyml.core.origin": ["Origin"],
+    "flowyml.plan.names": ["slug"],
+    "flowyml.runtime.processes": ["StepProcesses"],
+    "flowyml.runtime.step_errors": ["of_several", "of_step"],
+}
 
 
 @pytest.mark.parametrize("module", PUBLIC)
@@ -99,6 +109,22 @@ def test_what_the_reference_shows_is_public() -> None:
     for name in shown:
         module, _, attribute = name.rpartition(".")
         assert name in PUBLIC or attribute in PUBLIC.get(module, ()), name
+
+
+@pytest.mark.parametrize("module", FOR_ADAPTERS)
+def test_what_adapters_are_to_import_is_there(module: str) -> None:
+    assert {*FOR_ADAPTERS[module]} <= {*import_module(module).__all__}
+
+
+def test_the_guide_for_adapters_imports_what_is_public() -> None:
+    kept = {**PUBLIC, **FOR_ADAPTERS}
+    named = re.findall(r"`(flowyml\.\w+\.\w+)\.(\w+)", (DOCS / "write-an-adapter.md").read_text())
+    for file in (ROOT / "tests/adapters/folder").glob("*.py"):
+        imports = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
+        named += [(str(node.module), alias.name) for node in imports for alias in node.names]
+    named = [(module, name) for module, name in named if module.partition(".")[0] == "flowyml"]
+    assert len(named) > 20
+    assert [(module, name) for module, name in named if name not in kept.get(module, ())] == []
 
 
 def test_the_tree_of_errors_in_the_docstring_is_that_of_the_classes() -> None:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from flowyml.core.credentials import Login
 from flowyml.core.errors import AuthenticationError, EngineError, MissingExtraError, ServerTroubleError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.orchestrators.http import ConflictError, HttpClient, ProxyLoginError, RefusedError
+from flowyml.orchestrators.http import ConflictError, HttpClient, ProxyLoginError, RefusedError, paged
 from flowyml.orchestrators.http import NotFoundError as NotThereError
 from flowyml_airflow.connection import Connection, Token, refusal
 from flowyml_airflow.log_events import LogEvent, log_events
@@ -118,13 +118,12 @@ class AirflowClient:
 
     def _pages(self, path: str, name: str, **params: Any) -> Iterator[dict[str, Any]]:
         """What a list holds, however many pages it has."""
-        offset = 0
-        while True:
-            page = self.transport.get(path, limit=_PAGE, offset=offset, **params)
-            yield from page[name]
-            offset += len(page[name])
-            if not page[name] or offset >= page["total_entries"]:
-                return
+
+        def fetch(size: int, offset: int) -> tuple[list[dict[str, Any]], int]:
+            page = self.transport.get(path, limit=size, offset=offset, **params)
+            return page[name], page["total_entries"] if page[name] else 0
+
+        return paged(fetch, _PAGE)
 
     @property
     def _alive(self) -> Mapping[str, Any]:
@@ -302,15 +301,13 @@ class AirflowClient:
         body: dict[str, Any] = {"order_by": self._newest, **({"dag_ids": list(dag_ids)} if dag_ids else {})}
         if between:
             body |= dict(zip(self._dates, (moment.isoformat() for moment in between), strict=True))
-        found: list[dict[str, Any]] = []
-        while limit is None or len(found) < limit:
-            size = _PAGE if limit is None else min(_PAGE, limit - len(found))
-            asked = {**body, "page_limit": size, "page_offset": len(found)}
+
+        def fetch(size: int, offset: int) -> tuple[list[dict[str, Any]], int]:
+            asked = {**body, "page_limit": size, "page_offset": offset}
             page = self.transport.call("POST", f"{self.api}/dags/~/dagRuns/list", json=asked)
-            found += page["dag_runs"]
-            if not page["dag_runs"] or len(found) >= page["total_entries"]:
-                break
-        return found
+            return page["dag_runs"], page["total_entries"] if page["dag_runs"] else 0
+
+        return list(paged(fetch, _PAGE, limit))
 
     def unfinished(self, dag_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Runs of these DAGs that have not ended; a few where there are many."""

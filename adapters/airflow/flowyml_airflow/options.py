@@ -7,11 +7,11 @@ They are Airflow's own arguments of a DAG and of an operator, and few more. What
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from flowyml.core.errors import UnknownOptionError
 from flowyml.orchestrators.base import of_step
+from flowyml.orchestrators.options import Check, check_options
 from flowyml.plan.model import Plan, Step
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "pipeline_options", "step_options",
 ]  # fmt: skip
 
-Check = tuple[str, Callable[[Any], bool]]
 _THIRTY_TWO_BITS = range(-(2**31), 2**31)  # the columns of Airflow's database that hold them
 
 
@@ -145,6 +144,8 @@ _OPERATOR: Mapping[str, Check] = {
     "arguments": ("a dict", lambda value: isinstance(value, Mapping)),
 }
 _STEP: Mapping[str, Check] = {**TASK_ARGUMENTS, **STEP_ARGUMENTS, **TASK_CALLBACKS, **_DOCS, **_OPERATOR}
+_OF_PIPELINES = dict.fromkeys(_PIPELINE, " (an option of the whole pipeline)")
+_OF_STEPS = dict.fromkeys(_STEP, " (an option of steps)")
 
 
 def pipeline_options(plan: Plan) -> Mapping[str, Any]:
@@ -154,13 +155,17 @@ def pipeline_options(plan: Plan) -> Mapping[str, Any]:
     or URL that large outputs go to, ``artifact_links`` where a browser finds them. ``schedule`` is one that Airflow
     alone has, for a pipeline without a schedule of FlowyML's.
     """
-    return _checked(plan.options.get("airflow", {}), f"pipeline {plan.name!r}", _PIPELINE)
+    given: Mapping[str, Any] = plan.options.get("airflow", {})
+    check_options("airflow", f"pipeline {plan.name!r}", given, _PIPELINE, _OF_STEPS)
+    return given
 
 
 def step_options(step: Step) -> Mapping[str, Any]:
     """The options of a step, checked. Raises ``UnknownOptionError``."""
+    given: Mapping[str, Any] = step.options.get("airflow", {})
     with of_step(step.name):
-        return _checked(step.options.get("airflow", {}), f"step {step.name!r}", _STEP)
+        check_options("airflow", f"step {step.name!r}", given, _STEP, _OF_PIPELINES)
+    return given
 
 
 def callbacks(given: Any) -> list[tuple[str, Mapping[str, Any] | None]]:
@@ -171,16 +176,3 @@ def callbacks(given: Any) -> list[tuple[str, Mapping[str, Any] | None]]:
     """
     listed = given if isinstance(given, list | tuple) else [] if given is None else [given]
     return [next(iter(item.items())) if isinstance(item, Mapping) else (item, None) for item in listed]
-
-
-def _checked(given: Mapping[str, Any], who: str, known: Mapping[str, Check]) -> Mapping[str, Any]:
-    if unknown := sorted(given.keys() - known.keys()):
-        hint = " (an option of the whole pipeline)" if unknown[0] in _PIPELINE else ""
-        raise UnknownOptionError(
-            f"{who}: airflow has no option {', '.join(map(repr, unknown))}{hint}. Known: {', '.join(sorted(known))}."
-        )
-    for name, value in given.items():
-        expected, fits = known[name]
-        if not fits(value):
-            raise UnknownOptionError(f"{who}: airflow {name}={value!r:.80} is not {expected}.")
-    return given

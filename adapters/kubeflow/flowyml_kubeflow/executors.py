@@ -7,12 +7,11 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from math import ceil
 from typing import Any
 
 from flowyml.core.errors import DefinitionError
-from flowyml.core.resources import ResourceRequirements
+from flowyml.core.resources import ResourceRequirements, amount
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Step
 from flowyml.plan.secrets import variable_of
@@ -282,24 +281,13 @@ def _resources(options: StepOptions, asked: ResourceRequirements | None) -> Json
     resources: Json = {}
     for name, quantity in quantities.items():
         if quantity:
-            resources[name] = _cores(quantity) if name.startswith("cpu") else _gigabytes(quantity)
+            # The number that KFP before 2.4 reads: cores, or gigabytes.
+            resources[name] = float(amount(quantity) if name.startswith("cpu") else amount(quantity) / 10**9)
             resources[f"resource{name[0].upper()}{name[1:]}"] = quantity
     if asked and asked.gpu:
         count, kind = str(asked.gpu), asked.gpu_resource
         resources["accelerator"] = {"count": count, "type": kind, "resourceCount": count, "resourceType": kind}
     return {"resources": resources} if resources else {}
-
-
-def _cores(quantity: str) -> float:
-    """The number that KFP before 2.4 reads."""
-    return float(Decimal(quantity[:-1]) / 1000) if quantity.endswith("m") else float(quantity)
-
-
-def _gigabytes(quantity: str) -> float:
-    match = re.fullmatch(r"([0-9.]+)([kKMGTPE]?)(i?)", quantity)
-    assert match  # as ResourceRequirements has it
-    base = 1024 if match[3] else 1000
-    return float(Decimal(match[1]) * base ** " KMGTPE".index(match[2].upper() or " ") / 10**9)
 
 
 def _variables(options: StepOptions, step: Step | None) -> Json:

@@ -36,7 +36,7 @@ _ENGINES = (
     "flowyml/runtime/fork_server.py", "flowyml/runtime/fork_client.py", "flowyml/runtime/walk.py",
     "flowyml/orchestrators/probe.py", "flowyml/orchestrators/remote.py",
     "flowyml/orchestrators/local/", "flowyml/orchestrators/http.py", "flowyml/orchestrators/deadlines.py",
-    "flowyml/orchestrators/background.py",
+    "flowyml/orchestrators/background.py", "flowyml/orchestrators/options.py",
     "flowyml/orchestrators/log_following.py", "flowyml/orchestrators/resuming.py",
     "flowyml/runtime/kept_outputs.py", "flowyml/runtime/packed_decisions.py", "flowyml/runtime/seeds.py",
     "flowyml/plan/differences.py",

@@ -15,6 +15,7 @@ from flowyml.core.errors import DefinitionError, UnknownOptionError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.urls import refuse_credentials
 from flowyml.orchestrators.base import of_step
+from flowyml.orchestrators.options import Check, check_options
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan, Step
 
@@ -23,7 +24,6 @@ __all__ = ["DEFAULT_IMAGE", "FORMS", "StepOptions", "default_image", "empty_dir"
 DEFAULT_IMAGE = "python:3.12-slim"
 FORMS = ("container", "python")
 ARTIFACTS = "FLOWYML_ARTIFACTS"  # names the store of the steps
-_PIPELINE_ONLY = {"form", "bundle_store", "max_concurrency"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class StepOptions:
     annotations: Mapping[str, str] = field(default_factory=dict)
 
 
-_CHECKS: Mapping[str, tuple[str, Any]] = {
+_CHECKS: Mapping[str, Check] = {
     "tuple[str, ...]": ("a list of texts", lambda value: _is_list(value) and all(isinstance(v, str) for v in value)),
     "Mapping[str, str]": (
         "a dict of texts",
@@ -72,9 +72,19 @@ _CHECKS: Mapping[str, tuple[str, Any]] = {
     "str | None": ("text", lambda value: isinstance(value, str) and value != ""),
 }
 _TYPES = {item.name: str(item.type) for item in fields(StepOptions)}
+_STEP = {name: _CHECKS[kind] for name, kind in _TYPES.items()}
+_PIPELINE_ONLY: Mapping[str, Check] = {
+    "form": (" or ".join(map(repr, FORMS)), lambda value: value in FORMS),
+    "bundle_store": ("a URL", lambda value: isinstance(value, str)),
+    "max_concurrency": (
+        "a number of runs from 1 to 10",
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10,
+    ),
+}
 # kfp-kubernetes' format has it; no function of that library writes it, and no driver of KFP's reads it (2.14 to 2.17).
 # Source: KFP, v2/driver/k8s.go, ``extendPodSpecPatch``.
 _NOT_IN_KFP = dict.fromkeys(("pod_affinity", "pod_anti_affinity"), ": KFP does not read affinity between pods")
+_HINTS = {**dict.fromkeys(_PIPELINE_ONLY, " (an option of the whole pipeline)"), **_NOT_IN_KFP}
 _QUANTITIES = {"cpu_request", "cpu_limit", "memory_request", "memory_limit"}
 _PULLS = ("Always", "IfNotPresent", "Never")
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|[MGTPE]|[KMGTPE]i)?")  # source: Kubernetes, resource.Quantity
@@ -92,16 +102,8 @@ def pipeline_options(plan: Plan) -> Mapping[str, Any]:
     """The options of the pipeline, checked. Raises ``UnknownOptionError``."""
     given = plan.options.get("kubeflow", {})
     who = f"pipeline {plan.name!r}"
-    _check(given, who, _TYPES.keys() | _PIPELINE_ONLY)
-    form = given.get("form", FORMS[0])
-    if form not in FORMS:
-        raise UnknownOptionError(f"{who}: kubeflow form={form!r} must be {' or '.join(map(repr, FORMS))}.")
-    if not isinstance(store := given.get("bundle_store", ""), str):
-        raise UnknownOptionError(f"{who}: kubeflow bundle_store={store!r} is not a URL.")
-    refuse_credentials(store, f"{who}: kubeflow bundle_store")
-    limit = given.get("max_concurrency", 1)
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 10:
-        raise UnknownOptionError(f"{who}: kubeflow max_concurrency={limit!r} is not a number of runs from 1 to 10.")
+    _check(given, who, {**_STEP, **_PIPELINE_ONLY})
+    refuse_credentials(given.get("bundle_store", ""), f"{who}: kubeflow bundle_store")
     return given
 
 
@@ -116,7 +118,7 @@ def step_options(pipeline: Mapping[str, Any], step: Step | None) -> StepOptions:
     given = step.options.get("kubeflow", {}) if step else {}
     if step:
         with of_step(step.name):
-            _check(given, f"step {step.name!r}", _TYPES.keys())
+            _check(given, f"step {step.name!r}", _STEP)
     merged: dict[str, Any] = {}
     for name, kind in _TYPES.items():
         values = [options[name] for options in (pipeline, given) if name in options]
@@ -144,16 +146,8 @@ def _joined(kind: str, values: list[Any]) -> Any:
     return tuple(values[-1]) if kind.startswith("tuple") else values[-1]
 
 
-def _check(given: Mapping[str, Any], who: str, known: Any) -> None:
-    if unknown := sorted(given.keys() - set(known)):
-        hint = " (an option of the whole pipeline)" if unknown[0] in _PIPELINE_ONLY else _NOT_IN_KFP.get(unknown[0], "")
-        raise UnknownOptionError(
-            f"{who}: kubeflow has no option {', '.join(map(repr, unknown))}{hint}. Known: {', '.join(sorted(known))}."
-        )
-    for name, value in given.items():
-        expected, fits = _CHECKS.get(_TYPES.get(name, ""), ("", None))
-        if fits and not fits(value):
-            raise UnknownOptionError(f"{who}: kubeflow {name}={value!r:.80} is not {expected}.")
+def _check(given: Mapping[str, Any], who: str, known: Mapping[str, Check]) -> None:
+    check_options("kubeflow", who, given, known, _HINTS)
     refuse_credentials(given.get("env", {}).get(ARTIFACTS, ""), f"{who}: kubeflow env {ARTIFACTS}")
     checks = (_machine_faults, _affinity_faults, _pod_faults, _volume_faults, _security_faults)
     for fault in (fault for check in checks for fault in check(given)):

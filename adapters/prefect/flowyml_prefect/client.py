@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from flowyml.core.errors import AuthenticationError, EngineError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.orchestrators.http import ConflictError, HttpClient, NotFoundError
+from flowyml.orchestrators.http import ConflictError, HttpClient, NotFoundError, paged
 from flowyml_prefect.connection import Connection
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ class PrefectClient(HttpClient):
         read: Counter[str] = Counter()
         while wanted := [deployment for deployment, known in times.items() if len(known) < enough]:
             body = {"deployments": {"id": {"any_": wanted}}, "flow_runs": future, "sort": "EXPECTED_START_TIME_ASC"}
-            offset = sum(read[deployment] for deployment in wanted)
+            offset = sum(read[deployment] for deployment in wanted)  # not ``paged``: what is asked for changes
             page = self.query("/flow_runs/filter", {**body, "limit": _PAGE, "offset": offset})
             for run in (self._understood(FlowRun.of, plain) for plain in page):
                 deployment = str(run.deployment_id)
@@ -351,12 +351,8 @@ class PrefectClient(HttpClient):
     def markdown_of_run(self, run_id: str, key: str) -> Iterator[Any]:
         """The texts of a run's artifacts whose keys begin so, oldest first."""
         wanted = {"type": {"any_": ["markdown"]}, "flow_run_id": {"any_": [run_id]}, "key": {"like_": f"{key}%"}}
-        body, offset = {"artifacts": wanted, "sort": "ID_DESC", "limit": _PAGE}, 0
-        texts: list[tuple[str, Any]] = []
-        while page := self.query("/artifacts/filter", {**body, "offset": offset}):
-            texts += [(str(item["created"]), item["data"]) for item in page]
-            offset += len(page)
-        return (text for _, text in sorted(texts, key=lambda item: item[0]))
+        found = self._pages("/artifacts/filter", {"artifacts": wanted, "sort": "ID_DESC"})
+        return (item["data"] for item in sorted(found, key=lambda item: str(item["created"])))
 
     def set_state(self, run_id: str, state: Mapping[str, Any], *, force: bool = False) -> str:
         """Propose a state; gives Prefect's answer: ACCEPT, REJECT, ABORT or WAIT."""
@@ -398,14 +394,10 @@ class PrefectClient(HttpClient):
             return self.call(method, path, json=body)
 
     def _pages(self, path: str, body: Mapping[str, Any], limit: int | None = None) -> list[Any]:
-        found: list[Any] = []
-        while limit is None or len(found) < limit:
-            size = _PAGE if limit is None else min(_PAGE, limit - len(found))
-            page = self.query(path, {**body, "limit": size, "offset": len(found)})
-            found += page
-            if len(page) < size:
-                break
-        return found
+        def fetch(size: int, offset: int) -> tuple[list[Any], None]:
+            return self.query(path, {**body, "limit": size, "offset": offset}), None
+
+        return list(paged(fetch, _PAGE, limit))
 
     def _understood(self, meaning: Callable[[Any], Meaning], answer: Any) -> Meaning:
         """What an answer means; an ``EngineError`` where it is not one that Prefect gives."""

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import sqlite3
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import import_module
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from flowyml.orchestrators.local.schema import RunRow
     from flowyml.orchestrators.local.secrets import LocalSecrets
     from flowyml.orchestrators.local.store import RunStore
+    from flowyml.orchestrators.log_following import Look
     from flowyml.plan.bundle import Bundle
     from flowyml.plan.model import Plan
     from flowyml.runtime.fork_client import Server
@@ -162,11 +162,11 @@ class LocalOrchestrator(Orchestrator):
 
     def plan(self, pipeline: RunnablePipeline) -> Plan:
         """As every orchestrator's, with the options of steps under ``local`` checked."""
-        from flowyml.orchestrators.local.options import check_options
+        from flowyml.orchestrators.local.options import check_plan
 
         plan = super().plan(pipeline)
         with located(pipeline):
-            check_options(plan)
+            check_plan(plan)
         return plan
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
@@ -353,17 +353,19 @@ class LocalOrchestrator(Orchestrator):
 
     def _lines(self, row: RunRow, of: tuple[int, tuple[int, ...]] | None, follow: bool) -> Iterator[LogLine]:
         from flowyml.orchestrators.local import records
+        from flowyml.orchestrators.log_following import log_lines
 
         names, last = json.loads(row.steps), 0
-        while True:
-            ended = row.status not in ("QUEUED", "RUNNING")
+
+        def look() -> Look:
+            nonlocal last
+            ended = self.store.get(row.run_id).status not in ("QUEUED", "RUNNING")
             for number, line in self.store.lines(row.number, last, of):
                 last = number
                 yield records.log_line(line, names)
-            if ended or not follow:
-                return
-            time.sleep(_FOLLOW_SECONDS)
-            row = self.store.get(row.run_id)
+            return ended or not follow
+
+        return log_lines(look, follow=follow, pause=_FOLLOW_SECONDS)
 
     def health(self) -> Health:
         """Whether the record can be read and written."""

@@ -214,7 +214,10 @@ def test_a_link_to_outputs_holds_no_credentials(template: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pol": "gpu"}, "pipeline 'one': airflow has no option 'pol'. Known: artifact_links, artifacts, "),
+        (
+            {"pol": "gpu"},
+            "pipeline 'one': airflow has no option 'pol'. Did you mean 'pool'? Known: artifact_links, artifacts, ",
+        ),
         (
             {"max_active_runs": 0},
             "pipeline 'one': airflow max_active_runs=0 is not a whole number from 1 to 2147483647.",
@@ -224,7 +227,7 @@ def test_a_link_to_outputs_holds_no_credentials(template: str) -> None:
         ({"tags": "nightly"}, "pipeline 'one': airflow tags='nightly' is not a list of texts."),
         ({"weight_rule": "up"}, "airflow weight_rule='up' is not one of downstream, upstream, absolute."),
         ({"on_failure_callback": "page()"}, "airflow on_failure_callback='page()' is not 'module.function', "),
-        ({"trigger_rule": "all_done"}, "airflow has no option 'trigger_rule'. Known: "),
+        ({"trigger_rule": "all_done"}, "airflow has no option 'trigger_rule' (an option of steps). Known: "),
     ],
 )
 def test_wrong_options_of_a_pipeline(options: dict[str, Any], message: str) -> None:

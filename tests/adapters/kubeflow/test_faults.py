@@ -21,11 +21,12 @@ from flowyml import Pipeline, context, step
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
-from flowyml.core.locks import lock, unlock
+from flowyml.core.locks import held, lock, unlock
 from flowyml.core.process_identity import born
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_kubeflow import KubeflowLocalOrchestrator
+from flowyml_kubeflow.attempts import Journal
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.deploy import one_at_a_time
 from flowyml_kubeflow.local.folder import RunFolder
@@ -227,6 +228,25 @@ def test_where_there_are_no_locks_a_deployment_is_made_all_the_same(
     monkeypatch.setenv("FLOWYML_HOME", str(tmp_path))
     with one_at_a_time("a run"), one_at_a_time("a run"):
         pass
+
+
+def test_what_is_printed_after_the_end_of_a_run_is_followed(tmp_path: Path) -> None:
+    """By the hook of a run that was stopped, which its supervisor fires after it wrote down the end."""
+    run = RunFolder(tmp_path / "stopped")
+    run.path.mkdir()
+    run.write("request.json", {
+        "job_id": "stopped", "run_id": "stopped", "pipeline": "stops", "created": 0.0, "parameters": {}, "steps": {},
+    })  # fmt: skip
+    journal = Journal.below(run.path, "hook")
+    with held(run.lock) as mine:
+        assert mine
+        run.end("CANCELED", None)
+        journal.write("log.jsonl", {"stream": "stdout", "line": "first"})
+        lines = KubeflowLocalOrchestrator(folder=tmp_path).logs("stopped", follow=True)
+        assert next(lines).message == "first"
+        journal.write("log.jsonl", {"stream": "stdout", "line": "last"})
+        assert next(lines).message == "last"
+    assert [*lines] == []
 
 
 def test_a_folder_without_a_run_is_not_listed(tmp_path: Path) -> None:

@@ -119,12 +119,12 @@ def test_the_platform_part_is_what_kfp_kubernetes_writes(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"imge": "x"}, "pipeline 'summing': kubeflow has no option 'imge'"),
+        ({"imge": "x"}, "pipeline 'summing': kubeflow has no option 'imge'. Did you mean 'image'? Known: "),
         ({"image": 3}, "image=3 is not text"),
         ({"packages": "pandas"}, "packages='pandas' is not a list of texts"),
         ({"secrets": {"A": "no-key"}}, "write it as 'name-of-the-secret/key'"),
         ({"tolerations": [{"kee": "x"}]}, "a toleration has no 'kee'"),
-        ({"form": "wasm"}, "form='wasm' must be 'container' or 'python'"),
+        ({"form": "wasm"}, "form='wasm' is not 'container' or 'python'"),
         ({"max_concurrency": 11}, "max_concurrency=11 is not a number"),
         ({"bundle_store": 1}, "bundle_store=1 is not a URL"),
         (

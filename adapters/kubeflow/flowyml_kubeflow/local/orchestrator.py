@@ -36,6 +36,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Runs, StepRun
 from flowyml.orchestrators.background import reap, start_detached
 from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline, check_same_run
+from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan, Step
@@ -244,12 +245,14 @@ class KubeflowLocalOrchestrator(Orchestrator):
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         run, seen = self._found(job_id), dict[str, int]()
-        while True:
-            over = self.get_run(job_id).status.is_terminal
+
+        def look() -> Look:
+            # The hook that the supervisor fires of a run that was stopped prints after the end of that run.
+            over = self.get_run(job_id).status.is_terminal and not run.is_supervised()
             yield from _new_lines(run, seen)
-            if over or not follow:
-                return
-            time.sleep(_SLICE)
+            return over or not follow
+
+        return log_lines(look, follow=follow, pause=_SLICE)
 
     def cancel(self, job_id: str) -> bool:
         if self.get_run(job_id).status.is_terminal:

@@ -1,0 +1,34 @@
+"""What a pipeline and its steps may ask of one engine, ``@step(airflow={…})``: known names and fitting values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flowyml.core.errors import UnknownOptionError
+from flowyml.core.near_names import did_you_mean
+
+__all__ = ["Check", "check_options"]
+
+Check = tuple[str, Callable[[Any], bool]]
+"""What a value must be, in words behind "is not", and whether one is."""
+
+
+def check_options(
+    engine: str, who: str, given: Mapping[str, Any], known: Mapping[str, Check], hints: Mapping[str, str] = {}
+) -> None:
+    """Raise ``UnknownOptionError`` for a name that is not known, or a value that does not fit.
+
+    ``hints`` say of some names why they are not known; they stand behind the name.
+    """
+    if unknown := sorted(given.keys() - known.keys()):
+        hint = hints.get(unknown[0], "")
+        near = "" if hint else did_you_mean(unknown[0], known)
+        raise UnknownOptionError(
+            f"{who}: {engine} has no option {', '.join(map(repr, unknown))}{hint}.{near} "
+            f"Known: {', '.join(sorted(known))}."
+        )
+    for name, value in given.items():
+        expected, fits = known[name]
+        if not fits(value):
+            raise UnknownOptionError(f"{who}: {engine} {name}={value!r:.80} is not {expected}.")
