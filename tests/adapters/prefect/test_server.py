@@ -110,7 +110,7 @@ server.stop_embedded_server()
 (server.prefect_home() / "password").unlink(missing_ok=True)
 before = server._read_record()
 port = before.url.rpartition(":")[2]
-process = server._start_detached("server", "server", "start", "--host", "127.0.0.1", "--port", port, settings={})
+process = server._start_command("server", "server", "start", "--host", "127.0.0.1", "--port", port, settings={})
 record = server.EmbeddedServer(before.url, identity_of(process.pid), asks_password=False)
 server._await_health(record, process)
 old = {"url": before.url, "server": asdict(record.server), "worker": None}
