@@ -38,7 +38,7 @@ def capabilities_page(engines: Sequence[Capabilities]) -> str:
     rows = [
         "# What each engine can do",
         "",
-        "This is what each adapter declares, and what the compiler goes by: a pipeline that needs a *No* is refused",
+        "This is what each adapter declares, and what the compiler checks: a pipeline that needs a *No* is refused",
         "before anything is sent. The conformance suite tests each *Yes* and *Partly*, and that each *No* is refused.",
         "",
         f"| Feature | {' | '.join(titles)} |",

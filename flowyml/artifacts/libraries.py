@@ -81,7 +81,7 @@ def write_safetensors(value: dict[str, Any], file: BinaryIO) -> None:
     """
     numpy = require("numpy")
     if not all(each.dtype.name in _TENSORS and each.dtype.byteorder != ">" and each.ndim for each in value.values()):
-        raise ValueError("safetensors holds arrays of little-endian numbers alone")
+        raise ValueError("safetensors stores only arrays of little-endian numbers")
     header: dict[str, Any] = {"__metadata__": {"order": json.dumps(list(value))}}
     names, at = sorted(value, key=lambda name: -value[name].itemsize), 0
     for name in names:

@@ -82,4 +82,4 @@ def _picture(artifact: Artifact, store: str | None) -> str:
                 return f"![{escaped(artifact.name)}](data:image/png;base64,{base64.b64encode(data).decode()})"
         except OSError:  # it stands elsewhere
             pass
-    return f"Its picture stands at {escaped(artifact.picture)}"
+    return f"Its picture is at {escaped(artifact.picture)}"

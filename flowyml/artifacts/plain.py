@@ -48,7 +48,7 @@ def without_floats(value: Any) -> Any:
         return [without_floats(item) for item in value]
     if type(value) is dict:
         if "$type" in value:
-            raise ValueError("the key '$type' is taken for a value that JSON cannot hold")
+            raise ValueError("the key '$type' is reserved for values that JSON cannot hold")
         return {key: without_floats(item) for key, item in value.items()}
     return value if is_plain(value) else {"$type": "float", "$repr": repr(value)}
 

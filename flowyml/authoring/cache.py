@@ -77,7 +77,7 @@ class Cache:
         if not 0 < seconds < float("inf"):
             raise DefinitionError(
                 f"Cache(ttl={ttl!r:.80}) must be a number of seconds above 0, or text such as '90s', '12h', '7d'; None "
-                f"stands for ever."
+                f"means without limit."
             )
         return seconds
 

@@ -87,7 +87,7 @@ class Recorder:
     ) -> Iterator[None]:  # fmt: skip
         """What is recorded within belongs to a pipeline that is called here; ``context`` fills what calls leave out."""
         if any(function is each for each in self._inside):
-            raise DefinitionError(f"Pipeline {pipeline!r} calls itself, and would never be put together.")
+            raise DefinitionError(f"Pipeline {pipeline!r} calls itself, and could never be compiled.")
         before = self._prefix, self._context
         self._inside.append(function)
         wanted = Section(name=f"{self._prefix}{pipeline}", pipeline=pipeline, description=description)
@@ -147,7 +147,7 @@ def record_calls(function: Callable[..., Any], parameters: Mapping[str, FromPara
     if inspect.iscoroutine(returned):
         returned.close()
         raise DefinitionError(
-            f"The function of a pipeline only puts steps together: write {function.__name__!r} without async."
+            f"The function of a pipeline only connects steps: write {function.__name__!r} without async."
         )
     grouping = recording.grouping
     return Recorded(recording.calls, grouping.groups, _outputs(function.__name__, returned), grouping.places)

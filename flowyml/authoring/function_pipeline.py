@@ -38,10 +38,10 @@ class FunctionPipeline(Pipeline):
 
     @names_its_place
     def add_step(self, step: Step[..., Any] | Mapped | list[Any]) -> Pipeline:
-        raise DefinitionError(f"Pipeline {self.name!r} is put together by its function: call {step!r} there.")
+        raise DefinitionError(f"Pipeline {self.name!r} is defined by its function: call {step!r} there.")
 
     def _block(self, verb: str, inner: AbstractContextManager[Any, bool | None]) -> AbstractContextManager[Any]:
-        raise DefinitionError(f"Pipeline {self.name!r} is put together by its function: use flowyml.{verb} there.")
+        raise DefinitionError(f"Pipeline {self.name!r} is defined by its function: use flowyml.{verb} there.")
 
     def _record(self) -> Recorded:
         version = version_in_notebook(self.function)

@@ -42,7 +42,7 @@ class Expression:
 
     def __bool__(self) -> NoReturn:
         raise DefinitionError(
-            f"{self} has no value while the pipeline is put together. Branch by `with when({self}):`; join conditions "
+            f"{self} has no value while the pipeline is compiled. Branch by `with when({self}):`; join conditions "
             f"by &, | and ~, each in parentheses; write is_in(value, […]) for `in`."
         )
 
@@ -63,7 +63,7 @@ class Placeholder:
 
     def _refuse(self, *_: Any) -> Any:
         raise DefinitionError(
-            f"{self!r} has no value while the pipeline is put together. Compute inside a step; branch by when(…), and "
+            f"{self!r} has no value while the pipeline is compiled. Compute inside a step; branch by when(…), and "
             f"loop by for_each(…) or the step's map(…)."
         )
 

@@ -166,8 +166,8 @@ def compare(
 ) -> int:
     """Compare what a DAG, and the pipeline beside it, made of each interval: how runs and steps ended, and the values.
 
-    The exit code is 0 where at least one interval is equal and none differs. Otherwise it is 1: also where all of them
-    wait, or have nothing to compare.
+    The exit code is 0 if at least one interval is equal and none differs, and 1 otherwise, even if all of them wait or
+    have nothing to compare.
     """
     from flowyml.migration.airflow import comparison
     from flowyml.migration.airflow.cutover import Cutover, shadowed

@@ -49,7 +49,7 @@ def backends(
         str | None,
         Option(("--for",), "Say which of them can run a pipeline, and what rules the others out.", "FILE[:NAME]"),
     ] = None,
-    matrix: Annotated[bool, Option(("--matrix",), "Only what each can do; no engine is asked.")] = False,
+    matrix: Annotated[bool, Option(("--matrix",), "Only what each can do; no engine is contacted.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the engines: installed, reachable, and what each can do."""
@@ -171,7 +171,7 @@ def _tell_who_can_run(out: Output, file: str, as_json: bool) -> None:
     for each in found:
         if each.limits and each.can_run:
             _tell_lacks(out, Word(f"{each.name} can run {plan.name}, with these limits:", "yellow"), each.limits)
-    note("no engine was asked: `flowyml backends` says which are ready")
+    note("no engine was contacted: `flowyml backends` shows which are ready")
 
 
 def _tell_lacks(out: Output, title: Word, lacks: Sequence[Lack]) -> None:

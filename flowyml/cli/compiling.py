@@ -26,7 +26,7 @@ OutputPath = Annotated[
     Path | None,
     Option(("--output", "-o"), "A file, or a folder (DIR/).", metavar="PATH"),
 ]
-Force = Annotated[bool, Option(("--force",), "Replace a file of FlowyML's that was edited since.")]
+Force = Annotated[bool, Option(("--force",), "Replace a file that FlowyML wrote and somebody edited.")]
 
 
 def compile_(

@@ -31,9 +31,9 @@ def prune(
     on: On = None,
     as_json: AsJson = False,
 ) -> int:
-    """Remove what runs left behind and nothing needs: 30 days after its last use, unless --older-than says otherwise.
+    """Remove what runs left behind and is no longer needed, 30 days after its last use or as --older-than says.
 
-    Runs under way, schedules, deployments and runs that can be run again keep what they need. Exits with 1 when
+    Runs under way, schedules, deployments and runs that can be retried keep what they need. Exits with 1 when
     something could not be removed.
     """
     from flowyml.core.durations import bytes_of, seconds_of, size_text

@@ -42,8 +42,8 @@ def airflow(
     """Read Airflow DAG files: their tasks, edges, schedules, and what cannot be known without running Airflow.
 
     With -o each becomes a module of FlowyML pipelines. Only --verify executes the files. What only Airflow knows when
-    it parses them, such as Variables, stays symbolic in arguments of operators. Where an id, a schedule, an option, a
-    loop or a condition depends on it, the file's default is taken, with a warning; what else is made of it is refused.
+    it parses them, such as Variables, stays symbolic in arguments of operators. If an id, a schedule, an option, a
+    loop or a condition depends on it, the file's default is taken, with a warning; any other use of it is refused.
     """
     from flowyml.core.progress import show_counting
     from flowyml.migration.airflow.reader.lines import documents

@@ -29,7 +29,7 @@ def migrate(
 ) -> int:
     """Go through the checklist of the migration guide from 0.x to 1.0, and show what would change.
 
-    None of the project's code runs. What cannot be decided from the code is pointed at; a line with the comment
+    None of the project's code runs. It points at what it cannot decide from the code; a line with the comment
     `flowyml-migrate: ok` is not.
     """
     with Output(as_json) as out:

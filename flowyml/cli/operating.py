@@ -16,7 +16,7 @@ from flowyml.orchestrators.targets import resolve
 
 __all__ = ["backfill", "clear", "trigger"]
 
-Deployed = Annotated[str, Argument("NAME", "A deployed pipeline, or what the engine itself calls it: a DAG's id.")]
+Deployed = Annotated[str, Argument("NAME", "A deployed pipeline, or its name in the engine: a DAG's id.")]
 
 
 def trigger(
@@ -39,7 +39,7 @@ def clear(
     everything: Annotated[bool, Option(("--all",), "All steps, and not only those that did not succeed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run the failed steps of a run again, and what comes after them."""
+    """Run the failed steps of a run again, and the steps after them."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
         job_id = find_run(orchestrator, job).job_id
@@ -55,7 +55,7 @@ def backfill(
     parameters: Parameters = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the runs that a schedule has missed in a range of dates; where it missed none, that is fine."""
+    """Make the runs that a schedule has missed in a range of dates; it is no error if there are none."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
         days = _moment("START", start), _moment("END", end)

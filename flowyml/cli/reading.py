@@ -57,7 +57,7 @@ def runs(
 
 
 def status(job: Job, on: On = None, as_json: AsJson = False) -> None:
-    """Show where a run stands, step by step."""
+    """Show the status of a run, step by step."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
         run = find_run(orchestrator, job)
@@ -138,7 +138,7 @@ def outputs(
     name: Annotated[str | None, Argument("[NAME]", "Only this one.")] = None,
     on: On = None,
     download: Annotated[
-        Path | None, Option(("--download",), "Write what was stored, of all steps, below this folder.", metavar="DIR")
+        Path | None, Option(("--download",), "Write the stored outputs of all steps to this folder.", metavar="DIR")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -192,7 +192,7 @@ def _download(out: Output, submission: SubmissionResult, folder: Path, name: str
 
 
 def artifacts(job: Job, on: On = None, as_json: AsJson = False) -> None:
-    """List what the steps of a run stored, and their metrics: type, size, facts and where it stands."""
+    """List what the steps of a run stored, and their metrics: type, size, facts and place."""
     with Output(as_json) as out:
         found = _attached(resolve(on), job).artifacts()
         if as_json:
@@ -259,7 +259,7 @@ def retry(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run again what failed of a run and what waits for it, under the same id; do not wait for the end."""
+    """Run the failed steps of a run again, and those that wait for them, under the same id; do not wait for the end."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
         again = _attached(orchestrator, job).retry(step or None)

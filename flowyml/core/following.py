@@ -55,7 +55,7 @@ def cancel_on_interrupt(submission: SubmissionResult, write: Callable[[str], Non
         except (FlowymlError, KeyboardInterrupt) as error:
             write(f"It may go on: {str(error) or 'interrupted again'}\nTo cancel it: {cancel}\nTo see its end: {watch}")
         else:
-            write(f"To see its end: {watch}" if stopped else f"It had ended already: {watch}")
+            write(f"To see its end: {watch}" if stopped else f"It has already ended: {watch}")
         raise
 
 

@@ -33,7 +33,7 @@ def check_replaceable(found: Origin | None, ours: Origin | None, what: str, *, f
     mine = f"this pipeline comes from {ours}" if ours else "this bundle does not say where it comes from"
     raise OwnershipError(
         f"{_capital(what)} comes from {found}; {mine}. Rename this pipeline, or set a `namespace` in the project's "
-        f"flowyml.toml. To replace it all the same: force=True, or --force."
+        f"flowyml.toml. To replace it anyway: force=True, or --force."
     )
 
 

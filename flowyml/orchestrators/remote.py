@@ -273,7 +273,7 @@ def recognized_engine(url: str, *, headers: Mapping[str, str] = {}, tls: Tls | N
             broken[name] = error
     if any(answer.status in (401, 403) for answer in site.seen.values()):
         raise AuthenticationError(
-            f"{site.url} requires credentials before it says which engine it is. Asked:\n"
+            f"{site.url} requires credentials before it shows which engine it is. Checked:\n"
             f"{_seen(site, broken)}\n"
             f"Name the engine and give its credentials: RemoteOrchestrator(url, engine=…, …) takes the options of that "
             f"engine's orchestrator, and so does a target in flowyml.toml."
@@ -296,5 +296,5 @@ def _to_sign_in(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _seen(site: Site, broken: Mapping[str, Exception]) -> str:
     seen = [f"  {url} answered {answer}" for url, answer in site.seen.items()]
-    unasked = [f"  {name} could not be asked: {error}" for name, error in broken.items()]
+    unasked = [f"  {name} could not be checked: {error}" for name, error in broken.items()]
     return "\n".join((*seen, *unasked))

@@ -343,7 +343,7 @@ def _output(plain: Any) -> dict[str, Any]:
             raise TypeError(f"{plain!r:.80} is not a reference with a list of files")
         moved_reference(plain["reference"], lambda written: written)  # reads all of it
     if "value" in plain and is_reference(plain["value"]):
-        raise TypeError("a reference stands for a value")
+        raise TypeError("a reference replaces a value")
     return plain
 
 

@@ -227,7 +227,7 @@ def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
     look.set_defaults(command=_look)
     for command in (step, look):
         command.add_argument(
-            "--inputs", default="{}", metavar="JSON|@FILE", help="what other steps gave, by name of the input"
+            "--inputs", default="{}", metavar="JSON|@FILE", help="the values from other steps, by name of the input"
         )
         command.add_argument("--artifacts", metavar="URL", help="store of large outputs; by default FLOWYML_ARTIFACTS")
         command.add_argument("--place", default="", help=argparse.SUPPRESS)  # of the run among the artifacts

@@ -105,7 +105,7 @@ def _set_variable(step: Step, name: str, value: str) -> None:
     try:
         os.environ[name] = value
     except ValueError:
-        message = f"step {step.name!r}: the secret for {name} holds a character that no environment variable can hold."
+        message = f"step {step.name!r}: the secret for {name} has a character that no environment variable can hold."
         raise step_error(StepError, step, message) from None
 
 

@@ -349,8 +349,8 @@ class Worker:
             if secrets and _holds(value, secrets):
                 raise step_error(
                     OutputError, step,
-                    f"step {step.name!r}: output {name!r} holds the value of a secret. Outputs are kept, and engines "
-                    f"show them. Let each step that needs it name the secret: secrets=….",
+                    f"step {step.name!r}: output {name!r} contains the value of a secret. Outputs are kept, and "
+                    f"engines show them. Let each step that needs it name the secret: secrets=….",
                 )  # fmt: skip
             key = partial(artifact_key, self._place, label, attempt, name)
             try:

@@ -20,6 +20,6 @@ def wait_for(what: str, look: Callable[[], T | None], poll_interval: float, pati
     while (found := look()) is None:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError(f"{what} was not there within {patience:g} s.")
+            raise TimeoutError(f"{what} did not exist within {patience:g} s.")
         time.sleep(min(poll_interval, left))
     return found

@@ -100,7 +100,7 @@ class SecretConformance(Conformance):
     @_given
     def test_an_output_that_holds_it_is_refused(self, done: Done) -> None:
         assert done.run.status is FAILED
-        assert "output 'url' holds the value of a secret" in str(done.run.error)
+        assert "output 'url' contains the value of a secret" in str(done.run.error)
         assert VALUE not in repr([done.run.error, *done.run.logs()])
 
     @_lacking

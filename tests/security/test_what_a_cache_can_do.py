@@ -216,7 +216,7 @@ def test_nothing_that_is_kept_holds_a_secret(tmp_path: Path, monkeypatch: pytest
     pipeline = Pipeline("secretive").add_step(signs_in).add_step(gives)
     for _ in range(2):
         result = pipeline.run()
-        assert "output 'gives' holds the value of a secret" in str(result.error)
+        assert "output 'gives' contains the value of a secret" in str(result.error)
     assert result.step_results["signs_in"].is_cached
     kept = [
         path for path in (tmp_path / "home").rglob("*") if path.is_file() and path.suffix != ".pyz"

@@ -289,7 +289,7 @@ def test_a_small_picture_stands_in_the_text(tmp_path: Path) -> None:
     assert "](data:image/png;base64,iVBOR" in markdown_of([found], store.url)
     elsewhere = markdown_of([found], str(tmp_path / "other"))
     assert "data:image" not in elsewhere
-    assert "picture stands at" in elsewhere
+    assert "picture is at" in elsewhere
 
 
 @pytest.mark.parametrize(

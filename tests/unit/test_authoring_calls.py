@@ -114,23 +114,23 @@ def test_the_context_fills_what_a_call_leaves_out() -> None:
         (lambda rows: load(rows={1}), "parameter 'rows' was given a set, which is not plain JSON"),
         (lambda rows: train((load(rows),)), r"a tuple with outputs of steps in it\. Give them in a plain list"),
         (lambda rows: train({"a": [load(rows)]}), "a dict with outputs of steps in it"),
-        (lambda rows: 1 if load(rows) else 2, "has no value while the pipeline is put together"),
+        (lambda rows: 1 if load(rows) else 2, "has no value while the pipeline is compiled"),
         (lambda rows: [row for row in load(rows) if row], "To work on each of its items, use for_each"),
         (lambda rows: dict(zip("ab", load(rows), strict=True)), r"'load' gives one output, 'dataset'; to unpack it"),
         (
             lambda rows: load(1 if rows == 4 else 2),
-            "rows == 4 has no value while the pipeline is put together",
+            "rows == 4 has no value while the pipeline is compiled",
         ),
-        (lambda rows: load(1 if rows != 4 else 2), "has no value while the pipeline is put together"),
+        (lambda rows: load(1 if rows != 4 else 2), "has no value while the pipeline is compiled"),
         (lambda rows: load(1 if load(rows) in ([], [1]) else 2), r"dataset == \[\] has no value while"),
-        (lambda rows: train(f"{rows}.csv"), "has no value while the pipeline is put together"),
-        (lambda rows: train(str(rows)), "has no value while the pipeline is put together"),
-        (lambda rows: load(rows + 1), "has no value while the pipeline is put together"),
-        (lambda rows: load(1 + rows), "has no value while the pipeline is put together"),
-        (lambda rows: load(-rows), "has no value while the pipeline is put together"),
-        (lambda rows: [load(n) for n in range(rows)], "has no value while the pipeline is put together"),
+        (lambda rows: train(f"{rows}.csv"), "has no value while the pipeline is compiled"),
+        (lambda rows: train(str(rows)), "has no value while the pipeline is compiled"),
+        (lambda rows: load(rows + 1), "has no value while the pipeline is compiled"),
+        (lambda rows: load(1 + rows), "has no value while the pipeline is compiled"),
+        (lambda rows: load(-rows), "has no value while the pipeline is compiled"),
+        (lambda rows: [load(n) for n in range(rows)], "has no value while the pipeline is compiled"),
         (lambda rows: load(rows > 2), "parameter 'rows' was given the condition rows > 2"),
-        (lambda rows: load(rows).size, "has no value while the pipeline is put together"),
+        (lambda rows: load(rows).size, "has no value while the pipeline is compiled"),
         (lambda rows: 1 / 0, r"raised ZeroDivisionError: division by zero\. .*test_authoring_calls\.py, line \d+\)"),
         (lambda rows: training(nope=rows), "Pipeline 'training': got an unexpected keyword argument 'nope'"),
         (lambda rows: "nothing", "returns 'nothing'. Return outputs of steps"),
@@ -160,7 +160,7 @@ def test_several_outputs_become_one_list() -> None:
 
 
 def test_add_step_is_for_pipelines_by_names() -> None:
-    with pytest.raises(DefinitionError, match=r"put together by its function"):
+    with pytest.raises(DefinitionError, match=r"defined by its function"):
         training.add_step(load)
 
 

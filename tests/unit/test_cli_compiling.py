@@ -141,7 +141,7 @@ def test_a_dry_run_of_what_would_be_refused_says_so_after_the_difference(monkeyp
     said = shown.err.splitlines()[-1]
     assert said.startswith("error: Without --force, this deployment would be refused. The schedule 'training' in ")
     assert "; this pipeline comes from other: " in said
-    assert said.endswith("To replace it all the same: force=True, or --force.")
+    assert said.endswith("To replace it anyway: force=True, or --force.")
     assert flowyml("deploy", "train.py").code == 2
     forced = flowyml("deploy", "train.py", "--dry-run", "--force")
     assert (forced.code, forced.out) == (0, shown.out)

@@ -137,7 +137,7 @@ def fixed_and_mapped() -> Any:
         (no_default, "step 'double' may run without 'n', since run_if='all_done': give it a default, n=None"),
         (cleanup_without_default, "step 'double' may run without 'n', since it cleans up"),
         (after_cleanup, r"is in cleanup\(\), which runs after all steps outside it"),
-        (python_if, r"add > 3 has no value while the pipeline is put together\. Branch by `with when\(add > 3\):`"),
+        (python_if, r"add > 3 has no value while the pipeline is compiled\. Branch by `with when\(add > 3\):`"),
         (known_condition, "True is known before the pipeline runs: use a plain `if`"),
         (option_mapped, r"on_item_error is an option: double\.options\(on_item_error=…\)\.map\(…\)"),
         (no_list, r"map\(n=…\) takes an output of a step, a parameter or a list of plain JSON, not 3"),

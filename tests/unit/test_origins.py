@@ -157,7 +157,7 @@ def test_who_may_replace_what() -> None:
         check_replaceable(theirs, ours, "the schedule 'train'")
     assert str(caught.value) == (
         "The schedule 'train' comes from other: train.py; this pipeline comes from acme: train.py. Rename this "
-        "pipeline, or set a `namespace` in the project's flowyml.toml. To replace it all the same: force=True, or "
+        "pipeline, or set a `namespace` in the project's flowyml.toml. To replace it anyway: force=True, or "
         "--force."
     )
     assert isinstance(caught.value, PermissionError)

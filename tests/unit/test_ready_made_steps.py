@@ -178,7 +178,7 @@ def test_a_page_is_waited_for(web: tuple[str, list[dict[str, Any]]]) -> None:
     url, _ = web
     assert wait_for_http(f"{url}/ready", contains="ready") == "you asked for /ready"
     for page, words in ((f"{url}/no", ""), (f"{url}/x", "ready"), ("http://127.0.0.1:1/", "")):
-        with pytest.raises(TimeoutError, match=r"was not there within 0\.05 s"):
+        with pytest.raises(TimeoutError, match=r"did not exist within 0\.05 s"):
             wait_for_http(page, contains=words, poll_interval=0.02, patience=0.05)
 
 

@@ -191,7 +191,7 @@ def test_an_unknown_server_is_reported_with_all_that_was_seen(url: str) -> None:
     message = str(caught.value)
     assert f"{url}/toy answered 404 text/html" in message
     assert f"{url}/needy answered 404 text/html" in message
-    assert "broken could not be asked: my own fault" in message
+    assert "broken could not be checked: my own fault" in message
 
 
 @pytest.mark.parametrize("status", [401, 403])

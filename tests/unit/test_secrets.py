@@ -196,7 +196,7 @@ class TestLocalRuns:
             one(both).run()
 
     def test_a_variable_that_cannot_be_set(self, tmp_path: Path) -> None:
-        with pytest.raises(StepError, match="the secret for TOKEN holds a character"):
+        with pytest.raises(StepError, match="the secret for TOKEN has a character"):
             run_step(Step(name="s", function="m:f"), lambda: None, {}, secrets={"TOKEN": "a\0b"})
 
     def test_a_large_output_that_holds_it_is_refused(self, value: str) -> None:
@@ -204,11 +204,11 @@ class TestLocalRuns:
         def many(password: str = "") -> list[str]:
             return [*("text" for _ in range(30_000)), f"postgresql://app:{password}@host"]
 
-        assert "output 'many' holds the value of a secret" in str(one(many).run().error)
+        assert "output 'many' contains the value of a secret" in str(one(many).run().error)
 
     def test_an_output_that_holds_it_is_refused(self, value: str) -> None:
         result = one(gives_away).run()
-        assert "output 'gives_away' holds the value of a secret" in str(result.error)
+        assert "output 'gives_away' contains the value of a secret" in str(result.error)
 
     def test_hooks_never_get_it(self, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOOK_WRITES_TO", str(tmp_path / "seen.txt"))

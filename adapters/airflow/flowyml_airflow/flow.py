@@ -54,18 +54,18 @@ class Flow:
         for name in self.operators:
             if around := self.plan.by_name[name].execution_group:
                 raise UnsupportedFeatureError(
-                    f"step {name!r} is an operator of Airflow's, which is a task of its own. Leave execution_group="
-                    f"{around!r} out."
+                    f"step {name!r} is an Airflow operator, which is a task of its own. Remove execution_group="
+                    f"{around!r}."
                 )
         for group in plan.groups:
             if isinstance(group, Loop) and self.structure.loops(group.parent):
                 raise UnsupportedFeatureError(
-                    f"Loop {group.name!r} stands in loop {self.structure.loops(group.parent)[0].name!r}, and Airflow "
+                    f"Loop {group.name!r} is in loop {self.structure.loops(group.parent)[0].name!r}, but Airflow "
                     f"does not expand a task group within an expanded one. Let a step work on the inner list."
                 )
             if isinstance(group, Cleanup) and plan.timeout_seconds is not None:
                 raise UnsupportedFeatureError(
-                    f"Pipeline {plan.name!r} has a timeout and {group.name!r}, and Airflow runs no teardown when a run "
+                    f"Pipeline {plan.name!r} has a timeout and {group.name!r}, but Airflow runs no teardown when a run "
                     f"has taken too long. Give its steps timeouts instead."
                 )
 

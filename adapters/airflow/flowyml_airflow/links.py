@@ -68,7 +68,7 @@ def check_template(value: str | None) -> None:
         return
     if not value.startswith(("https://", "http://")) or KEY not in value:
         raise ConfigurationError(
-            f"artifact_links={value!r:.200} is not an address for a browser, with {KEY} for where an output stands in "
+            f"artifact_links={value!r:.200} is not an address for a browser, with {KEY} for the place of an output in "
             f"the store: 'https://files.example.org/flowyml/{KEY}'."
         )
     address, _, query = value.partition("?")

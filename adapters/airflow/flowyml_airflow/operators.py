@@ -101,7 +101,7 @@ def airflow_operator(operator: str, /, *, task_id: str, **arguments: Any) -> Ste
     if not is_path(operator) or ":" in operator:
         raise DefinitionError(f"{who} needs the import path of an operator: 'package.module.Operator'.")
     if ours := [name for name in _OURS if name in arguments]:
-        raise DefinitionError(f"{who}: leave {ours[0]!r} out. The pipeline says where the task stands.")
+        raise DefinitionError(f"{who}: leave {ours[0]!r} out. The pipeline decides where the task is.")
     rule = arguments.pop("trigger_rule", "all_success")
     rule = str(getattr(rule, "value", rule))
     options: dict[str, Any] = {
@@ -123,7 +123,7 @@ def airflow_operator(operator: str, /, *, task_id: str, **arguments: Any) -> Ste
 
 def _stand_in(**arguments: Any) -> Any:
     """In the place of a function. The plan says that Airflow alone can run the step, so no other engine comes here."""
-    raise DefinitionError("This step is an operator of Airflow's, and runs on Airflow alone.")
+    raise DefinitionError("This step is an Airflow operator, and runs only on Airflow.")
 
 
 _stand_in.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # inspect reads it from any function

@@ -314,7 +314,7 @@ class TaskTexts:
         return Pair(f"{self.names[task]} = ", Group(opening, [*fixed, *self._within(loop.parent)], end))
 
     def _beyond(self, task: Task, what: str) -> UnsupportedFeatureError:
-        return UnsupportedFeatureError(f"step {task.name!r} is an operator of Airflow's, which cannot be given {what}.")
+        return UnsupportedFeatureError(f"step {task.name!r} is an Airflow operator, which cannot take {what}.")
 
     # What stands for no step.
 

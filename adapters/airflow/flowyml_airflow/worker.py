@@ -118,7 +118,7 @@ def _handed_over(flow: Flow, step: Step, operator: Any, context: Mapping[str, An
     for name in outputs:
         if is_reference(outputs[name]) and FromStep(step.name, name) in flow.handed_over:
             raise airflow_exceptions().AirflowFailException(
-                f"step {step.name!r} gives {name!r} to an operator of Airflow's, which takes plain JSON of up to "
+                f"step {step.name!r} gives {name!r} to an Airflow operator, which takes plain JSON of up to "
                 f"64 KiB. Return less, or the path of a file."
             )
     plain = {name: None if is_reference(packed) else packed for name, packed in outputs.items()}

@@ -52,12 +52,12 @@ def argument(value: Any, parameter: Parameter) -> Any:
         return json.dumps(value, ensure_ascii=False)
     if long := _long_key(value):
         raise ParameterError(
-            f"{parameter.name!r} holds a dict with a key of {len(long)} characters, {long[:40]!r}…: pipelines of KFP's "
+            f"{parameter.name!r} contains a dict with a key of {len(long)} characters, {long[:40]!r}…: KFP pipelines "
             f"are YAML, whose keys have {_LONGEST_KEY} at most. Make it a value."
         )
     if large := _too_large(value):
         raise ParameterError(
-            f"{parameter.name!r} holds {large}, and KFP carries numbers as doubles: beyond 2**53 they change. "
+            f"{parameter.name!r} contains {large}, but KFP carries numbers as doubles: beyond 2**53 they change. "
             f"Declare it as text."
         )
     return value

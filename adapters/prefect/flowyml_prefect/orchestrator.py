@@ -230,7 +230,7 @@ class PrefectOrchestrator(Orchestrator):
     def _end_what_was_at_work(self, run: FlowRun) -> None:
         """A process that was killed leaves task runs that would count as running in the next attempt too."""
         kind, name = ("CRASHED", "Crashed") if run.state_type == "CRASHED" else ("CANCELLED", "Cancelled")
-        state = {"type": kind, "name": name, "message": "The process of its run had ended."}
+        state = {"type": kind, "name": name, "message": "The process of its run has ended."}
         for task in self.client.task_runs(run.id):
             if step_status_of(task.state_type, task.state_name) is ExecutionStatus.RUNNING:
                 self.client.set_task_state(task.id, state)

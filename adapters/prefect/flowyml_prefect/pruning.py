@@ -142,7 +142,7 @@ class Leftovers:
         servers = {each for each in inside if each.startswith(_SERVER)}
         bundles = {each for each in inside if each.endswith(".pyz")}
         if self._bundle(name, bundles) is None:
-            return "it does not hold a flow as FlowyML writes them"
+            return "it does not contain a flow as FlowyML writes them"
         if any(not is_unfinished(each) for each in {*inside} - servers - bundles - {*_WRITTEN}):
             return "files are in it that FlowyML did not write"
         if servers != {_mark(self.server)}:

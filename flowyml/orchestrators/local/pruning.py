@@ -266,7 +266,7 @@ def _needs(store: RunStore, folder: Path, going: set[int]) -> Callable[[str], st
             with RunStore(path).session() as db:
                 _read_needs(db, going if path == store.path else set(), needed, beginnings)
         except (sqlite3.Error, ConfigurationError) as error:
-            unread = f"another record cannot be asked whether it needs it: {error}"
+            unread = f"another record that may need it cannot be read: {error}"
 
     def need(name: str) -> str:
         return "a run under way is of its pipeline" if name[:-13] in beginnings else needed.get(name, unread)

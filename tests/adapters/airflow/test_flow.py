@@ -287,9 +287,7 @@ def test_a_loop_in_a_loop_is_refused() -> None:
         with for_each([[1], [2]], name="outer") as row, for_each(row, name="inner") as n:
             double(n)
 
-    with pytest.raises(
-        UnsupportedFeatureError, match="Loop 'inner' stands in loop 'outer', and Airflow does not expand"
-    ):
+    with pytest.raises(UnsupportedFeatureError, match="Loop 'inner' is in loop 'outer', but Airflow does not expand"):
         compile_dag(made.bundle())
 
 

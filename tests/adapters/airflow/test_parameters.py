@@ -20,7 +20,7 @@ from tests.adapters.airflow.test_client import Answer, site
 
 LARGE = 2**64
 DAY = {"format": "date", "type": "string"}
-REFUSED = rf"'number' holds {LARGE}, and Airflow 3 carries integers of 64 bits: from -2\*\*63 to 2\*\*64 - 1"
+REFUSED = rf"'number' contains {LARGE}, but Airflow 3 carries integers of 64 bits: from -2\*\*63 to 2\*\*64 - 1"
 
 
 @pytest.mark.parametrize("value", [2**64 - 1, -(2**63), True, 1e300, [{"a": [2**64 - 1]}], str(LARGE), None])
@@ -30,7 +30,7 @@ def test_what_64_bits_hold_passes(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [LARGE, -(2**63) - 1, [1, LARGE], {"a": {"b": [LARGE]}}])
 def test_what_they_do_not_hold_is_named(value: Any) -> None:
-    with pytest.raises(ParameterError, match=r"'number' holds -?\d+, and Airflow 3 .* Declare it as text\."):
+    with pytest.raises(ParameterError, match=r"'number' contains -?\d+, but Airflow 3 .* Declare it as text\."):
         check_carried({"good": 1, "number": value}, SIXTY_FOUR_BITS)
     check_carried({"number": value}, None)
 

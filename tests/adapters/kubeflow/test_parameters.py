@@ -54,5 +54,5 @@ def test_a_person_who_types_nonsense_gets_an_error() -> None:
 def test_a_key_that_yaml_cannot_hold_is_refused(value: Any) -> None:
     """Readers of YAML take no longer key; an escaped character counts as it is written."""
     parameter = Parameter(name="query", schema={"type": "object"}, default=value)
-    with pytest.raises(ParameterError, match=r"'query' holds a dict with a key of .* 1024 at most. Make it a value"):
+    with pytest.raises(ParameterError, match=r"'query' contains a dict with a key of .* 1024 at most. Make it a value"):
         argument(value, parameter)

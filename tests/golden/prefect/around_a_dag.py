@@ -217,7 +217,7 @@ def show(step: str, outputs: Values, index: tuple[int, ...] = ()) -> None:
         try:
             create_markdown_artifact(markdown_of(artifacts, default_url()), key=key, description=f"What {step} gave")
         except Exception as error:  # whatever Prefect's client raises
-            get_run_logger().warning("What step %r gave is not shown: %s", step, error)
+            get_run_logger().warning("The outputs of step %r are not shown: %s", step, error)
 
 
 @contextmanager
