@@ -44,7 +44,7 @@ def read_parameters(plan: Plan, given: Iterable[str]) -> dict[str, Any]:
 
 
 def read_values(given: Iterable[str], known: Mapping[str, Parameter] = {}) -> dict[str, Any]:
-    """The same where the pipeline's own parameters are not known."""
+    """The same where the pipeline's own parameters are unknown."""
     values = {}
     for item in given:
         name, equals, text = item.partition("=")

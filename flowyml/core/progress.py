@@ -114,7 +114,7 @@ def show_waiting(what: str) -> Iterator[Callable[[], None]]:
 def show_counting(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """Show on standard error how far a long work is. Call what it gives with the number of what was done so far.
 
-    On a terminal it is a bar, or a spinner where the ``total`` is not known; elsewhere a line of the logger
+    On a terminal it is a bar, or a spinner where the ``total`` is unknown; elsewhere a line of the logger
     ``flowyml.progress``, every ten seconds.
     """
     last = time.monotonic()

@@ -128,7 +128,7 @@ class Schedule:
         return RunDates(logical_date=moment, data_interval_start=before, data_interval_end=before and moment)
 
     def _before(self, moment: datetime) -> datetime | None:
-        """The time before on the schedule; None where no croniter is installed, as on a worker."""
+        """The previous scheduled time; None where no croniter is installed, as on a worker."""
         if self.interval_seconds is not None:
             return (moment.astimezone(UTC) - timedelta(seconds=self.interval_seconds)).astimezone(moment.tzinfo)
         try:

@@ -32,7 +32,7 @@ def store_of(orchestrator: Orchestrator) -> Store | None:
 
 
 def results_of(orchestrator: Orchestrator, bounds: Bounds) -> Iterator[Prunable]:
-    """The cached results in an engine's store; where that is not known, one thing that stays, for all of them."""
+    """The cached results in an engine's store; where that is unknown, one thing that stays, for all of them."""
     store = store_of(orchestrator)
     if store is not None:
         yield from bounded(cached_results(store, bounds), bounds)

@@ -357,7 +357,7 @@ class Walk(Generic[T]):
         return None
 
     def _hold(self, opening: Opening) -> None:
-        """Keep what a loop's steps take from outside of it until it has ended: how many items take it is not known."""
+        """Keep what a loop's steps take from outside of it until it has ended: how many items take it is unknown."""
         inside = set(self._structure.members(opening.loop.name))
         around, parent = opening.frame, opening.loop.parent
         taken = (

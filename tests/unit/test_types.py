@@ -142,7 +142,7 @@ def test_a_step_that_does_not_say_what_it_takes() -> None:
     made = Pipeline("silent", context=Context(day=date(2026, 1, 31))).add_step(silent)
     with pytest.raises(
         DefinitionError,
-        match=r"takes 'day', declares as date, .* Annotate the argument of the step: day: date\..*line \d+",
+        match=r"the pipeline declares as date, .* Annotate the argument of the step: day: date\..*line \d+",
     ):
         made.compile()
 
@@ -180,7 +180,7 @@ def test_a_step_that_does_not_say_what_its_items_are() -> None:
 
     with pytest.raises(
         DefinitionError,
-        match=r"'day', declares as date, .* Annotate the argument of the step: day: date\..*line \d+",
+        match=r"the pipeline declares as date, .* Annotate the argument of the step: day: date\..*line \d+",
     ):
         looping.compile()
 

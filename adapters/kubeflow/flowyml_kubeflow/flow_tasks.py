@@ -115,7 +115,7 @@ class FlowTasks:
         return {names.port(name) if is_alone else flow_names.output(step.name, name): TEXT for name in step.outputs}
 
     def _seconds(self, unit: Unit) -> float | None:
-        """What its steps may take together. How long a chunk of items may take is not known here; the process of each
+        """What its steps may take together. How long a chunk of items may take is unknown here; the process of each
         has its own timeout."""
         if self.flow.loop_of(unit.group):
             return None

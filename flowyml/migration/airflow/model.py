@@ -186,7 +186,7 @@ class TaskModel:
     Airflow would know. ``import_path`` is that of the operator class as the file imports it; ``decorator`` is
     ``@task``, ``@task.branch`` and so on for a TaskFlow task. ``arguments`` are the operator's (the decorator's, with
     those of ``.override``; ``run_if`` and ``skip_if`` are the conditions of decorators around it), ``call_arguments``
-    those of the function. Times are in seconds. A ``retries`` or time that is not known is a `Symbolic`.
+    those of the function. Times are in seconds. A ``retries`` or time that is unknown is a `Symbolic`.
     ``defaults`` is what the ``default_args`` of its groups, and its own, give it: they stand over the DAG's.
     ``own_class`` is the operator's class where the repository has it. ``inputs`` pairs the name of an argument with
     each value of another task that is anywhere in it.
@@ -251,7 +251,7 @@ class DagModel:
     """A DAG: tasks in the order in which the file makes them.
 
     ``schedule`` is one of the words ``None``, ``@once``, ``@continuous``, ``cron:0 3 * * *``, ``delta:SECONDS``,
-    ``dataset:all(…)``, ``timetable:CLASS``, or None where it is not known (``schedule_known``). ``schedule_omitted``:
+    ``dataset:all(…)``, ``timetable:CLASS``, or None where it is unknown (``schedule_known``). ``schedule_omitted``:
     the file gives none, which Airflow 2 takes as a day and Airflow 3 as no schedule. ``style`` is ``with``,
     ``constructor`` or ``decorator``.
     """

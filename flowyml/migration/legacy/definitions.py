@@ -138,7 +138,7 @@ def _constant(source: Source, kinds: Kinds, name: cst.Name) -> cst.BaseExpressio
 
 
 def _pairs(source: Source, value: cst.BaseExpression) -> dict[str, cst.BaseExpression] | str | None:
-    """The resources of a dict; a sentence where it is not known what they are; None where it is not a dict."""
+    """The resources of a dict; a sentence where it is unknown what they are; None where it is not a dict."""
     pairs: dict[str, cst.BaseExpression] = {}
     if isinstance(value, cst.Dict):
         for element in value.elements:

@@ -98,7 +98,7 @@ def _look_at(file: File, modules: frozenset[str], report: Report) -> None:
         return
     except (UnicodeError, SyntaxError, LookupError) as error:
         if b"flowyml" in file.data.lower():
-            report.unreadable.append((file.shown, f"its encoding is not known ({type(error).__name__})"))
+            report.unreadable.append((file.shown, f"its encoding is unknown ({type(error).__name__})"))
         return
     for place, note in places:
         (report.done if note.is_done else report.needs_you)[note.item].append(place)

@@ -89,7 +89,7 @@ def _with_magic(code: str, kept: list[str]) -> str:
 
 
 def _writer(text: str, document: Any) -> Any:
-    """The way in which the notebook was written as JSON. Raises ``Unreadable`` for one that is not known."""
+    """The way in which the notebook was written as JSON. Raises ``Unreadable`` for one that is unknown."""
     end = text[len(text.rstrip()) :]
     for indent in (1, 2, 4, None):
         for is_ascii in (False, True):

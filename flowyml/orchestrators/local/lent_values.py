@@ -53,7 +53,7 @@ class Loans:
                 self._copies.pop(id(value), None)
 
     def as_returned(self, value: Any) -> Any:
-        """A value, which may be a list of lent ones, as it was. Raises ``SpentError`` where that is not known."""
+        """A value, which may be a list of lent ones, as it was. Raises ``SpentError`` where that is unknown."""
         if id(value) in self._copies:
             copied = self._copies[id(value)]
             if copied is _SPENT:

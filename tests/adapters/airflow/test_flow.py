@@ -297,7 +297,7 @@ def test_clean_up_with_a_timeout_is_refused() -> None:
         with cleanup():
             double(1)
 
-    with pytest.raises(UnsupportedFeatureError, match="has a timeout and 'clean-up', and Airflow runs no teardown"):
+    with pytest.raises(UnsupportedFeatureError, match="has a timeout and 'clean-up', but Airflow runs no teardown"):
         compile_dag(made.bundle())
 
 

@@ -103,9 +103,9 @@ def test_what_hooks_of_the_pipeline_print_is_in_the_log(orchestrator: KubeflowOr
 def test_the_hook_learns_of_success_after_a_last_step_from_the_cache(
     kfp_api: Any, orchestrator: KubeflowOrchestrator, shared: Path, ends_in_a_pod: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """KFP leaves such a DAG RUNNING, so FlowyML ends it by a task that runs; without it, success is not known."""
+    """KFP leaves such a DAG RUNNING, so FlowyML ends it by a task that runs; without it, success is unknown."""
     if kfp_api.state is None:
-        pytest.skip("what a real server has in its cache is not known")
+        pytest.skip("what a real server has in its cache is unknown")
     if not ends_in_a_pod:
         monkeypatch.setattr("flowyml_kubeflow.names.LAST_TASK", "kept")
         monkeypatch.setattr("flowyml_kubeflow.compiler._Compiler._last_task", lambda _, steps: steps.tasks["kept"])
@@ -128,7 +128,7 @@ def test_the_hook_learns_of_success_after_a_last_step_from_the_cache(
 def test_an_output_from_the_cache_says_so(kfp_api: Any, orchestrator: KubeflowOrchestrator) -> None:
     """No pod runs then, so no log holds the output."""
     if kfp_api.state is None:
-        pytest.skip("what a real server has in its cache is not known")
+        pytest.skip("what a real server has in its cache is unknown")
 
     @step(kubeflow={"cache": True})
     def kept() -> int:

@@ -65,7 +65,7 @@ def test_one_that_was_changed_is_refused(kfp_api: Any, ui: Any, content: bytes, 
 
 def test_kfps_api_alone_gives_none_and_says_what_does(kfp_api: Any) -> None:
     if kfp_api.state is None:
-        pytest.skip("where a real server's URL leads is not known")
+        pytest.skip("where a real server's URL leads is unknown")
     handle = submitted(kfp_api, artifacts=None)
     with pytest.raises(
         LookupError, match=r"which this machine cannot read: .*Set url=… to KFP's UI, which can read it"

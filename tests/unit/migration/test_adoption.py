@@ -71,7 +71,7 @@ FILES = [
         _result(
             "odd",
             Note(Kind.OPAQUE, "task a", HERE, "it is S3ListOperator"),
-            Note(Kind.REFUSED, "reading", HERE, "a loop over what is not known"),
+            Note(Kind.REFUSED, "reading", HERE, "a loop over what is unknown"),
             Note(Kind.REFUSED, "task b", HERE, "it is mapped within a mapped task group"),
         ),
     ),
@@ -101,7 +101,7 @@ def test_the_worst_come_first_with_their_reasons() -> None:
         "gone": ("no file in the folder makes it",),
         "broken": ("it is no Python: invalid syntax (line 3)",),
         "unwritten": ("it could not be written: X",),
-        "odd": ("dags/a.py:1: a loop over what is not known", "task b: it is mapped within a mapped task group"),
+        "odd": ("dags/a.py:1: a loop over what is unknown", "task b: it is mapped within a mapped task group"),
         "cloud": ("task a, task b: it is S3ListOperator", "task c: it imports airflow"),
     }
     assert totals(FOUND) == (

@@ -131,7 +131,7 @@ def test_an_interval_says_where_it_is_another_than_airflows(tmp_path: Path) -> N
 
 TIMETABLES = "from airflow.timetables.interval import CronDataIntervalTimetable, DeltaDataIntervalTimetable\n"
 TIMETABLES += "from airflow.timetables.trigger import CronTriggerTimetable\nfrom datetime import timedelta\n"
-FIRST, THIS, BEFORE = "DATA_INTERVAL_START", "LOGICAL_DATE", "on Airflow 2 this is the time before on the schedule"
+FIRST, THIS, BEFORE = "DATA_INTERVAL_START", "LOGICAL_DATE", "on Airflow 2 this is the previous scheduled time"
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_schedule_has_the_time_zone_of_its_timetable(tmp_path: Path, zone: str
     made = written(tmp_path, body, f"schedule=CronDataIntervalTimetable('0 3 * * *', {zone})", head)
     found = [each.reason for each in made.dags[0].notes if each.construct == "schedule" and each.kind is Kind.CHANGED]
     if words is None:
-        assert found == ["FlowyML has no schedule like cron:0 3 * * * in a time zone that is not known"]
+        assert found == ["FlowyML has no schedule like cron:0 3 * * * in a time zone that is unknown"]
     assert words is None or (words in made.text and not found)
     given = {"logical_date": "2026-03-01T00:30:00+01:00"}
     assert outputs(tmp_path, made, "written_zone_of", **given) == {"show": "2026-02-28"}

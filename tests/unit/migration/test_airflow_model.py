@@ -35,7 +35,7 @@ def test_a_dag_answers_for_its_tasks_and_edges() -> None:
 
 
 def test_a_warning_says_where() -> None:
-    assert str(DagWarning("unknown-loop", "the list is not known", HERE)) == "dags/daily.py:3: the list is not known"
+    assert str(DagWarning("unknown-loop", "the list is unknown", HERE)) == "dags/daily.py:3: the list is unknown"
 
 
 def test_a_set_has_one_order_in_each_process(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a condition that is not known changes, without making a task in its arms, is said."""
+"""What a condition that is unknown changes, without making a task in its arms, is said."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ with DAG("handed", schedule=None):
     copy.replace(task, name="b")
 """,
     )
-    assert [one.text for one in file.dags[0].warnings] == ["what copy.replace adds to the DAG is not known"]
+    assert [one.text for one in file.dags[0].warnings] == ["what copy.replace adds to the DAG is unknown"]
 
 
 def test_one_decorator_from_two_versions_of_airflow_is_one(tmp_path: Path) -> None:

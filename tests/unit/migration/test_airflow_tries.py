@@ -1,4 +1,4 @@
-"""``try`` in a DAG file: what is not known to succeed, and would leave another DAG if it did not, is said."""
+"""``try`` in a DAG file: what is unknown to succeed, and would leave another DAG if it did not, is said."""
 
 from __future__ import annotations
 

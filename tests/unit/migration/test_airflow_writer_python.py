@@ -78,7 +78,7 @@ def test_what_is_not_an_argument_and_set_later_is_said(tmp_path: Path) -> None:
     text = f"{HEAD}with DAG('flow', schedule=None):\n    t = BashOperator(task_id='t', bash_command='true')\n"
     (dag,) = read(tmp_path, f"{text}    t.template_ext = ()\n    t.ui_color = '#fff'\n").dags
     assert [str(each).partition(": ")[2] for each in dag.warnings] == [
-        "`t.template_ext` sets what is not an argument of the task: it is not read"
+        "`t.template_ext` sets no argument of the task: the import ignores it"
     ]
 
 

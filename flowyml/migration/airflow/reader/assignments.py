@@ -65,7 +65,7 @@ class Assignments(Expressions):
         if isinstance(node.op, ast.Add) and isinstance(hard(old), list):
             items = self.iterate(new, node.value)
             if items is None or len(items) + len(hard(old)) > LARGEST:
-                self.warn("unknown-call", f"what `{self.source(node)[:80]}` adds is not known", node)
+                self.warn("unknown-call", f"what `{self.source(node)[:80]}` adds is unknown", node)
             else:
                 self._by_default(new, f"what `{self.source(node)[:80]}` adds", node)
                 self.context.changed += 1
@@ -140,7 +140,7 @@ class Assignments(Expressions):
     def _assign_item(self, owner: Any, key: Any, value: Any, node: ast.AST) -> None:
         self._by_default(key, f"where `{self.source(node)[:80]}` stands", node)
         if isinstance(owner, (dict, list)) and isinstance(hard(key), Unknown):
-            self.warn("unknown-call", f"what `{self.source(node)[:80]}` replaces is not known", node)
+            self.warn("unknown-call", f"what `{self.source(node)[:80]}` replaces is unknown", node)
         key = settle([key])[0][0]
         self._held(owner, node)
         self.context.changed += 1
@@ -153,7 +153,7 @@ class Assignments(Expressions):
 
     def _held(self, owner: Any, node: ast.AST) -> None:
         if isinstance(owner, Held):
-            text = f"`{self.source(node)[:80]}` is what Airflow holds: to change it is not read"
+            text = f"`{self.source(node)[:80]}` is what Airflow holds: the import ignores the change"
             self.warn("unknown-call", text, node)
 
     def _unpack(self, targets: list[ast.expr], value: Any, node: ast.expr) -> None:

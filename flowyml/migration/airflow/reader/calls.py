@@ -83,7 +83,7 @@ class Calls(Statements):
         found = [self.call(option, arguments, node) for option in function.options]
         self.context.uncertain -= 1
         if self.context.effects != before:
-            self.warn("unknown-condition", f"what `{self.source(node)[:80]}` calls is not known: all count", node)
+            self.warn("unknown-condition", f"what `{self.source(node)[:80]}` calls is unknown: all count", node)
         return self.either(node, found)
 
     # Functions
@@ -165,7 +165,7 @@ class Calls(Statements):
         return self.either(function.node, [*others, value]) if others else value
 
     def parameters(self, function: Function, arguments: Arguments, node: ast.AST) -> dict[str, Any]:
-        """The values of a function's parameters, by their names; a value that is not known for one that is missing."""
+        """The values of a function's parameters, by their names; a value that is unknown for one that is missing."""
         spec = function.node.args
         names: dict[str, Any] = {}
         positional = [one.arg for one in (*spec.posonlyargs, *spec.args)]
@@ -176,7 +176,7 @@ class Calls(Statements):
             if name in keywords:
                 names[name] = keywords.pop(name)
             elif name not in names:
-                given = arguments.open and name in function.defaults  # then it may be among what is not known
+                given = arguments.open and name in function.defaults  # then it may be among what is unknown
                 names[name] = Unknown(name, self.place(node)) if given else self._default(function, name, node)
         if arguments.open and (spec.vararg is not None or spec.kwarg is not None):
             text = f"not all arguments of `{self.source(node)[:80]}` are known: the others are left out"
@@ -243,7 +243,7 @@ class Calls(Statements):
         if isinstance(init := meta.find("__init__"), Function):
             self.call(init, given, node)
         if not isinstance(made, Class):
-            self.warn("unknown-call", f"what the metaclass of {cls.name} does is not known", node)
+            self.warn("unknown-call", f"what the metaclass of {cls.name} does is unknown", node)
         return made if isinstance(made, Class) else cls
 
     def _shape_class(self, cls: Class) -> None:
@@ -253,7 +253,7 @@ class Calls(Statements):
         elif foreign & {"BaseModel", "NamedTuple", "TypedDict", "BaseSettings"}:
             self.fields(cls)
             for one in changing_validators(cls):
-                self.warn("unknown-call", f"what the validator {cls.name}.{one.name} changes is not known", one)
+                self.warn("unknown-call", f"what the validator {cls.name}.{one.name} changes is unknown", one)
 
     def fields(self, cls: Class) -> Class:
         """Gives a class the constructor of a dataclass or pydantic model."""

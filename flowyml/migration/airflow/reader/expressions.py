@@ -1,4 +1,4 @@
-"""Python's expressions. A part that is not known makes a result that is not known, with what is known of its text."""
+"""Python's expressions. A part that is unknown makes a result that is unknown, with what is known of its text."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Expressions(Protocols):
                 froms.append(self.eval(value))
                 more = hard(froms[-1])
                 if not isinstance(more, dict):
-                    self.warn("unknown-call", f"what `**{self.source(value)[:60]}` adds is not known", node)
+                    self.warn("unknown-call", f"what `**{self.source(value)[:60]}` adds is unknown", node)
                     continue
                 found.update(more)
             else:
@@ -152,7 +152,7 @@ class Expressions(Protocols):
         value = self.eval(node)
         self.context.uncertain -= 1
         if self.context.effects != before:
-            self.warn("unknown-condition", f"whether `{short(self.source(node))}` is evaluated is not known", node)
+            self.warn("unknown-condition", f"whether `{short(self.source(node))}` is evaluated is unknown", node)
         return value
 
     def _compare(self, node: ast.Compare) -> Any:
@@ -175,7 +175,7 @@ class Expressions(Protocols):
             values = [self.eval(node.body), self.eval(node.orelse)]
             self.context.uncertain -= 1
             if self.context.effects != before:
-                self.warn("unknown-condition", f"`{self.source(node.test)[:80]}` is not known: both sides count", node)
+                self.warn("unknown-condition", f"`{self.source(node.test)[:80]}` is unknown: both sides count", node)
             return self.either(node, values)
         return self.soft(self.eval(node.body if truth else node.orelse), test)
 
@@ -226,7 +226,7 @@ class Expressions(Protocols):
         made = self.once(make, node) if isinstance(node, ast.GeneratorExp) else make()
         if not all(known):
             if self.context.effects != before or mentions(found):
-                text = f"what `{self.source(node)[:80]}` takes is not known: all counts"
+                text = f"what `{self.source(node)[:80]}` takes is unknown: all counts"
                 self.warn("unknown-condition", text, node)
             if not mentions(found):
                 return self.unknown(node)
@@ -248,7 +248,7 @@ class Expressions(Protocols):
         with self.inside(Scope({}, self.scope), self.module):
             known = self._generate(node.generators, add, froms, first)
         if not known and mentions(found):
-            text = f"what `{self.source(node)[:80]}` takes is not known: all counts"
+            text = f"what `{self.source(node)[:80]}` takes is unknown: all counts"
             self.warn("unknown-condition", text, node)
         return self.of_defaults(found, froms, node) if known or mentions(found) else self.unknown(node)
 
@@ -288,7 +288,7 @@ class Expressions(Protocols):
         self._generate(rest, body, froms)
         self.context.uncertain -= 1
         if self.context.effects != before:
-            text = f"what `{self.source(first.iter)[:80]}` holds is not known: its tasks are read once"
+            text = f"what `{self.source(first.iter)[:80]}` holds is unknown: its tasks are read once"
             self.warn("unknown-loop", text, first.iter)
 
     def assign(self, target: ast.expr, value: Any) -> None:

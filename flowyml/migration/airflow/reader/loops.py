@@ -52,7 +52,7 @@ class Loops(Assignments):
     yields: list[Yields]
     maybe: list[list[Any]]
     doubts: list[tuple[type[Exception], ast.If, tuple[int, int, int]]]
-    """Conditions that are not known, where an arm ends a pass, a loop or a function; and what was made before."""
+    """Conditions that are unknown, where an arm ends a pass, a loop or a function; and what was made before."""
     left: int = 0
     """How often a loop may have been left by ``break``."""
 
@@ -67,7 +67,7 @@ class Loops(Assignments):
             self.doubts[start:] = [doubt for doubt in self.doubts[start:] if doubt[0] is not way]
             for _, node, before in mine:
                 if self.context.effects != before:
-                    text = f"`{self.source(node.test)[:80]}` is not known: what follows counts"
+                    text = f"`{self.source(node.test)[:80]}` is unknown: what follows counts"
                     self.warn("unknown-condition", text, node)
 
     def _for(self, node: ast.For | ast.AsyncFor) -> None:
@@ -191,7 +191,7 @@ class Loops(Assignments):
         return inside
 
     def _maybe_loop(self, node: Any, over: ast.expr, before: list[Callable[[], None]]) -> None:
-        """A loop whose items are not known: its body is read once, or twice if only a later pass makes something."""
+        """A loop whose items are unknown: its body is read once, or twice if only a later pass makes something."""
         before_all, made = self.context.effects, (self.context.made, self.context.edges)
 
         def body() -> None:
@@ -205,7 +205,7 @@ class Loops(Assignments):
 
         self.both([body, lambda: None], node)
         if self.context.effects != before_all:
-            text = f"what `{self.source(over)[:80]}` holds is not known: its tasks are read once"
+            text = f"what `{self.source(over)[:80]}` holds is unknown: its tasks are read once"
             self.warn("unknown-loop", text, node)
 
     def _while(self, node: ast.While) -> None:

@@ -1,4 +1,4 @@
-"""The state of an evaluation: steps, places, names, truth, and what happens when something is not known."""
+"""The state of an evaluation: steps, places, names, truth, and what happens when something is unknown."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ class Base(Machine):
     # Truth and iteration
 
     def truth(self, value: Any) -> bool | None:
-        """Whether a value is true, None where that is not known."""
+        """Whether a value is true, None where that is unknown."""
         value = hard(value)
         if isinstance(value, Unknown):
             return None

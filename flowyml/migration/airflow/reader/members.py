@@ -121,14 +121,14 @@ class Members(Base):
             for index, arg in enumerate(args)
         ]
         if any(isinstance(arg, Unknown) for arg in args) and name in ("extend", "update", "union"):
-            self.warn("unknown-call", f"what `{short(self.source(node))}` adds is not known", node)
+            self.warn("unknown-call", f"what `{short(self.source(node))}` adds is unknown", node)
             return self.unknown(node)
         return self.soft(self.attempt(node, method, value, name, args, kwargs), *froms[:1])
 
     def _at_unknown(self, value: Any, name: str, args: list[Any], node: ast.AST) -> Any:
-        """A method of a container for a key or item that is not known."""
+        """A method of a container for a key or item that is unknown."""
         if name in CHANGES:
-            self.warn("unknown-call", f"what `{short(self.source(node))}` changes is not known", node)
+            self.warn("unknown-call", f"what `{short(self.source(node))}` changes is unknown", node)
         if name == "get" and 0 < len(value) <= 10:
             return self.either(node, [*value.values(), args[1] if len(args) > 1 else None])
         return self.unknown(node)

@@ -335,7 +335,7 @@ def dag_model(dag: Dag, path: str, warnings: tuple[DagWarning, ...]) -> DagModel
     if not found.schedule_known:
         given = _schedule(dag)
         refused = given is not None and isinstance(hard(given.value), str)
-        what = "Airflow refuses the schedule" if refused else "the schedule is not known"
+        what = "Airflow refuses the schedule" if refused else "the schedule is unknown"
         text = f"{what}: {found.schedule_argument.source[:80] if found.schedule_argument else ''}"
         place = found.schedule_argument.place if found.schedule_argument else found.place
         warning = DagWarning("unknown-schedule", text, place)

@@ -37,7 +37,7 @@ __all__ = ["Protocols"]
 
 
 class Protocols(Members):
-    """What values do under operators and in loops. What is not known makes a result that is not known."""
+    """What values do under operators and in loops. What is unknown makes a result that is unknown."""
 
     # Operators
 
@@ -207,12 +207,12 @@ class Protocols(Members):
         return self.unknown(node)
 
     def _one_of(self, value: Any, node: ast.AST) -> Any:
-        """An item whose key is not known: one of all, if they are few."""
+        """An item whose key is unknown: one of all, if they are few."""
         options = list(value.values()) if isinstance(value, dict) else list(value) if isinstance(value, list) else []
         return self.either(node, options) if 0 < len(options) <= 10 else self.unknown(node)
 
     def iterate(self, value: Any, node: ast.AST) -> list[Any] | None:
-        """The items of a value, None where they are not known."""
+        """The items of a value, None where they are unknown."""
         value = hard(value)
         if isinstance(value, (Unknown, Foreign, Function, Native, Module)):
             return None
@@ -345,7 +345,7 @@ def _plain(value: Any) -> Any:
 
 
 _MOST_ITEMS = 10_000
-"""As many items an iterator of a class of the root may have; more are not known."""
+"""As many items an iterator of a class of the root may have; more are unknown."""
 
 
 def _fields_of(value: Any) -> Any:

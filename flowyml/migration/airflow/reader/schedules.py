@@ -30,7 +30,7 @@ _WITH_ASSETS = {"AssetOrTimeSchedule", "DatasetOrTimeSchedule", "PartitionedAsse
 
 
 def words(value: Any) -> str | None:
-    """A schedule in words, None where it is not known."""
+    """A schedule in words, None where it is unknown."""
     value = hard(value)
     if value is None:
         return "None"
@@ -66,7 +66,7 @@ def _assets(parts: list[Any]) -> str | None:
 
 
 def asset_ref(value: Any) -> AssetRef:
-    """An asset as the model has it; a name that is not known keeps its source in braces."""
+    """An asset as the model has it; a name that is unknown keeps its source in braces."""
     value = hard(value)
     if not isinstance(value, Asset):
         return AssetRef("asset", shape(value))

@@ -1,4 +1,4 @@
-"""Python's statements. Where a condition is not known, both arms are run, and what they leave is merged."""
+"""Python's statements. Where a condition is unknown, both arms are run, and what they leave is merged."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Statements(Tries):
         ways = self.both([lambda: self.block(node.body), lambda: self.block(node.orelse)], node)
         self.doubts += [(way, node, self.context.effects) for way in ways]
         if self.context.effects != before:
-            text = f"`{self.source(node.test)[:80]}` is not known: both arms count"
+            text = f"`{self.source(node.test)[:80]}` is unknown: both arms count"
             self.warn("unknown-condition", text, node)
 
     def _decided(self, test: Any, truth: bool, node: ast.If) -> None:
@@ -142,7 +142,7 @@ class Statements(Tries):
             if fits is None:
                 arms = [partial(self._case, one, hard(subject)) for one in node.cases[index:]]
                 self.both([*arms, *([] if _takes_all(node.cases[-1]) else [lambda: None])], node)
-                self.warn("unknown-condition", f"`match {self.source(node.subject)[:60]}` is not known", node)
+                self.warn("unknown-condition", f"`match {self.source(node.subject)[:60]}` is unknown", node)
                 return
 
     def _case(self, case: ast.match_case, subject: Any) -> None:
@@ -274,7 +274,7 @@ class Statements(Tries):
         else:
             self.exited(value, first.context_expr)
             if names and self.asked != asked and (self.context.made, self.context.edges) != made:
-                text = f"whether all within `{self.source(first.context_expr)[:60]}` is run is not known: it counts"
+                text = f"whether all within `{self.source(first.context_expr)[:60]}` is run is unknown: it counts"
                 self.warn("unknown-condition", text, node)
 
     def entered(self, value: Any, node: ast.AST) -> Any:
@@ -319,13 +319,13 @@ class Statements(Tries):
         self.bind(node.name, value)
 
     def decorate(self, decorator: ast.expr, value: Any, node: ast.AST) -> Any:
-        """What a decorator makes of a function or class. A decorator that is not known is taken to change nothing."""
+        """What a decorator makes of a function or class. A decorator that is unknown is taken to change nothing."""
         function = self.eval(decorator)
         found = self.call(function, Arguments([Given(value, None, self.module)]), decorator)
         if isinstance(found, Unknown) and isinstance(hard(function), (Unknown, Foreign)):
             return found if isinstance(found, Either) and not isinstance(hard(function), Foreign) else value
         if isinstance(found, Unknown) and isinstance(function, Instance):
-            self.warn("unknown-call", f"what `@{short(self.source(decorator))}` makes is not known", node)
+            self.warn("unknown-call", f"what `@{short(self.source(decorator))}` makes is unknown", node)
         return found
 
     def _class(self, node: ast.ClassDef) -> None:
@@ -351,7 +351,7 @@ _CLASSES: Mapping[str, type] = {one.__name__: one for one in (bool, bytes, dict,
 
 
 def _all_of(answers: Iterable[bool | None]) -> bool | None:
-    """Whether all are true: False if one is false, None if that is not known."""
+    """Whether all are true: False if one is false, None if that is unknown."""
     found = list(answers)
     return False if False in found else None if None in found else True
 

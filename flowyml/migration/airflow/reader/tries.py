@@ -54,7 +54,7 @@ class Tries(Loops):
             paths += [one.module] if isinstance(one, ast.ImportFrom) and one.module and not one.level else []
             for path in paths:
                 if not self.is_there(path):
-                    text = f"whether {path} is installed is not known: what is done without it is left out"
+                    text = f"whether {path} is installed is unknown: what is done without it is left out"
                     self.warn("unknown-import", text, handler)
 
     def is_there(self, path: str) -> bool:
@@ -92,7 +92,7 @@ class Tries(Loops):
         names |= _stored([each for one in handlers for each in one.body])
         others = self.context.effects != made or any(map(self._is_known, names))
         if others or any(self._changes(each) for one in handlers for each in one.body):
-            text = f"whether `{self.source(node.body[0])[:60]}` succeeds is not known: what `except` does is left out"
+            text = f"whether `{self.source(node.body[0])[:60]}` succeeds is unknown: what `except` does is left out"
             self.warn("unknown-condition", text, node)
 
     def _is_known(self, name: str) -> bool:

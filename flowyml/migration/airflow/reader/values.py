@@ -56,7 +56,7 @@ class Raised(Exception):
 
 @dataclass(eq=False, slots=True)
 class Unknown:
-    """A value that is not known. ``text`` is what is known of a string: ``load_{table}``.
+    """A value that is unknown. ``text`` is what is known of a string: ``load_{table}``.
 
     ``parts``: the text is these in a row, texts and what has an ``origin``.
     """
@@ -70,7 +70,7 @@ class Unknown:
 
 @dataclass(eq=False, slots=True)
 class Either(Unknown):
-    """One of several, since a condition is not known."""
+    """One of several, since a condition is unknown."""
 
     options: tuple[Any, ...] = ()
 
@@ -129,7 +129,7 @@ class Given:
 
 @dataclass(slots=True)
 class Arguments:
-    """The arguments of a call. ``open``: there are more, from a ``*`` or ``**`` that is not known."""
+    """The arguments of a call. ``open``: there are more, from a ``*`` or ``**`` that is unknown."""
 
     positional: list[Given] = field(default_factory=list)
     named: dict[str, Given] = field(default_factory=dict)

@@ -226,7 +226,7 @@ def _depends(world: Making, dag: Dag, arguments: Arguments, node: ast.AST) -> No
     if tasks[0] is not None and tasks[1] is not None:
         world.context.edge(tasks[0], tasks[1])
     else:
-        world.machine.warn("unknown-edge", f"set_dependency names tasks that are not known: {names}", node)
+        world.machine.warn("unknown-edge", f"set_dependency names tasks that are unknown: {names}", node)
 
 
 def _of_factory(world: Making, factory: Any, name: str, node: ast.AST) -> Any:
@@ -340,7 +340,7 @@ def assign(world: Making, value: Any, name: str, new: Any, node: ast.AST) -> boo
         if name in _SETTABLE or name in value.arguments.named:
             value.arguments.named[name] = Given(new, None, world.machine.module)
         elif value.cls is None and not name.startswith(("_", "ui_")):
-            text = f"`{world.machine.source(node)[:80]}` sets what is not an argument of the task: it is not read"
+            text = f"`{world.machine.source(node)[:80]}` sets no argument of the task: the import ignores it"
             world.machine.warn("unknown-call", text, node)
         if value.cls is None:  # else its class says which of its attributes are templates, when it is made
             world.context.depend(value, new)
@@ -355,7 +355,7 @@ def _assign_of_dag(world: Making, dag: Dag, name: str, new: Any, node: ast.AST) 
     given = Given(new, None, world.machine.module)
     dag.attributes[name] = new
     if name in SCHEDULES:
-        text = f"`{world.machine.source(node)[:80]}` sets a schedule after the DAG is made, which is not read"
+        text = f"`{world.machine.source(node)[:80]}` sets a schedule after the DAG is made, which the import ignores"
         world.machine.warn("unknown-schedule", text, node)
     elif name == "default_args":
         dag.default_args = given_items(given, "default_args")
@@ -365,7 +365,7 @@ def _assign_of_dag(world: Making, dag: Dag, name: str, new: Any, node: ast.AST) 
 
 def one_sided(source: str) -> str:
     """What is said where a file changes the ids that a task keeps."""
-    return f"`{source[:80]}` changes one side of edges, which is not read: `>>` draws both"
+    return f"`{source[:80]}` changes one side of edges, which the import ignores: `>>` draws both"
 
 
 def _of_held(world: Making, value: Ids | Held, name: str, node: ast.AST) -> Any:
@@ -378,7 +378,7 @@ def _of_held(world: Making, value: Ids | Held, name: str, node: ast.AST) -> Any:
         if isinstance(value, Ids):
             machine.warn("unknown-edge", one_sided(source), where)
         else:
-            machine.warn("unknown-call", f"`{source[:80]}` changes what Airflow holds, which is not read", where)
+            machine.warn("unknown-call", f"`{source[:80]}` changes what Airflow holds, which the import ignores", where)
         return machine.call_method(value, name, arguments, where)
 
     return Native(name, change)

@@ -59,7 +59,7 @@ def decorated_dag(world: Making, factory: DagFactory, arguments: Arguments, node
     dag = world.make_dag(given, factory.node)
     dag.style, dag.registered, dag.calls = "decorator", True, arguments
     if not isinstance(function, Function):
-        world.machine.warn("unknown-call", "what the decorated function does is not known", node)
+        world.machine.warn("unknown-call", "what the decorated function does is unknown", node)
         return dag
     dag.function, dag.module = function, function.module
     dag.doc = world.machine.attribute(function, "__doc__", node)

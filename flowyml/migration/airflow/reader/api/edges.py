@@ -61,7 +61,7 @@ def _lost(world: Making, lost: list[Any], node: ast.AST) -> None:
         if isinstance(one, TaskFactory):
             world.machine.fail("TypeError", "a @task function is joined without being called", node)
         else:
-            text = f"an edge leads to what is not known: {shape(one) if one is not None else None}"
+            text = f"an edge leads to what is unknown: {shape(one) if one is not None else None}"
             world.machine.warn("unknown-edge", text, node)
 
 
@@ -84,7 +84,7 @@ def _sides(world: Making, value: Any, node: ast.AST) -> Any:
 def _chain(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
     parts = [_sides(world, given.value, node) for given in arguments.positional]
     if arguments.open:
-        world.machine.warn("unknown-edge", "what is chained is not known", node)
+        world.machine.warn("unknown-edge", "what is chained is unknown", node)
     _lost(world, chain(world.context, parts), node)
 
 

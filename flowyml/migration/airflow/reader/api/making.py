@@ -56,7 +56,7 @@ class Making:
         dag.dag_id = self._identifier(arguments.value("dag_id", 0), "a DAG's id", node)
         dag.default_args = given_items(arguments.get("default_args"), "default_args")
         if arguments.open and not SCHEDULES.intersection(arguments.named):
-            self.machine.warn("unknown-schedule", "the schedule may be in arguments that are not known", node)
+            self.machine.warn("unknown-schedule", "the schedule may be in arguments that are unknown", node)
         self.dags.append(dag)
         self.context.made += 1
         return dag
@@ -69,7 +69,7 @@ class Making:
         if isinstance(value, Instance) and "value" in value.attributes:
             value = value.attributes.get("value")
         if not isinstance(value, str):
-            self.machine.warn("unknown-id", f"{what} is not known: {shape(value)}", node)
+            self.machine.warn("unknown-id", f"{what} is unknown: {shape(value)}", node)
             return value if isinstance(value, Unknown) else self.machine.unknown(node)
         if not _KEY.fullmatch(value) or len(value) > 250:
             if self.context.uncertain:
@@ -92,7 +92,7 @@ class Making:
             arguments.named["task_id"] = arguments.positional.pop(0)
         self.context.add(task, dag, group)
         if "subdag" in arguments.named and not isinstance(hard(arguments.value("subdag")), Dag):
-            self.machine.warn("unknown-call", "the DAG in a SubDagOperator is not known", node)
+            self.machine.warn("unknown-call", "the DAG in a SubDagOperator is unknown", node)
         for name, one in arguments.named.items():
             if name not in ("dag", "task_group", "subdag"):
                 self.context.depend(task, one.value)
@@ -116,7 +116,7 @@ class Making:
             found = next((one for one in given.options if isinstance(one, Dag)), None)
             if found is not None:
                 return found
-        self.machine.warn("unknown-context", "the DAG of a task is not known", node)
+        self.machine.warn("unknown-context", "the DAG of a task is unknown", node)
         return self.context.dag()
 
     def _defaults_of(self, dag: Dag | None, group: Group | None, arguments: Arguments) -> dict[str, Given]:
@@ -146,9 +146,7 @@ class Making:
         group.arguments, group.node, group.module, group.ready = arguments, node, self.machine.module, True
         prefix = hard(arguments.value("prefix_group_id", 1, True))
         if isinstance(prefix, Unknown):
-            self.machine.warn(
-                "unknown-id", f"whether ids have the prefix of a group is not known: {shape(prefix)}", node
-            )
+            self.machine.warn("unknown-id", f"whether ids have the prefix of a group is unknown: {shape(prefix)}", node)
         group.prefix = prefix is not False
         inherited = dict(group.parent.default_args) if group.parent else {}
         group.default_args = inherited | given_items(arguments.get("default_args"), "default_args")
@@ -202,7 +200,7 @@ class Making:
             if isinstance(hard(items), dict):
                 instance.update(hard(items))
             else:
-                self.machine.warn("unknown-call", "what a dictionary is made of is not known", node)
+                self.machine.warn("unknown-call", "what a dictionary is made of is unknown", node)
         if getattr(instance, "ready", True):
             return
         if isinstance(instance, Task):

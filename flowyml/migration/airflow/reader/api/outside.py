@@ -140,7 +140,7 @@ def _configuration(world: Making, function: Foreign, arguments: Arguments, node:
 def _connection(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
     name = shape(arguments.value("conn_id", 0, ""))
     if world.machine.catches("AirflowNotFoundException"):
-        text = f"the connection {name!r} is not known here: what the file does without it counts"
+        text = f"the connection {name!r} is unknown here: what the file does without it counts"
         world.machine.warn("default-taken", text, node)
         raise Raised("AirflowNotFoundException", f"connection:{name}")
     world.machine.asked += 1

@@ -95,10 +95,10 @@ class Airflow(Making):
     def _call_class(self, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
         path, name = function.path, function.name
         if looks_like_dag(path, arguments):
-            self.machine.warn("unknown-call", f"{path} makes a DAG in a way that is not known", node)
+            self.machine.warn("unknown-call", f"{path} makes a DAG in a way that is unknown", node)
             return self.make_dag(arguments, node)
         if name[:1].isupper() and name.endswith("TaskGroup") and arguments.get("group_id"):
-            self.machine.warn("unknown-call", f"the tasks that {path} makes are not known", node)
+            self.machine.warn("unknown-call", f"the tasks that {path} makes are unknown", node)
             return self.make_group(arguments, node)
         if is_operator(path) or ("task_id" in arguments.named and not path.startswith("airflow.models.taskinstance")):
             return self._call_operator(function, arguments, node)
@@ -121,7 +121,7 @@ class Airflow(Making):
         """Warns of a call that may add tasks or DAGs unseen."""
         handed = self._hands_over(arguments) and not only_shows(path)
         if handed or (not harmless(path) and self.context.dag() is not None):
-            self.machine.warn("unknown-call", f"what {path} adds to the DAG is not known", node)
+            self.machine.warn("unknown-call", f"what {path} adds to the DAG is unknown", node)
 
     def _hands_over(self, arguments: Arguments) -> bool:
         """Whether a call gets DAGs, tasks or groups, or all names of the module."""
@@ -129,7 +129,7 @@ class Airflow(Making):
         return any(mentions(one) or hard(one) is names for one in arguments.values())
 
     def call_unknown(self, function: Any, arguments: Arguments, node: ast.AST) -> Any:
-        """A call of something that is not known."""
+        """A call of something that is unknown."""
         if isinstance(function, Unknown) and "task_id" in arguments.named:
             self.machine.warn("unknown-call", f"`{function.source[:60]}` is taken to make one task", node)
             return self.make_task(function.source, arguments, node)
@@ -138,7 +138,7 @@ class Airflow(Making):
         path = function.origin.removeprefix("call:") if isinstance(function, Unknown) else ""
         inside = self.context.dag() is not None and path != getattr(function, "origin", "") and not harmless(path)
         if inside or (self._hands_over(arguments) and not only_shows(path)):
-            text = f"what `{self.machine.source(node)[:60]}` adds to the DAG is not known"
+            text = f"what `{self.machine.source(node)[:60]}` adds to the DAG is unknown"
             self.machine.warn("unknown-call", text, node)
         if not only_shows(path):
             self.machine.asked += 1

@@ -211,11 +211,11 @@ def _starred(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _shuffled(machine: Any, arguments: Arguments, node: ast.AST) -> None:
-    machine.warn("unknown-call", f"the order that `{machine.source(node)[:80]}` makes is not known", node)
+    machine.warn("unknown-call", f"the order that `{machine.source(node)[:80]}` makes is unknown", node)
 
 
 def _queue(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``collections.deque``, as a list. One with ``maxlen`` is not known."""
+    """``collections.deque``, as a list. One with ``maxlen`` is unknown."""
     items = machine.iterate(arguments.value("iterable", 0, ()), node)
     bounded = hard(arguments.value("maxlen", 1)) is not None
     return machine.unknown(node) if items is None or bounded else list(items)

@@ -78,7 +78,7 @@ def in_rows(
 
 
 def pulled(machine: Any, value: Any, node: ast.AST) -> Iterator[Any] | None:
-    """The items of a value one by one, of an iterator those that are left then; None where they are not known."""
+    """The items of a value one by one, of an iterator those that are left then; None where they are unknown."""
     one = hard(value)
     if isinstance(one, Once):
         return _in_turn(machine, one, node)
@@ -113,13 +113,13 @@ def _map(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _tried(machine: Any, function: Any, count: int, node: ast.AST) -> Any:
-    """Calls a function once for items that are not known."""
+    """Calls a function once for items that are unknown."""
     before = machine.context.effects
     machine.context.uncertain += 1
     machine.call(function, Arguments([Given(machine.unknown(node)) for _ in range(count)]), node)
     machine.context.uncertain -= 1
     if machine.context.effects != before:
-        text = f"what `{machine.source(node)[:80]}` goes over is not known: its tasks are read once"
+        text = f"what `{machine.source(node)[:80]}` goes over is unknown: its tasks are read once"
         machine.warn("unknown-loop", text, node)
     return machine.unknown(node)
 
@@ -140,7 +140,7 @@ def _filter(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     if unsure and not mentions(list(found)):
         return machine.unknown(node)
     if unsure:
-        machine.warn("unknown-condition", f"what `{machine.source(node)[:80]}` keeps is not known: all counts", node)
+        machine.warn("unknown-condition", f"what `{machine.source(node)[:80]}` keeps is unknown: all counts", node)
     return found
 
 
@@ -194,7 +194,7 @@ def sort_in_place(machine: Any, value: list[Any], arguments: Arguments, node: as
         machine.context.changed += 1
         value[:] = found
     else:
-        machine.warn("unknown-call", f"the order that `{machine.source(node)[:80]}` makes is not known", node)
+        machine.warn("unknown-call", f"the order that `{machine.source(node)[:80]}` makes is unknown", node)
 
 
 def _extreme(largest: bool) -> Native:

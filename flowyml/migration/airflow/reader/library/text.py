@@ -150,7 +150,7 @@ def _compiled(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 class Digest(Instance):
-    """A hash of ``hashlib``, of the bytes that it was given until now; None where they are not known."""
+    """A hash of ``hashlib``, of the bytes that it was given until now; None where they are unknown."""
 
     def __init__(self, name: str, data: bytes | None) -> None:
         super().__init__(None)

@@ -22,7 +22,7 @@ _UNKNOWN = "its choice is only known when it runs"
 
 
 class Unclear(Exception):
-    """Why the choices of a function are not known."""
+    """Why the choices of a function are unknown."""
 
 
 @dataclass(frozen=True, slots=True)

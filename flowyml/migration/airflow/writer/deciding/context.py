@@ -389,7 +389,7 @@ def notes_of_intervals(asking: Asking) -> Iterator[Note]:
             yield Note(
                 Kind.CHANGED, f"{name} of {task.task_id}", task.place,
                 "a run by hand has no interval" if as_airflow else
-                "its interval goes from the time before on the schedule to this one, where Airflow 3 has one moment "
+                "its interval goes from the previous scheduled time to this one, where Airflow 3 has one moment "
                 "as both for cron; a run by hand has none",
                 "Give it to a run by hand as a parameter.",
             )  # fmt: skip

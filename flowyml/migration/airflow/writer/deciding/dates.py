@@ -22,7 +22,7 @@ class Dated(Enum):
     """What Airflow takes as the logical date of a DAG's runs.
 
     ``MOMENT``: the time of the run, which is both ends of its interval too, as without a schedule. ``START``: the
-    start of its interval, the time before on the schedule. ``EITHER``: Airflow 3 takes the one, Airflow 2 the other
+    start of its interval, the previous scheduled time. ``EITHER``: Airflow 3 takes the one, Airflow 2 the other
     (and Airflow 3 too with ``create_cron_data_intervals``). ``SHIFTED``: the time of the run less an interval that
     the timetable is given. ``OTHER``: what FlowyML has no schedule for. Source: airflow.timetables.
     """
@@ -51,7 +51,7 @@ def dated(dag: DagModel) -> Dated:
 
 
 def zone_of(dag: DagModel) -> str | None:
-    """The time zone of a DAG's schedule: that of its timetable, else the DAG's. None where it is not known."""
+    """The time zone of a DAG's schedule: that of its timetable, else the DAG's. None where it is unknown."""
     table = timetable_of(dag)
     given = {each.name: each.value for each in table.arguments} if table else {}
     zone = given.get("timezone", given.get("1", dag.timezone))
@@ -92,7 +92,7 @@ def notes_of_dates(dag: DagModel, names: Sequence[str], by_operators: bool) -> I
     if by_operators and how in (Dated.START, Dated.EITHER, Dated.SHIFTED):
         yield Note(
             Kind.CHANGED, "dates that operators ask for", place, "they are the time of the run, "
-            + ("as on Airflow 3; on Airflow 2 this is the time before on the schedule" if how is Dated.EITHER
+            + ("as on Airflow 3; on Airflow 2 this is the previous scheduled time" if how is Dated.EITHER
                else "where the DAG's timetable has the start of an interval"),
             "Compare what the operators make of them.",
         )  # fmt: skip

@@ -51,9 +51,9 @@ def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
                      "there", "On another engine, schedule the pipeline by cron, or run it by a hook or an API call.")
             ]  # fmt: skip
         whole = table is not None and kind in ("dataset", "timetable")  # assets may be a part of it
-        wanted = " ".join(table.source.split()) if table and whole else said or "one that is not known"
+        wanted = " ".join(table.source.split()) if table and whole else said or "one that is unknown"
         wanted += f" in a time zone without a name, {zone}" if unnamed else ""
-        wanted += "" if zone else " in a time zone that is not known"
+        wanted += "" if zone else " in a time zone that is unknown"
         return None, None, [
             Note(Kind.CHANGED, "schedule", place, f"FlowyML has no schedule like {wanted}",
                  "Schedule the pipeline by hand, or run it by a hook or an API call.")

@@ -143,7 +143,7 @@ def lost_of(given: Argument | None, kinds: Collection[str], about: str) -> Itera
 
 
 def _taken(task: TaskModel, made: Decision) -> Iterator[Note]:
-    """Numbers, times and rules that are not known, or only by the file's default."""
+    """Numbers, times and rules that are unknown, or only by the file's default."""
     to_do = "Say it in the pipeline."
     for name in TAKEN:
         value, own = getattr(task, name), task.argument(name) or _default(task, name)
