@@ -60,7 +60,7 @@ class Cache:
 
     @property
     def ttl_seconds(self) -> float | None:
-        """For how many seconds a result counts; None: for ever."""
+        """For how many seconds a result counts; None: without limit."""
         ttl: object = self.ttl  # whatever was given
         if ttl is None:
             return None

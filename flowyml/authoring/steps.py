@@ -77,7 +77,7 @@ class Step(Generic[P, R]):
         self._again: Step[P, R] | None = None
 
     # An async step is awaited where it is called by hand, and stands for its value in the function of a pipeline. No
-    # type is both, so its call gives Any; the types of its parameters are checked all the same.
+    # type is both, so its call returns Any; the types of its parameters are checked anyway.
     @overload
     def __call__(self: Step[P, Awaitable[Any]], *args: P.args, **kwargs: P.kwargs) -> Any: ...
     @overload

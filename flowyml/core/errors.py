@@ -116,7 +116,7 @@ class UnsupportedFeatureError(FlowymlError):
 
 
 class NoFileFormatError(UnsupportedFeatureError):
-    """An engine takes no files: there is nothing to compile a pipeline to, and it may run it all the same."""
+    """An engine takes no files: there is nothing to compile a pipeline to, and it may still run it."""
 
 
 class OrchestratorNotFoundError(FlowymlError, LookupError):

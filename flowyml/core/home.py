@@ -110,7 +110,7 @@ def _close_to_others(folder: Path) -> None:
     """Make the folder, or close to others what an earlier FlowyML left in it.
 
     A folder that holds other things too, such as a project's, is left open, and they are; what is FlowyML's is closed.
-    Where it cannot be done, the folders and files below are private all the same.
+    Where it cannot be done, the folders and files below are private anyway.
     """
     with suppress(OSError):
         if not folder.exists():

@@ -156,5 +156,5 @@ def _text(text: str) -> str:
 def _shown(value: object) -> str:
     try:
         return repr(value)
-    except Exception as error:  # a class of the user's, whose values are shown all the same
+    except Exception as error:  # a class of the user's, whose values are shown anyway
         return f"a {type(value).__name__} whose repr raises {type(error).__name__}"

@@ -74,7 +74,7 @@ def _free(artifact: Artifact, folder: Path, name: str, taken: set[Path]) -> Path
 
 
 def _names(artifact: Artifact) -> Iterator[str]:
-    """Of its files, the picture last; none for what was not stored."""
+    """Its files, the picture last; none for what was not stored."""
     name = safe_name(artifact.name)
     if _is_in_record(artifact):
         yield f"{name}.json"

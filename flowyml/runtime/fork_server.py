@@ -189,7 +189,7 @@ class _Server:
 
     @contextmanager
     def _ended_by_a_thread(self) -> Iterator[None]:
-        """While the user's code is loaded, which may take for ever, a thread ends this process with its parent."""
+        """While the user's code is loaded, which may take forever, a thread ends this process with its parent."""
         done, do = os.pipe()
 
         def watch() -> None:

@@ -41,7 +41,7 @@ def external_dag(
     It runs on a worker that has nothing but Python. ``FLOWYML_AIRFLOW_URL`` says there which Airflow is meant, and
     ``FLOWYML_AIRFLOW_USERNAME`` and ``_PASSWORD``, or ``_TOKEN``, who asks: no credential is in the pipeline. With a
     ``url`` these go along only if it is that of ``FLOWYML_AIRFLOW_URL``. A DAG that is paused is refused, since its run
-    would wait for ever. ``poll_interval`` is in seconds, as is ``patience``: how long Airflow may be silent. Raises
+    would wait forever. ``poll_interval`` is in seconds, as is ``patience``: how long Airflow may be silent. Raises
     ``ConfigurationError`` for a ``url`` with credentials.
 
     >>> from flowyml import Pipeline

@@ -87,7 +87,7 @@ def add_links(operator: Any, artifacts: str | None, outputs: Mapping[str, Any]) 
 
 
 def _pages(template: str, store: str, outputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Of a figure, that of its picture."""
+    """For a figure, that of its picture."""
     for name, packed in outputs.items():
         if is_reference(packed):
             reference = packed[REFERENCE]

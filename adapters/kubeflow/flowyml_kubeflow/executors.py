@@ -219,7 +219,7 @@ def _giving(source: str, words: list[str], form: str, options: StepOptions, port
 def kubernetes(step: Step | None, options: StepOptions, seconds: float | None = None) -> Json:
     """What Kubernetes does with the pods: kfp-kubernetes' part of the file. Source: KubernetesExecutorConfig.
 
-    ``seconds`` are those that its steps may take; None: it may run for ever.
+    ``seconds`` are those that its steps may take; None: it may run forever.
     """
     config: Json = {}
     selector = {**(step.resources.gpu_labels if step and step.resources else {}), **options.node_selector}
@@ -247,7 +247,7 @@ def kubernetes(step: Step | None, options: StepOptions, seconds: float | None = 
 
 
 def longest(step: Step, *, retries_here: bool = False) -> float | None:
-    """The seconds that a step may take in one pod, with the retries that happen there; None if it may take for ever."""
+    """The seconds that a step may take in one pod, with the retries that happen there; None if it may take forever."""
     delays = delays_in_pod(step, all_of_them=retries_here)
     return step.timeout_seconds * (1 + len(delays)) + sum(delays) if step.timeout_seconds else None
 

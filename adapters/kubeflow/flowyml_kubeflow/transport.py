@@ -1,7 +1,7 @@
 """HTTP of KFP's official client, made safe.
 
 The client takes any answer whole, however long it is and however long it takes: a server, or what stands in its place,
-could fill the memory, or hold a command for ever by a byte a second. It also follows redirects, which may lead to
+could fill the memory, or hold a command forever by a byte a second. It also follows redirects, which may lead to
 another host, and takes a login page for an answer without content.
 """
 

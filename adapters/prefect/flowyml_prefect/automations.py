@@ -8,7 +8,7 @@ Others do the same for runs whose process died before the flow began. Such a run
 that has not been claimed yet, since its pool is busy or has no worker, is *Scheduled* or *Late* and is never touched. A
 run without a work pool begins within seconds of being claimed, so one that is still pending after two minutes will not
 begin. A worker claims a run when it has room for it, and what follows may be an image to pull or a machine to start:
-a pool's run has an hour. One that begins after that all the same runs, since Prefect lets a crashed run go on.
+a pool's run has an hour. One that still begins after that runs, since Prefect lets a crashed run go on.
 """
 
 from __future__ import annotations

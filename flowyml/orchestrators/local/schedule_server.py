@@ -39,7 +39,7 @@ def serve_schedules(
     *,
     look_seconds: float = 1,
 ) -> None:
-    """Start the runs that come due, until ``stop_event`` is set; without one, for ever.
+    """Start the runs that come due, until ``stop_event`` is set; without one, forever.
 
     ``store`` is the path of the store, by default that of ``LocalOrchestrator()``. Schedules that are made, changed,
     paused or deleted meanwhile are noticed within ``look_seconds``. Two servers of one store never start a run twice:

@@ -158,7 +158,7 @@ class StepCalls:
         try:
             cache = StepCache(store, kept, self._pipeline, self._run_id)
             outputs = cache.outputs(node.step, depends, place, compute)
-        except ArtifactError as error:  # of a value that cannot be written, which threads hand over all the same
+        except ArtifactError as error:  # of a value that cannot be written, which threads hand over anyway
             if not live:
                 raise
             return self._uncached(node, error, live)

@@ -36,7 +36,7 @@ _IN_PLACE: Mapping[tuple[type, type[ast.operator]], str] = {
     (set, ast.Sub): "difference_update",
     (set, ast.BitXor): "symmetric_difference_update",
 }
-"""Methods that ``|=`` and its kin stand for: who else has the container sees the change."""
+"""Methods that ``|=`` and similar operators mean: who else has the container sees the change."""
 
 
 _IN_PLACE_METHODS: Mapping[type[ast.operator], str] = {

@@ -1,6 +1,6 @@
 """Edges as Airflow draws them between tasks, groups, results and labels.
 
-The rules are those of ``airflow.sdk.bases.operator`` (``chain`` and its kin) and ``definitions/taskgroup.py``.
+The rules are those of ``airflow.sdk.bases.operator`` (``chain`` and the like) and ``definitions/taskgroup.py``.
 """
 
 from __future__ import annotations

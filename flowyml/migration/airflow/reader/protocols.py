@@ -135,7 +135,7 @@ class Protocols(Members):
         return self.unknown(node) if found is None else found is (kind is ast.Eq)
 
     def _ordered(self, kind: type[ast.cmpop], one: Any, other: Any, node: ast.AST) -> Any:
-        """``<`` and its kin of instances: by their methods, as tuples or dataclasses by their fields."""
+        """``<`` and the other comparisons of instances: by their methods, as tuples or dataclasses by their fields."""
         for owner, against, name in ((one, other, _ORDERS[kind][0]), (other, one, _ORDERS[kind][1])):
             if isinstance(owner, Instance) and (method := owner.special(name)):
                 return self.call(self.bound(method, owner, node), Arguments([Given(against)]), node)

@@ -1,4 +1,4 @@
-"""The standard library and its kin, by import path."""
+"""The standard library and similar modules, by import path."""
 
 from __future__ import annotations
 
