@@ -154,7 +154,7 @@ def pipeline(
 
     def decorate(function: Callable[..., Any]) -> Pipeline:
         if isinstance(function, Step | Pipeline) or not callable(function):
-            raise DefinitionError(f"@pipeline goes on a plain function; this is {function!r}.")
+            raise DefinitionError(f"@pipeline decorates a plain function, not {function!r}.")
         doc = (inspect.getdoc(function) or "").partition("\n")[0]
         return FunctionPipeline(
             function, name or function.__name__, hooks=hooks, context=context, outputs=outputs, timeout=timeout,

@@ -126,7 +126,7 @@ class CallOutput(Placeholder):
 
     def __iter__(self) -> NoReturn:
         raise DefinitionError(
-            f"{self.source.step!r} gives one output, {self.source.output!r}; to unpack it, name its parts: "
+            f"{self.source.step!r} returns one output, {self.source.output!r}; to unpack it, name its parts: "
             f"@step(outputs=['a', 'b']). To work on each of its items, use for_each(…) or the map(…) of a step."
         )
 
@@ -178,7 +178,7 @@ def operand(value: object) -> Source:
     known = [_dated(item) for item in value] if type(value) is list else _dated(value)
     if isinstance(value, Expression) or not is_json(known):
         raise DefinitionError(
-            f"A condition compares outputs, parameters, dates and plain JSON, and was given {value!r:.80}. Compute it "
+            f"A condition compares outputs, parameters, dates and plain JSON, not {value!r:.80}. Compute it "
             f"in a step of its own."
         )
     return Constant(own_copy(known))

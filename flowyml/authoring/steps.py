@@ -342,7 +342,7 @@ def step(
 
     def decorate(function: Callable[..., Any]) -> Step[..., Any]:
         if isinstance(function, Step) or not callable(function):
-            raise DefinitionError(f"@step goes on a function, once; this is {function!r}.")
+            raise DefinitionError(f"@step decorates a function, once, not {function!r}.")
         _refuse_methods(function)
         shown = check_name(name if name is not None else getattr(function, "__name__", None), "step")
         made = Step(function, StepOptions(name=shown))

@@ -63,7 +63,7 @@ _PANELS = {
     "running": "Run",
     "compiling": "Make",
     "reading": "Look at runs",
-    "operating": "Operate what is deployed",
+    "operating": "Operate deployed pipelines",
     "housekeeping": "Engines",
     "schedules": "Schedule",
     "migrate": "Move here",

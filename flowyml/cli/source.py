@@ -102,7 +102,7 @@ def _bundled(place: str, name: str | None) -> RunnablePipeline:
         raise UsageError(f"{place}: there is no such file.")
     pipeline = BundledPipeline(place)
     if name not in (None, pipeline.name):
-        raise UsageError(f"{place} holds the pipeline {pipeline.name!r}, not {name!r}.")
+        raise UsageError(f"{place} contains the pipeline {pipeline.name!r}, not {name!r}.")
     return pipeline
 
 

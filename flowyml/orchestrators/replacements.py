@@ -82,10 +82,10 @@ def replacement(path: str) -> str:
     >>> replacement("airflow.providers.amazon.aws.operators.emr.EmrAddStepsOperator")
     'a step that calls boto3; files go by flowyml.steps.copy_files'
     >>> replacement("our.plugins.LoadOperator")
-    'a step that does what it does'
+    'a step that does the same'
     """
     name = path.rpartition(".")[2]
     if name in READY_MADE:
         return READY_MADE[name]
     fitting = [prefix for prefix in PROVIDERS if path == prefix or path.startswith(f"{prefix}.")]
-    return PROVIDERS[max(fitting, key=len)] if fitting else "a step that does what it does"
+    return PROVIDERS[max(fitting, key=len)] if fitting else "a step that does the same"

@@ -100,7 +100,7 @@ def checked(factory: Factory, found: Target) -> dict[str, Any]:
     for key, value in found.options.items():
         if parameters is not None and key not in parameters:
             known = ", ".join(parameters) or "nothing"
-            raise ConfigurationError(f"{found.origins[key]}: {found.engine!r} takes no {key!r}. It takes: {known}.")
+            raise ConfigurationError(f"{found.origins[key]}: {found.engine!r} has no option {key!r}. It has: {known}.")
         if key not in hints:
             values[key] = value
             continue

@@ -116,7 +116,7 @@ def test_the_context_fills_what_a_call_leaves_out() -> None:
         (lambda rows: train({"a": [load(rows)]}), "a dict with outputs of steps in it"),
         (lambda rows: 1 if load(rows) else 2, "has no value while the pipeline is compiled"),
         (lambda rows: [row for row in load(rows) if row], "To work on each of its items, use for_each"),
-        (lambda rows: dict(zip("ab", load(rows), strict=True)), r"'load' gives one output, 'dataset'; to unpack it"),
+        (lambda rows: dict(zip("ab", load(rows), strict=True)), r"'load' returns one output, 'dataset'; to unpack it"),
         (
             lambda rows: load(1 if rows == 4 else 2),
             "rows == 4 has no value while the pipeline is compiled",

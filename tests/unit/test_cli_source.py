@@ -123,7 +123,7 @@ def test_a_bundle() -> None:
     path = load(write(ONE)).bundle().write("dist")
     assert load(str(path)).name == "only"
     assert load(f"{path}:only").name == "only"
-    with pytest.raises(UsageError, match="holds the pipeline 'only', not 'other'"):
+    with pytest.raises(UsageError, match="contains the pipeline 'only', not 'other'"):
         load(f"{path}:other")
     with pytest.raises(UsageError, match="no such file"):
         load("gone.pyz")

@@ -125,7 +125,7 @@ def test_the_environment_reaches_into_a_record(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[orchestrators.prod]\nengine = "toy"\nurll = "x"', r"\[orchestrators.prod\]: 'toy' takes no 'urll'"),
+        ('[orchestrators.prod]\nengine = "toy"\nurll = "x"', r"\[orchestrators.prod\]: 'toy' has no option 'urll'"),
         ('[orchestrators.prod]\nengine = "toy"\nworkers = "many"', r"\[orchestrators.prod\]: workers: .*valid integer"),
         ('[orchestrators.prod]\nengine = "toy"\nmode = "c"', r"\[orchestrators.prod\]: mode: .*'a' or 'b'"),
         ('[orchestrators.prod]\nurl = "x"', r"\[orchestrators.prod\]: say which engine 'prod' runs on: engine = "),

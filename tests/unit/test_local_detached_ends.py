@@ -183,7 +183,7 @@ def test_a_killed_process_does_not_stay_running(local: LocalOrchestrator, tmp_pa
     assert (handle.status, handle.raw_status) == (FAILED, "crashed")
     assert handle.error is not None
     assert "died in the middle of the run" in handle.error
-    assert handle.error.endswith(f"`flowyml retry {handle.job_id}` goes on with it.")
+    assert handle.error.endswith(f"`flowyml retry {handle.job_id}` continues it.")
     assert handle.step_statuses() == {"beat": FAILED, "after": CANCELLED}
     assert local.runs()[0].raw_status == "crashed"
 

@@ -86,7 +86,7 @@ def runs() -> None:
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
-        (lambda: pipeline(unpacks).compile(), r"'two' gives one output, 'two'; .*@step\(outputs=\['a', 'b'\]\)"),
+        (lambda: pipeline(unpacks).compile(), r"'two' returns one output, 'two'; .*@step\(outputs=\['a', 'b'\]\)"),
         (lambda: pipeline(unpacks_three).compile(), "raised ValueError: too many values to unpack"),
         (lambda: pipeline(asks_numpy).compile(), "has no value"),
         (decorates, "timeout=-1 must be"),

@@ -127,7 +127,7 @@ def test_what_a_schedule_or_a_deployment_runs_stays(own_home: Path, how: str, tm
     for local in (usual, other):
         local.prune(older_than=OLD)
         reasons = {kept for (kind, _), kept in plan_of(local).items() if kind == "bundle"}
-        expected = "schedule '{0}' runs it" if how == "schedule" else "it is what is deployed of '{0}'"
+        expected = "schedule '{0}' runs it" if how == "schedule" else "it is the deployed version of '{0}'"
         assert reasons == {expected.format("mine"), expected.format("theirs")}
     assert sorted((own_home / "bundles").glob("*.pyz")) == deployed
 

@@ -170,7 +170,7 @@ def _machine_faults(given: Mapping[str, Any]) -> Iterator[str]:
         elif "toleration_seconds" in item and item.get("effect") != "NoExecute":
             yield "toleration_seconds belong to effect='NoExecute'."
         if item.get("operator") == "Exists" and item.get("value"):
-            yield f"a toleration of operator 'Exists' takes no value, and has {item['value']!r:.80}."
+            yield f"a toleration of operator 'Exists' takes no value, but has {item['value']!r:.80}."
 
 
 def _affinity_faults(given: Mapping[str, Any]) -> Iterator[str]:
@@ -186,7 +186,7 @@ def _affinity_faults(given: Mapping[str, Any]) -> Iterator[str]:
             yield "a node_affinity has neither match_expressions nor match_fields."
         for rule in rules:
             if not isinstance(rule, Mapping) or not rule.get("key") or rule.get("operator") not in _OPERATORS:
-                yield f"node_affinity: {rule!r:.80} has no key, or an operator that is none of {', '.join(_OPERATORS)}."
+                yield f"node_affinity: {rule!r:.80} has no key, or its operator is not one of {', '.join(_OPERATORS)}."
             elif not _is_list(values := rule.get("values", ())) or not all(isinstance(item, str) for item in values):
                 yield f"node_affinity: the values of {rule['key']!r} must be a list of texts."
 
@@ -232,10 +232,10 @@ def _volume_faults(given: Mapping[str, Any]) -> Iterator[str]:
 def _pod_faults(given: Mapping[str, Any]) -> Iterator[str]:
     """The same about what is in the pod."""
     if given.get("pull_policy", _PULLS[0]) not in _PULLS:
-        yield f"kubeflow pull_policy={given['pull_policy']!r} is none of {', '.join(_PULLS)}."
+        yield f"kubeflow pull_policy={given['pull_policy']!r} must be one of {', '.join(_PULLS)}."
     for variable in (variable for option in _VARIABLES for variable in given.get(option, {})):
         if not _VARIABLE.fullmatch(variable):
-            yield f"Kubernetes takes no environment variable {variable!r}."
+            yield f"Kubernetes does not accept the environment variable {variable!r}."
     for kind, option in (("secret", "secrets"), ("config map", "config_maps")):
         for variable, place in given.get(option, {}).items():
             if place.count("/") != 1 or "" in place.split("/"):

@@ -305,7 +305,7 @@ class UiStore(Store):
         return parts.scheme in _SOURCES and bool(parts.netloc) and plain and leads_down and self.run_id in steps[:-1]
 
     def write(self, key: str, produce: Callable[..., None]) -> Written:
-        raise ArtifactError("KFP's UI takes no artifacts.")
+        raise ArtifactError("KFP's UI does not accept artifacts.")
 
     @contextmanager
     def fetch(self, written: Written, *, once: bool = False) -> Iterator[Path]:

@@ -226,7 +226,7 @@ def _description(pipeline: str, schedule: Schedule) -> str:
         if len(text := description(facts_)) <= LONGEST_DESCRIPTION:
             return text
     raise UnsupportedFeatureError(
-        f"KFP stores {LONGEST_DESCRIPTION} characters of a schedule, and this one has more: {schedule}. Shorten it."
+        f"KFP stores {LONGEST_DESCRIPTION} characters of a schedule, but this one has more: {schedule}. Shorten it."
     )
 
 

@@ -279,7 +279,7 @@ def _read_needs(db: sqlite3.Connection, going: set[int], needed: dict[str, str],
         if number not in going and (bundle := json.loads(job).get("bundle")):
             needed[Path(bundle).name] = f"run {run_id!r} may be run again"
     for pipeline, bundle in db.execute("SELECT pipeline, bundle FROM deployed"):
-        needed[Path(bundle).name] = f"it is what is deployed of {pipeline!r}"
+        needed[Path(bundle).name] = f"it is the deployed version of {pipeline!r}"
     for schedule, bundle in db.execute("SELECT schedule_id, bundle FROM schedules"):
         needed[Path(bundle).name] = f"schedule {schedule!r} runs it"
     beginnings.update(

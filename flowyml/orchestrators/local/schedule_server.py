@@ -117,7 +117,7 @@ class Server:
             run_id = run_id_of(schedule_id, due)
             try:
                 if start(self._store.runs, item, due):
-                    logger.info("Run %r of %r has begun.", run_id, item.pipeline)
+                    logger.info("Run %r of %r has started.", run_id, item.pipeline)
             except Exception:  # the next one may go well
                 logger.exception("The run of %r that was due at %s could not be started.", item.pipeline, due)
             self._store.mark_fired(schedule_id, due)

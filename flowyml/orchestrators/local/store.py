@@ -440,7 +440,7 @@ def clear_folder(folder: Path, *, all_of_it: bool = False) -> None:
 def _crash(row: RunRow, last_words: Sequence[str]) -> Ending:
     when = "in the middle of the run" if row.status == "RUNNING" else "before the run began"
     # The code of a submitted run is kept from its start, that of one in the caller's process only at its end.
-    instead = f"`flowyml retry {quote(row.run_id)}` goes on with it." if row.detached else "Run it under a new run id."
+    instead = f"`flowyml retry {quote(row.run_id)}` continues it." if row.detached else "Run it under a new run id."
     error = (
         f"The process that ran it (id {row.pid} on {row.host}) died {when}: it was killed, ran out of memory or "
         f"crashed. {instead}"
