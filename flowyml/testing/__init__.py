@@ -44,11 +44,11 @@ __all__ = [
 
 _MODULES = {
     "ArtifactConformance": "artifacts", "BranchConformance": "branches", "CachingConformance": "caching",
-    "CleanupConformance": "ends", "ControlFlowConformance": "suite",
-    "DeploymentConformance": "deployments", "ExecutionGroupConformance": "again", "RetryConformance": "again",
+    "CleanupConformance": "cleanup", "ControlFlowConformance": "suite",
+    "DeploymentConformance": "deployments", "ExecutionGroupConformance": "retries", "RetryConformance": "retries",
     "FailureConformance": "failures", "FanOutConformance": "loops",
-    "LifeConformance": "life", "OrchestratorConformance": "suite",
-    "RandomFlowConformance": "chance", "RunConformance": "runs", "RunIfConformance": "ends",
+    "LifeConformance": "lifecycle", "OrchestratorConformance": "suite",
+    "RandomFlowConformance": "random_flows", "RunConformance": "runs", "RunIfConformance": "cleanup",
     "ScheduleConformance": "deployments", "SecretConformance": "secrets", "SubPipelineConformance": "nesting",
 }  # fmt: skip
 
