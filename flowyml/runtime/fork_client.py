@@ -32,6 +32,7 @@ _GLANCE = 0.002  # seconds between looks at whether a fork has ended
 _PATIENCE = 10  # seconds that a killed process is waited for
 _LOADING = 60  # seconds that the code has to be loaded, for a step whose timeout is shorter
 _SMALL = 32768  # bytes of a request that travel in its datagram
+_LAST_WORDS = 8000  # bytes
 _START = Path(__file__).with_name("fork_main.py")
 
 
@@ -252,8 +253,8 @@ class Server:
     def last_words(self) -> str:
         """What it printed when it died."""
         with suppress(ValueError):  # closed meanwhile
-            self._output.seek(0)
-            return self._output.read()[-8000:].decode(errors="replace").strip()
+            self._output.seek(max(0, self._output.seek(0, os.SEEK_END) - _LAST_WORDS))
+            return self._output.read(_LAST_WORDS).decode(errors="replace").strip()
         return ""
 
     def _wait_for_end(self, seconds: float) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -193,6 +194,21 @@ def test_code_that_kills_the_process_that_loads_it(tmp_path: Path) -> None:
     ):
         processes.run("fine", {})
     assert str(caught.value) == "The process that loads the code for step 'fine' died:\nso far"
+
+
+def test_the_last_words_of_a_talkative_process_take_no_memory(tmp_path: Path) -> None:
+    code = "import os\nfor _ in range(20):\n    os.write(2, b'x' * 2**20)\nos.write(2, b'\\nthe end')\nos._exit(5)"
+    tracemalloc.start()
+    try:
+        with (
+            StepProcesses(made(tmp_path, code), run_id="run", artifacts=str(tmp_path)) as processes,
+            pytest.raises(StepCrashedError, match=r"the end$"),
+        ):
+            processes.run("fine", {})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**23
 
 
 def test_a_python_that_is_not_there(tmp_path: Path) -> None:

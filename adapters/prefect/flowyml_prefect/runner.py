@@ -25,7 +25,7 @@ from types import FrameType
 from typing import Any
 from uuid import uuid4
 
-from flowyml.core.errors import EngineError, EngineUnreachableError
+from flowyml.core.errors import EngineError, EngineUnreachableError, ServerTroubleError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.files import end_of
 from flowyml.core.home import open_private
@@ -262,12 +262,12 @@ def _has_ended(process: subprocess.Popen[bytes], within: float) -> bool:
 
 
 def _call_patiently(call: Callable[[], Any], patience: float = _PATIENCE_SECONDS) -> Any:
-    """The answer of a call, for which a server that is down is given time to come back."""
+    """The answer of a call, for which a server that is down, or in trouble, is given time to come back."""
     deadline = time.monotonic() + patience
     while True:
         try:
             return call()
-        except EngineUnreachableError:
+        except (EngineUnreachableError, ServerTroubleError):
             if time.monotonic() > deadline:
                 raise
             time.sleep(_POLL_SECONDS)

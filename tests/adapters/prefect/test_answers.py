@@ -14,10 +14,17 @@ from typing import Any
 import pytest
 
 from flowyml.cli import main
-from flowyml.core.errors import EngineError, EngineUnreachableError, RunNotFoundError, ScheduleNotFoundError
+from flowyml.core.errors import (
+    EngineError,
+    EngineUnreachableError,
+    RunNotFoundError,
+    ScheduleNotFoundError,
+    ServerTroubleError,
+)
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators import log_following
 from flowyml_prefect import PrefectOrchestrator
+from flowyml_prefect.runner import _call_patiently
 
 RUN = "5f1a4d02-4c43-4f44-8c5e-0d3f6a2a8e11"
 NO_SERVER = (502, "text/html", b"<html><head><title>502 Bad Gateway</title></head></html>")
@@ -255,3 +262,19 @@ def test_a_run_with_more_artifacts_than_a_page_is_removed_with_all(stays: bool) 
     removed = [path.removeprefix("/artifacts/") for path in asked if path.startswith("/artifacts/1") or "/2-" in path]
     assert sorted(removed) == sorted(each["id"] for each in first + rest)
     assert asked[-1] == f"/flow_runs/{RUN}"
+
+
+@pytest.mark.parametrize("trouble", [EngineUnreachableError, ServerTroubleError])
+def test_a_server_in_trouble_does_not_end_the_runner_of_a_run(trouble: type[EngineError]) -> None:
+    answers = iter([trouble("the database is locked"), "RUNNING"])
+
+    def ask() -> str:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert _call_patiently(ask, 10) == "RUNNING"
+    answers = iter([trouble("for ever")])
+    with pytest.raises(trouble):
+        _call_patiently(ask, -1)
