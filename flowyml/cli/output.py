@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from io import TextIOWrapper
 from types import TracebackType
 from typing import Self, TextIO
@@ -101,7 +102,7 @@ class Output:
         """Text of several lines for people, such as a difference."""
         print(_painted([text], self.stream), file=self.stream)
 
-    def log_line(self, *parts: str) -> None:
+    def log_line(self, *parts: str | LogText) -> None:
         """A line of a log, at once, and above the picture of a run while one is drawn."""
         drawn = self.stream is self._stream and self._stream.isatty() and sys.stdout is not self._stream
         stream = sys.stdout if drawn else self.stream
@@ -192,10 +193,14 @@ class Word(str):
         return word
 
 
-class LogText(str):
+@dataclass(frozen=True, slots=True)
+class LogText:
     """What a step logged: on a terminal its own colours stay."""
 
-    __slots__ = ()
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def escape_what_cannot_be_encoded() -> None:
@@ -214,7 +219,7 @@ def print_error(message: str) -> None:
     note(Word("error:", "bold red"), f" {message.rstrip()}")
 
 
-def note(*parts: str) -> None:
+def note(*parts: str | LogText) -> None:
     """What is good to know and no data: on standard error."""
     print(_painted(parts, sys.stderr), file=sys.stderr)
 
@@ -249,14 +254,14 @@ def print_info_of_logging() -> None:
     logging.lastResort = Notes(logging.INFO, leveled=True)
 
 
-def _painted(parts: Iterable[str], stream: TextIO, safe: Callable[[str], str] = safe_text) -> str:
+def _painted(parts: Iterable[str | LogText], stream: TextIO, safe: Callable[[str], str] = safe_text) -> str:
     colours = wants_colours(stream)
     return "".join(_painted_part(part, colours, safe) for part in parts)
 
 
-def _painted_part(part: str, colours: bool, safe: Callable[[str], str]) -> str:
+def _painted_part(part: str | LogText, colours: bool, safe: Callable[[str], str]) -> str:
     if isinstance(part, LogText):
-        return safe_log(part, colours=colours)
+        return safe_log(part.text, colours=colours)
     text = safe(part)
     style = getattr(part, "style", "")
     if not style or not text or not colours:

@@ -28,7 +28,7 @@ from flowyml.core.locks import lock, unlock
 from flowyml.plan.canonical import canonical_json
 from flowyml.plan.model import Caching, Step
 from flowyml.plan.names import slug
-from flowyml.runtime.execution import CachedOutputs
+from flowyml.runtime.execution import StepOutputs
 
 __all__ = ["ROOT", "Depends", "Entry", "StepCache", "entries_in", "read_entry"]
 
@@ -92,9 +92,9 @@ class StepCache:
         depends: Depends,
         place: Callable[[str], str],
         compute: Callable[[], dict[str, Any]],
-    ) -> dict[str, Any]:
-        """The packed outputs of a step: ``CachedOutputs`` where an earlier run left them, else what ``compute`` gives,
-        which is kept. ``place`` gives the key of an output among the run's artifacts.
+    ) -> StepOutputs:
+        """The packed outputs of a step: those that an earlier run left, else what ``compute`` gives, which is kept.
+        ``place`` gives the key of an output among the run's artifacts.
 
         What cannot be read or kept never fails a step. Raises what ``compute`` raises.
         """
@@ -105,14 +105,16 @@ class StepCache:
         folder = f"{ROOT}/{slug(self._pipeline)}/{slug(step.name)}/{key}"
         if caching.refresh:
             return self._computed(step, folder, parts, compute)
-        if found := self._found(step, folder, place, level=logging.DEBUG):
+        found = self._found(step, folder, place, level=logging.DEBUG)
+        if found is not None:  # a step may give nothing
             return found
         with self._turn(folder, step.timeout_seconds):  # which looks again, and says what is wrong
-            return self._found(step, folder, place) or self._computed(step, folder, parts, compute)
+            found = self._found(step, folder, place)
+            return self._computed(step, folder, parts, compute) if found is None else found
 
     def _found(
         self, step: Step, folder: str, place: Callable[[str], str], level: int = logging.WARNING
-    ) -> CachedOutputs | None:
+    ) -> StepOutputs | None:
         try:
             entry = read_entry(self._kept, folder)
             if entry is None or not self._counts(step, entry, folder):
@@ -122,7 +124,7 @@ class StepCache:
         except ArtifactError as error:
             logger.log(level, "step %r: ignored a cached result: %s", step.name, error)
             return None
-        return CachedOutputs(outputs, entry.run_id)
+        return StepOutputs(outputs, entry.run_id)
 
     def _counts(self, step: Step, entry: Entry, folder: str) -> bool:
         assert step.caching is not None
@@ -160,9 +162,9 @@ class StepCache:
 
     def _computed(
         self, step: Step, folder: str, parts: Mapping[str, Any], compute: Callable[[], dict[str, Any]]
-    ) -> dict[str, Any]:
+    ) -> StepOutputs:
         started = time.time()
-        outputs = compute()
+        outputs = StepOutputs(compute())
         try:
             self._keep(step, folder, parts, outputs, started)
         except ArtifactError as error:

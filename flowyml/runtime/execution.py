@@ -17,7 +17,7 @@ from flowyml.core.hooks import PipelineHook, fire
 from flowyml.plan.model import Step
 from flowyml.runtime.shutdown import StepStopped
 
-__all__ = ["CachedOutputs", "named_outputs", "run_step", "step_error"]
+__all__ = ["StepOutputs", "named_outputs", "run_step", "step_error"]
 
 Outputs = dict[str, Any]
 E = TypeVar("E", bound=StepError)
@@ -25,15 +25,15 @@ E = TypeVar("E", bound=StepError)
 _GENERATORS = (GeneratorType, AsyncGeneratorType)
 
 
-class CachedOutputs(dict[str, Any]):
-    """Packed outputs of a step that did not run: those that it gave in the run ``cached_from``."""
+class StepOutputs(dict[str, Any]):
+    """What a step gave, by name. ``cached_from`` is the run in which it did, of a cached step that did not run."""
 
-    def __init__(self, outputs: Mapping[str, Any], cached_from: str) -> None:
+    def __init__(self, outputs: Mapping[str, Any], cached_from: str = "") -> None:
         super().__init__(outputs)
         self.cached_from = cached_from
 
     def note(self, label: str) -> str:
-        """What the log of a step, or of an item, says of it."""
+        """What the log of a cached step, or of an item, says of it."""
         return f"step {label!r} was not run: its results are those of run {self.cached_from!r}"
 
 

@@ -23,7 +23,7 @@ from flowyml.core.errors import (
 )
 from flowyml.core.runs import labelled
 from flowyml.plan.parameters import is_too_deep, too_deep
-from flowyml.runtime.execution import CachedOutputs
+from flowyml.runtime.execution import StepOutputs
 from flowyml.runtime.fork_client import ForkedProcesses, Server, start_ahead
 from flowyml.runtime.hooks import plain_arguments
 from flowyml.runtime.kept_outputs import KEEP, KeptOutputs
@@ -123,13 +123,11 @@ class StepProcesses:
         stop: threading.Event | None = None,
         together: str = "",
         hold: bool = False,
-    ) -> dict[str, Any]:
+    ) -> StepOutputs:
         """Run one attempt of a step: packed inputs to packed outputs. ``index`` is its item's, for a step in a loop.
 
         Steps with the same name ``together``, of which no two may run at a time, share one process, but on
         Windows: it waits for the next one while ``hold`` is true, until ``release``, or until a step has to be killed.
-
-        For a step that is cached and did not run they are ``CachedOutputs``.
 
         Parameters and constants need not be among the inputs; those of the run and the plan are used. ``secrets`` are
         the step's: their values are kept out of what it prints and of the errors that this raises. ``timeout`` is
@@ -158,9 +156,7 @@ class StepProcesses:
         del values, request  # tools that report errors show the variables of the frames that an error went through
         if failure := answer.get("failure"):
             raise _raised(step, failure)
-        outputs: dict[str, Any] = answer["outputs"]
-        if "cached" in answer:
-            outputs = CachedOutputs(outputs, answer["cached"])
+        outputs = StepOutputs(answer["outputs"], answer.get("cached", ""))
         if self._kept is not None:
             self._kept.keep(labelled(step, index), outputs)
         return outputs

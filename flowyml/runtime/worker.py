@@ -31,7 +31,7 @@ from flowyml.plan.groups import Branch, Loop
 from flowyml.plan.model import Constant, FromEither, FromItem, FromStep, Input, Plan, Source, Step
 from flowyml.plan.parameters import as_declared, days_of, is_of_type, is_too_deep, too_deep, wanted
 from flowyml.runtime.decisions import checked_lists, is_taken
-from flowyml.runtime.execution import CachedOutputs, run_step, step_error
+from flowyml.runtime.execution import StepOutputs, run_step, step_error
 from flowyml.runtime.loading import load_hooks, load_step
 from flowyml.runtime.parent_env import apply_parent_env
 from flowyml.runtime.reporting import reported
@@ -130,14 +130,14 @@ class Worker:
         attempt: int = 1,
         index: Sequence[int] = (),
         secrets: Mapping[str, str] = {},
-    ) -> dict[str, Any]:
+    ) -> StepOutputs:
         """Run one attempt: packed inputs to packed outputs. Raises what the step raises, and ``OutputError``."""
         with pickles_decided(self._no_pickles), files_here():
             return self._perform(step, packed, attempt, index, secrets)
 
     def _perform(
         self, step: Step, packed: Mapping[str, Any], attempt: int, index: Sequence[int], secrets: Mapping[str, str]
-    ) -> dict[str, Any]:
+    ) -> StepOutputs:
         if step.caching is None:
             return self._run(step, packed, attempt, index, secrets)
         from flowyml.runtime.caching import Depends, StepCache
@@ -162,7 +162,7 @@ class Worker:
             partial(artifact_key, self._place, label, attempt),
             compute,
         )
-        if isinstance(outputs, CachedOutputs):
+        if outputs.cached_from:
             self.set_up_logging()
             print(outputs.note(label), flush=True)  # in the step's log, whatever levels the user's code has set
             fire(self.hooks, "on_step_cached", step.name, outputs.cached_from)
@@ -178,7 +178,7 @@ class Worker:
 
     def _run(
         self, step: Step, packed: Mapping[str, Any], attempt: int, index: Sequence[int], secrets: Mapping[str, str]
-    ) -> dict[str, Any]:
+    ) -> StepOutputs:
         try:
             function = self.function(step)
             self.set_up_logging()
@@ -192,7 +192,7 @@ class Worker:
             raise
         with running(self.plan.name, self.run_id, step.name, self.dates, index):
             keep = partial(self._packed, step, labelled(step.name, index), attempt, secrets)
-            return run_step(step, function, inputs, self.hooks, keep=keep, secrets=secrets)
+            return StepOutputs(run_step(step, function, inputs, self.hooks, keep=keep, secrets=secrets))
 
     def answer(
         self,
@@ -205,7 +205,7 @@ class Worker:
         """The same as plain JSON, a failure included, for another process. Raises ``StepStopped`` alone."""
         try:
             outputs = self.perform(step, packed, attempt, index, secrets)
-            cached = {"cached": outputs.cached_from} if isinstance(outputs, CachedOutputs) else {}
+            cached = {"cached": outputs.cached_from} if outputs.cached_from else {}
             return {"outputs": outputs, **cached}
         except StepStopped:
             raise

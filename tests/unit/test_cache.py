@@ -405,3 +405,17 @@ def test_steps_that_clean_up_or_have_secrets() -> None:
     made.add_step(step(secrets={"TOKEN": "a/token"}, name="quiet")(lambda: 1))
     made.add_step(step(secrets={"TOKEN": "a/token"}, name="asks", cache=True)(lambda: 1))
     assert [each.caching is not None for each in made.compile()] == [False, True]
+
+
+@step(outputs=[], cache=True)
+def leaves_a_line(path: str) -> None:
+    note(path)
+
+
+@pytest.mark.parametrize("workers", ["threads", "processes"])
+def test_a_step_that_gives_nothing_is_cached_too(tmp_path: Path, workers: Any) -> None:
+    local, path = LocalOrchestrator(workers=workers), tmp_path / "lines"
+    made = Pipeline("silent", context=context(path=str(path))).add_step(leaves_a_line)
+    first, again = made.run(on=local), made.run(on=local)
+    assert again.step_results["leaves_a_line"].cached_from == first.run_id
+    assert ran(path) == 1

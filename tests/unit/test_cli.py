@@ -441,7 +441,11 @@ def test_times_are_local_and_say_so_once(local_zone: Callable[[str], None]) -> N
 def test_a_log_says_each_day_that_it_goes_on(local_zone: Callable[[str], None]) -> None:
     local_zone("Europe/Berlin")
     said: list[str] = []
-    printer = LogPrinter(lambda *parts: said.append("".join(parts)), head=lambda *parts: said.append("".join(parts)))
+
+    def say(*parts: object) -> None:
+        said.append("".join(map(str, parts)))
+
+    printer = LogPrinter(say, head=say)
     first = datetime(2026, 10, 24, 21, 59, tzinfo=UTC)
     for hours in (0, 0, 1, 3.5):
         printer(LogLine(message="m", time=first + timedelta(hours=hours)))

@@ -16,7 +16,7 @@ from flowyml.core.errors import StepCancelledError, StepError, StepTimeoutError
 from flowyml.core.runs import labelled
 from flowyml.plan.model import Constant, FromEither, FromParameter, FromStep, Source, Step
 from flowyml.plan.values import steps_of
-from flowyml.runtime.execution import CachedOutputs
+from flowyml.runtime.execution import StepOutputs
 from flowyml_airflow.endings import is_final
 from flowyml_airflow.flow import Flow, Task
 from flowyml_airflow.names import STEPS_KEY
@@ -43,7 +43,7 @@ class GroupRun:
     task: Task
     upstream: Upstream
     ti: Any
-    call: Callable[..., dict[str, Any]]
+    call: Callable[..., StepOutputs]
     stop: threading.Event
     _made: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     _written: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -118,7 +118,7 @@ class GroupRun:
                 keys = {name: self.flow.key(FromStep(step.name, name)) for name in outputs}
                 for name, packed in outputs.items():
                     self.ti.xcom_push(key=keys[name], value=carried(packed))
-                cached = {"cached_from": outputs.cached_from} if isinstance(outputs, CachedOutputs) else {}
+                cached = {"cached_from": outputs.cached_from} if outputs.cached_from else {}
                 self._write(step, "success", attempt, outputs=keys, **cached)
                 return outputs
 

@@ -31,7 +31,7 @@ from flowyml.plan.groups import Loop
 from flowyml.plan.marks import mark_of
 from flowyml.plan.model import Constant, FromItem, FromParameter, FromStep, Plan, Source, Step
 from flowyml.runtime.decisions import checked_lists, is_taken
-from flowyml.runtime.execution import CachedOutputs
+from flowyml.runtime.execution import StepOutputs
 from flowyml.runtime.loading import load_function
 from flowyml.runtime.nodes import End
 from flowyml.runtime.processes import StepProcesses
@@ -87,7 +87,7 @@ def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: st
                 on_line=_log,
                 stop=_stop,
             )
-            if isinstance(outputs, CachedOutputs):
+            if outputs.cached_from:
                 context["ti"].xcom_push(key=CACHED_KEY, value=outputs.cached_from)
             add_links(operator, artifacts, outputs)
             return _handed_over(flow, step, operator, context, outputs)
@@ -138,7 +138,7 @@ def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python
     index = () if flow.loop(task) is None else (upstream.index,)
     with _processes(context, bundle, python, artifacts) as processes, _end_with_parent():
 
-        def call(*arguments: Any, **options: Any) -> dict[str, Any]:
+        def call(*arguments: Any, **options: Any) -> StepOutputs:
             try:
                 return processes.run(*arguments, **options, index=index, on_line=_log, stop=_stop)
             except StepError:

@@ -26,7 +26,7 @@ from flowyml.core.retry_policy import error_names
 from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.schema import StepRow, item_of
 from flowyml.orchestrators.local.stopping import Slot
-from flowyml.runtime.execution import CachedOutputs
+from flowyml.runtime.execution import StepOutputs
 from flowyml.runtime.nodes import Decision, End, Index, Opening
 from flowyml.runtime.nodes import Node as Waiting
 from flowyml.runtime.tracebacks import described, left_behind
@@ -59,7 +59,7 @@ class Engine:
         self.is_cleaning_up = False
         self.stop_event = threading.Event()
         self.stopping: str | None = None
-        self._call: Callable[[Node], dict[str, Any]] = _not_begun
+        self._call: Callable[[Node], StepOutputs] = _not_begun
         self._look: Callable[[Decision | Opening], Any] = _not_begun
         self._note = note
         self._report = failed
@@ -80,7 +80,7 @@ class Engine:
 
     def run(
         self,
-        call: Callable[[Node], dict[str, Any]],
+        call: Callable[[Node], StepOutputs],
         look: Callable[[Decision | Opening], Any],
         release: Callable[[Node], object],
     ) -> None:
@@ -192,10 +192,10 @@ class Engine:
         self._mark(node, StepRow(node.position, "RUNNING", "running", node.attempt, started))
         try:
             if node.apart:
-                node.values = self._call(node)
+                node.values = outputs = self._call(node)
             else:
                 with slot:
-                    node.values = self._call(node)
+                    node.values = outputs = self._call(node)
         except BaseException as error:
             slot.close()
             self._fail(node, error, started)
@@ -203,8 +203,8 @@ class Engine:
                 raise
         else:
             row = StepRow(node.position, "COMPLETED", "completed", node.attempt, started, time.time())
-            if isinstance(node.values, CachedOutputs):
-                row = row._replace(raw_status="cached", cached_from=node.values.cached_from)
+            if outputs.cached_from:
+                row = row._replace(raw_status="cached", cached_from=outputs.cached_from)
             self._mark(node, row)
 
     def _fail(self, node: Node, error: BaseException, started: float) -> None:

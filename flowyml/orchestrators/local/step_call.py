@@ -30,7 +30,7 @@ from flowyml.plan.model import Constant, FromParameter, Plan, Source
 from flowyml.plan.parameters import own_copy
 from flowyml.runtime.code import Code
 from flowyml.runtime.decisions import checked_lists, is_taken
-from flowyml.runtime.execution import CachedOutputs, run_step
+from flowyml.runtime.execution import StepOutputs, run_step
 from flowyml.runtime.nodes import Collected, Decision, Opening
 from flowyml.runtime.nodes import Node as Waiting
 from flowyml.runtime.processes import StepProcesses
@@ -94,7 +94,7 @@ class StepCalls:
         self.artifacts: list[KeptRow] = []
         """What is to be known of outputs, of all attempts so far."""
 
-    def call(self, node: Node) -> dict[str, Any]:
+    def call(self, node: Node) -> StepOutputs:
         """The outputs of one attempt. Raises what the step raises."""
         with attributed(self._sink(node.position, node.row.item)):
             outputs = self._call_apart(node) if node.apart else self._call_here(node)
@@ -114,8 +114,8 @@ class StepCalls:
         """A value as its step returned it, for a run that is retried. Raises ``SpentError``."""
         return self._unpack(value.packed) if type(value) is Stored else self.loans.as_returned(value)
 
-    def _call_here(self, node: Node) -> dict[str, Any]:
-        return self._run_here(node) if node.step.caching is None else self._call_cached(node)
+    def _call_here(self, node: Node) -> StepOutputs:
+        return StepOutputs(self._run_here(node)) if node.step.caching is None else self._call_cached(node)
 
     def _run_here(self, node: Node) -> dict[str, Any]:
         given: dict[str, Any] = own_copy(node.fixed)  # an attempt may change its own
@@ -129,7 +129,7 @@ class StepCalls:
         self.loans.returned(lent)
         return outputs
 
-    def _call_cached(self, node: Node) -> dict[str, Any]:
+    def _call_cached(self, node: Node) -> StepOutputs:
         """The outputs of an earlier run; else those of this one, both packed, to be kept, and as they are."""
         from flowyml.runtime.caching import Depends, StepCache
 
@@ -162,17 +162,17 @@ class StepCalls:
             if not live:
                 raise
             return self._uncached(node, error, live)
-        if isinstance(outputs, CachedOutputs):
+        if outputs.cached_from:
             self._sink(node.position, node.row.item).line("INFO", outputs.note(node.label))
             fire(self._hooks, "on_step_cached", node.step.name, outputs.cached_from)
             self._note_stored(node, outputs)
-            return CachedOutputs({name: Stored(value) for name, value in outputs.items()}, outputs.cached_from)
-        return {name: Stored(outputs[name], value) for name, value in live.items()}
+            return StepOutputs({name: Stored(value) for name, value in outputs.items()}, outputs.cached_from)
+        return StepOutputs({name: Stored(outputs[name], value) for name, value in live.items()})
 
-    def _uncached(self, node: Node, error: Exception, outputs: dict[str, Any]) -> dict[str, Any]:
+    def _uncached(self, node: Node, error: Exception, outputs: Mapping[str, Any]) -> StepOutputs:
         with attributed(self._sink(node.position, node.row.item)):
             logger.warning("step %r is not cached: %s", node.label, error)
-        return outputs
+        return StepOutputs(outputs)
 
     def _contents(self, node: Node) -> dict[str, Any]:
         """What the step gets, by content."""
@@ -241,7 +241,7 @@ class StepCalls:
             return self._unpack(value.packed)
         return own(self.live(value))
 
-    def _call_apart(self, node: Node) -> dict[str, Any]:
+    def _call_apart(self, node: Node) -> StepOutputs:
         assert self.apart is not None
         given = dict(node.fixed)  # plain JSON, which a process takes as it is
         for name, source, output in node.given():
@@ -255,8 +255,7 @@ class StepCalls:
             together=node.together, hold=self._is_followed(node),
         )  # fmt: skip
         self._note_stored(node, packed)
-        stored = {name: Stored(value) for name, value in packed.items()}
-        return CachedOutputs(stored, packed.cached_from) if isinstance(packed, CachedOutputs) else stored
+        return StepOutputs({name: Stored(value) for name, value in packed.items()}, packed.cached_from)
 
     def _note_stored(self, node: Node, packed: Mapping[str, Any]) -> None:
         self.artifacts += [

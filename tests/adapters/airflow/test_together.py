@@ -15,6 +15,7 @@ from flowyml import Pipeline, for_each, pipeline, step
 from flowyml.core.errors import StepCancelledError, StepFailedError, StepTimeoutError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import StepRun
+from flowyml.runtime.execution import StepOutputs
 from flowyml_airflow import airflow_operator, worker
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.flow import Flow, Task
@@ -97,11 +98,11 @@ def failing(*names: str) -> StepFailedError:
 def test_each_step_is_tried_by_its_own_policy_and_written_down_at_each_change() -> None:
     calls: list[Any] = []
 
-    def call(name: str, inputs: Mapping[str, Any], *, attempt: int, hold: bool, **options: Any) -> dict[str, Any]:
+    def call(name: str, inputs: Mapping[str, Any], *, attempt: int, hold: bool, **options: Any) -> StepOutputs:
         calls.append((name, dict(inputs), attempt, hold))
         if name == "first" and attempt == 1:
             raise failing()
-        return {name: len(calls)}
+        return StepOutputs({name: len(calls)})
 
     ti = Ti()
     group_of(call, ti).run()
@@ -116,10 +117,10 @@ def test_each_step_is_tried_by_its_own_policy_and_written_down_at_each_change() 
 
 
 def test_what_does_not_need_a_step_that_failed_still_runs() -> None:
-    def call(name: str, inputs: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    def call(name: str, inputs: Mapping[str, Any], **options: Any) -> StepOutputs:
         if name == "first":
             raise failing()
-        return {name: 1}
+        return StepOutputs({name: 1})
 
     group = group_of(call, ti := Ti(try_number=3))
     with pytest.raises(StepFailedError):
@@ -137,11 +138,11 @@ def test_what_does_not_need_a_step_that_failed_still_runs() -> None:
 def test_airflows_own_exceptions_are_not_tried_again(name: str, state: str) -> None:
     calls = []
 
-    def call(step: str, inputs: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    def call(step: str, inputs: Mapping[str, Any], **options: Any) -> StepOutputs:
         calls.append(step)
         if step == "first":
             raise failing(name)
-        return {step: 1}
+        return StepOutputs({step: 1})
 
     group = group_of(call, ti := Ti())
     with pytest.raises(StepFailedError):
@@ -153,7 +154,7 @@ def test_airflows_own_exceptions_are_not_tried_again(name: str, state: str) -> N
 
 
 def test_a_group_that_is_stopped_leaves_the_step_that_was_at_work() -> None:
-    def call(name: str, inputs: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    def call(name: str, inputs: Mapping[str, Any], **options: Any) -> StepOutputs:
         raise StepCancelledError("stopped")
 
     group = group_of(call, ti := Ti())
@@ -161,7 +162,7 @@ def test_a_group_that_is_stopped_leaves_the_step_that_was_at_work() -> None:
         group.run()
     assert ti.states() == [{"first": "running"}]
 
-    def late(name: str, inputs: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    def late(name: str, inputs: Mapping[str, Any], **options: Any) -> StepOutputs:
         group.stop.set()
         raise StepTimeoutError("too long")
 

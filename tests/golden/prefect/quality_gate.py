@@ -61,7 +61,7 @@ from flowyml.plan.model import FromStep, Plan, Step  # noqa: E402
 from flowyml.plan.names import slug  # noqa: E402
 from flowyml.plan.parameters import days_of  # noqa: E402
 from flowyml.plan.secrets import slug_of  # noqa: E402
-from flowyml.runtime.execution import CachedOutputs  # noqa: E402
+from flowyml.runtime.execution import StepOutputs  # noqa: E402
 from flowyml.runtime.kept_outputs import KeptOutputs  # noqa: E402
 from flowyml.runtime.lines import OnLine  # noqa: E402
 from flowyml.runtime.nodes import End, Frame, Node, Opening, Task  # noqa: E402
@@ -192,11 +192,11 @@ def secret_block(reference: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def shown(outputs: Values) -> Values | State[Any]:
+def shown(outputs: StepOutputs) -> Values | State[Any]:
     """Outputs of an earlier run give the task run a state of the name that Prefect has for its own cached ones."""
-    if isinstance(outputs, CachedOutputs):
+    if outputs.cached_from:
         return Completed(name="Cached", message=f"cached from {outputs.cached_from}", data=dict(outputs))
-    return outputs
+    return dict(outputs)
 
 
 def show(step: str, outputs: Values, index: tuple[int, ...] = ()) -> None:

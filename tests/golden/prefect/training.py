@@ -52,7 +52,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
 from flowyml.core.schedule import Schedule  # noqa: E402
 from flowyml.plan.names import slug  # noqa: E402
 from flowyml.plan.secrets import slug_of  # noqa: E402
-from flowyml.runtime.execution import CachedOutputs  # noqa: E402
+from flowyml.runtime.execution import StepOutputs  # noqa: E402
 from flowyml.runtime.lines import OnLine  # noqa: E402
 from flowyml.runtime.processes import StepProcesses  # noqa: E402
 from flowyml.runtime.step_errors import of_several, of_step  # noqa: E402
@@ -203,11 +203,11 @@ def run_step(
         ended.set()
 
 
-def shown(outputs: Values) -> Values | State[Any]:
+def shown(outputs: StepOutputs) -> Values | State[Any]:
     """Outputs of an earlier run give the task run a state of the name that Prefect has for its own cached ones."""
-    if isinstance(outputs, CachedOutputs):
+    if outputs.cached_from:
         return Completed(name="Cached", message=f"cached from {outputs.cached_from}", data=dict(outputs))
-    return outputs
+    return dict(outputs)
 
 
 def show(step: str, outputs: Values, index: tuple[int, ...] = ()) -> None:
