@@ -263,9 +263,19 @@ class Conformance:
         support = orchestrator.capabilities[feature]
         if support.level is not Level.NO:
             return
-        with pytest.raises(UnsupportedFeatureError):
-            ask()
+        _refused(ask)
         pytest.xfail(f"{orchestrator.name} refuses, as it says: {feature.value.lower()}: {support.note}")
+
+    def provides(self, setting: str, ask: Callable[[], object]) -> None:
+        """The same for what has no ``Feature``: the attribute of this name says whether the engine has it."""
+        if not getattr(self, setting):
+            pytest.xfail(f"refused, as {setting} = False says: {_refused(ask)}")
+
+
+def _refused(ask: Callable[[], object]) -> UnsupportedFeatureError:
+    with pytest.raises(UnsupportedFeatureError) as refused:
+        ask()
+    return refused.value
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import ClassVar
 
 import pytest
 
 from flowyml import Pipeline
 from flowyml.core.capabilities import Feature
-from flowyml.core.errors import ParameterError, ScheduleNotFoundError, UnsupportedFeatureError
+from flowyml.core.errors import ParameterError, ScheduleNotFoundError
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.plan.bundle import Bundle
-from flowyml.testing import pipelines
+from flowyml.testing import compiling, pipelines
 from flowyml.testing.base import Conformance, wait_until
 
 __all__ = ["DeploymentConformance", "ScheduleConformance"]
 
 
 class DeploymentConformance(Conformance):
-    """Files for the engine, and what deploying would change. An engine that has neither refuses both."""
+    """Files for the engine, and what deploying would change.
+
+    Set ``compiles_files`` and ``shows_differences`` to False for an engine that does not: it has to refuse then.
+    ``compile_options`` are what its class must be given to compile, in another process, which makes one of its own.
+    """
+
+    compile_options: ClassVar[Mapping[str, str]] = {}
+    compiles_files = True
+    shows_differences = True
 
     def test_the_same_pipeline_compiles_to_the_same_files(self, orchestrator: Orchestrator) -> None:
-        first = self.unless_refused(lambda: dict(orchestrator.compile_pipeline(pipelines.hostile())))
+        self.provides("compiles_files", lambda: orchestrator.compile_pipeline(pipelines.hostile()))
+        first = dict(orchestrator.compile_pipeline(pipelines.hostile()))
         assert first
-        assert all(isinstance(data, bytes) and data for data in first.values())
+        assert {type(data) for data in first.values()} == {bytes}
+        assert all(first.values())
         again = dict(orchestrator.compile_pipeline(pipelines.hostile()))
         assert list(again) == list(first), "the main file comes first"
         assert again == first
@@ -35,10 +45,17 @@ class DeploymentConformance(Conformance):
             pipelines.greeting("goodbye")
         )
 
+    def test_another_process_compiles_to_the_same_files(self, orchestrator: Orchestrator) -> None:
+        """In which sets have another order."""
+        self.provides("compiles_files", lambda: orchestrator.compile_pipeline(pipelines.hostile()))
+        kind, options = type(orchestrator), self.compile_options
+        assert compiling.digests_elsewhere(kind, options) == compiling.digests(kind, options)
+
     def test_the_difference_is_empty_once_it_is_deployed(self, orchestrator: Orchestrator) -> None:
         name = f"conformance difference {time.time_ns()}"
         old, new = (self.bundle(orchestrator, pipelines.greeting(word, name=name)) for word in ("hello", "goodbye"))
-        assert self.unless_refused(lambda: orchestrator.diff(old)), "nothing is deployed yet"
+        self.provides("shows_differences", lambda: orchestrator.diff(old))
+        assert orchestrator.diff(old), "nothing is deployed yet"
         assert orchestrator.deploy(old).changed
         assert orchestrator.diff(old) == ""
         assert not orchestrator.deploy(old).changed
@@ -50,13 +67,6 @@ class DeploymentConformance(Conformance):
 
     def bundle(self, orchestrator: Orchestrator, pipeline: Pipeline) -> Bundle:
         return pipeline.bundle(orchestrator.plan(pipeline))
-
-    def unless_refused(self, ask: Callable[[], Any]) -> Any:
-        """What an engine gives; an expected failure where it refuses, since there is no ``Feature`` that says so."""
-        try:
-            return ask()
-        except UnsupportedFeatureError as error:
-            pytest.xfail(f"refused: {error}")
 
 
 @pytest.mark.filterwarnings("ignore:.*nothing will fire.*:UserWarning")

@@ -19,7 +19,6 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -30,6 +29,7 @@ from typing import Any
 
 import psutil
 
+from tests import waiting
 from tests.engines.postgres import Postgres, postgres
 from tests.engines.processes import start_engine
 
@@ -184,13 +184,8 @@ class Airflow:
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 240, *, every: float = 0.2) -> Any:
-    """The first true value of a condition."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{condition} stayed false for {seconds:g} s")
-        time.sleep(every)
-    return value
+    """As in every test, but a question to Airflow costs more than one to this process, and is asked less often."""
+    return waiting.wait_until(condition, seconds, every=every)
 
 
 def bare_airflow(major: int, home: Path, settings: Mapping[str, str] = {}, *, database: str = "") -> Airflow:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -22,11 +20,3 @@ OVER_THE_API = [
 
 def run_id(name: str) -> str:
     return f"{name}-{time.time_ns()}"
-
-
-def waited_for(found: Callable[[], list[Any]]) -> list[Any]:
-    deadline = time.monotonic() + 240
-    while not (items := found()):
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.2)
-    return items

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from flowyml.cli.records import plain_schedule
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators import LocalOrchestrator, Orchestrator
 from tests.unit.commands import command, flowyml
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("train")
 
@@ -249,9 +249,7 @@ def test_serve_fires_what_is_due() -> None:
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 30
-        while not (found := flowyml("runs", "--json").json) and time.monotonic() < deadline:
-            time.sleep(0.3)
+        found = wait_until(lambda: flowyml("runs", "--json").json, every=0.3)
         assert found[0]["pipeline"] == "training"
     finally:
         os.killpg(process.pid, signal.SIGINT)

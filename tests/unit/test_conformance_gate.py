@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 import pytest
 
 from flowyml.core.capabilities import Capabilities, Feature, no
-from flowyml.core.errors import UnsupportedFeatureError
+from flowyml.core.errors import NoFileFormatError, UnsupportedFeatureError
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import RunnablePipeline
+from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
-from flowyml.testing import pipelines
+from flowyml.testing import DeploymentConformance, pipelines
 from flowyml.testing.base import Ahead, Conformance, sample
 from flowyml.testing.pipelines_loops import item_by_item
 
@@ -40,6 +41,17 @@ class Partly(LocalOrchestrator):
         if pipeline.name == "conformance item by item":
             raise UnsupportedFeatureError("two steps an item are beyond it")
         return super().plan(pipeline)
+
+
+class Unsorted(LocalOrchestrator):
+    """What it compiles to depends on the order of a set."""
+
+    def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
+        return {"flow.txt": " ".join({bundle.plan.name, *map(str, range(20)), bundle.digest}).encode()}
+
+
+class CompilesNothing(DeploymentConformance):
+    compiles_files = False
 
 
 def ahead(kind: type[LocalOrchestrator], folder: Path, *samples: sample, refused: Mapping[str, str] = {}) -> Ahead:
@@ -85,6 +97,23 @@ def test_tests_look_at_one_run_and_one_that_is_tried_again_at_another(tmp_path: 
     taken = ahead(LocalOrchestrator, tmp_path, greeting)
     first, other, again = (taken.take(greeting, test).run.run_id for test in ("first", "other", "first"))
     assert first == other != again
+
+
+def test_an_engine_that_refuses_what_the_test_class_does_not_name_fails() -> None:
+    with pytest.raises(NoFileFormatError):
+        DeploymentConformance().test_the_same_pipeline_compiles_to_the_same_files(LocalOrchestrator())
+    with pytest.raises(pytest.xfail.Exception, match="refused, as compiles_files = False says: 'local' has no file"):
+        CompilesNothing().test_the_same_pipeline_compiles_to_the_same_files(LocalOrchestrator())
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        CompilesNothing().test_the_same_pipeline_compiles_to_the_same_files(Unsorted())
+
+
+@pytest.mark.processes
+def test_files_that_differ_from_process_to_process_fail() -> None:
+    conformance = DeploymentConformance()
+    conformance.test_the_same_pipeline_compiles_to_the_same_files(Unsorted())
+    with pytest.raises(AssertionError):
+        conformance.test_another_process_compiles_to_the_same_files(Unsorted())
 
 
 def test_settings_of_the_suite_reach_the_pipeline(tmp_path: Path) -> None:

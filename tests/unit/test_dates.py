@@ -19,6 +19,7 @@ from flowyml.orchestrators.local import LocalOrchestrator
 from flowyml.orchestrators.local.schedule_server import serve_schedules
 from flowyml.orchestrators.local.schedules import ScheduleStore
 from flowyml.runtime.processes import StepProcesses
+from tests.waiting import wait_until
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -138,12 +139,7 @@ def test_each_run_that_is_made_up_for_has_its_own_dates(tmp_path: Path) -> None:
 
 
 def _eventually(local: LocalOrchestrator, run_id: str) -> Any:
-    import time
-
-    deadline = time.monotonic() + 60
-    while run_id not in [run.run_id for run in local.runs()]:
-        assert time.monotonic() < deadline, [run.run_id for run in local.runs()]
-        time.sleep(0.1)
+    wait_until(lambda: run_id in [run.run_id for run in local.runs()])
     return local.attach(run_id)
 
 

@@ -19,6 +19,8 @@ from flowyml.testing import (
 
 @pytest.mark.processes
 class TestLocal(OrchestratorConformance):
+    compiles_files = False
+
     @pytest.fixture(scope="class")
     @classmethod
     def make_orchestrator(cls, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Orchestrator]:

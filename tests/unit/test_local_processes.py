@@ -262,10 +262,7 @@ def test_children_do_not_outlive_a_killed_submitted_run(local: LocalOrchestrator
         time.sleep(60)
 
     handle = Pipeline("orphans").add_step(sleep).submit(on=local)
-    deadline = time.monotonic() + 10
-    while not (Path(place).exists() and Path(place).read_text().endswith("\n")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: Path(place).exists() and Path(place).read_text().endswith("\n"))
     child = psutil.Process(int(Path(place).read_text()))
     os.kill(local.store.get(handle.job_id).pid, signal.SIGKILL)
     child.wait(30)

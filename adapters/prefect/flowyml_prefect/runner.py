@@ -37,7 +37,7 @@ from flowyml.plan.model import Plan
 from flowyml_prefect.automations import SILENT_MESSAGE
 from flowyml_prefect.client import FlowRun, PrefectClient
 from flowyml_prefect.connection import Connection
-from flowyml_prefect.control_channel import ControlChannel
+from flowyml_prefect.engine_process import ENGINE_MODULE, ControlChannel, run_variables
 from flowyml_prefect.status import status_of
 from flowyml_prefect.step_runs import TASK_RUNS
 
@@ -118,12 +118,11 @@ class _Attempt:
         environment = {
             **os.environ,
             **self.channel.environment,
-            "PREFECT__FLOW_RUN_ID": self.run_id,
-            "PREFECT__FLOW_ENTRYPOINT": self.entrypoint,
+            **run_variables(self.run_id, self.entrypoint),
             "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",
         }
         return _Engine(
-            [sys.executable, "-P", "-m", "prefect.engine"],
+            [sys.executable, "-P", "-m", ENGINE_MODULE],
             env=environment,
             stdin=subprocess.DEVNULL,
             start_new_session=True,

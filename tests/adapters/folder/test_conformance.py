@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -27,6 +28,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 # --8<-- [start:conformance]
 class TestFolder(OrchestratorConformance):
     run_timeout = 60.0
+    compile_options: ClassVar = {"folder": "shared"}
+    shows_differences = False
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -22,7 +22,8 @@ from flowyml.orchestrators.remote import RemoteOrchestrator
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator
 from flowyml_kubeflow.compiler import compile_pipeline
-from tests.engines.kubeflow_calls import OVER_THE_API, RUN, run_id, waited_for
+from tests.engines.kubeflow_calls import OVER_THE_API, RUN, run_id
+from tests.waiting import wait_until
 
 pytestmark = OVER_THE_API
 
@@ -336,7 +337,7 @@ def test_a_stop_that_kfps_agent_did_not_see_is_a_failure_to_others(kfp_api: Any,
         pytest.skip("what a real agent sees is up to it")
     mine, watching, late = (kfp_api.orchestrator() for _ in range(3))
     handle = mine.run_pipeline(pipelines.beating(str(shared)), run_id("unseen"))
-    waited_for(lambda: list(shared.glob("beats")))
+    wait_until(lambda: list(shared.glob("beats")))
     kfp_api.state.reports_canceling = False
     try:
         assert handle.cancel()

@@ -15,7 +15,8 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowOrchestrator
-from tests.engines.kubeflow_calls import OVER_THE_API, RUN, run_id, waited_for
+from tests.engines.kubeflow_calls import OVER_THE_API, RUN, run_id
+from tests.waiting import wait_until
 
 pytestmark = OVER_THE_API
 
@@ -41,7 +42,7 @@ def test_a_schedule_fires_until_it_is_paused(orchestrator: KubeflowOrchestrator,
     pipeline.name = name
     made = orchestrator.schedule_pipeline(pipeline, Schedule.of("interval", 2))
     try:
-        fired = waited_for(lambda: orchestrator.runs(name))[-1]
+        fired = wait_until(lambda: orchestrator.runs(name))[-1]
         assert orchestrator.pause_schedule(made.schedule_id).paused
         assert fired.pipeline == name
         handle = orchestrator.attach(fired.job_id).wait_for_completion(RUN, 0.5)
@@ -72,7 +73,7 @@ def test_a_schedule_fires_at_the_time_of_its_zone(
         assert orchestrator.runs(name) == []
         kfp_api.state.ahead = ahead + timedelta(days=1, minutes=5)
         due = 2 if catch_up else 1
-        waited_for(lambda: orchestrator.runs(name)[due - 1 :])
+        wait_until(lambda: orchestrator.runs(name)[due - 1 :])
         time.sleep(1)
         assert len(orchestrator.runs(name)) == due
         orchestrator.run_pipeline(pipeline, run_id("by-hand"))

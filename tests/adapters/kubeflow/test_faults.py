@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -31,6 +31,7 @@ from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.deploy import one_at_a_time
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.supervisor import _alone
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.kubeflow
 
@@ -76,17 +77,10 @@ def run(orchestrator: KubeflowLocalOrchestrator, tmp_path: Path) -> Iterator[Sub
     """A run in the middle of its second step."""
     pipeline = Pipeline("killed", context=context(folder=str(tmp_path))).add_step(first).add_step(second)
     handle = orchestrator.run_pipeline(pipeline)
-    wait_for(lambda: beats(tmp_path) > 2)
+    wait_until(lambda: beats(tmp_path) > 2)
     assert handle.status is ExecutionStatus.RUNNING
     yield handle
     handle.cancel()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 240
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.05)
 
 
 def beats(folder: Path) -> int:
@@ -125,7 +119,7 @@ def test_a_run_whose_supervisor_is_killed_has_failed_and_can_go_on(
 ) -> None:
     kfp = process_of(run, "kfp_process")
     process_of(run).send_signal(signal.SIGKILL)
-    wait_for(lambda: run.status.is_terminal)
+    wait_until(lambda: run.status.is_terminal)
     assert run.status is FAILED
     assert run.raw_status == "FAILED"
     assert run.error is not None

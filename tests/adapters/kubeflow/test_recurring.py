@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from flowyml.core.schedule import Schedule
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowOrchestrator
 from flowyml_kubeflow.idempotency import RunsByName
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.kubeflow,
@@ -43,14 +44,6 @@ def orchestrator(kfp_api: Any) -> KubeflowOrchestrator:
     return kfp_api.orchestrator()
 
 
-def waited_for(found: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 240
-    while not (items := found()):
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.1)
-    return items
-
-
 def unique(name: str) -> str:
     return f"{name}-{time.time_ns()}"
 
@@ -67,19 +60,19 @@ def test_runs_in_progress_survive_a_new_schedule(fake: Any, kfp_api: Any, versio
     pipeline = pipelines.beating(str(shared))
     pipeline.name = unique("beating")
     made = orchestrator.schedule_pipeline(pipeline, Schedule.of("interval", 1))
-    (fired, *_) = waited_for(lambda: orchestrator.runs(pipeline.name))
-    waited_for(lambda: list(shared.glob("beats")))
+    (fired, *_) = wait_until(lambda: orchestrator.runs(pipeline.name))
+    wait_until(lambda: list(shared.glob("beats")))
     again = orchestrator.schedule_pipeline(pipeline, Schedule.of("daily", 6))
     assert [info.schedule for info in orchestrator.schedules(pipeline.name)] == [again.schedule]
     assert (again.schedule_id, len(fake.recurring) - 1) == (made.schedule_id, 1 if version < "2.16" else 0)
     beats = (shared / "beats").stat().st_size
-    waited_for(lambda: (shared / "beats").stat().st_size > beats)
+    wait_until(lambda: (shared / "beats").stat().st_size > beats)
     assert orchestrator.get_run(fired.job_id).status is ExecutionStatus.RUNNING
     if version < "2.16":
         with pytest.raises(EngineError, match=r"is older than 2\.16, where KFP stops the runs of a deleted schedule"):
             orchestrator.delete_schedule(made.schedule_id)
     orchestrator.cancel(fired.job_id)
-    waited_for(lambda: orchestrator.get_run(fired.job_id).status.is_terminal)
+    wait_until(lambda: orchestrator.get_run(fired.job_id).status.is_terminal)
     orchestrator.delete_schedule(made.schedule_id)
     assert not fake.recurring
 
@@ -159,7 +152,7 @@ def test_a_new_schedule_catches_up_with_what_the_old_one_left(fake: Any, orchest
     start = now().replace(hour=0, minute=0, second=0) - timedelta(days=2)
     made = orchestrator.schedule_pipeline(pipeline, Schedule(cron="0 0 * * *", start=start, catch_up=True))
     try:
-        waited_for(lambda: len(orchestrator.runs(name)) == 3)
+        wait_until(lambda: len(orchestrator.runs(name)) == 3)
         orchestrator.schedule_pipeline(
             Pipeline(name).add_step(step(name="two")(lambda: 2)),
             Schedule(cron="0 0 * * *", start=start, catch_up=True),
@@ -175,7 +168,7 @@ def test_hooks_of_scheduled_runs_know_their_run(orchestrator: KubeflowOrchestrat
     pipeline.name = unique("hooked")
     made = orchestrator.schedule_pipeline(pipeline, Schedule.of("interval", 1))
     try:
-        waited_for(lambda: orchestrator.runs(pipeline.name))
+        wait_until(lambda: orchestrator.runs(pipeline.name))
         orchestrator.pause_schedule(made.schedule_id)
         handle = orchestrator.attach(orchestrator.runs(pipeline.name)[-1].job_id).wait_for_completion(240, 0.3)
         journal = (shared / "journal").read_text().splitlines()

@@ -10,8 +10,9 @@ import pytest
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_prefect import PrefectOrchestrator
-from tests.adapters.prefect.samples import run_processes, sleeping, step_process, wait_for
+from tests.adapters.prefect.samples import run_processes, sleeping, step_process
 from tests.engines.prefect import PrefectServer
+from tests.waiting import wait_until
 
 MakeOrchestrator = Callable[..., PrefectOrchestrator]
 
@@ -46,7 +47,7 @@ def abandoned(
     folder = tmp_path_factory.mktemp("abandoned")
     handle = make_prefect().run_pipeline(sleeping(str(folder), 600))
     step_process(folder)
-    wait_for(lambda: handle.status is ExecutionStatus.RUNNING)
+    wait_until(lambda: handle.status is ExecutionStatus.RUNNING)
     time.sleep(3)  # the first heartbeat is on its way
     for process in run_processes(handle):
         process.kill()

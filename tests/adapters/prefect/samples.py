@@ -6,7 +6,6 @@ import json
 import os
 import time
 import urllib.request
-from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.submission_result import SubmissionResult
 from tests.engines.prefect import PrefectServer
+from tests.waiting import wait_until
 
-__all__ = ["run_processes", "save_secret", "sleeping", "step_process", "wait_for"]
+__all__ = ["run_processes", "save_secret", "sleeping", "step_process"]
 
 
 class Journal(PipelineHook):
@@ -47,16 +47,9 @@ def sleeping(folder: str, seconds: float, name: str = "sleeping") -> Pipeline:
     return Pipeline(name, hooks=[Journal(folder)], context={"seconds": seconds}).add_step(sleep)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.05)
-
-
 def step_process(folder: Path) -> psutil.Process:
     """The process of the step, once it works."""
-    wait_for(lambda: (folder / "pid").exists() and (folder / "pid").read_text())
+    wait_until(lambda: (folder / "pid").exists() and (folder / "pid").read_text())
     return psutil.Process(int((folder / "pid").read_text()))
 
 

@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -29,9 +30,9 @@ from flowyml import Pipeline, step
 from flowyml.core.schedule import Schedule
 from flowyml_prefect.automations import AUTOMATIONS
 from flowyml_prefect.client import PrefectClient
-from flowyml_prefect.control_channel import ControlChannel
-from tests.adapters.prefect.samples import wait_for
+from flowyml_prefect.engine_process import ENGINE_MODULE, ControlChannel, run_variables
 from tests.engines.prefect import PrefectServer
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.prefect
 
@@ -279,18 +280,49 @@ def test_each_setting(name: str) -> None:
     assert name in {*_get_settings_fields(Settings), "PREFECT_PROFILE"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    sorted(
-        f"{node.module}:{item.name}"
-        for node in ast.walk(ast.parse((HERE / "flow_parts.py").read_text("utf-8")))
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("prefect")
-        for item in node.names
-    ),
-)
+def names_of_prefect(module: str) -> Iterator[str]:
+    """What a module that becomes part of compiled flows imports from Prefect; modules that it loads by name too."""
+    for node in ast.walk(ast.parse((HERE / module).read_text("utf-8"))):
+        match node:
+            case ast.ImportFrom(module=str(source)) if source.partition(".")[0] == "prefect":
+                yield from (f"{source}:{item.name}" for item in node.names)
+            case ast.Call(func=ast.Name(id="import_module"), args=[ast.Constant(value=str(source))]):
+                yield f"{source}:{source.rpartition('.')[2]}"
+
+
+@pytest.mark.parametrize("name", sorted({*names_of_prefect("flow_parts.py"), *names_of_prefect("walk_parts.py")}))
 def test_each_import_of_a_compiled_flow(name: str) -> None:
     module, _, attribute = name.partition(":")
     assert hasattr(importlib.import_module(module), attribute)
+
+
+def private_names(path: Path) -> set[str]:
+    """What of Prefect's own a module names: variables, and modules that it imports or starts."""
+    named = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        match node:
+            case ast.Constant(value=str(name)) | ast.ImportFrom(module=str(name)):
+                if re.fullmatch(r"PREFECT__\w+|prefect\.engine|prefect\._[\w.]+", name):
+                    named.add(name)
+    return named
+
+
+def test_what_is_private_to_prefects_engine_stands_in_one_module() -> None:
+    found = {path.name: names for path in HERE.glob("*.py") if (names := private_names(path))}
+    assert len(found.pop("engine_process.py")) == 5
+    assert found == {"flow_parts.py": {"prefect._vendor.croniter"}}, "which a flow can do without"
+
+
+def test_the_variables_of_prefects_own_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from prefect import runtime
+    from prefect.flow_engine import load_flow
+
+    (tmp_path / "flow.py").write_text("from prefect import flow\n\n@flow(name='of the contract')\ndef run(): ...\n")
+    for name, value in run_variables("the id", f"{tmp_path / 'flow.py'}:run").items():
+        monkeypatch.setenv(name, value)
+    assert runtime.flow_run.id == "the id"
+    assert load_flow(None).name == "of the contract"  # without them it asks the run, and then the server
+    assert find_spec(ENGINE_MODULE)
 
 
 ENGINE = """
@@ -316,7 +348,7 @@ def test_the_control_channel_of_prefects_own_engine() -> None:
         with engine:
             assert engine.stdout is not None
             assert engine.stdout.readline() == "listening\n"
-            wait_for(channel.say_cancelled)
+            wait_until(channel.say_cancelled)
             engine.send_signal(signal.SIGTERM)
             assert engine.stdout.read() == "cancel\n"
 

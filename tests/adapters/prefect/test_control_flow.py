@@ -17,7 +17,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml_prefect import PrefectOrchestrator
 from flowyml_prefect.step_runs import recorded_runs
-from tests.adapters.prefect.samples import wait_for
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.prefect
 
@@ -95,8 +95,8 @@ def test_items_that_have_not_begun_are_known(orchestrator: PrefectOrchestrator, 
         return wait.partial(folder=folder).map(n=rates(3))
 
     handle = made.submit({"folder": str(tmp_path)}, on=orchestrator)
-    wait_for(lambda: (tmp_path / "0").exists())
-    wait_for(lambda: [run.label for run in handle.step_runs()][1:] == ["wait[0]", "wait[1]", "wait[2]"])
+    wait_until(lambda: (tmp_path / "0").exists())
+    wait_until(lambda: [run.label for run in handle.step_runs()][1:] == ["wait[0]", "wait[1]", "wait[2]"])
     assert len(list(tmp_path.iterdir())) == 1
     (tmp_path / "go").touch()
     assert handle.wait_for_completion(timeout=300).outputs == {"wait": [0, 1, 2]}, handle.error
@@ -137,7 +137,7 @@ def test_the_flow_ends_when_it_has_cleaned_up(orchestrator: PrefectOrchestrator,
             tidy(folder)
 
     handle = made.submit({"folder": str(tmp_path)}, on=orchestrator)
-    wait_for(lambda: (tmp_path / "begun").exists())
+    wait_until(lambda: (tmp_path / "begun").exists())
     if ending == "cancel":
         handle.cancel()
     wanted = {"cancel": ExecutionStatus.CANCELLED, "timeout": ExecutionStatus.TIMEOUT}[ending]

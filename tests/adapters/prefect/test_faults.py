@@ -30,8 +30,9 @@ from flowyml_prefect import PrefectOrchestrator, runner
 from flowyml_prefect.automations import AUTOMATIONS, NEVER_BEGAN_MESSAGE, PENDING, SILENT_MESSAGE, crash_after
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection
-from tests.adapters.prefect.samples import run_processes, sleeping, step_process, wait_for
+from tests.adapters.prefect.samples import run_processes, sleeping, step_process
 from tests.engines.prefect import PrefectServer, prefect_server
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
@@ -43,13 +44,13 @@ def test_a_killed_flow_fails_quickly_and_takes_its_step_along(
     work = step_process(tmp_path)
     _, flow = run_processes(handle)
     flow.kill()
-    wait_for(lambda: handle.status.is_terminal, 60)  # by Prefect alone it takes a minute and a half
+    wait_until(lambda: handle.status.is_terminal, 60)  # by Prefect alone it takes a minute and a half
     assert (handle.status, handle.raw_status) == (ExecutionStatus.FAILED, "Crashed")
     assert "killed by signal 9 (SIGKILL)" in str(handle.error)
     (step,) = handle.step_runs()
     assert (step.status, step.ended_at) == (ExecutionStatus.FAILED, handle.run.ended_at), "its seconds count no more"
-    wait_for(lambda: not work.is_running())
-    wait_for(lambda: (tmp_path / "ended").exists())
+    wait_until(lambda: not work.is_running())
+    wait_until(lambda: (tmp_path / "ended").exists())
     assert (tmp_path / "ended").read_text() == "FAILED"
 
 
@@ -158,11 +159,11 @@ def test_a_runner_that_waits_for_a_lost_server_can_be_ended(frail: PrefectServer
     frail.kill()
     try:
         flow.kill()
-        wait_for(lambda: flow not in runner.children())
+        wait_until(lambda: flow not in runner.children())
         time.sleep(1)  # it has begun to wait for the server
         assert runner.is_running()
         runner.terminate()
-        wait_for(lambda: not runner.is_running() or runner.status() == psutil.STATUS_ZOMBIE)
+        wait_until(lambda: not runner.is_running() or runner.status() == psutil.STATUS_ZOMBIE)
     finally:
         frail.start()
 
@@ -201,7 +202,7 @@ def test_a_server_that_asks_for_a_password_is_recognized_without_one(frail: Pref
 
 def test_a_run_without_its_process_does_not_stay_running(abandoned: tuple[SubmissionResult, float]) -> None:
     handle, killed = abandoned
-    wait_for(lambda: handle.status.is_terminal, 150 - (time.monotonic() - killed))
+    wait_until(lambda: handle.status.is_terminal, 150 - (time.monotonic() - killed))
     assert (handle.status, handle.raw_status) == (ExecutionStatus.FAILED, "Crashed")
     assert handle.error == SILENT_MESSAGE
 
@@ -219,7 +220,7 @@ def test_a_pools_run_whose_worker_died_before_it_began_does_not_stay_queued(make
     assert {**soon["trigger"], "within": 3600, "match_related": hour["trigger"]["match_related"]} == hour["trigger"]
     client.ensure_automation(soon)
     assert client.claim(claimed.job_id, str(uuid4())), "as a worker does, which then dies"
-    wait_for(lambda: claimed.status.is_terminal)
+    wait_until(lambda: claimed.status.is_terminal)
     assert (claimed.status, claimed.error) == (ExecutionStatus.FAILED, NEVER_BEGAN_MESSAGE)
     assert late.status is ExecutionStatus.QUEUED, "no worker has taken it, and one still may"
     late.cancel()

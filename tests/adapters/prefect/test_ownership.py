@@ -11,7 +11,7 @@ import pytest
 from flowyml import Pipeline, step
 from flowyml.core.errors import DefinitionError, OwnershipError
 from flowyml_prefect import PrefectOrchestrator
-from tests.adapters.prefect.samples import wait_for
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
@@ -200,7 +200,7 @@ def test_a_run_on_this_machine_is_of_the_version_that_was_submitted(make_prefect
 def test_scheduled_runs_are_found_behind_many_by_hand(pool: Pool) -> None:
     orchestrator = pool("by hand")
     info = version("by hand", 1).schedule("interval", 3, on=orchestrator)
-    wait_for(lambda: orchestrator.scheduled_runs("by hand"))
+    wait_until(lambda: orchestrator.scheduled_runs("by hand"))
     orchestrator.pause_schedule(info.schedule_id)
     begun = orchestrator.scheduled_runs("by hand")
     orchestrator.run_pipeline(version("by hand", 1))

@@ -17,7 +17,7 @@ from flowyml_prefect import PrefectOrchestrator
 from flowyml_prefect.names import flow_name
 from flowyml_prefect.pruning import PRUNED, Leftovers, note_server
 from flowyml_prefect.server import prefect_home, server_name
-from tests.adapters.prefect.samples import wait_for
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
@@ -116,7 +116,7 @@ def test_runs_flows_and_outputs_go_when_nothing_on_the_server_needs_them(
     assert not (flows / old).exists()
     assert (flows / new).exists()
     waiting.cancel()
-    wait_for(lambda: waiting.status.is_terminal)
+    wait_until(lambda: waiting.status.is_terminal)
 
 
 def _folder(flows: Path, run_version: Any) -> str:

@@ -16,7 +16,8 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_prefect import PrefectOrchestrator, runner
 from tests.adapters import killed_group
-from tests.adapters.prefect.samples import run_processes, wait_for
+from tests.adapters.prefect.samples import run_processes
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.prefect
 
@@ -145,7 +146,7 @@ def test_a_retry_waits_for_what_prefect_has_yet_to_record(orchestrator: PrefectO
     made = client.write("/task_runs/", late)["id"]
     (tmp_path / "bad 6").unlink()
     handle.retry()
-    wait_for(lambda: handle.status is ExecutionStatus.RUNNING)
+    wait_until(lambda: handle.status is ExecutionStatus.RUNNING)
     time.sleep(1)
     client.write(f"/task_runs/{made}/set_state", {"state": {"type": "COMPLETED", "name": "Completed"}, "force": True})
     handle.wait_for_completion(timeout=300)
@@ -176,10 +177,10 @@ def test_an_execution_group_whose_flow_is_killed_goes_on_where_it_was(
     orchestrator: PrefectOrchestrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handle = killed_group.interrupted("prefect killed group", str(tmp_path)).submit(on=orchestrator)
-    wait_for(lambda: killed_group.worker_of(tmp_path))
+    wait_until(lambda: killed_group.worker_of(tmp_path))
     _, flow = run_processes(handle)
     flow.kill()
-    wait_for(lambda: handle.status.is_terminal)
+    wait_until(lambda: handle.status.is_terminal)
     assert handle.status is FAILED
     shown = {name: end for name, (end, _) in killed_group.statuses(handle).items()}
     assert shown == {"first": COMPLETED, "slow": FAILED, "third": CANCELLED, "after": CANCELLED}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -18,15 +17,16 @@ from typing_extensions import TypedDict
 from flowyml import DATA_INTERVAL_START, LOGICAL_DATE, Pipeline, step
 from flowyml.core.errors import ConfigurationError, OutputNotKeptError, ScheduleError, StepError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import Run
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.probe import Site
 from flowyml.testing import FailureConformance
 from flowyml_prefect import PrefectOrchestrator
 from flowyml_prefect.server import prefect_home
-from tests.adapters.prefect.samples import wait_for
 from tests.engines.notebook import run_notebook
 from tests.engines.prefect import PrefectServer
 from tests.engines.s3 import fake_s3
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.prefect
 
@@ -43,6 +43,11 @@ def adding(name: str, increment: int = 1) -> Pipeline:
         return number + increment
 
     return Pipeline(name, context={"number": 1}).add_step(add)
+
+
+def ended_runs(orchestrator: PrefectOrchestrator, pipeline: str) -> list[Run]:
+    """Once there are some."""
+    return wait_until(lambda: [run for run in orchestrator.runs(pipeline) if run.status.is_terminal], every=0.5)
 
 
 def big(name: str) -> Pipeline:
@@ -98,7 +103,7 @@ class TestDeployments:
         made = [orchestrator.schedule_pipeline(adding(name), schedule) for name, schedule in timings.items()]
         try:
             ids = [info.schedule_id for info in made]
-            wait_for(lambda: min(map(len, orchestrator.client.planned(ids[:3], 80).values())) >= 80)
+            wait_until(lambda: min(map(len, orchestrator.client.planned(ids[:3], 80).values())) >= 80)
             shown = {info.pipeline: info for info in orchestrator.schedules()}
             assert {len(shown[name].next_runs) for name in timings if name != "rarely"} == {10}
             rare = shown["rarely"]
@@ -281,7 +286,7 @@ class TestWorkers:
         folder, names, variable = handle.outputs["folder"], handle.outputs["names"], handle.outputs["variable"]
         assert (names, variable) == ([], None)
         assert not Path(folder).is_relative_to(prefect_home().parent)
-        wait_for(lambda: not Path(folder).exists())
+        wait_until(lambda: not Path(folder).exists())
 
     def test_a_run_from_prefects_form(self, orchestrator: PrefectOrchestrator) -> None:
         """It has numbers without a point for floats, and leaves out what has a default."""
@@ -313,10 +318,7 @@ class TestWorkers:
         pipeline = Pipeline("dated by itself", context=values).add_step(tell)
         made = orchestrator.schedule_pipeline(pipeline, Schedule.of("interval", 5))
         try:
-            deadline = time.monotonic() + 120
-            while not (ended := [run for run in orchestrator.runs("dated by itself") if run.status.is_terminal]):
-                assert time.monotonic() < deadline
-                time.sleep(0.5)
+            ended = ended_runs(orchestrator, "dated by itself")
         finally:
             orchestrator.delete_schedule(made.schedule_id)
         handle = orchestrator.attach(ended[0].job_id)
@@ -330,10 +332,7 @@ class TestWorkers:
             adding("by itself"), Schedule.of("interval", 5, parameters={"number": 41})
         )
         try:
-            deadline = time.monotonic() + 90
-            while not (ended := [run for run in orchestrator.runs("by itself") if run.status.is_terminal]):
-                assert time.monotonic() < deadline
-                time.sleep(0.5)
+            ended = ended_runs(orchestrator, "by itself")
         finally:
             orchestrator.delete_schedule(made.schedule_id)
         handle = orchestrator.attach(ended[0].job_id)

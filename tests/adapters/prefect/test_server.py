@@ -25,8 +25,8 @@ import websockets
 from websockets.typing import Subprotocol
 
 from flowyml.core.process_identity import ProcessIdentity, born, is_alive
-from tests.adapters.prefect.samples import wait_for
 from tests.engines.browser import browser_page
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
@@ -393,7 +393,7 @@ def test_who_is_interrupted_while_it_starts_leaves_no_second_server(own_home: Pa
     code = "from flowyml_prefect.server import embedded_server; embedded_server()"
     for number in (signal.SIGINT, signal.SIGKILL):
         starting = _start(own_home, code)
-        wait_for(lambda: _servers(own_home))
+        wait_until(lambda: _servers(own_home))
         time.sleep(1)
         starting.send_signal(number)
         starting.communicate(timeout=60)

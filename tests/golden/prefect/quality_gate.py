@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import sys
 import threading
@@ -78,6 +77,9 @@ GRACE = 10
 FIRST_LINES, LAST_LINES = 10_000, 1_000
 logging.getLogger("prefect.task_runs").addFilter(lambda record: "running in a worker thread" not in str(record.msg))
 
+# The run that a worker executes with this file; None where another program loads it.
+LOADED_FOR = runtime.flow_run.id
+
 Values = dict[str, Any]
 ENDED = {
     "COMPLETED": ExecutionStatus.COMPLETED,
@@ -130,7 +132,7 @@ def run_steps(**parameters: Any) -> Iterator[None]:
 @contextmanager
 def working_folder() -> Iterator[None]:
     """An empty folder for a run that a worker executes; that worker has put it into the folder of the code."""
-    if "PREFECT__FLOW_RUN_ID" not in os.environ or not Path.cwd().samefile(BUNDLE.parent):
+    if LOADED_FOR is None or not Path.cwd().samefile(BUNDLE.parent):
         yield
         return
     with TemporaryDirectory(prefix="flowyml-", ignore_cleanup_errors=True) as folder, chdir(folder):

@@ -1,7 +1,7 @@
-"""Prefect's control channel, seen from the side of who started the engine.
+"""What is private to Prefect between its engine and the process that starts it: command, variables, control channel.
 
-It is private to Prefect, and all that FlowyML uses of it stands here: the names of two variables, and three messages.
-``tests/adapters/prefect/test_contract.py`` speaks it with Prefect's own other side.
+All that FlowyML uses of it stands here. ``tests/adapters/prefect/test_contract.py`` tries it with Prefect's own other
+side.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ import threading
 from contextlib import suppress
 from typing import Self
 
-__all__ = ["ControlChannel"]
+__all__ = ["ENGINE_MODULE", "ControlChannel", "run_variables"]
+
+ENGINE_MODULE = "prefect.engine"
+
+
+def run_variables(run_id: str, entrypoint: str) -> dict[str, str]:
+    """Which run the engine executes, and the flow: ``flow.py:name`` by its path."""
+    return {"PREFECT__FLOW_RUN_ID": run_id, "PREFECT__FLOW_ENTRYPOINT": entrypoint}
 
 
 class ControlChannel:

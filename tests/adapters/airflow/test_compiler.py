@@ -382,9 +382,9 @@ def test_errors_name_the_line_of_the_step_or_of_the_pipeline(tmp_path: Path) -> 
     for_step = Pipeline("p").add_step(load)
     for_pipeline = Pipeline("p", tags=["x" * 101]).add_step(step_of(load.function))
     orchestrator = AirflowOrchestrator(dags_folder=tmp_path)
-    with pytest.raises(UnknownOptionError, match=rf"step 'load': .*test_compile\.py, line {line}\)$"):
+    with pytest.raises(UnknownOptionError, match=rf"step 'load': .*test_compiler\.py, line {line}\)$"):
         orchestrator.compile_pipeline(for_step)
-    with pytest.raises(DefinitionError, match=rf"longer than Airflow's 100.*test_compile\.py, line {line + 6}\)$"):
+    with pytest.raises(DefinitionError, match=rf"longer than Airflow's 100.*test_compiler\.py, line {line + 6}\)$"):
         orchestrator.compile_pipeline(for_pipeline)
 
 

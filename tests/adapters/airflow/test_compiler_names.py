@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
 from flowyml_airflow.dag_parts import WORKER
 from flowyml_airflow.names import START_TASK, dag_id, task_id
-from tests.adapters.airflow.test_compile import formatted, text
+from tests.adapters.airflow.test_compiler import formatted, text
 
 
 def test_no_two_steps_share_a_task_and_none_is_the_start_task() -> None:

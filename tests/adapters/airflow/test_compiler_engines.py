@@ -15,8 +15,8 @@ from flowyml.core.schedule import Schedule
 from flowyml_airflow.compiler import CompiledDag, compile_dag, version_tag
 from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, task_id
 from tests.adapters.airflow import dags
-from tests.adapters.airflow.test_compile import example
-from tests.adapters.airflow.test_compile_names import hostile_plan
+from tests.adapters.airflow.test_compiler import example
+from tests.adapters.airflow.test_compiler_names import hostile_plan
 from tests.engines.airflow import Airflow, bare_airflow
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
