@@ -64,7 +64,7 @@ def test_a_run_and_a_deployment_keep_a_schedule_that_airflow_has_not_read(airflo
     name, path = "kept pending", airflow.dags_folder / dag_file("kept pending")
     airflow.kill("dag-processor")
     hasty = orchestrator_of(airflow, deploy_timeout=2)
-    with pytest.raises(WaitTimeoutError, match="deploying again goes on waiting for it"):
+    with pytest.raises(WaitTimeoutError, match="has not read"):
         hasty.schedule_pipeline(short(name), DAILY)
     scheduled = facts_of(path.read_text())["schedule"]
     before = path.read_bytes()
