@@ -28,7 +28,15 @@ from flowyml.plan.marks import mark_of, objection
 from flowyml.plan.names import slug
 from flowyml_airflow.client import AirflowClient, NotThereError
 from flowyml_airflow.compiler import CompiledDag, compile_dag, version_tag
-from flowyml_airflow.deployed import Deployed, facts_of, has_schedule, is_untouched, schedule_of, tags_of
+from flowyml_airflow.deployed import (
+    Deployed,
+    bundles_needed,
+    facts_of,
+    has_schedule,
+    is_untouched,
+    schedule_of,
+    tags_of,
+)
 from flowyml_airflow.folder import Folder
 from flowyml_airflow.names import BUNDLES_FOLDER, dag_file, dag_id, development_id
 from flowyml_airflow.options import pipeline_options, step_options
@@ -374,7 +382,8 @@ def remove_old_bundles(folder: Folder, client: AirflowClient, pipeline: str, kee
     if not old or client.unfinished([dag_id(pipeline), development_id(pipeline)]):
         return ()
     sources = folder.read_all([name for name in folder.names() if name.endswith(".py")])
-    gone = [name for name in old if not any(name.encode() in data for data in sources)]
+    needed = bundles_needed(old, sources)
+    gone = [name for name in old if name not in needed]
     for name in gone:
         folder.remove(f"{BUNDLES_FOLDER}/{name}")
     return gone

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,9 @@ from flowyml_airflow.client import AirflowClient
 from flowyml_airflow.compiler import TAG
 from flowyml_airflow.parameters import check_carried, declared
 
-__all__ = ["Deployed", "facts_of", "has_schedule", "is_untouched", "schedule_of", "tags_of", "version_of"]
+__all__ = [
+    "Deployed", "bundles_needed", "facts_of", "has_schedule", "is_untouched", "schedule_of", "tags_of", "version_of",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,23 @@ def is_untouched(source: str) -> bool:
     """Whether a DAG file is what FlowyML wrote."""
     mark = mark_of(source.encode())
     return mark is not None and mark.is_untouched
+
+
+def bundles_needed(bundles: Iterable[str], sources: Iterable[bytes]) -> set[str]:
+    """Those of the bundles that Python files in the DAGs folder need.
+
+    The facts of a DAG file name its bundle. One that was edited, or that FlowyML did not write, may need each bundle
+    whose name stands anywhere in it.
+    """
+    bundles = list(bundles)
+    needed: set[str] = set()
+    for data in sources:
+        mark = mark_of(data)
+        if mark and mark.is_untouched and "bundle_file" in mark.facts:
+            needed.add(mark.facts["bundle_file"])
+        else:
+            needed.update(name for name in bundles if name.encode() in data)
+    return needed.intersection(bundles)
 
 
 def has_schedule(dag: Mapping[str, Any]) -> bool:

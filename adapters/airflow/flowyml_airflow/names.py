@@ -15,7 +15,7 @@ from flowyml.plan.names import slug
 
 __all__ = [
     "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "RAN_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "STEPS_KEY",
-    "TIMED_OUT", "UPSTREAM_FAILED", "Ids", "airflow_run_id", "dag_file", "dag_id", "development_id",
+    "TIMED_OUT", "TURN", "UPSTREAM_FAILED", "Ids", "airflow_run_id", "dag_file", "dag_id", "development_id",
     "development_name", "given_run_id", "parameters_of", "pipeline_of", "plain_key", "task_id", "xcom_key",
 ]  # fmt: skip
 
@@ -29,6 +29,8 @@ TIMED_OUT = "StepTimedOut"
 UPSTREAM_FAILED = "UpstreamFailed"
 # The XCom of a group's task that says what became of each of its steps; outputs have a dot in their keys there.
 STEPS_KEY = "steps"
+# Begins a line in the log of a group's task, with JSON: whose lines follow. No line of a user's begins so, see `printed`.
+TURN = "flowyml-turn "
 # Airflow takes few characters in a run id; the run's conf holds the one that the user gave. No parameter has a dot.
 RUN_ID_KEY, REVISION_KEY = "flowyml.run_id", "flowyml.revision"
 # The digest of the code that the run was submitted with: Airflow 2 keeps no versions of a DAG, and Airflow 3 puts the

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from flowyml.core.errors import ConfigurationError, PlanError
 from flowyml.core.pruning import Bounds, Prunable, is_unfinished
 from flowyml.plan.bundle import Bundle
 from flowyml_airflow.client import AirflowClient
+from flowyml_airflow.deployed import bundles_needed
 from flowyml_airflow.folder import Folder
 from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id
 
@@ -26,13 +27,14 @@ def prunable(folder: Folder | None, client: Callable[[], AirflowClient], bounds:
             "dags_folder in flowyml.toml."
         )
     yield from _unfinished(folder, bounds)
-    sources = _sources(folder)
-    for name in filter(_BUNDLE.fullmatch, folder.names(BUNDLES_FOLDER)):
+    bundles = [name for name in folder.names(BUNDLES_FOLDER) if _BUNDLE.fullmatch(name)]
+    named = _named(bundles, folder)
+    for name in bundles:
         path = f"{BUNDLES_FOLDER}/{name}"
         size, modified = folder.about(path)
         used = bounds.now if modified is None else modified
         kept = "its age cannot be seen" if modified is None else bounds.keeps(used)
-        kept = _named(name, sources) or kept or _needed(folder, client, name)
+        kept = "a DAG file names it" if name in named else kept or _needed(folder, client, name)
         yield Prunable(
             kind="bundle", name=name, bytes=size, used=used, kept=kept,
             remove=partial(_remove, folder, client, name, bounds),
@@ -84,7 +86,7 @@ def _remove(folder: Folder, client: Callable[[], AirflowClient], name: str, boun
     """Put it back where a deployment that found it there has written its DAG file meanwhile."""
     path = f"{BUNDLES_FOLDER}/{name}"
     _, modified = folder.about(path)
-    if modified is None or bounds.keeps(modified) or _named(name, _sources(folder)) or _needed(folder, client, name):
+    if modified is None or bounds.keeps(modified) or _named([name], folder) or _needed(folder, client, name):
         return 0
     data = folder.read(path)
     if data is None:
@@ -92,15 +94,12 @@ def _remove(folder: Folder, client: Callable[[], AirflowClient], name: str, boun
     folder.remove_own(path)
     if folder.read(path) is not None:
         return 0
-    if _named(name, _sources(folder)):
+    if _named([name], folder):
         folder.write(path, data)
         return 0
     return len(data)
 
 
-def _sources(folder: Folder) -> list[bytes]:
-    return folder.read_all([name for name in folder.names() if name.endswith(".py")])
-
-
-def _named(name: str, sources: list[bytes]) -> str:
-    return "a DAG file names it" if any(name.encode() in data for data in sources) else ""
+def _named(bundles: Sequence[str], folder: Folder) -> set[str]:
+    """Those that DAG files need."""
+    return bundles_needed(bundles, folder.read_all([name for name in folder.names() if name.endswith(".py")]))

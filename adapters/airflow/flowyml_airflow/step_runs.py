@@ -4,6 +4,7 @@ in an execution group from what its task wrote down, and how that ended.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import StepRun
 from flowyml_airflow.log_events import LogEvent
+from flowyml_airflow.names import TURN
 from flowyml_airflow.status import TASK_INSTANCE, moment
 
 __all__ = [
@@ -20,7 +22,8 @@ __all__ = [
 ]  # fmt: skip
 
 _BEGUN = frozenset({"running", "success", "failed", "skipped", "restarting", "shutdown", "up_for_retry"})
-_TURN = re.compile(r"Step (?P<step>.+), attempt (?P<attempt>\d+) (?:begins|failed)\.")
+# How DAGs that an earlier release deployed say whose turn it is.
+_SENTENCE = re.compile(r"Step (?P<step>.+), attempt (?P<attempt>\d+) (?:begins|failed)\.")
 
 Place = Sequence[str]
 """A task and an XCom key, and the name of the loop that collects it, if one does."""
@@ -139,13 +142,32 @@ def _not_begun(name: str, whole: StepRun, status: ExecutionStatus, raw: str) -> 
 def attributed(events: Sequence[LogEvent], names: Sequence[str], attempt: int) -> Iterator[LogEvent]:
     """The log of such a task, each line with its step. Lines that only say whose turn it is are left out.
 
-    What the task says before the first turn goes to the first step.
+    What the task says before the first turn goes to the first step. Where a turn is said by a mark, no other line is
+    taken for one.
     """
-    turns = {repr(name): name for name in names}
+    said = [_marked(event.message, names) for event in events]
+    if not any(said):
+        said = [_sentence(event.message, names) for event in events]
     now = names[0]
-    for event in events:
-        turn = _TURN.fullmatch(event.message)
-        if turn and turn["step"] in turns:
-            now, attempt = turns[turn["step"]], int(turn["attempt"])
+    for event, turn in zip(events, said, strict=True):
+        if turn:
+            now, attempt = turn
         else:
             yield replace(event, step=now, attempt=attempt)
+
+
+def _marked(message: str, names: Sequence[str]) -> tuple[str, int] | None:
+    """The step and the attempt that a line marks the turn of."""
+    if not message.startswith(TURN):
+        return None
+    try:
+        said = json.loads(message.removeprefix(TURN))
+        return (said["step"], said["attempt"]) if said["step"] in names else None
+    except (ValueError, TypeError, KeyError):  # half-written, or a user's in a DAG that an earlier release deployed
+        return None
+
+
+def _sentence(message: str, names: Sequence[str]) -> tuple[str, int] | None:
+    turn = _SENTENCE.fullmatch(message)
+    by_repr = {repr(name): name for name in names} if turn else {}
+    return (by_repr[turn["step"]], int(turn["attempt"])) if turn and turn["step"] in by_repr else None

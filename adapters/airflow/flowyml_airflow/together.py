@@ -5,6 +5,7 @@ This file travels in the bundle. The reader at home goes by what is written here
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -19,11 +20,11 @@ from flowyml.plan.values import steps_of
 from flowyml.runtime.execution import StepOutputs
 from flowyml_airflow.endings import is_final
 from flowyml_airflow.flow import Flow, Task
-from flowyml_airflow.names import STEPS_KEY
+from flowyml_airflow.names import STEPS_KEY, TURN
 from flowyml_airflow.upstream import Upstream
 from flowyml_airflow.xcoms import carried
 
-__all__ = ["GroupRun", "not_made"]
+__all__ = ["GroupRun", "not_made", "printed"]
 
 logger = logging.getLogger("airflow.task")
 _FINAL = ("AirflowFailException", "AirflowSkipException")
@@ -85,7 +86,7 @@ class GroupRun:
                 self._write(step, "skipped" if states <= {"success", "skipped"} else "upstream_failed", 0)
         if self._failures:
             first, failure = self._failures[0]
-            logger.info("Step %r, attempt %d failed.", first.name, self._written[first.name]["attempt"])
+            _say_turn(first, self._written[first.name]["attempt"])  # Airflow is about to log the error
             raise failure
         if skips:
             raise skips[0]
@@ -96,7 +97,7 @@ class GroupRun:
         attempt = self._tries  # the tries of the task before this one count as one each
         while True:
             self._write(step, "running", attempt)
-            logger.info("Step %r, attempt %d begins.", step.name, attempt)
+            _say_turn(step, attempt)
             try:
                 outputs = self.call(
                     step.name,
@@ -177,6 +178,20 @@ class GroupRun:
         else:
             self._written[step.name] = {"state": state, "attempt": attempt, "began": began, "ended": now, **more}
         self.ti.xcom_push(key=STEPS_KEY, value=carried({"try": self._tries, "steps": self._written}))
+
+
+def _say_turn(step: Step, attempt: int) -> None:
+    """Say in the log whose lines follow."""
+    logger.info("%s%s", TURN, json.dumps({"step": step.name, "attempt": attempt}))
+
+
+def printed(line: str) -> str:
+    """A line of a user's code as a task's log gets it: none is taken for one that says whose turn it is.
+
+    >>> printed("done"), printed('flowyml-turn {"step": "train"}')
+    ('done', ' flowyml-turn {"step": "train"}')
+    """
+    return f" {line}" if line.startswith(TURN) else line
 
 
 def not_made(step: Step, name: str, task: str) -> StepError:

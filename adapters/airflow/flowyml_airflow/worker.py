@@ -51,7 +51,7 @@ from flowyml_airflow.names import CACHED_KEY, RAN_KEY, given_run_id, parameters_
 from flowyml_airflow.parameters import filled
 from flowyml_airflow.secrets import read_ahead
 from flowyml_airflow.supervisor_line import drop_unread_answers
-from flowyml_airflow.together import GroupRun, not_made
+from flowyml_airflow.together import GroupRun, not_made, printed
 from flowyml_airflow.upstream import TAKEN, Upstream, item_key
 from flowyml_airflow.xcoms import carried, restored
 
@@ -457,4 +457,4 @@ def _flow(bundle: Path) -> Flow:
 
 
 def _log(source: str, line: str) -> None:
-    logger.log(level_of(source), "%s", line)
+    logger.log(level_of(source), "%s", printed(line))

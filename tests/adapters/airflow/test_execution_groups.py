@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -248,16 +248,67 @@ def test_what_an_earlier_try_left_does_not_count() -> None:
     assert [value[0] for value in read(by_hand, {}).values()] == [COMPLETED] * 3
 
 
+def steps_of(lines: Sequence[str]) -> list[tuple[str, int, str]]:
+    """What is made of the lines of the log of a group of two steps."""
+    return [(each.step, each.attempt, each.message) for each in attributed(list(map(LogEvent, lines)), ["a", "b"], 1)]
+
+
+def turn(step: str, attempt: int) -> str:
+    return f'flowyml-turn {{"step": "{step}", "attempt": {attempt}}}'
+
+
 def test_each_line_of_the_log_is_of_a_step() -> None:
+    half = 'flowyml-turn {"step": "a", "att'
     lines = [
-        "loading", "Step 'a', attempt 1 begins.", "one", "Step 'a', attempt 2 begins.", "two",
-        "Step 'b', attempt 1 begins.", "three", "Step 'nobody', attempt 1 begins.", "Step 'a', attempt 2 failed.", "E",
+        "loading", turn("a", 1), "one", turn("a", 2), "two", turn("b", 1), "three", turn("nobody", 1),
+        "Step 'a', attempt 1 begins.", turn("a", 2), "E", half,
     ]  # fmt: skip
-    found = [(each.step, each.attempt, each.message) for each in attributed(list(map(LogEvent, lines)), ["a", "b"], 1)]
-    assert found == [
-        ("a", 1, "loading"), ("a", 1, "one"), ("a", 2, "two"), ("b", 1, "three"),
-        ("b", 1, "Step 'nobody', attempt 1 begins."), ("a", 2, "E"),
+    assert steps_of(lines) == [
+        ("a", 1, "loading"), ("a", 1, "one"), ("a", 2, "two"), ("b", 1, "three"), ("b", 1, turn("nobody", 1)),
+        ("b", 1, "Step 'a', attempt 1 begins."), ("a", 2, "E"), ("a", 2, half),
     ]  # fmt: skip
+
+
+def test_the_log_of_a_dag_that_an_earlier_release_deployed() -> None:
+    lines = ["Step 'a', attempt 1 begins.", "one", "Step 'b', attempt 2 begins.", "two", "Step 'a', attempt 1 failed."]
+    assert steps_of(lines) == [("a", 1, "one"), ("b", 2, "two")]
+
+
+def test_a_line_that_a_step_prints_is_not_taken_for_the_turn_of_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By a worker's function, with real processes, and in a second attempt and after a failure too."""
+    shapes = [turn("last", 7), "Step 'last', attempt 7 begins."]
+
+    @step(execution_group="shapes", retry=1)
+    def talk() -> int:
+        from flowyml import current_run
+
+        for line in shapes:
+            print(line)
+        if current_run().attempt == 1:
+            raise ValueError(shapes[0])
+        return 1
+
+    @step(execution_group="shapes")
+    def last(talk: int) -> None:
+        print("done")
+        raise ValueError("no")
+
+    dag = compile_dag(Pipeline("shapes").add_step(talk).add_step(last).bundle())
+    bundle = tmp_path / dag.bundle.filename
+    bundle.write_bytes(dag.bundle.data)
+    context = {"run_id": "r", "dag_run": SimpleNamespace(dag_id="shapes", conf={}), "ti": Ti()}
+    operator = SimpleNamespace(steps=["talk", "last"], inputs={})
+    caplog.set_level("INFO", "airflow.task")
+    with pytest.raises(Exception, match="no"):
+        worker.run_together(operator, context, bundle, sys.executable, str(tmp_path / "store"))
+    events = [LogEvent(record.getMessage()) for record in caplog.records]
+    found = [(each.step, each.attempt, each.message) for each in attributed(events, ["talk", "last"], 1)]
+    said = [each for each in found if "Traceback" not in each[2] and "tried again" not in each[2]]
+    printed = [f" {shapes[0]}", shapes[1]]
+    assert said == [*(("talk", attempt, line) for attempt in (1, 2) for line in printed), ("last", 1, "done")]
+    assert [each[:2] for each in found if "Traceback" in each[2]] == [("talk", 1), ("last", 1)]
 
 
 def test_a_named_step_of_a_group_runs_again_with_the_group() -> None:

@@ -14,6 +14,7 @@ from flowyml import Pipeline, step
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.pruning import Bounds, prune
 from flowyml_airflow import AirflowOrchestrator
+from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.deploy import remove_old_bundles
 from flowyml_airflow.folder import Folder, open_folder
 from flowyml_airflow.pruning import prunable
@@ -91,6 +92,19 @@ def test_prune_takes_bundles_of_any_pipeline_that_no_file_names(folder: Folder, 
     assert sorted(path.name for path in (tmp_path / "flowyml_bundles").iterdir()) == sorted(
         [".airflowignore", "train-01234567.pyz", runs, named]
     )
+
+
+def test_a_dag_file_needs_the_bundle_of_its_facts_alone_until_somebody_edits_it(folder: Folder) -> None:
+    """A text of the user's may name another bundle."""
+    old = written(folder, "train", 1)
+    one = step(name="one")(lambda: 1)
+    dag = compile_dag(Pipeline("train", description=f"as {old} was").add_step(one).bundle())
+    for path, data in dag.files.items():
+        folder.write(path, data)
+    assert old in dag.text
+    assert plan_of(folder) == {old: "", dag.bundle.filename: "a DAG file names it"}
+    folder.write("train.py", dag.text.replace("import sys", "import sys  # ours").encode())
+    assert plan_of(folder) == dict.fromkeys((old, dag.bundle.filename), "a DAG file names it")
 
 
 @pytest.mark.parametrize("when", ["before it is removed", "while it is removed"])
