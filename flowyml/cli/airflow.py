@@ -114,15 +114,16 @@ def cutover(
         old = resolve(on).handed_over(dag_id)
         with Cutover.alone(old.place, dag_id):
             record = _record_of(dag_id, old.place, to, pipeline, shadow=shadow, back=back)
-            work, new = Cutover(old, record, note, timeout), resolve(record.new)
-            if back:
-                record = work.back(new)
-            elif shadow:
-                record = work.go_beside(new, load(record.file))
-                note("Both run from now on, and each writes its own files, sends its own mails and changes databases.")
-                note(f"flowyml airflow compare {dag_id} shows whether their results are the same.")
-            else:
-                record = work.go(new, load(record.file))
+            with Cutover.alone_there(record.new, record.pipeline):
+                work, new = Cutover(old, record, note, timeout), resolve(record.new)
+                if back:
+                    record = work.back(new)
+                elif shadow:
+                    record = work.go_beside(new, load(record.file))
+                    note("Both run from now on; each writes its own files, sends its own mails and changes databases.")
+                    note(f"flowyml airflow compare {dag_id} shows whether their results are the same.")
+                else:
+                    record = work.go(new, load(record.file))
         if as_json:
             out.document(asdict(record))
         else:

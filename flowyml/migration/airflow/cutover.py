@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -76,13 +76,21 @@ class Cutover:
             return None
 
     @staticmethod
-    @contextmanager
-    def alone(old: str, dag: str) -> Iterator[None]:
+    def alone(old: str, dag: str) -> AbstractContextManager[None]:
         """Only one process at a time cuts a DAG over. Raises ``ScheduleError``."""
-        with held(_path(old, dag).with_suffix(".lock")) as is_free:
-            if is_free is False:
-                raise ScheduleError(f"Another process is cutting {dag!r} over.")
-            yield
+        return _locked(_path(old, dag), f"Another process is cutting {dag!r} over.")
+
+    @staticmethod
+    def alone_there(new: str, pipeline: str) -> AbstractContextManager[None]:
+        """Only one at a time cuts any DAG over to a pipeline: the next one finds the schedule that the first has made.
+
+        Raises ``ScheduleError``.
+        """
+        return _locked(
+            _path("to", new, pipeline),
+            f"Another process is cutting a DAG over to {pipeline!r} on {new}. One schedule of a pipeline takes the "
+            f"place of one DAG: wait until that process has ended, or give the pipeline another name.",
+        )
 
     # Side by side.
 
@@ -444,9 +452,18 @@ def save(record: Record) -> None:
     write_whole(path, json.dumps(asdict(record), indent=2).encode(), 0o600)
 
 
-def _path(old: str, dag: str) -> Path:
+def _path(*names: str) -> Path:
     folder = private_folder(home() / "cutovers")
-    return folder / f"{hashlib.sha256(json.dumps([old, dag]).encode()).hexdigest()[:16]}.json"
+    return folder / f"{hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]}.json"
+
+
+@contextmanager
+def _locked(path: Path, taken: str) -> Iterator[None]:
+    """Hold the lock beside a record; raise ``ScheduleError`` where another process does."""
+    with held(path.with_suffix(".lock")) as is_free:
+        if is_free is False:
+            raise ScheduleError(taken)
+        yield
 
 
 def _now() -> datetime:

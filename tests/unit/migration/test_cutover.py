@@ -327,6 +327,9 @@ class _Airflow:
     def handed_over(self, name: str) -> Handed:
         return self.old
 
+    def schedules(self, pipeline: str) -> list[ScheduleInfo]:
+        raise ScheduleError("It was asked.")
+
 
 @pytest.mark.parametrize("on", ["airflow", "http://localhost:8080"])
 def test_one_airflow_has_one_lock_and_one_record(
@@ -340,3 +343,17 @@ def test_one_airflow_has_one_lock_and_one_record(
     assert "Another process is cutting 'daily' over." in capfd.readouterr().err
     assert main(["airflow", "cutover", "daily", "--on", on, "--to", "prefect"]) != 0
     assert "to kubeflow with" in capfd.readouterr().err
+
+
+def test_two_dags_are_not_cut_over_to_one_pipeline_at_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each would find no schedule yet, and one would take the other's for its own."""
+    monkeypatch.setattr(airflow, "resolve", lambda on: _Airflow(_Unasked()))
+    monkeypatch.setattr(airflow, "load", lambda file: Pipeline("sales"))
+    given = ["airflow", "cutover", "second", "--to", "prefect", "--pipeline", "sales.py"]
+    with Cutover.alone(_Unasked.place, "first"), Cutover.alone_there("prefect", "sales"):
+        assert main(given) != 0
+    assert "Another process is cutting a DAG over to 'sales' on prefect." in capfd.readouterr().err
+    assert main(given) != 0
+    assert "It was asked." in capfd.readouterr().err, "the other one has ended"
