@@ -25,7 +25,15 @@ from flowyml_airflow import dag_parts, operator_texts
 from flowyml_airflow.dag_docs import dag_docs, graph_docs
 from flowyml_airflow.flow import Flow
 from flowyml_airflow.links import LINK, LINK_IMPORTS, check_template
-from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id, development_name, task_id
+from flowyml_airflow.names import (
+    BUNDLES_FOLDER,
+    TAG,
+    dag_id,
+    development_id,
+    development_name,
+    task_id,
+    version_tag,
+)
 from flowyml_airflow.options import (
     DAG_ARGUMENTS,
     DAG_CALLBACKS,
@@ -46,19 +54,12 @@ from flowyml_airflow.schedule import (
 from flowyml_airflow.task_arguments import asks_for_pod, called_back, grows, tries_again
 from flowyml_airflow.task_texts import TaskTexts
 
-__all__ = ["TAG", "CompiledDag", "compile_dag", "version_tag"]
-
-TAG = "flowyml"  # every DAG that FlowyML compiled has it
+__all__ = ["CompiledDag", "compile_dag"]
 
 # Airflow reads `.airflowignore` as glob patterns or, by default before 3.0, as regular expressions. This is both. A
 # bundle that is just being written has the second name: see `folder`.
 _IGNORE = b"[a-z0-9]*.pyz\n.new-*\n"
 _LONGEST_TAG = 100  # source: airflow.models.dag.DagTag
-
-
-def version_tag(version: str) -> str:
-    """The tag of a DAG that says which version of its file Airflow has parsed."""
-    return f"{TAG}:{version}"
 
 
 @dataclass(frozen=True, kw_only=True)

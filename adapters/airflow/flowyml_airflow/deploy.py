@@ -1,6 +1,6 @@
 """Deploying: a DAG file gets into Airflow, FlowyML waits until Airflow has read it, and old bundles go.
 
-And what deploying would change, and what was changed since by hand.
+And what deploying would change.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 from flowyml.core.errors import ConfigurationError, EngineError, OwnershipError, WaitTimeoutError
 from flowyml.core.origin import Origin
 from flowyml.core.progress import show_waiting
-from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.differences import bundle_difference, difference
 from flowyml.plan.marks import mark_of, objection
 from flowyml.plan.names import slug
 from flowyml_airflow.client import AirflowClient, NotThereError
-from flowyml_airflow.compiler import CompiledDag, compile_dag, version_tag
+from flowyml_airflow.compiler import CompiledDag, compile_dag
 from flowyml_airflow.deployed import (
     Deployed,
     bundles_needed,
@@ -38,13 +38,12 @@ from flowyml_airflow.deployed import (
     tags_of,
 )
 from flowyml_airflow.folder import Folder
-from flowyml_airflow.names import BUNDLES_FOLDER, dag_file, dag_id, development_id
+from flowyml_airflow.names import BUNDLES_FOLDER, dag_file, dag_id, development_id, version_tag
 from flowyml_airflow.options import pipeline_options, step_options
 from flowyml_airflow.parameters import check_carried
-from flowyml_airflow.status import moment
 from flowyml_airflow.vanished import is_gone
 
-__all__ = ["Deployer", "drift", "remove_old_bundles", "schedule_info"]
+__all__ = ["Deployer", "remove_old_bundles"]
 
 logger = logging.getLogger("flowyml.airflow")
 _PARSING = 60  # seconds that reading a file may take once Airflow has found it
@@ -387,31 +386,3 @@ def remove_old_bundles(folder: Folder, client: AirflowClient, pipeline: str, kee
     for name in gone:
         folder.remove(f"{BUNDLES_FOLDER}/{name}")
     return gone
-
-
-def schedule_info(found: Deployed, folder: Folder | None = None) -> ScheduleInfo | None:
-    """The schedule of a DAG; None when it has none, or none that FlowyML gave it."""
-    schedule = found.schedule
-    if schedule is None or not has_schedule(found.dag):
-        return None
-    following = moment(found.dag.get("next_dagrun_run_after") or found.dag.get("next_dagrun_create_after"))
-    return ScheduleInfo(
-        schedule_id=found.dag["dag_id"],
-        pipeline=found.facts.get("pipeline", found.dag["dag_id"]),
-        schedule=schedule,
-        paused=bool(found.dag["is_paused"]),
-        next_runs=(following,) if following else (),
-        drift=tuple(drift(found, folder)),
-    )
-
-
-def drift(found: Deployed, folder: Folder | None) -> Iterator[str]:
-    """What was changed by hand, outside FlowyML."""
-    filename = str(found.dag.get("relative_fileloc") or found.dag["fileloc"]).rpartition("/")[2]
-    if not is_untouched(found.source) or version_tag(found.facts.get("version", "")) not in tags_of(found.dag):
-        yield f"{filename} was changed by hand: deploy again, or put the change into the pipeline."
-    elif folder is not None and folder.read(filename) not in (None, found.source.encode()):
-        yield f"{filename} in the DAGs folder is not what Airflow has read."
-    ours, paused = found.client.pause_we_set(found.dag["dag_id"]), bool(found.dag["is_paused"])
-    if ours is not None and ours != paused:
-        yield f"it was {'paused' if paused else 'resumed'} outside FlowyML: in Airflow's UI, API or command line."

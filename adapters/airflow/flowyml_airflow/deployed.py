@@ -12,7 +12,7 @@ from flowyml.core.schedule import Schedule
 from flowyml.plan.marks import mark_of
 from flowyml.plan.parameters import check_values
 from flowyml_airflow.client import AirflowClient
-from flowyml_airflow.compiler import TAG
+from flowyml_airflow.names import TAG
 from flowyml_airflow.parameters import check_carried, declared
 
 __all__ = [

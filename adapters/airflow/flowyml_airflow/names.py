@@ -15,12 +15,15 @@ from flowyml.plan.names import slug
 
 __all__ = [
     "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "RAN_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "STEPS_KEY",
-    "TIMED_OUT", "TURN", "UPSTREAM_FAILED", "Ids", "airflow_run_id", "dag_file", "dag_id", "development_id",
-    "development_name", "given_run_id", "parameters_of", "pipeline_of", "plain_key", "task_id", "xcom_key",
+    "TAG", "TIMED_OUT", "TURN", "UPSTREAM_FAILED", "Ids", "airflow_run_id", "dag_file", "dag_id", "development_id",
+    "development_name", "given_run_id", "parameters_of", "pipeline_of", "plain_key", "task_id",
+    "version_tag", "xcom_key",
 ]  # fmt: skip
 
 # Beside the DAG files. Airflow takes any zip file for a DAG file, unless an `.airflowignore` says otherwise.
 BUNDLES_FOLDER = "flowyml_bundles"
+# The tag of every DAG that FlowyML compiled.
+TAG = "flowyml"
 # The task that fires `on_pipeline_start`; a step of this name gets another id.
 START_TASK = "on_pipeline_start"
 # The class of what a task raises whose step took too long and is not tried again; the log tells it to the reader.
@@ -29,7 +32,8 @@ TIMED_OUT = "StepTimedOut"
 UPSTREAM_FAILED = "UpstreamFailed"
 # The XCom of a group's task that says what became of each of its steps; outputs have a dot in their keys there.
 STEPS_KEY = "steps"
-# Begins a line in the log of a group's task, with JSON: whose lines follow. No line of a user's begins so, see `printed`.
+# Begins a line in the log of a group's task, with JSON that says whose lines follow. No line of a user's begins so: see
+# `together.printed`.
 TURN = "flowyml-turn "
 # Airflow takes few characters in a run id; the run's conf holds the one that the user gave. No parameter has a dot.
 RUN_ID_KEY, REVISION_KEY = "flowyml.run_id", "flowyml.revision"
@@ -98,6 +102,11 @@ def task_id(step: str) -> str:
         if _DOTTED.fullmatch(step) and not _ENDS_AS_OURS.search(step)
         else _id(step if step != START_TASK else f"{step} ")
     )
+
+
+def version_tag(version: str) -> str:
+    """The tag of a DAG that says which version of its file Airflow has parsed."""
+    return f"{TAG}:{version}"
 
 
 class Ids:

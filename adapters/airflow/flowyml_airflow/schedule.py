@@ -1,4 +1,4 @@
-"""A schedule in the words of a DAG file: timetable, start, end and catch-up."""
+"""A schedule in the words of a DAG file: timetable, start, end and catch-up; and back, from a DAG as Airflow has it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flowyml.core.errors import ScheduleError
-from flowyml.core.schedule import Schedule
+from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.plan.layout import Group, Pair, Part, text_literal, value
 from flowyml.plan.model import Plan
+from flowyml_airflow.deployed import Deployed, has_schedule, is_untouched, tags_of
+from flowyml_airflow.folder import Folder
+from flowyml_airflow.names import version_tag
+from flowyml_airflow.status import moment
 
 __all__ = [
     "asset_classes",
     "check_schedule",
     "delta",
+    "drift",
     "has_named_assets",
     "schedule_arguments",
+    "schedule_info",
     "since",
     "timetable_class",
 ]
@@ -57,7 +63,7 @@ def schedule_arguments(schedule: Schedule | None, own: Any = None) -> Iterator[P
     """The arguments of a DAG that say when it runs. ``own`` is a schedule that Airflow alone has."""
     if schedule is None:
         yield Pair("schedule=", _own(own))
-        yield f"start_date={_moment(_NO_START)}"
+        yield f"start_date={_written(_NO_START)}"
         yield "catchup=False"
         return
     if schedule.cron is not None:
@@ -66,9 +72,9 @@ def schedule_arguments(schedule: Schedule | None, own: Any = None) -> Iterator[P
         assert schedule.interval_seconds is not None
         timetable = [delta(schedule.interval_seconds)]
     yield Pair("schedule=", Group(f"{timetable_class(schedule)}(", timetable, ")"))
-    yield f"start_date={_moment(schedule.start or _NO_START)}"
+    yield f"start_date={_written(schedule.start or _NO_START)}"
     if schedule.end:
-        yield f"end_date={_moment(schedule.end)}"
+        yield f"end_date={_written(schedule.end)}"
     yield f"catchup={schedule.catch_up}"
 
 
@@ -119,8 +125,8 @@ def timetable_class(schedule: Schedule) -> str:
     return "CronTriggerTimetable" if schedule.cron is not None else "DeltaTriggerTimetable"
 
 
-def _moment(moment: datetime) -> str:
-    at = moment.astimezone(UTC)
+def _written(when: datetime) -> str:
+    at = when.astimezone(UTC)
     parts = [at.year, at.month, at.day, at.hour, at.minute, at.second, at.microsecond]
     while len(parts) > 3 and parts[-1] == 0:
         parts.pop()
@@ -133,3 +139,31 @@ def delta(seconds: float) -> str:
         if seconds and seconds % length == 0:
             return f"timedelta({unit}={int(seconds / length)})"
     return f"timedelta(seconds={seconds!r})"
+
+
+def schedule_info(found: Deployed, folder: Folder | None = None) -> ScheduleInfo | None:
+    """The schedule of a DAG; None when it has none, or none that FlowyML gave it."""
+    schedule = found.schedule
+    if schedule is None or not has_schedule(found.dag):
+        return None
+    following = moment(found.dag.get("next_dagrun_run_after") or found.dag.get("next_dagrun_create_after"))
+    return ScheduleInfo(
+        schedule_id=found.dag["dag_id"],
+        pipeline=found.facts.get("pipeline", found.dag["dag_id"]),
+        schedule=schedule,
+        paused=bool(found.dag["is_paused"]),
+        next_runs=(following,) if following else (),
+        drift=tuple(drift(found, folder)),
+    )
+
+
+def drift(found: Deployed, folder: Folder | None) -> Iterator[str]:
+    """What was changed by hand, outside FlowyML."""
+    filename = str(found.dag.get("relative_fileloc") or found.dag["fileloc"]).rpartition("/")[2]
+    if not is_untouched(found.source) or version_tag(found.facts.get("version", "")) not in tags_of(found.dag):
+        yield f"{filename} was changed by hand: deploy again, or put the change into the pipeline."
+    elif folder is not None and folder.read(filename) not in (None, found.source.encode()):
+        yield f"{filename} in the DAGs folder is not what Airflow has read."
+    ours, paused = found.client.pause_we_set(found.dag["dag_id"]), bool(found.dag["is_paused"])
+    if ours is not None and ours != paused:
+        yield f"it was {'paused' if paused else 'resumed'} outside FlowyML: in Airflow's UI, API or command line."

@@ -9,7 +9,7 @@ from typing import Any
 
 from flowyml.orchestrators.workflows import Workflow
 from flowyml_airflow.client import AirflowClient
-from flowyml_airflow.compiler import TAG
+from flowyml_airflow.names import TAG
 from flowyml_airflow.status import DAG_RUN, moment
 
 __all__ = ["cron_or_words", "workflows"]

@@ -25,10 +25,10 @@ from flowyml.plan.bundle import Bundle, build
 from flowyml.plan.differences import bundle_difference
 from flowyml.plan.model import Parameter, Plan, Step
 from flowyml_airflow import AirflowOrchestrator
-from flowyml_airflow.compiler import compile_dag, version_tag
+from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.dag_parts import CALLBACK
 from flowyml_airflow.deployed import facts_of, is_untouched
-from flowyml_airflow.names import BUNDLES_FOLDER, pipeline_of, task_id, xcom_key
+from flowyml_airflow.names import BUNDLES_FOLDER, pipeline_of, task_id, version_tag, xcom_key
 from tests.adapters.airflow import dags
 from tests.refusals import xfail_if_refused
 

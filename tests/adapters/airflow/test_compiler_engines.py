@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from flowyml.core.schedule import Schedule
-from flowyml_airflow.compiler import CompiledDag, compile_dag, version_tag
-from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, task_id
+from flowyml_airflow.compiler import CompiledDag, compile_dag
+from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, task_id, version_tag
 from tests.adapters.airflow import dags
 from tests.adapters.airflow.test_compiler import example
 from tests.adapters.airflow.test_compiler_names import hostile_plan

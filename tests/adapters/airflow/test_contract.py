@@ -15,20 +15,26 @@ from typing import Any
 import pytest
 import yaml
 
-from flowyml.core.errors import ScheduleError, UnsupportedFeatureError
+from flowyml.core.errors import OwnershipError, ScheduleError, UnsupportedFeatureError
 from flowyml.core.schedule import Schedule
 from flowyml_airflow.backfills import backfill, zone_of
 from flowyml_airflow.client import AirflowClient, Transport
 from flowyml_airflow.client_v1 import Airflow2Client
-from flowyml_airflow.compiler import TAG, compile_dag, version_tag
+from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.connection import Connection
-from flowyml_airflow.deploy import Deployer, schedule_info
+from flowyml_airflow.deploy import Deployer
 from flowyml_airflow.deployed import Deployed
 from flowyml_airflow.external_run import Calls
 from flowyml_airflow.folder import LocalFolder
-from flowyml_airflow.names import CODE_KEY
+from flowyml_airflow.handover import DagSchedule
+from flowyml_airflow.names import CODE_KEY, TAG, version_tag
+from flowyml_airflow.operations import Operations
+from flowyml_airflow.pausing import check_resumable, check_runnable
 from flowyml_airflow.reading import RunReader
+from flowyml_airflow.schedule import schedule_info
 from flowyml_airflow.status import cancelled_note
+from flowyml_airflow.vanished import Vanished
+from flowyml_airflow.workflows import cron_or_words, workflows
 from tests.adapters.airflow.operating import short
 from tests.engines.airflow import airflow_python
 from tests.engines.openapi import Contract
@@ -41,12 +47,14 @@ VALUES = {
     "DAGSourceResponse.content": COMPILED.text, "extra": '{"flowyml": 1, "update_mask": 1, "is_paused": true}',
     "tags": [{"name": TAG}, {"name": version_tag(COMPILED.version)}], "queued_at": None, "conf": {},
     "run_type": "backfill", "timezone": "UTC", "start_date": DAY.isoformat(), "end_date": DAY.isoformat(),
-    "is_active": True, "filename": "dags/contract.py",
+    "is_active": True, "filename": "dags/contract.py", "timetable_summary": "0 6 * * *",
+    "schedule_interval": {"__type": "CronExpression", "value": "0 6 * * *"},
 }  # fmt: skip
+SCHEDULED = {**VALUES, "run_type": "scheduled", "is_paused": True}
 # What one of the two has in another way, or not at all; the adapter asks for both.
 ONLY_ON_2 = {"is_active", "next_dagrun_create_after", "schedule_interval"}
 ONLY_ON_3 = {
-    "dag_display_name", "dag_versions", "has_import_errors", "is_stale", "next_dagrun_run_after",
+    "bundle_version", "dag_display_name", "dag_versions", "has_import_errors", "is_stale", "next_dagrun_run_after",
     "queued_at", "relative_fileloc", "run_after", "task_display_name", "timetable_summary",
 }  # fmt: skip
 
@@ -151,9 +159,10 @@ def test_a_call_is_one_that_airflow_takes(major: int, name: str) -> None:
 
 @pytest.mark.parametrize("major", [3, 2])
 def test_what_is_read_is_there(major: int, tmp_path: Path) -> None:
-    contracts = _contracts(major)
+    contracts, scheduled = _contracts(major), _contracts(major, values=SCHEDULED)
     _read(_client(major, contracts), tmp_path)
-    read = {field for _, field in contracts[0].read}
+    _operate(_client(major, scheduled), tmp_path)
+    read = {field for _, field in contracts[0].read | scheduled[0].read}
     assert read >= (ONLY_ON_3 if major == 3 else ONLY_ON_2), "a field in the lists above that is not asked for any more"
 
 
@@ -182,6 +191,35 @@ def _read(client: AirflowClient, folder: Path) -> None:
         assert backfill(found, DAY.date(), DAY.date(), {}) == [], "the same as before"
         with pytest.raises(ScheduleError, match="has no run from 2026-03-01 00:00:00"):
             backfill(found, DAY, DAY, {})
+
+
+def _operate(client: AirflowClient, folder: Path) -> None:
+    """A DAG with a schedule is listed, handed over and taken back, looked for, and its failed run tried again."""
+    (listed,) = workflows(client, 5)
+    assert (listed.schedule, listed.is_paused, listed.is_flowymls) == ("0 6 * * *", True, True)
+    reader, run = RunReader(client, str(folder)), client.run("d", "r")
+    old = DagSchedule(client, "d", reader)
+    seen = old.look()
+    assert (seen.schedule.cron, seen.catch_up, seen.last) == ("0 6 * * *", False, DAY)
+    assert list(old.runs(5)) == [DAY]
+    old.mark_as_run(DAY, "run elsewhere")
+    old.run_for(DAY)
+    Vanished().look(client, run)
+    found = Deployed(client.dag("d"), client)
+    check_resumable(found)
+    with pytest.raises(OwnershipError, match="its schedule would fire again"):
+        check_runnable(found, "r", None)
+    Operations(client, Deployer(lambda: client, LocalFolder(folder)), reader, None).run_again(run, None)
+
+
+@pytest.mark.parametrize("name", ["CronExpression", "TimeDelta", "RelativeDelta"])
+def test_the_schedules_of_airflow_2(name: str) -> None:
+    """In its document a schedule is one of three objects."""
+    fields = _documents(2)[1][0]["components"]["schemas"][name]["properties"].keys()
+    assert cron_or_words({"schedule_interval": {**dict.fromkeys(fields, 1), "__type": name}}) == {
+        "CronExpression": "1", "TimeDelta": "1 day, 0:00:01.000001",
+        "RelativeDelta": f"relativedelta({', '.join(f'{field}=1' for field in fields if field != '__type')})",
+    }[name]  # fmt: skip
 
 
 def _identify(reader: RunReader, run: dict[str, Any], *, kept: bool) -> None:
@@ -239,6 +277,7 @@ def test_the_official_client_has_the_same_names(tmp_path: Path) -> None:
     for call in CALLS.values():
         call(client)
     _read(client, tmp_path)
+    _operate(_client(3, _contracts(3, check=check, values=SCHEDULED, read=contracts[0].read)), tmp_path)
     found = [(name, field) for name, field in contracts[0].read if fields(name) is not None]
     assert len(found) > 30
     missing = [(name, field) for name, field in found if field not in (fields(name) or ()) and field not in ONLY_ON_2]

@@ -11,8 +11,7 @@ from flowyml.core.errors import RetryRefusedError
 from flowyml.plan.marks import marked
 from flowyml_airflow.client import AirflowClient, with_display_names
 from flowyml_airflow.client_v1 import Airflow2Client
-from flowyml_airflow.compiler import TAG
-from flowyml_airflow.names import CODE_KEY
+from flowyml_airflow.names import CODE_KEY, TAG
 from flowyml_airflow.orchestrator import AirflowOrchestrator
 from flowyml_airflow.retrying import to_clear
 
