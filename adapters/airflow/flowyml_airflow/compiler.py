@@ -274,11 +274,18 @@ class _Dag:
             **({"operators": True} if self.flow.operators else {}),
             **self._together_facts(),
             **self._flow_facts(),
+            "waits": self._waits(),
         }
 
     def _cached(self) -> list[str]:
         """The tasks of single steps whose results may be those of earlier runs."""
         return [task_id(step.name) for step in self.plan if step.caching and not step.execution_group]
+
+    def _waits(self) -> dict[str, list[str]]:
+        """For each task that waits for others these, each task after those."""
+        flow = self.flow
+        found = {flow.id(task): list(dict.fromkeys(map(flow.id, flow.waited_for(task)))) for task in flow.tasks}
+        return {task: before for task, before in found.items() if before}
 
     def _place(self, output: FromStep | FromEither) -> Any:
         """Where an output is found: a task and a key; in a loop with its name; of either of several the list."""

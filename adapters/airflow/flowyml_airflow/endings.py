@@ -6,11 +6,12 @@ from importlib import import_module
 from types import ModuleType
 
 from flowyml.core.errors import StepCancelledError, StepError, StepTimeoutError
+from flowyml.core.execution_status import ExecutionStatus
 from flowyml.plan.model import Step
 from flowyml_airflow.flow import Task
 from flowyml_airflow.names import TIMED_OUT, UPSTREAM_FAILED
 
-__all__ = ["airflow_exceptions", "as_airflow", "interrupted", "interruptions", "is_final", "upstream_failed"]
+__all__ = ["airflow_exceptions", "as_airflow", "interrupted", "interruptions", "is_final", "not_run", "upstream_failed"]
 
 
 def as_airflow(step: Step, error: StepError) -> Exception:
@@ -65,3 +66,12 @@ def upstream_failed(task: Task) -> Exception:
     kind = type(UPSTREAM_FAILED, (airflow_exceptions().AirflowFailException,), {"__module__": __name__})
     made: Exception = kind(f"{task.name} did not run: a step that it waits for failed.")
     return made
+
+
+def not_run(what: str, status: ExecutionStatus) -> str:
+    """What is said of a step that did not run, since something that it waits for failed.
+
+    >>> not_run("step 'train[2]'", ExecutionStatus.TIMEOUT)
+    "not run, since step 'train[2]' ended TIMEOUT"
+    """
+    return f"not run, since {what} ended {status}"

@@ -93,7 +93,7 @@ class Flow:
         """What must be written before a task: of one in a loop all that the loop waits for."""
         if loop := self.loop(task):
             yield from self._before_loops[loop.name]
-        yield from self._waited_for(task)
+        yield from self.waited_for(task)
 
     @cached_property
     def _before_loops(self) -> Mapping[str, Sequence[Task]]:
@@ -101,11 +101,12 @@ class Flow:
         found: dict[str, dict[Task, None]] = {}
         for loop in self.loops:
             members = (self.steps[member] for member in self.structure.members(loop.name))
-            waited_for = (around for member in members for around in self._waited_for(member))
+            waited_for = (around for member in members for around in self.waited_for(member))
             found[loop.name] = dict.fromkeys(around for around in waited_for if self.loop(around) != loop)
         return {name: tuple(tasks) for name, tasks in found.items()}
 
-    def _waited_for(self, task: Task) -> Iterator[Task]:
+    def waited_for(self, task: Task) -> Iterator[Task]:
+        """The tasks right before it; one of several steps may come twice."""
         yield from self.upstream(task)
         if gate := self.gate(task):
             yield gate
@@ -379,7 +380,7 @@ class Flow:
         return [
             task
             for task in self.tasks
-            if self.is_cleanup(task) and not any(map(self.is_cleanup, self._waited_for(task)))
+            if self.is_cleanup(task) and not any(map(self.is_cleanup, self.waited_for(task)))
         ]
 
     @cached_property
@@ -455,7 +456,7 @@ class Flow:
 
     def roots(self) -> Sequence[Task]:
         """The tasks that wait for nothing."""
-        found = [task for task in self.tasks if not list(self._waited_for(task))]
+        found = [task for task in self.tasks if not list(self.waited_for(task))]
         return [task for task in found if not self.is_cleanup(task)] or found
 
     def timeout(self, task: Task) -> float | None:

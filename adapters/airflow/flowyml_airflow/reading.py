@@ -34,6 +34,7 @@ from flowyml_airflow.names import (
     pipeline_of,
     task_id,
 )
+from flowyml_airflow.not_run import with_causes
 from flowyml_airflow.status import (
     DAG_RUN,
     ended_before,
@@ -45,8 +46,10 @@ from flowyml_airflow.status import (
     was_withdrawn,
 )
 from flowyml_airflow.step_runs import (
+    Marker,
     Seen,
     attributed,
+    in_order,
     index_of,
     map_index,
     may_have_written,
@@ -119,21 +122,17 @@ class RunReader:
     def steps(self, found: Mapping[str, Any]) -> tuple[StepRun, ...]:
         """The steps in the order of the DAG file."""
         found = self._noted(found)
-        facts = facts_of(self._source(found))
-        tasks = self._tasks(found)
+        facts, tasks = facts_of(self._source(found)), self._tasks(found)
         shown = [task for task in tasks if not is_start(task) and task["task_id"] not in facts.get("helpers", ())]
-        order = {task: number for number, task in enumerate(facts.get("steps", ()))}
-        seen = Seen(facts, tasks)
-        over = self._was_over(found)
+        seen, over = Seen(facts, tasks), self._was_over(found)
         cached = self._cached(found) if facts.get("cached") else {}
-        runs: list[tuple[int, int, int, StepRun]] = []
+        by_task: dict[Marker, Sequence[StepRun]] = {}
         for task in shown:
-            place, index = order.get(task["task_id"], 0), map_index(task)
+            marker = task["task_id"], map_index(task)
             steps = self._steps_of(task, found, facts, has_no_items=seen.has_no_items(task["task_id"]), over=over)
-            if before := cached.get((task["task_id"], index)):
-                steps = [replace(run, cached_from=before) for run in steps]
-            runs += [(place, number, index, run) for number, run in enumerate(steps)]
-        return tuple(run for *_, run in sorted(runs, key=lambda item: item[:3]))
+            before = cached.get(marker)
+            by_task[marker] = [replace(run, cached_from=before) for run in steps] if before else steps
+        return in_order(with_causes(by_task, tasks, facts), facts)
 
     def _was_over(self, found: Mapping[str, Any]) -> datetime | None:
         """Of a run that took too long, when its timeout passed; Airflow notices it a little later."""

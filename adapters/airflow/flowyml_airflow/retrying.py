@@ -6,12 +6,9 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from flowyml.core.runs import labelled
-from flowyml_airflow.step_runs import index_of, map_index, name_of, steps_of_task
+from flowyml_airflow.step_runs import Marker, index_of, map_index, name_of, steps_of_task
 
-__all__ = ["Marker", "to_clear"]
-
-Marker = tuple[str, int]
-"""A task and a map index; -1 for a task as a whole."""
+__all__ = ["to_clear"]
 
 _FAILED = ("failed", "upstream_failed", "removed")
 _UNDONE = (*_FAILED, "skipped", None)

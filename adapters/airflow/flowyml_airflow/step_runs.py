@@ -12,18 +12,22 @@ from typing import Any
 
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import StepRun
+from flowyml_airflow.endings import not_run
 from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import TURN
 from flowyml_airflow.status import TASK_INSTANCE, moment
 
 __all__ = [
-    "Seen", "attributed", "index_of", "map_index", "may_have_written", "name_of", "runs_several", "step_runs",
-    "steps_of_task",
+    "Marker", "Seen", "attributed", "in_order", "index_of", "map_index", "may_have_written", "name_of", "runs_several",
+    "step_runs", "steps_of_task",
 ]  # fmt: skip
 
 _BEGUN = frozenset({"running", "success", "failed", "skipped", "restarting", "shutdown", "up_for_retry"})
 # How DAGs that an earlier release deployed say whose turn it is.
 _SENTENCE = re.compile(r"Step (?P<step>.+), attempt (?P<attempt>\d+) (?:begins|failed)\.")
+
+Marker = tuple[str, int]
+"""A task and a map index; -1 for a task as a whole."""
 
 Place = Sequence[str]
 """A task and an XCom key, and the name of the loop that collects it, if one does."""
@@ -70,6 +74,17 @@ class Seen:
         return tuple("continue" if self._loops[loop].get("goes_on") else "fail" for loop in place[2:])
 
 
+def in_order(steps: Mapping[Marker, Sequence[StepRun]], facts: Mapping[str, Any]) -> tuple[StepRun, ...]:
+    """The steps of all tasks as they stand in the DAG file, those of items by their indexes."""
+    order = {task: number for number, task in enumerate(facts.get("steps", ()))}
+    runs = [
+        (order.get(task, 0), number, index, run)
+        for (task, index), of_task in steps.items()
+        for number, run in enumerate(of_task)
+    ]
+    return tuple(run for *_, run in sorted(runs, key=lambda item: item[:3]))
+
+
 def map_index(task: Mapping[str, Any]) -> int:
     """Which item a task works on; -1 for none."""
     found = task.get("map_index", -1)
@@ -110,6 +125,9 @@ def step_runs(
     What an earlier try of the task has left does not count.
     """
     steps = written.get("steps", {}) if written.get("try") == task["try_number"] else {}
+    begun = (name for name in steps if not TASK_INSTANCE[steps[name]["state"]].is_terminal)
+    at_work = next(begun, None if steps else names[0])
+    why = not_run(f"step {replace(whole, name=at_work).label!r}", whole.status) if at_work else None
     for name in names:
         if name in steps:
             yield _known(replace(whole, name=name), steps[name])
@@ -120,7 +138,7 @@ def step_runs(
         elif not whole.status.is_failed or (not steps and name == names[0]):
             yield replace(whole, name=name)
         else:
-            yield _not_begun(name, whole, ExecutionStatus.CANCELLED, "upstream_failed")
+            yield replace(_not_begun(name, whole, ExecutionStatus.CANCELLED, "upstream_failed"), error=why)
 
 
 def _known(whole: StepRun, said: Mapping[str, Any]) -> StepRun:
@@ -131,7 +149,8 @@ def _known(whole: StepRun, said: Mapping[str, Any]) -> StepRun:
     return StepRun(
         name=whole.name, index=whole.index, status=status, raw_status=state, attempt=said["attempt"],
         started_at=moment(said.get("began")), ended_at=moment(said.get("ended")) if status.is_terminal else None,
-        error=said.get("error") if status.is_failed else None, cached_from=said.get("cached_from", ""),
+        error=said.get("error") if status.is_failed or state == "upstream_failed" else None,
+        cached_from=said.get("cached_from", ""),
     )  # fmt: skip
 
 

@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flowyml.core.errors import StepCancelledError, StepError, StepTimeoutError
+from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import labelled
 from flowyml.plan.model import Constant, FromEither, FromParameter, FromStep, Source, Step
 from flowyml.plan.values import steps_of
 from flowyml.runtime.execution import StepOutputs
-from flowyml_airflow.endings import is_final
+from flowyml_airflow.endings import is_final, not_run
 from flowyml_airflow.flow import Flow, Task
 from flowyml_airflow.names import STEPS_KEY, TURN
 from flowyml_airflow.upstream import Upstream
@@ -54,7 +55,8 @@ class GroupRun:
         self.steps = self.flow.runs(self.task)
         self.at_work = self.steps[0]
         self._tries = int(self.ti.try_number)
-        self._process = labelled(self.task.name, (self.upstream.index,) if self.upstream.index >= 0 else ())
+        self._index = (self.upstream.index,) if self.upstream.index >= 0 else ()
+        self._process = labelled(self.task.name, self._index)
 
     @property
     def failed(self) -> Step:
@@ -82,8 +84,10 @@ class GroupRun:
                         skips.append(error)
                     else:
                         self._failures.append((step, error))
+            elif states <= {"success", "skipped"}:
+                self._write(step, "skipped", 0)
             else:
-                self._write(step, "skipped" if states <= {"success", "skipped"} else "upstream_failed", 0)
+                self._write(step, "upstream_failed", 0, error=self._cause(step))
         if self._failures:
             first, failure = self._failures[0]
             _say_turn(first, self._written[first.name]["attempt"])  # Airflow is about to log the error
@@ -146,6 +150,17 @@ class GroupRun:
         """The steps of the group that a step waits for."""
         names = [name for item in step.inputs for name in steps_of(item.source)]
         return [name for name in dict.fromkeys((*names, *step.after)) if name in self._written]
+
+    def _cause(self, step: Step) -> str:
+        """Why a step does not run: the first of the group that failed among those that it would have needed."""
+        for name in self._before(step):
+            said = self._written[name]
+            if said["state"] == "upstream_failed":
+                return str(said["error"])
+            if said["state"] == "failed":
+                status = ExecutionStatus.TIMEOUT if said["late"] else ExecutionStatus.FAILED
+                return not_run(f"step {labelled(name, self._index)!r}", status)
+        raise AssertionError(f"nothing keeps {step.name!r} from running")
 
     def _inputs(self, step: Step) -> dict[str, Any]:
         """Packed; parameters and constants are known where it runs."""

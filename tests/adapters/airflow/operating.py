@@ -9,7 +9,16 @@ from flowyml import Pipeline, context, step
 from flowyml_airflow import AirflowOrchestrator
 from tests.engines.airflow import Airflow, wait_until
 
-__all__ = ["foreign_dag", "orchestrator_of", "other_code", "short", "slow", "wait_for_dag", "with_another_step"]
+__all__ = [
+    "failed_group",
+    "foreign_dag",
+    "orchestrator_of",
+    "other_code",
+    "short",
+    "slow",
+    "wait_for_dag",
+    "with_another_step",
+]
 
 
 def orchestrator_of(airflow: Airflow, **options: Any) -> AirflowOrchestrator:
@@ -54,6 +63,35 @@ def with_another_step(name: str) -> Pipeline:
         return answer * factor
 
     return Pipeline(name, context=context(number=1, factor=2)).add_step(work).add_step(multiply)
+
+
+def failed_group(name: str, lines: list[str]) -> Pipeline:
+    """The first step of an execution group prints lines, the second one fails, and none of the others runs."""
+
+    @step(execution_group="model")
+    def load(lines: list[str]) -> int:
+        print(*lines, sep="\n")
+        return 0
+
+    @step(execution_group="model")
+    def train(load: int) -> float:
+        return 1 / load
+
+    @step(execution_group="model")
+    def evaluate(train: float) -> float:
+        return train
+
+    @step
+    def publish(evaluate: float) -> float:
+        return evaluate
+
+    @step
+    def announce(publish: float) -> None: ...
+
+    made = Pipeline(name, context=context(lines=lines))
+    for each in (load, train, evaluate, publish, announce):
+        made.add_step(each)
+    return made
 
 
 def slow(name: str, folder: str, seconds: float = 20) -> Pipeline:

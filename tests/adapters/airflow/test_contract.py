@@ -207,7 +207,7 @@ def _operate(client: AirflowClient, folder: Path) -> None:
     Vanished().look(client, run)
     found = Deployed(client.dag("d"), client)
     check_resumable(found)
-    with pytest.raises(OwnershipError, match="its schedule would fire again"):
+    with pytest.raises(OwnershipError, match="would start its schedule again"):
         check_runnable(found, "r", None)
     Operations(client, Deployer(lambda: client, LocalFolder(folder)), reader, None).run_again(run, None)
 

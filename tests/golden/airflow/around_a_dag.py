@@ -1,4 +1,4 @@
-"""Pipeline 'around-a-dag' as an Airflow DAG, version e5fe115da244, structure 3957115aa0ca.
+"""Pipeline 'around-a-dag' as an Airflow DAG, version 8dd2419ea239, structure 3957115aa0ca.
 
 ```text
            ╭─────────╮
@@ -84,7 +84,7 @@ class Step(BaseOperator):
 with DAG(
     dag_id="around-a-dag",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:e5fe115da244"],
+    tags=["flowyml", "flowyml:8dd2419ea239"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -107,4 +107,4 @@ with DAG(
         doc_md="What the DAG's run was, and where to look at it.",
     )
 
-# flowyml: {"pipeline": "around-a-dag", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "e5fe115da244", "structure": "3957115aa0ca", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "around-a-dag-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["choose", "load_warehouse", "announce"], "timeout": null, "outputs": {"message": ["announce", "message"]}, "hooks": false, "schedule": null, "digest": "d805cd780bb6e812a4896502474cb311925b0467c433b272ecc3a9a8f5b25458"}
+# flowyml: {"pipeline": "around-a-dag", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "8dd2419ea239", "structure": "3957115aa0ca", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "around-a-dag-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["choose", "load_warehouse", "announce"], "timeout": null, "outputs": {"message": ["announce", "message"]}, "hooks": false, "schedule": null, "waits": {"load_warehouse": ["choose"], "announce": ["load_warehouse", "choose"]}, "digest": "7f83a62c0a99bb741ba60de50b4042e6d9df73c683bcf181b32fe2f392b1eabb"}

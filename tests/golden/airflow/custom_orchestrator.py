@@ -1,4 +1,4 @@
-"""Pipeline 'migrate-table' as an Airflow DAG, version 7b24338d43ab, structure df9b3821a393.
+"""Pipeline 'migrate-table' as an Airflow DAG, version a13a396ddf66, structure df9b3821a393.
 
 Something that two processes had better not do at once.
 
@@ -85,7 +85,7 @@ with DAG(
     dag_id="migrate-table",
     description="Something that two processes had better not do at once.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:7b24338d43ab"],
+    tags=["flowyml", "flowyml:a13a396ddf66"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -95,4 +95,4 @@ with DAG(
     read = Step(task_id="read", step="read")
     add_up = Step(task_id="add_up", step="add_up", inputs={"rows": read.output["rows"]})
 
-# flowyml: {"pipeline": "migrate-table", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "7b24338d43ab", "structure": "df9b3821a393", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "migrate-table-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["read", "add_up"], "timeout": null, "outputs": {"total": ["add_up", "total"]}, "hooks": false, "schedule": null, "digest": "15516af51da8e08c6c7a5396ba5de1b93f7b154f266b4255e4d215aca354988e"}
+# flowyml: {"pipeline": "migrate-table", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "a13a396ddf66", "structure": "df9b3821a393", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "migrate-table-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["read", "add_up"], "timeout": null, "outputs": {"total": ["add_up", "total"]}, "hooks": false, "schedule": null, "waits": {"add_up": ["read"]}, "digest": "9059d40377ad9f359a1776f3f2dff1dcdf26de31585a4ecf91295e1fd1966204"}

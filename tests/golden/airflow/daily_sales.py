@@ -1,4 +1,4 @@
-"""Pipeline 'daily-sales' as an Airflow DAG, version bb7fc8a4eaa7, structure d0556015a84d.
+"""Pipeline 'daily-sales' as an Airflow DAG, version 34fd3535b566, structure d0556015a84d.
 
 Revenue and the best shop of one day.
 
@@ -114,7 +114,7 @@ with DAG(
     dag_id="daily-sales",
     description="Revenue and the best shop of one day.",
     doc_md=__doc__,
-    tags=["sales", "flowyml", "flowyml:bb7fc8a4eaa7"],
+    tags=["sales", "flowyml", "flowyml:34fd3535b566"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -171,4 +171,4 @@ with DAG(
 
     start >> fetch
 
-# flowyml: {"pipeline": "daily-sales", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "bb7fc8a4eaa7", "structure": "d0556015a84d", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "daily-sales-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["fetch", "check", "add_up", "rank", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": true, "schedule": null, "digest": "4666b27db9cfbefcc9e5c3a97eaa916742b37981e39168f225588b83d9ed9b41"}
+# flowyml: {"pipeline": "daily-sales", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "34fd3535b566", "structure": "d0556015a84d", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "daily-sales-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["fetch", "check", "add_up", "rank", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": true, "schedule": null, "waits": {"check": ["fetch"], "add_up": ["check"], "rank": ["check"], "report": ["add_up", "rank", "check"]}, "digest": "3ecc8a494adada85df458c2ea83732df09d6af61a422725543c02236dd223fa1"}

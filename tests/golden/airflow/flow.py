@@ -1,4 +1,4 @@
-"""Pipeline 'flow' as an Airflow DAG, version f6afde2352e4, structure c9f9850f8408.
+"""Pipeline 'flow' as an Airflow DAG, version 4df14128269b, structure c9f9850f8408.
 
 Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up.
 
@@ -204,7 +204,7 @@ with DAG(
     dag_id="flow",
     description="Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:f6afde2352e4"],
+    tags=["flowyml", "flowyml:4df14128269b"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -364,4 +364,4 @@ with DAG(
     others >> drop_each
     others >> drop
 
-# flowyml: {"pipeline": "flow", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "f6afde2352e4", "structure": "c9f9850f8408", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "flow-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["survey.cities", "measure", "tolerant", "survey.measure", "refine", "tell_short", "survey.sum_of", "tell_either", "tell_many", "tell_few", "page", "tell_all", "drop_each", "drop"], "timeout": null, "outputs": {"said": ["tell_all", "tell_all"], "letters": ["tell_either", "tell_either", "letters"], "tolerant": ["tolerant", "tolerant", "tolerant"]}, "hooks": true, "schedule": null, "helpers": ["letters_items", "survey_measure_items", "choose_long", "choose_many", "settled", "watcher"], "watcher": "watcher", "cleanup": ["drop_each", "drop"], "loops": {"survey.measure": {"items": "survey_measure_items", "tasks": ["survey.measure"]}, "letters": {"items": "letters_items", "tasks": ["measure", "choose_long", "refine", "tell_short", "tell_either"]}, "tolerant": {"items": null, "tasks": ["tolerant"], "goes_on": true}, "drop_each": {"items": null, "tasks": ["drop_each"]}}, "digest": "0c9275a8b0c77dbead96569b4dfc2ea349c31fd198c6a6eeaef4efee18bfc139"}
+# flowyml: {"pipeline": "flow", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "4df14128269b", "structure": "c9f9850f8408", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "flow-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["survey.cities", "measure", "tolerant", "survey.measure", "refine", "tell_short", "survey.sum_of", "tell_either", "tell_many", "tell_few", "page", "tell_all", "drop_each", "drop"], "timeout": null, "outputs": {"said": ["tell_all", "tell_all"], "letters": ["tell_either", "tell_either", "letters"], "tolerant": ["tolerant", "tolerant", "tolerant"]}, "hooks": true, "schedule": null, "helpers": ["letters_items", "survey_measure_items", "choose_long", "choose_many", "settled", "watcher"], "watcher": "watcher", "cleanup": ["drop_each", "drop"], "loops": {"survey.measure": {"items": "survey_measure_items", "tasks": ["survey.measure"]}, "letters": {"items": "letters_items", "tasks": ["measure", "choose_long", "refine", "tell_short", "tell_either"]}, "tolerant": {"items": null, "tasks": ["tolerant"], "goes_on": true}, "drop_each": {"items": null, "tasks": ["drop_each"]}}, "waits": {"measure": ["letters_items"], "survey_measure_items": ["survey.cities"], "survey.measure": ["survey.cities", "survey_measure_items"], "choose_long": ["measure", "letters_items"], "refine": ["measure", "choose_long", "letters_items"], "tell_short": ["measure", "choose_long", "letters_items"], "survey.sum_of": ["survey.measure"], "tell_either": ["refine", "tell_short", "letters_items"], "choose_many": ["survey.sum_of"], "tell_many": ["survey.sum_of", "choose_many"], "tell_few": ["survey.sum_of", "choose_many"], "page": ["survey.sum_of"], "tell_all": ["tell_many", "tell_few"], "drop": ["survey.sum_of"]}, "digest": "74cff30804173dc6ea79b45ed84a008aa101046319ee634f3bc43138a8d6bcb0"}

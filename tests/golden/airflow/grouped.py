@@ -1,4 +1,4 @@
-"""Pipeline 'grouped' as an Airflow DAG, version 6f2c4ed7644d, structure 00880e283008.
+"""Pipeline 'grouped' as an Airflow DAG, version 47af8eaca05a, structure 00880e283008.
 
 Several steps in one task, and in one for each item.
 
@@ -174,7 +174,7 @@ with DAG(
     dag_id="grouped",
     description="Several steps in one task, and in one for each item.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:6f2c4ed7644d"],
+    tags=["flowyml", "flowyml:47af8eaca05a"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -213,4 +213,4 @@ with DAG(
 
     [prepare, rows_items, each, alarm, page_of] >> watcher
 
-# flowyml: {"pipeline": "grouped", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "6f2c4ed7644d", "structure": "00880e283008", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "grouped-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["prepare", "each", "alarm", "page_of"], "timeout": null, "outputs": {"page": ["page_of", "page_of"], "texts": ["each", "shown.shown", "rows"]}, "hooks": false, "schedule": null, "together": {"prepare": ["read", "clean"], "each": ["half", "shown"]}, "helpers": ["rows_items", "watcher"], "watcher": "watcher", "loops": {"rows": {"items": "rows_items", "tasks": ["each"]}}, "digest": "1be699e3380a6ee7230326e8318f277242229a839160b80ddff98eb3fb79737e"}
+# flowyml: {"pipeline": "grouped", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "47af8eaca05a", "structure": "00880e283008", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "grouped-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["prepare", "each", "alarm", "page_of"], "timeout": null, "outputs": {"page": ["page_of", "page_of"], "texts": ["each", "shown.shown", "rows"]}, "hooks": false, "schedule": null, "together": {"prepare": ["read", "clean"], "each": ["half", "shown"]}, "helpers": ["rows_items", "watcher"], "watcher": "watcher", "loops": {"rows": {"items": "rows_items", "tasks": ["each"]}}, "waits": {"rows_items": ["prepare"], "each": ["prepare", "rows_items"], "alarm": ["prepare"], "page_of": ["each"]}, "digest": "b9d77042cacbd698f9826dad03ade0a2acc812363924decc5b052fd3f5ebac5f"}

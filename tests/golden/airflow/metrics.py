@@ -1,4 +1,4 @@
-"""Pipeline 'measured' as an Airflow DAG, version 818ba9d09478, structure 0ecc5b94cb24.
+"""Pipeline 'measured' as an Airflow DAG, version ccd00ccbcc1f, structure 0ecc5b94cb24.
 
 Something to measure.
 
@@ -85,7 +85,7 @@ with DAG(
     dag_id="measured",
     description="Something to measure.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:818ba9d09478"],
+    tags=["flowyml", "flowyml:ccd00ccbcc1f"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -95,4 +95,4 @@ with DAG(
     extract = Step(task_id="extract", step="extract")
     add_up = Step(task_id="add_up", step="add_up", inputs={"rows": extract.output["rows"]})
 
-# flowyml: {"pipeline": "measured", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "818ba9d09478", "structure": "0ecc5b94cb24", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "measured-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "add_up"], "timeout": null, "outputs": {"total": ["add_up", "total"]}, "hooks": false, "schedule": null, "digest": "6e46dce5dd29c8f2a9ecad95c3e44da9a2784e2393fb263b477597270de76afc"}
+# flowyml: {"pipeline": "measured", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "ccd00ccbcc1f", "structure": "0ecc5b94cb24", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "measured-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "add_up"], "timeout": null, "outputs": {"total": ["add_up", "total"]}, "hooks": false, "schedule": null, "waits": {"add_up": ["extract"]}, "digest": "f89eb107a4ce0b50a85c13d4c84f5bfa9e999eb598794028062d35129e8d40ba"}

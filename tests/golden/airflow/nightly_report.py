@@ -1,4 +1,4 @@
-"""Pipeline 'nightly-report' as an Airflow DAG, version b2da72e10fe3, structure 49d9d02e9dc7.
+"""Pipeline 'nightly-report' as an Airflow DAG, version db4c49c9f70e, structure 49d9d02e9dc7.
 
 Yesterday's visits.
 
@@ -90,7 +90,7 @@ with DAG(
     dag_id="nightly-report",
     description="Yesterday's visits.",
     doc_md=__doc__,
-    tags=["nightly", "flowyml", "flowyml:b2da72e10fe3"],
+    tags=["nightly", "flowyml", "flowyml:db4c49c9f70e"],
     schedule=CronTriggerTimetable("30 2 * * *", timezone="Europe/Berlin"),
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -123,4 +123,4 @@ with DAG(
         doc_md="One line a day.",
     )
 
-# flowyml: {"pipeline": "nightly-report", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "b2da72e10fe3", "structure": "49d9d02e9dc7", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "nightly-report-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["count_visits", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": false, "schedule": {"timezone": "Europe/Berlin", "cron": "30 2 * * *"}, "digest": "fea7be17e5f2ad59c657ee574383f6668ba08aa4d6eb50633a73cf7026378aea"}
+# flowyml: {"pipeline": "nightly-report", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "db4c49c9f70e", "structure": "49d9d02e9dc7", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "nightly-report-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["count_visits", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": false, "schedule": {"timezone": "Europe/Berlin", "cron": "30 2 * * *"}, "waits": {"report": ["count_visits"]}, "digest": "95ed5cebed734cd126509e7a430c118415c6c787400dd29270501921ec48bb8b"}

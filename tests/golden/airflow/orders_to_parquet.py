@@ -1,4 +1,4 @@
-"""Pipeline 'orders-to-parquet' as an Airflow DAG, version 7be6db015c2c, structure f4ca908d51a5.
+"""Pipeline 'orders-to-parquet' as an Airflow DAG, version bc77081cbe7f, structure f4ca908d51a5.
 
 One day's orders into the warehouse.
 
@@ -90,7 +90,7 @@ with DAG(
     dag_id="orders-to-parquet",
     description="One day's orders into the warehouse.",
     doc_md=__doc__,
-    tags=["etl", "flowyml", "flowyml:7be6db015c2c"],
+    tags=["etl", "flowyml", "flowyml:bc77081cbe7f"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -113,4 +113,4 @@ with DAG(
         retry_delay=timedelta(seconds=0),
     )
 
-# flowyml: {"pipeline": "orders-to-parquet", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "7be6db015c2c", "structure": "f4ca908d51a5", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "orders-to-parquet-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "transform", "load"], "timeout": null, "outputs": {"written": ["load", "written"]}, "hooks": false, "schedule": null, "digest": "6fea94ea691edb1873106caa15d2af52f2b961e4c208be985f7ec6c4d043079c"}
+# flowyml: {"pipeline": "orders-to-parquet", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "bc77081cbe7f", "structure": "f4ca908d51a5", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "orders-to-parquet-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "transform", "load"], "timeout": null, "outputs": {"written": ["load", "written"]}, "hooks": false, "schedule": null, "waits": {"transform": ["extract"], "load": ["transform"]}, "digest": "fc203ca0510f83ca636e12bc17482c0f785b37cd845e379e98feba3ccae8d47f"}

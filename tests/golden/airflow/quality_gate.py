@@ -1,4 +1,4 @@
-"""Pipeline 'quality-gate' as an Airflow DAG, version 1f5ecb4d628d, structure 3c450ae420c3.
+"""Pipeline 'quality-gate' as an Airflow DAG, version d093c71f8e57, structure 3c450ae420c3.
 
 Publish, hold back or refuse, by the share of readings that can be used.
 
@@ -137,7 +137,7 @@ with DAG(
     dag_id="quality-gate",
     description="Publish, hold back or refuse, by the share of readings that can be used.",
     doc_md=__doc__,
-    tags=["sensors", "flowyml", "flowyml:1f5ecb4d628d"],
+    tags=["sensors", "flowyml", "flowyml:d093c71f8e57"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -198,4 +198,4 @@ with DAG(
     choose_good >> Label("bad") >> alert
     [load, check, publish, hold, alert, describe] >> watcher
 
-# flowyml: {"pipeline": "quality-gate", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "1f5ecb4d628d", "structure": "3c450ae420c3", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "quality-gate-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "check", "publish", "hold", "alert", "describe"], "timeout": null, "outputs": {"message": {"either": [["describe", "message"], ["hold", "message"], ["alert", "message"]]}}, "hooks": false, "schedule": null, "helpers": ["choose_good", "watcher"], "watcher": "watcher", "digest": "d5bd2ab3baa9a929d4149bb8e916e9dee53714f03101a846850925a2bbeb507f"}
+# flowyml: {"pipeline": "quality-gate", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "d093c71f8e57", "structure": "3c450ae420c3", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "quality-gate-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "check", "publish", "hold", "alert", "describe"], "timeout": null, "outputs": {"message": {"either": [["describe", "message"], ["hold", "message"], ["alert", "message"]]}}, "hooks": false, "schedule": null, "helpers": ["choose_good", "watcher"], "watcher": "watcher", "waits": {"check": ["load"], "choose_good": ["check"], "publish": ["check", "choose_good"], "hold": ["check", "choose_good"], "alert": ["check", "choose_good"], "describe": ["publish", "choose_good"]}, "digest": "9b19ceabb468cfae07ce30581f12c8d16f74b3f279bd366ad60289fe53f03336"}

@@ -1,4 +1,4 @@
-"""Pipeline 'sales-by-country' as an Airflow DAG, version 318d4f71c8c9, structure 5c81d877700b.
+"""Pipeline 'sales-by-country' as an Airflow DAG, version 1fa74095ad34, structure 5c81d877700b.
 
 Two countries at a time.
 
@@ -128,7 +128,7 @@ with DAG(
     dag_id="sales-by-country",
     description="Two countries at a time.",
     doc_md=__doc__,
-    tags=["sales", "flowyml", "flowyml:318d4f71c8c9"],
+    tags=["sales", "flowyml", "flowyml:1fa74095ad34"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -179,4 +179,4 @@ with DAG(
         trigger_rule="none_failed",
     )
 
-# flowyml: {"pipeline": "sales-by-country", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "318d4f71c8c9", "structure": "5c81d877700b", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "sales-by-country-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "convert", "load", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": false, "schedule": null, "helpers": ["country_items"], "loops": {"country": {"items": "country_items", "tasks": ["extract", "convert", "load"]}}, "digest": "58e61bb1c94e824b3b8c3bc482f8f8038e0d526d4c2b1df5e8ad1808977ee893"}
+# flowyml: {"pipeline": "sales-by-country", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "1fa74095ad34", "structure": "5c81d877700b", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "sales-by-country-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "convert", "load", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": false, "schedule": null, "helpers": ["country_items"], "loops": {"country": {"items": "country_items", "tasks": ["extract", "convert", "load"]}}, "waits": {"extract": ["country_items"], "convert": ["extract", "country_items"], "load": ["convert", "country_items"], "report": ["load"]}, "digest": "bb16c3e373bdcf4b8ddb721ecea95598c56d415a6caf7d2b52f6c4a64f840f6d"}

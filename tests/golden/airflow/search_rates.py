@@ -1,4 +1,4 @@
-"""Pipeline 'search-rates' as an Airflow DAG, version fcdd750ec2d6, structure 484d83582bd7.
+"""Pipeline 'search-rates' as an Airflow DAG, version 810b6cb7deb9, structure 484d83582bd7.
 
 Search for a learning rate, more finely if need be.
 
@@ -179,7 +179,7 @@ with DAG(
     dag_id="search-rates",
     description="Search for a learning rate, more finely if need be.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:fcdd750ec2d6"],
+    tags=["flowyml", "flowyml:810b6cb7deb9"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -255,4 +255,4 @@ with DAG(
     choose_good_enough >> Label("search more finely") >> [near, train_near_items, pick_near]
     [grid, train_items, train, pick, report, near, train_near_items, train_near, pick_near, report_near] >> watcher
 
-# flowyml: {"pipeline": "search-rates", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "fcdd750ec2d6", "structure": "484d83582bd7", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "search-rates-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["grid", "train", "pick", "report", "near", "train_near", "pick_near", "report_near"], "timeout": null, "outputs": {"report": {"either": [["report", "report"], ["report_near", "report"]]}}, "hooks": false, "schedule": null, "cached": ["train", "train_near"], "helpers": ["train_items", "choose_good_enough", "train_near_items", "watcher"], "watcher": "watcher", "loops": {"train": {"items": "train_items", "tasks": ["train"]}, "train_near": {"items": "train_near_items", "tasks": ["train_near"]}}, "digest": "189f65ef408b7c88c67929d16c3ffdd8520bb9159dd6d3ed5da584387fa17cc1"}
+# flowyml: {"pipeline": "search-rates", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "810b6cb7deb9", "structure": "484d83582bd7", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "search-rates-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["grid", "train", "pick", "report", "near", "train_near", "pick_near", "report_near"], "timeout": null, "outputs": {"report": {"either": [["report", "report"], ["report_near", "report"]]}}, "hooks": false, "schedule": null, "cached": ["train", "train_near"], "helpers": ["train_items", "choose_good_enough", "train_near_items", "watcher"], "watcher": "watcher", "loops": {"train": {"items": "train_items", "tasks": ["train"]}, "train_near": {"items": "train_near_items", "tasks": ["train_near"]}}, "waits": {"train_items": ["grid"], "train": ["grid", "train_items"], "pick": ["train"], "choose_good_enough": ["pick"], "report": ["pick", "choose_good_enough"], "near": ["pick", "choose_good_enough"], "train_near_items": ["near", "choose_good_enough"], "train_near": ["near", "train_near_items"], "pick_near": ["train_near", "choose_good_enough"], "report_near": ["pick_near", "choose_good_enough"]}, "digest": "df63db9369175ff62061005dad763881309be983879fcf942db58c86ce2fb3fd"}

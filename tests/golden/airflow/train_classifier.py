@@ -1,4 +1,4 @@
-"""Pipeline 'train-classifier' as an Airflow DAG, version fea1a2a31a9d, structure e2f3f506418a.
+"""Pipeline 'train-classifier' as an Airflow DAG, version e5ec8de7a383, structure e2f3f506418a.
 
 Train two classifiers side by side, keep the better one.
 
@@ -112,7 +112,7 @@ with DAG(
     dag_id="train-classifier",
     description="Train two classifiers side by side, keep the better one.",
     doc_md=__doc__,
-    tags=["demo", "flowyml", "flowyml:fea1a2a31a9d"],
+    tags=["demo", "flowyml", "flowyml:e5ec8de7a383"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -172,4 +172,4 @@ with DAG(
         doc_md="One sentence for people.",
     )
 
-# flowyml: {"pipeline": "train-classifier", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "fea1a2a31a9d", "structure": "e2f3f506418a", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "train-classifier-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "split", "train_forest", "train_logistic", "choose", "evaluate", "draw", "summarize"], "timeout": null, "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["summarize", "summarize"]}, "hooks": false, "schedule": null, "digest": "1b9b4671ddb444a67abc6440e0c7b826a05cf716c54ea20ace6851c6b9a1a077"}
+# flowyml: {"pipeline": "train-classifier", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "e5ec8de7a383", "structure": "e2f3f506418a", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "train-classifier-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "split", "train_forest", "train_logistic", "choose", "evaluate", "draw", "summarize"], "timeout": null, "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["summarize", "summarize"]}, "hooks": false, "schedule": null, "waits": {"split": ["load"], "train_forest": ["split"], "train_logistic": ["split"], "choose": ["train_forest", "train_logistic", "split"], "evaluate": ["choose", "split"], "draw": ["choose", "split"], "summarize": ["choose", "evaluate"]}, "digest": "552216a2ac14741348be2a2a20b91d38a8fac2a0c98a5259d68689755717138f"}

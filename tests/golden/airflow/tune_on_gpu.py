@@ -1,4 +1,4 @@
-"""Pipeline 'tune-on-gpu' as an Airflow DAG, version fa5ffdd1d878, structure 8275d86d8144.
+"""Pipeline 'tune-on-gpu' as an Airflow DAG, version 88fd2f2a7c2a, structure 8275d86d8144.
 
 Try learning rates side by side, keep the best fit.
 
@@ -109,7 +109,7 @@ with DAG(
     dag_id="tune-on-gpu",
     description="Try learning rates side by side, keep the best fit.",
     doc_md=__doc__,
-    tags=["tuning", "flowyml", "flowyml:fa5ffdd1d878"],
+    tags=["tuning", "flowyml", "flowyml:88fd2f2a7c2a"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -181,4 +181,4 @@ with DAG(
         doc_md="The fit that is nearest to the points.",
     )
 
-# flowyml: {"pipeline": "tune-on-gpu", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "fa5ffdd1d878", "structure": "8275d86d8144", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "tune-on-gpu-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["points", "tune", "tune_2", "tune_3", "best"], "timeout": null, "outputs": {"best": ["best", "best"]}, "hooks": false, "schedule": null, "digest": "2d744f16c217f39e45c701309bbe106f08e6a96584cbcb05d22dc4c7eec09e71"}
+# flowyml: {"pipeline": "tune-on-gpu", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "88fd2f2a7c2a", "structure": "8275d86d8144", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "tune-on-gpu-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["points", "tune", "tune_2", "tune_3", "best"], "timeout": null, "outputs": {"best": ["best", "best"]}, "hooks": false, "schedule": null, "waits": {"tune": ["points"], "tune_2": ["points"], "tune_3": ["points"], "best": ["tune", "tune_2", "tune_3"]}, "digest": "122007bd38443531c14bf72daa854f90ba74f1d9037d8369fde15f858dec5f00"}

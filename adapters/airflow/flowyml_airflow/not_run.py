@@ -1,0 +1,82 @@
+"""Why steps did not run: the first failure among what they wait for. The facts of a DAG file say what that is.
+
+Of a step of an execution group whose task ran, the task says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import StepRun
+from flowyml_airflow.endings import not_run
+from flowyml_airflow.status import moment
+from flowyml_airflow.step_runs import Marker, map_index
+
+__all__ = ["with_causes"]
+
+_LATEST = datetime.max.replace(tzinfo=UTC)
+_Cause = tuple[datetime, str]
+"""When it failed, and what is said of what waits for it."""
+
+
+def with_causes(
+    steps: Mapping[Marker, Sequence[StepRun]], tasks: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]
+) -> dict[Marker, Sequence[StepRun]]:
+    """The steps of each task, as they are but for those that did not run: these say why."""
+    failures = {marker: cause for marker, runs in steps.items() if (cause := _failure(runs))}
+    causes = _causes(failures, steps.keys(), tasks, facts)
+    return {
+        marker: [_explained(run, causes[marker][1]) for run in runs]
+        if marker in causes and marker not in failures
+        else runs
+        for marker, runs in steps.items()
+    }
+
+
+def _failure(runs: Sequence[StepRun]) -> _Cause | None:
+    """The first failure among the steps of a task."""
+    failed = [run for run in runs if run.status.is_failed]
+    return min(((run.ended_at or _LATEST, not_run(f"step {run.label!r}", run.status)) for run in failed), default=None)
+
+
+def _explained(run: StepRun, why: str) -> StepRun:
+    return replace(run, error=why) if run.raw_status == "upstream_failed" else run
+
+
+def _causes(
+    failures: Mapping[Marker, _Cause],
+    of_steps: Collection[Marker],
+    tasks: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Any],
+) -> dict[Marker, _Cause]:
+    """What failed first of all that each task waits for, over others that did not run for it."""
+    found = dict(failures)
+    by_task: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for task in tasks:
+        by_task.setdefault(task["task_id"], {})[map_index(task)] = task
+    for name, before in facts.get("waits", {}).items():  # each after those that it waits for
+        for index, task in by_task.get(name, {}).items():
+            marker = name, index
+            if marker in found or task["state"] not in ("failed", "upstream_failed"):
+                continue
+            reached = [found[each] for each in _before(marker, before, by_task, facts) if each in found]
+            if reached:
+                found[marker] = min(reached)
+            elif task["state"] == "failed" and marker not in of_steps:  # it lists items, or chooses a branch
+                found[marker] = moment(task["end_date"]) or _LATEST, not_run(f"task {name!r}", ExecutionStatus.FAILED)
+    return found
+
+
+def _before(
+    marker: Marker, before: Sequence[str], by_task: Mapping[str, Mapping[int, Any]], facts: Mapping[str, Any]
+) -> Iterator[Marker]:
+    """What a task waits for: in its loop what works on the same item."""
+    name, index = marker
+    loops = [loop["tasks"] for loop in facts.get("loops", {}).values()]
+    for task in before:
+        is_of_item = index >= 0 and any(name in loop and task in loop for loop in loops)
+        yield from ((task, other) for other in ((index, -1) if is_of_item else by_task.get(task, ())))
