@@ -81,8 +81,8 @@ def notes_of_dates(dag: DagModel, names: Sequence[str], by_operators: bool) -> I
         )  # fmt: skip
     if names and how is Dated.EITHER:
         yield Note(
-            Kind.CHANGED, shown, place, "it is the time of the run, as on Airflow 3; on Airflow 2 this is the time "
-            "before on the schedule", "If the DAG ran on Airflow 2, make DATA_INTERVAL_START its default.",
+            Kind.CHANGED, shown, place, "it is the time of the run, as on Airflow 3; on Airflow 2 this is the "
+            "previous scheduled time", "If the DAG ran on Airflow 2, make DATA_INTERVAL_START its default.",
         )  # fmt: skip
     if names and how is Dated.SHIFTED:
         yield Note(
