@@ -1,4 +1,4 @@
-"""Values between steps: small ones travel with the run, large ones stand in a store and travel by reference."""
+"""Values between steps: small ones travel with the run, large ones are in a store and travel by reference."""
 
 from flowyml.artifacts.opening import default_url, open_store
 from flowyml.artifacts.packing import artifact_key, is_reference, pack, run_place, unpack

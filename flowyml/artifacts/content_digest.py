@@ -1,4 +1,4 @@
-"""What a value is, wherever it stands: the same for equal values in every process, as far as can be."""
+"""A digest of a value's content: the same for equal values in every process, as far as possible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where files that are read stand: in folders that live as long as the step which takes them, else as this process."""
+"""Folders for files that are read: they live as long as the step that takes the files, else as this process."""
 
 from __future__ import annotations
 

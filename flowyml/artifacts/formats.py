@@ -1,4 +1,4 @@
-"""How a value is written, chosen by its type: the plainest format that gives it back exactly."""
+"""How a value is written, chosen by its type: the plainest format that restores it exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hash what is written, while it is written."""
+"""Hash data while it is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in a store of artifacts, and its removal: by the keys that FlowyML makes, and never above the root."""
+"""The content of an artifact store, and its removal: by the keys that FlowyML makes, and never above the root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of an output without reading it, from what stands for it between steps."""
+"""What is known of an output without reading it, from the reference or value that travels between steps."""
 
 from __future__ import annotations
 

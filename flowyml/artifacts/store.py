@@ -1,4 +1,4 @@
-"""Where artifacts stand. Every write is all or nothing."""
+"""Where artifacts are stored. Every write is all or nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The groups that are open while a pipeline is put together."""
+"""The groups that are open while a pipeline is recorded."""
 
 from __future__ import annotations
 

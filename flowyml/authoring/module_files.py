@@ -1,4 +1,4 @@
-"""Where modules of the user's stand: the files, and what this process has of them."""
+"""The files of the user's modules, and what this process has loaded of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pickles for a bundle: the same bytes in every process as far as can be, and a note of the modules that they need.
+"""Pickles for a bundle: the same bytes in every process as far as possible, and a note of the modules that they need.
 
 Python orders a set by the hashes of what is in it, which differ from process to process, and calls a script
 ``__main__`` where it runs. Neither may show in a bundle, whose digest tells whether anything has changed.

@@ -1,4 +1,4 @@
-"""What stands for a value in the function of a pipeline, where none is known yet, and conditions made of such."""
+"""Placeholders for values in the function of a pipeline, where none is known yet, and conditions made of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``flowyml prune``: remove what runs left behind and nothing needs any more."""
+"""``flowyml prune``: remove what runs left behind and is no longer needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether an engine can run a pipeline, and which steps rule it out. No engine is asked."""
+"""Whether an engine can run a pipeline, and which steps rule it out. No engine is contacted."""
 
 from __future__ import annotations
 

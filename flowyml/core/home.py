@@ -1,4 +1,4 @@
-"""The folder where FlowyML keeps what it must remember, for its owner alone: local runs, bundles, artifacts.
+"""The folder where FlowyML keeps what it must remember, only for its owner: local runs, bundles, artifacts.
 
 Parameters, outputs and logs stand there, whatever the umask. So folders are made with mode 0700 and files with 0600,
 and those that exist are changed to it.

@@ -1,4 +1,4 @@
-"""What runs leave behind, what of it nothing needs any more, and its removal."""
+"""What runs leave behind, which of it is no longer needed, and its removal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Remove files and folders that FlowyML made, below a folder that others may have left links and files of their own in.
+"""Remove files and folders that FlowyML made, below a folder in which others may have left links and files.
 
 No link on the way is followed, nothing of another user's is removed, and what was used meanwhile comes back: a name is
 first changed to one that cannot be guessed, then looked at, then removed.

@@ -1,4 +1,4 @@
-"""Where FlowyML's settings stand."""
+"""Where FlowyML's settings are."""
 
 from __future__ import annotations
 

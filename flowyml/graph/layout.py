@@ -1,4 +1,4 @@
-"""Where the nodes of a graph stand: in layers by longest path, ordered and placed so that lines are short.
+"""Where the nodes of a graph are placed: in layers by longest path, ordered and placed so that lines are short.
 
 A line that passes layers on its way is a slot in each of them too; all such lines that leave a node together share one
 slot, so that they run together until they branch off.

@@ -1,4 +1,4 @@
-"""Credentials belong to one address: which of a target's go to the URL that is called in the end.
+"""Credentials belong to one address: which of a target's credentials are sent to the URL that is called.
 
 A target is put together from up to four tables: its own and that of its engine, in the environment and in a file. One
 that names a URL gives its credentials to that URL alone. Those of a table that names none go where the target leads,

@@ -1,4 +1,4 @@
-"""Connections of httpcore on which a whole call has one deadline, however slowly the server goes on sending."""
+"""Connections of httpcore that give a whole call one deadline, however slowly the server sends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules that pass from one engine to another: what the old side tells and takes."""
+"""Schedules that pass from one engine to another: the interface of the old side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP room: what an adapter needs to call an engine's API, on kept connections.
+"""HTTP: what an adapter needs to call an engine's API, on kept connections.
 
 Tries again what passes by itself, bounds every answer in bytes and time, follows no redirect, distinguishes an
 answer of the engine from that of a proxy or a login page, and verifies TLS. A subclass adds the engine's own words.

@@ -1,4 +1,4 @@
-"""Reading the log of a run on an engine: look by look, and through a time in which the engine does not answer."""
+"""Follow the log of a run on an engine, poll by poll, even while the engine does not answer for a time."""
 
 from __future__ import annotations
 

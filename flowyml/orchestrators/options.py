@@ -1,4 +1,4 @@
-"""What a pipeline and its steps may ask of one engine, ``@step(airflow={…})``: known names and fitting values."""
+"""The options of a pipeline and its steps for one engine, ``@step(airflow={…})``: known names and fitting values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking a URL what lives there, with the standard library alone."""
+"""Find out what answers at a URL, with only the standard library."""
 
 from __future__ import annotations
 

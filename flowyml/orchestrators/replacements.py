@@ -1,4 +1,4 @@
-"""What could take the place of an Airflow operator in a pipeline that is to run on any engine."""
+"""What could replace an Airflow operator in a pipeline that is to run on any engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that goes on in another process of its engine: what of it has been, and what runs again.
+"""A run that continues in another process of its engine: which steps have ended, and which run again.
 
 For engines that execute a flow of FlowyML's and record its steps by themselves. The choice is that of local runs.
 """

@@ -1,4 +1,4 @@
-"""Reading targets by pydantic-settings; imported only where there is something to read."""
+"""Read targets with pydantic-settings; imported only if there is something to read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Canonical JSON back to a plan, with the standard library alone."""
+"""Canonical JSON back to a plan, with only the standard library."""
 
 from __future__ import annotations
 

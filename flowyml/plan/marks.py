@@ -1,4 +1,4 @@
-"""The mark in every file that FlowyML writes, so that it replaces no file of anybody else.
+"""The mark in every file that FlowyML writes, so that it never replaces anybody else's file.
 
 The mark is one comment line, ``# flowyml: {…}``, with the comment signs of the file's format. Its JSON holds facts
 that FlowyML reads back, and ``digest``, the SHA-256 of all the rest: a file that people edited since does not match it.

@@ -1,4 +1,4 @@
-"""Names come from users; files, URLs and engines have rules. Here the one becomes the other."""
+"""Names come from users; files, URLs and engines have rules. This module converts one into the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Types of parameters that JSON does not give back by itself: dates, paths, enumerations, pydantic's models.
+"""Types of parameters that JSON does not restore by itself: dates, paths, enumerations, pydantic's models.
 
 Everywhere but in a step such a value is the JSON that pydantic makes of it: a text for a date or a path, the value of
 an enumeration's member, an object for a model. The step that takes it is handed the type that it is annotated with.

@@ -1,4 +1,4 @@
-"""Results of steps, kept for later runs: where they stand, when one counts, and how it becomes a run's own.
+"""Results of steps, kept for later runs: where they are stored, when one is valid, and how a run takes it over.
 
 An entry is a folder ``cache/PIPELINE/STEP/KEY`` of an artifact store: the artifacts, and ``record.json``, which is
 written when they are whole. The key is a digest of all that the result depends on, as far as can be known. Others may

@@ -1,4 +1,4 @@
-"""What a plan refers to, alive in one process."""
+"""The functions and hooks that a plan refers to, loaded in one process."""
 
 from __future__ import annotations
 

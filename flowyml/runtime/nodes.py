@@ -1,4 +1,4 @@
-"""What a walk over a run goes along: a node for each step, loop, branch and item, and the frames that hold them."""
+"""The nodes of a walk over a run: one for each step, loop, branch and item, and the frames that hold them."""
 
 from __future__ import annotations
 

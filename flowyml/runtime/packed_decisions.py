@@ -1,4 +1,4 @@
-"""Which branches are taken, and over what loops go, where values are packed: see ``flowyml.artifacts.packing``.
+"""Which branches are taken, and which items loops have, where values are packed: see ``flowyml.artifacts.packing``.
 
 Plain values are looked at here, where no code of the user's is. All others are unpacked in a process of their own.
 """

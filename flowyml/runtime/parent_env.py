@@ -1,4 +1,4 @@
-"""What a process has to know of the one that asked for it, so that it finds the same modules and classes."""
+"""What a process must know of the process that started it, so that it finds the same modules and classes."""
 
 from __future__ import annotations
 

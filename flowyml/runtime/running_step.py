@@ -1,4 +1,4 @@
-"""Which step of which run is being run here, and when the run is for."""
+"""Which step of which run is running here, and the dates of the run."""
 
 from __future__ import annotations
 

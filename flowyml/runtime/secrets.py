@@ -1,4 +1,4 @@
-"""Values of secrets on a worker: where they come from, and how they are kept out of all that is shown."""
+"""Values of secrets on a worker: where they come from, and how they are kept out of everything that is shown."""
 
 from __future__ import annotations
 

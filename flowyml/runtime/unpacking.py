@@ -1,4 +1,4 @@
-"""Unpack bundles. This module imports nothing of FlowyML: a bundle is started with it, before FlowyML is there.
+"""Unpack bundles. This module imports nothing of FlowyML: a bundle is started with it, before FlowyML can be imported.
 
 A bundle is unpacked once, into a cache folder that is named by its digest, so that compiled modules are kept and
 data files beside the code can be opened. Where no cache folder can be written, it goes to a temporary one.

@@ -1,4 +1,4 @@
-"""The steps of one run on their way: which may run now, which never will, and where each finds its inputs.
+"""The steps of one run in order: which may run now, which never will, and where each finds its inputs.
 
 It decides and does nothing else: an engine takes what is ready, works on it, and says how it ended. All of that under
 one lock of the engine's, but for ``Opening`` and ``Decision``, whose values the engine looks up without it.

@@ -1,4 +1,4 @@
-"""Statements of SQL, by SQLAlchemy."""
+"""SQL statements, with SQLAlchemy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking again and again until something is there."""
+"""Poll until something exists."""
 
 from __future__ import annotations
 

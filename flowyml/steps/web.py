@@ -1,4 +1,4 @@
-"""Requests over HTTP, by the standard library alone."""
+"""Requests over HTTP, with only the standard library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Branches: which steps run, and what those give that did not."""
+"""Branches: which steps run, and what steps that did not run return."""
 
 from __future__ import annotations
 

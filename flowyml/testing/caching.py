@@ -1,4 +1,4 @@
-"""Results of steps that later runs take again: what is computed anew, what is not, and how that shows."""
+"""Step results that later runs reuse: what is computed again, what is not, and how that shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a backfill is asked for: whole days, and parameters that the pipeline has."""
+"""Arguments of a backfill: whole days, and parameters that the pipeline has."""
 
 from __future__ import annotations
 

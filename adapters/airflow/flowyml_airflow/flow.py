@@ -1,4 +1,4 @@
-"""How the tasks of a DAG hang together: which wait for which, and by which trigger rule.
+"""How the tasks of a DAG are connected: which wait for which, and by which trigger rule.
 
 This file travels in the bundle. The compiler writes it into the DAG file, and the worker goes by it where Airflow's own
 rules say something else than FlowyML's: see ``docs/control-flow.md``.

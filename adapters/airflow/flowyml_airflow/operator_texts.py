@@ -1,4 +1,4 @@
-"""Operators of Airflow's own as text: what is imported for them, and how each is made.
+"""Airflow operators as text: what is imported for them, and how each is made.
 
 The names that stand in the text as code are import paths, checked here again since a plan may come from a file, and
 variables that are free. All values are literals.

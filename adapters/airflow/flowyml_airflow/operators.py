@@ -1,4 +1,4 @@
-"""A step that is an operator of Airflow's: its import path and its arguments, as they stand in a DAG file."""
+"""A step that is an Airflow operator: its import path and its arguments, as in a DAG file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bundles in the DAGs folder that nothing needs any more, whatever pipeline they are of."""
+"""The bundles in the DAGs folder that are no longer needed, of any pipeline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets of steps from Airflow's connections and variables. What a task's process needs of it stands here too.
+"""Secrets of steps from Airflow's connections and variables. What a task's process needs for that is here too.
 
 ``warehouse/password`` is the field ``password`` of connection ``warehouse``: fields are ``uri``, ``host``, ``login``,
 ``password``, ``schema``, ``port`` and ``extra.KEY``. Any other name is that of a variable. ``conn:warehouse.password``

@@ -1,4 +1,4 @@
-"""A run whose DAG has lost its file: Airflow 3 starts none of its tasks, ends it never, and does not say so.
+"""A run whose DAG has lost its file: Airflow 3 starts none of its tasks, never ends it, and reports nothing.
 
 Airflow 2 does the same, or fails a task that it was about to start.
 """

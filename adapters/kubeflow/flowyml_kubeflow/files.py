@@ -1,4 +1,4 @@
-"""KFP's files, as a task sees them: what it gets and gives, by one JSON text, the *executor input*.
+"""KFP's files, as a task sees them: its inputs and outputs, by one JSON text, the *executor input*.
 
 It travels in the bundle. Source: KFP, *ExecutorInput* and *ExecutorOutput*.
 """

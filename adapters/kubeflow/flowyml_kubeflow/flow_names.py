@@ -1,4 +1,4 @@
-"""The names of what stands around a pipeline's steps where it has control flow, by the rules of ``names``."""
+"""The names of the tasks around a pipeline's steps if it has control flow, by the rules of ``names``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bundle as it stands in a pipeline's file: small, since each task whose arguments hold some of it is a pod."""
+"""The bundle in a pipeline's file: small, since each task whose arguments hold some of it is a pod."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded Prefect: one server of one's own on SQLite, started when it is first needed and then left running.
+"""The embedded Prefect: a server of the user's own on SQLite, started when it is first needed and then left running.
 
 It is Prefect's own ``prefect server start``, detached, on 127.0.0.1 and a free port, with its database, its log and the
 record of its process in ``home()/prefect``. It answers only to its owner: other users of the machine and web pages

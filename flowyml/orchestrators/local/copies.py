@@ -1,4 +1,4 @@
-"""Values of one's own: what one consumer does to a value is not seen by the others, as on every engine."""
+"""Copies of values: no consumer sees what another one changes in a value, as on every engine."""
 
 from __future__ import annotations
 

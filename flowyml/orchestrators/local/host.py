@@ -1,4 +1,4 @@
-"""The process in which runs take place, as seen by them."""
+"""The process in which runs are executed, as the runs see it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What steps returned is written down for a retry: small values at once, since the process may be killed, others when
+"""Results of steps are recorded for a retry: small values at once, since the process may be killed, others when
 the run has ended badly."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Values that steps in threads were given themselves: how they were before, in case that the run is retried."""
+"""Values that steps in threads got uncopied: how they were before, in case the run is retried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step may be given under ``local``: ``@step(local={"share": True})``."""
+"""The options of a step under ``local``: ``@step(local={"share": True})``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write down what a run does, a batch at a time, so that steps never wait for the disk."""
+"""Record what a run does, a batch at a time, so that steps never wait for the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run again what failed of a run: which of its steps, by its record, and what the others left."""
+"""Retry a run: which of its steps run again, by its record, and the results that the others left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a run on the local runner: who wants what of it, and how far it is."""
+"""The files of a run on the local runner: the requests to it, and its progress."""
 
 from __future__ import annotations
 
