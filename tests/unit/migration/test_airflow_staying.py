@@ -99,7 +99,7 @@ def test_the_module_is_what_python_and_flowyml_take(tmp_path: Path, monkeypatch:
 
     plan = LocalOrchestrator().plan(sales_that_stay.sales_daily)
     assert [step.name for step in plan.steps] == ["extract", "load", "report", "clean"]
-    with pytest.raises(UnsupportedFeatureError, match=r"'load' is LakeOperator.* run on Airflow alone"):
+    with pytest.raises(UnsupportedFeatureError, match=r"'load' is LakeOperator.* run only on Airflow"):
         LocalOrchestrator().plan(sales_that_stay.sales_daily_load)
 
 
