@@ -65,8 +65,8 @@ class Journal:
     def write(self, name: str, *documents: Mapping[str, Any]) -> None:
         """Add documents to a file of the journal."""
         if self.folder:
-            with (self.folder / name).open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps({"time": time.time(), **facts}) + "\n" for facts in documents)
+            text = "".join(json.dumps({"time": time.time(), **facts}) + "\n" for facts in documents)
+            _append(self.folder / name, text.encode())
 
     def note(self, **facts: Any) -> None:
         """Leave what else is to be known of a step's items: in the journal, or in the log."""
@@ -93,6 +93,17 @@ class Journal:
             self.write("log.jsonl", {"stream": "result", "line": line, "attempt": self.next_attempt() - 1})
         else:
             print(line, flush=True)
+
+
+def _append(path: Path, lines: bytes) -> None:
+    """Add lines in one write, so that those of several processes do not mix. Half a line of a process that was killed
+    stays one of its own."""
+    with path.open("ab+", buffering=0) as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            lines = lines if file.read(1) == b"\n" else b"\n" + lines
+        while lines:
+            lines = lines[file.write(lines) :]
 
 
 def _lines(path: Path) -> list[str]:

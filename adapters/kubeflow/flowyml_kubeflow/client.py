@@ -21,7 +21,7 @@ __all__ = ["AmbiguousError", "Client", "NotFoundError", "equals"]
 
 _PAGE = 100
 _CHUNK = 1 << 20  # bytes of a file at once
-_TRANSIENT = (429, 500, 502, 503, 504)
+_TRANSIENT = (429, 502, 503, 504)
 _NO_LOG = '{"error_message":'  # what older servers say in an answer that claims to be a success
 _PAUSES = (0.2, 0.6)  # seconds before a call that only reads is made again
 _SERVICES = {  # of the official client, by what an operation's name begins with
@@ -36,6 +36,10 @@ class NotFoundError(EngineError):
 
 class AmbiguousError(EngineUnreachableError):
     """The answer was lost, or an error: KFP may have done what was asked, or not."""
+
+
+class InternalError(AmbiguousError):
+    """KFP answered 500."""
 
 
 class Client:
@@ -150,9 +154,11 @@ class Client:
         for way in [self._logs_from] if self._logs_from else ways:
             try:
                 answer = self._text(*ways[way])
-            except AuthenticationError:
+            except InternalError:
+                continue
+            except (AuthenticationError, EngineUnreachableError):
                 raise
-            except EngineError:  # 400, 404 or 500, by the release; the pod is gone, or not there yet
+            except EngineError:  # 400, 404 or 500, by the release: the pod is gone, or not there yet
                 continue
             self._logs_from = way
             return answer
@@ -178,6 +184,8 @@ class Client:
             )
         if error.status == 404:
             return NotFoundError(message)
+        if error.status == 500:
+            return InternalError(message)
         return AmbiguousError(message) if error.status in _TRANSIENT else EngineError(message)
 
     def _text(self, *words: Any) -> Any:

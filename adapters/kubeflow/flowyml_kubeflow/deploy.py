@@ -269,10 +269,13 @@ def _put(bundle: Bundle, url: str) -> None:
 
 @contextlib.contextmanager
 def one_at_a_time(what: str) -> Iterator[None]:
-    """Keeps other processes of this user on this machine from creating the same thing meanwhile."""
+    """Keeps other processes of this user on this machine from creating the same thing meanwhile.
+
+    There are 256 locks, so that their files do not pile up; now and then one thing waits for another.
+    """
     folder = home() / "kubeflow" / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with held(folder / hashlib.sha256(what.encode()).hexdigest()[:32], wait=None):
+    with held(folder / hashlib.sha256(what.encode()).hexdigest()[:2], wait=None):
         yield
 
 

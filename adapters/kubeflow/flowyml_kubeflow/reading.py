@@ -119,15 +119,16 @@ class Runs:
 
     def scheduled(self, pipeline: str, limit: int) -> dict[datetime, Run]:
         """The newest runs of recurring runs, by the time that KFP made each for; also where the schedule is gone."""
-        found = ((_utc(run.scheduled_at), run) for run in self._newest(pipeline, limit) if run.recurring_run_id)
-        return {time: self._run(run) for time, run in found if time}
+        found = self._newest(pipeline, limit, of_schedules=True)
+        return {time: self._run(run) for run in found if (time := _utc(run.scheduled_at))}
 
-    def _newest(self, pipeline: str | None, limit: int) -> Iterator[Any]:
+    def _newest(self, pipeline: str | None, limit: int, *, of_schedules: bool = False) -> Iterator[Any]:
         size = min(limit, _PAGE) if pipeline is None else _PAGE
         every = self.client.pages(
             "run_service_list_runs", "runs", sort_by="created_at desc", page_size=size, **self.client.connection.scope
         )  # fmt: skip
-        wanted = (run for run in every if pipeline is None or self.pipelines.pipeline_of(run) == pipeline)
+        some = (run for run in every if run.recurring_run_id or not of_schedules)
+        wanted = (run for run in some if pipeline is None or self.pipelines.pipeline_of(run) == pipeline)
         return islice(wanted, limit)
 
     def failed_at_its_end(self, job_id: str) -> bool:
@@ -228,7 +229,7 @@ class Runs:
 
     def _results(self, run: Any, pod: Pod) -> list[Json]:
         lines = self._log(str(run.run_id), pod) or ()
-        return [json.loads(line.removeprefix(RESULT)) for line in lines if line.startswith(RESULT)]
+        return [result for line in lines if line.startswith(RESULT) and (result := _result_of(line))]
 
     def _log(self, job_id: str, pod: Pod, *, grows: bool = False) -> list[str] | None:
         """The log of a pod, by the first of its possible names that KFP knows."""
@@ -284,8 +285,18 @@ def lines_by_item(printed: Sequence[str]) -> Iterator[tuple[str, tuple[int, ...]
     for line in printed:
         if not line.startswith(RESULT):
             yield task, index, line
-        elif "index" in (note := json.loads(line.removeprefix(RESULT)).get("note", {})):
+        elif "index" in (note := _result_of(line).get("note", {})):
             task, index = note.get("task", ""), tuple(note["index"])
+
+
+def _result_of(line: str) -> Json:
+    """What the launcher left in a line of a pod's log; empty for half a line, which is being written, or whose pod was
+    killed."""
+    try:
+        found: Json = json.loads(line.removeprefix(RESULT))
+    except ValueError:
+        return {}
+    return found
 
 
 class UiStore(Store):

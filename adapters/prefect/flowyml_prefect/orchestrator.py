@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -15,12 +14,10 @@ from flowyml.core.errors import (
     ConfigurationError,
     EngineError,
     OwnershipError,
-    RetryRefusedError,
     RunNotFoundError,
     ScheduleError,
     ScheduleNotFoundError,
 )
-from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
@@ -30,7 +27,6 @@ from flowyml.core.urls import refuse_credentials, without_credentials
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, SignIn, check_same_run, claim_new
 from flowyml.orchestrators.http import ConflictError, NotFoundError, is_this_machine
 from flowyml.plan.secrets import slug_of
-from flowyml_prefect.automations import DETACHED_TAG
 from flowyml_prefect.capabilities import CAPABILITIES
 from flowyml_prefect.client import FlowRun, PrefectClient, is_id
 from flowyml_prefect.compiler import compile_flow
@@ -38,8 +34,9 @@ from flowyml_prefect.connection import Connection, login_of
 from flowyml_prefect.deploy import Deployed, Deployments, Target
 from flowyml_prefect.names import deployment_name, flow_name
 from flowyml_prefect.parameters import given_parameters
-from flowyml_prefect.pruning import PRUNED, Leftovers
+from flowyml_prefect.pruning import Leftovers
 from flowyml_prefect.reading import RunReader, code_labels
+from flowyml_prefect.retrying import schedule_again
 from flowyml_prefect.schedule import (
     MADE_UP,
     SET,
@@ -61,8 +58,7 @@ from flowyml_prefect.server import (
     stop_embedded_server,
     turn,
 )
-from flowyml_prefect.status import status_of, step_status_of
-from flowyml_prefect.step_runs import AWAITED, RETRIED, RETRY, TASK_RUNS
+from flowyml_prefect.status import status_of
 
 if TYPE_CHECKING:
     from flowyml.core.pruning import Bounds, Prunable
@@ -213,27 +209,8 @@ class PrefectOrchestrator(Orchestrator):
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
         run = self._flow_run(job_id)
-        if run.labels.get(PRUNED):
-            raise RetryRefusedError(f"Run {run.name!r} cannot be run again: `flowyml prune` is removing it.")
-        pooled = DETACHED_TAG not in run.tags
-        entrypoint = self.deployments.entrypoint_of(self.get_run(job_id), run.version or "", pooled=pooled)
-        own_end = run.state_type == "FAILED" and run.state_name != "TimedOut"  # else some are never recorded
-        awaited = run.labels.get(TASK_RUNS, 0) if own_end else 0
-        self._end_what_was_at_work(run)
-        now = datetime.now(UTC).isoformat()
-        self.client.label_run(run.id, {RETRY: json.dumps(steps), RETRIED: now, TASK_RUNS: 0, AWAITED: awaited})
-        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retried by FlowyML."}
-        self.client.set_state(run.id, state, force=True)
-        if not pooled:
+        if entrypoint := schedule_again(self.reader, self.deployments, run.id, steps):
             self._launch(run.id, entrypoint)
-
-    def _end_what_was_at_work(self, run: FlowRun) -> None:
-        """A process that was killed leaves task runs that would count as running in the next attempt too."""
-        kind, name = ("CRASHED", "Crashed") if run.state_type == "CRASHED" else ("CANCELLED", "Cancelled")
-        state = {"type": kind, "name": name, "message": "The process of its run has ended."}
-        for task in self.client.task_runs(run.id):
-            if step_status_of(task.state_type, task.state_name) is ExecutionStatus.RUNNING:
-                self.client.set_task_state(task.id, state)
 
     def _launch(self, run_id: str, entrypoint: str) -> None:
         """Have a process on this machine execute a run."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -15,6 +19,7 @@ from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowOrchestrator
+from flowyml_kubeflow.attempts import RESULT
 from tests.engines.kubeflow_calls import OVER_THE_API, RUN, run_id
 
 pytestmark = OVER_THE_API
@@ -167,3 +172,58 @@ def test_a_call_that_hangs_before_the_run_is_made(kfp_api: Any) -> None:
     handle = impatient.run_pipeline(pipelines.greeting(), name).wait_for_completion(RUN, 0.5)
     assert handle.status is ExecutionStatus.COMPLETED
     assert [run.run_id for run in impatient.runs("conformance greeting")].count(name) == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_log_that_a_busy_server_does_not_give_is_not_gone(
+    kfp_api: Any, orchestrator: KubeflowOrchestrator, status: int
+) -> None:
+    handle = orchestrator.run_pipeline(pipelines.greeting(), run_id("busy")).wait_for_completion(RUN, 0.5)
+    kfp_api.fail("GET", "/log$", status=status, times=9)
+    try:
+        with pytest.raises(EngineUnreachableError, match=f"answered {status}"):
+            orchestrator.attach(handle.job_id).outputs  # noqa: B018  # it is read there
+        kfp_api.fail("GET", "/log$", status=status, times=2)
+        assert list(handle.logs(follow=True)) == list(handle.logs())
+    finally:
+        kfp_api.state.faults.clear()
+    assert orchestrator.attach(handle.job_id).outputs == {"greeting": "hello world"}
+
+
+def test_half_a_line_of_a_result_is_left_out(kfp_api: Any, orchestrator: KubeflowOrchestrator) -> None:
+    """A pod was killed while it wrote it, or writes it while it is read."""
+    if kfp_api.state is None:
+        pytest.skip("a real pod is not killed at this moment on demand")
+    handle = orchestrator.run_pipeline(pipelines.greeting(), run_id("half")).wait_for_completion(RUN, 0.5)
+    for log in (kfp_api.state.folder / f"run-{handle.job_id}").rglob("log.jsonl"):
+        half = {"time": time.time(), "stream": "result", "line": f'{RESULT}{{"outputs":{{"gr', "attempt": 1}
+        log.write_text(f"{log.read_text()}{json.dumps(half)}\n")
+    assert orchestrator.attach(handle.job_id).outputs == {"greeting": "hello world"}
+    assert not any(RESULT in line.message for line in handle.logs())
+
+
+def test_a_server_that_asks_for_hours_is_not_waited_for() -> None:
+    class Busy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(503)
+            self.send_header("Retry-After", "20")
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *arguments: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Busy)
+    thread = Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    begun = time.monotonic()
+    try:
+        with pytest.raises(EngineUnreachableError, match="answered 503"):
+            KubeflowOrchestrator(url=f"http://127.0.0.1:{server.server_port}").runs()
+        assert time.monotonic() - begun < 20
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

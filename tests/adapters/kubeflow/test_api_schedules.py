@@ -81,6 +81,7 @@ def test_a_schedule_fires_at_the_time_of_its_zone(
         orchestrator.delete_schedule(made.schedule_id)
         assert sorted(orchestrator.scheduled_runs(name)) == list(times)
         assert {run.pipeline for run in orchestrator.scheduled_runs(name).values()} == {name}
+        assert len(orchestrator.scheduled_runs(name, limit=1)) == 1, "the newest run is one by hand"
     finally:
         if orchestrator.schedules(name):
             orchestrator.delete_schedule(made.schedule_id)

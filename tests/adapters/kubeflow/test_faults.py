@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from flowyml import Pipeline, context, step
-from flowyml.core.errors import ConfigurationError
+from flowyml.core.errors import ConfigurationError, EngineError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.locks import held, lock, unlock
@@ -30,7 +30,7 @@ from flowyml_kubeflow.attempts import Journal
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.deploy import one_at_a_time
 from flowyml_kubeflow.local.folder import RunFolder
-from flowyml_kubeflow.local.supervisor import _alone
+from flowyml_kubeflow.local.supervisor import alone
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.kubeflow
@@ -192,9 +192,9 @@ def test_who_looks_at_a_run_does_not_keep_it_from_starting(tmp_path: Path) -> No
     with folder.lock.open("a") as file:
         assert lock(file.fileno(), shared=True)
         threading.Timer(0.3, unlock, [file.fileno()]).start()
-        with _alone(folder) as alone:
-            assert alone
-            with _alone(folder) as second:
+        with alone(folder) as first:
+            assert first
+            with alone(folder) as second:
                 assert not second
 
 
@@ -362,3 +362,24 @@ def test_a_policy_that_kfp_could_not_keep_is_kept_in_the_pod(
     handle = orchestrator.run_pipeline(pipeline).wait_for_completion(240, 0.2)
     assert handle.outputs == {"tries": 3}, handle.error
     assert [ran.attempt for ran in handle.step_runs()] == [3]
+
+
+def test_of_two_who_retry_a_run_at_once_one_does(
+    orchestrator: KubeflowLocalOrchestrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second had found that it failed before the first began; it must not take its files away."""
+    pipeline = Pipeline("twice", context=context(folder=str(tmp_path))).add_step(first).add_step(second)
+    handle = orchestrator.run_pipeline(pipeline)
+    wait_until(lambda: beats(tmp_path) > 0)
+    handle.cancel()
+    handle.wait_for_completion(240, 0.2)
+    late = KubeflowLocalOrchestrator(runner="subprocess")
+    found = late.get_run(handle.job_id)
+    orchestrator.retry_run(handle.job_id)
+    looks = iter([found])
+    look = late.get_run
+    monkeypatch.setattr(late, "get_run", lambda job_id: next(looks, None) or look(job_id))
+    with pytest.raises(EngineError, match="only a run that failed or was stopped can be retried"):
+        late.retry_run(handle.job_id)
+    (tmp_path / "go").touch()
+    assert orchestrator.attach(handle.job_id).wait_for_completion(240, 0.2).status is COMPLETED

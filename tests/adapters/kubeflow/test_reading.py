@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from flowyml.core.home import home
 from flowyml.plan.bundle import build
 from flowyml.plan.model import FromStep, PipelineOutput, Plan, Step
 from flowyml_kubeflow import names
+from flowyml_kubeflow.attempts import Journal
 from flowyml_kubeflow.compiler import compile_pipeline
+from flowyml_kubeflow.deploy import one_at_a_time
+from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.tasks import Tasks, node_id
 
 pytestmark = pytest.mark.kubeflow
@@ -107,3 +112,32 @@ def test_an_executor_that_was_skipped_counts_as_no_pod_where_the_step_may_be_cac
     cached = tasks(*details, cachingOptions={"enableCache": True})
     assert (cached.is_cached("a"), cached.pods("a")) == (True, [])
     assert not tasks(*details).is_cached("a")
+
+
+def test_half_a_line_of_a_journal_takes_no_other_along(tmp_path: Path) -> None:
+    """Its process was killed while it wrote; another one goes on."""
+    journal, run = Journal.below(tmp_path, "a"), RunFolder(tmp_path)
+    journal.write("notes.jsonl", {"index": [1]})
+    with (tmp_path / "steps" / "a" / "notes.jsonl").open("a") as file:
+        file.write('{"time": 1, "ind')
+    assert [note["index"] for note in run.notes("a")] == [[1]]
+    journal.write("notes.jsonl", {"index": [2]}, {"index": [3]})
+    assert [note["index"] for note in run.notes("a")] == [[1], [2], [3]]
+
+
+def test_of_a_long_log_only_the_end_is_read(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert run.last_words() == ""
+    with run.log.open("wb") as file:
+        file.truncate(2**40)  # more than fits into memory; the file system keeps no zeros
+        file.seek(0, 2)
+        file.write("\n".join(["x" * 3000, "the end"]).encode())
+    assert run.last_words().endswith("x\nthe end")
+    assert len(run.last_words()) <= 2000
+
+
+def test_locks_do_not_pile_up() -> None:
+    for number in range(600):
+        with one_at_a_time(f"run {number}"):
+            pass
+    assert len(list((home() / "kubeflow" / "locks").iterdir())) <= 256

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -238,3 +239,24 @@ def test_a_worker_cannot_go_on_with_a_flow_that_does_not_ask(
     pooled.client.set_state(handle.job_id, {"type": "CANCELLED", "name": "Cancelled"}, force=True)
     with pytest.raises(RetryRefusedError, match="its flow has no loop, branch, run_if"):
         handle.retry()
+
+
+def test_of_two_who_retry_a_run_at_once_one_does(make_prefect: Callable[..., PrefectOrchestrator]) -> None:
+    """Both found that it had ended. What the second did would hit the attempt of the first."""
+    pooled = make_prefect(work_pool="retries")
+    pooled.client.ensure_process_pool("retries")
+    run_id = looped().submit({"folder": "/"}, on=pooled).job_id
+    pooled.client.set_state(run_id, {"type": "FAILED", "name": "Failed"}, force=True)
+
+    def again(_: int) -> str:
+        try:
+            pooled.run_again(run_id, None)
+        except RetryRefusedError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor() as threads:
+        outcomes = sorted(threads.map(again, range(3)))
+    assert [bool(outcome) for outcome in outcomes] == [False, True, True]
+    assert "it is being run again already" in outcomes[1]
+    pooled.client.set_state(run_id, {"type": "CANCELLED", "name": "Cancelled"}, force=True)

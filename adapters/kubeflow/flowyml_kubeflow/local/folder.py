@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.core.errors import ConfigurationError
-from flowyml.core.files import write_whole
+from flowyml.core.files import end_of, write_whole
 from flowyml.core.locks import held
 from flowyml.core.process_identity import ProcessIdentity, this_process
 from flowyml.runtime.step_errors import of_several, of_step
@@ -143,12 +143,12 @@ class RunFolder:
         return list(joined.values())
 
     def lines(self, task: str, name: str) -> list[Json]:
-        """The documents of a journal; a last line that is being written does not count."""
+        """The documents of a journal; half a line, being written or of a process that was killed, does not count."""
         path = self.path / "steps" / task / name
         if not path.exists():
             return []
         *whole, _ = path.read_text("utf-8").split("\n")
-        return [json.loads(line) for line in whole]
+        return [document for line in whole if (document := _document(line))]
 
     def groups(self, *, of_steps: bool) -> list[ProcessIdentity]:
         """The leaders of process groups that may still run: KFP's, then those of attempts that have not ended.
@@ -189,4 +189,12 @@ class RunFolder:
 
     def last_words(self) -> str:
         """The end of what KFP's process printed."""
-        return self.log.read_text("utf-8", "replace")[-2000:].strip() if self.log.exists() else ""
+        return end_of(self.log, 2000).decode("utf-8", "replace").strip()
+
+
+def _document(line: str) -> Json:
+    try:
+        found: Json = json.loads(line)
+    except ValueError:
+        return {}
+    return found

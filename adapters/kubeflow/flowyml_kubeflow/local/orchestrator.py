@@ -47,7 +47,7 @@ from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.flow import Flow, needs_flow
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.kfp_process import for_kfp_local
-from flowyml_kubeflow.local.supervisor import stop_steps
+from flowyml_kubeflow.local.supervisor import alone, stop_steps
 from flowyml_kubeflow.parameters import argument
 from flowyml_kubeflow.reading import artifacts_of_notes, lists_of_files, located
 from flowyml_kubeflow.status import status_of
@@ -139,9 +139,9 @@ class KubeflowLocalOrchestrator(Orchestrator):
     def _claim(self, run: RunFolder, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> bool:
         compiled = compile_pipeline(bundle, form=_FORMS[self.runner])
         spec.validate(compiled)
-        local = replace(compiled, spec=for_kfp_local(compiled.spec, run_id, runner=self.runner), platform={})
         private_folder(self.folder)  # what is in it has the modes that KFP and containers need
         fresh = Path(tempfile.mkdtemp(dir=self.folder, prefix=".new-"))
+        local = replace(compiled, spec=for_kfp_local(compiled.spec, run_id, runner=self.runner), platform={})
         (fresh / "pipeline.yaml").write_text(spec.compact(local), "utf-8")
         (fresh / "bundle.pyz").write_bytes(compiled.bundle.data)
         RunFolder(fresh).write("parameters.json", parameters)
@@ -266,10 +266,14 @@ class KubeflowLocalOrchestrator(Orchestrator):
     def retry_run(self, job_id: str) -> None:
         """Run it again; what completed is in the run's own cache."""
         run = self._found(job_id)
-        status = self.get_run(job_id).status
-        if not status.is_terminal or status.is_successful:
-            raise EngineError(f"Run {job_id!r} is {status}; only a run that failed or was stopped can be retried.")
-        run.forget_the_end()
+        self.get_run(job_id)  # writes down the end of one whose process was killed
+        with alone(run) as is_alone:
+            status = self.get_run(job_id).status
+            if not status.is_terminal or status.is_successful:
+                raise EngineError(f"Run {job_id!r} is {status}; only a run that failed or was stopped can be retried.")
+            if not is_alone:
+                raise EngineError(f"The process that ran {job_id!r} has not ended yet. Try again in a moment.")
+            run.forget_the_end()
         self._start(run)
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:

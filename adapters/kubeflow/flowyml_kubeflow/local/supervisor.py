@@ -23,7 +23,7 @@ from flowyml_kubeflow import names
 from flowyml_kubeflow.attempts import LOCAL, Journal, fire_pipeline_hooks
 from flowyml_kubeflow.local.folder import RunFolder
 
-__all__ = ["main", "stop_steps"]
+__all__ = ["alone", "main", "stop_steps"]
 
 _SLICE = 0.05
 _FOR_LOOKS = 1.0  # most seconds that the lock is waited for
@@ -32,14 +32,14 @@ _FOR_LOOKS = 1.0  # most seconds that the lock is waited for
 def main(arguments: list[str]) -> int:
     """Supervise the run in a folder, unless another process does."""
     folder = RunFolder(Path(arguments[0]))
-    with _alone(folder) as alone:
-        if alone and not folder.result():
+    with alone(folder) as is_alone:
+        if is_alone and not folder.result():
             _supervise(folder)
     return 0
 
 
 @contextmanager
-def _alone(folder: RunFolder) -> Iterator[bool]:
+def alone(folder: RunFolder) -> Iterator[bool]:
     """Hold the lock of a run: while it is free, no process runs it. One that only looks holds it for a moment."""
     with held(folder.lock, wait=_FOR_LOOKS) as is_free:
         yield is_free is True
