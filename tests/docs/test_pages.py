@@ -97,10 +97,6 @@ def test_lists_of_commands_say_what_each_of_them_does() -> None:
         assert page.count(line) == 1
 
 
-def test_generated_pages_are_current() -> None:
-    _run([sys.executable, str(ROOT / "scripts" / "generate_docs.py"), "--check"], ROOT, dict(os.environ))
-
-
 def test_the_tests_that_the_threat_model_names_are_there() -> None:
     text = (ROOT / "docs" / "security.md").read_text()
     named = set(re.findall(r"`([\w/*]*test_\w+\.py)`", text))
