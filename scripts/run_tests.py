@@ -25,9 +25,10 @@ from pathlib import Path
 
 import pythons
 
+from adapters import adapters
+
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / ".venv" / "tests"
-ENGINES = {engine: f"tests/adapters/{engine}" for engine in ("airflow", "prefect", "kubeflow")}
 MIGRATION = "tests/unit/migration"
 PASSED, FAILED, NO_TEST = 0, 1, 5
 TRIES = 3
@@ -73,17 +74,23 @@ def files(folder: str, names: Iterable[str]) -> list[str]:
     return sorted({str(path.relative_to(ROOT)) for name in names for path in (ROOT / folder).glob(f"test_{name}.py")})
 
 
-_airflow_files = files(ENGINES["airflow"], AIRFLOW_FILES)
-# The longest first, so that the last one to start is short.
-GROUPS = (
-    Group("airflow", [ENGINES["airflow"], *(f"--ignore={path}" for path in _airflow_files)]),
-    Group("kubeflow", [ENGINES["kubeflow"]]),
-    Group("prefect", [ENGINES["prefect"]]),
-    Group("unit", ["tests/unit", f"--ignore={MIGRATION}", "flowyml", "adapters"]),
-    Group("others", ["tests", "--ignore=tests/unit", *(f"--ignore={folder}" for folder in ENGINES.values())]),
-    Group("airflow-files", _airflow_files),
-    Group("migration", [MIGRATION]),
-)
+def groups_with(engines: Iterable[str]) -> tuple[Group, ...]:
+    """All tests in groups, one for each engine; the longest first, so that the last one to start is short."""
+    folders = {engine: f"tests/adapters/{engine}" for engine in engines}
+    others = ["tests", "--ignore=tests/unit", *(f"--ignore={folder}" for folder in folders.values())]
+    airflow = folders.pop("airflow")
+    airflow_files = files(airflow, AIRFLOW_FILES)
+    return (
+        Group("airflow", [airflow, *(f"--ignore={path}" for path in airflow_files)]),
+        *(Group(engine, [folder]) for engine, folder in folders.items()),
+        Group("unit", ["tests/unit", f"--ignore={MIGRATION}", "flowyml", "adapters"]),
+        Group("others", others),
+        Group("airflow-files", airflow_files),
+        Group("migration", [MIGRATION]),
+    )
+
+
+GROUPS = groups_with(adapters((ROOT / "pyproject.toml").read_text()))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     import run_tests
 
     yield run_tests
-    for module in ("run_tests", "pythons", "environment"):
+    for module in ("run_tests", "pythons", "environment", "adapters"):
         sys.modules.pop(module, None)
 
 
@@ -47,6 +47,12 @@ def suite(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     }.items():  # fmt: skip
         monkeypatch.setattr(script, name, value)
     return script
+
+
+def test_each_adapter_has_a_group(script: Any) -> None:
+    groups = {group.name: [*group.tests] for group in script.groups_with(["airflow", "argo"])}
+    assert groups["argo"] == ["tests/adapters/argo"]
+    assert "--ignore=tests/adapters/argo" in groups["others"]
 
 
 def test_each_file_of_tests_is_in_one_group(script: Any) -> None:

@@ -212,10 +212,13 @@ def _start(before: EmbeddedServer | None) -> EmbeddedServer:
 
 def _newest_ui(url: str) -> str:
     """Prefect 3.9 has two UIs. Signed out, pages of the older one say "Page not found"."""
-    from urllib.request import ProxyHandler, build_opener
+    from http.client import HTTPException
 
-    with suppress(OSError, ValueError), build_opener(ProxyHandler({})).open(f"{url}/ui-settings", timeout=10) as answer:
-        return str(json.load(answer).get("v2_base_url") or "")
+    from flowyml.core.web import exchange
+
+    with suppress(OSError, HTTPException):
+        settings = exchange(f"{url}/ui-settings", timeout=10, limit=2**20).json()
+        return str(settings.get("v2_base_url") or "") if isinstance(settings, dict) else ""
     return ""
 
 

@@ -25,7 +25,9 @@ import websockets
 from websockets.typing import Subprotocol
 
 from flowyml.core.process_identity import ProcessIdentity, born, is_alive
+from flowyml_prefect.server import _newest_ui
 from tests.engines.browser import browser_page
+from tests.engines.web import Reply, web
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
@@ -372,6 +374,16 @@ def test_its_owner_signs_in_as_it_is_printed_and_sees_the_run(home: Path, tmp_pa
         page.get_by_text(run_id).first.wait_for()  # once is enough
         page.goto(_output(_start(home, _DEPLOY))[0])
         page.get_by_text("looked at").first.wait_for()
+
+
+@pytest.mark.parametrize(
+    ("body", "ui"),
+    [(b'{"v2_base_url": "/v2"}', "/v2"), (b"{}", ""), (b"[]", ""), (b"<html>", ""),
+     (b" " * 2**20 + b'{"v2_base_url": "/v2"}', "")],
+)  # fmt: skip
+def test_of_what_another_program_says_of_its_pages_not_much_is_read(body: bytes, ui: str) -> None:
+    with web(lambda _: Reply(body=body)) as other:
+        assert _newest_ui(other.url) == ui
 
 
 def test_it_stops_with_its_worker(home: Path) -> None:
