@@ -212,7 +212,7 @@ def test_a_dag_of_the_same_id_in_another_file_is_refused(each: Airflow) -> None:
     wait_until(lambda: (dag := orchestrator._deployer.found(path.stem)) and dag.place.endswith(other.name))
     for there in (orchestrator, orchestrator_of(each, dags_folder=None)):
         with pytest.raises(
-            ConfigurationError, match=r"from .*orders_v1\.py, which FlowyML did not write; .* take turns"
+            ConfigurationError, match=r"from .*orders_v1\.py, which FlowyML did not write\. .* keep replacing"
         ):
             there.deploy_pipeline(short("deploy orders"))
     assert not path.exists()
@@ -225,7 +225,7 @@ def test_a_compiled_dag_in_another_file_is_refused(airflow3: Airflow) -> None:
     path = airflow3.dags_folder / dag_file("deploy moved")
     other = path.rename(path.with_name("elsewhere.py"))
     wait_until(lambda: (dag := orchestrator._deployer.found(dag_id("deploy moved"))) and dag.place == other.name)
-    with pytest.raises(ConfigurationError, match=r"from elsewhere\.py; .* take turns"):
+    with pytest.raises(ConfigurationError, match=r"from elsewhere\.py\. .* keep replacing each other"):
         orchestrator.deploy_pipeline(short("deploy moved", answer=2))
     other.unlink()
 
@@ -239,9 +239,9 @@ def test_a_dag_from_another_folder_is_refused(each: Airflow) -> None:
     orchestrator_of(each, dags_folder=one).deploy_pipeline(short(name))
     for there in (two, each.dags_folder):
         orchestrator = orchestrator_of(each, dags_folder=there)
-        with pytest.raises(ConfigurationError, match=r"from .*team one/\S+\.py; .* take turns"):
+        with pytest.raises(ConfigurationError, match=r"from .*team one/\S+\.py\. .* keep replacing each other"):
             orchestrator.run_pipeline(short(name, answer=2))
-        with pytest.raises(ConfigurationError, match="take turns"):
+        with pytest.raises(ConfigurationError, match="keep replacing each other"):
             orchestrator.diff(short(name, answer=2).bundle())
         assert not (there / dag_file(name)).exists()
     link = each.dags_folder.with_name("link to dags")

@@ -143,12 +143,12 @@ def test_drift_is_shown(airflow3: Airflow) -> None:
     assert info.drift == ("it was resumed outside FlowyML: in Airflow's UI, API or command line.",)
     assert orchestrator.resume_schedule(made.schedule_id).drift == ()
     airflow3.command("dags", "pause", made.schedule_id)
-    assert "it was paused behind" in orchestrator.schedules("operate drift")[0].drift[0]
+    assert "it was paused outside FlowyML" in orchestrator.schedules("operate drift")[0].drift[0]
     airflow3.command("dags", "unpause", made.schedule_id)
     assert orchestrator.schedules("operate drift")[0].drift == (), "it is as FlowyML left it"
     pattern = {"dag_id_pattern": made.schedule_id}
     client.transport.call("PATCH", "/api/v2/dags", params=pattern, json={"is_paused": True})
-    assert "it was paused behind" in orchestrator.schedules("operate drift")[0].drift[0]
+    assert "it was paused outside FlowyML" in orchestrator.schedules("operate drift")[0].drift[0]
     orchestrator.resume_schedule(made.schedule_id)
     path = airflow3.dags_folder / f"{made.schedule_id}.py"
     path.write_text(path.read_text().replace("0 4 * * *", "0 5 * * *"))
