@@ -6,9 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -80,11 +78,10 @@ def _plainest(value: Any) -> str | None:
 
 
 def _library(value: Any) -> str | None:
-    """Formats of other libraries; none where the module that knows them did not come along, as in pods."""
-    with suppress(ModuleNotFoundError):
-        name: str | None = _late("libraries", "format_of")(value)
-        return name
-    return None
+    """Formats of other libraries."""
+    from flowyml.artifacts.libraries import format_of
+
+    return format_of(value)
 
 
 def format_named(name: str) -> Format:
@@ -171,11 +168,24 @@ def _read_npy(path: Path) -> Any:
         return numpy.load(path, allow_pickle=False)
 
 
-def _late(module: str, name: str) -> Callable[..., Any]:
+def _of_files(name: str) -> Callable[..., Any]:
     """A function of a module that few values need."""
 
     def call(*arguments: Any) -> Any:
-        return getattr(import_module(f"flowyml.artifacts.{module}"), name)(*arguments)
+        from flowyml.artifacts import files
+
+        return getattr(files, name)(*arguments)
+
+    return call
+
+
+def _of_libraries(name: str) -> Callable[..., Any]:
+    """The same of another one."""
+
+    def call(*arguments: Any) -> Any:
+        from flowyml.artifacts import libraries
+
+        return getattr(libraries, name)(*arguments)
 
     return call
 
@@ -191,16 +201,16 @@ FORMATS = {
         Format("parquet", ".parquet", write_pandas, read_pandas),
         Format("parquet-arrow", ".parquet", write_arrow, read_arrow),
         Format("parquet-polars", ".parquet", write_polars, read_polars),
-        Format("file", ".file", _late("files", "write_file"), _late("files", "place_file"), named=True),
-        Format("folder", ".tar", _late("files", "write_folder"), _late("files", "place_folder"), named=True),
+        Format("file", ".file", _of_files("write_file"), _of_files("place_file"), named=True),
+        Format("folder", ".tar", _of_files("write_folder"), _of_files("place_folder"), named=True),
         Format(
             "safetensors",
             ".safetensors",
-            _late("libraries", "write_safetensors"),
-            _late("libraries", "read_safetensors"),
+            _of_libraries("write_safetensors"),
+            _of_libraries("read_safetensors"),
         ),
-        Format("torch", ".pt", _late("libraries", "write_torch"), _late("libraries", "read_torch")),
-        Format("plotly", ".json", _late("libraries", "write_plotly"), _late("libraries", "read_plotly")),
+        Format("torch", ".pt", _of_libraries("write_torch"), _of_libraries("read_torch")),
+        Format("plotly", ".json", _of_libraries("write_plotly"), _of_libraries("read_plotly")),
         Format("pickle", ".pkl", pickle_by_reference, read_pickle),
     )
 }

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from flowyml.core.syntax import parsed
 
-__all__ = ["warn_of_work", "work_in"]
+__all__ = ["ENDS_LOADING", "warn_of_work", "work_in"]
 
 logger = logging.getLogger("flowyml.bundle")
 
-_ENDS_LOADING = {"run", "submit", "schedule", "deploy"}  # of a pipeline; see flowyml.runtime.loading
+ENDS_LOADING = frozenset({"run", "submit", "schedule", "deploy"})  # of a pipeline; see flowyml.runtime.loading
 # Calls that set something up, which each process needs: `logging.basicConfig`, `sys.path.append`, `np.random.seed`.
 _SETS_UP = re.compile(
     r"(add|add_step|append|configure|disable|enable|extend|init|insert|install|manual_seed|patch|register|seed|update|"
@@ -113,7 +113,7 @@ def _differs(node: ast.AST) -> bool:
 
 
 def _runs_pipeline(node: ast.AST, modules: set[str]) -> bool:
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _ENDS_LOADING):
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ENDS_LOADING):
         return False
     root = node.func.value
     while isinstance(root, ast.Attribute | ast.Call):

@@ -367,11 +367,9 @@ class Worker:
         self, step: Step, output: str, value: Any, key: Callable[[], str], secrets: Mapping[str, str]
     ) -> dict[str, Any]:
         """What people see of an output."""
+        from flowyml.artifacts.previews import preview_of
+
         facts, kind = reported(output), step.kinds.get(output, "")
-        try:
-            from flowyml.artifacts.previews import preview_of
-        except ImportError:  # on Kubeflow, where code that names nothing of that kind goes without it
-            return {}
         return preview_of(value, self.store, key, kind=kind, facts=facts, mask=_without(secrets))
 
 

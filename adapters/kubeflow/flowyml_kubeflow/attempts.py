@@ -173,7 +173,7 @@ class Attempt:
                 self.journal.write("attempts.jsonl", {"attempt": self.number, "started": started})
             self._lost(error, on_line)
         for line in self.failure["traceback"].splitlines() if self.failure else ():
-            on_line("stderr", line)
+            on_line("ERROR", line)
         ended = {"ended": time.time(), "failure": self.failure, **({"cached": self.cached} if self.cached else {})}
         self.journal.write("attempts.jsonl", {"attempt": self.number, **ended})
         if self.failure:
@@ -192,7 +192,8 @@ class Attempt:
         """The step's process cannot call its hooks any more, so they are called here."""
         kind, message = type(error).__name__, str(error)
         self.failure = {"kind": kind, "message": message, "names": error_names(error), "traceback": ""}
-        on_line("stderr", message)
+        for line in message.splitlines():
+            on_line("ERROR", line)
         arguments = (self.step.name, {"type": kind, "message": message, "step": self.step.name})
         _fire(self.bundle, "on_error", arguments, on_line)
 

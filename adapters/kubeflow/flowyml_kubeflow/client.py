@@ -17,14 +17,14 @@ from flowyml.core.web import LARGEST_ANSWER
 from flowyml_kubeflow.connection import Connection
 from flowyml_kubeflow.transport import api_client, sign
 
-__all__ = ["AmbiguousError", "Client", "NotFoundError", "equals"]
+__all__ = ["SERVICES", "AmbiguousError", "Client", "NotFoundError", "equals"]
 
 _PAGE = 100
 _CHUNK = 1 << 20  # bytes of a file at once
 _TRANSIENT = (429, 502, 503, 504)
 _NO_LOG = '{"error_message":'  # what older servers say in an answer that claims to be a success
 _PAUSES = (0.2, 0.6)  # seconds before a call that only reads is made again
-_SERVICES = {  # of the official client, by what an operation's name begins with
+SERVICES = {  # of the official client, by what an operation's name begins with
     "experiment": "ExperimentServiceApi", "pipeline": "PipelineServiceApi", "recurring_run": "RecurringRunServiceApi",
     "run": "RunServiceApi", "upload": "PipelineUploadServiceApi",
 }  # fmt: skip
@@ -96,7 +96,7 @@ class Client:
     def _operation(self, name: str) -> Callable[..., Any]:
         import kfp_server_api
 
-        service = _SERVICES["upload" if name.startswith("upload_") else name.partition("_service_")[0]]
+        service = SERVICES["upload" if name.startswith("upload_") else name.partition("_service_")[0]]
         operation: Callable[..., Any] = getattr(getattr(kfp_server_api, service)(self.api), name)
         return operation
 

@@ -46,7 +46,7 @@ class _WithImage(KubeflowOrchestrator):
     def plan(self, pipeline: RunnablePipeline) -> Plan:
         plan = super().plan(pipeline)
         image = os.environ.get("FLOWYML_TEST_KFP_IMAGE")
-        if not image or self.runner:
+        if not image:
             return plan
         return replace(plan, options={**plan.options, "kubeflow": {"image": image, **plan.options.get("kubeflow", {})}})
 

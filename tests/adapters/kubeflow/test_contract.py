@@ -17,7 +17,7 @@ import kfp_server_api
 import pytest
 
 import flowyml_kubeflow
-from flowyml_kubeflow.client import _SERVICES, Client
+from flowyml_kubeflow.client import SERVICES, Client
 from flowyml_kubeflow.connection import HEALTHZ, Connection
 from flowyml_kubeflow.status import BY_STATE
 
@@ -126,7 +126,7 @@ VALUES = {
 }
 # What these are called is also a field of some model of KFP's that the adapter does not use.
 OWN = {"inputs", "outputs", "pipeline", "pipelines", "source", "type", "values"}
-CALLS_THE_API = ("client", "connection", "deploy", "idempotency", "orchestrator", "reading", "recurring")
+CALLS_THE_API = ("client", "connection", "deploy", "idempotency", "orchestrator", "reading", "recurring", "tasks")
 
 
 class Recorder(kfp_server_api.ApiClient):  # type: ignore[misc]  # ships no types
@@ -146,7 +146,7 @@ class Recorder(kfp_server_api.ApiClient):  # type: ignore[misc]  # ships no type
 
 
 def operation_of(name: str, recorder: Recorder) -> Any:
-    service = _SERVICES["upload" if name.startswith("upload_") else name.partition("_service_")[0]]
+    service = SERVICES["upload" if name.startswith("upload_") else name.partition("_service_")[0]]
     return getattr(getattr(kfp_server_api, service)(recorder), name)
 
 

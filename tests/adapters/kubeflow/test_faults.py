@@ -383,3 +383,38 @@ def test_of_two_who_retry_a_run_at_once_one_does(
         late.retry_run(handle.job_id)
     (tmp_path / "go").touch()
     assert orchestrator.attach(handle.job_id).wait_for_completion(240, 0.2).status is COMPLETED
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_failure_is_once_in_the_log_as_an_error(
+    killed: bool, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the journal of the local runner, and in a pod's log, from which levels are read back."""
+    from flowyml_kubeflow import launcher
+    from flowyml_kubeflow.attempts import LOCAL, leveled
+
+    @step(outputs=["total"])
+    def failing() -> int:
+        print("one line")
+        if killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ValueError("the number 13")
+
+    bundle = compile_pipeline(Pipeline("failing").add_step(failing).bundle()).bundle.write(tmp_path)
+    given = {
+        "inputs": {"parameterValues": {"step__": "failing"}, "artifacts": {}},
+        "outputs": {"outputFile": str(tmp_path / "output.json")},
+    }
+    monkeypatch.setenv(LOCAL, str(tmp_path / "run"))
+    assert launcher.main([str(bundle), "step", json.dumps(given)]) == 1
+    (log,) = (tmp_path / "run").rglob("log.jsonl")
+    noted = [json.loads(line) for line in log.read_text().splitlines()]
+    in_journal = [(line["level"], line["line"]) for line in noted if line["stream"] != "result"]
+    printed = capfd.readouterr()
+    in_log = [leveled(line) for text in (printed.out, printed.err) for line in text.splitlines()]
+    for lines in (in_journal, in_log):
+        assert ("INFO", "one line") in lines
+        errors = [line for level, line in lines if level == "ERROR"]
+        wanted = "was killed" if killed else "ValueError: the number 13"
+        assert [wanted in line for line in errors].count(True) == 1, lines
+        assert not any("Traceback" in line or wanted in line for level, line in lines if level != "ERROR")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import colorsys
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
 
+import cloudpickle
 import pytest
 
 from flowyml.plan.bundle import build
@@ -18,6 +24,8 @@ from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.inline import with_launcher, without_prose
 from flowyml_kubeflow.options import FORMS
 from tests.engines.kubeflow_compiled import compiled, container
+
+PLAN = Plan(name="asks", steps=(Step(name="a", function="m:f", outputs=("made",)),))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -49,16 +57,57 @@ def test_a_bundle_comes_from_a_store(tmp_path: Path) -> None:
     assert "its SHA-256 differs" in refused.stderr
 
 
-@pytest.mark.parametrize("line", ["print(cluster.health())", "cluster.runs()", "cluster.attach('x')"])
-def test_a_script_that_asks_an_engine_when_it_is_imported_gets_the_whole_adapter(line: str) -> None:
-    plan = Plan(name="asks", steps=(Step(name="a", function="m:f"),))
+def held(script: str, *, packages: tuple[str, ...] = (), **more: bytes) -> set[str]:
+    """The modules of FlowyML that come along with a step in such a script."""
+    files = {"m.py": script.encode(), **{f"{name}.py": source for name, source in more.items()}}
+    made = with_launcher(build(PLAN, files=files, packages=packages)).files
+    paths = (path for path in made if path.startswith("flowyml"))
+    return {path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in paths}
+
+
+def test_a_file_of_a_package_of_the_image_is_stored_as_a_file(tmp_path: Path) -> None:
+    """The user's code has no word of files."""
+    (tmp_path / "exporter.py").write_text("from pathlib import Path\ndef export(): return Path(__file__)\n")
+    script = b"from exporter import export\ndef f(): return export()\n"
+    made = with_launcher(build(PLAN, files={"m.py": script})).write(tmp_path)
+    command = [sys.executable, "-S", str(made), "step", "a", "--artifacts", str(tmp_path / "store"), "--output", "out"]
+    ran = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    (value,) = json.loads((tmp_path / "out").read_text()).values()
+    assert (value["$artifact"]["format"], value["$artifact"]["name"]) == ("file", "exporter.py")
+
+
+def test_each_module_has_all_that_it_imports_in_a_pod(tmp_path: Path) -> None:
+    """What has come along is imported, and so is all that functions import when a step runs."""
+    made = with_launcher(build(PLAN))
+    with ZipFile(made.write(tmp_path)) as archive:
+        archive.extractall(tmp_path / "pod")  # our own
+    names = sorted(held(""))
+    runs = [name for name in names if name.startswith(("flowyml.runtime.", "flowyml.artifacts."))]
+    later = {
+        (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name) or ""
+        for name in runs
+        for node in ast.walk(ast.parse((tmp_path / "pod" / f"{name.replace('.', '/')}.py").read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    wanted = [*names, *sorted(name for name in later if name.partition(".")[0] == "flowyml")]
+    code = f"import importlib; [importlib.import_module(name) for name in {wanted!r}]"
+    ran = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=tmp_path / "pod", capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("line", ["", "print(cluster.health())", "cluster.runs()", "cluster.attach('x')"])
+def test_a_script_that_makes_an_orchestrator_when_it_is_imported_has_all_that_it_imports(line: str) -> None:
     script = f"from flowyml_kubeflow import KubeflowOrchestrator\ncluster = KubeflowOrchestrator()\n{line}\n"
-    packages = ["flowyml_kubeflow"]
-    held = with_launcher(build(plan, files={"m.py": script.encode()}, packages=packages)).files
-    assert {"flowyml_kubeflow/local/orchestrator.py", "flowyml_kubeflow/reading.py"} <= held.keys()
-    quiet = script.replace(line, "").encode()
-    small = with_launcher(build(plan, files={"m.py": quiet}, packages=packages)).files
-    assert "flowyml_kubeflow/reading.py" not in small
+    assert {"flowyml_kubeflow.orchestrator", "flowyml_kubeflow.reading", "flowyml.core.submission_result"} <= held(
+        script, packages=("flowyml_kubeflow",)
+    )
+    assert "flowyml_kubeflow.local.orchestrator" not in held(script, packages=("flowyml_kubeflow",))
 
 
 @pytest.mark.parametrize(
@@ -66,52 +115,89 @@ def test_a_script_that_asks_an_engine_when_it_is_imported_gets_the_whole_adapter
     [
         ("from flowyml_kubeflow import KubeflowOrchestrator", False),
         ("from flowyml.orchestrators import LocalOrchestrator as Here\nHere()", True),
-        ("from flowyml.orchestrators.registry import get_orchestrator\nget_orchestrator('local')", True),
+        ("import importlib\nimportlib.import_module('flowyml.orchestrators.local')", True),
+        ("def f():\n    from flowyml.orchestrators.registry import load\n    load('local')", True),
+        ("def f(job):\n    job.run()", False),
     ],
 )
-def test_the_local_engine_comes_along_where_a_script_may_make_one(line: str, comes: bool) -> None:
-    plan = Plan(name="asks", steps=(Step(name="a", function="m:f"),))
-    held = with_launcher(build(plan, files={"m.py": f"{line}\n".encode()})).files
-    assert ("flowyml/orchestrators/local/orchestrator.py" in held) == comes
+def test_the_local_engine_comes_along_where_a_script_imports_it(line: str, comes: bool) -> None:
+    assert ("flowyml.orchestrators.local.orchestrator" in held(f"{line}\n")) == comes
 
 
-@pytest.mark.parametrize(("line", "comes"), [("training.run()", False), ("print(training.compile().digest)", True)])
-def test_what_makes_a_plan_comes_along_where_a_script_may_make_one(line: str, comes: bool) -> None:
-    plan = Plan(name="asks", steps=(Step(name="a", function="m:f"),))
-    held = with_launcher(build(plan, files={"m.py": f"{line}\n".encode()})).files
-    assert ("flowyml/authoring/compiler.py" in held) == comes
+@pytest.mark.parametrize(
+    ("line", "comes"),
+    [
+        ("training.run()", False),
+        ("import re\nre.compile('x')", False),
+        ("print(training.compile().digest)", True),
+        ("import training\ntraining.pipeline.bundle()", True),
+    ],
+)
+def test_what_a_method_imports_comes_along_where_a_script_may_call_it(line: str, comes: bool) -> None:
+    assert ("flowyml.authoring.annotations" in held(f"{line}\n")) == comes
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from flowyml.core import pruning",
+        "import flowyml.core.pruning",
+        "def f():\n    from flowyml.core.pruning import Bounds",
+        "from importlib import import_module\nimport_module('flowyml.core.pruning')",
+    ],
+)
+def test_what_code_imports_comes_along_with_what_that_imports(line: str) -> None:
+    pruning = {"flowyml.core.pruning", "flowyml.core.removal"}
+    assert pruning <= held(f"{line}\n")
+    assert pruning <= held("from helper import g\n", helper=f"{line}\n".encode())
+    assert not pruning & held("pruning = 'flowyml'\n")
+
+
+def test_what_a_pickled_function_imports_comes_along() -> None:
+    def prune() -> None:
+        from flowyml.core import pruning
+
+        pruning.Bounds()
+
+    def mean(values: list[float]) -> float:
+        return sum(values) / len(values)
+
+    def comes(function: Callable[..., Any]) -> bool:
+        function.__module__ = "__main__"  # as in a notebook
+        made = with_launcher(build(PLAN, objects={"f": cloudpickle.dumps(function)})).files
+        assert {"cloudpickle/cloudpickle.py", "flowyml/runtime/worker.py"} <= made.keys()
+        return "flowyml/core/removal.py" in made
+
+    assert comes(prune)
+    assert not comes(mean)
+    assert with_launcher(build(PLAN, objects={"f": b"\x80damaged"})).plan == PLAN
 
 
 @pytest.mark.parametrize(
     ("line", "comes"),
     [
         ("print('hello')", []),
-        ("from flowyml.testing.pipelines import greeting", ["__init__", "pipelines"]),
-        ("from flowyml.testing.pipelines_loops import maps", ["__init__", "pipelines", "pipelines_loops"]),
-        ("from flowyml.testing import RunConformance", ["__init__", "loops", "pipelines", "pipelines_loops", "suite"]),
+        ("from flowyml.testing.pipelines import greeting", ["pipelines"]),
+        ("from flowyml.testing.pipelines_loops import maps", ["pipelines", "pipelines_loops"]),
+        ("from flowyml.testing import OrchestratorConformance", ["loops", "pipelines", "pipelines_loops", "suite"]),
     ],
 )
 def test_the_conformance_suite_comes_along_where_a_script_asks_for_it(line: str, comes: list[str]) -> None:
-    plan = Plan(name="asks", steps=(Step(name="a", function="m:f"),))
-    held = with_launcher(build(plan, files={"m.py": f"{line}\n".encode()})).files
-    looked_for = ("__init__", "loops", "pipelines", "pipelines_loops", "suite")
-    assert [name for name in looked_for if f"flowyml/testing/{name}.py" in held] == comes
+    made = held(f"{line}\n")
+    looked_for = ("loops", "pipelines", "pipelines_loops", "suite")
+    assert [name for name in looked_for if f"flowyml.testing.{name}" in made] == comes
 
 
-def test_what_another_adapter_stands_on_comes_along_with_it() -> None:
+def test_another_adapter_comes_along_whole_with_what_it_stands_on() -> None:
     """Its ``external_dag`` and ``run_dag`` ask Airflow from within a step."""
-    plan = Plan(name="asks", steps=(Step(name="a", function="m:f"),))
-    script = b"from flowyml_airflow import run_dag\n"
-    held = with_launcher(build(plan, files={"m.py": script}, packages={"flowyml_airflow"})).files
-    assert {"flowyml/core/web.py", "flowyml_airflow/external_run.py"} <= held.keys()
+    made = held("from flowyml_airflow import run_dag\n", packages=("flowyml_airflow",))
+    assert {"flowyml.core.web", "flowyml_airflow.external_run", "flowyml_airflow.client"} <= made
 
 
 def test_a_retry_policy_brings_no_engine_along() -> None:
-    plan = Plan(name="asks", steps=(Step(name="a", function="m:f"),))
-    import_ = b"from flowyml.core.retry_policy import OrchestratorRetryPolicy\n"
-    held = with_launcher(build(plan, files={"m.py": import_}))
-    assert "flowyml/core/retry_policy.py" in held.files
-    assert held.files.keys() == with_launcher(build(plan, files={"m.py": b"import json\n"})).files.keys()
+    made = held("from flowyml.core.retry_policy import OrchestratorRetryPolicy\n")
+    assert "flowyml.core.retry_policy" in made
+    assert made == held("import json\n")
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -125,7 +211,6 @@ def test_the_code_of_an_ordinary_pipeline_is_one_pod_and_leaves_room_for_more(fo
 
 def test_code_without_its_prose_means_the_same() -> None:
     """All that is packed so: FlowyML's own, this adapter's and cloudpickle's."""
-    import ast
     from importlib.util import find_spec
 
     def meaning(source: bytes) -> str:

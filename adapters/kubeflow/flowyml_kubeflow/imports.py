@@ -1,0 +1,222 @@
+"""Which modules some code needs: what it imports, and what those import, read with ``ast`` and in pickles."""
+
+from __future__ import annotations
+
+import ast
+import pickletools
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from flowyml.core.syntax import parsed
+
+__all__ = ["Asked", "Modules", "asked_by", "asked_in_pickle"]
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_ABOUT = ("__module__", "__name__", "__package__", "__qualname__")  # in pickles: what follows is not imported
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What code asks for: modules that it imports or names, and attributes that it takes of whatever it has."""
+
+    modules: frozenset[str] = frozenset()
+    attributes: frozenset[str] = frozenset()
+
+
+@dataclass
+class _Function:
+    """What a function imports when it is called, and the names that it uses."""
+
+    is_method: bool
+    imports: set[str] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
+
+
+class _Module:
+    """What a module imports when it is imported, what its functions import later, and the texts in it."""
+
+    def __init__(self, tree: ast.AST, package: str) -> None:
+        self.package = package
+        self.imports: set[str] = set()
+        self.functions: dict[str, _Function] = {}
+        self.texts: set[str] = set()
+        self.given: dict[str, str] = {}  # what a package gives late, by its own names
+        self._taken: set[tuple[str, str]] = set()  # attributes, with the name that they are taken of
+        self._modules: set[str] = set()  # names that are modules here
+        self._read(tree, None, in_class=False)
+        if "__getattr__" not in self.functions:
+            self.given = {}
+
+    @property
+    def everything(self) -> set[str]:
+        """All that it imports or names, now or later."""
+        late = (function.imports for function in self.functions.values())
+        return self.imports.union(() if self.given else self.texts, *late)
+
+    @property
+    def attributes(self) -> set[str]:
+        """Those that it takes, unless of modules: ``re.compile`` compiles no pipeline."""
+        return {attribute for owner, attribute in self._taken if owner not in self._modules}
+
+    def late(self, methods: Collection[str]) -> set[str]:
+        """What these methods import, and the functions of this module that they use."""
+        left = [name for name, function in self.functions.items() if function.is_method and name in methods]
+        seen = set(left)
+        while left:
+            new = (self.functions[left.pop()].names & self.functions.keys()) - seen
+            seen |= new
+            left += new
+        return set[str]().union(*(self.functions[name].imports for name in seen))
+
+    @property
+    def magic(self) -> list[str]:
+        """The functions that Python calls by itself."""
+        return [name for name in self.functions if name.startswith("__") and name.endswith("__")]
+
+    def _read(self, node: ast.AST, function: _Function | None, *, in_class: bool) -> None:
+        for child in _children(node):
+            if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+                self._note_given(child.body)
+                continue
+            self._note(child, function)
+            inner = function
+            if function is None and isinstance(child, _FUNCTIONS):
+                inner = self.functions.setdefault(getattr(child, "name", ""), _Function(is_method=False))
+                inner.is_method |= in_class
+            self._read(child, inner, in_class=isinstance(child, ast.ClassDef))
+
+    def _note_given(self, body: Iterable[ast.stmt]) -> None:
+        """A package with a ``__getattr__`` tells type checkers where what it gives is from."""
+        for node in body:
+            if isinstance(node, ast.ImportFrom):
+                names = (alias.asname or alias.name for alias in node.names)
+                self.given.update(zip(names, _imported(node, self.package), strict=True))
+
+    def _note(self, node: ast.AST, function: _Function | None) -> None:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            (function or self).imports.update(_imported(node, self.package))
+            if isinstance(node, ast.Import):
+                self._modules.update(alias.asname or alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.Attribute):
+            self._taken.add((node.value.id if isinstance(node.value, ast.Name) else "", node.attr))
+            if function:
+                function.names.add(node.attr)
+        elif isinstance(node, ast.Name):
+            if function:
+                function.names.add(node.id)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            self.texts.add(node.value.partition(":")[0])  # as entry points have it
+
+
+def _children(node: ast.AST) -> Iterator[ast.AST]:
+    """As ``ast.iter_child_nodes``, in a third of the time: without those that say whether a name is read or set."""
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if isinstance(value, list):
+            yield from (each for each in value if isinstance(each, ast.AST))
+        elif isinstance(value, ast.AST) and not isinstance(value, ast.expr_context):
+            yield value
+
+
+def _imported(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[str]:
+    """What an import statement may import, by absolute names."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+        return
+    parts = package.split(".")
+    base = parts[: len(parts) - node.level + 1] if node.level else []
+    module = ".".join([*base, *([node.module] if node.module else [])])
+    yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+@lru_cache(1024)
+def _read(source: bytes, path: str) -> _Module:
+    """Empty for what is not Python of this release: it cannot be imported either."""
+    name = _module_name(path)
+    package = name if path.endswith("/__init__.py") else name.rpartition(".")[0]
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of the user's code, which is not compiled here
+            return _Module(parsed(source), package)
+    except (SyntaxError, ValueError):
+        return _Module(ast.Module([], []), package)
+
+
+def _module_name(path: str) -> str:
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def asked_by(source: bytes, path: str) -> Asked:
+    """What a file of Python asks for, wherever in it; ``path`` is that below the folder of its imports."""
+    module = _read(source, path)
+    return Asked(frozenset(module.everything), frozenset(module.attributes))
+
+
+def asked_in_pickle(data: bytes) -> Asked:
+    """The same of a pickle: what it has by reference, and what the functions in it name."""
+    found, last = set[str](), ""
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            if isinstance(argument, str):
+                if last not in _ABOUT:
+                    found.add(argument.replace(" ", "."))  # an old pickle has a module and a name in one
+                last = argument
+            elif opcode.name != "MEMOIZE":
+                last = ""
+    except ValueError:  # it is damaged, and fails where it is read
+        pass
+    return Asked(frozenset(found), frozenset(found))
+
+
+class Modules:
+    """The modules among some files, and which of them others need."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self._files = files
+        self._paths = {_module_name(path): path for path in files if path.endswith(".py")}
+
+    def needed(self, package: str, starts: Iterable[str], asked: Asked, rooms: tuple[str, ...]) -> set[str]:
+        """The paths of what the modules ``starts`` import, and of what is ``asked`` for.
+
+        In what is asked for, and in the ``rooms``, imports within functions count. In what the ``package`` itself
+        gives, which all code has, count those within methods that have the name of an attribute that is asked for.
+        """
+        public = {package, *self._known(self._of(package).imports)}
+        taken: dict[str, bool] = {}
+        left = [(name, False) for name in self._known(starts)]
+        left += [(name, True) for name in self._known(asked.modules | self._joined(asked.modules))]
+        while left:
+            name, whole = left.pop()
+            whole = name.startswith(rooms) or (whole and name not in public)
+            if taken.get(name, False) or (name in taken and not whole):
+                continue
+            taken[name] = whole
+            module = self._of(name)
+            if whole:
+                left += [(each, True) for each in self._known(module.everything)]
+            else:
+                left += [(each, False) for each in self._known(module.imports | module.late(module.magic))]
+                left += [(each, True) for each in self._known(module.late(asked.attributes))]
+        return {self._paths[name] for name in taken}
+
+    def _of(self, name: str) -> _Module:
+        path = self._paths[name]
+        return _read(self._files[path], path)
+
+    def _known(self, names: Iterable[str]) -> set[str]:
+        """The modules that these names lead to, and the packages around them: ``a.b.c`` may be a class in ``a.b``."""
+        found = set[str]()
+        for name in names:
+            parts = name.split(".")
+            around = {".".join(parts[:length]) for length in range(1, len(parts) + 1)} & self._paths.keys()
+            found |= around
+            given = self._of(max(around)).given if around else {}
+            if home := given.get(name.removeprefix(f"{max(around, default='')}.")):
+                found |= self._known([home])
+        return found
+
+    def _joined(self, names: Iterable[str]) -> set[str]:
+        """Compiled code has the package and the module of ``from package import module`` apart."""
+        names = {*names}
+        return {f"{package}.{name}" for package in names & self._paths.keys() for name in names}
