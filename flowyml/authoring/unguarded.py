@@ -11,12 +11,12 @@ from functools import cache
 from pathlib import Path
 
 from flowyml.core.syntax import parsed
+from flowyml.runtime.loading import ENDS_LOADING
 
-__all__ = ["ENDS_LOADING", "warn_of_work", "work_in"]
+__all__ = ["warn_of_work", "work_in"]
 
 logger = logging.getLogger("flowyml.bundle")
 
-ENDS_LOADING = frozenset({"run", "submit", "schedule", "deploy"})  # of a pipeline; see flowyml.runtime.loading
 # Calls that set something up, which each process needs: `logging.basicConfig`, `sys.path.append`, `np.random.seed`.
 _SETS_UP = re.compile(
     r"(add|add_step|append|configure|disable|enable|extend|init|insert|install|manual_seed|patch|register|seed|update|"

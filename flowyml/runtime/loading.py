@@ -23,6 +23,7 @@ from flowyml.runtime.compiled import KeepingLoader
 from flowyml.runtime.execution import step_error
 
 __all__ = [
+    "ENDS_LOADING",
     "StopLoading",
     "import_from",
     "is_loading",
@@ -33,6 +34,9 @@ __all__ = [
     "loading",
     "stop_if_loading",
 ]
+
+ENDS_LOADING = frozenset({"run", "submit", "schedule", "deploy"})
+"""The methods of a pipeline that end the loading of the script that calls them."""
 
 
 class StopLoading(BaseException):

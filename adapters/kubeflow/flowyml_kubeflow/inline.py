@@ -10,9 +10,9 @@ from io import StringIO
 from pathlib import Path
 from tokenize import COMMENT, DEDENT, INDENT, NEWLINE, NL, STRING, TokenInfo, generate_tokens
 
-from flowyml.authoring.unguarded import ENDS_LOADING
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
+from flowyml.runtime.loading import ENDS_LOADING
 from flowyml_kubeflow.flow import needs_flow
 from flowyml_kubeflow.imports import Asked, Modules, asked_by, asked_in_pickle
 
