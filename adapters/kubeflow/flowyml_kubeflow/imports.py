@@ -176,11 +176,14 @@ class Modules:
         self._files = files
         self._paths = {_module_name(path): path for path in files if path.endswith(".py")}
 
-    def needed(self, package: str, starts: Iterable[str], asked: Asked, rooms: tuple[str, ...]) -> set[str]:
+    def needed(
+        self, package: str, starts: Iterable[str], asked: Asked, *, rooms: tuple[str, ...], unused: Collection[str]
+    ) -> set[str]:
         """The paths of what the modules ``starts`` import, and of what is ``asked`` for.
 
-        In what is asked for, and in the ``rooms``, imports within functions count. In what the ``package`` itself
-        gives, which all code has, count those within methods that have the name of an attribute that is asked for.
+        In what is asked for, and in the ``rooms``, imports within functions count; in the rooms not those of what is
+        ``unused`` here. In what the ``package`` itself gives, which all code has, count those within methods that have
+        the name of an attribute that is asked for.
         """
         public = {package, *self._known(self._of(package).imports)}
         taken: dict[str, bool] = {}
@@ -188,13 +191,15 @@ class Modules:
         left += [(name, True) for name in self._known(asked.modules | self._joined(asked.modules))]
         while left:
             name, whole = left.pop()
-            whole = name.startswith(rooms) or (whole and name not in public)
+            whole = whole and name not in public
             if taken.get(name, False) or (name in taken and not whole):
                 continue
             taken[name] = whole
             module = self._of(name)
             if whole:
                 left += [(each, True) for each in self._known(module.everything)]
+            elif name.startswith(rooms):
+                left += [(each, False) for each in self._known(module.everything).difference(unused)]
             else:
                 left += [(each, False) for each in self._known(module.imports | module.late(module.magic))]
                 left += [(each, True) for each in self._known(module.late(asked.attributes))]

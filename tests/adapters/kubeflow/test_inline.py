@@ -17,7 +17,7 @@ import cloudpickle
 import pytest
 
 from flowyml.plan.bundle import build
-from flowyml.plan.model import Plan, Step
+from flowyml.plan.model import Caching, Plan, Step
 from flowyml.testing import pipelines
 from flowyml_kubeflow import names, spec
 from flowyml_kubeflow.compiler import compile_pipeline
@@ -82,7 +82,8 @@ def test_a_file_of_a_package_of_the_image_is_stored_as_a_file(tmp_path: Path) ->
 
 def test_each_module_has_all_that_it_imports_in_a_pod(tmp_path: Path) -> None:
     """What has come along is imported, and so is all that functions import when a step runs."""
-    made = with_launcher(build(PLAN))
+    cached = Step(name="a", function="m:f", outputs=("made",), secrets={"key": "K"}, caching=Caching("digest"))
+    made = with_launcher(build(Plan(name="all", steps=(cached,))))
     with ZipFile(made.write(tmp_path)) as archive:
         archive.extractall(tmp_path / "pod")  # our own
     names = sorted(held(""))
