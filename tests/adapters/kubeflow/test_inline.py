@@ -82,7 +82,7 @@ def test_a_file_of_a_package_of_the_image_is_stored_as_a_file(tmp_path: Path) ->
 
 def test_each_module_has_all_that_it_imports_in_a_pod(tmp_path: Path) -> None:
     """What has come along is imported, and so is all that functions import when a step runs."""
-    cached = Step(name="a", function="m:f", outputs=("made",), secrets={"key": "K"}, caching=Caching("digest"))
+    cached = Step(name="a", function="m:f", outputs=("made",), secrets={"key": "K"}, caching=Caching(code="digest"))
     made = with_launcher(build(Plan(name="all", steps=(cached,))))
     with ZipFile(made.write(tmp_path)) as archive:
         archive.extractall(tmp_path / "pod")  # our own
