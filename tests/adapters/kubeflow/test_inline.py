@@ -93,7 +93,7 @@ def test_each_module_has_all_that_it_imports_in_a_pod(tmp_path: Path) -> None:
         for name in runs
         for node in ast.walk(ast.parse((tmp_path / "pod" / f"{name.replace('.', '/')}.py").read_text()))
         if isinstance(node, ast.Import | ast.ImportFrom)
-    }
+    } - {"flowyml.runtime.shared"}  # of execution groups, which this plan does not have
     wanted = [*names, *sorted(name for name in later if name.partition(".")[0] == "flowyml")]
     code = f"import importlib; [importlib.import_module(name) for name in {wanted!r}]"
     ran = subprocess.run(
