@@ -220,3 +220,13 @@ def test_the_lists_hold_all_that_the_adapter_uses() -> None:
     fields = {field for model in models for field in model.openapi_types}
     listed = {field for found in FIELDS.values() for field in found}
     assert attributes & fields <= listed | OWN
+
+
+def test_kfps_local_runner_has_the_function_that_is_replaced() -> None:
+    """By ``flowyml_kubeflow.local.kfp_process``: the runner finds it among its module's names when it starts a task."""
+    from kfp.local import subprocess_task_handler
+
+    parameters = inspect.signature(subprocess_task_handler.replace_python_executable).parameters
+    assert len(parameters) == 2
+    assert subprocess_task_handler.replace_python_executable(["python3", "x"], "here") == ["here", "x"]
+    assert "replace_python_executable" in subprocess_task_handler.SubprocessTaskHandler.run.__code__.co_names
