@@ -214,6 +214,21 @@ class PrefectClient(HttpClient):
             filters["flows"] = {"name": {"any_": [flow]}}
         return self._pages("/deployments/filter", filters)
 
+    def has_unfinished_runs(self, deployment_id: str) -> bool:
+        """Whether a run of a deployment has not ended: those that are planned for later count too."""
+        states = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING"]
+        asked = {
+            "deployments": {"id": {"any_": [deployment_id]}},
+            "flow_runs": {"state": {"type": {"any_": states}}},
+            "limit": 1,
+        }
+        return bool(self.query("/flow_runs/filter", asked))
+
+    def delete_deployment(self, deployment_id: str) -> None:
+        """Remove a deployment, if it is there. Prefect removes those of its runs that have not begun."""
+        with suppress(NotFoundError):
+            self.write(f"/deployments/{deployment_id}", None, method="DELETE")
+
     # Schedules.
 
     def save_schedule(self, deployment_id: str, body: Mapping[str, Any], schedule_id: str | None = None) -> None:

@@ -22,6 +22,7 @@ from flowyml.core.files import write_whole
 from flowyml.core.origin import Origin
 from flowyml.core.runs import Run
 from flowyml.core.urls import refuse_credentials
+from flowyml.orchestrators.http import NotFoundError
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.differences import bundle_difference, difference
 from flowyml.plan.model import Plan
@@ -30,7 +31,7 @@ from flowyml.runtime.kept_outputs import KEEP
 from flowyml_prefect.automations import AUTOMATIONS, DETACHED_TAG, HEARTBEAT_SECONDS
 from flowyml_prefect.client import TAG, FlowRun, PrefectClient
 from flowyml_prefect.compiler import compile_flow, flow_function, is_walked, task_functions
-from flowyml_prefect.names import deployment_name, flow_name, plan_key
+from flowyml_prefect.names import deployment_name, flow_name, plan_key, version_name
 from flowyml_prefect.parameters import parameter_schema
 from flowyml_prefect.pruning import note_server, version_folder
 from flowyml_prefect.reading import is_of_its_version
@@ -122,22 +123,30 @@ class Deployments:
     def make_run(self, bundle: Bundle, target: Target, request: Mapping[str, Any]) -> tuple[FlowRun, Deployed]:
         """A new run, or the one that has this idempotency key already, and its deployment.
 
-        Another process may have deployed another version since the deployment was looked up. A run of that would
-        execute other code than it says, so it is taken back. Raises ``EngineError`` where that is too late.
+        Another process may have deployed another version since the deployment was looked up, or deleted it. A run of
+        another version would execute other code than it says, so it is taken back. Raises ``EngineError`` where that
+        is too late, or where the deployment changes at each try.
         """
         for _ in range(_TRIES):
             deployed = self.for_run(bundle, target)
             labels = {**deployed.labels, **request["labels"]}
-            made = self.client.create_run(deployed.id, {**request, "labels": labels})
+            try:
+                made = self.client.create_run(deployed.id, {**request, "labels": labels})
+            except NotFoundError:
+                self._forget(deployed)
+                continue
             if is_of_its_version(made):
                 return made, deployed
-            self._known.pop((bundle.digest, target), None)
+            self._forget(deployed)
             if made.state_type != "SCHEDULED":
-                break
+                raise EngineError(
+                    f"Run {request['name']!r} is of version {made.version} of {bundle.plan.name!r}, not of the code "
+                    f"that was submitted: that version was deployed meanwhile. Submit it again under another run id."
+                )
             self.client.delete_run(made.id)
         raise EngineError(
-            f"Run {request['name']!r} is of version {made.version} of {bundle.plan.name!r}, not of the code that was "
-            f"submitted: that version was deployed meanwhile. Submit it again under another run id."
+            f"The deployment of {bundle.plan.name!r} was replaced or deleted {_TRIES} times while run "
+            f"{request['name']!r} was submitted. Submit it again."
         )
 
     def for_run(self, bundle: Bundle, target: Target) -> Deployed:
@@ -161,7 +170,7 @@ class Deployments:
         ):
             ours = owner
         elif target.pool is not None:
-            name = f"{name}, version {bundle.digest[:16]}"
+            name = version_name(name, bundle.digest[:16])
             found = self.client.deployment(flow, name)
         elif owner != ours and (owner.is_deployed or owner.origin is not None):
             name = f"{name}, runs of {slug(str(bundle.origin or 'a bundle'))}"

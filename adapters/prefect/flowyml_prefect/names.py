@@ -13,7 +13,7 @@ from flowyml.plan.model import Parameter, Plan
 from flowyml.plan.names import identifier, slug
 from flowyml_prefect.parts import defined_names
 
-__all__ = ["FlowNames", "deployment_name", "flow_name", "outputs_key", "plan_key"]
+__all__ = ["FlowNames", "deployment_name", "flow_name", "is_of_one_version", "outputs_key", "plan_key", "version_name"]
 
 _RESERVED = frozenset({"run_step", "run_steps", "finish_run", "run_all", "turn", "return_state", "wait_for"})
 _BANNED_IN_NAMES = frozenset("/%&<>")  # source: prefect.types.names
@@ -38,6 +38,16 @@ def deployment_name(pipeline: str, pool: str | None) -> str:
     """The pipeline's name; a work pool makes it another deployment."""
     name = flow_name(pipeline)
     return name if pool is None else f"{name} on {pool}"
+
+
+def version_name(deployment: str, version: str) -> str:
+    """The name of the deployment that is made for runs of one version of a pipeline on a work pool."""
+    return f"{deployment}, version {version}"
+
+
+def is_of_one_version(name: str, version: str) -> bool:
+    """Whether a deployment of this name and version was made for the runs of that version."""
+    return name.endswith(version_name("", version))
 
 
 class FlowNames(FreeNames):

@@ -22,7 +22,7 @@ from flowyml.core.removal import files_below, names_in, remove, remove_leftovers
 from flowyml.orchestrators.http import NotFoundError
 from flowyml.plan.names import slug
 from flowyml_prefect.client import FlowRun, PrefectClient, is_id
-from flowyml_prefect.names import flow_name
+from flowyml_prefect.names import flow_name, is_of_one_version
 from flowyml_prefect.reading import RunReader
 from flowyml_prefect.status import status_of
 
@@ -130,11 +130,18 @@ class Leftovers:
                 folder = version_folder(self.reader.record(run).pipeline, run.version)
                 needed[folder] = f"run {run.name!r} may be run again" if ended else f"run {run.name!r} is under way"
         for deployment in deployments:
-            for pull in deployment.get("pull_steps") or ():
-                for settings in pull.values():
-                    place = settings.get("directory") or settings.get("url") or ""
-                    needed[Path(place).name] = f"deployment {deployment['name']!r} runs it"
+            for place in _places(deployment):
+                if place != self.home / "flows" / place.name or not self._is_done_with(deployment):
+                    needed[place.name] = f"deployment {deployment['name']!r} runs it"
         return needed
+
+    def _is_done_with(self, deployment: Mapping[str, Any]) -> bool:
+        """Whether a deployment was made only for the runs of one version, on a work pool, and all of them have ended.
+
+        It goes with its flow. Others are started by people and schedules too.
+        """
+        is_for_runs = is_of_one_version(deployment["name"], deployment.get("version") or "")
+        return is_for_runs and not self.client.has_unfinished_runs(deployment["id"])
 
     def _others(self, name: str) -> str:
         """Why a folder that nothing on this server needs is not simply FlowyML's, and this server's."""
@@ -165,8 +172,15 @@ class Leftovers:
         if pipeline is None or self._others(name):
             return 0
         flow = flow_name(pipeline)
-        if name in self._needed(self.client.begun_runs(flow), self.client.deployments(flow)):
+        deployments = self.client.deployments(flow)
+        if name in self._needed(self.client.begun_runs(flow), deployments):
             return 0
+        folder = self.home / "flows" / name
+        if self.bounds.keeps(folder.stat().st_mtime):  # published again, for a run that the server has not got yet
+            return 0
+        for deployment in deployments:
+            if folder in _places(deployment):
+                self.client.delete_deployment(deployment["id"])
         return remove(self.home, "flows", name, unless_since=self.bounds.before)
 
     # What the processes of runs printed, where something went wrong.
@@ -199,6 +213,12 @@ def _locked(path: Path) -> Iterator[bool]:
         yield lock(descriptor) is not False
     finally:
         os.close(descriptor)
+
+
+def _places(deployment: Mapping[str, Any]) -> list[Path]:
+    """Where the workers of a deployment find its flow."""
+    pulls = [settings for pull in deployment.get("pull_steps") or () for settings in pull.values()]
+    return [Path(settings.get("directory") or settings.get("url") or "") for settings in pulls]
 
 
 def _has_ended(run: FlowRun) -> bool:

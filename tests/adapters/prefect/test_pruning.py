@@ -118,6 +118,23 @@ def test_runs_flows_and_outputs_go_when_nothing_on_the_server_needs_them(
     waiting.cancel()
     wait_until(lambda: waiting.status.is_terminal)
 
+    assert found(is_own=False)["flow", queued].kept == "run 'prune-waiting' may be run again"
+    found()["run", "prune-waiting"].remove()
+    (item,) = (each for each in found().values() if each.name == queued)
+    assert item.kept == ""
+    make_old(flows / queued)
+    later = pooled.run_pipeline(version(3), "prune-later")
+    assert item.remove() == 0, "a run waits for its deployment again"
+    later.cancel()
+    wait_until(lambda: later.status.is_terminal)
+    found()["run", "prune-later"].remove()
+    assert item.remove() > 100_000
+    assert not (flows / queued).exists()
+    assert not any(queued.endswith(each["version"]) for each in client.deployments(flow_name(NAME)))
+    again = pooled.run_pipeline(version(3), "prune-again")
+    assert client.run(again.job_id).version == client.run(again.job_id).labels["flowyml.version"]
+    again.cancel()
+
 
 def _folder(flows: Path, run_version: Any) -> str:
     (found,) = (path.name for path in flows.iterdir() if path.name.endswith(str(run_version)))
