@@ -26,7 +26,7 @@ def check_options(
         near = "" if hint else did_you_mean(unknown[0], known)
         raise UnknownOptionError(
             f"{who}: {engine} has no option {', '.join(map(repr, unknown))}{hint}.{near} "
-            f"Known: {', '.join(sorted(known))}."
+            + (f"Known: {', '.join(sorted(known))}." if known else "It takes none.")
         )
     for name, value in given.items():
         expected, fits = known[name]

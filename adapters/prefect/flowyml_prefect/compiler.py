@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from flowyml.orchestrators.base import of_step
+from flowyml.orchestrators.options import check_options
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
 from flowyml.plan.model import FromParameter, FromStep, Parameter, Plan, Step
@@ -35,6 +37,7 @@ def compile_flow(bundle: Bundle, *, walks: bool = False) -> str:
     With ``walks`` it is that of a flow that walks over its plan, and can go on with a run, also where it need not.
     """
     plan = bundle.plan
+    _refuse_options(plan)
     walks = walks or is_walked(plan)
     names = FlowNames(plan)
     annotations = {parameter.name: _annotation(parameter.schema) for parameter in plan.parameters}
@@ -47,6 +50,14 @@ def compile_flow(bundle: Bundle, *, walks: bool = False) -> str:
     parts += [_turn(step, names) if walks else _task(step, names, annotations) for step in plan]
     parts += [_flow(plan, names, walks), _MAIN.format(names.flow)]
     return "\n\n".join(parts)
+
+
+def _refuse_options(plan: Plan) -> None:
+    """Of ``prefect={…}`` there are none: pools and job variables belong to targets. Raises ``UnknownOptionError``."""
+    check_options("prefect", f"pipeline {plan.name!r}", plan.options.get("prefect", {}), {})
+    for step in plan:
+        with of_step(step.name):
+            check_options("prefect", f"step {step.name!r}", step.options.get("prefect", {}), {})
 
 
 def is_walked(plan: Plan) -> bool:

@@ -21,7 +21,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from flowyml.core.errors import DefinitionError, ParameterError
+from flowyml import Pipeline, step
+from flowyml.core.errors import DefinitionError, ParameterError, UnknownOptionError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.bundle import Bundle, build
 from flowyml.plan.conditions import Compare
@@ -145,6 +146,22 @@ def test_a_pipeline_in_a_pipeline_alone_is_no_control_flow() -> None:
         TRAINING, groups=(Section(name="in", pipeline="in"),), steps=tuple(replace(s, group="in") for s in TRAINING)
     )
     assert compiled(plan) == compiled(TRAINING)
+
+
+def idle() -> None:
+    """A step."""
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "who"),
+    [
+        (Pipeline("p", prefect={"work_queue": "gpu"}).add_step(step(idle)), "pipeline 'p'"),
+        (Pipeline("p").add_step(step(prefect={"work_queue": "gpu"})(idle)), "step 'idle'"),
+    ],
+)
+def test_options_under_prefect_are_refused_and_not_ignored(pipeline: Pipeline, who: str) -> None:
+    with pytest.raises(UnknownOptionError, match=f"{who}: prefect has no option 'work_queue'. It takes none."):
+        PrefectOrchestrator().compile_files(pipeline.bundle())
 
 
 def test_files_of_the_orchestrator() -> None:
