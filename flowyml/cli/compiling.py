@@ -26,7 +26,7 @@ OutputPath = Annotated[
     Path | None,
     Option(("--output", "-o"), "A file, or a folder (DIR/).", metavar="PATH"),
 ]
-Force = Annotated[bool, Option(("--force",), "Replace a file that FlowyML wrote and somebody edited.")]
+Force = Annotated[bool, Option(("--force",), "Replace a file that FlowyML wrote and that was edited since.")]
 
 
 def compile_(

@@ -21,8 +21,8 @@ from flowyml.core.settings import is_of_another_user
 __all__ = ["data_folder", "home", "is_data", "open_private", "private_file", "private_folder"]
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_OURS = frozenset(("artifacts", "bundles", "cache", "cutovers", "jobs"))
-_ENGINES = "flowyml.orchestrators"  # entry points; an adapter keeps its data in a folder of that name
+# What an earlier FlowyML may have left open. Only by names: the folder may be a project's, with its own `airflow`.
+_OURS = frozenset(("artifacts", "bundles", "cache", "cutovers", "jobs", "kubeflow", "prefect"))
 _RECORD = "runs.db"  # and the files that SQLite keeps beside it
 
 
@@ -118,19 +118,13 @@ def _close_to_others(folder: Path) -> None:
             return
         if os.name == "nt" or not folder.stat().st_mode & _OTHERS:
             return
-        entries, names = list(folder.iterdir()), _OURS | _engines()
-        ours = [entry for entry in entries if entry.name in names or entry.name.startswith(_RECORD)]
+        entries = list(folder.iterdir())
+        ours = [entry for entry in entries if entry.name in _OURS or entry.name.startswith(_RECORD)]
         if len(ours) == len(entries):
             _tighten(folder)
         for entry in ours:
             for path in _tree(entry):
                 _tighten(path)
-
-
-def _engines() -> frozenset[str]:
-    from importlib.metadata import entry_points
-
-    return frozenset(point.name for point in entry_points(group=_ENGINES))
 
 
 def _tree(path: Path) -> Iterator[Path]:

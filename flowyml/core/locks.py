@@ -1,7 +1,7 @@
 """Locks between processes, on files: one process holds a lock, or several share it.
 
-The system lets go of a lock when all processes that have its open file are gone, however they ended. Where there are
-no locks, as on Windows and some network file systems, nothing raises and nobody waits: what would be True is None.
+The system lets go of a lock when all processes that have its open file are gone, however they ended. Without
+locks, as on Windows and some network file systems, nothing raises or waits, and the answer is None instead of True.
 """
 
 from __future__ import annotations

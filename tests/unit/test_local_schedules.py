@@ -380,7 +380,7 @@ def test_a_run_of_another_project_is_not_taken_for_one_of_the_schedule(
     theirs = json.dumps(Origin("elsewhere", "train.py").to_dict())
     with local.store.session() as db:
         db.execute("UPDATE runs SET origin = ?", (theirs,))
-    with pytest.raises(OwnershipError, match=f"run '{run_id}' is of 'noting' from elsewhere: train.py"):
+    with pytest.raises(OwnershipError, match=f"run '{run_id}' already exists.* from elsewhere: train.py"):
         local.make_up(made.schedule_id, due)
     assert local.scheduled_runs("noting") == {}
     with served(local):

@@ -389,7 +389,7 @@ class PrefectClient(HttpClient):
     def claim(self, run_id: str, mine: str) -> bool:
         """Take a scheduled run for execution: of all who try, one does.
 
-        ``mine`` is a UUID that the transition gets. Who tries again, since an answer was lost, gives the same.
+        ``mine`` is a UUID that the transition gets. A retry after a lost answer must pass the same one.
         """
         state = {"type": "PENDING", "name": "Pending", "state_details": {"transition_id": mine}}
         self.set_state(run_id, state)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -157,6 +159,8 @@ class Deployments:
         """
         key = (bundle.digest, target)
         if known := self._known.get(key):
+            with suppress(OSError):  # used again: `prune` leaves it
+                os.utime(published_folder(bundle))
             return known
         self._check_pool(target)
         ours = Owner(bundle.origin, is_deployed=False)

@@ -210,7 +210,7 @@ def _locked(path: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        yield lock(descriptor) is not False
+        yield lock(descriptor) is True  # where the file system has no locks, nobody can know
     finally:
         os.close(descriptor)
 

@@ -46,9 +46,8 @@ _LAG_WHEN_CUT_SHORT = timedelta(seconds=3)
 
 _LAST_LINE = "Finished in state "
 
-_AUTO_SCHEDULED = (
-    "auto-scheduled"  # the tag of runs that a schedule made; source: Prefect, server/models/deployments.py
-)
+# The tag of runs that a schedule made; source: Prefect, server/models/deployments.py.
+_AUTO_SCHEDULED = "auto-scheduled"
 
 _PROJECT, _MODULE, _CODE, _REVISION = "flowyml.project", "flowyml.module", "flowyml.code", "flowyml.revision"
 _VERSION = "flowyml.version"

@@ -1,4 +1,4 @@
-"""Another attempt of a run that has ended: the same flow run, scheduled anew."""
+"""Another attempt of a run that has ended: the same flow run, scheduled again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["schedule_again"]
 
 
 def schedule_again(reader: RunReader, deployments: Deployments, run_id: str, steps: Sequence[str] | None) -> str | None:
-    """Schedule a run anew; gives where its flow stands if a process on this machine has to execute it.
+    """Schedule a run again; gives where its flow stands if a process on this machine has to execute it.
 
     One of this user's processes at a time: of two that are asked for one run at once, the second finds it at work.
     Raises ``RetryRefusedError``.

@@ -181,6 +181,9 @@ def _start(before: EmbeddedServer | None) -> EmbeddedServer:
     print(f"Starting Prefect at {url} (some 10 s, once; `flowyml backends stop prefect` ends it) …", file=sys.stderr)
     _make_private(prefect_home())
     secret = (_password(prefect_home()) if before and before.url == url else None) or _make_password(prefect_home())
+    worker = before.worker if before else None
+    if before and worker and before.url != url:
+        _stop(worker)  # it knows neither the new address nor the new password
     process = _start_command(
         "server", "server", "start", "--host", "127.0.0.1", "--port", str(port), umask=0o077, settings={
             "PREFECT_SERVER_API_AUTH_STRING": secret,
@@ -188,9 +191,6 @@ def _start(before: EmbeddedServer | None) -> EmbeddedServer:
             "PREFECT_SERVER_UI_API_URL": f"{url}/api",
         },
     )  # fmt: skip
-    worker = before.worker if before else None
-    if before and worker and before.url != url:
-        _stop(worker)  # it knows neither the new address nor the new password
     record = EmbeddedServer(url, identity_of(process.pid), worker, is_starting=True)
     try:
         _write_record(record)
@@ -199,7 +199,7 @@ def _start(before: EmbeddedServer | None) -> EmbeddedServer:
         if worker is not None and not is_alive(worker):
             record = _start_worker(record)
         _write_record(record)
-    except BaseException:  # Ctrl-C too: what no record names would go on for ever
+    except BaseException:  # Ctrl-C too: what no record names would go on forever
         _stop(record.server)
         if record.worker is not None and record.worker != worker:
             _stop(record.worker)

@@ -62,8 +62,8 @@ def start(store: RunStore, item: Kept, due: datetime) -> bool:
     found = store.get(run_id)
     if found.pipeline != item.pipeline or not _may_be_from(bundle.origin, found):
         raise OwnershipError(
-            f"The schedule {item.schedule_id!r} has not run for {due}: run {run_id!r} is of {found.pipeline!r} from "
-            f"{_origin(found)}, and this {item.pipeline!r} comes from {bundle.origin}. Run it by hand, or schedule it "
+            f"The schedule {item.schedule_id!r} has not run for {due}: run {run_id!r} already exists, of pipeline "
+            f"{found.pipeline!r} from {_origin(found) or 'an unknown project'}. Run this one by hand, or schedule it "
             f"under another name."
         )
     return False

@@ -124,6 +124,7 @@ def test_runs_flows_and_outputs_go_when_nothing_on_the_server_needs_them(
     assert item.kept == ""
     make_old(flows / queued)
     later = pooled.run_pipeline(version(3), "prune-later")
+    assert (flows / queued).stat().st_mtime > 1, "it is used again"
     assert item.remove() == 0, "a run waits for its deployment again"
     later.cancel()
     wait_until(lambda: later.status.is_terminal)
