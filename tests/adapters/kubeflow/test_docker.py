@@ -58,6 +58,7 @@ class TestDockerRunner(
     test_by_names = SubPipelineConformance.test_the_branch_that_is_taken_by_names
     test_clean_up = CleanupConformance.test_clean_up_after_a_failure
 
+    compiles_files = shows_differences = False
     run_timeout = 600.0  # a loop of three items is five containers, one after another
     joins_beside_failures = False  # KFP starts nothing that waits for a task that failed
     asks_the_cancelled = False  # no signal of the engine's reaches a step in its container
