@@ -27,6 +27,7 @@ from flowyml_airflow.flow import Flow
 from flowyml_airflow.links import LINK, LINK_IMPORTS, check_template
 from flowyml_airflow.names import (
     BUNDLES_FOLDER,
+    START_TASK,
     TAG,
     dag_id,
     development_id,
@@ -285,6 +286,8 @@ class _Dag:
         """For each task that waits for others these, each task after those."""
         flow = self.flow
         found = {flow.id(task): list(dict.fromkeys(map(flow.id, flow.waited_for(task)))) for task in flow.tasks}
+        if self.plan.hooks:
+            found |= {flow.id(root): [START_TASK] for root in flow.roots()}
         return {task: before for task, before in found.items() if before}
 
     def _place(self, output: FromStep | FromEither) -> Any:

@@ -1,6 +1,6 @@
 """Why steps did not run: the first failure among what they wait for. The facts of a DAG file say what that is.
 
-Of a step of an execution group whose task ran, the task says why.
+Where the task of an execution group ran, it has written down itself why some of its steps did not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import StepRun
 from flowyml_airflow.endings import not_run
-from flowyml_airflow.status import moment
+from flowyml_airflow.status import failed_or_timed_out, moment
 from flowyml_airflow.step_runs import Marker, map_index
 
 __all__ = ["with_causes"]
@@ -39,7 +39,7 @@ def with_causes(
 
 def _failure(runs: Sequence[StepRun]) -> _Cause | None:
     """The first failure among the steps of a task."""
-    failed = [run for run in runs if run.status.is_failed]
+    failed = [run for run in runs if failed_or_timed_out(run.status)]
     return min(((run.ended_at or _LATEST, not_run(f"step {run.label!r}", run.status)) for run in failed), default=None)
 
 
@@ -58,15 +58,17 @@ def _causes(
     by_task: dict[str, dict[int, Mapping[str, Any]]] = {}
     for task in tasks:
         by_task.setdefault(task["task_id"], {})[map_index(task)] = task
-    for name, before in facts.get("waits", {}).items():  # each after those that it waits for
+    waits: Mapping[str, Sequence[str]] = facts.get("waits", {})
+    waits_for_none = [name for name in by_task if name not in waits]
+    for name in (*waits_for_none, *waits):  # each after those that it waits for
         for index, task in by_task.get(name, {}).items():
             marker = name, index
             if marker in found or task["state"] not in ("failed", "upstream_failed"):
                 continue
-            reached = [found[each] for each in _before(marker, before, by_task, facts) if each in found]
+            reached = [found[each] for each in _before(marker, waits.get(name, ()), by_task, facts) if each in found]
             if reached:
                 found[marker] = min(reached)
-            elif task["state"] == "failed" and marker not in of_steps:  # it lists items, or chooses a branch
+            elif task["state"] == "failed" and marker not in of_steps:  # it stands for no step
                 found[marker] = moment(task["end_date"]) or _LATEST, not_run(f"task {name!r}", ExecutionStatus.FAILED)
     return found
 

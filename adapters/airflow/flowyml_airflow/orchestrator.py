@@ -11,7 +11,14 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from flowyml.artifacts import Store, open_store
-from flowyml.core.errors import EngineError, FlowymlError, RunNotFoundError, ScheduleNotFoundError
+from flowyml.core.errors import (
+    EngineError,
+    EngineUnreachableError,
+    FlowymlError,
+    RunNotFoundError,
+    ScheduleNotFoundError,
+    ServerTroubleError,
+)
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Artifact, LogLine, Outputs, Run, Runs, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
@@ -251,7 +258,9 @@ class AirflowOrchestrator(Orchestrator):
         self.client.note(dag, run_id, cancelled_note(found, tasks))
         try:
             ended = self.client.fail(dag, run_id)
-        except BaseException:
+        except (EngineUnreachableError, ServerTroubleError):
+            raise  # Airflow may still stop the run; if the run completes, the note does not count
+        except EngineError:
             self._withdraw_cancel(dag, run_id)
             raise
         if not was_cancelled(ended):  # Airflow 2 tells no `queued_at`, and the run has started meanwhile
@@ -259,7 +268,7 @@ class AirflowOrchestrator(Orchestrator):
         return True
 
     def _withdraw_cancel(self, dag: str, run_id: str) -> None:
-        """A run that goes on is not cancelled. Where only the answer was lost, it has ended, and is."""
+        """Airflow refused to stop a run: it is not cancelled, unless an earlier try of the same call has ended it."""
         with suppress(EngineError):
             now = self.client.run(dag, run_id)
             if now["state"] in ("queued", "running"):

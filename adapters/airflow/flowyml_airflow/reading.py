@@ -38,6 +38,7 @@ from flowyml_airflow.not_run import with_causes
 from flowyml_airflow.status import (
     DAG_RUN,
     ended_before,
+    failed_or_timed_out,
     moment,
     run_status,
     task_status,
@@ -390,7 +391,7 @@ class RunReader:
     def _failure(self, found: Mapping[str, Any], task: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         """What the run's error says of one task that failed; nothing if that failed only because another had."""
         if steps_of_task(task["task_id"], facts):
-            runs = [run for run in self._steps_of(task, found, facts) if run.status.is_failed]
+            runs = [run for run in self._steps_of(task, found, facts) if failed_or_timed_out(run.status)]
             first = min(runs, key=lambda run: run.ended_at or _LATEST, default=None)
             return of_step(first.name, first.error or "", first.label) if first else ""
         error, kind = self._error(found, task)

@@ -16,6 +16,7 @@ __all__ = [
     "TASK_INSTANCE",
     "cancelled_note",
     "ended_before",
+    "failed_or_timed_out",
     "moment",
     "run_status",
     "task_status",
@@ -99,6 +100,11 @@ def task_status(
             return ExecutionStatus.CANCELLED
     stopped = state in _BEFORE and was_cancelled(run) and task["task_id"] not in ended_before(run, state)
     return ExecutionStatus.CANCELLED if stopped and not (cleans_up and state == "skipped") else status
+
+
+def failed_or_timed_out(status: ExecutionStatus) -> bool:
+    """Whether a step ended so that what waits for it does not run, for a reason of its own."""
+    return status in (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT)
 
 
 def was_cancelled(run: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from flowyml.core.runs import StepRun
 from flowyml_airflow.endings import not_run
 from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import TURN
-from flowyml_airflow.status import TASK_INSTANCE, moment
+from flowyml_airflow.status import TASK_INSTANCE, failed_or_timed_out, moment
 
 __all__ = [
     "Marker", "Seen", "attributed", "in_order", "index_of", "map_index", "may_have_written", "name_of", "runs_several",
@@ -135,7 +135,7 @@ def step_runs(
             yield _not_begun(name, whole, ExecutionStatus.QUEUED, "queued")
         elif whole.status is ExecutionStatus.CANCELLED:
             yield _not_begun(name, whole, whole.status, whole.raw_status)
-        elif not whole.status.is_failed or (not steps and name == names[0]):
+        elif not failed_or_timed_out(whole.status) or (not steps and name == names[0]):
             yield replace(whole, name=name)
         else:
             yield replace(_not_begun(name, whole, ExecutionStatus.CANCELLED, "upstream_failed"), error=why)
@@ -149,7 +149,7 @@ def _known(whole: StepRun, said: Mapping[str, Any]) -> StepRun:
     return StepRun(
         name=whole.name, index=whole.index, status=status, raw_status=state, attempt=said["attempt"],
         started_at=moment(said.get("began")), ended_at=moment(said.get("ended")) if status.is_terminal else None,
-        error=said.get("error") if status.is_failed or state == "upstream_failed" else None,
+        error=said.get("error") if failed_or_timed_out(status) or state == "upstream_failed" else None,
         cached_from=said.get("cached_from", ""),
     )  # fmt: skip
 

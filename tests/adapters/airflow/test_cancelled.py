@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from flowyml.core.errors import EngineError
+from flowyml.core.errors import EngineError, EngineUnreachableError, ServerTroubleError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.log_events import LogEvent
@@ -75,11 +75,13 @@ def orchestrator_of(airflow: Airflow) -> AirflowOrchestrator:
     return orchestrator
 
 
-@pytest.mark.parametrize("raised", [EngineError("403"), KeyboardInterrupt()])
+NO_ANSWER = [EngineUnreachableError("no answer"), ServerTroubleError("500"), KeyboardInterrupt()]
+
+
 @pytest.mark.parametrize("state", ["success", "failed"])
-def test_a_run_that_could_not_be_cancelled_ends_as_it_ends(raised: BaseException, state: str) -> None:
-    airflow = Airflow(raises=raised)
-    with pytest.raises(type(raised)):
+def test_a_run_that_could_not_be_cancelled_ends_as_it_ends(state: str) -> None:
+    airflow = Airflow(raises=EngineError("403"))
+    with pytest.raises(EngineError):
         orchestrator_of(airflow).cancel("d/r")
     assert airflow.found["note"].splitlines() == ["flowyml: could not be cancelled", "mine"]
     airflow.end(state)
@@ -96,9 +98,28 @@ def test_a_run_whose_cancelling_process_was_killed_completes() -> None:
     assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.COMPLETED
 
 
-def test_a_cancel_whose_answer_was_lost_counts() -> None:
-    airflow = Airflow(raises=EngineError("no answer"), stops=True)
-    with pytest.raises(EngineError, match="no answer"):
+@pytest.mark.parametrize("raised", NO_ANSWER)
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_cancel_whose_answer_was_lost_or_is_late_counts(raised: BaseException, stops: bool) -> None:
+    airflow = Airflow(raises=raised, stops=stops)
+    with pytest.raises(type(raised)):
+        orchestrator_of(airflow).cancel("d/r")
+    airflow.end("failed")
+    assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.CANCELLED
+
+
+@pytest.mark.parametrize("raised", NO_ANSWER)
+def test_a_run_that_completes_since_airflow_never_heard_of_the_cancel(raised: BaseException) -> None:
+    airflow = Airflow(raises=raised)
+    with pytest.raises(type(raised)):
+        orchestrator_of(airflow).cancel("d/r")
+    airflow.end("success")
+    assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.COMPLETED
+
+
+def test_a_cancel_that_is_refused_once_the_run_has_ended_counts() -> None:
+    airflow = Airflow(raises=EngineError("401"), stops=True)
+    with pytest.raises(EngineError):
         orchestrator_of(airflow).cancel("d/r")
     assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.CANCELLED
 

@@ -229,11 +229,27 @@ def test_a_task_that_was_killed_tells_which_steps_had_ended() -> None:
     }
 
 
+def test_airflows_own_limit_ends_the_step_at_work_only() -> None:
+    late = StepRun(name="g", status=TIMEOUT, raw_status="failed", attempt=2, error="late")
+    assert read(late, {"a": said("success"), "b": said("running", 3)}) == {
+        "a": (COMPLETED, "success", 1, None),
+        "b": (TIMEOUT, "failed", 3, "late"),
+        "c": (CANCELLED, "upstream_failed", 0, "not run, since step 'b' ended TIMEOUT"),
+    }
+    assert read(late, {}) == {
+        "a": (TIMEOUT, "failed", 2, "late"),
+        "b": (CANCELLED, "upstream_failed", 0, "not run, since step 'a' ended TIMEOUT"),
+        "c": (CANCELLED, "upstream_failed", 0, "not run, since step 'a' ended TIMEOUT"),
+    }
+
+
 def test_steps_that_failed_or_are_at_work() -> None:
     written = {
         "a": said("failed", error="E", late=True), "b": said("upstream_failed", 0), "c": said("success"),
     }  # fmt: skip
-    assert [value[0] for value in read(WHOLE, written).values()] == [TIMEOUT, CANCELLED, COMPLETED]
+    found = read(WHOLE, written)
+    assert [value[0] for value in found.values()] == [TIMEOUT, CANCELLED, COMPLETED]
+    assert found["a"][3] == "E"
     at_work = StepRun(name="g", status=RUNNING, raw_status="running", attempt=2)
     states = read(at_work, {"a": said("success"), "b": said("up_for_retry", error="E")})
     assert [value[0] for value in states.values()] == [COMPLETED, RUNNING, QUEUED]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,11 +15,13 @@ from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.deployed import facts_of
 from flowyml_airflow.not_run import with_causes
 from flowyml_airflow.step_runs import Marker
+from tests.adapters.airflow.dags import Telling
 from tests.adapters.airflow.operating import failed_group, orchestrator_of
 from tests.engines.airflow import Airflow
 
 FAILED, CANCELLED, COMPLETED = ExecutionStatus.FAILED, ExecutionStatus.CANCELLED, ExecutionStatus.COMPLETED
-RAW = {FAILED: "failed", CANCELLED: "upstream_failed", COMPLETED: "success"}
+TIMEOUT = ExecutionStatus.TIMEOUT
+KNOWN = {"failed": FAILED, "upstream_failed": CANCELLED, "success": COMPLETED}
 MARK = 'flowyml-turn {"step": "evaluate", "attempt": 7}'
 SENTENCE = "Step 'evaluate', attempt 7 begins."
 
@@ -56,10 +58,14 @@ def looped() -> Any:
     return {"report": report(total(made))}
 
 
-def explained(made: Pipeline, states: Mapping[Marker, str], ended: Mapping[Marker, int] = {}) -> dict[str, str | None]:
-    """What the steps of a run say whose tasks are in these states, and when of the year those ended that failed."""
+def explained(
+    made: Pipeline, states: Mapping[Marker, str], ended: Mapping[Marker, int] = {}, *, late: Collection[Marker] = ()
+) -> dict[str, str | None]:
+    """What the steps of a run say that did not run.
+
+    ``states`` are those of its tasks, ``ended`` the day on which a task failed, and ``late`` the tasks that timed out.
+    """
     facts = facts_of(compile_dag(made.bundle()).text)
-    known = {raw: status for status, raw in RAW.items()}
     tasks, steps = [], {}
     for marker, state in states.items():
         when = datetime(2026, 1, ended.get(marker, 1), tzinfo=UTC)
@@ -67,7 +73,8 @@ def explained(made: Pipeline, states: Mapping[Marker, str], ended: Mapping[Marke
         tasks.append({"task_id": task, "map_index": index, "state": state, "end_date": when.isoformat()})
         if task in facts["steps"]:
             items = (index,) if index >= 0 else ()
-            steps[marker] = [StepRun(name=task, index=items, status=known[state], raw_status=state, ended_at=when)]
+            status = TIMEOUT if marker in late else KNOWN[state]
+            steps[marker] = [StepRun(name=task, index=items, status=status, raw_status=state, ended_at=when)]
     found = with_causes(steps, tasks, facts)
     return {run.label: run.error for runs in found.values() for run in runs if run.raw_status == "upstream_failed"}
 
@@ -93,6 +100,33 @@ def test_the_first_failure_is_named() -> None:
 def test_steps_of_items_that_were_never_listed() -> None:
     states = {("numbers", -1): "failed", ("half_items", -1): "upstream_failed", ("half", -1): "upstream_failed"}
     assert explained(looped, states) == {"half": "not run, since step 'numbers' ended FAILED"}
+
+
+def test_a_step_that_timed_out_is_a_cause() -> None:
+    states = {("numbers", -1): "failed", ("half_items", -1): "upstream_failed", ("half", -1): "upstream_failed"}
+    found = explained(looped, states, late=[("numbers", -1)])
+    assert found == {"half": "not run, since step 'numbers' ended TIMEOUT"}
+
+
+def test_a_list_of_a_parameter_that_cannot_be_read() -> None:
+    @pipeline(name="not run for a parameter")
+    def made(given: list[int]) -> Any:
+        return {"total": total(half.map(n=given))}
+
+    states = {("half_items", -1): "failed", ("half", -1): "upstream_failed", ("total", -1): "upstream_failed"}
+    why = "not run, since task 'half_items' ended FAILED"
+    assert explained(made, states) == {"half": why, "total": why}
+
+
+def test_a_start_that_failed_keeps_every_step_from_running() -> None:
+    @pipeline(name="not run from the start", hooks=[Telling()])
+    def made() -> Any:
+        return {"report": report(total(half.map(n=numbers())))}
+
+    waiting = ("numbers", "half_items", "half", "total", "report")
+    states = {("on_pipeline_start", -1): "failed", **{(task, -1): "upstream_failed" for task in waiting}}
+    steps = ("numbers", "half", "total", "report")
+    assert explained(made, states) == dict.fromkeys(steps, "not run, since task 'on_pipeline_start' ended FAILED")
 
 
 def test_a_choice_that_cannot_be_made() -> None:

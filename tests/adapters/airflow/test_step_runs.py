@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowyml import Pipeline, for_each, pipeline, step
+from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Outputs
 from flowyml_airflow.client import NotThereError
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.deployed import facts_of
+from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import STEPS_KEY
 from flowyml_airflow.reading import RunReader
 from flowyml_airflow.step_runs import Seen
@@ -104,6 +106,41 @@ def test_steps_of_a_group_whose_names_begin_alike_keep_their_outputs_apart() -> 
 
     read = RunReader(Of(made, [5, 6])).outputs({"dag_id": "alike", "dag_run_id": "r"})  # type: ignore[arg-type]  # all it asks
     assert read == {"all": [5]}
+
+
+def test_the_error_of_a_run_is_that_of_a_groups_step_that_timed_out() -> None:
+    @pipeline(name="late in a group")
+    def made() -> Any:
+        return {"n": same.options(execution_group="both")(double.options(execution_group="both")(4))}
+
+    when = "2026-01-01T00:00:00Z"
+
+    class Late(Client):
+        def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
+            return [{"task_id": "both", "state": "failed", "try_number": 1, "start_date": when, "end_date": when}]
+
+        def xcom(self, dag: str, run_id: str, task: str, key: str, index: int = -1) -> Any:
+            ended = {"attempt": 1, "began": when, "ended": when}
+            late = {**ended, "state": "failed", "error": "it took too long", "late": True}
+            why = "not run, since step 'double' ended TIMEOUT"
+            return {"try": 1, "steps": {"double": late, "same": {**ended, "state": "upstream_failed", "error": why}}}
+
+        def log(self, dag: str, run_id: str, task: Any, attempt: int) -> list[LogEvent]:
+            return []
+
+        def notes_written(self, dag: str) -> dict[str, list[str]]:
+            return {}
+
+        def run_url(self, dag: str, run_id: str) -> str:
+            return ""
+
+    run = {"dag_id": "d", "dag_run_id": "r", "state": "failed", "start_date": when, "end_date": when, "note": None}
+    reader = RunReader(Late(made, []))  # type: ignore[arg-type]  # all it asks
+    assert reader.run(run).error == "step 'double': it took too long"
+    assert [(each.status, each.error) for each in reader.steps(run)] == [
+        (ExecutionStatus.TIMEOUT, "it took too long"),
+        (ExecutionStatus.CANCELLED, "not run, since step 'double' ended TIMEOUT"),
+    ]
 
 
 def test_of_a_list_that_is_not_whole_no_part_is_read() -> None:

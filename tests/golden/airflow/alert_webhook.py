@@ -1,4 +1,4 @@
-"""Pipeline 'alert-webhook' as an Airflow DAG, version a9461dc3bb91, structure b5a4ecddccf5.
+"""Pipeline 'alert-webhook' as an Airflow DAG, version 365a21d2bf74, structure b5a4ecddccf5.
 
 Fails without readings.
 
@@ -87,7 +87,7 @@ with DAG(
     dag_id="alert-webhook",
     description="Fails without readings.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:a9461dc3bb91"],
+    tags=["flowyml", "flowyml:365a21d2bf74"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -101,4 +101,4 @@ with DAG(
 
     start >> mean
 
-# flowyml: {"pipeline": "alert-webhook", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "a9461dc3bb91", "structure": "b5a4ecddccf5", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "alert-webhook-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["mean"], "timeout": null, "outputs": {"mean": ["mean", "mean"]}, "hooks": true, "schedule": null, "waits": {}, "digest": "dd78aa90f48ee65048f2c945db122193df08a2c83fcb91196999066bdc7b0ff9"}
+# flowyml: {"pipeline": "alert-webhook", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "365a21d2bf74", "structure": "b5a4ecddccf5", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "alert-webhook-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["mean"], "timeout": null, "outputs": {"mean": ["mean", "mean"]}, "hooks": true, "schedule": null, "waits": {"mean": ["on_pipeline_start"]}, "digest": "6d2ec67f0dfbfe15f135304897ba77360d19a739020481e00b1a1947a63df04c"}

@@ -1,4 +1,4 @@
-"""Pipeline 'daily-sales' as an Airflow DAG, version 34fd3535b566, structure d0556015a84d.
+"""Pipeline 'daily-sales' as an Airflow DAG, version 3f6b23f73a40, structure d0556015a84d.
 
 Revenue and the best shop of one day.
 
@@ -114,7 +114,7 @@ with DAG(
     dag_id="daily-sales",
     description="Revenue and the best shop of one day.",
     doc_md=__doc__,
-    tags=["sales", "flowyml", "flowyml:34fd3535b566"],
+    tags=["sales", "flowyml", "flowyml:3f6b23f73a40"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -171,4 +171,4 @@ with DAG(
 
     start >> fetch
 
-# flowyml: {"pipeline": "daily-sales", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "34fd3535b566", "structure": "d0556015a84d", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "daily-sales-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["fetch", "check", "add_up", "rank", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": true, "schedule": null, "waits": {"check": ["fetch"], "add_up": ["check"], "rank": ["check"], "report": ["add_up", "rank", "check"]}, "digest": "3ecc8a494adada85df458c2ea83732df09d6af61a422725543c02236dd223fa1"}
+# flowyml: {"pipeline": "daily-sales", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "3f6b23f73a40", "structure": "d0556015a84d", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "daily-sales-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["fetch", "check", "add_up", "rank", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": true, "schedule": null, "waits": {"fetch": ["on_pipeline_start"], "check": ["fetch"], "add_up": ["check"], "rank": ["check"], "report": ["add_up", "rank", "check"]}, "digest": "d62273a36392774792f1ccfcf7b694d4673c84d9a0d83f53ffc2fbe32c4507db"}

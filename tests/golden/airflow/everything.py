@@ -1,4 +1,4 @@
-"""Pipeline 'Everything, "quoted" and \\'more\\'' as an Airflow DAG, version a1ab1c84c5b6, structure 699825b1a435.
+"""Pipeline 'Everything, "quoted" and \\'more\\'' as an Airflow DAG, version 9b8b931d9053, structure 699825b1a435.
 
 A pipeline that asks for all there is. \"\"\"Quotes\"\"\" and a \\ included.
 
@@ -128,7 +128,7 @@ with DAG(
     dag_display_name="Everything, \"quoted\" and 'more'",
     description='A pipeline that asks for all there is. """Quotes""" and a \\ included.',
     doc_md=__doc__,
-    tags=["nightly", "team:ml", "flowyml", "flowyml:a1ab1c84c5b6"],
+    tags=["nightly", "team:ml", "flowyml", "flowyml:9b8b931d9053"],
     schedule=CronTriggerTimetable("0 9 * * 1", timezone="Europe/Berlin"),
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -181,4 +181,4 @@ with DAG(
     start >> extract
     fit >> clean_up
 
-# flowyml: {"pipeline": "Everything, \"quoted\" and 'more'", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "a1ab1c84c5b6", "structure": "699825b1a435", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "everything-quoted-and-more-4e6bde53-c08cc470.pyz", "python": "/opt/ml/bin/python", "artifacts": "s3://bucket/artifacts", "steps": ["extract", "fit", "clean_up"], "timeout": 3600, "outputs": {"weights": ["fit", "weights"]}, "hooks": true, "schedule": {"timezone": "Europe/Berlin", "cron": "0 9 * * 1"}, "waits": {"fit": ["extract"], "clean_up": ["fit"]}, "digest": "ed4c7da2165ee7f8317e30d1082c7c2a78c55e0b0234b35224ca06ca4c3583aa"}
+# flowyml: {"pipeline": "Everything, \"quoted\" and 'more'", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "9b8b931d9053", "structure": "699825b1a435", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "everything-quoted-and-more-4e6bde53-c08cc470.pyz", "python": "/opt/ml/bin/python", "artifacts": "s3://bucket/artifacts", "steps": ["extract", "fit", "clean_up"], "timeout": 3600, "outputs": {"weights": ["fit", "weights"]}, "hooks": true, "schedule": {"timezone": "Europe/Berlin", "cron": "0 9 * * 1"}, "waits": {"extract": ["on_pipeline_start"], "fit": ["extract"], "clean_up": ["fit"]}, "digest": "73b54b5287975f0f4b18aed84571a944f549dca9e298dda95dfba1a948f19772"}

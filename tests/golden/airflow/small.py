@@ -1,4 +1,4 @@
-"""Pipeline 'kleine Strecke/1' as an Airflow DAG, version 3befc298f1d9, structure 40742a1873e0.
+"""Pipeline 'kleine Strecke/1' as an Airflow DAG, version a345c6519ed9, structure 40742a1873e0.
 
 Values of all kinds, and hooks.
 
@@ -107,7 +107,7 @@ with DAG(
     dag_display_name="kleine Strecke/1",
     description="Values of all kinds, and hooks.",
     doc_md=__doc__,
-    tags=["tests", "flowyml", "flowyml:3befc298f1d9"],
+    tags=["tests", "flowyml", "flowyml:a345c6519ed9"],
     schedule=DeltaTriggerTimetable(timedelta(minutes=90)),
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -128,4 +128,4 @@ with DAG(
 
     start >> nothing
 
-# flowyml: {"pipeline": "kleine Strecke/1", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "3befc298f1d9", "structure": "40742a1873e0", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "kleine-strecke-1-f589eb17-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["nothing", "values", "prufung_3_de015b7c"], "timeout": null, "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "prufung_3_de015b7c"]}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}, "waits": {"values": ["nothing"], "prufung_3_de015b7c": ["values"]}, "digest": "caab2af76fcc294891e722fa02d785ac31cf074215abfc2be9fe03e0b336fb2a"}
+# flowyml: {"pipeline": "kleine Strecke/1", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "a345c6519ed9", "structure": "40742a1873e0", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "kleine-strecke-1-f589eb17-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["nothing", "values", "prufung_3_de015b7c"], "timeout": null, "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "prufung_3_de015b7c"]}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}, "waits": {"nothing": ["on_pipeline_start"], "values": ["nothing"], "prufung_3_de015b7c": ["values"]}, "digest": "02d40db9432231a45948e4bc566d694ffa9b67de5d8bd357c5dbc58f16bbe37e"}
