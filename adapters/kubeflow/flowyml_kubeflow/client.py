@@ -154,11 +154,11 @@ class Client:
         for way in [self._logs_from] if self._logs_from else ways:
             try:
                 answer = self._text(*ways[way])
-            except InternalError:
+            except InternalError:  # as some releases answer: the pod is gone, or not there yet
                 continue
             except (AuthenticationError, EngineUnreachableError):
                 raise
-            except EngineError:  # 400, 404 or 500, by the release: the pod is gone, or not there yet
+            except EngineError:  # 400 or 404, as others do
                 continue
             self._logs_from = way
             return answer

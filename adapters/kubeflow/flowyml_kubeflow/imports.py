@@ -19,7 +19,10 @@ _ABOUT = ("__module__", "__name__", "__package__", "__qualname__")  # in pickles
 
 @dataclass(frozen=True)
 class Asked:
-    """What code asks for: modules that it imports or names, and attributes that it takes of whatever it has."""
+    """What code asks for: modules that it imports or names, and attributes that it takes of whatever it has.
+
+    ``modules`` holds all attributes too, since ``b`` in ``a.b`` may be a module; ``attributes`` none of a module.
+    """
 
     modules: frozenset[str] = frozenset()
     attributes: frozenset[str] = frozenset()
@@ -56,6 +59,11 @@ class _Module:
         return self.imports.union(() if self.given else self.texts, *late)
 
     @property
+    def parts(self) -> set[str]:
+        """All attributes that it takes, which may be parts of a module's name."""
+        return {attribute for _, attribute in self._taken}
+
+    @property
     def attributes(self) -> set[str]:
         """Those that it takes, unless of modules: ``re.compile`` compiles no pipeline."""
         return {attribute for owner, attribute in self._taken if owner not in self._modules}
@@ -79,6 +87,7 @@ class _Module:
         for child in _children(node):
             if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
                 self._note_given(child.body)
+                self._read(ast.Module(child.orelse, []), function, in_class=in_class)
                 continue
             self._note(child, function)
             inner = function
@@ -107,7 +116,8 @@ class _Module:
             if function:
                 function.names.add(node.id)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            self.texts.add(node.value.partition(":")[0])  # as entry points have it
+            # As entry points have it, and for import_module(".b", "a") and import_module("a." + name).
+            self.texts.add(node.value.partition(":")[0].strip("."))
 
 
 def _children(node: ast.AST) -> Iterator[ast.AST]:
@@ -123,7 +133,10 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
 def _imported(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[str]:
     """What an import statement may import, by absolute names."""
     if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
+        for alias in node.names:
+            yield alias.name
+            if not alias.asname:
+                yield from _around(alias.name)  # ``import a.b`` gives the name ``a``
         return
     parts = package.split(".")
     base = parts[: len(parts) - node.level + 1] if node.level else []
@@ -143,6 +156,12 @@ def _read(source: bytes, path: str) -> _Module:
         return _Module(ast.Module([], []), package)
 
 
+def _around(name: str) -> Iterator[str]:
+    """The packages around a module, the outermost first."""
+    parts = name.split(".")
+    return (".".join(parts[:length]) for length in range(1, len(parts)))
+
+
 def _module_name(path: str) -> str:
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
@@ -150,7 +169,7 @@ def _module_name(path: str) -> str:
 def asked_by(source: bytes, path: str) -> Asked:
     """What a file of Python asks for, wherever in it; ``path`` is that below the folder of its imports."""
     module = _read(source, path)
-    return Asked(frozenset(module.everything), frozenset(module.attributes))
+    return Asked(frozenset(module.everything | module.parts), frozenset(module.attributes))
 
 
 def asked_in_pickle(data: bytes) -> Asked:
@@ -181,14 +200,14 @@ class Modules:
     ) -> set[str]:
         """The paths of what the modules ``starts`` import, and of what is ``asked`` for.
 
-        In what is asked for, and in the ``rooms``, imports within functions count; in the rooms not those of what is
-        ``unused`` here. In what the ``package`` itself gives, which all code has, count those within methods that have
-        the name of an attribute that is asked for.
+        Imports within functions count too in the modules that are asked for. In the ``rooms`` they count unless they
+        are ``unused`` here. In what the ``package`` gives, which all code has, they count only within methods that
+        have the name of an attribute that is asked for.
         """
         public = {package, *self._known(self._of(package).imports)}
         taken: dict[str, bool] = {}
         left = [(name, False) for name in self._known(starts)]
-        left += [(name, True) for name in self._known(asked.modules | self._joined(asked.modules))]
+        left += [(name, True) for name in self._known(self._joined(asked.modules))]
         while left:
             name, whole = left.pop()
             whole = whole and name not in public
@@ -211,17 +230,29 @@ class Modules:
 
     def _known(self, names: Iterable[str]) -> set[str]:
         """The modules that these names lead to, and the packages around them: ``a.b.c`` may be a class in ``a.b``."""
-        found = set[str]()
-        for name in names:
-            parts = name.split(".")
-            around = {".".join(parts[:length]) for length in range(1, len(parts) + 1)} & self._paths.keys()
+        found, seen = set[str](), set[str]()
+        left = [*names]
+        while left:
+            name = left.pop()
+            around = {*_around(name), name} & self._paths.keys()
+            if name in seen or not around:
+                continue
+            seen.add(name)
             found |= around
-            given = self._of(max(around)).given if around else {}
-            if home := given.get(name.removeprefix(f"{max(around, default='')}.")):
-                found |= self._known([home])
+            inner = max(around)
+            home = self._of(inner).given.get(name.removeprefix(f"{inner}.").partition(".")[0])
+            left += [home] if home else []
         return found
 
     def _joined(self, names: Iterable[str]) -> set[str]:
-        """Compiled code has the package and the module of ``from package import module`` apart."""
-        names = {*names}
-        return {f"{package}.{name}" for package in names & self._paths.keys() for name in names}
+        """What code may mean that has a package and what it takes of it apart: ``from a import b`` when it is
+        compiled, or ``a.b``.
+
+        Of a package that gives names late, it may take any of them.
+        """
+        joined = {*names}
+        for module in sorted(self._paths):  # a package before what is in it
+            parts = ((package, module.removeprefix(f"{package}.")) for package in _around(module))
+            if {module, f"{module}.*"} & joined or any(joined.issuperset(each) for each in parts):
+                joined |= {module, *self._of(module).given.values()}
+        return joined

@@ -37,7 +37,7 @@ def api_client(connection: Connection) -> Any:
     configuration = kfp_server_api.Configuration(host=connection.host)
     configuration.verify_ssl = tls.verify is not False
     configuration.ssl_ca_cert = tls.authorities
-    # Who asks decides how long to wait: a server that says so might make a call wait for hours.
+    # Ignore Retry-After: a server could make a call wait for hours.
     configuration.retries = Retry(3, redirect=False, respect_retry_after_header=False)
     if tls.certificate:
         configuration.cert_file, configuration.key_file = tls.certificate

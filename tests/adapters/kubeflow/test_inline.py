@@ -21,6 +21,7 @@ from flowyml.plan.model import Caching, Plan, Step
 from flowyml.testing import pipelines
 from flowyml_kubeflow import names, spec
 from flowyml_kubeflow.compiler import compile_pipeline
+from flowyml_kubeflow.imports import Asked, Modules
 from flowyml_kubeflow.inline import with_launcher, without_prose
 from flowyml_kubeflow.options import FORMS
 from tests.engines.kubeflow_compiled import compiled, container
@@ -125,6 +126,57 @@ def test_the_local_engine_comes_along_where_a_script_imports_it(line: str, comes
     assert ("flowyml.orchestrators.local.orchestrator" in held(f"{line}\n")) == comes
 
 
+LOCAL = "flowyml.orchestrators.local.orchestrator"
+CLUSTER = "flowyml_kubeflow.orchestrator"
+
+
+@pytest.mark.parametrize(
+    ("script", "comes"),
+    [
+        ("import flowyml_kubeflow\nflowyml_kubeflow.KubeflowOrchestrator(url='u')", CLUSTER),
+        ("import flowyml_kubeflow as k\nk.KubeflowOrchestrator(url='u')", CLUSTER),
+        ("import flowyml_kubeflow.names\nflowyml_kubeflow.KubeflowOrchestrator(url='u')", CLUSTER),
+        ("import flowyml_kubeflow as k\ngetattr(k, 'Kubeflow' + 'Orchestrator')", CLUSTER),
+        ("from flowyml_kubeflow import *\nKubeflowOrchestrator(url='u')", CLUSTER),
+        ("import importlib\nimportlib.import_module('flowyml_kubeflow').KubeflowOrchestrator", CLUSTER),
+        ("import flowyml_kubeflow\nclass C:\n    made: 'flowyml_kubeflow.KubeflowOrchestrator | None'", CLUSTER),
+        ("NAME = 'flowyml_kubeflow.KubeflowOrchestrator.health'\nimport pkgutil\npkgutil.resolve_name(NAME)", CLUSTER),
+        ("import flowyml.orchestrators\nflowyml.orchestrators.LocalOrchestrator()", LOCAL),
+        ("import flowyml.orchestrators as o\no.LocalOrchestrator()", LOCAL),
+        ("from flowyml import orchestrators as o\no.LocalOrchestrator()", LOCAL),
+        ("import flowyml as fm\nfm.orchestrators.LocalOrchestrator()", LOCAL),
+        ("import flowyml as fm\nfm.orchestrators.local.LocalOrchestrator()", LOCAL),
+        ("from importlib import import_module\nimport_module('.orchestrators', 'flowyml').LocalOrchestrator", LOCAL),
+        ("from importlib import import_module\nimport_module('.orchestrators.local', 'flowyml')", LOCAL),
+        ("def module(name): return __import__(f'flowyml.{name}')\nmodule('orchestrators')", LOCAL),
+        ("from flowyml.orchestrators.registry import load\nload('flowyml_kubeflow:KubeflowOrchestrator')", CLUSTER),
+    ],
+)
+def test_what_a_package_gives_late_comes_along_however_a_script_takes_it(script: str, comes: str) -> None:
+    assert comes in held(f"{script}\n")
+    imported, _, used = script.partition("\n")
+    assert comes in held(f"from helper import *\n{used}\n", helper=f"{imported}\n".encode())
+
+
+def test_an_import_that_only_a_pod_makes_comes_along() -> None:
+    script = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    {}\nelse:\n    {}\n"
+    other, ours = "from there import Bounds", "from flowyml.core.pruning import Bounds"
+    assert "flowyml.core.pruning" in held(script.format(other, ours))
+    assert "flowyml.core.pruning" not in held(script.format(ours, other))
+
+
+def test_a_package_that_gives_late_what_is_not_there_or_its_own_is_read_to_its_end() -> None:
+    gives = (
+        b"from typing import TYPE_CHECKING\n"
+        b"if TYPE_CHECKING:\n    from lib import _native, fast\n    from lib._built import slow\n"
+        b"def __getattr__(name): ...\n"
+    )
+    modules = Modules({"lib/__init__.py": gives})
+    for name in ("lib", "lib.fast", "lib.slow", "lib.other.name"):
+        found = modules.needed("lib", [], Asked(frozenset({name})), rooms=(), unused=())
+        assert found == {"lib/__init__.py"}
+
+
 @pytest.mark.parametrize(
     ("line", "comes"),
     [
@@ -163,14 +215,26 @@ def test_what_a_pickled_function_imports_comes_along() -> None:
     def mean(values: list[float]) -> float:
         return sum(values) / len(values)
 
-    def comes(function: Callable[..., Any]) -> bool:
+    def submit() -> None:
+        import flowyml_kubeflow
+
+        flowyml_kubeflow.KubeflowOrchestrator()
+
+    def run() -> None:
+        from flowyml import orchestrators as engines
+
+        engines.LocalOrchestrator()
+
+    def comes(function: Callable[..., Any], path: str = "flowyml/core/removal.py") -> bool:
         function.__module__ = "__main__"  # as in a notebook
         made = with_launcher(build(PLAN, objects={"f": cloudpickle.dumps(function)})).files
         assert {"cloudpickle/cloudpickle.py", "flowyml/runtime/worker.py"} <= made.keys()
-        return "flowyml/core/removal.py" in made
+        return path in made
 
     assert comes(prune)
     assert not comes(mean)
+    assert comes(submit, "flowyml_kubeflow/orchestrator.py")
+    assert comes(run, "flowyml/orchestrators/local/orchestrator.py")
     assert with_launcher(build(PLAN, objects={"f": b"\x80damaged"})).plan == PLAN
 
 
