@@ -104,7 +104,7 @@ def test_an_interval_that_a_run_by_hand_lacks_is_refused_before_anything_is_sent
     with site(knowing_no_dag("v2", asked)) as url:
         for since in (DATA_INTERVAL_START, "<data_interval_end>"):
             made = Pipeline("since", context=context(since=since)).add_step(count)
-            with pytest.raises(ParameterError, match=r"'since' is filled with data_interval_.*, and this run has none"):
+            with pytest.raises(ParameterError, match=r"run's data_interval_.*, but this run has none"):
                 made.submit(on=orchestrator_at(url, tmp_path))
     assert asked == []
 
