@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import islice
@@ -17,28 +18,37 @@ MOST_FACTS = 50
 _LONGEST = 500  # characters of a fact, and a tenth of it of its name
 
 _reports: ContextVar[dict[str, dict[str, Any]] | None] = ContextVar("flowyml_reports", default=None)
+_outputs: ContextVar[Collection[str]] = ContextVar("flowyml_outputs", default=())
+
+logger = logging.getLogger("flowyml.runtime")
 
 
 def report(output: str = "", /, **metadata: Any) -> None:
     """Add facts to what the calling step returns: numbers, short texts. Engines show them, ``handle.artifacts()`` too.
 
     With the name of an output they belong to that one, else to all outputs of the step. A later value of a name
-    replaces an earlier one. Texts are cut to 500 characters, and an output keeps at most 50 facts. Outside a step, as
-    in a test of its function, and in a thread that the step has started itself, nothing happens.
+    replaces an earlier one. Texts are cut to 500 characters, and an output keeps at most 50 facts. The name of an
+    output that the step does not have is a warning in its log. Outside a step, as in a test of its function, and in a
+    thread that the step has started itself, nothing happens.
 
     >>> report(rows=3)
     """
     if (found := _reports.get()) is not None:
+        if output and output not in _outputs.get():
+            has = f"it has {', '.join(map(repr, _outputs.get()))}" if _outputs.get() else "it has none"
+            logger.warning("report(): the step has no output %.80r; %s. The facts are not kept.", output, has)
+            return
         found.setdefault(output, {}).update({name: fact(value) for name, value in metadata.items()})
 
 
 @contextmanager
-def reports() -> Iterator[None]:
-    """While this lasts, what is reported is that of one step."""
-    token = _reports.set({})
+def reports(outputs: Collection[str]) -> Iterator[None]:
+    """While this lasts, what is reported is that of one step with these outputs."""
+    token, names = _reports.set({}), _outputs.set(outputs)
     try:
         yield
     finally:
+        _outputs.reset(names)
         _reports.reset(token)
 
 

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import DefinitionError
+from flowyml.plan.model import Step
 from flowyml.runtime.reporting import reports
 
 __all__ = ["CurrentRun", "current_run", "current_step", "running"]
@@ -54,17 +55,17 @@ def current_step() -> CurrentRun | None:
 
 @contextmanager
 def running(
-    pipeline: str, run_id: str, step: str, dates: RunDates, index: Sequence[int] = ()
+    pipeline: str, run_id: str, step: Step, dates: RunDates, index: Sequence[int] = ()
 ) -> Iterator[None]:  # fmt: skip
     """While this lasts, ``current_run()`` gives this step."""
     current = CurrentRun(
-        run_id=run_id, pipeline=pipeline, step=step, logical_date=dates.logical_date,
+        run_id=run_id, pipeline=pipeline, step=step.name, logical_date=dates.logical_date,
         data_interval_start=dates.data_interval_start, data_interval_end=dates.data_interval_end,
         index=tuple(index),
     )  # fmt: skip
     token = _current.set(current)
     try:
-        with reports():
+        with reports(step.outputs):
             yield
     finally:
         _current.reset(token)

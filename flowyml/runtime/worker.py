@@ -190,7 +190,7 @@ class Worker:
         except BaseException as error:
             fire(self.hooks, "on_error", step.name, error)
             raise
-        with running(self.plan.name, self.run_id, step.name, self.dates, index):
+        with running(self.plan.name, self.run_id, step, self.dates, index):
             keep = partial(self._packed, step, labelled(step.name, index), attempt, secrets)
             return StepOutputs(run_step(step, function, inputs, self.hooks, keep=keep, secrets=secrets))
 

@@ -80,13 +80,16 @@ class ScheduleConformance(Conformance):
     scheduling_again_resumes = False
 
     def test_create_list_pause_resume_delete(self, orchestrator: Orchestrator) -> None:
-        made = self.scheduled(orchestrator, Feature.SCHEDULE_CRON, Schedule.of("daily", "03:30"))
+        schedule = Schedule.of("daily", "03:30", parameters={"name": "early"})
+        made = self.scheduled(orchestrator, Feature.SCHEDULE_CRON, schedule)
         try:
             assert (made.pipeline, made.paused) == ("conformance greeting", False)
             assert self.listed(orchestrator, made.schedule_id).schedule.cron == "30 3 * * *"
             assert orchestrator.pause_schedule(made.schedule_id).paused
             assert self.listed(orchestrator, made.schedule_id).paused
             assert not orchestrator.resume_schedule(made.schedule_id).paused
+            resumed = self.listed(orchestrator, made.schedule_id)
+            assert (dict(resumed.schedule.parameters), resumed.drift) == ({"name": "early"}, ())
         finally:
             orchestrator.delete_schedule(made.schedule_id)
         assert made.schedule_id not in [info.schedule_id for info in orchestrator.schedules()]

@@ -258,7 +258,7 @@ class NoText:
 
 def test_what_is_reported_is_small_plain_and_of_one_step() -> None:
     report(rows=1)  # outside of a step, nothing happens
-    with reports():
+    with reports(["model", "scores"]):
         report(rows=np.int64(3), auc=np.float32(0.5), nan=math.nan, huge=2**70, deep=[1, {"a": 2}], bad=NoText())
         report("model", auc=0.9, note="n" * 10_000)
         found = reported("model")
@@ -268,11 +268,22 @@ def test_what_is_reported_is_small_plain_and_of_one_step() -> None:
             "bad": "(no text: RuntimeError)",
         }  # fmt: skip
         assert reported("scores")["auc"] == 0.5
-        with reports():
+        with reports(["model"]):
             assert reported("model") == {}
         report(**{f"f{number}": number for number in range(1000)})
         assert len(reported("scores")) == MOST_FACTS
     assert reported("model") == {}
+
+
+@pytest.mark.parametrize(("outputs", "has"), [(["model"], "it has 'model'"), ([], "it has none")])
+def test_facts_of_an_output_that_the_step_does_not_have_are_a_warning(
+    outputs: list[str], has: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with reports(outputs):
+        report("modle", auc=0.9)
+        report("# Sales")
+    assert f"report(): the step has no output 'modle'; {has}. The facts are not kept." in caplog.text
+    assert "no output '# Sales'" in caplog.text
 
 
 def test_kinds_by_annotation() -> None:

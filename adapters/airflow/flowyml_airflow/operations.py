@@ -65,9 +65,14 @@ class Operations:
         for task, index in marked:
             of_task.setdefault(task, set()).add(index)
         every = {task: {map_index(each) for each in tasks if each["task_id"] == task} for task in of_task}
-        self.client.clear_tasks(
-            dag, run_id, {task: None if indexes == every[task] else indexes for task, indexes in of_task.items()}
-        )
+        wanted = {task: None if indexes == every[task] else indexes for task, indexes in of_task.items()}
+        try:
+            self.client.clear_tasks(dag, run_id, wanted)
+        except ConflictError as error:  # its database refuses the second of two that change the same rows
+            raise RetryRefusedError(
+                f"Run '{dag}/{run_id}' was changed at the same moment, as by another retry. Look at it by `flowyml "
+                f"status {dag}/{run_id}`, and retry it again if it still has failed."
+            ) from error
 
     def _check_same_code(self, found: Mapping[str, Any]) -> None:
         """Refuse a run that would go on with other code: a task runs what stands in the DAGs folder when it starts.

@@ -347,7 +347,10 @@ class AirflowOrchestrator(Orchestrator):
         return self._info(schedule_id)
 
     def delete_schedule(self, schedule_id: str) -> None:
-        """Deploy the DAG again without a schedule. The DAG, its runs, and all else in its file stay."""
+        """Deploy the DAG again without a schedule. The DAG, its runs, and all else in its file stay.
+
+        If FlowyML has paused the schedule, the DAG is resumed: nothing else would do that, and runs would be refused.
+        """
         self._info(schedule_id)
         found = self._found(schedule_id)
         facts = found.facts
@@ -356,6 +359,8 @@ class AirflowOrchestrator(Orchestrator):
             artifact_links=facts.get("artifact_links"),
         )  # fmt: skip
         deployer.deploy(deployer.compiled(deployer.deployed_bundle(found), None), found)
+        if found.dag["is_paused"] and self.client.pause_we_set(schedule_id):
+            self.client.pause(schedule_id, False)
 
     def handed_over(self, name: str) -> Handed:
         return DagSchedule(self.client, name, self._reader)

@@ -456,7 +456,9 @@ class PrefectOrchestrator(Orchestrator):
 
     def _change_schedule(self, schedule_id: str, *, active: bool) -> ScheduleInfo:
         schedule = self._own(schedule_id)
-        self.client.save_schedule(schedule_id, {"active": active}, schedule["id"])
+        # A change without parameters would drop those that are there; source: Prefect 3.9, update_deployment_schedule.
+        body = {"active": active, "parameters": schedule.get("parameters") or {}}
+        self.client.save_schedule(schedule_id, body, schedule["id"])
         return self._schedule(schedule_id)
 
     def _schedule(self, deployment_id: str) -> ScheduleInfo:

@@ -123,7 +123,7 @@ class StepCalls:
         for name, source, output in node.given():
             given[name] = self._taken(node, source, output, lent)
         inputs = _as_declared(node, given)
-        with running(self._pipeline, self._run_id, node.step.name, self._dates, node.index):
+        with running(self._pipeline, self._run_id, node.step, self._dates, node.index):
             outputs = distinct(run_step(node.step, self._functions[node.step.name], inputs, self._hooks))
             self._note_artifacts(node, outputs)
         self.loans.returned(lent)

@@ -117,7 +117,9 @@ def test_a_paused_schedule_does_not_fire_because_of_a_run(airflow3: Airflow) -> 
         orchestrator.run_pipeline(short("operate resting"))
     asked = orchestrator_of(airflow3, unpause=True).run_pipeline(short("operate resting"))
     assert asked.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED
+    orchestrator.pause_schedule(made.schedule_id)
     orchestrator.delete_schedule(made.schedule_id)
+    assert orchestrator.run_pipeline(short("operate resting")).wait_for_completion(240, 0.5).status is COMPLETED
 
 
 def test_logs_are_followed_live(airflow3: Airflow, tmp_path: Path) -> None:

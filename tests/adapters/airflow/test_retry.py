@@ -9,7 +9,7 @@ import pytest
 
 from flowyml.core.errors import RetryRefusedError
 from flowyml.plan.marks import marked
-from flowyml_airflow.client import AirflowClient, with_display_names
+from flowyml_airflow.client import AirflowClient, ConflictError, with_display_names
 from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.names import CODE_KEY, TAG
 from flowyml_airflow.orchestrator import AirflowOrchestrator
@@ -151,6 +151,20 @@ def test_a_run_that_took_too_long_goes_on_with_what_airflow_skipped() -> None:
     assert late.cleared == {"beside": None}
     orchestrator._client = OneRun(59)  # type: ignore[assignment]  # as above
     with pytest.raises(RetryRefusedError, match="nothing to clear"):
+        orchestrator.run_again("d/r", None)
+
+
+class Taken(OneRun):
+    """The same where another process retries the run at the same moment."""
+
+    def clear_tasks(self, dag: str, run_id: str, found: dict[str, Any]) -> None:
+        raise ConflictError("Airflow answered 409: Serious error when handling your request.")
+
+
+def test_the_second_of_two_retries_at_the_same_moment_is_refused() -> None:
+    orchestrator = AirflowOrchestrator("http://127.0.0.1:9", token="t")
+    orchestrator._client = Taken(61)  # type: ignore[assignment]  # all that is asked of it
+    with pytest.raises(RetryRefusedError, match="Run 'd/r' was changed at the same moment, as by another retry"):
         orchestrator.run_again("d/r", None)
 
 
