@@ -129,6 +129,8 @@ def test_runs_flows_and_outputs_go_when_nothing_on_the_server_needs_them(
     later.cancel()
     wait_until(lambda: later.status.is_terminal)
     found()["run", "prune-later"].remove()
+    assert item.remove() == 0, "it was used just now"
+    make_old(flows / queued)
     assert item.remove() > 100_000
     assert not (flows / queued).exists()
     assert not any(queued.endswith(each["version"]) for each in client.deployments(flow_name(NAME)))
