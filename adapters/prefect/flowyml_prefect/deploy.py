@@ -11,8 +11,8 @@ import json
 import logging
 import os
 import shlex
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -122,8 +122,14 @@ class Deployments:
     client: PrefectClient
     _known: dict[tuple[str, Target], Deployed] = field(default_factory=dict, init=False)
 
-    def make_run(self, bundle: Bundle, target: Target, request: Mapping[str, Any]) -> tuple[FlowRun, Deployed]:
-        """A new run, or the one that has this idempotency key already, and its deployment.
+    def make_run(
+        self,
+        bundle: Bundle,
+        target: Target,
+        request: Mapping[str, Any],
+        turn: Callable[[], AbstractContextManager[object]],
+    ) -> tuple[FlowRun, Deployed]:
+        """A new run, or the one that has this idempotency key already, and its deployment. It is made in a ``turn``.
 
         Another process may have deployed another version since the deployment was looked up, or deleted it. A run of
         another version would execute other code than it says, so it is taken back. Raises ``EngineError`` where that
@@ -133,7 +139,8 @@ class Deployments:
             deployed = self.for_run(bundle, target)
             labels = {**deployed.labels, **request["labels"]}
             try:
-                made = self.client.create_run(deployed.id, {**request, "labels": labels})
+                with turn():
+                    made = self.client.create_run(deployed.id, {**request, "labels": labels})
             except NotFoundError:
                 self._forget(deployed)
                 continue

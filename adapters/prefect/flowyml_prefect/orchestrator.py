@@ -153,8 +153,9 @@ class PrefectOrchestrator(Orchestrator):
             "enforce_parameter_schema": False,  # they were checked; the server would first check the schema itself
             "labels": {"flowyml.run_id": run_id, **code_labels(bundle)},
         }
-        with turn() if self._is_embedded() else nullcontext():
-            made, deployed = self.deployments.make_run(bundle, target, request)
+        made, deployed = self.deployments.make_run(
+            bundle, target, request, turn if self._is_embedded() else nullcontext
+        )
         record = self.reader.record(made)
         check_same_run(record, pipeline, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
         if target.pool is None and made.state_type == "SCHEDULED":

@@ -8,13 +8,12 @@ from datetime import UTC, datetime
 
 from flowyml.core.errors import RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.home import private_folder
 from flowyml_prefect.automations import DETACHED_TAG
 from flowyml_prefect.client import FlowRun, PrefectClient
 from flowyml_prefect.deploy import Deployments
 from flowyml_prefect.pruning import PRUNED
 from flowyml_prefect.reading import RunReader
-from flowyml_prefect.server import prefect_home, turn
+from flowyml_prefect.server import turn
 from flowyml_prefect.status import status_of, step_status_of
 from flowyml_prefect.step_runs import AWAITED, RETRIED, RETRY, TASK_RUNS
 
@@ -27,7 +26,6 @@ def schedule_again(reader: RunReader, deployments: Deployments, run_id: str, ste
     One of this user's processes at a time: of two that are asked for one run at once, the second finds it at work.
     Raises ``RetryRefusedError``.
     """
-    private_folder(prefect_home())  # where the turns are taken
     with turn():
         run = reader.client.run(run_id)
         _check_may_run_again(run)

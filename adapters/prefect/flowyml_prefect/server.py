@@ -31,7 +31,7 @@ from typing import IO
 
 from flowyml.core.errors import EngineError
 from flowyml.core.files import end_of, write_whole
-from flowyml.core.home import home, open_private
+from flowyml.core.home import home, open_private, private_folder
 from flowyml.core.locks import lock
 from flowyml.core.process_identity import ProcessIdentity, await_ends, identity_of, is_alive, signal_group
 from flowyml.orchestrators.background import start_detached
@@ -141,7 +141,7 @@ def turn() -> Iterator[None]:
     The kernel keeps the queue, so that each has its turn: of eight that asked again and again, one waited for a minute.
     Where a turn takes half a minute, as of a process that was stopped, the next one goes on without.
     """
-    file = open_private(prefect_home() / "turn", "a")
+    file = open_private(private_folder(prefect_home()) / "turn", "a")
     if lock(file.fileno()) is not False:
         with file:
             yield

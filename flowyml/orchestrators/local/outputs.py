@@ -128,9 +128,8 @@ def entry_of(
     forbidden = why_no_pickles()
     if forbidden and not max_bytes:
         return {
-            "not_kept": f"{what} was not kept: the record would hold {_kind(value)} as a pickle, and this process "
-            f"writes no pickles: {forbidden}. LocalOrchestrator(keep_outputs=True) keeps arrays and tables without "
-            f"pickles."
+            "not_kept": f"{what} was not kept: the record would hold {_kind(value)} as a pickle, and pickles are not "
+            f"written here: {forbidden}. LocalOrchestrator(keep_outputs=True) keeps arrays and tables without pickles."
         }
     if not max_bytes:
         return {
