@@ -231,6 +231,9 @@ def use_all(make_prefect: Callable[..., Any]) -> None:
     here.client.set_task_state(task.id, {"type": "CANCELLED", "name": "Cancelled", "message": "x"})
     here.client.delete_run(handle.job_id)
     assert {run.id for run in here.client.begun_runs("in the contract")} == {waiting.job_id}
+    (pooled_deployment,) = (each for each in here.client.deployments("in the contract") if each["work_pool_name"])
+    assert not here.client.has_unfinished_runs(pooled_deployment["id"])
+    here.client.delete_deployment(pooled_deployment["id"])
 
 
 @pytest.mark.parametrize("operation", operations(), ids=" ".join)
