@@ -97,7 +97,7 @@ class _Module:
             self._read(child, inner, in_class=isinstance(child, ast.ClassDef))
 
     def _note_given(self, body: Iterable[ast.stmt]) -> None:
-        """A package with a ``__getattr__`` tells type checkers where what it gives is from."""
+        """A package with a ``__getattr__`` imports the names that it gives later for type checkers."""
         for node in body:
             if isinstance(node, ast.ImportFrom):
                 names = (alias.asname or alias.name for alias in node.names)

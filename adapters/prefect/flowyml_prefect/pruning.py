@@ -210,7 +210,7 @@ def _locked(path: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        yield lock(descriptor) is True  # where the file system has no locks, nobody can know
+        yield lock(descriptor) is True  # without locks on the file system, a log stays
     finally:
         os.close(descriptor)
 

@@ -17,12 +17,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from flowyml.core.errors import DefinitionError, ScheduleError, UnsupportedFeatureError, WaitTimeoutError
+from flowyml.core.errors import ScheduleError, UnsupportedFeatureError, WaitTimeoutError
 from flowyml.core.files import write_whole
 from flowyml.core.home import home, private_folder
 from flowyml.core.locks import held
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.migration.airflow.comparison import Comparison, compared, look_at
+from flowyml.migration.airflow.schedule_times import MOST_TIMES, time_before, times_between
 from flowyml.orchestrators.base import Orchestrator, RunnablePipeline
 from flowyml.orchestrators.handover import Handed, OldSchedule
 
@@ -32,7 +33,6 @@ __all__ = ["Cutover", "Record", "shadowed"]
 QUIET = 10
 #: Seconds until the new schedule begins: so long the engine may take to make it.
 AHEAD = 30
-_MOST = 1000
 
 
 @dataclass(frozen=True)
@@ -209,13 +209,13 @@ class Cutover:
             if not seen.is_busy:
                 break
             self._old.pause(False)
-        last = seen.last or _before(seen.schedule, _time(self._record.begun))
+        last = seen.last or time_before(seen.schedule, _time(self._record.begun))
         self._write(phase="paused", last=_text(last))
         self._say(f"paused {self._old.name!r} on {self._record.old}, which has run all until {_text(last)}")
 
     def _check_missed(self, seen: OldSchedule) -> None:
         """Raise ``ScheduleError`` for a time that neither side would run."""
-        last, shadow = seen.last or _before(seen.schedule, _time(self._record.begun)), self._record.shadow
+        last, shadow = seen.last or time_before(seen.schedule, _time(self._record.begun)), self._record.shadow
         first = _time(shadow) if shadow else self._next_time(seen.schedule)
         if missed := self._missed(seen, last, first):
             raise ScheduleError(
@@ -280,7 +280,7 @@ class Cutover:
         A DAG without catch-up makes up for the last time alone of those that it had missed by itself.
         """
         begun = _time(self._record.begun)
-        found = _between(seen.schedule, last, first - timedelta(microseconds=1))
+        found = times_between(seen.schedule, last, first - timedelta(microseconds=1))
         if seen.catch_up:
             return found
         before = [each for each in found if each <= begun]
@@ -320,8 +320,8 @@ class Cutover:
             self._write(phase="back", last=_text(_now()))
             self._say(f"{self._old.name!r} still runs on {self._record.old}: nothing was handed over")
             return
-        last, shadow = seen.last or _before(seen.schedule, _time(self._record.begun)), self._record.shadow
-        if shadow and not _between(seen.schedule, last, _time(shadow) - timedelta(microseconds=1)):
+        last, shadow = seen.last or time_before(seen.schedule, _time(self._record.begun)), self._record.shadow
+        if shadow and not times_between(seen.schedule, last, _time(shadow) - timedelta(microseconds=1)):
             self._write(phase="done", last=_text(last), first=shadow)
         else:
             self._remove_shadow(new)
@@ -346,7 +346,7 @@ class Cutover:
             return
         if any(not each.paused for each in there):
             self._wait_for_quiet(seen.schedule)
-            stopped = _before(seen.schedule, _now())
+            stopped = time_before(seen.schedule, _now())
         else:
             stopped = self._last_run(new, seen.schedule, is_paused=bool(there))
         self._write(phase="stopping", stopped=_text(stopped))
@@ -363,7 +363,7 @@ class Cutover:
         if self._record.phase == "stopping":
             known = max(known, _time(self._record.stopped))
         try:
-            runs = new.scheduled_runs(self._record.pipeline, limit=_MOST)
+            runs = new.scheduled_runs(self._record.pipeline, limit=MOST_TIMES)
         except UnsupportedFeatureError:
             if self._record.phase == "stopping" and not is_paused:  # this cutover itself has deleted it
                 return known
@@ -373,18 +373,18 @@ class Cutover:
                 f"which times it has run. Unpause {self._old.name!r} in Airflow, which then runs what it missed, and "
                 f"again what ran on {self._record.new}; then run this command again."
             ) from None
-        return max([known, *(time for time in runs if known < time <= now and _before(schedule, time) == time)])
+        return max([known, *(time for time in runs if known < time <= now and time_before(schedule, time) == time)])
 
     def _mark(self) -> None:
         """Tell the DAG what ran elsewhere, and unpause it."""
         seen = self._old.look()
         stopped = _time(self._record.stopped)
         if stopped > _time(self._record.last):
-            done = _between(seen.schedule, _time(self._record.last), stopped)
+            done = times_between(seen.schedule, _time(self._record.last), stopped)
             for each in done if seen.catch_up else [each for each in done if _may_run(seen, each) or each == done[-1]]:
                 self._old.mark_as_run(each, f"run by FlowyML on {self._record.new}")
         if not seen.catch_up:  # Airflow itself runs the last alone of those that it missed, and not while others run
-            for each in _between(seen.schedule, stopped, _now()):
+            for each in times_between(seen.schedule, stopped, _now()):
                 self._old.run_for(each)
         self._old.pause(False)
         self._write(phase="back")
@@ -478,13 +478,6 @@ def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def _before(schedule: Schedule, moment: datetime) -> datetime:
-    """The last time of a schedule that is not after a moment."""
-    found = schedule.dates_at(moment + timedelta(microseconds=1)).data_interval_start
-    assert found is not None
-    return found
-
-
 def _may_run(seen: OldSchedule, time: datetime) -> bool:
     """Whether a DAG without catch-up would run a time that has passed, once it is unpaused.
 
@@ -492,16 +485,3 @@ def _may_run(seen: OldSchedule, time: datetime) -> bool:
     DAG file, which it may not have done since.
     """
     return time in seen.waiting or (seen.following is not None and time >= seen.following)
-
-
-def _between(schedule: Schedule, after: datetime, until: datetime) -> list[datetime]:
-    """The times of a schedule after one moment and not after another. Raises ``DefinitionError`` for too many."""
-    found: list[datetime] = []
-    at = after
-    while (at := schedule.next_times(1, at)[0]) <= until:
-        found.append(at.astimezone(UTC))
-        if len(found) > _MOST:
-            raise DefinitionError(
-                f"More than {_MOST} times of the schedule are after {_text(after)}: too many to make up for."
-            )
-    return found

@@ -14,7 +14,8 @@ from flowyml.cli import airflow, main
 from flowyml.core.errors import DefinitionError, ScheduleError
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.migration.airflow import cutover
-from flowyml.migration.airflow.cutover import Cutover, Record, _before, _between, save
+from flowyml.migration.airflow.cutover import Cutover, Record, save
+from flowyml.migration.airflow.schedule_times import time_before, times_between
 from flowyml.orchestrators.handover import Handed, OldSchedule
 
 
@@ -60,11 +61,11 @@ def test_what_is_made_up_for(catch_up: bool, begun: datetime, hours: list[int]) 
 
 
 def test_times_between_two_moments() -> None:
-    assert _between(HOURLY, _at(3), _at(5)) == [_at(4), _at(5)]
-    assert _between(HOURLY, _at(3), _at(3, 59)) == []
-    assert (_before(HOURLY, _at(3)), _before(HOURLY, _at(3, 59))) == (_at(3), _at(3))
+    assert times_between(HOURLY, _at(3), _at(5)) == [_at(4), _at(5)]
+    assert times_between(HOURLY, _at(3), _at(3, 59)) == []
+    assert (time_before(HOURLY, _at(3)), time_before(HOURLY, _at(3, 59))) == (_at(3), _at(3))
     with pytest.raises(DefinitionError, match="too many"):
-        _between(Schedule(cron="* * * * *"), _at(0), _at(23))
+        times_between(Schedule(cron="* * * * *"), _at(0), _at(23))
 
 
 def test_a_record_is_read_back_and_one_process_works_on_it() -> None:

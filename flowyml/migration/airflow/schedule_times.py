@@ -1,0 +1,34 @@
+"""The times of a schedule before a moment, and between two."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from flowyml.core.errors import DefinitionError
+from flowyml.core.schedule import Schedule
+
+__all__ = ["MOST_TIMES", "time_before", "times_between"]
+
+MOST_TIMES = 1000
+"""How many times one cutover goes through at most."""
+
+
+def time_before(schedule: Schedule, moment: datetime) -> datetime:
+    """The last time of a schedule that is not after a moment."""
+    found = schedule.dates_at(moment + timedelta(microseconds=1)).data_interval_start
+    assert found is not None
+    return found
+
+
+def times_between(schedule: Schedule, after: datetime, until: datetime) -> list[datetime]:
+    """The times of a schedule after one moment and not after another. Raises ``DefinitionError`` for too many."""
+    found: list[datetime] = []
+    at = after
+    while (at := schedule.next_times(1, at)[0]) <= until:
+        found.append(at.astimezone(UTC))
+        if len(found) > MOST_TIMES:
+            raise DefinitionError(
+                f"More than {MOST_TIMES} times of the schedule are after {after.astimezone(UTC).isoformat()}: too many "
+                f"to make up for."
+            )
+    return found
