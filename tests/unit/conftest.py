@@ -14,6 +14,7 @@ import pytest
 
 from flowyml.orchestrators import LocalOrchestrator
 from tests.unit.commands import PIPELINE
+from tests.unit.local_runs import WORKERS
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,7 @@ def local(tmp_path: Path) -> LocalOrchestrator:
     return LocalOrchestrator(store=tmp_path / "runs.db")
 
 
-@pytest.fixture(params=["threads", "processes"])
+@pytest.fixture(params=WORKERS)
 def both_ways(request: pytest.FixtureRequest, tmp_path: Path) -> LocalOrchestrator:
     """Steps in threads, then in processes of their own."""
     return LocalOrchestrator(store=tmp_path / "runs.db", workers=request.param)

@@ -6,12 +6,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from flowyml import Pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators import LocalOrchestrator
 from tests.waiting import wait_until
 
 COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
+WORKERS = ["threads", pytest.param("processes", marks=pytest.mark.processes)]  # where the steps of a local run may run
 
 
 def chain(length: int) -> Pipeline:

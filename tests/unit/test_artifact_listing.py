@@ -28,6 +28,7 @@ from flowyml.orchestrators.downloading import download
 from flowyml.orchestrators.local import LocalOrchestrator
 from flowyml.orchestrators.local.store import RunStore
 from tests.unit.commands import command, flowyml
+from tests.unit.local_runs import WORKERS
 
 
 @step
@@ -66,7 +67,7 @@ def by_label(found: list[Artifact]) -> dict[str, Artifact]:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("workers", ["threads", "processes"])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_a_local_run_lists_what_it_gave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: Any) -> None:
     monkeypatch.chdir(tmp_path)
     orchestrator = LocalOrchestrator(workers=workers, keep_outputs=True)

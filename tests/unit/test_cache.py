@@ -16,6 +16,7 @@ from flowyml.core.hooks import PipelineHook
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.plan.codec import decode
 from tests.unit.cached import Point, chain, make, note, ran
+from tests.unit.local_runs import WORKERS
 
 pytestmark = pytest.mark.usefixtures("_own_data")
 
@@ -25,7 +26,7 @@ def _own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
 
 
-@pytest.mark.parametrize("workers", ["threads", "processes"])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_what_was_computed_in_one_run_is_taken_in_the_next(tmp_path: Path, workers: Any) -> None:
     local, path = LocalOrchestrator(workers=workers), tmp_path / "lines"
     first = chain.run({"path": str(path)}, on=local)
@@ -210,6 +211,7 @@ def test_a_figure_is_cached_with_its_picture(tmp_path: Path) -> None:
     assert isinstance(again["draw"], Figure)
 
 
+@pytest.mark.processes
 def test_a_run_that_is_retried_goes_on_with_cached_results(tmp_path: Path) -> None:
     @step(cache=True)
     def first(path: str) -> list[int]:
@@ -296,7 +298,7 @@ def test_a_store_that_cannot_be_written_to_fails_nothing(tmp_path: Path, monkeyp
     assert chain.run({"path": str(tmp_path / "lines")}, on=LocalOrchestrator())["found"] == (3, 3)
 
 
-@pytest.mark.parametrize("workers", ["threads", "processes"])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_a_store_that_is_not_there_fails_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, workers: Any
 ) -> None:
@@ -412,7 +414,7 @@ def leaves_a_line(path: str) -> None:
     note(path)
 
 
-@pytest.mark.parametrize("workers", ["threads", "processes"])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_a_step_that_gives_nothing_is_cached_too(tmp_path: Path, workers: Any) -> None:
     local, path = LocalOrchestrator(workers=workers), tmp_path / "lines"
     made = Pipeline("silent", context=context(path=str(path))).add_step(leaves_a_line)

@@ -131,6 +131,7 @@ def test_a_bundle_runs_like_its_file() -> None:
 # A submitted run and everything that can be asked of it.
 
 
+@pytest.mark.processes
 def test_a_detached_run_can_be_watched_and_read() -> None:
     submitted = flowyml("run", "train.py", "--detach", "--json", "-p", "wait=0.5")
     assert submitted.code == 0
@@ -204,6 +205,7 @@ def started(run_id: str, wait: float, *words: str, until: str = "by a child") ->
     return process
 
 
+@pytest.mark.processes
 def test_ctrl_c_stops_a_run_here() -> None:
     process = started("stopped", 60)
     os.killpg(process.pid, signal.SIGINT)
@@ -213,6 +215,7 @@ def test_ctrl_c_stops_a_run_here() -> None:
     assert flowyml("status", "stopped", "--json").json["status"] == "CANCELLED"
 
 
+@pytest.mark.processes
 def test_a_run_in_another_process_streams_its_lines_and_ctrl_c_cancels_it() -> None:
     """As on an engine: with a limit for the waiting, the run is submitted."""
     process = started("away", 60, "--timeout", "600", until="load │ printed by a step")
@@ -224,6 +227,7 @@ def test_a_run_in_another_process_streams_its_lines_and_ctrl_c_cancels_it() -> N
     assert flowyml("watch", "away", "--json").json["status"] == "CANCELLED"
 
 
+@pytest.mark.processes
 def test_cancel_stops_a_run_of_another_command() -> None:
     process = started("elsewhere", 3)  # a step in a thread is stopped once its sleep is over
     assert flowyml("cancel", "elsewhere").out == "being cancelled: its work has been asked to stop\n"

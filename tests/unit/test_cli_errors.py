@@ -416,6 +416,7 @@ def test_status_folds_items_and_opens_those_that_failed_on_any_terminal(
         assert re.fullmatch(r"train_a_model_with_a_long_name\[1\] +FAILED +\d+\.\d s +1 +ValueError: no", lines[2])
 
 
+@pytest.mark.processes
 def test_a_terminal_gets_progress_and_colours(terminal: tuple[int, int]) -> None:
     ours, theirs = terminal
     process = subprocess.Popen(

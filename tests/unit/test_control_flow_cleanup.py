@@ -44,6 +44,7 @@ def test_clean_up_runs_last_and_leaves_the_verdict_alone(both_ways: LocalOrchest
         assert (seen["tidy"], seen["broken"]) == (("COMPLETED", "completed"), ("FAILED", "failed"))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("ending", ["timeout", "cancelled"])
 def test_clean_up_runs_after_a_timeout_and_a_cancellation(tmp_path: Path, ending: str) -> None:
     local = LocalOrchestrator(store=tmp_path / "runs.db", workers="processes")

@@ -15,6 +15,7 @@ import pytest
 from flowyml import Pipeline
 from flowyml.orchestrators import LocalOrchestrator
 from tests.engines.web import Reply, web
+from tests.unit.local_runs import WORKERS
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +55,7 @@ def test_an_example_runs_as_a_script(example: str, tmp_path: Path) -> None:
     assert SAID[example] in done.stdout
 
 
-@pytest.mark.parametrize("workers", ["threads", "processes"])
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize(
     ("example", "parameters", "gives", "skipped"),
     [

@@ -86,6 +86,7 @@ def test_a_login_page_is_not_the_engine() -> None:
         asked.close()
 
 
+@pytest.mark.processes
 def test_what_is_busy_is_asked_again_and_retry_after_is_kept() -> None:
     busy = Reply(503, b'{"detail": "database is locked"}')
     with web(answers(busy, busy, Reply(429, headers={"Retry-After": "1"}), Reply(body=b'"done"'))) as server:

@@ -17,7 +17,7 @@ from flowyml.core.errors import OutputNotKeptError
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import run
 from flowyml.orchestrators.local.outputs import read, record
-from tests.unit.local_runs import COMPLETED, chain
+from tests.unit.local_runs import COMPLETED, WORKERS, chain
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
 
@@ -123,7 +123,7 @@ def test_keep_outputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("workers", ["threads", "processes"])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_large_outputs_keep_their_kind_facts_and_picture(tmp_path: Path, workers: Any) -> None:
     pytest.importorskip("matplotlib")
     figures = pytest.importorskip("matplotlib.figure")
@@ -162,7 +162,7 @@ def test_an_output_beyond_the_limit_is_not_kept_and_leaves_nothing(tmp_path: Pat
         assert read("limited", json.dumps(entry)) == {name: value}
 
 
-@pytest.mark.parametrize("workers", ["threads", "processes"])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_cached_outputs_keep_their_kind_and_facts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: Any
 ) -> None:

@@ -17,7 +17,7 @@ from flowyml.core.origin import Origin
 from flowyml.core.runs import PipelineResult, Run
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import check_same_run
-from tests.unit.local_runs import COMPLETED, chain
+from tests.unit.local_runs import COMPLETED, WORKERS, chain
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
 
@@ -57,7 +57,7 @@ def test_the_same_run_id_again_gives_the_first_result(local: LocalOrchestrator) 
         chain(1).run(on=local, run_id="one")
 
 
-@pytest.mark.parametrize("workers", ["threads", "processes"])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_the_same_run_id_with_other_code_is_refused(tmp_path: Path, workers: Literal["threads", "processes"]) -> None:
     local = LocalOrchestrator(store=tmp_path / "runs.db", workers=workers)
     rate = 2

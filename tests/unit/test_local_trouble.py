@@ -122,6 +122,7 @@ def test_a_process_that_cannot_be_started_leaves_no_descriptor(tmp_path: Path) -
     assert psutil.Process().num_fds() == before
 
 
+@pytest.mark.processes
 def test_items_that_are_due_again_at_the_same_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clock = SimpleNamespace(monotonic=lambda: round(time.monotonic(), 0), time=time.time)
     tries: list[int] = []

@@ -74,6 +74,7 @@ def test_in_threads_a_users_logging_is_left_alone(script: Path) -> None:
     assert shown == ["INFO: from the step", "ERROR: two", "lines"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("how", ["processes", "submit"])
 def test_other_processes_keep_info_and_levels(script: Path, how: str) -> None:
     logged, shown = run(script, how)
@@ -83,6 +84,7 @@ def test_other_processes_keep_info_and_levels(script: Path, how: str) -> None:
         assert shown == ["INFO: from the step", "ERROR: two", "ERROR: lines", "INFO: of a module"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("how", ["processes", "submit"])
 def test_levels_of_the_main_block_hold_elsewhere(script: Path, how: str) -> None:
     logged, _ = run(script, how, "set-up")

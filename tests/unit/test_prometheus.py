@@ -54,6 +54,7 @@ def test_a_pushgateway_gets_those_of_a_process_that_ends_right_after(tmp_path: P
         wait_until(lambda: is_pushed(url, "short"))
 
 
+@pytest.mark.processes
 def test_a_hook_measures_runs_that_no_process_waits_for(tmp_path: Path) -> None:
     check_hook(tmp_path, "unattended", FLOWYML_HOME=str(tmp_path / "home"))
 

@@ -87,6 +87,7 @@ def test_a_command_that_fails_says_why(command: str, words: str) -> None:
     assert words in str(raised.value)
 
 
+@pytest.mark.processes
 def test_what_a_command_started_ends_with_a_step_that_is_late() -> None:
     @pipeline
     def late() -> None:

@@ -18,7 +18,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import detached
-from tests.unit.local_runs import CANCELLED, COMPLETED, FAILED, beating, process_id
+from tests.unit.local_runs import CANCELLED, COMPLETED, FAILED, WORKERS, beating, process_id
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -78,10 +78,7 @@ def chain(folder: str) -> Any:
     return {"report": report(folder, rows, train(folder, rows)), "beside": beside(folder)}
 
 
-WORKERS = pytest.mark.parametrize("workers", ["threads", "processes"])
-
-
-@WORKERS
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("detached", [False, True], ids=["run", "submit"])
 def test_what_failed_runs_again_and_nothing_that_completed(
     notes: Path, workers: Literal["threads", "processes"], detached: bool
@@ -140,7 +137,7 @@ def looped(folder: str) -> Any:
     return {"total": total(folder, done), "values": done}
 
 
-@WORKERS
+@pytest.mark.parametrize("workers", WORKERS)
 def test_only_the_failed_items_of_a_loop_run_again(notes: Path, workers: Literal["threads", "processes"]) -> None:
     fail(notes, "second20")
     fail(notes, "first3")
@@ -381,7 +378,7 @@ def lingering(folder: str) -> Any:
     return linger(folder, fit(folder, rows), label)
 
 
-@WORKERS
+@pytest.mark.parametrize("workers", WORKERS)
 def test_what_completed_stays_when_the_process_is_killed(notes: Path, workers: Literal["threads", "processes"]) -> None:
     local = LocalOrchestrator(workers=workers)
     handle = lingering.submit({"folder": str(notes)}, on=local)

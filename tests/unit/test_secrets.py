@@ -34,6 +34,7 @@ from flowyml.plan.secrets import variable_of
 from flowyml.runtime.execution import run_step
 from flowyml.runtime.secrets import Mask
 from tests.adapters.folder.flowyml_folder import FolderOrchestrator
+from tests.unit.local_runs import WORKERS
 
 NAME, VARIABLE = "warehouse/password", "FLOWYML_SECRET_WAREHOUSE_PASSWORD"
 VALUE = "s3cr&t pass/wörd+long"
@@ -141,7 +142,7 @@ class TestWhatMayBeWritten:
 
 @pytest.mark.processes
 class TestLocalRuns:
-    @pytest.mark.parametrize("workers", ["threads", "processes"])
+    @pytest.mark.parametrize("workers", WORKERS)
     def test_arguments_and_variables_are_filled(self, workers: Any, value: str) -> None:
         result = etl.run(on=LocalOrchestrator(workers=workers))
         assert result.outputs == {"load": (3, len(value)), "from_environment": len(value)}

@@ -45,6 +45,7 @@ def test_killed_tests_take_their_engine_along(tmp_path: Path, again: str) -> Non
     wait_until(lambda: not any(map(is_running, family)))
 
 
+@pytest.mark.processes
 def test_an_engine_that_ends_is_started_again_until_it_is_stopped(tmp_path: Path) -> None:
     with (tmp_path / "log").open("ab") as log:
         engine = start_engine([sys.executable, "-c", "print(1, flush=True)"], log=log, again=True)

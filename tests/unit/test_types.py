@@ -18,6 +18,7 @@ from flowyml.orchestrators import LocalOrchestrator
 from flowyml.plan.codec import decode
 from flowyml.plan.parameters import schema_of
 from flowyml.plan.types import plain, revived
+from tests.unit.local_runs import WORKERS
 
 
 class Colour(Enum):
@@ -71,7 +72,7 @@ def typed(
     return take(day, at, folder, colour, size, window, last, several, more=day)
 
 
-@pytest.mark.parametrize("workers", ["threads", "processes"])
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize(
     "given",
     [
@@ -147,7 +148,7 @@ def test_a_step_that_does_not_say_what_it_takes() -> None:
         made.compile()
 
 
-@pytest.mark.parametrize("workers", ["threads", "processes"])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_items_of_lists_and_of_lists_in_lists(workers: str, tmp_path: Path) -> None:
     @step
     def kinds(day: date, colour: Colour) -> str:

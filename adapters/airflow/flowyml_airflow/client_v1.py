@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.credentials import Login
@@ -34,22 +35,33 @@ class Airflow2Client(AirflowClient):
         return {"only_active": True}
 
     def dag(self, dag_id: str) -> dict[str, Any]:
-        """Airflow 2 answers 500 for the details of a DAG that it has seen and not yet taken in.
+        """Airflow 2 answers 500 for the details of a DAG that it has seen and not yet taken in."""
+        found: dict[str, Any] = self._unless_missing(dag_id, partial(super().dag, dag_id))
+        return found
 
-        It does so, too, while its database does not answer; then it has no row of the DAG either.
+    def source(self, dag: Mapping[str, Any], version: int | None = None) -> str:
+        """The text of the file as it is now: Airflow 2 keeps no older versions.
+
+        It answers 500 for that of a file which was deleted (``DagCodeNotFound``).
+        """
+        path = f"{self.api}/dagSources/{dag['file_token']}"
+        return str(self._unless_missing(dag["dag_id"], partial(self.transport.get, path))["content"])
+
+    def _unless_missing(self, dag_id: str, ask: Callable[[], Any]) -> Any:
+        """What ``ask`` returns. A 500 means that it is missing, unless Airflow's database is away.
+
+        Raises:
+            NotThereError: Airflow does not know the DAG, or fails twice although it can read the DAG's row.
+            ServerTroubleError: Airflow cannot read the row either.
         """
         try:
-            return super().dag(dag_id)
+            return ask()
         except ServerTroubleError:
             self.transport.get(self._dag(dag_id))
         try:
-            return super().dag(dag_id)
+            return ask()
         except ServerTroubleError as error:
             raise NotThereError(str(error)) from error
-
-    def source(self, dag: Mapping[str, Any], version: int | None = None) -> str:
-        """The text of the file as it is now: Airflow 2 keeps no older versions."""
-        return str(self.transport.get(f"{self.api}/dagSources/{dag['file_token']}")["content"])
 
     @property
     def _mark(self) -> Mapping[str, str]:

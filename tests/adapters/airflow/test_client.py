@@ -229,36 +229,39 @@ def test_a_passing_failure_is_tried_again() -> None:
         assert AirflowOrchestrator(url, token="x").runs() == []
 
 
+@pytest.mark.parametrize("asked", ["details", "dagSources/token"])
 @pytest.mark.parametrize(
-    ("row", "details", "error"),
+    ("row", "answers", "error"),
     [
         (404, [500] * 8, NotThereError),  # another DAG
-        (200, [500] * 8, NotThereError),  # seen, and not yet taken in
+        (200, [500] * 8, NotThereError),  # seen, and not yet taken in; its file was deleted
         (500, [500] * 8, ServerTroubleError),  # the database is away
         (200, [500] * 4, None),  # it is back
     ],
 )
-def test_a_database_that_is_away_does_not_make_a_dag_of_airflow_2_unknown(
-    row: int, details: list[int], error: type[EngineError] | None
+def test_what_airflow_2_answers_with_500_is_missing_unless_its_database_is_away(
+    asked: str, row: int, answers: list[int], error: type[EngineError] | None
 ) -> None:
-    left = list(details)
+    left, found = list(answers), {"dag_id": "d", "file_token": "token", "content": "dag = DAG('d')"}
 
     def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
         if request.path == "/api/v1/version":
             return 200, "application/json", json.dumps({"version": "2.11.2", "git_version": "x"})
         if request.path.startswith("/api/v2"):
             return 404, "application/json", "{}"
-        status = (left.pop(0) if left else 200) if request.path.endswith("/details") else row
-        return status, "application/json", json.dumps({"dag_id": "d"})
+        if request.path.endswith(asked) and left:
+            return left.pop(0), "text/html", "<title>Internal Server Error</title>"
+        return 200 if request.path.endswith(asked) else row, "application/json", json.dumps(found)
 
     with site(answer) as url:
         policy = OrchestratorRetryPolicy(max_attempts=4, initial_delay_seconds=0.01)
         client = AirflowOrchestrator(url, token="x", retry_policy=policy).client
+        ask = {"details": lambda: client.dag("d"), "dagSources/token": lambda: client.source(found)}[asked]
         if error is None:
-            assert client.dag("d") == {"dag_id": "d"}
+            assert ask() == (found if asked == "details" else found["content"])
         else:
             with pytest.raises(error):
-                client.dag("d")
+                ask()
 
 
 def test_a_token_is_renewed_when_it_is_refused() -> None:

@@ -92,6 +92,7 @@ def _record() -> Record:
     return Record(dag="daily", old="airflow", new="local", file="x.py", pipeline="daily")
 
 
+@pytest.mark.processes
 def test_what_the_dag_has_missed_runs_once(local: LocalOrchestrator, served: None, tmp_path: Path) -> None:
     last = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - 2 * HOUR
     old, pipeline = _Old(last), _noting(tmp_path)
