@@ -162,10 +162,13 @@ def run(group: Group, options: Sequence[str], number: int = 1) -> Done:
     ]  # fmt: skip
     begun = time.monotonic()
     with log.open("wb") as out:
-        done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+        tests = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+        _, status, used = os.wait4(tests.pid, 0)
+    tests.returncode = code = os.waitstatus_to_exitcode(status)
     lines = log.read_text("utf-8", "replace").splitlines() or ["printed nothing"]
-    say(f"{log.stem} ({time.monotonic() - begun:.0f} s, exit code {done.returncode}): {lines[-1]}")
-    return Done(group, done.returncode, log, failures(cache))
+    took = f"{time.monotonic() - begun:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of a processor"
+    say(f"{log.stem} ({took}, exit code {code}): {lines[-1]}")
+    return Done(group, code, log, failures(cache))
 
 
 def failures(cache: Path) -> tuple[str, ...]:
