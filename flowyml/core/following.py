@@ -15,9 +15,9 @@ from flowyml.core.plain_text import safe_text
 from flowyml.core.runs import LogLine
 
 if TYPE_CHECKING:
-    from flowyml.core.submission_result import SubmissionResult
+    from flowyml.core.submission_result import RunOperations, SubmissionResult
 
-__all__ = ["cancel_on_interrupt", "command_for", "printing_logs", "say"]
+__all__ = ["cancel_on_interrupt", "command_for", "command_on", "printing_logs", "say"]
 
 logger = logging.getLogger("flowyml.runs")
 
@@ -33,9 +33,14 @@ def say(text: str) -> None:
 
 def command_for(command: str, submission: SubmissionResult) -> str:
     """The command line that does something with this run: ``flowyml watch 1f3a9c2e --on prefect``."""
-    target = submission.orchestrator.target or submission.orchestrator.name
+    return command_on(submission.orchestrator, command, submission.job_id)
+
+
+def command_on(orchestrator: RunOperations, command: str, job_id: str) -> str:
+    """The same for a run without a handle."""
+    target = orchestrator.target or orchestrator.name
     where = "" if target == "local" else f" --on {quote(target)}"
-    return f"flowyml {command} {quote(submission.job_id)}{where}"
+    return f"flowyml {command} {quote(job_id)}{where}"
 
 
 @contextmanager

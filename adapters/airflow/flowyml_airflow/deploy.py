@@ -54,7 +54,8 @@ _WRITE_AGAIN = 10  # seconds after which a file that Airflow has not read is wri
 class Deployer:
     """Writes bundles and DAG files into ``folder``, and waits ``timeout`` seconds at most until they are parsed.
 
-    ``timeout`` is None for as long as Airflow's own settings let it take.
+    ``timeout`` is None for as long as Airflow's own settings let it take. ``cancels`` gives the command line that
+    cancels a job.
     """
 
     client: Callable[[], AirflowClient]
@@ -63,6 +64,7 @@ class Deployer:
     python: str | None = None
     artifacts: str | None = None
     artifact_links: str | None = None
+    cancels: Callable[[str], str] = "flowyml cancel {} --on airflow".format
     _proved: dict[str, str] = field(default_factory=dict)
 
     def found(self, dag: str) -> Deployed | None:
@@ -262,9 +264,8 @@ class Deployer:
         for run in self.client().unfinished([compiled.dag_id]):
             logger.warning(
                 "Run %r of %r has not ended, and this deployment changes the code of its DAG: tasks that have not "
-                "started will run the new code. To avoid that, deploy after the run has ended, or cancel it first: "
-                "flowyml cancel %s/%s",
-                run["dag_run_id"], compiled.bundle.plan.name, compiled.dag_id, run["dag_run_id"],
+                "started will run the new code. To avoid that, deploy after the run has ended, or cancel it first: %s",
+                run["dag_run_id"], compiled.bundle.plan.name, self.cancels(f"{compiled.dag_id}/{run['dag_run_id']}"),
             )  # fmt: skip
 
     def _remove_old_bundles(self, folder: Folder, compiled: CompiledDag, replaced: str) -> None:

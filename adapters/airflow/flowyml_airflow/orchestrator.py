@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flowyml.artifacts import Store, open_store
@@ -19,6 +20,7 @@ from flowyml.core.errors import (
     ScheduleNotFoundError,
     ServerTroubleError,
 )
+from flowyml.core.following import command_on
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Artifact, LogLine, Outputs, Run, Runs, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
@@ -122,12 +124,13 @@ class AirflowOrchestrator(Orchestrator):
         self.unpause = unpause
         self._transport = Transport(self.connection, timeout=timeout, policy=retry_policy)
         place = dags_folder or os.environ.get("FLOWYML_AIRFLOW_DAGS_FOLDER")
+        cancels = partial(command_on, self, "cancel")
         self._deployer = Deployer(
-            lambda: self.client, open_folder(place), deploy_timeout, python, artifacts, artifact_links
+            lambda: self.client, open_folder(place), deploy_timeout, python, artifacts, artifact_links, cancels
         )
         self._client: AirflowClient | None = None
         self._about_dags: dict[Any, Any] = {}
-        self._vanished = Vanished()
+        self._vanished = Vanished(cancels)
         self._lock = threading.Lock()
 
     @classmethod

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,8 +29,12 @@ def is_gone(dag: Mapping[str, Any]) -> bool:
 
 @dataclass
 class Vanished:
-    """Says of each run once that its DAG is gone; its status stays what Airflow says."""
+    """Says of each run once that its DAG is gone; its status stays what Airflow says.
 
+    ``cancels`` gives the command line that cancels a job.
+    """
+
+    cancels: Callable[[str], str] = "flowyml cancel {} --on airflow".format
     _looked: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def look(self, client: AirflowClient, found: Mapping[str, Any]) -> None:
@@ -48,7 +52,6 @@ class Vanished:
             self._looked[key] = float("inf")
             logger.warning(
                 "Airflow no longer has DAG %r: its file is gone, or no longer defines it. Run %r may stay %s: none of "
-                "its tasks can start until the file exists again. Deploy the pipeline again, or cancel the run: "
-                "flowyml cancel %s/%s",
-                dag, run_id, found["state"], dag, run_id,
+                "its tasks can start until the file exists again. Deploy the pipeline again, or cancel the run: %s",
+                dag, run_id, found["state"], self.cancels(f"{dag}/{run_id}"),
             )  # fmt: skip

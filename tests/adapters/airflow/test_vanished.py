@@ -65,7 +65,7 @@ def test_deploying_other_code_names_the_runs_that_go_on(
         f"Run {handle.run_id!r} of {name!r} has not ended, and this deployment changes the code of its DAG"
         in caplog.text
     )
-    assert f"flowyml cancel {handle.job_id}" in caplog.text
+    assert f"flowyml cancel {handle.job_id} --on airflow" in caplog.text
     (tmp_path / "may end").touch()
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).outputs == {"two": 100}
     caplog.clear()
@@ -93,7 +93,7 @@ def test_a_run_whose_file_was_deleted_waits_and_says_so(
     (airflow.dags_folder / dag_file(pipeline.name)).unlink()
     wait_until(lambda: not handle.refresh().status.is_terminal and "no longer has DAG" in caplog.text, 240)
     assert caplog.text.count("no longer has DAG") == 1
-    assert f"flowyml cancel {handle.job_id}" in caplog.text
+    assert f"flowyml cancel {handle.job_id} --on airflow" in caplog.text
     if engine == "airflow3":  # 2 may fail the task that it was about to start
         (tmp_path / "may end").touch()
         wait_until(lambda: handle.step_statuses()["first"] is ExecutionStatus.COMPLETED, 240)
