@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from flowyml.cli.failures import UsageError
 from flowyml.cli.options import Argument, AsJson, File, Force, OfPipeline, On, Option, Parameters
 from flowyml.cli.output import Notes, Output, note
 from flowyml.cli.records import next_runs, plain_schedule
 from flowyml.cli.source import load, read_parameters
+from flowyml.core.errors import ScheduleNotFoundError
 from flowyml.core.schedule import MOST_MISSED, Schedule, ScheduleInfo
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.targets import resolve
 
+Answer = TypeVar("Answer")
+
 __all__ = ["create", "delete", "list_", "pause", "resume", "serve"]
 
-Id = Annotated[str, Argument("ID", "The id that `schedule list` shows.")]
+Id = Annotated[str, Argument("ID", "The id that `schedule list` shows, or the name of its pipeline.")]
 
 
 def create(
@@ -76,24 +80,30 @@ def pause(schedule: Id, on: On = None, as_json: AsJson = False) -> None:
     """Keep a schedule and fire nothing."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
-        _print_schedule(out, orchestrator.pause_schedule(schedule), orchestrator)
+        _print_schedule(out, _with_id(orchestrator, schedule, orchestrator.pause_schedule), orchestrator)
 
 
 def resume(schedule: Id, on: On = None, as_json: AsJson = False) -> None:
     """Let a paused schedule fire again."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
-        _print_schedule(out, orchestrator.resume_schedule(schedule), orchestrator)
+        _print_schedule(out, _with_id(orchestrator, schedule, orchestrator.resume_schedule), orchestrator)
 
 
 def delete(schedule: Id, on: On = None, as_json: AsJson = False) -> None:
     """Remove a schedule."""
     with Output(as_json) as out:
-        resolve(on).delete_schedule(schedule)
+        orchestrator = resolve(on)
+
+        def delete_it(schedule_id: str) -> str:
+            orchestrator.delete_schedule(schedule_id)
+            return schedule_id
+
+        deleted = _with_id(orchestrator, schedule, delete_it)
         if as_json:
-            out.document({"schedule_id": schedule, "deleted": True})
+            out.document({"schedule_id": deleted, "deleted": True})
         else:
-            out.line(f"deleted {schedule}")
+            out.line(f"deleted {deleted}")
 
 
 def serve(on: On = None) -> None:
@@ -115,6 +125,17 @@ def serve(on: On = None) -> None:
     path = orchestrator.store.path
     note(f"serving the schedules in {path}; Ctrl-C stops it")
     serve_schedules(path)
+
+
+def _with_id(orchestrator: Orchestrator, schedule: str, change: Callable[[str], Answer]) -> Answer:
+    """Change the schedule of this id; where there is none, the only schedule of the pipeline of this name."""
+    try:
+        return change(schedule)
+    except ScheduleNotFoundError:
+        found = orchestrator.schedules(schedule)
+        if len(found) != 1:
+            raise
+        return change(found[0].schedule_id)
 
 
 def _print_schedule(out: Output, info: ScheduleInfo, orchestrator: Orchestrator) -> None:

@@ -16,6 +16,7 @@ from flowyml.cli import main
 from flowyml.core.errors import RunNotFoundError
 from flowyml.orchestrators import RemoteOrchestrator
 from flowyml.orchestrators.targets import resolve
+from flowyml_prefect import PrefectOrchestrator
 
 pytestmark = pytest.mark.prefect
 
@@ -44,13 +45,30 @@ def ask(prefect_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(sys, "path", list(sys.path))
     Path("counted.py").write_text(PIPELINE)
 
-    def ask(*words: str) -> tuple[int, Any]:
+    def ask(*words: str, on: str = prefect_url) -> tuple[int, Any]:
         with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-            code = main([*words, "--on", prefect_url, "--json"])
+            code = main([*words, "--on", on, "--json"])
         return code, json.loads(out.getvalue() or err.getvalue())
 
     yield ask
     sys.modules.pop("counted", None)
+
+
+def test_a_schedule_is_found_by_the_name_of_its_pipeline(ask: Ask, prefect_url: str) -> None:
+    PrefectOrchestrator(f"{prefect_url}/api").client.ensure_process_pool("by name")
+    Path("flowyml.toml").write_text(
+        f"[orchestrators.pooled]\nengine = 'prefect'\nurl = '{prefect_url}/api'\nwork_pool = 'by name'\n"
+    )
+    code, made = ask("schedule", "create", "counted.py", "daily", "9", on="pooled")
+    assert code == 0, made
+    assert made["schedule_id"] != "counted"
+    code, paused = ask("schedule", "pause", "counted", on="pooled")
+    assert (code, paused["schedule_id"], paused["paused"]) == (0, made["schedule_id"], True)
+    assert ask("schedule", "resume", made["schedule_id"], on="pooled")[1]["paused"] is False
+    deleted = {"schedule_id": made["schedule_id"], "deleted": True}
+    assert ask("schedule", "delete", "counted", on="pooled") == (0, deleted)
+    code, gone = ask("schedule", "pause", "counted", on="pooled")
+    assert (code, gone["error"]["type"]) == (4, "ScheduleNotFoundError")
 
 
 def test_a_run_from_its_start_to_its_outputs(ask: Ask, prefect_url: str) -> None:
