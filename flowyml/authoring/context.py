@@ -46,7 +46,7 @@ class Context(Mapping[str, Any]):
         object.__setattr__(self, "_values", own_copy(merged))
 
     def __getitem__(self, name: str) -> Any:
-        return self._values[name]
+        return own_copy(self._values[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -58,7 +58,7 @@ class Context(Mapping[str, Any]):
         if name.startswith("_"):
             raise AttributeError(name)
         try:
-            return self._values[name]
+            return self[name]
         except KeyError:
             raise AttributeError(f"This context has no {name!r}; it has {', '.join(self) or 'nothing'}.") from None
 

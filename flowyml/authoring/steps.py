@@ -206,7 +206,7 @@ class Step(Generic[P, R]):
             "after": None if after is None else check_names(after, "after", f"step {self.name!r}"),
             "retry": _retry(retry, self.name),
             "timeout": check_timeout(timeout, f"step {self.name!r}"),
-            "resources": resources,
+            "resources": ResourceRequirements.coerce(resources, stacklevel=4),
             "run_if": run_if and check_run_if(run_if, f"step {self.name!r}"),
             "max_parallel": check_max_parallel(max_parallel, f"step {self.name!r}"),
             "on_item_error": on_item_error and check_item_error(on_item_error, f"step {self.name!r}"),

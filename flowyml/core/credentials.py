@@ -93,7 +93,7 @@ def _read_file(option: str, file: str | os.PathLike[str]) -> str:
 
 
 def _run_command(option: str, command: str | Sequence[str]) -> str:
-    """What a command prints. Its output is never shown: it may hold the secret."""
+    """What a command prints, which is never shown. Standard error is, since it says what went wrong."""
     import shlex
     import subprocess
 

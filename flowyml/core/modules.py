@@ -52,7 +52,9 @@ def is_installed(path: Path) -> bool:
 @cache
 def _installed_roots() -> tuple[Path, ...]:
     """Where packages and the standard library live: a worker has those of its own."""
+    import site
     import sysconfig
 
     keys = ("stdlib", "platstdlib", "purelib", "platlib")
-    return tuple({Path(sysconfig.get_path(key)).resolve() for key in keys})
+    places = [*map(sysconfig.get_path, keys), *site.getsitepackages(), site.getusersitepackages()]
+    return tuple({Path(place).resolve() for place in places})

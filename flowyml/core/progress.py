@@ -49,8 +49,8 @@ def show_progress(
 ) -> Iterator[Update]:
     """Draw the steps live on standard error; where that is not a terminal, write a line for each change.
 
-    What is printed meanwhile appears above. Give a ``console`` to draw elsewhere; then nothing that is printed is
-    led around the drawing. ``tail`` gives what is being printed, for a line below.
+    What is printed meanwhile appears above, unless a ``console`` is given to draw elsewhere. ``tail`` gives what is
+    being printed, for a line below.
     """
     if console is None and sys.stderr is None:  # closed, or never there, as in a service
         yield lambda run, steps: None
@@ -64,7 +64,7 @@ def show_progress(
     console = console or console_on(sys.stderr)
     with Live(
         console=console, refresh_per_second=8, transient=False,
-        redirect_stdout=own and sys.stdout.isatty(), redirect_stderr=own,
+        redirect_stdout=own and sys.stdout is not None and sys.stdout.isatty(), redirect_stderr=own,
     ) as live:  # fmt: skip
         picture = _Picture(pipeline, run_id, console, tail)
 

@@ -9,6 +9,8 @@ from flowyml.core.errors import DefinitionError
 
 __all__ = ["OrchestratorRetryPolicy", "error_names"]
 
+# Python's other names of a class, as people write them (source: Built-in Exceptions, OSError).
+_ALIASES = {"IOError": "OSError", "EnvironmentError": "OSError", "socket.error": "OSError", "select.error": "OSError"}
 _OUT_OF_MEMORY = frozenset({"memory", "outofmemory"})
 
 
@@ -47,7 +49,10 @@ class OrchestratorRetryPolicy:
         if self.retryable_errors is not None:
             if isinstance(self.retryable_errors, str):
                 raise DefinitionError("retryable_errors is a list of names, such as ['OOM', 'Timeout'].")
-            names = tuple(error if isinstance(error, str) else error.__name__ for error in self.retryable_errors)
+            names = tuple(
+                _ALIASES.get(error, error) if isinstance(error, str) else error.__name__
+                for error in self.retryable_errors
+            )
             object.__setattr__(self, "retryable_errors", names)
 
     @property
@@ -80,9 +85,9 @@ def error_names(error: BaseException) -> tuple[str, ...]:
     """The class of an error and its bases, nearest first, as retry policies know them.
 
     >>> error_names(ConnectionResetError())
-    ('ConnectionResetError', 'ConnectionError', 'OSError')
+    ('ConnectionResetError', 'ConnectionError', 'OSError', 'Exception')
     """
-    return tuple(cls.__name__ for cls in type(error).__mro__ if cls not in (Exception, BaseException, object))
+    return tuple(cls.__name__ for cls in type(error).__mro__ if cls not in (BaseException, object))
 
 
 def _plain(name: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 from flowyml.core.errors import DefinitionError, OutputNotKeptError
 from flowyml.core.execution_status import ExecutionStatus
@@ -304,9 +304,17 @@ class Outputs(dict[str, Any]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult(StepRun):
-    """A step of a finished run. ``outputs`` holds those that are outputs of the pipeline too."""
+    """A step of a finished run.
+
+    ``outputs`` holds those that are outputs of the pipeline too, where the run was in this process.
+    """
 
     outputs: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, step: StepRun, outputs: Mapping[str, Any] = {}) -> Self:
+        """The record of a step, with outputs."""
+        return cls(**{each.name: getattr(step, each.name) for each in fields(StepRun)}, outputs=outputs)
 
     @property
     def success(self) -> bool:

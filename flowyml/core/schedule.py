@@ -115,7 +115,8 @@ class Schedule:
         zone = ZoneInfo(self.timezone)
         moment = (after or datetime.now(UTC)).astimezone(zone)
         if self.start and self.start > moment:
-            moment = self.start.astimezone(zone) - timedelta(seconds=1 if self.cron else 0)
+            before = timedelta(microseconds=1 if self.cron else 0)  # croniter looks for times after a moment
+            moment = (self.start.astimezone(UTC) - before).astimezone(zone)  # not by the clock, which may jump there
         times = self._cron_times(moment, count) if self.cron else self._interval_times(moment, count)
         return [time for time in times if self.end is None or time <= self.end]
 
@@ -237,6 +238,8 @@ def _check_cron(expression: str) -> None:
         raise ScheduleError(
             f"cron {expression!r} has {len(expression.split())} fields. Write five: minute hour day month weekday."
         )
+    if any(field[:1] in "RrHh" for field in expression.split()):
+        raise ScheduleError(f"cron {expression!r} has a random field (R or H), so each reading gives other times.")
     try:
         from croniter import CroniterBadDateError, CroniterError, croniter
     except ImportError:  # on a worker, which loads a script that was checked where the pipeline was submitted

@@ -31,11 +31,18 @@ def settings_file() -> Path | None:
             "The working folder was deleted, so FlowyML cannot look for flowyml.toml. Change to a folder that exists."
         ) from error
     for folder in (here, *here.parents):
-        if (path := folder / "flowyml.toml").is_file():
+        if _is_file(path := folder / "flowyml.toml"):
             return _own(path)
-        if (path := folder / "pyproject.toml").is_file() and _speaks_of_flowyml(path):
+        if _is_file(path := folder / "pyproject.toml") and _speaks_of_flowyml(path):
             return _own(path)
     return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except PermissionError:  # of a folder above that this user may not search, as after `sudo -u`
+        return False
 
 
 def _own(path: Path) -> Path:

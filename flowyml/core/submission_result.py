@@ -206,7 +206,7 @@ class SubmissionResult:
             pipeline=self._run.pipeline,
             status=self._run.status,
             outputs=outputs,
-            step_results={step.name: _step_result(step) for step in folded(self.step_runs())},
+            step_results={step.name: StepResult.of(step) for step in folded(self.step_runs())},
             duration_seconds=self._run.duration_seconds,
             error=self._run.error,
         )
@@ -268,10 +268,3 @@ class SubmissionResult:
 
 def _is_seconds(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-
-
-def _step_result(step: StepRun) -> StepResult:
-    return StepResult(
-        name=step.name, status=step.status, raw_status=step.raw_status, attempt=step.attempt,
-        started_at=step.started_at, ended_at=step.ended_at, error=step.error, items=step.items,
-    )  # fmt: skip

@@ -42,6 +42,8 @@ def checked_url(url: object) -> str:
         parts = urlsplit(url) if isinstance(url, str) else None
         usable = parts is not None and parts.scheme in _WEB and bool(parts.hostname)
         usable = usable and (parts is None or parts.port is None or parts.port > 0)
+        if usable and parts is not None and parts.hostname:
+            parts.hostname.encode("idna")
     except ValueError:
         usable = False
     if not usable or not isinstance(url, str):

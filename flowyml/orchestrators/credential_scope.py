@@ -35,11 +35,11 @@ def with_own_credentials(target: Target, environment: Tables, in_file: Tables) -
     by_file = next((number % 2 == 1 for number, table in enumerate(tables) if "url" in table), False)
     withheld: dict[str, str] = {}
     for key in CREDENTIALS & target.options.keys():
-        number, table = next((found for found in enumerate(tables) if key in found[1]), (0, {}))
+        table = next((table for table in tables if key in table), {})
         if "url" in table:
             elsewhere = "" if _is_same(url, table["url"]) else f"belongs to {shown(str(table['url']))}"
         else:
-            is_for_all = number == 2 and by_file
+            is_for_all = by_file and table is environment.get(target.engine)  # so does a target of the engine's name
             elsewhere = "is set in the environment for this engine, but the URL is set in a file" if is_for_all else ""
         if elsewhere:
             withheld[key] = f"{target.origins[key]}: {key} {elsewhere}"

@@ -21,14 +21,15 @@ def log_lines(look: Callable[[], Look], *, follow: bool, pause: float = 1) -> It
 
     With ``follow``, an engine that does not answer or is in trouble is asked again for five minutes.
     """
-    answered = time.monotonic()
+    silent_since: float | None = None
     complete = False
     while not complete:
         try:
             complete = yield from look()
-            answered = time.monotonic()
+            silent_since = None
         except (EngineUnreachableError, ServerTroubleError):
-            if not follow or time.monotonic() - answered > _PATIENCE_SECONDS:
+            silent_since = silent_since or time.monotonic()
+            if not follow or time.monotonic() - silent_since > _PATIENCE_SECONDS:
                 raise
         if not complete:
             time.sleep(pause)

@@ -254,6 +254,18 @@ def test_a_targets_credentials_go_to_the_url_beside_them(
         assert f"Put those of {ELSEWHERE}" in withheld
 
 
+def test_a_file_does_not_choose_the_url_for_what_the_environment_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target may have the name of its engine: the variable is then the one for all targets of the engine."""
+    Path("flowyml.toml").write_text(f'[orchestrators.airflow]\nurl="{ELSEWHERE}"')
+    monkeypatch.setenv("FLOWYML_ORCHESTRATORS__AIRFLOW__PASSWORD", PASSWORD)
+    options, withheld = options_of("airflow")
+    assert "password" not in options
+    assert "is set in the environment for this engine, but the URL is set in a file" in withheld
+    monkeypatch.setenv("FLOWYML_ORCHESTRATORS__AIRFLOW__URL", HOME)
+    options, withheld = options_of("airflow")
+    assert (options["password"], options["url"], withheld) == (PASSWORD, HOME, "")
+
+
 @pytest.mark.parametrize("option", ["token_file", "password_command", "cookies", "cookies_file", "api_key"])
 def test_so_do_those_in_files_and_of_commands(option: str) -> None:
     Path("flowyml.toml").write_text(f'[orchestrators.prod]\nengine="kubeflow"\nurl="{HOME}"\n{option}="x"')

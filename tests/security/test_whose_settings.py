@@ -35,6 +35,16 @@ def below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return shared
 
 
+def test_a_folder_above_that_may_not_be_searched_has_no_settings(below: Path) -> None:
+    """As where root's folder is the working folder of `sudo -u airflow flowyml …`."""
+    below.chmod(0o700)
+    os.seteuid(NOBODY)
+    try:
+        assert settings_file() is None
+    finally:
+        os.seteuid(0)
+
+
 @pytest.mark.parametrize("name", ["flowyml.toml", "pyproject.toml"])
 def test_a_command_of_theirs_is_not_run(below: Path, name: str) -> None:
     table = "orchestrators.airflow" if name == "flowyml.toml" else "tool.flowyml.orchestrators.airflow"

@@ -142,6 +142,12 @@ def test_dict_resources_still_work_and_warn() -> None:
 
     assert seen[0].filename == __file__
     assert old.step_options.resources == ResourceRequirements(cpu="2", memory="4Gi")
+    with pytest.warns(DeprecationWarning, match=r"Dict-style resources") as seen:
+        larger = old.options(resources={"cpu": "4"})  # type: ignore[arg-type]  # as 0.x wrote it
+    assert seen[0].filename == __file__
+    assert larger.step_options.resources == ResourceRequirements(cpu="4")
+    with pytest.raises(DefinitionError, match="use ResourceRequirements"):
+        old.options(resources=4)  # type: ignore[arg-type]  # the point of the test
 
 
 def test_a_parameter_has_the_type_of_who_takes_it() -> None:
@@ -336,6 +342,10 @@ def test_contexts_hold_json_and_never_change() -> None:
         Context(data={1, 2})
     with pytest.raises(AttributeError, match=r"never changes"):
         Context(a=1).a = 2
+    rows = Context(rows=[1])
+    rows.rows.append(2)
+    rows["rows"].append(3)
+    assert dict(rows) == {"rows": [1]}
     with pytest.raises(AttributeError, match=r"has no 'b'; it has a"):
         _ = Context(a=1).b
 

@@ -97,11 +97,16 @@ class TestRetryPolicy:
             (ConnectionResetError(), "Connection", True),
             (ConnectionResetError(), OSError, True),
             (MemoryError(), "OOM", True),
+            (ValueError(), Exception, True),
+            (ValueError(), "Exception", True),
+            (KeyboardInterrupt(), Exception, False),
+            (OSError(), "IOError", True),
+            (OSError(), "socket.error", True),
             (ValueError("Timeout"), "Timeout", False),
             (KeyError(), "Timeout", False),
         ],
     )
-    def test_errors_are_matched_by_class(self, error: Exception, wanted: str | type, retried: bool) -> None:
+    def test_errors_are_matched_by_class(self, error: BaseException, wanted: str | type, retried: bool) -> None:
         assert OrchestratorRetryPolicy(retryable_errors=[wanted]).retries_on(error) is retried
 
     def test_foreign_out_of_memory_errors_count_as_oom(self) -> None:

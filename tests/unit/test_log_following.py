@@ -27,6 +27,17 @@ def engine(looks: Iterable[tuple[str, bool | Exception]]) -> Iterator[Look]:
 SILENT = EngineUnreachableError("nothing answers")
 
 
+def test_the_time_of_a_slow_reader_does_not_count_as_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(log_following.time, "monotonic", lambda: now[0])
+    looks = engine([("a", SILENT), ("b", True)])
+    seen = []
+    for line in log_lines(looks.__next__, follow=True, pause=0):
+        seen.append(line.message)
+        now[0] += 301
+    assert seen == ["a", "b"]
+
+
 def test_it_ends_with_the_look_that_says_so() -> None:
     looks = engine([("a", False), ("b", True), ("c", True)])
     assert [line.message for line in log_lines(looks.__next__, follow=True, pause=0)] == ["a", "b"]

@@ -108,6 +108,23 @@ def test_the_handle_of_a_run_shows_how_it_stands() -> None:
     assert EVIL in Tags(ended).text
 
 
+def test_the_result_of_a_submitted_run_says_which_steps_were_cached() -> None:
+    run = Run(job_id="j", run_id="r", pipeline="p", status=ExecutionStatus.COMPLETED, raw_status="Done")
+    seen = StepRun(name="s", status=ExecutionStatus.COMPLETED, raw_status="Done", cached_from="earlier")
+    kept = StepResult.of(seen, {"total": 3})
+    assert (kept.is_cached, kept.outputs) == (True, {"total": 3})
+
+    class Ended(Engine):
+        def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
+            return (seen,)
+
+        def outputs(self, job_id: str) -> Outputs:
+            return Outputs()
+
+    result = SubmissionResult(cast(Any, Ended(run)), "j", run=run).result()
+    assert result.step_results["s"].is_cached
+
+
 def test_the_handle_of_a_run_with_a_loop_shows_one_row_for_it_and_those_that_failed() -> None:
     engine = Engine(Run(job_id="1", run_id="1", pipeline="p", status=ExecutionStatus.RUNNING, raw_status="r"))
     states = [ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, *[ExecutionStatus.RUNNING] * 98]

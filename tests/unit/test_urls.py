@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowyml.core.errors import ConfigurationError
-from flowyml.core.urls import refuse_credentials, same_address, shown, shown_in, without_credentials
+from flowyml.core.urls import checked_url, refuse_credentials, same_address, shown, shown_in, without_credentials
 
 SECRET = "hunter2"
 
@@ -97,3 +97,9 @@ def test_a_hostile_url_of_a_megabyte_is_shown_at_once(piece: str) -> None:
     shown_in(url)
     without_credentials(url)
     assert time.process_time() - begin < 20
+
+
+@pytest.mark.parametrize("host", ["a" * 64, "mü..de"])
+def test_a_host_that_no_name_server_can_look_up_is_no_address(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not the address of a server"):
+        checked_url(f"http://{host}/x")

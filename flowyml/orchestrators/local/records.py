@@ -111,21 +111,13 @@ def result_of(
         status=status,
         outputs=Outputs(outputs if status.is_successful else {}),
         step_results={
-            run.name: _step_result(run, of_steps.get(run.name, {}))
+            run.name: StepResult.of(run, of_steps.get(run.name, {}))
             for run in folded(step_of(node.step.name, node.row) for node in in_order(nodes))
         },
         duration_seconds=seconds,
         error=error,
         exception=_first_error(nodes),
     )
-
-
-def _step_result(seen: StepRun, outputs: Mapping[str, Any]) -> StepResult:
-    return StepResult(
-        name=seen.name, status=seen.status, raw_status=seen.raw_status, attempt=seen.attempt,
-        started_at=seen.started_at, ended_at=seen.ended_at, error=seen.error, items=seen.items, outputs=outputs,
-        cached_from=seen.cached_from,
-    )  # fmt: skip
 
 
 def _trace(error: BaseException, code_folder: Path | None) -> str:
