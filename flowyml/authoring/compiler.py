@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import get_args
 
 from flowyml.authoring.calls import Call, Given
+from flowyml.authoring.execution_groups import check_execution_groups
 from flowyml.authoring.places import errors_at
 from flowyml.authoring.scopes import around, check_scopes, check_seen
 from flowyml.authoring.sources import function_reference
-from flowyml.authoring.together import check_together
 from flowyml.core.errors import CycleError, DefinitionError
 from flowyml.core.near_names import did_you_mean
 from flowyml.core.plain_text import storable_text
@@ -42,7 +42,7 @@ def compile_steps(
     structure = Groups(groups, steps)
     if structure.by_name or any(map(has_control_flow, steps)):
         check_scopes(structure, {call.name: call for call in calls}, steps)
-    check_together(structure, {call.name: call for call in calls}, steps)
+    check_execution_groups(structure, {call.name: call for call in calls}, steps)
     return _in_order(pipeline, structure, steps), groups
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from flowyml.cli.dag_files import Env, Root, Stay, Variables, options_of, staying_of
 from flowyml.cli.failures import UsageError
-from flowyml.cli.imported import write_pipelines
+from flowyml.cli.import_report import write_pipelines
 from flowyml.cli.options import Argument, AsJson, Option
 from flowyml.cli.output import Output, Word, note
 from flowyml.core.durations import counted

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from heapq import heappop, heappush
 
-from flowyml.graph.together import with_execution_groups
+from flowyml.graph.execution_groups import with_execution_groups
 from flowyml.plan.conditions import with_sources
 from flowyml.plan.groups import Branch, Group, Groups, Loop, Section
 from flowyml.plan.model import FromEither, FromStep, Input, Plan, Source, Step

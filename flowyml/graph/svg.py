@@ -9,9 +9,9 @@ from html import escape
 from flowyml.core.durations import counted
 from flowyml.graph.arrows import Piece, levels
 from flowyml.graph.closing import Shown, shown
+from flowyml.graph.execution_groups import ExecutionGroup
 from flowyml.graph.layout import Line, Link, Slot, layers_of, place
 from flowyml.graph.text import cut, title_of, width
-from flowyml.graph.together import ExecutionGroup
 from flowyml.plan.groups import Branch, Cleanup, Loop, Section
 from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Plan, Source, Step
 from flowyml.plan.parameters import in_words

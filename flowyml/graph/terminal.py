@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from flowyml.core.plain_text import safe_line
 from flowyml.graph.arrows import lines_of
 from flowyml.graph.closing import Shown, shown
+from flowyml.graph.execution_groups import ExecutionGroup
 from flowyml.graph.layout import Line, Slot, layers_of, place, stages
 from flowyml.graph.lines import Canvas, Wire, tracks
 from flowyml.graph.text import cut, title_of, width
-from flowyml.graph.together import ExecutionGroup
 from flowyml.plan.groups import Branch, Cleanup, Loop
 from flowyml.plan.model import Plan, Step
 

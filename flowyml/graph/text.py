@@ -6,7 +6,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from flowyml.graph.together import ExecutionGroup
+from flowyml.graph.execution_groups import ExecutionGroup
 from flowyml.plan.groups import Branch, Cleanup, Group, Loop, Section
 from flowyml.plan.values import FromEither, FromParameter, FromStep, Source
 

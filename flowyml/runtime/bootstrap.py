@@ -35,7 +35,7 @@ def make_importable(bundle: Path) -> None:
     """Put what a bundle holds first on the path. DAG files of Airflow call this, found by ``run_path``."""
     folder = str(unpacked(bundle))
     sys.path.insert(0, folder)
-    _module(bundle, "compiled").keep_compiled(folder)
+    _module(bundle, "bytecode_cache").keep_compiled(folder)
 
 
 def _module(bundle: Path, name: str) -> ModuleType:

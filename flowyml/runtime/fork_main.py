@@ -38,9 +38,9 @@ def main() -> None:
 
 def _keep_compiled(folder: str) -> None:
     """Call ``keep_compiled`` of the bundle, without the packages that it is in, which shall be kept compiled too."""
-    compiled = ModuleType("compiled")
-    SourceFileLoader("compiled", f"{folder}/flowyml/runtime/compiled.py").exec_module(compiled)
-    compiled.keep_compiled(folder)
+    cache = ModuleType("bytecode_cache")
+    SourceFileLoader("bytecode_cache", f"{folder}/flowyml/runtime/bytecode_cache.py").exec_module(cache)
+    cache.keep_compiled(folder)
 
 
 if __name__ == "__main__":

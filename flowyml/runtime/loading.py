@@ -18,8 +18,8 @@ from flowyml.core.errors import PlanError, StepError
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.loading import is_loading, loading
 from flowyml.plan.model import Plan, Step
+from flowyml.runtime.bytecode_cache import KeepingLoader
 from flowyml.runtime.code import Code
-from flowyml.runtime.compiled import KeepingLoader
 from flowyml.runtime.execution import step_error
 
 __all__ = [

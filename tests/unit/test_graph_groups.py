@@ -17,7 +17,7 @@ from flowyml import cleanup, either, elif_, for_each, otherwise, pipeline, step,
 from flowyml.graph import mermaid, svg, terminal
 from flowyml.graph.arrows import arrows, levels
 from flowyml.graph.closing import shown
-from flowyml.graph.together import with_execution_groups
+from flowyml.graph.execution_groups import with_execution_groups
 from flowyml.plan.conditions import IsTrue
 from flowyml.plan.groups import Branch, Cleanup, Group, Loop, Section
 from flowyml.plan.model import FromStep, Input, Plan, Step

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from flowyml.core.durations import counted
 from flowyml.core.errors import ScheduleError
-from flowyml_airflow.deployed import Deployed
+from flowyml_airflow.deployed_dag import Deployed
 
 __all__ = ["backfill", "days", "zone_of"]
 

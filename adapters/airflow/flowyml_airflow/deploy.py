@@ -28,7 +28,7 @@ from flowyml.plan.marks import mark_of, objection
 from flowyml.plan.names import slug
 from flowyml_airflow.client import AirflowClient, NotThereError
 from flowyml_airflow.compiler import CompiledDag, compile_dag
-from flowyml_airflow.deployed import (
+from flowyml_airflow.deployed_dag import (
     Deployed,
     bundles_needed,
     facts_of,
@@ -38,10 +38,10 @@ from flowyml_airflow.deployed import (
     tags_of,
 )
 from flowyml_airflow.folder import Folder
+from flowyml_airflow.missing_dags import is_gone
 from flowyml_airflow.names import BUNDLES_FOLDER, dag_file, dag_id, development_id, version_tag
 from flowyml_airflow.options import pipeline_options, step_options
 from flowyml_airflow.parameters import check_carried
-from flowyml_airflow.vanished import is_gone
 
 __all__ = ["Deployer", "remove_old_bundles"]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import StepRun
-from flowyml_airflow.endings import not_run
 from flowyml_airflow.status import failed_or_timed_out, moment
 from flowyml_airflow.step_runs import Marker, map_index
+from flowyml_airflow.task_exceptions import not_run
 
 __all__ = ["with_causes"]
 

@@ -37,9 +37,10 @@ from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.compiler import CompiledDag
 from flowyml_airflow.connection import Connection
 from flowyml_airflow.deploy import Deployer
-from flowyml_airflow.deployed import Deployed, facts_of, has_schedule, schedule_of
+from flowyml_airflow.deployed_dag import Deployed, facts_of, has_schedule, schedule_of
 from flowyml_airflow.folder import open_folder
 from flowyml_airflow.handover import DagSchedule, runs_by_time
+from flowyml_airflow.missing_dags import MissingDags
 from flowyml_airflow.names import CODE_KEY, REVISION_KEY, RUN_ID_KEY, TAG, airflow_run_id, dag_id, development_id
 from flowyml_airflow.operations import Operations
 from flowyml_airflow.parameters import check_carried
@@ -49,7 +50,6 @@ from flowyml_airflow.reading import RunReader
 from flowyml_airflow.schedule import schedule_info, since
 from flowyml_airflow.secrets import place_of
 from flowyml_airflow.status import DAG_RUN, cancelled_note, was_cancelled, withdrawn_note
-from flowyml_airflow.vanished import Vanished
 from flowyml_airflow.workflows import workflows
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class AirflowOrchestrator(Orchestrator):
         )
         self._client: AirflowClient | None = None
         self._about_dags: dict[Any, Any] = {}
-        self._vanished = Vanished(cancels)
+        self._missing_dags = MissingDags(cancels)
         self._lock = threading.Lock()
 
     @classmethod
@@ -170,7 +170,7 @@ class AirflowOrchestrator(Orchestrator):
 
     @property
     def _reader(self) -> RunReader:
-        return RunReader(self.client, self._deployer.artifacts, self._about_dags, vanished=self._vanished)
+        return RunReader(self.client, self._deployer.artifacts, self._about_dags, missing_dags=self._missing_dags)
 
     # House-keeping.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowyml.core.errors import OwnershipError
-from flowyml_airflow.deployed import Deployed, has_schedule
+from flowyml_airflow.deployed_dag import Deployed, has_schedule
 
 __all__ = ["check_resumable", "check_runnable"]
 

@@ -10,7 +10,7 @@ from flowyml.core.errors import ConfigurationError, PlanError
 from flowyml.core.pruning import Bounds, Prunable, is_unfinished
 from flowyml.plan.bundle import Bundle
 from flowyml_airflow.client import AirflowClient
-from flowyml_airflow.deployed import bundles_needed
+from flowyml_airflow.deployed_dag import bundles_needed
 from flowyml_airflow.folder import Folder
 from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id
 

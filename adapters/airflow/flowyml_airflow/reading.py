@@ -19,9 +19,10 @@ from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml_airflow.client import AirflowClient, NotThereError
-from flowyml_airflow.deployed import facts_of, version_of
+from flowyml_airflow.deployed_dag import facts_of, version_of
 from flowyml_airflow.log_events import TASK_FAILED, LogEvent
 from flowyml_airflow.log_lines import Tail, Tails, class_of, described, is_airflows, is_shown, is_start, line_of
+from flowyml_airflow.missing_dags import MissingDags
 from flowyml_airflow.names import (
     CACHED_KEY,
     CODE_KEY,
@@ -59,7 +60,6 @@ from flowyml_airflow.step_runs import (
     step_runs,
     steps_of_task,
 )
-from flowyml_airflow.vanished import Vanished
 from flowyml_airflow.xcoms import restored
 
 __all__ = ["RunReader"]
@@ -80,7 +80,7 @@ class RunReader:
     """Reads runs through one client. ``artifacts`` is where large outputs stand; none is read from elsewhere.
 
     ``known`` keeps timeout and name of versions of DAGs, which do not change, and outlives this reader. ``known_now``
-    keeps those of DAGs without versions, which may change. ``vanished`` keeps for which runs it has been said that
+    keeps those of DAGs without versions, which may change. ``missing_dags`` keeps for which runs it has been said that
     their DAG is gone.
     """
 
@@ -88,7 +88,7 @@ class RunReader:
     artifacts: str | None = None
     known: dict[tuple[str, int | None], tuple[timedelta | None, str]] = field(default_factory=dict)
     known_now: dict[tuple[str, int | None], tuple[timedelta | None, str]] = field(default_factory=dict)
-    vanished: Vanished = field(default_factory=Vanished)
+    missing_dags: MissingDags = field(default_factory=MissingDags)
     _notes: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
     def run(self, found: Mapping[str, Any], *, whole: bool = True) -> Run:
@@ -104,7 +104,7 @@ class RunReader:
         elif whole and status.is_terminal and not status.is_successful:
             error = self._why(found, status)
         if whole and not run_status(found).is_terminal:
-            self.vanished.look(self.client, found)
+            self.missing_dags.warn_if_missing(self.client, found)
         return Run(
             job_id=f"{dag}/{run_id}",
             run_id=given_run_id(found.get("conf"), run_id),

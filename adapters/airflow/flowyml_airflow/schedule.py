@@ -11,7 +11,7 @@ from flowyml.core.errors import ScheduleError
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.plan.layout import Group, Pair, Part, text_literal, value
 from flowyml.plan.model import Plan
-from flowyml_airflow.deployed import Deployed, has_schedule, is_untouched, tags_of
+from flowyml_airflow.deployed_dag import Deployed, has_schedule, is_untouched, tags_of
 from flowyml_airflow.folder import Folder
 from flowyml_airflow.names import version_tag
 from flowyml_airflow.status import moment

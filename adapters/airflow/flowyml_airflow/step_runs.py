@@ -12,10 +12,10 @@ from typing import Any
 
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import StepRun
-from flowyml_airflow.endings import not_run
 from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import TURN
 from flowyml_airflow.status import TASK_INSTANCE, failed_or_timed_out, moment
+from flowyml_airflow.task_exceptions import not_run
 
 __all__ = [
     "Marker", "Seen", "attributed", "in_order", "index_of", "map_index", "may_have_written", "name_of", "runs_several",

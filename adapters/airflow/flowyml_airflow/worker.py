@@ -37,7 +37,14 @@ from flowyml.runtime.nodes import End
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.secrets import ReadSecret, from_environment
 from flowyml.runtime.unpacking import unpack_bundle
-from flowyml_airflow.endings import (
+from flowyml_airflow.execution_groups import GroupRun, not_made, printed
+from flowyml_airflow.flow import Flow, Task, label_of
+from flowyml_airflow.links import add_links
+from flowyml_airflow.names import CACHED_KEY, RAN_KEY, given_run_id, parameters_of, plain_key, xcom_key
+from flowyml_airflow.parameters import filled
+from flowyml_airflow.secrets import read_ahead
+from flowyml_airflow.supervisor_line import drop_unread_answers
+from flowyml_airflow.task_exceptions import (
     airflow_exceptions,
     as_airflow,
     interrupted,
@@ -45,13 +52,6 @@ from flowyml_airflow.endings import (
     is_final,
     upstream_failed,
 )
-from flowyml_airflow.flow import Flow, Task, label_of
-from flowyml_airflow.links import add_links
-from flowyml_airflow.names import CACHED_KEY, RAN_KEY, given_run_id, parameters_of, plain_key, xcom_key
-from flowyml_airflow.parameters import filled
-from flowyml_airflow.secrets import read_ahead
-from flowyml_airflow.supervisor_line import drop_unread_answers
-from flowyml_airflow.together import GroupRun, not_made, printed
 from flowyml_airflow.upstream import TAKEN, Upstream, item_key
 from flowyml_airflow.xcoms import carried, restored
 

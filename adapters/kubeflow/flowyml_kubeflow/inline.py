@@ -20,7 +20,7 @@ __all__ = ["compressed", "encoded", "with_launcher", "without_prose"]
 
 # What a pod starts: what unpacks the bundle, the launcher, and the process of a step.
 _STARTS = (
-    "flowyml", "flowyml.runtime.bootstrap", "flowyml.runtime.compiled", "flowyml.runtime.unpacking",
+    "flowyml", "flowyml.runtime.bootstrap", "flowyml.runtime.bytecode_cache", "flowyml.runtime.unpacking",
     "flowyml.runtime.cli", "flowyml_kubeflow.launcher",
 )  # fmt: skip
 _FLOW = ("flowyml_kubeflow.pods", "flowyml.runtime.shared")  # in a pipeline with control flow

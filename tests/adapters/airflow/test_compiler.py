@@ -27,7 +27,7 @@ from flowyml.plan.model import Parameter, Plan, Step
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.dag_parts import CALLBACK
-from flowyml_airflow.deployed import facts_of, is_untouched
+from flowyml_airflow.deployed_dag import facts_of, is_untouched
 from flowyml_airflow.names import BUNDLES_FOLDER, pipeline_of, task_id, version_tag, xcom_key
 from tests.adapters.airflow import dags
 from tests.refusals import xfail_if_refused

@@ -23,17 +23,17 @@ from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.connection import Connection
 from flowyml_airflow.deploy import Deployer
-from flowyml_airflow.deployed import Deployed
+from flowyml_airflow.deployed_dag import Deployed
 from flowyml_airflow.external_run import Calls
 from flowyml_airflow.folder import LocalFolder
 from flowyml_airflow.handover import DagSchedule
+from flowyml_airflow.missing_dags import MissingDags
 from flowyml_airflow.names import CODE_KEY, TAG, version_tag
 from flowyml_airflow.operations import Operations
 from flowyml_airflow.pausing import check_resumable, check_runnable
 from flowyml_airflow.reading import RunReader
 from flowyml_airflow.schedule import schedule_info
 from flowyml_airflow.status import cancelled_note
-from flowyml_airflow.vanished import Vanished
 from flowyml_airflow.workflows import cron_or_words, workflows
 from tests.adapters.airflow.operating import short
 from tests.engines.airflow import airflow_python
@@ -204,7 +204,7 @@ def _operate(client: AirflowClient, folder: Path) -> None:
     assert list(old.runs(5)) == [DAY]
     old.mark_as_run(DAY, "run elsewhere")
     old.run_for(DAY)
-    Vanished().look(client, run)
+    MissingDags().warn_if_missing(client, run)
     found = Deployed(client.dag("d"), client)
     check_resumable(found)
     with pytest.raises(OwnershipError, match="would start its schedule again"):

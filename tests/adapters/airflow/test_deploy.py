@@ -23,7 +23,7 @@ from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.client import AirflowClient
 from flowyml_airflow.compiler import CompiledDag
 from flowyml_airflow.deploy import _is_elsewhere
-from flowyml_airflow.deployed import Deployed, facts_of, is_untouched
+from flowyml_airflow.deployed_dag import Deployed, facts_of, is_untouched
 from flowyml_airflow.folder import LocalFolder, open_folder
 from flowyml_airflow.names import dag_file, dag_id
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, short

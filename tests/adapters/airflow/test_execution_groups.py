@@ -18,12 +18,12 @@ from flowyml.core.runs import StepRun
 from flowyml.runtime.execution import StepOutputs
 from flowyml_airflow import airflow_operator, worker
 from flowyml_airflow.compiler import compile_dag
+from flowyml_airflow.execution_groups import GroupRun
 from flowyml_airflow.flow import Flow, Task
 from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import STEPS_KEY
 from flowyml_airflow.retrying import to_clear
 from flowyml_airflow.step_runs import attributed, step_runs
-from flowyml_airflow.together import GroupRun
 from flowyml_airflow.upstream import Upstream
 from flowyml_airflow.xcoms import restored
 from tests.adapters.airflow import dags

@@ -12,7 +12,7 @@ from flowyml import Pipeline, elif_, for_each, pipeline, step, when
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import StepRun
 from flowyml_airflow.compiler import compile_dag
-from flowyml_airflow.deployed import facts_of
+from flowyml_airflow.deployed_dag import facts_of
 from flowyml_airflow.not_run import with_causes
 from flowyml_airflow.step_runs import Marker
 from tests.adapters.airflow.dags import Telling

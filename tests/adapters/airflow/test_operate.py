@@ -26,7 +26,7 @@ from flowyml.orchestrators.remote import RemoteOrchestrator, recognized_engine
 from flowyml.testing import pipelines
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.client import ConflictError
-from flowyml_airflow.deployed import facts_of
+from flowyml_airflow.deployed_dag import facts_of
 from flowyml_airflow.names import dag_file
 from tests.adapters.airflow.operating import orchestrator_of, other_code, short, slow
 from tests.engines.airflow import Airflow, wait_until

@@ -10,7 +10,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Outputs
 from flowyml_airflow.client import NotThereError
 from flowyml_airflow.compiler import compile_dag
-from flowyml_airflow.deployed import facts_of
+from flowyml_airflow.deployed_dag import facts_of
 from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import STEPS_KEY
 from flowyml_airflow.reading import RunReader

@@ -10,10 +10,10 @@ from flowyml.core.errors import DefinitionError
 from flowyml.plan.groups import Groups
 from flowyml.plan.model import Step
 
-__all__ = ["check_together"]
+__all__ = ["check_execution_groups"]
 
 
-def check_together(structure: Groups, calls: Mapping[str, Call], steps: Sequence[Step]) -> None:
+def check_execution_groups(structure: Groups, calls: Mapping[str, Call], steps: Sequence[Step]) -> None:
     """Raise ``DefinitionError`` for an execution group whose steps are not neighbours, or cannot share a process."""
     if not structure.together:
         return

@@ -15,7 +15,7 @@ from typing import Any
 from flowyml_airflow.client import AirflowClient, NotThereError
 from flowyml_airflow.status import moment
 
-__all__ = ["Vanished", "is_gone"]
+__all__ = ["MissingDags", "is_gone"]
 
 logger = logging.getLogger("flowyml.airflow")
 YOUNG = timedelta(seconds=60)  # a run that is younger is not looked into, so a short one costs no more calls
@@ -28,7 +28,7 @@ def is_gone(dag: Mapping[str, Any]) -> bool:
 
 
 @dataclass
-class Vanished:
+class MissingDags:
     """Says of each run once that its DAG is gone; its status stays what Airflow says.
 
     ``cancels`` gives the command line that cancels a job.
@@ -37,7 +37,7 @@ class Vanished:
     cancels: Callable[[str], str] = "flowyml cancel {} --on airflow".format
     _looked: dict[tuple[str, str], float] = field(default_factory=dict)
 
-    def look(self, client: AirflowClient, found: Mapping[str, Any]) -> None:
+    def warn_if_missing(self, client: AirflowClient, found: Mapping[str, Any]) -> None:
         """Log a warning where the DAG of this run, which has not ended, is gone; ask Airflow every now and then."""
         dag, run_id = key = (found["dag_id"], found["dag_run_id"])
         began = moment(found.get("queued_at") or found.get("run_after") or found.get("start_date"))

@@ -9,7 +9,7 @@ import pytest
 
 from flowyml import Pipeline, context, step
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml_airflow import vanished
+from flowyml_airflow import missing_dags
 from flowyml_airflow.names import dag_file
 from tests.adapters.airflow.operating import orchestrator_of
 from tests.engines.airflow import Airflow, wait_until
@@ -81,10 +81,10 @@ def test_a_run_whose_file_was_deleted_waits_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(vanished, "YOUNG", timedelta(0))
-    monkeypatch.setattr(vanished, "_EVERY", 1)
+    monkeypatch.setattr(missing_dags, "YOUNG", timedelta(0))
+    monkeypatch.setattr(missing_dags, "_EVERY", 1)
     airflow: Airflow = request.getfixturevalue(engine)
-    pipeline = two_steps(f"vanished on {engine}", tmp_path)
+    pipeline = two_steps(f"missing on {engine}", tmp_path)
     orchestrator = orchestrator_of(airflow)
     handle = orchestrator.run_pipeline(pipeline)
     wait_until((tmp_path / "begun").exists, 240)

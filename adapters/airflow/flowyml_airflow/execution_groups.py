@@ -19,9 +19,9 @@ from flowyml.core.runs import labelled
 from flowyml.plan.model import Constant, FromEither, FromParameter, FromStep, Source, Step
 from flowyml.plan.values import steps_of
 from flowyml.runtime.execution import StepOutputs
-from flowyml_airflow.endings import is_final, not_run
 from flowyml_airflow.flow import Flow, Task
 from flowyml_airflow.names import STEPS_KEY, TURN
+from flowyml_airflow.task_exceptions import is_final, not_run
 from flowyml_airflow.upstream import Upstream
 from flowyml_airflow.xcoms import carried
 
