@@ -200,23 +200,14 @@ class Step(Generic[P, R]):
         cache: bool | Cache | None = None,
     ) -> Step[P, R]:
         """The same function as another step: what is given here replaces what ``@step`` said."""
-        changed: dict[str, Any] = {
-            "name": name and check_name(name, "step"),
-            "outputs": None if outputs is None else check_names(outputs, "outputs", f"step {self.name!r}"),
-            "after": None if after is None else check_names(after, "after", f"step {self.name!r}"),
-            "retry": _retry(retry, self.name),
-            "timeout": check_timeout(timeout, f"step {self.name!r}"),
-            "resources": ResourceRequirements.coerce(resources, stacklevel=4),
-            "run_if": run_if and check_run_if(run_if, f"step {self.name!r}"),
-            "max_parallel": check_max_parallel(max_parallel, f"step {self.name!r}"),
-            "on_item_error": on_item_error and check_item_error(on_item_error, f"step {self.name!r}"),
-            "secrets": None if secrets is None else _secrets(secrets, self, self.name),
-            "execution_group": execution_group and check_name(execution_group, "execution group"),
-            "cache": check_cache(cache, f"step {self.name!r}", self.signature.parameters)
-            if cache is not None
-            else None,
-        }
-        return self._changed({key: value for key, value in changed.items() if value is not None})
+        named = {} if name is None else {"name": check_name(name, "step")}
+        requirements = ResourceRequirements.coerce(resources, stacklevel=4)
+        checked = _checked_options(
+            self, self.name, outputs=outputs, after=after, retry=retry, timeout=timeout, resources=requirements,
+            run_if=run_if, max_parallel=max_parallel, on_item_error=on_item_error, secrets=secrets,
+            execution_group=execution_group, cache=cache,
+        )  # fmt: skip
+        return self._changed(named | checked)
 
     def made_again(self, of: Step[P, R]) -> Step[P, R]:
         """What ``options`` would make of another step with the changes that made this one; itself for the same step."""
@@ -346,23 +337,17 @@ def step(
         _refuse_methods(function)
         shown = check_name(name if name is not None else getattr(function, "__name__", None), "step")
         made = Step(function, StepOptions(name=shown))
+        checked = _checked_options(
+            made, shown, outputs=outputs, after=after, retry=retry, timeout=timeout, resources=requirements, tags=tags,
+            run_if=run_if, max_parallel=max_parallel, on_item_error=on_item_error, secrets=secrets,
+            execution_group=execution_group, cache=cache,
+        )  # fmt: skip
         made.step_options = StepOptions(
             name=shown,
             inputs=_inputs(inputs, made, shown),
-            outputs=None if outputs is None else check_names(outputs, "outputs", f"step {shown!r}"),
-            after=check_names(after, "after", f"step {shown!r}"),
-            retry=_retry(retry, shown),
-            timeout=check_timeout(timeout, f"step {shown!r}"),
-            resources=requirements,
-            tags=check_names(tags, "tags", f"step {shown!r}"),
             description=_first_line(function) if description is None else description,
-            run_if=check_run_if(run_if, f"step {shown!r}"),
-            max_parallel=check_max_parallel(max_parallel, f"step {shown!r}"),
-            on_item_error=check_item_error(on_item_error, f"step {shown!r}"),
-            secrets=_secrets(secrets, made, shown),
-            execution_group=check_name(execution_group, "execution group") if execution_group else "",
-            cache=None if cache is None else check_cache(cache, f"step {shown!r}", made.signature.parameters),
             engines=engine_options(engines, f"step {shown!r}"),
+            **checked,
         )
         return made
 
@@ -382,6 +367,26 @@ def _refuse_methods(function: Callable[..., Any]) -> None:
             f"@step does not work on methods, and {name!r} is one of {owner!r}. Make a function of it that makes its "
             f"{owner} itself, or wrap the method of an object that can be pickled: {name} = step({owner}(…).{name})."
         )
+
+
+def _checked_options(step: Step[..., Any], name: str, **given: Any) -> dict[str, Any]:
+    """The options that a step was given, each checked; None means that one was not given."""
+    who = f"step {name!r}"
+    checks: dict[str, Callable[[Any], Any]] = {
+        "outputs": lambda names: check_names(names, "outputs", who),
+        "after": lambda names: check_names(names, "after", who),
+        "retry": lambda retry: _retry(retry, name),
+        "timeout": lambda seconds: check_timeout(seconds, who),
+        "resources": lambda requirements: requirements,
+        "tags": lambda names: check_names(names, "tags", who),
+        "run_if": lambda rule: check_run_if(rule, who),
+        "max_parallel": lambda number: check_max_parallel(number, who),
+        "on_item_error": lambda rule: check_item_error(rule, who),
+        "secrets": lambda names: _secrets(names, step, name),
+        "execution_group": lambda group: check_name(group, "execution group") if group else "",
+        "cache": lambda cache: check_cache(cache, who, step.signature.parameters),
+    }
+    return {option: checks[option](value) for option, value in given.items() if value is not None}
 
 
 def check_timeout(seconds: object, who: str) -> float | None:
