@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from flowyml.artifacts.folders import new_folder
 from flowyml.core.errors import ArtifactError
+from flowyml.core.files import unfinished_beside
 
 __all__ = ["place_file", "place_folder", "safe_name", "write_file", "write_folder"]
 
@@ -93,7 +94,7 @@ def place_folder(stored: Path, name: str, into: Path | None = None) -> Path:
     Raises ``ArtifactError`` for an archive that ``write_folder`` would not make.
     """
     place = (into or new_folder()) / safe_name(name)
-    root = place.with_name(f".new-{os.urandom(8).hex()}")
+    root = unfinished_beside(place)
     root.mkdir()
     left = stored.stat().st_size
     try:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from flowyml.core.home import is_data
 
-__all__ = ["end_of", "refuse_others_link", "whole_file", "write_whole"]
+__all__ = ["end_of", "refuse_others_link", "unfinished_beside", "whole_file", "write_whole"]
 
 _ALL, _OWNER = 0o666, 0o600
 
@@ -29,7 +29,7 @@ def whole_file(
 
     Raises ``OSError``.
     """
-    fresh = path.with_name(f".new-{os.urandom(8).hex()}")
+    fresh = unfinished_beside(path)
     mode = mode if mode is not None else _OWNER if is_data(path) else _ALL
     number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     try:
@@ -39,6 +39,11 @@ def whole_file(
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+def unfinished_beside(path: Path) -> Path:
+    """A name in the same folder for what is not whole yet, which ``core.pruning`` knows and no other user can guess."""
+    return path.with_name(f".new-{os.urandom(8).hex()}")
 
 
 def refuse_others_link(folder: Path) -> None:

@@ -15,6 +15,7 @@ from flowyml.artifacts.formats import format_named
 from flowyml.artifacts.plain import without_floats
 from flowyml.artifacts.store import Store, Written, passing_file
 from flowyml.core.errors import ArtifactError
+from flowyml.core.files import unfinished_beside
 from flowyml.core.runs import Artifact
 
 __all__ = ["download"]
@@ -152,7 +153,7 @@ def _write_anew(target: Path, source: Path | bytes) -> bool:
     """Write a file, which gets its name when it is whole. Where something has the name, write nothing: False."""
     if os.path.lexists(target):
         return False
-    fresh = target.with_name(f".new-{os.urandom(8).hex()}")
+    fresh = unfinished_beside(target)
     try:
         with fresh.open("xb") as file:
             if isinstance(source, bytes):
