@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from flowyml.core.credentials import Login
-from flowyml.core.errors import AuthenticationError, EngineError, MissingExtraError, ServerTroubleError
+from flowyml.core.errors import (
+    AuthenticationError,
+    EngineError,
+    EngineUnreachableError,
+    MissingExtraError,
+    ServerTroubleError,
+)
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.http import ConflictError, HttpClient, ProxyLoginError, RefusedError, paged
 from flowyml.orchestrators.http import NotFoundError as NotThereError
@@ -321,9 +327,10 @@ class AirflowClient:
     _newest = "-id"  # a backfill makes runs for dates that have passed
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """The tasks of a run. Raises ``NotThereError``."""
+        """The tasks of a run, without items that Airflow removed. Raises ``NotThereError``."""
         path = self._run(dag_id, run_id, "taskInstances")
-        return with_display_names(list(self._pages(path, "task_instances", **self._stable)))
+        found = with_display_names(list(self._pages(path, "task_instances", **self._stable)))
+        return [task for task in found if not _is_removed_item(task)]
 
     @property
     def _stable(self) -> Mapping[str, Any]:
@@ -359,8 +366,7 @@ class AirflowClient:
     def clear(self, dag_id: str, run_id: str, failed_only: bool) -> int:
         """Let the tasks of a run run again; gives how many."""
         body = {"dag_run_id": run_id, "only_failed": failed_only, "dry_run": False, "reset_dag_runs": True}
-        answer = self.transport.call("POST", self._dag(dag_id, "clearTaskInstances"), json=body)
-        return len(answer["task_instances"])
+        return len(self._cleared(dag_id, body)["task_instances"])
 
     def clear_tasks(self, dag_id: str, run_id: str, wanted: Mapping[str, Collection[int] | None]) -> None:
         """Let these tasks of an ended run run again: those of some map indexes, or with None all."""
@@ -370,8 +376,14 @@ class AirflowClient:
         self._clear(dag_id, run_id, marks, only_failed=False, reset_dag_runs=True)
 
     def _clear(self, dag_id: str, run_id: str, tasks: Sequence[Any], **options: bool) -> None:
-        body = {"dag_run_id": run_id, "task_ids": list(tasks), "dry_run": False, **options}
-        self.transport.call("POST", self._dag(dag_id, "clearTaskInstances"), json=body)
+        self._cleared(dag_id, {"dag_run_id": run_id, "task_ids": list(tasks), "dry_run": False, **options})
+
+    def _cleared(self, dag_id: str, body: Mapping[str, Any]) -> Any:
+        """What was cleared. A second call would stop what runs again since the first, whose answer was lost."""
+        try:
+            return self.transport.call("POST", self._dag(dag_id, "clearTaskInstances"), json=body, again=False)
+        except (EngineUnreachableError, ServerTroubleError) as error:
+            raise type(error)(f"{error} It may have cleared tasks: look at the run before you repeat this.") from error
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """A value that a task left. Raises ``NotThereError``."""
@@ -454,6 +466,11 @@ def with_display_names(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {**task, "task_display_name": names[task["task_id"]]} if task["task_id"] in names else task for task in tasks
     ]
+
+
+def _is_removed_item(task: Mapping[str, Any]) -> bool:
+    """Whether an item is none any more: its run was cleared, and the list has become shorter."""
+    return bool(task["state"] == "removed" and task.get("map_index", -1) >= 0)
 
 
 def _has_display_name(task: Mapping[str, Any]) -> bool:

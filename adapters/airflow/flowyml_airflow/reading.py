@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
@@ -145,11 +146,9 @@ class RunReader:
 
     def _cached(self, found: Mapping[str, Any]) -> dict[tuple[str, int], str]:
         """For each task whose results are an earlier run's, that run: by task and map index."""
-        dag, run_id = found["dag_id"], found["dag_run_id"]
-        return {
-            (task, index): str(self.client.xcom(dag, run_id, task, CACHED_KEY, index))
-            for task, index in self.client.returned(dag, run_id, CACHED_KEY)
-        }
+        listed = self.client.returned(found["dag_id"], found["dag_run_id"], CACHED_KEY)
+        kept = {marker: self._kept(found, marker, CACHED_KEY) for marker in listed}
+        return {marker: str(before) for marker, before in kept.items() if before is not None}
 
     def identified(self, found: Mapping[str, Any]) -> Run:
         """The record with the digest of the code: the one that the run itself has, else that of its DAG version.
@@ -204,34 +203,34 @@ class RunReader:
         facts = self.facts(found)
         if not facts:
             return []
-        dag, run_id = found["dag_id"], found["dag_run_id"]
         order = {task: number for number, task in enumerate(facts.get("steps", ()))}
         tasks = {(task["task_id"], map_index(task)): task for task in self._tasks(found) if task["task_id"] in order}
         artifacts: list[Artifact] = []
-        have_returned = set(self.client.returned(dag, run_id))
+        have_returned = set(self.client.returned(found["dag_id"], found["dag_run_id"]))
         for key in sorted(tasks, key=lambda key: (order[key[0]], key[1])):
             task = tasks[key]
             if runs_several(task):
                 for name, outputs in self._returned_together(task, found):
                     artifacts += artifacts_of(name, outputs, index_of(task))
-            elif key in have_returned:
-                returned = self.client.xcom(dag, run_id, key[0], map_index=key[1])
-                if isinstance(returned, dict):
-                    outputs = {name: restored(value) for name, value in returned.items()}
-                    artifacts += artifacts_of(name_of(task), outputs, index_of(task))
+            elif key in have_returned and isinstance(returned := self._kept(found, key), dict):
+                outputs = {name: restored(value) for name, value in returned.items()}
+                artifacts += artifacts_of(name_of(task), outputs, index_of(task))
         return artifacts
 
     def _returned_together(
         self, task: Mapping[str, Any], found: Mapping[str, Any]
     ) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """The packed outputs of each step of an execution group that completed."""
-        place = (found["dag_id"], found["dag_run_id"], task["task_id"])
+        marker = task["task_id"], map_index(task)
         for name, said in self._written(task, found).get("steps", {}).items():
-            keys: Mapping[str, str] = said.get("outputs", {})
-            yield (
-                name,
-                {output: restored(self.client.xcom(*place, key, map_index(task))) for output, key in keys.items()},
-            )
+            kept = {output: self._kept(found, marker, key) for output, key in said.get("outputs", {}).items()}
+            yield name, {output: restored(value) for output, value in kept.items() if value is not None}
+
+    def _kept(self, found: Mapping[str, Any], marker: Marker, key: str = _RETURNED) -> Any:
+        """An XCom; None where there is none any more, as of a task that began to run again after it was listed."""
+        with suppress(NotThereError):
+            return self.client.xcom(found["dag_id"], found["dag_run_id"], marker[0], key, marker[1])
+        return None
 
     def _returned(self, found: Mapping[str, Any]) -> dict[str, Any]:
         """What each task returned; of a mapped one a list by map index, with None for those that returned nothing."""
@@ -312,7 +311,9 @@ class RunReader:
             status = ExecutionStatus.TIMEOUT if kind in _LATE else status
             if kind == UPSTREAM_FAILED:
                 status, raw = ExecutionStatus.CANCELLED, "upstream_failed"
-        began = task["start_date"] is not None and task["state"] != "upstream_failed"
+        # A task that waits to run again has the times of its try before.
+        waits = status is ExecutionStatus.QUEUED or task["state"] == "upstream_failed"
+        began = task["start_date"] is not None and not waits
         return StepRun(
             name=name_of(task),
             index=index_of(task),
@@ -320,7 +321,7 @@ class RunReader:
             raw_status=raw,
             attempt=(task["try_number"] or 0) if began else 0,
             started_at=moment(task["start_date"]) if began else None,
-            ended_at=moment(task["end_date"]),
+            ended_at=moment(task["end_date"]) if status.is_terminal else None,
             error=error,
         )
 
@@ -358,11 +359,7 @@ class RunReader:
         """What the task of an execution group wrote down of its steps."""
         if not may_have_written(task):
             return {}
-        try:
-            value = self.client.xcom(found["dag_id"], found["dag_run_id"], task["task_id"], STEPS_KEY, map_index(task))
-        except NotThereError:
-            return {}
-        written: Mapping[str, Any] = restored(value)
+        written: Mapping[str, Any] = restored(self._kept(found, (task["task_id"], map_index(task)), STEPS_KEY)) or {}
         return written
 
     def _why(self, found: Mapping[str, Any], status: ExecutionStatus) -> str:

@@ -23,12 +23,13 @@ __all__ = ["TAKEN", "Upstream", "item_key"]
 TAKEN = "taken"
 """The XCom key of the branch that a task chose."""
 
+_REMOVED = "removed"  # as an item beyond the end of a list that has become shorter since the run was cleared
 _ENDS = {
     "success": End.OK,
     "skipped": End.SKIPPED,
     "failed": End.FAILED,
     "upstream_failed": End.FAILED,
-    "removed": End.FAILED,
+    _REMOVED: End.FAILED,
 }
 _UNMAPPED = -1
 
@@ -189,7 +190,8 @@ class Upstream:
             if not self.pull(self.flow.ids.items[loop.name], "return_value"):
                 return _Parts(End.OK)
         states = self.states(self.flow.id(self.flow.steps[step]))
-        ends = {index: self._end_of_step(step, index) for index in sorted(states)}
+        there = [index for index, state in states.items() if index == _UNMAPPED or state != _REMOVED]
+        ends = {index: self._end_of_step(step, index) for index in sorted(there)}
         if None in ends.values():
             return _Parts(None)
         goes_on = loop.on_item_error == "continue"

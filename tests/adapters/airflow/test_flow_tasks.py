@@ -53,6 +53,8 @@ LISTED = {"numbers": "success", "double_items": "success"}
         ({"double_0": "skipped", "double_1": "skipped"}, ["0", "1"], End.SKIPPED, None),
         ({"double_0": "success", "double_1": "failed"}, ["0", "1"], End.FAILED, None),
         ({"double_0": "success", "double_1": "running"}, ["0", "1"], None, None),
+        ({"double_0": "success", "double_1": "removed"}, ["0"], End.OK, [0]),  # cleared, and the list is shorter
+        ({"double": "removed"}, ["0"], End.FAILED, None),
         ({"double": "skipped"}, [], End.OK, []),
         ({"double": "skipped", "double_items": "skipped"}, None, End.SKIPPED, None),
         ({"double": "upstream_failed"}, ["0"], End.FAILED, None),

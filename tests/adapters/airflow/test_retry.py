@@ -212,8 +212,8 @@ class Calls:
         self.bodies: list[dict[str, Any]] = []
         self.login = None
 
-    def call(self, method: str, path: str, *, json: dict[str, Any]) -> None:
-        assert (method, path.rpartition("/")[2]) == ("POST", "clearTaskInstances")
+    def call(self, method: str, path: str, *, json: dict[str, Any], again: bool) -> None:
+        assert (method, path.rpartition("/")[2], again) == ("POST", "clearTaskInstances", False)
         self.bodies.append(json)
 
 

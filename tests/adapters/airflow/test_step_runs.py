@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pytest
+
 from flowyml import Pipeline, for_each, pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Outputs
@@ -154,6 +156,61 @@ def test_a_list_with_an_item_that_cannot_be_read_is_named() -> None:
     read = outputs([1, 2, {"$artifact": away}])
     assert dict(read) == {"other": 4}
     assert read.not_kept["all"].startswith("Output 'all' of run 'r' cannot be read here: Artifact file:///elsewhere")
+
+
+WHEN = "2026-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("up_for_retry", (ExecutionStatus.RUNNING, 1, True, False)),
+        ("queued", (ExecutionStatus.QUEUED, 0, False, False)),
+        (None, (ExecutionStatus.QUEUED, 0, False, False)),
+        ("success", (ExecutionStatus.COMPLETED, 1, True, True)),
+    ],
+)
+def test_what_runs_or_waits_has_no_end_and_what_waits_has_not_begun(state: str | None, expected: Any) -> None:
+    """Airflow keeps the times of the try before."""
+
+    class Again(Client):
+        def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
+            return [{"task_id": "numbers", "state": state, "try_number": 1, "start_date": WHEN, "end_date": WHEN}]
+
+    run = {"dag_id": "d", "dag_run_id": "r", "state": "running", "start_date": WHEN, "end_date": None, "note": None}
+    (found,) = RunReader(Again(Pipeline("again").add_step(numbers), [])).steps(run)  # type: ignore[arg-type]  # all it asks
+    assert (found.status, found.attempt, found.started_at is not None, found.ended_at is not None) == expected
+
+
+def test_what_tasks_left_is_passed_over_where_they_run_again_meanwhile() -> None:
+    """Airflow deletes the XComs of a task when it begins."""
+
+    @pipeline(name="again")
+    def made() -> Any:
+        value = double.options(name="kept", cache=True)(1)
+        for name in ("one", "other"):
+            same.options(name=name, execution_group="both")(value)
+
+    class Again(Client):
+        def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
+            about = {"state": "success", "try_number": 1, "start_date": WHEN, "end_date": WHEN}
+            return [
+                {"task_id": "kept", "operator": "Step", **about}, {"task_id": "both", "operator": "Together", **about},
+            ]  # fmt: skip
+
+        def returned(self, dag: str, run_id: str, key: str = "return_value") -> list[tuple[str, int]]:
+            return [("kept", -1)]
+
+        def xcom(self, dag: str, run_id: str, task: str, key: str = "return_value", map_index: int = -1) -> Any:
+            if key == STEPS_KEY:
+                ended = {"state": "success", "attempt": 1, "outputs": {"same": "one.same"}}
+                return {"try": 1, "steps": {"one": ended}}
+            raise NotThereError("gone")
+
+    run = {"dag_id": "d", "dag_run_id": "r", "state": "running", "start_date": WHEN, "end_date": None, "note": None}
+    reader = RunReader(Again(made, []))  # type: ignore[arg-type]  # all it asks
+    assert {step.name: step.cached_from for step in reader.steps(run)} == {"kept": "", "one": "", "other": ""}
+    assert reader.listed(run) == []
 
 
 class Foreign:
