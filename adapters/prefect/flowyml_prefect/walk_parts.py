@@ -181,8 +181,8 @@ def recorded(client: Any, run_id: Any, count: int) -> list[Any]:
         found: list[Any] = []
         while page := client.read_task_runs(flow_run_filter=wanted, offset=len(found), limit=200):
             found += page
-        found.sort(key=lambda each: each.expected_start_time or each.created)
-        newest = {(each.task_key, each.name): each.state for each in found}.values()
+        found.sort(key=lambda task_run: task_run.expected_start_time or task_run.created)
+        newest = {(task_run.task_key, task_run.name): task_run.state for task_run in found}.values()
         is_whole = len(found) >= count and all(state and state.is_final() for state in newest)
         if is_whole or time.monotonic() > deadline:
             return found

@@ -1,12 +1,12 @@
 """All that FlowyML uses of Prefect is there: each call is held against the OpenAPI document of the real server.
 
-A release that renames a path, a parameter or a field fails here, with its name, before it fails a run.
+A release that renames a path, a parameter or a field fails here, with its name, before it fails a run. What compiled
+flows use of Prefect's Python is in ``test_contract_of_flows``.
 """
 
 from __future__ import annotations
 
 import ast
-import importlib
 import json
 import os
 import re
@@ -281,22 +281,6 @@ def test_each_setting(name: str) -> None:
     from prefect.settings.legacy import _get_settings_fields
 
     assert name in {*_get_settings_fields(Settings), "PREFECT_PROFILE"}
-
-
-def names_of_prefect(module: str) -> Iterator[str]:
-    """What a module that becomes part of compiled flows imports from Prefect; modules that it loads by name too."""
-    for node in ast.walk(ast.parse((HERE / module).read_text("utf-8"))):
-        match node:
-            case ast.ImportFrom(module=str(source)) if source.partition(".")[0] == "prefect":
-                yield from (f"{source}:{item.name}" for item in node.names)
-            case ast.Call(func=ast.Name(id="import_module"), args=[ast.Constant(value=str(source))]):
-                yield f"{source}:{source.rpartition('.')[2]}"
-
-
-@pytest.mark.parametrize("name", sorted({*names_of_prefect("flow_parts.py"), *names_of_prefect("walk_parts.py")}))
-def test_each_import_of_a_compiled_flow(name: str) -> None:
-    module, _, attribute = name.partition(":")
-    assert hasattr(importlib.import_module(module), attribute)
 
 
 def private_names(path: Path) -> set[str]:
