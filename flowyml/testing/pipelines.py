@@ -226,11 +226,14 @@ def meeting(folder: str, patience: int = 30) -> Pipeline:
     return Pipeline("conformance meeting", context=context(folder=folder)).add_step(left).add_step(right)
 
 
-def failing() -> Pipeline:
+def failing(folder: str) -> Pipeline:
     """One branch fails, what follows it never runs, the other branch completes; and one more step fails."""
 
     @step
-    def broken() -> int:
+    def broken(folder: str) -> int:
+        from pathlib import Path
+
+        (Path(folder) / "broken").touch()
         raise ValueError("the number 13 is not lucky")
 
     @step
@@ -242,17 +245,22 @@ def failing() -> Pipeline:
         return broken
 
     @step
-    def healthy() -> str:
+    def healthy(folder: str) -> str:
+        """Completes once the other branch fails, or after half a minute, where steps run one by one and it is first."""
         import time
+        from pathlib import Path
 
-        time.sleep(1)  # the other branch has failed by now
+        for _ in range(600):
+            if (Path(folder) / "broken").exists():
+                break
+            time.sleep(0.05)
         return "fine"
 
     @step
     def after_healthy(healthy: str) -> str:
         return healthy
 
-    pipeline = Pipeline("conformance failing")
+    pipeline = Pipeline("conformance failing", context=context(folder=folder))
     for item in (broken, after_broken, unlucky, healthy, after_healthy):
         pipeline.add_step(item)
     return pipeline

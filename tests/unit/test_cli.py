@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PosixPath
@@ -21,6 +20,7 @@ from flowyml.core.capabilities import Feature
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import LogLine, Run
 from tests.unit.commands import RUN_KEYS, STEP_KEYS, Done, command, flowyml
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("train")
 
@@ -192,7 +192,7 @@ def test_run_with_a_timeout_stops_waiting_and_the_run_goes_on() -> None:
 
 
 def started(run_id: str, wait: float, *words: str, until: str = "by a child") -> subprocess.Popen[str]:
-    """A run in a command of its own, whose second step waits when this returns, or soon after."""
+    """A run in a command of its own, whose second step waits when this returns."""
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "flowyml", "run", "train.py", "-p", f"wait={wait}", "--run-id", run_id, *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -201,7 +201,7 @@ def started(run_id: str, wait: float, *words: str, until: str = "by a child") ->
     for line in process.stdout:
         if until in line:
             break
-    time.sleep(0.3)
+    wait_until(lambda: flowyml("status", run_id, "--json").json["steps"][1]["status"] == "RUNNING")
     return process
 
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -257,6 +256,7 @@ def count():
 
 pipeline = Pipeline("counting").add_step(count)
 if __name__ == "__main__":
+    print("ready", flush=True)
     sys.stdin.readline()
     handle = pipeline.submit(on=LocalOrchestrator(store={store!r}), run_id="shared")
     print(handle.job_id, flush=True)
@@ -265,11 +265,17 @@ if __name__ == "__main__":
 
 
 def submitters(tmp_path: Path, count: int, seconds: float) -> list[subprocess.Popen[str]]:
+    """Processes that have loaded all they need, and submit when they are given a line."""
     script = tmp_path / "submitter.py"
     place, store = str(tmp_path / "executions"), str(tmp_path / "runs.db")
     script.write_text(SUBMITTER.format(place=place, store=store, seconds=seconds))
     command = [sys.executable, str(script)]
-    return [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+    pipe = subprocess.PIPE
+    started = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(count)]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    return started
 
 
 def say(process: subprocess.Popen[str]) -> None:
@@ -281,7 +287,6 @@ def say(process: subprocess.Popen[str]) -> None:
 @pytest.mark.slow
 def test_one_run_id_submitted_by_many_processes_at_once(tmp_path: Path, local: LocalOrchestrator) -> None:
     processes = submitters(tmp_path, 4, 0.1)
-    time.sleep(0.5)
     for process in processes:
         say(process)
     answers = [process.communicate("\n", timeout=90)[0] for process in processes]
