@@ -13,8 +13,11 @@ __all__ = ["DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "RunDates
 
 # `Any`, so that type checkers take them as the default of a `date` or `datetime` too.
 LOGICAL_DATE: Final[Any] = "<logical_date>"
+"""As a parameter: the logical date of the run."""
 DATA_INTERVAL_START: Final[Any] = "<data_interval_start>"
+"""As a parameter: the start of the run's data interval, which only a scheduled run has."""
 DATA_INTERVAL_END: Final[Any] = "<data_interval_end>"
+"""As a parameter: the end of the run's data interval, which only a scheduled run has."""
 
 _FILLED: Mapping[str, str] = {
     LOGICAL_DATE: "logical_date",
