@@ -35,7 +35,7 @@ def backfill(
     runs_there = client.runs([dag], None, dates)
     made = [run for run in runs_there if run.get("run_type") == "backfill" and _identity(run) not in before]
     if not made:
-        _check_done(dag, dates, [run for run in runs_there if run.get("run_type") != "manual"])
+        _check_done(dag, dates, [run for run in runs_there if run.get("run_type") in ("scheduled", "backfill")])
     return sorted(made, key=lambda run: str(run.get("logical_date")))
 
 

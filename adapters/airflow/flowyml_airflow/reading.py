@@ -39,8 +39,8 @@ from flowyml_airflow.names import (
 from flowyml_airflow.not_run import with_causes
 from flowyml_airflow.status import (
     DAG_RUN,
-    ended_before,
     failed_or_timed_out,
+    had_ended,
     moment,
     run_status,
     task_status,
@@ -433,7 +433,7 @@ class RunReader:
     def _was_stopped(self, found: Mapping[str, Any]) -> bool:
         """Whether a cancelled run has tasks that were stopped; else the process that cancelled it died before that."""
         return any(
-            task["state"] in ("failed", "skipped") and task["task_id"] not in ended_before(found, task["state"])
+            task["state"] in ("failed", "skipped") and not had_ended(task["task_id"], task["state"], found)
             for task in self._tasks(found)
         )
 
@@ -445,11 +445,10 @@ class RunReader:
         ended = moment(found["end_date"])
         if ended is None or datetime.now(UTC) - ended > SETTLES_WITHIN:
             return True
-        before = ended_before(found, "failed")
         stopped = [
             task
             for task in self._tasks(found)
-            if task["try_number"] and task["state"] != "success" and task["task_id"] not in before
+            if task["try_number"] and task["state"] != "success" and not had_ended(task["task_id"], "failed", found)
         ]
         return all(self._has_stopped(found, task) for task in stopped)
 

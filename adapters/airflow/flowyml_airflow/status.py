@@ -15,8 +15,8 @@ __all__ = [
     "DAG_RUN",
     "TASK_INSTANCE",
     "cancelled_note",
-    "ended_before",
     "failed_or_timed_out",
+    "had_ended",
     "moment",
     "run_status",
     "task_status",
@@ -30,12 +30,14 @@ __all__ = [
 CANCELLED_NOTE = "flowyml: cancelled"
 # The note goes on with when the run was queued, since Airflow keeps the note when the run is cleared and runs again,
 # and with the tasks that had failed by themselves or were skipped, since Airflow fails those that it stops, too, and
-# skips those that had not begun.
+# skips those that had not begun. Where these are too many for a note, it has those that had not ended instead, as many
+# as fit: the others stay what Airflow calls them.
 _QUEUED = "queued: "
 _BEFORE = {"failed": "failed before: ", "skipped": "skipped before: "}
+_STOPPED = "stopped: "
 # What stands there instead where the run could not be cancelled after all.
 _WITHDRAWN = "flowyml: could not be cancelled"
-_OURS = (CANCELLED_NOTE, _WITHDRAWN, _QUEUED, *_BEFORE.values())
+_OURS = (CANCELLED_NOTE, _WITHDRAWN, _QUEUED, *_BEFORE.values(), _STOPPED)
 _LONGEST_NOTE = 1000
 
 DAG_RUN: Mapping[str, ExecutionStatus] = {
@@ -98,7 +100,7 @@ def task_status(
         ended = moment(task["end_date"])
         if ended is None or ended >= over:
             return ExecutionStatus.CANCELLED
-    stopped = state in _BEFORE and was_cancelled(run) and task["task_id"] not in ended_before(run, state)
+    stopped = state in _BEFORE and was_cancelled(run) and not had_ended(task["task_id"], state, run)
     return ExecutionStatus.CANCELLED if stopped and not (cleans_up and state == "skipped") else status
 
 
@@ -121,7 +123,11 @@ def _is_of_this_run(run: Mapping[str, Any]) -> bool:
 
 def cancelled_note(run: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -> str:
     """The note on a run that is being cancelled, before what others have written there. ``tasks`` are those of now."""
-    return _note(run, CANCELLED_NOTE, _QUEUED + _queued(run), *_ended(list(tasks)))
+    found, ours = list(tasks), [CANCELLED_NOTE, _QUEUED + _queued(run)]
+    whole = [*ours, *_ended(found)]
+    if len("\n".join(whole)) > _LONGEST_NOTE:
+        whole = [*ours, _stopped(found, _LONGEST_NOTE - len("\n".join([*ours, ""])))]
+    return _note(run, *whole)
 
 
 def withdrawn_note(run: Mapping[str, Any]) -> str:
@@ -145,11 +151,20 @@ def _ended(tasks: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             yield words + " ".join(found)
 
 
-def ended_before(run: Mapping[str, Any], state: str) -> set[str]:
-    """The tasks that were in this state, ``failed`` or ``skipped``, when a run was cancelled."""
-    words = _BEFORE[state]
+def _stopped(tasks: Iterable[Mapping[str, Any]], longest: int) -> str:
+    statuses = ((task["task_id"], TASK_INSTANCE.get(task["state"])) for task in tasks)
+    going = dict.fromkeys(task for task, status in statuses if not (status and status.is_terminal))
+    line = _STOPPED + " ".join(going)
+    return line if len(line) <= longest else line[:longest].rpartition(" ")[0]
+
+
+def had_ended(task: str, state: str, run: Mapping[str, Any]) -> bool:
+    """Whether a task was in this state, ``failed`` or ``skipped``, when its run was cancelled."""
     lines = (run.get("note") or "").splitlines() if was_cancelled(run) else []
-    return {task for line in lines if line.startswith(words) for task in line.removeprefix(words).split()}
+    stopped = [line for line in lines if line.startswith(_STOPPED)]
+    if stopped:
+        return task not in stopped[0].split()
+    return any(task in line.removeprefix(_BEFORE[state]).split() for line in lines if line.startswith(_BEFORE[state]))
 
 
 def _queued(run: Mapping[str, Any]) -> str:

@@ -62,6 +62,7 @@ logger = logging.getLogger("airflow.task")
 # One task runs in a process at a time.
 _stop = threading.Event()
 _GLANCE = 1  # seconds between looks at the parent
+_LONGEST_LABEL = 250  # characters that Airflow's database takes for what an item is called
 
 
 def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> Any:
@@ -189,7 +190,7 @@ def list_items(
             f"max_map_length, or process several items in each step."
         )
     labels = [[label_of(item) or str(index) for index, item in enumerate(items)] for items in lists.values()]
-    return [", ".join(parts) for parts in zip(*labels, strict=True)]
+    return [", ".join(parts)[:_LONGEST_LABEL] for parts in zip(*labels, strict=True)]
 
 
 def choose(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> str:
@@ -391,15 +392,15 @@ def _address() -> str:
 def _dates(context: Mapping[str, Any]) -> RunDates:
     """Those of the schedule that FlowyML wrote, for a run that it or a backfill started.
 
-    The timetables that FlowyML uses give Airflow no interval. A run by hand is for the time that it was asked for,
-    unless it was given a logical date; Airflow 2 invents an interval for it.
+    The timetables that FlowyML uses give Airflow no interval. A run by hand, or by an operator in another DAG, is for
+    the time that it was asked for, unless it was given a logical date; Airflow 2 invents an interval for it.
     """
     run = context.get("dag_run")
     asked = getattr(run, "run_after", None) or getattr(run, "start_date", None)
     moment = getattr(run, "logical_date", None) or asked
     if moment is None:
         return RunDates()
-    if str(getattr(run, "run_type", "manual")).rpartition(".")[2].lower() == "manual":
+    if str(getattr(run, "run_type", "manual")).rpartition(".")[2].lower() not in ("scheduled", "backfill"):
         return RunDates(logical_date=moment)
     schedule = _schedule(context)
     return schedule.dates_at(moment) if schedule else RunDates(logical_date=moment)

@@ -103,6 +103,26 @@ def test_a_step_that_a_cancel_kept_from_running_is_cancelled_and_a_branch_not_ta
         assert task_status(waits, run(state)) is ExecutionStatus.COMPLETED
 
 
+def test_a_note_has_room_for_those_that_were_stopped_or_for_some_of_them() -> None:
+    """Airflow takes no note of more than 1000 characters. What does not stand in it keeps Airflow's state."""
+    skipped = [{"task_id": f"passed_over_{number}", "state": "skipped"} for number in range(90)]
+    tasks = [*skipped, {"task_id": "waits", "state": None}, {"task_id": "works", "state": "running"}]
+    cancelled = run("failed", note=cancelled_note(run("running", note="mine"), tasks))
+    assert cancelled["note"].splitlines()[2:] == ["stopped: waits works", "mine"]
+    meant = [task_status({**task, "state": "skipped"}, cancelled) for task in tasks]
+    assert meant == [ExecutionStatus.COMPLETED] * 90 + [ExecutionStatus.CANCELLED] * 2
+    assert task_status({"task_id": "works", "state": "failed"}, cancelled) is ExecutionStatus.CANCELLED
+
+    waiting = [{"task_id": f"waits_{number}", "state": None} for number in range(200)]
+    note = cancelled_note(run("running"), [*skipped, *waiting])
+    assert 980 < len(note) <= 1000
+    cancelled = run("failed", note=note)
+    meant = [task_status({**task, "state": "skipped"}, cancelled) for task in (*skipped, *waiting)]
+    assert meant[:91] == [ExecutionStatus.COMPLETED] * 90 + [ExecutionStatus.CANCELLED]
+    listed = meant.count(ExecutionStatus.CANCELLED)
+    assert note.endswith(f" waits_{listed - 1}"), "no id is cut"
+
+
 @pytest.mark.parametrize(
     ("state", "ended", "meant"),
     [

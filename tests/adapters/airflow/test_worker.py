@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from flowyml import Pipeline, either, elif_, pipeline, step, when
 from flowyml.core.hooks import PipelineHook
+from flowyml.core.schedule import Schedule
 from flowyml.testing import pipelines
 from flowyml_airflow import worker
 from flowyml_airflow.compiler import compile_dag
@@ -120,6 +122,44 @@ class Ti:
 
     def xcom_push(self, *, key: str, value: str) -> None:
         self.pushed[key] = value
+
+
+def test_the_label_of_an_item_of_several_lists_fits_airflows_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL and MySQL refuse the end of a task with more than 250 characters."""
+    names = [f"n{place}" for place in range(7)]
+
+    @step(inputs=names)
+    def of_several(**values: str) -> int:
+        return len(values)
+
+    @pipeline(name="of several lists")
+    def made() -> Any:
+        return of_several.map(**{name: [letter * 40 for letter in "ab"] for name in names})
+
+    configuration = SimpleNamespace(conf=SimpleNamespace(getint=lambda *_, fallback: fallback))
+    monkeypatch.setitem(sys.modules, "airflow.configuration", configuration)  # as above
+    operator, bundle = SimpleNamespace(loop="of_several"), bundle_in(tmp_path, made)
+    labels = worker.list_items(operator, {"ti": Ti({}, 0)}, bundle, sys.executable, None)
+    assert [(len(label), label[:2]) for label in labels] == [(250, "aa"), (250, "bb")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "has_interval"),
+    [("scheduled", True), ("backfill", True), ("manual", False), ("operator_triggered", False)],
+)
+def test_a_run_that_an_operator_started_has_no_interval_of_the_schedule(
+    tmp_path: Path, kind: str, has_interval: bool
+) -> None:
+    """``TriggerDagRunOperator`` of Airflow 3."""
+    file = tmp_path / "dag.py"
+    schedule = Schedule(cron="0 6 * * *", start=datetime(2026, 1, 1, tzinfo=UTC))
+    file.write_text(compile_dag(Pipeline("dated").add_step(nothing).bundle(), schedule=schedule).text)
+    run = SimpleNamespace(run_type=kind, logical_date=datetime(2026, 3, 1, 6, tzinfo=UTC))
+    dates = worker._dates({"dag_run": run, "dag": SimpleNamespace(fileloc=str(file))})
+    assert dates.logical_date == run.logical_date
+    assert (dates.data_interval_start is not None) is has_interval
 
 
 class FailError(Exception): ...
