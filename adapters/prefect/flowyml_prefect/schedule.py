@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,6 +42,8 @@ def to_prefect(schedule: Schedule) -> dict[str, Any]:
         if name in ("cron", "interval_seconds", "start", "end", "catch_up")
     }
     bounded = schedule.start is not None or schedule.end is not None
+    if bounded and schedule.cron is None:
+        notes["timezone"] = schedule.timezone
     return {
         "schedule": _rule(schedule) if bounded else _plain(schedule),
         "slug": f"{SLUG} {json.dumps(notes)}" if bounded or schedule.catch_up else SLUG,
@@ -53,7 +55,8 @@ def from_prefect(plain: Mapping[str, Any]) -> Schedule:
     kept, slug = plain["schedule"], plain.get("slug") or ""
     notes = _notes(slug)
     parameters = read_parameters(plain.get("parameters") or {})
-    options: dict[str, Any] = {"timezone": kept.get("timezone") or "UTC", "parameters": parameters}
+    zone = notes.get("timezone") or kept.get("timezone") or "UTC"
+    options: dict[str, Any] = {"timezone": zone, "parameters": parameters}
     options |= {name: datetime.fromisoformat(notes[name]) for name in ("start", "end") if name in notes}
     if "rrule" in kept:
         timing = {name: notes[name] for name in ("cron", "interval_seconds") if name in notes}
@@ -126,18 +129,22 @@ def _plain(schedule: Schedule) -> dict[str, Any]:
 
 
 def _rule(schedule: Schedule) -> dict[str, Any]:
-    """DTSTART and UNTIL stand in the schedule's own time zone, as Prefect wants them.
+    """DTSTART and UNTIL stand in the rule's time zone, as Prefect wants them.
 
-    DTSTART is the first run from now on: Prefect counts from it each time that it plans.
+    That is the schedule's own for a cron expression. For an interval it is UTC: Prefect counts in wall-clock time,
+    which shows an hour twice when clocks go back. DTSTART is the first run from now on: Prefect counts from it each
+    time that it plans.
     """
     from zoneinfo import ZoneInfo
 
-    zone = ZoneInfo(schedule.timezone)
+    if schedule.cron is not None:
+        timezone, rule = schedule.timezone, _cron_rule(schedule.cron)
+    else:
+        timezone, rule = "UTC", _interval_rule(schedule)
+    zone = ZoneInfo(timezone)
     first = schedule.next_times() or [schedule.end or datetime.now(UTC)]
-    start = first[0].astimezone(zone)
-    rule = _cron_rule(schedule.cron) if schedule.cron is not None else _interval_rule(schedule)
     until = f";UNTIL={_moment(schedule.end.astimezone(zone))}" if schedule.end else ""
-    return {"rrule": f"DTSTART:{_moment(start)}\nRRULE:{rule}{until}", "timezone": schedule.timezone}
+    return {"rrule": f"DTSTART:{_moment(first[0].astimezone(zone))}\nRRULE:{rule}{until}", "timezone": timezone}
 
 
 def _moment(time: datetime) -> str:
@@ -154,10 +161,10 @@ def _interval_rule(schedule: Schedule) -> str:
 
 
 def _cron_rule(cron: str) -> str:
-    """The five fields as a daily rule."""
+    """The five fields as a daily rule; as a monthly one where weekdays are counted in the month (``1#2``, ``L5``)."""
     from croniter import croniter
 
-    minutes, hours, days, months, weekdays = croniter.expand(cron)[0][:5]
+    (minutes, hours, days, months, weekdays), counted = croniter.expand(cron)
     if days != ["*"] and weekdays != ["*"]:
         raise ScheduleError(
             f"cron {cron!r} names days of the month and of the week. With a start or an end, Prefect can keep only one "
@@ -169,8 +176,16 @@ def _cron_rule(cron: str) -> str:
     if months != ["*"]:
         parts.append(f"BYMONTH={_listed(months, ())}")
     if weekdays != ["*"]:
-        parts.append("BYDAY=" + ",".join(("SU", "MO", "TU", "WE", "TH", "FR", "SA")[int(day) % 7] for day in weekdays))
-    return "FREQ=DAILY;" + ";".join(parts)
+        parts.append("BYDAY=" + ",".join(_weekdays(weekdays, counted)))
+    return ";".join([f"FREQ={'MONTHLY' if counted else 'DAILY'}", *parts])
+
+
+def _weekdays(weekdays: Sequence[Any], counted: Mapping[int, Iterable[Any]]) -> Iterator[str]:
+    """Each weekday as in RFC 5545. ``counted`` says which of a month are meant: of all weekdays, or it is empty."""
+    for day in weekdays:
+        name = ("SU", "MO", "TU", "WE", "TH", "FR", "SA")[int(day) % 7]
+        for number in sorted(map(str, counted.get(day, [""]))):
+            yield f"{'-1' if number == 'l' else number}{name}"
 
 
 def _listed(values: Sequence[Any], everything: Sequence[int]) -> str:

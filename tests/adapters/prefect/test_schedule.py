@@ -15,6 +15,8 @@ from flowyml_prefect.schedule import from_prefect, is_ours, to_prefect
 
 SOON = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2, hours=3)
 LATER = SOON + timedelta(days=9)
+DAY = timedelta(days=1)
+CLOCKS_GO_BACK = datetime(2027, 10, 30, 23, 30, tzinfo=UTC)  # half an hour later, in Berlin
 
 SCHEDULES = [
     Schedule.of("hourly", 5),
@@ -28,6 +30,10 @@ SCHEDULES = [
     Schedule.of("interval", 3600, start=SOON),
     Schedule.of("interval", 7200, timezone="Asia/Kolkata", end=LATER),
     Schedule.of("interval", 7200, start=SOON - timedelta(days=30), end=LATER),
+    Schedule.of("interval", 1800, timezone="Europe/Berlin", start=CLOCKS_GO_BACK, end=CLOCKS_GO_BACK + DAY),
+    Schedule.of("cron", "0 9 * * 1#1", timezone="Europe/Berlin", start=SOON),
+    Schedule.of("cron", "30 9,17 * 3-11 L5", end=SOON + timedelta(days=700)),
+    Schedule.of("cron", "0 0 * * SUN#5,L3,2#2,2#4", start=SOON),
 ]
 
 
@@ -38,7 +44,7 @@ def test_prefect_plans_the_same_times(schedule: Schedule) -> None:
     plain = to_prefect(schedule)["schedule"]
     theirs: Any = TypeAdapter(SCHEDULE_TYPES).validate_python(plain)
     now = datetime.now(UTC)
-    expected = schedule.next_times(4, after=now)
+    expected = [time.astimezone(UTC) for time in schedule.next_times(10, after=now)]
     planned = asyncio.run(theirs.get_dates(n=len(expected) + 1, start=now))
     assert [time.astimezone(UTC) for time in planned][: len(expected)] == expected
     if schedule.end:
@@ -71,6 +77,7 @@ def test_schedules_that_others_made_are_not_ours(slug: str | None) -> None:
     ("schedule", "message"),
     [
         (Schedule.of("cron", "0 6 1 * MON", start=SOON), "can keep only one"),
+        (Schedule.of("cron", "0 6 1 * MON#1", start=SOON), "can keep only one"),
         (Schedule.of("interval", 1.5, end=LATER), "whole number of seconds"),
     ],
 )
