@@ -63,9 +63,9 @@ class ConsoleMetricsCollector(MetricsCollector):
         self._line(f"run_finished pipeline={pipeline!r} run_id={run_id!r} status={status} seconds={duration:.3f}")
 
     def _line(self, text: str) -> None:
-        import sys
+        from flowyml.core.following import say
 
-        print(f"[metrics] {text}", file=sys.stderr)
+        say(f"[metrics] {text}")
 
 
 class PrometheusMetricsCollector(MetricsCollector):

@@ -18,7 +18,7 @@ from flowyml import Pipeline, context, step
 from flowyml.core.errors import ConfigurationError, StepError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
-from flowyml.core.observability import MetricsCollector, set_metrics_collector
+from flowyml.core.observability import ConsoleMetricsCollector, MetricsCollector, set_metrics_collector
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import PipelineResult
 from flowyml.orchestrators import LocalOrchestrator
@@ -319,6 +319,18 @@ class Metrics(MetricsCollector):
     def run_finished(self, pipeline: str, run_id: str, status: ExecutionStatus, duration: float) -> None:
         assert duration > 0
         self.events.append(f"finished {status}")
+
+
+def test_without_standard_error_metrics_stay_out_of_standard_output(
+    local: LocalOrchestrator, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    set_metrics_collector(ConsoleMetricsCollector())
+    monkeypatch.setattr("sys.stderr", None)
+    try:
+        assert chain(1).run(on=local).success
+    finally:
+        set_metrics_collector(None)
+    assert "metrics" not in capfd.readouterr().out
 
 
 def test_metrics(local: LocalOrchestrator) -> None:

@@ -266,7 +266,8 @@ class PrefectClient(HttpClient):
         read: Counter[str] = Counter()
         while wanted := [deployment for deployment, known in times.items() if len(known) < enough]:
             body = {"deployments": {"id": {"any_": wanted}}, "flow_runs": future, "sort": "EXPECTED_START_TIME_ASC"}
-            offset = sum(read[deployment] for deployment in wanted)  # not ``paged``: what is asked for changes
+            # Of these deployments' runs, so many were read. Not ``paged``, which asks the same question each time.
+            offset = sum(read[deployment] for deployment in wanted)
             page = self.query("/flow_runs/filter", {**body, "limit": _PAGE, "offset": offset})
             for run in (self._understood(FlowRun.of, plain) for plain in page):
                 deployment = str(run.deployment_id)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from flowyml.core.credentials import Login
 from flowyml.core.errors import ConfigurationError
@@ -126,20 +127,21 @@ def login_of(key: str | None, *, is_password: bool = False) -> Login:
 def _apart(url: str) -> tuple[str, Login | None]:
     """The address of the API, which may be shown, and the user and the password that stood in it."""
     plain = without_credentials(checked_url(url)).rstrip("/")
-    api_url = plain if re.search(r"/api(/|$)", plain) else f"{plain}/api"
+    api_url = plain if re.search(r"/api(/|$)", urlsplit(plain).path) else f"{plain}/api"
     return api_url, Login.in_url(url) or None
 
 
 def _first(name: str) -> str | None:
     """What the strongest source says; that may be nothing, for Prefect's client too."""
-    return next((settings[name] for settings in _sources() if name in settings), None) or None
+    found = next((settings[name] for settings in _sources() if name in settings), None)
+    return None if found is None else str(found) or None
 
 
 def _custom_headers() -> Iterator[str]:
     """Names of the headers that Prefect's client adds. It merges those of all sources: none can be removed."""
     for settings in _sources():
         given = settings.get("PREFECT_CLIENT_CUSTOM_HEADERS") or {}
-        with suppress(ValueError):
+        with suppress(TypeError, ValueError):
             yield from json.loads(given) if isinstance(given, str) else given
 
 
@@ -147,8 +149,8 @@ def _sources() -> Iterator[Mapping[str, Any]]:
     """Prefect's sources, the strongest first. Source: Prefect, *Settings and profiles*."""
     yield os.environ
     yield _dotenv()
-    yield _tables(_toml(Path("prefect.toml")))
-    yield _tables(_toml(Path("pyproject.toml")).get("tool", {}).get("prefect", {}))
+    yield _tables(Path("prefect.toml"))
+    yield _tables(Path("pyproject.toml"), "tool", "prefect")
     yield _profile()
 
 
@@ -162,18 +164,25 @@ def _dotenv() -> Mapping[str, str]:
     return {name: value for name, value in dotenv_values(".env").items() if value}
 
 
-def _tables(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    api = {f"PREFECT_API_{name.upper()}": str(value) for name, value in settings.get("api", {}).items()}
-    client = {f"PREFECT_CLIENT_{name.upper()}": value for name, value in settings.get("client", {}).items()}
-    return {**client, **api}
+def _tables(path: Path, *below: str) -> Mapping[str, Any]:
+    parts = {part: _table(path, *below, part) for part in ("api", "client")}
+    return {f"PREFECT_{part}_{name}".upper(): value for part, given in parts.items() for name, value in given.items()}
 
 
 def _profile() -> Mapping[str, Any]:
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
     path = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").expanduser()
-    profiles = _toml(path)
-    active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
-    found: Mapping[str, Any] = profiles.get("profiles", {}).get(active, {})
+    active = os.environ.get("PREFECT_PROFILE") or _toml(path).get("active")
+    return _table(path, "profiles", str(active)) if active else {}
+
+
+def _table(path: Path, *names: str) -> Mapping[str, Any]:
+    """A table in a file; empty where it is missing."""
+    found = _toml(path)
+    for name in names:
+        found = found.get(name, {})
+        if not isinstance(found, dict):
+            raise ConfigurationError(f"Prefect's settings in {path} cannot be read: {name!r} is not a table.")
     return found
 
 

@@ -31,6 +31,7 @@ from typing import IO
 
 from flowyml.core.errors import EngineError
 from flowyml.core.files import end_of, write_whole
+from flowyml.core.following import say
 from flowyml.core.home import home, open_private, private_folder
 from flowyml.core.locks import lock
 from flowyml.core.process_identity import ProcessIdentity, await_ends, identity_of, is_alive, signal_group
@@ -178,7 +179,7 @@ def stop_embedded_server() -> bool:
 def _start(before: EmbeddedServer | None) -> EmbeddedServer:
     port = _free_port(int(before.url.rpartition(":")[2]) if before else 0)  # runs under way know the old one
     url = f"http://127.0.0.1:{port}"
-    print(f"Starting Prefect at {url} (some 10 s, once; `flowyml backends stop prefect` ends it) …", file=sys.stderr)
+    say(f"Starting Prefect at {url} (some 10 s, once; `flowyml backends stop prefect` ends it) …")
     _make_private(prefect_home())
     secret = (_password(prefect_home()) if before and before.url == url else None) or _make_password(prefect_home())
     worker = before.worker if before else None
@@ -204,9 +205,7 @@ def _start(before: EmbeddedServer | None) -> EmbeddedServer:
         if record.worker is not None and record.worker != worker:
             _stop(record.worker)
         raise
-    print(
-        f"Prefect is ready: {url}{record.ui} (`flowyml backends sign-in prefect` shows its password)", file=sys.stderr
-    )
+    say(f"Prefect is ready: {url}{record.ui} (`flowyml backends sign-in prefect` shows its password)")
     return record
 
 
@@ -239,7 +238,7 @@ def _retire(record: EmbeddedServer) -> None:
             f"with a server that asks for a password. `flowyml backends stop prefect` stops it now, but then these "
             f"runs can no longer report their state."
         )
-    print(f"Stopping Prefect at {record.url}, which asks for no password …", file=sys.stderr)
+    say(f"Stopping Prefect at {record.url}, which asks for no password …")
     if record.worker is not None:
         _stop(record.worker)
     _stop(record.server)
@@ -276,8 +275,7 @@ def _start_command(name: str, *arguments: str, settings: Mapping[str, str], umas
 
 
 def _await_health(record: EmbeddedServer, process: subprocess.Popen[bytes]) -> None:
-    """Ask when this user listens there: who else took the port meanwhile, which the process list shows, would get the
-    password."""
+    """Ask only once this user's process listens there; another user's would get the password."""
     client = PrefectClient(record.connection, timeout=5)
     deadline = time.monotonic() + _STARTS_WITHIN
     try:
@@ -363,7 +361,7 @@ def _lock() -> Iterator[None]:
     _make_private(prefect_home())
     with open_private(prefect_home() / "lock", "w") as file:
         if lock(file.fileno()) is False:
-            print("Another process is starting or stopping Prefect; waiting for it …", file=sys.stderr)
+            say("Another process is starting or stopping Prefect; waiting for it …")
             lock(file.fileno(), wait=None)
         yield
 

@@ -37,6 +37,13 @@ PREFECT_API_AUTH_STRING = "user:password"
 PREFECT_API_URL = "http://other:4200/api"
 """
 
+_NOT_TEXT = """
+active = "typed"
+[profiles.typed]
+PREFECT_API_URL = "http://typed:4200/api"
+PREFECT_API_TLS_INSECURE_SKIP_VERIFY = true
+"""
+
 
 @pytest.mark.parametrize(
     ("environment", "files", "expected"),
@@ -48,8 +55,18 @@ PREFECT_API_URL = "http://other:4200/api"
         ({}, {"prefect.toml": '[api]\nurl = "http://toml:4200/api"\nkey = "k"'}, "http://toml:4200/api"),
         ({}, {"pyproject.toml": '[tool.prefect.api]\nurl = "http://project:4200/api"'}, "http://project:4200/api"),
         ({}, {".env": "PREFECT_API_URL=http://dotenv:4200/api\n"}, "http://dotenv:4200/api"),
+        ({}, {"home/profiles.toml": _NOT_TEXT}, "http://typed:4200/api"),
     ],
-    ids=["nothing", "environment", "active profile", "named profile", "prefect.toml", "pyproject.toml", ".env"],
+    ids=[
+        "nothing",
+        "environment",
+        "active profile",
+        "named profile",
+        "prefect.toml",
+        "pyproject.toml",
+        ".env",
+        "not text",
+    ],
 )
 def test_the_settings_of_prefect(
     tmp_path: Path, environment: dict[str, str], files: dict[str, str], expected: str | None
@@ -70,6 +87,33 @@ def test_the_settings_of_prefect(
 def test_urls_with_and_without_api(url: str) -> None:
     connection = Connection.to(url)
     assert (connection.api_url, connection.ui_url) == ("http://h:4200/api", "http://h:4200")
+
+
+@pytest.mark.parametrize("host", ["api", "api.example", "h"])
+def test_a_host_that_is_called_api_is_no_path(host: str) -> None:
+    assert Connection.to(f"http://{host}").api_url == f"http://{host}/api"
+    assert Connection.to(f"http://{host}/team/api/v1").api_url == f"http://{host}/team/api/v1"
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("prefect.toml", 'api = "x"'),
+        ("prefect.toml", "client = 5"),
+        ("pyproject.toml", 'tool.prefect = "x"'),
+        ("pyproject.toml", 'tool = "x"'),
+        ("profiles.toml", 'active = "a"\nprofiles = "x"'),
+        ("profiles.toml", 'active = "a"\nprofiles.a = "x"'),
+    ],
+)
+def test_settings_that_are_no_table_are_named(
+    file: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / file).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    with pytest.raises(ConfigurationError, match=rf"settings in \S*{file} cannot be read: .* is not a table"):
+        Connection.configured()
 
 
 def test_prefect_cloud_has_its_ui_elsewhere() -> None:

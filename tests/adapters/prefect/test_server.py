@@ -258,8 +258,9 @@ def test_after_a_crash_it_comes_back_at_the_same_address(home: Path) -> None:
     record = _record(home)
     os.killpg(record["server"]["pid"], signal.SIGKILL)
     time.sleep(0.5)
-    before, status, _, url = json.loads(_output(_start(home, _RUN))[0])
-    assert (before, status, url) == (False, "COMPLETED", record["url"])
+    without_stderr = f"import sys; sys.stderr = None{_RUN}"
+    before, status, _, url = json.loads(_output(_start(home, without_stderr))[0])
+    assert (before, status, url) == (False, "COMPLETED", record["url"]), "and nothing else is on standard output"
 
 
 def test_it_is_used_again_and_a_schedule_brings_a_worker(home: Path) -> None:
