@@ -23,63 +23,23 @@ from flowyml.core.errors import (
     MissingExtraError,
     ServerTroubleError,
 )
-from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.orchestrators.http import ConflictError, HttpClient, ProxyLoginError, RefusedError, paged
+from flowyml.orchestrators.http import ConflictError, ProxyLoginError, RefusedError, paged
 from flowyml.orchestrators.http import NotFoundError as NotThereError
-from flowyml_airflow.connection import Connection, Token, refusal
+from flowyml_airflow.connection import Token, refusal
 from flowyml_airflow.log_events import LogEvent, log_events
 from flowyml_airflow.parameters import SIXTY_FOUR_BITS
+from flowyml_airflow.transport import Transport
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
 
-    from flowyml.core.web import Answer
-
 __all__ = [
-    "AirflowClient", "ConflictError", "NotThereError", "RefusedError", "Transport", "quoted", "usable_id",
-    "with_display_names",
+    "AirflowClient", "ConflictError", "NotThereError", "RefusedError", "quoted", "usable_id", "with_display_names",
 ]  # fmt: skip
 
 _PAGE = 100  # Airflow gives no more at once, unless its [api] maximum_page_limit says otherwise
 _BUSY_SECONDS = 30
-
-
-_PATIENCE = OrchestratorRetryPolicy(max_attempts=4, initial_delay_seconds=0.2, max_delay_seconds=2)
-
-
-class Transport(HttpClient):
-    """Calls under one base URL. ``credentials`` is replaced by the client of the major version that answers."""
-
-    engine = "Airflow"
-    advice = "Is its API server running?"
-    answers_objects = True
-
-    def __init__(
-        self, connection: Connection, *, timeout: float, policy: OrchestratorRetryPolicy | None = None
-    ) -> None:
-        super().__init__(
-            connection.url, login=connection.login, tls=connection.tls, timeout=timeout, policy=policy or _PATIENCE
-        )
-        self.connection = connection
-        self.credentials: Login | Token | None = None  # none is needed to ask for the version
-
-    def base(self) -> str:
-        return self.connection.checked_address()
-
-    def headers(self) -> dict[str, str]:
-        return self.credentials.headers() if self.credentials else {}
-
-    def renew(self, refused: Mapping[str, str]) -> bool:
-        return self.credentials.renew(refused) if self.credentials else False
-
-    def foreign_answer(self, answer: Answer, method: str, path: str) -> EngineError:
-        """Airflow 2 answers with a page instead of JSON for a path that it does not know, such as Airflow 3's API."""
-        if answer.status == 404:
-            return NotThereError(f"{self.engine} at {self.url} has no {path}. Is the address right?")
-        return super().foreign_answer(answer, method, path)
-
-    def refusal(self, status: int) -> AuthenticationError:
-        return refusal(self.connection, status, known=isinstance(self.credentials, Token))
+_READ_AGAIN = 3  # times that a list is read again which changed while it was read
 
 
 class AirflowClient:
@@ -313,7 +273,8 @@ class AirflowClient:
             page = self.transport.call("POST", f"{self.api}/dags/~/dagRuns/list", json=asked)
             return page["dag_runs"], page["total_entries"] if page["dag_runs"] else 0
 
-        return list(paged(fetch, _PAGE, limit))
+        # One that is made meanwhile moves the others on, and the last one of a page is also the first of the next.
+        return list({(run["dag_id"], run["dag_run_id"]): run for run in paged(fetch, _PAGE, limit)}.values())
 
     def unfinished(self, dag_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Runs of these DAGs that have not ended; a few where there are many."""
@@ -328,13 +289,20 @@ class AirflowClient:
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """The tasks of a run, without items that Airflow removed. Raises ``NotThereError``."""
-        path = self._run(dag_id, run_id, "taskInstances")
-        found = with_display_names(list(self._pages(path, "task_instances", **self._stable)))
-        return [task for task in found if not _is_removed_item(task)]
+        return [task for task in with_display_names(self._task_instances(dag_id, run_id)) if not _is_removed_item(task)]
 
-    @property
-    def _stable(self) -> Mapping[str, Any]:
-        return {"order_by": "id"}
+    def _task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """A task gets a new id, and with it the last place in the list, when it runs again.
+
+        If that happens between two pages, it is listed twice, and another is not: then the list is read again.
+        """
+        path, most = self._run(dag_id, run_id, "taskInstances"), _READ_AGAIN
+        while True:
+            read = list(self._pages(path, "task_instances", order_by="id"))
+            found = {(task["task_id"], task.get("map_index", -1)): task for task in read}
+            if len(found) == len(read) or not most:
+                return list(found.values())
+            most -= 1
 
     def note(self, dag_id: str, run_id: str, note: str) -> None:
         """Write a note on a run."""
@@ -398,7 +366,7 @@ class AirflowClient:
         """The tasks of a run that left a return value, or another one, and their map index: -1 for those without."""
         path = self._run(dag_id, run_id, "taskInstances", "~", "xcomEntries")
         entries = self._pages(path, "xcom_entries", xcom_key=key)
-        return [(entry["task_id"], entry.get("map_index", -1)) for entry in entries]
+        return list(dict.fromkeys((entry["task_id"], entry.get("map_index", -1)) for entry in entries))
 
     def log(self, dag_id: str, run_id: str, task: Mapping[str, Any], attempt: int) -> list[LogEvent]:
         """What an attempt wrote so far."""

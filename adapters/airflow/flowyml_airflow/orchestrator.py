@@ -32,7 +32,7 @@ from flowyml.orchestrators.http import is_this_machine
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.orchestrators.workflows import Workflow
 from flowyml_airflow.capabilities import CAPABILITIES
-from flowyml_airflow.client import AirflowClient, ConflictError, NotThereError, Transport, usable_id
+from flowyml_airflow.client import AirflowClient, ConflictError, NotThereError, usable_id
 from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.compiler import CompiledDag
 from flowyml_airflow.connection import Connection
@@ -50,6 +50,7 @@ from flowyml_airflow.reading import RunReader
 from flowyml_airflow.schedule import schedule_info, since
 from flowyml_airflow.secrets import place_of
 from flowyml_airflow.status import DAG_RUN, cancelled_note, was_cancelled, withdrawn_note
+from flowyml_airflow.transport import Transport
 from flowyml_airflow.workflows import workflows
 
 if TYPE_CHECKING:

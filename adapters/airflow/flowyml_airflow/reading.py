@@ -414,10 +414,13 @@ class RunReader:
         return errors[-1] if errors else killed, ""
 
     def _noted(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The run with FlowyML's note that it was cancelled, also where people have written another note since."""
+        """The run with FlowyML's note that it was cancelled, also where people have written another note since.
+
+        The audit log also has notes that Airflow did not write, since it was in trouble; so it tells nothing of a run
+        without any.
+        """
         succeeded = found["state"] == "success"
-        may_be = DAG_RUN.get(found["state"]) is ExecutionStatus.FAILED or (succeeded and found["note"])
-        if not may_be:
+        if not (succeeded or DAG_RUN.get(found["state"]) is ExecutionStatus.FAILED) or not found["note"]:
             return found
         noted = found if was_cancelled(found) else self._noted_before(found)
         went_on = succeeded and was_cancelled(noted) and not self._was_stopped(noted)

@@ -91,6 +91,15 @@ def test_a_run_that_could_not_be_cancelled_ends_as_it_ends(state: str) -> None:
         assert orchestrator_of(airflow).get_run("d/r").status is expected
 
 
+def test_a_note_that_airflow_did_not_write_does_not_count() -> None:
+    """It is in the audit log, which Airflow writes first."""
+    airflow = Airflow()
+    airflow.found["note"] = None
+    airflow.notes.append(cancelled_note(airflow.found, airflow.tasks))
+    airflow.end("failed")
+    assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.FAILED
+
+
 def test_a_run_whose_cancelling_process_was_killed_completes() -> None:
     airflow = Airflow()
     airflow.note("d", "r", cancelled_note(airflow.found, airflow.tasks))

@@ -10,9 +10,10 @@ import pytest
 
 from flowyml.core.errors import EngineUnreachableError, ServerTroubleError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml_airflow.client import AirflowClient, Transport
+from flowyml_airflow.client import AirflowClient
 from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.connection import Connection
+from flowyml_airflow.transport import Transport
 from tests.adapters.airflow.test_client import site
 
 
@@ -40,6 +41,49 @@ def test_items_that_airflow_removed_since_the_list_became_shorter_are_not_listed
     client = kind(Answers(lambda *_: {"task_instances": found, "total_entries": len(found)}), "0")
     listed = [(task["task_id"], task["map_index"]) for task in client.task_instances("d", "r")]
     assert listed == [("train", 0), ("train", 1), ("dropped", -1)]
+
+
+def test_tasks_are_read_again_where_one_gets_another_place_between_two_pages() -> None:
+    tasks = [item(index) for index in range(150)]
+
+    def answer(path: str, params: Mapping[str, Any], body: Any) -> Any:
+        page = tasks[params["offset"] : params["offset"] + params["limit"]]
+        if tasks[0]["map_index"] == 0:  # it runs again, and has another id then
+            tasks.append(tasks.pop(0))
+        return {"task_instances": page, "total_entries": len(tasks)}
+
+    listed = AirflowClient(Answers(answer), "3.0.0").task_instances("d", "r")
+    assert sorted(task["map_index"] for task in listed) == list(range(150))
+
+
+def test_all_tasks_of_airflow_2_are_one_page() -> None:
+    """It gives them in another order each time."""
+    asked: list[Any] = []
+
+    def answer(path: str, params: Mapping[str, Any], body: Any) -> Any:
+        asked.append((path, body["dag_ids"], body["dag_run_ids"]))
+        return {"task_instances": [item(index) for index in range(150)][: body["page_limit"]], "total_entries": 150}
+
+    assert len(Airflow2Client(Answers(answer), "2.11.2").task_instances("d", "r")) == 150
+    assert asked == [("/api/v1/dags/~/dagRuns/~/taskInstances/list", ["d"], ["r"])]
+
+
+def test_a_run_that_is_made_while_runs_are_listed_repeats_none() -> None:
+    runs = [{"dag_id": "d", "dag_run_id": str(number)} for number in range(150)]
+
+    def answer(path: str, params: Mapping[str, Any], body: Any) -> Any:
+        page = runs[body["page_offset"] : body["page_offset"] + body["page_limit"]]
+        runs.insert(0, {"dag_id": "d", "dag_run_id": "new"})
+        return {"dag_runs": page, "total_entries": 150}
+
+    listed = [run["dag_run_id"] for run in AirflowClient(Answers(answer), "3.0.0").runs(["d"], None)]
+    assert listed == [str(number) for number in range(150)]
+
+
+def test_what_tasks_left_is_listed_once() -> None:
+    entries = [{"task_id": "train", "map_index": index, "key": "return_value"} for index in (0, 1, 1)]
+    client = AirflowClient(Answers(lambda *_: {"xcom_entries": entries, "total_entries": 3}), "3.0.0")
+    assert client.returned("d", "r") == [("train", 0), ("train", 1)]
 
 
 @pytest.mark.parametrize(("status", "error"), [(500, ServerTroubleError), (503, EngineUnreachableError)])
