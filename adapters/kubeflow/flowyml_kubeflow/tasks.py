@@ -27,6 +27,7 @@ Json = dict[str, Any]
 _HOOKS = (names.START_TASK, names.END_TASK, flow_names.RESULT_TASK)
 _EXECUTOR = "executor"  # the task in which a step's container runs; source: KFP, argocompiler/container.go
 _IMPL = "system-container-impl"  # its template
+_ENDED_WELL = ("SUCCEEDED", "SKIPPED")
 _FNV_PRIME, _WORD = 0x01000193, 0xFFFFFFFF  # of FNV-1a with 32 bits
 
 
@@ -68,7 +69,7 @@ class Tasks:
         for item in details:
             if item.display_name in self._tasks:
                 self._by_name.setdefault(item.display_name, []).append(item)
-        self._skipped = [item for item in details if item.display_name == _EXECUTOR and item.state == "SKIPPED"]
+        self._executed = [item for item in details if item.display_name == _EXECUTOR and item.state in _ENDED_WELL]
         self._nodes = {child for item in details for child in _children(item)}
 
     def state(self, task: str) -> str | None:
@@ -131,12 +132,18 @@ class Tasks:
         yield from retries
 
     def is_cached(self, task: str) -> bool:
-        """Whether KFP took the step's outputs from its cache, so that no pod ran: its executor was skipped."""
+        """Whether KFP took the step's outputs from its cache, so that no pod ran: its executor was skipped.
+
+        No id leads from a step to the detail of its executor. But Argo makes the executor's node in the moment in which
+        it makes the step's, and the step ends with it: of all executors it is the one whose times are the nearest.
+        Source: Argo, ``executeDAG``.
+        """
         caches = self._tasks[self.run_by.get(task, task)].get("cachingOptions", {}).get("enableCache", False)
         item = self._last(task)
         if not caches or item is None or item.state != "SUCCEEDED":
             return False
-        return any(item.start_time <= skipped.start_time <= item.end_time for skipped in self._skipped)
+        nearest = min(self._executed, key=lambda executor: _seconds_apart(item, executor), default=None)
+        return nearest is not None and nearest.state == "SKIPPED"
 
     def may_be_ours(self, task: str) -> bool:
         """Whether the step's results may be those of an earlier run by FlowyML's own cache, as its container says."""
@@ -178,6 +185,11 @@ def steps_shown(task: str, item: Mapping[str, Any]) -> dict[str, str]:
     given = item["inputs"]["parameters"].get(flow_names.STEPS)
     shown = json.loads(given["runtimeValue"]["constant"]) if given else {task: str(item["taskInfo"]["name"])}
     return {step: names.step_shown(name, step) for step, name in shown.items()}
+
+
+def _seconds_apart(one: Any, other: Any) -> float:
+    starts, ends = one.start_time - other.start_time, one.end_time - other.end_time
+    return abs(starts.total_seconds()) + abs(ends.total_seconds())
 
 
 def _children(item: Any) -> list[str]:

@@ -29,10 +29,11 @@ def at(path: str) -> str:
     return node_id(path, after=f"wf-{0x811C9DC5}")
 
 
-def detail(name: str, *children: str, state: str = "SUCCEEDED") -> Any:
-    """As KFP gives it: neither the node's own id nor its pod."""
+def detail(name: str, *children: str, state: str = "SUCCEEDED", begun: int = 0, ended: int = 9) -> Any:
+    """As KFP gives it: neither the node's own id nor its pod. Its times are seconds after noon."""
     below = [SimpleNamespace(pod_name=child, task_id=None) for child in children]
-    times = {"create_time": NOON, "start_time": NOON, "end_time": NOON + timedelta(seconds=9)}
+    start, end = (NOON + timedelta(seconds=seconds) for seconds in (begun, ended))
+    times = {"create_time": start, "start_time": start, "end_time": end}
     return SimpleNamespace(display_name=name, state=state, child_tasks=below, pod_name=None, task_id="any", **times)
 
 
@@ -112,6 +113,18 @@ def test_an_executor_that_was_skipped_counts_as_no_pod_where_the_step_may_be_cac
     cached = tasks(*details, cachingOptions={"enableCache": True})
     assert (cached.is_cached("a"), cached.pods("a")) == (True, [])
     assert not tasks(*details).is_cached("a")
+
+
+@pytest.mark.parametrize("hit", [0, 5, 60])
+def test_of_steps_at_the_same_time_the_one_whose_executor_was_skipped_is_cached(hit: int) -> None:
+    """One runs for a minute, another is taken from the cache as that begins, in between, or as it ends."""
+    ran, taken = {"ended": 60}, {"begun": hit, "ended": hit}
+    executors = detail("executor", ended=58), detail("executor", state="SKIPPED", **taken)
+    caches = {"cachingOptions": {"enableCache": True}}
+    longer = tasks(*executors, detail("a", at("wf.root.a.executor"), **ran), detail("b", **taken), **caches)
+    assert (longer.is_cached("a"), len(longer.pods("a"))) == (False, 1)
+    cached = tasks(*executors, detail("a", at("wf.root.a.executor"), **taken), detail("b", **ran), **caches)
+    assert (cached.is_cached("a"), cached.pods("a")) == (True, [])
 
 
 def test_half_a_line_of_a_journal_takes_no_other_along(tmp_path: Path) -> None:
