@@ -15,7 +15,8 @@ __all__ = ["OutputAbove"]
 
 # What moves the cursor, erases, or shows and hides the cursor (ECMA-48, 8.3). Colours stay.
 _CURSOR = re.compile(r"\x1b\[[0-9;?]*[A-HJKSTfhlsu]")
-_AGAIN = re.compile(r"^(\r|\x1b\[[0-9]*[AF])|\x1b\[[0-9]*[AF]")  # what is written takes the place of what was
+# What is written takes the place of what was. "\r\n" only ends a line.
+_AGAIN = re.compile(r"^(\r(?!\n)|\x1b\[[0-9]*[AF])|\x1b\[[0-9]*[AF]")
 
 
 class OutputAbove:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from flowyml.core.web import Answer
 
 __all__ = [
+    "BUSY",
     "ConflictError",
     "HttpClient",
     "NotFoundError",
@@ -53,7 +54,9 @@ __all__ = [
 Item = TypeVar("Item")
 Page = tuple[Sequence[Item], int | None]
 
-_BUSY = frozenset({429, 502, 503, 504})
+BUSY = frozenset({429, 502, 503, 504})
+"""The statuses of a server that has too much to do, or that its proxy cannot reach: it may answer a moment later."""
+
 _BUSY_SECONDS = 3  # SQLite under many writers is free again within this
 _LONGEST_PAUSE = 60  # seconds that a server may ask for in Retry-After
 _ASKED_PAUSES = 3
@@ -182,7 +185,7 @@ class HttpClient:
             f"{self.url} answered {method} {path} with a page{titled} ({status}, {answer.media_type or 'no type'}), "
             f"which does not come from {self.engine}'s API"
         )
-        if status in _BUSY:
+        if status in BUSY:
             return EngineUnreachableError(f"{what}. The proxy in front of {self.engine} cannot reach it.")
         if target := answer.headers.get("location"):
             return self._moved(what, urljoin(self.url, target), path)
@@ -241,7 +244,7 @@ class HttpClient:
         begun, pause, asked_pauses = time.monotonic(), 0.02, 0
         while True:
             answer = self._send(method, target, json, headers, again)
-            if answer.status not in _BUSY or not again:
+            if answer.status not in BUSY or not again:
                 return answer
             if wanted := _retry_after(answer):
                 asked_pauses += 1
@@ -334,7 +337,7 @@ class HttpClient:
         """The kind of error that a status stands for."""
         if status in (401, 403):
             return self.refusal(status)
-        if status in _BUSY:
+        if status in BUSY:
             return EngineUnreachableError(message)
         kind = {404: NotFoundError, 409: ConflictError, 400: RefusedError, 422: RefusedError}.get(status)
         return kind(message) if kind else ServerTroubleError(message) if status >= 500 else EngineError(message)

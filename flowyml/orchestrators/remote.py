@@ -20,7 +20,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Artifact, LogLine, Outputs, PipelineResult, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
-from flowyml.core.tls import TLS_OPTIONS, Tls
+from flowyml.core.tls import TLS_OPTIONS, Tls, tls_cause
 from flowyml.core.urls import checked_url, shown
 from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, RunnablePipeline
@@ -88,8 +88,8 @@ class RemoteOrchestrator(Orchestrator):
         while True:
             try:
                 return recognized_engine(self.url, **_to_sign_in(self.url, self._options))
-            except EngineUnreachableError:
-                if (delay := next(delays, None)) is None:
+            except EngineUnreachableError as error:
+                if (delay := next(delays, None)) is None or tls_cause(error):
                     raise
                 time.sleep(delay)
 
@@ -259,6 +259,8 @@ class RemoteOrchestrator(Orchestrator):
 
 def recognized_engine(url: str, *, headers: Mapping[str, str] = {}, tls: Tls | None = None) -> str:
     """The name of the engine that lives at a URL; every declared orchestrator is asked whether it is its own."""
+    from flowyml.orchestrators.http import BUSY
+
     site = Site(url, headers=headers, tls=tls)
     site.get("/")
     broken: dict[str, Exception] = {}
@@ -277,6 +279,12 @@ def recognized_engine(url: str, *, headers: Mapping[str, str] = {}, tls: Tls | N
             f"{_seen(site, broken)}\n"
             f"Name the engine and give its credentials: RemoteOrchestrator(url, engine=…, …) takes the options of that "
             f"engine's orchestrator, and so does a target in flowyml.toml."
+        )
+    if any(answer.status in BUSY for answer in site.seen.values()):
+        raise EngineUnreachableError(
+            f"{site.url} is busy, or a proxy there cannot reach the engine. Asked:\n"
+            f"{_seen(site, broken)}\n"
+            f"Is the server running? Try again, or name the engine yourself with engine=…."
         )
     raise OrchestratorNotFoundError(
         f"No known engine answers at {site.url}. Asked:\n"

@@ -41,6 +41,14 @@ def test_a_bar_is_printed_as_it_ended() -> None:
     assert shown.getvalue() == "100%|###\nnext\n"
 
 
+def test_a_line_may_end_as_on_windows() -> None:
+    stream, shown, _ = above()
+    print("done", end="\r\n", file=stream)  # type: ignore[arg-type]  # which writes twice
+    stream.write("\r100%\r\n")
+    print("more\r", file=stream)  # type: ignore[arg-type]  # the same
+    assert (shown.getvalue(), stream.tail) == ("done\n100%\nmore\n", "")
+
+
 def test_richs_bars_are_printed_as_they_ended() -> None:
     stream, shown, _ = above()
     console = Console(file=stream, force_terminal=True, width=60)  # type: ignore[arg-type]  # what rich writes to

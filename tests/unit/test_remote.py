@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from flowyml.orchestrators.probe import Site
 from flowyml.orchestrators.remote import RemoteOrchestrator
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.marks import marked
+from tests.engines.web import Reply, authority, web
 
 
 class Pages(BaseHTTPRequestHandler):
@@ -339,3 +341,28 @@ def test_who_lives_at_a_url_is_asked_as_patiently_as_all_else(url: str) -> None:
     late[0].shutdown()
     timer.join()
     late[0].server_close()
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_proxy_that_cannot_reach_the_engine_is_asked_again(toy_url: str, status: int) -> None:
+    engine = Pages.pages["/toy"]
+    busy = (status, "text/html", b"<h1>Service Unavailable</h1>")
+    Pages.pages.update({"/": busy, "/toy": busy})
+    with pytest.raises(EngineUnreachableError, match="is busy, or a proxy there cannot reach the engine") as caught:
+        _ = RemoteOrchestrator(toy_url).name
+    assert f"{toy_url}/toy answered {status} text/html" in str(caught.value)
+    assert not RemoteOrchestrator(toy_url).health().reachable
+    timer = threading.Timer(0.3, Pages.pages.update, [{"/toy": engine}])
+    timer.start()
+    patient = OrchestratorRetryPolicy(max_attempts=100, initial_delay_seconds=0.1, backoff_multiplier=1)
+    assert RemoteOrchestrator(toy_url, retry_policy=patient).name == "toy"
+    timer.join()
+
+
+def test_what_tls_refuses_is_asked_once(tmp_path: Path) -> None:
+    patient = OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=3600)
+    with (
+        web(lambda _: Reply(), authority(tmp_path).server()) as server,
+        pytest.raises(EngineUnreachableError, match=r"TLS .* fails"),
+    ):
+        _ = RemoteOrchestrator(server.url, retry_policy=patient).name
