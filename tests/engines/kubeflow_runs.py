@@ -158,6 +158,8 @@ class Runs:
         return workflow
 
     def _version(self, run: Any) -> Json:
+        if run.pipeline_spec:
+            return dict(run.pipeline_spec)
         version = run.pipeline_version_reference.pipeline_version_id
         return dict(existing(self.state.versions, version, "PipelineVersion").pipeline_spec)
 

@@ -43,9 +43,9 @@ def test_a_bar_is_printed_as_it_ended() -> None:
 
 def test_a_line_may_end_as_on_windows() -> None:
     stream, shown, _ = above()
-    print("done", end="\r\n", file=stream)  # type: ignore[arg-type]  # which writes twice
+    print("done", end="\r\n", file=stream)  # which writes twice
     stream.write("\r100%\r\n")
-    print("more\r", file=stream)  # type: ignore[arg-type]  # the same
+    print("more\r", file=stream)
     assert (shown.getvalue(), stream.tail) == ("done\n100%\nmore\n", "")
 
 

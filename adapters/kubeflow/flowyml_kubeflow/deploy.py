@@ -182,23 +182,37 @@ class Pipelines:
                 raise
 
     def spec_of(self, run: Any) -> Json:
-        """The pipeline of a run and its platform, as KFP keeps them; those of KFP 1 have none."""
-        return dict(run.pipeline_spec or self.version_of(run).pipeline_spec or {})
+        """The pipeline of a run and its platform, as KFP keeps them; those of KFP 1 have none.
+
+        Raises ``NotFoundError`` where the version of the pipeline was deleted, which alone has them.
+        """
+        version = None if run.pipeline_spec else self.version_of(run)
+        if found := run.pipeline_spec or (version and version.pipeline_spec):
+            return dict(found)
+        raise NotFoundError(
+            f"KFP at {self.client.connection.where} no longer has the version of the pipeline that "
+            f"{run.display_name!r} is of: it was deleted, and what KFP knew of the steps with it."
+        )
 
     def version_of(self, run: Any) -> Any:
-        """The version of a pipeline that a run or recurring run is of."""
+        """The version of a pipeline that a run or recurring run is of; None where it was deleted, or never was one,
+        since the run was made from a file."""
         reference = run.pipeline_version_reference
+        if reference is None:
+            return None
         key = (reference.pipeline_id, reference.pipeline_version_id)
         if key not in self._versions:
-            self._versions[key] = self.client.read("pipeline_service_get_pipeline_version", *key)
+            try:
+                self._versions[key] = self.client.read("pipeline_service_get_pipeline_version", *key)
+            except NotFoundError:
+                self._versions[key] = None
         return self._versions[key]
 
     def parameters_of(self, item: Any) -> Json:
         """The parameters of a run or recurring run by the names and with the types that they have in FlowyML, which the
         pipeline's file holds."""
         given: Json = (item.runtime_config.parameters or {}) if item.runtime_config else {}
-        reference = item.pipeline_version_reference
-        if not given or not (item.pipeline_spec or (reference and reference.pipeline_version_id)):
+        if not given:
             return given
         try:
             defined = spec.inputs_of(self.spec_of(item))
@@ -248,8 +262,8 @@ def facts(text: str | None) -> Json:
 
 
 def origin_of(version: Any) -> Origin | None:
-    """Where a version of a pipeline comes from, as far as it was recorded."""
-    return Origin.from_dict(facts(version.description).get("origin"))
+    """Where a version of a pipeline comes from, as far as it was recorded and is there; see ``version_of``."""
+    return Origin.from_dict(facts(version.description).get("origin")) if version else None
 
 
 def _version_description(bundle: Bundle) -> str:

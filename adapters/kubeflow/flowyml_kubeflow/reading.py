@@ -76,7 +76,7 @@ class Runs:
     def record(self, run: Any) -> Run:
         """The record of a run, with where its code comes from."""
         version = self.pipelines.version_of(run)
-        code = facts(version.description).get("code")
+        code = facts(version.description).get("code") if version else None
         return replace(self._run(run), origin=origin_of(version), code_digest=code)
 
     def _run(self, run: Any, *, whole: bool = False) -> Run:
@@ -103,8 +103,11 @@ class Runs:
         return status_of(run.state, [*states, "CANCELING"] if run.run_id in self.terminated else states)
 
     def _error(self, run: Any) -> str | None:
-        """In the words of the steps that failed, if their logs are still there."""
-        tasks = Tasks(run, self.pipelines.spec_of(run))
+        """In the words of the steps that failed, if their logs are still there, and what KFP knew of the steps."""
+        try:
+            tasks = Tasks(run, self.pipelines.spec_of(run))
+        except NotFoundError:
+            return _message(run)
         for note in self._notes(run, tasks, flow_names.RESULT_TASK) if tasks.has_flow else ():
             return str(note["failed"])
         failed = [task for task in tasks.steps if tasks.state(task) == "FAILED" and tasks.pods(task)]

@@ -86,9 +86,10 @@ class RecurringRuns:
         """What ``move`` would change, as a part of a unified diff; empty for a pipeline without a schedule."""
         if not (older := self.named(names.pipeline(plan.name))):
             return ""
-        version = self.pipelines.version_of(older[0]).display_name
+        version = self.pipelines.version_of(older[0])
+        before = f"version {version.display_name}" if version else "a version that was deleted"
         rule = self._info(older[0]).schedule
-        return f"--- KFP/schedule\n+++ new/schedule\n@@ -1 +1 @@\n-{rule}: version {version}\n+{rule}: this version\n"
+        return f"--- KFP/schedule\n+++ new/schedule\n@@ -1 +1 @@\n-{rule}: {before}\n+{rule}: this version\n"
 
     def _create_recurring_run(self, body: Any, known: set[str]) -> str:
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from graphlib import TopologicalSorter
 from typing import Any
 
@@ -142,7 +142,7 @@ class Tasks:
         item = self._last(task)
         if not caches or item is None or item.state != "SUCCEEDED":
             return False
-        nearest = min(self._executed, key=lambda executor: _seconds_apart(item, executor), default=None)
+        nearest = min(self._executed, key=lambda executor: _apart(item, executor), default=None)
         return nearest is not None and nearest.state == "SKIPPED"
 
     def may_be_ours(self, task: str) -> bool:
@@ -187,9 +187,10 @@ def steps_shown(task: str, item: Mapping[str, Any]) -> dict[str, str]:
     return {step: names.step_shown(name, step) for step, name in shown.items()}
 
 
-def _seconds_apart(one: Any, other: Any) -> float:
-    starts, ends = one.start_time - other.start_time, one.end_time - other.end_time
-    return abs(starts.total_seconds()) + abs(ends.total_seconds())
+def _apart(one: Any, other: Any) -> timedelta:
+    """How far the times of two nodes are apart."""
+    apart: timedelta = abs(one.start_time - other.start_time) + abs(one.end_time - other.end_time)
+    return apart
 
 
 def _children(item: Any) -> list[str]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+import warnings
 from typing import Any
 
 import pytest
 
 from flowyml.core.errors import DefinitionError, EngineError, OwnershipError
+from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
 from flowyml.core.schedule import Schedule
 from flowyml.plan.bundle import Bundle, build
 from flowyml.plan.model import FromParameter, Input, Parameter, Plan, Step
 from flowyml_kubeflow import KubeflowOrchestrator
+from tests.engines.kubeflow_calls import RUN
 
 pytestmark = pytest.mark.kubeflow
 OURS, THEIRS = Origin("acme", "train.py"), Origin("other", "train.py")
@@ -33,8 +36,8 @@ def bundle(name: str, origin: Origin = OURS, returns: int = 1, **options: Any) -
     parameter = options.pop("parameter", "rows")
     default = Parameter(name=parameter, schema={"type": "integer"}, default=options.pop("rows", 5))
     inputs = (Input("rows", FromParameter(parameter)),)
+    code = options.pop("code", f"def work(rows):\n    return {returns}\n")
     step = Step(name="work", function="made:work", outputs=("value",), inputs=inputs, options=options)
-    code = f"def work(rows):\n    return {returns}\n"
     plan = Plan(name=name, steps=(step,), parameters=(default,))
     return build(plan, files={"made.py": code.encode()}, origin=origin)
 
@@ -118,3 +121,64 @@ def test_a_dry_run_shows_code_parameters_and_options(orchestrator: KubeflowOrche
     for line in ("-    return 1", "+    return 2", '"defaultValue": 6', '"disk": "ssd"'):
         assert line in changed
     assert "flowyml/" not in changed
+
+
+def test_a_schedule_whose_version_was_deleted_is_moved_and_made_again(
+    kfp_api: Any, orchestrator: KubeflowOrchestrator, name: str
+) -> None:
+    made = orchestrator.create_schedule(bundle(name), DAILY)
+    try:
+        for put in (
+            lambda: orchestrator.deploy(bundle(name, returns=2)),
+            lambda: orchestrator.create_schedule(bundle(name, returns=3), DAILY),
+            lambda: orchestrator.create_schedule(bundle(name, THEIRS), DAILY, force=True),
+        ):
+            (before,) = orchestrator.recurring.named(made.schedule_id)
+            delete_version(kfp_api, before)
+            assert ": a version that was deleted\n" in orchestrator.diff(bundle(name, returns=4))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".* does not say which project it comes from", UserWarning)
+                put()
+            (after,) = orchestrator.recurring.named(made.schedule_id)
+            assert after.pipeline_version_reference != before.pipeline_version_reference
+    finally:
+        orchestrator.delete_schedule(made.schedule_id)
+
+
+def test_a_run_whose_version_was_deleted_can_still_be_read(
+    kfp_api: Any, orchestrator: KubeflowOrchestrator, name: str
+) -> None:
+    failing = bundle(name, code="def work(rows):\n    raise ValueError\n")
+    job_id = orchestrator.submit(failing, f"{name}-1", {"rows": 5})
+    run = orchestrator.attach(job_id).wait_for_completion(RUN, 0.5)
+    assert run.status is ExecutionStatus.FAILED
+    delete_version(kfp_api, orchestrator.kept_runs.fetch(job_id))
+    reader = kfp_api.orchestrator()
+    found = reader.get_run(job_id)
+    assert (found.status, found.error) == (ExecutionStatus.FAILED, "The run failed.")
+    with pytest.raises(EngineError, match=r"no longer has the version of the pipeline .* it was deleted"):
+        reader.step_runs(job_id)
+    assert reader.submit(failing, f"{name}-1", {"rows": 5}) == job_id
+
+
+def test_a_run_that_was_made_from_a_file_is_another_run(orchestrator: KubeflowOrchestrator, name: str) -> None:
+    """As ``kfp.Client().create_run_from_pipeline_package`` makes it: with a pipeline, and without a version of one."""
+    pipelines = orchestrator.pipelines
+    body = orchestrator.client.model(
+        "V2beta1Run", display_name=f"{name}-1", experiment_id=pipelines.experiment_id(),
+        pipeline_spec=pipelines.compiled(bundle(name)).spec,
+        runtime_config=orchestrator.client.model("V2beta1RuntimeConfig", parameters={"rows": 5}),
+    )  # fmt: skip
+    made = orchestrator.client.write("run_service_create_run", body)
+    try:
+        with pytest.raises(DefinitionError, match=r"belongs to a run of ''\. Give this run of"):
+            orchestrator.submit(bundle(name), f"{name}-1", {"rows": 5})
+    finally:
+        orchestrator.cancel(made.run_id)
+
+
+def delete_version(kfp_api: Any, of: Any) -> None:
+    """Delete the version of a pipeline that a run or recurring run is of, as a user can in KFP's UI."""
+    if kfp_api.state is None:
+        pytest.skip("this deletes in the state of the fake")
+    del kfp_api.state.versions[of.pipeline_version_reference.pipeline_version_id]
