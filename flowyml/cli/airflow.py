@@ -219,9 +219,9 @@ def _print(out: Output, found: list[Adoption]) -> None:
     headers = ("DAG", "OUTLOOK", "TASKS", "SCHEDULE", "PAUSED", "OWNERS", "LAST RUNS")
     rows = []
     for one in found:
-        row: list[str] = [cells(one)[index] for index in _SHOWN]
-        row[1] = Word(row[1], _COLOURS.get(one.outlook, "red" if one.outlook < Outlook.AIRFLOW_ONLY else ""))
-        rows.append(row)
+        dag, outlook, *others = (cells(one)[index] for index in _SHOWN)
+        colour = _COLOURS.get(one.outlook, "red" if one.outlook < Outlook.AIRFLOW_ONLY else "")
+        rows.append((dag, Word(outlook, colour), *others))
     out.table(headers, rows)
     for one in found:
         for reason in one.reasons:

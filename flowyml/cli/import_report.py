@@ -69,7 +69,7 @@ def _tell(out: Output, results: Sequence[FileResult], folder: Path) -> None:
         where = ", ".join(map(str, places))
         note(Word("twice:", "yellow"), safe_line(f" DAGs of several files have the id {dag_id}: {where}"))
     for file in results:
-        if file.reason and file.reason.startswith("it could not"):
+        if file.is_failed:
             note(Word("not written:", "yellow"), safe_line(f" {file.path}: {file.reason}"))
         for dag in file.dags:
             for each in dag.notes:

@@ -79,7 +79,7 @@ def _tell(out: Output, files: list[FileModel]) -> None:
     if dags:
         out.table(("DAG", "TASKS", "SCHEDULE", "WARNINGS", "FILE"), [_row(dag) for dag in dags])
     for file in files:
-        if file.reason is not None and (file.warnings or len(files) <= 3 or not _plain(file.reason)):
+        if file.reason is not None and (file.warnings or len(files) <= 3 or not file.is_other):
             note(Word("no DAG:", "yellow"), safe_line(f" {file.path}: {file.reason}"))
     seen: set[str] = set()
     for dag in dags:
@@ -90,10 +90,6 @@ def _tell(out: Output, files: list[FileModel]) -> None:
     sure = sum(not dag.warnings for dag in dags)
     are = "is" if sure == 1 else "are"
     out.line(f"{counted(len(dags), 'DAG')} in {counted(len(files), 'file')}; {sure} {are} known for certain.")
-
-
-def _plain(reason: str) -> bool:
-    return "mentions no DAG" in reason or "no DAG is left" in reason
 
 
 def _row(dag: DagModel) -> tuple[object, ...]:

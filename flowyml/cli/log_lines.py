@@ -64,7 +64,7 @@ class LogPrinter:
             self._head(Word(f"times of {day}", "dim"))
         return f"{here:%H:%M:%S}"
 
-    def _columns(self, time: str, level: str, step: str) -> tuple[str, ...]:
+    def _columns(self, time: str, level: str, step: str) -> tuple[str | Word, ...]:
         whose = (Word(step + " " * (self._step - width(step)), "cyan"), " │ " if self._step else "")
         if self._brief:
             return whose

@@ -94,7 +94,7 @@ class Output:
         """One of many JSON documents, a line each."""
         print(json.dumps(value), file=self.stream, flush=True)
 
-    def line(self, *parts: str) -> None:
+    def line(self, *parts: str | Word) -> None:
         """A line for people, put together from text and coloured words. It stays one: line ends in it are shown."""
         print(_painted(parts, self.stream, safe_line), file=self.stream)
 
@@ -102,7 +102,7 @@ class Output:
         """Text of several lines for people, such as a difference."""
         print(_painted([text], self.stream), file=self.stream)
 
-    def log_line(self, *parts: str | LogText) -> None:
+    def log_line(self, *parts: str | Word | LogText) -> None:
         """A line of a log, at once, and above the picture of a run while one is drawn."""
         drawn = self.stream is self._stream and self._stream.isatty() and sys.stdout is not self._stream
         stream = sys.stdout if drawn else self.stream
@@ -135,7 +135,7 @@ class Output:
             return
         from flowyml.graph.text import width
 
-        plain = [headers, *([safe_line(cell) for cell in row] for row in cells)]
+        plain = [headers, *([safe_line(cell.text) for cell in row] for row in cells)]
         widths = [min(_MOST_PADDED, max(map(width, column))) for column in zip(*plain, strict=True)]
         for row in plain:
             padded = (text + " " * (wide - width(text)) for text, wide in zip(row, widths, strict=True))
@@ -149,12 +149,12 @@ class Output:
         whole, indented = (TextWrapper(wide, break_long_words=False, break_on_hyphens=False)
                            for wide in (columns, columns - _GAP))  # fmt: skip
         for first, *others in cells:
-            for line in whole.wrap(safe_line(first)):
+            for line in whole.wrap(safe_line(first.text)):
                 self.line(Word(line, "bold"))
             below = ", ".join(
-                f"{header.lower()} {safe_line(cell)}".strip()
+                f"{header.lower()} {safe_line(cell.text)}".strip()
                 for header, cell in zip(headers[1:], others, strict=True)
-                if cell
+                if cell.text
             )
             for line in indented.wrap(below):
                 self.line(" " * _GAP, line)
@@ -166,7 +166,7 @@ class Output:
         from flowyml.core.progress import console_on
 
         table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
-        drawn = [[Text(safe_line(cell), cell.style) for cell in row] for row in cells]
+        drawn = [[Text(safe_line(cell.text), cell.style) for cell in row] for row in cells]
         room = [max(len(header), *(row[index].cell_len for row in drawn)) for index, header in enumerate(headers)]
         left = (self.columns or 0) - sum(room) - _GAP * (len(headers) - 1)
         for header, wide in zip(headers, room, strict=True):
@@ -180,17 +180,15 @@ class Output:
         console_on(self.stream).print(table)
 
 
-class Word(str):
-    """A word with a colour, for tables and lines."""
+@dataclass(frozen=True, slots=True)
+class Word:
+    """Text with a colour, for tables and lines."""
 
-    __slots__ = ("style",)
+    text: str
+    style: str = ""
 
-    style: str
-
-    def __new__(cls, text: str, style: str = "") -> Self:
-        word = super().__new__(cls, text)
-        word.style = style
-        return word
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +217,7 @@ def print_error(message: str) -> None:
     note(Word("error:", "bold red"), f" {message.rstrip()}")
 
 
-def note(*parts: str | LogText) -> None:
+def note(*parts: str | Word | LogText) -> None:
     """What is good to know and no data: on standard error."""
     print(_painted(parts, sys.stderr), file=sys.stderr)
 
@@ -254,17 +252,18 @@ def print_info_of_logging() -> None:
     logging.lastResort = Notes(logging.INFO, leveled=True)
 
 
-def _painted(parts: Iterable[str | LogText], stream: TextIO, safe: Callable[[str], str] = safe_text) -> str:
+def _painted(parts: Iterable[str | Word | LogText], stream: TextIO, safe: Callable[[str], str] = safe_text) -> str:
     colours = wants_colours(stream)
     return "".join(_painted_part(part, colours, safe) for part in parts)
 
 
-def _painted_part(part: str | LogText, colours: bool, safe: Callable[[str], str]) -> str:
+def _painted_part(part: str | Word | LogText, colours: bool, safe: Callable[[str], str]) -> str:
     if isinstance(part, LogText):
         return safe_log(part.text, colours=colours)
-    text = safe(part)
-    style = getattr(part, "style", "")
-    if not style or not text or not colours:
+    if isinstance(part, str):
+        return safe(part)
+    text = safe(part.text)
+    if not part.style or not text or not colours:
         return text
-    codes = ";".join(_CODES[word] for word in style.split())
+    codes = ";".join(_CODES[word] for word in part.style.split())
     return f"\x1b[{codes}m{text}\x1b[0m"

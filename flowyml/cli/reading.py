@@ -11,7 +11,7 @@ from flowyml.artifacts.plain import with_floats
 from flowyml.cli.failures import UsageError
 from flowyml.cli.finding import find_run, short_id
 from flowyml.cli.options import Argument, AsJson, Job, OfPipeline, On, Option, Timeout
-from flowyml.cli.output import Output, note, print_error
+from flowyml.cli.output import Output, Word, note, print_error
 from flowyml.cli.records import (
     plain_artifact,
     plain_log,
@@ -86,7 +86,7 @@ def _list_steps(out: Output, steps: Sequence[StepRun]) -> None:
         out.table(headers, [(s.label, word, _took(s), s.attempt or "", about) for s, word, about in rows])
         return
     for step, word, about in rows:
-        out.line(step.short_label(out.columns - len(word) - 1), " ", word)
+        out.line(step.short_label(out.columns - len(word.text) - 1), " ", word)
         if about:
             out.line("  ", about)
 
@@ -300,7 +300,7 @@ def _list_runs(out: Output, found: Sequence[Run]) -> None:
     out.table(headers, rows, cut="PIPELINE")
 
 
-def _row(run: Run, time: str) -> tuple[str, ...]:
+def _row(run: Run, time: str) -> tuple[str | Word, ...]:
     began = run.started_at or run.created_at
     return (
         short_id(run),

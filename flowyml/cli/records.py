@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -124,13 +125,14 @@ def plain_outputs(outputs: Outputs) -> dict[str, Any]:
     return kept | {name: {"$not_kept": reason} for name, reason in outputs.not_kept.items()}
 
 
-class _Url(str):
+@dataclass(frozen=True, slots=True)
+class _Url:
     """What stands for the copy of a stored file or folder, which is gone when the command has ended."""
 
-    __slots__ = ()
+    url: str
 
     def __repr__(self) -> str:
-        return str(self)
+        return self.url
 
 
 def without_copies(value: Any) -> Any:

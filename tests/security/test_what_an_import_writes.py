@@ -184,6 +184,7 @@ def test_a_module_that_python_cannot_compile_is_refused(tmp_path: Path, monkeypa
     monkeypatch.setattr("flowyml.migration.airflow.writer.writing.write_module", lambda *_: Written("def (", []))
     (made,) = results_of([read(tmp_path, f"{TOP}with DAG('d'):\n    EmptyOperator(task_id='t')\n")])
     assert made.written == ""
+    assert made.is_failed
     assert made.reason.startswith("it could not be written: SyntaxError")
 
 

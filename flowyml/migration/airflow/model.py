@@ -297,13 +297,15 @@ class DagModel:
 class FileModel:
     """A file that was read: its DAGs, or the ``reason`` why it has none.
 
-    ``path`` is relative to ``root``, with slashes. ``reads`` lists the other files that the DAGs stand on.
+    ``is_other``: nothing is wrong with it, but it defines no DAG. ``path`` is relative to ``root``, with slashes.
+    ``reads`` lists the other files that the DAGs stand on.
     """
 
     path: str
     root: str
     dags: tuple[DagModel, ...] = ()
     reason: str | None = None
+    is_other: bool = False
     warnings: tuple[DagWarning, ...] = ()
     reads: tuple[str, ...] = field(default=())
     steps: int = 0

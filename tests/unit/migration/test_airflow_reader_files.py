@@ -36,6 +36,13 @@ def test_a_file_without_a_dag_says_why(tmp_path: Path) -> None:
     assert read(tmp_path, HEAD + "def make():\n    return DAG('never')\n").reason
 
 
+def test_a_file_of_something_else_is_not_one_that_cannot_be_read(tmp_path: Path) -> None:
+    assert read(tmp_path, "x = 1").is_other
+    assert read(tmp_path, HEAD + "def make():\n    return DAG('never')\n").is_other
+    assert not read(tmp_path, "from airflow import DAG\nraise ValueError('it mentions no DAG')").is_other
+    assert not read(tmp_path, HEAD + "with DAG('d', schedule=None):\n    EmptyOperator(task_id='t')\n").is_other
+
+
 def test_modules_are_found_where_the_file_puts_them(tmp_path: Path) -> None:
     file = read(
         tmp_path,

@@ -70,7 +70,8 @@ def read_file(path: Path, *, root: Path | None = None, options: Options | None =
     try:
         text = files.source(path)
         if not _may_hold_dags(text):
-            return FileModel(path=name, root=str(base), reason="Airflow does not look at it: it mentions no DAG")
+            reason = "Airflow does not look at it: it mentions no DAG"
+            return FileModel(path=name, root=str(base), reason=reason, is_other=True)
         tree = parse(text, name)
     except (Refused, OSError) as error:
         return FileModel(path=name, root=str(base), reason=str(error))
@@ -99,8 +100,9 @@ def _evaluated(evaluator: Evaluator, tree: ast.Module, text: str, name: str) -> 
     dags = [dag_model(dag, name, (*dag.warnings, *shared)) for dag in made]
     reason = None if dags else "no DAG is left in it when it has been imported"
     return FileModel(
-        path=name, root=root, dags=tuple(dags), reason=reason, warnings=shared, reads=reads, steps=evaluator.steps
-    )
+        path=name, root=root, dags=tuple(dags), reason=reason, is_other=not dags, warnings=shared, reads=reads,
+        steps=evaluator.steps,
+    )  # fmt: skip
 
 
 def _read(found: Found, root: Path | None, options: Options) -> FileModel:

@@ -93,9 +93,10 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """A file: its original text, the module that was written from it, if any, or the reason why it has no DAG.
+    """A file: its original text, the module that was written from it, if any, or the reason why there is none.
 
-    ``beside`` are the other modules that the written one imports.
+    ``is_failed``: it has DAGs, but no module could be written from it. ``beside`` are the other modules that the
+    written one imports.
     """
 
     path: str
@@ -104,4 +105,5 @@ class FileResult:
     module: str = ""
     dags: Sequence[DagResult] = ()
     reason: str = ""
+    is_failed: bool = False
     beside: Sequence[Beside] = ()

@@ -67,7 +67,8 @@ def _results_of(files: Iterable[FileModel], staying: Staying) -> Iterator[FileRe
             made = write_module(file, original, repository, staying)
             _check(made.text)
         except Exception as error:  # of the writer's: the other files are still written
-            yield FileResult(file.path, reason=f"it could not be written: {type(error).__name__}: {error}")
+            reason = f"it could not be written: {type(error).__name__}: {error}"
+            yield FileResult(file.path, reason=reason, is_failed=True)
             continue
         module = _module_path(repository.start, taken) if made.text else ""
         yield FileResult(file.path, original, made.text, module, made.dags)
