@@ -38,7 +38,8 @@ def sql(
         with engine.begin() as connection:
             for statement in listed:
                 bound = sqlalchemy.text(statement)
-                wanted = {name: value for name, value in (parameters or {}).items() if name in bound._bindparams}
+                names = bound.compile().params
+                wanted = {name: value for name, value in (parameters or {}).items() if name in names}
                 result = connection.execute(bound, wanted)
                 rows = [dict(row) for row in result.mappings()] if result.returns_rows else []
                 count = len(rows) if result.returns_rows else max(result.rowcount, 0)

@@ -91,7 +91,7 @@ def _identity(system: Any, path: str) -> object:
     if "local" in system.protocol and Path(path).exists():
         found = Path(path).stat()
         return found.st_dev, found.st_ino
-    return system._strip_protocol(path)
+    return system.unstrip_protocol(path)
 
 
 def _files(system: Any, pattern: str, shown_as: str) -> tuple[list[str], str]:
