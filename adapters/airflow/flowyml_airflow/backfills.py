@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from contextlib import suppress
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -58,7 +59,7 @@ def _check_done(dag: str, dates: tuple[datetime, datetime], there: Sequence[Mapp
     )  # fmt: skip
 
 
-def days(start: date, end: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+def days(start: date, end: date, zone: tzinfo) -> tuple[datetime, datetime]:
     """The first and the last moment of a range. A date is a whole day in ``zone``, a ``datetime`` itself.
 
     Raises ``ScheduleError`` for a range that ends before it starts.
@@ -76,13 +77,14 @@ def days(start: date, end: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
     return first, last
 
 
-def zone_of(found: Deployed) -> ZoneInfo:
+def zone_of(found: Deployed) -> tzinfo:
     """The time zone that a DAG's dates are meant in: that of FlowyML's schedule, else the DAG's own."""
-    name = found.schedule.timezone if found.schedule else found.dag.get("timezone")
-    try:
-        return ZoneInfo(str(name or "UTC"))
-    except (ZoneInfoNotFoundError, ValueError):  # Airflow writes fixed offsets as "+01:00"
-        return ZoneInfo("UTC")
+    name = str((found.schedule.timezone if found.schedule else found.dag.get("timezone")) or "UTC")
+    with suppress(ZoneInfoNotFoundError, ValueError):
+        return ZoneInfo(name)
+    with suppress(ValueError):
+        return datetime.strptime(name, "%z").tzinfo or UTC  # a fixed offset: "+01:00"
+    return UTC
 
 
 def _aware(moment: datetime) -> datetime:

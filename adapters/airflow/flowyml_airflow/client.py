@@ -47,6 +47,8 @@ class AirflowClient:
 
     api = "/api/v2"
     can_backfill = True
+    stops_what_is_gone = True
+    """Whether it stops a run whose DAG, or one of whose tasks, is not in the DAGs folder any more."""
 
     def __init__(self, transport: Transport, version: str) -> None:
         self.transport = transport

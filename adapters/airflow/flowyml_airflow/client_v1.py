@@ -27,6 +27,7 @@ class Airflow2Client(AirflowClient):
 
     api = "/api/v1"
     can_backfill = False
+    stops_what_is_gone = False
     integers: range | None = None
 
     def _credentials(self) -> Login:

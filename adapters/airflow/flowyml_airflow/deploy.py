@@ -258,14 +258,22 @@ class Deployer:
                 )
 
     def _warn_runs(self, compiled: CompiledDag, found: Deployed | None) -> None:
-        """Say which runs go on with the new code, since a task takes its bundle from the DAG file when it begins."""
+        """Say which runs go on with the new code, since a task takes its bundle from the DAG file when it begins.
+
+        A task that the DAG has no more Airflow ends, also while it runs, and goes by the others then.
+        """
         if found is None or found.facts.get("bundle_file") in (None, compiled.bundle.filename):
             return
+        kept = facts_of(compiled.text)["steps"]
+        dropped = ", ".join(repr(task) for task in found.facts.get("steps", ()) if task not in kept)
+        ends = f" It has no {dropped}, which Airflow ends, also while it runs; the run may still complete."
         for run in self.client().unfinished([compiled.dag_id]):
             logger.warning(
                 "Run %r of %r has not ended, and this deployment changes the code of its DAG: tasks that have not "
-                "started will run the new code. To avoid that, deploy after the run has ended, or cancel it first: %s",
-                run["dag_run_id"], compiled.bundle.plan.name, self.cancels(f"{compiled.dag_id}/{run['dag_run_id']}"),
+                "started will run the new code.%s To avoid that, deploy after the run has ended, or cancel it first: "
+                "%s",
+                run["dag_run_id"], compiled.bundle.plan.name, ends if dropped else "",
+                self.cancels(f"{compiled.dag_id}/{run['dag_run_id']}"),
             )  # fmt: skip
 
     def _remove_old_bundles(self, folder: Folder, compiled: CompiledDag, replaced: str) -> None:

@@ -36,17 +36,22 @@ class DagSchedule:
         self.place = one_spelling(client.transport.connection.url)
 
     def look(self) -> OldSchedule:
-        """How it stands. Raises ``NotThereError``, and ``ScheduleError`` for a timetable other than cron."""
+        """How it stands. Raises ``NotThereError``, and ``ScheduleError`` for a timetable other than cron.
+
+        The API gives no time zone of a timetable, which may be another than the DAG's: then the times are others, too.
+        """
         dag = self._client.dag(self.name)
         schedule = self._schedule_of(dag)
-        runs = _by_time(self._client.runs([self.name], _SEEN), schedule)
+        found = self._client.runs([self.name], _SEEN)
+        runs, following = _by_time(found, schedule), moment(_next(dag))
+        self._check_times(schedule, following or max(_by_time(found, None), default=None))
         return OldSchedule(
             schedule=schedule,
             catch_up=bool(dag.get("catchup")),
             is_paused=bool(dag.get("is_paused")),
             is_busy=bool(self._client.unfinished([self.name])),
             last=max(runs, default=None),
-            following=moment(dag.get("next_dagrun_run_after") or dag.get("next_dagrun_create_after")),
+            following=following,
             waiting=frozenset(time for time, run in runs.items() if run.get("state") in ("queued", "running")),
         )
 
@@ -60,6 +65,15 @@ class DagSchedule:
             raise ScheduleError(
                 f"The DAG {self.name!r} runs by {words!r}, and only a cron expression can be handed over."
             ) from error
+
+    def _check_times(self, schedule: Schedule, time: datetime | None) -> None:
+        if time and not _is_due(time, schedule):
+            raise ScheduleError(
+                f"The DAG {self.name!r} has a run at {time}, which is no time of {schedule.cron!r} in its time zone, "
+                f"{schedule.timezone}. Its timetable has another zone: give the DAG the same one, as by the time zone "
+                f"of its start_date, or remove the zone of the timetable. If its schedule has just changed, wait for "
+                f"its next run."
+            )
 
     def runs(self, most: int) -> Mapping[datetime, Run]:
         """The newest runs of the schedule, by their time."""
@@ -87,20 +101,22 @@ class DagSchedule:
         self._make(time)
 
     def _make(self, time: datetime) -> str:
-        schedule = self.look().schedule
-        start = schedule.dates_at(time).data_interval_start
-        run_id = f"{_MARK}{time.isoformat()}"
-        logical = start if self._is_dated_by_start() and start else time
+        run_id, start = f"{_MARK}{time.isoformat()}", self._start_of(time, self.look().schedule)
         with suppress(ConflictError):  # it is there already, from before this process was killed
-            self._client.make_run(self.name, run_id, logical, start or time, time)
+            self._client.make_run(self.name, run_id, start, start, time)
         return run_id
 
-    def _is_dated_by_start(self) -> bool:
-        """By its last run of the schedule, since the API does not give the timetable."""
+    def _start_of(self, time: datetime, schedule: Schedule) -> datetime:
+        """The start of the interval of a run, which dates it. As that of the last run of the schedule, since the API
+        does not give the timetable: the time before, or as long ago as the timetable says, or the time itself.
+        """
         for run in self._client.runs([self.name], _SEEN):
-            if run.get("run_type") == "scheduled":
-                return moment(run.get("logical_date")) != moment(run.get("data_interval_end"))
-        return False
+            start, end = moment(run.get("logical_date")), moment(run.get("data_interval_end"))
+            if run.get("run_type") == "scheduled" and start and end:
+                before = schedule.dates_at(time).data_interval_start
+                is_time_before = start == schedule.dates_at(end).data_interval_start
+                return before if before and is_time_before else time - (end - start)
+        return time
 
 
 def runs_by_time(
@@ -131,11 +147,16 @@ def _is_made_for(run: Mapping[str, Any], time: datetime, handed: Schedule) -> bo
         is_named = not mark and datetime.fromisoformat(text) == time
     except ValueError:
         return False
-    return (
-        is_named
-        and time <= datetime.now(UTC)
-        and handed.dates_at(time + timedelta(microseconds=1)).data_interval_start == time
-    )
+    return is_named and time <= datetime.now(UTC) and _is_due(time, handed)
+
+
+def _is_due(time: datetime, schedule: Schedule) -> bool:
+    return schedule.dates_at(time + timedelta(microseconds=1)).data_interval_start == time
+
+
+def _next(dag: Mapping[str, Any]) -> str | None:
+    found: str | None = dag.get("next_dagrun_run_after") or dag.get("next_dagrun_create_after")
+    return found
 
 
 def _time(run: Mapping[str, Any]) -> datetime | None:

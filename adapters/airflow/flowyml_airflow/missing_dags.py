@@ -1,6 +1,6 @@
 """A run whose DAG has lost its file: Airflow 3 starts none of its tasks, never ends it, and reports nothing.
 
-Airflow 2 does the same, or fails a task that it was about to start.
+Airflow 2 does the same, or fails a task that it was about to start; and it does not stop such a run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from flowyml_airflow.client import AirflowClient, NotThereError
 from flowyml_airflow.status import moment
 
-__all__ = ["MissingDags", "is_gone"]
+__all__ = ["MissingDags", "is_gone", "is_missing"]
 
 logger = logging.getLogger("flowyml.airflow")
 YOUNG = timedelta(seconds=60)  # a run that is younger is not looked into, so a short one costs no more calls
@@ -25,6 +25,14 @@ _EVERY = 30  # seconds
 def is_gone(dag: Mapping[str, Any]) -> bool:
     """Whether a DAG has no file any more, or none that makes it: ``is_stale``, with Airflow 2 not ``is_active``."""
     return bool(dag.get("is_stale")) or dag.get("is_active") is False
+
+
+def is_missing(client: AirflowClient, dag: str) -> bool:
+    """The same of a DAG by its id."""
+    try:
+        return is_gone(client.dag(dag))
+    except NotThereError:
+        return True
 
 
 @dataclass
@@ -44,14 +52,11 @@ class MissingDags:
         if (began and datetime.now(UTC) - began < YOUNG) or time.monotonic() < self._looked.get(key, 0):
             return
         self._looked[key] = time.monotonic() + _EVERY
-        try:
-            gone = is_gone(client.dag(dag))
-        except NotThereError:
-            gone = True
-        if gone:
+        if is_missing(client, dag):
             self._looked[key] = float("inf")
             logger.warning(
                 "Airflow no longer has DAG %r: its file is gone, or no longer defines it. Run %r may stay %s: none of "
-                "its tasks can start until the file exists again. Deploy the pipeline again, or cancel the run: %s",
-                dag, run_id, found["state"], self.cancels(f"{dag}/{run_id}"),
+                "its tasks can start until the file exists again. Deploy the pipeline again%s cancel the run: %s",
+                dag, run_id, found["state"], ", or" if client.stops_what_is_gone else "; after that, you can also",
+                self.cancels(f"{dag}/{run_id}"),
             )  # fmt: skip

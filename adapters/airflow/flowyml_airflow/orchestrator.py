@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import partial
@@ -14,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 from flowyml.artifacts import Store, open_store
 from flowyml.core.errors import (
     EngineError,
-    EngineUnreachableError,
     FlowymlError,
     RunNotFoundError,
     ScheduleNotFoundError,
-    ServerTroubleError,
 )
 from flowyml.core.following import command_on
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
@@ -31,6 +28,7 @@ from flowyml.orchestrators.handover import Handed
 from flowyml.orchestrators.http import is_this_machine
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.orchestrators.workflows import Workflow
+from flowyml_airflow.cancelling import cancel
 from flowyml_airflow.capabilities import CAPABILITIES
 from flowyml_airflow.client import AirflowClient, ConflictError, NotThereError, usable_id
 from flowyml_airflow.client_v1 import Airflow2Client
@@ -49,7 +47,6 @@ from flowyml_airflow.pruning import prunable
 from flowyml_airflow.reading import RunReader
 from flowyml_airflow.schedule import schedule_info, since
 from flowyml_airflow.secrets import place_of
-from flowyml_airflow.status import DAG_RUN, cancelled_note, was_cancelled, withdrawn_note
 from flowyml_airflow.transport import Transport
 from flowyml_airflow.workflows import workflows
 
@@ -254,29 +251,7 @@ class AirflowOrchestrator(Orchestrator):
 
         Its workers stop the tasks at their next heartbeat; until then the run is RUNNING.
         """
-        found = self._run(job_id)
-        if DAG_RUN.get(found["state"]) is None or DAG_RUN[found["state"]].is_terminal:
-            return False
-        dag, run_id = found["dag_id"], found["dag_run_id"]
-        tasks = self.client.task_instances(dag, run_id)
-        self.client.note(dag, run_id, cancelled_note(found, tasks))
-        try:
-            ended = self.client.fail(dag, run_id)
-        except (EngineUnreachableError, ServerTroubleError):
-            raise  # Airflow may still stop the run; if the run completes, the note does not count
-        except EngineError:
-            self._withdraw_cancel(dag, run_id)
-            raise
-        if not was_cancelled(ended):  # Airflow 2 tells no `queued_at`, and the run has started meanwhile
-            self.client.note(dag, run_id, cancelled_note(ended, tasks))
-        return True
-
-    def _withdraw_cancel(self, dag: str, run_id: str) -> None:
-        """Airflow refused to stop a run: it is not cancelled, unless an earlier try of the same call has ended it."""
-        with suppress(EngineError):
-            now = self.client.run(dag, run_id)
-            if now["state"] in ("queued", "running"):
-                self.client.note(dag, run_id, withdrawn_note(now))
+        return cancel(self.client, self._run(job_id))
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
         """Those that Airflow's database lacks. Its API does not ask a secrets backend, nor the workers' environment."""

@@ -12,7 +12,7 @@ from flowyml.core.errors import EngineError, EngineUnreachableError, ServerTroub
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.log_events import LogEvent
-from flowyml_airflow.status import cancelled_note
+from flowyml_airflow.status import cancelled_note, was_cancelled
 
 NOW = datetime.now(UTC)
 RUN: dict[str, Any] = {
@@ -24,11 +24,13 @@ RUN: dict[str, Any] = {
 class Airflow:
     """A client of an Airflow with one run, whose audit log keeps each note. ``fail`` does what it is made with."""
 
-    can_backfill = True
+    can_backfill = stops_what_is_gone = True
+    in_dag: Sequence[str] = ("work",)
+    is_active = True
 
     def __init__(self, *, raises: BaseException | None = None, stops: bool = False, says: str = "") -> None:
         self.found = dict(RUN)
-        self.tasks = [{"task_id": "work", "state": "running", "try_number": 1, "map_index": -1, "end_date": None}]
+        self.works = [{"task_id": "work", "state": "running", "try_number": 1, "map_index": -1, "end_date": None}]
         self.notes: list[str] = []
         self.raises, self.stops, self.says = raises, stops, says
 
@@ -36,7 +38,7 @@ class Airflow:
         return dict(self.found)
 
     def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
-        return self.tasks
+        return self.works
 
     def note(self, dag: str, run_id: str, note: str) -> None:
         self.found["note"] = note
@@ -54,7 +56,7 @@ class Airflow:
 
     def end(self, state: str, ended: str = "2026-01-01T00:01:00Z") -> None:
         self.found |= {"state": state, "end_date": ended}
-        self.tasks[0] |= {"state": state, "end_date": ended}
+        self.works[0] |= {"state": state, "end_date": ended}
 
     def log(self, dag: str, run_id: str, task: Any, attempt: int) -> Sequence[LogEvent]:
         return [LogEvent(self.says, time=NOW, source="airflow.task:worker.py")]
@@ -63,7 +65,10 @@ class Airflow:
         return ""
 
     def dag(self, dag: str) -> dict[str, Any]:
-        return {"dag_id": dag}
+        return {"dag_id": dag, "is_active": self.is_active}
+
+    def tasks(self, dag: str) -> list[dict[str, Any]]:
+        return [{"task_id": task} for task in self.in_dag]
 
     def run_url(self, dag: str, run_id: str) -> str:
         return "http://airflow"
@@ -95,14 +100,14 @@ def test_a_note_that_airflow_did_not_write_does_not_count() -> None:
     """It is in the audit log, which Airflow writes first."""
     airflow = Airflow()
     airflow.found["note"] = None
-    airflow.notes.append(cancelled_note(airflow.found, airflow.tasks))
+    airflow.notes.append(cancelled_note(airflow.found, airflow.works))
     airflow.end("failed")
     assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.FAILED
 
 
 def test_a_run_whose_cancelling_process_was_killed_completes() -> None:
     airflow = Airflow()
-    airflow.note("d", "r", cancelled_note(airflow.found, airflow.tasks))
+    airflow.note("d", "r", cancelled_note(airflow.found, airflow.works))
     airflow.end("success")
     assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.COMPLETED
 
@@ -131,6 +136,35 @@ def test_a_cancel_that_is_refused_once_the_run_has_ended_counts() -> None:
     with pytest.raises(EngineError):
         orchestrator_of(airflow).cancel("d/r")
     assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.CANCELLED
+
+
+@pytest.mark.parametrize("is_active", [False, True])
+def test_airflow_2_stops_no_run_of_a_dag_without_a_file(is_active: bool) -> None:
+    """It answers as if it had. Of a DAG that is there, a run goes on for its clean-up."""
+    airflow = Airflow()
+    airflow.stops_what_is_gone, airflow.is_active = False, is_active
+    if is_active:
+        assert orchestrator_of(airflow).cancel("d/r")
+        return
+    with pytest.raises(EngineError, match=r"stops no run of a DAG without a file.* Deploy the pipeline again, then"):
+        orchestrator_of(airflow).cancel("d/r")
+    assert airflow.found["note"].splitlines() == ["flowyml: could not be cancelled", "mine"]
+
+
+@pytest.mark.parametrize("in_dag", [("other",), ("work", "other")])
+def test_airflow_2_stops_no_queued_run_with_a_task_that_its_dag_no_longer_has(in_dag: Sequence[str]) -> None:
+    airflow = Airflow(raises=ServerTroubleError("500"))
+    airflow.stops_what_is_gone, airflow.in_dag = False, in_dag
+    airflow.works[0]["state"] = None
+    airflow.found["state"] = "queued"
+    with pytest.raises(EngineError) as caught:
+        orchestrator_of(airflow).cancel("d/r")
+    if "work" in in_dag:
+        assert isinstance(caught.value, ServerTroubleError)
+        assert was_cancelled(airflow.found), "it may be late"
+    else:
+        assert "does not stop run 'd/r', since its DAG no longer has 'work'. Cancel" in str(caught.value)
+        assert airflow.found["note"].splitlines() == ["flowyml: could not be cancelled", "mine"]
 
 
 def test_a_run_that_can_be_cancelled_later_is() -> None:

@@ -42,6 +42,7 @@ from tests.engines.openapi import Contract
 
 pytestmark = pytest.mark.airflow
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
+DUE = DAY.replace(hour=6)
 COMPILED = compile_dag(short("contract").bundle(), schedule=Schedule.of("daily", 6, start=DAY))
 VALUES = {
     "state": "failed", "total_entries": 1, "ConfigOption.value": "7", "/dagSources/{file_token}.content": COMPILED.text,
@@ -51,7 +52,10 @@ VALUES = {
     "is_active": True, "filename": "dags/contract.py", "timetable_summary": "0 6 * * *",
     "schedule_interval": {"__type": "CronExpression", "value": "0 6 * * *"},
 }  # fmt: skip
-SCHEDULED = {**VALUES, "run_type": "scheduled", "is_paused": True}
+SCHEDULED = {
+    **VALUES, "run_type": "scheduled", "is_paused": True,
+    **dict.fromkeys(("data_interval_end", "next_dagrun_run_after", "next_dagrun_create_after"), DUE.isoformat()),
+}  # fmt: skip
 # What one of the two has in another way, or not at all; the adapter asks for both.
 ONLY_ON_2 = {"is_active", "next_dagrun_create_after", "schedule_interval"}
 ONLY_ON_3 = {
@@ -143,7 +147,7 @@ CALLS: Mapping[str, Callable[[AirflowClient], Any]] = {
     "backfill": lambda client: client.backfill("d", DAY, DAY, {}, run_backwards=True) if client.can_backfill else 0,
     "health": lambda client: client.health(),
 }
-NO_CALL = {"api", "api_client", "can_backfill", "dag_url", "integers", "run_url"}
+NO_CALL = {"api", "api_client", "can_backfill", "dag_url", "integers", "run_url", "stops_what_is_gone"}
 
 
 def test_every_call_is_walked() -> None:
@@ -201,10 +205,10 @@ def _operate(client: AirflowClient, folder: Path) -> None:
     reader, run = RunReader(client, str(folder)), client.run("d", "r")
     old = DagSchedule(client, "d", reader)
     seen = old.look()
-    assert (seen.schedule.cron, seen.catch_up, seen.last) == ("0 6 * * *", False, DAY)
-    assert list(old.runs(5)) == [DAY]
-    old.mark_as_run(DAY, "run elsewhere")
-    old.run_for(DAY)
+    assert (seen.schedule.cron, seen.catch_up, seen.last) == ("0 6 * * *", False, DUE)
+    assert list(old.runs(5)) == [DUE]
+    old.mark_as_run(DUE, "run elsewhere")
+    old.run_for(DUE)
     MissingDags().warn_if_missing(client, run)
     found = Deployed(client.dag("d"), client)
     check_resumable(found)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from flowyml.core.errors import ScheduleError
+from flowyml.core.schedule import Schedule
+from flowyml_airflow.backfills import days, zone_of
 from flowyml_airflow.connection import Connection
 from flowyml_airflow.handover import DagSchedule, runs_by_time
 from flowyml_airflow.workflows import cron_or_words
@@ -30,8 +34,13 @@ class _Airflow:
         self._runs, self.transport = runs, SimpleNamespace(connection=Connection.to(url))
         self.marked: list[str] = []
 
+    about: Mapping[str, Any] = {"timetable_summary": "0 * * * *"}
+
     def dag(self, dag_id: str) -> dict[str, Any]:
-        return {"timetable_summary": "0 * * * *", "is_paused": True}
+        return {**self.about, "is_paused": True}
+
+    def make_run(self, dag_id: str, run_id: str, logical: datetime, start: datetime, end: datetime) -> None:
+        self.made = [logical, start, end]
 
     def runs(self, dag_ids: list[str], limit: int) -> list[dict[str, Any]]:
         return list(self._runs)
@@ -92,6 +101,53 @@ def test_a_run_that_stands_still_is_the_one_that_is_marked() -> None:
     assert old.look().waiting == {datetime.fromisoformat(_at(5))}
     old.mark_as_run(datetime.fromisoformat(_at(5)), "run elsewhere")
     assert airflow.marked == ["scheduled__5"]
+
+
+NINE = datetime(2026, 3, 1, 9, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("minutes", [0, 60, 30])
+def test_a_run_that_is_made_is_dated_as_the_last_one_of_the_schedule(minutes: int) -> None:
+    """By its time, by the time before, or by an interval that the timetable has: ``CronTriggerTimetable`` takes one."""
+    begun = (datetime.fromisoformat(_at(5)) - timedelta(minutes=minutes)).isoformat()
+    old, airflow = _schedule({**_run(_at(5), "scheduled__5", "scheduled"), "logical_date": begun})
+    old.run_for(NINE)
+    start = NINE - timedelta(minutes=minutes)
+    assert airflow.made == [start, start, NINE]
+
+
+@pytest.mark.parametrize(
+    ("following", "last", "zone", "is_right"),
+    [
+        ("2026-03-02T06:00:00Z", "2026-03-01T06:00:00Z", "UTC", True),
+        ("2026-03-02T05:00:00Z", None, "UTC", False),
+        (None, "2026-03-01T05:00:00Z", "UTC", False),
+        ("2026-03-02T05:00:00Z", "2026-03-01T05:00:00Z", "Europe/Berlin", True),
+        ("2026-03-02T06:00:00Z", "2026-03-01T07:30:00Z", "UTC", True),  # the schedule has changed since
+        (None, None, "UTC", True),
+    ],
+)
+def test_a_timetable_with_another_zone_than_its_dag_is_refused(
+    following: str | None, last: str | None, zone: str, is_right: bool
+) -> None:
+    """As ``CronTriggerTimetable("0 6 * * *", timezone="Europe/Berlin")`` in a DAG that starts at a time in UTC."""
+    old, airflow = _schedule(*([_run(last, "scheduled__x", "scheduled")] if last else []))
+    airflow.about = {"timetable_summary": "0 6 * * *", "timezone": zone, "next_dagrun_run_after": following}
+    if is_right:
+        assert old.look().schedule == Schedule(cron="0 6 * * *", timezone=zone)
+    else:
+        with pytest.raises(ScheduleError, match=r"no time of '0 6 \* \* \*' in its time zone, UTC"):
+            old.look()
+
+
+@pytest.mark.parametrize(
+    ("zone", "first"),
+    [("+01:00", "2026-02-28T23:00"), ("-03:30", "2026-03-01T03:30"), ("Asia/Tokyo", "2026-02-28T15:00")],
+)
+def test_a_day_of_a_dag_with_a_fixed_offset_is_one_there(zone: str, first: str) -> None:
+    found = cast("Any", SimpleNamespace(schedule=None, dag={"timezone": zone}))
+    begin, _ = days(date(2026, 3, 1), date(2026, 3, 1), zone_of(found))
+    assert begin == datetime.fromisoformat(first + "Z")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flowyml import Pipeline, context, step
+from flowyml.core.errors import EngineError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_airflow import missing_dags
 from flowyml_airflow.names import dag_file
@@ -94,6 +95,10 @@ def test_a_run_whose_file_was_deleted_waits_and_says_so(
     wait_until(lambda: not handle.refresh().status.is_terminal and "no longer has DAG" in caplog.text, 240)
     assert caplog.text.count("no longer has DAG") == 1
     assert f"flowyml cancel {handle.job_id} --on airflow" in caplog.text
+    if engine == "airflow2":
+        with pytest.raises(EngineError, match="Airflow 2 stops no run of a DAG without a file"):
+            handle.cancel()
+        assert not handle.refresh().status.is_terminal
     if engine == "airflow3":  # 2 may fail the task that it was about to start
         (tmp_path / "may end").touch()
         wait_until(lambda: handle.step_statuses()["first"] is ExecutionStatus.COMPLETED, 240)

@@ -1,0 +1,76 @@
+"""How a run is cancelled: Airflow marks it as failed, and a note on it tells that it was cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from flowyml.core.errors import EngineError, EngineUnreachableError, ServerTroubleError
+from flowyml_airflow.client import AirflowClient
+from flowyml_airflow.missing_dags import is_missing
+from flowyml_airflow.status import DAG_RUN, TASK_INSTANCE, cancelled_note, was_cancelled, withdrawn_note
+
+__all__ = ["cancel"]
+
+
+def cancel(client: AirflowClient, found: Mapping[str, Any]) -> bool:
+    """Cancel a run, if it has not ended. The note comes first, so that no reader takes the run for one that failed."""
+    if not _goes_on(found):
+        return False
+    dag, run_id = found["dag_id"], found["dag_run_id"]
+    tasks = client.task_instances(dag, run_id)
+    client.note(dag, run_id, cancelled_note(found, tasks))
+    try:
+        ended = client.fail(dag, run_id)
+    except ServerTroubleError as error:
+        if dropped := _dropped(client, dag, tasks):
+            _withdraw(client, dag, run_id)
+            raise EngineError(
+                f"Airflow 2 does not stop run '{dag}/{run_id}', since its DAG no longer has {dropped}. Cancel the run "
+                f"once it has started, or deploy a pipeline with these steps first."
+            ) from error
+        raise  # Airflow may still stop the run; if the run completes, the note does not count
+    except EngineUnreachableError:
+        raise  # as above
+    except EngineError:
+        _withdraw(client, dag, run_id)
+        raise
+    if _goes_on(ended) and not client.stops_what_is_gone and is_missing(client, dag):
+        _withdraw(client, dag, run_id)
+        raise EngineError(
+            f"Airflow 2 stops no run of a DAG without a file, and that of {dag!r} is gone. Deploy the pipeline again, "
+            f"then cancel the run."
+        )
+    if not was_cancelled(ended):  # Airflow 2 tells no `queued_at`, and the run has started meanwhile
+        client.note(dag, run_id, cancelled_note(ended, tasks))
+    return True
+
+
+def _goes_on(found: Mapping[str, Any]) -> bool:
+    status = DAG_RUN.get(found["state"])
+    return status is not None and not status.is_terminal
+
+
+def _withdraw(client: AirflowClient, dag: str, run_id: str) -> None:
+    """Airflow refused to stop a run: it is not cancelled, unless an earlier try of the same call has ended it."""
+    with suppress(EngineError):
+        now = client.run(dag, run_id)
+        if _goes_on(now):
+            client.note(dag, run_id, withdrawn_note(now))
+
+
+def _dropped(client: AirflowClient, dag: str, tasks: Iterable[Mapping[str, Any]]) -> str:
+    """The tasks of a run that its DAG has no more, where Airflow then answers 500 to a call that stops the run.
+
+    A scheduler removes them from a run that has started, and not from one that is queued.
+    """
+    if client.stops_what_is_gone:
+        return ""
+    statuses = ((task["task_id"], TASK_INSTANCE.get(task["state"])) for task in tasks)
+    left = {task for task, status in statuses if not (status and status.is_terminal)}
+    try:
+        known = {task["task_id"] for task in client.tasks(dag)}
+    except EngineError:
+        return ""
+    return ", ".join(map(repr, sorted(left - known)))
