@@ -127,7 +127,7 @@ class Ahead:
         first = self.samples.index(wanted)
         for one in self.samples[first : first + self.suite.at_once]:
             if one not in self.started and not self.reasons(one) and not (one is not wanted and self.is_running(one)):
-                self.started[one] = self.submitted(one)
+                self.started[one] = self.submit(one)
         taken = self.started[wanted]
         taken.seen_by.add(test)
         if taken.handle is None:
@@ -168,7 +168,7 @@ class Ahead:
     def made(self, one: sample, folder: str) -> Pipeline:
         return one.make(folder, **{name: getattr(self.suite, name) for name in one.settings})
 
-    def submitted(self, one: sample) -> _Started:
+    def submit(self, one: sample) -> _Started:
         folder = self.new_folder()
         try:
             handle = self.make(**one.options).run_pipeline(self.made(one, folder), parameters=one.parameters)

@@ -68,21 +68,24 @@ class FailureConformance(Conformance):
     def test_the_orchestrators_policy_covers_steps_without_one(self, done: Done) -> None:
         assert done.run.outputs == {"attempt": 2}
 
-    def test_a_step_timeout_stops_the_work(self, orchestrator: Orchestrator, folder: str) -> None:
-        pipeline = pipelines.beating(folder, step_timeout=5)  # a busy machine takes seconds to begin a step
-        self.needs(orchestrator, Feature.STEP_TIMEOUT, lambda: orchestrator.plan(pipeline))
-        handle = self.finish(orchestrator.run_pipeline(pipeline))
-        assert handle.status is FAILED
-        assert handle.step_statuses() == {"beat": TIMEOUT}
-        self.has_stopped(folder)
-        assert (Path(folder) / "tidied").exists(), "it was asked to stop before it was killed"
+    @sample(
+        # A busy machine takes seconds to begin a step.
+        lambda folder: pipelines.beating(folder, name="conformance step timeout", step_timeout=5),
+        needs=[Feature.STEP_TIMEOUT],
+    )
+    def test_a_step_timeout_stops_the_work(self, done: Done) -> None:
+        assert done.run.status is FAILED
+        assert done.statuses("beat") == {"beat": TIMEOUT}
+        self.has_stopped(done.folder)
+        assert (done.folder / "tidied").exists(), "it was asked to stop before it was killed"
 
-    def test_a_pipeline_timeout_stops_the_work(self, orchestrator: Orchestrator, folder: str) -> None:
-        pipeline = pipelines.beating(folder, timeout=4)
-        self.needs(orchestrator, Feature.PIPELINE_TIMEOUT, lambda: orchestrator.plan(pipeline))
-        handle = self.finish(orchestrator.run_pipeline(pipeline))
-        assert handle.status is TIMEOUT
-        self.has_stopped(folder)
+    @sample(
+        lambda folder: pipelines.beating(folder, name="conformance timeout", timeout=4),
+        needs=[Feature.PIPELINE_TIMEOUT],
+    )
+    def test_a_pipeline_timeout_stops_the_work(self, done: Done) -> None:
+        assert done.run.status is TIMEOUT
+        self.has_stopped(done.folder)
 
     def test_cancel_stops_the_work(self, orchestrator: Orchestrator, folder: str) -> None:
         handle = orchestrator.run_pipeline(pipelines.beating(folder))
@@ -91,7 +94,7 @@ class FailureConformance(Conformance):
         assert handle.status is ExecutionStatus.RUNNING
         assert handle.cancel() is True
         assert self.finish(handle).status is CANCELLED
-        self.has_stopped(folder)
+        self.has_stopped(Path(folder))
         assert (Path(folder) / "tidied").exists() or not self.asks_the_cancelled, "asked to stop before it was killed"
         assert handle.step_statuses() == {"beat": CANCELLED}
 
@@ -108,14 +111,14 @@ class FailureConformance(Conformance):
             handle.cancel()
             self.finish(handle)
 
-    def beats(self, folder: str) -> int:
-        path = Path(folder) / "beats"
+    def beats(self, folder: Path) -> int:
+        path = folder / "beats"
         return len(path.read_text()) if path.exists() else 0
 
     def has_started(self, folder: str) -> None:
-        wait_until(lambda: self.beats(folder) > 0, self.run_timeout, "the step begins")
+        wait_until(lambda: self.beats(Path(folder)) > 0, self.run_timeout, "the step begins")
 
-    def has_stopped(self, folder: str) -> None:
+    def has_stopped(self, folder: Path) -> None:
         """Soon half a second passes without a beat, of which there are ten a second."""
 
         def is_still() -> bool:

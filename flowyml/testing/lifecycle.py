@@ -15,6 +15,7 @@ from flowyml.core.resources import ResourceRequirements
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.testing import pipelines
 from flowyml.testing.base import Conformance, Done, sample
+from flowyml.testing.runs import greeted
 
 __all__ = ["LifeConformance"]
 
@@ -62,19 +63,18 @@ class LifeConformance(Conformance):
         assert self.finish(third).status is COMPLETED
         assert (Path(folder) / "executions").read_text() == "x"
 
+    @greeted
     def test_a_run_id_that_is_taken_by_another_run(
-        self, orchestrator: Orchestrator, folder: str, caplog: pytest.LogCaptureFixture
+        self, done: Done, orchestrator: Orchestrator, folder: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        run_id = f"taken-{time.time_ns()}"
-        first = orchestrator.run_pipeline(pipelines.greeting(), run_id, parameters={"name": "Ada"})
+        run_id = done.run.run_id
         self.needs_run_ids(orchestrator, pipelines.greeting(), run_id)
         assert orchestrator.run_pipeline(pipelines.greeting(), run_id, parameters={"name": "Ada"}).run_id == run_id
         assert "belongs to a run" not in caplog.text
         second = orchestrator.run_pipeline(pipelines.greeting(), run_id, parameters={"name": "Bob"})
         assert "belongs to a run with the parameters {'name': 'Ada'}" in caplog.text
-        assert self.finish(second).status is COMPLETED, second.error
         assert second.outputs == {"greeting": "hello Ada"}
-        assert first.job_id == second.job_id
+        assert second.job_id == done.run.job_id
         with pytest.raises(DefinitionError, match=f"{run_id}.* with other code: .* Give this run another id"):
             orchestrator.run_pipeline(pipelines.greeting("goodbye"), run_id, parameters={"name": "Ada"})
         if self.run_ids_span_pipelines:
@@ -82,7 +82,7 @@ class LifeConformance(Conformance):
                 orchestrator.run_pipeline(pipelines.counting(folder), run_id)
         else:
             other = self.finish(orchestrator.run_pipeline(pipelines.counting(folder), run_id))
-            assert (other.run_id, other.job_id == first.job_id) == (run_id, False)
+            assert (other.run_id, other.job_id == done.run.job_id) == (run_id, False)
 
     @pytest.mark.parametrize("run_id", ["", "a\nb", "x" * 201])
     def test_run_ids_that_nothing_could_show(self, orchestrator: Orchestrator, run_id: str) -> None:

@@ -288,7 +288,13 @@ def flaky(
     return Pipeline(f"conformance flaky {failures}", context=given).add_step(attempt)
 
 
-def beating(folder: str, *, step_timeout: float | None = None, timeout: float | None = None) -> Pipeline:
+def beating(
+    folder: str,
+    *,
+    name: str = "conformance beating",
+    step_timeout: float | None = None,
+    timeout: float | None = None,
+) -> Pipeline:
     """A step that shows for up to two minutes that it is alive, and tidies up when it is stopped."""
 
     @step(timeout=step_timeout)
@@ -305,7 +311,7 @@ def beating(folder: str, *, step_timeout: float | None = None, timeout: float | 
             (Path(folder) / "tidied").touch()
         return 1200
 
-    return Pipeline("conformance beating", context=context(folder=folder), timeout=timeout).add_step(beat)
+    return Pipeline(name, context=context(folder=folder), timeout=timeout).add_step(beat)
 
 
 def counting(folder: str) -> Pipeline:

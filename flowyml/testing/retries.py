@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from flowyml import Pipeline
 from flowyml.core.capabilities import Feature
 from flowyml.core.errors import RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
@@ -24,10 +23,11 @@ COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 class RetryConformance(Conformance):
     """What failed of a run runs again, and nothing that completed."""
 
-    def test_a_retry_goes_on_where_the_run_failed(self, orchestrator: Orchestrator, folder: str) -> None:
-        handle = self.retried(orchestrator, pipelines.fails_once(folder))
+    @sample(pipelines.fails_once)
+    def test_a_retry_goes_on_where_the_run_failed(self, orchestrator: Orchestrator, done: Done) -> None:
+        handle = self.retried(orchestrator, done.run)
         assert handle.outputs == {"total": 6, "beside": 7}
-        assert Counter((Path(folder) / "trace").read_text().splitlines()) == {"list": 1, "flaky": 2, "beside": 1}
+        assert Counter(done.trace) == {"list": 1, "flaky": 2, "beside": 1}
         attempts = {run.name: run.attempt for run in handle.step_runs()}
         again = 2 if self.counts_retries else 1
         assert [attempts[name] for name in ("flaky", "list", "total")] == [again, 1, 1], attempts
@@ -36,7 +36,7 @@ class RetryConformance(Conformance):
 
     def test_a_retry_runs_the_failed_items_of_a_loop(self, orchestrator: Orchestrator, folder: str) -> None:
         self.needs(orchestrator, Feature.FAN_OUT, lambda: orchestrator.plan(pipelines.items_fail_once(folder)))
-        handle = self.retried(orchestrator, pipelines.items_fail_once(folder))
+        handle = self.retried(orchestrator, orchestrator.run_pipeline(pipelines.items_fail_once(folder)))
         assert handle.outputs == {"total": 3}
         assert Counter((Path(folder) / "trace").read_text().splitlines()) == {
             "first 0": 1, "first 1": 1, "first 2": 1, "flaky 0": 1, "flaky 1": 2, "flaky 2": 1,
@@ -56,10 +56,9 @@ class RetryConformance(Conformance):
         assert self.finish(handle.retry()).status is COMPLETED, handle.error
         assert handle.outputs == {"after": 1, "third": 1}
 
-    def retried(self, orchestrator: Orchestrator, pipeline: Pipeline) -> SubmissionResult:
-        """A run that failed, and completed when it was retried, under the same ids."""
-        self.needs(orchestrator, Feature.RETRY_RUN, lambda: orchestrator.retry("any"))
-        handle = orchestrator.run_pipeline(pipeline)
+    def retried(self, orchestrator: Orchestrator, handle: SubmissionResult) -> SubmissionResult:
+        """The run, which has failed, and completes when it is retried, under the same ids."""
+        self.needs(orchestrator, Feature.RETRY_RUN, handle.retry)
         ids = handle.run_id, handle.job_id
         assert self.finish(handle).status is FAILED
         assert self.finish(handle.retry()).status is COMPLETED, handle.error

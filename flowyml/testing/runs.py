@@ -10,7 +10,6 @@ import pytest
 from flowyml.core.capabilities import Feature, Level
 from flowyml.core.errors import ParameterError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.testing import pipelines
 from flowyml.testing.base import Conformance, Done, MakeOrchestrator, sample
@@ -19,37 +18,38 @@ __all__ = ["RunConformance"]
 
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 
+greeted = sample(lambda _: pipelines.greeting(), parameters={"name": "Ada"})
+
 
 class RunConformance(Conformance):
     """A run that goes well, and its handle."""
 
-    @pytest.fixture(scope="class")
-    @classmethod
-    def greeted(cls, orchestrator: Orchestrator) -> SubmissionResult:
-        """One finished run that several tests look at."""
-        return cls.finish(orchestrator.run_pipeline(pipelines.greeting(), parameters={"name": "Ada"}))
+    @greeted
+    def test_a_run_completes_and_gives_its_outputs(self, done: Done) -> None:
+        assert done.run.status is COMPLETED, done.run.error
+        assert done.run.outputs == {"greeting": "hello Ada"}
+        assert done.run.error is None
+        assert done.run.raw_status
+        assert 0 < done.run.duration_seconds < self.run_timeout
 
-    def test_a_run_completes_and_gives_its_outputs(self, greeted: SubmissionResult) -> None:
-        assert greeted.status is COMPLETED, greeted.error
-        assert greeted.outputs == {"greeting": "hello Ada"}
-        assert greeted.error is None
-        assert greeted.raw_status
-        assert 0 < greeted.duration_seconds < self.run_timeout
+    @greeted
+    def test_step_statuses(self, done: Done) -> None:
+        assert done.run.step_statuses() == {"gather": COMPLETED, "join": COMPLETED}
+        assert all(run.attempt == 1 and run.started_at and run.ended_at for run in done.run.step_runs())
 
-    def test_step_statuses(self, greeted: SubmissionResult) -> None:
-        assert greeted.step_statuses() == {"gather": COMPLETED, "join": COMPLETED}
-        assert all(run.attempt == 1 and run.started_at and run.ended_at for run in greeted.step_runs())
-
-    def test_logs_hold_what_a_step_printed(self, greeted: SubmissionResult) -> None:
-        lines = [line for line in greeted.logs() if "gathering words for Ada" in line.message]
+    @greeted
+    def test_logs_hold_what_a_step_printed(self, done: Done) -> None:
+        lines = [line for line in done.run.logs() if "gathering words for Ada" in line.message]
         assert [line.step for line in lines] == ["gather"]
 
-    def test_what_a_step_logs_keeps_its_level(self, greeted: SubmissionResult) -> None:
-        lines = [line for line in greeted.logs() if "Ada has few words" in line.message]
+    @greeted
+    def test_what_a_step_logs_keeps_its_level(self, done: Done) -> None:
+        lines = [line for line in done.run.logs() if "Ada has few words" in line.message]
         assert [(line.step, line.level, line.message) for line in lines] == [("gather", "WARNING", "Ada has few words")]
 
-    def test_following_the_logs_of_a_finished_run_ends(self, greeted: SubmissionResult) -> None:
-        assert any("gathering words" in line.message for line in greeted.logs(follow=True))
+    @greeted
+    def test_following_the_logs_of_a_finished_run_ends(self, done: Done) -> None:
+        assert any("gathering words" in line.message for line in done.run.logs(follow=True))
 
     def test_logs_are_followed_while_the_run_goes_on(self, orchestrator: Orchestrator, folder: str) -> None:
         """The step goes on once its first line has been read, and gives up after a minute."""
@@ -63,34 +63,37 @@ class RunConformance(Conformance):
         assert [message for message in seen if message.startswith("the ")] == ["the first line", "the last line"]
         assert self.finish(handle).status is COMPLETED, handle.error
 
-    def test_a_handle_can_be_rebuilt(self, greeted: SubmissionResult, make_orchestrator: MakeOrchestrator) -> None:
-        again = make_orchestrator().attach(greeted.job_id)
-        assert (again.run_id, again.status, again.outputs) == (greeted.run_id, COMPLETED, greeted.outputs)
-        assert again.url == greeted.url
+    @greeted
+    def test_a_handle_can_be_rebuilt(self, done: Done, make_orchestrator: MakeOrchestrator) -> None:
+        again = make_orchestrator().attach(done.run.job_id)
+        assert (again.run_id, again.status, again.outputs) == (done.run.run_id, COMPLETED, done.run.outputs)
+        assert again.url == done.run.url
 
-    def test_the_result_has_it_all(self, greeted: SubmissionResult) -> None:
-        result = greeted.result()
+    @greeted
+    def test_the_result_has_it_all(self, done: Done) -> None:
+        result = done.run.result()
         assert result.success
         assert result["greeting"] == "hello Ada"
         assert result.step_results["join"].success
 
-    def test_a_finished_run_cannot_be_cancelled(self, greeted: SubmissionResult) -> None:
-        assert greeted.cancel() is False
-        assert greeted.status is COMPLETED
+    @greeted
+    def test_a_finished_run_cannot_be_cancelled(self, done: Done) -> None:
+        assert done.run.cancel() is False
+        assert done.run.status is COMPLETED
 
-    def test_blocking_execution_and_the_list_of_runs(
-        self, orchestrator: Orchestrator, greeted: SubmissionResult
-    ) -> None:
+    @greeted
+    def test_blocking_execution_and_the_list_of_runs(self, orchestrator: Orchestrator, done: Done) -> None:
         result = pipelines.greeting().run({"name": "you"}, on=orchestrator)
         assert result.success, result.error
         assert result["greeting"] == "hello you"
         listed = [run.run_id for run in orchestrator.runs("conformance greeting")]
-        assert listed.index(result.run_id) < listed.index(greeted.run_id), "the newest comes first"
+        assert listed.index(result.run_id) < listed.index(done.run.run_id), "the newest comes first"
         assert orchestrator.runs("no such pipeline") == []
         assert len(orchestrator.runs(limit=1)) == 1
 
-    def test_status_by_job_id(self, orchestrator: Orchestrator, greeted: SubmissionResult) -> None:
-        assert orchestrator.get_run_status(greeted.job_id) is COMPLETED
+    @greeted
+    def test_status_by_job_id(self, orchestrator: Orchestrator, done: Done) -> None:
+        assert orchestrator.get_run_status(done.run.job_id) is COMPLETED
 
     @pytest.mark.parametrize("job_id", ["no-such-run", "5f1a4d02-0000-4000-8000-000000000000", "../x", ""])
     def test_an_unknown_job_is_an_error_and_never_a_status(self, orchestrator: Orchestrator, job_id: str) -> None:
