@@ -13,7 +13,7 @@ __all__ = ["is_running", "wait_until"]
 Value = TypeVar("Value")
 
 
-def wait_until(condition: Callable[[], Value], seconds: float = 240, *, every: float = 0.05) -> Value:
+def wait_until(condition: Callable[[], Value], seconds: float = 240, *, every: float = 0.1) -> Value:
     """The first true value of a condition. A busy machine may take minutes for what takes milliseconds elsewhere."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -21,7 +21,7 @@ from flowyml.core.runs import StepRun
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.base import Orchestrator
 
-__all__ = ["Ahead", "Conformance", "Done", "MakeOrchestrator", "sample"]
+__all__ = ["Ahead", "Conformance", "Done", "MakeOrchestrator", "sample", "wait_until"]
 
 MakeOrchestrator = Callable[..., Orchestrator]
 Test = TypeVar("Test", bound=Callable[..., None])

@@ -20,20 +20,19 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from tests import waiting
 from tests.engines.postgres import Postgres, postgres
 from tests.engines.processes import start_engine
+from tests.waiting import wait_until
 
-__all__ = ["PASSWORD", "USERNAME", "Airflow", "airflow2", "airflow3", "airflow_python", "bare_airflow", "wait_until"]
+__all__ = ["PASSWORD", "USERNAME", "Airflow", "airflow2", "airflow3", "airflow_python", "bare_airflow"]
 
 ROOT = Path(__file__).resolve().parents[2]
 USERNAME, PASSWORD = "admin", "admin-of-the-tests"
@@ -181,11 +180,6 @@ class Airflow:
         except TimeoutError as error:
             logs = "\n".join(f"--- {name}\n{self.log(name)[-3000:]}" for name in self.processes)
             raise TimeoutError(f"Airflow is not healthy: {self.health()}\n{logs}") from error
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 240, *, every: float = 0.2) -> Any:
-    """As in every test, but a question to Airflow costs more than one to this process, and is asked less often."""
-    return waiting.wait_until(condition, seconds, every=every)
 
 
 def bare_airflow(major: int, home: Path, settings: Mapping[str, str] = {}, *, database: str = "") -> Airflow:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from flowyml.cli import main
-from flowyml.testing.base import wait_until
 from tests.security.test_planted_secrets import unpacked
+from tests.waiting import wait_until
 
 NAME, VARIABLE = "warehouse/password", "FLOWYML_SECRET_WAREHOUSE_PASSWORD"
 VALUE = f"planted-as/secret+18&{os.urandom(4).hex()}"  # other tests run at the same time, with values of their own
@@ -171,7 +171,7 @@ def test_a_killed_run_leaves_no_file_with_it(project: Path, monkeypatch: pytest.
     (project / "tmp").mkdir()
     environment = {**os.environ, "FLOWYML_FORK": "0", "TMPDIR": str(project / "tmp")}
     with subprocess.Popen([sys.executable, "-m", "flowyml", "run", "waits.py"], env=environment) as run:
-        wait_until((project / "project" / "began").exists, 60, "the step begins")
+        wait_until((project / "project" / "began").exists, 60)
         run.kill()
     left = [path for path in (project / "tmp").rglob("*") if path.is_file()]
     assert left

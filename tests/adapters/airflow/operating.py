@@ -7,7 +7,8 @@ from typing import Any
 
 from flowyml import Pipeline, context, step
 from flowyml_airflow import AirflowOrchestrator
-from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import Airflow
+from tests.waiting import wait_until
 
 __all__ = [
     "failed_group",

@@ -9,7 +9,8 @@ import pytest
 
 from flowyml.cli import main
 from tests.adapters.airflow.operating import orchestrator_of, wait_for_dag
-from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import Airflow
+from tests.waiting import wait_until
 
 pytest.importorskip("libcst")
 

@@ -16,7 +16,8 @@ from flowyml.orchestrators.remote import recognized_engine
 from flowyml.testing import pipelines
 from flowyml_airflow import AirflowOrchestrator
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, short, slow, wait_for_dag
-from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import Airflow
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED = ExecutionStatus.COMPLETED

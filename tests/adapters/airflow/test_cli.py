@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from flowyml.cli import main
-from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import Airflow
+from tests.waiting import wait_until
 
 PIPELINE = """
 from flowyml import pipeline, step

@@ -21,8 +21,9 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.airflow.operating import wait_for_dag
-from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import Airflow
 from tests.engines.prefect import PrefectServer
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(2400)]
 

@@ -27,7 +27,8 @@ from flowyml_airflow.deployed_dag import Deployed, facts_of, is_untouched
 from flowyml_airflow.folder import LocalFolder, open_folder
 from flowyml_airflow.names import dag_file, dag_id
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, short
-from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import Airflow
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 

@@ -23,7 +23,8 @@ from flowyml.orchestrators.base import Orchestrator
 from flowyml_airflow import external_dag, run_dag
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, wait_for_dag
 from tests.adapters.airflow.test_client import site
-from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import Airflow
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED

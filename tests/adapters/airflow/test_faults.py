@@ -23,8 +23,9 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import PipelineResult
 from flowyml_airflow import AirflowOrchestrator, external_dag
 from tests.adapters.airflow.operating import orchestrator_of, short, slow
-from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import Airflow
 from tests.engines.airflow import airflow3 as running_airflow3
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED = ExecutionStatus.COMPLETED

@@ -7,7 +7,8 @@ import pytest
 from flowyml.core.errors import RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, wait_for_dag
-from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import Airflow
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED = ExecutionStatus.COMPLETED

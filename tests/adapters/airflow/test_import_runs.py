@@ -24,8 +24,9 @@ from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.http import NotFoundError
 from flowyml_prefect import PrefectOrchestrator
 from tests.adapters.airflow.operating import orchestrator_of, wait_for_dag
-from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import Airflow
 from tests.engines.prefect import PrefectServer
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(900)]
 

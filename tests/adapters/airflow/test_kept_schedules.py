@@ -16,8 +16,9 @@ from flowyml_airflow.deployed_dag import Deployed, facts_of
 from flowyml_airflow.folder import LocalFolder
 from flowyml_airflow.names import dag_file, development_id
 from tests.adapters.airflow.operating import orchestrator_of, other_code, short
-from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import Airflow
 from tests.engines.airflow import airflow3 as running_airflow3
+from tests.waiting import wait_until
 
 DAILY = Schedule.of("daily", 3)
 

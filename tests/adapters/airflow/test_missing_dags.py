@@ -13,7 +13,8 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml_airflow import missing_dags
 from flowyml_airflow.names import dag_file
 from tests.adapters.airflow.operating import orchestrator_of
-from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import Airflow
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 

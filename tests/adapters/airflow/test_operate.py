@@ -29,7 +29,8 @@ from flowyml_airflow.client import ConflictError
 from flowyml_airflow.deployed_dag import facts_of
 from flowyml_airflow.names import dag_file
 from tests.adapters.airflow.operating import orchestrator_of, other_code, short, slow
-from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import Airflow
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED = ExecutionStatus.COMPLETED

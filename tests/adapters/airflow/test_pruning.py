@@ -14,7 +14,8 @@ from flowyml.core.submission_result import SubmissionResult
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.names import dag_file
 from tests.adapters.airflow.operating import orchestrator_of, short
-from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import Airflow
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 

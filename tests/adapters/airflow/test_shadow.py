@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from tests.adapters.airflow.operating import wait_for_dag
-from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import Airflow
 from tests.engines.prefect import PrefectServer
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(1500)]
 

@@ -20,7 +20,8 @@ from flowyml.core.submission_result import SubmissionResult
 from flowyml_airflow import AirflowOrchestrator
 from tests.adapters.airflow.operating import orchestrator_of
 from tests.adapters.airflow.seeing import by_form, caught_up, dated, seeing
-from tests.engines.airflow import Airflow, airflow_python, wait_until
+from tests.engines.airflow import Airflow, airflow_python
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(600)]
 COMPLETED = ExecutionStatus.COMPLETED

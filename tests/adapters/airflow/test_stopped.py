@@ -9,7 +9,8 @@ import pytest
 from flowyml.core.execution_status import ExecutionStatus
 from tests.adapters.airflow.operating import orchestrator_of
 from tests.adapters.airflow.stopping import stopping
-from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import Airflow
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED

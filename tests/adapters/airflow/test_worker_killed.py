@@ -13,8 +13,9 @@ import pytest
 from flowyml.core.execution_status import ExecutionStatus
 from tests.adapters import killed_group
 from tests.adapters.airflow.operating import orchestrator_of, slow
-from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import Airflow
 from tests.engines.airflow import airflow3 as running_airflow3
+from tests.waiting import wait_until
 
 COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
