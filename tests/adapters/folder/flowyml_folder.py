@@ -22,6 +22,7 @@ from flowyml.core.origin import Origin
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.orchestrators.base import Health, Orchestrator, check_same_run
+from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromStep, Plan, Step
@@ -153,16 +154,18 @@ class FolderOrchestrator(Orchestrator):
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         self._read(job_id, "job.json")
         shown = 0
-        while True:
+
+        def look() -> Look:
+            nonlocal shown
             ended = self.get_run(job_id).status.is_terminal
             path = self.folder / job_id / "log.jsonl"
             lines = path.read_text().split("\n")[:-1] if path.exists() else []  # the last one may be half written
             for line in lines[shown:]:
                 yield from _log_lines(line)
             shown = len(lines)
-            if ended or not follow:
-                return
-            time.sleep(0.2)
+            return ended or not follow
+
+        return log_lines(look, follow=follow, pause=0.2)
 
     # --8<-- [end:read]
     # --8<-- [start:operate]
