@@ -100,12 +100,12 @@ class RunReader:
         if status.is_failed:
             status = run_status(found, self._about(found)[0])
         error = None
-        if whole and status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT) and not self._has_settled(found):
-            status = ExecutionStatus.RUNNING
-        elif whole and status.is_terminal and not status.is_successful:
-            error = self._why(found, status)
-        if whole and not run_status(found).is_terminal:
+        if whole and not status.is_terminal:
             self.missing_dags.warn_if_missing(self.client, found)
+        elif whole and status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT) and not self._has_settled(found):
+            status = ExecutionStatus.RUNNING
+        elif whole and not status.is_successful:
+            error = self._why(found, status)
         return Run(
             job_id=f"{dag}/{run_id}",
             run_id=given_run_id(found.get("conf"), run_id),

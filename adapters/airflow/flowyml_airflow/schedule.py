@@ -158,7 +158,7 @@ def schedule_info(found: Deployed, folder: Folder | None = None) -> ScheduleInfo
 
 
 def drift(found: Deployed, folder: Folder | None) -> Iterator[str]:
-    """What was changed by hand, outside FlowyML."""
+    """What was changed outside FlowyML, by hand or by Airflow itself."""
     filename = str(found.dag.get("relative_fileloc") or found.dag["fileloc"]).rpartition("/")[2]
     if not is_untouched(found.source) or version_tag(found.facts.get("version", "")) not in tags_of(found.dag):
         yield f"{filename} was changed by hand: deploy again, or put the change into the pipeline."
@@ -166,4 +166,6 @@ def drift(found: Deployed, folder: Folder | None) -> Iterator[str]:
         yield f"{filename} in the DAGs folder is not what Airflow has read."
     ours, paused = found.client.pause_we_set(found.dag["dag_id"]), bool(found.dag["is_paused"])
     if ours is not None and ours != paused:
-        yield f"it was {'paused' if paused else 'resumed'} outside FlowyML: in Airflow's UI, API or command line."
+        itself = ", or by Airflow itself, after max_consecutive_failed_dag_runs" if paused else ""
+        how = f"in Airflow's UI, API or command line{itself}"
+        yield f"it was {'paused' if paused else 'resumed'} outside FlowyML: {how}."
