@@ -220,7 +220,7 @@ class Conformance:
     @classmethod
     def new_folder(cls, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
         """Makes folders that workers and the test see both, by the same path. Override it where they do not see each
-        other's files: make them in one that is mounted in both, or skip."""
+        other's files: make them in one that is mounted in both, since this is how tests learn what steps did."""
         return lambda: str(tmp_path_factory.mktemp("shared"))
 
     @pytest.fixture

@@ -171,8 +171,8 @@ class CleanupConformance(Conformance):
     def test_clean_up_after_a_cancellation(self, orchestrator: Orchestrator, folder: str) -> None:
         pipeline = pipelines.tidied_late(folder)
         self.needs(orchestrator, Feature.CLEANUP, lambda: orchestrator.run_pipeline(pipeline))
+        self.needs(orchestrator, Feature.CANCEL, lambda: orchestrator.cancel("no-such-run"))
         handle = orchestrator.run_pipeline(pipeline)
-        self.needs(orchestrator, Feature.CANCEL, handle.cancel)
         wait_until((Path(folder) / "beats").exists, self.run_timeout, "the step begins")
         assert handle.cancel() is True
         assert self.finish(handle).status is CANCELLED

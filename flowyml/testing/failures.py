@@ -88,8 +88,8 @@ class FailureConformance(Conformance):
         self.has_stopped(done.folder)
 
     def test_cancel_stops_the_work(self, orchestrator: Orchestrator, folder: str) -> None:
+        self.needs(orchestrator, Feature.CANCEL, lambda: orchestrator.cancel("no-such-run"))
         handle = orchestrator.run_pipeline(pipelines.beating(folder))
-        self.needs(orchestrator, Feature.CANCEL, handle.cancel)
         self.has_started(folder)
         assert handle.status is ExecutionStatus.RUNNING
         assert handle.cancel() is True

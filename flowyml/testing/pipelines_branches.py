@@ -241,12 +241,15 @@ def taken_fails(folder: str) -> Pipeline:
 
 
 def beside(folder: str, patience: float = 30) -> Pipeline:
-    """What a branch and a loop wait for waits in turn for a step beside them."""
-    wait = wait_for(folder, "beside", patience)
+    """What a branch and a loop wait for waits in turn for a step beside them, and that step for them."""
+    wait_aside, wait_slow = wait_for(folder, "beside", patience), wait_for(folder, "slow", patience)
 
     @step
     def slow(n: int) -> int:
-        wait()
+        from pathlib import Path
+
+        (Path(folder) / "slow").touch()
+        wait_aside()
         return n
 
     @step
@@ -254,6 +257,7 @@ def beside(folder: str, patience: float = 30) -> Pipeline:
         from pathlib import Path
 
         (Path(folder) / "beside").touch()
+        wait_slow()
         return 1
 
     @pipeline(name="conformance beside")

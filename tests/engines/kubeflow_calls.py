@@ -1,4 +1,4 @@
-"""What tests of KFP's API share: their marks, how long a run may take, and names that are used once."""
+"""What tests of KFP share: their marks, how long a run may take, names that are used once, what a fake cannot do."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 import time
 
 import pytest
+
+from flowyml.core.capabilities import Capabilities, Feature, no
+from flowyml_kubeflow.capabilities import CLUSTER
 
 IS_REAL = "FLOWYML_TEST_KFP_URL" in os.environ
 
@@ -16,6 +19,11 @@ OVER_THE_API = [
     pytest.mark.filterwarnings("ignore:.*Argo's limit:UserWarning"),  # steps bring this large module along
     pytest.mark.timeout(3 * RUN if IS_REAL else 900),
 ]
+
+
+def without(**notes: str) -> Capabilities:
+    """What a fake can do: what a cluster can, without these features, for these reasons."""
+    return Capabilities(CLUSTER.orchestrator, {**CLUSTER.support, **{Feature[name]: no(notes[name]) for name in notes}})
 
 
 def run_id(name: str) -> str:

@@ -21,6 +21,7 @@ import pytest
 from flowyml.orchestrators.base import RunnablePipeline
 from flowyml.plan.model import Plan
 from flowyml_kubeflow import KubeflowOrchestrator
+from tests.engines import kubeflow_calls
 
 
 def engine(name: str) -> Any:
@@ -38,6 +39,12 @@ def engine(name: str) -> Any:
 def _given() -> dict[str, str]:
     given = {name: os.environ.get(f"FLOWYML_TEST_KFP_{name.upper()}") for name in ("namespace", "token")}
     return {name: value for name, value in given.items() if value}
+
+
+class _OnFake(KubeflowOrchestrator):
+    """On the fake, which runs its tasks by KFP's local runner."""
+
+    capabilities = kubeflow_calls.without(PARALLEL_STEPS="this fake of KFP runs one task after another")
 
 
 class _WithImage(KubeflowOrchestrator):
@@ -63,7 +70,8 @@ class Api:
             self.options["artifacts"] = str(root)
 
     def orchestrator(self, **options: Any) -> KubeflowOrchestrator:
-        return _WithImage(**{**self.options, **options})
+        made = _OnFake if self.state else _WithImage
+        return made(**{**self.options, **options})
 
     def fail(self, method: str, path: str, **how: Any) -> None:
         """The next such call fails; skips the test on a real server."""

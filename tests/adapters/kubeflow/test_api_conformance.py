@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from flowyml.core.capabilities import Feature
 from flowyml.core.errors import RetryRefusedError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
@@ -16,12 +15,10 @@ from flowyml.orchestrators.base import Orchestrator
 from flowyml.testing import (
     OrchestratorConformance,
     pipelines,
-    pipelines_branches,
     pipelines_cleanup,
-    pipelines_loops,
     pipelines_retries,
 )
-from flowyml.testing.base import Done, sample, wait_until
+from flowyml.testing.base import wait_until
 from tests.engines.kubeflow_calls import IS_REAL, OVER_THE_API, RUN
 
 pytestmark = OVER_THE_API
@@ -33,7 +30,6 @@ class TestConformanceOverTheApi(OrchestratorConformance):
     counts_retries = False  # KFP forgets the pods that it runs again
     asks_the_cancelled = not IS_REAL  # KFP's launcher, which gets the signal, does not pass it on
     finds_missing_secrets = False  # they are in the cluster, which KFP's API shows nothing of
-    patience = 30 if IS_REAL else 2
 
     @pytest.mark.xfail(reason="KFP starts nothing more in a run that was stopped", strict=True)
     def test_clean_up_after_a_cancellation(self, orchestrator: Orchestrator, folder: str) -> None:
@@ -68,20 +64,6 @@ class TestConformanceOverTheApi(OrchestratorConformance):
     def make_orchestrator(cls, kfp_api: Any) -> Callable[..., Orchestrator]:
         make: Callable[..., Orchestrator] = kfp_api.orchestrator
         return make
-
-    @pytest.mark.skipif(not IS_REAL, reason="the fake runs one task after another")
-    def test_independent_steps_run_at_the_same_time(self, orchestrator: Orchestrator, folder: str) -> None:
-        super().test_independent_steps_run_at_the_same_time(orchestrator, folder)
-
-    @sample(pipelines_branches.beside, needs=[Feature.BRANCHES, Feature.FAN_OUT], settings=["patience"])
-    @pytest.mark.skipif(not IS_REAL, reason="the fake runs one task after another")
-    def test_a_step_beside_a_branch_and_a_loop_does_not_wait(self, done: Done, orchestrator: Orchestrator) -> None:
-        super().test_a_step_beside_a_branch_and_a_loop_does_not_wait(done, orchestrator)
-
-    @sample(pipelines_loops.item_by_item, needs=[Feature.FAN_OUT], settings=["patience"])
-    @pytest.mark.skipif(not IS_REAL, reason="the fake runs one task after another")
-    def test_an_item_does_not_wait_for_the_others(self, done: Done) -> None:
-        super().test_an_item_does_not_wait_for_the_others(done)
 
     def test_next_runs_are_in_the_time_zone(self, orchestrator: Orchestrator) -> None:
         """Of a zone that keeps its offset; others are refused, with the reason."""

@@ -15,6 +15,7 @@ import pytest
 
 from flowyml import current_run, for_each, pipeline, step
 from flowyml.artifacts import open_store
+from flowyml.core.capabilities import Feature
 from flowyml.core.errors import RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
@@ -33,13 +34,18 @@ from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.flow import Flow
 from flowyml_kubeflow.reading import artifacts_of_notes, lines_by_item
 from flowyml_kubeflow.step_runs import turns_of
+from tests.engines.kubeflow_calls import without
 
 Json = dict[str, Any]
+
+
+_IN_THIS_PROCESS = "this fake of KFP runs pods in its own process, one after another"
 
 
 class Interpreted(KubeflowOrchestrator):
     """Runs a pipeline to its end when it is submitted."""
 
+    capabilities = without(PARALLEL_STEPS=_IN_THIS_PROCESS, STEP_TIMEOUT=_IN_THIS_PROCESS, CANCEL=_IN_THIS_PROCESS)
     folder: Path
     backend: Any
     ir: Any
@@ -83,6 +89,10 @@ class Interpreted(KubeflowOrchestrator):
         _, _, ran = self.ran[job_id]
         published = [one for one in _results(ran, flow_names.RESULT_TASK) if "outputs" in one]
         return read_outputs(job_id, published[-1]["outputs"] if published else {}, open_store(self.folder / job_id))
+
+    def cancel(self, job_id: str) -> bool:
+        self.capabilities.require({Feature.CANCEL: f"run {job_id!r}"})
+        return False
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         _, bundle, ran = self.ran[job_id]
@@ -142,28 +152,14 @@ def test_a_scheduled_run_is_for_the_time_of_its_recurring_run(
     assert list(found.values()) == [["2026-03-01T02:00:00+00:00 None"] * 2]
 
 
-_ONE_AT_A_TIME = "pods run in the test's process, one after another"
-
-
 @pytest.mark.kubeflow
 class TestBackend(
     FanOutConformance, BranchConformance, RunIfConformance, CleanupConformance, ExecutionGroupConformance,
     RandomFlowConformance,
 ):  # fmt: skip
     at_once = 1
+    patience = 2
     joins_beside_failures = False  # KFP starts nothing that waits for a task that failed
-
-    @pytest.mark.skip(_ONE_AT_A_TIME)
-    def test_an_item_does_not_wait_for_the_others(self) -> None: ...  # type: ignore[override]  # never called
-
-    @pytest.mark.skip(_ONE_AT_A_TIME)
-    def test_a_step_beside_a_branch_and_a_loop_does_not_wait(self) -> None: ...  # type: ignore[override]  # never called
-
-    @pytest.mark.skip(_ONE_AT_A_TIME)
-    def test_each_item_has_a_timeout_of_its_own(self) -> None: ...  # type: ignore[override]  # never called
-
-    @pytest.mark.skip(_ONE_AT_A_TIME)
-    def test_clean_up_after_a_cancellation(self) -> None: ...  # type: ignore[override]  # never called
 
     @pytest.fixture(scope="class")
     @classmethod
