@@ -49,6 +49,7 @@ __all__ = [
     "is_this_machine",
     "one_spelling",
     "paged",
+    "status_error",
 ]
 
 Item = TypeVar("Item")
@@ -119,6 +120,18 @@ class ProxyLoginError(AuthenticationError):
 
 class RefusedError(EngineError, ValueError):
     """The engine answered 400 or 422: it does not take this."""
+
+
+def status_error(status: int, message: str) -> EngineError:
+    """The kind of error that a status stands for, where it does not refuse the credentials. The same for all engines.
+
+    >>> status_error(404, "no such run")
+    NotFoundError('no such run')
+    """
+    if status in BUSY:
+        return EngineUnreachableError(message)
+    kind = {404: NotFoundError, 409: ConflictError, 400: RefusedError, 422: RefusedError}.get(status)
+    return kind(message) if kind else ServerTroubleError(message) if status >= 500 else EngineError(message)
 
 
 class HttpClient:
@@ -335,12 +348,7 @@ class HttpClient:
 
     def error(self, status: int, message: str) -> EngineError:
         """The kind of error that a status stands for."""
-        if status in (401, 403):
-            return self.refusal(status)
-        if status in BUSY:
-            return EngineUnreachableError(message)
-        kind = {404: NotFoundError, 409: ConflictError, 400: RefusedError, 422: RefusedError}.get(status)
-        return kind(message) if kind else ServerTroubleError(message) if status >= 500 else EngineError(message)
+        return self.refusal(status) if status in (401, 403) else status_error(status, message)
 
     def _unreachable(self, error: Exception) -> EngineUnreachableError:
         if cause := tls_cause(error):

@@ -17,12 +17,12 @@ from flowyml.core.errors import (
     ConfigurationError,
     EngineError,
     EngineUnreachableError,
-    ServerTroubleError,
 )
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.tls import Tls
 from flowyml.core.web import TooLargeError, exchange, page_title
-from flowyml.orchestrators.http import ConflictError, HttpClient, NotFoundError, RefusedError, paged
+from flowyml.orchestrators.http import HttpClient, paged
+from tests.engines.statuses import STATUSES
 from tests.engines.web import Authority, Recorded, Reply, authority, dripping, web
 
 pytest.importorskip("httpcore")
@@ -65,10 +65,7 @@ def test_a_field_that_an_answer_lacks_says_who_answered() -> None:
         asked.close()
 
 
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [(400, RefusedError), (404, NotFoundError), (409, ConflictError), (422, RefusedError), (500, ServerTroubleError)],
-)
+@pytest.mark.parametrize(("status", "kind"), STATUSES)
 def test_statuses_are_kinds_of_errors(status: int, kind: type[EngineError]) -> None:
     with web(lambda _: Reply(status, b'{"detail": "because"}')) as server:
         asked = client(server.url)

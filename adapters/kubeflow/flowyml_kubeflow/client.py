@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,18 +11,18 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urljoin
 
-from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
+from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError, ServerTroubleError
 from flowyml.core.tls import tls_cause, tls_trouble
 from flowyml.core.urls import shown
 from flowyml.core.web import LARGEST_ANSWER
+from flowyml.orchestrators.http import status_error
 from flowyml_kubeflow.connection import Connection
 from flowyml_kubeflow.transport import api_client, sign
 
-__all__ = ["SERVICES", "AmbiguousError", "Client", "NotFoundError", "equals"]
+__all__ = ["MAYBE_DONE", "SERVICES", "Client", "equals"]
 
 _PAGE = 100
 _CHUNK = 1 << 20  # bytes of a file at once
-_TRANSIENT = (429, 502, 503, 504)
 _NO_LOG = '{"error_message":'  # what older servers say in an answer that claims to be a success
 _PAUSES = (0.2, 0.6)  # seconds before a call that only reads is made again
 SERVICES = {  # of the official client, by what an operation's name begins with
@@ -30,16 +31,8 @@ SERVICES = {  # of the official client, by what an operation's name begins with
 }  # fmt: skip
 
 
-class NotFoundError(EngineError):
-    """KFP has nothing of that id."""
-
-
-class AmbiguousError(EngineUnreachableError):
-    """The answer was lost, or an error: KFP may have done what was asked, or not."""
-
-
-class InternalError(AmbiguousError):
-    """KFP answered 500."""
+MAYBE_DONE = (EngineUnreachableError, ServerTroubleError)
+"""The answer was lost, or a server's error: KFP may have done what was asked, or not."""
 
 
 class Client:
@@ -71,12 +64,14 @@ class Client:
         for pause in _PAUSES:
             try:
                 return self.write(operation, *arguments, **options)
-            except AmbiguousError:
+            except MAYBE_DONE as error:
+                if isinstance(error.__cause__, ssl.SSLError):
+                    raise
                 time.sleep(pause)
         return self.write(operation, *arguments, **options)
 
     def write(self, operation: str, *arguments: Any, **options: Any) -> Any:
-        """A call that changes something. Raises ``AmbiguousError`` when it may have and may not have done so."""
+        """A call that changes something. Raises one of ``MAYBE_DONE`` when it may have, or not."""
 
         def call() -> Any:
             return self._operation(operation)(*arguments, **options, **self._limits)
@@ -154,11 +149,9 @@ class Client:
         for way in [self._logs_from] if self._logs_from else ways:
             try:
                 answer = self._text(*ways[way])
-            except InternalError:  # as some releases answer: the pod is gone, or not there yet
-                continue
             except (AuthenticationError, EngineUnreachableError):
                 raise
-            except EngineError:  # 400 or 404, as others do
+            except EngineError:  # 500, 400 or 404, as releases differ: the pod is gone, or not there yet
                 continue
             self._logs_from = way
             return answer
@@ -182,11 +175,7 @@ class Client:
                 f"A proxy, not KFP, answered at {self.connection.where}: it redirects to {target}, probably a login. "
                 f"No credentials were sent there. Give token=…, credentials=… or cookies=…, and check the URL."
             )
-        if error.status == 404:
-            return NotFoundError(message)
-        if error.status == 500:
-            return InternalError(message)
-        return AmbiguousError(message) if error.status in _TRANSIENT else EngineError(message)
+        return status_error(error.status, message)
 
     def _text(self, *words: Any) -> Any:
         """A page that is not in the official API, to be read in pieces."""
@@ -224,12 +213,13 @@ class Client:
         except ApiException as error:
             raise self._refused(error) from error
         except TimeoutError as error:
-            raise AmbiguousError(f"KFP at {where} does not answer: {error} Is it running?") from error
+            raise EngineUnreachableError(f"KFP at {where} does not answer: {error} Is it running?") from error
         except HTTPError as error:
             if cause := tls_cause(error):
-                raise EngineUnreachableError(f"TLS with KFP at {where} fails: {tls_trouble(cause)}") from error
+                raise EngineUnreachableError(f"TLS with KFP at {where} fails: {tls_trouble(cause)}") from cause
             reason = getattr(error, "reason", None) or error
-            raise AmbiguousError(f"KFP at {where} does not answer: {type(reason).__name__}. Is it running?") from error
+            what = f"KFP at {where} does not answer: {type(reason).__name__}. Is it running?"
+            raise EngineUnreachableError(what) from error
 
 
 def _lines(text: str, *, grows: bool) -> list[str]:

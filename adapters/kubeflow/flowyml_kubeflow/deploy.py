@@ -18,16 +18,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from flowyml.artifacts import open_store
-from flowyml.core.errors import EngineError, EngineUnreachableError, PlanError
+from flowyml.core.errors import EngineError, PlanError
 from flowyml.core.home import home
 from flowyml.core.locks import held
 from flowyml.core.origin import Origin
 from flowyml.orchestrators.base import Deployment
+from flowyml.orchestrators.http import NotFoundError
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
 from flowyml_kubeflow import names, spec
-from flowyml_kubeflow.client import Client, NotFoundError, equals
+from flowyml_kubeflow.client import MAYBE_DONE, Client, equals
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
 from flowyml_kubeflow.parameters import read_back
 
@@ -216,7 +217,7 @@ class Pipelines:
             return given
         try:
             defined = spec.inputs_of(self.spec_of(item))
-        except EngineUnreachableError:
+        except MAYBE_DONE:
             raise
         except EngineError:  # the version was deleted, or is not for this user to read
             return given

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from flowyml.core.errors import EngineError
-from flowyml_kubeflow.client import AmbiguousError, NotFoundError
+from flowyml.orchestrators.http import NotFoundError
+from flowyml_kubeflow.client import MAYBE_DONE
 from flowyml_kubeflow.deploy import LONGEST_DESCRIPTION, description, facts
 from flowyml_kubeflow.reading import Runs
 
@@ -41,7 +42,7 @@ class RunsByName:
         """KFP's id of the one run of that name, which is created from ``make()`` when there is none.
 
         ``check`` is given the run that is there already, and raises an error if that is another than the one wanted.
-        Raises ``AmbiguousError`` when KFP stays silent, so that there may be a run.
+        Raises one of ``MAYBE_DONE`` when KFP stays silent or in trouble, so that there may be a run.
         """
         body = None
         for _ in range(_ROUNDS):
@@ -76,7 +77,7 @@ class RunsByName:
             try:
                 made = self.client.write("run_service_create_run", body)
                 return str(made.run_id)
-            except AmbiguousError:
+            except MAYBE_DONE:
                 if pause is None:
                     raise
                 time.sleep(pause)

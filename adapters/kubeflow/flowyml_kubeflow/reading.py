@@ -23,12 +23,13 @@ from flowyml.core.errors import ArtifactError, EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.core.runs import Runs as RunList
+from flowyml.orchestrators.http import NotFoundError
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.runtime.step_errors import NAMED, of_several, of_step
 from flowyml_kubeflow import flow_names
 from flowyml_kubeflow.attempts import RESULT, leveled
-from flowyml_kubeflow.client import Client, NotFoundError, equals
+from flowyml_kubeflow.client import Client, equals
 from flowyml_kubeflow.deploy import Pipelines, facts, origin_of
 from flowyml_kubeflow.status import status_of, step_status_of
 from flowyml_kubeflow.step_runs import turns_of
@@ -59,11 +60,15 @@ class Runs:
 
     def fetch(self, job_id: str) -> Any:
         """The official client's model of a run. Raises ``RunNotFoundError``."""
+        missing = RunNotFoundError(f"KFP at {self.client.connection.where} has no run {job_id!r}.")
         try:
             uuid.UUID(job_id)
+        except ValueError:
+            raise missing from None
+        try:
             return self.client.read("run_service_get_run", job_id)
-        except (ValueError, NotFoundError) as error:
-            raise RunNotFoundError(f"KFP at {self.client.connection.where} has no run {job_id!r}.") from error
+        except NotFoundError as error:
+            raise missing from error
 
     def named(self, run_id: str) -> list[Any]:
         """All runs of that name as the official client's models, the oldest first."""

@@ -11,11 +11,12 @@ from zoneinfo import ZoneInfo
 
 from flowyml.core.errors import EngineError, ScheduleNotFoundError, UnsupportedFeatureError
 from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.orchestrators.http import NotFoundError
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
 from flowyml_kubeflow import names
-from flowyml_kubeflow.client import AmbiguousError, NotFoundError, equals
+from flowyml_kubeflow.client import MAYBE_DONE, equals
 from flowyml_kubeflow.deploy import LONGEST_DESCRIPTION, Pipelines, description, facts, one_at_a_time, origin_of
 from flowyml_kubeflow.options import pipeline_options
 from flowyml_kubeflow.parameters import arguments
@@ -95,7 +96,7 @@ class RecurringRuns:
         try:
             made = self.client.write("recurring_run_service_create_recurring_run", body)
             return str(made.recurring_run_id)
-        except AmbiguousError:
+        except MAYBE_DONE:
             fresh = [item.recurring_run_id for item in self.named(body.display_name)]
             if new := [item for item in fresh if item not in known]:
                 return str(new[0])

@@ -15,12 +15,17 @@ from typing import Any
 import pytest
 
 from flowyml import Pipeline, step
-from flowyml.core.errors import EngineUnreachableError
+from flowyml.core.errors import EngineError, EngineUnreachableError, ServerTroubleError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.orchestrators.http import RefusedError
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowOrchestrator
 from flowyml_kubeflow.attempts import RESULT
+from flowyml_kubeflow.client import Client
+from flowyml_kubeflow.connection import Connection
 from tests.engines.kubeflow_calls import OVER_THE_API, RUN, run_id
+from tests.engines.statuses import STATUSES
+from tests.engines.web import Reply, web
 
 pytestmark = OVER_THE_API
 
@@ -57,7 +62,7 @@ def test_what_comes_before_a_run_survives_lost_answers(kfp_api: Any, path: str, 
     kfp_api.fail("POST", path, before=before)
     pipeline = Pipeline(name).add_step(one)
     if before:  # nothing was made, and the error advises the caller to try again
-        with pytest.raises(EngineUnreachableError, match="made to fail before"):
+        with pytest.raises(ServerTroubleError, match="made to fail before"):
             orchestrator.run_pipeline(pipeline, name)
     else:
         orchestrator.run_pipeline(pipeline, name)
@@ -141,6 +146,34 @@ def test_a_server_that_stays_silent_is_unreachable() -> None:
     assert not orchestrator.health().reachable
     with pytest.raises(EngineUnreachableError, match=r"127\.0\.0\.1:9"):
         orchestrator.runs()
+
+
+BUSY = [(status, EngineUnreachableError) for status in (429, 502, 503, 504)]
+
+
+@pytest.mark.parametrize(("status", "kind"), [*STATUSES, *BUSY])
+def test_statuses_are_kinds_of_errors(status: int, kind: type[EngineError]) -> None:
+    with web(lambda _: Reply(status, b'{"message": "because"}')) as server:
+        with pytest.raises(EngineError, match=f"answered {status}: because") as raised:
+            Client(Connection(server.url)).write("run_service_terminate_run", "x")
+        assert type(raised.value) is kind
+        assert [request.method for request in server.requests].count("POST") == 1
+
+
+@pytest.mark.parametrize(("status", "times"), [(500, 3), (503, 3), (404, 1), (409, 1)])
+def test_what_only_reads_is_tried_again_where_that_makes_sense(status: int, times: int) -> None:
+    with web(lambda _: Reply(status, b"{}")) as server:
+        with pytest.raises(EngineError):
+            Client(Connection(server.url)).read("run_service_get_run", "x")
+        assert [request.path for request in server.requests].count("/apis/v2beta1/runs/x") == times
+
+
+def test_a_run_that_kfp_refuses_to_show_is_not_missing() -> None:
+    with (
+        web(lambda _: Reply(400, b'{"message": "because"}')) as server,
+        pytest.raises(RefusedError, match="answered 400: because"),
+    ):
+        KubeflowOrchestrator(url=server.url).get_run_status("5f1a4d02-0000-4000-8000-000000000000")
 
 
 @pytest.mark.parametrize("path", ["/upload_version$", "/pipelines$", "/experiments$"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flowyml import Pipeline, step
-from flowyml.core.errors import EngineUnreachableError
+from flowyml.core.errors import ServerTroubleError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml.testing import pipelines
@@ -96,7 +96,7 @@ def test_a_schedule_survives_a_lost_answer(kfp_api: Any, orchestrator: KubeflowO
     schedule = Schedule.of("hourly", 5)
     try:
         made = orchestrator.schedule_pipeline(pipelines.greeting(), schedule)
-    except EngineUnreachableError:
+    except ServerTroubleError:
         assert before
         made = orchestrator.schedule_pipeline(pipelines.greeting(), schedule)
     assert [info.schedule_id for info in orchestrator.schedules("conformance greeting")] == [made.schedule_id]
