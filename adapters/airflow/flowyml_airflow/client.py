@@ -225,15 +225,20 @@ class AirflowClient:
         """Start a run. Raises ``ConflictError`` when the run id is taken, which it is after a repeated call too.
 
         ``is_dated`` gives it a logical date, now, by the clock of this machine, as Airflow's page does: Airflow 3 has
-        no ``{{ ds }}`` without one. On SQLite, Airflow answers 500 while another process writes, so such a call is
-        repeated for half a minute.
+        no ``{{ ds }}`` without one.
         """
         body = {"dag_run_id": run_id, "conf": dict(conf), **self._date(datetime.now(UTC) if is_dated else None)}
+        made: dict[str, Any] = self._once_written(self._dag(dag_id, "dagRuns"), body)
+        return made
+
+    def _once_written(self, path: str, body: Mapping[str, Any], **options: Any) -> Any:
+        """The answer to a POST. On SQLite, Airflow answers 500 while another process writes, and has changed nothing:
+        such a call is repeated for half a minute.
+        """
         until = time.monotonic() + _BUSY_SECONDS
         while True:
             try:
-                made: dict[str, Any] = self.transport.call("POST", self._dag(dag_id, "dagRuns"), json=body)
-                return made
+                return self.transport.call("POST", path, json=body, **options)
             except ServerTroubleError:
                 if time.monotonic() > until:
                     raise
@@ -351,9 +356,11 @@ class AirflowClient:
     def _cleared(self, dag_id: str, body: Mapping[str, Any]) -> Any:
         """What was cleared. A second call would stop what runs again since the first, whose answer was lost."""
         try:
-            return self.transport.call("POST", self._dag(dag_id, "clearTaskInstances"), json=body, again=False)
-        except (EngineUnreachableError, ServerTroubleError) as error:
-            raise type(error)(f"{error} It may have cleared tasks: look at the run before you repeat this.") from error
+            return self._once_written(self._dag(dag_id, "clearTaskInstances"), body, again=False)
+        except EngineUnreachableError as error:
+            raise EngineUnreachableError(
+                f"{error} It may have cleared tasks: look at the run before you repeat this."
+            ) from error
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """A value that a task left. Raises ``NotThereError``."""
