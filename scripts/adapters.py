@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 120
 VALUE = r'\[[^\]]*\]|"[^"]*"'
+COPIES = re.compile(r"(^\[tool\.coverage\.paths\]\nflowyml = .*\n)(?:flowyml_\w+ = .*\n)*", re.MULTILINE)
 
 
 def adapters(pyproject: str) -> list[str]:
@@ -32,6 +33,15 @@ def updated(file: str, text: str, engines: Sequence[str]) -> str:
         if found is None:
             raise SystemExit(f"{file}: no {key} below {start!r}. Bring scripts/adapters.py up to date.")
         text = f"{text[: found.end('before')]}{written(file, key, items)}{text[found.end() :]}"
+    return with_copies(text, engines) if file == "pyproject.toml" else text
+
+
+def with_copies(text: str, engines: Sequence[str]) -> str:
+    """The same with a line for each adapter, by which coverage counts the copies that workers run as the original."""
+    lines = [f'flowyml_{name} = ["adapters/{name}/flowyml_{name}", "*/flowyml_{name}"]\n' for name in engines]
+    text, count = COPIES.subn(lambda found: found[1] + "".join(lines), text)
+    if not count:
+        raise SystemExit("pyproject.toml: no [tool.coverage.paths]. Bring scripts/adapters.py up to date.")
     return text
 
 

@@ -33,6 +33,7 @@ def test_one_entry_point_brings_an_adapter_into_every_list() -> None:
     assert "adapters/argo/flowyml_argo" in tool["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert "/adapters/argo:" in tool["mypy"]["mypy_path"]
     assert "flowyml_argo" in tool["coverage"]["run"]["source_pkgs"]
+    assert tool["coverage"]["paths"]["flowyml_argo"] == ["adapters/argo/flowyml_argo", "*/flowyml_argo"]
     assert "flowyml_argo" in tool["importlinter"]["root_packages"]
     contracts = [contract for contract in tool["importlinter"]["contracts"] if "flowyml_prefect" in str(contract)]
     assert len(contracts) == 4
