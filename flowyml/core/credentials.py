@@ -118,7 +118,7 @@ def _checked_line(option: str, text: str) -> str:
     is_token = option.startswith("token")
     if line.isprintable() and not (is_token and (not line.isascii() or " " in line)):
         return line
-    wrong = "blanks, control characters or letters beyond ASCII, which no token has" if is_token else (
+    wrong = "spaces, control characters or non-ASCII characters, which no token has" if is_token else (
         "a line break or another control character, which no password has"
     )  # fmt: skip
     raise ConfigurationError(f"{option} has {wrong}. It is not shown here. Set it again.")

@@ -6,7 +6,7 @@ from flowyml.authoring.steps import step
 
 __all__ = ["email"]
 
-_LINES = ("starttls", "tls", "none")
+_SECURITY = ("starttls", "tls", "none")
 _SECONDS = 60
 
 
@@ -21,12 +21,12 @@ def email(
     username: str = "",
     password: str = "",
     html: str = "",
-    line: str = "starttls",
+    security: str = "starttls",
 ) -> None:
     """Send an e-mail by an SMTP server.
 
-    ``line`` says how it is encrypted: ``"starttls"`` (port 587 where none is given), ``"tls"`` (465), or ``"none"``
-    (25), over which no password goes. The password is a secret: ``email.options(secrets={"password":
+    ``security`` is how the connection is encrypted: ``"starttls"`` (port 587 where none is given), ``"tls"`` (465), or
+    ``"none"`` (25), which refuses to send a password. The password is a secret: ``email.options(secrets={"password":
     "smtp/password"})``. ``html`` is the same message for readers that show it. Raises ``ValueError`` for a header with
     a line break, and what ``smtplib`` raises.
     """
@@ -34,10 +34,10 @@ def email(
     import ssl
     from email.message import EmailMessage
 
-    if line not in _LINES:
-        raise ValueError(f"line={line!r} must be one of {', '.join(_LINES)}.")
-    if password and line == "none":
-        raise ValueError("email sends no password over a line that is not encrypted. Use line='starttls' or 'tls'.")
+    if security not in _SECURITY:
+        raise ValueError(f"security={security!r} must be one of {', '.join(_SECURITY)}.")
+    if password and security == "none":
+        raise ValueError("email sends no password over an unencrypted connection. Use security='starttls' or 'tls'.")
     message = EmailMessage()
     message["To"] = to if isinstance(to, str) else ", ".join(to)
     message["From"], message["Subject"] = sender, subject
@@ -45,12 +45,12 @@ def email(
     if html:
         message.add_alternative(html, subtype="html")
     context = ssl.create_default_context()
-    if line == "tls":
+    if security == "tls":
         server: smtplib.SMTP = smtplib.SMTP_SSL(host, port or 465, timeout=_SECONDS, context=context)
     else:
-        server = smtplib.SMTP(host, port or (587 if line == "starttls" else 25), timeout=_SECONDS)
+        server = smtplib.SMTP(host, port or (587 if security == "starttls" else 25), timeout=_SECONDS)
     with server:
-        if line == "starttls":
+        if security == "starttls":
             server.starttls(context=context)
         if username:
             server.login(username, password)

@@ -118,7 +118,7 @@ def _request(url: str, method: str, json: Any, data: str | None, headers: Mappin
 
     if not _SENDABLE.fullmatch(checked_url(url)):
         raise ValueError(
-            f"The URL {shown(url)!r} has a blank, a control character or a letter beyond ASCII. Give values as "
+            f"The URL {shown(url)!r} has a space, a control character or a non-ASCII character. Give values as "
             f"params=…, or write them as %20."
         )
     if json is not None and data is not None:

@@ -322,11 +322,11 @@ def test_an_email_is_sent() -> None:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         port = server.server_address[1]
-        given: dict[str, Any] = {"sender": "flow@example.org", "host": "127.0.0.1", "port": port, "line": "none"}
+        given: dict[str, Any] = {"sender": "flow@example.org", "host": "127.0.0.1", "port": port, "security": "none"}
         email(["ada@example.org", "bob@example.org"], "Sales", "All is well.", html="<b>All</b>", **given)
         with pytest.raises(ValueError, match=r"newline|linefeed|line"):
             email("ada@example.org", "Sales\r\nBcc: eve@example.org", "x", **given)
-        with pytest.raises(ValueError, match="sends no password over a line that is not encrypted"):
+        with pytest.raises(ValueError, match="sends no password over an unencrypted connection"):
             email("ada@example.org", "Sales", "x", username="u", password="p", **given)
         server.shutdown()
         thread.join()

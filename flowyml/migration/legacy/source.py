@@ -27,7 +27,7 @@ Change = Callable[[Any], Any]
 
 
 class Unreadable(Exception):
-    """A file that is no Python that this one can read and write back as it was."""
+    """A file that this Python cannot read, or cannot write back unchanged."""
 
 
 class Source:

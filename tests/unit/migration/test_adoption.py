@@ -75,7 +75,7 @@ FILES = [
             Note(Kind.REFUSED, "task b", HERE, "it is mapped within a mapped task group"),
         ),
     ),
-    _file("dags/broken.py", reason="it is no Python: invalid syntax (line 3)"),
+    _file("dags/broken.py", reason="it is not valid Python: invalid syntax (line 3)"),
     _file("dags/unwritten.py", _result("unwritten"), unwritten="it could not be written: X"),
     _file("dags/other/a.py", _result("twice", Note(Kind.REFUSED, "task a", HERE, "why"))),
     _file("dags/one/a.py", _result("twice")),
@@ -99,7 +99,7 @@ def test_the_worst_come_first_with_their_reasons() -> None:
     reasons = {one.workflow.name: one.reasons for one in FOUND if one.reasons}
     assert reasons == {
         "gone": ("no file in the folder makes it",),
-        "broken": ("it is no Python: invalid syntax (line 3)",),
+        "broken": ("it is not valid Python: invalid syntax (line 3)",),
         "unwritten": ("it could not be written: X",),
         "odd": ("dags/a.py:1: a loop over what is unknown", "task b: it is mapped within a mapped task group"),
         "cloud": ("task a, task b: it is S3ListOperator", "task c: it imports airflow"),

@@ -29,7 +29,7 @@ import pendulum
 
 def test_a_file_without_a_dag_says_why(tmp_path: Path) -> None:
     assert "mentions no DAG" in str(read(tmp_path, "x = 1").reason)
-    assert "no Python" in str(read(tmp_path, "from airflow import DAG\ndef dag(:").reason)
+    assert "not valid Python" in str(read(tmp_path, "from airflow import DAG\ndef dag(:").reason)
     assert "ValueError" in str(read(tmp_path, "from airflow import DAG\nraise ValueError('no config')").reason)
     twice = HEAD + "with DAG('d') as dag:\n    for _ in range(2):\n        EmptyOperator(task_id='same')\n"
     assert "DuplicateTaskIdFound" in str(read(tmp_path, twice).reason)
@@ -174,7 +174,7 @@ def test_a_file_that_python_cannot_decode_says_so(tmp_path: Path) -> None:
     (tmp_path / "flow.py").write_bytes(PLAIN.encode("latin-1"))
     found = read_file(tmp_path / "flow.py", root=tmp_path)
     assert not found.dags
-    assert "flow.py is no Python: 'utf-8' codec can't decode byte 0xfc" in (found.reason or "")
+    assert "flow.py is not valid Python: 'utf-8' codec can't decode byte 0xfc" in (found.reason or "")
 
 
 def test_links_to_folders_of_the_root_are_followed_once(tmp_path: Path) -> None:

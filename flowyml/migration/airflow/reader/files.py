@@ -80,7 +80,7 @@ class Files:
         try:
             return decode_source(data)
         except (SyntaxError, UnicodeError) as error:
-            raise Refused(f"{path} is no Python: {error}") from error
+            raise Refused(f"{path} is not valid Python: {error}") from error
 
     def _read(self, path: Path) -> bytes:
         data = self.data(path)

@@ -76,7 +76,7 @@ def read_file(path: Path, *, root: Path | None = None, options: Options | None =
     except (Refused, OSError) as error:
         return FileModel(path=name, root=str(base), reason=str(error))
     except SyntaxError as error:
-        return FileModel(path=name, root=str(base), reason=f"it is no Python: {error.msg} (line {error.lineno})")
+        return FileModel(path=name, root=str(base), reason=f"it is not valid Python: {error.msg} (line {error.lineno})")
     return _evaluated(Evaluator(files, options or Options()), tree, text, name)
 
 

@@ -59,7 +59,7 @@ def choice_of(
     if all(isinstance(value, str) for value in some):
         return Choice(tuple(dict.fromkeys(some)), may_be_none=may_be_none)
     if may_be_none or not all(isinstance(value, tuple) for value in some):
-        raise Unclear("it returns ids, lists of ids or None by turns")
+        raise Unclear("it returns a mix of ids, lists of ids and None")
     ids = [each for value in some for each in value]
     if not all(isinstance(each, str) for each in ids):
         raise Unclear("it returns something other than ids")

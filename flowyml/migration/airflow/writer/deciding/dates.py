@@ -76,8 +76,8 @@ def notes_of_dates(dag: DagModel, names: Sequence[str], by_operators: bool) -> I
     shown, how = ", ".join(names), dated(dag)
     if names and how is Dated.START:
         yield Note(
-            Kind.CHANGED, shown, place, "it is the start of the run's interval, as by the DAG's timetable; a run by "
-            "hand has none", "Give it to a run by hand as a parameter.",
+            Kind.CHANGED, shown, place, "it is the start of the run's interval, as with the DAG's timetable; a "
+            "manual run has none", "Pass it to a manual run as a parameter.",
         )  # fmt: skip
     if names and how is Dated.EITHER:
         yield Note(

@@ -123,7 +123,7 @@ def _check(dag: DagModel, task: TaskModel, made: Decision) -> None:
     if any(edges_in(list(made.arguments.values()))):
         raise Unclear("it takes the value of another task as an argument")
     if task.function or made.others or task.operator in _BY_THE_RUN:
-        raise Unclear("it goes by its own run on Airflow")
+        raise Unclear("it depends on its own DAG run on Airflow")
     if not all(map(_is_same_in_each_run, texts_of(list(default_arguments(dag, task).values())))):
         raise Unclear("a default argument has a template")
     for each in task.arguments:

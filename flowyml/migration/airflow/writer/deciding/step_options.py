@@ -109,11 +109,11 @@ def left_out(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
         is_known = isinstance(growth, int | float)
         yield Note(
             Kind.CHANGED, f"retry_exponential_backoff of {task.task_id}", task.place,
-            "no retry can wait as much longer as it says" if is_known else unknown, "Say retry= of the step.",
+            "a retry policy cannot grow by this factor" if is_known else unknown, "Set retry= on the step.",
         )  # fmt: skip
     most = inherited(dag, task, "max_retry_delay")
     if growth and most is not None and not isinstance(most, int | float | timedelta):
-        yield Note(Kind.CHANGED, f"max_retry_delay of {task.task_id}", task.place, unknown, "Say retry= of the step.")
+        yield Note(Kind.CHANGED, f"max_retry_delay of {task.task_id}", task.place, unknown, "Set retry= on the step.")
     if made.kind == "empty" and "airflow" in made.options:
         yield Note(
             Kind.CHANGED, f"{', '.join(made.options['airflow'])} of {task.task_id}", task.place,
@@ -135,7 +135,7 @@ def lost_of(given: Argument | None, kinds: Collection[str], about: str) -> Itera
     if not isinstance(given.value, dict):
         yield Note(
             Kind.CHANGED, f"default_args{about}", given.place, "only Airflow knows them when it reads the file",
-            "Say them of the tasks in the DAG file, or of their steps.",
+            "Set them on the tasks in the DAG file, or on their steps.",
         )  # fmt: skip
         return
     each = [Argument(str(name), "", given.place, value) for name, value in given.value.items()]

@@ -53,7 +53,7 @@ def _decided(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, 
         raise Hole("its id is only known when Airflow reads the file")
     conditions = [each.name for each in task.arguments if each.name in ("run_if", "skip_if")]
     if task.decorator and conditions:
-        raise Hole(f"@task.{conditions[0]} says when it runs whether it is skipped: write when(…) around it")
+        raise Hole(f"@task.{conditions[0]} decides at run time whether to skip it: write when(…) around it")
     has_known_rule = task.trigger_rule in RUN_IF or task.teardown
     if task.operator in _EMPTY and has_known_rule and not task.mapped and not others(task) and not is_called_back(task):
         note = Note(Kind.KEPT, named(task), task.place)
