@@ -21,7 +21,7 @@ from flowyml.core.settings import is_of_another_user
 __all__ = ["data_folder", "home", "is_data", "open_private", "private_file", "private_folder"]
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-# What an earlier FlowyML may have left open. Only by names: the folder may be a project's, with its own `airflow`.
+# What is FlowyML's in its folder. Only by names: the folder may be a project's, with its own `airflow`.
 _OURS = frozenset(("artifacts", "bundles", "cache", "cutovers", "jobs", "kubeflow", "prefect"))
 _RECORD = "runs.db"  # and the files that SQLite keeps beside it
 
@@ -105,9 +105,9 @@ def _opener(path: str, flags: int) -> int:
     return os.open(path, flags, stat.S_IRUSR | stat.S_IWUSR)
 
 
-@cache  # once in a process: what FlowyML makes later is private
+@cache  # once in a process: what FlowyML makes is private
 def _close_to_others(folder: Path) -> None:
-    """Make the folder, or close to others what an earlier FlowyML left in it.
+    """Make the folder, or close it to others: it may have been made by `mkdir`, or filled by `cp -r` or from a backup.
 
     A folder that holds other things too, such as a project's, is left open, and they are; what is FlowyML's is closed.
     Where it cannot be done, the folders and files below are private anyway.

@@ -17,16 +17,16 @@ __all__ = ["check_replaceable"]
 def check_replaceable(found: Origin | None, ours: Origin | None, what: str, *, force: bool = False) -> None:
     """Raise ``OwnershipError`` where ``what``, such as "the schedule 'train'", belongs to another pipeline than ours.
 
-    ``found`` is the origin that is recorded with it. None, from before FlowyML recorded origins or since the record was
-    deleted, may be replaced: the user gets a warning. ``ours`` is that of the bundle; a bundle without one can replace
-    nothing that has one.
+    ``found`` is the origin that is recorded with it. None, as where the record was edited or deleted by hand, or the
+    bundle was made without one, may be replaced: the user gets a warning. ``ours`` is that of the bundle; a bundle
+    without one can replace nothing that has one.
     """
     if force or found == ours:
         return
     if found is None:
         warnings.warn(
-            f"{_capital(what)} does not say which project it comes from; an earlier FlowyML made it, or what said so "
-            f"was deleted. It is replaced, and belongs to {ours} from now on.",
+            f"{_capital(what)} does not say which project it comes from. It is replaced, and belongs to {ours} from "
+            f"now on.",
             UserWarning,
             stacklevel=2,
         )

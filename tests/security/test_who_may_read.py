@@ -106,7 +106,7 @@ def test_another_user_reads_nothing_of_local_runs(place: Path) -> None:
 
 
 @as_root
-def test_what_an_earlier_flowyml_left_open_is_closed_when_it_is_used(place: Path) -> None:
+def test_what_was_opened_to_others_is_closed_when_it_is_used(place: Path) -> None:
     data = place / "data"
     run_as_the_umask_allows_all(place, data)
     (place / "elsewhere.txt").write_text("mine")

@@ -5,7 +5,6 @@ in an execution group from what its task wrote down, and how that ended.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,8 +22,6 @@ __all__ = [
 ]  # fmt: skip
 
 _BEGUN = frozenset({"running", "success", "failed", "skipped", "restarting", "shutdown", "up_for_retry"})
-# How DAGs that an earlier release deployed say whose turn it is.
-_SENTENCE = re.compile(r"Step (?P<step>.+), attempt (?P<attempt>\d+) (?:begins|failed)\.")
 
 Marker = tuple[str, int]
 """A task and a map index; -1 for a task as a whole."""
@@ -161,15 +158,11 @@ def _not_begun(name: str, whole: StepRun, status: ExecutionStatus, raw: str) -> 
 def attributed(events: Sequence[LogEvent], names: Sequence[str], attempt: int) -> Iterator[LogEvent]:
     """The log of such a task, each line with its step. Lines that only say whose turn it is are left out.
 
-    What the task says before the first turn goes to the first step. Where a turn is said by a mark, no other line is
-    taken for one.
+    What the task says before the first turn goes to the first step.
     """
-    said = [_marked(event.message, names) for event in events]
-    if not any(said):
-        said = [_sentence(event.message, names) for event in events]
     now = names[0]
-    for event, turn in zip(events, said, strict=True):
-        if turn:
+    for event in events:
+        if turn := _marked(event.message, names):
             now, attempt = turn
         else:
             yield replace(event, step=now, attempt=attempt)
@@ -182,11 +175,5 @@ def _marked(message: str, names: Sequence[str]) -> tuple[str, int] | None:
     try:
         said = json.loads(message.removeprefix(TURN))
         return (said["step"], said["attempt"]) if said["step"] in names else None
-    except (ValueError, TypeError, KeyError):  # half-written, or a user's in a DAG that an earlier release deployed
+    except (ValueError, TypeError, KeyError):  # half-written
         return None
-
-
-def _sentence(message: str, names: Sequence[str]) -> tuple[str, int] | None:
-    turn = _SENTENCE.fullmatch(message)
-    by_repr = {repr(name): name for name in names} if turn else {}
-    return (by_repr[turn["step"]], int(turn["attempt"])) if turn and turn["step"] in by_repr else None

@@ -70,8 +70,6 @@ class EmbeddedServer:
     url: str
     server: ProcessIdentity
     worker: ProcessIdentity | None = None
-    asks_password: bool = True
-    """False for a server that an older FlowyML started, which answers every user of this machine."""
     ui: str = ""
     """Below the URL: the UI whose pages ask for the password where they need it, instead of showing an error."""
     is_starting: bool = False
@@ -80,13 +78,13 @@ class EmbeddedServer:
     @property
     def connection(self) -> Connection:
         """How to reach it."""
-        secret = _password(prefect_home()) if self.asks_password else None
+        secret = _password(prefect_home())
         return Connection(f"{self.url}/api", login_of(secret, is_password=True), ui=self.url + self.ui)
 
     @property
-    def is_open(self) -> bool:
-        """Whether it asks for no password, or its password is lost."""
-        return self.connection.password is None
+    def has_password(self) -> bool:
+        """False where the file of the password is lost, or others could have read it."""
+        return self.connection.password is not None
 
 
 def server_name(connection: Connection) -> str:
@@ -108,8 +106,8 @@ def prefect_home() -> Path:
 def embedded_server(*, start: bool = True) -> EmbeddedServer | None:
     """The embedded server; started if need be, which takes some ten seconds and is announced on standard error.
 
-    With ``start=False``, None when it is not running, or asks for no password. Raises ``EngineError`` when it cannot
-    be started, or cannot be replaced by one that asks for a password.
+    With ``start=False``, None when it is not running. One whose password is lost counts as not running, and is
+    replaced. Raises ``EngineError`` when it cannot be started.
     """
     record = _usable(_read_record())
     if record is not None or not start:
@@ -121,7 +119,7 @@ def embedded_server(*, start: bool = True) -> EmbeddedServer | None:
         if before is not None and before.is_starting:
             _stop(before.server)
         elif before is not None and is_alive(before.server):
-            _retire(before)
+            _stop_without_password(before)
         return _start(before)
 
 
@@ -180,7 +178,7 @@ def _start(before: EmbeddedServer | None) -> EmbeddedServer:
     port = _free_port(int(before.url.rpartition(":")[2]) if before else 0)  # runs under way know the old one
     url = f"http://127.0.0.1:{port}"
     say(f"Starting Prefect at {url} (some 10 s, once; `flowyml backends stop prefect` ends it) …")
-    _make_private(prefect_home())
+    private_folder(prefect_home())
     secret = (_password(prefect_home()) if before and before.url == url else None) or _make_password(prefect_home())
     worker = before.worker if before else None
     if before and worker and before.url != url:
@@ -221,24 +219,8 @@ def _newest_ui(url: str) -> str:
     return ""
 
 
-def _retire(record: EmbeddedServer) -> None:
-    """End a server that asks for no password, unless that would cut off runs which report to it."""
-    client = PrefectClient(Connection(f"{record.url}/api"))
-    under_way = {"flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}}
-    try:
-        runs = client.runs(under_way, limit=1) if not record.asks_password else []
-    except EngineError:
-        runs = []
-    finally:
-        client.close()
-    if runs:
-        raise EngineError(
-            f"The embedded Prefect at {record.url} was started by an older FlowyML and answers every user of this "
-            f"machine. Runs are under way on it, such as {runs[0].name!r}. When they have ended, FlowyML replaces it "
-            f"with a server that asks for a password. `flowyml backends stop prefect` stops it now, but then these "
-            f"runs can no longer report their state."
-        )
-    say(f"Stopping Prefect at {record.url}, which asks for no password …")
+def _stop_without_password(record: EmbeddedServer) -> None:
+    say(f"Stopping Prefect at {record.url}, whose password is lost …")
     if record.worker is not None:
         _stop(record.worker)
     _stop(record.server)
@@ -299,7 +281,7 @@ def _stop(leader: ProcessIdentity) -> bool:
 
 
 def _usable(record: EmbeddedServer | None) -> EmbeddedServer | None:
-    is_ready = record is not None and not record.is_starting and is_alive(record.server) and not record.is_open
+    is_ready = record is not None and not record.is_starting and is_alive(record.server) and record.has_password
     return record if is_ready else None
 
 
@@ -307,9 +289,8 @@ def _read_record() -> EmbeddedServer | None:
     try:
         plain = json.loads(_record_path().read_text("utf-8"))
         worker = ProcessIdentity(**plain["worker"]) if plain["worker"] else None
-        server, asks_password = ProcessIdentity(**plain["server"]), plain.get("asks_password", False)
-        is_starting = plain.get("is_starting", False)
-        return EmbeddedServer(plain["url"], server, worker, asks_password, plain.get("ui", ""), is_starting)
+        server = ProcessIdentity(**plain["server"])
+        return EmbeddedServer(plain["url"], server, worker, plain["ui"], plain["is_starting"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
@@ -320,12 +301,6 @@ def _write_record(record: EmbeddedServer) -> None:
 
 def _record_path() -> Path:
     return prefect_home() / "server.json"
-
-
-def _make_private(folder: Path) -> None:
-    """Make the folder, or close one of an older FlowyML to other users."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)
 
 
 def _free_port(wanted: int) -> int:
@@ -358,7 +333,7 @@ def _end_of_log(name: str) -> str:
 
 @contextmanager
 def _lock() -> Iterator[None]:
-    _make_private(prefect_home())
+    private_folder(prefect_home())
     with open_private(prefect_home() / "lock", "w") as file:
         if lock(file.fileno()) is False:
             say("Another process is starting or stopping Prefect; waiting for it …")

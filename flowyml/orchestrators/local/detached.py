@@ -132,7 +132,7 @@ def _kept_job(store: RunStore, row: RunRow) -> tuple[dict[str, Any], bytes]:
     elif kept is None and row.raw_status == "crashed":
         why = "it ran in the process that called run(), which died with it"
     elif kept is None:
-        why = "it was recorded by an earlier FlowyML, which did not keep the code"
+        why = "it could not be written down when it ran"
     elif "lacks" in kept[0]:
         why = kept[0]["lacks"]
     elif not Path(kept[0]["bundle"]).is_file():

@@ -286,9 +286,9 @@ def test_each_line_of_the_log_is_of_a_step() -> None:
     ]  # fmt: skip
 
 
-def test_the_log_of_a_dag_that_an_earlier_release_deployed() -> None:
-    lines = ["Step 'a', attempt 1 begins.", "one", "Step 'b', attempt 2 begins.", "two", "Step 'a', attempt 1 failed."]
-    assert steps_of(lines) == [("a", 1, "one"), ("b", 2, "two")]
+def test_only_a_mark_says_whose_turn_it_is() -> None:
+    lines = ["Step 'a', attempt 1 begins.", "one", "Step 'b', attempt 2 begins.", "two"]
+    assert steps_of(lines) == [("a", 1, line) for line in lines]
 
 
 def test_a_line_that_a_step_prints_is_not_taken_for_the_turn_of_another(

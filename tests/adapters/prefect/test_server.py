@@ -101,24 +101,6 @@ from flowyml_prefect import PrefectOrchestrator
 print(json.dumps([[run.run_id, run.job_id] for run in PrefectOrchestrator().runs("many", limit=200)]))
 """
 
-_OPEN = """
-import json
-from dataclasses import asdict
-from flowyml.core.process_identity import identity_of
-from flowyml_prefect import server
-
-server.embedded_server()
-server.stop_embedded_server()
-(server.prefect_home() / "password").unlink(missing_ok=True)
-before = server._read_record()
-port = before.url.rpartition(":")[2]
-process = server._start_command("server", "server", "start", "--host", "127.0.0.1", "--port", port, settings={})
-record = server.EmbeddedServer(before.url, identity_of(process.pid), asks_password=False)
-server._await_health(record, process)
-old = {"url": before.url, "server": asdict(record.server), "worker": None}
-(server.prefect_home() / "server.json").write_text(json.dumps(old))
-"""
-
 _WORKER = """
 from flowyml_prefect.server import ensure_worker
 ensure_worker()
@@ -420,34 +402,15 @@ def test_who_is_interrupted_while_it_starts_leaves_no_second_server(own_home: Pa
     assert _servers(own_home) == []
 
 
-def _posted(client: httpx.Client, path: str, body: Any) -> Any:
-    """The answer, once Prefect has no other writer: it says 503 where two meet on SQLite."""
-    answers = (client.post(path, json=body) for _ in range(100))
-    answer = next(answer for answer in answers if answer.status_code != 503 or time.sleep(0.2))
-    return answer.raise_for_status().json()
-
-
-def test_a_server_from_before_is_replaced_by_one_with_a_password(own_home: Path) -> None:
-    """As an older FlowyML left it: no password, a record that all can read, and a run under way."""
-    _output(_start(own_home, _OPEN))
+def test_a_server_whose_password_others_could_have_read_is_replaced(own_home: Path) -> None:
+    _output(_start(own_home, f"{_RUN}{_WORKER}"))
+    before, secret = _record(own_home), _password(own_home)
     (own_home / "prefect").chmod(0o755)
-    (own_home / "prefect" / "server.json").chmod(0o644)
-    before = _record(own_home)
-    with httpx.Client(base_url=f"{before['url']}/api") as anybody:
-        flow = _posted(anybody, "/flows/", {"name": "old"})["id"]
-        state = {"type": "RUNNING", "name": "Running"}
-        body = {"flow_id": flow, "name": "under way", "state": state}
-        run = _posted(anybody, "/flow_runs/", body)["id"]
-        refused = _start(own_home, _RUN)
-        _, err = refused.communicate(timeout=120)
-        assert refused.returncode != 0
-        assert "Runs are under way on it, such as 'under way'" in err
-        state = {"state": {"type": "COMPLETED"}, "force": True}
-        _posted(anybody, f"/flow_runs/{run}/set_state", state)
+    (own_home / "prefect" / "password").chmod(0o644)
     out, err = _output(_start(own_home, _RUN))
     assert json.loads(out)[1] == "COMPLETED"
-    assert "which asks for no password" in err
-    assert httpx.get(f"{before['url']}/api/admin/version").status_code == 401
+    assert "whose password is lost" in err
+    assert _password(own_home) != secret
     modes = {name: (own_home / "prefect" / name).stat().st_mode & 0o777 for name in ("", "password", "server.json")}
     assert modes == {"": 0o700, "password": 0o600, "server.json": 0o600}
-    assert born(before["server"]["pid"]) is None
+    assert [born(before[who]["pid"]) for who in ("server", "worker")] == [None, None]
