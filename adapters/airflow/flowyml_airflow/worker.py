@@ -135,7 +135,7 @@ def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python
     _stop.clear()
     flow = _flow(bundle)
     task = flow.steps[operator.steps[0]]
-    upstream = _allowed(flow, task, context, bundle, artifacts)
+    upstream = _check_upstream(flow, task, context, bundle, artifacts)
     index = () if flow.loop(task) is None else (upstream.index,)
     with _processes(context, bundle, python, artifacts) as processes, _end_with_parent():
 
@@ -171,12 +171,12 @@ def list_items(
     The items of a list that is stored elsewhere are left one by one, so that each task takes its own alone.
     """
     flow, task = _flow(bundle), Task("items", operator.loop)
-    upstream = _allowed(flow, task, context, bundle, artifacts)
+    upstream = _check_upstream(flow, task, context, bundle, artifacts)
     loop = flow.structure.by_name[operator.loop]
     assert isinstance(loop, Loop)
     given = {item.name: upstream.value(item.source, loop.parent) for item in loop.over}
     if any(is_reference(given[item.name]) or upstream.is_apart(item.source, loop.parent) for item in loop.over):
-        lists = _looked(flow, loop.name, given, (), context, bundle, python, artifacts)
+        lists = _look(flow, loop.name, given, (), context, bundle, python, artifacts)
         for name, items in lists.items():
             for index, item in enumerate(items):
                 context["ti"].xcom_push(key=item_key(name, index), value=carried(item))
@@ -199,7 +199,7 @@ def choose(operator: Any, context: Mapping[str, Any], bundle: Path, python: str,
     Fails where such a value, or one that is needed after it, is missing since its step failed.
     """
     flow, task = _flow(bundle), Task("choice", operator.choice)
-    upstream = _allowed(flow, task, context, bundle, artifacts)
+    upstream = _check_upstream(flow, task, context, bundle, artifacts)
     branches = flow.structure.choices[operator.choice]
     taken = ""
     for number, branch in enumerate(branches, 1):
@@ -216,7 +216,7 @@ def choose(operator: Any, context: Mapping[str, Any], bundle: Path, python: str,
             packed = {
                 str(place): values[source] for place, source in enumerate(sources) if not isinstance(source, Constant)
             }
-            is_true = _looked(flow, branch.name, packed, index, context, bundle, python, artifacts)["taken"]
+            is_true = _look(flow, branch.name, packed, index, context, bundle, python, artifacts)["taken"]
         else:
             is_true = _sayable(is_taken, branches[:number], partial(_known, values))
         if is_true:
@@ -238,7 +238,7 @@ def _sayable(function: Callable[..., Any], *arguments: Any) -> Any:
         raise airflow_exceptions().AirflowFailException(str(error)) from None
 
 
-def _looked(
+def _look(
     flow: Flow, group: str, packed: Mapping[str, Any], index: Sequence[int], context: Mapping[str, Any], bundle: Path,
     python: str, artifacts: str | None,
 ) -> Any:  # fmt: skip
@@ -252,7 +252,9 @@ def _holds_reference(value: Any) -> bool:
     return is_reference(value) or (isinstance(value, list) and any(map(_holds_reference, value)))
 
 
-def _allowed(flow: Flow, task: Task, context: Mapping[str, Any], bundle: Path, artifacts: str | None) -> Upstream:
+def _check_upstream(
+    flow: Flow, task: Task, context: Mapping[str, Any], bundle: Path, artifacts: str | None
+) -> Upstream:
     """What a task finds of those before it. Skips the task, or fails it, where Airflow's trigger rule let it through
     and what it stands for does not."""
     upstream = Upstream(flow, context, _parameters(context, bundle), partial(_packed, context, bundle, artifacts))
@@ -288,7 +290,7 @@ def _inputs(
         _check_inputs(flow, step, operator.inputs, context)
         index = (int(context["ti"].map_index),) if flow.loop(task) else ()
         return {name: restored(value) for name, value in operator.inputs.items()}, index
-    upstream = _allowed(flow, task, context, bundle, artifacts)
+    upstream = _check_upstream(flow, task, context, bundle, artifacts)
     inputs = {
         item.name: upstream.value(item.source, step.group)
         for item in step.inputs

@@ -41,7 +41,7 @@ from flowyml_prefect.engine_process import ENGINE_MODULE, ControlChannel, run_va
 from flowyml_prefect.status import status_of
 from flowyml_prefect.step_runs import TASK_RUNS
 
-__all__ = ["claimed", "launch", "main"]
+__all__ = ["claim", "launch", "main"]
 
 _POLL_SECONDS = 1.0
 _GRACE_SECONDS = 30
@@ -67,22 +67,22 @@ def main(run_id: str, entrypoint: str, log: Path) -> int:
     if connection is None:
         raise SystemExit("PREFECT_API_URL is not set.")
     client = PrefectClient(connection)
-    claim = claimed(client, run_id)
-    if claim is None:
+    claim_id = claim(client, run_id)
+    if claim_id is None:
         return 0  # another process executes it, or it was cancelled
-    code = _Attempt(client, run_id, entrypoint, log, claim).execute()
+    code = _Attempt(client, run_id, entrypoint, log, claim_id).execute()
     if code == 0:
         log.unlink(missing_ok=True)
     return code
 
 
-def claimed(client: PrefectClient, run_id: str) -> str | None:
+def claim(client: PrefectClient, run_id: str) -> str | None:
     """Claim a run for this process; gives the id of the claim, or None where another process has the run.
 
     Each try bears the same id: one whose answer was lost may have succeeded.
     """
-    claim = str(uuid4())
-    return claim if _call_patiently(lambda: client.claim(run_id, claim)) else None
+    claim_id = str(uuid4())
+    return claim_id if _call_patiently(lambda: client.claim(run_id, claim_id)) else None
 
 
 @dataclass
@@ -93,7 +93,7 @@ class _Attempt:
     run_id: str
     entrypoint: str
     log: Path
-    claim: str
+    claim_id: str
     process: str = ""
     channel: ControlChannel = field(init=False)
     has_ended: bool = False
@@ -194,7 +194,7 @@ class _Attempt:
     def _is_retried(self, run: FlowRun) -> bool:
         """Whether the run had ended and goes on as another attempt: it waits for one, or another process has it."""
         if run.state_type == "PENDING":
-            return run.transition_id != self.claim
+            return run.transition_id != self.claim_id
         return run.state_type == "SCHEDULED" or run.process not in (None, self.process)
 
     def _end(self, run: FlowRun, kind: str, name: str, message: str, status: ExecutionStatus) -> None:

@@ -305,10 +305,10 @@ def test_a_claim_whose_answer_was_lost_is_ones_own(
     waiting = pooled.run_pipeline(sleeping(str(tmp_path), 0.0, name="claims"))
     with losing_answers(prefect.url, lost, lost) as (url, losses):
         client = PrefectClient(Connection(f"{url}/api"))
-        claim = runner.claimed(client, waiting.job_id)
+        claim = runner.claim(client, waiting.job_id)
         client.close()
     assert losses == [lost, lost]
     assert claim is not None
     assert pooled.client.run(waiting.job_id).transition_id == claim
-    assert runner.claimed(pooled.client, waiting.job_id) is None, "one process executes it"
+    assert runner.claim(pooled.client, waiting.job_id) is None, "one process executes it"
     waiting.cancel()
