@@ -58,6 +58,8 @@ def lists(file: str, text: str, engines: Sequence[str]) -> Iterator[tuple[str, s
     engine_packages = [name for name in _forbidden(text) if not name.startswith("flowyml_")]
     yield 'name = "The core knows no adapter and no engine"', "forbidden_modules", [*packages, *engine_packages]
     yield 'name = "Adapters stand on the interface, not on the rooms above it"', "source_modules", packages
+    roots_users = [f"{name}.**" for name in packages]
+    yield 'name = "Adapters import flowyml\'s root only to make ready-made steps"', "source_modules", roots_users
     yield 'name = "Adapters know nothing of one another"', "modules", packages
     yield 'name = "No circles, imports within functions included"', "ancestors", ["flowyml", *packages]
     yield "[tool.coverage.run]", "source_pkgs", ["flowyml", *packages]

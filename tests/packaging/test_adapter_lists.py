@@ -36,7 +36,7 @@ def test_one_entry_point_brings_an_adapter_into_every_list() -> None:
     assert tool["coverage"]["paths"]["flowyml_argo"] == ["adapters/argo/flowyml_argo", "*/flowyml_argo"]
     assert "flowyml_argo" in tool["importlinter"]["root_packages"]
     contracts = [contract for contract in tool["importlinter"]["contracts"] if "flowyml_prefect" in str(contract)]
-    assert len(contracts) == 4
+    assert len(contracts) == 5
     assert all("flowyml_argo" in str(contract) for contract in contracts)
     assert adapters.updated("mkdocs.yml", (ROOT / "mkdocs.yml").read_text(), ["argo"]).count("adapters/argo]") == 1
     before = tomllib.loads(text)
