@@ -414,13 +414,9 @@ class RunReader:
         return errors[-1] if errors else killed, ""
 
     def _noted(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The run with FlowyML's note that it was cancelled, also where people have written another note since.
-
-        The audit log also has notes that Airflow did not write, since it was in trouble; so it tells nothing of a run
-        without any.
-        """
+        """The run with FlowyML's note that it was cancelled, also where people have written another note since."""
         succeeded = found["state"] == "success"
-        if not (succeeded or DAG_RUN.get(found["state"]) is ExecutionStatus.FAILED) or not found["note"]:
+        if not (succeeded and found["note"]) and DAG_RUN.get(found["state"]) is not ExecutionStatus.FAILED:
             return found
         noted = found if was_cancelled(found) else self._noted_before(found)
         went_on = succeeded and was_cancelled(noted) and not self._was_stopped(noted)
@@ -430,7 +426,12 @@ class RunReader:
         dag = found["dag_id"]
         if dag not in self._notes:
             self._notes[dag] = self.client.notes_written(dag)
-        before = ({**found, "note": note} for note in self._notes[dag].get(found["dag_run_id"], ()))
+        notes, stands = self._notes[dag].get(found["dag_run_id"], []), found["note"] or ""
+        if stands in notes:  # the log also has notes that Airflow did not write, since it was in trouble
+            notes = notes[notes.index(stands) :]
+        elif not stands:
+            return found
+        before = ({**found, "note": note} for note in notes)
         return next(filter(was_cancelled, takewhile(lambda run: not was_withdrawn(run), before)), found)
 
     def _was_stopped(self, found: Mapping[str, Any]) -> bool:

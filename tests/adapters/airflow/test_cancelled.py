@@ -96,13 +96,26 @@ def test_a_run_that_could_not_be_cancelled_ends_as_it_ends(state: str) -> None:
         assert orchestrator_of(airflow).get_run("d/r").status is expected
 
 
-def test_a_note_that_airflow_did_not_write_does_not_count() -> None:
+@pytest.mark.parametrize("stands", [None, "", "mine"])
+def test_a_note_that_airflow_did_not_write_does_not_count(stands: str | None) -> None:
     """It is in the audit log, which Airflow writes first."""
     airflow = Airflow()
-    airflow.found["note"] = None
-    airflow.notes.append(cancelled_note(airflow.found, airflow.works))
+    airflow.found["note"] = stands
+    airflow.notes = [cancelled_note(airflow.found, airflow.works), *([] if stands is None else [stands])]
     airflow.end("failed")
     assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.FAILED
+
+
+@pytest.mark.parametrize("instead", ["", "looked into it. Ada"])
+@pytest.mark.parametrize("is_logged", [True, False])
+def test_a_note_that_was_replaced_counts(instead: str, is_logged: bool) -> None:
+    airflow = Airflow(stops=True)
+    assert orchestrator_of(airflow).cancel("d/r")
+    airflow.found["note"] = instead
+    if is_logged:
+        airflow.notes.insert(0, instead)
+    expected = ExecutionStatus.CANCELLED if instead or is_logged else ExecutionStatus.FAILED
+    assert orchestrator_of(airflow).get_run("d/r").status is expected
 
 
 def test_a_run_whose_cancelling_process_was_killed_completes() -> None:
