@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from flowyml.core.errors import ArtifactError
 from flowyml.core.locks import lock
 from flowyml.core.pruning import Bounds, Prunable, bounded
 from flowyml.core.removal import files_below, has_others, remove
-from flowyml.runtime.caching import ROOT, Entry, entries_in
+from flowyml.runtime.caching import ROOT, Entry, entries_in, read_entry
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.base import Orchestrator
@@ -86,13 +86,21 @@ def _about(store: Store, folder: str, entry: Entry | None) -> tuple[int, float]:
 
 def _remove(store: Store, folder: str, used: float) -> int:
     if not isinstance(store, LocalStore):
-        size, _ = _about(store, folder, None)
+        size, now = _about(store, folder, _entry(store, folder))
+        if now > used:
+            return 0
         store.remove(folder)
         return size
     with _turn(store, folder) as is_free:
         if not is_free or _about(store, folder, None)[1] > used:
             return 0
         return remove(store.root, *folder.split("/"))
+
+
+def _entry(store: Store, folder: str) -> Entry | None:
+    with suppress(ArtifactError):
+        return read_entry(store, folder)
+    return None
 
 
 @contextmanager

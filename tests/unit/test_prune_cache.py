@@ -121,6 +121,21 @@ def test_in_a_store_that_fsspec_reaches(tmp_path: Path, monkeypatch: pytest.Monk
     assert files.find("/prune-cache/top/cache") == ["/prune-cache/top/cache/theirs/data/x"]
 
 
+def test_one_that_was_made_anew_after_the_plan_stays_in_a_store_that_fsspec_reaches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWYML_ARTIFACTS", "memory://prune-cache/anew")
+    local = LocalOrchestrator()
+    cached(tmp_path).run(on=local)
+    (item,) = results(local)
+    cached(tmp_path).run(on=local, refresh=True)
+    assert item.remove() == 0
+    assert len(results(local)) == 1
+    (item,) = results(local)
+    assert item.remove() == item.bytes
+    assert results(local) == []
+
+
 def test_links_and_names_in_the_folder_of_results(own_home: Path, tmp_path: Path) -> None:
     treasure, cache = tmp_path / "treasure", own_home / "artifacts/cache/caches/make"
     treasure.mkdir()

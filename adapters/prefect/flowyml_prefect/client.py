@@ -24,7 +24,7 @@ from flowyml_prefect.connection import Connection
 if TYPE_CHECKING:
     from flowyml.core.web import Answer
 
-__all__ = ["FlowRun", "Log", "PrefectClient", "TaskRun", "is_id"]
+__all__ = ["FlowRun", "Log", "PrefectClient", "TaskRun", "as_id"]
 
 Meaning = TypeVar("Meaning")
 
@@ -212,7 +212,7 @@ class PrefectClient(HttpClient):
         filters: dict[str, Any] = {"deployments": {"tags": {"all_": [TAG]}}, "sort": "NAME_ASC"}
         if flow is not None:
             filters["flows"] = {"name": {"any_": [flow]}}
-        return self._pages("/deployments/filter", filters)
+        return list(self._pages("/deployments/filter", filters))
 
     def has_unfinished_runs(self, deployment_id: str) -> bool:
         """Whether a run of a deployment has not ended: those that are planned for later count too."""
@@ -353,10 +353,9 @@ class PrefectClient(HttpClient):
         """Keep an artifact."""
         self.write("/artifacts/", body)
 
-    def artifacts(self, key: str, limit: int = _PAGE) -> list[dict[str, Any]]:
-        """The artifacts of a key, the newest first."""
-        wanted = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "limit": limit}
-        return self.query("/artifacts/filter", wanted)
+    def artifacts(self, key: str) -> Iterator[dict[str, Any]]:
+        """The artifacts of a key, the newest first, asked for as they are needed."""
+        return self._pages("/artifacts/filter", {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"})
 
     def artifact_of_run(self, key: str, run_id: str) -> Any:
         """The data of a run's newest artifact of this key, or None."""
@@ -409,11 +408,11 @@ class PrefectClient(HttpClient):
         with self._writing:
             return self.call(method, path, json=body)
 
-    def _pages(self, path: str, body: Mapping[str, Any], limit: int | None = None) -> list[Any]:
+    def _pages(self, path: str, body: Mapping[str, Any], limit: int | None = None) -> Iterator[Any]:
         def fetch(size: int, offset: int) -> tuple[list[Any], None]:
             return self.query(path, {**body, "limit": size, "offset": offset}), None
 
-        return list(paged(fetch, _PAGE, limit))
+        return paged(fetch, _PAGE, limit)
 
     def _understood(self, meaning: Callable[[Any], Meaning], answer: Any) -> Meaning:
         """What an answer means; an ``EngineError`` where it is not one that Prefect gives."""
@@ -426,15 +425,14 @@ class PrefectClient(HttpClient):
             ) from error
 
 
-def is_id(text: object) -> bool:
-    """Whether Prefect could have given this id."""
+def as_id(text: object) -> str | None:
+    """An id as Prefect spells it; None for a text that is not one."""
     from uuid import UUID
 
     try:
-        UUID(str(text))
+        return str(UUID(text)) if isinstance(text, str) else None
     except ValueError:
-        return False
-    return isinstance(text, str)
+        return None
 
 
 def _text(answer: Any) -> str:

@@ -33,9 +33,9 @@ from flowyml.runtime.kept_outputs import KEEP
 from flowyml_prefect.automations import AUTOMATIONS, DETACHED_TAG, HEARTBEAT_SECONDS
 from flowyml_prefect.client import TAG, FlowRun, PrefectClient
 from flowyml_prefect.compiler import compile_flow, flow_function, is_walked, task_functions
-from flowyml_prefect.names import deployment_name, flow_name, plan_key, version_name
+from flowyml_prefect.names import PIPELINE, deployment_name, flow_name, plan_key, version_name
 from flowyml_prefect.parameters import parameter_schema
-from flowyml_prefect.pruning import note_server, version_folder
+from flowyml_prefect.pruning import flow_places, note_server, version_folder
 from flowyml_prefect.reading import is_of_its_version
 from flowyml_prefect.schedule import SET, is_ours
 from flowyml_prefect.server import prefect_home, server_name
@@ -277,12 +277,16 @@ class Deployments:
         plan, client = bundle.plan, self.client
         folder = _publish(bundle)
         note_server(folder, server_name(client.connection))
-        labels = {"flowyml.pipeline": plan.name}
+        labels = {PIPELINE: plan.name}
         flow = flow_name(plan.name)
         body = _body(bundle, target, folder, owner, found)
         changed = found is None or _changes(found, body)
-        if changed and target.takes_code:
-            _upload(folder, bundle, target.store)
+        if changed:  # whatever fails on the way is done again: the deployment, which says what is there, comes last
+            if target.takes_code:
+                _upload(folder, bundle, target.store)
+            self._keep_plan(plan, body["version"])
+            for automation in AUTOMATIONS:
+                client.ensure_automation(automation)
         if found is None:
             flow_id = client.create_flow(flow, labels)
             pool = {} if target.pool is None else {"work_pool_name": target.pool}
@@ -290,10 +294,6 @@ class Deployments:
             found = client.create_deployment(made)
         elif changed or Owner.of(found) != owner:
             client.update_deployment(found["id"], body)
-        if changed:
-            self._keep_plan(plan, body["version"])
-            for automation in AUTOMATIONS:
-                client.ensure_automation(automation)
         url = f"{client.connection.ui_url}/deployments/deployment/{found['id']}"
         entrypoint = f"{folder / 'flow.py'}:{flow_function(plan)}"
         return Deployed(
@@ -360,10 +360,8 @@ def _bundle_of(found: Mapping[str, Any]) -> Bundle | None:
     """The bundle that is deployed, where this machine has it."""
     from flowyml.plan.bundle import Bundle
 
-    for pull in found.get("pull_steps") or ():
-        (settings,) = pull.values()
-        folder = prefect_home() / "flows" / Path(settings.get("directory") or settings.get("url") or "").name
-        for path in folder.glob("*.pyz"):
+    for place in flow_places(found):
+        for path in (prefect_home() / "flows" / place.name).glob("*.pyz"):
             return Bundle.read(path)
     return None
 

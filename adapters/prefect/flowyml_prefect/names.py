@@ -13,9 +13,22 @@ from flowyml.plan.model import Parameter, Plan
 from flowyml.plan.names import identifier, slug
 from flowyml_prefect.parts import defined_names
 
-__all__ = ["FlowNames", "deployment_name", "flow_name", "is_of_one_version", "outputs_key", "plan_key", "version_name"]
+__all__ = [
+    "PIPELINE", "RUN_ID", "FlowNames", "deployment_name", "flow_name", "is_of_one_version", "outputs_key", "plan_key",
+    "version_name",
+]  # fmt: skip
 
-_RESERVED = frozenset({"run_step", "run_steps", "finish_run", "run_all", "turn", "return_state", "wait_for"})
+PIPELINE = "flowyml.pipeline"
+"""The label of a flow, a deployment and a run that holds the pipeline's own name."""
+RUN_ID = "flowyml.run_id"
+"""The label of a run that holds its id, as it was submitted."""
+
+_CALLED = frozenset({"run_step", "run_steps", "finish_run", "run_all", "turn"})
+"""What a compiled flow calls, beside what it defines."""
+_TAKEN = frozenset({"return_state", "wait_for"})
+"""Prefect keeps these arguments of a call to itself, so it refuses a flow or a task with parameters of these names."""
+
+_RESERVED = _CALLED | _TAKEN  # for functions too: a retry, which compiles anew, finds those of older versions by name
 _BANNED_IN_NAMES = frozenset("/%&<>")  # source: prefect.types.names
 
 

@@ -28,11 +28,11 @@ from flowyml.orchestrators.base import Deployment, Health, Orchestrator, SignIn,
 from flowyml.orchestrators.http import ConflictError, NotFoundError, is_this_machine
 from flowyml.plan.secrets import slug_of
 from flowyml_prefect.capabilities import CAPABILITIES
-from flowyml_prefect.client import FlowRun, PrefectClient, is_id
+from flowyml_prefect.client import FlowRun, PrefectClient, as_id
 from flowyml_prefect.compiler import compile_flow
 from flowyml_prefect.connection import Connection, login_of
 from flowyml_prefect.deploy import Deployed, Deployments, Target
-from flowyml_prefect.names import deployment_name, flow_name
+from flowyml_prefect.names import RUN_ID, deployment_name, flow_name
 from flowyml_prefect.parameters import given_parameters
 from flowyml_prefect.pruning import Leftovers
 from flowyml_prefect.reading import RunReader, code_labels
@@ -151,7 +151,7 @@ class PrefectOrchestrator(Orchestrator):
             "idempotency_key": run_id,
             "parameters": given,
             "enforce_parameter_schema": False,  # they were checked; the server would first check the schema itself
-            "labels": {"flowyml.run_id": run_id, **code_labels(bundle)},
+            "labels": {RUN_ID: run_id, **code_labels(bundle)},
         }
         made, deployed = self.deployments.make_run(
             bundle, target, request, turn if self._is_embedded() else nullcontext
@@ -331,9 +331,9 @@ class PrefectOrchestrator(Orchestrator):
         return self._connection is None
 
     def _flow_run(self, job_id: str) -> FlowRun:
-        if is_id(job_id):
+        if run_id := as_id(job_id):
             try:
-                return self.client.run(job_id)
+                return self.client.run(run_id)
             except NotFoundError as error:
                 raise RunNotFoundError(self._unknown("run", job_id)) from error
         raise RunNotFoundError(self._never_given("run", job_id, "flowyml runs --on …"))
@@ -385,11 +385,12 @@ class PrefectOrchestrator(Orchestrator):
 
     def delete_schedule(self, schedule_id: str) -> None:
         schedule = self._own(schedule_id)
-        self.client.delete_schedule(schedule_id, schedule["id"])
+        self.client.delete_schedule(schedule["deployment_id"], schedule["id"])
 
     def make_up(self, schedule_id: str, time: datetime) -> SubmissionResult:
         """Prefect makes one run for each idempotency key. It is late from its first moment on, so it runs at once."""
-        schedule, deployment = self._own(schedule_id), self.client.deployment_by_id(schedule_id)
+        schedule = self._own(schedule_id)
+        deployment = self.client.deployment_by_id(schedule["deployment_id"])
         at = time.astimezone(UTC).isoformat()
         request = {
             "name": f"{deployment['name']} for {at}",
@@ -400,7 +401,7 @@ class PrefectOrchestrator(Orchestrator):
             "labels": {**(deployment.get("labels") or {}), MADE_UP: at},
             "state": {"type": "SCHEDULED", "state_details": {"scheduled_time": at}},
         }
-        made = self.client.create_run(schedule_id, request)
+        made = self.client.create_run(deployment["id"], request)
         return SubmissionResult(self, made.id, run=self.reader.record(made))
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
@@ -459,8 +460,8 @@ class PrefectOrchestrator(Orchestrator):
         schedule = self._own(schedule_id)
         # A change without parameters would drop those that are there; source: Prefect 3.9, update_deployment_schedule.
         body = {"active": active, "parameters": schedule.get("parameters") or {}}
-        self.client.save_schedule(schedule_id, body, schedule["id"])
-        return self._schedule(schedule_id)
+        self.client.save_schedule(schedule["deployment_id"], body, schedule["id"])
+        return self._schedule(schedule["deployment_id"])
 
     def _schedule(self, deployment_id: str) -> ScheduleInfo:
         planned = self.client.planned([deployment_id], _SHOWN)
@@ -468,10 +469,11 @@ class PrefectOrchestrator(Orchestrator):
 
     def _own(self, schedule_id: str) -> Mapping[str, Any]:
         """The Prefect schedule of a deployment: a pipeline has one, so that the deployment's id names it."""
-        if not is_id(schedule_id):
+        deployment_id = as_id(schedule_id)
+        if deployment_id is None:
             raise ScheduleNotFoundError(self._never_given("schedule", schedule_id, "flowyml schedule list --on …"))
         try:
-            schedule = own_schedule(self.client.deployment_by_id(schedule_id))
+            schedule = own_schedule(self.client.deployment_by_id(deployment_id))
         except NotFoundError:
             schedule = None
         if schedule is None:

@@ -21,12 +21,12 @@ from flowyml.core.pruning import Bounds, Prunable, is_unfinished
 from flowyml.core.removal import files_below, names_in, remove, remove_leftovers
 from flowyml.orchestrators.http import NotFoundError
 from flowyml.plan.names import slug
-from flowyml_prefect.client import FlowRun, PrefectClient, is_id
+from flowyml_prefect.client import FlowRun, PrefectClient, as_id
 from flowyml_prefect.names import flow_name, is_of_one_version
 from flowyml_prefect.reading import RunReader
 from flowyml_prefect.status import status_of
 
-__all__ = ["PRUNED", "Leftovers", "note_server", "version_folder"]
+__all__ = ["PRUNED", "Leftovers", "flow_places", "note_server", "version_folder"]
 
 PRUNED = "flowyml.pruned"
 """The label of a run that is being removed, and cannot be run again."""
@@ -39,6 +39,12 @@ _UNDER_WAY = "it is under way"
 def version_folder(pipeline: str, version: str) -> str:
     """The name of the folder that holds a version of a pipeline's flow."""
     return f"{slug(pipeline)}-{version}"
+
+
+def flow_places(deployment: Mapping[str, Any]) -> list[Path]:
+    """Where the workers of a deployment find its flow. The last part is the ``version_folder``."""
+    pulls = [settings for pull in deployment.get("pull_steps") or () for settings in pull.values()]
+    return [Path(settings.get("directory") or settings.get("url") or "") for settings in pulls]
 
 
 def note_server(folder: Path, server: str) -> None:
@@ -95,13 +101,22 @@ class Leftovers:
         return run_place(f"prefect {run.id}", self.reader.record(run).pipeline, run.name)
 
     def _remove_run(self, run: FlowRun) -> int:
-        """From the label on it is not run again. Its row goes last: who is killed here leaves nothing unknown."""
+        """From the label on it is not run again, until the label says otherwise: where the run stays after all.
+
+        Its row goes last: who is killed here leaves nothing unknown.
+        """
+        goes = False
         try:
             self.client.label_run(run.id, {PRUNED: True})
-            found = self.client.run(run.id)
+            try:
+                found = self.client.run(run.id)
+                goes = _has_ended(found) and not self.bounds.keeps(_used(found))
+            finally:
+                if not goes:
+                    self.client.label_run(run.id, {PRUNED: False})
         except NotFoundError:
             return 0
-        if not _has_ended(found) or self.bounds.keeps(_used(found)):
+        if not goes:
             return 0
         store = open_store(self.store)
         artifacts = list(stored(store, self._place(found)))
@@ -130,7 +145,7 @@ class Leftovers:
                 folder = version_folder(self.reader.record(run).pipeline, run.version)
                 needed[folder] = f"run {run.name!r} may be run again" if ended else f"run {run.name!r} is under way"
         for deployment in deployments:
-            for place in _places(deployment):
+            for place in flow_places(deployment):
                 if place != self.home / "flows" / place.name or not self._is_done_with(deployment):
                     needed[place.name] = f"deployment {deployment['name']!r} runs it"
         return needed
@@ -179,7 +194,7 @@ class Leftovers:
         if self.bounds.keeps(folder.stat().st_mtime):  # published again, for a run that the server has not got yet
             return 0
         for deployment in deployments:
-            if folder in _places(deployment):
+            if folder in flow_places(deployment):
                 self.client.delete_deployment(deployment["id"])
         return remove(self.home, "flows", name, unless_since=self.bounds.before)
 
@@ -188,7 +203,7 @@ class Leftovers:
     def _logs(self) -> Iterator[Prunable]:
         for name in names_in(self.home, "runs"):
             found = next(files_below(self.home, "runs", name), None)
-            if found is not None and is_id(name.removesuffix(".log")):
+            if found is not None and as_id(name.removesuffix(".log")):
                 with _locked(self.home / "runs" / name) as is_free:
                     kept = self.bounds.keeps(found.modified) if is_free else "a process writes to it"
                 yield Prunable(
@@ -213,12 +228,6 @@ def _locked(path: Path) -> Iterator[bool]:
         yield lock(descriptor) is True  # without locks on the file system, a log stays
     finally:
         os.close(descriptor)
-
-
-def _places(deployment: Mapping[str, Any]) -> list[Path]:
-    """Where the workers of a deployment find its flow."""
-    pulls = [settings for pull in deployment.get("pull_steps") or () for settings in pull.values()]
-    return [Path(settings.get("directory") or settings.get("url") or "") for settings in pulls]
 
 
 def _has_ended(run: FlowRun) -> bool:

@@ -16,7 +16,7 @@ from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Ru
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.plan.names import slug
 from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient
-from flowyml_prefect.names import flow_name, outputs_key, plan_key
+from flowyml_prefect.names import PIPELINE, RUN_ID, flow_name, outputs_key, plan_key
 from flowyml_prefect.schedule import MADE_UP
 from flowyml_prefect.status import status_of
 from flowyml_prefect.step_runs import (
@@ -202,7 +202,7 @@ class RunReader:
 
     def _pipeline(self, run: FlowRun) -> str:
         """The pipeline's own name, which its flow may not bear."""
-        if name := run.labels.get("flowyml.pipeline"):
+        if name := run.labels.get(PIPELINE):
             return str(name)
         if run.flow_id not in self._pipelines:
             self._pipelines[run.flow_id] = self.client.flow_name(run.flow_id)
@@ -219,8 +219,9 @@ class RunReader:
                 version = str(artifact["description"])
                 steps = tuple(map(Planned.of, _table(artifact["data"])))
                 self._plans.setdefault((pipeline, version), steps)
-            self._plans.setdefault(key, ())
-        return self._plans[key]
+                if version == run.version:
+                    break
+        return self._plans.get(key, ())
 
 
 def _is_machinery(log: Log) -> bool:
@@ -260,4 +261,4 @@ def _time_of(run: FlowRun) -> datetime | None:
 
 
 def _run_id(run: FlowRun) -> str:
-    return str(run.labels.get("flowyml.run_id", run.name))
+    return str(run.labels.get(RUN_ID, run.name))

@@ -14,6 +14,7 @@ from typing import Any
 
 from flowyml.core.errors import ScheduleError
 from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml_prefect.names import PIPELINE
 from flowyml_prefect.parameters import read_parameters
 
 __all__ = [
@@ -105,7 +106,7 @@ def schedule_info(deployment: Mapping[str, Any], planned: Sequence[datetime]) ->
     assert schedule is not None
     return ScheduleInfo(
         schedule_id=deployment["id"],
-        pipeline=deployment["labels"].get("flowyml.pipeline", deployment["name"]),
+        pipeline=deployment["labels"].get(PIPELINE, deployment["name"]),
         schedule=from_prefect(schedule),
         paused=not schedule["active"],
         next_runs=tuple(planned) if schedule["active"] else (),

@@ -108,6 +108,25 @@ def test_the_state_of_a_step_may_be_recorded_after_its_row() -> None:
         assert [step.error for step in orchestrator.attach(RUN).step_runs()] == ["ZeroDivisionError: no number"]
 
 
+def test_the_steps_of_a_version_are_found_behind_many_others() -> None:
+    run = {**json.loads(flow_run("RUNNING")[2]), "deployment_version": "v0"}
+    task = {
+        "id": RUN, "name": "run this", "task_key": "divide-1a2b3c4d", "state_type": "RUNNING", "state_name": "Running",
+        "state": {},
+    }  # fmt: skip
+    others = [{"description": f"v{number}", "data": []} for number in range(200, 0, -1)]
+    mine = {"description": "v0", "data": json.dumps([{"step": "divide", "task": "divide"}])}
+    pages = {
+        f"/flow_runs/{RUN}": [json_answer(run)],
+        "/artifacts/filter": [json_answer([]), json_answer(others), json_answer([mine])],
+        "/task_runs/filter": [json_answer([task])],
+    }
+    with answering(pages) as (orchestrator, asked):
+        names = [[step.name for step in orchestrator.step_runs(RUN)] for _ in range(3)]
+    assert names == [["run this"], ["divide"], ["divide"]], "they were not there yet at first"
+    assert asked.count("/artifacts/filter") == 3, "what is known is not asked for again"
+
+
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_a_gateway_without_a_server_counts_as_no_answer(status: int) -> None:
     with (

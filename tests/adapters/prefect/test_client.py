@@ -15,7 +15,7 @@ import pytest
 from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError, ServerTroubleError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.http import ConflictError, NotFoundError
-from flowyml_prefect.client import PrefectClient, is_id
+from flowyml_prefect.client import PrefectClient, as_id
 from flowyml_prefect.connection import Connection
 
 
@@ -117,4 +117,4 @@ def test_a_retry_policy_is_patient_with_silence(errors: list[str] | None, waits:
 
 @pytest.mark.parametrize("text", ["", "x", "../x", "5f1a4d02", None, 5])
 def test_what_prefect_never_gave_as_an_id(text: object) -> None:
-    assert not is_id(text)
+    assert as_id(text) is None

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from flowyml import Pipeline, step
-from flowyml.core.errors import DefinitionError, OwnershipError
+from flowyml.core.errors import DefinitionError, EngineUnreachableError, OwnershipError
 from flowyml_prefect import PrefectOrchestrator
+from flowyml_prefect.names import plan_key
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
@@ -74,6 +75,39 @@ def test_deploying_moves_all_that_was_deployed_and_keeps_what_operators_set(pool
     assert (schedule.schedule_id, schedule.paused) == (info.schedule_id, True)
     again = second.deploy_pipeline(version("moved", 2))
     assert (again.changed, again.also, second.diff(version("moved", 2).bundle())) == (False, (), "")
+
+
+@pytest.mark.parametrize("call", ["create_artifact", "ensure_automation", "update_deployment"])
+def test_deploying_again_makes_up_for_a_server_that_went_away_midway(
+    pool: Pool, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orchestrator = pool("goes away")
+    name = f"goes away at {call}"
+    orchestrator.deploy_pipeline(version(name, 1))
+
+    def away(*arguments: object) -> None:
+        raise EngineUnreachableError("the server has gone away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(orchestrator.client, call, away)
+        with pytest.raises(EngineUnreachableError):
+            orchestrator.deploy_pipeline(version(name, 2))
+    assert orchestrator.deploy_pipeline(version(name, 2)).changed
+    kept = {plan["description"] for plan in orchestrator.client.artifacts(plan_key(name))}
+    assert kept == {version(name, number).bundle().digest[:16] for number in (1, 2)}
+
+
+@pytest.mark.parametrize("spelt", [str.upper, lambda text: text.replace("-", ""), "{{{}}}".format])
+def test_an_id_may_be_spelt_otherwise(pool: Pool, spelt: Callable[[str], str]) -> None:
+    orchestrator = pool("spelt")
+    info = version("spelt", 1).schedule("daily", "03:30", on=orchestrator)
+    given = spelt(info.schedule_id)
+    assert orchestrator.pause_schedule(given).paused
+    assert orchestrator.resume_schedule(given).schedule_id == info.schedule_id
+    run = orchestrator.make_up(given, datetime.now(UTC) - timedelta(days=1))
+    assert orchestrator.get_run(spelt(run.job_id)).job_id == run.job_id
+    orchestrator.delete_schedule(given)
+    assert orchestrator.schedules("spelt") == []
 
 
 def test_another_project_needs_force_to_deploy_and_may_run(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:

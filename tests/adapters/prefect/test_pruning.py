@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flowyml import Pipeline, step
-from flowyml.core.errors import RetryRefusedError, RunNotFoundError
+from flowyml.core.errors import EngineUnreachableError, RetryRefusedError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.pruning import Bounds, Prunable
 from flowyml_prefect import PrefectOrchestrator
@@ -137,6 +137,37 @@ def test_runs_flows_and_outputs_go_when_nothing_on_the_server_needs_them(
     again = pooled.run_pipeline(version(3), "prune-again")
     assert client.run(again.job_id).version == client.run(again.job_id).labels["flowyml.version"]
     again.cancel()
+
+
+def test_a_run_that_is_retried_before_its_turn_to_go_stays_and_can_be_retried(
+    make_prefect: Callable[..., PrefectOrchestrator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orchestrator = make_prefect(work_pool="prune")
+    client = orchestrator.client
+    client.ensure_process_pool("prune")
+    run = orchestrator.run_pipeline(version(8))
+    run.cancel()
+    wait_until(lambda: run.status.is_terminal)
+    name = server_name(client.connection)
+    leftovers = Leftovers(orchestrator.reader, prefect_home(), name, str(tmp_path), Bounds(older_than=0), True)
+    (item,) = (each for each in leftovers if each.name == run.run_id)
+    assert item.kept == ""
+    client.set_state(run.job_id, {"type": "SCHEDULED", "name": "AwaitingRetry"}, force=True)
+    assert item.remove() == 0
+    assert not client.run(run.job_id).labels[PRUNED], "it is not being removed"
+    with monkeypatch.context() as patched:
+        patched.setattr(client, "run", raising(EngineUnreachableError("the server has gone away")))
+        with pytest.raises(EngineUnreachableError):
+            item.remove()
+    assert not client.run(run.job_id).labels[PRUNED]
+    run.cancel()
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def call(*arguments: object) -> None:
+        raise error
+
+    return call
 
 
 def _folder(flows: Path, run_version: Any) -> str:
