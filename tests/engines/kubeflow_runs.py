@@ -30,6 +30,7 @@ class Runs:
         self.local = KubeflowLocalOrchestrator(folder=state.folder)
         self._kept: dict[tuple[str, str], Kept] = {}
         self._seen: dict[str, object] = {}
+        self._retried_at: dict[str, datetime] = {}
 
     def create(self, body: Any, at: datetime | None = None) -> Any:
         """A run, or with a time one of a recurring run."""
@@ -74,13 +75,14 @@ class Runs:
         run.finished_at = found.ended_at
         if run.recurring_run_id is None:
             run.scheduled_at = found.started_at or run.created_at
+        again = self._retried_at.get(run.run_id)
         begun = [
-            "PENDING",
-            *(["RUNNING"] if found.started_at else []),
-            *(["CANCELING"] if folder.is_cancelled() and self.state.reports_canceling else []),
+            ("PENDING", None if again else run.created_at),
+            ("RUNNING", again or found.started_at),  # where it is retried, the history begins anew
+            ("CANCELING", current_time() if folder.is_cancelled() and self.state.reports_canceling else None),
+            (run.state, found.ended_at),
         ]
-        begun += [run.state] if found.ended_at else []
-        run.state_history = [kfp_server_api.V2beta1RuntimeStatus(state=state) for state in begun]
+        run.state_history = [_status(state, at) for state, at in begun if at]
         if run.state == "FAILED" and not folder.is_cancelled():
             run.error = kfp_server_api.GoogleRpcStatus(code=13, message="The run failed.")
         run.run_details = kfp_server_api.V2beta1RunDetails(task_details=self._workflow(run, folder).details())
@@ -105,6 +107,7 @@ class Runs:
                     dag.get("dag", {}).get("tasks", {}).pop(task, None)
                 folder.pipeline.write_text(json.dumps(local, ensure_ascii=False), "utf-8")
         self.local.retry_run(folder.path.name)
+        self._retried_at[run.run_id] = current_time()
         run.error = None
 
     def _kept_of(self, run: Any, task: str) -> Kept:
@@ -209,6 +212,11 @@ class Runs:
 
     def _folder(self, run: Any) -> RunFolder:
         return RunFolder(self.state.folder / f"run-{run.run_id}")
+
+
+def _status(state: str, at: datetime) -> Any:
+    """To the second, as KFP keeps its times."""
+    return kfp_server_api.V2beta1RuntimeStatus(state=state, update_time=at.replace(microsecond=0))
 
 
 _FITS: dict[str, Callable[[Any], bool]] = {

@@ -196,7 +196,8 @@ class KubeflowOrchestrator(Orchestrator):
     def cancel(self, job_id: str) -> bool:
         """KFP refuses to terminate a run that has ended meanwhile, or is being terminated already."""
         runs = self.kept_runs
-        if runs.status(runs.fetch(job_id)).is_terminal:
+        found = runs.fetch(job_id)
+        if runs.status(found).is_terminal:
             return False
         try:
             self.client.write("run_service_terminate_run", job_id)
@@ -206,7 +207,7 @@ class KubeflowOrchestrator(Orchestrator):
                 return runs.status(run) is ExecutionStatus.CANCELLED
             if run.state != "CANCELING":
                 self.client.write("run_service_terminate_run", job_id)
-        runs.terminated.add(job_id)
+        runs.note_stopped(found)
         return True
 
     def retry_run(self, job_id: str) -> None:
@@ -215,7 +216,6 @@ class KubeflowOrchestrator(Orchestrator):
         if not self.kept_runs.status(run).is_terminal or run.state == "SUCCEEDED":
             raise EngineError(f"Run {job_id!r} is {run.state}; only a run that failed or was stopped can be retried.")
         self.client.write("run_service_retry_run", job_id)
-        self.kept_runs.terminated.discard(job_id)
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
         if steps is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -51,8 +51,8 @@ class Runs:
         self.pipelines = pipelines
         self.client: Client = pipelines.client
         self.artifacts = artifacts
-        self.terminated: set[str] = set()
-        """The runs that were stopped here, or seen being stopped: see ``status``."""
+        self._stopped: dict[str, datetime | None] = {}
+        """The runs that were stopped here, or seen being stopped, and when KFP had begun them: see ``status``."""
         self._pod_names: dict[str, str] = {}
 
     def get(self, job_id: str) -> Run:
@@ -89,11 +89,11 @@ class Runs:
         error = WAS_CANCELLED if status is ExecutionStatus.CANCELLED else None
         if status.is_failed:
             error = self._error(run) if whole else _message(run)
-        started = [item.state for item in run.state_history or () if item.state == "RUNNING"]
+        started = [item.update_time for item in run.state_history or () if item.state == "RUNNING"]
         return Run(
             job_id=str(run.run_id), run_id=run.display_name, pipeline=self.pipelines.pipeline_of(run),
             status=status, raw_status=run.state or "RUNTIME_STATE_UNSPECIFIED", created_at=_utc(run.created_at),
-            started_at=_utc(run.scheduled_at or run.created_at) if started or status.is_terminal else None,
+            started_at=_utc(started[0] if started else run.created_at) if started or status.is_terminal else None,
             ended_at=_utc(run.finished_at) if status.is_terminal else None, error=error,
             url=self.client.connection.page(f"runs/details/{run.run_id}"),
             parameters=self.pipelines.parameters_of(run), revision=facts(run.description).get("revision"),
@@ -103,9 +103,14 @@ class Runs:
         """KFP says FAILED of a run that it has terminated. The state before that one shows it, but may be missing: it
         is in the history only if KFP's agent saw the workflow in between (source: ``RunStore.TerminateRun``)."""
         if run.state == "CANCELING":
-            self.terminated.add(str(run.run_id))
+            self.note_stopped(run)
         states = [item.state for item in run.state_history or () if item.state != run.state]
-        return status_of(run.state, [*states, "CANCELING"] if run.run_id in self.terminated else states)
+        is_stopped = run.run_id in self._stopped and self._stopped[run.run_id] == _begun(run)
+        return status_of(run.state, [*states, "CANCELING"] if is_stopped else states)
+
+    def note_stopped(self, run: Any) -> None:
+        """The run is being stopped; that counts until KFP begins it again, for anybody who retries it."""
+        self._stopped[str(run.run_id)] = _begun(run)
 
     def _error(self, run: Any) -> str | None:
         """In the words of the steps that failed, if their logs are still there, and what KFP knew of the steps."""
@@ -358,6 +363,15 @@ def _lost(tasks: Tasks, task: str) -> str:
     if tasks.is_cached(task):
         return f"KFP took step {step!r} from its cache, so no pod logged the value. Run the step with cache=False."
     return f"The value was in the log of step {step!r}, which KFP no longer has."
+
+
+def _begun(run: Any) -> datetime | None:
+    """When KFP began a run or, if it was retried, began it again: then some releases begin its history anew, and others
+    go on after FAILED. Source: KFP, ``ResourceManager.RetryRun``."""
+    history = run.state_history or []
+    begins = history[:1] + [item for before, item in pairwise(history) if before.state == "FAILED"]
+    times: list[datetime | None] = [item.update_time for item in begins]
+    return times[-1] if times else None
 
 
 def _message(run: Any) -> str | None:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import kfp_server_api
 import pytest
 
+from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home
 from flowyml.plan.bundle import build
 from flowyml.plan.model import FromStep, PipelineOutput, Plan, Step
-from flowyml_kubeflow import names
+from flowyml_kubeflow import KubeflowOrchestrator, names
 from flowyml_kubeflow.attempts import Journal
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.deploy import one_at_a_time
 from flowyml_kubeflow.local.folder import RunFolder
+from flowyml_kubeflow.reading import Runs
 from flowyml_kubeflow.tasks import Tasks, node_id
 
 pytestmark = pytest.mark.kubeflow
@@ -125,6 +129,47 @@ def test_of_steps_at_the_same_time_the_one_whose_executor_was_skipped_is_cached(
     assert (longer.is_cached("a"), len(longer.pods("a"))) == (False, 1)
     cached = tasks(*executors, detail("a", at("wf.root.a.executor"), **taken), detail("b", **ran), **caches)
     assert (cached.is_cached("a"), cached.pods("a")) == (True, [])
+
+
+def run_of(*states: str, **fields: Any) -> Any:
+    """A run in the last of these states, each of which began a second after the one before it."""
+    history = [
+        kfp_server_api.V2beta1RuntimeStatus(state=state, update_time=NOON + timedelta(seconds=number))
+        for number, state in enumerate(states)
+    ]
+    return kfp_server_api.V2beta1Run(
+        run_id=str(uuid.UUID(int=1)), display_name="one", state=states[-1], state_history=history, created_at=NOON,
+        finished_at=NOON + timedelta(hours=1), **fields,
+    )  # fmt: skip
+
+
+def reader() -> Runs:
+    return KubeflowOrchestrator("http://127.0.0.1:1").kept_runs
+
+
+def test_a_run_began_when_it_ran_not_when_it_was_due() -> None:
+    """A schedule that catches up makes runs late, and those wait for each other."""
+    late = {"scheduled_at": NOON - timedelta(days=1)}
+    assert started(run_of("PENDING", **late)) is None
+    assert started(run_of("PENDING", "PENDING", "RUNNING", "SUCCEEDED", **late)) == NOON + timedelta(seconds=2)
+    assert started(run_of("FAILED", **late)) == NOON  # so fast that KFP did not see it run
+
+
+def started(run: Any) -> datetime | None:
+    return reader().record(run).started_at
+
+
+@pytest.mark.parametrize("before", [(), ("PENDING", "RUNNING", "FAILED")], ids=["anew", "goes on"])
+def test_a_run_that_was_stopped_here_and_retried_elsewhere_can_fail(before: tuple[str, ...]) -> None:
+    """KFP need not write into the history that it stopped a run. Of a retry, some releases begin the history anew."""
+    runs = reader()
+    stopped = run_of("PENDING", "RUNNING")
+    runs.note_stopped(stopped)
+    assert runs.status(run_of("PENDING", "RUNNING", "FAILED")) is ExecutionStatus.CANCELLED
+    again = run_of(*before, "RUNNING", "FAILED")
+    for item in again.state_history[len(before) :]:
+        item.update_time += timedelta(minutes=1)
+    assert runs.status(again) is ExecutionStatus.FAILED
 
 
 def test_half_a_line_of_a_journal_takes_no_other_along(tmp_path: Path) -> None:
