@@ -21,6 +21,7 @@ from flowyml.core.retry_policy import error_names
 from flowyml.plan.model import Step
 from flowyml.runtime.lines import OnLine
 from flowyml.runtime.spawn import SpawnedProcesses
+from flowyml_kubeflow import names
 
 __all__ = [
     "CLEAN_UP", "FINALE", "LOCAL", "RESULT", "Attempt", "Journal", "fire_pipeline_hooks", "leveled", "printed",
@@ -30,7 +31,6 @@ __all__ = [
 LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
 FINALE = "finale"  # a file in that folder: the run was stopped, and only what cleans up is to run
 CLEAN_UP = "clean-up"  # a folder in it: what pods that clean up keep for the finale, and not for another try of the run
-ARTIFACTS = "FLOWYML_ARTIFACTS"
 RESULT = (
     "flowyml-result "  # begins a line of a pod's log with what KFP's API has no field for; only `publish` writes it
 )
@@ -117,7 +117,7 @@ def processes_of(
 
     Inputs stand there too, or in one of the folders ``brought``. Several ``steps`` share one of them.
     """
-    store = os.environ.get(ARTIFACTS) or str(scratch / "store")
+    store = os.environ.get(names.ARTIFACTS) or str(scratch / "store")
     run_id = os.environ.get("FLOWYML_RUN_ID") or f"kfp-{os.urandom(8).hex()}"
     # Runs of the local runner share cached results with those of the local engine.
     cache = {"cache": default_url()} if LOCAL in os.environ and any(step.caching for step in steps) else {}

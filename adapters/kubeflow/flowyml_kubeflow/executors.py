@@ -373,8 +373,3 @@ def _toleration(item: Mapping[str, Any]) -> Json:
 
 def _constant(value: str) -> Json:
     return {"runtimeValue": {"constant": value}}
-
-
-def same(container_: Mapping[str, Any]) -> str:
-    """A key that equal containers share."""
-    return json.dumps(container_, sort_keys=True)

@@ -11,9 +11,9 @@ from functools import lru_cache
 from flowyml.plan.names import identifier, slug
 
 __all__ = [
-    "BUNDLE", "BUNDLE_TASK", "CACHES", "END_TASK", "JOB", "LAST_TASK", "RUN", "RUN_TASK", "START_TASK", "STARTED",
-    "STATUS", "STEP", "STEPS_TASK", "TIME", "artifact", "constant", "part", "part_task", "pipeline", "port", "shown",
-    "step_shown", "task",
+    "ARTIFACTS", "BUNDLE", "BUNDLE_TASK", "CACHES", "END_TASK", "JOB", "LAST_TASK", "RUN", "RUN_TASK", "START_TASK",
+    "STARTED", "STATUS", "STEP", "STEPS_TASK", "TIME", "artifact", "constant", "part", "part_task", "pipeline", "port",
+    "shown", "step_shown", "task",
 ]  # fmt: skip
 
 # Ports: inputs and outputs of a component. Each task has them in its line, so they are short.
@@ -25,6 +25,7 @@ TIME = "time__"
 STARTED = "started__"
 STATUS = "status__"
 
+ARTIFACTS = "FLOWYML_ARTIFACTS"  # a variable of containers that names the store of the steps
 CACHES = "FLOWYML_CACHES"  # a variable of containers whose steps are cached
 
 BUNDLE_TASK = "flowyml--bundle"

@@ -18,12 +18,12 @@ from flowyml.orchestrators.base import of_step
 from flowyml.orchestrators.options import Check, check_options
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan, Step
+from flowyml_kubeflow import names
 
 __all__ = ["DEFAULT_IMAGE", "FORMS", "StepOptions", "default_image", "empty_dir", "pipeline_options", "step_options"]
 
 DEFAULT_IMAGE = "python:3.12-slim"
 FORMS = ("container", "python")
-ARTIFACTS = "FLOWYML_ARTIFACTS"  # names the store of the steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +148,7 @@ def _joined(kind: str, values: list[Any]) -> Any:
 
 def _check(given: Mapping[str, Any], who: str, known: Mapping[str, Check]) -> None:
     check_options("kubeflow", who, given, known, _HINTS)
-    refuse_credentials(given.get("env", {}).get(ARTIFACTS, ""), f"{who}: kubeflow env {ARTIFACTS}")
+    refuse_credentials(given.get("env", {}).get(names.ARTIFACTS, ""), f"{who}: kubeflow env {names.ARTIFACTS}")
     checks = (_machine_faults, _affinity_faults, _pod_faults, _volume_faults, _security_faults)
     for fault in (fault for check in checks for fault in check(given)):
         raise UnknownOptionError(f"{who}: {fault}")

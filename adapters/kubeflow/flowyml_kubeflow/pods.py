@@ -28,7 +28,6 @@ from flowyml.runtime.nodes import End, Index
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml_kubeflow import flow_names, names
 from flowyml_kubeflow.attempts import (
-    ARTIFACTS,
     CLEAN_UP,
     FINALE,
     LOCAL,
@@ -126,7 +125,7 @@ class _Pod:
 
     @property
     def _store(self) -> str:
-        return os.environ.get(ARTIFACTS) or str(self.scratch / "store")
+        return os.environ.get(names.ARTIFACTS) or str(self.scratch / "store")
 
     @property
     def _folders(self) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import WAS_CANCELLED, StepRun
 
-__all__ = ["turns_of"]
+__all__ = ["moment", "turns_of"]
 
 # What a pod notes of the end of a turn, and what KFP calls a task that ended so, where it has a word for it.
 _ENDS = {
@@ -42,7 +42,7 @@ def _turn(step: str, index: tuple[int, ...], notes: list[Mapping[str, Any]], run
     ended = next((note for note in reversed(notes) if "ended" in note), None)
     if ended and begun and begun[-1]["time"] > ended["time"]:
         ended = None  # it was tried again
-    started_at = _time(begun[0]["time"]) if begun else None
+    started_at = moment(begun[0]["time"]) if begun else None
     # In a pod of its own, which KFP's retry makes, an attempt does not know those before it.
     attempt = max(int(begun[-1]["attempt"]), len(begun)) if begun else 0
     if ended is None:
@@ -59,10 +59,11 @@ def _turn(step: str, index: tuple[int, ...], notes: list[Mapping[str, Any]], run
         error = f"not run, since {error}"
     return StepRun(
         name=step, index=index, status=status, raw_status=raw, attempt=attempt, started_at=started_at,
-        ended_at=_time(ended["time"]), error=None if raw == "skipped" else error,
+        ended_at=moment(ended["time"]), error=None if raw == "skipped" else error,
         cached_from=ended.get("cached", ""),
     )  # fmt: skip
 
 
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+def moment(seconds: float | None) -> datetime | None:
+    """A time as the journal and the notes of pods have it."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -86,7 +86,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "end_time": "datetime", "child_tasks": "list[PipelineTaskDetailChildTask]",
     },
     "PipelineTaskDetailChildTask": {"pod_name": "str"},
-    "V2beta1RuntimeStatus": {"state": "V2beta1RuntimeState"},
+    "V2beta1RuntimeStatus": {"state": "V2beta1RuntimeState", "update_time": "datetime"},
     "V2beta1RuntimeConfig": {"parameters": "dict(str, object)"},
     "V2beta1PipelineVersionReference": {"pipeline_id": "str", "pipeline_version_id": "str"},
     "V2beta1PipelineVersion": {

@@ -14,7 +14,6 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -51,7 +50,7 @@ from flowyml_kubeflow.local.supervisor import alone, stop_steps
 from flowyml_kubeflow.parameters import argument
 from flowyml_kubeflow.reading import artifacts_of_notes, lists_of_files, located
 from flowyml_kubeflow.status import status_of
-from flowyml_kubeflow.step_runs import turns_of
+from flowyml_kubeflow.step_runs import moment, turns_of
 
 if TYPE_CHECKING:
     from flowyml.core.pruning import Bounds, Prunable
@@ -198,7 +197,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
         return Run(
             job_id=job_id, run_id=request["run_id"], pipeline=request["pipeline"], status=_status(state),
             raw_status=state,
-            created_at=_time(request["created"]), started_at=_time(started), ended_at=_time(ended),
+            created_at=moment(request["created"]), started_at=moment(started), ended_at=moment(ended),
             error=WAS_CANCELLED if state == "CANCELED" else result.get("error"),
             parameters=request["parameters"], revision=request.get("revision"),
             origin=Origin.from_dict(request.get("origin")), code_digest=request.get("code"),
@@ -341,8 +340,8 @@ def _step_run(run: RunFolder, task: str, name: str, run_status: ExecutionStatus)
         if run_status is ExecutionStatus.CANCELLED:
             failure = {"message": WAS_CANCELLED}
     return StepRun(
-        name=name, status=status, raw_status=state, attempt=last["attempt"], started_at=_time(attempts[0]["started"]),
-        ended_at=_time(last.get("ended")), error=failure.get("message"),
+        name=name, status=status, raw_status=state, attempt=last["attempt"], started_at=moment(attempts[0]["started"]),
+        ended_at=moment(last.get("ended")), error=failure.get("message"),
         cached_from=last.get("cached", ""),
     )  # fmt: skip
 
@@ -383,7 +382,7 @@ def _new_lines(run: RunFolder, seen: dict[str, int]) -> list[LogLine]:
         of_step, index = flow_names.turn_of(task)
         step = run.request()["steps"].get(of_step, "")  # a hook of the pipeline belongs to no step
         found += [
-            (line["time"], LogLine(line["line"], step, line.get("level", "INFO"), _time(line["time"]), index=index))
+            (line["time"], LogLine(line["line"], step, line.get("level", "INFO"), moment(line["time"]), index=index))
             for line in lines[seen.get(task, 0) :]
         ]
         seen[task] = len(lines)
@@ -407,7 +406,3 @@ def _with_this_path() -> dict[str, str]:
     own = {*library, *(f"{path}/lib-dynload" for path in library), *site.getsitepackages()}
     paths = sorted((str(Path(path).absolute()) for path in sys.path if path), key=lambda path: path not in own)
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
-
-
-def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
