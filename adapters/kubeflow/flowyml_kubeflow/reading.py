@@ -150,8 +150,12 @@ class Runs:
         return Tasks(run, self.pipelines.spec_of(run)).state(flow_names.RESULT_TASK) == "FAILED"
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
+        """None of a run whose version of the pipeline was deleted, which alone says what its steps are."""
         run = self.fetch(job_id)
-        status, tasks = self.status(run), Tasks(run, self.pipelines.spec_of(run))
+        try:
+            status, tasks = self.status(run), Tasks(run, self.pipelines.spec_of(run))
+        except NotFoundError:
+            return ()
         if tasks.has_flow:
             return tuple(turn for task in tasks.steps for turn in self._turns(run, status, tasks, task))
         return tuple(self._step_run(run, status, tasks, task) for task in tasks.steps)
