@@ -195,8 +195,7 @@ class PrefectOrchestrator(Orchestrator):
         return (open_store(self.artifacts),)
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
-        self._flow_run(job_id)
-        return self.reader.logs(job_id, follow=follow)
+        return self.reader.logs(self._flow_run(job_id).id, follow=follow)
 
     def cancel(self, job_id: str) -> bool:
         run = self._flow_run(job_id)

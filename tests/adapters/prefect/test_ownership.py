@@ -106,6 +106,7 @@ def test_an_id_may_be_spelt_otherwise(pool: Pool, spelt: Callable[[str], str]) -
     assert orchestrator.resume_schedule(given).schedule_id == info.schedule_id
     run = orchestrator.make_up(given, datetime.now(UTC) - timedelta(days=1))
     assert orchestrator.get_run(spelt(run.job_id)).job_id == run.job_id
+    assert list(orchestrator.logs(spelt(run.job_id))) == []
     orchestrator.delete_schedule(given)
     assert orchestrator.schedules("spelt") == []
 
