@@ -1,0 +1,72 @@
+"""Hooks: which methods they may have, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowyml import Pipeline
+from flowyml.core.errors import (
+    DefinitionError,
+    StepCancelledError,
+)
+from flowyml.core.hooks import PipelineHook, fire
+
+
+class TestHooks:
+    def test_an_async_method_is_refused(self) -> None:
+        class Waits(PipelineHook):
+            async def on_step_end(self, step_name: str, outputs: object, duration: float) -> None: ...  # type: ignore[override]  # a coroutine, which hooks cannot be
+
+        with pytest.raises(DefinitionError, match=r"Pipeline 'p': hook Waits.on_step_end is async, .* asyncio.run"):
+            Pipeline("p", hooks=[Waits()])
+
+    def test_a_method_that_nothing_calls_is_refused(self) -> None:
+        class Mistyped(PipelineHook):
+            def on_pipline_end(self, *_: object) -> None: ...
+
+        with pytest.raises(DefinitionError, match=r"'on_pipline_end', .* Did you mean 'on_pipeline_end'\?"):
+            Pipeline("p", hooks=[Mistyped()])
+
+    def test_a_method_that_cannot_be_called_is_refused(self) -> None:
+        class Short(PipelineHook):
+            def on_error(self, step_name: str) -> None: ...  # type: ignore[override]  # wrong on purpose
+
+        class Free(PipelineHook):
+            def on_error(self, *arguments: object) -> None: ...
+
+        with pytest.raises(DefinitionError, match=r"on_error takes .*, and is called with \(step_name, error\)"):
+            Pipeline("p", hooks=[Short()])
+        assert Pipeline("p", hooks=[Free()]).hooks
+
+    def test_what_a_hook_raises_is_logged_and_goes_no_further(self, caplog: pytest.LogCaptureFixture) -> None:
+        seen: list[str] = []
+
+        class Bad(PipelineHook):
+            def on_step_start(self, step_name: str, inputs: object) -> None:
+                raise RuntimeError("broken hook")
+
+        class Good(PipelineHook):
+            def on_step_start(self, step_name: str, inputs: object) -> None:
+                seen.append(step_name)
+
+        fire([Bad(), Good()], "on_step_start", "train", {})
+        assert seen == ["train"]
+        assert "Hook Bad.on_step_start failed; the run goes on." in caplog.text
+        assert "broken hook" in caplog.text
+
+    def test_sys_exit_in_a_hook_changes_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
+        class Leaves(PipelineHook):
+            def on_step_start(self, step_name: str, inputs: object) -> None:
+                raise SystemExit(3)
+
+        fire([Leaves()], "on_step_start", "train", {})
+        assert "Hook Leaves.on_step_start failed; the run goes on." in caplog.text
+
+    @pytest.mark.parametrize("kind", [KeyboardInterrupt, StepCancelledError])
+    def test_what_stops_the_run_passes_through_a_hook(self, kind: type[BaseException]) -> None:
+        class Hit(PipelineHook):
+            def on_step_start(self, step_name: str, inputs: object) -> None:
+                raise kind
+
+        with pytest.raises(kind):
+            fire([Hit()], "on_step_start", "train", {})
