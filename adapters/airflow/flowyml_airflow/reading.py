@@ -19,6 +19,7 @@ from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, St
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.runtime.step_errors import of_several, of_step
+from flowyml_airflow.cancel_notes import had_ended, was_cancelled, was_withdrawn
 from flowyml_airflow.client import AirflowClient, NotThereError
 from flowyml_airflow.deployed_dag import facts_of, version_of
 from flowyml_airflow.log_events import TASK_FAILED, LogEvent
@@ -37,17 +38,8 @@ from flowyml_airflow.names import (
     task_id,
 )
 from flowyml_airflow.not_run import with_causes
-from flowyml_airflow.status import (
-    DAG_RUN,
-    failed_or_timed_out,
-    had_ended,
-    moment,
-    run_status,
-    task_status,
-    timeout_of,
-    was_cancelled,
-    was_withdrawn,
-)
+from flowyml_airflow.outcomes import run_status, task_status
+from flowyml_airflow.status import DAG_RUN, failed_or_timed_out, moment, timeout_of
 from flowyml_airflow.step_runs import (
     Marker,
     Seen,

@@ -18,6 +18,7 @@ import yaml
 from flowyml.core.errors import OwnershipError, ScheduleError, UnsupportedFeatureError
 from flowyml.core.schedule import Schedule
 from flowyml_airflow.backfills import backfill, zone_of
+from flowyml_airflow.cancel_notes import cancelled_note
 from flowyml_airflow.client import AirflowClient
 from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.compiler import compile_dag
@@ -33,7 +34,6 @@ from flowyml_airflow.operations import Operations
 from flowyml_airflow.pausing import check_resumable, check_runnable
 from flowyml_airflow.reading import RunReader
 from flowyml_airflow.schedule import schedule_info
-from flowyml_airflow.status import cancelled_note
 from flowyml_airflow.transport import Transport
 from flowyml_airflow.workflows import cron_or_words, workflows
 from tests.adapters.airflow.operating import short

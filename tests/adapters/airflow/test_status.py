@@ -12,15 +12,9 @@ import pytest
 from flowyml.core.errors import UnknownStateError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_airflow import AirflowOrchestrator
-from flowyml_airflow.status import (
-    CANCELLED_NOTE,
-    DAG_RUN,
-    TASK_INSTANCE,
-    cancelled_note,
-    run_status,
-    task_status,
-    timeout_of,
-)
+from flowyml_airflow.cancel_notes import CANCELLED_NOTE, cancelled_note
+from flowyml_airflow.outcomes import run_status, task_status
+from flowyml_airflow.status import DAG_RUN, TASK_INSTANCE, timeout_of
 from tests.engines.airflow import airflow_python
 
 STATES = """

@@ -1,0 +1,99 @@
+"""FlowyML's note on a run that it cancelled: how it is written, and what it says when it is read.
+
+Airflow knows such a run only as failed. A note is the one field of a run that can be written later; people write it
+too, so FlowyML's lines begin with fixed words, and all others stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from flowyml_airflow.status import TASK_INSTANCE
+
+__all__ = [
+    "CANCELLED_NOTE",
+    "cancelled_note",
+    "had_ended",
+    "is_of_this_run",
+    "was_cancelled",
+    "was_withdrawn",
+    "withdrawn_note",
+]
+
+# A run that FlowyML cancelled carries this note, since Airflow only knows it as failed.
+CANCELLED_NOTE = "flowyml: cancelled"
+# The note goes on with when the run was queued, since Airflow keeps the note when the run is cleared and runs again,
+# and with the tasks that had failed by themselves or were skipped, since Airflow fails those that it stops, too, and
+# skips those that had not begun. Where these are too many for a note, it has those that had not ended instead, as many
+# as fit: the others stay what Airflow calls them.
+_QUEUED = "queued: "
+_BEFORE = {"failed": "failed before: ", "skipped": "skipped before: "}
+_STOPPED = "stopped: "
+# What stands there instead where the run could not be cancelled after all.
+_WITHDRAWN = "flowyml: could not be cancelled"
+_OURS = (CANCELLED_NOTE, _WITHDRAWN, _QUEUED, *_BEFORE.values(), _STOPPED)
+_LONGEST_NOTE = 1000
+
+
+def cancelled_note(run: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -> str:
+    """The note on a run that is being cancelled, before what others have written there. ``tasks`` are those of now."""
+    found, ours = list(tasks), [CANCELLED_NOTE, _QUEUED + _queued(run)]
+    whole = [*ours, *_ended(found)]
+    if len("\n".join(whole)) > _LONGEST_NOTE:
+        whole = [*ours, _stopped(found, _LONGEST_NOTE - len("\n".join([*ours, ""])))]
+    return _note(run, *whole)
+
+
+def withdrawn_note(run: Mapping[str, Any]) -> str:
+    """The note on a run that could not be cancelled. It says so, since Airflow's audit log keeps the one before."""
+    return _note(run, _WITHDRAWN)
+
+
+def was_cancelled(run: Mapping[str, Any]) -> bool:
+    """Whether FlowyML's note of a cancelled run is there, and was written since the run was last queued."""
+    lines = (run.get("note") or "").splitlines()
+    queued = [line.removeprefix(_QUEUED) for line in lines if line.startswith(_QUEUED)]
+    return CANCELLED_NOTE in lines and queued[:1] in ([], [_queued(run)])
+
+
+def is_of_this_run(run: Mapping[str, Any]) -> bool:
+    """Whether the note says which run it is of; a run that had ended well by then is not cancelled."""
+    return was_cancelled(run) and any(line.startswith(_QUEUED) for line in (run.get("note") or "").splitlines())
+
+
+def was_withdrawn(run: Mapping[str, Any]) -> bool:
+    """Whether FlowyML's note says that the run could not be cancelled."""
+    return _WITHDRAWN in (run.get("note") or "").splitlines()
+
+
+def _note(run: Mapping[str, Any], *ours: str) -> str:
+    others = [line for line in (run.get("note") or "").splitlines() if not line.startswith(_OURS)]
+    return "\n".join([*ours, *others])[:_LONGEST_NOTE]
+
+
+def _ended(tasks: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for state, words in _BEFORE.items():
+        if found := dict.fromkeys(task["task_id"] for task in tasks if task["state"] == state):
+            yield words + " ".join(found)
+
+
+def _stopped(tasks: Iterable[Mapping[str, Any]], longest: int) -> str:
+    statuses = ((task["task_id"], TASK_INSTANCE.get(task["state"])) for task in tasks)
+    going = dict.fromkeys(task for task, status in statuses if not (status and status.is_terminal))
+    line = _STOPPED + " ".join(going)
+    return line if len(line) <= longest else line[:longest].rpartition(" ")[0]
+
+
+def had_ended(task: str, state: str, run: Mapping[str, Any]) -> bool:
+    """Whether a task was in this state, ``failed`` or ``skipped``, when its run was cancelled."""
+    lines = (run.get("note") or "").splitlines() if was_cancelled(run) else []
+    stopped = [line for line in lines if line.startswith(_STOPPED)]
+    if stopped:
+        return task not in stopped[0].split()
+    return any(task in line.removeprefix(_BEFORE[state]).split() for line in lines if line.startswith(_BEFORE[state]))
+
+
+def _queued(run: Mapping[str, Any]) -> str:
+    """What changes when a run is cleared. Airflow 2 tells when it was started, and not when it was queued."""
+    return str(run.get("queued_at") or run.get("start_date") or "")
