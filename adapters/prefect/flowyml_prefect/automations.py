@@ -18,8 +18,8 @@ from typing import Any
 from flowyml_prefect.client import TAG
 
 __all__ = [
-    "AUTOMATIONS", "DETACHED_TAG", "HEARTBEAT_SECONDS", "NEVER_BEGAN_MESSAGE", "PENDING", "SILENT_MESSAGE",
-    "crash_after",
+    "AUTOMATIONS", "DETACHED_TAG", "HEARTBEAT", "HEARTBEAT_SECONDS", "NEVER_BEGAN_MESSAGE", "PENDING", "SILENT",
+    "SILENT_MESSAGE", "crash_after",
 ]  # fmt: skip
 
 HEARTBEAT_SECONDS = 30
@@ -28,12 +28,16 @@ HEARTBEAT_SECONDS = 30
 DETACHED_TAG = "flowyml:detached"
 """On runs without a work pool."""
 
+SILENT = "Silent"
+"""The name of the state of runs that fell silent. Prefect's type of it is CRASHED."""
+
 SILENT_MESSAGE = "The flow stopped responding: no heartbeat came for 90 s."
 NEVER_BEGAN_MESSAGE = "The process that took this run ended before the flow began."
+HEARTBEAT = "prefect.flow-run.heartbeat"
 PENDING = "prefect.flow-run.Pending"
 
 
-def crash_after(name: str, after: str, tag: str, within: int, message: str) -> dict[str, Any]:
+def crash_after(name: str, after: str, tag: str, within: int, message: str, state: str = "Crashed") -> dict[str, Any]:
     """An automation: a run with this tag of which nothing is heard for so many seconds after an event has crashed."""
     return {
         "name": name,
@@ -50,12 +54,12 @@ def crash_after(name: str, after: str, tag: str, within: int, message: str) -> d
             "threshold": 1,
             "within": within,
         },
-        "actions": [{"type": "change-flow-run-state", "state": "CRASHED", "name": "Crashed", "message": message}],
+        "actions": [{"type": "change-flow-run-state", "state": "CRASHED", "name": state, "message": message}],
     }
 
 
 AUTOMATIONS = (
-    crash_after("FlowyML: runs that fell silent", "prefect.flow-run.heartbeat", TAG, 90, SILENT_MESSAGE),
+    crash_after("FlowyML: runs that fell silent", HEARTBEAT, TAG, 90, SILENT_MESSAGE, SILENT),
     crash_after("FlowyML: runs that never began", PENDING, DETACHED_TAG, 120, NEVER_BEGAN_MESSAGE),
     crash_after("FlowyML: runs of pools that never began", PENDING, TAG, 3600, NEVER_BEGAN_MESSAGE),
 )

@@ -24,7 +24,7 @@ from flowyml_prefect.connection import Connection
 if TYPE_CHECKING:
     from flowyml.core.web import Answer
 
-__all__ = ["FlowRun", "Log", "PrefectClient", "TaskRun", "as_id"]
+__all__ = ["FlowRun", "Log", "PrefectClient", "TaskRun", "as_id", "never_given", "unknown"]
 
 Meaning = TypeVar("Meaning")
 
@@ -295,10 +295,14 @@ class PrefectClient(HttpClient):
                 self.write("/work_pools/", {"name": name, "type": "process"})
 
     def ensure_automation(self, body: Mapping[str, Any]) -> None:
-        """Make an automation, unless there is one of its name."""
+        """Make an automation, unless there is one of its name. One whose states have other names is replaced, as an
+        earlier release made it."""
         found = self.query("/automations/filter", {"automations": {"name": {"any_": [body["name"]]}}})
         if not found:
             self.write("/automations/", body)
+        elif [each.get("name") for each in found[0]["actions"]] != [each.get("name") for each in body["actions"]]:
+            changed = {**body, "enabled": found[0]["enabled"]}
+            self.write(f"/automations/{found[0]['id']}", changed, method="PUT")
 
     # Runs.
 
@@ -456,3 +460,14 @@ def _record(answer: Any) -> dict[str, Any]:
 
 def _time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text).astimezone(UTC) if text else None
+
+
+def unknown(client: PrefectClient, what: str, name: str) -> str:
+    """That the server has no such run, or schedule."""
+    return f"Prefect at {client.connection.ui_url} has no {what} {name!r}."
+
+
+def never_given(client: PrefectClient, what: str, name: str, listing: str) -> str:
+    """The same for a text that cannot be an id of Prefect's. Raises what asking the server raises, if it does."""
+    client.version()
+    return f"{unknown(client, what, name)} Its id is a UUID, as `{listing}` shows it."

@@ -16,6 +16,7 @@ from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Ru
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.plan.names import slug
 from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient
+from flowyml_prefect.messages import error_text, is_last_line, is_machinery
 from flowyml_prefect.names import PIPELINE, RUN_ID, flow_name, outputs_key, plan_key
 from flowyml_prefect.schedule import MADE_UP
 from flowyml_prefect.status import status_of
@@ -23,7 +24,6 @@ from flowyml_prefect.step_runs import (
     RETRIED,
     Planned,
     after_the_end,
-    error_text,
     index_of,
     recorded_runs,
     step_runs,
@@ -43,8 +43,6 @@ _LAG_OF_TASKS = timedelta(seconds=60)
 
 _LAG_WHEN_CUT_SHORT = timedelta(seconds=3)
 """The same for a run that did not come to its own end: some of them never come."""
-
-_LAST_LINE = "Finished in state "
 
 # The tag of runs that a schedule made; source: Prefect, server/models/deployments.py.
 _AUTO_SCHEDULED = "auto-scheduled"
@@ -173,7 +171,7 @@ class RunReader:
             yield from self._lines(run_id, new, names)
             seen.update(log.id for log in new)
             latest = new[-1].time if new else latest
-            complete = complete or any(not log.task_run_id and log.message.startswith(_LAST_LINE) for log in new)
+            complete = complete or any(not log.task_run_id and is_last_line(log.message) for log in new)
             over = status_of(run.state_type, run.state_name).is_terminal
             return complete or _is_settled(run, _LAG) if over else not follow
 
@@ -183,7 +181,7 @@ class RunReader:
         self._learn_steps(run_id, {log.task_run_id for log in logs if log.task_run_id}, names)
         lines = []
         for log in logs:
-            if not _is_machinery(log):
+            if not is_machinery(log.message):
                 step, index = names.get(log.task_run_id or "", ("", ()))
                 lines.append(LogLine(log.message, step, logging.getLevelName(log.level), log.time, index=index))
         return lines
@@ -222,17 +220,6 @@ class RunReader:
                 if version == run.version:
                     break
         return self._plans.get(key, ())
-
-
-def _is_machinery(log: Log) -> bool:
-    """Prefect's own traceback of a step's failure, which shows Prefect's code and FlowyML's alone.
-
-    A step that failed by itself has logged its own; what is wrong beside its code, as a missing secret, needs none.
-    """
-    text = log.message
-    if text.startswith("Task run failed with exception: "):
-        return "flowyml.core.errors." in text
-    return text.startswith("Engine execution exited with ") and "prefect.exceptions.FailedRun: step " in text
 
 
 def _is_settled(run: FlowRun, lag: timedelta) -> bool:

@@ -34,7 +34,7 @@ from flowyml.core.process_identity import identity_of, signal_group
 from flowyml.orchestrators.background import start_detached
 from flowyml.plan.groups import Cleanup
 from flowyml.plan.model import Plan
-from flowyml_prefect.automations import SILENT_MESSAGE
+from flowyml_prefect.automations import SILENT
 from flowyml_prefect.client import FlowRun, PrefectClient
 from flowyml_prefect.connection import Connection
 from flowyml_prefect.engine_process import ENGINE_MODULE, ControlChannel, run_variables
@@ -137,7 +137,7 @@ class _Attempt:
                 continue
             if run.state_type == "CANCELLING":
                 self._stop(engine)
-            elif run.state_type == "CRASHED" and run.message == SILENT_MESSAGE:
+            elif (run.state_type, run.state_name) == ("CRASHED", SILENT):
                 self._contradict()
             elif status_of(run.state_type, run.state_name).is_terminal:
                 self.has_ended = True

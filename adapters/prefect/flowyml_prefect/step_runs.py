@@ -13,6 +13,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import StepRun, labelled
 from flowyml.plan.model import Plan
 from flowyml_prefect.client import FlowRun, TaskRun
+from flowyml_prefect.messages import cached_from, error_text, task_runs
 from flowyml_prefect.status import step_status_of
 
 __all__ = [
@@ -23,7 +24,6 @@ __all__ = [
     "TASK_RUNS",
     "Planned",
     "after_the_end",
-    "error_text",
     "index_of",
     "planned_rows",
     "recorded_runs",
@@ -52,14 +52,7 @@ _NOT_RUN: Mapping[tuple[str, str], str] = {
     ("COMPLETED", "NoItems"): "no_items",
     ("CANCELLED", "NotReady"): "upstream_failed",
 }
-_CACHED = "cached from "  # a run
-_COUNTED = re.compile(r"Task runs: (\d+)")
 _INDEX = re.compile(r"(\[\d+\])*")
-_WRAPPERS = re.compile(
-    r"^(Task run encountered an exception|Flow run encountered an exception:?|Task run failed due to timeout:)\s+"
-    r"(Step\w+Error: |OutputError: )?"
-)
-_REPR = re.compile(r"""^\w+Error\((['"])(?P<message>.*)\1\)$""", re.DOTALL)
 
 Index = tuple[int, ...]
 
@@ -89,8 +82,7 @@ def planned_rows(plan: Plan, functions: Mapping[str, str]) -> list[dict[str, str
 
 def recorded_runs(run: FlowRun) -> int:
     """How many task runs an ended run has had, of which Prefect may have yet to record some; 0 if it does not say."""
-    counted = _COUNTED.fullmatch(run.message)
-    return max(int(run.labels.get(TASK_RUNS, 0)), int(counted[1]) if counted else 0)
+    return max(int(run.labels.get(TASK_RUNS, 0)), task_runs(run.message))
 
 
 def index_of(task: TaskRun, step: str) -> Index:
@@ -162,11 +154,10 @@ def _step_run(name: str, index: Index, task: TaskRun | None) -> StepRun:
             name=name, status=status, raw_status=word, attempt=task.run_count, ended_at=task.end_time, error=error,
             index=index,
         )  # fmt: skip
-    is_cached = task.state_name == "Cached" and task.message.startswith(_CACHED)
     return StepRun(
         name=name, status=status, raw_status=task.state_name, attempt=task.run_count, started_at=task.start_time,
         ended_at=task.end_time, error=error, index=index,
-        cached_from=task.message.removeprefix(_CACHED) if is_cached else "",
+        cached_from=cached_from(task.message) if task.state_name == "Cached" else "",
     )  # fmt: skip
 
 
@@ -182,10 +173,3 @@ def after_the_end(step: StepRun, run: ExecutionStatus, ended_at: datetime | None
 def went_wrong(status: ExecutionStatus) -> bool:
     """Whether it has ended, and not well."""
     return status.is_terminal and not status.is_successful
-
-
-def error_text(message: str, name: str) -> str:
-    """The error itself, without what Prefect puts around it."""
-    plain = _WRAPPERS.sub("", message)
-    match = _REPR.match(plain)
-    return (match["message"] if match else plain) or name

@@ -209,7 +209,9 @@ def use_all(make_prefect: Callable[..., Any]) -> None:
     assert here.client.flow_name(here.client.run(handle.job_id).flow_id)
 
     # Those of FlowyML may have been made by an earlier test of this server.
-    here.client.ensure_automation({**AUTOMATIONS[0], "name": f"of the contract, {uuid4()}", "enabled": False})
+    automation = {**AUTOMATIONS[0], "name": f"of the contract, {uuid4()}", "enabled": False}
+    here.client.ensure_automation(automation)
+    here.client.ensure_automation({**automation, "actions": [{**automation["actions"][0], "name": "Other"}]})
 
     pooled = make_prefect(work_pool="contract")
     pooled.client.ensure_process_pool("contract")

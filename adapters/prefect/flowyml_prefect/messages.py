@@ -1,0 +1,71 @@
+"""What is read from the text of states and log lines on Prefect, since nothing else on the server says it.
+
+A flow may write nothing to its run at its end but the message of the state: labels take a request of their own, which a
+busy server refuses at first. Prefect's own words are held against the installed Prefect in ``test_messages``.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = [
+    "OF_PREFECT",
+    "cached_from",
+    "error_text",
+    "is_last_line",
+    "is_machinery",
+    "task_runs",
+]
+
+# The words of compiled flows: `flow_parts` and `walk_parts` write them.
+_TASK_RUNS = re.compile(r"Task runs: (\d+)")
+_CACHED_FROM = "cached from "  # a run
+
+# How the last line of a flow begins. Prefect sends lines in batches, and says nowhere how many there are.
+_LAST_LINE = "Finished in state "
+# How Prefect's own tracebacks of a step's failure begin. They have the logger and the level of what a step logs.
+_TASK_FAILED, _FLOW_FAILED = "Task run failed with exception: ", "Engine execution exited with "
+# What Prefect puts before the error in the message of a state, which has no field for the error itself.
+_BEFORE_ERRORS = (
+    "Task run encountered an exception",
+    "Flow run encountered an exception:",
+    "Task run failed due to timeout:",
+)
+OF_PREFECT = (_LAST_LINE, _TASK_FAILED, _FLOW_FAILED, *_BEFORE_ERRORS)
+"""The words that Prefect writes."""
+
+_WRAPPED = re.compile(rf"^({'|'.join(map(re.escape, _BEFORE_ERRORS))})\s+(Step\w+Error: |OutputError: )?")
+_REPR = re.compile(r"""^\w+Error\((['"])(?P<message>.*)\1\)$""", re.DOTALL)
+
+
+def task_runs(message: str) -> int:
+    """How many task runs a completed flow with control flow has had; 0 if the message of its state does not say."""
+    counted = _TASK_RUNS.fullmatch(message)
+    return int(counted[1]) if counted else 0
+
+
+def cached_from(message: str) -> str:
+    """The run whose outputs a step took over, by the message of a state named *Cached*; "" for Prefect's own cache."""
+    return message.removeprefix(_CACHED_FROM) if message.startswith(_CACHED_FROM) else ""
+
+
+def error_text(message: str, name: str) -> str:
+    """The error itself, without what Prefect puts around it."""
+    plain = _WRAPPED.sub("", message)
+    match = _REPR.match(plain)
+    return (match["message"] if match else plain) or name
+
+
+def is_last_line(message: str) -> bool:
+    """Whether a line of a flow is its last one."""
+    return message.startswith(_LAST_LINE)
+
+
+def is_machinery(message: str) -> bool:
+    """Prefect's own traceback of a step's failure, which shows Prefect's code and FlowyML's alone.
+
+    A step that failed by itself has logged its own; what is wrong beside its code, as a missing secret, needs none.
+    """
+    if message.startswith(_TASK_FAILED):
+        return "flowyml.core.errors." in message
+    return message.startswith(_FLOW_FAILED) and "prefect.exceptions.FailedRun: step " in message
