@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from flowyml.artifacts import Store, open_store
@@ -13,10 +13,8 @@ from flowyml.core.credentials import Login
 from flowyml.core.errors import (
     ConfigurationError,
     EngineError,
-    OwnershipError,
     RunNotFoundError,
     ScheduleError,
-    ScheduleNotFoundError,
 )
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
@@ -25,29 +23,19 @@ from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.core.urls import refuse_credentials, without_credentials
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, SignIn, check_same_run, claim_new
-from flowyml.orchestrators.http import ConflictError, NotFoundError, is_this_machine
+from flowyml.orchestrators.http import NotFoundError, is_this_machine
 from flowyml.plan.secrets import slug_of
 from flowyml_prefect.capabilities import CAPABILITIES
-from flowyml_prefect.client import FlowRun, PrefectClient, as_id
+from flowyml_prefect.client import FlowRun, PrefectClient, as_id, never_given, unknown
 from flowyml_prefect.compiler import compile_flow
 from flowyml_prefect.connection import Connection, login_of
-from flowyml_prefect.deploy import Deployed, Deployments, Target
-from flowyml_prefect.names import RUN_ID, deployment_name, flow_name
+from flowyml_prefect.deploy import Deployments, Target
+from flowyml_prefect.deployment_schedules import DeploymentSchedules
+from flowyml_prefect.names import RUN_ID
 from flowyml_prefect.parameters import given_parameters
 from flowyml_prefect.pruning import Leftovers
 from flowyml_prefect.reading import RunReader, code_labels
 from flowyml_prefect.retrying import schedule_again
-from flowyml_prefect.schedule import (
-    MADE_UP,
-    SET,
-    as_set,
-    from_prefect,
-    is_active,
-    own_schedule,
-    schedule_info,
-    to_prefect,
-    was_edited,
-)
 from flowyml_prefect.server import (
     POOL,
     embedded_server,
@@ -66,9 +54,6 @@ if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
 
 __all__ = ["PrefectOrchestrator"]
-
-_SHOWN = 10
-"""How many of the planned runs of a schedule are shown."""
 
 
 class PrefectOrchestrator(Orchestrator):
@@ -334,16 +319,8 @@ class PrefectOrchestrator(Orchestrator):
             try:
                 return self.client.run(run_id)
             except NotFoundError as error:
-                raise RunNotFoundError(self._unknown("run", job_id)) from error
-        raise RunNotFoundError(self._never_given("run", job_id, "flowyml runs --on …"))
-
-    def _unknown(self, what: str, name: str) -> str:
-        return f"Prefect at {self.client.connection.ui_url} has no {what} {name!r}."
-
-    def _never_given(self, what: str, name: str, listing: str) -> str:
-        """The same for a text that cannot be an id of Prefect's. Raises what asking the server raises, if it does."""
-        self.client.version()
-        return f"{self._unknown(what, name)} Its id is a UUID, as `{listing}` shows it."
+                raise RunNotFoundError(unknown(self.client, "run", job_id)) from error
+        raise RunNotFoundError(never_given(self.client, "run", job_id, "flowyml runs --on …"))
 
     # Deployments and schedules.
 
@@ -360,47 +337,23 @@ class PrefectOrchestrator(Orchestrator):
         self.deployments.check(bundle, self._target(), force=force)
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
-        body = {**to_prefect(schedule), "parameters": given_parameters(schedule.parameters)}
-        deployed = self._deploy_scheduled(bundle, body, force=force)
-        try:
-            self._save_schedule(deployed.id, body)
-        except ConflictError:  # created since the look-up, by another process or by a call whose answer was lost
-            self._save_schedule(deployed.id, body)
-        self._note_schedule(deployed.id)
-        return self._schedule(deployed.id)
+        target = Target(self._scheduling_pool(bundle.plan.name), self.artifacts)
+        return self._schedules.create(bundle, schedule, target, force=force)
 
     def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
-        flow = None if pipeline is None else flow_name(pipeline)
-        found = [plain for plain in self.client.deployments(flow) if own_schedule(plain)]
-        active = [plain["id"] for plain in found if is_active(plain)]
-        planned = self.client.planned(active, _SHOWN)
-        return [schedule_info(plain, planned.get(plain["id"], [])[:_SHOWN]) for plain in found]
+        return self._schedules.listed(pipeline)
 
     def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
-        return self._change_schedule(schedule_id, active=False)
+        return self._schedules.switch(schedule_id, active=False)
 
     def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
-        return self._change_schedule(schedule_id, active=True)
+        return self._schedules.switch(schedule_id, active=True)
 
     def delete_schedule(self, schedule_id: str) -> None:
-        schedule = self._own(schedule_id)
-        self.client.delete_schedule(schedule["deployment_id"], schedule["id"])
+        self._schedules.delete(schedule_id)
 
     def make_up(self, schedule_id: str, time: datetime) -> SubmissionResult:
-        """Prefect makes one run for each idempotency key. It is late from its first moment on, so it runs at once."""
-        schedule = self._own(schedule_id)
-        deployment = self.client.deployment_by_id(schedule["deployment_id"])
-        at = time.astimezone(UTC).isoformat()
-        request = {
-            "name": f"{deployment['name']} for {at}",
-            "idempotency_key": f"flowyml schedule {at}",
-            "parameters": schedule.get("parameters") or {},
-            "enforce_parameter_schema": False,
-            "tags": [MADE_UP],
-            "labels": {**(deployment.get("labels") or {}), MADE_UP: at},
-            "state": {"type": "SCHEDULED", "state_details": {"scheduled_time": at}},
-        }
-        made = self.client.create_run(deployment["id"], request)
+        made = self._schedules.make_up(schedule_id, time)
         return SubmissionResult(self, made.id, run=self.reader.record(made))
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
@@ -409,72 +362,20 @@ class PrefectOrchestrator(Orchestrator):
     def _target(self) -> Target:
         return Target(self.work_pool, self.artifacts)
 
-    def _deploy_scheduled(self, bundle: Bundle, body: Mapping[str, Any], *, force: bool) -> Deployed:
-        """The deployment that a schedule belongs to: one whose runs a worker executes."""
-        pool = self.work_pool
-        if pool is None:
-            if not self._is_embedded():
-                raise ScheduleError(
-                    f"The schedule of {bundle.plan.name!r} needs a work pool, whose workers run it. Pass work_pool=…; "
-                    f"`prefect work-pool create NAME --type process` makes one, `prefect worker start --pool NAME` "
-                    f"serves it."
-                )
-            pool = POOL
-            self.client.ensure_process_pool(pool)
-            ensure_worker()
-        if not force:
-            self._check_unedited(bundle.plan.name, pool, body)
-        return self.deployments.deploy(bundle, Target(pool, self.artifacts), force=force)
+    @property
+    def _schedules(self) -> DeploymentSchedules:
+        return DeploymentSchedules(self.deployments)
 
-    def _check_unedited(self, pipeline: str, pool: str, body: Mapping[str, Any]) -> None:
-        """Raise ``OwnershipError`` where the schedule was changed by hand, unless to what it is to be."""
-        found = self.client.deployment(flow_name(pipeline), deployment_name(pipeline, pool))
-        if found is None or not was_edited(found):
-            return
-        there = own_schedule(found)
-        if there is not None and from_prefect(there) != from_prefect(body):
-            raise OwnershipError(
-                f"The schedule of {pipeline!r} on Prefect was changed by hand since FlowyML set it: it is "
-                f"{from_prefect(there)}, and the change would be lost. Put it into the pipeline's schedule, or use "
-                f"--force (force=True) to replace it."
+    def _scheduling_pool(self, pipeline: str) -> str:
+        """The pool whose workers execute the runs of a schedule; that of the embedded server is made if need be."""
+        if self.work_pool is not None:
+            return self.work_pool
+        if not self._is_embedded():
+            raise ScheduleError(
+                f"The schedule of {pipeline!r} needs a work pool, whose workers run it. Pass work_pool=…; "
+                f"`prefect work-pool create NAME --type process` makes one, `prefect worker start --pool NAME` "
+                f"serves it."
             )
-
-    def _note_schedule(self, deployment_id: str) -> None:
-        found = self.client.deployment_by_id(deployment_id)
-        schema, schedule = dict(found.get("parameter_openapi_schema") or {}), own_schedule(found)
-        if schedule is not None and schema.get(SET) != as_set(schedule):
-            self.client.update_deployment(
-                deployment_id, {"parameter_openapi_schema": {**schema, SET: as_set(schedule)}}
-            )
-            if schedule["active"]:
-                self.client.plan_runs(deployment_id)
-
-    def _save_schedule(self, deployment_id: str, body: Mapping[str, Any]) -> None:
-        """A new schedule is active; one that is there stays paused if it was: what changes is when it fires."""
-        existing = own_schedule(self.client.deployment_by_id(deployment_id))
-        active = existing["active"] if existing else True
-        self.client.save_schedule(deployment_id, {**body, "active": active}, existing["id"] if existing else None)
-
-    def _change_schedule(self, schedule_id: str, *, active: bool) -> ScheduleInfo:
-        schedule = self._own(schedule_id)
-        # A change without parameters would drop those that are there; source: Prefect 3.9, update_deployment_schedule.
-        body = {"active": active, "parameters": schedule.get("parameters") or {}}
-        self.client.save_schedule(schedule["deployment_id"], body, schedule["id"])
-        return self._schedule(schedule["deployment_id"])
-
-    def _schedule(self, deployment_id: str) -> ScheduleInfo:
-        planned = self.client.planned([deployment_id], _SHOWN)
-        return schedule_info(self.client.deployment_by_id(deployment_id), planned[deployment_id][:_SHOWN])
-
-    def _own(self, schedule_id: str) -> Mapping[str, Any]:
-        """The Prefect schedule of a deployment: a pipeline has one, so that the deployment's id names it."""
-        deployment_id = as_id(schedule_id)
-        if deployment_id is None:
-            raise ScheduleNotFoundError(self._never_given("schedule", schedule_id, "flowyml schedule list --on …"))
-        try:
-            schedule = own_schedule(self.client.deployment_by_id(deployment_id))
-        except NotFoundError:
-            schedule = None
-        if schedule is None:
-            raise ScheduleNotFoundError(self._unknown("schedule", schedule_id))
-        return schedule
+        self.client.ensure_process_pool(POOL)
+        ensure_worker()
+        return POOL

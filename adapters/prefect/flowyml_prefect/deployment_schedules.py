@@ -1,0 +1,144 @@
+"""Schedules on a Prefect server, which belong to its deployments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from flowyml.core.errors import OwnershipError, ScheduleNotFoundError
+from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.orchestrators.http import ConflictError, NotFoundError
+from flowyml_prefect.client import FlowRun, as_id, never_given, unknown
+from flowyml_prefect.deploy import Deployments, Target
+from flowyml_prefect.names import deployment_name, flow_name
+from flowyml_prefect.parameters import given_parameters
+from flowyml_prefect.schedule import (
+    MADE_UP,
+    SET,
+    as_set,
+    from_prefect,
+    is_active,
+    own_schedule,
+    schedule_info,
+    to_prefect,
+    was_edited,
+)
+
+if TYPE_CHECKING:
+    from flowyml.plan.bundle import Bundle
+
+__all__ = ["DeploymentSchedules"]
+
+_SHOWN = 10
+"""How many of the planned runs of a schedule are shown."""
+
+
+class DeploymentSchedules:
+    """One schedule for a pipeline; its id is that of the deployment, which survives every change."""
+
+    def __init__(self, deployments: Deployments) -> None:
+        self.deployments = deployments
+        self.client = deployments.client
+
+    def create(self, bundle: Bundle, schedule: Schedule, target: Target, *, force: bool) -> ScheduleInfo:
+        """Deploy the pipeline and schedule it, or change its schedule.
+
+        Raises ``OwnershipError`` where that was changed by hand, unless ``force`` is set.
+        """
+        body = {**to_prefect(schedule), "parameters": given_parameters(schedule.parameters)}
+        if not force:
+            self._check_unedited(bundle.plan.name, target.pool, body)
+        deployed = self.deployments.deploy(bundle, target, force=force)
+        try:
+            self._save(deployed.id, body)
+        except ConflictError:  # created since the look-up, by another process or by a call whose answer was lost
+            self._save(deployed.id, body)
+        self._note(deployed.id)
+        return self._info(deployed.id)
+
+    def listed(self, pipeline: str | None) -> list[ScheduleInfo]:
+        """Those of a pipeline, or all."""
+        flow = None if pipeline is None else flow_name(pipeline)
+        found = [plain for plain in self.client.deployments(flow) if own_schedule(plain)]
+        active = [plain["id"] for plain in found if is_active(plain)]
+        planned = self.client.planned(active, _SHOWN)
+        return [schedule_info(plain, planned.get(plain["id"], [])[:_SHOWN]) for plain in found]
+
+    def switch(self, schedule_id: str, *, active: bool) -> ScheduleInfo:
+        """Pause or resume one."""
+        schedule = self._own(schedule_id)
+        # A change without parameters would drop those that are there; source: Prefect 3.9, update_deployment_schedule.
+        body = {"active": active, "parameters": schedule.get("parameters") or {}}
+        self.client.save_schedule(schedule["deployment_id"], body, schedule["id"])
+        return self._info(schedule["deployment_id"])
+
+    def delete(self, schedule_id: str) -> None:
+        """Delete one; the deployment stays."""
+        schedule = self._own(schedule_id)
+        self.client.delete_schedule(schedule["deployment_id"], schedule["id"])
+
+    def make_up(self, schedule_id: str, time: datetime) -> FlowRun:
+        """Prefect makes one run for each idempotency key. It is late from its first moment on, so it runs at once."""
+        schedule = self._own(schedule_id)
+        deployment = self.client.deployment_by_id(schedule["deployment_id"])
+        at = time.astimezone(UTC).isoformat()
+        request = {
+            "name": f"{deployment['name']} for {at}",
+            "idempotency_key": f"flowyml schedule {at}",
+            "parameters": schedule.get("parameters") or {},
+            "enforce_parameter_schema": False,
+            "tags": [MADE_UP],
+            "labels": {**(deployment.get("labels") or {}), MADE_UP: at},
+            "state": {"type": "SCHEDULED", "state_details": {"scheduled_time": at}},
+        }
+        return self.client.create_run(deployment["id"], request)
+
+    def _check_unedited(self, pipeline: str, pool: str | None, body: Mapping[str, Any]) -> None:
+        """Raise ``OwnershipError`` where the schedule was changed by hand, unless to what it is to be."""
+        found = self.client.deployment(flow_name(pipeline), deployment_name(pipeline, pool))
+        if found is None or not was_edited(found):
+            return
+        there = own_schedule(found)
+        if there is not None and from_prefect(there) != from_prefect(body):
+            raise OwnershipError(
+                f"The schedule of {pipeline!r} on Prefect was changed by hand since FlowyML set it: it is "
+                f"{from_prefect(there)}, and the change would be lost. Put it into the pipeline's schedule, or use "
+                f"--force (force=True) to replace it."
+            )
+
+    def _note(self, deployment_id: str) -> None:
+        """Note on the deployment how its schedule was set, so that a change by hand is seen."""
+        found = self.client.deployment_by_id(deployment_id)
+        schema, schedule = dict(found.get("parameter_openapi_schema") or {}), own_schedule(found)
+        if schedule is not None and schema.get(SET) != as_set(schedule):
+            self.client.update_deployment(
+                deployment_id, {"parameter_openapi_schema": {**schema, SET: as_set(schedule)}}
+            )
+            if schedule["active"]:
+                self.client.plan_runs(deployment_id)
+
+    def _save(self, deployment_id: str, body: Mapping[str, Any]) -> None:
+        """A new schedule is active; one that is there stays paused if it was: what changes is when it fires."""
+        existing = own_schedule(self.client.deployment_by_id(deployment_id))
+        active = existing["active"] if existing else True
+        self.client.save_schedule(deployment_id, {**body, "active": active}, existing["id"] if existing else None)
+
+    def _info(self, deployment_id: str) -> ScheduleInfo:
+        planned = self.client.planned([deployment_id], _SHOWN)
+        return schedule_info(self.client.deployment_by_id(deployment_id), planned[deployment_id][:_SHOWN])
+
+    def _own(self, schedule_id: str) -> Mapping[str, Any]:
+        """The Prefect schedule of a deployment. Raises ``ScheduleNotFoundError``."""
+        deployment_id = as_id(schedule_id)
+        if deployment_id is None:
+            raise ScheduleNotFoundError(
+                never_given(self.client, "schedule", schedule_id, "flowyml schedule list --on …")
+            )
+        try:
+            schedule = own_schedule(self.client.deployment_by_id(deployment_id))
+        except NotFoundError:
+            schedule = None
+        if schedule is None:
+            raise ScheduleNotFoundError(unknown(self.client, "schedule", schedule_id))
+        return schedule
