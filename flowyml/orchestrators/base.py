@@ -58,7 +58,7 @@ class RunnablePipeline(Protocol):
     def name(self) -> str: ...
     @property
     def origin(self) -> Origin | None:
-        """Where it comes from; None for a bundle from before FlowyML recorded that."""
+        """Where it comes from; None for a bundle that was made without it."""
 
     @property
     def revision(self) -> str | None:

@@ -38,7 +38,7 @@ class BundledPipeline:
 
     @property
     def origin(self) -> Origin | None:
-        """Where the pipeline was written; None in a bundle from before FlowyML recorded it."""
+        """Where the pipeline was written; None in a bundle that was made without it."""
         return self._bundle.origin
 
     revision: str | None = None

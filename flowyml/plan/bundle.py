@@ -56,7 +56,7 @@ class Bundle:
 
     @cached_property
     def origin(self) -> Origin | None:
-        """Where the pipeline comes from; None in a bundle from before FlowyML recorded it."""
+        """Where the pipeline comes from; None in a bundle that was made without it."""
         return Origin.from_dict(self._about.get("origin"))
 
     @cached_property

@@ -91,7 +91,7 @@ class Owner:
 
     @classmethod
     def of(cls, deployment: Mapping[str, Any]) -> Owner:
-        """Read it; of a deployment from before FlowyML recorded it, one with a schedule was deployed."""
+        """Read it; of a deployment whose parameters another tool wrote anew, one with a schedule was deployed."""
         plain = (deployment.get("parameter_openapi_schema") or {}).get(_OWNER)
         if not isinstance(plain, Mapping):
             return cls(None, any(is_ours(schedule) for schedule in deployment.get("schedules") or ()))
