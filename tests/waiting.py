@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import psutil
 
-__all__ = ["is_running", "wait_until"]
+__all__ = ["catches", "is_running", "wait_until"]
 
 Value = TypeVar("Value")
 
@@ -29,3 +32,9 @@ def is_running(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal. Source: Linux, Documentation/filesystems/proc.rst"""
+    caught = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text("ascii"), re.MULTILINE)
+    return bool(caught and int(caught[1], 16) >> (number - 1) & 1)

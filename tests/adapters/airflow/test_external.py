@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -24,7 +24,7 @@ from flowyml_airflow import external_dag, run_dag
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, wait_for_dag
 from tests.adapters.airflow.test_client import site
 from tests.engines.airflow import Airflow
-from tests.waiting import wait_until
+from tests.waiting import catches, wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
@@ -218,10 +218,14 @@ def test_a_signal_that_ends_the_step_fails_the_run_of_the_dag(long: Airflow, tmp
     bundle = tmp_path / "ended.pyz"
     bundle.write_bytes(pipeline.bundle().data)
     before = len(orchestrator_of(long).runs("legacy_long"))
-    with subprocess.Popen([sys.executable, bundle, "step", "legacy_long"]) as process:
-        wait_until(lambda: len(orchestrator_of(long).runs("legacy_long")) > before, 240)
-        time.sleep(1)
+    command = [sys.executable, bundle, "step", "legacy_long"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any("Airflow runs legacy_long: " in line for line in process.stdout)
+        wait_until(lambda: catches(process.pid, signal.SIGTERM))
+        assert len(orchestrator_of(long).runs("legacy_long")) > before
         process.terminate()
+        process.stdout.read()
         assert process.wait(30) != 0
     assert orchestrator_of(long).runs("legacy_long")[0].raw_status == "failed"
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_prefect import PrefectOrchestrator
+from flowyml_prefect.automations import HEARTBEAT
 from tests.adapters.prefect.samples import run_processes, sleeping, step_process
 from tests.engines.prefect import PrefectServer
 from tests.waiting import wait_until
@@ -45,10 +45,11 @@ def abandoned(
     It is made before most tests and looked at after them, since Prefect takes a minute and a half to notice.
     """
     folder = tmp_path_factory.mktemp("abandoned")
-    handle = make_prefect().run_pipeline(sleeping(str(folder), 600))
+    orchestrator = make_prefect()
+    handle = orchestrator.run_pipeline(sleeping(str(folder), 600))
     step_process(folder)
-    wait_until(lambda: handle.status is ExecutionStatus.RUNNING)
-    time.sleep(3)  # the first heartbeat is on its way
+    heartbeats = {"event": {"name": [HEARTBEAT]}, "resource": {"id": [f"prefect.flow-run.{handle.job_id}"]}}
+    wait_until(lambda: orchestrator.client.call("POST", "/events/filter", json={"filter": heartbeats})["events"])
     for process in run_processes(handle):
         process.kill()
     return handle, time.monotonic()

@@ -149,6 +149,7 @@ def test_a_retry_waits_for_what_prefect_has_yet_to_record(orchestrator: PrefectO
     handle.retry()
     wait_until(lambda: handle.status is ExecutionStatus.RUNNING)
     time.sleep(1)
+    assert log(tmp_path) == [], "nothing runs before"
     client.write(f"/task_runs/{made}/set_state", {"state": {"type": "COMPLETED", "name": "Completed"}, "force": True})
     handle.wait_for_completion(timeout=300)
     assert handle.status is COMPLETED, handle.error

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -239,7 +238,7 @@ def test_two_processes_that_need_it_at_once_start_one(folder: Path) -> None:
 def test_after_a_crash_it_comes_back_at_the_same_address(home: Path) -> None:
     record = _record(home)
     os.killpg(record["server"]["pid"], signal.SIGKILL)
-    time.sleep(0.5)
+    wait_until(lambda: not is_alive(ProcessIdentity(**record["server"])))
     without_stderr = f"import sys; sys.stderr = None{_RUN}"
     before, status, _, url = json.loads(_output(_start(home, without_stderr))[0])
     assert (before, status, url) == (False, "COMPLETED", record["url"]), "and nothing else is on standard output"
@@ -384,12 +383,16 @@ def _servers(home: Path) -> list[int]:
     ]  # fmt: skip
 
 
+def _is_recorded(home: Path) -> bool:
+    """Whether the record names the server that is running."""
+    return (home / "prefect" / "server.json").exists() and _record(home)["server"]["pid"] in _servers(home)
+
+
 def test_who_is_interrupted_while_it_starts_leaves_no_second_server(own_home: Path) -> None:
     code = "from flowyml_prefect.server import embedded_server; embedded_server()"
     for number in (signal.SIGINT, signal.SIGKILL):
         starting = _start(own_home, code)
-        wait_until(lambda: _servers(own_home))
-        time.sleep(1)
+        wait_until(lambda: _is_recorded(own_home))
         starting.send_signal(number)
         starting.communicate(timeout=60)
         if number == signal.SIGINT:
