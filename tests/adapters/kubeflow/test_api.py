@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.logs import get_logger
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.remote import RemoteOrchestrator
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator
@@ -34,12 +34,19 @@ def test_the_url_is_recognized(kfp_api: Any) -> None:
     assert remote.health().reachable
 
 
+@pytest.fixture(scope="module")
+def greeted(kfp_api: Any) -> SubmissionResult:
+    """One finished run that several tests look at."""
+    handle: SubmissionResult = kfp_api.orchestrator().run_pipeline(pipelines.greeting(), run_id("greeted"))
+    return handle.wait_for_completion(RUN, 0.5)
+
+
 @pytest.mark.parametrize("status", [400, 404, 500])
-def test_a_log_that_is_gone_raises_nothing(kfp_api: Any, orchestrator: KubeflowOrchestrator, status: int) -> None:
+def test_a_log_that_is_gone_raises_nothing(
+    kfp_api: Any, orchestrator: KubeflowOrchestrator, greeted: SubmissionResult, status: int
+) -> None:
     """What a server says of a pod that is gone differs by its release. The output stood in the log."""
-    handle = orchestrator.run_pipeline(pipelines.greeting(), f"log-{status}-{os.getpid()}").wait_for_completion(
-        RUN, 0.5
-    )
+    handle = orchestrator.attach(greeted.job_id)
     kfp_api.fail("GET", "/log$", status=status, times=9)
     try:
         assert list(handle.logs()) == []
@@ -50,29 +57,33 @@ def test_a_log_that_is_gone_raises_nothing(kfp_api: Any, orchestrator: KubeflowO
         kfp_api.state.faults.clear()
 
 
-@pytest.mark.parametrize("options", [{}, {"labels": {"team": "a"}, "annotations": {"one": "1", "two": "2"}}])
-@pytest.mark.parametrize("tries", [1, 2])
-def test_logs_are_found_by_the_names_of_pods(
-    orchestrator: KubeflowOrchestrator, tries: int, options: dict[str, Any]
-) -> None:
+def test_logs_are_found_by_the_names_of_pods(orchestrator: KubeflowOrchestrator) -> None:
     """KFP tells the ids of nodes. The names of pods have the template in them, which retries and labels change."""
+    labels = {"labels": {"team": "a"}, "annotations": {"one": "1", "two": "2"}}
+    policy = OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=0.1)
+    variants = [
+        step(name="plain"), step(name="labelled", kubeflow=labels), step(name="retried", retry=policy),
+        step(name="both", kubeflow=labels, retry=policy),
+    ]  # fmt: skip
 
-    @step(kubeflow=options, retry=OrchestratorRetryPolicy(max_attempts=tries, initial_delay_seconds=0.1))
-    def talking() -> int:
+    def talk() -> int:
         print("out of the pod")
         return 1
 
     @step
-    def after(talking: int) -> int:
+    def after(plain: int) -> int:
         print("the other pod")
-        return talking + 1
+        return plain + 1
 
-    pipeline = Pipeline("talking").add_step(talking).add_step(after)
-    handle = orchestrator.run_pipeline(pipeline, run_id("talking")).wait_for_completion(RUN, 0.5)
-    said = [(line.step, line.message) for line in handle.logs() if "pod" in line.message]
-    assert said == [("talking", "out of the pod"), ("after", "the other pod")]
-    assert handle.outputs == {"after": 2}
-    assert [step_run.attempt for step_run in handle.step_runs()] == [1, 1]
+    pipeline = Pipeline("talking")
+    for variant in variants:
+        pipeline.add_step(variant(talk))
+    handle = orchestrator.run_pipeline(pipeline.add_step(after), run_id("talking")).wait_for_completion(RUN, 0.5)
+    said = {(line.step, line.message) for line in handle.logs() if "pod" in line.message}
+    talked = {(name, "out of the pod") for name in ("plain", "labelled", "retried", "both")}
+    assert said == {*talked, ("after", "the other pod")}
+    assert handle.outputs == {"labelled": 1, "retried": 1, "both": 1, "after": 2}
+    assert [step_run.attempt for step_run in handle.step_runs()] == [1] * 5
 
 
 def talking_hooks() -> Pipeline:
@@ -302,13 +313,19 @@ def small_pages(kfp_api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(kfp_api.state, "page_of_runs", 3)
 
 
-@pytest.mark.usefixtures("small_pages")
-def test_lists_are_read_to_their_last_page(orchestrator: KubeflowOrchestrator) -> None:
+@pytest.fixture(scope="module")
+def four_runs(kfp_api: Any) -> set[str]:
+    """More than a small page has."""
+    orchestrator = kfp_api.orchestrator()
     handles = [orchestrator.run_pipeline(pipelines.greeting(), run_id("page")) for _ in range(4)]
-    listed = [run.job_id for run in orchestrator.runs("conformance greeting", limit=100)]
-    assert {handle.job_id for handle in handles} <= set(listed)
     for handle in handles:
         handle.cancel()  # what they do is of no interest
+    return {handle.job_id for handle in handles}
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_lists_are_read_to_their_last_page(orchestrator: KubeflowOrchestrator, four_runs: set[str]) -> None:
+    assert four_runs <= {run.job_id for run in orchestrator.runs("conformance greeting", limit=100)}
 
 
 def test_the_fake_has_only_what_the_official_client_calls(kfp_api: Any) -> None:
@@ -351,13 +368,10 @@ def test_a_stop_that_kfps_agent_did_not_see_is_a_failure_to_others(kfp_api: Any,
 
 
 @pytest.mark.usefixtures("small_pages")
-def test_more_runs_than_one_page(kfp_api: Any, orchestrator: KubeflowOrchestrator) -> None:
+def test_more_runs_than_one_page(kfp_api: Any, orchestrator: KubeflowOrchestrator, four_runs: set[str]) -> None:
     """KFP gives 200 at once at most."""
-    handles = [orchestrator.run_pipeline(pipelines.greeting(), run_id("many")) for _ in range(4)]
     listed = [run.job_id for run in orchestrator.runs(limit=10_000)]
-    assert {handle.job_id for handle in handles} <= set(listed)
+    assert four_runs <= set(listed)
     assert len(set(listed)) == len(listed)
-    for handle in handles:
-        handle.cancel()
     if kfp_api.state:
         assert len(listed) == len(kfp_api.state.runs) > kfp_api.state.page_of_runs
