@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -18,6 +17,9 @@ from flowyml.testing.base import Conformance, Done, sample
 __all__ = ["ExecutionGroupConformance", "RetryConformance"]
 
 COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
+
+items_fail_once = sample(pipelines.items_fail_once, needs=[Feature.FAN_OUT])
+together_fails_once = sample(pipelines.together_fails_once, needs=[Feature.EXECUTION_GROUPS])
 
 
 class RetryConformance(Conformance):
@@ -34,19 +36,18 @@ class RetryConformance(Conformance):
         with pytest.raises(RetryRefusedError, match="completed"):
             handle.retry()
 
-    def test_a_retry_runs_the_failed_items_of_a_loop(self, orchestrator: Orchestrator, folder: str) -> None:
-        self.needs(orchestrator, Feature.FAN_OUT, lambda: orchestrator.plan(pipelines.items_fail_once(folder)))
-        handle = self.retried(orchestrator, orchestrator.run_pipeline(pipelines.items_fail_once(folder)))
+    @items_fail_once
+    def test_a_retry_runs_the_failed_items_of_a_loop(self, orchestrator: Orchestrator, done: Done) -> None:
+        handle = self.retried(orchestrator, done.run)
         assert handle.outputs == {"total": 3}
-        assert Counter((Path(folder) / "trace").read_text().splitlines()) == {
+        assert Counter(done.trace) == {
             "first 0": 1, "first 1": 1, "first 2": 1, "flaky 0": 1, "flaky 1": 2, "flaky 2": 1,
         }  # fmt: skip
 
-    def test_a_step_of_a_group_fails_alone_and_runs_again(self, orchestrator: Orchestrator, folder: str) -> None:
+    @together_fails_once
+    def test_a_step_of_a_group_fails_alone_and_runs_again(self, orchestrator: Orchestrator, done: Done) -> None:
         """And the group runs again; a step of it that completed may, too."""
-        pipeline = pipelines.together_fails_once(folder)
-        self.needs(orchestrator, Feature.EXECUTION_GROUPS, lambda: orchestrator.plan(pipeline))
-        handle = self.finish(orchestrator.run_pipeline(pipeline))
+        handle = done.run
         assert handle.status is FAILED
         assert "flaky" in (handle.error or "")
         assert "the first time" in (handle.error or "")
@@ -60,7 +61,7 @@ class RetryConformance(Conformance):
         """The run, which has failed, and completes when it is retried, under the same ids."""
         self.needs(orchestrator, Feature.RETRY_RUN, handle.retry)
         ids = handle.run_id, handle.job_id
-        assert self.finish(handle).status is FAILED
+        assert handle.status is FAILED
         assert self.finish(handle.retry()).status is COMPLETED, handle.error
         assert (handle.run_id, handle.job_id) == ids
         return handle

@@ -16,9 +16,9 @@ from flowyml.testing import (
     OrchestratorConformance,
     pipelines,
     pipelines_cleanup,
-    pipelines_retries,
 )
-from flowyml.testing.base import wait_until
+from flowyml.testing.base import Done, wait_until
+from flowyml.testing.retries import items_fail_once, together_fails_once
 from tests.engines.kubeflow_calls import IS_REAL, OVER_THE_API, RUN
 
 pytestmark = OVER_THE_API
@@ -39,20 +39,21 @@ class TestConformanceOverTheApi(OrchestratorConformance):
         assert self.finish(handle).status is ExecutionStatus.CANCELLED
         assert (Path(folder) / "trace").exists()
 
-    def test_a_retry_runs_the_failed_items_of_a_loop(self, orchestrator: Orchestrator, folder: str) -> None:
+    @items_fail_once
+    def test_a_retry_runs_the_failed_items_of_a_loop(self, orchestrator: Orchestrator, done: Done) -> None:
         """Pods of loops succeed where their steps fail, and KFP retries only failed pods: it is refused."""
-        handle = self.finish(orchestrator.run_pipeline(pipelines_retries.items_fail_once(folder)))
         with pytest.raises(RetryRefusedError, match="KFP retries only failed pods"):
-            handle.retry()
+            super().test_a_retry_runs_the_failed_items_of_a_loop(orchestrator, done)
 
     @classmethod
     def engine_options(cls, folder: str) -> Mapping[str, Any]:
         return {"kubeflow": {"env": {"FLOWYML_ARTIFACTS": f"{folder}/store"}}}
 
-    def test_a_step_of_a_group_fails_alone_and_runs_again(self, orchestrator: Orchestrator, folder: str) -> None:
+    @together_fails_once
+    def test_a_step_of_a_group_fails_alone_and_runs_again(self, orchestrator: Orchestrator, done: Done) -> None:
         """As those of loops, its pod succeeds: a retry is refused."""
         with pytest.raises(RetryRefusedError, match="KFP retries only failed pods"):
-            super().test_a_step_of_a_group_fails_alone_and_runs_again(orchestrator, folder)
+            super().test_a_step_of_a_group_fails_alone_and_runs_again(orchestrator, done)
 
     @pytest.fixture(scope="class")
     @classmethod
