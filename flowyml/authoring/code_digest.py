@@ -48,13 +48,13 @@ def reached(function: Callable[..., Any], *, by_value: bool) -> Reached:
     """
     if by_value:
         walk = _Walk(live=True)
-        walk.function(function)
+        walk.collect(function)
         return Reached(_digest([*walk.text(), *sorted(walk.named), *walk.held]), walk.asks_for_run)
     known = _reached.get(id(function))
     if known and known[0] is function and all(identity_of(path) == seen for path, seen in known[1].items()):
         return known[2]
     walk = _Walk(live=False)
-    walk.function(function)
+    walk.collect(function)
     found = Reached(_digest([*walk.text(), *sorted(walk.named)]), walk.asks_for_run)
     if len(_reached) >= _MOST_KNOWN:
         _reached.clear()
@@ -69,7 +69,7 @@ def held(function: Callable[..., Any]) -> str:
     ``reached`` does.
     """
     walk = _Walk(live=True)
-    walk.function(function)
+    walk.collect(function)
     return _digest(walk.held) if walk.held else ""
 
 
@@ -98,7 +98,7 @@ class _Walk:
 
     # What lives in this process.
 
-    def function(self, value: Any) -> None:
+    def collect(self, value: Any) -> None:
         """A function, with what is bound to it."""
         while not isinstance(value, FunctionType):
             if id(value) in self._seen:
@@ -114,14 +114,14 @@ class _Walk:
         if file is None and is_elsewhere(value.__module__):
             self.named.add(f"installed {value.__module__}.{value.__qualname__}")
         elif file is not None:
-            self._named(file, value.__qualname__.partition(".")[0])
+            self._collect_name(file, value.__qualname__.partition(".")[0])
             if not self._is_live:
                 return
             if "<" in value.__qualname__:  # several of one name may stand in one statement
                 self.held.extend(bytecode(value.__code__))
         else:
-            self._unfiled(value)
-        self._bound_to(value, file)
+            self._collect_unfiled(value)
+        self._collect_bound(value, file)
 
     def _inner(self, value: Any) -> Any:
         """What something that can be called calls; None where that is all that can be said of it."""
@@ -134,7 +134,7 @@ class _Walk:
             self._hold("self", value.__self__)
             return value.__func__
         if isinstance(value, type):
-            self._class(value)
+            self._collect_class(value)
             return None
         call = getattr(type(value), "__call__", None)  # noqa: B004  # the method itself is wanted
         if isinstance(call, FunctionType):
@@ -143,7 +143,7 @@ class _Walk:
         self.named.add(f"builtin {getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}")
         return None
 
-    def _bound_to(self, function: FunctionType, file: SourceFile | None) -> None:
+    def _collect_bound(self, function: FunctionType, file: SourceFile | None) -> None:
         """Closure and defaults; literal ones stand in the text."""
         name = f"{function.__module__}.{function.__qualname__}"
         names = function.__code__.co_freevars
@@ -154,9 +154,9 @@ class _Walk:
         if any(defaults) and not (file and says_defaults(file, function, defaults)):
             self._hold(f"{name} defaults", defaults)
         if isinstance(inner := getattr(function, "__wrapped__", None), FunctionType):
-            self.function(inner)
+            self.collect(inner)
 
-    def _unfiled(self, function: FunctionType) -> None:
+    def _collect_unfiled(self, function: FunctionType) -> None:
         """Code without a file, from a notebook say: its own text, and what it names among its globals."""
         self.held.extend(bytecode(function.__code__) if "<lambda>" in function.__qualname__ else _own_text(function))
         names = _names(function.__code__)
@@ -164,10 +164,10 @@ class _Walk:
         for name in sorted(names & function.__globals__.keys()):
             self._hold(name, function.__globals__[name])
 
-    def _class(self, kind: type) -> None:
+    def _collect_class(self, kind: type) -> None:
         file = self._file_of(kind.__module__)
         if file is not None:
-            self._named(file, kind.__qualname__.partition(".")[0])
+            self._collect_name(file, kind.__qualname__.partition(".")[0])
         elif is_elsewhere(kind.__module__):
             self.named.add(f"installed {kind.__module__}.{kind.__qualname__}")
         else:
@@ -176,22 +176,22 @@ class _Walk:
                 if is_code or not name.startswith("__"):  # else Python's own, such as what pickle notes of a class
                     self._hold(f"{kind.__qualname__}.{name}", value)
             for base in kind.__bases__:
-                self._class_of(base)
+                self._collect_class_once(base)
 
-    def _class_of(self, kind: type) -> None:
+    def _collect_class_once(self, kind: type) -> None:
         if id(kind) not in self._seen:
             self._seen[id(kind)] = kind
-            self._class(kind)
+            self._collect_class(kind)
 
     def _hold(self, name: str, value: Any) -> None:
         """Note a value that code uses by this name; what is code itself is followed."""
         if isinstance(value, ModuleType):
             if (file := self._file_of(value.__name__)) is not None:
-                self._all_of(file)
+                self._collect_all(file)
         elif isinstance(value, type):
-            self._class_of(value)
+            self._collect_class_once(value)
         elif isinstance(value, FunctionType | Step | MethodType | partial):
-            self.function(value)
+            self.collect(value)
         elif isinstance(value, property | staticmethod | classmethod):
             for part in (getattr(value, each, None) for each in ("fget", "fset", "fdel", "__func__")):
                 if part is not None:
@@ -223,7 +223,7 @@ class _Walk:
             self._hold(name, value)
             return getattr(value, "__qualname__", name)
         self._seen[id(value)] = value
-        self._class_of(kind)
+        self._collect_class_once(kind)
         return f"{name} {_pickled(value)}"
 
     def _relative(self, text: str) -> str:
@@ -268,9 +268,9 @@ class _Walk:
             for module in (*unit.modules, *unit.stars) if unit.is_import else ():
                 self._file_of(module, file)
         for unit in file.loose:
-            self._unit(file, "", unit, skipped=file.pipelines)
+            self._collect_unit(file, "", unit, skipped=file.pipelines)
 
-    def _named(self, file: SourceFile, name: str) -> None:
+    def _collect_name(self, file: SourceFile, name: str) -> None:
         """What a name of a module stands for."""
         units = file.by_name.get(name)
         if units is None:
@@ -281,17 +281,17 @@ class _Walk:
                         and other is not file
                         and self._has(other, name, {file.path})
                     ):
-                        return self._named(other, name)
-            return self._all_of(file)
+                        return self._collect_name(other, name)
+            return self._collect_all(file)
         if (file.name, name) in self._units:
             return None
         self._units[file.name, name] = []
         for unit in units:
             if unit.is_import:
-                self._imported(file, unit.imports.get(name, (name, None)), {()})
+                self._collect_import(file, unit.imports.get(name, (name, None)), {()})
             else:
-                self._unit(file, name, unit)
-                self._live_value(file, name, unit)
+                self._collect_unit(file, name, unit)
+                self._collect_live_value(file, name, unit)
         return None
 
     def _has(self, file: SourceFile, name: str, seen: set[Path]) -> bool:
@@ -300,21 +300,21 @@ class _Walk:
         others = (self._file_of(star, file) for unit in file.units for star in unit.stars)
         return any(o is not None and o.path not in seen and self._has(o, name, seen | {o.path}) for o in others)
 
-    def _all_of(self, file: SourceFile) -> None:
+    def _collect_all(self, file: SourceFile) -> None:
         """The whole file, with the whole of what it imports."""
         if file.path in self._whole:
             return
         self._whole.add(file.path)
         for name in file.by_name:
-            self._named(file, name)
+            self._collect_name(file, name)
         for unit in file.units:
             if not unit.binds:
-                self._unit(file, "", unit)
+                self._collect_unit(file, "", unit)
             for module in (*unit.modules, *unit.stars):
                 if (other := self._file_of(module, file)) is not None:
-                    self._all_of(other)
+                    self._collect_all(other)
 
-    def _unit(self, file: SourceFile, name: str, unit: Unit, skipped: Iterable[str] = ()) -> None:
+    def _collect_unit(self, file: SourceFile, name: str, unit: Unit, skipped: Iterable[str] = ()) -> None:
         """One statement, and what it uses."""
         units = self._units.setdefault((file.name, name), [])
         if unit in units:
@@ -322,66 +322,66 @@ class _Walk:
         units.append(unit)
         self.asks_for_run = self.asks_for_run or unit.asks_for_run
         if unit.is_dynamic:
-            self._all_of(file)
+            self._collect_all(file)
         for module in (*unit.stars, *(sorted(unit.texts) if unit.is_dynamic else ())):
             if (other := self._file_of(module, file)) is not None:
-                self._all_of(other)
+                self._collect_all(other)
         for used, chains in unit.uses.items():
             if used in unit.imports:
-                self._imported(file, unit.imports[used], chains)
+                self._collect_import(file, unit.imports[used], chains)
             if used not in skipped:
-                self._used(file, used, chains)
+                self._collect_used(file, used, chains)
         for module in unit.modules:  # imported within, without a name
             self._file_of(module, file)
 
-    def _used(self, file: SourceFile, name: str, chains: Iterable[Chain]) -> None:
+    def _collect_used(self, file: SourceFile, name: str, chains: Iterable[Chain]) -> None:
         """A name of a file, by which code in it uses what it stands for."""
         units = file.by_name.get(name, ())
         for unit in units:
             if unit.is_import:
-                self._imported(file, unit.imports.get(name, (name, None)), chains)
+                self._collect_import(file, unit.imports.get(name, (name, None)), chains)
             else:
-                self._named(file, name)
+                self._collect_name(file, name)
         if not units and any(self._has(other, name, {file.path}) for other in self._stars(file)):
-            self._named(file, name)
+            self._collect_name(file, name)
 
     def _stars(self, file: SourceFile) -> Iterator[SourceFile]:
         return (o for unit in file.units for star in unit.stars if (o := self._file_of(star, file)) is not None)
 
-    def _imported(self, file: SourceFile, imported: tuple[str, str | None], chains: Iterable[Chain]) -> None:
+    def _collect_import(self, file: SourceFile, imported: tuple[str, str | None], chains: Iterable[Chain]) -> None:
         """What an import gives, as far as it is used: ``helpers.clean`` is one function of it."""
         module, name = imported
         for chain in chains:
-            self._followed(file, module, (name, *chain) if name else chain)
+            self._collect_module(file, module, (name, *chain) if name else chain)
 
-    def _followed(self, file: SourceFile, module: str, chain: Chain) -> None:
+    def _collect_module(self, file: SourceFile, module: str, chain: Chain) -> None:
         while chain and self._file_of(f"{module}.{chain[0]}", file) is not None:
             module, chain = f"{module}.{chain[0]}", chain[1:]
         found = self._file_of(module, file)
         if found is None:
             if chain and not is_elsewhere(module):  # a folder without a file of its own
                 with suppress(IndexError):
-                    self._followed(file, f"{module}.{chain[0]}", chain[1:])
+                    self._collect_module(file, f"{module}.{chain[0]}", chain[1:])
             return
         if not chain or chain[0].startswith("__"):
-            self._all_of(found)
+            self._collect_all(found)
         else:
-            self._named(found, chain[0])
+            self._collect_name(found, chain[0])
 
-    def _live_value(self, file: SourceFile, name: str, unit: Unit) -> None:
+    def _collect_live_value(self, file: SourceFile, name: str, unit: Unit) -> None:
         """What a name of a file stands for in this process, unless that is what the file says."""
         live = live_module(file) if self._is_live else None
         if live is None or name not in vars(live):
             return
         value = vars(live)[name]
         if isinstance(unit.node, ast.ClassDef):
-            self._live_class(file, value, unit.node)
+            self._collect_live_class(file, value, unit.node)
         elif isinstance(value, FunctionType | Step | MethodType | partial):
-            self.function(value)
+            self.collect(value)
         elif not isinstance(value, ModuleType | type) and not is_literal(file, unit.node, value):
             self._hold(f"{file.name}.{name}", value)
 
-    def _live_class(self, file: SourceFile, kind: Any, node: ast.ClassDef) -> None:
+    def _collect_live_class(self, file: SourceFile, kind: Any, node: ast.ClassDef) -> None:
         for inner in node.body:
             if isinstance(inner, ast.Assign | ast.AnnAssign):
                 targets = inner.targets if isinstance(inner, ast.Assign) else [inner.target]

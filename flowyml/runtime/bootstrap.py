@@ -18,22 +18,22 @@ def main() -> int:
     if sys.version_info < MINIMUM:
         sys.exit(f"This bundle needs Python {MINIMUM[0]}.{MINIMUM[1]} or newer; this is {sys.version.split()[0]}.")
     bundle = Path(__file__).absolute().parent
-    folder = unpacked(bundle)
+    folder = unpack(bundle)
     sys.path[0] = str(folder)
     from flowyml.runtime.cli import main as command
 
     return command(folder, bundle, sys.argv[1:])
 
 
-def unpacked(bundle: Path) -> Path:
-    """The folder that holds the files of a bundle. DAG files of Airflow that stay deployed call it by this name."""
+def unpack(bundle: Path) -> Path:
+    """Unpack a bundle, unless it is; gives the folder that holds its files."""
     folder: Path = _module(bundle, "unpacking").unpack_bundle(bundle)
     return folder
 
 
 def make_importable(bundle: Path) -> None:
     """Put what a bundle holds first on the path. DAG files of Airflow call this, found by ``run_path``."""
-    folder = str(unpacked(bundle))
+    folder = str(unpack(bundle))
     sys.path.insert(0, folder)
     _module(bundle, "bytecode_cache").keep_compiled(folder)
 

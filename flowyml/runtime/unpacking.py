@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["caches", "claimed", "unpack_bundle", "unpack_bundle_bytes"]
+__all__ = ["caches", "claim", "unpack_bundle", "unpack_bundle_bytes"]
 
 _UNUSED_DAYS = 30
 _TRIES = 10
@@ -124,8 +124,8 @@ def _is_at(descriptor: int, folder: Path) -> bool:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
-    """Whether no process uses an unpacked bundle; while that is true, none begins to."""
+def claim(folder: Path) -> Iterator[bool]:
+    """Lock an unpacked bundle; gives whether no process uses it. While that is true, none begins to."""
     try:
         descriptor = _locked(folder, shared=False)
     except BlockingIOError:
@@ -205,7 +205,7 @@ def _forget_unused(cache: Path) -> None:
     for entry in cache.iterdir():
         try:
             if entry.lstat().st_mtime < oldest:
-                with claimed(entry) as is_free:
+                with claim(entry) as is_free:
                     if is_free:
                         shutil.rmtree(entry, ignore_errors=True)
         except OSError:  # another process was faster

@@ -80,7 +80,7 @@ class Walk(Generic[T]):
 
     # What an engine says.
 
-    def ended(self, node: Node, end: End, cause: str = "") -> None:
+    def end(self, node: Node, end: End, cause: str = "") -> None:
         """A node that was ready has ended. ``values`` holds its outputs, and ``cause`` names a failure."""
         if self._stopped:
             node.end = end
@@ -89,13 +89,13 @@ class Walk(Generic[T]):
         self._end(node, end, cause)
         self._settle()
 
-    def undecided(self, node: Node, why: str) -> None:
+    def fail(self, node: Node, why: str) -> None:
         """A condition raised, or a loop has no lists to go over. Of an item, that is a failure of the item."""
         assert isinstance(node, Decision | Opening)
         group = node.loop.parent if isinstance(node, Opening) else node.branches[-1].parent
         if not self._structure.may_fail(group):
             self.faults.append(why)
-        self.ended(node, End.FAILED, f"{node.label!r} failed: {why}")
+        self.end(node, End.FAILED, f"{node.label!r} failed: {why}")
 
     def open(self, opening: Opening, lists: Mapping[str, Sequence[Any]]) -> None:
         """The lists of a loop are there, equally long: its items begin."""
@@ -483,7 +483,7 @@ class Walk(Generic[T]):
         if ended.end is not End.OK:
             follower.cause = follower.cause or ended.cause
         if isinstance(follower, Gather):
-            self._gathered(follower, ended)
+            self._gather(follower, ended)
         elif isinstance(follower, Join):
             if not follower.waits:
                 self._end_join(follower)
@@ -501,7 +501,7 @@ class Walk(Generic[T]):
         if not join.uses.get("", 1):
             join.let_go()
 
-    def _gathered(self, gather: Gather, ended: Node) -> None:
+    def _gather(self, gather: Gather, ended: Node) -> None:
         if isinstance(ended, Opening) and ended.end is not End.OK:
             assert ended.end is not None
             self._end(gather, ended.end, ended.cause)

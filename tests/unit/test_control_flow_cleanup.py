@@ -162,7 +162,7 @@ def test_what_completes_while_a_run_stops_is_there_for_the_clean_up() -> None:
     first, second = walk.ready.popleft(), walk.ready.popleft()
     walk.halt()
     first.values = {"add": 1}
-    walk.ended(first, End.OK)
+    walk.end(first, End.OK)
     walk.stop()
     assert second.end is End.FAILED
     assert walk.begin_finale()

@@ -287,7 +287,7 @@ def test_items_that_have_not_begun_are_known() -> None:
     assert [task.label for task in (*walk.tasks, *walk.to_come())] == [f"double[{n}]" for n in range(4)]
     task = walk.ready.popleft()
     task.values = {"double": 2}
-    walk.ended(task, End.OK)
+    walk.end(task, End.OK)
     assert [task.label for task in (*walk.tasks, *walk.to_come())] == [f"double[{n}]" for n in range(4)]
     walk.stop()
     assert not list(walk.to_come())

@@ -64,15 +64,15 @@ def walked(made: Pipeline, tmp_path: Path, **parameters: Any) -> dict[str, Any]:
                 if isinstance(node, Opening):
                     walk.open(node, decisions.lists(node))
                 elif isinstance(node, Decision):
-                    walk.ended(node, End.OK if decisions.is_taken(node) else End.SKIPPED)
+                    walk.end(node, End.OK if decisions.is_taken(node) else End.SKIPPED)
                 else:
                     assert isinstance(node, Task)
                     node.values = processes.run(node.step.name, given_to(node), index=node.index)
-                    walk.ended(node, End.OK)
+                    walk.end(node, End.OK)
             except StepError as error:
                 if not isinstance(node, Task):
                     raise
-                walk.ended(node, End.FAILED, str(error))
+                walk.end(node, End.FAILED, str(error))
     found = {name: carried(node.values[key]) for name, (node, key) in walk.outputs.items() if node.end is End.OK}
     return {name: unpack(value, open_store(store)) for name, value in found.items()}
 

@@ -244,7 +244,7 @@ class _Detached(Host):
         """Whether the run was stopped: by a signal, or by its record before that came."""
         return self.is_stopped or bool(self._engine and self._engine.stopping)
 
-    def begun(self, engine: Engine) -> None:
+    def begin(self, engine: Engine) -> None:
         self._engine = engine
         make_records(self._levels)
 

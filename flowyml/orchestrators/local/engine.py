@@ -174,16 +174,16 @@ class Engine:
             found = self._look(node)
         except Exception as error:
             with self._condition:
-                self.walk.undecided(node, str(error))
+                self.walk.fail(node, str(error))
                 self._note_decided()
             return
         with self._condition:
             if self.stopping:
-                self.walk.ended(node, End.FAILED)
+                self.walk.end(node, End.FAILED)
             elif isinstance(node, Opening):
                 self.walk.open(node, found)
             else:
-                self.walk.ended(node, End.OK if found else End.SKIPPED)
+                self.walk.end(node, End.OK if found else End.SKIPPED)
             self._note_decided()
 
     def _attempt(self, node: Node, slot: Slot) -> None:
@@ -298,9 +298,9 @@ class Engine:
             self._condition.notify()
             return
         if node.row.status == "COMPLETED":
-            self.walk.ended(node, End.OK)
+            self.walk.end(node, End.OK)
         else:
-            self.walk.ended(node, End.FAILED, f"step {node.label!r} ended {node.row.status}")
+            self.walk.end(node, End.FAILED, f"step {node.label!r} ended {node.row.status}")
         if node.together:
             self._let_next(node)
             self._note_over(node)

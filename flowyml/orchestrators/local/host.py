@@ -22,8 +22,8 @@ class Host:
     is_stopped = False
     """Whether the process was asked to stop. Whatever goes wrong from then on is part of that."""
 
-    def begun(self, engine: Engine) -> None:
-        """The steps begin now."""
+    def begin(self, engine: Engine) -> None:
+        """Get ready for the steps, which begin now."""
 
     def stray_text(self) -> str:
         """What was printed past Python's streams since the last call."""

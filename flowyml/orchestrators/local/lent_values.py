@@ -46,8 +46,8 @@ class Loans:
             self._copies[id(value)] = copied if copied is not value else _SPENT
         return True
 
-    def returned(self, values: Iterable[Any]) -> None:
-        """The step that had these has done well: nothing will need them again."""
+    def take_back(self, values: Iterable[Any]) -> None:
+        """Forget these: the step that had them has succeeded, so nothing will need them again."""
         with self._lock:
             for value in values:
                 self._copies.pop(id(value), None)

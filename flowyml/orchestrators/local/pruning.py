@@ -26,7 +26,7 @@ from flowyml.orchestrators.local.schema import transaction
 from flowyml.orchestrators.local.store import PRUNED, UNFINISHED, RunStore
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.names import slug
-from flowyml.runtime.unpacking import caches, claimed
+from flowyml.runtime.unpacking import caches, claim
 
 __all__ = ["prunable"]
 
@@ -332,7 +332,7 @@ def _unpacked(bounds: Bounds) -> Iterator[Prunable]:
         remove_leftovers(cache)
         yield from unfinished(cache, bounds)
         for name in filter(_UNPACKED.fullmatch, names_in(cache)):
-            with claimed(cache / name) as is_free:
+            with claim(cache / name) as is_free:
                 used = _modified(cache / name)
                 kept = bounds.keeps(used) if is_free else "a process uses it"
             size = sum(found.size for found in files_below(cache, name))
@@ -343,7 +343,7 @@ def _unpacked(bounds: Bounds) -> Iterator[Prunable]:
 
 
 def _remove_unpacked(cache: Path, name: str, used: float) -> int:
-    with claimed(cache / name) as is_free:
+    with claim(cache / name) as is_free:
         # Python may have written bytecode there since it was used last: the folder's own time says when that was.
         return remove(cache, name) if is_free and _modified(cache / name) <= used else 0
 

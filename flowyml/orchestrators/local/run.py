@@ -169,7 +169,7 @@ class LocalRun:
                 warn_of_sharing(self.plan, code.functions, in_threads)
         with self._processes() as work.apart:
             self._recorder.start(self._ticker(live_view))
-            self._settings.host.begun(self._engine)
+            self._settings.host.begin(self._engine)
             try:
                 self._engine.run(work.call, work.look, work.release)
             finally:

@@ -126,7 +126,7 @@ class StepCalls:
         with running(self._pipeline, self._run_id, node.step, self._dates, node.index):
             outputs = distinct(run_step(node.step, self._functions[node.step.name], inputs, self._hooks))
             self._note_artifacts(node, outputs)
-        self.loans.returned(lent)
+        self.loans.take_back(lent)
         return outputs
 
     def _call_cached(self, node: Node) -> StepOutputs:

@@ -623,14 +623,14 @@ class Walker:
         if isinstance(node, Turn):
             self._book(node)
         elif isinstance(found, Exception):
-            self.walk.undecided(node, str(found))
+            self.walk.fail(node, str(found))
         elif isinstance(node, Opening):
             self.walk.open(node, found)
             count = len(next(iter(found.values())))
             if count > min(node.loop.max_parallel or AT_A_TIME, AT_A_TIME):
                 label_soon(self._run_id, f"flowyml.items.{node.label}", count, within=0)
         else:
-            self.walk.ended(node, End.OK if found else End.SKIPPED)
+            self.walk.end(node, End.OK if found else End.SKIPPED)
 
     def _book(self, turn: Turn) -> None:
         assert turn.future is not None
@@ -642,10 +642,10 @@ class Walker:
         turn.future, turn.inputs, turn.outputs = None, {}, None
         if turn.state.is_completed():
             turn.values = outputs
-            self.walk.ended(turn, End.OK)
+            self.walk.end(turn, End.OK)
         else:
             status = ExecutionStatus.TIMEOUT if turn.state.name == "TimedOut" else ENDED.get(turn.state.type.value)
-            self.walk.ended(turn, End.FAILED, f"step {turn.label!r} ended {status or ExecutionStatus.FAILED}")
+            self.walk.end(turn, End.FAILED, f"step {turn.label!r} ended {status or ExecutionStatus.FAILED}")
         for waiting in self._together.pop(turn.together, ()):
             self._submit(waiting)
         self._release(turn)
