@@ -36,7 +36,7 @@ MAYBE_DONE = (EngineUnreachableError, ServerTroubleError)
 
 
 class Client:
-    """One KFP. ``read`` and ``write`` call operations of ``kfp_server_api`` by name, on the service they belong to."""
+    """One KFP. ``call`` and ``call_once`` take operations of ``kfp_server_api`` by name, and find their services."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -59,19 +59,19 @@ class Client:
 
         return hasattr(kfp_server_api, name)
 
-    def read(self, operation: str, *arguments: Any, **options: Any) -> Any:
-        """A call that changes nothing, or the same when repeated: it is made again when the answer was lost."""
+    def call(self, operation: str, *arguments: Any, **options: Any) -> Any:
+        """A call that does no harm when it is repeated: it is made again when the answer was lost."""
         for pause in _PAUSES:
             try:
-                return self.write(operation, *arguments, **options)
+                return self.call_once(operation, *arguments, **options)
             except MAYBE_DONE as error:
                 if isinstance(error.__cause__, ssl.SSLError):
                     raise
                 time.sleep(pause)
-        return self.write(operation, *arguments, **options)
+        return self.call_once(operation, *arguments, **options)
 
-    def write(self, operation: str, *arguments: Any, **options: Any) -> Any:
-        """A call that changes something. Raises one of ``MAYBE_DONE`` when it may have, or not."""
+    def call_once(self, operation: str, *arguments: Any, **options: Any) -> Any:
+        """A call that is made once. Raises one of ``MAYBE_DONE`` when it may have changed something, or not."""
 
         def call() -> Any:
             return self._operation(operation)(*arguments, **options, **self._limits)
@@ -82,7 +82,7 @@ class Client:
         """All entries of a list, page after page; ``field`` is theirs in the answer."""
         token = ""
         while True:
-            answer = self.read(operation, *arguments, **{"page_size": _PAGE, **options, "page_token": token})
+            answer = self.call(operation, *arguments, **{"page_size": _PAGE, **options, "page_token": token})
             yield from getattr(answer, field) or ()
             token = answer.next_page_token
             if not token:

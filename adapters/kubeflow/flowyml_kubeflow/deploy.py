@@ -129,7 +129,7 @@ class Pipelines:
             **self.client.connection.scope,
         )
         try:
-            made = self.client.write("pipeline_service_create_pipeline", body)
+            made = self.client.call_once("pipeline_service_create_pipeline", body)
             return str(made.pipeline_id)
         except EngineError:
             if found := self._pipeline_named(name):  # another process was faster, or the answer was lost
@@ -149,20 +149,20 @@ class Pipelines:
 
     def _name_of(self, pipeline_id: str) -> str:
         try:
-            found = self.client.read("pipeline_service_get_pipeline", pipeline_id)
+            found = self.client.call("pipeline_service_get_pipeline", pipeline_id)
         except NotFoundError:
             return ""
         return str(facts(found.description).get("pipeline") or found.display_name or "")
 
     def _pipeline_named(self, name: str) -> str | None:
         try:
-            found = self.client.read("pipeline_service_get_pipeline_by_name", name, **self.client.connection.scope)
+            found = self.client.call("pipeline_service_get_pipeline_by_name", name, **self.client.connection.scope)
         except NotFoundError:
             return None
         return str(found.pipeline_id)
 
     def _version(self, pipeline: str, name: str) -> str | None:
-        answer = self.client.read(
+        answer = self.client.call(
             "pipeline_service_list_pipeline_versions", pipeline, page_size=10, filter=equals(name=name)
         )
         found = [item for item in answer.pipeline_versions or () if name in (item.name, item.display_name)]
@@ -173,7 +173,7 @@ class Pipelines:
             path = Path(folder) / "pipeline.yaml"
             path.write_text(text, "utf-8")
             try:
-                made = self.client.write(
+                made = self.client.call_once(
                     "upload_pipeline_version", str(path), name=name, pipelineid=pipeline, description=description
                 )
                 return str(made.pipeline_version_id)
@@ -204,7 +204,7 @@ class Pipelines:
         key = (reference.pipeline_id, reference.pipeline_version_id)
         if key not in self._versions:
             try:
-                self._versions[key] = self.client.read("pipeline_service_get_pipeline_version", *key)
+                self._versions[key] = self.client.call("pipeline_service_get_pipeline_version", *key)
             except NotFoundError:
                 self._versions[key] = None
         return self._versions[key]
@@ -238,7 +238,7 @@ class Pipelines:
     def _create_experiment(self) -> str:
         body = self.client.model("V2beta1Experiment", display_name=self.experiment, **self.client.connection.scope)
         try:
-            made = self.client.write("experiment_service_create_experiment", body)
+            made = self.client.call_once("experiment_service_create_experiment", body)
             return str(made.experiment_id)
         except EngineError:
             if found := self._experiment_named():

@@ -75,7 +75,7 @@ class RunsByName:
     def _create(self, run_id: str, mark: str, body: Any) -> str:
         for pause in (*_LOOKS, None):
             try:
-                made = self.client.write("run_service_create_run", body)
+                made = self.client.call_once("run_service_create_run", body)
                 return str(made.run_id)
             except MAYBE_DONE:
                 if pause is None:
@@ -99,7 +99,7 @@ class RunsByName:
 
     def _delete(self, created: str) -> None:
         with contextlib.suppress(NotFoundError):  # a lost answer is asked for again
-            self.client.read("run_service_delete_run", created)
+            self.client.call("run_service_delete_run", created)
 
 
 def _description(pipeline: str, mark: str, revision: str | None = None) -> str:

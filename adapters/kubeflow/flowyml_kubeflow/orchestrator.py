@@ -200,13 +200,13 @@ class KubeflowOrchestrator(Orchestrator):
         if runs.status(found).is_terminal:
             return False
         try:
-            self.client.write("run_service_terminate_run", job_id)
+            self.client.call_once("run_service_terminate_run", job_id)
         except EngineError:
             run = runs.fetch(job_id)
             if runs.status(run).is_terminal:
                 return runs.status(run) is ExecutionStatus.CANCELLED
             if run.state != "CANCELING":
-                self.client.write("run_service_terminate_run", job_id)
+                self.client.call_once("run_service_terminate_run", job_id)
         runs.note_stopped(found)
         return True
 
@@ -215,7 +215,7 @@ class KubeflowOrchestrator(Orchestrator):
         run = self.kept_runs.fetch(job_id)
         if not self.kept_runs.status(run).is_terminal or run.state == "SUCCEEDED":
             raise EngineError(f"Run {job_id!r} is {run.state}; only a run that failed or was stopped can be retried.")
-        self.client.write("run_service_retry_run", job_id)
+        self.client.call_once("run_service_retry_run", job_id)
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
         if steps is not None:

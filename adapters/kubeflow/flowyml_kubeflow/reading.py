@@ -66,7 +66,7 @@ class Runs:
         except ValueError:
             raise missing from None
         try:
-            return self.client.read("run_service_get_run", job_id)
+            return self.client.call("run_service_get_run", job_id)
         except NotFoundError as error:
             raise missing from error
 

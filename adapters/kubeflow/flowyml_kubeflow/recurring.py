@@ -94,7 +94,7 @@ class RecurringRuns:
 
     def _create_recurring_run(self, body: Any, known: set[str]) -> str:
         try:
-            made = self.client.write("recurring_run_service_create_recurring_run", body)
+            made = self.client.call_once("recurring_run_service_create_recurring_run", body)
             return str(made.recurring_run_id)
         except MAYBE_DONE:
             fresh = [item.recurring_run_id for item in self.named(body.display_name)]
@@ -184,12 +184,12 @@ class RecurringRuns:
     def _delete(self, recurring_run_id: str) -> None:
         how = {"propagation_policy": "ORPHAN"} if self._keeps_runs else {}
         with contextlib.suppress(NotFoundError):
-            self.client.read("recurring_run_service_delete_recurring_run", recurring_run_id, **how)
+            self.client.call("recurring_run_service_delete_recurring_run", recurring_run_id, **how)
 
     def _switch(self, recurring_run_id: str, *, on: bool) -> None:
         """Doing it twice does no harm, so a lost answer is asked for again."""
         operations = ("recurring_run_service_disable_recurring_run", "recurring_run_service_enable_recurring_run")
-        self.client.read(operations[on], recurring_run_id)
+        self.client.call(operations[on], recurring_run_id)
 
     def named(self, name: str | None) -> list[Any]:
         """Those that FlowyML made, newest first."""

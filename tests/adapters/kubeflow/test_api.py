@@ -162,7 +162,7 @@ def test_a_run_lands_in_its_experiment(kfp_api: Any) -> None:
     name = run_id("experiment")
     mine = kfp_api.orchestrator(experiment=name)
     handle = mine.run_pipeline(pipelines.greeting(), name)
-    made = mine.client.read("run_service_get_run", handle.job_id)
+    made = mine.client.call("run_service_get_run", handle.job_id)
     found = kfp_api.orchestrator(experiment=name).pipelines.experiment_id()
     assert made.experiment_id == found
     handle.cancel()
@@ -177,10 +177,10 @@ def test_names_that_kfp_refuses_are_refused_before(kfp_api: Any, orchestrator: K
     client, scope = orchestrator.client, orchestrator.client.connection.scope
     experiment = client.model("V2beta1Experiment", display_name="ü" * 65, **scope)
     with pytest.raises(EngineError, match=r"Experiment\.Name length cannot exceed 128"):
-        client.write("experiment_service_create_experiment", experiment)
+        client.call_once("experiment_service_create_experiment", experiment)
     pipeline = client.model("V2beta1Pipeline", name="x" * 129, display_name="x", **scope)
     with pytest.raises(EngineError, match=r"Pipeline\.Name length cannot exceed 128"):
-        client.write("pipeline_service_create_pipeline", pipeline)
+        client.call_once("pipeline_service_create_pipeline", pipeline)
 
 
 @pytest.mark.parametrize("name", ["x" * 200, "ü" * 200])
@@ -260,7 +260,7 @@ def test_code_in_s3_that_was_changed_is_not_run(kfp_api: Any, orchestrator: Kube
         pipeline_version_reference=model("V2beta1PipelineVersionReference", **reference),
         runtime_config=model("V2beta1RuntimeConfig", parameters={}),
     )  # fmt: skip
-    made = orchestrator.client.write("run_service_create_run", body)
+    made = orchestrator.client.call_once("run_service_create_run", body)
     handle = orchestrator.attach(made.run_id).wait_for_completion(RUN, 0.5)
     assert handle.status is ExecutionStatus.FAILED
     assert handle.step_statuses() == {"two": ExecutionStatus.CANCELLED}

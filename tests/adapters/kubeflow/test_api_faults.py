@@ -155,7 +155,7 @@ BUSY = [(status, EngineUnreachableError) for status in (429, 502, 503, 504)]
 def test_statuses_are_kinds_of_errors(status: int, kind: type[EngineError]) -> None:
     with web(lambda _: Reply(status, b'{"message": "because"}')) as server:
         with pytest.raises(EngineError, match=f"answered {status}: because") as raised:
-            Client(Connection(server.url)).write("run_service_terminate_run", "x")
+            Client(Connection(server.url)).call_once("run_service_terminate_run", "x")
         assert type(raised.value) is kind
         assert [request.method for request in server.requests].count("POST") == 1
 
@@ -164,7 +164,7 @@ def test_statuses_are_kinds_of_errors(status: int, kind: type[EngineError]) -> N
 def test_what_only_reads_is_tried_again_where_that_makes_sense(status: int, times: int) -> None:
     with web(lambda _: Reply(status, b"{}")) as server:
         with pytest.raises(EngineError):
-            Client(Connection(server.url)).read("run_service_get_run", "x")
+            Client(Connection(server.url)).call("run_service_get_run", "x")
         assert [request.path for request in server.requests].count("/apis/v2beta1/runs/x") == times
 
 

@@ -170,7 +170,7 @@ def test_a_run_that_was_made_from_a_file_is_another_run(orchestrator: KubeflowOr
         pipeline_spec=pipelines.compiled(bundle(name)).spec,
         runtime_config=orchestrator.client.model("V2beta1RuntimeConfig", parameters={"rows": 5}),
     )  # fmt: skip
-    made = orchestrator.client.write("run_service_create_run", body)
+    made = orchestrator.client.call_once("run_service_create_run", body)
     try:
         with pytest.raises(DefinitionError, match=r"belongs to a run of ''\. Give this run of"):
             orchestrator.submit(bundle(name), f"{name}-1", {"rows": 5})
