@@ -11,8 +11,8 @@ import json
 import signal
 import time
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.client import HTTPException
@@ -43,12 +43,23 @@ class External:
     patience: float
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Run the DAG once and tell how it went. Raises ``RuntimeError`` when it fails."""
+        """Run the DAG once and tell how it went. Raises ``RuntimeError`` when it fails.
+
+        A signal that ends this step fails the DAG's run, from the moment on when that is asked for.
+        """
         airflow = Calls(self.url, self.dag_id, self.patience)
-        run_id = self._begin(airflow, inputs)
-        page = airflow.page(run_id)
-        print(f"Airflow runs {self.dag_id}: {page}", flush=True)
-        if (state := self._wait(airflow, run_id)) != "success":
+        with _sigterm_interrupts():
+            for run_id in self._run_ids(inputs):
+                try:
+                    if self._has_begun(airflow, run_id, inputs):
+                        page = airflow.page(run_id)
+                        print(f"Airflow runs {self.dag_id}: {page}", flush=True)
+                        state = self._wait(airflow, run_id)
+                        break
+                except (KeyboardInterrupt, StepCancelledError, StepStopped):
+                    airflow.fail(run_id)
+                    raise
+        if state != "success":
             how = "failed" if state == "failed" else "lost its run"
             raise RuntimeError(f"The DAG {self.dag_id!r} {how}: see {page}")
         return {"dag_id": self.dag_id, "run_id": run_id, "state": state, "url": page}
@@ -61,34 +72,38 @@ class External:
         facts = json.dumps([step.pipeline, step.run_id, step.step, self.conf, inputs], sort_keys=True)
         return f"{prefix}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
 
-    def _begin(self, airflow: Calls, inputs: Mapping[str, Any]) -> str:
-        """The run id of the DAG's run: one that is under way or went well, else a new one."""
+    def _run_ids(self, inputs: Mapping[str, Any]) -> Iterator[str]:
+        """The names of the DAG's runs, one after another: each that failed is followed by a new one."""
         ours = self._name(inputs)
-        for number in itertools.count(1):
-            run_id = ours if number == 1 else f"{ours}-{number}"
-            state = airflow.state(run_id)
-            if state is None:
-                airflow.trigger(run_id, {**self.conf, **inputs})
-            if state != "failed":
-                return run_id
-        raise AssertionError("there is always another number")
+        yield ours
+        yield from (f"{ours}-{number}" for number in itertools.count(2))
+
+    def _has_begun(self, airflow: Calls, run_id: str, inputs: Mapping[str, Any]) -> bool:
+        """Whether a run is under way or went well; it is started if there is none. False for one that failed."""
+        state = airflow.state(run_id)
+        if state is None:
+            airflow.trigger(run_id, {**self.conf, **inputs})
+        return state != "failed"
 
     def _wait(self, airflow: Calls, run_id: str) -> str:
-        """How the DAG's run ended. A signal that ends this step fails it."""
-        before = None
-        with suppress(ValueError):  # signals go to the main thread only
-            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # else this step is asked to stop by an exception
-                before = signal.signal(signal.SIGTERM, _interrupt)
-        try:
-            while (state := airflow.state(run_id)) not in ("success", "failed", None):
-                time.sleep(self.poll_interval)
-        except (KeyboardInterrupt, StepCancelledError, StepStopped):
-            airflow.fail(run_id)
-            raise
-        finally:
-            if before is not None:
-                signal.signal(signal.SIGTERM, before)
+        """How the DAG's run ended."""
+        while (state := airflow.state(run_id)) not in ("success", "failed", None):
+            time.sleep(self.poll_interval)
         return state or "deleted"
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """A SIGTERM raises ``KeyboardInterrupt`` meanwhile, where it would end this process at once."""
+    before = None
+    with suppress(ValueError):  # signals go to the main thread only
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # else this step is asked to stop by an exception
+            before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(*_: Any) -> None:

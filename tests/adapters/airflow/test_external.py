@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -24,7 +23,7 @@ from flowyml_airflow import external_dag, run_dag
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, wait_for_dag
 from tests.adapters.airflow.test_client import site
 from tests.engines.airflow import Airflow
-from tests.waiting import catches, wait_until
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
@@ -222,7 +221,6 @@ def test_a_signal_that_ends_the_step_fails_the_run_of_the_dag(long: Airflow, tmp
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert any("Airflow runs legacy_long: " in line for line in process.stdout)
-        wait_until(lambda: catches(process.pid, signal.SIGTERM))
         assert len(orchestrator_of(long).runs("legacy_long")) > before
         process.terminate()
         process.stdout.read()
