@@ -7,81 +7,83 @@ from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
 __all__ = ["CLUSTER", "LOCAL_RUNNER"]
 
 _LISTED = (
-    "as long as the pods' logs are kept; without a URL in pipelines with loops, branches or run_if, whose values "
-    "are in the pods' own files"
+    "As long as the pods' logs are kept; without a URL in pipelines with loops, branches or run_if, whose values "
+    "are in the pods' own files."
 )
-_BY_NAME = "its steps are listed with the others, under its name: `prepare.load`"
-_FILE_ONLY = "its local runner keeps no schedules; use a cluster, or `flowyml schedule` on 'local'"
+_BY_NAME = "Its steps are listed with the others, under its name: `prepare.load`."
+_FILE_ONLY = "KFP's local runner keeps no schedules. Use a cluster, or `flowyml schedule` on 'local'."
 
 CLUSTER = Capabilities(
     "kubeflow",
     {
         Feature.PARALLEL_STEPS: yes,
         Feature.PARAMETERS: partly(
-            "KFP carries numbers as doubles: integers up to 2**53; in a list or dict without a type, 2.0 becomes 2"
+            "KFP carries numbers as doubles: integers up to 2**53; in a list or dict without a type, 2.0 becomes 2."
         ),
         Feature.STEP_RETRY: partly(
-            "delays in whole seconds; KFP multiplies them by whole numbers only and caps none, so that retries with "
-            "other delays happen inside the step's pod"
+            "Delays in whole seconds; KFP multiplies them by whole numbers only and caps none, so that retries with "
+            "other delays happen inside the step's pod."
         ),
         Feature.RETRYABLE_ERRORS: partly(
-            "KFP has no condition for retries, so these retries happen inside the step's pod"
+            "KFP has no condition for retries, so these retries happen inside the step's pod."
         ),
-        Feature.STEP_TIMEOUT: partly("KFP reports the step as FAILED; its log names the timeout"),
-        Feature.PIPELINE_TIMEOUT: no("KFP has no timeout of a pipeline; give the steps timeouts"),
+        Feature.STEP_TIMEOUT: partly("KFP reports the step as FAILED; its log names the timeout."),
+        Feature.PIPELINE_TIMEOUT: no("KFP has no timeout of a pipeline; give the steps timeouts."),
         Feature.HOOKS: partly(
-            "as tasks before and after the steps, the last in an exit handler; they cost two pods, and `retry_run` "
-            "calls on_pipeline_end again only if its task had failed"
+            "As tasks before and after the steps, the last in an exit handler; they cost two pods, and `retry_run` "
+            "calls on_pipeline_end again only if its task had failed."
         ),
         Feature.RESOURCES_CPU_MEMORY: yes,
         Feature.RESOURCES_GPU: yes,
-        Feature.CANCEL: partly("KFP calls a stopped run FAILED; FlowyML reads the run's history"),
-        Feature.LOGS: partly("while KFP has the logs of the pods"),
+        Feature.CANCEL: partly("KFP calls a stopped run FAILED; FlowyML reads the run's history."),
+        Feature.LOGS: partly("While KFP has the logs of the pods."),
         Feature.OUTPUTS: partly(
-            "from the steps' logs; large ones through KFP's UI, or from an artifact store that you can read too"
+            "From the steps' logs; large ones through KFP's UI, or from an artifact store that you can read too."
         ),
         Feature.IDEMPOTENT_SUBMIT: partly(
             "KFP has no unique names: of submissions at the same time FlowyML keeps one run, unless a submitting "
-            "process dies meanwhile"
+            "process dies meanwhile."
         ),
         Feature.ATTACH: yes,
         Feature.FAN_OUT: partly(
-            "in at most 50 pods for each step, each of which works on its items one after another; loops within a loop "
-            "run inside those pods; a failed item fails the last task of the run, not its pod"
+            "In at most 50 pods for each step, each of which works on its items one after another; loops within a loop "
+            "run inside those pods; a failed item fails the last task of the run, not its pod."
         ),
-        Feature.MAX_PARALLEL: partly("limits the pods of the loop, each of which works on its items one after another"),
+        Feature.MAX_PARALLEL: partly(
+            "Limits the pods of the loop, each of which works on its items one after another."
+        ),
         Feature.BRANCHES: partly(
-            "each step's pod decides whether the step runs, so KFP shows a skipped step as succeeded; KFP's own "
+            "Each step's pod decides whether the step runs, so KFP shows a skipped step as succeeded; KFP's own "
             "conditions are not used: tasks after a skipped task never start, and KFP before 2.17 reads `either(…)` "
-            "from the branch named last"
+            "from the branch named last."
         ),
         Feature.RUN_IF: partly(
-            "a failed step fails the last task of the run, not its pod; not after a pod was lost: KFP starts nothing "
-            "that waits for a failed task"
+            "A failed step fails the last task of the run, not its pod; not after a pod was lost: KFP starts nothing "
+            "that waits for a failed task."
         ),
-        Feature.CLEANUP: partly("not after the run was stopped, a pod was lost or an image could not be pulled"),
+        Feature.CLEANUP: partly("Not after the run was stopped, a pod was lost or an image could not be pulled."),
         Feature.SUB_PIPELINES: partly(_BY_NAME),
         Feature.EXECUTION_GROUPS: partly(
-            "one pod, which waits for every step that one of its steps waits for; a failed step fails the last task of "
-            "the run, not its pod; KFP's cache does not keep their results"
+            "One pod, which waits for every step that one of its steps waits for; a failed step fails the last task of "
+            "the run, not its pod; KFP's cache does not keep their results."
         ),
         Feature.RETRY_RUN: partly(
-            "all failed steps together, not single steps; refused if steps failed although their pods succeeded, as "
-            "steps in loops do"
+            "All failed steps together, not single steps; refused if steps failed although their pods succeeded, as "
+            "steps in loops do."
         ),
-        Feature.SECRETS: partly("a secret is named 'name-of-the-secret/key'"),
+        Feature.SECRETS: partly("A secret is named 'name-of-the-secret/key'."),
         Feature.ARTIFACTS: partly(_LISTED),
-        Feature.OPERATORS: no("they run only on Airflow"),
+        Feature.OPERATORS: no("They run only on Airflow."),
         Feature.CACHING: partly(
-            "where the pods share a store, kubeflow={'env': {'FLOWYML_ARTIFACTS': 's3://…'}}; otherwise each step runs"
+            "Where the pods share a store, kubeflow={'env': {'FLOWYML_ARTIFACTS': 's3://…'}}; otherwise each step runs."
         ),
         Feature.SCHEDULE_CRON: yes,
         Feature.SCHEDULE_INTERVAL: yes,
-        Feature.SCHEDULE_TIMEZONE: partly("only with a fixed offset: KFP's time zone is the server's"),
+        Feature.SCHEDULE_TIMEZONE: partly("Only with a fixed offset: KFP's time zone is the server's."),
         Feature.SCHEDULE_CATCH_UP: yes,
         Feature.SCHEDULE_PAUSE: partly(
-            "after a pause KFP makes up missed runs: with one run at once, from which an interval then counts, or with "
-            "all of them if the schedule catches up"
+            "After a pause KFP makes up missed runs: with one run at once, from which an interval then counts, or with "
+            "all of them if the schedule catches up."
         ),
     },
 )
@@ -89,32 +91,32 @@ CLUSTER = Capabilities(
 LOCAL_RUNNER = Capabilities(
     "kubeflow-local",
     {
-        Feature.PARALLEL_STEPS: no("KFP's local runner runs one task after another"),
+        Feature.PARALLEL_STEPS: no("KFP's local runner runs one task after another."),
         Feature.PARAMETERS: yes,
-        Feature.STEP_RETRY: partly("delays in whole seconds"),
+        Feature.STEP_RETRY: partly("Delays in whole seconds."),
         Feature.RETRYABLE_ERRORS: yes,
         Feature.STEP_TIMEOUT: yes,
         Feature.PIPELINE_TIMEOUT: yes,
         Feature.HOOKS: yes,
-        Feature.RESOURCES_CPU_MEMORY: partly("KFP's local runner ignores them"),
-        Feature.RESOURCES_GPU: partly("KFP's local runner reserves none"),
+        Feature.RESOURCES_CPU_MEMORY: partly("KFP's local runner ignores them."),
+        Feature.RESOURCES_GPU: partly("KFP's local runner reserves none."),
         Feature.CANCEL: yes,
         Feature.LOGS: yes,
         Feature.OUTPUTS: yes,
         Feature.IDEMPOTENT_SUBMIT: yes,
         Feature.ATTACH: yes,
         Feature.FAN_OUT: yes,
-        Feature.MAX_PARALLEL: partly("at most two pods of a loop at a time"),
+        Feature.MAX_PARALLEL: partly("At most two pods of a loop at a time."),
         Feature.BRANCHES: yes,
         Feature.RUN_IF: yes,
         Feature.CLEANUP: yes,
         Feature.SUB_PIPELINES: partly(_BY_NAME),
         Feature.EXECUTION_GROUPS: yes,
-        Feature.RETRY_RUN: partly("everything that did not complete, not single steps"),
-        Feature.SECRETS: partly("from the environment of the process that submits, and not in containers"),
+        Feature.RETRY_RUN: partly("Everything that did not complete, not single steps."),
+        Feature.SECRETS: partly("From the environment of the process that submits, and not in containers."),
         Feature.ARTIFACTS: partly(_LISTED),
-        Feature.OPERATORS: no("they run only on Airflow"),
-        Feature.CACHING: partly("not in containers, unless FLOWYML_ARTIFACTS names a store that they reach"),
+        Feature.OPERATORS: no("They run only on Airflow."),
+        Feature.CACHING: partly("Not in containers, unless FLOWYML_ARTIFACTS names a store that they reach."),
         Feature.SCHEDULE_CRON: no(_FILE_ONLY),
         Feature.SCHEDULE_INTERVAL: no(_FILE_ONLY),
         Feature.SCHEDULE_TIMEZONE: no(_FILE_ONLY),

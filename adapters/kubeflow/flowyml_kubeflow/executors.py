@@ -18,7 +18,7 @@ from flowyml.plan.secrets import variable_of
 from flowyml_kubeflow import names
 from flowyml_kubeflow.inline import compressed, encoded
 from flowyml_kubeflow.options import StepOptions, empty_dir
-from flowyml_kubeflow.retries import delays_in_pod
+from flowyml_kubeflow.retry_policy import delays_in_pod
 
 __all__ = ["bundle_containers", "container", "kubernetes", "longest"]
 

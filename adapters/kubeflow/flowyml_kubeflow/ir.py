@@ -9,7 +9,7 @@ from typing import Any
 from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.plan.model import Step
 from flowyml_kubeflow import names
-from flowyml_kubeflow.retries import is_retried_by_kfp
+from flowyml_kubeflow.retry_policy import is_retried_by_kfp
 
 __all__ = [
     "ARTIFACT", "CODE", "INNER_CODE", "RUN_NAMES", "RUN_TIME", "TEXT", "Dag", "Json", "add_output", "check_number",

@@ -38,7 +38,7 @@ from flowyml_kubeflow.files import (
     write_file,
     write_parameters,
 )
-from flowyml_kubeflow.retries import delays_in_pod
+from flowyml_kubeflow.retry_policy import delays_in_pod
 
 __all__ = ["component", "main"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from flowyml.artifacts import Store, open_store
 from flowyml.core.capabilities import Capabilities
 from flowyml.core.credentials import Login, Secret
-from flowyml.core.errors import ConfigurationError, EngineError, EngineUnreachableError, RetryRefusedError
+from flowyml.core.errors import ConfigurationError, EngineError, EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
@@ -21,6 +21,7 @@ from flowyml.core.urls import refuse_credentials, without_credentials
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, check_same_run
 from flowyml_kubeflow.capabilities import CLUSTER
 from flowyml_kubeflow.connection import HEALTHZ, About, Connection, SignIn
+from flowyml_kubeflow.retrying import retry_run, run_again
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
     from flowyml_kubeflow.client import Client
     from flowyml_kubeflow.deploy import Pipelines
-    from flowyml_kubeflow.reading import Runs
+    from flowyml_kubeflow.reading import RunReader
     from flowyml_kubeflow.recurring import RecurringRuns
 
 __all__ = ["KubeflowOrchestrator"]
@@ -117,10 +118,10 @@ class KubeflowOrchestrator(Orchestrator):
         return Pipelines(self.client, self.experiment, self.form, self.artifacts, self.service_account)
 
     @cached_property
-    def kept_runs(self) -> Runs:
-        from flowyml_kubeflow.reading import Runs
+    def reader(self) -> RunReader:
+        from flowyml_kubeflow.reading import RunReader
 
-        return Runs(self.pipelines, self.artifacts)
+        return RunReader(self.pipelines, self.artifacts)
 
     @cached_property
     def recurring(self) -> RecurringRuns:
@@ -156,11 +157,11 @@ class KubeflowOrchestrator(Orchestrator):
             return self._new_run(bundle, run_id, values)
 
         def check(found: Any) -> None:
-            run = self.kept_runs.record(found)
+            run = self.reader.record(found)
             check_same_run(run, bundle.plan.name, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
 
         with one_at_a_time(run_id):
-            return RunsByName(self.kept_runs).submit(run_id, bundle.plan.name, bundle.revision, make, check)
+            return RunsByName(self.reader).submit(run_id, bundle.plan.name, bundle.revision, make, check)
 
     def _new_run(self, bundle: Bundle, run_id: str, values: Mapping[str, Any]) -> Any:
         return self.client.model(
@@ -171,19 +172,19 @@ class KubeflowOrchestrator(Orchestrator):
         )  # fmt: skip
 
     def get_run(self, job_id: str) -> Run:
-        return self.kept_runs.get(job_id)
+        return self.reader.get(job_id)
 
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        return self.kept_runs.newest(pipeline, limit)
+        return self.reader.newest(pipeline, limit)
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
-        return self.kept_runs.step_runs(job_id)
+        return self.reader.step_runs(job_id)
 
     def outputs(self, job_id: str) -> Outputs:
-        return self.kept_runs.outputs(job_id)
+        return self.reader.outputs(job_id)
 
     def run_artifacts(self, job_id: str) -> list[Artifact]:
-        return self.kept_runs.listed(job_id)
+        return self.reader.listed(job_id)
 
     def artifact_stores(self, job_id: str) -> Sequence[Store]:
         from flowyml_kubeflow.reading import UiStore
@@ -191,11 +192,11 @@ class KubeflowOrchestrator(Orchestrator):
         return (open_store(self.artifacts), UiStore(self.client, job_id))
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
-        return self.kept_runs.logs(job_id, follow)
+        return self.reader.logs(job_id, follow)
 
     def cancel(self, job_id: str) -> bool:
         """KFP refuses to terminate a run that has ended meanwhile, or is being terminated already."""
-        runs = self.kept_runs
+        runs = self.reader
         found = runs.fetch(job_id)
         if runs.status(found).is_terminal:
             return False
@@ -212,23 +213,10 @@ class KubeflowOrchestrator(Orchestrator):
 
     def retry_run(self, job_id: str) -> None:
         """Run a failed run again from where it failed: what had completed is kept."""
-        run = self.kept_runs.fetch(job_id)
-        if not self.kept_runs.status(run).is_terminal or run.state == "SUCCEEDED":
-            raise EngineError(f"Run {job_id!r} is {run.state}; only a run that failed or was stopped can be retried.")
-        self.client.call_once("run_service_retry_run", job_id)
+        retry_run(self.reader, job_id)
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
-        if steps is not None:
-            raise RetryRefusedError(
-                "KFP cannot retry single steps: it retries everything that failed. Retry the run without steps=… or "
-                "--step."
-            )
-        if self.kept_runs.failed_at_its_end(job_id):
-            raise RetryRefusedError(
-                "Some steps failed although their pods succeeded, as steps in loops do, and KFP retries only failed "
-                "pods. Start a new run."
-            )
-        self.retry_run(job_id)
+        run_again(self.reader, job_id, steps)
 
     @property
     def has_default_store(self) -> bool:
@@ -281,7 +269,7 @@ class KubeflowOrchestrator(Orchestrator):
         self.recurring.delete_schedule(schedule_id)
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
-        return self.kept_runs.scheduled(pipeline, limit)
+        return self.reader.scheduled(pipeline, limit)
 
 
 def _checked_experiment(name: str) -> str:

@@ -50,7 +50,7 @@ from flowyml_kubeflow.files import (
 )
 from flowyml_kubeflow.flow import Flow, chunks
 from flowyml_kubeflow.records import Entry, Items, Known
-from flowyml_kubeflow.retries import delays_in_pod
+from flowyml_kubeflow.retry_policy import delays_in_pod
 from flowyml_kubeflow.step_decisions import Found, StepDecisions
 
 __all__ = ["perform"]
@@ -317,11 +317,11 @@ class _StepPod(_Pod):
                 self._note_end(step, index, "completed", "", entry, attempt.number, **more)
                 return
             if not delays or retry is None or not retry.retries_on_names(attempt.failure["names"]):
-                self._failed(index, attempt)
+                self._fail(index, attempt)
                 return
             time.sleep(delays.pop(0))
 
-    def _failed(self, index: Index, attempt: Attempt) -> None:
+    def _fail(self, index: Index, attempt: Attempt) -> None:
         assert attempt.failure is not None
         step = attempt.step
         label = labelled(step.name, index)

@@ -21,8 +21,7 @@ from flowyml.artifacts.listing import artifacts_of
 from flowyml.artifacts.store import Store, Written, passing_file
 from flowyml.core.errors import ArtifactError, EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, StepRun
-from flowyml.core.runs import Runs as RunList
+from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Runs, StepRun
 from flowyml.orchestrators.http import NotFoundError
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
@@ -32,10 +31,10 @@ from flowyml_kubeflow.attempts import RESULT, leveled
 from flowyml_kubeflow.client import Client, equals
 from flowyml_kubeflow.deploy import Pipelines, facts, origin_of
 from flowyml_kubeflow.status import status_of, step_status_of
-from flowyml_kubeflow.step_runs import turns_of
+from flowyml_kubeflow.step_runs import step_runs
 from flowyml_kubeflow.tasks import Pod, Tasks
 
-__all__ = ["Runs", "UiStore", "lines_by_item"]
+__all__ = ["RunReader", "UiStore", "lines_by_item"]
 
 Json = dict[str, Any]
 
@@ -44,7 +43,7 @@ _GONE = "failed; its log is gone"
 _SOURCES = {"minio": "minio", "s3": "s3", "gs": "gcs"}  # source: KFP, frontend/server/handlers/artifacts.ts
 
 
-class Runs:
+class RunReader:
     """The runs of a KFP. ``artifacts`` is the store that the steps write to, if it is not KFP's own."""
 
     def __init__(self, pipelines: Pipelines, artifacts: str | None) -> None:
@@ -127,8 +126,8 @@ class Runs:
         said = [of_step(tasks.steps[task], each.get("message", _GONE)) for task, each in failures.items()]
         return of_several(said, len(failed))
 
-    def newest(self, pipeline: str | None, limit: int) -> RunList:
-        return RunList(self._run(run) for run in self._newest(pipeline, limit))
+    def newest(self, pipeline: str | None, limit: int) -> Runs:
+        return Runs(self._run(run) for run in self._newest(pipeline, limit))
 
     def scheduled(self, pipeline: str, limit: int) -> dict[datetime, Run]:
         """The newest runs of recurring runs, by the time that KFP made each for; also where the schedule is gone."""
@@ -165,7 +164,7 @@ class Runs:
         notes = self._notes(run, tasks, task)
         if not notes and tasks.state(task) is not None and tasks.pods(task):
             return [self._step_run(run, status, tasks, task)]
-        return turns_of(tasks.steps[task], notes, status, items=self._items(run, tasks, task))
+        return step_runs(tasks.steps[task], notes, status, items=self._items(run, tasks, task))
 
     def _items(self, run: Any, tasks: Tasks, task: str) -> int | None:
         """How many items the loop of a step has, if that is known."""

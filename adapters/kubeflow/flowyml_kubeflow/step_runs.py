@@ -9,7 +9,7 @@ from typing import Any
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import WAS_CANCELLED, StepRun
 
-__all__ = ["moment", "turns_of"]
+__all__ = ["moment", "step_runs"]
 
 # What a pod notes of the end of a turn, and what KFP calls a task that ended so, where it has a word for it.
 _ENDS = {
@@ -22,7 +22,7 @@ _ENDS = {
 }
 
 
-def turns_of(
+def step_runs(
     step: str, notes: Iterable[Mapping[str, Any]], run: ExecutionStatus, *, items: int | None = None
 ) -> list[StepRun]:
     """The turns of a step, in order. ``items`` is how many its outermost loop has, where that is known."""

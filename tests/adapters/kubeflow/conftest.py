@@ -44,7 +44,7 @@ def _given() -> dict[str, str]:
 class _OnFake(KubeflowOrchestrator):
     """On the fake, which runs its tasks by KFP's local runner."""
 
-    capabilities = kubeflow_calls.without(PARALLEL_STEPS="this fake of KFP runs one task after another")
+    capabilities = kubeflow_calls.without(PARALLEL_STEPS="This fake of KFP runs one task after another.")
 
 
 class _WithImage(KubeflowOrchestrator):

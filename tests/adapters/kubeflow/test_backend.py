@@ -33,13 +33,13 @@ from flowyml_kubeflow.attempts import RESULT, leveled
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.flow import Flow
 from flowyml_kubeflow.reading import artifacts_of_notes, lines_by_item
-from flowyml_kubeflow.step_runs import turns_of
+from flowyml_kubeflow.step_runs import step_runs
 from tests.engines.kubeflow_calls import without
 
 Json = dict[str, Any]
 
 
-_IN_THIS_PROCESS = "this fake of KFP runs pods in its own process, one after another"
+_IN_THIS_PROCESS = "This fake of KFP runs pods in its own process, one after another."
 
 
 class Interpreted(KubeflowOrchestrator):
@@ -79,7 +79,7 @@ class Interpreted(KubeflowOrchestrator):
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         run, bundle, ran = self.ran[job_id]
-        return tuple(turn for each in bundle.plan for turn in turns_of(each.name, _of(each, bundle, ran), run.status))
+        return tuple(turn for each in bundle.plan for turn in step_runs(each.name, _of(each, bundle, ran), run.status))
 
     def run_artifacts(self, job_id: str) -> list[Artifact]:
         _, bundle, ran = self.ran[job_id]

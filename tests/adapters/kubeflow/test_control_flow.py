@@ -22,7 +22,7 @@ from flowyml_kubeflow import KubeflowLocalOrchestrator, names
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.flow import Flow, chunks
 from flowyml_kubeflow.records import Entry, Known
-from flowyml_kubeflow.step_runs import turns_of
+from flowyml_kubeflow.step_runs import step_runs
 
 pytest.importorskip("kfp")
 pytestmark = pytest.mark.kubeflow
@@ -293,5 +293,5 @@ def test_what_stood_in_for_items_is_gone_when_they_have_come_to_be() -> None:
         ([stood_in], None, ["train"]),
         ([stood_in, *items], 3, ["train[0]", "train[1][0]", "train[1][1]", "train[2]"]),
     ):
-        turns = turns_of("train", notes, ExecutionStatus.RUNNING, items=known)
+        turns = step_runs("train", notes, ExecutionStatus.RUNNING, items=known)
         assert [turn.label for turn in turns] == expected

@@ -152,7 +152,7 @@ def test_a_run_whose_version_was_deleted_can_still_be_read(
     job_id = orchestrator.submit(failing, f"{name}-1", {"rows": 5})
     run = orchestrator.attach(job_id).wait_for_completion(RUN, 0.5)
     assert run.status is ExecutionStatus.FAILED
-    delete_version(kfp_api, orchestrator.kept_runs.fetch(job_id))
+    delete_version(kfp_api, orchestrator.reader.fetch(job_id))
     reader = kfp_api.orchestrator()
     found = reader.get_run(job_id)
     assert (found.status, found.error) == (ExecutionStatus.FAILED, "The run failed.")

@@ -21,7 +21,7 @@ from flowyml_kubeflow.attempts import Journal
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.deploy import one_at_a_time
 from flowyml_kubeflow.local.folder import RunFolder
-from flowyml_kubeflow.reading import Runs
+from flowyml_kubeflow.reading import RunReader
 from flowyml_kubeflow.tasks import Tasks, node_id
 
 pytestmark = pytest.mark.kubeflow
@@ -143,8 +143,8 @@ def run_of(*states: str, **fields: Any) -> Any:
     )  # fmt: skip
 
 
-def reader() -> Runs:
-    return KubeflowOrchestrator("http://127.0.0.1:1").kept_runs
+def reader() -> RunReader:
+    return KubeflowOrchestrator("http://127.0.0.1:1").reader
 
 
 def test_a_run_began_when_it_ran_not_when_it_was_due() -> None:

@@ -183,9 +183,9 @@ def test_of_two_runs_of_one_name_none_is_handed_out_until_one_is_gone(
 ) -> None:
     """Two submitters see each other, and a third comes in between."""
     name = unique("three")
-    submitting = RunsByName(orchestrator.kept_runs)
+    submitting = RunsByName(orchestrator.reader)
     one, two = (submitting._create(name, mark, _described(orchestrator, name, mark)) for mark in ("one", "two"))
-    older, younger = (str(run.run_id) for run in orchestrator.kept_runs.named(name))
+    older, younger = (str(run.run_id) for run in orchestrator.reader.named(name))
     assert {one, two} == {older, younger}
     timer = threading.Timer(1, submitting._delete, (older,))
     timer.start()

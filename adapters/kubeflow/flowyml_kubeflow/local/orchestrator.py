@@ -50,7 +50,7 @@ from flowyml_kubeflow.local.supervisor import alone, stop_steps
 from flowyml_kubeflow.parameters import argument
 from flowyml_kubeflow.reading import artifacts_of_notes, lists_of_files, located
 from flowyml_kubeflow.status import status_of
-from flowyml_kubeflow.step_runs import moment, turns_of
+from flowyml_kubeflow.step_runs import moment, step_runs
 
 if TYPE_CHECKING:
     from flowyml.core.pruning import Bounds, Prunable
@@ -352,7 +352,7 @@ def _turns(run: RunFolder, task: str, name: str, status: ExecutionStatus) -> lis
     if isinstance(items, str):
         opened = run.notes(items)
         items = opened[-1]["opened"] if opened else None
-    return turns_of(name, run.notes(task), status, items=items)
+    return step_runs(name, run.notes(task), status, items=items)
 
 
 def _loops(plan: Plan) -> dict[str, str | int]:
