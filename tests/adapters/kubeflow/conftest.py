@@ -73,13 +73,13 @@ class Api:
         made = _OnFake if self.state else _WithImage
         return made(**{**self.options, **options})
 
-    def fail(self, method: str, path: str, **how: Any) -> None:
-        """The next such call fails; skips the test on a real server."""
+    def fail(self, method: str, *paths: str, **how: Any) -> None:
+        """The next call of each path fails; skips the test on a real server."""
         if self.state is None:
             pytest.skip("a real server does not fail on demand")
         from tests.engines.kubeflow_state import Fault
 
-        self.state.faults[:] = [Fault(method, path, **how)]
+        self.state.faults[:] = [Fault(method, path, **how) for path in paths]
 
 
 @pytest.fixture(scope="session")
