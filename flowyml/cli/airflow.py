@@ -111,7 +111,7 @@ def cutover(
         raise UsageError("--back also removes what --shadow made: use it without --shadow.")
 
     with Output(as_json) as out:
-        old = resolve(on).handed_over(dag_id)
+        old = resolve(on).foreign_schedule(dag_id)
         with Cutover.alone(old.place, dag_id):
             record = _record_of(dag_id, old.place, to, pipeline, shadow=shadow, back=back)
             with Cutover.alone_there(record.new, record.pipeline):
@@ -177,7 +177,7 @@ def compare(
         if output is not None and output.suffix.lower() not in (".md", ".json"):
             raise UsageError(f"-o {output}: a name that ends in .md or .json says how to write the report.")
         old = resolve(on)
-        record = Cutover.recorded(old.handed_over(dag_id).place, dag_id)
+        record = Cutover.recorded(old.foreign_schedule(dag_id).place, dag_id)
         if record is None or not record.shadow:
             raise UsageError(f"No pipeline runs beside {dag_id!r}: begin with flowyml airflow cutover --shadow.")
         found = shadowed(old, resolve(record.new), record, last)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from flowyml.core.runs import Artifact, LogLine, Outputs, PipelineResult, Run, StepRun
     from flowyml.core.schedule import Schedule, ScheduleInfo
     from flowyml.core.submission_result import SubmissionResult
-    from flowyml.orchestrators.handover import Handed
+    from flowyml.orchestrators.handover import ForeignSchedule
     from flowyml.orchestrators.probe import Site
     from flowyml.orchestrators.workflows import Workflow
     from flowyml.plan.bundle import Bundle
@@ -132,8 +132,8 @@ class Orchestrator(ABC):
     engine_package: ClassVar[str | None] = None
     extra: ClassVar[str | None] = None
     worker_packages: ClassVar[tuple[str, ...]] = ()
-    makes_up: ClassVar[bool] = False
-    """Whether ``make_up`` can run a time of a schedule that has passed."""
+    can_run_missed: ClassVar[bool] = False
+    """Whether ``run_missed`` can run a time of a schedule that has passed."""
     target: str | None = None
     """What ``--on`` takes to find this orchestrator, if that is not ``name``: a configured target, a URL."""
 
@@ -425,19 +425,19 @@ class Orchestrator(ABC):
         """
         raise self._lacks("backfills")
 
-    def handed_over(self, name: str) -> Handed:
+    def foreign_schedule(self, name: str) -> ForeignSchedule:
         """The schedule of something that FlowyML did not make, to hand it to another engine."""
         raise self._lacks("handing over schedules that FlowyML did not make")
 
     def check_fires(self) -> None:
         """Raise ``ScheduleError`` if nothing would start the runs of a schedule now. A server starts them by itself."""
 
-    def make_up(self, schedule_id: str, time: datetime) -> SubmissionResult:
+    def run_missed(self, schedule_id: str, time: datetime) -> SubmissionResult:
         """Run what a schedule runs for one of its times; the same time again returns the same run."""
         raise self._lacks("runs for times that a schedule has missed")
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
-        """The newest runs that the schedule of a pipeline, or ``make_up``, has started, keyed by scheduled time."""
+        """The newest runs that the schedule of a pipeline, or ``run_missed``, has started, keyed by scheduled time."""
         raise self._lacks("reporting the scheduled time of a run")
 
     def workflows(self, *, last: int = 25) -> list[Workflow]:

@@ -10,7 +10,7 @@ from typing import Protocol
 from flowyml.core.runs import Run
 from flowyml.core.schedule import Schedule
 
-__all__ = ["Handed", "OldSchedule"]
+__all__ = ["ForeignSchedule", "OldSchedule"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class OldSchedule:
     following: datetime | None = None
 
 
-class Handed(Protocol):
+class ForeignSchedule(Protocol):
     """A schedule that others made, and that can be handed over. ``place`` names its engine, the same however given."""
 
     name: str

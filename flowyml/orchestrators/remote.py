@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from flowyml.artifacts.store import Store
     from flowyml.core.pruning import Bounds, Prunable
-    from flowyml.orchestrators.handover import Handed
+    from flowyml.orchestrators.handover import ForeignSchedule
     from flowyml.orchestrators.workflows import Workflow
     from flowyml.plan.bundle import Bundle
 
@@ -112,9 +112,9 @@ class RemoteOrchestrator(Orchestrator):
         return self.adapter.has_default_store
 
     @property
-    def makes_up(self) -> bool:  # type: ignore[override]  # as above
-        """Whether ``make_up`` can run a time of a schedule that has passed."""
-        return self.adapter.makes_up
+    def can_run_missed(self) -> bool:  # type: ignore[override]  # as above
+        """Whether ``run_missed`` can run a time of a schedule that has passed."""
+        return self.adapter.can_run_missed
 
     def run_pipeline(
         self,
@@ -182,14 +182,14 @@ class RemoteOrchestrator(Orchestrator):
         except (EngineError, OrchestratorNotFoundError, MissingExtraError) as error:
             return Health(reachable=False, url=shown(self.url), detail=str(error))
 
-    def handed_over(self, name: str) -> Handed:
-        return self.adapter.handed_over(name)
+    def foreign_schedule(self, name: str) -> ForeignSchedule:
+        return self.adapter.foreign_schedule(name)
 
     def check_fires(self) -> None:
         self.adapter.check_fires()
 
-    def make_up(self, schedule_id: str, time: datetime) -> SubmissionResult:
-        return self.adapter.make_up(schedule_id, time)
+    def run_missed(self, schedule_id: str, time: datetime) -> SubmissionResult:
+        return self.adapter.run_missed(schedule_id, time)
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
         return self.adapter.scheduled_runs(pipeline, limit=limit)

@@ -111,7 +111,7 @@ class Hostile(Orchestrator):
     def workflows(self, *, last: int = 25) -> list[Workflow]:
         return [Workflow(name=EVIL, schedule=EVIL, timezone=EVIL, owners=(EVIL,), tags=(EVIL,), file=EVIL, url=EVIL)]
 
-    def handed_over(self, name: str) -> HostileSchedule:
+    def foreign_schedule(self, name: str) -> HostileSchedule:
         return HostileSchedule()
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> dict[datetime, Run]:

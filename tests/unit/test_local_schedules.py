@@ -375,13 +375,13 @@ def test_a_run_of_another_project_is_not_taken_for_one_of_the_schedule(
     due = start.replace(microsecond=0)
     run_id = run_id_of(made.schedule_id, due)
     local.run_pipeline(noting(tmp_path), run_id)
-    assert local.make_up(made.schedule_id, due).run_id == run_id
+    assert local.run_missed(made.schedule_id, due).run_id == run_id
     assert list(local.scheduled_runs("noting")) == [due]
     theirs = json.dumps(Origin("elsewhere", "train.py").to_dict())
     with local.store.session() as db:
         db.execute("UPDATE runs SET origin = ?", (theirs,))
     with pytest.raises(OwnershipError, match=f"run '{run_id}' already exists.* from elsewhere: train.py"):
-        local.make_up(made.schedule_id, due)
+        local.run_missed(made.schedule_id, due)
     assert local.scheduled_runs("noting") == {}
     with served(local):
         wait_until(lambda: "The schedule 'noting' has not run for" in caplog.text)

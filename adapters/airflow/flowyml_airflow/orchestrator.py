@@ -24,7 +24,7 @@ from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, check_same_run, claim_new
-from flowyml.orchestrators.handover import Handed
+from flowyml.orchestrators.handover import ForeignSchedule
 from flowyml.orchestrators.http import is_this_machine
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.orchestrators.workflows import Workflow
@@ -341,7 +341,7 @@ class AirflowOrchestrator(Orchestrator):
         if found.dag["is_paused"] and self.client.pause_we_set(schedule_id):
             self.client.pause(schedule_id, False)
 
-    def handed_over(self, name: str) -> Handed:
+    def foreign_schedule(self, name: str) -> ForeignSchedule:
         return DagSchedule(self.client, name, self._reader)
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:

@@ -78,7 +78,7 @@ class DeploymentSchedules:
         schedule = self._own(schedule_id)
         self.client.delete_schedule(schedule["deployment_id"], schedule["id"])
 
-    def make_up(self, schedule_id: str, time: datetime) -> FlowRun:
+    def run_missed(self, schedule_id: str, time: datetime) -> FlowRun:
         """Prefect makes one run for each idempotency key. It is late from its first moment on, so it runs at once."""
         schedule = self._own(schedule_id)
         deployment = self.client.deployment_by_id(schedule["deployment_id"])

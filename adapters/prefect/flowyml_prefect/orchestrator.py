@@ -76,7 +76,7 @@ class PrefectOrchestrator(Orchestrator):
     capabilities = CAPABILITIES
     engine_package = "prefect"
     extra = "prefect"
-    makes_up = True
+    can_run_missed = True
 
     def __init__(
         self,
@@ -352,8 +352,8 @@ class PrefectOrchestrator(Orchestrator):
     def delete_schedule(self, schedule_id: str) -> None:
         self._schedules.delete(schedule_id)
 
-    def make_up(self, schedule_id: str, time: datetime) -> SubmissionResult:
-        made = self._schedules.make_up(schedule_id, time)
+    def run_missed(self, schedule_id: str, time: datetime) -> SubmissionResult:
+        made = self._schedules.run_missed(schedule_id, time)
         return SubmissionResult(self, made.id, run=self.reader.record(made))
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:

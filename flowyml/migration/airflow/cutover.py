@@ -25,7 +25,7 @@ from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.migration.airflow.comparison import Comparison, compared, look_at
 from flowyml.migration.airflow.schedule_times import MOST_TIMES, time_before, times_between
 from flowyml.orchestrators.base import Orchestrator, RunnablePipeline
-from flowyml.orchestrators.handover import Handed, OldSchedule
+from flowyml.orchestrators.handover import ForeignSchedule, OldSchedule
 
 __all__ = ["Cutover", "Record", "shadowed"]
 
@@ -63,7 +63,7 @@ PHASES = ("shadowing", "shadow", "begun", "paused", "scheduling", "making up", "
 class Cutover:
     """One DAG on its way. ``say`` gets a line for each step."""
 
-    def __init__(self, old: Handed, record: Record, say: Callable[[str], None], timeout: float = 3600) -> None:
+    def __init__(self, old: ForeignSchedule, record: Record, say: Callable[[str], None], timeout: float = 3600) -> None:
         self._old, self._record, self._say = old, record, say
         self._deadline = time.monotonic() + timeout
 
@@ -195,13 +195,13 @@ class Cutover:
         A target that cannot run what has passed needs its schedule before the next time comes.
         """
         while True:
-            self._wait_for_quiet(self._old.look().schedule, QUIET if new.makes_up else QUIET + AHEAD)
+            self._wait_for_quiet(self._old.look().schedule, QUIET if new.can_run_missed else QUIET + AHEAD)
             seen = self._old.look()
             if seen.is_busy:
                 self._old.pause(False)  # where a process was killed between the pause and this
                 self._wait(2, f"a run of {self._old.name!r} goes on")
                 continue
-            if not new.makes_up and not seen.is_paused:
+            if not new.can_run_missed and not seen.is_paused:
                 self._check_missed(seen)
             self._old.pause(True)
             time.sleep(3)  # what the scheduler had begun is there by then
@@ -232,7 +232,7 @@ class Cutover:
         made = there[0].schedule.start if there else None
         first = made or self._next_time(seen.schedule)
         self._write(phase="scheduling", first=_text(first))
-        if (missed := self._missed(seen, _time(self._record.last), first)) and not new.makes_up:
+        if (missed := self._missed(seen, _time(self._record.last), first)) and not new.can_run_missed:
             # A DAG that is still paused after a kill is paused once more, and unpaused.
             self._write(phase="shadow" if self._record.shadow else "begun", first="")
             self._old.pause(False)
@@ -269,7 +269,7 @@ class Cutover:
                     f"`flowyml schedule create` or `delete`, and run this command again: it still has to run "
                     f"{_text(missed)}."
                 )
-            new.make_up(there[0].schedule_id, missed)  # the same time twice is one run
+            new.run_missed(there[0].schedule_id, missed)  # the same time twice is one run
             self._write(made_up=[*self._record.made_up, _text(missed)])
             self._say(f"ran {self._record.pipeline!r} on {self._record.new} for {_text(missed)}")
         self._write(phase="done")
@@ -436,7 +436,7 @@ class Cutover:
 def shadowed(old: Orchestrator, new: Orchestrator, record: Record, last: int) -> Comparison:
     """The newest times that both sides were to run, and what each made of them."""
     most = 100 + 10 * last  # runs that were made by hand are between them
-    sides = old.handed_over(record.dag).runs(most), new.scheduled_runs(record.pipeline, limit=most)
+    sides = old.foreign_schedule(record.dag).runs(most), new.scheduled_runs(record.pipeline, limit=most)
     since, until = _time(record.shadow), _time(record.last) if record.last else _now()
     times = sorted(time for time in sides[0].keys() | sides[1].keys() if since <= time <= until)[-last:]
     before, after = (

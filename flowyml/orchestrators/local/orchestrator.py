@@ -83,7 +83,7 @@ class LocalOrchestrator(Orchestrator):
 
     name = "local"
     capabilities = CAPABILITIES
-    makes_up = True
+    can_run_missed = True
     host: Host = Host()
     """The process that runs are executed in. Set by ``flowyml.orchestrators.local.detached``."""
 
@@ -462,7 +462,7 @@ class LocalOrchestrator(Orchestrator):
         if not self._schedules.is_served():
             raise ScheduleError("Nothing fires local schedules now. Start it first: flowyml schedule serve")
 
-    def make_up(self, schedule_id: str, time: datetime) -> SubmissionResult:
+    def run_missed(self, schedule_id: str, time: datetime) -> SubmissionResult:
         """Start the run that `flowyml schedule serve` would have started, under the same id."""
         from flowyml.orchestrators.local.scheduled_runs import run_id_of, start
 

@@ -104,7 +104,7 @@ def test_an_id_may_be_spelt_otherwise(pool: Pool, spelt: Callable[[str], str]) -
     given = spelt(info.schedule_id)
     assert orchestrator.pause_schedule(given).paused
     assert orchestrator.resume_schedule(given).schedule_id == info.schedule_id
-    run = orchestrator.make_up(given, datetime.now(UTC) - timedelta(days=1))
+    run = orchestrator.run_missed(given, datetime.now(UTC) - timedelta(days=1))
     assert orchestrator.get_run(spelt(run.job_id)).job_id == run.job_id
     assert list(orchestrator.logs(spelt(run.job_id))) == []
     orchestrator.delete_schedule(given)
@@ -241,7 +241,7 @@ def test_scheduled_runs_are_found_behind_many_by_hand(pool: Pool) -> None:
     assert orchestrator.scheduled_runs("by hand", limit=1)
     orchestrator.pause_schedule(info.schedule_id)
     missed = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
-    made_up = orchestrator.make_up(info.schedule_id, missed)
+    made_up = orchestrator.run_missed(info.schedule_id, missed)
     for _ in range(2):
         orchestrator.run_pipeline(version("by hand", 1))
     found = orchestrator.scheduled_runs("by hand")

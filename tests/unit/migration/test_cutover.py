@@ -16,7 +16,7 @@ from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.migration.airflow import cutover
 from flowyml.migration.airflow.cutover import Cutover, Record, save
 from flowyml.migration.airflow.schedule_times import time_before, times_between
-from flowyml.orchestrators.handover import Handed, OldSchedule
+from flowyml.orchestrators.handover import ForeignSchedule, OldSchedule
 
 
 def _at(hour: int, minute: int = 0) -> datetime:
@@ -54,7 +54,7 @@ class _Old:
     ],
 )
 def test_what_is_made_up_for(catch_up: bool, begun: datetime, hours: list[int]) -> None:
-    old: Handed = _Old()
+    old: ForeignSchedule = _Old()
     record = Record(dag="daily", old="airflow", new="prefect", file="x.py", pipeline="x", begun=begun.isoformat())
     seen = OldSchedule(schedule=HOURLY, catch_up=catch_up, is_paused=True, is_busy=False, last=_at(3))
     assert Cutover(old, record, print)._missed(seen, _at(3), _at(10)) == [_at(hour) for hour in hours]
@@ -87,8 +87,8 @@ def test_back_is_not_for_what_is_being_scheduled() -> None:
 class _New:
     """A target that has some schedules, and may be able to run what has passed."""
 
-    def __init__(self, makes_up: bool = False) -> None:
-        self.makes_up = makes_up
+    def __init__(self, can_run_missed: bool = False) -> None:
+        self.can_run_missed = can_run_missed
 
     def schedules(self, pipeline: str) -> list[ScheduleInfo]:
         return []
@@ -165,7 +165,7 @@ class _Schedules(_New):
 def _at_a_time(clock: _Clock, monkeypatch: pytest.MonkeyPatch) -> Cutover:
     monkeypatch.setattr(cutover, "_now", lambda: clock.now)
     monkeypatch.setattr(time, "sleep", clock.sleep)
-    return Cutover(cast("Handed", clock), _recorded("begun"), print)
+    return Cutover(cast("ForeignSchedule", clock), _recorded("begun"), print)
 
 
 def test_nothing_is_paused_for_a_target_that_cannot_run_what_the_dag_has_missed(
@@ -192,7 +192,7 @@ def test_a_target_that_cannot_run_what_has_passed_gets_its_schedule_before_the_n
 def test_a_schedule_that_was_deleted_by_hand() -> None:
     record = _recorded("making up", last=_at(3).isoformat(), first=_at(5).isoformat())
     with pytest.raises(ScheduleError, match=r"0 schedules of 'x'.*run this command again"):
-        Cutover(_Paused(), record, print).go(cast("Any", _New(makes_up=True)), cast("Any", None))
+        Cutover(_Paused(), record, print).go(cast("Any", _New(can_run_missed=True)), cast("Any", None))
 
 
 class _WithoutCatchUp(_Paused):
@@ -323,9 +323,9 @@ class _Unasked(_Old):
 
 @dataclass
 class _Airflow:
-    old: Handed
+    old: ForeignSchedule
 
-    def handed_over(self, name: str) -> Handed:
+    def foreign_schedule(self, name: str) -> ForeignSchedule:
         return self.old
 
     def schedules(self, pipeline: str) -> list[ScheduleInfo]:

@@ -55,7 +55,7 @@ class _Old:
 class _New:
     """A target with schedules, by their first hour, and runs for these times."""
 
-    makes_up = True
+    can_run_missed = True
 
     def __init__(self, *starts: int, paused: bool = False, ran: tuple[datetime, ...] = (), tells: bool = True) -> None:
         self.paused, self.ran, self.tells = paused, ran, tells
@@ -81,7 +81,7 @@ class _New:
     def delete_schedule(self, schedule_id: str) -> None:
         self.there = [each for each in self.there if each.schedule_id != schedule_id]
 
-    def make_up(self, schedule_id: str, time: datetime) -> None: ...
+    def run_missed(self, schedule_id: str, time: datetime) -> None: ...
 
     def scheduled_runs(self, pipeline: str, *, limit: int) -> Mapping[datetime, None]:
         if not self.tells:

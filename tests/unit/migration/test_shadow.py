@@ -18,7 +18,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.migration.airflow.cutover import Cutover, Record, save, shadowed
-from flowyml.orchestrators.handover import Handed, OldSchedule
+from flowyml.orchestrators.handover import ForeignSchedule, OldSchedule
 
 HOURLY = Schedule(cron="0 * * * *")
 PIPELINE = cast("Any", Pipeline("x"))
@@ -61,7 +61,7 @@ class _Old:
 class _New:
     """A target that has at most one schedule."""
 
-    makes_up = False
+    can_run_missed = False
 
     def __init__(self, start: datetime | None = None, *, paused: bool = False, tells: bool = True) -> None:
         self.there = [self._info(replace(HOURLY, start=start), paused)] if start else []
@@ -100,7 +100,7 @@ def _record(phase: str, **known: Any) -> Record:
 
 
 def _work(old: _Old, record: Record) -> Cutover:
-    return Cutover(cast("Handed", old), record, print)
+    return Cutover(cast("ForeignSchedule", old), record, print)
 
 
 def test_a_shadow_pauses_nothing() -> None:
@@ -184,7 +184,7 @@ class _Engine(_New):
         super().__init__()
         self.name = name
 
-    def handed_over(self, name: str) -> _Old:
+    def foreign_schedule(self, name: str) -> _Old:
         return _Old()
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
