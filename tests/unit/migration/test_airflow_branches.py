@@ -195,7 +195,7 @@ def test_a_short_circuit_skips_all_or_what_follows(tmp_path: Path, whole: bool, 
         ("def choose(): return 'nowhere'", "", "it may choose 'nowhere', and the DAG has no task of that name"),
         ("def choose(ti): return ti.task_id", "", "it takes ti of Airflow"),
         ("def choose(ds): return ds", "", "its choice is only known when it runs"),
-        ("def choose():\n    if random.random() < 1: return 'a'\n    return ['a', 'b']", "", "lists of ids or None"),
+        ("def choose():\n    if random.random() < 1: return 'a'\n    return ['a', 'b']", "", "a mix of ids, lists of ids and None"),
         ("def choose():\n    for each in ('a', 'b'): return each", "", "its choice is only known when it runs"),
         ("def choose():\n    ids = ['a']\n    ids.append('b')\n    return ids", "", "its choice is only known"),
         ("def choose():\n    ids = ['a']\n    ids[0] = 'b'\n    return ids", "", "its choice is only known"),
@@ -367,7 +367,7 @@ def test_a_condition_around_a_task_holds_back_that_task_alone(tmp_path: Path) ->
     assert {name: note.kind for name, note in notes.items()} == {
         "task a": "refused", "task b": "refused", "task c": "kept",
     }  # fmt: skip
-    assert "@task.skip_if says when it runs" in notes["task b"].reason
+    assert "@task.skip_if decides at run time" in notes["task b"].reason
     assert loaded(tmp_path, made, "conditions").flow.compile().by_name["c"].after == ("b",)
 
 

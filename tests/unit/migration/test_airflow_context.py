@@ -138,7 +138,7 @@ FIRST, THIS, BEFORE = "DATA_INTERVAL_START", "LOGICAL_DATE", "on Airflow 2 this 
     ("schedule", "day", "start", "words"),
     [
         ("CronDataIntervalTimetable('0 3 * * *', timezone='UTC')", FIRST, FIRST, "it is the start of the run's"),
-        ("DeltaDataIntervalTimetable(timedelta(hours=1))", FIRST, FIRST, "a run by hand has none"),
+        ("DeltaDataIntervalTimetable(timedelta(hours=1))", FIRST, FIRST, "a manual run has none"),
         ("'@daily'", THIS, FIRST, BEFORE),
         ("'0 3 * * *'", THIS, FIRST, BEFORE),
         ("timedelta(hours=1)", THIS, FIRST, BEFORE),
