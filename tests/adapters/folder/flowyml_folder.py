@@ -68,7 +68,8 @@ def status_of(state: str) -> ExecutionStatus:
 # --8<-- [start:compile]
 def compiled(plan: Plan, bundle: str) -> dict[str, Any]:
     """The plan as a job of the engine. Pure: the same plan gives the same job."""
-    outputs = {output.name: [output.source.step, output.source.output] for output in plan.outputs}
+    sources = {output.name: output.source for output in plan.outputs if isinstance(output.source, FromStep)}
+    outputs = {name: [source.step, source.output] for name, source in sources.items()}  # no branches: all there is
     return {"pipeline": plan.name, "outputs": outputs, "tasks": [_task(step, bundle) for step in plan]}
 
 
