@@ -69,7 +69,7 @@ class DagSchedule:
     def _check_times(self, schedule: Schedule, time: datetime | None) -> None:
         if time and not _is_due(time, schedule):
             raise ScheduleError(
-                f"The DAG {self.name!r} has a run at {time}, which is no time of {schedule.cron!r} in its time zone, "
+                f"The DAG {self.name!r} has a run at {time}, at which {schedule.cron!r} does not fire in its zone, "
                 f"{schedule.timezone}. Its timetable has another zone: give the DAG the same one, as by the time zone "
                 f"of its start_date, or remove the zone of the timetable. If its schedule has just changed, wait for "
                 f"its next run."
