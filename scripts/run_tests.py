@@ -163,7 +163,11 @@ def run(group: Group, options: Sequence[str], number: int = 1) -> Done:
     begun = time.monotonic()
     with log.open("wb") as out:
         tests = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(tests.pid, 0)
+        try:
+            _, status, used = os.wait4(tests.pid, 0)  # as `wait`, and how long it kept a processor busy
+        except BaseException:
+            tests.kill()
+            raise
     tests.returncode = code = os.waitstatus_to_exitcode(status)
     lines = log.read_text("utf-8", "replace").splitlines() or ["printed nothing"]
     took = f"{time.monotonic() - begun:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of a processor"

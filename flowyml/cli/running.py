@@ -107,12 +107,12 @@ def deploy(
 
 
 def _check_deployable(orchestrator: Orchestrator, bundle: Bundle, force: bool) -> None:
-    from flowyml.core.errors import EngineUnreachableError, FlowymlError, OwnershipError
+    from flowyml.core.errors import EngineUnreachableError, FlowymlError, OwnershipError, ServerTroubleError
 
     try:
         with catch_warnings(action="ignore"):  # they say that something is replaced
             orchestrator.check_deployable(bundle, force=force)
-    except EngineUnreachableError:
+    except (EngineUnreachableError, ServerTroubleError):
         raise
     except OwnershipError as error:
         raise OwnershipError(f"Without --force, this deployment would be refused. {error}") from error

@@ -133,8 +133,11 @@ def _with_id(orchestrator: Orchestrator, schedule: str, change: Callable[[str], 
         return change(schedule)
     except ScheduleNotFoundError:
         found = orchestrator.schedules(schedule)
-        if len(found) != 1:
+        if not found:
             raise
+        if len(found) > 1:
+            ids = ", ".join(each.schedule_id for each in found)
+            raise UsageError(f"Pipeline {schedule!r} has several schedules. Give the id of one: {ids}.") from None
         return change(found[0].schedule_id)
 
 

@@ -239,7 +239,7 @@ def _check_cron(expression: str) -> None:
             f"cron {expression!r} has {len(expression.split())} fields. Write five: minute hour day month weekday."
         )
     if any(field[:1] in "RrHh" for field in expression.split()):
-        raise ScheduleError(f"cron {expression!r} has a random field (R or H), so each reading gives other times.")
+        raise ScheduleError(f"cron {expression!r} has a random field (R or H): write the minute or hour itself.")
     try:
         from croniter import CroniterBadDateError, CroniterError, croniter
     except ImportError:  # on a worker, which loads a script that was checked where the pipeline was submitted

@@ -39,7 +39,7 @@ def with_own_credentials(target: Target, environment: Tables, in_file: Tables) -
         if "url" in table:
             elsewhere = "" if _is_same(url, table["url"]) else f"belongs to {shown(str(table['url']))}"
         else:
-            is_for_all = by_file and table is environment.get(target.engine)  # so does a target of the engine's name
+            is_for_all = by_file and table is environment.get(target.engine)  # also of a target named like it
             elsewhere = "is set in the environment for this engine, but the URL is set in a file" if is_for_all else ""
         if elsewhere:
             withheld[key] = f"{target.origins[key]}: {key} {elsewhere}"

@@ -126,4 +126,4 @@ class FailureConformance(Conformance):
             time.sleep(0.5)
             return self.beats(folder) == count
 
-        wait_until(is_still, 10, "the step stops")
+        wait_until(is_still, 3, "the step stops")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from flowyml.cli.records import plain_schedule
+from flowyml.core.errors import ScheduleNotFoundError
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators import LocalOrchestrator, Orchestrator
 from tests.unit.commands import command, flowyml
@@ -201,6 +202,17 @@ def test_a_schedule_from_its_creation_to_its_end() -> None:
     gone = flowyml("schedule", "delete", name, "--json")
     assert gone.code == 4
     assert gone.error["type"] == "ScheduleNotFoundError"
+
+
+def test_of_several_schedules_of_a_pipeline_one_is_named_by_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pause(self: LocalOrchestrator, schedule_id: str) -> ScheduleInfo:
+        raise ScheduleNotFoundError(schedule_id)
+
+    two = [ScheduleInfo(schedule_id=each, pipeline="p", schedule=Schedule.of("daily", 9)) for each in ("a", "b")]
+    monkeypatch.setattr(LocalOrchestrator, "pause_schedule", pause)
+    monkeypatch.setattr(LocalOrchestrator, "schedules", lambda self, pipeline: two)
+    done = flowyml("schedule", "pause", "p")
+    assert (done.code, done.err) == (2, "error: Pipeline 'p' has several schedules. Give the id of one: a, b.\n")
 
 
 @pytest.mark.filterwarnings("ignore:.*nothing will fire.*:UserWarning")

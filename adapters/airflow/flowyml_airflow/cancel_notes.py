@@ -29,7 +29,7 @@ CANCELLED_NOTE = "flowyml: cancelled"
 # as fit: the others stay what Airflow calls them.
 _QUEUED = "queued: "
 _BEFORE = {"failed": "failed before: ", "skipped": "skipped before: "}
-_STOPPED = "stopped: "
+_STOPPED = "flowyml stopped: "
 # What stands there instead where the run could not be cancelled after all.
 _WITHDRAWN = "flowyml: could not be cancelled"
 _OURS = (CANCELLED_NOTE, _WITHDRAWN, _QUEUED, *_BEFORE.values(), _STOPPED)

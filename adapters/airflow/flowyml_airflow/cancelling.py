@@ -40,7 +40,7 @@ def cancel(client: AirflowClient, found: Mapping[str, Any]) -> bool:
     if _goes_on(ended) and not client.stops_what_is_gone and is_missing(client, dag):
         _withdraw(client, dag, run_id)
         raise EngineError(
-            f"Airflow 2 stops no run of a DAG without a file, and that of {dag!r} is gone. Deploy the pipeline again, "
+            f"The file of DAG {dag!r} is gone, and Airflow 2 cannot stop a run without it. Deploy the pipeline again, "
             f"then cancel the run."
         )
     if not was_cancelled(ended):  # Airflow 2 tells no `queued_at`, and the run has started meanwhile

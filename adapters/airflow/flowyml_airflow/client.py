@@ -359,7 +359,7 @@ class AirflowClient:
             return self._once_written(self._dag(dag_id, "clearTaskInstances"), body, again=False)
         except EngineUnreachableError as error:
             raise EngineUnreachableError(
-                f"{error} It may have cleared tasks: look at the run before you repeat this."
+                f"{error} If it was received, tasks are cleared: look at the run before you repeat this."
             ) from error
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:

@@ -98,7 +98,10 @@ class Airflow2Client(AirflowClient):
     _dates = ("execution_date_gte", "execution_date_lte")
 
     def _task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """In one page: Airflow 2 gives them in no order. This call alone takes as many as one asks for."""
+        """In one page: Airflow 2 gives them in no order. This call alone takes as many as one asks for.
+
+        Of a run that Airflow does not know there are none.
+        """
         body = {"dag_ids": [dag_id], "dag_run_ids": [run_id], "page_limit": _ALL}
         answer = self.transport.call("POST", f"{self.api}/dags/~/dagRuns/~/taskInstances/list", json=body)
         return list(answer["task_instances"])

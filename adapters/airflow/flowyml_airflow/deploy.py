@@ -260,13 +260,13 @@ class Deployer:
     def _warn_runs(self, compiled: CompiledDag, found: Deployed | None) -> None:
         """Say which runs go on with the new code, since a task takes its bundle from the DAG file when it begins.
 
-        A task that the DAG has no more Airflow ends, also while it runs, and goes by the others then.
+        Airflow ends a task that the new version lacks, even while it runs, and then goes by the others.
         """
         if found is None or found.facts.get("bundle_file") in (None, compiled.bundle.filename):
             return
         kept = facts_of(compiled.text)["steps"]
         dropped = ", ".join(repr(task) for task in found.facts.get("steps", ()) if task not in kept)
-        ends = f" It has no {dropped}, which Airflow ends, also while it runs; the run may still complete."
+        ends = f" The new version lacks {dropped}: Airflow ends that even while it runs, and the run may complete."
         for run in self.client().unfinished([compiled.dag_id]):
             logger.warning(
                 "Run %r of %r has not ended, and this deployment changes the code of its DAG: tasks that have not "

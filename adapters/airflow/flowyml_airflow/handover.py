@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from flowyml.core.errors import ScheduleError
 from flowyml.core.runs import Run
@@ -67,12 +68,12 @@ class DagSchedule:
             ) from error
 
     def _check_times(self, schedule: Schedule, time: datetime | None) -> None:
-        if time and not _is_due(time, schedule):
+        """Near a change of the clocks all is taken: of a time that they show twice, engines take different ones."""
+        if time and not _is_due(time, schedule) and not _clocks_change(time, schedule.timezone):
             raise ScheduleError(
                 f"The DAG {self.name!r} has a run at {time}, at which {schedule.cron!r} does not fire in its zone, "
-                f"{schedule.timezone}. Its timetable has another zone: give the DAG the same one, as by the time zone "
-                f"of its start_date, or remove the zone of the timetable. If its schedule has just changed, wait for "
-                f"its next run."
+                f"{schedule.timezone}. Its timetable has another zone: give the DAG's start_date the zone of the "
+                f"timetable, or remove that of the timetable. If its schedule has just changed, wait for its next run."
             )
 
     def runs(self, most: int) -> Mapping[datetime, Run]:
@@ -114,7 +115,7 @@ class DagSchedule:
             start, end = moment(run.get("logical_date")), moment(run.get("data_interval_end"))
             if run.get("run_type") == "scheduled" and start and end:
                 before = schedule.dates_at(time).data_interval_start
-                is_time_before = start == schedule.dates_at(end).data_interval_start
+                is_time_before = _is_same(schedule.dates_at(end).data_interval_start, start)
                 return before if before and is_time_before else time - (end - start)
         return time
 
@@ -151,7 +152,19 @@ def _is_made_for(run: Mapping[str, Any], time: datetime, handed: Schedule) -> bo
 
 
 def _is_due(time: datetime, schedule: Schedule) -> bool:
-    return schedule.dates_at(time + timedelta(microseconds=1)).data_interval_start == time
+    return _is_same(schedule.dates_at(time + timedelta(microseconds=1)).data_interval_start, time)
+
+
+def _is_same(one: datetime | None, other: datetime) -> bool:
+    """Whether two times are one; in UTC, since Python calls times of two zones different in an hour that comes twice
+    (source: PEP 495)."""
+    return one is not None and one.astimezone(UTC) == other.astimezone(UTC)
+
+
+def _clocks_change(time: datetime, zone: str) -> bool:
+    """Whether the clocks go forward or back within a day."""
+    day, there = timedelta(days=1), ZoneInfo(zone)
+    return (time - day).astimezone(there).utcoffset() != (time + day).astimezone(there).utcoffset()
 
 
 def _next(dag: Mapping[str, Any]) -> str | None:

@@ -191,8 +191,8 @@ class Pipelines:
         if found := run.pipeline_spec or (version and version.pipeline_spec):
             return dict(found)
         raise NotFoundError(
-            f"KFP at {self.client.connection.where} no longer has the version of the pipeline that "
-            f"{run.display_name!r} is of: it was deleted, and what KFP knew of the steps with it."
+            f"The pipeline version of run {run.display_name!r} was deleted from KFP at "
+            f"{self.client.connection.where}, and with it what KFP knew of its steps."
         )
 
     def version_of(self, run: Any) -> Any:

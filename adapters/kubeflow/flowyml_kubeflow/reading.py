@@ -372,7 +372,7 @@ def _begun(run: Any) -> datetime | None:
     """When KFP began a run or, if it was retried, began it again: then some releases begin its history anew, and others
     go on after FAILED. Source: KFP, ``ResourceManager.RetryRun``."""
     history = run.state_history or []
-    begins = history[:1] + [item for before, item in pairwise(history) if before.state == "FAILED"]
+    begins = history[:1] + [item for before, item in pairwise(history) if before.state == "FAILED" != item.state]
     times: list[datetime | None] = [item.update_time for item in begins]
     return times[-1] if times else None
 

@@ -295,12 +295,12 @@ class PrefectClient(HttpClient):
                 self.write("/work_pools/", {"name": name, "type": "process"})
 
     def ensure_automation(self, body: Mapping[str, Any]) -> None:
-        """Make an automation, unless there is one of its name. One whose states have other names is replaced, as an
-        earlier release made it."""
+        """Make an automation, unless there is one of its name. One that an earlier release made, with another name of
+        the state, is replaced; one to which people added actions stays."""
         found = self.query("/automations/filter", {"automations": {"name": {"any_": [body["name"]]}}})
         if not found:
             self.write("/automations/", body)
-        elif [each.get("name") for each in found[0]["actions"]] != [each.get("name") for each in body["actions"]]:
+        elif len(found[0]["actions"]) == 1 and found[0]["actions"][0].get("name") != body["actions"][0]["name"]:
             changed = {**body, "enabled": found[0]["enabled"]}
             self.write(f"/automations/{found[0]['id']}", changed, method="PUT")
 

@@ -46,6 +46,7 @@ _LAG_WHEN_CUT_SHORT = timedelta(seconds=3)
 
 # The tag of runs that a schedule made; source: Prefect, server/models/deployments.py.
 _AUTO_SCHEDULED = "auto-scheduled"
+_PLAN_LOOKS = 5  # seconds between two looks for a list of steps that is not there
 
 _PROJECT, _MODULE, _CODE, _REVISION = "flowyml.project", "flowyml.module", "flowyml.code", "flowyml.revision"
 _VERSION = "flowyml.version"
@@ -82,6 +83,7 @@ class RunReader:
     client: PrefectClient
     _pipelines: dict[str, str] = field(default_factory=dict, init=False)
     _plans: dict[tuple[str, str], tuple[Planned, ...]] = field(default_factory=dict, init=False)
+    _next_look: dict[tuple[str, str], float] = field(default_factory=dict, init=False)
 
     def record(self, run: FlowRun) -> Run:
         """A flow run in FlowyML's terms."""
@@ -212,7 +214,8 @@ class RunReader:
             return ()
         pipeline = self._pipeline(run)
         key = (pipeline, run.version)
-        if key not in self._plans:
+        if key not in self._plans and time.monotonic() >= self._next_look.get(key, 0):
+            self._next_look[key] = time.monotonic() + _PLAN_LOOKS
             for artifact in self.client.artifacts(plan_key(pipeline)):
                 version = str(artifact["description"])
                 steps = tuple(map(Planned.of, _table(artifact["data"])))

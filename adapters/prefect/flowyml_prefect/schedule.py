@@ -56,7 +56,7 @@ def from_prefect(plain: Mapping[str, Any]) -> Schedule:
     kept, slug = plain["schedule"], plain.get("slug") or ""
     notes = _notes(slug)
     parameters = read_parameters(plain.get("parameters") or {})
-    zone = notes.get("timezone") or kept.get("timezone") or "UTC"
+    zone = (notes.get("timezone") if "rrule" in kept else None) or kept.get("timezone") or "UTC"
     options: dict[str, Any] = {"timezone": zone, "parameters": parameters}
     options |= {name: datetime.fromisoformat(notes[name]) for name in ("start", "end") if name in notes}
     if "rrule" in kept:

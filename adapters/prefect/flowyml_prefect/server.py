@@ -220,7 +220,7 @@ def _newest_ui(url: str) -> str:
 
 
 def _stop_without_password(record: EmbeddedServer) -> None:
-    say(f"Stopping Prefect at {record.url}, whose password is lost …")
+    say(f"Stopping Prefect at {record.url}, whose password is lost or was readable by others …")
     if record.worker is not None:
         _stop(record.worker)
     _stop(record.server)
@@ -257,7 +257,7 @@ def _start_command(name: str, *arguments: str, settings: Mapping[str, str], umas
 
 
 def _await_health(record: EmbeddedServer, process: subprocess.Popen[bytes]) -> None:
-    """Ask only once this user's process listens there; another user's would get the password."""
+    """Do not ask before this user's process listens there: another user's would get the password."""
     client = PrefectClient(record.connection, timeout=5)
     deadline = time.monotonic() + _STARTS_WITHIN
     try:

@@ -14,10 +14,10 @@ MOST_TIMES = 1000
 
 
 def time_before(schedule: Schedule, moment: datetime) -> datetime:
-    """The last time of a schedule that is not after a moment."""
+    """The last time of a schedule that is not after a moment, in UTC."""
     found = schedule.dates_at(moment + timedelta(microseconds=1)).data_interval_start
     assert found is not None
-    return found
+    return found.astimezone(UTC)
 
 
 def times_between(schedule: Schedule, after: datetime, until: datetime) -> list[datetime]:

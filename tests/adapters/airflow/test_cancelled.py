@@ -159,7 +159,7 @@ def test_airflow_2_stops_no_run_of_a_dag_without_a_file(is_active: bool) -> None
     if is_active:
         assert orchestrator_of(airflow).cancel("d/r")
         return
-    with pytest.raises(EngineError, match=r"stops no run of a DAG without a file.* Deploy the pipeline again, then"):
+    with pytest.raises(EngineError, match=r"cannot stop a run without it.* Deploy the pipeline again, then"):
         orchestrator_of(airflow).cancel("d/r")
     assert airflow.found["note"].splitlines() == ["flowyml: could not be cancelled", "mine"]
 

@@ -13,7 +13,7 @@ from flowyml.core.errors import ScheduleError
 from flowyml.core.schedule import Schedule
 from flowyml_airflow.backfills import days, zone_of
 from flowyml_airflow.connection import Connection
-from flowyml_airflow.handover import DagSchedule, runs_by_time
+from flowyml_airflow.handover import DagSchedule, _is_due, runs_by_time
 from flowyml_airflow.workflows import cron_or_words
 
 MARK = "flowyml_handed_over__"
@@ -116,6 +116,12 @@ def test_a_run_that_is_made_is_dated_as_the_last_one_of_the_schedule(minutes: in
     assert airflow.made == [start, start, NINE]
 
 
+@pytest.mark.parametrize("time", ["2026-10-25T00:00:00Z", "2026-10-25T01:00:00Z"])
+def test_both_times_of_an_hour_that_comes_twice_are_due(time: str) -> None:
+    assert _is_due(datetime.fromisoformat(time), Schedule(cron="0 * * * *", timezone="Europe/Berlin"))
+    assert not _is_due(datetime.fromisoformat(time) + timedelta(minutes=1), Schedule(cron="0 * * * *"))
+
+
 @pytest.mark.parametrize(
     ("following", "last", "zone", "is_right"),
     [
@@ -125,6 +131,8 @@ def test_a_run_that_is_made_is_dated_as_the_last_one_of_the_schedule(minutes: in
         ("2026-03-02T05:00:00Z", "2026-03-01T05:00:00Z", "Europe/Berlin", True),
         ("2026-03-02T06:00:00Z", "2026-03-01T07:30:00Z", "UTC", True),  # the schedule has changed since
         (None, None, "UTC", True),
+        ("2026-10-25T05:00:00Z", None, "Europe/Berlin", True),  # the clocks went back that night
+        ("2026-10-25T00:00:00Z", None, "Europe/Berlin", True),  # near that, each time is taken
     ],
 )
 def test_a_timetable_with_another_zone_than_its_dag_is_refused(
@@ -136,7 +144,7 @@ def test_a_timetable_with_another_zone_than_its_dag_is_refused(
     if is_right:
         assert old.look().schedule == Schedule(cron="0 6 * * *", timezone=zone)
     else:
-        with pytest.raises(ScheduleError, match=r"no time of '0 6 \* \* \*' in its time zone, UTC"):
+        with pytest.raises(ScheduleError, match=r"'0 6 \* \* \*' does not fire in its zone, UTC"):
             old.look()
 
 

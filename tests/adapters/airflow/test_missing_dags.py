@@ -97,7 +97,7 @@ def test_a_run_whose_file_was_deleted_waits_and_says_so(
     assert caplog.text.count("no longer has DAG") == 1
     assert f"flowyml cancel {handle.job_id} --on airflow" in caplog.text
     if engine == "airflow2":
-        with pytest.raises(EngineError, match="Airflow 2 stops no run of a DAG without a file"):
+        with pytest.raises(EngineError, match="is gone, and Airflow 2 cannot stop a run without it"):
             handle.cancel()
         assert not handle.refresh().status.is_terminal
     if engine == "airflow3":  # 2 may fail the task that it was about to start

@@ -102,7 +102,7 @@ def test_a_note_has_room_for_those_that_were_stopped_or_for_some_of_them() -> No
     skipped = [{"task_id": f"passed_over_{number}", "state": "skipped"} for number in range(90)]
     tasks = [*skipped, {"task_id": "waits", "state": None}, {"task_id": "works", "state": "running"}]
     cancelled = run("failed", note=cancelled_note(run("running", note="mine"), tasks))
-    assert cancelled["note"].splitlines()[2:] == ["stopped: waits works", "mine"]
+    assert cancelled["note"].splitlines()[2:] == ["flowyml stopped: waits works", "mine"]
     meant = [task_status({**task, "state": "skipped"}, cancelled) for task in tasks]
     assert meant == [ExecutionStatus.COMPLETED] * 90 + [ExecutionStatus.CANCELLED] * 2
     assert task_status({"task_id": "works", "state": "failed"}, cancelled) is ExecutionStatus.CANCELLED
@@ -189,3 +189,10 @@ def test_runs_are_listed_by_when_they_started_and_those_that_wait_by_when_they_w
     found = orchestrator.runs("train")
     assert [run.run_id for run in found] == ["started last", "made last, waits", "started first"]
     assert {run.revision for run in found} == {"1f3a9c2e"}
+
+
+def test_a_line_of_somebody_elses_stays_in_a_note() -> None:
+    note = cancelled_note(run("running", note="stopped: the disk was full. Ada"), [])
+    assert note.splitlines()[-1] == "stopped: the disk was full. Ada"
+    failed = {"task_id": "train", "state": "failed"}
+    assert task_status(failed, run("failed", note=note)) is ExecutionStatus.CANCELLED

@@ -17,6 +17,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.http import ConflictError, NotFoundError
 from flowyml_prefect.client import PrefectClient, as_id
 from flowyml_prefect.connection import Connection
+from tests.engines.web import Reply, web
 
 
 @contextmanager
@@ -118,3 +119,20 @@ def test_a_retry_policy_is_patient_with_silence(errors: list[str] | None, waits:
 @pytest.mark.parametrize("text", ["", "x", "../x", "5f1a4d02", None, 5])
 def test_what_prefect_never_gave_as_an_id(text: object) -> None:
     assert as_id(text) is None
+
+
+@pytest.mark.parametrize(
+    ("actions", "written"),
+    [
+        ([{"type": "change-flow-run-state", "name": "Crashed"}], 1),  # of an earlier release
+        ([{"type": "change-flow-run-state", "name": "Silent"}], 0),
+        ([{"type": "change-flow-run-state", "name": "Crashed"}, {"type": "send-notification"}], 0),  # people added one
+    ],
+)
+def test_an_automation_that_people_changed_stays(actions: list[dict[str, str]], written: int) -> None:
+    there = [{"id": "1", "enabled": True, "actions": actions}]
+    with web(lambda request: Reply(body=json.dumps(there if request.method == "POST" else {}).encode())) as server:
+        client = PrefectClient(Connection(f"{server.url}/api"))
+        client.ensure_automation({"name": "a", "actions": [{"type": "change-flow-run-state", "name": "Silent"}]})
+        client.close()
+    assert [request.method for request in server.requests] == ["POST", *["PUT"] * written]

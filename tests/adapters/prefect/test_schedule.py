@@ -84,3 +84,11 @@ def test_schedules_that_others_made_are_not_ours(slug: str | None) -> None:
 def test_what_prefect_cannot_keep_is_refused(schedule: Schedule, message: str) -> None:
     with pytest.raises(ScheduleError, match=message):
         to_prefect(schedule)
+
+
+def test_a_schedule_that_was_changed_by_hand_has_the_zone_that_it_has_now() -> None:
+    end = datetime(2030, 1, 1, tzinfo=UTC)
+    plain = to_prefect(Schedule.of("interval", 3600, timezone="Asia/Tokyo", end=end))
+    assert from_prefect(plain).timezone == "Asia/Tokyo"
+    by_hand = {**plain, "schedule": {"cron": "0 9 * * *", "timezone": "Europe/Berlin"}}
+    assert (from_prefect(by_hand).cron, from_prefect(by_hand).timezone) == ("0 9 * * *", "Europe/Berlin")
