@@ -20,7 +20,6 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import Orchestrator
 from flowyml_airflow import external_dag, run_dag
-from flowyml_airflow.external_run import Calls
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, wait_for_dag
 from tests.adapters.airflow.test_client import site
 from tests.engines.airflow import Airflow
@@ -291,14 +290,6 @@ def test_silence_is_borne(monkeypatch: pytest.MonkeyPatch) -> None:
         result = Pipeline("silence").add_step(external_dag("d", poll_interval=0.01)).run()
     assert result.success, result.error
     assert [method for method, path, _ in fake.asked if path.endswith("/dagRuns")] == ["POST"]
-
-
-@pytest.mark.parametrize(("state", "methods"), [("running", ["GET", "PATCH"]), ("success", ["GET"])])
-def test_a_step_that_is_stopped_fails_no_run_that_went_well(state: str, methods: list[str]) -> None:
-    fake = Flaky(json_answer(state=state))
-    with site(fake) as url:
-        Calls(url, "d", 0).fail("r")
-    assert [method for method, path, _ in fake.asked if path.endswith("/dagRuns/r")] == methods
 
 
 def test_a_paused_dag_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:

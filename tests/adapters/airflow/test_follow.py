@@ -60,7 +60,7 @@ def followed(api: str, looks: Sequence[object]) -> list[str]:
             body = {**RUN, "state": state}
         elif path.endswith("/dags/d/details"):
             body = {"dag_id": "d", "is_stale": False, "is_active": True}
-        elif path.endswith("/taskInstances"):
+        elif path.endswith("/taskInstances" if api == "v2" else "/taskInstances/list"):
             body = {"task_instances": [{**TASK, "state": state}], "total_entries": 1}
         elif path.endswith("/logs/1"):
             body = {"content": left.pop(0) if len(left) > 1 else left[0]}
@@ -156,6 +156,7 @@ def test_a_list_of_runs_asks_for_each_dag_once() -> None:
             return 404, "application/json", "{}"
         body: Any = {
             "version": "2.11.2",
+            "dag_id": "d",
             "git_version": "x",
             "dag_display_name": "shown",
             "file_token": "t",
