@@ -188,6 +188,7 @@ def test_what_an_encoding_lacks_is_shown_as_an_escape() -> None:
     assert (logs.code, "load \\u2502 printed by a step" in logs.out) == (0, True), logs.err
 
 
+@pytest.mark.processes
 def test_a_reader_that_leaves_causes_no_error() -> None:
     Path("loud.py").write_text(
         "from flowyml import pipeline, step\n@step\ndef one() -> int:\n    for n in range(20000):\n        print(n)\n"
@@ -203,6 +204,7 @@ def test_a_reader_that_leaves_causes_no_error() -> None:
     assert re.fullmatch(r"times of [\d-]+, in \S+\n", done.stderr)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("words", [(), ("--help",), ("run", "--help"), ("backends", "--help"), ("runs", "--json")])
 def test_nor_does_one_that_has_left_before(words: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
