@@ -222,6 +222,8 @@ def test_a_signal_that_ends_the_step_fails_the_run_of_the_dag(long: Airflow, tmp
         assert process.stdout is not None
         assert any("Airflow runs legacy_long: " in line for line in process.stdout)
         assert len(orchestrator_of(long).runs("legacy_long")) > before
+        # Airflow's scheduler may start a queued run that was failed a moment ago: it has read it before.
+        wait_until(lambda: orchestrator_of(long).runs("legacy_long")[0].raw_status == "running", 120)
         process.terminate()
         process.stdout.read()
         assert process.wait(30) != 0
