@@ -95,5 +95,5 @@ def had_ended(task: str, state: str, run: Mapping[str, Any]) -> bool:
 
 
 def _queued(run: Mapping[str, Any]) -> str:
-    """What changes when a run is cleared. Airflow 2 tells when it was started, and not when it was queued."""
+    """What changes when a run is cleared. Airflow 2 gives the time of its start, and not that of its queueing."""
     return str(run.get("queued_at") or run.get("start_date") or "")

@@ -1,4 +1,4 @@
-"""How a run is cancelled: Airflow marks it as failed, and a note on it tells that it was cancelled."""
+"""How a run is cancelled: Airflow marks it as failed, and a note on it says that it was cancelled."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def cancel(client: AirflowClient, found: Mapping[str, Any]) -> bool:
             f"The file of DAG {dag!r} is gone, and Airflow 2 cannot stop a run without it. Deploy the pipeline again, "
             f"then cancel the run."
         )
-    if not was_cancelled(ended):  # Airflow 2 tells no `queued_at`, and the run has started meanwhile
+    if not was_cancelled(ended):  # Airflow 2 has no `queued_at`, and the run has started meanwhile
         client.note(dag, run_id, cancelled_note(ended, tasks))
     return True
 

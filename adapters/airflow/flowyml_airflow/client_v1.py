@@ -87,7 +87,7 @@ class Airflow2Client(AirflowClient):
         return {"event": "api.patch_dag", "order_by": "-when"}
 
     def _is_file(self, path: str, filename: str) -> bool:
-        """Airflow 2 tells the whole path, on its machine, where a mounted folder or a bucket may have another name."""
+        """Airflow 2 gives the whole path on its machine, where a mounted folder or a bucket may have another name."""
         ours = f"{self.dags_folder.rpartition('://')[2].rstrip('/')}/{filename}"
         return "/".join(ours.split("/")[-2:]) == "/".join(path.split("/")[-2:])
 

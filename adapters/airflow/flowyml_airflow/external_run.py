@@ -43,7 +43,7 @@ class External:
     patience: float
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Run the DAG once and tell how it went. Raises ``RuntimeError`` when it fails.
+        """Run the DAG once and return how it ended. Raises ``RuntimeError`` when it fails.
 
         A signal that ends this step fails the DAG's run, from the moment on when that is asked for.
         """

@@ -247,7 +247,7 @@ class AirflowOrchestrator(Orchestrator):
         return self._reader.logs(self._run(job_id), follow=follow)
 
     def cancel(self, job_id: str) -> bool:
-        """Airflow marks the run as failed, and a note on it tells that it was cancelled.
+        """Airflow marks the run as failed, and a note on it says that it was cancelled.
 
         Its workers stop the tasks at their next heartbeat; until then the run is RUNNING.
         """

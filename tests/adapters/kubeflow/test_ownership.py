@@ -181,5 +181,5 @@ def test_a_run_that_was_made_from_a_file_is_another_run(orchestrator: KubeflowOr
 def delete_version(kfp_api: Any, of: Any) -> None:
     """Delete the version of a pipeline that a run or recurring run is of, as a user can in KFP's UI."""
     if kfp_api.state is None:
-        pytest.skip("this deletes in the state of the fake")
+        pytest.skip("deletes the version in the memory of the fake API, which a real Kubeflow does not have")
     del kfp_api.state.versions[of.pipeline_version_reference.pipeline_version_id]
