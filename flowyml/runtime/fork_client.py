@@ -194,6 +194,7 @@ class Server:
     def __init__(self, start: Callable[[_Ends], _Process]) -> None:
         self.out_of_memory = OutOfMemory()
         self.closed = False
+        self.died = False
         self._lock = threading.Lock()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -212,7 +213,7 @@ class Server:
         self.send({"kind": "start"}, dict(config))
 
     def is_alive(self) -> bool:
-        return self._process.poll() is None
+        return not self.died and self._process.poll() is None
 
     def is_ready(self, seconds: float = 0) -> bool:
         """Whether it has loaded the code, or died of it; waits for some seconds at most."""
@@ -444,7 +445,11 @@ class _Child:
                 self._end = StepCrashedError(f"The process of {self._who} could not be started: {details}.")
 
     def _server_died(self) -> None:
-        """The child dies with it; here its group is killed once more, for what it has started."""
+        """The child dies with it; here its group is killed once more, for what it has started.
+
+        The files of a process that is killed close before ``wait`` knows of its end, so this is noted.
+        """
+        self._server.died = True
         if self._process:
             kill_tree(self._process)
         if self._server.closed:

@@ -365,8 +365,9 @@ def fit(folder: str, rows: list[int]) -> dict[str, int]:
 
 @step
 def linger(folder: str, fitted: dict[str, int], label: tuple[str, int]) -> str:
-    (Path(folder) / "pid").write_text(f"{os.getpid()}\n")
-    if traced(Path(folder), "linger") == 1:
+    is_first = traced(Path(folder), "linger") == 1
+    (Path(folder) / "pid").write_text(f"{os.getpid()}\n")  # it may be killed from here on
+    if is_first:
         fitted.clear()
         time.sleep(600)
     return f"{fitted} {label}"

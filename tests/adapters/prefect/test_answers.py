@@ -23,7 +23,7 @@ from flowyml.core.errors import (
 )
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators import log_following
-from flowyml_prefect import PrefectOrchestrator
+from flowyml_prefect import PrefectOrchestrator, reading
 from flowyml_prefect.runner import _call_patiently
 
 RUN = "5f1a4d02-4c43-4f44-8c5e-0d3f6a2a8e11"
@@ -108,7 +108,8 @@ def test_the_state_of_a_step_may_be_recorded_after_its_row() -> None:
         assert [step.error for step in orchestrator.attach(RUN).step_runs()] == ["ZeroDivisionError: no number"]
 
 
-def test_the_steps_of_a_version_are_found_behind_many_others() -> None:
+def test_the_steps_of_a_version_are_found_behind_many_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_PLAN_LOOKS", 0)
     run = {**json.loads(flow_run("RUNNING")[2]), "deployment_version": "v0"}
     task = {
         "id": RUN, "name": "run this", "task_key": "divide-1a2b3c4d", "state_type": "RUNNING", "state_name": "Running",
