@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -75,8 +74,10 @@ class Store(ABC):
 
         Raises ``ArtifactError``, also for what is not there.
         """
+        from shutil import copyfileobj
+
         with source.local_copy(written.url) as path, path.open("rb") as file:
-            return self.write(key.replace(CONTENT, written.sha256[:16]), partial(shutil.copyfileobj, file))
+            return self.write(key.replace(CONTENT, written.sha256[:16]), partial(copyfileobj, file))
 
     def folders(self, root: str, depth: int) -> Iterator[str]:
         """The folders so many levels below one, as the beginnings of keys. Raises ``ArtifactError``."""
@@ -166,10 +167,12 @@ class LocalStore(Store):
         yield from (each.relative_to(self.root).as_posix() for each in level)
 
     def remove(self, folder: str) -> None:
+        from shutil import rmtree
+
         path = self.root / checked_key(folder)
         try:
             if _is_real(path):
-                shutil.rmtree(path)
+                rmtree(path)
         except OSError as error:
             raise ArtifactError(f"{path} could not be deleted: {error}") from error
 

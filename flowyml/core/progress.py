@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.item_names import labelled
 from flowyml.core.plain_text import safe_line, safe_log, wants_colours
-from flowyml.core.runs import Run, StepRun, labelled, opened
+from flowyml.core.runs import Run, StepRun, opened
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -10,20 +10,16 @@ from typing import Any, Self
 
 from flowyml.core.errors import DefinitionError, OutputNotKeptError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.item_names import labelled
 from flowyml.core.origin import Origin
 
 __all__ = [
     "Artifact", "Artifacts", "LogLine", "Outputs", "PipelineResult", "Run", "Runs", "StepResult", "StepRun", "StepRuns",
-    "find_item", "folded", "labelled", "opened",
+    "find_item", "folded", "opened",
 ]  # fmt: skip
 
 WAS_CANCELLED = "The run was cancelled."
 """The error of a run that was, and of its steps that were at work then."""
-
-
-def labelled(name: str, index: Sequence[int]) -> str:
-    """A step, or what else is in a loop, with the item that it works on: ``train[3]``."""
-    return f"{name}{''.join(f'[{number}]' for number in index)}"
 
 
 def elapsed(started_at: datetime | None, ended_at: datetime | None) -> float:

@@ -581,7 +581,7 @@ def _checked_run_id(run_id: object) -> str:
 
 
 def _check_steps(run: Run, steps: Sequence[str], found: Sequence[StepRun]) -> None:
-    from flowyml.core.runs import labelled
+    from flowyml.core.item_names import labelled
 
     names = dict.fromkeys(step.name for step in found)
     known = {labelled(step.name, step.index[:depth]) for step in found for depth in range(len(step.index) + 1)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from flowyml.core.runs import labelled
+from flowyml.core.item_names import labelled
 from flowyml.orchestrators.local.retrying import Past, past_of, to_run_again
 from flowyml.orchestrators.local.schema import KeptRow, StepRow, item_of
 from flowyml.plan.model import Plan

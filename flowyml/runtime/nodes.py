@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
-from flowyml.core.runs import labelled
+from flowyml.core.item_names import labelled
 from flowyml.plan.groups import Branch, Loop
 from flowyml.plan.model import Plan, Step
 from flowyml.plan.values import Source, steps_of

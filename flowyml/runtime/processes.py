@@ -21,7 +21,7 @@ from flowyml.core.errors import (
     StepError,
     StepFailedError,
 )
-from flowyml.core.runs import labelled
+from flowyml.core.item_names import labelled
 from flowyml.plan.parameters import is_too_deep, too_deep
 from flowyml.runtime.execution import StepOutputs
 from flowyml.runtime.fork_client import ForkedProcesses, Server, start_ahead

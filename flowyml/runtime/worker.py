@@ -22,10 +22,10 @@ from flowyml.core.errors import (
     StepError,
 )
 from flowyml.core.hooks import PipelineHook, fire
+from flowyml.core.item_names import labelled
 from flowyml.core.logs import log_to_reader
 from flowyml.core.plain_text import storable_text
 from flowyml.core.retry_policy import error_names
-from flowyml.core.runs import labelled
 from flowyml.plan.codec import decode
 from flowyml.plan.groups import Branch, Loop
 from flowyml.plan.model import Constant, FromEither, FromItem, FromStep, Input, Plan, Source, Step

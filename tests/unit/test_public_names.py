@@ -44,6 +44,7 @@ PUBLIC = {
     ],
     "flowyml.core.execution_status": ["ExecutionStatus"],
     "flowyml.core.hooks": ["PipelineHook"],
+    "flowyml.core.item_names": ["labelled"],
     "flowyml.core.observability": [
         "ConsoleMetricsCollector", "MetricsCollector", "PrometheusMetricsCollector", "get_metrics_collector",
         "set_metrics_collector",
@@ -52,7 +53,7 @@ PUBLIC = {
     "flowyml.core.retry_policy": ["OrchestratorRetryPolicy", "error_names"],
     "flowyml.core.runs": [
         "Artifact", "Artifacts", "LogLine", "Outputs", "PipelineResult", "Run", "Runs", "StepResult", "StepRun",
-        "StepRuns", "find_item", "folded", "labelled", "opened",
+        "StepRuns", "find_item", "folded", "opened",
     ],
     "flowyml.core.schedule": ["Schedule", "ScheduleInfo"],
     "flowyml.core.submission_result": ["RunOperations", "SubmissionResult"],

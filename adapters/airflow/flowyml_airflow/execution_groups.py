@@ -15,7 +15,7 @@ from typing import Any
 
 from flowyml.core.errors import StepCancelledError, StepError, StepTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.runs import labelled
+from flowyml.core.item_names import labelled
 from flowyml.plan.model import Constant, FromEither, FromParameter, FromStep, Source, Step
 from flowyml.plan.values import steps_of
 from flowyml.runtime.execution import StepOutputs

@@ -14,8 +14,9 @@ from flowyml.artifacts import open_store
 from flowyml.artifacts.listing import artifacts_of
 from flowyml.core.errors import EngineUnreachableError, ServerTroubleError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.item_names import labelled
 from flowyml.core.origin import Origin
-from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, StepRun, labelled
+from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.runtime.step_errors import of_several, of_step

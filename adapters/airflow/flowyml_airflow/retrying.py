@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-from flowyml.core.runs import labelled
+from flowyml.core.item_names import labelled
 from flowyml_airflow.step_runs import Marker, index_of, map_index, name_of, steps_of_task
 
 __all__ = ["to_clear"]

@@ -19,7 +19,7 @@ from typing import Any
 
 from flowyml.artifacts import open_store, pack, unpack
 from flowyml.artifacts.packing import is_reference
-from flowyml.core.runs import labelled
+from flowyml.core.item_names import labelled
 from flowyml.plan.groups import Loop
 from flowyml.plan.model import Plan, Step
 from flowyml.plan.names import slug

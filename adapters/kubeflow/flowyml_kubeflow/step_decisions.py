@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowyml.core.errors import StepError
-from flowyml.core.runs import labelled
+from flowyml.core.item_names import labelled
 from flowyml.plan.groups import Branch, Group, Loop
 from flowyml.plan.model import FromParameter, Plan, Step
 from flowyml.plan.values import Constant, FromEither, FromItem, FromStep, Source, steps_of

@@ -71,8 +71,8 @@ class FlowNames(FreeNames):
 
     def __init__(self, plan: Plan) -> None:
         self.parameters = [_checked_parameter(parameter) for parameter in plan.parameters]
-        defined = defined_names(walks=True)  # also without control flow: a retry compiles the plan so
-        super().__init__([*self.parameters, *_RESERVED, *defined, *keyword.kwlist, *dir(builtins)])
+        # A retry compiles a plan without control flow as one with it, so the names of both texts are taken.
+        super().__init__([*self.parameters, *_RESERVED, *defined_names(), *keyword.kwlist, *dir(builtins)])
         self.flow = self.fresh(_readable(plan.name))
         self.tasks = {step.name: self.fresh(_readable(step.name)) for step in plan}
         self.futures = {name: self.fresh(f"{task}_future") for name, task in self.tasks.items()}

@@ -31,9 +31,10 @@ def common_text(*, walks: bool) -> str:
 
 
 @cache
-def defined_names(*, walks: bool) -> frozenset[str]:
-    """What that imports and defines."""
-    return frozenset(name for node in parsed(common_text(walks=walks)).body for name in _defined(node))
+def defined_names() -> frozenset[str]:
+    """What these texts import and define."""
+    texts = (common_text(walks=False), _text("walk_parts.py"))
+    return frozenset(name for text in texts for node in parsed(text).body for name in _defined(node))
 
 
 def _text(name: str) -> str:

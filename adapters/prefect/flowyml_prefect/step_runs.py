@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.runs import StepRun, labelled
+from flowyml.core.item_names import labelled
+from flowyml.core.runs import StepRun
 from flowyml.plan.model import Plan
 from flowyml_prefect.client import FlowRun, TaskRun
 from flowyml_prefect.messages import cached_from, error_text, task_runs

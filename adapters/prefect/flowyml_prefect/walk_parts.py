@@ -29,7 +29,7 @@ from prefect.states import Cancelled, Completed, Failed
 from flowyml.artifacts import default_url, run_place
 from flowyml.core.errors import StepError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.runs import labelled
+from flowyml.core.item_names import labelled
 from flowyml.orchestrators.resuming import Before, Ended, before
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromStep, Plan, Step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowyml.core.runs import labelled
+from flowyml.core.item_names import labelled
 from flowyml.orchestrators.local.retrying import Done, Recorded
 from flowyml.orchestrators.local.schema import StepRow, item_of
 from flowyml.plan.model import Step

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from flowyml.core.errors import OutputNotKeptError
-from flowyml.core.runs import labelled
+from flowyml.core.item_names import labelled
 from flowyml.orchestrators.local.copies import own
 from flowyml.orchestrators.local.outputs import value_of
 from flowyml.orchestrators.local.schema import KeptRow, StepRow, index_of

@@ -50,9 +50,9 @@ from flowyml.artifacts.markdown import markdown_of  # noqa: E402
 from flowyml.core.dates import RunDates  # noqa: E402
 from flowyml.core.errors import MissingSecretError, StepError  # noqa: E402
 from flowyml.core.execution_status import ExecutionStatus  # noqa: E402
+from flowyml.core.item_names import labelled  # noqa: E402
 from flowyml.core.logs import level_of  # noqa: E402
 from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
-from flowyml.core.runs import labelled  # noqa: E402
 from flowyml.core.schedule import Schedule  # noqa: E402
 from flowyml.orchestrators.resuming import Before, Ended, before  # noqa: E402
 from flowyml.plan.bundle import Bundle  # noqa: E402
