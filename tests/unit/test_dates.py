@@ -79,6 +79,7 @@ def test_outside_of_a_step_there_is_no_run() -> None:
         flowyml.current_run()
 
 
+@pytest.mark.processes
 def test_steps_in_fresh_processes_know_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWYML_FORK", "0")
     dates = Schedule(cron="0 3 * * *").dates_at(datetime(2026, 3, 2, 3, tzinfo=UTC))

@@ -103,6 +103,7 @@ def test_what_is_shared(function: Callable[..., Any], what: str | None, caplog: 
     assert caplog.messages == ([expected] if what else [])
 
 
+@pytest.mark.processes
 def test_steps_that_never_meet_share_nothing(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     first = step(name="one")(goes)
     Pipeline("in turn").add_step(first).add_step(step(name="two", after=["one"])(other)).run().raise_for_status()

@@ -138,6 +138,7 @@ def test_levels_stay_where_a_module_sets_logging_up(tmp_path: Path, fork: str) -
     assert "\x1e" not in done.stderr
 
 
+@pytest.mark.processes
 def test_fresh_processes_do_the_same(script: Path) -> None:
     logged, _ = run(script, "processes", FLOWYML_FORK="0")
     assert logged == STEPS + MODULES
