@@ -111,9 +111,9 @@ def _of_text(text: str, mask: Text) -> dict[str, Any]:
 
 def _of_table(table: Any, mask: Text) -> dict[str, Any]:
     columns, rows, count = _head(table)
-    shown = [[mask(_cell(cell)) for cell in row[:_COLUMNS]] for row in rows]
+    shown = [[_cell(cell, mask) for cell in row[:_COLUMNS]] for row in rows]
     more = {"more_columns": len(columns) - _COLUMNS} if len(columns) > _COLUMNS else {}
-    named = [mask(_cell(column)) for column in columns[:_COLUMNS]]
+    named = [_cell(column, mask) for column in columns[:_COLUMNS]]
     return {"facts": {"rows": count, "columns": len(columns)}, "head": {"columns": named, "rows": shown, **more}}
 
 
@@ -130,8 +130,9 @@ def _head(table: Any) -> tuple[Sequence[Any], list[Sequence[Any]], int]:
     return table.columns, list(table.head(_ROWS).rows()), table.height
 
 
-def _cell(cell: Any) -> str:
-    text = "" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else str(cell)
+def _cell(cell: Any, mask: Text) -> str:
+    """Masked before it is cut: the beginning of a secret is not recognised as one."""
+    text = mask("" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else str(cell))
     return text if len(text) <= _CELL else f"{text[: _CELL - 1]}…"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import islice
@@ -52,15 +52,21 @@ def reports(outputs: Collection[str]) -> Iterator[None]:
         _reports.reset(token)
 
 
-def reported(output: str) -> dict[str, Any]:
-    """The facts of an output of the step that runs here."""
+def reported(output: str, mask: Callable[[str], str] = str) -> dict[str, Any]:
+    """The facts of an output of the step that runs here, of bounded size.
+
+    ``mask`` takes secrets out of a text, before it is cut: the beginning of a secret is not recognised as one.
+    """
     found = _reports.get() or {}
     facts = {**found.get("", {}), **found.get(output, {})}
-    return {name[: _LONGEST // 10]: value for name, value in islice(facts.items(), MOST_FACTS)}
+    return {
+        mask(name)[: _LONGEST // 10]: _cut(mask(value)) if isinstance(value, str) else value
+        for name, value in islice(facts.items(), MOST_FACTS)
+    }
 
 
 def fact(value: Any) -> Any:
-    """A value as plain JSON of bounded size: numbers and truth values as they are, anything else as a short text.
+    """A value as plain JSON: numbers and truth values as they are, anything else as text.
 
     >>> fact(0.5), fact(float("nan")), fact([1, 2])
     (0.5, 'nan', '[1, 2]')
@@ -76,7 +82,10 @@ def fact(value: Any) -> Any:
         if isinstance(value, float) and math.isfinite(value):
             return float.__add__(value, 0.0)
         text = value if isinstance(value, str) else str(value)
-        text = text.replace("\0", "").encode("utf-8", "replace").decode()
+        return text.replace("\0", "").encode("utf-8", "replace").decode()
     except Exception as error:  # whatever a user's class raises: a fact is not worth a step
-        text = f"(no text: {type(error).__name__})"
+        return f"(no text: {type(error).__name__})"
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

@@ -369,8 +369,9 @@ class Worker:
         """What people see of an output."""
         from flowyml.artifacts.previews import preview_of
 
-        facts, kind = reported(output), step.kinds.get(output, "")
-        return preview_of(value, self.store, key, kind=kind, facts=facts, mask=_without(secrets))
+        mask = _without(secrets)
+        facts, kind = reported(output, mask), step.kinds.get(output, "")
+        return preview_of(value, self.store, key, kind=kind, facts=facts, mask=mask)
 
 
 def _content(packed: Any, loops: Sequence[Loop]) -> list[Any]:

@@ -251,6 +251,20 @@ def test_secrets_are_masked_in_what_is_shown(store: Store) -> None:
     assert reference["metadata"]["dsn"] == "x:***@y"
 
 
+def test_a_secret_is_masked_before_a_long_text_is_cut(store: Store) -> None:
+    secret = "hunter2-" * 100
+
+    def mask(text: str) -> str:
+        return text.replace(secret, "***")
+
+    frame = pytest.importorskip("pandas").DataFrame({secret: [f"key {secret}"]})
+    with reports(["table"]):
+        report(dsn=f"x:{secret}@y")
+        reference = packed(frame, store, facts=reported("table", mask), mask=mask)
+    assert "hunter2" not in json.dumps(reference)
+    assert (reference["head"]["rows"], reference["metadata"]["dsn"]) == ([["key ***"]], "x:***@y")
+
+
 class NoText:
     def __str__(self) -> str:
         raise RuntimeError("no")
