@@ -68,8 +68,9 @@ def discard(store: Store, key: str, *, unless_since: float) -> int:
 def _discard_here(store: LocalStore, parts: list[str], unless_since: float) -> int:
     try:
         freed = remove(store.root, *parts, unless_since=unless_since)
-        depths = range(len(parts) - 1, 0, -1)
-        any(not remove_empty(store.root, *parts[:depth]) for depth in depths)
+        for depth in range(len(parts) - 1, 0, -1):
+            if not remove_empty(store.root, *parts[:depth]):
+                break
     except OSError as error:
         raise ArtifactError(f"Artifact {store.url}/{'/'.join(parts)} could not be removed: {error}") from error
     return freed
@@ -77,13 +78,12 @@ def _discard_here(store: LocalStore, parts: list[str], unless_since: float) -> i
 
 def _stored_remotely(store: RemoteStore, place: str) -> Iterator[Stored]:
     folder = f"{store.root}/{place}"
-    try:
+    with store.errors(f"Artifacts at {store.url} cannot be listed"):
         store.filesystem.invalidate_cache()
-        found = store.filesystem.find(folder, detail=True)
-    except FileNotFoundError:
-        return
-    except Exception as error:  # each filesystem has errors of its own
-        raise ArtifactError(f"Artifacts at {store.url} cannot be listed: {type(error).__name__}: {error}") from error
+        try:
+            found = store.filesystem.find(folder, detail=True)
+        except FileNotFoundError:
+            return
     for path, about in found.items():
         if path.startswith(f"{folder}/"):  # whatever a server lists
             yield Stored(path.removeprefix(f"{store.root}/"), int(about.get("size") or 0), modified(about))
@@ -91,20 +91,14 @@ def _stored_remotely(store: RemoteStore, place: str) -> Iterator[Stored]:
 
 def _discard_remotely(store: RemoteStore, key: str, unless_since: float) -> int:
     path, files = f"{store.root}/{key}", store.filesystem
-    try:
+    with store.errors(f"Artifact {store.url}/{key} could not be removed"), suppress(FileNotFoundError):
         files.invalidate_cache()
         about = files.info(path)
         written = modified(about)
-        if about.get("type") != "file" or written is None or written >= unless_since:
-            return 0
-        files.rm_file(path)
-    except FileNotFoundError:
-        return 0
-    except Exception as error:  # each filesystem has errors of its own
-        raise ArtifactError(
-            f"Artifact {store.url}/{key} could not be removed: {type(error).__name__}: {error}"
-        ) from error
-    return int(about.get("size") or 0)
+        if about.get("type") == "file" and written is not None and written < unless_since:
+            files.rm_file(path)
+            return int(about.get("size") or 0)
+    return 0
 
 
 def modified(about: Mapping[str, Any]) -> float | None:

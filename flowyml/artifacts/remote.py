@@ -36,14 +36,14 @@ class RemoteStore(Store):
             digest, size = write_hashed(file, produce)
             key = by_content(key, digest)
             url = f"{self.url}/{key}"
-            with self._errors(f"Artifact {url} could not be written"):
+            with self.errors(f"Artifact {url} could not be written"):
                 self._put(path, f"{self.root}/{key}")
         return Written(url, digest, size)
 
     @contextmanager
     def local_copy(self, url: str) -> Iterator[Path]:
         with passing_file() as (path, _):
-            with self._errors(f"Artifact {url} could not be read"):
+            with self.errors(f"Artifact {url} could not be read"):
                 self.filesystem.get_file(f"{self.root}{url.removeprefix(self.url)}", str(path))
             yield path
 
@@ -51,7 +51,7 @@ class RemoteStore(Store):
         """Copied by the store itself where it can do that."""
         key = checked_key(by_content(key, written.sha256))
         if isinstance(source, RemoteStore) and source.url == self.url:
-            with self._errors(f"Artifact {written.url} could not be copied"):
+            with self.errors(f"Artifact {written.url} could not be copied"):
                 if self._copies(f"{self.root}{written.url.removeprefix(self.url)}", f"{self.root}/{key}"):
                     return Written(f"{self.url}/{key}", written.sha256, written.size)
         return super().take(source, written, key)
@@ -66,7 +66,7 @@ class RemoteStore(Store):
 
     def folders(self, root: str, depth: int) -> Iterator[str]:
         top = f"{self.root}/{checked_key(root)}"
-        with self._errors(f"{self.url} could not be listed"):
+        with self.errors(f"{self.url} could not be listed"):
             self.filesystem.invalidate_cache()
             files = self.filesystem.find(top) if self.filesystem.exists(top) else []
         inner = (str(file).partition(f"{top.lstrip('/')}/")[2].split("/")[:depth] for file in files)
@@ -74,12 +74,13 @@ class RemoteStore(Store):
 
     def remove(self, folder: str) -> None:
         path = f"{self.root}/{checked_key(folder)}"
-        with self._errors(f"{self.url}/{folder} could not be deleted"):
+        with self.errors(f"{self.url}/{folder} could not be deleted"):
             if self.filesystem.exists(path):
                 self.filesystem.rm(path, recursive=True)
 
     @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
+    def errors(self, what: str) -> Iterator[None]:
+        """Whatever the filesystem raises within this context is an ``ArtifactError`` without the store's login."""
         try:
             yield
         except FileNotFoundError as error:

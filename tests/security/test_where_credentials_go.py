@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from flowyml import Pipeline
 from flowyml.artifacts import open_store
+from flowyml.artifacts.housekeeping import discard, stored
 from flowyml.core.errors import ArtifactError, AuthenticationError, EngineError, FlowymlError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.observability import PrometheusMetricsCollector
@@ -319,3 +321,14 @@ def test_a_login_in_the_url_of_a_store_is_not_shown_where_its_library_quotes_it(
         list(open_store("s3://ada:hunter2@bucket/x").folders("cache", 1))
     assert "hunter2" not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+def test_nor_is_it_shown_where_artifacts_are_removed() -> None:
+    pytest.importorskip("s3fs")
+    store, key = open_store("s3://ada:hunter2@bucket/x"), "local-1/train/run-1/load/1/rows-0123456789abcdef.npy"
+    with pytest.raises(ArtifactError, match=r"^Artifacts at s3://bucket/x cannot be listed: ") as listed:
+        list(stored(store, "local-1"))
+    with pytest.raises(ArtifactError, match=r"^Artifact s3://bucket/x/.* could not be removed: ") as removed:
+        discard(store, key, unless_since=0)
+    for caught in (listed, removed):
+        assert "hunter2" not in "".join(traceback.format_exception(caught.value))
