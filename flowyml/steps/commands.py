@@ -6,8 +6,9 @@ import os
 import shutil
 import signal
 import subprocess
+from codecs import getincrementaldecoder
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from flowyml.authoring.steps import step
@@ -72,7 +73,7 @@ def docker_run(
             volumes=[f"{host}:{place}" for place, host in _mounts(volumes or {})],
         )  # fmt: skip
         try:
-            last = _printed(line.decode("utf-8", "replace") for line in container.logs(stream=True, follow=True))
+            last = _printed(_lines(container.logs(stream=True, follow=True)))
             code = int(container.wait()["StatusCode"])
         finally:
             container.remove(force=True)
@@ -86,6 +87,17 @@ def _mounts(volumes: Mapping[str, str]) -> Iterable[tuple[str, str]]:
         if ":" in host:
             raise ValueError(f"volumes: {host!r} is not a folder of the worker's machine.")
         yield place, host
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
+    """The lines of an output that comes in pieces as it was written: with several lines, or a part of a character."""
+    decoder = getincrementaldecoder("utf-8")("replace")
+    begun = ""
+    for piece in pieces:
+        *lines, begun = (begun + decoder.decode(piece)).split("\n")
+        yield from lines
+    if begun := begun + decoder.decode(b"", final=True):
+        yield begun
 
 
 def _printed(lines: Iterable[str]) -> list[str]:

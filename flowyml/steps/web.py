@@ -12,6 +12,7 @@ from flowyml.core.urls import checked_url, same_address, shown
 from flowyml.steps.waiting import wait_for
 
 if TYPE_CHECKING:
+    from urllib.error import HTTPError
     from urllib.request import Request
 
 __all__ = ["http", "wait_for_http"]
@@ -41,7 +42,8 @@ def http(
     have it, does not count. Raises ``ConnectionError`` where nothing answers, ``RuntimeError`` for a status of 400 and
     more, with the beginning of the answer, and ``ValueError`` for what cannot be sent, of which no value is shown.
     """
-    from urllib.error import HTTPError, URLError
+    from http.client import HTTPException
+    from urllib.error import HTTPError
     from urllib.parse import urlencode
 
     where = url if not params else f"{url}{'&' if '?' in url else '?'}{urlencode(params)}"
@@ -50,13 +52,12 @@ def http(
         with _opener().open(request, timeout=timeout) as answer:
             body: bytes = answer.read()
             print(f"{method} {shown(url)}: {answer.status}, {len(body)} bytes")
-            return body.decode(answer.headers.get_content_charset() or "utf-8", "replace")
+            return _text(body, answer.headers.get_content_charset())
     except HTTPError as error:
-        with error:
-            said = error.read(4 * _MOST_SHOWN).decode("utf-8", "replace")[:_MOST_SHOWN]
-        raise RuntimeError(f"{method} {shown(url)}: {error.code} {error.reason}. It said: {said}") from None
-    except (URLError, OSError) as error:
-        raise ConnectionError(f"{method} {shown(url)}: {getattr(error, 'reason', error)}") from None
+        raise RuntimeError(f"{method} {shown(url)}: {error.code} {error.reason}. {_said(error)}") from None
+    except (OSError, HTTPException) as error:  # the latter where the answer breaks off, or is not HTTP
+        why = getattr(error, "reason", "") or str(error) or type(error).__name__
+        raise ConnectionError(f"{method} {shown(url)}: {why}") from None
 
 
 @step
@@ -91,6 +92,25 @@ def wait_for_http(
         return None
 
     return wait_for(shown(url), look, poll_interval, patience)
+
+
+def _said(error: HTTPError) -> str:
+    from http.client import HTTPException
+
+    try:
+        with error:
+            said = error.read(4 * _MOST_SHOWN).decode("utf-8", "replace")[:_MOST_SHOWN]
+    except (OSError, HTTPException):
+        return "Its answer breaks off."
+    return f"It said: {said}"
+
+
+def _text(body: bytes, charset: str | None) -> str:
+    """An answer as text; as UTF-8 where the server names none, or one that Python does not know."""
+    try:
+        return body.decode(charset or "utf-8", "replace")
+    except (LookupError, ValueError):
+        return body.decode("utf-8", "replace")
 
 
 def _bearer(token: str) -> dict[str, str]:

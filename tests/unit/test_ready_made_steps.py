@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -20,6 +21,7 @@ from flowyml import pipeline
 from flowyml.core.errors import ConfigurationError
 from flowyml.steps import bash, copy_files, docker_run, email, http, move_files, sql, wait_for_file, wait_for_http
 from tests.engines.s3 import fake_s3
+from tests.waiting import is_running, wait_until
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -88,13 +90,15 @@ def test_a_command_that_fails_says_why(command: str, words: str) -> None:
 
 
 @pytest.mark.processes
-def test_what_a_command_started_ends_with_a_step_that_is_late() -> None:
+def test_what_a_command_started_ends_with_a_step_that_is_late(tmp_path: Path) -> None:
     @pipeline
     def late() -> None:
-        bash.options(timeout=1)("sleep 60 & sleep 60")
+        bash.options(timeout=5)(f"sleep 600 & echo $! > {tmp_path}/pid; sleep 600")
 
     result = late.run()
-    assert "ran longer than its timeout of 1 s" in str(result.error)
+    assert "ran longer than its timeout of 5 s" in str(result.error)
+    process = int((tmp_path / "pid").read_text())
+    wait_until(lambda: not is_running(process))
 
 
 def test_steps_take_secrets_and_values_in_a_pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -123,6 +127,35 @@ def test_a_request_and_its_errors(web: tuple[str, list[dict[str, Any]]]) -> None
         http("http://127.0.0.1:1/")
     with pytest.raises(ValueError, match="not both"):
         http(url, json=1, data="x")
+
+
+class Odd(BaseHTTPRequestHandler):
+    """Answers as no server should: with a character set of its own, less than it promised, or not in HTTP."""
+
+    def do_GET(self) -> None:
+        if self.path == "/not-http":
+            self.wfile.write(b"220 mail.example.org ready\r\n")
+            return
+        self.send_response(404 if self.path == "/no" else 200)
+        self.send_header("Content-Type", f"text/plain; charset={'utf8mb4' if self.path == '/charset' else 'utf-8'}")
+        self.send_header("Content-Length", "6" if self.path == "/charset" else "99")
+        self.end_headers()
+        self.wfile.write("größ".encode())
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_an_odd_answer_is_read_or_an_error_of_its_own() -> None:
+    with serving(Odd) as url:
+        assert http(f"{url}/charset") == "größ"
+        with pytest.raises(ConnectionError, match=r"GET .*/broken: IncompleteRead"):
+            http(f"{url}/broken")
+        with pytest.raises(ConnectionError, match=r"GET .*/not-http: 220 mail"):
+            http(f"{url}/not-http")
+        with pytest.raises(RuntimeError, match=r"404 Not Found\. (It said: größ|Its answer breaks off\.)"):
+            http(f"{url}/no")
+        with pytest.raises(TimeoutError):  # it goes on waiting
+            wait_for_http(f"{url}/not-http", poll_interval=0.02, patience=0.05)
 
 
 def test_a_token_from_a_file_may_end_in_a_line_break(web: tuple[str, list[dict[str, Any]]]) -> None:
@@ -334,6 +367,22 @@ def test_an_email_is_sent() -> None:
     assert "To: ada@example.org, bob@example.org" in message
     assert "All is well." in message
     assert "<b>All</b>" in message
+
+
+def test_the_last_line_of_a_container(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Docker hands on what was written at a time: several lines, or the half of one, or of a character."""
+    pieces = [b"one\ntw", b"o\nthree \xe2\x82", b"\xac\nlast"]
+    container = SimpleNamespace(
+        logs=lambda **_: iter(pieces), wait=lambda: {"StatusCode": 0}, remove=lambda **_: None
+    )  # fmt: skip
+    client = SimpleNamespace(
+        containers=SimpleNamespace(run=lambda *_, **__: container), close=lambda: None
+    )  # fmt: skip
+    docker: Any = ModuleType("docker")
+    docker.from_env, docker.errors = lambda: client, SimpleNamespace(DockerException=OSError)
+    monkeypatch.setitem(sys.modules, "docker", docker)
+    assert docker_run("alpine") == "last"
+    assert capsys.readouterr().out == "one\ntwo\nthree €\nlast\n"
 
 
 # docker-py leaves the socket of a connection that failed to the garbage collector.
