@@ -8,6 +8,8 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
+from flowyml.core.files import is_there
+
 __all__ = ["revision_of"]
 
 _COMMIT = "# branch.oid "  # source: git-status(1), porcelain format version 2
@@ -22,7 +24,7 @@ def revision_of(file: str | None) -> str | None:
     """
     path = Path(file).resolve() if file and Path(file).is_file() else None
     folder = path.parent if path else Path.cwd()
-    root = next((root for root in (folder, *folder.parents) if (root / ".git").exists()), None)
+    root = next((root for root in (folder, *folder.parents) if is_there(root / ".git")), None)
     return _asked(root, path, _stamps(root / ".git", path)) if root else None
 
 

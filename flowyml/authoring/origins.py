@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from flowyml.core.errors import ConfigurationError
+from flowyml.core.files import is_there
 from flowyml.core.origin import Origin
 from flowyml.core.settings import is_planted
 
@@ -79,7 +80,7 @@ def _project_of(folder: Path) -> tuple[Path | None, str]:
     """The root and the name of the project that a folder belongs to. Nothing above a git repository counts."""
     folders = [folder, *folder.parents]
     gits = (root / ".git" for root in folders)
-    top = next((number for number, git in enumerate(gits, 1) if git.exists() and not is_planted(git)), len(folders))
+    top = next((number for number, git in enumerate(gits, 1) if is_there(git) and not is_planted(git)), len(folders))
     for name_in in (_namespace, _project_name, _git_remote):
         for root in folders[:top]:
             if project := name_in(root):
@@ -88,18 +89,20 @@ def _project_of(folder: Path) -> tuple[Path | None, str]:
 
 
 def _namespace(root: Path) -> str:
-    tool = _table(root / "pyproject.toml").get("tool", {})
-    return _text(_table(root / "flowyml.toml").get("namespace")) or _text(tool.get("flowyml", {}).get("namespace"))
+    settings, pyproject = _table(root / "flowyml.toml"), _table(root / "pyproject.toml")
+    return _text(settings, "namespace") or _text(pyproject, "tool", "flowyml", "namespace")
 
 
 def _project_name(root: Path) -> str:
     pyproject = _table(root / "pyproject.toml")
-    poetry = pyproject.get("tool", {}).get("poetry", {})
-    return _text(pyproject.get("project", {}).get("name")) or _text(poetry.get("name"))
+    return _text(pyproject, "project", "name") or _text(pyproject, "tool", "poetry", "name")
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+def _text(table: object, *keys: str) -> str:
+    """The text at a place in tables within tables; empty where something else stands on the way."""
+    for key in keys:
+        table = table.get(key) if isinstance(table, dict) else None
+    return table if isinstance(table, str) else ""
 
 
 def _table(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from flowyml.core.home import is_data
 
-__all__ = ["end_of", "refuse_others_link", "unfinished_beside", "whole_file", "write_whole"]
+__all__ = ["end_of", "is_there", "refuse_others_link", "unfinished_beside", "whole_file", "write_whole"]
 
 _ALL, _OWNER = 0o666, 0o600
 
@@ -44,6 +44,14 @@ def whole_file(
 def unfinished_beside(path: Path) -> Path:
     """A name in the same folder for what is not whole yet, which ``core.pruning`` knows and no other user can guess."""
     return path.with_name(f".new-{os.urandom(8).hex()}")
+
+
+def is_there(path: Path) -> bool:
+    """Whether something is at a path. Below a folder that this user may not search, as after `sudo -u`, nothing is."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
 
 
 def refuse_others_link(folder: Path) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from flowyml.authoring.git_revisions import revision_of
 from flowyml.authoring.origins import origin_of
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.files import refuse_others_link
+from flowyml.core.origin import Origin
 from flowyml.core.settings import TRUSTED, settings_file
 from tests.engines.web import Reply, web
 
@@ -41,6 +43,8 @@ def test_a_folder_above_that_may_not_be_searched_has_no_settings(below: Path) ->
     os.seteuid(NOBODY)
     try:
         assert settings_file() is None
+        assert origin_of(None) == Origin("", "notebook")
+        assert revision_of(None) is None
     finally:
         os.seteuid(0)
 

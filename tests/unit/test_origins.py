@@ -65,6 +65,7 @@ def test_a_namespace_outweighs_the_projects_name_and_that_outweighs_the_git_remo
         ('[tool.flowyml]\nnamespace = "acme"\n[project]\nname = "other"\n', "acme"),
         ('[tool.poetry]\nname = "forecasts"\n', "forecasts"),
         ("[tool.ruff]\n", ""),
+        ('project = "forecasts"\n[tool]\nflowyml = "acme"\npoetry = 1\n', ""),
     ],
 )
 def test_what_a_pyproject_says(tmp_path: Path, text: str, project: str) -> None:
