@@ -14,7 +14,7 @@ from flowyml.core.errors import DefinitionError
 from flowyml.plan.groups import Cleanup, Loop
 from flowyml.plan.model import Input
 from flowyml.plan.names import MAX_NAME_LENGTH, check_name
-from flowyml.plan.values import FromItem, FromStep
+from flowyml.plan.values import FromEither, FromItem, FromStep
 
 __all__ = ["cleanup", "either", "elif_", "for_each", "otherwise", "when"]
 
@@ -93,8 +93,6 @@ def either(*outputs: T) -> T:
     if len(outputs) < 2 or not all(isinstance(output, CallOutput) for output in outputs):
         raise DefinitionError(f"either takes two or more outputs of steps, not {outputs!r:.120}.")
     sources = tuple(cast(FromStep, cast(Any, output).source) for output in outputs)
-    from flowyml.plan.values import FromEither
-
     return cast(T, EitherValue(FromEither(sources)))
 
 

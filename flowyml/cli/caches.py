@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from flowyml.artifacts import Store, open_store
-from flowyml.cli.failures import UsageError
+from flowyml.cli.failures import NOT_FOUND, UsageError
 from flowyml.cli.options import Argument, AsJson, OfPipeline, On, Option
 from flowyml.cli.output import Output, note, print_error
 from flowyml.core.durations import counted, seconds_of, size_text, zone_text
@@ -18,8 +18,6 @@ from flowyml.orchestrators.targets import resolve
 from flowyml.runtime.caching import Entry, entries_in
 
 __all__ = ["clear", "list_", "show"]
-
-_NOT_FOUND = 4
 
 _COLUMNS = {"KEY": 0, "PIPELINE": 60, "STEP": 0, "FROM RUN": 120, "CREATED": 80, "TOOK": 60, "SIZE": 0}
 """Of the table of results, and how wide a terminal must be to show each."""
@@ -76,7 +74,7 @@ def show(
         entry = _one(_store(on, artifacts), key)
         if entry is None:
             print_error(f"No cached result has a key that begins with {key!r}. `flowyml cache list` shows all.")
-            return _NOT_FOUND
+            return NOT_FOUND
         if as_json:
             out.document({**_plain(entry), "depends": entry.depends})
             return 0

@@ -32,7 +32,7 @@ from flowyml.core.errors import (
     WaitTimeoutError,
 )
 
-__all__ = ["FAILED", "INTERRUPTED", "USAGE", "UsageError", "exit_code_of"]
+__all__ = ["FAILED", "INTERRUPTED", "NOT_FOUND", "USAGE", "UsageError", "exit_code_of"]
 
 FAILED, USAGE, ENGINE, NOT_FOUND, FAULT, TIMED_OUT, INTERRUPTED = 1, 2, 3, 4, 70, 124, 130
 

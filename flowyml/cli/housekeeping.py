@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+from flowyml.cli.failures import FAILED
 from flowyml.cli.options import AsJson, On, Option
 from flowyml.cli.output import Output, note, print_error
 from flowyml.orchestrators.targets import resolve
 
 __all__ = ["prune"]
 
-_FAILED = 1
 _FOR_TIMES = 60
 """Columns of a terminal from which there is room for times beside dates."""
 
@@ -62,7 +62,7 @@ def prune(
             _print(out, found, done, dry_run)
             size = sum(item.bytes for item in going) if dry_run else sum(each.freed for each in done)
             note(f"{'would free' if dry_run else 'freed'} {size_text(size)}")
-        return _FAILED if any(each.problem for each in done) else 0
+        return FAILED if any(each.problem for each in done) else 0
 
 
 def _print(out: Output, found: Sequence[Any], done: Sequence[Any], dry_run: bool) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from flowyml.cli.failures import NOT_FOUND
 from flowyml.cli.options import AsJson, File, On
 from flowyml.cli.output import Output, Word
 from flowyml.cli.source import load
 from flowyml.orchestrators.targets import resolve
 
 __all__ = ["check"]
-
-_NOT_FOUND = 4
 
 
 def check(file: File, on: On = None, as_json: AsJson = False) -> int:
@@ -37,7 +36,7 @@ def check(file: File, on: On = None, as_json: AsJson = False) -> int:
             out.line(f"{pipeline.name} names no secrets.")
         else:
             _print_table(out, steps, there, missing)
-        return _NOT_FOUND if missing else 0
+        return NOT_FOUND if missing else 0
 
 
 def _print_table(

@@ -14,7 +14,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from pathlib import Path
 import psutil
 
 from tests.engines.postgres import Postgres, postgres
-from tests.engines.processes import start_engine
+from tests.engines.processes import free_port, start_engine
 from tests.waiting import wait_until
 
 __all__ = ["PASSWORD", "USERNAME", "Airflow", "airflow2", "airflow3", "airflow_python", "bare_airflow"]
@@ -187,7 +186,7 @@ def bare_airflow(major: int, home: Path, settings: Mapping[str, str] = {}, *, da
 
     ``database`` is the name of one on PostgreSQL, with all tables; without it there is one on SQLite.
     """
-    airflow = Airflow(major, home, _free_port(), settings=settings, database=database)
+    airflow = Airflow(major, home, free_port(), settings=settings, database=database)
     airflow.dags_folder.mkdir(parents=True, exist_ok=True)
     (home / "passwords.json").write_text(json.dumps({USERNAME: PASSWORD}))
     (home / "airflow.cfg").touch()  # each of the processes would write one, with a key of its own
@@ -297,7 +296,7 @@ def _template(server: Postgres, major: int) -> str:
     """What new databases are copies of: to make the tables takes six seconds of a processor, and the user four."""
     name = server.new_database()
     with tempfile.TemporaryDirectory(prefix="flowyml-airflow-") as home:
-        airflow = Airflow(major, Path(home), _free_port(), database=name)
+        airflow = Airflow(major, Path(home), free_port(), database=name)
         airflow.command("db", "migrate")
         if major == 2:
             _add_user(airflow)
@@ -306,12 +305,6 @@ def _template(server: Postgres, major: int) -> str:
 
 _SECRET = secrets.token_hex(48)
 _FERNET_KEY = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _family(pid: int) -> list[psutil.Process]:

@@ -6,7 +6,6 @@ import atexit
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tests.engines.processes import end_engine, start_engine
+from tests.engines.processes import end_engine, free_port, start_engine
 
 __all__ = ["Postgres", "postgres"]
 
@@ -70,7 +69,7 @@ def postgres() -> Postgres | None:
          "--encoding=UTF8", "--no-locale", "--no-sync", "--pgdata", home / "data"],
         check=True, capture_output=True, timeout=120,
     )  # fmt: skip
-    port = _free_port()
+    port = free_port()
     options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
     with (home / "log").open("wb") as log:
         server = start_engine(
@@ -99,9 +98,3 @@ def _without_root(home: Path) -> list[str]:
         return []
     shutil.chown(home, "postgres", "postgres")
     return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.engines.processes import end_engine, start_engine
+from tests.engines.processes import end_engine, free_port, start_engine
 from tests.waiting import wait_until
 
 __all__ = ["PrefectServer", "prefect_server"]
@@ -99,7 +98,7 @@ class PrefectServer:
 @contextmanager
 def prefect_server(tmp: Path, **settings: str) -> Iterator[PrefectServer]:
     """A server with its own home in ``tmp``; ``settings`` are environment variables of Prefect."""
-    server = PrefectServer(tmp / "prefect", _free_port(), settings)
+    server = PrefectServer(tmp / "prefect", free_port(), settings)
     try:
         server.start()
         yield server
@@ -107,9 +106,3 @@ def prefect_server(tmp: Path, **settings: str) -> Iterator[PrefectServer]:
         for process in (*server.workers, server.process):
             if process is not None:
                 end_engine(process)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

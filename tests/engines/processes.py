@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-__all__ = ["end_engine", "start_engine"]
+__all__ = ["end_engine", "free_port", "start_engine"]
 
 # This process alone holds the writing end of the pipe behind the standard input, so `cat` ends when this process does.
 _WHILE_TESTS_RUN = """
@@ -43,6 +44,13 @@ def end_engine(process: subprocess.Popen[bytes], number: signal.Signals = signal
         with suppress(subprocess.TimeoutExpired):
             process.wait(patience)
             return
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @cache

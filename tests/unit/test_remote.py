@@ -33,6 +33,7 @@ from flowyml.orchestrators.probe import Site
 from flowyml.orchestrators.remote import RemoteOrchestrator
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.marks import marked
+from tests.engines.processes import free_port
 from tests.engines.web import Reply, authority, web
 
 
@@ -96,13 +97,6 @@ class Broken(Toy):
 
 for toy in (Toy, Needy, Broken):
     toy.__abstractmethods__ = frozenset()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture
@@ -222,7 +216,7 @@ def test_a_login_page_is_reported_with_its_address(url: str) -> None:
 
 
 def test_a_redirect_to_a_dead_address_is_reported_as_one(url: str) -> None:
-    nowhere = f"127.0.0.1:{closed_port()}/login"
+    nowhere = f"127.0.0.1:{free_port()}/login"
     Pages.pages["/"] = (302, "text/html", f"http://{nowhere}?state=hunter2".encode())
     with pytest.raises(
         EngineUnreachableError, match=f"^Nothing answers at http://{nowhere}, to which {url}/ redirects: .*refused"
@@ -249,14 +243,8 @@ def test_a_plugin_that_cannot_be_loaded_does_not_hide_the_others(toy_url: str, m
     assert RemoteOrchestrator(toy_url).name == "toy"
 
 
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_silence_is_unreachable_and_health_says_so() -> None:
-    url = f"http://127.0.0.1:{closed_port()}"
+    url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(EngineUnreachableError, match=f"Nothing answers at {url}/: .*refused.* Is the server running"):
         _ = RemoteOrchestrator(url).name
     health = RemoteOrchestrator(url).health()
@@ -278,7 +266,7 @@ def test_invalid_urls_are_refused_at_once(url: Any) -> None:
 
 
 def test_no_credential_is_shown() -> None:
-    url = f"http://me:hunter2@127.0.0.1:{closed_port()}/api?token=hunter2"
+    url = f"http://me:hunter2@127.0.0.1:{free_port()}/api?token=hunter2"
     assert without_credentials("https://me:hunter2@host/api?key=hunter2#x") == "https://host/api"
     assert "hunter2" not in repr(RemoteOrchestrator(url))
     with pytest.raises(EngineUnreachableError) as caught:
