@@ -19,6 +19,7 @@ from flowyml.core.home import data_folder
 __all__ = [
     "CONTENT",
     "LocalStore",
+    "Produce",
     "Store",
     "Written",
     "by_content",

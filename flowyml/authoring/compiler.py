@@ -22,7 +22,7 @@ from flowyml.plan.kinds import kinds_annotated
 from flowyml.plan.model import FromEither, FromItem, FromParameter, FromStep, Input, PipelineOutput, Source, Step
 from flowyml.plan.types import is_rich, returned_type, spell_out, wanted
 
-__all__ = ["compile_outputs", "compile_steps", "with_types"]
+__all__ = ["compile_outputs", "compile_steps", "is_flat", "with_types"]
 
 _REQUIRED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 

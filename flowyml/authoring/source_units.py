@@ -14,7 +14,7 @@ from pathlib import Path
 
 from flowyml.core.syntax import parsed
 
-__all__ = ["Imported", "SourceFile", "Unit", "identity_of", "source_file_at", "text_of"]
+__all__ = ["Chain", "Imported", "SourceFile", "Unit", "identity_of", "source_file_at", "text_of"]
 
 Chain = tuple[str, ...]
 """The attributes that follow a name: ``("path", "join")`` in ``os.path.join``; empty for the name by itself."""

@@ -25,7 +25,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 A = TypeVar("A")
 
-__all__ = ["Mapped", "Step", "StepOptions", "step"]
+__all__ = [
+    "Mapped",
+    "Step",
+    "StepOptions",
+    "check_item_error",
+    "check_max_parallel",
+    "check_names",
+    "check_timeout",
+    "recorder",
+    "step",
+]
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 

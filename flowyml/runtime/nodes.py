@@ -23,6 +23,7 @@ __all__ = [
     "Join",
     "Node",
     "Opening",
+    "Scope",
     "Task",
     "verdict",
 ]

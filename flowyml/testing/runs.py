@@ -14,7 +14,7 @@ from flowyml.orchestrators.base import Orchestrator
 from flowyml.testing import pipelines
 from flowyml.testing.base import Conformance, Done, MakeOrchestrator, sample
 
-__all__ = ["RunConformance"]
+__all__ = ["RunConformance", "greeted"]
 
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 

@@ -34,7 +34,7 @@ from flowyml_kubeflow.status import status_of, step_status_of
 from flowyml_kubeflow.step_runs import step_runs
 from flowyml_kubeflow.tasks import Pod, Tasks
 
-__all__ = ["RunReader", "UiStore", "lines_by_item"]
+__all__ = ["RunReader", "UiStore", "artifacts_of_notes", "lines_by_item", "lists_of_files", "located"]
 
 Json = dict[str, Any]
 

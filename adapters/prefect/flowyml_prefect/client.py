@@ -24,7 +24,7 @@ from flowyml_prefect.connection import Connection
 if TYPE_CHECKING:
     from flowyml.core.web import Answer
 
-__all__ = ["FlowRun", "Log", "PrefectClient", "TaskRun", "as_id", "never_given", "unknown"]
+__all__ = ["FlowRun", "Log", "PrefectClient", "TAG", "TaskRun", "as_id", "never_given", "unknown"]
 
 Meaning = TypeVar("Meaning")
 

@@ -22,7 +22,7 @@ from flowyml.migration.airflow.model import DagModel, FileModel
 from flowyml.migration.airflow.writer.notes import FileResult, Kind, Note, Verdict
 from flowyml.orchestrators.workflows import Workflow
 
-__all__ = ["FORMATS", "Adoption", "Outlook", "adoption", "exported"]
+__all__ = ["Adoption", "FORMATS", "Outlook", "adoption", "cells", "document", "exported", "totals"]
 
 
 class Outlook(IntEnum):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["ACCEPTED", "Item", "Place"]
+__all__ = ["ACCEPTED", "Item", "Note", "Place", "unaccepted"]
 
 #: A line that says so was looked at by a person: it is pointed at no more.
 ACCEPTED = "flowyml-migrate: ok"

@@ -101,7 +101,7 @@ def _resources(source: Source, kinds: Kinds, value: cst.BaseExpression, seen: se
     if made is None or made in seen:
         return
     seen.add(made)
-    pairs = _pairs(source, made)
+    pairs = _pairs(made)
     if pairs is None:
         return
     if isinstance(pairs, str):
@@ -137,7 +137,7 @@ def _constant(source: Source, kinds: Kinds, name: cst.Name) -> cst.BaseExpressio
     return kinds.value_of(found[0])
 
 
-def _pairs(source: Source, value: cst.BaseExpression) -> dict[str, cst.BaseExpression] | str | None:
+def _pairs(value: cst.BaseExpression) -> dict[str, cst.BaseExpression] | str | None:
     """The resources of a dict; a sentence where it is unknown what they are; None where it is not a dict."""
     pairs: dict[str, cst.BaseExpression] = {}
     if isinstance(value, cst.Dict):
@@ -220,7 +220,7 @@ def replace_options(source: Source, kinds: Kinds) -> None:
             _condition(source, call)
     for attribute in source.nodes(cst.Attribute):
         if kinds.of(attribute.value) == "result":
-            _of_result(source, kinds, attribute)
+            _of_result(source, attribute)
 
 
 def _callee(source: Source, kinds: Kinds, call: cst.Call) -> str:
@@ -320,7 +320,7 @@ class _Logic(cst.CSTVisitor):
         return True
 
 
-def _of_result(source: Source, kinds: Kinds, attribute: cst.Attribute) -> None:
+def _of_result(source: Source, attribute: cst.Attribute) -> None:
     name = attribute.attr.value
     if new := _RESULT.get(name):
         source.edits.change(attribute.attr, _to(cst.Name(new)))

@@ -85,7 +85,7 @@ class _Statuses:
         if literal_text(other) is not None:
             self._replace(node, [other], status)
         elif not (self._is_status(other) or self._is_new(other) or m.matches(other, m.Name("None"))):
-            constant = self._constant(other, node)
+            constant = self._constant(other)
             if isinstance(constant, cst.SimpleString):
                 self._replace(node, [constant], status)
             else:
@@ -93,7 +93,7 @@ class _Statuses:
 
     def _membership(self, node: cst.Comparison, status: cst.BaseExpression, among: cst.BaseExpression) -> None:
         if not isinstance(among, _COLLECTION):
-            constant = self._constant(among, node)
+            constant = self._constant(among)
             if not isinstance(constant, _COLLECTION):
                 if self._kinds.of(among) != "*status":
                     self._point(node, "what a status is looked for in is not seen here: it must hold members")
@@ -108,7 +108,7 @@ class _Statuses:
         else:
             self._point(node, "not all that a status is looked for in is seen here: it must hold members")
 
-    def _constant(self, node: cst.BaseExpression, comparison: cst.Comparison) -> cst.BaseExpression | None:
+    def _constant(self, node: cst.BaseExpression) -> cst.BaseExpression | None:
         """What a name stands for that is bound once, to a literal, and is only ever compared with statuses."""
         if not isinstance(node, cst.Name):
             return None

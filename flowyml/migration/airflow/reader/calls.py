@@ -145,13 +145,13 @@ class Calls(Statements):
         catching, self.catching = self.catching, list(self.catching)
         try:
             with self.inside(scope, function.module), self.doubting(Return):
-                return self._body(function, node)
+                return self._body(function)
         finally:
             self.catching = catching
             self.maybe.pop()
             self.yields.pop()
 
-    def _body(self, function: Function, node: ast.AST) -> Any:
+    def _body(self, function: Function) -> Any:
         if isinstance(function.node, ast.Lambda):
             return self.eval(function.node.body)
         value: Any = None

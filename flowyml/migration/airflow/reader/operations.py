@@ -22,15 +22,21 @@ __all__ = [
     "BINARY",
     "CHANGES",
     "COMPARE",
+    "FIELDS",
     "KEYED",
     "LARGEST",
     "METHODS",
+    "PythonVersion",
+    "STRUCTURAL",
+    "Section",
     "TooLarge",
     "UNARY",
     "binary",
     "checked",
     "formatted",
+    "kind_of",
     "method",
+    "pieces",
 ]
 
 LARGEST = 200_000

@@ -66,7 +66,7 @@ def decorated_dag(world: Making, factory: DagFactory, arguments: Arguments, node
     world.context.dags.append(dag)
     groups, world.context.groups = world.context.groups, []
     try:
-        world.machine.call(function, _parameters(world, function, arguments, node), node)
+        world.machine.call(function, _parameters(world, function, node), node)
     finally:
         world.context.dags.pop()
         world.context.groups = groups
@@ -80,7 +80,7 @@ def _own_params(function: Function, arguments: Arguments) -> dict[str, Any]:
     return function.defaults | given | {name: one.value for name, one in arguments.named.items()}
 
 
-def _parameters(world: Making, function: Function, arguments: Arguments, node: ast.AST) -> Arguments:
+def _parameters(world: Making, function: Function, node: ast.AST) -> Arguments:
     """A decorated DAG's arguments, which are the run's parameters: not known, by name."""
     place = world.machine.place(node)
     spec = function.node.args
@@ -157,7 +157,7 @@ def _teardown(world: Making, function: Foreign, arguments: Arguments, node: ast.
 
 
 def _marks(world: Making, side: str, arguments: Arguments, node: ast.AST) -> Any:
-    def mark(target: Any, lenient: Any = True) -> Any:
+    def mark(target: Any) -> Any:
         if isinstance(target, Function):
             target = TaskFactory(target, "@task", Arguments(), node, world.machine.module)
         if isinstance(target, (TaskFactory, Task)):
@@ -176,14 +176,14 @@ def expanded(world: Making, owner: Any, kind: str, arguments: Arguments, node: a
         return taskflow(world, owner, Arguments(), node, mapping)
     if isinstance(owner, GroupFactory):
         return _expanded_group(world, owner, kind, arguments, node)
-    task = _operator_of(world, owner, node)
+    task = _operator_of(world, owner)
     task.mapping = mapping
     for one in arguments.values():
         world.context.depend(task, one)
     return task
 
 
-def _operator_of(world: Making, owner: Partial, node: ast.AST) -> Task:
+def _operator_of(world: Making, owner: Partial) -> Task:
     if isinstance(owner.operator, Class):
         path = path_of(owner.operator)
         task = Task(owner.operator)
