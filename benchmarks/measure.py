@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,9 +18,8 @@ __all__ = ["Row", "Sample", "sample", "side_by_side"]
 
 @dataclass(frozen=True)
 class Sample:
-    """One fresh process. Seconds; ``values`` is what the script printed as JSON on its last line."""
+    """One fresh process: its seconds of a processor; ``values`` is what it printed as JSON on its last line."""
 
-    wall: float
     cpu: float
     values: Mapping[str, float]
 
@@ -57,13 +55,12 @@ def sample(script: str, *arguments: str, environment: Mapping[str, str] = {}) ->
         path.write_text(textwrap.dedent(script))
         ours = {"FLOWYML_HOME": home, "PYTHONWARNINGS": "ignore", "PYTHONDONTWRITEBYTECODE": ""}
         settings = {**os.environ, **ours, **environment}
-        return _finished(subprocess.Popen([sys.executable, path, *arguments], env=settings, cwd=home, stdout=-1))
+        command = [sys.executable, str(path), *arguments]
+        with subprocess.Popen(command, env=settings, cwd=home, stdout=subprocess.PIPE) as process:
+            return _finished(process)
 
 
 def _finished(process: subprocess.Popen[bytes]) -> Sample:
-    import time
-
-    started = time.perf_counter()
     assert process.stdout is not None
     printed = process.stdout.read().decode().strip()
     _, status, usage = os.wait4(process.pid, 0)
@@ -72,8 +69,7 @@ def _finished(process: subprocess.Popen[bytes]) -> Sample:
         raise RuntimeError(f"The benchmark's script ended with {process.returncode}.")
     last = printed.splitlines()[-1] if printed else "{}"
     values = json.loads(last) if last.startswith("{") else {}
-    cpu = usage.ru_utime + usage.ru_stime
-    return Sample(time.perf_counter() - started, cpu, values)
+    return Sample(usage.ru_utime + usage.ru_stime, values)
 
 
 def side_by_side(scripts: Mapping[str, str], repeats: int = 5) -> dict[str, Sample]:
@@ -90,13 +86,6 @@ def side_by_side(scripts: Mapping[str, str], repeats: int = 5) -> dict[str, Samp
 def _median(samples: list[Sample]) -> Sample:
     keys = samples[0].values
     return Sample(
-        wall=statistics.median(s.wall for s in samples),
         cpu=statistics.median(s.cpu for s in samples),
         values={key: statistics.median(s.values[key] for s in samples) for key in keys},
     )
-
-
-def children_cpu() -> float:
-    """CPU seconds of all ended child processes."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
