@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Deployment", "Health", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run", "claim_new", "located",
-    "of_step",
+    "new_run_id", "of_step",
 ]  # fmt: skip
 
 logger = logging.getLogger("flowyml.orchestrators")
@@ -128,7 +128,9 @@ class Orchestrator(ABC):
     """
 
     name: ClassVar[str]
+    """What ``--on`` takes: the name of the entry point. Each adapter sets it."""
     capabilities: ClassVar[Capabilities]
+    """What the engine can do. Each adapter sets it."""
     engine_package: ClassVar[str | None] = None
     extra: ClassVar[str | None] = None
     worker_packages: ClassVar[tuple[str, ...]] = ()
@@ -147,7 +149,10 @@ class Orchestrator(ABC):
 
     @property
     def artifact_place(self) -> str | None:
-        """Where outputs of steps and cached results are stored: a folder or a URL; None means the default."""
+        """Where outputs of steps and cached results are stored: a folder or a URL; None means the default.
+
+        It is the attribute ``artifacts``, if the adapter has one.
+        """
         return getattr(self, "artifacts", None)
 
     @property

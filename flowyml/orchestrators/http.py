@@ -143,7 +143,9 @@ class HttpClient:
     """
 
     engine: ClassVar[str] = "the engine"
+    """How errors call it."""
     advice: ClassVar[str] = "Is the server running, and is this its address?"
+    """What errors advise when it does not answer."""
     answers_objects: ClassVar[bool] = False
     """Whether the engine answers with a JSON object, whatever it is asked. Anything else is another program's."""
 

@@ -181,13 +181,21 @@ def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
 def _without_values(arguments: Sequence[str]) -> Iterator[str]:
     """A command line for a log, which others read: values and the store's address are left out, files are named.
 
+    The engine's file for the answer is left out too, since a run by hand must not replace what is in it.
+
     >>> list(_without_values(["step", "load", "--inputs", "@in.json", "--parameters", '{"key": 1}', "--also=s3://a"]))
     ['step', 'load', '--inputs', '@in.json', '--parameters', '…', '--also=…']
+    >>> list(_without_values(["step", "--answer=/run/1.json", "load", "--answer", "/run/1.json", "--attempt=2"]))
+    ['step', 'load', '--attempt=2']
     """
-    is_value = False
+    is_value = is_left_out = False
     for word in arguments:
         name, equals, value = word.partition("=")
-        if is_value:
+        if is_left_out:
+            is_left_out = False
+        elif name == "--answer":
+            is_left_out = not equals
+        elif is_value:
             yield word if word.startswith("@") else "…"
             is_value = False
         elif name in _PRIVATE:

@@ -11,10 +11,11 @@ import pytest
 
 from flowyml import Pipeline
 from flowyml.core.capabilities import Feature
-from flowyml.core.errors import ParameterError, ScheduleNotFoundError
+from flowyml.core.errors import OwnershipError, ParameterError, ScheduleNotFoundError
+from flowyml.core.origin import Origin
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.base import Orchestrator
-from flowyml.plan.bundle import Bundle
+from flowyml.plan.bundle import Bundle, build
 from flowyml.testing import compiling, pipelines
 from flowyml.testing.base import Conformance, wait_until
 
@@ -130,12 +131,37 @@ class ScheduleConformance(Conformance):
         finally:
             orchestrator.delete_schedule(made.schedule_id)
 
+    def test_next_runs_are_on_the_day_of_the_week(self, orchestrator: Orchestrator) -> None:
+        """Some schedulers count the days from Monday, where cron counts them from Sunday."""
+        schedule = Schedule.of("cron", "0 9 * * 1")
+        made = self.scheduled(orchestrator, Feature.SCHEDULE_CRON, schedule)
+        try:
+            assert self.next_runs(orchestrator, made.schedule_id)[0] == schedule.next_times()[0]
+        finally:
+            orchestrator.delete_schedule(made.schedule_id)
+
     def test_intervals(self, orchestrator: Orchestrator) -> None:
         made = self.scheduled(orchestrator, Feature.SCHEDULE_INTERVAL, Schedule.of("interval", 7200))
         try:
             assert self.listed(orchestrator, made.schedule_id).schedule.interval_seconds == 7200
             first = self.next_runs(orchestrator, made.schedule_id)[0]
             assert first <= datetime.now(UTC) + timedelta(seconds=7200)
+        finally:
+            orchestrator.delete_schedule(made.schedule_id)
+
+    def test_what_another_project_scheduled_is_kept(self, orchestrator: Orchestrator) -> None:
+        hourly, greeting = Schedule.of("hourly", 5), pipelines.greeting(name="conformance owner")
+        self.needs(orchestrator, Feature.SCHEDULE_CRON, lambda: orchestrator.schedule_pipeline(greeting, hourly))
+        plan = orchestrator.plan(greeting)
+        first, second = (build(plan, origin=Origin(project, "greet.py")) for project in ("first", "second"))
+        made = orchestrator.create_schedule(first, hourly)
+        try:
+            for replace in (
+                orchestrator.check_deployable, orchestrator.deploy, lambda new: orchestrator.create_schedule(new, hourly)
+            ):  # fmt: skip
+                with pytest.raises(OwnershipError):
+                    replace(second)
+            assert orchestrator.create_schedule(second, hourly, force=True).schedule_id == made.schedule_id
         finally:
             orchestrator.delete_schedule(made.schedule_id)
 

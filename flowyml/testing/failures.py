@@ -54,7 +54,7 @@ class FailureConformance(Conformance):
 
     @sample(
         lambda folder: pipelines.flaky(folder, _policy(3, "Connection"), failures=9, error="ValueError"),
-        needs=[Feature.RETRYABLE_ERRORS],
+        needs=[Feature.STEP_RETRY, Feature.RETRYABLE_ERRORS],
     )
     def test_only_errors_that_are_worth_it_are_retried(self, done: Done) -> None:
         assert done.run.status is FAILED
@@ -63,7 +63,7 @@ class FailureConformance(Conformance):
     @sample(
         lambda folder: pipelines.flaky(folder, None, failures=1),
         needs=[Feature.STEP_RETRY],
-        options={"retry_policy": _policy(2, "Connection")},
+        options={"retry_policy": _policy(2)},
     )
     def test_the_orchestrators_policy_covers_steps_without_one(self, done: Done) -> None:
         assert done.run.outputs == {"attempt": 2}

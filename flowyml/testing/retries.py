@@ -96,7 +96,7 @@ class ExecutionGroupConformance(Conformance):
         (found,) = [artifact for artifact in done.run.artifacts() if artifact.step == "measured"]
         assert (found.type, found.name, dict(found.metadata)) == ("metrics", "measured", {"share": 0.25})
 
-    @sample(pipelines.together_items, needs=[Feature.EXECUTION_GROUPS, Feature.FAN_OUT])
+    @sample(pipelines.together_items, needs=[Feature.EXECUTION_GROUPS, Feature.FAN_OUT, Feature.STEP_RETRY])
     def test_each_item_of_a_group_has_steps_of_its_own(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error
         assert done.outputs == {"lefts": [(0, 0), (1, 1), (2, 2)], "rights": [(0, 10), (2, 12)]}

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from flowyml.core import errors
+from flowyml.core.capabilities import Feature
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -66,7 +67,7 @@ PUBLIC = {
     "flowyml.orchestrators": ["LocalOrchestrator", "Orchestrator", "RemoteOrchestrator"],
     "flowyml.orchestrators.base": [
         "Deployment", "Health", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run", "claim_new", "located",
-        "of_step",
+        "new_run_id", "of_step",
     ],
     "flowyml.orchestrators.bundled": ["BundledPipeline"],
     "flowyml.orchestrators.local": ["LocalOrchestrator"],
@@ -106,6 +107,7 @@ IN_PART = {
     "flowyml.migration.airflow.reader.reading": ["read_file"],
     "flowyml_airflow.compiler": ["CompiledDag", "compile_dag"],
     # For adapters, of this repository and of others.
+    "flowyml.artifacts.listing": ["artifacts_of"],
     "flowyml.core.logs": ["parts"],
     "flowyml.core.origin": ["Origin"],
     "flowyml.orchestrators.http": ["ConflictError", "HttpClient", "NotFoundError", "RefusedError", "paged"],
@@ -217,6 +219,11 @@ def test_the_guide_for_adapters_imports_what_is_public() -> None:
     named = [(module, name) for module, name in named if module.partition(".")[0] == "flowyml"]
     assert len(named) > 20
     assert [(module, name) for module, name in named if name not in KEPT.get(module, ())] == []
+
+
+def test_the_guide_for_adapters_names_each_feature() -> None:
+    text = (REFERENCE / "write-an-adapter.md").read_text() + (ROOT / "tests/adapters/folder/flowyml_folder.py").read_text()
+    assert [feature.name for feature in Feature if not re.search(rf"\b{feature.name}\b", text)] == []
 
 
 def test_the_tree_of_errors_in_the_docstring_is_that_of_the_classes() -> None:
