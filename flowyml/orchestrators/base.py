@@ -336,10 +336,10 @@ class Orchestrator(ABC):
         raise self._lacks("listing artifacts")
 
     def artifact_stores(self, job_id: str) -> Sequence[Store]:
-        """The stores that may hold artifacts of a run."""
+        """The stores that may hold artifacts of a run, by default the one that ``artifact_place`` names."""
         from flowyml.artifacts import open_store
 
-        return (open_store(),)
+        return (open_store(self.artifact_place),)
 
     @abstractmethod
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:

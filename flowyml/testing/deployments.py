@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import ClassVar
 
 import pytest
@@ -156,9 +157,8 @@ class ScheduleConformance(Conformance):
         first, second = (build(plan, origin=Origin(project, "greet.py")) for project in ("first", "second"))
         made = orchestrator.create_schedule(first, hourly)
         try:
-            for replace in (
-                orchestrator.check_deployable, orchestrator.deploy, lambda new: orchestrator.create_schedule(new, hourly)
-            ):  # fmt: skip
+            schedule = partial(orchestrator.create_schedule, schedule=hourly)
+            for replace in (orchestrator.check_deployable, orchestrator.deploy, schedule):
                 with pytest.raises(OwnershipError):
                     replace(second)
             assert orchestrator.create_schedule(second, hourly, force=True).schedule_id == made.schedule_id

@@ -10,7 +10,6 @@ from datetime import UTC, date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flowyml.artifacts import Store, open_store
 from flowyml.core.errors import (
     EngineError,
     FlowymlError,
@@ -239,9 +238,6 @@ class AirflowOrchestrator(Orchestrator):
     def run_artifacts(self, job_id: str) -> list[Artifact]:
         """As far as Airflow has the XComs. Outputs are named by their keys there."""
         return self._reader.listed(self._run(job_id))
-
-    def artifact_stores(self, job_id: str) -> Sequence[Store]:
-        return (open_store(self._deployer.artifacts),)
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         return self._reader.logs(self._run(job_id), follow=follow)

@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from flowyml.artifacts import Store, open_store
 from flowyml.core.credentials import Login
 from flowyml.core.errors import (
     ConfigurationError,
@@ -175,9 +174,6 @@ class PrefectOrchestrator(Orchestrator):
 
     def run_artifacts(self, job_id: str) -> list[Artifact]:
         return self.reader.listed(self._flow_run(job_id))
-
-    def artifact_stores(self, job_id: str) -> Sequence[Store]:
-        return (open_store(self.artifacts),)
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         return self.reader.logs(self._flow_run(job_id).id, follow=follow)
