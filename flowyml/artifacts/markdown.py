@@ -60,7 +60,7 @@ def _section(artifact: Artifact, store: str | None) -> str:
     elif isinstance(artifact.head, Mapping):
         parts.append(_table(artifact.head.get("columns", ()), artifact.head.get("rows", ())))
     if artifact.url:
-        parts.append(f"Stands at {escaped(artifact.url)}")
+        parts.append(f"Stored at {escaped(artifact.url)}")
     return "\n\n".join(parts)
 
 

@@ -149,8 +149,8 @@ class _Annotations:
             times = [each for each in (known if isinstance(known, list) else [known]) if isinstance(each, datetime)]
             if needs_zone and any(time.tzinfo is None for time in times):
                 raise DefinitionError(
-                    f"The condition {compared} compares a time with one that has no time zone, as {shown(side)}. Give "
-                    f"it one."
+                    f"The condition {compared} compares {shown(side)}, which has no time zone, with a time that has "
+                    f"one. Add a time zone."
                 )
 
     def _compared_as(self, source: Source, texts: str, branch: Branch) -> Any:

@@ -151,8 +151,8 @@ class Pipeline:
         step = mapped.step
         if mapped.fixed:
             raise DefinitionError(
-                f"step {step.name!r}: partial(…) is for pipelines by calls; here the context fills what is the same "
-                f"for all items."
+                f"step {step.name!r}: partial(…) works only in a @pipeline function; here, put what is the same "
+                f"for all items into the context."
             )
         lists = tuple(
             Input(name, FromParameter(value) if isinstance(value, str) else list_source(f"map({name}=…)", value))
@@ -519,8 +519,8 @@ class Pipeline:
             )
         if self._groups():
             raise DefinitionError(
-                f"Pipeline {self.name!r} has branches, loops or clean-up by names, which do not go into another "
-                f"pipeline. Write it as a function with @pipeline."
+                f"Pipeline {self.name!r} has branches, loops or clean-up wired by name, which another pipeline "
+                f"cannot call. Write it as a function with @pipeline."
             )
         given = {**{name: plain(value) for name, value in self.context.items()}, **kwargs}
         return record_by_names(recording, self.name, self._all_calls(), self.context, given, self.outputs)

@@ -374,8 +374,8 @@ def _refuse_methods(function: Callable[..., Any]) -> None:
     code = getattr(function, "__code__", None)
     if code is not None and code.co_varnames[: code.co_argcount][:1] in (("self",), ("cls",)):
         raise DefinitionError(
-            f"@step does not work on methods, and {name!r} is one of {owner!r}. Make a function of it that makes its "
-            f"{owner} itself, or wrap the method of an object that can be pickled: {name} = step({owner}(…).{name})."
+            f"@step does not work on methods, and {name!r} is one of {owner!r}. Write a function that creates its own "
+            f"{owner} itself, or wrap the method of a picklable object: {name} = step({owner}(…).{name})."
         )
 
 
@@ -480,7 +480,7 @@ def check_names(given: object, option: str, who: str) -> tuple[str, ...]:
     for name in names:
         check_name(name, f"{who}: {option}")
     if len(set(names)) < len(names):
-        raise DefinitionError(f"{who}: {option} names one thing twice: {', '.join(map(repr, names))}.")
+        raise DefinitionError(f"{who}: {option} repeats a name: {', '.join(map(repr, names))}.")
     return names
 
 

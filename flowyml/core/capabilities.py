@@ -89,7 +89,7 @@ class Capabilities:
     support: Mapping[Feature, Support]
 
     def __getitem__(self, feature: Feature) -> Support:
-        return self.support.get(feature, no(f"{self.orchestrator!r} does not say that it can."))
+        return self.support.get(feature, no(f"{self.orchestrator!r} does not declare it."))
 
     def require(self, needs: Mapping[Feature, str]) -> None:
         """Raise one ``UnsupportedFeatureError`` for all that lacks. ``needs`` says who asks: ``"step 'train' …"``."""

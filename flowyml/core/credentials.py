@@ -40,7 +40,7 @@ class Secret:
         given = {name: value, f"{name}_file": file, f"{name}_command": command}
         self._sources = {option: source for option, source in given.items() if source}
         if len(self._sources) > 1:
-            raise ConfigurationError(f"{' and '.join(self._sources)} are both given. Give one of them.")
+            raise ConfigurationError(f"{' and '.join(self._sources)} are both given. Give only one.")
         self._file = file
         self._command = command
         self._value = _checked_line(name, value) if value else None
@@ -71,7 +71,7 @@ class Secret:
         option = next(iter(self._sources))
         text = _run_command(option, self._command) if self._command else _read_file(option, self._file or "")
         if not text:
-            raise ConfigurationError(f"{option} gave nothing; it should give a {self.name}.")
+            raise ConfigurationError(f"{option} is empty; it must hold a {self.name}.")
         return _checked_line(option, text)
 
     def __eq__(self, other: object) -> bool:
@@ -118,8 +118,8 @@ def _checked_line(option: str, text: str) -> str:
     is_token = option.startswith("token")
     if line.isprintable() and not (is_token and (not line.isascii() or " " in line)):
         return line
-    wrong = "spaces, control characters or non-ASCII characters, which no token has" if is_token else (
-        "a line break or another control character, which no password has"
+    wrong = "spaces, control characters or non-ASCII characters, which a token cannot contain" if is_token else (
+        "a line break or another control character, which a password cannot contain"
     )  # fmt: skip
     raise ConfigurationError(f"{option} has {wrong}. It is not shown here. Set it again.")
 

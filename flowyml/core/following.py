@@ -58,9 +58,10 @@ def cancel_on_interrupt(submission: SubmissionResult, write: Callable[[str], Non
         try:
             stopped = submission.cancel()
         except (FlowymlError, KeyboardInterrupt) as error:
-            write(f"It may go on: {str(error) or 'interrupted again'}\nTo cancel it: {cancel}\nTo see its end: {watch}")
+            why = str(error) or "interrupted again"
+            write(f"It may still be running: {why}\nTo cancel it: {cancel}\nTo see how it ends: {watch}")
         else:
-            write(f"To see its end: {watch}" if stopped else f"It has already ended: {watch}")
+            write(f"To see how it ends: {watch}" if stopped else f"It has already ended: {watch}")
         raise
 
 
@@ -82,7 +83,7 @@ def printing_logs(
                     return
                 printer(line)
         except (FlowymlError, OSError, ValueError) as error:  # OSError, ValueError: standard output is closed
-            logger.debug("The lines of run %r end early: %s", submission.run_id, error)
+            logger.debug("Stopped reading the log of run %r: %s", submission.run_id, error)
 
     thread = threading.Thread(target=follow, name="flowyml-logs", daemon=True)
     thread.start()
@@ -94,4 +95,4 @@ def printing_logs(
     thread.join(_LAST_LINES_SECONDS)
     stop.set()
     if thread.is_alive():
-        write(f"Not all lines are here yet. To see all of them: {command_for('logs', submission)}")
+        write(f"The log is not complete yet. To see all of it: {command_for('logs', submission)}")

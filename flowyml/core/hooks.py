@@ -80,7 +80,7 @@ def _check_arguments(hook: PipelineHook, event: str, who: str) -> None:
         taken.bind(*wanted)
     except TypeError:
         raise DefinitionError(
-            f"{who}: hook {type(hook).__name__}.{event} takes {taken}, and is called with ({', '.join(wanted)})."
+            f"{who}: hook {type(hook).__name__}.{event} takes {taken}, but is called with ({', '.join(wanted)})."
         ) from None
     except ValueError:  # Python knows no parameters of it
         return

@@ -100,7 +100,7 @@ class Destination:
 
 def _check(answer: Answer) -> None:
     if 300 <= answer.status < 400:
-        raise OSError(f"it redirects ({answer.status}). Give endpoint= the address where it redirects to.")
+        raise OSError(f"it redirects ({answer.status}). Set endpoint= to the address that it redirects to.")
     if answer.status >= 400:
         raise OSError(f"it answered {answer.status}: {answer.body[:300].decode(errors='replace').strip()}")
 

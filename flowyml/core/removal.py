@@ -185,7 +185,7 @@ def _delete(folder: int, name: str, depth: int) -> int:
             os.unlink(name, dir_fd=folder)
         return found.st_size if found.st_nlink == 1 else 0  # else another name of it stays
     if depth > _DEEPEST:
-        raise OSError(errno.ENAMETOOLONG, f"more than {_DEEPEST} folders are nested", name)
+        raise OSError(errno.ENAMETOOLONG, f"its folders are nested more than {_DEEPEST} deep", name)
     freed = 0
     with suppress(FileNotFoundError):
         inner = os.open(name, _FOLDER | _NO_LINK, dir_fd=folder)

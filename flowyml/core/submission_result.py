@@ -146,7 +146,7 @@ class SubmissionResult:
         """
         if step is None:
             if index is not None:
-                raise DefinitionError(f"logs: index={index!r} is that of an item of a step. Name it: step=….")
+                raise DefinitionError(f"logs: index={index!r} selects an item of a step. Name the step: step=….")
             return self.orchestrator.logs(self.job_id, follow=follow)
         name, item = find_item(self.step_runs(), step, index)
         return self.orchestrator.logs_of_step(self.job_id, name, item, follow=follow)
@@ -184,7 +184,7 @@ class SubmissionResult:
         """
         for name, value in (("timeout", timeout), ("poll_interval", poll_interval)):
             if not _is_seconds(value):
-                hint = " Use float('inf') to wait without an end." if name == "timeout" else ""
+                hint = " Use float('inf') to wait forever." if name == "timeout" else ""
                 raise DefinitionError(f"wait_for_completion: {name}={value!r} must be seconds, 0 or more.{hint}")
         if progress is None:
             progress = wants_progress()

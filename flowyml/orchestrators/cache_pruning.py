@@ -37,7 +37,7 @@ def results_of(orchestrator: Orchestrator, bounds: Bounds) -> Iterator[Prunable]
     if store is not None:
         yield from bounded(cached_results(store, bounds), bounds)
     else:
-        kept = "steps may run on other machines, and nothing names their store: set the target's artifacts"
+        kept = "steps may run on other machines, and their store is not configured: set the target's `artifacts`"
         yield Prunable(
             kind="cache", name=orchestrator.target or orchestrator.name, bytes=0, used=0.0, kept=kept, remove=int
         )
@@ -63,10 +63,10 @@ def _result(store: Store, folder: str, entry: Entry | None, bounds: Bounds) -> P
     kept = bounds.keeps(used)
     if not kept and isinstance(store, LocalStore):
         if has_others(store.root, *folder.split("/")):
-            kept = "files of another user's are in it"
+            kept = "it contains files of another user"
         else:
             with _turn(store, folder) as is_free:
-                kept = "" if is_free else "a run computes it"
+                kept = "" if is_free else "a run is computing it"
     name = f"{entry.pipeline}, {entry.step}" if entry else "?"
     return Prunable(
         kind="cache", name=f"{name}, {folder.rpartition('/')[2][:12]}", bytes=size, used=used, kept=kept,

@@ -16,7 +16,7 @@ READY_MADE: Mapping[str, str] = {
     "S3KeySensor": "flowyml.steps.wait_for_file with an s3:// URL",
     "GCSObjectExistenceSensor": "flowyml.steps.wait_for_file with a gs:// URL",
     "S3CopyObjectOperator": "flowyml.steps.copy_files",
-    "S3FileTransformOperator": "a step that reads and writes by fsspec",
+    "S3FileTransformOperator": "a step that reads and writes with fsspec",
     "GCSToGCSOperator": "flowyml.steps.copy_files, or move_files",
     "LocalFilesystemToS3Operator": "flowyml.steps.copy_files",
     "LocalFilesystemToGCSOperator": "flowyml.steps.copy_files",
@@ -46,9 +46,9 @@ READY_MADE: Mapping[str, str] = {
 """By the name of the operator's class, whichever module it is imported from."""
 
 PROVIDERS: Mapping[str, str] = {
-    "airflow.providers.amazon": "a step that calls boto3; files go by flowyml.steps.copy_files",
+    "airflow.providers.amazon": "a step that calls boto3; copy files with flowyml.steps.copy_files",
     "airflow.providers.google": (
-        "a step that calls the service's google-cloud client; files go by flowyml.steps.copy_files"
+        "a step that calls the service's google-cloud client; copy files with flowyml.steps.copy_files"
     ),
     "airflow.providers.microsoft.azure": "a step that calls the service's azure client",
     "airflow.providers.cncf.kubernetes": "a step on the engine 'kubeflow', or one that calls the package kubernetes",
@@ -80,7 +80,7 @@ def replacement(path: str) -> str:
     >>> replacement("airflow.providers.http.operators.http.HttpOperator")
     'flowyml.steps.http'
     >>> replacement("airflow.providers.amazon.aws.operators.emr.EmrAddStepsOperator")
-    'a step that calls boto3; files go by flowyml.steps.copy_files'
+    'a step that calls boto3; copy files with flowyml.steps.copy_files'
     >>> replacement("our.plugins.LoadOperator")
     'a step that does the same'
     """

@@ -43,8 +43,8 @@ def check_distinct(references: Iterable[str]) -> None:
         for name in (variable_of(reference), slug_of(reference)):
             if known.setdefault(name, reference) != reference:
                 raise DefinitionError(
-                    f"The secrets {known[name]!r} and {reference!r} would both be {name}. Rename one of them, or give "
-                    f"it another name for this target: [orchestrators.NAME.secrets] in flowyml.toml."
+                    f"The secrets {known[name]!r} and {reference!r} would both be stored as {name}. Rename one of "
+                    f"them, or give it another name for this target: [orchestrators.NAME.secrets] in flowyml.toml."
                 )
 
 

@@ -122,7 +122,7 @@ class StepCache:
             outputs = {name: self._taken(entry.outputs[name], folder, place(name)) for name in step.outputs}
             _note_use(self._kept, folder)
         except ArtifactError as error:
-            logger.log(level, "step %r: ignored a cached result: %s", step.name, error)
+            logger.log(level, "ignored a cached result of step %r: %s", step.name, error)
             return None
         return StepOutputs(outputs, entry.run_id)
 
@@ -168,7 +168,7 @@ class StepCache:
         try:
             self._keep(step, folder, parts, outputs, started)
         except ArtifactError as error:
-            logger.warning("step %r: its result is not cached: %s", step.name, error)
+            logger.warning("the result of step %r is not cached: %s", step.name, error)
         return outputs
 
     def _keep(
@@ -215,7 +215,7 @@ class StepCache:
         silent = min(patience, _SAY_SECONDS)
         try:
             if lock(number, wait=silent) is False and patience > silent:
-                logger.warning("waiting for another run, which computes %s", folder)
+                logger.warning("waiting for another run that is computing %s", folder)
                 lock(number, wait=patience - silent)
             yield
         finally:
@@ -243,7 +243,7 @@ def read_entry(store: Store, folder: str) -> Entry | None:
     except ArtifactError:
         return None
     except (OSError, ValueError, OverflowError, RecursionError) as error:
-        raise ArtifactError(f"{store.url}/{folder} has no record that can be read: {error}") from error
+        raise ArtifactError(f"{store.url}/{folder} has no readable record: {error}") from error
     try:
         if plain["version"] != _VERSION:
             return None
@@ -254,9 +254,9 @@ def read_entry(store: Store, folder: str) -> Entry | None:
             {name: _output(each) for name, each in plain["outputs"].items()},
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise ArtifactError(f"{store.url}/{folder} has a record that makes no sense: {error!r}") from error
+        raise ArtifactError(f"{store.url}/{folder} has an invalid record: {error!r}") from error
     if folder != f"{ROOT}/{slug(entry.pipeline)}/{slug(entry.step)}/{key}":
-        raise ArtifactError(f"{store.url}/{folder} has the record of another result")
+        raise ArtifactError(f"{store.url}/{folder} holds the record of another result")
     return entry
 
 

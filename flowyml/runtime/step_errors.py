@@ -57,7 +57,9 @@ def crashed(who: str, exit_code: int, out_of_memory: OutOfMemory) -> StepCrashed
             f"The process of {who} was killed by signal {-exit_code} ({_signal_name(-exit_code)})."
         )
     else:
-        error = StepCrashedError(f"The process of {who} exited with code {exit_code} without giving the step's result.")
+        error = StepCrashedError(
+            f"The process of {who} exited with code {exit_code} without returning the step's result."
+        )
     error.exit_code = exit_code
     return error
 
@@ -93,4 +95,4 @@ def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
-        return "of no name"
+        return "unnamed"

@@ -61,7 +61,7 @@ def _unpack_into(cache: Path, data: bytes, digest: str) -> Path:
             os.utime(target)
             return target
         _make(cache, target, data)
-    raise OSError(f"{target} does not stay as it was unpacked")
+    raise OSError(f"{target} keeps changing after it was unpacked")
 
 
 def _make(cache: Path, target: Path, data: bytes) -> None:

@@ -85,7 +85,7 @@ def docker_run(
 def _mounts(volumes: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     for place, host in volumes.items():
         if ":" in host:
-            raise ValueError(f"volumes: {host!r} is not a folder of the worker's machine.")
+            raise ValueError(f"volumes: {host!r} is not a folder on the worker's machine.")
         yield place, host
 
 

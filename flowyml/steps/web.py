@@ -83,7 +83,7 @@ def wait_for_http(
             text = None
             said = str(error)
         else:
-            said = "it answers otherwise"
+            said = "the answer does not contain the text yet"
         if text is not None and contains in text:
             return text
         if said != last[0]:

@@ -267,7 +267,7 @@ def test_a_single_name_needs_no_list() -> None:
     ("options", "message"),
     [
         ({"tags": 5}, r"Pipeline 'p': tags=5 must be a list of names"),
-        ({"outputs": ["model", "model"]}, r"Pipeline 'p': outputs names one thing twice: 'model', 'model'"),
+        ({"outputs": ["model", "model"]}, r"Pipeline 'p': outputs repeats a name: 'model', 'model'"),
         ({"include": ["/abs/*"]}, r"include='/abs/\*' is absolute. Globs are relative to the folder"),
         ({"hooks": PipelineHook()}, r"Pipeline 'p': hooks=.* is not a list. Write hooks=\[…\]"),
         ({"hooks": [5]}, r"Pipeline 'p': 5 is not a PipelineHook"),

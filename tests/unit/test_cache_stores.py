@@ -77,13 +77,13 @@ def test_a_step_that_waits_for_another_run_says_so(
     with ThreadPoolExecutor(2) as pool:
         runs = [pool.submit(held_up.run, {"path": str(path)}) for _ in range(2)]
         deadline = time.monotonic() + 60
-        while "waiting for another run, which computes cache/held" not in caplog.text and time.monotonic() < deadline:
+        while "waiting for another run that is computing cache/held" not in caplog.text and time.monotonic() < deadline:
             time.sleep(0.02)
         Path(f"{path}-go").touch()
         results = [run.result() for run in runs]
     assert sorted(result.step_results["held"].is_cached for result in results) == [False, True]
     assert ran(path) == 1
-    assert "waiting for another run, which computes cache/held" in caplog.text
+    assert "waiting for another run that is computing cache/held" in caplog.text
 
 
 def test_results_that_cannot_be_read_are_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -147,7 +147,7 @@ def test_an_engine_elsewhere_without_a_store_is_not_taken_for_this_machine(
         assert "--artifacts URL" in said
     (item,) = results_of(resolve("prod"), Bounds(older_than=0))
     assert (item.kind, item.name) == ("cache", "prod")
-    assert "set the target's artifacts" in item.kept
+    assert "set the target's `artifacts`" in item.kept
     store = open_store()
     assert len(list(entries_in(store))) == 2
     assert main(["cache", "clear", "--all", "--on", "prod", "--artifacts", store.url]) == 0

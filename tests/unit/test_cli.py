@@ -222,7 +222,7 @@ def test_a_run_in_another_process_streams_its_lines_and_ctrl_c_cancels_it() -> N
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Interrupted: cancelling run away on local, job away …\nTo see its end: flowyml watch away\n" in err
+    assert "Interrupted: cancelling run away on local, job away …\nTo see how it ends: flowyml watch away\n" in err
     assert "Traceback" not in err
     assert flowyml("watch", "away", "--json").json["status"] == "CANCELLED"
 

@@ -123,7 +123,9 @@ def test_clean_up_by_names_does_not_go_into_another_pipeline() -> None:
     def outer() -> Any:
         return inner()
 
-    with pytest.raises(DefinitionError, match="'by names' has branches, loops or clean-up by names, which do not go"):
+    with pytest.raises(
+        DefinitionError, match="'by names' has branches, loops or clean-up wired by name, which another"
+    ):
         outer.compile()
 
 

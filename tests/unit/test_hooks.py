@@ -34,7 +34,7 @@ class TestHooks:
         class Free(PipelineHook):
             def on_error(self, *arguments: object) -> None: ...
 
-        with pytest.raises(DefinitionError, match=r"on_error takes .*, and is called with \(step_name, error\)"):
+        with pytest.raises(DefinitionError, match=r"on_error takes .*, but is called with \(step_name, error\)"):
             Pipeline("p", hooks=[Short()])
         assert Pipeline("p", hooks=[Free()]).hooks
 

@@ -336,7 +336,7 @@ def test_secrets_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "two").write_text("hunter2\nhunter2")
     for options, message in (
         ({"file": tmp_path / "missing"}, "token_file=.*missing' cannot be read: No such file"),
-        ({"file": tmp_path / "empty"}, "token_file gave nothing"),
+        ({"file": tmp_path / "empty"}, "token_file is empty"),
         ({"file": tmp_path / "two"}, "token_file has spaces, control characters"),
         ({"command": "false"}, "token_command ended with exit code 1"),
         ({"command": ["sh", "-c", "echo hunter2; echo sorry >&2; exit 3"]}, "exit code 3: sorry"),

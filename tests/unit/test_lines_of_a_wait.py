@@ -33,4 +33,4 @@ def test_lines_that_come_long_after_the_end_are_not_waited_for(late: bool, monke
         pass
     more.set()
     assert shown == (["first"] if late else ["first", "last"])
-    assert said == (["Not all lines are here yet. To see all of them: flowyml logs j --on prefect"] if late else [])
+    assert said == (["The log is not complete yet. To see all of it: flowyml logs j --on prefect"] if late else [])

@@ -253,7 +253,7 @@ def test_the_last_words_of_a_crashed_process(local: LocalOrchestrator) -> None:
     handle.wait_for_completion(timeout=240, poll_interval=0.05)
     assert (handle.status, handle.raw_status) == (FAILED, "crashed")
     assert handle.error is not None
-    assert handle.error.endswith("Its last words: free(): invalid pointer")
+    assert handle.error.endswith("Its last output: free(): invalid pointer")
     assert [line.message for line in handle.logs()] == ["free(): invalid pointer"]
     assert not local.store.folder_of(handle.job_id).exists()
 

@@ -108,7 +108,7 @@ def test_a_value_that_no_process_can_take(local: LocalOrchestrator, caplog: pyte
     make = step(name="make", outputs=["lock"])(lambda: threading.Lock())
     result = Pipeline("stuck").add_step(make).add_step(step(name="use", timeout=9)(lambda lock: 1)).run(on=local)
     assert result.error is not None
-    assert "step 'use' runs in a process of its own, and output 'lock' of step 'make' cannot be handed" in result.error
+    assert "step 'use' runs in its own process, but output 'lock' of step 'make' cannot be passed" in result.error
     assert "engine.py" not in caplog.text
 
 

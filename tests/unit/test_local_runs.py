@@ -223,7 +223,7 @@ def test_the_log_names_a_failed_step_once(local: LocalOrchestrator, caplog: pyte
     assert [text.partition("set FLOWYML")[0] for text in said] == [
         "Step 'load' failed (attempt 1 of 2); trying again in 0 s: There is no secret 'no/such': ",
         "Step 'load' failed (attempt 2 of 2): There is no secret 'no/such': ",
-        "The process of step 'die' exited with code 3 without giving the step's result.",
+        "The process of step 'die' exited with code 3 without returning the step's result.",
     ]
 
 

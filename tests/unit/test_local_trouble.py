@@ -44,7 +44,7 @@ def test_a_record_that_is_locked_for_a_moment_ends_no_server(tmp_path: Path, cap
 
     Server(Locked(RunStore(tmp_path / "runs.db")), stop).run(0.01)
     assert looks == 5
-    assert caplog.text.count("Schedules could not be looked at (database is locked)") == 1
+    assert caplog.text.count("The schedules could not be read (database is locked)") == 1
 
 
 def test_a_server_whose_record_cannot_be_used_says_so_at_once(tmp_path: Path) -> None:
@@ -106,12 +106,12 @@ def test_the_last_words_are_kept_by_the_one_that_records_the_end(
     def later(db: sqlite3.Connection, run_id: str, ending: store_module.Ending) -> bool:
         monkeypatch.setattr(store_module, "finish", finish)
         other = RunStore(store.path).get(run_id)
-        assert str(other.error).endswith("Its last words: free(): invalid pointer")
+        assert str(other.error).endswith("Its last output: free(): invalid pointer")
         return finish(db, run_id, ending)
 
     monkeypatch.setattr(store_module, "finish", later)
     row = store.get("r")
-    assert str(row.error).endswith("Its last words: free(): invalid pointer")
+    assert str(row.error).endswith("Its last output: free(): invalid pointer")
     assert [line.message for _, line in store.lines(row.number)] == ["free(): invalid pointer"]
 
 

@@ -66,7 +66,7 @@ def test_what_is_used_stays_and_what_is_not_goes(own_home: Path, tmp_path: Path)
     age(entry(own_home))
     with (entry(own_home) / "turn").open("rb") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
-        assert [each.kept for each in results(local)] == ["a run computes it"]
+        assert [each.kept for each in results(local)] == ["a run is computing it"]
         assert item.remove() == 0
     local.prune(older_than=3600)
     assert results(local) == []

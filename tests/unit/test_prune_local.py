@@ -101,7 +101,7 @@ def test_a_failed_run_that_stays_can_be_run_again_and_one_that_goes_takes_its_bu
     (bundle,) = (own_home / "bundles").glob("*.pyz")
     os.utime(bundle, (1, 1))
     usual.prune(older_than=3600)
-    assert plan_of(usual, 3600)["bundle", bundle.name] == "run 'failed' may be run again"
+    assert plan_of(usual, 3600)["bundle", bundle.name] == "run 'failed' can be retried"
     kept = list((own_home / "jobs").rglob("rows-*"))
     assert len(kept) == 1, "an output that its retry needs"
     handle.retry()
@@ -142,9 +142,9 @@ def test_a_run_that_goes_on_in_another_process_needs_what_it_has(
     for path in (bundle, code):
         os.utime(path, (1, 1))
     plan = plan_of(usual)
-    assert plan["run", "live"] == "it is under way"
-    assert plan["bundle", bundle.name] == "a run under way is of its pipeline"
-    assert plan["code", f"beating {code.name[:8]}"] == "a process uses it"
+    assert plan["run", "live"] == "it is in progress"
+    assert plan["bundle", bundle.name] == "a run of its pipeline is in progress"
+    assert plan["code", f"beating {code.name[:8]}"] == "a process is using it"
     usual.prune(older_than=OLD, max_bytes=0)
     assert bundle.exists()
     assert code.exists()
@@ -377,7 +377,7 @@ def test_unpacked_code_is_unpacked_again_by_a_process_that_held_it(tmp_path: Pat
     assert unpack_bundle(bundle) == folder
     found = [item for item in LocalOrchestrator().prunable(Bounds(older_than=OLD)) if item.kind == "code"]
     (held,) = [item.kept for item in found if item.name.endswith(folder.name[:8])]  # others have code there too
-    assert held == "a process uses it"
+    assert held == "a process is using it"
 
 
 def test_of_what_can_be_made_again_what_was_used_last_stays() -> None:
@@ -391,11 +391,11 @@ def test_of_what_can_be_made_again_what_was_used_last_stays() -> None:
     found = [
         item("new", 990, 6),
         item("older", 980, 6),
-        item("needed", 970, 50, "a process uses it"),
+        item("needed", 970, 50, "a process is using it"),
         item("old", 1, 1),
     ]
     kept = {each.name: each.kept for each in bounded(found, bounds)}
-    assert kept == {"new": "used within 100 seconds", "older": "", "needed": "a process uses it", "old": ""}
+    assert kept == {"new": "used within 100 seconds", "older": "", "needed": "a process is using it", "old": ""}
     assert Bounds(older_than=0, now=1000).keeps(1001) == "just used"
 
 

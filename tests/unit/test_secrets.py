@@ -193,7 +193,9 @@ class TestLocalRuns:
         @step(secrets={"a": "db-prod/key", "b": "db/prod-key"})
         def both(a: str = "", b: str = "") -> None: ...
 
-        with pytest.raises(DefinitionError, match=r"'db-prod/key' and 'db/prod-key' would both be FLOWYML_SECRET_DB"):
+        with pytest.raises(
+            DefinitionError, match=r"'db-prod/key' and 'db/prod-key' would both be stored as FLOWYML_SECRET"
+        ):
             one(both).run()
 
     def test_a_variable_that_cannot_be_set(self, tmp_path: Path) -> None:

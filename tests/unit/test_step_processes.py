@@ -281,8 +281,8 @@ def test_outputs_that_will_not_do(processes: StepProcesses, name: str, message: 
 @pytest.mark.parametrize(
     ("name", "inputs", "message", "code"),
     [
-        ("end", {"code": 3}, "exited with code 3 without giving the step's result.", 3),
-        ("end", {"code": 0}, "exited with code 0 without giving the step's result.", 0),
+        ("end", {"code": 3}, "exited with code 3 without returning the step's result.", 3),
+        ("end", {"code": 0}, "exited with code 0 without returning the step's result.", 0),
         ("killed", {"number": 9}, "was killed by signal 9 (SIGKILL).", -9),
         ("killed", {"number": 15}, "was killed by signal 15 (SIGTERM).", -15),
         ("crash", {}, "was killed by signal 11 (SIGSEGV).", -11),
@@ -306,7 +306,7 @@ def test_a_step_that_closes_its_streams(own_state: StepProcesses, how: str) -> N
 def test_a_step_that_closes_the_pipe_of_its_answer(warm: StepProcesses) -> None:
     with pytest.raises(StepCrashedError) as caught:
         warm.run("close", {"how": "all descriptors"}, on_line=Lines())
-    assert str(caught.value) == "The process of step 'close' exited with code 70 without giving the step's result."
+    assert str(caught.value) == "The process of step 'close' exited with code 70 without returning the step's result."
 
 
 def test_a_segmentation_fault_shows_where(processes: StepProcesses) -> None:

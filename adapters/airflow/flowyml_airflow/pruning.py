@@ -33,7 +33,7 @@ def prunable(folder: Folder | None, client: Callable[[], AirflowClient], bounds:
         path = f"{BUNDLES_FOLDER}/{name}"
         size, modified = folder.about(path)
         used = bounds.now if modified is None else modified
-        kept = "its age cannot be seen" if modified is None else bounds.keeps(used)
+        kept = "its age is unknown" if modified is None else bounds.keeps(used)
         kept = "a DAG file names it" if name in named else kept or _needed(folder, client, name)
         yield Prunable(
             kind="bundle", name=name, bytes=size, used=used, kept=kept,
@@ -47,7 +47,7 @@ def _unfinished(folder: Folder, bounds: Bounds) -> Iterator[Prunable]:
         for name in filter(is_unfinished, folder.names(place.rstrip("/"))):
             path = f"{place}{name}"
             size, changed = folder.about(path)
-            kept = "its age cannot be seen" if changed is None else bounds.keeps_unfinished(changed)
+            kept = "its age is unknown" if changed is None else bounds.keeps_unfinished(changed)
             yield Prunable(
                 kind="unfinished", name=path, bytes=size, used=changed or bounds.now, kept=kept,
                 remove=partial(_remove_unfinished, folder, path, bounds),
@@ -65,9 +65,9 @@ def _remove_unfinished(folder: Folder, path: str, bounds: Bounds) -> int:
 def _needed(folder: Folder, client: Callable[[], AirflowClient], name: str) -> str:
     pipeline = _pipeline(folder.read(f"{BUNDLES_FOLDER}/{name}") or b"", name)
     if pipeline is None:
-        return "it is not a bundle as FlowyML writes them"
+        return "it is not a FlowyML bundle"
     return (
-        "a run of its pipeline is under way"
+        "a run of its pipeline is in progress"
         if client().unfinished([dag_id(pipeline), development_id(pipeline)])
         else ""
     )

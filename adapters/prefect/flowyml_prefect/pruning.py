@@ -33,7 +33,7 @@ PRUNED = "flowyml.pruned"
 
 _SERVER = ".server-"
 _WRITTEN = ("flow.py", "again.py", "__pycache__")  # and a bundle, and which servers were given it
-_UNDER_WAY = "it is under way"
+_UNDER_WAY = "it is in progress"
 
 
 def version_folder(pipeline: str, version: str) -> str:
@@ -143,7 +143,7 @@ class Leftovers:
             ended, went_well = _has_ended(run), run.state_type == "COMPLETED"
             if run.version and not went_well:
                 folder = version_folder(self.reader.record(run).pipeline, run.version)
-                needed[folder] = f"run {run.name!r} may be run again" if ended else f"run {run.name!r} is under way"
+                needed[folder] = f"run {run.name!r} can be retried" if ended else f"run {run.name!r} is in progress"
         for deployment in deployments:
             for place in flow_places(deployment):
                 if place != self.home / "flows" / place.name or not self._is_done_with(deployment):

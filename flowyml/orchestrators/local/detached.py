@@ -100,7 +100,7 @@ def start_again(store: RunStore, row: RunRow, chosen: Sequence[str] | None) -> N
     plan = Bundle.read(job["bundle"]).plan
     again, gone = to_run_again(plan, store.steps(row.number), store.kept(row.number), chosen)
     if not again and not gone:
-        raise RetryRefusedError(f"Run {row.run_id!r} has no step that could run again.")
+        raise RetryRefusedError(f"Run {row.run_id!r} has no step to run again.")
     positions = {step.name: position for position, step in enumerate(plan)}
     rows, forgotten = ([(positions[name], item_of(index)) for name, index in turns] for turns in (again, gone))
     with store.session():
@@ -110,7 +110,7 @@ def start_again(store: RunStore, row: RunRow, chosen: Sequence[str] | None) -> N
             job["caller"]["no_pickles"] = decide_on_pickles()
             owner = _start(store, row.run_id, json.loads(row.parameters), job, orchestrator)
         except BaseException as error:
-            store.finish(row.run_id, Ending("FAILED", "failed", f"It could not be started again: {error_text(error)}"))
+            store.finish(row.run_id, Ending("FAILED", "failed", f"It could not be restarted: {error_text(error)}"))
             clear_folder(store.folder_of(row.run_id))
             raise
         store.hand_over(row.run_id, owner)
@@ -130,9 +130,9 @@ def _kept_job(store: RunStore, row: RunRow) -> tuple[dict[str, Any], bytes]:
     if row.raw_status == PRUNED:
         why = "`flowyml prune` is removing the run"
     elif kept is None and row.raw_status == "crashed":
-        why = "it ran in the process that called run(), which died with it"
+        why = "the process that called run() executed it, and died"
     elif kept is None:
-        why = "it could not be written down when it ran"
+        why = "it could not be recorded when it ran"
     elif "lacks" in kept[0]:
         why = kept[0]["lacks"]
     elif not Path(kept[0]["bundle"]).is_file():
@@ -181,7 +181,7 @@ def end_process(store: RunStore, row: RunRow) -> None:
     if _ends(store, row.run_id, _GRACE_SECONDS):
         return
     kill_tree(owner)
-    store.finish(row.run_id, Ending("CANCELLED", "cancelled", "The run was cancelled; it had to be killed."))
+    store.finish(row.run_id, Ending("CANCELLED", "cancelled", "The run was cancelled; its process had to be killed."))
 
 
 def _is_its_own(row: RunRow) -> bool:

@@ -32,7 +32,7 @@ __all__ = ["prunable"]
 
 _BUNDLE = re.compile(r"[a-z0-9][a-z0-9-]*-[0-9a-f]{8}\.pyz")
 _UNPACKED = re.compile("[0-9a-f]{64}")
-_UNDER_WAY = "it is under way"
+_UNDER_WAY = "it is in progress"
 _LINES = 10_000  # that are deleted at once: a writer waits for that long
 _PAGES_FREE = 0.5  # of a file that is then made smaller
 _WORTH_IT, _TOO_LARGE = 1_000_000, 1_000_000_000  # bytes of it
@@ -116,7 +116,7 @@ class _Runs:
             return _UNDER_WAY
         if kept := self.bounds.keeps(run.used):
             return kept
-        return "its process is still there" if run.detached and is_alive(run.process) else ""
+        return "its process is still running" if run.detached and is_alive(run.process) else ""
 
     def _folder(self, run: _Run) -> tuple[Path, str]:
         folder = self.store.folder_of(run.run_id)
@@ -229,7 +229,7 @@ def _artifact(store: RunStore, shelf: Store, found: Stored, bounds: Bounds) -> P
 
     return Prunable(
         kind="artifact", name=found.key, bytes=found.size, used=used,
-        kept=bounds.keeps(used) if found.modified is not None else "its age cannot be seen", remove=remove_unused,
+        kept=bounds.keeps(used) if found.modified is not None else "its age is unknown", remove=remove_unused,
     )  # fmt: skip
 
 
@@ -269,7 +269,7 @@ def _needs(store: RunStore, folder: Path, going: set[int]) -> Callable[[str], st
             unread = f"another record that may need it cannot be read: {error}"
 
     def need(name: str) -> str:
-        return "a run under way is of its pipeline" if name[:-13] in beginnings else needed.get(name, unread)
+        return "a run of its pipeline is in progress" if name[:-13] in beginnings else needed.get(name, unread)
 
     return need
 
@@ -277,7 +277,7 @@ def _needs(store: RunStore, folder: Path, going: set[int]) -> Callable[[str], st
 def _read_needs(db: sqlite3.Connection, going: set[int], needed: dict[str, str], beginnings: set[str]) -> None:
     for number, run_id, job in db.execute("SELECT run, run_id, job FROM jobs JOIN runs ON run = number"):
         if number not in going and (bundle := json.loads(job).get("bundle")):
-            needed[Path(bundle).name] = f"run {run_id!r} may be run again"
+            needed[Path(bundle).name] = f"run {run_id!r} can be retried"
     for pipeline, bundle in db.execute("SELECT pipeline, bundle FROM deployed"):
         needed[Path(bundle).name] = f"it is the deployed version of {pipeline!r}"
     for schedule, bundle in db.execute("SELECT schedule_id, bundle FROM schedules"):
@@ -292,7 +292,7 @@ def _is_other(path: Path) -> str:
     with suppress(OSError, PlanError):
         if Bundle.read(path).filename == path.name:
             return ""
-    return "it is not a bundle as FlowyML writes them"
+    return "it is not a FlowyML bundle"
 
 
 def _record(store: RunStore, going: set[int]) -> Iterator[Prunable]:
@@ -334,7 +334,7 @@ def _unpacked(bounds: Bounds) -> Iterator[Prunable]:
         for name in filter(_UNPACKED.fullmatch, names_in(cache)):
             with claim(cache / name) as is_free:
                 used = _modified(cache / name)
-                kept = bounds.keeps(used) if is_free else "a process uses it"
+                kept = bounds.keeps(used) if is_free else "a process is using it"
             size = sum(found.size for found in files_below(cache, name))
             yield Prunable(
                 kind="code", name=f"{_pipeline_in(cache / name)} {name[:8]}", bytes=size, used=used, kept=kept,

@@ -81,7 +81,7 @@ class Recorder:
                     self._flush(db)
                     tick(db)
                 except Exception:
-                    logger.exception("Watching over a local run failed; trying again.")
+                    logger.exception("Monitoring a local run failed; trying again.")
 
     def _flush(self, db: sqlite3.Connection) -> None:
         rows = {(row.position, row.item): row for row in _taken(self._rows)}
@@ -103,7 +103,7 @@ class Recorder:
         """Once, however often it is tried again in vain."""
         if trouble != self._trouble:
             where = self._store.path
-            logger.error("A local run could not be recorded in %s (%s); trying again while it lasts.", where, trouble)
+            logger.error("A local run could not be recorded in %s (%s); retrying until it can.", where, trouble)
         self._trouble = trouble
 
 

@@ -83,7 +83,7 @@ class Server:
         except (sqlite3.Error, ConfigurationError) as error:
             trouble = str(error)
         if trouble and trouble != self._trouble:
-            logger.error("Schedules could not be looked at (%s); trying again while it lasts.", trouble)
+            logger.error("The schedules could not be read (%s); retrying until they can.", trouble)
         self._trouble = trouble
 
     def _follow_changes(self) -> None:

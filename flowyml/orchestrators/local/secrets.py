@@ -63,4 +63,4 @@ def _in_keyring(reference: str) -> str | None:
     except keyring.errors.NoKeyringError:
         return None
     except keyring.errors.KeyringError as error:
-        raise MissingSecretError(f"The keyring does not give secret {reference!r}: {error}.") from error
+        raise MissingSecretError(f"The keyring cannot read secret {reference!r}: {error}.") from error

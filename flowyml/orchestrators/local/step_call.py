@@ -309,7 +309,7 @@ class StepCalls:
         except Exception as cause:  # whatever a user's __reduce__ raises
             error = OutputError(
                 f"step {node.step.name!r} runs in a process of its own, and output {output!r} of step "
-                f"{source.label!r} cannot be handed to it: {error_text(cause)}. Return what can be pickled, or let "
+                f"{source.label!r} cannot be passed to it: {error_text(cause)}. Return a picklable value, or run "
                 f"both run in threads, without a timeout."
             )
             error.step = node.step.name

@@ -446,5 +446,5 @@ def _crash(row: RunRow, last_words: Sequence[str]) -> Ending:
         f"crashed. {instead}"
     )
     if words := [line for line in last_words if line.strip()]:
-        error += f" Its last words: {words[-1]}"
+        error += f" Its last output: {words[-1]}"
     return Ending("FAILED", "crashed", error)

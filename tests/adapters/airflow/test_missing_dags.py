@@ -72,7 +72,7 @@ def test_deploying_other_code_names_the_runs_that_go_on(
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).outputs == {"two": 100}
     caplog.clear()
     orchestrator.deploy_pipeline(two_steps(name, tmp_path))
-    assert "has not ended" not in caplog.text, "no run is under way"
+    assert "has not ended" not in caplog.text, "no run is in progress"
 
 
 @pytest.mark.parametrize("engine", ["airflow3", "airflow2"])

@@ -82,7 +82,7 @@ def test_prune_keeps_what_runs_schedules_and_hits_need(
     (airflow3.dags_folder / dag_file(LEFT)).unlink()
 
     ours = Ours(orchestrator)
-    assert ours.kept("bundle", UNDER_WAY) == ["a DAG file names it", "a run of its pipeline is under way"]
+    assert ours.kept("bundle", UNDER_WAY) == ["a DAG file names it", "a run of its pipeline is in progress"]
     assert ours.kept("bundle", SCHEDULED) == ["a DAG file names it"]
     assert ours.kept("bundle", LEFT) == [""]
     assert ours.prune("bundle") == ["bundle"]

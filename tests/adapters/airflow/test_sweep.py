@@ -83,8 +83,8 @@ def test_prune_takes_bundles_of_any_pipeline_that_no_file_names(folder: Folder, 
     (tmp_path / "flowyml_bundles/train-01234567.pyz").write_bytes(b"theirs")
     (tmp_path / "flowyml_bundles/.airflowignore").write_bytes(b"*")
     assert plan_of(folder) == {
-        gone: "", named: "a DAG file names it", runs: "a run of its pipeline is under way",
-        "train-01234567.pyz": "it is not a bundle as FlowyML writes them",
+        gone: "", named: "a DAG file names it", runs: "a run of its pipeline is in progress",
+        "train-01234567.pyz": "it is not a FlowyML bundle",
     }  # fmt: skip
     assert plan_of(folder, older_than=3600)[gone] == "used within 60 minutes"
     done = list(prune(list(prunable(folder, lambda: cast("Any", Client()), Bounds(older_than=0)))))

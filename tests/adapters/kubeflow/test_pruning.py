@@ -43,7 +43,7 @@ def test_a_run_stays_while_it_is_under_way_and_goes_when_it_is_old(
     handle = orchestrator.run_pipeline(Pipeline("prune", context=context(folder=str(tmp_path))).add_step(wait), "r")
     wait_until(lambda: (tmp_path / "began").exists() or handle.status.is_terminal)
     assert not handle.status.is_terminal, handle.error
-    assert plan_of(orchestrator) == {"r": "it is under way"}
+    assert plan_of(orchestrator) == {"r": "it is in progress"}
     orchestrator.prune(older_than=0)
     (tmp_path / "go").touch()
     assert handle.wait_for_completion(240, 0.1).status is ExecutionStatus.FAILED

@@ -93,7 +93,7 @@ def test_ctrl_c_cancels_the_run_and_says_how_to_see_its_end(
     assert caller.returncode == (130 if by_command else -signal.SIGINT)
     (run,) = orchestrator.runs(run_id, limit=1)
     assert f"Interrupted: cancelling run {run_id} on prefect, job {run.job_id} …\n" in errors
-    assert f"To see its end: flowyml watch {run.job_id} --on {prefect.url if by_command else 'prefect'}\n" in errors
+    assert f"To see how it ends: flowyml watch {run.job_id} --on {prefect.url if by_command else 'prefect'}\n" in errors
     handle = orchestrator.attach(run.job_id).wait_for_completion(240, 0.2)
     assert handle.status is ExecutionStatus.CANCELLED
 

@@ -77,12 +77,12 @@ def test_runs_flows_and_outputs_go_when_nothing_on_the_server_needs_them(
     )
 
     kept = {name: item.kept for (kind, name), item in found(is_own=False).items() if kind == "flow"}
-    assert kept[old] == "run 'prune-first' may be run again"
+    assert kept[old] == "run 'prune-first' can be retried"
     assert kept[new].startswith("deployment ")
     assert kept[queued].startswith("deployment ")
     assert not any(kind == "run" for kind, _ in found(is_own=False)), "those of a server of one's own are its owner's"
     plan = found()
-    assert plan["run", "prune-waiting"].kept == "it is under way"
+    assert plan["run", "prune-waiting"].kept == "it is in progress"
     assert plan["run", "prune-first"].bytes > 100_000
     assert {name: plan["run", name].kept for name in ("prune-first", "prune-second")} == dict.fromkeys(
         ("prune-first", "prune-second"), ""
@@ -118,7 +118,7 @@ def test_runs_flows_and_outputs_go_when_nothing_on_the_server_needs_them(
     waiting.cancel()
     wait_until(lambda: waiting.status.is_terminal)
 
-    assert found(is_own=False)["flow", queued].kept == "run 'prune-waiting' may be run again"
+    assert found(is_own=False)["flow", queued].kept == "run 'prune-waiting' can be retried"
     found()["run", "prune-waiting"].remove()
     (item,) = (each for each in found().values() if each.name == queued)
     assert item.kept == ""

@@ -13,7 +13,7 @@ from flowyml_kubeflow.local.folder import RunFolder
 
 __all__ = ["prunable"]
 
-_UNDER_WAY = "it is under way"
+_UNDER_WAY = "it is in progress"
 
 
 def prunable(folder: Path, bounds: Bounds) -> Iterator[Prunable]:
@@ -27,7 +27,7 @@ def prunable(folder: Path, bounds: Bounds) -> Iterator[Prunable]:
         used = float(run.result().get("time") or bounds.now)
         kept = _UNDER_WAY if _is_under_way(run) else bounds.keeps(used)
         if not kept and has_others(folder, name):
-            kept = "files of another user's are in it"
+            kept = "it contains files of another user"
         yield Prunable(
             kind="run", name=run.request()["run_id"], bytes=sum(each.size for each in files_below(folder, name)),
             used=used, kept=kept, remove=partial(_remove, folder, name, bounds),
