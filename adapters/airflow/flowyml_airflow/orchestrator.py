@@ -169,7 +169,7 @@ class AirflowOrchestrator(Orchestrator):
     def _reader(self) -> RunReader:
         return RunReader(self.client, self._deployer.artifacts, self._about_dags, missing_dags=self._missing_dags)
 
-    # House-keeping.
+    # Housekeeping.
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
         """The bundles in the DAGs folder. Raises ``ConfigurationError`` where that is not given."""
