@@ -8,7 +8,7 @@ exit    meaning
 2       wrong usage or input: the command, the pipeline, a parameter
 3       the engine does not answer, or its extra is not installed
 4       there is no such run, schedule, or orchestrator
-70      a fault of FlowyML itself; ``FLOWYML_DEBUG=1`` shows where
+70      a bug in FlowyML itself; ``FLOWYML_DEBUG=1`` shows where
 124     waiting took longer than ``--timeout``; the run goes on
 130     Ctrl-C
 ======  ==================================================================

@@ -48,13 +48,13 @@ def adopt(
     root: Root = None,
     env: Env = None,
     variables: Variables = None,
-    last: Annotated[int, Option(("--last",), "How many of the last runs of each DAG are counted.", min=0)] = 25,
+    last: Annotated[int, Option(("--last",), "How many of each DAG's last runs to count.", min=0)] = 25,
     form: Annotated[
         Literal["table", "markdown", "html", "csv"], Option(("--format", "-f"), "How to write the plan.")
     ] = "table",
     output: Annotated[
         Path | None,
-        Option(("--output", "-o"), "Write there; .md, .html, .csv or .json says how.", metavar="PATH"),
+        Option(("--output", "-o"), "Write to this file, as .md, .html, .csv or .json.", metavar="PATH"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -62,7 +62,7 @@ def adopt(
     with Output(as_json) as out:
         written = _SUFFIXES.get(output.suffix.lower()) if output is not None else None
         if output is not None and written is None:
-            raise UsageError(f"-o {output}: a name that ends in {', '.join(_SUFFIXES)} says how to write the plan.")
+            raise UsageError(f"-o {output}: a name that ends in {', '.join(_SUFFIXES)} chooses the format.")
         if dags is None and (root or env or variables):
             raise UsageError("--root, --env and --variables say how to read DAG files: name their folder with --dags.")
         files = None if dags is None else _read(dags, root, options_of(root, env, variables))
@@ -79,8 +79,8 @@ def adopt(
 
 
 def cutover(
-    dag_id: Annotated[str, Argument("DAG_ID", "A DAG that runs by a cron expression.")],
-    to: Annotated[str | None, Option(("--to",), "Where the pipeline is to run.", metavar="TARGET")] = None,
+    dag_id: Annotated[str, Argument("DAG_ID", "A DAG with a cron schedule.")],
+    to: Annotated[str | None, Option(("--to",), "Where to run the pipeline.", metavar="TARGET")] = None,
     pipeline: Annotated[
         str | None, Option(("--pipeline",), "The pipeline that takes the DAG's place.", metavar="FILE[:NAME]")
     ] = None,
@@ -89,9 +89,7 @@ def cutover(
         bool,
         Option(("--shadow",), "Pause nothing: run the pipeline beside the DAG, for `flowyml airflow compare`."),
     ] = False,
-    back: Annotated[
-        bool, Option(("--back",), "Hand the schedule back to the DAG, or remove what --shadow made.")
-    ] = False,
+    back: Annotated[bool, Option(("--back",), "Hand the schedule back to the DAG, or undo --shadow.")] = False,
     timeout: Annotated[
         float,
         Option(
@@ -102,13 +100,13 @@ def cutover(
 ) -> None:
     """Pause a DAG and start a pipeline's schedule in its place, so that each interval runs once.
 
-    With --shadow both run each interval for a while, with all that they do outside of their engines; the same command
-    without --shadow then pauses the DAG. A record of each step is kept: after a kill, the same command goes on.
+    With --shadow, both run each interval for a while, including their side effects; the same command without --shadow
+    then pauses the DAG. Each step is recorded: after a kill, the same command continues.
     """
     from flowyml.migration.airflow.cutover import Cutover
 
     if shadow and back:
-        raise UsageError("--back also removes what --shadow made: use it without --shadow.")
+        raise UsageError("--back also undoes --shadow: use it without --shadow.")
 
     with Output(as_json) as out:
         old = resolve(on).foreign_schedule(dag_id)
@@ -157,15 +155,15 @@ def _record_of(dag_id: str, place: str, to: str | None, pipeline: str | None, *,
 
 
 def compare(
-    dag_id: Annotated[str, Argument("DAG_ID", "A DAG beside which a pipeline runs, by `cutover --shadow`.")],
+    dag_id: Annotated[str, Argument("DAG_ID", "A DAG with a pipeline beside it, from `cutover --shadow`.")],
     on: FromAirflow = "airflow",
-    last: Annotated[int, Option(("--last",), "How many intervals, the newest.", min=1)] = 25,
+    last: Annotated[int, Option(("--last",), "How many intervals, newest first.", min=1)] = 25,
     output: Annotated[
-        Path | None, Option(("--output", "-o"), "Write the report there; .md or .json says how.", metavar="PATH")
+        Path | None, Option(("--output", "-o"), "Write the report to this file, as .md or .json.", metavar="PATH")
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Compare what a DAG, and the pipeline beside it, made of each interval: how runs and steps ended, and the values.
+    """Compare a DAG with the pipeline beside it, interval by interval: how runs and steps ended, and the values.
 
     The exit code is 0 if at least one interval is equal and none differs, and 1 otherwise, even if all of them wait or
     have nothing to compare.
@@ -175,7 +173,7 @@ def compare(
 
     with Output(as_json) as out:
         if output is not None and output.suffix.lower() not in (".md", ".json"):
-            raise UsageError(f"-o {output}: a name that ends in .md or .json says how to write the report.")
+            raise UsageError(f"-o {output}: a name that ends in .md or .json chooses the format.")
         old = resolve(on)
         record = Cutover.recorded(old.foreign_schedule(dag_id).place, dag_id)
         if record is None or not record.shadow:

@@ -74,11 +74,11 @@ _PANELS = {
     "backends": "Engines",
 }
 _GROUPS = {
-    "cache": "Look at the results of steps that are kept for later runs, and delete them.",
-    "schedule": "Let an engine run pipelines by the clock.",
-    "airflow": "Move the DAGs of a running Airflow, one by one.",
-    "secrets": "Look for the secrets that steps name.",
-    "import": "Bring pipelines of another tool.",
+    "cache": "List and delete cached step results.",
+    "schedule": "Schedule pipelines on an engine.",
+    "airflow": "Move DAGs away from a running Airflow, one by one.",
+    "secrets": "Check the secrets that steps name.",
+    "import": "Import pipelines from another tool.",
     "backends": "",
 }
 

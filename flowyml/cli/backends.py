@@ -47,15 +47,15 @@ class Backend:
 def backends(
     run: Annotated[
         str | None,
-        Option(("--for",), "Say which of them can run a pipeline, and what rules the others out.", "FILE[:NAME]"),
+        Option(("--for",), "Say which engines can run a pipeline, and what rules the others out.", "FILE[:NAME]"),
     ] = None,
-    matrix: Annotated[bool, Option(("--matrix",), "Only what each can do; no engine is contacted.")] = False,
+    matrix: Annotated[bool, Option(("--matrix",), "Show only what each can do; contact no engine.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the engines: installed, reachable, and what each can do."""
     with Output(as_json) as out:
         if run is not None and matrix:
-            raise UsageError("--for and --matrix are two questions: ask one of them.")
+            raise UsageError("Use either --for or --matrix, not both.")
         if run is not None:
             _tell_who_can_run(out, run, as_json)
             return
@@ -70,7 +70,7 @@ def backends(
         out.table(headers, [_row(backend) for backend in found])
         out.line()
         _draw_capabilities(out, {each.engine: each.capabilities for each in found if each.capabilities})
-        note("flowyml backends show NAME explains each partly and no")
+        note("flowyml backends show NAME explains each 'partly' and 'no'")
 
 
 def show(
@@ -123,7 +123,7 @@ def stop(
         if as_json:
             out.document({"engine": name, "stopped": stopped})
         else:
-            out.line("stopped" if stopped else f"no server of {name} was running that FlowyML had started")
+            out.line("stopped" if stopped else f"no {name} server that FlowyML started was running")
 
 
 def _engine(name: str) -> type[Orchestrator]:

@@ -22,7 +22,7 @@ __all__ = ["clear", "list_", "show"]
 _COLUMNS = {"KEY": 0, "PIPELINE": 60, "STEP": 0, "FROM RUN": 120, "CREATED": 80, "TOOK": 60, "SIZE": 0}
 """Of the table of results, and how wide a terminal must be to show each."""
 
-OfStep = Annotated[str | None, Option(("--step",), "Only those of steps of this name.", metavar="NAME")]
+OfStep = Annotated[str | None, Option(("--step",), "Only results of this step.", metavar="NAME")]
 Artifacts = Annotated[
     str | None, Option(("--artifacts",), "The store: a folder or URL; by default the target's.", metavar="URL")
 ]
@@ -90,9 +90,9 @@ def clear(
     pipeline: OfPipeline = None,
     step: OfStep = None,
     older_than: Annotated[
-        str | None, Option(("--older-than",), "Only those that were computed longer ago: 12h, 7d, 4w.", metavar="TIME")
+        str | None, Option(("--older-than",), "Only results older than this: 12h, 7d, 4w.", metavar="TIME")
     ] = None,
-    everything: Annotated[bool, Option(("--all",), "All that are in the store.")] = False,
+    everything: Annotated[bool, Option(("--all",), "All results in the store.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete cached results, so that their steps run again."""

@@ -26,7 +26,7 @@ OutputPath = Annotated[
     Path | None,
     Option(("--output", "-o"), "A file, or a folder (DIR/).", metavar="PATH"),
 ]
-Force = Annotated[bool, Option(("--force",), "Replace a file that FlowyML wrote and that was edited since.")]
+Force = Annotated[bool, Option(("--force",), "Replace the file even if it was edited after FlowyML wrote it.")]
 
 
 def compile_(
@@ -87,7 +87,7 @@ def bundle(
 def graph(
     file: File,
     form: Annotated[Literal["terminal", "mermaid", "svg"], Option(("--format", "-f"), "What to draw.")] = "terminal",
-    expand: Annotated[bool, Option(("--expand",), "Open the pipelines that the pipeline calls.")] = False,
+    expand: Annotated[bool, Option(("--expand",), "Expand the pipelines that it calls.")] = False,
     output: OutputPath = None,
     force: Force = False,
     as_json: AsJson = False,

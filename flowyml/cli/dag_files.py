@@ -20,18 +20,18 @@ __all__ = ["Env", "Root", "Stay", "Variables", "options_of", "results_of", "stay
 
 Root = Annotated[
     Path | None,
-    Option(("--root",), "The folder that they may read from; else their repository or dags folder.", "DIR"),
+    Option(("--root",), "The folder that DAG files may read from; by default their repository or DAGs folder.", "DIR"),
 ]
 Env = Annotated[
     list[str] | None,
-    Option(("--env",), "A variable of the environment that Airflow would parse them in. Repeatable.", "NAME=VALUE"),
+    Option(("--env",), "An environment variable to read the files with. Repeatable.", "NAME=VALUE"),
 ]
 Variables = Annotated[
     Path | None, Option(("--variables",), "Airflow's Variables, as `airflow variables export` writes them.", "FILE")
 ]
 Stay = Annotated[
     Path | None,
-    Option(("--stay",), "A YAML file with a list of tasks for each DAG: these stay on Airflow, one by one.", "FILE"),
+    Option(("--stay",), "A YAML file that lists, for each DAG, the tasks that stay on Airflow.", "FILE"),
 ]
 
 
@@ -56,7 +56,7 @@ def staying_of(path: Path | None, files: Sequence[FileModel]) -> Mapping[str, Se
     found = _lists(path)
     for dag_id, names in found.items():
         if dag_id not in known:
-            raise UsageError(f"--stay {path}: no DAG was read that is called {dag_id!r}.{did_you_mean(dag_id, known)}")
+            raise UsageError(f"--stay {path}: the files define no DAG {dag_id!r}.{did_you_mean(dag_id, known)}")
         for name in names:
             if name not in known[dag_id]:
                 near = did_you_mean(name, known[dag_id])
@@ -84,7 +84,7 @@ def _lists(path: Path) -> Mapping[str, list[str]]:
         raise UsageError(f"--stay {path}: write a list of task ids for each DAG, such as `sales: [load, clean]`. An id "
                          "that YAML takes for something else, such as yes or 2024, needs quotes.")  # fmt: skip
     if (twice := repeated_key(text)) is not None:
-        raise UsageError(f"--stay {path}: {twice!r} is there twice. Write one list of its tasks.")
+        raise UsageError(f"--stay {path}: {twice!r} appears twice. Write one list of its tasks.")
     return dict(found)
 
 

@@ -168,7 +168,7 @@ def _message(error: Exception, code: int) -> str:
             f"import. Rename that file."
         )
     if code == FAULT:
-        return f"{type(error).__name__}: {error} (a fault of FlowyML; FLOWYML_DEBUG=1 shows where)"
+        return f"{type(error).__name__}: {error} (a bug in FlowyML; FLOWYML_DEBUG=1 shows where)"
     return str(error)
 
 

@@ -23,7 +23,7 @@ def prune(
     ] = "30d",
     max_size: Annotated[
         str,
-        Option(("--max-size",), "How much to keep of cached results, and how much of unpacked code.", metavar="SIZE"),
+        Option(("--max-size",), "How much to keep of cached results, and of unpacked code.", metavar="SIZE"),
     ] = "10GB",
     dry_run: Annotated[
         bool, Option(("--dry-run",), "Show what would be removed and what stays; remove nothing.")
@@ -31,10 +31,10 @@ def prune(
     on: On = None,
     as_json: AsJson = False,
 ) -> int:
-    """Remove what runs left behind and is no longer needed, 30 days after its last use or as --older-than says.
+    """Remove what runs left behind and nothing needs any more, 30 days after its last use or as --older-than says.
 
-    Runs under way, schedules, deployments and runs that can be retried keep what they need. Exits with 1 when
-    something could not be removed.
+    Runs under way, schedules, deployments and runs that can be retried keep what they need. Exits with 1 if something
+    could not be removed.
     """
     from flowyml.core.durations import bytes_of, seconds_of, size_text
     from flowyml.core.progress import show_counting
@@ -44,7 +44,7 @@ def prune(
     with Output(as_json) as out:
         bounds = Bounds(older_than=seconds_of(older_than), max_bytes=bytes_of(max_size))
         orchestrator = resolve(on)
-        with show_counting("looking for what nothing needs") as count:
+        with show_counting("looking for unused data") as count:
             found: list[Prunable] = []
             for item in orchestrator.prunable(bounds):
                 found.append(item)

@@ -20,12 +20,12 @@ __all__ = ["airflow"]
 
 
 def airflow(
-    paths: Annotated[list[str], Argument("PATH…", "DAG files, and folders of them.")],
+    paths: Annotated[list[str], Argument("PATH…", "DAG files, or folders of them.")],
     root: Root = None,
     env: Env = None,
     variables: Variables = None,
     output: Annotated[
-        Path | None, Option(("--output", "-o"), "Write a module of pipelines for each DAG file below it.", "DIR")
+        Path | None, Option(("--output", "-o"), "Write a module of pipelines for each DAG file to this folder.", "DIR")
     ] = None,
     report: Annotated[
         Path | None,
@@ -33,7 +33,11 @@ def airflow(
     ] = None,
     verify: Annotated[
         Path | None,
-        Option(("--verify",), "An interpreter with Airflow: it loads the DAG files, and what is compiled.", "PYTHON"),
+        Option(
+            ("--verify",),
+            "A Python with Airflow, to load the DAG files and the compiled pipelines and compare them.",
+            "PYTHON",
+        ),
     ] = None,
     stay: Stay = None,
     force: Annotated[bool, Option(("--force",), "Replace files that FlowyML did not write.")] = False,
@@ -41,9 +45,10 @@ def airflow(
 ) -> int:
     """Read Airflow DAG files: their tasks, edges, schedules, and what cannot be known without running Airflow.
 
-    With -o each becomes a module of FlowyML pipelines. Only --verify executes the files. What only Airflow knows when
-    it parses them, such as Variables, stays symbolic in arguments of operators. If an id, a schedule, an option, a
-    loop or a condition depends on it, the file's default is taken, with a warning; any other use of it is refused.
+    With -o, each becomes a module of FlowyML pipelines. Only --verify executes the files. Values that only Airflow
+    knows when it parses them, such as Variables, stay symbolic in arguments of operators. If an id, a schedule, an
+    option, a loop or a condition depends on such a value, the import takes the file's default, with a warning; it
+    refuses any other use.
     """
     from flowyml.core.progress import show_counting
     from flowyml.migration.airflow.reader.lines import documents

@@ -20,17 +20,17 @@ _COLOURS = {"done": "green", "nothing to do": "dim", "needs you": "yellow"}
 
 def migrate(
     paths: Annotated[list[str], Argument("PATH…", "Files and folders of a project that uses FlowyML 0.x.")],
-    write: Annotated[bool, Option(("--write",), "Write the changes, and do not show them.")] = False,
+    write: Annotated[bool, Option(("--write",), "Write the changes instead of showing them.")] = False,
     check: Annotated[
         bool,
-        Option(("--check",), "For CI: exit with 1 when something is to be changed or decided; show no changes."),
+        Option(("--check",), "For CI: exit with 1 if anything needs a change or a decision; show no changes."),
     ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Go through the checklist of the migration guide from 0.x to 1.0, and show what would change.
 
-    None of the project's code runs. It points at what it cannot decide from the code; a line with the comment
-    `flowyml-migrate: ok` is not.
+    Runs none of the project's code. Points out what needs your decision, except in lines with the comment
+    `flowyml-migrate: ok`.
     """
     with Output(as_json) as out:
         report = migrated(paths)

@@ -36,7 +36,7 @@ def trigger(
 def clear(
     job: Job,
     on: On = None,
-    everything: Annotated[bool, Option(("--all",), "All steps, and not only those that did not succeed.")] = False,
+    everything: Annotated[bool, Option(("--all",), "All steps, not only those that did not succeed.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the failed steps of a run again, and the steps after them."""
@@ -50,12 +50,12 @@ def clear(
 def backfill(
     name: Deployed,
     start: Annotated[str, Argument("START", "The first day, or an ISO 8601 time.")],
-    end: Annotated[str, Argument("END", "The last day, which is included as a whole, or a time.")],
+    end: Annotated[str, Argument("END", "The last day (inclusive), or an ISO 8601 time.")],
     on: On = None,
     parameters: Parameters = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the runs that a schedule has missed in a range of dates; it is no error if there are none."""
+    """Make the runs that a schedule has missed in a range of dates, if any."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
         days = _moment("START", start), _moment("END", end)

@@ -47,12 +47,12 @@ Parameters = Annotated[
     list[str] | None,
     Option(("--parameter", "-p"), "A parameter of the run, as JSON or plain text. Repeatable.", metavar="NAME=VALUE"),
 ]
-RunId = Annotated[str | None, Option(("--run-id",), "The same id twice is the same run.", metavar="ID")]
+RunId = Annotated[str | None, Option(("--run-id",), "Submitting an id again returns the same run.", metavar="ID")]
 Timeout = Annotated[
     float | None,
     Option(("--timeout",), "Stop waiting after this time (exit code 124); the run goes on.", metavar="SECONDS", min=0),
 ]
-OfPipeline = Annotated[str | None, Option(("--pipeline",), "Only those of one pipeline.", metavar="NAME")]
+OfPipeline = Annotated[str | None, Option(("--pipeline",), "Only those of this pipeline.", metavar="NAME")]
 Force = Annotated[
     bool, Option(("--force",), "Replace what another pipeline of this name deployed, or what was changed by hand.")
 ]

@@ -41,7 +41,7 @@ _FOR_FACTS = 24
 def runs(
     on: On = None,
     pipeline: OfPipeline = None,
-    limit: Annotated[int, Option(("--limit", "-n"), "How many, newest first.", min=1)] = 20,
+    limit: Annotated[int, Option(("--limit", "-n"), "How many runs, newest first.", min=1)] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first. Every command takes the short id of the first column."""
@@ -107,12 +107,13 @@ def watch(job: Job, on: On = None, timeout: Timeout = None, as_json: AsJson = Fa
 def logs(
     job: Job,
     on: On = None,
-    follow: Annotated[bool, Option(("--follow", "-f"), "Go on until the run ends.")] = False,
+    follow: Annotated[bool, Option(("--follow", "-f"), "Keep printing until the run ends.")] = False,
     step: Annotated[
         str | None, Option(("--step",), "Only the lines of one step, or of one item: train[3].", metavar="NAME")
     ] = None,
     index: Annotated[
-        str | None, Option(("--index",), "With --step, only those of one item; 1,2 in two loops.", metavar="NUMBER")
+        str | None,
+        Option(("--index",), "With --step, only the lines of one item; 1,2 in nested loops.", metavar="NUMBER"),
     ] = None,
     as_json: Annotated[bool, Option(("--json",), "Print a JSON object for each line.")] = False,
 ) -> None:
@@ -121,7 +122,7 @@ def logs(
 
     with Output(as_json) as out:
         if index is not None and step is None:
-            raise UsageError("--index is that of an item of a step: name it with --step.")
+            raise UsageError("--index selects an item of a step: name the step with --step.")
         submission = _attached(resolve(on), job)
         found = submission.logs(follow=follow, step=step, index=_numbers(index))
         labels = [each.label for each in submission.step_runs() if step in (None, each.name)] if not as_json else []
@@ -135,7 +136,7 @@ def logs(
 
 def outputs(
     job: Job,
-    name: Annotated[str | None, Argument("[NAME]", "Only this one.")] = None,
+    name: Annotated[str | None, Argument("[NAME]", "Only this output.")] = None,
     on: On = None,
     download: Annotated[
         Path | None, Option(("--download",), "Write the stored outputs of all steps to this folder.", metavar="DIR")
@@ -192,7 +193,7 @@ def _download(out: Output, submission: SubmissionResult, folder: Path, name: str
 
 
 def artifacts(job: Job, on: On = None, as_json: AsJson = False) -> None:
-    """List what the steps of a run stored, and their metrics: type, size, facts and place."""
+    """List what the steps of a run stored, and their metrics: type, size, facts and location."""
     with Output(as_json) as out:
         found = _attached(resolve(on), job).artifacts()
         if as_json:
@@ -204,7 +205,7 @@ def artifacts(job: Job, on: On = None, as_json: AsJson = False) -> None:
 
 
 def _list_artifacts(out: Output, found: Sequence[Artifact]) -> None:
-    """A table; where a terminal leaves too little room for the facts, the names, and all else below each."""
+    """A table; on a narrow terminal, the names, with the rest below each."""
     from textwrap import wrap
 
     from flowyml.graph.text import width
@@ -281,7 +282,7 @@ def _numbers(index: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(map(int, index.split(",")))
     except ValueError:
-        raise UsageError(f"--index {index!r} is not a number, or two with a comma between.") from None
+        raise UsageError(f"--index {index!r} is neither a number nor two numbers separated by a comma.") from None
 
 
 def _list_runs(out: Output, found: Sequence[Run]) -> None:

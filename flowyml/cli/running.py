@@ -198,7 +198,7 @@ def print_outputs(out: Output, outputs: Outputs, job_id: str, on: str | None) ->
     for name, reason in outputs.not_kept.items():
         out.line(f"  {name}: {reason}")
     if any(map(holds_copies, outputs.values())):
-        note(f"files are written to a folder by: flowyml outputs {shell_word(job_id)}{where(on)} --download DIR")
+        note(f"to write the files to a folder: flowyml outputs {shell_word(job_id)}{where(on)} --download DIR")
 
 
 def where(on: str | None) -> str:

@@ -77,7 +77,7 @@ def list_(
 
 
 def pause(schedule: Id, on: On = None, as_json: AsJson = False) -> None:
-    """Keep a schedule and fire nothing."""
+    """Keep a schedule without firing it."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
         _print_schedule(out, _with_id(orchestrator, schedule, orchestrator.pause_schedule), orchestrator)
@@ -109,7 +109,7 @@ def delete(schedule: Id, on: On = None, as_json: AsJson = False) -> None:
 def serve(on: On = None) -> None:
     """Fire the schedules of the local orchestrator, until Ctrl-C.
 
-    Engines have schedulers of their own and need no such thing.
+    Engines have their own schedulers and do not need this.
     """
     import logging
 

@@ -176,7 +176,7 @@ def test_a_file_among_the_outputs_is_shown_by_its_url_since_its_copy_is_gone_whe
     url = {each["name"]: each["url"] for each in flowyml("artifacts", run_id, "--json").json}["write"]
     whole = flowyml("outputs", run_id)
     assert f"  text = {url}\n" in whole.out
-    assert f"files are written to a folder by: flowyml outputs {run_id} --download DIR\n" in whole.err
+    assert f"to write the files to a folder: flowyml outputs {run_id} --download DIR\n" in whole.err
     assert flowyml("outputs", run_id, "text").out == f"{url}\n"
     plain = flowyml("outputs", run_id, "--json").json["text"]
     assert (plain["$url"], plain["$repr"]) == (url, url)

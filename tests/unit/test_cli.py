@@ -269,7 +269,7 @@ def test_backends_tell_what_each_can_do() -> None:
     assert re.search(r"^local +local +ready", text, re.MULTILINE)
     assert re.search(r"^GPU requests ", text, re.MULTILINE)
     assert "Not reserved: each step sees all GPUs of this machine" in flowyml("backends", "show", "local").out
-    assert flowyml("backends", "show", "kubeflow").out.count("Which Kubeflow Pipelines?") == 1
+    assert flowyml("backends", "show", "kubeflow").out.count("No Kubeflow Pipelines URL is set.") == 1
 
 
 @pytest.mark.processes
@@ -399,7 +399,7 @@ def test_the_matrix_holds_every_feature_of_every_engine() -> None:
     assert said["engines"]["local"]["FAN_OUT"] == {"level": "yes", "note": None}
     assert re.search(r"^GPU requests ", flowyml("backends", "--matrix").out, re.MULTILINE)
     both = flowyml("backends", "--matrix", "--for", "train.py")
-    assert (both.code, "ask one of them" in both.err) == (2, True)
+    assert (both.code, "not both" in both.err) == (2, True)
 
 
 def test_stopping_a_server_that_does_not_run() -> None:
@@ -422,8 +422,11 @@ def test_the_lines_of_one_item() -> None:
         (("--step", "say[2]"), "This run has no step 'say[2]'. Its indexes go up to [1]."),
         (("--step", "say", "--index", "2"), "This run has no step 'say[2]'. Its indexes go up to [1]."),
         (("--step", "more", "--index", "0"), "This run has no step 'more[0]'. It has no items."),
-        (("--step", "say", "--index", "two"), "--index 'two' is not a number, or two with a comma between."),
-        (("--index", "1"), "--index is that of an item of a step: name it with --step."),
+        (
+            ("--step", "say", "--index", "two"),
+            "--index 'two' is neither a number nor two numbers separated by a comma.",
+        ),
+        (("--index", "1"), "--index selects an item of a step: name the step with --step."),
     ]:
         wrong = flowyml("logs", job, *words)
         assert (wrong.code, wrong.err) == (2, f"error: {reason}\n")

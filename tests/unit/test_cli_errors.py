@@ -275,7 +275,7 @@ def test_streams_that_are_closed_or_full(words: str, code: int, message: str) ->
     )
     assert done.returncode == code
     assert message in done.stderr
-    assert "fault of FlowyML" not in done.stderr
+    assert "bug in FlowyML" not in done.stderr
 
 
 def test_a_file_of_the_users_that_hides_a_module(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_a_file_of_the_users_that_hides_a_module(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert f"{tmp_path / 'cloudpickle.py'} hides the module 'cloudpickle'" in done.stderr
     assert "Rename that file." in done.stderr
-    assert "fault of FlowyML" not in done.stderr
+    assert "bug in FlowyML" not in done.stderr
 
 
 @pytest.mark.parametrize("line", ["import platform; platform.system()", "from platform import system"])
@@ -316,7 +316,7 @@ def test_a_record_that_cannot_be_written() -> None:
     assert done.returncode == 1
     assert "The record of local runs, " in done.stderr
     assert done.stderr.count("cannot be read or written: ") == 1
-    assert "fault of FlowyML" not in done.stderr
+    assert "bug in FlowyML" not in done.stderr
 
 
 def test_a_folder_of_ours_that_may_not_be_read_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SAID = {
     "alert_webhook": "ALERT mean: ZeroDivisionError: division by zero",
     # tests/adapters/airflow has one
-    "around_a_dag": "step 'load_warehouse': LookupError: No URL of an Airflow is set",
+    "around_a_dag": "step 'load_warehouse': LookupError: No Airflow URL is set",
     "custom_orchestrator": "migrate-table: my turn, with {'rows': 5}\ntotal: 10",
     "daily_sales": "2026-01-31: 979.80 in all, shop 2 sold the most; 40 orders were rejected.",
     "metrics": '{"pipeline": "measured", "step": "add_up", "status": "COMPLETED", "seconds": ',

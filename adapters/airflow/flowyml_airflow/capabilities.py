@@ -11,7 +11,7 @@ CAPABILITIES = Capabilities(
     dict.fromkeys(Feature, yes)
     | {
         Feature.PARAMETERS: partly(
-            "Airflow 3 carries integers of 64 bits: from `-2**63` to `2**64 - 1`; no NUL characters."
+            "Airflow 3 carries 64-bit integers: from `-2**63` to `2**64 - 1`; no NUL characters."
         ),
         Feature.STEP_RETRY: partly(
             "Airflow waits in whole seconds and, where the delay grows, up to twice as long; before 3.2 it doubles, "
@@ -39,8 +39,8 @@ CAPABILITIES = Capabilities(
         ),
         Feature.ARTIFACTS: partly("An output whose name Airflow does not accept as a key is listed by its XCom's key."),
         Feature.SCHEDULE_CATCH_UP: partly(
-            "Without catch-up, Airflow still runs the last time that was missed: at once when a schedule is resumed, "
-            "or made with a start that has passed."
+            "Without catch-up, Airflow still makes up the last missed run: at once, when a schedule is resumed or "
+            "created with a start in the past."
         ),
         Feature.RESOURCES_CPU_MEMORY: partly("Reserved by the KubernetesExecutor; other executors ignore them."),
         Feature.RESOURCES_GPU: partly("Reserved by the KubernetesExecutor; other executors ignore them."),

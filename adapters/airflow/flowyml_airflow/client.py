@@ -359,7 +359,7 @@ class AirflowClient:
             return self._once_written(self._dag(dag_id, "clearTaskInstances"), body, again=False)
         except EngineUnreachableError as error:
             raise EngineUnreachableError(
-                f"{error} If it was received, tasks are cleared: look at the run before you repeat this."
+                f"{error} The request may have arrived and cleared tasks: look at the run before you repeat this."
             ) from error
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
@@ -461,7 +461,7 @@ def usable_id(name: str) -> bool:
 
 def quoted(part: str) -> str:
     if not usable_id(part) and part != "~":
-        raise EngineError(f"{part!r} cannot be the id of anything in Airflow.")
+        raise EngineError(f"{part!r} cannot be an id in Airflow.")
     return quote(part, safe="~")
 
 

@@ -62,7 +62,7 @@ class Connection:
         """The URL. Raises ``ConfigurationError`` where none was given."""
         if not self.url:
             raise ConfigurationError(
-                "No URL of an Airflow is set. Give AirflowOrchestrator(url=…), or set FLOWYML_AIRFLOW_URL."
+                "No Airflow URL is set. Give AirflowOrchestrator(url=…), or set FLOWYML_AIRFLOW_URL."
             )
         return self.url
 
@@ -174,7 +174,7 @@ def _refusal(where: str, login: Login, status: int, known: bool) -> str:
     if login.username is not None and not known:
         return f"{where} refuses user {login.username!r}: wrong user name or password, or no permission for this."
     if login.username is not None:
-        return f"{where} does not allow this to user {login.username!r}. Ask for the permission."
+        return f"{where} does not permit this to user {login.username!r}. Ask for the permission."
     if not login.token:
         return f"{where} requires credentials. Give username=… and password=…, or token=…."
     ends = expiry(login.token.get() or "")

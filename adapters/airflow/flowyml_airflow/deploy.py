@@ -158,7 +158,7 @@ class Deployer:
                 if now and now.shows(structure):
                     return now
         raise WaitTimeoutError(
-            f"Airflow has read {found.place}, and after {seconds:g} s its API still shows the old tasks, parameters or "
+            f"Airflow has read {found.place}, but after {seconds:g} s its API still shows the old tasks, parameters or "
             f"schedule of DAG {dag!r}, so a run would not have your changes. Is its "
             f"{'DAG processor' if self.client().can_backfill else 'scheduler'} running? Try again."
         )
@@ -266,7 +266,9 @@ class Deployer:
             return
         kept = facts_of(compiled.text)["steps"]
         dropped = ", ".join(repr(task) for task in found.facts.get("steps", ()) if task not in kept)
-        ends = f" The new version lacks {dropped}: Airflow ends that even while it runs, and the run may complete."
+        ends = (
+            f" The new version lacks {dropped}: Airflow stops such a task even while it runs, and the run may complete."
+        )
         for run in self.client().unfinished([compiled.dag_id]):
             logger.warning(
                 "Run %r of %r has not ended, and this deployment changes the code of its DAG: tasks that have not "

@@ -117,7 +117,7 @@ class Calls:
         self.connection = Connection.to(url)
         if not self.connection.url:
             raise LookupError(
-                "No URL of an Airflow is set. Set FLOWYML_AIRFLOW_URL on the worker, such as "
+                "No Airflow URL is set. Set FLOWYML_AIRFLOW_URL on the worker, such as "
                 "https://airflow.example.org, or give external_dag(…, url=…)."
             )
         self.root = self.connection.url
@@ -179,7 +179,7 @@ class Calls:
         for api in ("v2", "v1"):
             if self._patient("GET", f"/api/{api}/version")[0] == 200:
                 return api
-        raise LookupError(f"{self.root} responds, but is not an Airflow. Is the URL right?")
+        raise LookupError(f"{self.root} responds, but is not Airflow. Is the URL right?")
 
     def _log_in(self) -> str:
         """A new token. A password from a file or a command is read again when it is refused."""

@@ -54,7 +54,7 @@ class Flow:
         for name in self.operators:
             if around := self.plan.by_name[name].execution_group:
                 raise UnsupportedFeatureError(
-                    f"step {name!r} is an Airflow operator, which is a task of its own. Remove execution_group="
+                    f"step {name!r} is an Airflow operator, which needs its own task. Remove execution_group="
                     f"{around!r}."
                 )
         for group in plan.groups:

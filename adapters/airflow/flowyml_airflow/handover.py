@@ -64,7 +64,7 @@ class DagSchedule:
             return Schedule(cron=words, timezone=str(dag.get("timezone") or "UTC"))
         except ScheduleError as error:
             raise ScheduleError(
-                f"The DAG {self.name!r} runs by {words!r}, and only a cron expression can be handed over."
+                f"The DAG {self.name!r} runs by {words!r}, but only a cron expression can be handed over."
             ) from error
 
     def _check_times(self, schedule: Schedule, time: datetime | None) -> None:

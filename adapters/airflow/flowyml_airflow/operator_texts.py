@@ -104,7 +104,7 @@ class Imports:
         if isinstance(encoded, list):
             return Group("[", [self.part(each, step) for each in encoded], "]")
         if isinstance(encoded, int) and encoded not in SIXTY_FOUR_BITS:
-            raise _wrong(step, f"they hold {encoded}, and Airflow 3 carries integers of 64 bits. Give it as text")
+            raise _wrong(step, f"they hold {encoded}, and Airflow 3 carries 64-bit integers. Give it as text")
         if not isinstance(encoded, Mapping):
             return value(encoded)
         if next(iter(encoded), "").startswith("$"):

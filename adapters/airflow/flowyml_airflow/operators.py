@@ -205,6 +205,6 @@ def _tagged(value: Any, who: str) -> dict[str, Any]:
         case set() | frozenset():
             return {"$set": [encoded(each, who) for each in sorted(value, key=repr)]}
     raise DefinitionError(
-        f"{who}: an argument is {value!r:.80}, which is not plain. Name what Airflow is to import: "
+        f"{who}: an argument is {value!r:.80}, which is not plain data. Name what Airflow should import: "
         f"imported('module.name'), or imported('module.Class')(…)."
     )

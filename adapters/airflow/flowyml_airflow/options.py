@@ -36,11 +36,11 @@ def _is_count(value: object) -> bool:
 
 _TEXT: Check = ("text", _is_text)
 _COUNT: Check = ("a whole number from 1 to 2147483647", _is_count)
-_NUMBER: Check = ("a whole number of 32 bits", _is_number)
+_NUMBER: Check = ("a 32-bit integer", _is_number)
 _FLAG: Check = ("True or False", lambda value: isinstance(value, bool))
-_TEXTS: Check = ("a list of texts", lambda value: isinstance(value, list | tuple) and all(map(_is_text, value)))
+_TEXTS: Check = ("a list of strings", lambda value: isinstance(value, list | tuple) and all(map(_is_text, value)))
 _LINKS: Check = (
-    "a dict of texts",
+    "a dict of strings",
     lambda value: isinstance(value, Mapping) and all(_is_text(part) for item in value.items() for part in item),
 )
 _PLACE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")

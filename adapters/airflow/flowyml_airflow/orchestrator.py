@@ -443,4 +443,4 @@ def _client(transport: Transport) -> AirflowClient:
             continue
         if isinstance(version, dict) and "version" in version:
             return kind(transport, str(version["version"]))
-    raise EngineError(f"{transport.connection.url} responds, but is not an Airflow. Is the URL right?")
+    raise EngineError(f"{transport.connection.url} responds, but is not Airflow. Is the URL right?")

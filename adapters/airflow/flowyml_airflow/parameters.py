@@ -76,7 +76,7 @@ def check_carried(values: Mapping[str, Any], carried: range | None) -> None:
                 )
             if isinstance(part, int) and carried is not None and part not in carried:
                 raise ParameterError(
-                    f"{name!r} contains {part}, but Airflow 3 carries integers of 64 bits: from -2**63 to 2**64 - 1. "
+                    f"{name!r} contains {part}, but Airflow 3 carries 64-bit integers: from -2**63 to 2**64 - 1. "
                     f"Declare it as text."
                 )
 

@@ -23,7 +23,7 @@ def prunable(folder: Folder | None, client: Callable[[], AirflowClient], bounds:
     """Each bundle, with what needs it. Raises ``ConfigurationError`` without a folder."""
     if folder is None:
         raise ConfigurationError(
-            "What FlowyML left of Airflow's runs is in its DAGs folder: give AirflowOrchestrator(dags_folder=…), or "
+            "FlowyML's old bundles for Airflow are in the DAGs folder: give AirflowOrchestrator(dags_folder=…), or "
             "dags_folder in flowyml.toml."
         )
     yield from _unfinished(folder, bounds)

@@ -67,6 +67,6 @@ def known(table: Mapping[Any, ExecutionStatus], state: str | None, what: str) ->
     """The status of a state. Raises ``UnknownStateError``."""
     if state not in table:
         raise UnknownStateError(
-            f"Airflow reports the {what} state {state!r}, which this FlowyML does not know. Upgrade it."
+            f"Airflow reports the {what} state {state!r}, which this FlowyML does not know. Upgrade FlowyML."
         )
     return table[state]

@@ -19,8 +19,8 @@ _ANSWER = 0.1  # seconds in which the supervisor answers
 def drop_unread_answers() -> None:
     """A step that was killed may have asked Airflow's supervisor something. The next question must not get its answer.
 
-    Airflow 3 has one line to the supervisor, on which the next answer is taken for that to the next question. Airflow 2
-    has none, and `dag.test()` one that needs no socket.
+    Airflow 3 has one line to the supervisor, and takes the next answer on it for the answer to its next question.
+    Airflow 2 has no such line, and that of `dag.test()` needs no socket.
     """
     execution = "airflow.sdk.execution_time"
     line: Any = getattr(sys.modules.get(f"{execution}.task_runner"), "SUPERVISOR_COMMS", None)
@@ -34,7 +34,7 @@ def drop_unread_answers() -> None:
         return  # the line is closed
     except (AttributeError, TypeError):
         logger.warning(
-            "FlowyML does not know the line to the supervisor of this Airflow: what the task asks next may get an "
-            "answer that was meant for the step. Upgrade FlowyML.",
+            "FlowyML does not know how tasks of this Airflow talk to their supervisor: the task's next request may get "
+            "an answer that was meant for the step. Upgrade FlowyML.",
             exc_info=True,
         )

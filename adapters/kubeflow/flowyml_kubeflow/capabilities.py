@@ -21,8 +21,8 @@ CLUSTER = Capabilities(
             "KFP carries numbers as doubles: integers up to 2**53; in a list or dict without a type, 2.0 becomes 2."
         ),
         Feature.STEP_RETRY: partly(
-            "Delays in whole seconds; KFP multiplies them by whole numbers only and caps none, so that retries with "
-            "other delays happen inside the step's pod."
+            "Delays in whole seconds; KFP multiplies them by whole numbers only and does not cap them, so retries "
+            "with other delays happen inside the step's pod."
         ),
         Feature.RETRYABLE_ERRORS: partly(
             "KFP has no condition for retries, so these retries happen inside the step's pod."
@@ -41,8 +41,8 @@ CLUSTER = Capabilities(
             "From the steps' logs; large ones through KFP's UI, or from an artifact store that you can read too."
         ),
         Feature.IDEMPOTENT_SUBMIT: partly(
-            "KFP has no unique names: of submissions at the same time FlowyML keeps one run, unless a submitting "
-            "process dies meanwhile."
+            "KFP does not enforce unique names: of simultaneous submissions, FlowyML keeps one run, unless a "
+            "submitting process dies meanwhile."
         ),
         Feature.ATTACH: yes,
         Feature.FAN_OUT: partly(

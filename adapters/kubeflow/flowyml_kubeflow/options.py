@@ -55,9 +55,9 @@ class StepOptions:
 
 
 _CHECKS: Mapping[str, Check] = {
-    "tuple[str, ...]": ("a list of texts", lambda value: _is_list(value) and all(isinstance(v, str) for v in value)),
+    "tuple[str, ...]": ("a list of strings", lambda value: _is_list(value) and all(isinstance(v, str) for v in value)),
     "Mapping[str, str]": (
-        "a dict of texts",
+        "a dict of strings",
         lambda value: (
             isinstance(value, Mapping) and all(isinstance(part, str) for item in value.items() for part in item)
         ),
@@ -168,7 +168,7 @@ def _machine_faults(given: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(seconds, bool) or not isinstance(seconds, int):
             yield f"toleration_seconds={seconds!r:.80} must be a whole number of seconds."
         elif "toleration_seconds" in item and item.get("effect") != "NoExecute":
-            yield "toleration_seconds belong to effect='NoExecute'."
+            yield "toleration_seconds needs effect='NoExecute'."
         if item.get("operator") == "Exists" and item.get("value"):
             yield f"a toleration of operator 'Exists' takes no value, but has {item['value']!r:.80}."
 
@@ -188,7 +188,7 @@ def _affinity_faults(given: Mapping[str, Any]) -> Iterator[str]:
             if not isinstance(rule, Mapping) or not rule.get("key") or rule.get("operator") not in _OPERATORS:
                 yield f"node_affinity: {rule!r:.80} has no key, or its operator is not one of {', '.join(_OPERATORS)}."
             elif not _is_list(values := rule.get("values", ())) or not all(isinstance(item, str) for item in values):
-                yield f"node_affinity: the values of {rule['key']!r} must be a list of texts."
+                yield f"node_affinity: the values of {rule['key']!r} must be a list of strings."
 
 
 def _security_faults(given: Mapping[str, Any]) -> Iterator[str]:

@@ -106,8 +106,8 @@ class KubeflowOrchestrator(Orchestrator):
 
         if self._connection is None:
             raise ConfigurationError(
-                "Which Kubeflow Pipelines? Give url='http://…', or url = \"http://…\" in flowyml.toml. To run without "
-                "a cluster, by KFP's local runner, use the orchestrator 'kubeflow-local'."
+                "No Kubeflow Pipelines URL is set. Give url='http://…', or url = \"http://…\" in flowyml.toml. To run "
+                "without a cluster, by KFP's local runner, use the orchestrator 'kubeflow-local'."
             )
         return Client(self._connection)
 
@@ -234,7 +234,7 @@ class KubeflowOrchestrator(Orchestrator):
             detail = f"A proxy or a login, not KFP, answered: {page}. Check the URL and the token."
             return Health(reachable=False, url=connection.where, detail=detail)
         if not about.is_ready:
-            detail = "KFP's UI answers, and its API server does not. Is the deployment ml-pipeline running?"
+            detail = "KFP's UI answers, but its API server does not. Is the deployment ml-pipeline running?"
             return Health(reachable=False, url=connection.where, detail=detail)
         facts = {"multi_user": about.has_users}
         return Health(reachable=True, version=about.version, url=connection.where, facts=facts)

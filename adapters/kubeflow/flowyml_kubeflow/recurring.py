@@ -73,7 +73,7 @@ class RecurringRuns:
         if unknown := sorted(schedule.parameters.keys() - known):
             raise EngineError(
                 f"The schedule of {bundle.plan.name!r} gives the parameter {unknown[0]!r}, which this version does "
-                f"not take. The schedule runs the version that it ran before: schedule the pipeline again."
+                f"not take. The schedule keeps running the previous version: schedule the pipeline again."
             )
         return schedule
 

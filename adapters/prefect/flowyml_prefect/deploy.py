@@ -249,7 +249,7 @@ class Deployments:
         """The name of a deployment on another target, if it had to be moved to this version."""
         origin = Owner.of(found).origin
         if not force and origin not in (None, bundle.origin):
-            logger.warning("The deployment %r comes from %s, and stays as it is.", found["name"], origin)
+            logger.warning("The deployment %r comes from %s and is left unchanged.", found["name"], origin)
             return None
         moved = self._put(bundle, _target_of(found), found["name"], found, ours)
         self._forget(moved)

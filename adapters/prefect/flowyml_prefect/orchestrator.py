@@ -230,9 +230,7 @@ class PrefectOrchestrator(Orchestrator):
         try:
             client = self._client_if_there()
             if client is None:
-                return Health(
-                    reachable=False, detail="No Prefect is configured; an embedded one starts when it is needed."
-                )
+                return Health(reachable=False, detail="No Prefect is configured; an embedded one starts when needed.")
             return Health(reachable=True, version=client.version(), url=client.connection.server_url)
         except (EngineError, ValueError) as error:
             return Health(reachable=False, url=self.url, detail=str(error))

@@ -164,11 +164,11 @@ class Leftovers:
         servers = {each for each in inside if each.startswith(_SERVER)}
         bundles = {each for each in inside if each.endswith(".pyz")}
         if self._bundle(name, bundles) is None:
-            return "it does not contain a flow as FlowyML writes them"
+            return "it does not contain a FlowyML flow"
         if any(not is_unfinished(each) for each in {*inside} - servers - bundles - {*_WRITTEN}):
-            return "files are in it that FlowyML did not write"
+            return "it contains files that FlowyML did not write"
         if servers != {_mark(self.server)}:
-            return "another server may run it" if servers else "which server runs it was not noted"
+            return "another server may run it" if servers else "the server that runs it was not recorded"
         return ""
 
     def _bundle(self, name: str, bundles: set[str]) -> str | None:
@@ -205,7 +205,7 @@ class Leftovers:
             found = next(files_below(self.home, "runs", name), None)
             if found is not None and as_id(name.removesuffix(".log")):
                 with _locked(self.home / "runs" / name) as is_free:
-                    kept = self.bounds.keeps(found.modified) if is_free else "a process writes to it"
+                    kept = self.bounds.keeps(found.modified) if is_free else "a process is writing to it"
                 yield Prunable(
                     kind="log", name=name, bytes=found.size, used=found.modified, kept=kept,
                     remove=partial(self._remove_log, name),

@@ -43,10 +43,10 @@ def schedule_again(reader: RunReader, deployments: Deployments, run_id: str, ste
 
 def _check_may_run_again(run: FlowRun) -> None:
     if run.labels.get(PRUNED):
-        raise RetryRefusedError(f"Run {run.name!r} cannot be run again: `flowyml prune` is removing it.")
+        raise RetryRefusedError(f"Run {run.name!r} cannot be retried: `flowyml prune` is removing it.")
     status = status_of(run.state_type, run.state_name)
     if not status.is_terminal:
-        raise RetryRefusedError(f"Run {run.name!r} is {status}: it is being run again already.")
+        raise RetryRefusedError(f"Run {run.name!r} is {status}: it is already being retried.")
 
 
 def _end_what_was_at_work(client: PrefectClient, run: FlowRun) -> None:

@@ -30,7 +30,8 @@ SET = "x-flowyml-schedule"
 
 _TIMING = ("cron", "day_or", "interval", "anchor_date", "rrule", "timezone")
 _EDITED = (
-    "it was changed by hand, as in Prefect's UI: schedule the pipeline again with --force, or take the change over."
+    "it was changed by hand, as in Prefect's UI: schedule the pipeline again with --force, or put the change into the "
+    "pipeline."
 )
 _EPOCH = datetime.fromtimestamp(0, UTC)
 

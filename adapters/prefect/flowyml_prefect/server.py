@@ -177,7 +177,7 @@ def stop_embedded_server() -> bool:
 def _start(before: EmbeddedServer | None) -> EmbeddedServer:
     port = _free_port(int(before.url.rpartition(":")[2]) if before else 0)  # runs under way know the old one
     url = f"http://127.0.0.1:{port}"
-    say(f"Starting Prefect at {url} (some 10 s, once; `flowyml backends stop prefect` ends it) …")
+    say(f"Starting Prefect at {url} (takes some 10 s, once; `flowyml backends stop prefect` ends it) …")
     private_folder(prefect_home())
     secret = (_password(prefect_home()) if before and before.url == url else None) or _make_password(prefect_home())
     worker = before.worker if before else None

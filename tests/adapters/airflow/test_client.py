@@ -339,7 +339,7 @@ def test_where_credentials_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_cannot_be_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLOWYML_AIRFLOW_URL", raising=False)
-    with pytest.raises(ConfigurationError, match="No URL of an Airflow is set"):
+    with pytest.raises(ConfigurationError, match="No Airflow URL is set"):
         Connection.to().checked_address()
     with pytest.raises(ConfigurationError, match="has no password"):
         Connection.to("http://h", username="ada")

@@ -45,4 +45,6 @@ def test_steps_that_a_run_loses_are_named(name: str, tmp_path: Path, caplog: pyt
     found = Deployed({"dag_id": "retrained", "tags": [{"name": "flowyml"}]}, client)
     Deployer(lambda: client, LocalFolder(tmp_path))._warn_runs(compile_dag(after.bundle()), found)
     assert "Run 'r' of 'retrained' has not ended" in caplog.text
-    assert ("The new version lacks 'train': Airflow ends that even while it runs" in caplog.text) is (name != "train")
+    assert ("The new version lacks 'train': Airflow stops such a task even while it runs" in caplog.text) is (
+        name != "train"
+    )

@@ -374,7 +374,7 @@ def test_a_step_may_have_completed_in_a_task_that_failed() -> None:
 
 def test_operators_of_airflows_own_are_beside_groups() -> None:
     fetch = airflow_operator("airflow.operators.bash.BashOperator", task_id="fetch", bash_command="true")
-    with pytest.raises(UnsupportedFeatureError, match="'fetch' is an Airflow operator, which is a task of its"):
+    with pytest.raises(UnsupportedFeatureError, match="'fetch' is an Airflow operator, which needs its own task"):
         compile_dag(Pipeline("inside").add_step(fetch.options(execution_group="g")).bundle())
 
     @pipeline(name="behind")

@@ -270,7 +270,7 @@ def test_strange_answers_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "responds, but is not an Airflow" in fails(url, monkeypatch)
     assert "does not answer: " in fails("http://127.0.0.1:9", monkeypatch, patience=0)
     assert "is not the address of a server" in fails("airflow.example.org", monkeypatch)
-    assert "No URL of an Airflow is set" in fails("", monkeypatch)
+    assert "No Airflow URL is set" in fails("", monkeypatch)
 
 
 def test_nothing_is_sent_to_where_an_address_redirects(monkeypatch: pytest.MonkeyPatch) -> None:

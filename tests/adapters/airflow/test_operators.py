@@ -146,7 +146,7 @@ def test_a_trigger_rule_of_airflows_alone_is_kept() -> None:
         ("a.class.B", {}, "needs the import path"),
         ("a.b:C", {}, "needs the import path"),
         ("a.B", {"dag": "x"}, "leave 'dag' out"),
-        ("a.B", {"f": len}, "which is not plain. Name what Airflow is to import: imported"),
+        ("a.B", {"f": len}, "which is not plain data. Name what Airflow should import: imported"),
         ("a.B", {"f": [object()]}, "which is not plain"),
     ],
 )
@@ -165,9 +165,7 @@ def test_what_is_no_import_path(path: Any) -> None:
 def test_integers_that_airflow_3_does_not_carry_are_refused(given: Any) -> None:
     """They stand in the DAG, which its DAG processor hands on by msgpack, with integers of 64 bits."""
     large = airflow_operator("our_company.operators.LakeOperator", task_id="large", rows=given)
-    with pytest.raises(
-        DefinitionError, match=r"step 'large': .* hold -?\d+, and Airflow 3 carries integers of 64 bits"
-    ):
+    with pytest.raises(DefinitionError, match=r"step 'large': .* hold -?\d+, and Airflow 3 carries 64-bit integers"):
         compile_dag(Pipeline("large").add_step(large).bundle())
     fits = airflow_operator("our_company.operators.LakeOperator", task_id="fits", rows=[2**64 - 1, str(2**64)])
     assert str(2**64 - 1) in compile_dag(Pipeline("fits").add_step(fits).bundle()).text

@@ -20,7 +20,7 @@ from tests.adapters.airflow.test_client import Answer, site
 
 LARGE = 2**64
 DAY = {"format": "date", "type": "string"}
-REFUSED = rf"'number' contains {LARGE}, but Airflow 3 carries integers of 64 bits: from -2\*\*63 to 2\*\*64 - 1"
+REFUSED = rf"'number' contains {LARGE}, but Airflow 3 carries 64-bit integers: from -2\*\*63 to 2\*\*64 - 1"
 
 
 @pytest.mark.parametrize("value", [2**64 - 1, -(2**63), True, 1e300, [{"a": [2**64 - 1]}], str(LARGE), None])

@@ -62,4 +62,4 @@ def test_a_line_of_another_shape_is_reported(monkeypatch: pytest.MonkeyPatch, ca
             assert not caplog.records
             other.sendall(b"an answer")
             supervisor_line.drop_unread_answers()
-    assert "FlowyML does not know the line to the supervisor of this Airflow" in caplog.text
+    assert "FlowyML does not know how tasks of this Airflow talk to their supervisor" in caplog.text

@@ -121,7 +121,7 @@ def test_the_platform_part_is_what_kfp_kubernetes_writes(tmp_path: Path) -> None
     [
         ({"imge": "x"}, "pipeline 'summing': kubeflow has no option 'imge'. Did you mean 'image'? Known: "),
         ({"image": 3}, "image=3 is not text"),
-        ({"packages": "pandas"}, "packages='pandas' is not a list of texts"),
+        ({"packages": "pandas"}, "packages='pandas' is not a list of strings"),
         ({"secrets": {"A": "no-key"}}, "write it as 'name-of-the-secret/key'"),
         ({"tolerations": [{"kee": "x"}]}, "a toleration has no 'kee'"),
         ({"form": "wasm"}, "form='wasm' is not 'container' or 'python'"),

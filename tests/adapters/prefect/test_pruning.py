@@ -94,7 +94,7 @@ def test_runs_flows_and_outputs_go_when_nothing_on_the_server_needs_them(
     (theirs,) = (path for path in (flows / old).glob(".server-*") if path.read_text() == "http://elsewhere/api")
     theirs.unlink()
     (flows / old / "results.csv").write_text("mine")
-    assert found()["flow", old].kept == "files are in it that FlowyML did not write"
+    assert found()["flow", old].kept == "it contains files that FlowyML did not write"
     (flows / old / "results.csv").unlink()
     (flows / old / ".new-0123456789abcdef").write_text("a process was killed while it wrote this")
     assert found()["flow", old].kept == ""

@@ -259,5 +259,5 @@ def test_of_two_who_retry_a_run_at_once_one_does(make_prefect: Callable[..., Pre
     with ThreadPoolExecutor() as threads:
         outcomes = sorted(threads.map(again, range(3)))
     assert [bool(outcome) for outcome in outcomes] == [False, True, True]
-    assert "it is being run again already" in outcomes[1]
+    assert "it is already being retried" in outcomes[1]
     pooled.client.set_state(run_id, {"type": "CANCELLED", "name": "Cancelled"}, force=True)

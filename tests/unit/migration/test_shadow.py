@@ -232,7 +232,7 @@ def test_the_report_of_a_comparison(
     [
         ("compare other", "No pipeline runs beside 'other'"),
         ("compare daily -o report.pdf", "ends in .md or .json"),
-        ("cutover daily --shadow --back", "--back also removes"),
+        ("cutover daily --shadow --back", "--back also undoes"),
         ("cutover daily --shadow", "is cut over to prefect already (done)"),
     ],
 )
