@@ -1,4 +1,4 @@
-"""What an orchestrator can do, as data: pipelines are refused by it, and the docs are generated from it."""
+"""What an orchestrator can do, as data: FlowyML refuses pipelines and generates docs from it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Feature(StrEnum):
 
 
 class Level(Enum):
-    """How far a feature is there."""
+    """How far a feature is supported."""
 
     YES = "yes"
     PARTLY = "partly"
@@ -92,7 +92,9 @@ class Capabilities:
         return self.support.get(feature, no(f"{self.orchestrator!r} does not declare it."))
 
     def require(self, needs: Mapping[Feature, str]) -> None:
-        """Raise one ``UnsupportedFeatureError`` for all that lacks. ``needs`` says who asks: ``"step 'train' …"``."""
+        """Raise one ``UnsupportedFeatureError`` for everything missing. ``needs`` says who asks:
+        ``"step 'train' …"``.
+        """
         lacks = tuple(
             f"{who}: {feature.value.lower()}; {self.orchestrator!r} cannot: {self[feature].note}"
             for feature, who in needs.items()

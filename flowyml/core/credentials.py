@@ -22,10 +22,10 @@ _COMMAND_SECONDS = 60
 
 
 class Secret:
-    """A value of which ``repr`` shows nothing, read when it is first needed. Safe for many threads.
+    """A value that ``repr`` does not show, read when it is first needed. Thread-safe.
 
     ``name`` is that of the option: ``"token"`` stands for ``token``, ``token_file`` and ``token_command``. A command is
-    a list of arguments, or one text that is split like a shell's line; no shell runs it. Raises ``ConfigurationError``
+    a list of arguments, or one string that is split as a shell would; no shell runs it. Raises ``ConfigurationError``
     when more than one of the three is given, and at the first use when the value cannot be read.
     """
 
@@ -59,7 +59,7 @@ class Secret:
         return self._value
 
     def renew(self, refused: str) -> bool:
-        """Read it again after a refusal. True when there is another value now than the refused one."""
+        """Read it again after a refusal. True if the value differs from the refused one."""
         if not (self._file or self._command):
             return False
         with self._lock:
@@ -78,7 +78,7 @@ class Secret:
         """Whether they come from the same place; neither is read."""
         return isinstance(other, Secret) and (self.name, self._sources) == (other.name, other._sources)
 
-    __hash__ = None  # type: ignore[assignment]  # a hash would be kept, and could be guessed from
+    __hash__ = None  # type: ignore[assignment]  # a stored hash could reveal the value
 
     def __repr__(self) -> str:
         return f"<Secret {', '.join(self._sources) or 'none'}>"
@@ -93,7 +93,7 @@ def _read_file(option: str, file: str | os.PathLike[str]) -> str:
 
 
 def _run_command(option: str, command: str | Sequence[str]) -> str:
-    """What a command prints, which is never shown. Standard error is, since it says what went wrong."""
+    """What a command prints, which is never shown. Its standard error is, since it says what went wrong."""
     import shlex
     import subprocess
 
@@ -112,8 +112,9 @@ def _run_command(option: str, command: str | Sequence[str]) -> str:
 
 
 def _checked_line(option: str, text: str) -> str:
-    """Without the line break that a file of a mounted secret ends with; and nothing that HTTP could not carry, since
-    the error of an HTTP library would show it."""
+    """The value without a final line break, as mounted secrets have. Refuses what HTTP cannot carry, since the error of
+    an HTTP library would show it.
+    """
     line = text.strip("\r\n")
     is_token = option.startswith("token")
     if line.isprintable() and not (is_token and (not line.isascii() or " " in line)):
@@ -154,7 +155,7 @@ class Login:
 
     @classmethod
     def in_url(cls, url: str) -> Login:
-        """The user and the password in an HTTP URL; empty where it has none."""
+        """The user and the password in an HTTP URL; empty if it has none."""
         from urllib.parse import unquote, urlsplit
 
         try:
@@ -169,7 +170,7 @@ class Login:
         return bool(self.token) or self.username is not None
 
     def headers(self) -> dict[str, str]:
-        """What each call carries. Reads the secret at the first call."""
+        """The headers of each call. Reads the secret at the first call."""
         if self.token:
             return {"Authorization": f"Bearer {self.token.get()}"}
         if self.username is not None:

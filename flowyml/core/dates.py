@@ -1,4 +1,4 @@
-"""When a run is for: its logical date and its data interval, and the parameters that are filled with them."""
+"""The dates of a run: its logical date and its data interval, and the parameters that are filled with them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RunDates:
 
     @classmethod
     def of(cls, plain: Mapping[str, str | None]) -> RunDates:
-        """Read back what ``plain()`` gave; what is not there has its default."""
+        """Read back what ``plain()`` returned; missing fields get their defaults."""
         known = {item.name for item in fields(cls)}
         return cls(**{name: datetime.fromisoformat(text) for name, text in plain.items() if text and name in known})
 
@@ -54,9 +54,9 @@ class RunDates:
         return {name: moment.isoformat() for name, moment in found.items() if moment is not None}
 
     def filled(self, values: Mapping[str, Any], days: Collection[str] = ()) -> dict[str, Any]:
-        """Parameters, with those that stand for a date replaced by it: a time in ISO 8601, the day alone for ``days``.
+        """The parameters, with placeholders for dates filled in: a time in ISO 8601, for ``days`` only the day.
 
-        The day is that in the time zone of the schedule. Raises ``ParameterError`` where the run has no such date.
+        The day is in the time zone of the schedule. Raises ``ParameterError`` if the run has no such date.
 
         >>> dates = RunDates(logical_date=datetime(2026, 3, 1, tzinfo=UTC))
         >>> dates.filled({"day": LOGICAL_DATE, "rows": 3})

@@ -53,7 +53,7 @@ def size_text(size: int) -> str:
 
 
 def span_text(seconds: float) -> str:
-    """A span of time for people, in the largest unit of which there are two or more.
+    """A span of time for people, in the largest unit that fits at least twice.
 
     >>> span_text(30 * 86400), span_text(90), span_text(0.5)
     ('30 days', '90 seconds', '0.5 seconds')
@@ -65,7 +65,7 @@ def span_text(seconds: float) -> str:
 
 
 def counted(number: int | str, thing: str) -> str:
-    """How many there are of a thing, whose plural ends in ``s``.
+    """A count with its noun, whose plural ends in ``s``.
 
     >>> counted(1, "file"), counted(0, "DAG"), counted("0.5", "second")
     ('1 file', '0 DAGs', '0.5 seconds')
@@ -74,5 +74,5 @@ def counted(number: int | str, thing: str) -> str:
 
 
 def zone_text(moments: Iterable[datetime]) -> str:
-    """The time zone in which this machine shows these moments: ``CET``, or ``CEST/CET`` where the clock was changed."""
+    """The time zone in which this machine shows these moments: ``CET``, or ``CEST/CET`` across a clock change."""
     return "/".join(dict.fromkeys(f"{moment.astimezone():%Z}" for moment in sorted(moments)))

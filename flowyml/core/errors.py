@@ -64,9 +64,9 @@ class FlowymlError(Exception):
 
 
 class DefinitionError(FlowymlError, ValueError):
-    """The pipeline is wrong as it is written. ``place`` tells where, if that is known: ``train.py, line 12``.
+    """The pipeline is wrong as it is written. ``place`` says where, if that is known: ``train.py, line 12``.
 
-    ``step`` names the step that is wrong, where an engine's compiler found it: its place is filled in by the pipeline.
+    ``step`` names the wrong step if an engine's compiler found it; the pipeline then fills in the place.
     """
 
     place: str = ""
@@ -116,7 +116,7 @@ class UnsupportedFeatureError(FlowymlError):
 
 
 class NoFileFormatError(UnsupportedFeatureError):
-    """An engine takes no files: there is nothing to compile a pipeline to, and it may still run it."""
+    """An engine takes no files, so there is nothing to compile to. It may still run the pipeline."""
 
 
 class OrchestratorNotFoundError(FlowymlError, LookupError):
@@ -132,15 +132,15 @@ class PluginError(FlowymlError):
 
 
 class RunNotFoundError(FlowymlError, LookupError):
-    """The engine knows no run of this id."""
+    """The engine knows no run with this id."""
 
 
 class ScheduleNotFoundError(FlowymlError, LookupError):
-    """The engine knows no schedule of this id."""
+    """The engine knows no schedule with this id."""
 
 
 class RetryRefusedError(FlowymlError):
-    """Nothing of a run can be run again: it goes on, it completed, or what that needs was not kept."""
+    """A run cannot be retried: it is in progress, it completed, or what a retry needs was not kept."""
 
 
 class WaitTimeoutError(FlowymlError, TimeoutError):
@@ -152,11 +152,11 @@ class EngineError(FlowymlError):
 
 
 class EngineUnreachableError(EngineError, ConnectionError):
-    """The engine did not answer. It says nothing about the run, which may well go on."""
+    """The engine did not answer. This says nothing about the run, which may well go on."""
 
 
 class ServerTroubleError(EngineError):
-    """The engine answered 500, which on a busy database often passes. It says nothing about the run either."""
+    """The engine answered 500, often only while its database is busy. This says nothing about the run either."""
 
 
 class AuthenticationError(EngineError, PermissionError):
@@ -190,7 +190,7 @@ class StepError(FlowymlError, RuntimeError):
 
 
 class MissingSecretError(StepError, LookupError):
-    """A secret that a step needs is not in the store of secrets of the engine that runs it."""
+    """A secret that a step needs is missing in the secret store of the engine that runs it."""
 
 
 class StepFailedError(StepError):
@@ -216,7 +216,7 @@ class StepCancelledError(StepError):
 
 
 class StepCrashedError(StepError):
-    """The process that ran a step died without an answer. ``exit_code`` is negative for a signal."""
+    """The process that ran a step died without a result. ``exit_code`` is negative for a signal."""
 
     exit_code: int | None = None
 

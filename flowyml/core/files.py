@@ -1,4 +1,4 @@
-"""Files that appear under their name when they are whole, in folders where others may write too."""
+"""Files that appear under their name only when complete, in folders where others may write too."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ _ALL, _OWNER = 0o666, 0o600
 def whole_file(
     path: Path, mode: int | None = None, *, buffering: int = -1, named: Callable[[], str] | None = None
 ) -> Iterator[BinaryIO]:
-    """A file to write to; at the end of the block it replaces what is at ``path``, in one step.
+    """A file to write to; at the end of the block it atomically replaces what is at ``path``.
 
-    Until then it stands in the same folder under a name that no other user can guess, and it is created there: a link
-    that waits under that name, or under the file's own, leads nowhere. If the block raises, nothing is left. ``mode``
-    is cut by the umask, as usual; by default all may read, and only the owner what is among FlowyML's data.
-    ``buffering`` is that of ``open``. ``named`` gives another name in that folder, asked for at the end of the block.
+    Until then it is in the same folder under a name that no other user can guess, and is always created anew: FlowyML
+    never writes through a link planted under that name or the file's own. If the block raises, nothing is left.
+    ``mode`` is subject to the umask, as usual; by default everyone may read the file, or only the owner if it is among
+    FlowyML's data. ``buffering`` is that of ``open``. ``named`` gives another name in that folder, asked for at the end
+    of the block.
 
     Raises ``OSError``.
     """
@@ -42,7 +43,9 @@ def whole_file(
 
 
 def unfinished_beside(path: Path) -> Path:
-    """A name in the same folder for what is not whole yet, which ``core.pruning`` knows and no other user can guess."""
+    """A name in the same folder for an unfinished file, which ``core.pruning`` recognizes and no other user can
+    guess.
+    """
     return path.with_name(f".new-{os.urandom(8).hex()}")
 
 
@@ -55,7 +58,7 @@ def is_there(path: Path) -> bool:
 
 
 def refuse_others_link(folder: Path) -> None:
-    """Raise ``OSError`` for a folder that is a link which another user left, and which leads where they want."""
+    """Raise ``OSError`` for a folder that is another user's link, which leads where they want."""
     if os.name != "nt" and folder.is_symlink() and folder.lstat().st_uid not in (0, os.geteuid()):
         raise OSError(errno.ELOOP, "its folder is a link that belongs to another user", str(folder))
 
@@ -67,7 +70,7 @@ def write_whole(path: Path, data: bytes, mode: int | None = None) -> None:
 
 
 def end_of(path: Path, most: int) -> bytes:
-    """The last bytes of a file, ``most`` at the most, however long it is; empty where it cannot be read."""
+    """At most the last ``most`` bytes of a file, however long it is; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - most))

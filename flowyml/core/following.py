@@ -1,4 +1,4 @@
-"""What waiting for a run on an engine shares with running it here: its lines are shown, and Ctrl-C stops it."""
+"""What waiting for a run on an engine shares with running it here: showing its log, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["cancel_on_interrupt", "command_for", "command_on", "printing_logs", 
 logger = logging.getLogger("flowyml.runs")
 
 _LAST_LINES_SECONDS = 15
-"""How long the last lines are waited for once the run has ended: engines hand logs over in batches."""
+"""How long to wait for the last lines once the run has ended: engines deliver logs in batches."""
 
 
 def say(text: str) -> None:
@@ -45,7 +45,7 @@ def command_on(orchestrator: RunOperations, command: str, job_id: str) -> str:
 
 @contextmanager
 def cancel_on_interrupt(submission: SubmissionResult, write: Callable[[str], None] = say) -> Iterator[None]:
-    """On Ctrl-C, cancel the run, as a run in this process would be, print its ids, and raise the interrupt again.
+    """On Ctrl-C, cancel the run, as for a run in this process, print its ids, and raise the interrupt again.
 
     A second Ctrl-C does not wait for the engine's answer.
     """
@@ -69,10 +69,10 @@ def cancel_on_interrupt(submission: SubmissionResult, write: Callable[[str], Non
 def printing_logs(
     submission: SubmissionResult, printer: Callable[[LogLine], None], write: Callable[[str], None] = say
 ) -> Iterator[None]:  # fmt: skip
-    """Hand each line of the run to ``printer`` while the block waits for the run, by a thread of its own.
+    """Pass each line of the run to ``printer``, in a thread, while the block waits for the run.
 
-    Where the engine does not answer, the lines end early; the error is raised where the run is waited for. ``write``
-    gets a line where a run has ended long before its lines: the rest of them is not handed out.
+    If the engine does not answer, the lines end early; whoever waits for the run gets the error. If the run ends long
+    before its lines arrive, the rest of them is dropped, and ``write`` gets a line that says so.
     """
     stop = threading.Event()
 

@@ -1,4 +1,4 @@
-"""What a user's code forks ends where that code ends, and never goes on as a second FlowyML."""
+"""A child that a user's code forks ends where that code ends, and never continues as a second FlowyML."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def fork() -> int:
 
 
 def flush_output() -> None:
-    """Write out what is printed by now. User code may have closed a stream, or put another in its place, or None."""
+    """Flush what was printed so far. User code may have closed or replaced a stream, even by None."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # whatever the user's own raises
             stream.flush()
 
 
 def reopen_output() -> None:
-    """Open again what user code has closed of the standard streams, for what comes next in this process."""
+    """Reopen standard streams that user code closed, for what comes next in this process."""
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None or getattr(stream, "closed", False):
@@ -38,7 +38,7 @@ def reopen_output() -> None:
 
 
 class ForksEndHere:
-    """Around a call of the user's code: a child that it has forked ends with it, as a script ends.
+    """Wraps a call of the user's code: a child that it forks ends with it, as a script ends.
 
     The parent's outcome is what counts; a child that came back would record one of its own.
     """
@@ -66,7 +66,7 @@ def _end(error: BaseException | None) -> NoReturn:
 
 
 def _print_end(error: BaseException | None) -> int:
-    """Print to standard error what Python says at the end of a script; gives the exit code."""
+    """Print to standard error what Python says at the end of a script, and return the exit code."""
     if error is None:
         return 0
     if not isinstance(error, SystemExit):

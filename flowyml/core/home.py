@@ -1,7 +1,7 @@
-"""The folder where FlowyML keeps what it must remember, only for its owner: local runs, bundles, artifacts.
+"""FlowyML's data folder, readable only by its owner: local runs, bundles, artifacts.
 
-Parameters, outputs and logs stand there, whatever the umask. So folders are made with mode 0700 and files with 0600,
-and those that exist are changed to it.
+It holds parameters, outputs and logs. So folders get mode 0700 and files 0600, whatever the umask, and existing ones
+are changed to it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _RECORD = "runs.db"  # and the files that SQLite keeps beside it
 
 
 def home() -> Path:
-    """``FLOWYML_HOME``, or the data folder that the operating system gives to applications; made if it can be made.
+    """``FLOWYML_HOME``, or the data folder that the operating system gives to applications; created if possible.
 
-    Raises ``ConfigurationError`` where neither is, and for a folder of another user's, who could exchange what is in
-    it: code, too.
+    Raises ``ConfigurationError`` if neither exists, and for another user's folder, whose owner could replace what is in
+    it, even code.
 
     It belongs on a local disk: the record of local runs is a SQLite database in WAL mode, which no network file
     system can share (source: SQLite, *Write-Ahead Logging*).
@@ -46,7 +46,7 @@ def home() -> Path:
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder for its owner alone, and the missing ones above it; one that exists is closed to others.
+    """Make a folder, and missing ones above it, that only its owner can open; an existing one is closed to others.
 
     Raises ``OSError``.
     """
@@ -57,9 +57,9 @@ def private_folder(path: Path) -> Path:
 
 
 def private_file(path: Path) -> Path:
-    """Make an empty file for its owner alone, unless it is there; one that exists is closed to others.
+    """Make an empty file that only its owner can open, if it is missing; an existing one is closed to others.
 
-    Raises ``OSError``, also for a link in its place that leads nowhere.
+    Raises ``OSError``, also for a dangling link in its place.
     """
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, stat.S_IRUSR | stat.S_IWUSR))
@@ -71,19 +71,19 @@ def private_file(path: Path) -> Path:
 
 
 def open_private(path: Path, mode: str = "wb") -> IO[Any]:
-    """Open a file as ``open`` does; a new one is for its owner alone from its first byte on."""
+    """Open a file as ``open`` does; a new one is private from its first byte on."""
     return open(path, mode, opener=_opener, encoding=None if "b" in mode else "utf-8")
 
 
 def is_data(path: Path) -> bool:
-    """Whether a path is among FlowyML's data, and so private, rather than in a place that a user chose for it."""
+    """Whether a path is among FlowyML's data, and so private, and not in a place that a user chose."""
     with suppress(ConfigurationError):
         return path.is_relative_to(_place())
     return False
 
 
 def data_folder(path: Path) -> Path:
-    """Make a folder that may be among FlowyML's data, where it is private, or where a user wants it."""
+    """Make a folder, private if it is among FlowyML's data and not in a place that a user chose."""
     if is_data(path):
         return private_folder(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -107,10 +107,10 @@ def _opener(path: str, flags: int) -> int:
 
 @cache  # once in a process: what FlowyML makes is private
 def _close_to_others(folder: Path) -> None:
-    """Make the folder, or close it to others: it may have been made by `mkdir`, or filled by `cp -r` or from a backup.
+    """Make the folder, or close it to others: it may come from `mkdir`, `cp -r` or a backup.
 
-    A folder that holds other things too, such as a project's, is left open, and they are; what is FlowyML's is closed.
-    Where it cannot be done, the folders and files below are private anyway.
+    A folder that holds other things too, such as a project, stays open, and so do these things; FlowyML's own are
+    closed. If that fails, the folders and files below are private anyway.
     """
     with suppress(OSError):
         if not folder.exists():

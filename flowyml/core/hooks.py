@@ -48,7 +48,7 @@ class PipelineHook:
 
 
 def check_hook(hook: object, who: str) -> PipelineHook:
-    """Give the hook back, or raise ``DefinitionError`` for one whose methods would never fire, or fail each time."""
+    """Return the hook, or raise ``DefinitionError`` if a method of it would never fire, or would always fail."""
     if not isinstance(hook, PipelineHook):
         raise DefinitionError(f"{who}: {hook!r:.80} is not a PipelineHook. Subclass flowyml.core.hooks.PipelineHook.")
     for name in dir(hook):
@@ -87,12 +87,12 @@ def _check_arguments(hook: PipelineHook, event: str, who: str) -> None:
 
 
 def fire(hooks: Iterable[PipelineHook], event: str, *args: object) -> None:
-    """Call ``event`` on each hook; what a hook raises is logged and goes no further."""
+    """Call ``event`` on each hook; what a hook raises is logged and not propagated."""
     for hook in hooks:
         try:
             with ForksEndHere():
                 getattr(hook, event)(*args)
-        except StepCancelledError:  # it only happens to be in a hook that the step is hit
+        except StepCancelledError:  # the step happens to be interrupted inside a hook
             raise
         except (Exception, SystemExit):
             logger.exception("Hook %s.%s failed; the run goes on.", type(hook).__name__, event)

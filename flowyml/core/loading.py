@@ -17,13 +17,13 @@ def is_loading() -> bool:
 
 
 def is_loading_on_worker() -> bool:
-    """True while a worker imports them, from a bundle: what was checked when it was compiled may not be known here."""
+    """True while a worker imports them from a bundle: what was checked at compile time may be unknown here."""
     return _loader.get() == "worker"
 
 
 @contextmanager
 def loading(by: str = "worker") -> Iterator[None]:
-    """Mark what happens within as the loading of code, by a "worker" or a "command"."""
+    """Mark the block as loading code, by a "worker" or a "command"."""
     token = _loader.set(by)
     try:
         yield

@@ -1,7 +1,7 @@
 """Locks between processes, on files: one process holds a lock, or several share it.
 
-The system lets go of a lock when all processes that have its open file are gone, however they ended. Without
-locks, as on Windows and some network file systems, nothing raises or waits, and the answer is None instead of True.
+The system releases a lock when all processes that have its open file are gone, however they ended. Without locks, as on
+Windows and some network file systems, nothing raises or waits, and the result is None instead of True.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PAUSE = 0.02
 
 @contextmanager
 def held(path: Path, *, shared: bool = False, wait: float | None = 0) -> Iterator[bool | None]:
-    """Hold the lock of a file, which is made for its owner alone if it is missing; the rest is as with ``lock``.
+    """Hold the lock of a file, which is created private if it is missing; otherwise as ``lock``.
 
     Raises ``OSError`` when the file cannot be opened.
     """
@@ -31,7 +31,7 @@ def held(path: Path, *, shared: bool = False, wait: float | None = 0) -> Iterato
 
 
 def lock(file: int, *, shared: bool = False, wait: float | None = 0) -> bool | None:
-    """Take the lock of an open file; ``wait`` is the most seconds that this may take, None as long as it takes.
+    """Take the lock of an open file; ``wait`` is the most seconds to wait, None for no limit.
 
     True when this process has the lock, False when another one kept it, None where the file system has no locks.
     """
@@ -56,7 +56,7 @@ def lock(file: int, *, shared: bool = False, wait: float | None = 0) -> bool | N
 
 
 def unlock(file: int) -> None:
-    """Let go of a lock at once, also for the processes that have the open file from this one."""
+    """Release a lock at once, also for processes that inherited the open file."""
     if os.name != "nt":
         import fcntl
 

@@ -1,7 +1,7 @@
-"""What steps log: shown without any set-up, and with its level through every process.
+"""What steps log: shown without any set-up, with its level kept across processes.
 
-A process whose lines another one reads writes each record as lines that begin with its level, between two separators
-that no terminal shows; ``flowyml.runtime.lines`` takes them off on the other side.
+A process whose output another one reads writes each record as lines that begin with its level, between two separators
+that no terminal shows; ``flowyml.runtime.lines`` strips them on the other side.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _BY_HTTP_CLIENTS = ("httpx", "httpcore")  # a line at INFO for each request, tho
 
 
 def get_logger() -> logging.Logger:
-    """The logger for steps: what it logs from INFO on is in the log of the run, with its level, on every engine.
+    """The logger for steps: what it logs at INFO or above is in the run's log, with its level, on every engine.
 
-    Nothing has to be set up for that. Where logging is set up, its handlers get the records as well.
+    That needs no set-up. If logging is set up, its handlers get the records as well.
     """
     logger = logging.getLogger(_NAME)
     if logger.level == logging.NOTSET:
@@ -48,7 +48,7 @@ def _is_users(logger: str, level: int) -> bool:
 
 
 def make_records(levels: Mapping[str, int] = {}) -> None:
-    """Have records from INFO on made, or from other ``levels``, unless user code has set them in this process."""
+    """Enable records from INFO up, or as in ``levels``, unless user code has set levels in this process."""
     root = logging.getLogger()
     for name, level in {**dict.fromkeys(_BY_HTTP_CLIENTS, logging.WARNING), **levels}.items():
         if name and logging.getLogger(name).level == logging.NOTSET:
@@ -58,9 +58,9 @@ def make_records(levels: Mapping[str, int] = {}) -> None:
 
 
 def log_to_reader(levels: Mapping[str, int] = {}, *, marked: bool) -> None:
-    """The same, and print the records to standard error: with marks for a process that reads, else for people.
+    """The same, and print the records to standard error: marked for a process that reads them, or plain for people.
 
-    Where user code has set logging up, its own handlers print them, in its own format.
+    If user code has set up logging, its own handlers print them, in its own format.
     """
     make_records(levels)
     root = logging.getLogger()
@@ -74,9 +74,9 @@ def log_to_reader(levels: Mapping[str, int] = {}, *, marked: bool) -> None:
 
 
 def parts(line: str) -> list[tuple[str | None, str]]:
-    """A line of a process as what was printed, with None, and what was logged, with its level.
+    """A line of a process, split into what was printed, with None, and what was logged, with its level.
 
-    It is one or the other, unless a record came while a printed line had no end yet.
+    It is one or the other, unless a record came before a printed line had ended.
 
     >>> parts("\\x1eWARNING\\x1eit rains"), parts("it rains")
     ([('WARNING', 'it rains')], [(None, 'it rains')])
@@ -91,7 +91,7 @@ def parts(line: str) -> list[tuple[str | None, str]]:
 
 
 def with_level(source: str, line: str) -> str:
-    """A line as people read it: with the level of a record before it, and as it is when it was printed."""
+    """A line for people: a record with its level in front, a printed line as it is."""
     return line if source in ("stdout", "stderr") else f"{source}: {line}"
 
 

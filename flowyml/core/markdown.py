@@ -1,4 +1,4 @@
-"""Markdown in which what others say is text and never markup: for UIs of engines, reports and docs.
+"""Markdown in which foreign text is never markup: for UIs of engines, reports and docs.
 
 Sources: CommonMark, *Backslash escapes* and *Code spans*; GitHub Flavored Markdown, *Tables* and *Autolinks*.
 """
@@ -15,15 +15,15 @@ __all__ = ["code", "escaped", "table"]
 _MARKUP = frozenset(punctuation) - frozenset(",;%/?'\"")
 
 
-# Of HTML's entities the first of Prefect's two UIs shows the letters. Some programs that show files know no backslash
-# before these three, such as Python-Markdown, on which MkDocs stands.
+# The first of Prefect's two UIs shows HTML entities as letters. Some programs that render files do not know a backslash
+# before these three, such as Python-Markdown, which MkDocs uses.
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def escaped(text: object, *, in_file: bool = False) -> str:
     """A text on one line, as text, wherever it stands: in a cell, a heading, an item of a list.
 
-    ``in_file`` is for what any program may show, and not only UIs of engines: HTML is then safe in more of them.
+    ``in_file`` is for files that any program may render, not only UIs of engines: HTML is then safe in more of them.
 
     >>> print(escaped("<b>|*x*"))
     \\<b\\>\\|\\*x\\*
@@ -35,7 +35,7 @@ def escaped(text: object, *, in_file: bool = False) -> str:
 def code(text: object, *, in_cell: bool = False) -> str:
     """A name or a path on one line, as code, which people can read in the file too.
 
-    A bar ends a cell even within code, and only there a backslash before it is left out: ``in_cell`` is for tables.
+    A bar ends a cell even within code, and only in tables is the backslash before it removed: use ``in_cell`` there.
 
     >>> print(code("a|b"), code("a|b", in_cell=True), code("a`b"))
     `a|b` `a\\|b` `` a`b ``

@@ -1,4 +1,4 @@
-"""What a module is elsewhere: its name there, its file, and whether it comes along or is installed there anyway.
+"""A module as workers see it: its name, its file, and whether it travels or is installed there anyway.
 
 A script is ``__main__`` where it runs, and a module where it is imported.
 """
@@ -30,7 +30,7 @@ def _main_name(main: ModuleType) -> str | None:
 
 
 def travels(module: str) -> bool:
-    """Whether a loaded module is the user's own, with a file that comes along, and not installed on workers anyway."""
+    """Whether a loaded module is the user's own, with a file that travels, and not installed on workers anyway."""
     shipped = shipped_name(module)
     path = source_file(sys.modules[module]) if module in sys.modules else None
     if path is None or shipped is None or shipped.partition(".")[0] == "flowyml":

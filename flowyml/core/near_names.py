@@ -1,4 +1,4 @@
-"""The known name that a misspelt one is most like."""
+"""The known name closest to a misspelt one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["did_you_mean", "nearest"]
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like this one, if any is like it at all.
+    """The closest known name, if any is close at all.
 
     >>> nearest("retires", ["retry", "timeout"]), nearest("colour", ["retry", "timeout"])
     ('retry', None)
@@ -19,7 +19,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence to put behind another, with the space before it; empty when no known name is like this one.
+    """A sentence to append to another, with a leading space; empty if no known name is close.
 
     >>> did_you_mean("retires", ["retry", "timeout"])
     " Did you mean 'retry'?"

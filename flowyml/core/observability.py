@@ -47,7 +47,7 @@ class MetricsCollector(ABC):
 
     @abstractmethod
     def run_finished(self, pipeline: str, run_id: str, status: ExecutionStatus, duration: float) -> None:
-        """A run reached a terminal status. Called once a run, after its steps."""
+        """A run reached a terminal status. Called once per run, after its steps."""
 
 
 class ConsoleMetricsCollector(MetricsCollector):
@@ -74,19 +74,19 @@ class PrometheusMetricsCollector(MetricsCollector):
     Metrics: ``flowyml_runs_total{pipeline,status}``, ``flowyml_run_duration_seconds{pipeline}`` (histogram),
     ``flowyml_step_duration_seconds{pipeline,step,status}`` (histogram), with ``job`` from ``job_name``.
 
-    ``endpoint`` is a URL; what answers there decides the way. A Pushgateway is pushed to. A Prometheus server gets the
-    samples by its remote-write receiver, with an ``instance`` for each process; where that is off,
+    ``endpoint`` is a URL. If a Pushgateway answers there, metrics are pushed to it. A Prometheus server gets the
+    samples through its remote-write receiver, with an ``instance`` for each process; if that is off,
     ``set_metrics_collector`` raises ``ConfigurationError`` with the flag that turns it on. Its OTLP receiver is not
-    used. Where nothing answers, runs go on and a warning is logged. A user and a password in the URL are sent to it
-    with each request.
+    used. If nothing answers, runs go on and a warning is logged. A user and a password in the URL are sent to it with
+    each request.
 
     Workers of an engine load the script that sets the collector too. They send nothing, and need no
-    ``prometheus-client``, so that a run counts once: where it is waited for. For runs that no process of yours waits
-    for, such as scheduled ones, give the pipeline a hook, whose ``on_pipeline_end(pipeline_name, run_id, status,
-    duration_seconds)`` makes a collector and calls its ``run_finished`` with the same values. It runs once a run, on a
-    worker, which then needs ``prometheus-client``.
+    ``prometheus-client``, so that a run counts once: in the process that waits for it. For runs that no process of
+    yours waits for, such as scheduled ones, give the pipeline a hook whose
+    ``on_pipeline_end(pipeline_name, run_id, status, duration_seconds)`` makes a collector and calls its
+    ``run_finished`` with the same values. It runs once per run, on a worker, which then needs ``prometheus-client``.
 
-    Give a ``registry`` to add these metrics to an exporter of your own; with ``endpoint=None`` nothing is sent.
+    Pass a ``registry`` to add these metrics to your own exporter; with ``endpoint=None`` nothing is sent.
     ``timeout_seconds`` limits each request.
     """
 
@@ -108,7 +108,7 @@ class PrometheusMetricsCollector(MetricsCollector):
         self._made: tuple[Counter, Histogram, Histogram] | None = None
         self._making = threading.Lock()
         if registry is not None or not is_loading():
-            self._metrics()  # an exporter shows them from now on, and what is missing is known at once
+            self._metrics()  # an exporter shows them from now on, and a missing package fails at once
 
     @cached_property
     def registry(self) -> CollectorRegistry:
@@ -160,7 +160,7 @@ class PrometheusMetricsCollector(MetricsCollector):
         return Destination(self.endpoint or "", self.job_name, self.timeout_seconds)
 
     def check(self) -> None:
-        """Find out what answers at ``endpoint``. Raises ``ConfigurationError`` for what takes no samples."""
+        """Find out what answers at ``endpoint``. Raises ``ConfigurationError`` if it accepts no samples."""
         from flowyml.core.prometheus_push import HTTP_ERRORS
 
         if self.endpoint is None:

@@ -13,7 +13,7 @@ class Origin:
     """The project and the file in which a pipeline is written. It never holds an absolute path.
 
     ``project`` is the namespace of FlowyML's settings, else the project's name in ``pyproject.toml``, else the git
-    remote as ``owner/name``; it is empty where there is none of these. ``module`` is the file's path from the project's
+    remote as ``owner/name``; it is empty without any of these. ``module`` is the file's path from the project's
     root, or ``"notebook"``; without a project it begins with the name of the file's folder.
 
     >>> str(Origin("acme/forecasts", "pipelines/train.py"))
@@ -29,7 +29,7 @@ class Origin:
 
     @classmethod
     def from_dict(cls, plain: object) -> Origin | None:
-        """Read what ``to_dict`` made; None for anything else, such as what was recorded before origins were.
+        """Read what ``to_dict`` made; None for anything else, such as records from before origins existed.
 
         >>> Origin.from_dict({"project": "acme", "module": "train.py"})
         Origin(project='acme', module='train.py')

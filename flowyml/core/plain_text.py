@@ -27,7 +27,7 @@ _HARMLESS = {"", *map(str, (0, 1, 2, 3, 4, 7, 9, *range(21, 26), 27, 29, 39, 49)
 
 
 def storable_text(text: str) -> str:
-    r"""The text with what databases and APIs refuse written out: lone surrogates and the character zero.
+    r"""The text with characters that databases and APIs refuse escaped: lone surrogates and NUL.
 
     >>> storable_text("half \ud800, zero \0")
     'half \\ud800, zero \\x00'
@@ -56,10 +56,10 @@ def safe_line(text: str) -> str:
 
 
 def safe_log(line: str, *, colours: bool = False) -> str:
-    r"""A line that a step logged. A progress bar, which returns to its start again and again, is shown as it ended.
+    r"""A line that a step logged. A progress bar, which keeps returning to its start, is shown as it ended.
 
-    With ``colours`` its own stay, and end with it. Without, they are left out, so that text stays readable. A sequence
-    that does anything else is shown.
+    With ``colours``, its colours stay, and end with it; without, they are left out, so that text stays readable. Any
+    other sequence is shown.
 
     >>> safe_log("10%\r100%\x1b[32m done\x1b[2A")
     '100% done\\x1b[2A'

@@ -1,6 +1,6 @@
-"""Which process is meant: its id, its birth and the machine's boot, since process ids are used again.
+"""Identifies a process by its id, its birth and the machine's boot, since process ids are reused.
 
-A process or a group is signalled only while it is still the one that was meant.
+A process or a group is signalled only while it is still the same one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ProcessIdentity:
 
 
 def this_process() -> ProcessIdentity:
-    """The process that calls."""
+    """The calling process."""
     return identity_of(os.getpid())
 
 
@@ -54,12 +54,12 @@ def is_alive(process: ProcessIdentity) -> bool | None:
 
 
 def same_process(process: ProcessIdentity) -> bool:
-    """Whether the process lives and is still the one that was meant; False also where that cannot be known."""
+    """Whether the process is alive and still the same one; False also if that cannot be known."""
     return is_alive(process) is True
 
 
 def await_ends(processes: Sequence[ProcessIdentity], seconds: float) -> bool:
-    """Wait until none of these processes is known to be alive; False when the time is over and one is."""
+    """Wait until none of these processes is known to be alive; False if one still is when time is up."""
     deadline = time.monotonic() + seconds
     while any(map(is_alive, processes)):
         if time.monotonic() >= deadline:
@@ -78,7 +78,7 @@ def signal_process(process: ProcessIdentity, number: int) -> bool:
             return True
         return False
     try:
-        handle = os.pidfd_open(process.pid)  # belongs to this very process from here on, also when its id is used again
+        handle = os.pidfd_open(process.pid)  # refers to this very process from here on, even if its id is reused
     except OSError:
         return False
     try:
@@ -95,13 +95,13 @@ def signal_process(process: ProcessIdentity, number: int) -> bool:
 def signal_group(leader: ProcessIdentity, number: int, *, bearing: str = "") -> bool:
     """Send a signal to the process group that was started as ``leader``; False when nothing was sent.
 
-    The leader may have ended: while processes of its group live, the system gives its id to no other (source: Linux,
-    ``kernel/pid.c``, which frees an id when no group and no session bears it). So a process that has the id and was
-    born at another time means that the group is gone.
+    The leader may have ended: while processes of its group live, the system does not reuse its id (source: Linux,
+    ``kernel/pid.c``, which frees an id when no group and no session uses it). So if a process with the id was born at
+    another time, the group is gone.
 
-    Without a leader, a group that was recorded long ago may be one of strangers, whose own leader has ended too. For
-    such a one, ``bearing`` is the variable ``NAME=value`` that the group was started with: where the leader is gone,
-    a signal is sent only if a process of the group has it in its environment, which only Linux shows.
+    Without a leader, a group that was recorded long ago may be a foreign one, whose own leader has ended too. For such
+    groups, ``bearing`` is the variable ``NAME=value`` that the group was started with: if the leader is gone, a signal
+    is sent only if a process of the group has it in its environment, which only Linux shows.
     """
     if leader.host != _host() or not leader.born or not hasattr(os, "killpg"):
         return False

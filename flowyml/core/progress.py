@@ -23,7 +23,7 @@ __all__ = ["Update", "console_on", "show_counting", "show_progress", "show_waiti
 logger = logging.getLogger("flowyml.progress")
 
 Update = Callable[[Run, Sequence[StepRun]], None]
-"""Called with what is known now, as often as there is news."""
+"""Called with the current state whenever it changes."""
 
 _MARKS = {
     ExecutionStatus.QUEUED: ("·", "dim"),
@@ -50,10 +50,10 @@ def show_progress(
 ) -> Iterator[Update]:
     """Draw the steps live on standard error; where that is not a terminal, write a line for each change.
 
-    What is printed meanwhile appears above, unless a ``console`` is given to draw elsewhere. ``tail`` gives what is
-    being printed, for a line below.
+    Output meanwhile appears above, unless a ``console`` is given to draw elsewhere. ``tail`` returns the unfinished
+    line, which is shown below.
     """
-    if console is None and sys.stderr is None:  # closed, or never there, as in a service
+    if console is None and sys.stderr is None:  # closed, or never open, as in a service
         yield lambda run, steps: None
         return
     if console is None and not sys.stderr.isatty():
@@ -98,7 +98,7 @@ class _Waiting:
 
 @contextmanager
 def show_waiting(what: str) -> Iterator[Callable[[], None]]:
-    """Show on standard error what is waited for. Call what it gives now and then while waiting.
+    """Show on standard error what is waited for. Call the result now and then while waiting.
 
     On a terminal it is a spinner; elsewhere a line of the logger ``flowyml.progress``, after ten seconds.
     """
@@ -113,7 +113,7 @@ def show_waiting(what: str) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def show_counting(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Show on standard error how far a long work is. Call what it gives with the number of what was done so far.
+    """Show the progress of long work on standard error. Call the result with the number of items done so far.
 
     On a terminal it is a bar, or a spinner where the ``total`` is unknown; elsewhere a line of the logger
     ``flowyml.progress``, every ten seconds.

@@ -1,4 +1,4 @@
-"""What is printed while a run is drawn: whole lines appear above the drawing, a progress bar as it stands below it."""
+"""Output while a run is drawn: complete lines appear above the drawing, the current progress bar below it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _AGAIN = re.compile(r"^(\r(?!\n)|\x1b\[[0-9]*[AF])|\x1b\[[0-9]*[AF]")
 
 
 class OutputAbove:
-    """Stands in for a terminal's stream. ``tail`` is what no line end has followed yet.
+    """Stands in for a terminal's stream. ``tail`` is the unfinished line.
 
-    What begins at the start of its line again, as a bar of tqdm's does, or goes up, as rich's do, replaces the tail.
+    Output that returns to the start of its line, as tqdm's bars do, or moves up, as rich's do, replaces the tail.
     """
 
     def __init__(self, console: Console, stream: TextIO, begun: str = "") -> None:
@@ -34,7 +34,7 @@ class OutputAbove:
             stream.write("\r\x1b[2K")  # from now on it is part of the drawing
 
     def write(self, text: str) -> int:
-        """Print the lines that are whole now."""
+        """Print the lines that are complete."""
         with self._lock:
             plain = _CURSOR.sub("", text)
             if _AGAIN.search(text) and not plain.endswith("\n"):

@@ -1,9 +1,9 @@
 """Send metrics to a Pushgateway, or to a Prometheus server by its remote-write receiver.
 
-A server takes samples by remote write where a flag allows it (source: Prometheus, *HTTP API*, "Remote Write Receiver").
-The request is written here, in a few lines: libraries for it stand on OpenTelemetry's SDK and native code, and a worker
-has neither. OTLP is left out, also where a server's OTLP receiver is on: OpenTelemetry's exporter would bring that SDK,
-and Debian builds Prometheus without the receiver.
+A server accepts samples by remote write if a flag allows it (source: Prometheus, *HTTP API*, "Remote Write Receiver").
+The request is written here, in a few lines: libraries for it need OpenTelemetry's SDK and native code, and a worker has
+neither. OTLP is not used, even if a server's OTLP receiver is on: OpenTelemetry's exporter would bring that SDK, and
+Debian builds Prometheus without the receiver.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["HTTP_ERRORS", "Destination"]
 
 HTTP_ERRORS = (OSError, HTTPException)
-"""What asking and sending raise where nothing answers, or not as it should."""
+"""What asking and sending raise if nothing answers, or something wrong does."""
 
 _WRITE = "/api/v1/write"
 _WRITE_HEADERS = {
@@ -43,8 +43,8 @@ _LONGEST_ANSWER = 65536
 class Destination:
     """Where metrics go: whatever answers at a URL. A user and a password in it are sent with each request.
 
-    Asking and sending raise ``OSError`` and ``HTTPException`` where nothing answers, or not as it should. A redirect is
-    not followed: metrics and credentials go to the address that was given alone.
+    Asking and sending raise ``OSError`` and ``HTTPException`` if nothing answers, or something wrong does. Redirects
+    are not followed: metrics and credentials go only to the given address.
     """
 
     def __init__(self, url: str, job: str, timeout: float) -> None:
@@ -70,7 +70,7 @@ class Destination:
         self._is_server = is_server
 
     def send(self, registry: CollectorRegistry) -> None:
-        """Hand over what the registry holds, and return when it was taken."""
+        """Send what the registry holds, and return when it was accepted."""
         if self._is_server is None:
             self.find()
         try:
@@ -106,7 +106,7 @@ def _check(answer: Answer) -> None:
 
 
 def _instance() -> str:
-    """The label of this process: what several processes count is never mixed up, and ``sum`` adds it up."""
+    """The label of this process, which keeps the counts of several processes apart; ``sum`` adds them up."""
     global _known
     if _known is None or _known[0] != os.getpid():
         _known = os.getpid(), f"{platform.node()}:{os.getpid()}-{os.urandom(4).hex()}"

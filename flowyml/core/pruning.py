@@ -1,4 +1,4 @@
-"""What runs leave behind, which of it is no longer needed, and its removal."""
+"""What runs leave behind, what of it is no longer needed, and how to remove it."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ __all__ = [
 ]
 
 DEFAULT_AGE_SECONDS = 30 * 86_400.0
-"""What was not used for so long goes, if nothing needs it."""
+"""The age from which on unused things go, if nothing needs them."""
 
 DEFAULT_MAX_BYTES = 10_000_000_000
-"""The most bytes that may stay of what can be made again: of unpacked code, and of a cache."""
+"""The most bytes to keep of what can be made again: unpacked code, and a cache."""
 
 
 _FILE = re.compile(r"\.new-[0-9a-f]{16}")
 _FOLDER = re.compile(r"\.new-[a-z0-9_]{8}")  # of ``tempfile.mkdtemp``
-_WRITING_SECONDS = 3600  # without a change, after which no process is taken to be writing any more
+_WRITING_SECONDS = 3600  # without a change, after which no process is assumed to be writing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
     """What may stay: what was used within ``older_than`` seconds before ``now`` (seconds since 1970).
 
-    Of what can be made again, the ``max_bytes`` stay that were used last.
+    Of what can be made again, the ``max_bytes`` that were used last stay.
     """
 
     older_than: float = DEFAULT_AGE_SECONDS
@@ -56,13 +56,13 @@ class Bounds:
         return self.now - self.older_than
 
     def keeps(self, used: float) -> str:
-        """Why something stays that was used last at that time; empty where its age is not a reason."""
+        """Why something last used at that time stays; empty if its age is not a reason."""
         if used < self.before:
             return ""
         return f"used within {span_text(self.older_than)}" if self.older_than >= 1 else "just used"
 
     def keeps_unfinished(self, changed: float) -> str:
-        """The same for something that is not whole, whatever the age: a process may still be writing it."""
+        """The same for something unfinished, whatever the age: a process may still be writing it."""
         young = "a process may be writing it" if changed >= self.now - _WRITING_SECONDS else ""
         return self.keeps(changed) or young
 
@@ -71,8 +71,8 @@ class Bounds:
 class Prunable:
     """One thing that takes up space: ``bytes`` of it, used last at ``used`` (seconds since 1970).
 
-    ``kept`` says why it stays, and is empty for what goes. ``remove`` looks again before it removes anything, and gives
-    the bytes that went: 0 where something needs it by now.
+    ``kept`` says why it stays, and is empty for what goes. ``remove`` checks again before it removes anything, and
+    returns the bytes removed: 0 if something needs it by now.
     """
 
     kind: str
@@ -90,7 +90,7 @@ class Prunable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """What became of one thing: ``freed`` bytes, or why it is still there."""
+    """The outcome for one thing: ``freed`` bytes, or why it is still there."""
 
     item: Prunable
     freed: int = 0
@@ -98,12 +98,12 @@ class Pruned:
 
 
 def is_unfinished(name: str) -> bool:
-    """Whether a file is called as FlowyML calls one until it is whole (``flowyml.core.files``)."""
+    """Whether a file has the name that FlowyML gives unfinished ones (``flowyml.core.files``)."""
     return _FILE.fullmatch(name) is not None
 
 
 def unfinished(folder: Path, bounds: Bounds) -> Iterator[Prunable]:
-    """What processes that died were writing into a folder."""
+    """Unfinished files in a folder, of processes that died."""
     for name in names_in(folder):
         try:
             own = (folder / name).lstat()
@@ -121,7 +121,7 @@ def unfinished(folder: Path, bounds: Bounds) -> Iterator[Prunable]:
 
 
 def bounded(found: Iterable[Prunable], bounds: Bounds) -> Iterator[Prunable]:
-    """Things that can be made again: of those that only their age keeps, the oldest go beyond ``bounds.max_bytes``."""
+    """Things that can be made again: of those kept only for their age, the oldest beyond ``bounds.max_bytes`` go."""
     left = bounds.max_bytes
     for item in sorted(found, key=lambda each: -each.used):
         fits = item.bytes <= left
@@ -131,7 +131,7 @@ def bounded(found: Iterable[Prunable], bounds: Bounds) -> Iterator[Prunable]:
 
 
 def prune(items: Iterable[Prunable], during: AbstractContextManager[object] | None = None) -> Iterator[Pruned]:
-    """Remove what nothing keeps, one after another. What cannot be removed is said, and the rest goes on.
+    """Remove what nothing keeps, one after another. What cannot be removed is reported, and the rest goes on.
 
     ``during`` is ``Orchestrator.pruning()``.
     """

@@ -1,7 +1,7 @@
 """Remove files and folders that FlowyML made, below a folder in which others may have left links and files.
 
-No link on the way is followed, nothing of another user's is removed, and what was used meanwhile comes back: a name is
-first changed to one that cannot be guessed, then looked at, then removed.
+No link on the way is followed, nothing of another user's is removed, and what was used meanwhile is restored: each item
+is first renamed to something unguessable, then checked, then removed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flowyml.core.files import refuse_others_link
 __all__ = ["Found", "files_below", "has_others", "names_in", "remove", "remove_empty", "remove_leftovers"]
 
 _GONE = ".gone-"
-_LEFT_AFTER = 3600  # seconds after which what another process was about to remove has been left behind
+_LEFT_AFTER = 3600  # seconds after which another process is assumed to have died while removing it
 _DEEPEST = 100  # folders in folders, each of which takes a descriptor
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -36,7 +36,7 @@ class Found(NamedTuple):
 
 
 def names_in(root: Path, *parts: str) -> list[str]:
-    """What stands in a folder below a root; nothing where there is none, or where a link leads to it."""
+    """The names in a folder below a root; none if the folder does not exist or is reached through a link."""
     with suppress(OSError), _opened(root, parts) as folder:
         return sorted(name for name in os.listdir(folder) if not name.startswith(_GONE))  # noqa: PTH208  # a descriptor
     return []
@@ -49,7 +49,7 @@ def files_below(root: Path, *parts: str) -> Iterator[Found]:
 
 
 def has_others(root: Path, *parts: str) -> bool:
-    """Whether files or folders of another user's are in a folder below a root."""
+    """Whether a folder below a root contains another user's files or folders."""
     try:
         with _opened(root, parts[:-1]) as folder:
             return _has_others(folder, parts[-1], 0)
@@ -58,13 +58,13 @@ def has_others(root: Path, *parts: str) -> bool:
 
 
 def remove(root: Path, *parts: str, unless_since: float | None = None) -> int:
-    """Remove a file or a folder with all that is in it; gives the bytes that it had.
+    """Remove a file, or a folder with its content, and return the bytes that it had.
 
     What was written or touched since ``unless_since`` stays, and so does a folder with such a file in it, what is not
-    there or is not this user's, and a link on the way. Links in a folder are removed, and what they lead to stays. A
-    folder that holds files of another user's stays with them.
+    this user's, and a link on the way. Links in a folder are removed, but not what they lead to. A folder that holds
+    another user's files stays with them.
 
-    Raises ``OSError`` where something cannot be removed.
+    Raises ``OSError`` if something cannot be removed.
     """
     try:
         with _opened(root, parts[:-1]) as folder:
@@ -76,7 +76,7 @@ def remove(root: Path, *parts: str, unless_since: float | None = None) -> int:
 
 
 def remove_empty(root: Path, *parts: str) -> bool:
-    """Remove a folder in which nothing is, which may be made again at any time; False where it stays."""
+    """Remove an empty folder, which may be made again at any time; False if it stays."""
     try:
         with _opened(root, parts[:-1]) as folder:
             if not _ours(folder, parts[-1]):
@@ -88,7 +88,7 @@ def remove_empty(root: Path, *parts: str) -> bool:
 
 
 def remove_leftovers(root: Path, *parts: str) -> int:
-    """Finish what a process that died was about to remove from a folder; gives the bytes."""
+    """Finish removing what a process that died was about to remove from a folder; return the bytes."""
     freed = 0
     with suppress(OSError), _opened(root, parts) as folder:
         for name in os.listdir(folder):  # noqa: PTH208  # a descriptor
@@ -161,7 +161,7 @@ def _take_away(folder: int, name: str, unless_since: float | None) -> int:
     if not _is_ours(found) or (unless_since is not None and _newest(folder, gone, found) >= unless_since):
         try:
             os.rename(gone, name, src_dir_fd=folder, dst_dir_fd=folder)
-        except OSError:  # it was made anew in the meantime
+        except OSError:  # it was created again in the meantime
             _delete(folder, gone, 0)
         return 0
     return _delete(folder, gone, 0)

@@ -60,7 +60,7 @@ class ResourceRequirements:
 
     @property
     def gpu_labels(self) -> dict[str, str]:
-        """The labels of a node with such a GPU: a model of NVIDIA's is one, as its feature discovery writes it.
+        """The labels of a node with such a GPU: for a model of NVIDIA's, the one that its feature discovery writes.
 
         >>> ResourceRequirements(gpu=1, gpu_type="NVIDIA-A100").gpu_labels
         {'nvidia.com/gpu.product': 'NVIDIA-A100'}
@@ -70,7 +70,7 @@ class ResourceRequirements:
 
     @classmethod
     def largest(cls, several: Iterable[ResourceRequirements | None]) -> ResourceRequirements | None:
-        """What is enough for each of several, one at a time; None where none asks for anything.
+        """What is enough for each of several, one at a time; None if none asks for anything.
 
         >>> two = ResourceRequirements(cpu="500m", memory="1Gi"), ResourceRequirements(cpu="1", memory="900M", gpu=1)
         >>> ResourceRequirements.largest(two)

@@ -9,7 +9,7 @@ from flowyml.core.errors import DefinitionError
 
 __all__ = ["OrchestratorRetryPolicy", "error_names"]
 
-# Python's other names of a class, as people write them (source: Built-in Exceptions, OSError).
+# Python's aliases of a class, as people write them (source: Built-in Exceptions, OSError).
 _ALIASES = {"IOError": "OSError", "EnvironmentError": "OSError", "socket.error": "OSError", "select.error": "OSError"}
 _OUT_OF_MEMORY = frozenset({"memory", "outofmemory"})
 
@@ -20,7 +20,7 @@ class OrchestratorRetryPolicy:
 
     ``max_attempts`` counts the first try too: 3 means up to two retries. ``retryable_errors`` names exception
     classes (``"TimeoutError"``, ``"Timeout"`` or the class itself), matched against the class of the error and its
-    bases; ``"OOM"`` means ``MemoryError`` and its subclasses. Without it every error is retried.
+    bases; ``"OOM"`` means ``MemoryError`` and its subclasses. Without it, every error is retried.
 
     >>> policy = OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=10, backoff_multiplier=2.0)
     >>> policy.delays

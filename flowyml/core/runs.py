@@ -1,4 +1,4 @@
-"""What an engine knows of a run and its steps, as plain records."""
+"""What an engine knows about a run and its steps, as plain records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
 ]  # fmt: skip
 
 WAS_CANCELLED = "The run was cancelled."
-"""The error of a run that was, and of its steps that were at work then."""
+"""The error of a cancelled run, and of its steps that were running."""
 
 
 def elapsed(started_at: datetime | None, ended_at: datetime | None) -> float:
@@ -66,7 +66,7 @@ class StepRun:
 
     A step in a loop has one for each item; ``index`` is the item's place in the list, one number for each loop around
     it, and empty outside of all loops. ``items`` is for those that ``folded`` makes. ``cached_from`` is the run that
-    its results are from, where it did not run itself.
+    its results come from, if it did not run itself.
     """
 
     name: str
@@ -82,7 +82,7 @@ class StepRun:
 
     @property
     def is_cached(self) -> bool:
-        """Whether it did not run, and its results are those of an earlier run."""
+        """Whether it did not run, and its results come from an earlier run."""
         return bool(self.cached_from)
 
     @property
@@ -139,7 +139,7 @@ class StepRuns(tuple[StepRun, ...]):
 def find_item(
     steps: Sequence[StepRun], step: str, index: int | Sequence[int] | None = None
 ) -> tuple[str, tuple[int, ...]]:
-    """The name and index of a step that is asked for by name and index, or as ``train[3]``.
+    """The name and index of a step given by name and index, or as ``train[3]``.
 
     While a step has not ended, its items may not be known yet. Raises ``DefinitionError`` for what ``steps`` lack.
     """
@@ -160,10 +160,11 @@ def find_item(
 
 
 def folded(steps: Iterable[StepRun]) -> list[StepRun]:
-    """The same with one for each step of a loop, for all its items: ``items`` is how many have ended, and all.
+    """The same steps, with one entry for all items of a step in a loop: ``items`` is how many have ended, and how many
+    there are.
 
-    Its status is that of the items together: a failed one shows first, then those that run. Its error is that of the
-    first item that has one.
+    Its status sums up the items: a failed one shows first, then running ones. Its error is that of the first item that
+    has one.
     """
     by_name: dict[str, list[StepRun]] = {}
     for step in steps:
@@ -172,9 +173,9 @@ def folded(steps: Iterable[StepRun]) -> list[StepRun]:
 
 
 def opened(steps: Sequence[StepRun], most: int = 20) -> Iterator[tuple[StepRun, str]]:
-    """What people see of the steps: ``folded``, and below a step of a loop the first ``most`` items that failed.
+    """The steps as shown to people: ``folded``, and below a step of a loop the first ``most`` items that failed.
 
-    Each with its note; that of all items together counts those that failed.
+    Each has its note; the note for all items counts those that failed.
     """
     failed: dict[str, list[StepRun]] = {}
     for step in steps:
@@ -205,7 +206,7 @@ def _folded(name: str, runs: Sequence[StepRun]) -> StepRun:
 
 
 def _cached_from(runs: Sequence[StepRun]) -> str:
-    """The run that the results of all items are from, as words where there are several; empty if one ran."""
+    """The run that the results of all items come from, in words if there are several; empty if an item ran."""
     found = {run.cached_from for run in runs}
     return "" if "" in found else found.pop() if len(found) == 1 else f"{len(found)} runs"
 
@@ -226,7 +227,7 @@ _SHOWN_FIRST = (
 class LogLine:
     """One line that a run printed or logged. ``step`` is empty for what belongs to no step.
 
-    ``attempt`` counts from 1; it is 0 where the engine does not say. ``index`` is that of the ``StepRun``.
+    ``attempt`` counts from 1; it is 0 if the engine does not say. ``index`` is as in ``StepRun``.
     """
 
     message: str
@@ -248,12 +249,12 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """An output that was stored, or is metrics, as people see it; ``name`` is that of the output of its step.
+    """A stored output, or metrics, as shown to people; ``name`` is the name of its step's output.
 
     ``type`` is its kind, such as ``table``; ``format`` how it is written. ``size`` is in bytes and ``digest`` the
-    SHA-256 in hexadecimal. ``url`` is None where it stands in no store that outlives the run, and for what engines
-    hold themselves, such as metrics. ``head`` is the beginning of a text, or columns and first rows of a table;
-    ``picture`` the URL of a figure's. ``index`` is that of the ``StepRun``.
+    SHA-256 in hexadecimal. ``url`` is None if it is in no store that outlives the run, and for what engines hold
+    themselves, such as metrics. ``head`` is the beginning of a text, or columns and first rows of a table; ``picture``
+    is the URL of a figure's picture. ``index`` is as in ``StepRun``.
     """
 
     step: str
@@ -302,7 +303,7 @@ class Outputs(dict[str, Any]):
 class StepResult(StepRun):
     """A step of a finished run.
 
-    ``outputs`` holds those that are outputs of the pipeline too, where the run was in this process.
+    ``outputs`` holds those that are also outputs of the pipeline, if the run was in this process.
     """
 
     outputs: Mapping[str, Any] = field(default_factory=dict)
@@ -320,9 +321,9 @@ class StepResult(StepRun):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineResult:
-    """The result of a finished run. ``exception`` is the error itself where it happened in this process.
+    """The result of a finished run. ``exception`` is the error itself if it happened in this process.
 
-    A notebook shows it as tables below the pipeline's ``graph``, an SVG that is made in notebooks only.
+    A notebook shows it as tables below the pipeline's ``graph``, an SVG that is made only in notebooks.
     """
 
     run_id: str

@@ -25,8 +25,8 @@ _TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 class Schedule:
     """Either a cron expression of five fields or an interval, in a time zone.
 
-    ``catch_up`` asks the engine to make up for runs that it missed, from ``start`` on where that has passed.
-    ``parameters`` are those of each scheduled run.
+    ``catch_up`` asks the engine to make up for runs that it missed, including those since a ``start`` in the past. Each
+    scheduled run gets ``parameters``.
 
     >>> Schedule.of("weekly", "MON:09:00").cron
     '0 9 * * 1'
@@ -100,7 +100,7 @@ class Schedule:
             raise ScheduleError(f"The schedule ends ({self.end}) before it would fire. Give a later end.")
 
     def count_between(self, after: datetime, until: datetime) -> int:
-        """How often this schedule fires after one time and until another, counted up to 1000."""
+        """How often this schedule fires between two times, counted up to 1000."""
         found = 0
         for count in (1, MOST_MISSED):  # mostly it does not
             found = sum(time <= until for time in self.next_times(count, after))
@@ -129,7 +129,7 @@ class Schedule:
         return RunDates(logical_date=moment, data_interval_start=before, data_interval_end=before and moment)
 
     def _before(self, moment: datetime) -> datetime | None:
-        """The previous scheduled time; None where no croniter is installed, as on a worker."""
+        """The previous scheduled time; None if croniter is not installed, as on a worker."""
         if self.interval_seconds is not None:
             return (moment.astimezone(UTC) - timedelta(seconds=self.interval_seconds)).astimezone(moment.tzinfo)
         try:
@@ -157,7 +157,7 @@ class Schedule:
         return f"cron {self.cron} {self.timezone}" if self.cron else f"every {self.interval_seconds:g} s"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON, without what has its default."""
+        """Plain JSON, without defaults."""
         plain: dict[str, Any] = {"timezone": self.timezone}
         for name in ("cron", "interval_seconds", "start", "end", "catch_up", "parameters"):
             if value := getattr(self, name):
@@ -175,8 +175,9 @@ class Schedule:
 class ScheduleInfo:
     """A schedule as the engine holds it. ``next_runs`` are the times that the engine itself plans, soonest first.
 
-    ``missed`` is how many runs are made up for before them, where the engine says so, counted up to 1000.
-    ``drift`` says, in one sentence each, what was changed by hand since FlowyML made it, where that can be seen.
+    ``missed`` is how many missed runs are made up for before them, if the engine reports it, counted up to 1000.
+    ``drift`` has a sentence for each thing that was changed by hand since FlowyML made the schedule, if that can be
+    seen.
     """
 
     schedule_id: str

@@ -19,7 +19,7 @@ _LARGEST = 2**20  # bytes of a file that another user may have left
 
 
 def settings_file() -> Path | None:
-    """The nearest ``flowyml.toml``, or ``pyproject.toml`` that speaks of FlowyML, at or above the working folder.
+    """The nearest ``flowyml.toml``, or ``pyproject.toml`` with FlowyML settings, at or above the working folder.
 
     Settings name commands to run and places to write to, so one that another user of the machine left in a folder above
     is refused: raises ``ConfigurationError``, as git does for a repository (source: git-config(1), ``safe.directory``).
@@ -67,10 +67,10 @@ def is_of_another_user(path: Path) -> bool:
 
 
 def is_planted(path: Path) -> bool:
-    """Whether another user left a file in a folder where all may write, such as /tmp: it is not to be read.
+    """Whether another user left a file where everyone may write, such as /tmp: it must not be read.
 
     The kernel has the same rule for writing (source: proc(5), ``protected_regular``). A file that belongs to the owner
-    of its folder counts: it is of a project of theirs, as one that is mounted into a container.
+    of its folder is not planted: it is part of their project, such as one mounted into a container.
     """
     try:
         folder = path.parent.stat()
@@ -80,7 +80,7 @@ def is_planted(path: Path) -> bool:
 
 
 def _speaks_of_flowyml(path: Path) -> bool:
-    """Read without waiting, in bounds, and each character once: the file may be anybody's."""
+    """Reads without blocking, within bounds, and each character once: the file may come from anyone."""
     try:
         with path.open("rb") as file:
             head = file.read(_LARGEST)
@@ -90,7 +90,7 @@ def _speaks_of_flowyml(path: Path) -> bool:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """All that a settings file says of FlowyML. Raises ``ConfigurationError`` if it cannot be read."""
+    """FlowyML's part of a settings file. Raises ``ConfigurationError`` if it cannot be read."""
     import tomllib  # which most processes do not need
 
     try:

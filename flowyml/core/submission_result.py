@@ -72,7 +72,7 @@ class SubmissionResult:
         self._run = run or orchestrator.get_run(job_id)
 
     def refresh(self) -> SubmissionResult:
-        """Query the engine now, even for a run that has ended: it may have been started again there.
+        """Query the engine now, even for a run that has ended: it may have been restarted there.
 
         Raises ``EngineUnreachableError`` when it does not answer.
         """
@@ -86,7 +86,7 @@ class SubmissionResult:
 
     @property
     def run_id(self) -> str:
-        """The id under which the run was submitted."""
+        """The id that the run was submitted under."""
         return self._run.run_id
 
     @property
@@ -116,7 +116,7 @@ class SubmissionResult:
 
     @property
     def outputs(self) -> Outputs:
-        """The outputs of the pipeline, read back from the engine; empty until the run completed."""
+        """The outputs of the pipeline, read back from the engine; empty until the run has completed."""
         return self.orchestrator.outputs(self.job_id) if self.status.is_successful else Outputs()
 
     def artifacts(self) -> Artifacts:
@@ -156,14 +156,14 @@ class SubmissionResult:
         return self.orchestrator.cancel(self.job_id)
 
     def retry(self, steps: Sequence[str] | None = None) -> SubmissionResult:
-        """Run the steps that failed or were stopped again, and those that wait for them. Returns at once.
+        """Rerun the steps that failed or were stopped, and those that wait for them. Returns at once.
 
         Steps that completed do not run again. The run keeps its ids, so this handle is that of the new attempt too;
         the same code runs with the same parameters. With ``steps``, only these steps and the steps after them run
-        again; other failed steps stay failed. Of a failed step in a loop, the items that did not complete run again;
+        again; other failed steps stay failed. For a failed step in a loop, the items that did not complete run again;
         ``"train[3]"`` names one item. A step that completed runs again as a whole.
 
-        Raises ``RetryRefusedError`` while the run is under way and if it completed, and ``UnsupportedFeatureError`` if
+        Raises ``RetryRefusedError`` if the run is in progress or has completed, and ``UnsupportedFeatureError`` if
         the engine cannot retry runs.
         """
         self._run = self.orchestrator.retry(self.job_id, steps=steps)._run
@@ -172,7 +172,7 @@ class SubmissionResult:
     def wait_for_completion(
         self, timeout: float = 3600, poll_interval: float = 5, *, progress: bool | None = None
     ) -> SubmissionResult:
-        """Block until the run ended, however it ended; look at ``status`` then.
+        """Block until the run has ended, however it ended; then look at ``status``.
 
         ``timeout``, which may be ``inf``, and ``poll_interval`` are seconds. The first polls come faster than
         ``poll_interval``, so a short run is noticed soon. ``progress`` shows the steps live; by default when
@@ -241,7 +241,7 @@ class SubmissionResult:
         measure("run_finished", run.pipeline, run.run_id, run.status, run.duration_seconds)
 
     def _last_step_runs(self) -> tuple[StepRun, ...]:
-        """The steps of the ended run; none where the engine has gone since: the run itself is not lost."""
+        """The steps of the ended run; none if the engine is gone by now: the run itself is not lost."""
         try:
             return self.step_runs()
         except EngineError as error:
@@ -257,7 +257,7 @@ class SubmissionResult:
         return f"<SubmissionResult {self.job_id!r} on {self.orchestrator.name}: {seen}>"
 
     def _repr_html_(self) -> str | None:
-        """What a notebook shows: how the run stands now; None where the engine does not answer."""
+        """What a notebook shows: the state of the run now; None if the engine does not answer."""
         from flowyml.core.notebook import run_html
 
         try:

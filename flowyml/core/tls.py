@@ -1,4 +1,4 @@
-"""TLS: whom a client trusts, and by which certificate it is known. The same three options for every engine."""
+"""TLS: whom a client trusts, and its own certificate. The same three options for every engine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Tls:
     def of(
         cls, verify: bool | str, ca_file: str | os.PathLike[str] | None, client_cert: ClientCertificate | None
     ) -> Tls | None:
-        """None when nothing was asked for, so that something else may decide."""
+        """None if nothing was given, so that something else may decide."""
         made = cls(verify, ca_file, client_cert)
         return None if made == cls() else made
 
@@ -59,7 +59,9 @@ class Tls:
         return _path(certificate), _path(key)
 
     def context(self) -> SSLContext:
-        """For the standard library and all that stands on it. Raises ``ConfigurationError`` for unusable files."""
+        """For the standard library and everything that builds on it. Raises ``ConfigurationError`` for unusable
+        files.
+        """
         import ssl
 
         try:
@@ -84,7 +86,7 @@ class Tls:
 
 
 def tls_cause(error: BaseException | None) -> SSLError | None:
-    """The error of TLS that an error is, or was raised because of; None where time was up, and TLS was cut off."""
+    """The TLS error that an error is, or was caused by; None if TLS was cut off because time was up."""
     import ssl
 
     while error is not None and not isinstance(error, ssl.SSLError | TimeoutError):

@@ -1,4 +1,4 @@
-"""URLs of servers and stores: checked, compared, and shown without what is secret in them."""
+"""URLs of servers and stores: checked, compared, and shown without their secrets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def checked_url(url: object) -> str:
-    """The URL itself if it is one of HTTP, else a ``ConfigurationError`` that never shows its credentials."""
+    """The URL itself if it is an HTTP one, else a ``ConfigurationError`` that never shows its credentials."""
     from urllib.parse import urlsplit
 
     try:
@@ -53,11 +53,12 @@ def checked_url(url: object) -> str:
 
 
 def shown(url: str) -> str:
-    """A URL as it may be shown, logged and stored, and in which nothing is secret. A path stays as it is.
+    """A URL without secrets, safe to show, log and store. A path stays as it is.
 
-    Left out are user and password, and every value of a query that is not known to be harmless. The user stays where it
-    is part of the address and no password follows: in a URL of a store. A wrong URL is shown carefully: in a password,
-    a bare ``/``, ``?`` or ``#`` looks like a path or a query, so everything up to the last ``@`` counts as one.
+    User and password are left out, and every value of a query that is not known to be harmless. The user stays if it is
+    part of the address and no password follows, as in the URL of a store. A malformed URL is shown carefully: in a
+    password, a bare ``/``, ``?`` or ``#`` looks like a path or a query, so everything up to the last ``@`` counts as
+    one.
 
     >>> shown("https://ada:secret@host/api?token=secret&ns=team")
     'https://host/api?token=…&ns=team'
@@ -86,7 +87,7 @@ def _shown(url: str) -> str:
 
 
 def _without_user(rest: str, *, keep: bool) -> str:
-    """What follows the scheme, without user and password; a user alone is kept where ``keep`` says so."""
+    """What follows the scheme, without user and password; a user without a password is kept if ``keep`` says so."""
     end = min((place for mark in "/?#" if (place := rest.find(mark)) >= 0), default=len(rest))
     authority = rest[:end]
     if ":" in authority and "@" in rest:
@@ -129,7 +130,8 @@ def refuse_credentials(url: str, where: str, instead: str = STORE_CREDENTIALS) -
 
 
 def without_credentials(url: str) -> str:
-    """The bare address: the URL without user, password, query and fragment. A store's URL keeps a user alone.
+    """The bare address: the URL without user, password, query and fragment. A store's URL keeps a user without a
+    password.
 
     >>> without_credentials("https://ada:secret@host/api?token=secret")
     'https://host/api'
@@ -153,7 +155,7 @@ def _bare(url: str) -> str:
 
 
 def same_address(one: str, other: str) -> bool:
-    """Whether two URLs of HTTP name the same server and path, however they are written. Credentials do not count.
+    """Whether two HTTP URLs name the same server and path, however they are written. Credentials do not count.
 
     >>> same_address("https://ada:pw@Host:443/api/", "HTTPS://host/api"), same_address("http://host", "http://host:81")
     (True, False)
@@ -162,8 +164,8 @@ def same_address(one: str, other: str) -> bool:
 
 
 def _address(url: str) -> tuple[str, str, int, str]:
-    """Scheme, host, port and path. Of two paths that only a server could call the same, such as ``/a`` and ``/%61``,
-    it says that they differ: credentials are then held back, which is the safe side.
+    """Scheme, host, port and path. Paths that only a server could call the same, such as ``/a`` and ``/%61``, count as
+    different: credentials are then held back, which is safe.
     """
     from urllib.parse import urlsplit
 

@@ -44,18 +44,18 @@ __all__ = [
 ]
 
 LARGEST_ANSWER = 256 * 2**20
-"""Bytes of an answer that are read at most. The largest that engines give are logs."""
+"""The most bytes of an answer that are read. The largest answers of engines are logs."""
 
 _TITLE_WITHIN = 20_000  # characters
 
 
 class TooLargeError(OSError):
-    """The answer has more bytes than are read of one."""
+    """The answer is larger than the limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server answered. Names of headers are in lower case; ``redirected_to`` is where it was followed to."""
+    """What a server answered. Names of headers are in lower case; ``redirected_to`` is where a redirect led."""
 
     status: int
     headers: Mapping[str, str]
@@ -68,7 +68,7 @@ class Answer:
         return media_type(self.headers)
 
     def json(self) -> Any:
-        """The body as JSON, or None when it is none. Raises nothing, however it is nested."""
+        """The body as JSON, or None if it is not JSON. Never raises, however deeply it is nested."""
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
@@ -105,14 +105,14 @@ def media_type(headers: Mapping[str, str]) -> str:
 
 
 def page_title(page: str | bytes) -> str:
-    """The title of a page of HTML, on one line and not too long; nothing when it has none. Reads each character once.
+    """The title of an HTML page, on one line and not too long; empty if it has none. Reads each character once.
 
     >>> page_title("<html><head><TITLE lang=en> Sign \\n in </TITLE>")
     'Sign in'
     """
     text = page[:_TITLE_WITHIN].decode("utf-8", "replace") if isinstance(page, bytes) else page[:_TITLE_WITHIN]
     lower = text.lower()
-    if len(lower) != len(text):  # a letter of which the small one is two
+    if len(lower) != len(text):  # a letter whose lower case has two
         text = lower
     opened = lower.find("<title")
     begin = lower.find(">", opened) + 1 if opened >= 0 else 0
@@ -122,10 +122,10 @@ def page_title(page: str | bytes) -> str:
 
 
 class Deadline:
-    """Ends the connections that it watches when time is up, however slowly the other side goes on sending.
+    """Ends the connections that it watches when time is up, even if the other side keeps sending slowly.
 
-    A socket's time-out starts again with each byte, so it bounds nothing. To be entered; ``expired`` says
-    whether it was needed.
+    A socket's timeout restarts with each byte, so it bounds nothing. Enter it as a context; ``expired`` says whether it
+    was needed.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -136,7 +136,7 @@ class Deadline:
         self._timer.daemon = True
 
     def watch(self, connection: socket.socket) -> None:
-        """Watch a connection, whether it speaks TLS or will; ``dup`` of one that does is refused by Python."""
+        """Watch a connection, whether it speaks TLS or will; Python refuses ``dup`` of one that does."""
         kind = connection.family, connection.type, connection.proto
         self._watched.append(socket.fromfd(connection.fileno(), *kind))
         if self.expired:
@@ -178,11 +178,11 @@ def exchange(
     follow: bool = False,
     asked: list[str] | None = None,
 ) -> Answer:
-    """Ask once. ``timeout`` bounds a silence and ``total`` the whole, in seconds; by default four times that.
+    """Ask once. ``timeout`` bounds each silence and ``total`` the whole, in seconds; by default four times as long.
 
     A redirect is an answer like any other, unless ``follow``: then it is followed without ``headers``, which may hold
-    credentials, and without a body. ``asked`` receives each URL that was asked. Of an answer that is longer than
-    ``limit`` bytes only the beginning is given where ``cut`` says so. Credentials in the URL are not sent.
+    credentials, and without a body. ``asked`` receives each URL that was asked. With ``cut``, an answer longer than
+    ``limit`` bytes is cut off there. Credentials in the URL are not sent.
 
     Raises ``OSError``, of which ``TimeoutError`` and ``TooLargeError`` are kinds, ``http.client.HTTPException`` for
     what is not HTTP, and ``ConfigurationError``.
@@ -217,13 +217,15 @@ def _read(response: Any, limit: int, *, cut: bool) -> bytes:
     content: bytes = response.read(limit + 1)
     if len(content) > limit and not cut:
         raise TooLargeError(f"the answer is larger than {limit / 2**20:g} MB")
-    if len(content) <= limit and getattr(response, "length", None):  # the connection ended before the answer did
+    if len(content) <= limit and getattr(response, "length", None):  # the answer was cut short
         raise IncompleteRead(content, response.length)
     return content[:limit]
 
 
 def _opener(deadline: Deadline, tls: Tls, asked: list[str], *, follow: bool) -> OpenerDirector:
-    """What of ``urllib`` is wanted: HTTP, proxies of the environment; no files, no FTP, no passwords of its own."""
+    """The parts of ``urllib`` that we want: HTTP, and proxies of the environment; no files, no FTP, no passwords of its
+    own.
+    """
 
     class Redirects(HTTPRedirectHandler):
         def redirect_request(self, *arguments: Any) -> Request | None:
