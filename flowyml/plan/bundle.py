@@ -41,8 +41,8 @@ _AT_HOME = ("cli", "graph", "migration", "steps", "testing")  # needed only wher
 class Bundle:
     """The file, in memory. The same plan and code give the same bytes.
 
-    ``revision`` is the commit that the code is from. It stands beside the file: a commit that changes nothing of the
-    pipeline makes no other bundle.
+    ``revision`` is the commit that the code is from. It is not in the file: a commit that does not change the pipeline
+    does not change the bundle.
     """
 
     plan: Plan
@@ -56,14 +56,14 @@ class Bundle:
 
     @cached_property
     def origin(self) -> Origin | None:
-        """Where the pipeline comes from; None in a bundle that was made without it."""
+        """Where the pipeline comes from; None if the bundle does not record it."""
         return Origin.from_dict(self._about.get("origin"))
 
     @cached_property
     def code_digest(self) -> str:
-        """SHA-256 of the user's part, the plan and the code, in hexadecimal: another FlowyML changes nothing of it.
+        """SHA-256 of the user's part, the plan and the code, in hexadecimal, independent of FlowyML's own version.
 
-        What a pickled function or hook holds, such as a list that it fills, is data and does not count.
+        The state of a pickled function or hook, such as a list that it fills, is data and does not count.
         """
         parts = sorted(_contents(self.data, self.filename, "code/").items())
         listed = [(path, hashlib.sha256(data).hexdigest()) for path, data in parts]
@@ -82,7 +82,7 @@ class Bundle:
     def write(self, directory: str | os.PathLike[str]) -> Path:
         """Write the file into a folder, all or nothing; do nothing if it is there already.
 
-        Among FlowyML's data its time says when it was written last, whether it was there or not.
+        Among FlowyML's data, writing it again updates its time.
         """
         folder = data_folder(Path(directory))
         path = folder / self.filename
@@ -90,7 +90,7 @@ class Bundle:
             if not is_data(folder):
                 return path
             with suppress(OSError):
-                os.utime(path)  # it is used: what prunes goes by that
+                os.utime(path)  # pruning goes by the time of its last use
             if path.is_file():
                 return path
         write_whole(path, self.data, 0o700 if is_data(folder) else 0o777)  # who may read it may run it
@@ -103,12 +103,12 @@ class Bundle:
 
     @classmethod
     def of(cls, data: bytes, name: str = "this file") -> Bundle:
-        """The bundle whose bytes are these; ``name`` stands in errors. Raises ``PlanError``."""
+        """The bundle with these bytes; errors mention ``name``. Raises ``PlanError``."""
         return cls(decode(_contents(data, name, "plan.json")["plan.json"]), data)
 
     @property
     def files(self) -> dict[str, bytes]:
-        """What is in it, by path."""
+        """Its content, by path."""
         return _contents(self.data, self.filename)
 
     def with_plan(self, plan: Plan) -> Bundle:
@@ -139,12 +139,12 @@ def build(
 ) -> Bundle:
     """Put a plan and its code into one file.
 
-    ``files`` are the user's modules and data, by path relative to the folder that workers import from. ``objects``
-    are pickles: functions by the key in ``"pickle:KEY"``, and the hooks as ``"hooks"``. ``main`` is the module that is
-    ``__main__`` where the pipeline was defined, so that workers can read pickles which name it so. ``origin`` is where
-    the pipeline comes from, and ``versions`` are digests of the code of pickled functions, by their keys. ``folder`` is
-    the one among ``files`` that the pipeline's own file is in. ``packages`` are installed packages and modules of pure
-    Python that come along, such as the adapter that a script imports to say where it runs.
+    ``files`` are the user's modules and data, by path relative to the folder that workers import from. ``objects`` are
+    pickles: functions by the key in ``"pickle:KEY"``, and the hooks as ``"hooks"``. ``main`` is the module that was
+    ``__main__`` when the pipeline was defined, so that workers can read pickles that refer to ``__main__``. ``origin``
+    is where the pipeline comes from, and ``versions`` are digests of the code of pickled functions, by their keys.
+    ``folder`` is the one among ``files`` that the pipeline's own file is in. ``packages`` are installed pure-Python
+    packages and modules to include, such as the adapter that a script imports to say where it runs.
     """
     code = [*(data for path, data in files.items() if path.endswith(".py")), *objects.values(), plan.canonical]
     home = frozenset(room for room in _AT_HOME if not any(_names(room, data) for data in code))
@@ -193,7 +193,7 @@ def _packed(plan: Plan, contents: Mapping[str, bytes]) -> Bundle:
     return Bundle(plan, (_zipped if is_kept else _zipped.__wrapped__)(files))
 
 
-@lru_cache(1)  # who submits a pipeline often does so many times
+@lru_cache(1)  # a pipeline is often submitted many times
 def _zipped(files: tuple[tuple[str, bytes], ...]) -> bytes:
     """Nothing is compressed: the bytes would then depend on the version of zlib."""
     buffer = io.BytesIO(_SHEBANG)
@@ -208,7 +208,7 @@ def _zipped(files: tuple[tuple[str, bytes], ...]) -> bytes:
 
 
 def _contents(data: bytes, name: str, *beginnings: str) -> dict[str, bytes]:
-    """The files by their paths; with ``beginnings``, only those whose paths begin so, and the plan."""
+    """The files by their paths; with ``beginnings``, only the plan and those whose paths begin so."""
     wanted = (*beginnings, "plan.json") if beginnings else ""
     try:
         with ZipFile(io.BytesIO(data)) as archive:
@@ -239,7 +239,7 @@ def _runtime(left_out: frozenset[str]) -> Mapping[str, bytes]:
 
 @cache
 def _package(name: str) -> Mapping[str, bytes]:
-    """The Python files of an installed package or module; nothing if there is none of that name."""
+    """The Python files of an installed package or module; empty if there is none of that name."""
     try:
         found = find_spec(name)
     except (ImportError, ValueError):  # a module that was made by hand

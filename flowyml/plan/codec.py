@@ -27,7 +27,7 @@ _KINDS: Mapping[str, type] = {
 
 
 def decode(data: bytes | str) -> Plan:
-    """Read what ``Plan.canonical`` gave. Raises ``PlanError`` for anything else, and for a newer schema."""
+    """Read the output of ``Plan.canonical``. Raises ``PlanError`` for anything else, and for a newer schema."""
     try:
         plain = json.loads(data)
         version = plain["schema_version"]
@@ -78,7 +78,7 @@ def _group(plain: Mapping[str, Any]) -> Group:
 
 
 def _made(plain: Mapping[str, Any]) -> Any:
-    """A source or a condition, with what is in it. A constant's value is the user's, whatever it looks like."""
+    """A source or a condition, with its parts. A constant's value is the user's, whatever it looks like."""
     cls = _KINDS[plain["kind"]]
     if cls is Constant:
         return Constant(plain["value"])

@@ -54,7 +54,7 @@ _OF_TEXT: Mapping[str, Callable[[str], date]] = {"date": date.fromisoformat, "da
 class Compare:
     """True where ``left operator right`` is; the operator is a key of ``OPERATORS``.
 
-    ``texts`` says what texts on either side stand for: "date" or "date-time", which JSON has no type for, or "".
+    ``texts`` says what strings on either side stand for: "date" or "date-time", which JSON has no type for, or "".
     """
 
     KIND: ClassVar[str] = "compare"
@@ -94,7 +94,7 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """True where all conditions are; the first that is false ends it."""
+    """True if all conditions are; stops at the first that is false."""
 
     KIND: ClassVar[str] = "all_of"
 
@@ -106,7 +106,7 @@ class AllOf:
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """True where a condition is; the first that is true ends it."""
+    """True if any condition is; stops at the first that is true."""
 
     KIND: ClassVar[str] = "any_of"
 
@@ -120,7 +120,7 @@ Condition = Compare | IsTrue | Not | AllOf | AnyOf
 
 
 def holds(condition: Condition, value_of: Callable[[Source], Any]) -> bool:
-    """Whether a condition is true of the values that ``value_of`` gives. Raises what comparing them raises."""
+    """Whether a condition is true for the values that ``value_of`` returns. Raises what comparing them raises."""
     match condition:
         case Compare(name, left, right, texts):
             return bool(OPERATORS[name](of_text(texts, value_of(left)), of_text(texts, value_of(right))))
@@ -135,7 +135,7 @@ def holds(condition: Condition, value_of: Callable[[Source], Any]) -> bool:
 
 
 def of_text(texts: str, value: Any) -> Any:
-    """A value as it is compared. Raises ``ValueError`` for a text that is not what ``texts`` says.
+    """A value as it is compared. Raises ``ValueError`` for a string that is not what ``texts`` says.
 
     >>> of_text("date", ["2026-01-31", None])
     [datetime.date(2026, 1, 31), None]
@@ -146,7 +146,7 @@ def of_text(texts: str, value: Any) -> Any:
 
 
 def leaves_of(condition: Condition) -> Iterator[Compare | IsTrue]:
-    """What a condition is made of, as it is written."""
+    """The sources that a condition compares, as written."""
     match condition:
         case Not(inner):
             yield from leaves_of(inner)
@@ -158,7 +158,7 @@ def leaves_of(condition: Condition) -> Iterator[Compare | IsTrue]:
 
 
 def with_leaves(condition: Condition, new: Callable[[Compare | IsTrue], Compare | IsTrue]) -> Condition:
-    """The same condition, made of others."""
+    """The same condition with other leaves."""
     match condition:
         case Not(inner):
             return Not(with_leaves(inner, new))
@@ -169,13 +169,13 @@ def with_leaves(condition: Condition, new: Callable[[Compare | IsTrue], Compare 
 
 
 def sources_in(condition: Condition | None) -> Iterator[Source]:
-    """The values that a condition is about; none for no condition."""
+    """The sources that a condition depends on; none for no condition."""
     for leaf in leaves_of(condition) if condition else ():
         yield from (leaf.left, leaf.right) if isinstance(leaf, Compare) else (leaf.value,)
 
 
 def with_sources(condition: Condition, new: Callable[[Source], Source]) -> Condition:
-    """The same condition about other values."""
+    """The same condition with other sources."""
 
     def changed(leaf: Compare | IsTrue) -> Compare | IsTrue:
         if isinstance(leaf, IsTrue):
@@ -186,7 +186,7 @@ def with_sources(condition: Condition, new: Callable[[Source], Source]) -> Condi
 
 
 def shown(source: Source) -> str:
-    """A value as conditions show it."""
+    """A value as shown in a condition."""
     match source:
         case FromStep(_, output):
             return output

@@ -1,4 +1,4 @@
-"""What two versions of a pipeline differ in, as unified diffs: its code, its data files and its plan."""
+"""The differences of two versions of a pipeline, as unified diffs: its code, its data files and its plan."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _USERS = ("code/", "objects/")
 
 
 def difference(path: str, old: str, new: str) -> str:
-    """The changes of one text; one that is new, or that goes, has ``/dev/null`` on the other side."""
+    """The changes of one text; one that is added or removed has ``/dev/null`` on the other side."""
     names = (f"deployed/{path}" if old else "/dev/null", f"new/{path}" if new else "/dev/null")
     return "".join(difflib.unified_diff(_lines(old), _lines(new), *names))
 

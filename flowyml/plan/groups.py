@@ -1,7 +1,7 @@
-"""Groups of steps: what runs once for each item, only on a condition, as a pipeline of its own, or at the end.
+"""Groups of steps: loops, branches, pipelines within the pipeline, and clean-up.
 
 A plan holds its groups beside its steps; each step names the innermost group that it is in, and each group the one
-around it. ``Groups`` answers what adapters ask about them, so that none works it out anew.
+around it. ``Groups`` answers what adapters ask about them, so that none has to work it out again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Branch", "Cleanup", "Group", "Groups", "Loop", "Section", "Together"
 class Loop:
     """Its steps run once for each item of the lists that it goes ``over``, which are equally long.
 
-    ``max_parallel`` items run at a time; None: as many as the engine likes. With ``on_item_error`` ``"continue"``, what
+    ``max_parallel`` items run at a time; None leaves that to the engine. With ``on_item_error`` ``"continue"``, what
     takes the list of an output gets ``(index, value)`` of each item that succeeded, and a failed item does not fail
     the run; with ``"fail"`` what takes the list does not run. Its other items run in either case.
     """
@@ -41,9 +41,9 @@ class Loop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """Its steps run if its condition holds, and none of the branches of the same choice before it was taken.
+    """Its steps run if its condition holds, and no earlier branch of the same choice was taken.
 
-    Without a condition it is taken when none before it was. Steps of a branch that is not taken are skipped.
+    Without a condition, it is taken if none before it was. Steps of a branch that is not taken are skipped.
     """
 
     KIND: ClassVar[str] = "branch"
@@ -68,7 +68,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleanup:
-    """Its steps run when all others have ended, however they did, and do not change how the run ends."""
+    """Its steps run when all others have ended, however those ended, and do not change how the run ends."""
 
     KIND: ClassVar[str] = "cleanup"
 
@@ -83,8 +83,8 @@ Group = Loop | Branch | Section | Cleanup
 class Together:
     """An execution group: its ``steps`` run in one task, process or pod, one after the other in the plan's order.
 
-    ``resources`` are the largest of its steps', ``timeout_seconds`` those of all of them together; None where one of
-    them has none. They stand in the same group of the others, and no step outside lies on a way from one to another.
+    ``resources`` are the largest of its steps', ``timeout_seconds`` the sum of theirs; None if one of them has none.
+    Its steps share their other groups, and no step outside lies on a path between two of them.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Together:
 
 
 class Groups:
-    """The groups of a plan, from the outermost inwards, and where its steps stand in them.
+    """The groups of a plan, from the outermost inwards, and the positions of its steps in them.
 
     A *path* is the names of the groups around a step, the outermost first.
     """
@@ -114,37 +114,37 @@ class Groups:
         return iter(self.by_name.values())
 
     def path(self, group: str) -> tuple[str, ...]:
-        """The path of what stands in ``group``; empty for the pipeline itself."""
+        """The path of what is in ``group``; empty for the pipeline itself."""
         return self._paths[group]
 
     def members(self, group: str) -> Sequence[str]:
-        """All steps in a group, those of groups within included, in the plan's order."""
+        """All steps in a group, including those of inner groups, in the plan's order."""
         return self._members.get(group, ())
 
     def loops(self, group: str) -> tuple[Loop, ...]:
-        """The loops around what stands in ``group``, the outermost first."""
+        """The loops around what is in ``group``, the outermost first."""
         found = (self.by_name[name] for name in self._paths[group])
         return tuple(each for each in found if isinstance(each, Loop))
 
     def branches(self, group: str) -> tuple[Branch, ...]:
-        """The branches around what stands in ``group``, the outermost first."""
+        """The branches around what is in ``group``, the outermost first."""
         found = (self.by_name[name] for name in self._paths[group])
         return tuple(each for each in found if isinstance(each, Branch))
 
     def is_cleanup(self, group: str) -> bool:
-        """Whether what stands in ``group`` runs at the end."""
+        """Whether what is in ``group`` runs at the end."""
         return group != "" and any(isinstance(self.by_name[name], Cleanup) for name in self._paths[group])
 
     def may_fail(self, group: str) -> bool:
-        """Whether what fails in ``group`` leaves the run alone: it is of an item that may fail, or of the clean-up."""
+        """Whether a failure in ``group`` does not fail the run: in an item that may fail, or in the clean-up."""
         return self.is_cleanup(group) or any(loop.on_item_error == "continue" for loop in self.loops(group))
 
     def between(self, step: str, group: str) -> tuple[Group, ...]:
-        """The groups around a step that are not around what stands in ``group``."""
+        """The groups around a step that are not around what is in ``group``."""
         return self.beyond(self._steps[step].group, group)
 
     def beyond(self, inside: str, group: str) -> tuple[Group, ...]:
-        """The groups around what stands in ``inside`` that are not around what stands in ``group``."""
+        """The groups around what is in ``inside`` that are not around what is in ``group``."""
         if inside == group:  # as of most that a step takes
             return ()
         inner, outer = self._paths[inside], self._paths[group]
@@ -154,11 +154,11 @@ class Groups:
         return tuple(self.by_name[name] for name in inner[shared:])
 
     def loops_between(self, step: str, group: str) -> tuple[Loop, ...]:
-        """The loops that what stands in ``group`` sees a step's output collected over, the outermost first."""
+        """The loops over which what is in ``group`` sees a step's outputs collected, the outermost first."""
         return tuple(each for each in self.between(step, group) if isinstance(each, Loop))
 
     def exclude(self, one: str, other: str) -> bool:
-        """Whether what stands in two groups never runs both: they are in different branches of one choice."""
+        """Whether two groups never both run: they are in different branches of one choice."""
         mine = {branch.choice: branch.name for branch in self.branches(one)}
         return any(mine.get(branch.choice, branch.name) != branch.name for branch in self.branches(other))
 
@@ -185,7 +185,7 @@ class Groups:
         return found
 
     def sources(self, group: Group) -> Iterator[Source]:
-        """The values that a group itself needs: its lists, or what its condition and those before it are about."""
+        """The values that a group itself needs: its lists, or the sources of its condition and of those before it."""
         if isinstance(group, Loop):
             yield from (item.source for item in group.over)
         elif isinstance(group, Branch):
@@ -195,19 +195,19 @@ class Groups:
                     break
 
     def values(self, step: Step) -> Iterator[Source]:
-        """The values that a step needs, those of the groups around it included."""
+        """The values that a step needs, including those of the groups around it."""
         yield from (item.source for item in step.inputs)
         for name in self._paths[step.group]:
             yield from self.sources(self.by_name[name])
 
     def upstream(self, step: Step) -> tuple[str, ...]:
-        """All steps that a step waits for, also by the groups around it, each once."""
+        """All steps that a step waits for, itself or through the groups around it, each once."""
         needed = (name for source in self.values(step) for name in steps_of(source))
         return tuple(dict.fromkeys((*step.upstream, *needed)))
 
     @cached_property
     def collected(self) -> frozenset[tuple[str, str]]:
-        """The loops and steps in them whose outputs, or ends, something outside of the loop waits for."""
+        """The loops, and the steps in them whose outputs or ends something outside the loop waits for."""
         found: set[tuple[str, str]] = set()
         for group, name in self._uses():
             found.update((loop.name, name) for loop in self.loops_between(name, group))

@@ -1,6 +1,6 @@
-"""What an output is to people: a table, a model, a figure. By its annotation, or else by its value.
+"""The kind of an output, for people: a table, a model, a figure. From its annotation, or else its value.
 
-Classes are known by the name of their package and their own, so that none is imported for it.
+Classes are recognized by their own and their package's name, so that nothing is imported.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def kind_of(value: Any) -> str:
 
 
 def kinds_annotated(annotation: Any, outputs: tuple[str, ...]) -> dict[str, str]:
-    """The kinds that a function's return annotation says of a step's outputs; those of which it says none are left out.
+    """The kinds of a step's outputs that a function's return annotation names; outputs without one are left out.
 
     >>> kinds_annotated(tuple[Annotated[dict, "model"], dict[str, float]], ("model", "scores"))
     {'model': 'model', 'scores': 'metrics'}

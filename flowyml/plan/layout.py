@@ -1,4 +1,4 @@
-"""Python source from parts, laid out as ruff would: on one line if it fits, else one item a line."""
+"""Python source from parts, laid out as ruff would: on one line if it fits, else one item per line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """A literal, or, where that is too long, several that are the same, one below the other in parentheses."""
+    """A literal or, if it is too long, several equivalent ones, one below the other in parentheses."""
 
     whole: str
     pieces: Sequence[str]
@@ -98,7 +98,7 @@ def text_literal(text: str) -> str:
 
 
 def docstring(text: str, indent: str = "") -> str:
-    """A docstring that says a text, with quotes and backslashes as they are. Nothing in the text ends it."""
+    """A docstring with a text, quotes and backslashes included. Nothing in the text ends it."""
     lines = [line.rstrip() for line in text.expandtabs().split("\n")]
     body = "\n".join(lines).strip().replace("\\", "\\\\")
     body = re.sub(r'"""|"+\Z', lambda quotes: '\\"' * len(quotes[0]), body)
@@ -108,13 +108,13 @@ def docstring(text: str, indent: str = "") -> str:
 
 
 class FreeNames:
-    """Names in a text: no two are the same, and none hides one that is taken."""
+    """Names in generated text: no two are the same, and none hides a taken one."""
 
     def __init__(self, taken: Iterable[str]) -> None:
         self.taken = set(taken)
 
     def fresh(self, wanted: str, suffix: str = "_") -> str:
-        """A name that is like the wanted one, and taken from now on."""
+        """A name like the wanted one, taken from now on."""
         while wanted in self.taken:
             wanted += suffix
         self.taken.add(wanted)
@@ -134,7 +134,7 @@ def _flat(part: Part) -> str:
 
 
 def _pieces(text: str, width: int) -> list[str]:
-    """Lines, the long ones broken between words; put together they are the text again."""
+    """Lines, the long ones broken between words; joined, they are the text again."""
     pieces: list[str] = []
     for line in text.splitlines(keepends=True):
         piece = ""

@@ -1,10 +1,9 @@
-"""The mark in every file that FlowyML writes, so that it never replaces anybody else's file.
+"""The mark in every file that FlowyML writes, so that it never replaces another file.
 
-The mark is one comment line, ``# flowyml: {…}``, with the comment signs of the file's format. Its JSON holds facts
-that FlowyML reads back, and ``digest``, the SHA-256 of all the rest: a file that people edited since does not match it.
-The mark is the last line: one further up, which stood there before an edit or in a text of the user's, proves nothing.
-How lines end does not count, since git changes it. Plans and bundles are formats of FlowyML's own; they are recognized
-by reading them.
+The mark is one comment line, ``# flowyml: {…}``, with the comment signs of the file's format. Its JSON holds facts that
+FlowyML reads back, and ``digest``, the SHA-256 of all the rest: a file that was edited since does not match it. The
+mark is the last line: one further up, left by an edit or part of a user's text, proves nothing. Line endings do not
+count, since git changes them. Plans and bundles are FlowyML's own formats and are recognized by reading them.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _SHEBANG = b"#!"  # of a bundle; no text that FlowyML writes has one
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """That FlowyML wrote a file. ``is_untouched`` is false once anything in it was changed."""
+    """Proof that FlowyML wrote a file. ``is_untouched`` is false once anything in it was changed."""
 
     is_untouched: bool
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -45,7 +44,7 @@ class Mark:
 def marked(data: bytes, name: str, facts: Mapping[str, Any] | None = None) -> bytes:
     """The text of a file with a mark as its last line. A file that has one, or whose format takes none, stays as it is.
 
-    ``name`` tells the format by its suffix.
+    The suffix of ``name`` says the format.
 
     >>> print(marked(b"steps: []\\n", "flow.yaml", {"pipeline": "train"}).decode()[:41])
     steps: []
@@ -75,7 +74,7 @@ def mark_of(data: bytes) -> Mark | None:
 def objection(old: bytes | None, new: bytes, *, force: bool = False) -> str:
     """Why a file must not be replaced, as the end of a sentence about it; empty when it may.
 
-    ``force`` replaces what people edited in a file of FlowyML's, and never a file of their own.
+    ``force`` replaces FlowyML's file with people's edits, but never a file of their own.
     """
     if old is None or old == new:
         return ""
@@ -88,7 +87,7 @@ def objection(old: bytes | None, new: bytes, *, force: bool = False) -> str:
 
 
 def _facts(line: bytes) -> dict[str, Any] | None:
-    """What a line says, if it is a mark."""
+    """The facts in a line, if it is a mark."""
     if _WORD not in line:
         return None
     line = line.removesuffix(b"\r")

@@ -38,16 +38,16 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 2
-"""The newest that this FlowyML reads."""
+"""The newest schema that this FlowyML reads."""
 
 FLAT_SCHEMA_VERSION = 1
-"""That of a plan without control flow, secrets, execution groups and caching, which keeps its bytes."""
+"""The schema of a plan without control flow, secrets, execution groups and caching, which keeps its bytes."""
 
 RUN_IF = (
     "all_success", "all_done", "all_failed", "one_failed", "one_success", "one_done", "none_failed",
     "none_failed_min_one_success", "none_skipped", "always",
 )  # fmt: skip
-"""When a step runs, in Airflow's words, by the ends of the steps that it waits for."""
+"""When a step runs, in Airflow's words, by how the steps that it waits for ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,8 @@ class Input:
     """What a step's argument ``name`` is filled with.
 
     An argument that takes several outputs as a list has an input for each, in their order: ``into`` is then the name of
-    the argument, and ``name`` that of the input alone. A ``typed`` one is JSON of which the function's annotation makes
-    a value: see ``flowyml.plan.types``.
+    the argument, and ``name`` that of the input alone. A ``typed`` one is JSON that the function's annotation turns
+    into a value: see ``flowyml.plan.types``.
     """
 
     name: str
@@ -88,9 +88,9 @@ class Caching:
     """How a step's results are kept for later runs, and found again.
 
     ``code`` is a digest of the code that the step can reach, ``makers`` one of the code of all steps before it, which
-    counts where an input is an object with methods. ``arguments`` are those that count; None: all. ``environment`` and
-    ``packages`` name variables and packages of the worker that count, ``dates`` says whether the run's do. Results
-    older than ``ttl_seconds`` do not count. With ``refresh`` none does, and a new one takes its place.
+    counts if an input is an object with methods. ``arguments`` are those that count; None means all. ``environment``
+    and ``packages`` name variables and packages of the worker that count, ``dates`` says whether the run's do. Results
+    older than ``ttl_seconds`` do not count. With ``refresh``, none does, and a new result replaces it.
     """
 
     code: str
@@ -108,14 +108,14 @@ class Caching:
 class Step:
     """One node of the graph.
 
-    ``function`` tells the runtime what to call: ``"module:qualified.name"``, or ``"pickle:KEY"`` for a function that
+    ``function`` says what the runtime calls: ``"module:qualified.name"``, or ``"pickle:KEY"`` for a function that
     no worker could import, which then travels in the bundle. ``after`` names steps that come first without passing
     data. ``options`` are for single engines, by the engine's name.
 
     ``group`` is the innermost group that it is in, ``run_if`` one of ``RUN_IF``. ``secrets`` are names of secrets, by
-    the argument or the environment variable that the value of each fills on the worker. Steps of one
-    ``execution_group`` run in one task, process or pod: see ``flowyml.plan.groups.Together``. ``kinds`` are those of
-    outputs whose annotation says one: see ``flowyml.plan.kinds``. ``caching`` is None for a step that always runs.
+    the argument or the environment variable that each fills on the worker. Steps of one ``execution_group`` run in one
+    task, process or pod: see ``flowyml.plan.groups.Together``. ``kinds`` are the kinds of outputs whose annotation
+    names one: see ``flowyml.plan.kinds``. ``caching`` is None for a step that always runs.
     """
 
     name: str
@@ -138,7 +138,7 @@ class Step:
 
     @property
     def upstream(self) -> tuple[str, ...]:
-        """The steps that must end first, each once, in the order of first mention; those of its groups left out."""
+        """The steps that must end first, each once, in the order of first mention, without those of its groups."""
         names = [name for item in self.inputs for name in steps_of(item.source)]
         return tuple(dict.fromkeys((*names, *self.after)))
 
@@ -146,7 +146,7 @@ class Step:
     def operator(self) -> tuple[str, str] | None:
         """The engine whose own step this is, and the import path of its operator; None for a user's function.
 
-        It stands in the options, as all that is for one engine: ``{"airflow": {"operator": "…BashOperator"}}``.
+        It is in the options, like everything for a single engine: ``{"airflow": {"operator": "…BashOperator"}}``.
         """
         for engine, options in self.options.items():
             if isinstance(path := options.get("operator"), str):
@@ -156,7 +156,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A compiled pipeline. ``steps`` stand in a topological order; hooks are named here and travel in the bundle.
+    """A compiled pipeline. ``steps`` are in topological order; hooks are named here and travel in the bundle.
 
     ``options`` are for single engines, by the engine's name.
     """
@@ -183,23 +183,23 @@ class Plan:
 
     @property
     def step_outputs(self) -> tuple[tuple[str, FromStep], ...]:
-        """Names and sources of those outputs that are of one step: without branches, all."""
+        """Names and sources of the outputs that come from one step: all of them, without branches."""
         return tuple((item.name, item.source) for item in self.outputs if isinstance(item.source, FromStep))
 
     @property
     def has_control_flow(self) -> bool:
-        """Whether more than the order of its steps says which of them run, and how often."""
+        """Whether anything but the order of its steps decides which of them run, and how often."""
         grouped = any(not isinstance(group, Section) for group in self.groups)
         return grouped or any(step.run_if != "all_success" for step in self.steps)
 
     @cached_property
     def structure(self) -> Groups:
-        """Where the steps stand in the groups."""
+        """The positions of the steps in the groups."""
         return Groups(self.groups, self.steps)
 
     @cached_property
     def downstream(self) -> Mapping[str, tuple[str, ...]]:
-        """For each step, the steps that wait for it, also by their groups."""
+        """For each step, the steps that wait for it, themselves or through their groups."""
         following: dict[str, list[str]] = {step.name: [] for step in self.steps}
         for step in self.steps:
             for name in self.structure.upstream(step):
@@ -219,7 +219,7 @@ class Plan:
         return hashlib.sha256(self.canonical).hexdigest()
 
     def with_secret_names(self, names: Mapping[str, str]) -> Plan:
-        """The same plan, where secrets have the names that one target's store gives them.
+        """The same plan with the names of secrets in one target's store.
 
         Raises ``DefinitionError`` for two that a store could not tell apart.
         """
@@ -259,7 +259,7 @@ class Plan:
         return replace(self, steps=steps)
 
     def with_retry_policy(self, policy: OrchestratorRetryPolicy | None) -> Plan:
-        """The same plan, where steps without a policy of their own get this one."""
+        """The same plan; steps without their own policy get this one."""
         if policy is None:
             return self
         return replace(self, steps=tuple(s if s.retry else replace(s, retry=policy) for s in self.steps))

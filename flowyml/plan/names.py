@@ -1,4 +1,4 @@
-"""Names come from users; files, URLs and engines have rules. This module converts one into the other."""
+"""Converts users' names to those that files, URLs and engines accept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ENDS_IN_DIGEST = r"(^|[-_])[0-9a-f]{8}$"
 
 
 def check_name(name: object, what: str) -> str:
-    """Give the name back if it is 1 to 200 printable characters, else raise ``DefinitionError``.
+    """Return the name if it is 1 to 200 printable characters, else raise ``DefinitionError``.
 
     Quotes, slashes and any script are fine; control characters, line breaks and lone surrogates are not.
 
@@ -37,7 +37,7 @@ def check_name(name: object, what: str) -> str:
 
 
 def slug(name: str, *, max_length: int = 60, separator: str = "-") -> str:
-    """Lower-case ASCII letters, digits and separators; stable, and for two names the same only if 32 bits collide.
+    """Lower-case ASCII letters, digits and separators; stable, and the same for two names only if 32 bits collide.
 
     A name that had to be changed ends in eight digits of its SHA-256, so that names stay apart.
 

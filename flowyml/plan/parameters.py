@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 DEEPEST = 100
-"""How many lists and dicts may stand in one another: far less than what makes a parser of JSON give up somewhere."""
+"""How deep lists and dicts may be nested: far less than any JSON parser refuses."""
 
 _SCHEMAS: Mapping[object, Mapping[str, Any]] = {
     bool: {"type": "boolean"},
@@ -73,8 +73,8 @@ _FITS: Mapping[str, Callable[[Any], bool]] = {
 def schema_of(annotation: object, name: str) -> Mapping[str, Any]:
     """The JSON Schema of an annotation; pydantic knows it for all but the plainest types.
 
-    Raises ``DefinitionError`` for a type that JSON does not give back and that no step could make of it again, such as
-    a set or an array.
+    Raises ``DefinitionError`` for a type that does not survive JSON and that no step could restore, such as a set or an
+    array.
     """
     try:
         if annotation in _SCHEMAS:
@@ -102,7 +102,7 @@ def schema_of(annotation: object, name: str) -> Mapping[str, Any]:
 
 
 def _is_carried(annotation: Any) -> bool:
-    """Whether JSON gives a value of this type back as it was."""
+    """Whether a value of this type survives JSON unchanged."""
     from types import UnionType
     from typing import Annotated, Literal, Union, get_args, get_origin
 
@@ -126,7 +126,7 @@ def _is_carried(annotation: Any) -> bool:
 
 
 def own_copy(value: Any) -> Any:
-    """The same plain JSON in lists and dicts of its own, so that what is done to them stays here."""
+    """A copy of plain JSON with its own lists and dicts, so that changes to them stay here."""
     if type(value) is list:
         return [own_copy(item) for item in value]
     if type(value) is dict:
@@ -135,7 +135,7 @@ def own_copy(value: Any) -> Any:
 
 
 def is_too_deep(value: object) -> bool:
-    """Whether lists and dicts stand in one another more than ``DEEPEST`` levels deep, or within themselves.
+    """Whether lists and dicts are nested more than ``DEEPEST`` levels deep, or contain themselves.
 
     >>> is_too_deep([1, {"a": [2]}])
     False
@@ -154,7 +154,7 @@ def _containers(values: Iterable[Any]) -> Collection[Any]:
 
 
 def too_deep(what: str) -> str:
-    """What to say of it."""
+    """The message for it."""
     return (
         f"{what} has lists or dicts nested more than {DEEPEST} levels deep, which not every engine can carry. Make it "
         f"flatter, or pass it as text or as a file."
@@ -162,7 +162,7 @@ def too_deep(what: str) -> str:
 
 
 def is_json(value: object) -> bool:
-    """True for what JSON gives back just as it was: no tuples, no NaN, string keys only, not nested too deep."""
+    """True for what survives JSON unchanged: no tuples, no NaN, string keys only, not nested too deep."""
     return not is_too_deep(value) and _is_json(value)
 
 
@@ -179,7 +179,7 @@ def _is_json(value: object) -> bool:
 
 
 def is_of_type(value: Any, schema: Mapping[str, Any]) -> bool:
-    """Whether a value is of one of a schema's types, where they are plain ones. For workers, which have no jsonschema.
+    """Whether a value has one of a schema's types, if they are plain. For workers, which have no jsonschema.
 
     >>> union = {"anyOf": [{"type": "string"}, {"type": "null"}]}
     >>> is_of_type("x", union), is_of_type(3, union), is_of_type(3, {})
@@ -190,7 +190,7 @@ def is_of_type(value: Any, schema: Mapping[str, Any]) -> bool:
 
 
 def check_values(pipeline: str, parameters: Sequence[Parameter], values: Mapping[str, Any] | None) -> dict[str, Any]:
-    """All parameters of a run, defaults filled in. Raises one ``ParameterError`` for all that is wrong."""
+    """All parameters of a run, with defaults filled in. Raises one ``ParameterError`` for everything wrong."""
     given = _by_name(pipeline, parameters, values)
     known = {parameter.name: parameter for parameter in parameters}
     faults = [_unknown(name, known) for name in given if name not in known]
@@ -214,7 +214,7 @@ def check_values(pipeline: str, parameters: Sequence[Parameter], values: Mapping
 
 
 def _half_a_pair(value: object) -> str:
-    """The first lone surrogate in a text, a list or a dict; nothing where there is none.
+    """The first lone surrogate in a string, a list or a dict; empty if there is none.
 
     >>> _half_a_pair([1, {"ok": "\U0001f600"}, {"not \\ud83d": 2}])
     '\\ud83d'
@@ -236,7 +236,7 @@ def _by_name(pipeline: str, parameters: Sequence[Parameter], values: object) -> 
 
 
 def as_declared(schema: Mapping[str, Any], value: Any) -> Any:
-    """The value, as a float where it is an int and its type takes floats and no ints.
+    """The value; an int becomes a float if its type takes floats but no ints.
 
     Python lets an int stand for a float; some engines convert it (Prefect does, by pydantic), so that a step would see
     1 on one engine and 1.0 on another.
@@ -263,12 +263,12 @@ _FILLED = {
 
 
 def in_words(value: object) -> str:
-    """Which date of the run a default stands for; empty for any other value."""
+    """The date of the run that a default stands for, in words; empty for any other value."""
     return _FILLED.get(value, "") if type(value) is str else ""
 
 
 def fillable(schema: Mapping[str, Any], default: object) -> Mapping[str, Any]:
-    """The schema of a date or a time that also takes its default, where that stands for a date of the run.
+    """The schema of a date or a time that also accepts its default, if that stands for a date of the run.
 
     Engines check the format of what they are given, and of defaults, before the date is filled in.
     """
@@ -316,7 +316,7 @@ def _misfit(parameter: Parameter, value: Any) -> str | None:
 
 @cache
 def _formats() -> FormatChecker:
-    """Dates and times as RFC 3339 has them, which the forms and checks of engines go by: a time has a time zone."""
+    """Dates and times by RFC 3339, as engines check them: a time has a time zone."""
     from jsonschema import FormatChecker
 
     def is_moment(text: object) -> bool:
@@ -332,7 +332,7 @@ def _formats() -> FormatChecker:
 
 
 def _explained(error: ValidationError) -> str:
-    """What is wrong, and where in a value of several parts; for a choice of types, what would be right."""
+    """What is wrong, and where in a nested value; for a choice of types, what would be right."""
     if error.validator == "format":
         where = "".join(f"[{part!r}]" for part in error.absolute_path)
         return (

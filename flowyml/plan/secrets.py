@@ -26,7 +26,7 @@ def check_reference(reference: object, who: str) -> str:
 
 
 def check_names(names: object) -> dict[str, str]:
-    """What a target calls secrets, by what pipelines call them. Raises ``ConfigurationError``."""
+    """A target's names of secrets, by the names in pipelines. Raises ``ConfigurationError``."""
     if not isinstance(names, Mapping):
         raise ConfigurationError(f"secrets={names!r:.80} must be a table: {{'warehouse/password': 'its name there'}}.")
     try:
@@ -37,7 +37,7 @@ def check_names(names: object) -> dict[str, str]:
 
 
 def check_distinct(references: Iterable[str]) -> None:
-    """Refuse two names that a store could not tell apart. Raises ``DefinitionError``."""
+    """Refuse two names that a store could not distinguish. Raises ``DefinitionError``."""
     known: dict[str, str] = {}
     for reference in dict.fromkeys(references):
         for name in (variable_of(reference), slug_of(reference)):
@@ -49,13 +49,13 @@ def check_distinct(references: Iterable[str]) -> None:
 
 
 def forget_secrets() -> None:
-    """Take the secrets out of this process's environment: a step gets those that it names, and no other."""
+    """Remove the secrets from this process's environment: a step gets only those that it names."""
     for name in [name for name in os.environ if name.startswith(_PREFIX)]:
         del os.environ[name]
 
 
 def slug_of(reference: str) -> str:
-    """What a secret is called where names are of small letters, digits and dashes.
+    """The name of a secret where names consist of lower-case letters, digits and dashes.
 
     >>> slug_of("warehouse/Password_2")
     'warehouse-password-2'

@@ -1,7 +1,7 @@
 """Types of parameters that JSON does not restore by itself: dates, paths, enumerations, pydantic's models.
 
-Everywhere but in a step such a value is the JSON that pydantic makes of it: a text for a date or a path, the value of
-an enumeration's member, an object for a model. The step that takes it is handed the type that it is annotated with.
+Everywhere but in a step, such a value is the JSON that pydantic makes of it: a string for a date or a path, the value
+of an enumeration's member, an object for a model. The step that takes it gets the type that it is annotated with.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["is_model", "is_rich", "is_rich_leaf", "leaves", "plain", "returned_t
 
 
 def leaves(annotation: Any) -> Iterable[Any]:
-    """The types that an annotation is made of, without what holds them."""
+    """The types in an annotation, without their containers."""
     for alias in ("__supertype__", "__value__"):  # of a NewType, of a `type X = …`
         if hasattr(annotation, alias):
             return leaves(getattr(annotation, alias))
@@ -33,19 +33,19 @@ def leaves(annotation: Any) -> Iterable[Any]:
 
 
 def is_rich_leaf(kind: Any) -> bool:
-    """Whether values of this type become JSON, and are made of it again."""
+    """Whether values of this type become JSON, and are restored from it."""
     if not isinstance(kind, type):
         return False
     return issubclass(kind, date | PurePath | Enum) or is_model(kind)
 
 
 def is_rich(annotation: Any) -> bool:
-    """Whether values of this annotation must be made of JSON again."""
+    """Whether values of this annotation must be restored from JSON."""
     return any(map(is_rich_leaf, leaves(annotation)))
 
 
 def plain(value: Any) -> Any:
-    """The JSON of a value of such a type, also within lists and dicts; anything else as it is.
+    """The JSON of a value of such a type, even within lists and dicts; anything else unchanged.
 
     >>> plain({"since": date(2026, 1, 31), "to": [PurePath("a/b")]})
     {'since': '2026-01-31', 'to': ['a/b']}
@@ -64,7 +64,7 @@ def plain(value: Any) -> Any:
 
 
 def revived(annotation: Any, value: Any) -> Any:
-    """The value that a step is handed, of the JSON that it came as. Raises ``ParameterError``.
+    """The value that a step gets, from its JSON. Raises ``ParameterError``.
 
     >>> revived(date | None, "2026-01-31"), revived(date | None, None), revived(list[date], [])
     (datetime.date(2026, 1, 31), None, [])
@@ -77,7 +77,7 @@ def revived(annotation: Any, value: Any) -> Any:
 
 
 def wanted(function: Callable[..., Any]) -> Callable[[Input], Any]:
-    """Gives for each input the type that a function is annotated with for it; None where that is unknown."""
+    """Returns, for an input, the type that the function is annotated with; None if that is unknown."""
     hints = _hints(function)
     code = getattr(inspect.unwrap(function), "__code__", None)
     others = code.co_varnames[code.co_argcount + code.co_kwonlyargcount :] if code else ()
@@ -91,7 +91,7 @@ def wanted(function: Callable[..., Any]) -> Callable[[Input], Any]:
 
 
 def returned_type(function: Callable[..., Any]) -> Any:
-    """The type that a function is annotated to return; None where that is unknown."""
+    """The annotated return type of a function; None if it is unknown."""
     return _hints(function).get("return")
 
 
@@ -103,8 +103,9 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def spell_out(function: Callable[..., Any]) -> None:
-    """Turn the annotations of a function that travels by value into types: a pickle leaves out what only a text names,
-    which they are after ``from __future__ import annotations``."""
+    """Turn the annotations of a function that travels by value into types: a pickle leaves out what only a string
+    names, as annotations are after ``from __future__ import annotations``.
+    """
     bare = inspect.unwrap(function)
     if any(isinstance(hint, str) for hint in getattr(bare, "__annotations__", {}).values()):
         bare.__annotations__ = get_type_hints(bare, include_extras=True)

@@ -11,7 +11,7 @@ __all__ = ["Constant", "FromEither", "FromItem", "FromParameter", "FromStep", "S
 
 @dataclass(frozen=True, slots=True)
 class FromStep:
-    """The value is an output of another step; seen from outside of its loop, the list of all items' outputs."""
+    """The value is an output of another step; outside its loop, the list of all items' outputs."""
 
     KIND: ClassVar[str] = "step"
 
@@ -39,7 +39,7 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class FromItem:
-    """The value is the current item of a loop, of the list that ``name`` is of it."""
+    """The value is the current item of a loop, from its list ``name``."""
 
     KIND: ClassVar[str] = "item"
 
@@ -49,7 +49,7 @@ class FromItem:
 
 @dataclass(frozen=True, slots=True)
 class FromEither:
-    """The value is that of the first of these outputs whose step ran: they stand in branches of which one is taken."""
+    """The value is the first of these outputs whose step ran: they are in branches, one of which is taken."""
 
     KIND: ClassVar[str] = "either"
 
