@@ -1,4 +1,4 @@
-"""Where pipelines run. The classes here load when they are used, so that importing one engine imports no other."""
+"""Where pipelines run. These classes load on first use, so that importing one engine imports no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that outlive the one that starts them."""
+"""Processes that outlive their starter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["reap", "start_detached"]
 
 
 class _Process(subprocess.Popen[bytes]):
-    """Meant to go on without this one, so there is nothing to warn of when it is forgotten."""
+    """Meant to outlive this process, so no warning is due when it is garbage-collected."""
 
     def __del__(self) -> None:
         return
@@ -24,9 +24,9 @@ def start_detached(
     command: Sequence[str], log: IO[Any], *, env: Mapping[str, str] | None = None, cwd: Path | None = None,
     umask: int = -1,
 ) -> subprocess.Popen[bytes]:  # fmt: skip
-    """Start a process in a session of its own, without input; what it prints goes to ``log``.
+    """Start a process in its own session, without input; its output goes to ``log``.
 
-    When it ends before this process does, a later call lets go of it.
+    If it ends before this process does, a later call reaps it.
     """
     reap()
     process = _Process(
@@ -37,7 +37,7 @@ def start_detached(
 
 
 def reap() -> None:
-    """Let go of the processes that have ended. Until its parent does so, one stays in the process table."""
+    """Reap the processes that have ended. Until its parent does so, a process stays in the process table."""
     for process in tuple(_started):
         if process.poll() is not None:
             _started.discard(process)

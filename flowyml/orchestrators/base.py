@@ -52,17 +52,17 @@ logger = logging.getLogger("flowyml.orchestrators")
 
 
 class RunnablePipeline(Protocol):
-    """What an orchestrator needs of a pipeline: ``flowyml.Pipeline``, or one that was read from a bundle."""
+    """What an orchestrator needs of a pipeline: a ``flowyml.Pipeline``, or one read from a bundle."""
 
     @property
     def name(self) -> str: ...
     @property
     def origin(self) -> Origin | None:
-        """Where it comes from; None for a bundle that was made without it."""
+        """Where it comes from; None if the bundle does not record it."""
 
     @property
     def revision(self) -> str | None:
-        """The commit that its code is from, where that is known."""
+        """The commit that its code is from, if known."""
 
     def compile(self) -> Plan:
         """The plan; raises ``DefinitionError``."""
@@ -80,14 +80,14 @@ class RunnablePipeline(Protocol):
         """A copy whose cached steps run again: all of them, or the named ones."""
 
     def locate(self, error: DefinitionError) -> None:
-        """Have an error, such as one of an engine's compiler, name file and line of its step, else of the pipeline."""
+        """Add file and line of its step, or of the pipeline, to an error, such as one of an engine's compiler."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """A pipeline that an engine knows. ``changed`` is false when the engine had this very version already.
+    """A pipeline that an engine knows. ``changed`` is false if the engine already had this very version.
 
-    ``also`` names what else of the pipeline was moved to this version, on an engine where it can stand several times.
+    ``also`` names the pipeline's other deployments that were moved to this version, on an engine that can have several.
     """
 
     name: str
@@ -119,12 +119,12 @@ class SignIn:
 class Orchestrator(ABC):
     """Runs pipelines on one engine. Job ids are the engine's own, run ids are the user's.
 
-    The module of an adapter imports its engine where it uses it, never at its top: the class can then say what it is
-    without the engine. ``engine_package`` is the import name of the engine's client library and ``extra`` the extra
-    of FlowyML that brings it; ``flowyml.orchestrators.registry`` checks them before it constructs one. A script may
-    import the class to say where it runs, and workers import that script: so the adapter's own top-level package, and
-    others that ``worker_packages`` names, travel in the bundle of a pipeline whose code names the adapter's. They are
-    pure Python; their ``.py`` files are taken.
+    The module of an adapter imports its engine where it uses it, never at the top, so that the class works without the
+    engine installed. ``engine_package`` is the import name of the engine's client library and ``extra`` the extra of
+    FlowyML that brings it; ``flowyml.orchestrators.registry`` checks them before it constructs one. A script may import
+    the class to say where it runs, and workers import that script. So if a pipeline's code names the adapter's
+    top-level package, this package and those in ``worker_packages`` travel in the bundle. They must be pure Python:
+    only their ``.py`` files travel.
     """
 
     name: ClassVar[str]
@@ -135,7 +135,7 @@ class Orchestrator(ABC):
     extra: ClassVar[str | None] = None
     worker_packages: ClassVar[tuple[str, ...]] = ()
     can_run_missed: ClassVar[bool] = False
-    """Whether ``run_missed`` can run a time of a schedule that has passed."""
+    """Whether ``run_missed`` can run past times of a schedule."""
     target: str | None = None
     """What ``--on`` takes to find this orchestrator, if that is not ``name``: a configured target, a URL."""
 
@@ -144,7 +144,7 @@ class Orchestrator(ABC):
     ) -> None:  # fmt: skip
         self.retry_policy = retry_policy
         self.secrets = check_names(secrets)
-        """How this engine's store calls secrets that pipelines name otherwise."""
+        """The names in this engine's store of secrets that pipelines name differently."""
         self.login: Login | None = None  # who asks; an adapter that signs in sets it
 
     @property
@@ -173,7 +173,7 @@ class Orchestrator(ABC):
         parameters: Mapping[str, Any] | None = None,
         force: bool = False,
     ) -> SubmissionResult:
-        """Submit a run and return at once. The same ``run_id`` again gives the same run, never a second one.
+        """Submit a run and return at once. Submitting a ``run_id`` again returns the same run, never a second one.
 
         Raises ``DefinitionError``, ``ParameterError`` and ``UnsupportedFeatureError`` before anything is sent, and
         ``OwnershipError`` when the run would need to replace what another pipeline deployed; ``force`` does so.
@@ -185,7 +185,7 @@ class Orchestrator(ABC):
         RunDates().filled(values)  # a run by hand has none of a schedule: refused here, before its steps begin
         with located(pipeline):
             job_id = self.submit(pipeline.bundle(plan), run_id, values, force=force)
-        claim_new(run_id)  # where the adapter did not: from now on the engine has it
+        claim_new(run_id)  # unless the adapter did: from now on the engine has it
         measure("run_started", plan.name, run_id, self.name)
         return self.attach(job_id)
 
@@ -262,8 +262,8 @@ class Orchestrator(ABC):
     def compile_pipeline(self, pipeline: RunnablePipeline) -> Mapping[str, bytes]:
         """The files that the engine would get, by name, the main file first, each with FlowyML's mark.
 
-        They are for the engine itself, so the capabilities of the class decide, even if this object runs them by
-        something that can do more or less. Raises ``UnsupportedFeatureError``.
+        They are for the engine itself, so the capabilities of the class decide, even if this object would run them in a
+        way that supports more or less. Raises ``UnsupportedFeatureError``.
         """
         plan = self._own_plan(pipeline)
         type(self).capabilities.require(first_of_each(plan))
@@ -284,24 +284,24 @@ class Orchestrator(ABC):
 
     @classmethod
     def recognizes(cls, site: Site) -> bool:
-        """Whether this engine lives at a URL, by its unauthenticated pages: ``site.get("/api/health").json()``.
+        """Whether this engine answers at a URL, by its unauthenticated pages: ``site.get("/api/health").json()``.
 
         Needs no client library of the engine. Leave it out for an engine that has no URL.
         """
         return False
 
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
-        """The files that this engine would get, by name, the main file first. Pure: no engine, no network."""
+        """The files that this engine would get, by name, the main file first. Pure: needs no engine and no network."""
         raise NoFileFormatError(f"{self.name!r} has no file format of its own: there is nothing to compile to.")
 
     @classmethod
     def stop_server(cls) -> bool:
-        """Stop the server that FlowyML itself started of this engine on this machine. False if none is running."""
+        """Stop the server of this engine that FlowyML started on this machine. False if none is running."""
         return False
 
     @classmethod
     def sign_in(cls) -> SignIn | None:
-        """How to sign in to the UI of the server that FlowyML itself started; None if none is running."""
+        """How to sign in to the UI of the server that FlowyML started; None if none is running."""
         return None
 
     @abstractmethod
@@ -320,12 +320,12 @@ class Orchestrator(ABC):
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
         """Runs that this engine knows, newest first, in one call to the engine.
 
-        As ``flowyml.core.runs.Runs``, which is a list, a notebook shows them as a table.
+        Returned as ``flowyml.core.runs.Runs``, a list that notebooks show as a table.
         """
 
     @abstractmethod
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
-        """Every step of the run in the plan's order, those that have not begun included."""
+        """Every step of the run in the plan's order, including those that have not begun."""
 
     @abstractmethod
     def outputs(self, job_id: str) -> Outputs:
@@ -353,18 +353,18 @@ class Orchestrator(ABC):
 
     @abstractmethod
     def cancel(self, job_id: str) -> bool:
-        """Stop a run and its work; returns when the engine took the request. False when it had ended already."""
+        """Stop a run and its work; returns when the engine has accepted the request. False if it had already ended."""
 
     @abstractmethod
     def health(self) -> Health:
         """Whether the engine answers. Never raises for an engine that is down."""
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
-        """Start the failed steps of an ended run again, and return when the engine took the request.
+        """Start the failed steps of an ended run again, and return when the engine has accepted the request.
 
-        From then on the run is not terminal. ``steps`` are names of steps and labels of items that the run has; None
-        means all that did not complete. Raises ``RetryRefusedError`` for a retry that the engine cannot do. Not called
-        for an engine whose ``RETRY_RUN`` is no.
+        From then on the run is not terminal. ``steps`` are names of steps and labels of items of the run; None means
+        all that did not complete. Raises ``RetryRefusedError`` for a retry that the engine cannot do. Not called for an
+        engine whose ``RETRY_RUN`` is no.
         """
         raise self._lacks("retrying a run")
 
@@ -377,11 +377,11 @@ class Orchestrator(ABC):
         raise self._lacks("deployments")
 
     def diff(self, bundle: Bundle) -> str:
-        """What deploying this bundle would change, as a unified diff; empty when nothing would."""
+        """What deploying this bundle would change, as a unified diff; empty if nothing would."""
         raise UnsupportedFeatureError(f"deploy --dry-run is not available on {self.name!r}.")
 
     def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
-        """Change nothing, and raise what ``deploy`` would raise, as far as that can be checked without deploying."""
+        """Raise what ``deploy`` would raise, as far as that can be checked without changing anything."""
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         """Create or update the schedule of the bundle's pipeline, by the same rule as ``deploy``."""
@@ -392,7 +392,7 @@ class Orchestrator(ABC):
         raise self._lacks("schedules")
 
     def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
-        """Keep the schedule and fire nothing. Raises ``ScheduleNotFoundError``."""
+        """Keep the schedule without firing it. Raises ``ScheduleNotFoundError``."""
         raise self._lacks("schedules")
 
     def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
@@ -423,7 +423,7 @@ class Orchestrator(ABC):
     def backfill(
         self, name: str, start: date, end: date, *, parameters: Mapping[str, Any] | None = None, **options: Any
     ) -> list[SubmissionResult]:
-        """Make the runs that a schedule has missed from ``start`` to ``end``, both included; a date is a whole day.
+        """Make the runs that a schedule missed from ``start`` to ``end``, inclusive; a date is a whole day.
 
         Returns the runs that it made. If each scheduled time has a run already, it returns none and logs that.
         ``options`` are the engine's own. Raises ``ScheduleError`` if the range contains no scheduled time.
@@ -435,7 +435,9 @@ class Orchestrator(ABC):
         raise self._lacks("handing over schedules that FlowyML did not make")
 
     def check_fires(self) -> None:
-        """Raise ``ScheduleError`` if nothing would start the runs of a schedule now. A server starts them by itself."""
+        """Raise ``ScheduleError`` if nothing would start the runs of a schedule now. Most engines start them
+        themselves.
+        """
 
     def run_missed(self, schedule_id: str, time: datetime) -> SubmissionResult:
         """Run what a schedule runs for one of its times; the same time again returns the same run."""
@@ -446,16 +448,16 @@ class Orchestrator(ABC):
         raise self._lacks("reporting the scheduled time of a run")
 
     def workflows(self, *, last: int = 25) -> list[Workflow]:
-        """All workflows of the engine, made by FlowyML or not, with how the ``last`` runs of each ended."""
+        """All workflows of the engine, FlowyML's or not, with the outcomes of the ``last`` runs of each."""
         raise self._lacks("listing what FlowyML did not deploy")
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
         """What FlowyML stored for this engine's runs, each item with the reason if it must stay.
 
-        What is still needed stays whatever its age: for a run that is under way, a schedule, a deployment, a run that
-        can be retried. ``Prunable.remove`` checks again, because runs begin and end in the meantime.
+        Whatever its age, what is still needed stays: for a run in progress, a schedule, a deployment, a run that can be
+        retried. ``Prunable.remove`` checks again, because runs begin and end in the meantime.
 
-        An override adds to this list, which has the cached results in the engine's store, if that store is known.
+        An override extends this list, which has the cached results in the engine's store, if that store is known.
         """
         from flowyml.orchestrators.cache_pruning import results_of
 
@@ -466,7 +468,7 @@ class Orchestrator(ABC):
     ) -> list[Pruned]:
         """Remove what was not used for ``older_than`` seconds and is no longer needed.
 
-        Returns one record for each thing that was removed, or could not be. Of what can be recreated, such as unpacked
+        Returns one record for each item that was removed, or could not be. Of what can be recreated, such as unpacked
         code, at most ``max_bytes`` are kept, the most recently used. With ``dry_run`` nothing is removed, and ``freed``
         is what would be.
         """
@@ -478,7 +480,7 @@ class Orchestrator(ABC):
         return list(prune(list(found), self.pruning()))
 
     def pruning(self) -> AbstractContextManager[object]:
-        """What to enter while things are removed, such as a connection that they share."""
+        """A context for removing several items, such as a connection that they share."""
         return nullcontext()
 
     def _lacks(self, what: str) -> UnsupportedFeatureError:
@@ -489,7 +491,7 @@ class Orchestrator(ABC):
 
 @contextmanager
 def of_step(name: str) -> Iterator[None]:
-    """A ``DefinitionError`` that an adapter's compiler raises here is about this step."""
+    """A ``DefinitionError`` that an adapter's compiler raises in this block is about this step."""
     try:
         yield
     except DefinitionError as error:
@@ -499,7 +501,7 @@ def of_step(name: str) -> Iterator[None]:
 
 @contextmanager
 def located(pipeline: RunnablePipeline) -> Iterator[None]:
-    """What an engine's compiler finds wrong with a pipeline names file and line, as what ``compile`` finds does."""
+    """Add file and line to errors of an engine's compiler, as ``compile`` does for its own."""
     try:
         yield
     except DefinitionError as error:
@@ -511,7 +513,7 @@ _made: set[str] = set()
 
 
 def new_run_id(pipeline: str) -> str:
-    """A run id that sorts by time and collides with none: ``training-20260131-120000-1f3a9c2e``."""
+    """A unique run id that sorts by time: ``training-20260131-120000-1f3a9c2e``."""
     from datetime import UTC, datetime
 
     made = f"{slug(pipeline, max_length=40)}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(4).hex()}"
@@ -520,9 +522,9 @@ def new_run_id(pipeline: str) -> str:
 
 
 def claim_new(run_id: str) -> bool:
-    """Whether ``new_run_id`` made this id in this process and no run has it yet, so that no engine need be asked.
+    """Whether ``new_run_id`` made this id in this process and no run has it yet, so that the engine need not be asked.
 
-    The answer is yes once: the run that asks has the id from then on.
+    True only once: from then on, the run that asked has the id.
     """
     is_new = run_id in _made
     _made.discard(run_id)
@@ -537,14 +539,14 @@ def check_same_run(
     origin: Origin | None = None,
     code_digest: str | None = None,
 ) -> None:
-    """For an adapter whose engine has a run of this id: the same run again is returned, another one is an error.
+    """For an adapter whose engine has a run with this id: the same run is returned again, a different one is an error.
 
     ``origin`` and ``code_digest`` are those of the bundle; they are compared with what the engine recorded in
-    ``found``, where both are known. Other parameters cannot change the run, and are worth a warning; so is code that
-    cannot be compared.
+    ``found``, if both are known. Other parameters cannot change the run and cause a warning; so does code that cannot
+    be compared.
 
-    Raises ``DefinitionError`` for a run of another pipeline or of other code. The same code from another project is
-    worth a warning: what it would run has run.
+    Raises ``DefinitionError`` for a run of another pipeline or of other code. The same code from another project causes
+    a warning: what it would run has run.
     """
     again = "Give this run another id, or leave the id out"
     if found.pipeline != pipeline:

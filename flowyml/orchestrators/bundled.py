@@ -1,4 +1,4 @@
-"""A pipeline that was read from its bundle: it runs like the one that was written in Python."""
+"""A pipeline read from its bundle, which runs like the original."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = ["BundledPipeline"]
 
 
 class BundledPipeline:
-    """Hand it to any orchestrator: ``orchestrator.run_pipeline(BundledPipeline("training-1f3a9c2e.pyz"))``.
+    """Pass it to any orchestrator: ``orchestrator.run_pipeline(BundledPipeline("training-1f3a9c2e.pyz"))``.
 
-    Raises ``PlanError`` when the file is not a bundle.
+    Raises ``PlanError`` if the file is not a bundle.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -38,7 +38,7 @@ class BundledPipeline:
 
     @property
     def origin(self) -> Origin | None:
-        """Where the pipeline was written; None in a bundle that was made without it."""
+        """Where the pipeline was written; None if the bundle does not record it."""
         return self._bundle.origin
 
     revision: str | None = None

@@ -1,4 +1,4 @@
-"""Cached results of steps that were not used for long, in a store that many may share."""
+"""Cached results of steps that were not used for a long time, in a store that several engines may share."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _FOLDER = re.compile(rf"{ROOT}/[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*/[0-9a-f]{{6
 
 
 def store_of(orchestrator: Orchestrator) -> Store | None:
-    """The store of an engine's results; None where steps may run on other machines, and nothing names it."""
+    """The store of an engine's results; None if steps may run on other machines and it is not configured."""
     place = orchestrator.artifact_place
     return open_store(place) if place is not None or orchestrator.has_default_store else None
 
 
 def results_of(orchestrator: Orchestrator, bounds: Bounds) -> Iterator[Prunable]:
-    """The cached results in an engine's store; where that is unknown, one thing that stays, for all of them."""
+    """The cached results in an engine's store; if that is unknown, one item that stays, for all of them."""
     store = store_of(orchestrator)
     if store is not None:
         yield from bounded(cached_results(store, bounds), bounds)
@@ -44,9 +44,9 @@ def results_of(orchestrator: Orchestrator, bounds: Bounds) -> Iterator[Prunable]
 
 
 def cached_results(store: Store, bounds: Bounds) -> Iterator[Prunable]:
-    """Each result that is kept in a store, with its age: since it was used last, where the store is a folder of this
-    machine, else since it was computed. A run that finds one has it among its own artifacts; one that looks for it
-    while it goes computes it again.
+    """Each result in a store, with its age: since its last use if the store is a local folder, else since it was
+    computed. Removing one is safe: a run that found it has its own copy, and one that looks for it meanwhile computes
+    it again.
     """
     try:
         found = list(entries_in(store))
@@ -105,7 +105,7 @@ def _entry(store: Store, folder: str) -> Entry | None:
 
 @contextmanager
 def _turn(store: LocalStore, folder: str) -> Iterator[bool]:
-    """Whether no run computes a result; while that is true, none that waits for its turn begins to."""
+    """Whether no run is computing a result; while this is held, none that waits for its turn begins."""
     try:
         file = (store.root / folder / "turn").open("rb")
     except OSError:  # no run has waited for it

@@ -8,9 +8,9 @@
 
     export FLOWYML_ORCHESTRATORS__PROD__URL=https://…      # the environment wins
 
-The file is the nearest one at or above the working folder. Credentials go to the URL that stands beside them: see
-``flowyml.orchestrators.credential_scope``. A table that is named like an engine holds defaults of that
-engine, also for the targets that are built on it.
+The file is the nearest one at or above the working folder. Credentials go to the URL beside them: see
+``flowyml.orchestrators.credential_scope``. A table named after an engine holds that engine's defaults, also for targets
+built on it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ PREFIX = "FLOWYML_ORCHESTRATORS__"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A named orchestrator: its engine and the keywords for its constructor, of which ``repr`` shows no value.
+    """A named orchestrator: its engine and the keywords for its constructor, whose values ``repr`` does not show.
 
     ``origins`` says for each keyword where its value is set: a file's table, or an environment variable. ``fault`` is
-    why it cannot be used; other targets still can. ``folder`` is that of the file, from which its
-    relative paths count. ``withheld`` says which credentials belong to another address than its URL.
+    why it cannot be used; other targets still can. ``folder`` is the folder of the file, which its relative paths start
+    from. ``withheld`` names the credentials that belong to an address other than its URL.
     """
 
     name: str

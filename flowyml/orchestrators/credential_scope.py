@@ -1,8 +1,8 @@
-"""Credentials belong to one address: which of a target's credentials are sent to the URL that is called.
+"""Credentials belong to one address: decides which of a target's credentials go to the URL that is called.
 
-A target is put together from up to four tables: its own and that of its engine, in the environment and in a file. One
-that names a URL gives its credentials to that URL alone. Those of a table that names none go where the target leads,
-with one exception: a file does not decide where the credentials go that the environment holds for all of an engine.
+A target combines up to four tables: its own and its engine's, each in the environment and in a file. The credentials of
+a table with a URL go only to that URL. Those of a table without one go to the target's URL, with one exception: a file
+does not decide where credentials go that the environment holds for the whole engine.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from flowyml.orchestrators.config import Target
 __all__ = ["CREDENTIALS", "with_own_credentials", "without_credentials_of"]
 
 CREDENTIALS = frozenset({*LOGIN_OPTIONS, "api_key", "cookies", "cookies_file", "credentials"})
-"""The options of targets that prove who asks."""
+"""The options of targets that are credentials."""
 
 Tables = Mapping[str, Mapping[str, Any]]
 
 
 def with_own_credentials(target: Target, environment: Tables, in_file: Tables) -> Target:
-    """The target without the credentials that belong to another address than its ``url``."""
+    """The target without credentials that belong to an address other than its ``url``."""
     url = target.options.get("url")
     if url is None:
         return target
@@ -47,7 +47,7 @@ def with_own_credentials(target: Target, environment: Tables, in_file: Tables) -
 
 
 def without_credentials_of(target: Target, url: object) -> Target:
-    """The target for another URL, which its credentials are not for."""
+    """The target for another URL, without its credentials."""
     own = target.options.get("url")
     if own is None or url is None or _is_same(url, own):
         return target

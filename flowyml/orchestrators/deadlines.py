@@ -1,4 +1,4 @@
-"""Connections of httpcore that give a whole call one deadline, however slowly the server sends."""
+"""httpcore connections with one deadline for a whole call, however slowly the server sends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["DeadlineBackend"]
 
 
 class DeadlineBackend(httpcore.NetworkBackend):
-    """The ordinary network of httpcore. ``until`` holds when the call of this thread ends, by the monotonic clock."""
+    """httpcore's ordinary network. ``until`` holds the deadline of this thread's call, by the monotonic clock."""
 
     def __init__(self, until: ContextVar[float]) -> None:
         self._until = until
@@ -59,7 +59,7 @@ class _DeadlineStream(httpcore.NetworkStream):
         return self._stream.get_extra_info(info)
 
     def _left(self, timeout: float | None, late: type[httpcore.TimeoutException]) -> float | None:
-        """The time-out, or what is left until the deadline if that is less."""
+        """The timeout, or the time left until the deadline if that is less."""
         left = self._until.get(float("inf")) - time.monotonic()
         if left <= 0:
             raise late("the answer was not complete in time")

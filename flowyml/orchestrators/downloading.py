@@ -34,12 +34,12 @@ def download(
 ) -> list[Path]:
     """Write artifacts of a run below a folder, as ``STEP/OUTPUT.suffix``; files and folders under their own names.
 
-    If a step has two of one name, the second goes to ``STEP/OUTPUT/``, also if it alone is ``wanted``. Nothing is
-    overwritten: a file or folder that has the same content already is left. Returns the paths of all, pictures
-    included. ``note`` gets a line for each large artifact, and for each that was not stored. Nothing is unpickled.
+    If a step has two with one name, the second goes to ``STEP/OUTPUT/``, even if only that is ``wanted``. Nothing is
+    overwritten: a file or folder with the same content is left as it is. Returns all paths, including pictures.
+    ``note`` gets a line for each large artifact, and for each that was not stored. Nothing is unpickled.
 
-    Raises ``ArtifactError`` where something else has the name, where an artifact cannot be read or stands in none of
-    the stores, and where a folder on the way is a link.
+    Raises ``ArtifactError`` if something else has the name, an artifact cannot be read or is in none of the stores, or
+    a folder on the way is a link.
     """
     made: list[Path] = []
     taken: set[Path] = set()
@@ -140,7 +140,7 @@ def _check_within(folder: Path, target: Path) -> None:
 
 
 def _keep(target: Path, source: Path | bytes) -> Path:
-    """Write a new file, or leave the one that is there, if it holds the same."""
+    """Write a new file, or keep an existing one with the same content."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if _write_anew(target, source):
         return target
@@ -150,7 +150,7 @@ def _keep(target: Path, source: Path | bytes) -> Path:
 
 
 def _write_anew(target: Path, source: Path | bytes) -> bool:
-    """Write a file, which gets its name when it is whole. Where something has the name, write nothing: False."""
+    """Write a file, which gets its name when complete. If something has the name, write nothing and return False."""
     if os.path.lexists(target):
         return False
     fresh = unfinished_beside(target)
@@ -163,7 +163,7 @@ def _write_anew(target: Path, source: Path | bytes) -> bool:
                     shutil.copyfileobj(data, file, 1 << 20)
         try:
             os.link(fresh, target)
-        except FileExistsError:  # it came meanwhile
+        except FileExistsError:  # it appeared meanwhile
             return False
         except OSError:  # a file system without links
             if os.path.lexists(target):
@@ -175,7 +175,7 @@ def _write_anew(target: Path, source: Path | bytes) -> bool:
 
 
 def _unpack(target: Path, archive: Path) -> Path:
-    """Unpack a new folder, or leave the one that is there, if it holds the same."""
+    """Unpack a new folder, or keep an existing one with the same content."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if not (target.exists() or target.is_symlink()):
         return place_folder(archive, target.name, target.parent)
@@ -185,7 +185,7 @@ def _unpack(target: Path, archive: Path) -> Path:
 
 
 def _holds(folder: Path, archive: Path) -> bool:
-    """Whether a folder has just the content of this archive."""
+    """Whether a folder has exactly the content of this archive."""
     with passing_file() as (path, file):
         try:
             write_folder(folder, file)

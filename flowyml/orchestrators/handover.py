@@ -15,10 +15,11 @@ __all__ = ["ForeignSchedule", "OldSchedule"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OldSchedule:
-    """How a schedule stands. ``last`` is the last of its times that has a run; ``is_busy`` while a run goes on.
+    """The state of a schedule. ``last`` is the last of its times that has a run; ``is_busy`` is true while a run is in
+    progress.
 
-    ``waiting`` are the times of runs that have not ended, which stand still while it is paused; ``following`` is the
-    time that the engine has in mind for the next run, which may have passed, and which it makes once it is unpaused.
+    ``waiting`` are the times of runs that have not ended, which do not proceed while it is paused; ``following`` is the
+    time that the engine plans for the next run, possibly in the past, which it makes once unpaused.
     """
 
     schedule: Schedule
@@ -31,7 +32,9 @@ class OldSchedule:
 
 
 class ForeignSchedule(Protocol):
-    """A schedule that others made, and that can be handed over. ``place`` names its engine, the same however given."""
+    """A schedule that others made, and that can be handed over. ``place`` identifies its engine, however it was
+    given.
+    """
 
     name: str
     place: str

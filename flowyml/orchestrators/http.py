@@ -1,10 +1,10 @@
 """HTTP: what an adapter needs to call an engine's API, on kept connections.
 
-Tries again what passes by itself, bounds every answer in bytes and time, follows no redirect, distinguishes an
-answer of the engine from that of a proxy or a login page, and verifies TLS. A subclass adds the engine's own words.
+Retries transient failures, bounds every answer in bytes and time, follows no redirect, distinguishes an answer of the
+engine from that of a proxy or a login page, and verifies TLS. A subclass adds the engine's own words.
 
-It stands on httpcore, which is the floor of httpx: httpx has no way to bound the whole time of a call, since its
-time-outs start again with each byte that arrives. ``flowyml.core.web`` is the same in small, for the standard library.
+It uses httpcore, the layer below httpx: httpx cannot bound the whole time of a call, since its timeouts restart with
+each byte that arrives. ``flowyml.core.web`` is a smaller version with the standard library.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ Item = TypeVar("Item")
 Page = tuple[Sequence[Item], int | None]
 
 BUSY = frozenset({429, 502, 503, 504})
-"""The statuses of a server that has too much to do, or that its proxy cannot reach: it may answer a moment later."""
+"""The statuses of a busy server, or one that its proxy cannot reach: it may answer a moment later."""
 
 _BUSY_SECONDS = 3  # SQLite under many writers is free again within this
 _LONGEST_PAUSE = 60  # seconds that a server may ask for in Retry-After
@@ -66,7 +66,7 @@ _DETAIL = 500  # characters
 
 
 def is_this_machine(url: str) -> bool:
-    """Whether a URL leads to this machine, by its host alone.
+    """Whether a URL leads to this machine, judged by its host only.
 
     >>> is_this_machine("http://localhost:8080"), is_this_machine("http://[::1]/api"), is_this_machine("http://10.0.0.1")
     (True, True, False)
@@ -78,10 +78,10 @@ def is_this_machine(url: str) -> bool:
 
 
 def paged(fetch: Callable[[int, int], Page[Item]], size: int, limit: int | None = None) -> Iterator[Item]:
-    """The items of a list that a server gives page by page, all of them or the first ``limit``.
+    """The items of a list that a server returns page by page, all of them or the first ``limit``.
 
-    ``fetch`` gets the size of a page and how many items there were before it, and gives its items and, where the server
-    says so, how many there are in all. Where it does not, a page with fewer items than asked for is the last one.
+    ``fetch`` gets the size of a page and the number of items before it, and returns its items and, if the server says
+    so, the total. If it does not, a page with fewer items than asked for is the last one.
     """
     read = 0
     while limit is None or read < limit:
@@ -94,7 +94,7 @@ def paged(fetch: Callable[[int, int], Page[Item]], size: int, limit: int | None 
 
 
 def one_spelling(url: str) -> str:
-    """The address of a server without credentials, the same for all the ways to write it.
+    """The address of a server without credentials, the same for all spellings.
 
     >>> {one_spelling(url) for url in ("http://LOCALHOST/", "http://127.0.0.1:80", "http://[::1]")}
     {'http://localhost:80'}
@@ -107,23 +107,23 @@ def one_spelling(url: str) -> str:
 
 
 class NotFoundError(EngineError, LookupError):
-    """The engine answered 404: there is nothing of this name."""
+    """The engine answered 404: there is nothing with this name."""
 
 
 class ConflictError(EngineError):
-    """The engine answered 409: there is one already, made by another process or by a call whose answer was lost."""
+    """The engine answered 409: it exists already, made by another process or by a call whose answer was lost."""
 
 
 class ProxyLoginError(AuthenticationError):
-    """A proxy in front of the engine wants a login of its own, so that the engine was not asked at all."""
+    """A proxy in front of the engine requires its own login, so the engine was not asked at all."""
 
 
 class RefusedError(EngineError, ValueError):
-    """The engine answered 400 or 422: it does not take this."""
+    """The engine answered 400 or 422: it rejects the request."""
 
 
 def status_error(status: int, message: str) -> EngineError:
-    """The kind of error that a status stands for, where it does not refuse the credentials. The same for all engines.
+    """The kind of error for a status that does not refuse the credentials. The same for all engines.
 
     >>> status_error(404, "no such run")
     NotFoundError('no such run')
@@ -137,9 +137,9 @@ def status_error(status: int, message: str) -> EngineError:
 class HttpClient:
     """Calls to one server, safe for many threads.
 
-    ``timeout`` bounds a silence of the server, and four times that the whole of an answer, in seconds. ``policy`` says
-    how patiently a server is asked again that does not answer or is in trouble; one that is merely busy is asked again
-    for some seconds without it, and as it says in ``Retry-After``. Raises kinds of ``EngineError``.
+    ``timeout`` bounds each silence of the server, and four times that a whole answer, in seconds. ``policy`` says how
+    patiently to retry if a server does not answer or is in trouble; a server that is merely busy is retried for some
+    seconds even without it, and as its ``Retry-After`` says. Raises kinds of ``EngineError``.
     """
 
     engine: ClassVar[str] = "the engine"
@@ -147,7 +147,7 @@ class HttpClient:
     advice: ClassVar[str] = "Is the server running, and is this its address?"
     """What errors advise when it does not answer."""
     answers_objects: ClassVar[bool] = False
-    """Whether the engine answers with a JSON object, whatever it is asked. Anything else is another program's."""
+    """Whether the engine always answers with a JSON object. Anything else then comes from another program."""
 
     def __init__(
         self,
@@ -166,18 +166,18 @@ class HttpClient:
         self._pool: httpcore.ConnectionPool | None = None
         self._opening = threading.Lock()
 
-    # What a subclass may say in the words of its engine.
+    # What a subclass may override for its engine.
 
     def base(self) -> str:
-        """The URL below which all paths are. May raise ``ConfigurationError``."""
+        """The URL that all paths are relative to. May raise ``ConfigurationError``."""
         return self.url
 
     def headers(self) -> dict[str, str]:
-        """What proves who asks."""
+        """The credentials of each call."""
         return self.login.headers()
 
     def renew(self, refused: Mapping[str, str]) -> bool:
-        """Asked after a refusal of these headers: whether trying again makes sense."""
+        """Called after a refusal of these headers: whether trying again makes sense."""
         return self.login.renew(refused)
 
     def refusal(self, status: int) -> AuthenticationError:
@@ -187,11 +187,11 @@ class HttpClient:
         )
 
     def busy_seconds(self, answer: Answer) -> float:
-        """How long a server that gives this answer, since it is busy, is asked again."""
+        """How long to retry a server that gives this answer because it is busy."""
         return _BUSY_SECONDS
 
     def foreign_answer(self, answer: Answer, method: str, path: str) -> EngineError:
-        """What an answer means that is not the engine's JSON: from a proxy, a login page, or where no engine is."""
+        """What an answer means that is not the engine's JSON: a proxy, a login page, or another program."""
         from flowyml.core.web import page_title
 
         status, title = answer.status, page_title(answer.body)
@@ -226,7 +226,9 @@ class HttpClient:
         again: bool = True,
         anonymous: bool = False,
     ) -> Any:
-        """One call, tried again after transient failures unless ``again`` is false; its JSON, or None for nothing."""
+        """One call, retried after transient failures unless ``again`` is false; its JSON, or None for an empty
+        answer.
+        """
         target = path + _query(params)
         delays = iter(self.policy.delays if self.policy and again else ())
         while True:
@@ -255,7 +257,7 @@ class HttpClient:
         return answer
 
     def _send_until_free(self, method: str, target: str, json: Any, headers: Mapping[str, str], again: bool) -> Answer:
-        """An answer; of a server that says that it is busy, the one that it gives some moments later."""
+        """The answer; if the server says that it is busy, the one that it gives some moments later."""
         begun, pause, asked_pauses = time.monotonic(), 0.02, 0
         while True:
             answer = self._send(method, target, json, headers, again)
@@ -321,7 +323,7 @@ class HttpClient:
         """The kept connections; httpcore is imported when they are first used."""
         if self._pool is None:
             with self._opening:
-                if self._pool is None:  # another thread may have been quicker
+                if self._pool is None:  # another thread may have been faster
                     self._pool = _open_pool(self.base(), self.tls)
                     weakref.finalize(self, self._pool.close)  # an orchestrator made for one call is never closed
         return self._pool
@@ -359,7 +361,7 @@ class HttpClient:
         return EngineUnreachableError(f"{self.engine} at {self.url} does not answer: {reason}. {self.advice}")
 
     def _moved(self, what: str, target: str, path: str) -> EngineError:
-        """A redirect within the same host is a matter of the address; one that leads elsewhere is a login's."""
+        """A redirect within the same host means a wrong path; one that leads elsewhere is a login."""
         where = shown(target).partition("?")[0]
         if urlsplit(target).hostname == urlsplit(self.url).hostname and "login" not in where:
             return EngineError(f"{what}: it redirects to {where}. Give url={where.removesuffix(path)!r}.")
@@ -374,7 +376,7 @@ _NO_JSON = object()
 
 
 def _open_pool(url: str, tls: Tls) -> httpcore.ConnectionPool:
-    """A pool of connections to one server, through the proxy that the environment names for it."""
+    """A pool of connections to one server, through the proxy in the environment, if any."""
     from urllib.request import getproxies, proxy_bypass
 
     import httpcore
@@ -411,14 +413,14 @@ def _query(params: Mapping[str, Any]) -> str:
 
 
 def _ascii(url: str) -> str:
-    """A URL as it goes over the wire. What is quoted already stays."""
+    """A URL as it goes over the wire. Quoted parts stay as they are."""
     parts = urlsplit(url)
     host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
     return urlunsplit((parts.scheme, host, quote(parts.path, safe="/%:@!$&'()*+,;=~"), parts.query, ""))
 
 
 def _retry_after(answer: Answer) -> float:
-    """Seconds that the server asks to wait; 0 when it does not say. Dates are not looked at."""
+    """Seconds that the server asks to wait; 0 if it does not say. Dates are ignored."""
     with suppress(ValueError):
         return max(0.0, float(answer.headers.get("retry-after", "0")))
     return 0
@@ -434,7 +436,7 @@ def _json_of(answer: Answer) -> Any:
 
 
 def _detail(content: Any) -> str:
-    """What an error's JSON says, in the forms that FastAPI and Connexion give it."""
+    """The message in an error's JSON, in FastAPI's and Connexion's forms."""
     detail = content.get("detail", content) if isinstance(content, dict) else content
     if isinstance(detail, dict):
         detail = detail.get("message") or detail.get("reason") or detail

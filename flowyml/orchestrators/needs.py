@@ -1,4 +1,4 @@
-"""What a plan asks of an engine, and who asks for it."""
+"""What a plan needs from an engine, and which part of it does."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _FEATURES_OF_GROUPS: Mapping[type[Group], Feature] = {
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A feature that a plan uses. ``who`` begins a sentence; ``steps`` are those it is for: none for the whole run.
+    """A feature that a plan uses. ``who`` begins a sentence; ``steps`` are the steps that need it, empty for the whole
+    run.
 
-    ``instead`` says what would need less.
+    ``instead`` suggests what would need less.
     """
 
     feature: Feature
@@ -33,7 +34,7 @@ class Need:
 
 
 def needs_of(plan: Plan) -> Iterator[Need]:
-    """All that a plan asks for: of the run, then of each group, then of each step."""
+    """Everything that a plan needs: for the run, then for each group, then for each step."""
     pipeline = f"pipeline {plan.name!r}"
     if plan.timeout_seconds is not None:
         yield Need(Feature.PIPELINE_TIMEOUT, f"{pipeline} asks for timeout={plan.timeout_seconds:g}")
@@ -54,7 +55,7 @@ def needs_of(plan: Plan) -> Iterator[Need]:
 
 
 def _of_operators(operators: Mapping[str, str]) -> Need:
-    """All steps that hold the pipeline back are named, and what could replace each."""
+    """Names all steps that hold the pipeline back, and what could replace each."""
     from flowyml.orchestrators.replacements import replacement  # stays at home: no pod makes such a step
 
     each = [f"{name!r} is {path.rpartition('.')[2]} ({replacement(path)})" for name, path in operators.items()]
@@ -63,7 +64,7 @@ def _of_operators(operators: Mapping[str, str]) -> Need:
 
 
 def first_of_each(plan: Plan) -> dict[Feature, str]:
-    """The features that a plan uses, each with the first of those who ask for it."""
+    """The features that a plan uses, each with the first part that needs it."""
     needs: dict[Feature, str] = {}
     for need in needs_of(plan):
         needs.setdefault(need.feature, need.who)

@@ -11,7 +11,7 @@ from flowyml.core.near_names import did_you_mean
 __all__ = ["Check", "check_options"]
 
 Check = tuple[str, Callable[[Any], bool]]
-"""What a value must be, in words behind "is not", and whether one is."""
+"""What a value must be, in words that follow "is not", and a check for it."""
 
 
 def check_options(
@@ -19,7 +19,7 @@ def check_options(
 ) -> None:
     """Raise ``UnknownOptionError`` for a name that is not known, or a value that does not fit.
 
-    ``hints`` say of some names why they are not known; they stand behind the name.
+    ``hints`` say why some names are not known; they follow the name.
     """
     if unknown := sorted(given.keys() - known.keys()):
         hint = hints.get(unknown[0], "")

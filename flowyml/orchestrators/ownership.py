@@ -15,11 +15,11 @@ __all__ = ["check_replaceable"]
 
 
 def check_replaceable(found: Origin | None, ours: Origin | None, what: str, *, force: bool = False) -> None:
-    """Raise ``OwnershipError`` where ``what``, such as "the schedule 'train'", belongs to another pipeline than ours.
+    """Raise ``OwnershipError`` if ``what``, such as "the schedule 'train'", belongs to a pipeline other than ours.
 
-    ``found`` is the origin that is recorded with it. None, as where the record was edited or deleted by hand, or the
-    bundle was made without one, may be replaced: the user gets a warning. ``ours`` is that of the bundle; a bundle
-    without one can replace nothing that has one.
+    ``found`` is the origin that is recorded with it. If it is None, because the record was edited or deleted by hand or
+    the bundle has no origin, it may be replaced, with a warning. ``ours`` is that of the bundle; a bundle without one
+    can replace nothing that has one.
     """
     if force or found == ours:
         return

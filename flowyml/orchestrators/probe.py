@@ -18,7 +18,7 @@ _LARGEST_PAGE = 65536  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a page answered: HTTP status, media type, its JSON or None, and who answered after a redirect."""
+    """What a page answered: HTTP status, media type, its JSON or None, and where a redirect led."""
 
     status: int
     media_type: str
@@ -26,7 +26,7 @@ class Page:
     redirected_to: str = ""
 
     def json(self) -> Any:
-        """The body as JSON; None when it is none, or when the status is not 200."""
+        """The body as JSON; None if it is not JSON, or the status is not 200."""
         return self.content if self.status == 200 else None
 
     def __str__(self) -> str:
@@ -35,10 +35,10 @@ class Page:
 
 
 class Site:
-    """A URL and the pages below it. Each page is asked once; ``seen`` holds what was asked and answered.
+    """A URL and the pages below it. Each page is requested once; ``seen`` holds requests and answers.
 
     ``headers`` go to the URL itself and never to where it redirects, since they may hold credentials. ``timeout``
-    bounds a silence, and four times that a whole page, in seconds.
+    bounds each silence, and four times that a whole page, in seconds.
     """
 
     def __init__(
@@ -51,7 +51,9 @@ class Site:
         self.seen: dict[str, Page] = {}
 
     def get(self, path: str) -> Page:
-        """The page at ``path`` below the URL, or at a whole URL. Raises ``EngineUnreachableError`` for silence."""
+        """The page at ``path`` below the URL, or at a complete URL. Raises ``EngineUnreachableError`` if nothing
+        answers.
+        """
         url = without_credentials(path) if "://" in path else self.url + path
         if url not in self.seen:
             own = url.startswith(f"{self.url}/")

@@ -1,4 +1,4 @@
-"""Orchestrators by name: the entry points of every installed package, and what a program registers itself."""
+"""Orchestrators by name: the entry points of every installed package, and those that a program registers itself."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 GROUP = "flowyml.orchestrators"
 
 Factory = Callable[..., Orchestrator]
-"""A subclass of ``Orchestrator``, or a function that gives an orchestrator."""
+"""A subclass of ``Orchestrator``, or a function that returns an orchestrator."""
 
 _UNDER_EXTRA = re.compile(r"""(?P<package>[A-Za-z0-9._-]+).*\bextra\s*==\s*['"](?P<extra>[^'"]+)['"]""")
 _BUILT_IN = {"local": "flowyml.orchestrators.local:LocalOrchestrator"}
@@ -46,12 +46,12 @@ def default() -> str:
 
 
 def register(name: str, factory: Factory) -> None:
-    """Make an orchestrator known in this process, by a name that wins over an installed one."""
+    """Make an orchestrator known in this process, by a name that takes precedence over an installed one."""
     _registered[name] = factory
 
 
 def declared() -> tuple[str, ...]:
-    """The names of all orchestrators, sorted. They may not be usable: nothing is imported to find out."""
+    """The names of all orchestrators, sorted. Some may be unusable: nothing is imported to find out."""
     return tuple(sorted({*_BUILT_IN, *_entry_points(), *_registered}))
 
 
@@ -73,7 +73,7 @@ def load(name: str) -> Factory:
 
 
 def missing(factory: Factory) -> str | None:
-    """The command that installs what the engine still needs; None when nothing is missing."""
+    """The command that installs what the engine still needs; None if nothing is missing."""
     package = getattr(factory, "engine_package", None)
     if package is None or _is_importable(package):
         return None
@@ -81,7 +81,7 @@ def missing(factory: Factory) -> str | None:
 
 
 def require_engine(factory: Factory) -> None:
-    """Raise ``MissingExtraError`` unless the client library of the engine is there."""
+    """Raise ``MissingExtraError`` unless the engine's client library is installed."""
     if command := missing(factory):
         package = getattr(factory, "engine_package", None)
         name = getattr(factory, "name", factory.__name__)
@@ -89,7 +89,9 @@ def require_engine(factory: Factory) -> None:
 
 
 def worker_packages(code: Collection[bytes]) -> set[str]:
-    """The packages of the orchestrators that code names, with those that these declare: workers load that code."""
+    """The packages of the orchestrators that code names, with those that they declare, because workers load that
+    code.
+    """
     points = [point for same_name in _entry_points().values() for point in same_name]
     installed = [(point.value, partial(_declared_packages, point)) for point in points]
     loaded = [(kind.__module__, partial(getattr, kind, "worker_packages")) for kind in _subclasses(Orchestrator)]
@@ -155,7 +157,7 @@ def _owner(point: EntryPoint) -> str:
 
 
 def _is_importable(package: str) -> bool:
-    """True for a real package; a stray folder of that name, which Python takes for a namespace, is none."""
+    """True for a real package; False for a stray folder of that name, which Python takes for a namespace package."""
     try:
         spec = find_spec(package)
     except (ImportError, ValueError):
@@ -176,7 +178,7 @@ def _has_metadata(package: str) -> bool:
 
 
 def _missing_extra(point: EntryPoint, error: ModuleNotFoundError) -> str | None:
-    """The command that brings a module which the adapter's own distribution declares under an extra."""
+    """The command that installs a module which the adapter's own distribution declares under an extra."""
     if point.dist is None or not error.name:
         return None
     root = _plain(error.name.partition(".")[0])

@@ -1,4 +1,4 @@
-"""An orchestrator that finds out which engine lives at a URL, and then is that engine's adapter."""
+"""An orchestrator that finds out which engine answers at a URL, and then acts as that engine's adapter."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ __all__ = ["RemoteOrchestrator"]
 class RemoteOrchestrator(Orchestrator):
     """The engine that answers at ``url``. Constructing one needs no network: the URL is asked at the first use.
 
-    ``engine`` names the adapter and skips the question. ``options`` are further keywords of that adapter; those for
-    signing in and for TLS go for the question too. What this engine's adapter offers beyond what all of them do, such
-    as ``backfill`` of Airflow's, can be called here as well.
+    ``engine`` names the adapter and skips the detection. ``options`` are further keywords of that adapter; those for
+    signing in and for TLS also apply to the detection. Methods that only this engine's adapter has, such as Airflow's
+    ``backfill``, can be called here as well.
 
-    Raises, at the first use, ``EngineUnreachableError`` when nothing answers, ``AuthenticationError`` when what answers
-    requires credentials before it says what it is, ``OrchestratorNotFoundError`` when no known engine answers, and
-    ``MissingExtraError`` when the engine's client library is not installed.
+    Raises, at the first use, ``EngineUnreachableError`` if nothing answers, ``AuthenticationError`` if the server
+    requires credentials before it says what it is, ``OrchestratorNotFoundError`` if no known engine answers, and
+    ``MissingExtraError`` if the engine's client library is not installed.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class RemoteOrchestrator(Orchestrator):
         return made
 
     def _recognized(self) -> str:
-        """The engine that lives at the URL, asked as patiently as everything else."""
+        """The engine that answers at the URL, retried as everything else."""
         delays = iter(self.retry_policy.delays if self.retry_policy else ())
         while True:
             try:
@@ -247,7 +247,9 @@ class RemoteOrchestrator(Orchestrator):
         return self.adapter.backfill(name, start, end, parameters=parameters, **options)
 
     def __getattr__(self, name: str) -> Any:
-        """What only this engine's adapter has. Private names never ask the URL: copying and printing look for those."""
+        """What only this engine's adapter has. Private names never contact the URL: copying and printing look for
+        those.
+        """
         asks = not name.startswith("_") and name != "adapter" and "_options" in self.__dict__
         if asks and hasattr(self.adapter, name):
             return getattr(self.adapter, name)
@@ -258,7 +260,7 @@ class RemoteOrchestrator(Orchestrator):
 
 
 def recognized_engine(url: str, *, headers: Mapping[str, str] = {}, tls: Tls | None = None) -> str:
-    """The name of the engine that lives at a URL; every declared orchestrator is asked whether it is its own."""
+    """The name of the engine that answers at a URL; every declared orchestrator is asked whether it recognizes it."""
     from flowyml.orchestrators.http import BUSY
 
     site = Site(url, headers=headers, tls=tls)
@@ -294,7 +296,7 @@ def recognized_engine(url: str, *, headers: Mapping[str, str] = {}, tls: Tls | N
 
 
 def _to_sign_in(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What goes along when a server is asked what it is: credentials of the URL or the options, cookies, TLS."""
+    """What the detection sends: credentials of the URL or the options, cookies, TLS."""
     given = {name: options[name] for name in LOGIN_OPTIONS if options.get(name)}
     headers = (Login.of(**given) if given else Login.in_url(url)).headers()
     if cookies := Secret("cookies", options.get("cookies"), options.get("cookies_file")).get():

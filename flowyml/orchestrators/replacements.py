@@ -1,4 +1,4 @@
-"""What could replace an Airflow operator in a pipeline that is to run on any engine."""
+"""What could replace an Airflow operator in a pipeline for any engine."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ PROVIDERS: Mapping[str, str] = {
 
 
 def replacement(path: str) -> str:
-    """What runs on any engine in the place of an operator, by its import path.
+    """What can replace an operator on any engine, by its import path.
 
     >>> replacement("airflow.providers.http.operators.http.HttpOperator")
     'flowyml.steps.http'

@@ -1,6 +1,6 @@
 """A run that continues in another process of its engine: which steps have ended, and which run again.
 
-For engines that execute a flow of FlowyML's and record its steps by themselves. The choice is that of local runs.
+For engines that execute a flow of FlowyML's and record its steps themselves. Steps are chosen as in local runs.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ _Turn = tuple[str, Index]
 
 
 class Ended(NamedTuple):
-    """How a step, or an item's turn of it, ended in one attempt of the run, in words of local runs.
+    """How a step, or an item's turn of it, ended in one attempt of the run, in the terms of local runs.
 
-    ``attempt`` counts its own attempts in that; ``began`` is when the last one did, in seconds since any moment.
+    ``attempt`` counts its own attempts within that; ``began`` is when the last one did, in seconds since any fixed
+    moment.
     """
 
     step: str
@@ -36,23 +37,23 @@ class Ended(NamedTuple):
 
     @property
     def end(self) -> End | None:
-        """What that means for a walk; None for what runs again."""
+        """What this means for a walk; None if it runs again."""
         if self.status == "COMPLETED":
             return End.SKIPPED if self.raw_status == "skipped" else End.OK
         return End.FAILED if self.status in ("FAILED", "TIMEOUT") else None
 
 
 class Before(NamedTuple):
-    """What is behind a run: its steps and items with their packed outputs, and its loops, as ``Walk`` takes them."""
+    """The past of a run: its steps and items with their packed outputs, and its loops, as ``Walk`` takes them."""
 
     turns: Mapping[tuple[str, Index], tuple[Ended, dict[str, Any]]] = {}
     loops: Mapping[tuple[str, Index], int | None] = {}
 
 
 def before(plan: Plan, ended: Iterable[Ended], kept: KeptOutputs, chosen: Collection[str] | None) -> Before:
-    """What stays of a run when what failed of it, or what is ``chosen`` by name, runs again.
+    """What a run keeps when its failed steps, or those ``chosen`` by name, run again.
 
-    ``ended`` has all attempts of the run, the oldest first. In what is given back the last one stands for all.
+    ``ended`` has all attempts of the run, the oldest first. In the result, the last one stands for all.
     """
     positions = {step.name: position for position, step in enumerate(plan)}
     known = _without_stale(plan, *_joined(ended))
@@ -80,7 +81,7 @@ def before(plan: Plan, ended: Iterable[Ended], kept: KeptOutputs, chosen: Collec
 
 
 def _joined(ended: Iterable[Ended]) -> tuple[dict[_Turn, Ended], dict[_Turn, float]]:
-    """The last end of each turn, with the attempts of all; and when what had completed began to be made anew.
+    """The last end of each turn, with the attempts of all; and when completed turns were started again.
 
     That is also of the items around, and of a list whose items have been. What failed and runs again makes nothing
     anew: what ran although it failed stays.

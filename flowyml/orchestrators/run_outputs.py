@@ -1,4 +1,4 @@
-"""The outputs of a run as an engine gives them: references and plain values, read from the store of artifacts."""
+"""The outputs of a run as an engine returns them: references and plain values, read from the artifact store."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def read_outputs(
 ) -> Outputs:
     """Unpack the outputs of a run from ``stores``, by name.
 
-    Those in ``loops`` are lists of the items' values, packed one by one; it has the loops' ``on_item_error``, the
-    outermost loop first. Reading one that is missing raises ``OutputNotKeptError`` with the reason: that in ``lost``
-    for those that the engine has no more, and for an unreadable artifact what ``explain`` makes of its name, reference
-    and error.
+    Those in ``loops`` are lists of the items' values, packed one by one; ``loops`` has each loop's ``on_item_error``,
+    the outermost first. Reading a missing output raises ``OutputNotKeptError`` with the reason: the one in ``lost`` for
+    those that the engine no longer has, or what ``explain`` makes of an unreadable artifact's name, reference and
+    error.
     """
     values: dict[str, Any] = {}
     not_kept = dict(lost)

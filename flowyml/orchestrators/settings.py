@@ -46,7 +46,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment, then the file, which ``read`` hands in."""
+        """The environment, then the file, which ``read`` passes in."""
         assert isinstance(init_settings, InitSettingsSource)
         names = init_settings.init_kwargs.get("orchestrators", {})
         return Environment(settings_cls, names), init_settings
@@ -109,7 +109,7 @@ def checked(factory: Factory, found: Target) -> dict[str, Any]:
 
 
 def _placed(value: Any, hint: Any, found: Target, key: str) -> Any:
-    """A relative path in a file counts from the file's folder, wherever the command is given. URLs are left alone."""
+    """A relative path in a file counts from the file's folder, wherever the command runs. URLs are left alone."""
     is_path = any(get_origin(kind) is os.PathLike for kind in get_args(hint))
     if is_path and isinstance(value, list):
         return [_placed(part, hint, found, key) for part in value]
@@ -171,7 +171,7 @@ def _plain(name: str) -> str:
 
 
 def _keywords(factory: Factory) -> list[str] | None:
-    """The keywords that a constructor takes; None when it takes any."""
+    """The keywords that a constructor takes; None if it takes any."""
     parameters = inspect.signature(factory).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
@@ -201,7 +201,7 @@ def _converted(value: Any, hint: Any, origin: str, key: str) -> Any:
 
 
 def _reason(error: ValidationError | ConfigurationError) -> str:
-    """One sentence, without its full stop; that of an error which was raised within, without pydantic's preface."""
+    """One sentence, without its full stop; for an error raised within, without pydantic's preface."""
     if isinstance(error, ConfigurationError):
         return str(error).rstrip(".")
     first = error.errors()[0]

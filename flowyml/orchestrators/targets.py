@@ -19,7 +19,7 @@ def resolve(on: str | Orchestrator | None = None, **options: Any) -> Orchestrato
     """The orchestrator that ``on`` names: a target of the configuration, an engine, or the URL of a server.
 
     ``None`` stands for ``FLOWYML_ORCHESTRATOR``, or ``"local"`` without it. ``options`` are keywords of the
-    orchestrator's constructor and win over the configuration. Raises ``OrchestratorNotFoundError``,
+    orchestrator's constructor and override the configuration. Raises ``OrchestratorNotFoundError``,
     ``MissingExtraError``, ``PluginError`` and ``ConfigurationError``.
     """
     if isinstance(on, Orchestrator):
@@ -69,7 +69,7 @@ def target(name: str) -> Target:
 
 
 def construct(factory: Factory, found: Target, options: Mapping[str, Any]) -> Orchestrator:
-    """The orchestrator of a target; ``options`` win over its own. Raises ``ConfigurationError``."""
+    """The orchestrator of a target; ``options`` override its own. Raises ``ConfigurationError``."""
     if not found.options:
         return factory(**options)
     from flowyml.orchestrators.credential_scope import without_credentials_of
@@ -82,5 +82,5 @@ def construct(factory: Factory, found: Target, options: Mapping[str, Any]) -> Or
         if made.login is not None and found.withheld:
             made.login.note = f"{made.login.note} {found.withheld}".lstrip()
         return made
-    except ConfigurationError as error:  # it knows the value, and not where that stands
+    except ConfigurationError as error:  # it knows the value, but not where it is set
         raise ConfigurationError(f"{error} Configured in {', '.join(sorted({*found.origins.values()}))}.") from error

@@ -1,4 +1,4 @@
-"""What an engine runs by itself, made by FlowyML or not: for Airflow its DAGs."""
+"""What an engine runs on its own, made by FlowyML or not: for Airflow, its DAGs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Workflow"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workflow:
-    """One of them. ``schedule`` is in the engine's own words, None where it has none; ``file`` where it is written.
+    """One of them. ``schedule`` is in the engine's own words, None if it has none; ``file`` is where it is written.
 
     ``runs`` counts the last runs by status, and ``last_run`` is when the newest of them was due or began.
     """
