@@ -14,7 +14,7 @@ MINIMUM = (3, 11)
 
 
 def main() -> int:
-    """Run the bundle that this file stands in; gives the exit code."""
+    """Run the bundle that this file is in; returns the exit code."""
     if sys.version_info < MINIMUM:
         sys.exit(f"This bundle needs Python {MINIMUM[0]}.{MINIMUM[1]} or newer; this is {sys.version.split()[0]}.")
     bundle = Path(__file__).absolute().parent
@@ -26,13 +26,13 @@ def main() -> int:
 
 
 def unpack(bundle: Path) -> Path:
-    """Unpack a bundle, unless it is; gives the folder that holds its files."""
+    """Unpack a bundle if necessary; returns the folder with its files."""
     folder: Path = _module(bundle, "unpacking").unpack_bundle(bundle)
     return folder
 
 
 def make_importable(bundle: Path) -> None:
-    """Put what a bundle holds first on the path. DAG files of Airflow call this, found by ``run_path``."""
+    """Put a bundle's content first on the import path. DAG files of Airflow call this, found by ``run_path``."""
     folder = str(unpack(bundle))
     sys.path.insert(0, folder)
     _module(bundle, "bytecode_cache").keep_compiled(folder)

@@ -18,8 +18,8 @@ __all__ = ["KeepingLoader", "keep_compiled"]
 class KeepingLoader(SourceFileLoader):
     """Keeps compiled modules beside the bundle's, even where ``PYTHONDONTWRITEBYTECODE`` keeps other folders clean.
 
-    That folder is a cache of FlowyML's. Images for containers often set the variable; then every process would compile
-    the same modules anew, which takes a third of its start.
+    That folder is FlowyML's cache. Container images often set the variable; then every process would compile the same
+    modules again, which takes a third of its start.
     """
 
     def get_code(self, fullname: str) -> CodeType | None:
@@ -38,7 +38,7 @@ def _compile(path: str) -> None:
 
 
 def keep_compiled(folder: str) -> None:
-    """Have all that is imported from a folder loaded by ``KeepingLoader``."""
+    """Load everything that is imported from a folder by ``KeepingLoader``."""
     found = FileFinder.path_hook((KeepingLoader, [".py"]))
 
     def ours(path: str) -> PathEntryFinder:

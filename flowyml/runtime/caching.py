@@ -1,9 +1,9 @@
 """Results of steps, kept for later runs: where they are stored, when one is valid, and how a run takes it over.
 
 An entry is a folder ``cache/PIPELINE/STEP/KEY`` of an artifact store: the artifacts, and ``record.json``, which is
-written when they are whole. The key is a digest of all that the result depends on, as far as can be known. Others may
-write to the store, so a record is data and no more: it is checked, it can name only files of its own folder, and these
-are copied to where the run's own artifacts stand before a step gets them.
+written when they are complete. The key is a digest of everything that the result depends on, as far as that can be
+known. Others may write to the store, so a record is only data: it is checked, it can name only files in its own folder,
+and these are copied to the run's own artifacts before a step gets them.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ _VERSION = 1
 _LARGEST = 4_000_000  # bytes of a record
 _FILE = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}")
 _SAY_SECONDS = 10  # until a step says that it waits
-_SKEW_SECONDS = 3600  # by which the clock of another machine may be ahead
+_SKEW_SECONDS = 3600  # that the clock of another machine may be ahead
 _LATEST = 100_000_000_000  # seconds since 1970, of a time that dates can be
 
 
 class Depends(NamedTuple):
-    """What a result depends on beside the step itself.
+    """What a result depends on besides the step itself.
 
-    ``contents`` are those of its inputs, by name, as ``content_of`` gives them; a list of several is
-    ``["list", …]``. ``held`` is a digest of what the calling process holds of the code, where the step runs in a thread
-    of it. ``dates`` are those of the run.
+    ``contents`` are those of its inputs, by name, as ``content_of`` returns them; a list of several is ``["list", …]``.
+    ``held`` is a digest of the code's state in the calling process, if the step runs in one of its threads. ``dates``
+    are those of the run.
     """
 
     contents: Mapping[str, Any]
@@ -60,7 +60,7 @@ class Depends(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What one record says. Times are seconds since 1970."""
+    """The content of one record. Times are seconds since 1970."""
 
     key: str
     pipeline: str
@@ -78,7 +78,7 @@ class Entry(NamedTuple):
 
 
 class StepCache:
-    """The results of one pipeline's steps in the store ``kept``, for a run whose own artifacts stand in ``store``."""
+    """The results of one pipeline's steps in the store ``kept``, for a run whose own artifacts are in ``store``."""
 
     def __init__(self, store: Store, kept: Store, pipeline: str, run_id: str) -> None:
         self._store = store
@@ -93,10 +93,10 @@ class StepCache:
         place: Callable[[str], str],
         compute: Callable[[], dict[str, Any]],
     ) -> StepOutputs:
-        """The packed outputs of a step: those that an earlier run left, else what ``compute`` gives, which is kept.
-        ``place`` gives the key of an output among the run's artifacts.
+        """The packed outputs of a step: those of an earlier run, else the result of ``compute``, which is kept.
+        ``place`` returns the key of an output among the run's artifacts.
 
-        What cannot be read or kept never fails a step. Raises what ``compute`` raises.
+        A result that cannot be read or kept never fails a step. Raises what ``compute`` raises.
         """
         caching = step.caching
         assert caching is not None
@@ -136,7 +136,7 @@ class StepCache:
         return step.caching.ttl_seconds is None or -_SKEW_SECONDS <= age < step.caching.ttl_seconds
 
     def _taken(self, output: Mapping[str, Any], folder: str, key: str) -> Any:
-        """An output of an entry, whose artifacts are copied to where the run's own stand, under ``key``."""
+        """An output of an entry, whose artifacts are copied to the run's own, under ``key``."""
         if "files" not in output:
             return output["value"]
         names = list(output["files"])
@@ -151,7 +151,7 @@ class StepCache:
         return moved_reference(output["reference"], move)
 
     def _copy(self, written: Written, key: str) -> Written:
-        """Copy just what was written. Raises ``ArtifactError`` for a file that has changed since."""
+        """Copy exactly what was written. Raises ``ArtifactError`` for a file that has changed since."""
         if isinstance(self._kept, LocalStore):
             with self._kept.fetch(written):
                 return self._store.take(self._kept, written, key)
@@ -190,7 +190,7 @@ class StepCache:
         self._kept.write(f"{folder}/{_RECORD}", write)
 
     def _given(self, name: str, packed: Any, folder: str) -> dict[str, Any]:
-        """An output as the record has it; what it refers to is copied into the entry's folder."""
+        """An output for the record; what it refers to is copied into the entry's folder."""
         if not is_reference(packed):
             return {"value": packed}
         names: list[str] = []
@@ -203,9 +203,9 @@ class StepCache:
 
     @contextmanager
     def _turn(self, folder: str, timeout: float | None) -> Iterator[None]:
-        """Wait while another process computes the same result, where the store is a folder.
+        """Wait while another process computes the same result, if the store is a folder.
 
-        Elsewhere both compute it, and the later record stands. At most half of the step's timeout is spent waiting.
+        Otherwise both compute it, and the later record counts. At most half of the step's timeout is spent waiting.
         """
         number = _opened(self._kept, folder)
         if number is None:
@@ -219,7 +219,7 @@ class StepCache:
                 lock(number, wait=patience - silent)
             yield
         finally:
-            unlock(number)  # also for processes that the step has started, which have it too
+            unlock(number)  # also for processes that the step has started, which inherited it
             os.close(number)
 
 
@@ -231,7 +231,7 @@ def _note_use(store: Store, folder: str) -> None:
 
 
 def read_entry(store: Store, folder: str) -> Entry | None:
-    """What the record in a folder says; None where there is none, or one of another version.
+    """The entry of a folder; None if it has no record, or one of another version.
 
     Raises ``ArtifactError`` for a file that is not a record, and for the record of another folder.
     """
@@ -261,7 +261,7 @@ def read_entry(store: Store, folder: str) -> Entry | None:
 
 
 def entries_in(store: Store) -> Iterator[tuple[str, Entry | None]]:
-    """The folders of all entries in a store, with what their records say: None for one that cannot be read."""
+    """The folders of all entries in a store, with their entries; None for one that cannot be read."""
     for folder in store.folders(ROOT, 3):
         try:
             yield folder, read_entry(store, folder)
@@ -270,7 +270,7 @@ def entries_in(store: Store) -> Iterator[tuple[str, Entry | None]]:
 
 
 def _parts(pipeline: str, step: Step, caching: Caching, depends: Depends) -> dict[str, Any]:
-    """What the key is a digest of, as JSON: of values it has only digests."""
+    """What the key is a digest of, as JSON; values appear only as digests."""
     contents = {
         name: content for name, content in depends.contents.items() if _is_counted(step, name, caching.arguments)
     }
@@ -316,7 +316,7 @@ def _installed(name: str) -> str:
 
 
 def _opened(store: Store, folder: str) -> int | None:
-    """A descriptor of the file that processes lock while they compute an entry; None where there can be none."""
+    """A descriptor of the file that processes lock while they compute an entry; None if there cannot be one."""
     if not isinstance(store, LocalStore) or os.name == "nt":
         return None
     try:

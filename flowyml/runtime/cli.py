@@ -37,7 +37,7 @@ class _UsageError(Exception):
 
 
 def main(root: Path, bundle: Path, arguments: Sequence[str]) -> int:
-    """Run a command on the bundle that is unpacked in ``root``; gives the exit code."""
+    """Run a command on the bundle that is unpacked in ``root``; returns the exit code."""
     plan = decode((root / "plan.json").read_bytes())
     parser = _parser(plan, bundle.name)
     given = parser.parse_args(arguments)
@@ -67,7 +67,7 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace", line_buffering=True)  # no print makes a step fail
     step = _known_step(plan, given)
-    if not given.answer:  # who runs a step by hand wants to see it run
+    if not given.answer:  # people who run a step by hand want to see it run
         step = replace(step, caching=None)
     inputs = _json_object(given.inputs, "--inputs")
     _check_inputs(step, inputs)
@@ -100,7 +100,7 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
 
 
 def _look(root: Path, plan: Plan, given: argparse.Namespace) -> int:
-    """Answer what a branch or a loop is about, for the process that walks over the run."""
+    """Evaluate a branch or a loop for the process that walks over the run."""
     forget_secrets()
     worker = Worker(
         root, run_id=given.run_id, artifacts=given.artifacts, also=given.also, place=given.place, is_read=True,
@@ -119,7 +119,7 @@ def _look(root: Path, plan: Plan, given: argparse.Namespace) -> int:
 
 
 def _answer(given: argparse.Namespace, answer: dict[str, Any]) -> None:
-    """All at once: another process may look whether it is there."""
+    """Written atomically: another process may be looking for it."""
     if getattr(given, "more", None) is not None:
         from flowyml.runtime.shared import hush
 
@@ -134,9 +134,9 @@ def _index(given: argparse.Namespace) -> tuple[int, ...]:
 
 
 def _secrets(step: Step, given: argparse.Namespace) -> dict[str, str]:
-    """Those that another process hands over, as standard input; by hand, those of the environment.
+    """The secrets that another process passes on standard input; by hand, those of the environment.
 
-    The environment has none of them from then on.
+    They are removed from the environment.
     """
     try:
         return _handed_over() if given.secrets else _in_environment(step)
@@ -179,7 +179,7 @@ def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
 
 
 def _without_values(arguments: Sequence[str]) -> Iterator[str]:
-    """A command line for a log, which others read: values and the store's address are left out, files are named.
+    """A command line for a log that others read: without values and the store's address, but with names of files.
 
     The engine's file for the answer is left out too, since a run by hand must not replace what is in it.
 
@@ -330,7 +330,7 @@ def _alone(number: str) -> int:
 
 
 def _watch(number: str) -> int:
-    """End with the process that started this one: its end of a pipe closes when it dies."""
+    """End when the process that started this one dies, which closes its end of a pipe."""
 
     def watch() -> None:
         os.read(int(number), 1)

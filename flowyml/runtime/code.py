@@ -13,7 +13,7 @@ __all__ = ["Code"]
 class Code(NamedTuple):
     """The functions of a plan's steps, by step name, and its hooks.
 
-    ``held`` has, for cached steps, a digest of what this process holds of their code and the code does not say.
+    ``held`` has, for cached steps, a digest of the state in this process that their code does not show.
     """
 
     functions: Mapping[str, Callable[..., Any]]

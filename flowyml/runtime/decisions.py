@@ -1,4 +1,4 @@
-"""Whether a branch is taken, and over which lists a loop goes."""
+"""Decides whether a branch is taken, and which lists a loop goes over."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["checked_lists", "is_taken"]
 
 
 def is_taken(branches: Sequence[Branch], value_of: Callable[[Source], Any]) -> bool:
-    """Whether the last of the branches of a choice is taken: it holds, and none before it does.
+    """Whether the last of these branches of a choice is taken: its condition holds, and no earlier one does.
 
     Raises ``StepError`` for a condition that raises.
     """
@@ -30,7 +30,9 @@ def is_taken(branches: Sequence[Branch], value_of: Callable[[Source], Any]) -> b
 
 
 def checked_lists(loop: Loop, given: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
-    """The lists that a loop goes over, by name. Raises ``StepError`` for what is not a list, or not equally long."""
+    """The lists that a loop goes over, by name. Raises ``StepError`` for a value that is not a list, and for lists of
+    different lengths.
+    """
     lists = {item.name: given[item.name] for item in loop.over}
     for name, items in lists.items():
         if not isinstance(items, list | tuple):

@@ -26,14 +26,16 @@ _GENERATORS = (GeneratorType, AsyncGeneratorType)
 
 
 class StepOutputs(dict[str, Any]):
-    """What a step gave, by name. ``cached_from`` is the run in which it did, of a cached step that did not run."""
+    """The outputs of a step, by name. ``cached_from`` is the run that computed them, for a cached step that did not
+    run.
+    """
 
     def __init__(self, outputs: Mapping[str, Any], cached_from: str = "") -> None:
         super().__init__(outputs)
         self.cached_from = cached_from
 
     def note(self, label: str) -> str:
-        """What the log of a cached step, or of an item, says of it."""
+        """The log line of a cached step or item."""
         return f"step {label!r} was not run: its results are those of run {self.cached_from!r}"
 
 
@@ -46,12 +48,12 @@ def run_step(
     keep: Callable[[Outputs], Outputs] | None = None,
     secrets: Mapping[str, str] = {},
 ) -> Outputs:
-    """Call the function, await it if it is async, and give its outputs by name. Hooks fire around it.
+    """Call the function, await it if it is async, and return its outputs by name. Hooks fire around it.
 
     ``secrets`` fill arguments, or else environment variables of this process; hooks never get their values.
 
-    ``keep`` turns the outputs into what is given back, such as references to stored values; what it raises counts as
-    the step's own failure. Raises what the function raises, and ``OutputError``.
+    ``keep`` turns the outputs into the result, such as references to stored values; what it raises counts as the step's
+    own failure. Raises what the function raises, and ``OutputError``.
     """
     started = time.perf_counter()
     try:
@@ -74,7 +76,7 @@ def run_step(
 
 
 def _shown(error: BaseException, secrets: Mapping[str, str]) -> BaseException:
-    """The error as hooks get it: with secrets, its words alone."""
+    """The error as hooks get it: only its text if the step has secrets."""
     if not secrets:
         return error
     from flowyml.runtime.secrets import Mask
@@ -84,7 +86,7 @@ def _shown(error: BaseException, secrets: Mapping[str, str]) -> BaseException:
 
 @contextmanager
 def _filled(step: Step, function: Callable[..., Any], secrets: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """The arguments that secrets fill; those that fill variables are in the environment meanwhile."""
+    """The arguments that secrets fill; those that fill variables are in the environment during the block."""
     if not secrets:
         yield {}
         return
@@ -110,7 +112,7 @@ def _set_variable(step: Step, name: str, value: str) -> None:
 
 
 def _arguments(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Inputs that belong to one argument become its list, and JSON of a richer type its value."""
+    """Inputs that belong to one argument become a list, and JSON of a richer type becomes a value."""
     if not any(item.into or item.typed for item in step.inputs):
         return inputs
     typed = _typed(step, function, inputs) if any(item.typed for item in step.inputs) else inputs
@@ -141,10 +143,10 @@ def _typed(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any]) 
 
 
 def named_outputs(step: Step, returned: Any) -> Outputs:
-    """Match what a function returned with the outputs that the step declares. Raises ``OutputError``.
+    """Match the return value of a function with the outputs that the step declares. Raises ``OutputError``.
 
-    One output is the value itself. Several are a tuple, a list, or a dict with just their names as keys. Without
-    outputs the value is dropped.
+    A single output is the value itself. Several are a tuple, a list, or a dict with exactly their names as keys.
+    Without outputs, the value is dropped.
     """
     names = step.outputs
     if len(names) == 1:
@@ -183,7 +185,7 @@ def _call(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any]) -
 
 
 def _refuse_generators(step: Step, values: Iterable[Any]) -> None:
-    """The first to read one, a consumer or an attempt, would leave nothing for the others."""
+    """The first reader, a consumer or an attempt, would leave nothing for the others."""
     for value in values:
         if type(value) in _GENERATORS:
             kind = "a generator" if type(value) is GeneratorType else "an async generator"
@@ -192,7 +194,7 @@ def _refuse_generators(step: Step, values: Iterable[Any]) -> None:
 
 
 def _wait_for(awaitable: Awaitable[Any]) -> Any:
-    """Run it to its end; in a thread of its own where this one has a running loop, as in a notebook."""
+    """Run it to its end; in a separate thread if this one has a running loop, as in a notebook."""
     import asyncio
 
     async def whole() -> Any:

@@ -1,7 +1,7 @@
 """Start the warm process of a bundle: a script, which imports nothing of FlowyML by itself.
 
-The bundle's own start would do, but for 15 ms in which it reads a zip file and is compiled. And this one may be started
-while the bundle is still being made: the folder in which it is unpacked is the first that it is sent.
+The bundle's own start would do, but takes 15 ms longer to read a zip file and compile. And this script can start while
+the bundle is still being made: the first message that it gets is the folder where the bundle is unpacked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from types import ModuleType
 
 def main() -> None:
     """Let FlowyML be imported from the bundle, and serve."""
-    gc.disable()  # until the code is loaded: what imports make is there to stay
+    gc.disable()  # until the code is loaded: objects made by imports are there to stay
     folder = os.fsdecode(os.read(int(sys.argv[1]), 1 << 16))  # one datagram
     if not folder:
         return  # the process that started this has ended

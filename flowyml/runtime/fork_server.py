@@ -1,7 +1,7 @@
 """The warm process: it loads the user's code once, stays single-threaded, and forks one child for each step.
 
-It takes requests over a socket, one datagram each, with the file descriptors that the child shall write to. It ends,
-and everything that it started with it, when that socket closes: no step outlives the process that asked for it.
+It takes requests over a socket, one datagram each, with the file descriptors for the child to write to. When that
+socket closes, it ends with everything that it started: no step outlives the process that asked for it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from flowyml.runtime.worker import Worker
 
 __all__ = ["DATAGRAM", "main", "serve_from_fork"]
 
-DATAGRAM = 65536  # bytes that one request has at most; a longer one stands in a file that comes instead
+DATAGRAM = 65536  # most bytes of a request; a longer one is sent as a file
 _FILES = 6  # stdout, stderr, answer, further requests, status, and the long request
 
 _replaced: list[object] = []
@@ -50,21 +50,23 @@ class _Child(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """A child that was asked to stop: when it is killed, and what else ends with it."""
+    """A child that was asked to stop: when to kill it, and what else ends with it."""
 
     deadline: float
     family: list[ProcessIdentity]
 
 
 def main() -> NoReturn:
-    """Serve requests from one descriptor until the other side is gone; a byte on another says that code is loaded."""
+    """Serve requests from one descriptor until the other side is gone; write a byte to another when the code is
+    loaded.
+    """
     _serve_to_the_end(Path(__file__).parents[2], int(sys.argv[1]), int(sys.argv[2]), own_input=True)
 
 
 def serve_from_fork(control: int, ready: int, output: int, host_packages: Collection[str]) -> NoReturn:
     """The same in a process that was forked from one whose state the steps find, its standard input included.
 
-    ``host_packages`` stay as that process has imported them, also where a module of the user's has such a name.
+    ``host_packages`` stay as that process has imported them, even if a user's module has such a name.
     """
     try:
         os.setsid()
@@ -82,7 +84,7 @@ def serve_from_fork(control: int, ready: int, output: int, host_packages: Collec
 
 
 def _forget_the_parent() -> None:
-    """Handlers of signals that the parent has set are not for this process."""
+    """Signal handlers that the parent has set are not for this process."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
@@ -90,7 +92,7 @@ def _forget_the_parent() -> None:
 
 
 def _use_unpacked(folder: Path, kept: Collection[str]) -> None:
-    """The bundle's modules are meant, whatever the parent has imported under their names; compiled ones load faster."""
+    """Use the bundle's modules, whatever the parent has imported under their names; compiled ones load faster."""
     import_from(folder)
     sys.modules["flowyml"].__path__.insert(0, str(folder / "flowyml"))
     ours = {path.stem for path in (folder / "code").glob("*.py")}
@@ -175,7 +177,9 @@ class _Server:
                 os.waitpid(-1, 0)
 
     def _get_ready(self) -> None:
-        """What is loaded is not copied when a child collects garbage; the death of a child wakes us."""
+        """Freeze what is loaded, so that garbage collection in a child does not copy it; have the death of a child wake
+        us.
+        """
         flush_output()
         with suppress(OSError):  # no file: it is read as it comes
             self.early_output = os.pread(1, 1 << 20, 0)  # the first child prints it again, so that it is seen
@@ -189,7 +193,7 @@ class _Server:
 
     @contextmanager
     def _ended_by_a_thread(self) -> Iterator[None]:
-        """While the user's code is loaded, which may take forever, a thread ends this process with its parent."""
+        """While the user's code loads, which may take forever, a thread ends this process if its parent dies."""
         done, do = os.pipe()
 
         def watch() -> None:
@@ -263,7 +267,7 @@ class _Server:
             os.close(number)
 
     def _leave(self, status: int) -> None:
-        """In the child: let go of all that belongs to the server, so that its death is seen."""
+        """In the child: close everything that belongs to the server, so that its death is seen."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.control.close()
@@ -271,7 +275,7 @@ class _Server:
             os.close(number)
 
     def _reap(self) -> None:
-        """Tell the ends of children. What is left in a child's group ends while its id still belongs to it."""
+        """Report the ends of children. What is left in a child's group is killed while its id still belongs to it."""
         with suppress(ChildProcessError):
             while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 child = self.children.pop(ended.si_pid, None)

@@ -1,4 +1,4 @@
-"""Hook events that cross a process border, with their arguments as plain JSON."""
+"""Hook events between processes, with their arguments as plain JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The packed outputs of a run's steps, kept beside their artifacts, so that the run can go on in another process."""
+"""The packed outputs of a run's steps, kept beside their artifacts, so that another process can continue the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flowyml.plan.names import slug
 __all__ = ["KEEP", "KeptOutputs"]
 
 KEEP = "FLOWYML_KEEP_OUTPUTS"
-"""The variable of the environment with which ``StepProcesses`` keeps outputs, where an engine has none of its own."""
+"""The environment variable that has ``StepProcesses`` keep outputs, for an engine that does not keep them itself."""
 
 
 class KeptOutputs:
@@ -24,7 +24,7 @@ class KeptOutputs:
         self._place = place
 
     def keep(self, label: str, outputs: dict[str, Any]) -> None:
-        """Keep the outputs of a step, or of an item. Where that fails, they are not there later."""
+        """Keep the outputs of a step, or of an item. If that fails, they are missing later."""
 
         def write(file: BinaryIO) -> None:
             file.write(json.dumps(outputs).encode())

@@ -1,4 +1,4 @@
-"""Bytes that come in pieces become lines."""
+"""Turns chunks of bytes into lines."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from flowyml.core.logs import parts, with_level
 __all__ = ["Lines", "OnLine", "print_line"]
 
 OnLine = Callable[[str, str], None]
-"""Gets each line with where it comes from: ``stdout``, ``stderr``, or the level at which it was logged."""
+"""Gets each line with its source: ``stdout``, ``stderr``, or the level at which it was logged."""
 
 _LONGEST = 1 << 16
 
 
 class Lines:
-    """Hands each line of a stream on as soon as it is whole. Lines beyond 64 KiB are cut."""
+    """Passes each line of a stream on as soon as it is complete. Longer lines are cut at 64 KiB."""
 
     def __init__(self, stream: str, on_line: OnLine) -> None:
         self._stream = stream
@@ -33,13 +33,13 @@ class Lines:
             self._give(head)
 
     def end(self) -> None:
-        """Hand on what has no line break."""
+        """Pass on what has no line break."""
         if self._rest:
             rest, self._rest = self._rest, b""
             self._give(rest)
 
     def mute(self) -> None:
-        """Drop what comes from now on."""
+        """Drop everything from now on."""
         self._on_line = lambda stream, line: None
 
     def _give(self, line: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Bring the user's code to life: from an unpacked bundle to functions and hooks."""
+"""Load the user's code: from an unpacked bundle to functions and hooks."""
 
 from __future__ import annotations
 
@@ -40,11 +40,13 @@ ENDS_LOADING = frozenset({"run", "submit", "schedule", "deploy"})
 
 
 class StopLoading(BaseException):
-    """Ends the import of a module at the line that would run a pipeline; what stands above it is all that is needed."""
+    """Ends the import of a module at the line that would run a pipeline; only what is above it is needed."""
 
 
 def stop_if_loading(pipeline: str, verb: str) -> None:
-    """Called before a pipeline is run, submitted or scheduled: a script that is only imported must not do so again."""
+    """Called before a pipeline is run, submitted or scheduled, which a script that is only imported must not do
+    again.
+    """
     if is_loading():
         raise StopLoading(f"pipeline {pipeline!r}: {verb}() while its module is loaded")
 
@@ -106,7 +108,7 @@ def _bare(found: Any) -> Callable[..., Any]:
 
 
 def import_from(folder: Path) -> None:
-    """Let modules be imported from a bundle: the user's before installed ones, as beside a script."""
+    """Make a bundle's modules importable: the user's before installed ones, as beside a script."""
     code = str(folder / "code")
     if any(isinstance(finder, _Finder) and finder.code == code for finder in sys.meta_path):
         return
@@ -120,7 +122,9 @@ def import_from(folder: Path) -> None:
 
 
 def _borrow_rooms(folder: Path) -> None:
-    """Rooms that did not come along, such as ``flowyml.graph``, are those of an installed FlowyML, if there is one."""
+    """Packages that are not in the bundle, such as ``flowyml.graph``, come from an installed FlowyML, if there is
+    one.
+    """
     rooms = sys.modules["flowyml"].__path__
     others = [Path(place, "flowyml") for place in sys.path if Path(place).is_absolute() and Path(place) != folder]
     installed = [str(other) for other in others if (other / "__init__.py").is_file()]
@@ -128,7 +132,7 @@ def _borrow_rooms(folder: Path) -> None:
 
 
 def _forget_others() -> None:
-    """Another bundle's modules may have the same names as those of the one that comes now."""
+    """Another bundle's modules may have the same names as those of this one."""
     for finder in [finder for finder in sys.meta_path if isinstance(finder, _Finder)]:
         sys.meta_path.remove(finder)
         if finder.code in sys.path:  # the user's code may have changed it
@@ -159,7 +163,7 @@ class _Finder:
 
 
 class _QuietLoader(KeepingLoader):
-    """Ends the import of a module quietly where it would start a run."""
+    """Quietly ends the import of a module where it would start a run."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Execute the module, up to the line that would start a run."""

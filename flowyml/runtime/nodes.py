@@ -29,11 +29,11 @@ __all__ = [
 ]
 
 Index = tuple[int, ...]
-"""Which item of the loops around it a step works on, the outermost first; empty outside of all loops."""
+"""The item that a step works on in each loop around it, the outermost first; empty outside of all loops."""
 
 
 class End(IntEnum):
-    """How something ended, as far as it matters to what waits for it."""
+    """How something ended, as far as it matters to its consumers."""
 
     OK = 0
     SKIPPED = 1
@@ -51,7 +51,7 @@ class Collected(list[Any]):
 
 
 class Node:
-    """What others wait for. ``values`` are its outputs, and ``uses`` counts, for each, the consumers to come.
+    """What others wait for. ``values`` are its outputs, and ``uses`` counts the remaining consumers of each.
 
     ``cause`` says what kept it from running.
     """
@@ -65,7 +65,7 @@ class Node:
         self.end: End | None = None
         self.cause = ""
         self.waits = 0
-        self.tally = [0, 0, 0]  # how many that it waited for ended so, by End
+        self.tally = [0, 0, 0]  # how many of those that it waited for ended so, by End
         self.gate: Gate | None = None
         self.followers: list[Node] = []
         self.arguments: list[tuple[str, Node, str]] = []
@@ -80,25 +80,25 @@ class Node:
 
     @property
     def plain(self) -> frozenset[str]:
-        """Which of ``values`` no step produced: items of parameters and constants, which are carried as they are."""
+        """The ``values`` that no step produced: items of parameters and constants, which are passed on unchanged."""
         return frozenset()
 
     def given(self) -> Iterator[tuple[str, Node, str]]:
-        """The arguments that are there, not those of steps that did not complete: a name, and where the value is."""
+        """The arguments that exist, without those of steps that did not complete: a name, and where the value is."""
         return ((name, source, key) for name, source, key in self.arguments if source.end is End.OK)
 
     def use(self, output: str) -> None:
-        """One consumer more."""
+        """Count one more consumer."""
         self.uses[output] = self.uses.get(output, 0) + 1
 
     def drop(self, output: str) -> None:
-        """One consumer fewer; a value goes with its last one."""
+        """Count one consumer less; a value goes with its last one."""
         left = self.uses[output] = self.uses[output] - 1
         if not left:
             self.values.pop(output, None)
 
     def forget_unused(self) -> None:
-        """Let go of the outputs that nothing takes."""
+        """Release the outputs that nothing takes."""
         for output in [name for name in self.values if not self.uses.get(name)]:
             del self.values[output]
 
@@ -125,7 +125,7 @@ class Task(Node):
 
 
 class Gate(Node):
-    """What must let others through before anything else counts for them."""
+    """Something that must let others through before anything else matters to them."""
 
     __slots__ = ("behind",)
 
@@ -141,7 +141,7 @@ class Gate(Node):
 class Decision(Gate):
     """Whether a branch is taken: the last of ``branches``, which are tried one after the other.
 
-    ``behind_left`` counts what is behind it and not over, and ``any_failed`` says that some of that has to come again.
+    ``behind_left`` counts what is behind it and not over, and ``any_failed`` says that some of that has to run again.
     """
 
     __slots__ = ("any_failed", "behind_left", "branches", "known")
@@ -197,7 +197,7 @@ class Item(Node):
 
 
 class Gather(Node):
-    """All items' outputs of a step in a loop, for what is outside of the loop."""
+    """All items' outputs of a step in a loop, for consumers outside the loop."""
 
     __slots__ = ("loop", "parts", "step")
 
@@ -208,13 +208,13 @@ class Gather(Node):
         self.parts: list[Node] = []
 
     def drop(self, output: str) -> None:
-        """The items keep theirs as long as this does: a run that is retried has only theirs."""
+        """The items keep their values as long as this does: a retried run has only theirs."""
         super().drop(output)
         if self.end is not None and not self.uses[output]:
             self.let_go(output)
 
     def let_go(self, output: str) -> None:
-        """The items need it no more for what is outside of the loop."""
+        """Consumers outside the loop no longer need it."""
         for part in self.parts:
             part.drop(output)
 
@@ -224,7 +224,7 @@ class Gather(Node):
 
 
 class Join(Node):
-    """The value of whichever of several outputs came to be."""
+    """The value of the first of several outputs that exists."""
 
     __slots__ = ("choices",)
 
@@ -233,7 +233,7 @@ class Join(Node):
         self.choices = choices
 
     def drop(self, output: str) -> None:
-        """As with ``Gather``, the step that it is of keeps it as long."""
+        """As with ``Gather``, its step keeps the value as long."""
         super().drop(output)
         if self.end is not None and not self.uses[output]:
             self.let_go()
@@ -250,7 +250,7 @@ class Join(Node):
 
 
 class Frame:
-    """The run itself, or one item of a loop: the nodes that there is one of for it."""
+    """The run itself, or one item of a loop, with its own nodes."""
 
     __slots__ = ("decisions", "gathers", "index", "item", "left", "loop", "opening", "openings", "parent", "tasks")
 
@@ -276,7 +276,7 @@ class Frame:
 
 
 class Scope:
-    """What there is once for each item of a loop, or once a run."""
+    """What exists once per item of a loop, or once per run."""
 
     def __init__(self, plan: Plan, loop: str) -> None:
         structure = plan.structure
@@ -293,10 +293,10 @@ class Scope:
 
 
 def verdict(rule: str, tally: Sequence[int], waits: int) -> End | None:
-    """What a rule of ``RUN_IF`` makes of the ends so far: OK to run, another end not to, None to wait on.
+    """What a rule of ``RUN_IF`` makes of the ends so far: OK means run, another end means not to, None means wait.
 
-    As Airflow decides (source: ``TriggerRuleDep`` in its ``ti_deps``), except that a skip counts only when all that is
-    waited for has ended, so that the order in which steps end changes nothing.
+    As Airflow decides (source: ``TriggerRuleDep`` in its ``ti_deps``), except that a skip counts only once everything
+    upstream has ended, so that the order in which steps end does not matter.
     """
     ok, skipped, failed = tally
     if rule == "all_success":

@@ -1,6 +1,7 @@
-"""Which branches are taken, and which items loops have, where values are packed: see ``flowyml.artifacts.packing``.
+"""Decides which branches are taken, and which items loops have, if values are packed: see
+``flowyml.artifacts.packing``.
 
-Plain values are looked at here, where no code of the user's is. All others are unpacked in a process of their own.
+Plain values are evaluated here, without the user's code. All others are unpacked in a separate process.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ __all__ = ["PackedDecisions", "carried", "given_to"]
 
 
 class PackedDecisions:
-    """Those of one run, by its packed values and its ``parameters``."""
+    """The decisions of one run, from its packed values and its ``parameters``."""
 
     def __init__(self, processes: StepProcesses, parameters: Mapping[str, Any]) -> None:
         self._processes = processes
         self._parameters = parameters
 
     def look(self, node: Node) -> Any:
-        """Whether a branch is taken; for a loop, the lists that it goes over, item by item packed.
+        """Whether a branch is taken; for a loop, the lists that it goes over, each item packed.
 
         Raises ``StepError``.
         """
@@ -70,12 +71,12 @@ def given_to(node: Node) -> dict[str, Any]:
 
 
 def carried(value: Any) -> Any:
-    """A packed value as JSON: of the items of a loop, the list, or pairs with their indexes."""
+    """A packed value as JSON; for the items of a loop, the list, or pairs with their indexes."""
     return value.of([carried(part) for part in value]) if isinstance(value, Collected) else value
 
 
 def _plain(value: Any) -> Any:
-    """The value itself, where none of it is a reference; the same as ``carried`` but for what JSON would change."""
+    """The value itself, if it contains no reference; the same as ``carried`` except for what JSON would change."""
     return value.of([_plain(part) for part in value]) if isinstance(value, Collected) else value
 
 
@@ -84,7 +85,7 @@ def _holds_reference(value: Any) -> bool:
 
 
 def _has_packed_items(value: Any) -> bool:
-    """Whether the items of a list may be handed on as they are."""
+    """Whether the items of a list may be passed on as they are."""
     if isinstance(value, Collected):
         return value.indexes is None and not any(isinstance(part, Collected) for part in value)
     return not is_reference(value) and not (isinstance(value, list) and any(map(is_reference, value)))

@@ -17,8 +17,9 @@ __all__ = ["apply_parent_env", "read_parent_env"]
 
 
 def read_parent_env() -> dict[str, Any]:
-    """As plain JSON: where this process imports from, what its script is called where it is imported, the script's
-    arguments, the levels of its loggers, and what forbids pickles."""
+    """As plain JSON: where this process imports from, the name of its script as a module, the script's arguments, the
+    levels of its loggers, and what forbids pickles.
+    """
     main = shipped_name("__main__")
     is_script = main is not None and main.partition(".")[0] != "flowyml"
     arguments = sys.argv[1:] if is_script else []
@@ -29,7 +30,7 @@ def read_parent_env() -> dict[str, Any]:
 
 
 def apply_parent_env(caller: Mapping[str, Any]) -> None:
-    """Import from the same places, after those of one's own, and know classes of ``__main__`` by their other name.
+    """Import from the same places, after this process's own, and find classes of ``__main__`` by their other name.
 
     The script's module finds the script's arguments, too.
     """
@@ -41,7 +42,7 @@ def apply_parent_env(caller: Mapping[str, Any]) -> None:
 
 
 def _import_path() -> list[str]:
-    """In full. A relative one leads nowhere when the working folder has been deleted."""
+    """Absolute paths. A relative one leads nowhere if the working folder has been deleted."""
     paths = []
     for path in sys.path:
         with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""End a process with all that it started."""
+"""Kill a process with everything that it started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["descendants", "kill_all", "kill_tree"]
 
 
 def descendants(pid: int) -> list[ProcessIdentity]:
-    """The children of a process and theirs, the deepest first; none where there is no /proc."""
+    """The descendants of a process, the deepest first; none without /proc."""
     found: list[ProcessIdentity] = []
     with suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -30,7 +30,7 @@ def kill_tree(leader: ProcessIdentity) -> None:
 
 
 def kill_all(processes: Iterable[ProcessIdentity]) -> None:
-    """Kill processes, and the groups that they lead, that are still those that were meant."""
+    """Kill processes, and the groups that they lead, if they are still the same ones."""
     for process in processes:
         signal_group(process, signal.SIGKILL)
         signal_process(process, signal.SIGKILL)

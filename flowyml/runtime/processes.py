@@ -1,4 +1,4 @@
-"""Run steps in processes of their own: stoppable at any moment, and within milliseconds of a call."""
+"""Run steps in separate processes that can be stopped at any moment and start within milliseconds."""
 
 from __future__ import annotations
 
@@ -61,19 +61,19 @@ class StepProcesses:
     manager, or ``close()`` it; whatever still runs ends then, and also when this process dies. ``run`` may be called
     from many threads.
 
-    Elsewhere than on Linux, and with ``FLOWYML_FORK=0`` in the environment for libraries that cannot stand to be
-    forked, each attempt is a fresh process, which takes longer.
+    Outside Linux, and with ``FLOWYML_FORK=0`` in the environment, for libraries that do not survive a fork, each
+    attempt is a fresh process, which takes longer.
 
     With ``fork_here`` the process that loads the code is a fork of this one, on Linux: steps find what this process has
-    set up, such as its connections, and its standard input. ``python`` and ``started`` do not count then. A module of
-    the user's with the name of one that this process has imported replaces it, except for ``host_packages``.
+    set up, such as its connections, and its standard input. ``python`` and ``started`` are then ignored. A user's
+    module with the name of one that this process has imported replaces it, except for ``host_packages``.
 
-    ``place`` is that of the run among the ``artifacts``: see ``run_place``.
+    ``place`` is the run's place among the ``artifacts``: see ``run_place``.
 
-    ``read_secret`` gives this process the values of secrets, which it hands to the steps that name them.
+    ``read_secret`` returns the values of secrets, which this process passes to the steps that name them.
 
-    ``dates`` say when the run is for, by default now. With ``caller``, from ``read_parent_env()``, they import from
-    where that process does, after the bundle. ``started`` is what ``starting_ahead()`` gave.
+    ``dates`` are those of the run, by default now. With ``caller``, from ``read_parent_env()``, steps import from where
+    that process does, after the bundle. ``started`` is the result of ``starting_ahead()``.
     """
 
     def __init__(
@@ -124,20 +124,21 @@ class StepProcesses:
         together: str = "",
         hold: bool = False,
     ) -> StepOutputs:
-        """Run one attempt of a step: packed inputs to packed outputs. ``index`` is its item's, for a step in a loop.
+        """Run one attempt of a step: packed inputs to packed outputs. ``index`` is the index of its item, for a step in
+        a loop.
 
-        Steps with the same name ``together``, of which no two may run at a time, share one process, but on
-        Windows: it waits for the next one while ``hold`` is true, until ``release``, or until a step has to be killed.
+        Steps with the same name ``together`` must not run at the same time. Except on Windows, they share one process,
+        which waits for the next one while ``hold`` is true, until ``release``, or until a step has to be killed.
 
         Parameters and constants need not be among the inputs; those of the run and the plan are used. ``secrets`` are
-        the step's: their values are kept out of what it prints and of the errors that this raises. ``timeout`` is
-        in seconds, from the moment the process starts; loading the code, which comes before, may take as long again,
-        and a minute in any case. A fresh process loads it by itself, which counts. ``on_line`` gets what it prints,
-        while it prints it, as ``("stdout", "a line")``; by default it is printed here. ``stop`` ends it.
+        the step's: their values are kept out of what it prints and of the errors that this raises. ``timeout`` is in
+        seconds, from the moment the process starts; loading the code, which comes before, may take as long again, and
+        at least a minute. A fresh process loads it by itself, which counts. ``on_line`` gets each line when it is
+        printed, as ``("stdout", "a line")``; by default it is printed here. ``stop`` ends the step.
 
         Raises ``MissingSecretError``, ``StepFailedError``, ``OutputError``, ``StepTimeoutError``,
-        ``StepCancelledError``, and ``StepCrashedError`` for a process that died. Any exception that is raised in this
-        thread meanwhile, such as a timeout of the caller's, kills the process before it goes on.
+        ``StepCancelledError``, and ``StepCrashedError`` for a process that died. Any exception raised in this thread
+        meanwhile, such as the caller's timeout, kills the process before it propagates.
         """
         take_line = print_line if on_line is None else on_line
         try:
@@ -170,7 +171,7 @@ class StepProcesses:
         on_line: OnLine | None = None,
         stop: threading.Event | None = None,
     ) -> dict[str, Any]:
-        """What a branch or a loop is about, found out where the user's code is: see ``Worker.look``.
+        """Evaluate a branch or a loop where the user's code is: see ``Worker.look``.
 
         Raises ``StepFailedError``, and what ``run`` raises of a process that does not answer.
         """
@@ -183,7 +184,7 @@ class StepProcesses:
         return found
 
     def fire(self, event: str, *arguments: object, on_line: OnLine | None = None, timeout: float = 60) -> None:
-        """Fire an event on the pipeline's hooks, in a process of its own. What goes wrong there is only reported."""
+        """Fire an event on the pipeline's hooks, in a separate process. Failures are only reported."""
         take_line = print_line if on_line is None else on_line
         try:
             self._answer(
@@ -193,7 +194,7 @@ class StepProcesses:
             take_line("stderr", f"{error} The run goes on.")
 
     def release(self, together: str) -> None:
-        """Let a process end that is held for steps of that name, if there is one."""
+        """Let a process end that is held for steps with that name, if there is one."""
         self._children.release(together)
 
     def close(self) -> None:
@@ -233,7 +234,7 @@ class StepProcesses:
                 raise
 
     def _kill(self, child: _Child, request: Mapping[str, Any], error: BaseException, on_line: OnLine) -> None:
-        """Kill it, and fire the hooks, which it can no longer do."""
+        """Kill it, and fire the hooks in its place."""
         child.kill()
         if child.hooks and request["kind"] == "step" and not self._closed and isinstance(error, Exception):
             self.fire("on_error", request["step"], error, on_line=on_line)

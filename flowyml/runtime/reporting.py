@@ -1,4 +1,4 @@
-"""What a step says of its outputs while it runs: ``report(rows=…, auc=…)``."""
+"""What a step reports about its outputs while it runs: ``report(rows=…, auc=…)``."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ logger = logging.getLogger("flowyml.runtime")
 
 
 def report(output: str = "", /, **metadata: Any) -> None:
-    """Add facts to what the calling step returns: numbers, short texts. Engines show them, ``handle.artifacts()`` too.
+    """Add facts to what the calling step returns: numbers, short strings. Engines and ``handle.artifacts()`` show them.
 
-    With the name of an output they belong to that one, else to all outputs of the step. A later value of a name
-    replaces an earlier one. Texts are cut to 500 characters, and an output keeps at most 50 facts. The name of an
-    output that the step does not have is a warning in its log. Outside a step, as in a test of its function, and in a
-    thread that the step has started itself, nothing happens.
+    With the name of an output, they belong to that one, else to all outputs of the step. A later value of a name
+    replaces an earlier one. Strings are cut to 500 characters, and an output keeps at most 50 facts. An unknown output
+    name logs a warning. Outside a step, as in a test of its function, and in a thread that the step has started,
+    nothing happens.
 
     >>> report(rows=3)
     """
@@ -43,7 +43,7 @@ def report(output: str = "", /, **metadata: Any) -> None:
 
 @contextmanager
 def reports(outputs: Collection[str]) -> Iterator[None]:
-    """While this lasts, what is reported is that of one step with these outputs."""
+    """Within this block, reports belong to one step with these outputs."""
     token, names = _reports.set({}), _outputs.set(outputs)
     try:
         yield
@@ -66,7 +66,7 @@ def reported(output: str, mask: Callable[[str], str] = str) -> dict[str, Any]:
 
 
 def fact(value: Any) -> Any:
-    """A value as plain JSON: numbers and truth values as they are, anything else as text.
+    """A value as plain JSON: numbers and booleans as they are, anything else as text.
 
     >>> fact(0.5), fact(float("nan")), fact([1, 2])
     (0.5, 'nan', '[1, 2]')

@@ -1,4 +1,4 @@
-"""Which step of which run is running here, and the dates of the run."""
+"""The step and the run that are running here, and the dates of the run."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def current_run() -> CurrentRun:
 
 
 def current_step() -> CurrentRun | None:
-    """The same; None outside of a step."""
+    """The same; None outside a step."""
     return _current.get()
 
 
@@ -57,7 +57,7 @@ def current_step() -> CurrentRun | None:
 def running(
     pipeline: str, run_id: str, step: Step, dates: RunDates, index: Sequence[int] = ()
 ) -> Iterator[None]:  # fmt: skip
-    """While this lasts, ``current_run()`` gives this step."""
+    """Within this block, ``current_run()`` returns this step's run."""
     current = CurrentRun(
         run_id=run_id, pipeline=pipeline, step=step.name, logical_date=dates.logical_date,
         data_interval_start=dates.data_interval_start, data_interval_end=dates.data_interval_end,

@@ -1,4 +1,4 @@
-"""Values of secrets on a worker: where they come from, and how they are kept out of everything that is shown."""
+"""Values of secrets on a worker: where they come from, and how they are masked in everything that is shown."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ ReadSecret = Callable[[str], str]
 
 SHOWN = "***"
 _SHORTEST = 4
-"""Characters of what is masked: shorter values, and shorter pieces at the end of a line, would mask half a log."""
+"""The fewest characters that are masked: shorter values, and shorter pieces at the end of a line, would mask half a
+log.
+"""
 _WORD = 8
-"""Characters below which a value is masked as a whole word alone: a schema ``public`` is not in ``republican``."""
+"""Shorter values are masked only as a separate word: a schema ``public`` is not in ``republican``."""
 
 _UNRESERVED = frozenset(f"{ascii_letters}{digits}-._~")
 """What no URL quotes. Source: RFC 3986, 2.3."""
@@ -34,7 +36,7 @@ _AFTER_SCHEME = re.compile(r"(:|%3a)(\\?/|%2f){2}", re.IGNORECASE)  # of a URL, 
 
 
 def from_environment(reference: str) -> str:
-    """The value that stands in the environment of this process."""
+    """The value in the environment of this process."""
     if value := os.environ.get(variable_of(reference)):
         return value
     raise MissingSecretError(f"There is no secret {reference!r}: set {variable_of(reference)}.")
@@ -67,7 +69,7 @@ def missing(references: Iterable[str], read: ReadSecret) -> dict[str, str]:
 class Mask:
     """Replaces values in text by ``***``: as they are, in JSON, in ``repr``, in base64, in HTML and in URL quoting.
 
-    Values of fewer than four characters are left.
+    Values of fewer than four characters are not masked.
     """
 
     def __init__(self, values: Iterable[str]) -> None:
@@ -77,27 +79,27 @@ class Mask:
         in_urls = (alone(form, _in_url(form)) for form in sorted(_quotable(self._values), key=len, reverse=True))
         self._pattern = re.compile("|".join([*in_urls, *(alone(form, re.escape(form)) for form in forms)]) or r"(?!)")
         self._starts: dict[str, list[str]] = {}
-        """The forms by their first characters, one to four of them: what ends a line is looked up here."""
+        """The forms by their first one to four characters, to look up the end of a line."""
         for form in forms:
             for length in range(1, _SHORTEST + 1):
                 self._starts.setdefault(form[:length], []).append(form)
         self._longest = len(forms[0]) if forms else 0
 
     def text(self, text: str) -> str:
-        """A text of several lines without the values, also where one is broken over lines."""
+        """A text of several lines without the values, even those broken over lines."""
         follow = _Lines(self)
         return "\n".join(map(follow.line, self.whole(text).split("\n")))
 
     def whole(self, text: str) -> str:
-        """A text without the values that stand in it unbroken."""
+        """A text without the values that are unbroken in it."""
         return self._pattern.sub(SHOWN, text)
 
     def error(self, error: BaseException) -> StepFailedError:
-        """What an error says, without the values, and without what else it holds: causes, notes, local variables."""
+        """An error's message without the values, and without its causes, notes and local variables."""
         return StepFailedError(self.text(described(error)))
 
     def finds(self, value: Any) -> bool:
-        """Whether plain data holds a value in one of its texts, keys or numbers."""
+        """Whether plain data contains a value in one of its strings, keys or numbers."""
         if isinstance(value, str):
             return self.text(value) != value
         if isinstance(value, bytes):
@@ -109,7 +111,7 @@ class Mask:
         return isinstance(value, int | float) and not isinstance(value, bool) and str(value) in self._values
 
     def lines(self, on_line: OnLine) -> OnLine:
-        """Takes lines as they are printed, and hands them on without the values. Each stream is followed by itself."""
+        """Takes lines as they are printed, and passes them on without the values. Each stream is tracked separately."""
         streams: dict[bool, _Lines] = {}
 
         def take(source: str, line: str) -> None:
@@ -118,7 +120,7 @@ class Mask:
         return take
 
     def begun(self, line: str) -> Iterator[tuple[int, str]]:
-        """Where the end of a line begins a form, and what would go on with it."""
+        """Where a form begins at the end of a line, and how it would continue."""
         for start in range(max(0, len(line) - self._longest), len(line)):
             end = line[start:]
             for form in self._starts.get(end[:_SHORTEST], ()):
@@ -127,12 +129,12 @@ class Mask:
 
 
 class _Lines:
-    """Follows a value that is broken over lines: what begins it at the end of one goes on at the start of the next."""
+    """Tracks a value that is broken over lines: its beginning ends one line, and the next line continues it."""
 
     def __init__(self, mask: Mask) -> None:
         self._mask = mask
         self._begun: list[str] = []
-        """What would go on with a value that the last line may have begun."""
+        """How a value that the last line may have begun would continue."""
 
     def line(self, line: str) -> str:
         """The line without values."""
@@ -155,7 +157,7 @@ class _Lines:
 
 
 def _gives_away(end: str, rest: str) -> bool:
-    """Whether the end of a line says something of a value: not the ``https`` of a URL, nor the dashes of a key."""
+    """Whether the end of a line reveals part of a value: not the ``https`` of a URL, nor the dashes of a key."""
     is_scheme = end.isalpha() and _AFTER_SCHEME.match(rest)
     return len(end) >= _SHORTEST and not is_scheme and bool(end.strip("-"))
 
@@ -189,7 +191,7 @@ def _in_url(part: str) -> str:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """How a value, or a line of it, may be written."""
+    """The ways to write a value, or a line of it."""
     for plain in _lines_of([value]):
         data = plain.encode("utf-8", "surrogatepass")
         yield from (plain, os.fsencode(plain).decode("utf-8", "replace"), escape(plain), escape(plain, quote=False))

@@ -1,4 +1,4 @@
-"""Random numbers in forked children: a seed that the user's module has set stays; without one no two draw the same.
+"""Random numbers in forked children: a seed set by the user's module stays; without one, no two draw the same numbers.
 
 A fork copies the state of a generator. Python's ``random`` is seeded anew in every child, whether the user had seeded
 it or not (source: ``os.register_at_fork`` in random.py); numpy's generator never is, and neither is one that a module
@@ -21,7 +21,7 @@ __all__ = ["Seeds"]
 
 
 class Seeds:
-    """What a parent knows of the generators, for the children that it forks."""
+    """What a parent knows about the generators, for the children that it forks."""
 
     def __init__(self) -> None:
         self._is_seeded = False
@@ -52,7 +52,7 @@ class Seeds:
                 self._numpys = [*_unseeded_of_numpy(self._drawn)]
 
     def reseed(self) -> None:
-        """Bring the generators of a forked child to where they should be."""
+        """Seed the generators of a forked child as they should be."""
         if self._state is not None:
             random.setstate(self._state)
         for generator in list(self._randoms):
@@ -132,6 +132,6 @@ def _seed_numpy() -> None:
     numpy = sys.modules.get("numpy.random")
     if numpy is None:
         return
-    with suppress(Exception):  # the user has put in another generator, which is the user's to seed
+    with suppress(Exception):  # the user's own generator, for the user to seed
         if _is_unseeded(numpy):
             numpy.seed()

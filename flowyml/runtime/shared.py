@@ -1,4 +1,4 @@
-"""One process for several steps, where it cannot be forked: it takes one command of its bundle after another."""
+"""One process for several steps, where fork is unavailable: it takes one command of its bundle after another."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["SharedProcesses", "further", "hush"]
 
 _LONGEST = 1 << 16  # bytes of a command; what is long in it stands in files
 _SLICE = 0.05
-_PATIENCE = 10  # seconds in which a process ends that is not needed any more
+_PATIENCE = 10  # seconds for a process to end that is no longer needed
 
 
 class SharedProcesses(SpawnedProcesses):
     """Starts one process for each request, or for all requests ``together`` of which the one before was to ``hold``.
 
-    Not on Windows, which hands no pipe to a process that runs: there each request has a process.
+    Not on Windows, which cannot pass a pipe to a running process: there each request has a process.
     """
 
     def __init__(self, python: str, bundle: Path, config: Mapping[str, Any]) -> None:
@@ -98,7 +98,7 @@ class _Shared(Child):
                 raise
 
     def take(self, who: str, words: Sequence[str], answer: Path, on_line: OnLine) -> None:
-        """Have it work on another request; what it prints goes to another place from here on."""
+        """Give it another request; its output goes to another place from here on."""
         self.is_idle = False
         self._who, self._answer, self._started = who, answer, time.monotonic()
         pipes = [os.pipe() for _ in range(2)]
@@ -124,7 +124,7 @@ class _Shared(Child):
 
 
 def hush() -> None:
-    """In the process: what a step has printed is out, and nothing more of it comes."""
+    """In the process: flush what a step has printed, and drop any further output of it."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     flush_output()
     for number in (1, 2):

@@ -1,7 +1,7 @@
 """How the process of a step ends.
 
-Once its answer is given it ends as a script ends, but waits for its threads only so long. When it has to stop before,
-SIGTERM becomes an exception in the step, so that it can clean up, and SIGKILL follows.
+Once it has given its answer, it ends as a script does, but waits for its threads only for a limited time. If it has to
+stop earlier, SIGTERM becomes an exception in the step, so that it can clean up, and SIGKILL follows.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class _Enough(BaseException):
 class End:
     """The end of this process, made before the user's code runs and in the main thread.
 
-    The interpreter itself does what belongs to the end of a script, in its order (source: ``Py_FinalizeEx``): the
-    hooks of ``threading``, in which libraries end their threads and processes, then the threads that are left, then
-    what was registered with ``atexit``. Without those hooks loky's workers are waited for until they tire of idling,
-    after 300 s. What was registered before this was made is not called: in a forked process it belongs to the parent.
-    Nor is the interpreter taken apart, which takes longer than the rest.
+    The interpreter itself ends a script in this order (source: ``Py_FinalizeEx``): the hooks of ``threading``, in which
+    libraries end their threads and processes, then the threads that are left, then what was registered with ``atexit``.
+    Without those hooks, the process would wait for loky's workers until they time out after 300 s. Handlers registered
+    before this was made are not called: in a forked process they belong to the parent. The interpreter is not
+    finalized, which would take longer than the rest.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class End:
         atexit.register(self._leave)  # the last is called first
 
     def prepare(self, code: int) -> int:
-        """From here on this process ends with ``code``, and the wait for its threads has a limit. Gives ``code``.
+        """From here on, this process ends with ``code``, and waits for its threads only so long. Returns ``code``.
 
         A negative one is a signal, as ``subprocess`` has it.
         """
@@ -74,7 +74,7 @@ class End:
         os._exit(self._code)
 
     def _explain(self, error: Any) -> None:
-        """In the place of a traceback, which the interpreter prints of what interrupts its end."""
+        """Replaces the traceback that the interpreter prints of what interrupts its end."""
         if error.exc_type is not _Enough:
             self._unraisable(error)
             return
@@ -92,7 +92,9 @@ class StepStopped(BaseException):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """While this lasts, SIGTERM raises ``StepStopped`` in the main thread. Elsewhere than there it changes nothing."""
+    """Within this block, SIGTERM raises ``StepStopped`` in the main thread. In other threads, the block changes
+    nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

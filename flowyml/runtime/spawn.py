@@ -25,7 +25,7 @@ from flowyml.runtime.step_errors import OutOfMemory, cancelled, crashed, timed_o
 __all__ = ["Child", "SpawnedProcesses"]
 
 _SLICE = 0.05  # seconds between looks at the clock, and at what may end a step
-_PATIENCE = 10  # seconds that a killed process is waited for
+_PATIENCE = 10  # seconds to wait for a killed process
 
 
 class SpawnedProcesses:
@@ -53,7 +53,7 @@ class SpawnedProcesses:
 
     @contextmanager
     def _watched(self, child: Child) -> Iterator[None]:
-        """While a request is at work, ``close`` can end it."""
+        """While a request is running, ``close`` can end it."""
         self._running.add(child)
         if self._closed:
             child.unwanted.set()
@@ -67,7 +67,7 @@ class SpawnedProcesses:
         """No process is held by this class."""
 
     def close(self) -> None:
-        """Have what still runs killed by the threads that wait for it."""
+        """Have the threads that wait for running processes kill them."""
         self._closed = True
         running = list(self._running)
         for child in running:
@@ -120,7 +120,7 @@ class Child:
         self._listen([self._process.stdout, self._process.stderr], on_line)
 
     def _listen(self, files: Sequence[IO[bytes]], on_line: OnLine) -> None:
-        """Read what it prints, by a thread for each of its streams."""
+        """Read its output, with a thread for each stream."""
         streams = ("stdout", "stderr")
         self._lines = {stream: Lines(stream, on_line) for stream in streams}
         self._pieces: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
@@ -181,7 +181,7 @@ class Child:
         return self._has_died()
 
     def _has_died(self) -> bool:
-        """What it has left running ends with it, while its id is still its own."""
+        """Kill what it left running, while its id is still its own."""
         if hasattr(os, "waitid") and self._process.returncode is None:
             ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended:
@@ -230,7 +230,7 @@ def _life_line() -> Iterator[tuple[int | None, tuple[int, ...]]]:
 
 @contextmanager
 def _as_input(secrets: Mapping[str, str] | None) -> Iterator[IO[bytes] | int]:
-    """The values of secrets as the standard input of a process: in a file without a name, which no crash leaves."""
+    """The values of secrets as the standard input of a process: in an unnamed file, which no crash leaves behind."""
     if not secrets:
         yield subprocess.DEVNULL
         return

@@ -15,7 +15,7 @@ NAMED = 3
 
 
 def of_step(step: str, message: str, label: str = "") -> str:
-    """What a step's error says, with the step named once. ``label`` is the step with its item.
+    """The text of a step's error, with the step named once. ``label`` is the step with its item.
 
     >>> of_step("load", "ValueError: no"), of_step("load", "step 'load' ran too long", label="load[3]")
     ("step 'load': ValueError: no", "step 'load[3]' ran too long")
@@ -25,7 +25,8 @@ def of_step(step: str, message: str, label: str = "") -> str:
 
 
 def of_several(messages: Sequence[str], count: int = 0) -> str:
-    """What a run says of all that failed. ``count`` is how many there are, where ``messages`` are the first of them.
+    """The text of a run's error for everything that failed. ``count`` is how many there are if ``messages`` are only
+    the first.
 
     >>> of_several(["step 'a': no", "step 'b': no"]), of_several(["a", "b", "c", "d"]), of_several(["a", "b", "c"], 9)
     ("step 'a': no; step 'b': no", 'a; b; c; and 1 more', 'a; b; c; and 6 more')
@@ -35,7 +36,7 @@ def of_several(messages: Sequence[str], count: int = 0) -> str:
 
 
 class OutOfMemory:
-    """Tells whether the kernel has killed a process for its memory since this was made. Linux only."""
+    """Detects whether the kernel has killed a process for its memory since this was made. Linux only."""
 
     def __init__(self) -> None:
         self._before = _kills()
@@ -70,7 +71,7 @@ def timed_out(who: str, seconds: float) -> StepTimeoutError:
 
 
 def loaded_too_long(who: str, seconds: float) -> StepTimeoutError:
-    """The error for a process that is not begun, because the code it needs is still being loaded."""
+    """The error for a process that did not begin, because its code is still being loaded."""
     return StepTimeoutError(
         f"{who} has a timeout, and its code was not loaded within {seconds:g} s. Check what its modules do when "
         f"they are imported, such as waiting for a lock or a server, and move that into the step."

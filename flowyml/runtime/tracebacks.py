@@ -1,4 +1,4 @@
-"""Tracebacks as the author of a step wants to read them: their own frames, without the machinery around."""
+"""Tracebacks as the author of a step wants to read them: their own frames, without FlowyML's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def described(error: BaseException) -> str:
 
 
 def left_behind(error: BaseException, bundle: Path) -> str:
-    """A word about a file that is missing since the bundle, unpacked in this folder, did not take it along."""
+    """A hint about a file that is missing because the bundle, unpacked in this folder, does not contain it."""
     wanted, code = error.filename if isinstance(error, FileNotFoundError) else None, bundle / "code"
     if not isinstance(wanted, str) or not Path(wanted).is_relative_to(code):
         return ""
@@ -64,7 +64,7 @@ def _parts(whole: traceback.TracebackException) -> Iterator[traceback.TracebackE
 def _cut(stack: traceback.StackSummary) -> None:
     """Drop the frames above the user's, and those of importing between them.
 
-    Without a frame of the user's all stay, for then the fault is ours.
+    Without a user's frame, all stay, because then the fault is ours.
     """
     own = [number for number, frame in enumerate(stack) if not frame.filename.startswith(_MACHINERY)]
     if own:

@@ -1,9 +1,9 @@
 """Unpack bundles. This module imports nothing of FlowyML: a bundle is started with it, before FlowyML can be imported.
 
-A bundle is unpacked once, into a cache folder that is named by its digest, so that compiled modules are kept and
-data files beside the code can be opened. Where no cache folder can be written, it goes to a temporary one.
+A bundle is unpacked once, into a cache folder named by its digest, so that compiled modules are kept and data files
+beside the code can be opened. If no cache folder is writable, it goes to a temporary one.
 
-What only unpacking needs is imported there: most starts find the bundle unpacked.
+Imports that only unpacking needs are local: most starts find the bundle unpacked.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def unpack_bundle(bundle: str | Path) -> Path:
 
 
 def unpack_bundle_bytes(data: bytes) -> Path:
-    """The same of a bundle that was read already: what is hashed, compared and unpacked are these bytes."""
+    """The same for a bundle already read: these bytes are hashed, compared and unpacked."""
     import hashlib
 
     digest = hashlib.sha256(data).hexdigest()
@@ -71,7 +71,7 @@ def _make(cache: Path, target: Path, data: bytes) -> None:
     fresh = Path(tempfile.mkdtemp(dir=cache, prefix=".new-"))
     try:
         _extract(data, fresh)
-        if target.is_dir() and not _is_whole(target, data):  # what tidies caches by the age of files has been there
+        if target.is_dir() and not _is_whole(target, data):  # a cleaner of caches by the age of files was here
             target.rename(f"{fresh}.old")
         fresh.rename(target)
     except OSError:
@@ -84,9 +84,9 @@ def _make(cache: Path, target: Path, data: bytes) -> None:
 
 
 def _hold(folder: Path) -> bool:
-    """Lock what this process uses, for as long as it and what it forks live; false where the folder is not there.
+    """Lock what this process uses, for as long as it and its forks live; false if the folder does not exist.
 
-    Removing unpacked code leaves alone what is locked. Where nothing can be locked, its age alone decides.
+    Removing unpacked code leaves alone what is locked. Without locks, only its age decides.
     """
     name = str(folder)
     if name in _held and not _is_at(_held[name], folder):
@@ -97,8 +97,8 @@ def _hold(folder: Path) -> bool:
 
 
 def _locked(folder: Path, *, shared: bool) -> int | None:
-    """A descriptor that holds the lock of a folder; None where there is no folder, or no lock. Raises
-    ``BlockingIOError`` where another process holds it, unless it is to be ``shared``: that waits for its turn.
+    """A descriptor that holds the lock of a folder; None without a folder, or without locks. Raises ``BlockingIOError``
+    if another process holds it, unless ``shared``, which waits.
     """
     try:
         import fcntl
@@ -125,7 +125,7 @@ def _is_at(descriptor: int, folder: Path) -> bool:
 
 @contextmanager
 def claim(folder: Path) -> Iterator[bool]:
-    """Lock an unpacked bundle; gives whether no process uses it. While that is true, none begins to."""
+    """Lock an unpacked bundle; yields whether no process uses it. If so, none begins to during the block."""
     try:
         descriptor = _locked(folder, shared=False)
     except BlockingIOError:
@@ -139,7 +139,7 @@ def claim(folder: Path) -> Iterator[bool]:
 
 
 def _is_whole(folder: Path, data: bytes) -> bool:
-    """Whether all that is in the bundle is there, byte by byte, and no other user can have put a file beside it."""
+    """Whether the folder has everything in the bundle, byte by byte, and no other user can have added a file."""
     if not _is_own(folder):
         return False
     from io import BytesIO
@@ -153,7 +153,7 @@ def _is_whole(folder: Path, data: bytes) -> bool:
 
 
 def _is_own(folder: Path) -> bool:
-    """Whether it is a folder that this user alone could write to; the cache may have been open to others before."""
+    """Whether it is a folder that only this user could write to; the cache may have been open to others before."""
     try:
         found = folder.lstat()
     except OSError:
@@ -163,7 +163,7 @@ def _is_own(folder: Path) -> bool:
 
 
 def _make_private(cache: Path) -> None:
-    """Code and data of the user's are here, and the code is run: it is for this user alone."""
+    """The user's code and data are here, and the code is run: only this user may have access."""
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not hasattr(os, "getuid"):
         return
@@ -198,7 +198,7 @@ def _unpack_temporarily(data: bytes) -> Path:
 
 
 def _forget_unused(cache: Path) -> None:
-    """Delete what nothing was started from for a month."""
+    """Delete what was not used for a month."""
     import shutil
 
     oldest = time.time() - _UNUSED_DAYS * 86400

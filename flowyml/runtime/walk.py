@@ -1,7 +1,7 @@
 """The steps of one run in order: which may run now, which never will, and where each finds its inputs.
 
-It decides and does nothing else: an engine takes what is ready, works on it, and says how it ended. All of that under
-one lock of the engine's, but for ``Opening`` and ``Decision``, whose values the engine looks up without it.
+It only decides: an engine takes what is ready, works on it, and reports how it ended. All of that happens under one
+lock of the engine's, except for ``Opening`` and ``Decision``, whose values the engine looks up without it.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ T = TypeVar("T", bound=Task)
 
 
 class Walk(Generic[T]):
-    """The nodes of one run. ``make`` makes its tasks; ``parameters`` are those of the run.
+    """The nodes of one run. ``make`` creates its tasks; ``parameters`` are those of the run.
 
-    ``ready`` holds what can be worked on. Tasks that will never run are put into ``decided`` as they are found, with
-    ``end`` and ``cause``, and those of items that are to come into ``opened``. ``left`` counts what has not ended,
-    ``tasks`` are all that there are so far, and ``outputs`` says where those of the pipeline are found. ``faults`` says
-    what fails the run though no task did.
+    ``ready`` holds what can be worked on. Tasks that will never run go into ``decided`` as they are found, with ``end``
+    and ``cause``, and those of upcoming items into ``opened``. ``left`` counts what has not ended, ``tasks`` are all
+    tasks so far, and ``outputs`` says where to find the pipeline's outputs. ``faults`` says what fails the run although
+    no task did.
 
-    What failed, or did not run since something failed, keeps the values that it needs, so that it can run again in
-    another walk. There, ``make`` gives tasks with an ``end``, and their ``values``, for what has run before, and
-    ``past`` says how many items those loops have whose tasks have all run, None for one that was skipped.
+    What failed, or did not run because something failed, keeps the values that it needs, so that it can run again in
+    another walk. There, ``make`` returns tasks with an ``end`` and ``values`` for what has run before, and ``past``
+    says how many items those loops have whose tasks have all run, None for a skipped one.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Walk(Generic[T]):
         self._settle()
 
     def fail(self, node: Node, why: str) -> None:
-        """A condition raised, or a loop has no lists to go over. Of an item, that is a failure of the item."""
+        """A condition raised, or a loop has no lists to go over. Within an item, that is a failure of the item."""
         assert isinstance(node, Decision | Opening)
         group = node.loop.parent if isinstance(node, Opening) else node.branches[-1].parent
         if not self._structure.may_fail(group):
@@ -98,7 +98,7 @@ class Walk(Generic[T]):
         self.end(node, End.FAILED, f"{node.label!r} failed: {why}")
 
     def open(self, opening: Opening, lists: Mapping[str, Sequence[Any]]) -> None:
-        """The lists of a loop are there, equally long: its items begin."""
+        """The lists of a loop are known and equally long: its items begin."""
         count = len(next(iter(lists.values())))
         for number in range(count):
             self.opened.extend(self._stand_ins(opening, (*opening.frame.index, number)))
@@ -127,14 +127,14 @@ class Walk(Generic[T]):
             self._open(opening, {"": [None] * count}, count)
 
     def to_come(self) -> Iterator[T]:
-        """Tasks for the items that have not begun, as in ``opened``. May be asked for by another thread."""
+        """Tasks for the items that have not begun, as in ``opened``. Another thread may call this."""
         for opening in tuple(self._limited):
             count = len(next(iter(opening.items.values()), ()))
             for number in range(opening.next, count):
                 yield from self._stand_ins(opening, (*opening.frame.index, number))
 
     def halt(self) -> None:
-        """Begin nothing more; what ends from now on decides nothing, but for what cleans up."""
+        """Begin nothing more; what ends from now on decides nothing, except for what cleans up."""
         self._stopped = True
         self.ready.clear()
         self._limited.clear()
@@ -183,7 +183,7 @@ class Walk(Generic[T]):
         node.followers.clear()
 
     def _is_late(self, node: Node) -> bool:
-        """Whether a node is of what cleans up."""
+        """Whether a node belongs to the clean-up."""
         if isinstance(node, Task):
             return self._structure.is_cleanup(node.step.group)
         if isinstance(node, Opening):
@@ -191,7 +191,9 @@ class Walk(Generic[T]):
         return isinstance(node, Decision) and self._structure.is_cleanup(node.branches[-1].name)
 
     def release(self) -> None:
-        """Let go of all values. The nodes hold one another, so they go late; the values must not wait for that."""
+        """Release all values. The nodes refer to one another, so they are freed late; the values must not wait for
+        that.
+        """
         for frame in {id(task.frame): task.frame for task in self.tasks}.values():
             for node in (*frame.tasks.values(), *frame.openings.values(), *frame.gathers.values(), frame.item):
                 node.values.clear()
@@ -247,7 +249,7 @@ class Walk(Generic[T]):
                 self._judge(node)
 
     def _tied_decisions(self, frame: Frame, *, has_past: bool) -> list[Decision]:
-        """Those that are to be made. What of a frame has been needs none."""
+        """The decisions to be made. Those of a frame that is over are not needed."""
         made = []
         for decision in reversed(frame.decisions.values()):  # a branch comes after the one around it
             if decision.behind or not has_past:
@@ -258,7 +260,9 @@ class Walk(Generic[T]):
         return made[::-1]
 
     def _begin_together(self, waited: Iterable[tuple[Node, Collection[Node]]]) -> None:
-        """An execution group begins when all has gone well that its steps wait for: each waits for that of all."""
+        """An execution group begins when everything that its steps wait for has succeeded: each waits for what any of
+        them waits for.
+        """
         groups: dict[str, dict[Node, Collection[Node]]] = {}
         for node, found in waited:
             if isinstance(node, Task) and node.step.execution_group:
@@ -271,7 +275,7 @@ class Walk(Generic[T]):
                         self._follow(node, each)
 
     def _tie(self, node: Node) -> Collection[Node]:
-        """Tie a node to those that it waits for, which it gives."""
+        """Tie a node to those that it waits for, and return them."""
         frame = node.frame
         if isinstance(node, Task):
             group = node.step.group
@@ -300,7 +304,7 @@ class Walk(Generic[T]):
         return found
 
     def _take(self, node: Node, group: str, name: str, source: Source) -> None:
-        """Let a node have a value, as its argument ``name``; a decision has it by its source."""
+        """Give a node a value, as its argument ``name``; a decision gets it by its source."""
         if isinstance(source, FromParameter | Constant):
             node.fixed[name] = self._parameters[source.name] if isinstance(source, FromParameter) else source.value
             return
@@ -311,7 +315,7 @@ class Walk(Generic[T]):
             node.known[source] = found, key
 
     def _node(self, frame: Frame, group: str, source: Source) -> tuple[Node, str]:
-        """Where what stands in ``group`` finds a value: a node, and the name of the output there."""
+        """Where something in ``group`` finds a value: a node, and the name of the output there."""
         match source:
             case FromStep(step, output) if not self._structure.by_name:
                 return self.root.tasks[step], output
@@ -345,7 +349,7 @@ class Walk(Generic[T]):
             node.cause = node.cause or waited_for.cause
 
     def _gate(self, frame: Frame, group: str) -> Gate | None:
-        """The branch around what stands in ``group``, or the end of all else; not beyond the loop that it is in."""
+        """The branch around what is in ``group``, or the end of everything else; not beyond the loop that it is in."""
         for name in reversed(self._structure.path(group)):
             around = self._structure.by_name[name]
             if isinstance(around, Loop):
@@ -357,7 +361,7 @@ class Walk(Generic[T]):
         return None
 
     def _hold(self, opening: Opening) -> None:
-        """Keep what a loop's steps take from outside of it until it has ended: how many items take it is unknown."""
+        """Keep what a loop's steps take from outside until the loop has ended: how many items take it is unknown."""
         inside = set(self._structure.members(opening.loop.name))
         around, parent = opening.frame, opening.loop.parent
         taken = (
@@ -373,7 +377,7 @@ class Walk(Generic[T]):
                     opening.held.append((found, key))
 
     def _sources_in(self, loop: Loop) -> Iterator[Source]:
-        """The values that what stands in a loop takes, those aside that need no step: a list is not hashable."""
+        """The values that a loop's content takes, without those that need no step: a list is not hashable."""
         sources = [
             item.source for name in self._structure.members(loop.name) for item in self.plan.by_name[name].inputs
         ]
@@ -391,7 +395,7 @@ class Walk(Generic[T]):
     # Deciding.
 
     def _judge(self, node: Node) -> None:
-        """Let a node run, or end it, if that can be said now."""
+        """Let a node run, or end it, if that can be decided now."""
         if node.end is not None or (isinstance(node, Task) and node.started):
             return
         gate = node.gate.end if node.gate is not None else End.OK
@@ -424,7 +428,7 @@ class Walk(Generic[T]):
 
     @staticmethod
     def _may_come_again(node: Node) -> bool:
-        """Whether it is decided anew when what failed runs again: it failed, or did not run since something did."""
+        """Whether it is decided again when failed steps rerun: it failed, or did not run because something did."""
         return node.end is End.FAILED or (node.end is End.SKIPPED and bool(node.cause))
 
     @staticmethod
@@ -434,7 +438,7 @@ class Walk(Generic[T]):
             frame = frame.parent
 
     def _settle(self) -> None:
-        """Work off what has ended, until nothing follows from it any more."""
+        """Process what has ended, until nothing more follows from it."""
         while self._pending or self._reopened:
             if self._reopened:
                 self._open_again(self._reopened.popleft())
@@ -466,7 +470,7 @@ class Walk(Generic[T]):
             self._end_item(node.frame.opening)
 
     def _over(self, node: Node, *, failed: bool) -> None:
-        """It takes its arguments no more, unless it may come again; nor does the branch around it, after its last."""
+        """It no longer needs its arguments, unless it may run again; nor does the branch around it, after its last."""
         if not failed:
             for _, source, key in node.arguments:
                 source.drop(key)

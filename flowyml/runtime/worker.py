@@ -53,9 +53,9 @@ _ADVICE: Mapping[type[ArtifactError], str] = {
 class Worker:
     """Runs steps of one run from an unpacked bundle, in this process.
 
-    ``artifacts`` is the store of outputs; inputs may also stand in one of ``also``. ``place`` is the run's in that
-    store: see ``run_place``. Without one, as by hand, what any run left there is read. ``dates`` are those
-    of the run, as ``RunDates.plain()`` gives them. ``is_read`` says that another process reads what this one prints.
+    ``artifacts`` is the store of outputs; inputs may also be in one of ``also``. ``place`` is the run's place in that
+    store: see ``run_place``. Without one, as by hand, outputs of any run are read. ``dates`` are those of the run, as
+    ``RunDates.plain()`` returns them. ``is_read`` says that another process reads what this one prints.
     """
 
     def __init__(
@@ -105,11 +105,11 @@ class Worker:
         return self.place or run_place("by-hand", self.plan.name, self.run_id)
 
     def set_up_logging(self) -> None:
-        """What is logged from now on is printed, after user code was loaded, which may set logging up by itself."""
+        """Print what is logged from now on. Called after loading the user's code, which may set up logging itself."""
         log_to_reader(self._levels, marked=self._is_read)
 
     def preload(self) -> None:
-        """Import what can be imported. What cannot fails again, for all to see, when its step runs."""
+        """Import what can be imported. What cannot fails again, visibly, when its step runs."""
         for step in self.plan:
             try:
                 self.function(step)
@@ -202,7 +202,7 @@ class Worker:
         index: Sequence[int] = (),
         secrets: Mapping[str, str] = {},
     ) -> dict[str, Any]:
-        """The same as plain JSON, a failure included, for another process. Raises ``StepStopped`` alone."""
+        """The same as plain JSON, failures included, for another process. Raises only ``StepStopped``."""
         try:
             outputs = self.perform(step, packed, attempt, index, secrets)
             cached = {"cached": outputs.cached_from} if outputs.cached_from else {}
@@ -215,8 +215,8 @@ class Worker:
     def look(self, group: str, packed: Mapping[str, Any], index: Sequence[int] = ()) -> dict[str, Any]:
         """For a branch, whether it is ``taken``; for a loop, its lists by name, each item of them packed.
 
-        ``packed`` are the values that this is about: those of a loop by the names of its lists, those of a branch by
-        their place among ``Groups.sources``, as text. ``index`` is that of the item which the group is in. Raises
+        ``packed`` are the values that it depends on: those of a loop by the names of its lists, those of a branch by
+        their position among ``Groups.sources``, as a string. ``index`` is that of the item that the group is in. Raises
         ``StepError``.
         """
         with pickles_decided(self._no_pickles):
@@ -246,14 +246,14 @@ class Worker:
         }
 
     def _value(self, source: Source, group: str, packed: Any) -> Any:
-        """A value as what stands in ``group`` sees it: only what a step produced is unpacked."""
+        """A value as something in ``group`` sees it: only what a step produced is unpacked."""
         origin = self._list_of(source) if isinstance(source, FromItem) else source
         if isinstance(origin, FromStep | FromEither):
             return self._unpacked(packed, self._loops_of(group, source))
         return packed
 
     def answer_look(self, group: str, packed: Mapping[str, Any], index: Sequence[int] = ()) -> dict[str, Any]:
-        """The same as plain JSON, a failure included, for another process."""
+        """The same as plain JSON, failures included, for another process."""
         try:
             return {"outputs": self.look(group, packed, index)}
         except StepStopped:
@@ -307,7 +307,7 @@ class Worker:
         return packed[item.name]
 
     def _list_of(self, origin: FromItem) -> Source:
-        """What the list of an item comes from; an item may itself be a list that a loop within goes over."""
+        """The origin of an item's list; an item may itself be a list that an inner loop goes over."""
         loop = self.plan.structure.by_name[origin.loop]
         assert isinstance(loop, Loop)
         found = next(each.source for each in loop.over if each.name == origin.name)
@@ -323,7 +323,7 @@ class Worker:
         raise step_error(StepError, step, f"step {step.name!r} did not get {item.name!r}, {source}.")
 
     def _loops_of(self, group: str, source: Source) -> Sequence[Loop]:
-        """The loops whose items' values come as a list to what stands in ``group``."""
+        """The loops whose items' values reach something in ``group`` as a list."""
         return self.plan.structure.loops_between(source.step, group) if isinstance(source, FromStep) else ()
 
     def _unpacked(self, packed: Any, loops: Sequence[Loop]) -> Any:
@@ -386,7 +386,7 @@ def _content(packed: Any, loops: Sequence[Loop]) -> list[Any]:
 
 
 def _without(secrets: Mapping[str, str]) -> Callable[[str], str]:
-    """What takes the values of secrets out of a text."""
+    """Removes the values of secrets from a text."""
     if not secrets:
         return str
     from flowyml.runtime.secrets import Mask
@@ -401,7 +401,7 @@ def _holds(value: Any, secrets: Mapping[str, str]) -> bool:
 
 
 def _is_given(step: Step, item: Input, packed: Mapping[str, Any]) -> bool:
-    """False for what may be missing and is: the default of the function stands in for it."""
+    """False for an optional input that is missing: the function's default replaces it."""
     may_be_missing = step.run_if != "all_success" and isinstance(item.source, FromStep | FromEither)
     return not may_be_missing or item.name in packed
 
