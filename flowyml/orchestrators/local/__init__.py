@@ -1,4 +1,4 @@
-"""Run pipelines on this machine: in the caller's process, or submitted to a process of their own."""
+"""Run pipelines on this machine: in the caller's process, or in a separate one when submitted."""
 
 from flowyml.orchestrators.local.orchestrator import LocalOrchestrator
 

@@ -1,6 +1,6 @@
-"""Which records of local runs have bundles in FlowyML's data folder: the usual one, and those that are noted there.
+"""The records of local runs with bundles in FlowyML's data folder: the usual one, and those noted there.
 
-So who prunes knows whom to ask before a bundle goes.
+So pruning knows which records to ask before it removes a bundle.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _NOTE = ".record-"
 
 
 def note_record(folder: Path, record: Path) -> None:
-    """Note that a record at a path of its own refers to bundles in a folder. Raises ``OSError``."""
+    """Note that a record at another path refers to bundles in a folder. Raises ``OSError``."""
     note = folder / f"{_NOTE}{hashlib.sha256(str(record).encode()).hexdigest()[:16]}"
     if not note.exists():
         write_whole(note, str(record).encode(), 0o600)

@@ -1,8 +1,8 @@
-"""Note what steps print and log, while all of it still reaches the terminal.
+"""Record what steps print and log, while all of it still reaches the terminal.
 
-Standard output and standard error are replaced by a tee for as long as a run is active in this process. Whose line it
-is, a context variable tells, so that steps in many threads keep apart. Logging is noted where its records are made,
-which leaves the handlers as the user set them up.
+Standard output and standard error are replaced by a tee for as long as a run is active in this process. A context
+variable says whose line it is, which keeps steps in different threads apart. Logging is recorded where its records are
+made, which leaves the handlers as the user set them up.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _LONGEST_BEGUN = 1000
 
 
 class Sink:
-    """Takes the text of one step and gives its lines to ``write(level, line)``.
+    """Takes the text of one step and passes its lines to ``write(level, line)``.
 
-    ``print`` writes a line and its end one after the other, so each thread has a line of its own.
+    ``print`` writes a line and its end separately, so each thread has its own line.
     """
 
     __slots__ = ("_begun", "_write")
@@ -63,7 +63,7 @@ class Sink:
 
 @contextmanager
 def attributed(sink: Sink) -> Iterator[None]:
-    """Give what this thread prints and logs to ``sink``."""
+    """Pass what this thread prints and logs to ``sink``."""
     token = _current.set(sink)
     try:
         yield
@@ -73,7 +73,7 @@ def attributed(sink: Sink) -> Iterator[None]:
 
 
 class Tee:
-    """Stands in for a text stream: passes everything on, and notes what is written. ``begun`` is a line without end."""
+    """Stands in for a text stream: passes everything on, and records it. ``begun`` is an unfinished line."""
 
     def __init__(self, stream: Any, name: str, *, silent: bool = False) -> None:
         self._stream = stream
@@ -82,7 +82,7 @@ class Tee:
         self.begun = ""
 
     def write(self, text: str) -> int:
-        """Write, and note for the step that writes. Records of ``logging`` have been noted already."""
+        """Write, and record it for the step that writes. Records of ``logging`` have been recorded already."""
         written = self.show(text)
         sink = _current.get() or _Installed.fallback
         if sink is not None and sys._getframe(1).f_globals.get("__name__") != "logging":
@@ -90,7 +90,7 @@ class Tee:
         return written
 
     def show(self, text: str) -> int:
-        """Pass text on, without a note. A step does not fail because its output has no reader, or is closed."""
+        """Pass text on without recording it. A step does not fail because its output has no reader, or is closed."""
         if not self._silent and _is_open(self._stream):
             _, end, rest = text.rpartition("\n")
             self.begun = (rest if end else self.begun + rest)[-_LONGEST_BEGUN:]
@@ -114,7 +114,7 @@ class Tee:
                 self._stream.flush()
 
     def close(self) -> None:
-        """Only flush: other steps print as well, and so does who runs the pipeline."""
+        """Only flush: other steps print as well, and so does the caller."""
         self.flush()
 
     def __iter__(self) -> Iterator[str]:
@@ -135,9 +135,9 @@ class _Installed:
 
 @contextmanager
 def capturing(alone: Sink | None = None) -> Iterator[None]:
-    """Have the stand-ins in place. The last run to end puts back exactly what it found.
+    """Put the stand-ins in place. The last run to end restores exactly what it found.
 
-    In a process that does nothing else, ``alone`` takes what no step can be found for, and nothing is passed on.
+    In a process that does nothing else, ``alone`` takes what belongs to no step, and nothing is passed on.
     """
     with _lock:
         if _Installed.users == 0:
@@ -159,7 +159,7 @@ def beneath(name: str) -> Any:
 
 @contextmanager
 def leading_through(lead: Callable[[Any, str], Any]) -> Iterator[None]:
-    """Let what goes to a terminal pass through ``lead(stream, begun)``; ``begun`` is a line that has no end yet."""
+    """Route what goes to a terminal through ``lead(stream, begun)``; ``begun`` is an unfinished line."""
     before = dict(_Installed.streams)
     for stream, tee in before.values():
         if stream is not None and stream.isatty():
@@ -172,7 +172,7 @@ def leading_through(lead: Callable[[Any, str], Any]) -> Iterator[None]:
 
 
 def pass_on(name: str, line: str) -> None:
-    """Show a line of a child process on the terminal; it is noted elsewhere."""
+    """Show a line of a child process on the terminal; it is recorded elsewhere."""
     tee = _Installed.streams[name][1]
     with suppress(OSError, ValueError):  # closed, or a pipe without a reader
         tee.show(f"{line}\n")
@@ -180,7 +180,7 @@ def pass_on(name: str, line: str) -> None:
 
 
 def _be_forked() -> None:
-    """Another thread may have held the lock; and notes are taken in the parent, which reads what is passed on."""
+    """Another thread may have held the lock; and the parent, which reads what is passed on, records it."""
     global _lock
     _lock = threading.Lock()
     for _, tee in _Installed.streams.values():
@@ -204,7 +204,7 @@ def _install(alone: Sink | None) -> None:
 
 
 def _uninstall() -> None:
-    """A stream that other code has put in the place of a stand-in stays there, unless it is closed."""
+    """A stream that other code put in place of a stand-in stays, unless it is closed."""
     for name, (stream, tee) in _Installed.streams.items():
         found = getattr(sys, name)
         if found is tee or not _is_open(found):
@@ -242,6 +242,6 @@ def _text(record: logging.LogRecord) -> str:
 
 
 def _shown(line: str) -> str:
-    """What a terminal would show of a line: a progress bar returns to its start again and again."""
+    """What a terminal would show of a line: a progress bar keeps returning to its start."""
     line = line.rstrip("\r")
     return line[line.rfind("\r") + 1 :]

@@ -18,7 +18,7 @@ _IMMUTABLE_TABLES = (("pyarrow", "Table"), ("pyarrow", "RecordBatch"))
 
 
 def own(value: Any) -> Any:
-    """A copy that shares nothing that can be changed with the value; the value itself where nothing can be.
+    """A copy that shares nothing mutable with the value; the value itself if nothing in it is mutable.
 
     What cannot be copied, such as a lock or an open connection, is shared: on an engine it could not travel at all.
     """
@@ -32,7 +32,7 @@ def own(value: Any) -> Any:
 
 
 def distinct(outputs: dict[str, Any]) -> dict[str, Any]:
-    """Outputs of which no two are one object, as no two are on an engine."""
+    """Outputs that are all separate objects, as on an engine."""
     seen: set[int] = set()
     for name, value in outputs.items():
         if id(value) in seen:
@@ -42,7 +42,7 @@ def distinct(outputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pickled(value: Any) -> Any:
-    """As values travel on an engine; for many small values, several times as quick as ``deepcopy``."""
+    """As values travel on an engine; for many small values, several times as fast as ``deepcopy``."""
     file = io.BytesIO()
     pickle_by_reference(value, file)
     file.seek(0)
@@ -50,7 +50,7 @@ def _pickled(value: Any) -> Any:
 
 
 def _is_block(value: Any) -> bool:
-    """Whether ``deepcopy`` copies all of it, as one block: pandas shares what the cells of a table hold."""
+    """Whether ``deepcopy`` copies all of it as one block: pandas shares the objects in the cells of a table."""
     kind = type(value)
     if kind is _class("pandas", "DataFrame"):
         return all(_is_block(column) for _, column in value.items())

@@ -1,4 +1,4 @@
-"""A submitted run has a process of its own, which outlives the one that submitted it."""
+"""A submitted run has its own process, which outlives the one that submitted it."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def start_run(
     store: RunStore, path: Path, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], orchestrator: bytes,
     dates: RunDates | None = None,
 ) -> bool:  # fmt: skip
-    """Start the process of a new run, for now unless there are ``dates``. False when the id is known, and nothing is
-    started.
+    """Start the process of a new run, for now unless there are ``dates``. False, without starting anything, if the id
+    is known.
     """
     with store.session():
         return _start_run(store, path, bundle, run_id, parameters, orchestrator, dates or RunDates())
@@ -89,7 +89,7 @@ def _start_run(
 
 
 def job_of(bundle: Path, dates: RunDates) -> dict[str, Any]:
-    """What starts a run whenever it is started, but for its parameters, which the record has."""
+    """What is needed to start a run, except for its parameters, which are in the record."""
     return {"bundle": str(bundle), "caller": read_parent_env(), "dates": dates.plain()}
 
 
@@ -117,7 +117,9 @@ def start_again(store: RunStore, row: RunRow, chosen: Sequence[str] | None) -> N
 
 
 def _wait_for_process(row: RunRow) -> None:
-    """Until that of the try before is gone: it clears the run's folder when the end of the run is recorded already."""
+    """Wait until the process of the previous attempt is gone: it clears the run's folder after recording the run's
+    end.
+    """
     owner = ProcessIdentity(row.host, row.pid, row.born)
     if row.detached and owner != this_process() and not await_ends([owner], _LEAVING_SECONDS):
         raise RetryRefusedError(
@@ -173,7 +175,7 @@ def pickled(orchestrator: LocalOrchestrator) -> bytes:
 def end_process(store: RunStore, row: RunRow) -> None:
     """Ask the process of a cancelled run to stop, and kill it with all its children if it does not.
 
-    One that cleans up ends by itself, within the time that ``stopping`` gives it.
+    One that cleans up ends by itself, within the time that ``stopping`` allows.
     """
     owner = ProcessIdentity(row.host, row.pid, row.born)
     if not _is_its_own(row) or not signal_process(owner, signal.SIGTERM):
@@ -185,12 +187,12 @@ def end_process(store: RunStore, row: RunRow) -> None:
 
 
 def _is_its_own(row: RunRow) -> bool:
-    """Whether the process that the record names is there for this run: not the caller of ``run()`` or ``submit()``."""
+    """Whether the recorded process exists only for this run, and is not the caller of ``run()`` or ``submit()``."""
     return bool(row.detached) and row.raw_status != "queued"
 
 
 def main(folder: Path) -> int:
-    """What the process does: execute the run, see that an end is recorded, clean up."""
+    """What the process does: execute the run, make sure that its end is recorded, clean up."""
     job = json.loads((folder / "job.json").read_bytes())
     apply_parent_env(job["caller"])
     host = _Detached(job["run_id"], folder, job["caller"].get("levels", {}))
@@ -206,7 +208,7 @@ def main(folder: Path) -> int:
         else:
             traceback.print_exc()
             ending = Ending("FAILED", "failed", error_text(error))
-    if store.finish(job["run_id"], ending):  # it was not recorded yet: execute() never came to do so
+    if store.finish(job["run_id"], ending):  # not recorded yet: execute() did not get that far
         host.record_output(store)
     clear_folder(folder, all_of_it=ending.status == "COMPLETED")
     if host.has_stopped:
@@ -227,7 +229,7 @@ def _execute(job: Mapping[str, Any], folder: Path, host: _Detached) -> Ending:
 
 
 class _Detached(Host):
-    """This process is there for one run only."""
+    """A process that exists for one run only."""
 
     alone = True
 
@@ -253,14 +255,14 @@ class _Detached(Host):
         return self._decoder.decode(data)
 
     def record_output(self, store: RunStore) -> None:
-        """Keep what was printed as the log of a run that went wrong early or late."""
+        """Keep the output as the log of a run that failed before or after its steps."""
         row = store.get(self.run_id)
         lines = [Line(None, "INFO", time.time(), line) for line in self.stray_text().splitlines()]
         with store.session() as db:
             write(db, row.number, (), lines)
 
     def on_sigterm(self, number: int, frame: FrameType | None) -> None:
-        """Runs in the main thread, between two instructions of whatever that is doing."""
+        """Runs in the main thread, between two of its instructions."""
         if self._engine is not None and self._engine.is_cleaning_up:
             return
         self.is_stopped = True
@@ -271,7 +273,7 @@ class _Detached(Host):
             raise StepCancelledError(WAS_CANCELLED)
 
     def end(self) -> None:
-        """End at once, and with this process whatever its steps have started and left running."""
+        """End this process at once, with whatever its steps left running."""
         clear_folder(self._output.parent)
         flush_output()
         if os.getpgrp() == os.getpid():

@@ -1,4 +1,4 @@
-"""Decide which step runs when. The workers do it among themselves; no thread is there only to schedule.
+"""Decide which step runs when. The workers do it among themselves; there is no scheduler thread.
 
 The calling thread is the first worker. Another is started only when a step is ready and no worker is free, so a
 chain of steps runs wholly in the calling thread.
@@ -38,11 +38,11 @@ __all__ = ["Engine", "error_text"]
 class Engine:
     """Runs the steps of one run to their ends, then those that clean up.
 
-    ``look`` finds out whether a branch is taken, and over which lists a loop goes.
+    ``look`` finds out whether a branch is taken, and which lists a loop goes over.
 
     ``note`` is called each time a node's row changed, and ``failed`` each time an attempt failed, with the seconds
-    until the next one, if there is one. ``code_folder`` is where the code of a bundle is unpacked, if it is.
-    Of steps that are ``known``, by their positions and items, the record has a row from an earlier try.
+    until the next one, if there is one. ``code_folder`` is where the code of a bundle is unpacked, if it is. ``known``
+    are the steps, by position and item, that have a row from an earlier try in the record.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Engine:
         look: Callable[[Decision | Opening], Any],
         release: Callable[[Node], object],
     ) -> None:
-        """Return when every step has ended and every thread too. ``call`` runs one attempt and gives its outputs.
+        """Return when every step and every thread has ended. ``call`` runs one attempt and returns its outputs.
 
         ``release`` is called with a step of each execution group that has ended.
 
@@ -106,7 +106,7 @@ class Engine:
             raise reason
 
     def _work_together(self) -> BaseException | None:
-        """Work until nothing is left, and give the interrupt that ended it."""
+        """Work until nothing is left, and return the interrupt that ended it."""
         interrupt: BaseException | None = None
         try:
             self._work()
@@ -120,13 +120,13 @@ class Engine:
         return interrupt
 
     def stop(self, reason: str) -> None:
-        """Begin no more steps and end those that run. ``reason`` becomes their raw status; the first one stands."""
+        """Begin no more steps and end those that run. ``reason`` becomes their raw status; the first one counts."""
         with self._condition:
             self.stopping = self.stopping or reason
             self.press()
 
     def press(self) -> None:
-        """End the steps that still run though the run is being stopped, by whatever said so; harmless otherwise."""
+        """End the steps that still run although the run is being stopped; harmless otherwise."""
         with self._condition:
             if not self.stopping:  # what cleans up has begun meanwhile
                 return
@@ -169,7 +169,7 @@ class Engine:
                 node = self._next(None)
 
     def _decide(self, node: Decision | Opening) -> None:
-        """Find out what a branch or a loop is about, and go on from there."""
+        """Evaluate a branch or a loop, and continue from there."""
         try:
             found = self._look(node)
         except Exception as error:
@@ -229,7 +229,7 @@ class Engine:
         return "FAILED", "crashed" if isinstance(error, StepCrashedError) else "failed"
 
     def _delay(self, node: Node, error: BaseException) -> float | None:
-        """Seconds until the next attempt; None when there is none."""
+        """Seconds until the next attempt; None if there is none."""
         policy = node.step.retry
         if policy is None or self.stopping or node.attempt >= node.max_attempts:
             return None
@@ -244,7 +244,9 @@ class Engine:
     # What they decide among themselves.
 
     def _next(self, done: Node | None) -> Waiting | None:
-        """Book the step that was just run, and give the next one; wait until there is one. None: the run is over."""
+        """Record the step that has just run, and return the next one, waiting until there is one. None: the run is
+        over.
+        """
         with self._condition:
             if done is not None:
                 self._book(done)
@@ -260,7 +262,7 @@ class Engine:
             return None
 
     def _taken(self) -> Waiting | None:
-        """The next that is ready; not a step of an execution group of which another one runs: that waits its turn."""
+        """The next that is ready, except steps of an execution group with a running step: these wait their turn."""
         while self._ready:
             node = self._ready.popleft()
             if not isinstance(node, Node) or not node.together:
@@ -272,7 +274,7 @@ class Engine:
         return None
 
     def _let_next(self, done: Node) -> None:
-        """The worker that ran a step of an execution group goes on with the group."""
+        """The worker that ran a step of an execution group continues with the group."""
         self._ready.extendleft(reversed(self._together.pop(done.together, [])))
         for node in [node for node in self._ready if isinstance(node, Node) and node.together == done.together][::-1]:
             self._ready.remove(node)
@@ -307,7 +309,7 @@ class Engine:
         self._note_decided()
 
     def _note_decided(self) -> None:
-        """Mark the steps that will not run, and those of items that are to come."""
+        """Mark the steps that will not run, and those of upcoming items."""
         now = time.time()
         while self.walk.opened:
             node = self.walk.opened.popleft()
@@ -341,7 +343,7 @@ class Engine:
             helper.start()
 
     def end_the_rest(self) -> None:
-        """Mark what has not ended as cancelled, but for what cleans up and has yet to begin."""
+        """Mark what has not ended as cancelled, except clean-up steps that have yet to begin."""
         reason = self.stopping or "cancelled"
         self.walk.stop()
         self._retries.clear()
@@ -358,7 +360,7 @@ def _not_begun(node: Any) -> Any:
 def error_text(error: BaseException, code_folder: Path | None = None) -> str:
     """``ValueError: wrong shape``; FlowyML's own errors are sentences already.
 
-    ``code_folder`` is that of an unpacked bundle which the code was loaded from, if it was.
+    ``code_folder`` is the unpacked bundle that the code was loaded from, if any.
     """
     if isinstance(error, StepError) and str(error):
         return str(error)

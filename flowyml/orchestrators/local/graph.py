@@ -12,7 +12,7 @@ __all__ = ["Node"]
 
 
 class Node(Task):
-    """One step, or one item's turn of it, on its way through a run. ``row`` is what the store has of it."""
+    """One step, or one item's turn of it, on its way through a run. ``row`` is its row in the store."""
 
     __slots__ = ("apart", "attempt", "before", "due", "error", "row", "together")
 
@@ -26,7 +26,7 @@ class Node(Task):
         self.row = StepRow(position, "QUEUED", "queued", item=item_of(self.index))
 
     def recall(self, done: Done) -> None:
-        """Go on from what the record has of it."""
+        """Continue from its row in the record."""
         self.row, self.end = done.row, done.end
         self.attempt = self.before = done.row.attempt
         self.values = {name: Recorded(entry) for name, entry in done.entries.items()}
@@ -35,7 +35,7 @@ class Node(Task):
 
     @property
     def max_attempts(self) -> int:
-        """How many there may be, with those of earlier tries."""
+        """How many there may be, including those of earlier tries."""
         return self.before + (self.step.retry.max_attempts if self.step.retry else 1)
 
     @property

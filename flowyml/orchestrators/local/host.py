@@ -13,14 +13,14 @@ __all__ = ["Host"]
 
 
 class Host:
-    """The process in which a run takes place. This is the caller's own, with which no liberties are taken."""
+    """The process of a run. This one is the caller's own, and is left as it is."""
 
     alone = False
     run_id: str | None = None
     code_folder: Path | None = None
     dates: RunDates | None = None
     is_stopped = False
-    """Whether the process was asked to stop. Whatever goes wrong from then on is part of that."""
+    """Whether the process was asked to stop. Whatever fails from then on is part of that."""
 
     def begin(self, engine: Engine) -> None:
         """Get ready for the steps, which begin now."""
@@ -30,4 +30,4 @@ class Host:
         return ""
 
     def end(self) -> None:
-        """End the process, if it is there for this run only."""
+        """End the process, if it exists only for this run."""

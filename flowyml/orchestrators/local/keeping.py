@@ -1,5 +1,6 @@
-"""Results of steps are recorded for a retry: small values at once, since the process may be killed, others when
-the run has ended badly."""
+"""Results of steps are recorded for a retry: small values at once, since the process may be killed, others when the run
+has failed.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ __all__ = ["Keeping", "kept_rows"]
 
 
 class Keeping:
-    """Called with what a step returned, before anything else has it; ``note`` is given the rows of that.
+    """Called with what a step returned, before anything else gets it; passes the rows to ``note``.
 
     ``values`` is where the files of steps in processes are while the run lasts, ``folder`` where they stay.
     """
@@ -52,7 +53,7 @@ class Keeping:
         return pickle_entry(value) if is_quickly_copied(value, SMALL) and not is_file else None
 
     def _stored_entry(self, node: Node, output: str, packed: Any) -> dict[str, Any] | None:
-        """Its file under one more name: nothing is unpacked, for which this process might lack the imports."""
+        """Its file under another name: nothing is unpacked, since this process might lack the imports."""
         if not is_reference(packed):
             return {"value": packed}
         written, _ = read_reference(packed[REFERENCE])
@@ -67,9 +68,9 @@ class Keeping:
 def kept_rows(
     tasks: Iterable[Task], as_returned: Callable[[Any], Any], folder: Path, max_bytes: float
 ) -> Iterator[KeptRow]:  # fmt: skip
-    """The outputs that something which did not complete takes. Large ones go to ``folder``, as far as they are kept.
+    """The outputs that incomplete steps take. Large ones go to ``folder``, if they are kept.
 
-    ``as_returned`` gives a value as its step returned it, or raises what makes it one that is not there.
+    ``as_returned`` returns a value as its step returned it, or raises if it is not available.
     """
     for task in tasks:
         for output, value in task.values.items() if task.end is End.OK else ():

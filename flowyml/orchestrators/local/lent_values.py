@@ -1,4 +1,4 @@
-"""Values that steps in threads got uncopied: how they were before, in case the run is retried."""
+"""Values that steps in threads got without a copy: their earlier state, in case the run is retried."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SpentError(Exception):
 
 
 class Loans:
-    """What is lent, and a copy of each that is small or an array or table of up to ``max_bytes``."""
+    """The lent values, and a copy of each that is small, or an array or table of up to ``max_bytes``."""
 
     def __init__(self, max_bytes: float) -> None:
         self._max_bytes = max_bytes
@@ -38,7 +38,7 @@ class Loans:
         self._lock = threading.Lock()
 
     def lend(self, value: Any) -> bool:
-        """Note that a step gets this very value. False for what cannot be changed, which need not be noted."""
+        """Note that a step gets this very value. False for an immutable one, which need not be noted."""
         if isinstance(value, _IMMUTABLE):
             return False
         copied = own(value) if is_quickly_copied(value, self._max_bytes) else _SPENT
@@ -53,7 +53,7 @@ class Loans:
                 self._copies.pop(id(value), None)
 
     def as_returned(self, value: Any) -> Any:
-        """A value, which may be a list of lent ones, as it was. Raises ``SpentError`` where that is unknown."""
+        """A value, which may be a list of lent ones, as it was. Raises ``SpentError`` if that is unknown."""
         if id(value) in self._copies:
             copied = self._copies[id(value)]
             if copied is _SPENT:
@@ -65,12 +65,12 @@ class Loans:
 
 
 def is_quickly_copied(value: Any, max_bytes: float) -> bool:
-    """Whether it is an array or a table of up to so many bytes, or of few parts that are plain."""
+    """Whether it is an array or a table of at most so many bytes, or consists of few plain parts."""
     return _size(value) <= max_bytes or _is_light(value)
 
 
 def _size(value: Any) -> float:
-    """The bytes of an array or a table; infinite for what is neither."""
+    """The bytes of an array or a table; infinite for anything else."""
     arrays, tables = sys.modules.get("numpy"), sys.modules.get("pandas")
     if type(value) is getattr(arrays, "ndarray", None):
         return float("inf") if value.dtype.hasobject else float(value.nbytes)
@@ -80,7 +80,7 @@ def _size(value: Any) -> float:
 
 
 def _is_light(value: Any) -> bool:
-    """Whether it is made of few parts, all of them plain collections, data classes or what cannot be changed."""
+    """Whether it consists of few parts, all of them plain collections, data classes or immutable."""
     parts, left = [value], _MOST_PARTS
     while parts:
         part = parts.pop()

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["LiveView"]
 
 _PATIENCE_SECONDS = 0.5
-"""A run that is over sooner is not drawn, and does not wait for rich to be imported."""
+"""A run that ends sooner is not drawn, and does not wait for rich to be imported."""
 
 
 class LiveView:
-    """Called again and again by the recorder's thread. It makes way for a debugger."""
+    """Called repeatedly by the recorder's thread. It gives way to a debugger."""
 
     def __init__(self, run: Run, walk: Walk[Node]) -> None:
         self._run = run

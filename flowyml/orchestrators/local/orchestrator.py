@@ -1,4 +1,4 @@
-"""The local orchestrator: no server, no daemon, one SQLite file that remembers."""
+"""The local orchestrator: no server, no daemon, one SQLite file."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ _FOLLOW_SECONDS = 0.2
 class LocalOrchestrator(Orchestrator):
     """Runs pipelines on this machine.
 
-    ``execute``, which ``pipeline.run()`` calls, works in the caller's process; a submitted run gets a process of its
-    own and goes on when the caller ends. Steps run in threads. No step sees what another one changes in a value: the
-    last step that takes it gets the value itself, the others get copies. With ``share=True`` all steps get the same
-    object; ``@step(local={"share": True})`` does so for the outputs of one step. With ``workers="processes"`` each step
-    runs in a process of its own. So does, in any case, a step with secrets and one that may have to be killed: with a
-    timeout, or any step of a pipeline with a timeout. ``max_workers`` limits how many run at a time, by default 32
-    threads, or as many processes as there are CPUs.
+    ``execute``, which ``pipeline.run()`` calls, works in the caller's process; a submitted run gets its own process and
+    goes on when the caller ends. Steps run in threads. No step sees what another one changes in a value: the last step
+    that takes it gets the value itself, the others get copies. With ``share=True`` all steps get the same object;
+    ``@step(local={"share": True})`` does so for the outputs of one step. With ``workers="processes"``, each step runs
+    in its own process. Steps with secrets, and steps that may have to be killed, always do: those with a timeout, and
+    all steps of a pipeline with a timeout. ``max_workers`` limits how many run at a time, by default 32 threads, or as
+    many processes as there are CPUs.
 
     Runs are recorded in ``store``, a SQLite file, by default ``runs.db`` in FlowyML's data folder. Small outputs are
     recorded too. Large outputs go to the artifact store: by default those of submitted runs, up to 1 GB each, because
@@ -170,7 +170,7 @@ class LocalOrchestrator(Orchestrator):
         return plan
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
-        """Start a process for the run, which needs nothing of this one any more."""
+        """Start a process for the run, which no longer depends on this one."""
         from flowyml.orchestrators.local import detached, records
 
         path, orchestrator = self._write_bundle(bundle), detached.pickled(self)
@@ -180,13 +180,13 @@ class LocalOrchestrator(Orchestrator):
         return run_id
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
-        """Start a process that goes on with the run, whichever process it ran in before."""
+        """Start a process that continues the run, whichever process it ran in before."""
         from flowyml.orchestrators.local import detached
 
         detached.start_again(self.store, self.store.get(job_id), steps)
 
     def _keep_job(self, pipeline: RunnablePipeline, run: LocalRun, bundle: Bundle | None, dates: RunDates) -> None:
-        """What a retry of a run in this process needs: its code and this orchestrator, or why there are none."""
+        """What a retry of a run in this process needs: its code and this orchestrator, or why they are missing."""
         from flowyml.orchestrators.local import detached
 
         job: dict[str, Any]
@@ -199,7 +199,7 @@ class LocalOrchestrator(Orchestrator):
             self.store.keep_job(run.row.run_id, job, orchestrator)
 
     def cancel(self, job_id: str) -> bool:
-        """Stop a run: a submitted one and all its children within seconds, else see ``capabilities``."""
+        """Stop a run: a submitted one and all its children within seconds; otherwise see ``capabilities``."""
         from flowyml.orchestrators.local import detached
 
         self.store.get(job_id)
@@ -209,9 +209,9 @@ class LocalOrchestrator(Orchestrator):
         return True
 
     def _bundle(self, pipeline: RunnablePipeline, plan: Plan, run_id: str, apart: frozenset[str]) -> Bundle | None:
-        """The bundle that steps in processes need, and that tells whether a run id is used again for other code.
+        """The bundle that steps in processes need, and that shows whether a run id is reused for other code.
 
-        Steps in threads run without one: a run id of its own is not used again, and code that cannot travel may run.
+        Steps in threads run without one: a generated run id is not reused, and code that cannot travel may run.
         """
         is_new = claim_new(run_id)
         if apart:
@@ -245,7 +245,7 @@ class LocalOrchestrator(Orchestrator):
         )
 
     def _past(self, plan: Plan, run_id: str) -> Past:
-        """What earlier tries of this process's run left: a run that is retried has rows of steps before it begins."""
+        """What earlier tries of this process's run left: a retried run has rows of steps before it begins."""
         from flowyml.orchestrators.local.retrying import Past, past_of
 
         if self.host.run_id != run_id:
@@ -278,7 +278,7 @@ class LocalOrchestrator(Orchestrator):
         self, store: RunStore, plan: Plan, run_id: str, parameters: Mapping[str, Any], pipeline: RunnablePipeline,
         code_digest: str | None,
     ) -> bool:  # fmt: skip
-        """True when it is this process that runs it."""
+        """True if this process runs it."""
         from flowyml.core.process_identity import this_process
         from flowyml.orchestrators.local.store import Ending
 
@@ -389,7 +389,7 @@ class LocalOrchestrator(Orchestrator):
         return self.store.session()
 
     def _write_bundle(self, bundle: Bundle) -> Path:
-        """The bundle's file in FlowyML's data folder. Raises ``ConfigurationError`` when it cannot be written."""
+        """The bundle's file in FlowyML's data folder. Raises ``ConfigurationError`` if it cannot be written."""
         from flowyml.orchestrators.local.bundles import note_record
 
         try:
@@ -406,7 +406,7 @@ class LocalOrchestrator(Orchestrator):
     # Schedules.
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
-        """Put the bundle among those that runs are started from, and have the pipeline's schedule run it."""
+        """Store the bundle for starting runs, and have the pipeline's schedule run it."""
         is_new = not (home() / "bundles" / bundle.filename).exists()
         path = self._write_bundle(bundle)
         moved = self._schedules.move(bundle.plan, str(path), bundle.origin, force=force)
@@ -430,7 +430,7 @@ class LocalOrchestrator(Orchestrator):
         self._schedules.check_move(bundle.plan, bundle.origin, force=force)
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
-        """Keep the schedule of the pipeline, in place of the one it has. Warns when nothing serves schedules."""
+        """Store the schedule of the pipeline, in place of an existing one. Warns if nothing serves schedules."""
         from flowyml.orchestrators.local import detached
         from flowyml.orchestrators.local.schedules import warn_unless_served
 
@@ -458,7 +458,7 @@ class LocalOrchestrator(Orchestrator):
         self._schedules.delete(schedule_id)
 
     def check_fires(self) -> None:
-        """A process has to serve the schedules of this store."""
+        """A process must be serving the schedules of this store."""
         if not self._schedules.is_served():
             raise ScheduleError("Nothing fires local schedules now. Start it first: flowyml schedule serve")
 

@@ -34,22 +34,22 @@ __all__ = [
 logger = logging.getLogger("flowyml.local")
 
 SMALL = 65536
-"""The most bytes of what is recorded without an artifact."""
+"""The most bytes of a value that is recorded without an artifact."""
 
 MAX_KEPT_BYTES = 1_000_000_000
-"""The most that an output of a submitted run may have to be kept without being asked for."""
+"""The most bytes of an output of a submitted run that is kept by default."""
 
 
 def instance(path: Path) -> str:
-    """What tells the runs in a record apart from those in another one, on this machine or another."""
+    """Distinguishes the runs in a record from those in another one, on this machine or another."""
     return f"local {platform.node()} {path}"
 
 
 def record(
     path: Path, plan: Plan, run_id: str, values: Mapping[str, Any], noted: Iterable[KeptRow], *, max_bytes: float
 ) -> dict[str, Any]:  # fmt: skip
-    """What the record at a path holds of outputs: small values themselves, others as artifacts of up to ``max_bytes``,
-    else why they are not. ``noted`` is what people see of the outputs of steps.
+    """How outputs are recorded: small values themselves, others as artifacts of up to ``max_bytes``, else why they are
+    not kept. ``noted`` is what people see of the outputs of steps.
     """
     seen = _seen(plan, noted)
     return {
@@ -60,7 +60,7 @@ def record(
 
 
 def _seen(plan: Plan, noted: Iterable[KeptRow]) -> dict[str, Any]:
-    """What was noted of the pipeline's outputs."""
+    """What was noted about the pipeline's outputs."""
     entries = {(row.position, row.output): row.entry for row in noted if not row.item}
     positions = {step.name: position for position, step in enumerate(plan.steps)}
     found = ((name, entries.get((positions[source.step], source.output))) for name, source in plan.step_outputs)
@@ -68,7 +68,7 @@ def _seen(plan: Plan, noted: Iterable[KeptRow]) -> dict[str, Any]:
 
 
 def kept_artifacts(plan: Plan, recorded: Mapping[str, Any]) -> Iterator[KeptRow]:
-    """The artifacts among what was recorded, by the outputs of steps that they are."""
+    """The recorded artifacts, by the outputs of steps."""
     positions = {step.name: position for position, step in enumerate(plan.steps)}
     for name, source in plan.step_outputs:
         packed = recorded.get(name, {}).get("artifact")
@@ -119,8 +119,8 @@ def entry_of(
     what: str, value: Any, store: Callable[[], Store], key: Callable[[], str], max_bytes: float,
     noted: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """What is recorded of a value: itself where it is small, a reference to an artifact of up to ``max_bytes``, which
-    is written to a store under a key, or why it is not kept. ``noted`` is what people see of it.
+    """The record of a value: itself if it is small, a reference to an artifact of up to ``max_bytes``, written to a
+    store under a key, or why it is not kept. ``noted`` is what people see of it.
     """
     is_file = bool(max_bytes) and isinstance(value, Path) and value.exists()  # its content is kept, not where it is
     if entry := plain_entry(value) or (None if is_file else pickle_entry(value)):
@@ -154,12 +154,12 @@ def entry_of(
 
 
 def plain_entry(value: Any) -> dict[str, Any] | None:
-    """What is recorded of a value that is small and plain; None for any other."""
+    """The record of a small plain value; None for any other."""
     return {"value": value} if _is_small(value) and is_plain(value, finite=False) else None
 
 
 def pickle_entry(value: Any) -> dict[str, Any] | None:
-    """What is recorded of a value that is small as a pickle; None for any other, and where pickles are forbidden."""
+    """The record of a value with a small pickle; None for any other, and if pickles are forbidden."""
     if why_no_pickles() or (data := _small_pickle(value)) is None:
         return None
     main = {"main": name} if b"__main__" in data and (name := shipped_name("__main__")) else {}
@@ -167,7 +167,7 @@ def pickle_entry(value: Any) -> dict[str, Any] | None:
 
 
 class _Limited(io.BytesIO):
-    """A file that refuses to become large, so that nothing large is pickled to its end in vain."""
+    """A file that refuses to become large, so that pickling a large value stops early."""
 
     def write(self, data: Any) -> int:
         if self.tell() + memoryview(data).nbytes > SMALL:
@@ -176,7 +176,7 @@ class _Limited(io.BytesIO):
 
 
 class _LimitedStore(Store):
-    """A store that takes no artifact of more than ``limit`` bytes. What was written of one is removed."""
+    """A store that takes no artifact of more than ``limit`` bytes. What was already written is removed."""
 
     def __init__(self, store: Store, limit: float) -> None:
         super().__init__(store.url)
@@ -225,7 +225,7 @@ def _small_pickle(value: Any) -> bytes | None:
 
 
 def _is_small(value: Any) -> bool:
-    """Whether it is worth writing as JSON, found out without walking through millions of items."""
+    """Whether it is worth writing as JSON, without walking through millions of items."""
     left = SMALL
     parts = [value]
     while parts and left >= 0:

@@ -50,7 +50,7 @@ class _Run(NamedTuple):
 
 
 def prunable(store: RunStore, home: Path, bounds: Bounds) -> Iterator[Prunable]:
-    """What stands in a record, and in FlowyML's data and cache folders, the runs first: they free what follows."""
+    """What is in a record, and in FlowyML's data and cache folders, the runs first: removing them frees the rest."""
     remove_leftovers(home / "bundles")
     remove_leftovers(store.folder_of("-").parent)
     runs = _Runs(store, bounds)
@@ -65,7 +65,7 @@ def prunable(store: RunStore, home: Path, bounds: Bounds) -> Iterator[Prunable]:
 
 @dataclass
 class _Runs:
-    """The runs of a record. What goes is in ``going`` when they were looked at."""
+    """The runs of a record. Those to be removed are in ``going`` after they were checked."""
 
     store: RunStore
     bounds: Bounds
@@ -123,7 +123,7 @@ class _Runs:
         return folder.parent, folder.name
 
     def _remove(self, run: _Run) -> int:
-        """Once it is marked it cannot be run again. Its row goes last, so a process that is killed here leaves nothing
+        """Once it is marked, it cannot be retried. Its row goes last, so a process that is killed here leaves nothing
         unrecorded.
         """
         with self.store.session() as db:
@@ -150,7 +150,7 @@ class _Runs:
         return discard(store, key, unless_since=self.bounds.before)
 
     def _delete(self, run: _Run) -> int:
-        """Rows, few at a time. A number is given again, so each statement makes sure that it is this run's."""
+        """Deletes rows, few at a time. Numbers are reused, so each statement makes sure that it is this run's."""
         mine = "(SELECT 1 FROM runs WHERE number = ? AND run_id = ? AND raw_status = ?)"
         who = (run.number, run.run_id, PRUNED)
         with self.store.session() as db:
@@ -169,7 +169,7 @@ class _Runs:
 
 
 def _artifacts_in(outputs: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The recorded outputs that stand in a store, by their URLs."""
+    """The recorded outputs that are in a store, by their URLs."""
     for entry in json.loads(outputs).values():
         reference = (entry.get("artifact") or {}).get("$artifact")
         if isinstance(reference, dict) and isinstance(reference.get("url"), str):
@@ -177,7 +177,7 @@ def _artifacts_in(outputs: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _left_folders(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
-    """Folders of runs that the record does not know, such as of a process that was killed while it removed one."""
+    """Folders of runs that are not in the record, such as one left by a process that was killed while removing it."""
     parent = store.folder_of("-").parent
 
     def known() -> set[str]:
@@ -197,7 +197,7 @@ def _left_folders(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
 
 
 def _left_artifacts(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
-    """What runs of this record left in the store of artifacts, and the record does not know any more."""
+    """What is left in the artifact store of runs that this record no longer has."""
     place = run_place(instance(store.path), "-", "-").partition("/")[0]
     known = _places(store)
     try:
@@ -238,7 +238,7 @@ def _unreadable(kind: str, name: str, error: Exception) -> Prunable:
 
 
 def _bundles(store: RunStore, folder: Path, bounds: Bounds, going: set[int]) -> Iterator[Prunable]:
-    """What local runs are started from."""
+    """The bundles that local runs are started from."""
     needs = _needs(store, folder, going)
     for name in filter(_BUNDLE.fullmatch, names_in(folder)):
         found = next(files_below(folder, name), None)
@@ -255,7 +255,7 @@ def _remove_bundle(store: RunStore, folder: Path, name: str, bounds: Bounds) -> 
 
 
 def _needs(store: RunStore, folder: Path, going: set[int]) -> Callable[[str], str]:
-    """What says who needs a bundle by its name, as all records have it now; runs that are ``going`` need none."""
+    """Returns what needs a bundle, by its name, according to all records; runs that are ``going`` need none."""
     needed: dict[str, str] = {}
     beginnings: set[str] = set()
     unread = ""
@@ -288,7 +288,7 @@ def _read_needs(db: sqlite3.Connection, going: set[int], needed: dict[str, str],
 
 
 def _is_other(path: Path) -> str:
-    """Why a file is not taken for a bundle of FlowyML's."""
+    """Why a file is not a FlowyML bundle."""
     with suppress(OSError, PlanError):
         if Bundle.read(path).filename == path.name:
             return ""
@@ -296,7 +296,7 @@ def _is_other(path: Path) -> str:
 
 
 def _record(store: RunStore, going: set[int]) -> Iterator[Prunable]:
-    """The room in the record's file that nothing uses, which later runs would use again."""
+    """The unused space in the record's file, which later runs would reuse."""
     free = _free_bytes(store)
     if going or free >= _WORTH_IT:
         yield Prunable(
@@ -312,8 +312,8 @@ def _free_bytes(store: RunStore) -> int:
 
 
 def _shrink(store: RunStore) -> int:
-    """Write the record's file anew where half of it is free, and give the bytes that went. Other processes cannot write
-    meanwhile, so not while a run is under way, nor where that takes long.
+    """Rewrite the record's file if half of it is free, and return the bytes freed. Other processes cannot write
+    meanwhile, so not while a run is in progress, nor if that takes long.
     """
     free, before = _free_bytes(store), store.path.stat().st_size
     if free < max(_WORTH_IT, before * _PAGES_FREE) or before > _TOO_LARGE:

@@ -27,7 +27,7 @@ _INTERVAL_SECONDS = 0.05
 
 
 class Recorder:
-    """Takes rows and lines from any thread; a thread of its own writes them, and calls ``tick`` as often.
+    """Takes rows and lines from any thread; its own thread writes them, and calls ``tick`` each time.
 
     ``close`` writes what is left and ends the thread. A write that fails is tried again with the next batch.
     """
@@ -44,10 +44,10 @@ class Recorder:
         self.note = self._rows.append
         """Take the new row of a step."""
         self.keep = self._kept.append
-        """Take what a step returned, before the row of its end: both are written at once."""
+        """Take what a step returned, before the row of its end: both are written together."""
 
     def start(self, tick: Callable[[sqlite3.Connection], None]) -> None:
-        """Begin to write; ``tick`` is given the connection, about twenty times a second."""
+        """Begin to write; ``tick`` gets the connection, about twenty times a second."""
         self._thread = threading.Thread(target=self._loop, args=(tick,), name="flowyml-recorder", daemon=True)
         self._thread.start()
 
@@ -68,7 +68,7 @@ class Recorder:
             self._flush(db)
 
     def _loop(self, tick: Callable[[sqlite3.Connection], None]) -> None:
-        """A run that is over before the first tick needs no connection of the thread's own."""
+        """A run that is over before the first tick needs no connection in this thread."""
         db: sqlite3.Connection | None = None
         with ExitStack() as stack:
             while not self._over.wait(_INTERVAL_SECONDS):
@@ -100,7 +100,7 @@ class Recorder:
             self._trouble = ""
 
     def _tell(self, trouble: str) -> None:
-        """Once, however often it is tried again in vain."""
+        """Report it once, however often it is retried."""
         if trouble != self._trouble:
             where = self._store.path
             logger.error("A local run could not be recorded in %s (%s); retrying until it can.", where, trouble)
@@ -108,5 +108,5 @@ class Recorder:
 
 
 def _taken(queue: deque[_Item]) -> list[_Item]:
-    """What is in the queue now; others may go on putting things in."""
+    """What is in the queue now; others may keep adding to it."""
     return [queue.popleft() for _ in range(len(queue))]

@@ -44,7 +44,7 @@ _BAD = ("FAILED", "TIMEOUT")
 
 
 def outcome_of(plan: Plan, nodes: Sequence[Node], faults: Sequence[str], stopped: str | None) -> Outcome:
-    """What the ends of its steps, and the ``faults`` of its branches and loops, make of a run.
+    """The outcome of a run, from the ends of its steps and the ``faults`` of its branches and loops.
 
     A step that timed out makes it ``FAILED``, as on Prefect; ``TIMEOUT`` is for the pipeline's own timeout. Items that
     may fail, and what cleans up, do not count.
@@ -65,7 +65,7 @@ def outcome_of(plan: Plan, nodes: Sequence[Node], faults: Sequence[str], stopped
 
 
 def in_order(nodes: Iterable[Node]) -> list[Node]:
-    """As the plan has them; those of a loop come to be when its items are known."""
+    """In the plan's order; steps in a loop are created only when its items are known."""
     return sorted(nodes, key=lambda node: node.position)
 
 
@@ -78,7 +78,9 @@ def _first_error(nodes: Sequence[Node]) -> BaseException | None:
 def log_failure(
     node: Node, error: BaseException, delay: float | None, sink: Callable[[int, str], Sink], code_folder: Path | None
 ) -> None:  # fmt: skip
-    """In the log of the step, and by way of logging on the terminal. ``delay`` is the time until the next attempt."""
+    """Write it to the step's log and, through logging, to the terminal. ``delay`` is the time until the next
+    attempt.
+    """
     which = f" (attempt {node.attempt} of {node.max_attempts})" if node.max_attempts > 1 else ""
     with attributed(sink(node.position, node.row.item)):
         if delay is None:
@@ -121,7 +123,7 @@ def result_of(
 
 
 def _trace(error: BaseException, code_folder: Path | None) -> str:
-    """The user's own frames; FlowyML's own errors say all in their sentence."""
+    """The user's own frames; FlowyML's own errors need no traceback."""
     if isinstance(error, StepFailedError):
         return error_text(error) if "FlowymlError" in error.names else error.traceback.rstrip()
     return error_text(error) if isinstance(error, FlowymlError) else traceback_text(error, code_folder).rstrip()
@@ -140,7 +142,7 @@ def run_of(row: RunRow) -> Run:
 
 
 def _not_kept(recorded: str) -> dict[str, str]:
-    """Why outputs are not kept. Nothing is read of those that are."""
+    """Why outputs are not kept. Those that are kept are not read."""
     if '"not_kept"' not in recorded:  # as good as always, and the values may be large
         return {}
     entries: dict[str, Any] = json.loads(recorded)
@@ -148,7 +150,7 @@ def _not_kept(recorded: str) -> dict[str, str]:
 
 
 def steps_of(row: RunRow, steps: Iterable[StepRow]) -> tuple[StepRun, ...]:
-    """All steps of a run, each item of a loop by itself; of those that never began there is no row."""
+    """All steps of a run, each item of a loop by itself; those that never began have no row."""
     idle = "queued" if row.status in ("QUEUED", "RUNNING") else "not_started"
     status = "QUEUED" if idle == "queued" else "CANCELLED"
     found: dict[int, list[StepRow]] = {}

@@ -1,4 +1,4 @@
-"""Retry a run: which of its steps run again, by its record, and the results that the others left."""
+"""Retry a run: which steps run again, according to its record, and the results that the others left."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Turn = tuple[str, Index]
 
 
 class Recorded:
-    """An output of an earlier try of the run, as the record has it. It is read whenever it is needed."""
+    """A recorded output of an earlier try of the run. It is read whenever it is needed."""
 
     __slots__ = ("entry",)
 
@@ -33,14 +33,14 @@ class Recorded:
         self.entry = entry
 
     def read(self) -> Any:
-        """A value of one's own. Raises ``OutputNotKeptError``."""
+        """A fresh copy of the value. Raises ``OutputNotKeptError``."""
         if reason := self.entry.get("not_kept"):
             raise OutputNotKeptError(reason)
         return own(value_of(self.entry))
 
 
 class Done(NamedTuple):
-    """What the record has of a step, or of one item's turn: with an end what it did, else only its attempts."""
+    """A recorded step, or one item's turn of it: its results if it has an end, else only its attempts."""
 
     row: StepRow
     end: End | None
@@ -48,14 +48,14 @@ class Done(NamedTuple):
 
 
 class Past(NamedTuple):
-    """What of a run has been: its steps by position, and the loops of which nothing is left, as ``Walk`` takes them."""
+    """The past of a run: its steps by position, and the finished loops, as ``Walk`` takes them."""
 
     turns: Mapping[tuple[int, Index], Done] = {}
     loops: Mapping[tuple[str, Index], int | None] = {}
 
 
 def past_of(plan: Plan, rows: Iterable[StepRow], kept: Iterable[KeptRow]) -> Past:
-    """What is behind a run that is queued once more."""
+    """The past of a run that is queued again."""
     entries: dict[tuple[int, Index], dict[str, Any]] = {}
     for value in kept:
         entries.setdefault((value.position, index_of(value.item)), {})[value.output] = json.loads(value.entry)
@@ -72,16 +72,16 @@ def past_of(plan: Plan, rows: Iterable[StepRow], kept: Iterable[KeptRow]) -> Pas
 def to_run_again(
     plan: Plan, rows: Iterable[StepRow], kept: Iterable[KeptRow], chosen: Collection[str] | None
 ) -> tuple[list[Turn], list[Turn]]:
-    """What runs again of a run, and of that what is forgotten first: items of a list that is made anew.
+    """What runs again in a run, and what is forgotten first: items of a list that is computed again.
 
-    ``chosen`` names steps and items; None stands for all that did not complete. A step that completed runs again where
+    ``chosen`` names steps and items; None means all that did not complete. A step that completed runs again if
     something needs an output of it that was not kept.
     """
     return _Choice(_Record(plan, rows), kept).made(chosen)
 
 
 class _Record:
-    """The rows of a run by step and item. Those that stood in for items that came to be are left out."""
+    """The rows of a run by step and item, without placeholders for items that exist by now."""
 
     def __init__(self, plan: Plan, rows: Iterable[StepRow]) -> None:
         self.plan = plan
@@ -97,7 +97,7 @@ class _Record:
         self._by_prefix = cache(self._prefixes)
 
     def _complete(self) -> None:
-        """Each step has a turn, and each item one of each step, though a process that died wrote down only some."""
+        """Give each step a turn, and each item one of each step, even if a process that died recorded only some."""
         beside: dict[tuple[str, ...], set[Index]] = {}
         loops = {step.name: tuple(each.name for each in self.plan.structure.loops(step.group)) for step in self.plan}
         for name, turns in self.turns.items():
@@ -108,7 +108,7 @@ class _Record:
                     turns[index] = None
 
     def matching(self, name: str, turn: Turn) -> Iterable[Index]:
-        """The turns of a step that have to do with one of another step: those within the same items."""
+        """The turns of a step that belong to a turn of another step: those within the same items."""
         shared = 0
         for mine, other in zip(self.loops[turn[0]], self.loops[name], strict=False):
             shared += mine is other
@@ -125,7 +125,7 @@ class _Record:
 
 
 class _Choice:
-    """Finds what runs again, from what was asked for to all that this entails."""
+    """Finds what runs again: what was asked for, and everything that follows from it."""
 
     def __init__(self, record: _Record, kept: Iterable[KeptRow]) -> None:
         self._record = record
@@ -155,7 +155,7 @@ class _Choice:
         for output in outputs_in(output.source for output in self._plan.outputs):
             for index, row in self._record.turns[output.step].items():
                 if _ran(row) and (output.step, index, output.output) not in self._noted:
-                    self._add((output.step, index))  # its process died before it wrote down why that is not kept
+                    self._add((output.step, index))  # its process died before recording why it is not kept
         while self._left:
             turn = self._left.popleft()
             self._need_values(turn)
@@ -181,7 +181,9 @@ class _Choice:
             self._add(turn, forced=_completed(row))
 
     def _stays(self, turn: Turn, row: StepRow | None, chosen: Collection[str] | None) -> bool:
-        """What failed and is not asked for, and a failed item of a loop whose list has been taken without it."""
+        """True for a failure that is not asked for, and for a failed item of a loop whose list has been taken without
+        it.
+        """
         loops = [loop for loop in self._record.loops[turn[0]] if loop.on_item_error == "continue"]
         if not _failed(row) or (chosen is None and not loops):
             return False
@@ -192,7 +194,7 @@ class _Choice:
         return any(_completed(row) for name in takers for row in self._record.turns[name].values())
 
     def _need_values(self, turn: Turn) -> None:
-        """What it takes and is not there is made anew."""
+        """Missing values that it takes are computed again."""
         for source in outputs_in(self._plan.structure.values(self._plan.by_name[turn[0]])):
             for index in self._record.matching(source.step, turn):
                 row = self._record.turns[source.step][index]
@@ -208,7 +210,7 @@ class _Choice:
                     self._add((member, index))
 
     def _go_on(self, turn: Turn) -> None:
-        """Skips that follow from it are decided anew; all runs again that follows from what had completed."""
+        """Skips that depend on it are decided again; everything after a completed step runs again."""
         for later in self._plan.downstream[turn[0]]:
             for index in self._record.matching(later, turn):
                 row = self._record.turns[later][index]
@@ -218,7 +220,7 @@ class _Choice:
                     self._add((later, index))
 
     def _stays_skipped(self, turn: Turn) -> bool:
-        """By its branch, which was not taken, or by its rule for what ended first: where that stays as it is."""
+        """Whether it stays skipped: by its branch, or by its rule, if what that depends on stays as it is."""
         step = self._plan.by_name[turn[0]]
         if any(self._was_not_taken(branch, turn) for branch in self._plan.structure.branches(step.group)):
             return True

@@ -54,14 +54,14 @@ __all__ = ["LocalRun", "Settings"]
 logger = logging.getLogger("flowyml.local")
 
 _COPIED = 100_000_000
-"""The most bytes of an array or a table that is copied before a step in a thread gets it, which may fail."""
+"""The most bytes of an array or a table that is copied before a step in a thread, which may fail, gets it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to run. ``folder`` is the run's own, and made when needed.
+    """How to run. ``folder`` is the run's own, created when needed.
 
-    ``bundle`` is there when steps run apart, and ``started`` when their warm process was started ahead of it.
+    ``bundle`` is set if steps run in processes, and ``started`` if their warm process was started before it.
     """
 
     max_workers: int
@@ -79,7 +79,7 @@ class Settings:
 
 
 class LocalRun:
-    """Executes a run that the store has as running."""
+    """Executes a run that is marked as running in the store."""
 
     def __init__(
         self, plan: Plan, row: RunRow, parameters: Mapping[str, Any], store: RunStore, settings: Settings
@@ -145,7 +145,9 @@ class LocalRun:
             self._release_values()
 
     def abandon(self) -> None:
-        """Record a stopped run whose steps go on regardless. For the recorder's thread, before it ends the process."""
+        """Record a stopped run whose steps go on regardless. Called by the recorder's thread before it ends the
+        process.
+        """
         self._engine.end_the_rest()
         self._outcome = self._outcome_now()
         self._fire_end()
@@ -179,13 +181,13 @@ class LocalRun:
             self._collect_outputs(work)
 
     def _keeping(self) -> Keeping | None:
-        """Keeps outputs as they come to be; not of a blocking run, which cannot be retried once it was killed."""
+        """Keeps outputs as they are produced; not for a blocking run, which cannot be retried once it was killed."""
         if not self._settings.host.alone:
             return None
         return Keeping(self._recorder.keep, self._values, self._settings.folder / KEPT)
 
     def _keep_values(self, work: StepCalls) -> None:
-        """Record the outputs that what failed will need when the run is retried. A record is not worth a run."""
+        """Record the outputs that failed steps need for a retry. Failing to record them must not fail the run."""
         folder, max_bytes = self._settings.folder / KEPT, self._settings.max_output_bytes
         try:
             self._store.keep(self.row.number, kept_rows(self._walk.tasks, work.kept, folder, max_bytes))
@@ -196,7 +198,7 @@ class LocalRun:
         return outcome_of(self.plan, self._walk.tasks, self._walk.faults, self._engine.stopping)
 
     def _processes(self) -> AbstractContextManager[StepProcesses | None]:
-        """The warm process that steps are forked from, if any of them runs apart."""
+        """The warm process that steps are forked from, if any of them runs in a process."""
         cache = self._cache()
         if cache or self._settings.bundle is not None:
             private_folder(self._values)
@@ -226,7 +228,7 @@ class LocalRun:
         return tick
 
     def _row_taker(self) -> Callable[[StepRow], object]:
-        """What takes the new row of a step. Without a collector of metrics that is the recorder alone."""
+        """Takes the new row of a step. Without a metrics collector, this is just the recorder."""
         if get_metrics_collector() is None:
             return self._recorder.note
 
@@ -239,7 +241,7 @@ class LocalRun:
         return note
 
     def _collect_outputs(self, work: StepCalls) -> None:
-        """The outputs of the pipeline that came to be; in a run that failed, those of the healthy branches."""
+        """The outputs of the pipeline that were produced; in a failed run, those of the healthy branches."""
         for name, (node, output) in self._walk.outputs.items():
             if node.end is not End.OK:
                 continue
@@ -265,7 +267,7 @@ class LocalRun:
         fire(self._hooks, "on_pipeline_end", self.plan.name, self.row.run_id, status, self._seconds())
 
     def _record_end(self) -> None:
-        """Write down all that there is to know, and the end in any case; remove what was only needed on the way."""
+        """Record everything, and the end in any case; remove what was needed only during the run."""
         status, raw, error = self._outcome
         ending = Ending(status.name, raw, error)
         try:
@@ -284,7 +286,7 @@ class LocalRun:
             self._tidy()
 
     def _list_artifacts(self, recorded: Mapping[str, Any]) -> None:
-        """What people see of outputs, and the outputs that were stored. A list is not worth a run."""
+        """What people see of outputs, and the stored outputs. Failing to list them must not fail the run."""
         rows = [*self._artifacts, *kept_artifacts(self.plan, recorded)]
         try:
             if rows:
@@ -293,7 +295,7 @@ class LocalRun:
             logger.error("Artifacts of run %r could not be listed. %s", self.row.run_id, error)
 
     def _finish(self, ending: Ending) -> None:
-        """A result is worth more than its record, so it is not lost with it."""
+        """Failing to record a result must not lose the result."""
         try:
             self._store.finish(self.row.run_id, ending)
         except (sqlite3.Error, ConfigurationError) as error:
@@ -307,7 +309,7 @@ class LocalRun:
                 self._settings.folder.rmdir()
 
     def _release_values(self) -> None:
-        """The nodes hold one another, so they go late; the values of the user must not wait for that."""
+        """The nodes refer to one another, so they are freed late; the user's values must not wait for that."""
         self._outputs = {}
         for node in self._walk.tasks:
             node.error = None

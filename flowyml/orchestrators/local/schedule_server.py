@@ -30,7 +30,7 @@ __all__ = ["Server", "serve_schedules"]
 logger = logging.getLogger("flowyml.schedules")
 
 _LATE = timedelta(seconds=60)
-"""Without catch-up, a run that is later than this is left out."""
+"""Without catch-up, a run later than this is skipped."""
 
 
 def serve_schedules(
@@ -41,16 +41,16 @@ def serve_schedules(
 ) -> None:
     """Start the runs that come due, until ``stop_event`` is set; without one, forever.
 
-    ``store`` is the path of the store, by default that of ``LocalOrchestrator()``. Schedules that are made, changed,
+    ``store`` is the path of the store, by default that of ``LocalOrchestrator()``. Schedules that are created, changed,
     paused or deleted meanwhile are noticed within ``look_seconds``. Two servers of one store never start a run twice:
-    its id is made of the schedule's and of the time that it was due.
+    its id is made of the schedule's id and the time that it was due.
     """
     path = home() / "runs.db" if store is None else Path(store).expanduser().absolute()
     Server(ScheduleStore(RunStore(path)), stop_event or threading.Event()).run(look_seconds)
 
 
 class Server:
-    """Starts the runs of one store that come due. Each becomes a process of its own and does not depend on this one."""
+    """Starts the runs of one store that come due. Each gets its own process and does not depend on this one."""
 
     def __init__(self, store: ScheduleStore, stop: threading.Event) -> None:
         self._store = store
@@ -61,7 +61,7 @@ class Server:
         self._trouble = ""
 
     def run(self, look_seconds: float) -> None:
-        """Until the stop event; look for changed schedules this often."""
+        """Run until the stop event; look for changed schedules this often."""
         self._store.sign(self._id)  # a record that cannot be used is an error at once
         self._scheduler.start()
         try:
@@ -75,7 +75,7 @@ class Server:
             self._store.sign_off(self._id)
 
     def _look(self) -> None:
-        """What goes wrong is logged, and the next look may go well: a full disk must not end all schedules."""
+        """Failures are logged, and the next look may succeed: a full disk must not end all schedules."""
         trouble = ""
         try:
             self._store.sign(self._id)
@@ -141,7 +141,7 @@ class Server:
 
 
 class Trigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
-    """Tells APScheduler when a schedule is due next. What was missed is counted by the server itself."""
+    """Tells APScheduler when a schedule is due next. The server itself counts what was missed."""
 
     def __init__(self, schedule: Schedule, after: datetime) -> None:
         self._schedule = schedule
@@ -155,7 +155,7 @@ class Trigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
 
 
 def due_now(item: Kept, now: datetime) -> datetime | None:
-    """The time that a run is to be started for: with catch-up the earliest that was missed, else the latest."""
+    """The time to start a run for: with catch-up the earliest missed one, else the latest."""
     found = None
     after = _missed_after(item, now)
     while (times := item.schedule.next_times(1, after)) and times[0] <= now:

@@ -1,4 +1,4 @@
-"""Runs that are for a time of a schedule: their ids, and starting one."""
+"""Runs for a time of a schedule: their ids, and starting one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run_id_of(schedule_id: str, due: datetime) -> str:
 
 
 def time_of(schedule_id: str, run_id: str) -> datetime | None:
-    """The time that a run is for; None for one that is not the schedule's.
+    """The time that a run is for; None if it is not the schedule's.
 
     >>> str(time_of("daily", "daily-20260301T060000Z")), time_of("daily", "daily-2026"), time_of("daily", "x")
     ('2026-03-01 06:00:00+00:00', None, None)
@@ -48,9 +48,9 @@ def time_of(schedule_id: str, run_id: str) -> datetime | None:
 
 
 def start(store: RunStore, item: Kept, due: datetime) -> bool:
-    """Start the run for this time, in a process of its own. False where it was started before.
+    """Start the run for this time, in its own process. False if it was started before.
 
-    Raises ``OwnershipError`` where another pipeline's run has its id: nothing has run for this time then.
+    Raises ``OwnershipError`` if another pipeline's run has its id: nothing has run for this time then.
     """
     path = Path(item.bundle)
     pipeline = BundledPipeline(path)
@@ -70,7 +70,7 @@ def start(store: RunStore, item: Kept, due: datetime) -> bool:
 
 
 def runs_by_time(schedules: ScheduleStore, pipeline: str, limit: int) -> dict[datetime, Run]:
-    """The newest runs of a schedule by the times that they are for, without those of another project's pipeline."""
+    """The newest runs of a schedule by their scheduled times, without those of another project's pipeline."""
     schedule_id = slug(pipeline)
     origin, found = schedules.origin_of(schedule_id), {}
     for row in schedules.runs.runs(pipeline, limit, f"{schedule_id}-{_DATE}*Z"):

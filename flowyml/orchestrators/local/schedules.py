@@ -36,7 +36,7 @@ _SILENCE_SECONDS = 30
 class Kept:
     """A schedule as it is stored; ``version`` counts changes.
 
-    ``seen`` is the last time that it fired; before the first one when it was made, or with catch-up its start.
+    ``seen`` is the last time that it fired; before that, when it was created, or its start with catch-up.
     """
 
     schedule_id: str
@@ -71,7 +71,7 @@ class ScheduleStore:
         self, pipeline: str, bundle: str, orchestrator: bytes, schedule: Schedule,
         *, origin: Origin | None = None, force: bool = False,
     ) -> Kept:  # fmt: skip
-        """Create the pipeline's schedule or change it; its id and whether it is paused stay.
+        """Create the pipeline's schedule or change it; it keeps its id and stays paused if it is.
 
         Raises ``OwnershipError`` for one that belongs to a pipeline from elsewhere, unless ``force`` is given.
         """
@@ -90,7 +90,7 @@ class ScheduleStore:
         return self.get(schedule_id)
 
     def move(self, plan: Plan, bundle: str, origin: Origin | None, *, force: bool) -> list[str]:
-        """Note what is deployed, and have the pipeline's schedule, if it has one, run that; gives its id if it changed.
+        """Record what is deployed, and have the pipeline's schedule, if any, run it; return its id if it changed.
 
         Raises ``OwnershipError`` as ``put`` does, and ``ParameterError`` when the bundle does not take its parameters.
         """
@@ -106,7 +106,7 @@ class ScheduleStore:
             return [schedule_id] if moved.rowcount else []
 
     def check_move(self, plan: Plan, origin: Origin | None, *, force: bool) -> None:
-        """Change nothing, and raise what ``move`` does."""
+        """Raise what ``move`` would raise, without changing anything."""
         with self.runs.session() as db:
             self._check_move(db, plan, origin, force)
 
@@ -140,7 +140,7 @@ class ScheduleStore:
         return Origin.from_dict(json.loads(row[0] or "null")) if row else None
 
     def all(self, pipeline: str | None = None) -> list[Kept]:
-        """Every schedule, or that of one pipeline. Warns of one that cannot be read, and leaves it out."""
+        """Every schedule, or that of one pipeline. Warns about one that cannot be read, and leaves it out."""
         with self.runs.session() as db:
             query = f"SELECT {_COLUMNS} FROM schedules WHERE :name IS NULL OR pipeline = :name ORDER BY schedule_id"
             return [
@@ -150,7 +150,7 @@ class ScheduleStore:
             ]
 
     def pause(self, schedule_id: str, paused: bool) -> Kept:
-        """Let it rest, or let it fire again; what came due in between is not made up for."""
+        """Pause it, or let it fire again; what came due in between is not made up for."""
         with self.runs.session() as db:
             db.execute(
                 "UPDATE schedules SET paused = :paused, version = version + 1, seen = :now WHERE schedule_id = :id"
@@ -166,14 +166,14 @@ class ScheduleStore:
                 raise _not_found(schedule_id)
 
     def mark_fired(self, schedule_id: str, due: datetime) -> None:
-        """Remember that a run was started for this time; it never goes back."""
+        """Record that a run was started for this time; never moves backwards."""
         with self.runs.session() as db:
             db.execute("UPDATE schedules SET seen = max(seen, ?) WHERE schedule_id = ?", (due.timestamp(), schedule_id))
 
     # Who serves them.
 
     def sign(self, server: str) -> None:
-        """Tell the others that this process serves the schedules of this store."""
+        """Record that this process serves the schedules of this store."""
         owner = this_process()
         with self.runs.session() as db:
             db.execute(
@@ -183,12 +183,12 @@ class ScheduleStore:
             )
 
     def sign_off(self, server: str) -> None:
-        """This process serves no longer."""
+        """Record that this process no longer serves."""
         with self.runs.session() as db:
             db.execute("DELETE FROM servers WHERE id = ?", (server,))
 
     def is_served(self) -> bool:
-        """True when some process serves the schedules now."""
+        """True if some process serves the schedules now."""
         with self.runs.session() as db:
             rows = db.execute(
                 "SELECT host, pid, born FROM servers WHERE heartbeat > ?", (time.time() - _SILENCE_SECONDS,)
@@ -207,10 +207,10 @@ def warn_unless_served(store: ScheduleStore) -> None:
 
 
 def _seen(schedule: Schedule, before: str = "{}", seen: float = 0) -> float:
-    """After which time a schedule fires that is new, or takes the place of another.
+    """The time after which a new schedule, or one that replaces another, fires.
 
-    Catching up begins at the start, as on Airflow and Kubeflow, and goes on where the one before, if it caught up too,
-    has come to. A run that is there is not made again.
+    Catching up begins at the start, as on Airflow and Kubeflow, or where the previous schedule stopped if it caught up
+    too. An existing run is not made again.
     """
     if before == json.dumps(schedule.to_dict()) or (schedule.catch_up and json.loads(before).get("catch_up")):
         return seen
@@ -223,7 +223,7 @@ def _not_found(schedule_id: str) -> ScheduleNotFoundError:
 
 
 def _readable(row: tuple[Any, ...]) -> Kept | None:
-    """The others must not suffer from one that another release has written, or a hand."""
+    """One that another release or a person wrote must not break the others."""
     try:
         return _kept(row)
     except (ValueError, TypeError) as error:

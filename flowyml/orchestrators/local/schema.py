@@ -113,8 +113,9 @@ class RunRow(NamedTuple):
 
 
 class StepRow(NamedTuple):
-    """A step as it is stored. ``position`` is its place in the plan, ``item`` the one of the loops that it is in, and
-    ``cached_from`` the run that its results are from where it did not run."""
+    """A step as it is stored. ``position`` is its place in the plan, ``item`` the item in the loops around it, and
+    ``cached_from`` the run that its results come from if it did not run.
+    """
 
     position: int
     status: str
@@ -133,7 +134,7 @@ class StepRow(NamedTuple):
 
 
 class KeptRow(NamedTuple):
-    """An output of a step, as JSON: among what a retry needs, as one of the run; among artifacts, packed."""
+    """An output of a step, as JSON: for a retry, as the run's; for artifacts, packed."""
 
     position: int
     item: str
@@ -142,7 +143,7 @@ class KeptRow(NamedTuple):
 
 
 def item_of(index: Sequence[int]) -> str:
-    """An item as it is stored: ``3/7`` for the 7 of the inner loop within the 3 of the outer one."""
+    """An item as it is stored: ``3/7`` for item 7 of the inner loop within item 3 of the outer one."""
     return "/".join(map(str, index))
 
 
@@ -152,7 +153,7 @@ def index_of(item: str) -> tuple[int, ...]:
 
 
 def prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Make the tables where there are none, and refuse those of a newer FlowyML."""
+    """Create missing tables, and refuse those of a newer FlowyML."""
     db.execute("PRAGMA synchronous = NORMAL")
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
@@ -188,7 +189,7 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def _use_wal(db: sqlite3.Connection) -> None:
-    """Two processes that make the store at once: the switch to WAL answers "locked" without waiting its turn."""
+    """If two processes create the store at once, the switch to WAL answers "locked" without waiting its turn."""
     for _ in range(200):
         try:
             db.execute("PRAGMA journal_mode = WAL")

@@ -1,4 +1,4 @@
-"""What steps in threads share with one another, and with the caller: warn of a step that changes it for all."""
+"""State that steps in threads share with one another and the caller: warn about a step that changes it for all."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _warned: set[CodeType] = set()
 
 
 def warn_of_sharing(plan: Plan, functions: Mapping[str, Callable[..., Any]], in_threads: Collection[str]) -> None:
-    """Warn, once for each function, of a step that changes what another one may use in a thread at the same time."""
+    """Warn, once per function, about a step that changes what another one may use in a thread at the same time."""
     looked_at: set[CodeType] = set()
     for step in plan:
         function = _plain(functions.get(step.name))
@@ -60,7 +60,7 @@ def warn_of_sharing(plan: Plan, functions: Mapping[str, Callable[..., Any]], in_
 
 
 def _beside(plan: Plan, name: str, among: Collection[str]) -> str | None:
-    """A step that waits for this one in no way, and that this one does not wait for."""
+    """A step that neither waits for this one nor is waited for by it."""
     after: dict[str, list[str]] = {}
     for step in plan:
         for earlier in step.upstream:
@@ -88,7 +88,7 @@ def _plain(function: Any) -> FunctionType | None:
 
 
 def _shared(function: FunctionType) -> str | None:
-    """What a function, or one of the user's that it calls, uses of what threads share."""
+    """The shared state that a function uses, or one of the user's that it calls."""
     left, seen = [function], {function.__code__}
     while left:
         function = left.pop()
@@ -105,7 +105,7 @@ def _shared(function: FunctionType) -> str | None:
 
 
 def _helpers(function: FunctionType) -> Iterator[FunctionType]:
-    """Functions of the user's that it names: of its own module and of others, also as `module.function`."""
+    """The user's functions that it names, in its own module and others, also as `module.function`."""
     names = function.__code__.co_names
     for value in [function.__globals__[name] for name in names if name in function.__globals__]:
         for one in vars(value).values() if isinstance(value, ModuleType) else (value,):
@@ -123,7 +123,7 @@ def _is_installed(file: str) -> bool:
 
 
 def _may_share(function: FunctionType) -> bool:
-    """By its names alone, which takes a thousandth of the time: most functions have none of these."""
+    """A check of its names only, which takes a thousandth of the time: most functions have none of these."""
     return any(
         not _WORDS.isdisjoint(name.split(".")) or _path_of(function.__globals__.get(name)).startswith(_ROOTS)
         for name in function.__code__.co_names
@@ -152,7 +152,7 @@ class _Paths:
                 yield self._path
 
     def _after(self, operation: str, value: Any) -> str:
-        """What stands on top of the stack after an instruction of Python's, if it has a dotted name."""
+        """The top of the stack after a Python instruction, if it has a dotted name."""
         if operation == "IMPORT_NAME":  # the constant before it: what `from … import` names; None for `import a.b as c`
             self._package = value if self._constant else value.partition(".")[0]
             return str(value)
@@ -178,7 +178,7 @@ class _Paths:
 
 
 def _path_of(value: Any) -> str:
-    """The dotted name of what a global name holds; empty for what has none."""
+    """The dotted name of a global's value; empty if it has none."""
     if isinstance(value, ModuleType):
         return value.__name__
     owner = getattr(value, "__self__", None)
@@ -192,7 +192,7 @@ def _path_of(value: Any) -> str:
 
 @cache
 def _seeds(file: str) -> bool:
-    """Whether a file gives a seed to anything: without one, no code counts on the same numbers."""
+    """Whether a file seeds anything: without a seed, no code relies on the same numbers."""
     try:
         return _SEEDS.search(Path(file).read_bytes()) is not None
     except OSError:  # a notebook's cell

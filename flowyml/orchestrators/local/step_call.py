@@ -1,4 +1,4 @@
-"""Run one attempt of a step: in this thread, or in a process of its own."""
+"""Run one attempt of a step: in this thread, or in a separate process."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class StepCalls:
     """Calls the steps of one run. ``folder`` holds the values that pass between processes, while the run lasts.
 
     With ``share``, threads share the values themselves; ``sharing`` are the steps whose outputs they share. ``loans``
-    knows of the values that steps were given themselves, of which those up to ``max_copied_bytes`` are copied before.
-    ``keep`` is called with what a step returned, before another one gets it.
+    records the values that steps got uncopied; those up to ``max_copied_bytes`` are copied first. ``keep`` is called
+    with what a step returned, before another one gets it.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class StepCalls:
         self._locks: dict[tuple[int, str], threading.Lock] = {}
         self.loans = Loans(max_copied_bytes)
         self.artifacts: list[KeptRow] = []
-        """What is to be known of outputs, of all attempts so far."""
+        """What is known about outputs, of all attempts so far."""
 
     def call(self, node: Node) -> StepOutputs:
         """The outputs of one attempt. Raises what the step raises."""
@@ -103,7 +103,7 @@ class StepCalls:
         return outputs
 
     def live(self, value: Any) -> Any:
-        """What a thread works with."""
+        """The value for a thread."""
         if isinstance(value, Collected):
             return value.of([self.live(part) for part in value])
         if type(value) is Recorded:
@@ -111,7 +111,7 @@ class StepCalls:
         return value.live(self._unpack) if type(value) is Stored else value
 
     def kept(self, value: Any) -> Any:
-        """A value as its step returned it, for a run that is retried. Raises ``SpentError``."""
+        """A value as its step returned it, for a retry. Raises ``SpentError``."""
         return self._unpack(value.packed) if type(value) is Stored else self.loans.as_returned(value)
 
     def _call_here(self, node: Node) -> StepOutputs:
@@ -130,7 +130,7 @@ class StepCalls:
         return outputs
 
     def _call_cached(self, node: Node) -> StepOutputs:
-        """The outputs of an earlier run; else those of this one, both packed, to be kept, and as they are."""
+        """The outputs of an earlier run, else those of this one, both packed for keeping and as they are."""
         from flowyml.runtime.caching import Depends, StepCache
 
         try:
@@ -175,7 +175,7 @@ class StepCalls:
         return StepOutputs(outputs)
 
     def _contents(self, node: Node) -> dict[str, Any]:
-        """What the step gets, by content."""
+        """The step's inputs, by content."""
         from flowyml.artifacts.content_digest import content_of_value
 
         contents: dict[str, Any] = {name: content_of_value(value) for name, value in node.fixed.items()}
@@ -220,8 +220,8 @@ class StepCalls:
     def _taken(self, node: Waiting, source: Waiting, output: str, lent: list[Any] | None = None) -> Any:
         """A value as it was returned: the value itself for its last consumer, and for the others a copy.
 
-        A consumer that is tried again needs it once more, so only its last attempt gets it. What it gets itself is
-        added to ``lent``.
+        A consumer that is retried needs it again, so only its last attempt gets the value itself. Values passed
+        uncopied are added to ``lent``.
         """
         value = source.values[output]
         is_shared = self._share or _step_of(source) in self._sharing
@@ -264,7 +264,7 @@ class StepCalls:
         ]
 
     def _note_artifacts(self, node: Node, outputs: Mapping[str, Any]) -> None:
-        """What people see of values that are not stored, as long as it costs nothing for those that are plain."""
+        """What people see of values that are not stored, if it is cheap for plain ones."""
         for name, value in outputs.items():
             facts, kind = reported(name), node.step.kinds.get(name) or kind_of(value)
             if facts or kind not in ("data", "text"):
@@ -282,7 +282,7 @@ class StepCalls:
         return any(task is not node and task.end is None for task in beside)
 
     def release(self, node: Node) -> None:
-        """The execution group of a step has ended, and its process may."""
+        """The execution group of a step has ended, so its process may end."""
         if self.apart is not None:
             self.apart.release(node.together)
 
@@ -320,7 +320,7 @@ class StepCalls:
 
 
 def _without_place(packed: Any) -> Any:
-    """A reference without the way to a file that goes with the run."""
+    """A reference without the path of a file that goes with the run."""
     if not is_reference(packed):
         return packed
     return {"$artifact": {name: part for name, part in packed["$artifact"].items() if name not in ("url", "picture")}}
@@ -346,8 +346,9 @@ def _packed_parts(value: Any) -> Any:
 
 
 def goes_apart(plan: Plan, workers: str) -> frozenset[str]:
-    """The steps that run in processes of their own: those that may have to be killed, those with secrets, or all when
-    asked."""
+    """The steps that run in separate processes: those that may have to be killed, those with secrets, or all on
+    request.
+    """
     everything = workers == "processes" or plan.timeout_seconds is not None
     alone = {step.name for step in plan if everything or step.timeout_seconds is not None or step.secrets}
     for group in plan.structure.together.values():  # one process for all of them, or none

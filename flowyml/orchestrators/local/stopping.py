@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Slot", "Watch"]
 
 _LOOK_SECONDS = 0.2
-_PRESS_SECONDS = GRACE  # in which a step that was hit cleans up
+_PRESS_SECONDS = GRACE  # for an interrupted step to clean up
 _SIGN_OF_LIFE_SECONDS = 10
 _GRACE_SECONDS = GRACE + 2
 _PATIENCE_SECONDS = 60  # for steps in C code, where steps are to clean up after them
@@ -33,7 +33,7 @@ _FOREVER = float("inf")
 
 
 class Slot:
-    """One worker thread. Inside ``with slot:`` a step runs, and only there an exception may hit it."""
+    """One worker thread. A step runs inside ``with slot:``, and only there may an exception interrupt it."""
 
     __slots__ = ("_lock", "_sent", "_thread", "is_open")
 
@@ -58,20 +58,20 @@ class Slot:
                 _raise_in(self._thread, StepCancelledError)
 
     def close(self) -> None:
-        """From here on nothing hits this thread, not even what is on its way. May be called again."""
+        """From here on, nothing interrupts this thread, not even a pending exception. May be called again."""
         while self.is_open or self._sent:
             try:
                 self._let_go()
                 with self._lock:
                     self.is_open = False
-                for _ in range(10):  # what is on its way arrives at the next jump back
+                for _ in range(10):  # a pending exception arrives at the next jump back
                     pass
                 self._sent = False
             except StepCancelledError:  # it arrived just now
                 continue
 
     def _let_go(self) -> None:
-        """Release what an exception left locked that came between taking the lock and the block it guards."""
+        """Release a lock after an exception that came between taking it and the block that it guards."""
         with suppress(RuntimeError):  # this thread does not hold it, as nearly always
             while True:
                 self._lock.release()
@@ -80,8 +80,8 @@ class Slot:
 def _raise_in(thread: int, error: type[BaseException]) -> None:
     """Let the interpreter raise an error in a thread.
 
-    It is never taken back with NULL: CPython 3.11 then goes on looking for it, and under a trace function, such as a
-    debugger's or coverage's, the next call never begins.
+    It is never revoked with NULL: CPython 3.11 would keep looking for it, and under a trace function, such as a
+    debugger's or coverage's, the next call would never begin.
     """
     import ctypes
 
@@ -91,9 +91,9 @@ def _raise_in(thread: int, error: type[BaseException]) -> None:
 class Watch:
     """Called by the recorder's thread, about twenty times a second.
 
-    A stopped step that catches the exception and goes on is hit again. ``give_up`` is called when steps still run
-    some seconds after the stop, or a minute after it where others are to clean up, and when those take over an hour;
-    without it they are waited for. The record says from the stop on that a run cleans up, so that it is not killed.
+    A stopped step that catches the exception and goes on is interrupted again. ``give_up`` is called if steps still run
+    some seconds after the stop, or a minute after it if others are to clean up, and if those take over an hour; without
+    it, the run waits for them. From the stop on, the record says that a run cleans up, so that it is not killed.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Watch:
             self._give_up()
 
     def _let_clean_up(self, db: sqlite3.Connection, now: float) -> None:
-        """Neither the deadline nor a request to cancel ends what cleans up, until an hour after such a request."""
+        """Neither the deadline nor a request to cancel ends the clean-up, until an hour after such a request."""
         if not self._is_cleaning_up:
             self._is_cleaning_up, self._until = True, _FOREVER
             self._mark(db)
@@ -169,6 +169,6 @@ class Watch:
             self._engine.stop("cancelled")
 
     def _mark(self, db: sqlite3.Connection) -> None:
-        """Let the record say that what cleans up is at work or about to be."""
+        """Record that the clean-up is running or about to."""
         where = "number = ? AND status = 'RUNNING'"
         db.execute(f"UPDATE runs SET raw_status = ? WHERE {where}", (CLEANING_UP, self._number))

@@ -1,7 +1,7 @@
 """The record of local runs: one SQLite file that many processes read and write at once.
 
-WAL mode lets readers go on while one process writes; a writer waits its turn for up to 30 seconds. Every call opens
-the file for itself, but within a session of the same thread, so nothing is shared between threads.
+WAL mode lets readers go on while one process writes; a writer waits its turn for up to 30 seconds. Except within a
+session of the same thread, every call opens the file for itself, so nothing is shared between threads.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ __all__ = [
 ]  # fmt: skip
 
 KEPT = "kept"
-"""The part of a run's folder that stays when the run did not complete."""
+"""The part of a run's folder that stays if the run did not complete."""
 
 PRUNED = "pruned"
-"""The raw status of a run that is being removed: it can be read, and not be run again."""
+"""The raw status of a run that is being removed: it can be read, but not retried."""
 
 CLEANING_UP = "cleaning_up"
-"""The raw status of a run whose other steps have ended, or are being stopped, and which cleans up then."""
+"""The raw status of a run that cleans up, after its other steps have ended or while they are being stopped."""
 
 UNFINISHED = "status IN ('QUEUED', 'RUNNING')"
 _LINES = 10_000
 """How many log lines are read at once."""
 _SILENCE_SECONDS = 120
-"""How long a process that cannot be looked at, such as one in another container, may say nothing."""
+"""How long a process that cannot be checked, such as one in another container, may be silent."""
 
 
 Table = Literal["kept", "artifacts"]
@@ -51,7 +51,7 @@ Table = Literal["kept", "artifacts"]
 
 
 class Line(NamedTuple):
-    """One log line as it is stored: ``position`` is the step's place in the plan, None for what belongs to none.
+    """One log line as it is stored: ``position`` is the step's place in the plan, None for lines of no step.
 
     ``item`` is the one of the loops that the step is in.
     """
@@ -73,20 +73,20 @@ class Ending(NamedTuple):
 
 
 class RunStore:
-    """Runs, their steps and lines, in the file at ``path``, which is made when it is first needed."""
+    """Runs, their steps and lines, in the file at ``path``, created on first use."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._held = threading.local()
 
     def folder_of(self, run_id: str) -> Path:
-        """The run's own folder, which is there while the run needs it."""
+        """The run's own folder, which exists while the run needs it."""
         record = self.path.stem if self.path.suffix == ".db" else self.path.name  # "runs.db" and "runs.sqlite" are two
         return self.path.parent / "jobs" / slug(record) / slug(run_id, max_length=100)
 
     @contextmanager
     def session(self) -> Iterator[sqlite3.Connection]:
-        """A connection of one's own, each statement committed by itself; within a session of this thread, the same.
+        """A new connection that commits each statement by itself; within a session of this thread, the session's.
 
         The last connection to close tidies the file, which takes a while: a session around several calls does so once.
         """
@@ -109,7 +109,7 @@ class RunStore:
         *, detached: bool, origin: Origin | None = None, code_digest: str | None = None,
         revision: str | None = None,
     ) -> bool:  # fmt: skip
-        """Record a new run: a detached one as queued, else as running. False when the id is known already."""
+        """Record a new run: a detached one as queued, else as running. False if the id is known already."""
         now = time.time()
         status, started = ("QUEUED", None) if detached else ("RUNNING", now)
         with self.session() as db:
@@ -138,7 +138,7 @@ class RunStore:
             )
 
     def begin(self, run_id: str, owner: ProcessIdentity) -> bool:
-        """Let ``owner`` begin a queued run. False when another process has, or when it was cancelled before."""
+        """Let ``owner`` begin a queued run. False if another process has, or if it was cancelled before."""
         now = time.time()
         with self.session() as db:
             begun = db.execute(
@@ -149,12 +149,12 @@ class RunStore:
             return begun.rowcount == 1
 
     def finish(self, run_id: str, ending: Ending) -> bool:
-        """Record how a run ended. False when it had ended already; the first ending stands."""
+        """Record how a run ended. False if it had already ended; the first ending counts."""
         with self.session() as db:
             return finish(db, run_id, ending)
 
     def request_cancel(self, run_id: str) -> bool:
-        """Ask the process that runs it to stop. False when the run had ended."""
+        """Ask the process that runs it to stop. False if the run had ended."""
         with self.session() as db:
             asked = db.execute(f"UPDATE runs SET cancel = 1 WHERE run_id = ? AND {UNFINISHED}", (run_id,))
             return asked.rowcount == 1
@@ -162,7 +162,7 @@ class RunStore:
     # What running again needs.
 
     def keep_job(self, run_id: str, job: Mapping[str, Any], orchestrator: bytes | None) -> None:
-        """Keep what starts the run's process again, until the run has completed."""
+        """Keep what is needed to start the run's process again, until the run has completed."""
         with self.session() as db:
             db.execute(
                 "INSERT OR REPLACE INTO jobs (run, job, orchestrator) SELECT number, ?, ? FROM runs WHERE run_id = ?",
@@ -170,7 +170,7 @@ class RunStore:
             )
 
     def job(self, number: int) -> tuple[dict[str, Any], bytes | None] | None:
-        """What ``keep_job`` kept, if it did."""
+        """What ``keep_job`` kept, if anything."""
         with self.session() as db:
             found = db.execute("SELECT job, orchestrator FROM jobs WHERE run = ?", (number,)).fetchone()
             return (json.loads(found[0]), found[1]) if found else None
@@ -192,8 +192,8 @@ class RunStore:
     def queue_again(
         self, number: int, owner: ProcessIdentity, steps: Iterable[tuple[int, str]], gone: Iterable[tuple[int, str]]
     ) -> bool:
-        """Queue an ended run once more, and of it ``steps``, by their positions and items; of those ``gone``, nothing
-        stays. False when it is queued already, runs, or has completed.
+        """Queue an ended run again, with ``steps``, by position and item; forget those that are ``gone``. False if it
+        is queued already, runs, or has completed.
         """
         with self.session() as db, transaction(db):
             queued = db.execute(
@@ -234,7 +234,7 @@ class RunStore:
         raise RunNotFoundError(f"No local run has the id {run_id!r}. `flowyml runs` lists those in {self.path}.")
 
     def runs(self, pipeline: str | None, limit: int, ids: str = "*") -> list[RunRow]:
-        """The newest runs, or those whose ids match a pattern of SQLite's GLOB."""
+        """The newest runs, or those whose ids match a SQLite GLOB pattern."""
         with self.session() as db:
             rows = db.execute(
                 f"SELECT {RunRow.columns()} FROM runs WHERE (:pipeline IS NULL OR pipeline = :pipeline)"
@@ -276,7 +276,7 @@ class RunStore:
                 yield after, Line(*row[1:])
 
     def _settle(self, db: sqlite3.Connection, row: RunRow) -> RunRow:
-        """The same row, or, when the process that ran it is gone, that of a crashed run."""
+        """The same row or, if the process that ran it is gone, that of a crashed run."""
         if row.status not in ("QUEUED", "RUNNING") or not _is_lost(row):
             return row
         folder = self.folder_of(row.run_id)
@@ -321,7 +321,7 @@ def _errors_named(path: Path) -> Iterator[None]:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the store, making it where there is none. Raises ``ConfigurationError`` when that cannot be."""
+    """Open the store, creating it if necessary. Raises ``ConfigurationError`` if that fails."""
     try:
         data_folder(path.parent)
         db = sqlite3.connect(private_file(path), timeout=30, isolation_level=None, check_same_thread=False)
@@ -338,7 +338,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def finish(db: sqlite3.Connection, run_id: str, ending: Ending) -> bool:
-    """Record how a run ended; steps that had not come to an end by themselves end with it."""
+    """Record how a run ended; steps that had not ended end with it."""
     now, error = time.time(), ending.error and storable_text(ending.error)
     step_status = ending.status if ending.raw_status == "crashed" else "CANCELLED"
     with transaction(db):
@@ -362,7 +362,7 @@ def finish(db: sqlite3.Connection, run_id: str, ending: Ending) -> bool:
 def write(
     db: sqlite3.Connection, number: int, steps: Iterable[StepRow], lines: Iterable[Line], kept: Sequence[KeptRow] = ()
 ) -> None:
-    """Record steps, lines and outputs. One statement for many, which runs without the interpreter's lock."""
+    """Record steps, lines and outputs. One statement for many rows, which runs without the interpreter's lock."""
     with transaction(db):
         for first in range(0, len(kept), _KEPT_AT_ONCE):
             db.execute(_WRITE_KEPT, {"run": number, "rows": _json(kept[first : first + _KEPT_AT_ONCE])})
@@ -414,7 +414,7 @@ def _is_lost(row: RunRow) -> bool:
 
 
 def unread_output(folder: Path, *, mark: bool = True) -> bytes:
-    """What the process of a detached run has written past Python's streams since this was last asked with ``mark``."""
+    """What the process of a detached run has written past Python's streams since the last call with ``mark``."""
     output, place = folder / "output.log", folder / "output.read"
     try:
         with output.open("rb") as file:
@@ -428,7 +428,7 @@ def unread_output(folder: Path, *, mark: bool = True) -> bytes:
 
 
 def clear_folder(folder: Path, *, all_of_it: bool = False) -> None:
-    """Remove the folder of a run that has ended, but for the values that it needs to run again."""
+    """Remove the folder of a run that has ended, except for the values that a retry needs."""
     if all_of_it or not (folder / KEPT).exists():
         shutil.rmtree(folder, ignore_errors=True)
         return
