@@ -185,7 +185,7 @@ def test_an_address_without_a_server() -> None:
 def test_another_site_is_not_taken_for_airflow() -> None:
     with site(lambda _: (404, "text/html", "<title>My blog</title>")) as url:
         health = AirflowOrchestrator(url, retry_policy=ONCE).health()
-    assert "is not an Airflow" in health.detail
+    assert "is not Airflow" in health.detail
 
 
 def test_airflow_2_has_a_page_where_airflow_3_has_an_api() -> None:

@@ -267,7 +267,7 @@ def test_strange_answers_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with site(lambda _: (200, "application/json", "[1]")) as url:
         assert "with application/json (200), which does not come from Airflow's API" in fails(url, monkeypatch)
     with site(lambda _: (404, "text/html", "my blog")) as url:
-        assert "responds, but is not an Airflow" in fails(url, monkeypatch)
+        assert "responds, but is not Airflow" in fails(url, monkeypatch)
     assert "does not answer: " in fails("http://127.0.0.1:9", monkeypatch, patience=0)
     assert "is not the address of a server" in fails("airflow.example.org", monkeypatch)
     assert "No Airflow URL is set" in fails("", monkeypatch)

@@ -153,7 +153,7 @@ def test_the_platform_part_is_what_kfp_kubernetes_writes(tmp_path: Path) -> None
         ({"security_context": {"privileged": True}}, "a security_context has no 'privileged'"),
         ({"security_context": {"run_as_user": -1}}, "run_as_user=-1 must be the number of a user or group"),
         ({"tolerations": [{"operator": "Exists", "value": "x"}]}, "of operator 'Exists' takes no value"),
-        ({"tolerations": [{"toleration_seconds": 5}]}, "belong to effect='NoExecute'"),
+        ({"tolerations": [{"toleration_seconds": 5}]}, "needs effect='NoExecute'"),
         ({"pvcs": {"/a": "x"}, "empty_dirs": {"/a": ""}}, "two volumes are mounted at '/a'"),
         ({"pvcs": {"/a": "x"}, "secret_files": {"/b": "x"}}, "'x' is mounted twice"),
         ({"env": {"A": "x"}, "secrets": {"A": "s/k"}}, "the environment variable 'A' is given by two of env, secrets"),
