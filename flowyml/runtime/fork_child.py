@@ -30,6 +30,7 @@ def run_child(
     request: Mapping[str, Any],
     streams: Sequence[int],
     *,
+    parent: int,
     seeds: Seeds,
     early_output: bytes,
     own_input: bool,
@@ -41,7 +42,7 @@ def run_child(
     """
     try:
         end = End()
-        answer, *more = _detach(streams, early_output, own_input)
+        answer, *more = _detach(streams, parent, early_output, own_input)
         code = 0
         try:
             for each in _requests(request, more[0]) if more else (request,):
@@ -62,9 +63,11 @@ def run_child(
         os._exit(_OUR_FAULT)
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent dies (source: prctl(2), PR_SET_PDEATHSIG)."""
     _libc.prctl(1, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before
+        os._exit(_OUR_FAULT)
 
 
 def adopt_orphans() -> None:
@@ -90,10 +93,10 @@ def _requests(first: Mapping[str, Any], more: int) -> Iterator[Mapping[str, Any]
             request = json.loads(line)
 
 
-def _detach(streams: Sequence[int], early_output: bytes, own_input: bool) -> list[int]:
+def _detach(streams: Sequence[int], parent: int, early_output: bytes, own_input: bool) -> list[int]:
     """Be a process group of one's own, with streams of one's own; gives the descriptors of the answer and the rest."""
     os.setsid()
-    _die_with_parent()
+    _die_with_parent(parent)
     stdout, stderr, *rest = streams
     private = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _PRIVATE) for number in rest]
     if own_input:

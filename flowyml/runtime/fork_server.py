@@ -131,6 +131,7 @@ class _Server:
         self.own_input = own_input
         self.control = control
         self.ready = ready
+        self.pid = os.getpid()
         self.parent = os.getppid()
         self.children: dict[int, _Child] = {}
         self.asked: dict[int, _Asked] = {}
@@ -257,7 +258,7 @@ class _Server:
                 self._leave(status)
                 run_child(
                     self.worker, request, streams,
-                    seeds=self.seeds, early_output=self.early_output, own_input=self.own_input,
+                    parent=self.pid, seeds=self.seeds, early_output=self.early_output, own_input=self.own_input,
                 )  # fmt: skip
             self.early_output = b""
             process = identity_of(pid)

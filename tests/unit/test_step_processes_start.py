@@ -17,7 +17,7 @@ import pytest
 
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan, Step
-from flowyml.runtime import fork_client, fork_main
+from flowyml.runtime import fork_child, fork_client, fork_main
 from flowyml.runtime.processes import StepProcesses, starting_ahead
 
 pytestmark = pytest.mark.processes
@@ -178,3 +178,13 @@ def test_a_fork_that_somebody_else_waited_for_has_ended() -> None:
     fork = fork_client._Fork.__new__(fork_client._Fork)
     fork.pid, fork._code, fork._lock = child, None, threading.Lock()
     assert fork.wait(5) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_fork_whose_parent_died_before_it_could_ask_the_kernel_to_end_it_ends() -> None:
+    child = os.fork()
+    if child == 0:
+        fork_child._die_with_parent(os.getpid())  # another process than its parent
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 70
