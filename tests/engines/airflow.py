@@ -152,12 +152,12 @@ class Airflow:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(15)
+            process.wait(30)
         for member in family:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
         process.kill()  # an API server may wait for its clients
-        process.wait(10)
+        process.wait(60)
 
     def log(self, name: str) -> str:
         return (self.home / f"{name}.log").read_text(errors="replace")
@@ -172,7 +172,7 @@ class Airflow:
             return {}
         return {name: part["status"] for name, part in parts.items() if isinstance(part, dict)}
 
-    def wait_until_healthy(self, seconds: float = 120) -> None:
+    def wait_until_healthy(self, seconds: float = 300) -> None:
         wanted = {"metadatabase", "scheduler"} | ({"dag_processor"} if self.major == 3 else set())
         try:
             wait_until(lambda: all(self.health().get(name) == "healthy" for name in wanted), seconds, every=0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -13,6 +14,10 @@ from pathlib import Path
 from typing import IO
 
 __all__ = ["end_engine", "free_port", "start_engine"]
+
+# Systems give higher ones to clients, of which one may take a port between this look and the start of its server
+# (sources: Linux, Documentation/networking/ip-sysctl.rst, ip_local_port_range; macOS, net.inet.ip.portrange.first).
+_PORTS = range(20_000, 32_768)
 
 # This process alone holds the writing end of the pipe behind the standard input, so `cat` ends when this process does.
 _WHILE_TESTS_RUN = """
@@ -48,9 +53,11 @@ def end_engine(process: subprocess.Popen[bytes], number: signal.Signals = signal
 
 def free_port() -> int:
     """A port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @cache

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.parse
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.processes import end_engine, start_engine
+from tests.engines.processes import end_engine, free_port, start_engine
 from tests.waiting import wait_until
 
 __all__ = [
@@ -112,7 +111,7 @@ def is_pushed(url: str, name: str) -> bool:
 def prometheus(folder: Path, *flags: str) -> Iterator[str]:
     """A server with these flags, by its URL."""
     (folder / "prometheus.yml").write_text("global: {}\n")
-    address = _free()
+    address = f"127.0.0.1:{free_port()}"
     options = [
         f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
         f"--web.listen-address={address}", *flags,
@@ -124,7 +123,7 @@ def prometheus(folder: Path, *flags: str) -> Iterator[str]:
 @contextmanager
 def pushgateway() -> Iterator[str]:
     """A Pushgateway, by its URL."""
-    address = _free()
+    address = f"127.0.0.1:{free_port()}"
     with _running("prometheus-pushgateway", [f"--web.listen-address={address}"], address) as url:
         yield url
 
@@ -137,7 +136,7 @@ def values(url: str, query: str) -> list[float]:
 
 def page(url: str) -> str:
     """The text at a URL."""
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return str(answer.read().decode())
 
 
@@ -153,11 +152,6 @@ def _running(name: str, options: list[str], address: str) -> Iterator[str]:
         yield f"http://{address}"
     finally:
         end_engine(server)
-
-
-def _free() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def _is_ready(address: str) -> bool:

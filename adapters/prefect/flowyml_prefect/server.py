@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import secrets
 import signal
 import socket
@@ -52,6 +53,9 @@ _EMBEDDED = "embedded"
 _STARTS_WITHIN = 300
 _LONGEST_TURN_SECONDS = 30
 _LISTENERS = Path("/proc/net/tcp")
+# Systems give higher ports to clients, of which one could take it before the server listens, which takes it seconds
+# (sources: Linux, Documentation/networking/ip-sysctl.rst, ip_local_port_range; macOS, net.inet.ip.portrange.first).
+_PORTS = range(20_000, 32_768)
 _SETTINGS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -304,7 +308,7 @@ def _record_path() -> Path:
 
 
 def _free_port(wanted: int) -> int:
-    for port in (wanted, 0):
+    for port in (*([wanted] if wanted else ()), *random.sample(_PORTS, 20), 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

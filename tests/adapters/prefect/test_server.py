@@ -24,7 +24,7 @@ import websockets
 from websockets.typing import Subprotocol
 
 from flowyml.core.process_identity import ProcessIdentity, born, is_alive
-from flowyml_prefect.server import _newest_ui
+from flowyml_prefect.server import _free_port, _newest_ui
 from tests.engines.browser import browser_page
 from tests.engines.web import Reply, web
 from tests.waiting import wait_until
@@ -59,7 +59,7 @@ def five():
 
 orchestrator = PrefectOrchestrator()
 made = orchestrator.schedule_pipeline(Pipeline("embedded schedule").add_step(five), Schedule.of("interval", 4))
-deadline = time.monotonic() + 180
+deadline = time.monotonic() + 240
 while not (ended := [run for run in orchestrator.runs("embedded schedule") if run.status.is_terminal]):
     assert time.monotonic() < deadline
     time.sleep(0.5)
@@ -375,6 +375,12 @@ def test_it_stops_with_its_worker(home: Path) -> None:
     assert _output(_start(home, _STOP))[0] == "False"
 
 
+def test_its_port_is_none_that_clients_are_given() -> None:
+    """One of them could have it by the time the server listens."""
+    assert 20_000 <= _free_port(0) < 32_768
+    assert _free_port(port := _free_port(0)) == port
+
+
 def _servers(home: Path) -> list[int]:
     """The processes of Prefect's servers whose data is there."""
     return [
@@ -394,7 +400,7 @@ def test_who_is_interrupted_while_it_starts_leaves_no_second_server(own_home: Pa
         starting = _start(own_home, code)
         wait_until(lambda: _is_recorded(own_home))
         starting.send_signal(number)
-        starting.communicate(timeout=60)
+        starting.communicate(timeout=240)
         if number == signal.SIGINT:
             assert _servers(own_home) == []
     (left,) = _servers(own_home)
