@@ -171,7 +171,7 @@ def test_a_killed_run_leaves_no_file_with_it(project: Path, monkeypatch: pytest.
     (project / "tmp").mkdir()
     environment = {**os.environ, "FLOWYML_FORK": "0", "TMPDIR": str(project / "tmp")}
     with subprocess.Popen([sys.executable, "-m", "flowyml", "run", "waits.py"], env=environment) as run:
-        wait_until((project / "project" / "began").exists, 60)
+        wait_until((project / "project" / "began").exists)
         run.kill()
     left = [path for path in (project / "tmp").rglob("*") if path.is_file()]
     assert left

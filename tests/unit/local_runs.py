@@ -31,8 +31,9 @@ def _add_one(number: int) -> Any:
     return step(name=f"s{number}", outputs=[f"v{number}"])(names["add"])
 
 
-def beating(folder: Path, seconds: float = 60) -> Pipeline:
-    """One step that notes its process id and then beats; a second one that never gets its turn."""
+def beating(folder: Path, seconds: float = 600) -> Pipeline:
+    """One step that notes its process id and beats, until there is a file ``enough``; a second one that never gets its
+    turn."""
     place = str(folder)
 
     @step(outputs=["done"])
@@ -42,7 +43,7 @@ def beating(folder: Path, seconds: float = 60) -> Pipeline:
 
         (pathlib.Path(place) / "pid").write_text(f"{os.getpid()}\n")
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not (pathlib.Path(place) / "enough").exists():
             with (pathlib.Path(place) / "beats").open("a") as file:
                 file.write("x")
             time.sleep(0.02)

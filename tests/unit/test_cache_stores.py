@@ -76,7 +76,7 @@ def test_a_step_that_waits_for_another_run_says_so(
     path = tmp_path / "lines"
     with ThreadPoolExecutor(2) as pool:
         runs = [pool.submit(held_up.run, {"path": str(path)}) for _ in range(2)]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while "waiting for another run that is computing cache/held" not in caplog.text and time.monotonic() < deadline:
             time.sleep(0.02)
         Path(f"{path}-go").touch()

@@ -406,7 +406,7 @@ def test_status_folds_items_and_opens_those_that_failed_on_any_terminal(
             seen += chunk
     except OSError:  # the other end is closed
         pass
-    assert process.wait(30) == 0
+    assert process.wait(240) == 0
     lines = [line.rstrip() for line in seen.decode().splitlines()][1:]
     if columns == 40:
         assert lines == [
@@ -433,7 +433,7 @@ def test_a_terminal_gets_progress_and_colours(terminal: tuple[int, int]) -> None
             seen += chunk
     except OSError:  # the other end is closed
         pass
-    assert process.wait(30) == 0
+    assert process.wait(240) == 0
     text = seen.decode()
     assert "✓" in text
     assert "\x1b[32mCOMPLETED\x1b[0m" in text

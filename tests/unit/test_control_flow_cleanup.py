@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from flowyml import Pipeline, cleanup, pipeline, step
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import PipelineResult
 from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.local import engine
 from flowyml.runtime.nodes import End, Task
 from flowyml.runtime.walk import Walk
 from tests.unit.control_flow import CANCELLED, FAILED, add, fail_on, numbers, same, steps_of
@@ -52,7 +54,7 @@ def test_clean_up_runs_after_a_timeout_and_a_cancellation(tmp_path: Path, ending
 
     @step
     def slow() -> int:
-        time.sleep(120)
+        time.sleep(600)
         return 1
 
     @step
@@ -116,8 +118,13 @@ def test_clean_up_runs_after_an_interrupt(tmp_path: Path) -> None:
     }
 
 
-def test_what_waits_for_its_next_attempt_does_not_run_during_the_clean_up(tmp_path: Path) -> None:
+def test_what_waits_for_its_next_attempt_does_not_run_during_the_clean_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that stands still until the run is interrupted: the attempt is due from then on."""
     tries: list[int] = []
+    now = [time.monotonic()]
+    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
 
     @step(retry=OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=0.1))
     def flaky() -> None:
@@ -126,11 +133,11 @@ def test_what_waits_for_its_next_attempt_does_not_run_during_the_clean_up(tmp_pa
 
     @step
     def interrupted() -> None:
+        now[0] += 1
         raise KeyboardInterrupt
 
     @step
     def tidy(value: int = 0) -> int:
-        time.sleep(0.15)
         return value
 
     @pipeline(name="waits")

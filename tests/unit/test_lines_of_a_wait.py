@@ -11,17 +11,18 @@ import pytest
 
 from flowyml.core import following
 from flowyml.core.runs import LogLine
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize("late", [True, False])
 def test_lines_that_come_long_after_the_end_are_not_waited_for(late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "_LAST_LINES_SECONDS", 0.2 if late else 10)
+    monkeypatch.setattr(following, "_LAST_LINES_SECONDS", 0.2 if late else 240)
     more = threading.Event()
 
     def lines(*, follow: bool) -> Iterator[LogLine]:
         yield LogLine("first")
         if late:
-            more.wait(10)
+            more.wait(240)
         yield LogLine("last")
 
     run: Any = SimpleNamespace(
@@ -30,7 +31,7 @@ def test_lines_that_come_long_after_the_end_are_not_waited_for(late: bool, monke
     shown: list[str] = []
     said: list[str] = []
     with following.printing_logs(run, lambda line: shown.append(line.message), said.append):
-        pass
+        wait_until(lambda: shown)
     more.set()
     assert shown == (["first"] if late else ["first", "last"])
     assert said == (["The log is not complete yet. To see all of it: flowyml logs j --on prefect"] if late else [])

@@ -211,21 +211,21 @@ def test_a_script_with_arguments_of_its_own(tmp_path: Path, rest: str, end: str)
     """Its module finds them wherever it is imported on this machine."""
     (tmp_path / "double.py").write_text(ARGUMENTS.replace("REST", rest))
     done = subprocess.run(
-        [sys.executable, "double.py", "--count", "3"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "double.py", "--count", "3"], cwd=tmp_path, capture_output=True, text=True, timeout=240
     )
     assert end in done.stdout, done.stderr
 
 
 def test_ctrl_c_says_that_a_run_is_being_stopped_when_that_takes_a_while(tmp_path: Path) -> None:
-    script = tmp_path / "slow.py"
+    script, gate = tmp_path / "slow.py", tmp_path / "gate"
+    os.mkfifo(gate)
     script.write_text(
         textwrap.dedent(f"""
-        import time
         from flowyml import Pipeline, step
         from flowyml.orchestrators import LocalOrchestrator
 
         def sleep():
-            time.sleep(3)  # one call into C, which nothing interrupts
+            open({str(gate)!r}).close()  # one call into C, which nothing interrupts in a thread
 
         local = LocalOrchestrator(store={str(tmp_path / "runs.db")!r})
         Pipeline("slow").add_step(step(name="a")(sleep)).add_step(step(name="b")(sleep)).run(on=local, run_id="s")
@@ -235,8 +235,10 @@ def test_ctrl_c_says_that_a_run_is_being_stopped_when_that_takes_a_while(tmp_pat
     process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
     wait_until(lambda: local.store.find("s") and local.step_runs("s")[1].status is ExecutionStatus.RUNNING)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert errors.splitlines()[0] == "The run is cancelled: stopping its steps …"
+    assert process.stderr is not None
+    assert process.stderr.readline() == "The run is cancelled: stopping its steps …\n"
+    gate.write_text("")  # its steps may end now
+    _, errors = process.communicate()
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
     assert local.get_run("s").status is CANCELLED
 
@@ -251,7 +253,8 @@ def count():
     import os, time
     with open({place!r}, "a") as file:
         file.write("x")
-    time.sleep({seconds})
+    while not os.path.exists({gate!r}):
+        time.sleep(0.05)
     return os.getpid()
 
 pipeline = Pipeline("counting").add_step(count)
@@ -264,11 +267,11 @@ if __name__ == "__main__":
 """
 
 
-def submitters(tmp_path: Path, count: int, seconds: float) -> list[subprocess.Popen[str]]:
-    """Processes that have loaded all they need, and submit when they are given a line."""
+def submitters(tmp_path: Path, count: int) -> list[subprocess.Popen[str]]:
+    """Processes that have loaded all they need, and submit when they are given a line. The step waits for ``gate``."""
     script = tmp_path / "submitter.py"
     place, store = str(tmp_path / "executions"), str(tmp_path / "runs.db")
-    script.write_text(SUBMITTER.format(place=place, store=store, seconds=seconds))
+    script.write_text(SUBMITTER.format(place=place, store=store, gate=str(tmp_path / "gate")))
     command = [sys.executable, str(script)]
     pipe = subprocess.PIPE
     started = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(count)]
@@ -286,10 +289,11 @@ def say(process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.slow
 def test_one_run_id_submitted_by_many_processes_at_once(tmp_path: Path, local: LocalOrchestrator) -> None:
-    processes = submitters(tmp_path, 4, 0.1)
+    (tmp_path / "gate").touch()
+    processes = submitters(tmp_path, 4)
     for process in processes:
         say(process)
-    answers = [process.communicate("\n", timeout=90)[0] for process in processes]
+    answers = [process.communicate("\n", timeout=240)[0] for process in processes]
     assert answers == ["shared\n"] * 4
     assert finished(local, "shared").status is COMPLETED
     assert (tmp_path / "executions").read_text() == "x"
@@ -297,13 +301,14 @@ def test_one_run_id_submitted_by_many_processes_at_once(tmp_path: Path, local: L
 
 
 def test_the_caller_is_killed_after_it_submitted(tmp_path: Path, local: LocalOrchestrator) -> None:
-    (process,) = submitters(tmp_path, 1, 0.7)
+    (process,) = submitters(tmp_path, 1)
     say(process)
     assert process.stdout is not None
     assert process.stdout.readline() == "shared\n"
     process.kill()
     process.communicate()
     assert local.attach("shared").status in (ExecutionStatus.QUEUED, ExecutionStatus.RUNNING)
+    (tmp_path / "gate").touch()
     assert finished(local, "shared").status is COMPLETED
 
 
@@ -368,12 +373,12 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("timeout", [None, 20])
+@pytest.mark.parametrize("timeout", [None, 120])
 @pytest.mark.parametrize("way", ["run", "submit"])
 def test_a_child_that_a_step_forks_ends_by_itself(tmp_path: Path, way: str, timeout: float | None) -> None:
     (tmp_path / "family.py").write_text(FORKS.replace("TIMEOUT", repr(timeout)))
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "family.py", way], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "ignore", "family.py", way], cwd=tmp_path, capture_output=True, text=True, timeout=240
     )
     assert [line for line in done.stdout.splitlines() if line.startswith("the end")] == [
         "the end COMPLETED None {'codes': [0, 7, 1, 1]}"

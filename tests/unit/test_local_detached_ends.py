@@ -46,9 +46,9 @@ def test_what_stops_a_run_ends_its_process_and_what_that_started(
     assert handle.status is ExecutionStatus.RUNNING
     assert is_running(row.pid)
     assert handle.cancel() if by == "the signal" else local.store.request_cancel(handle.job_id)
-    assert handle.wait_for_completion(timeout=120).status is CANCELLED
+    assert handle.wait_for_completion(timeout=240).status is CANCELLED
     assert handle.step_statuses() == {"sleep": CANCELLED}
-    wait_until(lambda: not is_running(program) and not is_running(row.pid), 60)
+    wait_until(lambda: not is_running(program) and not is_running(row.pid))
     assert handle.cancel() is False
 
 
@@ -198,7 +198,7 @@ def test_a_killed_blocking_run_does_not_stay_running(tmp_path: Path) -> None:
 
         @step
         def wait():
-            time.sleep(60)
+            time.sleep(600)
 
         Pipeline("blocking").add_step(wait).run(on=LocalOrchestrator(store={str(tmp_path / "runs.db")!r}), run_id="b")
         """)
@@ -223,7 +223,7 @@ def test_ctrl_c_in_a_script(tmp_path: Path) -> None:
         from flowyml.orchestrators import LocalOrchestrator
 
         def sleep():
-            for _ in range(3000):
+            for _ in range(30000):
                 time.sleep(0.02)
 
         pipeline = Pipeline("blocking").add_step(step(name="a")(sleep)).add_step(step(name="b")(sleep))
@@ -234,7 +234,7 @@ def test_ctrl_c_in_a_script(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
     wait_until(lambda: local.store.find("b") and local.step_runs("b")[1].status is ExecutionStatus.RUNNING)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=40)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == -signal.SIGINT
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
     assert (local.get_run("b").status, local.get_run("b").error) == (CANCELLED, "The run was interrupted.")

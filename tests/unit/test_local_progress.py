@@ -8,6 +8,7 @@ import sys
 import textwrap
 from dataclasses import replace
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 
 import pexpect
@@ -24,6 +25,7 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 SCRIPT = """
 import sys, time
+from pathlib import Path
 from flowyml import Pipeline, step
 from flowyml.orchestrators import LocalOrchestrator
 
@@ -31,7 +33,8 @@ from flowyml.orchestrators import LocalOrchestrator
 def talk():
     for number in range(6):
         print(f"[bold]{{number}} says talk")
-        time.sleep(0.2)
+    while not Path({seen!r}).exists():
+        time.sleep(0.05)
     return 1
 
 @step
@@ -48,32 +51,36 @@ print("it", result.status)
 """
 
 
-def on_a_terminal(tmp_path: Path, mode: str, **env: str) -> str:
-    script = tmp_path / "shown.py"
-    script.write_text(textwrap.dedent(SCRIPT.format(store=str(tmp_path / "runs.db"))))
+def on_a_terminal(tmp_path: Path, mode: str, until: str, **env: str) -> str:
+    """All that is shown; the step goes on once ``until`` is."""
+    script, seen, shown = tmp_path / "shown.py", tmp_path / "seen", StringIO()
+    script.write_text(textwrap.dedent(SCRIPT.format(store=str(tmp_path / "runs.db"), seen=str(seen))))
     child = pexpect.spawn(
         sys.executable, ["-W", "error", str(script), mode],
-        dimensions=(24, 100), encoding="utf-8", timeout=30, env={**os.environ, "TERM": "xterm-256color", **env},
+        dimensions=(24, 100), encoding="utf-8", timeout=240, env={**os.environ, "TERM": "xterm-256color", **env},
     )  # fmt: skip
+    child.logfile_read = shown
+    child.expect(until)
+    seen.touch()
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
-    return child.before or ""
+    return shown.getvalue()
 
 
 @pytest.mark.parametrize("mode", ["run", "submit"])
 def test_steps_are_drawn_live(tmp_path: Path, mode: str) -> None:
-    text = on_a_terminal(tmp_path, mode)
+    text = on_a_terminal(tmp_path, mode, until="[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]")
     plain = CONTROL.sub("", text)
     assert "\x1b[2K" in text
-    assert re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] talk +\d\.\d s", plain)
-    assert re.search(r"✓ talk +1\.\d s +\r?\n✗ fail +0\.0 s +ValueError: bad luck", plain)
+    assert re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] talk +\d+\.\d s", plain)
+    assert re.search(r"✓ talk +\d+\.\d s +\r?\n✗ fail +\d+\.\d s +ValueError: bad luck", plain)
     assert plain.rstrip().endswith("it FAILED")
     assert mode == "submit" or all(f"[bold]{number} says talk" in plain for number in range(6))
 
 
 def test_it_can_be_turned_off(tmp_path: Path) -> None:
-    text = on_a_terminal(tmp_path, "run", FLOWYML_PROGRESS="0")
+    text = on_a_terminal(tmp_path, "run", until="5 says talk", FLOWYML_PROGRESS="0")
     assert "\x1b" not in text
     assert text.splitlines()[:2] == ["[bold]0 says talk", "[bold]1 says talk"]
 

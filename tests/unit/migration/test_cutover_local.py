@@ -22,7 +22,6 @@ from flowyml.orchestrators.handover import OldSchedule
 from flowyml.orchestrators.local.schedule_server import serve_schedules
 from tests.waiting import wait_until
 
-HOURLY = Schedule(cron="0 * * * *")
 HOUR = timedelta(hours=1)
 
 
@@ -32,11 +31,14 @@ class _Old:
     name, place = "daily", "airflow"
 
     def __init__(self, last: datetime) -> None:
+        self.schedule = Schedule(cron=f"{last.minute} * * * *")
         self.last, self.is_paused, self.pauses = last, False, 0
         self.marked: list[datetime] = []
 
     def look(self) -> OldSchedule:
-        return OldSchedule(schedule=HOURLY, catch_up=True, is_paused=self.is_paused, is_busy=False, last=self.last)
+        return OldSchedule(
+            schedule=self.schedule, catch_up=True, is_paused=self.is_paused, is_busy=False, last=self.last
+        )
 
     def pause(self, paused: bool) -> None:
         self.is_paused, self.pauses = paused, self.pauses + paused
@@ -64,7 +66,7 @@ def served(local: LocalOrchestrator) -> Iterator[None]:
     wait_until(lambda: _is_served(local))
     yield
     stop.set()
-    server.join(30)
+    server.join(240)
 
 
 def _is_served(local: LocalOrchestrator) -> bool:
@@ -94,7 +96,8 @@ def _record() -> Record:
 
 @pytest.mark.processes
 def test_what_the_dag_has_missed_runs_once(local: LocalOrchestrator, served: None, tmp_path: Path) -> None:
-    last = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - 2 * HOUR
+    half_an_hour_ago = datetime.now(UTC).replace(second=0, microsecond=0) - HOUR / 2  # nothing comes due meanwhile
+    last = half_an_hour_ago - 2 * HOUR
     old, pipeline = _Old(last), _noting(tmp_path)
     record = Cutover(cast("Any", old), _record(), print).go(local, pipeline)
     made_up = [datetime.fromisoformat(text) for text in record.made_up]
@@ -130,6 +133,6 @@ def test_nothing_is_paused_while_no_schedule_would_fire(local: LocalOrchestrator
 
 @pytest.mark.processes
 def test_runs_by_hand_are_for_no_time(local: LocalOrchestrator, tmp_path: Path) -> None:
-    local.run_pipeline(_noting(tmp_path), "daily-by-hand").wait_for_completion(60)
+    local.run_pipeline(_noting(tmp_path), "daily-by-hand").wait_for_completion(240)
     assert local.runs("daily")
     assert local.scheduled_runs("daily") == {}
