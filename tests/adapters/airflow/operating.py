@@ -26,7 +26,7 @@ def orchestrator_of(airflow: Airflow, **options: Any) -> AirflowOrchestrator:
     """An orchestrator for it; ``options`` win."""
     given = {
         "username": airflow.username, "password": airflow.password, "dags_folder": airflow.dags_folder,
-        "deploy_timeout": 90, **options,
+        "deploy_timeout": 240, **options,
     }  # fmt: skip
     return AirflowOrchestrator(airflow.url, **given)
 
@@ -96,7 +96,7 @@ def failed_group(name: str, lines: list[str]) -> Pipeline:
 
 
 def slow(name: str, folder: str, seconds: float = 20) -> Pipeline:
-    """A step that leaves a mark for each execution, its pid, and takes its time."""
+    """A step that leaves a mark for each execution, its pid, and takes its time, unless there is a file ``enough``."""
 
     @step(outputs=["executions"], retry=1)
     def work(folder: str, seconds: float) -> int:
@@ -108,6 +108,8 @@ def slow(name: str, folder: str, seconds: float = 20) -> Pipeline:
         with marks.open("a") as file:
             print(os.getpid(), file=file)
         for number in range(int(seconds * 5)):
+            if (Path(folder) / "enough").exists():
+                break
             print(f"beat {number}", flush=True)
             time.sleep(0.2)
         return len(marks.read_text().splitlines())

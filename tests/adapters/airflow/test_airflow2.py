@@ -17,7 +17,7 @@ from flowyml.testing import pipelines
 from flowyml_airflow import AirflowOrchestrator
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, short, slow, wait_for_dag
 from tests.engines.airflow import Airflow
-from tests.waiting import wait_until
+from tests.waiting import is_running, wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED = ExecutionStatus.COMPLETED
@@ -56,10 +56,10 @@ def test_a_failure_is_reported(orchestrator: AirflowOrchestrator, tmp_path: Path
 def test_cancel_stops_the_work(orchestrator: AirflowOrchestrator, tmp_path: Path) -> None:
     handle = orchestrator.run_pipeline(slow("two cancel", str(tmp_path), seconds=90))
     wait_until((tmp_path / "marks").exists, 240)
-    pid = int((tmp_path / "marks").read_text())
+    pid = int(wait_until((tmp_path / "marks").read_text))
     assert handle.cancel()
     assert handle.wait_for_completion(timeout=240, poll_interval=1).status is ExecutionStatus.CANCELLED
-    assert not Path(f"/proc/{pid}").exists()
+    wait_until(lambda: not is_running(pid))
     assert handle.step_statuses() == {"work": ExecutionStatus.CANCELLED}
 
 
@@ -189,7 +189,7 @@ def test_what_it_cannot_do_says_so(airflow2: Airflow, orchestrator: AirflowOrche
 
 
 def test_an_import_error_is_raised(airflow2: Airflow) -> None:
-    orchestrator = orchestrator_of(airflow2, deploy_timeout=60)
+    orchestrator = orchestrator_of(airflow2, deploy_timeout=240)
     pipeline = pipelines.counting("/tmp")
     compiled = orchestrator._deployer.compiled(pipeline.bundle(orchestrator.plan(pipeline)), None)
     object.__setattr__(compiled, "text", compiled.text + "\nthis is no Python\n")

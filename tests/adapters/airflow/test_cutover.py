@@ -116,7 +116,7 @@ def _serving(environment: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         server.terminate()
-        server.wait(60)
+        server.wait(240)
 
 
 def _there_and_back(airflow: Airflow, to: str, settings: Mapping[str, str], tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_the_difference_is_shown_before(airflow3: Airflow) -> None:
 
 
 def test_an_import_error_is_raised_with_its_traceback(airflow3: Airflow) -> None:
-    orchestrator = orchestrator_of(airflow3, deploy_timeout=40)
+    orchestrator = orchestrator_of(airflow3, deploy_timeout=240)
     pipeline = short("deploy broken")
     with pytest.raises(EngineError, match=r"(?s)cannot import .*SyntaxError"):
         orchestrator._deployer.deploy(broken(orchestrator, pipeline), None)
@@ -116,7 +116,7 @@ def put(airflow: Airflow, path: str, text: str) -> Path:
 
 
 def test_a_deployment_that_fails_leaves_what_was_there(airflow3: Airflow, tmp_path: Path) -> None:
-    orchestrator = orchestrator_of(airflow3, deploy_timeout=40)
+    orchestrator = orchestrator_of(airflow3, deploy_timeout=240)
     pipeline, path = short("deploy failing"), airflow3.dags_folder / dag_file("deploy failing")
     with pytest.raises(EngineError, match=r"(?s)cannot import .*SyntaxError"):
         orchestrator._deployer.deploy(broken(orchestrator, pipeline), None)
@@ -314,7 +314,7 @@ def test_an_import_error_of_another_file_with_the_same_name_is_none_of_ours(each
 
 
 def test_a_new_error_is_reported_where_an_old_one_was(airflow3: Airflow) -> None:
-    orchestrator, pipeline = orchestrator_of(airflow3, deploy_timeout=8), short("deploy again broken")
+    orchestrator, pipeline = orchestrator_of(airflow3, deploy_timeout=30), short("deploy again broken")
     put(airflow3, dag_file(pipeline.name), marked(b"raise ValueError('the old airflow DAG')\n", "dag.py").decode())
     wait_until(lambda: orchestrator.client.import_error(dag_file(pipeline.name)))
     with pytest.raises(EngineError, match=r"(?s)cannot import .*SyntaxError"):
@@ -336,7 +336,7 @@ def test_a_folder_that_airflow_does_not_read(airflow3: Airflow, tmp_path: Path) 
     started = time.monotonic()
     with pytest.raises(WaitTimeoutError, match=f"within 3 s from dags_folder='{tmp_path}'"):
         orchestrator.run_pipeline(short("deploy elsewhere"))
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 300
     path = tmp_path / dag_file("deploy elsewhere")
     assert path.exists(), "so that trying again goes on"
     path.rename(airflow3.dags_folder / path.name)

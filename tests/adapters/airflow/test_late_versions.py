@@ -25,7 +25,7 @@ from tests.engines.airflow import Airflow
 
 COMPLETED = ExecutionStatus.COMPLETED
 SETTINGS = {
-    "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "15",
+    "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "30",
     "AIRFLOW__CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL": "5",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
     "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "5",
@@ -73,7 +73,7 @@ def test_changed_code_alone_does_not_wait(slow_to_show: Airflow) -> None:
     """Workers read it from the file: only tasks, parameters and schedule are in Airflow's database."""
     name = "late code"
     orchestrator_of(slow_to_show).run_pipeline(short(name))
-    impatient = orchestrator_of(slow_to_show, deploy_timeout=8)
+    impatient = orchestrator_of(slow_to_show, deploy_timeout=20)
     handle = impatient.run_pipeline(other_code(name))
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).outputs == {"answer": 2}
 

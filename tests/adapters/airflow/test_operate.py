@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flowyml import Pipeline, step
+from flowyml import Pipeline, context, step
 from flowyml.core.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -124,13 +124,26 @@ def test_a_paused_schedule_does_not_fire_because_of_a_run(airflow3: Airflow) -> 
 
 
 def test_logs_are_followed_live(airflow3: Airflow, tmp_path: Path) -> None:
-    handle = orchestrator_of(airflow3).run_pipeline(slow("operate logs", str(tmp_path), seconds=6))
+    @step
+    def beat(folder: str) -> None:
+        import time
+        from pathlib import Path
+
+        for number in range(30):
+            print(f"beat {number}", flush=True)
+        while not (Path(folder) / "seen").exists():
+            time.sleep(0.1)
+
+    pipeline = Pipeline("operate logs", context=context(folder=str(tmp_path))).add_step(beat)
+    handle = orchestrator_of(airflow3).run_pipeline(pipeline)
     seen_while_running = 0
     lines = []
     for line in handle.logs(follow=True):
         lines.append(line.message)
         if "beat" in line.message and not handle.status.is_terminal:
             seen_while_running += 1
+        if seen_while_running > 5:
+            (tmp_path / "seen").touch()
     assert [line for line in lines if line.startswith("beat")] == [f"beat {n}" for n in range(30)]
     assert seen_while_running > 5
 
@@ -270,7 +283,7 @@ def test_many_submit_at_once(airflow3: Airflow) -> None:
 
 def test_a_run_that_was_cancelled_and_cleared_ends_as_it_ends(airflow3: Airflow, tmp_path: Path) -> None:
     orchestrator = orchestrator_of(airflow3)
-    handle = orchestrator.run_pipeline(slow("operate cleared", str(tmp_path), seconds=60))
+    handle = orchestrator.run_pipeline(slow("operate cleared", str(tmp_path), seconds=300))
     wait_until((tmp_path / "marks").exists, 240)
     assert handle.cancel()
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.CANCELLED
@@ -288,7 +301,7 @@ def test_a_timeout_that_is_not_tried_again_is_a_timeout(airflow3: Airflow) -> No
     def sleep() -> None:
         import time
 
-        time.sleep(60)
+        time.sleep(600)
 
     handle = orchestrator_of(airflow3).run_pipeline(Pipeline("operate late").add_step(sleep))
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.FAILED
@@ -357,7 +370,7 @@ def test_steps_that_failed_before_a_cancel_stay_failed(airflow3: Airflow, tmp_pa
     def broken() -> int:
         raise ValueError("broken before")
 
-    pipeline = slow("operate cancel", str(tmp_path), seconds=60).add_step(broken)
+    pipeline = slow("operate cancel", str(tmp_path), seconds=300).add_step(broken)
     orchestrator = orchestrator_of(airflow3)
     handle = orchestrator.run_pipeline(pipeline)
     wait_until(lambda: handle.step_statuses()["broken"].is_failed and (tmp_path / "marks").exists(), 240)

@@ -64,25 +64,25 @@ def test_the_step_ends_and_the_next_attempt_is_alone(airflow: Airflow, tmp_path:
 def test_the_step_ends_on_airflow_2(airflow2: Airflow, tmp_path: Path) -> None:
     handle = orchestrator_of(airflow2).run_pipeline(slow("killed worker", str(tmp_path), seconds=120))
     orphans = kill_supervisor(wait_until(lambda: pids(tmp_path), 240)[0])
-    wait_until(lambda: gone(orphans), 12)
+    wait_until(lambda: gone(orphans), 120)
     handle.cancel()
 
 
 def test_what_is_shown_of_an_execution_group_whose_task_is_killed(airflow3: Airflow, tmp_path: Path) -> None:
     handle = orchestrator_of(airflow3).run_pipeline(killed_group.interrupted("killed group", str(tmp_path)))
-    child = psutil.Process(wait_until(lambda: killed_group.worker_of(tmp_path), 90))
+    child = psutil.Process(wait_until(lambda: killed_group.worker_of(tmp_path)))
     warm, task, *_ = child.parents()
     task.kill()
-    assert handle.wait_for_completion(timeout=120, poll_interval=0.5).status is FAILED
+    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is FAILED
     assert killed_group.statuses(handle) == {
         "first": (COMPLETED, 1), "slow": (FAILED, 1), "third": (CANCELLED, 0), "after": (CANCELLED, 0),
     }  # fmt: skip
     assert "slow" in (handle.error or "")
-    wait_until(lambda: gone([child, warm]), 30)
+    wait_until(lambda: gone([child, warm]))
 
     (tmp_path / "fixed").touch()
     handle.retry()
-    assert handle.wait_for_completion(timeout=120, poll_interval=0.5).status is COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED, handle.error
     assert handle.outputs == {"after": 4}
     assert killed_group.names_in(tmp_path) == ["first", "slow", "first", "slow", "third", "after"], "the whole group"
     assert {name: end for name, (end, _) in killed_group.statuses(handle).items()} == dict.fromkeys(

@@ -46,8 +46,8 @@ def test_a_lost_answer_makes_no_second_run(
 
 
 def test_a_slow_answer_is_a_lost_one(kfp_api: Any, shared: Path) -> None:
-    impatient = kfp_api.orchestrator(timeout=4)
-    kfp_api.fail("POST", "/runs$", before=False, seconds=6)
+    impatient = kfp_api.orchestrator(timeout=8)
+    kfp_api.fail("POST", "/runs$", before=False, seconds=10)
     handle = impatient.run_pipeline(pipelines.counting(str(shared)), run_id("slow"))
     handle.wait_for_completion(RUN, 0.5)
     assert (shared / "executions").read_text() == "x"
@@ -91,7 +91,7 @@ print(mine.run_pipeline(pipelines.counting({str(shared)!r}), {name!r}).job_id)
 """
     if kfp_api.state:
         kfp_api.state.lags[:] = lags
-        monkeypatch.setattr(kfp_api.state, "pods_start_after", 6 if machines > 1 else 0)
+        monkeypatch.setattr(kfp_api.state, "pods_start_after", 20 if machines > 1 else 0)
     homes = [{**os.environ, "FLOWYML_HOME": str(shared / f"machine-{n % machines}")} for n in range(3)]
     submitting = [
         subprocess.Popen(
@@ -107,7 +107,7 @@ print(mine.run_pipeline(pipelines.counting({str(shared)!r}), {name!r}).job_id)
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        job_ids = {process.communicate(timeout=60)[0].strip() for process in submitting}
+        job_ids = {process.communicate(timeout=240)[0].strip() for process in submitting}
     finally:
         for process in submitting:
             process.kill()
@@ -192,9 +192,9 @@ def test_another_process_was_faster(kfp_api: Any) -> None:
 
 def test_a_call_that_hangs_before_anything_is_made(kfp_api: Any) -> None:
     name = run_id("hanging")
-    impatient = kfp_api.orchestrator(experiment=name, timeout=4)
+    impatient = kfp_api.orchestrator(experiment=name, timeout=8)
     pipeline = Pipeline(name).add_step(step(name="one")(lambda: 1))
-    kfp_api.fail("POST", *BEFORE_A_RUN, seconds=6)
+    kfp_api.fail("POST", *BEFORE_A_RUN, seconds=10)
     for _ in BEFORE_A_RUN:
         with pytest.raises(EngineUnreachableError, match="does not answer"):
             impatient.run_pipeline(pipeline, name)
@@ -204,9 +204,9 @@ def test_a_call_that_hangs_before_anything_is_made(kfp_api: Any) -> None:
 
 def test_a_call_that_hangs_before_the_run_is_made(kfp_api: Any) -> None:
     name = run_id("hanging")
-    impatient = kfp_api.orchestrator(timeout=4)
+    impatient = kfp_api.orchestrator(timeout=8)
     impatient.deploy_pipeline(pipelines.greeting())
-    kfp_api.fail("POST", "/runs$", seconds=6)
+    kfp_api.fail("POST", "/runs$", seconds=10)
     handle = impatient.run_pipeline(pipelines.greeting(), name).wait_for_completion(RUN, 0.5)
     assert handle.status is ExecutionStatus.COMPLETED
     assert [run.run_id for run in impatient.runs("conformance greeting")].count(name) == 1

@@ -67,7 +67,7 @@ def test_runs_in_progress_survive_a_new_schedule(fake: Any, kfp_api: Any, versio
     assert (again.schedule_id, len(fake.recurring) - 1) == (made.schedule_id, 1 if version < "2.16" else 0)
     beats = (shared / "beats").stat().st_size
     wait_until(lambda: (shared / "beats").stat().st_size > beats)
-    assert orchestrator.get_run(fired.job_id).status is ExecutionStatus.RUNNING
+    wait_until(lambda: orchestrator.get_run(fired.job_id).status is ExecutionStatus.RUNNING)
     if version < "2.16":
         with pytest.raises(EngineError, match=r"is older than 2\.16, where KFP stops the runs of a deleted schedule"):
             orchestrator.delete_schedule(made.schedule_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -37,9 +36,7 @@ def orchestrator(make_prefect: MakeOrchestrator) -> PrefectOrchestrator:
 
 
 @pytest.fixture(scope="session")
-def abandoned(
-    make_prefect: MakeOrchestrator, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[SubmissionResult, float]:
+def abandoned(make_prefect: MakeOrchestrator, tmp_path_factory: pytest.TempPathFactory) -> SubmissionResult:
     """A run whose keeper and flow are both killed, as when its machine stops.
 
     It is made before most tests and looked at after them, since Prefect takes a minute and a half to notice.
@@ -52,4 +49,4 @@ def abandoned(
     wait_until(lambda: orchestrator.client.call("POST", "/events/filter", json={"filter": heartbeats})["events"])
     for process in run_processes(handle):
         process.kill()
-    return handle, time.monotonic()
+    return handle

@@ -129,7 +129,7 @@ def test_the_flow_ends_when_it_has_cleaned_up(orchestrator: PrefectOrchestrator,
         time.sleep(2)
         (Path(folder) / "tidy").touch()
 
-    @pipeline(name=f"prefect clean up after {ending}", timeout=20 if ending == "timeout" else None)
+    @pipeline(name=f"prefect clean up after {ending}", timeout=40 if ending == "timeout" else None)
     def made(folder: str) -> None:
         flaky()
         sleep(folder)

@@ -42,16 +42,16 @@ def test_a_killed_flow_fails_quickly_and_takes_its_step_along(
 ) -> None:
     handle = orchestrator.run_pipeline(sleeping(str(tmp_path), 600))
     work = step_process(tmp_path)
+    wait_until(lambda: handle.step_statuses()["sleep"] is ExecutionStatus.RUNNING)  # what is recorded a little later
     _, flow = run_processes(handle)
     flow.kill()
-    wait_until(lambda: handle.status.is_terminal, 60)  # by Prefect alone it takes a minute and a half
+    wait_until(lambda: handle.status.is_terminal)  # by Prefect alone it would be another status, after 90 s
     assert (handle.status, handle.raw_status) == (ExecutionStatus.FAILED, "Crashed")
     assert "killed by signal 9 (SIGKILL)" in str(handle.error)
     (step,) = handle.step_runs()
     assert (step.status, step.ended_at) == (ExecutionStatus.FAILED, handle.run.ended_at), "its seconds count no more"
     wait_until(lambda: not work.is_running())
-    wait_until(lambda: (tmp_path / "ended").exists())
-    assert (tmp_path / "ended").read_text() == "FAILED"
+    assert wait_until(lambda: (tmp_path / "ended").exists() and (tmp_path / "ended").read_text()) == "FAILED"
 
 
 def test_the_caller_may_die_after_submitting(
@@ -89,7 +89,7 @@ def test_ctrl_c_cancels_the_run_and_says_how_to_see_its_end(
     )  # fmt: skip
     step_process(tmp_path)
     os.killpg(caller.pid, signal.SIGINT)
-    _, errors = caller.communicate(timeout=120)
+    _, errors = caller.communicate(timeout=240)
     assert caller.returncode == (130 if by_command else -signal.SIGINT)
     (run,) = orchestrator.runs(run_id, limit=1)
     assert f"Interrupted: cancelling run {run_id} on prefect, job {run.job_id} …\n" in errors
@@ -133,7 +133,7 @@ def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
 
 def test_the_server_may_be_killed_in_the_middle_of_a_run(frail: PrefectServer, tmp_path: Path) -> None:
     orchestrator = PrefectOrchestrator(frail.url, api_key="admin:secret")
-    policy = OrchestratorRetryPolicy(max_attempts=60, initial_delay_seconds=1, backoff_multiplier=1)
+    policy = OrchestratorRetryPolicy(max_attempts=300, initial_delay_seconds=1, backoff_multiplier=1)
     patient = PrefectOrchestrator(frail.url, api_key="admin:secret", retry_policy=policy)
     handle = orchestrator.run_pipeline(sleeping(str(tmp_path), 8.0))
     step_process(tmp_path)
@@ -200,11 +200,10 @@ def test_a_server_that_asks_for_a_password_is_recognized_without_one(frail: Pref
         orchestrator.adapter.close()
 
 
-def test_a_run_without_its_process_does_not_stay_running(abandoned: tuple[SubmissionResult, float]) -> None:
-    handle, killed = abandoned
-    wait_until(lambda: handle.status.is_terminal, 150 - (time.monotonic() - killed))
-    assert (handle.status, handle.raw_status) == (ExecutionStatus.FAILED, SILENT)
-    assert handle.error == SILENT_MESSAGE
+def test_a_run_without_its_process_does_not_stay_running(abandoned: SubmissionResult) -> None:
+    wait_until(lambda: abandoned.status.is_terminal)
+    assert (abandoned.status, abandoned.raw_status) == (ExecutionStatus.FAILED, SILENT)
+    assert abandoned.error == SILENT_MESSAGE
 
 
 def test_a_pools_run_whose_worker_died_before_it_began_does_not_stay_queued(make_prefect: Any) -> None:
@@ -240,7 +239,7 @@ def losing_answers(server: str, *lost: tuple[str, str]) -> Iterator[tuple[str, l
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             kind = {"Content-Type": self.headers.get("Content-Type", "")}
-            answer = httpx.request(self.command, server + self.path, content=body, headers=kind, timeout=30)
+            answer = httpx.request(self.command, server + self.path, content=body, headers=kind, timeout=240)
             for method, end in lost:
                 if (
                     self.command == method
