@@ -196,8 +196,8 @@ class Conformance:
     ``asks_the_cancelled`` that the steps of a cancelled run are asked to stop before they are killed.
     """
 
-    run_timeout = 90.0
-    patience = 30
+    run_timeout = 180.0
+    patience = 60
     at_once = 4
     refused: ClassVar[Mapping[str, str]] = {}
     joins_beside_failures = True
@@ -254,7 +254,7 @@ class Conformance:
     def journal(self, folder: Path, lines: int) -> list[str]:
         """What the hooks wrote; an engine may call the last one a moment after it reported the end."""
         path = folder / "journal"
-        wait_until(lambda: path.exists() and path.read_text().count("\n") >= lines, 30, f"{lines} lines of hooks")
+        wait_until(lambda: path.exists() and path.read_text().count("\n") >= lines, 120, f"{lines} lines of hooks")
         return path.read_text().splitlines()
 
     def needs(self, orchestrator: Orchestrator, feature: Feature, ask: Callable[[], object]) -> None:

@@ -184,7 +184,7 @@ def dated() -> Pipeline:
 
 
 def talking(folder: str) -> Pipeline:
-    """A step that prints a line, and another one when the file ``go`` is there; it waits a minute for that."""
+    """A step that prints a line, and another one when the file ``go`` is there; it waits four minutes for that."""
 
     @step
     def talk(folder: str) -> None:
@@ -192,16 +192,16 @@ def talking(folder: str) -> Pipeline:
         from pathlib import Path
 
         print("the first line")
-        for _ in range(600):
+        for _ in range(2400):
             if (Path(folder) / "go").exists():
                 return print("the last line")
             time.sleep(0.1)
-        raise TimeoutError("for a minute, the first line was not read")
+        raise TimeoutError("for four minutes, the first line was not read")
 
     return Pipeline("conformance talking", context=context(folder=folder)).add_step(talk)
 
 
-def meeting(folder: str, patience: int = 30) -> Pipeline:
+def meeting(folder: str, patience: int = 60) -> Pipeline:
     """Two steps that each wait for the other, for so many seconds: they complete only at the same time."""
 
     def meet(folder: str, mine: str, other: str) -> str:

@@ -240,7 +240,7 @@ def taken_fails(folder: str) -> Pipeline:
     return made
 
 
-def beside(folder: str, patience: float = 30) -> Pipeline:
+def beside(folder: str, patience: float = 60) -> Pipeline:
     """What a branch and a loop wait for waits in turn for a step beside them, and that step for them."""
     wait_aside, wait_slow = wait_for(folder, "beside", patience), wait_for(folder, "slow", patience)
 

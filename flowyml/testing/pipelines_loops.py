@@ -136,7 +136,7 @@ def rows_without_list(folder: str) -> Pipeline:
     return made
 
 
-def item_by_item(folder: str, patience: float = 30) -> Pipeline:
+def item_by_item(folder: str, patience: float = 60) -> Pipeline:
     """The first step for the last item waits for the second step of the first one."""
     wait = wait_for(folder, "second of the first", patience)
 
@@ -295,7 +295,7 @@ def flaky_items(folder: str) -> Pipeline:
 def slow_items(folder: str) -> Pipeline:
     """One item takes too long, and is left out."""
 
-    @step(timeout=6, on_item_error="continue")
+    @step(timeout=20, on_item_error="continue")
     def slow(n: int) -> int:
         import time
 
