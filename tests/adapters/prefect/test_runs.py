@@ -125,7 +125,7 @@ class TestRuns:
         assert (handle.run_id, handle.raw_status, handle.run.pipeline) == ("run/1 ü", "Completed", "own words")
         flow_run = orchestrator.client.get(f"/flow_runs/{handle.job_id}")
         assert (flow_run["name"], flow_run["idempotency_key"]) == ("run/1 ü", "run/1 ü")
-        (task,) = orchestrator.client.task_runs(handle.job_id)
+        (task,) = wait_until(lambda: orchestrator.client.task_runs(handle.job_id))  # Prefect records them late
         assert task.name == "add"
 
     def test_all_runs_come_in_one_call(self, make_prefect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
