@@ -308,9 +308,9 @@ class StepCalls:
             return pack(value, open_store(self._folder), key=key)
         except Exception as cause:  # whatever a user's __reduce__ raises
             error = OutputError(
-                f"step {node.step.name!r} runs in a process of its own, and output {output!r} of step "
-                f"{source.label!r} cannot be passed to it: {error_text(cause)}. Return a picklable value, or run "
-                f"both run in threads, without a timeout."
+                f"step {node.step.name!r} runs in its own process, but output {output!r} of step "
+                f"{source.label!r} cannot be passed to it: {error_text(cause)}. Return a picklable value, or run both "
+                f"in threads, without a timeout."
             )
             error.step = node.step.name
             raise error from cause
