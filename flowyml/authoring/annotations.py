@@ -1,5 +1,6 @@
-"""What functions are annotated with, followed through a pipeline: dates that travel as text, values that cannot be
-compared, and wrong items."""
+"""Follows annotations of functions through a pipeline: dates that travel as strings, values that cannot be compared,
+and wrong items.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +28,11 @@ __all__ = ["check_annotations", "with_dates"]
 
 _NUMBERS = (bool, int, float)
 _ORDERED = (bool, int, float, str, bytes, list, tuple, set, frozenset, datetime, date)
-"""The types of Python's own that are ordered among themselves, numbers also with one another."""
+"""Built-in types whose values can be ordered, numbers also with one another."""
 
 
 def with_dates(structure: Groups, calls: Mapping[str, Call], types: Mapping[str, object]) -> tuple[Group, ...]:
-    """The groups of a pipeline, where comparisons with parameters that are dates are marked: those travel as text.
+    """The groups of a pipeline, with comparisons with date parameters marked, because dates travel as strings.
 
     ``types`` are those of the parameters.
     """
@@ -48,9 +49,9 @@ def check_annotations(
     structure: Groups, calls: Mapping[str, Call], types: Mapping[str, object], steps: Iterable[Step],
     places: Mapping[str, Place],
 ) -> None:  # fmt: skip
-    """Raise ``DefinitionError`` where annotations say that a comparison would raise, or that an item is a wrong one.
+    """Raise ``DefinitionError`` if annotations say that a comparison would raise, or that an item has a wrong type.
 
-    ``types`` are those of the parameters, ``places`` the lines of groups. What is not annotated is not checked.
+    ``types`` are those of the parameters, ``places`` the lines of groups. Values without annotations are not checked.
     """
     known = _Annotations(structure, calls, types)
     for group in structure:
@@ -74,7 +75,7 @@ class _Annotations:
         self._returned: dict[str, Any] = {}
 
     def of(self, source: Source, group: str) -> Any:
-        """What a value is annotated as where it is seen from ``group``; ``Any`` where that is unknown."""
+        """The annotation of a value as seen from ``group``; ``Any`` if it is unknown."""
         match source:
             case FromParameter(name):
                 return self._types.get(name, Any)
@@ -164,7 +165,7 @@ class _Annotations:
         return _members(self.of(source, branch.parent))
 
     def _is_json(self, source: Source) -> bool:
-        """Whether a value comes as JSON: that of a parameter, and an item of its list."""
+        """Whether a value arrives as JSON: a parameter's value, or an item of its list."""
         while isinstance(source, FromItem):
             loop = self._structure.by_name[source.loop]
             assert isinstance(loop, Loop)
@@ -193,7 +194,7 @@ class _Annotations:
 
 
 def _may_work(name: str, left: Any, right: Any) -> bool:
-    """Whether comparing values so annotated may go well; in doubt it may."""
+    """Whether comparing values with these annotations may work; if in doubt, it may."""
     if name in ("==", "!="):
         return True
     pairs = ((a, b) for a in _members(left) for b in _members(right))
@@ -245,7 +246,7 @@ def _is_lost_as_json(kind: Any) -> bool:
 
 
 def _is_wrong(given: Any, hint: Any) -> bool:
-    """Whether no value so annotated is what a step takes; in doubt it may be."""
+    """Whether no value with this annotation fits what a step takes; if in doubt, it may fit."""
     return not any(_fits(a, b) for a in _members(given) for b in _members(hint))
 
 
@@ -266,7 +267,7 @@ def _fits(given: Any, hint: Any) -> bool:
 
 
 def _members(kind: Any) -> list[Any]:
-    """The types that a union is made of; of any other annotation itself."""
+    """The members of a union; any other annotation itself."""
     for alias in ("__supertype__", "__value__"):  # of a NewType, of a `type X = …`
         if hasattr(kind, alias):
             return _members(getattr(kind, alias))
@@ -281,7 +282,7 @@ def _members(kind: Any) -> list[Any]:
 
 
 def _class(kind: Any) -> type | None:
-    """The class of an annotation, without what is in brackets; None where any value may fit."""
+    """The class of an annotation, without its type arguments; None if any value may fit."""
     found = get_origin(kind) or kind
     if not isinstance(found, type) or found in (object, Any) or _is_typed_dict(found):
         return dict if isinstance(found, type) and _is_typed_dict(found) else None
@@ -293,7 +294,7 @@ def _is_typed_dict(kind: type) -> bool:
 
 
 def _element(kind: Any) -> Any:
-    """What the items of a list are, so annotated."""
+    """The annotation of the items of a list."""
     found = []
     for each in _members(kind):
         parts = get_args(each)

@@ -60,7 +60,7 @@ class Cache:
 
     @property
     def ttl_seconds(self) -> float | None:
-        """For how many seconds a result counts; None: without limit."""
+        """The seconds for which a result is valid; None means without limit."""
         ttl: object = self.ttl  # whatever was given
         if ttl is None:
             return None
@@ -83,7 +83,7 @@ class Cache:
 
 
 def check_cache(cache: object, who: str, parameters: Collection[str]) -> Cache | bool | None:
-    """Give back what ``@step(cache=…)`` was given. Raises ``DefinitionError``."""
+    """Check what ``@step(cache=…)`` was given, and return it. Raises ``DefinitionError``."""
     if cache is None or isinstance(cache, bool):
         return cache
     if not isinstance(cache, Cache):

@@ -1,4 +1,4 @@
-"""Which steps of a pipeline are cached, and by what: from ``@step(cache=…)`` to the plan."""
+"""Decides which steps of a pipeline are cached, and by what key: from ``@step(cache=…)`` to the plan."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _hashes: dict[tuple[object, ...], str] = {}
 def with_caching(
     plan: Plan, calls: Sequence[Call], *, enabled: bool | None, data: str, before: Plan | None = None
 ) -> Plan:
-    """The same plan, where the steps that are cached say by what. ``enabled`` is that of ``Pipeline(enable_cache=…)``,
-    ``data`` a digest of the data files that come along. ``before`` is what this gave for the same plan earlier; it is
-    given again where it still holds.
+    """The same plan, with what the key of each cached step is made of. ``enabled`` is that of
+    ``Pipeline(enable_cache=…)``, ``data`` a digest of the data files in the bundle. ``before`` is the earlier result
+    for the same plan, which is returned again if it still holds.
 
     Raises ``DefinitionError``.
     """
@@ -48,7 +48,7 @@ def data_digest(files: Mapping[str, Path]) -> str:
 
 
 def held_by(plan: Plan, calls: Sequence[Call]) -> dict[str, str]:
-    """For each cached step, a digest of what this process holds of its code that its files do not say, if anything."""
+    """For each cached step, a digest of the state of its code in this process that is not in its files, if any."""
     by_name = {call.name: call for call in calls}
     known: dict[int, str] = {}
     found: dict[str, str] = {}
@@ -65,7 +65,7 @@ def _wanted(plan: Plan, step: Step, call: Call, enabled: bool | None) -> Cache |
     asked = call.step.step_options.cache
     if enabled is False or asked is False:
         return None
-    if asked is None:  # what a pipeline caches by itself is what gives a result, and only that
+    if asked is None:  # by default, a pipeline caches only steps that have a result
         is_plain = step.outputs and not step.secrets and step.run_if == "all_success"
         return Cache() if enabled and is_plain else None
     if plan.structure.is_cleanup(step.group):
@@ -96,7 +96,7 @@ def _caching(cache: Cache, code: Reached, makers: str, data: str) -> Caching:
 
 
 def _makers(plan: Plan, codes: Mapping[str, Reached]) -> dict[str, str]:
-    """For each step a digest of the code of all that comes before it; empty for the first ones."""
+    """For each step, a digest of the code of everything before it; empty for the first ones."""
     found: dict[str, str] = {}
     for step in plan:  # in a topological order
         before = sorted((name, codes[name].code, found[name]) for name in plan.structure.upstream(step))

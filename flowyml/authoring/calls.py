@@ -26,7 +26,7 @@ Given = Source | Sequence[Source]
 
 
 class Call(NamedTuple):
-    """One step of the pipeline with what its parameters were given, and the line that says so.
+    """One step of the pipeline with the arguments of its parameters, and the line of the call.
 
     ``bound`` is None in a pipeline by names, and ``items`` are then the parameters that are items of a loop. ``group``
     is the innermost group that it is in.
@@ -42,7 +42,7 @@ class Call(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """What the function of a pipeline put together. ``returned`` is None where it returned nothing.
+    """What the function of a pipeline recorded. ``returned`` is None if it returned nothing.
 
     ``places`` are the lines of its blocks, by their groups.
     """
@@ -54,7 +54,7 @@ class Recorded(NamedTuple):
 
 
 class Recorder:
-    """Takes note of what the function of a pipeline calls."""
+    """Records what the function of a pipeline calls."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.calls: list[Call] = []
@@ -66,12 +66,12 @@ class Recorder:
         self._inside: list[object] = [function]
 
     def record(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Note one step, and give what stands for its outputs."""
+        """Record one step, and return placeholders for its outputs."""
         name = self._free_name(f"{self._prefix}{step.name}")
         return self._add(step, name, _bind(step, name, args, kwargs))
 
     def record_map(self, step: Step[..., Any], fixed: Mapping[str, Any], over: Mapping[str, Any]) -> Any:
-        """Note one step that runs for each item of the lists in ``over``."""
+        """Record one step that runs for each item of the lists in ``over``."""
         name = self._free_name(f"{self._prefix}{step.name}")
         who = f"step {name!r}: map"
         lists = tuple(Input(key, list_source(f"{who}({key}=…)", value)) for key, value in over.items())
@@ -85,7 +85,7 @@ class Recorder:
     def section(
         self, pipeline: str, description: str, context: Mapping[str, Any], function: object
     ) -> Iterator[None]:  # fmt: skip
-        """What is recorded within belongs to a pipeline that is called here; ``context`` fills what calls leave out."""
+        """What is recorded within belongs to a called pipeline; ``context`` fills what calls leave out."""
         if any(function is each for each in self._inside):
             raise DefinitionError(f"Pipeline {pipeline!r} calls itself, and could never be compiled.")
         before = self._prefix, self._context
@@ -100,7 +100,7 @@ class Recorder:
                 self._inside.pop()
 
     def record_wired(self, call: Call, wired: PlanStep, value_of: Callable[[Source], Any]) -> dict[Source, Any]:
-        """Note a step of a pipeline by names, which is wired already, and give what stands for its outputs."""
+        """Record a step of a pipeline by names, which is wired already, and return placeholders for its outputs."""
         name = self._free_name(f"{self._prefix}{wired.name}")
         bound: dict[str, Any] = {}
         for item in wired.inputs:
@@ -135,7 +135,7 @@ class Recorder:
 
 
 def record_calls(function: Callable[..., Any], parameters: Mapping[str, FromParameter]) -> Recorded:
-    """Call ``function`` once and give what it put together."""
+    """Call ``function`` once and return what it recorded."""
     recording = Recorder(function)
     token = recorder.set(recording)
     try:
@@ -154,7 +154,7 @@ def record_calls(function: Callable[..., Any], parameters: Mapping[str, FromPara
 
 
 def as_placeholder(who: str, parameter: str, value: object) -> Placeholder:
-    """What a pipeline that is called in another one sees of an argument. Raises ``DefinitionError``."""
+    """An argument as the called pipeline sees it. Raises ``DefinitionError``."""
     if isinstance(value, Placeholder):
         return value
     if is_too_deep(plain(value)) or not is_json(plain(value)):
@@ -260,7 +260,7 @@ def _outputs(function: str, returned: Any) -> tuple[PipelineOutput, ...] | None:
 
 
 def _output_name(value: object) -> str:
-    """How an output is called that the function returns without a name; either of several, if they are called alike."""
+    """The name of an output that the function returns without one; for ``either``, the common name of its outputs."""
     if isinstance(value, CallOutput):
         return value.source.output
     names = {output.output for output in value.source.outputs} if isinstance(value, EitherValue) else set()

@@ -1,11 +1,11 @@
-"""Which code a function can reach, as a digest that changes with what it does and not with how it is laid out.
+"""A digest of the code that a function can reach, which changes with what the code does, not with its layout.
 
 Files are followed statement by statement, along the names that each uses: see ``source_units``. That leaves out what
-other steps do, and takes too much rather than too little. Where code reaches what it does not name, as with
+other steps do, and includes too much rather than too little. If code reaches what it does not name, as with
 ``globals()`` or ``getattr`` on a module, the whole file counts, with all that it imports.
 
-What this process holds is another matter: workers import the files anew. It counts for functions that travel by value,
-and where a step runs in this very process.
+The state of this process is another matter, since workers import the files again. It counts for functions that travel
+by value, and if a step runs in this very process.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Reached(NamedTuple):
 
 
 def reached(function: Callable[..., Any], *, by_value: bool) -> Reached:
-    """What a worker has of a function; one that travels ``by_value`` takes along what this process holds.
+    """The code of a function on a worker; one that travels ``by_value`` includes its state in this process.
 
     Raises ``OSError`` and ``SyntaxError`` for files that cannot be read.
     """
@@ -63,7 +63,7 @@ def reached(function: Callable[..., Any], *, by_value: bool) -> Reached:
 
 
 def held(function: Callable[..., Any]) -> str:
-    """A digest of what this process holds of the code that a function can reach; empty where it is what files say.
+    """A digest of the state in this process of the code that a function can reach; empty if it equals the files.
 
     That is the state of globals and closures, and files that have changed since they were imported. Raises as
     ``reached`` does.
@@ -74,7 +74,7 @@ def held(function: Callable[..., Any]) -> str:
 
 
 class _Walk:
-    """Goes from name to name; everything is looked at once. ``live`` looks at what this process holds, too."""
+    """Follows names; visits everything once. With ``live``, it also looks at the state of this process."""
 
     def __init__(self, *, live: bool) -> None:
         self._is_live = live
@@ -93,7 +93,7 @@ class _Walk:
             yield f"{module}:{name} {' '.join(unit.digest for unit in units)}"
 
     def identities(self) -> dict[Path, tuple[int, ...]]:
-        """The files that were looked at, as they were."""
+        """The files that were read, in their state at that time."""
         return {path: file.identity for path, file in self._files.items()}
 
     # What lives in this process.
@@ -124,7 +124,7 @@ class _Walk:
         self._collect_bound(value, file)
 
     def _inner(self, value: Any) -> Any:
-        """What something that can be called calls; None where that is all that can be said of it."""
+        """What a callable calls; None if that is unknown."""
         if isinstance(value, Step):
             return value.function
         if isinstance(value, partial):
@@ -144,7 +144,7 @@ class _Walk:
         return None
 
     def _collect_bound(self, function: FunctionType, file: SourceFile | None) -> None:
-        """Closure and defaults; literal ones stand in the text."""
+        """Closure and defaults; literal ones are in the text."""
         name = f"{function.__module__}.{function.__qualname__}"
         names = function.__code__.co_freevars
         for free, cell in zip(names, function.__closure__ or (), strict=True):
@@ -184,7 +184,7 @@ class _Walk:
             self._collect_class(kind)
 
     def _hold(self, name: str, value: Any) -> None:
-        """Note a value that code uses by this name; what is code itself is followed."""
+        """Record a value that code uses by this name; code is followed."""
         if isinstance(value, ModuleType):
             if (file := self._file_of(value.__name__)) is not None:
                 self._collect_all(file)
@@ -200,7 +200,7 @@ class _Walk:
             self.held.append(f"{name} = {self._state(value)}")
 
     def _state(self, value: Any, depth: int = 0) -> str:
-        """What a value holds, the same in every process as far as can be."""
+        """The state of a value, as far as possible the same in every process."""
         kind = type(value)
         name = f"{kind.__module__}.{kind.__qualname__}"
         if kind in _ATOMS:
@@ -258,7 +258,7 @@ class _Walk:
         return self._known[module, root]
 
     def _enter(self, file: SourceFile) -> None:
-        """Using a file runs what is loose in it, and in those that it imports, its packages among them."""
+        """Using a file runs its loose statements, and those of the files that it imports, including its packages."""
         live = live_module(file) if self._is_live else None
         if live is not None and not is_as_imported(live, file):
             self.held.append(f"{file.name} has changed since {_THIS_PROCESS} imported it")
@@ -335,7 +335,7 @@ class _Walk:
             self._file_of(module, file)
 
     def _collect_used(self, file: SourceFile, name: str, chains: Iterable[Chain]) -> None:
-        """A name of a file, by which code in it uses what it stands for."""
+        """A name that code in a file uses, and what it refers to."""
         units = file.by_name.get(name, ())
         for unit in units:
             if unit.is_import:
@@ -349,7 +349,7 @@ class _Walk:
         return (o for unit in file.units for star in unit.stars if (o := self._file_of(star, file)) is not None)
 
     def _collect_import(self, file: SourceFile, imported: tuple[str, str | None], chains: Iterable[Chain]) -> None:
-        """What an import gives, as far as it is used: ``helpers.clean`` is one function of it."""
+        """The used part of an import: ``helpers.clean`` is one function of it."""
         module, name = imported
         for chain in chains:
             self._collect_module(file, module, (name, *chain) if name else chain)
@@ -369,7 +369,7 @@ class _Walk:
             self._collect_name(found, chain[0])
 
     def _collect_live_value(self, file: SourceFile, name: str, unit: Unit) -> None:
-        """What a name of a file stands for in this process, unless that is what the file says."""
+        """The value of a file's name in this process, unless the file says the same."""
         live = live_module(file) if self._is_live else None
         if live is None or name not in vars(live):
             return
@@ -417,7 +417,9 @@ def _own_text(function: FunctionType) -> Iterable[str]:
 
 
 def _holds_nothing(value: Any) -> bool:
-    """A pipeline, a logger, what stands for a date, the name of a type: nothing that a step depends on."""
+    """True for values that a step does not depend on: a pipeline, a logger, a placeholder for a date, the name of a
+    type.
+    """
     if isinstance(value, GenericAlias | UnionType):
         return True
     return type(value).__module__.partition(".")[0] in ("flowyml", "logging", "typing")
@@ -429,7 +431,7 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _pickled(value: Any) -> str:
-    """A digest of an object's state; empty for what has none that can be written, such as a lock."""
+    """A digest of an object's state; empty if it cannot be pickled, such as a lock's."""
     from flowyml.authoring.pickles import pickled
 
     try:

@@ -32,7 +32,7 @@ def compile_steps(
 ) -> tuple[tuple[Step, ...], tuple[Group, ...]]:
     """The steps in a topological order, ties in the order in which they were added; those that clean up come last.
 
-    And the groups, where what they take by name is found.
+    Also returns the groups, with their names resolved.
 
     ``injected`` are the run parameters that fill parameters of the same name. Raises ``DefinitionError``.
     """
@@ -47,7 +47,7 @@ def compile_steps(
 
 
 def has_control_flow(step: Step) -> bool:
-    """Whether other steps decide when, how often and whether a step runs."""
+    """Whether other steps decide if, when and how often a step runs."""
     return step.run_if != "all_success" or bool(step.group)
 
 
@@ -60,7 +60,7 @@ def is_flat(step: Step) -> bool:
 def with_types(
     steps: Sequence[Step], calls: Sequence[Call], types: Mapping[str, object], groups: Sequence[Group] = ()
 ) -> tuple[Step, ...]:
-    """The same steps, where inputs from parameters of these ``types`` are marked, for workers to make values of JSON.
+    """The same steps, with inputs from parameters of these ``types`` marked, so that workers restore values from JSON.
 
     Raises ``DefinitionError`` for a step that takes one without saying so.
     """
@@ -109,7 +109,7 @@ def compile_outputs(
 ) -> tuple[PipelineOutput, ...]:
     """The outputs of the pipeline: those ``returned`` or ``wanted``, else every output that no step consumes.
 
-    What may not come to be, in a branch or a clean-up, does not become an output by itself.
+    What may be missing, in a branch or a clean-up, does not become an output by default.
     """
     if returned:
         for output in returned:
@@ -178,7 +178,7 @@ class _Wiring:
         )
 
     def group(self, group: Group) -> Group:
-        """The same group; in a pipeline by names, where what it names is found."""
+        """The same group; in a pipeline by names, with its names resolved."""
         if not self.by_names:
             return group
         if isinstance(group, Loop):
@@ -201,8 +201,7 @@ class _Wiring:
         return found or source
 
     def _found(self, name: str, group: str) -> FromStep | FromEither | None:
-        """What produces an output, as seen from a group: a step, or whichever of several in branches that exclude
-        one another."""
+        """The producer of an output, as seen from a group: a step, or one of several in mutually exclusive branches."""
         producers = self.producers.get(name, [])
         for source, inside in producers:
             if not any(isinstance(each, Branch) for each in self.structure.beyond(inside, group)):
@@ -211,7 +210,7 @@ class _Wiring:
         return FromEither(sources) if len(sources) > 1 else sources[0] if sources else None
 
     def _execution_group(self, call: Call) -> str:
-        """A pipeline that is called in another has groups of its own in each call."""
+        """Each call of a pipeline has its own groups."""
         name = call.step.step_options.execution_group
         around = [each for each in self.structure.path(call.group) if isinstance(self.structure.by_name[each], Section)]
         return f"{around[-1]}.{name}" if name and around else name
@@ -340,7 +339,7 @@ def _in_order(pipeline: str, structure: Groups, steps: Sequence[Step]) -> tuple[
 
 
 def _circle(upstream: Mapping[str, Sequence[str]], waiting: Mapping[str, int]) -> str:
-    """One circle among the steps that still wait, written ``a -> b -> a``."""
+    """One cycle among the steps that still wait, written ``a -> b -> a``."""
     seen: list[str] = [next(name for name, count in waiting.items() if count)]
     while True:
         name = next(earlier for earlier in upstream[seen[-1]] if waiting[earlier])

@@ -14,7 +14,7 @@ __all__ = ["Context", "context"]
 
 
 class Context(Mapping[str, Any]):
-    """Named values that each run may override. It never changes; ``|`` gives a new one.
+    """Named values that each run may override. Immutable; ``|`` returns a new one.
 
     They are plain JSON, dates, paths, enumerations and pydantic models.
 

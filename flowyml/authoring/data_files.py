@@ -1,4 +1,4 @@
-"""Which data files come along with a pipeline: what its globs name below its folder, and no secret by accident."""
+"""Selects the data files of a pipeline: what its globs name below its folder, and no secret by accident."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["MAX_BYTES", "checked_globs", "chosen_files", "read_included"]
 logger = logging.getLogger("flowyml.bundle")
 
 MAX_BYTES = 100_000_000
-"""The most that a pipeline's data files may hold together: they travel to every worker, as its code does."""
+"""The most bytes of all data files of a pipeline: they travel to every worker, like its code."""
 
-_SETTINGS = ("flowyml.toml", "pyproject.toml")  # where targets stand, with their passwords
+_SETTINGS = ("flowyml.toml", "pyproject.toml")  # with targets and their passwords
 _COMPILED = "__pycache__"  # what Python makes of the code, another one on each machine
 _LISTED = 5
 

@@ -63,7 +63,7 @@ def _check_beside(step: Step, first: Step) -> None:
 
 
 def _check_options(step: Step, members: Iterable[Step]) -> None:
-    """What is set for a whole task or pod can be set once."""
+    """Options of a whole task or pod must agree."""
     for other in members:
         if other is step:
             return
@@ -85,7 +85,7 @@ def _check_options(step: Step, members: Iterable[Step]) -> None:
 
 
 def _as_one(structure: Groups, steps: Sequence[Step]) -> tuple[Mapping[str, set[str]], Mapping[str, set[str]]]:
-    """The steps that come before each, and after it, where those of a group come before and after as one."""
+    """The steps before and after each step, with the steps of a group counted as one."""
     own = {name: group.steps for group in structure.together.values() for name in group.steps}
     earlier: dict[str, set[str]] = {step.name: set() for step in steps}
     later: dict[str, set[str]] = {step.name: set() for step in steps}

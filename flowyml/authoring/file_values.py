@@ -1,4 +1,4 @@
-"""Whether what this process holds is what a file says: values, defaults of functions, whole modules."""
+"""Whether the state of this process equals a file: values, defaults of functions, whole modules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["is_as_imported", "is_literal", "says_defaults"]
 
 
 def is_literal(file: SourceFile, node: ast.stmt, value: Any) -> bool:
-    """Whether a statement gives a name the very value that it has."""
+    """Whether a statement assigns a name the value that it has."""
     said = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
     if said is None or (isinstance(node, ast.Assign) and not all(isinstance(t, ast.Name) for t in node.targets)):
         return False
@@ -27,7 +27,7 @@ def is_literal(file: SourceFile, node: ast.stmt, value: Any) -> bool:
 
 
 def _evaluates_to(file: SourceFile, node: ast.expr, value: Any) -> bool:
-    """Whether an expression is that value: a literal, or a name that the file gives one."""
+    """Whether an expression has that value: a literal, or a name for one in the file."""
     if isinstance(node, ast.Name):
         units = file.by_name.get(node.id, ())
         said = units[0].node if len(units) == 1 else None
@@ -54,7 +54,7 @@ def says_defaults(
 
 
 def is_as_imported(live: ModuleType, file: SourceFile) -> bool:
-    """Whether a module in this process is what its file says now. An editor may have saved it since."""
+    """Whether a module in this process equals its file now. An editor may have saved it since."""
     found = file.path.stat()
     if max(found.st_mtime, found.st_ctime) < _started() - 0.05:
         return True

@@ -29,10 +29,10 @@ def for_each(
 ) -> AbstractContextManager[T]:
     """Run the steps of the block once for each item: ``with for_each(configs) as config:``.
 
-    ``items`` is an output of a step, a parameter or a list of plain JSON. An item goes on to the next step of the
-    block without waiting for the other items. Outside the block, an output of a step in it is the list of all items'
-    outputs, in order. At most ``max_parallel`` items run at a time. ``on_item_error="continue"`` lets the run succeed
-    when items fail; a step that takes the list then gets ``(index, value)`` of each item that succeeded. A loop may
+    ``items`` is an output of a step, a parameter or a list of plain JSON. An item goes on to the next step of the block
+    without waiting for the other items. Outside the block, an output of a step in it is the list of all items' outputs,
+    in order. At most ``max_parallel`` items run at a time. ``on_item_error="continue"`` lets the run succeed when items
+    fail; a step that takes the list then gets an ``(index, value)`` pair for each item that succeeded. A loop may
     contain another loop, but no deeper.
 
     Raises ``DefinitionError``.
@@ -59,10 +59,10 @@ def for_each(
 def when(condition: object, *, name: str | None = None) -> AbstractContextManager[None]:
     """Run the steps of the block only if the condition holds: ``with when(score > 0.9):``.
 
-    A condition compares outputs of steps, parameters and plain JSON; conditions are joined by ``&``, ``|`` and ``~``,
-    or by ``all_of``, ``any_of`` and ``not_``; ``is_in`` replaces ``in``. An output or parameter by itself is a
-    condition too. Steps of a branch that is not taken are skipped: they are COMPLETED, with the raw status
-    ``skipped``. Outside the branch, their outputs can be used only in ``either``.
+    A condition compares outputs of steps, parameters and plain JSON; conditions are joined with ``&``, ``|`` and ``~``,
+    or with ``all_of``, ``any_of`` and ``not_``; ``is_in`` replaces ``in``. An output or parameter by itself is a
+    condition too. Steps of a branch that is not taken are skipped: they are COMPLETED, with the raw status ``skipped``.
+    Outside the branch, their outputs can be used only in ``either``.
 
     Raises ``DefinitionError``.
     """
@@ -85,9 +85,9 @@ def otherwise(*, name: str | None = None) -> AbstractContextManager[None]:
 
 @names_its_place
 def either(*outputs: T) -> T:
-    """The value of whichever of these outputs' steps ran: ``best = either(retrained, current)``.
+    """The value of the output whose step ran: ``best = either(retrained, current)``.
 
-    The steps are in branches of which one is taken. If none ran, a step that takes the value is skipped.
+    The steps are in different branches, one of which is taken. If none ran, a step that takes the value is skipped.
     """
     _recording("either")
     if len(outputs) < 2 or not all(isinstance(output, CallOutput) for output in outputs):
@@ -121,7 +121,7 @@ def _branch(verb: str, condition: object, name: str | None, *, joins: bool) -> A
 
 
 def _cut(text: str) -> str:
-    """A condition as a name, which is at most as long as those that are given."""
+    """A condition as a name, cut to the longest allowed name."""
     return text if len(text) <= MAX_NAME_LENGTH else f"{text[: MAX_NAME_LENGTH - 1]}…"
 
 

@@ -1,4 +1,4 @@
-"""A pipeline that is written as a function which calls steps: ``@pipeline``."""
+"""A pipeline written as a function that calls steps: ``@pipeline``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["FunctionPipeline", "pipeline"]
 
 
 class FunctionPipeline(Pipeline):
-    """A pipeline that a function puts together by calling steps. Made by ``@pipeline``."""
+    """A pipeline that a function defines by calling steps. Made by ``@pipeline``."""
 
     def __init__(self, function: Callable[..., Any], name: str, **options: Any) -> None:
         super().__init__(name, **options)
@@ -136,7 +136,7 @@ def pipeline(
     enable_cache: bool | None = None,
     **engines: Mapping[str, Any],
 ) -> Any:
-    """Make a pipeline of a function that calls steps. Its parameters are those of a run.
+    """Make a pipeline from a function that calls steps. The function's parameters are those of a run.
 
     The function is called once, when the pipeline is compiled; steps do not run then. What it returns becomes the
     outputs of the pipeline: an output of a step, a tuple of them, or a dict that names them.

@@ -1,4 +1,4 @@
-"""Which commit of a git repository a pipeline is run from."""
+"""The git commit that a pipeline is run from."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _GIT = ("git", "-c", "core.fsmonitor=false", "--no-optional-locks", "-C")
 
 
 def revision_of(file: str | None) -> str | None:
-    """The commit that a file belongs to, ``-dirty`` behind it where tracked files differ, or the file is not tracked.
+    """The commit that a file belongs to, with ``-dirty`` if tracked files differ, or the file is not tracked.
 
-    For None, which is a notebook or a prompt, that of the working folder. None where there is no commit, or no git.
+    For None, which means a notebook or a prompt, that of the working folder. None without a commit, or without git.
     """
     path = Path(file).resolve() if file and Path(file).is_file() else None
     folder = path.parent if path else Path.cwd()
@@ -30,7 +30,7 @@ def revision_of(file: str | None) -> str | None:
 
 @lru_cache(8)
 def _asked(root: Path, path: Path | None, stamps: tuple[int, ...]) -> str | None:
-    """Ask git, again when one of the ``stamps`` is another: asking takes longer than a small run."""
+    """Ask git, and again only if one of the ``stamps`` has changed: asking takes longer than a small run."""
     status = _git(root, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
     lines = (status or "").splitlines()
     commit = next((line.removeprefix(_COMMIT) for line in lines if line.startswith(_COMMIT)), "(initial)")

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Block(AbstractContextManager[T, None]):
-    """The block of a ``with for_each(…) as item:`` and its like. Without the ``with`` it would do nothing, unseen."""
+    """The block of a ``with for_each(…) as item:`` and the like. Without ``with``, it would silently do nothing."""
 
     def __init__(
         self, verb: str, inner: AbstractContextManager[T, bool | None], entered: Callable[[Block[Any]], None]
@@ -44,7 +44,7 @@ class Block(AbstractContextManager[T, None]):
         raise self.misused()
 
     def misused(self) -> DefinitionError:
-        """What is wrong where it was never entered."""
+        """The message for a block that was never entered."""
         item = " as item" if self._verb == "for_each" else ""
         inside = "" if self._verb.endswith(("otherwise", "cleanup")) else "…"
         return DefinitionError(
@@ -53,7 +53,7 @@ class Block(AbstractContextManager[T, None]):
 
 
 class Grouping:
-    """Collects groups; what is added while one is open stands in it."""
+    """Collects groups; what is added while one is open belongs to it."""
 
     def __init__(self) -> None:
         self.groups: list[Group] = []
@@ -76,7 +76,7 @@ class Grouping:
         self._place = block.place
 
     def check_blocks(self) -> None:
-        """Raise ``DefinitionError`` for a block that stands in no ``with``."""
+        """Raise ``DefinitionError`` for a block without ``with``."""
         for block in self._blocks:
             with errors_at(block.place):
                 raise block.misused()
@@ -87,12 +87,12 @@ class Grouping:
         return self._open[-1]
 
     def note_step(self) -> None:
-        """A step was added here: a branch that comes now begins a new choice."""
+        """A step was added here: a branch after it begins a new choice."""
         self._choices.pop(self.current, None)
 
     @contextmanager
     def open(self, group: Group) -> Iterator[Group]:
-        """Put a group in here, under a free name, and what is added within the context into the group."""
+        """Add a group here, under a free name; what is added within the context belongs to it."""
         if isinstance(group, Loop) and sum(isinstance(each, Loop) for each in self._around()) > 1:
             raise DefinitionError(
                 "Loops can be nested only two deep: process the items of the innermost loop inside a step."

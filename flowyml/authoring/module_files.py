@@ -1,4 +1,4 @@
-"""The files of the user's modules, and what this process has loaded of them."""
+"""The files of the user's modules, and their state in this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["found_module", "is_elsewhere", "live_module"]
 
 
 def found_module(module: str, root: Path | None) -> tuple[str, Path] | None:
-    """The name and the file of a module of the user's: where it is loaded from, else below ``root``."""
+    """The name and the file of a user's module: where it is loaded from, else below ``root``."""
     if module.partition(".")[0] == "flowyml":
         return None
     live = sys.modules.get(module)

@@ -61,7 +61,7 @@ class _Outputs:
 
 
 def named_condition(condition: Callable[[Any], Any]) -> Condition:
-    """What a function makes of the names of a pipeline. Raises ``DefinitionError`` where that is not a condition."""
+    """The condition that a function makes of a pipeline's names. Raises ``DefinitionError`` for anything else."""
     if not callable(condition):
         raise DefinitionError(
             f"A condition by names must be a function, as in when(lambda it: it.score > 0.9), not {condition!r:.80}."

@@ -17,9 +17,9 @@ def record_by_names(
     recording: Recorder, name: str, calls: Sequence[Call], context: Mapping[str, Any], given: Mapping[str, Any],
     outputs: Sequence[str] | None,
 ) -> Any:  # fmt: skip
-    """Record its steps; ``given`` has the value of each parameter in ``context``, or the call that makes it.
+    """Record its steps; ``given`` has the value of each parameter in ``context``, or the call that produces it.
 
-    Gives its outputs, a dict when there are several.
+    Returns its outputs, a dict if there are several.
     """
     by_name = {call.name: call for call in calls}
     steps, _ = compile_steps(name, calls, context)

@@ -1,4 +1,4 @@
-"""What a notebook's cells define now: a cell that is edited and run again defines its steps anew."""
+"""The current definitions of a notebook: an edited cell that runs again redefines its steps."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["newest", "version_in_notebook"]
 
 
 def newest(step: Step[..., Any]) -> Step[..., Any]:
-    """The step that stands in a notebook now in place of this one: of the same function name and step name.
+    """The step that has replaced this one in a notebook: with the same function name and step name.
 
-    A step that ``options`` made is made again of the newest one.
+    A step made by ``options`` is made again from the newest one.
     """
     if not _is_of_notebook(step.function):
         return step
@@ -25,7 +25,7 @@ def newest(step: Step[..., Any]) -> Step[..., Any]:
 
 
 def version_in_notebook(function: object) -> str:
-    """What changes when a function of a notebook, or one that it calls there, is defined anew; else empty."""
+    """A value that changes when a notebook's function, or one that it calls there, is redefined; otherwise empty."""
     if not _is_of_notebook(function):
         return ""
     from flowyml.authoring.function_versions import code_version

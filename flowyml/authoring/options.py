@@ -1,4 +1,4 @@
-"""Keywords that do not exist get an answer, not only a refusal."""
+"""Unknown keywords get a helpful error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def names_unknown_options(what: str) -> Callable[[Callable[P, R]], Callable[P, R
 
     As all its ``DefinitionError``s, it names the line of the call.
 
-    The name of an orchestrator is a known one: ``airflow={"pool": "gpu"}`` is for that engine alone.
+    The name of an orchestrator is a known keyword: ``airflow={"pool": "gpu"}`` is for that engine only.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -74,7 +74,7 @@ def _unknown(what: str, name: str, known: Sequence[str]) -> UnknownOptionError:
 
 
 def engine_options(given: Mapping[str, object], who: str) -> dict[str, dict[str, Any]]:
-    """Check that what is meant for single engines is plain JSON, as the plan must be; the engine checks the rest."""
+    """Check that options for single engines are plain JSON, as the plan must be; the engine checks the rest."""
     checked: dict[str, dict[str, Any]] = {}
     for engine, options in given.items():
         if is_too_deep(options):

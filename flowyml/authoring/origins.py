@@ -24,7 +24,7 @@ _URL = re.compile(r"^[ \t]*url[ \t]*=[ \t]*(\S+)[ \t]*$", re.MULTILINE)
 def defining_file(pipeline: object) -> str | None:
     """The file whose code is constructing ``pipeline`` right now; None for a notebook, a prompt, ``python -c``.
 
-    The constructors of subclasses are passed over: the pipeline is written where they are called.
+    Constructors of subclasses are skipped: the pipeline is written where they are called.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:

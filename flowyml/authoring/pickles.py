@@ -1,7 +1,7 @@
-"""Pickles for a bundle: the same bytes in every process as far as possible, and a note of the modules that they need.
+"""Pickles for a bundle: as far as possible the same bytes in every process, with a list of the modules that they need.
 
-Python orders a set by the hashes of what is in it, which differ from process to process, and calls a script
-``__main__`` where it runs. Neither may show in a bundle, whose digest tells whether anything has changed.
+Python orders a set by the hashes of its elements, which differ from process to process, and calls a running script
+``__main__``. Neither may show in a bundle, whose digest says whether anything has changed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ATOMS = (bool, int, float, complex, str, bytes, type(None))
 
 
 def pickled(value: object, what: str, modules: dict[str, None]) -> bytes:
-    """By reference where that can be, else by value; the modules that are needed to read it are added to ``modules``.
+    """By reference if possible, else by value; the modules needed to read it are added to ``modules``.
 
     Without a file for ``__main__``, as in a notebook, no worker could follow a reference. Raises ``DefinitionError``.
     """
@@ -52,10 +52,10 @@ def _written(kind: type[_Pickler], value: object, modules: dict[str, None]) -> b
 
 
 class _Pickler(pickle.Pickler):
-    """By reference: what has no name that can be looked up is refused."""
+    """By reference: refuses what has no importable name."""
 
     by_name: Any = (type, FunctionType)
-    """What of the user's is referred to by the name that it has on a worker, be it from a script or a module here."""
+    """The user's objects that are referred to by their name on a worker, whether from a script or a module here."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, _PROTOCOL)
@@ -94,7 +94,7 @@ def _value_pickler() -> type[_Pickler]:
     import cloudpickle
 
     class ValuePickler(_Pickler, cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is untyped
-        """What cannot be imported goes along; functions of a script may stand where its import does not come to."""
+        """What cannot be imported is included; functions of a script may be below the line where its import ends."""
 
         by_name = type
         otherwise = cloudpickle.Pickler.reducer_override
@@ -110,7 +110,7 @@ def _is_found_by_name(item: Any) -> bool:
 
 
 def _ordered(items: Iterable[Any]) -> list[Any] | None:
-    """In an order that is the same in every process; None where there is no telling."""
+    """In an order that is the same in every process; None if there is no such order."""
     try:
         return sorted(items, key=_key)
     except TypeError:

@@ -64,11 +64,11 @@ class Pipeline:
     ``context`` holds the parameters of a run with their defaults. ``outputs`` names the outputs of the pipeline;
     left out, they are those that no step consumes. ``timeout`` is in seconds, for a whole run. ``include`` are globs,
     relative to the folder of the pipeline's file, of data files that the workers need beside the code; names that
-    begin with a dot, and FlowyML's settings, must be written out. One name, tag or glob needs no list around it.
+    begin with a dot, and FlowyML's settings, must be written out. A single name, tag or glob needs no list.
     ``enable_cache=True`` caches each step that has an output, unless it says otherwise; False caches none.
     Options for one engine go under its name: ``airflow={"owner": "ml"}``.
 
-    Raises ``DefinitionError`` when it is compiled, naming the step and the fix.
+    Compiling it raises ``DefinitionError``, which names the step and the fix.
 
     >>> from flowyml import Context, Pipeline, step
     >>> @step(outputs=["numbers"])
@@ -168,20 +168,20 @@ class Pipeline:
     def when(self, condition: Callable[[Any], Any], *, name: str | None = None) -> AbstractContextManager[None]:
         """Add the steps of the block to a branch: ``with pipeline.when(lambda it: it.score > 0.9):``.
 
-        The function gets an object with the outputs and parameters of the pipeline, by their names, and gives a
-        condition of them, as ``flowyml.when`` takes it. Steps in branches of one choice may have outputs of one name:
-        what takes the name gets that of whichever ran. Raises ``DefinitionError``.
+        The function gets an object with the outputs and parameters of the pipeline, by their names, and returns a
+        condition on them, as ``flowyml.when`` takes it. Steps in branches of one choice may have outputs of the same
+        name: what takes the name gets the output of the step that ran. Raises ``DefinitionError``.
         """
         return self._branch("when", condition, name, joins=False)
 
     @names_its_place
     def elif_(self, condition: Callable[[Any], Any], *, name: str | None = None) -> AbstractContextManager[None]:
-        """Add the steps of the block to a branch that is tried when none right before it was taken."""
+        """Add the steps of the block to a branch that is tried if none right before it was taken."""
         return self._branch("elif_", condition, name, joins=True)
 
     @names_its_place
     def otherwise(self, *, name: str = "otherwise") -> AbstractContextManager[None]:
-        """Add the steps of the block to the branch that is taken when none right before it was."""
+        """Add the steps of the block to the branch that is taken if none right before it was."""
         branch = self._grouping.branch(check_name(name, "otherwise"), None, joins=True)
         return self._block("otherwise", branch)
 
@@ -217,7 +217,7 @@ class Pipeline:
     def steps(self) -> tuple[Step[..., Any], ...]:
         """The steps in the order in which they were added or called, each with its name in this pipeline.
 
-        Raises ``DefinitionError`` where the pipeline's function is wrong.
+        Raises ``DefinitionError`` if the pipeline's function is wrong.
         """
         with errors_at(self._place):
             calls = self._all_calls()
@@ -232,7 +232,7 @@ class Pipeline:
             return self._with_caching(self._plan)
 
     def _with_caching(self, plan: Plan) -> Plan:
-        """Code, and what it holds, may change while the pipeline stays the same."""
+        """Code and its state may change while the pipeline stays the same."""
         calls = self._all_calls()
         if self.enable_cache is not False and (self.enable_cache or any(c.step.step_options.cache for c in calls)):
             from flowyml.authoring.caching import data_digest, with_caching
@@ -264,7 +264,7 @@ class Pipeline:
 
         A failed run is a result whose ``success`` is false; ``result.raise_for_status()`` raises it. ``on`` is an
         orchestrator, an engine's name or a configured target; by default FLOWYML_ORCHESTRATOR or ``"local"``.
-        ``force`` and ``refresh`` are those of ``submit``.
+        ``force`` and ``refresh`` are as in ``submit``.
         """
         if refresh is not False:
             return self.refreshed(refresh).run(parameters, on=on, run_id=run_id, force=force)
@@ -294,11 +294,11 @@ class Pipeline:
         force: bool = False,
         refresh: bool | str | Iterable[str] = False,
     ) -> SubmissionResult:
-        """Start a run and return its handle at once. The same ``run_id`` twice gives the same run.
+        """Start a run and return its handle at once. Submitting a ``run_id`` again returns the same run.
 
-        Where the engine must have the pipeline deployed to run it, ``force`` replaces what another pipeline deployed
-        under this name. Raises ``OwnershipError`` without it. ``refresh=True`` runs all cached steps again and keeps
-        the new results; a list of names does so for these steps only.
+        On an engine that runs only deployed pipelines, ``force`` replaces what another pipeline deployed under this
+        name; without it, that raises ``OwnershipError``. ``refresh=True`` runs all cached steps again and keeps the new
+        results; a list of names does so for these steps only.
         """
         if refresh is not False:
             return self.refreshed(refresh).submit(parameters, on=on, run_id=run_id, force=force)
@@ -308,7 +308,7 @@ class Pipeline:
     def deploy(self, *, on: str | Orchestrator | None = None, force: bool = False) -> Deployment:
         """Make the pipeline known to an engine without running it.
 
-        Raises ``OwnershipError`` when another pipeline of this name is deployed there, which ``force`` replaces.
+        Raises ``OwnershipError`` if another pipeline of this name is deployed there, which ``force`` replaces.
         """
         self._stop_if_loading("deploy")
         return _resolve(on).deploy_pipeline(self, force=force)
@@ -329,8 +329,8 @@ class Pipeline:
     ) -> ScheduleInfo:
         """Let the engine's own scheduler run the pipeline; the same call again updates the schedule in place.
 
-        ``schedule_type`` and ``value`` are those of ``Schedule.of``. Raises ``ScheduleError``, and ``OwnershipError``
-        when another pipeline of this name has a schedule there, which ``force`` replaces.
+        ``schedule_type`` and ``value`` are as in ``Schedule.of``. Raises ``ScheduleError``, and ``OwnershipError`` if
+        another pipeline of this name has a schedule there, which ``force`` replaces.
         """
         self._stop_if_loading("schedule")
         from flowyml.core.schedule import Schedule
@@ -391,12 +391,12 @@ class Pipeline:
         return check_values(self.name, self.compile().parameters, values)
 
     def locate(self, error: DefinitionError) -> None:
-        """Have an error name the file and line of its step, else of the pipeline, unless it names one already."""
+        """Add the file and line of its step, or of the pipeline, to an error that names none."""
         places = {call.name: call.place for call in self._all_calls()}
         put_place(error, places.get(error.step) or self._place)
 
     def _check_include(self) -> None:
-        """A run in this process takes no files along; a glob that matches nothing is an error anyway."""
+        """A run in this process copies no files, but a glob that matches nothing is an error anyway."""
         if self.include:
             with errors_at(self._place):
                 self._included()
@@ -485,11 +485,11 @@ class Pipeline:
 
     @names_its_place
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Within the function of another pipeline: put this pipeline's steps in there, as a group of its name.
+        """Within the function of another pipeline: add this pipeline's steps there, as a group with its name.
 
-        Arguments are its parameters; an output of a step can be given for each. Gives what its function returns; for a
-        pipeline by names its outputs, a dict when there are several. Hooks, a timeout and engine options are for whole
-        runs: a pipeline that has some is refused. Raises ``DefinitionError``, also anywhere else.
+        Arguments are its parameters; each can be an output of a step. Returns what its function returns; for a pipeline
+        by names, its outputs, a dict if there are several. Hooks, a timeout and engine options are for whole runs: a
+        pipeline that has some is refused. Raises ``DefinitionError``, also anywhere else.
         """
         recording = recorder.get()
         if not isinstance(recording, Recorder):
@@ -529,7 +529,7 @@ class Pipeline:
         return f"<Pipeline {self.name!r}>"
 
     def _repr_html_(self) -> str | None:
-        """What a notebook shows: the graph, or for a pipeline that is not right yet the same as elsewhere."""
+        """What a notebook shows: the graph, or the plain ``repr`` for a pipeline with errors."""
         from flowyml.graph import svg
 
         try:

@@ -1,4 +1,4 @@
-"""Placeholders for values in the function of a pipeline, where none is known yet, and conditions made of them."""
+"""Placeholders for values that the function of a pipeline does not know yet, and conditions on them."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class Placeholder:
             raise AttributeError(name)
         self._refuse()
 
-    # Whatever would need the value, by an operator or a built-in function. Without a refusal an f-string would hold
-    # the words of `repr`, and a pipeline would go wrong in silence.
+    # Everything that would need the value, by an operator or a built-in function. Without a refusal, an f-string would
+    # contain the `repr`, and a pipeline would go wrong silently.
     __bool__ = __iter__ = __len__ = __contains__ = __getitem__ = __str__ = __format__ = _refuse
     __int__ = __float__ = __index__ = __round__ = __abs__ = __neg__ = __pos__ = _refuse
     __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = __matmul__ = _refuse
@@ -153,7 +153,7 @@ class ItemValue(Placeholder):
 
 
 class EitherValue(Placeholder):
-    """The value of whichever of several branches ran."""
+    """The value of the branch that ran, of several."""
 
     source: FromEither
 
@@ -189,7 +189,7 @@ def _dated(value: object) -> object:
 
 
 def texts_of(kind: object) -> str:
-    """What a comparison reads texts as where one side is of this type.
+    """How a comparison reads strings if one side has this type.
 
     >>> texts_of(date), texts_of(datetime), texts_of(int)
     ('date', 'date-time', '')
@@ -200,7 +200,7 @@ def texts_of(kind: object) -> str:
 
 
 def condition_of(value: object) -> Condition:
-    """What is asked for as a condition. Raises ``DefinitionError`` for what is known already."""
+    """Makes a condition of a value. Raises ``DefinitionError`` for a value that is known already."""
     if isinstance(value, Expression):
         return value.condition
     if isinstance(value, Placeholder):

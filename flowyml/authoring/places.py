@@ -24,9 +24,9 @@ Place = tuple[str, int]
 
 @contextmanager
 def errors_at(place: Place | None) -> Iterator[None]:
-    """A ``DefinitionError`` that is raised here and names no place yet gets this one.
+    """Give a ``DefinitionError`` that is raised here this place, unless it names one already.
 
-    Where the error passed through code of the user's, that line is its place.
+    If the error passed through the user's code, that line is its place.
     """
     try:
         yield
@@ -84,7 +84,7 @@ def _is_ours(frame: FrameType) -> bool:
 
 
 def put_place(error: DefinitionError, place: Place | None) -> None:
-    """Have an error name a place, unless it names one already."""
+    """Add a place to an error, unless it names one already."""
     if place is not None and not error.place:
         error.place = _shown(place)
         error.args = (f"{error} ({error.place})",)

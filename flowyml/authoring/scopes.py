@@ -1,4 +1,4 @@
-"""Which values can be seen from where: of loops, of branches, of steps that may not have run."""
+"""Checks which values are visible where: those of loops, of branches, of steps that may not have run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["around", "check_loops", "check_scopes", "check_seen"]
 
 
 def check_scopes(structure: Groups, calls: Mapping[str, Call], steps: Sequence[Step]) -> None:
-    """Raise ``DefinitionError`` where a step or a group takes what it cannot see, or what may be missing."""
+    """Raise ``DefinitionError`` if a step or a group takes a value that it cannot see, or that may be missing."""
     for step in steps:
         with errors_at(calls[step.name].place):
             for item in step.inputs:
@@ -39,7 +39,9 @@ def check_scopes(structure: Groups, calls: Mapping[str, Call], steps: Sequence[S
 
 
 def check_loops(structure: Groups, calls: Mapping[str, Call], types: Mapping[str, object]) -> None:
-    """Raise ``DefinitionError`` where a loop goes over what is annotated as no list; ``types`` are of parameters."""
+    """Raise ``DefinitionError`` if a loop goes over a value that is not annotated as a list; ``types`` are those of
+    parameters.
+    """
     for group in structure:
         for item in group.over if isinstance(group, Loop) else ():
             kind, what = _annotated(structure, calls, types, item.source, group.parent)
@@ -56,7 +58,7 @@ def check_loops(structure: Groups, calls: Mapping[str, Call], types: Mapping[str
 def _annotated(
     structure: Groups, calls: Mapping[str, Call], types: Mapping[str, object], source: Source, group: str
 ) -> tuple[object, str]:
-    """What a list is annotated as, and what it is; None where that is unknown."""
+    """The annotation of a list, and its description; None if unknown."""
     if isinstance(source, FromParameter):
         return types.get(source.name), f"parameter {source.name!r}"
     if isinstance(source, FromStep) and not structure.loops_between(source.step, group):
@@ -71,7 +73,7 @@ def _is_not_a_list(kind: object) -> bool:
 
 
 def check_seen(structure: Groups, source: Source, group: str, who: str) -> None:
-    """Raise ``DefinitionError`` if what stands in ``group`` cannot take a value; ``who`` begins the sentence."""
+    """Raise ``DefinitionError`` if something in ``group`` cannot take a value; ``who`` begins the sentence."""
     if isinstance(source, FromItem) and source.loop not in structure.path(group):
         raise DefinitionError(f"{who} is the item of {source.loop!r}: it is known only within that loop.")
     for name in steps_of(source):
@@ -103,7 +105,7 @@ def _refuse_cleanup(between: Sequence[Group], who: str) -> None:
 
 
 def _check_defaults(step: Step, call: Call) -> None:
-    """What a step takes from others may be missing: the function's default stands in for it."""
+    """If a value from another step may be missing, the function needs a default for it."""
     for name, parameter in call.step.signature.parameters.items():
         is_taken = any(_may_be_missing(item) for item in step.inputs if name in (item.name, item.into))
         if is_taken and parameter.default is inspect.Parameter.empty:

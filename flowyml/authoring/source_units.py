@@ -1,7 +1,7 @@
-"""A file of Python as the statements of its top level: what each binds, what it names, and its text without layout.
+"""A Python file as its top-level statements: what each binds, what it names, and its text without layout.
 
-Comments, white space, quotes, parentheses that change nothing and the order of definitions are not part of that text,
-nor is the version of Python.
+That text does not depend on comments, white space, quotes, redundant parentheses, the order of definitions, or the
+version of Python.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Imported = tuple[str, str | None]
 _DYNAMIC = frozenset({
     "globals", "eval", "exec", "compile", "__import__", "import_module", "spec_from_file_location", "runpy",
 })  # fmt: skip
-"""Names, and those of attributes, with which code reaches what it does not name."""
+"""Names and attributes with which code reaches what it does not name."""
 _DYNAMIC_ATTRIBUTES = _DYNAMIC - {"compile", "eval"} | {
     "__dict__", "__globals__", "__builtins__", "f_globals", "f_locals", "exec_module", "load_module",
 }  # fmt: skip
@@ -37,7 +37,7 @@ _NO_TEXT = frozenset({"ctx", "kind", "type_comment"})
 
 
 class Unit:
-    """One statement of a file's top level, with all that is in it."""
+    """One top-level statement of a file, with all that is in it."""
 
     def __init__(self, node: ast.stmt, package: Chain) -> None:
         self.node = node
@@ -59,7 +59,7 @@ class Unit:
 
     @cached_property
     def binds(self) -> tuple[str, ...]:
-        """The names of the module that it gives a value."""
+        """The module-level names that it binds."""
         return tuple(dict.fromkeys(_bound(self.node)))
 
     @property
@@ -69,7 +69,7 @@ class Unit:
 
 
 class SourceFile:
-    """A file of Python. ``name`` is that of its module; ``find`` gives the file of a module that is the user's too."""
+    """A Python file. ``name`` is that of its module; ``find`` returns the file of another module of the user's."""
 
     def __init__(self, name: str, path: Path, source: bytes, find: Find) -> None:
         self.name = name
@@ -86,12 +86,12 @@ class SourceFile:
 
     @cached_property
     def loose(self) -> Sequence[Unit]:
-        """The statements that may do more than give names a value: whatever imports the file depends on them."""
+        """The statements that may do more than bind names: everything that imports the file depends on them."""
         return [unit for unit in self.units if self._is_loose(unit.node)]
 
     @cached_property
     def of_flowyml(self) -> frozenset[str]:
-        """The names that stand for FlowyML's own: its functions, and the pipelines and steps that they make here."""
+        """The names that refer to FlowyML: its functions, and the pipelines and steps that they make here."""
         found = {
             name
             for unit in self.units
@@ -134,7 +134,7 @@ class SourceFile:
         return True
 
     def _is_users(self, name: str) -> bool:
-        """Whether a name here stands for code of the user's, not for FlowyML's or an installed package's."""
+        """Whether a name here refers to the user's code, not to FlowyML's or an installed package's."""
         units = self.by_name.get(name, ())
         if name in self.of_flowyml or not units:
             return bool(name) and not units and any(self._find(star) for unit in self.units for star in unit.stars)
@@ -155,7 +155,7 @@ def source_file_at(name: str, path: Path, find: Find) -> SourceFile:
 
 
 def identity_of(path: Path) -> tuple[int, ...]:
-    """What changes when a file does. Raises ``OSError``."""
+    """A value that changes when a file does. Raises ``OSError``."""
     found = path.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
@@ -164,7 +164,7 @@ _read: dict[tuple[str, Path], SourceFile] = {}
 
 
 def text_of(node: object) -> str:
-    """The code in one line, as it means the same."""
+    """The code in one line, with the same meaning."""
     if isinstance(node, ast.JoinedStr):  # Python 3.12 has empty parts in some
         return f"JoinedStr{text_of([part for part in node.values if getattr(part, 'value', None) != ''])}"
     if isinstance(node, ast.AST):

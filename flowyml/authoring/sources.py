@@ -1,8 +1,7 @@
-"""Which code a pipeline needs elsewhere: references to functions, and the files that come along.
+"""Finds the code that a pipeline needs on workers: references to functions, and files for the bundle.
 
-A function that can be imported by name is referred to by name, and the modules beside it, as far as they are
-imported from there, are shipped as files. A function that cannot, from a notebook or inside another function, is
-pickled by value.
+A function that can be imported is referred to by name, and the modules beside it that are imported from there are
+shipped as files. A function that cannot be imported, from a notebook or inside another function, is pickled by value.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ def collect(
 
 
 def included_files(globs: Iterable[str], owner: Callable[..., Any], pipeline: str) -> dict[str, Path]:
-    """The data files that come along, by their paths below the folder of the file that ``owner`` is a function of.
+    """The data files of the bundle, by their paths below the folder of ``owner``'s file.
 
     Raises ``DefinitionError`` for globs that no bundle could take.
     """
@@ -105,14 +104,14 @@ def _folder_of(module: str) -> Path:
 
 
 def _module_of(owner: Any) -> str:
-    """Where a function or class is from; a partial is from where its function is."""
+    """The module of a function or class; for a partial, that of its function."""
     while isinstance(owner, partial):
         owner = owner.func
     return getattr(owner, "__module__", None) or type(owner).__module__
 
 
 def _main_folder() -> Path:
-    """Where the modules of a script stand; those of a notebook stand in the working folder."""
+    """The folder of a script's modules; for a notebook, the working folder."""
     path = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
     return path.resolve().parent if path.is_file() else Path.cwd()
 
@@ -142,8 +141,9 @@ class _Files:
                 self._add(root, path)
 
     def add_globs(self, globs: Iterable[str], module: str, pipeline: str) -> str:
-        """Add data files from the folder of a module, so that they stand where they stood beside it; gives that folder,
-        below the one that modules are imported from."""
+        """Add data files from the folder of a module, keeping their place beside it; returns that folder, relative to
+        the one that modules are imported from.
+        """
         shipped = shipped_name(module)
         path = source_file(sys.modules[module]) if module in sys.modules else None
         folder = _folder_of(module)

@@ -41,7 +41,7 @@ _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
 class CallRecorder(Protocol):
-    """Takes note of the steps that are called while a pipeline is built from its function."""
+    """Records the steps that are called while a pipeline is built from its function."""
 
     def record(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any: ...
     def record_map(self, step: Step[..., Any], fixed: Mapping[str, Any], over: Mapping[str, Any]) -> Any: ...
@@ -52,7 +52,7 @@ recorder: ContextVar[CallRecorder | None] = ContextVar("flowyml_recorder", defau
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOptions:
-    """What ``@step`` was given. ``inputs`` maps parameters to the names of outputs; None means all by name."""
+    """The options of ``@step``. ``inputs`` maps parameters to the names of outputs; None means all by name."""
 
     name: str
     inputs: Mapping[str, str | tuple[str, ...]] | None = None
@@ -148,7 +148,7 @@ class Step(Generic[P, R]):
 
     @property
     def retry(self) -> OrchestratorRetryPolicy | None:
-        """When a failed attempt is followed by another; None leaves it to the orchestrator's policy."""
+        """The retry policy; None leaves it to the orchestrator's policy."""
         return self.step_options.retry
 
     @property
@@ -178,7 +178,7 @@ class Step(Generic[P, R]):
 
     @property
     def execution_group(self) -> str:
-        """The name of the group with which the step shares a task, a process or a pod; empty for none."""
+        """The name of the group that the step shares a task, a process or a pod with; empty for none."""
         return self.step_options.execution_group
 
     @functools.cached_property
@@ -209,7 +209,7 @@ class Step(Generic[P, R]):
         execution_group: str | None = None,
         cache: bool | Cache | None = None,
     ) -> Step[P, R]:
-        """The same function as another step: what is given here replaces what ``@step`` said."""
+        """The same function as another step: options given here replace those of ``@step``."""
         named = {} if name is None else {"name": check_name(name, "step")}
         requirements = ResourceRequirements.coerce(resources, stacklevel=4)
         checked = _checked_options(
@@ -220,7 +220,9 @@ class Step(Generic[P, R]):
         return self._changed(named | checked)
 
     def made_again(self, of: Step[P, R]) -> Step[P, R]:
-        """What ``options`` would make of another step with the changes that made this one; itself for the same step."""
+        """Apply the changes that ``options`` made for this step to another one; return the other one itself if there
+        were none.
+        """
         if of is self.made_from:
             return self
         if self._again is None or self._again.made_from is not of:
@@ -241,7 +243,7 @@ class Step(Generic[P, R]):
 
 
 class Partial(Generic[R]):
-    """A step of which some parameters have the same value for all items of a fan-out. Made by ``Step.partial``."""
+    """A step with some parameters fixed for all items of a fan-out. Made by ``Step.partial``."""
 
     def __init__(self, step: Step[..., Any], fixed: Mapping[str, Any]) -> None:
         self.step = step
@@ -264,7 +266,7 @@ class Partial(Generic[R]):
 
 
 class Mapped(NamedTuple):
-    """A step with what it is to go over, for ``Pipeline.add_step``: there lists are given by their names."""
+    """A step with the lists that it goes over, for ``Pipeline.add_step``, which takes lists by name."""
 
     step: Step[..., Any]
     fixed: Mapping[str, Any]
@@ -315,24 +317,24 @@ def step(
     cache: bool | Cache | None = None,
     **engines: Mapping[str, Any],
 ) -> Any:
-    """Make a step of a function.
+    """Make a step from a function.
 
     ``inputs`` names the parameters that are filled by outputs of other steps, or maps them: ``{"data": "dataset"}``,
     and ``{"parts": ["first", "second"]}`` for a list of several; left out, every parameter is looked up by its name.
     ``outputs`` names what the function returns: one name for the value, several for the parts of a tuple; left out,
     there is one output with the step's name. ``after`` names steps that come first. ``retry`` counts retries, or is a
-    policy. ``timeout`` is in seconds and makes the step run in a process of its own. ``description`` defaults to the
+    policy. ``timeout`` is in seconds and makes the step run in its own process. ``description`` defaults to the
     first line of the docstring.
 
     ``run_if`` is a trigger rule, named as in Airflow: ``"all_done"``. With any rule but ``"all_success"``, parameters
     that other steps fill need a default, for when those steps did not complete. ``max_parallel`` and ``on_item_error``
     are for ``map``. ``secrets`` fills parameters, or environment variables of the step's process, from the engine's
-    store of secrets: ``{"password": "warehouse/password"}``. Such a step runs in a process of its own. Neighbouring
-    steps with the same ``execution_group`` run in one task, process or pod, one after another. With ``cache=True``, or
-    a ``Cache``, the step reuses the results of an earlier run instead of computing them again. Options for one engine
-    go under its name: ``airflow={"pool": "gpu"}``.
+    store of secrets: ``{"password": "warehouse/password"}``. Such a step runs in its own process. Neighbouring steps
+    with the same ``execution_group`` run in one task, process or pod, one after another. With ``cache=True``, or a
+    ``Cache``, the step reuses the results of an earlier run instead of computing them again. Options for one engine go
+    under its name: ``airflow={"pool": "gpu"}``.
 
-    Raises ``DefinitionError`` for options that make no sense.
+    Raises ``DefinitionError`` for invalid options.
 
     >>> @step(outputs=["model"])
     ... def train(dataset: list[int], rate: float = 0.1) -> float:
@@ -366,7 +368,7 @@ def step(
 
 
 def _refuse_methods(function: Callable[..., Any]) -> None:
-    """In the body of a class there is no object yet that a worker could call the method of."""
+    """In a class body, there is no object yet whose method a worker could call."""
     path, _, name = str(getattr(function, "__qualname__", "")).rpartition(".")
     owner = path.rpartition(".")[2]
     if owner in ("", "<locals>") or inspect.ismethod(function):
@@ -400,7 +402,7 @@ def _checked_options(step: Step[..., Any], name: str, **given: Any) -> dict[str,
 
 
 def check_timeout(seconds: object, who: str) -> float | None:
-    """Give the seconds back if they are a number above 0, or None."""
+    """Return the seconds if they are a number above 0, or None."""
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
@@ -409,7 +411,7 @@ def check_timeout(seconds: object, who: str) -> float | None:
 
 
 def check_run_if(rule: str, who: str) -> str:
-    """Give the rule back if it is one of ``RUN_IF``."""
+    """Return the rule if it is one of ``RUN_IF``."""
     if rule not in RUN_IF:
         raise DefinitionError(f"{who}: run_if={rule!r} must be one of {', '.join(RUN_IF)}.")
     return rule
@@ -436,14 +438,14 @@ def _secrets(given: object, step: Step[..., Any], who: str) -> dict[str, str]:
 
 
 def check_max_parallel(number: object, who: str) -> int | None:
-    """Give the number back if it is one of items, or None."""
+    """Return the number if it is a valid number of items, or None."""
     if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
         raise DefinitionError(f"{who}: max_parallel={number!r} must be a number of items, at least 1.")
     return number
 
 
 def check_item_error(rule: str, who: str) -> str:
-    """Give the rule back if it is ``"fail"`` or ``"continue"``."""
+    """Return the rule if it is ``"fail"`` or ``"continue"``."""
     if rule not in ("fail", "continue"):
         raise DefinitionError(f"{who}: on_item_error={rule!r} must be 'fail' or 'continue'.")
     return rule
@@ -473,7 +475,7 @@ def _inputs(given: object, step: Step[..., Any], who: str) -> Mapping[str, str |
 
 
 def check_names(given: object, option: str, who: str) -> tuple[str, ...]:
-    """What an option of names was given, a single one without a list included. Raises ``DefinitionError``."""
+    """The names given to an option, as a tuple even for a single one. Raises ``DefinitionError``."""
     if not isinstance(given, Iterable):
         raise DefinitionError(f"{who}: {option}={given!r:.80} must be a list of names.")
     names = (given,) if isinstance(given, str) else tuple(cast(Iterable[str], given))

@@ -1,4 +1,4 @@
-"""Work that a script does when it is merely loaded: each process of a run loads it, and does that work again."""
+"""Finds work that a script does when it is merely loaded: each process of a run loads it, and does that work again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["warn_of_work", "work_in"]
 
 logger = logging.getLogger("flowyml.bundle")
 
-# Calls that set something up, which each process needs: `logging.basicConfig`, `sys.path.append`, `np.random.seed`.
+# Set-up calls that each process needs: `logging.basicConfig`, `sys.path.append`, `np.random.seed`.
 _SETS_UP = re.compile(
     r"(add|add_step|append|configure|disable|enable|extend|init|insert|install|manual_seed|patch|register|seed|update|"
     r"use)|(add|basic|configure|disable|enable|filter|set)(?=[A-Z])\w*|(configure|register|set|use)_\w+|"
@@ -34,7 +34,7 @@ _SHOWN = 60
 
 
 def warn_of_work(path: Path) -> None:
-    """Warn of a script that does work when it is loaded, once for each file in a process."""
+    """Warn about a script that does work when it is loaded, once per file and process."""
     if path.suffix == ".py" and path.is_file():
         _warn_once(path.resolve())
 
@@ -55,9 +55,9 @@ def _warn_once(path: Path) -> None:
 
 
 def work_in(source: bytes) -> Sequence[tuple[int, str]]:
-    r"""The lines with work at module level, and what they say: calls for their effect, `with` and loops that define
+    r"""The lines with work at module level, with their text: calls for their effect, `with` and loops that define
     nothing, and values that differ from process to process. What comes after the line that runs a pipeline is never
-    loaded, and what is under ``if __name__ == …`` neither.
+    loaded, nor is what is under ``if __name__ == …``.
 
     >>> work_in(b"import random, sys\nsys.path.append('lib')\nprint('hello')\nSALT = random.random()\n")
     [(3, "print('hello')"), (4, 'SALT = random.random()')]
