@@ -1,4 +1,4 @@
-"""A plan as an SVG picture that needs nothing else: no font, no script; it follows a light or dark theme."""
+"""A plan as a self-contained SVG picture, without fonts or scripts, that follows a light or dark theme."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan as boxes and lines for a terminal, or as a list of stages where boxes would not fit."""
+"""A plan as boxes and lines for a terminal, or as a list of stages if boxes would not fit."""
 
 from __future__ import annotations
 

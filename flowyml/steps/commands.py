@@ -53,12 +53,11 @@ def docker_run(
     volumes: dict[str, str] | None = None,
     network: str | None = None,
 ) -> str:
-    """Run a container to its end, and give the last line that it printed.
+    """Run a container to its end, and return the last line that it printed.
 
-    ``volumes`` are folders of the worker's machine by the place that each has in the container, read-only where that
-    ends in ``:ro``. Docker is found as its own command finds it: by ``DOCKER_HOST`` and so on. The container is
-    removed, also when the step is stopped. Raises ``RuntimeError`` with its last lines when it fails. Needs the package
-    ``docker``.
+    ``volumes`` maps folders of the worker's machine to paths in the container, read-only if the path ends in ``:ro``.
+    Docker is found as its own command finds it: by ``DOCKER_HOST`` and so on. The container is removed, even if the
+    step is stopped. Raises ``RuntimeError`` with its last lines if it fails. Needs the package ``docker``.
     """
     docker = needed("docker", "docker", "docker_run")
     try:

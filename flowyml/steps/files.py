@@ -19,21 +19,21 @@ _CHUNK = 4 * 1024 * 1024  # bytes
 
 @step
 def copy_files(source: str, target: str, options: dict[str, Any] | None = None) -> list[str]:
-    """Copy a file, all that a glob matches, or all that is in a folder, and give the copies' URLs.
+    """Copy a file, all matches of a glob, or the content of a folder, and return the copies' URLs.
 
-    Both sides are paths or URLs of fsspec. ``target`` is the new file's name where one file is copied and it does not
-    end in ``/``; else a folder, in which each file keeps its place below the part of ``source`` that has no ``*``.
-    Credentials come from the environment: ``copy_files.options(secrets={"AWS_SECRET_ACCESS_KEY": "lake/secret"})``.
-    ``options`` are fsspec's for both sides, such as ``endpoint_url``. Raises ``FileNotFoundError`` where nothing
-    matches, and ``ValueError`` before the first copy where a copy would be written over a file of
-    ``source``. Needs the package of the store, such as ``s3fs`` or ``gcsfs``.
+    Both sides are paths or URLs of fsspec. ``target`` is the new file's name if one file is copied and it does not end
+    in ``/``; else a folder, in which each file keeps its place below the part of ``source`` without ``*``. Credentials
+    come from the environment: ``copy_files.options(secrets={"AWS_SECRET_ACCESS_KEY": "lake/secret"})``. ``options`` are
+    fsspec's for both sides, such as ``endpoint_url``. Raises ``FileNotFoundError`` if nothing matches, and
+    ``ValueError``, before the first copy, if a copy would overwrite a file of ``source``. Needs the package of the
+    store, such as ``s3fs`` or ``gcsfs``.
     """
     return [there for _, there in _copy(source, target, options or {})]
 
 
 @step
 def move_files(source: str, target: str, options: dict[str, Any] | None = None) -> list[str]:
-    """Copy as ``copy_files`` does, then remove what was copied. Nothing is removed before all copies are there."""
+    """Copy as ``copy_files`` does, then remove what was copied. Nothing is removed before all copies exist."""
     pairs = _copy(source, target, options or {})
     system, _ = _opened(source, options or {})
     for path, _ in pairs:
@@ -45,9 +45,9 @@ def move_files(source: str, target: str, options: dict[str, Any] | None = None) 
 def wait_for_file(
     path: str, poll_interval: float = 10, patience: float = 3600, options: dict[str, Any] | None = None
 ) -> list[str]:
-    """Wait until a file is there, or any that a glob matches, and give what was found.
+    """Wait until a file exists, or any match of a glob, and return what was found.
 
-    ``poll_interval`` and ``patience`` are in seconds; it keeps a worker while it waits. Raises ``TimeoutError``.
+    ``poll_interval`` and ``patience`` are in seconds; waiting occupies a worker. Raises ``TimeoutError``.
     """
     system, place = _opened(path, options or {})
 

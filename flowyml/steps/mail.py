@@ -23,12 +23,12 @@ def email(
     html: str = "",
     security: str = "starttls",
 ) -> None:
-    """Send an e-mail by an SMTP server.
+    """Send an e-mail through an SMTP server.
 
-    ``security`` is how the connection is encrypted: ``"starttls"`` (port 587 where none is given), ``"tls"`` (465), or
-    ``"none"`` (25), which refuses to send a password. The password is a secret: ``email.options(secrets={"password":
-    "smtp/password"})``. ``html`` is the same message for readers that show it. Raises ``ValueError`` for a header with
-    a line break, and what ``smtplib`` raises.
+    ``security`` is how the connection is encrypted: ``"starttls"`` (port 587 by default), ``"tls"`` (465), or
+    ``"none"`` (25), which refuses to send a password. The password is a secret:
+    ``email.options(secrets={"password": "smtp/password"})``. ``html`` is the same message as HTML, for mail readers
+    that show it. Raises ``ValueError`` for a header with a line break, and what ``smtplib`` raises.
     """
     import smtplib
     import ssl

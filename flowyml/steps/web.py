@@ -34,13 +34,13 @@ def http(
     token: str = "",
     timeout: float = 60,
 ) -> str:
-    """Send a request, and give the text of the answer.
+    """Send a request, and return the text of the answer.
 
     ``params`` go into the query, ``json`` or ``data`` into the body. ``token`` is sent as a bearer token, and is a
-    secret: ``http.options(secrets={"token": "api/token"})``. ``timeout`` is in seconds, for the answer to begin. On a
-    redirect to another host, neither the token nor ``headers`` go along. A line break at the end of the token, as files
-    have it, does not count. Raises ``ConnectionError`` where nothing answers, ``RuntimeError`` for a status of 400 and
-    more, with the beginning of the answer, and ``ValueError`` for what cannot be sent, of which no value is shown.
+    secret: ``http.options(secrets={"token": "api/token"})``. ``timeout`` is the seconds for the answer to begin. A
+    redirect to another host gets neither the token nor ``headers``. A line break at the end of the token, as files have
+    it, is ignored. Raises ``ConnectionError`` if nothing answers, ``RuntimeError`` for a status of 400 or above, with
+    the beginning of the answer, and ``ValueError`` for what cannot be sent, without showing its value.
     """
     from http.client import HTTPException
     from urllib.error import HTTPError
@@ -69,9 +69,9 @@ def wait_for_http(
     poll_interval: float = 10,
     patience: float = 3600,
 ) -> str:
-    """Wait until a page answers with a status below 400, and with ``contains`` in its text, and give the text.
+    """Wait until a page answers with a status below 400 and ``contains`` in its text, and return the text.
 
-    ``poll_interval`` and ``patience`` are in seconds; it keeps a worker while it waits. Raises ``TimeoutError``.
+    ``poll_interval`` and ``patience`` are in seconds; waiting occupies a worker. Raises ``TimeoutError``.
     """
     checked_url(url)
     last = [""]

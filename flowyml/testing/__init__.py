@@ -11,7 +11,8 @@ It needs pytest. In a test module of your adapter::
             return lambda **options: MyOrchestrator(url=..., **options)
 
 Where ``capabilities`` says no to a feature, the suite tests that a pipeline which needs it is refused, and reports the
-test as an expected failure with the reason. Nothing is skipped. The parts of the suite are there one by one too.
+test as an expected failure with the reason. Nothing is skipped. The parts of the suite can also be subclassed one by
+one.
 """
 
 from __future__ import annotations

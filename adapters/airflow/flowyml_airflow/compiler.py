@@ -67,7 +67,7 @@ _LONGEST_TAG = 100  # source: airflow.models.dag.DagTag
 class CompiledDag:
     """A DAG file and its bundle. ``version`` changes with anything in either, ``structure`` with the DAG in the file.
 
-    So the structure stays where the code alone has changed.
+    So the structure stays the same if only the code has changed.
     """
 
     dag_id: str
@@ -100,11 +100,11 @@ def compile_dag(
     artifact_links: str | None = None,
     development: bool = False,
 ) -> CompiledDag:
-    """Compile a bundle's plan to a DAG; ``development`` makes the one for code that is not deployed.
+    """Compile a bundle's plan to a DAG; ``development`` compiles the one for code that is not deployed.
 
     ``python`` is the interpreter that runs the steps on the workers, by default Airflow's own; ``artifacts`` is where
     large outputs go, by default what ``FLOWYML_ARTIFACTS`` says on the workers, and ``artifact_links`` where a browser
-    finds them, an address with ``{key}`` in it. The pipeline's own options win. Raises
+    finds them, an address with ``{key}`` in it. The pipeline's own options take precedence. Raises
     ``DefinitionError``, ``UnknownOptionError`` and ``ScheduleError``; ``ConfigurationError`` for credentials in a URL.
     """
     ours = bundle.with_files(_worker_files())

@@ -31,17 +31,17 @@ def external_dag(
 ) -> Step[..., dict[str, Any]]:
     """A step that triggers an existing Airflow DAG, waits for its end, and fails when it fails.
 
-    ``conf`` is handed to the DAG; ``inputs`` names outputs of other steps, or parameters, that go into it as well. The
-    step's output, named like the step, tells ``dag_id``, ``run_id``, ``state`` and ``url`` of the DAG's run.
+    ``conf`` is passed to the DAG; ``inputs`` names outputs of other steps, or parameters, to add to it. The step's
+    output, named like the step, has ``dag_id``, ``run_id``, ``state`` and ``url`` of the DAG's run.
 
-    However often the step is tried, one run of the pipeline makes one run of the DAG, and another only after that has
-    failed: the DAG's run id is made from the pipeline's. What ends the step with a signal that a process can hear fails
-    the DAG's run too; a step that is killed leaves it running.
+    However often the step is tried, one run of the pipeline starts one run of the DAG, and another only if that failed:
+    the DAG's run id is made from the pipeline's. A step that is asked to stop fails the DAG's run too; one that is
+    killed leaves it running.
 
-    It runs on a worker that has nothing but Python. ``FLOWYML_AIRFLOW_URL`` says there which Airflow is meant, and
-    ``FLOWYML_AIRFLOW_USERNAME`` and ``_PASSWORD``, or ``_TOKEN``, who asks: no credential is in the pipeline. With a
-    ``url`` these go along only if it is that of ``FLOWYML_AIRFLOW_URL``. A DAG that is paused is refused, since its run
-    would wait forever. ``poll_interval`` is in seconds, as is ``patience``: how long Airflow may be silent. Raises
+    The worker needs nothing but Python. There, ``FLOWYML_AIRFLOW_URL`` names the Airflow, and
+    ``FLOWYML_AIRFLOW_USERNAME`` and ``_PASSWORD``, or ``_TOKEN``, are the credentials, so the pipeline holds none. With
+    a ``url``, they are sent only if it equals ``FLOWYML_AIRFLOW_URL``. A paused DAG is refused, since its run would
+    wait forever. ``poll_interval`` is in seconds, as is ``patience``: how long Airflow may be silent. Raises
     ``ConfigurationError`` for a ``url`` with credentials.
 
     >>> from flowyml import Pipeline
@@ -70,10 +70,10 @@ def run_dag(
 ) -> dict[str, Any]:
     """Within a step: trigger an existing Airflow DAG, wait for its end, and fail when it fails.
 
-    What ``external_dag`` does as a step of its own, for a ``conf`` that the step makes; ``conf`` is plain JSON. One
-    call for each step and DAG: a second one with the same ``conf`` waits for the run of the first. Gives ``dag_id``,
-    ``run_id``, ``state`` and ``url`` of the DAG's run. Raises ``RuntimeError`` when that fails or is paused, and
-    ``ConfigurationError`` for a ``url`` with credentials.
+    Does within a step what ``external_dag`` does as a step, for a ``conf`` that the step computes; ``conf`` is plain
+    JSON. Call it once for each step and DAG: a second call with the same ``conf`` waits for the run of the first.
+    Returns ``dag_id``, ``run_id``, ``state`` and ``url`` of the DAG's run. Raises ``RuntimeError`` when that fails or
+    is paused, and ``ConfigurationError`` for a ``url`` with credentials.
     """
     from flowyml_airflow.external_run import External
 

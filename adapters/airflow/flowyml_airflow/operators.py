@@ -52,8 +52,8 @@ class Made:
 def imported(path: str) -> Imported:
     """An argument of an operator that is not a plain value: ``imported("airflow.models:Variable.get")("bucket")``.
 
-    ``path`` is that of a name in a module; a colon says where the module ends, and without one the last name is what is
-    imported. It is imported, and called, where Airflow reads the DAG file. Raises ``DefinitionError``.
+    ``path`` is the path of a name in a module; a colon marks the end of the module, and without one the last name is
+    imported from the rest. It is imported, and called, where Airflow reads the DAG file. Raises ``DefinitionError``.
     """
     if not is_path(path):
         raise DefinitionError(f"imported({path!r:.80}) needs the path of a name in a module: 'package.module.Name'.")
@@ -77,17 +77,17 @@ def xcom(step: str, key: str = "return_value") -> Returned:
 
 
 def airflow_operator(operator: str, /, *, task_id: str, **arguments: Any) -> Step[..., Any]:
-    """A step that is an operator of Airflow's, by its import path and the arguments that a DAG file would give it.
+    """A step that is an Airflow operator, by its import path and the arguments that a DAG file would give it.
 
-    Compiled to Airflow the step is that very operator; any other engine refuses the pipeline, and says what could
-    replace it. Arguments are plain JSON, Jinja templates among it, and also tuples, sets, ``timedelta`` and
-    ``datetime``, and functions of your own modules, which travel along; ``imported`` stands for all else, and ``xcom``
-    for what another step returned. ``task_id`` is the name of the step. ``trigger_rule`` is its ``run_if``. All others
-    reach the operator as they stand: ``retries``, ``pool``, ``execution_timeout``. What it waits for without taking
-    values: ``.options(after=…)``.
+    Compiled to Airflow, the step is that very operator; any other engine refuses the pipeline, and says what could
+    replace it. Arguments are plain JSON, including Jinja templates, and also tuples, sets, ``timedelta`` and
+    ``datetime``, and functions of your own modules, which travel in the bundle; ``imported`` stands for everything
+    else, and ``xcom`` for what another step returned. ``task_id`` is the name of the step. ``trigger_rule`` is its
+    ``run_if``. All others reach the operator unchanged: ``retries``, ``pool``, ``execution_timeout``. For steps that it
+    waits for without taking values, use ``.options(after=…)``.
 
     In the function of a pipeline, call the step, with outputs of other steps for arguments that take them:
-    ``fetch(data=load())``. Its own output is what the operator returns, which must be plain JSON where a step takes it.
+    ``fetch(data=load())``. Its own output is what the operator returns, which must be plain JSON if a step takes it.
     Hooks of steps do not run for it. Raises ``DefinitionError``.
 
     >>> fetch = airflow_operator("airflow.providers.standard.operators.bash.BashOperator", task_id="fetch",

@@ -62,14 +62,14 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class AirflowOrchestrator(Orchestrator):
-    """Runs pipelines as Airflow DAGs, on Airflow 3, and on 2.11 with what its API can do.
+    """Runs pipelines as Airflow DAGs, on Airflow 3, and on 2.11 as far as its API allows.
 
     ``url`` is that of Airflow's UI, by default ``FLOWYML_AIRFLOW_URL``. Credentials are a user name and a password, or
     a token, by default ``FLOWYML_AIRFLOW_USERNAME``, ``_PASSWORD`` and ``_TOKEN``, which are sent only to
     ``FLOWYML_AIRFLOW_URL``. ``password_file`` and ``token_file`` name a file that holds one, ``password_command`` and
-    ``token_command`` a command that prints one; both are read again when Airflow refuses it. ``dags_folder`` is the
-    folder that Airflow reads its DAGs from, as a path or an fsspec URL; runs of what is already deployed do not need
-    it.
+    ``token_command`` a command that prints one; both are read again if Airflow refuses the credential. ``dags_folder``
+    is the folder that Airflow reads its DAGs from, as a path or an fsspec URL; runs of what is already deployed do not
+    need it.
 
     ``python`` is the interpreter on the workers that runs the steps, by default Airflow's own. ``artifacts`` is where
     large outputs go, which this machine must reach too; ``artifact_links`` is where a browser finds them, an address
@@ -78,7 +78,7 @@ class AirflowOrchestrator(Orchestrator):
     paused DAG. ``deploy_timeout`` is how long a deployment waits until Airflow has parsed the file, by default as long
     as Airflow's settings let that take; ``timeout`` is how long one call may wait for Airflow; both in seconds.
     ``ca_file`` is a file with the authorities to trust for TLS, ``client_cert`` a file with a certificate and its key,
-    or the two files; with ``verify=False`` every certificate is trusted. ``retry_policy`` retries failed steps, and
+    or the two files; ``verify=False`` trusts any server. ``retry_policy`` retries failed steps, and
     calls to an Airflow that does not answer.
     """
 

@@ -39,17 +39,17 @@ _LONGEST_EXPERIMENT = 128  # bytes; source: KFP, apiserver/validation/length.go
 
 
 class KubeflowOrchestrator(Orchestrator):
-    """Runs pipelines on the Kubeflow Pipelines at ``url``, which compiling does not need.
+    """Runs pipelines on the Kubeflow Pipelines at ``url``. Compiling needs no ``url``.
 
-    ``namespace`` is the user's on a KFP of several. ``token`` is a bearer token, ``token_file`` the file that holds it,
-    ``token_command`` a command that prints it, and ``credentials`` an object of ``kfp.client`` that gives it.
+    ``namespace`` is the user's namespace on a multi-user KFP. ``token`` is a bearer token, ``token_file`` the file that
+    holds it, ``token_command`` a command that prints it, and ``credentials`` an object of ``kfp.client`` that gives it.
     ``username`` and ``password``, or ``password_file`` or ``password_command``, sign in to a proxy in front of KFP by
-    basic authentication, where nothing gives a token. ``cookies`` are those of a login in front of KFP,
-    ``cookies_file`` the file that holds them. Files and commands are read again when what they gave is refused.
-    ``ca_file`` is a file with the authorities to trust for TLS, ``client_cert`` a file with a certificate and its key,
-    or the two files; ``verify=False`` trusts any server.
-    ``service_account`` is that of the pods. ``experiment`` is where runs are filed. ``artifacts`` is a store that both
-    the steps and you can reach, ``form`` that of the components, ``timeout`` the seconds that one call to KFP may take.
+    basic authentication, if there is no token. ``cookies`` are those of a login in front of KFP, ``cookies_file`` the
+    file that holds them. Files and commands are read again if a credential is refused. ``ca_file`` is a file with the
+    authorities to trust for TLS, ``client_cert`` a file with a certificate and its key, or the two files;
+    ``verify=False`` trusts any server. ``service_account`` is the service account of the pods. ``experiment`` is the
+    experiment of the runs. ``artifacts`` is a store that both the steps and you can reach, ``form`` the form of the
+    components, ``timeout`` the seconds that one call to KFP may take.
     """
 
     name: ClassVar[str] = "kubeflow"

@@ -58,16 +58,16 @@ __all__ = ["PrefectOrchestrator"]
 class PrefectOrchestrator(Orchestrator):
     """Runs pipelines as Prefect flows.
 
-    ``url`` is that of a Prefect server, with or without ``/api``; without it Prefect's own settings count
-    (``PREFECT_API_URL``, a profile), and without those an embedded Prefect on SQLite is started on this machine.
-    ``token`` is a key of Prefect Cloud, ``username`` and ``password`` are those of a server with basic authentication,
-    which may also stand in the URL; wherever FlowyML shows that, it leaves them out. Instead of a token or a password,
-    a file that holds it or a command that prints it can be given. ``api_key`` is another name of ``token``, or
-    ``"user:password"``. ``ca_file`` is a file with the authorities to trust for TLS,
-    ``client_cert`` a file with a certificate and its key, or the two files; ``verify=False`` trusts any server.
+    ``url`` is that of a Prefect server, with or without ``/api``; without it, Prefect's own settings apply
+    (``PREFECT_API_URL``, a profile), and without those, an embedded Prefect on SQLite is started on this machine.
+    ``token`` is a key of Prefect Cloud, ``username`` and ``password`` are for a server with basic authentication; they
+    may also be in the URL, which FlowyML always shows without them. Instead of a token or a password, a file that holds
+    it or a command that prints it can be given. ``api_key`` is another name of ``token``, or ``"user:password"``.
+    ``ca_file`` is a file with the authorities to trust for TLS, ``client_cert`` a file with a certificate and its key,
+    or the two files; ``verify=False`` trusts any server.
 
-    ``work_pool`` names the pool whose workers execute the runs. Without one each run is executed on this machine, in a
-    process of its own that outlives the caller. ``artifacts`` is the folder or URL of large outputs, which the workers
+    ``work_pool`` names the pool whose workers execute the runs. Without one, each run is executed on this machine, in a
+    separate process that outlives the caller. ``artifacts`` is the folder or URL of large outputs, which the workers
     must reach too. ``retry_policy`` retries failed steps, and calls to a server that does not answer.
     """
 

@@ -72,7 +72,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
     """Runs pipelines as KFP's components on this machine, without a cluster, one step after another.
 
     ``runner`` is ``"subprocess"``, in processes of this machine's Python, or ``"docker"``, in containers with the image
-    of each step; ``runner_options`` are then those of Docker's ``containers.run``. ``folder`` is where runs are kept,
+    of each step; ``runner_options`` are then options of Docker's ``containers.run``. ``folder`` is where runs are kept,
     by default in FlowyML's data folder.
     """
 
