@@ -156,15 +156,15 @@ def test_what_a_loop_over_a_default_makes_is_said(tmp_path: Path) -> None:
     """,
     )
     reasons = [note.reason for dag in made.dags for note in dag.notes if note.kind is Kind.CHANGED]
-    assert "what this loop makes is by the default of variable-json:config" in reasons
+    assert "what this loop makes depends on the default of variable-json:config" in reasons
 
 
 @pytest.mark.parametrize(("lines", "said"), [
     ("if SCHEMA == 'mart':\n    X = 'a'",
-     "`SCHEMA == 'mart'` is True by the default of variable:schema: what is in it counts"),
-    ("match SCHEMA:\n    case 'mart': X = 'a'", "`match SCHEMA` goes by the default of variable:schema"),
-    ("X = []\nX += CONFIG['t']", "what `X += CONFIG['t']` adds is by the default of variable-json:config"),
-    ("X = {}\nX[SCHEMA] = 1", "where `X[SCHEMA]` stands is by the default of variable:schema"),
+     "`SCHEMA == 'mart'` is True with the default of variable:schema: its body is read"),
+    ("match SCHEMA:\n    case 'mart': X = 'a'", "`match SCHEMA` depends on the default of variable:schema"),
+    ("X = []\nX += CONFIG['t']", "what `X += CONFIG['t']` adds depends on the default of variable-json:config"),
+    ("X = {}\nX[SCHEMA] = 1", "where `X[SCHEMA]` stands depends on the default of variable:schema"),
 ])  # fmt: skip
 def test_what_a_default_decides_is_said(tmp_path: Path, lines: str, said: str) -> None:
     made = written(
@@ -208,6 +208,6 @@ def test_what_a_file_puts_into_the_environment_is_what_it_reads_there(tmp_path: 
     assert dag.dag_id == "data"
     assert [task.task_id if task.id_known else "?" for task in dag.tasks] == ["dev", "b", "?"]
     said = {one.text for one in dag.warnings}
-    assert "a task's id depends on env:ENV: 'dev' is by its default" in said
+    assert "a task's id depends on env:ENV: 'dev' comes from its default" in said
     given = read(tmp_path, HEAD + textwrap.dedent(body), env={"ENV": "prod", "TEAM": "x"})
     assert (given.dags[0].dag_id, given.dags[0].tasks[0].task_id) == ("data", "prod")

@@ -68,7 +68,7 @@ def test_what_to_do_about_a_default_argument_is_something_that_a_step_has(tmp_pa
         "default argument on_failure_callback":
             "Move it into a module, and name it: airflow={'on_failure_callback': 'module.name'}.",
         "default argument sla": "Keep the tasks that need it with airflow_operator(…), or leave it out.",
-        "default argument pool": "Say it in airflow={…} of the steps that need it, or leave it out.",
+        "default argument pool": "Set it in airflow={…} of the steps that need it, or leave it out.",
     }  # fmt: skip
 
 

@@ -174,7 +174,7 @@ class Assignments(Expressions):
     def _by_default(self, value: Any, what: str, node: ast.AST) -> None:
         """Says what a default decides of a container that does not show it."""
         if type(value) is Soft:
-            self.warn("default-taken", f"{what} is by the default of {value.origin}", node)
+            self.warn("default-taken", f"{what} depends on the default of {value.origin}", node)
 
     def _delete(self, node: ast.Delete) -> None:
         for target in node.targets:

@@ -83,7 +83,9 @@ class Calls(Statements):
         found = [self.call(option, arguments, node) for option in function.options]
         self.context.uncertain -= 1
         if self.context.effects != before:
-            self.warn("unknown-condition", f"what `{self.source(node)[:80]}` calls is unknown: all count", node)
+            self.warn(
+                "unknown-condition", f"what `{self.source(node)[:80]}` calls is unknown: all candidates are read", node
+            )
         return self.either(node, found)
 
     # Functions

@@ -175,7 +175,7 @@ class Expressions(Protocols):
             values = [self.eval(node.body), self.eval(node.orelse)]
             self.context.uncertain -= 1
             if self.context.effects != before:
-                self.warn("unknown-condition", f"`{self.source(node.test)[:80]}` is unknown: both sides count", node)
+                self.warn("unknown-condition", f"`{self.source(node.test)[:80]}` is unknown: both sides are read", node)
             return self.either(node, values)
         return self.soft(self.eval(node.body if truth else node.orelse), test)
 
@@ -226,7 +226,7 @@ class Expressions(Protocols):
         made = self.once(make, node) if isinstance(node, ast.GeneratorExp) else make()
         if not all(known):
             if self.context.effects != before or mentions(found):
-                text = f"what `{self.source(node)[:80]}` takes is unknown: all counts"
+                text = f"what `{self.source(node)[:80]}` takes is unknown: everything in it is used"
                 self.warn("unknown-condition", text, node)
             if not mentions(found):
                 return self.unknown(node)
@@ -248,7 +248,7 @@ class Expressions(Protocols):
         with self.inside(Scope({}, self.scope), self.module):
             known = self._generate(node.generators, add, froms, first)
         if not known and mentions(found):
-            text = f"what `{self.source(node)[:80]}` takes is unknown: all counts"
+            text = f"what `{self.source(node)[:80]}` takes is unknown: everything in it is used"
             self.warn("unknown-condition", text, node)
         return self.of_defaults(found, froms, node) if known or mentions(found) else self.unknown(node)
 

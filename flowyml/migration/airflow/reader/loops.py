@@ -67,7 +67,7 @@ class Loops(Assignments):
             self.doubts[start:] = [doubt for doubt in self.doubts[start:] if doubt[0] is not way]
             for _, node, before in mine:
                 if self.context.effects != before:
-                    text = f"`{self.source(node.test)[:80]}` is unknown: what follows counts"
+                    text = f"`{self.source(node.test)[:80]}` is unknown: what follows is read"
                     self.warn("unknown-condition", text, node)
 
     def _for(self, node: ast.For | ast.AsyncFor) -> None:
@@ -104,7 +104,7 @@ class Loops(Assignments):
             self._maybe_loop(node, node.iter, [lambda: self.assign(node.target, self.unknown(node.target))])
             return False
         if type(value) is Soft:
-            text = f"what this loop makes is by the default of {value.origin}"
+            text = f"what this loop makes depends on the default of {value.origin}"
             self.warn("default-taken", text, node.iter)
         edges = self.context.edges
         for item in items:
@@ -212,7 +212,7 @@ class Loops(Assignments):
         try:
             while (truth := self.truth(test := self.eval(node.test))) is not False:
                 if type(test) is Soft:
-                    text = f"`{self.source(node.test)[:80]}` goes by the default of {test.origin}"
+                    text = f"`{self.source(node.test)[:80]}` depends on the default of {test.origin}"
                     self.warn("default-taken", text, node)
                 if truth is None:
                     self._maybe_loop(node, node.test, [])

@@ -257,7 +257,9 @@ class Base(Machine):
             return value
         if light(value) and not mentions(value) and settle([value])[3]:
             return self.soft(value, first)
-        self.warn("default-taken", f"what is in `{short(self.source(node))}` is by the default of {first.origin}", node)
+        self.warn(
+            "default-taken", f"what is in `{short(self.source(node))}` depends on the default of {first.origin}", node
+        )
         return value
 
 

@@ -67,14 +67,14 @@ class Statements(Tries):
         ways = self.both([lambda: self.block(node.body), lambda: self.block(node.orelse)], node)
         self.doubts += [(way, node, self.context.effects) for way in ways]
         if self.context.effects != before:
-            text = f"`{self.source(node.test)[:80]}` is unknown: both arms count"
+            text = f"`{self.source(node.test)[:80]}` is unknown: both branches are read"
             self.warn("unknown-condition", text, node)
 
     def _decided(self, test: Any, truth: bool, node: ast.If) -> None:
         """Warns where only a default decides a condition, and so which arm is run."""
         if type(test) is Soft:
-            what = "the other arm is left out" if node.orelse or not truth else "what is in it counts"
-            text = f"`{self.source(node.test)[:80]}` is {truth} by the default of {test.origin}: {what}"
+            what = "the other branch is left out" if node.orelse or not truth else "its body is read"
+            text = f"`{self.source(node.test)[:80]}` is {truth} with the default of {test.origin}: {what}"
             self.warn("default-taken", text, node)
 
     def both(self, arms: list[Callable[[], None]], node: ast.AST) -> set[type[Exception]]:
@@ -130,7 +130,7 @@ class Statements(Tries):
     def _match(self, node: ast.Match) -> None:
         subject = self.eval(node.subject)
         if type(subject) is Soft:
-            text = f"`match {self.source(node.subject)[:60]}` goes by the default of {subject.origin}"
+            text = f"`match {self.source(node.subject)[:60]}` depends on the default of {subject.origin}"
             self.warn("default-taken", text, node)
         for index, case in enumerate(node.cases):
             fits = self._fits(case.pattern, hard(subject))
@@ -274,7 +274,7 @@ class Statements(Tries):
         else:
             self.exited(value, first.context_expr)
             if names and self.asked != asked and (self.context.made, self.context.edges) != made:
-                text = f"whether all within `{self.source(first.context_expr)[:60]}` is run is unknown: it counts"
+                text = f"whether all within `{self.source(first.context_expr)[:60]}` runs is unknown: all of it is read"
                 self.warn("unknown-condition", text, node)
 
     def entered(self, value: Any, node: ast.AST) -> Any:

@@ -143,9 +143,9 @@ def _is_installed(module: str) -> bool:
 
 def _missing(name: str, place: Place, reason: str) -> Beside:
     if "." in name:
-        return Beside(name, place, reason="it is not in the repository", to_do="Add it, or take its import out.")
+        return Beside(name, place, reason="it is not in the repository", to_do="Add it, or remove its import.")
     to_do = "Install it where Airflow reads DAGs." if reason else "Install it where the steps run."
     return Beside(
         name, place, reason="it is not below the root that was read",
-        to_do=f"{to_do} If it is a module of yours: name its folder by --root, or copy it beside the pipelines.",
+        to_do=f"{to_do} If it is your module, name its folder with --root, or copy it beside the pipelines.",
     )  # fmt: skip

@@ -49,7 +49,7 @@ def _with_namesakes(dag: DagResult, found: Mapping[str, Sequence[Place]]) -> Dag
         return dag
     note = Note(
         Kind.CHANGED, "dag_id", dag.place, f"other files have it too, and Airflow keeps one DAG: {', '.join(others)}",
-        "Give each an id of its own.",
+        "Give each its own id.",
     )  # fmt: skip
     return replace(dag, notes=[*dag.notes, note])
 

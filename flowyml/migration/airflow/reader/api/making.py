@@ -63,7 +63,7 @@ class Making:
 
     def _identifier(self, value: Any, what: str, node: ast.AST) -> Any:
         if type(value) is Soft:
-            text = f"{what} depends on {value.origin}: {shape(value)!r} is by its default"
+            text = f"{what} depends on {value.origin}: {shape(value)!r} comes from its default"
             self.machine.warn("default-taken", text, node)
             value = hard(value)
         if isinstance(value, Instance) and "value" in value.attributes:

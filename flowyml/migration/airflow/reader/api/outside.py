@@ -80,7 +80,7 @@ def _outside(world: Making, origin: str, given: Given | None, node: ast.AST) -> 
             return hard(given.value)
         return Soft(given.value, origin, world.machine.source(node), world.machine.place(node))
     if world.machine.catches("KeyError"):
-        text = f"there is no {origin} here: what the file does without it counts"
+        text = f"there is no {origin} here: the import follows what the file does without it"
         world.machine.warn("default-taken", text, node)
         raise Raised("KeyError", origin)
     return world.machine.unknown(node, origin=origin)
@@ -140,7 +140,7 @@ def _configuration(world: Making, function: Foreign, arguments: Arguments, node:
 def _connection(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
     name = shape(arguments.value("conn_id", 0, ""))
     if world.machine.catches("AirflowNotFoundException"):
-        text = f"the connection {name!r} is unknown here: what the file does without it counts"
+        text = f"the connection {name!r} is unknown here: the import follows what the file does without it"
         world.machine.warn("default-taken", text, node)
         raise Raised("AirflowNotFoundException", f"connection:{name}")
     world.machine.asked += 1

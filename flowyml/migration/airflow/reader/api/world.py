@@ -114,7 +114,7 @@ class Airflow(Making):
 
     def _call_operator(self, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
         if not is_operator(function.path) and not function.name[:1].isupper():
-            self.machine.warn("unknown-call", f"{function.path} is taken to make one task", node)
+            self.machine.warn("unknown-call", f"{function.path} is assumed to make one task", node)
         return self.make_task(function.path, arguments, node)
 
     def _suspect(self, path: str, arguments: Arguments, node: ast.AST) -> None:
@@ -131,7 +131,7 @@ class Airflow(Making):
     def call_unknown(self, function: Any, arguments: Arguments, node: ast.AST) -> Any:
         """A call of something that is unknown."""
         if isinstance(function, Unknown) and "task_id" in arguments.named:
-            self.machine.warn("unknown-call", f"`{function.source[:60]}` is taken to make one task", node)
+            self.machine.warn("unknown-call", f"`{function.source[:60]}` is assumed to make one task", node)
             return self.make_task(function.source, arguments, node)
         if len(arguments.positional) == 1 and isinstance(arguments.positional[0].value, (Function, Class)):
             return self.machine.unknown(node)

@@ -140,7 +140,9 @@ def _filter(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     if unsure and not mentions(list(found)):
         return machine.unknown(node)
     if unsure:
-        machine.warn("unknown-condition", f"what `{machine.source(node)[:80]}` keeps is unknown: all counts", node)
+        machine.warn(
+            "unknown-condition", f"what `{machine.source(node)[:80]}` keeps is unknown: everything is kept", node
+        )
     return found
 
 

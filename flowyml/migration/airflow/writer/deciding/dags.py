@@ -178,7 +178,7 @@ def _hold(decision: Decision, why: str) -> None:
     decision.starts = ""
     decision.notes[:] = [
         Note(Kind.REFUSED, f"task {decision.task.task_id}", decision.task.place, why,
-             "Write what it does into the step of its name.")
+             "Write what it does into the step of the same name.")
     ]  # fmt: skip
 
 

@@ -94,5 +94,5 @@ def notes_of_dates(dag: DagModel, names: Sequence[str], by_operators: bool) -> I
             Kind.CHANGED, "dates that operators ask for", place, "they are the time of the run, "
             + ("as on Airflow 3; on Airflow 2 this is the previous scheduled time" if how is Dated.EITHER
                else "where the DAG's timetable has the start of an interval"),
-            "Compare what the operators make of them.",
+            "Compare the results of the operators.",
         )  # fmt: skip

@@ -69,12 +69,12 @@ def pipeline_options(dag: DagModel, kinds: Collection[str]) -> tuple[Mapping[str
         options["timeout"] = limit.value.total_seconds()
         notes.append(Note(Kind.KEPT, "dagrun_timeout", limit.place, "it is the pipeline's timeout; Kubeflow has none"))
     elif limit is not None and limit.value is not None:
-        notes.append(_left_out("dagrun_timeout", limit, "only Airflow knows it", "Say timeout= of the pipeline."))
+        notes.append(_left_out("dagrun_timeout", limit, "only Airflow knows it", "Set timeout= on the pipeline."))
     if dag.tags:
         options["tags"] = list(dict.fromkeys(dag.tags))
     engine: dict[str, Any] = {"description": dag.description} if dag.description else {}
     wanted = [each for each in dag.arguments if each.name in _OPTIONS and each.value is not None]
-    to_do = "Say it in airflow={…} of the pipeline."
+    to_do = "Set it in airflow={…} of the pipeline."
     notes += [
         _left_out(f"{each.name} of the DAG", each, unfit(each.value), to_do)
         for each in wanted
@@ -98,7 +98,7 @@ def _callbacks(dag: DagModel, kept: Mapping[str, Any]) -> Iterator[Note]:
             continue
         if each.name not in _OF_DAG:
             yield _left_out(f"{each.name} of the DAG", each, "a pipeline has no such option",
-                            "Say timeout= of the pipeline or its steps, or watch it where it runs.")  # fmt: skip
+                            "Set timeout= on the pipeline or its steps, or monitor it where it runs.")  # fmt: skip
         else:
             to_do = "Make a hook of it, or name it: airflow={'on_failure_callback': 'module.name'}."
             yield _left_out(f"{each.name} of the DAG", each, "a callback is a function of Airflow's", to_do)
@@ -138,7 +138,7 @@ def lost_defaults(
         if each.name in CALLBACKS:
             to_do = f"Move it into a module, and name it: airflow={{'{each.name}': 'module.name'}}."
         elif is_option:
-            to_do = "Say it in airflow={…} of the steps that need it, or leave it out."
+            to_do = "Set it in airflow={…} of the steps that need it, or leave it out."
         yield _left_out(f"default argument {each.name}{about}", each,
                         f"{why}; operators keep it" if _is_sure(each.value) else why, to_do)  # fmt: skip
 
@@ -149,7 +149,7 @@ def _taken(dag: DagModel) -> Iterator[Note]:
     given += [(f"default argument {each.name}", each) for each in dag.default_args if each.name in TAKEN]
     for construct, each in given:
         if is_by_default(each.value):
-            yield _left_out(construct, each, BY_DEFAULT, "Say it in the pipeline.")
+            yield _left_out(construct, each, BY_DEFAULT, "Set it in the pipeline.")
 
 
 def is_by_default(value: Any) -> bool:

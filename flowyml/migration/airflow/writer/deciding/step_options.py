@@ -144,7 +144,7 @@ def lost_of(given: Argument | None, kinds: Collection[str], about: str) -> Itera
 
 def _taken(task: TaskModel, made: Decision) -> Iterator[Note]:
     """Numbers, times and rules that are unknown, or only by the file's default."""
-    to_do = "Say it in the pipeline."
+    to_do = "Set it in the pipeline."
     for name in TAKEN:
         value, own = getattr(task, name), task.argument(name) or _default(task, name)
         construct = f"{name} of {task.task_id}"
@@ -171,7 +171,7 @@ def _looks(task: TaskModel, made: Decision) -> Iterator[Note]:
     for each in task.arguments:
         if made.kind != "hole" and each.name in _LOOKS and each.value and each.name not in made.arguments:
             yield Note(Kind.CHANGED, f"{each.name} of {task.task_id}", each.place, "it changes what Airflow shows of a "
-                       "task, and no run", "Say it in the docstring of the step, or leave it out.")  # fmt: skip
+                       "task, and no run", "Put it into the docstring of the step, or leave it out.")  # fmt: skip
 
 
 def is_called_back(task: TaskModel) -> bool:

@@ -36,7 +36,9 @@ def decide(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, st
     except Hole as error:
         made = Decision(task, "hole")
         made.notes.append(
-            Note(Kind.REFUSED, named(task), task.place, str(error), "Write what it does into the step of its name.")
+            Note(
+                Kind.REFUSED, named(task), task.place, str(error), "Write what it does into the step of the same name."
+            )
         )
     made.loop = loop
     made.options |= step_options(dag, task)
