@@ -115,7 +115,7 @@ def _store(on: str | None, artifacts: str | None) -> Store:
     if artifacts is not None:
         return open_store(artifacts)
     target = resolve(on)
-    store = store_of(target)
+    store = store_of(target.artifact_place, has_default=target.has_default_store)
     if store is None:
         raise UsageError(
             f"Steps on {target.target or target.name} may run on other machines, and nothing names the store of their "

@@ -459,9 +459,10 @@ class Orchestrator(ABC):
 
         An override extends this list, which has the cached results in the engine's store, if that store is known.
         """
-        from flowyml.orchestrators.cache_pruning import results_of
+        from flowyml.orchestrators.cache_pruning import results_of, store_of
 
-        yield from results_of(self, bounds)
+        store = store_of(self.artifact_place, has_default=self.has_default_store)
+        yield from results_of(store, self.target or self.name, bounds)
 
     def prune(
         self, *, older_than: float = 30 * 86_400, max_bytes: int = 10_000_000_000, dry_run: bool = False

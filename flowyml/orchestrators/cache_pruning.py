@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING
 
 from flowyml.artifacts import open_store
 from flowyml.artifacts.housekeeping import stored
@@ -17,30 +16,26 @@ from flowyml.core.pruning import Bounds, Prunable, bounded
 from flowyml.core.removal import files_below, has_others, remove
 from flowyml.runtime.caching import ROOT, Entry, entries_in, read_entry
 
-if TYPE_CHECKING:
-    from flowyml.orchestrators.base import Orchestrator
-
 __all__ = ["cached_results", "results_of", "store_of"]
 
 _FOLDER = re.compile(rf"{ROOT}/[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*/[0-9a-f]{{64}}")
 
 
-def store_of(orchestrator: Orchestrator) -> Store | None:
-    """The store of an engine's results; None if steps may run on other machines and it is not configured."""
-    place = orchestrator.artifact_place
-    return open_store(place) if place is not None or orchestrator.has_default_store else None
+def store_of(place: str | None, *, has_default: bool) -> Store | None:
+    """The store of an engine's results, which is at a place or by default on this machine.
+
+    None if steps may run on other machines and it is not configured.
+    """
+    return open_store(place) if place is not None or has_default else None
 
 
-def results_of(orchestrator: Orchestrator, bounds: Bounds) -> Iterator[Prunable]:
+def results_of(store: Store | None, engine: str, bounds: Bounds) -> Iterator[Prunable]:
     """The cached results in an engine's store; if that is unknown, one item that stays, for all of them."""
-    store = store_of(orchestrator)
     if store is not None:
         yield from bounded(cached_results(store, bounds), bounds)
     else:
         kept = "steps may run on other machines, and their store is not configured: set the target's `artifacts`"
-        yield Prunable(
-            kind="cache", name=orchestrator.target or orchestrator.name, bytes=0, used=0.0, kept=kept, remove=int
-        )
+        yield Prunable(kind="cache", name=engine, bytes=0, used=0.0, kept=kept, remove=int)
 
 
 def cached_results(store: Store, bounds: Bounds) -> Iterator[Prunable]:

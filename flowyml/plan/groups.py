@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from flowyml.core.resources import ResourceRequirements
 from flowyml.plan.conditions import Condition, sources_in
+from flowyml.plan.steps import Input, Step
 from flowyml.plan.values import FromEither, FromStep, Source, steps_of
-
-if TYPE_CHECKING:
-    from flowyml.plan.model import Input, Step
 
 __all__ = ["Branch", "Cleanup", "Group", "Groups", "Loop", "Section", "Together", "outputs_in"]
 

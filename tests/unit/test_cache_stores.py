@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from flowyml import pipeline, step
-from flowyml.artifacts import open_store
+from flowyml.artifacts import Store, open_store
 from flowyml.cli import main
 from flowyml.core.pruning import Bounds
-from flowyml.orchestrators.cache_pruning import results_of, store_of
+from flowyml.orchestrators.base import Orchestrator
+from flowyml.orchestrators.cache_pruning import store_of
 from flowyml.orchestrators.targets import resolve
 from flowyml.runtime.caching import entries_in
 from tests.unit.cached import chain, note, ran
@@ -145,13 +146,18 @@ def test_an_engine_elsewhere_without_a_store_is_not_taken_for_this_machine(
         assert main(["cache", *command, "--on", "prod"]) == 2
         assert "Steps on prod may run on other machines" in (said := capfd.readouterr().err)
         assert "--artifacts URL" in said
-    (item,) = results_of(resolve("prod"), Bounds(older_than=0))
+    (item,) = Orchestrator.prunable(resolve("prod"), Bounds(older_than=0))  # without what Airflow or Prefect adds
     assert (item.kind, item.name) == ("cache", "prod")
     assert "set the target's `artifacts`" in item.kept
     store = open_store()
     assert len(list(entries_in(store))) == 2
     assert main(["cache", "clear", "--all", "--on", "prod", "--artifacts", store.url]) == 0
     assert not list(entries_in(store))
+
+
+def store_of_prod() -> Store | None:
+    target = resolve("prod")
+    return store_of(target.artifact_place, has_default=target.has_default_store)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +175,7 @@ def test_steps_that_run_here_have_this_machines_store(
     pytest.importorskip(client)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "flowyml.toml").write_text(f"[orchestrators.prod]\n{settings}\n")
-    assert (store := store_of(resolve("prod")))
+    assert (store := store_of_prod())
     assert store.url == open_store().url
 
 
@@ -183,9 +189,9 @@ def test_a_store_that_the_environment_names_is_that_of_an_engine_elsewhere(
     (tmp_path / "flowyml.toml").write_text(
         f'[orchestrators.prod]\nengine = "{engine}"\nurl = "http://elsewhere.example:1"\n{pool}\n'
     )
-    assert store_of(resolve("prod")) is None
+    assert store_of_prod() is None
     monkeypatch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "shared"))
-    assert (store := store_of(resolve("prod")))
+    assert (store := store_of_prod())
     assert store.url == f"file://{tmp_path}/shared"
 
 
