@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.engines.prefect import PrefectServer
@@ -29,6 +30,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["XDG_CACHE_HOME"] = str(home / "cache")
     os.environ["DO_NOT_TRACK"] = "1"
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+    # How long an example takes is no property of the code: a busy machine makes it ten times as long.
+    settings.register_profile("flowyml", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("flowyml")
     for name in ("FLOWYML_ORCHESTRATOR", "FLOWYML_ARTIFACTS", "PREFECT_API_URL", "PREFECT_PROFILE"):
         os.environ.pop(name, None)
 

@@ -199,7 +199,7 @@ def test_no_name_changes_what_a_file_does(compiler: str) -> None:
     expected = parsed(compile_(plan(PLAIN)))
     tried = 0
 
-    @settings(max_examples=EXAMPLES, deadline=None, database=None)
+    @settings(max_examples=EXAMPLES, database=None)
     @given(words())
     def attack(said: dict[str, list[str]]) -> None:
         nonlocal tried
@@ -211,7 +211,7 @@ def test_no_name_changes_what_a_file_does(compiler: str) -> None:
     assert tried >= 2000
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(words())
 def test_no_name_is_a_placeholder_of_kubeflow(said: dict[str, list[str]]) -> None:
     """KFP's driver replaces ``{{$…}}`` in what a container is called with, and Argo ``{{…}}``."""
@@ -221,7 +221,7 @@ def test_no_name_is_a_placeholder_of_kubeflow(said: dict[str, list[str]]) -> Non
         assert not re.search(r"\{\{[^}]*" + MARK, text), text
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(words())
 def test_a_terminal_gets_no_control_characters(said: dict[str, list[str]]) -> None:
     for drawing in (terminal(plan(said), columns=200), mermaid(plan(said))):

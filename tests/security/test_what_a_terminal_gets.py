@@ -421,7 +421,7 @@ def test_no_color_means_none(variable: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @given(st.text(st.characters(codec=None)) | st.text(st.sampled_from("\x1b[0;12345678m]\r\n\t\x9bab")))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_whatever_the_text_no_control_is_left(text: str) -> None:
     assert not CONTROL.search(safe_text(text))
     assert not re.search("[\n\t]", safe_line(text))

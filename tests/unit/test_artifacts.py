@@ -450,7 +450,7 @@ five = st.tuples(names, names, names, names, names)
 
 
 @given(five, five)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_names_become_keys_that_stay_inside_and_never_collide(one: tuple[str, ...], other: tuple[str, ...]) -> None:
     keys = [artifact_key(run_place(*place), step, 1, output) for *place, step, output in (one, other)]
     for key in keys:
@@ -469,7 +469,7 @@ values = st.recursive(
 
 @pytest.mark.slow
 @given(values)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_value_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     store = open_store(tmp_path_factory.getbasetemp() / "any")
     back = round_trip(value, store)[1]
@@ -478,7 +478,7 @@ def test_any_value_comes_back(tmp_path_factory: pytest.TempPathFactory, value: A
 
 @pytest.mark.slow
 @given(values)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_plain_is_what_json_and_utf8_give_back(value: Any) -> None:
     if is_plain(value):
         assert repr(json.loads(json.dumps(value, ensure_ascii=False).encode())) == repr(value)

@@ -49,7 +49,7 @@ OPTIONS = [
 
 @pytest.mark.slow
 @given(st.lists(st.one_of(*OPTIONS), max_size=4), st.lists(WORDS, max_size=2), st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_the_quick_way_reads_typer_reads_too(
     options: list[tuple[str, ...]], words: list[str], random: Any
 ) -> None:

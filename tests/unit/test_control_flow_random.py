@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flowyml import pipeline
@@ -58,7 +58,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> LocalOrchestrator:
 
 @pytest.mark.slow
 @example([("risky", 0), ("together", 0, 1, "square", False)], 3)  # its last step waits for what failed
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120)
 @given(st.lists(block(3, 2), min_size=1, max_size=5), st.integers(0, 40))
 def test_random_control_flow(local: LocalOrchestrator, blocks: list[Any], seed: int) -> None:
     @pipeline(name="random")

@@ -104,7 +104,7 @@ def _box_at(boxes: Mapping[tuple[int, int, int], str], place: tuple[int, int]) -
 
 
 @given(graphs())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @example({"a": [], "b": [], "c": ["a", "b"], "d": ["a", "b"]})
 @example({"a": [], "b": ["a"], "c": ["b"], "d": ["c", "a"], "e": ["d", "a", "b"]})
 def test_the_lines_of_a_terminal_drawing_are_those_of_the_plan(edges: dict[str, list[str]]) -> None:
@@ -114,7 +114,7 @@ def test_the_lines_of_a_terminal_drawing_are_those_of_the_plan(edges: dict[str, 
 
 
 @given(graphs(most=14))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_picture_holds_every_step_and_every_line(edges: dict[str, list[str]]) -> None:
     plan = plan_of(edges)
     picture = ElementTree.fromstring(svg(plan))

@@ -134,7 +134,7 @@ def plans(draw: st.DrawFn) -> Plan:
 
 @pytest.mark.slow
 @given(plans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_frame_holds_its_steps_and_nothing_else(plan: Plan) -> None:
     picture = ElementTree.fromstring(svg(plan, expand=True))
     steps, frames = boxes(picture, "box"), boxes(picture, "frame")
@@ -152,7 +152,7 @@ def test_a_frame_holds_its_steps_and_nothing_else(plan: Plan) -> None:
 
 @pytest.mark.slow
 @given(plans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_is_closed_is_one_step_and_hides_no_line_outside(plan: Plan) -> None:
     assume(all(plan.structure.members(group.name) for group in plan.groups))  # no pipeline has an empty loop
     picture = shown(plan)

@@ -375,7 +375,7 @@ class TestMasks:
         for piece in (value[index : index + 6] for index in range(len(value) - 5)):
             assert FORMS[form](piece).strip("'\"") not in shown
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=60), st.integers(5, 20))
     def test_whatever_it_is_and_however_it_is_broken(self, value: str, width: int) -> None:
         lines = [value[index : index + width] for index in range(0, len(value), width)]

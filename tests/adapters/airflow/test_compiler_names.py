@@ -46,7 +46,7 @@ NAMES = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(NAMES, min_size=1, max_size=6, unique=True), NAMES, st.text(max_size=200), st.lists(NAMES, max_size=2)
 )  # fmt: skip
@@ -96,7 +96,7 @@ def test_a_task_that_is_stopped_while_its_code_is_loaded_ends(monkeypatch: pytes
 KNOWN = st.characters(exclude_categories=("Cn", "Cs"))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(NAMES, min_size=1, max_size=4, unique=True), NAMES, st.text(KNOWN, max_size=300))
 def test_hostile_files_are_formatted_too(steps: list[str], pipeline: str, about: str) -> None:
     compiled = text(hostile_plan(steps, pipeline, about, []))

@@ -180,7 +180,7 @@ def plans(draw: st.DrawFn) -> Plan:
     return Plan(name=draw(TEXT), steps=tuple(steps), outputs=tuple(last), hooks=draw(st.sampled_from([(), ("h",)])))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(plans())
 def test_a_plan_read_back_from_its_file_is_the_same_graph(plan: Plan) -> None:
     made = compile_pipeline(build(plan), store="s3://code")

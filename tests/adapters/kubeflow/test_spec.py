@@ -34,7 +34,7 @@ def named(*steps: str, default: Any = "x", store: str | None = "s3://code") -> C
     return compile_pipeline(build(plan), store=store, artifacts="s3://bucket/it")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), st.text(max_size=40))
 def test_each_text_is_the_same_for_every_reader(shown: str, given_: str) -> None:
     made = named("a", default={shown: given_.encode("utf-8", "replace").decode()})

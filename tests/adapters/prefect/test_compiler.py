@@ -297,7 +297,7 @@ def plans(draw: st.DrawFn) -> Plan:
     )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(plans() | walked_plans())
 def test_no_name_breaks_out(plan: Plan) -> None:
     module = loaded(plan)
@@ -311,7 +311,7 @@ def test_no_name_breaks_out(plan: Plan) -> None:
     assert set(module) == {*common_names(plan), *tasks.values(), flow_function(plan)}
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(plans() | walked_plans())
 def test_it_is_laid_out_as_ruff_would(plan: Plan) -> None:
     text = compiled(plan)

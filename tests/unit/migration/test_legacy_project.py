@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("libcst")
@@ -164,7 +164,7 @@ MODULES = st.lists(LINES, max_size=12).map("\n".join)
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(lines=MODULES, end=st.sampled_from(["\n", "\r\n"]), has_imports=st.booleans())
 def test_any_code_is_migrated_once(lines: str, end: str, has_imports: bool) -> None:
     head = "from flowyml import Pipeline, step\nfrom flowyml.orchestrators import *\n" * has_imports
