@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
@@ -11,7 +12,9 @@ from typing import TypeVar
 
 import psutil
 
-__all__ = ["catches", "is_running", "wait_until"]
+from flowyml.orchestrators.local.store import RunStore
+
+__all__ = ["catches", "is_running", "wait_for_processes", "wait_until"]
 
 Value = TypeVar("Value")
 
@@ -32,6 +35,12 @@ def is_running(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def wait_for_processes(record: Path) -> None:
+    """Until those of all local runs have ended: they clear their folders once their ends are recorded."""
+    for row in RunStore(record).runs(None, 1000):
+        wait_until(lambda pid=row.pid: pid == os.getpid() or not is_running(pid))
 
 
 def catches(pid: int, number: signal.Signals) -> bool:

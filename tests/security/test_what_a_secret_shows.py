@@ -12,7 +12,7 @@ import pytest
 
 from flowyml.cli import main
 from tests.security.test_planted_secrets import unpacked
-from tests.waiting import wait_until
+from tests.waiting import wait_for_processes, wait_until
 
 NAME, VARIABLE = "warehouse/password", "FLOWYML_SECRET_WAREHOUSE_PASSWORD"
 VALUE = f"planted-as/secret+18&{os.urandom(4).hex()}"  # other tests run at the same time, with values of their own
@@ -138,6 +138,7 @@ def test_a_local_run_shows_and_keeps_nothing(project: Path, fork: str, detached:
     outputs = command("outputs", "alone", "--json")
     assert outputs.returncode == 0, outputs.stderr
     assert json.loads(outputs.stdout)["shows"] == []  # no command line held it
+    wait_for_processes(project / "home" / "runs.db")
     files = [path for path in (project / "home").rglob("*") if path.is_file()]
     assert files
     assert [path for path in files if holds(path.read_bytes())] == []

@@ -25,6 +25,7 @@ NOBODY = 65534
 PIPELINE = """
 import numpy
 from flowyml import Pipeline, context, step
+from flowyml.core.process_identity import ProcessIdentity, await_ends
 from flowyml.orchestrators import LocalOrchestrator
 
 @step(outputs=["words"])
@@ -43,6 +44,8 @@ if __name__ == "__main__":
     assert read.run(on=local, run_id="here").success
     handle = read.submit(on=local, run_id="submitted").wait_for_completion(240, progress=False)
     assert handle.status.is_successful, handle.error
+    row = local.store.get("submitted")
+    assert await_ends([ProcessIdentity(row.host, row.pid, row.born)], 240)  # it clears its folder after the end
     read.deploy(on=local)
     import warnings
     warnings.simplefilter("ignore")

@@ -93,10 +93,10 @@ def test_a_command_that_fails_says_why(command: str, words: str) -> None:
 def test_what_a_command_started_ends_with_a_step_that_is_late(tmp_path: Path) -> None:
     @pipeline
     def late() -> None:
-        bash.options(timeout=5)(f"sleep 600 & echo $! > {tmp_path}/pid; sleep 600")
+        bash.options(timeout=15)(f"sleep 600 & echo $! > {tmp_path}/pid; sleep 600")
 
     result = late.run()
-    assert "ran longer than its timeout of 5 s" in str(result.error)
+    assert "ran longer than its timeout of 15 s" in str(result.error)
     process = int((tmp_path / "pid").read_text())
     wait_until(lambda: not is_running(process))
 

@@ -180,6 +180,7 @@ def test_an_execution_group_whose_flow_is_killed_goes_on_where_it_was(
 ) -> None:
     handle = killed_group.interrupted("prefect killed group", str(tmp_path)).submit(on=orchestrator)
     wait_until(lambda: killed_group.worker_of(tmp_path))
+    wait_until(lambda: handle.step_statuses().get("slow") is ExecutionStatus.RUNNING)  # recorded a little later
     _, flow = run_processes(handle)
     flow.kill()
     wait_until(lambda: handle.status.is_terminal)
