@@ -1,7 +1,7 @@
 """Whether values may be pickled: reading a pickle runs whatever its writer wanted.
 
-It is decided once, when a run begins, and handed to its workers: the user's code may change the working folder, in
-which settings are looked for, or delete it.
+This is decided once, when a run begins, and passed to its workers: the user's code may change or delete the working
+folder, where settings are looked up.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _decided: ContextVar[tuple[str | None] | None] = ContextVar("flowyml_pickles", d
 
 
 def why_no_pickles() -> str | None:
-    """What forbids them here; None if nothing does.
+    """What forbids pickles here; None if nothing does.
 
     That is what was decided for the run, else the environment, else ``allow_pickle = false`` in the settings. Raises
     ``ConfigurationError`` for a word that is neither yes nor no, and for settings that cannot be read.
@@ -39,7 +39,7 @@ def why_no_pickles() -> str | None:
 
 
 def decide_on_pickles() -> str | None:
-    """The same for a whole run, whose code may change the working folder; what would be raised forbids them."""
+    """The same for a whole run, whose code may change the working folder; an error forbids them."""
     try:
         return why_no_pickles()
     except ConfigurationError as error:
@@ -48,7 +48,7 @@ def decide_on_pickles() -> str | None:
 
 @contextmanager
 def pickles_decided(reason: str | None) -> Iterator[None]:
-    """Within this context, and in the threads that get a copy of it, what ``decide_on_pickles`` gave counts."""
+    """Within this context, and in threads that copy it, the result of ``decide_on_pickles`` applies."""
     token = _decided.set((reason,))
     try:
         yield

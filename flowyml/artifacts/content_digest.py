@@ -23,7 +23,7 @@ _PLAIN = frozenset({
 
 
 def content_of(packed: Any) -> list[Any]:
-    """That of a packed value, as JSON: the value itself where it is small, else its format and SHA-256."""
+    """The content of a packed value, as JSON: the value itself if it is small, else its format and SHA-256."""
     if not is_reference(packed):
         return ["json", packed]
     written, found = read_reference(packed[REFERENCE])
@@ -32,20 +32,20 @@ def content_of(packed: Any) -> list[Any]:
 
 
 def content_of_value(value: Any) -> list[Any]:
-    """That of a value, as it would be packed. Raises ``ArtifactError`` for what cannot be."""
+    """The content of a value, as it would be packed. Raises ``ArtifactError`` if it cannot be packed."""
     if type(value) in (datetime.date, datetime.datetime):
         return ["date", value.isoformat(), str(getattr(value, "tzinfo", None))]
     return content_of(pack(value, _Nowhere(""), key="value"))
 
 
 def has_object(content: list[Any]) -> bool:
-    """Whether there is an object of some class in it, whose methods are code."""
+    """Whether it contains an object of a class, whose methods are code."""
     kind, *rest = content
     return any(map(has_object, rest)) if kind == "list" else kind == "artifact" and rest[0] not in _PLAIN
 
 
 def moved_reference(packed: Mapping[str, Any], move: Callable[[Written], Written]) -> dict[str, Any]:
-    """The same reference to where ``move`` puts what is stored: the value, then its picture, if there is one.
+    """The same reference after ``move`` has moved what is stored: the value, then its picture, if any.
 
     Raises ``ArtifactError``.
     """
@@ -61,7 +61,7 @@ def moved_reference(packed: Mapping[str, Any], move: Callable[[Written], Written
 
 
 def size_of(packed: Mapping[str, Any]) -> int:
-    """The bytes of what a reference stands for. Raises ``ArtifactError``."""
+    """The size in bytes of what a reference stands for. Raises ``ArtifactError``."""
     return read_reference(packed[REFERENCE])[0].size
 
 

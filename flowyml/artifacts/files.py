@@ -1,7 +1,7 @@
 """Files and folders as outputs: a file as it is, a folder as a tar archive that is the same for the same content.
 
-What is read is copied, since a step may change its files. An archive may come from elsewhere, so it is unpacked as if
-by an enemy: regular files and folders alone, none outside of its folder, no more bytes than the archive itself has.
+Files are copied when read, since a step may change its copy. An archive may come from elsewhere, so it is not trusted:
+only regular files and folders are unpacked, none outside its folder, and no more bytes than the archive has.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flowyml.core.files import unfinished_beside
 __all__ = ["place_file", "place_folder", "safe_name", "write_file", "write_folder"]
 
 MOST_ENTRIES = 100_000
-"""How many files and folders a folder that is an output may hold."""
+"""The most files and folders in a folder that is an output."""
 
 _LONGEST_NAME = 200  # bytes, of the 255 that file systems take
 _BLOCK = 1 << 20
@@ -36,7 +36,7 @@ def write_file(path: Path, file: BinaryIO) -> None:
 
 
 def write_folder(path: Path, file: BinaryIO) -> None:
-    """Write a folder as a tar archive: sorted, without times and owners. Of permissions, it keeps that of execution.
+    """Write a folder as a tar archive: sorted, without times and owners. It keeps only the execute permission.
 
     Raises ``ArtifactError`` for links and all else that is neither a file nor a folder.
     """
@@ -89,7 +89,7 @@ def place_file(stored: Path, name: str) -> Path:
 
 
 def place_folder(stored: Path, name: str, into: Path | None = None) -> Path:
-    """Unpack a stored archive into a folder, which gets its name when it is whole.
+    """Unpack a stored archive into a folder, which gets its name when complete.
 
     Raises ``ArtifactError`` for an archive that ``write_folder`` would not make.
     """
@@ -114,7 +114,7 @@ def place_folder(stored: Path, name: str, into: Path | None = None) -> Path:
 
 
 def _unpack(archive: tarfile.TarFile, entry: tarfile.TarInfo, root: Path) -> None:
-    """Unpack one entry. Nothing below ``root`` is a link, since none is made; so a name that leads down stays below."""
+    """Unpack one entry. There are no links below ``root``, so a name that leads down stays below it."""
     leads_down = all(
         part not in ("", ".", "..") and "\\" not in part and ":" not in part[:2] for part in entry.name.split("/")
     )

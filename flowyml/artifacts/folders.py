@@ -1,4 +1,4 @@
-"""Folders for files that are read: they live as long as the step that takes the files, else as this process."""
+"""Folders for files that are read: they live as long as the step that takes the files, or else this process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _made: ContextVar[list[Path] | None] = ContextVar("flowyml_files", default=None)
 
 @contextmanager
 def files_here() -> Iterator[None]:
-    """Folders that are made while this lasts go with it."""
+    """Folders made within this block are removed at its end."""
     folders: list[Path] = []
     token = _made.set(folders)
     try:
@@ -30,7 +30,7 @@ def files_here() -> Iterator[None]:
 
 
 def new_folder() -> Path:
-    """An empty folder for its owner alone."""
+    """An empty private folder."""
     import tempfile
 
     made = _made.get()
@@ -41,7 +41,7 @@ def new_folder() -> Path:
 
 
 def note_url(path: object, url: str) -> None:
-    """Remember of which artifact a file or folder is a copy, if that lives as long as this process."""
+    """Remember which artifact a file or folder is a copy of, if the copy lives as long as this process."""
     if isinstance(path, Path) and _made.get() is None:
         _urls[path] = url
 

@@ -30,15 +30,15 @@ __all__ = ["ENTRY_POINTS", "FORMATS", "Format", "format_named", "formats_for"]
 logger = logging.getLogger("flowyml.artifacts")
 
 ENTRY_POINTS = "flowyml.formats"
-"""The group of entry points in which a package names its ``Format`` objects."""
+"""The entry point group in which a package declares its ``Format`` objects."""
 
 
 class Format(NamedTuple):
     """A way to write values, and to read them back.
 
-    ``write`` may fail for some values; the next format is tried then. ``mapped`` files are read piece by piece, when
-    the value is used. ``takes`` says which values a format of a plug-in is for. A ``named`` one reads a file under the
-    name that the reference holds: its ``read`` takes that too.
+    ``write`` may fail for some values; the next format is then tried. ``mapped`` files are read piece by piece, when
+    the value is used. ``takes`` says which values a plug-in's format is for. A ``named`` format reads a file under the
+    name in the reference, which its ``read`` takes too.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Format(NamedTuple):
 
 
 def formats_for(value: Any) -> Iterator[Format]:
-    """The formats that may hold a value, the plainest first; pickles come last, and not where they are forbidden."""
+    """The formats that may hold a value, the plainest first; pickles come last, unless they are forbidden."""
     if name := _plainest(value):
         yield FORMATS[name]
     elif plugged := _plugged(value):
@@ -90,13 +90,13 @@ def format_named(name: str) -> Format:
 
 
 def _plugged(value: Any) -> Format | None:
-    """The first plug-in that takes a value which no format of FlowyML's own does."""
+    """The first plug-in that takes a value for which FlowyML has no format."""
     return next((found for found in _plug_ins().values() if found.takes and found.takes(value)), None)
 
 
 @cache
 def _plug_ins() -> dict[str, Format]:
-    """By the names of their entry points; what cannot be loaded is left out, and named in the log."""
+    """Plug-ins by the names of their entry points; those that cannot be loaded are left out and logged."""
     from importlib.metadata import entry_points
 
     loaded = {}
@@ -111,7 +111,7 @@ def _plug_ins() -> dict[str, Format]:
 
 
 def _table(value: Any) -> str | None:
-    """The format of a table; None for other values, and where parquet would give back something else."""
+    """The format of a table; None for other values, and for tables that Parquet would change."""
     try:
         if _is(value, "pandas", "DataFrame"):
             return "parquet" if is_faithful_pandas(value) else None
@@ -123,7 +123,7 @@ def _table(value: Any) -> str | None:
 
 
 def _is(value: Any, module: str, name: str) -> bool:
-    """Compare a type without importing its module: while that is not loaded, the value is not of its types."""
+    """Check a type without importing its module: while that is not loaded, the value has none of its types."""
     return type(value) is getattr(sys.modules.get(module), name, None)
 
 

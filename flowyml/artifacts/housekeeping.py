@@ -33,7 +33,7 @@ class Stored(NamedTuple):
 def is_artifact(key: str) -> bool:
     """Whether a key is one that ``artifact_key`` makes of a run's place, or that of the kept outputs of a step.
 
-    So is what an artifact is called until it is whole: a process that was killed may have left it.
+    The name of an unfinished artifact counts too: a killed process may have left it.
 
     >>> is_artifact("local-1f3a9c2e/train/run-1/load/1/rows-0123456789abcdef.npy"), is_artifact("train/data.csv")
     (True, False)
@@ -42,7 +42,7 @@ def is_artifact(key: str) -> bool:
 
 
 def stored(store: Store, place: str) -> Iterator[Stored]:
-    """What stands below a place of a store. In a folder of this machine, only what is this user's, and no links.
+    """What is below a place in a store. In a local folder, only what belongs to this user, and no links.
 
     Raises ``ArtifactError``.
     """
@@ -54,7 +54,7 @@ def stored(store: Store, place: str) -> Iterator[Stored]:
 
 
 def discard(store: Store, key: str, *, unless_since: float) -> int:
-    """Remove an artifact, if it is there, and give its bytes. One that was written at that time or later stays.
+    """Remove an artifact, if it exists, and return its bytes. One that was written at that time or later stays.
 
     Raises ``ArtifactError``.
     """

@@ -22,12 +22,12 @@ _TENSORS = {
     "bool": "BOOL", "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64", "uint8": "U8", "uint16": "U16",
     "uint32": "U32", "uint64": "U64", "float16": "F16", "float32": "F32", "float64": "F64",
 }  # fmt: skip
-"""The types of numbers that safetensors gives back as they were."""
+"""The number types that safetensors restores exactly."""
 _PLAIN = frozenset({str, int, float, bool, NoneType})
 
 
 def format_of(value: Any) -> str | None:
-    """The name of the format that holds a value; None where there is none."""
+    """The name of the format for a value; None if there is none."""
     if type(value) is _class("plotly.graph_objs", "Figure"):
         return "plotly"
     if (tensor := _class("torch", "Tensor")) and _are_tensors(value, {tensor, _class("torch.nn", "Parameter")}):
@@ -45,7 +45,7 @@ def _class(module: str, name: str) -> type | None:
 
 
 def _are_tensors(value: Any, tensors: set[type | None]) -> bool:
-    """Whether a value is a tensor, or holds tensors and otherwise plain values alone, as a checkpoint does.
+    """Whether a value is a tensor, or contains only tensors and plain values, as a checkpoint does.
 
     A tensor that was given attributes of its own is not one: torch would write them, and may not read them again.
     """
@@ -76,8 +76,9 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def write_safetensors(value: dict[str, Any], file: BinaryIO) -> None:
-    """Arrays by name, one by one, without the copy of them all that the library would make; the largest numbers first,
-    so that all are aligned. Source: safetensors, *Format*. Raises ``ValueError`` for those that it would change.
+    """Write arrays by name, one by one, without the copy of all that the library would make; the largest number types
+    first, so that all are aligned. Source: safetensors, *Format*. Raises ``ValueError`` for arrays that it would
+    change.
     """
     numpy = require("numpy")
     if not all(each.dtype.name in _TENSORS and each.dtype.byteorder != ">" and each.ndim for each in value.values()):
@@ -107,7 +108,7 @@ def write_torch(value: Any, file: BinaryIO) -> None:
 
 
 def read_torch(path: Path) -> Any:
-    """What ``write_torch`` wrote, on the processor: anything else that a file of torch's may hold is not read."""
+    """Read what ``write_torch`` wrote, onto the CPU; anything else in a torch file is refused."""
     torch = require("torch")
     with warnings.catch_warnings():  # that it looks at the indices of sparse tensors is as it should be
         warnings.filterwarnings("ignore", "Validating sparse tensor", UserWarning)

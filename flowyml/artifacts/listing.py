@@ -1,4 +1,4 @@
-"""What is known of an output without reading it, from the reference or value that travels between steps."""
+"""What is known about an output without reading it, from the reference or value that travels between steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BY_FORMAT = {
 
 
 def listed(step: str, output: str, packed: Any, index: Sequence[int] = ()) -> Artifact | None:
-    """An artifact of a reference or of metrics; None for other plain values, and for what an engine garbled."""
+    """The artifact for a reference or metrics; None for other plain values, and for what an engine garbled."""
     whose: dict[str, Any] = {"step": step, "name": output, "index": tuple(index), "packed": packed}
     if not is_reference(packed):
         if kind_of(packed) != "metrics":

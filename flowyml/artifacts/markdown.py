@@ -1,4 +1,4 @@
-"""Artifacts as Markdown, for the UIs of engines: what users' data says is text there, and never markup."""
+"""Artifacts as Markdown, for the UIs of engines: users' data is text there, never markup."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NOTE = re.compile(r"<!-- flowyml:([A-Za-z0-9+/=]+) -->\s*\Z")
 
 
 def markdown_of(artifacts: Iterable[Artifact], store: str | None = None) -> str:
-    """A section for each artifact, and behind them, unseen, what ``noted`` gives back.
+    """A section for each artifact, followed by a hidden comment that ``noted`` reads back.
 
     Small PNG pictures of figures that stand in the ``store`` are put into the text.
     """
@@ -70,7 +70,7 @@ def _table(columns: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
 
 
 def _picture(artifact: Artifact, store: str | None) -> str:
-    """The picture itself where it is a small PNG that can be read here, else where it stands."""
+    """The picture itself if it is a small PNG that can be read here, else its URL."""
     about = artifact.packed["$artifact"]["picture"]
     if about.get("media") == "image/png" and about["size"] <= _LARGEST_PICTURE:
         try:

@@ -27,18 +27,18 @@ REFERENCE = "$artifact"
 
 
 def run_place(instance: str, pipeline: str, run_id: str) -> str:
-    """Where the outputs of a run stand in a store that many share.
+    """The place of a run's outputs in a shared store.
 
-    ``instance`` tells engines apart that may each have such a run: another server, another user's folder.
+    ``instance`` distinguishes engines that may each have such a run: another server, another user's folder.
     """
     return f"{slug(instance)}/{slug(pipeline)}/{slug(run_id, max_length=100)}"
 
 
 def artifact_key(place: str, step: str, attempt: int, output: str) -> str:
-    """Where the output of an attempt stands in a store, whatever the names are; ``place`` is its run's.
+    """The key of an attempt's output in a store, whatever the names are; ``place`` is the run's.
 
-    It ends in a digest of the content: where two engines look the same, and have a run of one name each, neither
-    writes over what the other wrote.
+    It ends in a digest of the content: even if two engines look the same and have runs with the same name, neither
+    overwrites the other's outputs.
     """
     return f"{place}/{slug(step)}/{attempt}/{slug(output)}-{CONTENT}"
 
@@ -49,9 +49,9 @@ def pack(
 ) -> Any:  # fmt: skip
     """JSON that stands for a value: the value itself if it is plain and at most ``inline_limit`` bytes, as JSON.
 
-    Anything else is stored under ``key``, or what that gives when it is called, and the JSON is a reference to it. So
-    is a value with a ``preview``, as ``preview_of`` gives it, which goes with the reference. Raises ``ArtifactError``
-    when the value cannot be stored.
+    Anything else is stored under ``key``, or its result if it is callable, and the JSON is a reference to it. So is a
+    value with a ``preview`` from ``preview_of``, which goes with the reference. Raises ``ArtifactError`` if the value
+    cannot be stored.
     """
     if not preview and is_plain(value) and not is_reference(value) and _fits(value, inline_limit):
         return value
@@ -75,11 +75,11 @@ def pack(
 
 
 def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
-    """The value that ``pack`` was given. For what steps produced, and nothing else: reading a pickle runs code.
+    """The value that ``pack`` was given. Use it only for what steps produced: reading a pickle runs code.
 
-    A reference leads into one of the stores that are given here, and nowhere else; with the ``place`` of a run, only to
-    what a run of this pipeline and name left in ``store``, on whatever instance. Raises ``ArtifactError`` for any
-    other, and when the value is gone, or not what was written.
+    A reference may lead only into the given stores; with the ``place`` of a run, only to what a run of this pipeline
+    and name left in ``store``, on any instance. Raises ``ArtifactError`` for any other reference, and if the value is
+    gone or has changed.
     """
     if not is_reference(packed):
         return packed
@@ -131,7 +131,7 @@ def is_reference(packed: Any) -> bool:
 
 
 def _is_of_run(key: str, place: str) -> bool:
-    """Whether a key begins as a place does, but for the instance: an engine may be known by several addresses."""
+    """Whether a key begins with a place, ignoring the instance: an engine may be known by several addresses."""
     return key.split("/")[1:3] == place.split("/")[1:3]
 
 
@@ -161,7 +161,7 @@ def _reference(value: Any, chosen: Format, written: Written, preview: Mapping[st
 
 
 def read_reference(reference: Any) -> tuple[Written, Format]:
-    """Where something stands and how it is written. Raises ``ArtifactError`` for what does not say so."""
+    """The place and the format of a stored value. Raises ``ArtifactError`` for an invalid reference."""
     try:
         written = Written(str(reference["url"]), str(reference["sha256"]), int(reference["size"]))
         return written, format_named(reference["format"])

@@ -1,7 +1,7 @@
 """Pickles that mean the same in a script and on the workers that import it.
 
-A class of a script belongs to ``__main__`` where the script runs, and to a module named like its file on a worker. Both
-are found by either name. In a notebook there is no file, so its classes travel by value, with cloudpickle.
+A script's class belongs to ``__main__`` where the script runs, and to a module named after its file on a worker. It is
+found by either name. A notebook has no file, so its classes travel by value, with cloudpickle.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ _worker_main: str | None = None
 
 
 def set_worker_main(module: str | None) -> None:
-    """Say that this process runs a bundle, and which of its modules was ``__main__`` where the bundle was made."""
+    """Record that this process runs a bundle, and which of its modules was ``__main__`` where the bundle was made."""
     global _is_worker, _worker_main
     _is_worker, _worker_main = True, module or _worker_main
 
 
 def prefers_references() -> bool:
-    """Whether others can import what this process has: not so in a notebook. A worker's own ``__main__`` may be any
-    program that runs a bundle, such as Airflow's command; one that was started for a bundle has a spec."""
+    """Whether other processes can import what this one has: not from a notebook. A worker's own ``__main__`` may be any
+    program that runs a bundle, such as Airflow's command; one started for a bundle has a spec.
+    """
     if _is_worker or shipped_name("__main__") is not None:
         return True
     return getattr(sys.modules["__main__"], "__spec__", None) is not None
@@ -52,7 +53,7 @@ def pickle_by_reference(value: Any, file: BinaryIO) -> None:
 
 
 def pickle_by_value(value: Any, file: BinaryIO) -> None:
-    """What cannot be imported goes along, with cloudpickle."""
+    """What cannot be imported is included, with cloudpickle."""
     _value_pickler()(file, _PROTOCOL).dump(value)
 
 
@@ -61,7 +62,7 @@ def _value_pickler() -> Any:
     base: Any = require("cloudpickle").Pickler
 
     class ValuePickler(base):  # type: ignore[misc]  # cloudpickle is untyped, and imported late
-        """What can be named is named: by value, a script's class would be another class wherever it is read."""
+        """Refers by name where possible: by value, a script's class would be another class wherever it is read."""
 
         def reducer_override(self, item: Any) -> Any:
             return item.__qualname__ if _is_named_in_script(item) else super().reducer_override(item)

@@ -10,14 +10,14 @@ from flowyml.plan.parameters import DEEPEST
 __all__ = ["INLINE_LIMIT", "is_plain", "with_floats", "without_floats"]
 
 INLINE_LIMIT = 65536
-"""The most bytes of a value, as JSON, that goes inline."""
+"""The most bytes of a value, as JSON, that is passed inline."""
 
 
 def is_plain(value: Any, depth: int = 0, *, finite: bool = True) -> bool:
-    """True for what comes back just as it was, through any engine.
+    """True for what survives any engine unchanged.
 
-    That leaves out tuples, NaN and keys that are not text, which JSON changes; integers beyond 64 bits, NUL characters
-    and lone surrogates, which some engines and databases refuse; and what is nested more than a hundred deep.
+    That excludes tuples, NaN and keys that are not strings, which JSON changes; integers beyond 64 bits, NUL characters
+    and lone surrogates, which some engines and databases refuse; and values nested more than a hundred levels deep.
     Without ``finite``, NaN and infinities count as plain.
     """
     kind = type(value)

@@ -43,7 +43,7 @@ def preview_of(
     facts: Mapping[str, Any] = {},
     mask: Text = str,
 ) -> dict[str, Any]:
-    """What a reference says beside where the value is; empty for plain values that show it themselves.
+    """What a reference says besides where the value is; empty for plain values, which show themselves.
 
     Without a ``store`` there is no picture. ``kind`` is that of the annotation, ``facts`` are what the step reported.
     ``mask`` takes secrets out of a text. What cannot be shown is left out, with a line in the log; no step fails.

@@ -23,7 +23,7 @@ _WHOLE_PUTS = frozenset({"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "a
 
 
 class RemoteStore(Store):
-    """A root on a filesystem of fsspec. What is written and read passes through a file on this machine."""
+    """A root on an fsspec filesystem. What is written and read passes through a local file."""
 
     def __init__(self, url: str) -> None:
         super().__init__(without_credentials(url).rstrip("/"))

@@ -58,11 +58,11 @@ class Store(ABC):
     def write(self, key: str, produce: Produce) -> Written:
         """Store what ``produce`` writes. If it raises, so does this, and nothing is left behind.
 
-        With ``CONTENT`` in the key it stands under a name of its own, and no other content takes its place.
+        With ``CONTENT`` in the key, it gets a unique name, and no other content replaces it.
         """
 
     def holds(self, url: str) -> bool:
-        """Whether an artifact's URL lies below the root of this store."""
+        """Whether an artifact's URL is below the root of this store."""
         root, found, key = url.partition(f"{self.url}/")
         return not root and bool(found) and _leads_down(key)
 
@@ -71,9 +71,9 @@ class Store(ABC):
         """An artifact that it holds, as a file that may be gone afterwards. Raises ``ArtifactError``."""
 
     def take(self, source: Store, written: Written, key: str) -> Written:
-        """Store a copy of what another store, or this one, holds. It is compared with its hash when it is read.
+        """Store a copy of what this or another store holds. Its hash is checked when it is read.
 
-        Raises ``ArtifactError``, also for what is not there.
+        Raises ``ArtifactError``, also for a missing artifact.
         """
         from shutil import copyfileobj
 
@@ -81,7 +81,7 @@ class Store(ABC):
             return self.write(key.replace(CONTENT, written.sha256[:16]), partial(copyfileobj, file))
 
     def folders(self, root: str, depth: int) -> Iterator[str]:
-        """The folders so many levels below one, as the beginnings of keys. Raises ``ArtifactError``."""
+        """The folders a number of levels below one, as prefixes of keys. Raises ``ArtifactError``."""
         raise ArtifactError(f"{self.url} cannot be listed.")
 
     def remove(self, folder: str) -> None:
@@ -90,7 +90,7 @@ class Store(ABC):
 
     @contextmanager
     def fetch(self, written: Written, *, once: bool = False) -> Iterator[Path]:
-        """A file of this store with just what was written; a size or a hash that differs is an ``ArtifactError``.
+        """A file of this store with exactly what was written; a different size or hash raises ``ArtifactError``.
 
         With ``once``, for a file that is mapped and may then be read in part, this process hashes it when it first sees
         it, and again when its inode, its time of modification or that of its change, which cannot be set, differs.
@@ -140,7 +140,7 @@ class LocalStore(Store):
         yield path
 
     def take(self, source: Store, written: Written, key: str) -> Written:
-        """One more name of the same file where that can be: files of a store are never written to again."""
+        """A hard link to the same file if possible: files of a store are never written to again."""
         key = checked_key(by_content(key, written.sha256))
         if isinstance(source, LocalStore):
             with source.local_copy(written.url) as path:
@@ -214,7 +214,7 @@ def write_hashed(file: BinaryIO, produce: Produce) -> tuple[str, int]:
 
 
 def checked_key(key: str) -> str:
-    """Give the key back if it can leave no root, else raise ``ArtifactError``."""
+    """Return the key if it cannot leave the root, else raise ``ArtifactError``."""
     if not re.fullmatch(_SAFE_KEY, by_content(key, "0")):
         raise ArtifactError(f"An artifact cannot have the key {key!r}. Make it with artifact_key(…).")
     return key

@@ -1,7 +1,7 @@
-"""Tables as parquet, where parquet gives back the same table.
+"""Tables as Parquet, if Parquet restores the same table.
 
-Parquet drops some types (a category of integers comes back as integers, seconds as milliseconds), and which depends on
-the versions of the libraries. So a table without rows makes the round trip first, and its types are compared.
+Parquet drops some types (a category of integers comes back as integers, seconds as milliseconds), depending on the
+versions of the libraries. So a table without rows makes the round trip first, and its types are compared.
 """
 
 from __future__ import annotations

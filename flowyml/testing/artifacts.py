@@ -1,4 +1,4 @@
-"""Artifacts: files and folders reach the next step, and what people see of outputs is listed and downloaded."""
+"""Artifacts: files and folders reach the next step; outputs are listed and downloaded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _stored = sample(pipelines_artifacts.stores_files)
 
 
 class ArtifactConformance(Conformance):
-    """One run, of which each test looks at something else."""
+    """One run; each test looks at another aspect of it."""
 
     @pytest.fixture
     def found(self, orchestrator: Orchestrator, done: Done) -> Mapping[str, Artifact]:

@@ -1,4 +1,4 @@
-"""What the parts of the suite share: an orchestrator, folders, and runs of sample pipelines beside one another."""
+"""What the parts of the suite share: an orchestrator, folders, and runs of sample pipelines in parallel."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Test = TypeVar("Test", bound=Callable[..., None])
 class Done:
     """A run that has ended, and the folder that its steps saw.
 
-    ``steps`` are its step runs by label, ``train[3]`` for one of an item; ``trace`` is what steps wrote to the file of
-    that name, in the order in which they did. Both are read once, since several tests may look at one run.
+    ``steps`` are its step runs by label, such as ``train[3]`` for an item; ``trace`` has the lines that steps wrote to
+    the file of that name, in order. Both are read once, since several tests may look at one run.
     """
 
     run: SubmissionResult
@@ -56,18 +56,18 @@ class Done:
         return {label: run.status for label, run in self.steps.items() if run.name in names}
 
     def index(self, line: str) -> int:
-        """Where in the trace a line stands; fails where it does not, or more than once."""
+        """The position of a line in the trace; fails unless the line occurs exactly once."""
         assert self.trace.count(line) == 1, f"{line!r} in {self.trace}"
         return self.trace.index(line)
 
 
 @dataclass(frozen=True, eq=False)
 class sample:  # noqa: N801  # it is used as a decorator
-    """Give a test the fixture ``done``: a run of this pipeline, submitted beside those of the tests around it.
+    """Give a test the fixture ``done``: a run of this pipeline, submitted in parallel with those of neighbouring tests.
 
     The pipeline is made for a folder, and submitted with parameters to an orchestrator with options. ``settings`` names
-    attributes of the suite that ``make`` takes too. Where a feature that it ``needs`` is lacking, the test is that the
-    pipeline is refused. Several tests may look at one run::
+    attributes of the suite that ``make`` takes too. If the engine lacks a feature that it ``needs``, the test is that
+    the pipeline is refused. Several tests may look at one run::
 
         maps = sample(pipelines.maps, needs=[Feature.FAN_OUT])
 
@@ -88,7 +88,7 @@ class sample:  # noqa: N801  # it is used as a decorator
 
 @dataclass
 class _Started:
-    """What became of submitting a sample, and which tests have looked at it."""
+    """A submitted sample, and the tests that have looked at it."""
 
     folder: str
     handle: SubmissionResult | None = None
@@ -100,7 +100,7 @@ class _Started:
 class Ahead:
     """Submits the samples of a class before their tests ask for them, a few at a time.
 
-    An engine spends most of a small run waiting, so a few of them beside one another take little more than one.
+    An engine spends most of a small run waiting, so a few runs in parallel take little longer than one.
     """
 
     def __init__(
@@ -114,9 +114,9 @@ class Ahead:
         self.refusals: dict[sample, str] = {}
 
     def take(self, wanted: sample, test: str) -> Done:
-        """The run of a sample, once it has ended; a test that is tried again gets another one.
+        """The run of a sample, once it has ended; a test that is rerun gets another one.
 
-        Where the engine has to refuse it, that it does is the whole test, and an expected failure.
+        If the engine must refuse it, the refusal is the whole test, and an expected failure.
         """
         if wanted not in self.refusals:
             self.refusals[wanted] = self.refusal(wanted)
@@ -136,13 +136,15 @@ class Ahead:
         return taken.done
 
     def is_running(self, one: sample) -> bool:
-        """Whether another sample of the same pipeline goes on: some engines run what was deployed last for both."""
+        """Whether another sample of the same pipeline is running: some engines would run the last deployment for
+        both.
+        """
         name = self.made(one, tempfile.gettempdir()).name
         going_on = [other for other, started in self.started.items() if started.handle and started.done is None]
         return any(self.made(other, tempfile.gettempdir()).name == name for other in going_on)
 
     def reasons(self, one: sample) -> list[str]:
-        """What the engine has to say when it refuses a sample; empty where it has to run it."""
+        """The reasons that the engine must give for refusing a sample; empty if it must run it."""
         orchestrator = self.make(**one.options)
         lacks = [
             (need, support) for need in one.needs if (support := orchestrator.capabilities[need]).level is Level.NO
@@ -152,7 +154,9 @@ class Ahead:
         return [*said, *([self.suite.refused[name]] if name in self.suite.refused and not said else [])]
 
     def refusal(self, one: sample) -> str:
-        """Have the engine refuse a sample, and send nothing; gives its reason, or nothing where it need not."""
+        """Check that the engine refuses a sample and sends nothing; returns its reason, or nothing if it need not
+        refuse.
+        """
         reasons = self.reasons(one)
         if not reasons:
             return ""
@@ -188,12 +192,12 @@ class Conformance:
     """The fixtures of the suite.
 
     ``run_timeout`` is how long one small run may take, ``patience`` how long a step waits for one that should run
-    beside it, both in seconds, and ``at_once`` how many of the sample pipelines the engine is given at a time.
-    ``refused`` is for an engine that does something partly: by the names of pipelines that are beyond its limits, words
-    of the error with which it refuses them. ``joins_beside_failures`` says that ``either`` has a value although a step
-    failed that only a later condition of the choice needs, ``counts_retries`` that attempts go on counting when a run
-    is retried, ``limits_each_step`` that ``max_parallel`` of a loop counts the items of each of its steps apart,
-    ``asks_the_cancelled`` that the steps of a cancelled run are asked to stop before they are killed.
+    beside it, both in seconds, and ``at_once`` how many sample pipelines run at a time. ``refused`` is for an engine
+    that supports something partly: it maps the names of pipelines beyond its limits to words of the error that refuses
+    them. ``joins_beside_failures`` says that ``either`` has a value although a step failed that only a later condition
+    of the choice needs, ``counts_retries`` that attempts keep counting when a run is retried, ``limits_each_step`` that
+    ``max_parallel`` of a loop applies to each of its steps separately, ``asks_the_cancelled`` that the steps of a
+    cancelled run are asked to stop before they are killed.
     """
 
     run_timeout = 180.0
@@ -208,7 +212,7 @@ class Conformance:
     @pytest.fixture(scope="class")
     @classmethod
     def make_orchestrator(cls) -> MakeOrchestrator:
-        """Override: gives a function that makes an orchestrator, passing ``retry_policy`` and the like through."""
+        """Override: returns a function that makes an orchestrator, and passes ``retry_policy`` and the like on."""
         raise LookupError("Override the fixture make_orchestrator in your subclass of OrchestratorConformance.")
 
     @pytest.fixture(scope="class")
@@ -219,8 +223,9 @@ class Conformance:
     @pytest.fixture(scope="class")
     @classmethod
     def new_folder(cls, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
-        """Makes folders that workers and the test see both, by the same path. Override it where they do not see each
-        other's files: make them in one that is mounted in both, since this is how tests learn what steps did."""
+        """Makes folders that both workers and the test see under the same path, which is how tests learn what steps
+        did. If they do not see each other's files, override it to use a folder that is mounted in both.
+        """
         return lambda: str(tmp_path_factory.mktemp("shared"))
 
     @pytest.fixture
@@ -258,8 +263,9 @@ class Conformance:
         return path.read_text().splitlines()
 
     def needs(self, orchestrator: Orchestrator, feature: Feature, ask: Callable[[], object]) -> None:
-        """Where the feature is lacking, prove that asking for it is refused: that is then the whole test, and counts as
-        an expected failure. An engine that can do what it denies fails here."""
+        """If the feature is lacking, check that asking for it is refused: that is then the whole test, and an expected
+        failure. An engine that can do what it denies fails here.
+        """
         support = orchestrator.capabilities[feature]
         if support.level is not Level.NO:
             return
@@ -267,7 +273,7 @@ class Conformance:
         pytest.xfail(f"{orchestrator.name} refuses, as it says: {feature.value.lower()}: {support.note}")
 
     def provides(self, setting: str, ask: Callable[[], object]) -> None:
-        """The same for what has no ``Feature``: the attribute of this name says whether the engine has it."""
+        """The same for something without a ``Feature``: the attribute with this name says whether the engine has it."""
         if not getattr(self, setting):
             pytest.xfail(f"refused, as {setting} = False says: {_refused(ask)}")
 
@@ -279,7 +285,7 @@ def _refused(ask: Callable[[], object]) -> UnsupportedFeatureError:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Look again and again until it holds; fails with ``what`` did not come after so many seconds."""
+    """Poll until it holds; fails with ``what`` if it does not within so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"

@@ -23,13 +23,14 @@ _ITEMS = ("square[0]", "square[1]", "square[2]")
 
 
 class CachingConformance(Conformance):
-    """Caching, by three runs of one pipeline: the second with the same parameters, the third with another ``scale``
+    """Caching, with three runs of one pipeline: the second with the same parameters, the third with another ``scale``
     and a new result of ``numbers``. A loop, an execution group and a hook are part of it where the engine has them.
-    Override ``engine_options`` where workers have a store in common only if a pipeline says which."""
+    Override ``engine_options`` if workers share a store only when a pipeline names it.
+    """
 
     @classmethod
     def engine_options(cls, folder: str) -> Mapping[str, Any]:
-        """What the pipeline says to the engine, by its name."""
+        """The pipeline's options for the engine, under its name."""
         return {}
 
     @pytest.fixture(scope="class")

@@ -35,7 +35,8 @@ tidied_items = sample(pipelines.tidied_items, needs=[Feature.CLEANUP, Feature.FA
 class RunIfConformance(Conformance):
     """Each rule of ``run_if``.
 
-    ``rules`` are those that the engine has: override it for an engine that has some of them. It has to refuse the rest.
+    ``rules`` are those that the engine supports: override it for an engine that supports only some. It must refuse the
+    rest.
     """
 
     rules: ClassVar[Sequence[str]] = RUN_IF

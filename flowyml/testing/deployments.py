@@ -26,8 +26,8 @@ __all__ = ["DeploymentConformance", "ScheduleConformance"]
 class DeploymentConformance(Conformance):
     """Files for the engine, and what deploying would change.
 
-    Set ``compiles_files`` and ``shows_differences`` to False for an engine that does not: it has to refuse then.
-    ``compile_options`` are what its class must be given to compile, in another process, which makes one of its own.
+    Set ``compiles_files`` and ``shows_differences`` to False for an engine that does not; it must then refuse.
+    ``compile_options`` are the options with which another process constructs the engine's class to compile.
     """
 
     compile_options: ClassVar[Mapping[str, str]] = {}
@@ -77,7 +77,7 @@ class ScheduleConformance(Conformance):
     """Schedules that the engine keeps.
 
     Scheduling again changes when a pipeline runs, not whether: a paused schedule stays paused. Override
-    ``scheduling_again_resumes`` for an engine where deploying a schedule means that it runs.
+    ``scheduling_again_resumes`` for an engine on which deploying a schedule resumes it.
     """
 
     scheduling_again_resumes = False
@@ -183,6 +183,6 @@ class ScheduleConformance(Conformance):
         return info
 
     def next_runs(self, orchestrator: Orchestrator, schedule_id: str) -> tuple[datetime, ...]:
-        """As the engine plans them, which may take its scheduler a moment."""
+        """As planned by the engine, whose scheduler may take a moment."""
         wait_until(lambda: bool(self.listed(orchestrator, schedule_id).next_runs), 60, "the engine plans a run")
         return tuple(self.listed(orchestrator, schedule_id).next_runs)

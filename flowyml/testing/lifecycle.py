@@ -25,8 +25,8 @@ COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 class LifeConformance(Conformance):
     """Hooks, and the same run id again.
 
-    ``run_ids_span_pipelines`` is whether a run id belongs to one run of the whole engine: override it for an engine on
-    which each pipeline has ids of its own.
+    ``run_ids_span_pipelines`` says whether a run id is unique in the whole engine: override it for an engine on which
+    each pipeline has its own ids.
     """
 
     run_ids_span_pipelines = True
@@ -101,5 +101,5 @@ class LifeConformance(Conformance):
             assert orchestrator.plan(pipeline).by_name["train"].resources == ResourceRequirements(gpu=1)
 
     def needs_run_ids(self, orchestrator: Orchestrator, pipeline: Pipeline, run_id: str) -> None:
-        """An engine that cannot find a run by its id has to refuse an id that it was given before."""
+        """An engine that cannot find a run by its id must refuse an id that was used before."""
         self.needs(orchestrator, Feature.IDEMPOTENT_SUBMIT, lambda: orchestrator.run_pipeline(pipeline, run_id))

@@ -1,4 +1,4 @@
-"""Random pipelines: an engine does with them what a few lines of plain Python do."""
+"""Random pipelines: an engine must do with them what a few lines of plain Python do."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ together_fails_once = sample(pipelines.together_fails_once, needs=[Feature.EXECU
 
 
 class RetryConformance(Conformance):
-    """What failed of a run runs again, and nothing that completed."""
+    """The failed steps of a run run again, and no completed one."""
 
     @sample(pipelines.fails_once)
     def test_a_retry_goes_on_where_the_run_failed(self, orchestrator: Orchestrator, done: Done) -> None:
@@ -68,7 +68,7 @@ class RetryConformance(Conformance):
 
 
 class ExecutionGroupConformance(Conformance):
-    """Neighbouring steps share a process, and stay steps."""
+    """Neighbouring steps share a process, but stay steps."""
 
     @sample(pipelines.together_held, needs=[Feature.EXECUTION_GROUPS, Feature.BRANCHES])
     def test_a_group_begins_when_all_that_its_steps_wait_for_went_well(self, done: Done) -> None:

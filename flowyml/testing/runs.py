@@ -1,4 +1,4 @@
-"""A run that goes well, its handle, its logs, and the values that pass through it."""
+"""A successful run, its handle, its logs, and the values that pass through it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ greeted = sample(lambda _: pipelines.greeting(), parameters={"name": "Ada"})
 
 
 class RunConformance(Conformance):
-    """A run that goes well, and its handle."""
+    """A successful run, and its handle."""
 
     @greeted
     def test_a_run_completes_and_gives_its_outputs(self, done: Done) -> None:

@@ -27,15 +27,16 @@ _looped = sample(pipelines_secrets.loops_secret, needs=[Feature.SECRETS, Feature
 
 
 class SecretConformance(Conformance):
-    """Secrets by name. Override ``keep_secret`` where the engine does not look in the environment of this process, and
-    ``finds_missing_secrets`` where it cannot be asked for them: it has to refuse then."""
+    """Secrets by name. Override ``keep_secret`` if the engine does not look in the environment of this process, and
+    ``finds_missing_secrets`` if it cannot say which are missing; it must then refuse.
+    """
 
     finds_missing_secrets = True
 
     @pytest.fixture(scope="class")
     @classmethod
     def keep_secret(cls) -> Callable[[str, str], None]:
-        """Gives a function that puts a value under a reference into the engine's store."""
+        """Returns a function that stores a value under a reference in the engine's store."""
         return lambda reference, value: os.environ.__setitem__(variable_of(reference), value)
 
     @pytest.fixture(scope="class", autouse=True)
