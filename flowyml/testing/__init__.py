@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from flowyml.testing.cleanup import CleanupConformance, RunIfConformance
     from flowyml.testing.deployments import DeploymentConformance, ScheduleConformance
     from flowyml.testing.failures import FailureConformance
+    from flowyml.testing.firing import FiringConformance
     from flowyml.testing.lifecycle import LifeConformance
     from flowyml.testing.loops import FanOutConformance
     from flowyml.testing.nesting import SubPipelineConformance
@@ -38,16 +39,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArtifactConformance", "BranchConformance", "CachingConformance", "CleanupConformance", "ControlFlowConformance",
-    "DeploymentConformance", "ExecutionGroupConformance", "FailureConformance", "FanOutConformance", "LifeConformance",
-    "OrchestratorConformance", "RandomFlowConformance", "RetryConformance", "RunConformance", "RunIfConformance",
-    "ScheduleConformance", "SecretConformance", "SubPipelineConformance",
+    "DeploymentConformance", "ExecutionGroupConformance", "FailureConformance", "FanOutConformance",
+    "FiringConformance", "LifeConformance", "OrchestratorConformance", "RandomFlowConformance", "RetryConformance",
+    "RunConformance", "RunIfConformance", "ScheduleConformance", "SecretConformance", "SubPipelineConformance",
 ]  # fmt: skip
 
 _MODULES = {
     "ArtifactConformance": "artifacts", "BranchConformance": "branches", "CachingConformance": "caching",
     "CleanupConformance": "cleanup", "ControlFlowConformance": "suite",
     "DeploymentConformance": "deployments", "ExecutionGroupConformance": "retries", "RetryConformance": "retries",
-    "FailureConformance": "failures", "FanOutConformance": "loops",
+    "FailureConformance": "failures", "FanOutConformance": "loops", "FiringConformance": "firing",
     "LifeConformance": "lifecycle", "OrchestratorConformance": "suite",
     "RandomFlowConformance": "random_flows", "RunConformance": "runs", "RunIfConformance": "cleanup",
     "ScheduleConformance": "deployments", "SecretConformance": "secrets", "SubPipelineConformance": "nesting",

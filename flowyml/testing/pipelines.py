@@ -47,6 +47,20 @@ def greeting(first: str = "hello", *, name: str = "conformance greeting") -> Pip
     return Pipeline(name, context=context(name="world")).add_step(gather).add_step(join)
 
 
+def on_time() -> Pipeline:
+    """A step that says who has it run, and for which time."""
+
+    @step(outputs=["told"])
+    def tell(name: str, day: str) -> list[Any]:
+        from flowyml import current_run
+
+        run = current_run()
+        times = (run.logical_date, run.data_interval_start, run.data_interval_end)
+        return [name, day, *(moment and moment.isoformat() for moment in times)]
+
+    return Pipeline("conformance on time", context=context(name="nobody", day=LOGICAL_DATE)).add_step(tell)
+
+
 def timed() -> Pipeline:
     """Two steps that say when their run is for, and parameters that are filled with it: text, a time and a day."""
 

@@ -89,7 +89,7 @@ PUBLIC = {
     "flowyml.testing": [
         "ArtifactConformance", "BranchConformance", "CachingConformance", "CleanupConformance",
         "ControlFlowConformance", "DeploymentConformance", "ExecutionGroupConformance", "FailureConformance",
-        "FanOutConformance", "LifeConformance", "OrchestratorConformance", "RandomFlowConformance",
+        "FanOutConformance", "FiringConformance", "LifeConformance", "OrchestratorConformance", "RandomFlowConformance",
         "RetryConformance", "RunConformance", "RunIfConformance", "ScheduleConformance", "SecretConformance",
         "SubPipelineConformance",
     ],
@@ -109,11 +109,15 @@ IN_PART = {
     # For adapters, of this repository and of others.
     "flowyml.artifacts.listing": ["artifacts_of"],
     "flowyml.core.logs": ["parts"],
+    "flowyml.core.pruning": ["Bounds", "Prunable", "Pruned"],
     "flowyml.core.origin": ["Origin"],
+    "flowyml.orchestrators.handover": ["ForeignSchedule", "OldSchedule"],
     "flowyml.orchestrators.http": ["ConflictError", "HttpClient", "NotFoundError", "RefusedError", "paged"],
     "flowyml.orchestrators.log_following": ["Look", "log_lines"],
     "flowyml.orchestrators.options": ["Check", "check_options"],
     "flowyml.orchestrators.ownership": ["check_replaceable"],
+    "flowyml.orchestrators.probe": ["Page", "Site"],
+    "flowyml.orchestrators.workflows": ["Workflow"],
     "flowyml.plan.differences": ["bundle_difference", "difference"],
     "flowyml.plan.names": ["slug"],
     "flowyml.runtime.processes": ["StepProcesses"],
@@ -220,6 +224,20 @@ def test_the_guide_for_adapters_imports_what_is_public() -> None:
     named = [(module, name) for module, name in named if module.partition(".")[0] == "flowyml"]
     assert len(named) > 20
     assert [(module, name) for module, name in named if name not in KEPT.get(module, ())] == []
+
+
+def test_the_types_in_what_an_adapter_overrides_are_public() -> None:
+    tree = ast.parse((ROOT / "flowyml/orchestrators/base.py").read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    imported = {alias.name: str(node.module) for node in imports for alias in node.names}
+    (interface,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Orchestrator"]
+    methods = [node for node in interface.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    arguments = [each.annotation for method in methods for each in (*method.args.args, *method.args.kwonlyargs)]
+    types = filter(None, [*arguments, *(method.returns for method in methods)])
+    names = {node.id for each in types for node in ast.walk(each) if isinstance(node, ast.Name)}
+    ours = sorted(name for name in names if imported.get(name, "").startswith("flowyml"))
+    assert len(ours) > 10
+    assert [name for name in ours if not any(name in kept for kept in KEPT.values())] == []
 
 
 def test_the_guide_for_adapters_names_each_feature() -> None:

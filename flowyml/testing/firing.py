@@ -1,0 +1,83 @@
+"""Schedules that fire: which runs they start, and what these are for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from flowyml.core.capabilities import Feature, Level
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.schedule import Schedule
+from flowyml.core.submission_result import SubmissionResult
+from flowyml.orchestrators.base import Orchestrator
+from flowyml.testing import pipelines
+from flowyml.testing.base import Conformance, MakeOrchestrator, wait_until
+
+__all__ = ["FiringConformance"]
+
+
+class FiringConformance(Conformance):
+    """A schedule that fires twice, ``every`` so many seconds, within ``run_timeout``.
+
+    ``knows_data_intervals`` is False for an engine whose scheduled runs have only a logical date.
+    """
+
+    every = 5
+    knows_data_intervals = True
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def schedule(cls) -> Schedule:
+        return Schedule.of("interval", cls.every, parameters={"name": "the schedule"})
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def fired(cls, make_orchestrator: MakeOrchestrator, schedule: Schedule) -> Sequence[SubmissionResult]:
+        """The first two runs, ended; none where the engine has no such schedules."""
+        orchestrator, pipeline = make_orchestrator(), pipelines.on_time()
+        if orchestrator.capabilities[Feature.SCHEDULE_INTERVAL].level is Level.NO:
+            return ()
+
+        def ended() -> list[str]:
+            return [run.job_id for run in reversed(orchestrator.runs(pipeline.name)) if run.status.is_terminal]
+
+        made = orchestrator.schedule_pipeline(pipeline, schedule)
+        try:
+            wait_until(lambda: len(ended()) > 1, cls.run_timeout, "the schedule fires twice")
+        finally:
+            orchestrator.delete_schedule(made.schedule_id)
+        return [orchestrator.attach(job_id) for job_id in ended()[:2]]
+
+    @pytest.fixture
+    def told(
+        self, fired: Sequence[SubmissionResult], schedule: Schedule, orchestrator: Orchestrator
+    ) -> Sequence[Sequence[Any]]:
+        """What the steps say of their runs; where the engine refuses the schedule, that it does is the whole test."""
+        self.needs(
+            orchestrator,
+            Feature.SCHEDULE_INTERVAL,
+            lambda: orchestrator.schedule_pipeline(pipelines.on_time(), schedule),
+        )
+        for handle in fired:
+            assert handle.status is ExecutionStatus.COMPLETED, handle.error
+        return [handle.outputs["told"] for handle in fired]
+
+    def test_runs_have_the_parameters_of_the_schedule(self, told: Sequence[Sequence[Any]]) -> None:
+        assert [name for name, *_ in told] == ["the schedule"] * 2
+
+    def test_each_run_is_for_its_time_on_the_schedule(self, told: Sequence[Sequence[Any]]) -> None:
+        first, second = (datetime.fromisoformat(logical) for _, _, logical, *_ in told)
+        assert second - first >= timedelta(seconds=self.every)
+        assert (second - first) % timedelta(seconds=self.every) == timedelta(0)
+
+    def test_a_parameter_is_filled_with_the_time(self, told: Sequence[Sequence[Any]]) -> None:
+        assert [day for _, day, *_ in told] == [logical for _, _, logical, *_ in told]
+
+    def test_the_data_interval_ends_at_that_time(self, told: Sequence[Sequence[Any]]) -> None:
+        for _, _, logical, *interval in told:
+            begin = datetime.fromisoformat(logical) - timedelta(seconds=self.every)
+            wanted = [begin.isoformat(), logical] if self.knows_data_intervals else [None, None]
+            assert interval == wanted
