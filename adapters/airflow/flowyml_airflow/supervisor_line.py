@@ -13,7 +13,7 @@ from typing import Any
 __all__ = ["drop_unread_answers"]
 
 logger = logging.getLogger("airflow.task")
-_ANSWER = 0.1  # seconds in which the supervisor answers
+_ANSWER = 1.0  # seconds in which the supervisor answers; it asks the API server, which may be busy
 
 
 def drop_unread_answers() -> None:

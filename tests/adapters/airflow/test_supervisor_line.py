@@ -63,3 +63,16 @@ def test_a_line_of_another_shape_is_reported(monkeypatch: pytest.MonkeyPatch, ca
             other.sendall(b"an answer")
             supervisor_line.drop_unread_answers()
     assert "FlowyML does not know how tasks of this Airflow talk to their supervisor" in caplog.text
+
+
+def test_the_answer_of_a_busy_api_server_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = ["an answer that takes half a second"]
+
+    def select(reading: list[object], writing: object, failing: object, seconds: float) -> tuple[list[object], ...]:
+        return (reading if answers and seconds > 0.5 else [], [], [])
+
+    line = SimpleNamespace(socket=None, _read_frame=answers.pop)
+    monkeypatch.setattr(supervisor_line, "select", SimpleNamespace(select=select))
+    monkeypatch.setitem(sys.modules, RUNNER, SimpleNamespace(SUPERVISOR_COMMS=line))
+    supervisor_line.drop_unread_answers()
+    assert not answers
