@@ -302,7 +302,7 @@ AT_A_TIME = 100  # items, each of them a process; their files would else be more
 LINES = 1000  # from a task run to those that it waited for, as Prefect draws them
 NOT_RUN = ("Skipped", "NoItems", "NotReady")  # task runs that only show why a step did not run
 LABEL_SECONDS = 2
-RECORD_SECONDS = 60  # after the end of a run, until its last task runs are recorded
+RECORD_SECONDS = 180  # after the end of a run, until its last task runs are recorded
 
 
 class Turn(Task):
