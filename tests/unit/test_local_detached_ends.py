@@ -8,14 +8,19 @@ import subprocess
 import sys
 import textwrap
 import time
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from flowyml import Pipeline, cleanup, pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.process_identity import this_process
 from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.local import detached
+from flowyml.orchestrators.local.store import Ending
 from tests.unit.local_runs import CANCELLED, FAILED, beating, process_id
 from tests.waiting import is_running, wait_until
 
@@ -260,9 +265,23 @@ def test_the_last_words_of_a_crashed_process(local: LocalOrchestrator) -> None:
 
 def test_a_run_that_is_cancelled_before_its_process_is_known(local: LocalOrchestrator) -> None:
     """The record then still names the process that submits, which must not be hurt."""
-    from flowyml.core.process_identity import this_process
-
     local.store.add("early", "p", ["a"], {}, this_process(), detached=True)
     assert local.cancel("early")
     assert local.get_run("early").status is ExecutionStatus.QUEUED
     assert local.store.begin("early", this_process()) is False
+
+
+def test_a_run_that_is_stopped_has_its_time_although_the_machine_stalls(
+    local: LocalOrchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process stands still meanwhile, as the one that waits for it does."""
+    hours, naps = count(step=3600), list[float]()
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 3:
+            local.store.finish("slow", Ending("CANCELLED", "cancelled"))
+
+    assert local.store.add("slow", "p", ["a"], {}, this_process(), detached=True)
+    monkeypatch.setattr(detached, "time", SimpleNamespace(monotonic=lambda: next(hours), sleep=nap))
+    assert detached._ends(local.store, "slow", 10)

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["end_process", "job_of", "main", "pickled", "start_again", "start_run"]
 
 _GRACE_SECONDS = 10
+_LOOK_SECONDS = 0.02
 _LEAVING_SECONDS = 30
 
 
@@ -282,10 +283,10 @@ class _Detached(Host):
 
 
 def _ends(store: RunStore, run_id: str, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    """Whether a run ends, or begins to clean up. It counts looks: when the machine stalls, so does the run."""
+    for _ in range(round(seconds / _LOOK_SECONDS)):
         row = store.find(run_id)
         if row is None or row.status not in ("QUEUED", "RUNNING") or row.raw_status == CLEANING_UP:
             return True
-        time.sleep(0.02)
+        time.sleep(_LOOK_SECONDS)
     return False

@@ -96,7 +96,7 @@ def test_what_is_cleared_is_not_cleared_a_second_time() -> None:
 
     with site(answer) as url:
         policy = OrchestratorRetryPolicy(max_attempts=4, initial_delay_seconds=0.01)
-        client = AirflowClient(Transport(Connection.to(url, token="x"), timeout=5, policy=policy), "3.0.0")
+        client = AirflowClient(Transport(Connection.to(url, token="x"), timeout=60, policy=policy), "3.0.0")
         for call in (lambda: client.clear("d", "r", True), lambda: client.clear_tasks("d", "r", {"t": None})):
             sent.clear()
             with pytest.raises(

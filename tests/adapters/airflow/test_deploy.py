@@ -295,7 +295,7 @@ def test_a_deployment_that_is_overtaken_says_so(airflow3: Airflow) -> None:
                 orchestrator_of(airflow3).deploy_pipeline(newer)
 
     orchestrator = orchestrator_of(airflow3)
-    orchestrator._deployer = replace(orchestrator._deployer, folder=Overtaken(airflow3.dags_folder), timeout=3)
+    orchestrator._deployer = replace(orchestrator._deployer, folder=Overtaken(airflow3.dags_folder), timeout=240)
     with pytest.raises(EngineError, match="Another deployment of 'deploy contended' replaced this one"):
         orchestrator.deploy_pipeline(pipeline)
     assert orchestrator_of(airflow3).deploy_pipeline(newer).changed is False
