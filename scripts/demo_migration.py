@@ -47,7 +47,8 @@ class Desk:
 
     def ended(self, on: str) -> int:
         """How many runs of the DAG or pipeline have ended well on an engine."""
-        return self.flowyml("runs", "--on", on, "--pipeline", DAG, quiet=True).count("COMPLETED")
+        runs = self.flowyml("runs", "--on", on, "--pipeline", DAG, "--limit", "1000", "--json", quiet=True)
+        return sum(run["status"] == "COMPLETED" for run in json.loads(runs))
 
     def wait_for_runs(self, on: str, more: int) -> None:
         before = self.ended(on)
