@@ -39,9 +39,7 @@ def check_execution_groups(structure: Groups, calls: Mapping[str, Call], steps: 
 def _check_alone(step: Step, structure: Groups) -> None:
     who = f"step {step.name!r} is in execution_group={step.execution_group!r}"
     if structure.is_cleanup(step.group):
-        raise DefinitionError(
-            f"{who} and in cleanup(). Clean-up steps run in tasks of their own: remove execution_group."
-        )
+        raise DefinitionError(f"{who} and in cleanup(). Clean-up steps run in separate tasks: remove execution_group.")
     if step.secrets:
         raise DefinitionError(f"{who} and has secrets, which no other step may see. Remove one of the two.")
     if step.run_if != "all_success":

@@ -144,7 +144,7 @@ class StepCache:
         def move(written: Written) -> Written:
             name = names.pop(0) if names else None
             if not isinstance(name, str) or not _FILE.fullmatch(name) or name == _RECORD:
-                raise ArtifactError(f"its record names {name!r:.80}, which is not a file of its own folder")
+                raise ArtifactError(f"its record names {name!r:.80}, which is not a file in its folder")
             there = written._replace(url=f"{self._kept.url}/{folder}/{name}")
             return self._copy(there, f"{key}{PurePosixPath(name).suffix}")
 

@@ -85,7 +85,7 @@ def _pipeline(source: Source, kinds: Kinds, call: cst.Call) -> cst.Call | str:
     found = kinds.assignments(receiver) if isinstance(receiver, cst.Name) else []
     made = kinds.value_of(found[0]) if len(found) == 1 else None
     if not isinstance(made, cst.Call) or source.flowyml_name(made.func) != "Pipeline":
-        return "which Pipeline(…) it is on is not seen here"
+        return "the Pipeline(…) it is on is not visible here"
     if not _is_a_line_of(source, call) or not _is_a_line_of(source, made):
         return "it or its Pipeline(…) is within a function or a block: give that Pipeline(…) hooks=[…] by hand"
     if any(_is_called(argument, "hooks") or argument.star for argument in made.args):

@@ -31,7 +31,7 @@ _PIPELINE = {
     "enable_experiment_tracking": "log to the tracker from a step or a hook",
     "project": "use tags=[…]",
     "project_name": "use tags=[…]",
-    "version": "the run records the git commit; use tags=[…] for a number of your own",
+    "version": "the run records the git commit; use tags=[…] for your own number",
 }  # fmt: skip
 _STEP = {
     "condition": "write with pipeline.when(lambda it: …): around add_step(…)",
@@ -265,7 +265,7 @@ def _cache(source: Source, argument: cst.Arg) -> None:
     """0.x had strategies by name; the key of 1.0 holds code and inputs, so that it stands for either."""
     if literal_text(argument.value) in ("code_hash", "input_hash"):
         source.edits.change(argument.value, _to(cst.Name("True")))
-        source.done(Item.OPTIONS, argument, "cache=True goes by the code and the inputs")
+        source.done(Item.OPTIONS, argument, "cache=True depends on the code and the inputs")
     elif literal_text(argument.value) is not None or isinstance(argument.value, cst.Lambda):
         source.needs_you(Item.OPTIONS, argument, "cache takes True, False or Cache(key=…, ttl=…)")
 
@@ -286,7 +286,7 @@ def _second_argument(source: Source, call: cst.Call) -> None:
     if len(plain) == 2:
         equal = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
         source.edits.change(plain[1], lambda updated: updated.with_changes(keyword=cst.Name("context"), equal=equal))
-        source.done(Item.OPTIONS, plain[1], "the context of a pipeline goes by name: context=…")
+        source.done(Item.OPTIONS, plain[1], "the context of a pipeline is passed by name: context=…")
     elif len(plain) > 2:
         source.needs_you(Item.OPTIONS, call, "only the name of a pipeline goes without one: context=…, hooks=[…]")
 

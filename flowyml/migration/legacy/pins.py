@@ -45,7 +45,7 @@ def update_pins(text: str, style: Style) -> Migrated:
         is_hashed = "--hash" in code or (style == "requirements" and code.rstrip("\r ").endswith("\\"))
         changed = _changed(code, style)
         if changed != code and is_hashed:
-            notes.append(Note(Item.PINS, number, "pinned with hashes: pin it anew, at 1.0 or later", False))
+            notes.append(Note(Item.PINS, number, "pinned with hashes: pin it again, at 1.0 or later", False))
             continue
         if changed != code:
             notes.append(Note(Item.PINS, number, f"asks for {_shown(changed)}", True))
@@ -62,7 +62,7 @@ def update_locks(text: str) -> Migrated:
     if found is None:
         return Migrated(text, ())
     line = text.count("\n", 0, found.start()) + 1
-    return Migrated(text, [Note(Item.PINS, line, "locked below 1.0: lock anew", False)])
+    return Migrated(text, [Note(Item.PINS, line, "locked below 1.0: lock it again", False)])
 
 
 def _changed(code: str, style: Style) -> str:

@@ -89,14 +89,14 @@ class _Statuses:
             if isinstance(constant, cst.SimpleString):
                 self._replace(node, [constant], status)
             else:
-                self._point(node, f"what a status is compared with is not seen here: it must be one of {_MEMBERS}")
+                self._point(node, f"what a status is compared with is not visible here: it must be one of {_MEMBERS}")
 
     def _membership(self, node: cst.Comparison, status: cst.BaseExpression, among: cst.BaseExpression) -> None:
         if not isinstance(among, _COLLECTION):
             constant = self._constant(among)
             if not isinstance(constant, _COLLECTION):
                 if self._kinds.of(among) != "*status":
-                    self._point(node, "what a status is looked for in is not seen here: it must hold members")
+                    self._point(node, "what a status is looked for in is not visible here: it must hold members")
                 return
             among = constant
         elements = [element.value for element in among.elements]
@@ -106,7 +106,7 @@ class _Statuses:
         if all(literal_text(word) is not None for word in words):
             self._replace(node, words, status)
         else:
-            self._point(node, "not all that a status is looked for in is seen here: it must hold members")
+            self._point(node, "not all that a status is looked for in is visible here: it must hold members")
 
     def _constant(self, node: cst.BaseExpression) -> cst.BaseExpression | None:
         """What a name stands for that is bound once, to a literal, and is only ever compared with statuses."""

@@ -68,7 +68,7 @@ def test_the_dags_of_an_airflow_make_a_plan(
     assert (plain["tags"], plain["tasks"], plain["runs"], plain["paused"]) == (["adopt"], 1, {}, True)
     assert (own["outlook"], own["schedule"], own["tasks"]) == ("needs_a_hand", None, 2)
     assert own["reasons"] == [
-        "task ask: its class AskerOperator stands in the DAG file: move it into a module that Airflow can import"
+        "task ask: its class AskerOperator is in the DAG file: move it into a module that Airflow can import"
     ]
     assert own["runs"] == {"FAILED": 1}
     assert own["last_run"]

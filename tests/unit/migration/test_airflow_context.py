@@ -257,7 +257,7 @@ def test_a_mapped_step_that_takes_the_same_value_whole(tmp_path: Path) -> None:
         ("op_args=['{{ ds | upper }}']", "", "it has the template {{ ds | upper }}"),
         ("op_args=['{{ params.y }}']", "", "it takes the parameter 'y', which the DAG does not have"),
         ("op_args=['{{ params.show }}']", "params={'show': 1}", "whose name is not free in Python"),
-        ("op_args=['{{ params.x }}'], params={'x': 2}", "params={'x': 1}", "it has params of its own"),
+        ("op_args=['{{ params.x }}'], params={'x': 2}", "params={'x': 1}", "it has its own params"),
         ("op_args=['{{ ds }}']", "params={'ds': 1}", "the DAG file has something else of that name"),
         ("op_args=['{{ ds }}']", "render_template_as_native_obj=True", "its DAG has render_template_as_native_obj"),
         ("op_args=['{{ ds }}']", "user_defined_macros={'ds': 1}", "its DAG has user_defined_macros"),
@@ -334,7 +334,7 @@ def test_what_a_template_pulls_flows_as_a_value(tmp_path: Path, pull: str, wante
     )
     found = outputs(tmp_path, made, f"pulled_{len(pull)}")
     assert found["show"] == found["say"] == wanted
-    assert "a value of the run stands in a command, as in the DAG: a shell reads it" in {
+    assert "the command contains a value of the run, as in the DAG, and a shell interprets it" in {
         note.reason for note in made.dags[0].notes
     }
 

@@ -119,7 +119,7 @@ def test_edges_lead_in_and_out_and_through(tmp_path: Path) -> None:
     ("body", "why"),
     [
         ("a, b = tasks('a', 'b')\nmiddle = EmptyOperator(task_id='middle', task_group=None, dag=dag)",
-         "tasks outside of it stand between its tasks"),
+         "tasks outside it are between its tasks"),
         ("pass", "it has no tasks"),
     ],
 )  # fmt: skip

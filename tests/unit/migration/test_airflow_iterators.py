@@ -116,7 +116,7 @@ def test_what_a_loop_raises_is_not_raised_in_the_generator(tmp_path: Path) -> No
     [
         ("x = stages(3)\nnext(x)", "unknown-call", "`stages(3)` is not gone through to its end"),
         ("a, b = several('a', 'b')\nx = map(lambda one: one >> b, [a])", "unknown-call", "is not gone through to its"),
-        ("x = (made(n) for n in 'ab')\nwith TaskGroup('g'): list(x)", "unknown-context", "count where it was made"),
+        ("x = (made(n) for n in 'ab')\nwith TaskGroup('g'): list(x)", "unknown-context", "belong to where it was made"),
         ("for i, one in enumerate(sections('a')): made('x')", "unknown-context", "`yield group` is within a DAG or"),
         ("a, b = several('a', 'b')\nb.upstream_task_ids.add('a')", "unknown-edge", "changes one side of edges"),
         ("a, b = several('a', 'b')\na.downstream_task_ids |= {'b'}", "unknown-edge", "changes one side of edges"),

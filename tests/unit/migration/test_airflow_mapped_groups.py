@@ -82,7 +82,7 @@ def test_a_mapped_group_is_called_for_each_item(tmp_path: Path) -> None:
         ("use(x, y)", "expand_kwargs([{'x': 1, 'y': 2}])", "its task group is mapped over several arguments"),
         ("use(x)", "expand(x={'a': 1})", "its task group is mapped over a dict"),
         ("use(x)", "expand(x=start()['part'])", "neither a list nor what one task returned"),
-        ("BashOperator(task_id='use', bash_command=x)", "expand(x=['true'])", "it stands in a mapped task group, and"),
+        ("BashOperator(task_id='use', bash_command=x)", "expand(x=['true'])", "it is in a mapped task group, and"),
         ("use(x.upper())", "expand(x=['a'])", "which is not plain JSON"),
     ],
 )  # fmt: skip

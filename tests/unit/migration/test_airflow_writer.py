@@ -297,7 +297,7 @@ def test_what_is_left_out_or_kept_says_why_and_what_to_do(tmp_path: Path) -> Non
     assert "it is given 0, which is not plain JSON" in found["task given"]
     assert "Leave it out, or keep the operator with airflow_operator(…)." in found["wait_for_downstream of plain"]
     assert "the date 2024-01-01 cannot be written as JSON" in found["task dated"]
-    assert "its function stands in our.work, and it is mapped" in found["task many"]
+    assert "its function is in our.work, and it is mapped" in found["task many"]
 
 
 def test_names_of_flowyml_that_the_file_has_too(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_a_handle_that_may_be_an_id_is_pointed_at(lines: str) -> None:
         ("pipeline.register_callback('on_step_end', print)", "not a function of this file"),
         ("def f(a): ...\npipeline.register_callback('on_step_end', f)", "f takes a"),
         ("def f(): ...\npipeline.register_callback('finished', f)", "not one of on_pipeline_start"),
-        ("def f(error): ...\nPipeline('x').register_callback('on_error', f)", "is not seen here"),
+        ("def f(error): ...\nPipeline('x').register_callback('on_error', f)", "is not visible here"),
         ("from flowyml import register_callback\nregister_callback(f)", "not its two arguments"),
         ("from flowyml import register_callback", "drop its import"),
     ],

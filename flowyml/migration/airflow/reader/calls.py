@@ -124,7 +124,7 @@ class Calls(Statements):
         def add(value: Any, where: ast.AST) -> None:
             found.append(value)
             if self.context.open() != within:
-                text = f"`{self.source(where)[:80]}` is within a DAG or group: what is made for each stands outside it"
+                text = f"`{self.source(where)[:80]}` is within a DAG or group, but what is made for each is outside it"
                 self.warn("unknown-context", text, where)
 
         self.run(function, arguments, node, add)

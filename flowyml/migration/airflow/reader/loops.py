@@ -110,7 +110,7 @@ class Loops(Assignments):
         for item in items:
             self._pass(node, item)
         if isinstance(one, set) and len(one) > 1 and self.context.edges != edges:
-            text = f"`{self.source(node.iter)[:80]}` is a set: Python goes through it in an order of its own"
+            text = f"`{self.source(node.iter)[:80]}` is a set: its order is Python's"
             self.warn("unknown-loop", text, node.iter)
         return True
 

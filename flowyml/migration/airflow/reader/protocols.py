@@ -286,7 +286,7 @@ class Protocols(Members):
     def take(self, value: Once, count: int, node: ast.AST) -> list[Any]:
         """The next items of an iterator."""
         if value.made and value.within != self.context.open():
-            text = f"what `{short(self.source(node))}` goes through makes tasks here; they count where it was made"
+            text = f"what `{short(self.source(node))}` goes through makes tasks here; they belong to where it was made"
             self.warn("unknown-context", text, node)
         self.step(len(value) // 1000)
         taken = value[:count]

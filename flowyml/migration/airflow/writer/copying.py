@@ -113,11 +113,11 @@ class _Copies:
         if target in self.written:
             names = {*defined_by(self.written[target])}
             if wanted.module != module.name or names.issuperset(wanted.names):
-                return replace(made, reason="pipelines are written from it, and stand in its place", to_do="")
+                return replace(made, reason="pipelines are written from it, and take its place", to_do="")
             lost = ", ".join(sorted({*wanted.names} - names))
             return replace(
                 made, copy="", reason=f"pipelines are written from it to {target}, without {lost}",
-                to_do=f"Move {lost} into a module of its own, without DAGs.",
+                to_do=f"Move {lost} into a separate module, without DAGs.",
             )  # fmt: skip
         try:
             data = repository.data(module)

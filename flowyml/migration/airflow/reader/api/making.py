@@ -154,7 +154,7 @@ class Making:
         suffix = suffix or hard(arguments.value("add_suffix_on_collision")) is True
         within = group.parent
         if dag and within and label in dag.used and within.child_id(label) not in dag.used:
-            text = f"group {label!r} has a name that stands elsewhere in the DAG: Airflow 2 renames or refuses it"
+            text = f"group {label!r} has a name that the DAG uses elsewhere: Airflow 2 renames or refuses it"
             self.machine.warn("unknown-id", text, node)
         self.context.open_group(group, label, suffix)
         return group

@@ -84,7 +84,7 @@ def options_of_command(asking: Asking, moved: Function, moving: Moving) -> dict[
     if is_template(text) or may_skip([text, given, call_arguments(dag, task)]) or set(given) - {*OF_BASH}:
         raise Unclear("it is @task.bash, whose command has templates, skips or has more options")
     if (given.get("env") is not None and given.get("append_env") is not True) or task.mapped:
-        raise Unclear("it is @task.bash with an environment of its own, or for each item")
+        raise Unclear("it is @task.bash with its own environment, or for each item")
     kept = {name: given[name] for name in ("env", "cwd") if given.get(name) is not None}
     if not is_plain(kept):
         raise Unclear("it is @task.bash, whose options are not plain JSON")

@@ -106,7 +106,7 @@ class Asking:
             for each in names:
                 self._parameter(each)
             if not names and self.task.argument("params") is not None:
-                raise Unclear("it has params of its own")
+                raise Unclear("it has its own params")
             return Asked(parameters=names)
         made = self._name(name)
         if made is None:
@@ -354,7 +354,7 @@ class Asking:
     def _parameter(self, name: str) -> _Made:
         given = self.task.argument("params")
         if given is not None:
-            raise Unclear("it has params of its own")
+            raise Unclear("it has its own params")
         found = dict(self.dag.params)
         if name not in found:
             raise Unclear(f"it takes the parameter {name!r:.60}, which the DAG does not have")

@@ -213,7 +213,7 @@ def _check_operator(decision: Decision, moved: Moved) -> None:
         decision.notes[:] = [
             Note(Kind.REFUSED, f"task {decision.task.task_id}", decision.task.place,
                  f"of its operator {decision.task.operator}: {error}",
-                 "Write the operator with airflow_operator(…), or a step of its own.")
+                 "Write the operator with airflow_operator(…), or write a step.")
         ]  # fmt: skip
 
 

@@ -86,13 +86,13 @@ def notes_of_dates(dag: DagModel, names: Sequence[str], by_operators: bool) -> I
         )  # fmt: skip
     if names and how is Dated.SHIFTED:
         yield Note(
-            Kind.CHANGED, shown, place, "it is the time of the run, where the DAG's timetable has the start of an "
+            Kind.CHANGED, shown, place, "it is the time of the run, but the DAG's timetable uses the start of an "
             "interval of its own", "Subtract the interval.",
         )  # fmt: skip
     if by_operators and how in (Dated.START, Dated.EITHER, Dated.SHIFTED):
         yield Note(
             Kind.CHANGED, "dates that operators ask for", place, "they are the time of the run, "
             + ("as on Airflow 3; on Airflow 2 this is the previous scheduled time" if how is Dated.EITHER
-               else "where the DAG's timetable has the start of an interval"),
+               else "but the DAG's timetable uses the start of an interval"),
             "Compare the results of the operators.",
         )  # fmt: skip

@@ -55,7 +55,7 @@ def over_parameters(task: TaskModel, function: FunctionModel) -> TaskModel:
     over = lists_of(task)
     name, rows = next(iter(over.items()), ("", None))
     if task.mapping is None or len(over) != 1 or name not in ("op_args", "op_kwargs") or not isinstance(rows, list):
-        raise Hole(f"it is mapped over {' and '.join(over)}, and not over one list that stands in the file")
+        raise Hole(f"it is mapped over {' and '.join(over)}, and not over one list in the file")
     if name == "op_args":
         rows = [_as_named(row, function) for row in rows]
     given = replace(task.mapping.arguments[0], value=rows)

@@ -48,7 +48,7 @@ def as_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, path
     path = f"{_OLD.get(module, module)}.{_RENAMED.get(name, name)}"
     is_of_file = task.own_class is not None and task.own_class.module in ("", "__main__")
     if is_of_file or not path_of(path) or path[0] == ".":
-        raise Hole(f"its class {task.operator} stands in the DAG file: move it into a module that Airflow can import")
+        raise Hole(f"its class {task.operator} is in the DAG file: move it into a module that Airflow can import")
     if positional := [name for name in arguments if name.isdigit()]:
         raise Hole(f"argument {positional[0]} of its operator has no name")
     for name in ("trigger_rule", "task_display_name", "map_index_template", "on_failure_fail_dagrun"):
@@ -56,7 +56,7 @@ def as_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, path
     made = Decision(task, "operator", operator=path, arguments=arguments)
     made.over = lists_of(task)
     if path.rpartition(".")[2] in _FROM_SOURCE and any(functions_in(list(arguments.values()))):
-        raise Hole("it reads the source of its function, which stands in the DAG file: move it into a module")
+        raise Hole("it reads the source of its function, which is in the DAG file: move it into a module")
     made.others = [moved_over(each, moving) for each in functions_in(list(arguments.values()))]
     for each in made.others:
         left = each.bound - CONTEXT

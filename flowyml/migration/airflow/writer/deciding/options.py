@@ -187,7 +187,7 @@ def fits(name: str, given: Any) -> bool:
 def unfit(given: Any) -> str:
     """Why an option that there is cannot have a value."""
     if isinstance(given, FunctionModel):
-        return "its function stands in the DAG file, where Airflow cannot import it from"
+        return "its function is in the DAG file, from which Airflow cannot import it"
     known = "a step cannot have this value of it"
     return known if _is_sure(given) else "only Airflow knows it when it reads the file"
 

@@ -189,7 +189,7 @@ def _of_other_module(dag: DagModel, task: TaskModel, function: FunctionModel, mo
     """A function that another module of the repository has: Airflow imports it from there, as the DAG file did."""
     path = f"{function.module}.{function.name}"
     if task.mapped:
-        raise Hole(f"its function stands in {function.module}, and it is mapped")
+        raise Hole(f"its function is in {function.module}, and it is mapped")
     if function.nested:
         raise Hole(f"its function is made by another one of {function.module}: Airflow cannot import it by its name")
     if not path_of(path):
@@ -200,7 +200,7 @@ def _of_other_module(dag: DagModel, task: TaskModel, function: FunctionModel, mo
     arguments |= {each.name: each.value for each in task.arguments if each.name not in {*OURS, "0"} - OF_OPERATORS}
     made = as_operator(task, arguments, moving, CLASSES.get(task.decorator or "", ""))
     made.notes[0] = Note(
-        Kind.OPAQUE, named(task), task.place, f"its function stands in the module {function.module}",
+        Kind.OPAQUE, named(task), task.place, f"its function is in the module {function.module}",
         "Import it into the pipeline, and put @step on it, to run it anywhere.",
     )  # fmt: skip
     return made

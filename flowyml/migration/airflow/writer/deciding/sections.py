@@ -145,7 +145,7 @@ class _Nesting:
         left: list[Unit] = [made if unit is inside[0] else unit for unit in units if unit not in inside[1:]]
         found = sorted_units(left, self._waits(left))
         if found is None:
-            raise _Apart("tasks outside of it stand between its tasks")
+            raise _Apart("tasks outside it are between its tasks")
         return found
 
     def _check(self, group: GroupModel, members: set[str]) -> None:

@@ -80,7 +80,7 @@ def set_apart(
         except (Hole, Unclear) as error:
             made.notes.append(
                 Note(Kind.CHANGED, f"staying of {task.task_id}", task.place, f"{error}, so no step can run it there",
-                     "Write it by hand: an operator in a pipeline of its own, and external_dag(…) in its place.")
+                     "Write it by hand: an operator in a separate pipeline, and external_dag(…) in its place.")
             )  # fmt: skip
             steps[task.task_id] = made
             continue
@@ -170,7 +170,7 @@ def _dag_of(dag: DagModel, task: TaskModel, dag_id: str, conf: Mapping[str, Any]
 
 def _notes(task: TaskModel, dag_id: str) -> Iterator[Note]:
     yield Note(
-        Kind.KEPT, named(task), task.place, f"it stays on Airflow, in a DAG of its own, {dag_id}, which its step runs",
+        Kind.KEPT, named(task), task.place, f"it stays on Airflow, in its own DAG, {dag_id}, which its step runs",
         "Deploy the pipeline of that name to Airflow first.",
     )  # fmt: skip
     for each in task.arguments:

@@ -32,7 +32,7 @@ def decide(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, st
         loop = loop_of(dag, task)
         made = _decided(dag, task, moving, held)
         if loop and (made.kind == "operator" or made.choice):
-            raise Hole(f"it stands in a mapped task group, and {made.notes[0].reason or 'it chooses'}")
+            raise Hole(f"it is in a mapped task group, and {made.notes[0].reason or 'it chooses'}")
     except Hole as error:
         made = Decision(task, "hole")
         made.notes.append(
