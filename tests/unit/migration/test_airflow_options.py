@@ -207,7 +207,7 @@ def test_a_schedule_of_airflows_alone_stays_an_option(tmp_path: Path, schedule: 
     made = written(tmp_path, f"schedule={schedule}", "EmptyOperator(task_id='a')")
     options = loaded(tmp_path, made, f"own_schedule_{len(schedule)}").flow.compile().options
     assert options.get("airflow", {}).get("schedule") == kept
-    assert said(made.dags[0])["schedule"].startswith("Airflow alone has it" if kept else "FlowyML has no schedule like")
+    assert said(made.dags[0])["schedule"].startswith("only Airflow has it" if kept else "FlowyML has no schedule like")
     assert made.dags[0].verdict is (Verdict.ANY if kept else made.dags[0].verdict)
 
 

@@ -40,8 +40,8 @@ def step_of_command(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
         and any(each in asking.parameters for part in said.parts if isinstance(part, tuple) for each in part)
     ):
         made.notes.append(
-            Note(Kind.CHANGED, f"bash_command of {task.task_id}", task.place, "a value of the run stands in a command, "
-                 "as in the DAG: a shell reads it", "Give it in env, and write \"$NAME\" in the command.")
+            Note(Kind.CHANGED, f"bash_command of {task.task_id}", task.place, "the command contains a value of the "
+                 "run, as in the DAG, and a shell interprets it", "Give it in env, and write \"$NAME\" in the command.")
         )  # fmt: skip
     return made
 

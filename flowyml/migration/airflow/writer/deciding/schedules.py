@@ -47,7 +47,7 @@ def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
     else:
         if (own := _own(dag)) is not None:
             return None, own, [
-                Note(Kind.CHANGED, "schedule", place, "Airflow alone has it: it stands in airflow={…}, and is the same "
+                Note(Kind.CHANGED, "schedule", place, "only Airflow has it: it is in airflow={…}, and means the same "
                      "there", "On another engine, schedule the pipeline by cron, or run it by a hook or an API call.")
             ]  # fmt: skip
         whole = table is not None and kind in ("dataset", "timetable")  # assets may be a part of it
