@@ -115,7 +115,7 @@ def test_the_log_of_a_step_and_of_an_item(local: LocalOrchestrator) -> None:
         ({"step": "there"}, "no step 'there'. It has: where, double."),
         ({"step": "where", "index": 12}, r"no step 'where\[12\]'. Its indexes go up to \[11\]\[1\]."),
         ({"step": "where", "index": (1, 2)}, r"no step 'where\[1\]\[2\]'"),
-        ({"index": 1}, "is that of an item of a step"),
+        ({"index": 1}, "selects an item of a step"),
     ]:
         with pytest.raises(DefinitionError, match=reason):
             run.logs(**wrong)

@@ -118,7 +118,7 @@ def test_commands_with_templates(tmp_path: Path) -> None:
     )
     assert outputs(tmp_path, made, "written_command", n=4) == {"show": "2026-03-01 20260301 4"}
     (note,) = [each for each in made.dags[0].notes if each.kind is Kind.CHANGED]
-    assert "a shell reads it" in note.reason
+    assert "a shell interprets it" in note.reason
 
 
 def test_an_interval_says_where_it_is_another_than_airflows(tmp_path: Path) -> None:
