@@ -377,7 +377,7 @@ def _refuse_methods(function: Callable[..., Any]) -> None:
     if code is not None and code.co_varnames[: code.co_argcount][:1] in (("self",), ("cls",)):
         raise DefinitionError(
             f"@step does not work on methods, and {name!r} is one of {owner!r}. Write a function that creates its own "
-            f"{owner} itself, or wrap the method of a picklable object: {name} = step({owner}(…).{name})."
+            f"{owner}, or wrap the method of a picklable object: {name} = step({owner}(…).{name})."
         )
 
 

@@ -164,7 +164,11 @@ def _there_and_back(airflow: Airflow, to: str, settings: Mapping[str, str], tmp_
         wait_until(lambda: any(who == "old" and moment > last_new for who, moment in _ticks(marks)), 600)
         time.sleep(5)
 
-    said = json.dumps([(who, moment.isoformat()) for who, moment in _ticks(marks)], indent=1)
+    listed = subprocess.run(
+        [sys.executable, "-m", "flowyml", "runs", name, "--on", to], env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    said = json.dumps([(who, moment.isoformat()) for who, moment in _ticks(marks)], indent=1) + listed.stdout
     moments = [moment for _, moment in _ticks(marks)]
     assert all(later - earlier == timedelta(minutes=2) for earlier, later in pairwise(moments)), said
 
