@@ -165,8 +165,8 @@ def _there_and_back(airflow: Airflow, to: str, settings: Mapping[str, str], tmp_
         time.sleep(5)
 
     listed = subprocess.run(
-        [sys.executable, "-m", "flowyml", "runs", name, "--on", to], env=environment, capture_output=True, text=True,
-        check=False,
+        [sys.executable, "-m", "flowyml", "runs", "--pipeline", name, "--on", to], env=environment,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     said = json.dumps([(who, moment.isoformat()) for who, moment in _ticks(marks)], indent=1) + listed.stdout
     moments = [moment for _, moment in _ticks(marks)]
