@@ -131,7 +131,7 @@ def _head(table: Any) -> tuple[Sequence[Any], list[Sequence[Any]], int]:
 
 
 def _cell(cell: Any, mask: Text) -> str:
-    """Masked before it is cut: the beginning of a secret is not recognised as one."""
+    """Masked before it is cut: the "…" behind the beginning of a secret would hide that from the mask."""
     text = mask("" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else str(cell))
     return text if len(text) <= _CELL else f"{text[: _CELL - 1]}…"
 

@@ -87,7 +87,8 @@ def otherwise(*, name: str | None = None) -> AbstractContextManager[None]:
 def either(*outputs: T) -> T:
     """The value of the output whose step ran: ``best = either(retrained, current)``.
 
-    The steps are in different branches, one of which is taken. If none ran, a step that takes the value is skipped.
+    The steps are in different branches, of which at most one is taken. If none ran, a step that takes the value is
+    skipped.
     """
     _recording("either")
     if len(outputs) < 2 or not all(isinstance(output, CallOutput) for output in outputs):

@@ -24,7 +24,7 @@ Place = tuple[str, int]
 
 @contextmanager
 def errors_at(place: Place | None) -> Iterator[None]:
-    """Give a ``DefinitionError`` that is raised here this place, unless it names one already.
+    """Set this place on a ``DefinitionError`` that is raised here, unless it has one already.
 
     If the error passed through the user's code, that line is its place.
     """

@@ -39,7 +39,7 @@ def check_scopes(structure: Groups, calls: Mapping[str, Call], steps: Sequence[S
 
 
 def check_loops(structure: Groups, calls: Mapping[str, Call], types: Mapping[str, object]) -> None:
-    """Raise ``DefinitionError`` if a loop goes over a value that is not annotated as a list; ``types`` are those of
+    """Raise ``DefinitionError`` if a loop goes over a value whose annotation is not a list; ``types`` are those of
     parameters.
     """
     for group in structure:

@@ -26,16 +26,9 @@ R = TypeVar("R")
 A = TypeVar("A")
 
 __all__ = [
-    "Mapped",
-    "Step",
-    "StepOptions",
-    "check_item_error",
-    "check_max_parallel",
-    "check_names",
-    "check_timeout",
-    "recorder",
-    "step",
-]
+    "Mapped", "Step", "StepOptions", "check_item_error", "check_max_parallel", "check_names", "check_timeout",
+    "recorder", "step",
+]  # fmt: skip
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
@@ -220,8 +213,8 @@ class Step(Generic[P, R]):
         return self._changed(named | checked)
 
     def made_again(self, of: Step[P, R]) -> Step[P, R]:
-        """Apply the changes that ``options`` made for this step to another one; return the other one itself if there
-        were none.
+        """Apply the changes that ``options`` made for this step to ``of``. If this step was made from ``of``, that is
+        this step itself.
         """
         if of is self.made_from:
             return self

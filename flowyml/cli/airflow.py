@@ -62,7 +62,7 @@ def adopt(
     with Output(as_json) as out:
         written = _SUFFIXES.get(output.suffix.lower()) if output is not None else None
         if output is not None and written is None:
-            raise UsageError(f"-o {output}: a name that ends in {', '.join(_SUFFIXES)} chooses the format.")
+            raise UsageError(f"-o {output}: end the name in {', '.join(_SUFFIXES)}, which chooses the format.")
         if dags is None and (root or env or variables):
             raise UsageError("--root, --env and --variables say how to read DAG files: name their folder with --dags.")
         files = None if dags is None else _read(dags, root, options_of(root, env, variables))
@@ -157,7 +157,7 @@ def _record_of(dag_id: str, place: str, to: str | None, pipeline: str | None, *,
 def compare(
     dag_id: Annotated[str, Argument("DAG_ID", "A DAG with a pipeline beside it, from `cutover --shadow`.")],
     on: FromAirflow = "airflow",
-    last: Annotated[int, Option(("--last",), "How many intervals, newest first.", min=1)] = 25,
+    last: Annotated[int, Option(("--last",), "How many of the newest intervals to compare.", min=1)] = 25,
     output: Annotated[
         Path | None, Option(("--output", "-o"), "Write the report to this file, as .md or .json.", metavar="PATH")
     ] = None,
@@ -173,7 +173,7 @@ def compare(
 
     with Output(as_json) as out:
         if output is not None and output.suffix.lower() not in (".md", ".json"):
-            raise UsageError(f"-o {output}: a name that ends in .md or .json chooses the format.")
+            raise UsageError(f"-o {output}: end the name in .md or .json, which chooses the format.")
         old = resolve(on)
         record = Cutover.recorded(old.foreign_schedule(dag_id).place, dag_id)
         if record is None or not record.shadow:

@@ -24,7 +24,7 @@ Root = Annotated[
 ]
 Env = Annotated[
     list[str] | None,
-    Option(("--env",), "An environment variable to read the files with. Repeatable.", "NAME=VALUE"),
+    Option(("--env",), "An environment variable that the files see when they are read. Repeatable.", "NAME=VALUE"),
 ]
 Variables = Annotated[
     Path | None, Option(("--variables",), "Airflow's Variables, as `airflow variables export` writes them.", "FILE")

@@ -33,7 +33,7 @@ def prune(
 ) -> int:
     """Remove what runs left behind and nothing needs any more, 30 days after its last use or as --older-than says.
 
-    Runs under way, schedules, deployments and runs that can be retried keep what they need. Exits with 1 if something
+    Runs in progress, schedules, deployments and runs that can be retried keep what they need. Exits with 1 if something
     could not be removed.
     """
     from flowyml.core.durations import bytes_of, seconds_of, size_text

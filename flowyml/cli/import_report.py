@@ -67,7 +67,7 @@ def _tell(out: Output, results: Sequence[FileResult], folder: Path) -> None:
     seen: set[tuple[str, str, str]] = set()
     for dag_id, places in namesakes(results).items():
         where = ", ".join(map(str, places))
-        note(Word("twice:", "yellow"), safe_line(f" several files define a DAG {dag_id}: {where}"))
+        note(Word("twice:", "yellow"), safe_line(f" several files define the DAG {dag_id!r}: {where}"))
     for file in results:
         if file.is_failed:
             note(Word("not written:", "yellow"), safe_line(f" {file.path}: {file.reason}"))

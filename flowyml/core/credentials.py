@@ -71,7 +71,8 @@ class Secret:
         option = next(iter(self._sources))
         text = _run_command(option, self._command) if self._command else _read_file(option, self._file or "")
         if not text:
-            raise ConfigurationError(f"{option} is empty; it must hold a {self.name}.")
+            what = "printed nothing; it must print" if self._command else "is empty; it must hold"
+            raise ConfigurationError(f"{option} {what} a {self.name}.")
         return _checked_line(option, text)
 
     def __eq__(self, other: object) -> bool:

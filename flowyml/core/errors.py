@@ -20,11 +20,11 @@
     ├── PluginError                             a third-party orchestrator that cannot be loaded
     ├── RunNotFoundError (LookupError)          the engine knows no such run
     ├── ScheduleNotFoundError (LookupError)     the engine knows no such schedule
-    ├── RetryRefusedError                       the run cannot be retried: it is under way, or it completed
+    ├── RetryRefusedError                       the run cannot be retried: it is in progress, or completed
     ├── WaitTimeoutError (TimeoutError)         waiting ended, the run goes on
     ├── EngineError                             the engine answered with an error
     │   ├── EngineUnreachableError (ConnectionError)
-    │   ├── ServerTroubleError                  it answered 500, which on a busy database often passes
+    │   ├── ServerTroubleError                  it answered 500, often only while its database is busy
     │   ├── AuthenticationError (PermissionError)
     │   └── UnknownStateError (ValueError)      a state that the adapter's table does not know
     ├── ArtifactError (OSError)                 a value could not be stored or read back

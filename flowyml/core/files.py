@@ -50,7 +50,7 @@ def unfinished_beside(path: Path) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Whether something is at a path. Below a folder that this user may not search, as after `sudo -u`, nothing is."""
+    """Whether something is at a path; False if a folder above it may not be searched, as after `sudo -u`."""
     try:
         return path.exists()
     except PermissionError:

@@ -71,8 +71,8 @@ def printing_logs(
 ) -> Iterator[None]:  # fmt: skip
     """Pass each line of the run to ``printer``, in a thread, while the block waits for the run.
 
-    If the engine does not answer, the lines end early; whoever waits for the run gets the error. If the run ends long
-    before its lines arrive, the rest of them is dropped, and ``write`` gets a line that says so.
+    If the engine does not answer, the lines end early; the call that waits for the run raises the error. If the run
+    ends long before its lines arrive, the rest of them is dropped, and ``write`` gets a line that says so.
     """
     stop = threading.Event()
 

@@ -15,8 +15,8 @@ __all__ = ["code", "escaped", "table"]
 _MARKUP = frozenset(punctuation) - frozenset(",;%/?'\"")
 
 
-# The first of Prefect's two UIs shows HTML entities as letters. Some programs that render files do not know a backslash
-# before these three, such as Python-Markdown, which MkDocs uses.
+# The first of Prefect's two UIs shows HTML entities literally, as ``&amp;``. Some programs that render files do not
+# know a backslash before these three, such as Python-Markdown, which MkDocs uses.
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 

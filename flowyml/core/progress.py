@@ -50,8 +50,8 @@ def show_progress(
 ) -> Iterator[Update]:
     """Draw the steps live on standard error; where that is not a terminal, write a line for each change.
 
-    Output meanwhile appears above, unless a ``console`` is given to draw elsewhere. ``tail`` returns the unfinished
-    line, which is shown below.
+    Output in the meantime appears above, unless a ``console`` is given to draw elsewhere. ``tail`` returns the
+    unfinished line, which is shown below.
     """
     if console is None and sys.stderr is None:  # closed, or never open, as in a service
         yield lambda run, steps: None

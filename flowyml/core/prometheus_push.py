@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["HTTP_ERRORS", "Destination"]
 
 HTTP_ERRORS = (OSError, HTTPException)
-"""What asking and sending raise if nothing answers, or something wrong does."""
+"""What asking and sending raise if nothing answers, or the answer is wrong."""
 
 _WRITE = "/api/v1/write"
 _WRITE_HEADERS = {
@@ -43,7 +43,7 @@ _LONGEST_ANSWER = 65536
 class Destination:
     """Where metrics go: whatever answers at a URL. A user and a password in it are sent with each request.
 
-    Asking and sending raise ``OSError`` and ``HTTPException`` if nothing answers, or something wrong does. Redirects
+    Asking and sending raise ``OSError`` and ``HTTPException`` if nothing answers, or the answer is wrong. Redirects
     are not followed: metrics and credentials go only to the given address.
     """
 

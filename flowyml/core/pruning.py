@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 DEFAULT_AGE_SECONDS = 30 * 86_400.0
-"""The age from which on unused things go, if nothing needs them."""
+"""The age at which unused things are removed, if nothing needs them."""
 
 DEFAULT_MAX_BYTES = 10_000_000_000
 """The most bytes to keep of what can be made again: unpacked code, and a cache."""

@@ -100,7 +100,7 @@ class Schedule:
             raise ScheduleError(f"The schedule ends ({self.end}) before it would fire. Give a later end.")
 
     def count_between(self, after: datetime, until: datetime) -> int:
-        """How often this schedule fires between two times, counted up to 1000."""
+        """How often this schedule fires after one time and up to another, inclusive, counted up to 1000."""
         found = 0
         for count in (1, MOST_MISSED):  # mostly it does not
             found = sum(time <= until for time in self.next_times(count, after))

@@ -594,7 +594,9 @@ def _check_steps(run: Run, steps: Sequence[str], found: Sequence[StepRun]) -> No
     names = dict.fromkeys(step.name for step in found)
     known = {labelled(step.name, step.index[:depth]) for step in found for depth in range(len(step.index) + 1)}
     if not steps:
-        raise RetryRefusedError(f"Run {run.run_id!r}: steps=[] names no step. Leave it out to retry all of them.")
+        raise RetryRefusedError(
+            f"Run {run.run_id!r}: steps=[] names no step. Leave steps out to retry all that did not complete."
+        )
     for name in steps:
         if name not in known:
             raise RetryRefusedError(f"Run {run.run_id!r} has no step {name!r}. It has: {', '.join(names)}.")

@@ -83,7 +83,7 @@ class RemoteOrchestrator(Orchestrator):
         return made
 
     def _recognized(self) -> str:
-        """The engine that answers at the URL, retried as everything else."""
+        """The engine that answers at the URL, with the same retries as everything else."""
         delays = iter(self.retry_policy.delays if self.retry_policy else ())
         while True:
             try:

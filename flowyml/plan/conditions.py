@@ -146,7 +146,7 @@ def of_text(texts: str, value: Any) -> Any:
 
 
 def leaves_of(condition: Condition) -> Iterator[Compare | IsTrue]:
-    """The sources that a condition compares, as written."""
+    """The comparisons and truth tests that a condition consists of, as written."""
     match condition:
         case Not(inner):
             yield from leaves_of(inner)

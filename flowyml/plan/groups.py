@@ -152,7 +152,7 @@ class Groups:
         return tuple(self.by_name[name] for name in inner[shared:])
 
     def loops_between(self, step: str, group: str) -> tuple[Loop, ...]:
-        """The loops over which what is in ``group`` sees a step's outputs collected, the outermost first."""
+        """The loops whose items' outputs of a step reach what is in ``group`` as lists, the outermost first."""
         return tuple(each for each in self.between(step, group) if isinstance(each, Loop))
 
     def exclude(self, one: str, other: str) -> bool:
@@ -205,7 +205,7 @@ class Groups:
 
     @cached_property
     def collected(self) -> frozenset[tuple[str, str]]:
-        """The loops, and the steps in them whose outputs or ends something outside the loop waits for."""
+        """Pairs of a loop and a step in it whose outputs, or end, something outside the loop waits for."""
         found: set[tuple[str, str]] = set()
         for group, name in self._uses():
             found.update((loop.name, name) for loop in self.loops_between(name, group))

@@ -74,7 +74,7 @@ def mark_of(data: bytes) -> Mark | None:
 def objection(old: bytes | None, new: bytes, *, force: bool = False) -> str:
     """Why a file must not be replaced, as the end of a sentence about it; empty when it may.
 
-    ``force`` replaces FlowyML's file with people's edits, but never a file of their own.
+    With ``force``, a file of FlowyML's is replaced even if people edited it, but never a file of their own.
     """
     if old is None or old == new:
         return ""

@@ -104,7 +104,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 def spell_out(function: Callable[..., Any]) -> None:
     """Turn the annotations of a function that travels by value into types: a pickle leaves out what only a string
-    names, as annotations are after ``from __future__ import annotations``.
+    names, and annotations are strings after ``from __future__ import annotations``.
     """
     bare = inspect.unwrap(function)
     if any(isinstance(hint, str) for hint in getattr(bare, "__annotations__", {}).values()):

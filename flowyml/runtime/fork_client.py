@@ -29,6 +29,7 @@ __all__ = ["Server", "ForkedProcesses", "start_ahead"]
 
 _SLICE = 0.05  # seconds between looks at the clock, at `stop`, and for exceptions that are thrown into this thread
 _GLANCE = 0.002  # seconds between looks at whether a fork has ended
+_HANGING_UP = 1  # seconds in which a process that was killed closes all of its files
 _PATIENCE = 10  # seconds that a killed process is waited for
 _LOADING = 60  # seconds that the code has to be loaded, for a step whose timeout is shorter
 _SMALL = 32768  # bytes of a request that travel in its datagram
@@ -95,6 +96,7 @@ class ForkedProcesses:
             if self._closed:
                 raise cancelled(who)
             if not self._server.is_alive():
+                self._server.died = True  # so its other children crashed, and were not cancelled
                 self._server.close()
                 self._server = self._start()
             return self._server
@@ -243,7 +245,7 @@ class Server:
             with suppress(OSError):  # closed before
                 self._control.shutdown(socket.SHUT_RDWR)  # what a step has forked here may hold a copy
             self._control.close()
-        self._wait_for_end(patience)
+        self.ends(patience)
         try:
             self._process.wait(1 if patience else 0)
         except subprocess.TimeoutExpired:
@@ -258,12 +260,16 @@ class Server:
             return self._output.read(_LAST_WORDS).decode(errors="replace").strip()
         return ""
 
-    def _wait_for_end(self, seconds: float) -> None:
-        """Its files are closed when it ends. ``Popen.wait`` would look every few milliseconds."""
+    def ends(self, seconds: float) -> bool:
+        """Whether it ends within some seconds, which closes its files. ``Popen.wait`` would look every few
+        milliseconds.
+        """
         poll = select.poll()
-        with suppress(ValueError):  # closed before
+        try:
             poll.register(self._ready, 0)
-            poll.poll(seconds * 1000)
+        except ValueError:  # closed before
+            return True
+        return bool(poll.poll(seconds * 1000))
 
     def _close_files(self) -> None:
         for file in (self._control, self._ready, self._output):
@@ -449,10 +455,12 @@ class _Child:
 
         The files of a process that is killed close before ``wait`` knows of its end, so this is noted.
         """
-        self._server.died = True
+        is_over = self._server.closed and not self._server.died  # it was closed, as when its run ends
+        if not is_over and self._server.ends(_HANGING_UP):
+            self._server.died = True
         if self._process:
             kill_tree(self._process)
-        if self._server.closed:
+        if is_over:
             self._end = cancelled(self._who)
         elif self._process:
             self._end = StepCrashedError(f"The process that {self._who} was forked from died.")

@@ -92,7 +92,7 @@ class Node:
         self.uses[output] = self.uses.get(output, 0) + 1
 
     def drop(self, output: str) -> None:
-        """Count one consumer less; a value goes with its last one."""
+        """Count one consumer fewer; a value goes with its last one."""
         left = self.uses[output] = self.uses[output] - 1
         if not left:
             self.values.pop(output, None)

@@ -132,9 +132,9 @@ class StepProcesses:
 
         Parameters and constants need not be among the inputs; those of the run and the plan are used. ``secrets`` are
         the step's: their values are kept out of what it prints and of the errors that this raises. ``timeout`` is in
-        seconds, from the moment the process starts; loading the code, which comes before, may take as long again, and
-        at least a minute. A fresh process loads it by itself, which counts. ``on_line`` gets each line when it is
-        printed, as ``("stdout", "a line")``; by default it is printed here. ``stop`` ends the step.
+        seconds, from the moment the process starts; loading the code, which comes before, may take as long again, or
+        a minute if that is longer. A fresh process loads it by itself, which counts. ``on_line`` gets each line when it
+        is printed, as ``("stdout", "a line")``; by default it is printed here. ``stop`` ends the step.
 
         Raises ``MissingSecretError``, ``StepFailedError``, ``OutputError``, ``StepTimeoutError``,
         ``StepCancelledError``, and ``StepCrashedError`` for a process that died. Any exception raised in this thread

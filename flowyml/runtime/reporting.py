@@ -16,6 +16,7 @@ MOST_FACTS = 50
 """How many facts an output may have; more are left out."""
 
 _LONGEST = 500  # characters of a fact, and a tenth of it of its name
+_MOST_READ = 100_000  # characters of a text that are looked through for secrets, before it is cut to that
 
 _reports: ContextVar[dict[str, dict[str, Any]] | None] = ContextVar("flowyml_reports", default=None)
 _outputs: ContextVar[Collection[str]] = ContextVar("flowyml_outputs", default=())
@@ -55,7 +56,7 @@ def reports(outputs: Collection[str]) -> Iterator[None]:
 def reported(output: str, mask: Callable[[str], str] = str) -> dict[str, Any]:
     """The facts of an output of the step that runs here, of bounded size.
 
-    ``mask`` takes secrets out of a text, before it is cut: the beginning of a secret is not recognised as one.
+    ``mask`` takes secrets out of a text before it is cut: the "…" behind the beginning of a secret would hide that.
     """
     found = _reports.get() or {}
     facts = {**found.get("", {}), **found.get(output, {})}
@@ -82,7 +83,7 @@ def fact(value: Any) -> Any:
         if isinstance(value, float) and math.isfinite(value):
             return float.__add__(value, 0.0)
         text = value if isinstance(value, str) else str(value)
-        return text.replace("\0", "").encode("utf-8", "replace").decode()
+        return text[:_MOST_READ].replace("\0", "").encode("utf-8", "replace").decode()
     except Exception as error:  # whatever a user's class raises: a fact is not worth a step
         return f"(no text: {type(error).__name__})"
 

@@ -21,7 +21,7 @@ __all__ = ["SharedProcesses", "further", "hush"]
 
 _LONGEST = 1 << 16  # bytes of a command; what is long in it stands in files
 _SLICE = 0.05
-_PATIENCE = 10  # seconds for a process to end that is no longer needed
+_PATIENCE = 10  # seconds to wait for the end of a process that is no longer needed
 
 
 class SharedProcesses(SpawnedProcesses):

@@ -71,7 +71,7 @@ def _make(cache: Path, target: Path, data: bytes) -> None:
     fresh = Path(tempfile.mkdtemp(dir=cache, prefix=".new-"))
     try:
         _extract(data, fresh)
-        if target.is_dir() and not _is_whole(target, data):  # a cleaner of caches by the age of files was here
+        if target.is_dir() and not _is_whole(target, data):  # a tool that removes old cache files was here
             target.rename(f"{fresh}.old")
         fresh.rename(target)
     except OSError:

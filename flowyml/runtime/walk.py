@@ -249,7 +249,7 @@ class Walk(Generic[T]):
                 self._judge(node)
 
     def _tied_decisions(self, frame: Frame, *, has_past: bool) -> list[Decision]:
-        """The decisions to be made. Those of a frame that is over are not needed."""
+        """The decisions to be made. In a frame that has a past, one with nothing left behind it is not needed."""
         made = []
         for decision in reversed(frame.decisions.values()):  # a branch comes after the one around it
             if decision.behind or not has_past:

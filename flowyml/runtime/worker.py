@@ -109,7 +109,7 @@ class Worker:
         log_to_reader(self._levels, marked=self._is_read)
 
     def preload(self) -> None:
-        """Import what can be imported. What cannot fails again, visibly, when its step runs."""
+        """Import what can be imported. An import that fails will fail again, visibly, when its step runs."""
         for step in self.plan:
             try:
                 self.function(step)

@@ -6,12 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
-from codecs import getincrementaldecoder
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from flowyml.authoring.steps import step
+from flowyml.runtime.lines import Lines
 from flowyml.steps.needed import needed
 
 __all__ = ["bash", "docker_run"]
@@ -90,13 +90,14 @@ def _mounts(volumes: Mapping[str, str]) -> Iterable[tuple[str, str]]:
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
     """The lines of an output that comes in pieces as it was written: with several lines, or a part of a character."""
-    decoder = getincrementaldecoder("utf-8")("replace")
-    begun = ""
+    found: list[str] = []
+    lines = Lines("stdout", lambda _, line: found.append(line))
     for piece in pieces:
-        *lines, begun = (begun + decoder.decode(piece)).split("\n")
-        yield from lines
-    if begun := begun + decoder.decode(b"", final=True):
-        yield begun
+        lines.feed(piece)
+        yield from found
+        found.clear()
+    lines.end()
+    yield from found
 
 
 def _printed(lines: Iterable[str]) -> list[str]:

@@ -64,7 +64,7 @@ class CachingConformance(Conformance):
 
     @pytest.fixture
     def with_items(self, three: Sequence[Done], orchestrator: Orchestrator, folder: str) -> Sequence[Done]:
-        """The same; where the engine refuses a loop, that it does is the whole test."""
+        """The same; if the engine refuses a loop, the refusal is the whole test."""
         self.needs(orchestrator, Feature.FAN_OUT, lambda: orchestrator.run_pipeline(caches(folder)))
         return three
 

@@ -48,17 +48,17 @@ def greeting(first: str = "hello", *, name: str = "conformance greeting") -> Pip
 
 
 def on_time() -> Pipeline:
-    """A step that says who has it run, and for which time."""
+    """A step that returns the parameters and the dates of its run."""
 
-    @step(outputs=["told"])
-    def tell(name: str, day: str) -> list[Any]:
+    @step(outputs=["seen"])
+    def look(name: str, day: str) -> list[Any]:
         from flowyml import current_run
 
         run = current_run()
         times = (run.logical_date, run.data_interval_start, run.data_interval_end)
         return [name, day, *(moment and moment.isoformat() for moment in times)]
 
-    return Pipeline("conformance on time", context=context(name="nobody", day=LOGICAL_DATE)).add_step(tell)
+    return Pipeline("conformance on time", context=context(name="default", day=LOGICAL_DATE)).add_step(look)
 
 
 def timed() -> Pipeline:

@@ -23,7 +23,7 @@ together_fails_once = sample(pipelines.together_fails_once, needs=[Feature.EXECU
 
 
 class RetryConformance(Conformance):
-    """The failed steps of a run run again, and no completed one."""
+    """A retry runs the failed steps again, and no completed one."""
 
     @sample(pipelines.fails_once)
     def test_a_retry_goes_on_where_the_run_failed(self, orchestrator: Orchestrator, done: Done) -> None:

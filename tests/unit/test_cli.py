@@ -230,9 +230,12 @@ def test_a_run_in_another_process_streams_its_lines_and_ctrl_c_cancels_it() -> N
 @pytest.mark.processes
 def test_cancel_stops_a_run_of_another_command() -> None:
     process = started("elsewhere", 600)
+    wait_until(lambda: "by a child" in flowyml("logs", "elsewhere").out)  # it writes nothing more
     process.send_signal(signal.SIGSTOP)  # so that it has not ended when the command looks
-    assert flowyml("cancel", "elsewhere").out == "being cancelled: its work has been asked to stop\n"
-    process.send_signal(signal.SIGCONT)
+    try:
+        assert flowyml("cancel", "elsewhere").out == "being cancelled: its work has been asked to stop\n"
+    finally:
+        process.send_signal(signal.SIGCONT)
     process.communicate(timeout=240)
     assert process.returncode == 1
     assert flowyml("cancel", "elsewhere").out == "nothing to cancel: it is CANCELLED\n"

@@ -334,7 +334,7 @@ def test_a_store_that_cannot_be_written_is_not_blamed_on_the_value(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "output 'x' cannot be passed to other steps. Artifact /proc/nope/" in done.stderr
     assert "Check the artifact store, or set FLOWYML_ARTIFACTS to another one." in done.stderr
-    assert "picklable" not in done.stderr
+    assert "Return plain data" not in done.stderr
 
 
 def given_a_lambda() -> Any:

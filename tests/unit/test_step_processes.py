@@ -377,6 +377,8 @@ def test_a_timeout_kills_a_sleeping_step(processes: StepProcesses, tmp_path: Pat
     assert caught.value.step == "stuck"
     left = set(psutil.Process().children(recursive=True)) - children
     assert not any(is_running(process.pid) for process in left)
+    file = tmp_path / "pid"  # there is none where the step's process took 3 s to begin
+    assert not file.exists() or not any(map(is_running, pids_in(file)))
 
 
 @pytest.mark.parametrize("how", ["finally", "own handler", "deaf"])

@@ -216,46 +216,6 @@ def test_a_python_that_is_not_there(tmp_path: Path) -> None:
         StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path), python="/no/such/python")
 
 
-def test_the_warm_process_comes_back_after_it_was_killed(tmp_path: Path) -> None:
-    engines = set(psutil.Process().children())  # of other tests, which go on
-    with StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path)) as processes:
-        processes.run("fine", {})
-        [server] = set(psutil.Process().children()) - engines
-        crashes: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                processes.run("family", {"file": str(tmp_path / "pids")}, on_line=Lines())
-            except StepCrashedError as error:
-                crashes.append(error)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        family = family_of(tmp_path / "pids")
-        wait_until(lambda: server.status() == psutil.STATUS_SLEEPING)  # it has told of the fork, and waits for more
-        server.kill()
-        thread.join(60)
-        assert [str(error) for error in crashes] == ["The process that step 'family' was forked from died."]
-        wait_until(lambda: not is_running(family[0]) and not is_running(family[1]))
-        os.kill(family[2], signal.SIGKILL)  # it left the group, and the one that would have inherited it is dead
-        assert processes.run("fine", {}) == {"x": 1}
-
-
-def test_a_warm_process_whose_end_is_not_reported_yet_is_replaced(tmp_path: Path) -> None:
-    """The kernel closes the files of a process before ``wait`` reports its end; this one stays between the two."""
-    lives_on = f"""
-import os, time
-if not os.path.exists({str(tmp_path / "first")!r}):
-    open({str(tmp_path / "first")!r}, "w").close()
-    os.closerange(3, 1000)
-    time.sleep(600)
-"""
-    with StepProcesses(made(tmp_path, lives_on + CODE), run_id="run", artifacts=str(tmp_path)) as processes:
-        with pytest.raises(StepCrashedError, match="The process that loads the code for step 'fine' died"):
-            processes.run("fine", {})
-        assert processes.run("fine", {}, on_line=Lines()) == {"x": 1}
-
-
 def test_close_ends_what_still_runs(kind: str, tmp_path: Path) -> None:
     engines = set(psutil.Process().children())  # of other tests, which go on
     processes = StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path), fork_here=kind == "here")

@@ -21,7 +21,7 @@ from zipfile import ZipFile
 
 from flowyml.artifacts import artifact_key, default_url, is_reference, open_store, pack, run_place
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import StepError, StepTimeoutError
+from flowyml.core.errors import OutputError, StepError, StepFailedError, StepTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.logs import level_of
 from flowyml.core.schedule import Schedule
@@ -93,7 +93,7 @@ def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: st
             add_links(operator, artifacts, outputs)
             return _handed_over(flow, step, operator, context, outputs)
         except StepError as error:
-            drop_unread_answers()
+            _drop_answers_after(error)
             raised = as_airflow(step, error)
             if (trace := getattr(error, "traceback", "")) and type(raised).__name__ != "AirflowSkipException":
                 logger.error("%s", trace.rstrip())
@@ -105,6 +105,12 @@ def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: st
             if is_final(step, ended) and isinstance(ended, StepTimeoutError):
                 raise as_airflow(step, ended) from error
             raise error.with_traceback(None) from None
+
+
+def _drop_answers_after(error: StepError) -> None:
+    """A step that returned, or raised, has read its answers. One that was killed may have left one."""
+    if not isinstance(error, StepFailedError | OutputError):
+        drop_unread_answers()
 
 
 def _handed_over(flow: Flow, step: Step, operator: Any, context: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
@@ -142,8 +148,8 @@ def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python
         def call(*arguments: Any, **options: Any) -> StepOutputs:
             try:
                 return processes.run(*arguments, **options, index=index, on_line=_log, stop=_stop)
-            except StepError:
-                drop_unread_answers()
+            except StepError as error:
+                _drop_answers_after(error)
                 raise
 
         group = GroupRun(flow, task, upstream, context["ti"], call, _stop)

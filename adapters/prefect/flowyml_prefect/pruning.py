@@ -33,7 +33,7 @@ PRUNED = "flowyml.pruned"
 
 _SERVER = ".server-"
 _WRITTEN = ("flow.py", "again.py", "__pycache__")  # and a bundle, and which servers were given it
-_UNDER_WAY = "it is in progress"
+_IN_PROGRESS = "it is in progress"
 
 
 def version_folder(pipeline: str, version: str) -> str:
@@ -82,7 +82,7 @@ class Leftovers:
         runs = self.client.begun_runs()
         going: set[str] = set()
         for run in runs if self.is_own else ():
-            kept = _UNDER_WAY if not _has_ended(run) else self.bounds.keeps(_used(run))
+            kept = _IN_PROGRESS if not _has_ended(run) else self.bounds.keeps(_used(run))
             if not kept:
                 going.add(run.id)
             size = sum(found.size for found in stored(open_store(self.store), self._place(run)))

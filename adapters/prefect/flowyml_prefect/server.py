@@ -53,7 +53,7 @@ _EMBEDDED = "embedded"
 _STARTS_WITHIN = 300
 _LONGEST_TURN_SECONDS = 30
 _LISTENERS = Path("/proc/net/tcp")
-# Systems give higher ports to clients, of which one could take it before the server listens, which takes it seconds
+# Below the ports that systems give to clients: one of those could be taken in the seconds before the server listens
 # (sources: Linux, Documentation/networking/ip-sysctl.rst, ip_local_port_range; macOS, net.inet.ip.portrange.first).
 _PORTS = range(20_000, 32_768)
 _SETTINGS = {

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["end_process", "job_of", "main", "pickled", "start_again", "start_run"]
 
 _GRACE_SECONDS = 10
-_LOOK_SECONDS = 0.02
+_LOOK_SECONDS = 0.1
 _LEAVING_SECONDS = 30
 
 

@@ -1,5 +1,5 @@
 """Results of steps are recorded for a retry: small values at once, since the process may be killed, others when the run
-has failed.
+has ended without completing.
 """
 
 from __future__ import annotations

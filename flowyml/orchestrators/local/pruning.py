@@ -32,7 +32,7 @@ __all__ = ["prunable"]
 
 _BUNDLE = re.compile(r"[a-z0-9][a-z0-9-]*-[0-9a-f]{8}\.pyz")
 _UNPACKED = re.compile("[0-9a-f]{64}")
-_UNDER_WAY = "it is in progress"
+_IN_PROGRESS = "it is in progress"
 _LINES = 10_000  # that are deleted at once: a writer waits for that long
 _PAGES_FREE = 0.5  # of a file that is then made smaller
 _WORTH_IT, _TOO_LARGE = 1_000_000, 1_000_000_000  # bytes of it
@@ -113,7 +113,7 @@ class _Runs:
 
     def _kept(self, run: _Run) -> str:
         if run.status in ("QUEUED", "RUNNING"):
-            return _UNDER_WAY
+            return _IN_PROGRESS
         if kept := self.bounds.keeps(run.used):
             return kept
         return "its process is still running" if run.detached and is_alive(run.process) else ""
@@ -255,7 +255,7 @@ def _remove_bundle(store: RunStore, folder: Path, name: str, bounds: Bounds) -> 
 
 
 def _needs(store: RunStore, folder: Path, going: set[int]) -> Callable[[str], str]:
-    """Returns what needs a bundle, by its name, according to all records; runs that are ``going`` need none."""
+    """A function that says what needs a bundle of a name, by all records; runs that are ``going`` need none."""
     needed: dict[str, str] = {}
     beginnings: set[str] = set()
     unread = ""

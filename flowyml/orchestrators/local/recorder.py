@@ -103,7 +103,9 @@ class Recorder:
         """Report it once, however often it is retried."""
         if trouble != self._trouble:
             where = self._store.path
-            logger.error("A local run could not be recorded in %s (%s); retrying until it can.", where, trouble)
+            logger.error(
+                "A local run could not be recorded in %s (%s); trying again until the run ends.", where, trouble
+            )
         self._trouble = trouble
 
 

@@ -134,7 +134,7 @@ class StepRow(NamedTuple):
 
 
 class KeptRow(NamedTuple):
-    """An output of a step, as JSON: for a retry, as the run's; for artifacts, packed."""
+    """An output of a step, as JSON: for a retry, as outputs of a run are recorded; for artifacts, packed."""
 
     position: int
     item: str

@@ -54,7 +54,7 @@ def test_a_failure_is_reported(orchestrator: AirflowOrchestrator, tmp_path: Path
 
 
 def test_cancel_stops_the_work(orchestrator: AirflowOrchestrator, tmp_path: Path) -> None:
-    handle = orchestrator.run_pipeline(slow("two cancel", str(tmp_path), seconds=90))
+    handle = orchestrator.run_pipeline(slow("two cancel", str(tmp_path), seconds=600))
     wait_until((tmp_path / "marks").exists, 240)
     pid = int(wait_until((tmp_path / "marks").read_text))
     assert handle.cancel()

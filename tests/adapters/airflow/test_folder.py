@@ -128,12 +128,13 @@ def never_seen_in_parts(write: Callable[[bytes], None], read: Callable[[], bytes
     thread.start()
     try:
         number = 0
-        while number < MANY or len(seen) <= MANY / 4:
+        while number < MANY or (len(seen) <= MANY / 4 and thread.is_alive()):
             write(versions[number % 2])
             number += 1
     finally:
         done.set()
         thread.join()
+    assert len(seen) > MANY / 4
     assert [content for content in seen if content not in versions] == []
 
 

@@ -50,7 +50,7 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 def test_the_step_ends_and_the_next_attempt_is_alone(airflow: Airflow, tmp_path: Path) -> None:
-    handle = orchestrator_of(airflow).run_pipeline(slow("killed worker", str(tmp_path), seconds=120))
+    handle = orchestrator_of(airflow).run_pipeline(slow("killed worker", str(tmp_path), seconds=600))
     first = wait_until(lambda: pids(tmp_path), 240)[0]
     orphans = kill_supervisor(first)
     wait_until(lambda: gone(orphans), 12)
@@ -62,7 +62,7 @@ def test_the_step_ends_and_the_next_attempt_is_alone(airflow: Airflow, tmp_path:
 
 
 def test_the_step_ends_on_airflow_2(airflow2: Airflow, tmp_path: Path) -> None:
-    handle = orchestrator_of(airflow2).run_pipeline(slow("killed worker", str(tmp_path), seconds=120))
+    handle = orchestrator_of(airflow2).run_pipeline(slow("killed worker", str(tmp_path), seconds=600))
     orphans = kill_supervisor(wait_until(lambda: pids(tmp_path), 240)[0])
     wait_until(lambda: gone(orphans), 120)
     handle.cancel()

@@ -31,7 +31,7 @@ from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.deploy import one_at_a_time
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.supervisor import alone
-from tests.waiting import wait_until
+from tests.waiting import is_running, wait_until
 
 pytestmark = pytest.mark.kubeflow
 
@@ -88,13 +88,6 @@ def beats(folder: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def has_stopped(folder: Path) -> bool:
-    time.sleep(0.2)
-    count = beats(folder)
-    time.sleep(0.4)
-    return beats(folder) == count
-
-
 def command_line(process: psutil.Process) -> list[str]:
     """Empty of one that has ended, such as the supervisor of an earlier test that was not waited for."""
     try:
@@ -114,10 +107,15 @@ def process_of(handle: SubmissionResult, module: str = "supervisor") -> psutil.P
     return found
 
 
+def family_of(run: SubmissionResult) -> list[int]:
+    """What KFP's process of a run has started: its steps, and what these have."""
+    return [child.pid for child in process_of(run, "kfp_process").children(recursive=True)]
+
+
 def test_a_run_whose_supervisor_is_killed_has_failed_and_can_go_on(
     orchestrator: KubeflowLocalOrchestrator, run: SubmissionResult, tmp_path: Path
 ) -> None:
-    kfp = process_of(run, "kfp_process")
+    kfp, family = process_of(run, "kfp_process"), family_of(run)
     process_of(run).send_signal(signal.SIGKILL)
     wait_until(lambda: run.status.is_terminal)
     assert run.status is FAILED
@@ -125,7 +123,7 @@ def test_a_run_whose_supervisor_is_killed_has_failed_and_can_go_on(
     assert run.error is not None
     assert "The process of the run died" in run.error
     assert run.step_statuses() == {"first": COMPLETED, "second": CANCELLED}
-    wait_until(lambda: has_stopped(tmp_path))
+    wait_until(lambda: not any(map(is_running, family)))
     wait_until(lambda: born(kfp.pid) is None)
     assert run.wait_for_completion(timeout=240).status is FAILED
     assert run.cancel() is False
@@ -138,8 +136,9 @@ def test_a_run_whose_supervisor_is_killed_has_failed_and_can_go_on(
     assert (tmp_path / "first").read_text() == "x"
 
 
-def test_another_process_sees_that_the_supervisor_was_killed(run: SubmissionResult, tmp_path: Path) -> None:
+def test_another_process_sees_that_the_supervisor_was_killed(run: SubmissionResult) -> None:
     """The process that submitted it need not live, or have looked."""
+    family = family_of(run)
     process_of(run).send_signal(signal.SIGKILL)
     code = f"""
 from flowyml_kubeflow import KubeflowLocalOrchestrator
@@ -148,15 +147,16 @@ print(run.wait_for_completion(timeout=240, poll_interval=0.1).status.name, run.e
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("FAILED The process of the run died"), done.stdout
-    wait_until(lambda: has_stopped(tmp_path))
+    wait_until(lambda: not any(map(is_running, family)))
 
 
-def test_a_run_whose_kfp_process_is_killed_has_failed_and_stops(run: SubmissionResult, tmp_path: Path) -> None:
+def test_a_run_whose_kfp_process_is_killed_has_failed_and_stops(run: SubmissionResult) -> None:
+    family = family_of(run)
     process_of(run, "kfp_process").send_signal(signal.SIGKILL)
     assert run.wait_for_completion(240, 0.2).status is FAILED
     assert run.error is not None
     assert run.error.startswith("KFP's local runner died")
-    wait_until(lambda: has_stopped(tmp_path))
+    wait_until(lambda: not any(map(is_running, family)))
 
 
 def test_a_name_like_pythons_is_not_taken_for_python(orchestrator: KubeflowLocalOrchestrator) -> None:

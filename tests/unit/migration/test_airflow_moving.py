@@ -300,7 +300,7 @@ def test_a_function_keeps_the_files_own_decorators(tmp_path: Path) -> None:
 def test_what_a_call_makes_of_a_function_is_not_the_function(tmp_path: Path) -> None:
     made = written(tmp_path, f"{LOUD}def plain():\n    return 'a'\n",
                    "PythonOperator(task_id='t', python_callable=loud(plain))")  # fmt: skip
-    assert refused(made) == "another function has replaced it when the DAG is made"
+    assert refused(made) == "another function replaces it before the DAG is made"
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_an_id_that_several_files_have_is_said(tmp_path: Path) -> None:
         )
     given = ["import", "airflow", str(tmp_path), "-o", str(tmp_path / "out"), "--report", str(tmp_path / "report")]
     done = flowyml(*given, "--root", str(tmp_path))
-    assert "several files define a DAG one: a.py:9, b.py:9" in " ".join(done.err.split())
+    assert "several files define the DAG 'one': a.py:9, b.py:9" in " ".join(done.err.split())
     notes = {
         file["dags"][0]["dag_id"]: [note for note in file["dags"][0]["notes"] if note["construct"] == "dag_id"]
         for file in json.loads((tmp_path / "report/report.json").read_text())["files"]

@@ -123,7 +123,7 @@ class RunFolder:
             with held(self.lock, shared=True) as is_free:
                 if is_free is None:
                     raise ConfigurationError(
-                        f"{self.path} is on a file system without locks, which show whether a run is under way. Give "
+                        f"{self.path} is on a file system without locks, which show whether a run is in progress. Give "
                         f"KubeflowLocalOrchestrator a folder on a local disk, or set FLOWYML_HOME to one."
                     )
                 return not is_free

@@ -13,7 +13,7 @@ from flowyml_kubeflow.local.folder import RunFolder
 
 __all__ = ["prunable"]
 
-_UNDER_WAY = "it is in progress"
+_IN_PROGRESS = "it is in progress"
 
 
 def prunable(folder: Path, bounds: Bounds) -> Iterator[Prunable]:
@@ -25,7 +25,7 @@ def prunable(folder: Path, bounds: Bounds) -> Iterator[Prunable]:
         if not run.path.is_dir() or run.path.is_symlink() or run.request().get("job_id") != name:
             continue
         used = float(run.result().get("time") or bounds.now)
-        kept = _UNDER_WAY if _is_under_way(run) else bounds.keeps(used)
+        kept = _IN_PROGRESS if _is_in_progress(run) else bounds.keeps(used)
         if not kept and has_others(folder, name):
             kept = "it contains files of another user"
         yield Prunable(
@@ -34,7 +34,7 @@ def prunable(folder: Path, bounds: Bounds) -> Iterator[Prunable]:
         )  # fmt: skip
 
 
-def _is_under_way(run: RunFolder) -> bool:
+def _is_in_progress(run: RunFolder) -> bool:
     return not run.result() or run.is_supervised()
 
 

@@ -110,7 +110,7 @@ class Loops(Assignments):
         for item in items:
             self._pass(node, item)
         if isinstance(one, set) and len(one) > 1 and self.context.edges != edges:
-            text = f"`{self.source(node.iter)[:80]}` is a set: its order is Python's"
+            text = f"`{self.source(node.iter)[:80]}` is a set, which has no fixed order: the edges may differ"
             self.warn("unknown-loop", text, node.iter)
         return True
 

@@ -1,4 +1,4 @@
-"""Python's statements. Where a condition is unknown, both arms are run, and what they leave is merged."""
+"""Python's statements. Where a condition is unknown, both branches are run, and what they leave is merged."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Statements(Tries):
             self.warn("unknown-condition", text, node)
 
     def _decided(self, test: Any, truth: bool, node: ast.If) -> None:
-        """Warns where only a default decides a condition, and so which arm is run."""
+        """Warns where only a default decides a condition, and so which branch is run."""
         if type(test) is Soft:
             what = "the other branch is left out" if node.orelse or not truth else "its body is read"
             text = f"`{self.source(node.test)[:80]}` is {truth} with the default of {test.origin}: {what}"

@@ -42,7 +42,7 @@ _DICTS = ("dict", "Dict", "Mapping")
 def moved_over(function: FunctionModel, moving: Moving) -> Function:
     node = moving.find(function)
     if node is None and function.name != LAMBDA:
-        raise Hole("another function has replaced it when the DAG is made")
+        raise Hole("another function replaces it before the DAG is made")
     if node is None:
         raise Hole("its function is one of several lambdas on a line: write it with def")
     if function.closure:
