@@ -302,7 +302,7 @@ AT_A_TIME = 100  # items, each of them a process; their files would else be more
 LINES = 1000  # from a task run to those that it waited for, as Prefect draws them
 NOT_RUN = ("Skipped", "NoItems", "NotReady")  # task runs that only show why a step did not run
 LABEL_SECONDS = 2
-RECORD_SECONDS = 180  # after the end of a run, until its last task runs are recorded
+RECORD_SECONDS = 60  # without a new task run, until those that are missing are given up
 
 
 class Turn(Task):
@@ -419,15 +419,17 @@ def what_has_been(plan: Plan, tasks: Mapping[str, Any]) -> tuple[Before, int]:
 
 def recorded(client: Any, run_id: Any, count: int) -> list[Any]:
     """The task runs of earlier attempts, as they began. Prefect records them late: where ``count`` is given, that many
-    are waited for, and the ends of those that were not tried again."""
+    are waited for, and the ends of those that were not tried again, for as long as new ones are recorded."""
     wanted = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
-    deadline = time.monotonic() + (RECORD_SECONDS if count else 0)
+    before, deadline = -1, 0.0
     while True:
         found: list[Any] = []
         while page := client.read_task_runs(flow_run_filter=wanted, offset=len(found), limit=200):
             found += page
         found.sort(key=lambda task_run: task_run.expected_start_time or task_run.created)
         newest = {(task_run.task_key, task_run.name): task_run.state for task_run in found}.values()
+        if len(found) != before:
+            before, deadline = len(found), time.monotonic() + (RECORD_SECONDS if count else 0)
         is_whole = len(found) >= count and all(state and state.is_final() for state in newest)
         if is_whole or time.monotonic() > deadline:
             return found
