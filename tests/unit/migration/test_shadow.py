@@ -231,7 +231,7 @@ def test_the_report_of_a_comparison(
     ("line", "said"),
     [
         ("compare other", "No pipeline runs beside 'other'"),
-        ("compare daily -o report.pdf", "ends in .md or .json"),
+        ("compare daily -o report.pdf", "end the name in .md or .json"),
         ("cutover daily --shadow --back", "--back also undoes"),
         ("cutover daily --shadow", "is cut over to prefect already (done)"),
     ],
