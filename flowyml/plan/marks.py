@@ -51,8 +51,7 @@ def marked(data: bytes, name: str, facts: Mapping[str, Any] | None = None) -> by
     # flowyml: {"pipeline": "train"
     """
     signs = _SIGNS.get("" if name.startswith(".") else PurePath(name).suffix)
-    there = mark_of(data)
-    if signs is None or (there and there.is_untouched):
+    if signs is None or ((there := mark_of(data)) and there.is_untouched):
         return data
     text = data if data.endswith(b"\n") else data + b"\n"
     return text + _line({**(facts or {}), "digest": _digest(text, facts or {})}, signs) + b"\n"
@@ -60,7 +59,7 @@ def marked(data: bytes, name: str, facts: Mapping[str, Any] | None = None) -> by
 
 def mark_of(data: bytes) -> Mark | None:
     """The mark of a file; None for a file that FlowyML did not write, whatever its comments say."""
-    lines = data.split(b"\n")
+    lines = data.split(b"\n") if _WORD in data else []
     for number in range(len(lines) - 1, -1, -1):
         facts = _facts(lines[number])
         if facts is not None:
