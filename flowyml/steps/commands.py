@@ -55,7 +55,7 @@ def docker_run(
 ) -> str:
     """Run a container to its end, and return the last line that it printed.
 
-    ``volumes`` maps folders of the worker's machine to paths in the container, read-only if the path ends in ``:ro``.
+    ``volumes`` maps paths in the container, read-only if they end in ``:ro``, to folders of the worker's machine.
     Docker is found as its own command finds it: by ``DOCKER_HOST`` and so on. The container is removed, even if the
     step is stopped. Raises ``RuntimeError`` with its last lines if it fails. Needs the package ``docker``.
     """

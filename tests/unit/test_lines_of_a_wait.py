@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 
 @pytest.mark.parametrize("late", [True, False])
 def test_lines_that_come_long_after_the_end_are_not_waited_for(late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "_LAST_LINES_SECONDS", 0.2 if late else 240)
+    monkeypatch.setattr(following, "_LAST_LINES_SECONDS", 0.2 if late else 240)  # however busy the machine is
     more = threading.Event()
 
     def lines(*, follow: bool) -> Iterator[LogLine]:

@@ -124,6 +124,7 @@ def test_a_process_that_cannot_be_started_leaves_no_descriptor(tmp_path: Path) -
 
 @pytest.mark.processes
 def test_items_that_are_due_again_at_the_same_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By a clock of whole seconds, so that they are."""
     clock = SimpleNamespace(monotonic=lambda: round(time.monotonic(), 0), time=time.time)
     tries: list[int] = []
 

@@ -94,7 +94,7 @@ def test_only_the_bundle_is_kept_compiled_where_python_shall_not_write(
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.pyc")} == compiled
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux are steps forked")
 def test_the_warm_process_may_be_started_before_there_is_a_bundle(folder: Path) -> None:
     before = set(psutil.Process().children())
     with starting_ahead() as started:
@@ -152,7 +152,7 @@ print(seen)
     ), done.stderr
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux are steps forked")
 @pytest.mark.parametrize(("host_packages", "found"), [((), "of the user"), (("enginekit",), "of the engine")])
 def test_a_module_of_the_user_replaces_one_of_this_process_except_what_the_adapter_declares(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host_packages: tuple[str, ...], found: str
@@ -180,7 +180,7 @@ def test_a_fork_that_somebody_else_waited_for_has_ended() -> None:
     assert fork.wait(5) == 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux are steps forked")
 def test_a_fork_whose_parent_died_before_it_could_ask_the_kernel_to_end_it_ends() -> None:
     child = os.fork()
     if child == 0:

@@ -66,6 +66,7 @@ def test_a_line_of_another_shape_is_reported(monkeypatch: pytest.MonkeyPatch, ca
 
 
 def test_the_answer_of_a_busy_api_server_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a ``select`` that has it only for those who wait longer than half a second, so that no test has to."""
     answers = ["an answer that takes half a second"]
 
     def select(reading: list[object], writing: object, failing: object, seconds: float) -> tuple[list[object], ...]:

@@ -91,6 +91,7 @@ print(mine.run_pipeline(pipelines.counting({str(shared)!r}), {name!r}).job_id)
 """
     if kfp_api.state:
         kfp_api.state.lags[:] = lags
+        # A run that is found to be the second is stopped before its pods start, also on a busy machine.
         monkeypatch.setattr(kfp_api.state, "pods_start_after", 20 if machines > 1 else 0)
     homes = [{**os.environ, "FLOWYML_HOME": str(shared / f"machine-{n % machines}")} for n in range(3)]
     submitting = [

@@ -109,7 +109,7 @@ def test_the_state_of_a_step_may_be_recorded_after_its_row() -> None:
 
 
 def test_the_steps_of_a_version_are_found_behind_many_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_PLAN_LOOKS", 0)
+    monkeypatch.setattr(reading, "_PLAN_LOOKS", 0)  # else a list that is missing is looked for each 5 s
     run = {**json.loads(flow_run("RUNNING")[2]), "deployment_version": "v0"}
     task = {
         "id": RUN, "name": "run this", "task_key": "divide-1a2b3c4d", "state_type": "RUNNING", "state_name": "Running",
