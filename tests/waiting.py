@@ -1,32 +1,18 @@
-"""Waiting for what a test is about: by looking again and again, never by sleeping for as long as it might take."""
+"""Waiting for processes, and with the patience that all tests have: see ``flowyml.testing.waiting``."""
 
 from __future__ import annotations
 
 import os
 import re
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import psutil
 
 from flowyml.orchestrators.local.store import RunStore
+from flowyml.testing.waiting import wait_until
 
 __all__ = ["catches", "is_running", "wait_for_processes", "wait_until"]
-
-Value = TypeVar("Value")
-
-
-def wait_until(condition: Callable[[], Value], seconds: float = 240, *, every: float = 0.1) -> Value:
-    """The first true value of a condition. A busy machine may take minutes for what takes milliseconds elsewhere."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{condition} stayed false for {seconds:g} s")
-        time.sleep(every)
-    return value
 
 
 def is_running(pid: int) -> bool:

@@ -17,13 +17,13 @@ __all__ = ["BranchConformance"]
 COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
 BOTH = [Feature.BRANCHES, Feature.FAN_OUT]
 
-choices = sample(pipelines.choices, needs=[Feature.BRANCHES])
-conditions = sample(pipelines.conditions, needs=[Feature.BRANCHES], parameters={"low": 2})
-joins = sample(pipelines.joins, needs=[Feature.BRANCHES])
+choices = sample(pipelines.choices, needs=[Feature.BRANCHES], shares_run=True)
+conditions = sample(pipelines.conditions, needs=[Feature.BRANCHES], parameters={"low": 2}, shares_run=True)
+joins = sample(pipelines.joins, needs=[Feature.BRANCHES], shares_run=True)
 undecided = sample(pipelines.undecided, needs=[Feature.BRANCHES])
-undecided_items = sample(pipelines.undecided_items, needs=BOTH)
+undecided_items = sample(pipelines.undecided_items, needs=BOTH, shares_run=True)
 taken_fails = sample(pipelines.taken_fails, needs=[Feature.BRANCHES])
-mixed = sample(pipelines.mixed, needs=BOTH)
+mixed = sample(pipelines.mixed, needs=BOTH, shares_run=True)
 
 
 class BranchConformance(Conformance):

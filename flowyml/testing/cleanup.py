@@ -25,7 +25,7 @@ ENDS = {"ok": COMPLETED, "skip": COMPLETED, "fail": CANCELLED}
 """What a step of ``RULES`` reports."""
 
 handled = sample(pipelines.handled, needs=[Feature.RUN_IF])
-quiet = sample(pipelines.quiet, needs=[Feature.RUN_IF, Feature.BRANCHES])
+quiet = sample(pipelines.quiet, needs=[Feature.RUN_IF, Feature.BRANCHES], shares_run=True)
 handled_items = sample(pipelines.handled_items, needs=[Feature.RUN_IF, Feature.FAN_OUT])
 tidied = sample(pipelines.tidied, needs=[Feature.CLEANUP, Feature.BRANCHES])
 tidied_failing = sample(pipelines.tidied, needs=[Feature.CLEANUP, Feature.BRANCHES], parameters={"n": -5})
@@ -174,12 +174,12 @@ class CleanupConformance(Conformance):
         self.needs(orchestrator, Feature.CLEANUP, lambda: orchestrator.run_pipeline(pipeline))
         self.needs(orchestrator, Feature.CANCEL, lambda: orchestrator.cancel("no-such-run"))
         handle = orchestrator.run_pipeline(pipeline)
-        wait_until((Path(folder) / "beats").exists, self.run_timeout, "the step begins")
+        wait_until((Path(folder) / "beats").exists, "the step begins")
         assert handle.cancel() is True
         assert self.finish(handle).status is CANCELLED
         self.has_tidied(Path(folder))
 
     def has_tidied(self, folder: Path) -> None:
         """An engine may report the end a moment before its clean-up has run."""
-        wait_until((folder / "trace").exists, self.run_timeout, "the clean-up runs")
+        wait_until((folder / "trace").exists, "the clean-up runs")
         assert (folder / "trace").read_text() == "tidied None\n"

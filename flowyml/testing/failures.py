@@ -116,7 +116,7 @@ class FailureConformance(Conformance):
         return len(path.read_text()) if path.exists() else 0
 
     def has_started(self, folder: str) -> None:
-        wait_until(lambda: self.beats(Path(folder)) > 0, self.run_timeout, "the step begins")
+        wait_until(lambda: self.beats(Path(folder)) > 0, "the step begins")
 
     def has_stopped(self, folder: Path) -> None:
         """Soon half a second passes without a beat, of which there are ten a second."""
@@ -126,4 +126,4 @@ class FailureConformance(Conformance):
             time.sleep(0.5)
             return self.beats(folder) == count
 
-        wait_until(is_still, 30, "the step stops")
+        wait_until(is_still, "the step stops")

@@ -49,7 +49,7 @@ class FiringConformance(Conformance):
 
         made = orchestrator.schedule_pipeline(pipeline, schedule)
         try:
-            wait_until(lambda: len(ended()) > 1, cls.run_timeout, "the schedule fires twice")
+            wait_until(lambda: len(ended()) > 1, "the schedule fires twice")
             return [orchestrator.attach(job_id) for job_id in ended()[:2]]
         finally:
             orchestrator.delete_schedule(made.schedule_id)

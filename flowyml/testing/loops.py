@@ -16,12 +16,12 @@ __all__ = ["FanOutConformance"]
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 CANCELLED, TIMEOUT = ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT
 
-maps = sample(pipelines.maps, needs=[Feature.FAN_OUT], parameters={"given": [7, 8, 9, 10]})
-blocks = sample(pipelines.blocks, needs=[Feature.FAN_OUT])
-rows = sample(pipelines.rows, needs=[Feature.FAN_OUT])
-limited = sample(pipelines.limited, needs=[Feature.FAN_OUT, Feature.MAX_PARALLEL])
+maps = sample(pipelines.maps, needs=[Feature.FAN_OUT], parameters={"given": [7, 8, 9, 10]}, shares_run=True)
+blocks = sample(pipelines.blocks, needs=[Feature.FAN_OUT], shares_run=True)
+rows = sample(pipelines.rows, needs=[Feature.FAN_OUT], shares_run=True)
+limited = sample(pipelines.limited, needs=[Feature.FAN_OUT, Feature.MAX_PARALLEL], shares_run=True)
 failing = sample(pipelines.failing_items, needs=[Feature.FAN_OUT])
-continuing = sample(pipelines.continuing, needs=[Feature.FAN_OUT])
+continuing = sample(pipelines.continuing, needs=[Feature.FAN_OUT], shares_run=True)
 
 
 class FanOutConformance(Conformance):
@@ -67,12 +67,12 @@ class FanOutConformance(Conformance):
 
     @maps
     def test_lines_of_a_log_name_their_item(self, done: Done) -> None:
-        lines = [(line.step, line.index, line.message) for line in done.run.logs() if line.message.startswith("at ")]
+        lines = [(line.step, line.index, line.message) for line in done.log if line.message.startswith("at ")]
         assert sorted(lines) == [("where", (n,), f"at {n + 7}") for n in range(3)]
 
     @maps
     def test_the_log_of_one_item(self, done: Done) -> None:
-        messages = [line.message for line in done.run.logs(step="where", index=1)]
+        messages = done.log_of("where", 1)
         assert [message for message in messages if message.startswith("at ")] == ["at 8"]
 
     @maps
@@ -197,13 +197,13 @@ class FanOutConformance(Conformance):
         assert "'n' that is not a list: NoneType" in str(done.run.error)
         assert done.statuses("risky") == {"risky": CANCELLED}
 
-    @sample(pipelines.rows_without_list, needs=[Feature.FAN_OUT])
+    @sample(pipelines.rows_without_list, needs=[Feature.FAN_OUT], shares_run=True)
     def test_an_item_without_a_list_for_the_loop_within_has_failed(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error
         assert [list(pair) for pair in done.outputs["sums"]] == [[0, 2], [2, 14]]
         assert done.statuses("total") == {"total[0]": COMPLETED, "total[1]": CANCELLED, "total[2]": COMPLETED}
 
-    @sample(pipelines.flaky_items, needs=[Feature.FAN_OUT, Feature.STEP_RETRY])
+    @sample(pipelines.flaky_items, needs=[Feature.FAN_OUT, Feature.STEP_RETRY], shares_run=True)
     def test_each_item_is_tried_again_by_itself(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error
         assert done.outputs == {"flaky": [0, 1, 2]}
@@ -214,13 +214,13 @@ class FanOutConformance(Conformance):
             "flaky[2]": 1,
         }
 
-    @sample(pipelines.slow_items, needs=[Feature.FAN_OUT, Feature.STEP_TIMEOUT])
+    @sample(pipelines.slow_items, needs=[Feature.FAN_OUT, Feature.STEP_TIMEOUT], shares_run=True)
     def test_each_item_has_a_timeout_of_its_own(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error
         assert [list(pair) for pair in done.outputs["slow"]] == [[0, 0], [2, 2]]
         assert done.statuses("slow") == {"slow[0]": COMPLETED, "slow[1]": TIMEOUT, "slow[2]": COMPLETED}
 
-    @sample(pipelines.large_items, needs=[Feature.FAN_OUT])
+    @sample(pipelines.large_items, needs=[Feature.FAN_OUT], shares_run=True)
     def test_large_values_pass_through_a_loop(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error
         assert done.outputs == {"sizes": [[2**20 + 1, 0, 9], [2**20 + 1, 1, 9]], "halves": [2**19, 2**19]}

@@ -16,9 +16,9 @@ __all__ = ["SubPipelineConformance"]
 COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
 FLOWS = [Feature.FAN_OUT, Feature.BRANCHES]
 
-nested = sample(pipelines.nested, needs=[Feature.SUB_PIPELINES], parameters={"start": 4})
+nested = sample(pipelines.nested, needs=[Feature.SUB_PIPELINES], parameters={"start": 4}, shares_run=True)
 nested_failing = sample(pipelines.nested_failing, needs=[Feature.SUB_PIPELINES])
-in_groups = sample(pipelines.nested_in_groups, needs=[Feature.SUB_PIPELINES, *FLOWS])
+in_groups = sample(pipelines.nested_in_groups, needs=[Feature.SUB_PIPELINES, *FLOWS], shares_run=True)
 by_names = sample(pipelines.flows_by_names, needs=FLOWS)
 by_names_low = sample(pipelines.flows_by_names, needs=FLOWS, parameters={"rate": 1})
 of_old = sample(pipelines.choice_of_old, needs=FLOWS)
@@ -59,7 +59,7 @@ class SubPipelineConformance(Conformance):
 
     @nested
     def test_lines_of_a_log_name_such_a_step(self, done: Done) -> None:
-        assert [line.step for line in done.run.logs() if line.message == "values up to 4"] == ["by_names.values"]
+        assert [line.step for line in done.log if line.message == "values up to 4"] == ["by_names.values"]
 
     @nested_failing
     def test_a_failure_in_such_a_pipeline_names_its_step(self, done: Done) -> None:
@@ -90,7 +90,7 @@ class SubPipelineConformance(Conformance):
         labels = [label for label in done.steps if label.startswith("graded.grade")]
         assert labels == ["graded.grade[0]", "graded.grade[1]"]
 
-    @sample(pipelines.nested_rows, needs=[Feature.SUB_PIPELINES, Feature.FAN_OUT])
+    @sample(pipelines.nested_rows, needs=[Feature.SUB_PIPELINES, Feature.FAN_OUT], shares_run=True)
     def test_such_a_pipeline_with_a_loop_in_a_loop(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error
         assert done.outputs == {"sums": [2, 6]}

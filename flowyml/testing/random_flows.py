@@ -9,8 +9,10 @@ import pytest
 
 from flowyml.core.capabilities import Feature
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.testing.base import Ahead, Conformance, Done, MakeOrchestrator, sample
+from flowyml.testing.base import Conformance
+from flowyml.testing.done import Done
 from flowyml.testing.pipelines_random import expected, kinds, random_flow, seeds
+from flowyml.testing.samples import Ahead, MakeOrchestrator, sample
 
 __all__ = ["RandomFlowConformance"]
 
@@ -28,20 +30,18 @@ class RandomFlowConformance(Conformance):
     @classmethod
     def flows(
         cls, make_orchestrator: MakeOrchestrator, new_folder: Callable[[], str]
-    ) -> Iterator[Callable[[int, bool, str], Done]]:
+    ) -> Iterator[Callable[[int, bool], Done]]:
         samples = {
             (seed, fails): sample(partial(random_flow, seed=seed, fails=fails), needs=_needs(seed, fails))
             for seed, fails in SEEDS
         }
         ahead = Ahead(list(samples.values()), cls, make_orchestrator, new_folder)
-        yield lambda seed, fails, test: ahead.take(samples[seed, fails], test)
+        yield lambda seed, fails: ahead.take(samples[seed, fails])
         ahead.stop()
 
     @pytest.mark.parametrize(("seed", "fails"), SEEDS)
-    def test_a_random_pipeline(
-        self, request: pytest.FixtureRequest, flows: Callable[[int, bool, str], Done], seed: int, fails: bool
-    ) -> None:
-        done = flows(seed, fails, request.node.nodeid)
+    def test_a_random_pipeline(self, flows: Callable[[int, bool], Done], seed: int, fails: bool) -> None:
+        done = flows(seed, fails)
         wanted = expected(seed, fails=fails)
         assert sorted(done.trace) == wanted.trace
         assert done.run.status is (FAILED if wanted.failed else COMPLETED), done.run.error

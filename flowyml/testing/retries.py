@@ -19,6 +19,7 @@ __all__ = ["ExecutionGroupConformance", "RetryConformance"]
 COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
 
 items_fail_once = sample(pipelines.items_fail_once, needs=[Feature.FAN_OUT])
+together = sample(pipelines.together, needs=[Feature.EXECUTION_GROUPS])
 together_fails_once = sample(pipelines.together_fails_once, needs=[Feature.EXECUTION_GROUPS])
 
 
@@ -80,7 +81,7 @@ class ExecutionGroupConformance(Conformance):
             "failed_first": (CANCELLED, False), "failed_second": (CANCELLED, False),
         }  # fmt: skip
 
-    @sample(pipelines.together, needs=[Feature.EXECUTION_GROUPS])
+    @together
     def test_steps_of_a_group_share_a_process_and_stay_steps(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error
         assert done.outputs == {"sum": 7}
@@ -90,13 +91,15 @@ class ExecutionGroupConformance(Conformance):
         said = {(line.step, line.message) for line in done.run.logs() if line.message.endswith("was here")}
         assert said == {("left", "left was here"), ("right", "right was here")}
 
-    @sample(pipelines.together, needs=[Feature.EXECUTION_GROUPS])
+    @together
     def test_what_a_step_of_a_group_gave_is_listed(self, orchestrator: Orchestrator, done: Done) -> None:
         self.needs(orchestrator, Feature.ARTIFACTS, done.run.artifacts)
         (found,) = [artifact for artifact in done.run.artifacts() if artifact.step == "measured"]
         assert (found.type, found.name, dict(found.metadata)) == ("metrics", "measured", {"share": 0.25})
 
-    @sample(pipelines.together_items, needs=[Feature.EXECUTION_GROUPS, Feature.FAN_OUT, Feature.STEP_RETRY])
+    @sample(
+        pipelines.together_items, needs=[Feature.EXECUTION_GROUPS, Feature.FAN_OUT, Feature.STEP_RETRY], shares_run=True
+    )
     def test_each_item_of_a_group_has_steps_of_its_own(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error
         assert done.outputs == {"lefts": [(0, 0), (1, 1), (2, 2)], "rights": [(0, 10), (2, 12)]}
@@ -109,5 +112,5 @@ class ExecutionGroupConformance(Conformance):
         failed = done.steps["right[1]"]
         assert (failed.attempt, failed.index) == (2, (1,))
         assert "no 1" in (failed.error or "")
-        said = [line.label for line in done.run.logs() if line.message == "right of 1"]
+        said = [line.label for line in done.log if line.message == "right of 1"]
         assert said == ["right[1]", "right[1]"]

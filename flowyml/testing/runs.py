@@ -13,6 +13,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.testing import pipelines
 from flowyml.testing.base import Conformance, Done, MakeOrchestrator, sample
+from flowyml.testing.samples import IN_VAIN
 
 __all__ = ["RunConformance", "greeted"]
 
@@ -111,11 +112,11 @@ class RunConformance(Conformance):
     def test_independent_steps_run_at_the_same_time(self, orchestrator: Orchestrator, folder: str) -> None:
         """Or one after another on an engine that says so: then the first waits for the second in vain."""
         lack = orchestrator.capabilities[Feature.PARALLEL_STEPS]
-        patience = 2 if lack.level is Level.NO else self.patience
+        patience = IN_VAIN if lack.level is Level.NO else self.patience
         handle = self.finish(orchestrator.run_pipeline(pipelines.meeting(folder, patience)))
         if lack.level is Level.NO:
             assert handle.status is FAILED
-            assert "waited 2 s" in str(handle.error)
+            assert f"waited {IN_VAIN} s" in str(handle.error)
             pytest.xfail(f"{orchestrator.name} runs one step after another, as it says: {lack.note}")
         assert handle.status is COMPLETED, handle.error
 
@@ -128,31 +129,31 @@ class RunConformance(Conformance):
         assert (interval, name) == ([None, None], "tell")
         assert typed == [True, True], "a parameter that is a datetime, and one that is a date"
 
-    @sample(lambda _: pipelines.values())
+    @sample(lambda _: pipelines.values(), shares_run=True)
     def test_values_come_back_as_they_were(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error
-        assert done.run.outputs["same"] is True
-        assert done.run.outputs["value_again"] == pipelines.VALUES
+        assert done.outputs["same"] is True
+        assert done.outputs["value_again"] == pipelines.VALUES
 
-    @sample(lambda _: pipelines.mutating())
+    @sample(lambda _: pipelines.mutating(), shares_run=True)
     def test_every_step_sees_values_as_they_were_returned(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error
-        seen, changed = done.run.outputs["seen"], done.run.outputs["changed"]
+        seen, changed = done.outputs["seen"], done.outputs["changed"]
         assert seen == [
             "appended=[1]", "sorted=[3, 1, 2]", "nested={'a': [1]}", "updated={'a': 1}", "popped={'a': 1}", "added={1}",
             "bytes=bytearray(b'a')", "in_tuple=([1],)", "rotated=deque(['a', 'b'])", "counted=Counter({'a': 1})",
         ]  # fmt: skip
         assert [a == b for a, b in zip(seen, changed, strict=True)] == [False] * 10
 
-    @sample(lambda _: pipelines.large())
+    @sample(lambda _: pipelines.large(), shares_run=True)
     def test_large_and_odd_values_pass_between_steps(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error
-        assert done.run.outputs["size"] == 2**20
+        assert done.outputs["size"] == 2**20
 
-    @sample(lambda _: pipelines.gathering(), parameters={"limit": 5})
+    @sample(lambda _: pipelines.gathering(), parameters={"limit": 5}, shares_run=True)
     def test_outputs_of_several_steps_become_one_list(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error
-        assert done.run.outputs == {"sizes": [5, 2**20, 1, 5, "and", "end"]}
+        assert done.outputs == {"sizes": [5, 2**20, 1, 5, "and", "end"]}
 
     @sample(lambda _: pipelines.dated(), parameters={"day": date(2026, 2, 1), "at": "2026-01-31T10:30:00+00:00"})
     def test_dates_and_paths_can_be_parameters(self, done: Done) -> None:

@@ -19,11 +19,11 @@ __all__ = ["SecretConformance"]
 
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 
-_shown = sample(pipelines_secrets.shows_secret, needs=[Feature.SECRETS])
+_shown = sample(pipelines_secrets.shows_secret, needs=[Feature.SECRETS], shares_run=True)
 _raised = sample(pipelines_secrets.raises_secret, needs=[Feature.SECRETS, Feature.HOOKS])
 _given = sample(pipelines_secrets.gives_secret, needs=[Feature.SECRETS])
 _lacking = sample(pipelines_secrets.lacks_secret, needs=[Feature.SECRETS])
-_looped = sample(pipelines_secrets.loops_secret, needs=[Feature.SECRETS, Feature.FAN_OUT])
+_looped = sample(pipelines_secrets.loops_secret, needs=[Feature.SECRETS, Feature.FAN_OUT], shares_run=True)
 
 
 class SecretConformance(Conformance):
@@ -65,20 +65,20 @@ class SecretConformance(Conformance):
     )  # fmt: skip
     @_shown
     def test_lines_do_not_show_it(self, done: Done, line: str) -> None:
-        assert line in [each.message for each in done.run.logs()]
+        assert line in [each.message for each in done.log]
 
     @_shown
     def test_base64_does_not_show_it(self, done: Done) -> None:
-        lines = [each.message for each in done.run.logs() if each.message.startswith("base64: ")]
+        lines = [each.message for each in done.log if each.message.startswith("base64: ")]
         assert lines == ["base64: dXNlcjp***"]
 
     @_shown
     def test_records_do_not_show_it(self, done: Done) -> None:
-        assert any(each.message.endswith("logged: ***") for each in done.run.logs())
+        assert any(each.message.endswith("logged: ***") for each in done.log)
 
     @_shown
     def test_nothing_of_it_is_in_the_run(self, done: Done) -> None:
-        shown = repr([*done.run.logs(), *done.run.step_runs(), done.outputs])
+        shown = repr([*done.log, *done.run.step_runs(), done.outputs])
         assert not any(part in shown for part in (VALUE, VALUE[:14], VALUE[14:]))
 
     @_raised
@@ -119,7 +119,7 @@ class SecretConformance(Conformance):
     @_looped
     def test_items_of_a_loop_get_it(self, done: Done) -> None:
         assert done.outputs["lengths"] == [len(VALUE), 2 * len(VALUE)]
-        assert {"item 1: ***", "item 2: ***"} <= {line.message for line in done.run.logs()}
+        assert {"item 1: ***", "item 2: ***"} <= {line.message for line in done.log}
 
     def test_what_is_missing_can_be_asked(self, orchestrator: Orchestrator, folder: str) -> None:
         self.needs(

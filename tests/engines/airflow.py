@@ -172,10 +172,10 @@ class Airflow:
             return {}
         return {name: part["status"] for name, part in parts.items() if isinstance(part, dict)}
 
-    def wait_until_healthy(self, seconds: float = 300) -> None:
+    def wait_until_healthy(self) -> None:
         wanted = {"metadatabase", "scheduler"} | ({"dag_processor"} if self.major == 3 else set())
         try:
-            wait_until(lambda: all(self.health().get(name) == "healthy" for name in wanted), seconds, every=0.5)
+            wait_until(lambda: all(self.health().get(name) == "healthy" for name in wanted), every=0.5)
         except TimeoutError as error:
             logs = "\n".join(f"--- {name}\n{self.log(name)[-3000:]}" for name in self.processes)
             raise TimeoutError(f"Airflow is not healthy: {self.health()}\n{logs}") from error

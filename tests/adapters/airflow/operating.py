@@ -163,4 +163,4 @@ def foreign_dag(
 def wait_for_dag(airflow: Airflow, dag_id: str) -> None:
     """Until Airflow has parsed it."""
     deployer = orchestrator_of(airflow)._deployer
-    wait_until(lambda: deployer.found(dag_id), 240)
+    wait_until(lambda: deployer.found(dag_id))

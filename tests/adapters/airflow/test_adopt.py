@@ -52,7 +52,7 @@ def test_the_dags_of_an_airflow_make_a_plan(
     wait_for_dag(airflow, "adopt_own")
     orchestrator = orchestrator_of(airflow)
     run = orchestrator.trigger("adopt_own", "adopt-1")
-    wait_until(lambda: run.refresh().status.is_terminal, 240)
+    wait_until(lambda: run.refresh().status.is_terminal)
 
     monkeypatch.setenv("FLOWYML_AIRFLOW_URL", airflow.url)
     monkeypatch.setenv("FLOWYML_AIRFLOW_USERNAME", airflow.username)

@@ -55,7 +55,7 @@ def test_a_failure_is_reported(orchestrator: AirflowOrchestrator, tmp_path: Path
 
 def test_cancel_stops_the_work(orchestrator: AirflowOrchestrator, tmp_path: Path) -> None:
     handle = orchestrator.run_pipeline(slow("two cancel", str(tmp_path), seconds=600))
-    wait_until((tmp_path / "marks").exists, 240)
+    wait_until((tmp_path / "marks").exists)
     pid = int(wait_until((tmp_path / "marks").read_text))
     assert handle.cancel()
     assert handle.wait_for_completion(timeout=240, poll_interval=1).status is ExecutionStatus.CANCELLED
@@ -66,7 +66,7 @@ def test_cancel_stops_the_work(orchestrator: AirflowOrchestrator, tmp_path: Path
 def test_schedules(orchestrator: AirflowOrchestrator) -> None:
     schedule = Schedule.of("daily", 6, timezone="America/New_York")
     made = orchestrator.schedule_pipeline(pipelines.greeting(), schedule)
-    found = wait_until(lambda: [i for i in orchestrator.schedules("conformance greeting") if i.next_runs], 240)
+    found = wait_until(lambda: [i for i in orchestrator.schedules("conformance greeting") if i.next_runs])
     assert found[0].next_runs[0] == schedule.next_times()[0]
     assert orchestrator.pause_schedule(made.schedule_id).paused
     assert not orchestrator.resume_schedule(made.schedule_id).paused
@@ -160,8 +160,8 @@ def test_a_run_that_was_cancelled_and_cleared_ends_as_it_ends(
             return False
         return found["start_date"] is not None
 
-    wait_until(runs_again, 240)
-    again = wait_until(lambda: (found := orchestrator.attach(handle.job_id)).status.is_terminal and found, 240)
+    wait_until(runs_again)
+    again = wait_until(lambda: (found := orchestrator.attach(handle.job_id)).status.is_terminal and found)
     assert again.status is ExecutionStatus.FAILED
 
 

@@ -37,8 +37,6 @@ class TestAirflow(OrchestratorConformance):
     """Nothing is left out."""
 
     refused = _REFUSED
-    run_timeout = 300.0  # a loop has many tasks, each of which takes a second or more to start
-    patience = 60
     run_ids_span_pipelines = False  # they are those of one DAG
     scheduling_again_resumes = True  # it deploys the DAG and unpauses it
     limits_each_step = True  # max_active_tis_per_dagrun is a task's own
@@ -62,12 +60,8 @@ class TestAirflow(OrchestratorConformance):
         return keep
 
 
-@pytest.mark.timeout(1200)
 class TestCachingOnAirflow2(CachingConformance):
     """Two runs or three, of some seconds a task."""
-
-    run_timeout = 600.0
-    patience = 240
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -75,7 +69,6 @@ class TestCachingOnAirflow2(CachingConformance):
         return _maker(airflow2)
 
 
-@pytest.mark.timeout(1200)
 class TestControlFlowOnAirflow2(Conformance):
     """A selection: with SQLite it runs one task at a time, each in some seconds."""
 
@@ -96,8 +89,6 @@ class TestControlFlowOnAirflow2(Conformance):
 
     refused = _REFUSED
     limits_each_step = True
-    run_timeout = 600.0
-    patience = 240
 
     @pytest.fixture(scope="class")
     @classmethod

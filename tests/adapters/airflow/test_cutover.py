@@ -25,7 +25,7 @@ from tests.engines.airflow import Airflow
 from tests.engines.prefect import PrefectServer
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.airflow, pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.airflow, pytest.mark.prefect, pytest.mark.slow]
 
 DAG = """
 from datetime import datetime
@@ -128,7 +128,7 @@ def _there_and_back(airflow: Airflow, to: str, settings: Mapping[str, str], tmp_
     (folder / "killed.py").write_text(KILLED)
     (airflow.dags_folder / f"{name}.py").write_text(DAG.format(marks=str(marks), dag_id=name))
     wait_for_dag(airflow, name)
-    wait_until(lambda: _ticks(marks), 600)
+    wait_until(lambda: _ticks(marks))
     environment = {
         **os.environ,
         "FLOWYML_HOME": str(folder / "home"),
@@ -157,11 +157,11 @@ def _there_and_back(airflow: Airflow, to: str, settings: Mapping[str, str], tmp_
         there = to_the_end("--to", to, "--pipeline", "marking.py")
         assert there >= 10
         begun = len([who for who, _ in _ticks(marks) if who == "new"])
-        wait_until(lambda: len([who for who, _ in _ticks(marks) if who == "new"]) > begun, 600)
+        wait_until(lambda: len([who for who, _ in _ticks(marks) if who == "new"]) > begun)
 
         assert to_the_end("--back") >= 6
         last_new = max(moment for who, moment in _ticks(marks) if who == "new")
-        wait_until(lambda: any(who == "old" and moment > last_new for who, moment in _ticks(marks)), 600)
+        wait_until(lambda: any(who == "old" and moment > last_new for who, moment in _ticks(marks)))
         time.sleep(5)
 
     listed = subprocess.run(

@@ -280,7 +280,7 @@ def test_what_was_changed_by_hand_is_read_anew(airflow3: Airflow) -> None:
     for deployer in (orchestrator, orchestrator_of(airflow3)):
         path.write_text(path.read_text().replace('step="work"', 'step="work", doc_md="edited"'))
         client, dag = deployer.client, {"dag_id": dag_id("deploy edited")}
-        wait_until(lambda client=client, dag=dag: "edited" in client.source(dag).partition("doc_md=")[2], 240)
+        wait_until(lambda client=client, dag=dag: "edited" in client.source(dag).partition("doc_md=")[2])
         assert deployer.deploy_pipeline(pipeline, force=True).changed
         assert is_untouched(client.source(dag))
 

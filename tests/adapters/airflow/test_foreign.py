@@ -71,12 +71,12 @@ def test_a_foreign_run_that_failed_is_read_and_run_again(airflow3: Airflow) -> N
     assert orchestrator.outputs(handle.job_id) == {"count": 1}
 
     orchestrator.clear(handle.job_id)
-    wait_until(lambda: {step.name: step.attempt for step in handle.step_runs()}.get("broken") == 2, 240)
+    wait_until(lambda: {step.name: step.attempt for step in handle.step_runs()}.get("broken") == 2)
     handle = orchestrator.attach(handle.job_id)
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.FAILED
     assert orchestrator.outputs(handle.job_id) == {"count": 1}, "which went well and did not run again"
     orchestrator.clear(handle.job_id, failed_only=False)
-    wait_until(lambda: orchestrator.outputs(handle.job_id) == {"count": 2}, 240)
+    wait_until(lambda: orchestrator.outputs(handle.job_id) == {"count": 2})
 
 
 MAPPED = """

@@ -87,7 +87,6 @@ def _differences(dag: DagModel, wanted: dict[str, Any], major: int) -> list[str]
 
 
 @pytest.mark.parametrize("major", [3, 2])
-@pytest.mark.timeout(600)
 def test_shipped_examples_are_read_as_dagbag_loads_them(major: int, tmp_path: Path) -> None:
     python = airflow_python(major)
     folders = _folders(python)

@@ -28,7 +28,7 @@ from tests.engines.airflow import Airflow
 from tests.engines.prefect import PrefectServer
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.airflow, pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.airflow, pytest.mark.prefect, pytest.mark.slow]
 
 EXAMPLES = (
     "airflow/example_dags/example_nested_branch_dag.py",

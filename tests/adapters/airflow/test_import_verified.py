@@ -24,7 +24,6 @@ OTHERWISE = {
 
 @pytest.mark.airflow
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_the_shipped_examples_are_the_same_to_airflow(tmp_path: Path) -> None:
     python = airflow_python(3)
     (examples,) = python.parent.parent.glob("lib/python*/site-packages/airflow/example_dags")

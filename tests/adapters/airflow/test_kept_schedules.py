@@ -77,5 +77,5 @@ def test_a_run_and_a_deployment_keep_a_schedule_that_airflow_has_not_read(airflo
     assert facts_of(path.read_text())["schedule"] == scheduled
     airflow.start("dag-processor")
     orchestrator = orchestrator_of(airflow)
-    wait_until(lambda: orchestrator.schedules(name), 240)
+    wait_until(lambda: orchestrator.schedules(name))
     assert [each.schedule.to_dict() for each in orchestrator.schedules(name)] == [scheduled]

@@ -59,7 +59,7 @@ def test_deploying_other_code_names_the_runs_that_go_on(
     airflow: Airflow = request.getfixturevalue(engine)
     name, orchestrator = f"other code on {engine}", orchestrator_of(airflow)
     handle = orchestrator.run_pipeline(two_steps(name, tmp_path))
-    wait_until((tmp_path / "begun").exists, 240)
+    wait_until((tmp_path / "begun").exists)
     orchestrator.deploy_pipeline(two_steps(name, tmp_path))
     assert "has not ended" not in caplog.text, "nothing has changed"
     orchestrator.deploy_pipeline(other_second_step(name, tmp_path))
@@ -89,11 +89,11 @@ def test_a_run_whose_file_was_deleted_waits_and_says_so(
     pipeline = two_steps(f"missing on {engine}", tmp_path)
     orchestrator = orchestrator_of(airflow)
     handle = orchestrator.run_pipeline(pipeline)
-    wait_until((tmp_path / "begun").exists, 240)
+    wait_until((tmp_path / "begun").exists)
     assert not handle.status.is_terminal
     assert "no longer has DAG" not in caplog.text
     (airflow.dags_folder / dag_file(pipeline.name)).unlink()
-    wait_until(lambda: not handle.refresh().status.is_terminal and "no longer has DAG" in caplog.text, 240)
+    wait_until(lambda: not handle.refresh().status.is_terminal and "no longer has DAG" in caplog.text)
     assert caplog.text.count("no longer has DAG") == 1
     assert f"flowyml cancel {handle.job_id} --on airflow" in caplog.text
     if engine == "airflow2":
@@ -102,7 +102,7 @@ def test_a_run_whose_file_was_deleted_waits_and_says_so(
         assert not handle.refresh().status.is_terminal
     if engine == "airflow3":  # 2 may fail the task that it was about to start
         (tmp_path / "may end").touch()
-        wait_until(lambda: handle.step_statuses()["first"] is ExecutionStatus.COMPLETED, 240)
+        wait_until(lambda: handle.step_statuses()["first"] is ExecutionStatus.COMPLETED)
         assert handle.refresh().status is ExecutionStatus.RUNNING, "as Airflow has it"
     orchestrator.deploy_pipeline(pipeline)
     (tmp_path / "may end").touch()

@@ -150,7 +150,6 @@ def test_what_was_deployed_by_an_earlier_release_has_no_notes() -> None:
 
 @pytest.mark.airflow
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("engine", ["airflow3", "airflow2"])
 def test_a_run_whose_execution_group_failed(engine: str, request: pytest.FixtureRequest) -> None:
     airflow: Airflow = request.getfixturevalue(engine)

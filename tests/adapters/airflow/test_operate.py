@@ -63,7 +63,7 @@ def test_hooks_get_the_run_id_that_was_given(airflow3: Airflow, tmp_path: Path) 
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED, handle.error
     assert (handle.run_id, handle.run.parameters) == (run_id, {"fails": False})
     journal = tmp_path / "journal"
-    lines = wait_until(lambda: (found := journal.read_text().splitlines()) and len(found) == 4 and found, 240)
+    lines = wait_until(lambda: (found := journal.read_text().splitlines()) and len(found) == 4 and found)
     assert (lines[0], lines[3]) == (f"pipeline_start {run_id} False", f"pipeline_end {run_id} COMPLETED True")
 
 
@@ -168,7 +168,7 @@ def test_drift_is_shown(airflow3: Airflow) -> None:
     orchestrator.resume_schedule(made.schedule_id)
     path = airflow3.dags_folder / f"{made.schedule_id}.py"
     path.write_text(path.read_text().replace("0 4 * * *", "0 5 * * *"))
-    changed = wait_until(lambda: orchestrator.schedules("operate drift")[0].drift, 240)
+    changed = wait_until(lambda: orchestrator.schedules("operate drift")[0].drift)
     assert "changed by hand" in changed[0] or "not what Airflow has read" in changed[0]
     with pytest.raises(OwnershipError, match="was edited after FlowyML wrote it"):
         orchestrator.schedule_pipeline(short("operate drift"), Schedule.of("daily", 4))
@@ -183,13 +183,13 @@ def test_a_schedule_outlives_changes_by_hand(airflow3: Airflow) -> None:
     made = orchestrator.schedule_pipeline(short(name), Schedule.of("daily", 5))
     path = airflow3.dags_folder / f"{made.schedule_id}.py"
     path.write_text(path.read_text() + "# reviewed by Ada\n")
-    wait_until(lambda: "changed by hand" in "".join(orchestrator.schedules(name)[0].drift), 240)
+    wait_until(lambda: "changed by hand" in "".join(orchestrator.schedules(name)[0].drift))
     assert orchestrator.pause_schedule(made.schedule_id).paused
     orchestrator.deploy_pipeline(short(name, answer=2), force=True)
     assert orchestrator.schedules(name)[0].schedule == made.schedule
 
     path.write_text(path.read_text().replace("# flowyml: {", "# {"))
-    wait_until(lambda: "# flowyml: {" not in orchestrator.client.source({"dag_id": made.schedule_id}), 240)
+    wait_until(lambda: "# flowyml: {" not in orchestrator.client.source({"dag_id": made.schedule_id}))
     with pytest.raises(ConfigurationError, match=r"changed by hand, .* so its schedule cannot be kept"):
         orchestrator.deploy_pipeline(short(name, answer=3))
     path.unlink()  # which FlowyML would take for a file of somebody else's
@@ -218,7 +218,7 @@ def test_a_schedule_catches_up_on_what_it_missed(airflow3: Airflow) -> None:
         "daily", "00:00", start=midnight - timedelta(days=3), catch_up=True, parameters={"number": 7}
     )  # fmt: skip
     made = orchestrator.schedule_pipeline(short(name), schedule)
-    wait_until(lambda: len([run for run in orchestrator.runs(name) if run.status is COMPLETED]) >= 4, 240)
+    wait_until(lambda: len([run for run in orchestrator.runs(name) if run.status is COMPLETED]) >= 4)
     orchestrator.delete_schedule(made.schedule_id)
     runs = orchestrator.runs(name)
     assert [run.run_id[:21] for run in reversed(runs)] == [
@@ -237,7 +237,7 @@ def test_backfill_of_a_date_range(airflow3: Airflow) -> None:
     for wrong in ({"nubmer": 3}, {"number": "three"}):
         with pytest.raises(ParameterError, match=r"pipeline 'operate backfill': .*'number'"):
             orchestrator.backfill("operate backfill", start, end, parameters=wrong)
-    runs = wait_until(lambda: _backfilled(orchestrator, "operate backfill", start, end), 240)
+    runs = wait_until(lambda: _backfilled(orchestrator, "operate backfill", start, end))
     assert [handle.run_id[10:30] for handle in runs] == [f"2026-{day}T02:00:00+" for day in ("03-30", "03-31", "04-01")]
     for handle in runs:
         assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED
@@ -252,22 +252,22 @@ def test_each_backfill_gives_its_own_runs(airflow3: Airflow, caplog: pytest.LogC
     who = {"username": airflow3.username, "password": airflow3.password}
     remote = RemoteOrchestrator(airflow3.url, **who)
     naive = start.replace(tzinfo=None)
-    first = wait_until(lambda: _backfilled(remote, "operate backfills", naive, naive + timedelta(days=2)), 240)
+    first = wait_until(lambda: _backfilled(remote, "operate backfills", naive, naive + timedelta(days=2)))
     assert len(first) == 2
     for handle in first:
         assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED
     days = timedelta(days=3)
-    second = wait_until(lambda: _backfilled(remote, "operate backfills", start, start + days), 240)
+    second = wait_until(lambda: _backfilled(remote, "operate backfills", start, start + days))
     assert len(second) == 1
     assert second[0].job_id not in {handle.job_id for handle in first}
     assert second[0].wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED
     done = "every scheduled time from 2025-01-01 00:00:00+00:00 to 2025-01-04 00:00:00+00:00 already has one (3 runs)."
-    wait_until(lambda: not _backfilled(remote, "operate backfills", start, start + days) and done in caplog.text, 240)
+    wait_until(lambda: not _backfilled(remote, "operate backfills", start, start + days) and done in caplog.text)
     hours = (start + timedelta(hours=3), start + timedelta(hours=9))
     with pytest.raises(
         ScheduleError, match=r"The schedule of 'operate_backfills\w+' has no run from 2025-01-01 03:00:00"
     ):
-        wait_until(lambda: _backfilled(remote, "operate backfills", *hours), 240)
+        wait_until(lambda: _backfilled(remote, "operate backfills", *hours))
     orchestrator.delete_schedule(made.schedule_id)
 
 
@@ -284,14 +284,14 @@ def test_many_submit_at_once(airflow3: Airflow) -> None:
 def test_a_run_that_was_cancelled_and_cleared_ends_as_it_ends(airflow3: Airflow, tmp_path: Path) -> None:
     orchestrator = orchestrator_of(airflow3)
     handle = orchestrator.run_pipeline(slow("operate cleared", str(tmp_path), seconds=300))
-    wait_until((tmp_path / "marks").exists, 240)
+    wait_until((tmp_path / "marks").exists)
     assert handle.cancel()
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.CANCELLED
     (tmp_path / "marks").unlink()
     (tmp_path / "marks").mkdir()  # so that it cannot be written
     path = f"/api/v2/dags/{handle.job_id.replace('/', '/dagRuns/')}/clear"
     orchestrator.client.transport.call("POST", path, json={"dry_run": False})
-    again = wait_until(lambda: (found := orchestrator.attach(handle.job_id)).status.is_terminal and found, 240)
+    again = wait_until(lambda: (found := orchestrator.attach(handle.job_id)).status.is_terminal and found)
     assert again.status is ExecutionStatus.FAILED
     assert "IsADirectoryError" in (again.error or "")
 
@@ -373,7 +373,7 @@ def test_steps_that_failed_before_a_cancel_stay_failed(airflow3: Airflow, tmp_pa
     pipeline = slow("operate cancel", str(tmp_path), seconds=300).add_step(broken)
     orchestrator = orchestrator_of(airflow3)
     handle = orchestrator.run_pipeline(pipeline)
-    wait_until(lambda: handle.step_statuses()["broken"].is_failed and (tmp_path / "marks").exists(), 240)
+    wait_until(lambda: handle.step_statuses()["broken"].is_failed and (tmp_path / "marks").exists())
     assert handle.cancel()
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.CANCELLED
     dag, run_id = handle.job_id.split("/")

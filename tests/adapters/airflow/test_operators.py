@@ -29,7 +29,7 @@ from tests.engines.airflow import Airflow
 
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 RUFF = Path(sys.executable).with_name("ruff")
-on_both = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(600)]
+on_both = [pytest.mark.airflow, pytest.mark.slow]
 
 
 @pytest.fixture(params=["airflow3", "airflow2"])

@@ -16,7 +16,7 @@ from tests.adapters.airflow.signing_in import fails, lacks, reads
 from tests.engines.airflow import Airflow, airflow_python
 from tests.security.test_what_a_secret_shows import VALUE, holds
 
-ON_AIRFLOW = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(600)]
+ON_AIRFLOW = [pytest.mark.airflow, pytest.mark.slow]
 
 
 @pytest.mark.parametrize(

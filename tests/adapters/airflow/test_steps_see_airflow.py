@@ -23,7 +23,7 @@ from tests.adapters.airflow.seeing import by_form, caught_up, dated, seeing
 from tests.engines.airflow import Airflow, airflow_python
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED = ExecutionStatus.COMPLETED
 
 
@@ -101,7 +101,7 @@ def test_each_run_of_a_backfill_has_its_own_dates(airflow3: Airflow) -> None:
     schedule = Schedule.of("daily", 6, timezone="Europe/Berlin", start=datetime(2026, 3, 1, tzinfo=UTC))
     made = orchestrator.schedule_pipeline(dated, schedule)
     try:
-        runs = wait_until(lambda: _backfilled(orchestrator, date(2026, 3, 29), date(2026, 3, 30)), 240)
+        runs = wait_until(lambda: _backfilled(orchestrator, date(2026, 3, 29), date(2026, 3, 30)))
         _check_dates(runs)
     finally:
         orchestrator.delete_schedule(made.schedule_id)
@@ -114,7 +114,7 @@ def test_each_run_that_is_caught_up_has_its_own_dates(airflow: Airflow) -> None:
     schedule = Schedule.of("daily", 6, timezone="Europe/Berlin", start=start, end=end, catch_up=True)
     made = orchestrator.schedule_pipeline(caught_up, schedule)
     try:
-        runs = wait_until(lambda: len(runs := orchestrator.runs("steps catch up")) == 2 and runs, 240)
+        runs = wait_until(lambda: len(runs := orchestrator.runs("steps catch up")) == 2 and runs)
         _check_dates([orchestrator.attach(run.job_id) for run in sorted(runs, key=lambda run: run.run_id)])
     finally:
         orchestrator.delete_schedule(made.schedule_id)
@@ -169,7 +169,7 @@ def test_a_step_of_a_cancelled_run_cleans_up_with_airflow_still_there(airflow3: 
 
     orchestrator = orchestrator_of(airflow3)
     handle = orchestrator.run_pipeline(Pipeline("steps tidy up", context={"folder": str(tmp_path)}).add_step(hold))
-    wait_until((tmp_path / "begun").exists, 240)
+    wait_until((tmp_path / "begun").exists)
     assert handle.cancel()
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.CANCELLED
     tidied = tmp_path / "tidied"

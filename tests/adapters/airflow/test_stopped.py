@@ -28,8 +28,8 @@ def test_steps_of_a_cancelled_run_that_never_ran_are_cancelled(each: Airflow, tm
     given = stopping(f"stopped {'tidily' if tidies else 'at once'}", tidies=tidies)
     orchestrator = orchestrator_of(each)
     handle = orchestrator.run_pipeline(given, parameters={"folder": str(tmp_path)})
-    wait_until((tmp_path / "begun").exists, 240)
-    wait_until(lambda: handle.step_statuses().get("passed_over") is COMPLETED, 240)
+    wait_until((tmp_path / "begun").exists)
+    wait_until(lambda: handle.step_statuses().get("passed_over") is COMPLETED)
     assert handle.cancel()
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is CANCELLED
     expected = {"count": COMPLETED, "passed_over": COMPLETED, "work": CANCELLED, "waiting": CANCELLED}

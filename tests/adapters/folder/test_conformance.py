@@ -27,7 +27,6 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 # --8<-- [start:conformance]
 class TestFolder(OrchestratorConformance):
-    run_timeout = 60.0
     compile_options: ClassVar = {"folder": "shared"}
     shows_differences = False
 

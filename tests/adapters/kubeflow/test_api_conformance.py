@@ -19,13 +19,12 @@ from flowyml.testing import (
 )
 from flowyml.testing.base import Done, wait_until
 from flowyml.testing.retries import items_fail_once, together_fails_once
-from tests.engines.kubeflow_calls import IS_REAL, OVER_THE_API, RUN
+from tests.engines.kubeflow_calls import IS_REAL, OVER_THE_API
 
 pytestmark = OVER_THE_API
 
 
 class TestConformanceOverTheApi(OrchestratorConformance):
-    run_timeout = RUN
     joins_beside_failures = False  # KFP starts nothing that waits for a task that failed
     counts_retries = False  # KFP forgets the pods that it runs again
     asks_the_cancelled = not IS_REAL  # KFP's launcher, which gets the signal, does not pass it on
@@ -34,7 +33,7 @@ class TestConformanceOverTheApi(OrchestratorConformance):
     @pytest.mark.xfail(reason="KFP starts nothing more in a run that was stopped", strict=True)
     def test_clean_up_after_a_cancellation(self, orchestrator: Orchestrator, folder: str) -> None:
         handle = orchestrator.run_pipeline(pipelines_cleanup.tidied_late(folder))
-        wait_until((Path(folder) / "beats").exists, self.run_timeout, "the step begins")
+        wait_until((Path(folder) / "beats").exists, "the step begins")
         assert handle.cancel() is True
         assert self.finish(handle).status is ExecutionStatus.CANCELLED
         assert (Path(folder) / "trace").exists()

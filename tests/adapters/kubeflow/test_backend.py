@@ -158,7 +158,6 @@ class TestBackend(
     RandomFlowConformance,
 ):  # fmt: skip
     at_once = 1
-    patience = 2
     joins_beside_failures = False  # KFP starts nothing that waits for a task that failed
 
     @pytest.fixture(scope="class")

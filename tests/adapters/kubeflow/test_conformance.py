@@ -13,11 +13,8 @@ from flowyml_kubeflow import KubeflowLocalOrchestrator
 
 
 @pytest.mark.kubeflow
-@pytest.mark.timeout(900)
 class TestSubprocessRunner(OrchestratorConformance):
     joins_beside_failures = False  # KFP starts nothing that waits for a task that failed
-    run_timeout = 600.0  # a loop of three items is five processes, one after another
-    at_once = 3
     compiles_files = shows_differences = False
 
     @pytest.fixture(scope="class")

@@ -32,7 +32,7 @@ from flowyml.testing import (
 from flowyml_kubeflow import KubeflowLocalOrchestrator
 from flowyml_kubeflow.compiler import compile_pipeline
 
-pytestmark = [pytest.mark.kubeflow, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kubeflow, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,6 @@ class TestDockerRunner(
     test_clean_up = CleanupConformance.test_clean_up_after_a_failure
 
     compiles_files = shows_differences = False
-    run_timeout = 600.0  # a loop of three items is five containers, one after another
     joins_beside_failures = False  # KFP starts nothing that waits for a task that failed
     asks_the_cancelled = False  # no signal of the engine's reaches a step in its container
     refused: ClassVar = {

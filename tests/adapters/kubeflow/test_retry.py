@@ -22,7 +22,6 @@ RUN = 900.0 if IS_REAL else OrchestratorConformance.run_timeout  # seconds; pods
 pytestmark = [
     pytest.mark.kubeflow,
     pytest.mark.filterwarnings("ignore:.*Argo's limit:UserWarning"),  # steps bring this module along
-    *([pytest.mark.timeout(3 * RUN)] if IS_REAL else []),
 ]
 
 

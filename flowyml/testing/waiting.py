@@ -1,0 +1,36 @@
+"""Waiting for what a test is about: by looking again and again, never by sleeping for as long as it might take."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+__all__ = ["PATIENCE", "wait_until"]
+
+Value = TypeVar("Value")
+
+PATIENCE = 240.0
+"""Seconds that a test waits for anything, on a machine with nothing else to do."""
+
+
+def wait_until(condition: Callable[[], Value], what: str = "", *, every: float = 0.1) -> Value:
+    """The first true value of a condition. Raises ``TimeoutError`` with ``what`` if none comes within ``PATIENCE``.
+
+    Where more processes want to run than there are processors, a second counts for as much less: with four for each
+    processor, a test waits four times as long.
+    """
+    waited, last = 0.0, time.monotonic()
+    while not (value := condition()):
+        now = time.monotonic()
+        waited, last = waited + (now - last) / max(1.0, _load()), now
+        if waited > PATIENCE:
+            raise TimeoutError(f"{what or condition}: not within {PATIENCE:g} s of a quiet machine")
+        time.sleep(every)
+    return value
+
+
+def _load() -> float:
+    """How many processes want to run, for each processor, on average over the last minute."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
