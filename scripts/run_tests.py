@@ -1,10 +1,7 @@
 """Run the tests in groups, some beside one another: `python scripts/run_tests.py -k retry`; options go to pytest.
 
 One process a group, since each starts its engine once, and mostly waits for it. FLOWYML_TEST_JOBS says how many groups
-run at a time: one more than there are processors, unless it says otherwise.
-
-A test that fails has failed. Only those in FLAKY, each with its reason, run again, at most twice, when all groups are
-done and the machine has nothing else to do; what passes then is named at the very end.
+run at a time: two more than there are processors, unless it says otherwise.
 
 On every other Python of this machine, the tests run again whose outcome depends on the Python; with `--pythons` as the
 first option, these groups alone run, with all tests that need no engine.
@@ -12,13 +9,15 @@ first option, these groups alone run, with all tests that need no engine.
 
 from __future__ import annotations
 
-import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +29,8 @@ from adapters import adapters
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / ".venv" / "tests"
 MIGRATION = "tests/unit/migration"
-PASSED, FAILED, NO_TEST = 0, 1, 5
-TRIES = 3
-
-# Tests that may fail at first, by their id, and why they cannot be made stable: see "Run a part of the tests" in
-# CONTRIBUTING.md before you add one.
-FLAKY: Mapping[str, str] = {}
+PASSED, NO_TEST = 0, 5
+SHOWN = 8  # failed tests, with two lines each: CI shows the last twenty
 
 # What depends on the Python: how functions, values and modules travel, processes, forks and threads.
 DEPENDS_ON_PYTHON = (
@@ -95,12 +90,21 @@ GROUPS = groups_with(adapters((ROOT / "pyproject.toml").read_text()))
 
 @dataclass(frozen=True)
 class Done:
-    """How a group ended: pytest's exit code, the file that holds what it printed, and the tests that failed."""
+    """How a group ended: pytest's exit code, and the file that holds what it printed."""
 
     group: Group
     code: int
     log: Path
-    failures: tuple[str, ...]
+
+    @property
+    def lines(self) -> list[str]:
+        return self.log.read_text("utf-8", "replace").rstrip().splitlines() or ["printed nothing"]
+
+    @property
+    def failures(self) -> list[tuple[str, str]]:
+        """The tests that failed, and why: what pytest's summary says of each."""
+        found = [re.fullmatch(r"(?:FAILED|ERROR) ([^\s\[]+(?:\[.*?\])?)(?: - (.*))?", line) for line in self.lines]
+        return [(match[1], match[2] or "") for match in found if match]
 
 
 def main(options: Sequence[str]) -> int:
@@ -110,18 +114,15 @@ def main(options: Sequence[str]) -> int:
     alone = list(options[:1]) == ["--pythons"]
     groups, options = (other_pythons(whole=True), options[1:]) if alone else ((*GROUPS, *other_pythons()), options)
     compile_packages(groups)
-    jobs = int(os.environ.get("FLOWYML_TEST_JOBS") or (os.cpu_count() or 1) + 1)
+    jobs = int(os.environ.get("FLOWYML_TEST_JOBS") or (os.cpu_count() or 1) + 2)
     say(f"{len(groups)} groups of tests, {jobs} at a time; follow them in {LOGS.relative_to(ROOT)}/*.log")
     with ThreadPoolExecutor(jobs) as pool:
         done = list(pool.map(lambda group: run(group, options), groups))
     failed = [one for one in done if one.code not in (PASSED, NO_TEST)]
-    again = [tried_again(one, options) for one in failed]
-    broken = [one for one in again if one.code != PASSED]
-    report(failed, again, broken)
-    name_flaky([test for one, last in zip(failed, again, strict=True) if last.code == PASSED for test in one.failures])
+    report(done, failed)
     if done and all(one.code == NO_TEST for one in done):
         return NO_TEST
-    return 1 if broken else 0
+    return 1 if failed else 0
 
 
 def compile_packages(groups: Iterable[Group]) -> None:
@@ -143,22 +144,12 @@ def other_pythons(*, whole: bool = False) -> tuple[Group, ...]:
     return tuple(Group(f"python{version}", tests, python) for version, python in found.items())
 
 
-def tried_again(done: Done, options: Sequence[str]) -> Done:
-    """Run what failed again if all of it is listed as flaky, until it passes or there were enough tries."""
-    for number in range(2, TRIES + 1):
-        if done.code != FAILED or not done.failures or any(test not in FLAKY for test in done.failures):
-            break
-        done = run(done.group, options, number)
-    return done
-
-
-def run(group: Group, options: Sequence[str], number: int = 1) -> Done:
-    """Run the tests of a group, or at a later try those of them that failed."""
-    log = LOGS / f"{group.name}{f'-{number}' if number > 1 else ''}.log"
-    cache = LOGS / "cache" / group.name
+def run(group: Group, options: Sequence[str]) -> Done:
+    """Run the tests of a group."""
+    log = LOGS / f"{group.name}.log"
     command = [
-        group.python, "-m", "pytest", "-o", f"cache_dir={cache}", "--durations=15",
-        *group.tests, *options, *(["--last-failed", "--last-failed-no-failures=none"] if number > 1 else []),
+        group.python, "-m", "pytest", "-o", f"cache_dir={LOGS / 'cache' / group.name}", "--durations=15",
+        *group.tests, *options,
     ]  # fmt: skip
     begun = time.monotonic()
     with log.open("wb") as out:
@@ -169,39 +160,33 @@ def run(group: Group, options: Sequence[str], number: int = 1) -> Done:
             tests.kill()
             raise
     tests.returncode = code = os.waitstatus_to_exitcode(status)
-    lines = log.read_text("utf-8", "replace").splitlines() or ["printed nothing"]
+    done = Done(group, code, log)
     took = f"{time.monotonic() - begun:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of a processor"
-    say(f"{log.stem} ({took}, exit code {code}): {lines[-1]}")
-    return Done(group, code, log, failures(cache))
+    say(f"{group.name} ({took}, exit code {code}): {done.lines[-1]}")
+    return done
 
 
-def failures(cache: Path) -> tuple[str, ...]:
-    """The tests that failed, as pytest keeps them for ``--last-failed``."""
-    try:
-        return tuple(json.loads((cache / "v/cache/lastfailed").read_text()))
-    except FileNotFoundError:
-        return ()
-
-
-def name_flaky(tests: Sequence[str]) -> None:
-    """Print the listed tests that passed at a later try only."""
-    if tests:
-        print(f"\n{'!' * 30} PASSED AT A LATER TRY ONLY {'!' * 30}")
-    for test in tests:
-        say(f"WARNING: {test}\n         flaky: {FLAKY[test]}")
-
-
-def report(failed: Iterable[Done], again: Iterable[Done], broken: Iterable[Done]) -> None:
-    """Print what a reader needs: the logs of the groups that failed, of their first and of their last try."""
-    for one in {one.log: one for one in (*failed, *again)}.values():
-        print(f"\n{'=' * 30} {one.log.relative_to(ROOT)} {'=' * 30}")
-        print(one.log.read_text("utf-8", "replace"))
+def report(done: Iterable[Done], failed: Sequence[Done]) -> None:
+    """Print the logs of the groups that failed, and at the end which tests failed and how to run each alone."""
     for one in failed:
-        verdict = "failed" if any(other.group == one.group for other in broken) else "passed at a later try"
-        say(f"{one.group.name}: {verdict}")
-    for log in sorted(LOGS.glob("*.log")):
-        lines = log.read_text("utf-8", "replace").splitlines() or [""]
-        print(f"{log.stem}: {lines[-1].strip('= ')}")
+        print(f"\n{'=' * 30} {one.log.relative_to(ROOT)} {'=' * 30}", *one.lines, sep="\n")
+    for one in done:
+        print(f"{one.group.name}: {one.lines[-1].strip('= ')}")
+    tests = [(one.group, test, why) for one in failed for test, why in one.failures]
+    for group, test, why in tests[:SHOWN]:
+        python = shlex.quote(os.path.relpath(group.python, ROOT))
+        print(f"FAILED in {group.name}: {shortened(why)}", f"  {python} -m pytest {shlex.quote(test)}", sep="\n")
+    if len(tests) > SHOWN:
+        print(f"and {len(tests) - SHOWN} more tests, in the logs above")
+    for one in failed:
+        if not one.failures:
+            print(
+                f"FAILED in {one.group.name}: pytest ended with exit code {one.code}, see {one.log.relative_to(ROOT)}"
+            )
+
+
+def shortened(text: str) -> str:
+    return textwrap.shorten(text, 120, placeholder=" …") or "see its log"
 
 
 def say(text: str) -> None:
