@@ -144,9 +144,15 @@ class PrefectClient(HttpClient):
         self._writing = threading.Lock()
 
     def refusal(self, status: int) -> AuthenticationError:
+        withheld = ""
+        if self.connection.has_strangers_login:
+            withheld = (
+                "A file of this folder names this server, so it did not get the login of your environment or profile: "
+                f"if you trust it, set PREFECT_API_URL={self.url}. "
+            )
         return AuthenticationError(
-            f"Prefect at {self.url} refuses these credentials ({status}). Pass token=…, or username=… and password=…; "
-            f"or set PREFECT_API_KEY or PREFECT_API_AUTH_STRING. {self.login.note}".rstrip()
+            f"Prefect at {self.url} refuses these credentials ({status}). {withheld}Pass token=…, or username=… and "
+            f"password=…; or set PREFECT_API_KEY or PREFECT_API_AUTH_STRING. {self.login.note}".rstrip()
         )
 
     def busy_seconds(self, answer: Answer) -> float:

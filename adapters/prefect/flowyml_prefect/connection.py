@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,6 +42,8 @@ class Connection:
     tls: Tls = field(default_factory=Tls, repr=False)
     ui: str | None = field(default=None, repr=False, compare=False)
     """Where people look at it, where that is known and not just beside the API."""
+    is_folders: bool = field(default=False, repr=False, compare=False)
+    """Whether a file of the working folder names it, and neither the environment nor a profile of the user's."""
 
     @classmethod
     def to(cls, url: str, login: Login | None = None, tls: Tls | None = None) -> Connection:
@@ -57,27 +59,40 @@ class Connection:
         configured = cls.configured()
         if configured is None or configured.api_url != api_url:
             configured = cls(api_url)
-        return cls(api_url, login or in_url or configured.login, tls or configured.tls)
+        login = login or in_url or configured.login
+        return cls(api_url, login, tls or configured.tls, is_folders=configured.is_folders)
 
     @classmethod
     def configured(cls) -> Connection | None:
-        """The server of Prefect's own settings, or None when they name none."""
-        for settings in _sources():
+        """The server of Prefect's own settings, or None when they name none.
+
+        Login and TLS are of the same owner as the address: a file of the working folder, which may be a clone of
+        somebody's repository, gets no key of the user's environment or profile, and changes nothing for their server.
+        """
+        for settings, is_folders in _sources():
             if url := settings.get("PREFECT_API_URL"):
                 api_url, in_url = _apart(url)
+                first = partial(_first, is_folders=is_folders)
                 # The order of Prefect's own client: a password in the URL, one of its own setting, a key.
-                password, key = _first("PREFECT_API_AUTH_STRING"), _first("PREFECT_API_KEY")
+                password, key = first("PREFECT_API_AUTH_STRING"), first("PREFECT_API_KEY")
                 login = in_url or (login_of(password, is_password=True) if password else login_of(key))
-                is_open = (_first("PREFECT_API_TLS_INSECURE_SKIP_VERIFY") or "").lower() in ("1", "true", "yes", "on")
-                return cls(api_url, login, Tls(verify=not is_open, ca_file=_first("PREFECT_API_SSL_CERT_FILE")))
+                is_open = (first("PREFECT_API_TLS_INSECURE_SKIP_VERIFY") or "").lower() in ("1", "true", "yes", "on")
+                tls = Tls(verify=not is_open, ca_file=first("PREFECT_API_SSL_CERT_FILE"))
+                return cls(api_url, login, tls, is_folders=is_folders)
         return None
+
+    @property
+    def has_strangers_login(self) -> bool:
+        """Whether there is a login in Prefect's settings that it does not get, since its address is not from there."""
+        names = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")
+        return self.is_folders and any(_first(name, is_folders=False) for name in names)
 
     @cached_property
     def ui_url(self) -> str:
         """Where people look at it."""
         if self.ui is not None:
             return self.ui
-        if chosen := _first("PREFECT_UI_URL"):
+        if chosen := _first("PREFECT_UI_URL", is_folders=self.is_folders):
             return without_credentials(chosen).rstrip("/")
         if match := _CLOUD.match(self.api_url):
             return f"https://app.prefect.cloud/account/{match['account']}/workspace/{match['workspace']}"
@@ -96,8 +111,9 @@ class Connection:
         """
         configured = self.configured()
         settings = {**_NOTHING, "PREFECT_API_URL": self.api_url}
-        if configured is None or configured.api_url != self.api_url:
-            settings["PREFECT_CLIENT_CUSTOM_HEADERS"] = json.dumps(dict.fromkeys(_custom_headers(), ""))
+        is_configured = configured is not None and configured.api_url == self.api_url
+        if others := [*_custom_headers(but_of_folder=self.is_folders if is_configured else None)]:
+            settings["PREFECT_CLIENT_CUSTOM_HEADERS"] = json.dumps(dict.fromkeys(others, ""))
         if self.login.token:
             settings["PREFECT_API_KEY"] = self.login.token.get() or ""
         elif password := self.password:
@@ -131,27 +147,33 @@ def _apart(url: str) -> tuple[str, Login | None]:
     return api_url, Login.in_url(url) or None
 
 
-def _first(name: str) -> str | None:
-    """What the strongest source says; that may be nothing, for Prefect's client too."""
-    found = next((settings[name] for settings in _sources() if name in settings), None)
+def _first(name: str, *, is_folders: bool) -> str | None:
+    """What the strongest source of an owner says; that may be nothing, for Prefect's client too."""
+    found = next((settings[name] for settings, of in _sources() if of is is_folders and name in settings), None)
     return None if found is None else str(found) or None
 
 
-def _custom_headers() -> Iterator[str]:
-    """Names of the headers that Prefect's client adds. It merges those of all sources: none can be removed."""
-    for settings in _sources():
+def _custom_headers(*, but_of_folder: bool | None) -> Iterator[str]:
+    """Names of the headers that Prefect's client adds, but for those of one owner. It merges those of all sources: none
+    can be removed.
+    """
+    for settings, is_folders in _sources():
         given = settings.get("PREFECT_CLIENT_CUSTOM_HEADERS") or {}
-        with suppress(TypeError, ValueError):
-            yield from json.loads(given) if isinstance(given, str) else given
+        if is_folders is not but_of_folder:
+            with suppress(TypeError, ValueError):
+                yield from json.loads(given) if isinstance(given, str) else given
 
 
-def _sources() -> Iterator[Mapping[str, Any]]:
-    """Prefect's sources, the strongest first. Source: Prefect, *Settings and profiles*."""
-    yield os.environ
-    yield _dotenv()
-    yield _tables(Path("prefect.toml"))
-    yield _tables(Path("pyproject.toml"), "tool", "prefect")
-    yield _profile()
+def _sources() -> Iterator[tuple[Mapping[str, Any], bool]]:
+    """Prefect's sources, the strongest first, and whether each is a file of the working folder.
+
+    Source: Prefect, *Settings and profiles*.
+    """
+    yield os.environ, False
+    yield _dotenv(), True
+    yield _tables(Path("prefect.toml")), True
+    yield _tables(Path("pyproject.toml"), "tool", "prefect"), True
+    yield _profile(), False
 
 
 def _dotenv() -> Mapping[str, str]:

@@ -1,0 +1,89 @@
+"""A folder that names a Prefect gets no login of its owner, and changes nothing for the server that the owner names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flowyml_prefect.client import PrefectClient
+from flowyml_prefect.connection import Connection
+
+STRANGER = "http://stranger:4200/api"
+PROFILE = """
+active = "mine"
+[profiles.mine]
+PREFECT_API_KEY = "pnu_planted"
+PREFECT_CLIENT_CUSTOM_HEADERS = '{"X-Gate": "planted"}'
+"""
+FOLDER = {
+    ".env": f"PREFECT_API_URL={STRANGER}\n",
+    "prefect.toml": f'[api]\nurl = "{STRANGER}"\n',
+    "pyproject.toml": f'[tool.prefect.api]\nurl = "{STRANGER}"\n',
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder; the owner's profile is elsewhere."""
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "clone").mkdir()
+    monkeypatch.chdir(tmp_path / "clone")
+    return tmp_path / "clone"
+
+
+@pytest.mark.parametrize("where", ["environment", "profile"])
+@pytest.mark.parametrize("file", FOLDER)
+def test_a_server_that_a_folder_names_gets_no_login(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, file: str, where: str
+) -> None:
+    (folder / file).write_text(FOLDER[file])
+    if where == "profile":
+        (folder.parent / "home" / "profiles.toml").write_text(PROFILE)
+    else:
+        monkeypatch.setenv("PREFECT_API_KEY", "pnu_planted")
+        monkeypatch.setenv("PREFECT_API_AUTH_STRING", "me:planted")
+        monkeypatch.setenv("PREFECT_CLIENT_CUSTOM_HEADERS", '{"X-Gate": "planted"}')
+    connection = Connection.configured()
+    assert connection is not None
+    assert connection.api_url == STRANGER
+    for made in (connection, Connection.to(STRANGER)):
+        assert PrefectClient(made).headers() == {}
+        assert "planted" not in repr(made.environment)
+        assert made.environment["PREFECT_API_KEY"] == made.environment["PREFECT_API_AUTH_STRING"] == ""
+        assert made.environment["PREFECT_CLIENT_CUSTOM_HEADERS"] == '{"X-Gate": ""}'
+        assert f"set PREFECT_API_URL={STRANGER}" in str(PrefectClient(made).refusal(401))
+
+
+@pytest.mark.parametrize("file", FOLDER)
+def test_a_folder_changes_nothing_for_the_owners_server(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "https://mine/api")
+    monkeypatch.setenv("PREFECT_API_KEY", "pnu_mine")
+    planted = {
+        "API_AUTH_STRING": "stranger:planted",
+        "API_TLS_INSECURE_SKIP_VERIFY": "true",
+        "UI_URL": "http://stranger",
+    }
+    table = "".join(f'{name.partition("_")[2].lower()} = "{value}"\n' for name, value in planted.items())
+    (folder / file).write_text(
+        "".join(f"PREFECT_{name}={value}\n" for name, value in planted.items())
+        if file == ".env"
+        else FOLDER[file].partition("\n")[0] + "\n" + table
+    )
+    connection = Connection.configured()
+    assert connection is not None
+    assert (connection.api_url, connection.login.token.get()) == ("https://mine/api", "pnu_mine")
+    assert connection.tls.verify is not False
+    assert connection.password is None
+    assert connection.ui_url == "https://mine"
+
+
+def test_a_login_beside_the_address_is_sent_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_KEY", "pnu_planted")
+    (folder / "prefect.toml").write_text(f'[api]\nurl = "{STRANGER}"\nkey = "pnu_theirs"\n')
+    connection = Connection.configured()
+    assert connection is not None
+    assert connection.login.token.get() == "pnu_theirs"
