@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from flowyml.core.errors import EngineError
+from flowyml_prefect import server
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection
 
@@ -87,3 +89,14 @@ def test_a_login_beside_the_address_is_sent_there(folder: Path, monkeypatch: pyt
     connection = Connection.configured()
     assert connection is not None
     assert connection.login.token.get() == "pnu_theirs"
+
+
+@pytest.mark.parametrize("release", ["3.4.25", "3.6.21", "3.6.21.dev3"])
+def test_a_prefect_that_answers_without_the_password_is_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str
+) -> None:
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path))
+    monkeypatch.setattr(server, "version", lambda _: release)  # an old one cannot be installed beside the others
+    with pytest.raises(EngineError, match=r"pip install 'prefect>=3\.6\.22'"):
+        server.embedded_server()
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []

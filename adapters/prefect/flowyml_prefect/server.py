@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import secrets
 import signal
 import socket
@@ -27,6 +28,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
@@ -48,6 +50,7 @@ __all__ = [
 POOL = "flowyml"
 """The work pool whose worker runs what is scheduled on the embedded server."""
 
+_ASKS_FOR_PASSWORD = (3, 6, 22)
 _USER = "flowyml"
 _EMBEDDED = "embedded"
 _STARTS_WITHIN = 300
@@ -111,11 +114,13 @@ def embedded_server(*, start: bool = True) -> EmbeddedServer | None:
     """The embedded server; started if need be, which takes some ten seconds and is announced on standard error.
 
     With ``start=False``, None when it is not running. One whose password is lost counts as not running, and is
-    replaced. Raises ``EngineError`` when it cannot be started.
+    replaced. Raises ``EngineError`` when it cannot be started, also for a Prefect that would answer without the
+    password.
     """
     record = _usable(_read_record())
     if record is not None or not start:
         return record
+    _check_release(version("prefect"))
     with _lock():
         before = _read_record()
         if (record := _usable(before)) is not None:
@@ -176,6 +181,16 @@ def stop_embedded_server() -> bool:
             return False
         worker_stopped = record.worker is not None and _stop(record.worker)
         return _stop(record.server) or worker_stopped
+
+
+def _check_release(release: str) -> None:
+    """Before 3.6.22, a ``Host`` header of ``x/health?`` makes Prefect answer every GET without the password."""
+    if tuple(map(int, re.findall(r"\d+", release)[:3])) < _ASKS_FOR_PASSWORD:
+        wanted = ".".join(map(str, _ASKS_FOR_PASSWORD))
+        raise EngineError(
+            f"Prefect {release} would answer other users of this machine without the password, so FlowyML does not "
+            f"start it: pip install 'prefect>={wanted}', or name a server of yours with PREFECT_API_URL."
+        )
 
 
 def _start(before: EmbeddedServer | None) -> EmbeddedServer:
