@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection, IncompleteRead
 from typing import Any, Self
 from urllib.error import HTTPError
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 from urllib.request import (
     HTTPDefaultErrorHandler,
     HTTPErrorProcessor,
@@ -30,7 +30,7 @@ from urllib.request import (
 
 from flowyml.core.errors import EngineError
 from flowyml.core.tls import Tls
-from flowyml.core.urls import shown
+from flowyml.core.urls import same_address, shown
 
 __all__ = [
     "LARGEST_ANSWER",
@@ -180,9 +180,9 @@ def exchange(
 ) -> Answer:
     """Ask once. ``timeout`` bounds each silence and ``total`` the whole, in seconds; by default four times as long.
 
-    A redirect is an answer like any other, unless ``follow``: then it is followed without ``headers``, which may hold
-    credentials, and without a body. ``asked`` receives each URL that was asked. With ``cut``, an answer longer than
-    ``limit`` bytes is cut off there. Credentials in the URL are not sent.
+    A redirect is an answer like any other, unless ``follow``: then it is followed without a body, and to another
+    address without ``headers``, which may hold credentials. ``asked`` receives each URL that was asked. With ``cut``,
+    an answer longer than ``limit`` bytes is cut off there. Credentials in the URL are not sent.
 
     Raises ``OSError``, of which ``TimeoutError`` and ``TooLargeError`` are kinds, ``http.client.HTTPException`` for
     what is not HTTP, and ``ConfigurationError``.
@@ -231,8 +231,14 @@ def _opener(deadline: Deadline, tls: Tls, asked: list[str], *, follow: bool) -> 
         def redirect_request(self, *arguments: Any) -> Request | None:
             if not follow:
                 return None
-            asked.append(shown(arguments[-1]).partition("?")[0])
-            return super().redirect_request(*arguments)
+            before, target = arguments[0], arguments[-1]
+            asked.append(shown(target).partition("?")[0])
+            made = super().redirect_request(*arguments)
+            if made is not None and same_address(urljoin(before.full_url, "/"), urljoin(target, "/")):
+                for name, value in before.unredirected_hdrs.items():
+                    if not name.lower().startswith("content-"):
+                        made.add_unredirected_header(name, value)
+            return made
 
     class Watched(HTTPConnection):
         def connect(self) -> None:

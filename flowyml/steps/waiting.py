@@ -11,15 +11,20 @@ T = TypeVar("T")
 __all__ = ["wait_for"]
 
 
-def wait_for(what: str, look: Callable[[], T | None], poll_interval: float, patience: float) -> T:
-    """What ``look`` gives, as soon as it is not None. Raises ``TimeoutError`` after ``patience`` seconds."""
+def wait_for(what: str, look: Callable[[float], T | None], poll_interval: float, patience: float) -> T:
+    """What ``look`` gives, as soon as it is not None; it gets the seconds that are left.
+
+    Raises ``TimeoutError`` after ``patience`` seconds.
+    """
     if poll_interval <= 0:
         raise ValueError(f"poll_interval={poll_interval!r} must be a number of seconds above 0.")
     deadline = time.monotonic() + patience
     print(f"Waiting for {what}, for up to {patience:g} s.")
-    while (found := look()) is None:
+    left = patience
+    while (found := look(left)) is None:
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError(f"{what} did not exist within {patience:g} s.")
         time.sleep(min(poll_interval, left))
+        left = max(deadline - time.monotonic(), 0)
     return found

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flowyml.authoring.steps import step
-from flowyml.core.credentials import Secret
-from flowyml.core.urls import checked_url, same_address, shown
+from flowyml.core.credentials import Login, Secret
+from flowyml.core.urls import checked_url, shown
 from flowyml.steps.waiting import wait_for
-
-if TYPE_CHECKING:
-    from urllib.error import HTTPError
-    from urllib.request import Request
 
 __all__ = ["http", "wait_for_http"]
 
 _MOST_SHOWN = 500  # characters of the answer in an error
+_LONGEST_LOOK = 60  # seconds
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # source: RFC 9110, 5.6.2
 _VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")  # the same, 5.5
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
@@ -37,27 +34,17 @@ def http(
     """Send a request, and return the text of the answer.
 
     ``params`` go into the query, ``json`` or ``data`` into the body. ``token`` is sent as a bearer token, and is a
-    secret: ``http.options(secrets={"token": "api/token"})``. ``timeout`` is the seconds for the answer to begin. A
-    redirect to another host gets neither the token nor ``headers``. A line break at the end of the token, as files have
-    it, is ignored. Raises ``ConnectionError`` if nothing answers, ``RuntimeError`` for a status of 400 or above, with
-    the beginning of the answer, and ``ValueError`` for what cannot be sent, without showing its value.
+    secret: ``http.options(secrets={"token": "api/token"})``; a user and a password in the URL are sent as basic
+    authentication. ``timeout`` is how many seconds the server may be silent; the answer has to be complete within four
+    times as long, and has at most 256 MB. A redirect to another host gets neither the token nor ``headers``. A line
+    break at the end of the token, as files have it, is ignored. Raises ``ConnectionError`` if nothing answers,
+    ``RuntimeError`` for a status that is not 2xx, with the beginning of the answer, and ``ValueError`` for what cannot
+    be sent, without showing its value.
     """
-    from http.client import HTTPException
-    from urllib.error import HTTPError
     from urllib.parse import urlencode
 
     where = url if not params else f"{url}{'&' if '?' in url else '?'}{urlencode(params)}"
-    request = _request(where, method, json, data, {**_checked(headers or {}), **_bearer(token)})
-    try:
-        with _opener().open(request, timeout=timeout) as answer:
-            body: bytes = answer.read()
-            print(f"{method} {shown(url)}: {answer.status}, {len(body)} bytes")
-            return _text(body, answer.headers.get_content_charset())
-    except HTTPError as error:
-        raise RuntimeError(f"{method} {shown(url)}: {error.code} {error.reason}. {_said(error)}") from None
-    except (OSError, HTTPException) as error:  # the latter where the answer breaks off, or is not HTTP
-        why = getattr(error, "reason", "") or str(error) or type(error).__name__
-        raise ConnectionError(f"{method} {shown(url)}: {why}") from None
+    return _text_at(where, method, json, data, headers or {}, token, timeout)
 
 
 @step
@@ -76,9 +63,10 @@ def wait_for_http(
     checked_url(url)
     last = [""]
 
-    def look() -> str | None:
+    def look(left: float) -> str | None:
+        seconds = max(min(left, _LONGEST_LOOK), 1)
         try:
-            text = http.function(url, headers=headers, token=token)
+            text = _text_at(url, "GET", None, None, headers or {}, token, seconds, total=seconds)
         except (ConnectionError, RuntimeError) as error:
             text = None
             said = str(error)
@@ -94,21 +82,48 @@ def wait_for_http(
     return wait_for(shown(url), look, poll_interval, patience)
 
 
-def _said(error: HTTPError) -> str:
+def _text_at(
+    url: str, method: str, json: Any, data: str | None, headers: Mapping[str, str], token: str, timeout: float,
+    *, total: float | None = None,
+) -> str:  # fmt: skip
+    """What a server answers to a request, as text."""
+    from http import HTTPStatus
     from http.client import HTTPException
 
+    from flowyml.core.web import exchange
+
+    if not _SENDABLE.fullmatch(checked_url(url)):
+        raise ValueError(
+            f"The URL {shown(url)!r} has a space, a control character or a non-ASCII character. Give values as "
+            f"params=…, or write them as %20."
+        )
+    sent = {**Login.in_url(url).headers(), **_checked(headers), **_bearer(token)}
+    body = _body(json, data)
+    if json is not None:
+        sent.setdefault("Content-Type", "application/json")
+    asked = f"{method} {shown(url)}"
     try:
-        with error:
-            said = error.read(4 * _MOST_SHOWN).decode("utf-8", "replace")[:_MOST_SHOWN]
-    except (OSError, HTTPException):
-        return "Its answer breaks off."
-    return f"It said: {said}"
+        answer = exchange(url, method=method, headers=sent, body=body, timeout=timeout, total=total, follow=True)
+    except (OSError, HTTPException) as error:  # the latter where the answer breaks off, or is not HTTP
+        why = getattr(error, "reason", "") or str(error) or type(error).__name__
+        raise ConnectionError(f"{asked}: {why}") from None
+    text = _text(answer.body, answer.headers.get("content-type", ""))
+    if not 200 <= answer.status < 300:
+        known = answer.status in HTTPStatus.__members__.values()
+        reason = f" {HTTPStatus(answer.status).phrase}" if known else ""
+        raise RuntimeError(f"{asked}: {answer.status}{reason}. It said: {text[:_MOST_SHOWN]}")
+    print(f"{asked}: {answer.status}, {len(answer.body)} bytes")
+    return text
 
 
-def _text(body: bytes, charset: str | None) -> str:
-    """An answer as text; as UTF-8 where the server names none, or one that Python does not know."""
+def _text(body: bytes, media_type: str) -> str:
+    """An answer as text; as UTF-8 where the server names no charset, or one that Python does not know."""
+    from email.message import Message
+
+    message = Message()
+    message["Content-Type"] = media_type
     try:
-        return body.decode(charset or "utf-8", "replace")
+        return body.decode(message.get_content_charset() or "utf-8", "replace")
     except (LookupError, ValueError):
         return body.decode("utf-8", "replace")
 
@@ -132,33 +147,10 @@ def _checked(headers: Mapping[Any, Any]) -> Mapping[str, str]:
     return headers
 
 
-def _request(url: str, method: str, json: Any, data: str | None, headers: Mapping[str, str]) -> Request:
+def _body(json: Any, data: str | None) -> bytes | None:
     import json as codec
-    from urllib.request import Request
 
-    if not _SENDABLE.fullmatch(checked_url(url)):
-        raise ValueError(
-            f"The URL {shown(url)!r} has a space, a control character or a non-ASCII character. Give values as "
-            f"params=…, or write them as %20."
-        )
     if json is not None and data is not None:
         raise ValueError("http takes json=… or data=…, and not both.")
-    body = data if json is None else codec.dumps(json)
-    kind = {} if json is None else {"Content-Type": "application/json"}
-    return Request(url, None if body is None else body.encode(), {**kind, **headers}, method=method)
-
-
-def _opener() -> Any:
-    from urllib.parse import urljoin
-    from urllib.request import HTTPRedirectHandler, build_opener
-
-    class Redirects(HTTPRedirectHandler):
-        """What was meant for one host stays there."""
-
-        def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-            made = super().redirect_request(req, fp, code, msg, headers, newurl)
-            if made is not None and not same_address(urljoin(req.full_url, "/"), urljoin(newurl, "/")):
-                made.headers.clear()
-            return made
-
-    return build_opener(Redirects)
+    text = data if json is None else codec.dumps(json)
+    return None if text is None else text.encode()
