@@ -229,9 +229,9 @@ def _opener(deadline: Deadline, tls: Tls, asked: list[str], *, follow: bool) -> 
 
     class Redirects(HTTPRedirectHandler):
         def redirect_request(self, *arguments: Any) -> Request | None:
-            if not follow:
-                return None
             before, target = arguments[0], arguments[-1]
+            if not follow or urlsplit(target).scheme not in ("http", "https"):
+                return None
             asked.append(shown(target).partition("?")[0])
             made = super().redirect_request(*arguments)
             if made is not None and same_address(urljoin(before.full_url, "/"), urljoin(target, "/")):
