@@ -62,8 +62,9 @@ class RunOperations(Protocol):
 class SubmissionResult:
     """The handle of a submitted run. It holds no state: everything is read from the engine.
 
-    Reading ``status`` asks the engine, until the status is terminal. The handle can be rebuilt in any process from
-    ``orchestrator.attach(job_id)``.
+    Reading ``status`` or ``error`` asks the engine, also for a run that has ended, since people clear, retry and mark
+    runs there: read ``run`` once for a consistent record. An engine that does not answer raises
+    ``EngineUnreachableError``. The handle can be rebuilt in any process from ``orchestrator.attach(job_id)``.
     """
 
     def __init__(self, orchestrator: RunOperations, job_id: str, *, run: Run | None = None) -> None:
@@ -72,7 +73,7 @@ class SubmissionResult:
         self._run = run or orchestrator.get_run(job_id)
 
     def refresh(self) -> SubmissionResult:
-        """Query the engine now, even for a run that has ended: it may have been restarted there.
+        """Query the engine now, for what ``repr`` shows.
 
         Raises ``EngineUnreachableError`` when it does not answer.
         """
@@ -81,8 +82,8 @@ class SubmissionResult:
 
     @property
     def run(self) -> Run:
-        """The whole record, fresh from the engine until the run has ended."""
-        return self._run if self._run.status.is_terminal else self.refresh()._run
+        """The whole record as it is now."""
+        return self.refresh()._run
 
     @property
     def run_id(self) -> str:

@@ -32,7 +32,7 @@ class ArtifactConformance(Conformance):
 
     @_stored
     def test_the_next_step_reads_files_and_folders(self, done: Done) -> None:
-        assert done.run.status is ExecutionStatus.COMPLETED, done.run.error
+        assert done.record.status is ExecutionStatus.COMPLETED, done.record.error
         assert done.outputs["found"] == ["Report 1.txt", "20 rows", "model", "config", "deep", "deep/weights"]
 
     @_stored

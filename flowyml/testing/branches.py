@@ -32,7 +32,7 @@ class BranchConformance(Conformance):
     @choices
     @pytest.mark.parametrize(("n", "taken"), [(1, "low"), (5, "middle"), (50, "high")])
     def test_the_first_branch_whose_condition_holds_is_taken(self, done: Done, n: int, taken: str) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs[f"taken {n}"] == taken
         assert [name for name in ("low", "middle", "high") if f"{name} {n}" in done.trace] == [taken]
 
@@ -57,7 +57,7 @@ class BranchConformance(Conformance):
     @conditions
     @pytest.mark.parametrize("name", pipelines.CONDITIONS)
     def test_a_condition(self, done: Done, name: str) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert (done.steps[name].raw_status != "skipped", name in done.trace) == (pipelines.CONDITIONS[name],) * 2
 
     @joins
@@ -73,7 +73,7 @@ class BranchConformance(Conformance):
         ],
     )
     def test_a_join_gives_what_came_to_be(self, done: Done, output: str, wanted: Any) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs[output] == wanted
 
     @joins
@@ -92,7 +92,7 @@ class BranchConformance(Conformance):
 
     @undecided_items
     def test_a_condition_that_raises_for_an_item_is_a_failure_of_the_item(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert [list(pair) for pair in done.outputs["words"]] == [[0, "small"], [2, "large"]]
         assert done.statuses("then", "else") == {
             "then[0]": COMPLETED, "then[1]": CANCELLED, "then[2]": COMPLETED,
@@ -101,8 +101,8 @@ class BranchConformance(Conformance):
 
     @undecided
     def test_a_condition_that_raises_fails_the_run(self, done: Done) -> None:
-        assert done.run.status is FAILED
-        assert "The condition of branch 'large' cannot be decided: TypeError" in str(done.run.error)
+        assert done.record.status is FAILED
+        assert "The condition of branch 'large' cannot be decided: TypeError" in str(done.record.error)
 
     @undecided
     @pytest.mark.parametrize("name", ["then", "else", "joined"])
@@ -117,7 +117,7 @@ class BranchConformance(Conformance):
 
     @taken_fails
     def test_a_failure_in_the_taken_branch_fails_the_run_and_the_join(self, done: Done) -> None:
-        assert done.run.status is FAILED
+        assert done.record.status is FAILED
         assert (done.steps["risky"].status, done.steps["joined"].status) == (FAILED, CANCELLED)
         assert "joined" not in done.trace
 
@@ -141,9 +141,9 @@ class BranchConformance(Conformance):
     def test_a_step_beside_a_branch_and_a_loop_does_not_wait(self, done: Done, orchestrator: Orchestrator) -> None:
         lack = orchestrator.capabilities[Feature.PARALLEL_STEPS]
         if lack.level is Level.NO:
-            assert done.run.status is FAILED, "the first one waits for the others in vain"
+            assert done.record.status is FAILED, "the first one waits for the others in vain"
             pytest.xfail(f"{orchestrator.name} runs one step after another, as it says: {lack.note}")
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs == {"branch": 2, "items": [1], "aside": 1}
 
     @mixed
@@ -152,7 +152,7 @@ class BranchConformance(Conformance):
         [("words", ["below", "below", "near", "far"]), ("some", [1, 2]), ("taken", [0, 2]), ("inside", 2)],
     )
     def test_branches_in_loops_and_loops_in_branches(self, done: Done, output: str, wanted: Any) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs[output] == wanted
 
     @mixed

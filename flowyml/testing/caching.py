@@ -52,7 +52,7 @@ class CachingConformance(Conformance):
         runs = []
         for pipeline, parameters in wanted:
             done = Done(cls.finish(orchestrator.run_pipeline(pipeline, parameters=parameters)), Path(folder))
-            assert done.run.status is ExecutionStatus.COMPLETED, done.run.error
+            assert done.record.status is ExecutionStatus.COMPLETED, done.record.error
             runs.append(done)
         return runs
 

@@ -56,8 +56,8 @@ class RunIfConformance(Conformance):
 
     @handled
     def test_a_failure_that_was_handled_still_fails_the_run(self, done: Done) -> None:
-        assert done.run.status is FAILED
-        assert "no -5" in str(done.run.error)
+        assert done.record.status is FAILED
+        assert "no -5" in str(done.record.error)
 
     @handled
     def test_what_is_missing_is_the_default(self, done: Done) -> None:
@@ -77,7 +77,7 @@ class RunIfConformance(Conformance):
 
     @quiet
     def test_what_handles_a_failure_is_skipped_where_nothing_failed(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         for name in ("alert", "after the alert"):
             assert (done.steps[name].status, done.steps[name].raw_status) == (COMPLETED, "skipped")
 
@@ -100,7 +100,7 @@ class RunIfConformance(Conformance):
 
     @handled_items
     def test_a_loop_that_failed_is_handled_as_a_whole(self, done: Done) -> None:
-        assert done.run.status is FAILED
+        assert done.record.status is FAILED
         assert done.steps["fallback"].status is COMPLETED
         assert "fallback []" in done.trace
 
@@ -110,14 +110,14 @@ class CleanupConformance(Conformance):
 
     @tidied
     def test_clean_up_after_a_run_that_goes_well(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs == {"value": 5, "taken": 5}
         assert "tidy 5 0" in done.trace
 
     @tidied_failing
     def test_clean_up_after_a_failure(self, done: Done) -> None:
-        assert done.run.status is FAILED
-        assert "no -5" in str(done.run.error)
+        assert done.record.status is FAILED
+        assert "no -5" in str(done.record.error)
         assert "tidy None 0" in done.trace
         assert done.steps["tidy"].status is COMPLETED
 
@@ -136,14 +136,14 @@ class CleanupConformance(Conformance):
 
     @tidied
     def test_a_clean_up_that_fails_leaves_a_good_run_alone(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert (done.steps["broken"].status, done.steps["then"].status) == (FAILED, COMPLETED)
         assert "cannot tidy" in str(done.steps["broken"].error)
 
     @tidied_failing
     def test_a_clean_up_that_fails_does_not_hide_why_the_run_failed(self, done: Done) -> None:
         assert done.steps["broken"].status is FAILED
-        assert "cannot tidy" not in str(done.run.error)
+        assert "cannot tidy" not in str(done.record.error)
 
     @tidied
     def test_a_failure_in_a_clean_up_keeps_nothing_of_it_from_running(self, done: Done) -> None:
@@ -152,7 +152,7 @@ class CleanupConformance(Conformance):
 
     @tidied_items
     def test_a_loop_and_a_branch_in_a_clean_up(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs == {"five": 5}
         assert sorted(line for line in done.trace if line != "risky 5") == [
             "in the branch", "risky -2", "risky 1", "risky 3", "text", "what",
@@ -166,7 +166,7 @@ class CleanupConformance(Conformance):
 
     @sample(lambda folder: pipelines.tidied_late(folder, timeout=4), needs=[Feature.CLEANUP, Feature.PIPELINE_TIMEOUT])
     def test_clean_up_after_a_timeout(self, done: Done) -> None:
-        assert done.run.status is TIMEOUT
+        assert done.record.status is TIMEOUT
         self.has_tidied(done.folder)
 
     def test_clean_up_after_a_cancellation(self, orchestrator: Orchestrator, folder: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.runs import LogLine, StepRun
+from flowyml.core.runs import LogLine, Run, StepRun
 from flowyml.core.submission_result import SubmissionResult
 
 __all__ = ["Done"]
@@ -27,6 +27,10 @@ class Done:
     run: SubmissionResult
     folder: Path
     prefix: str = ""
+
+    @cached_property
+    def record(self) -> Run:
+        return self.run.run
 
     @cached_property
     def steps(self) -> Mapping[str, StepRun]:

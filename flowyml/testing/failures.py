@@ -48,7 +48,7 @@ class FailureConformance(Conformance):
 
     @sample(lambda folder: pipelines.flaky(folder, _policy(3), failures=2), needs=[Feature.STEP_RETRY])
     def test_retries_until_it_works(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.run.outputs == {"attempt": 3}
         assert [run.attempt for run in done.run.step_runs()] == [3]
 
@@ -57,7 +57,7 @@ class FailureConformance(Conformance):
         needs=[Feature.STEP_RETRY, Feature.RETRYABLE_ERRORS],
     )
     def test_only_errors_that_are_worth_it_are_retried(self, done: Done) -> None:
-        assert done.run.status is FAILED
+        assert done.record.status is FAILED
         assert (done.folder / "attempts").read_text() == "x"
 
     @sample(
@@ -74,7 +74,7 @@ class FailureConformance(Conformance):
         needs=[Feature.STEP_TIMEOUT],
     )
     def test_a_step_timeout_stops_the_work(self, done: Done) -> None:
-        assert done.run.status is FAILED
+        assert done.record.status is FAILED
         assert done.statuses("beat") == {"beat": TIMEOUT}
         self.has_stopped(done.folder)
         assert (done.folder / "tidied").exists(), "it was asked to stop before it was killed"
@@ -84,7 +84,7 @@ class FailureConformance(Conformance):
         needs=[Feature.PIPELINE_TIMEOUT],
     )
     def test_a_pipeline_timeout_stops_the_work(self, done: Done) -> None:
-        assert done.run.status is TIMEOUT
+        assert done.record.status is TIMEOUT
         self.has_stopped(done.folder)
 
     def test_cancel_stops_the_work(self, orchestrator: Orchestrator, folder: str) -> None:

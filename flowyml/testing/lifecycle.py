@@ -33,7 +33,7 @@ class LifeConformance(Conformance):
 
     @sample(pipelines.hooked, needs=[Feature.HOOKS])
     def test_hooks_see_a_run_that_goes_well(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert self.journal(done.folder, 4) == [
             f"pipeline_start {done.run.run_id} False",
             "step_start work ['fails']",
@@ -43,7 +43,7 @@ class LifeConformance(Conformance):
 
     @sample(lambda folder: pipelines.hooked(folder, fails=True), needs=[Feature.HOOKS])
     def test_hooks_see_a_run_that_fails(self, done: Done) -> None:
-        assert done.run.status is FAILED
+        assert done.record.status is FAILED
         assert self.journal(done.folder, 4) == [
             f"pipeline_start {done.run.run_id} True",
             "step_start work ['fails']",

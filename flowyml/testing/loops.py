@@ -51,7 +51,7 @@ class FanOutConformance(Conformance):
         ],
     )
     def test_a_step_for_each_item(self, done: Done, output: str, wanted: Any) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs[output] == wanted
 
     @maps
@@ -85,13 +85,13 @@ class FanOutConformance(Conformance):
         ("output", "wanted"), [("names", ["Austria", "Chile"]), ("shifted", [100, 102, 104]), ("never", [])]
     )
     def test_several_steps_for_each_item(self, done: Done, output: str, wanted: Any) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs[output] == wanted
 
     @rows
     @pytest.mark.parametrize(("output", "wanted"), [("both", [[], [2], [4, 5]]), ("row", 11)])
     def test_a_loop_in_a_loop(self, done: Done, output: str, wanted: Any) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs[output] == wanted
 
     @rows
@@ -115,13 +115,13 @@ class FanOutConformance(Conformance):
 
     @sample(pipelines.item_by_item, needs=[Feature.FAN_OUT], settings=["patience"])
     def test_an_item_does_not_wait_for_the_others(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs == {"second": [0, 1]}
 
     @limited
     @pytest.mark.parametrize(("name", "limit"), [("mapped", 2), ("block", 1)])
     def test_no_more_items_at_a_time_than_asked_for(self, done: Done, name: str, limit: int) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         seen = [line.split()[1:3] for line in done.trace if line.startswith(name)]
         for step in {step for step, _ in seen} if self.limits_each_step else {""}:
             events = [event for of_step, event in seen if step in ("", of_step)]
@@ -134,9 +134,9 @@ class FanOutConformance(Conformance):
 
     @failing
     def test_a_failed_item_fails_the_run(self, done: Done) -> None:
-        assert done.run.status is FAILED
-        assert "risky" in str(done.run.error)
-        assert "no -2" in str(done.run.error)
+        assert done.record.status is FAILED
+        assert "risky" in str(done.record.error)
+        assert "no -2" in str(done.record.error)
 
     @failing
     def test_what_follows_a_failed_item_does_not_run(self, done: Done) -> None:
@@ -168,7 +168,7 @@ class FanOutConformance(Conformance):
         ],
     )
     def test_items_that_failed_are_left_out(self, done: Done, output: str, wanted: Any) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert [list(pair) for pair in done.outputs[output]] == wanted
 
     @continuing
@@ -181,31 +181,31 @@ class FanOutConformance(Conformance):
 
     @sample(pipelines.unequal, needs=[Feature.FAN_OUT])
     def test_lists_of_different_lengths_fail_the_loop(self, done: Done) -> None:
-        assert done.run.status is FAILED
-        assert "must be equally long: 'a' has 3, 'b' has 2" in str(done.run.error)
+        assert done.record.status is FAILED
+        assert "must be equally long: 'a' has 3, 'b' has 2" in str(done.record.error)
         assert done.statuses("add", "same") == {"add": CANCELLED, "same": CANCELLED}
 
     @sample(pipelines.no_list, needs=[Feature.FAN_OUT])
     def test_what_is_no_list_fails_the_loop(self, done: Done) -> None:
-        assert done.run.status is FAILED
-        assert "'n' that is not a list: str" in str(done.run.error)
+        assert done.record.status is FAILED
+        assert "'n' that is not a list: str" in str(done.record.error)
         assert done.statuses("double", "same") == {"double": CANCELLED, "same": CANCELLED}
 
     @sample(pipelines.no_list_of_what_may_fail, needs=[Feature.FAN_OUT])
     def test_what_is_no_list_fails_the_run_though_its_items_may_fail(self, done: Done) -> None:
-        assert done.run.status is FAILED
-        assert "'n' that is not a list: NoneType" in str(done.run.error)
+        assert done.record.status is FAILED
+        assert "'n' that is not a list: NoneType" in str(done.record.error)
         assert done.statuses("risky") == {"risky": CANCELLED}
 
     @sample(pipelines.rows_without_list, needs=[Feature.FAN_OUT], shares_run=True)
     def test_an_item_without_a_list_for_the_loop_within_has_failed(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert [list(pair) for pair in done.outputs["sums"]] == [[0, 2], [2, 14]]
         assert done.statuses("total") == {"total[0]": COMPLETED, "total[1]": CANCELLED, "total[2]": COMPLETED}
 
     @sample(pipelines.flaky_items, needs=[Feature.FAN_OUT, Feature.STEP_RETRY], shares_run=True)
     def test_each_item_is_tried_again_by_itself(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs == {"flaky": [0, 1, 2]}
         assert [done.trace.count(f"tries {n}") for n in range(3)] == [1, 3, 1]
         assert {label: run.attempt for label, run in done.steps.items()} == {
@@ -216,18 +216,18 @@ class FanOutConformance(Conformance):
 
     @sample(pipelines.slow_items, needs=[Feature.FAN_OUT, Feature.STEP_TIMEOUT], shares_run=True)
     def test_each_item_has_a_timeout_of_its_own(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert [list(pair) for pair in done.outputs["slow"]] == [[0, 0], [2, 2]]
         assert done.statuses("slow") == {"slow[0]": COMPLETED, "slow[1]": TIMEOUT, "slow[2]": COMPLETED}
 
     @sample(pipelines.large_items, needs=[Feature.FAN_OUT], shares_run=True)
     def test_large_values_pass_through_a_loop(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs == {"sizes": [[2**20 + 1, 0, 9], [2**20 + 1, 1, 9]], "halves": [2**19, 2**19]}
 
     @sample(pipelines.hooked_items, needs=[Feature.FAN_OUT, Feature.BRANCHES, Feature.HOOKS])
     def test_hooks_see_each_item_and_nothing_that_is_skipped(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         lines = self.journal(done.folder, 8)
         assert (lines[0], lines[-1]) == (
             f"pipeline_start {done.run.run_id} True", f"pipeline_end {done.run.run_id} COMPLETED True",

@@ -43,7 +43,7 @@ class SubPipelineConformance(Conformance):
         ],
     )
     def test_a_pipeline_in_a_pipeline(self, done: Done, output: str, wanted: Any) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs[output] == wanted
 
     @nested
@@ -63,8 +63,8 @@ class SubPipelineConformance(Conformance):
 
     @nested_failing
     def test_a_failure_in_such_a_pipeline_names_its_step(self, done: Done) -> None:
-        assert done.run.status is FAILED
-        assert "check_2.risky" in str(done.run.error)
+        assert done.record.status is FAILED
+        assert "check_2.risky" in str(done.record.error)
 
     @nested_failing
     def test_a_failure_in_such_a_pipeline_stops_what_depends_on_it(self, done: Done) -> None:
@@ -76,7 +76,7 @@ class SubPipelineConformance(Conformance):
     @in_groups
     @pytest.mark.parametrize(("output", "wanted"), [("sum", 6), ("grades", ["small", "large"]), ("taken", "large")])
     def test_loops_and_branches_around_and_in_such_pipelines(self, done: Done, output: str, wanted: Any) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs[output] == wanted
 
     @in_groups
@@ -92,29 +92,29 @@ class SubPipelineConformance(Conformance):
 
     @sample(pipelines.nested_rows, needs=[Feature.SUB_PIPELINES, Feature.FAN_OUT], shares_run=True)
     def test_such_a_pipeline_with_a_loop_in_a_loop(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs == {"sums": [2, 6]}
         labels = [label for label in done.steps if label.startswith("doubled.double")]
         assert labels == [f"doubled.double{at}" for at in ("[0][0]", "[0][1]", "[1][0]", "[1][1]", "[1][2]")]
 
     @by_names
     def test_the_branch_that_is_taken_by_names(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs == {"words": "PUBLISHED 20"}
         assert [label for label in done.steps if label.startswith("train")] == ["train[0]", "train[1]", "train[2]"]
 
     @by_names_low
     def test_the_other_branch_by_names(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs == {"words": "HELD 2"}
         assert done.steps["publish"].raw_status == "skipped"
 
     @of_old
     def test_the_choice_of_0_x(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert (done.outputs, done.steps["hold"].raw_status) == ({"words": "PUBLISHED 20"}, "skipped")
 
     @of_old_low
     def test_the_other_step_of_the_choice_of_0_x(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert (done.outputs, done.steps["publish"].raw_status) == ({"words": "HELD 2"}, "skipped")

@@ -44,7 +44,7 @@ class RandomFlowConformance(Conformance):
         done = flows(seed, fails)
         wanted = expected(seed, fails=fails)
         assert sorted(done.trace) == wanted.trace
-        assert done.run.status is (FAILED if wanted.failed else COMPLETED), done.run.error
+        assert done.record.status is (FAILED if wanted.failed else COMPLETED), done.record.error
         assert done.outputs == wanted.outputs
         ran = [
             run for run in done.steps.values()

@@ -73,7 +73,7 @@ class ExecutionGroupConformance(Conformance):
 
     @sample(pipelines.together_held, needs=[Feature.EXECUTION_GROUPS, Feature.BRANCHES])
     def test_a_group_begins_when_all_that_its_steps_wait_for_went_well(self, done: Done) -> None:
-        assert done.run.status is FAILED
+        assert done.record.status is FAILED
         assert {name: (run.status, run.raw_status == "skipped") for name, run in done.steps.items()} == {
             "here": (COMPLETED, False), "failing": (FAILED, False),
             "one": (COMPLETED, True), "two": (COMPLETED, True),
@@ -83,7 +83,7 @@ class ExecutionGroupConformance(Conformance):
 
     @together
     def test_steps_of_a_group_share_a_process_and_stay_steps(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs == {"sum": 7}
         (left, one), (right, other) = (line.split() for line in done.trace)
         assert (left, right, one) == ("left", "right", other)
@@ -101,7 +101,7 @@ class ExecutionGroupConformance(Conformance):
         pipelines.together_items, needs=[Feature.EXECUTION_GROUPS, Feature.FAN_OUT, Feature.STEP_RETRY], shares_run=True
     )
     def test_each_item_of_a_group_has_steps_of_its_own(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs == {"lefts": [(0, 0), (1, 1), (2, 2)], "rights": [(0, 10), (2, 12)]}
         processes: dict[tuple[str, str], str] = {}  # of the first attempt of each
         for name, item, process in (line.split() for line in done.trace):

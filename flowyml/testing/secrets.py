@@ -49,7 +49,7 @@ class SecretConformance(Conformance):
 
     @_shown
     def test_an_argument_and_a_variable_are_filled(self, done: Done) -> None:
-        assert done.run.status is COMPLETED, done.run.error
+        assert done.record.status is COMPLETED, done.record.error
         assert done.outputs["lengths"] == [len(VALUE), len(VALUE)]
 
     @_shown
@@ -83,9 +83,9 @@ class SecretConformance(Conformance):
 
     @_raised
     def test_an_error_does_not_show_it(self, done: Done) -> None:
-        assert done.run.status is FAILED
-        assert "cannot sign in as app:***" in str(done.run.error)
-        assert VALUE not in repr([done.run.error, *done.run.step_runs()])
+        assert done.record.status is FAILED
+        assert "cannot sign in as app:***" in str(done.record.error)
+        assert VALUE not in repr([done.record.error, *done.run.step_runs()])
 
     @_raised
     def test_a_traceback_does_not_show_it(self, done: Done) -> None:
@@ -102,15 +102,15 @@ class SecretConformance(Conformance):
 
     @_given
     def test_an_output_that_holds_it_is_refused(self, done: Done) -> None:
-        assert done.run.status is FAILED
-        assert "output 'url' contains the value of a secret" in str(done.run.error)
-        assert VALUE not in repr([done.run.error, *done.run.logs()])
+        assert done.record.status is FAILED
+        assert "output 'url' contains the value of a secret" in str(done.record.error)
+        assert VALUE not in repr([done.record.error, *done.run.logs()])
 
     @_lacking
     def test_a_missing_one_fails_its_step(self, done: Done) -> None:
         assert done.steps["lacks"].status is FAILED
         assert f"There is no secret {MISSING!r}" in str(done.steps["lacks"].error)
-        assert str(done.run.error).count("step 'lacks'") == 1
+        assert str(done.record.error).count("step 'lacks'") == 1
 
     @_lacking
     def test_a_step_beside_a_missing_one_runs(self, done: Done) -> None:

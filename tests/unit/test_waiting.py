@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -100,6 +101,22 @@ class TestWaiting:
         assert wants_progress()
         monkeypatch.setenv("FLOWYML_PROGRESS", "0")
         assert not wants_progress()
+
+
+def test_a_handle_asks_again_after_the_end() -> None:
+    """People clear, retry and mark runs in the engine itself."""
+    handle = SubmissionResult(_Fading(), "job").wait_for_completion(5, 0.01)
+    record = Run(
+        job_id="j", run_id="r", pipeline="p", status=ExecutionStatus.FAILED, raw_status="failed", error="step 'a'"
+    )
+    records = iter([record, replace(record, status=ExecutionStatus.RUNNING, error=None)])
+    handle.orchestrator.get_run = lambda job_id: next(records)  # type: ignore[method-assign]  # what it knows now
+    assert handle.status is ExecutionStatus.FAILED
+    assert handle.error is None
+    gone = EngineUnreachableError("gone")
+    handle.orchestrator.get_run = lambda job_id: (_ for _ in ()).throw(gone)  # type: ignore[method-assign]  # the same
+    with pytest.raises(EngineUnreachableError):
+        handle.status  # noqa: B018  # it asks
 
 
 def test_what_is_waited_for_is_logged_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
