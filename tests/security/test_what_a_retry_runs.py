@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from flowyml import pipeline, step
+from flowyml.core.errors import ConfigurationError, RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators import LocalOrchestrator
 from tests.waiting import wait_until
@@ -77,3 +78,53 @@ def test_what_is_kept_is_for_its_owner_and_goes_with_the_failure(tmp_path: Path)
     assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is ExecutionStatus.COMPLETED
     assert handle.outputs == {"fails": 200_000}
     wait_until(lambda: not kept[0].exists())  # its process clears the folder after the end
+
+
+def test_a_planted_orchestrator_is_not_read_where_pickles_are_forbidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWYML_ALLOW_PICKLE", "0")
+    local = LocalOrchestrator(store=tmp_path / "runs.db")
+    handle = local.attach(failing.run({"folder": str(tmp_path)}, on=local).run_id)
+    with local.store.session() as db:
+        (kept,) = db.execute("SELECT orchestrator FROM jobs").fetchone()
+        assert json.loads(kept)["workers"] == "threads", "a usual one needs no pickle"
+        db.execute("UPDATE jobs SET orchestrator = ?", (pickle.dumps(Evil(str(tmp_path / "owned"))),))
+    with pytest.raises(RetryRefusedError, match="kept as a pickle, which is forbidden: FLOWYML_ALLOW_PICKLE=0"):
+        handle.retry()
+    assert not (tmp_path / "owned").exists()
+
+
+class Own(LocalOrchestrator):
+    """A subclass reaches another process as a pickle."""
+
+
+def test_a_subclass_is_not_pickled_where_that_is_forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_ALLOW_PICKLE", "0")
+    own = Own(store=tmp_path / "runs.db")
+    with pytest.raises(ConfigurationError, match="Own is a subclass of LocalOrchestrator"):
+        failing.submit({"folder": str(tmp_path)}, on=own)
+    handle = own.attach(failing.run({"folder": str(tmp_path)}, on=own).run_id)
+    with pytest.raises(RetryRefusedError, match="Own is a subclass of LocalOrchestrator"):
+        handle.retry()
+
+
+def test_a_retry_runs_the_code_of_its_run(tmp_path: Path) -> None:
+    @step
+    def planted_step(size: int) -> str:
+        return "y" * size
+
+    @pipeline(name="failing")
+    def other(folder: str, size: int = 10) -> Any:
+        return fails(folder, planted_step(size))
+
+    local = LocalOrchestrator(store=tmp_path / "runs.db")
+    handle = failing.submit({"folder": str(tmp_path)}, on=local).wait_for_completion(timeout=240, poll_interval=0.1)
+    planted = other.bundle()
+    (tmp_path / "planted.pyz").write_bytes(planted.data)
+    with local.store.session() as db:
+        (kept,) = db.execute("SELECT job FROM jobs").fetchone()
+        job = {**json.loads(kept), "bundle": str(tmp_path / "planted.pyz")}
+        db.execute("UPDATE jobs SET job = ?", (json.dumps(job),))
+    with pytest.raises(RetryRefusedError, match="holds other code than it ran"):
+        handle.retry()

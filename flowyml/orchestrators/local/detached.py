@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowyml.artifacts.allowed import decide_on_pickles, pickles_decided
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import RetryRefusedError, StepCancelledError
+from flowyml.core.errors import ConfigurationError, RetryRefusedError, StepCancelledError
 from flowyml.core.forks import flush_output
 from flowyml.core.home import open_private, private_folder
 from flowyml.core.logs import make_records
@@ -48,7 +48,7 @@ from flowyml.runtime.process_tree import kill_tree
 if TYPE_CHECKING:
     from flowyml.orchestrators.local.orchestrator import LocalOrchestrator
 
-__all__ = ["end_process", "job_of", "main", "pickled", "start_again", "start_run"]
+__all__ = ["described", "end_process", "job_of", "main", "start_again", "start_run"]
 
 _GRACE_SECONDS = 10
 _LOOK_SECONDS = 0.1
@@ -98,7 +98,16 @@ def start_again(store: RunStore, row: RunRow, chosen: Sequence[str] | None) -> N
     """Start the process of a run that has ended once more. Raises ``RetryRefusedError``."""
     job, orchestrator = _kept_job(store, row)
     _wait_for_process(row)
-    plan = Bundle.read(job["bundle"]).plan
+    bundle = Bundle.read(job["bundle"])
+    if row.code_digest and bundle.code_digest != row.code_digest:
+        raise RetryRefusedError(
+            f"Run {row.run_id!r} cannot be retried: {job['bundle']} holds other code than it ran. Start a new run."
+        )
+    if not orchestrator.startswith(b"{") and (reason := decide_on_pickles()):
+        raise RetryRefusedError(
+            f"Run {row.run_id!r} cannot be retried: its orchestrator is kept as a pickle, which is forbidden: {reason}."
+        )
+    plan = bundle.plan
     again, gone = to_run_again(plan, store.steps(row.number), store.kept(row.number), chosen)
     if not again and not gone:
         raise RetryRefusedError(f"Run {row.run_id!r} has no step to run again.")
@@ -154,7 +163,7 @@ def _start(
     private_folder(folder)
     with open_private(folder / "job.json", "w") as file:
         json.dump({"run_id": run_id, "store": str(store.path), "parameters": parameters, **job}, file)
-    with open_private(folder / "orchestrator.pkl") as file:
+    with open_private(folder / "orchestrator") as file:
         file.write(orchestrator)
     return _launch(folder)
 
@@ -165,12 +174,36 @@ def _launch(folder: Path) -> ProcessIdentity:
     return identity_of(process.pid)
 
 
-def pickled(orchestrator: LocalOrchestrator) -> bytes:
-    """The orchestrator, so that what a subclass overrides holds in the other process too."""
+def described(orchestrator: LocalOrchestrator) -> bytes:
+    """What another process needs to have the same orchestrator: its options as JSON, or a subclass as a pickle.
+
+    Raises ``ConfigurationError`` for a subclass where pickles are forbidden.
+    """
+    from flowyml.orchestrators.local.orchestrator import LocalOrchestrator
+
+    if type(orchestrator) is LocalOrchestrator:
+        return json.dumps(orchestrator.execution_options).encode()
+    if reason := decide_on_pickles():
+        raise ConfigurationError(
+            f"{type(orchestrator).__name__} is a subclass of LocalOrchestrator, which reaches another process only as "
+            f"a pickle, and those are forbidden: {reason}. Use LocalOrchestrator itself, or allow pickles."
+        )
     import cloudpickle
 
     data: bytes = cloudpickle.dumps(orchestrator)
     return data
+
+
+def _orchestrator_of(data: bytes) -> LocalOrchestrator:
+    from flowyml.orchestrators.local.orchestrator import LocalOrchestrator
+
+    if data.startswith(b"{"):
+        return LocalOrchestrator(**json.loads(data))
+    if reason := decide_on_pickles():
+        raise ConfigurationError(f"The orchestrator of this run is kept as a pickle, which is forbidden: {reason}.")
+    with loading():
+        made: LocalOrchestrator = pickle.loads(data)
+    return made
 
 
 def end_process(store: RunStore, row: RunRow) -> None:
@@ -221,8 +254,7 @@ def _execute(job: Mapping[str, Any], folder: Path, host: _Detached) -> Ending:
     pipeline = BundledPipeline(job["bundle"])
     host.code_folder = pipeline.folder / "code"
     import_from(pipeline.folder)
-    with loading():
-        orchestrator: LocalOrchestrator = pickle.loads((folder / "orchestrator.pkl").read_bytes())
+    orchestrator = _orchestrator_of((folder / "orchestrator").read_bytes())
     orchestrator.host = host
     orchestrator.secrets = {}  # the bundle's plan has this target's names already
     result = orchestrator.execute(pipeline, job["run_id"], job["parameters"])

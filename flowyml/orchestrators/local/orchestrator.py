@@ -114,6 +114,13 @@ class LocalOrchestrator(Orchestrator):
             import_module("flowyml.orchestrators.local.run")  # now rather than in the first run
 
     @property
+    def execution_options(self) -> dict[str, Any]:
+        """The arguments that make an orchestrator which executes as this one does, as plain JSON."""
+        paths = {"store": self._store, "dotenv": self._dotenv}
+        plain = {name: getattr(self, name) for name in ("workers", "max_workers", "keep_outputs", "share")}
+        return {**plain, **{name: str(path) for name, path in paths.items() if path is not None}}
+
+    @property
     def store(self) -> RunStore:
         """The record of the runs."""
         from flowyml.orchestrators.local.store import RunStore
@@ -173,7 +180,7 @@ class LocalOrchestrator(Orchestrator):
         """Start a process for the run, which no longer depends on this one."""
         from flowyml.orchestrators.local import detached, records
 
-        path, orchestrator = self._write_bundle(bundle), detached.pickled(self)
+        path, orchestrator = self._write_bundle(bundle), detached.described(self)
         if not detached.start_run(self.store, path, bundle, run_id, parameters, orchestrator):
             found = records.run_of(self.store.get(run_id))
             check_same_run(found, bundle.plan.name, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
@@ -192,7 +199,7 @@ class LocalOrchestrator(Orchestrator):
         job: dict[str, Any]
         try:
             made = bundle or pipeline.bundle(run.plan)
-            job, orchestrator = detached.job_of(self._write_bundle(made), dates), detached.pickled(self)
+            job, orchestrator = detached.job_of(self._write_bundle(made), dates), detached.described(self)
         except Exception as error:  # whatever the class of a value raises that functions refer to
             job, orchestrator = {"lacks": str(error)}, b""
         with suppress(sqlite3.Error, ConfigurationError):  # as with the end of the run: its result is worth more
@@ -436,7 +443,7 @@ class LocalOrchestrator(Orchestrator):
 
         path = self._write_bundle(bundle)
         made = self._schedules.put(
-            bundle.plan.name, str(path), detached.pickled(self), schedule, origin=bundle.origin, force=force
+            bundle.plan.name, str(path), detached.described(self), schedule, origin=bundle.origin, force=force
         )
         warn_unless_served(self._schedules)
         return made.info
