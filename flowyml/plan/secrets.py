@@ -8,7 +8,15 @@ from collections.abc import Iterable, Mapping
 
 from flowyml.core.errors import ConfigurationError, DefinitionError
 
-__all__ = ["check_distinct", "check_names", "check_reference", "forget_secrets", "slug_of", "variable_of"]
+__all__ = [
+    "check_distinct",
+    "check_names",
+    "check_reference",
+    "environment_without_secrets",
+    "forget_secrets",
+    "slug_of",
+    "variable_of",
+]
 
 _PREFIX = "FLOWYML_SECRET_"
 
@@ -50,8 +58,13 @@ def check_distinct(references: Iterable[str]) -> None:
 
 def forget_secrets() -> None:
     """Remove the secrets from this process's environment: a step gets only those that it names."""
-    for name in [name for name in os.environ if name.startswith(_PREFIX)]:
+    for name in os.environ.keys() - environment_without_secrets().keys():
         del os.environ[name]
+
+
+def environment_without_secrets() -> dict[str, str]:
+    """The environment for a process of steps. A variable that it removes itself stays in ``/proc/self/environ``."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}
 
 
 def slug_of(reference: str) -> str:

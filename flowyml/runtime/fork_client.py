@@ -20,6 +20,7 @@ from typing import IO, Any, NamedTuple, Protocol
 from flowyml.core.errors import StepCrashedError, StepError
 from flowyml.core.forks import flush_output, fork
 from flowyml.core.process_identity import ProcessIdentity, identity_of, this_process
+from flowyml.plan.secrets import environment_without_secrets
 from flowyml.runtime.lines import Lines, OnLine
 from flowyml.runtime.process_tree import kill_tree
 from flowyml.runtime.step_errors import OutOfMemory, cancelled, crashed, loaded_too_long, timed_out
@@ -149,6 +150,7 @@ def _start_interpreter(python: str, script: Path, ends: _Ends) -> _Process:
     return subprocess.Popen(
         [python, str(script), *map(str, numbers)],
         stdin=subprocess.DEVNULL, stdout=ends.output, stderr=ends.output, pass_fds=numbers, start_new_session=True,
+        env=environment_without_secrets(),
     )  # fmt: skip
 
 

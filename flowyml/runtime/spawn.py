@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from flowyml.core.process_identity import identity_of, signal_process
 from flowyml.plan.bundle import Bundle
+from flowyml.plan.secrets import environment_without_secrets
 from flowyml.runtime.lines import Lines, OnLine
 from flowyml.runtime.process_tree import descendants, kill_all, kill_tree
 from flowyml.runtime.shutdown import GRACE
@@ -113,6 +114,7 @@ class Child:
             self._process = subprocess.Popen(
                 [*command, *(f"--life={number}" for number in life)], pass_fds=(*life, *passed),
                 stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+                env=environment_without_secrets(),
             )  # fmt: skip
         self.identity = identity_of(self._process.pid)
         assert self._process.stdout

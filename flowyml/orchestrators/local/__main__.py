@@ -10,6 +10,7 @@ if __name__ == "__main__":
     if find_spec("flowyml") is None:
         sys.path.append(str(Path(__file__).resolve().parents[3]))
     from flowyml.orchestrators.local.detached import main
+    from flowyml.orchestrators.local.orchestrator import LocalOrchestrator
 
     folder = Path(sys.argv.pop())  # it is not for the user's modules, which may parse arguments of their own
-    sys.exit(main(folder))
+    sys.exit(main(folder, LocalOrchestrator))

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -174,15 +174,13 @@ def _launch(folder: Path) -> ProcessIdentity:
     return identity_of(process.pid)
 
 
-def described(orchestrator: LocalOrchestrator) -> bytes:
-    """What another process needs to have the same orchestrator: its options as JSON, or a subclass as a pickle.
+def described(orchestrator: LocalOrchestrator, options: Mapping[str, Any] | None) -> bytes:
+    """What another process needs to have the same orchestrator: its options as JSON, or without these a pickle.
 
-    Raises ``ConfigurationError`` for a subclass where pickles are forbidden.
+    Raises ``ConfigurationError`` if that is needed where pickles are forbidden.
     """
-    from flowyml.orchestrators.local.orchestrator import LocalOrchestrator
-
-    if type(orchestrator) is LocalOrchestrator:
-        return json.dumps(orchestrator.execution_options).encode()
+    if options is not None:
+        return json.dumps(options).encode()
     if reason := decide_on_pickles():
         raise ConfigurationError(
             f"{type(orchestrator).__name__} is a subclass of LocalOrchestrator, which reaches another process only as "
@@ -194,11 +192,7 @@ def described(orchestrator: LocalOrchestrator) -> bytes:
     return data
 
 
-def _orchestrator_of(data: bytes) -> LocalOrchestrator:
-    from flowyml.orchestrators.local.orchestrator import LocalOrchestrator
-
-    if data.startswith(b"{"):
-        return LocalOrchestrator(**json.loads(data))
+def _pickled_orchestrator(data: bytes) -> LocalOrchestrator:
     if reason := decide_on_pickles():
         raise ConfigurationError(f"The orchestrator of this run is kept as a pickle, which is forbidden: {reason}.")
     with loading():
@@ -225,8 +219,11 @@ def _is_its_own(row: RunRow) -> bool:
     return bool(row.detached) and row.raw_status != "queued"
 
 
-def main(folder: Path) -> int:
-    """What the process does: execute the run, make sure that its end is recorded, clean up."""
+def main(folder: Path, make_orchestrator: Callable[..., LocalOrchestrator]) -> int:
+    """What the process does: execute the run, make sure that its end is recorded, clean up.
+
+    ``make_orchestrator`` makes one of its options.
+    """
     job = json.loads((folder / "job.json").read_bytes())
     apply_parent_env(job["caller"])
     host = _Detached(job["run_id"], folder, job["caller"].get("levels", {}))
@@ -235,7 +232,7 @@ def main(folder: Path) -> int:
     store = RunStore(Path(job["store"]))
     try:
         with pickles_decided(job["caller"]["no_pickles"]):
-            ending = _execute(job, folder, host)
+            ending = _execute(job, folder, host, make_orchestrator)
     except BaseException as error:
         if host.is_stopped:  # before the run had begun to take notice
             ending = Ending("CANCELLED", "cancelled", WAS_CANCELLED)
@@ -250,11 +247,14 @@ def main(folder: Path) -> int:
     return 0 if ending.status == "COMPLETED" else 1
 
 
-def _execute(job: Mapping[str, Any], folder: Path, host: _Detached) -> Ending:
+def _execute(
+    job: Mapping[str, Any], folder: Path, host: _Detached, make_orchestrator: Callable[..., LocalOrchestrator]
+) -> Ending:
     pipeline = BundledPipeline(job["bundle"])
     host.code_folder = pipeline.folder / "code"
     import_from(pipeline.folder)
-    orchestrator = _orchestrator_of((folder / "orchestrator").read_bytes())
+    kept = (folder / "orchestrator").read_bytes()
+    orchestrator = make_orchestrator(**json.loads(kept)) if kept.startswith(b"{") else _pickled_orchestrator(kept)
     orchestrator.host = host
     orchestrator.secrets = {}  # the bundle's plan has this target's names already
     result = orchestrator.execute(pipeline, job["run_id"], job["parameters"])

@@ -114,13 +114,6 @@ class LocalOrchestrator(Orchestrator):
             import_module("flowyml.orchestrators.local.run")  # now rather than in the first run
 
     @property
-    def execution_options(self) -> dict[str, Any]:
-        """The arguments that make an orchestrator which executes as this one does, as plain JSON."""
-        paths = {"store": self._store, "dotenv": self._dotenv}
-        plain = {name: getattr(self, name) for name in ("workers", "max_workers", "keep_outputs", "share")}
-        return {**plain, **{name: str(path) for name, path in paths.items() if path is not None}}
-
-    @property
     def store(self) -> RunStore:
         """The record of the runs."""
         from flowyml.orchestrators.local.store import RunStore
@@ -180,7 +173,7 @@ class LocalOrchestrator(Orchestrator):
         """Start a process for the run, which no longer depends on this one."""
         from flowyml.orchestrators.local import detached, records
 
-        path, orchestrator = self._write_bundle(bundle), detached.described(self)
+        path, orchestrator = self._write_bundle(bundle), self._described()
         if not detached.start_run(self.store, path, bundle, run_id, parameters, orchestrator):
             found = records.run_of(self.store.get(run_id))
             check_same_run(found, bundle.plan.name, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
@@ -199,11 +192,21 @@ class LocalOrchestrator(Orchestrator):
         job: dict[str, Any]
         try:
             made = bundle or pipeline.bundle(run.plan)
-            job, orchestrator = detached.job_of(self._write_bundle(made), dates), detached.described(self)
+            job, orchestrator = detached.job_of(self._write_bundle(made), dates), self._described()
         except Exception as error:  # whatever the class of a value raises that functions refer to
             job, orchestrator = {"lacks": str(error)}, b""
         with suppress(sqlite3.Error, ConfigurationError):  # as with the end of the run: its result is worth more
             self.store.keep_job(run.row.run_id, job, orchestrator)
+
+    def _described(self) -> bytes:
+        """What makes one in another process that executes runs as this one does."""
+        from flowyml.orchestrators.local import detached
+
+        if type(self) is not LocalOrchestrator:
+            return detached.described(self, None)
+        plain = {name: getattr(self, name) for name in ("workers", "max_workers", "keep_outputs", "share")}
+        paths = {name: path and str(path) for name, path in (("store", self._store), ("dotenv", self._dotenv))}
+        return detached.described(self, {**plain, **paths})
 
     def cancel(self, job_id: str) -> bool:
         """Stop a run: a submitted one and all its children within seconds; otherwise see ``capabilities``."""
@@ -438,12 +441,11 @@ class LocalOrchestrator(Orchestrator):
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         """Store the schedule of the pipeline, in place of an existing one. Warns if nothing serves schedules."""
-        from flowyml.orchestrators.local import detached
         from flowyml.orchestrators.local.schedules import warn_unless_served
 
         path = self._write_bundle(bundle)
         made = self._schedules.put(
-            bundle.plan.name, str(path), detached.described(self), schedule, origin=bundle.origin, force=force
+            bundle.plan.name, str(path), self._described(), schedule, origin=bundle.origin, force=force
         )
         warn_unless_served(self._schedules)
         return made.info
