@@ -182,34 +182,36 @@ class Airflow:
 
 
 def bare_airflow(major: int, home: Path, settings: Mapping[str, str] = {}, *, database: str = "") -> Airflow:
-    """An Airflow with a database and no servers: for ``airflow dags test`` and for loading DAG files.
-
-    ``database`` is the name of one on PostgreSQL, with all tables; without it there is one on SQLite.
-    """
+    """An Airflow without servers, for loading DAG files. ``database`` is the name of one on PostgreSQL, with tables."""
     airflow = Airflow(major, home, free_port(), settings=settings, database=database)
     airflow.dags_folder.mkdir(parents=True, exist_ok=True)
     (home / "passwords.json").write_text(json.dumps({USERNAME: PASSWORD}))
     (home / "airflow.cfg").touch()  # each of the processes would write one, with a key of its own
-    if not database:
-        airflow.command("db", "migrate")
     return airflow
 
 
 @contextmanager
 def airflow3(tmp: Path, settings: Mapping[str, str] = {}) -> Iterator[Airflow]:
     """A running Airflow 3 with the LocalExecutor. ``settings`` are more environment variables."""
-    with _running(bare_airflow(3, tmp / "airflow3", settings, database=_new_database(3))) as airflow:
+    with _running(_with_database(3, tmp / "airflow3", settings)) as airflow:
         yield airflow
 
 
 @contextmanager
 def airflow2(tmp: Path, settings: Mapping[str, str] = {}) -> Iterator[Airflow]:
     """A running Airflow 2.11 with basic auth, and the LocalExecutor, or on SQLite the SequentialExecutor."""
-    airflow = bare_airflow(2, tmp / "airflow2", settings, database=_new_database(2))
-    if not airflow.database:
-        _add_user(airflow)
-    with _running(airflow):
+    with _running(_with_database(2, tmp / "airflow2", settings)) as airflow:
         yield airflow
+
+
+def _with_database(major: int, home: Path, settings: Mapping[str, str]) -> Airflow:
+    """On PostgreSQL, or on SQLite where that is not installed."""
+    airflow = bare_airflow(major, home, settings, database=_new_database(major))
+    if not airflow.database:
+        airflow.command("db", "migrate")
+        if major == 2:
+            _add_user(airflow)
+    return airflow
 
 
 @contextmanager

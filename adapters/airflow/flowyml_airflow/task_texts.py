@@ -409,8 +409,12 @@ class TaskTexts:
             if before := self.names.of(self.flow.only_after(task)):
                 yield _wait(self.names[task], before)
         for branch, behind in self._branches():
-            choose = self.names[Task("choice", branch.choice)]
-            yield _labelled(choose, f"Label({text_literal(label_of(branch))})", _one_or_list(self.names.of(behind)))
+            choice = Task("choice", branch.choice)
+            label, after = f"Label({text_literal(label_of(branch))})", _one_or_list(self.names.of(behind))
+            if len({self._groups_of(task) for task in (choice, *behind)}) == 1:
+                yield _labelled(self.names[choice], label, after)
+            else:  # in ``>>``, a label makes of tasks their groups: Airflow's ``EdgeModifier``
+                yield Group(f"{self.names[choice]}.set_downstream(", [after, label], ")")
         if self.flow.unsettled:
             yield _wait(self.names.settled, self.names.of(self.flow.unsettled))
         if self.flow.is_watched:
@@ -420,6 +424,11 @@ class TaskTexts:
             yield Pair(f"{self.names.others} = ", Group("[", before, "]"))
             before = [self.names.others]
         yield from (_wait(name, before) for name in first if before)
+
+    def _groups_of(self, task: Task) -> Sequence[str]:
+        """The names of what is around a task as a task group, or is one itself as a loop of this step alone."""
+        around = (self.flow.section(self.flow.group(task)), self.flow.loop(task))
+        return tuple(group.name for group in around if group)
 
     def _branches(self) -> Iterator[tuple[Branch, Sequence[Task]]]:
         """Each branch with the tasks that its choice skips, in the order in which the choices are written."""

@@ -1,6 +1,7 @@
-"""Runs in Airflow's environment: load a folder as Airflow does, and print what is there, as JSON."""
+"""Runs in Airflow's environment: load folders as Airflow does, each with settings, and print what is there, as JSON."""
 
 import json
+import os
 import sys
 import warnings
 
@@ -63,19 +64,18 @@ def of_dag(dag):
     }
 
 
-def main(folder: str) -> None:
-    empty = DagBag("/dev/null")  # what loading a bag imports by itself
+def of_folder(folder: str, settings: dict[str, str]) -> dict[str, object]:
+    os.environ.update(settings)
     before = set(sys.modules)
     bag = DagBag(folder)
-    found = {
+    return {
         "errors": {path: str(error) for path, error in bag.import_errors.items()},
         "dags": {name: of_dag(dag) for name, dag in bag.dags.items()},
         "files": sorted(str(stat.file) for stat in bag.dagbag_stats),
         "imported": sorted({name.partition(".")[0] for name in set(sys.modules) - before}),
         "stdlib": sorted(sys.stdlib_module_names),
-        "empty": len(empty.dags),
     }
-    print("\n@@@" + json.dumps(found))
 
 
-main(sys.argv[1])
+DagBag("/dev/null")  # for what loading a bag imports by itself
+print("\n@@@" + json.dumps([of_folder(*each) for each in json.loads(sys.argv[1])]))

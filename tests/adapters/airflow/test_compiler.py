@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import ast
 import os
-import re
 import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -30,7 +28,6 @@ from flowyml_airflow.dag_parts import CALLBACK
 from flowyml_airflow.deployed_dag import facts_of, is_untouched
 from flowyml_airflow.names import BUNDLES_FOLDER, pipeline_of, task_id, version_tag, xcom_key
 from tests.adapters.airflow import dags
-from tests.refusals import xfail_if_refused
 
 ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = ROOT / "tests/golden/airflow"
@@ -60,32 +57,23 @@ def one_step(**options: Any) -> Plan:
     return Plan(name="one", steps=(Step(name="only", function="m:f", outputs=("out",)),), **options)
 
 
-def example(name: str = "train_classifier") -> Plan:
+def example(name: str) -> Pipeline:
+    """The pipeline of ``examples/NAME.py``."""
     sys.path.insert(0, str(ROOT / "examples"))
     try:
         (pipeline,) = [made for made in vars(import_module(name)).values() if isinstance(made, Pipeline)]
     finally:
         sys.path.pop(0)
-    return pipeline.compile()
-
-
-def of_example(name: str) -> str:
-    """As it is deployed: the nightly one with its schedule."""
-    plan = example(name)
-    xfail_if_refused(plan, AirflowOrchestrator)
-    steps = tuple(replace(step, function=re.sub("^pickle:.*", "pickle:code", step.function)) for step in plan.steps)
-    nightly = Schedule.of("daily", "02:30", timezone="Europe/Berlin") if name == "nightly_report" else None
-    return text(replace(plan, steps=steps), nightly)  # a pickle's own name depends on the Python
+    return pipeline
 
 
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
+# Flows that together show each form.
 GOLDEN_FILES = {
-    **{f"{name}.py": partial(of_example, name) for name in EXAMPLES},
     "everything.py": lambda: text(
         dags.everything.compile(), Schedule.of("weekly", "MON:09:00", timezone="Europe/Berlin")
     ),
     "flow.py": lambda: text(dags.flow.compile()),
-    "grouped.py": lambda: text(dags.grouped.compile()),
     "linked.py": lambda: (
         compile_dag(bundle(dags.grouped.compile()), artifact_links="https://files.example.org/flowyml/{key}").text
     ),
@@ -109,24 +97,14 @@ def formatted(source: str) -> str:
     return subprocess.run(command, input=source, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("name", GOLDEN_FILES)
-def test_compiled_files_are_formatted_and_clean(name: str) -> None:
-    compiled = GOLDEN_FILES[name]()
-    assert formatted(compiled) == compiled
-    command = [
-        str(RUFF),
-        "check",
-        "--isolated",
-        "--line-length",
-        "120",
-        "--select",
-        "E4,E7,F,I,B,W",
-        "--ignore",
-        "B018",
-        "-",
-    ]
-    checked = subprocess.run(command, input=compiled, capture_output=True, text=True, check=False)
-    assert checked.returncode == 0, checked.stdout
+def test_compiled_files_are_formatted_and_clean(tmp_path: Path) -> None:
+    for name, compiled in GOLDEN_FILES.items():
+        (tmp_path / name).write_text(compiled())
+    style = ["--isolated", "--line-length", "120", "."]
+    rules = ["--select", "E4,E7,F,I,B,W", "--ignore", "B018"]
+    for command in (["format", "--diff", *style], ["check", *rules, *style]):
+        done = subprocess.run([str(RUFF), *command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
 
 
 def test_the_same_pipeline_gives_the_same_files_in_any_process() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,17 +10,21 @@ from typing import Any
 import pytest
 
 from flowyml.core.schedule import Schedule
+from flowyml.testing.pipelines_nested import nested_in_groups
+from flowyml.testing.samples import pack
+from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.compiler import CompiledDag, compile_dag
 from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, task_id, version_tag
 from tests.adapters.airflow import dags
-from tests.adapters.airflow.test_compiler import example
+from tests.adapters.airflow.test_compiler import EXAMPLES, example
 from tests.adapters.airflow.test_compiler_names import hostile_plan
 from tests.engines.airflow import Airflow, bare_airflow
+from tests.refusals import lacks_of
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 INSPECT = Path(__file__).with_name("inspect_dags.py")
-ROOT = Path(__file__).resolve().parents[3]
+MAKING_PODS = ("KubernetesExecutor", "CeleryExecutor,KubernetesExecutor")
 HOSTILE = ["Step", "DAG", '"""', "'", "\\", "{{ 1/0 }}", "{% raw %}", "名前", START_TASK, "a.b", "../../etc", "worker"]
 
 
@@ -50,63 +52,56 @@ def put(dag: CompiledDag, folder: Path) -> CompiledDag:
 
 @pytest.fixture(scope="module", params=[3, pytest.param(2, id="2.11")])
 def airflow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Airflow:
-    """An Airflow without servers."""
-    return bare_airflow(request.param, tmp_path_factory.mktemp("bare"))
+    """An Airflow without servers and database, with the package ``kubernetes``.
 
-
-@pytest.fixture(scope="module")
-def with_kubernetes(airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Airflow:
-    """The same with the package ``kubernetes``, which is here through kfp, and what of its needs Airflow lacks."""
+    The package is here through kfp, and so is what of its needs Airflow lacks.
+    """
     folder = tmp_path_factory.mktemp("packages")
     (folder / "google").mkdir()
     installed = Path(import_module("kubernetes").__file__ or "").parents[1]
     for name in KUBERNETES:
         if (installed / name).exists():
             (folder / name).symlink_to(installed / name)
-    return replace(airflow, settings={"PYTHONPATH": str(folder)})
+    settings = {"PYTHONPATH": str(folder), "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "7"}
+    return bare_airflow(request.param, tmp_path_factory.mktemp("bare"), settings)
 
 
 class Loaded:
-    """A folder of DAG files, loaded as Airflow does."""
+    """Folders of DAG files, loaded as Airflow does, in one process."""
 
-    def __init__(self, airflow: Airflow, folder: Path) -> None:
+    def __init__(self, airflow: Airflow, tmp: Path) -> None:
+        hostile = hostile_plan(HOSTILE, "Evil \"'\\ {{ 1/0 }}", '"""\\\n\x00{{', ["{{ x }}"])
+        weekly = Schedule.of("weekly", "MON:09:00", timezone="Europe/Berlin")
+        folder, alone = tmp / "dags", tmp / "alone"
         self.compiled = {
             "small": put(compile_dag(dags.small.bundle()), folder),
-            "everything": put(
-                compile_dag(
-                    dags.everything.bundle(), schedule=Schedule.of("weekly", "MON:09:00", timezone="Europe/Berlin")
-                ),
-                folder,
-            ),
+            "everything": put(compile_dag(dags.everything.bundle(), schedule=weekly), folder),
             "interval": put(compile_dag(dags.late.bundle(), schedule=Schedule(interval_seconds=5400)), folder),
             "optional": put(compile_dag(dags.optional.bundle()), folder),
-            "hostile": put(
-                compile_dag(
-                    dags.small.bundle().with_plan(
-                        hostile_plan(HOSTILE, "Evil \"'\\ {{ 1/0 }}", '"""\\\n\x00{{', ["{{ x }}"])
-                    )
-                ),
-                folder,
-            ),
+            "hostile": put(compile_dag(dags.small.bundle().with_plan(hostile)), folder),
         }
         being_written = folder / BUNDLES_FOLDER / ".new-0a1b2c3d"
         being_written.write_bytes(self.compiled["small"].bundle.data)
-        self.found = inspected(airflow, folder)
+        for made in (dags.flow, pack("nested", {"inner": nested_in_groups("/tmp")})):
+            put(compile_dag(made.bundle()), alone)
+        self.of_examples = {
+            put(compile_dag(made.bundle()), tmp / "examples").dag_id
+            for made in map(example, EXAMPLES)
+            if not lacks_of(made.compile(), AirflowOrchestrator)
+        }
+        with_pods = [(str(folder), {"AIRFLOW__CORE__EXECUTOR": executor}) for executor in MAKING_PODS]
+        folders = [(str(folder), {}), (str(alone), {}), *with_pods, (str(tmp / "examples"), {})]
+        done = airflow.execute(str(airflow.python), str(INSPECT), json.dumps(folders))
+        self.found, self.alone, *self.with_pods, self.examples = json.loads(done.stdout.rpartition("@@@")[2])
 
     def dag(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.found["dags"][self.compiled[name].dag_id]
         return found
 
 
-def inspected(airflow: Airflow, folder: Path) -> dict[str, Any]:
-    done = airflow.execute(str(airflow.python), str(INSPECT), str(folder))
-    found: dict[str, Any] = json.loads(done.stdout.rpartition("@@@")[2])
-    return found
-
-
 @pytest.fixture(scope="module")
-def loaded(with_kubernetes: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    return Loaded(with_kubernetes, tmp_path_factory.mktemp("dags"))
+def loaded(airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    return Loaded(airflow, tmp_path_factory.mktemp("dags"))
 
 
 def test_all_load_without_errors_and_can_be_serialized(loaded: Loaded) -> None:
@@ -169,13 +164,11 @@ def test_what_was_asked_for_arrives(loaded: Loaded, airflow: Airflow) -> None:
     assert {task["pod"] is None for task in dag["tasks"].values()} == {True}, "no executor here makes pods"
 
 
-def test_loops_branches_and_clean_up_are_airflows_own(airflow: Airflow, tmp_path: Path) -> None:
+def test_loops_branches_and_clean_up_are_airflows_own(loaded: Loaded) -> None:
     """On its own, since Airflow imports more of itself for it."""
-    dag = put(compile_dag(dags.flow.bundle()), tmp_path)
-    found = inspected(airflow, tmp_path)
-    assert found["errors"] == {}
-    assert not [name for name in found["imported"] if name.startswith("flowyml")]
-    tasks = found["dags"][dag.dag_id]["tasks"]
+    assert loaded.alone["errors"] == {}
+    assert not [name for name in loaded.alone["imported"] if name.startswith("flowyml")]
+    tasks = loaded.alone["dags"]["flow"]["tasks"]
     mapped = {name for name, task in tasks.items() if task["mapped"]}
     assert mapped == {task_id("survey.measure"), "tolerant", "drop_each"}
     groups = {name: task["group"] for name, task in tasks.items()}
@@ -188,27 +181,34 @@ def test_loops_branches_and_clean_up_are_airflows_own(airflow: Airflow, tmp_path
     assert "choose_many" not in tasks["watcher"]["upstream"], "it would skip what it does not choose"
 
 
-@pytest.mark.parametrize("executor", ["KubernetesExecutor", "CeleryExecutor,KubernetesExecutor"])
-def test_executors_that_make_pods_get_what_a_step_asks_for(
-    with_kubernetes: Airflow, tmp_path: Path, executor: str
-) -> None:
-    dag = put(compile_dag(dags.everything.bundle()), tmp_path)
-    settings = {**with_kubernetes.settings, "AIRFLOW__CORE__EXECUTOR": executor}
-    tasks = inspected(replace(with_kubernetes, settings=settings), tmp_path)["dags"][dag.dag_id]["tasks"]
+def test_a_branch_in_a_called_pipeline_may_call_pipelines(loaded: Loaded) -> None:
+    """What leads to them has a label, which in ``>>`` leads to the groups of the tasks, and in a circle."""
+    tasks = loaded.alone["dags"]["nested"]["tasks"]
+    called = {name for name, task in tasks.items() if "choose_taken" in task["upstream"]}
+    assert {tasks[name]["group"] for name in called} >= {"inner_doubled", "inner_doubled_2"}
+
+
+def test_executors_that_make_pods_get_what_a_step_asks_for(loaded: Loaded) -> None:
     limits = {"memory": "4Gi", "nvidia.com/gpu": "1"}
     container = {"name": "base", "resources": {"requests": {"cpu": "2", "memory": "4Gi"}, "limits": limits}}
     selector = {"nvidia.com/gpu.product": "NVIDIA-A100"}
-    assert tasks["fit"]["pod"] == {"spec": {"containers": [container], "nodeSelector": selector}}
-    assert tasks["extract"]["pod"] is None
+    for found in loaded.with_pods:
+        tasks = found["dags"][loaded.compiled["everything"].dag_id]["tasks"]
+        assert tasks["fit"]["pod"] == {"spec": {"containers": [container], "nodeSelector": selector}}
+        assert tasks["extract"]["pod"] is None
 
 
-def test_airflows_own_retries_do_not_reach_steps(airflow: Airflow, tmp_path: Path) -> None:
-    dag = put(compile_dag(dags.everything.bundle()), tmp_path)
-    eager = replace(airflow, settings={"AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "2"})
-    tasks = inspected(eager, tmp_path)["dags"][dag.dag_id]["tasks"]
+def test_airflows_own_retries_do_not_reach_steps(loaded: Loaded) -> None:
+    """Its setting for them is 7 here."""
+    tasks = loaded.dag("everything")["tasks"]
     assert {name: task["retries"] for name, task in tasks.items()} == {
         "extract": 3, "fit": 2, "clean_up": 0, START_TASK: 3,
     }  # fmt: skip
+
+
+def test_each_example_loads(loaded: Loaded) -> None:
+    assert loaded.examples["errors"] == {}
+    assert set(loaded.examples["dags"]) == loaded.of_examples
 
 
 def test_parameters_have_a_schema_for_the_form(loaded: Loaded) -> None:
@@ -224,70 +224,3 @@ def test_schedules_are_airflows_own(loaded: Loaded) -> None:
     weekly, interval = loaded.dag("everything")["schedule"], loaded.dag("interval")["schedule"]
     assert all(part in weekly for part in ("CronTriggerTimetable", "0 9 * * 1", "Europe/Berlin"))
     assert all(part in interval for part in ("DeltaTriggerTimetable", "5400"))
-
-
-def run(airflow: Airflow, dag: CompiledDag, *options: str) -> tuple[str, str]:
-    """Run a DAG by ``airflow dags test``: its state, and what was logged."""
-    put(dag, airflow.dags_folder)
-    done = airflow.command("dags", "test", dag.dag_id, *options, check=False)
-    output = done.stdout + done.stderr
-    ended = next((line for line in output.splitlines() if "DagRun Finished" in line), "")
-    return ("success" if " state=success," in ended else "failed"), output
-
-
-def test_values_parameters_and_hooks(airflow: Airflow) -> None:
-    """None, plain data and a large text go from step to step: the last step checks them."""
-    state, log = run(airflow, compile_dag(dags.small.bundle()))
-    assert state == "success", log
-    assert "hello on stdout, rows=3" in log
-    assert "hello on stderr" in log
-    assert "HOOK start kleine Strecke/1 {'rows': 3}" in log
-    assert "HOOK end of nothing: ['nothing']" in log
-    assert "HOOK end kleine Strecke/1 COMPLETED True" in log
-
-
-def test_loops_branches_and_clean_up(airflow: Airflow) -> None:
-    state, log = run(airflow, compile_dag(dags.flow.bundle()))
-    assert state == "success", log
-    assert "sum of [40, 40, 40]" in log
-    assert "tell many" in log
-    assert "tell few" not in log
-    assert "drop tables 120" in log
-    assert "drop one" in log
-    assert "page somebody" not in log
-    assert "HOOK end flow COMPLETED True" in log
-
-
-def test_the_conf_of_a_run_wins_whatever_airflows_settings_are(airflow: Airflow) -> None:
-    strict = replace(airflow, settings={"AIRFLOW__CORE__DAG_RUN_CONF_OVERRIDES_PARAMS": "False"})
-    _, log = run(strict, compile_dag(dags.small.bundle()), "--conf", '{"rows": 5}')
-    assert "hello on stdout, rows=5" in log
-    assert "HOOK start kleine Strecke/1 {'rows': 5}" in log
-
-
-def test_a_final_error_is_not_retried_and_stops_no_independent_step(airflow: Airflow) -> None:
-    state, log = run(airflow, compile_dag(dags.failing.bundle()))
-    assert state == "failed"
-    assert "ValueError: no use in trying again" in log
-    assert "AirflowFailException" in log
-    assert "HOOK error in final_error: ValueError" in log
-    assert "HOOK end of independent: ['independent']" in log
-    assert "HOOK end failing FAILED True" in log
-
-
-def test_a_step_that_takes_too_long_is_stopped(airflow: Airflow) -> None:
-    state, log = run(airflow, compile_dag(dags.late.bundle()))
-    assert state == "failed"
-    assert "HOOK error in sleeping: StepTimeoutError" in log
-
-
-def test_the_example_runs_with_the_dependencies_of_another_python(airflow: Airflow) -> None:
-    sys.path.insert(0, str(ROOT / "examples"))
-    try:
-        from train_classifier import train_classifier
-    finally:
-        sys.path.pop(0)
-    assert train_classifier.compile() == example()
-    state, log = run(airflow, compile_dag(train_classifier.bundle(), python=sys.executable))
-    assert state == "success", log
-    assert "569 tumours" in log
