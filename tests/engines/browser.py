@@ -1,4 +1,4 @@
-"""Debian's Chromium, headless, as a person would use it; a test is skipped where there is none."""
+"""Debian's Chromium, headless, as a person would use it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pytest
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -19,17 +17,18 @@ _OPTIONS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-_PATIENCE_SECONDS = 120
+_PATIENCE_SECONDS = 600
 
 
 @contextmanager
 def browser_page(profile: Path) -> Iterator[Page]:
     """A new page of a browser that keeps its things in ``profile``. It waits patiently for what is asked of it."""
+    from playwright.sync_api import sync_playwright
+
     chromium = shutil.which("chromium")
     if chromium is None:
-        pytest.skip("Chromium is not installed, so no page is looked at. Debian: apt install chromium")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
+        raise FileNotFoundError("Chromium is not installed, so no page can be looked at. Debian: apt install chromium")
+    with sync_playwright() as driver:
         browser = driver.chromium.launch_persistent_context(
             profile, executable_path=chromium, args=list(_OPTIONS), timeout=_PATIENCE_SECONDS * 1000
         )

@@ -14,14 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pytest
-
 from tests.engines.processes import end_engine, free_port, start_engine
 from tests.waiting import wait_until
 
 __all__ = [
-    "METERED", "WRITE", "check_both", "check_hook", "is_pushed", "page", "prometheus", "pushgateway", "run_metered",
-    "values",
+    "METERED", "WRITE", "check_both", "check_hook", "check_process", "is_pushed", "page", "prometheus", "pushgateway",
+    "run_metered", "values",
 ]  # fmt: skip
 
 WRITE = "--web.enable-remote-write-receiver"
@@ -75,13 +73,18 @@ if __name__ == "__main__":
 
 def check_both(folder: Path, name: str, **environment: str) -> None:
     """Run that script as a process of its own, once for each kind of server, and wait until the run counts there."""
+    check_process(folder, name, **environment)
+    with pushgateway() as url:
+        run_metered(folder, url, name, **environment)
+        wait_until(lambda: is_pushed(url, name))
+
+
+def check_process(folder: Path, name: str, **environment: str) -> None:
+    """Run that script as a process of its own, and wait until the run and its step count in Prometheus."""
     with prometheus(folder, WRITE) as url:
         run_metered(folder, url, name, **environment)
         wait_until(lambda: values(url, f'flowyml_runs_total{{job="flowyml",pipeline="{name}"}}') == [1])
         wait_until(lambda: values(url, f'sum(flowyml_step_duration_seconds_count{{pipeline="{name}"}})') == [1])
-    with pushgateway() as url:
-        run_metered(folder, url, name, **environment)
-        wait_until(lambda: is_pushed(url, name))
 
 
 def check_hook(folder: Path, name: str, **environment: str) -> None:
@@ -136,7 +139,7 @@ def values(url: str, query: str) -> list[float]:
 
 def page(url: str) -> str:
     """The text at a URL."""
-    with urllib.request.urlopen(url, timeout=60) as answer:
+    with urllib.request.urlopen(url, timeout=240) as answer:
         return str(answer.read().decode())
 
 
@@ -144,7 +147,7 @@ def page(url: str) -> str:
 def _running(name: str, options: list[str], address: str) -> Iterator[str]:
     program = shutil.which(name)
     if program is None:
-        pytest.skip(f"needs {name}, which `make test` installs where it may")
+        raise FileNotFoundError(f"{name} is not installed; `make test` installs it where it may")
     with Path(os.devnull).open("wb") as log:
         server = start_engine([program, *options], log=log)
     try:
@@ -155,6 +158,6 @@ def _running(name: str, options: list[str], address: str) -> Iterator[str]:
 
 
 def _is_ready(address: str) -> bool:
-    with suppress(OSError), urllib.request.urlopen(f"http://{address}/-/ready", timeout=5) as answer:
+    with suppress(OSError), urllib.request.urlopen(f"http://{address}/-/ready", timeout=60) as answer:
         return bool(answer.status == 200)
     return False

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from flowyml.core.submission_result import SubmissionResult
-from flowyml_prefect import PrefectOrchestrator
+from flowyml_prefect import PrefectOrchestrator, reading
 from flowyml_prefect.automations import HEARTBEAT
-from tests.adapters.prefect.samples import run_processes, sleeping, step_process
+from tests.adapters.prefect.samples import cleans_up, run_processes, sleeping, step_process
 from tests.engines.prefect import PrefectServer
 from tests.waiting import wait_until
 
 MakeOrchestrator = Callable[..., PrefectOrchestrator]
+Endings = Mapping[str, tuple[SubmissionResult, Path]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patient() -> Iterator[None]:
+    """With what Prefect records of an ended run, also where a machine stalls; what is whole is not waited for."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_LAG", "_LAG_OF_TASKS"):
+            patch.setattr(reading, name, timedelta(minutes=10))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +62,21 @@ def abandoned(make_prefect: MakeOrchestrator, tmp_path_factory: pytest.TempPathF
     for process in run_processes(handle):
         process.kill()
     return handle
+
+
+@pytest.fixture(scope="session")
+def cleaning_up(orchestrator: PrefectOrchestrator, tmp_path_factory: pytest.TempPathFactory) -> Endings:
+    """Two runs that end while a step works and another one sleeps before its next attempt: by cancellation, and by a
+    timeout. With the folders of their clean-up.
+
+    They too are made before most tests, since their processes are given half a minute to end.
+    """
+    found = {}
+    for ending, timeout in (("cancel", None), ("timeout", 60)):
+        folder = tmp_path_factory.mktemp(ending)
+        pipeline = cleans_up(f"prefect clean up after {ending}", str(folder), timeout)
+        found[ending] = pipeline.submit(on=orchestrator), folder
+    for _, folder in found.values():
+        wait_until((folder / "begun").exists)
+    found["cancel"][0].cancel()
+    return found

@@ -13,14 +13,15 @@ from urllib.error import HTTPError
 
 import psutil
 
-from flowyml import Pipeline, step
+from flowyml import Pipeline, cleanup, pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
 from tests.engines.prefect import PrefectServer
 from tests.waiting import wait_until
 
-__all__ = ["run_processes", "save_secret", "sleeping", "step_process"]
+__all__ = ["cleans_up", "run_processes", "save_secret", "sleeping", "step_process", "waiting"]
 
 
 class Journal(PipelineHook):
@@ -47,6 +48,46 @@ def sleeping(folder: str, seconds: float, name: str = "sleeping") -> Pipeline:
     return Pipeline(name, hooks=[Journal(folder)], context={"seconds": seconds}).add_step(sleep)
 
 
+def waiting(folder: str) -> Pipeline:
+    """A step that says where it runs, and ends once there is a file called ``go``."""
+
+    @step(outputs=["waited"])
+    def wait() -> bool:
+        (Path(folder) / "pid").write_text(str(os.getpid()))
+        while not (Path(folder) / "go").exists():
+            time.sleep(0.1)
+        return True
+
+    return Pipeline("waiting").add_step(wait)
+
+
+def cleans_up(name: str, folder: str, timeout: float | None) -> Pipeline:
+    """Two steps that would take ten minutes, one of them before its second attempt, and one that tidies up."""
+
+    @step(retry=OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=600))
+    def flaky() -> None:
+        raise ValueError("not yet")
+
+    @step
+    def sleep() -> None:
+        (Path(folder) / "begun").touch()
+        time.sleep(600)
+
+    @step
+    def tidy() -> None:
+        time.sleep(2)
+        (Path(folder) / "tidy").touch()
+
+    @pipeline(name=name, timeout=timeout)
+    def made() -> None:
+        flaky()
+        sleep()
+        with cleanup():
+            tidy()
+
+    return made
+
+
 def step_process(folder: Path) -> psutil.Process:
     """The process of the step, once it works."""
     wait_until(lambda: (folder / "pid").exists() and (folder / "pid").read_text())
@@ -68,15 +109,14 @@ def save_secret(server: PrefectServer, name: str, value: Any) -> None:
     def call(path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{server.url}/api{path}", data, {"Content-Type": "application/json"})
-        for _ in range(30):  # a busy server asks for patience
+        while True:
             try:
-                with urllib.request.urlopen(request) as answer:
+                with urllib.request.urlopen(request, timeout=240) as answer:
                     return json.load(answer)
-            except HTTPError as error:
+            except HTTPError as error:  # a busy server asks for patience
                 if error.code != HTTPStatus.SERVICE_UNAVAILABLE:
                     raise
             time.sleep(1)
-        raise AssertionError(f"{path} was not answered")
 
     kind = call("/block_types/slug/secret")["id"]
     schema = call("/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind]}}})[0]["id"]

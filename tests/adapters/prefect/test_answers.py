@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -22,26 +20,38 @@ from flowyml.core.errors import (
     ServerTroubleError,
 )
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.orchestrators import log_following
-from flowyml_prefect import PrefectOrchestrator, reading
-from flowyml_prefect.runner import _call_patiently
+from flowyml.orchestrators import http, log_following
+from flowyml_prefect import PrefectOrchestrator, reading, runner
+from tests.engines.web import Recorded, Reply, web
 
 RUN = "5f1a4d02-4c43-4f44-8c5e-0d3f6a2a8e11"
-NO_SERVER = (502, "text/html", b"<html><head><title>502 Bad Gateway</title></head></html>")
-
-Answer = tuple[int, str, bytes]
 
 
-def json_answer(value: Any, status: int = 200) -> Answer:
-    return status, "application/json", json.dumps(value).encode()
+@pytest.fixture(autouse=True)
+def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a gateway."""
+    monkeypatch.setattr(http, "_BUSY_SECONDS", 0.3)
 
 
-def flow_run(kind: str, ended: str | None = "2026-01-01T00:00:09+00:00") -> Answer:
+def json_answer(value: Any, status: int = 200) -> Reply:
+    return Reply(status, json.dumps(value).encode())
+
+
+def flow_run(kind: str, ended: str | None = "2026-01-01T00:00:09+00:00") -> dict[str, Any]:
     ended = ended if kind in ("COMPLETED", "FAILED") else None
-    return json_answer({
+    return {
         "id": RUN, "name": "brave-bee", "flow_id": RUN, "state_type": kind, "state_name": kind.capitalize(),
         "labels": {"flowyml.pipeline": "bees", "flowyml.run_id": "bee-1"}, "end_time": ended,
-    })  # fmt: skip
+    }  # fmt: skip
+
+
+NO_SERVER = Reply(502, b"<html><head><title>502 Bad Gateway</title></head></html>", media_type="text/html")
+ELSEWHERE = "https://me:s3cret@elsewhere/login?token=s3cret"
+RUNNING, COMPLETED = json_answer(flow_run("RUNNING")), json_answer(flow_run("COMPLETED"))
+
+
+def page(status: int, body: bytes) -> Reply:
+    return Reply(status, body, media_type="text/html")
 
 
 def log_line(message: str, second: int) -> dict[str, Any]:
@@ -50,46 +60,23 @@ def log_line(message: str, second: int) -> dict[str, Any]:
 
 
 @contextmanager
-def answering(pages: dict[str, list[Answer]]) -> Iterator[tuple[PrefectOrchestrator, list[str]]]:
+def answering(pages: dict[str, list[Reply]]) -> Iterator[tuple[PrefectOrchestrator, list[str]]]:
     """An orchestrator of a server that answers these in turn, the last for ever; and the paths that it was asked.
 
     A page with the name "" stands for all that have no answers of their own.
     """
     asked: list[str] = []
-    times: Counter[str] = Counter()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = self.path.removeprefix("/api")
-            asked.append(path)
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            answers = pages.get(path, pages.get("", [json_answer({"detail": "Not Found"}, 404)]))
-            status, media_type, body = answers[min(times[path], len(answers) - 1)]
-            times[path] += 1
-            self.send_response(status)
-            self.send_header("Content-Type", media_type)
-            self.send_header("Content-Length", str(len(body)))
-            if 300 <= status < 400:
-                self.send_header("Location", "https://me:s3cret@elsewhere/login?token=s3cret")
-            self.end_headers()
-            self.wfile.write(body)
+    def reply(request: Recorded) -> Reply:
+        path = request.path.removeprefix("/api")
+        asked.append(path)
+        answers = pages.get(path, pages.get("", [json_answer({"detail": "Not Found"}, 404)]))
+        return answers[min(asked.count(path), len(answers)) - 1]
 
-        do_POST = do_DELETE = do_GET  # the name is http.server's
-
-        def log_message(self, *arguments: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    orchestrator = PrefectOrchestrator(f"http://127.0.0.1:{server.server_port}")
-    try:
+    with web(reply) as server:
+        orchestrator = PrefectOrchestrator(server.url)
         yield orchestrator, asked
-    finally:
         orchestrator.close()
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def test_the_state_of_a_step_may_be_recorded_after_its_row() -> None:
@@ -100,7 +87,7 @@ def test_the_state_of_a_step_may_be_recorded_after_its_row() -> None:
     }  # fmt: skip
     whole = {**row, "state": {"message": "Task run encountered an exception ZeroDivisionError: no number"}}
     pages = {
-        f"/flow_runs/{RUN}": [flow_run("FAILED", datetime.now(UTC).isoformat())],
+        f"/flow_runs/{RUN}": [json_answer(flow_run("FAILED", datetime.now(UTC).isoformat()))],
         "/task_runs/filter": [json_answer([row]), json_answer([whole])],
         "": [json_answer([])],
     }
@@ -110,7 +97,7 @@ def test_the_state_of_a_step_may_be_recorded_after_its_row() -> None:
 
 def test_the_steps_of_a_version_are_found_behind_many_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "_PLAN_LOOKS", 0)  # else a list that is missing is looked for each 5 s
-    run = {**json.loads(flow_run("RUNNING")[2]), "deployment_version": "v0"}
+    run = {**flow_run("RUNNING"), "deployment_version": "v0"}
     task = {
         "id": RUN, "name": "run this", "task_key": "divide-1a2b3c4d", "state_type": "RUNNING", "state_name": "Running",
         "state": {},
@@ -130,17 +117,14 @@ def test_the_steps_of_a_version_are_found_behind_many_others(monkeypatch: pytest
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_a_gateway_without_a_server_counts_as_no_answer(status: int) -> None:
-    with (
-        answering({"": [(status, *NO_SERVER[1:])]}) as (orchestrator, _),
-        pytest.raises(
-            EngineUnreachableError, match=rf"answered GET /flow_runs/\S+ with a page .*\({status}, text/html\)"
-        ),
-    ):
+    message = rf"answered GET /flow_runs/\S+ with a page .*\({status}, text/html\)"
+    gateway = {"": [replace(NO_SERVER, status=status)]}
+    with answering(gateway) as (orchestrator, _), pytest.raises(EngineUnreachableError, match=message):
         orchestrator.get_run(RUN)
 
 
 def test_waiting_outlasts_a_gateway_without_a_server() -> None:
-    answers = [flow_run("RUNNING"), *[NO_SERVER] * 60, flow_run("COMPLETED")]
+    answers = [RUNNING, *[NO_SERVER] * 20, COMPLETED]
     with answering({f"/flow_runs/{RUN}": answers, "": [json_answer([])]}) as (orchestrator, asked):
         handle = orchestrator.attach(RUN).wait_for_completion(240, 0.1, progress=False)
         assert handle.status is ExecutionStatus.COMPLETED
@@ -148,7 +132,7 @@ def test_waiting_outlasts_a_gateway_without_a_server() -> None:
 
 
 def test_waiting_for_one_that_stays_away_ends_in_time() -> None:
-    with answering({f"/flow_runs/{RUN}": [flow_run("RUNNING"), NO_SERVER]}) as (orchestrator, _):
+    with answering({f"/flow_runs/{RUN}": [RUNNING, NO_SERVER]}) as (orchestrator, _):
         handle = orchestrator.attach(RUN)
         with pytest.raises(EngineUnreachableError, match="502"):
             handle.wait_for_completion(0.1, 0.1, progress=False)
@@ -156,7 +140,7 @@ def test_waiting_for_one_that_stays_away_ends_in_time() -> None:
 
 def test_following_outlasts_a_gateway_without_a_server() -> None:
     pages = {
-        f"/flow_runs/{RUN}": [*[flow_run("RUNNING")] * 3, *[NO_SERVER] * 60, flow_run("COMPLETED")],
+        f"/flow_runs/{RUN}": [*[RUNNING] * 3, *[NO_SERVER] * 20, COMPLETED],
         "/logs/filter": [
             json_answer([log_line("one", 1)]),
             json_answer([log_line("one", 1), log_line("two", 2), log_line("Finished in state Completed()", 3)]),
@@ -170,8 +154,8 @@ def test_following_outlasts_a_gateway_without_a_server() -> None:
 
 @pytest.mark.parametrize("follow", [False, True])
 def test_following_one_that_stays_away_ends(follow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_following, "_PATIENCE_SECONDS", 1)
-    with answering({f"/flow_runs/{RUN}": [flow_run("RUNNING"), NO_SERVER]}) as (orchestrator, _):
+    monkeypatch.setattr(log_following, "_PATIENCE_SECONDS", 0.5)
+    with answering({f"/flow_runs/{RUN}": [RUNNING, NO_SERVER]}) as (orchestrator, _):
         lines = orchestrator.logs(RUN, follow=follow)
         with pytest.raises(EngineUnreachableError, match="502"):
             next(lines)
@@ -180,35 +164,36 @@ def test_following_one_that_stays_away_ends(follow: bool, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("answer", "what"),
     [
-        ((200, "text/html", b"<!doctype html><title> Sign in </title>"), "a page titled 'Sign in' (200, text/html)"),
-        ((200, "text/plain", b"hello"), "a page (200, text/plain)"),
-        ((404, "text/html", b"<title>no such page</title>"), "a page titled 'no such page' (404, text/html)"),
-        ((302, "text/html", b""), "it redirects to https://elsewhere/login."),
+        (page(200, b"<!doctype html><title> Sign in </title>"), "a page titled 'Sign in' (200, text/html)"),
+        (Reply(200, b"hello", media_type="text/plain"), "a page (200, text/plain)"),
+        (page(404, b"<title>no such page</title>"), "a page titled 'no such page' (404, text/html)"),
+        (Reply(302, b"", {"Location": ELSEWHERE}, "text/html"), "it redirects to https://elsewhere/login."),
         (json_answer({}), "{}"),
         (json_answer({"id": "x"}), "{'id': 'x'}"),
         (json_answer([{}]), "{}"),
-        ((200, "application/json", b""), "None"),
+        (Reply(200, b""), "None"),
     ],
     ids=["html", "text", "missing html", "redirect", "{}", "object", "list", "nothing"],
 )
-@pytest.mark.parametrize("command", ["runs", f"status {RUN}"])
 def test_who_answered_instead_of_prefect(
-    answer: Answer, what: str, command: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    answer: Reply, what: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with answering({"": [answer]}) as (orchestrator, _):
         monkeypatch.setenv("FLOWYML_ORCHESTRATORS__PREFECT__URL", str(orchestrator.url))
-        assert main([*command.split(), "--on", "prefect"]) == 3
-        message = capfd.readouterr().err
+        for words in (["runs"], ["status", RUN]):
+            assert main([*words, "--on", "prefect"]) == 3
+            message = capfd.readouterr().err
+            assert f"error: {orchestrator.url}/api answered " in message
+            assert "which does not come from Prefect's API" in message or "Another program may answer there" in message
+            assert what in message
+            assert "s3cret" not in message
         with pytest.raises(EngineError) as submitting:
             orchestrator.client.deployment("flow", "name")
-    assert f"error: {orchestrator.url}/api answered " in message
-    assert "which does not come from Prefect's API" in message or "Another program may answer there" in message
-    assert what in message
-    assert "s3cret" not in message + str(submitting.value)
+    assert "s3cret" not in str(submitting.value)
 
 
 @pytest.mark.parametrize("version", [json_answer({}), json_answer(None), json_answer(3)])
-def test_without_a_version_it_is_not_healthy(version: Answer) -> None:
+def test_without_a_version_it_is_not_healthy(version: Reply) -> None:
     with answering({"": [version]}) as (orchestrator, _):
         health = orchestrator.health()
     assert not health.reachable
@@ -230,7 +215,7 @@ def test_without_a_version_it_is_not_healthy(version: Answer) -> None:
     ids=["prefect", "refused", "away", "stranger"],
 )
 def test_an_invalid_id_is_unknown_only_to_a_server_that_answers(
-    pages: dict[str, list[Answer]],
+    pages: dict[str, list[Reply]],
     code: int,
     message: str,
     capfd: pytest.CaptureFixture[str],
@@ -257,7 +242,7 @@ def test_unknown_ids_are_distinguished_from_invalid_ones() -> None:
 def test_a_label_that_only_looks_like_that_of_a_run_that_was_made_up_for() -> None:
     """Any client of the server may label runs."""
     labels = ["whenever", "2026-01-01T03:00:00", 7, True, {"a": 1}, "2026-01-01T02:00:00+00:00", None]
-    run = json.loads(flow_run("COMPLETED")[2])
+    run = flow_run("COMPLETED")
     due = {"auto_scheduled": True, "expected_start_time": "2026-01-01T01:00:00Z"}
     runs = [{**run, **due, "labels": {**run["labels"], "flowyml.made_up": label}} for label in labels]
     with answering({"/flow_runs/filter": [json_answer(runs)]}) as (prefect, _):
@@ -265,7 +250,7 @@ def test_a_label_that_only_looks_like_that_of_a_run_that_was_made_up_for() -> No
 
 
 def test_a_log_that_does_not_come_from_prefect() -> None:
-    pages = {f"/flow_runs/{RUN}": [flow_run("RUNNING")], "/logs/filter": [json_answer([{"id": "x"}])]}
+    pages = {f"/flow_runs/{RUN}": [RUNNING], "/logs/filter": [json_answer([{"id": "x"}])]}
     with (
         answering(pages) as (orchestrator, _),
         pytest.raises(EngineError, match=r"\{'id': 'x'\}, which does not come from Prefect's API"),
@@ -285,7 +270,10 @@ def test_a_run_with_more_artifacts_than_a_page_is_removed_with_all(stays: bool) 
 
 
 @pytest.mark.parametrize("trouble", [EngineUnreachableError, ServerTroubleError])
-def test_a_server_in_trouble_does_not_end_the_runner_of_a_run(trouble: type[EngineError]) -> None:
+def test_a_server_in_trouble_does_not_end_the_runner_of_a_run(
+    trouble: type[EngineError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_POLL_SECONDS", 0.01)
     answers = iter([trouble("the database is locked"), "RUNNING"])
 
     def ask() -> str:
@@ -294,7 +282,7 @@ def test_a_server_in_trouble_does_not_end_the_runner_of_a_run(trouble: type[Engi
             raise answer
         return answer
 
-    assert _call_patiently(ask, 10) == "RUNNING"
+    assert runner._call_patiently(ask, 600) == "RUNNING"
     answers = iter([trouble("for ever")])
     with pytest.raises(trouble):
-        _call_patiently(ask, -1)
+        runner._call_patiently(ask, -1)

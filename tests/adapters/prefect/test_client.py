@@ -6,52 +6,37 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
-from threading import Thread
 
 import pytest
 
 from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError, ServerTroubleError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.orchestrators import http
 from flowyml.orchestrators.http import ConflictError, NotFoundError
 from flowyml_prefect.client import PrefectClient, as_id
 from flowyml_prefect.connection import Connection
-from tests.engines.web import Reply, web
+from tests.engines.web import Recorded, Reply, web
 
 
 @contextmanager
-def answering(*answers: int, word: str = "detail") -> Iterator[tuple[PrefectClient, list[float]]]:
-    """A client of a server that gives these statuses, the last one for ever; and the times at which it was asked."""
+def answering(*statuses: int, word: str = "detail") -> Iterator[tuple[PrefectClient, list[float]]]:
+    """A client of a server that gives these, the last one for ever; and the times at which it was asked."""
     asked: list[float] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status = answers[min(len(asked), len(answers) - 1)]
-            asked.append(time.monotonic())
-            body = json.dumps("3.9.1" if status == 200 else {word: "database is locked"}).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def reply(_: Recorded) -> Reply:
+        asked.append(time.monotonic())
+        status = statuses[min(len(asked), len(statuses)) - 1]
+        return Reply(status, json.dumps("3.9.1" if status == 200 else {word: "database is locked"}).encode())
 
-        def log_message(self, *arguments: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    client = PrefectClient(Connection(f"http://127.0.0.1:{server.server_port}/api"))
-    try:
+    with web(reply) as server:
+        client = PrefectClient(Connection(f"{server.url}/api"))
         yield client, asked
-    finally:
         client.close()
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
-def test_a_locked_database_is_asked_again_at_once() -> None:
+def test_a_locked_database_is_asked_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_BUSY_SECONDS", 120)  # which a machine that stalls may need
     with answering(503, 503, 503, 200) as (client, asked):
         assert client.version() == "3.9.1"
     gaps = [after - before for before, after in pairwise(asked)]
@@ -59,19 +44,21 @@ def test_a_locked_database_is_asked_again_at_once() -> None:
     assert all(gap > 0.015 for gap in gaps)
 
 
-def test_a_database_that_stays_locked_is_an_error() -> None:
+def test_a_database_that_stays_locked_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_BUSY_SECONDS", 0.3)
     with (
-        answering(503) as (client, asked),
+        answering(503) as (client, _),
         pytest.raises(EngineUnreachableError, match=r"answered 503 to GET /admin/version: .*locked"),
     ):
         client.version()
-    assert len(asked) > 3
 
 
-def test_prefects_own_word_that_it_is_busy_is_believed_for_longer() -> None:
-    with answering(*[503] * 50, 200, word="exception_message") as (client, asked):
+def test_prefects_own_word_that_it_is_busy_is_believed_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_BUSY_SECONDS", 0.1)
+    with answering(*[503] * 10, 200, word="exception_message") as (client, asked):
+        client.locked_seconds = 120
         assert client.version() == "3.9.1"
-    assert len(asked) == 51, "a gateway is asked for 3 s"
+    assert asked[-1] - asked[0] > 0.2, "a gateway would have been asked for half as long"
     with answering(503, word="exception_message") as (client, asked):
         client.locked_seconds = 0
         with pytest.raises(EngineUnreachableError):

@@ -8,10 +8,11 @@ import keyword
 import logging
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from runpy import run_path
 from tempfile import TemporaryDirectory
 from typing import Any
 from zipfile import ZipFile
@@ -29,6 +30,7 @@ from flowyml.plan.conditions import Compare
 from flowyml.plan.groups import Branch, Cleanup, Loop, Section
 from flowyml.plan.layout import source, text_literal, value
 from flowyml.plan.model import (
+    Caching,
     Constant,
     FromEither,
     FromItem,
@@ -44,8 +46,23 @@ from flowyml_prefect import PrefectOrchestrator
 from flowyml_prefect.compiler import compile_flow, flow_function, task_functions
 from flowyml_prefect.names import flow_name
 from flowyml_prefect.parameters import given_parameters, parameter_schema, read_parameters
+from tests.refusals import lacks_of
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "prefect"
+ROOT = Path(__file__).parents[3]
+GOLDEN = ROOT / "tests/golden/prefect"
+EXAMPLES = ROOT / "examples"
+OWN = "\n# The steps, and the flow.\n"
+
+# Together these have each form that is compiled: what is plain; what people add to steps and runs; and control flow.
+PLAIN = Plan(
+    name="plain",
+    parameters=(Parameter(name="rows", schema={"type": "integer"}, default=100),),
+    steps=(
+        Step(name="load", function="plain:load", inputs=(Input("rows", FromParameter("rows")),), outputs=("dataset",)),
+        Step(name="notify", function="plain:notify", after=("load",)),
+    ),
+    outputs=(PipelineOutput("dataset", FromStep("load", "dataset")),),
+)
 
 TRAINING = Plan(
     name="training",
@@ -54,6 +71,7 @@ TRAINING = Plan(
         Parameter(name="rows", schema={"type": "integer"}, default=100),
         Parameter(name="source", schema={"type": "string"}, required=True),
         Parameter(name="rate", schema={"anyOf": [{"type": "number"}, {"type": "null"}]}),
+        Parameter(name="form", schema={"type": "object"}, default={"$ref": "#/x"}),
     ),
     steps=(
         Step(
@@ -65,6 +83,8 @@ TRAINING = Plan(
                 max_attempts=3, initial_delay_seconds=10, retryable_errors=["OOM", "Timeout"]
             ),
             description="Reads the data.",
+            secrets={"password": "Warehouse/password"},
+            caching=Caching(code="a digest"),
         ),
         Step(
             name="train model",
@@ -73,6 +93,7 @@ TRAINING = Plan(
                 Input("dataset", FromStep("load", "dataset")),
                 Input("labels", FromStep("load", "labels")),
                 Input("rate", FromParameter("rate")),
+                Input("form", FromParameter("form")),
                 Input("depth", Constant(4)),
             ),
             outputs=("model",),
@@ -84,6 +105,7 @@ TRAINING = Plan(
     outputs=(PipelineOutput("model", FromStep("train model", "model")),),
     hooks=("Journal",),
     timeout_seconds=3600,
+    schema_version=2,
 )
 
 
@@ -126,19 +148,35 @@ def bundle(plan: Plan) -> Bundle:
     return Bundle(plan, b"the bytes of a bundle")
 
 
-@pytest.mark.parametrize("plan", [TRAINING, SEARCH], ids=lambda plan: plan.name)
+@pytest.mark.parametrize("plan", [PLAIN, TRAINING, SEARCH], ids=lambda plan: plan.name)
 def test_golden(plan: Plan, update_golden: bool) -> None:
+    """Of each flow what is its own: all of them begin with the text of ``flow_parts``, and ``walk_parts``."""
+    text = compiled(plan).partition(OWN)[2].lstrip("\n")
     golden = GOLDEN / f"{plan.name}.py"
     if update_golden:
-        golden.parent.mkdir(parents=True, exist_ok=True)
-        golden.write_text(compiled(plan), "utf-8")
-    assert compiled(plan) == golden.read_text("utf-8")
+        golden.write_text(text, "utf-8")
+    assert text == golden.read_text("utf-8")
 
 
-def test_what_control_flow_adds_is_imported_as_ruff_would() -> None:
-    """Neither more nor less than is used, each block in ruff's order."""
-    ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F401,F821,I", "-"]
-    subprocess.run(ruff, input=compiled(SEARCH), text=True, check=True, encoding="utf-8", capture_output=True)
+def test_examples_are_laid_out_as_ruff_would(tmp_path: Path) -> None:
+    """With neither more nor fewer imports than are used. The same holds for flows with each form."""
+    for plan in (PLAIN, TRAINING, SEARCH, *plans_of_examples()):
+        text = compiled(plan)
+        assert ast.get_docstring(ast.parse(text))
+        (tmp_path / f"{plan.name.replace('-', '_')}.py").write_text(text, "utf-8")
+    assert len(list(tmp_path.iterdir())) > 10
+    for command in (["format", "--check", "--line-length", "120"], ["check", "--select", "F401,F821,I"]):
+        ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", "--isolated", tmp_path]
+        done = subprocess.run(ruff, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def plans_of_examples() -> Iterator[Plan]:
+    """Those of which Prefect can do all."""
+    for path in sorted(EXAMPLES.glob("*.py")):
+        (pipeline,) = (made for made in run_path(str(path)).values() if isinstance(made, Pipeline))
+        if not lacks_of(plan := pipeline.compile(), PrefectOrchestrator):
+            yield plan
 
 
 def test_a_pipeline_in_a_pipeline_alone_is_no_control_flow() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.plan.secrets import slug_of
 from flowyml.testing import (
@@ -29,63 +30,26 @@ from tests.engines.prefect import PrefectServer
 pytestmark = pytest.mark.prefect
 
 
-@pytest.mark.usefixtures("abandoned")
-class TestDetachedRuns(RunConformance, FailureConformance, LifeConformance):
-    """Without a work pool. (The abandoned run waits beside them for its test among the faults.)"""
+@pytest.mark.usefixtures("abandoned", "cleaning_up")
+class TestRuns(
+    RunConformance,
+    FailureConformance,
+    LifeConformance,
+    ArtifactConformance,
+    ControlFlowConformance,
+    RandomFlowConformance,
+    CachingConformance,
+    ExecutionGroupConformance,
+    RetryConformance,
+    SecretConformance,
+):
+    """Without a work pool, and with secrets in Secret blocks.
 
-    @pytest.fixture(scope="class")
-    @classmethod
-    def make_orchestrator(cls, make_prefect: Callable[..., Any]) -> Callable[..., Orchestrator]:
-        return make_prefect
+    They are one class, so that samples of all topics share runs. (Runs that take long to end do so beside them, for
+    tests in other modules.)
+    """
 
-
-class TestArtifacts(ArtifactConformance):
-    """Without a work pool."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def make_orchestrator(cls, make_prefect: Callable[..., Any]) -> Callable[..., Orchestrator]:
-        return make_prefect
-
-
-class TestControlFlow(ControlFlowConformance, RandomFlowConformance):
-    """Without a work pool."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def make_orchestrator(cls, make_prefect: Callable[..., Any]) -> Callable[..., Orchestrator]:
-        return make_prefect
-
-
-class TestCaching(CachingConformance):
-    """Without a work pool."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def make_orchestrator(cls, make_prefect: Callable[..., Any]) -> Callable[..., Orchestrator]:
-        return make_prefect
-
-
-class TestExecutionGroups(ExecutionGroupConformance):
-    """Without a work pool."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def make_orchestrator(cls, make_prefect: Callable[..., Any]) -> Callable[..., Orchestrator]:
-        return make_prefect
-
-
-class TestRetries(RetryConformance):
-    """Without a work pool."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def make_orchestrator(cls, make_prefect: Callable[..., Any]) -> Callable[..., Orchestrator]:
-        return make_prefect
-
-
-class TestSecrets(SecretConformance):
-    """In Secret blocks."""
+    steps_per_run = 300
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -96,6 +60,13 @@ class TestSecrets(SecretConformance):
     @classmethod
     def keep_secret(cls, prefect: PrefectServer) -> Callable[[str, str], None]:
         return lambda reference, value: save_secret(prefect, slug_of(reference), value)
+
+    @classmethod
+    def finish(cls, handle: SubmissionResult) -> SubmissionResult:
+        """Until Prefect has recorded all task runs too: lines of a log are told apart by them."""
+        handle = super().finish(handle)
+        handle.step_runs()
+        return handle
 
 
 class TestDeployments(DeploymentConformance, ScheduleConformance):

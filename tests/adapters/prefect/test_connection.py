@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from prefect.settings import Settings
+from pydantic import SecretStr
 
 from flowyml.cli import main
 from flowyml.core.errors import ConfigurationError
+from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection, login_of
-
-_BOTH = """
-import json
-from flowyml_prefect.connection import Connection, login_of
-ours = Connection.configured()
-from prefect.settings import get_current_settings
-theirs = get_current_settings().api
-secret = lambda value: value.get_secret_value() if value else None
-print(json.dumps([
-    ours and [ours.api_url, ours.login.token.get(), ours.password],
-    theirs.url and [theirs.url, secret(theirs.key), secret(theirs.auth_string)],
-]))
-"""
 
 _PROFILES = """
 active = "team"
@@ -69,18 +56,27 @@ PREFECT_API_TLS_INSECURE_SKIP_VERIFY = true
     ],
 )
 def test_the_settings_of_prefect(
-    tmp_path: Path, environment: dict[str, str], files: dict[str, str], expected: str | None
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    files: dict[str, str],
+    expected: str | None,
 ) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    done = subprocess.run(
-        [sys.executable, "-c", _BOTH], cwd=tmp_path, capture_output=True, text=True, check=True,
-        env={**os.environ, "PREFECT_HOME": str(tmp_path / "home"), **environment},
-    )  # fmt: skip
-    ours, theirs = json.loads(done.stdout)
-    assert ours == theirs
-    assert (ours and ours[0]) == expected
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"PREFECT_HOME": str(tmp_path / "home"), **environment}.items():
+        monkeypatch.setenv(name, value)
+    ours = Connection.configured()
+    theirs = Settings().api
+    assert (ours and ours.api_url) == theirs.url == expected
+    if ours:
+        assert (ours.login.token.get(), ours.password) == (said(theirs.key), said(theirs.auth_string))
+
+
+def said(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
 
 
 @pytest.mark.parametrize("url", ["http://h:4200", "http://h:4200/", "http://h:4200/api", "http://h:4200/api/"])
@@ -174,19 +170,6 @@ def test_invalid_addresses(url: str) -> None:
         Connection.to(url)
 
 
-_SENT = """
-import json, sys
-from flowyml_prefect.client import PrefectClient
-from flowyml_prefect.connection import Connection
-ours = PrefectClient(Connection.configured())
-from prefect.settings import get_current_settings
-settings = get_current_settings()
-secret = lambda value: value.get_secret_value() if value else None
-print(json.dumps([ours.headers(), secret(settings.api.auth_string) or "", secret(settings.api.key) or "",
-                  settings.client.custom_headers]))
-"""
-
-
 @pytest.mark.parametrize("where", ["environment", "profile"])
 def test_a_process_for_another_server_takes_no_credentials_along(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -200,9 +183,17 @@ def test_a_process_for_another_server_takes_no_credentials_along(
     else:
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
-    environment = {**os.environ, **Connection.to("http://other").environment}
-    done = subprocess.run([sys.executable, "-c", _SENT], capture_output=True, text=True, check=True, env=environment)
-    assert json.loads(done.stdout) == [{}, "", "", {"X-Gate": ""}]
-    own = {**os.environ, **Connection.to("http://h").environment}
-    done = subprocess.run([sys.executable, "-c", _SENT], capture_output=True, text=True, check=True, env=own)
-    assert done.stdout.count("planted") == 2, "the password, which wins over the key, and the header"
+    for url, headers, shown in (
+        ("http://other", {}, ("", "", {"X-Gate": ""})),
+        # Of its own server: the password, which wins over the key, and the header.
+        ("http://h", {"Authorization": f"Basic {base64.b64encode(b'me:planted').decode()}"},
+         ("me:planted", "", {"X-Gate": "planted"})),
+    ):  # fmt: skip
+        with monkeypatch.context() as process:
+            for name, value in Connection.to(url).environment.items():
+                process.setenv(name, value)
+            theirs, ours = Settings(), Connection.configured()
+            assert ours is not None
+            assert PrefectClient(ours).headers() == headers
+            secrets = (said(theirs.api.auth_string) or "", said(theirs.api.key) or "")
+            assert (*secrets, theirs.client.custom_headers) == shown

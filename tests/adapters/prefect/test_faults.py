@@ -30,7 +30,7 @@ from flowyml_prefect import PrefectOrchestrator, runner
 from flowyml_prefect.automations import AUTOMATIONS, NEVER_BEGAN_MESSAGE, PENDING, SILENT, SILENT_MESSAGE, crash_after
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection
-from tests.adapters.prefect.samples import run_processes, sleeping, step_process
+from tests.adapters.prefect.samples import run_processes, sleeping, step_process, waiting
 from tests.engines.prefect import PrefectServer, prefect_server
 from tests.waiting import catches, wait_until
 
@@ -57,7 +57,7 @@ def test_the_caller_may_die_after_submitting(
 ) -> None:
     job = _submit_elsewhere(prefect, tmp_path, "caller-dies").communicate()[0].strip()
     handle = orchestrator.attach(job)
-    handle.wait_for_completion(240, 0.2)
+    handle.wait_for_completion(1200, 0.2)
     assert (handle.status, handle.outputs) == (ExecutionStatus.COMPLETED, {"slept": 1.0})
 
 
@@ -67,7 +67,7 @@ def test_the_same_run_id_from_two_processes_is_one_execution(
     callers = [_submit_elsewhere(prefect, tmp_path, "at-once") for _ in range(2)]
     jobs = {caller.communicate()[0].strip() for caller in callers}
     (job,) = jobs
-    handle = orchestrator.attach(job).wait_for_completion(240, 0.2)
+    handle = orchestrator.attach(job).wait_for_completion(1200, 0.2)
     assert handle.status is ExecutionStatus.COMPLETED
     time.sleep(3)  # a second execution would have begun by now
     assert (tmp_path / "done").read_text() == "x"
@@ -87,12 +87,12 @@ def test_ctrl_c_cancels_the_run_and_says_how_to_see_its_end(
     )  # fmt: skip
     step_process(tmp_path)
     os.killpg(caller.pid, signal.SIGINT)
-    _, errors = caller.communicate(timeout=240)
+    _, errors = caller.communicate(timeout=1200)
     assert caller.returncode == (130 if by_command else -signal.SIGINT)
     (run,) = orchestrator.runs(run_id, limit=1)
     assert f"Interrupted: cancelling run {run_id} on prefect, job {run.job_id} …\n" in errors
     assert f"To see how it ends: flowyml watch {run.job_id} --on {prefect.url if by_command else 'prefect'}\n" in errors
-    handle = orchestrator.attach(run.job_id).wait_for_completion(240, 0.2)
+    handle = orchestrator.attach(run.job_id).wait_for_completion(1200, 0.2)
     assert handle.status is ExecutionStatus.CANCELLED
 
 
@@ -129,41 +129,40 @@ def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
         yield server
 
 
-def test_the_server_may_be_killed_in_the_middle_of_a_run(frail: PrefectServer, tmp_path: Path) -> None:
+def test_the_server_may_be_killed_in_the_middle_of_a_run(
+    frail: PrefectServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A flow goes on without it; the runner of one that is killed meanwhile waits for it, and can be ended."""
     orchestrator = PrefectOrchestrator(frail.url, api_key="admin:secret")
     policy = OrchestratorRetryPolicy(max_attempts=300, initial_delay_seconds=1, backoff_multiplier=1)
     patient = PrefectOrchestrator(frail.url, api_key="admin:secret", retry_policy=policy)
-    handle = orchestrator.run_pipeline(sleeping(str(tmp_path), 8.0))
-    step_process(tmp_path)
+    goes_on, is_killed = tmp_path_factory.mktemp("on"), tmp_path_factory.mktemp("killed")
+    handle = orchestrator.run_pipeline(waiting(str(goes_on)))
+    killed = orchestrator.run_pipeline(sleeping(str(is_killed), 600))
+    step_process(goes_on)
+    step_process(is_killed)
+    runner, flow = run_processes(killed)
     frail.kill()
     with pytest.raises(EngineUnreachableError, match="does not answer"):
         handle.refresh()
     assert not orchestrator.health().reachable
+    flow.kill()
+    wait_until(lambda: flow not in runner.children())
+    wait_until(lambda: not catches(runner.pid, signal.SIGTERM))  # it hands none on to the flow any more
+    assert runner.is_running()
+    runner.terminate()
+    wait_until(lambda: not runner.is_running() or runner.status() == psutil.STATUS_ZOMBIE)
     with ThreadPoolExecutor() as threads:
         reading = threads.submit(patient.runs)
         frail.start()
-        assert [run.job_id for run in reading.result()] == [handle.job_id], "a retry policy waits for the server"
-    handle.wait_for_completion(240, 0.5)
-    assert (handle.status, handle.outputs) == (ExecutionStatus.COMPLETED, {"slept": 8.0})
-    assert handle.step_statuses() == {"sleep": ExecutionStatus.COMPLETED}
+        found = {run.job_id for run in reading.result()}
+        assert {handle.job_id, killed.job_id} <= found, "a retry policy waits for the server"
+    (goes_on / "go").touch()
+    handle.wait_for_completion(1200, 0.5)
+    assert (handle.status, handle.outputs) == (ExecutionStatus.COMPLETED, {"waited": True})
+    wait_until(lambda: handle.step_statuses() == {"wait": ExecutionStatus.COMPLETED})
     orchestrator.close()
     patient.close()
-
-
-def test_a_runner_that_waits_for_a_lost_server_can_be_ended(frail: PrefectServer, tmp_path: Path) -> None:
-    handle = PrefectOrchestrator(frail.url, api_key="admin:secret").run_pipeline(sleeping(str(tmp_path), 600))
-    step_process(tmp_path)
-    runner, flow = run_processes(handle)
-    frail.kill()
-    try:
-        flow.kill()
-        wait_until(lambda: flow not in runner.children())
-        wait_until(lambda: not catches(runner.pid, signal.SIGTERM))  # it hands none on to the flow any more
-        assert runner.is_running()
-        runner.terminate()
-        wait_until(lambda: not runner.is_running() or runner.status() == psutil.STATUS_ZOMBIE)
-    finally:
-        frail.start()
 
 
 @pytest.mark.parametrize("key", [None, "admin:wrong", "a-key-of-prefect-cloud"])
@@ -179,7 +178,7 @@ def test_wrong_credentials_are_distinguished_and_never_shown(frail: PrefectServe
 
 def test_a_password_in_the_url_reaches_the_run_and_is_not_shown(frail: PrefectServer, tmp_path: Path) -> None:
     orchestrator = PrefectOrchestrator(frail.url.replace("//", "//admin:secret@"))
-    handle = orchestrator.run_pipeline(sleeping(str(tmp_path), 0.0)).wait_for_completion(240, 0.2)
+    handle = orchestrator.run_pipeline(sleeping(str(tmp_path), 0.0)).wait_for_completion(1200, 0.2)
     health = orchestrator.health()
     assert (handle.status, handle.outputs, health.reachable) == (ExecutionStatus.COMPLETED, {"slept": 0.0}, True)
     assert "secret" not in f"{handle.run} {health} {orchestrator.client.connection}"

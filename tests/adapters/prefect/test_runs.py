@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,10 +14,12 @@ import pytest
 from typing_extensions import TypedDict
 
 from flowyml import DATA_INTERVAL_START, LOGICAL_DATE, Pipeline, step
-from flowyml.core.errors import ConfigurationError, OutputNotKeptError, ScheduleError, StepError
+from flowyml.cli import main
+from flowyml.core.errors import ConfigurationError, OutputNotKeptError, ScheduleError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Run
 from flowyml.core.schedule import Schedule
+from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.probe import Site
 from flowyml.testing import FailureConformance
 from flowyml_prefect import PrefectOrchestrator
@@ -50,14 +51,6 @@ def ended_runs(orchestrator: PrefectOrchestrator, pipeline: str) -> list[Run]:
     return wait_until(lambda: [run for run in orchestrator.runs(pipeline) if run.status.is_terminal], every=0.5)
 
 
-def big(name: str) -> Pipeline:
-    @step(outputs=["numbers", "note"])
-    def make() -> tuple[list[int], str]:
-        return list(range(100_000)), "small"
-
-    return Pipeline(name).add_step(make)
-
-
 class TestDeployments:
     def test_the_same_version_again_changes_nothing(self, make_prefect: Callable[..., Any]) -> None:
         first = make_prefect().deploy_pipeline(adding("deployed"))
@@ -71,12 +64,6 @@ class TestDeployments:
         second = orchestrator.deploy_pipeline(adding("evolving", increment=2))
         assert (second.url, second.changed) == (first.url, True)
         assert orchestrator.deploy_pipeline(adding("evolving")).changed, "the first version stands there no more"
-
-    def test_an_older_run_keeps_its_version(self, orchestrator: PrefectOrchestrator) -> None:
-        old = orchestrator.run_pipeline(adding("replaced"))
-        new = orchestrator.run_pipeline(adding("replaced", increment=10))
-        assert old.wait_for_completion(240, 0.2).outputs == {"sum": 2}
-        assert new.wait_for_completion(240, 0.2).outputs == {"sum": 11}
 
     def test_prefect_shows_version_tags_and_form(self, orchestrator: PrefectOrchestrator) -> None:
         deployment = orchestrator.deploy_pipeline(adding("shown"))
@@ -117,18 +104,83 @@ class TestDeployments:
             orchestrator.schedule_pipeline(adding("unserved"), Schedule.of("hourly", 0))
 
 
-class TestRuns:
-    def test_the_run_in_prefects_own_words(self, orchestrator: PrefectOrchestrator, prefect: PrefectServer) -> None:
-        handle = orchestrator.run_pipeline(adding("own words"), "run/1 ü")
-        handle.wait_for_completion(240, 0.2)
-        assert handle.url == f"{prefect.url}/runs/flow-run/{handle.job_id}"
-        assert (handle.run_id, handle.raw_status, handle.run.pipeline) == ("run/1 ü", "Completed", "own words")
-        flow_run = orchestrator.client.get(f"/flow_runs/{handle.job_id}")
-        assert (flow_run["name"], flow_run["idempotency_key"]) == ("run/1 ü", "run/1 ü")
-        (task,) = wait_until(lambda: orchestrator.client.task_runs(handle.job_id))  # Prefect records them late
-        assert task.name == "add"
+REFERENCE, TEMPLATE = {"$ref": "#/definitions/x"}, {"__prefect_kind": "jinja", "template": "{{ 1 + 1 }}"}
+GIVEN: dict[str, Any] = {
+    "template": TEMPLATE, "items": [{"deep": [REFERENCE]}], "priced": [{"price": 3}, {"price": 4}], "größe": 1.5,
+}  # fmt: skip
 
-    def test_all_runs_come_in_one_call(self, make_prefect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+
+def looking() -> Pipeline:
+    """Steps that tell where they are, give back what they were given, and return much."""
+
+    @step(outputs=["folder", "names", "variable"])
+    def look() -> tuple[str, list[str], str | None]:
+        import os
+        from pathlib import Path
+
+        here = Path.cwd()
+        return str(here), [path.name for path in here.iterdir()], os.environ.get("PLACE_OF_RUNS")
+
+    @step(outputs=["same"])
+    def give(template: dict[str, Any], items: list[Any], default: dict[str, Any], schema: int, größe: float) -> Any:
+        return [template, items, default, schema, größe, type(größe).__name__]
+
+    @step(outputs=["total"])
+    def add(priced: list[Item]) -> int:
+        return sum(item["price"] for item in priced)
+
+    @step(outputs=["numbers", "note"])
+    def make() -> tuple[list[int], str]:
+        return list(range(100_000)), "small"
+
+    context = {"template": {}, "items": [], "priced": [], "default": {"a": REFERENCE}, "schema": 1, "größe": 0.5}
+    return Pipeline("looking", context=context).add_step(look).add_step(give).add_step(add).add_step(make)
+
+
+class TestRuns:
+    """One run that this process starts; each test looks at another aspect of it."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def folder(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return tmp_path_factory.mktemp("looking")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def run(cls, make_prefect: Callable[..., Any], folder: Path) -> SubmissionResult:
+        (folder / "mine.csv").touch()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PLACE_OF_RUNS", "the caller's")
+            patch.chdir(folder)
+            orchestrator: PrefectOrchestrator = make_prefect(artifacts=folder / "artifacts")
+            handle = orchestrator.run_pipeline(looking(), "run/1 ü", parameters=GIVEN)
+        handle.wait_for_completion(1200, 0.2)
+        assert handle.status is COMPLETED, handle.error
+        return handle
+
+    def test_it_has_the_folder_and_the_environment_of_its_caller(self, run: SubmissionResult, folder: Path) -> None:
+        seen = [run.outputs[name] for name in ("folder", "names", "variable")]
+        assert seen == [str(folder), ["mine.csv"], "the caller's"]
+
+    def test_parameters_that_look_like_templates_and_references_are_data(self, run: SubmissionResult) -> None:
+        same = [TEMPLATE, GIVEN["items"], {"a": REFERENCE}, 1, 1.5, "float"]
+        assert (run.outputs["same"], run.outputs["total"]) == (same, 7)
+        assert GIVEN.items() <= run.run.parameters.items()
+
+    def test_prefects_own_words(
+        self, run: SubmissionResult, orchestrator: PrefectOrchestrator, prefect: PrefectServer
+    ) -> None:
+        assert run.url == f"{prefect.url}/runs/flow-run/{run.job_id}"
+        assert (run.run_id, run.raw_status, run.run.pipeline) == ("run/1 ü", "Completed", "looking")
+        flow_run = orchestrator.client.get(f"/flow_runs/{run.job_id}")
+        assert (flow_run["name"], flow_run["idempotency_key"]) == ("run/1 ü", "run/1 ü")
+        names = ["add", "give", "look", "make"]
+        # Prefect records them late.
+        wait_until(lambda: sorted(task.name for task in orchestrator.client.task_runs(run.job_id)) == names)
+
+    def test_all_runs_come_in_one_call(
+        self, run: SubmissionResult, make_prefect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         orchestrator = make_prefect()
         calls: list[str] = []
         call = orchestrator.client.call
@@ -137,96 +189,21 @@ class TestRuns:
             calls.append(path)
             return call(method, path, **options)
 
-        handle = orchestrator.run_pipeline(big("listed"))
         monkeypatch.setattr(orchestrator.client, "call", counted)
-        assert handle.job_id in [run.job_id for run in orchestrator.runs(limit=3)]
+        assert run.job_id in [found.job_id for found in orchestrator.runs("looking", limit=3)]
         assert calls == ["/flow_runs/filter"]
 
-    def test_large_outputs_go_to_the_artifacts_folder(self, make_prefect: Callable[..., Any], tmp_path: Path) -> None:
-        orchestrator = make_prefect(artifacts=tmp_path)
-        handle = orchestrator.run_pipeline(big("large")).wait_for_completion(240, 0.2)
-        assert handle.status is COMPLETED, handle.error
-        assert handle.outputs == {"numbers": list(range(100_000)), "note": "small"}
-        (artifact,) = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "outputs.json"]
-        artifact.unlink()  # what is kept for a retry stands beside it
-        outputs = make_prefect(artifacts=tmp_path).attach(handle.job_id).outputs
+    def test_large_outputs_go_to_the_artifacts_folder(
+        self, run: SubmissionResult, make_prefect: Callable[..., Any], folder: Path
+    ) -> None:
+        assert run.outputs["numbers"] == list(range(100_000))
+        files = [path for path in (folder / "artifacts").rglob("*") if path.is_file()]
+        (artifact,) = [path for path in files if path.name != "outputs.json"]  # which a retry needs
+        artifact.unlink()
+        outputs = make_prefect(artifacts=folder / "artifacts").attach(run.job_id).outputs
         assert outputs["note"] == "small"
         with pytest.raises(OutputNotKeptError, match="does not exist here"):
             _ = outputs["numbers"]
-
-    def test_logs_come_while_the_run_goes_on(self, orchestrator: PrefectOrchestrator, tmp_path: Path) -> None:
-        gate = tmp_path / "gate"
-
-        @step(outputs=["done"])
-        def talk() -> bool:
-            import sys
-            from time import sleep
-
-            print("first")
-            print("second, on stderr", file=sys.stderr)
-            while not gate.exists():
-                sleep(0.05)
-            print("third")
-            return True
-
-        handle = orchestrator.run_pipeline(Pipeline("talking").add_step(talk))
-        said = []
-        for line in handle.logs(follow=True):
-            if line.step == "talk" and line.message in ("first", "second, on stderr", "third"):
-                said.append(line.message)
-                assert line.level == "INFO"
-            if line.message == "second, on stderr":
-                assert not handle.status.is_terminal
-                gate.touch()
-        assert said == ["first", "second, on stderr", "third"]
-        assert handle.status is COMPLETED
-
-    def test_the_error_is_the_steps_own(self, orchestrator: PrefectOrchestrator) -> None:
-        @step(outputs=["x"])
-        def divide(by: int) -> float:
-            return 1 / by
-
-        handle = orchestrator.run_pipeline(Pipeline("dividing", context={"by": 0}).add_step(divide))
-        handle.wait_for_completion(240, 0.2)
-        assert handle.error == "step 'divide': ZeroDivisionError: division by zero"
-        assert [run.error for run in handle.step_runs()] == ["ZeroDivisionError: division by zero"]
-        with pytest.raises(StepError, match="division by zero"):
-            handle.result().raise_for_status()
-
-    def test_parameters_are_taken_as_they_are(self, orchestrator: PrefectOrchestrator) -> None:
-        @step(outputs=["same"])
-        def give(value: dict[str, Any], schema: int, größe: float) -> list[Any]:
-            return [value, schema, größe]
-
-        like_a_template = {"__prefect_kind": "jinja", "template": "{{ 1 + 1 }}"}
-        pipeline = Pipeline("templated", context={"value": {}, "schema": 1, "größe": 1.5}).add_step(give)
-        handle = orchestrator.run_pipeline(pipeline, parameters={"value": like_a_template})
-        assert handle.wait_for_completion(240, 0.2).outputs == {"same": [like_a_template, 1, 1.5]}
-        assert handle.run.parameters["value"] == like_a_template
-
-    def test_a_dict_with_a_reference_is_data(self, orchestrator: PrefectOrchestrator) -> None:
-        @step(outputs=["same"])
-        def give(value: dict[str, Any], items: list[Any], default: dict[str, Any]) -> list[Any]:
-            return [value, items, default]
-
-        like_a_block = {"$ref": "#/definitions/x"}
-        context = {"value": {}, "items": [], "default": {"a": like_a_block}}
-        handle = orchestrator.run_pipeline(
-            Pipeline("referring", context=context).add_step(give),
-            parameters={"value": like_a_block, "items": [{"deep": [like_a_block]}]},
-        )
-        wanted = [like_a_block, [{"deep": [like_a_block]}], {"a": like_a_block}]
-        assert handle.wait_for_completion(240, 0.2).outputs == {"same": wanted}, handle.error
-        assert handle.run.parameters["value"] == like_a_block
-
-    def test_typed_dicts_as_parameters(self, orchestrator: PrefectOrchestrator) -> None:
-        @step(outputs=["total"])
-        def add(items: list[Item]) -> int:
-            return sum(item["price"] for item in items)
-
-        pipeline = Pipeline("priced", context={"items": [{"price": 1}]}).add_step(add)
-        handle = orchestrator.run_pipeline(pipeline, parameters={"items": [{"price": 3}, {"price": 4}]})
-        assert handle.wait_for_completion(240, 0.2).outputs == {"total": 7}, handle.error
 
     def test_prefect_is_recognized_by_its_pages(self, prefect: PrefectServer) -> None:
         assert PrefectOrchestrator.recognizes(Site(prefect.url))
@@ -239,122 +216,74 @@ class TestRuns:
         assert health.version.startswith("3.")
 
 
-def place() -> Pipeline:
-    """A pipeline that tells where its step is."""
-
-    @step(outputs=["folder", "names", "variable"])
-    def look() -> tuple[str, list[str], str | None]:
-        import os
-        from pathlib import Path
-
-        here = Path.cwd()
-        return str(here), [path.name for path in here.iterdir()], os.environ.get("PLACE_OF_RUNS")
-
-    return Pipeline("place").add_step(look)
-
-
-def test_a_run_that_this_process_starts_has_its_folder_and_environment(
-    orchestrator: PrefectOrchestrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PLACE_OF_RUNS", "the caller's")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.csv").touch()
-    handle = orchestrator.run_pipeline(place()).wait_for_completion(240, 0.5)
-    assert handle.outputs == {"folder": str(tmp_path), "names": ["mine.csv"], "variable": "the caller's"}
-
-
 class TestWorkers:
-    """Runs that a worker executes."""
+    """Runs that a worker executes, which finds S3 (moto's fake of it) where an artifact store is there."""
 
     @pytest.fixture(scope="class")
     @classmethod
-    def orchestrator(cls, prefect: PrefectServer, make_prefect: Callable[..., Any]) -> Iterator[PrefectOrchestrator]:
-        made = make_prefect(work_pool="workers")
-        made.client.ensure_process_pool("workers")
-        with prefect.worker("workers"):
-            yield made
+    def make_pooled(cls, prefect: PrefectServer, make_prefect: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+        with fake_s3("code") as environment, pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            make_prefect().client.ensure_process_pool("workers")
+            with prefect.worker("workers"):
+                yield lambda **options: make_prefect(work_pool="workers", **options)
 
-    def test_a_run_completes(self, orchestrator: PrefectOrchestrator) -> None:
-        handle = orchestrator.run_pipeline(adding("worked"), parameters={"number": 4})
-        assert handle.wait_for_completion(240, 0.5).outputs == {"sum": 5}
+    @pytest.fixture(scope="class")
+    @classmethod
+    def orchestrator(cls, make_pooled: Callable[..., PrefectOrchestrator]) -> PrefectOrchestrator:
+        return make_pooled()
 
-    def test_steps_have_an_empty_folder_and_the_worker_s_environment(
+    def test_a_run_from_prefects_form_has_an_empty_folder_and_the_workers_environment(
         self, orchestrator: PrefectOrchestrator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """The form has numbers without a point for floats, and leaves out what has a default."""
         monkeypatch.setenv("PLACE_OF_RUNS", "the caller's")
-        handle = orchestrator.run_pipeline(place()).wait_for_completion(240, 0.5)
-        folder, names, variable = handle.outputs["folder"], handle.outputs["names"], handle.outputs["variable"]
-        assert (names, variable) == ([], None)
-        assert not Path(folder).is_relative_to(prefect_home().parent)
-        wait_until(lambda: not Path(folder).exists())
-
-    def test_a_run_from_prefects_form(self, orchestrator: PrefectOrchestrator) -> None:
-        """It has numbers without a point for floats, and leaves out what has a default."""
-
-        @step(outputs=["same"])
-        def give(rate: float, schema: dict[str, Any], rows: int) -> list[Any]:
-            return [rate, type(rate).__name__, schema, rows]
-
-        context = {"rate": 1.5, "schema": {"$ref": "#/x"}, "rows": 3}
-        deployed = orchestrator.deploy_pipeline(Pipeline("formed", context=context).add_step(give))
-        form = {"name": "by hand", "parameters": {"rate": 2}}
+        deployed = orchestrator.deploy_pipeline(looking())
+        form = {"name": "by hand", "parameters": {"größe": 2}}
         handle = orchestrator.attach(orchestrator.client.create_run(str(deployed.url).rpartition("/")[2], form).id)
-        assert handle.wait_for_completion(240, 0.5).outputs == {"same": [2.0, "float", {"$ref": "#/x"}, 3]}, (
-            handle.error
-        )
+        outputs = handle.wait_for_completion(1200, 0.5).outputs
+        assert outputs["same"] == [{}, [], {"a": REFERENCE}, 1, 2.0, "float"], handle.error
+        assert (outputs["names"], outputs["variable"]) == ([], None)
+        assert not Path(outputs["folder"]).is_relative_to(prefect_home().parent)
+        wait_until(lambda: not Path(outputs["folder"]).exists())
 
     def test_cancel_stops_the_work(self, orchestrator: PrefectOrchestrator, tmp_path: Path) -> None:
         FailureConformance().test_cancel_stops_the_work(orchestrator, str(tmp_path))
         assert orchestrator.runs("conformance beating", limit=1)[0].error == "The run was cancelled."
 
-    def test_a_scheduled_run_has_the_dates_of_its_schedule(self, orchestrator: PrefectOrchestrator) -> None:
+    def test_a_scheduled_run_has_the_parameters_and_the_dates_of_its_schedule(
+        self, orchestrator: PrefectOrchestrator
+    ) -> None:
         @step(outputs=["dates"])
-        def tell(day: str, since: str) -> list[str]:
+        def tell(day: str, since: str, number: int) -> list[str]:
             from flowyml import current_run
 
-            return [day, since, str(current_run().data_interval_end)]
+            return [day, since, str(current_run().data_interval_end), str(number)]
 
-        values = {"day": LOGICAL_DATE, "since": DATA_INTERVAL_START}
+        values = {"day": LOGICAL_DATE, "since": DATA_INTERVAL_START, "number": 1}
         pipeline = Pipeline("dated by itself", context=values).add_step(tell)
-        made = orchestrator.schedule_pipeline(pipeline, Schedule.of("interval", 5))
+        schedule = Schedule.of("interval", 15, parameters={"number": 41})
+        made = orchestrator.schedule_pipeline(pipeline, schedule)
         try:
             ended = ended_runs(orchestrator, "dated by itself")
         finally:
             orchestrator.delete_schedule(made.schedule_id)
         handle = orchestrator.attach(ended[0].job_id)
         assert handle.status is COMPLETED, handle.error
-        day, since, end = map(datetime.fromisoformat, handle.outputs["dates"])
-        assert (day - since, end) == (timedelta(seconds=5), day)
-        assert day.second % 5 == day.microsecond == 0, "the time on the schedule"
+        *dates, number = handle.outputs["dates"]
+        day, since, end = map(datetime.fromisoformat, dates)
+        assert (day - since, end, number) == (timedelta(seconds=15), day, "41")
+        assert day.second % 15 == day.microsecond == 0, "the time on the schedule"
+        assert handle.run.pipeline == "dated by itself"
+        wait_until(lambda: handle.step_statuses() == {"tell": COMPLETED})
 
-    def test_a_schedule_fires(self, orchestrator: PrefectOrchestrator) -> None:
-        made = orchestrator.schedule_pipeline(
-            adding("by itself"), Schedule.of("interval", 5, parameters={"number": 41})
-        )
-        try:
-            ended = ended_runs(orchestrator, "by itself")
-        finally:
-            orchestrator.delete_schedule(made.schedule_id)
-        handle = orchestrator.attach(ended[0].job_id)
-        assert (handle.run.pipeline, handle.outputs) == ("by itself", {"sum": 42})
-        assert handle.step_statuses() == {"add": COMPLETED}
+    def test_a_run_completes_on_a_worker_that_shares_no_folder(
+        self, make_pooled: Callable[..., PrefectOrchestrator]
+    ) -> None:
+        """Code and outputs go through the store."""
+        orchestrator = make_pooled(artifacts="s3://code/team")
 
-
-class TestWorkersElsewhere:
-    """Workers that share no folder with the one who submits: code and outputs go through S3, moto's fake of it."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def orchestrator(cls, prefect: PrefectServer, make_prefect: Callable[..., Any]) -> Iterator[PrefectOrchestrator]:
-        with fake_s3("code") as environment, pytest.MonkeyPatch.context() as patch:
-            for name, value in environment.items():
-                patch.setenv(name, value)
-            made = make_prefect(work_pool="elsewhere", artifacts="s3://code/team")
-            made.client.ensure_process_pool("elsewhere")
-            with prefect.worker("elsewhere"):
-                yield made
-
-    def test_a_run_completes_without_the_folder(self, orchestrator: PrefectOrchestrator) -> None:
         def large(number: int) -> str:
             return "x" * 100_000 + str(number)
 
@@ -363,13 +292,13 @@ class TestWorkersElsewhere:
         folder = prefect_home() / "flows"
         hidden = folder.rename(folder.with_name("hidden"))
         try:
-            found = orchestrator.client.deployment("fetched", "fetched on elsewhere")
+            found = orchestrator.client.deployment("fetched", "fetched on workers")
             assert found is not None
             ((pull, options),) = found["pull_steps"][0].items()
             assert pull == "prefect.deployments.steps.pull_from_remote_storage"
             assert options["url"].startswith("s3://code/team/flows/fetched-")
             run = orchestrator.run_pipeline(pipeline)
-            assert run.wait_for_completion(240, 0.5).status is COMPLETED, run.error
+            assert run.wait_for_completion(1200, 0.5).status is COMPLETED, run.error
             assert run.outputs["text"] == "x" * 100_000 + "7"
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -397,22 +326,36 @@ def test_a_notebook_submits_its_pipeline(prefect: PrefectServer, tmp_path: Path)
     assert "submitted COMPLETED {'total': 10} None" in printed
 
 
-def test_a_compiled_file_runs_where_no_flowyml_is(prefect: PrefectServer, tmp_path: Path) -> None:
-    pipeline = adding("ejected")
-    bundle = pipeline.bundle(pipeline.compile())
-    for name, data in PrefectOrchestrator().compile_files(bundle).items():
-        (tmp_path / name).write_bytes(data)
+EJECTED = """
+from flowyml import pipeline, step
+
+@step
+def double(rows: int) -> int:
+    return 2 * rows
+
+@pipeline
+def ejected(rows: int = 3):
+    return {"doubled": double(rows)}
+"""
+
+
+def test_a_compiled_file_runs_where_no_flowyml_is(
+    prefect: PrefectServer, orchestrator: PrefectOrchestrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``flowyml compile … --to prefect -o flow.py``, and then plain ``python flow.py``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "ejected.py").write_text(EJECTED)
+    assert main(["compile", "ejected.py", "--to", "prefect", "-o", "flow.py"]) == 0
     site = next(path for path in sys.path if path.endswith("site-packages"))
     # Without the site module no .pth file is read, so an editable FlowyML is not found.
     without = f"import sys; sys.path.append({site!r}); import runpy; "
-    probe = subprocess.run(
-        [sys.executable, "-S", "-c", f"{without}import flowyml"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert "No module named 'flowyml'" in probe.stderr
-    run = f"{without}sys.argv = ['flow.py', '{{\"number\": 6}}']; runpy.run_path('flow.py', run_name='__main__')"
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", run], cwd=tmp_path, env=prefect.environment, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-S", "-c", f"{without}import flowyml"], capture_output=True, text=True)
+    assert "No module named 'flowyml'" in done.stderr
+    run = f"{without}sys.argv = ['flow.py', '{{\"rows\": 6}}']; runpy.run_path('flow.py', run_name='__main__')"
+    command = [sys.executable, "-S", "-c", run]
+    done = subprocess.run(command, env=prefect.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "Finished in state Completed()" in done.stderr + done.stdout
-    assert zipfile.is_zipfile(tmp_path / bundle.filename)
+    flows = {"flows": {"name": {"any_": ["ejected"]}}}
+    (made,) = orchestrator.client.query("/flow_runs/filter", flows)
+    assert (made["parameters"], made["state_name"], made["deployment_id"]) == ({"rows": 6}, "Completed", None)

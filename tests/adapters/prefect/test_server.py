@@ -23,8 +23,13 @@ import pytest
 import websockets
 from websockets.typing import Subprotocol
 
+from flowyml import Pipeline, step
+from flowyml.cli import main
 from flowyml.core.process_identity import ProcessIdentity, born, is_alive
-from flowyml_prefect.server import _free_port, _newest_ui
+from flowyml.core.schedule import Schedule
+from flowyml.orchestrators.targets import resolve
+from flowyml_prefect import PrefectOrchestrator
+from flowyml_prefect.server import _free_port, _newest_ui, stop_embedded_server
 from tests.engines.browser import browser_page
 from tests.engines.web import Reply, web
 from tests.waiting import wait_until
@@ -32,9 +37,10 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
 _RUN = """
-import json, sys
+import json
 from flowyml import Pipeline, step
 from flowyml_prefect import PrefectOrchestrator
+from flowyml_prefect.server import ensure_worker
 
 @step(outputs=["pid"])
 def where():
@@ -43,44 +49,12 @@ def where():
 
 orchestrator = PrefectOrchestrator()
 before = orchestrator.health().reachable
-handle = orchestrator.run_pipeline(Pipeline("embedded").add_step(where)).wait_for_completion(240, 0.2)
+handle = orchestrator.run_pipeline(Pipeline("embedded").add_step(where)).wait_for_completion(1200, 0.2)
+ensure_worker()
 print(json.dumps([before, str(handle.status), handle.url, orchestrator.health().url]))
 """
 
-_SCHEDULE = """
-import json, time
-from flowyml import Pipeline, step
-from flowyml.core.schedule import Schedule
-from flowyml_prefect import PrefectOrchestrator
-
-@step(outputs=["five"])
-def five():
-    return 5
-
-orchestrator = PrefectOrchestrator()
-made = orchestrator.schedule_pipeline(Pipeline("embedded schedule").add_step(five), Schedule.of("interval", 4))
-deadline = time.monotonic() + 240
-while not (ended := [run for run in orchestrator.runs("embedded schedule") if run.status.is_terminal]):
-    assert time.monotonic() < deadline
-    time.sleep(0.5)
-orchestrator.delete_schedule(made.schedule_id)
-print(json.dumps([str(ended[0].status), orchestrator.outputs(ended[0].job_id)]))
-"""
-
-_NEWEST = """
-import json
-from flowyml_prefect import PrefectOrchestrator
-
-(run,) = PrefectOrchestrator().runs("embedded", limit=1)
-print(json.dumps([run.url, run.run_id]))
-"""
-
-_DEPLOY = """
-from flowyml import Pipeline, step
-from flowyml_prefect import PrefectOrchestrator
-
-print(PrefectOrchestrator().deploy_pipeline(Pipeline("looked at").add_step(step(name="five")(lambda: 5))).url)
-"""
+_START = "from flowyml_prefect.server import embedded_server; print(embedded_server().url)"
 
 _SUBMIT_MANY = """
 import json
@@ -92,21 +66,6 @@ orchestrator.client.ensure_process_pool("many")
 many = Pipeline("many").add_step(step(name="five")(lambda: 5))
 print(json.dumps({run_id: orchestrator.run_pipeline(many, run_id).job_id for run_id in RUN_IDS}))
 """
-
-_MANY = """
-import json
-from flowyml_prefect import PrefectOrchestrator
-
-print(json.dumps([[run.run_id, run.job_id] for run in PrefectOrchestrator().runs("many", limit=200)]))
-"""
-
-_WORKER = """
-from flowyml_prefect.server import ensure_worker
-ensure_worker()
-"""
-
-_STOP = "from flowyml_prefect.server import stop_embedded_server; print(stop_embedded_server())"
-
 
 _ATTACK = """
 import json, os, sys, urllib.error, urllib.request
@@ -138,36 +97,29 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """Where the one server of most tests is, which may be up or not."""
-    yield from _made_home()
+    """Where the one server of these tests is, which may be up or not; one that other users can get to, which pytest's
+    own are not.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="flowyml-embedded-"))
+    folder.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLOWYML_HOME", str(folder))
+        yield folder
+        stop_embedded_server()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
 def home(folder: Path) -> Path:
     """The same with the server and a worker up, and a run that completed: whatever the test before left."""
     if not _is_ready(folder):
-        _output(_start(folder, f"{_RUN}{_WORKER}"))
+        _output(_start(_RUN))
     return folder
 
 
 def _is_ready(folder: Path) -> bool:
     record = _record(folder) if (folder / "prefect/server.json").exists() else {}
     return all(record.get(who) and is_alive(ProcessIdentity(**record[who])) for who in ("server", "worker"))
-
-
-@pytest.fixture
-def own_home() -> Iterator[Path]:
-    """Where a test has a server of its own."""
-    yield from _made_home()
-
-
-def _made_home() -> Iterator[Path]:
-    """In a folder that other users can get to, which pytest's own are not."""
-    folder = Path(tempfile.mkdtemp(prefix="flowyml-embedded-"))
-    folder.chmod(0o755)
-    yield folder
-    _output(_start(folder, _STOP))
-    shutil.rmtree(folder)
 
 
 def _record(home: Path) -> Any:
@@ -210,45 +162,68 @@ def _attack(home: Path, headers: Mapping[str, str] = {}, *, user: str | None = N
     return json.loads(done.stdout)
 
 
-def _start(home: Path, code: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "FLOWYML_HOME": str(home)}
-    return subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def _start(code: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def _output(process: subprocess.Popen[str]) -> tuple[str, str]:
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=1200)
     assert process.returncode == 0, err
     return out.strip(), err
 
 
-def test_two_processes_that_need_it_at_once_start_one(folder: Path) -> None:
-    _output(_start(folder, _STOP))
-    outcomes = [_output(process) for process in [_start(folder, _RUN) for _ in range(2)]]
-    results = [json.loads(out) for out, _ in outcomes]
-    assert [result[:2] for result in results] == [[False, "COMPLETED"]] * 2
-    assert len({result[3] for result in results}) == 1
-    assert all(result[2].startswith("http://127.0.0.1:") for result in results)
-    first_lines = sorted(err.splitlines()[0] for _, err in outcomes)
+def _servers(home: Path) -> list[int]:
+    """The processes of Prefect's servers whose data is there."""
+    return [
+        process.pid for process in psutil.process_iter(["cmdline", "cwd"])
+        if process.info["cwd"] == str(home / "prefect") and "server" in (process.info["cmdline"] or ())
+    ]  # fmt: skip
+
+
+def _is_recorded(home: Path) -> bool:
+    """Whether the record names the server that is running."""
+    return (home / "prefect" / "server.json").exists() and _record(home)["server"]["pid"] in _servers(home)
+
+
+def test_of_processes_that_are_interrupted_or_begin_at_once_none_leaves_a_second_server(folder: Path) -> None:
+    stop_embedded_server()
+    for number in (signal.SIGINT, signal.SIGKILL):
+        starting = _start(_START)
+        wait_until(lambda: _is_recorded(folder))
+        starting.send_signal(number)
+        starting.communicate(timeout=1200)
+        if number == signal.SIGINT:
+            assert _servers(folder) == []
+    (left,) = _servers(folder)
+    (ran, first), (started, second) = [_output(process) for process in [_start(_RUN), _start(_START)]]
+    before, status, run_url, url = json.loads(ran)
+    assert (before, status, url) == (False, "COMPLETED", started)
+    assert run_url.startswith("http://127.0.0.1:")
+    first_lines = sorted(err.splitlines()[0] for err in (first, second))
     assert first_lines[0].startswith("Another process is starting")
     assert first_lines[1].startswith("Starting Prefect at http://127.0.0.1:")
+    assert not psutil.pid_exists(left)
+    assert _record(folder)["server"]["pid"] in _servers(folder)
 
 
 def test_after_a_crash_it_comes_back_at_the_same_address(home: Path) -> None:
     record = _record(home)
     os.killpg(record["server"]["pid"], signal.SIGKILL)
     wait_until(lambda: not is_alive(ProcessIdentity(**record["server"])))
-    without_stderr = f"import sys; sys.stderr = None{_RUN}"
-    before, status, _, url = json.loads(_output(_start(home, without_stderr))[0])
-    assert (before, status, url) == (False, "COMPLETED", record["url"]), "and nothing else is on standard output"
+    url, _ = _output(_start(f"import sys; sys.stderr = None; {_START}"))
+    assert url == record["url"], "and nothing else is on standard output"
 
 
-def test_it_is_used_again_and_a_schedule_brings_a_worker(home: Path) -> None:
+def test_it_is_used_again_and_a_schedule_brings_a_worker(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     os.killpg(_record(home)["worker"]["pid"], signal.SIGKILL)
-    out, err = _output(_start(home, _SCHEDULE))
-    assert "Starting Prefect" not in err
-    assert json.loads(out) == ["COMPLETED", {"five": 5}]
+    orchestrator = PrefectOrchestrator()
+    five = Pipeline("embedded schedule").add_step(step(name="five")(lambda: 5))
+    made = orchestrator.schedule_pipeline(five, Schedule.of("interval", 15))
+    (ended, *_) = wait_until(lambda: [run for run in orchestrator.runs(five.name) if run.status.is_terminal])
+    orchestrator.delete_schedule(made.schedule_id)
+    assert (ended.status.name, orchestrator.outputs(ended.job_id)) == ("COMPLETED", {"five": 5})
+    assert "Starting Prefect" not in capfd.readouterr().err
     record = _record(home)
     assert os.getpgid(record["worker"]["pid"]) == record["worker"]["pid"]
 
@@ -286,21 +261,23 @@ def test_every_page_of_the_api_asks_for_the_password(home: Path) -> None:
     assert {call for call, status in answers.items() if status != 401} == {("get", "/health"), ("get", "/ready")}
 
 
-@pytest.mark.parametrize("path", ["events/in", "events/out", "logs/out", "task_runs/subscriptions/scheduled"])
-@pytest.mark.parametrize("token", [None, "", "flowyml:", "guess"])
-def test_every_socket_of_the_api_asks_for_the_password(home: Path, path: str, token: str | None) -> None:
+def test_every_socket_of_the_api_asks_for_the_password(home: Path) -> None:
     url = _record(home)["url"].replace("http", "ws", 1)
 
-    async def ask(secret: str | None) -> Any:
-        async with websockets.connect(f"{url}/api/{path}", subprotocols=[Subprotocol("prefect")], proxy=None) as socket:
+    async def ask(path: str, secret: str | None) -> Any:
+        async with websockets.connect(
+            f"{url}/api/{path}", subprotocols=[Subprotocol("prefect")], proxy=None, open_timeout=240
+        ) as socket:
             await socket.send(json.dumps({"type": "auth", "token": secret}))
             return json.loads(await socket.recv())
 
-    with pytest.raises(websockets.ConnectionClosedError) as refused:
-        asyncio.run(ask(token))
-    assert refused.value.rcvd is not None
-    assert refused.value.rcvd.code == 1008
-    assert asyncio.run(ask(_password(home)))["type"] == "auth_success"
+    for path in ("events/in", "events/out", "logs/out", "task_runs/subscriptions/scheduled"):
+        for token in (None, "", "flowyml:", "guess"):
+            with pytest.raises(websockets.ConnectionClosedError) as refused:
+                asyncio.run(ask(path, token))
+            assert refused.value.rcvd is not None, path
+            assert refused.value.rcvd.code == 1008, path
+        assert asyncio.run(ask(path, _password(home)))["type"] == "auth_success", path
 
 
 def test_the_password_stands_in_its_file_and_nowhere_else(home: Path) -> None:
@@ -320,41 +297,42 @@ def test_the_password_stands_in_its_file_and_nowhere_else(home: Path) -> None:
 
 def test_its_url_is_enough_for_its_owner(home: Path) -> None:
     """As a target or in PREFECT_API_URL, the embedded Prefect's own address brings its password along."""
-    url = _record(home)["url"]
-    listed = f"from flowyml.orchestrators.targets import resolve; print(len(resolve({url!r}).runs()) > 0)"
-    assert _output(_start(home, listed))[0] == "True"
+    assert resolve(_record(home)["url"]).runs()
 
 
 def test_many_processes_submit_at_once_and_none_fails(home: Path) -> None:
     """SQLite takes one writer: Prefect answered 503 to some, or that its database is locked. Each two ask for the same
     ten runs, of which the server has one each."""
     asked = [[f"many-{pair}-{number}" for number in range(10)] for pair in (1, 1, 2, 2, 3, 3)]
-    processes = [_start(home, _SUBMIT_MANY.replace("RUN_IDS", repr(run_ids))) for run_ids in asked]
+    processes = [_start(_SUBMIT_MANY.replace("RUN_IDS", repr(run_ids))) for run_ids in asked]
     submitted = [json.loads(_output(process)[0]) for process in processes]
     assert [list(jobs) for jobs in submitted] == asked
     assert submitted[0::2] == submitted[1::2]
-    there = json.loads(_output(_start(home, _MANY))[0])
-    assert sorted(there) == sorted([run_id, job] for jobs in submitted[0::2] for run_id, job in jobs.items())
+    there = sorted((run.run_id, run.job_id) for run in PrefectOrchestrator().runs("many", limit=200))
+    assert there == sorted((run_id, job) for jobs in submitted[0::2] for run_id, job in jobs.items())
 
 
-def test_its_owner_signs_in_as_it_is_printed_and_sees_the_run(home: Path, tmp_path: Path) -> None:
-    url, run_id = json.loads(_output(_start(home, _NEWEST))[0])
-    command = [sys.executable, "-m", "flowyml", "backends", "sign-in", "prefect"]
-    done = subprocess.run(
-        command, env={**os.environ, "FLOWYML_HOME": str(home)}, capture_output=True, text=True, check=True
-    )
-    address, shown = done.stdout.splitlines()
-    assert url.startswith(f"{address}/runs/flow-run/")
-    assert (_password(home) in done.stderr, shown) == (False, f"password: {_password(home)}")
+def test_its_owner_signs_in_as_it_is_printed_and_sees_the_run(
+    home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    orchestrator = PrefectOrchestrator()
+    (run,) = orchestrator.runs("embedded", limit=1)
+    deployed = orchestrator.deploy_pipeline(Pipeline("looked at").add_step(step(name="five")(lambda: 5)))
+    capfd.readouterr()
+    assert main(["backends", "sign-in", "prefect"]) == 0
+    said = capfd.readouterr()
+    address, shown = said.out.splitlines()
+    assert str(run.url).startswith(f"{address}/runs/flow-run/")
+    assert (_password(home) in said.err, shown) == (False, f"password: {_password(home)}")
     with browser_page(tmp_path) as page:
-        page.goto(url)
+        page.goto(str(run.url))
         page.get_by_label("Password").or_(page.locator("input[type=password]")).first.fill(shown.partition(": ")[2])
         page.keyboard.press("Enter")
-        page.get_by_text(run_id).first.wait_for()
+        page.get_by_text(run.run_id).first.wait_for()
         page.get_by_text("Completed").first.wait_for()
-        page.goto(url)
-        page.get_by_text(run_id).first.wait_for()  # once is enough
-        page.goto(_output(_start(home, _DEPLOY))[0])
+        page.goto(str(run.url))
+        page.get_by_text(run.run_id).first.wait_for()  # once is enough
+        page.goto(str(deployed.url))
         page.get_by_text("looked at").first.wait_for()
 
 
@@ -368,58 +346,28 @@ def test_of_what_another_program_says_of_its_pages_not_much_is_read(body: bytes,
         assert _newest_ui(other.url) == ui
 
 
+def test_a_server_whose_password_others_could_have_read_is_replaced(
+    home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before, secret = _record(home), _password(home)
+    (home / "prefect").chmod(0o755)
+    (home / "prefect" / "password").chmod(0o644)
+    assert PrefectOrchestrator().runs("embedded"), "it knows what the other one knew"
+    assert "whose password is lost" in capfd.readouterr().err
+    assert _password(home) != secret
+    modes = {name: (home / "prefect" / name).stat().st_mode & 0o777 for name in ("", "password", "server.json")}
+    assert modes == {"": 0o700, "password": 0o600, "server.json": 0o600}
+    assert [born(before[who]["pid"]) for who in ("server", "worker")] == [None, None]
+
+
 def test_it_stops_with_its_worker(home: Path) -> None:
     record = _record(home)
-    assert _output(_start(home, _STOP))[0] == "True"
+    assert stop_embedded_server()
     assert [born(record[who]["pid"]) for who in ("server", "worker")] == [None, None]
-    assert _output(_start(home, _STOP))[0] == "False"
+    assert not stop_embedded_server()
 
 
 def test_its_port_is_none_that_clients_are_given() -> None:
     """One of them could have it by the time the server listens."""
     assert 20_000 <= _free_port(0) < 32_768
     assert _free_port(port := _free_port(0)) == port
-
-
-def _servers(home: Path) -> list[int]:
-    """The processes of Prefect's servers whose data is there."""
-    return [
-        process.pid for process in psutil.process_iter(["cmdline", "cwd"])
-        if process.info["cwd"] == str(home / "prefect") and "server" in (process.info["cmdline"] or ())
-    ]  # fmt: skip
-
-
-def _is_recorded(home: Path) -> bool:
-    """Whether the record names the server that is running."""
-    return (home / "prefect" / "server.json").exists() and _record(home)["server"]["pid"] in _servers(home)
-
-
-def test_who_is_interrupted_while_it_starts_leaves_no_second_server(own_home: Path) -> None:
-    code = "from flowyml_prefect.server import embedded_server; embedded_server()"
-    for number in (signal.SIGINT, signal.SIGKILL):
-        starting = _start(own_home, code)
-        wait_until(lambda: _is_recorded(own_home))
-        starting.send_signal(number)
-        starting.communicate(timeout=240)
-        if number == signal.SIGINT:
-            assert _servers(own_home) == []
-    (left,) = _servers(own_home)
-    _output(_start(own_home, code))
-    assert not psutil.pid_exists(left)
-    assert _record(own_home)["server"]["pid"] in _servers(own_home)
-    _output(_start(own_home, _STOP))
-    assert _servers(own_home) == []
-
-
-def test_a_server_whose_password_others_could_have_read_is_replaced(own_home: Path) -> None:
-    _output(_start(own_home, f"{_RUN}{_WORKER}"))
-    before, secret = _record(own_home), _password(own_home)
-    (own_home / "prefect").chmod(0o755)
-    (own_home / "prefect" / "password").chmod(0o644)
-    out, err = _output(_start(own_home, _RUN))
-    assert json.loads(out)[1] == "COMPLETED"
-    assert "whose password is lost" in err
-    assert _password(own_home) != secret
-    modes = {name: (own_home / "prefect" / name).stat().st_mode & 0o777 for name in ("", "password", "server.json")}
-    assert modes == {"": 0o700, "password": 0o600, "server.json": 0o600}
-    assert [born(before[who]["pid"]) for who in ("server", "worker")] == [None, None]
