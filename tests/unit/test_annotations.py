@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, NewType, Protocol, TypedDict
+from typing import Any, Literal, NewType, Protocol, TypedDict
 
 import pytest
 
@@ -71,35 +71,20 @@ def compiled(condition: Callable[..., Any]) -> None:
 
 RIGHT: list[Callable[..., Any]] = [
     lambda: giving(float)() > 0.9,
-    lambda: giving(bool)() > 0,
     lambda: giving(Score)() > 0.9,
-    lambda: giving(Annotated[int, "of rows"])() > 0.9,
     lambda: giving(Literal["a", 1])() > 0.9,
-    lambda: giving(float | None)() > 0.9,
     lambda: giving(str)() > "a",
-    lambda: giving(list[int])() > [1],
     lambda: giving(date)() > giving(date)(),
     lambda: giving(Any)() > 0.9,
     lambda: giving(Money)() > 0.9,
-    lambda: giving(int)() < giving(Money)(),
     lambda: giving(HasRate)() == 3,
     lambda: giving(dict)() == 3,
-    lambda: giving(str)() != 3,
-    lambda: giving(dict)(),
     lambda: is_in(giving(int)(), [1, 2]),
-    lambda: is_in(giving(str)(), giving(dict)()),
-    lambda: is_in("a", giving(str)()),
     lambda: giving(tuple[str, float], outputs=["name", "score"])()[1] > 0.9,
-    lambda: giving(tuple[float, ...], outputs=["low", "high"])()[1] > 0.9,
     lambda day: day > "2026-01-01",
     lambda day: day > date(2026, 1, 1),
-    lambda day: giving(date)() == day,
     lambda day: is_in(day, [date(2026, 1, 1), date(2026, 5, 1)]),
-    lambda: giving(date)() > date(2026, 1, 1),
-    lambda: giving(datetime)() > datetime.fromisoformat("2026-01-01"),
-    lambda: giving(Any)() == date(2026, 1, 1),
     lambda: giving(Kind)() == "a",
-    lambda count: count > 1.5,
     lambda colour: colour == "red",
 ]  # fmt: skip
 
@@ -112,23 +97,15 @@ def test_what_may_be_compared_compiles(condition: Callable[..., Any]) -> None:
 WRONG: list[tuple[Callable[..., Any], str]] = [
     (lambda: giving(dict)() > 3, "give > 3 would raise TypeError: give is dict and 3 is int"),
     (lambda: giving(str)() > 0.9, "give is str and 0.9 is float"),
-    (lambda: giving(dict[str, int])() <= giving(dict)(), r"give is dict\[str, int\] and give_2 is dict"),
-    (lambda: giving(list[float])() > 0.9, r"give is list\[float\] and 0.9 is float"),
     (lambda: giving(str | None)() > 0.9, r"give is str \| None and 0.9"),
-    (lambda: giving(Config)() > 0.9, "give is Config and 0.9"),
-    (lambda: giving(Colour)() > "red", "give is Colour and 'red' is str"),
     (lambda: giving(date)() > "2026-01-01", "give is date and '2026-01-01' is str"),
     (lambda: is_in(3, giving(int)()), "3 in give would raise TypeError: 3 is int and give is int"),
-    (lambda: is_in(3, giving(str)()), "3 is int and give is str"),
     (lambda: ~((giving(int)() > 1) & (giving(str)() > 1)), "give_2 > 1 would .* give_2 is str"),
     (lambda: giving(tuple[str, float], outputs=["name", "score"])()[0] > 0.9, "name is str"),
-    (lambda: (giving(int)() == 1) | (giving(str)() < 1), "give_2 is str"),
     (lambda label: label > 3, "label is str and 3 is int"),
-    (lambda day: day > 3, "day is date and 3 is int"),
     (lambda day: day > "soon", "compares a date with 'soon': Invalid isoformat string"),
     (lambda day: giving(datetime)() > day, "give is datetime and day is date"),
     (lambda colour: giving(Colour)() == colour, "always has the same result: colour is .* JSON, and give is Colour"),
-    (lambda: giving(Colour)() != "red", "'red' is compared as JSON, and give is Colour"),
     (lambda: is_in("a/b", giving(list[Path])()), "'a/b' is compared as JSON, and give is"),
 ]  # fmt: skip
 
@@ -300,16 +277,11 @@ class Returns:
     [
         (Returns(list[Config]), Config),
         (Returns(list[Config]), HasRate),
-        (Returns(list[Config]), Any),
         (Returns(list[Config] | None), Config | str),
         (Returns(list), Config),
-        (Returns(Sequence[int]), float),
         (Returns(tuple[int, ...]), int),
-        (Returns(list[list[int]]), Sequence[int]),
-        (Returns(list[tuple[int, int]]), list[int]),
         (Returns(list[Point]), dict),
         ([{"x": 1}], Point),
-        ([1, 2], float),
         ([1, "a"], str),
         ([[1, 2]], tuple[int, int]),
     ],
@@ -322,12 +294,9 @@ def test_items_that_may_be_what_a_step_takes_compile(given: Any, hint: Any) -> N
     ("given", "hint", "reason"),
     [
         (Returns(list[Config]), date, "as date, and the items of loop 'take' are Config"),
-        (Returns(list[Config]), str, "as str, and the items .* are Config"),
-        (Returns(list[str]), Config, "as Config, and the items .* are str"),
         (Returns(list[list[int]]), list[str], r"as list\[str\], and the items .* are list\[int\]"),
         (Returns(list[str | None]), int | float, r"as int \| float, and the items .* are str \| None"),
         ([{"rate": 1}], Config, "as Config, and the items .* are dict"),
-        (["a", "b"], int, "as int, and the items .* are str"),
     ],
 )
 def test_items_that_are_not_what_a_step_takes_are_an_error(given: Any, hint: Any, reason: str) -> None:

@@ -300,17 +300,6 @@ def test_facts_of_an_output_that_the_step_does_not_have_are_a_warning(
     assert "no output '# Sales'" in caplog.text
 
 
-def test_kinds_by_annotation() -> None:
-    frame: Any = pytest.importorskip("pandas").DataFrame
-    assert kinds_annotated(frame | None, ("a",)) == {"a": "table"}
-    assert kinds_annotated(np.ndarray, ("a",)) == {"a": "array"}
-    assert kinds_annotated(tuple[np.ndarray, ...], ("a", "b")) == {"a": "array", "b": "array"}
-    assert kinds_annotated(tuple[frame], ("a", "b")) == {}
-    assert kinds_annotated(Annotated[dict[str, Any], "a note", "model"], ("a",)) == {"a": "model"}
-    assert kinds_annotated(dict[str, str], ("a",)) == {}
-    assert kinds_annotated(None, ("a",)) == {}
-
-
 @pytest.mark.slow
 def test_models_are_known_by_their_classes() -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")

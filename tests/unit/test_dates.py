@@ -19,7 +19,6 @@ from flowyml.orchestrators.local import LocalOrchestrator
 from flowyml.orchestrators.local.schedule_server import serve_schedules
 from flowyml.orchestrators.local.schedules import ScheduleStore
 from flowyml.runtime.processes import StepProcesses
-from tests.unit.local_runs import WORKERS
 from tests.waiting import wait_until
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -45,10 +44,10 @@ def dated(day: str = LOGICAL_DATE, since: str = "the beginning") -> Any:
     return seen, compare(seen, since)
 
 
-@pytest.mark.parametrize("workers", WORKERS)
-def test_a_run_by_hand_is_for_the_moment_and_has_no_interval(tmp_path: Path, workers: Any) -> None:
+@pytest.mark.processes
+def test_a_run_by_hand_is_for_the_moment_and_has_no_interval(tmp_path: Path) -> None:
     before = datetime.now(UTC)
-    local = LocalOrchestrator(store=tmp_path / "runs.db", workers=workers)
+    local = LocalOrchestrator(store=tmp_path / "runs.db", workers="processes")
     result = dated.run(on=local, run_id="by-hand")
     seen, again = result.outputs["seen"], result.outputs["again"]
     assert before <= datetime.fromisoformat(seen["date"]) <= datetime.now(UTC)
@@ -157,9 +156,9 @@ def dated_by_type(moment: datetime = LOGICAL_DATE, day: date = LOGICAL_DATE, unt
     return typed(moment, day, until)
 
 
-@pytest.mark.parametrize("workers", WORKERS)
-def test_a_typed_parameter_is_filled_with_its_type(tmp_path: Path, workers: Any) -> None:
-    local = LocalOrchestrator(store=tmp_path / "runs.db", workers=workers)
+@pytest.mark.processes
+def test_a_typed_parameter_is_filled_with_its_type(tmp_path: Path) -> None:
+    local = LocalOrchestrator(store=tmp_path / "runs.db", workers="processes")
     result = dated_by_type.run(on=local)
     assert result.outputs["seen"] == ["datetime", "date", "date", True, True]
     given = dated_by_type.run({"day": date(2026, 3, 1), "until": None}, on=local)

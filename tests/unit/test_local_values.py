@@ -14,7 +14,6 @@ from flowyml import Pipeline, context, pipeline, step
 from flowyml.core.errors import DefinitionError, ParameterError
 from flowyml.core.hooks import PipelineHook
 from flowyml.orchestrators import LocalOrchestrator
-from flowyml.orchestrators.local import copies
 from flowyml.orchestrators.local.copies import own
 
 WORKERS: tuple[Literal["threads", "processes"], ...] = ("threads", "processes")
@@ -41,9 +40,8 @@ def test_arrays_and_tables_are_copied() -> None:
     def look(value: Any) -> float:
         return float(value["array"].sum() + value["table"]["price"].sum())
 
-    for workers in WORKERS:
-        result = pipeline_of(make, change, look).run(on=LocalOrchestrator(workers=workers))
-        assert (result.outputs["changed"], result.outputs["seen"]) == (pytest.approx(6.6), 3.0)
+    result = pipeline_of(make, change, look).run(on=LocalOrchestrator())
+    assert (result.outputs["changed"], result.outputs["seen"]) == (pytest.approx(6.6), 3.0)
     shared = pipeline_of(make, change, look).run(on=LocalOrchestrator(share=True))
     assert shared.outputs["seen"] == pytest.approx(6.6)
 
@@ -71,9 +69,7 @@ def test_what_the_cells_of_a_table_hold_is_copied() -> None:
         return list(getattr(value, "table", value)["tags"][0])
 
     for make in (*tables, lambda: Holder(tables[0]())):
-        for workers in WORKERS:
-            result = pipeline_of(make, change, look).run(on=LocalOrchestrator(workers=workers))
-            assert result.outputs["seen"] == ["a"], workers
+        assert pipeline_of(make, change, look).run(on=LocalOrchestrator()).outputs["seen"] == ["a"]
 
 
 def test_an_attempt_does_not_see_what_the_one_before_did_to_cells() -> None:
@@ -95,17 +91,6 @@ def test_an_attempt_does_not_see_what_the_one_before_did_to_cells() -> None:
 
     result = Pipeline("cells").add_step(make).add_step(append).run(on=LocalOrchestrator())
     assert result.outputs["seen"] == 1
-
-
-def test_plain_tables_and_arrays_are_copied_as_blocks() -> None:
-    """Several times as quick as by pickle, and what takes the memory of large runs."""
-    np, pd = pytest.importorskip("numpy"), pytest.importorskip("pandas")
-    copied_as_block = copies._is_block
-    assert copied_as_block(np.zeros(3))
-    assert copied_as_block(pd.DataFrame({"a": [1.5], "b": ["text"], "c": [None]}))
-    assert copied_as_block(pd.Series(pd.date_range("2026-01-01", periods=3)))
-    for cells in ([["a"]], [1, ["a"]], ["text", {}], [None, object()]):
-        assert not copied_as_block(pd.Series(cells))
 
 
 def test_a_single_step_shares_its_outputs() -> None:
