@@ -12,7 +12,7 @@ from typing import Any, Literal, NewType, Protocol, TypedDict
 
 import pytest
 
-from flowyml import Pipeline, either, elif_, for_each, is_in, otherwise, pipeline, step, when
+from flowyml import Pipeline, either, for_each, is_in, otherwise, pipeline, step, when
 from flowyml.core.errors import DefinitionError
 from flowyml.orchestrators import LocalOrchestrator
 from tests.unit.control_flow import add, same
@@ -116,19 +116,6 @@ def test_what_cannot_be_compared_is_an_error_with_its_line(condition: Callable[.
         compiled(condition)
 
 
-def test_the_line_is_that_of_the_branch() -> None:
-    @pipeline(name="second branch")
-    def made(label: str = "a") -> None:
-        with when(label > "b"):
-            add(1)
-        with elif_(label > 3):
-            add(2)
-
-    line = made.function.__code__.co_firstlineno + 4
-    with pytest.raises(DefinitionError, match=rf"{HERE}, line {line}\)"):
-        made.compile()
-
-
 def test_a_time_without_a_zone_is_not_compared_with_a_parameter() -> None:
     """A parameter has a zone, and Python compares no time without one with it."""
 
@@ -195,63 +182,6 @@ def test_a_list_that_a_loop_gives_is_checked_where_a_step_takes_it() -> None:
         taken(longest).compile()
     with pytest.raises(DefinitionError, match=r"gives list\[tuple\[int, float\]\]: each value with its index"):
         taken(total, on_item_error="continue").compile()
-
-
-def test_what_a_loop_collects_is_a_list_outside_of_it_and_one_value_within() -> None:
-    number = giving(int)
-
-    @step
-    def of(n: int) -> int:
-        return n
-
-    @pipeline(name="within")
-    def within() -> None:
-        with for_each([1, 2]) as n, when(of(n) > 1):
-            add(n)
-
-    @pipeline(name="outside")
-    def outside() -> None:
-        with for_each([1, 2]) as n:
-            found = of(n)
-        with when(found > 1):
-            add(number())
-
-    @pipeline(name="item")
-    def item() -> None:
-        with for_each(["a", "b"]) as n, when(n > 1):
-            add(1)
-
-    within.compile()
-    with pytest.raises(DefinitionError, match=r"of is list\[int\] and 1 is int"):
-        outside.compile()
-    with pytest.raises(DefinitionError, match="item is str and 1 is int"):
-        item.compile()
-
-
-def test_what_either_gives_may_be_of_each_type() -> None:
-    def joined(other: Any) -> Pipeline:
-        @pipeline(name="joined")
-        def made(count: int = 1) -> None:
-            with when(count > 1):
-                a = giving(str, name="a")()
-            with otherwise():
-                b = giving(other, name="b")()
-            with when(either(a, b) > 3):
-                add(1)
-
-        return made
-
-    joined(int).compile()
-    with pytest.raises(DefinitionError, match=r"either\(a, b\) is str \| dict and 3 is int"):
-        joined(dict).compile()
-
-
-def test_a_condition_by_names_is_checked_too() -> None:
-    made = Pipeline("by names", context={"limit": "high"}).add_step(step(outputs=["score"])(lambda: 1.0))
-    with made.when(lambda it: it.limit > 3):
-        made.add_step(giving(int, name="then"))
-    with pytest.raises(DefinitionError, match="limit is str and 3 is int"):
-        made.compile()
 
 
 def mapped(given: Any, hint: Any) -> Pipeline:

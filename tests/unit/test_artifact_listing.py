@@ -86,14 +86,6 @@ def test_a_run_in_processes_lists_what_it_gave(tmp_path: Path, monkeypatch: pyte
     assert len(made) == 4  # the rows were not kept: nothing gives them out of the pipeline
 
 
-def test_artifacts_are_where_the_orchestrator_stores_them(tmp_path: Path) -> None:
-    class Adapter(LocalOrchestrator):
-        artifacts = str(tmp_path / "artifacts")
-
-    (store,) = Adapter(store=tmp_path / "runs.db").artifact_stores("a-job")
-    assert store.url == open_store(tmp_path / "artifacts").url
-
-
 @step
 def big() -> bytes:
     return b"y" * 100_000

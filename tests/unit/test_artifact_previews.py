@@ -21,7 +21,6 @@ from flowyml.artifacts.formats import Format
 from flowyml.artifacts.previews import preview_of
 from flowyml.artifacts.store import Store
 from flowyml.core.errors import ArtifactError
-from flowyml.orchestrators.local.outputs import entry_of, value_of
 from flowyml.plan.kinds import kind_of, kinds_annotated
 from flowyml.runtime.reporting import MOST_FACTS, fact, reported, reports
 
@@ -373,15 +372,6 @@ def test_the_suffix_of_a_plug_in_may_have_capital_letters(store: Store, plug_ins
     reference = packed(Odd(7), store)
     assert reference["url"].endswith(".odd")
     assert back(reference, store).value == 7
-
-
-def test_a_submitted_run_keeps_the_file_and_one_in_this_process_its_path(store: Store, tmp_path: Path) -> None:
-    path = tmp_path / "report.txt"
-    path.write_text("kept")
-    kept = entry_of("it", path, lambda: store, lambda: "run/step/1/out-{content}", 1e9)
-    assert value_of(entry_of("it", path, lambda: store, lambda: "a", 0)) == path
-    path.unlink()
-    assert value_of(kept).read_text() == "kept"
 
 
 class Refusing:

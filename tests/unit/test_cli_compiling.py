@@ -50,12 +50,6 @@ def test_compile_to_an_engine_writes_the_main_file_as_named_and_the_rest_beside(
     assert "@flow" in flowyml("compile", "train.py", "--to", "prefect").out
 
 
-def test_compile_to_what_has_no_files() -> None:
-    done = flowyml("compile", "train.py", "--to", "local")
-    assert done.code == 2
-    assert "there is nothing to compile to" in done.err
-
-
 @pytest.mark.parametrize("words", [("compile", "--to", "plan"), ("compile", "--to", "prefect"), ("graph",)])
 def test_nothing_is_written_over_the_source(words: tuple[str, ...]) -> None:
     source = Path("train.py").read_bytes()

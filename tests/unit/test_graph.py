@@ -202,9 +202,3 @@ def test_a_picture_tells_details() -> None:
     assert tooltip == "fit\ntrain:fit\nFits  & <tests>.\nrows = parameter rows\nseed = [1, 2]"
     assert "→ model · 3 attempts · 60 s" in text
     assert "rows = 100, url" in text
-
-
-@pytest.mark.parametrize(("text", "cells"), [("abc", 3), ("日本", 4), ("e\u0301", 1), ("🙂", 2), ("", 0)])
-def test_width_counts_the_cells_of_a_terminal(text: str, cells: int) -> None:
-    assert width(text) == cells
-    assert width(cut(text * 20, 7)) <= 7

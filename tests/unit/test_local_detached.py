@@ -19,7 +19,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import PipelineResult
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import Orchestrator, RunnablePipeline
-from tests.unit.local_runs import CANCELLED, COMPLETED, FAILED, beating, finished
+from tests.unit.local_runs import CANCELLED, COMPLETED, FAILED, finished
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -308,13 +308,6 @@ def test_the_caller_is_killed_after_it_submitted(tmp_path: Path, local: LocalOrc
     assert local.attach("shared").status in (ExecutionStatus.QUEUED, ExecutionStatus.RUNNING)
     (tmp_path / "gate").touch()
     assert finished(local, "shared").status is COMPLETED
-
-
-def test_the_same_id_for_another_pipeline(local: LocalOrchestrator, tmp_path: Path) -> None:
-    handle = beating(tmp_path, 0).submit(on=local, run_id="mine")
-    with pytest.raises(DefinitionError, match="belongs to a run of 'beating'"):
-        Pipeline("other").add_step(step(name="a")(lambda: 1)).submit(on=local, run_id="mine")
-    assert handle.wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED
 
 
 FORKS = """

@@ -110,18 +110,6 @@ print(local.get_run("r").status)
     assert "cannot rollback" not in done.stderr
 
 
-def test_keep_outputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    @step(outputs=["large", "lock"])
-    def make() -> tuple[Any, ...]:
-        return "x" * 100_000, threading.Lock()
-
-    local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=True)
-    kept = local.outputs(Pipeline("keeping").add_step(make).run(on=local).run_id)
-    assert kept["large"] == "x" * 100_000
-    with pytest.raises(OutputNotKeptError, match="could not be kept"):
-        kept["lock"]
-
-
 @pytest.mark.processes
 def test_large_outputs_keep_their_kind_facts_and_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")

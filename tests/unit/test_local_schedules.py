@@ -186,49 +186,32 @@ def test_without_catch_up_what_was_missed_is_left_out(local: LocalOrchestrator, 
 
 
 @quietly
-def test_a_run_that_cannot_be_started_is_logged_and_left_out(
+@pytest.mark.filterwarnings("ignore:Schedule 'damaged' is left out:UserWarning")
+def test_damaged_schedules_are_logged_and_do_not_keep_the_others_from_firing(
     local: LocalOrchestrator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     noting(tmp_path).schedule("interval", 1, on=local)
     with local.store.session() as db:
-        db.execute("UPDATE schedules SET bundle = '/nowhere/at-all.pyz'")
+        for name, bundle, schedule, seen in (
+            ("damaged", "bundle", '{"interval_seconds": 1e-9}', "seen"),
+            ("unplanned", "bundle", '{"interval_seconds": 1e8}', "253402290000"),
+            ("bundleless", "'/nowhere/at-all.pyz'", '{"interval_seconds": 1}', "seen"),
+        ):
+            db.execute(
+                "INSERT INTO schedules (schedule_id, pipeline, bundle, orchestrator, schedule, seen)"
+                f" SELECT '{name}', '{name}', {bundle}, orchestrator, '{schedule}', {seen} FROM schedules"
+                " WHERE schedule_id = 'noting'"
+            )
+    with pytest.warns(UserWarning, match="Schedule 'damaged' is left out.*flowyml schedule delete damaged"):
+        assert local.schedules("damaged") == []
     with served(local):
+        wait_until(lambda: fired(tmp_path))
+        wait_until(lambda: "Schedule 'unplanned' of 'unplanned' cannot be planned." in caplog.text)
         wait_until(lambda: "could not be started" in caplog.text)
-    assert local.runs() == []
-
-
-@quietly
-@pytest.mark.filterwarnings("ignore:Schedule 'bad' is left out:UserWarning")
-def test_a_damaged_schedule_does_not_keep_the_others_from_firing(local: LocalOrchestrator, tmp_path: Path) -> None:
-    noting(tmp_path).schedule("interval", 1, on=local)
-    with local.store.session() as db:
-        db.execute(
-            "INSERT INTO schedules (schedule_id, pipeline, bundle, orchestrator, schedule, seen)"
-            """ SELECT 'bad', 'bad', bundle, orchestrator, '{"interval_seconds": 1e-9}', seen FROM schedules"""
-        )
-    with pytest.warns(UserWarning, match="Schedule 'bad' is left out.*flowyml schedule delete bad"):
-        assert [info.schedule_id for info in local.schedules()] == ["noting"]
-    with served(local):
-        wait_until(lambda: fired(tmp_path))
-    local.delete_schedule("bad")
-    with pytest.raises(ScheduleNotFoundError, match="'bad'"):
-        local.delete_schedule("bad")
-
-
-@quietly
-def test_a_schedule_that_cannot_be_planned_is_logged(
-    local: LocalOrchestrator, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    noting(tmp_path).schedule("interval", 1, on=local)
-    with local.store.session() as db:
-        db.execute(
-            "INSERT INTO schedules (schedule_id, pipeline, bundle, orchestrator, schedule, seen) SELECT 'bad', 'bad',"
-            """ bundle, orchestrator, '{"interval_seconds": 1e8}', 253402290000"""
-            " FROM schedules"
-        )
-    with served(local):
-        wait_until(lambda: fired(tmp_path))
-    assert "Schedule 'bad' of 'bad' cannot be planned." in caplog.text
+    assert local.runs("bundleless") == []
+    local.delete_schedule("damaged")
+    with pytest.raises(ScheduleNotFoundError, match="'damaged'"):
+        local.delete_schedule("damaged")
 
 
 @quietly

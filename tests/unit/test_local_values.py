@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import pytest
 
-from flowyml import Pipeline, context, pipeline, step
-from flowyml.core.errors import DefinitionError, ParameterError
+from flowyml import Pipeline, pipeline, step
+from flowyml.core.errors import DefinitionError
 from flowyml.core.hooks import PipelineHook
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local.copies import own
@@ -70,27 +70,6 @@ def test_what_the_cells_of_a_table_hold_is_copied() -> None:
 
     for make in (*tables, lambda: Holder(tables[0]())):
         assert pipeline_of(make, change, look).run(on=LocalOrchestrator()).outputs["seen"] == ["a"]
-
-
-def test_an_attempt_does_not_see_what_the_one_before_did_to_cells() -> None:
-    pd = pytest.importorskip("pandas")
-
-    @step(outputs=["table"])
-    def make() -> Any:
-        return pd.DataFrame({"tags": [[], []]})
-
-    tries: list[int] = []
-
-    @step(outputs=["seen"], retry=2)
-    def append(table: Any) -> int:
-        table["tags"][0].append("x")
-        tries.append(1)
-        if len(tries) < 3:
-            raise ValueError("again")
-        return len(table["tags"][0])
-
-    result = Pipeline("cells").add_step(make).add_step(append).run(on=LocalOrchestrator())
-    assert result.outputs["seen"] == 1
 
 
 def test_a_single_step_shares_its_outputs() -> None:
@@ -250,16 +229,3 @@ def test_inputs_that_name_no_output_are_refused() -> None:
 
     with pytest.raises(DefinitionError, match=r"inputs\['parts'\] names no output"):
         step(inputs={"parts": []})(total)
-
-
-def test_endless_parameters_are_refused_before_they_are_read() -> None:
-    deep: Any = []
-    for _ in range(5_000):
-        deep = [deep]
-
-    @step
-    def one(x: Any) -> int:
-        return 1
-
-    with pytest.raises(ParameterError, match="100 levels"):
-        Pipeline("deep", context=context(x=1)).add_step(one).check_parameters({"x": deep})
