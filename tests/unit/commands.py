@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -73,6 +74,18 @@ def flowyml(*arguments: str) -> Done:
     with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
         code = main(arguments)
     return Done(code, out.getvalue(), err.getvalue())
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def on_a_terminal(*arguments: str) -> list[str]:
+    """The lines that a command writes to a terminal, which is as wide as COLUMNS says; without their colours."""
+    with redirect_stdout(Terminal()) as out:
+        assert main(arguments) == 0
+    return [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in out.getvalue().splitlines()]
 
 
 def command(*arguments: str, **environment: str) -> Done:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, NewType, Protocol, TypedDict
+from typing import Any, Literal, NewType, Protocol, TypedDict
 
 import pytest
 
-from flowyml import Pipeline, either, elif_, for_each, is_in, otherwise, pipeline, step, when
+from flowyml import Pipeline, either, for_each, is_in, otherwise, pipeline, step, when
 from flowyml.core.errors import DefinitionError
 from flowyml.orchestrators import LocalOrchestrator
 from tests.unit.control_flow import add, same
@@ -71,35 +71,20 @@ def compiled(condition: Callable[..., Any]) -> None:
 
 RIGHT: list[Callable[..., Any]] = [
     lambda: giving(float)() > 0.9,
-    lambda: giving(bool)() > 0,
     lambda: giving(Score)() > 0.9,
-    lambda: giving(Annotated[int, "of rows"])() > 0.9,
     lambda: giving(Literal["a", 1])() > 0.9,
-    lambda: giving(float | None)() > 0.9,
     lambda: giving(str)() > "a",
-    lambda: giving(list[int])() > [1],
     lambda: giving(date)() > giving(date)(),
     lambda: giving(Any)() > 0.9,
     lambda: giving(Money)() > 0.9,
-    lambda: giving(int)() < giving(Money)(),
     lambda: giving(HasRate)() == 3,
     lambda: giving(dict)() == 3,
-    lambda: giving(str)() != 3,
-    lambda: giving(dict)(),
     lambda: is_in(giving(int)(), [1, 2]),
-    lambda: is_in(giving(str)(), giving(dict)()),
-    lambda: is_in("a", giving(str)()),
     lambda: giving(tuple[str, float], outputs=["name", "score"])()[1] > 0.9,
-    lambda: giving(tuple[float, ...], outputs=["low", "high"])()[1] > 0.9,
     lambda day: day > "2026-01-01",
     lambda day: day > date(2026, 1, 1),
-    lambda day: giving(date)() == day,
     lambda day: is_in(day, [date(2026, 1, 1), date(2026, 5, 1)]),
-    lambda: giving(date)() > date(2026, 1, 1),
-    lambda: giving(datetime)() > datetime.fromisoformat("2026-01-01"),
-    lambda: giving(Any)() == date(2026, 1, 1),
     lambda: giving(Kind)() == "a",
-    lambda count: count > 1.5,
     lambda colour: colour == "red",
 ]  # fmt: skip
 
@@ -112,23 +97,15 @@ def test_what_may_be_compared_compiles(condition: Callable[..., Any]) -> None:
 WRONG: list[tuple[Callable[..., Any], str]] = [
     (lambda: giving(dict)() > 3, "give > 3 would raise TypeError: give is dict and 3 is int"),
     (lambda: giving(str)() > 0.9, "give is str and 0.9 is float"),
-    (lambda: giving(dict[str, int])() <= giving(dict)(), r"give is dict\[str, int\] and give_2 is dict"),
-    (lambda: giving(list[float])() > 0.9, r"give is list\[float\] and 0.9 is float"),
     (lambda: giving(str | None)() > 0.9, r"give is str \| None and 0.9"),
-    (lambda: giving(Config)() > 0.9, "give is Config and 0.9"),
-    (lambda: giving(Colour)() > "red", "give is Colour and 'red' is str"),
     (lambda: giving(date)() > "2026-01-01", "give is date and '2026-01-01' is str"),
     (lambda: is_in(3, giving(int)()), "3 in give would raise TypeError: 3 is int and give is int"),
-    (lambda: is_in(3, giving(str)()), "3 is int and give is str"),
     (lambda: ~((giving(int)() > 1) & (giving(str)() > 1)), "give_2 > 1 would .* give_2 is str"),
     (lambda: giving(tuple[str, float], outputs=["name", "score"])()[0] > 0.9, "name is str"),
-    (lambda: (giving(int)() == 1) | (giving(str)() < 1), "give_2 is str"),
     (lambda label: label > 3, "label is str and 3 is int"),
-    (lambda day: day > 3, "day is date and 3 is int"),
     (lambda day: day > "soon", "compares a date with 'soon': Invalid isoformat string"),
     (lambda day: giving(datetime)() > day, "give is datetime and day is date"),
     (lambda colour: giving(Colour)() == colour, "always has the same result: colour is .* JSON, and give is Colour"),
-    (lambda: giving(Colour)() != "red", "'red' is compared as JSON, and give is Colour"),
     (lambda: is_in("a/b", giving(list[Path])()), "'a/b' is compared as JSON, and give is"),
 ]  # fmt: skip
 
@@ -137,19 +114,6 @@ WRONG: list[tuple[Callable[..., Any], str]] = [
 def test_what_cannot_be_compared_is_an_error_with_its_line(condition: Callable[..., Any], reason: str) -> None:
     with pytest.raises(DefinitionError, match=rf"The condition .*{reason}.*{HERE}, line \d+\)"):
         compiled(condition)
-
-
-def test_the_line_is_that_of_the_branch() -> None:
-    @pipeline(name="second branch")
-    def made(label: str = "a") -> None:
-        with when(label > "b"):
-            add(1)
-        with elif_(label > 3):
-            add(2)
-
-    line = made.function.__code__.co_firstlineno + 4
-    with pytest.raises(DefinitionError, match=rf"{HERE}, line {line}\)"):
-        made.compile()
 
 
 def test_a_time_without_a_zone_is_not_compared_with_a_parameter() -> None:
@@ -220,63 +184,6 @@ def test_a_list_that_a_loop_gives_is_checked_where_a_step_takes_it() -> None:
         taken(total, on_item_error="continue").compile()
 
 
-def test_what_a_loop_collects_is_a_list_outside_of_it_and_one_value_within() -> None:
-    number = giving(int)
-
-    @step
-    def of(n: int) -> int:
-        return n
-
-    @pipeline(name="within")
-    def within() -> None:
-        with for_each([1, 2]) as n, when(of(n) > 1):
-            add(n)
-
-    @pipeline(name="outside")
-    def outside() -> None:
-        with for_each([1, 2]) as n:
-            found = of(n)
-        with when(found > 1):
-            add(number())
-
-    @pipeline(name="item")
-    def item() -> None:
-        with for_each(["a", "b"]) as n, when(n > 1):
-            add(1)
-
-    within.compile()
-    with pytest.raises(DefinitionError, match=r"of is list\[int\] and 1 is int"):
-        outside.compile()
-    with pytest.raises(DefinitionError, match="item is str and 1 is int"):
-        item.compile()
-
-
-def test_what_either_gives_may_be_of_each_type() -> None:
-    def joined(other: Any) -> Pipeline:
-        @pipeline(name="joined")
-        def made(count: int = 1) -> None:
-            with when(count > 1):
-                a = giving(str, name="a")()
-            with otherwise():
-                b = giving(other, name="b")()
-            with when(either(a, b) > 3):
-                add(1)
-
-        return made
-
-    joined(int).compile()
-    with pytest.raises(DefinitionError, match=r"either\(a, b\) is str \| dict and 3 is int"):
-        joined(dict).compile()
-
-
-def test_a_condition_by_names_is_checked_too() -> None:
-    made = Pipeline("by names", context={"limit": "high"}).add_step(step(outputs=["score"])(lambda: 1.0))
-    with made.when(lambda it: it.limit > 3):
-        made.add_step(giving(int, name="then"))
-    with pytest.raises(DefinitionError, match="limit is str and 3 is int"):
-        made.compile()
-
-
 def mapped(given: Any, hint: Any) -> Pipeline:
     def take(value: Any) -> None: ...
 
@@ -300,16 +207,11 @@ class Returns:
     [
         (Returns(list[Config]), Config),
         (Returns(list[Config]), HasRate),
-        (Returns(list[Config]), Any),
         (Returns(list[Config] | None), Config | str),
         (Returns(list), Config),
-        (Returns(Sequence[int]), float),
         (Returns(tuple[int, ...]), int),
-        (Returns(list[list[int]]), Sequence[int]),
-        (Returns(list[tuple[int, int]]), list[int]),
         (Returns(list[Point]), dict),
         ([{"x": 1}], Point),
-        ([1, 2], float),
         ([1, "a"], str),
         ([[1, 2]], tuple[int, int]),
     ],
@@ -322,12 +224,9 @@ def test_items_that_may_be_what_a_step_takes_compile(given: Any, hint: Any) -> N
     ("given", "hint", "reason"),
     [
         (Returns(list[Config]), date, "as date, and the items of loop 'take' are Config"),
-        (Returns(list[Config]), str, "as str, and the items .* are Config"),
-        (Returns(list[str]), Config, "as Config, and the items .* are str"),
         (Returns(list[list[int]]), list[str], r"as list\[str\], and the items .* are list\[int\]"),
         (Returns(list[str | None]), int | float, r"as int \| float, and the items .* are str \| None"),
         ([{"rate": 1}], Config, "as Config, and the items .* are dict"),
-        (["a", "b"], int, "as int, and the items .* are str"),
     ],
 )
 def test_items_that_are_not_what_a_step_takes_are_an_error(given: Any, hint: Any, reason: str) -> None:

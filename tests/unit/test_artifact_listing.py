@@ -27,8 +27,7 @@ from flowyml.core.runs import Artifact, Outputs
 from flowyml.orchestrators.downloading import download
 from flowyml.orchestrators.local import LocalOrchestrator
 from flowyml.orchestrators.local.store import RunStore
-from tests.unit.commands import command, flowyml
-from tests.unit.local_runs import WORKERS
+from tests.unit.commands import flowyml
 
 
 @step
@@ -67,10 +66,9 @@ def by_label(found: list[Artifact]) -> dict[str, Artifact]:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("workers", WORKERS)
-def test_a_local_run_lists_what_it_gave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: Any) -> None:
+def test_a_run_in_processes_lists_what_it_gave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    orchestrator = LocalOrchestrator(workers=workers, keep_outputs=True)
+    orchestrator = LocalOrchestrator(workers="processes", keep_outputs=True)
     result = listing.run(on=orchestrator)
     assert "none" not in result
     found = by_label(orchestrator.attach(result.run_id).artifacts())
@@ -86,14 +84,6 @@ def test_a_local_run_lists_what_it_gave(tmp_path: Path, monkeypatch: pytest.Monk
     assert (tmp_path / "out/write/written.txt").read_text() == "3 rows"
     assert json.loads((tmp_path / "out/each[1]/each.json").read_text()) == {"n": 2}
     assert len(made) == 4  # the rows were not kept: nothing gives them out of the pipeline
-
-
-def test_artifacts_are_where_the_orchestrator_stores_them(tmp_path: Path) -> None:
-    class Adapter(LocalOrchestrator):
-        artifacts = str(tmp_path / "artifacts")
-
-    (store,) = Adapter(store=tmp_path / "runs.db").artifact_stores("a-job")
-    assert store.url == open_store(tmp_path / "artifacts").url
 
 
 @step
@@ -117,7 +107,6 @@ def test_a_large_output_without_a_kind_is_listed_and_downloaded(tmp_path: Path) 
     assert found.url
 
 
-@pytest.mark.processes
 def test_an_output_that_could_not_be_stored_is_shown_wherever_the_run_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,11 +116,11 @@ def test_an_output_that_could_not_be_stored_is_shown_wherever_the_run_is(
     run_id = plain_and_large.run(on=LocalOrchestrator(keep_outputs=True)).run_id
     assert "output b: Output 'b' of run " in (text := flowyml("status", run_id).out)
     assert "could not be kept" in text
-    reason = command("status", run_id, "--json").json["not_kept"]["b"]
+    reason = flowyml("status", run_id, "--json").json["not_kept"]["b"]
     watched = flowyml("watch", run_id)
     assert watched.code == 0
     assert f"  b: {reason}" in watched.out
-    assert command("watch", run_id, "--json").json["outputs"] == {"b": {"$not_kept": reason}}
+    assert flowyml("watch", run_id, "--json").json["outputs"] == {"b": {"$not_kept": reason}}
 
 
 def test_a_list_of_artifacts_that_cannot_be_written_ends_no_run(
@@ -146,16 +135,15 @@ def test_a_list_of_artifacts_that_cannot_be_written_ends_no_run(
     assert f"Artifacts of run {result.run_id!r} could not be listed. The record is full." in caplog.text
 
 
-@pytest.mark.processes
 def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_id = listing.run(on=LocalOrchestrator(keep_outputs=True)).run_id
-    plain = command("artifacts", run_id, "--json").json
+    plain = flowyml("artifacts", run_id, "--json").json
     assert [(each["step"], each["name"], each["type"]) for each in plain][2:] == [
         ("look", "rows", "table"), ("look", "scores", "metrics"), ("write", "write", "file"),
     ]  # fmt: skip
     assert "rows=3" in flowyml("artifacts", run_id).out
-    got = command("outputs", run_id, "write", "--download", "out", "--json").json
+    got = flowyml("outputs", run_id, "write", "--download", "out", "--json").json
     assert [Path(path).read_text() for path in got] == ["3 rows"]
     (tmp_path / "out/write/written.txt").write_text("mine")
     failed = flowyml("outputs", run_id, "--download", "out")

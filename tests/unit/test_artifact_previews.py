@@ -21,7 +21,6 @@ from flowyml.artifacts.formats import Format
 from flowyml.artifacts.previews import preview_of
 from flowyml.artifacts.store import Store
 from flowyml.core.errors import ArtifactError
-from flowyml.orchestrators.local.outputs import entry_of, value_of
 from flowyml.plan.kinds import kind_of, kinds_annotated
 from flowyml.runtime.reporting import MOST_FACTS, fact, reported, reports
 
@@ -300,17 +299,6 @@ def test_facts_of_an_output_that_the_step_does_not_have_are_a_warning(
     assert "no output '# Sales'" in caplog.text
 
 
-def test_kinds_by_annotation() -> None:
-    frame: Any = pytest.importorskip("pandas").DataFrame
-    assert kinds_annotated(frame | None, ("a",)) == {"a": "table"}
-    assert kinds_annotated(np.ndarray, ("a",)) == {"a": "array"}
-    assert kinds_annotated(tuple[np.ndarray, ...], ("a", "b")) == {"a": "array", "b": "array"}
-    assert kinds_annotated(tuple[frame], ("a", "b")) == {}
-    assert kinds_annotated(Annotated[dict[str, Any], "a note", "model"], ("a",)) == {"a": "model"}
-    assert kinds_annotated(dict[str, str], ("a",)) == {}
-    assert kinds_annotated(None, ("a",)) == {}
-
-
 @pytest.mark.slow
 def test_models_are_known_by_their_classes() -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
@@ -384,15 +372,6 @@ def test_the_suffix_of_a_plug_in_may_have_capital_letters(store: Store, plug_ins
     reference = packed(Odd(7), store)
     assert reference["url"].endswith(".odd")
     assert back(reference, store).value == 7
-
-
-def test_a_submitted_run_keeps_the_file_and_one_in_this_process_its_path(store: Store, tmp_path: Path) -> None:
-    path = tmp_path / "report.txt"
-    path.write_text("kept")
-    kept = entry_of("it", path, lambda: store, lambda: "run/step/1/out-{content}", 1e9)
-    assert value_of(entry_of("it", path, lambda: store, lambda: "a", 0)) == path
-    path.unlink()
-    assert value_of(kept).read_text() == "kept"
 
 
 class Refusing:

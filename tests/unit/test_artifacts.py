@@ -23,7 +23,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowyml.artifacts import artifact_key, is_reference, open_store, pack, pickling, run_place, unpack
-from flowyml.artifacts import store as store_module
 from flowyml.artifacts.plain import is_plain
 from flowyml.artifacts.store import LocalStore, Store
 from flowyml.core.errors import ArtifactError, MissingLibraryError
@@ -292,17 +291,6 @@ def test_a_change_of_a_mapped_array_is_noticed_though_its_time_was_set_back(tmp_
     assert path.stat().st_mtime_ns == before.st_mtime_ns
     with pytest.raises(ArtifactError, match="SHA-256 differs"):
         unpack(packed, store)
-
-
-def test_a_mapped_array_is_hashed_once_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashed: list[Path] = []
-    whole = store_module._hash_of
-    monkeypatch.setattr(store_module, "_hash_of", lambda path: hashed.append(path) or whole(path))
-    store = open_store(tmp_path)
-    packed = pack(np.arange(1000), store, key="a")
-    for _ in range(3):
-        assert unpack(packed, store)[-1] == 999
-    assert hashed == [tmp_path / "a.npy"]
 
 
 def test_a_class_that_fails_to_come_back_is_named(tmp_path: Path) -> None:

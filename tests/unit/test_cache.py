@@ -12,11 +12,9 @@ import pytest
 
 from flowyml import Cache, Pipeline, context, current_run, pipeline, step
 from flowyml.core.errors import DefinitionError
-from flowyml.core.hooks import PipelineHook
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.plan.codec import decode
-from tests.unit.cached import Point, chain, make, note, ran
-from tests.unit.local_runs import WORKERS
+from tests.unit.cached import chain, make, note, ran
 
 pytestmark = pytest.mark.usefixtures("_own_data")
 
@@ -24,22 +22,6 @@ pytestmark = pytest.mark.usefixtures("_own_data")
 @pytest.fixture
 def _own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
-
-
-@pytest.mark.parametrize("workers", WORKERS)
-def test_what_was_computed_in_one_run_is_taken_in_the_next(tmp_path: Path, workers: Any) -> None:
-    local, path = LocalOrchestrator(workers=workers), tmp_path / "lines"
-    first = chain.run({"path": str(path)}, on=local)
-    again = chain.run({"path": str(path)}, on=local)
-    assert first["found"] == again["found"] == (3, 3)
-    assert again["point"] == Point(3)
-    assert ran(path) == 2
-    for name in ("make", "use"):
-        result = again.step_results[name]
-        assert (result.raw_status, result.cached_from, result.is_cached) == ("cached", first.run_id, True)
-        assert result.note == f"cached from {first.run_id}"
-    assert [each.cached_from for each in local.step_runs(again.run_id)] == [first.run_id] * 2
-    assert any("are those of run" in line.message for line in local.logs(again.run_id))
 
 
 def test_threads_and_processes_share_results(tmp_path: Path) -> None:
@@ -64,26 +46,6 @@ def test_refresh_runs_all_or_some(tmp_path: Path) -> None:
     assert chain.run({"path": str(path)}).step_results["use"].cached_from == some.run_id, "the newer result stands"
     with pytest.raises(DefinitionError, match="'nowhere', which is not a cached step"):
         chain.run({"path": str(path)}, refresh=["nowhere"])
-
-
-def test_hooks_hear_of_a_hit_and_of_nothing_else(tmp_path: Path) -> None:
-    heard: list[tuple[Any, ...]] = []
-
-    class Hook(PipelineHook):
-        def on_step_start(self, step_name: str, inputs: Any) -> None:
-            heard.append(("start", step_name))
-
-        def on_step_end(self, step_name: str, outputs: Any, duration: float) -> None:
-            heard.append(("end", step_name))
-
-        def on_step_cached(self, step_name: str, run_id: str) -> None:
-            heard.append(("cached", step_name, run_id))
-
-    path = str(tmp_path / "lines")
-    made = Pipeline("heard", context=context(path=path, x=1), hooks=[Hook()]).add_step(make)
-    first = made.run()
-    made.run()
-    assert heard == [("start", "make"), ("end", "make"), ("cached", "make", first.run_id)]
 
 
 def test_a_result_counts_as_long_as_it_is_said(tmp_path: Path) -> None:
@@ -298,12 +260,9 @@ def test_a_store_that_cannot_be_written_to_fails_nothing(tmp_path: Path, monkeyp
     assert chain.run({"path": str(tmp_path / "lines")}, on=LocalOrchestrator())["found"] == (3, 3)
 
 
-@pytest.mark.parametrize("workers", WORKERS)
-def test_a_store_that_is_not_there_fails_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, workers: Any
-) -> None:
+def test_a_store_that_is_not_there_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWYML_ARTIFACTS", "nosuch://bucket")
-    local = LocalOrchestrator(workers=workers)
+    local = LocalOrchestrator(workers="processes")
     result = chain.run({"path": str(tmp_path / "lines")}, on=local)
     assert result["found"] == (3, 3)
     said = [line.message for line in local.logs(result.run_id)]
@@ -414,10 +373,9 @@ def leaves_a_line(path: str) -> None:
     note(path)
 
 
-@pytest.mark.parametrize("workers", WORKERS)
-def test_a_step_that_gives_nothing_is_cached_too(tmp_path: Path, workers: Any) -> None:
-    local, path = LocalOrchestrator(workers=workers), tmp_path / "lines"
+def test_a_step_that_gives_nothing_is_cached_too(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
     made = Pipeline("silent", context=context(path=str(path))).add_step(leaves_a_line)
-    first, again = made.run(on=local), made.run(on=local)
+    first, again = made.run(), made.run()
     assert again.step_results["leaves_a_line"].cached_from == first.run_id
     assert ran(path) == 1

@@ -2,12 +2,8 @@
 
 import json
 import re
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -21,6 +17,8 @@ from flowyml.orchestrators.cache_pruning import store_of
 from flowyml.orchestrators.targets import resolve
 from flowyml.runtime.caching import entries_in
 from tests.unit.cached import chain, note, ran
+from tests.unit.commands import flowyml, on_a_terminal
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("_own_data")
 
@@ -77,14 +75,11 @@ def test_a_step_that_waits_for_another_run_says_so(
     path = tmp_path / "lines"
     with ThreadPoolExecutor(2) as pool:
         runs = [pool.submit(held_up.run, {"path": str(path)}) for _ in range(2)]
-        deadline = time.monotonic() + 240
-        while "waiting for another run that is computing cache/held" not in caplog.text and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: "waiting for another run that is computing cache/held" in caplog.text)
         Path(f"{path}-go").touch()
         results = [run.result() for run in runs]
     assert sorted(result.step_results["held"].is_cached for result in results) == [False, True]
     assert ran(path) == 1
-    assert "waiting for another run that is computing cache/held" in caplog.text
 
 
 def test_results_that_cannot_be_read_are_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -110,14 +105,7 @@ def test_the_list_has_one_line_a_result_at_any_width(
 ) -> None:
     chain.run({"path": str(tmp_path / "lines")})
     monkeypatch.setenv("COLUMNS", str(columns))
-
-    class Terminal(StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    with redirect_stdout(Terminal()) as out:
-        assert main(["cache", "list"]) == 0
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in out.getvalue().splitlines()]
+    lines = on_a_terminal("cache", "list")
     assert len(lines) == 3
     assert max(map(len, lines)) <= columns
     assert all(re.match(r"[0-9a-f]{12}  .*(make|use) .* B$", line) for line in lines[1:])
@@ -212,14 +200,12 @@ def commands():
 """
 
 
-@pytest.mark.processes
 def test_the_command_refreshes_all_steps_or_some(tmp_path: Path) -> None:
-    (tmp_path / "cached_commands.py").write_text(COMMANDS)
+    script = str(tmp_path / "cached_commands.py")
+    Path(script).write_text(COMMANDS)
 
     def cached(*options: str) -> list[bool]:
-        command = [sys.executable, "-m", "flowyml", "run", "cached_commands.py", "--json", *options]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-        return [bool(step["cached_from"]) for step in json.loads(done.stdout)["steps"]]
+        return [bool(step["cached_from"]) for step in flowyml("run", script, "--json", *options).json["steps"]]
 
     assert [cached(), cached()] == [[False, False], [True, True]]
     assert cached("--refresh") == [False, False]

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PosixPath
 from types import SimpleNamespace
@@ -19,6 +19,7 @@ from flowyml.cli.log_lines import LogPrinter
 from flowyml.core.capabilities import Feature
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import LogLine, Run
+from flowyml.orchestrators import registry
 from tests.unit.commands import RUN_KEYS, STEP_KEYS, Done, command, flowyml
 from tests.waiting import wait_until
 
@@ -69,15 +70,10 @@ def test_a_failed_run_has_exit_code_1() -> None:
     assert "the label is fail" in as_json.json["error"]
 
 
-def test_the_same_run_id_is_the_same_run() -> None:
-    first = flowyml("run", "train.py", "--run-id", "once", "--json").json
-    second = flowyml("run", "train.py", "--run-id", "once", "--json").json
+def test_the_same_run_id_is_the_same_run_which_is_not_said_to_be_submitted() -> None:
+    first, second = (flowyml("run", "train.py", "--run-id", "once", "--json").json for _ in range(2))
     assert first["started_at"] == second["started_at"]
     assert len(flowyml("runs", "--json").json) == 1
-
-
-def test_a_run_id_of_a_run_that_has_ended_is_not_said_to_be_submitted() -> None:
-    assert flowyml("run", "train.py", "--run-id", "once").code == 0
     again = flowyml("run", "train.py", "--run-id", "once", "--detach")
     assert (again.code, again.out.splitlines()[-1]) == (0, "once")
     assert (
@@ -277,30 +273,42 @@ def test_backends_tell_what_each_can_do() -> None:
     assert flowyml("backends", "show", "kubeflow").out.count("No Kubeflow Pipelines URL is set.") == 1
 
 
-@pytest.mark.processes
-def test_a_broken_plugin_is_one_line_of_backends(tmp_path: Path) -> None:
-    (tmp_path / "acme_plugin.py").write_text("raise RuntimeError('acme is broken')\n")
-    metadata = tmp_path / "acme-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[flowyml.orchestrators]\nacme = acme_plugin:Acme\n")
-    path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
-    found = {item["name"]: item for item in command("backends", "--json", PYTHONPATH=path).json}
+@pytest.fixture
+def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Install a plugin with an engine: a name, and the code that has a class ``Engine``."""
+
+    def install(name: str, code: str) -> None:
+        (tmp_path / f"{name}_plugin.py").write_text(code)
+        metadata = tmp_path / f"{name}-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text(f"[flowyml.orchestrators]\n{name} = {name}_plugin:Engine\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        registry._entry_points.cache_clear()
+
+    yield install
+    registry._entry_points.cache_clear()
+
+
+def test_a_broken_plugin_is_one_line_of_backends(plug_in: Callable[[str, str], None]) -> None:
+    plug_in("acme", "raise RuntimeError('acme is broken')\n")
+    found = {item["name"]: item for item in flowyml("backends", "--json").json}
     assert found["acme"]["state"] == "broken"
     assert "acme is broken" in found["acme"]["problem"]
     assert found["local"]["state"] == "ready"
-    done = command("run", "train.py", "--on", "acme", PYTHONPATH=path)
+    done = flowyml("run", "train.py", "--on", "acme")
     assert done.code == 3
     assert "'acme' of acme cannot be loaded" in done.err
 
 
 @pytest.mark.processes
-def test_configured_targets_are_backends_too() -> None:
+def test_configured_targets_are_backends_too(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("flowyml.toml").write_text('[orchestrators.here]\nengine = "local"\nworkers = "processes"\n')
     found = {item["name"]: item for item in flowyml("backends", "--json").json}
     assert (found["here"]["engine"], found["here"]["state"]) == ("local", "ready")
     assert flowyml("run", "train.py", "--on", "here", "--json").json["status"] == "COMPLETED"
-    wrong = command("run", "train.py", "--on", "here", FLOWYML_ORCHESTRATORS__HERE__WORKERS="many")
+    monkeypatch.setenv("FLOWYML_ORCHESTRATORS__HERE__WORKERS", "many")
+    wrong = flowyml("run", "train.py", "--on", "here")
     assert wrong.code == 2
     assert "FLOWYML_ORCHESTRATORS__HERE__WORKERS" in wrong.err
 
@@ -313,13 +321,17 @@ def test_a_target_that_cannot_be_used_is_one_line_of_backends() -> None:
     assert flowyml("run", "train.py", "--json").json["status"] == "COMPLETED"
     wrong = flowyml("run", "train.py", "--on", "un")
     assert (wrong.code, "there is no engine 'spark'" in wrong.err) == (2, True)
+    said = flowyml("backends", "--for", "train.py", "--json").json["backends"]
+    (un,) = [item for item in said if item["name"] == "un"]
+    assert (un["can_run"], "there is no engine 'spark'" in un["problem"]) == (False, True)
+    assert re.search(r"^un +spark +not known: ", flowyml("backends", "--for", "train.py").out, re.MULTILINE)
 
 
 TIRED = """
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
 
-class Tired(Orchestrator):
+class Engine(Orchestrator):
     name = "tired"
     capabilities = Capabilities("tired", {
         Feature.STEP_RETRY: partly("twice"), Feature.FAN_OUT: no("it runs a step once"), Feature.PARAMETERS: yes,
@@ -347,16 +359,12 @@ def day():
 """
 
 
-@pytest.mark.processes
-def test_backends_say_who_can_run_a_file_and_which_step_rules_the_others_out(tmp_path: Path) -> None:
-    (tmp_path / "tired_plugin.py").write_text(TIRED)
-    metadata = tmp_path / "tired-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: tired\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[flowyml.orchestrators]\ntired = tired_plugin:Tired\n")
-    path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
+def test_backends_say_who_can_run_a_file_and_which_step_rules_the_others_out(
+    plug_in: Callable[[str, str], None],
+) -> None:
+    plug_in("tired", TIRED)
     Path("loops.py").write_text(LOOPS)
-    said = command("backends", "--for", "loops.py:week", "--json", PYTHONPATH=path).json
+    said = flowyml("backends", "--for", "loops.py:week", "--json").json
     found = {item["name"]: item for item in said["backends"]}
     assert said["pipeline"] == "week"
     assert found["local"] == {
@@ -368,12 +376,12 @@ def test_backends_say_who_can_run_a_file_and_which_step_rules_the_others_out(tmp
     assert lack == [{"feature": "FAN_OUT", "title": title, "steps": ["load"], "reason": "It runs a step once."}]
     assert [(item["feature"], item["steps"], item["reason"]) for item in limit] == [("STEP_RETRY", ["load"], "Twice.")]
     assert not found["tired"]["can_run"]
-    text = command("backends", "--for", "loops.py:week", PYTHONPATH=path).out
+    text = flowyml("backends", "--for", "loops.py:week").out
     assert re.search(r"^local +local +yes$", text, re.MULTILINE)
     assert re.search(r"^tired +tired +no$", text, re.MULTILINE)
     assert "\ntired cannot run week:\n  - Fan-out over a list (map, for_each), for load: It runs a step once.\n" in text
     assert "Twice" not in text, "limits are of those that can run it"
-    text = command("backends", "--for", "loops.py:day", PYTHONPATH=path).out
+    text = flowyml("backends", "--for", "loops.py:day").out
     assert re.search(r"^tired +tired +yes, with limits$", text, re.MULTILINE)
     assert re.search(r"^tired can run day, with these limits:\n  - .*: Twice\.$", text, re.MULTILINE)
 
@@ -385,14 +393,6 @@ def test_what_only_the_compiler_of_an_engine_finds_rules_it_out_too() -> None:
     assert (lack["feature"], lack["steps"]) == (None, ["total"])
     assert "'shared'" in lack["reason"]
     assert "wrong.py, line 14" in lack["reason"]
-
-
-def test_a_target_that_cannot_be_used_is_one_line_of_who_can_run_a_file() -> None:
-    Path("flowyml.toml").write_text('[orchestrators.un]\nengine = "spark"\n')
-    said = flowyml("backends", "--for", "train.py", "--json").json["backends"]
-    (un,) = [item for item in said if item["name"] == "un"]
-    assert (un["can_run"], "there is no engine 'spark'" in un["problem"]) == (False, True)
-    assert re.search(r"^un +spark +not known: ", flowyml("backends", "--for", "train.py").out, re.MULTILINE)
 
 
 def test_the_matrix_holds_every_feature_of_every_engine() -> None:

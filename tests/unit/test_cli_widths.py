@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import redirect_stdout
-from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,14 +11,9 @@ import pytest
 from flowyml.cli import main
 from flowyml.cli.output import Output
 from flowyml.graph.text import width
-from tests.unit.commands import command, flowyml
+from tests.unit.commands import flowyml, on_a_terminal
 
 pytestmark = pytest.mark.usefixtures("train")
-
-
-class Terminal(StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.mark.parametrize("columns", [40, 80, 120])
@@ -32,27 +25,23 @@ def test_runs_on_a_terminal_are_one_line_each(columns: int, monkeypatch: pytest.
     )
     flowyml("run", "odd.py")
     flowyml("run", "train.py", "-p", "label=fail", "--run-id", "mine")
-
-    with redirect_stdout(Terminal()) as out:
-        main(["runs"])
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in out.getvalue().splitlines()]
+    lines = on_a_terminal("runs")
     assert len(lines) == 3
-    assert max(width(line.rstrip()) for line in lines) <= columns
+    assert max(map(width, lines)) <= columns
     assert lines[1].split()[:3] == ["mine", "training", "FAILED"]
     assert re.match(r"[0-9a-f]{8}  a pipeli.* COMPLETED ", lines[2])
     assert ("TOOK" in lines[0]) == (columns >= 80)
 
 
+@pytest.mark.filterwarnings("ignore:.*nothing will fire.*:UserWarning")
 @pytest.mark.parametrize("columns", [40, 80])
 def test_tables_on_a_narrow_terminal_break_no_words(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    command("schedule", "create", "train.py", "daily", "03:00", "--timezone", "Europe/Berlin")
+    flowyml("schedule", "create", "train.py", "daily", "03:00", "--timezone", "Europe/Berlin")
     flowyml("run", "train.py", "--run-id", "a-run-with-quite-a-long-name")
     texts = {}
     for words in ("schedule list", "backends", "prune --dry-run --older-than 0s"):
-        with redirect_stdout(Terminal()) as out:
-            assert main(words.split()) == 0
-        lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in out.getvalue().splitlines()]
+        lines = on_a_terminal(*words.split())
         assert [line for line in lines if width(line) > columns and " " in line.strip()] == [], words
         texts[words] = " ".join(" ".join(lines).split())
     assert "not running" in texts["backends"]
@@ -79,9 +68,7 @@ def test_artifacts_on_a_terminal_are_whole_at_any_width(columns: int, monkeypatc
         "p = Pipeline('p').add_step(evaluate)\n"
     )
     flowyml("run", "odd.py", "--run-id", "mine")
-    with redirect_stdout(Terminal()) as out:
-        main(["artifacts", "mine"])
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in out.getvalue().splitlines()]
+    lines = on_a_terminal("artifacts", "mine")
     assert max(map(width, lines)) <= columns
     text = " ".join(" ".join(lines).split())
     assert "evaluate.quality_of_the_model metrics" in text
@@ -89,12 +76,12 @@ def test_artifacts_on_a_terminal_are_whole_at_any_width(columns: int, monkeypatc
     assert columns == 120 or "metrics, 29 B, accuracy=0.91, area=0.83" in text
 
 
-@pytest.mark.parametrize("columns", [60, 100])
-@pytest.mark.parametrize("words", ["import airflow", "airflow cutover", "airflow compare", "migrate"])
+@pytest.mark.parametrize("words", ["import airflow", "migrate"])
 def test_the_text_of_help_is_as_wide_as_the_terminal(
-    words: str, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each line but the last of a paragraph has no room for the first word of the next."""
+    columns = 60
     monkeypatch.setenv("COLUMNS", str(columns))
     main([*words.split(), "--help"])
     text = capsys.readouterr().out.partition("╭")[0].partition("Usage:")[2]

@@ -55,20 +55,6 @@ def given(on: str, **options: Any) -> dict[str, Any]:
     return {key: value for key, value in orchestrator.given.items() if value is not None}
 
 
-def test_without_configuration_there_are_no_targets() -> None:
-    assert targets() == {}
-
-
-def test_a_table_of_flowyml_toml_is_a_target() -> None:
-    write('[orchestrators.prod]\nengine = "toy"\nurl = "http://prod"\nworkers = 4\n')
-    assert given("prod") == {"url": "http://prod", "workers": 4, "mode": "a"}
-
-
-def test_a_table_of_pyproject_toml_is_a_target() -> None:
-    write('[tool.flowyml.orchestrators.prod]\nengine = "toy"\nurl = "http://prod"\n', "pyproject.toml")
-    assert given("prod")["url"] == "http://prod"
-
-
 def test_the_nearest_file_at_or_above_the_folder_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     write('[orchestrators.prod]\nengine = "toy"\nurl = "http://far"\n')
     write("[project]\nname = 'other'\n", "inner/pyproject.toml")
@@ -76,12 +62,6 @@ def test_the_nearest_file_at_or_above_the_folder_counts(monkeypatch: pytest.Monk
     assert given("prod")["url"] == "http://far"
     write('[tool.flowyml.orchestrators.prod]\nengine = "toy"\nurl = "http://near"\n', "pyproject.toml")
     assert given("prod")["url"] == "http://near"
-
-
-def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    write('[orchestrators.prod]\nengine = "toy"\nurl = "http://prod"\nworkers = 4\n')
-    monkeypatch.setenv("FLOWYML_ORCHESTRATORS__PROD__WORKERS", "8")
-    assert given("prod") == {"url": "http://prod", "workers": 8, "mode": "a"}
 
 
 def test_the_environment_alone_makes_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,9 +77,11 @@ def test_a_variable_finds_a_table_whose_name_no_shell_could_spell(monkeypatch: p
     assert given("EU-prod")["url"] == "http://other"
 
 
-def test_options_of_the_call_win_over_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    write('[orchestrators.prod]\nengine = "toy"\nurl = "http://prod"\n')
+def test_the_call_wins_over_the_environment_and_that_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    write('[orchestrators.prod]\nengine = "toy"\nurl = "http://prod"\nworkers = 4\n')
+    assert given("prod") == {"url": "http://prod", "workers": 4, "mode": "a"}
     monkeypatch.setenv("FLOWYML_ORCHESTRATORS__PROD__URL", "http://env")
+    assert given("prod") == {"url": "http://env", "workers": 4, "mode": "a"}
     assert given("prod", url="http://call")["url"] == "http://call"
 
 
@@ -111,13 +93,9 @@ def test_a_table_named_like_an_engine_holds_its_defaults() -> None:
     assert given("prod") == {"url": "http://default", "workers": 4, "mode": "a"}
 
 
-def test_keys_may_be_written_with_hyphens_and_tables_become_records() -> None:
-    write('[orchestrators.prod]\nengine = "toy"\nretry-policy = {max_attempts = 5}\n')
-    assert resolve("prod").retry_policy == OrchestratorRetryPolicy(max_attempts=5)
-
-
-def test_the_environment_reaches_into_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    write('[orchestrators.prod]\nengine = "toy"\nretry_policy = {max_attempts = 5, initial_delay_seconds = 9}\n')
+def test_a_table_becomes_a_record_into_which_the_environment_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    write('[orchestrators.prod]\nengine = "toy"\nretry-policy = {max_attempts = 5, initial_delay_seconds = 9}\n')
+    assert resolve("prod").retry_policy == OrchestratorRetryPolicy(max_attempts=5, initial_delay_seconds=9)
     monkeypatch.setenv("FLOWYML_ORCHESTRATORS__PROD__RETRY_POLICY__MAX_ATTEMPTS", "7")
     assert resolve("prod").retry_policy == OrchestratorRetryPolicy(max_attempts=7, initial_delay_seconds=9)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,82 +9,13 @@ from typing import Any
 
 import pytest
 
-from flowyml import Pipeline, cleanup, pipeline, step
+from flowyml import cleanup, pipeline, step
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.runs import PipelineResult
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import engine
 from flowyml.runtime.nodes import End, Task
 from flowyml.runtime.walk import Walk
-from tests.unit.control_flow import CANCELLED, FAILED, add, fail_on, numbers, same, steps_of
-
-
-def test_clean_up_runs_last_and_leaves_the_verdict_alone(both_ways: LocalOrchestrator) -> None:
-    @step
-    def tidy(value: int | None = None) -> str:
-        return f"tidied {value}"
-
-    @step
-    def broken(value: int | None = None) -> None:
-        raise OSError("cannot tidy")
-
-    @pipeline(name="tidy")
-    def made(bad: int = 1) -> Any:
-        value = fail_on(1, bad)
-        with cleanup():
-            tidy(value)
-            broken(value)
-        return value
-
-    good, bad = made.run({"bad": 0}, on=both_ways), made.run(on=both_ways)
-    assert good.success
-    assert bad.status is FAILED
-    assert "cannot tidy" not in str(bad.error)
-    for result in (good, bad):
-        seen = steps_of(result, both_ways)
-        assert (seen["tidy"], seen["broken"]) == (("COMPLETED", "completed"), ("FAILED", "failed"))
-
-
-@pytest.mark.processes
-@pytest.mark.parametrize("ending", ["timeout", "cancelled"])
-def test_clean_up_runs_after_a_timeout_and_a_cancellation(tmp_path: Path, ending: str) -> None:
-    local = LocalOrchestrator(store=tmp_path / "runs.db", workers="processes")
-    mark = tmp_path / "mark"
-
-    @step
-    def slow() -> int:
-        time.sleep(600)
-        return 1
-
-    @step
-    def tidy(value: int | None = None, *, path: str) -> None:
-        Path(path).write_text(f"tidied {value}")
-
-    @pipeline(name="tidy late", timeout=3 if ending == "timeout" else None)
-    def made(path: str = str(mark)) -> Any:
-        value = slow()
-        with cleanup():
-            tidy(value, path=path)
-        return value
-
-    def cancel() -> None:
-        while local.store.find("late") is None or not local.store.steps(1):
-            time.sleep(0.1)
-        local.cancel("late")
-
-    canceller = threading.Thread(target=cancel)
-    if ending == "cancelled":
-        canceller.start()
-    result = made.run(on=local, run_id="late") if ending == "timeout" else run_while(canceller, made, local)
-    assert (result.status.name, mark.read_text()) == (ending.upper(), "tidied None")
-    assert steps_of(result, local) == {"slow": ("CANCELLED", ending), "tidy": ("COMPLETED", "completed")}
-
-
-def run_while(thread: threading.Thread, made: Pipeline, local: LocalOrchestrator) -> PipelineResult:
-    try:
-        return made.run(on=local, run_id="late")
-    finally:
-        thread.join()
+from tests.unit.control_flow import CANCELLED, add, numbers, same
 
 
 def test_clean_up_runs_after_an_interrupt(tmp_path: Path) -> None:

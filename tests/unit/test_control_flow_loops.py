@@ -1,27 +1,25 @@
-"""Loops: a step for each item, blocks, limits, and what fails."""
+"""What only the local engine does with loops and branches; the conformance suite shows the rest."""
 
 from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flowyml import current_run, either, for_each, is_in, otherwise, pipeline, step, when
+from flowyml import either, for_each, is_in, otherwise, pipeline, step, when
 from flowyml.core.capabilities import Feature
 from flowyml.core.errors import DefinitionError
-from flowyml.core.runs import find_item, folded
+from flowyml.core.runs import find_item
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.needs import first_of_each
 from flowyml.runtime.nodes import End, Opening, Task
 from flowyml.runtime.walk import Walk
-from tests.unit.control_flow import CANCELLED, COMPLETED, FAILED, add, double, fail_on, numbers, same, steps_of, total
+from tests.unit.control_flow import CANCELLED, FAILED, add, double, numbers, same, total
 
 
 def test_a_limit_is_asked_for_beside_the_loop() -> None:
@@ -36,22 +34,6 @@ def test_a_limit_is_asked_for_beside_the_loop() -> None:
     assert needs[Feature.MAX_PARALLEL] == "loop 'some' has max_parallel=2"
 
 
-def test_map_over_an_output_a_parameter_and_a_constant(both_ways: LocalOrchestrator) -> None:
-    @pipeline(name="maps")
-    def made(given: list[int] = [5, 6]) -> Any:
-        return {
-            "output": double.map(n=numbers(3)),
-            "parameter": double.options(name="of_parameter").map(n=given),
-            "constant": add.partial(b=100).map(a=[1, 2]),
-            "zipped": add.options(name="zipped").map(a=[1, 2], b=[10, 20]),
-        }
-
-    result = made.run(on=both_ways)
-    wanted = {"output": [0, 2, 4], "parameter": [10, 12], "constant": [101, 102], "zipped": [11, 22]}
-    assert result.outputs == wanted, result.error
-    assert made.run({"given": []}, on=both_ways)["parameter"] == []
-
-
 def test_constant_lists_beside_a_parameter_that_json_does_not_have(local: LocalOrchestrator) -> None:
     """Compiling it once failed: TypeError: unhashable type: 'list'."""
 
@@ -64,26 +46,6 @@ def test_constant_lists_beside_a_parameter_that_json_does_not_have(local: LocalO
         return {"days": weekday.map(day=days), "constant": double.map(n=[1])}
 
     assert made.run(on=local).outputs == {"days": ["Saturday"], "constant": [2]}
-
-
-def test_items_have_an_index_in_records_and_in_the_step(both_ways: LocalOrchestrator) -> None:
-    @step
-    def where(n: int) -> list[int]:
-        print(f"at {n}")
-        return [n, *current_run().index]
-
-    @pipeline(name="indexes")
-    def made() -> Any:
-        return where.map(n=numbers(3))
-
-    result = made.run(on=both_ways)
-    assert result["where"] == [[0, 0], [1, 1], [2, 2]]
-    runs = [run for run in both_ways.step_runs(result.run_id) if run.name == "where"]
-    assert [(run.index, run.status) for run in runs] == [((n,), COMPLETED) for n in range(3)]
-    assert folded(runs)[0].label == "where 3 of 3"
-    assert {(line.label, line.message) for line in both_ways.logs(result.run_id)} == {
-        (f"where[{n}]", f"at {n}") for n in (0, 1, 2)
-    }
 
 
 def test_the_log_of_a_step_and_of_an_item(local: LocalOrchestrator) -> None:
@@ -121,158 +83,6 @@ def test_the_log_of_a_step_and_of_an_item(local: LocalOrchestrator) -> None:
             run.logs(**wrong)
 
 
-def test_an_empty_list_completes_with_an_empty_list(both_ways: LocalOrchestrator) -> None:
-    @pipeline(name="empty")
-    def made() -> Any:
-        return total(double.map(n=numbers(0)))
-
-    result = made.run(on=both_ways)
-    assert result["total"] == 0
-    assert steps_of(result, both_ways)["double"] == ("COMPLETED", "no_items")
-
-
-def test_a_failed_item_fails_the_run_and_its_siblings_run_on(both_ways: LocalOrchestrator) -> None:
-    @pipeline(name="one fails")
-    def made() -> Any:
-        return total(double.map(n=fail_on.map(n=numbers(3))))
-
-    result = made.run(on=both_ways)
-    assert result.status is FAILED
-    assert "step 'fail_on[1]': ValueError: no 1" in str(result.error)
-    assert steps_of(result, both_ways) == {
-        "numbers": ("COMPLETED", "completed"),
-        "fail_on[0]": ("COMPLETED", "completed"),
-        "fail_on[1]": ("FAILED", "failed"),
-        "fail_on[2]": ("COMPLETED", "completed"),
-        "double": ("CANCELLED", "upstream_failed"),
-        "total": ("CANCELLED", "upstream_failed"),
-    }
-    assert result.step_results["fail_on"].items == (3, 3)
-    assert result.step_results["fail_on"].status is FAILED
-
-
-def test_with_continue_the_consumer_gets_what_succeeded_with_its_index(both_ways: LocalOrchestrator) -> None:
-    @pipeline(name="some fail")
-    def made() -> Any:
-        return same(fail_on.options(on_item_error="continue").map(n=[7, 1, 9]))
-
-    result = made.run(on=both_ways)
-    assert result.success, result.error
-    assert [tuple(pair) for pair in result["same"]] == [(0, 7), (2, 9)]
-    assert steps_of(result, both_ways)["fail_on[1]"] == ("FAILED", "failed")
-
-
-def test_each_item_is_tried_again_by_itself(local: LocalOrchestrator) -> None:
-    seen: list[int] = []
-
-    @step(retry=2)
-    def flaky(n: int) -> int:
-        seen.append(n)
-        if n == 1 and seen.count(1) < 3:
-            raise OSError("not yet")
-        return n
-
-    @pipeline(name="flaky items")
-    def made() -> Any:
-        return flaky.map(n=[0, 1, 2])
-
-    result = made.run(on=local)
-    assert result["flaky"] == [0, 1, 2]
-    assert (seen.count(0), seen.count(1), seen.count(2)) == (1, 3, 1)
-    attempts = {run.index: run.attempt for run in local.step_runs(result.run_id)}
-    assert attempts == {(0,): 1, (1,): 3, (2,): 1}
-
-
-def test_an_item_does_not_wait_for_the_others(local: LocalOrchestrator) -> None:
-    """The second step of one item runs while the first step of another one waits for it."""
-    second_step_ran = threading.Event()
-
-    @step
-    def first(n: int) -> int:
-        if n == 1:
-            assert second_step_ran.wait(60)
-        return n
-
-    @step
-    def second(n: int) -> int:
-        if n == 0:
-            second_step_ran.set()
-        return n
-
-    @pipeline(name="no barrier")
-    def made() -> Any:
-        with for_each([0, 1]) as n:
-            return second(first(n))
-
-    assert made.run(on=local)["second"] == [0, 1]
-
-
-def test_no_more_items_at_a_time_than_asked_for(tmp_path: Path) -> None:
-    lock, now, most = threading.Lock(), [0], [0]
-
-    @step
-    def count(n: int) -> int:
-        with lock:
-            now[0] += 1
-            most[0] = max(most[0], now[0])
-        time.sleep(0.02)
-        with lock:
-            now[0] -= 1
-        return n
-
-    @pipeline(name="limited")
-    def made() -> Any:
-        return count.options(max_parallel=2).map(n=numbers(12))
-
-    result = made.run(on=LocalOrchestrator(store=tmp_path / "runs.db", max_workers=8))
-    assert result["count"] == list(range(12))
-    assert most[0] <= 2
-
-
-def test_loops_nest_and_collect_lists_of_lists(both_ways: LocalOrchestrator) -> None:
-    @pipeline(name="nested")
-    def made() -> Any:
-        with for_each(numbers(3)) as n:
-            with for_each(numbers.options(name="inner")(n)) as m:
-                both = add(n, m)
-            row = total(both)
-        return {"rows": row, "all": both}
-
-    assert made.run(on=both_ways).outputs == {"rows": [0, 1, 5], "all": [[], [1], [2, 3]]}
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [("text", "goes over 'n' that is not a list: str"), ({"a": 1}, "not a list: dict"), (None, "not a list: NoneType")],
-)
-def test_a_value_that_is_not_a_list_fails_the_loop(local: LocalOrchestrator, value: object, message: str) -> None:
-    @pipeline(name="no list")
-    def made() -> Any:
-        return total(double.map(n=step(name="items")(lambda: value)()))
-
-    result = made.run(on=local)
-    assert result.status is FAILED
-    assert message in str(result.error)
-    assert steps_of(result, local)["double"] == ("CANCELLED", "upstream_failed")
-
-
-def test_the_record_of_nested_loops_has_each_item_once(local: LocalOrchestrator) -> None:
-    """What stood in for the items within while they were not known is gone."""
-
-    @pipeline(name="nested record")
-    def made() -> Any:
-        with for_each([[1, 2], []], max_parallel=1) as row, for_each(row) as n:
-            return {"all": double(n)}
-
-    result = made.run(on=local)
-    assert result["all"] == [[2, 4], []]
-    assert [(run.label, run.status, run.raw_status) for run in local.step_runs(result.run_id)] == [
-        ("double[0][0]", COMPLETED, "completed"),
-        ("double[0][1]", COMPLETED, "completed"),
-        ("double[1]", COMPLETED, "no_items"),
-    ]
-
-
 def test_items_that_have_not_begun_are_known() -> None:
     """So that the terminal shows 1 of 4, not 1 of 1, however few may run at a time."""
 
@@ -291,14 +101,6 @@ def test_items_that_have_not_begun_are_known() -> None:
     assert [task.label for task in (*walk.tasks, *walk.to_come())] == [f"double[{n}]" for n in range(4)]
     walk.stop()
     assert not list(walk.to_come())
-
-
-def test_lists_of_different_lengths(local: LocalOrchestrator) -> None:
-    @pipeline(name="lengths")
-    def made() -> Any:
-        return add.map(a=numbers(3), b=[1, 2])
-
-    assert "must be equally long: 'a' has 3, 'b' has 2" in str(made.run(on=local).error)
 
 
 def test_an_item_sees_its_own_copy(local: LocalOrchestrator) -> None:
@@ -390,7 +192,7 @@ def test_the_values_of_a_loop_are_let_go(local: LocalOrchestrator) -> None:
     assert most[0] < 10
 
 
-def test_a_list_that_is_fixed_in_a_loop(both_ways: LocalOrchestrator) -> None:
+def test_a_list_that_is_fixed_in_a_loop(local: LocalOrchestrator) -> None:
     @pipeline(name="fixed list")
     def made() -> Any:
         with for_each(numbers(2)) as n:
@@ -400,4 +202,34 @@ def test_a_list_that_is_fixed_in_a_loop(both_ways: LocalOrchestrator) -> None:
                 other = same({"no": []})
             return same.options(name="joined")(either(inside, other))
 
-    assert made.run(on=both_ways)["joined"] == [{"no": []}, 30]
+    assert made.run(on=local)["joined"] == [{"no": []}, 30]
+
+
+def test_what_cannot_be_decided_fails_a_run_of_which_all_steps_may_fail(local: LocalOrchestrator) -> None:
+    @pipeline(name="undecided above")
+    def made() -> None:
+        with when(same("text") > 3, name="large"):
+            same.options(name="each", on_item_error="continue").map(value=[1])
+
+    result = made.run(on=local)
+    assert result.status is FAILED
+    assert "The condition of branch 'large' cannot be decided: TypeError" in str(result.error)
+
+
+def test_steps_of_an_item_say_what_could_not_be_decided(local: LocalOrchestrator) -> None:
+    @pipeline(name="undecided within")
+    def made() -> Any:
+        with for_each([1, "a"], on_item_error="continue") as n:
+            with when(same(n) > 0, name="large"):
+                add(1)
+            total(same.options(name="each").map(value=n))
+
+    result = made.run(on=local)
+    assert result.success, result.error
+    errors = {run.label: run.error or "" for run in local.step_runs(result.run_id)}
+    assert errors["add[0]"] == ""
+    assert errors["add[1]"].startswith(
+        "not run, since 'large[1]' failed: The condition of branch 'large' cannot be decided: TypeError"
+    )
+    assert "that is not a list: str" in errors["each[1]"]
+    assert "that is not a list: str" in errors["total[1]"]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from flowyml import If, Pipeline, pipeline, step
+from flowyml import If, Pipeline, for_each, pipeline, step
 from flowyml.core.errors import DefinitionError
 from flowyml.orchestrators import LocalOrchestrator
-from flowyml.plan.codec import decode
+from tests.unit.control_flow import add, same, total
 
 
 @step(outputs=["configs"])
@@ -48,18 +48,6 @@ def by_names() -> Pipeline:
     return made.add_step(make_configs).add_step(train.map(config="configs")).add_step(best)
 
 
-def test_a_pipeline_by_names_maps_and_branches(both_ways: LocalOrchestrator) -> None:
-    made = by_names()
-    with made.when(lambda it: it.best > it.limit):
-        made.add_step(publish)
-    with made.otherwise():
-        made.add_step(hold)
-    made.add_step(tell)
-    assert made.run(on=both_ways)["words"] == "PUBLISHED 20"
-    assert made.run({"rate": 1}, on=both_ways)["words"] == "HELD 2"
-    assert decode(made.compile().canonical) == made.compile()
-
-
 @pytest.mark.parametrize(
     "condition",
     [
@@ -80,15 +68,15 @@ def drop(best: int | None = None) -> str:
 
 
 @pytest.mark.slow
-def test_steps_of_a_clean_up_by_names(both_ways: LocalOrchestrator) -> None:
+def test_steps_of_a_clean_up_by_names(local: LocalOrchestrator) -> None:
     made = by_names()
     with made.when(lambda it: it.best > it.limit):
         made.add_step(publish)
     with made.cleanup(name="tidy"):
         made.add_step(drop)
     for count, raw in ((3, "completed"), (0, "failed")):
-        result = made.run({"count": count}, on=both_ways)
-        seen = {run.label: run.raw_status for run in both_ways.step_runs(result.run_id)}
+        result = made.run({"count": count}, on=local)
+        seen = {run.label: run.raw_status for run in local.step_runs(result.run_id)}
         assert (seen["drop"], seen["best"]) == ("completed", raw)
     plan = made.compile()
     assert (plan.by_name["drop"].group, plan.by_name["drop"].run_if) == ("tidy", "all_done")
@@ -159,3 +147,30 @@ def test_mistakes_by_names() -> None:
         twice.add_step(hold).compile()
     with pytest.raises(DefinitionError, match="needs 'config_list', which no step produces"):
         Pipeline("p", context={"rate": 1}).add_step(train.map(config="config_list")).compile()
+
+
+def test_a_pipeline_by_names_in_a_pipeline(local: LocalOrchestrator) -> None:
+    by_names = Pipeline("by_names", context={"count": 3})
+    by_names.add_step(step(name="values", outputs=["values"])(lambda count: list(range(count)))).add_step(total)
+
+    @pipeline(name="outer")
+    def made() -> Any:
+        with for_each([2, 4]) as count:
+            found = by_names(count=count)
+        return {"totals": found, "default": by_names()}
+
+    assert made.run(on=local).outputs == {"totals": [1, 6], "default": 3}
+
+
+def test_after_names_a_step_of_the_same_pipeline_first(local: LocalOrchestrator) -> None:
+    @pipeline
+    def part() -> Any:
+        add(1)
+        return same.options(after=["add"])(5)
+
+    @pipeline
+    def whole() -> Any:
+        add(2)
+        return part()
+
+    assert whole.compile().by_name["part.same"].after == ("part.add",)

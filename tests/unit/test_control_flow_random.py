@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,25 +78,3 @@ def test_random_control_flow(local: LocalOrchestrator, blocks: list[Any], seed: 
     assert seen == Counter(trace)
     assert result.success is not PLAIN.failed, result.error
     assert result.outputs == ({} if PLAIN.failed or wanted in (MISSING, BROKEN) else {"last": wanted})
-
-
-@pytest.mark.slow
-def test_where_it_is(tmp_path: Path) -> None:
-    """The same pipeline in processes, of which only the value comes back."""
-    blocks = [
-        ("numbers", 0),
-        (
-            "each",
-            0,
-            [("numbers", 1), ("map_add", 1, 0), ("total", 2), ("choice", 1, 20, [("add", 0, 1)], [("add", 1, 1)])],
-        ),
-        ("total", 1),
-    ]
-
-    @pipeline(name="in processes")
-    def made(seed: int = 0) -> Any:
-        return {"last": build(blocks, CALLS, [seed], [])}
-
-    local = LocalOrchestrator(store=tmp_path / "runs.db", workers="processes")
-    for seed in (3, 4):
-        assert made.run({"seed": seed}, on=local)["last"] == build(blocks, PLAIN, [seed], [])

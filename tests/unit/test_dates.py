@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -16,11 +15,7 @@ from flowyml.core.dates import RunDates
 from flowyml.core.errors import DefinitionError, ParameterError
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.local import LocalOrchestrator
-from flowyml.orchestrators.local.schedule_server import serve_schedules
-from flowyml.orchestrators.local.schedules import ScheduleStore
 from flowyml.runtime.processes import StepProcesses
-from tests.unit.local_runs import WORKERS
-from tests.waiting import wait_until
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -45,10 +40,10 @@ def dated(day: str = LOGICAL_DATE, since: str = "the beginning") -> Any:
     return seen, compare(seen, since)
 
 
-@pytest.mark.parametrize("workers", WORKERS)
-def test_a_run_by_hand_is_for_the_moment_and_has_no_interval(tmp_path: Path, workers: Any) -> None:
+@pytest.mark.processes
+def test_a_run_by_hand_is_for_the_moment_and_has_no_interval(tmp_path: Path) -> None:
     before = datetime.now(UTC)
-    local = LocalOrchestrator(store=tmp_path / "runs.db", workers=workers)
+    local = LocalOrchestrator(store=tmp_path / "runs.db", workers="processes")
     result = dated.run(on=local, run_id="by-hand")
     seen, again = result.outputs["seen"], result.outputs["again"]
     assert before <= datetime.fromisoformat(seen["date"]) <= datetime.now(UTC)
@@ -111,40 +106,6 @@ def test_the_interval_begins_at_the_time_before(schedule: Schedule, time: dateti
     assert RunDates.of(dates.plain()).plain() == dates.plain()
 
 
-@pytest.mark.slow
-def test_each_run_that_is_made_up_for_has_its_own_dates(tmp_path: Path) -> None:
-    local = LocalOrchestrator(store=tmp_path / "runs.db")
-    now = datetime.now(UTC)
-    start = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=3)
-    schedule = Schedule(
-        cron="0 * * * *", start=start, end=start + timedelta(hours=2), catch_up=True,
-        parameters={"since": DATA_INTERVAL_START},
-    )  # fmt: skip
-    with pytest.warns(UserWarning, match="nothing will fire until"):
-        made = local.schedule_pipeline(dated, schedule)
-    store = ScheduleStore(local.store)
-    with store.runs.session() as db:  # as if it had been made before its start
-        db.execute("UPDATE schedules SET seen = ?", ((start - timedelta(minutes=1)).timestamp(),))
-    stop = threading.Event()
-    server = threading.Thread(target=serve_schedules, args=(local.store.path, stop), kwargs={"look_seconds": 0.1})
-    server.start()
-    try:
-        ends = [start + timedelta(hours=number) for number in range(3)]
-        for end in ends:
-            handle = _eventually(local, f"{made.schedule_id}-{end:%Y%m%dT%H%M%SZ}")
-            assert handle.wait_for_completion(timeout=240, poll_interval=0.1).outputs["seen"]["to"] == str(end)
-            assert handle.outputs["seen"]["day"] == end.isoformat()
-            assert handle.outputs["again"] == [(end - timedelta(hours=1)).isoformat(), end.isoformat()]
-    finally:
-        stop.set()
-        server.join()
-
-
-def _eventually(local: LocalOrchestrator, run_id: str) -> Any:
-    wait_until(lambda: run_id in [run.run_id for run in local.runs()])
-    return local.attach(run_id)
-
-
 @step(outputs=["seen"])
 def typed(moment: datetime, day: date, until: date | None) -> list[Any]:
     run = current_run()
@@ -157,9 +118,9 @@ def dated_by_type(moment: datetime = LOGICAL_DATE, day: date = LOGICAL_DATE, unt
     return typed(moment, day, until)
 
 
-@pytest.mark.parametrize("workers", WORKERS)
-def test_a_typed_parameter_is_filled_with_its_type(tmp_path: Path, workers: Any) -> None:
-    local = LocalOrchestrator(store=tmp_path / "runs.db", workers=workers)
+@pytest.mark.processes
+def test_a_typed_parameter_is_filled_with_its_type(tmp_path: Path) -> None:
+    local = LocalOrchestrator(store=tmp_path / "runs.db", workers="processes")
     result = dated_by_type.run(on=local)
     assert result.outputs["seen"] == ["datetime", "date", "date", True, True]
     given = dated_by_type.run({"day": date(2026, 3, 1), "until": None}, on=local)

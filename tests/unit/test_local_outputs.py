@@ -17,7 +17,7 @@ from flowyml.core.errors import OutputNotKeptError
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import run
 from flowyml.orchestrators.local.outputs import read, record
-from tests.unit.local_runs import COMPLETED, WORKERS, chain
+from tests.unit.local_runs import COMPLETED, chain
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
 
@@ -110,21 +110,8 @@ print(local.get_run("r").status)
     assert "cannot rollback" not in done.stderr
 
 
-def test_keep_outputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    @step(outputs=["large", "lock"])
-    def make() -> tuple[Any, ...]:
-        return "x" * 100_000, threading.Lock()
-
-    local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=True)
-    kept = local.outputs(Pipeline("keeping").add_step(make).run(on=local).run_id)
-    assert kept["large"] == "x" * 100_000
-    with pytest.raises(OutputNotKeptError, match="could not be kept"):
-        kept["lock"]
-
-
 @pytest.mark.processes
-@pytest.mark.parametrize("workers", WORKERS)
-def test_large_outputs_keep_their_kind_facts_and_picture(tmp_path: Path, workers: Any) -> None:
+def test_large_outputs_keep_their_kind_facts_and_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     figures = pytest.importorskip("matplotlib.figure")
 
@@ -139,7 +126,7 @@ def test_large_outputs_keep_their_kind_facts_and_picture(tmp_path: Path, workers
         figure.subplots().plot(range(20_000))
         return figure
 
-    local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=True, workers=workers)
+    local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=True, workers="processes")
     done = Pipeline("seen").add_step(train).add_step(draw).run(on=local)
     assert done.success, done.error
     found = {each.name: each for each in local.attach(done.run_id).artifacts()}
@@ -162,10 +149,7 @@ def test_an_output_beyond_the_limit_is_not_kept_and_leaves_nothing(tmp_path: Pat
         assert read("limited", json.dumps(entry)) == {name: value}
 
 
-@pytest.mark.parametrize("workers", WORKERS)
-def test_cached_outputs_keep_their_kind_and_facts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: Any
-) -> None:
+def test_cached_outputs_keep_their_kind_and_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "artifacts"))
 
     @step(outputs=["model", "small"], cache=True)
@@ -174,7 +158,7 @@ def test_cached_outputs_keep_their_kind_and_facts(
         report("small", n=1)
         return set(range(1_000)), [1]
 
-    local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=True, workers=workers)
+    local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=True)
     for tries in range(2):
         done = Pipeline("cached").add_step(train).run(on=local)
         assert done.success, done.error

@@ -73,7 +73,7 @@ def test_a_line_of_a_thread_stays_whole_while_another_thread_prints() -> None:
     sink.feed("stdout", "one")
     other = threading.Thread(target=lambda: [sink.feed("stdout", text) for text in ("other", "\n", "begun")])
     other.start()
-    other.join(30)
+    other.join(240)
     sink.feed("stdout", "\n")
     sink.close()
     assert lines == ["other", "one", "begun"]

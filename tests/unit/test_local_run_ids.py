@@ -6,8 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Literal
 
 import pytest
 
@@ -17,7 +15,7 @@ from flowyml.core.origin import Origin
 from flowyml.core.runs import PipelineResult, Run
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import check_same_run
-from tests.unit.local_runs import COMPLETED, WORKERS, chain
+from tests.unit.local_runs import COMPLETED
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
 
@@ -41,25 +39,7 @@ def test_the_same_run_id_with_other_parameters_warns(
     ]
 
 
-def test_the_same_run_id_again_gives_the_first_result(local: LocalOrchestrator) -> None:
-    calls: list[int] = []
-
-    @step(outputs=["count"])
-    def count() -> int:
-        calls.append(1)
-        return len(calls)
-
-    pipeline = Pipeline("once").add_step(count)
-    first = pipeline.run(on=local, run_id="one")
-    second = pipeline.run(on=local, run_id="one")
-    assert (first["count"], second["count"], len(calls)) == (1, 1, 1)
-    with pytest.raises(DefinitionError, match="belongs to a run of 'once'"):
-        chain(1).run(on=local, run_id="one")
-
-
-@pytest.mark.parametrize("workers", WORKERS)
-def test_the_same_run_id_with_other_code_is_refused(tmp_path: Path, workers: Literal["threads", "processes"]) -> None:
-    local = LocalOrchestrator(store=tmp_path / "runs.db", workers=workers)
+def test_the_same_run_id_with_other_code_is_refused(local: LocalOrchestrator) -> None:
     rate = 2
 
     def helper() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from flowyml.orchestrators.local.schedule_server import Trigger, due_now, serve_
 from flowyml.orchestrators.local.scheduled_runs import run_id_of
 from flowyml.orchestrators.local.schedules import Kept, ScheduleStore
 from flowyml.orchestrators.local.store import RunStore
+from tests.unit.commands import Done, flowyml
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -85,24 +85,6 @@ def test_a_schedule_without_a_server_warns(local: LocalOrchestrator, tmp_path: P
     assert caught[0].filename == __file__
     assert (made.schedule_id, made.pipeline, made.schedule.cron) == ("noting", "noting", "0 3 * * *")
     assert made.next_runs[:2] == tuple(made.schedule.next_times(2))
-
-
-@quietly
-def test_life_of_a_schedule(local: LocalOrchestrator, tmp_path: Path) -> None:
-    pipeline = noting(tmp_path)
-    first = pipeline.schedule("hourly", 5, on=local)
-    again = pipeline.schedule("weekly", "MON:09:00", on=local, parameters={"word": "monday"}, timezone="Europe/Berlin")
-    assert again.schedule_id == first.schedule_id
-    (listed,) = local.schedules()
-    assert (listed.schedule.cron, listed.schedule.timezone) == ("0 9 * * 1", "Europe/Berlin")
-    assert local.pause_schedule("noting").next_runs == ()
-    assert pipeline.schedule("hourly", 6, on=local).paused
-    assert not local.resume_schedule("noting").paused
-    local.delete_schedule("noting")
-    assert local.schedules("noting") == []
-    for call in (local.pause_schedule, local.resume_schedule, local.delete_schedule):
-        with pytest.raises(ScheduleNotFoundError, match="flowyml schedule list"):
-            call("noting")
 
 
 @quietly
@@ -204,49 +186,32 @@ def test_without_catch_up_what_was_missed_is_left_out(local: LocalOrchestrator, 
 
 
 @quietly
-def test_a_run_that_cannot_be_started_is_logged_and_left_out(
+@pytest.mark.filterwarnings("ignore:Schedule 'damaged' is left out:UserWarning")
+def test_damaged_schedules_are_logged_and_do_not_keep_the_others_from_firing(
     local: LocalOrchestrator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     noting(tmp_path).schedule("interval", 1, on=local)
     with local.store.session() as db:
-        db.execute("UPDATE schedules SET bundle = '/nowhere/at-all.pyz'")
+        for name, bundle, schedule, seen in (
+            ("damaged", "bundle", '{"interval_seconds": 1e-9}', "seen"),
+            ("unplanned", "bundle", '{"interval_seconds": 1e8}', "253402290000"),
+            ("bundleless", "'/nowhere/at-all.pyz'", '{"interval_seconds": 1}', "seen"),
+        ):
+            db.execute(
+                "INSERT INTO schedules (schedule_id, pipeline, bundle, orchestrator, schedule, seen)"
+                f" SELECT '{name}', '{name}', {bundle}, orchestrator, '{schedule}', {seen} FROM schedules"
+                " WHERE schedule_id = 'noting'"
+            )
+    with pytest.warns(UserWarning, match="Schedule 'damaged' is left out.*flowyml schedule delete damaged"):
+        assert local.schedules("damaged") == []
     with served(local):
+        wait_until(lambda: fired(tmp_path))
+        wait_until(lambda: "Schedule 'unplanned' of 'unplanned' cannot be planned." in caplog.text)
         wait_until(lambda: "could not be started" in caplog.text)
-    assert local.runs() == []
-
-
-@quietly
-@pytest.mark.filterwarnings("ignore:Schedule 'bad' is left out:UserWarning")
-def test_a_damaged_schedule_does_not_keep_the_others_from_firing(local: LocalOrchestrator, tmp_path: Path) -> None:
-    noting(tmp_path).schedule("interval", 1, on=local)
-    with local.store.session() as db:
-        db.execute(
-            "INSERT INTO schedules (schedule_id, pipeline, bundle, orchestrator, schedule, seen)"
-            """ SELECT 'bad', 'bad', bundle, orchestrator, '{"interval_seconds": 1e-9}', seen FROM schedules"""
-        )
-    with pytest.warns(UserWarning, match="Schedule 'bad' is left out.*flowyml schedule delete bad"):
-        assert [info.schedule_id for info in local.schedules()] == ["noting"]
-    with served(local):
-        wait_until(lambda: fired(tmp_path))
-    local.delete_schedule("bad")
-    with pytest.raises(ScheduleNotFoundError, match="'bad'"):
-        local.delete_schedule("bad")
-
-
-@quietly
-def test_a_schedule_that_cannot_be_planned_is_logged(
-    local: LocalOrchestrator, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    noting(tmp_path).schedule("interval", 1, on=local)
-    with local.store.session() as db:
-        db.execute(
-            "INSERT INTO schedules (schedule_id, pipeline, bundle, orchestrator, schedule, seen) SELECT 'bad', 'bad',"
-            """ bundle, orchestrator, '{"interval_seconds": 1e8}', 253402290000"""
-            " FROM schedules"
-        )
-    with served(local):
-        wait_until(lambda: fired(tmp_path))
-    assert "Schedule 'bad' of 'bad' cannot be planned." in caplog.text
+    assert local.runs("bundleless") == []
+    local.delete_schedule("damaged")
+    with pytest.raises(ScheduleNotFoundError, match="'damaged'"):
+        local.delete_schedule("damaged")
 
 
 @quietly
@@ -337,7 +302,9 @@ def test_a_schedule_ends() -> None:
 
 
 @quietly
-def test_a_pipeline_of_another_project_does_not_take_over_the_schedule(tmp_path: Path) -> None:
+def test_a_pipeline_of_another_project_does_not_take_over_the_schedule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for project in ("one", "two"):
         (tmp_path / project).mkdir()
         (tmp_path / project / "pyproject.toml").write_text(f'[project]\nname = "{project}"\n')
@@ -346,24 +313,23 @@ def test_a_pipeline_of_another_project_does_not_take_over_the_schedule(tmp_path:
             "train = Pipeline('train').add_step(one)\n"
         )
 
-    def schedule(project: str, hour: str, *options: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "flowyml", "schedule", "create", "train.py", "daily", hour, *options]
-        environment = {**os.environ, "FLOWYML_HOME": str(tmp_path / "home")}
-        return subprocess.run(
-            command, cwd=tmp_path / project, env=environment, capture_output=True, text=True, check=False
-        )
+    def schedule(project: str, hour: str, *options: str) -> Done:
+        monkeypatch.chdir(tmp_path / project)
+        sys.modules.pop("train", None)
+        return flowyml("schedule", "create", "train.py", "daily", hour, *options)
 
-    assert schedule("one", "1").returncode == 0
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
+    assert schedule("one", "1").code == 0
     refused = schedule("two", "2")
-    assert refused.returncode == 2
-    assert "comes from one: train.py; this pipeline comes from two: train.py" in refused.stderr
-    assert "--force" in refused.stderr
+    assert refused.code == 2
+    assert "comes from one: train.py; this pipeline comes from two: train.py" in refused.err
+    assert "--force" in refused.err
     store = ScheduleStore(RunStore(tmp_path / "home" / "runs.db"))
     assert store.get("train").schedule.cron == "0 1 * * *"
-    assert schedule("one", "3").returncode == 0
-    assert schedule("two", "2", "--force").returncode == 0
+    assert schedule("one", "3").code == 0
+    assert schedule("two", "2", "--force").code == 0
     assert store.get("train").schedule.cron == "0 2 * * *"
-    assert schedule("one", "1").returncode == 2  # now it is the other's
+    assert schedule("one", "1").code == 2  # now it is the other's
 
 
 @quietly

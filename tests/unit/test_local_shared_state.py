@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
-from os import chdir, environ
 from pathlib import Path
-from random import shuffle
 from typing import Any
 
 import numpy as np
@@ -22,31 +20,8 @@ def goes() -> None:
     os.chdir(".")
 
 
-def goes_by_name() -> None:
-    chdir(".")
-
-
 def sets() -> None:
     os.environ["FLOWYML_TEST_SHARED"] = "1"
-
-
-def sets_by_name() -> None:
-    environ.update({"FLOWYML_TEST_SHARED": "1"})
-
-
-def unsets() -> None:
-    os.environ.pop("FLOWYML_TEST_SHARED", None)
-
-
-def imports() -> None:
-    from os import umask as mask
-
-    import numpy
-    import numpy.random as nr
-
-    numpy.zeros(1)
-    nr.default_rng()
-    mask(mask(0o22))
 
 
 def seeds() -> None:
@@ -55,10 +30,6 @@ def seeds() -> None:
 
 def draws() -> float:
     return float(np.random.normal())
-
-
-def draws_by_name() -> None:
-    shuffle([1, 2])
 
 
 def by_a_helper() -> None:
@@ -86,10 +57,7 @@ def _nothing_warned(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("function", "what"),
     [
-        (goes, "os.chdir"), (goes_by_name, "os.chdir"), (sets, "os.environ.update"),
-        (sets_by_name, "os.environ.update"), (unsets, "os.environ.pop"), (imports, "os.umask"),
-        (seeds, "random.seed"), (draws, "numpy.random.normal with a seed"),
-        (draws_by_name, "random.shuffle with a seed"), (by_a_helper, "os.chdir"), (later, "os.chdir"), (own, None),
+        (sets, "os.environ.update"), (draws, "numpy.random.normal with a seed"), (by_a_helper, "os.chdir"), (own, None),
     ],
 )  # fmt: skip
 def test_what_is_shared(function: Callable[..., Any], what: str | None, caplog: pytest.LogCaptureFixture) -> None:
@@ -111,43 +79,6 @@ def test_steps_that_never_meet_share_nothing(caplog: pytest.LogCaptureFixture, t
     both.run(on=LocalOrchestrator(max_workers=1)).raise_for_status()
     both.run(on=LocalOrchestrator(workers="processes")).raise_for_status()
     assert caplog.messages == []
-
-
-def test_no_seed_no_warning(tmp_path: Path) -> None:
-    (tmp_path / "none.py").write_text("import random")
-    (tmp_path / "some.py").write_text("random.seed(3)")
-    assert shared_state._seeds(str(tmp_path / "some.py"))
-    assert not shared_state._seeds(str(tmp_path / "none.py"))
-    assert not shared_state._seeds("<cell>")
-
-
-def test_helpers_in_other_modules_of_the_users(
-    caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "sharing_helper.py").write_text("import os\ndef go():\n    os.chdir('.')\ndef stay():\n    pass\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    import sharing_helper  # type: ignore[import-not-found]  # written above
-
-    monkeypatch.setitem(globals(), "helper", sharing_helper)
-    monkeypatch.setitem(globals(), "go", sharing_helper.go)
-
-    def by_module() -> None:
-        helper.go()
-
-    def by_name() -> None:
-        go()
-
-    def stays() -> None:
-        helper.stay()
-
-    for function, count in ((by_module, 1), (by_name, 1), (stays, 0)):
-        caplog.clear()
-        Pipeline("helped").add_step(step(name="one")(function)).add_step(step(name="two")(other)).run()
-        assert len(caplog.messages) == count, function
-
-
-helper: Any = None
-go: Any = None
 
 
 class Lazy:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,31 +14,6 @@ from flowyml.orchestrators.local.store import RunStore
 @pytest.fixture
 def store(tmp_path: Path) -> RunStore:
     return RunStore(tmp_path / "runs.db")
-
-
-def test_a_session_within_a_session_is_the_same(store: RunStore) -> None:
-    with store.session() as outer:
-        with store.session() as inner:
-            assert inner is outer
-        assert outer.execute("SELECT count(*) FROM runs").fetchone() == (0,)
-    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-        outer.execute("SELECT 1")
-    with store.session() as later:
-        assert later.execute("SELECT count(*) FROM runs").fetchone() == (0,)
-
-
-def test_threads_have_sessions_of_their_own(store: RunStore) -> None:
-    found: list[bool] = []
-
-    def look() -> None:
-        with store.session() as theirs:
-            found.append(theirs is ours)
-
-    with store.session() as ours:
-        thread = threading.Thread(target=look)
-        thread.start()
-        thread.join()
-    assert found == [False]
 
 
 def test_a_broken_database_is_reported_once(store: RunStore) -> None:
@@ -57,8 +31,3 @@ def test_a_record_that_cannot_be_written_is_not_taken_for_a_full_disk(store: Run
     said = r"cannot be written by this user: .* Set FLOWYML_HOME to a folder"
     with pytest.raises(ConfigurationError, match=said), store.session() as db:
         db.executescript("PRAGMA query_only = 1; DELETE FROM runs")
-
-
-def test_two_records_with_names_alike_have_folders_of_their_own(tmp_path: Path) -> None:
-    one, other = RunStore(tmp_path / "runs.db"), RunStore(tmp_path / "runs.sqlite")
-    assert one.folder_of("a") != other.folder_of("a")

@@ -24,7 +24,7 @@ def test_modules_from_a_path_that_the_script_has_added(tmp_path: Path, fork: str
         "from flowyml import Pipeline, step\nfrom flowyml.orchestrators import LocalOrchestrator\n"
         "@dataclass\nclass Pair:\n    a: int\n    b: int\n"
         "@step(outputs=['pair'])\ndef make():\n    return Pair(1, 2)\n"
-        "@step(outputs=['swapped'], timeout=60)\ndef swap(pair):\n"
+        "@step(outputs=['swapped'], timeout=240)\ndef swap(pair):\n"
         "    assert type(pair) is Pair\n    return Pair(pair.b, pair.a + mylib.ONE)\n"
         "if __name__ == '__main__':\n"
         "    pipeline = Pipeline('p').add_step(make).add_step(swap)\n"
@@ -33,7 +33,7 @@ def test_modules_from_a_path_that_the_script_has_added(tmp_path: Path, fork: str
         "        print(result['swapped'] == Pair(2, 2), result.error)\n"
     )
     done = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path / "app", capture_output=True, text=True, timeout=120,
+        [sys.executable, "script.py"], cwd=tmp_path / "app", capture_output=True, text=True, timeout=240,
         env={**os.environ, "FLOWYML_FORK": fork},
     )  # fmt: skip
     assert done.stdout == "True None\n" * 2, done.stderr
@@ -64,7 +64,7 @@ def test_a_file_that_did_not_come_along_is_named(tmp_path: Path) -> None:
     code = """
 from pathlib import Path
 from flowyml import Pipeline, step
-@step(timeout=30)
+@step(timeout=240)
 def reads() -> str:
     return (Path(__file__).parent / "data" / "rows.csv").read_text()
 print(Pipeline("reading", include=[]).add_step(reads).run().error)
@@ -102,10 +102,10 @@ def test_in_a_package_it_is_named_as_include_takes_it(tmp_path: Path) -> None:
     code = """
 from pathlib import Path
 from flowyml import Pipeline, step
-@step(timeout=30)
+@step(timeout=240)
 def reads() -> str:
     return (Path(__file__).parent / "rows.csv").read_text()
-@step(timeout=30)
+@step(timeout=240)
 def reads_above() -> str:
     return (Path(__file__).parents[1] / "rows.csv").read_text()
 if __name__ == "__main__":
@@ -146,7 +146,7 @@ def test_a_library_may_use_what_does_not_travel(tmp_path: Path) -> None:
     body = """
 import sys; sys.path.append("lib")
 import drawing
-@step(timeout=30)
+@step(timeout=240)
 def drawn() -> str:
     return drawing.drawn
 print(Pipeline("draws").add_step(drawn).run().raise_for_status()["drawn"])
@@ -160,7 +160,7 @@ import sys
 @step(outputs=["here"])
 def here() -> list[str]:
     return sys.argv[1:]
-@step(timeout=30)
+@step(timeout=240)
 def apart(here: list[str]) -> list[list[str]]:
     return [here, sys.argv[1:]]
 print(Pipeline("counts").add_step(here).add_step(apart).run().raise_for_status()["apart"])
