@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import tracemalloc
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,11 @@ import pytest
 from flowyml.migration.airflow.model import FileModel
 from flowyml.migration.airflow.reader.machine import Options
 from flowyml.migration.airflow.reader.reading import read_file
+from tests.unit.commands import flowyml
 
 HEAD = "import os, sys, json, re, yaml, pathlib, subprocess, importlib, itertools\nfrom airflow import DAG\n"
 HEAD += "from airflow.operators.bash import BashOperator\n"
+STEPS = 50_000
 TAIL = "\nwith DAG('after', schedule=None):\n    BashOperator(task_id='last', bash_command='true')\n"
 
 
@@ -28,7 +29,7 @@ def _read(folder: Path, text: str, **files: str) -> FileModel:
     for name, content in files.items():
         (root / "dags" / name.replace("__", ".")).write_text(content)
     (root / "dags" / "flow.py").write_text(HEAD + text + TAIL)
-    return read_file(root / "dags/flow.py", root=root, options=Options(steps=200_000))
+    return read_file(root / "dags/flow.py", root=root, options=Options(steps=STEPS))
 
 
 RUNS = [
@@ -100,8 +101,6 @@ def test_nothing_outside_of_the_root_is_read(tmp_path: Path, line: str, monkeypa
     dags = tmp_path / "repository" / "dags"
     dags.mkdir(parents=True)
     (dags / "link.txt").symlink_to(tmp_path / "secret.txt")
-    import os
-
     os.mkfifo(dags / "fifo")
     text = f"leak = {line.replace('FOLDER', str(tmp_path))}\nDAG('found_' + str(leak))\nx = DAG(f'x_{{leak}}')\n"
     file = _read(tmp_path, text)
@@ -179,16 +178,24 @@ HANGS = [
 ]
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells how much a process has held")
 @pytest.mark.parametrize("text", HANGS, ids=lambda text: text[:40])
 def test_nothing_hangs_it_or_fills_the_memory(tmp_path: Path, text: str) -> None:
-    tracemalloc.start()
-    try:
-        file = _read(tmp_path, text)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert file.steps <= 250_000
-    assert peak < 300_000_000
+    before = peak_of_this_process(anew=True)
+    file = _read(tmp_path, text)
+    assert file.steps <= STEPS * 1.25
+    assert peak_of_this_process() - before < 300_000_000
+
+
+def peak_of_this_process(*, anew: bool = False) -> int:
+    """The most memory it has held, in bytes; from now on, if ``anew``. Tracing each allocation takes ten times as long.
+
+    Source: Linux, Documentation/filesystems/proc.rst, clear_refs and VmHWM
+    """
+    if anew:
+        Path("/proc/self/clear_refs").write_text("5")
+    (kilobytes,) = re.findall(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(kilobytes) * 1024
 
 
 def test_aliases_in_yaml_do_not_multiply(tmp_path: Path) -> None:
@@ -204,12 +211,10 @@ def test_what_settings_take_of_one_another_does_not_multiply(tmp_path: Path) -> 
     lines = ["[bomb]", f"a0 = {'x' * 1000}"] + [f"a{n} = {f'%(a{n - 1})s' * 50}" for n in range(1, 9)]
     text = "import configparser\nsettings = configparser.ConfigParser()\nsettings.read('bomb.ini')\n"
     text += "settings.read_string(open('bomb.ini').read())\nx = settings['bomb']['a8'] + settings.get('bomb', 'a8')\n"
-    tracemalloc.start()
+    before = peak_of_this_process(anew=True)
     file = _read(tmp_path, text, bomb__ini="\n".join(lines))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
     assert [dag.dag_id for dag in file.dags] == ["after"]
-    assert peak < 100_000_000
+    assert peak_of_this_process() - before < 100_000_000
 
 
 def test_a_tag_in_yaml_makes_no_object(tmp_path: Path) -> None:
@@ -237,8 +242,7 @@ def test_hostile_names_stay_data_in_json(tmp_path: Path) -> None:
     evil = '\x1b]0;x\x07\n{"dag_id": "forged"}'
     path = tmp_path / "dag.py"
     path.write_text(f"from airflow import DAG\nwith DAG('d', tags=[{evil!r}], schedule={evil!r}):\n    pass\n")
-    command = [sys.executable, "-m", "flowyml", "import", "airflow", str(path), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    (line,) = done.stdout.splitlines()
+    done = flowyml("import", "airflow", str(path), "--json")
+    (line,) = done.out.splitlines()
     assert json.loads(line)["tags"] == [evil]
-    assert "\x1b" not in done.stdout
+    assert "\x1b" not in done.out

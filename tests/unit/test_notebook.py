@@ -1,16 +1,15 @@
-"""Pipelines of a real notebook: their functions have no file, so they travel by value."""
+"""Pipelines of a real notebook: their functions have no file, so they travel by value, and their graphs are drawn."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
+from flowyml import Pipeline, step
 from tests.engines.notebook import run_notebook
 
-pytestmark = pytest.mark.slow  # each starts a kernel of its own
+pytestmark = pytest.mark.slow  # for the kernel
 
-CELLS = [
+SUBMITS = [
     "import helpers\nfrom flowyml import Pipeline, context, step\nfrom flowyml.core.hooks import PipelineHook",
     """
 class Hook(PipelineHook):
@@ -27,20 +26,13 @@ def add(rows):
 
 pipeline = Pipeline("in a notebook", hooks=[Hook()], context=context(count=4)).add_step(load).add_step(add)
 """,
-    "print('here', pipeline.run()['total'])",
+    "result = pipeline.run()\nprint('here', result['total'])\nhtml = result._repr_html_()",
+    "print('drawn', '<svg' in html, 'COMPLETED' in html, html.count('<table'))",
     (
         "handle = pipeline.submit({'count': 5}).wait_for_completion(240, progress=False)\n"
         "print('submitted', handle.status, handle.outputs, handle.error)"
     ),
 ]
-
-
-def test_a_notebook_runs_and_submits_its_pipeline(tmp_path: Path) -> None:
-    (tmp_path / "helpers.py").write_text("def rows(count):\n    return list(range(count))\n")
-    printed = run_notebook(tmp_path, CELLS)
-    assert "here 6" in printed
-    assert "submitted COMPLETED {'total': 10} None" in printed
-    assert "hook saw add" in printed
 
 
 DEFINED = """
@@ -85,15 +77,46 @@ def both():
 """
 
 
-def test_a_cell_that_is_edited_and_run_again_counts_wherever_the_pipeline_runs(tmp_path: Path) -> None:
-    cells = [
-        DEFINED, "print('first', results())", EDITED, "print('then', results())",
-        "submitted = by_names.submit().wait_for_completion(240, progress=False)\nprint('submitted', submitted.outputs)",
-        "bundle = by_names.bundle()\nprint('planned', [s.description for s in bundle.plan], bundle.plan.steps[0].name)",
-        HELPER, "print('helped', results())",
-        "print('kept', by_names.compile() is by_names.compile(), by_calls.compile() is by_calls.compile())",
-    ]  # fmt: skip
-    printed = run_notebook(tmp_path, cells)
+EDITS = [
+    DEFINED, "print('first', results())", EDITED, "print('then', results())",
+    "submitted = by_names.submit().wait_for_completion(240, progress=False)\nprint('submitted', submitted.outputs)",
+    "bundle = by_names.bundle()\nprint('planned', [s.description for s in bundle.plan], bundle.plan.steps[0].name)",
+    HELPER, "print('helped', results())",
+    "print('kept', by_names.compile() is by_names.compile(), by_calls.compile() is by_calls.compile())",
+]  # fmt: skip
+LOOPS = [
+    "looped = Pipeline('looped')",
+    """
+for number in range(3):
+    @step(name=f"load_{number}")
+    def load(number=number):
+        return number
+    looped.add_step(load)
+""",
+    "print(looped.run().outputs)",
+]
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What one notebook prints that does all of it."""
+    folder = tmp_path_factory.mktemp("notebook")
+    (folder / "helpers.py").write_text("def rows(count):\n    return list(range(count))\n")
+    return run_notebook(folder, [*SUBMITS, *EDITS, *LOOPS])
+
+
+def test_a_notebook_runs_and_submits_its_pipeline(printed: str) -> None:
+    assert "here 6" in printed
+    assert "submitted COMPLETED {'total': 10} None" in printed
+    assert "hook saw add" in printed
+
+
+def test_only_a_notebook_draws(printed: str) -> None:
+    assert "drawn True True 2" in printed
+    assert Pipeline("plain").add_step(step(name="one")(lambda: 1)).run().graph is None
+
+
+def test_a_cell_that_is_edited_and_run_again_counts_wherever_the_pipeline_runs(printed: str) -> None:
     assert "first [[1, 2], 3, 3, 3]" in printed
     assert "then [[10, 20], 30, 30, 30]" in printed
     assert "submitted {'wide': [10, 20], 'total': 30}" in printed
@@ -102,13 +125,5 @@ def test_a_cell_that_is_edited_and_run_again_counts_wherever_the_pipeline_runs(t
     assert "kept True True" in printed
 
 
-def test_steps_that_a_loop_defines_under_one_name_stay_as_they_are(tmp_path: Path) -> None:
-    loop = """
-for number in range(3):
-    @step(name=f"load_{number}")
-    def load(number=number):
-        return number
-    looped.add_step(load)
-"""
-    cells = ["from flowyml import Pipeline, step\nlooped = Pipeline('looped')", loop, "print(looped.run().outputs)"]
-    assert "{'load_0': 0, 'load_1': 1, 'load_2': 2}" in run_notebook(tmp_path, cells)
+def test_steps_that_a_loop_defines_under_one_name_stay_as_they_are(printed: str) -> None:
+    assert "{'load_0': 0, 'load_1': 1, 'load_2': 2}" in printed

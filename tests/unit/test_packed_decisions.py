@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flowyml import Pipeline, either, for_each, otherwise, pipeline, step, when
+from flowyml import Pipeline, either, otherwise, pipeline, step, when
 from flowyml.artifacts import open_store, unpack
 from flowyml.core.errors import StepError
 from flowyml.runtime.nodes import Decision, End, Opening, Task
@@ -77,34 +77,25 @@ def walked(made: Pipeline, tmp_path: Path, **parameters: Any) -> dict[str, Any]:
     return {name: unpack(value, open_store(store)) for name, value in found.items()}
 
 
-@pytest.mark.parametrize("items", [numbers, arrays, references, pairs], ids=lambda made: made.name)
 @pytest.mark.parametrize("fork", ["0", "1"])
-def test_items_are_what_the_step_returned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, items: Any, fork: str
-) -> None:
+def test_items_are_what_the_step_returned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork: str) -> None:
     monkeypatch.setenv("FLOWYML_FORK", fork)
 
     @pipeline(name="kinds")
     def made() -> Any:
-        listed = items(2)
-        return {"whole": kinds(listed), "each": kinds(same.map(value=listed))}
+        found = {}
+        for items in (arrays,) if fork == "0" else (numbers, arrays, references, pairs):
+            listed, name = items(2), items.name
+            found[name] = kinds.options(name=f"kinds of {name}")(listed)
+            found[f"each of {name}"] = kinds.options(name=f"kinds of each of {name}")(
+                same.options(name=f"each of {name}").map(value=listed)
+            )
+        return found
 
+    wanted = {"arrays": "ndarray", "numbers": "int", "references": "dict", "pairs": "tuple"}
     found = walked(made, tmp_path)
-    kind = {"numbers": "int", "arrays": "ndarray", "references": "dict", "pairs": "tuple"}[items.name]
-    assert found == {"whole": [kind, kind], "each": [kind, kind]}
-
-
-def test_items_of_a_parameter_are_never_unpacked(tmp_path: Path) -> None:
-    @pipeline(name="plain")
-    def made(given: list[Any] = []) -> Any:
-        with for_each(given) as item:
-            with when(item == {"$artifact": 1}):
-                seen = kinds(item)
-            with otherwise():
-                other = same(item)
-            return same.options(name="last")(either(seen, other))
-
-    assert walked(made, tmp_path, given=[{"$artifact": 1}, 2]) == {"last": [["str"], 2]}
+    assert found == {name: [wanted[name.removeprefix("each of ")]] * 2 for name in found}
+    assert len(found) == (2 if fork == "0" else 8)
 
 
 def test_a_loop_over_what_another_one_collected(tmp_path: Path) -> None:
@@ -120,36 +111,33 @@ def test_a_loop_over_what_another_one_collected(tmp_path: Path) -> None:
     assert walked(made, tmp_path) == {"arrays": [3, 4], "pairs": ["tuple", "tuple"], "nested": [3, 3]}
 
 
-@pytest.mark.parametrize(
-    ("condition", "outcome"),
-    [(lambda it: it == 2, "yes"), (lambda it: it > "a", "TypeError"), (lambda it: it != 2, "no")],
-)
-def test_conditions_on_what_is_not_plain(tmp_path: Path, condition: Callable[[Any], Any], outcome: str) -> None:
+def test_conditions_on_what_is_not_plain(tmp_path: Path) -> None:
     @step
     def numpy_number() -> Any:
         return np.int64(2)
 
-    @pipeline(name="conditions")
-    def made(limit: int = 1) -> Any:
-        found = numpy_number()
-        with when((found > limit) & condition(found)):
-            yes = same("yes")
-        with otherwise():
-            no = same.options(name="other")("no")
-        return {"word": either(yes, no)}
+    def deciding(condition: Callable[[Any], Any]) -> Pipeline:
+        @pipeline(name="conditions")
+        def made(limit: int = 1) -> Any:
+            found = numpy_number()
+            with when((found > limit) & condition(found)):
+                yes = same("yes")
+            with otherwise():
+                no = same.options(name="other")("no")
+            return {"word": either(yes, no)}
 
-    if outcome == "TypeError":
-        with pytest.raises(StepError, match=r"The condition of branch .* cannot be decided"):
-            walked(made, tmp_path, limit=1)
-    else:
-        assert walked(made, tmp_path, limit=1) == {"word": outcome}
+        return made
+
+    assert walked(deciding(lambda it: it == 2), tmp_path, limit=1) == {"word": "yes"}
+    assert walked(deciding(lambda it: it != 2), tmp_path, limit=1) == {"word": "no"}
+    with pytest.raises(StepError, match=r"The condition of branch .* cannot be decided"):
+        walked(deciding(lambda it: it > "a"), tmp_path, limit=1)
 
 
-@pytest.mark.parametrize("given", [5, "text"])
-def test_what_is_not_a_list(tmp_path: Path, given: object) -> None:
+def test_what_is_not_a_list(tmp_path: Path) -> None:
     @pipeline(name="no list")
     def made() -> Any:
-        return same.map(value=same.options(name="made")(given))
+        return same.map(value=same.options(name="made")("text"))
 
     with pytest.raises(StepError, match="that is not a list"):
         walked(made, tmp_path)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -17,7 +16,6 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Artifact, Artifacts, Outputs, PipelineResult, Run, Runs, StepResult, StepRun, StepRuns
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators import LocalOrchestrator
-from tests.engines.notebook import run_notebook
 
 EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
 
@@ -210,21 +208,6 @@ def test_a_pipeline_shows_its_graph_and_an_unfinished_one_itself() -> None:
     assert shown.startswith("<svg")
     assert not Tags(shown).tags & {"script", "img"}
     assert Pipeline("empty")._repr_html_() is None
-
-
-@pytest.mark.slow
-def test_only_a_notebook_draws(tmp_path: Path) -> None:
-    @step
-    def one() -> int:
-        return 1
-
-    assert Pipeline("plain").add_step(one).run().graph is None
-    cells = [
-        "from flowyml import Pipeline, step",
-        "@step\ndef one():\n    return 1\n\nresult = Pipeline('drawn').add_step(one).run()",
-        "html = result._repr_html_()\nprint('<svg' in html, 'COMPLETED' in html, html.count('<table'))",
-    ]
-    assert "True True 2" in run_notebook(tmp_path, cells)
 
 
 def test_the_columns_of_a_table_stay_in_line() -> None:

@@ -78,8 +78,7 @@ def chain(folder: str) -> Any:
     return {"report": report(folder, rows, train(folder, rows)), "beside": beside(folder)}
 
 
-@pytest.mark.parametrize("workers", WORKERS)
-@pytest.mark.parametrize("detached", [False, True], ids=["run", "submit"])
+@pytest.mark.parametrize(("workers", "detached"), [("threads", False), ("processes", True)])
 def test_what_failed_runs_again_and_nothing_that_completed(
     notes: Path, workers: Literal["threads", "processes"], detached: bool
 ) -> None:
@@ -137,11 +136,10 @@ def looped(folder: str) -> Any:
     return {"total": total(folder, done), "values": done}
 
 
-@pytest.mark.parametrize("workers", WORKERS)
-def test_only_the_failed_items_of_a_loop_run_again(notes: Path, workers: Literal["threads", "processes"]) -> None:
+def test_only_the_failed_items_of_a_loop_run_again(notes: Path) -> None:
     fail(notes, "second20")
     fail(notes, "first3")
-    handle = looped.submit({"folder": str(notes)}, on=LocalOrchestrator(workers=workers))
+    handle = looped.submit({"folder": str(notes)}, on=LocalOrchestrator(workers="threads"))
     assert handle.wait_for_completion(timeout=240, poll_interval=0.1).status is FAILED
     assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
     assert times(notes, "items", *(f"first{n}" for n in range(4))) == [1, 1, 1, 1, 2]
@@ -151,28 +149,25 @@ def test_only_the_failed_items_of_a_loop_run_again(notes: Path, workers: Literal
     assert (attempts["first[3]"], attempts["second[3]"], attempts["second[2]"], attempts["first[2]"]) == (2, 1, 2, 1)
 
 
+@pipeline
+def loops(folder: str) -> Any:
+    """The loop of ``looped``, and one over a constant list."""
+    with for_each(items(folder)) as item:
+        done = second(folder, first(folder, item))
+    with for_each([{"n": 5}, {"n": 6}]) as item:
+        fixed = second.options(name="fixed")(folder, item)
+    return {"total": total(folder, done), "values": done, "fixed": fixed}
+
+
 def test_a_loop_that_completed_is_left_alone_and_its_list_is_there(notes: Path) -> None:
     fail(notes, "total", 2)
-    handle = LocalOrchestrator().attach(looped.run({"folder": str(notes)}).run_id)
+    fail(notes, "second6")
+    handle = LocalOrchestrator().attach(loops.run({"folder": str(notes)}).run_id)
     assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is FAILED
     assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
-    assert times(notes, "items", "first0", "second0", "total") == [1, 1, 1, 3]
-    assert handle.outputs == {"total": 64, "values": [1, 11, 21, 31]}
+    assert times(notes, "items", "first0", "second0", "total", "second5", "second6") == [1, 1, 1, 3, 1, 2]
+    assert handle.outputs == {"total": 64, "values": [1, 11, 21, 31], "fixed": [6, 7]}
     assert {each.label: each.attempt for each in handle.step_runs()}["total"] == 3
-
-
-@pipeline
-def fixed(folder: str) -> Any:
-    with for_each([{"n": 0}, {"n": 1}]) as item:
-        done = second(folder, item)
-    return {"second": done}
-
-
-def test_a_loop_over_a_constant_list(notes: Path) -> None:
-    fail(notes, "second1")
-    handle = LocalOrchestrator().attach(fixed.run({"folder": str(notes)}).run_id)
-    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
-    assert (times(notes, "second0", "second1"), handle.outputs) == ([1, 2], {"second": [1, 2]})
 
 
 @step

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import venv
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import pytest
 from flowyml.core.hooks import PipelineHook
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Parameter, Plan, Step
+from flowyml.runtime import fork_main
 
 pytestmark = pytest.mark.processes
 
@@ -139,12 +139,6 @@ def test_a_bare_python_is_enough(bundle: Path, python: str, tmp_path: Path) -> N
     assert (counted.stdout, counted.stderr) == ('{"n": 3}\n', "")
 
 
-def test_an_empty_environment_is_enough(bundle: Path, tmp_path: Path) -> None:
-    venv.create(tmp_path / "venv", with_pip=False)
-    done = run(bundle, "step", "later", python=str(tmp_path / "venv" / "bin" / "python"))
-    assert (done.stdout, done.stderr) == ('{"x": "later"}\n', "")
-
-
 def test_the_file_itself_is_a_command(bundle: Path) -> None:
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     done = subprocess.run(
@@ -153,7 +147,8 @@ def test_the_file_itself_is_a_command(bundle: Path) -> None:
     assert done.stdout == '{"x": "later"}\n', done.stderr
 
 
-def test_help_shows_steps_and_parameters(bundle: Path) -> None:
+def test_help_and_plan_show_steps_and_parameters(bundle: Path) -> None:
+    assert run(bundle, "plan").stdout.encode() == PLAN.canonical + b"\n"
     shown = run(bundle, "--help").stdout
     for line in (
         "Pipeline '100% training'",
@@ -220,15 +215,11 @@ def test_failures_say_what_to_do(bundle: Path, step: str, message: str) -> None:
     [
         ([], "the following arguments are required: COMMAND"),
         (["step", "nope"], "there is no step 'nope'; the pipeline has 'load', 'count'"),
-        (["step"], "there is no step None"),
         (["step", "count"], "step 'count' needs --inputs with 'rows' (output 'data' of step 'load')"),
         (["step", "load", "--inputs", '{"x": 1}'], "step 'load' has no input 'x'; it has 'rows', 'unit'"),
         (["step", "load", "--inputs", "{"], "--inputs: Expecting property name"),
         (["step", "load", "--inputs", "@/nope"], "--inputs: [Errno 2] No such file"),
-        (["step", "load", "--inputs", "[]"], "--inputs takes a JSON object"),
         (["step", "load", "--parameters", '{"x": 1}'], "the pipeline has no parameter 'x'; it has 'rows', 'word'"),
-        (["step", "load", "--attempt", "one"], "invalid int value: 'one'"),
-        (["hook", "on_nothing"], "invalid choice: 'on_nothing'"),
         (["hook", "on_error", "--arguments", "[]"], "takes --arguments as a JSON list: [step_name, error]"),
     ],
 )
@@ -254,10 +245,6 @@ def test_an_answer_for_the_process_that_asked(bundle: Path, tmp_path: Path) -> N
     assert done.returncode == 1
     assert failure["traceback"] in done.stderr
     assert run(bundle, "step", "leave", "--answer", str(answer), "--quiet").stderr == ""
-
-
-def test_the_plan_is_printed_as_it_is(bundle: Path) -> None:
-    assert run(bundle, "plan").stdout.encode() == PLAN.canonical + b"\n"
 
 
 def test_hooks_fire_here_too(tmp_path: Path) -> None:
@@ -295,7 +282,7 @@ def test_a_parameter_that_looks_like_a_reference_is_just_a_parameter(bundle: Pat
     assert 'can only concatenate str (not "dict") to str' in done.stderr
 
 
-@pytest.mark.parametrize("rows", ["3", True, 2.5, {"$artifact": {}}])
+@pytest.mark.parametrize("rows", ["3", {"$artifact": {}}])
 def test_a_parameter_of_another_type_than_declared(bundle: Path, rows: object) -> None:
     """Of a file that is called by hand, or of an engine's form."""
     done = run(bundle, "step", "load", "--parameters", json.dumps({"rows": rows}))
@@ -303,13 +290,15 @@ def test_a_parameter_of_another_type_than_declared(bundle: Path, rows: object) -
 
 
 def test_an_old_python_says_which_one_is_needed(bundle: Path) -> None:
+    """Also where it is to start a process that steps are forked from."""
     candidates = [*map(str, Path.home().glob(".pyenv/versions/3.[89].*/bin/python")), "/usr/bin/python3.9"]
     old = next((path for path in candidates if os.access(path, os.X_OK)), None)
     if old is None:
         pytest.skip("this machine has no old Python")
-    done = subprocess.run([old, str(bundle), "--help"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("This bundle needs Python 3.11 or newer; this is 3.")
+    for words in ([str(bundle), "--help"], [fork_main.__file__, "3", "4"]):
+        done = subprocess.run([old, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith("This bundle needs Python 3.11 or newer; this is 3.")
 
 
 def test_a_real_pipeline_in_a_script(tmp_path: Path) -> None:

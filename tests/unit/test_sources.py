@@ -70,7 +70,7 @@ def own_files(bundle: Bundle) -> set[str]:
         return {name.removeprefix("code/") for name in archive.namelist() if name.startswith("code/")}
 
 
-@pytest.mark.parametrize("command", [["train.py"], ["-m", "train"], ["-c", "import train"]])
+@pytest.mark.parametrize("command", [["train.py"], ["-c", "import train"]])
 def test_modules_beside_the_pipeline_come_along(project: Path, command: list[str]) -> None:
     subprocess.run([sys.executable, *command], cwd=project, check=True)
     (path,) = (project / "bundles").iterdir()
@@ -98,14 +98,6 @@ def test_without_a_file_functions_travel_by_value(project: Path) -> None:
     bundle = Bundle.read(path)
     assert [s.function for s in bundle.plan] == ["pickle:load", "pickle:train"]
     assert "helpers.py" in own_files(bundle)
-
-
-def test_a_function_inside_a_function_travels_by_value() -> None:
-    @step
-    def nested() -> int:
-        return 1
-
-    assert Pipeline("p").add_step(nested).compile().by_name["nested"].function == "pickle:nested"
 
 
 def test_what_cannot_travel_is_named() -> None:
@@ -143,14 +135,10 @@ def test_data_beside_a_module_inside_a_package_stays_beside_it(project: Path) ->
     assert ran.stdout == '{"read": "7"}\n', ran.stderr
 
 
-def test_include_does_not_leave_the_folder(tmp_path: Path) -> None:
-    with pytest.raises(DefinitionError, match=r"include='\.\./\*/\*\.py' leaves "):
-        Pipeline("p", include=["../*/*.py"]).add_step(step(name="s")(lambda: 1)).bundle()
-
-
-def test_include_that_matches_nothing() -> None:
-    with pytest.raises(DefinitionError, match=r"include='nothing/\*' matches no file"):
-        Pipeline("p", include=["nothing/*"]).add_step(step(name="s")(lambda: 1)).bundle()
+def test_include_takes_what_is_below_the_folder_and_there() -> None:
+    for pattern, message in (("../*/*.py", r"include='\.\./\*/\*\.py' leaves "), ("nothing/*", "matches no file")):
+        with pytest.raises(DefinitionError, match=message):
+            Pipeline("p", include=[pattern]).add_step(step(name="s")(lambda: 1)).bundle()
 
 
 def run(command: list[str], folder: Path, **environment: str) -> str:
@@ -202,7 +190,7 @@ def test_a_script_and_the_command_make_the_same_bundle(tmp_path: Path) -> None:
 
 def test_hooks_of_a_script_are_the_same_bytes_in_every_process(tmp_path: Path) -> None:
     (tmp_path / "dep.py").write_text(DEPLOYED.replace("HOOKS", "hooks = [Hook()]"))
-    for seed in ("1", "2", "3"):
+    for seed in ("1", "2"):
         run(["dep.py"], tmp_path, PYTHONHASHSEED=seed)
     run(["-m", "flowyml", "deploy", "dep.py:plain", "--on", "local"], tmp_path, PYTHONHASHSEED="4")
     (path,) = (tmp_path / "home" / "bundles").iterdir()
@@ -238,7 +226,7 @@ def test_functions_by_value_are_the_same_bytes_whatever_the_hashes(tmp_path: Pat
         "if __name__ == '__main__':\n"
         "    print(made().bundle().write('bundles'))\n"
     )
-    paths = {run(["nest.py"], tmp_path, PYTHONHASHSEED=seed).strip() for seed in ("1", "2", "3")}
+    paths = {run(["nest.py"], tmp_path, PYTHONHASHSEED=seed).strip() for seed in ("1", "2")}
     assert len(paths) == 1
     assert run(["-I", paths.pop(), "step", "nested"], tmp_path) == '{"nested": [true, false, false]}\n'
 
@@ -267,16 +255,8 @@ def test_a_script_whose_name_is_none_for_a_module(project: Path) -> None:
     assert run(["-I", str(path), "step", "load"], project / "data") == '{"load": 1}\n'
 
 
-@pytest.mark.parametrize(
-    "made",
-    [
-        "step(name='load')(partial(add, number=1))",
-        "step(name='load')(deco.wrapped(lambda: add(1)))",
-        "step(name='load')(deco.wrapped(add_one))",
-    ],
-)
 @pytest.mark.parametrize("command", [["jobs.py"], ["-c", "import jobs; jobs.main()"]])
-def test_modules_behind_partials_and_decorators_come_along(tmp_path: Path, made: str, command: list[str]) -> None:
+def test_modules_behind_partials_and_decorators_come_along(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "lib.py").write_text("ONE = 1")
     (tmp_path / "deco.py").write_text("def wrapped(f):\n    def other():\n        return f()\n    return other\n")
     (tmp_path / "data.csv").write_text("1")
@@ -284,13 +264,16 @@ def test_modules_behind_partials_and_decorators_come_along(tmp_path: Path, made:
         "from functools import partial\nfrom flowyml import Pipeline, step\nimport deco\n"
         "def add(number):\n    from lib import ONE\n    return number + ONE\n"
         "def add_one():\n    return add(1)\n"
-        f"load = {made}\n"
+        "functions = [partial(add, number=1), deco.wrapped(lambda: add(1)), deco.wrapped(add_one)]\n"
+        "loads = [step(name='load')(function) for function in functions]\n"
         "def main():\n"
-        "    print(Pipeline('p', include=['*.csv']).add_step(load).bundle().write('bundles'))\n"
+        "    for number, load in enumerate(loads):\n"
+        "        print(Pipeline(f'p{number}', include=['*.csv']).add_step(load).bundle().write('bundles'))\n"
         "if __name__ == '__main__':\n    main()\n"
     )
-    path = run(command, tmp_path).strip()
-    expected = {"jobs.py", "lib.py", "data.csv"}
-    assert own_files(Bundle.read(tmp_path / path)) >= expected
     (tmp_path / "elsewhere").mkdir()
-    assert run(["-I", str(tmp_path / path), "step", "load"], tmp_path / "elsewhere") == '{"load": 2}\n'
+    paths = run(command, tmp_path).split()
+    assert len(paths) == 3
+    for path in paths:
+        assert own_files(Bundle.read(tmp_path / path)) >= {"jobs.py", "lib.py", "data.csv"}
+        assert run(["-I", str(tmp_path / path), "step", "load"], tmp_path / "elsewhere") == '{"load": 2}\n'

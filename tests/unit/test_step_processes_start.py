@@ -115,17 +115,7 @@ def test_a_warm_process_whose_caller_is_gone_ends_before_it_has_a_bundle() -> No
         command = [sys.executable, fork_main.__file__, str(theirs.fileno()), "0"]
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
     ours.close()
-    assert process.wait(60) == 0
-
-
-def test_an_old_python_says_which_one_is_needed() -> None:
-    candidates = [*map(str, Path.home().glob(".pyenv/versions/3.[89].*/bin/python")), "/usr/bin/python3.9"]
-    old = next((path for path in candidates if os.access(path, os.X_OK)), None)
-    if old is None:
-        pytest.skip("this machine has no old Python")
-    done = subprocess.run([old, fork_main.__file__, "3", "4"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("This bundle needs Python 3.11 or newer; this is 3.")
+    assert process.wait(240) == 0
 
 
 def test_streams_of_the_process_that_own_their_descriptors_cost_a_step_nothing(tmp_path: Path) -> None:
