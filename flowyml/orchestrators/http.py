@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit, urlunsplit
@@ -43,6 +44,7 @@ __all__ = [
     "BUSY",
     "ConflictError",
     "HttpClient",
+    "Listing",
     "NotFoundError",
     "ProxyLoginError",
     "RefusedError",
@@ -54,10 +56,13 @@ __all__ = [
 
 Item = TypeVar("Item")
 Page = tuple[Sequence[Item], int | None]
+Answered = TypeVar("Answered")
 
 BUSY = frozenset({429, 502, 503, 504})
 """The statuses of a busy server, or one that its proxy cannot reach: it may answer a moment later."""
 
+_MOST_ENTRIES = 1_000_000  # of a list, such as the lines of a log
+_LONGEST_LISTING = 600  # seconds that a server may take for all pages of a list
 _BUSY_SECONDS = 3  # SQLite under many writers is free again within this
 _LONGEST_PAUSE = 60  # seconds that a server may ask for in Retry-After
 _ASKED_PAUSES = 3
@@ -81,16 +86,45 @@ def paged(fetch: Callable[[int, int], Page[Item]], size: int, limit: int | None 
     """The items of a list that a server returns page by page, all of them or the first ``limit``.
 
     ``fetch`` gets the size of a page and the number of items before it, and returns its items and, if the server says
-    so, the total. If it does not, a page with fewer items than asked for is the last one.
+    so, the total. If it does not, a page with fewer items than asked for is the last one. Raises ``EngineError`` for a
+    list without end.
     """
-    read = 0
+    read, listing = 0, Listing()
     while limit is None or read < limit:
         asked = size if limit is None else min(size, limit - read)
-        items, total = fetch(asked, read)
+        items, total = listing.page(partial(fetch, asked, read), lambda page: page[0])
         yield from items
         read += len(items)
         if not items or (len(items) < asked if total is None else read >= total):
             return
+
+
+class Listing:
+    """The pages of a list, of which a server could send more and more: they are bounded in number and in time, and one
+    that is the same as the page before is an error.
+    """
+
+    def __init__(self) -> None:
+        self._entries = 0
+        self._seconds = 0.0
+        self._last: Sequence[Any] = ()
+
+    def page(self, fetch: Callable[[], Answered], entries: Callable[[Answered], Sequence[Any]]) -> Answered:
+        """The next page, which ``fetch`` asks for. Raises ``EngineError`` if the list has no end."""
+        begun = time.monotonic()
+        answer = fetch()
+        self._seconds += time.monotonic() - begun
+        found = entries(answer)
+        self._entries += len(found)
+        if found and found == self._last:
+            raise EngineError(f"A list has no end: the page after {self._entries} entries is the one before it again.")
+        if self._entries > _MOST_ENTRIES or self._seconds > _LONGEST_LISTING:
+            raise EngineError(
+                f"A list has no end: {self._entries} entries came in {self._seconds:.0f} s. At most {_MOST_ENTRIES} "
+                f"are read, in {_LONGEST_LISTING} s."
+            )
+        self._last = found
+        return answer
 
 
 def one_spelling(url: str) -> str:

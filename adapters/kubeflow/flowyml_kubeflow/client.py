@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import urljoin
 
@@ -15,7 +15,7 @@ from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreacha
 from flowyml.core.tls import tls_cause, tls_trouble
 from flowyml.core.urls import shown
 from flowyml.core.web import LARGEST_ANSWER
-from flowyml.orchestrators.http import status_error
+from flowyml.orchestrators.http import Listing, status_error
 from flowyml_kubeflow.connection import Connection
 from flowyml_kubeflow.transport import api_client, sign
 
@@ -79,10 +79,15 @@ class Client:
         return self._call(call)
 
     def pages(self, operation: str, field: str, *arguments: Any, **options: Any) -> Iterator[Any]:
-        """All entries of a list, page after page; ``field`` is theirs in the answer."""
-        token = ""
+        """All entries of a list, page after page; ``field`` is theirs in the answer. Raises ``EngineError`` for a list
+        without end.
+        """
+        token, listing = "", Listing()
         while True:
-            answer = self.call(operation, *arguments, **{"page_size": _PAGE, **options, "page_token": token})
+            asked = {"page_size": _PAGE, **options, "page_token": token}
+            answer = listing.page(
+                partial(self.call, operation, *arguments, **asked), lambda answer: getattr(answer, field) or ()
+            )
             yield from getattr(answer, field) or ()
             token = answer.next_page_token
             if not token:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from flowyml.core.errors import AuthenticationError, EngineError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.orchestrators.http import ConflictError, HttpClient, NotFoundError, paged
+from flowyml.orchestrators.http import ConflictError, HttpClient, Listing, NotFoundError, paged
 from flowyml_prefect.connection import Connection
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ Meaning = TypeVar("Meaning")
 
 TAG = "flowyml"
 _LOCKED_SECONDS = 60
+_MOST_ARTIFACTS = 100_000  # of one run
 _PAGE = 200
 _SECRET_BLOCKS = "secret"  # noqa: S105  # the slug of their type
 
@@ -270,11 +272,13 @@ class PrefectClient(HttpClient):
         }
         times: dict[str, list[datetime]] = {deployment: [] for deployment in deployment_ids}
         read: Counter[str] = Counter()
+        listing = Listing()
         while wanted := [deployment for deployment, known in times.items() if len(known) < enough]:
             body = {"deployments": {"id": {"any_": wanted}}, "flow_runs": future, "sort": "EXPECTED_START_TIME_ASC"}
             # Of these deployments' runs, so many were read. Not ``paged``, which asks the same question each time.
             offset = sum(read[deployment] for deployment in wanted)
-            page = self.query("/flow_runs/filter", {**body, "limit": _PAGE, "offset": offset})
+            asked = {**body, "limit": _PAGE, "offset": offset}
+            page = listing.page(partial(self.query, "/flow_runs/filter", asked), list)
             for run in (self._understood(FlowRun.of, plain) for plain in page):
                 deployment = str(run.deployment_id)
                 read[deployment] += 1
@@ -343,6 +347,8 @@ class PrefectClient(HttpClient):
                 with suppress(NotFoundError):
                     self.write(f"/artifacts/{artifact}", None, method="DELETE")
             gone |= left
+            if len(gone) > _MOST_ARTIFACTS:
+                raise EngineError(f"Prefect at {self.url} lists more than {_MOST_ARTIFACTS} artifacts of run {run_id}.")
         with suppress(NotFoundError):
             self.write(f"/flow_runs/{run_id}", None, method="DELETE")
 
