@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -135,26 +136,22 @@ def test_many_writers_at_once(tmp_path: Path) -> None:
     assert Bundle.read(tmp_path / bundle.filename).digest == bundle.digest
 
 
-@pytest.mark.parametrize("data", [b"", b"no zip", b"PK\x05\x06" + b"\0" * 18])
-def test_an_invalid_bundle_raises_an_error_that_says_so(tmp_path: Path, data: bytes) -> None:
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda data: b"", r"x\.pyz is not a FlowyML bundle"),
+        (lambda data: b"PK\x05\x06" + b"\0" * 18, r"x\.pyz is not a FlowyML bundle"),
+        (lambda data: data[:-100], "or it is damaged"),
+        (lambda data: data.replace(b'"training"', b'"trainang"'), "damaged"),
+    ],
+    ids=["empty", "no bundle", "truncated", "changed"],
+)
+def test_an_invalid_bundle_raises_an_error_that_says_so(
+    tmp_path: Path, damage: Callable[[bytes], bytes], said: str
+) -> None:
     path = tmp_path / "x.pyz"
-    path.write_bytes(data)
-    with pytest.raises(PlanError, match=r"x\.pyz is not a FlowyML bundle"):
-        Bundle.read(path)
-
-
-def test_a_truncated_bundle_says_so(tmp_path: Path) -> None:
-    path = build(PLAN).write(tmp_path)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(PlanError, match="or it is damaged"):
-        Bundle.read(path)
-
-
-def test_a_changed_byte_says_so(tmp_path: Path) -> None:
-    path = build(PLAN).write(tmp_path)
-    data = path.read_bytes()
-    path.write_bytes(data.replace(b'"training"', b'"trainang"'))
-    with pytest.raises(PlanError, match="damaged"):
+    path.write_bytes(damage(build(PLAN).data))
+    with pytest.raises(PlanError, match=said):
         Bundle.read(path)
 
 

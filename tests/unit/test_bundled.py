@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from flowyml.core.errors import ParameterError, PlanError
-from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.base import RunnablePipeline
 from flowyml.orchestrators.bundled import BundledPipeline
 from flowyml.plan.bundle import build
@@ -38,13 +37,6 @@ def test_it_offers_what_orchestrators_ask_for(pipeline: BundledPipeline) -> None
     assert (runnable.name, runnable.compile()) == ("doubling", PLAN)
     assert runnable.code().functions["double"](rows=3) == 6
     assert runnable.bundle().filename == pipeline.path.name
-
-
-def test_another_plan_for_its_code(pipeline: BundledPipeline) -> None:
-    patient = PLAN.with_retry_policy(OrchestratorRetryPolicy(max_attempts=7))
-    bundle = pipeline.bundle(patient)
-    assert bundle.plan == patient
-    assert bundle.digest != pipeline.bundle().digest
 
 
 def test_parameters_get_defaults_and_are_checked(pipeline: BundledPipeline) -> None:

@@ -38,12 +38,15 @@ class TestHooks:
             Pipeline("p", hooks=[Short()])
         assert Pipeline("p", hooks=[Free()]).hooks
 
-    def test_what_a_hook_raises_is_logged_and_goes_no_further(self, caplog: pytest.LogCaptureFixture) -> None:
+    @pytest.mark.parametrize("error", [RuntimeError("broken hook"), SystemExit(3)])
+    def test_what_a_hook_raises_is_logged_and_goes_no_further(
+        self, error: BaseException, caplog: pytest.LogCaptureFixture
+    ) -> None:
         seen: list[str] = []
 
         class Bad(PipelineHook):
             def on_step_start(self, step_name: str, inputs: object) -> None:
-                raise RuntimeError("broken hook")
+                raise error
 
         class Good(PipelineHook):
             def on_step_start(self, step_name: str, inputs: object) -> None:
@@ -52,15 +55,6 @@ class TestHooks:
         fire([Bad(), Good()], "on_step_start", "train", {})
         assert seen == ["train"]
         assert "Hook Bad.on_step_start failed; the run goes on." in caplog.text
-        assert "broken hook" in caplog.text
-
-    def test_sys_exit_in_a_hook_changes_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
-        class Leaves(PipelineHook):
-            def on_step_start(self, step_name: str, inputs: object) -> None:
-                raise SystemExit(3)
-
-        fire([Leaves()], "on_step_start", "train", {})
-        assert "Hook Leaves.on_step_start failed; the run goes on." in caplog.text
 
     @pytest.mark.parametrize("kind", [KeyboardInterrupt, StepCancelledError])
     def test_what_stops_the_run_passes_through_a_hook(self, kind: type[BaseException]) -> None:

@@ -61,41 +61,30 @@ def test_a_worker_imports_little_of_the_orchestrator_that_a_script_names(tmp_pat
 
 
 def test_a_file_that_did_not_come_along_is_named(tmp_path: Path) -> None:
-    code = """
-from pathlib import Path
-from flowyml import Pipeline, step
-@step(timeout=240)
-def reads() -> str:
-    return (Path(__file__).parent / "data" / "rows.csv").read_text()
-print(Pipeline("reading", include=[]).add_step(reads).run().error)
-print(Pipeline("reading", include=["data/*.csv"]).add_step(reads).run()["reads"])
-"""
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "rows.csv").write_text("1,2")
-    (tmp_path / "reading.py").write_text(code)
-    done = subprocess.run([sys.executable, "reading.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    first, second = done.stdout.splitlines()
-    assert first.endswith("It is not in the bundle: give the pipeline include=['data/rows.csv']")
-    assert second == "1,2"
-
-
-def test_in_a_thread_of_a_submitted_run_too(tmp_path: Path) -> None:
+    """In a process of the step, and in a thread of a submitted run."""
     code = """
 from pathlib import Path
 from flowyml import Pipeline, step
 @step
 def reads() -> str:
-    return (Path(__file__).parent / "rows.csv").read_text()
+    return (Path(__file__).parent / "data" / "rows.csv").read_text()
 if __name__ == "__main__":
+    apart = reads.options(timeout=240)
+    print(Pipeline("reading", include=[]).add_step(apart).run().error)
     handle = Pipeline("reading").add_step(reads).submit()
     print(handle.wait_for_completion(timeout=240).error)
     print(handle.step_runs()[0].error)
+    print(Pipeline("reading", include=["data/*.csv"]).add_step(apart).run()["reads"])
 """
-    (tmp_path / "rows.csv").write_text("1,2")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "rows.csv").write_text("1,2")
     (tmp_path / "reading.py").write_text(code)
     done = subprocess.run([sys.executable, "reading.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    for line in done.stdout.splitlines():
-        assert line.endswith("It is not in the bundle: give the pipeline include=['rows.csv']")
+    *errors, read = done.stdout.splitlines()
+    assert [error[-80:].partition("It is")[2] for error in errors] == [
+        " not in the bundle: give the pipeline include=['data/rows.csv']"
+    ] * 3
+    assert read == "1,2"
 
 
 def test_in_a_package_it_is_named_as_include_takes_it(tmp_path: Path) -> None:
