@@ -50,7 +50,7 @@ for folder in (sysconfig.get_path("purelib"), "flowyml", "adapters"):
 
 # Tests of Airflow that load files and start no server. They take as long as half of those that do.
 AIRFLOW_FILES = (
-    "client", "compiler*", "contract", "execution_groups", "flow*", "follow", "handover", "import", "import_idioms",
+    "client", "compiler*", "contract", "execution_groups", "flow*", "follow", "handover", "import",
     "import_verified", "parameters", "retry", "status", "step_runs", "sweep", "worker",
 )  # fmt: skip
 

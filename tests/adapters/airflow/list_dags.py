@@ -1,19 +1,29 @@
-"""Runs in Airflow's environment: what its DagBag finds in folders of DAG files, as JSON."""
+"""Runs in Airflow's environment: what its DagBag finds in folders of DAG files, as JSON, by file and DAG.
+
+Of a task, it prints what differs from Airflow's default.
+"""
 
 import json
 import sys
 import warnings
+from pathlib import Path
 
 warnings.simplefilter("ignore")
 
 import airflow  # noqa: E402
 
-MAJOR = int(airflow.__version__.split(".")[0])
-
-if MAJOR == 3:
-    from airflow.dag_processing.dagbag import DagBag
-else:
+if airflow.__version__.startswith("2."):
     from airflow.models.dagbag import DagBag
+    from airflow.utils.db import initdb
+
+    initdb(load_connections=False)  # which sub-DAGs and aliases ask when they are loaded
+else:
+    from airflow.dag_processing.dagbag import DagBag
+
+DEFAULTS = {
+    "upstream": [], "trigger_rule": "all_success", "retries": 0, "retry_delay": 300.0, "execution_timeout": None,
+    "mapped": False, "group": None,
+}  # fmt: skip
 
 
 def schedule(dag):
@@ -44,7 +54,7 @@ def seconds(value):
 
 
 def of_task(task):
-    return {
+    found = {
         "upstream": sorted(task.upstream_task_ids),
         "trigger_rule": str(getattr(task.trigger_rule, "value", task.trigger_rule)),
         "retries": task.retries,
@@ -53,13 +63,14 @@ def of_task(task):
         "mapped": type(task).__name__.endswith("MappedOperator"),
         "group": task.task_group and task.task_group.group_id,
     }
+    return {name: value for name, value in found.items() if value != DEFAULTS[name]}
 
 
 found = {}
 for folder in sys.argv[1:]:
     bag = DagBag(folder)
     for dag in bag.dags.values():
-        found[dag.dag_id] = {
+        found.setdefault(Path(dag.fileloc).stem, {})[dag.dag_id] = {
             "schedule": schedule(dag),
             "tags": sorted(dag.tags),
             "timezone": str(getattr(dag.timezone, "name", dag.timezone)),

@@ -1,18 +1,22 @@
-"""What the importer reads in Airflow's own example DAGs is what Airflow's DagBag makes of them."""
+"""What the importer reads is what Airflow's DagBag makes of it: Airflow's own examples, and idioms of all kinds."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flowyml.migration.airflow.model import AssetRef, DagModel, FileModel, TaskModel
-from flowyml.migration.airflow.reader.reading import find_files, read_files
+from flowyml.migration.airflow.model import DagModel
+from flowyml.migration.airflow.reader.reading import find_files, read_file, read_files
 from tests.engines.airflow import airflow_python
+from tests.unit.migration.dag_files import codes
+from tests.unit.migration.idioms import as_listed, idioms, write_golden, write_idioms
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
@@ -27,78 +31,79 @@ GUARDED = {
 }
 # What cannot be read: the modules of Airflow itself are not evaluated, and these make their sub-DAGs in one.
 APART = {"example_subdag_operator.section-1", "example_subdag_operator.section-2"}
+OF_A_DAG = ("schedule", "tags", "timezone")
 
 
-def _folders(python: Path) -> list[Path]:
+@dataclass(frozen=True)
+class Listed:
+    """What one process of an Airflow found in its examples and in the idioms: by file, and by DAG."""
+
+    major: int
+    examples: list[Path]
+    idioms: Mapping[str, Path]
+    found: Mapping[str, Mapping[str, Any]]
+
+
+@pytest.fixture(scope="module", params=[3, 2])
+def listed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Listed:
+    python, home, folder = airflow_python(request.param), *(tmp_path_factory.mktemp(name) for name in ("home", "dags"))
     (site,) = python.parent.parent.glob("lib/python3.*/site-packages")
-    return [site / place for place in PLACES if (site / place).is_dir()]
-
-
-def _by_dagbag(python: Path, folders: list[Path], home: Path) -> dict[str, Any]:
-    database = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db"}
-    environment = {**os.environ, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False", **database}
-    migrated = [str(python), "-m", "airflow", "db", "migrate"]
-    subprocess.run(migrated, env=environment, check=True, capture_output=True, timeout=200)
-    command = [str(python), str(Path(__file__).with_name("list_dags.py")), *map(str, folders)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=200)
+    examples = [site / place for place in PLACES if (site / place).is_dir()]
+    paths = write_idioms(folder, request.param)
+    environment = {**os.environ, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{home}/airflow.db"
+    environment["AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT"] = "600"
+    command = [str(python), str(Path(__file__).with_name("list_dags.py")), *map(str, examples), str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("DAGS ")]
-    found: dict[str, Any] = json.loads(line.removeprefix("DAGS "))
-    return found
+    return Listed(request.param, examples, paths, json.loads(line.removeprefix("DAGS ")))
 
 
-def _names(ref: AssetRef) -> set[str]:
-    return {one for part in ref.parts for one in _names(part)} if ref.parts else {ref.name or ref.uri}
-
-
-def _schedule(dag: DagModel) -> str:
-    if isinstance(dag.schedule_value, AssetRef):
-        return "dataset:" + ",".join(sorted(_names(dag.schedule_value)))
-    if isinstance(dag.schedule_value, list):
-        return "dataset:" + ",".join(sorted({one for part in dag.schedule_value for one in _names(part)}))
-    return str(dag.schedule)
-
-
-def _task(task: TaskModel) -> dict[str, Any]:
-    return {
-        "upstream": list(task.upstream),
-        "trigger_rule": task.trigger_rule,
-        "retries": task.retries,
-        "retry_delay": task.retry_delay,
-        "execution_timeout": task.execution_timeout,
-        "mapped": task.mapped,
-        "group": task.group,
-    }
-
-
-def _differences(dag: DagModel, wanted: dict[str, Any], major: int) -> list[str]:
-    tasks = {task.task_id: _task(task) for task in dag.tasks}
-    found = [] if list(tasks) and set(tasks) == set(wanted["tasks"]) else ["task ids"]
-    for name, task in tasks.items():
-        other = wanted["tasks"].get(name, {})
-        found += [f"{name}.{key}: {task[key]} is {other[key]}" for key in other if task[key] != other[key]]
-    omitted = dag.schedule_omitted and (wanted["schedule"] == "None" or major == 2)
+def differences(dag: DagModel, wanted: Mapping[str, Any], major: int) -> list[str]:
+    seen = as_listed(dag)
+    if dag.schedule_omitted and major == 2:
+        seen["schedule"] = wanted["schedule"]  # that version has one of its own then
     of_assets = wanted["schedule"].startswith(("dataset:", "timetable:Dataset", "timetable:Partitioned"))
-    if not omitted and not of_assets and _schedule(dag) != wanted["schedule"]:
-        found.append(f"schedule: {dag.schedule} is {wanted['schedule']}")
-    if of_assets and not str(dag.schedule).startswith(("dataset:", "timetable:")):
-        found.append("schedule of assets")
-    found += ["tags"] * (list(dag.tags) != wanted["tags"])
+    if of_assets and seen["schedule"].startswith(("dataset:", "timetable:")):
+        seen["schedule"] = wanted["schedule"]  # aliases and partitions have no such text
+    found = [
+        f"{name}: {seen[name]} is {wanted[name]}" for name in seen if name != "tasks" and seen[name] != wanted[name]
+    ]
+    for task in seen["tasks"].keys() | wanted["tasks"].keys():
+        one, other = seen["tasks"].get(task), wanted["tasks"].get(task)
+        found += [f"{task}: {one} is {other}"] * (one != other)
     return found
 
 
-@pytest.mark.parametrize("major", [3, 2])
-def test_shipped_examples_are_read_as_dagbag_loads_them(major: int, tmp_path: Path) -> None:
-    python = airflow_python(major)
-    folders = _folders(python)
-    files: list[FileModel] = list(read_files(find_files(map(str, folders))))
+def test_shipped_examples_are_read_as_dagbag_loads_them(listed: Listed) -> None:
+    files = list(read_files(find_files(map(str, listed.examples))))
     read = {dag.dag_id: dag for file in files for dag in file.dags}
-    wanted = _by_dagbag(python, folders, tmp_path)
+    dags = [dags for stem, dags in listed.found.items() if stem not in listed.idioms]
+    wanted = {dag_id: each for found in dags for dag_id, each in found.items()}
     assert len(wanted) > 60
     missing = set(wanted) - set(read) - APART
     assert not missing
     assert set(read) - set(wanted) <= GUARDED
-    differences = {name: _differences(dag, wanted[name], major) for name, dag in read.items() if name in wanted}
-    wrong = {name: found for name, found in differences.items() if found}
+    differing = {name: differences(dag, wanted[name], listed.major) for name, dag in read.items() if name in wanted}
+    wrong = {name: found for name, found in differing.items() if found}
     assert len(wrong) <= 0.03 * len(wanted), wrong
     unsaid = {name: found for name, found in wrong.items() if not read[name].warnings}
     assert not unsaid
+
+
+def test_idioms_are_read_as_airflow_finds_them_or_it_is_said(listed: Listed, request: pytest.FixtureRequest) -> None:
+    found = {name: listed.found.get(name, {}) for name in listed.idioms}
+    if listed.major == 3 and request.config.getoption("--update-golden"):
+        write_golden({name: found[name] for name, idiom in idioms().items() if not idiom.codes})
+    wrong = {}
+    for name, path in listed.idioms.items():
+        file = read_file(path, root=path.parent)
+        read = {dag.dag_id: dag for dag in file.dags}
+        if read.keys() != found[name].keys():
+            wrong[name] = [f"{[*read]} are {[*found[name]]}"]
+        elif not codes(file):
+            wrong[name] = [
+                each for dag in file.dags for each in differences(dag, found[name][dag.dag_id], listed.major)
+            ]
+    assert {name: each for name, each in wrong.items() if each} == {}

@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import textwrap
+import threading
 from pathlib import Path
 
 import pytest
 
+from flowyml.migration.airflow.writer import verifying
+from flowyml.migration.airflow.writer.notes import DagResult, FileResult
 from tests.engines.airflow import airflow_python
 from tests.unit.commands import flowyml
 from tests.unit.migration.dag_files import HEAD
-from tests.unit.migration.test_airflow_mapped_groups import MAPPED
+from tests.unit.migration.flows import FLOWS
 
 pytest.importorskip("libcst")
 
-# Steps that FlowyML has no words for yet, one DAG each, and teardowns, which it ends by another rule.
+pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+
+ONE_AT_A_TIME = threading.Lock()
+
+# Steps that FlowyML has no words for yet, one DAG each, and teardowns, which it ends by another rule. Of the flows: a
+# join that may be chosen itself runs after whatever ran, and a group has the steps that take values out of a dict.
 OTHERWISE = {
+    "a_join_that_is_chosen", "in_and_out_of_groups",
     "example_dynamic_task_mapping_with_no_taskflow_operators", "example_setup_teardown",
     "example_setup_teardown_taskflow", "example_task_state_store_mapped", "tutorial_taskflow_api",
     "tutorial_taskflow_api_virtualenv",
 }  # fmt: skip
-
-
-@pytest.mark.airflow
-@pytest.mark.slow
-def test_the_shipped_examples_are_the_same_to_airflow(tmp_path: Path) -> None:
-    python = airflow_python(3)
-    (examples,) = python.parent.parent.glob("lib/python*/site-packages/airflow/example_dags")
-    given = ["import", "airflow", str(examples), "-o", str(tmp_path), "--verify", str(python), "--json"]
-    found = json.loads(flowyml(*given).out)["verified"]
-    compared = [each for each in found if each["problem"] is None]
-    assert len(compared) >= len(found) - 2, [each for each in found if each["problem"]]  # two need Kubernetes
-    differing = {each["dag_id"] for each in compared if any(": schedule: " not in line for line in each["differences"])}
-    assert differing <= OTHERWISE
-    assert not [line for each in compared for line in each["differences"] if "timetable:Cron" in line]
 
 
 DEFAULTS = """
@@ -71,30 +69,6 @@ with DAG("defaults", schedule=None, start_date=datetime(2024, 1, 1),
 """
 
 
-@pytest.mark.airflow
-@pytest.mark.parametrize("major", [3, 2])
-def test_default_arguments_of_groups_and_tasks_are_given_as_airflow_does(major: int, tmp_path: Path) -> None:
-    (tmp_path / "defaults.py").write_text(DEFAULTS, "utf-8")
-    python = str(airflow_python(major))
-    given = ["import", "airflow", f"{tmp_path}/defaults.py", "-o", f"{tmp_path}/made", "--verify", python, "--json"]
-    ((found,),) = [json.loads(flowyml(*given).out)["verified"]]
-    assert found["problem"] is None
-    assert found["differences"] == []
-    text = (tmp_path / "made/defaults.py").read_text("utf-8")
-    assert 'flows(owner="team")' in text
-
-
-@pytest.mark.airflow
-@pytest.mark.parametrize("major", [3, 2])
-def test_mapped_groups_are_the_same_to_airflow(major: int, tmp_path: Path) -> None:
-    text = HEAD + MAPPED.replace("schedule=None", "schedule=None, start_date=datetime(2024, 1, 1)")
-    (tmp_path / "flow.py").write_text(text, "utf-8")
-    python = str(airflow_python(major))
-    given = ["import", "airflow", f"{tmp_path}/flow.py", "-o", f"{tmp_path}/made", "--verify", python, "--json"]
-    (found,) = json.loads(flowyml(*given).out)["verified"]
-    assert (found["problem"], found["differences"]) == (None, [])
-
-
 RULES = """
 try:
     from airflow.sdk import Asset, AssetAlias
@@ -120,13 +94,50 @@ flow()
 """
 
 
-@pytest.mark.airflow
+def write(folder: Path, name: str, text: str) -> Path:
+    """A file whose DAG has its name."""
+    path = folder / f"{name}.py"
+    path.write_text(re.sub(r"\bflow(?=[\"(])", name, text), "utf-8")
+    return path
+
+
 @pytest.mark.parametrize("major", [3, 2])
-def test_assets_mapped_functions_and_what_is_set_later_are_the_same_to_airflow(major: int, tmp_path: Path) -> None:
-    (tmp_path / "flow.py").write_text(HEAD + RULES, "utf-8")
-    python = str(airflow_python(major))
-    given = ["import", "airflow", f"{tmp_path}/flow.py", "-o", f"{tmp_path}/made", "--verify", python, "--json"]
-    (found,) = json.loads(flowyml(*given).out)["verified"]
-    assert found["problem"] is None
-    assert [line for line in found["differences"] if "mapped arguments" not in line] == []
-    assert "NotImplementedError" not in (tmp_path / "made/flow.py").read_text("utf-8")
+def test_what_is_written_is_the_same_to_airflow(major: int, tmp_path: Path) -> None:
+    """Default arguments of groups and tasks, mapped groups and functions, assets, and what is set later."""
+    start = "schedule=None, start_date=datetime(2024, 1, 1)"
+    mapped = HEAD + textwrap.dedent(FLOWS["mapped_groups"].text).replace("schedule=None", start)
+    texts = {"defaults": DEFAULTS, "rules": HEAD + RULES, "mapped_groups": mapped}
+    files = [str(write(tmp_path, name, text)) for name, text in texts.items()]
+    given = ["--root", str(tmp_path), "-o", f"{tmp_path}/made", "--verify", str(airflow_python(major)), "--json"]
+    found = json.loads(flowyml("import", "airflow", *files, *given).out)["verified"]
+    assert {each["dag_id"]: each["problem"] for each in found} == dict.fromkeys(texts)
+    differences = [line for each in found for line in each["differences"]]
+    assert [line for line in differences if "mapped arguments" not in line] == []
+    assert 'flows(owner="team")' in (tmp_path / "made/defaults.py").read_text("utf-8")
+    assert "NotImplementedError" not in (tmp_path / "made/rules.py").read_text("utf-8")
+
+
+def test_examples_and_flows_are_the_same_to_airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples that Airflow ships, and the flows whose pipelines give the same in a run."""
+    python = airflow_python(3)
+    (examples,) = python.parent.parent.glob("lib/python*/site-packages/airflow/example_dags")
+    (tmp_path / "flows").mkdir()
+    for name, flow in FLOWS.items():
+        write(tmp_path / "flows", name, HEAD + textwrap.dedent(flow.text))
+    monkeypatch.setattr(verifying, "_compiled", compiled_here)
+    given = ["-o", f"{tmp_path}/made", "--verify", str(python), "--json"]
+    found = json.loads(flowyml("import", "airflow", str(examples), f"{tmp_path}/flows", *given).out)["verified"]
+    compared = [each for each in found if each["problem"] is None]
+    assert len(compared) >= len(found) - 2, [each for each in found if each["problem"]]  # two need Kubernetes
+    assert {each["dag_id"] for each in compared} >= FLOWS.keys()
+    wrong = {each["dag_id"]: each["differences"] for each in compared if each["differences"]}
+    wrong = {name: lines for name, lines in wrong.items() if any(": schedule: " not in line for line in lines)}
+    assert wrong.keys() <= OTHERWISE, wrong
+    assert not [line for each in compared for line in each["differences"] if "timetable:Cron" in line]
+
+
+def compiled_here(folder: Path, file: FileResult, dag: DagResult) -> subprocess.CompletedProcess[str]:
+    """In this process, one after the other: a hundred that start Python take a minute."""
+    with ONE_AT_A_TIME:
+        done = flowyml("compile", f"{folder / file.module}:{dag.pipeline}", "--to", "airflow")
+    return subprocess.CompletedProcess([], done.code, done.out, done.err)

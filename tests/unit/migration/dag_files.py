@@ -14,11 +14,12 @@ HEAD = """
 from airflow import DAG
 from airflow.operators.bash import BashOperator
 from airflow.operators.empty import EmptyOperator
-from airflow.operators.python import PythonOperator
+from airflow.operators.python import BranchPythonOperator, PythonOperator, ShortCircuitOperator
 from airflow.decorators import dag, task, task_group
 from airflow.utils.task_group import TaskGroup
 from airflow.utils.edgemodifier import Label
 from airflow.models import Variable
+from airflow.models.param import Param
 from airflow.models.baseoperator import chain, chain_linear, cross_downstream
 from datetime import datetime, timedelta
 import os

@@ -11,15 +11,10 @@ pytest.importorskip("libcst")
 
 from flowyml.migration.airflow.model import Symbolic
 from flowyml.migration.airflow.writer.notes import Kind
-from flowyml.migration.airflow.writer.text.modules import Written, write_module
-from tests.unit.migration.dag_files import read
+from tests.unit.migration.dag_files import HEAD, read
+from tests.unit.migration.modules import dag, of_kind, written
 
-HEAD = """
-import os
-from airflow import DAG
-from airflow.models import Variable
-from airflow.operators.bash import BashOperator
-from airflow.operators.python import PythonOperator
+KNOWN = """
 SCHEMA = Variable.get("schema", default_var="mart")
 BUCKET = Variable.get("bucket")
 HOST = os.environ.get("HOST", "localhost")
@@ -32,49 +27,48 @@ S, B, H = (
     f'{VARIABLE}("bucket")',
     'imported("os:environ.get")("HOST", "localhost")',
 )
-
-
-def written(folder: Path, text: str) -> Written:
-    file = read(folder, HEAD + textwrap.dedent(text))
-    return write_module(file, (folder / "repository/dags/flow.py").read_text())
+PLAIN = "BashOperator(task_id='t', bash_command='x')"
 
 
 def argument(folder: Path, expression: str) -> tuple[str, list[str]]:
     """The module for an operator with this argument on one line, and what the report refuses."""
-    made = written(
-        folder,
-        f"""
-        with DAG("d", schedule=None):
-            BashOperator(task_id="t", bash_command="x", env={{"A": {expression}}}, pool="p", queue="q")
-    """,
-    )
-    notes = [note.reason for dag in made.dags for note in dag.notes if note.kind is Kind.REFUSED]
+    task = f"BashOperator(task_id='t', bash_command='x', env={{'A': {expression}}}, pool='p', queue='q')"
+    made = written(folder, dag(task, before=KNOWN))
     text = " ".join(made.text.split())
-    return text.replace("( ", "(").replace(", )", ")").replace(", }", "}"), notes
+    return text.replace("( ", "(").replace(", )", ")").replace(", }", "}"), [*of_kind(made, Kind.REFUSED).values()]
 
 
 @pytest.mark.parametrize(
-    ("expression", "format_", "values"),
+    ("expression", "written_as"),
     [
-        ('f"select {SCHEMA}.t {{{{ ds }}}}"', "select {}.t {{{{ ds }}}}", [S]),
-        ('"select " + SCHEMA + ".t"', "select {}.t", [S]),
-        ('"select {}.t {h}".format(SCHEMA, h=HOST)', "select {}.t {}", [S, H]),
-        ('"select %s.t 100%%" % SCHEMA', "select {}.t 100%", [S]),
-        ('"%(s)s on %(h)s" % {"s": SCHEMA, "h": HOST}', "{} on {}", [S, H]),
-        ('".".join([SCHEMA, "t", HOST])', "{}.t.{}", [S, H]),
-        ('f"{BUCKET}/{SCHEMA}"', "{}/{}", [B, S]),
-        ('"s3://" + BUCKET + "/x"', "s3://{}/x", [B]),
-        ('"s3://%s/x" % BUCKET', "s3://{}/x", [B]),
-        ('f"{os.environ[\'X\']}!"', "{}!", ['imported("os:environ.__getitem__")("X")']),
-        ('f"{OTHER}!"', "{}!", [f'{VARIABLE}("other", default_var={H})']),
+        ("SCHEMA", S),
+        ('{"x": SCHEMA}.get("x")', S),
+        ('{}.get("x", SCHEMA)', S),
+        ("OTHER", f'{VARIABLE}("other", default_var={H})'),
+        ("CONFIG", f'{VARIABLE}("config", default_var={{"k": "v", "t": ["p", "q"]}}, deserialize_json=True)'),
+        ('Variable.get("j", deserialize_json=True)', f'{VARIABLE}("j", deserialize_json=True)'),
+        ('os.environ["H"]', 'imported("os:environ.__getitem__")("H")'),  # which fails where it is not set
+        *((expression, f'imported("builtins:str.format")("{text}", {", ".join(values)})')
+          for expression, text, *values in (
+              ('f"select {SCHEMA}.t {{{{ ds }}}}"', "select {}.t {{{{ ds }}}}", S),
+              ('"select " + SCHEMA + ".t"', "select {}.t", S),
+              ('"select {}.t {h}".format(SCHEMA, h=HOST)', "select {}.t {}", S, H),
+              ('"select %s.t 100%%" % SCHEMA', "select {}.t 100%", S),
+              ('"%(s)s on %(h)s" % {"s": SCHEMA, "h": HOST}', "{} on {}", S, H),
+              ('".".join([SCHEMA, "t", HOST])', "{}.t.{}", S, H),
+              ('f"{BUCKET}/{SCHEMA}"', "{}/{}", B, S),
+              ('"s3://" + BUCKET + "/x"', "s3://{}/x", B),
+              ('"s3://%s/x" % BUCKET', "s3://{}/x", B),
+              ('f"{os.environ[\'X\']}!"', "{}!", 'imported("os:environ.__getitem__")("X")'),
+              ('f"{OTHER}!"', "{}!", f'{VARIABLE}("other", default_var={H})'),
+          )),
     ],
 )  # fmt: skip
-def test_a_text_with_a_variable_in_it_is_written_as_the_text_with_the_call_in_it(
-    tmp_path: Path, expression: str, format_: str, values: list[str]
-) -> None:
+def test_a_variable_is_asked_where_airflow_reads_the_file(tmp_path: Path, expression: str, written_as: str) -> None:
+    """As it stands, or in a text."""
     text, refused = argument(tmp_path, expression)
     assert refused == []
-    assert f'"A": imported("builtins:str.format")("{format_}", {", ".join(values)})' in text
+    assert f'"A": {written_as}' in text
 
 
 @pytest.mark.parametrize("expression", [
@@ -83,7 +77,7 @@ def test_a_text_with_a_variable_in_it_is_written_as_the_text_with_the_call_in_it
     "SCHEMA[0]", 'CONFIG["k"]', '",".join(CONFIG["t"])', 'os.path.join(SCHEMA, "x")', '{"mart": 1}.get(SCHEMA)',
     '[each + "1" for each in CONFIG["t"]]', "[*CONFIG['t'], 'x']", "{**CONFIG}", "sorted(CONFIG)", "dict(CONFIG)",
     'max(SCHEMA, "a")', '"abc"[:len(SCHEMA)]', "{SCHEMA: 1}", 'any(each == SCHEMA for each in ["a"])',
-    "SCHEMA.format(1)", "len(CONFIG)", '("%s" % BUCKET).upper()',
+    "SCHEMA.format(1)", "len(CONFIG)", '("%s" % BUCKET).upper()', 'SCHEMA.partition("-")[::2][0]',
 ])  # fmt: skip
 def test_what_is_otherwise_made_of_a_variable_is_refused_with_the_reason(tmp_path: Path, expression: str) -> None:
     text, refused = argument(tmp_path, expression)
@@ -92,32 +86,9 @@ def test_what_is_otherwise_made_of_a_variable_is_refused_with_the_reason(tmp_pat
     assert "NotImplementedError" in text
 
 
-@pytest.mark.parametrize(("expression", "expected"), [
-    ("SCHEMA", S),
-    ('{"x": SCHEMA}.get("x")', S),
-    ('{}.get("x", SCHEMA)', S),
-    ("OTHER", f'{VARIABLE}("other", default_var={H})'),
-    ("CONFIG", f'{VARIABLE}("config", default_var={{"k": "v", "t": ["p", "q"]}}, deserialize_json=True)'),
-    ('Variable.get("j", deserialize_json=True)', f'{VARIABLE}("j", deserialize_json=True)'),
-])  # fmt: skip
-def test_a_variable_as_it_stands_is_asked_where_airflow_reads_the_file(
-    tmp_path: Path, expression: str, expected: str
-) -> None:
-    text, refused = argument(tmp_path, expression)
-    assert refused == []
-    assert f'"A": {expected}' in text
-
-
 def test_a_model_says_what_a_text_is_made_of(tmp_path: Path) -> None:
-    file = read(
-        tmp_path,
-        HEAD
-        + textwrap.dedent("""
-        with DAG("d", schedule=None):
-            BashOperator(task_id="t", bash_command=f"echo {SCHEMA} on {HOST}")
-    """),
-    )
-    given = file.dags[0].tasks[0].argument("bash_command")
+    task = 'BashOperator(task_id="t", bash_command=f"echo {SCHEMA} on {HOST}")'
+    given = read(tmp_path, HEAD + dag(task, before=KNOWN)).dags[0].tasks[0].argument("bash_command")
     assert given is not None
     assert isinstance(given.value, Symbolic)
     assert given.value.derived
@@ -128,35 +99,14 @@ def test_a_model_says_what_a_text_is_made_of(tmp_path: Path) -> None:
 
 
 def test_options_that_only_airflow_knows_are_named(tmp_path: Path) -> None:
-    made = written(
-        tmp_path,
-        """
-        def go(): return 1
-        with DAG("d", schedule=Variable.get("cron", "@daily"), tags=[SCHEMA], description=f"of {SCHEMA}",
-                 default_args={"retries": int(Variable.get("retries", "3")), "pool": SCHEMA}):
-            PythonOperator(task_id="t", python_callable=go, trigger_rule=Variable.get("rule", "all_done"))
-    """,
-    )
-    changed = {note.construct for dag in made.dags for note in dag.notes if note.kind is Kind.CHANGED}
+    options = """schedule=Variable.get("cron", "@daily"), tags=[SCHEMA], description=f"of {SCHEMA}",
+                 default_args={"retries": int(Variable.get("retries", "3")), "pool": SCHEMA}"""
+    task = 'PythonOperator(task_id="t", python_callable=go, trigger_rule=Variable.get("rule", "all_done"))'
+    made = written(tmp_path, dag(task, options, f"{KNOWN}\ndef go(): return 1"))
     assert {
         "schedule of the DAG", "tags of the DAG", "description of the DAG", "default argument retries",
         "default argument pool", "trigger_rule of t",
-    } <= changed  # fmt: skip
-
-
-def test_what_a_loop_over_a_default_makes_is_said(tmp_path: Path) -> None:
-    made = written(
-        tmp_path,
-        """
-        commands = []
-        for each in CONFIG["t"]:
-            commands.append(f"echo {each}")
-        with DAG("d", schedule=None):
-            BashOperator(task_id="t", bash_command=" && ".join(commands))
-    """,
-    )
-    reasons = [note.reason for dag in made.dags for note in dag.notes if note.kind is Kind.CHANGED]
-    assert "what this loop makes depends on the default of variable-json:config" in reasons
+    } <= of_kind(made, Kind.CHANGED).keys()  # fmt: skip
 
 
 @pytest.mark.parametrize(("lines", "said"), [
@@ -165,34 +115,16 @@ def test_what_a_loop_over_a_default_makes_is_said(tmp_path: Path) -> None:
     ("match SCHEMA:\n    case 'mart': X = 'a'", "`match SCHEMA` depends on the default of variable:schema"),
     ("X = []\nX += CONFIG['t']", "what `X += CONFIG['t']` adds depends on the default of variable-json:config"),
     ("X = {}\nX[SCHEMA] = 1", "where `X[SCHEMA]` stands depends on the default of variable:schema"),
+    ("X = []\nfor each in CONFIG['t']: X.append(each)",
+     "what this loop makes depends on the default of variable-json:config"),
 ])  # fmt: skip
 def test_what_a_default_decides_is_said(tmp_path: Path, lines: str, said: str) -> None:
-    made = written(
-        tmp_path,
-        f"""
-{lines}
-with DAG("d", schedule=None):
-    BashOperator(task_id="t", bash_command="x")
-""",
-    )
+    made = written(tmp_path, dag(PLAIN, before=f"{KNOWN}\n{lines}"))
     assert said in [note.reason for dag in made.dags for note in dag.notes if note.kind is Kind.CHANGED]
-
-
-def test_parts_of_a_default_are_not_taken_for_sure(tmp_path: Path) -> None:
-    made = written(
-        tmp_path,
-        """
-        first, second = SCHEMA.partition("-")[::2]
-        with DAG("d", schedule=None):
-            BashOperator(task_id="t", bash_command=first)
-    """,
-    )
-    assert [note.construct for dag in made.dags for note in dag.notes if note.kind is Kind.REFUSED] == ["task t"]
 
 
 def test_what_a_file_puts_into_the_environment_is_what_it_reads_there(tmp_path: Path) -> None:
     body = """
-    from airflow.operators.empty import EmptyOperator
     os.environ["TEAM"] = "data"
     os.environ.setdefault("ENV", "dev")
     os.environ.update({"A": "a"}, B="b")
@@ -203,11 +135,9 @@ def test_what_a_file_puts_into_the_environment_is_what_it_reads_there(tmp_path: 
         EmptyOperator(task_id=os.getenv("B"))
         EmptyOperator(task_id=os.environ["A"])
     """
-    file = read(tmp_path, HEAD + textwrap.dedent(body))
-    (dag,) = file.dags
-    assert dag.dag_id == "data"
-    assert [task.task_id if task.id_known else "?" for task in dag.tasks] == ["dev", "b", "?"]
-    said = {one.text for one in dag.warnings}
-    assert "a task's id depends on env:ENV: 'dev' comes from its default" in said
-    given = read(tmp_path, HEAD + textwrap.dedent(body), env={"ENV": "prod", "TEAM": "x"})
-    assert (given.dags[0].dag_id, given.dags[0].tasks[0].task_id) == ("data", "prod")
+    (found,) = read(tmp_path, HEAD + textwrap.dedent(body)).dags
+    assert found.dag_id == "data"
+    assert [task.task_id if task.id_known else "?" for task in found.tasks] == ["dev", "b", "?"]
+    assert "a task's id depends on env:ENV: 'dev' comes from its default" in {one.text for one in found.warnings}
+    (given,) = read(tmp_path, HEAD + textwrap.dedent(body), env={"ENV": "prod", "TEAM": "x"}).dags
+    assert (given.dag_id, given.tasks[0].task_id) == ("data", "prod")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,19 +11,12 @@ import pytest
 pytest.importorskip("libcst")
 
 from flowyml.migration.airflow.writer.notes import Kind
-from flowyml.migration.airflow.writer.text.modules import Written, write_module
-from tests.unit.migration.dag_files import read
+from flowyml.migration.airflow.writer.text.modules import Written
+from tests.unit.migration.modules import dag, note, notes, of_kind, ran
+from tests.unit.migration.modules import written as written_text
 
 HEAD = """
-from datetime import datetime, timedelta
-from airflow import DAG
-from airflow.decorators import task
-from airflow.models import Variable
-from airflow.operators.bash import BashOperator
-from airflow.operators.empty import EmptyOperator
-from airflow.operators.python import PythonOperator
 from airflow.providers.http.operators.http import HttpOperator
-from airflow.utils.task_group import TaskGroup
 COUNT = int(Variable.get("count", default_var="3"))
 def go(x=1): return x
 def asks(ti): return ti.hostname
@@ -58,67 +51,49 @@ ARGUMENTS: Mapping[str, str] = {
 }  # fmt: skip
 
 
-def written(folder: Path, task: str, given: str, defaults: str = "{}", of: str = "DAG") -> Written:
-    head = f"{HEAD}\nwith DAG('flow', schedule='@daily', default_args={defaults}):\n"
-    if of == "group":
-        head = f"{HEAD}\nwith DAG('flow', schedule='@daily'), TaskGroup('g', default_args={defaults}):\n"
-    file = read(folder, head + textwrap.indent(task.replace("GIVEN", given), "    "))
-    return write_module(file, (folder / "repository/dags/flow.py").read_text())
-
-
-def said(made: Written) -> list[str]:
-    return [f"{note.kind} {note.construct} {note.reason}" for dag in made.dags for note in dag.notes]
-
-
-def unsaid(write: Callable[[Mapping[str, str]], Written]) -> list[str]:
-    """The arguments that change neither what is written nor the report."""
-    seen: dict[str, Written] = {}
-
-    def made(given: Mapping[str, str]) -> Written:
-        key = repr(given)
-        if key not in seen:
-            seen[key] = write(given)
-        return seen[key]
-
-    found = []
-    for name, value in ARGUMENTS.items():
-        given = {"retries": "2", "retry_exponential_backoff": "1.5" if name == "max_retry_delay" else "False"}
-        given.pop(name, None)
-        before, after = made(given), made({**given, name: value})
-        if before.text == after.text and said(before) == said(after):
-            found.append(name)
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
-def test_an_argument_is_kept_or_named(tmp_path: Path, task: str) -> None:
-    def write(given: Mapping[str, str]) -> Written:
-        return written(tmp_path, task, ", ".join(f"{key}={each}" for key, each in given.items()))
-
-    assert unsaid(write) == []
+def written(folder: Path, tasks: str, given: str = "", options: str = "schedule='@daily'") -> Written:
+    return written_text(folder, dag(tasks.replace("GIVEN", given), options, HEAD))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "of"),
-    [("a step of its function", "DAG"), ("an operator with its function", "DAG"), ("an operator", "DAG"),
-     ("a step of its function", "group")],
-)  # fmt: skip
-def test_a_default_argument_is_kept_or_named(tmp_path: Path, kind: str, of: str) -> None:
-    def write(given: Mapping[str, str]) -> Written:
-        pairs = ", ".join(f"{key!r}: {each}" for key, each in given.items())
-        return written(tmp_path, TASKS[kind], "", f"{{{pairs}}}", of)
+    ("kind", "way"),
+    [
+        *((kind, "an argument") for kind in TASKS),
+        ("a step of its function", "a default argument"),
+        ("an operator with its function", "a default argument"),
+        ("an operator", "a default argument"),
+        ("a step of its function", "a default argument of its group"),
+    ],
+)
+def test_an_argument_is_kept_or_named(tmp_path: Path, kind: str, way: str) -> None:
+    @cache
+    def made(given: tuple[tuple[str, str], ...]) -> tuple[str, list[str]]:
+        """The module, and what the report says."""
+        by_name = ", ".join(f"{name}={value}" for name, value in given)
+        defaults = f"{{{', '.join(f'{name!r}: {value}' for name, value in given)}}}"
+        if way == "an argument":
+            made = written(tmp_path, TASKS[kind], by_name)
+        elif way == "a default argument":
+            made = written(tmp_path, TASKS[kind], options=f"schedule='@daily', default_args={defaults}")
+        else:
+            made = written(tmp_path, f"with TaskGroup('g', default_args={defaults}):\n    {TASKS[kind]}")
+        return made.text, [f"{note.kind} {note.construct} {note.reason}" for dag in made.dags for note in dag.notes]
 
-    assert unsaid(write) == []
+    unsaid = []
+    for name, value in ARGUMENTS.items():
+        given = {"retries": "2", "retry_exponential_backoff": "1.5" if name == "max_retry_delay" else "False"}
+        given.pop(name, None)
+        if made(tuple(given.items())) == made(tuple({**given, name: value}.items())):
+            unsaid.append(name)
+    assert unsaid == []
 
 
 def test_what_stands_by_the_default_of_a_variable_is_named(tmp_path: Path) -> None:
     """What only Airflow knows has no place in the options of steps: the file's default stands there, and it is said."""
     for task in TASKS.values():
         made = written(tmp_path, task, "retries=COUNT, execution_timeout=timedelta(hours=COUNT)")
-        changed = [note.construct for dag in made.dags for note in dag.notes if note.kind is Kind.CHANGED]
-        assert {"retries of t", "execution_timeout of t"} <= set(changed), task
+        assert {"retries of t", "execution_timeout of t"} <= of_kind(made, Kind.CHANGED).keys(), task
 
 
 @pytest.mark.parametrize(
@@ -132,38 +107,33 @@ def test_what_stands_by_the_default_of_a_variable_is_named(tmp_path: Path) -> No
 def test_what_a_task_is_given_by_default_arguments_stays(
     tmp_path: Path, task: str, defaults: str, words: tuple[str, ...]
 ) -> None:
-    made = written(tmp_path, TASKS[task], "owner='o'", defaults)
+    made = written(tmp_path, TASKS[task], "owner='o'", f"schedule=None, default_args={defaults}")
     assert [word for word in words if word not in made.text] == []
-    assert not [note for note in made.dags[0].notes if note.construct.startswith("default argument")]
+    assert not [each for each in made.dags[0].notes if each.construct.startswith("default argument")]
 
 
-def test_what_a_group_gives_its_tasks_is_theirs_or_named(tmp_path: Path) -> None:
-    text = f"""{HEAD}
-with DAG('flow'):
-    env = {{'env': {{'V': '1'}}, 'append_env': True}}
-    with TaskGroup('g', default_args={{**env, 'retries': 3, 'pool': 'p', 'depends_on_past': False}}):
-        BashOperator(task_id='t', bash_command='echo $V')
-    with TaskGroup('h', default_args=Variable.get('all', deserialize_json=True)):
-        BashOperator(task_id='t', bash_command='true')
-"""
-    made = write_module(read(tmp_path, text), text)
-    assert [line for line in said(made) if "default_args" in line] == [
-        "changed default_args of task group h only Airflow knows them when it reads the file",
-    ]
-    assert 'env={"V": "1"}' in made.text
-
-
-def test_what_a_task_gives_itself_by_default_args_is_its_own(tmp_path: Path) -> None:
-    own = "default_args={'env': {'V': '1'}, 'append_env': True, 'retries': 2, 'owner': 'me', 'sla': timedelta(1)}"
-    made = written(tmp_path, TASKS["a command"], own, "{'owner': 'team', 'cwd': '/tmp'}")
-    for words in ('env={"V": "1"}', 'cwd="/tmp"', "max_attempts=3", 'airflow={"owner": "me"}'):
-        assert words in made.text
-    assert "changed default argument sla of t a step has no such option; operators keep it" in said(made)
-
-
-def test_a_function_takes_default_arguments_by_the_names_of_its_parameters(tmp_path: Path) -> None:
-    task = "@task\ndef first(owner, retries=9, *, x=3): return owner\nfirst(retries=1)"
-    assert 'first(owner="team", retries=1)' in written(tmp_path, task, "", "{'owner': 'team', 'retries': 2}").text
+def test_what_a_group_or_a_task_itself_gives_is_the_tasks_or_named(tmp_path: Path) -> None:
+    tasks = """
+    env = {"env": {"V": "1"}, "append_env": True}
+    with TaskGroup("g", default_args={**env, "retries": 3, "pool": "p", "depends_on_past": False}):
+        BashOperator(task_id="inner", bash_command="echo $V")
+    with TaskGroup("h", default_args=Variable.get("all", deserialize_json=True)):
+        BashOperator(task_id="t", bash_command="true")
+    BashOperator(task_id="own", bash_command="echo $V && pwd",
+                 default_args={**env, "retries": 2, "owner": "me", "sla": timedelta(1)})
+    @task
+    def first(owner, retries=9, *, x=3): return [owner, retries]
+    first(retries=1)
+    """
+    defaults = "default_args={'owner': 'team', 'cwd': '/tmp', 'retries': 2}"
+    made = written(tmp_path, tasks, options=f"schedule=None, {defaults}")
+    assert note(made, "default_args of task group h").reason == "only Airflow knows them when it reads the file"
+    said = note(made, "default argument sla of own")
+    assert said.reason == "a step has no such option; operators keep it"
+    assert 'airflow={"owner": "me"}' in made.text
+    outputs, _ = ran(tmp_path, made)
+    assert (outputs["inner"], outputs["own"]) == ("1", "/tmp")
+    assert outputs["first"] == ["team", 1], "a function takes default arguments by the names of its parameters"
 
 
 @pytest.mark.parametrize(
@@ -172,6 +142,6 @@ def test_a_function_takes_default_arguments_by_the_names_of_its_parameters(tmp_p
      (": return [1]", False), ("-> list: return go()", False)],
 )  # fmt: skip
 def test_mapping_over_what_is_a_dict_is_named(tmp_path: Path, returned: str, is_dict: bool) -> None:
-    task = f"@task\ndef first() {returned}\n@task\ndef each(pair): return pair\neach.expand(pair=first())"
-    named = [line for line in said(written(tmp_path, task, "")) if "first returns a dict" in line]
-    assert [line.partition(" first")[0] for line in named] == ["changed mapping of each"] * is_dict
+    tasks = f"@task\ndef first() {returned}\n@task\ndef each(pair): return pair\neach.expand(pair=first())"
+    made = written(tmp_path, tasks)
+    assert bool([each for each in notes(made, "mapping of each") if "first returns a dict" in each.reason]) is is_dict

@@ -1,17 +1,21 @@
-"""What a condition that is unknown changes, without making a task in its arms, is said."""
+"""What a DAG file leaves open is said by a code: conditions, loops, calls and ids that are not known here."""
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 
 import pytest
 
+from flowyml.migration.airflow.model import Symbolic
+from flowyml.migration.airflow.reader.evaluator import Evaluator
 from tests.unit.migration.dag_files import HEAD, codes, edges, ids, read
 
 BEFORE = """
-import requests
+import contextlib, itertools, random, requests
+from contextlib import contextmanager
 unsure = requests.get("http://example.com").ok
+more = requests.get("http://example.com").json()
+def found(*of): return requests.get("http://example.com").json()
 class Conf: name = "a"
 conf, names, known, word = Conf(), ["a"], {"x": "a"}, "a"
 def set_word():
@@ -20,17 +24,27 @@ def set_word():
 def give(add):
     if unsure: return
     add("b")
+def make(*names, **options):
+    for name in names: EmptyOperator(task_id=name, **options)
+def one(name, other="o"): EmptyOperator(task_id=name)
+def stages():
+    for name in "ab": yield EmptyOperator(task_id=f"stage_{name}")
+@contextmanager
+def logged(): yield
 """
 AFTER = """
-with DAG("flow", schedule=None):
+with DAG("flow", schedule=None) as dag:
     for number, name in enumerate([*names, *known.values(), conf.name]):
         EmptyOperator(task_id=f"load_{name}_{number}")
     EmptyOperator(task_id=word)
+    made = {n: EmptyOperator(task_id=n) for n in ("made_a", "made_b")}
 """
 
 
-def flow(change: str) -> str:
-    return f"{HEAD}{BEFORE}{change}{AFTER}"
+def said(folder: Path, before: str, within: str = "") -> set[str]:
+    """The codes of a file with statements before its DAG and within it."""
+    lines = "".join(f"    {line}\n" for line in within.split("\n"))
+    return codes(read(folder, f"{HEAD}{BEFORE}{before}\n{AFTER}{lines}"))
 
 
 @pytest.mark.parametrize(
@@ -55,12 +69,82 @@ def flow(change: str) -> str:
     ],
 )
 def test_what_an_unknown_condition_changes_is_said(tmp_path: Path, change: str) -> None:
-    assert codes(read(tmp_path, flow(change))) & {"unknown-condition", "unknown-loop"}
+    assert said(tmp_path, change) & {"unknown-condition", "unknown-loop"}
 
 
-@pytest.mark.parametrize("change", ["names.append('b')", "if unsure: print('b')", "unsure and print('b')"])
-def test_what_changes_for_certain_or_not_at_all_is_not(tmp_path: Path, change: str) -> None:
-    assert not codes(read(tmp_path, flow(change)))
+@pytest.mark.parametrize(
+    ("change", "within"),
+    [
+        ("names.append('b')", ""),
+        ("if unsure: print('b')", ""),
+        ("unsure and print('b')", ""),
+        ("found()", "for n in 'ab':\n    if requests.get(n).ok:\n        continue\n    print(n)"),
+    ],
+)
+def test_what_changes_for_certain_or_not_at_all_is_not(tmp_path: Path, change: str, within: str) -> None:
+    assert said(tmp_path, change, within) == set()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "known.pop(unsure)",
+        "names.remove(unsure)",
+        "known[unsure] = 'b'",
+        "known.setdefault(unsure, 'b')",
+        "word = known.get(unsure)",
+        "random.shuffle(names)",
+        "names.sort(key=lambda name: requests.get(name).text)",
+        "match more:\n    case ['c']: word = 'b'",
+    ],
+)
+def test_what_stands_at_a_place_that_is_not_known_is_said(tmp_path: Path, change: str) -> None:
+    assert said(tmp_path, change) & {"unknown-call", "unknown-id"}
+
+
+@pytest.mark.parametrize(
+    ("within", "code"),
+    [
+        ("found() >> found()", "unknown-edge"),
+        ("a, b = found()\na << b", "unknown-edge"),
+        ("dag.get_task(found()).set_downstream(dag.get_task(found()))", "unknown-edge"),
+        ("[t for t in made.values() if found(t.task_id)] >> EmptyOperator(task_id='end')", "unknown-condition"),
+        ("next(t for t in made.values() if found(t.task_id)) >> EmptyOperator(task_id='end')", "unknown-condition"),
+        ("for n in 'ab':\n    if found(n): continue\n    EmptyOperator(task_id=f'{n}_more')", "unknown-condition"),
+        ("for n in 'ab':\n    EmptyOperator(task_id=f'{n}_more')\n    if found(n): break", "unknown-condition"),
+        ("def f():\n    if found(): return\n    EmptyOperator(task_id='more')\nf()", "unknown-condition"),
+        ("[EmptyOperator(task_id=f'{n}_more') for n in filter(lambda n: found(n), made)]", "unknown-condition"),
+        ("{n: EmptyOperator(task_id=f'{n}_more') for n in made if found(n)}", "unknown-condition"),
+        ("list(map(lambda n: EmptyOperator(task_id=n), found()))", "unknown-loop"),
+        ("for pair in zip(*more): EmptyOperator(task_id=f'load_{pair}')", "unknown-loop"),
+        ("for name in itertools.chain(*more): EmptyOperator(task_id=name)", "unknown-loop"),
+        ("for name in itertools.chain(['a'], *more): EmptyOperator(task_id=f'x{name}')", "unknown-loop"),
+        ("for pair in itertools.product(['a'], *more): EmptyOperator(task_id=f'load_{pair}')", "unknown-loop"),
+        ("for pair in itertools.product(range(200), range(200)): EmptyOperator(task_id=f'{pair[0]}_{pair[1]}')",
+         "unknown-loop"),
+        ("for name in dict(x=1, **more): EmptyOperator(task_id=name)", "unknown-loop"),
+        ("import collections\nfor name in collections.deque('xyz', maxlen=2): EmptyOperator(task_id=name)",
+         "unknown-loop"),
+        ("for name in {'x', 'y'}: (end := EmptyOperator(task_id=name)) >> made['made_a']", "unknown-loop"),
+        ("last = None\nfor n in found():\n    if last: EmptyOperator(task_id='x')\n    last = n", "unknown-loop"),
+        ("list(map(one, *more))", "unknown-loop"),
+        ("make('x', *more)", "unknown-call"),
+        ("make('x', **more)", "unknown-call"),
+        ("next(stages())", "unknown-call"),
+        ("x = map(lambda one: one >> made['made_b'], [made['made_a']])", "unknown-call"),
+        ("@logged()\ndef fill(): EmptyOperator(task_id='x')\nfill()", "unknown-call"),
+        ("from company import add_alerts\nadd_alerts(dag)", "unknown-call"),
+        ("import copy\ncopy.replace(made['made_a'], name='b')", "unknown-call"),
+        ("TaskGroup('g', prefix_group_id=more['p'])", "unknown-id"),
+        ("with contextlib.suppress(OSError):\n    found()\n    EmptyOperator(task_id='x')", "unknown-condition"),
+    ],
+)  # fmt: skip
+def test_tasks_and_edges_that_hang_on_what_is_not_known_are_said(tmp_path: Path, within: str, code: str) -> None:
+    assert code in said(tmp_path, "", within)
+
+
+def test_what_is_handed_a_task_without_adding_to_the_dag_is_not_said(tmp_path: Path) -> None:
+    assert said(tmp_path, "import logging", "logging.getLogger('x').info('%s', made)") == set()
 
 
 @pytest.mark.parametrize(
@@ -71,21 +155,7 @@ def test_what_changes_for_certain_or_not_at_all_is_not(tmp_path: Path, change: s
 def test_whether_a_name_of_another_library_is_true_is_known_of_code(
     tmp_path: Path, imported: str, certain: bool
 ) -> None:
-    text = f"{HEAD}\n{imported}\nwith DAG('flow', schedule=None):\n    if debug: EmptyOperator(task_id='a')\n"
-    file = read(tmp_path, text)
-    assert ids(file) == ["a"]
-    assert ("unknown-condition" in codes(file)) is not certain
-
-
-@pytest.mark.parametrize(("names", "certain"), [("{'a', 'b'}", False), ("sorted({'a', 'b'})", True)])
-def test_the_order_of_a_set_is_not_known(tmp_path: Path, names: str, certain: bool) -> None:
-    text = f"""{HEAD}
-with DAG("flow", schedule=None):
-    last = EmptyOperator(task_id="first")
-    for name in {names}:
-        last = last >> EmptyOperator(task_id=name)
-"""
-    assert ("unknown-loop" in codes(read(tmp_path, text))) is not certain
+    assert ("unknown-condition" in said(tmp_path, imported, "if debug: EmptyOperator(task_id='x')")) is not certain
 
 
 @pytest.mark.parametrize(
@@ -109,96 +179,77 @@ with DAG("flow", schedule=None):
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        "known.pop(unsure)",
-        "names.remove(unsure)",
-        "known[unsure] = 'b'",
-        "known.setdefault(unsure, 'b')",
-        "word = known.get(unsure)",
-        "import random; random.shuffle(names)",
-        "names.sort(key=lambda name: requests.get(name).text)",
-    ],
-)
-def test_what_stands_at_a_place_that_is_not_known_is_said(tmp_path: Path, change: str) -> None:
-    assert codes(read(tmp_path, flow(change))) & {"unknown-call", "unknown-id"}
-
-
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        ("with DAG('flow', **options): ...", "unknown-schedule"),
-        ("with DAG('flow', schedule=None): TaskGroup('g', prefix_group_id=options['p'])", "unknown-id"),
-    ],
-)
-def test_options_that_are_not_known_are_said(tmp_path: Path, text: str, code: str) -> None:
-    text = f"{HEAD}\nimport requests\noptions = requests.get('http://example.com').json()\n{text}\n"
-    assert code in codes(read(tmp_path, text))
-
-
-MORE = """
-import itertools
-import requests
-more = requests.get("http://example.com").json()
-def make(*names, **options):
-    for name in names:
-        EmptyOperator(task_id=name, **options)
-def one(name, other="o"):
-    EmptyOperator(task_id=name)
-"""
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        "for pair in zip(*more): EmptyOperator(task_id=f'load_{pair}')",
-        "for name in itertools.chain(*more): EmptyOperator(task_id=name)",
-        "for name in itertools.chain(['a'], *more): EmptyOperator(task_id=name)",
-        "for pair in itertools.product(['a'], *more): EmptyOperator(task_id=f'load_{pair}')",
-        "for name in dict(a=1, **more): EmptyOperator(task_id=name)",
-        "list(map(one, *more))",
-        "make('a', *more)",
-        "make('a', **more)",
-        "for pair in itertools.product(range(200), range(200)): EmptyOperator(task_id=f'{pair[0]}_{pair[1]}')",
-    ],
-)
-def test_what_is_given_by_a_list_that_is_not_known_is_said(tmp_path: Path, body: str) -> None:
-    text = f"{HEAD}{MORE}\nwith DAG('flow', schedule=None):\n    {body}\n"
-    assert codes(read(tmp_path, text)) & {"unknown-loop", "unknown-call", "unknown-id"}
-
-
-@pytest.mark.parametrize(
-    ("cases", "found"),
+    ("cases", "made"),
     [
         ("case {'x': name}: EmptyOperator(task_id='a')\n        case _: EmptyOperator(task_id='b')", ["a", "b"]),
         ("case ['c', name]: name\n        case _: EmptyOperator(task_id='b')", ["b"]),
         ("case ['c', name]: EmptyOperator(task_id='a'); name", ["a"]),
-        (
-            "case []: ...\n        case _ if 0: EmptyOperator(task_id='b')\n        case _: EmptyOperator(task_id='a')",
-            ["a"],
-        ),
+        ("case []: ...\n        case _ if 0: EmptyOperator(task_id='b')\n        case _: EmptyOperator(task_id='a')",
+         ["a"]),
     ],
-)
-def test_each_case_that_may_fit_counts(tmp_path: Path, cases: str, found: list[str]) -> None:
-    text = f"{HEAD}{MORE}\nwith DAG('flow', schedule=None):\n    match more:\n        {cases}\n"
+)  # fmt: skip
+def test_each_case_that_may_fit_counts(tmp_path: Path, cases: str, made: list[str]) -> None:
+    file = read(tmp_path, f"{HEAD}{BEFORE}\nwith DAG('flow', schedule=None):\n    match more:\n        {cases}\n")
+    assert (ids(file), codes(file)) == (made, {"unknown-condition"})
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    ["schedule=given(**more)", "schedule=Given(**more).cron", "schedule=given(*more)", "schedule=Model(**more).cron",
+     "**more"],
+)  # fmt: skip
+def test_a_default_is_not_taken_where_unknown_arguments_may_give_another(tmp_path: Path, schedule: str) -> None:
+    text = f"""{HEAD}{BEFORE}
+import dataclasses
+from pydantic import BaseModel
+@dataclasses.dataclass
+class Given:
+    cron: str = "@daily"
+class Model(BaseModel):
+    cron: str = "@daily"
+def given(cron="@daily"): return cron
+with DAG("flow", {schedule}): ...
+"""
     file = read(tmp_path, text)
-    assert (ids(file), codes(file)) == (found, {"unknown-condition"})
+    assert "unknown-schedule" in codes(file)
+    assert schedule == "**more" or not file.dags[0].schedule_known
 
 
-def test_names_keep_their_values_where_no_case_may_fit(tmp_path: Path) -> None:
-    text = f"{HEAD}{MORE}\nname = 'a'\nmatch more:\n    case ['c']: name = 'b'\n"
-    file = read(tmp_path, f"{text}with DAG('flow', schedule=None): EmptyOperator(task_id=name)\n")
-    assert "unknown-id" in codes(file), "either a or b"
+def test_what_airflow_alone_knows_is_symbolic_and_its_default_is_said(tmp_path: Path) -> None:
+    text = f"""{HEAD}
+ENV = os.getenv("DEPLOY_ENV", "dev")
+BUCKET = Variable.get("bucket")
+KIND = Variable.setdefault("kind", "a", "what is loaded")
+with DAG(f"flow_{{ENV}}", schedule="@hourly" if ENV == "prod" else None) as dag:
+    a = BashOperator(task_id="a", bash_command=BUCKET, env={{"where": ENV, "kind": KIND}})
+    for table in Variable.get("tables", deserialize_json=True):
+        a >> EmptyOperator(task_id=f"load_{{table}}")
+"""
+    file = read(tmp_path, text)
+    (dag,) = file.dags
+    assert (dag.dag_id, dag.schedule) == ("flow_dev", "None")
+    assert {"default-taken", "unknown-loop", "unknown-id"} <= codes(file)
+    command, env = dag.tasks[0].argument("bash_command"), dag.tasks[0].argument("env")
+    assert command is not None
+    assert isinstance(command.value, Symbolic)
+    assert command.value.origin == "variable:bucket"
+    assert env is not None
+    assert (env.value["where"].default, env.value["kind"].default) == ("dev", "a")
+    assert (dag.tasks[1].task_id, dag.tasks[1].id_known) == ("load_{table}", False)
+
+    variables = {"tables": '["x", "y"]', "bucket": "b", "kind": "b"}
+    given = read(tmp_path, text, env={"DEPLOY_ENV": "prod"}, variables=variables)
+    (dag,) = given.dags
+    assert (dag.dag_id, dag.schedule) == ("flow_prod", "cron:0 * * * *")
+    assert ids(given) == ["a", "load_x", "load_y"]
+    assert not codes(given)
 
 
-def test_an_object_as_a_decorator_is_said(tmp_path: Path) -> None:
-    text = """
-    from contextlib import contextmanager
-    @contextmanager
-    def logged(): yield
-    @logged()
-    def fill():
-        BashOperator(task_id="one", bash_command="true")
-    with DAG("flow", schedule=None): fill()
-    """
-    assert "unknown-call" in codes(read(tmp_path, HEAD + textwrap.dedent(text)))
+def test_a_fault_of_the_reader_costs_one_statement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(Evaluator, "make_super", broken)
+    file = read(tmp_path, HEAD + "x = super()\nwith DAG('d', schedule=None):\n    EmptyOperator(task_id='a')\n")
+    assert ids(file) == ["a"]
+    assert "unread" in codes(file)

@@ -9,38 +9,27 @@ import pytest
 
 from flowyml.migration.airflow.reader.files import find_root
 from flowyml.migration.airflow.reader.reading import find_files, read_file
-from tests.unit.migration.dag_files import codes, edges, ids, read
+from tests.unit.migration.dag_files import HEAD, codes, edges, ids, read
 
-HEAD = """
-from airflow import DAG
-from airflow.operators.bash import BashOperator
-from airflow.operators.empty import EmptyOperator
-from airflow.operators.python import PythonOperator
-from airflow.decorators import dag, task, task_group
-from airflow.utils.task_group import TaskGroup
-from airflow.utils.edgemodifier import Label
-from airflow.models import Variable
-from airflow.models.baseoperator import chain, chain_linear, cross_downstream
-from datetime import datetime, timedelta
-import os
-import pendulum
-"""
+NEVER = f"{HEAD}def make():\n    return DAG('never')\n"
 
 
-def test_a_file_without_a_dag_says_why(tmp_path: Path) -> None:
-    assert "mentions no DAG" in str(read(tmp_path, "x = 1").reason)
-    assert "not valid Python" in str(read(tmp_path, "from airflow import DAG\ndef dag(:").reason)
-    assert "ValueError" in str(read(tmp_path, "from airflow import DAG\nraise ValueError('no config')").reason)
-    twice = HEAD + "with DAG('d') as dag:\n    for _ in range(2):\n        EmptyOperator(task_id='same')\n"
-    assert "DuplicateTaskIdFound" in str(read(tmp_path, twice).reason)
-    assert read(tmp_path, HEAD + "def make():\n    return DAG('never')\n").reason
-
-
-def test_a_file_of_something_else_is_not_one_that_cannot_be_read(tmp_path: Path) -> None:
-    assert read(tmp_path, "x = 1").is_other
-    assert read(tmp_path, HEAD + "def make():\n    return DAG('never')\n").is_other
-    assert not read(tmp_path, "from airflow import DAG\nraise ValueError('it mentions no DAG')").is_other
-    assert not read(tmp_path, HEAD + "with DAG('d', schedule=None):\n    EmptyOperator(task_id='t')\n").is_other
+@pytest.mark.parametrize(
+    ("text", "reason", "is_other"),
+    [
+        ("x = 1", "mentions no DAG", True),
+        (NEVER, "", True),
+        ("from airflow import DAG\ndef dag(:", "not valid Python", False),
+        ("from airflow import DAG\nraise ValueError('it mentions no DAG')", "ValueError", False),
+        (f"{HEAD}with DAG('d', schedule=None):\n    EmptyOperator(task_id='t')\n", "None", False),
+    ],
+)
+def test_a_file_without_a_dag_says_why_and_whether_it_is_of_something_else(
+    tmp_path: Path, text: str, reason: str, is_other: bool
+) -> None:
+    file = read(tmp_path, text)
+    assert reason in str(file.reason)
+    assert file.is_other is is_other
 
 
 def test_modules_are_found_where_the_file_puts_them(tmp_path: Path) -> None:
@@ -103,19 +92,6 @@ with DAG("scan"), os.scandir(os.path.join(os.path.dirname(__file__), "..", "sql"
     assert not file.dags[0].warnings
 
 
-def test_an_ini_file_has_its_defaults_and_what_its_values_take_of_others(tmp_path: Path) -> None:
-    body = """
-    import configparser
-    settings = configparser.ConfigParser()
-    settings.read(os.path.join(os.path.dirname(__file__), "flow.ini"))
-    with DAG("flow"):
-        EmptyOperator(task_id=settings["load"]["name"])
-        EmptyOperator(task_id=settings["DEFAULT"]["team"])
-    """
-    ini = "[DEFAULT]\nteam = data\n[load]\nname = load_%(team)s\n"
-    assert ids(read(tmp_path, f"{HEAD}{textwrap.dedent(body)}", {"dags/flow.ini": ini})) == ["load_data", "data"]
-
-
 def test_settings_from_texts_and_from_what_is_not_known(tmp_path: Path) -> None:
     body = """
     import configparser
@@ -131,7 +107,8 @@ def test_settings_from_texts_and_from_what_is_not_known(tmp_path: Path) -> None:
         EmptyOperator(task_id=unknown.get("load", "name", fallback="fallback"))
         EmptyOperator(task_id="of_" + known.get(os.environ["SECTION"], "name", fallback="fallback"))
     """
-    file = read(tmp_path, f"{HEAD}{textwrap.dedent(body)}", {"dags/flow.ini": "[load]\nmore = from_file\n"})
+    ini = "[DEFAULT]\nteam = file\n[load]\nmore = from_%(team)s\n"
+    file = read(tmp_path, f"{HEAD}{textwrap.dedent(body)}", {"dags/flow.ini": ini})
     assert ids(file)[:4] == ["from_text", "from_dict", "from_file", "fallback"]
     assert all("{" in each for each in ids(file)[4:]), "not their fallbacks"
     assert codes(file) == {"unknown-id"}

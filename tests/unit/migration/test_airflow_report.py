@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -18,32 +17,20 @@ from flowyml.migration.airflow.model import Place
 from flowyml.migration.airflow.reader.reading import read_file
 from flowyml.migration.airflow.writer import verifying
 from flowyml.migration.airflow.writer.notes import DagResult, FileResult
-from flowyml.migration.airflow.writer.report import document, files_of_report, markdown, totals
-from flowyml.migration.airflow.writer.text.modules import Written, write_module
+from flowyml.migration.airflow.writer.report import files_of_report
 from flowyml.migration.airflow.writer.verifying import compare, load_dags
 from flowyml.migration.airflow.writer.writing import results_of
 from tests.unit.commands import flowyml
-from tests.unit.migration.dag_files import read
+from tests.unit.migration.dag_files import HEAD
+from tests.unit.migration.modules import dag, written
 
-HEAD = """
-from datetime import datetime, timedelta
-from airflow import DAG
-from airflow.decorators import dag, task
-from airflow.operators.bash import BashOperator
-from airflow.operators.empty import EmptyOperator
-from airflow.operators.python import BranchPythonOperator, PythonOperator
-"""
-
-
-def written(folder: Path, text: str) -> Written:
-    file = read(folder, HEAD + textwrap.dedent(text))
-    return write_module(file, (folder / "repository/dags/flow.py").read_text())
+ONE = f'{HEAD}\nwith DAG("one", schedule=None):\n    EmptyOperator(task_id="a")\n'
 
 
 def test_the_command_writes_modules_and_reports(tmp_path: Path) -> None:
     dags = tmp_path / "dags"
     dags.mkdir()
-    (dags / "one.py").write_text(f'{HEAD}\nwith DAG("one", schedule=None):\n    EmptyOperator(task_id="a")\n')
+    (dags / "one.py").write_text(ONE)
     (dags / "two.py").write_text(
         f'{HEAD}\nwith DAG("two", schedule=None):\n    BashOperator(task_id="a", bash_command="{{{{ var.d }}}}")\n'
     )
@@ -57,12 +44,18 @@ def test_the_command_writes_modules_and_reports(tmp_path: Path) -> None:
     refused = flowyml(*given)
     assert "FlowyML did not write it. --force replaces it." in refused.err
     assert (tmp_path / "out/one.py").read_text() == "mine = 1\n"
-    (tmp_path / "out/one.py").unlink()
+
+
+def test_a_file_without_a_dag_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text("x = 1\n")
+    done = flowyml("import", "airflow", str(tmp_path), "-o", f"{tmp_path}/out", "--report", f"{tmp_path}/report")
+    assert done.code == 0
+    assert "No DAG was found." in done.out
+    assert json.loads((tmp_path / "report/report.json").read_text())["totals"]["dags"] == 0
+    assert (tmp_path / "report/report.md").read_text().startswith("# Import of Airflow DAGs")
 
 
 LONG = "y" * 210
-
-
 BAD = {
     f"task {LONG}": f'with DAG("bad"):\n    EmptyOperator(task_id="{LONG}")',
     "tag of the DAG": 'with DAG("bad", tags=["a\\nb"]):\n    EmptyOperator(task_id="a")',
@@ -84,7 +77,7 @@ def test_a_dag_with_a_name_that_flowyml_refuses_takes_no_other_one_along(tmp_pat
     assert flowyml("run", str(out / "flow.py")).code == 0
     alone, flow = json.loads((tmp_path / "report/report.json").read_text())["files"]
     assert (alone["module"], flow["module"]) == (None, "flow.py")
-    assert [dag["pipeline"] for dag in flow["dags"]] == [None, "good"]
+    assert [each["pipeline"] for each in flow["dags"]] == [None, "good"]
     (note,) = flow["dags"][0]["notes"]
     assert note["construct"] == construct
     assert "Choose another name." in note["reason"] or "has 21" in note["reason"]
@@ -92,18 +85,16 @@ def test_a_dag_with_a_name_that_flowyml_refuses_takes_no_other_one_along(tmp_pat
 
 def test_an_id_that_several_files_have_is_said(tmp_path: Path) -> None:
     for name, dag_id in (("a", "one"), ("b", "one"), ("c", "two")):
-        (tmp_path / f"{name}.py").write_text(
-            f'{HEAD}\nwith DAG("{dag_id}", schedule=None):\n    EmptyOperator(task_id="a")\n'
-        )
+        (tmp_path / f"{name}.py").write_text(ONE.replace('"one"', f'"{dag_id}"'))
     given = ["import", "airflow", str(tmp_path), "-o", str(tmp_path / "out"), "--report", str(tmp_path / "report")]
     done = flowyml(*given, "--root", str(tmp_path))
-    assert "several files define the DAG 'one': a.py:9, b.py:9" in " ".join(done.err.split())
+    line = ONE.splitlines().index('with DAG("one", schedule=None):') + 1
+    assert f"several files define the DAG 'one': a.py:{line}, b.py:{line}" in " ".join(done.err.split())
+    dags = [file["dags"][0] for file in json.loads((tmp_path / "report/report.json").read_text())["files"]]
     notes = {
-        file["dags"][0]["dag_id"]: [note for note in file["dags"][0]["notes"] if note["construct"] == "dag_id"]
-        for file in json.loads((tmp_path / "report/report.json").read_text())["files"]
+        each["dag_id"]: [note["reason"] for note in each["notes"] if note["construct"] == "dag_id"] for each in dags
     }
-    assert [note["reason"] for note in notes["one"]] == ["other files have it too, and Airflow keeps one DAG: a.py:9"]
-    assert notes["two"] == []
+    assert notes == {"one": [f"other files have it too, and Airflow keeps one DAG: a.py:{line}"], "two": []}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +109,7 @@ def test_an_option_that_cannot_be_used_says_why(tmp_path: Path, option: str, wor
 
 @pytest.mark.parametrize("name", ["report.md", "report.json", "index.html"])
 def test_a_report_replaces_its_own_files_alone(tmp_path: Path, name: str) -> None:
-    (tmp_path / "flow.py").write_text(f'{HEAD}\nwith DAG("one", schedule=None):\n    EmptyOperator(task_id="a")\n')
+    (tmp_path / "flow.py").write_text(ONE)
     given = ["import", "airflow", str(tmp_path / "flow.py"), "-o", str(tmp_path / "out"), "--report", str(tmp_path)]
     (tmp_path / name).write_text("mine\n")
     refused = flowyml(*given)
@@ -151,14 +142,52 @@ def test_a_report_grows_with_its_files_and_not_with_their_squares(
     assert many < 9 * one
 
 
-def test_libcst_that_is_missing_is_named(tmp_path: Path) -> None:
-    (tmp_path / "flow.py").write_text(f'{HEAD}\nwith DAG("one", schedule=None):\n    EmptyOperator(task_id="a")\n')
-    code = "import sys; sys.modules['libcst'] = None; from flowyml.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, "import", "airflow", str(tmp_path / "flow.py"), "-o", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode != 0
-    assert "flowyml import airflow -o needs libcst: pip install 'flowyml[migrate]'." in done.stderr
+def test_pages_fit_a_narrow_screen_and_say_which_side_is_which(tmp_path: Path) -> None:
+    made = written(tmp_path, dag("BashOperator(task_id='t', bash_command='exit 99')"))
+    pages = files_of_report([FileResult("dags/flow.py", "x", made.text, "dags/flow.py", made.dags)])
+    for page in (each for each in pages if each.endswith(".html")):
+        assert "`" not in pages[page].partition("<footer>")[2]
+        assert '<meta name="viewport"' in pages[page]
+    sides = pages["file-0001.html"]
+    assert "<h2>DAG file: dags/flow.py</h2>" in sides
+    assert "<h2>Pipelines: dags/flow.py</h2>" in sides
+    assert '<td data-head="Why">its command may end with 99' in pages["0001-flow.html"]
 
+
+def test_libcst_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("flowyml.migration.airflow.writer")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "libcst", None)
+    (tmp_path / "flow.py").write_text(ONE)
+    done = flowyml("import", "airflow", str(tmp_path / "flow.py"), "-o", str(tmp_path / "out"))
+    assert done.code != 0
+    assert "flowyml import airflow -o needs libcst: pip install 'flowyml[migrate]'." in " ".join(done.err.split())
+
+
+def test_a_function_that_imports_airflow_in_its_body_counts_also_by_way_of_another(tmp_path: Path) -> None:
+    functions = """
+    def host():
+        from airflow.hooks.base import BaseHook
+        return BaseHook.get_connection("c").host
+    def asks(): return host()
+    def knows(): return "here"
+    """
+    tasks = "for one in (host, asks, knows): PythonOperator(task_id=one.__name__, python_callable=one)"
+    made = written(tmp_path, dag(tasks, before=functions))
+    assert {note.construct: note.reason for note in made.dags[0].notes if note.airflow_only} == {
+        "task host": "it imports airflow", "task asks": "it uses host, which imports airflow",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("taken", ["_", "a=1, *, b"])
+def test_a_function_that_is_not_given_all_that_it_takes_stays_with_its_operator(tmp_path: Path, taken: str) -> None:
+    task = "PythonOperator(task_id='t', python_callable=show)"
+    made = written(tmp_path, dag(task, before=f"def show({taken}): pass"))
+    (note,) = made.dags[0].notes
+    assert note.reason == f"nothing gives it {taken[-1]}, so it stays an operator with its function"
+
+
+# What `--verify` finds. tests/adapters/airflow/test_import_verified.py asks real Airflows.
 
 ANSWERS = """#!/bin/sh
 echo '{"dags": {"one": {"dag_id": "one", "tasks": {}}}, "errors": {}}'
@@ -177,36 +206,20 @@ def test_an_interpreter_is_found_where_the_command_runs(tmp_path: Path, monkeypa
         load_dags("venv/none", [tmp_path / "one.py"])
 
 
-def with_dag_bag(folder: Path, body: str) -> str:
-    """An interpreter with an Airflow of one class, which each file's own path and text say the outcome of."""
-    package = folder / "airflow/dag_processing"
-    package.mkdir(parents=True)
-    (package / "dagbag.py").write_text(textwrap.dedent(body))
-    python = folder / "python"
-    python.write_text(f'#!/bin/sh\nshift\nPYTHONPATH="{folder}" exec "{sys.executable}" "$@"\n')
-    python.chmod(0o755)
-    return str(python)
-
-
-def test_an_airflow_that_ends_its_process_by_itself_has_answered(
+def test_an_airflow_that_ends_its_process_and_the_errors_of_each_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Airflow 3 names the file of an error below its bundle, and files of two folders may have one name.
+
+    It may end the process by itself, which has answered then.
+    """
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-    python = with_dag_bag(tmp_path, """
-        import atexit, os
+    package = tmp_path / "airflow/dag_processing"
+    package.mkdir(parents=True)
+    (package / "dagbag.py").write_text(
+        textwrap.dedent("""
+        import atexit, os, pathlib
         atexit.register(os._exit, 0)
-        class DagBag:
-            dags, import_errors = {}, {}
-            def __init__(self, root, collect_dags): pass
-            def process_file(self, path, only_if_updated): pass
-        """)  # fmt: skip
-    assert load_dags(python, [tmp_path / "one.py"]) == {"dags": {}, "errors": {}}
-
-
-def test_each_dag_has_the_error_of_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow 3 names the file of an error below its bundle, and files of two folders may have one name."""
-    python = with_dag_bag(tmp_path, """
-        import pathlib
         class DagBag:
             dags = {}
             def __init__(self, root, collect_dags):
@@ -214,16 +227,19 @@ def test_each_dag_has_the_error_of_its_own_file(tmp_path: Path, monkeypatch: pyt
             def process_file(self, path, only_if_updated):
                 if text := pathlib.Path(path).read_text():
                     self.import_errors[path[-7:]] = f"Traceback\\n{text}\\n"
-        """)  # fmt: skip
+        """)
+    )
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nshift\nPYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
     files = []
     for name, text in (("a", "KeyError: 'a'"), ("b", "KeyError: 'b'"), ("c", "")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "flow.py").write_text(text)
-        dag = DagResult(name, name, Place("flow.py", 1), [])
-        files.append(FileResult(str(tmp_path / name / "flow.py"), module="flow.py", dags=[dag]))
-    none = subprocess.CompletedProcess([], 1, "", "")
-    monkeypatch.setattr(verifying, "_compiled", lambda *_: none)
-    assert [found for *_, found in verifying.verify(python, files, tmp_path)] == [
+        result = DagResult(name, name, Place("flow.py", 1), [])
+        files.append(FileResult(str(tmp_path / name / "flow.py"), module="flow.py", dags=[result]))
+    (tmp_path / "flow.py").write_text("")
+    assert [found for *_, found in verifying.verify(str(python), files, tmp_path)] == [
         "Airflow does not load the DAG file: KeyError: 'a'",
         "Airflow does not load the DAG file: KeyError: 'b'",
         "Airflow does not load the DAG file: it has no such DAG",
@@ -241,22 +257,23 @@ def test_a_module_that_does_not_compile_is_said(
     if seconds:
         monkeypatch.setattr(verifying, "_SECONDS", seconds)
         monkeypatch.setattr(verifying, "load_dags", lambda python, paths: {"dags": {"one": {}}, "errors": {}})
-    dag = DagResult("one", "one", Place("one.py", 1), [])
-    file = FileResult(str(tmp_path / "one.py"), module="one.py", dags=[dag])
+    result = DagResult("one", "one", Place("one.py", 1), [])
+    file = FileResult(str(tmp_path / "one.py"), module="one.py", dags=[result])
     ((_, _, found),) = verifying.verify(str(tmp_path / "python"), [file], tmp_path)
     assert isinstance(found, str)
     assert "Airflow does not load the compiled DAG: " in found
     assert ("it is not compiled after 0.001 seconds" in found) is bool(seconds)
 
 
-def test_differences_are_named() -> None:
-    def side(**tasks: Any) -> Any:
-        plain = {"operator": "BashOperator", "upstream": [], "trigger_rule": "all_success", "retries": 0,
-                 "retry_delay": None, "execution_timeout": None, "mapped": False, "over": None,
-                 **dict.fromkeys(("owner", "pool", "queue", "depends_on_past"))}  # fmt: skip
-        made = {name: {"shown": name, **plain, **each} for name, each in tasks.items()}
-        return {"dag_id": "d", "schedule": "None", "tasks": made}
+def side(**tasks: Any) -> Any:
+    plain = {"operator": "BashOperator", "upstream": [], "trigger_rule": "all_success", "retries": 0,
+             "retry_delay": None, "execution_timeout": None, "mapped": False, "over": None,
+             **dict.fromkeys(("owner", "pool", "queue", "depends_on_past"))}  # fmt: skip
+    made = {name: {"shown": name, **plain, **each} for name, each in tasks.items()}
+    return {"dag_id": "d", "schedule": "None", "tasks": made}
 
+
+def test_differences_are_named() -> None:
     before = side(a={}, b={"upstream": ["a"], "retries": 2})
     assert not list(compare(before, side(a={}, b={"upstream": ["a"], "retries": 2}), "None"))
     through = side(a={}, choose={"upstream": ["a"]}, b={"upstream": ["choose"], "retries": 2})
@@ -271,7 +288,17 @@ def test_differences_are_named() -> None:
     assert list(compare(sensors[0], sensors[2], "None"))
 
 
-def test_totals_in_words() -> None:
-    assert totals([FileResult("x.py", reason="no DAG")]) == "No DAG was found."
-    assert document([])["totals"]["dags"] == 0
-    assert markdown([]).startswith("# Import of Airflow DAGs")
+def test_a_step_that_the_importer_adds_is_no_difference(tmp_path: Path) -> None:
+    tasks = """
+    @task(multiple_outputs=True)
+    def both() -> dict: return {"worst": 1, "mean": 2}
+    @task
+    def show(worst): return worst
+    show(both()["worst"])
+    """
+    (result,) = written(tmp_path, dag(tasks)).dags
+    assert result.added == {"both.worst"}
+    before = side(both={}, show={"upstream": ["both"]})
+    after = side(both={}, x={"upstream": ["both"], "shown": "both.worst"}, show={"upstream": ["x"]})
+    assert [each.task_id for each in compare(before, after, "None")] == ["both.worst"]
+    assert list(compare(before, after, "None", (), result.added)) == []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +11,7 @@ from flowyml.migration.airflow.model import FileModel
 from tests.unit.migration.dag_files import HEAD, codes, ids, read
 
 
-def _read(folder: Path, before: str, inside: str = "EmptyOperator(task_id='a')", **options: object) -> FileModel:
+def _read(folder: Path, before: str, inside: str = "EmptyOperator(task_id='a')", **options: Any) -> FileModel:
     inside = inside.replace("\n", "\n    ")
     text = f"{HEAD}import requests\n{before}\nwith DAG('flow', schedule=None):\n    {inside}\n"
     return read(folder, text, **options)
@@ -66,47 +66,51 @@ def test_what_a_file_does_without_a_variable_is_said_to_be_its_default(tmp_path:
     assert (ids(file), codes(file)) == (["b"], set())
 
 
-@pytest.mark.parametrize(
-    ("inside", "found"),
-    [
-        ("EmptyOperator(task_id='a')\nwith contextlib.suppress(KeyError):\n    {}['x']\n    EmptyOperator()", "a"),
-        ("with contextlib.suppress(KeyError, OSError):\n    EmptyOperator(task_id='a')\n    raise OSError", "a"),
-        ("with Quiet():\n    EmptyOperator(task_id='a')\n    raise ValueError\n    EmptyOperator(task_id='b')", "a"),
-        ("try:\n    with Loud(): raise ValueError\nexcept ValueError: EmptyOperator(task_id='a')", "a"),
-    ],
-)  # fmt: skip
-def test_what_leaves_a_with_may_take_an_error_for_handled(tmp_path: Path, inside: str, found: str) -> None:
-    classes = "\n".join(
-        f"class {name}:\n    def __enter__(self): pass\n    def __exit__(self, *error): return {answer}"
-        for name, answer in (("Quiet", True), ("Loud", None))
-    )
-    file = _read(tmp_path, f"import contextlib\n{classes}", inside)
-    assert (ids(file), codes(file)) == ([found], set())
-
-
-def test_what_stands_within_suppress_after_something_unknown_is_said(tmp_path: Path) -> None:
-    inside = "with contextlib.suppress(OSError):\n    requests.get('u')\n    EmptyOperator(task_id='a')"
-    assert codes(_read(tmp_path, "import contextlib", inside)) == {"unknown-condition"}
-
-
-def test_groups_of_exceptions_are_caught(tmp_path: Path) -> None:
-    inside = "try:\n    EmptyOperator(task_id='a')\nexcept* ValueError:\n    EmptyOperator(task_id='b')"
-    assert ids(_read(tmp_path, "", inside)) == ["a"]
-
-
 @pytest.mark.parametrize("kind", ["Exception", "AirflowException", "AirflowNotFoundException"])
 def test_without_a_connection_the_file_does_what_it_does_then(tmp_path: Path, kind: str) -> None:
-    text = f"""
-    from airflow.exceptions import AirflowException, AirflowNotFoundException
-    from airflow.hooks.base import BaseHook
-    def tables():
-        try:
-            return BaseHook.get_connection("lake").extra_dejson["tables"]
-        except {kind}:
-            return ["users"]
-    with DAG("flow", schedule=None):
-        for table in tables():
-            EmptyOperator(task_id=table)
-    """
-    file = read(tmp_path, HEAD + textwrap.dedent(text))
+    before = f"""
+from airflow.exceptions import AirflowException, AirflowNotFoundException
+from airflow.hooks.base import BaseHook
+def tables():
+    try:
+        return BaseHook.get_connection("lake").extra_dejson["tables"]
+    except {kind}:
+        return ["users"]
+"""
+    file = _read(tmp_path, before, "for table in tables(): EmptyOperator(task_id=table)")
     assert (ids(file), codes(file)) == (["users"], {"default-taken"})
+
+
+@pytest.mark.parametrize(
+    ("raises", "kind"),
+    [
+        ("raise Gone('it')", "Missing"),
+        ("raise Gone('it')", "LookupError"),
+        ("json.loads('{')", "ValueError"),
+        ("pendulum.parse('2 days')", "pendulum.parsing.exceptions.ParserError"),
+    ],
+)
+def test_exceptions_are_caught_by_the_names_of_their_bases(tmp_path: Path, raises: str, kind: str) -> None:
+    before = f"""
+import json
+class Missing(LookupError): ...
+class Gone(Missing): ...
+try:
+    {raises}
+    name = "not_caught"
+except {kind}:
+    name = "caught"
+"""
+    assert ids(_read(tmp_path, before, "EmptyOperator(task_id=name)")) == ["caught"]
+
+
+def test_airflow_has_a_value_for_its_own_options(tmp_path: Path) -> None:
+    before = """
+from airflow.configuration import conf
+try:
+    view = conf.get("webserver", "dag_default_view")
+    name = "found"
+except Exception:
+    name = "missing"
+"""
+    assert ids(_read(tmp_path, before, "EmptyOperator(task_id=name, doc=view)")) == ["found"]
