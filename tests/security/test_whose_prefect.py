@@ -100,3 +100,25 @@ def test_a_prefect_that_answers_without_the_password_is_not_started(
     with pytest.raises(EngineError, match=r"pip install 'prefect>=3\.6\.22'"):
         server.embedded_server()
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_the_embedded_prefect_gets_no_credential_of_its_starter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs steps of all pipelines, whichever command was the first to need it."""
+    planted = {"AWS_SECRET_ACCESS_KEY", "FLOWYML_AIRFLOW_TOKEN", "FLOWYML_SECRET_A", "FLOWYML_ARTIFACTS", "HTTPS_PROXY"}
+    for name in planted:
+        monkeypatch.setenv(name, "planted")
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path))
+    started: list[dict[str, str]] = []
+
+    def start(command: list[str], log: object, *, env: dict[str, str], **_: object) -> None:
+        started.append(env)
+        raise OSError("as far as this test goes")
+
+    monkeypatch.setattr(server, "start_detached", start)
+    with pytest.raises(OSError, match="as far as"):
+        server.embedded_server()
+    assert {"PATH", "HOME", "FLOWYML_HOME", "PREFECT_HOME"} <= started[0].keys()
+    assert planted & started[0].keys() == set()
+    assert "planted" not in started[0].values()

@@ -68,6 +68,24 @@ _SETTINGS = {
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     "PREFECT_CLI_PROMPT": "false",
 }
+_SHARED = frozenset({
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH", "DBUS_SESSION_BUS_ADDRESS", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+    "NO_PROXY", "no_proxy", "FLOWYML_HOME", "FLOWYML_ALLOW_PICKLE", "FLOWYML_FORK", "FLOWYML_TRUSTED_FOLDERS",
+})  # fmt: skip
+_SHARED_PREFIXES = (
+    "LC_",
+    "XDG_",
+    "PYTHON",
+    "CONDA_",
+    "CUDA_",
+    "NVIDIA_",
+    "OMP_",
+    "OPENBLAS_",
+    "MKL_",
+    "COVERAGE_",
+    "COV_CORE_",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,12 +277,11 @@ def _start_worker(record: EmbeddedServer) -> EmbeddedServer:
 
 
 def _start_command(name: str, *arguments: str, settings: Mapping[str, str], umask: int = -1) -> subprocess.Popen[bytes]:
-    """One of Prefect's commands as a process that outlives this one, with no settings but ours."""
+    """One of Prefect's commands as a process that outlives this one, with an environment that we make."""
     folder = prefect_home()
     database = f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
     environment = {
-        **kept,
+        **_shared_environment(),
         **_SETTINGS,
         "PREFECT_HOME": str(folder),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
@@ -273,6 +290,13 @@ def _start_command(name: str, *arguments: str, settings: Mapping[str, str], umas
     with open_private(folder / f"{name}.log", "ab") as log:
         command = [sys.executable, "-P", "-m", "prefect", *arguments]
         return start_detached(command, log, cwd=folder, env=environment, umask=umask)
+
+
+def _shared_environment() -> dict[str, str]:
+    """What a process may have of this one's environment that runs steps of all pipelines: where and how programs run,
+    and nothing that gives access to something.
+    """
+    return {name: value for name, value in os.environ.items() if name in _SHARED or name.startswith(_SHARED_PREFIXES)}
 
 
 def _await_health(record: EmbeddedServer, process: subprocess.Popen[bytes]) -> None:
