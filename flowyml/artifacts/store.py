@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from abc import ABC, abstractmethod
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 from flowyml.artifacts.hashing import HashingWriter
+from flowyml.core.below import folders_in, opened_below
 from flowyml.core.errors import ArtifactError
 from flowyml.core.files import whole_file
 from flowyml.core.home import data_folder
@@ -123,7 +125,7 @@ class LocalStore(Store):
         target = self.root / checked_key(key)
         digest, size = "", 0
         try:
-            with _in_its_folder(target, named=lambda: by_content(target.name, digest)) as file:
+            with self._new_file(key, named=lambda: by_content(target.name, digest)) as file:
                 digest, size = write_hashed(file, produce)
         except OSError as error:
             if isinstance(error, ArtifactError):
@@ -146,51 +148,63 @@ class LocalStore(Store):
             with source.local_copy(written.url) as path:
                 if path.is_symlink() or path.stat().st_size != written.size:
                     raise ArtifactError(f"Artifact {written.url} is a link, or not what was written. It is not copied.")
-                with suppress(OSError):
-                    data_folder((self.root / key).parent)
-                    os.link(path, self.root / key)
+                folder, _, name = key.rpartition("/")
+                with suppress(OSError), self.opened(folder, make=True) as opened:
+                    os.link(path, name, dst_dir_fd=opened)
                     return Written(f"{self.url}/{key}", written.sha256, written.size)
         return super().take(source, written, key)
 
-    def made_folder(self, folder: str) -> Path:
-        """A folder of this store, which is made if it is not there. Raises ``OSError``."""
-        return data_folder(self.root / checked_key(folder))
+    def opened(self, folder: str, *, make: bool = False) -> AbstractContextManager[int]:
+        """A folder of this store as a descriptor, reached without following links; with ``make``, it is made if it is
+        not there. Raises ``OSError``.
+        """
+        if make:
+            data_folder(self.root)
+        return opened_below(self.root, checked_key(folder).split("/") if folder else (), make=make)
 
     def folders(self, root: str, depth: int) -> Iterator[str]:
-        level = [self.root / checked_key(root)]
+        level = [checked_key(root)]
         try:
             for _ in range(depth):
-                level = sorted(
-                    each for folder in level if folder.is_dir() for each in folder.iterdir() if _is_real(each)
-                )
+                level = [f"{folder}/{name}" for folder in level for name in self._folders_in(folder)]
         except OSError as error:
             raise ArtifactError(f"{self.url} cannot be listed: {error}") from error
-        yield from (each.relative_to(self.root).as_posix() for each in level)
+        yield from level
+
+    def _folders_in(self, folder: str) -> list[str]:
+        """Those that are there now, and none where a link is."""
+        try:
+            with self.opened(folder) as opened:
+                return folders_in(opened)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return []
+            raise
 
     def remove(self, folder: str) -> None:
         from shutil import rmtree
 
-        path = self.root / checked_key(folder)
+        above, _, name = checked_key(folder).rpartition("/")
         try:
-            if _is_real(path):
-                rmtree(path)
+            with suppress(FileNotFoundError), self.opened(above) as opened:
+                if name in folders_in(opened):
+                    rmtree(name, dir_fd=opened)
         except OSError as error:
-            raise ArtifactError(f"{path} could not be deleted: {error}") from error
+            raise ArtifactError(f"{self.root / folder} could not be deleted: {error}") from error
 
-
-@contextmanager
-def _in_its_folder(target: Path, named: Callable[[], str]) -> Iterator[BinaryIO]:
-    """A file to write to. Its folder is made once more where another process found it empty, and removed it."""
-    with ExitStack() as stack:
-        for left in range(_TRIES - 1, -1, -1):
-            try:
-                data_folder(target.parent)
-                file = stack.enter_context(whole_file(target, buffering=0, named=named))
-                break
-            except FileNotFoundError:
-                if not left:
-                    raise
-        yield file
+    @contextmanager
+    def _new_file(self, key: str, named: Callable[[], str]) -> Iterator[BinaryIO]:
+        """A file to write to. Its folder is made once more where another process found it empty, and removed it."""
+        with ExitStack() as stack:
+            for left in range(_TRIES - 1, -1, -1):
+                try:
+                    folder = stack.enter_context(self.opened(key.rpartition("/")[0], make=True))
+                    file = stack.enter_context(whole_file(self.root / key, buffering=0, named=named, folder=folder))
+                    break
+                except FileNotFoundError:
+                    if not left:
+                        raise
+            yield file
 
 
 @contextmanager
@@ -228,11 +242,6 @@ def by_content(key: str, sha256: str) -> str:
 def _leads_down(key: str) -> bool:
     """Whether a key names something below the root; laxer than ``checked_key``, since engines store files too."""
     return "\\" not in key and all(part.strip() not in ("", ".", "..") for part in key.split("/"))
-
-
-def _is_real(path: Path) -> bool:
-    """Whether it is a folder, not a link to one elsewhere."""
-    return path.is_dir() and not path.is_symlink()
 
 
 @lru_cache(4096)

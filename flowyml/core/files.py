@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +18,12 @@ _ALL, _OWNER = 0o666, 0o600
 
 @contextmanager
 def whole_file(
-    path: Path, mode: int | None = None, *, buffering: int = -1, named: Callable[[], str] | None = None
+    path: Path,
+    mode: int | None = None,
+    *,
+    buffering: int = -1,
+    named: Callable[[], str] | None = None,
+    folder: int | None = None,
 ) -> Iterator[BinaryIO]:
     """A file to write to; at the end of the block it atomically replaces what is at ``path``.
 
@@ -26,19 +31,22 @@ def whole_file(
     never writes through a link planted under that name or the file's own. If the block raises, nothing is left.
     ``mode`` is subject to the umask, as usual; by default everyone may read the file, or only the owner if it is among
     FlowyML's data. ``buffering`` is that of ``open``. ``named`` gives another name in that folder, asked for at the end
-    of the block.
+    of the block. ``folder`` is the descriptor of the file's folder, if that was opened before.
 
     Raises ``OSError``.
     """
-    fresh = unfinished_beside(path)
+    fresh = unfinished_beside(path) if folder is None else Path(unfinished_beside(path).name)
+    target = path if folder is None else Path(path.name)
     mode = mode if mode is not None else _OWNER if is_data(path) else _ALL
-    number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+    number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode, dir_fd=folder)
     try:
         with open(number, "wb", buffering=buffering) as file:  # noqa: PTH123  # a descriptor
             yield file
-        fresh.replace(path.with_name(named()) if named else path)
+        final = target.with_name(named()) if named else target
+        os.replace(fresh, final, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
-        fresh.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(fresh, dir_fd=folder)
         raise
 
 

@@ -11,19 +11,17 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from flowyml.core.files import refuse_others_link
+from flowyml.core.below import open_folder, opened_below
 
 __all__ = ["Found", "files_below", "has_others", "names_in", "remove", "remove_empty", "remove_leftovers"]
 
 _GONE = ".gone-"
 _LEFT_AFTER = 3600  # seconds after which another process is assumed to have died while removing it
 _DEEPEST = 100  # folders in folders, each of which takes a descriptor
-_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _ELSEWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -97,26 +95,8 @@ def remove_leftovers(root: Path, *parts: str) -> int:
     return freed
 
 
-@contextmanager
-def _opened(root: Path, parts: tuple[str, ...]) -> Iterator[int]:
-    """A folder as a descriptor. The root may be a link of the user's own; below it every folder is one, of this user's.
-
-    Raises ``OSError``.
-    """
-    refuse_others_link(root)
-    current = os.open(root, _FOLDER)
-    try:
-        for part in parts:
-            if part in ("", ".", "..") or "/" in part:
-                raise OSError(errno.ENOENT, "it is not below the root", part)
-            following = os.open(part, _FOLDER | _NO_LINK, dir_fd=current)
-            os.close(current)
-            current = following
-            if not _is_ours(os.fstat(current)):
-                raise OSError(errno.ENOENT, "it belongs to another user", part)
-        yield current
-    finally:
-        os.close(current)
+def _opened(root: Path, parts: tuple[str, ...]) -> AbstractContextManager[int]:
+    return opened_below(root, parts, ours=True)
 
 
 def _files(folder: int, name: str, parts: tuple[str, ...], depth: int) -> Iterator[Found]:
@@ -128,7 +108,7 @@ def _files(folder: int, name: str, parts: tuple[str, ...], depth: int) -> Iterat
             yield Found(parts, found.st_size, found.st_mtime)
         if not stat.S_ISDIR(found.st_mode) or depth > _DEEPEST:
             return
-        inner = os.open(name, _FOLDER | _NO_LINK, dir_fd=folder)
+        inner = open_folder(name, folder)
         try:
             for each in sorted(os.listdir(inner)):  # noqa: PTH208  # a descriptor
                 yield from _files(inner, each, (*parts, each), depth + 1)
@@ -142,7 +122,7 @@ def _has_others(folder: int, name: str, depth: int) -> bool:
         return True
     if not stat.S_ISDIR(found.st_mode):
         return False
-    inner = os.open(name, _FOLDER | _NO_LINK, dir_fd=folder)
+    inner = open_folder(name, folder)
     try:
         return any(_has_others(inner, each, depth + 1) for each in os.listdir(inner))  # noqa: PTH208  # a descriptor
     finally:
@@ -188,7 +168,7 @@ def _delete(folder: int, name: str, depth: int) -> int:
         raise OSError(errno.ENAMETOOLONG, f"its folders are nested more than {_DEEPEST} deep", name)
     freed = 0
     with suppress(FileNotFoundError):
-        inner = os.open(name, _FOLDER | _NO_LINK, dir_fd=folder)
+        inner = open_folder(name, folder)
         try:
             for each in os.listdir(inner):  # noqa: PTH208  # a descriptor
                 freed += _delete(inner, each, depth + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -102,7 +103,8 @@ def _entry(store: Store, folder: str) -> Entry | None:
 def _turn(store: LocalStore, folder: str) -> Iterator[bool]:
     """Whether no run is computing a result; while this is held, none that waits for its turn begins."""
     try:
-        file = (store.root / folder / "turn").open("rb")
+        with store.opened(folder) as opened:
+            file = os.fdopen(os.open("turn", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=opened), "rb")
     except OSError:  # no run has waited for it
         yield True
         return

@@ -226,8 +226,8 @@ class StepCache:
 def _note_use(store: Store, folder: str) -> None:
     """Set the time of the record to now, since ``prune`` goes by it; only where the store is a folder."""
     if isinstance(store, LocalStore):
-        with suppress(OSError):
-            os.utime(store.root / folder / _RECORD, follow_symlinks=False)
+        with suppress(OSError), store.opened(folder) as opened:
+            os.utime(_RECORD, dir_fd=opened, follow_symlinks=False)
 
 
 def read_entry(store: Store, folder: str) -> Entry | None:
@@ -320,7 +320,8 @@ def _opened(store: Store, folder: str) -> int | None:
     if not isinstance(store, LocalStore) or os.name == "nt":
         return None
     try:
-        return os.open(store.made_folder(folder) / "turn", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        with store.opened(folder, make=True) as opened:
+            return os.open("turn", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=opened)
     except OSError:
         return None
 

@@ -14,6 +14,7 @@ import pytest
 
 from flowyml.artifacts.store import LocalStore, passing_file
 from flowyml.cli import main
+from flowyml.core.errors import ArtifactError
 from flowyml.core.files import whole_file, write_whole
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan
@@ -113,11 +114,41 @@ def test_each_file_is_created_and_none_is_opened_that_was_there(
     assert not path.is_symlink()
     assert not (tmp_path / "victim").exists()
     assert path.stat().st_mode == mode
-    written = [(Path(name), flags) for name, flags in _opened if name.startswith(str(folder)) and flags & WRITES]
+    written = [(Path(name), flags) for name, flags in _opened if _is_in(folder, name) and flags & WRITES]
     assert written
     assert [name for name, flags in written if not flags & os.O_EXCL] == []
     assert [name for name, _ in written if name == path or str(os.getpid()) in name.name.split("-")] == []
     assert list(folder.rglob(".new*")) == []
+
+
+def _is_in(folder: Path, name: str) -> bool:
+    """By its path, or by a name within a folder that was opened before."""
+    return name.startswith((str(folder), ".new-"))
+
+
+@pytest.mark.parametrize("depth", range(3))
+def test_a_folder_of_a_store_that_is_a_link_is_neither_written_listed_nor_cleared(tmp_path: Path, depth: int) -> None:
+    """Others may write to the store, and lead it to a folder of its user's."""
+    private = tmp_path / "private"
+    names = ["cache", "train", "load", "a" * 64]
+    key, below = "/".join(names), "/".join(names[depth + 1 :])
+    (private / below).mkdir(parents=True)
+    (private / below / "entry.json").write_text("mine")
+    store = LocalStore(tmp_path / "store")
+    link = store.root.joinpath(*names[: depth + 1])
+    link.parent.mkdir(parents=True)
+    link.symlink_to(private)
+    source = LocalStore(tmp_path / "other")
+    written = source.write("run/entry.json", lambda file: file.write(b"theirs"))
+    with pytest.raises(ArtifactError):
+        store.write(f"{key}/entry.json", lambda file: file.write(b"theirs"))
+    with pytest.raises(ArtifactError):
+        store.take(source, written, f"{key}/other.json")
+    assert list(store.folders("cache", 3)) == []
+    with suppress(ArtifactError):
+        store.remove(key)
+    assert [path.name for path in private.rglob("*") if path.is_file()] == ["entry.json"]
+    assert (private / below / "entry.json").read_text() == "mine"
 
 
 def test_what_fails_half_way_leaves_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""Folders below a root that others may write to, reached without following a link of theirs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from flowyml.core.files import refuse_others_link
+from flowyml.core.home import is_data
+
+__all__ = ["folders_in", "open_folder", "opened_below"]
+
+_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+
+@contextmanager
+def opened_below(root: Path, parts: Sequence[str], *, make: bool = False, ours: bool = False) -> Iterator[int]:
+    """A folder below a root as a descriptor, for the ``dir_fd`` of functions of ``os``.
+
+    The root may be a link of the user's own; below it, every name is that of a real folder. With ``make``, those that
+    are missing are made; with ``ours``, each belongs to this user. Raises ``OSError``.
+    """
+    refuse_others_link(root)
+    current = os.open(root, _FOLDER)
+    try:
+        for part in parts:
+            if part in ("", ".", "..") or "/" in part:
+                raise OSError(errno.ENOENT, "it is not below the root", part)
+            if make:
+                with suppress(FileExistsError):
+                    os.mkdir(part, 0o700 if is_data(root) else 0o777, dir_fd=current)
+            following = open_folder(part, current)
+            os.close(current)
+            current = following
+            if ours and hasattr(os, "geteuid") and os.fstat(current).st_uid != os.geteuid():
+                raise OSError(errno.ENOENT, "it belongs to another user", part)
+        yield current
+    finally:
+        os.close(current)
+
+
+def open_folder(name: str, within: int) -> int:
+    """A descriptor of the folder with this name in another one. Raises ``OSError`` for a link."""
+    return os.open(name, _FOLDER | _NO_LINK, dir_fd=within)
+
+
+def folders_in(folder: int) -> list[str]:
+    """The names of the folders in one, without links, in order."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode))
