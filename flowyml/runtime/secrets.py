@@ -8,7 +8,6 @@ from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from html import escape
 from json import dumps
-from string import ascii_letters, digits
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -30,8 +29,9 @@ log.
 _WORD = 8
 """Shorter values are masked only as a separate word: a schema ``public`` is not in ``republican``."""
 
-_UNRESERVED = frozenset(f"{ascii_letters}{digits}-._~")
-"""What no URL quotes. Source: RFC 3986, 2.3."""
+_ENTITIES = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
+_QUOTES = frozenset("%\\&'\"+")
+"""Without one of these, nothing in a text is quoted."""
 _AFTER_SCHEME = re.compile(r"(:|%3a)(\\?/|%2f){2}", re.IGNORECASE)  # of a URL, however it is written
 
 
@@ -67,7 +67,8 @@ def missing(references: Iterable[str], read: ReadSecret) -> dict[str, str]:
 
 
 class Mask:
-    """Replaces values in text by ``***``: as they are, in JSON, in ``repr``, in base64, in HTML and in URL quoting.
+    """Replaces values in text by ``***``: as they are, in base64, and as URLs, JSON, Python, HTML, shells and SQL quote
+    them, whichever of their characters are quoted, and how often.
 
     Values of fewer than four characters are not masked.
     """
@@ -76,8 +77,9 @@ class Mask:
         self._values = frozenset(values)
         forms = sorted({form for value in self._values for form in _forms(value)}, key=len, reverse=True)
         alone = _among({value for value in self._values if len(value) < _WORD})
-        in_urls = (alone(form, _in_url(form)) for form in sorted(_quotable(self._values), key=len, reverse=True))
-        self._pattern = re.compile("|".join([*in_urls, *(alone(form, re.escape(form)) for form in forms)]) or r"(?!)")
+        parts = sorted(_lines_of(self._values), key=len, reverse=True)
+        self._pattern = re.compile("|".join(alone(form, re.escape(form)) for form in forms) or r"(?!)")
+        self._quoted = re.compile("|".join(alone(part, _quoted(part)) for part in parts) or r"(?!)")
         self._starts: dict[str, list[str]] = {}
         """The forms by their first one to four characters, to look up the end of a line."""
         for form in forms:
@@ -92,7 +94,9 @@ class Mask:
 
     def whole(self, text: str) -> str:
         """A text without the values that are unbroken in it."""
-        return self._pattern.sub(SHOWN, text)
+        if _QUOTES.isdisjoint(text):  # of which most lines have none, and looking for them takes ten times as long
+            return self._pattern.sub(SHOWN, text)
+        return self._pattern.sub(SHOWN, self._quoted.sub(SHOWN, text))
 
     def error(self, error: BaseException) -> StepFailedError:
         """An error's message without the values, and without its causes, notes and local variables."""
@@ -173,21 +177,33 @@ def _lines_of(values: Iterable[str]) -> set[str]:
     return {part for part in parts if len(part) >= _SHORTEST}
 
 
-def _quotable(values: Iterable[str]) -> set[str]:
-    return {part for part in _lines_of(values) if not _UNRESERVED.issuperset(part)}
+def _quoted(part: str) -> str:
+    """The pattern of a value of which any character may be quoted, in any of the usual ways."""
+    return "".join(f"(?:{'|'.join(_ways(character))})" for character in part)
 
 
-def _in_url(part: str) -> str:
-    """The pattern of a value in a URL, whichever of its characters are quoted there, and however often."""
-
-    def pattern(character: str) -> str:
-        if character in _UNRESERVED:
-            return re.escape(character)
-        coded = "".join(f"%(?:25)*{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
-        plus = "|[+]|%(?:25)*2b" if character == " " else ""
-        return f"(?i:{re.escape(character)}|{coded}{plus})"
-
-    return "".join(map(pattern, part))
+def _ways(character: str) -> Iterator[str]:
+    """Patterns of the ways to write a character. Repetitions are bounded, so that no line takes long to search."""
+    number, data = ord(character), character.encode("utf-8", "surrogatepass")
+    units = character.encode("utf-16-be", "surrogatepass")
+    yield rf"\\{{0,8}}{re.escape(character)}"
+    yield "".join(f"%(?:25){{0,4}}(?i:{byte:02x})" for byte in data)  # URLs
+    yield "".join(rf"\\{{1,8}}u(?i:{units[at : at + 2].hex()})" for at in range(0, len(units), 2))  # JSON
+    yield rf"\\{{1,8}}U(?i:{number:08x})"  # Python
+    yield "".join(rf"\\{{1,8}}x(?i:{byte:02x})" for byte in data)  # bytes, and shells
+    if number < 256:
+        yield rf"\\{{1,8}}x(?i:{number:02x})"
+    yield rf"&(?:amp;){{0,4}}#(?:0{{0,6}}{number}|[xX]0{{0,6}}(?i:{number:x}));"  # HTML, as entities
+    if name := _ENTITIES.get(character):
+        yield f"&(?:amp;){{0,4}}{name};"
+    if character == " ":
+        yield r"\+"
+        yield "%(?:25){0,4}2[bB]"
+    if character == "'":
+        yield "''"  # SQL
+        yield r"""'\\{0,8}(?:'|"'")'"""  # shells
+    if character == '"':
+        yield '""'
 
 
 def _forms(value: str) -> Iterator[str]:

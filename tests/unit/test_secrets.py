@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
+import shlex
 import textwrap
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -338,7 +341,36 @@ FORMS: dict[str, Callable[[str], str]] = {
 }
 
 
+QUOTED: dict[str, Callable[[str], str]] = {
+    "JSON as Go writes it": lambda text: (
+        json.dumps(text, ensure_ascii=False).replace("&", "\\u0026").replace("<", "\\u003C")
+    ),
+    "ascii()": ascii,
+    "JSON in JSON": lambda text: json.dumps(json.dumps(text)),
+    "XML": lambda text: escape(text, quote=False).replace("'", "&apos;"),
+    "decimal entities": lambda text: "".join(f"&#{ord(character)};" for character in text),
+    "hexadecimal entities": lambda text: "".join(f"&#x{ord(character):02X};" for character in text),
+    "each byte in percent": lambda text: "".join(f"%{byte:02X}" for byte in text.encode()),
+    "a shell": shlex.quote,
+    "a shell within quotes": lambda text: text.replace("'", "'\\''"),
+    "SQL": lambda text: text.replace("'", "''"),
+    "each character with a backslash": lambda text: "".join(f"\\{character}" for character in text),
+    "bytes": lambda text: repr(text.encode()),
+}
+
+
 class TestMasks:
+    @pytest.mark.parametrize("way", QUOTED)
+    def test_every_way_to_quote(self, way: str) -> None:
+        value = "p4ss&w'rd<größe>"
+        shown = Mask([value]).text(f"before: {QUOTED[way](value)} :after")
+        assert re.fullmatch(r"""before: [b'"\\]*\*\*\*['"\\]* :after""", shown)
+
+    @pytest.mark.parametrize("text", ["\\", "%25", "&amp;", "'", "p"])
+    def test_a_long_line_of_quotes_is_searched_soon(self, text: str) -> None:
+        line = text * 200_000
+        assert Mask(["p4ss&w'rd<größe>" * 4]).text(line) == line
+
     @pytest.mark.parametrize("form", FORMS)
     def test_every_form(self, form: str) -> None:
         value = "correct-horse%battery/staple"
