@@ -1,8 +1,8 @@
 """A fake of KFP's v2beta1 API: for tests, since the real server needs a Kubernetes, a database and an object store.
 
-Its answers are made of the official client's own models, and it takes only what those models have. It executes runs
-through KFP's official local runner, keeps state, fires recurring runs, pages its lists, and can be made to fail. It
-refuses what the sources of KFP and Argo show that a real one refuses; each such rule names its source.
+Its answers are made of the official client's own models, and it takes only what those models have. It executes runs as
+KFP and Argo do, keeps state, fires recurring runs, pages its lists, and can be made to fail. It refuses what the
+sources of KFP and Argo show that a real one refuses; each such rule names its source.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Red
 from kfp_server_api import ApiClient
 
 from tests.engines import kubeflow_ir
+from tests.engines.kubeflow_pods import Pods
 from tests.engines.kubeflow_runs import Runs
 from tests.engines.kubeflow_schedules import Schedules
 from tests.engines.kubeflow_state import CODES, Json, Refused, State, current_time, existing
@@ -33,7 +34,7 @@ from tests.engines.kubeflow_state import CODES, Json, Refused, State, current_ti
 def make_app(state: State) -> FastAPI:
     app = FastAPI()
     runs = Runs(state)
-    app.state.schedules = Schedules(state, runs)
+    app.state.runs, app.state.schedules = runs, Schedules(state, runs)
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> JSONResponse:
@@ -147,11 +148,11 @@ def _pipelines(app: FastAPI, state: State) -> None:  # noqa: C901  # one route a
     async def upload_version(uploadfile: UploadFile, pipelineid: str, name: str, description: str = "") -> Any:
         _check_length("PipelineVersion", name)
         documents = [item for item in yaml.load_all(await uploadfile.read(), yaml.CSafeLoader) if item]
-        release = tuple(map(int, state.version.split(".")[:2]))
-        if found := kubeflow_ir.faults(
-            documents, kfp=(release[0], release[1])
-        ):  # a real one finds most of them when a run is created
-            raise Refused(400, f"Invalid input error: {found}")
+        major, minor, *_ = map(int, state.version.split("."))
+        for release in {(2, 14), (major, minor)}:  # the oldest too: what a pipeline needs does not depend on the server
+            if found := kubeflow_ir.faults(documents, kfp=release):
+                # A real one finds most of them when a run is created.
+                raise Refused(400, f"Invalid input error: {found}")
         spec = documents[0] if len(documents) == 1 else {"pipeline_spec": documents[0], "platform_spec": documents[1]}
         with state.lock:
             if any(item.name == name and item.pipeline_id == pipelineid for item in state.versions.values()):
@@ -321,9 +322,7 @@ def _ui_artifacts(app: FastAPI, state: State, runs: Runs) -> None:
         *_, run_id, inside = key.removeprefix("v2/artifacts/").split("/", 2)
         if source != "minio" or bucket != "mlpipeline" or run_id not in state.runs:
             raise Refused(500, f"Failed to get object in bucket {bucket}")
-        return Response(
-            (runs._folder(state.runs[run_id]).path / inside).read_bytes(), 200, {}, "application/octet-stream"
-        )
+        return Response(runs.file(run_id, inside), 200, {}, "application/octet-stream")
 
 
 def _body(model: str, body: Json) -> Any:
@@ -398,7 +397,11 @@ def _refusal(status: int, message: str) -> JSONResponse:
 @contextmanager
 def served(folder: Path) -> Iterator[tuple[str, State]]:
     """The fake on a free port of this machine, in a thread of this process."""
-    state = State(folder)
+    with Pods() as pods:
+        yield from _served(State(folder, pods))
+
+
+def _served(state: State) -> Iterator[tuple[str, State]]:
     app = make_app(state)
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off", ws="none")
     server = uvicorn.Server(config)
@@ -413,8 +416,9 @@ def served(folder: Path) -> Iterator[tuple[str, State]]:
         yield f"http://127.0.0.1:{port}", state
     finally:
         server.should_exit = True
-        thread.join(10)
-        scheduler.join(10)
+        thread.join()
+        scheduler.join()
+        app.state.runs.stop_all()
 
 
 def _every_moment(call: Callable[[], None], server: uvicorn.Server) -> None:

@@ -7,7 +7,10 @@ import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.engines.kubeflow_pods import Pods
 
 Json = dict[str, Any]
 
@@ -39,6 +42,7 @@ class State:
     """All that the fake remembers."""
 
     folder: Path
+    pods: Pods
     token: str | None = None
     users: dict[str, set[str]] = field(default_factory=dict)  # tokens and their namespaces, where KFP has several users
     login: bool = False  # whether a proxy in front shows a login page to whom has no token

@@ -1,165 +1,464 @@
-"""The Argo workflow of a run on the fake of KFP's API: its nodes and pods, and what of them outlives a retry."""
+"""Runs a compiled pipeline as KFP and Argo do: drivers that resolve the inputs of tasks, nodes, pods, iterations.
+
+Strict where they are: a task starts when all that it waits for succeeded; a value comes from where its spec says, or
+the task fails; what a loop collects is what each iteration left, and a loop without iterations has nothing that could
+be collected. Sources, in KFP's ``backend/src/v2``: ``driver/resolve.go`` (``resolveInputs``, ``CollectInputs``),
+``driver/dag.go`` (``iterationItems``), ``driver/util.go`` (``getItems``), ``compiler/argocompiler/dag.go``
+(``depends``, ``iteratorTask``), ``container.go``; in Argo's ``workflow/controller``: ``dag.go``, ``operator.go``.
+
+KFP's retries happen, as on KFP up to 2.16; stock KFP 2.17 retries no code that fails.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
+import queue
+import threading
 import uuid
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import kfp_server_api
 
-from flowyml_kubeflow import flow_names, names
-from tests.engines import kubeflow_turns
-from tests.engines.kubeflow_state import Json, current_time
+from tests.engines.kubeflow_pods import Pod, Pods
+from tests.engines.kubeflow_state import Json
+
+__all__ = ["Node", "Workflow"]
+
+ARGUMENT = 131_072  # bytes of one argument; execve(2), MAX_ARG_STRLEN
+ITEMS = 64 * 1024  # characters of a parameter
+AT_ONCE = threading.BoundedSemaphore(16)  # pods; a cluster has more room than this machine
 
 
-@dataclass(frozen=True)
-class Hook:
-    """A hook of the pipeline that ran, as a step ran."""
-
-    started_at: datetime
-    ended_at: datetime | None
-    raw_status: str
-
-    @classmethod
-    def of(cls, attempt: Json, *, is_over: bool) -> Hook:
-        """Its launcher writes down that it ended, unless it is killed."""
-        ended = attempt.get("ended")
-        moments = [datetime.fromtimestamp(moment, UTC) if moment else None for moment in (attempt["started"], ended)]
-        state = "SUCCEEDED" if ended else "FAILED" if is_over else "RUNNING"
-        return cls(moments[0] or current_time(), moments[1], state)
+class NotResolved(Exception):
+    """What KFP's driver fails with."""
 
 
-@dataclass(frozen=True)
-class Kept:
-    """What of a task outlives a retry of its run, by the numbers of its attempts in the journal.
+@dataclass
+class Made:
+    """The outputs of a task."""
 
-    A task that succeeded is kept, a hook's too, without its attempts that failed; one that failed begins anew. Pods
-    that failed are deleted, and their logs with them. Source: KFP, common/util/workflow.go, ``GenerateRetryExecution``
-    (which drops only nodes called after the workflow with ``.onExit``, and the end hook's is not); ``RetryRun``.
-    """
+    parameters: Json = field(default_factory=dict)
+    artifacts: dict[str, list[Json]] = field(default_factory=dict)
 
-    has_succeeded: bool = False
-    before: int = 0  # attempts of earlier tries of the run, which no node remembers
-    deleted: frozenset[int] = frozenset()
 
-    def after(self, attempts: list[Json]) -> Kept:
-        """What the next retry keeps."""
-        if "ended" not in attempts[-1] or attempts[-1].get("failure"):
-            return Kept(before=attempts[-1]["attempt"])
-        failed = {item["attempt"] for item in attempts if item.get("failure")}
-        return Kept(True, self.before, self.deleted | failed)
+@dataclass
+class Node:
+    """A node of Argo's, as far as KFP's API tells of it: its name, and not its own id nor its pod."""
 
-    def pods(self, numbers: Iterable[int]) -> dict[int, int]:
-        """Argo's number of each attempt that still has a node, from 0, with its number in the journal."""
-        return {
-            number - self.before - 1: number
-            for number in numbers
-            if number > self.before and number not in self.deleted
-        }
+    name: str
+    state: str = "RUNNING"
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    ended: datetime | None = None
+    children: list[str] = field(default_factory=list)
+
+    def end(self, state: str) -> None:
+        self.state, self.ended = state, datetime.now(UTC)
 
 
 class Workflow:
-    """The nodes of the Argo workflow that KFP makes of a run, as far as its API tells of them.
+    """The run of a pipeline, which goes on in threads of its own."""
 
-    It tells each node's display name and the ids of its children, and neither the node's own id nor its pod.
-    Sources: KFP's argocompiler, ``Workflow.NodeStatuses``, ``toModelTasks`` and ``toApiPipelineTaskDetail``.
-    """
-
-    def __init__(self, name: str, run_id: str, spec: Json, platform: Json) -> None:
+    def __init__(
+        self, name: str, spec: Json, platform: Json, folder: Path, pods: Pods, cached: Collection[str]
+    ) -> None:
+        """``cached`` are the tasks that KFP takes from its cache."""
         self.name = name
-        self.run_id = run_id
         self.spec = spec
         self.kubernetes = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {})
-        found = dict(_below(spec, spec["root"]["dag"], f"{name}.root"))
-        self.hooks = [path for path in found if path.endswith((names.START_TASK, names.END_TASK))]
-        self.tasks = found
-        self.steps = {path: task for path, task in found.items() if path not in self.hooks}
-        self.pods: dict[str, tuple[str, Any]] = {}
-        self._nodes: dict[str, Json] = {}
+        self.folder = folder
+        self.cached = cached
+        self.logs: dict[str, Path] = {}
+        """Those of the pods, by the names of these."""
+        self.refused = ""
+        """What KFP's driver had to refuse."""
+        self.started: datetime | None = None
+        self.ended: datetime | None = None
+        self.state = "PENDING"
+        self.is_stopped = False
+        self._pods = pods
+        self._nodes: dict[str, Node] = {}
+        self._running: dict[str, Pod] = {}
+        self._kept: dict[str, Made] = {}
+        self._lock = threading.RLock()
+        self._stop = threading.Event()
 
-    def add_again(self, path: str, step: Any) -> None:
-        """A step of a run that is retried, until it begins: its node, a DAG, runs again, with nothing below it yet."""
-        self._add(f"{path}-driver", "SUCCEEDED", step, [path])
-        self._add(path, "RUNNING", step, [])
+    def start(self, parameters: Json, after: float = 0) -> None:
+        """In some seconds, as soon as a cluster would."""
+        self._parameters = parameters
+        timer = threading.Timer(after, self._run) if after else threading.Thread(target=self._run)
+        timer.daemon = True
+        timer.start()
 
-    def add(self, path: str, step: Any, attempts: dict[int, int], *, is_cached: bool) -> None:
-        """The driver of a step, its node, and below that its executor with the attempts, by Argo's numbers of them."""
-        state = "FAILED" if step.raw_status in ("TIMEOUT", "CANCELED") else step.raw_status
-        dag, _, task = path.rpartition(".")
-        after = [f"{dag}.{other}-driver" for other in self._after(path)]
-        self._add(f"{path}-driver", "SUCCEEDED", step, [path])
-        self._add(path, state, step, [f"{path}.executor"])
-        if is_cached:
-            self._add(f"{path}.executor", "SKIPPED", step, after)
-        elif "retryPolicy" in self.tasks[path]:
-            pods = [f"{path}.executor({number})" for number in attempts]
-            self._add(f"{path}.executor", state, step, pods)
-            for pod, attempt in zip(pods, attempts.values(), strict=True):
-                is_last = pod == pods[-1]
-                self._pod(pod, task, attempt, state if is_last else "FAILED", step, after if is_last else [])
-        else:
-            self._pod(f"{path}.executor", task, [*attempts.values()][-1], state, step, after)
+    def stop(self) -> None:
+        """Kill all pods, and start no more."""
+        with self._lock:
+            if self.ended:
+                return
+            self.is_stopped = True
+            self._stop.set()
+            if not self.started:
+                self._end("FAILED")
+            pods = [*self._running.values()]
+        for pod in pods:
+            pod.kill()
 
-    def add_turns(self, chunk: kubeflow_turns.Chunk) -> None:
-        """The driver, node and pods of a step in a pipeline with control flow, of each chunk of items in a loop."""
-        self._add(f"{chunk.path}-driver", "SUCCEEDED", chunk, [chunk.path])
-        self._add(chunk.path, chunk.state, chunk, [f"{chunk.path}.executor"])
-        self._add(f"{chunk.path}.executor", chunk.state, chunk, [])
-        self.pods[f"{self.name}-system-container-impl-{_fnv(f'{chunk.path}.executor')}"] = (chunk.task, chunk)
+    def retry(self) -> None:
+        """Run it again without what succeeded. Failed nodes are deleted, with their pods and logs, and so are failed
+        attempts of what succeeded, hooks included. Source: KFP, common/util/workflow.go, ``GenerateRetryExecution``
+        (which drops only nodes called after the workflow with ``.onExit``, and the end hook's is not); ``RetryRun``."""
+        with self._lock:
+            self.state, self.started, self.ended, self.is_stopped, self.refused = "RUNNING", None, None, False, ""
+            self._stop.clear()
+            for name, node in [*self._nodes.items()]:
+                task = name.partition(".executor")[0].removesuffix("-driver")
+                if node.state not in ("SUCCEEDED", "SKIPPED") or task not in self._kept:
+                    del self._nodes[name]
+                    self.logs = {
+                        pod: log for pod, log in self.logs.items() if pod.rpartition("-")[2] != str(_fnv(name))
+                    }
+        self.start(self._parameters)
 
-    def _after(self, path: str) -> list[str]:
-        dag, _, task = path.rpartition(".")
-        siblings = {other.rpartition(".")[2]: item for other, item in self.steps.items() if other.startswith(f"{dag}.")}
-        return [name for name, item in siblings.items() if task in item.get("dependentTasks", ())]
-
-    def _pod(self, path: str, task: str, attempt: int, state: str, step: Any, children: list[str]) -> None:
-        self._add(path, state, step, children)
-        component = self.tasks[path.rpartition(".")[0]]["componentRef"]["name"]
-        template = "system-container-impl"
-        if "retryPolicy" in self.tasks[path.rpartition(".")[0]]:
-            template = f"retry-{template}"
-        label = self.spec["components"][component]["executorLabel"]
-        metadata = self.kubernetes.get("executors", {}).get(label, {}).get("podMetadata")
-        if metadata is not None:
-            counts = f"{len(metadata.get('annotations', {}))}-{len(metadata.get('labels', {}))}"
-            template = f"metadata-{counts}-{template}"
-        self.pods[f"{self.name}-{template}-{_fnv(path)}"] = (task, attempt)
-
-    def _add(self, path: str, state: str, step: Any, children: list[str]) -> None:
-        self._nodes[path] = {
-            "display_name": path.rpartition(".")[2], "state": state, "start_time": step.started_at,
-            "end_time": step.ended_at or datetime.fromtimestamp(0, UTC), "create_time": step.started_at,
-            "child_tasks": [
-                kfp_server_api.PipelineTaskDetailChildTask(pod_name=f"{self.name}-{_fnv(child)}") for child in children
-            ],
-        }  # fmt: skip
-
-    def details(self) -> list[Any]:
-        made = [
-            kfp_server_api.V2beta1PipelineTaskDetail(run_id=self.run_id, task_id=str(uuid.uuid4()), **node)
-            for node in self._nodes.values()
-        ]
+    def details(self, run_id: str) -> list[Any]:
+        """The nodes as KFP's API gives them, in any order. Sources: KFP, ``Workflow.NodeStatuses``, ``toModelTasks``,
+        ``toApiPipelineTaskDetail``."""
+        with self._lock:
+            made = [
+                kfp_server_api.V2beta1PipelineTaskDetail(
+                    run_id=run_id, task_id=str(uuid.uuid4()), display_name=node.name.rpartition(".")[2],
+                    state=node.state, start_time=node.started, create_time=node.started,
+                    end_time=node.ended or datetime.fromtimestamp(0, UTC),
+                    child_tasks=[
+                        kfp_server_api.PipelineTaskDetailChildTask(pod_name=f"{self.name}-{_fnv(child)}")
+                        for child in node.children if child in self._nodes
+                    ],
+                ) for node in self._nodes.values()
+            ]  # fmt: skip
         return sorted(made, key=lambda detail: str(detail.task_id))
 
+    def _run(self) -> None:
+        with self._lock:
+            if self.ended:
+                return
+            self.state, self.started = "RUNNING", datetime.now(UTC)
+        root = self.spec["root"]
+        ports = root.get("inputDefinitions", {}).get("parameters", {})
+        defaults = {port: item["defaultValue"] for port, item in ports.items() if "defaultValue" in item}
+        given = {port: _as_go(value) for port, value in {**defaults, **self._parameters}.items() if value is not None}
+        state = self._attempted(lambda: self._dag(root, given, {}, f"{self.name}.root"))[0]
+        self._end("FAILED" if self.is_stopped else state)
 
-def _below(spec: Json, dag: Json, path: str) -> Iterator[tuple[str, Json]]:
-    """The tasks of steps and of hooks by the names of their nodes, at any depth.
+    def _end(self, state: str) -> None:
+        with self._lock:
+            # Argo has no word for a workflow that was terminated but Failed, and so has KFP.
+            self.state, self.ended = state, datetime.now(UTC)
 
-    The end hook is a hook of Argo's as well, whose node is called after the task that it follows, with ``.onExit``; its
-    own nodes are below that. Sources: KFP, argocompiler/dag.go; Argo, ``runOnExitNode``.
-    """
-    for name, task in dag["tasks"].items():
-        component = spec["components"][task["componentRef"]["name"]]
+    def _attempted(self, run: Callable[[], tuple[str, Made]]) -> tuple[str, Made]:
+        """The outcome, which is a failure where a driver cannot resolve something."""
+        try:
+            return run()
+        except Exception as error:
+            self.refused = f"{type(error).__name__}: {error}"
+            return "FAILED", Made()
+
+    def _dag(self, component: Json, parameters: Json, artifacts: dict[str, list[Json]], path: str) -> tuple[str, Made]:
+        """Each task once all that it waits for has succeeded, whatever else failed. Source: Argo, ``executeDAG``, which
+        starts what can start before it looks whether the DAG has failed."""
+        tasks, states, made = component["dag"]["tasks"], dict[str, str](), dict[str, Made]()
+        waiting, running = dict(tasks), 0
+        done: queue.SimpleQueue[tuple[str, tuple[str, Made]]] = queue.SimpleQueue()
+
+        def run(name: str, task: Json) -> None:
+            done.put((name, self._attempted(lambda: self._task(name, task, parameters, artifacts, made, states, path))))
+
+        while waiting or running:
+            ready = [name for name, task in waiting.items() if all(one in states for one in _before(task))]
+            for name in ready:
+                task = waiting.pop(name)
+                if not self._may_start(task, states):
+                    states[name] = "OMITTED"
+                    continue
+                running += 1
+                threading.Thread(target=run, args=(name, task), daemon=True).start()
+            if running:
+                name, (states[name], made[name]) = done.get()
+                running -= 1
+            elif not ready:
+                raise NotResolved(f"tasks wait for one another: {[*waiting]}")
+        if "FAILED" in states.values() or self.is_stopped:
+            return "FAILED", Made()
+        return "SUCCEEDED", _outputs(component, made)
+
+    def _may_start(self, task: Json, states: Mapping[str, str]) -> bool:
+        if self.is_stopped:
+            return False
+        if _is_exit_handler(task):
+            return True
+        return all(states[one] == "SUCCEEDED" for one in _before(task))
+
+    def _task(
+        self, name: str, task: Json, parameters: Json, artifacts: dict[str, list[Json]], made: Mapping[str, Made],
+        states: Mapping[str, str], path: str,
+    ) -> tuple[str, Made]:  # fmt: skip
+        if task.get("triggerPolicy", {}).get("condition"):
+            raise NotResolved(f"this fake of KFP computes no conditions, as task {name!r} has one")
+        component = self.spec["components"][task["componentRef"]["name"]]
+        inputs, values = task.get("inputs", {}), dict[str, Any]()
+        for port, source in inputs.get("parameters", {}).items():
+            if (producer := source.get("taskFinalStatus", {}).get("producerTask")) in states:
+                values[port] = {"state": self._final_status(states[producer], made, producer, component, path)}
+            elif (found := _parameter(source, parameters, made)) is not None:
+                values[port] = found
+        files = {port: _artifact(source, artifacts, made) for port, source in inputs.get("artifacts", {}).items()}
+        if _is_exit_handler(task):  # a hook of Argo's on the task that it follows; source: ``runOnExitNode``
+            path = f"{path}.{_before(task)[0]}.onExit"
+        if "parameterIterator" in task:
+            return self._loop(component, task, values, files, f"{path}.{name}")
         if "dag" in component:
-            yield from _below(spec, component["dag"], f"{path}.{name}")
-        elif name == names.END_TASK:
-            yield f"{path}.{names.STEPS_TASK}.onExit.{name}", task
-        elif name == names.START_TASK or names.STEP in task.get("inputs", {}).get("parameters", {}):
-            yield f"{path}.{name}", task
+            return self._dag(component, values, files, f"{path}.{name}")
+        _check_types(name, component, values, files)
+        return self._container(name, task, values, files, f"{path}.{name}", [f"{path}.{one}" for one in _before(task)])
+
+    def _final_status(self, state: str, made: Mapping[str, Made], task: str, component: Json, path: str) -> str:
+        """Of a DAG, in the words of KFP's store of metadata: only a launcher has the tasks of its DAG counted, so that
+        one whose last tasks come from the cache stays RUNNING. Source: KFP, v2/component/launcher_v2.go."""
+        if state != "SUCCEEDED":
+            return "FAILED"
+        dags = [each["dag"] for each in (self.spec["root"], *self.spec["components"].values()) if "dag" in each]
+        (ref,) = {dag["tasks"][task]["componentRef"]["name"] for dag in dags if task in dag["tasks"]}
+        inner = self.spec["components"][ref].get("dag", {}).get("tasks", {})
+        ends = inner.keys() - {one for each in inner.values() for one in _before(each)}
+        return "RUNNING" if ends and ends <= {*self.cached} else "COMPLETE"
+
+    def _loop(self, component: Json, task: Json, values: Json, files: Any, path: str) -> tuple[str, Made]:
+        """Over a list of texts, as JSON, in the file or in a parameter; by its policy not all iterations at once."""
+        iterator = task["parameterIterator"]
+        items = iterator["items"]
+        text = items["raw"] if "raw" in items else values.pop(items["inputParameter"])
+        if len(text) > ITEMS:
+            raise NotResolved(f"the items of {path} are longer than what a parameter carries")
+        found = json.loads(text)
+        if not found:
+            raise NotResolved(f"{path} has no iterations: what collects the outputs would fail")
+        room = threading.Semaphore(task.get("iteratorPolicy", {}).get("parallelismLimit") or len(found))
+        ends: dict[int, tuple[str, Made]] = {}
+
+        def iterate(number: int, item: str) -> None:
+            with room:
+                within = f"{path}.iteration-iterations({number}:{number}).iteration-item"
+                ends[number] = self._attempted(
+                    lambda: self._dag(component, {**values, iterator["itemInput"]: item}, files, within)
+                )
+
+        threads = [threading.Thread(target=iterate, args=each, daemon=True) for each in enumerate(found)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if any(state != "SUCCEEDED" for state, _ in ends.values()):
+            return "FAILED", Made()
+        ports = component["dag"].get("outputs", {}).get("artifacts", {})
+        lists = {port: [one for _, (_, made) in sorted(ends.items()) for one in made.artifacts[port]] for port in ports}
+        return "SUCCEEDED", Made({}, lists)
+
+    def _container(
+        self, name: str, task: Json, values: Json, files: dict[str, list[Json]], path: str, after: list[str]
+    ) -> tuple[str, Made]:
+        """A task with its driver, its node, and below that its executor: a pod, or several one after another."""
+        if path in self._kept:
+            return "SUCCEEDED", self._kept[path]
+        is_cached = name in self.cached
+        with self._lock:
+            driver, node, executor = (Node(each) for each in (f"{path}-driver", path, f"{path}.executor"))
+            node.started = executor.started = driver.started
+            driver.end("SUCCEEDED")
+            driver.children, node.children = [path], [executor.name]
+            self._nodes |= {each.name: each for each in (driver, node, executor)}
+            for before in after:
+                if last := self._last(before):
+                    last.children.append(driver.name)
+        state, made = "FAILED", Made()
+        for number, delay in enumerate([0, *_delays(task)]):
+            if self._stop.wait(delay):
+                break
+            pod = executor
+            if "retryPolicy" in task:
+                pod = Node(f"{executor.name}({number})")
+                with self._lock:
+                    self._nodes[pod.name] = pod
+                    executor.children.append(pod.name)
+            made_here = self._attempt(task, values, files, path, pod, is_cached=is_cached)
+            with self._lock:
+                pod.end("FAILED" if made_here is None else "SKIPPED" if is_cached else "SUCCEEDED")
+            if made_here is not None:
+                state, made = "SUCCEEDED", made_here
+                break
+        with self._lock:
+            if not executor.ended or executor.state == "RUNNING":
+                executor.end(state)
+            node.state, node.ended = state, executor.ended
+            if state == "SUCCEEDED":
+                self._kept[path] = made
+        return state, made
+
+    def _last(self, path: str) -> Node | None:
+        """The last node of a task before those that follow it."""
+        executor = self._nodes.get(f"{path}.executor")
+        attempts = [child for child in executor.children if child in self._nodes and "(" in child] if executor else []
+        return self._nodes[attempts[-1]] if attempts else executor
+
+    def _attempt(
+        self, task: Json, values: Json, files: dict[str, list[Json]], path: str, node: Node, *, is_cached: bool
+    ) -> Made | None:
+        """What one pod gave; None if it failed."""
+        component = self.spec["components"][task["componentRef"]["name"]]
+        label = component["executorLabel"]
+        container = self.spec["deploymentSpec"]["executors"][label]["container"]
+        place = self.folder / "pods" / uuid.uuid4().hex[:8]
+        (place / "outputs").mkdir(parents=True)
+        given = _executor_input(component, values, files, place / "outputs")
+        if (size := len(json.dumps(given))) >= ARGUMENT:
+            raise NotResolved(f"{path} is described in {size} bytes")
+        command = [_filled(word, given) for word in (*container["command"], *container.get("args", ()))]
+        environment = {item["name"]: item["value"] for item in container.get("env", ())}
+        log = place / "log"
+        log.touch()
+        with AT_ONCE:
+            with self._lock:
+                if self.is_stopped:
+                    return None
+                if not is_cached:
+                    self.logs[f"{self.name}-{self._template(task, label)}-{_fnv(node.name)}"] = log
+                pod = self._running[node.name] = self._pods.start(command, environment, log)
+            code = pod.wait()
+        with self._lock:
+            del self._running[node.name]
+        return _read_outputs(component, given) if code == 0 and not self.is_stopped else None
+
+    def _template(self, task: Json, label: str) -> str:
+        """Which its pod is called after. Source: KFP, argocompiler/container.go, ``addContainerExecutorTemplate``."""
+        template = "retry-system-container-impl" if "retryPolicy" in task else "system-container-impl"
+        metadata = self.kubernetes.get("executors", {}).get(label, {}).get("podMetadata")
+        if metadata is None:
+            return template
+        return f"metadata-{len(metadata.get('annotations', {}))}-{len(metadata.get('labels', {}))}-{template}"
+
+
+def _before(task: Json) -> list[str]:
+    found: list[str] = task.get("dependentTasks", [])
+    return found
+
+
+def _is_exit_handler(task: Json) -> bool:
+    """Source: KFP, argocompiler/dag.go, ``addExitTask``."""
+    return bool(task.get("triggerPolicy", {}).get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED")
+
+
+def _delays(task: Json) -> Iterator[float]:
+    """The seconds before each retry, which all end some time after the first attempt began. Source: Argo, operator.go,
+    ``processNodeRetries``; KFP, argocompiler/container.go."""
+    if policy := task.get("retryPolicy"):
+        factor = policy.get("backoffFactor", 2.0)
+        if factor != int(factor):
+            raise NotResolved(f"strconv.Atoi: parsing {factor!r}: invalid syntax")
+        first, most = (float(policy.get(name, "0s")[:-1]) for name in ("backoffDuration", "backoffMaxDuration"))
+        delays = [first * factor**number for number in range(policy["maxRetryCount"])]
+        for delay, total in zip(delays, itertools.accumulate(delays), strict=True):
+            if total < most:
+                yield delay
+
+
+def _parameter(source: Json, parameters: Json, made: Mapping[str, Made]) -> Any:
+    if "runtimeValue" in source:
+        return _as_go(source["runtimeValue"]["constant"])
+    if port := source.get("componentInputParameter"):
+        return parameters.get(port)
+    output = source["taskOutputParameter"]
+    return made[output["producerTask"]].parameters[output["outputParameterKey"]]
+
+
+def _artifact(source: Json, artifacts: Mapping[str, list[Json]], made: Mapping[str, Made]) -> list[Json]:
+    if port := source.get("componentInputArtifact"):
+        return artifacts[port]
+    output = source["taskOutputArtifact"]
+    return made[output["producerTask"]].artifacts[output["outputArtifactKey"]]
+
+
+def _outputs(component: Json, made: Mapping[str, Made]) -> Made:
+    found, given = Made(), component["dag"].get("outputs", {})
+    for port, source in given.get("parameters", {}).items():
+        one = source["valueFromParameter"]
+        found.parameters[port] = made[one["producerSubtask"]].parameters[one["outputParameterKey"]]
+    for port, source in given.get("artifacts", {}).items():
+        (one,) = source["artifactSelectors"]  # of several, KFP before 2.17 takes the last, whether it ran or not
+        found.artifacts[port] = made[one["producerSubtask"]].artifacts[one["outputArtifactKey"]]
+    return found
+
+
+def _check_types(name: str, component: Json, values: Json, files: Mapping[str, list[Json]]) -> None:
+    definitions = component.get("inputDefinitions", {})
+    for port, value in values.items():
+        if definitions["parameters"][port]["parameterType"] == "STRING" and not isinstance(value, str):
+            raise NotResolved(f"input parameter {port!r} of {name!r} is no text")
+    for port, found in files.items():
+        if len(found) > 1 and not definitions["artifacts"][port].get("isArtifactList"):
+            raise NotResolved(f"{port!r} of {name!r} gets a list")
+
+
+def _executor_input(component: Json, values: Json, files: dict[str, list[Json]], place: Path) -> Json:
+    outputs = component.get("outputDefinitions", {})
+    return {
+        "inputs": {
+            "parameterValues": values,
+            "artifacts": {port: {"artifacts": each} for port, each in files.items()},
+        },
+        "outputs": {
+            "parameters": {port: {"outputFile": str(place / "parameters" / port)}
+                           for port in outputs.get("parameters", {})},
+            "artifacts": {port: {"artifacts": [{"name": port, "uri": (place / port).as_uri(), "metadata": {}}]}
+                          for port in outputs.get("artifacts", {})},
+            "outputFile": str(place / "output.json"),
+        },
+    }  # fmt: skip
+
+
+def _filled(word: str, given: Json) -> str:
+    """Source: KFP, v2/component/launcher_v2.go, ``getPlaceholders``."""
+    for side in ("inputs", "outputs"):
+        for port, listed in given[side]["artifacts"].items():
+            path = listed["artifacts"][0]["uri"].removeprefix("file://")
+            word = word.replace(f"{{{{$.{side}.artifacts['{port}'].path}}}}", path)
+    return word.replace("{{$}}", json.dumps(given))
+
+
+def _read_outputs(component: Json, given: Json) -> Made:
+    """What the launcher collects; an output parameter has to be there."""
+    made, outputs = Made(), given["outputs"]
+    document = json.loads(Path(outputs["outputFile"]).read_text("utf-8"))
+    kinds = component.get("outputDefinitions", {}).get("parameters", {})
+    for port, place in outputs["parameters"].items():
+        text = Path(place["outputFile"]).read_text("utf-8")
+        made.parameters[port] = text if kinds[port]["parameterType"] == "STRING" else _as_go(json.loads(text))
+    for port, listed in outputs["artifacts"].items():
+        written = document.get("artifacts", {}).get(port, {}).get("artifacts", [{}])
+        made.artifacts[port] = [{**listed["artifacts"][0], "metadata": written[0].get("metadata", {})}]
+    return made
+
+
+def _as_go(value: Any) -> Any:
+    """A value after it was one of protobuf's, whose numbers are doubles."""
+    if isinstance(value, dict):
+        return {name: _as_go(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_as_go(each) for each in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number = float(value)
+        return int(number) if number.is_integer() and abs(number) < 1e21 else number
+    return value
 
 
 def _fnv(name: str) -> int:
@@ -168,19 +467,3 @@ def _fnv(name: str) -> int:
     for byte in name.encode():
         value = ((value ^ byte) * 0x01000193) % 2**32
     return value
-
-
-def step_tasks(spec: Json) -> Json:
-    dags = [spec["root"], *spec["components"].values()]
-    tasks = {name: task for dag in dags for name, task in dag.get("dag", {}).get("tasks", {}).items()}
-    wanted = {names.STEP, flow_names.STEPS}
-    return {name: task for name, task in tasks.items() if wanted & task.get("inputs", {}).get("parameters", {}).keys()}
-
-
-def steps_of_task(name: str, task: Json) -> dict[str, str]:
-    """The steps of a task, by what the task of each is called."""
-    given = task["inputs"]["parameters"]
-    if names.STEP in given:
-        return {name: given[names.STEP]["runtimeValue"]["constant"]}
-    found: dict[str, str] = json.loads(given[flow_names.STEPS]["runtimeValue"]["constant"])
-    return found

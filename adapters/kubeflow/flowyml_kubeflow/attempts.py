@@ -111,14 +111,16 @@ def _lines(path: Path) -> list[str]:
 
 
 def processes_of(
-    bundle: Path, pipeline: str, scratch: Path, dates: RunDates, brought: Sequence[Path], steps: Sequence[Step]
-) -> SpawnedProcesses:
+    bundle: Path, pipeline: str, run: str, scratch: Path, dates: RunDates, brought: Sequence[Path],
+    steps: Sequence[Step],
+) -> SpawnedProcesses:  # fmt: skip
     """The processes of attempts, which leave outputs in ``scratch`` or in the store that ``FLOWYML_ARTIFACTS`` names.
 
-    Inputs stand there too, or in one of the folders ``brought``. Several ``steps`` share one of them.
+    Inputs stand there too, or in one of the folders ``brought``. Several ``steps`` share one of them. ``run`` is the
+    id of the run, if it is known.
     """
     store = os.environ.get(names.ARTIFACTS) or str(scratch / "store")
-    run_id = os.environ.get("FLOWYML_RUN_ID") or f"kfp-{os.urandom(8).hex()}"
+    run_id = os.environ.get("FLOWYML_RUN_ID") or run or f"kfp-{os.urandom(8).hex()}"
     # Runs of the local runner share cached results with those of the local engine.
     cache = {"cache": default_url()} if LOCAL in os.environ and any(step.caching for step in steps) else {}
     config = {

@@ -23,7 +23,6 @@ from flowyml_kubeflow.ir import (
     CODE,
     INNER_CODE,
     RUN_NAMES,
-    RUN_TIME,
     TEXT,
     Dag,
     Json,
@@ -32,6 +31,7 @@ from flowyml_kubeflow.ir import (
     output_of,
     passed_on,
     retries,
+    run_values,
 )
 from flowyml_kubeflow.options import default_image, pipeline_options, step_options
 from flowyml_kubeflow.parameters import argument, described, described_output, kfp_type
@@ -298,7 +298,7 @@ class _Compiler:
         if self._caches(step):
             task["cachingOptions"] = {"enableCache": True}
         else:
-            parameters[names.TIME] = RUN_TIME  # another time would be another key of the cache
+            parameters |= run_values(step)  # other ones would be another key of the cache
         return task
 
     def _caches(self, step: Step) -> bool:
@@ -319,9 +319,10 @@ class _Compiler:
             options = replace(options, env={**options.env, names.CACHES: "1"})
         wanted = {item.name: item.source.name for item in step.inputs if isinstance(item.source, FromParameter)}
         parameters = {names.port(name): {"parameterType": kfp_type(self.parameters[p])} for name, p in wanted.items()}
+        of_run = {} if self._caches(step) else run_values(step)
         artifacts = [names.port(item.name) for item in step.inputs if isinstance(item.source, FromStep)]
         inputs = {
-            "parameters": {names.STEP: TEXT, **parameters, **({} if self._caches(step) else {names.TIME: TEXT})},
+            "parameters": {names.STEP: TEXT, **parameters, **dict.fromkeys(of_run, TEXT)},
             "artifacts": dict.fromkeys([names.BUNDLE, *artifacts], ARTIFACT),
         }
         outputs: Json = {}

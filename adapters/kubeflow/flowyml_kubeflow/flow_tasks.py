@@ -26,6 +26,7 @@ from flowyml_kubeflow.ir import (
     check_number,
     output_of,
     retries,
+    run_values,
 )
 from flowyml_kubeflow.options import StepOptions, step_options
 from flowyml_kubeflow.parameters import described_output, kfp_type
@@ -80,7 +81,7 @@ class FlowTasks:
                 parameters[flow_names.CHUNK] = {"componentInputParameter": flow_names.CHUNK}
             caches = self._caches(step, options)
             if not caches:
-                parameters[names.TIME] = RUN_TIME
+                parameters |= run_values(*unit.steps)
             made = self._task(
                 unit.task, "turn", names.shown(unit.together.name if unit.together else step.name), parameters, records,
                 code, {"parameters": given, "artifacts": {unit.record: ARTIFACT}}, options, step, self._seconds(unit),

@@ -13,7 +13,7 @@ from flowyml_kubeflow.retry_policy import is_retried_by_kfp
 
 __all__ = [
     "ARTIFACT", "CODE", "INNER_CODE", "RUN_NAMES", "RUN_TIME", "TEXT", "Dag", "Json", "add_output", "check_number",
-    "output_of", "passed_on", "retries",
+    "output_of", "passed_on", "retries", "run_values",
 ]  # fmt: skip
 
 Json = dict[str, Any]
@@ -105,3 +105,8 @@ def passed_on(outputs: Mapping[str, Any], task: str) -> Json:
     for name in outputs.get("parameters", {}):
         add_output(dag, name, task, name)
     return dag.outputs
+
+
+def run_values(*steps: Step) -> Json:
+    """What steps get of their run: the time, and its names if their results are kept, which name the run."""
+    return {names.TIME: RUN_TIME, **(RUN_NAMES if any(step.caching for step in steps) else {})}

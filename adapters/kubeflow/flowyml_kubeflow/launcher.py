@@ -145,7 +145,9 @@ class StepTask:
 
     def _attempt(self) -> Attempt:
         dates, scratch = dates_of(self.given["inputs"]["parameterValues"].get(names.TIME)), self._scratch()
-        processes = processes_of(self.bundle, self.plan.name, scratch, dates, self._brought(), [self.step])
+        processes = processes_of(
+            self.bundle, self.plan.name, run_id_of(self.given), scratch, dates, self._brought(), [self.step]
+        )
         attempt = Attempt(self.bundle, self.step, scratch, self.journal, processes)
         attempt.run(self._inputs())
         return attempt

@@ -199,7 +199,8 @@ class _StepPod(_Pod):
         self.decide = self.decisions
         self.earlier = self._before().steps
         self.processes = processes_of(
-            bundle, plan.name, self.scratch, self.dates, [Path(folder) for folder in self._folders], self.unit.steps
+            bundle, plan.name, run_id_of(given), self.scratch, self.dates,
+            [Path(folder) for folder in self._folders], self.unit.steps,
         )  # fmt: skip
 
     def _group(self) -> str:

@@ -21,7 +21,6 @@ import pytest
 from flowyml.orchestrators.base import RunnablePipeline
 from flowyml.plan.model import Plan
 from flowyml_kubeflow import KubeflowOrchestrator
-from tests.engines import kubeflow_calls
 
 
 def engine(name: str) -> Any:
@@ -39,12 +38,6 @@ def engine(name: str) -> Any:
 def _given() -> dict[str, str]:
     given = {name: os.environ.get(f"FLOWYML_TEST_KFP_{name.upper()}") for name in ("namespace", "token")}
     return {name: value for name, value in given.items() if value}
-
-
-class _OnFake(KubeflowOrchestrator):
-    """On the fake, which runs its tasks by KFP's local runner."""
-
-    capabilities = kubeflow_calls.without(PARALLEL_STEPS="This fake of KFP runs one task after another.")
 
 
 class _WithImage(KubeflowOrchestrator):
@@ -65,12 +58,12 @@ class Api:
         self.url = url
         self.state = state
         self.module = module
-        self.options: dict[str, Any] = {"url": url, **({"form": "python"} if state else _given())}
+        self.options: dict[str, Any] = {"url": url, **({} if state else _given())}
         if root:  # of KFP's own store, which the fake has in a folder
             self.options["artifacts"] = str(root)
 
     def orchestrator(self, **options: Any) -> KubeflowOrchestrator:
-        made = _OnFake if self.state else _WithImage
+        made = KubeflowOrchestrator if self.state else _WithImage
         return made(**{**self.options, **options})
 
     def fail(self, method: str, *paths: str, **how: Any) -> None:

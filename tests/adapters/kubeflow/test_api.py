@@ -218,7 +218,7 @@ def test_the_code_comes_from_s3(orchestrator: KubeflowOrchestrator, s3: Any) -> 
     pipeline = Pipeline(run_id("stored"), kubeflow={"bundle_store": "s3://code/team/"}).add_step(one)
     deployed = orchestrator.deploy_pipeline(pipeline)
     (stored,) = s3.ls("code/team")
-    compiled = compile_pipeline(pipeline.bundle(), form="python")
+    compiled = compile_pipeline(pipeline.bundle())
     assert stored == f"code/team/{compiled.bundle.filename}"
     assert hashlib.sha256(s3.cat_file(stored)).hexdigest() == compiled.bundle.digest
     assert not orchestrator.deploy_pipeline(pipeline).changed
@@ -264,7 +264,7 @@ def test_code_in_s3_that_was_changed_is_not_run(kfp_api: Any, orchestrator: Kube
     handle = orchestrator.attach(made.run_id).wait_for_completion(RUN, 0.5)
     assert handle.status is ExecutionStatus.FAILED
     assert handle.step_statuses() == {"two": ExecutionStatus.CANCELLED}
-    log = (kfp_api.state.folder / f"run-{made.run_id}" / "runner.log").read_text()
+    (log,) = [path.read_text() for path in (kfp_api.state.folder / f"run-{made.run_id}").rglob("log")]
     assert "The bundle of the pipeline is not the one that was compiled: its SHA-256 differs." in log
 
 

@@ -14,20 +14,21 @@ from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.testing import (
     OrchestratorConformance,
+    RandomFlowConformance,
     pipelines,
     pipelines_cleanup,
 )
 from flowyml.testing.base import Done, wait_until
 from flowyml.testing.retries import items_fail_once, together_fails_once
-from tests.engines.kubeflow_calls import IS_REAL, OVER_THE_API
+from tests.engines.kubeflow_calls import OVER_THE_API
 
 pytestmark = OVER_THE_API
 
 
-class TestConformanceOverTheApi(OrchestratorConformance):
+class TestConformanceOverTheApi(OrchestratorConformance, RandomFlowConformance):
     joins_beside_failures = False  # KFP starts nothing that waits for a task that failed
     counts_retries = False  # KFP forgets the pods that it runs again
-    asks_the_cancelled = not IS_REAL  # KFP's launcher, which gets the signal, does not pass it on
+    asks_the_cancelled = False  # KFP's launcher, which gets the signal, does not pass it on
     finds_missing_secrets = False  # they are in the cluster, which KFP's API shows nothing of
 
     @pytest.mark.xfail(reason="KFP starts nothing more in a run that was stopped", strict=True)

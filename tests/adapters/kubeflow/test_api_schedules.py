@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flowyml import Pipeline, step
+from flowyml import Pipeline, current_run, for_each, pipeline, step
 from flowyml.core.errors import ServerTroubleError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
@@ -38,9 +38,9 @@ def test_a_schedule_as_kfp_has_it(kfp_api: Any, orchestrator: KubeflowOrchestrat
 def test_a_schedule_fires_until_it_is_paused(orchestrator: KubeflowOrchestrator, shared: Path) -> None:
     """KFP gives such runs a name of its own, and no description."""
     name = run_id("firing")
-    pipeline = pipelines.counting(str(shared))
-    pipeline.name = name
-    made = orchestrator.schedule_pipeline(pipeline, Schedule.of("interval", 2))
+    counting = pipelines.counting(str(shared))
+    counting.name = name
+    made = orchestrator.schedule_pipeline(counting, Schedule.of("interval", 2))
     try:
         fired = wait_until(lambda: orchestrator.runs(name))[-1]
         assert orchestrator.pause_schedule(made.schedule_id).paused
@@ -55,6 +55,33 @@ def test_a_schedule_fires_until_it_is_paused(orchestrator: KubeflowOrchestrator,
         orchestrator.delete_schedule(made.schedule_id)
 
 
+def test_a_scheduled_run_is_for_the_time_of_its_recurring_run(orchestrator: KubeflowOrchestrator) -> None:
+    """For each item of a loop too."""
+
+    @step(outputs=["days"])
+    def days() -> list[int]:
+        return [1, 2]
+
+    @step(outputs=["date"])
+    def date_of(day: int) -> str:
+        return f"{current_run().logical_date.isoformat()} {current_run().data_interval_start}"
+
+    @pipeline(name=run_id("dated"))
+    def dated() -> Any:
+        with for_each(days()) as day:
+            dates = date_of(day)
+        return dates  # noqa: RET504  # outside of the loop it is the list of all
+
+    made = orchestrator.schedule_pipeline(dated, Schedule.of("interval", 2))
+    try:
+        fired = wait_until(lambda: orchestrator.scheduled_runs(dated.name))
+    finally:
+        orchestrator.delete_schedule(made.schedule_id)
+    moment, run = min(fired.items())
+    handle = orchestrator.attach(run.job_id).wait_for_completion(RUN, 0.5)
+    assert list(handle.outputs.values()) == [[f"{moment.isoformat()} None"] * 2], handle.error
+
+
 @pytest.mark.parametrize("catch_up", [True, False])
 def test_a_schedule_fires_at_the_time_of_its_zone(
     kfp_api: Any, orchestrator: KubeflowOrchestrator, shared: Path, catch_up: bool
@@ -63,9 +90,9 @@ def test_a_schedule_fires_at_the_time_of_its_zone(
     if kfp_api.state is None:
         pytest.skip("a real server's clock cannot be put forward")
     name = run_id("daily")
-    pipeline = Pipeline(name, kubeflow={"max_concurrency": 10}).add_step(step(name="one")(lambda: 1))
+    made_once = Pipeline(name, kubeflow={"max_concurrency": 10}).add_step(step(name="one")(lambda: 1))
     schedule = Schedule.of("daily", 6, timezone="Asia/Kolkata", catch_up=catch_up)
-    made = orchestrator.schedule_pipeline(pipeline, schedule)
+    made = orchestrator.schedule_pipeline(made_once, schedule)
     ahead = made.next_runs[0] - datetime.now(UTC)
     try:
         kfp_api.state.ahead = ahead - timedelta(minutes=5)
@@ -76,7 +103,7 @@ def test_a_schedule_fires_at_the_time_of_its_zone(
         wait_until(lambda: orchestrator.runs(name)[due - 1 :])
         time.sleep(1)
         assert len(orchestrator.runs(name)) == due
-        orchestrator.run_pipeline(pipeline, run_id("by-hand"))
+        orchestrator.run_pipeline(made_once, run_id("by-hand"))
         times = made.next_runs[:2] if catch_up else made.next_runs[1:2]
         orchestrator.delete_schedule(made.schedule_id)
         assert sorted(orchestrator.scheduled_runs(name)) == list(times)

@@ -1,4 +1,4 @@
-"""Plan to KFP's intermediate representation: names, graphs, components, golden files."""
+"""Plan to KFP's intermediate representation: names, graphs, components."""
 
 from __future__ import annotations
 
@@ -17,17 +17,15 @@ from hypothesis import strategies as st
 from flowyml import Pipeline, step
 from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.plan.bundle import build
+from flowyml.plan.groups import Loop
 from flowyml.plan.model import Constant, FromStep, Input, PipelineOutput, Plan, Step
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator, names, spec
-from flowyml_kubeflow.compiler import Compiled, compile_pipeline
+from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.options import FORMS
 from flowyml_kubeflow.tasks import Tasks
 from tests.engines import kubeflow_ir
 from tests.engines.kubeflow_compiled import add, compiled, container
-from tests.refusals import lacks_of, xfail_if_refused
-
-GOLDEN = Path(__file__).parents[2] / "golden" / "kubeflow"
 
 KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
@@ -215,61 +213,6 @@ def test_no_two_names_become_one(pair: list[str]) -> None:
     assert names.port(first) not in (names.BUNDLE, names.STEP, names.artifact(second))
 
 
-EXAMPLES = sorted(path.stem for path in (Path(__file__).parents[3] / "examples").glob("*.py"))
-
-
-@pytest.mark.kubeflow
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_golden_files(name: str, update_golden: bool) -> None:
-    """The code of the steps is left out: it changes with FlowyML itself."""
-    from kfp import components
-
-    pipeline = _pipeline_of(name)
-    xfail_if_refused(pipeline.compile(), KubeflowOrchestrator)
-    text = _without_digests(compile_pipeline(pipeline.bundle(), store="s3://code"))
-    assert text == _without_digests(compile_pipeline(pipeline.bundle(), store="s3://code"))
-    path = GOLDEN / f"{name}.yaml"
-    if update_golden:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    assert text == path.read_text()
-    assert components.load_component_from_file(str(path)).name == names.pipeline(pipeline.name)
-
-
-@pytest.mark.parametrize("name", ["daily_sales", "train_classifier", "tune_on_gpu"])
-def test_the_code_of_an_example_is_one_pod(name: str) -> None:
-    """Not that of each: what names engines or brings a DAG along takes more."""
-    for form in FORMS:
-        assert len(spec.code_containers(compile_pipeline(_pipeline_of(name).bundle(), form=form).spec)) == 1
-
-
-def test_every_golden_file_is_that_of_an_example() -> None:
-    made = [name for name in EXAMPLES if not lacks_of(_pipeline_of(name).compile(), KubeflowOrchestrator)]
-    assert made == sorted(path.stem for path in GOLDEN.glob("*.yaml"))
-
-
-def _without_digests(made: Compiled) -> str:
-    assert spec.validate(made)
-    text = spec.text(made)
-    text = re.sub(r"-[0-9a-f]{8}\.pyz", "-DIGEST.pyz", text)
-    return re.sub(r'"?[0-9a-f]{64}"?', "DIGEST", text)  # YAML quotes the ones that look like numbers
-
-
-def _pipeline_of(example: str) -> Pipeline:
-    """The pipeline of a file in ``examples``."""
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    path = Path(__file__).parents[3] / "examples" / f"{example}.py"
-    found = spec_from_file_location(example, path)
-    assert found is not None
-    assert found.loader is not None
-    module = module_from_spec(found)
-    sys.modules[example] = module
-    found.loader.exec_module(module)
-    (pipeline,) = (item for item in vars(module).values() if isinstance(item, Pipeline))
-    return pipeline
-
-
 @pytest.mark.kubeflow
 def test_the_status_map_is_total() -> None:
     from kfp_server_api import V2beta1RuntimeState
@@ -294,12 +237,12 @@ def _other_pythons() -> list[Path]:
 def test_the_same_bytes_on_each_python(tmp_path: Path) -> None:
     """Bundles are the same file anywhere, and so is what they compile to, whatever the hash seed."""
     plan = Plan(name="same", steps=tuple(Step(name=f"step {n}", function="m:f", outputs=("v",)) for n in range(20)))
-    pipelines = [_pipeline_of(name) for name in EXAMPLES]
-    examples = [p.bundle() for p in pipelines if not lacks_of(p.compile(), KubeflowOrchestrator)]
-    # A pickled function needs the Python that wrote it, whose image the file then names.
-    plain = [bundle for bundle in examples if not any(path.startswith("objects/") for path in bundle.files)]
-    assert plain
-    paths = [str(bundle.write(tmp_path)) for bundle in (build(plan), *plain)]
+    # A pickled function would need the Python that wrote it, whose image the file then names.
+    flow = Plan(
+        name="flow", groups=(Loop(name="loop", over=(Input("n", Constant([1, 2])),)),),
+        steps=tuple(Step(name=f"s{n}", function="m:f", outputs=("v",), group="loop") for n in range(5)),
+    )  # fmt: skip
+    paths = [str(build(each).write(tmp_path)) for each in (plan, flow)]
     root = Path(__file__).parents[3]
     code = f"""
 import sys

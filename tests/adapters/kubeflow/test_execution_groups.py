@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ pytest.importorskip("kfp")
 from tests.engines.kubeflow_ir import faults
 
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
-GOLDEN = Path(__file__).parents[2] / "golden" / "kubeflow" / "plans"
 
 
 def note(folder: str, name: str, value: int = 0) -> int:
@@ -173,7 +171,7 @@ def asking() -> Plan:
     ))  # fmt: skip
 
 
-def test_a_group_is_one_task_that_asks_for_what_its_steps_need(update_golden: bool) -> None:
+def test_a_group_is_one_task_that_asks_for_what_its_steps_need() -> None:
     made = compile_pipeline(build(asking()), store="s3://code")
     for release in ((2, 14), (2, 17)):
         assert faults(made.documents, kfp=release) == []
@@ -191,13 +189,6 @@ def test_a_group_is_one_task_that_asks_for_what_its_steps_need(update_golden: bo
     pod = made.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][f"exec-{task}"]
     assert pod["activeDeadlineSeconds"] == str(3 * 100 + 5 + 10 + 50 + 1 + 1800)
     assert pod["podMetadata"]["labels"] == {"a": "b"}
-    text = re.sub(r"-[0-9a-f]{8}\.pyz", "-DIGEST.pyz", spec.text(made))
-    text = re.sub(r'"?[0-9a-f]{64}"?', "DIGEST", text)
-    path = GOLDEN / "asking.yaml"
-    if update_golden:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-    assert text == path.read_text()
 
 
 def test_a_step_that_is_tried_again_in_its_pod_has_the_time_for_it() -> None:

@@ -81,8 +81,10 @@ def retried(folder: str, *, dies: bool) -> Pipeline:
 
 @pytest.mark.parametrize("dies", [False, True], ids=["hook succeeded", "hook failed"])
 def test_a_failed_run_goes_on_from_where_it_failed(
-    orchestrator: KubeflowOrchestrator, shared: Path, dies: bool
+    kfp_api: Any, orchestrator: KubeflowOrchestrator, shared: Path, dies: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if kfp_api.state:
+        monkeypatch.setattr(kfp_api.state.pods, "starts_python", dies)
     completed, failed = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
     run_id = f"retried-{os.urandom(4).hex()}"
     handle = orchestrator.run_pipeline(retried(str(shared), dies=dies), run_id).wait_for_completion(RUN, 0.5)
