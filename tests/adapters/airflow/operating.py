@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from flowyml import Pipeline, context, step
+from flowyml.orchestrators.http import NotFoundError
 from flowyml_airflow import AirflowOrchestrator
 from tests.engines.airflow import Airflow
 from tests.waiting import wait_until
@@ -15,6 +19,8 @@ __all__ = [
     "foreign_dag",
     "orchestrator_of",
     "other_code",
+    "set_connection",
+    "set_variable",
     "short",
     "slow",
     "wait_for_dag",
@@ -29,6 +35,23 @@ def orchestrator_of(airflow: Airflow, **options: Any) -> AirflowOrchestrator:
         "deploy_timeout": 240, **options,
     }  # fmt: skip
     return AirflowOrchestrator(airflow.url, **given)
+
+
+def set_connection(airflow: Airflow, name: str, **fields: str) -> None:
+    """A connection of Airflow's; what the last try of a test left goes before."""
+    _replace(airflow, "connections", name, {"connection_id": name, **fields})
+
+
+def set_variable(airflow: Airflow, key: str, value: str) -> None:
+    """A variable of Airflow's."""
+    _replace(airflow, "variables", key, {"key": key, "value": value})
+
+
+def _replace(airflow: Airflow, kind: str, name: str, item: Mapping[str, str]) -> None:
+    client = orchestrator_of(airflow).client
+    with suppress(NotFoundError):
+        client.transport.call("DELETE", f"{client.api}/{kind}/{quote(name, safe='')}")
+    client.transport.call("POST", f"{client.api}/{kind}", json=item)
 
 
 def short(name: str, answer: int = 1) -> Pipeline:

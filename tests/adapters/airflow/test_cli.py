@@ -109,7 +109,7 @@ def on(airflow3: Airflow, monkeypatch: pytest.MonkeyPatch) -> Airflow:
         ("USERNAME", airflow3.username),
         ("PASSWORD", airflow3.password),
         ("DAGS_FOLDER", str(airflow3.dags_folder)),
-        ("DEPLOY_TIMEOUT", "90"),
+        ("DEPLOY_TIMEOUT", "240"),
     ):
         monkeypatch.setenv(f"FLOWYML_ORCHESTRATORS__AIRFLOW__{name}", value)
     return airflow3

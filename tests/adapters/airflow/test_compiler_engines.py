@@ -76,6 +76,7 @@ class Loaded:
         self.compiled = {
             "small": put(compile_dag(dags.small.bundle()), folder),
             "everything": put(compile_dag(dags.everything.bundle(), schedule=weekly), folder),
+            "linked": put(compile_dag(dags.grouped.bundle(), artifact_links="https://a.example/{key}"), folder),
             "interval": put(compile_dag(dags.late.bundle(), schedule=Schedule(interval_seconds=5400)), folder),
             "optional": put(compile_dag(dags.optional.bundle()), folder),
             "hostile": put(compile_dag(dags.small.bundle().with_plan(hostile)), folder),

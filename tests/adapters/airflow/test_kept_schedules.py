@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from flowyml_airflow.folder import LocalFolder
 from flowyml_airflow.names import dag_file, development_id
 from tests.adapters.airflow.operating import orchestrator_of, other_code, short
 from tests.engines.airflow import Airflow
-from tests.engines.airflow import airflow3 as running_airflow3
 from tests.waiting import wait_until
 
 DAILY = Schedule.of("daily", 3)
@@ -53,18 +51,12 @@ def test_the_schedule_is_that_of_the_file_which_airflow_may_have_yet_to_read(tmp
     assert kept(tmp_path, shown(DAILY)) is None, "it was deleted, and Airflow has yet to read that"
 
 
-@pytest.fixture
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    with running_airflow3(tmp_path_factory.mktemp("kept")) as airflow:
-        yield airflow
-
-
 @pytest.mark.airflow
 @pytest.mark.slow
-def test_a_run_and_a_deployment_keep_a_schedule_that_airflow_has_not_read(airflow: Airflow) -> None:
-    name, path = "kept pending", airflow.dags_folder / dag_file("kept pending")
-    airflow.kill("dag-processor")
-    hasty = orchestrator_of(airflow, deploy_timeout=2)
+def test_a_run_and_a_deployment_keep_a_schedule_that_airflow_has_not_read(frail3: Airflow) -> None:
+    name, path = "kept pending", frail3.dags_folder / dag_file("kept pending")
+    frail3.kill("dag-processor")
+    hasty = orchestrator_of(frail3, deploy_timeout=2)
     with pytest.raises(WaitTimeoutError, match="has not read"):
         hasty.schedule_pipeline(short(name), DAILY)
     scheduled = facts_of(path.read_text())["schedule"]
@@ -75,7 +67,7 @@ def test_a_run_and_a_deployment_keep_a_schedule_that_airflow_has_not_read(airflo
     with pytest.raises(WaitTimeoutError):
         hasty.deploy_pipeline(other_code(name))
     assert facts_of(path.read_text())["schedule"] == scheduled
-    airflow.start("dag-processor")
-    orchestrator = orchestrator_of(airflow)
+    frail3.start("dag-processor")
+    orchestrator = orchestrator_of(frail3)
     wait_until(lambda: orchestrator.schedules(name))
     assert [each.schedule.to_dict() for each in orchestrator.schedules(name)] == [scheduled]

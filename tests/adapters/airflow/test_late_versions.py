@@ -1,4 +1,4 @@
-"""Airflow shows a changed DAG late: what is run right after a deployment waits for it, on a real 3.3 and 2.11.
+"""Airflow shows a changed DAG late: what is run right after a deployment waits for it, on a real 3.3.
 
 Airflow writes the tasks, parameters and schedule of a DAG into its database every 30 s at most, by default.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
@@ -20,62 +21,61 @@ from flowyml_airflow.compiler import CompiledDag, compile_dag
 from flowyml_airflow.deploy import Deployer
 from flowyml_airflow.names import TAG
 from tests.adapters.airflow.operating import orchestrator_of, other_code, short, with_another_step
-from tests.engines import airflow as engines
 from tests.engines.airflow import Airflow
 
 COMPLETED = ExecutionStatus.COMPLETED
-SETTINGS = {
-    "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "30",
-    "AIRFLOW__CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL": "5",
-    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
-    "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "5",
-}
 
 
-@pytest.fixture(scope="module", params=[3, 2])
-def slow_to_show(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    running = engines.airflow3 if request.param == 3 else engines.airflow2
-    with running(tmp_path_factory.mktemp("late"), SETTINGS) as airflow:
-        yield airflow
+@pytest.fixture(scope="module")
+def runs(frail3: Airflow) -> Iterator[Mapping[str, Future[None]]]:
+    """Two tests side by side, since both wait for Airflow."""
+    with ThreadPoolExecutor() as threads:
+        yield {test.__name__: threads.submit(test, frail3) for test in (run_changed_steps, trigger_and_backfill)}
 
 
 @pytest.mark.airflow
 @pytest.mark.slow
-def test_a_run_of_changed_steps_has_all_of_them(slow_to_show: Airflow) -> None:
-    orchestrator, name = orchestrator_of(slow_to_show), "late steps"
+def test_changed_code_alone_does_not_wait(
+    runs: object, frail3: Airflow, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers read it from the file: only tasks, parameters and schedule are in Airflow's database."""
+    monkeypatch.setattr("flowyml.core.progress._A_WHILE", 0)
+    name, orchestrator = "late code", orchestrator_of(frail3)
+    orchestrator.run_pipeline(short(name))
+    handle = orchestrator.run_pipeline(other_code(name))
+    assert "waiting for Airflow to show the tasks and parameters of 'late code'" not in caplog.text
+    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).outputs == {"answer": 2}
+
+
+@pytest.mark.airflow
+@pytest.mark.slow
+def test_a_run_of_changed_steps_has_all_of_them(runs: Mapping[str, Future[None]]) -> None:
+    runs["run_changed_steps"].result()
+
+
+@pytest.mark.airflow
+@pytest.mark.slow
+def test_what_was_just_deployed_is_triggered_and_backfilled(runs: Mapping[str, Future[None]]) -> None:
+    runs["trigger_and_backfill"].result()
+
+
+def run_changed_steps(airflow: Airflow) -> None:
+    orchestrator, name = orchestrator_of(airflow), "late steps"
     for pipeline, outputs in ((short(name), {"answer": 1}), (with_another_step(name), {"product": 2})):
         handle = orchestrator.run_pipeline(pipeline)
         assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED, handle.error
         assert {key: handle.outputs.get(key) for key in outputs} == outputs
 
 
-@pytest.mark.airflow
-@pytest.mark.slow
-def test_what_was_just_deployed_is_triggered_and_backfilled(slow_to_show: Airflow) -> None:
-    name, start = "late parameters", datetime(2026, 1, 1, tzinfo=UTC)
-    orchestrator_of(slow_to_show).deploy_pipeline(short(name))
-    orchestrator_of(slow_to_show).deploy_pipeline(with_another_step(name))
-    handle = orchestrator_of(slow_to_show).trigger(name, parameters={"factor": 5})
+def trigger_and_backfill(airflow: Airflow) -> None:
+    name, start, day = "late parameters", datetime(2026, 1, 1, tzinfo=UTC), date(2026, 3, 1)
+    orchestrator_of(airflow).deploy_pipeline(short(name))
+    orchestrator_of(airflow).deploy_pipeline(with_another_step(name))
+    handle = orchestrator_of(airflow).trigger(name, parameters={"factor": 5})
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).outputs["product"] == 5
-    if slow_to_show.major == 3:
-        orchestrator_of(slow_to_show).schedule_pipeline(with_another_step(name), Schedule.of("daily", 2, start=start))
-        day = date(2026, 3, 1)
-        (made,) = orchestrator_of(slow_to_show).backfill(name, day, day, parameters={"factor": 7})
-        assert made.wait_for_completion(timeout=240, poll_interval=0.5).outputs["product"] == 7
-    orchestrator = orchestrator_of(slow_to_show)
-    for schedule in orchestrator.schedules(name):
-        orchestrator.delete_schedule(schedule.schedule_id)
-
-
-@pytest.mark.airflow
-@pytest.mark.slow
-def test_changed_code_alone_does_not_wait(slow_to_show: Airflow) -> None:
-    """Workers read it from the file: only tasks, parameters and schedule are in Airflow's database."""
-    name = "late code"
-    orchestrator_of(slow_to_show).run_pipeline(short(name))
-    impatient = orchestrator_of(slow_to_show, deploy_timeout=20)
-    handle = impatient.run_pipeline(other_code(name))
-    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).outputs == {"answer": 2}
+    orchestrator_of(airflow).schedule_pipeline(with_another_step(name), Schedule.of("daily", 2, start=start))
+    (made,) = orchestrator_of(airflow).backfill(name, day, day, parameters={"factor": 7})
+    assert made.wait_for_completion(timeout=240, poll_interval=0.5).outputs["product"] == 7
 
 
 class Showing:

@@ -1,4 +1,4 @@
-"""Steps that did not run say why, as on the other engines: from a DAG file's facts, and on real Airflow 3 and 2."""
+"""Steps that did not run say why, as on the other engines: from a DAG file's facts, and on a real Airflow 3."""
 
 from __future__ import annotations
 
@@ -150,10 +150,8 @@ def test_what_was_deployed_by_an_earlier_release_has_no_notes() -> None:
 
 @pytest.mark.airflow
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["airflow3", "airflow2"])
-def test_a_run_whose_execution_group_failed(engine: str, request: pytest.FixtureRequest) -> None:
-    airflow: Airflow = request.getfixturevalue(engine)
-    run = orchestrator_of(airflow).run_pipeline(failed_group("not run", [MARK, SENTENCE]))
+def test_a_run_whose_execution_group_failed(airflow3: Airflow) -> None:
+    run = orchestrator_of(airflow3).run_pipeline(failed_group("not run", [MARK, SENTENCE]))
     assert run.wait_for_completion(timeout=400, poll_interval=0.5).status is FAILED
     found = {each.name: (each.status, each.error) for each in run.step_runs()}
     why = "not run, since step 'train' ended FAILED"

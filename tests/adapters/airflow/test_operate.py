@@ -44,16 +44,16 @@ def test_the_url_tells_the_engine(airflow3: Airflow) -> None:
     assert health.version.startswith("3.")
 
 
-@pytest.mark.parametrize("run_id", ['it\'s/../"1" ü 🚀', "..", "a?b#c%2F", "x" * 200, "scheduled__mine", "backfill__x"])
-def test_hostile_run_ids(airflow3: Airflow, run_id: str) -> None:
-    orchestrator = orchestrator_of(airflow3)
-    first = orchestrator.run_pipeline(short("operate ids"), run_id)
-    second = orchestrator.run_pipeline(short("operate ids"), run_id)
-    assert first.job_id == second.job_id
-    assert first.run_id == run_id
-    assert orchestrator.attach(first.job_id).run_id == run_id
-    assert orchestrator.get_run(first.job_id).revision == short("operate ids").revision, "the commit of its code"
-    assert first.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED
+def test_hostile_run_ids(airflow3: Airflow) -> None:
+    orchestrator, pipeline = orchestrator_of(airflow3), short("operate ids")
+    ids = ['it\'s/../"1" ü 🚀', "..", "a?b#c%2F", "x" * 200, "scheduled__mine", "backfill__x"]
+    handles = [orchestrator.run_pipeline(pipeline, run_id) for run_id in ids]
+    assert [orchestrator.run_pipeline(pipeline, run_id).job_id for run_id in ids] == [each.job_id for each in handles]
+    assert [handle.run_id for handle in handles] == ids
+    assert [orchestrator.attach(handle.job_id).run_id for handle in handles] == ids
+    assert orchestrator.get_run(handles[0].job_id).revision == pipeline.revision, "the commit of its code"
+    for handle in handles:
+        assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED
 
 
 def test_hooks_get_the_run_id_that_was_given(airflow3: Airflow, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_drift_is_shown(airflow3: Airflow) -> None:
     assert orchestrator.resume_schedule(made.schedule_id).drift == ()
     airflow3.command("dags", "pause", made.schedule_id)
     assert "it was paused outside FlowyML" in orchestrator.schedules("operate drift")[0].drift[0]
-    airflow3.command("dags", "unpause", made.schedule_id)
+    client.pause(made.schedule_id, False)
     assert orchestrator.schedules("operate drift")[0].drift == (), "it is as FlowyML left it"
     pattern = {"dag_id_pattern": made.schedule_id}
     client.transport.call("PATCH", "/api/v2/dags", params=pattern, json={"is_paused": True})

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from flowyml import Pipeline, for_each, pipeline, step
 from flowyml.core.errors import DefinitionError, FlowymlError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.needs import first_of_each
 from flowyml.orchestrators.replacements import PROVIDERS, READY_MADE
@@ -25,61 +27,55 @@ from flowyml_kubeflow import KubeflowOrchestrator
 from flowyml_prefect import PrefectOrchestrator
 from tests.adapters.airflow import dags_operators as dags
 from tests.adapters.airflow.operating import orchestrator_of
-from tests.engines.airflow import Airflow
 
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 RUFF = Path(sys.executable).with_name("ruff")
-on_both = [pytest.mark.airflow, pytest.mark.slow]
+Runs = Mapping[str, SubmissionResult]
 
 
-@pytest.fixture(params=["airflow3", "airflow2"])
-def airflow(request: pytest.FixtureRequest) -> Airflow:
-    found: Airflow = request.getfixturevalue(request.param)
-    return found
+@pytest.fixture(scope="class", params=["airflow3", "airflow2"])
+def runs(request: pytest.FixtureRequest) -> Runs:
+    """Of all pipelines with operators, at once."""
+    orchestrator = orchestrator_of(request.getfixturevalue(request.param))
+    parameters = {dags.with_operators.name: {"day": "friday"}}
+    made = (dags.with_operators, dags.with_functions, dags.branching, dags.failing)
+    return {each.name: orchestrator.run_pipeline(each, parameters=parameters.get(each.name)) for each in made}
 
 
 class TestRun:
-    pytestmark = on_both
+    pytestmark = [pytest.mark.airflow, pytest.mark.slow]  # noqa: RUF012
 
-    def test_operators_take_and_give_values_beside_steps(self, airflow: Airflow) -> None:
-        handle = orchestrator_of(airflow).run_pipeline(dags.with_operators, parameters={"day": "friday"})
+    def test_operators_take_and_give_values_beside_steps(self, runs: Runs) -> None:
+        handle = runs[dags.with_operators.name]
         assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED, handle.error
         outputs = dict(handle.outputs)
         assert re.fullmatch(r"/usr on \d{4}-\d\d-\d\d", outputs.pop("told"))
         assert outputs == {"shouted": "FRIDAY 3", "gathered": ["one", "two"], "said": "friday"}
         assert {run.label: run.raw_status for run in handle.step_runs()} == dict.fromkeys(
-            [
-                "begin",
-                "count",
-                "commands",
-                "say the day",
-                "each[0]",
-                "each[1]",
-                "shout",
-                "gather",
-                "one_of_two",
+            (
+                "begin", "count", "commands", "say the day", "each[0]", "each[1]", "shout", "gather", "one_of_two",
                 "tell",
-            ],
+            ),
             "success",
-        )
+        )  # fmt: skip
         said = [line.message for line in handle.logs(step="say the day")]
         assert "on friday, 3 rows" in said
 
-    def test_functions_of_the_pipeline_run_in_operators_with_airflows_context(self, airflow: Airflow) -> None:
-        handle = orchestrator_of(airflow).run_pipeline(dags.with_functions)
+    def test_functions_of_the_pipeline_run_in_operators_with_airflows_context(self, runs: Runs) -> None:
+        handle = runs[dags.with_functions.name]
         assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED, handle.error
         assert handle.outputs == {"shout": "PUSHED 3 [3, 7] 3"}
         assert {run.name for run in handle.step_runs()} == {"in.pushes", "pulls", "shout", "count"}
 
-    def test_what_an_operator_returns_chooses_the_branch(self, airflow: Airflow) -> None:
-        handle = orchestrator_of(airflow).run_pipeline(dags.branching)
+    def test_what_an_operator_returns_chooses_the_branch(self, runs: Runs) -> None:
+        handle = runs[dags.branching.name]
         assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED, handle.error
         assert {run.name: run.raw_status for run in handle.step_runs()} == {
             "said": "success", "late": "success", "early": "skipped",
         }  # fmt: skip
 
-    def test_one_that_fails_is_tried_again_and_fails_the_run(self, airflow: Airflow) -> None:
-        handle = orchestrator_of(airflow).run_pipeline(dags.failing)
+    def test_one_that_fails_is_tried_again_and_fails_the_run(self, runs: Runs) -> None:
+        handle = runs[dags.failing.name]
         assert handle.wait_for_completion(timeout=240, poll_interval=1).status is FAILED
         runs = {run.name: run for run in handle.step_runs()}
         assert (runs["fails"].status, runs["fails"].attempt) == (FAILED, 2)
@@ -105,11 +101,10 @@ def test_it_is_that_very_operator_again() -> None:
     )
 
 
-@pytest.mark.parametrize("made", [dags.with_operators, dags.with_functions, dags.branching, dags.failing, dags.objects])
-def test_what_is_written_imports_and_uses_its_names(made: Pipeline, tmp_path: Path) -> None:
-    path = tmp_path / "dag.py"
-    path.write_text(compile_dag(made.bundle()).text)
-    subprocess.run([RUFF, "check", "--isolated", "--select", "E4,E7,E9,F", path], check=True)
+def test_what_is_written_imports_and_uses_its_names(tmp_path: Path) -> None:
+    for made in (dags.with_operators, dags.with_functions, dags.branching, dags.failing, dags.objects):
+        (tmp_path / f"{made.name}.py").write_text(compile_dag(made.bundle()).text)
+    subprocess.run([RUFF, "check", "--isolated", "--select", "E4,E7,E9,F", tmp_path], check=True)
 
 
 def test_values_that_are_no_json_and_names_that_clash() -> None:

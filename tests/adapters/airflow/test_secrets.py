@@ -11,12 +11,10 @@ import pytest
 from flowyml import Pipeline
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_airflow.secrets import Place, place_of
-from tests.adapters.airflow.operating import orchestrator_of
+from tests.adapters.airflow.operating import orchestrator_of, set_connection, set_variable
 from tests.adapters.airflow.signing_in import fails, lacks, reads
 from tests.engines.airflow import Airflow, airflow_python
 from tests.security.test_what_a_secret_shows import VALUE, holds
-
-ON_AIRFLOW = [pytest.mark.airflow, pytest.mark.slow]
 
 
 @pytest.mark.parametrize(
@@ -38,23 +36,18 @@ def test_what_a_name_means(reference: str, place: Place) -> None:
     assert place_of(reference) == place
 
 
-@pytest.fixture(params=[pytest.param("airflow3", marks=ON_AIRFLOW), pytest.param("airflow2", marks=ON_AIRFLOW)])
-def airflow(request: pytest.FixtureRequest) -> Airflow:
-    found: Airflow = request.getfixturevalue(request.param)
-    found.command(
-        "connections", "add", "flowyml_warehouse", "--conn-type", "generic", "--conn-password", VALUE,
-        "--conn-extra", json.dumps({"key": "key of the extra"}), check=False,  # there since the last try
-    )  # fmt: skip
-    found.command("variables", "set", "flowyml/token", "token of the variable")
-    return found
-
-
 NAMES = {"renamed": "conn:flowyml_warehouse.extra.key"}
 
 
-@pytest.mark.parametrize("python", ["", "other"])
-def test_values_reach_the_step_alone(airflow: Airflow, python: str, tmp_path: Path) -> None:
+@pytest.mark.airflow
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "python"), [("airflow3", ""), ("airflow3", "other"), ("airflow2", "")])
+def test_values_reach_the_step_alone(engine: str, python: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """Also one whose interpreter is another, where nothing of Airflow is."""
+    airflow: Airflow = request.getfixturevalue(engine)
+    extra = json.dumps({"key": "key of the extra"})
+    set_connection(airflow, "flowyml_warehouse", conn_type="generic", password=VALUE, extra=extra)
+    set_variable(airflow, "flowyml/token", "token of the variable")
     (tmp_path / "python").symlink_to(shutil.which("python3.11") or airflow_python(2).resolve())
     options = {"airflow": {"python": str(tmp_path / "python")}} if python else {}
     orchestrator = orchestrator_of(airflow, secrets=NAMES)

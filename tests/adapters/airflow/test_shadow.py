@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -17,11 +17,11 @@ import pytest
 
 from tests.adapters.airflow.operating import wait_for_dag
 from tests.engines.airflow import Airflow
-from tests.engines.prefect import PrefectServer
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.prefect, pytest.mark.slow]
 
+BEFORE = dict(os.environ)  # other tests change it meanwhile
 STEP = timedelta(minutes=2)
 DAG = """
 from datetime import datetime
@@ -83,6 +83,7 @@ class _Desk:
     airflow: Airflow
     folder: Path
     prefect_url: str
+    pool: str
 
     @property
     def dag(self) -> str:
@@ -94,14 +95,14 @@ class _Desk:
 
     def flowyml(self, *words: str) -> subprocess.CompletedProcess[str]:
         environment = {
-            **os.environ,
+            **BEFORE,
             "FLOWYML_HOME": str(self.folder / "home"),
             "FLOWYML_AIRFLOW_URL": self.airflow.url,
             "FLOWYML_AIRFLOW_USERNAME": self.airflow.username,
             "FLOWYML_AIRFLOW_PASSWORD": self.airflow.password,
             "FLOWYML_ORCHESTRATORS__NEW__ENGINE": "prefect",
             "FLOWYML_ORCHESTRATORS__NEW__URL": self.prefect_url,
-            "FLOWYML_ORCHESTRATORS__NEW__WORK_POOL": "shadow",
+            "FLOWYML_ORCHESTRATORS__NEW__WORK_POOL": self.pool,
         }
         command = [sys.executable, "-m", "flowyml", *words]
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
@@ -133,17 +134,14 @@ class _Desk:
         return next(both, None)
 
 
-def test_both_run_the_same_intervals_until_one_goes_on_alone(
-    airflow3: Airflow, airflow2: Airflow, prefect: PrefectServer, tmp_path: Path
-) -> None:
-    """Both Airflows side by side, since it is mostly waiting for the next interval."""
-    with prefect.worker("shadow"), ThreadPoolExecutor() as threads:
-        desks = [_Desk(each, tmp_path / str(each.major), prefect.url) for each in (airflow3, airflow2)]
-        for done in [threads.submit(_side_by_side, desk) for desk in desks]:
-            done.result()
+def test_both_run_the_same_intervals_until_one_goes_on_alone(shadows: list[Future[None]]) -> None:
+    """Begun before the first test, since it is mostly waiting for the next interval."""
+    for ended in shadows:
+        ended.result()
 
 
-def _side_by_side(desk: _Desk) -> None:
+def side_by_side(airflow: Airflow, prefect_url: str, pool: str, tmp_path: Path) -> None:
+    desk = _Desk(airflow, tmp_path / str(airflow.major), prefect_url, pool)
     desk.folder.mkdir()
     file = desk.folder / "shadowed.py"
     file.write_text(PIPELINE.format(marks=str(desk.marks), name=desk.dag))
@@ -158,13 +156,14 @@ def _side_by_side(desk: _Desk) -> None:
     assert "each writes its own files, sends its own mails" in made.stderr
     first = datetime.fromisoformat(json.loads(made.stdout)["shadow"])
 
-    seen = wait_until(desk.both_ran, every=5)
+    wait_until(lambda: {*desk.ticks("old")} & {*desk.ticks("new")}, every=1)
+    seen = wait_until(desk.both_ran, every=10)
     assert seen["differences"] == [{"what": "output", "name": "who", "dag": '"old"', "pipeline": '"new"'}]
 
     done = desk.said("airflow", "cutover", desk.dag)
     assert (done["phase"], done["made_up"]) == ("done", [])
     last = datetime.fromisoformat(done["last"])
-    wait_until(lambda: last + STEP in {*desk.ticks("new"), *desk.planned()}, every=2)
+    wait_until(lambda: last + STEP in {*desk.ticks("new"), *desk.planned()}, every=5)
     old, new = desk.ticks("old"), desk.ticks("new")
     desk.said("airflow", "cutover", desk.dag, "--back")
 

@@ -18,7 +18,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_airflow import AirflowOrchestrator
-from tests.adapters.airflow.operating import orchestrator_of
+from tests.adapters.airflow.operating import orchestrator_of, set_connection, set_variable
 from tests.adapters.airflow.seeing import by_form, caught_up, dated, seeing
 from tests.engines.airflow import Airflow, airflow_python
 from tests.waiting import wait_until
@@ -34,11 +34,9 @@ def airflow(request: pytest.FixtureRequest) -> Airflow:
 
 
 def test_a_connection_a_variable_a_hook_and_the_context(airflow: Airflow, tmp_path: Path) -> None:
-    airflow.command("variables", "set", "flowyml_told", json.dumps({"answer": 42}))
-    airflow.command(
-        "connections", "add", "flowyml_files", "--conn-type", "fs", "--conn-password", "secret word",
-        "--conn-extra", json.dumps({"path": "/of/the/hook"}), check=False,  # there since the last try
-    )  # fmt: skip
+    set_variable(airflow, "flowyml_told", json.dumps({"answer": 42}))
+    extra = json.dumps({"path": "/of/the/hook"})
+    set_connection(airflow, "flowyml_files", conn_type="fs", password="secret word", extra=extra)
     handle = orchestrator_of(airflow).run_pipeline(seeing, parameters={"folder": str(tmp_path)})
     assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED, handle.error
     assert handle.outputs["seen"] == {

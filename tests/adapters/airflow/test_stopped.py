@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.submission_result import SubmissionResult
 from tests.adapters.airflow.operating import orchestrator_of
 from tests.adapters.airflow.stopping import stopping
 from tests.engines.airflow import Airflow
@@ -16,17 +18,14 @@ pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED
 
 
-@pytest.fixture(params=["airflow3", "airflow2"])
-def each(request: pytest.FixtureRequest) -> Airflow:
-    airflow: Airflow = request.getfixturevalue(request.param)
-    return airflow
-
-
-@pytest.mark.parametrize("tidies", [False, True])
-def test_steps_of_a_cancelled_run_that_never_ran_are_cancelled(each: Airflow, tmp_path: Path, *, tidies: bool) -> None:
+@pytest.mark.parametrize(("engine", "tidies"), [("airflow3", False), ("airflow3", True), ("airflow2", True)])
+def test_steps_of_a_cancelled_run_that_never_ran_are_cancelled(
+    engine: str, request: pytest.FixtureRequest, tmp_path: Path, *, tidies: bool
+) -> None:
     """Airflow skips them, as it skips the branch that was not taken; with a clean-up it ends the run as a success."""
     given = stopping(f"stopped {'tidily' if tidies else 'at once'}", tidies=tidies)
-    orchestrator = orchestrator_of(each)
+    airflow: Airflow = request.getfixturevalue(engine)
+    orchestrator = orchestrator_of(airflow)
     handle = orchestrator.run_pipeline(given, parameters={"folder": str(tmp_path)})
     wait_until((tmp_path / "begun").exists)
     wait_until(lambda: handle.step_statuses().get("passed_over") is COMPLETED)
@@ -40,15 +39,13 @@ def test_steps_of_a_cancelled_run_that_never_ran_are_cancelled(each: Airflow, tm
     assert handle.raw_status == ("success" if tidies else "failed")
     dag, run_id = handle.job_id.split("/")
     orchestrator.client.note(dag, run_id, "looked into it. Ada")
-    again = orchestrator_of(each).attach(handle.job_id)
+    again = orchestrator_of(airflow).attach(handle.job_id)
     assert (again.status, again.step_statuses()) == (CANCELLED, expected), "by Airflow's audit log"
 
 
-def test_steps_that_a_timeout_of_the_run_stopped_are_cancelled(each: Airflow, tmp_path: Path) -> None:
+def test_steps_that_a_timeout_of_the_run_stopped_are_cancelled(late_runs: Sequence[SubmissionResult]) -> None:
     """On a busy machine it may pass before the step begins."""
-    handle = orchestrator_of(each).run_pipeline(
-        stopping("stopped late", tidies=False, timeout=25), parameters={"folder": str(tmp_path)}
-    )
-    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.TIMEOUT
-    statuses = handle.step_statuses()
-    assert (statuses["work"], statuses["waiting"]) == (CANCELLED, CANCELLED)
+    for handle in late_runs:
+        assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.TIMEOUT
+        statuses = handle.step_statuses()
+        assert (statuses["work"], statuses["waiting"]) == (CANCELLED, CANCELLED)

@@ -62,10 +62,9 @@ def test_values_come_back_as_they_were(engine: str, request: pytest.FixtureReque
     assert repr(outputs["whole"]) == "10.0"
 
 
-@pytest.mark.parametrize("engine", ["airflow3", "airflow2"])
-def test_pickles_need_nothing_in_airflows_environment(engine: str, request: pytest.FixtureRequest) -> None:
+def test_pickles_need_nothing_in_airflows_environment(airflow3: Airflow) -> None:
     """A bundle brings cloudpickle along for functions that travel by value alone, and here all are of a module."""
-    handle = dags.pickled.submit(on=orchestrator_of(request.getfixturevalue(engine)))
+    handle = dags.pickled.submit(on=orchestrator_of(airflow3))
     handle.wait_for_completion(300, progress=False)
     assert handle.status.is_successful, handle.error
     assert handle.outputs == {"text": "((1, 2.5), {1: 'one'}, nan)"}
