@@ -32,7 +32,11 @@ class RandomFlowConformance(Conformance):
         cls, make_orchestrator: MakeOrchestrator, new_folder: Callable[[], str]
     ) -> Iterator[Callable[[int, bool], Done]]:
         samples = {
-            (seed, fails): sample(partial(random_flow, seed=seed, fails=fails), needs=_needs(seed, fails))
+            (seed, fails): sample(
+                partial(random_flow, seed=seed, fails=fails),
+                needs=_needs(seed, fails),
+                shares_run=not fails and "cleanup" not in kinds(seed, fails=fails),
+            )
             for seed, fails in SEEDS
         }
         ahead = Ahead(list(samples.values()), cls, make_orchestrator, new_folder)

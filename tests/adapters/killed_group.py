@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from flowyml import Pipeline, pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.hooks import PipelineHook
 from flowyml.core.submission_result import SubmissionResult
 
 __all__ = ["interrupted", "names_in", "statuses", "worker_of"]
 
 
-def interrupted(name: str, folder: str) -> Pipeline:
+def interrupted(name: str, folder: str, hooks: Sequence[PipelineHook] = ()) -> Pipeline:
     """``slow`` waits to be killed, until there is a file called ``fixed``. Each step notes its name and its process."""
 
     def note(step_name: str) -> int:
@@ -43,7 +45,7 @@ def interrupted(name: str, folder: str) -> Pipeline:
     def after(third: int) -> int:
         return third + note("after")
 
-    @pipeline(name=name)
+    @pipeline(name=name, hooks=list(hooks))
     def made() -> Any:
         return {"after": after(third(slow(first())))}
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -55,18 +54,16 @@ class PrefectServer:
     def start(self) -> None:
         """Start the server and wait until it answers."""
         self.process = self._run("server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
-        deadline = time.monotonic() + 300
-        while not self.answers():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError((self.home / "server.log").read_text(errors="replace")[-3000:])
-            time.sleep(0.1)
+        wait_until(self._is_up)
 
-    def answers(self) -> bool:
-        """Whether the server is up."""
+    def _is_up(self) -> bool:
+        """Raises ``RuntimeError`` with the end of its log once the process has ended."""
+        if self.process is None or self.process.poll() is not None:
+            raise RuntimeError((self.home / "server.log").read_text(errors="replace")[-3000:])
         return self._has("health")
 
     def _has(self, path: str) -> bool:
-        with suppress(OSError), urllib.request.urlopen(f"{self.url}/api/{path}", timeout=2) as response:
+        with suppress(OSError), urllib.request.urlopen(f"{self.url}/api/{path}", timeout=60) as response:
             return bool(response.status == 200)
         return False
 

@@ -65,17 +65,17 @@ def abandoned(make_prefect: MakeOrchestrator, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="session")
-def cleaning_up(orchestrator: PrefectOrchestrator, tmp_path_factory: pytest.TempPathFactory) -> Endings:
+def cleaning_up(make_prefect: MakeOrchestrator, tmp_path_factory: pytest.TempPathFactory) -> Endings:
     """Two runs that end while a step works and another one sleeps before its next attempt: by cancellation, and by a
     timeout. With the folders of their clean-up.
 
     They too are made before most tests, since their processes are given half a minute to end.
     """
     found = {}
-    for ending, timeout in (("cancel", None), ("timeout", 60)):
+    for ending, timeout in (("cancel", None), ("timeout", 90)):
         folder = tmp_path_factory.mktemp(ending)
         pipeline = cleans_up(f"prefect clean up after {ending}", str(folder), timeout)
-        found[ending] = pipeline.submit(on=orchestrator), folder
+        found[ending] = pipeline.submit(on=make_prefect()), folder
     for _, folder in found.values():
         wait_until((folder / "begun").exists)
     found["cancel"][0].cancel()

@@ -21,7 +21,7 @@ from flowyml.core.submission_result import SubmissionResult
 from tests.engines.prefect import PrefectServer
 from tests.waiting import wait_until
 
-__all__ = ["cleans_up", "run_processes", "save_secret", "sleeping", "step_process", "waiting"]
+__all__ = ["Journal", "cleans_up", "run_processes", "save_secret", "sleeping", "step_process", "waiting"]
 
 
 class Journal(PipelineHook):

@@ -126,7 +126,7 @@ def test_a_gateway_without_a_server_counts_as_no_answer(status: int) -> None:
 def test_waiting_outlasts_a_gateway_without_a_server() -> None:
     answers = [RUNNING, *[NO_SERVER] * 20, COMPLETED]
     with answering({f"/flow_runs/{RUN}": answers, "": [json_answer([])]}) as (orchestrator, asked):
-        handle = orchestrator.attach(RUN).wait_for_completion(240, 0.1, progress=False)
+        handle = orchestrator.attach(RUN).wait_for_completion(1200, 0.1, progress=False)
         assert handle.status is ExecutionStatus.COMPLETED
     assert asked.count(f"/flow_runs/{RUN}") >= len(answers)
 

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
+from flowyml_prefect import PrefectOrchestrator
 from tests.engines.prefect import PrefectServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 TRAINING = Path(__file__).parents[3] / "examples/train_classifier.py"
 
 
-def test_an_example_runs_as_a_script(prefect: PrefectServer, tmp_path: Path) -> None:
+def test_an_example_runs_as_a_script(prefect: PrefectServer, orchestrator: PrefectOrchestrator, tmp_path: Path) -> None:
     """By somebody who has Prefect's address in the environment."""
     environment = {**os.environ, "PREFECT_API_URL": f"{prefect.url}/api", "FLOWYML_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-W", "error", TRAINING, "--on", "prefect", "--trees", "20"]
@@ -29,4 +29,4 @@ def test_an_example_runs_as_a_script(prefect: PrefectServer, tmp_path: Path) -> 
     assert "tumours that it has never seen." in said
     job = said.partition(", job ")[2].partition(".")[0]
     assert f"Look at:  {prefect.url}/runs/flow-run/{job}" in said
-    assert httpx.get(f"{prefect.url}/api/flow_runs/{job}", timeout=240).json()["parameters"]["trees"] == 20
+    assert orchestrator.get_run(job).parameters["trees"] == 20

@@ -37,72 +37,41 @@ from tests.waiting import catches, wait_until
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
 
-def test_a_killed_flow_is_crashed_and_takes_its_step_along(orchestrator: PrefectOrchestrator, tmp_path: Path) -> None:
-    handle = orchestrator.run_pipeline(sleeping(str(tmp_path), 600))
-    work = step_process(tmp_path)
-    wait_until(lambda: handle.step_statuses().get("sleep") is ExecutionStatus.RUNNING)  # recorded a little later
-    _, flow = run_processes(handle)
-    flow.kill()
-    wait_until(lambda: handle.status.is_terminal)  # by Prefect alone it would be another status, after 90 s
-    assert (handle.status, handle.raw_status) == (ExecutionStatus.FAILED, "Crashed")
-    assert "killed by signal 9 (SIGKILL)" in str(handle.error)
-    (step,) = handle.step_runs()
-    assert (step.status, step.ended_at) == (ExecutionStatus.FAILED, handle.run.ended_at), "its seconds count no more"
-    wait_until(lambda: not work.is_running())
-    assert wait_until(lambda: (tmp_path / "ended").exists() and (tmp_path / "ended").read_text()) == "FAILED"
-
-
-def test_the_caller_may_die_after_submitting(
-    orchestrator: PrefectOrchestrator, prefect: PrefectServer, tmp_path: Path
-) -> None:
-    job = _submit_elsewhere(prefect, tmp_path, "caller-dies").communicate()[0].strip()
-    handle = orchestrator.attach(job)
-    handle.wait_for_completion(1200, 0.2)
-    assert (handle.status, handle.outputs) == (ExecutionStatus.COMPLETED, {"slept": 1.0})
-
-
 def test_the_same_run_id_from_two_processes_is_one_execution(
     orchestrator: PrefectOrchestrator, prefect: PrefectServer, tmp_path: Path
 ) -> None:
+    """Both are killed right after submitting."""
     callers = [_submit_elsewhere(prefect, tmp_path, "at-once") for _ in range(2)]
     jobs = {caller.communicate()[0].strip() for caller in callers}
     (job,) = jobs
     handle = orchestrator.attach(job).wait_for_completion(1200, 0.2)
-    assert handle.status is ExecutionStatus.COMPLETED
+    assert (handle.status, handle.outputs) == (ExecutionStatus.COMPLETED, {"slept": 1.0})
     time.sleep(3)  # a second execution would have begun by now
     assert (tmp_path / "done").read_text() == "x"
 
 
-@pytest.mark.parametrize("by_command", [False, True], ids=["run", "the command"])
 def test_ctrl_c_cancels_the_run_and_says_how_to_see_its_end(
-    orchestrator: PrefectOrchestrator, prefect: PrefectServer, tmp_path: Path, *, by_command: bool
+    orchestrator: PrefectOrchestrator, prefect: PrefectServer, tmp_path: Path
 ) -> None:
-    run_id = f"interrupted-{by_command}"
     script = tmp_path / "interrupted.py"
-    script.write_text(_WAITER.format(folder=str(tmp_path), run_id=run_id, url=prefect.url))
-    words = ["-u", "-m", "flowyml", "run", script, "--on", prefect.url, "--run-id", run_id]
-    caller = subprocess.Popen(
-        [sys.executable, *(words if by_command else [script])],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+    script.write_text(_WAITER.format(folder=str(tmp_path)))
+    words = ["-u", "-m", "flowyml", "run", script, "--on", prefect.url, "--run-id", "interrupted"]
+    caller = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True, start_new_session=True)
     step_process(tmp_path)
     os.killpg(caller.pid, signal.SIGINT)
     _, errors = caller.communicate(timeout=1200)
-    assert caller.returncode == (130 if by_command else -signal.SIGINT)
-    (run,) = orchestrator.runs(run_id, limit=1)
-    assert f"Interrupted: cancelling run {run_id} on prefect, job {run.job_id} …\n" in errors
-    assert f"To see how it ends: flowyml watch {run.job_id} --on {prefect.url if by_command else 'prefect'}\n" in errors
+    assert caller.returncode == 130
+    (run,) = orchestrator.runs("interrupted", limit=1)
+    assert f"Interrupted: cancelling run interrupted on prefect, job {run.job_id} …\n" in errors
+    assert f"To see how it ends: flowyml watch {run.job_id} --on {prefect.url}\n" in errors
     handle = orchestrator.attach(run.job_id).wait_for_completion(1200, 0.2)
     assert handle.status is ExecutionStatus.CANCELLED
 
 
 _WAITER = """
 from tests.adapters.prefect.samples import sleeping
-from flowyml_prefect import PrefectOrchestrator
 
-pipeline = sleeping({folder!r}, 600, name={run_id!r})
-if __name__ == "__main__":
-    pipeline.run(on=PrefectOrchestrator({url!r}), run_id={run_id!r})
+pipeline = sleeping({folder!r}, 600, name="interrupted")
 """
 
 _CALLER = """
@@ -132,8 +101,11 @@ def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
 def test_the_server_may_be_killed_in_the_middle_of_a_run(
     frail: PrefectServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A flow goes on without it; the runner of one that is killed meanwhile waits for it, and can be ended."""
-    orchestrator = PrefectOrchestrator(frail.url, api_key="admin:secret")
+    """A flow goes on without it; the runner of one that is killed meanwhile waits for it, and can be ended.
+
+    The password, which both need, stands in the URL.
+    """
+    orchestrator = PrefectOrchestrator(frail.url.replace("//", "//admin:secret@"))
     policy = OrchestratorRetryPolicy(max_attempts=300, initial_delay_seconds=1, backoff_multiplier=1)
     patient = PrefectOrchestrator(frail.url, api_key="admin:secret", retry_policy=policy)
     goes_on, is_killed = tmp_path_factory.mktemp("on"), tmp_path_factory.mktemp("killed")
@@ -160,6 +132,9 @@ def test_the_server_may_be_killed_in_the_middle_of_a_run(
     (goes_on / "go").touch()
     handle.wait_for_completion(1200, 0.5)
     assert (handle.status, handle.outputs) == (ExecutionStatus.COMPLETED, {"waited": True})
+    health = orchestrator.health()
+    assert health.reachable
+    assert "secret" not in f"{handle.run} {health} {orchestrator.client.connection}"
     wait_until(lambda: handle.step_statuses() == {"wait": ExecutionStatus.COMPLETED})
     orchestrator.close()
     patient.close()
@@ -173,15 +148,6 @@ def test_wrong_credentials_are_distinguished_and_never_shown(frail: PrefectServe
     assert "refuses these credentials" in str(caught.value)
     assert "wrong" not in str(caught.value)
     assert not orchestrator.health().reachable
-    orchestrator.close()
-
-
-def test_a_password_in_the_url_reaches_the_run_and_is_not_shown(frail: PrefectServer, tmp_path: Path) -> None:
-    orchestrator = PrefectOrchestrator(frail.url.replace("//", "//admin:secret@"))
-    handle = orchestrator.run_pipeline(sleeping(str(tmp_path), 0.0)).wait_for_completion(1200, 0.2)
-    health = orchestrator.health()
-    assert (handle.status, handle.outputs, health.reachable) == (ExecutionStatus.COMPLETED, {"slept": 0.0}, True)
-    assert "secret" not in f"{handle.run} {health} {orchestrator.client.connection}"
     orchestrator.close()
 
 

@@ -63,10 +63,10 @@ def test_runs_flows_and_outputs_go_when_nothing_on_the_server_needs_them(
         mine = (item for item in items if item.kind == "run" or item.name.startswith("prune-these"))
         return {(item.kind, item.name): item for item in mine}
 
-    first = orchestrator.run_pipeline(version(1, fails=True), "prune-first").wait_for_completion(240, 0.2)
+    first = orchestrator.run_pipeline(version(1, fails=True), "prune-first").wait_for_completion(1200, 0.2)
     assert first.status is ExecutionStatus.FAILED
     assert orchestrator.get_run(first.job_id).revision == version(1).revision
-    second = orchestrator.run_pipeline(version(2), "prune-second").wait_for_completion(240, 0.2)
+    second = orchestrator.run_pipeline(version(2), "prune-second").wait_for_completion(1200, 0.2)
     assert second.status is ExecutionStatus.COMPLETED, second.error
     pooled = make_prefect(work_pool="prune", artifacts=tmp_path / "artifacts")
     pooled.client.ensure_process_pool("prune")

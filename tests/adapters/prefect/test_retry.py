@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import pytest
 
 from flowyml import Pipeline, cleanup, pipeline, step
@@ -17,7 +18,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_prefect import PrefectOrchestrator, runner
 from tests.adapters import killed_group
-from tests.adapters.prefect.samples import run_processes
+from tests.adapters.prefect.samples import Journal, run_processes
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.prefect
@@ -139,7 +140,7 @@ def test_a_retry_runs_what_failed_and_what_waits_for_it_once_all_is_recorded(
     assert log(tmp_path) == [], "nothing runs before"
     client.write(f"/task_runs/{made}/set_state", {"state": {"type": "COMPLETED", "name": "Completed"}, "force": True})
     assert ended(handle) == {
-        "many": (COMPLETED, 1), "each[0]": (COMPLETED, 2), "each[1]": (COMPLETED, 2), "each[2]": (COMPLETED, 2),
+        "many": (COMPLETED, 1), "each[0]": (COMPLETED, 1), "each[1]": (COMPLETED, 2), "each[2]": (COMPLETED, 2),
         "total": (COMPLETED, 1), "handle": (COMPLETED, 2), "tidy": (COMPLETED, 3),
     }, "for the handler each[0] has been made anew"  # fmt: skip
     assert handle.outputs == {"total": 60_000}, handle.error
@@ -154,13 +155,19 @@ def test_a_retry_runs_what_failed_and_what_waits_for_it_once_all_is_recorded(
 def test_an_execution_group_whose_flow_is_killed_goes_on_where_it_was(
     orchestrator: PrefectOrchestrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handle = killed_group.interrupted("prefect killed group", str(tmp_path)).submit(on=orchestrator)
-    wait_until(lambda: killed_group.worker_of(tmp_path))
+    killed = killed_group.interrupted("prefect killed group", str(tmp_path), [Journal(str(tmp_path))])
+    handle = killed.submit(on=orchestrator)
+    worker = psutil.Process(wait_until(lambda: killed_group.worker_of(tmp_path)))
     wait_until(lambda: handle.step_statuses().get("slow") is ExecutionStatus.RUNNING)  # recorded a little later
     _, flow = run_processes(handle)
     flow.kill()
-    wait_until(lambda: handle.status.is_terminal)
-    assert handle.status is FAILED
+    wait_until(lambda: handle.status.is_terminal)  # by Prefect alone it would be another status, after 90 s
+    assert (handle.status, handle.raw_status) == (FAILED, "Crashed")
+    assert "killed by signal 9 (SIGKILL)" in str(handle.error)
+    wait_until(lambda: not worker.is_running())
+    assert wait_until(lambda: (tmp_path / "ended").exists() and (tmp_path / "ended").read_text()) == "FAILED"
+    (slow,) = (run for run in handle.step_runs() if run.name == "slow")
+    assert slow.ended_at == handle.run.ended_at, "its seconds count no more"
     shown = {name: end for name, (end, _) in killed_group.statuses(handle).items()}
     assert shown == {"first": COMPLETED, "slow": FAILED, "third": CANCELLED, "after": CANCELLED}
 

@@ -148,10 +148,11 @@ class TestRuns:
     @pytest.fixture(scope="class")
     @classmethod
     def run(cls, make_prefect: Callable[..., Any], folder: Path) -> SubmissionResult:
-        (folder / "mine.csv").touch()
+        (folder / "here").mkdir()
+        (folder / "here/mine.csv").touch()
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PLACE_OF_RUNS", "the caller's")
-            patch.chdir(folder)
+            patch.chdir(folder / "here")
             orchestrator: PrefectOrchestrator = make_prefect(artifacts=folder / "artifacts")
             handle = orchestrator.run_pipeline(looking(), "run/1 ü", parameters=GIVEN)
         handle.wait_for_completion(1200, 0.2)
@@ -160,7 +161,7 @@ class TestRuns:
 
     def test_it_has_the_folder_and_the_environment_of_its_caller(self, run: SubmissionResult, folder: Path) -> None:
         seen = [run.outputs[name] for name in ("folder", "names", "variable")]
-        assert seen == [str(folder), ["mine.csv"], "the caller's"]
+        assert seen == [str(folder / "here"), ["mine.csv"], "the caller's"]
 
     def test_parameters_that_look_like_templates_and_references_are_data(self, run: SubmissionResult) -> None:
         same = [TEMPLATE, GIVEN["items"], {"a": REFERENCE}, 1, 1.5, "float"]
@@ -313,7 +314,7 @@ NOTEBOOK = [
     "@step(outputs=['total'])\ndef add(rows):\n    return sum(rows)",
     """
 pipeline = Pipeline("noted", context=context(count=4)).add_step(load).add_step(add)
-handle = pipeline.submit({"count": 5}, on=PrefectOrchestrator(URL)).wait_for_completion(240, 0.2, progress=False)
+handle = pipeline.submit({"count": 5}, on=PrefectOrchestrator(URL)).wait_for_completion(1200, 0.2, progress=False)
 print("submitted", handle.status, handle.outputs, handle.error)
 """,
 ]

@@ -29,7 +29,7 @@ from flowyml.core.process_identity import ProcessIdentity, born, is_alive
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.targets import resolve
 from flowyml_prefect import PrefectOrchestrator
-from flowyml_prefect.server import _free_port, _newest_ui, stop_embedded_server
+from flowyml_prefect.server import _free_port, _newest_ui, ensure_worker, stop_embedded_server
 from tests.engines.browser import browser_page
 from tests.engines.web import Reply, web
 from tests.waiting import wait_until
@@ -40,7 +40,6 @@ _RUN = """
 import json
 from flowyml import Pipeline, step
 from flowyml_prefect import PrefectOrchestrator
-from flowyml_prefect.server import ensure_worker
 
 @step(outputs=["pid"])
 def where():
@@ -50,11 +49,18 @@ def where():
 orchestrator = PrefectOrchestrator()
 before = orchestrator.health().reachable
 handle = orchestrator.run_pipeline(Pipeline("embedded").add_step(where)).wait_for_completion(1200, 0.2)
-ensure_worker()
 print(json.dumps([before, str(handle.status), handle.url, orchestrator.health().url]))
 """
 
 _START = "from flowyml_prefect.server import embedded_server; print(embedded_server().url)"
+
+# The server is not up before the test has interrupted its starter.
+_START_FOR_LONG = """
+import time
+from flowyml_prefect import server
+server._await_health = lambda *_: time.sleep(3600)
+server.embedded_server()
+"""
 
 _SUBMIT_MANY = """
 import json
@@ -76,7 +82,7 @@ def answer(method, path, body, headers):
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(plan["url"] + path, data, headers, method=method)
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as got:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=240) as got:
             return [got.status, got.headers.get("Access-Control-Allow-Origin")]
     except urllib.error.HTTPError as error:
         return [error.code, error.headers.get("Access-Control-Allow-Origin")]
@@ -110,16 +116,24 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def home(folder: Path) -> Path:
-    """The same with the server and a worker up, and a run that completed: whatever the test before left."""
-    if not _is_ready(folder):
+def served(folder: Path) -> Path:
+    """The same with the server up, and a run that completed: whatever the test before left."""
+    if not _is_up(folder, "server"):
         _output(_start(_RUN))
     return folder
 
 
-def _is_ready(folder: Path) -> bool:
+@pytest.fixture
+def home(served: Path) -> Path:
+    """The same with a worker."""
+    if not _is_up(served, "worker"):
+        ensure_worker()
+    return served
+
+
+def _is_up(folder: Path, who: str) -> bool:
     record = _record(folder) if (folder / "prefect/server.json").exists() else {}
-    return all(record.get(who) and is_alive(ProcessIdentity(**record[who])) for who in ("server", "worker"))
+    return bool(record.get(who)) and is_alive(ProcessIdentity(**record[who]))
 
 
 def _record(home: Path) -> Any:
@@ -133,9 +147,8 @@ def _password(home: Path) -> str:
 def _attack(home: Path, headers: Mapping[str, str] = {}, *, user: str | None = None) -> Any:
     """What somebody without the password reaches: of Prefect's API, and of the files."""
     url, prefect = _record(home)["url"], home / "prefect"
-    with httpx.Client(base_url=f"{url}/api", auth=tuple(_password(home).split(":"))) as owner:
-        (deployment, *_) = owner.post("/deployments/filter", json={}).raise_for_status().json()
-        (run, *_) = owner.post("/flow_runs/filter", json={}).raise_for_status().json()
+    owner = PrefectOrchestrator().client
+    (deployment, *_), (run, *_) = owner.query("/deployments/filter", {}), owner.query("/flow_runs/filter", {})
     forged = {"key": "forged-outputs", "type": "table", "data": "[]", "flow_run_id": run["id"]}
     state = {"state": {"type": "CANCELLING"}, "force": True}
     plan = {
@@ -189,7 +202,7 @@ def _is_recorded(home: Path) -> bool:
 def test_of_processes_that_are_interrupted_or_begin_at_once_none_leaves_a_second_server(folder: Path) -> None:
     stop_embedded_server()
     for number in (signal.SIGINT, signal.SIGKILL):
-        starting = _start(_START)
+        starting = _start(_START_FOR_LONG)
         wait_until(lambda: _is_recorded(folder))
         starting.send_signal(number)
         starting.communicate(timeout=1200)
@@ -207,24 +220,25 @@ def test_of_processes_that_are_interrupted_or_begin_at_once_none_leaves_a_second
     assert _record(folder)["server"]["pid"] in _servers(folder)
 
 
-def test_after_a_crash_it_comes_back_at_the_same_address(home: Path) -> None:
-    record = _record(home)
+def test_after_a_crash_it_comes_back_at_the_same_address(served: Path) -> None:
+    record = _record(served)
     os.killpg(record["server"]["pid"], signal.SIGKILL)
     wait_until(lambda: not is_alive(ProcessIdentity(**record["server"])))
     url, _ = _output(_start(f"import sys; sys.stderr = None; {_START}"))
     assert url == record["url"], "and nothing else is on standard output"
 
 
-def test_it_is_used_again_and_a_schedule_brings_a_worker(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    os.killpg(_record(home)["worker"]["pid"], signal.SIGKILL)
+def test_it_is_used_again_and_a_schedule_brings_a_worker(served: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    if _is_up(served, "worker"):
+        os.killpg(_record(served)["worker"]["pid"], signal.SIGKILL)
     orchestrator = PrefectOrchestrator()
     five = Pipeline("embedded schedule").add_step(step(name="five")(lambda: 5))
     made = orchestrator.schedule_pipeline(five, Schedule.of("interval", 15))
-    (ended, *_) = wait_until(lambda: [run for run in orchestrator.runs(five.name) if run.status.is_terminal])
+    (ended, *_) = wait_until(lambda: [run for run in orchestrator.runs(five.name) if run.status.is_terminal], every=0.5)
     orchestrator.delete_schedule(made.schedule_id)
     assert (ended.status.name, orchestrator.outputs(ended.job_id)) == ("COMPLETED", {"five": 5})
     assert "Starting Prefect" not in capfd.readouterr().err
-    record = _record(home)
+    record = _record(served)
     assert os.getpgid(record["worker"]["pid"]) == record["worker"]["pid"]
 
 
@@ -241,8 +255,8 @@ def test_a_web_page_is_refused_everything(home: Path) -> None:
     assert found["answers"] == [[401, None]] * 7
     url = _record(home)["url"]
     ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
-    theirs = httpx.options(f"{url}/api/flow_runs/filter", headers={"Origin": "http://evil.example", **ask})
-    own = httpx.options(f"{url}/api/flow_runs/filter", headers={"Origin": url, **ask})
+    theirs = httpx.options(f"{url}/api/flow_runs/filter", headers={"Origin": "http://evil.example", **ask}, timeout=240)
+    own = httpx.options(f"{url}/api/flow_runs/filter", headers={"Origin": url, **ask}, timeout=240)
     assert "access-control-allow-origin" not in theirs.headers
     assert own.headers["access-control-allow-origin"] == url
 
@@ -250,7 +264,7 @@ def test_a_web_page_is_refused_everything(home: Path) -> None:
 def test_every_page_of_the_api_asks_for_the_password(home: Path) -> None:
     """All that Prefect says it has, with any method; two pages tell whether it is up, and nothing else."""
     url, nothing = _record(home)["url"], str(UUID(int=0))
-    with httpx.Client(base_url=f"{url}/api", timeout=120) as anybody:
+    with httpx.Client(base_url=f"{url}/api", timeout=240) as anybody:
         paths = anybody.get("/openapi.json", auth=tuple(_password(home).split(":"))).raise_for_status().json()["paths"]
         assert len(paths) > 100
         answers = {

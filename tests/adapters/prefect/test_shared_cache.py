@@ -37,7 +37,7 @@ def test_what_a_local_run_computed_is_a_hit_on_prefect(
     first = counted(tmp_path).run()
     assert first["count"] == 2
     handle = make_prefect(artifacts=store).run_pipeline(counted(tmp_path), "elsewhere")
-    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=1200, poll_interval=0.5).status is ExecutionStatus.COMPLETED, handle.error
     assert handle.outputs == {"count": 2}
     assert [run.cached_from for run in handle.step_runs()] == [first.run_id, ""]
     assert (tmp_path / "trace").read_text() == "load\n"
