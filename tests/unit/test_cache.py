@@ -151,29 +151,6 @@ def test_a_file_counts_by_its_name_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-def test_a_figure_is_cached_with_its_picture(tmp_path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    @step(cache=True)
-    def draw() -> Figure:
-        figure = Figure()
-        figure.add_subplot().plot([1, 3, 2])
-        return figure
-
-    @pipeline
-    def drawn() -> Any:
-        return draw()
-
-    local = LocalOrchestrator(keep_outputs=True)
-    drawn.run(on=local).raise_for_status()
-    again = drawn.run(on=local)
-    assert again.step_results["draw"].is_cached
-    (artifact,) = local.attach(again.run_id).artifacts()
-    assert artifact.picture is not None
-    assert isinstance(again["draw"], Figure)
-
-
-@pytest.mark.processes
 def test_a_run_that_is_retried_goes_on_with_cached_results(tmp_path: Path) -> None:
     @step(cache=True)
     def first(path: str) -> list[int]:
