@@ -26,9 +26,9 @@ from flowyml.core.process_identity import this_process
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import schema
-from flowyml.orchestrators.local.schedule_server import Trigger, due_now, serve_schedules
+from flowyml.orchestrators.local.schedule_server import Trigger, serve_schedules
 from flowyml.orchestrators.local.scheduled_runs import run_id_of
-from flowyml.orchestrators.local.schedules import Kept, ScheduleStore
+from flowyml.orchestrators.local.schedules import ScheduleStore
 from flowyml.orchestrators.local.store import RunStore
 from tests.unit.commands import Done, flowyml
 from tests.waiting import wait_until
@@ -259,27 +259,7 @@ def test_a_server_in_a_process_of_its_own_leaves_its_runs_alone(local: LocalOrch
     wait_until(lambda: all(run.status is ExecutionStatus.COMPLETED for run in local.runs()))
 
 
-def kept(schedule: Schedule, seen: datetime) -> Kept:
-    return Kept("id", "pipeline", "bundle", b"", schedule, False, 1, seen)
-
-
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("catch_up", "seen_ago", "due_ago"),
-    [
-        (False, timedelta(minutes=1), timedelta()),
-        (False, timedelta(days=2), timedelta()),
-        (True, timedelta(minutes=1), timedelta()),
-        (True, timedelta(hours=3), timedelta(hours=2)),
-        (False, timedelta(), None),
-        (True, timedelta(), None),
-    ],
-)
-def test_what_is_due(catch_up: bool, seen_ago: timedelta, due_ago: timedelta | None) -> None:
-    item = kept(Schedule(cron="0 * * * *", catch_up=catch_up), NOON - seen_ago)
-    assert due_now(item, NOON + timedelta(milliseconds=5)) == (None if due_ago is None else NOON - due_ago)
 
 
 def test_weekdays_count_from_sunday_and_either_day_will_do() -> None:
