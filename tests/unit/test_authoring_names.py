@@ -179,6 +179,7 @@ def test_a_cycle_is_shown() -> None:
             r"comes after 'lod', which is not a step. Did you mean 'load'",
         ),
         (lambda: Pipeline("p"), r"Pipeline 'p' has no steps. Add some with add_step"),
+        (lambda: Pipeline("p").add_step(step(outputs=["a"], name="own")(lambda a: a)), r"own -> own"),
         (lambda: Pipeline("p").add_step(len), r"takes a function with @step"),  # type: ignore[arg-type]
         (
             lambda: Pipeline("p").add_step(step(dict)),
@@ -321,6 +322,8 @@ def test_contexts_hold_json_and_never_change() -> None:
 def test_parameters_are_checked(values: dict[str, object], message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         training().check_parameters(values)
+    with pytest.raises(ParameterError, match=r"'rows' must be of type integer"):
+        Pipeline("p", context=context(rows="four")).add_step(load).compile()
 
 
 @pytest.mark.parametrize("value", ["caf\udce9.csv", ["\ud83d\ude00"], {"\ud800": 1}])
