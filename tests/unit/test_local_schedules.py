@@ -29,8 +29,6 @@ from flowyml.orchestrators.local import schema
 from flowyml.orchestrators.local.schedule_server import Trigger, serve_schedules
 from flowyml.orchestrators.local.scheduled_runs import run_id_of
 from flowyml.orchestrators.local.schedules import ScheduleStore
-from flowyml.orchestrators.local.store import RunStore
-from tests.unit.commands import Done, flowyml
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -279,37 +277,6 @@ def test_a_schedule_ends() -> None:
     first = trigger.get_next_fire_time(None, NOON - timedelta(seconds=90))
     assert first == NOON - timedelta(seconds=60)
     assert trigger.get_next_fire_time(NOON, NOON) is None
-
-
-@quietly
-def test_a_pipeline_of_another_project_does_not_take_over_the_schedule(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for project in ("one", "two"):
-        (tmp_path / project).mkdir()
-        (tmp_path / project / "pyproject.toml").write_text(f'[project]\nname = "{project}"\n')
-        (tmp_path / project / "train.py").write_text(
-            "from flowyml import Pipeline, step\n@step\ndef one():\n    return 1\n"
-            "train = Pipeline('train').add_step(one)\n"
-        )
-
-    def schedule(project: str, hour: str, *options: str) -> Done:
-        monkeypatch.chdir(tmp_path / project)
-        sys.modules.pop("train", None)
-        return flowyml("schedule", "create", "train.py", "daily", hour, *options)
-
-    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
-    assert schedule("one", "1").code == 0
-    refused = schedule("two", "2")
-    assert refused.code == 2
-    assert "comes from one: train.py; this pipeline comes from two: train.py" in refused.err
-    assert "--force" in refused.err
-    store = ScheduleStore(RunStore(tmp_path / "home" / "runs.db"))
-    assert store.get("train").schedule.cron == "0 1 * * *"
-    assert schedule("one", "3").code == 0
-    assert schedule("two", "2", "--force").code == 0
-    assert store.get("train").schedule.cron == "0 2 * * *"
-    assert schedule("one", "1").code == 2  # now it is the other's
 
 
 @quietly
