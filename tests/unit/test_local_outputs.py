@@ -94,7 +94,7 @@ from flowyml.orchestrators import LocalOrchestrator
 def fill():
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     print("a line to record")
-    time.sleep(0.5)
+    time.sleep(3)  # the recorder tries many times meanwhile
     return 42
 
 local = LocalOrchestrator(store=sys.argv[1])
