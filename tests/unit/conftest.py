@@ -14,7 +14,6 @@ import pytest
 
 from flowyml.orchestrators import LocalOrchestrator
 from tests.unit.commands import PIPELINE
-from tests.unit.local_runs import WORKERS
 
 
 @pytest.fixture(autouse=True)
@@ -36,12 +35,6 @@ def nothing_stays_imported(tmp_path_factory: pytest.TempPathFactory, monkeypatch
 @pytest.fixture
 def local(tmp_path: Path) -> LocalOrchestrator:
     return LocalOrchestrator(store=tmp_path / "runs.db")
-
-
-@pytest.fixture(params=WORKERS)
-def both_ways(request: pytest.FixtureRequest, tmp_path: Path) -> LocalOrchestrator:
-    """Steps in threads, then in processes of their own."""
-    return LocalOrchestrator(store=tmp_path / "runs.db", workers=request.param)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Steps and questions that the tests of control flow share."""
+"""Steps that the tests of control flow share."""
 
 from __future__ import annotations
 
@@ -6,15 +6,8 @@ from typing import Any
 
 from flowyml import step
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.runs import PipelineResult
-from flowyml.orchestrators import LocalOrchestrator
 
 COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
-
-
-def steps_of(result: PipelineResult, orchestrator: LocalOrchestrator) -> dict[str, tuple[str, str]]:
-    runs = orchestrator.step_runs(result.run_id)
-    return {run.label: (run.status.name, run.raw_status) for run in runs}
 
 
 @step

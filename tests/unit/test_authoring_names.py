@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -161,9 +162,34 @@ def test_a_cycle_is_shown() -> None:
         Pipeline("loop").add_step(first).add_step(second).compile()
 
 
-def test_a_missing_input_names_the_step_and_what_there_is() -> None:
-    with pytest.raises(DefinitionError, match=r"step 'train' needs 'dataset', which no step produces and the context"):
-        Pipeline("p").add_step(train).compile()
+@pytest.mark.parametrize(
+    ("define", "message"),
+    [
+        (
+            lambda: Pipeline("p").add_step(train),
+            r"step 'train' needs 'dataset', which no step produces and the context",
+        ),
+        (lambda: training().add_step(load), r"two steps named 'load'"),
+        (
+            lambda: step(inputs=["data"])(train.function),
+            r"inputs names 'data', but the function takes \(dataset, rate\)",
+        ),
+        (
+            lambda: training().add_step(bounds.options(after=["lod"])),
+            r"comes after 'lod', which is not a step. Did you mean 'load'",
+        ),
+        (lambda: Pipeline("p"), r"Pipeline 'p' has no steps. Add some with add_step"),
+        (lambda: Pipeline("p").add_step(step(outputs=["a"], name="own")(lambda a: a)), r"own -> own"),
+        (lambda: Pipeline("p").add_step(len), r"takes a function with @step"),  # type: ignore[arg-type]
+        (
+            lambda: Pipeline("p").add_step(step(dict)),
+            r"step 'dict': <class 'dict'> has no signature that .* Wrap it in a function",
+        ),
+    ],
+)
+def test_mistakes_are_named(define: Callable[[], Pipeline], message: str) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        define().compile()
 
 
 def test_two_producers_of_one_name() -> None:
@@ -171,11 +197,6 @@ def test_two_producers_of_one_name() -> None:
         training().add_step(load.options(name="again")).compile()
     with pytest.raises(DefinitionError, match=r"'dataset' has two producers, step 'load' and the context"):
         Pipeline("p", context=context(rows=1, dataset=[])).add_step(load).compile()
-
-
-def test_two_steps_of_one_name() -> None:
-    with pytest.raises(DefinitionError, match=r"two steps named 'load'"):
-        training().add_step(load).compile()
 
 
 def test_unknown_keywords_are_answered() -> None:
@@ -189,31 +210,11 @@ def test_unknown_keywords_are_answered() -> None:
         step(share=True)  # type: ignore[call-overload]  # wrong on purpose
 
 
-def test_an_input_that_the_function_does_not_take() -> None:
-    with pytest.raises(DefinitionError, match=r"inputs names 'data', but the function takes \(dataset, rate\)"):
-        step(inputs=["data"])(train.function)
-
-
-def test_after_an_unknown_step() -> None:
-    with pytest.raises(DefinitionError, match=r"comes after 'lod', which is not a step. Did you mean 'load'"):
-        training().add_step(bounds.options(after=["lod"])).compile()
-
-
-def test_an_empty_pipeline_is_refused() -> None:
-    with pytest.raises(DefinitionError, match=r"Pipeline 'p' has no steps. Add some with add_step"):
-        Pipeline("p").compile()
-
-
 def test_an_empty_pipeline_runs_and_warns_at_the_line_of_the_call() -> None:
     with pytest.warns(UserWarning, match=r"Pipeline 'p' has no steps, so nothing runs.*add_step") as seen:
         result = Pipeline("p").run()
     assert result.success
     assert seen[0].filename == __file__
-
-
-def test_only_steps_can_be_added() -> None:
-    with pytest.raises(DefinitionError, match=r"takes a function with @step"):
-        Pipeline("p").add_step(len)  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.parametrize("name", ["", " a", "a\nb", "a\x00", "x" * 201, "\ud800", None])
@@ -259,13 +260,6 @@ def test_an_output_that_the_steps_own_inputs_leave_out() -> None:
     )
     with pytest.raises(DefinitionError, match=message):
         pipeline.compile()
-
-
-def test_a_builtin_that_tells_no_parameters() -> None:
-    with pytest.raises(
-        DefinitionError, match=r"step 'dict': <class 'dict'> has no signature that .* Wrap it in a function"
-    ):
-        Pipeline("p").add_step(step(dict)).compile()
 
 
 def test_outputs_can_be_renamed() -> None:
@@ -328,6 +322,8 @@ def test_contexts_hold_json_and_never_change() -> None:
 def test_parameters_are_checked(values: dict[str, object], message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         training().check_parameters(values)
+    with pytest.raises(ParameterError, match=r"'rows' must be of type integer"):
+        Pipeline("p", context=context(rows="four")).add_step(load).compile()
 
 
 @pytest.mark.parametrize("value", ["caf\udce9.csv", ["\ud83d\ude00"], {"\ud800": 1}])

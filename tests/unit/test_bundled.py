@@ -49,13 +49,6 @@ def test_parameters_get_defaults_and_are_checked(pipeline: BundledPipeline) -> N
         pipeline.check_parameters({"level": "middle"})
 
 
-def test_it_runs(pipeline: BundledPipeline) -> None:
-    from flowyml.orchestrators import LocalOrchestrator
-
-    result = LocalOrchestrator().execute(pipeline, "bundled-run-1", pipeline.check_parameters({"level": "low"}))
-    assert result.outputs == {"n": 8}
-
-
 def test_a_file_that_is_not_a_bundle(tmp_path: Path) -> None:
     (tmp_path / "x.pyz").write_bytes(b"?")
     with pytest.raises(PlanError, match="is not a FlowyML bundle"):

@@ -12,6 +12,7 @@ import pytest
 
 from flowyml import Cache, Pipeline, context, current_run, pipeline, step
 from flowyml.core.errors import DefinitionError
+from flowyml.core.hooks import PipelineHook
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.plan.codec import decode
 from tests.unit.cached import chain, make, note, ran
@@ -46,6 +47,26 @@ def test_refresh_runs_all_or_some(tmp_path: Path) -> None:
     assert chain.run({"path": str(path)}).step_results["use"].cached_from == some.run_id, "the newer result stands"
     with pytest.raises(DefinitionError, match="'nowhere', which is not a cached step"):
         chain.run({"path": str(path)}, refresh=["nowhere"])
+
+
+def test_hooks_hear_of_a_hit_and_of_nothing_else(tmp_path: Path) -> None:
+    heard: list[tuple[Any, ...]] = []
+
+    class Hook(PipelineHook):
+        def on_step_start(self, step_name: str, inputs: Any) -> None:
+            heard.append(("start", step_name))
+
+        def on_step_end(self, step_name: str, outputs: Any, duration: float) -> None:
+            heard.append(("end", step_name))
+
+        def on_step_cached(self, step_name: str, run_id: str) -> None:
+            heard.append(("cached", step_name, run_id))
+
+    path = str(tmp_path / "lines")
+    made = Pipeline("heard", context=context(path=path, x=1), hooks=[Hook()]).add_step(make)
+    first = made.run()
+    made.run()
+    assert heard == [("start", "make"), ("end", "make"), ("cached", "make", first.run_id)]
 
 
 def test_a_result_counts_as_long_as_it_is_said(tmp_path: Path) -> None:
@@ -148,29 +169,6 @@ def test_a_file_counts_by_its_name_too(tmp_path: Path) -> None:
     local = LocalOrchestrator(workers="processes")
     assert made.run(on=local)["named"] == "a.txt"
     assert made.run({"name": "b.txt"}, on=local)["named"] == "b.txt"
-
-
-@pytest.mark.processes
-def test_a_figure_is_cached_with_its_picture(tmp_path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    @step(cache=True)
-    def draw() -> Figure:
-        figure = Figure()
-        figure.add_subplot().plot([1, 3, 2])
-        return figure
-
-    @pipeline
-    def drawn() -> Any:
-        return draw()
-
-    local = LocalOrchestrator(keep_outputs=True)
-    drawn.run(on=local).raise_for_status()
-    again = drawn.run(on=local)
-    assert again.step_results["draw"].is_cached
-    (artifact,) = local.attach(again.run_id).artifacts()
-    assert artifact.picture is not None
-    assert isinstance(again["draw"], Figure)
 
 
 @pytest.mark.processes

@@ -43,14 +43,31 @@ def write(text: str, path: str = "train.py") -> str:
     return path
 
 
-def test_a_file_with_one_pipeline() -> None:
-    assert load(write(ONE)).name == "only"
-    assert load("train.py:only").name == "only"
-    assert load(str(Path("train.py").absolute())).name == "only"
-
-
-def test_functions_are_referred_to_as_workers_import_them() -> None:
-    assert load(write(ONE)).compile().steps[0].function == "train:one"
+@pytest.mark.parametrize(
+    ("files", "reference"),
+    [
+        ({"train.py": ONE}, "train.py"),
+        ({"train.py": ONE + "alias = only\n"}, "train.py:only"),
+        ({"train.py": ONE + "only.run()\nraise SystemExit('it went on')\n"}, "train.py"),
+        ({"train.py": "import sys\nassert sys.argv == ['train.py'], sys.argv\n" + ONE}, "train.py"),
+        ({"inner/settings.py": "ROWS = 3\n", "inner/train.py": "from settings import ROWS\n" + ONE}, "inner/train.py"),
+        ({"pack/settings.py": "ROWS = 3\n", "pack/train.py": "from .settings import ROWS\n" + ONE}, "pack/train.py"),
+        ({"pack/train.py": ONE}, "pack.train:only"),
+        ({"pack/train.py": ONE}, "pack.train"),
+    ],
+    ids=["one", "two names", "unguarded run", "arguments", "file beside", "package", "module and name", "module"],
+)
+def test_a_file_or_module_with_one_pipeline(files: dict[str, str], reference: str) -> None:
+    """Its functions are referred to as workers import them."""
+    for path, text in files.items():
+        if path.startswith("pack/"):
+            write("", "pack/__init__.py")
+        write(text, path)
+    found = load(reference)
+    module = "pack.train" if "pack" in reference else "train"
+    assert (found.name, found.compile().steps[0].function) == ("only", f"{module}:one")
+    if files == {"train.py": ONE}:
+        assert load(str(Path("train.py").absolute())).name == "only"
 
 
 def test_several_pipelines_need_a_name() -> None:
@@ -61,15 +78,6 @@ def test_several_pipelines_need_a_name() -> None:
     assert load("train.py:the second").name == "the second"
     with pytest.raises(UsageError, match=r"no pipeline 'third'\. Choose one of: train.py:first"):
         load("train.py:third")
-
-
-def test_one_pipeline_of_two_names_is_one() -> None:
-    assert load(write(ONE + "alias = only\n")).name == "only"
-
-
-def test_an_unguarded_run_does_nothing() -> None:
-    write(ONE + "only.run()\nraise SystemExit('it went on')\n")
-    assert load("train.py").name == "only"
 
 
 def test_a_pipeline_that_is_run_at_once_needs_a_name() -> None:
@@ -83,31 +91,6 @@ def test_a_pipeline_that_is_run_at_once_needs_a_name() -> None:
 def test_a_file_without_a_pipeline() -> None:
     with pytest.raises(UsageError, match="no pipeline at module level"):
         load(write("x = 1\n"))
-
-
-def test_the_arguments_of_the_command_are_hidden_from_the_file() -> None:
-    write("import sys\nassert sys.argv == ['train.py'], sys.argv\n" + ONE)
-    assert load("train.py").name == "only"
-
-
-def test_a_file_beside_is_imported() -> None:
-    write("ROWS = 3\n", "inner/settings.py")
-    write("from settings import ROWS\nassert ROWS == 3\n" + ONE, "inner/train.py")
-    assert load("inner/train.py").name == "only"
-
-
-def test_a_file_in_a_package_is_imported_as_part_of_it() -> None:
-    write("", "pack/__init__.py")
-    write("ROWS = 3\n", "pack/settings.py")
-    write("from .settings import ROWS\n" + ONE, "pack/train.py")
-    assert load("pack/train.py").compile().steps[0].function == "pack.train:one"
-
-
-def test_a_module_by_its_name() -> None:
-    write("", "pack/__init__.py")
-    write(ONE, "pack/train.py")
-    assert load("pack.train:only").name == "only"
-    assert load("pack.train").name == "only"
 
 
 def test_a_bundle() -> None:

@@ -73,14 +73,8 @@ def test_the_log_of_a_step_and_of_an_item(local: LocalOrchestrator) -> None:
     assert lines(step="where", index=1) == {"1 and 0", "1 and 1"}
     assert lines(step="double") == set()
     assert list(run.logs(step="where", index=3, follow=True)) == list(run.logs(step="where", index=3))
-    for wrong, reason in [
-        ({"step": "there"}, "no step 'there'. It has: where, double."),
-        ({"step": "where", "index": 12}, r"no step 'where\[12\]'. Its indexes go up to \[11\]\[1\]."),
-        ({"step": "where", "index": (1, 2)}, r"no step 'where\[1\]\[2\]'"),
-        ({"index": 1}, "selects an item of a step"),
-    ]:
-        with pytest.raises(DefinitionError, match=reason):
-            run.logs(**wrong)
+    with pytest.raises(DefinitionError, match=r"no step 'where\[12\]'. Its indexes go up to \[11\]\[1\]."):
+        run.logs(step="where", index=12)
 
 
 def test_items_that_have_not_begun_are_known() -> None:

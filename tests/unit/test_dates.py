@@ -53,11 +53,6 @@ def test_a_run_by_hand_is_for_the_moment_and_has_no_interval(tmp_path: Path) -> 
     assert local.get_run("by-hand").parameters["day"] == LOGICAL_DATE
 
 
-def test_a_given_value_wins(tmp_path: Path) -> None:
-    result = dated.run({"day": "2026-03-01"}, on=LocalOrchestrator(store=tmp_path / "runs.db"))
-    assert result.outputs["seen"]["day"] == "2026-03-01"
-
-
 @pytest.mark.parametrize("marker", [DATA_INTERVAL_START, DATA_INTERVAL_END])
 def test_an_interval_that_no_schedule_gives_must_be_given(tmp_path: Path, marker: str) -> None:
     local = LocalOrchestrator(store=tmp_path / "runs.db")

@@ -36,7 +36,7 @@ def private(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 def client(url: str, **options: object) -> HttpClient:
-    return HttpClient(url, **{"timeout": 30, **options})  # type: ignore[arg-type]  # options of several types
+    return HttpClient(url, **{"timeout": 240, **options})  # type: ignore[arg-type]  # options of several types
 
 
 def answers(*replies: Reply) -> Callable[[Recorded], Reply]:

@@ -59,6 +59,9 @@ class TestControlFlowInProcesses(RandomFlowConformance, ExecutionGroupConformanc
     test_clean_up_after_a_cancellation = CleanupConformance.test_clean_up_after_a_cancellation
     test_retries = RetryConformance.test_a_retry_runs_the_failed_items_of_a_loop
 
+    has_tidied = CleanupConformance.has_tidied
+    retried = RetryConformance.retried
+
     @pytest.fixture(scope="class")
     @classmethod
     def make_orchestrator(cls, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Orchestrator]:

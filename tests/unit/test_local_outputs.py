@@ -94,7 +94,7 @@ from flowyml.orchestrators import LocalOrchestrator
 def fill():
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     print("a line to record")
-    time.sleep(0.5)
+    time.sleep(3)  # the recorder tries many times meanwhile
     return 42
 
 local = LocalOrchestrator(store=sys.argv[1])
@@ -149,19 +149,24 @@ def test_an_output_beyond_the_limit_is_not_kept_and_leaves_nothing(tmp_path: Pat
         assert read("limited", json.dumps(entry)) == {name: value}
 
 
-def test_cached_outputs_keep_their_kind_and_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_outputs_keep_their_kind_facts_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = pytest.importorskip("matplotlib.figure")
     monkeypatch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "artifacts"))
 
-    @step(outputs=["model", "small"], cache=True)
-    def train() -> tuple[Annotated[Any, "model"], list[int]]:
+    @step(outputs=["model", "small", "figure"], cache=True)
+    def train() -> tuple[Annotated[Any, "model"], list[int], Any]:
         report("model", rows=7)
         report("small", n=1)
-        return set(range(1_000)), [1]
+        figure = figures.Figure()
+        figure.subplots().plot([1, 3, 2])
+        return set(range(1_000)), [1], figure
 
     local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=True)
-    for tries in range(2):
-        done = Pipeline("cached").add_step(train).run(on=local)
-        assert done.success, done.error
+    for cached in (False, True):
+        done = Pipeline("cached").add_step(train).run(on=local).raise_for_status()
+        assert done.step_results["train"].is_cached is cached
         found = {each.name: each for each in local.attach(done.run_id).artifacts()}
-        assert (found["model"].type, found["model"].metadata["rows"]) == ("model", 7), tries
-        assert found["small"].metadata["n"] == 1, tries
+        assert (found["model"].type, found["model"].metadata["rows"]) == ("model", 7)
+        assert found["small"].metadata["n"] == 1
+        assert found["figure"].picture is not None
+        assert isinstance(done["figure"], figures.Figure)

@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import psutil
 import pytest
@@ -23,6 +24,7 @@ from flowyml.core.home import home
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.local import stopping
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -159,6 +161,38 @@ def test_a_step_timeout_may_be_retried(
 
     result = Pipeline("second chance").add_step(slow_at_first).run(on=local)
     assert result["attempts"] >= 2, "on a busy machine, a quick attempt may take too long as well"
+
+
+def test_a_pipeline_timeout(local: LocalOrchestrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that jumps once the slow step is at work: processes take their time to start."""
+    at_work = tmp_path / "at work"
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 1000 * at_work.exists(), time=time.time)
+    monkeypatch.setattr(stopping, "time", clock)
+
+    class Last(PipelineHook):
+        seen: ClassVar[list[str]] = []
+
+        def on_pipeline_end(self, pipeline_name: str, run_id: str, status: ExecutionStatus, duration: float) -> None:
+            self.seen.append(str(status))
+
+    @step(outputs=["slow"])
+    def slow(quick: float) -> float:
+        at_work.touch()
+        time.sleep(3000)
+        return quick
+
+    pipeline = Pipeline("late", timeout=900, hooks=[Last()])
+    pipeline.add_step(wait_for(0, "quick")).add_step(slow)
+    pipeline.add_step(step(name="after")(lambda slow: slow))
+    result = pipeline.run(on=local)
+    assert (result.status, result.error) == (
+        TIMEOUT, "The run took longer than the pipeline's timeout of 900 s and was stopped.",
+    )  # fmt: skip
+    assert {name: (run.status, run.raw_status) for name, run in result.step_results.items()} == {
+        "quick": (COMPLETED, "completed"), "slow": (CANCELLED, "timeout"), "after": (CANCELLED, "timeout"),
+    }  # fmt: skip
+    assert local.get_run(result.run_id).status is TIMEOUT
+    assert Last.seen == ["TIMEOUT"]
 
 
 def cancelling(local: LocalOrchestrator, run_id: str, steps: int) -> threading.Thread:

@@ -26,11 +26,9 @@ from flowyml.core.process_identity import this_process
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import schema
-from flowyml.orchestrators.local.schedule_server import Trigger, due_now, serve_schedules
+from flowyml.orchestrators.local.schedule_server import Trigger, serve_schedules
 from flowyml.orchestrators.local.scheduled_runs import run_id_of
-from flowyml.orchestrators.local.schedules import Kept, ScheduleStore
-from flowyml.orchestrators.local.store import RunStore
-from tests.unit.commands import Done, flowyml
+from flowyml.orchestrators.local.schedules import ScheduleStore
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -259,27 +257,7 @@ def test_a_server_in_a_process_of_its_own_leaves_its_runs_alone(local: LocalOrch
     wait_until(lambda: all(run.status is ExecutionStatus.COMPLETED for run in local.runs()))
 
 
-def kept(schedule: Schedule, seen: datetime) -> Kept:
-    return Kept("id", "pipeline", "bundle", b"", schedule, False, 1, seen)
-
-
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("catch_up", "seen_ago", "due_ago"),
-    [
-        (False, timedelta(minutes=1), timedelta()),
-        (False, timedelta(days=2), timedelta()),
-        (True, timedelta(minutes=1), timedelta()),
-        (True, timedelta(hours=3), timedelta(hours=2)),
-        (False, timedelta(), None),
-        (True, timedelta(), None),
-    ],
-)
-def test_what_is_due(catch_up: bool, seen_ago: timedelta, due_ago: timedelta | None) -> None:
-    item = kept(Schedule(cron="0 * * * *", catch_up=catch_up), NOON - seen_ago)
-    assert due_now(item, NOON + timedelta(milliseconds=5)) == (None if due_ago is None else NOON - due_ago)
 
 
 def test_weekdays_count_from_sunday_and_either_day_will_do() -> None:
@@ -299,37 +277,6 @@ def test_a_schedule_ends() -> None:
     first = trigger.get_next_fire_time(None, NOON - timedelta(seconds=90))
     assert first == NOON - timedelta(seconds=60)
     assert trigger.get_next_fire_time(NOON, NOON) is None
-
-
-@quietly
-def test_a_pipeline_of_another_project_does_not_take_over_the_schedule(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for project in ("one", "two"):
-        (tmp_path / project).mkdir()
-        (tmp_path / project / "pyproject.toml").write_text(f'[project]\nname = "{project}"\n')
-        (tmp_path / project / "train.py").write_text(
-            "from flowyml import Pipeline, step\n@step\ndef one():\n    return 1\n"
-            "train = Pipeline('train').add_step(one)\n"
-        )
-
-    def schedule(project: str, hour: str, *options: str) -> Done:
-        monkeypatch.chdir(tmp_path / project)
-        sys.modules.pop("train", None)
-        return flowyml("schedule", "create", "train.py", "daily", hour, *options)
-
-    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
-    assert schedule("one", "1").code == 0
-    refused = schedule("two", "2")
-    assert refused.code == 2
-    assert "comes from one: train.py; this pipeline comes from two: train.py" in refused.err
-    assert "--force" in refused.err
-    store = ScheduleStore(RunStore(tmp_path / "home" / "runs.db"))
-    assert store.get("train").schedule.cron == "0 1 * * *"
-    assert schedule("one", "3").code == 0
-    assert schedule("two", "2", "--force").code == 0
-    assert store.get("train").schedule.cron == "0 2 * * *"
-    assert schedule("one", "1").code == 2  # now it is the other's
 
 
 @quietly

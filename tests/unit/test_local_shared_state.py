@@ -36,10 +36,6 @@ def by_a_helper() -> None:
     goes()
 
 
-async def later() -> None:
-    os.chdir(".")
-
-
 def own() -> float:
     own = np.random.default_rng(3)
     return float(own.random()) + random.Random(3).random() + len(os.environ["PATH"])
@@ -57,9 +53,13 @@ def _nothing_warned(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("function", "what"),
     [
-        (sets, "os.environ.update"), (draws, "numpy.random.normal with a seed"), (by_a_helper, "os.chdir"), (own, None),
+        (sets, "os.environ.update"),
+        (seeds, "random.seed"),
+        (draws, "numpy.random.normal with a seed"),
+        (by_a_helper, "os.chdir"),
+        (own, None),
     ],
-)  # fmt: skip
+)
 def test_what_is_shared(function: Callable[..., Any], what: str | None, caplog: pytest.LogCaptureFixture) -> None:
     pipeline = Pipeline("shared").add_step(step(name="one")(function)).add_step(step(name="two")(other))
     for _ in range(2):

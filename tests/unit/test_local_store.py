@@ -31,3 +31,8 @@ def test_a_record_that_cannot_be_written_is_not_taken_for_a_full_disk(store: Run
     said = r"cannot be written by this user: .* Set FLOWYML_HOME to a folder"
     with pytest.raises(ConfigurationError, match=said), store.session() as db:
         db.executescript("PRAGMA query_only = 1; DELETE FROM runs")
+
+
+def test_two_records_with_names_alike_have_folders_of_their_own(tmp_path: Path) -> None:
+    one, other = RunStore(tmp_path / "runs.db"), RunStore(tmp_path / "runs.sqlite")
+    assert one.folder_of("a") != other.folder_of("a")
