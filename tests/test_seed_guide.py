@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -67,7 +68,7 @@ def test_remote_execution(prefect_url: str, capsys: pytest.CaptureFixture[str]) 
     names = run(block("remote_execution", remote=prefect_url), pipeline=greeting())
     said = capsys.readouterr().out
     assert f"Job ID: {names['submission'].job_id}\n" in said
-    assert re.search(r"Status: (QUEUED|RUNNING)\n", said)
+    assert re.search(r"Status: (QUEUED|RUNNING|COMPLETED)\n", said)  # the last, where this process was slow
     assert "Final status: COMPLETED\n" in said
     assert re.search(r"Duration: \d+\.\ds\n", said)
 
@@ -76,8 +77,17 @@ def test_remote_execution(prefect_url: str, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.prefect
-def test_old_remote_execution_gives_a_handle_and_does_not_wait(prefect_url: str) -> None:
-    handle = run(block("remote_execution_old", remote=prefect_url), pipeline=greeting())["job_id"]
+def test_old_remote_execution_gives_a_handle_and_does_not_wait(prefect_url: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "go on")
+
+    @step
+    def waits() -> None:
+        while not Path(path).exists():
+            time.sleep(0.1)
+
+    handle = run(block("remote_execution_old", remote=prefect_url), pipeline=Pipeline("waits").add_step(waits))[
+        "job_id"
+    ]
     assert isinstance(handle, SubmissionResult)
     assert not handle.status.is_terminal
     assert not hasattr("a string", "job_id")
@@ -184,7 +194,7 @@ def test_hooks(capsys: pytest.CaptureFixture[str]) -> None:
         hook = run(block("hooks"))["MyHook"]
     said = capsys.readouterr().out
     assert "🚀 Pipeline 'my_pipeline' started (run: " in said
-    assert "🏁 Pipeline finished: COMPLETED (0.00s)" in said
+    assert re.search(r"🏁 Pipeline finished: COMPLETED \(\d+\.\d\ds\)", said)
 
     @step
     def one() -> int:
@@ -197,7 +207,7 @@ def test_hooks(capsys: pytest.CaptureFixture[str]) -> None:
     Pipeline("with steps", hooks=[hook()]).add_step(one).add_step(broken).run()
     said = capsys.readouterr().out
     assert "  ▶ Step 'one' starting...\n" in said
-    assert re.search(r"  ✅ Step 'one' done in \d\.\d\ds\n", said)
+    assert re.search(r"  ✅ Step 'one' done in \d+\.\d\ds\n", said)
     assert "  ❌ Step 'broken' failed: 1 is wrong\n" in said
     assert "🏁 Pipeline finished: FAILED" in said
 

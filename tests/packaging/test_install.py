@@ -162,7 +162,7 @@ def test_each_way_to_install_gives_a_working_package_and_the_command(
 _PIPELINE = """
 from flowyml import pipeline, step
 
-@step(timeout=60)
+@step(timeout=600)
 def double(number: int) -> int:
     return 2 * number
 

@@ -79,7 +79,7 @@ class Looks(PipelineHook):
     def on_step_end(self, step_name, outputs, duration_seconds):
         print("hook of", step_name, seen())
 
-@step(timeout=60)
+@step(timeout=600)
 def without() -> list[str]:
     return seen()
 
