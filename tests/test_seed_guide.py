@@ -24,7 +24,9 @@ from flowyml.core.observability import ConsoleMetricsCollector, get_metrics_coll
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators import LocalOrchestrator, RemoteOrchestrator
+from flowyml.orchestrators.probe import Site
 from flowyml.testing.pipelines import greeting
+from flowyml.testing.waiting import PATIENCE
 from flowyml_prefect import PrefectOrchestrator
 from tests.engines.prometheus import page, pushgateway
 
@@ -46,6 +48,12 @@ def run(source: str, **names: Any) -> dict[str, Any]:
     namespace = {"Pipeline": Pipeline, "RemoteOrchestrator": RemoteOrchestrator, "step": step, **names}
     exec(compile(source, "<guide>", "exec", dont_inherit=True), namespace)
     return namespace
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guide gives none, and on a busy machine a server may take more than the usual seconds to say what it is."""
+    monkeypatch.setitem(Site.__init__.__kwdefaults__, "timeout", PATIENCE)
 
 
 @pytest.mark.skipif(not GUIDE.exists(), reason="the guide itself is not part of this checkout")

@@ -11,7 +11,7 @@ from flowyml.authoring import data_files
 from flowyml.authoring.data_files import read_included
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.bundle import Bundle
-from tests.unit.commands import flowyml
+from tests.unit.commands import command, flowyml
 
 SECRET = "planted-value"
 PIPELINE = """
@@ -48,7 +48,7 @@ def test_everything_is_taken_but_what_is_hidden_and_the_settings(
 ) -> None:
     monkeypatch.chdir(project)
     Path("counting.py").write_text(PIPELINE.format(include=["**/*"]))
-    done = flowyml("bundle", "counting.py", "-o", "made", "--json")
+    done = command("bundle", "counting.py", "-o", "made", "--json")
     assert done.code == 0, done.err
     bundle = Bundle.read(project / done.json["path"])
     taken = {path.removeprefix("code/") for path in bundle.files if path.startswith("code/")}
