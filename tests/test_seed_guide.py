@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -23,7 +24,9 @@ from flowyml.core.observability import ConsoleMetricsCollector, get_metrics_coll
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators import LocalOrchestrator, RemoteOrchestrator
+from flowyml.orchestrators.probe import Site
 from flowyml.testing.pipelines import greeting
+from flowyml.testing.waiting import PATIENCE
 from flowyml_prefect import PrefectOrchestrator
 from tests.engines.prometheus import page, pushgateway
 
@@ -47,6 +50,12 @@ def run(source: str, **names: Any) -> dict[str, Any]:
     return namespace
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guide gives none, and on a busy machine a server may take more than the usual seconds to say what it is."""
+    monkeypatch.setitem(Site.__init__.__kwdefaults__, "timeout", PATIENCE)
+
+
 @pytest.mark.skipif(not GUIDE.exists(), reason="the guide itself is not part of this checkout")
 def test_blocks_are_those_of_the_guide_and_all_of_them() -> None:
     def ink(text: str) -> str:
@@ -67,7 +76,7 @@ def test_remote_execution(prefect_url: str, capsys: pytest.CaptureFixture[str]) 
     names = run(block("remote_execution", remote=prefect_url), pipeline=greeting())
     said = capsys.readouterr().out
     assert f"Job ID: {names['submission'].job_id}\n" in said
-    assert re.search(r"Status: (QUEUED|RUNNING)\n", said)
+    assert re.search(r"Status: (QUEUED|RUNNING|COMPLETED)\n", said)  # the last, where this process was slow
     assert "Final status: COMPLETED\n" in said
     assert re.search(r"Duration: \d+\.\ds\n", said)
 
@@ -76,8 +85,17 @@ def test_remote_execution(prefect_url: str, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.prefect
-def test_old_remote_execution_gives_a_handle_and_does_not_wait(prefect_url: str) -> None:
-    handle = run(block("remote_execution_old", remote=prefect_url), pipeline=greeting())["job_id"]
+def test_old_remote_execution_gives_a_handle_and_does_not_wait(prefect_url: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "go on")
+
+    @step
+    def waits() -> None:
+        while not Path(path).exists():
+            time.sleep(0.1)
+
+    handle = run(block("remote_execution_old", remote=prefect_url), pipeline=Pipeline("waits").add_step(waits))[
+        "job_id"
+    ]
     assert isinstance(handle, SubmissionResult)
     assert not handle.status.is_terminal
     assert not hasattr("a string", "job_id")
@@ -184,7 +202,7 @@ def test_hooks(capsys: pytest.CaptureFixture[str]) -> None:
         hook = run(block("hooks"))["MyHook"]
     said = capsys.readouterr().out
     assert "🚀 Pipeline 'my_pipeline' started (run: " in said
-    assert "🏁 Pipeline finished: COMPLETED (0.00s)" in said
+    assert re.search(r"🏁 Pipeline finished: COMPLETED \(\d+\.\d\ds\)", said)
 
     @step
     def one() -> int:
@@ -197,7 +215,7 @@ def test_hooks(capsys: pytest.CaptureFixture[str]) -> None:
     Pipeline("with steps", hooks=[hook()]).add_step(one).add_step(broken).run()
     said = capsys.readouterr().out
     assert "  ▶ Step 'one' starting...\n" in said
-    assert re.search(r"  ✅ Step 'one' done in \d\.\d\ds\n", said)
+    assert re.search(r"  ✅ Step 'one' done in \d+\.\d\ds\n", said)
     assert "  ❌ Step 'broken' failed: 1 is wrong\n" in said
     assert "🏁 Pipeline finished: FAILED" in said
 

@@ -18,7 +18,9 @@ __all__ = ["Stored", "discard", "is_artifact", "modified", "stored"]
 # The names that filesystems of fsspec give to the time of the last change.
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
 _PART = "[a-z0-9][a-z0-9-]*"
-_NAME = rf"(?:{_PART}-[0-9a-f]{{16}}[a-z0-9._-]{{0,40}}|\.new-[0-9a-f]{{16}})"  # the second: not whole yet
+_NAME = (
+    rf"(?:{_PART}-[0-9a-f]{{16}}[a-z0-9._-]{{0,40}}|\.(?:new|gone)-[0-9a-f]{{16}})"  # not whole yet, or half removed
+)
 _KEY = re.compile(rf"(?:{_PART}/){{4}}(?:outputs\.json|[0-9]{{1,6}}/{_NAME})")
 
 
@@ -33,7 +35,7 @@ class Stored(NamedTuple):
 def is_artifact(key: str) -> bool:
     """Whether a key is one that ``artifact_key`` makes of a run's place, or that of the kept outputs of a step.
 
-    The name of an unfinished artifact counts too: a killed process may have left it.
+    The name of one that is unfinished or half removed counts too: a killed process may have left it.
 
     >>> is_artifact("local-1f3a9c2e/train/run-1/load/1/rows-0123456789abcdef.npy"), is_artifact("train/data.csv")
     (True, False)

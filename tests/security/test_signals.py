@@ -30,7 +30,7 @@ from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.supervisor import stop_steps
 from tests.waiting import wait_until
 
-SLEEP = "import time; time.sleep(120)"
+SLEEP = "import time; time.sleep(600)"
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def test_a_process_that_was_not_meant_gets_no_signal() -> None:
             kill_tree(other)
         assert process.poll() is None
         assert signal_process(found, signal.SIGKILL)
-        assert process.wait(60) == -signal.SIGKILL
+        assert process.wait(240) == -signal.SIGKILL
         assert not signal_process(found, signal.SIGKILL)
 
 
@@ -90,7 +90,7 @@ def test_a_group_is_ended_after_its_leader_was_reaped_while_it_still_has_members
         leader = identity_of(process.pid)
         assert process.stdout is not None
         child = identity_of(int(process.stdout.readline()))
-        process.wait(60)
+        process.wait(240)
         assert born(leader.pid) is None
         assert same_process(child)
         assert signal_group(leader, signal.SIGKILL)
@@ -111,7 +111,7 @@ def test_a_child_that_has_ended_is_known_until_it_is_waited_for() -> None:
 
 
 def test_the_tree_of_a_process_is_ended_with_groups_of_their_own() -> None:
-    code = with_a_child("time.sleep(120)").replace("])", "], start_new_session=True)")
+    code = with_a_child("time.sleep(600)").replace("])", "], start_new_session=True)")
     with started(code) as process:
         assert process.stdout is not None
         child = identity_of(int(process.stdout.readline()))
@@ -124,7 +124,7 @@ def test_the_tree_of_a_process_is_ended_with_groups_of_their_own() -> None:
 def test_an_id_that_was_really_used_again_is_left_alone() -> None:
     with started("pass") as first:
         gone = identity_of(first.pid)
-        first.wait(60)
+        first.wait(240)
     for _ in range(200):
         try:
             with open("/proc/sys/kernel/ns_last_pid", "w") as file:  # noqa: PTH123
@@ -156,7 +156,7 @@ def recorded_by_kfps_local_runner(folder: Path, pid: int, birth: str) -> RunFold
 def test_kfps_local_runner_ends_what_a_run_left_behind(tmp_path: Path) -> None:
     with started() as process:
         stop_steps(recorded_by_kfps_local_runner(tmp_path, process.pid, identity_of(process.pid).born))
-        assert process.wait(60) == -signal.SIGKILL
+        assert process.wait(240) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("birth", ["an earlier one", "long ago", ""])
@@ -165,7 +165,7 @@ def test_kfps_local_runner_leaves_a_number_alone_that_is_another_process_by_now(
     tmp_path: Path, birth: str, leader: str
 ) -> None:
     """As after a restart of the machine. A leader that has ended, and was not waited for, still has its number."""
-    end = "time.sleep(120)" if leader == "lives" else "sys.exit()"
+    end = "time.sleep(600)" if leader == "lives" else "sys.exit()"
     with started(with_a_child(end)) as process:
         assert process.stdout is not None
         child = int(process.stdout.readline())
@@ -189,7 +189,7 @@ def test_kfps_local_runner_ends_a_group_without_its_leader_if_it_is_its_own(
         assert process.stdout is not None
         child = identity_of(int(process.stdout.readline()))
         birth = identity_of(process.pid).born
-        process.wait(60)
+        process.wait(240)
         stop_steps(recorded_by_kfps_local_runner(tmp_path, process.pid, birth))
         if is_its_own:
             wait_until(lambda: not same_process(child))

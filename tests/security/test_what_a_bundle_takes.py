@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from flowyml.authoring import data_files
 from flowyml.authoring.data_files import read_included
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.bundle import Bundle
+from tests.unit.commands import command, flowyml
 
 SECRET = "planted-value"
 PIPELINE = """
@@ -45,24 +43,23 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
-def command(project: Path, include: list[str], *words: str) -> subprocess.CompletedProcess[str]:
-    (project / "counting.py").write_text(PIPELINE.format(include=include))
-    given = [sys.executable, "-m", "flowyml", *words]
-    return subprocess.run(given, cwd=project, capture_output=True, text=True, check=False)
-
-
-def test_everything_is_taken_but_what_is_hidden_and_the_settings(project: Path) -> None:
-    done = command(project, ["**/*"], "bundle", "counting.py", "-o", "made", "--json")
-    assert done.returncode == 0, done.stderr
-    bundle = Bundle.read(project / json.loads(done.stdout)["path"])
+def test_everything_is_taken_but_what_is_hidden_and_the_settings(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    Path("counting.py").write_text(PIPELINE.format(include=["**/*"]))
+    done = command("bundle", "counting.py", "-o", "made", "--json")
+    assert done.code == 0, done.err
+    bundle = Bundle.read(project / done.json["path"])
     taken = {path.removeprefix("code/") for path in bundle.files if path.startswith("code/")}
     assert taken == {"counting.py", "data/rows.csv", "data/more.csv"}
     assert SECRET.encode() not in bundle.data
-    assert "include= takes along 3 files, " in done.stderr
-    assert "data/rows.csv" in done.stderr
-    assert "Left out: .env, .git, data/.netrc, data/.secret, flowyml.toml" in done.stderr
-    ran = command(project, ["data/*"], "run", "counting.py", "--json")
-    assert ran.returncode == 0, ran.stderr
+    assert "include= takes along 3 files, " in done.err
+    assert "data/rows.csv" in done.err
+    assert "Left out: .env, .git, data/.netrc, data/.secret, flowyml.toml" in done.err
+    Path("more.py").write_text(PIPELINE.format(include=["data/*"]))
+    ran = flowyml("run", "more.py", "--json")
+    assert ran.code == 0, ran.err
 
 
 @pytest.mark.parametrize("pattern", [".env", ".git/config", "flowyml.toml", "data/.secret/*", "data/.secret/key"])

@@ -1,4 +1,4 @@
-"""No name, description or tag breaks out of its literal: 2,000 and more through each compiler.
+"""No name, description or tag breaks out of its literal: 1,000 and more through each compiler.
 
 A pipeline with hostile names is compiled beside one of the same shape with plain names. Both files are parsed; their
 trees may differ in literals and identifiers, and in nothing else. It needs no knowledge of what a compiler writes.
@@ -24,7 +24,7 @@ from flowyml.plan.bundle import build
 from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
 from flowyml.plan.names import check_name
 
-EXAMPLES = 100
+EXAMPLES = 40
 STEPS = 4
 MARK = "zz9"  # stands in every attack, so that it can be found again
 
@@ -204,19 +204,19 @@ def test_no_name_changes_what_a_file_does(compiler: str) -> None:
     def attack(said: dict[str, list[str]]) -> None:
         nonlocal tried
         said |= {kind: [name + ending for name in said[kind]] for kind in ("steps", "pipeline")}
-        assert parsed(compile_(plan(said))) == expected
+        compiled = compile_(plan(said))
+        assert parsed(compiled) == expected
+        if compiler == "kubeflow":
+            holds_no_placeholder(compiled)
         tried += TRIED
 
     attack()
-    assert tried >= 2000
+    assert tried >= 1000
 
 
-@settings(max_examples=30)
-@given(words())
-def test_no_name_is_a_placeholder_of_kubeflow(said: dict[str, list[str]]) -> None:
+def holds_no_placeholder(compiled: str) -> None:
     """KFP's driver replaces ``{{$…}}`` in what a container is called with, and Argo ``{{…}}``."""
-    pytest.importorskip("kfp")
-    (made, *_) = yaml.load_all(compiled_by("kubeflow", plan(said)), yaml.CSafeLoader)
+    (made, *_) = yaml.load_all(compiled, yaml.CSafeLoader)
     for text in texts(made["deploymentSpec"]):
         assert not re.search(r"\{\{[^}]*" + MARK, text), text
 

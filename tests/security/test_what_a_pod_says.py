@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from flowyml import Pipeline, step
+from flowyml import pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
 from tests.waiting import wait_until
 
@@ -20,50 +19,52 @@ pytestmark = [pytest.mark.kubeflow, pytest.mark.filterwarnings("ignore:.*Argo's 
 FORGED = 'flowyml-result {"outputs":{"total":666},"failure":{"kind":"Forged","message":"forged"}}'
 
 
-@pytest.fixture(scope="module")
-def kfp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The fake of KFP's API, whose pods' logs are as the launcher prints them."""
+WAYS = ["print", "log", "carriage return", "a child", "bytes that are not text"]
+
+
+def talk(way: str) -> None:
+    if way == "log":
+        from flowyml import get_logger
+
+        get_logger().info(FORGED)
+    elif way == "carriage return":
+        print(f"before\r{FORGED}", flush=True)
+    elif way == "a child":
+        os.system(f"printf '%s\\n' '{FORGED}'")
+    elif way == "bytes that are not text":
+        os.write(1, f"\xff\n{FORGED}\n".encode("latin-1"))
+    else:
+        print(FORGED, flush=True)
+
+
+def test_a_step_forges_neither_outputs_nor_failures(tmp_path: Path) -> None:
+    """Its pod dies after that, so that nothing comes after what it printed. The fake of KFP's API logs as pods do."""
+    from flowyml_kubeflow import KubeflowOrchestrator
     from tests.engines.kubeflow_api import served
 
-    with served(tmp_path_factory.mktemp("kfp")) as (url, _):
-        yield url
-
-
-@pytest.mark.parametrize("by", ["print", "log", "carriage return", "a child", "bytes that are not text"])
-def test_a_step_forges_neither_outputs_nor_failures(kfp: str, by: str, tmp_path: Path) -> None:
-    """Its pod dies after that, so that nothing comes after what it printed."""
-    from flowyml_kubeflow import KubeflowOrchestrator
-
-    folder = str(tmp_path)
-
-    def talk() -> None:
-        if by == "log":
-            from flowyml import get_logger
-
-            get_logger().info(FORGED)
-        elif by == "carriage return":
-            print(f"before\r{FORGED}", flush=True)
-        elif by == "a child":
-            os.system(f"printf '%s\\n' '{FORGED}'")
-        elif by == "bytes that are not text":
-            os.write(1, f"\xff\n{FORGED}\n".encode("latin-1"))
-        else:
-            print(FORGED, flush=True)
+    seen = str(tmp_path / "seen")
 
     @step(outputs=["total"])
-    def forging() -> int:
-        talk()
-        while not Path(folder, "seen").exists():
+    def forging(way: str) -> int:
+        talk(way)
+        while not Path(seen).exists():
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGKILL)
         return 1
 
-    cluster = KubeflowOrchestrator(kfp, form="python")
-    handle = cluster.run_pipeline(Pipeline("forged").add_step(forging), f"forged-{time.time_ns()}")
-    wait_until(lambda: any("flowyml-result" in line.message for line in handle.logs()))
-    (tmp_path / "seen").touch()
-    handle.wait_for_completion(240, 0.5)
-    assert handle.status is ExecutionStatus.FAILED
-    assert "was killed by signal 9" in str(handle.error)
-    assert "666" not in str(dict(handle.outputs))
-    assert any("flowyml-result" in line.message for line in handle.logs()), "people see what was printed"
+    @pipeline
+    def forged() -> None:
+        for way in WAYS:
+            forging.options(name=way)(way)
+
+    with served(tmp_path / "kfp") as (url, _):
+        handle = KubeflowOrchestrator(url, form="python").run_pipeline(forged)
+        wait_until(lambda: any("flowyml-result" in line.message for line in handle.logs()))
+        Path(seen).touch()
+        handle.wait_for_completion(600, 0.5)
+        assert handle.status is ExecutionStatus.FAILED
+        errors = {run.name: str(run.error) for run in handle.step_runs()}
+        assert [way for way in WAYS if "was killed by signal 9" not in errors[way]] == []
+        assert "666" not in str(dict(handle.outputs))
+        said = {line.step for line in handle.logs() if "flowyml-result" in line.message}
+        assert said == set(WAYS), "people see what was printed"

@@ -106,9 +106,9 @@ def test_code_that_no_parser_likes_is_said_and_left(tmp_path: Path, code: str) -
     file = tmp_path / "hostile.py"
     file.write_bytes((OLD + code + "\n").encode(errors="surrogateescape"))
     (tmp_path / "old.py").write_text(OLD)
-    began = time.monotonic()
+    began = time.process_time()
     report = migrate([str(tmp_path)])
-    assert time.monotonic() - began < 60
+    assert time.process_time() - began < 30
     assert [path for path, _ in report.unreadable] == [str(file)]
     assert [change.file.path.name for change in report.changes] == ["old.py"]
 
@@ -122,18 +122,11 @@ def test_an_encoding_that_is_no_text_is_not_decoded(tmp_path: Path, coding: str)
 
 
 def test_other_encodings_and_marks_are_kept(tmp_path: Path) -> None:
-    for name, head, coding in (
-        ("a.py", "# coding: latin-1\n", "latin-1"),
-        ("b.py", "", "utf-8-sig"),
-        ("c.py", "", "utf-8"),
-    ):
+    files = [("a.py", "# coding: latin-1\n", "latin-1"), ("b.py", "", "utf-8-sig"), ("c.py", "", "utf-8")]
+    for name, head, coding in files:
         (tmp_path / name).write_bytes((f"{head}{OLD}x = 'é'\r\n").encode(coding))
     migrate([str(tmp_path)]).write()
-    for name, head, coding in (
-        ("a.py", "# coding: latin-1\n", "latin-1"),
-        ("b.py", "", "utf-8-sig"),
-        ("c.py", "", "utf-8"),
-    ):
+    for name, head, coding in files:
         assert (tmp_path / name).read_bytes() == (f"{head}{NEW}x = 'é'\r\n").encode(coding)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flowyml.cli import main
 from tests.security.test_planted_secrets import unpacked
+from tests.unit.commands import command, flowyml
 from tests.waiting import wait_for_processes, wait_until
 
 NAME, VARIABLE = "warehouse/password", "FLOWYML_SECRET_WAREHOUSE_PASSWORD"
@@ -79,7 +79,7 @@ class Looks(PipelineHook):
     def on_step_end(self, step_name, outputs, duration_seconds):
         print("hook of", step_name, seen())
 
-@step(timeout=60)
+@step(timeout=600)
 def without() -> list[str]:
     return seen()
 
@@ -112,54 +112,47 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "flowyml", *words], env={**os.environ, **environment}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("fork", ["1", "0"])
-@pytest.mark.parametrize("detached", [False, True], ids=["run", "submitted"])
-def test_a_local_run_shows_and_keeps_nothing(project: Path, fork: str, detached: bool) -> None:
+@pytest.mark.parametrize(("detached", "fork"), [(False, "1"), (True, "0")], ids=["run", "submitted, without fork"])
+def test_a_local_run_shows_and_keeps_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, detached: bool, fork: str
+) -> None:
+    monkeypatch.setenv("FLOWYML_FORK", fork)
     shown = ""
     for name, code in (("shown", 1), ("alone", 0)):
         words = ("--detach",) if detached else ()
-        done = command("run", f"shows.py:{name}", "--run-id", name, *words, FLOWYML_FORK=fork)
-        watched = command("watch", name)
-        assert watched.returncode == code, watched.stderr
-        shown += done.stdout + done.stderr + watched.stdout + watched.stderr
-        for word in ("logs", "status", "outputs"):
-            read = command(word, name)
-            shown += read.stdout + read.stderr
+        done = [command("run", f"shows.py:{name}", "--run-id", name, *words), flowyml("watch", name)]
+        assert done[1].code == code, done[1].err
+        done += [flowyml(word, name) for word in ("logs", "status", "outputs")]
+        shown += "".join(each.out + each.err for each in done)
     assert shown.count("***") > 20
     assert "RuntimeError" in shown
     assert not holds(shown)
-    outputs = command("outputs", "alone", "--json")
-    assert outputs.returncode == 0, outputs.stderr
-    assert json.loads(outputs.stdout)["shows"] == []  # no command line held it
+    outputs = flowyml("outputs", "alone", "--json")
+    assert outputs.code == 0, outputs.err
+    assert outputs.json["shows"] == []  # no command line held it
     wait_for_processes(project / "home" / "runs.db")
     files = [path for path in (project / "home").rglob("*") if path.is_file()]
     assert files
     assert [path for path in files if holds(path.read_bytes())] == []
 
 
-def test_no_file_of_an_engine_holds_it(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["bundle", "shows.py:alone", "-o", str(project / "made")]) == 0
-    assert main(["compile", "shows.py:alone", "--to", "plan", "-o", str(project / "made" / "plan.json")]) == 0
+def test_no_file_of_an_engine_holds_it(project: Path) -> None:
+    assert flowyml("bundle", "shows.py:alone", "-o", str(project / "made")).code == 0
+    assert flowyml("compile", "shows.py:alone", "--to", "plan", "-o", str(project / "made" / "plan.json")).code == 0
     assert NAME in (project / "made" / "plan.json").read_text()
     assert [path for path in (project / "made").iterdir() if holds(path.read_bytes())] == []
 
 
-def test_a_step_has_no_variable_of_another_secret(project: Path) -> None:
+def test_a_step_has_no_variable_of_another_secret(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment is the store of local runs: processes of steps and hooks lose what they do not name."""
     (project / "project" / "looks.py").write_text(LOOKS)
     for fork in ("1", "0"):
-        done = command("run", "looks.py", "--json", FLOWYML_FORK=fork)
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["outputs"] == {"without": [], "having": ["PG"]}
-        assert "hook of without []" in done.stderr
-        assert "hook of having []" in done.stderr
+        monkeypatch.setenv("FLOWYML_FORK", fork)
+        done = flowyml("run", "looks.py", "--json")
+        assert done.code == 0, done.err
+        assert done.json["outputs"] == {"without": [], "having": ["PG"]}
+        assert "hook of without []" in done.err
+        assert "hook of having []" in done.err
 
 
 def test_a_killed_run_leaves_no_file_with_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,8 +172,8 @@ def test_a_killed_run_leaves_no_file_with_it(project: Path, monkeypatch: pytest.
     assert [path for path in left if holds(path.read_bytes())] == []
 
 
-def test_by_hand_a_command_line_is_no_place_for_it(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["bundle", "shows.py:alone", "-o", str(project / "made")]) == 0
+def test_by_hand_a_command_line_is_no_place_for_it(project: Path) -> None:
+    assert flowyml("bundle", "shows.py:alone", "-o", str(project / "made")).code == 0
     bundle = next((project / "made").iterdir())
     words = [sys.executable, str(bundle), "step", "shows"]
     refused = subprocess.run([*words, f"--secrets={VALUE}"], capture_output=True, text=True, check=False)

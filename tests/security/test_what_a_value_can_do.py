@@ -17,6 +17,7 @@ from flowyml.core.errors import DefinitionError, FlowymlError, ParameterError, S
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.plan.parameters import DEEPEST, is_too_deep
 from flowyml.runtime.processes import StepProcesses
+from tests.unit.commands import flowyml
 
 TOO_DEEP = rf"nested more than {DEEPEST} levels deep, .* Make it flatter"
 
@@ -82,23 +83,22 @@ def test_what_is_nested_just_so_deep_is_carried(workers: str) -> None:
     assert result.outputs["levels"] == len(json.dumps(value))
 
 
-@pytest.mark.parametrize("levels", [900, 50_000])
-def test_the_commands_refuse_it(tmp_path: Path, levels: int) -> None:
-    text = "[" * levels + "]" * levels
+def test_the_commands_refuse_it(tmp_path: Path) -> None:
     (tmp_path / "deep.py").write_text(
         "from flowyml import Pipeline, step\n@step(outputs=['n'])\ndef f(x: list) -> int:\n    return 1\n"
         "deep = Pipeline('deep', context={'x': []}).add_step(f)\n"
     )
-    command = [sys.executable, "-m", "flowyml", "run", "deep.py", "-p", f"x={text}"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert f"nested more than {DEEPEST} levels deep" in done.stderr
-    assert "Traceback" not in done.stderr
     bundle = deep.bundle().write(tmp_path)
-    command = [sys.executable, "-I", str(bundle), "step", "measure", "--parameters", f'{{"value": {text}}}']
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode in (1, 2)
-    assert f"nested more than {DEEPEST} levels deep" in done.stderr
+    for levels in (900, 50_000):
+        text = "[" * levels + "]" * levels
+        done = flowyml("run", str(tmp_path / "deep.py"), "-p", f"x={text}")
+        assert done.code == 2
+        assert f"nested more than {DEEPEST} levels deep" in done.err
+        assert "Traceback" not in done.err
+        command = [sys.executable, "-I", str(bundle), "step", "measure", "--parameters", f'{{"value": {text}}}']
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ran.returncode in (1, 2)
+        assert f"nested more than {DEEPEST} levels deep" in ran.stderr
 
 
 def test_what_an_engines_form_took_is_refused_by_the_worker(tmp_path: Path) -> None:

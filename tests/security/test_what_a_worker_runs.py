@@ -128,12 +128,9 @@ def looped(typed: Any = None, inner: Any = None, fixed: Any = None) -> Any:
     return seen
 
 
-@pytest.mark.parametrize("how", ["threads", "processes", "without fork", "detached"])
-def test_an_item_of_a_parameter_is_data_on_local(
-    forged: Reference, mark: Path, how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("how", ["threads", "processes", "detached"])
+def test_an_item_of_a_parameter_is_data_on_local(forged: Reference, mark: Path, how: str, tmp_path: Path) -> None:
     """Also what is too large to travel within JSON: it once came as the reference under which it was stored."""
-    monkeypatch.setenv("FLOWYML_FORK", "0" if how == "without fork" else "1")
     items = [forged, "x" * 100_000]
 
     @pipeline(name="looped")
@@ -154,9 +151,12 @@ def test_an_item_of_a_parameter_is_data_on_local(
     assert not mark.exists(), "an item of a parameter was unpickled where the outputs are read"
 
 
-@pytest.mark.parametrize("nested", [False, True])
-def test_a_worker_unpacks_no_item_of_a_parameter(forged: Reference, mark: Path, tmp_path: Path, nested: bool) -> None:
+@pytest.mark.parametrize(("nested", "fork"), [(False, "1"), (True, "0")], ids=["warm", "nested, fresh"])
+def test_a_worker_unpacks_no_item_of_a_parameter(
+    forged: Reference, mark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nested: bool, fork: str
+) -> None:
     """Whatever an engine hands it."""
+    monkeypatch.setenv("FLOWYML_FORK", fork)
 
     @pipeline(name="handed")
     def attack(typed: Any = None) -> Any:
@@ -194,31 +194,22 @@ def wait(orchestrator: Orchestrator, attack: Pipeline, parameters: Mapping[str, 
     return handle
 
 
-def test_a_parameter_is_data_on_prefect(prefect: PrefectServer, forged: Reference, mark: Path) -> None:
-    from flowyml_prefect import PrefectOrchestrator
-
-    orchestrator = PrefectOrchestrator(prefect.url)
-    handle = wait(orchestrator, attacked("attacked on prefect", forged), {"typed": forged})
-    check(handle, forged, mark)
-    orchestrator.close()
-
-
-def test_a_forged_output_on_prefect_is_not_followed(
-    prefect: PrefectServer, mark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_parameter_is_data_on_prefect_and_a_forged_output_is_not_followed(
+    prefect: PrefectServer, forged: Reference, mark: Path, tmp_path: Path
 ) -> None:
     """A user who may write to Prefect's API may write artifacts, but not run code where outputs are read."""
     from flowyml_prefect import PrefectOrchestrator
     from flowyml_prefect.names import outputs_key
 
-    monkeypatch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "store"))
     orchestrator = PrefectOrchestrator(prefect.url)
-    handle = wait(orchestrator, Pipeline("forged outputs", context={"typed": 1}).add_step(hand_on), {})
+    handle = wait(orchestrator, attacked("attacked on prefect", forged), {"typed": forged})
+    check(handle, forged, mark)
     (tmp_path / "bomb.pkl").write_bytes(pickle.dumps(Bomb(mark)))
-    table = [{"output": "handed", "value": json.dumps(reference_to(tmp_path / "bomb.pkl"))}]
-    forgery = {"key": outputs_key("forged outputs"), "type": "table", "data": json.dumps(table)}
+    table = [{"output": "seen", "value": json.dumps(reference_to(tmp_path / "bomb.pkl"))}]
+    forgery = {"key": outputs_key("attacked on prefect"), "type": "table", "data": json.dumps(table)}
     orchestrator.client.create_artifact({**forgery, "flow_run_id": handle.job_id})
     with pytest.raises(FlowymlError, match=r"bomb\.pkl is not in .*store, the artifact store configured here"):
-        _ = handle.outputs["handed"]
+        _ = orchestrator.attach(handle.job_id).outputs["seen"]
     assert not mark.exists()
     orchestrator.close()
 

@@ -20,7 +20,7 @@ class Hook(PipelineHook):
 def load(count: int):
     return helpers.rows(count)
 
-@step(outputs=["total"], timeout=60)
+@step(outputs=["total"], timeout=600)
 def add(rows):
     return sum(rows)
 
@@ -67,7 +67,7 @@ def results(**options):
     return [*one.raise_for_status().outputs.values(), *other.raise_for_status().outputs.values()]
 """
 EDITED = """
-@step(outputs=["rows"], timeout=60, description="edited")
+@step(outputs=["rows"], timeout=600, description="edited")
 def load() -> list[int]:
     return [10, 20]
 """

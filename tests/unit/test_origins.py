@@ -105,13 +105,14 @@ def test_every_way_to_start_a_script_gives_one_origin_and_a_second_checkout_give
         root = tmp_path / checkout
         written(root / "pyproject.toml", '[project]\nname = "forecasts"\n')
         written(root / "jobs" / "train.py")
-        for command, folder in ((["train.py"], "jobs"), (["jobs/train.py"], "."), (["-m", "jobs.train"], ".")):
+        ways = [(["train.py"], "jobs"), (["jobs/train.py"], "."), (["-m", "jobs.train"], ".")]
+        for command, folder in ways if checkout == "laptop" else ways[:1]:
             seen.add(_run(command, root / folder))
-        _run(["-m", "flowyml", "deploy", "jobs/train.py"], root, FLOWYML_HOME=str(root / "home"))
-        (bundle,) = (root / "home" / "bundles").iterdir()
-        assert BundledPipeline(bundle).origin == Origin("forecasts", "jobs/train.py")
-        assert str(tmp_path).encode() not in Bundle.read(bundle).files["bundle.json"]
     assert seen == {"forecasts: jobs/train.py\n"}
+    _run(["-m", "flowyml", "deploy", "jobs/train.py"], root, FLOWYML_HOME=str(root / "home"))
+    (bundle,) = (root / "home" / "bundles").iterdir()
+    assert BundledPipeline(bundle).origin == Origin("forecasts", "jobs/train.py")
+    assert str(tmp_path).encode() not in Bundle.read(bundle).files["bundle.json"]
 
 
 def _run(command: list[str], folder: Path, **environment: str) -> str:

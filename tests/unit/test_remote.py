@@ -26,7 +26,6 @@ from flowyml.core.errors import (
     UnsupportedFeatureError,
 )
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.urls import checked_url, without_credentials
 from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Health, Orchestrator
 from flowyml.orchestrators.probe import Site
@@ -128,15 +127,12 @@ def test_it_compiles_for_the_engine(toy_url: str) -> None:
         RemoteOrchestrator(toy_url).compile_pipeline(late)
 
 
-def test_constructing_one_asks_nothing(toy_url: str) -> None:
-    RemoteOrchestrator(toy_url)
-    assert Pages.asked == []
-
-
-def test_it_finds_the_engine_and_becomes_its_adapter(toy_url: str) -> None:
+def test_it_finds_the_engine_once_when_it_is_needed_and_becomes_its_adapter(toy_url: str) -> None:
     policy = OrchestratorRetryPolicy(max_attempts=4)
     remote = RemoteOrchestrator(url=toy_url + "/", pool="gpu", retry_policy=policy)
-    assert remote.name == "toy"
+    assert Pages.asked == []
+    assert (remote.name, remote.name) == ("toy", "toy")
+    assert Pages.asked.count("/toy") == 1
     assert remote.capabilities is Toy.capabilities
     assert isinstance(remote.adapter, Toy)
     assert (remote.adapter.pool, remote.adapter.retry_policy) == ("gpu", policy)
@@ -162,12 +158,6 @@ def test_what_adapters_override_is_forwarded() -> None:
     assert methods - vars(RemoteOrchestrator).keys() == composed
 
 
-def test_it_asks_once(toy_url: str) -> None:
-    remote = RemoteOrchestrator(toy_url)
-    assert (remote.name, remote.name) == ("toy", "toy")
-    assert Pages.asked.count("/toy") == 1
-
-
 def test_engine_skips_the_question(url: str) -> None:
     assert RemoteOrchestrator(url, engine="toy").name == "toy"
     assert Pages.asked == []
@@ -188,6 +178,10 @@ def test_an_unknown_server_is_reported_with_all_that_was_seen(url: str) -> None:
     assert f"{url}/toy answered 404 text/html" in message
     assert f"{url}/needy answered 404 text/html" in message
     assert "broken could not be checked: my own fault" in message
+    assert str(pickle.loads(pickle.dumps(caught.value))) == message
+    Pages.pages["/toy"] = (200, "application/json", b"{not json")
+    with pytest.raises(OrchestratorNotFoundError):
+        _ = RemoteOrchestrator(url).name
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -223,12 +217,6 @@ def test_a_redirect_to_a_dead_address_is_reported_as_one(url: str) -> None:
     ) as caught:
         _ = RemoteOrchestrator(url).name
     assert "hunter2" not in str(caught.value)
-
-
-def test_an_answer_of_the_wrong_shape_is_not_recognized(url: str) -> None:
-    Pages.pages["/toy"] = (200, "application/json", b"{not json")
-    with pytest.raises(OrchestratorNotFoundError):
-        _ = RemoteOrchestrator(url).name
 
 
 def test_a_plugin_that_cannot_be_loaded_does_not_hide_the_others(toy_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,47 +255,15 @@ def test_invalid_urls_are_refused_at_once(url: Any) -> None:
 
 def test_no_credential_is_shown() -> None:
     url = f"http://me:hunter2@127.0.0.1:{free_port()}/api?token=hunter2"
-    assert without_credentials("https://me:hunter2@host/api?key=hunter2#x") == "https://host/api"
     assert "hunter2" not in repr(RemoteOrchestrator(url))
     with pytest.raises(EngineUnreachableError) as caught:
         _ = RemoteOrchestrator(url).name
     assert "hunter2" not in str(caught.value)
-    with pytest.raises(ConfigurationError) as wrong:
-        RemoteOrchestrator("ftp://me:hunter2@host")
-    assert "hunter2" not in str(wrong.value)
-
-
-@pytest.mark.parametrize(
-    "url", ["me:hunter2@h:4200", "http://me:/hunter2@h:x", "http://me:?hunter2@h", "x://me:#hunter2@h"]
-)
-def test_no_credential_of_an_invalid_url_is_shown(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="not the address of a server") as wrong:
-        checked_url(url.replace("me:", "me:hunter2"))
-    assert "hunter2" not in str(wrong.value)
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("s3://key:secret@bucket/a@b/c?token=secret", "s3://bucket/a@b/c"),
-        ("simplecache::s3://key:secret@bucket/x", "simplecache::s3://bucket/x"),
-        ("http://me:p@secret@[::1]:80/", "http://[::1]:80/"),
-        ("memory://ada:secret/more@host/x", "memory://host/x"),
-        ("memory://ada:secret?more@host/x", "memory://host/x"),
-        ("sftp://ada:secret@host/x::memory://b/c", "sftp://host/x::memory://b/c"),
-        ("http://host:80/a@b", "http://host:80/a@b"),
-        ("memory://", "memory://"),
-        ("http://[::1", "http://[::1"),
-    ],
-)
-def test_what_stays_of_a_url(url: str, shown: str) -> None:
-    assert without_credentials(url) == shown
-
-
-def test_its_errors_survive_pickling(url: str) -> None:
-    with pytest.raises(OrchestratorNotFoundError) as caught:
-        _ = RemoteOrchestrator(url).name
-    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    invalid = "ftp://me:hunter2@host", "me:hunter2@h:4200", "http://me:/hunter2@h:x", "http://me:?hunter2@h"
+    for wrong in (*invalid, "x://me:#hunter2@h"):
+        with pytest.raises(ConfigurationError, match="not the address of a server") as refused:
+            RemoteOrchestrator(wrong.replace("me:", "me:hunter2"))
+        assert "hunter2" not in str(refused.value)
 
 
 def test_who_lives_at_a_url_is_asked_as_patiently_as_all_else(url: str) -> None:
@@ -331,7 +287,7 @@ def test_who_lives_at_a_url_is_asked_as_patiently_as_all_else(url: str) -> None:
     late[0].server_close()
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@pytest.mark.parametrize("status", [429, 503])
 def test_a_proxy_that_cannot_reach_the_engine_is_asked_again(toy_url: str, status: int) -> None:
     engine = Pages.pages["/toy"]
     busy = (status, "text/html", b"<h1>Service Unavailable</h1>")

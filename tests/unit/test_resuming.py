@@ -10,8 +10,7 @@ from flowyml.orchestrators.resuming import Ended, before
 from flowyml.plan.groups import Loop
 from flowyml.plan.model import Constant, FromItem, FromStep, Input, Plan, Step
 from flowyml.runtime.kept_outputs import KeptOutputs
-from flowyml.runtime.nodes import End, Task
-from flowyml.runtime.walk import Walk
+from flowyml.runtime.nodes import End
 
 PLAN = Plan(
     name="p",
@@ -40,10 +39,12 @@ def over_a_list(*steps: Step) -> Plan:
     return Plan(name="p", steps=(many, each, *steps), groups=(loop,))
 
 
-def test_what_completed_stays_with_its_outputs(tmp_path: Path) -> None:
+def test_what_completed_stays_and_what_was_not_kept_or_asked_for_does_not(tmp_path: Path) -> None:
     kept = KeptOutputs(str(tmp_path), "prefect/p/run")
-    kept.keep("first", {"x": 1})
+    assert kept.read("first") is None
     kept.keep("each[0]", {"y": {"$artifact": "…"}})
+    assert before(PLAN, ENDED, kept, None).turns["first", ()][0].end is None
+    kept.keep("first", {"x": 1})
     found = before(PLAN, ENDED, kept, None)
     ends = {turn: (ended.end, ended.attempt, values) for turn, (ended, values) in found.turns.items()}
     assert ends == {
@@ -51,6 +52,10 @@ def test_what_completed_stays_with_its_outputs(tmp_path: Path) -> None:
         ("each", (1,)): (None, 1, {}), ("last", ()): (None, 0, {}),
     }  # fmt: skip
     assert not found.loops, "one of its items is to come"
+    chosen = before(PLAN, ENDED, kept, ["each[0]"])
+    assert {turn: ended.end for turn, (ended, _) in chosen.turns.items()} == {
+        ("first", ()): End.OK, ("each", (0,)): None, ("each", (1,)): End.FAILED, ("last", ()): None,
+    }  # fmt: skip
 
 
 def test_what_was_made_of_an_older_value_is_to_come(tmp_path: Path) -> None:
@@ -136,43 +141,3 @@ def test_items_of_a_list_that_was_empty_before_are_made_anew(tmp_path: Path) -> 
         kept.keep(name, {"xs": [1], "y": 1, "z": 1})
     ends = {turn: ended.end for turn, (ended, _) in before(listed, done, kept, None).turns.items()}
     assert ends == {("many", ()): End.OK, ("each", (0,)): End.OK, ("last", ()): None}
-
-
-def test_what_was_not_kept_is_made_again(tmp_path: Path) -> None:
-    kept = KeptOutputs(str(tmp_path), "prefect/p/run")
-    kept.keep("each[0]", {"y": 5})
-    assert before(PLAN, ENDED, kept, None).turns["first", ()][0].end is None
-
-
-def test_what_is_not_asked_for_stays_failed(tmp_path: Path) -> None:
-    kept = KeptOutputs(str(tmp_path), "prefect/p/run")
-    kept.keep("first", {"x": 1})
-    kept.keep("each[0]", {"y": 5})
-    chosen = before(PLAN, ENDED, kept, ["each[0]"])
-    assert {turn: ended.end for turn, (ended, _) in chosen.turns.items()} == {
-        ("first", ()): End.OK, ("each", (0,)): None, ("each", (1,)): End.FAILED, ("last", ()): None,
-    }  # fmt: skip
-
-
-def test_a_walk_goes_on_from_there(tmp_path: Path) -> None:
-    kept = KeptOutputs(str(tmp_path), "prefect/p/run")
-    kept.keep("first", {"x": 1})
-    kept.keep("each[0]", {"y": 5})
-    found = before(PLAN, ENDED, kept, None)
-
-    def make(frame: object, step: Step, position: int) -> Task:
-        task = Task(frame, step, position)  # type: ignore[arg-type]  # a frame, whose class is the walk's
-        if turn := found.turns.get((step.name, task.index)):
-            task.end, task.values = turn[0].end, dict(turn[1])
-        return task
-
-    walk = Walk(PLAN, {}, make, found.loops)
-    (opening,) = walk.ready
-    walk.ready.clear()
-    walk.open(opening, {"n": [1, 2]})  # type: ignore[arg-type]  # the loop's
-    (again,) = walk.ready
-    assert again.label == "each[1]"
-
-
-def test_a_run_without_kept_outputs_has_none(tmp_path: Path) -> None:
-    assert KeptOutputs(str(tmp_path), "prefect/p/run").read("first") is None

@@ -14,9 +14,7 @@ import pytest
 
 from flowyml import Pipeline, step
 from flowyml.core import errors
-from flowyml.core.errors import (
-    ScheduleError,
-)
+from flowyml.core.errors import ScheduleError
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators import LocalOrchestrator
 
@@ -43,6 +41,9 @@ class TestSchedule:
             ("cron", "0 0 0 * * *", "has 6 fields. Write five"),
             ("cron", "61 * * * *", "cannot be read"),
             ("cron", "0 0 30 2 *", "never fires"),
+            ("cron", "R * * * *", "random"),
+            ("cron", "0 R(2-4) * * *", "random"),
+            ("cron", "H * * * *", "random"),
             ("interval", 0, "seconds above 0"),
             ("interval", "1", "seconds above 0"),
             ("interval", float("inf"), "to 315360000"),
@@ -126,6 +127,14 @@ class TestSchedule:
         assert schedule.next_times(2, after=datetime(2026, 1, 1, 5, 30, tzinfo=UTC)) == [
             datetime(2026, 1, 1, 6, tzinfo=UTC), datetime(2026, 1, 1, 7, tzinfo=UTC),
         ]  # fmt: skip
+
+    def test_nothing_fires_before_the_start_and_one_right_after_the_clocks_went_forward_counts(self) -> None:
+        start = datetime(2037, 3, 29, 3, tzinfo=ZoneInfo("Europe/Berlin"))
+        assert Schedule(cron="0 3 * * *", timezone="Europe/Berlin", start=start).next_times(1) == [start]
+        start = datetime(2039, 1, 1, 3, tzinfo=UTC)
+        assert Schedule(cron="0 3 * * *", start=start).next_times(1) == [start]
+        later = Schedule(cron="0 3 * * *", start=start.replace(microsecond=500_000))
+        assert later.next_times(1) == [datetime(2039, 1, 2, 3, tzinfo=UTC)]
 
     def test_json_and_back(self) -> None:
         schedule = Schedule.of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import site
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from flowyml import Pipeline, step
 from flowyml.artifacts.pickling import read_pickle
 from flowyml.authoring.pickles import pickled
+from flowyml.core import modules
 from flowyml.core.errors import DefinitionError
 from flowyml.core.hooks import PipelineHook
 from flowyml.plan.bundle import Bundle
@@ -277,3 +279,18 @@ def test_modules_behind_partials_and_decorators_come_along(tmp_path: Path, comma
     for path in paths:
         assert own_files(Bundle.read(tmp_path / path)) >= {"jobs.py", "lib.py", "data.csv"}
         assert run(["-I", str(tmp_path / path), "step", "load"], tmp_path / "elsewhere") == '{"load": 2}\n'
+
+
+def test_packages_of_the_user_and_of_the_system_are_installed_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of `pip install --user`, and Debian's in dist-packages."""
+    monkeypatch.setattr(site, "getusersitepackages", lambda: str(tmp_path / "user"))
+    monkeypatch.setattr(site, "getsitepackages", lambda: [str(tmp_path / "dist-packages")])
+    modules._installed_roots.cache_clear()
+    try:
+        assert modules.is_installed(tmp_path / "user" / "numpy" / "__init__.py")
+        assert modules.is_installed(tmp_path / "dist-packages" / "numpy" / "__init__.py")
+        assert not modules.is_installed(tmp_path / "train.py")
+    finally:
+        modules._installed_roots.cache_clear()

@@ -84,9 +84,22 @@ def test_whether_two_urls_are_one_address(one: str, other: str, same: bool) -> N
     assert same_address(one, other) is same
 
 
-def test_the_address_of_a_store_keeps_its_container() -> None:
-    assert without_credentials("abfss://container@account/x") == "abfss://container@account/x"
-    assert without_credentials("s3://key:secret@bucket/x") == "s3://bucket/x"
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("https://me:hunter2@host/api?key=hunter2#x", "https://host/api"),
+        ("s3://key:secret@bucket/a@b/c?token=secret", "s3://bucket/a@b/c"),
+        ("abfss://container@account/x", "abfss://container@account/x"),
+        ("simplecache::s3://key:secret@bucket/x", "simplecache::s3://bucket/x"),
+        ("http://me:p@secret@[::1]:80/", "http://[::1]:80/"),
+        ("memory://ada:secret/more@host/x", "memory://host/x"),
+        ("memory://ada:secret?more@host/x", "memory://host/x"),
+        ("sftp://ada:secret@host/x::memory://b/c", "sftp://host/x::memory://b/c"),
+        ("http://[::1", "http://[::1"),
+    ],
+)
+def test_the_address_that_stays_of_a_url(url: str, address: str) -> None:
+    assert without_credentials(url) == address
 
 
 @pytest.mark.parametrize("piece", ["::a", "a://", "@:", "?&", "#/", "x://a:"])
