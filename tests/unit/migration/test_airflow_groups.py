@@ -41,12 +41,14 @@ def test_edges_lead_in_and_out_and_through(tmp_path: Path) -> None:
     tasks = """
     start = EmptyOperator(task_id="start")
     with TaskGroup("first") as first:
-        EmptyOperator(task_id="load") >> BashOperator(task_id="check", bash_command="echo", retries=2)
+        check = BashOperator(task_id="check", bash_command="echo", retries=2, env={"A": "b"}, append_env=True)
+        EmptyOperator(task_id="load") >> check
     with TaskGroup("second") as second:
         with TaskGroup("inner", prefix_group_id=False) as inner:
             EmptyOperator(task_id="bare")
         EmptyOperator(task_id="load")
     start >> first >> second
+    BashOperator(task_id="beside", bash_command="true", env={"A": "b"}, append_env=True)
     for name in ("first", "second"):
         EmptyOperator(task_id=name + "_seen")
     """

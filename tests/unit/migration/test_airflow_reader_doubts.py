@@ -77,6 +77,7 @@ def test_what_an_unknown_condition_changes_is_said(tmp_path: Path, change: str) 
     [
         ("names.append('b')", ""),
         ("if unsure: print('b')", ""),
+        ("", "for name in sorted({'x', 'y'}): EmptyOperator(task_id=name)"),
         ("unsure and print('b')", ""),
         ("found()", "for n in 'ab':\n    if requests.get(n).ok:\n        continue\n    print(n)"),
     ],
