@@ -70,10 +70,15 @@ one = DAG("one", schedule=CronTriggerTimetable("5 4 * * *", timezone="UTC"), cat
 one.catchup = True
 two = DAG("two", schedule=Holidays(region="x"))
 three = DAG("three", schedule="@continuous")
+four = DAG("four", schedule=[Dataset("s3://me@a"), Dataset("s3://b/?z=1&y=2#part")])
+five = DAG("five", schedule=Dataset("a") | (Dataset("c") & Dataset("b")))
 """
-    dags = read(tmp_path, HEAD + text).dags
-    assert [dag.schedule for dag in dags] == ["cron:5 4 * * *", "timetable:Holidays", "@continuous"]
-    assert [dag.catchup for dag in dags] == [True, None, None]
+    dags = read(tmp_path, f"{HEAD}from airflow import Dataset\n{text}").dags
+    assert [dag.schedule for dag in dags] == [
+        "cron:5 4 * * *", "timetable:Holidays", "@continuous", "dataset:all(s3://a/,s3://b/?y=2&z=1)",
+        "dataset:any(a,all(b,c))",
+    ]  # fmt: skip
+    assert dags[0].catchup
 
 
 def test_time_zones_of_other_libraries(tmp_path: Path) -> None:
