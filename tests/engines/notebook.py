@@ -16,7 +16,7 @@ warnings.simplefilter("ignore")
 import nbformat
 from nbclient import NotebookClient
 notebook = nbformat.read("notebook.ipynb", as_version=4)
-NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+NotebookClient(notebook, timeout=300, startup_timeout=300, kernel_name="python3").execute()
 for cell in notebook.cells:
     for output in cell.outputs:
         print(output.get("text", ""), end="")
@@ -29,6 +29,6 @@ def run_notebook(folder: Path, sources: Sequence[str]) -> str:
     cells = [{**cell, "source": source, "id": f"cell{number}"} for number, source in enumerate(sources)]
     notebook = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
     (folder / "notebook.ipynb").write_text(json.dumps(notebook))
-    run = subprocess.run([sys.executable, "-c", _RUN], cwd=folder, capture_output=True, text=True, timeout=500)
+    run = subprocess.run([sys.executable, "-c", _RUN], cwd=folder, capture_output=True, text=True, timeout=900)
     assert run.returncode == 0, run.stderr[-3000:]
     return run.stdout

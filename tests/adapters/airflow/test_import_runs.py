@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,7 +15,6 @@ pytest.importorskip("libcst")
 from flowyml import Pipeline
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.migration.airflow.reader.reading import read_file
-from flowyml.migration.airflow.writer.notes import Verdict
 from flowyml.migration.airflow.writer.text.modules import write_module
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import Orchestrator
@@ -26,6 +23,7 @@ from flowyml_prefect import PrefectOrchestrator
 from tests.adapters.airflow.operating import orchestrator_of, wait_for_dag
 from tests.engines.airflow import Airflow
 from tests.engines.prefect import PrefectServer
+from tests.unit.migration.modules import pipeline
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.prefect, pytest.mark.slow]
@@ -79,20 +77,7 @@ def _sources(airflow: Airflow) -> dict[str, str]:
 def _imported(folder: Path, name: str, text: str) -> Pipeline:
     path = folder / f"{name}.py"
     path.write_text(text)
-    file = read_file(path, root=folder)
-    made = write_module(file, text)
-    (result,) = made.dags
-    assert result.verdict is Verdict.ANY, result.notes
-    module_path = folder / f"{name}_module.py"
-    module_path.write_text(made.text)
-    spec = importlib.util.spec_from_file_location(module_path.stem, module_path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_path.stem] = module
-    spec.loader.exec_module(module)
-    found: Pipeline = getattr(module, result.pipeline)
-    return found
+    return pipeline(folder, write_module(read_file(path, root=folder), text))
 
 
 def _original(airflow: Airflow, name: str) -> tuple[Ends, Mapping[str, Any]]:
@@ -118,10 +103,10 @@ def _original(airflow: Airflow, name: str) -> tuple[Ends, Mapping[str, Any]]:
     return {each["task_id"]: "skipped" if each["state"] == "skipped" else "ran" for each in tasks}, values
 
 
-def _ours(orchestrator: Orchestrator, pipeline: Pipeline) -> tuple[Ends, Mapping[str, Any]]:
-    known = {parameter.name for parameter in pipeline.compile().parameters}
+def _ours(orchestrator: Orchestrator, imported: Pipeline) -> tuple[Ends, Mapping[str, Any]]:
+    known = {parameter.name for parameter in imported.compile().parameters}
     given = {name: value for name, value in PARAMETERS.items() if name in known}
-    handle = orchestrator.run_pipeline(pipeline, parameters=given)
+    handle = orchestrator.run_pipeline(imported, parameters=given)
     assert handle.wait_for_completion(timeout=600).status is ExecutionStatus.COMPLETED, handle.error
     ends = {each.name: "skipped" if each.raw_status == "skipped" else "ran" for each in handle.step_runs()}
     return ends, dict(handle.outputs)
@@ -139,9 +124,9 @@ def test_imported_dags_run_as_their_originals_do(airflow3: Airflow, prefect: Pre
     with ThreadPoolExecutor(max_workers=8) as pool:
         wanted = {name: pool.submit(_original, airflow3, f"original_{name}") for name in texts}
         found = {
-            (name, engine.name): pool.submit(_ours, engine, pipeline)
+            (name, engine.name): pool.submit(_ours, engine, imported)
             for engine in engines
-            for name, pipeline in pipelines.items()
+            for name, imported in pipelines.items()
         }
         for (name, engine), each in found.items():
             ends, outputs = each.result()

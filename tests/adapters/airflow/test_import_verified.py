@@ -25,9 +25,9 @@ pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 ONE_AT_A_TIME = threading.Lock()
 
 # Steps that FlowyML has no words for yet, one DAG each, and teardowns, which it ends by another rule. Of the flows: a
-# join that may be chosen itself runs after whatever ran, and a group has the steps that take values out of a dict.
+# join that may be chosen itself, which runs after whatever ran.
 OTHERWISE = {
-    "a_join_that_is_chosen", "in_and_out_of_groups",
+    "a_join_that_is_chosen",
     "example_dynamic_task_mapping_with_no_taskflow_operators", "example_setup_teardown",
     "example_setup_teardown_taskflow", "example_task_state_store_mapped", "tutorial_taskflow_api",
     "tutorial_taskflow_api_virtualenv",

@@ -185,7 +185,8 @@ FLOWS = {
             "{{ macros.ds_add(ds, -1) }}", "{{ macros.ds_format(ds, '%Y-%m-%d', '%d.%m.%y') }}",
             "{{ (logical_date - macros.timedelta(days=1)).strftime('%Y/%m') }}",
             "{{ logical_date.subtract(hours=6) | ds }}", "{{ dag_run.logical_date.strftime('%A').lower() }}",
-            "{{ ds.replace('-', '') }} {{ logical_date.year }}", "{{ ti.task_id }}", "{{ task_instance_key_str }}",
+            "{{ ds.replace('-', '') }} {{ logical_date.year }}", "{{ dag.dag_id }}.{{ ti.task_id }}",
+            "{{ task_instance_key_str }}",
             "{{ params.n }} {{ params['country'] }}", "{{ data_interval_start | ts }}",
         ]
         with DAG("flow", schedule=None, params={"n": Param(3, type="integer"), "country": "at"}):
@@ -197,7 +198,8 @@ FLOWS = {
         {
             "t0": "2026-03-01", "t1": "s3://20260301/it's {\"x\": '\\'}",
             "t2": "2026-03-01T05:06:07+00:00 20260301T050607", "t3": "2026-03-01 05:06:07+00:00", "t4": "2026-02-28",
-            "t5": "01.03.26", "t6": "2026/02", "t7": "2026-02-28", "t8": "sunday", "t9": "20260301 2026", "t10": "t10",
+            "t5": "01.03.26", "t6": "2026/02", "t7": "2026-02-28", "t8": "sunday", "t9": "20260301 2026",
+            "t10": "flow.t10",
             "t11": "flow__t11__20260301", "t12": "3 at", "t13": "2026-03-01T05:06:07+00:00",
         },
     ),

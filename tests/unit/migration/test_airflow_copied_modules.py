@@ -25,6 +25,9 @@ with DAG("{dag}", schedule=None):
 """
 
 
+UP = "def up(text): return text.upper()\n"
+
+
 def repository(folder: Path, files: dict[str, str]) -> Path:
     root = folder / "repository"
     (root / ".git").mkdir(parents=True, exist_ok=True)
@@ -184,9 +187,7 @@ def test_what_is_not_there_is_said_by_its_line(tmp_path: Path) -> None:
 
 
 def test_a_copy_replaces_no_other_file(tmp_path: Path) -> None:
-    root = repository(tmp_path, {
-        "dags/flow.py": flow("d", "lib", "up"), "dags/lib.py": "def up(text): return text\n",
-    })  # fmt: skip
+    root = repository(tmp_path, {"dags/flow.py": flow("d", "lib", "up"), "dags/lib.py": UP})
     imported(root)
     copy = written(root).parent / "lib.py"
     copy.write_text("mine = 1\n")
@@ -208,7 +209,7 @@ def test_a_module_of_pipelines_stays_where_another_imports_from_it(tmp_path: Pat
 
 
 def test_a_link_out_of_the_root_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "secret.py").write_text("def up(text): return text\n")
+    (tmp_path / "secret.py").write_text(UP)
     root = repository(tmp_path, {"dags/flow.py": flow("d", "lib", "up")})
     (root / "dags/lib.py").symlink_to(tmp_path / "secret.py")
     assert "lib (dags/flow.py:3): not below the root" in " ".join(imported(root).err.split())
@@ -219,7 +220,7 @@ def test_a_copy_that_makes_a_package_of_a_folder_moves_what_is_beside_its_pipeli
     root = repository(tmp_path, {
         "dags/flow.py": flow("d", "team.words", "up"),
         "dags/team/__init__.py": "",
-        "dags/team/words.py": "def up(text): return text.upper()\n",
+        "dags/team/words.py": UP,
         "dags/team/second.py": flow("e", "low", "down"),
         "dags/low.py": "def down(text): return text.lower()\n",
     })  # fmt: skip
@@ -252,7 +253,7 @@ def test_what_a_module_can_do_without_is_not_named_as_missing(tmp_path: Path, gu
 
 
 def test_a_dag_file_of_windows_becomes_a_module(tmp_path: Path) -> None:
-    root = repository(tmp_path, {"dags/flow.py": "", "dags/words.py": "def up(text): return text.upper()\n"})
+    root = repository(tmp_path, {"dags/flow.py": "", "dags/words.py": UP})
     text = "# -*- coding: cp1252 -*-\n# für Köln\n" + flow("d", "words", "up").replace('"a"', '"ä"')
     (root / "dags/flow.py").write_bytes(text.replace("\n", "\r\n").encode("cp1252"))
     (root / "dags/marked.py").write_bytes(b"\xef\xbb\xbf" + flow("e", "words", "up").encode())

@@ -20,11 +20,20 @@ USE = "@task\ndef use(x, y=1): return x\n"
 def test_a_group_is_a_section_of_the_plan_and_a_group_on_airflow(tmp_path: Path) -> None:
     made = written(tmp_path, FLOWS["in_and_out_of_groups"].text)
     assert note(made, "task group sums").kind is note(made, "task group sums.deep").kind is Kind.KEPT
+    assert made.dags[0].added == {"sums.one.a", "sums.one.b"}, "where they are taken out of a dict"
     plan = pipeline(tmp_path, made).compile()
     assert {each.name: each.parent for each in plan.groups if isinstance(each, Section)} == {
         "sums": "", "sums.deep": "sums",
     }  # fmt: skip
-    assert {"one", "sums.inner", "sums.deep.scaled", "sums.outer", "shown"} <= plan.by_name.keys()
+    assert {
+        "one",
+        "sums.one.a",
+        "sums.one.b",
+        "sums.inner",
+        "sums.deep.scaled",
+        "sums.outer",
+        "shown",
+    } <= plan.by_name.keys()
     (tmp_path / "flow.py").write_text(made.text)
     compiled = flowyml("compile", f"{tmp_path}/flow.py", "--to", "airflow").out
     assert 'TaskGroup("sums", prefix_group_id=False, tooltip="Adds")' in compiled
@@ -41,12 +50,14 @@ def test_edges_lead_in_and_out_and_through(tmp_path: Path) -> None:
     tasks = """
     start = EmptyOperator(task_id="start")
     with TaskGroup("first") as first:
-        EmptyOperator(task_id="load") >> BashOperator(task_id="check", bash_command="echo", retries=2)
+        check = BashOperator(task_id="check", bash_command="echo", retries=2, env={"A": "b"}, append_env=True)
+        EmptyOperator(task_id="load") >> check
     with TaskGroup("second") as second:
         with TaskGroup("inner", prefix_group_id=False) as inner:
             EmptyOperator(task_id="bare")
         EmptyOperator(task_id="load")
     start >> first >> second
+    BashOperator(task_id="beside", bash_command="true", env={"A": "b"}, append_env=True)
     for name in ("first", "second"):
         EmptyOperator(task_id=name + "_seen")
     """

@@ -46,6 +46,7 @@ def argument(folder: Path, expression: str) -> tuple[str, list[str]]:
         ('{}.get("x", SCHEMA)', S),
         ("OTHER", f'{VARIABLE}("other", default_var={H})'),
         ("CONFIG", f'{VARIABLE}("config", default_var={{"k": "v", "t": ["p", "q"]}}, deserialize_json=True)'),
+        ('Variable.get("a", "b")', f'{VARIABLE}("a", default_var="b")'),
         ('Variable.get("j", deserialize_json=True)', f'{VARIABLE}("j", deserialize_json=True)'),
         ('os.environ["H"]', 'imported("os:environ.__getitem__")("H")'),  # which fails where it is not set
         *((expression, f'imported("builtins:str.format")("{text}", {", ".join(values)})')

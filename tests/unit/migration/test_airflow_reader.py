@@ -124,6 +124,18 @@ flow()
     assert dag.task("second") is None
 
 
+def test_an_operator_of_the_file_knows_its_class(tmp_path: Path) -> None:
+    text = """
+from airflow.models import BaseOperator
+class Load(BaseOperator):
+    def __init__(self, table, **kwargs): super().__init__(task_id=f"load_{table}", **kwargs)
+with DAG("flow", schedule=None): Load(table="a")
+"""
+    (task,) = read(tmp_path, HEAD + text).dags[0].tasks
+    assert (task.task_id, task.operator) == ("load_a", "Load")
+    assert task.own_class is not None
+
+
 def test_a_warning_says_where() -> None:
     place = Place("dags/daily.py", 3)
     assert str(DagWarning("unknown-loop", "the list is unknown", place)) == "dags/daily.py:3: the list is unknown"

@@ -77,6 +77,7 @@ def test_what_an_unknown_condition_changes_is_said(tmp_path: Path, change: str) 
     [
         ("names.append('b')", ""),
         ("if unsure: print('b')", ""),
+        ("", "for name in sorted({'x', 'y'}): EmptyOperator(task_id=name)"),
         ("unsure and print('b')", ""),
         ("found()", "for n in 'ab':\n    if requests.get(n).ok:\n        continue\n    print(n)"),
     ],
@@ -113,7 +114,7 @@ def test_what_stands_at_a_place_that_is_not_known_is_said(tmp_path: Path, change
         ("for n in 'ab':\n    if found(n): continue\n    EmptyOperator(task_id=f'{n}_more')", "unknown-condition"),
         ("for n in 'ab':\n    EmptyOperator(task_id=f'{n}_more')\n    if found(n): break", "unknown-condition"),
         ("def f():\n    if found(): return\n    EmptyOperator(task_id='more')\nf()", "unknown-condition"),
-        ("[EmptyOperator(task_id=f'{n}_more') for n in filter(lambda n: found(n), made)]", "unknown-condition"),
+        ("[EmptyOperator(task_id=f'{n}_x') for n in filter(lambda n: found(n), made.values())]", "unknown-condition"),
         ("{n: EmptyOperator(task_id=f'{n}_more') for n in made if found(n)}", "unknown-condition"),
         ("list(map(lambda n: EmptyOperator(task_id=n), found()))", "unknown-loop"),
         ("for pair in zip(*more): EmptyOperator(task_id=f'load_{pair}')", "unknown-loop"),

@@ -66,22 +66,41 @@ def test_schedules_of_timetables_and_options(tmp_path: Path) -> None:
     text = """
 from airflow.timetables.trigger import CronTriggerTimetable
 from company.timetables import Holidays
-one = DAG("one", schedule=CronTriggerTimetable("5 4 * * *", timezone="UTC"), catchup=True)
+one = DAG("one", schedule=CronTriggerTimetable("5 4 * * *", timezone="UTC"), catchup=False)
+one.catchup = True
 two = DAG("two", schedule=Holidays(region="x"))
 three = DAG("three", schedule="@continuous")
+four = DAG("four", schedule=[Dataset("s3://me@a"), Dataset("s3://b/?z=1&y=2#part")])
+five = DAG("five", schedule=Dataset("a") | (Dataset("c") & Dataset("b")))
 """
-    dags = read(tmp_path, HEAD + text).dags
-    assert [dag.schedule for dag in dags] == ["cron:5 4 * * *", "timetable:Holidays", "@continuous"]
-    assert [dag.catchup for dag in dags] == [True, None, None]
+    dags = read(tmp_path, f"{HEAD}from airflow import Dataset\n{text}").dags
+    assert [dag.schedule for dag in dags] == [
+        "cron:5 4 * * *", "timetable:Holidays", "@continuous", "dataset:all(s3://a/,s3://b/?y=2&z=1)",
+        "dataset:any(a,all(b,c))",
+    ]  # fmt: skip
+    assert dags[0].catchup
+
+
+def test_time_zones_of_other_libraries(tmp_path: Path) -> None:
+    starts = {
+        "datetime(2024, 1, 1, tzinfo=tz.tzoffset('x', 3600))": "+01:00",
+        "datetime(2024, 1, 1, tzinfo=pytz.FixedOffset(90))": "+01:30",
+        "pytz.timezone('Europe/Madrid').localize(datetime(2024, 1, 1))": "Europe/Madrid",
+    }
+    lines = [f"dag_{number} = DAG('d{number}', start_date={start})" for number, start in enumerate(starts)]
+    dags = read(tmp_path, "\n".join([HEAD, "import pytz", "from dateutil import tz", *lines])).dags
+    assert [dag.timezone for dag in dags] == list(starts.values())
+    assert not any(dag.warnings for dag in dags)
 
 
 def test_values_of_other_libraries_keep_their_call_and_sets_have_an_order(tmp_path: Path) -> None:
     text = """
+from airflow.utils.trigger_rule import TriggerRule
 from kubernetes.client import models as k8s
 with DAG("pods", schedule=None) as dag:
     a = BashOperator(task_id="run", bash_command="true", names={"g", "c", "a"},
                      resources=k8s.V1ResourceRequirements(requests={"cpu": "1"}))
-    a >> Label("next") >> EmptyOperator(task_id="end")
+    a >> Label("next") >> EmptyOperator(task_id="end", trigger_rule=TriggerRule["ALL_DONE"])
 """
     run, end = read(tmp_path, HEAD + text).dags[0].tasks
     resources, names = run.argument("resources"), run.argument("names")
@@ -92,4 +111,4 @@ with DAG("pods", schedule=None) as dag:
     assert resources.source == 'k8s.V1ResourceRequirements(requests={"cpu": "1"})'
     assert names is not None
     assert names.value == ("a", "c", "g"), "in each process"
-    assert end.edge_labels == (("run", "next"),)
+    assert (end.edge_labels, end.trigger_rule) == ((("run", "next"),), "all_done")

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("libcst")
@@ -39,7 +39,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def run(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(project), "FLOWYML_HOME": str(project.parent / "home")}
     command = [sys.executable, "-W", "error", *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
 
 
 @pytest.mark.slow
@@ -165,6 +165,7 @@ MODULES = st.lists(LINES, max_size=12).map("\n".join)
 
 @pytest.mark.slow
 @settings(max_examples=40)
+@example(lines="match status:\n    case 'FAILED': pass\nself.job = status", end="\n", has_imports=True)
 @given(lines=MODULES, end=st.sampled_from(["\n", "\r\n"]), has_imports=st.booleans())
 def test_any_code_is_migrated_once(lines: str, end: str, has_imports: bool) -> None:
     head = "from flowyml import Pipeline, step\nfrom flowyml.orchestrators import *\n" * has_imports

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,17 +10,12 @@ from typing import Any, cast
 
 import pytest
 
-from flowyml import Pipeline
 from flowyml.cli import airflow, main
 from flowyml.core.errors import ScheduleError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.runs import Outputs, Run, StepRun
-from flowyml.core.schedule import Schedule, ScheduleInfo
-from flowyml.migration.airflow.cutover import Cutover, Record, save, shadowed
-from flowyml.orchestrators.handover import ForeignSchedule, OldSchedule
-
-HOURLY = Schedule(cron="0 * * * *")
-PIPELINE = cast("Any", Pipeline("x"))
+from flowyml.core.runs import Outputs, StepRun
+from flowyml.migration.airflow.cutover import Cutover, save, shadowed
+from tests.unit.migration.cutting import PIPELINE, New, Old, at, record, work
 
 
 @pytest.fixture(autouse=True)
@@ -29,163 +23,93 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
 
 
-def _at(hour: int) -> datetime:
-    return datetime(2026, 3, 1, hour, tzinfo=UTC)
-
-
-class _Old:
-    """A DAG that has run all until ``last``."""
-
-    name, place = "daily", "airflow"
-
-    def __init__(self, *, is_paused: bool = False, last: datetime | None = None) -> None:
-        self.is_paused, self.last = is_paused, last
-        self.marked: list[datetime] = []
-
-    def look(self) -> OldSchedule:
-        return OldSchedule(schedule=HOURLY, catch_up=True, is_paused=self.is_paused, is_busy=False, last=self.last)
-
-    def runs(self, most: int) -> Mapping[datetime, Run]:
-        return {_at(hour): _run(f"old {hour}") for hour in range(1, 9)}
-
-    def pause(self, paused: bool) -> None:
-        self.is_paused = paused
-
-    def mark_as_run(self, time: datetime, note: str) -> None:
-        self.marked.append(time)
-
-    def run_for(self, time: datetime) -> None:
-        raise AssertionError
-
-
-class _New:
-    """A target that has at most one schedule."""
-
-    can_run_missed = False
-
-    def __init__(self, start: datetime | None = None, *, paused: bool = False, tells: bool = True) -> None:
-        self.there = [self._info(replace(HOURLY, start=start), paused)] if start else []
-        self.tells, self.made = tells, 0
-
-    def _info(self, schedule: Schedule, paused: bool = False) -> ScheduleInfo:
-        return ScheduleInfo(schedule_id="s", pipeline="x", schedule=schedule, paused=paused)
-
-    def schedules(self, pipeline: str) -> list[ScheduleInfo]:
-        return self.there
-
-    def schedule_pipeline(self, pipeline: object, schedule: Schedule) -> None:
-        self.there, self.made = [self._info(schedule)], self.made + 1
-
-    def delete_schedule(self, schedule_id: str) -> None:
-        self.there = []
-
-    def check_fires(self) -> None: ...
-
-    def scheduled_runs(self, pipeline: str, *, limit: int) -> Mapping[datetime, Run]:
-        if not self.tells:
-            raise UnsupportedFeatureError("It does not tell.")
-        return {_at(hour): _run(f"new {hour}") for hour in (3, 4, 5, 7)}
-
-
-def _run(job: str) -> Run:
-    return Run(job_id=job, run_id=job, pipeline="x", status=ExecutionStatus.COMPLETED, raw_status="success")
-
-
-def _record(phase: str, **known: Any) -> Record:
-    known = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in known.items()}
-    begun = _at(2).isoformat()
-    return Record(
-        dag="daily", old="airflow", new="prefect", file="x.py", pipeline="x", phase=phase, begun=begun, **known
-    )
-
-
-def _work(old: _Old, record: Record) -> Cutover:
-    return Cutover(cast("ForeignSchedule", old), record, print)
+def target(*starts: int, **options: Any) -> New:
+    return New(*starts, **{"can_run_missed": False, **options})
 
 
 def test_a_shadow_pauses_nothing() -> None:
-    old, new = _Old(last=_at(2)), _New()
+    old, new = Old(is_paused=False, last=2), target()
     before = datetime.now(UTC)
-    record = _work(old, replace(_record("begun"), begun="")).go_beside(cast("Any", new), PIPELINE)
-    assert (record.phase, old.is_paused, new.made) == ("shadow", False, 1)
+    known = work(old, replace(record("begun"), begun="")).go_beside(new, PIPELINE)
+    assert (known.phase, old.is_paused, len(new.made)) == ("shadow", False, 1)
     first = new.there[0].schedule.start
     assert first is not None
-    assert first == datetime.fromisoformat(record.shadow)
+    assert first == datetime.fromisoformat(known.shadow)
     assert first >= before + timedelta(seconds=30)
-    assert Cutover.recorded("airflow", "daily") == record
-    again = _work(old, record).go_beside(cast("Any", new), PIPELINE)
-    assert (again, new.made) == (record, 1)
+    assert Cutover.recorded("airflow", "daily") == known
+    again = work(old, known).go_beside(new, PIPELINE)
+    assert (again, len(new.made)) == (known, 1)
 
 
 def test_a_shadow_that_was_made_before_a_kill_is_not_made_again() -> None:
-    there = _New(_at(3))
-    record = _work(_Old(), _record("shadowing", shadow=_at(3))).go_beside(cast("Any", there), PIPELINE)
-    assert (record.phase, record.shadow, there.made) == ("shadow", _at(3).isoformat(), 0)
-    not_there = _New()
-    record = _work(_Old(), _record("shadowing", shadow=_at(3))).go_beside(cast("Any", not_there), PIPELINE)
-    assert (record.shadow != _at(3).isoformat(), not_there.made) == (True, 1)
+    there = target(3)
+    known = work(Old(is_paused=False), record("shadowing", shadow=3)).go_beside(there, PIPELINE)
+    assert (known.phase, known.shadow, there.made) == ("shadow", at(3).isoformat(), [])
+    not_there = target()
+    known = work(Old(is_paused=False), record("shadowing", shadow=3)).go_beside(not_there, PIPELINE)
+    assert (known.shadow != at(3).isoformat(), len(not_there.made)) == (True, 1)
 
 
 def test_what_has_no_shadow() -> None:
     with pytest.raises(ScheduleError, match="is paused"):
-        _work(_Old(is_paused=True), _record("begun")).go_beside(cast("Any", _New()), PIPELINE)
-    new = _New(tells=False)
+        work(Old(is_paused=True), record("begun")).go_beside(target(), PIPELINE)
+    new = target(tells=False)
     with pytest.raises(UnsupportedFeatureError):
-        _work(_Old(), _record("begun")).go_beside(cast("Any", new), PIPELINE)
-    assert (new.made, Cutover.recorded("airflow", "daily")) == (0, None)
+        work(Old(is_paused=False), record("begun")).go_beside(new, PIPELINE)
+    assert (new.made, Cutover.recorded("airflow", "daily")) == ([], None)
 
 
 @pytest.mark.parametrize("phase", ["paused", "scheduling"])
 def test_a_shadow_goes_on_alone(phase: str) -> None:
     """The DAG ran what came before, so nothing is made up for, which this target could not."""
-    old, new = _Old(is_paused=True, last=_at(5)), _New(_at(3))
-    record = _record(phase, shadow=_at(3), last=_at(5))
-    record = _work(old, record).go(cast("Any", new), PIPELINE)
-    assert (record.phase, record.first, record.made_up, new.made) == ("done", _at(3).isoformat(), [], 0)
+    old, new = Old(is_paused=True, last=5), target(3)
+    known = record(phase, shadow=3, last=5)
+    known = work(old, known).go(new, PIPELINE)
+    assert (known.phase, known.first, known.made_up, new.made) == ("done", at(3).isoformat(), [], [])
     assert old.is_paused
 
 
 def test_times_before_the_shadow_that_the_dag_has_not_run() -> None:
-    old, new = _Old(is_paused=True, last=_at(1)), _New(_at(3))
+    old, new = Old(is_paused=True, last=1), target(3)
     with pytest.raises(ScheduleError, match="cannot run times that have passed, such as 2026-03-01T02:00"):
-        _work(old, _record("paused", shadow=_at(3), last=_at(1))).go(cast("Any", new), PIPELINE)
-    record = Cutover.recorded("airflow", "daily")
-    assert record is not None
-    assert (record.phase, old.is_paused, len(new.there)) == ("shadow", False, 1)
+        work(old, record("paused", shadow=3, last=1)).go(new, PIPELINE)
+    known = Cutover.recorded("airflow", "daily")
+    assert known is not None
+    assert (known.phase, old.is_paused, len(new.there)) == ("shadow", False, 1)
 
 
 def test_a_paused_shadow_does_not_go_on_alone() -> None:
-    old = _Old(last=_at(5))
-    with pytest.raises(ScheduleError, match="schedule resume s --on prefect"):
-        _work(old, _record("shadow", shadow=_at(3))).go(cast("Any", _New(_at(3), paused=True)), PIPELINE)
+    old = Old(is_paused=False, last=5)
+    with pytest.raises(ScheduleError, match="schedule resume from-3 --on prefect"):
+        work(old, record("shadow", shadow=3)).go(target(3, paused=True), PIPELINE)
     assert not old.is_paused
 
 
 @pytest.mark.parametrize("phase", ["shadowing", "shadow", "begun"])
 def test_a_shadow_is_removed(phase: str) -> None:
-    old, new = _Old(last=_at(5)), _New(_at(3))
-    record = _work(old, _record(phase, shadow=_at(3))).back(cast("Any", new))
-    assert (record.phase, new.there, old.is_paused, old.marked) == ("back", [], False, [])
-    assert abs(datetime.fromisoformat(record.last) - datetime.now(UTC)) < timedelta(minutes=5), "no later runs compared"
+    old, new = Old(is_paused=False, last=5), target(3)
+    known = work(old, record(phase, shadow=3)).back(new)
+    assert (known.phase, new.there, old.is_paused, old.marked) == ("back", [], False, [])
+    assert abs(datetime.fromisoformat(known.last) - datetime.now(UTC)) < timedelta(minutes=5), "no later runs compared"
 
 
 def test_back_where_the_dag_was_paused_and_the_shadow_went_on() -> None:
     """What the pipeline has run alone meanwhile, the DAG does not run again."""
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    old, new = _Old(is_paused=True, last=now - timedelta(hours=2)), _New(_at(3))
-    record = _record("paused", shadow=_at(3), last=now - timedelta(hours=2))
-    assert _work(old, record).back(cast("Any", new)).phase == "back"
+    old, new = Old(is_paused=True, last=now - timedelta(hours=2)), target(3)
+    known = record("paused", shadow=3, last=now - timedelta(hours=2))
+    assert work(old, known).back(new).phase == "back"
     assert (new.there, old.is_paused) == ([], False)
-    assert old.marked[:2] == [now - timedelta(hours=1), now]
+    assert old.marked[:2] == [(now - timedelta(hours=1)).hour, now.hour]
 
 
-class _Engine(_New):
+class Engine(New):
     def __init__(self, name: str) -> None:
-        super().__init__()
+        super().__init__(ran=[at(3), at(4), at(5), at(7)])
         self.name = name
 
-    def foreign_schedule(self, name: str) -> _Old:
-        return _Old()
+    def foreign_schedule(self, name: str) -> Old:
+        return Old(is_paused=False)
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         return (StepRun(name="a", status=ExecutionStatus.COMPLETED, raw_status="success"),)
@@ -195,20 +119,20 @@ class _Engine(_New):
 
 
 def test_intervals_since_the_shadow_until_the_dag_was_paused() -> None:
-    engines = cast("Any", _Engine("old")), cast("Any", _Engine("new"))
-    record = _record("done", shadow=_at(3), last=_at(7))
-    found = shadowed(*engines, record, 25)
+    engines = cast("Any", Engine("old")), cast("Any", Engine("new"))
+    known = record("done", shadow=3, last=7)
+    found = shadowed(*engines, known, 25)
     verdicts = [(each.time.hour, str(each.verdict)) for each in found.intervals]
     assert verdicts == [(3, "equal"), (4, "equal"), (5, "differs"), (6, "differs"), (7, "equal")]
-    assert [each.time.hour for each in shadowed(*engines, record, 2).intervals] == [6, 7]
-    assert [each.time.hour for each in shadowed(*engines, replace(record, last=""), 3).intervals] == [6, 7, 8]
+    assert [each.time.hour for each in shadowed(*engines, known, 2).intervals] == [6, 7]
+    assert [each.time.hour for each in shadowed(*engines, replace(known, last=""), 3).intervals] == [6, 7, 8]
 
 
 def test_the_report_of_a_comparison(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(airflow, "resolve", _Engine)
-    save(_record("shadow", shadow=_at(3)))
+    monkeypatch.setattr(airflow, "resolve", Engine)
+    save(record("shadow", shadow=3))
     report = tmp_path / "report.md"
     assert main(["airflow", "compare", "daily", "-o", str(report)]) == 1
     shown = capfd.readouterr().out
@@ -220,7 +144,7 @@ def test_the_report_of_a_comparison(
     assert json.loads(capfd.readouterr().out)["totals"] == totals
     assert main(["airflow", "compare", "daily", "--last", "2"]) == 0
     capfd.readouterr()
-    save(_record("shadow", shadow=_at(20)))
+    save(record("shadow", shadow=20))
     assert main(["airflow", "compare", "daily"]) == 1
     said = capfd.readouterr()
     assert said.out == "0 intervals.\n"
@@ -239,7 +163,7 @@ def test_the_report_of_a_comparison(
 def test_what_makes_no_sense_is_said(
     line: str, said: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(airflow, "resolve", _Engine)
-    save(_record("done", shadow=_at(3)))
+    monkeypatch.setattr(airflow, "resolve", Engine)
+    save(record("done", shadow=3))
     assert main(["airflow", *line.split()]) == 2
     assert said in " ".join(capfd.readouterr().err.split())

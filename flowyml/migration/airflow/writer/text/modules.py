@@ -215,7 +215,12 @@ class _Module:
 def _result(name: str, dag: DecidedDag) -> DagResult:
     model = dag.model
     shown = dag.schedule.shown if dag.schedule else "None"
-    added = frozenset(f"{edge.task_id}.{edge.key}" for edges in dag.picked.values() for edge in edges)
+    within = {decision.task.task_id: decision.within for decision in dag.decisions}
+    added = frozenset(
+        within[task] + f"{edge.task_id}.{edge.key}".removeprefix(within[task])
+        for task, edges in dag.picked.items()
+        for edge in edges
+    )
     return DagResult(model.dag_id, name, model.place, dag.notes, shown, added)
 
 
