@@ -99,6 +99,10 @@ class Airflow:
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database_url,
             "AIRFLOW__CORE__FERNET_KEY": _FERNET_KEY,
             "AIRFLOW__CORE__PARALLELISM": "4",
+            # By default a file that takes 30 seconds to import fails its task, and one of 50 is not found at all.
+            "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "1000",
+            "AIRFLOW__CORE__DAG_FILE_PROCESSOR_TIMEOUT": "1000",
+            "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "1000",
             "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "1",
             "AIRFLOW__CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL": "1",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",

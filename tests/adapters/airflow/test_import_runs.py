@@ -93,8 +93,10 @@ def _original(airflow: Airflow, name: str) -> tuple[Ends, Mapping[str, Any]]:
     )
     path = f"/api/v2/dags/{name}/dagRuns/{run}"
     state = wait_until(lambda: (found := client.transport.get(path)["state"]) in ("success", "failed") and found)
-    assert state == "success"
     tasks = client.task_instances(name, run)
+    failed = [each["task_id"] for each in tasks if each["state"] not in ("success", "skipped")]
+    logs = {task: client.transport.get(f"{path}/taskInstances/{task}/logs/1") for task in failed}
+    assert state == "success", logs
     values = {}
     for each in tasks:
         if each["map_index"] == -1:

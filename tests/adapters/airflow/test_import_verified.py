@@ -101,6 +101,12 @@ def write(folder: Path, name: str, text: str) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow gives up a file after 30 seconds, which a busy machine may take."""
+    monkeypatch.setenv("AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT", "1000")
+
+
 @pytest.mark.parametrize("major", [3, 2])
 def test_what_is_written_is_the_same_to_airflow(major: int, tmp_path: Path) -> None:
     """Default arguments of groups and tasks, mapped groups and functions, assets, and what is set later."""
@@ -112,7 +118,7 @@ def test_what_is_written_is_the_same_to_airflow(major: int, tmp_path: Path) -> N
     found = json.loads(flowyml("import", "airflow", *files, *given).out)["verified"]
     assert {each["dag_id"]: each["problem"] for each in found} == dict.fromkeys(texts)
     differences = [line for each in found for line in each["differences"]]
-    assert [line for line in differences if "mapped arguments" not in line] == []
+    assert [line for line in differences if not ("mapped arguments" in line and line.startswith("rules."))] == []
     assert 'flows(owner="team")' in (tmp_path / "made/defaults.py").read_text("utf-8")
     assert "NotImplementedError" not in (tmp_path / "made/rules.py").read_text("utf-8")
 
