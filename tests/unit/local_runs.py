@@ -63,3 +63,16 @@ def process_id(folder: Path) -> int:
 
 def finished(local: LocalOrchestrator, run_id: str) -> Any:
     return local.attach(run_id).wait_for_completion(timeout=240, poll_interval=0.1)
+
+
+class Jumping:
+    """The module ``time``, with a clock that jumps once a file is there: processes take their time to start."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def monotonic(self) -> float:
+        return time.monotonic() + 1000 * self.mark.exists()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)

@@ -1,4 +1,4 @@
-"""The command line as people and scripts use it, in processes of its own."""
+"""The command line as people and scripts use it; in a process of its own where that matters."""
 
 from __future__ import annotations
 

@@ -25,6 +25,8 @@ from flowyml.core.hooks import PipelineHook
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import stopping
+from flowyml.runtime import fork_client
+from tests.unit.local_runs import Jumping
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -143,24 +145,24 @@ def test_a_process_that_dies(processes: LocalOrchestrator, caplog: pytest.LogCap
 
 
 def test_a_step_timeout_may_be_retried(
-    local: LocalOrchestrator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    local: LocalOrchestrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place = str(tmp_path / "attempts")
-    retry = OrchestratorRetryPolicy(max_attempts=50, initial_delay_seconds=0, retryable_errors=["Timeout"])
+    at_work = tmp_path / "at work"
+    monkeypatch.setattr(fork_client, "time", Jumping(at_work))
 
-    @step(outputs=["attempts"], timeout=1, retry=retry)
+    @step(
+        outputs=["attempts"],
+        timeout=900,
+        retry=OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=0, retryable_errors=["Timeout"]),
+    )
     def slow_at_first() -> int:
-        import time
-
-        with Path(place).open("a+") as file:
-            file.write("x")
-            file.seek(0)
-            attempts = len(file.read())
-        time.sleep(300 if attempts == 1 else 0)
-        return attempts
+        if not at_work.exists():
+            at_work.touch()
+            time.sleep(3000)
+        return 2
 
     result = Pipeline("second chance").add_step(slow_at_first).run(on=local)
-    assert result["attempts"] >= 2, "on a busy machine, a quick attempt may take too long as well"
+    assert (result["attempts"], result.step_results["slow_at_first"].attempt) == (2, 2)
 
 
 def test_a_pipeline_timeout(local: LocalOrchestrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
