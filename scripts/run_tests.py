@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterable, Sequence
@@ -115,8 +116,8 @@ def main(options: Sequence[str]) -> int:
     compile_packages(groups)
     jobs = int(os.environ.get("FLOWYML_TEST_JOBS") or (os.cpu_count() or 1) + 2)
     say(f"{len(groups)} groups of tests, {jobs} at a time; follow them in {LOGS.relative_to(ROOT)}/*.log")
-    with ThreadPoolExecutor(jobs) as pool:
-        done = list(pool.map(lambda group: run(group, options), groups))
+    with ThreadPoolExecutor(jobs) as pool, tempfile.TemporaryDirectory(prefix="flowyml-tests-") as folder:
+        done = list(pool.map(lambda group: run(group, options, Path(folder)), groups))
     failed = [one for one in done if one.code not in (PASSED, NO_TEST)]
     report(done, failed)
     if done and all(one.code == NO_TEST for one in done):
@@ -143,8 +144,11 @@ def other_pythons(*, whole: bool = False) -> tuple[Group, ...]:
     return tuple(Group(f"python{version}", tests, python) for version, python in found.items())
 
 
-def run(group: Group, options: Sequence[str]) -> Done:
-    """Run the tests of a group."""
+def run(group: Group, options: Sequence[str], folder: Path) -> Done:
+    """Run the tests of a group. Its temporary files are in ``folder``: each pytest clears the places of all others that
+    share one.
+    """
+    (own := folder / group.name).mkdir()
     log = LOGS / f"{group.name}.log"
     command = [
         group.python, "-m", "pytest", "-o", f"cache_dir={LOGS / 'cache' / group.name}", "--durations=15",
@@ -152,7 +156,10 @@ def run(group: Group, options: Sequence[str]) -> Done:
     ]  # fmt: skip
     begun = time.monotonic()
     with log.open("wb") as out:
-        tests = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+        tests = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTEST_DEBUG_TEMPROOT": str(own)},
+        )  # fmt: skip
         try:
             _, status, used = os.wait4(tests.pid, 0)  # as `wait`, and how long it kept a processor busy
         except BaseException:
