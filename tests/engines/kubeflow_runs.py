@@ -53,7 +53,7 @@ class Runs:
             name, json.loads(text), version.get("platform_spec", {}), folder, self.state.pods, self.state.cached
         )
         self._workflows[run.run_id] = made
-        made.start((run.runtime_config.parameters if run.runtime_config else None) or {}, self.state.pods_start_after)
+        made.start((run.runtime_config.parameters if run.runtime_config else None) or {}, self.state.pods_may_start)
 
     def refreshed(self, run: Any) -> Any:
         """The run as its workflow is; what has ended is looked at once."""

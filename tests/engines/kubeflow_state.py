@@ -56,7 +56,7 @@ class State:
     page: int = 3
     page_of_runs: int = 50  # of which there are hundreds in the end
     lags: list[float] = field(default_factory=list)  # of the next runs, how long each takes until it can be seen
-    pods_start_after: float = 0  # seconds; on a cluster it takes several until the first pod runs
+    pods_may_start: threading.Event = field(default_factory=threading.Event)  # on a cluster it takes some seconds
     pipelines: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
     experiments: dict[str, Any] = field(default_factory=dict)
@@ -66,6 +66,9 @@ class State:
     faults: list[Fault] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        self.pods_may_start.set()
 
     def fault(self, method: str, path: str) -> Fault | None:
         for fault in self.faults:

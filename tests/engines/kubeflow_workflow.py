@@ -87,12 +87,10 @@ class Workflow:
         self._lock = threading.RLock()
         self._stop = threading.Event()
 
-    def start(self, parameters: Json, after: float = 0) -> None:
-        """In some seconds, as soon as a cluster would."""
-        self._parameters = parameters
-        timer = threading.Timer(after, self._run) if after else threading.Thread(target=self._run)
-        timer.daemon = True
-        timer.start()
+    def start(self, parameters: Json, may_start: threading.Event) -> None:
+        """Once it may."""
+        self._parameters, self._go = parameters, may_start
+        threading.Thread(target=self._run, daemon=True).start()
 
     def stop(self) -> None:
         """Kill all pods, and start no more."""
@@ -121,7 +119,7 @@ class Workflow:
                     self.logs = {
                         pod: log for pod, log in self.logs.items() if pod.rpartition("-")[2] != str(_fnv(name))
                     }
-        self.start(self._parameters)
+        self.start(self._parameters, self._go)
 
     def details(self, run_id: str) -> list[Any]:
         """The nodes as KFP's API gives them, in any order. Sources: KFP, ``Workflow.NodeStatuses``, ``toModelTasks``,
@@ -141,6 +139,7 @@ class Workflow:
         return sorted(made, key=lambda detail: str(detail.task_id))
 
     def _run(self) -> None:
+        self._go.wait()
         with self._lock:
             if self.ended:
                 return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -271,8 +270,7 @@ def test_code_in_s3_that_was_changed_is_not_run(kfp_api: Any, orchestrator: Kube
 def test_stopping_a_run_twice_raises_nothing(kfp_api: Any, orchestrator: KubeflowOrchestrator, shared: Path) -> None:
     """KFP refuses the second time, and calls the run FAILED in the end; a reader sees that it was stopped."""
     handle = orchestrator.run_pipeline(pipelines.beating(str(shared)), run_id("stopped"))
-    while not (shared / "beats").exists():
-        time.sleep(0.1)
+    wait_until((shared / "beats").exists)
     assert handle.cancel()
     handle.cancel()
     another = kfp_api.orchestrator().attach(handle.job_id).wait_for_completion(RUN, 0.2)

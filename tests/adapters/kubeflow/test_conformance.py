@@ -1,21 +1,54 @@
-"""The conformance suite on KFP's official local runner, without a cluster."""
+"""A selection of the conformance suite on KFP's official local runner: each form once. The fake of KFP's API carries
+the whole suite."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flowyml import Pipeline, step
+from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators.base import Orchestrator
-from flowyml.testing import OrchestratorConformance
+from flowyml.testing import (
+    ArtifactConformance,
+    CleanupConformance,
+    ExecutionGroupConformance,
+    FailureConformance,
+    FanOutConformance,
+    LifeConformance,
+    RetryConformance,
+    RunConformance,
+    SecretConformance,
+    SubPipelineConformance,
+)
 from flowyml_kubeflow import KubeflowLocalOrchestrator
 
+pytestmark = pytest.mark.kubeflow
 
-@pytest.mark.kubeflow
-class TestSubprocessRunner(OrchestratorConformance):
+
+class TestSubprocessRunner(FailureConformance, RetryConformance):
+    keep_secret, kept = SecretConformance.keep_secret, SecretConformance.kept
+    needs_run_ids, has_tidied = LifeConformance.needs_run_ids, CleanupConformance.has_tidied
+
+    test_plain_steps = RunConformance.test_a_run_completes_and_gives_its_outputs
+    test_logs = RunConformance.test_logs_hold_what_a_step_printed
+    test_levels = RunConformance.test_what_a_step_logs_keeps_its_level
+    test_names = RunConformance.test_names_cannot_break_out
+    test_artifacts = ArtifactConformance.test_the_next_step_reads_files_and_folders
+    test_secrets = SecretConformance.test_an_argument_and_a_variable_are_filled
+    test_hooks = LifeConformance.test_hooks_see_a_run_that_fails
+    test_run_id = LifeConformance.test_the_same_run_id_is_the_same_run
+    test_blocks = FanOutConformance.test_several_steps_for_each_item
+    test_failed_items = FanOutConformance.test_what_follows_a_failed_item_does_not_run
+    test_clean_up = CleanupConformance.test_clean_up_after_a_failure
+    test_clean_up_when_cancelled = CleanupConformance.test_clean_up_after_a_cancellation
+    test_groups = ExecutionGroupConformance.test_each_item_of_a_group_has_steps_of_its_own
+    test_branches_and_called_pipelines = SubPipelineConformance.test_the_branch_that_is_taken_by_names
+
     joins_beside_failures = False  # KFP starts nothing that waits for a task that failed
-    compiles_files = shows_differences = False
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -30,3 +63,16 @@ class TestSubprocessRunner(OrchestratorConformance):
         run = orchestrator.runs("conformance beating", limit=1)[0]
         assert run.error == "The run was cancelled."
         assert [step.error for step in orchestrator.step_runs(run.job_id)] == ["The run was cancelled."]
+
+    def test_results_are_kept(self, orchestrator: Orchestrator, folder: str) -> None:
+        @step(cache=True)
+        def counts() -> int:
+            with (Path(folder) / "ran").open("a") as file:
+                return file.write("x")
+
+        first, second = (
+            self.finish(orchestrator.run_pipeline(Pipeline("conformance kept").add_step(counts))) for _ in range(2)
+        )
+        assert [run.cached_from for run in second.step_runs()] == [first.run_id]
+        assert (second.status, second.outputs) == (ExecutionStatus.COMPLETED, {"counts": 1})
+        assert (Path(folder) / "ran").read_text() == "x"

@@ -1,4 +1,4 @@
-"""The conformance suite on KFP's Docker runner: components in their container form, on a real Docker engine."""
+"""KFP's Docker runner: components in their container form, on a real Docker engine."""
 
 from __future__ import annotations
 
@@ -18,17 +18,13 @@ from flowyml.orchestrators.base import Orchestrator
 from flowyml.plan.bundle import build
 from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
 from flowyml.testing import (
-    BranchConformance,
-    CleanupConformance,
-    DeploymentConformance,
     FailureConformance,
     FanOutConformance,
     LifeConformance,
     RunConformance,
-    ScheduleConformance,
     SecretConformance,
-    SubPipelineConformance,
 )
+from flowyml.testing.base import Conformance
 from flowyml_kubeflow import KubeflowLocalOrchestrator
 from flowyml_kubeflow.compiler import compile_pipeline
 
@@ -47,24 +43,22 @@ def docker_engine(load_engine: Callable[[str], Any]) -> Iterator[str]:
         yield host
 
 
-class TestDockerRunner(
-    RunConformance, FailureConformance, LifeConformance, DeploymentConformance, ScheduleConformance, SecretConformance
-):
-    """Of loops and branches a selection: each task is a container, one after another."""
+class TestDockerRunner(Conformance):
+    """What may differ in containers: each task is one, one after another."""
 
-    test_blocks = FanOutConformance.test_several_steps_for_each_item
-    test_empty_blocks = FanOutConformance.test_every_step_of_a_loop_over_nothing_completes
-    test_joins = BranchConformance.test_a_failure_in_the_taken_branch_fails_the_run_and_the_join
-    test_by_names = SubPipelineConformance.test_the_branch_that_is_taken_by_names
-    test_clean_up = CleanupConformance.test_clean_up_after_a_failure
+    test_plain_steps = RunConformance.test_a_run_completes_and_gives_its_outputs
+    test_logs = RunConformance.test_logs_hold_what_a_step_printed
+    test_odd_values = RunConformance.test_large_and_odd_values_pass_between_steps
+    test_failed_items = FanOutConformance.test_what_follows_a_failed_item_does_not_run
+    test_hooks = LifeConformance.test_hooks_see_a_run_that_fails
+    test_secrets = SecretConformance.test_an_argument_and_a_variable_are_filled
+    test_cancel = FailureConformance.test_cancel_stops_the_work
+    has_started, has_stopped = FailureConformance.has_started, FailureConformance.has_stopped
+    beats = FailureConformance.beats
 
-    compiles_files = shows_differences = False
     joins_beside_failures = False  # KFP starts nothing that waits for a task that failed
     asks_the_cancelled = False  # no signal of the engine's reaches a step in its container
-    refused: ClassVar = {
-        f"conformance secret {name}": "which containers of KFP's local runner do not get"
-        for name in ("shows", "raises", "gives", "lacks", "loops")
-    }
+    refused: ClassVar = {"conformance secret shows": "which containers of KFP's local runner do not get"}
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -15,7 +15,7 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "train_classifier.py"
 
 def test_the_classifier_is_trained_without_a_cluster() -> None:
     command = [sys.executable, str(EXAMPLE), "--on", "kubeflow-local"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "COMPLETED" in done.stdout
     assert "accuracy" in done.stdout

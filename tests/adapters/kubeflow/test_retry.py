@@ -13,22 +13,10 @@ from flowyml import Pipeline, context, step
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.testing import OrchestratorConformance
 from flowyml_kubeflow import KubeflowOrchestrator
+from tests.engines.kubeflow_calls import OVER_THE_API, RUN, run_id
 
-IS_REAL = "FLOWYML_TEST_KFP_URL" in os.environ
-RUN = 900.0 if IS_REAL else OrchestratorConformance.run_timeout  # seconds; pods wait for nodes and images
-
-pytestmark = [
-    pytest.mark.kubeflow,
-    pytest.mark.filterwarnings("ignore:.*Argo's limit:UserWarning"),  # steps bring this module along
-]
-
-
-@pytest.fixture
-def orchestrator(kfp_api: Any) -> KubeflowOrchestrator:
-    made: KubeflowOrchestrator = kfp_api.orchestrator()
-    return made
+pytestmark = OVER_THE_API
 
 
 def note(folder: str, text: str) -> list[str]:
@@ -86,8 +74,7 @@ def test_a_failed_run_goes_on_from_where_it_failed(
     if kfp_api.state:
         monkeypatch.setattr(kfp_api.state.pods, "starts_python", dies)
     completed, failed = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
-    run_id = f"retried-{os.urandom(4).hex()}"
-    handle = orchestrator.run_pipeline(retried(str(shared), dies=dies), run_id).wait_for_completion(RUN, 0.5)
+    handle = orchestrator.run_pipeline(retried(str(shared), dies=dies), run_id("retried")).wait_for_completion(RUN, 0.5)
     assert handle.status is failed
     assert "step 'second': OSError: not yet" in str(handle.error)
     assert handle.step_statuses() == {"first": completed, "second": failed}
