@@ -31,6 +31,8 @@ FRAIL = {
     "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "15",
     "AIRFLOW__CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL": "5",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
+    # The parameters of a run reach its steps all the same: ``test_late_versions``.
+    "AIRFLOW__CORE__DAG_RUN_CONF_OVERRIDES_PARAMS": "False",
 }
 
 
@@ -71,7 +73,6 @@ def _goes_on_beside(item: pytest.Item) -> bool:
 def airflow3(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[engines.Airflow]:
     settings = {
         "FLOWYML_AIRFLOW_USERNAME": engines.USERNAME, "FLOWYML_AIRFLOW_PASSWORD": engines.PASSWORD,  # on its workers
-        "AIRFLOW__CORE__DAG_RUN_CONF_OVERRIDES_PARAMS": "False",  # the parameters of a run win all the same
         # A task that died is found after a minute rather than, by default, up to 5.
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
     }  # fmt: skip
@@ -126,7 +127,7 @@ def cutovers(
     from tests.adapters.airflow.test_cutover import there_and_back
 
     folder = tmp_path_factory.mktemp("cutovers")
-    ways = ((airflow3, "new"), (airflow2, "new"), (airflow3, "local"))
+    ways = ((airflow3, "new"), (airflow3, "local"), (airflow2, "local"))
     return [beside.submit(there_and_back, airflow, to, prefect.url, pool, folder) for airflow, to in ways]
 
 
