@@ -48,7 +48,7 @@ def main(kind: str) -> None:
         "--constraints", "constraints.txt", "--build-constraints", "constraints.txt")  # fmt: skip
     for program, package in PROGRAMS[kind].items():
         if shutil.which(program) is None and not install_debian(package):
-            say(f"{program} is not installed, so the tests that start it are skipped. Debian: apt install {package}")
+            say(f"{program} is not installed, so the tests that start it fail. Debian: apt install {package}")
     (VENV / f".{kind}").touch()
 
 

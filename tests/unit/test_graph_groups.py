@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -296,7 +295,6 @@ def test_a_closed_pipeline_names_its_steps_when_hovered() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.skipif(shutil.which("rsvg-convert") is None, reason="librsvg2-bin is not installed")
 def test_frames_have_their_colours_in_programs_that_are_no_browser(tmp_path: Path) -> None:
     path = tmp_path / "graph.svg"
     path.write_text(svg(whole.compile(), expand=True))
