@@ -42,7 +42,7 @@ def test_a_schedule_fires_until_it_is_paused(orchestrator: KubeflowOrchestrator,
     counting.name = name
     made = orchestrator.schedule_pipeline(counting, Schedule.of("interval", 2))
     try:
-        fired = wait_until(lambda: orchestrator.runs(name))[-1]
+        fired = wait_until(lambda: orchestrator.runs(name), every=0.5)[-1]
         assert orchestrator.pause_schedule(made.schedule_id).paused
         assert fired.pipeline == name
         handle = orchestrator.attach(fired.job_id).wait_for_completion(RUN, 0.5)
@@ -74,7 +74,7 @@ def test_a_scheduled_run_is_for_the_time_of_its_recurring_run(orchestrator: Kube
 
     made = orchestrator.schedule_pipeline(dated, Schedule.of("interval", 2))
     try:
-        fired = wait_until(lambda: orchestrator.scheduled_runs(dated.name))
+        fired = wait_until(lambda: orchestrator.scheduled_runs(dated.name), every=0.5)
     finally:
         orchestrator.delete_schedule(made.schedule_id)
     moment, run = min(fired.items())
@@ -100,7 +100,7 @@ def test_a_schedule_fires_at_the_time_of_its_zone(
         assert orchestrator.runs(name) == []
         kfp_api.state.ahead = ahead + timedelta(days=1, minutes=5)
         due = 2 if catch_up else 1
-        wait_until(lambda: orchestrator.runs(name)[due - 1 :])
+        wait_until(lambda: orchestrator.runs(name)[due - 1 :], every=0.5)
         time.sleep(1)
         assert len(orchestrator.runs(name)) == due
         orchestrator.run_pipeline(made_once, run_id("by-hand"))

@@ -87,7 +87,7 @@ def awkward(folder: str) -> Pipeline:
 
 def test_awkward_values_are_listed_and_downloaded_and_files_of_a_loop_are_not_kept(tmp_path: Path) -> None:
     orchestrator = KubeflowLocalOrchestrator(folder=tmp_path / "runs")
-    handle = orchestrator.run_pipeline(awkward(str(tmp_path))).wait_for_completion(timeout=250, poll_interval=0.2)
+    handle = orchestrator.run_pipeline(awkward(str(tmp_path))).wait_for_completion(timeout=600, poll_interval=0.2)
     found = {each.label: each for each in handle.artifacts()}
     listed = json.loads(json.dumps(plain_artifact(found["scores[0].scores"]), allow_nan=False))
     assert (listed["type"], listed["metadata"]) == (
@@ -105,13 +105,13 @@ def test_awkward_values_are_listed_and_downloaded_and_files_of_a_loop_are_not_ke
 def test_a_retry_runs_the_items_again_that_failed(tmp_path: Path) -> None:
     orchestrator = KubeflowLocalOrchestrator(folder=tmp_path / "runs")
     handle = orchestrator.run_pipeline(looping(str(tmp_path)))
-    handle.wait_for_completion(timeout=250, poll_interval=0.2)
+    handle.wait_for_completion(timeout=600, poll_interval=0.2)
     assert handle.status is ExecutionStatus.FAILED
     assert "step 'risky[1]': ValueError: not fixed yet" in str(handle.error)
     with pytest.raises(RetryRefusedError, match="cannot retry single steps"):
         handle.retry(["risky[1]"])
     (tmp_path / "fixed").touch()
-    handle.retry().wait_for_completion(timeout=250, poll_interval=0.2)
+    handle.retry().wait_for_completion(timeout=600, poll_interval=0.2)
     assert handle.status is ExecutionStatus.COMPLETED, handle.error
     assert handle.outputs == {"total": 30}
     assert sorted((tmp_path / "trace").read_text().split()) == ["0", "1", "1", "2"]
@@ -152,9 +152,9 @@ def test_a_retry_cleans_up_again(tmp_path: Path) -> None:
             closed.map(name=names)
 
     handle = KubeflowLocalOrchestrator(folder=tmp_path / "runs").run_pipeline(made)
-    assert handle.wait_for_completion(timeout=250, poll_interval=0.2).status is ExecutionStatus.FAILED
+    assert handle.wait_for_completion(timeout=600, poll_interval=0.2).status is ExecutionStatus.FAILED
     (tmp_path / "fixed").touch()
-    handle.retry().wait_for_completion(timeout=250, poll_interval=0.2)
+    handle.retry().wait_for_completion(timeout=600, poll_interval=0.2)
     assert handle.status is ExecutionStatus.COMPLETED, handle.error
     traces = [line.split() for line in (tmp_path / "trace").read_text().splitlines()]
     assert [word for word, *_ in traces] == ["opened", "work", "closed", "closed", "work", "closed", "closed"]
@@ -266,7 +266,7 @@ def test_a_file_that_is_an_output_of_a_run_with_control_flow_can_be_downloaded(t
         return summary(numbers.map(n=[1, 2]))
 
     local = KubeflowLocalOrchestrator(folder=tmp_path / "runs")
-    handle = made.submit(on=local).wait_for_completion(timeout=240)
+    handle = made.submit(on=local).wait_for_completion(timeout=600)
     assert handle.status is ExecutionStatus.COMPLETED, handle.error
     (found,) = [each for each in handle.artifacts() if each.step == "summary"]
     assert found.url is not None

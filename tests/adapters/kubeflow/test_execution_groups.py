@@ -93,7 +93,7 @@ def grouped(folder: str) -> Pipeline:
 @pytest.mark.kubeflow
 def test_steps_of_a_pod_have_their_own_attempts_timeouts_hooks_and_ends(tmp_path: Path) -> None:
     orchestrator = KubeflowLocalOrchestrator(folder=tmp_path / "runs")
-    handle = orchestrator.run_pipeline(grouped(str(tmp_path))).wait_for_completion(timeout=500, poll_interval=0.2)
+    handle = orchestrator.run_pipeline(grouped(str(tmp_path))).wait_for_completion(timeout=600, poll_interval=0.2)
     assert handle.status is FAILED
     assert str(handle.error).startswith("step 'slow' ran longer than its timeout of 20 s")
     runs = {run.name: run for run in handle.step_runs()}
@@ -142,14 +142,14 @@ def items(folder: str) -> Pipeline:
 @pytest.mark.kubeflow
 def test_each_item_has_a_process_and_a_retry_runs_what_failed(tmp_path: Path) -> None:
     orchestrator = KubeflowLocalOrchestrator(folder=tmp_path / "runs")
-    handle = orchestrator.run_pipeline(items(str(tmp_path))).wait_for_completion(timeout=500, poll_interval=0.2)
+    handle = orchestrator.run_pipeline(items(str(tmp_path))).wait_for_completion(timeout=600, poll_interval=0.2)
     assert handle.status is FAILED
     assert handle.error == "step 'second[1]': ValueError: not fixed yet"
     places = dict(line.split() for line in (tmp_path / "trace").read_text().splitlines())
     assert places["first0"] == places["second0"]
     assert len({places[f"first{number}"] for number in range(3)}) == 3
     (tmp_path / "fixed").touch()
-    handle.retry().wait_for_completion(timeout=500, poll_interval=0.2)
+    handle.retry().wait_for_completion(timeout=600, poll_interval=0.2)
     assert (handle.status, handle.outputs) == (COMPLETED, {"total": 30})
     names = [line.split()[0] for line in (tmp_path / "trace").read_text().splitlines()]
     assert sorted(names) == ["first0", "first1", "first2", "second0", "second1", "second2"]

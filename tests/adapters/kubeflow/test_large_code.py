@@ -134,7 +134,7 @@ def heavy(name: str = "heavy", *, folder: str = "") -> Pipeline:
 @pytest.mark.kubeflow
 def test_a_run_on_kfps_local_runner(tmp_path: Path) -> None:
     orchestrator = KubeflowLocalOrchestrator(folder=tmp_path)
-    handle = orchestrator.run_pipeline(heavy(), "heavy").wait_for_completion(240, 0.1)
+    handle = orchestrator.run_pipeline(heavy(), "heavy").wait_for_completion(600, 0.1)
     assert handle.outputs == {"total": 300_000}, handle.error
     assert handle.step_statuses() == {"measure": ExecutionStatus.COMPLETED}
     joined = [path.read_bytes() for path in (tmp_path / "heavy").rglob(f"*{names.BUNDLE_TASK}/{names.BUNDLE}")]

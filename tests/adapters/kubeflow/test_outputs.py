@@ -39,7 +39,7 @@ def large() -> bytes:
 def submitted(kfp_api: Any, **options: Any) -> Any:
     orchestrator = kfp_api.orchestrator(**options)
     handle = orchestrator.run_pipeline(Pipeline("large").add_step(large), f"large-{time.time_ns()}")
-    return handle.wait_for_completion(240, 0.5)
+    return handle.wait_for_completion(600, 0.5)
 
 
 @pytest.mark.parametrize("users", [{}, {"ours": {"team-a"}}], ids=["one user", "several users"])

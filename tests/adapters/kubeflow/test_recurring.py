@@ -170,7 +170,7 @@ def test_hooks_of_scheduled_runs_know_their_run(orchestrator: KubeflowOrchestrat
     try:
         wait_until(lambda: orchestrator.runs(pipeline.name))
         orchestrator.pause_schedule(made.schedule_id)
-        handle = orchestrator.attach(orchestrator.runs(pipeline.name)[-1].job_id).wait_for_completion(240, 0.3)
+        handle = orchestrator.attach(orchestrator.runs(pipeline.name)[-1].job_id).wait_for_completion(600, 0.3)
         journal = (shared / "journal").read_text().splitlines()
         assert f"pipeline_start {handle.run_id} False" in journal
         assert f"pipeline_end {handle.run_id} COMPLETED True" in journal
@@ -209,7 +209,7 @@ def test_logs_and_outputs_are_read_through_ml_pipeline_ui(fake: Any, kfp_api: An
     """It does not pass on the API server's path for logs. Source: KFP, frontend/server/app.ts."""
     fake.below, fake.is_ui = "/pipeline", True
     orchestrator = kfp_api.orchestrator()
-    handle = orchestrator.run_pipeline(pipelines.greeting(), unique("ui")).wait_for_completion(240, 0.3)
+    handle = orchestrator.run_pipeline(pipelines.greeting(), unique("ui")).wait_for_completion(600, 0.3)
     assert handle.outputs == {"greeting": "hello world"}, handle.error
     assert [path for _, path in fake.calls[-6:] if "/log" in path][-1] == "/k8s/pod/logs"
 
