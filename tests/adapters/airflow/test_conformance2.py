@@ -45,7 +45,7 @@ class TestAirflow2(OnAirflow):
     test_failures = FailureConformance.test_a_failure_is_reported_and_stops_only_what_depends_on_it
     test_final_errors = FailureConformance.test_only_errors_that_are_worth_it_are_retried
     test_timeouts = FailureConformance.test_a_step_timeout_stops_the_work
-    has_stopped = FailureConformance.has_stopped
+    has_stopped, beats = FailureConformance.has_stopped, FailureConformance.beats
     test_hooks = LifeConformance.test_hooks_see_a_run_that_fails
 
     @pytest.fixture(scope="class")
