@@ -46,6 +46,14 @@ def test_a_run_from_end_to_end(airflow2: Airflow, orchestrator: AirflowOrchestra
         orchestrator.run_pipeline(pipelines.greeting("goodbye"), "two-1")
 
 
+def test_a_failure_is_reported(orchestrator: AirflowOrchestrator, tmp_path: Path) -> None:
+    """Airflow 2 writes tracebacks of its own into the log, which the suite takes for a fault."""
+    handle = orchestrator.run_pipeline(pipelines.failing(str(tmp_path)))
+    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is ExecutionStatus.FAILED
+    assert "the number 13 is not lucky" in (handle.error or "")
+    assert handle.step_statuses()["after_broken"] is ExecutionStatus.CANCELLED
+
+
 def test_schedules(orchestrator: AirflowOrchestrator) -> None:
     schedule = Schedule.of("daily", 6, timezone="America/New_York")
     made = orchestrator.schedule_pipeline(pipelines.greeting(), schedule)

@@ -42,10 +42,9 @@ class TestAirflow2(OnAirflow):
     test_clean_up = CleanupConformance.test_clean_up_after_a_failure
     test_failed_clean_up = CleanupConformance.test_a_clean_up_that_fails_does_not_hide_why_the_run_failed
     test_nested = SubPipelineConformance.test_a_failure_in_such_a_pipeline_stops_what_depends_on_it
-    test_failures = FailureConformance.test_a_failure_is_reported_and_stops_only_what_depends_on_it
     test_final_errors = FailureConformance.test_only_errors_that_are_worth_it_are_retried
     test_timeouts = FailureConformance.test_a_step_timeout_stops_the_work
-    has_stopped = FailureConformance.has_stopped
+    has_stopped, beats = FailureConformance.has_stopped, FailureConformance.beats
     test_hooks = LifeConformance.test_hooks_see_a_run_that_fails
 
     @pytest.fixture(scope="class")
