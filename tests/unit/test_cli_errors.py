@@ -238,13 +238,14 @@ def test_a_file_of_the_users_that_hides_a_module(tmp_path: Path) -> None:
         "from flowyml import pipeline, step\n\n"
         "@step\ndef one(n: int) -> int:\n    return n\n\n@pipeline\ndef hiding(n: int = 3):\n    return one(n)\n"
     )
-    (tmp_path / "cloudpickle.py").write_text("dump = None\n")
+    (tmp_path / "platformdirs.py").write_text("dump = None\n")
+    environment = {name: value for name, value in os.environ.items() if name != "FLOWYML_HOME"}
     done = subprocess.run(
         [sys.executable, "-m", "flowyml", "run", "train.py", "--detach"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=240,
+        cwd=tmp_path, capture_output=True, text=True, timeout=240, env={**environment, "HOME": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 2
-    assert f"{tmp_path / 'cloudpickle.py'} hides the module 'cloudpickle'" in done.stderr
+    assert f"{tmp_path / 'platformdirs.py'} hides the module 'platformdirs'" in done.stderr
     assert "Rename that file." in done.stderr
     assert "bug in FlowyML" not in done.stderr
 
