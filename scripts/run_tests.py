@@ -117,7 +117,7 @@ def main(options: Sequence[str]) -> int:
     compile_packages(groups)
     jobs = int(os.environ.get("FLOWYML_TEST_JOBS") or (os.cpu_count() or 1) + 2)
     say(f"{len(groups)} groups of tests, {jobs} at a time; follow them in {LOGS.relative_to(ROOT)}/*.log")
-    with ThreadPoolExecutor(jobs) as pool, tempfile.TemporaryDirectory(prefix="flowyml-tests-") as folder:
+    with ThreadPoolExecutor(jobs) as pool, tempfile.TemporaryDirectory(prefix="flowyml-") as folder:
         done = list(pool.map(lambda group: run(group, options, Path(folder)), groups))
     failed = [one for one in done if one.code not in (PASSED, NO_TEST)]
     report(done, failed)
