@@ -176,13 +176,15 @@ def exchange(
     limit: int = LARGEST_ANSWER,
     cut: bool = False,
     follow: bool = False,
+    keep_headers: bool = False,
     asked: list[str] | None = None,
 ) -> Answer:
     """Ask once. ``timeout`` bounds each silence and ``total`` the whole, in seconds; by default four times as long.
 
-    A redirect is an answer like any other, unless ``follow``: then it is followed without a body, and to another
-    address without ``headers``, which may hold credentials. ``asked`` receives each URL that was asked. With ``cut``,
-    an answer longer than ``limit`` bytes is cut off there. Credentials in the URL are not sent.
+    A redirect is an answer like any other, unless ``follow``: then it is followed without a body, and without
+    ``headers``, which may hold credentials; with ``keep_headers``, one within the same address gets them. ``asked``
+    receives each URL that was asked. With ``cut``, an answer longer than ``limit`` bytes is cut off there. Credentials
+    in the URL are not sent.
 
     Raises ``OSError``, of which ``TimeoutError`` and ``TooLargeError`` are kinds, ``http.client.HTTPException`` for
     what is not HTTP, and ``ConfigurationError``.
@@ -196,7 +198,9 @@ def exchange(
         request.add_unredirected_header(name, value)
     with Deadline(total or 4 * timeout) as deadline:
         try:
-            with _opened(_opener(deadline, tls, asked, follow=follow), request, timeout) as response:
+            with _opened(
+                _opener(deadline, tls, asked, follow=follow, keep_headers=keep_headers), request, timeout
+            ) as response:
                 content = _read(response, limit, cut=cut)
                 found = {name.lower(): value for name, value in response.headers.items()}
         except Exception:
@@ -222,7 +226,7 @@ def _read(response: Any, limit: int, *, cut: bool) -> bytes:
     return content[:limit]
 
 
-def _opener(deadline: Deadline, tls: Tls, asked: list[str], *, follow: bool) -> OpenerDirector:
+def _opener(deadline: Deadline, tls: Tls, asked: list[str], *, follow: bool, keep_headers: bool) -> OpenerDirector:
     """The parts of ``urllib`` that we want: HTTP, and proxies of the environment; no files, no FTP, no passwords of its
     own.
     """
@@ -234,7 +238,7 @@ def _opener(deadline: Deadline, tls: Tls, asked: list[str], *, follow: bool) -> 
                 return None
             asked.append(shown(target).partition("?")[0])
             made = super().redirect_request(*arguments)
-            if made is not None and same_address(urljoin(before.full_url, "/"), urljoin(target, "/")):
+            if keep_headers and made is not None and same_address(urljoin(before.full_url, "/"), urljoin(target, "/")):
                 for name, value in before.unredirected_hdrs.items():
                     if not name.lower().startswith("content-"):
                         made.add_unredirected_header(name, value)

@@ -103,7 +103,16 @@ def _text_at(
         sent.setdefault("Content-Type", "application/json")
     asked = f"{method} {shown(url)}"
     try:
-        answer = exchange(url, method=method, headers=sent, body=body, timeout=timeout, total=total, follow=True)
+        answer = exchange(
+            url,
+            method=method,
+            headers=sent,
+            body=body,
+            timeout=timeout,
+            total=total,
+            follow=True,
+            keep_headers=True,
+        )
     except (OSError, HTTPException) as error:  # the latter where the answer breaks off, or is not HTTP
         why = getattr(error, "reason", "") or str(error) or type(error).__name__
         raise ConnectionError(f"{asked}: {why}") from None
