@@ -74,7 +74,7 @@ def groups_with(engines: Iterable[str]) -> tuple[Group, ...]:
     folders = {engine: f"tests/adapters/{engine}" for engine in engines}
     others = ["tests", "--ignore=tests/unit", *(f"--ignore={folder}" for folder in folders.values())]
     airflow = folders.pop("airflow")
-    airflow_files, airflow_suite = files(airflow, AIRFLOW_FILES), files(airflow, ["conformance"])
+    airflow_files, airflow_suite = files(airflow, AIRFLOW_FILES), files(airflow, ["airflow2", "conformance*"])
     return (
         Group("airflow", [airflow, *(f"--ignore={path}" for path in (*airflow_files, *airflow_suite))]),
         Group("airflow-suite", airflow_suite),
