@@ -97,10 +97,9 @@ def _text_at(
             f"The URL {shown(url)!r} has a space, a control character or a non-ASCII character. Give values as "
             f"params=…, or write them as %20."
         )
-    sent = {**Login.in_url(url).headers(), **_checked(headers), **_bearer(token)}
+    kind = {} if json is None else {"Content-Type": "application/json"}
+    sent = {**kind, **Login.in_url(url).headers(), **_checked(headers), **_bearer(token)}  # a name may have any case
     body = _body(json, data)
-    if json is not None:
-        sent.setdefault("Content-Type", "application/json")
     asked = f"{method} {shown(url)}"
     try:
         answer = exchange(

@@ -98,3 +98,17 @@ def test_a_password_is_not_for_the_server_that_a_redirect_names(elsewhere: bool)
     asked, followed = seen
     assert b"Basic " in asked
     assert (b"Basic " in followed, b"planted" in followed) == (not elsewhere, not elsewhere)
+
+
+def test_a_content_type_of_the_users_is_kept_however_it_is_spelled() -> None:
+    seen: list[bytes] = []
+
+    def answer(connection: socket.socket, request: bytes) -> None:
+        seen.append(request.lower())
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    with serving(answer) as url:
+        http(url, method="POST", json={"a": 1}, headers={"content-type": "application/ld+json"})
+        http(url, method="POST", json={"a": 1})
+    assert [b"content-type: application/ld+json" in request for request in seen] == [True, False]
+    assert [request.count(b"content-type:") for request in seen] == [1, 1]

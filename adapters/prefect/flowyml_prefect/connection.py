@@ -66,8 +66,9 @@ class Connection:
     def configured(cls) -> Connection | None:
         """The server of Prefect's own settings, or None when they name none.
 
-        Login and TLS are of the same owner as the address: a file of the working folder, which may be a clone of
-        somebody's repository, gets no key of the user's environment or profile, and changes nothing for their server.
+        Login and TLS come from the same owner as the address. The working folder may be a cloned repository: a server
+        that one of its files names never receives a key from the environment or a profile, and its files change nothing
+        for a server that is named there.
         """
         for settings, is_folders in _sources():
             if url := settings.get("PREFECT_API_URL"):
