@@ -19,6 +19,7 @@ from flowyml.core.modules import shipped_name
 
 __all__ = [
     "Unpickler",
+    "as_step",
     "named",
     "pickle_by_reference",
     "pickle_by_value",
@@ -83,6 +84,11 @@ def _is_named_in_script(item: Any) -> bool:
 def named(module: str, qualname: str) -> Any:
     """The class or function of that name; how the pickles of a bundle refer to the user's."""
     return reduce(getattr, qualname.split("."), import_module(_here(module)))
+
+
+def as_step(function: Any, name: str) -> Any:
+    """The function as a step again; how the pickles of a bundle refer to steps, whose options no worker needs."""
+    return named("flowyml", "step")(name=name)(function)
 
 
 def read_pickle(path: Path) -> Any:

@@ -16,7 +16,8 @@ from functools import cache, reduce
 from types import FunctionType, ModuleType
 from typing import Any
 
-from flowyml.artifacts.pickling import named
+from flowyml.artifacts.pickling import as_step, named
+from flowyml.authoring.steps import Step
 from flowyml.core.errors import DefinitionError
 from flowyml.core.modules import shipped_name, travels
 
@@ -70,7 +71,7 @@ class _Pickler(pickle.Pickler):
                 self.modules[module] = None
         if isinstance(item, self.by_name) and travels(item.__module__) and _is_found_by_name(item):
             return named, (shipped_name(item.__module__), item.__qualname__)
-        return self.otherwise(item)
+        return (as_step, (item.function, item.name)) if isinstance(item, Step) else self.otherwise(item)
 
     def otherwise(self, item: Any) -> Any:
         """How anything else is pickled."""

@@ -100,7 +100,7 @@ def _resolve(module: str, qualname: str) -> Any:
 
 def _bare(found: Any) -> Callable[..., Any]:
     """The function itself where ``@step`` has wrapped it."""
-    if type(found).__module__ == "flowyml.authoring.steps":
+    if type(found).__name__ == "Step" and type(found).__module__.partition(".")[0] == "flowyml":
         found = found.function
     if not callable(found):
         raise PlanError(f"The plan refers to {found!r:.80}, which is not a function.")

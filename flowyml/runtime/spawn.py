@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from zipfile import ZipFile
 
 from flowyml.core.process_identity import identity_of, signal_process
-from flowyml.plan.bundle import Bundle
+from flowyml.plan.codec import decode
 from flowyml.plan.secrets import environment_without_secrets
 from flowyml.runtime.lines import Lines, OnLine
 from flowyml.runtime.process_tree import descendants, kill_all, kill_tree
@@ -35,7 +36,8 @@ class SpawnedProcesses:
     def __init__(self, python: str, bundle: Path, config: Mapping[str, Any]) -> None:
         self._command = [python, "-u", str(bundle)]
         self._config = config
-        self._hooks = len(Bundle.read(bundle).plan.hooks)
+        with ZipFile(bundle) as archive:
+            self._hooks = len(decode(archive.read("plan.json")).hooks)
         self._running: set[Child] = set()
         self._closed = False
 

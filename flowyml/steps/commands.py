@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
-from flowyml.authoring.steps import step
+from flowyml import step
 from flowyml.runtime.lines import Lines
 from flowyml.steps.needed import needed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flowyml.authoring.steps import step
+from flowyml import step
 from flowyml.steps.needed import needed
 
 __all__ = ["sql"]

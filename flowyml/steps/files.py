@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from flowyml.authoring.steps import step
+from flowyml import step
 from flowyml.core.urls import shown
 from flowyml.steps.needed import needed
 from flowyml.steps.waiting import wait_for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowyml.authoring.steps import step
+from flowyml import step
 
 __all__ = ["email"]
 

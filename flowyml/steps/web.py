@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from flowyml.authoring.steps import step
+from flowyml import step
 from flowyml.core.credentials import Login, Secret
 from flowyml.core.urls import checked_url, shown
 from flowyml.steps.waiting import wait_for

@@ -6,35 +6,14 @@ import ast
 import pickletools
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 
 from flowyml.core.syntax import parsed
 
-__all__ = ["Asked", "Modules", "asked_by", "asked_in_pickle"]
+__all__ = ["Modules", "asked_by", "asked_in_pickle"]
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _ABOUT = ("__module__", "__name__", "__package__", "__qualname__")  # in pickles: what follows is not imported
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What code asks for: modules that it imports or names, and attributes that it takes of whatever it has.
-
-    ``modules`` holds all attributes too, since ``b`` in ``a.b`` may be a module; ``attributes`` none of a module.
-    """
-
-    modules: frozenset[str] = frozenset()
-    attributes: frozenset[str] = frozenset()
-
-
-@dataclass
-class _Function:
-    """What a function imports when it is called, and the names that it uses."""
-
-    is_method: bool
-    imports: set[str] = field(default_factory=set)
-    names: set[str] = field(default_factory=set)
 
 
 class _Module:
@@ -43,58 +22,28 @@ class _Module:
     def __init__(self, tree: ast.AST, package: str) -> None:
         self.package = package
         self.imports: set[str] = set()
-        self.functions: dict[str, _Function] = {}
+        self.later: set[str] = set()
         self.texts: set[str] = set()
+        self.attributes: set[str] = set()  # which may be parts of a module's name
         self.given: dict[str, str] = {}  # what a package gives late, by its own names
-        self._taken: set[tuple[str, str]] = set()  # attributes, with the name that they are taken of
-        self._modules: set[str] = set()  # names that are modules here
-        self._read(tree, None, in_class=False)
-        if "__getattr__" not in self.functions:
+        self._gives_late = False
+        self._read(tree, in_function=False)
+        if not self._gives_late:
             self.given = {}
 
     @property
     def everything(self) -> set[str]:
         """All that it imports or names, now or later."""
-        late = (function.imports for function in self.functions.values())
-        return self.imports.union(() if self.given else self.texts, *late)
+        return self.imports.union(() if self.given else self.texts, self.later)
 
-    @property
-    def parts(self) -> set[str]:
-        """All attributes that it takes, which may be parts of a module's name."""
-        return {attribute for _, attribute in self._taken}
-
-    @property
-    def attributes(self) -> set[str]:
-        """Those that it takes, unless of modules: ``re.compile`` compiles no pipeline."""
-        return {attribute for owner, attribute in self._taken if owner not in self._modules}
-
-    def late(self, methods: Collection[str]) -> set[str]:
-        """What these methods import, and the functions of this module that they use."""
-        left = [name for name, function in self.functions.items() if function.is_method and name in methods]
-        seen = set(left)
-        while left:
-            new = (self.functions[left.pop()].names & self.functions.keys()) - seen
-            seen |= new
-            left += new
-        return set[str]().union(*(self.functions[name].imports for name in seen))
-
-    @property
-    def magic(self) -> list[str]:
-        """The functions that Python calls by itself."""
-        return [name for name in self.functions if name.startswith("__") and name.endswith("__")]
-
-    def _read(self, node: ast.AST, function: _Function | None, *, in_class: bool) -> None:
+    def _read(self, node: ast.AST, *, in_function: bool) -> None:
         for child in _children(node):
             if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
                 self._note_given(child.body)
-                self._read(ast.Module(child.orelse, []), function, in_class=in_class)
+                self._read(ast.Module(child.orelse, []), in_function=in_function)
                 continue
-            self._note(child, function)
-            inner = function
-            if function is None and isinstance(child, _FUNCTIONS):
-                inner = self.functions.setdefault(getattr(child, "name", ""), _Function(is_method=False))
-                inner.is_method |= in_class
-            self._read(child, inner, in_class=isinstance(child, ast.ClassDef))
+            self._note(child, self.later if in_function else self.imports)
+            self._read(child, in_function=in_function or isinstance(child, _FUNCTIONS))
 
     def _note_given(self, body: Iterable[ast.stmt]) -> None:
         """A package with a ``__getattr__`` imports the names that it gives later for type checkers."""
@@ -103,18 +52,13 @@ class _Module:
                 names = (alias.asname or alias.name for alias in node.names)
                 self.given.update(zip(names, _imported(node, self.package), strict=True))
 
-    def _note(self, node: ast.AST, function: _Function | None) -> None:
+    def _note(self, node: ast.AST, imports: set[str]) -> None:
         if isinstance(node, ast.Import | ast.ImportFrom):
-            (function or self).imports.update(_imported(node, self.package))
-            if isinstance(node, ast.Import):
-                self._modules.update(alias.asname or alias.name.partition(".")[0] for alias in node.names)
+            imports.update(_imported(node, self.package))
+        elif isinstance(node, ast.FunctionDef):
+            self._gives_late |= node.name == "__getattr__"
         elif isinstance(node, ast.Attribute):
-            self._taken.add((node.value.id if isinstance(node.value, ast.Name) else "", node.attr))
-            if function:
-                function.names.add(node.attr)
-        elif isinstance(node, ast.Name):
-            if function:
-                function.names.add(node.id)
+            self.attributes.add(node.attr)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             # As entry points have it, and for import_module(".b", "a") and import_module("a." + name).
             self.texts.add(node.value.partition(":")[0].strip("."))
@@ -166,13 +110,13 @@ def _module_name(path: str) -> str:
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-def asked_by(source: bytes, path: str) -> Asked:
-    """What a file of Python asks for, wherever in it; ``path`` is that below the folder of its imports."""
+def asked_by(source: bytes, path: str) -> set[str]:
+    """The names that a file of Python may mean a module by; ``path`` is that below the folder of its imports."""
     module = _read(source, path)
-    return Asked(frozenset(module.everything | module.parts), frozenset(module.attributes))
+    return module.everything | module.attributes
 
 
-def asked_in_pickle(data: bytes) -> Asked:
+def asked_in_pickle(data: bytes) -> set[str]:
     """The same of a pickle: what it has by reference, and what the functions in it name."""
     found, last = set[str](), ""
     try:
@@ -185,7 +129,7 @@ def asked_in_pickle(data: bytes) -> Asked:
                 last = ""
     except ValueError:  # it is damaged, and fails where it is read
         pass
-    return Asked(frozenset(found), frozenset(found))
+    return found
 
 
 class Modules:
@@ -196,32 +140,28 @@ class Modules:
         self._paths = {_module_name(path): path for path in files if path.endswith(".py")}
 
     def needed(
-        self, package: str, starts: Iterable[str], asked: Asked, *, rooms: tuple[str, ...], unused: Collection[str]
+        self, starts: Collection[str], asked: Iterable[str], *, rooms: tuple[str, ...], unused: Collection[str]
     ) -> set[str]:
         """The paths of what the modules ``starts`` import, and of what is ``asked`` for.
 
-        Imports within functions count too in the modules that are asked for. In the ``rooms`` they count unless they
-        are ``unused`` here. In what the ``package`` gives, which all code has, they count only within methods that
-        have the name of an attribute that is asked for.
+        Imports within functions count too in the modules that are asked for, but for ``starts`` themselves, and in the
+        ``rooms`` unless they are ``unused`` here.
         """
-        public = {package, *self._known(self._of(package).imports)}
         taken: dict[str, bool] = {}
         left = [(name, False) for name in self._known(starts)]
-        left += [(name, True) for name in self._known(self._joined(asked.modules))]
+        left += [(name, True) for name in self._known(self._joined(asked))]
         while left:
             name, whole = left.pop()
-            whole = whole and name not in public
+            whole = whole and name not in starts
             if taken.get(name, False) or (name in taken and not whole):
                 continue
             taken[name] = whole
             module = self._of(name)
             if whole:
                 left += [(each, True) for each in self._known(module.everything)]
-            elif name.startswith(rooms):
-                left += [(each, False) for each in self._known(module.everything).difference(unused)]
             else:
-                left += [(each, False) for each in self._known(module.imports | module.late(module.magic))]
-                left += [(each, True) for each in self._known(module.late(asked.attributes))]
+                late = module.later if name.startswith(rooms) else ()
+                left += [(each, False) for each in self._known(module.imports.union(late)).difference(unused)]
         return {self._paths[name] for name in taken}
 
     def _of(self, name: str) -> _Module:

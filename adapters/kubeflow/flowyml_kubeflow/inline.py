@@ -12,9 +12,8 @@ from tokenize import COMMENT, DEDENT, INDENT, NEWLINE, NL, STRING, TokenInfo, ge
 
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
-from flowyml.runtime.loading import ENDS_LOADING
 from flowyml_kubeflow.flow import needs_flow
-from flowyml_kubeflow.imports import Asked, Modules, asked_by, asked_in_pickle
+from flowyml_kubeflow.imports import Modules, asked_by, asked_in_pickle
 
 __all__ = ["compressed", "encoded", "with_launcher", "without_prose"]
 
@@ -31,15 +30,19 @@ _OURS = (*_TRIMMED, "cloudpickle/")
 
 def with_launcher(bundle: Bundle) -> Bundle:
     """The bundle with what runs beside the steps, and of FlowyML only what is needed there or by the user's code; all
-    but the user's code without its prose."""
+    but the user's code without its prose.
+
+    A pod builds no pipeline, so the names that the user's modules import from ``flowyml`` are those of a worker, unless
+    the code names more of what builds one.
+    """
     own = {f"flowyml_kubeflow/{path}": data for path, data in _sources().items()}
     kept = {path: data for path, data in bundle.files.items() if not path.startswith(_TRIMMED)}
-    starts = (*_STARTS, *(_FLOW if needs_flow(bundle.plan) else ()))
-    given = {**own, **bundle.files}
+    given, asked = {**own, **bundle.files}, _asked(bundle.plan, kept)
+    if not any(name.startswith("flowyml.authoring") for name in asked):
+        given["flowyml/__init__.py"] = given.pop("flowyml/runtime/worker_names.py")
     importable = {path: data for path, data in given.items() if "/" in path}  # not __main__.py
-    needed = Modules(importable).needed(
-        "flowyml", starts, _asked(bundle.plan, kept), rooms=_ROOMS, unused=_unused(bundle.plan)
-    )
+    starts = (*_STARTS, *(_FLOW if needs_flow(bundle.plan) else ()))
+    needed = Modules(importable).needed(starts, asked, rooms=_ROOMS, unused=_unused(bundle.plan))
     contents = {**kept, **{path: given[path] for path in needed}}
     return bundle.repacked(
         {path: without_prose(data) if path.startswith(_OURS) else data for path, data in contents.items()}
@@ -48,8 +51,10 @@ def with_launcher(bundle: Bundle) -> Bundle:
 
 def _unused(plan: Plan) -> set[str]:
     """What functions that run in pods import for steps that this plan does not have: a twentieth of the code."""
+    is_cached = any(step.caching for step in plan)
     used = {
-        "flowyml.runtime.caching": any(step.caching for step in plan),
+        "flowyml.runtime.caching": is_cached,
+        "flowyml.artifacts.content_digest": is_cached,
         "flowyml.runtime.secrets": any(step.secrets for step in plan),
         "flowyml.runtime.shared": bool(plan.structure.together),
     }
@@ -63,25 +68,18 @@ def _sources() -> Mapping[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.py")}
 
 
-def _asked(plan: Plan, files: Mapping[str, bytes]) -> Asked:
-    """What the user's code asks for: its files, its pickles, the steps by their names, and packages that come along.
-
-    Of those counts only what they import.
+def _asked(plan: Plan, files: Mapping[str, bytes]) -> set[str]:
+    """The modules that the user's code may mean: its files, its pickles, the steps by their names, and packages that
+    come along.
     """
-    modules = {step.function.partition(":")[0] for step in plan}
-    attributes = set[str]()
+    asked = {step.function.partition(":")[0] for step in plan}
     for path, data in files.items():
         folder, _, within = path.partition("/")
         if folder == "objects":
-            found = asked_in_pickle(data)
+            asked |= asked_in_pickle(data)
         elif path.endswith(".py") and path != "__main__.py":
-            found = asked_by(data, within if folder == "code" else path)
-        else:
-            continue
-        modules |= found.modules
-        if folder in ("code", "objects"):
-            attributes |= found.attributes
-    return Asked(frozenset(modules), frozenset(attributes - ENDS_LOADING))
+            asked |= asked_by(data, within if folder == "code" else path)
+    return asked
 
 
 @lru_cache(4)

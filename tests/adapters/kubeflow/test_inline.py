@@ -16,16 +16,18 @@ from zipfile import ZipFile
 import cloudpickle
 import pytest
 
+from flowyml.cli.source import load
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Caching, Plan, Step
 from flowyml.testing import pipelines
 from flowyml_kubeflow import names, spec
 from flowyml_kubeflow.compiler import compile_pipeline
-from flowyml_kubeflow.imports import Asked, Modules
+from flowyml_kubeflow.imports import Modules
 from flowyml_kubeflow.inline import with_launcher, without_prose
 from flowyml_kubeflow.options import FORMS
 from tests.engines.kubeflow_compiled import compiled, container
 
+ROOT = Path(__file__).parents[3]
 PLAN = Plan(name="asks", steps=(Step(name="a", function="m:f", outputs=("made",)),))
 
 
@@ -173,21 +175,35 @@ def test_a_package_that_gives_late_what_is_not_there_or_its_own_is_read_to_its_e
     )
     modules = Modules({"lib/__init__.py": gives})
     for name in ("lib", "lib.fast", "lib.slow", "lib.other.name"):
-        found = modules.needed("lib", [], Asked(frozenset({name})), rooms=(), unused=())
+        found = modules.needed([], {name}, rooms=(), unused=())
         assert found == {"lib/__init__.py"}
 
 
 @pytest.mark.parametrize(
     ("line", "comes"),
     [
-        ("training.run()", False),
-        ("import re\nre.compile('x')", False),
-        ("print(training.compile().digest)", True),
-        ("import training\ntraining.pipeline.bundle()", True),
+        ("from flowyml import Pipeline, pipeline\npipeline(print).compile()", False),
+        ("from flowyml.authoring.pipeline import Pipeline", True),
     ],
 )
-def test_what_a_method_imports_comes_along_where_a_script_may_call_it(line: str, comes: bool) -> None:
-    assert ("flowyml.authoring.annotations" in held(f"{line}\n")) == comes
+def test_what_builds_pipelines_comes_along_only_where_the_code_names_it(line: str, comes: bool) -> None:
+    assert ("flowyml.authoring.pipeline" in held(f"{line}\n")) == comes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", sorted(path.stem for path in (ROOT / "examples").glob("*.py")))
+def test_a_pod_loads_the_steps_and_hooks_of_each_example_without_what_builds_pipelines(
+    example: str, tmp_path: Path
+) -> None:
+    made = with_launcher(load(str(ROOT / "examples" / f"{example}.py")).bundle()).write(tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from runpy import run_path; bundle = Path(sys.argv[1]);"
+        "folder = run_path(str(bundle), run_name='bundle')['unpack'](bundle); sys.path[:0] = [str(folder)];"
+        "from flowyml.plan.codec import decode; from flowyml.runtime.loading import load_code;"
+        "load_code(folder, decode((folder / 'plan.json').read_bytes()));"
+        "assert not [name for name in sys.modules if name.startswith('flowyml.authoring')]"
+    )
+    subprocess.run([sys.executable, "-c", code, str(made)], cwd=tmp_path, check=True)
 
 
 @pytest.mark.parametrize(

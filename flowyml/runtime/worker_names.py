@@ -1,0 +1,131 @@
+"""The names of ``flowyml`` on a worker: what the user's modules import at their top, without what builds a pipeline.
+
+In a bundle this file can stand for ``flowyml/__init__.py``: the worker then neither carries nor imports
+``flowyml.authoring``. A step is its function here. All else takes whatever a module does with it while the module is
+loaded, and refuses to serve a step that runs, so that no value is silently another.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from flowyml._version import __version__
+from flowyml.core.dates import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_DATE
+from flowyml.core.errors import DefinitionError
+from flowyml.core.loading import is_loading
+from flowyml.core.logs import get_logger
+from flowyml.runtime.reporting import report
+from flowyml.runtime.running_step import CurrentRun, current_run
+
+__all__ = [
+    "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Cache", "Context", "CurrentRun", "If", "Pipeline",
+    "__version__", "all_of", "any_of", "cleanup", "context", "current_run", "either", "elif_", "for_each",
+    "get_logger", "is_in", "not_", "otherwise", "pipeline", "report", "step", "when",
+]  # fmt: skip
+
+
+class Part:
+    """Something that a pipeline is built from. Any attribute of it, and any call, is another one."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __getattr__(self, name: str) -> Part:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if not is_loading():
+            raise DefinitionError(
+                f"{self._what}: a step asks for .{name}, but where steps run there are no pipelines. Take what "
+                f"the step needs as a parameter, or start pipelines outside of steps."
+            )
+        return Part(f"{self._what}.{name}")
+
+    def __call__(self, *_: Any, **__: Any) -> Part:
+        return self
+
+    def __enter__(self) -> Part:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return f"<{self._what}>"
+
+
+class Step(Part):
+    """The function of a step, with its name."""
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        super().__init__(f"step {name!r}")
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.name = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Step, (self.function, self.name)
+
+    def options(self, *, name: str | None = None, **_: Any) -> Step:
+        """The same function, maybe with another name."""
+        return Step(self.function, name or self.name)
+
+
+class Pipeline(Part):
+    """The name of a pipeline. What would start it ends the loading of the script that does."""
+
+    def __init__(self, name: str, **_: Any) -> None:
+        super().__init__(f"pipeline {name!r}")
+        self.name = name
+
+    def __getattr__(self, name: str) -> Part:
+        from flowyml.runtime.loading import ENDS_LOADING, stop_if_loading
+
+        if name in ENDS_LOADING:
+            stop_if_loading(self.name, name)
+        return super().__getattr__(name)
+
+
+class Context(Mapping[str, Any]):
+    """Named values, which never change."""
+
+    def __init__(self, values: Mapping[str, Any] = {}, /, **named: Any) -> None:
+        self.__dict__.update(values, **named)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.__dict__[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__dict__)
+
+    def __len__(self) -> int:
+        return len(self.__dict__)
+
+    def __or__(self, other: Mapping[str, Any]) -> Context:
+        return Context(self, **other)
+
+
+def step(function: Callable[..., Any] | None = None, /, *, name: str | None = None, **_: Any) -> Any:
+    """Hand back the function, as a step."""
+    if function is None:
+        return lambda decorated: step(decorated, name=name)
+    return Step(function, name or function.__name__)
+
+
+def pipeline(function: Callable[..., Any] | None = None, /, *, name: str | None = None, **_: Any) -> Any:
+    """A pipeline that has the function's name, and never calls it."""
+    if function is None:
+        return lambda decorated: pipeline(decorated, name=name)
+    return functools.update_wrapper(Pipeline(name or function.__name__), function)
+
+
+def _part(*_: Any, **__: Any) -> Part:
+    return Part("part of a pipeline")
+
+
+context = Context
+Cache = If = all_of = any_of = cleanup = either = elif_ = for_each = is_in = not_ = otherwise = when = _part
