@@ -6,6 +6,7 @@ FlowyML is imported from where the bundle is unpacked, where its modules are com
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from zipimport import zipimporter
@@ -39,8 +40,12 @@ def make_importable(bundle: Path) -> None:
 
 
 def _module(bundle: Path, name: str) -> ModuleType:
-    """A module of the runtime, straight from the bundle, without the packages that it is in."""
+    """A module of the runtime, straight from the bundle, without the packages that it is in; where the bundle has none,
+    of the FlowyML that is installed.
+    """
     found = zipimporter(f"{bundle}/flowyml/runtime")
+    if found.find_spec(name) is None:
+        return import_module(f"flowyml.runtime.{name}")
     module = ModuleType(name)
     found.exec_module(module)
     return module

@@ -94,9 +94,10 @@ def _in_front(state: State, request: Request, path: str) -> Response | None:
 
 
 def _is_served(state: State, path: str) -> bool:
-    """ml-pipeline-ui passes on v2beta1 only, and has a path of its own for logs. Source: frontend/server/app.ts."""
+    """ml-pipeline-ui passes on v1beta1 and v2beta1 only, and has a path of its own for logs. Source:
+    frontend/server/app.ts."""
     ui = path.startswith(("/k8s/", "/artifacts/"))
-    return path.startswith(("/apis/v2beta1/", "/login")) or state.is_ui == ui
+    return path.startswith(("/apis/v1beta1/", "/apis/v2beta1/", "/login")) or state.is_ui == ui
 
 
 def _user(request: Request) -> str:
@@ -239,6 +240,11 @@ def _run_routes(app: FastAPI, state: State, runs: Runs) -> None:  # noqa: C901  
         else:
             raise Refused(404, f"Method {verb} not found")
         return {}
+
+    @app.get("/apis/v1beta1/runs/{run_id}")
+    def one_of_v1(run_id: str, request: Request) -> Any:
+        run = found(run_id, request)
+        return {"run": {"id": run.run_id}, "pipeline_runtime": {"workflow_manifest": runs.manifest(run_id)}}
 
     @app.get("/apis/v1alpha1/runs/{run_id}/nodes/{node_id}/log")
     def log(run_id: str, node_id: str, request: Request) -> Any:

@@ -98,6 +98,9 @@ class Runs:
         self._retried_at[run.run_id] = current_time()
         run.error = None
 
+    def manifest(self, run_id: str) -> str:
+        return json.dumps(self._workflows[run_id].manifest())
+
     def log(self, run_id: str, pod: str) -> str:
         run, logs = self.state.runs[run_id], self._workflows[run_id].logs
         if pod not in logs:

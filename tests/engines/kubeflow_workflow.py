@@ -48,9 +48,11 @@ class Made:
 
 @dataclass
 class Node:
-    """A node of Argo's, as far as KFP's API tells of it: its name, and not its own id nor its pod."""
+    """A node of Argo's. Its name says where in the workflow it is."""
 
     name: str
+    kind: str = "Pod"
+    template: str = "system-container-driver"
     state: str = "RUNNING"
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     ended: datetime | None = None
@@ -137,6 +139,22 @@ class Workflow:
                 ) for node in self._nodes.values()
             ]  # fmt: skip
         return sorted(made, key=lambda detail: str(detail.task_id))
+
+    def manifest(self) -> Json:
+        """The workflow as Argo has it, without what the adapter does not read. Sources: a real server's answers."""
+        with self._lock:
+            nodes = {
+                f"{self.name}-{_fnv(node.name)}": {
+                    "id": f"{self.name}-{_fnv(node.name)}", "name": node.name,
+                    "displayName": node.name.rpartition(".")[2], "type": node.kind, "templateName": node.template,
+                    "boundaryID": f"{self.name}-{_fnv(node.name.rpartition('.')[0])}",
+                    "phase": node.state.capitalize(), "startedAt": _go_time(node.started),
+                    **({"finishedAt": _go_time(node.ended)} if node.ended else {}),
+                    **({"message": "main: Error (exit code 1)"} if node.state == "FAILED" else {}),
+                    "children": [f"{self.name}-{_fnv(child)}" for child in node.children if child in self._nodes],
+                } for node in self._nodes.values()
+            }  # fmt: skip
+            return {"metadata": {"name": self.name}, "status": {"phase": self.state.capitalize(), "nodes": nodes}}
 
     def _run(self) -> None:
         self._go.wait()
@@ -272,7 +290,10 @@ class Workflow:
             return "SUCCEEDED", self._kept[path]
         is_cached = name in self.cached
         with self._lock:
-            driver, node, executor = (Node(each) for each in (f"{path}-driver", path, f"{path}.executor"))
+            driver, node = Node(f"{path}-driver"), Node(path, "DAG", "system-container-executor")
+            tries = "retryPolicy" in task
+            template = self._template(task, self.spec["components"][task["componentRef"]["name"]]["executorLabel"])
+            executor = Node(f"{path}.executor", "Retry" if tries else "Skipped" if is_cached else "Pod", template)
             node.started = executor.started = driver.started
             driver.end("SUCCEEDED")
             driver.children, node.children = [path], [executor.name]
@@ -285,8 +306,8 @@ class Workflow:
             if self._stop.wait(delay):
                 break
             pod = executor
-            if "retryPolicy" in task:
-                pod = Node(f"{executor.name}({number})")
+            if tries:
+                pod = Node(f"{executor.name}({number})", "Skipped" if is_cached else "Pod", template)
                 with self._lock:
                     self._nodes[pod.name] = pod
                     executor.children.append(pod.name)
@@ -458,6 +479,10 @@ def _as_go(value: Any) -> Any:
         number = float(value)
         return int(number) if number.is_integer() and abs(number) < 1e21 else number
     return value
+
+
+def _go_time(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _fnv(name: str) -> int:

@@ -19,7 +19,9 @@ from flowyml.orchestrators.http import Listing, status_error
 from flowyml_kubeflow.connection import Connection
 from flowyml_kubeflow.transport import api_client, sign
 
-__all__ = ["MAYBE_DONE", "SERVICES", "Client", "equals"]
+__all__ = ["MAYBE_DONE", "SERVICES", "Client", "equals", "lines_of"]
+
+Json = dict[str, Any]
 
 _PAGE = 100
 _CHUNK = 1 << 20  # bytes of a file at once
@@ -113,7 +115,7 @@ class Client:
         answer = self._log_answer(run, node)
         if answer is None:
             return None
-        lines = _lines(self._bounded(answer).decode("utf-8", "replace"), grows=grows)
+        lines = lines_of(self._bounded(answer).decode("utf-8", "replace"), grows=grows)
         gone = len(lines) == 1 and lines[0].startswith(_NO_LOG)
         return None if gone else lines
 
@@ -125,9 +127,22 @@ class Client:
             answer.close()
         if len(body) > LARGEST_ANSWER:
             raise EngineError(
-                f"A log at {self.connection.where} is larger than the {LARGEST_ANSWER / 2**20:g} MB that are read."
+                f"An answer of {self.connection.where} is larger than the {LARGEST_ANSWER / 2**20:g} MB that are read."
             )
         return body
+
+    def run_of_v1(self, run: str) -> Json | None:
+        """A run as v1beta1 gives it, with its workflow, which the official client does not know; None where the server
+        does not give that. Raises ``EngineError`` where it cannot be asked now.
+        """
+        try:
+            answer = self._text("/apis/v1beta1/runs/{run_id}", "GET", {"run_id": run})
+            found = json.loads(self._bounded(answer))
+        except MAYBE_DONE:
+            raise
+        except (EngineError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
     def download(self, page: str, write: Callable[[bytes], object], limit: int) -> None:
         """A file that ml-pipeline-ui gives, of ``limit`` bytes at most. Raises ``NotFoundError`` where KFP's API alone
@@ -227,12 +242,12 @@ class Client:
             raise EngineUnreachableError(what) from error
 
 
-def _lines(text: str, *, grows: bool) -> list[str]:
+def lines_of(text: str, *, grows: bool = False) -> list[str]:
     r"""The lines of a log.
 
-    >>> _lines("beat 1\nbea", grows=True), _lines("beat 1\nbea", grows=False), _lines("bea", grows=True)
+    >>> lines_of("beat 1\nbea", grows=True), lines_of("beat 1\nbea", grows=False), lines_of("bea", grows=True)
     (['beat 1'], ['beat 1', 'bea'], [])
-    >>> _lines("one\u2028line\r\n", grows=False)
+    >>> lines_of("one\u2028line\r\n", grows=False)
     ['one\u2028line']
     """
     *whole, last = text.split("\n")

@@ -71,7 +71,7 @@ class _Compiler:
         self.plan: Plan = bundle.plan
         self.options = {"image": default_image(bundle), **pipeline_options(self.plan)}
         self.form = form or self.options.get("form", "container")
-        self.bundle = with_launcher(bundle)
+        self.bundle = with_launcher(bundle, runtime=self.options.get("runtime", "bundle"))
         store = store or self.options.get("bundle_store")
         if store is None and artifacts and _is_remote(artifacts) and len(self._code_containers(None)) > 1:
             store = f"{artifacts.rstrip('/')}/bundles"

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
+from flowyml._version import __version__
 from flowyml.core.errors import DefinitionError
 from flowyml.core.resources import ResourceRequirements, amount
 from flowyml.plan.bundle import Bundle
@@ -60,6 +61,16 @@ run_path(str(bundle), run_name="bundle")["make_importable"](bundle)
 from flowyml_kubeflow.launcher import main
 
 sys.exit(main(sys.argv[1:]))
+"""
+# Before that, where FlowyML comes with the image.
+_CHECK = f"""import sys
+
+try:
+    from flowyml import __version__ as version
+except ImportError:
+    version = "none"
+if version != {__version__!r}:
+    sys.exit(f"The image has FlowyML {{version}}; the pipeline needs {__version__}: pip install flowyml=={__version__}")
 """
 _COMPONENT = """import inspect
 import json
@@ -168,7 +179,8 @@ def container(
     bundle = f"{{{{$.inputs.artifacts['{names.BUNDLE}'].path}}}}"
     if form == "container":
         _refuse_packages(options, component)
-        start: Json = {"command": ["python3", "-c", _RUN], "args": [bundle, kind, "{{$}}", component]}
+        run = _CHECK + _RUN if options.runtime == "image" else _RUN
+        start: Json = {"command": ["python3", "-c", run], "args": [bundle, kind, "{{$}}", component]}
     else:
         arguments = ["--executor_input", "{{$}}", "--function_to_execute", "run", "--kind", kind, "--task", component]
         start = {"command": [*_pip(options), "sh", "-ec", _EPHEMERAL, _COMPONENT], "args": arguments}

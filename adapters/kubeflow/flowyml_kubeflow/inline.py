@@ -28,15 +28,17 @@ _TRIMMED = ("flowyml/", "flowyml_kubeflow/")
 _OURS = (*_TRIMMED, "cloudpickle/")
 
 
-def with_launcher(bundle: Bundle) -> Bundle:
+def with_launcher(bundle: Bundle, *, runtime: str = "bundle") -> Bundle:
     """The bundle with what runs beside the steps, and of FlowyML only what is needed there or by the user's code; all
-    but the user's code without its prose.
+    but the user's code without its prose. With the ``runtime`` of the image, no FlowyML at all.
 
     A pod builds no pipeline, so the names that the user's modules import from ``flowyml`` are those of a worker, unless
     the code names more of what builds one.
     """
     own = {f"flowyml_kubeflow/{path}": data for path, data in _sources().items()}
     kept = {path: data for path, data in bundle.files.items() if not path.startswith(_TRIMMED)}
+    if runtime == "image":
+        return bundle.repacked(kept)
     given, asked = {**own, **bundle.files}, _asked(bundle.plan, kept)
     if not any(name.startswith("flowyml.authoring") for name in asked):
         given["flowyml/__init__.py"] = given.pop("flowyml/runtime/worker_names.py")

@@ -24,6 +24,7 @@ __all__ = ["DEFAULT_IMAGE", "FORMS", "StepOptions", "default_image", "empty_dir"
 
 DEFAULT_IMAGE = "python:3.12-slim"
 FORMS = ("container", "python")
+RUNTIMES = ("bundle", "image")  # where pods have FlowyML from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,7 @@ class StepOptions:
     pull_secrets: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+    runtime: str = "bundle"
 
 
 _CHECKS: Mapping[str, Check] = {
@@ -72,15 +74,16 @@ _CHECKS: Mapping[str, Check] = {
     "str | None": ("text", lambda value: isinstance(value, str) and value != ""),
 }
 _TYPES = {item.name: str(item.type) for item in fields(StepOptions)}
-_STEP = {name: _CHECKS[kind] for name, kind in _TYPES.items()}
 _PIPELINE_ONLY: Mapping[str, Check] = {
     "form": (" or ".join(map(repr, FORMS)), lambda value: value in FORMS),
+    "runtime": (" or ".join(map(repr, RUNTIMES)), lambda value: value in RUNTIMES),
     "bundle_store": ("a URL", lambda value: isinstance(value, str)),
     "max_concurrency": (
         "a number of runs from 1 to 10",
         lambda value: isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10,
     ),
 }
+_STEP = {name: _CHECKS[kind] for name, kind in _TYPES.items() if name not in _PIPELINE_ONLY}
 # kfp-kubernetes' format has it; no function of that library writes it, and no driver of KFP's reads it (2.14 to 2.17).
 # Source: KFP, v2/driver/k8s.go, ``extendPodSpecPatch``.
 _NOT_IN_KFP = dict.fromkeys(("pod_affinity", "pod_anti_affinity"), ": KFP does not read affinity between pods")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,24 +23,31 @@ from flowyml.artifacts.store import Store, Written, passing_file
 from flowyml.core.errors import ArtifactError, EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Runs, StepRun
+from flowyml.core.web import LARGEST_ANSWER
 from flowyml.orchestrators.http import NotFoundError
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.runtime.step_errors import NAMED, of_several, of_step
 from flowyml_kubeflow import flow_names
 from flowyml_kubeflow.attempts import RESULT, leveled
-from flowyml_kubeflow.client import Client, equals
+from flowyml_kubeflow.client import MAYBE_DONE, Client, equals, lines_of
 from flowyml_kubeflow.deploy import Pipelines, facts, origin_of
 from flowyml_kubeflow.status import status_of, step_status_of
 from flowyml_kubeflow.step_runs import step_runs
-from flowyml_kubeflow.tasks import Pod, Tasks
+from flowyml_kubeflow.tasks import Pod, Tasks, pod_of
+from flowyml_kubeflow.workflow import DRIVER, Workflow
 
 __all__ = ["RunReader", "UiStore", "artifacts_of_notes", "lines_by_item", "lists_of_files", "located"]
 
 Json = dict[str, Any]
 
 _PAGE = 200  # runs, the most that KFP gives at once; source: KFP, list_request_util.go
-_GONE = "failed; its log is gone"
+_ENGINE = re.compile(
+    r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ \w+\.go:\d+\] "  # of KFP's launcher, by Kubernetes' klog
+    r"|time=\S+ level=\w+ .*\bargo=true( |$)"  # of Argo's executor
+)
+_LAST_LINES = 3  # of a pod whose failure nothing else explains
+_SAME_NAME = "two tasks have the same task name"
 _SOURCES = {"minio": "minio", "s3": "s3", "gs": "gcs"}  # source: KFP, frontend/server/handlers/artifacts.ts
 
 
@@ -111,20 +119,42 @@ class RunReader:
         """The run is being stopped; that counts until KFP begins it again, for anybody who retries it."""
         self._stopped[str(run.run_id)] = _begun(run)
 
+    def _tasks(self, run: Any) -> Tasks:
+        """The tasks of a run. Raises ``NotFoundError`` where the version of its pipeline was deleted."""
+        version, found = self.pipelines.spec_of(run), self.client.run_of_v1(str(run.run_id))
+        return Tasks(run, version, Workflow.of(found) if found else None)
+
     def _error(self, run: Any) -> str | None:
-        """In the words of the steps that failed, if their logs are still there, and what KFP knew of the steps."""
+        """In the words of the steps that failed, if their logs are still there, else in those of KFP and Argo."""
         try:
-            tasks = Tasks(run, self.pipelines.spec_of(run))
+            tasks = self._tasks(run)
         except NotFoundError:
             return _message(run)
         for note in self._notes(run, tasks, flow_names.RESULT_TASK) if tasks.has_flow else ():
             return str(note["failed"])
         failed = [task for task in tasks.steps if tasks.state(task) == "FAILED" and tasks.pods(task)]
         if not failed:
-            return _message(run)
+            return self._cause(str(run.run_id), tasks.workflow) or _message(run)
         failures = {task: self._result(run, tasks, task).get("failure") or {} for task in failed[:NAMED]}
-        said = [of_step(tasks.steps[task], each.get("message", _GONE)) for task, each in failures.items()]
+        said = [
+            of_step(tasks.steps[task], each.get("message") or _gone(tasks, task)) for task, each in failures.items()
+        ]
         return of_several(said, len(failed))
+
+    def _cause(self, job_id: str, workflow: Workflow | None) -> str:
+        """What Argo says of the workflow, and of pods of KFP and FlowyML that failed, with the end of their logs."""
+        if workflow is None:
+            return ""
+        said = [workflow.message] if workflow.message else []
+        for node in workflow.failed()[:NAMED]:
+            task = workflow.task_of(node)
+            who = f"KFP's driver of {task!r}" if node.template.endswith(DRIVER) else f"{task!r}"
+            lines = self._log(job_id, pod_of(node, workflow)) or () if node.kind == "Pod" else ()
+            last = [line for line in lines if line.strip()][-_LAST_LINES:]
+            said.append("\n".join([f"{who}: {node.message}", *last]))
+            if any(_SAME_NAME in line for line in last):
+                said.append("That is a fault of KFP 2.17, after it had lost a driver's pod. Start a new run.")
+        return "\n".join(said)
 
     def newest(self, pipeline: str | None, limit: int) -> Runs:
         return Runs(self._run(run) for run in self._newest(pipeline, limit))
@@ -146,13 +176,13 @@ class RunReader:
     def failed_at_its_end(self, job_id: str) -> bool:
         """Whether the last task of a run with control flow failed it, since a step did whose pod succeeded."""
         run = self.fetch(job_id)
-        return Tasks(run, self.pipelines.spec_of(run)).state(flow_names.RESULT_TASK) == "FAILED"
+        return self._tasks(run).state(flow_names.RESULT_TASK) == "FAILED"
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         """None of a run whose version of the pipeline was deleted, which alone says what its steps are."""
         run = self.fetch(job_id)
         try:
-            status, tasks = self.status(run), Tasks(run, self.pipelines.spec_of(run))
+            status, tasks = self.status(run), self._tasks(run)
         except NotFoundError:
             return ()
         if tasks.has_flow:
@@ -186,7 +216,7 @@ class RunReader:
         error = None
         if step_status.is_failed:
             failure = self._result(run, tasks, task).get("failure") or {}
-            error = failure.get("message", _GONE)
+            error = failure.get("message") or _gone(tasks, task)
             if failure.get("kind") == "StepTimeoutError":
                 step_status = ExecutionStatus.TIMEOUT
             elif (
@@ -208,7 +238,7 @@ class RunReader:
 
     def outputs(self, job_id: str) -> Outputs:
         run = self.fetch(job_id)
-        tasks = Tasks(run, self.pipelines.spec_of(run))
+        tasks = self._tasks(run)
         packed: Json = {}
         lost: dict[str, str] = {}
         for task, wanted in tasks.outputs().items():
@@ -224,7 +254,7 @@ class RunReader:
     def listed(self, job_id: str) -> list[Artifact]:
         """What the pods' logs say of the outputs of steps, as long as KFP has them."""
         run = self.fetch(job_id)
-        tasks = Tasks(run, self.pipelines.spec_of(run))
+        tasks = self._tasks(run)
         listed: list[Artifact] = []
         for task, step in tasks.steps.items():
             if tasks.has_flow:
@@ -253,7 +283,18 @@ class RunReader:
             if (lines := self.client.log(job_id, name, grows=grows)) is not None:
                 self._pod_names[pod.node] = name
                 return lines
-        return None
+        return next((lines for url in pod.stored if (lines := self._stored_log(url)) is not None), None)
+
+    def _stored_log(self, url: str) -> list[str] | None:
+        """What a pod printed, from KFP's store by its UI; None where it does not have it, or only the API is there."""
+        lines: list[bytes] = []
+        try:
+            self.client.download(_page(url), lines.append, LARGEST_ANSWER)
+        except MAYBE_DONE:
+            raise
+        except EngineError:
+            return None
+        return lines_of(b"".join(lines).decode("utf-8", "replace"))
 
     def logs(self, job_id: str, follow: bool) -> Iterator[LogLine]:
         """The lines of a run, pod by pod; with ``follow`` until it has ended."""
@@ -263,10 +304,10 @@ class RunReader:
     def _new_lines(self, job_id: str, seen: dict[str, int], *, follow: bool) -> Look:
         run = self.fetch(job_id)
         grows = follow and not self.status(run).is_terminal
-        tasks = Tasks(run, self.pipelines.spec_of(run))
+        tasks = self._tasks(run)
         for task, step in tasks.logged.items():
             for pod in tasks.pods(task):
-                printed = self._log(job_id, pod, grows=grows) or ()
+                printed = own_lines(self._log(job_id, pod, grows=grows) or ())
                 lines = list(lines_by_item(printed))
                 for one, index, line in lines[seen.get(pod.node, 0) :]:
                     level, message = leveled(line)
@@ -294,7 +335,19 @@ def _at(artifact: Artifact, url: str) -> Artifact:
     return replace(artifact, url=url, packed={"$artifact": {**artifact.packed["$artifact"], "url": url}})
 
 
-def lines_by_item(printed: Sequence[str]) -> Iterator[tuple[str, tuple[int, ...], str]]:
+def own_lines(printed: Iterable[str]) -> Iterator[str]:
+    """The lines of a pod that are not those of KFP's launcher, which are Go's, or of Argo's executor."""
+    in_output = False  # the launcher says in JSON, over several lines, what the step has given
+    for line in printed:
+        if in_output:
+            in_output = line != "}"
+        elif _ENGINE.match(line):
+            in_output = line.endswith("ExecutorOutput: {")
+        else:
+            yield line
+
+
+def lines_by_item(printed: Iterable[str]) -> Iterator[tuple[str, tuple[int, ...], str]]:
     """What users' code printed in a pod, with the item that it worked on, and of a pod with several steps the task of
     the one that did: its notes say when another begins."""
     task, index = "", tuple[int, ...]()
@@ -342,14 +395,18 @@ class UiStore(Store):
 
     @contextmanager
     def local_copy(self, url: str) -> Iterator[Path]:
-        parts = urlsplit(url)
-        page = f"/artifacts/{_SOURCES[parts.scheme]}/{parts.netloc}{quote(parts.path)}"
         with passing_file() as (path, file):
             try:
-                self.client.download(page, file.write, self.size)
+                self.client.download(_page(url), file.write, self.size)
             except EngineError as error:
                 raise ArtifactError(f"KFP's UI does not give {url}: {error}") from error
             yield path
+
+
+def _page(url: str) -> str:
+    """Where KFP's UI gives what is in its store."""
+    parts = urlsplit(url)
+    return f"/artifacts/{_SOURCES[parts.scheme]}/{parts.netloc}{quote(parts.path)}"
 
 
 def lists_of_files(result: Json) -> dict[str, str]:
@@ -366,6 +423,12 @@ def _lost(tasks: Tasks, task: str) -> str:
     if tasks.is_cached(task):
         return f"KFP took step {step!r} from its cache, so no pod logged the value. Run the step with cache=False."
     return f"The value was in the log of step {step!r}, which KFP no longer has."
+
+
+def _gone(tasks: Tasks, task: str) -> str:
+    """Of a step that failed without a word of its own."""
+    said = next((pod.message for pod in reversed(tasks.pods(task)) if pod.message), "")
+    return f"failed: {said}; its log is gone" if said else "failed; its log is gone"
 
 
 def _begun(run: Any) -> datetime | None:

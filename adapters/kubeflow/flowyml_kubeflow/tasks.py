@@ -1,9 +1,10 @@
 """The tasks of a run among the nodes of the Argo workflow that KFP makes of a pipeline.
 
-KFP's API gives a task detail for each node: for a step its driver, a node of the step's name, below that a node
-``executor``, which is the pod or holds the attempts, and whatever comes next. In a loop there is all that for each
-chunk of its items. A detail says its display name and the ids of its children, but neither its own id nor its pod.
-Sources: ``Workflow.NodeStatuses`` and ``toApiPipelineTaskDetail`` of KFP's API server.
+A step has its driver, a node of the step's name, below that a node ``executor``, which is the pod or holds the
+attempts, and whatever comes next. In a loop there is all that for each chunk of its items. The workflow has all that is
+asked here. Where a server does not hand it on, there is a task detail for each node, which says its display name and
+the ids of its children, but neither its own id nor its pod, so these are guessed. Sources: ``Workflow.NodeStatuses``
+and ``toApiPipelineTaskDetail`` of KFP's API server.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from flowyml_kubeflow import flow_names, names
 from flowyml_kubeflow.parameters import output_name
 from flowyml_kubeflow.spec import documents
 from flowyml_kubeflow.status import status_of
+from flowyml_kubeflow.workflow import Node, Workflow
 
-__all__ = ["Pod", "Tasks", "node_id", "steps_shown"]
+__all__ = ["Pod", "Tasks", "node_id", "pod_of", "steps_shown"]
 
 Json = dict[str, Any]
 
@@ -33,19 +35,25 @@ _FNV_PRIME, _WORD = 0x01000193, 0xFFFFFFFF  # of FNV-1a with 32 bits
 
 @dataclass(frozen=True)
 class Pod:
-    """One attempt of a step: Argo's id of its node, what the pod may be called, the likeliest first, and its number."""
+    """One attempt of a step: Argo's id of its node, what the pod may be called, the likeliest first, and its number.
+
+    ``stored`` are URLs of what it printed, ``message`` is what Argo says of it; both are empty where that is not known.
+    """
 
     node: str
     names: tuple[str, ...]
     attempt: int
+    stored: tuple[str, ...] = ()
+    message: str = ""
 
 
 class Tasks:
     """The steps of a run by their tasks, at any depth of the pipeline."""
 
-    def __init__(self, run: Any, version: Mapping[str, Any]) -> None:
+    def __init__(self, run: Any, version: Mapping[str, Any], workflow: Workflow | None = None) -> None:
         pipeline, platform = documents(version)
-        details = list((run.run_details.task_details or ()) if run.run_details else ())
+        details = list((run.run_details.task_details or ()) if run.run_details and not workflow else ())
+        self.workflow = workflow
         steps = dict(_step_tasks(pipeline, pipeline["root"]["dag"]))
         shown = {task: steps_shown(task, item) for task, item in steps.items()}
         self.steps = {step: name for found in shown.values() for step, name in found.items()}
@@ -66,7 +74,7 @@ class Tasks:
         self._pipeline = pipeline
         self._executors = _executors(pipeline, platform)
         self._by_name: dict[str, list[Any]] = {}
-        for item in details:
+        for item in workflow.nodes if workflow else details:
             if item.display_name in self._tasks:
                 self._by_name.setdefault(item.display_name, []).append(item)
         self._executed = [item for item in details if item.display_name == _EXECUTOR and item.state in _ENDED_WELL]
@@ -94,6 +102,8 @@ class Tasks:
 
     def pods(self, task: str) -> list[Pod]:
         """The attempts of a step, the first attempt first; in a loop those of all its pods."""
+        if self.workflow:
+            return [pod_of(node, self.workflow) for node in self._ran_in(task) if node.kind == "Pod"]
         below = [child for item in self._of(task) for child in _children(item)]
         if self.is_cached(task):
             return []
@@ -103,6 +113,9 @@ class Tasks:
             for child in below
             for attempt, node in self._attempts(task, child)
         ]
+
+    def _ran_in(self, task: str) -> list[Node]:
+        return self.workflow.executors(self.run_by.get(task, task)) if self.workflow else []
 
     def _attempts(self, task: str, executor: str) -> list[tuple[int, str]]:
         """With a retry policy, Argo puts the attempts below the executor; else the executor is the one attempt.
@@ -138,6 +151,8 @@ class Tasks:
         it makes the step's, and the step ends with it: of all executors it is the one whose times are the nearest.
         Source: Argo, ``executeDAG``.
         """
+        if self.workflow:
+            return any(node.kind == "Skipped" for node in self._ran_in(task)[-1:])
         caches = self._tasks[self.run_by.get(task, task)].get("cachingOptions", {}).get("enableCache", False)
         item = self._last(task)
         if not caches or item is None or item.state != "SUCCEEDED":
@@ -162,6 +177,11 @@ class Tasks:
                 if producer in self.steps or producer == flow_names.RESULT_TASK:
                     found.setdefault(producer, []).append(output_name(port, definitions.get(port, {})))
         return found
+
+
+def pod_of(node: Node, workflow: Workflow) -> Pod:
+    """The pod of a node."""
+    return Pod(node.id, (node.pod,), node.attempt, tuple(workflow.logs_of(node)), node.message)
 
 
 def node_id(name: str, *, after: str) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flowyml import Pipeline, context, step
+import flowyml
+from flowyml import Pipeline, context, pipeline, step
 from flowyml.core.errors import ConfigurationError, EngineError, ParameterError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
@@ -19,8 +22,9 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.remote import RemoteOrchestrator
 from flowyml.testing import pipelines
-from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator
+from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator, executors
 from flowyml_kubeflow.compiler import compile_pipeline
+from flowyml_kubeflow.options import StepOptions
 from tests.engines.kubeflow_calls import OVER_THE_API, RUN, run_id
 from tests.waiting import wait_until
 
@@ -373,3 +377,29 @@ def test_more_runs_than_one_page(kfp_api: Any, orchestrator: KubeflowOrchestrato
     assert len(set(listed)) == len(listed)
     if kfp_api.state:
         assert len(listed) == len(kfp_api.state.runs) > kfp_api.state.page_of_runs
+
+
+def test_pods_whose_image_has_flowyml_get_the_users_code_alone(
+    orchestrator: KubeflowOrchestrator, kfp_api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @step
+    def add(one: int, other: int) -> int:
+        return one + other
+
+    @pipeline(kubeflow={"runtime": "image"})
+    def added(numbers: list[int] = [1, 2]) -> Any:
+        return {"sums": add.partial(other=10).map(one=numbers)}
+
+    carried = compile_pipeline(added.bundle()).bundle.files
+    assert not [path for path in carried if path.startswith("flowyml")]
+    monkeypatch.setattr(kfp_api.state.pods, "starts_python", True)
+    assert added.run(on=orchestrator, run_id=run_id("image")).outputs == {"sums": [11, 12]}
+
+
+def test_an_image_with_another_flowyml_is_refused_by_the_pod() -> None:
+    started = executors.container("step", "comp-a", "container", StepOptions(runtime="image"), None)
+    _, option, script = started["command"]
+    script = script.replace(repr(flowyml.__version__), "'0.9'")
+    ran = subprocess.run([sys.executable, option, script], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert f"The image has FlowyML {flowyml.__version__}; the pipeline needs" in ran.stderr

@@ -1,0 +1,161 @@
+"""The Argo workflow that a run is: its nodes, and why it failed.
+
+The manifest of v1beta1 has all of it. The task details of v2beta1 stop where Argo packs the nodes, which it does once a
+workflow is larger than 1 MiB, and lack ids and messages. Sources: KFP, ``report_server.go``; Argo, ``packer.go``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from flowyml.core.errors import EngineError
+
+__all__ = ["DRIVER", "Node", "Workflow"]
+
+Json = dict[str, Any]
+
+_LARGEST = 1 << 30  # bytes of nodes, unpacked
+_EXECUTOR, DRIVER = "system-container-executor", "-driver"  # source: KFP, argocompiler/container.go
+_STATES = {
+    "Pending": "PENDING", "Running": "RUNNING", "Succeeded": "SUCCEEDED", "Skipped": "SKIPPED", "Failed": "FAILED",
+    "Error": "FAILED",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of a workflow: a pod, a DAG, or the attempts of either. ``state`` is in KFP's words.
+
+    ``within`` is the id of the DAG that it is in, ``log`` the key of its archived log, ``patch`` the container as its
+    driver made it.
+    """
+
+    id: str
+    display_name: str
+    kind: str
+    template: str
+    state: str
+    message: str
+    within: str
+    start_time: datetime
+    end_time: datetime | None
+    log: str = ""
+    patch: str = field(default="", repr=False)
+
+    create_time = None  # as a task detail has it
+    child_tasks = ()
+
+    @property
+    def task(self) -> str:
+        """The name without the number of an attempt: ``train`` of ``train(0)``."""
+        return self.display_name.partition("(")[0]
+
+    @property
+    def attempt(self) -> int:
+        """From 1; where there are no retries, 1."""
+        number = self.display_name.rpartition("(")[2].removesuffix(")")
+        return int(number) + 1 if number.isdecimal() else 1
+
+    @property
+    def pod(self) -> str:
+        """The name of its pod. Source: Argo, ``GeneratePodName``."""
+        workflow, _, number = self.id.rpartition("-")
+        return f"{workflow}-{self.template}-{number}"
+
+    @property
+    def published_log(self) -> str:
+        """The URL of the artifact that holds the lines of the container alone; empty where KFP publishes none.
+
+        Source: KFP, launcher_v2.go: ``executor-logs``, with the number of the attempt.
+        """
+        try:
+            command = json.loads(self.patch)["containers"][0]["command"]
+            given = json.loads(command[command.index("--executor_input") + 1])
+            (artifact,) = given["outputs"]["artifacts"]["executor-logs"]["artifacts"]
+        except (ValueError, KeyError, TypeError, IndexError):
+            return ""
+        return f"{artifact['uri']}-{self.attempt - 1}"
+
+
+class Workflow:
+    """A workflow as the API server keeps it."""
+
+    def __init__(self, manifest: Mapping[str, Any]) -> None:
+        self._status: Mapping[str, Any] = manifest.get("status") or {}
+        self.message = str(self._status.get("message") or "")
+        """Why the workflow as a whole ended badly, in Argo's words; empty where it does not say."""
+
+    @classmethod
+    def of(cls, run: Mapping[str, Any]) -> Workflow | None:
+        """That of a run as v1beta1 gives it; None where it has no manifest with nodes."""
+        text = (run.get("pipeline_runtime") or {}).get("workflow_manifest")
+        found = cls(json.loads(text)) if text else None
+        return found if found and found.nodes else None
+
+    @cached_property
+    def nodes(self) -> list[Node]:
+        """Those that began, in that order. Raises ``EngineError`` for a packed list that is damaged."""
+        nodes = [_node(item) for item in self._items() if item.get("phase") in _STATES and item.get("startedAt")]
+        return sorted(nodes, key=lambda node: (node.start_time, node.attempt, node.id))
+
+    def logs_of(self, node: Node) -> list[str]:
+        """The URLs below which what a pod printed is stored: what it published, then what Argo archived."""
+        repository = (self._status.get("artifactRepositoryRef") or {}).get("artifactRepository") or {}
+        bucket = (repository.get("s3") or {}).get("bucket")
+        archived = f"minio://{bucket}/{node.log}" if bucket and node.log else ""
+        return [url for url in (node.published_log, archived) if url]
+
+    @cached_property
+    def by_id(self) -> Mapping[str, Node]:
+        """The nodes by their ids."""
+        return {node.id: node for node in self.nodes}
+
+    def executors(self, task: str) -> list[Node]:
+        """The nodes in which the container of a task ran, or was skipped since KFP has its results."""
+        homes = {node.id for node in self.nodes if node.task == task and node.template.endswith(_EXECUTOR)}
+        return [node for node in self.nodes if node.within in homes and node.kind in ("Pod", "Skipped")]
+
+    def failed(self) -> list[Node]:
+        """The pods that failed, and what failed without one, in order. Of a pod that was tried again the last time."""
+        kinds = ("Pod", "Retry", "DAG", "TaskGroup")
+        bad = [node for node in self.nodes if node.state == "FAILED" and node.kind in kinds and node.message]
+        last = {(node.within, node.task): node for node in bad if node.kind == "Pod"}
+        return list(last.values()) or ([] if self.message else bad[:1])
+
+    def task_of(self, node: Node) -> str:
+        """The task that a pod works for."""
+        if node.template.endswith(DRIVER):
+            return node.task.removesuffix(DRIVER)
+        return self.by_id[node.within].task if node.within in self.by_id else node.task
+
+    def _items(self) -> Iterator[Mapping[str, Any]]:
+        packed, nodes = self._status.get("compressedNodes"), self._status.get("nodes")
+        if packed and not nodes:
+            try:
+                unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
+                nodes = json.loads(unpack.decompress(base64.b64decode(packed), _LARGEST))
+            except (ValueError, zlib.error) as error:
+                raise EngineError(
+                    f"KFP keeps the nodes of this run packed, and they cannot be read: {error}"
+                ) from error
+        yield from (nodes or {}).values()
+
+
+def _node(item: Mapping[str, Any]) -> Node:
+    artifacts = (item.get("outputs") or {}).get("artifacts") or ()
+    logs = [(one.get("s3") or {}).get("key", "") for one in artifacts if one.get("name") == "main-logs"]
+    inputs, ended = (item.get("inputs") or {}).get("parameters") or (), item.get("finishedAt")
+    return Node(
+        id=item["id"], display_name=item.get("displayName", ""), kind=item.get("type", ""),
+        template=item.get("templateName", ""), state=_STATES[item["phase"]], message=item.get("message", ""),
+        within=item.get("boundaryID", ""), start_time=datetime.fromisoformat(item["startedAt"]),
+        end_time=datetime.fromisoformat(ended) if ended else None, log=next(iter(logs), ""),
+        patch=next((one.get("value", "") for one in inputs if one.get("name") == "pod-spec-patch"), ""),
+    )  # fmt: skip
