@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,50 +21,26 @@ from flowyml.plan.model import Constant, FromStep, Input, PipelineOutput, Plan, 
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator, names, spec
 from flowyml_kubeflow.compiler import compile_pipeline
-from flowyml_kubeflow.options import FORMS
 from flowyml_kubeflow.tasks import Tasks
 from tests.engines import kubeflow_ir
 from tests.engines.kubeflow_compiled import add, compiled, container
 
-KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-
 
 @pytest.mark.kubeflow
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(
-    "pipeline", [pipelines.greeting(), pipelines.hooked("/x"), pipelines.hostile()], ids=lambda p: "p"
-)
-def test_kfp_itself_accepts_the_file(pipeline: Pipeline, form: str, tmp_path: Path) -> None:
+def test_kfp_itself_accepts_hostile_names(tmp_path: Path) -> None:
     from kfp import components
 
-    made = compile_pipeline(pipeline.bundle(), form=form)
+    pipeline = pipelines.hostile()
+    made = compile_pipeline(pipeline.bundle())
     assert spec.validate(made)
+    assert kubeflow_ir.faults(made.documents, kfp=(2, 14)) == []
     path = tmp_path / "pipeline.yaml"
     path.write_text(spec.text(made))
     loaded = components.load_component_from_file(str(path))
     assert loaded.name == names.pipeline(pipeline.name)
-    assert [*yaml.safe_load_all(path.read_text())] == made.documents
-
-
-@pytest.mark.parametrize("name", ["2nd", "日本", "matches", "contains", "let", "not", "true", "nil", "9" * 80])
-def test_argo_takes_no_task_for_a_number_or_a_word_of_its_own(name: str) -> None:
-    """Source: Argo, validate.go, ``validateDAG``; expr-lang, lexer/state.go."""
-    made = names.task(name)
-    assert made[0].isalpha()
-    assert made not in ("matches", "contains", "let", "not", "true", "nil")
-    assert KUBERNETES_NAME.fullmatch(made)
-    assert len(made) <= 60
-    assert made != names.task(made), "a step that is called like this has another task"
-
-
-def test_names_are_within_the_rules_of_kubernetes() -> None:
-    made = compile_pipeline(pipelines.hostile().bundle())
-    tasks = made.spec["root"]["dag"]["tasks"]
-    for name in [made.spec["pipelineInfo"]["name"], *tasks, *made.spec["components"]]:
-        assert KUBERNETES_NAME.fullmatch(name), name
-    assert not {names.task(name) for name in ("executor", "root", "load-driver")} & {"executor", "root", "load-driver"}
-    shown = {task["taskInfo"]["name"] for task in tasks.values()}
+    shown = {task["taskInfo"]["name"] for task in made.spec["root"]["dag"]["tasks"].values()}
     assert shown > {'it\'s "1" {x} \\', "class/../.. on python3.12"}
+    assert [*yaml.safe_load_all(path.read_text())] == made.documents
 
 
 def test_parameters_are_typed_for_kfps_run_form() -> None:
@@ -92,12 +67,6 @@ def test_parameters_are_typed_for_kfps_run_form() -> None:
     assert (found["either"]["parameterType"], found["either"]["defaultValue"]) == ("STRING", "null")
 
 
-def test_containers_of_different_components_differ() -> None:
-    """KFP's backend stores the description of a component under the hash of its container."""
-    containers = [json.dumps(item) for item in compiled().spec["deploymentSpec"]["executors"].values()]
-    assert len(set(containers)) == len(containers) >= 3
-
-
 def test_steps_that_are_alike_share_a_component() -> None:
     twins = [step(name=f"twin {n}", outputs=[f"v{n}"])(lambda: 1) for n in range(2)]
     same = Plan(name="same", steps=tuple(Step(name=f"s{n}", function="m:f", outputs=("v",)) for n in range(5)))
@@ -114,7 +83,7 @@ def test_a_container_keeps_the_modules_compiled_that_its_step_needs_too(
     """Images for containers often set the variable."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    made = compiled(form="container")
+    made = compiled()
     output = tmp_path / "output.json"
     given = json.dumps({"outputs": {"outputFile": str(output)}})
     _, *command = container(made)["command"]
@@ -211,18 +180,6 @@ def test_no_two_names_become_one(pair: list[str]) -> None:
     for make in (names.task, names.port, names.artifact):
         assert make(first) != make(second)
     assert names.port(first) not in (names.BUNDLE, names.STEP, names.artifact(second))
-
-
-@pytest.mark.kubeflow
-def test_the_status_map_is_total() -> None:
-    from kfp_server_api import V2beta1RuntimeState
-
-    from flowyml.core.errors import UnknownStateError
-    from flowyml_kubeflow.status import BY_STATE, status_of
-
-    assert set(BY_STATE) == set(V2beta1RuntimeState.allowable_values)
-    with pytest.raises(UnknownStateError):
-        status_of("NEW_STATE")
 
 
 def _other_pythons() -> list[Path]:

@@ -17,9 +17,10 @@ import kfp_server_api
 import pytest
 
 import flowyml_kubeflow
+from flowyml.core.errors import UnknownStateError
 from flowyml_kubeflow.client import SERVICES, Client
 from flowyml_kubeflow.connection import HEALTHZ, Connection
-from flowyml_kubeflow.status import BY_STATE
+from flowyml_kubeflow.status import BY_STATE, status_of
 
 pytestmark = pytest.mark.kubeflow
 
@@ -181,6 +182,8 @@ def test_the_official_client_has_each_value(model: str) -> None:
 
 def test_each_state_of_the_official_client_has_a_status() -> None:
     assert set(kfp_server_api.V2beta1RuntimeState.allowable_values) == set(BY_STATE)
+    with pytest.raises(UnknownStateError):
+        status_of("NEW_STATE")
 
 
 def test_the_page_that_needs_no_login_is_where_the_official_client_has_it() -> None:

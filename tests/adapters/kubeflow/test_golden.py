@@ -59,7 +59,8 @@ def same(value: int) -> int:
 
 
 @step(
-    outputs=["total"], timeout=60, resources=ResourceRequirements(gpu=1), secrets={"password": "database/password"},
+    outputs=["total"], timeout=60, resources=ResourceRequirements(gpu=2, gpu_type="NVIDIA-A100"),
+    secrets={"password": "database/password"},
     kubeflow=EVERY_OPTION,
 )  # fmt: skip
 def ask(numbers: list[int], password: str) -> int:

@@ -22,18 +22,15 @@ from flowyml.plan.model import Caching, Plan, Step
 from flowyml.testing import pipelines
 from flowyml_kubeflow import names, spec
 from flowyml_kubeflow.compiler import compile_pipeline
-from flowyml_kubeflow.imports import Modules
 from flowyml_kubeflow.inline import with_launcher, without_prose
-from flowyml_kubeflow.options import FORMS
 from tests.engines.kubeflow_compiled import compiled, container
 
 ROOT = Path(__file__).parents[3]
 PLAN = Plan(name="asks", steps=(Step(name="a", function="m:f", outputs=("made",)),))
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_the_code_stands_in_the_file_once(form: str) -> None:
-    made = compiled(form=form)
+def test_the_code_stands_in_the_file_once() -> None:
+    made = compiled()
     code = "".join(container["args"][-1] for container in spec.code_containers(made.spec))
     assert spec.text(made).count(code[:500]) == 1
 
@@ -105,31 +102,15 @@ def test_each_module_has_all_that_it_imports_in_a_pod(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
 
 
-@pytest.mark.parametrize("line", ["", "print(cluster.health())", "cluster.runs()", "cluster.attach('x')"])
-def test_a_script_that_makes_an_orchestrator_when_it_is_imported_has_all_that_it_imports(line: str) -> None:
-    script = f"from flowyml_kubeflow import KubeflowOrchestrator\ncluster = KubeflowOrchestrator()\n{line}\n"
-    assert {"flowyml_kubeflow.orchestrator", "flowyml_kubeflow.reading", "flowyml.core.submission_result"} <= held(
-        script, packages=("flowyml_kubeflow",)
-    )
-    assert "flowyml_kubeflow.local.orchestrator" not in held(script, packages=("flowyml_kubeflow",))
+def test_a_script_that_makes_an_orchestrator_when_it_is_imported_has_all_that_it_imports() -> None:
+    script = "from flowyml_kubeflow import KubeflowOrchestrator\ncluster = KubeflowOrchestrator()\ncluster.runs()\n"
+    made = held(script, packages=("flowyml_kubeflow",))
+    assert {CLUSTER, "flowyml_kubeflow.reading", "flowyml.core.submission_result"} <= made
+    assert "flowyml_kubeflow.local.orchestrator" not in made
 
 
-@pytest.mark.parametrize(
-    ("line", "comes"),
-    [
-        ("from flowyml_kubeflow import KubeflowOrchestrator", False),
-        ("from flowyml.orchestrators import LocalOrchestrator as Here\nHere()", True),
-        ("import importlib\nimportlib.import_module('flowyml.orchestrators.local')", True),
-        ("def f():\n    from flowyml.orchestrators.registry import load\n    load('local')", True),
-        ("def f(job):\n    job.run()", False),
-    ],
-)
-def test_the_local_engine_comes_along_where_a_script_imports_it(line: str, comes: bool) -> None:
-    assert ("flowyml.orchestrators.local.orchestrator" in held(f"{line}\n")) == comes
-
-
-LOCAL = "flowyml.orchestrators.local.orchestrator"
-CLUSTER = "flowyml_kubeflow.orchestrator"
+LOCAL, CLUSTER = "flowyml.orchestrators.local.orchestrator", "flowyml_kubeflow.orchestrator"
+PRUNING, BUILDING = "flowyml.core.pruning", "flowyml.authoring.pipeline"
 
 
 @pytest.mark.parametrize(
@@ -143,51 +124,43 @@ CLUSTER = "flowyml_kubeflow.orchestrator"
         ("import importlib\nimportlib.import_module('flowyml_kubeflow').KubeflowOrchestrator", CLUSTER),
         ("import flowyml_kubeflow\nclass C:\n    made: 'flowyml_kubeflow.KubeflowOrchestrator | None'", CLUSTER),
         ("NAME = 'flowyml_kubeflow.KubeflowOrchestrator.health'\nimport pkgutil\npkgutil.resolve_name(NAME)", CLUSTER),
-        ("import flowyml.orchestrators\nflowyml.orchestrators.LocalOrchestrator()", LOCAL),
         ("import flowyml.orchestrators as o\no.LocalOrchestrator()", LOCAL),
         ("from flowyml import orchestrators as o\no.LocalOrchestrator()", LOCAL),
-        ("import flowyml as fm\nfm.orchestrators.LocalOrchestrator()", LOCAL),
         ("import flowyml as fm\nfm.orchestrators.local.LocalOrchestrator()", LOCAL),
         ("from importlib import import_module\nimport_module('.orchestrators', 'flowyml').LocalOrchestrator", LOCAL),
-        ("from importlib import import_module\nimport_module('.orchestrators.local', 'flowyml')", LOCAL),
         ("def module(name): return __import__(f'flowyml.{name}')\nmodule('orchestrators')", LOCAL),
         ("from flowyml.orchestrators.registry import load\nload('flowyml_kubeflow:KubeflowOrchestrator')", CLUSTER),
+        ("import flowyml.core.pruning", PRUNING),
+        ("from importlib import import_module\nimport_module('flowyml.core.pruning')", PRUNING),
+        ("from flowyml.authoring.pipeline import Pipeline", BUILDING),
     ],
 )
-def test_what_a_package_gives_late_comes_along_however_a_script_takes_it(script: str, comes: str) -> None:
+def test_what_a_script_takes_comes_along_however_it_is_taken(script: str, comes: str) -> None:
     assert comes in held(f"{script}\n")
     imported, _, used = script.partition("\n")
     assert comes in held(f"from helper import *\n{used}\n", helper=f"{imported}\n".encode())
 
 
-def test_an_import_that_only_a_pod_makes_comes_along() -> None:
+def test_what_a_function_or_only_a_pod_imports_comes_along_with_what_that_imports() -> None:
     script = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    {}\nelse:\n    {}\n"
     other, ours = "from there import Bounds", "from flowyml.core.pruning import Bounds"
-    assert "flowyml.core.pruning" in held(script.format(other, ours))
-    assert "flowyml.core.pruning" not in held(script.format(ours, other))
-
-
-def test_a_package_that_gives_late_what_is_not_there_or_its_own_is_read_to_its_end() -> None:
-    gives = (
-        b"from typing import TYPE_CHECKING\n"
-        b"if TYPE_CHECKING:\n    from lib import _native, fast\n    from lib._built import slow\n"
-        b"def __getattr__(name): ...\n"
-    )
-    modules = Modules({"lib/__init__.py": gives})
-    for name in ("lib", "lib.fast", "lib.slow", "lib.other.name"):
-        found = modules.needed([], {name}, rooms=(), unused=())
-        assert found == {"lib/__init__.py"}
+    for line in (f"def f():\n    {ours}\n", script.format(other, ours)):
+        assert {PRUNING, "flowyml.core.removal"} <= held(line)
+        assert PRUNING in held("from helper import g\n", helper=line.encode())
+    assert PRUNING not in held(script.format(ours, other))
 
 
 @pytest.mark.parametrize(
-    ("line", "comes"),
+    ("script", "stays"),
     [
-        ("from flowyml import Pipeline, pipeline\npipeline(print).compile()", False),
-        ("from flowyml.authoring.pipeline import Pipeline", True),
+        ("from flowyml_kubeflow import KubeflowOrchestrator", LOCAL),
+        ("def f(job):\n    job.run()", LOCAL),
+        ("from flowyml import pipeline\npipeline(print).compile()", BUILDING),
+        ("pruning = 'flowyml'", PRUNING),
     ],
 )
-def test_what_builds_pipelines_comes_along_only_where_the_code_names_it(line: str, comes: bool) -> None:
-    assert ("flowyml.authoring.pipeline" in held(f"{line}\n")) == comes
+def test_what_a_script_does_not_take_stays(script: str, stays: str) -> None:
+    assert stays not in held(f"{script}\n")
 
 
 @pytest.mark.slow
@@ -204,22 +177,6 @@ def test_a_pod_loads_the_steps_and_hooks_of_each_example_without_what_builds_pip
         "assert not [name for name in sys.modules if name.startswith('flowyml.authoring')]"
     )
     subprocess.run([sys.executable, "-c", code, str(made)], cwd=tmp_path, check=True)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "from flowyml.core import pruning",
-        "import flowyml.core.pruning",
-        "def f():\n    from flowyml.core.pruning import Bounds",
-        "from importlib import import_module\nimport_module('flowyml.core.pruning')",
-    ],
-)
-def test_what_code_imports_comes_along_with_what_that_imports(line: str) -> None:
-    pruning = {"flowyml.core.pruning", "flowyml.core.removal"}
-    assert pruning <= held(f"{line}\n")
-    assert pruning <= held("from helper import g\n", helper=f"{line}\n".encode())
-    assert not pruning & held("pruning = 'flowyml'\n")
 
 
 def test_what_a_pickled_function_imports_comes_along() -> None:
@@ -275,19 +232,12 @@ def test_another_adapter_comes_along_whole_with_what_it_stands_on() -> None:
     assert {"flowyml.core.web", "flowyml_airflow.external_run", "flowyml_airflow.client"} <= made
 
 
-def test_a_retry_policy_brings_no_engine_along() -> None:
-    made = held("from flowyml.core.retry_policy import OrchestratorRetryPolicy\n")
-    assert "flowyml.core.retry_policy" in made
-    assert made == held("import json\n")
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_the_code_of_an_ordinary_pipeline_is_one_pod_and_leaves_room_for_more(form: str) -> None:
+def test_the_code_of_an_ordinary_pipeline_is_one_pod_and_leaves_room_for_more() -> None:
     """For a module of 4 kB. The functions of the second travel by value, with cloudpickle."""
     plain = Plan(name="plain", steps=(Step(name="one", function="m:f"),))
     for plan, given in ((plain, build(plain)), (pipelines.greeting().compile(), pipelines.greeting().bundle())):
         more = given.repacked({**given.files, "code/more.py": Path(colorsys.__file__).read_bytes()})
-        assert len(spec.code_containers(compile_pipeline(more, form=form).spec)) == 1, plan.name
+        assert len(spec.code_containers(compile_pipeline(more).spec)) == 1, plan.name
 
 
 def test_code_without_its_prose_means_the_same() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +14,8 @@ from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.bundle import build
 from flowyml.plan.model import FromStep, PipelineOutput, Plan, Step
-from flowyml.testing import pipelines
 from flowyml_kubeflow import spec
 from flowyml_kubeflow.compiler import compile_pipeline
-from flowyml_kubeflow.options import FORMS
 
 pytest.importorskip("kfp")
 
@@ -27,33 +24,18 @@ from tests.engines.kubeflow_ir import RULES, faults
 Json = dict[str, Any]
 
 
-@pytest.mark.kubeflow
-def test_what_kfp_itself_compiles_has_no_faults(tmp_path: Path) -> None:
-    """A rule that refuses one of these is wrong."""
-    from kfp import compiler
-
-    from tests.engines.kubeflow_dsl import PIPELINES
-
-    assert len(PIPELINES) >= 12
-    for pipeline in PIPELINES:
-        compiler.Compiler().compile(pipeline, str(tmp_path / "pipeline.yaml"))
-        documents = [*yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text())]
-        assert faults(documents) == [], pipeline.name
-
-
 ODD_NAMES = [
     "2nd", "matches", "x-driver", "x-iterations", "executor", "{{workflow.name}}", "{{inputs.parameters.x}}",
     "{{=1+1}}", "{{$.pipeline_job_name}}", "日本", "a" * 200,
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("hooks", [False, True], ids=["plain", "hooks"])
-def test_odd_names_have_no_faults(hooks: bool, form: str) -> None:
+def test_odd_names_have_no_faults(hooks: bool) -> None:
     steps = tuple(Step(name=name, function="m:f", outputs=(name,)) for name in (*ODD_NAMES, "x"))
     last = tuple(PipelineOutput(name, FromStep(name, name)) for name in ODD_NAMES)
     plan = Plan(name="{{workflow.name}}", steps=steps, outputs=last, hooks=("m:hook",) if hooks else ())
-    made = compile_pipeline(build(plan), form=form)
+    made = compile_pipeline(build(plan))
     assert faults(made.documents) == []
 
 
@@ -116,52 +98,33 @@ def _renamed(documents: list[Json], name: str) -> None:
         selectors.update(json.loads(text))
 
 
-def _looped(documents: list[Json], **iterator: Any) -> None:
-    _tasks(documents)["add"].update(iterator)
-
-
 CHANGES: list[tuple[str, Callable[[list[Json]], Any]]] = [
     ("the_protobufs_take_it", lambda made: made[0].update(more=1)),
-    ("the_protobufs_take_it", lambda made: _pod(made).update(more=1)),
-    ("the_protobufs_take_it", lambda made: _container(made).update(comand=["x"])),
     ("the_api_server_reads_it", lambda made: made[0].update(schemaVersion="2.0.0")),
-    ("the_api_server_reads_it", lambda made: made[0]["pipelineInfo"].update(name="Big")),
     ("components_are_there", lambda made: _tasks(made)["add"].update(componentRef={"name": "comp-other"})),
-    ("components_are_there", lambda made: made[0]["deploymentSpec"]["executors"].pop("exec-add")),
-    ("components_are_there", lambda made: made[0]["components"].update(root={"executorLabel": "exec-add"})),
     ("components_end", lambda made: made[0]["components"].update(
         {"comp-add": {"dag": {"tasks": {"inner": {"componentRef": {"name": "comp-add"}}}}}})),
     ("no_two_components_share_a_container", lambda made: made[0]["deploymentSpec"]["executors"].update(
         {"exec-add": {"container": _container(made, "load")}})),
     ("containers_can_start", lambda made: _container(made).pop("image")),
-    ("containers_can_start", lambda made: _container(made)["args"].append("x" * 131_072)),
     ("placeholders_lead_to_ports", lambda made: _container(made)["args"].append("{{$.inputs.parameters['no']}}")),
     ("argo_takes_the_names", lambda made: _renamed(made, "2nd")),
-    ("argo_takes_the_names", lambda made: _renamed(made, "let")),
-    ("argo_takes_the_names", lambda made: _renamed(made, "a_b")),
     ("argo_tells_the_nodes_apart", lambda made: _renamed(made, "load-driver")),
     ("argo_finds_no_variable", lambda made: _tasks(made)["add"]["taskInfo"].update(name="{{=1+1}}")),
     ("argo_finds_no_variable", lambda made: _tasks(made)["add"]["taskInfo"].update(name="{{workflow.name}}")),
     ("retries_are_argos", lambda made: _tasks(made)["load"]["retryPolicy"].update(backoffFactor=1.5)),
     ("retries_are_argos", lambda made: _tasks(made)["load"]["retryPolicy"].pop("backoffMaxDuration")),
-    ("retries_are_argos", lambda made: _tasks(made)["load"]["retryPolicy"].update(backoffMaxDuration="10s")),
     ("the_workflow_fits_into_etcd", lambda made: _container(made)["args"].extend(["x" * 120_000] * 9)),
     ("a_driver_can_start", lambda made: _container(made)["args"].extend(["x" * 120_000] * 2)),
     ("a_launcher_can_start", lambda made: made[0]["components"]["comp-add"]["inputDefinitions"]["artifacts"].update(
         {f"more_{n}": {"artifactType": {}, "isOptional": True} for n in range(200)})),
     ("dependencies_are_there", lambda made: _tasks(made)["add"]["dependentTasks"].append("other")),
-    ("dependencies_are_there", lambda made: _tasks(made)["load"]["dependentTasks"].append("add")),
     ("inputs_are_those_of_the_component", lambda made: _tasks(made)["add"]["inputs"]["artifacts"].pop("rows")),
-    ("inputs_are_those_of_the_component", lambda made: _tasks(made)["load"]["inputs"]["artifacts"].update(
-        more=_tasks(made)["load"]["inputs"]["artifacts"]["code__"])),
     ("inputs_come_from_somewhere", lambda made: _tasks(made)["add"].pop("dependentTasks")),
-    ("inputs_come_from_somewhere", lambda made: made[0]["root"].pop("inputDefinitions")),
     ("inputs_come_from_somewhere", lambda made: _tasks(made)["add"]["inputs"]["artifacts"]["rows"]
         ["taskOutputArtifact"].update(outputArtifactKey="other")),
     ("inputs_have_the_type_of_their_source", lambda made: made[0]["root"]["inputDefinitions"]["parameters"]["count"]
         .update(parameterType="STRING", defaultValue="x")),
-    ("inputs_have_the_type_of_their_source", lambda made: _tasks(made)["add"]["inputs"]["parameters"]["step__"]
-        ["runtimeValue"].update(constant=5)),
     ("artifacts_have_the_type_of_their_source", lambda made: (
         made[0]["components"]["comp-add"]["inputDefinitions"]["artifacts"].update(
             rows={"artifactType": {"schemaTitle": "system.Model"}}),
@@ -169,28 +132,16 @@ CHANGES: list[tuple[str, Callable[[list[Json]], Any]]] = [
             rows__data={"artifactType": {"schemaTitle": "system.Dataset"}}))),
     ("conditions_can_be_computed", lambda made: _tasks(made)["add"].update(
         triggerPolicy={"condition": "inputs.parameter_values['when'] == 'true'"})),
-    ("conditions_can_be_computed", lambda made: (
-        _tasks(made)["add"].update(triggerPolicy={"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}),
-        _tasks(made)["add"].pop("dependentTasks"))),
-    ("iterations_have_items", lambda made: _looped(
-        made, parameterIterator={"items": {"inputParameter": "many"}, "itemInput": "one"})),
-    ("iterations_have_items", lambda made: _looped(
-        made, artifactIterator={"items": {"inputArtifact": "rows"}, "itemInput": "one"})),
+    ("iterations_have_items", lambda made: _tasks(made)["add"].update(
+        parameterIterator={"items": {"inputParameter": "many"}, "itemInput": "one"})),
     ("outputs_come_from_somewhere", lambda made: made[0]["root"]["outputDefinitions"]["parameters"].clear()),
-    ("outputs_come_from_somewhere", lambda made: made[0]["root"]["dag"]["outputs"]["parameters"]["total"]
-        ["valueFromParameter"].update(producerSubtask="load")),
-    ("outputs_come_from_somewhere", lambda made: made[0]["root"]["outputDefinitions"]["parameters"]["total"].update(
-        parameterType="NUMBER_INTEGER")),
     ("defaults_are_of_their_type", lambda made: made[0]["root"]["inputDefinitions"]["parameters"]["count"].update(
         defaultValue=0.5)),
     ("pods_are_those_of_executors", lambda made: made[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
         .update({"exec-other": {}})),
     ("volumes_are_distinct", lambda made: _pod(made)["pvcMount"].append({"constant": "claim", "mountPath": "/b"})),
-    ("volumes_are_distinct", lambda made: _pod(made)["pvcMount"].append({"constant": "two", "mountPath": "/data"})),
     ("variables_are_set_once", lambda made: _container(made)["env"].append({"name": "S", "value": "x"})),
     ("kubernetes_takes_the_pods", lambda made: _pod(made)["podMetadata"]["labels"].update(team="a b")),
-    ("kubernetes_takes_the_pods", lambda made: _pod(made)["tolerations"].append(
-        {"key": "x", "operator": "Exists", "effect": "NoSchedule", "tolerationSeconds": "5"})),
 ]  # fmt: skip
 
 
@@ -205,10 +156,3 @@ def test_a_fault_is_found(rule: str, change: Callable[[list[Json]], Any], sound:
 
 def test_each_rule_has_a_fault_that_it_finds() -> None:
     assert {rule for rule, _ in CHANGES} == {rule.__name__ for rule in RULES}
-
-
-def test_the_conformance_pipelines_have_no_faults() -> None:
-    """Those that need no folder; the others pass the fake of KFP's API, which asks the same."""
-    for pipeline in (pipelines.greeting(), pipelines.hooked("/x"), pipelines.hostile()):
-        for form in FORMS:
-            assert faults(compile_pipeline(pipeline.bundle(), form=form).documents, kfp=(2, 14)) == []

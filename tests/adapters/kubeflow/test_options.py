@@ -11,51 +11,11 @@ import yaml
 
 from flowyml import Pipeline, step
 from flowyml.core.errors import DefinitionError, UnknownOptionError
-from flowyml.core.resources import ResourceRequirements
-from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowOrchestrator, spec
 from flowyml_kubeflow.compiler import compile_pipeline
 from tests.engines import kubeflow_ir
 from tests.engines.kubeflow_compiled import compiled, container, kubernetes, load
-
-
-def test_native_settings() -> None:
-    made = compiled(
-        retry=OrchestratorRetryPolicy(max_attempts=4, initial_delay_seconds=10, max_delay_seconds=60),
-        timeout=30,
-        resources=ResourceRequirements(cpu="500m", memory="2Gi", gpu=2, gpu_type="NVIDIA-A100"),
-        kubeflow={
-            "image": "registry/own:1",
-            "env": {"MODE": "fast"},
-            "cache": True,
-            "node_selector": {"disk": "ssd"},
-            "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoExecute", "toleration_seconds": 5}],
-            "secrets": {"PASSWORD": "database/password"},
-            "pvcs": {"/data": "shared-data"},
-            "pull_policy": "Always",
-            "pull_secrets": ["registry"],
-            "labels": {"team": "a"},
-        },
-    )
-    assert made.spec["root"]["dag"]["tasks"]["add"]["retryPolicy"] == {
-        "maxRetryCount": 3, "backoffDuration": "10s", "backoffFactor": 2.0, "backoffMaxDuration": "2147483647s",
-    }  # fmt: skip
-    assert made.spec["root"]["dag"]["tasks"]["add"]["cachingOptions"] == {"enableCache": True}
-    assert container(made)["image"] == "registry/own:1"
-    assert container(made)["env"] == [{"name": "MODE", "value": "fast"}]
-    resources = container(made)["resources"]
-    assert (resources["resourceCpuLimit"], resources["resourceMemoryRequest"]) == ("500m", "2Gi")
-    assert (resources["cpuLimit"], resources["memoryLimit"]) == (0.5, 2.147483648)
-    assert resources["accelerator"]["resourceCount"] == "2"
-    asked = kubernetes(made)
-    assert asked["nodeSelector"]["labels"] == {"nvidia.com/gpu.product": "NVIDIA-A100", "disk": "ssd"}
-    assert asked["tolerations"][0]["tolerationSeconds"] == "5"
-    assert asked["secretAsEnv"][0]["keyToEnv"] == [{"envVar": "PASSWORD", "secretKey": "password"}]
-    assert asked["pvcMount"][0]["mountPath"] == "/data"
-    assert asked["imagePullPolicy"] == "Always"
-    assert asked["activeDeadlineSeconds"] == "1831"
-    assert asked["podMetadata"] == {"labels": {"team": "a"}}
 
 
 @pytest.mark.kubeflow
