@@ -19,8 +19,7 @@ from flowyml.core.errors import (
     ScheduleNotFoundError,
     ServerTroubleError,
 )
-from flowyml.core.execution_status import ExecutionStatus
-from flowyml.orchestrators import http, log_following
+from flowyml.orchestrators import http
 from flowyml_prefect import PrefectOrchestrator, reading, runner
 from tests.engines.web import Recorded, Reply, web
 
@@ -52,11 +51,6 @@ RUNNING, COMPLETED = json_answer(flow_run("RUNNING")), json_answer(flow_run("COM
 
 def page(status: int, body: bytes) -> Reply:
     return Reply(status, body, media_type="text/html")
-
-
-def log_line(message: str, second: int) -> dict[str, Any]:
-    time = f"2026-01-01T00:00:0{second}+00:00"
-    return {"id": message, "message": message, "level": 20, "timestamp": time, "task_run_id": None}
 
 
 @contextmanager
@@ -123,44 +117,6 @@ def test_a_gateway_without_a_server_counts_as_no_answer(status: int) -> None:
         orchestrator.get_run(RUN)
 
 
-def test_waiting_outlasts_a_gateway_without_a_server() -> None:
-    answers = [RUNNING, *[NO_SERVER] * 20, COMPLETED]
-    with answering({f"/flow_runs/{RUN}": answers, "": [json_answer([])]}) as (orchestrator, asked):
-        handle = orchestrator.attach(RUN).wait_for_completion(1200, 0.1, progress=False)
-        assert handle.status is ExecutionStatus.COMPLETED
-    assert asked.count(f"/flow_runs/{RUN}") >= len(answers)
-
-
-def test_waiting_for_one_that_stays_away_ends_in_time() -> None:
-    with answering({f"/flow_runs/{RUN}": [RUNNING, NO_SERVER]}) as (orchestrator, _):
-        handle = orchestrator.attach(RUN)
-        with pytest.raises(EngineUnreachableError, match="502"):
-            handle.wait_for_completion(0.1, 0.1, progress=False)
-
-
-def test_following_outlasts_a_gateway_without_a_server() -> None:
-    pages = {
-        f"/flow_runs/{RUN}": [*[RUNNING] * 3, *[NO_SERVER] * 20, COMPLETED],
-        "/logs/filter": [
-            json_answer([log_line("one", 1)]),
-            json_answer([log_line("one", 1), log_line("two", 2), log_line("Finished in state Completed()", 3)]),
-        ],
-        "": [json_answer([])],
-    }
-    with answering(pages) as (orchestrator, _):
-        lines = [line.message for line in orchestrator.logs(RUN, follow=True)]
-    assert lines == ["one", "two", "Finished in state Completed()"]
-
-
-@pytest.mark.parametrize("follow", [False, True])
-def test_following_one_that_stays_away_ends(follow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_following, "_PATIENCE_SECONDS", 0.5)
-    with answering({f"/flow_runs/{RUN}": [RUNNING, NO_SERVER]}) as (orchestrator, _):
-        lines = orchestrator.logs(RUN, follow=follow)
-        with pytest.raises(EngineUnreachableError, match="502"):
-            next(lines)
-
-
 @pytest.mark.parametrize(
     ("answer", "what"),
     [
@@ -190,14 +146,6 @@ def test_who_answered_instead_of_prefect(
         with pytest.raises(EngineError) as submitting:
             orchestrator.client.deployment("flow", "name")
     assert "s3cret" not in str(submitting.value)
-
-
-@pytest.mark.parametrize("version", [json_answer({}), json_answer(None), json_answer(3)])
-def test_without_a_version_it_is_not_healthy(version: Reply) -> None:
-    with answering({"": [version]}) as (orchestrator, _):
-        health = orchestrator.health()
-    assert not health.reachable
-    assert "which does not come from Prefect's API" in health.detail
 
 
 @pytest.mark.parametrize(
@@ -247,15 +195,6 @@ def test_a_label_that_only_looks_like_that_of_a_run_that_was_made_up_for() -> No
     runs = [{**run, **due, "labels": {**run["labels"], "flowyml.made_up": label}} for label in labels]
     with answering({"/flow_runs/filter": [json_answer(runs)]}) as (prefect, _):
         assert sorted(time.hour for time in prefect.scheduled_runs("bees")) == [1, 2]
-
-
-def test_a_log_that_does_not_come_from_prefect() -> None:
-    pages = {f"/flow_runs/{RUN}": [RUNNING], "/logs/filter": [json_answer([{"id": "x"}])]}
-    with (
-        answering(pages) as (orchestrator, _),
-        pytest.raises(EngineError, match=r"\{'id': 'x'\}, which does not come from Prefect's API"),
-    ):
-        list(orchestrator.logs(RUN))
 
 
 @pytest.mark.parametrize("stays", [True, False], ids=["they stay", "they go"])

@@ -10,11 +10,9 @@ from itertools import pairwise
 
 import pytest
 
-from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError, ServerTroubleError
-from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.errors import EngineUnreachableError
 from flowyml.orchestrators import http
-from flowyml.orchestrators.http import ConflictError, NotFoundError
-from flowyml_prefect.client import PrefectClient, as_id
+from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection
 from tests.engines.web import Recorded, Reply, web
 
@@ -64,48 +62,6 @@ def test_prefects_own_word_that_it_is_busy_is_believed_for_longer(monkeypatch: p
         with pytest.raises(EngineUnreachableError):
             client.version()
     assert len(asked) == 1
-
-
-@pytest.mark.parametrize(
-    ("status", "error", "message"),
-    [
-        (401, AuthenticationError, "refuses these credentials"),
-        (403, AuthenticationError, "refuses these credentials"),
-        (404, NotFoundError, "answered 404 to GET /admin/version"),
-        (500, ServerTroubleError, "answered 500"),
-        (409, ConflictError, "answered 409"),
-    ],
-)
-def test_errors_are_distinguished(status: int, error: type[EngineError], message: str) -> None:
-    with answering(status) as (client, _), pytest.raises(EngineError, match=message) as caught:
-        client.version()
-    assert type(caught.value) is error
-
-
-def test_an_address_without_a_server() -> None:
-    client = PrefectClient(Connection("http://127.0.0.1:9/api"))
-    assert not client.is_healthy()
-    with pytest.raises(EngineUnreachableError, match=r"Prefect at http://127\.0\.0\.1:9/api does not answer"):
-        client.version()
-    client.close()
-
-
-@pytest.mark.parametrize(("errors", "waits"), [(None, True), (["EngineUnreachable"], True), (["ValueError"], False)])
-def test_a_retry_policy_is_patient_with_silence(errors: list[str] | None, waits: bool) -> None:
-    delay = 0.2 if waits else 60
-    policy = OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=delay, retryable_errors=errors)
-    client = PrefectClient(Connection("http://127.0.0.1:9/api"), policy)
-    started = time.monotonic()
-    with pytest.raises(EngineUnreachableError):
-        client.version()
-    elapsed = time.monotonic() - started
-    assert elapsed > 0.5 if waits else elapsed < delay
-    client.close()
-
-
-@pytest.mark.parametrize("text", ["", "x", "../x", "5f1a4d02", None, 5])
-def test_what_prefect_never_gave_as_an_id(text: object) -> None:
-    assert as_id(text) is None
 
 
 @pytest.mark.parametrize(

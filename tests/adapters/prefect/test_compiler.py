@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import keyword
 import logging
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 from zipfile import ZipFile
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -47,6 +46,7 @@ from flowyml_prefect.compiler import compile_flow, flow_function, task_functions
 from flowyml_prefect.names import flow_name
 from flowyml_prefect.parameters import given_parameters, parameter_schema, read_parameters
 from tests.refusals import lacks_of
+from tests.security.test_what_a_name_can_do import ATTACKS, is_name
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests/golden/prefect"
@@ -244,24 +244,17 @@ def test_parameters_that_a_flow_cannot_have(name: str) -> None:
         compiled(replace(TRAINING, parameters=(Parameter(name=name),)))
 
 
-@pytest.mark.parametrize(
-    "name", ["flow", "task", "list", "dict", "run_steps", "State", "json", "Values", "print", "rows", "GRACE"]
-)
-def test_steps_may_be_called_like_what_the_flow_uses(name: str) -> None:
+USED = ["flow", "task", "list", "dict", "run_steps", "State", "json", "Values", "print", "rows", "GRACE"]
+OF_A_RETRY = ["before", "label_run", "carried", "re", "deque", "Walker"]
+
+
+@pytest.mark.parametrize(("name", "walks"), [*((name, False) for name in USED), *((name, True) for name in OF_A_RETRY)])
+def test_steps_may_be_called_like_what_the_flow_or_a_retry_uses(name: str, walks: bool) -> None:
+    """A retry compiles a flat plan as one with control flow, by the names that the plan has had."""
     step = Step(name=name, function="m:f", inputs=(Input("rows", FromParameter("rows")),), outputs=("out",))
     after = Step(name="after", function="m:f", inputs=(Input("x", FromStep(name, "out")),))
     plan = Plan(name=name, steps=(step, after), parameters=(Parameter(name="rows", default=1),))
-    module = loaded(plan)
-    assert module[task_functions(plan)[name]].name == name
-    assert module[flow_function(plan)].name == name
-    assert callable(module["run_steps"])
-
-
-@pytest.mark.parametrize("name", ["before", "label_run", "carried", "re", "deque", "Walker"])
-def test_steps_may_be_called_like_what_a_retry_uses(name: str) -> None:
-    """A retry compiles a flat plan as one with control flow, by the names that the plan has had."""
-    plan = Plan(name=name, steps=(Step(name=name, function="m:f", outputs=("out",)),))
-    module = loaded(plan, walks=True)
+    module = loaded(plan, walks=walks)
     assert module[task_functions(plan)[name]].name == module[flow_function(plan)].name == name
     assert name not in (task_functions(plan)[name], flow_function(plan))
 
@@ -273,90 +266,45 @@ def test_flow_names(name: str, expected: str) -> None:
     assert flow_name(name) == expected
 
 
-names = st.text(
-    st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" '\"\\{}()#%/`$"), min_size=1, max_size=40
-).map(lambda text: text.strip() or "x")
-hostile = names | st.sampled_from(
-    ["'''", '"""', "\\", "'); import os; ('", '"""\n', "{x}", "%s", "..", "class", "größe 🚀", "x" * 200]
-)
-texts = st.text(max_size=60) | hostile
+def hostile(name: str) -> Plan:
+    """A plan in which each name and text that a user may choose is this one; its step is in a branch within a loop."""
+    loop = Loop(name=f"{name} loop", over=(Input(name, Constant([name])),), max_parallel=2)
+    condition = Compare("==", FromItem(loop.name, name), Constant(name))
+    branch = Branch(name=f"{name} branch", parent=loop.name, choice="c", condition=condition)
+    section = Section(name=f"{name} section", parent=branch.name, pipeline=name)
+    step = Step(
+        name=name, function="m:f", outputs=(name,), tags=(name,), description=name, group=section.name,
+        inputs=(Input(name, FromItem(loop.name, name)), Input("c", Constant({name: [name]}))),
+        retry=OrchestratorRetryPolicy(retryable_errors=[name]),
+    )  # fmt: skip
+    last = Step(name=f"{name} end", function="m:f", run_if="all_done", group=f"{name} clean-up")
+    return Plan(
+        name=name, description=name, hooks=(name,), parameters=(Parameter(name="p", default={name: [name]}),),
+        steps=(step, last), groups=(loop, branch, section, Cleanup(name=f"{name} clean-up")),
+        outputs=(PipelineOutput(name, FromStep(name, name)),),
+    )  # fmt: skip
+
+
+def test_no_name_breaks_out_of_loops_branches_and_clean_up() -> None:
+    """Of plain plans and other compilers, ``tests/security/test_what_a_name_can_do.py`` tries that."""
+    common = common_names()
+    for name in filter(is_name, ATTACKS):
+        plan = hostile(name)
+        module, tasks = loaded(plan), task_functions(plan)
+        assert [module[tasks[step.name]].name for step in plan] == [step.name for step in plan]
+        assert [module[tasks[step.name]].tags for step in plan] == [set(step.tags) for step in plan]
+        flow = module[flow_function(plan)]
+        assert (flow.name, flow.fn.__defaults__) == (flow_name(name), (plan.parameters[0].default,))
+        assert module["PIPELINE"] == name
+        assert set(module) == {*common, *tasks.values(), flow_function(plan)}
+
+
+texts = st.text(max_size=60)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
     max_leaves=12,
 )
-
-
-def with_control_flow(plan: Plan, name: str, constant: Any) -> Plan:
-    """The same steps: the first in a loop, the second in a branch of it, the last one at the end."""
-    loop = Loop(name=f"{name} loop", over=(Input(name, Constant([constant])),), max_parallel=2)
-    condition = Compare("==", FromItem(loop.name, name), Constant(constant))
-    branch = Branch(name=f"{name} branch", parent=loop.name, choice="c", condition=condition)
-    section = Section(name=f"{name} section", parent=branch.name, pipeline=name)
-    groups = (loop, branch, section, Cleanup(name=f"{name} end"))
-    placed = [replace(step, group=group.name) for step, group in zip(plan.steps, groups, strict=False)]
-    last = replace(placed[-1], run_if="all_done")
-    return replace(plan, steps=(*placed[:-1], last), groups=groups, outputs=())
-
-
-@st.composite
-def walked_plans(draw: st.DrawFn) -> Plan:
-    return with_control_flow(draw(plans()), draw(hostile), draw(values))
-
-
-@st.composite
-def plans(draw: st.DrawFn) -> Plan:
-    """Plans whose every name and text is as nasty as can be."""
-    step_names = draw(st.lists(hostile, min_size=1, max_size=4, unique=True))
-    output = draw(hostile)
-    identifiers = st.from_regex(r"[a-z][a-z0-9_]{0,12}", fullmatch=True).filter(lambda n: not keyword.iskeyword(n))
-    parameter = Parameter(name=draw(identifiers), schema={"type": draw(texts)}, default=draw(values))
-    steps = []
-    for number, name in enumerate(step_names):
-        inputs = [Input(draw(hostile), FromParameter(parameter.name)), Input("c", Constant(draw(values)))]
-        inputs += [Input(draw(hostile), FromStep(step_names[number - 1], output))] if number else []
-        steps.append(
-            Step(
-                name=name,
-                function="m:f",
-                inputs=tuple(inputs),
-                outputs=(output,),
-                after=tuple(step_names[: number // 2]),
-                tags=tuple(draw(st.lists(hostile, max_size=2, unique=True))),
-                description=draw(texts),
-                timeout_seconds=draw(st.none() | st.floats(0.1, 1e6)),
-                retry=draw(st.none() | st.just(OrchestratorRetryPolicy(retryable_errors=[draw(texts)]))),
-            )
-        )
-    return Plan(
-        name=draw(hostile), steps=tuple(steps), parameters=(parameter,), description=draw(texts),
-        outputs=(PipelineOutput(draw(hostile), FromStep(step_names[-1], output)),),
-        hooks=tuple(draw(st.lists(hostile, max_size=1))),
-    )  # fmt: skip
-
-
-@settings(max_examples=60)
-@given(plans() | walked_plans())
-def test_no_name_breaks_out(plan: Plan) -> None:
-    module = loaded(plan)
-    tasks = task_functions(plan)
-    assert [module[tasks[step.name]].name for step in plan] == [step.name for step in plan]
-    assert [module[tasks[step.name]].tags for step in plan] == [set(step.tags) for step in plan]
-    flow = module[flow_function(plan)]
-    assert flow.name == flow_name(plan.name)
-    assert flow.fn.__defaults__ == (plan.parameters[0].default,)
-    assert module["PIPELINE"] == plan.name
-    assert set(module) == {*common_names(plan), *tasks.values(), flow_function(plan)}
-
-
-@settings(max_examples=15, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
-@given(plans() | walked_plans())
-def test_it_is_laid_out_as_ruff_would(plan: Plan) -> None:
-    text = compiled(plan)
-    assume(all(len(line.encode()) <= 120 for line in text.splitlines()))  # names of 200 characters fit in no line
-    ruff = [sys.executable, "-m", "ruff", "format", "--isolated", "--line-length", "120", "-"]
-    done = subprocess.run(ruff, input=text, capture_output=True, text=True, check=True, encoding="utf-8")
-    assert done.stdout == text
 
 
 @given(values)
@@ -380,9 +328,9 @@ def loaded(plan: Plan, *, walks: bool = False) -> Mapping[str, Any]:
     return {name: item for name, item in module.items() if not name.startswith("__")}
 
 
-def common_names(like: Plan) -> set[str]:
-    """What each compiled flow of this kind defines."""
-    plan = Plan(name="p", steps=(Step(name="s", function="m:f", run_if="always" if like.groups else "all_success"),))
+def common_names() -> set[str]:
+    """What each compiled flow with control flow defines."""
+    plan = Plan(name="p", steps=(Step(name="s", function="m:f", run_if="always"),))
     return set(loaded(plan)) - {flow_function(plan), *task_functions(plan).values()}
 
 
@@ -414,15 +362,12 @@ def test_more_parameters_than_prefect_stores_are_refused_before_any_call(monkeyp
 
 
 @pytest.mark.parametrize("plan", [TRAINING, SEARCH], ids=lambda plan: plan.name)
-@pytest.mark.parametrize(("printed", "shown"), [(0, 0), (9_999, 9_999), (10_000, 10_001), (11_000, 11_001)])
-def test_lines_are_all_shown_while_they_are_few(plan: Plan, printed: int, shown: int) -> None:
-    lines = logged(plan, printed)
-    assert len(lines) == shown
-    assert [line for line in lines if line.startswith("line ")] == [f"line {n}" for n in range(printed)]
-
-
-def test_of_many_lines_the_first_and_the_last_are_shown() -> None:
-    lines = logged(TRAINING, 50_000)
+def test_of_many_lines_the_first_and_the_last_are_shown(plan: Plan) -> None:
+    for printed, notes in ((0, 0), (9_999, 0), (10_000, 1), (11_000, 1)):
+        lines = logged(plan, printed)
+        assert len(lines) == printed + notes
+        assert [line for line in lines if line.startswith("line ")] == [f"line {n}" for n in range(printed)]
+    lines = logged(plan, 50_000)
     assert lines[:10_000] == [f"line {n}" for n in range(10_000)]
     assert lines[10_000:10_002] == [
         "The first 10000 lines are logged as they come; of the others, only the last 1000 follow at the end.",

@@ -10,7 +10,6 @@ import pytest
 from prefect.settings import Settings
 from pydantic import SecretStr
 
-from flowyml.cli import main
 from flowyml.core.errors import ConfigurationError
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection, login_of
@@ -147,21 +146,6 @@ def test_a_user_and_password_in_the_url_are_sent_and_never_shown(
     assert Connection.to("http://h:4200").login.headers() == connection.login.headers()
     monkeypatch.setenv("PREFECT_UI_URL", f"https://{in_url}@ui")
     assert Connection.to("http://h:4200").ui_url == "https://ui"
-
-
-@pytest.mark.parametrize("command", ["runs", "backends show", "status 5f1a4d02-4c43-4f44-8c5e-0d3f6a2a8e11"])
-def test_the_command_line_shows_no_password(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "flowyml.toml").write_text(
-        '[orchestrators.prod]\nengine = "prefect"\nurl = "https://me:s3cret@127.0.0.1:9/api"\n'
-    )
-    monkeypatch.chdir(tmp_path)
-    on = ["prod"] if command.startswith("backends") else ["--on", "prod"]
-    main([*command.split(), *on])
-    shown = "".join(capfd.readouterr())
-    assert "127.0.0.1:9" in shown
-    assert "s3cret" not in shown
 
 
 @pytest.mark.parametrize("url", ["", "h:4200", "ftp://h", "http://"])

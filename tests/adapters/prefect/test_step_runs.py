@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from flowyml.plan.groups import Loop
-from flowyml.plan.model import Constant, Input, Plan, Step
 from flowyml_prefect.client import TaskRun
-from flowyml_prefect.step_runs import Planned, index_of, planned_rows, step_runs
+from flowyml_prefect.step_runs import Planned, index_of, step_runs
 
 PLAN = [
     Planned("begin", "begin"),
@@ -26,10 +24,6 @@ def task(name: str, state: str = "COMPLETED", word: str = "Completed") -> TaskRu
 
 def labels(tasks: Iterable[TaskRun], **known: int) -> list[str]:
     return [run.label for run in step_runs(PLAN, tasks, {f"flowyml.items.{name}": n for name, n in known.items()})]
-
-
-def test_before_a_loop_has_begun() -> None:
-    assert labels([]) == ["begin", "train", "test", "end"]
 
 
 def test_items_are_in_order_and_those_to_come_are_known() -> None:
@@ -70,13 +64,3 @@ def test_what_stood_in_for_items_is_gone_when_they_have_come_to_be() -> None:
 def test_names_with_brackets() -> None:
     assert index_of(task("a[1][2][3]"), "a[1]") == (2, 3)
     assert index_of(task("another[3]"), "a[1]") == ()
-
-
-def test_the_table_of_a_version() -> None:
-    """A plan without loops has the rows that it always had."""
-    step = Step(name="s", function="m:f")
-    flat = Plan(name="p", steps=(step,))
-    assert planned_rows(flat, {"s": "s_"}) == [{"step": "s", "after": "", "task": "s_"}]
-    loop = Loop(name="a, b", over=(Input("n", Constant([1])),))
-    looped = Plan(name="p", steps=(Step(name="s", function="m:f", group="a, b"),), groups=(loop,))
-    assert [Planned.of(row) for row in planned_rows(looped, {"s": "s_"})] == [Planned("s", "s_", ("a, b",))]
