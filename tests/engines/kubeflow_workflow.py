@@ -11,12 +11,11 @@ KFP's retries happen, as on KFP up to 2.16; stock KFP 2.17 retries no code that 
 
 from __future__ import annotations
 
-import itertools
 import json
 import queue
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -285,51 +284,29 @@ class Workflow:
     def _container(
         self, name: str, task: Json, values: Json, files: dict[str, list[Json]], path: str, after: list[str]
     ) -> tuple[str, Made]:
-        """A task with its driver, its node, and below that its executor: a pod, or several one after another."""
+        """A task with its driver, its node, and below that its executor: a pod."""
         if path in self._kept:
             return "SUCCEEDED", self._kept[path]
         is_cached = name in self.cached
         with self._lock:
             driver, node = Node(f"{path}-driver"), Node(path, "DAG", "system-container-executor")
-            tries = "retryPolicy" in task
-            template = self._template(task, self.spec["components"][task["componentRef"]["name"]]["executorLabel"])
-            executor = Node(f"{path}.executor", "Retry" if tries else "Skipped" if is_cached else "Pod", template)
+            template = self._template(self.spec["components"][task["componentRef"]["name"]]["executorLabel"])
+            executor = Node(f"{path}.executor", "Skipped" if is_cached else "Pod", template)
             node.started = executor.started = driver.started
             driver.end("SUCCEEDED")
             driver.children, node.children = [path], [executor.name]
             self._nodes |= {each.name: each for each in (driver, node, executor)}
             for before in after:
-                if last := self._last(before):
+                if last := self._nodes.get(f"{before}.executor"):
                     last.children.append(driver.name)
-        state, made = "FAILED", Made()
-        for number, delay in enumerate([0, *_delays(task)]):
-            if self._stop.wait(delay):
-                break
-            pod = executor
-            if tries:
-                pod = Node(f"{executor.name}({number})", "Skipped" if is_cached else "Pod", template)
-                with self._lock:
-                    self._nodes[pod.name] = pod
-                    executor.children.append(pod.name)
-            made_here = self._attempt(task, values, files, path, pod, is_cached=is_cached)
-            with self._lock:
-                pod.end("FAILED" if made_here is None else "SKIPPED" if is_cached else "SUCCEEDED")
-            if made_here is not None:
-                state, made = "SUCCEEDED", made_here
-                break
+        made = self._attempt(task, values, files, path, executor, is_cached=is_cached)
+        state = "FAILED" if made is None else "SUCCEEDED"
         with self._lock:
-            if not executor.ended or executor.state == "RUNNING":
-                executor.end(state)
+            executor.end("SKIPPED" if made is not None and is_cached else state)
             node.state, node.ended = state, executor.ended
-            if state == "SUCCEEDED":
+            if made is not None:
                 self._kept[path] = made
-        return state, made
-
-    def _last(self, path: str) -> Node | None:
-        """The last node of a task before those that follow it."""
-        executor = self._nodes.get(f"{path}.executor")
-        attempts = [child for child in executor.children if child in self._nodes and "(" in child] if executor else []
-        return self._nodes[attempts[-1]] if attempts else executor
+        return state, made or Made()
 
     def _attempt(
         self, task: Json, values: Json, files: dict[str, list[Json]], path: str, node: Node, *, is_cached: bool
@@ -352,16 +329,16 @@ class Workflow:
                 if self.is_stopped:
                     return None
                 if not is_cached:
-                    self.logs[f"{self.name}-{self._template(task, label)}-{_fnv(node.name)}"] = log
+                    self.logs[f"{self.name}-{self._template(label)}-{_fnv(node.name)}"] = log
                 pod = self._running[node.name] = self._pods.start(command, environment, log)
             code = pod.wait()
         with self._lock:
             del self._running[node.name]
         return _read_outputs(component, given) if code == 0 and not self.is_stopped else None
 
-    def _template(self, task: Json, label: str) -> str:
+    def _template(self, label: str) -> str:
         """Which its pod is called after. Source: KFP, argocompiler/container.go, ``addContainerExecutorTemplate``."""
-        template = "retry-system-container-impl" if "retryPolicy" in task else "system-container-impl"
+        template = "system-container-impl"
         metadata = self.kubernetes.get("executors", {}).get(label, {}).get("podMetadata")
         if metadata is None:
             return template
@@ -376,20 +353,6 @@ def _before(task: Json) -> list[str]:
 def _is_exit_handler(task: Json) -> bool:
     """Source: KFP, argocompiler/dag.go, ``addExitTask``."""
     return bool(task.get("triggerPolicy", {}).get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED")
-
-
-def _delays(task: Json) -> Iterator[float]:
-    """The seconds before each retry, which all end some time after the first attempt began. Source: Argo, operator.go,
-    ``processNodeRetries``; KFP, argocompiler/container.go."""
-    if policy := task.get("retryPolicy"):
-        factor = policy.get("backoffFactor", 2.0)
-        if factor != int(factor):
-            raise NotResolved(f"strconv.Atoi: parsing {factor!r}: invalid syntax")
-        first, most = (float(policy.get(name, "0s")[:-1]) for name in ("backoffDuration", "backoffMaxDuration"))
-        delays = [first * factor**number for number in range(policy["maxRetryCount"])]
-        for delay, total in zip(delays, itertools.accumulate(delays), strict=True):
-            if total < most:
-                yield delay
 
 
 def _parameter(source: Json, parameters: Json, made: Mapping[str, Made]) -> Any:

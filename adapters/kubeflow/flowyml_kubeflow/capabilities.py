@@ -21,12 +21,10 @@ CLUSTER = Capabilities(
             "KFP carries numbers as doubles: integers up to 2**53; in a list or dict without a type, 2.0 becomes 2."
         ),
         Feature.STEP_RETRY: partly(
-            "Delays in whole seconds; KFP multiplies them by whole numbers only and does not cap them, so retries "
-            "with other delays happen inside the step's pod."
+            "In the step's pod, as the policy says, but not once the pod itself is lost: KFP 2.17 as it is shipped "
+            "retries nothing that fails by itself."
         ),
-        Feature.RETRYABLE_ERRORS: partly(
-            "KFP has no condition for retries, so these retries happen inside the step's pod."
-        ),
+        Feature.RETRYABLE_ERRORS: partly("As all retries, in the step's pod."),
         Feature.STEP_TIMEOUT: partly("KFP reports the step as FAILED; its log names the timeout."),
         Feature.PIPELINE_TIMEOUT: no("KFP has no timeout of a pipeline; give the steps timeouts."),
         Feature.HOOKS: partly(

@@ -30,7 +30,6 @@ from flowyml_kubeflow.ir import (
     check_number,
     output_of,
     passed_on,
-    retries,
     run_values,
 )
 from flowyml_kubeflow.options import default_image, pipeline_options, step_options
@@ -293,7 +292,6 @@ class _Compiler:
             **({"dependentTasks": upstream} if upstream else {}),
             "inputs": {"parameters": parameters, "artifacts": artifacts},
             "taskInfo": {"name": names.shown(step.name)},
-            **retries(step),
         }
         if self._caches(step):
             task["cachingOptions"] = {"enableCache": True}
@@ -308,15 +306,15 @@ class _Compiler:
         """Steps that differ in nothing but their name share a component."""
         ports = tuple((item.name, type(item.source), getattr(item.source, "name", None)) for item in step.inputs)
         asked = json.dumps(step.options.get("kubeflow", {}), sort_keys=True) if step.options else ""
-        key = (ports, step.outputs, step.resources, executors.longest(step), asked, step.caching is not None)
+        key = (ports, step.outputs, step.resources, executors.longest(step), asked, _notes(step))
         if key not in self._shared:
             self._shared[key] = self._new_component(step)
         return self._shared[key]
 
     def _new_component(self, step: Step) -> str:
         options, task = step_options(self.options, step), names.task(step.name)
-        if step.caching:
-            options = replace(options, env={**options.env, names.CACHES: "1"})
+        if _notes(step):
+            options = replace(options, env={**options.env, names.NOTES: "1"})
         wanted = {item.name: item.source.name for item in step.inputs if isinstance(item.source, FromParameter)}
         parameters = {names.port(name): {"parameterType": kfp_type(self.parameters[p])} for name, p in wanted.items()}
         of_run = {} if self._caches(step) else run_values(step)
@@ -352,3 +350,8 @@ class _Compiler:
 
 def _is_remote(url: str) -> bool:
     return "://" in url and not url.startswith(("file://", "local://", "memory://"))
+
+
+def _notes(step: Step) -> bool:
+    """Whether the pod of a step says what KFP does not know: how often it tried, and whose results it has."""
+    return bool(step.caching or (step.retry and step.retry.max_attempts > 1))

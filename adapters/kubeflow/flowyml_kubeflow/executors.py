@@ -19,7 +19,6 @@ from flowyml.plan.secrets import variable_of
 from flowyml_kubeflow import names
 from flowyml_kubeflow.inline import compressed, encoded
 from flowyml_kubeflow.options import StepOptions, empty_dir
-from flowyml_kubeflow.retry_policy import delays_in_pod
 
 __all__ = ["bundle_containers", "container", "kubernetes", "longest"]
 
@@ -258,9 +257,9 @@ def kubernetes(step: Step | None, options: StepOptions, seconds: float | None = 
     return config
 
 
-def longest(step: Step, *, retries_here: bool = False) -> float | None:
-    """The seconds that a step may take in one pod, with the retries that happen there; None if it may take forever."""
-    delays = delays_in_pod(step, all_of_them=retries_here)
+def longest(step: Step) -> float | None:
+    """The seconds that a step may take with its retries, which happen in its pod; None if it may take forever."""
+    delays = tuple(step.retry.delays) if step.retry else ()
     return step.timeout_seconds * (1 + len(delays)) + sum(delays) if step.timeout_seconds else None
 
 
@@ -334,7 +333,8 @@ def _checked_secret(step: Step, reference: str) -> str:
 def _variable(kind: str, variable: str, place: str, *, optional: bool = False) -> Json:
     name, key = place.split("/")
     pairs = [{"envVar": variable, f"{kind}Key": key}]
-    return {"keyToEnv": pairs, "optional": optional, f"{kind}Name": name, f"{kind}NameParameter": _constant(name)}
+    may_be_missing = {"optional": True} if optional else {}  # KFP 2.14 does not know the word
+    return {"keyToEnv": pairs, **may_be_missing, f"{kind}Name": name, f"{kind}NameParameter": _constant(name)}
 
 
 def _volumes(options: StepOptions) -> Json:
@@ -350,7 +350,7 @@ def _volumes(options: StepOptions) -> Json:
     ):
         if files:
             config[part] = [
-                {"mountPath": path, "optional": False, f"{kind}Name": name, f"{kind}NameParameter": _constant(name)}
+                {"mountPath": path, f"{kind}Name": name, f"{kind}NameParameter": _constant(name)}
                 for path, name in files.items()
             ]
     if options.empty_dirs:

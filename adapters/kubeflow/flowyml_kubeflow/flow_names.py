@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from flowyml.plan.names import slug
 from flowyml_kubeflow.names import port, task
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
 
 # Ports.
 LOOP = "loop__"  # of which loop a task prepares the items, or puts the results together
+_LONGEST = 50  # characters of a loop's name in a task's
 CHUNKS = "chunks__"  # which items each pod of a loop works on: JSON, as ["0:4", "4:8"]
 CHUNK = "chunk__"
 STEPS = "steps__"  # the steps of an execution group: JSON, the names that KFP shows by what tasks of theirs would be
@@ -38,6 +40,17 @@ def is_record(given: str) -> bool:
     return given.endswith(_RECORD)
 
 
+def _short(loop: str) -> str:
+    """The task of a loop's name, short enough for what KFP puts together of it: a template ``comp-X--loop-X--loop-iterator``
+    of a longer name is refused (tried on KFP 2.17: 50 characters are accepted, 51 are not).
+
+    >>> len(_short("x" * 50)), _short("train-" * 9)
+    (50, 'train-train-train-train-train-train-train-6e6bbc9b')
+    """
+    made = task(loop)
+    return made if len(made) <= _LONGEST else slug(made, max_length=_LONGEST)
+
+
 def loop_task(loop: str) -> str:
     """The loop itself, which KFP shows with a run of it for each chunk of items.
 
@@ -46,17 +59,17 @@ def loop_task(loop: str) -> str:
     >>> of_items("train"), of_all("train")
     ('train__items__record', 'train__all__record')
     """
-    return f"{task(loop)}--loop"
+    return f"{_short(loop)}--loop"
 
 
 def items_task(loop: str) -> str:
     """What prepares a loop: its items, and the chunks of them that a pod works on."""
-    return f"{task(loop)}--items"
+    return f"{_short(loop)}--items"
 
 
 def together_task(loop: str) -> str:
     """What puts the results of a loop's pods together."""
-    return f"{task(loop)}--all"
+    return f"{_short(loop)}--all"
 
 
 def of_items(loop: str) -> str:

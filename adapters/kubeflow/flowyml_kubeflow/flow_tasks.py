@@ -25,7 +25,6 @@ from flowyml_kubeflow.ir import (
     add_output,
     check_number,
     output_of,
-    retries,
     run_values,
 )
 from flowyml_kubeflow.options import StepOptions, step_options
@@ -86,11 +85,7 @@ class FlowTasks:
                 unit.task, "turn", names.shown(unit.together.name if unit.together else step.name), parameters, records,
                 code, {"parameters": given, "artifacts": {unit.record: ARTIFACT}}, options, step, self._seconds(unit),
             )  # fmt: skip
-            return {
-                **made,
-                **({} if self.flow.ends_well(step) else retries(step)),
-                **({"cachingOptions": {"enableCache": True}} if caches else {}),
-            }
+            return {**made, **({"cachingOptions": {"enableCache": True}} if caches else {})}
 
     @staticmethod
     def _asking(unit: Unit) -> Step:
@@ -120,7 +115,7 @@ class FlowTasks:
         has its own timeout."""
         if self.flow.loop_of(unit.group):
             return None
-        every = [executors.longest(step, retries_here=self.flow.ends_well(step)) for step in unit.steps]
+        every = [executors.longest(step) for step in unit.steps]
         limited = [seconds for seconds in every if seconds is not None]
         return sum(limited) if len(limited) == len(every) else None
 

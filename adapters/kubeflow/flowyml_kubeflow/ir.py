@@ -9,11 +9,10 @@ from typing import Any
 from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.plan.model import Step
 from flowyml_kubeflow import names
-from flowyml_kubeflow.retry_policy import is_retried_by_kfp
 
 __all__ = [
     "ARTIFACT", "CODE", "INNER_CODE", "RUN_NAMES", "RUN_TIME", "TEXT", "Dag", "Json", "add_output", "check_number",
-    "output_of", "passed_on", "retries", "run_values",
+    "output_of", "passed_on", "run_values",
 ]  # fmt: skip
 
 Json = dict[str, Any]
@@ -37,9 +36,6 @@ RUN_TIME: Json = {"runtimeValue": {"constant": "{{$.pipeline_job_schedule_time_u
 _ARGUMENT = 131_071
 _ARTIFACT_BYTES = 780
 _OUTPUT_BYTES = 860  # with the file of the parameter that shows it
-# Argo ends all retries that long after the first attempt began, and KFP tries nothing again where it is left out.
-# Source: Argo, operator.go, ``processNodeRetries``; KFP, argocompiler/container.go. It is what 32 bits hold.
-_FOR_EVER = "2147483647s"
 
 
 @dataclass
@@ -51,21 +47,6 @@ class Dag:
     definitions: Json = field(default_factory=dict)
 
 
-def retries(step: Step) -> Json:
-    """KFP's own retries, where it can keep the policy."""
-    policy = step.retry
-    if policy is None or not is_retried_by_kfp(step):
-        return {}
-    return {
-        "retryPolicy": {
-            "maxRetryCount": policy.max_attempts - 1,
-            "backoffDuration": _duration(policy.initial_delay_seconds),
-            "backoffFactor": float(policy.backoff_multiplier),
-            "backoffMaxDuration": _FOR_EVER,
-        }
-    }
-
-
 def check_number(who: str, taken: int, given: int) -> None:
     """The code of the steps is one more artifact than those taken."""
     if (taken + 1) * _ARTIFACT_BYTES + given * _OUTPUT_BYTES > _ARGUMENT:
@@ -74,15 +55,6 @@ def check_number(who: str, taken: int, given: int) -> None:
             f"command-line argument, which Linux limits to 128 KiB: about {_ARGUMENT // _OUTPUT_BYTES} in total. "
             f"Combine values in intermediate steps."
         )
-
-
-def _duration(seconds: float) -> str:
-    """As protobuf writes it, without exponents.
-
-    >>> _duration(1_000_000), _duration(0.5), _duration(1e-05)
-    ('1000000s', '0.5s', '0.00001s')
-    """
-    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
 def output_of(task: str, port: str) -> Json:

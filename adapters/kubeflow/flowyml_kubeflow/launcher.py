@@ -38,7 +38,6 @@ from flowyml_kubeflow.files import (
     write_file,
     write_parameters,
 )
-from flowyml_kubeflow.retry_policy import delays_in_pod
 
 __all__ = ["component", "main"]
 
@@ -131,10 +130,12 @@ class StepTask:
         self.journal = Journal.of(names.task(self.step.name))
 
     def run(self) -> Result:
-        """One attempt, or several where KFP cannot keep the step's retry policy."""
-        delays = [*delays_in_pod(self.step)]
+        """One attempt, and the retries: KFP tries nothing again that ends by itself. Source: Argo, ``OnError``, which
+        stock KFP 2.17 sets.
+        """
+        delays, number = [*self.step.retry.delays] if self.step.retry else [], 0
         while True:
-            attempt = self._attempt()
+            attempt = self._attempt(number := number + 1)
             if attempt.failure is None:
                 if attempt.cached:
                     self.journal.note(cached=attempt.cached)
@@ -143,12 +144,15 @@ class StepTask:
                 raise TaskFailed
             time.sleep(delays.pop(0))
 
-    def _attempt(self) -> Attempt:
+    def _attempt(self, number: int) -> Attempt:
         dates, scratch = dates_of(self.given["inputs"]["parameterValues"].get(names.TIME)), self._scratch()
         processes = processes_of(
             self.bundle, self.plan.name, run_id_of(self.given), scratch, dates, self._brought(), [self.step]
         )
         attempt = Attempt(self.bundle, self.step, scratch, self.journal, processes)
+        attempt.number = max(number, attempt.number)
+        if self.step.retry:
+            self.journal.note(attempt=attempt.number)
         attempt.run(self._inputs())
         return attempt
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from flowyml.plan.names import identifier, slug
 
 __all__ = [
-    "ARTIFACTS", "BUNDLE", "BUNDLE_TASK", "CACHES", "END_TASK", "JOB", "LAST_TASK", "RUN", "RUN_TASK", "START_TASK",
+    "ARTIFACTS", "BUNDLE", "BUNDLE_TASK", "END_TASK", "JOB", "LAST_TASK", "NOTES", "RUN", "RUN_TASK", "START_TASK",
     "STARTED", "STATUS", "STEP", "STEPS_TASK", "TIME", "artifact", "constant", "part", "part_task", "pipeline", "port",
     "shown", "step_shown", "task",
 ]  # fmt: skip
@@ -26,7 +26,7 @@ STARTED = "started__"
 STATUS = "status__"
 
 ARTIFACTS = "FLOWYML_ARTIFACTS"  # a variable of containers that names the store of the steps
-CACHES = "FLOWYML_CACHES"  # a variable of containers whose steps are cached
+NOTES = "FLOWYML_NOTES"  # a variable of containers that note what becomes of their steps
 
 BUNDLE_TASK = "flowyml--bundle"
 START_TASK = "flowyml--start"

@@ -50,7 +50,6 @@ from flowyml_kubeflow.files import (
 )
 from flowyml_kubeflow.flow import Flow, chunks
 from flowyml_kubeflow.records import Entry, Items, Known
-from flowyml_kubeflow.retry_policy import delays_in_pod
 from flowyml_kubeflow.step_decisions import Found, StepDecisions
 
 __all__ = ["perform"]
@@ -299,7 +298,7 @@ class _StepPod(_Pod):
     def _attempts(self, step: Step, index: Index, inputs: Mapping[str, Any], together: str) -> None:
         journal = Journal.of(flow_names.turn(names.task(step.name), index))
         retry = step.retry
-        delays = [*delays_in_pod(step, all_of_them=self.flow.ends_well(step))]
+        delays = [*retry.delays] if retry else []
         made = 0
         while True:
             attempt = Attempt(self.bundle, step, self.scratch, journal, self.processes, index)

@@ -223,18 +223,15 @@ class RunReader:
                 not failure and status is ExecutionStatus.CANCELLED
             ):  # it was stopped before it could publish a failure
                 step_status, error = ExecutionStatus.CANCELLED, WAS_CANCELLED
+        notes = self._notes(run, tasks, task) if begun and tasks.has_notes(task) else []
+        before = pods[-1].attempt - 1 if pods else 0  # of pods that were lost
         return StepRun(
             name=tasks.steps[task], status=step_status, raw_status=state or "PENDING",
-            attempt=(pods[-1].attempt if pods else 1) if begun else 0,
+            attempt=before + max((int(note.get("attempt", 1)) for note in notes), default=1) if begun else 0,
             started_at=_utc(tasks.started(task)) if begun else None,
             ended_at=_utc(tasks.ended(task)) if begun else None, error=error,
-            cached_from=self._cached_from(run, tasks, task) if step_status.is_successful else "",
+            cached_from=next((str(note["cached"]) for note in notes if "cached" in note), ""),
         )  # fmt: skip
-
-    def _cached_from(self, run: Any, tasks: Tasks, task: str) -> str:
-        """The run that the results of a step are from, as its pod says, where it did not run."""
-        notes = self._notes(run, tasks, task) if tasks.may_be_ours(task) else ()
-        return next((str(note["cached"]) for note in notes if "cached" in note), "")
 
     def outputs(self, job_id: str) -> Outputs:
         run = self.fetch(job_id)

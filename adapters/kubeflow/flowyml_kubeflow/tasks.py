@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from graphlib import TopologicalSorter
 from typing import Any
 
@@ -22,15 +22,12 @@ from flowyml_kubeflow.spec import documents
 from flowyml_kubeflow.status import status_of
 from flowyml_kubeflow.workflow import Node, Workflow
 
-__all__ = ["Pod", "Tasks", "node_id", "pod_of", "steps_shown"]
+__all__ = ["Pod", "Tasks", "pod_of", "steps_shown"]
 
 Json = dict[str, Any]
 
 _HOOKS = (names.START_TASK, names.END_TASK, flow_names.RESULT_TASK)
-_EXECUTOR = "executor"  # the task in which a step's container runs; source: KFP, argocompiler/container.go
 _IMPL = "system-container-impl"  # its template
-_ENDED_WELL = ("SUCCEEDED", "SKIPPED")
-_FNV_PRIME, _WORD = 0x01000193, 0xFFFFFFFF  # of FNV-1a with 32 bits
 
 
 @dataclass(frozen=True)
@@ -77,8 +74,6 @@ class Tasks:
         for item in workflow.nodes if workflow else details:
             if item.display_name in self._tasks:
                 self._by_name.setdefault(item.display_name, []).append(item)
-        self._executed = [item for item in details if item.display_name == _EXECUTOR and item.state in _ENDED_WELL]
-        self._nodes = {child for item in details for child in _children(item)}
 
     def state(self, task: str) -> str | None:
         """Of a step that is in a loop, that of its last pod."""
@@ -105,27 +100,11 @@ class Tasks:
         if self.workflow:
             return [pod_of(node, self.workflow) for node in self._ran_in(task) if node.kind == "Pod"]
         below = [child for item in self._of(task) for child in _children(item)]
-        if self.is_cached(task):
-            return []
         task = self.run_by.get(task, task)
-        return [
-            Pod(node, self._names(task, node), attempt)
-            for child in below
-            for attempt, node in self._attempts(task, child)
-        ]
+        return [Pod(node, self._names(task, node), 1) for node in below]
 
     def _ran_in(self, task: str) -> list[Node]:
         return self.workflow.executors(self.run_by.get(task, task)) if self.workflow else []
-
-    def _attempts(self, task: str, executor: str) -> list[tuple[int, str]]:
-        """With a retry policy, Argo puts the attempts below the executor; else the executor is the one attempt.
-
-        When a run is retried, KFP deletes the failed attempts of a step that succeeded, so the first may be missing.
-        Source: KFP, ``GenerateRetryExecution``.
-        """
-        most = self._tasks[task].get("retryPolicy", {}).get("maxRetryCount", -1) + 1
-        nodes = [(number + 1, node_id(f"({number})", after=executor)) for number in range(most)]
-        return [item for item in nodes if item[1] in self._nodes] or [(1, executor)]
 
     def _names(self, task: str, node: str) -> tuple[str, ...]:
         """``WORKFLOW-TEMPLATE-HASH``. Source: KFP, ``RetrievePodName``; the last is that of Argo before 3.4."""
@@ -137,35 +116,22 @@ class Tasks:
 
         Source: KFP, ``addContainerExecutorTemplate``.
         """
-        retries = (f"retry-{_IMPL}", _IMPL) if "retryPolicy" in self._tasks[task] else (_IMPL,)
         metadata = self._executors.get(self._tasks[task]["componentRef"]["name"], {}).get("podMetadata")
         if metadata is not None:
             counts = f"{len(metadata.get('annotations', ()))}-{len(metadata.get('labels', ()))}"
-            yield from (f"metadata-{counts}-{template}" for template in retries)
-        yield from retries
+            yield f"metadata-{counts}-{_IMPL}"
+        yield _IMPL
 
     def is_cached(self, task: str) -> bool:
-        """Whether KFP took the step's outputs from its cache, so that no pod ran: its executor was skipped.
+        """Whether KFP took the step's outputs from its cache, so that no pod ran, as far as the workflow says so."""
+        return any(node.kind == "Skipped" for node in self._ran_in(task)[-1:])
 
-        No id leads from a step to the detail of its executor. But Argo makes the executor's node in the moment in which
-        it makes the step's, and the step ends with it: of all executors it is the one whose times are the nearest.
-        Source: Argo, ``executeDAG``.
-        """
-        if self.workflow:
-            return any(node.kind == "Skipped" for node in self._ran_in(task)[-1:])
-        caches = self._tasks[self.run_by.get(task, task)].get("cachingOptions", {}).get("enableCache", False)
-        item = self._last(task)
-        if not caches or item is None or item.state != "SUCCEEDED":
-            return False
-        nearest = min(self._executed, key=lambda executor: _apart(item, executor), default=None)
-        return nearest is not None and nearest.state == "SKIPPED"
-
-    def may_be_ours(self, task: str) -> bool:
-        """Whether the step's results may be those of an earlier run by FlowyML's own cache, as its container says."""
+    def has_notes(self, task: str) -> bool:
+        """Whether the pod of a step leaves notes, as its container says: of a cached step or one with retries."""
         made = self._tasks[self.run_by.get(task, task)]
         label = self._pipeline["components"].get(made["componentRef"]["name"], {}).get("executorLabel")
         executor = self._pipeline.get("deploymentSpec", {}).get("executors", {}).get(label, {})
-        return any(item.get("name") == names.CACHES for item in executor.get("container", {}).get("env", ()))
+        return any(item.get("name") == names.NOTES for item in executor.get("container", {}).get("env", ()))
 
     def outputs(self) -> dict[str, list[str]]:
         """The steps that give outputs of the pipeline, with their names."""
@@ -184,33 +150,11 @@ def pod_of(node: Node, workflow: Workflow) -> Pod:
     return Pod(node.id, (node.pod,), node.attempt, tuple(workflow.logs_of(node)), node.message)
 
 
-def node_id(name: str, *, after: str) -> str:
-    """The id of the node whose name goes on with ``name`` after that of another node.
-
-    Argo's ids are the workflow's name and the FNV-1a hash of the node's; such a hash can be continued. Source: Argo,
-    ``Workflow.NodeID``.
-
-    >>> node_id("(0)", after="dag-diamond-xfww2-1522144194")  # as in an example of Argo's
-    'dag-diamond-xfww2-2043927737'
-    """
-    workflow, _, number = after.rpartition("-")
-    value = int(number)
-    for byte in name.encode():
-        value = ((value ^ byte) * _FNV_PRIME) & _WORD
-    return f"{workflow}-{value}"
-
-
 def steps_shown(task: str, item: Mapping[str, Any]) -> dict[str, str]:
     """The steps that a task runs, by their own tasks."""
     given = item["inputs"]["parameters"].get(flow_names.STEPS)
     shown = json.loads(given["runtimeValue"]["constant"]) if given else {task: str(item["taskInfo"]["name"])}
     return {step: names.step_shown(name, step) for step, name in shown.items()}
-
-
-def _apart(one: Any, other: Any) -> timedelta:
-    """How far the times of two nodes are apart."""
-    apart: timedelta = abs(one.start_time - other.start_time) + abs(one.end_time - other.end_time)
-    return apart
 
 
 def _children(item: Any) -> list[str]:

@@ -23,6 +23,8 @@ from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.flow import Flow, chunks
 from flowyml_kubeflow.records import Entry, Known
 from flowyml_kubeflow.step_runs import step_runs
+from flowyml_kubeflow.tasks import Tasks
+from tests.engines.kubeflow_ir import faults
 
 pytest.importorskip("kfp")
 pytestmark = pytest.mark.kubeflow
@@ -209,6 +211,21 @@ def test_kfp_shows_a_loop_by_its_name_and_limit(tmp_path: Path) -> None:
     assert [task["taskInfo"]["name"] for task in tasks.values()] == [
         "the code of all steps", "one: items", "one", "one: all items", "the end of the run",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("length", [50, 51, 60])
+def test_a_loop_has_a_name_that_argo_takes(length: int) -> None:
+    @step(name="x" * length)
+    def train(number: int) -> int:
+        return number
+
+    @pipeline
+    def long(numbers: list[int]) -> Any:
+        return {"all": train.map(number=numbers)}
+
+    made = compile_pipeline(long.bundle(), store="s3://code")
+    assert faults(made.documents) == []
+    assert list(Tasks(type("Run", (), {"run_details": None}), made.spec).steps.values()) == ["x" * length]
 
 
 def test_constant_items_need_no_pod_that_prepares_them() -> None:

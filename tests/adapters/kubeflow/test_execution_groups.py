@@ -179,7 +179,6 @@ def test_a_group_is_one_task_that_asks_for_what_its_steps_need() -> None:
     (task,) = [name for name, item in tasks.items() if item["taskInfo"]["name"] == "Both of them"]
     assert set(tasks[task]["dependentTasks"]) == {"before", "other"}
     assert tasks["after"]["dependentTasks"] == [task]
-    assert "retryPolicy" not in tasks[task]
     assert "alone" in tasks, "a group of one step is a step"
     container = made.spec["deploymentSpec"]["executors"][f"exec-{task}"]["container"]
     assert container["image"] == "own:1"

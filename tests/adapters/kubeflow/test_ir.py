@@ -112,8 +112,6 @@ CHANGES: list[tuple[str, Callable[[list[Json]], Any]]] = [
     ("argo_tells_the_nodes_apart", lambda made: _renamed(made, "load-driver")),
     ("argo_finds_no_variable", lambda made: _tasks(made)["add"]["taskInfo"].update(name="{{=1+1}}")),
     ("argo_finds_no_variable", lambda made: _tasks(made)["add"]["taskInfo"].update(name="{{workflow.name}}")),
-    ("retries_are_argos", lambda made: _tasks(made)["load"]["retryPolicy"].update(backoffFactor=1.5)),
-    ("retries_are_argos", lambda made: _tasks(made)["load"]["retryPolicy"].pop("backoffMaxDuration")),
     ("the_workflow_fits_into_etcd", lambda made: _container(made)["args"].extend(["x" * 120_000] * 9)),
     ("a_driver_can_start", lambda made: _container(made)["args"].extend(["x" * 120_000] * 2)),
     ("a_launcher_can_start", lambda made: made[0]["components"]["comp-add"]["inputDefinitions"]["artifacts"].update(

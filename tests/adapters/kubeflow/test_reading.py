@@ -22,15 +22,15 @@ from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.deploy import one_at_a_time
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.reading import RunReader
-from flowyml_kubeflow.tasks import Tasks, node_id
+from flowyml_kubeflow.tasks import Tasks
 
 pytestmark = pytest.mark.kubeflow
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def at(path: str) -> str:
-    """The id of a node of the workflow ``wf``: FNV-1a begins with this number."""
-    return node_id(path, after=f"wf-{0x811C9DC5}")
+    """The id of a node of the workflow ``wf``."""
+    return f"wf-{path.count('.')}{len(path)}"
 
 
 def detail(name: str, *children: str, state: str = "SUCCEEDED", begun: int = 0, ended: int = 9) -> Any:
@@ -95,40 +95,6 @@ def test_the_executor_is_the_pod() -> None:
     (pod,) = found.pods("a")
     number = executor.removeprefix("wf-")
     assert pod.names == (f"wf-system-container-impl-{number}", executor)
-
-
-def test_the_executor_holds_the_attempts() -> None:
-    executor = at("wf.root.a.executor")
-    attempts = [at(f"wf.root.a.executor({number})") for number in range(2)]
-    found = tasks(detail("a", executor), detail("executor", *attempts), retryPolicy={"maxRetryCount": 1})
-    assert [pod.node for pod in found.pods("a")] == attempts
-    assert found.pods("a")[1].names[0] == f"wf-retry-system-container-impl-{attempts[1].removeprefix('wf-')}"
-
-
-def test_the_first_attempt_may_have_been_deleted() -> None:
-    """As KFP does when it retries a run, of whose steps this one had succeeded."""
-    executor, second = at("wf.root.a.executor"), at("wf.root.a.executor(1)")
-    found = tasks(detail("a", executor), detail("executor", second), retryPolicy={"maxRetryCount": 2})
-    assert [(pod.node, pod.attempt) for pod in found.pods("a")] == [(second, 2)]
-
-
-def test_an_executor_that_was_skipped_counts_as_no_pod_where_the_step_may_be_cached() -> None:
-    details = [detail("a", at("wf.root.a.executor")), detail("executor", state="SKIPPED")]
-    cached = tasks(*details, cachingOptions={"enableCache": True})
-    assert (cached.is_cached("a"), cached.pods("a")) == (True, [])
-    assert not tasks(*details).is_cached("a")
-
-
-@pytest.mark.parametrize("hit", [0, 5, 60])
-def test_of_steps_at_the_same_time_the_one_whose_executor_was_skipped_is_cached(hit: int) -> None:
-    """One runs for a minute, another is taken from the cache as that begins, in between, or as it ends."""
-    ran, taken = {"ended": 60}, {"begun": hit, "ended": hit}
-    executors = detail("executor", ended=58), detail("executor", state="SKIPPED", **taken)
-    caches = {"cachingOptions": {"enableCache": True}}
-    longer = tasks(*executors, detail("a", at("wf.root.a.executor"), **ran), detail("b", **taken), **caches)
-    assert (longer.is_cached("a"), len(longer.pods("a"))) == (False, 1)
-    cached = tasks(*executors, detail("a", at("wf.root.a.executor"), **taken), detail("b", **ran), **caches)
-    assert (cached.is_cached("a"), cached.pods("a")) == (True, [])
 
 
 def run_of(*states: str, **fields: Any) -> Any:
