@@ -176,7 +176,8 @@ class _Compiler:
         return {
             "componentRef": {"name": f"comp-{task}"},
             **({"dependentTasks": before, "inputs": {"artifacts": given}} if given else {}),
-            "cachingOptions": {"enableCache": self.options.get("cache", True)},
+            # A step that KFP may take from its cache takes the code, whose artifact must then be the same one.
+            "cachingOptions": {"enableCache": self.options.get("cache", True) or any(map(self._caches, self.plan))},
             "taskInfo": {"name": f"the code of all steps{which}"},
         }
 

@@ -41,8 +41,8 @@ def is_record(given: str) -> bool:
 
 
 def _short(loop: str) -> str:
-    """The task of a loop's name, short enough for what KFP puts together of it: a template ``comp-X--loop-X--loop-iterator``
-    of a longer name is refused (tried on KFP 2.17: 50 characters are accepted, 51 are not).
+    """The task of a loop's name, short enough for what KFP makes of it: a template ``comp-X--loop-X--loop-iterator`` of
+    a longer name is refused (tried on KFP 2.17: 50 characters are accepted, 51 are not).
 
     >>> len(_short("x" * 50)), _short("train-" * 9)
     (50, 'train-train-train-train-train-train-train-6e6bbc9b')

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from flowyml.core.errors import EngineError, ScheduleNotFoundError, UnsupportedFeatureError
+from flowyml.core.errors import EngineError, ParameterError, ScheduleNotFoundError, UnsupportedFeatureError
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.http import NotFoundError
 from flowyml.orchestrators.ownership import check_replaceable
@@ -26,6 +28,9 @@ __all__ = ["RecurringRuns"]
 
 _PLANNED = 5
 _KEEPS_RUNS = (2, 16)  # the first KFP that can delete a recurring run and keep its runs; source: KFP issue 12573
+# What KFP replaces in the parameters of scheduled runs. Sources: KFP, crd/pkg/util/parameter_formatter.go, and from
+# 2.16 template/v2_template.go.
+_REPLACED = re.compile(r"\[\[(RunUUID|Index|(Scheduled|Current)Time(\.[^\]]*)?)\]\]|\{\{\$\.[^}]*\}\}")
 _ENDED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
 
 
@@ -108,7 +113,7 @@ class RecurringRuns:
         start = kfp_start(schedule, datetime.now(UTC), last)
         when = self.client.model(kind, start_time=start, end_time=schedule.end, **rule)
         trigger = {"cron_schedule" if schedule.cron else "periodic_schedule": when}
-        values = {"parameters": arguments(plan, schedule.parameters)}
+        values = {"parameters": _checked(arguments(plan, schedule.parameters))}
         return self.client.model("V2beta1RecurringRun",
             display_name=names.pipeline(plan.name), experiment_id=self.pipelines.experiment_id(), mode="DISABLE",
             description=_description(plan.name, schedule), pipeline_version_reference=version,
@@ -219,6 +224,17 @@ class RecurringRuns:
             paused=paused,
             next_runs=planned,
         )
+
+
+def _checked(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values of a schedule's parameters. Raises ``ParameterError`` for one that KFP would change."""
+    for port, value in values.items():
+        if replaced := _REPLACED.search(json.dumps(value)):
+            raise ParameterError(
+                f"Parameter {port!r} of the schedule holds {replaced[0]!r}, which KFP replaces in scheduled runs. "
+                f"Write it in another way, or let a step put it together."
+            )
+    return values
 
 
 def _description(pipeline: str, schedule: Schedule) -> str:

@@ -11,6 +11,8 @@ import yaml
 
 from flowyml import Pipeline, step
 from flowyml.core.errors import DefinitionError, UnknownOptionError
+from flowyml.plan.bundle import build
+from flowyml.plan.model import Plan, Step
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowOrchestrator, spec
 from flowyml_kubeflow.compiler import compile_pipeline
@@ -145,3 +147,12 @@ def test_the_form_of_a_target_counts() -> None:
     (python,) = KubeflowOrchestrator(form="python").compile_files(one.bundle()).values()
     assert python == spec.text(compile_pipeline(one.bundle(), form="python")).encode()
     assert python != container
+
+
+@pytest.mark.parametrize(("cached", "code"), [(True, True), (None, False)])
+def test_the_code_is_cached_where_a_step_is(cached: bool | None, code: bool) -> None:
+    """With another artifact for the code in each run, KFP would find no results of an earlier one."""
+    options = {} if cached is None else {"kubeflow": {"cache": cached}}
+    steps = (Step(name="a", function="m:f", options=options),)
+    made = compile_pipeline(build(Plan(name="p", steps=steps, options={"kubeflow": {"cache": False}})))
+    assert made.spec["root"]["dag"]["tasks"]["flowyml--bundle"]["cachingOptions"] == {"enableCache": code}

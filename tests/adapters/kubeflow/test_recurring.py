@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from flowyml import Pipeline, context, step
-from flowyml.core.errors import EngineError
+from flowyml.core.errors import EngineError, ParameterError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowOrchestrator
 from flowyml_kubeflow.idempotency import RunsByName
+from tests.engines.kubeflow_calls import run_id
 from tests.waiting import wait_until
 
 pytestmark = [
@@ -117,6 +118,15 @@ def test_parameters_and_names_of_any_length_are_scheduled(orchestrator: Kubeflow
 
 
 DAY, SECOND, HOUR = timedelta(days=1), timedelta(seconds=1), timedelta(hours=1)
+
+
+@pytest.mark.parametrize("value", ["run [[RunUUID]]", "[[CurrentTime.2006-01-02]]", "{{$.currentTime.2006}}"])
+def test_what_kfp_would_replace_in_a_scheduled_run_is_refused(orchestrator: KubeflowOrchestrator, value: str) -> None:
+    named = pipelines.greeting(name=run_id("replaced"))
+    with pytest.raises(ParameterError, match="which KFP replaces in scheduled runs"):
+        named.schedule("cron", "0 6 * * *", parameters={"name": value}, on=orchestrator)
+    assert orchestrator.schedules(named.name) == []
+    assert named.schedule("cron", "0 6 * * *", parameters={"name": "[[1], [2]]"}, on=orchestrator)
 
 
 @pytest.mark.parametrize(
