@@ -98,7 +98,7 @@ def test_a_pipeline_near_argos_limit_says_what_weighs_most() -> None:
 def test_code_that_is_too_large_for_one_task_goes_to_the_store_of_artifacts() -> None:
     import random
 
-    bundle = build(pipelines.greeting().compile(), files={"noise.bin": random.Random(1).randbytes(20_000)})
+    bundle = build(pipelines.greeting().compile(), files={"noise.bin": random.Random(1).randbytes(50_000)})
     assert spec.size_warning(compile_pipeline(bundle)) is None
     assert compile_pipeline(bundle, artifacts="/a/folder").bundle_url is None
     assert named("a", store=None).bundle_url is None
