@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.core.errors import MissingSecretError
+from flowyml.core.files import write_whole
 from flowyml.core.plain_text import safe_text
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromStep, Plan, Step
@@ -29,7 +30,7 @@ from flowyml.runtime.worker import Worker
 __all__ = ["main"]
 
 
-_PRIVATE = ("--inputs", "--parameters", "--artifacts", "--also", "--caller")
+_PRIVATE = ("--inputs", "--parameters", "--artifacts")
 
 
 class _UsageError(Exception):
@@ -71,13 +72,16 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
         step = replace(step, caching=None)
     inputs = _json_object(given.inputs, "--inputs")
     _check_inputs(step, inputs)
-    parameters = _json_object(given.parameters, "--parameters")
-    _check_parameters(plan, parameters)
-    caller = _json_object(given.caller, "--caller")
-    worker = Worker(
-        root, run_id=given.run_id, artifacts=given.artifacts, also=given.also, place=given.place, parameters=parameters,
-        caller=caller, dates=_json_object(given.dates, "--dates"), is_read=bool(given.answer),
-    )  # fmt: skip
+    run = {
+        "run_id": given.run_id,
+        "artifacts": given.artifacts,
+        "place": given.place,
+        "parameters": _json_object(given.parameters, "--parameters"),
+        "dates": _json_object(given.dates, "--dates"),
+        **_json_object(given.run, "--run"),
+    }
+    _check_parameters(plan, run["parameters"])
+    worker = Worker(root, **run, is_read=bool(given.answer))
     try:
         with stoppable():
             answer = worker.answer(step, inputs, given.attempt, _index(given), _secrets(step, given))
@@ -102,10 +106,7 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
 def _look(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     """Evaluate a branch or a loop for the process that walks over the run."""
     forget_secrets()
-    worker = Worker(
-        root, run_id=given.run_id, artifacts=given.artifacts, also=given.also, place=given.place, is_read=True,
-        caller=_json_object(given.caller, "--caller"),
-    )  # fmt: skip
+    worker = Worker(root, **_json_object(given.run, "--run"), is_read=True)
     try:
         with stoppable():
             answer = worker.answer_look(given.group, _json_object(given.inputs, "--inputs"), _index(given))
@@ -119,14 +120,12 @@ def _look(root: Path, plan: Plan, given: argparse.Namespace) -> int:
 
 
 def _answer(given: argparse.Namespace, answer: dict[str, Any]) -> None:
-    """Written atomically: another process may be looking for it."""
+    """Write it atomically: another process may be looking for it."""
     if getattr(given, "more", None) is not None:
         from flowyml.runtime.shared import hush
 
         hush()
-    part = Path(f"{given.answer}.part")
-    part.write_text(json.dumps(answer))
-    part.replace(given.answer)
+    write_whole(Path(given.answer), json.dumps(answer).encode())
 
 
 def _index(given: argparse.Namespace) -> tuple[int, ...]:
@@ -167,14 +166,13 @@ def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     names, arguments = EVENTS[given.event], _json(given.arguments, "--arguments")
     if not isinstance(arguments, list) or len(arguments) != len(names):
         raise _UsageError(f"{given.event} takes --arguments as a JSON list: [{', '.join(names)}]")
-    caller = _json_object(given.caller, "--caller")
     forget_secrets()
-    worker = Worker(root, run_id=given.run_id, caller=caller, is_read=bool(given.answer))
+    worker = Worker(root, **{"run_id": given.run_id, **_json_object(given.run, "--run")}, is_read=bool(given.answer))
     hooks = worker.hooks
     worker.set_up_logging()
     fire_plain(hooks, given.event, arguments)
     if given.answer:
-        Path(given.answer).write_text(json.dumps({"outputs": {}}))
+        _answer(given, {"outputs": {}})
     return 0
 
 
@@ -183,8 +181,8 @@ def _without_values(arguments: Sequence[str]) -> Iterator[str]:
 
     The engine's file for the answer is left out too, since a run by hand must not replace what is in it.
 
-    >>> list(_without_values(["step", "load", "--inputs", "@in.json", "--parameters", '{"key": 1}', "--also=s3://a"]))
-    ['step', 'load', '--inputs', '@in.json', '--parameters', '…', '--also=…']
+    >>> list(_without_values(["step", "a", "--inputs", "@in.json", "--parameters", '{"key": 1}', "--artifacts=s3://b"]))
+    ['step', 'a', '--inputs', '@in.json', '--parameters', '…', '--artifacts=…']
     >>> list(_without_values(["step", "--answer=/run/1.json", "load", "--answer", "/run/1.json", "--attempt=2"]))
     ['step', 'load', '--attempt=2']
     """
@@ -224,6 +222,8 @@ def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
     step.add_argument(
         "--dates", default="{}", metavar="JSON", help="logical_date, data_interval_start and _end; by default now"
     )
+    step.add_argument("--artifacts", metavar="URL", help="store of large outputs; by default FLOWYML_ARTIFACTS")
+    step.add_argument("--place", default="", help=argparse.SUPPRESS)  # of the run among the artifacts
     step.add_argument("--output", metavar="FILE", help="where the outputs go; by default the last line of stdout")
     step.add_argument("--secrets", action="store_true", help=argparse.SUPPRESS)  # values come as standard input
     step.add_argument("--quiet", action="store_true", help=argparse.SUPPRESS)  # the reader of the answer reports it
@@ -237,9 +237,6 @@ def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
         command.add_argument(
             "--inputs", default="{}", metavar="JSON|@FILE", help="the values from other steps, by name of the input"
         )
-        command.add_argument("--artifacts", metavar="URL", help="store of large outputs; by default FLOWYML_ARTIFACTS")
-        command.add_argument("--place", default="", help=argparse.SUPPRESS)  # of the run among the artifacts
-        command.add_argument("--also", action="append", default=[], help=argparse.SUPPRESS)  # where inputs are too
         command.add_argument("--item", default="", metavar="N", help="which item of its loop, from 0; 3/7 in two loops")
     hook = commands.add_parser("hook", help="fire an event on the pipeline's hooks", allow_abbrev=False)
     hook.add_argument("event", choices=EVENTS)
@@ -248,7 +245,8 @@ def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
     for command in (step, look, hook):
         command.add_argument("--run-id", default="by-hand", metavar="ID")
         command.add_argument("--answer", help=argparse.SUPPRESS)
-        command.add_argument("--caller", default="{}", help=argparse.SUPPRESS)
+        # All that a worker is to know of the run, in a file: other users of the machine read command lines.
+        command.add_argument("--run", default="{}", metavar="@FILE", help=argparse.SUPPRESS)
         command.add_argument("--life", type=_watch, help=argparse.SUPPRESS)
     commands.add_parser("plan", help="print the plan as JSON").set_defaults(command=_print_plan)
     return parser

@@ -79,24 +79,17 @@ class SpawnedProcesses:
             child.gone.wait(_PATIENCE)
 
     def _arguments(self, request: Mapping[str, Any], body: Any, folder: Path) -> list[str]:
-        common = [
-            f"--run-id={self._config['run_id']}", f"--caller={_in_file(folder / 'caller', self._config['caller'])}"
-        ]  # fmt: skip
+        """The command for a request. What may hold a credential, such as the URL of a store, stands in files."""
+        run = f"--run={_in_file(folder / 'run', self._config)}"
         if request["kind"] == "hook":
-            return ["hook", request["event"], *common, f"--arguments={_in_file(folder / 'arguments', body)}"]
-        common += [
-            f"--item={'/'.join(map(str, request['index']))}", f"--artifacts={self._config['artifacts']}",
-            f"--place={self._config['place']}", *(f"--also={folder}" for folder in self._config.get("also", ())),
-            f"--inputs={_in_file(folder / 'inputs', body)}",
+            return ["hook", request["event"], run, f"--arguments={_in_file(folder / 'arguments', body)}"]
+        common = [
+            run, f"--item={'/'.join(map(str, request['index']))}", f"--inputs={_in_file(folder / 'inputs', body)}"
         ]  # fmt: skip
         if request["kind"] == "look":
             return ["look", *common, f"--group={request['group']}"]
-        return [
-            "step", "--quiet", *common, f"--attempt={request['attempt']}", f"--step={request['step']}",
-            *(["--secrets"] if request["secrets"] else ()),
-            f"--parameters={_in_file(folder / 'parameters', self._config['parameters'])}",
-            f"--dates={json.dumps(self._config['dates'])}",
-        ]  # fmt: skip
+        secrets = ["--secrets"] if request["secrets"] else []
+        return ["step", "--quiet", *common, f"--attempt={request['attempt']}", f"--step={request['step']}", *secrets]
 
 
 class Child:

@@ -14,7 +14,7 @@ import re
 import traceback
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ IN_FILE, IN_TARGET, IN_ENVIRONMENT = "planted-in-dotenv-11", "planted-in-target-
 AS_PARAMETER, AS_TOKEN, AS_PASSWORD, AS_COOKIE = (
     f"planted-as-parameter-{os.getpid()}", "planted-as-token-15", "planted-as-password-16", "planted-as-cookie-17",
 )  # fmt: skip
+IN_STORE = f"planted-in-store-{os.getpid()}"  # of its URL; command lines may not hold it
 NAMES = {
     "AWS_SECRET_ACCESS_KEY": IN_ENVIRONMENT,
     "FLOWYML_AIRFLOW_TOKEN": IN_ENVIRONMENT,
@@ -49,8 +50,12 @@ import os
 from pathlib import Path
 from flowyml import Pipeline, context, step
 
+@step(cache=True)
+def stored() -> bytes:
+    return b"in the store"
+
 @step
-def commands(secret: str) -> list[str]:
+def commands(secret: str, stored: bytes) -> list[str]:
     assert os.environ["MY_DATABASE_PASSWORD"]
     folders = [path for path in Path("/proc").iterdir() if path.name.isdigit()]
     found = []
@@ -62,7 +67,7 @@ def commands(secret: str) -> list[str]:
     assert any("python" in command for command in found)
     return found
 
-planted = Pipeline("planted", context=context(secret="nothing"), include=["**/*"]).add_step(commands)
+planted = Pipeline("planted", context=context(secret="nothing"), include=["**/*"]).add_step(stored).add_step(commands)
 """
 BROKEN = re.compile(rb'(?<=[A-Za-z0-9+/]{100})(?:","|"?\n +- "?)(?=[A-Za-z0-9+/]{40})')
 BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{40,}={0,2}")
@@ -127,7 +132,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_no_compiled_file_holds_one(project: Path) -> None:
+def test_no_compiled_file_holds_one(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does the command of a pod or a task, which stands in these files."""
+    monkeypatch.setenv("FLOWYML_ARTIFACTS", f"s3://key:{IN_ENVIRONMENT}@bucket/x")
     for engine in (*ENGINES, "bundle", "plan"):
         made = project.parent / "made" / engine
         made.mkdir(parents=True)
@@ -235,16 +242,48 @@ def test_a_command_shows_none_of_what_it_was_given(project: Path) -> None:
         assert not found(done.out + done.err), words
 
 
+WHERE: Mapping[str, tuple[Sequence[str], Mapping[str, str]]] = {
+    "local": ((), {"FLOWYML_ORCHESTRATORS__LOCAL__WORKERS": "processes"}),
+    "local without forks": ((), {"FLOWYML_ORCHESTRATORS__LOCAL__WORKERS": "processes", "FLOWYML_FORK": "0"}),
+    "local, detached": (("--detach",), {}),
+    "KFP's local runner": (("--on", "kubeflow-local"), {}),
+}
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_no_command_line_of_a_run_holds_one(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """All users of a machine see those. The URL of the store is a folder's here, which no login opens, so that the run
+    works; FlowyML does not know that."""
+    options, environment = WHERE[where]
+    if "kubeflow-local" in options:
+        pytest.importorskip("kfp")
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FLOWYML_ARTIFACTS", f"file://{tmp_path}/{IN_STORE}")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    done = command("run", "planted.py", "-p", f"secret={AS_PARAMETER}", "--run-id", "listed", "--json", *options)
+    assert done.code == 0, done.err
+    if "--detach" in options:
+        assert flowyml("watch", "listed").code == 0
+        done = flowyml("outputs", "listed", "--json")
+    assert any((tmp_path / IN_STORE).rglob("*")), "the store is used"
+    assert not found(commands_of_flowyml(done.json["outputs"]["commands"]), *everything(), IN_STORE)
+
+
+def commands_of_flowyml(listed: Sequence[str]) -> str:
+    """All but the user's own command, here a process of its own."""
+    return "\n".join(line for line in listed if "-p\0secret=" not in line)
+
+
 def test_a_local_run_leaves_none_anywhere(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No process that FlowyML starts has one in its command line; a user's own command, a process here, is theirs."""
     home = tmp_path / "home"
     monkeypatch.setenv("FLOWYML_HOME", str(home))
     words = ("run", "planted.py", "-p", f"secret={AS_PARAMETER}", "--run-id")
     monkeypatch.setenv("FLOWYML_ORCHESTRATORS__LOCAL__WORKERS", "processes")
     done = command(*words, "local-1", "--json")
     assert done.code == 0, done.err
-    listed = [line for line in done.json["outputs"]["commands"] if "-p\0secret=" not in line]
-    assert not found("\n".join(listed))
     assert not found(done.err)
     monkeypatch.setenv("FLOWYML_ORCHESTRATORS__LOCAL__WORKERS", "threads")
     submitted = flowyml(*words, "local-2", "--detach", "--json")
@@ -288,15 +327,17 @@ def test_the_embedded_prefect_keeps_none(project: Path, tmp_path: Path, monkeypa
     pytest.importorskip("prefect")
     home = tmp_path / "home"
     monkeypatch.setenv("FLOWYML_HOME", str(home))
+    monkeypatch.setenv("FLOWYML_ARTIFACTS", f"file://{tmp_path}/{IN_STORE}")
     (project / "flowyml.toml").unlink()
     try:
         done = command("run", "planted.py", "--on", "prefect", "-p", f"secret={AS_PARAMETER}", "--json")
         assert done.code == 0, done.err
         password = (home / "prefect" / "password").read_text().strip().partition(":")[2]
-        listed = [line for line in done.json["outputs"]["commands"] if "-p\0secret=" not in line]
+        listed = commands_of_flowyml(done.json["outputs"]["commands"])
         deployed = flowyml("deploy", "planted.py", "--on", "prefect")
         assert deployed.code == 0, deployed.err
-        assert not found("\n".join([*listed, done.err, deployed.out, deployed.err]), *everything(), password)
+        assert not found(listed, *everything(), password, IN_STORE)
+        assert not found(f"{done.err}\n{deployed.out}\n{deployed.err}", *everything(), password)
         others = set(everything()) - {AS_PARAMETER}
         for path in home.rglob("*"):
             with suppress(FileNotFoundError):  # the server is at work
