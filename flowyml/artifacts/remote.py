@@ -5,7 +5,6 @@ Credentials and endpoints come from the environment, or from fsspec's own config
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 from flowyml.artifacts.store import Produce, Store, Written, by_content, checked_key, passing_file, write_hashed
 from flowyml.core.errors import ArtifactError
+from flowyml.core.files import unfinished_name
 from flowyml.core.urls import without_credentials
 
 __all__ = ["RemoteStore"]
@@ -94,7 +94,7 @@ class RemoteStore(Store):
         if urlsplit(self.url).scheme in _WHOLE_PUTS:
             self.filesystem.put_file(str(path), target)
             return
-        beside = f"{target}.{os.urandom(4).hex()}.part"
+        beside = f"{target.rpartition('/')[0]}/{unfinished_name()}"
         try:
             self.filesystem.put_file(str(path), beside)
             self.filesystem.mv(beside, target)

@@ -11,7 +11,9 @@ from typing import BinaryIO
 
 from flowyml.core.home import is_data
 
-__all__ = ["end_of", "is_there", "refuse_others_link", "unfinished_beside", "whole_file", "write_whole"]
+__all__ = [
+    "end_of", "is_there", "refuse_others_link", "unfinished_beside", "unfinished_name", "whole_file", "write_whole",
+]  # fmt: skip
 
 _ALL, _OWNER = 0o666, 0o600
 
@@ -35,7 +37,7 @@ def whole_file(
 
     Raises ``OSError``.
     """
-    fresh = unfinished_beside(path) if folder is None else Path(unfinished_beside(path).name)
+    fresh = unfinished_beside(path) if folder is None else Path(unfinished_name())
     target = path if folder is None else Path(path.name)
     mode = mode if mode is not None else _OWNER if is_data(path) else _ALL
     number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode, dir_fd=folder)
@@ -51,10 +53,13 @@ def whole_file(
 
 
 def unfinished_beside(path: Path) -> Path:
-    """A name in the same folder for an unfinished file, which ``core.pruning`` recognizes and no other user can
-    guess.
-    """
-    return path.with_name(f".new-{os.urandom(8).hex()}")
+    """A path in the same folder for an unfinished file."""
+    return path.with_name(unfinished_name())
+
+
+def unfinished_name() -> str:
+    """A name for an unfinished file, which ``core.pruning`` recognizes and no other user can guess."""
+    return f".new-{os.urandom(8).hex()}"
 
 
 def is_there(path: Path) -> bool:

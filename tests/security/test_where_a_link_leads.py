@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,9 +18,9 @@ import pytest
 from flowyml.artifacts.store import LocalStore, passing_file
 from flowyml.cli import main
 from flowyml.core.errors import ArtifactError
-from flowyml.core.files import whole_file, write_whole
+from flowyml.core.files import unfinished_name, whole_file, write_whole
 from flowyml.plan.bundle import build
-from flowyml.plan.model import Plan
+from flowyml.plan.model import Plan, Step
 
 PIPELINE = """
 from flowyml import Pipeline, step
@@ -117,8 +120,25 @@ def test_each_file_is_created_and_none_is_opened_that_was_there(
     written = [(Path(name), flags) for name, flags in _opened if _is_in(folder, name) and flags & WRITES]
     assert written
     assert [name for name, flags in written if not flags & os.O_EXCL] == []
-    assert [name for name, _ in written if name == path or str(os.getpid()) in name.name.split("-")] == []
+    assert [name for name, _ in written if not re.fullmatch(r"\.new-[0-9a-f]{16}", name.name)] == []
     assert list(folder.rglob(".new*")) == []
+
+
+def test_names_of_unfinished_files_cannot_be_guessed() -> None:
+    """All 64 bits vary, as in no clock, counter or process id."""
+    names = [unfinished_name().removeprefix(".new-") for _ in range(1000)]
+    assert len(set(names)) == 1000
+    assert [len(set(digits)) for digits in zip(*names, strict=True)] == [16] * 16
+
+
+def test_the_answer_of_a_step_goes_through_no_link(tmp_path: Path) -> None:
+    plan = Plan(name="answering", steps=(Step(name="one", function="builtins:dict", outputs=("x",)),))
+    words = [sys.executable, str(build(plan).write(tmp_path)), "step", "one"]
+    for name in ("answer", "answer.part"):
+        (tmp_path / name).symlink_to(tmp_path / "victim")
+    subprocess.run([*words, f"--answer={tmp_path / 'answer'}"], check=True)
+    assert json.loads((tmp_path / "answer").read_text()) == {"outputs": {"x": {}}}
+    assert not (tmp_path / "victim").exists()
 
 
 def _is_in(folder: Path, name: str) -> bool:

@@ -6,6 +6,7 @@ import enum
 import json
 import math
 import os
+import re
 import sys
 import threading
 import tracemalloc
@@ -372,7 +373,7 @@ class Shelf(LocalFileSystem):
         return super()._strip_protocol(path.removeprefix("shelf://"))  # older releases only know their own protocols
 
     def put_file(self, lpath: str, rpath: str, callback: Any = None, **kwargs: Any) -> None:
-        assert rpath.endswith(".part")
+        assert re.fullmatch(r"\.new-[0-9a-f]{16}", rpath.rpartition("/")[2])
         super().put_file(lpath, rpath)
         if Path(rpath).read_bytes() == b"tears":
             raise OSError("the line broke")

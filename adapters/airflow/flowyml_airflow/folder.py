@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from flowyml.artifacts.housekeeping import modified
 from flowyml.core.errors import ConfigurationError
-from flowyml.core.files import refuse_others_link, whole_file
+from flowyml.core.files import refuse_others_link, unfinished_name, whole_file
 from flowyml.core.removal import remove
 from flowyml.core.urls import shown
 
@@ -257,7 +257,7 @@ class FsspecFolder(Folder):
     def _put(self, files: Any, root: str, path: str, data: bytes) -> None:
         target = f"{root.rstrip('/')}/{path}"
         parent = target.rpartition("/")[0]
-        beside = f"{parent}/.new-{os.urandom(8).hex()}"
+        beside = f"{parent}/{unfinished_name()}"
         try:
             try:
                 files.pipe_file(beside, data)
