@@ -1,7 +1,13 @@
-"""A folder that names a Prefect gets no login of its owner, and changes nothing for the server that the owner names."""
+"""A folder that names a Prefect gets no login of its owner, and changes nothing for the server that the owner names;
+other users of the machine gain nothing from the embedded one, or from the process of a run.
+"""
 
 from __future__ import annotations
 
+import socket
+import struct
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,6 +16,8 @@ from flowyml.core.errors import EngineError
 from flowyml_prefect import server
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection
+from flowyml_prefect.engine_process import ControlChannel
+from tests.waiting import wait_until
 
 STRANGER = "http://stranger:4200/api"
 PROFILE = """
@@ -100,6 +108,36 @@ def test_a_prefect_that_answers_without_the_password_is_not_started(
     with pytest.raises(EngineError, match=r"pip install 'prefect>=3\.6\.22'"):
         server.embedded_server()
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def is_closed(peer: socket.socket) -> bool:
+    try:
+        return peer.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_connections_that_say_nothing_do_not_keep_an_engine_from_hearing_that_its_run_is_cancelled() -> None:
+    """It would be killed, and its clean-up with it. All users of the machine can connect to the port."""
+    with ControlChannel() as channel, ExitStack() as stack:
+        port, token = channel.environment["PREFECT__CONTROL_PORT"], channel.environment["PREFECT__CONTROL_TOKEN"]
+
+        def connected(says: bytes) -> socket.socket:
+            peer = stack.enter_context(socket.create_connection(("127.0.0.1", int(port)), timeout=240))
+            peer.sendall(says)
+            return peer
+
+        silent = [connected(b"") for _ in range(110)]
+        assert is_closed(connected(b"x" * 10_000))
+        hung_up = connected(b"")
+        hung_up.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        hung_up.close()  # with a reset
+        assert is_closed(silent[0]), "the oldest of many"
+        engine = connected(token.encode() + b"\n")
+        answer = threading.Thread(target=lambda: engine.recv(1) == b"c" and engine.sendall(b"a"))
+        answer.start()
+        wait_until(channel.say_cancelled)
+        answer.join()
 
 
 def test_the_embedded_prefect_gets_no_credential_of_its_starter(

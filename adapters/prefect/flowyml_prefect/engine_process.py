@@ -7,14 +7,18 @@ side.
 from __future__ import annotations
 
 import secrets
+import select
 import socket
 import threading
+import time
 from contextlib import suppress
 from typing import Self
 
 __all__ = ["ENGINE_MODULE", "ControlChannel", "run_variables"]
 
 ENGINE_MODULE = "prefect.engine"
+_MOST_STRANGERS = 100  # connections that have not sent the token yet
+_STRANGER_SECONDS = 5
 
 
 def run_variables(run_id: str, entrypoint: str) -> dict[str, str]:
@@ -64,11 +68,34 @@ class ControlChannel:
             self._engine.close()
 
     def _accept(self) -> None:
-        with suppress(OSError):
-            while self._engine is None:
-                connection, _ = self._listener.accept()
-                connection.settimeout(5)
-                if secrets.compare_digest(connection.recv(len(self._token) + 1).strip(), self._token.encode()):
-                    self._engine = connection
+        """Take the connection that sends the token. Every program of the machine can connect: one that sends nothing
+        holds up no other, and its connection is closed after some seconds, or sooner if there are many.
+        """
+        strangers: dict[socket.socket, float] = {}  # since when each is connected, the oldest first
+        while self._engine is None:
+            try:
+                ready, _, _ = select.select([self._listener, *strangers], [], [], 1)
+            except (OSError, ValueError):  # the listener was closed
+                break
+            for peer in ready:
+                if peer is not self._listener:
+                    del strangers[peer]
+                    self._admit(peer)
                 else:
-                    connection.close()
+                    with suppress(OSError):  # it has hung up already
+                        strangers[self._listener.accept()[0]] = time.monotonic()
+            for peer, since in [*strangers.items()]:
+                if len(strangers) > _MOST_STRANGERS or time.monotonic() - since > _STRANGER_SECONDS:
+                    del strangers[peer]
+                    peer.close()
+        for peer in strangers:
+            peer.close()
+
+    def _admit(self, peer: socket.socket) -> None:
+        """Take a connection whose first bytes are the token, and close any other."""
+        peer.setblocking(False)
+        with suppress(OSError):
+            if secrets.compare_digest(peer.recv(len(self._token) + 1).strip(), self._token.encode()):
+                self._engine = peer
+                return
+        peer.close()
