@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +16,7 @@ from pathlib import Path
 
 __all__ = [
     "ProcessIdentity", "await_ends", "born", "identity_of", "is_alive", "same_process", "signal_group",
-    "signal_process", "this_process",
+    "signal_process", "started_with", "this_process",
 ]  # fmt: skip
 
 _PAUSE = 0.02
@@ -118,12 +118,22 @@ def signal_group(leader: ProcessIdentity, number: int, *, bearing: str = "") -> 
 
 def _group_bears(group: int, variable: bytes) -> bool:
     """Whether a process of a group, all of which come from one leader, was started with a variable."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended, or is another user's
-            is_in_group = int((process / "stat").read_bytes().rpartition(b")")[2].split()[2]) == group
-            if is_in_group and variable in (process / "environ").read_bytes().split(b"\0"):
+    for pid in started_with(variable):
+        with suppress(OSError):  # it has ended
+            if int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[2]) == group:
                 return True
     return False
+
+
+def started_with(variable: bytes) -> Iterator[int]:
+    """The processes that were started with ``NAME=value`` in their environment, as far as this user may read that.
+
+    Only Linux shows it: elsewhere there are none.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or is another user's
+            if variable in (process / "environ").read_bytes().split(b"\0"):
+                yield int(process.name)
 
 
 def born(pid: int) -> str | None:

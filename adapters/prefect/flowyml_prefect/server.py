@@ -3,8 +3,9 @@
 It is Prefect's own ``prefect server start``, detached, on 127.0.0.1 and a free port, with its database, its log and the
 record of its process in ``home()/prefect``. It answers only to its owner: other users of the machine and web pages
 lack its password, which is random, in a file that only its owner can read. The server asks for it with each call
-(``PREFECT_SERVER_API_AUTH_STRING``), and its UI once in each browser. It reaches the server, the worker and the
-processes of runs in their environment, and stands on no command line.
+(``PREFECT_SERVER_API_AUTH_STRING``), and its UI once in each browser, where it stays; so a start makes a new one, unless
+a process still reports with the old one. It reaches the server, the worker and the processes of runs in their
+environment, and stands on no command line.
 
 All processes of this user share the server; a lock makes sure that two which need it at once start one. Scheduled runs
 need a worker, so the first schedule also starts a Prefect worker beside it, which serves the work pool ``flowyml``.
@@ -37,7 +38,14 @@ from flowyml.core.files import end_of, write_whole
 from flowyml.core.following import say
 from flowyml.core.home import home, open_private, private_folder
 from flowyml.core.locks import lock
-from flowyml.core.process_identity import ProcessIdentity, await_ends, identity_of, is_alive, signal_group
+from flowyml.core.process_identity import (
+    ProcessIdentity,
+    await_ends,
+    identity_of,
+    is_alive,
+    signal_group,
+    started_with,
+)
 from flowyml.orchestrators.background import start_detached
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection, login_of
@@ -216,10 +224,12 @@ def _start(before: EmbeddedServer | None) -> EmbeddedServer:
     url = f"http://127.0.0.1:{port}"
     say(f"Starting Prefect at {url} (takes some 10 s, once; `flowyml backends stop prefect` ends it) …")
     private_folder(prefect_home())
-    secret = (_password(prefect_home()) if before and before.url == url else None) or _make_password(prefect_home())
     worker = before.worker if before else None
-    if before and worker and before.url != url:
-        _stop(worker)  # it knows neither the new address nor the new password
+    secret = _password(prefect_home()) if before and before.url == url else None
+    if secret is None or not _is_in_use(secret, worker):
+        secret = _make_password(prefect_home())
+        if worker is not None:
+            _stop(worker)  # it knows neither the new password nor, maybe, the new address
     process = _start_command(
         "server", "server", "start", "--host", "127.0.0.1", "--port", str(port), umask=0o077, settings={
             "PREFECT_SERVER_API_AUTH_STRING": secret,
@@ -391,6 +401,16 @@ def _password(folder: Path) -> str | None:
             return (file.read().strip() or None) if not os.fstat(file.fileno()).st_mode & 0o077 else None
     except FileNotFoundError:
         return None
+
+
+def _is_in_use(secret: str, worker: ProcessIdentity | None) -> bool:
+    """Whether a process other than the worker reports with a password, as that of a run in progress does. True where
+    that cannot be known.
+    """
+    if sys.platform != "linux":
+        return True
+    bearers = started_with(f"PREFECT_API_AUTH_STRING={secret}".encode())
+    return any(worker is None or pid != worker.pid for pid in bearers)
 
 
 def _make_password(folder: Path) -> str:

@@ -30,6 +30,7 @@ from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.targets import resolve
 from flowyml_prefect import PrefectOrchestrator
 from flowyml_prefect.server import _free_port, _newest_ui, ensure_worker, stop_embedded_server
+from tests.adapters.prefect.samples import run_processes, step_process, waiting
 from tests.engines.browser import browser_page
 from tests.engines.web import Reply, web
 from tests.waiting import wait_until
@@ -226,6 +227,32 @@ def test_after_a_crash_it_comes_back_at_the_same_address(served: Path) -> None:
     wait_until(lambda: not is_alive(ProcessIdentity(**record["server"])))
     url, _ = _output(_start(f"import sys; sys.stderr = None; {_START}"))
     assert url == record["url"], "and nothing else is on standard output"
+
+
+def test_it_has_a_new_password_after_a_restart_unless_a_run_in_progress_reports_with_the_old_one(
+    home: Path, tmp_path: Path
+) -> None:
+    """Prefect's UI leaves it in the browser, where the page of a later server at that address can read it."""
+    orchestrator = PrefectOrchestrator()
+    handle = orchestrator.run_pipeline(waiting(str(tmp_path)))
+    step_process(tmp_path)
+    passwords = [_password(home)]
+    workers = [_record(home)["worker"]]
+    for is_over in (False, True):
+        if is_over:
+            (tmp_path / "go").touch()
+            assert handle.wait_for_completion(1200, 0.2).outputs == {"waited": True}
+            wait_until(lambda: not run_processes(handle))
+        os.killpg(_record(home)["server"]["pid"], signal.SIGKILL)
+        wait_until(lambda: not is_alive(ProcessIdentity(**_record(home)["server"])))
+        _output(_start(_START))
+        passwords.append(_password(home))
+        workers.append(_record(home)["worker"])
+        assert handle.refresh().run_id == handle.run_id
+    assert passwords[0] == passwords[1] != passwords[2]
+    assert workers[0] == workers[1] != workers[2], "the worker reports with it too"
+    assert is_alive(ProcessIdentity(**workers[2]))
+    assert not is_alive(ProcessIdentity(**workers[0]))
 
 
 def test_it_is_used_again_and_a_schedule_brings_a_worker(served: Path, capfd: pytest.CaptureFixture[str]) -> None:
