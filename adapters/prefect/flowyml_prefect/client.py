@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -57,6 +57,7 @@ class FlowRun:
     start_time: datetime | None
     end_time: datetime | None
     due: datetime | None = None  # of a run that a schedule made
+    since: datetime | None = None  # when it came into its state
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> FlowRun:
@@ -72,6 +73,7 @@ class FlowRun:
             created=_time(plain.get("created")), start_time=_time(plain.get("start_time")),
             end_time=_time(plain.get("end_time")),
             due=_time(plain.get("expected_start_time")) if plain.get("auto_scheduled") else None,
+            since=_time(state.get("timestamp")),
         )  # fmt: skip
 
 
@@ -338,6 +340,13 @@ class PrefectClient(HttpClient):
         found = self._pages("/flow_runs/filter", {**filters, "sort": "ID_DESC"})
         return [self._understood(FlowRun.of, plain) for plain in found]
 
+    def has_event(self, name: str, run_id: str, since: datetime) -> bool:
+        """Whether an event of this name was sent for a run since then, by the sender's clock, which may be fast."""
+        occurred = {"since": since.isoformat(), "until": (datetime.now(UTC) + timedelta(days=1)).isoformat()}
+        wanted = {"event": {"name": [name]}, "resource": {"id": [f"prefect.flow-run.{run_id}"]}, "occurred": occurred}
+        found = self.ask("/events/filter", {"filter": wanted, "limit": 1})
+        return self._understood(lambda page: bool(page["events"]), found)
+
     def delete_run(self, run_id: str) -> None:
         """Remove a run with its tasks, its log and its artifacts, if it is there."""
         asked = {"artifacts": {"flow_run_id": {"any_": [run_id]}}, "limit": _PAGE}
@@ -413,9 +422,13 @@ class PrefectClient(HttpClient):
 
     # The general forms.
 
+    def ask(self, path: str, body: Mapping[str, Any]) -> Any:
+        """POST that changes nothing."""
+        return self.call("POST", path, json=body)
+
     def query(self, path: str, body: Mapping[str, Any]) -> list[Any]:
-        """POST that changes nothing, and gives a list."""
-        return self._understood(_list, self.call("POST", path, json=body))
+        """The same, which gives a list."""
+        return self._understood(_list, self.ask(path, body))
 
     def write(
         self, path: str, body: Mapping[str, Any] | list[Mapping[str, Any]] | None, *, method: str = "POST"

@@ -183,6 +183,10 @@ class PrefectOrchestrator(Orchestrator):
         if status_of(run.state_type, run.state_name).is_terminal:
             return False
         message = "Cancelled by FlowyML."
+        if self.reader.is_abandoned(run):
+            message = "Cancelled by FlowyML, again, since nothing was heard of the process of the run."
+            state = {"type": "CANCELLED", "name": "Cancelled", "message": message}
+            return self.client.set_state(run.id, state, force=True) == "ACCEPT"
         answer = self.client.set_state(run.id, {"type": "CANCELLING", "name": "Cancelling", "message": message})
         if answer != "ABORT":
             return True

@@ -15,6 +15,7 @@ from flowyml.core.origin import Origin
 from flowyml.core.runs import WAS_CANCELLED, Artifact, LogLine, Outputs, Run, Runs, StepRun
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.plan.names import slug
+from flowyml_prefect.automations import HEARTBEAT
 from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient
 from flowyml_prefect.messages import error_text, is_last_line, is_machinery
 from flowyml_prefect.names import PIPELINE, RUN_ID, flow_name, outputs_key, plan_key
@@ -43,6 +44,14 @@ _LAG_OF_TASKS = timedelta(seconds=60)
 
 _LAG_WHEN_CUT_SHORT = timedelta(seconds=3)
 """The same for a run that did not come to its own end: some of them never come."""
+
+_SILENCE = timedelta(seconds=90)
+"""Three heartbeats: a flow of which nothing is heard for so long has probably died."""
+
+_ABANDONED = (
+    "The run was cancelled, but nothing has been heard of its process since: its worker or its pod may be gone, and "
+    "then nothing ends the run. Cancel it again to end it."
+)
 
 # The tag of runs that a schedule made; source: Prefect, server/models/deployments.py.
 _AUTO_SCHEDULED = "auto-scheduled"
@@ -89,6 +98,8 @@ class RunReader:
         """A flow run in FlowyML's terms."""
         status = status_of(run.state_type, run.state_name)
         error = error_text(run.message, run.state_name) if went_wrong(status) else None
+        if self.is_abandoned(run):
+            error = _ABANDONED
         return Run(
             job_id=run.id, run_id=_run_id(run), pipeline=self._pipeline(run),
             status=status, raw_status=run.state_name, created_at=run.created, started_at=_started(run),
@@ -96,6 +107,13 @@ class RunReader:
             url=f"{self.client.connection.ui_url}/runs/flow-run/{run.id}", parameters=run.parameters,
             origin=_origin(run.labels), code_digest=run.labels.get(_CODE), revision=run.labels.get(_REVISION),
         )  # fmt: skip
+
+    def is_abandoned(self, run: FlowRun) -> bool:
+        """Whether a run is being cancelled and its flow, which would end it, has fallen silent, or never began."""
+        silent_since = datetime.now(UTC) - _SILENCE
+        if run.state_type != "CANCELLING" or run.since is None or run.since > silent_since:
+            return False
+        return not self.client.has_event(HEARTBEAT, run.id, silent_since)
 
     def runs(self, pipeline: str | None, limit: int) -> Runs:
         """The newest runs, those left out that a schedule has planned for later."""

@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from jsonschema import Draft202012Validator
 import flowyml_prefect
 from flowyml import Pipeline, step
 from flowyml.core.schedule import Schedule
-from flowyml_prefect.automations import AUTOMATIONS
+from flowyml_prefect.automations import AUTOMATIONS, HEARTBEAT
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.engine_process import ENGINE_MODULE, ControlChannel, run_variables
 from tests.engines.prefect import PrefectServer
@@ -42,7 +43,7 @@ Operation = tuple[str, str]
 
 def operations() -> list[Operation]:
     """The method and the path of each call in the client's code, with ``{}`` for what varies."""
-    methods = {"get": "GET", "query": "POST", "_pages": "POST", "write": "POST"}
+    methods = {"get": "GET", "ask": "POST", "query": "POST", "_pages": "POST", "write": "POST"}
     found = set()
     for node in ast.walk(ast.parse((HERE / "client.py").read_text("utf-8"))):
         match node:
@@ -223,6 +224,7 @@ def use_all(make_prefect: Callable[..., Any]) -> None:
     pooled.client.record_process(waiting.job_id, "here:1")
     pooled.client.label_run(waiting.job_id, {"flowyml.retry": "null", "flowyml.task_runs": 0})
     assert waiting.cancel()
+    assert not pooled.client.has_event(HEARTBEAT, waiting.job_id, datetime.now(UTC))
     pooled.client.set_state(waiting.job_id, {"type": "CANCELLED", "name": "Cancelled", "message": "x"}, force=True)
     assert {run.id for run in here.client.begun_runs("in the contract")} == {handle.job_id, waiting.job_id}
     (task,) = here.client.task_runs(handle.job_id)

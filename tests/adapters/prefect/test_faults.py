@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -24,10 +25,19 @@ from flowyml import Pipeline, step
 from flowyml.core.errors import AuthenticationError, EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.runs import WAS_CANCELLED
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators import RemoteOrchestrator
-from flowyml_prefect import PrefectOrchestrator, runner
-from flowyml_prefect.automations import AUTOMATIONS, NEVER_BEGAN_MESSAGE, PENDING, SILENT, SILENT_MESSAGE, crash_after
+from flowyml_prefect import PrefectOrchestrator, reading, runner
+from flowyml_prefect.automations import (
+    AUTOMATIONS,
+    HEARTBEAT,
+    NEVER_BEGAN_MESSAGE,
+    PENDING,
+    SILENT,
+    SILENT_MESSAGE,
+    crash_after,
+)
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection
 from tests.adapters.prefect.samples import run_processes, sleeping, step_process, waiting
@@ -186,6 +196,41 @@ def test_a_pools_run_whose_worker_died_before_it_began_does_not_stay_queued(make
     assert (claimed.status, claimed.error) == (ExecutionStatus.FAILED, NEVER_BEGAN_MESSAGE)
     assert late.status is ExecutionStatus.QUEUED, "no worker has taken it, and one still may"
     late.cancel()
+
+
+def test_a_run_that_is_cancelled_after_its_worker_died_is_ended_by_a_second_cancel(
+    make_prefect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of which something was heard is left to its process, which may be cleaning up."""
+    orchestrator = make_prefect(work_pool="lost")
+    client = orchestrator.client
+    client.ensure_process_pool("lost")
+    monkeypatch.setattr(reading, "_SILENCE", timedelta(days=1))  # not a minute and a half
+    pipeline = Pipeline("lost").add_step(step(name="one")(lambda: 1))
+    lost, alive = orchestrator.run_pipeline(pipeline), orchestrator.run_pipeline(pipeline)
+    for handle in (lost, alive):
+        assert client.claim(handle.job_id, str(uuid4())), "as a worker does, which then dies"
+        assert handle.cancel()
+        assert handle.cancel()
+        assert (handle.status, handle.raw_status, handle.error) == (ExecutionStatus.RUNNING, "Cancelling", None)
+    monkeypatch.setattr(reading, "_SILENCE", timedelta(0))
+    heartbeat = {
+        "id": str(uuid4()),
+        "event": HEARTBEAT,
+        "occurred": (datetime.now(UTC) + timedelta(hours=1)).isoformat(),
+        "resource": {"prefect.resource.id": f"prefect.flow-run.{alive.job_id}"},
+    }
+    client.call("POST", "/events", json=[heartbeat])
+    wait_until(lambda: orchestrator.get_run(alive.job_id).error is None)
+    assert alive.cancel()
+    assert alive.raw_status == "Cancelling"
+    assert lost.error is not None
+    assert lost.error.endswith("Cancel it again to end it.")
+    assert lost.status is ExecutionStatus.RUNNING
+    assert lost.cancel()
+    assert (lost.status, lost.error) == (ExecutionStatus.CANCELLED, WAS_CANCELLED)
+    assert not lost.cancel()
+    client.set_state(alive.job_id, {"type": "CANCELLED", "name": "Cancelled"}, force=True)
 
 
 @contextmanager
