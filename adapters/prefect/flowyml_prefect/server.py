@@ -3,8 +3,8 @@
 It is Prefect's own ``prefect server start``, detached, on 127.0.0.1 and a free port, with its database, its log and the
 record of its process in ``home()/prefect``. It answers only to its owner: other users of the machine and web pages
 lack its password, which is random, in a file that only its owner can read. The server asks for it with each call
-(``PREFECT_SERVER_API_AUTH_STRING``), and its UI once in each browser, where it stays; so a start makes a new one, unless
-a process still reports with the old one. It reaches the server, the worker and the processes of runs in their
+(``PREFECT_SERVER_API_AUTH_STRING``), and its UI once in each browser, where it stays; so a start makes a new one,
+unless a process still reports with the old one. It reaches the server, the worker and the processes of runs in their
 environment, and stands on no command line.
 
 All processes of this user share the server; a lock makes sure that two which need it at once start one. Scheduled runs
