@@ -267,9 +267,11 @@ def test_no_command_line_of_a_run_holds_one(
     assert done.code == 0, done.err
     if "--detach" in options:
         assert flowyml("watch", "listed").code == 0
-        done = flowyml("outputs", "listed", "--json")
+        listed = flowyml("outputs", "listed", "--json").json
+    else:
+        listed = done.json["outputs"]
     assert any((tmp_path / IN_STORE).rglob("*")), "the store is used"
-    assert not found(commands_of_flowyml(done.json["outputs"]["commands"]), *everything(), IN_STORE)
+    assert not found(commands_of_flowyml(listed["commands"]), *everything(), IN_STORE)
 
 
 def commands_of_flowyml(listed: Sequence[str]) -> str:
