@@ -236,23 +236,25 @@ def test_it_has_a_new_password_after_a_restart_unless_a_run_in_progress_reports_
     orchestrator = PrefectOrchestrator()
     handle = orchestrator.run_pipeline(waiting(str(tmp_path)))
     step_process(tmp_path)
-    passwords = [_password(home)]
-    workers = [_record(home)["worker"]]
-    for is_over in (False, True):
-        if is_over:
-            (tmp_path / "go").touch()
-            assert handle.wait_for_completion(1200, 0.2).outputs == {"waited": True}
-            wait_until(lambda: not run_processes(handle))
-        os.killpg(_record(home)["server"]["pid"], signal.SIGKILL)
-        wait_until(lambda: not is_alive(ProcessIdentity(**_record(home)["server"])))
-        _output(_start(_START))
-        passwords.append(_password(home))
-        workers.append(_record(home)["worker"])
-        assert handle.refresh().run_id == handle.run_id
-    assert passwords[0] == passwords[1] != passwords[2]
-    assert workers[0] == workers[1] != workers[2], "the worker reports with it too"
-    assert is_alive(ProcessIdentity(**workers[2]))
-    assert not is_alive(ProcessIdentity(**workers[0]))
+    password, worker = _password(home), _record(home)["worker"]
+    _kill_and_start(home)
+    assert _password(home) == password
+    assert _record(home)["worker"] == worker
+    (tmp_path / "go").touch()
+    assert handle.wait_for_completion(1200, 0.2).outputs == {"waited": True}
+    wait_until(lambda: not run_processes(handle))
+    _kill_and_start(home)
+    assert _password(home) != password
+    assert handle.refresh().outputs == {"waited": True}
+    assert not is_alive(ProcessIdentity(**worker)), "it reports with the old one"
+    assert _is_up(home, "worker")
+
+
+def _kill_and_start(home: Path) -> None:
+    record = _record(home)
+    os.killpg(record["server"]["pid"], signal.SIGKILL)
+    wait_until(lambda: not is_alive(ProcessIdentity(**record["server"])))
+    _output(_start(_START))
 
 
 def test_it_is_used_again_and_a_schedule_brings_a_worker(served: Path, capfd: pytest.CaptureFixture[str]) -> None:
