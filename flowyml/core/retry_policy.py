@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from flowyml.core.errors import DefinitionError
+from flowyml.core.errors import DefinitionError, FlowymlError, ParameterError
 
 __all__ = ["OrchestratorRetryPolicy", "error_names"]
 
 # Python's aliases of a class, as people write them (source: Built-in Exceptions, OSError).
 _ALIASES = {"IOError": "OSError", "EnvironmentError": "OSError", "socket.error": "OSError", "select.error": "OSError"}
+_FINAL = frozenset({ParameterError.__name__, FlowymlError.__name__})  # a user's class may have the first name alone
 _OUT_OF_MEMORY = frozenset({"memory", "outofmemory"})
 
 
@@ -20,7 +21,8 @@ class OrchestratorRetryPolicy:
 
     ``max_attempts`` counts the first try too: 3 means up to two retries. ``retryable_errors`` names exception
     classes (``"TimeoutError"``, ``"Timeout"`` or the class itself), matched against the class of the error and its
-    bases; ``"OOM"`` means ``MemoryError`` and its subclasses. Without it, every error is retried.
+    bases; ``"OOM"`` means ``MemoryError`` and its subclasses. Without it, every error is retried but FlowyML's
+    ``ParameterError``, which never is: all attempts of a run have the same parameters.
 
     >>> policy = OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=10, backoff_multiplier=2.0)
     >>> policy.delays
@@ -73,6 +75,9 @@ class OrchestratorRetryPolicy:
 
     def retries_on_names(self, names: Iterable[str]) -> bool:
         """The same for an error that is known only by ``error_names``, from another process."""
+        names = set(names)
+        if names >= _FINAL:
+            return False
         if self.retryable_errors is None:
             return True
         plain = {_plain(name) for name in names}

@@ -13,6 +13,7 @@ from flowyml.core import errors
 from flowyml.core.capabilities import Capabilities, Feature, Level, no, partly, yes
 from flowyml.core.errors import (
     DefinitionError,
+    ParameterError,
     UnsupportedFeatureError,
 )
 from flowyml.core.execution_status import ExecutionStatus
@@ -75,10 +76,16 @@ class TestRetryPolicy:
             (OSError(), "socket.error", True),
             (ValueError("Timeout"), "Timeout", False),
             (KeyError(), "Timeout", False),
+            (ParameterError(), ValueError, False),  # all attempts of a run have the same parameters
+            (type("ParameterError", (ValueError,), {})(), ValueError, True),  # a user's own
         ],
     )
     def test_errors_are_matched_by_class(self, error: BaseException, wanted: str | type, retried: bool) -> None:
         assert OrchestratorRetryPolicy(retryable_errors=[wanted]).retries_on(error) is retried
+
+    def test_a_wrong_parameter_is_not_retried(self) -> None:
+        assert not OrchestratorRetryPolicy().retries_on(ParameterError())
+        assert OrchestratorRetryPolicy().retries_on(ValueError())
 
     def test_foreign_out_of_memory_errors_count_as_oom(self) -> None:
         out_of_memory = type("OutOfMemoryError", (RuntimeError,), {})

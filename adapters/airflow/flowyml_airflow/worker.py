@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
+from zoneinfo import ZoneInfo
 
 from flowyml.artifacts import artifact_key, default_url, is_reference, open_store, pack, run_place
 from flowyml.core.dates import RunDates
@@ -400,18 +401,26 @@ def _address() -> str:
 def _dates(context: Mapping[str, Any]) -> RunDates:
     """Those of the schedule that FlowyML wrote, for a run that it or a backfill started.
 
-    The timetables that FlowyML uses give Airflow no interval. A run by hand, or by an operator in another DAG, is for
-    the time that it was asked for, unless it was given a logical date; Airflow 2 invents an interval for it.
+    The timetables that FlowyML uses have no interval: Airflow fills in the logical date for its start and its end. A
+    run by hand, or by an operator in another DAG, is for the time that it was asked for, unless it was given a logical
+    date, and has a data interval only if it was given one.
     """
     run = context.get("dag_run")
     asked = getattr(run, "run_after", None) or getattr(run, "start_date", None)
     moment = getattr(run, "logical_date", None) or asked
     if moment is None:
         return RunDates()
-    if str(getattr(run, "run_type", "manual")).rpartition(".")[2].lower() not in ("scheduled", "backfill"):
-        return RunDates(logical_date=moment)
     schedule = _schedule(context)
-    return schedule.dates_at(moment) if schedule else RunDates(logical_date=moment)
+    if schedule and str(getattr(run, "run_type", "manual")).rpartition(".")[2].lower() in ("scheduled", "backfill"):
+        return schedule.dates_at(moment)
+    zone = ZoneInfo(schedule.timezone if schedule else "UTC")
+    interval = getattr(run, "data_interval_start", None), getattr(run, "data_interval_end", None)
+    start, end = (None, None) if interval == (moment, moment) else interval  # as Airflow fills it in
+    return RunDates(
+        logical_date=moment.astimezone(zone),
+        data_interval_start=start and start.astimezone(zone),
+        data_interval_end=end and end.astimezone(zone),
+    )
 
 
 def _schedule(context: Mapping[str, Any]) -> Schedule | None:

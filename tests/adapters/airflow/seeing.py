@@ -74,6 +74,21 @@ def caught_up(day: str = LOGICAL_DATE, since: datetime = DATA_INTERVAL_START, on
     return tell(day, since, on)
 
 
+@pipeline(name="steps by interval")
+def by_interval(day: str = LOGICAL_DATE, since: datetime = DATA_INTERVAL_START, on: date = LOGICAL_DATE) -> Any:
+    return tell(day, since, on)
+
+
+@step(retry=3)
+def count(since: str, item: int) -> int:
+    return item
+
+
+@pipeline(name="steps lack an interval")
+def without_interval(since: str = DATA_INTERVAL_START) -> Any:
+    return count.partial(since=since).map(item=[1, 2])
+
+
 @pipeline(name="steps by form")
 def by_form(day: str = LOGICAL_DATE, since: datetime = DATA_INTERVAL_START, on: date = LOGICAL_DATE) -> Any:
     return tell(day, since, on)

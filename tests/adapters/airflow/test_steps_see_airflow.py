@@ -19,7 +19,7 @@ from flowyml.core.schedule import Schedule
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_airflow import AirflowOrchestrator
 from tests.adapters.airflow.operating import orchestrator_of, set_connection, set_variable
-from tests.adapters.airflow.seeing import by_form, caught_up, dated, seeing
+from tests.adapters.airflow.seeing import by_form, by_interval, caught_up, dated, seeing, without_interval
 from tests.engines.airflow import Airflow, airflow_python
 from tests.waiting import wait_until
 
@@ -133,6 +133,36 @@ def test_fields_of_the_form_that_stay_empty_are_filled(airflow: Airflow) -> None
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED, handle.error
     day, begins, on, logical, *_ = handle.outputs["dates"]
     assert (day, begins, on) == (logical, since, logical[:10])
+
+
+def test_a_run_has_the_data_interval_that_a_person_gave_it(airflow: Airflow) -> None:
+    """In the time zone of the schedule, as all dates of a run."""
+    orchestrator = orchestrator_of(airflow)
+    schedule = Schedule(cron="0 6 1 1 *", timezone="Europe/Berlin", start=datetime(2026, 1, 2, tzinfo=UTC))
+    made = orchestrator.schedule_pipeline(by_interval, schedule)
+    try:
+        dag = orchestrator._operations.dag_of("steps by interval").dag["dag_id"]
+        start, end = datetime(2026, 2, 28, 23, tzinfo=UTC), datetime(2026, 3, 1, 23, tzinfo=UTC)
+        orchestrator.client.make_run(dag, "by-hand", datetime(2026, 3, 2, 23, 30, tzinfo=UTC), start, end)
+        handle = orchestrator.attach(f"{dag}/by-hand")
+        assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED, handle.error
+        day, since = "2026-03-03T00:30:00+01:00", "2026-03-01T00:00:00+01:00"
+        shown = ["2026-03-01 00:00:00+01:00", "2026-03-02 00:00:00+01:00"]
+        assert handle.outputs["dates"] == [day, since, "2026-03-03", day, *shown]
+    finally:
+        orchestrator.delete_schedule(made.schedule_id)
+
+
+def test_a_parameter_that_cannot_be_filled_is_not_tried_again(airflow: Airflow) -> None:
+    orchestrator = orchestrator_of(airflow)
+    orchestrator.deploy_pipeline(without_interval)
+    dag = orchestrator._operations.dag_of("steps lack an interval").dag["dag_id"]
+    orchestrator.client.pause(dag, False)
+    orchestrator.client.trigger(dag, "by-hand", {})
+    handle = orchestrator.attach(f"{dag}/by-hand")
+    handle.wait_for_completion(timeout=240, poll_interval=0.5)
+    assert "the run's data_interval_start, but this run has none" in (handle.error or "")
+    assert {run.label: run.attempt for run in handle.step_runs()} == {"count[0]": 1, "count[1]": 1}
 
 
 def _check_dates(runs: Sequence[SubmissionResult]) -> None:

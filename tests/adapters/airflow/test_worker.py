@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -160,6 +160,24 @@ def test_a_run_that_an_operator_started_has_no_interval_of_the_schedule(
     dates = worker._dates({"dag_run": run, "dag": SimpleNamespace(fileloc=str(file))})
     assert dates.logical_date == run.logical_date
     assert (dates.data_interval_start is not None) is has_interval
+
+
+@pytest.mark.parametrize(("hours", "given"), [(0, False), (24, True)])
+def test_a_run_by_hand_has_an_interval_if_it_was_given_one(tmp_path: Path, hours: int, given: bool) -> None:
+    """Airflow fills in the logical date as its start and end. All dates are in the time zone of the schedule."""
+    file = tmp_path / "dag.py"
+    schedule = Schedule(cron="0 6 * * *", timezone="Europe/Berlin", start=datetime(2026, 1, 1, tzinfo=UTC))
+    file.write_text(compile_dag(Pipeline("dated").add_step(nothing).bundle(), schedule=schedule).text)
+    date = datetime(2026, 3, 1, 23, tzinfo=UTC)
+    run = SimpleNamespace(
+        run_type="manual", logical_date=date, data_interval_start=date - timedelta(hours=hours), data_interval_end=date
+    )
+    dates = worker._dates({"dag_run": run, "dag": SimpleNamespace(fileloc=str(file))}).plain()
+    expected = {"logical_date": "2026-03-02T00:00:00+01:00"}
+    if given:
+        expected |= {"data_interval_start": "2026-03-01T00:00:00+01:00"}
+        expected |= {"data_interval_end": "2026-03-02T00:00:00+01:00"}
+    assert dates == expected
 
 
 class FailError(Exception): ...
