@@ -11,7 +11,8 @@ CAPABILITIES = Capabilities(
     dict.fromkeys(Feature, yes)
     | {
         Feature.PARAMETERS: partly(
-            "Airflow 3 carries 64-bit integers: from `-2**63` to `2**64 - 1`; no NUL characters."
+            "Airflow 3 carries 64-bit integers: from `-2**63` to `2**64 - 1`, and no larger float without a fraction, "
+            "such as `1e22`; no NUL characters."
         ),
         Feature.STEP_RETRY: partly(
             "Airflow waits in whole seconds and, where the delay grows, up to twice as long; before 3.2 it doubles, "

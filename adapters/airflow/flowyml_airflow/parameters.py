@@ -74,10 +74,12 @@ def check_carried(values: Mapping[str, Any], carried: range | None) -> None:
                     f"{name!r} contains a NUL character, which PostgreSQL, one of Airflow's databases, rejects. "
                     f"Remove it."
                 )
-            if isinstance(part, int) and carried is not None and part not in carried:
+            is_whole_float = isinstance(part, float) and part.is_integer()
+            if (isinstance(part, int) or is_whole_float) and carried is not None and int(part) not in carried:
+                stored = ", which PostgreSQL stores as an integer" if is_whole_float else ""  # JSONB has 1e22 as digits
                 raise ParameterError(
-                    f"{name!r} contains {part}, but Airflow 3 carries 64-bit integers: from -2**63 to 2**64 - 1. "
-                    f"Declare it as text."
+                    f"{name!r} contains {part}{stored}, but Airflow 3 carries 64-bit integers: from -2**63 to 2**64 - "
+                    f"1. Declare it as text."
                 )
 
 

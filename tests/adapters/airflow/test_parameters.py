@@ -23,7 +23,9 @@ DAY = {"format": "date", "type": "string"}
 REFUSED = rf"'number' contains {LARGE}, but Airflow 3 carries 64-bit integers: from -2\*\*63 to 2\*\*64 - 1"
 
 
-@pytest.mark.parametrize("value", [2**64 - 1, -(2**63), True, 1e300, [{"a": [2**64 - 1]}], str(LARGE), None])
+@pytest.mark.parametrize(
+    "value", [2**64 - 1, -(2**63), True, 1e18, 1e-300, float("inf"), [{"a": [2**64 - 1]}], str(LARGE), None]
+)
 def test_what_64_bits_hold_passes(value: Any) -> None:
     check_carried({"number": value}, SIXTY_FOUR_BITS)
 
@@ -32,6 +34,14 @@ def test_what_64_bits_hold_passes(value: Any) -> None:
 def test_what_they_do_not_hold_is_named(value: Any) -> None:
     with pytest.raises(ParameterError, match=r"'number' contains -?\d+, but Airflow 3 .* Declare it as text\."):
         check_carried({"good": 1, "number": value}, SIXTY_FOUR_BITS)
+    check_carried({"number": value}, None)
+
+
+@pytest.mark.parametrize("value", [1e22, -1e300, [{"a": float(LARGE)}]])
+def test_a_float_that_postgresql_makes_such_an_integer_is_named(value: Any) -> None:
+    """The task of the run would die without an error."""
+    with pytest.raises(ParameterError, match=r"'number' contains .*e\+\d+, which PostgreSQL stores as an integer, but"):
+        check_carried({"good": 1.5, "number": value}, SIXTY_FOUR_BITS)
     check_carried({"number": value}, None)
 
 
