@@ -23,23 +23,30 @@ from flowyml.core.errors import (
     MissingExtraError,
     ServerTroubleError,
 )
+from flowyml.core.urls import shown
 from flowyml.orchestrators.http import ConflictError, ProxyLoginError, RefusedError, paged
 from flowyml.orchestrators.http import NotFoundError as NotThereError
 from flowyml_airflow.connection import Token, refusal
 from flowyml_airflow.log_events import LogEvent, log_events
 from flowyml_airflow.parameters import SIXTY_FOUR_BITS
 from flowyml_airflow.transport import Transport
+from flowyml_airflow.xcoms import is_kept_elsewhere
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
 
 __all__ = [
-    "AirflowClient", "ConflictError", "NotThereError", "RefusedError", "quoted", "usable_id", "with_display_names",
+    "AirflowClient", "ConflictError", "KeptElsewhereError", "NotThereError", "RefusedError", "quoted", "usable_id",
+    "with_display_names",
 ]  # fmt: skip
 
 _PAGE = 100  # Airflow gives no more at once, unless its [api] maximum_page_limit says otherwise
 _BUSY_SECONDS = 30
 _READ_AGAIN = 3  # times that a list is read again which changed while it was read
+
+
+class KeptElsewhereError(EngineError):
+    """Airflow's XCom backend stores a value where Airflow's API does not read it."""
 
 
 class AirflowClient:
@@ -363,9 +370,23 @@ class AirflowClient:
             ) from error
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
-        """A value that a task left. Raises ``NotThereError``."""
+        """A value that a task left. Raises ``NotThereError``, and ``KeptElsewhereError`` if Airflow stores the value
+        outside its database and does not give it.
+        """
         path = self._run(dag_id, run_id, "taskInstances", task_id, "xcomEntries", key)
-        return self.transport.get(path, map_index=map_index, **self._as_json)["value"]
+        value = self.transport.get(path, map_index=map_index, **self._as_json)["value"]
+        if not is_kept_elsewhere(value, dag_id, run_id, task_id):
+            return value
+        with suppress(RefusedError):  # Airflow 2 reads it if [api] enable_xcom_deserialize_support is on; 3 does not
+            read = self.transport.get(path, map_index=map_index, deserialize=True, **self._as_json)["value"]
+            if read != value:
+                return read
+        raise KeptElsewhereError(
+            f"Airflow's XCom backend stores {key!r} of task {task_id!r} at {shown(value)}, and the API does not read "
+            f"it there. For later runs, {self._to_read} in Airflow: FlowyML keeps larger outputs in its own store."
+        )
+
+    _to_read = "set [common.io] xcom_objectstorage_threshold to 1000000"  # FlowyML's are smaller, also as escaped JSON
 
     @property
     def _as_json(self) -> Mapping[str, Any]:

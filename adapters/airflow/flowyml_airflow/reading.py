@@ -21,7 +21,7 @@ from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml_airflow.cancel_notes import had_ended, was_cancelled, was_withdrawn
-from flowyml_airflow.client import AirflowClient, NotThereError
+from flowyml_airflow.client import AirflowClient, KeptElsewhereError, NotThereError
 from flowyml_airflow.deployed_dag import facts_of, version_of
 from flowyml_airflow.log_events import TASK_FAILED, LogEvent
 from flowyml_airflow.log_lines import Tail, Tails, class_of, described, is_airflows, is_shown, is_start, line_of
@@ -140,7 +140,10 @@ class RunReader:
     def _cached(self, found: Mapping[str, Any]) -> dict[tuple[str, int], str]:
         """For each task whose results are an earlier run's, that run: by task and map index."""
         listed = self.client.returned(found["dag_id"], found["dag_run_id"], CACHED_KEY)
-        kept = {marker: self._kept(found, marker, CACHED_KEY) for marker in listed}
+        kept = {}
+        for marker in listed:
+            with suppress(KeptElsewhereError):
+                kept[marker] = self._kept(found, marker, CACHED_KEY)
         return {marker: str(before) for marker, before in kept.items() if before is not None}
 
     def identified(self, found: Mapping[str, Any]) -> Run:
@@ -158,7 +161,7 @@ class RunReader:
         dag, run_id = found["dag_id"], found["dag_run_id"]
         facts = facts_of(self._source(found))
         if not facts:
-            return Outputs(self._returned(found))
+            return self._returned(found)
         seen = Seen(facts, self._tasks(found)) if "helpers" in facts else None
         packed: dict[str, Any] = {}
         plain: dict[str, Any] = {}
@@ -169,23 +172,26 @@ class RunReader:
             if where is None:
                 continue
             task, output = where[:2]
+            label = task
             try:
                 if seen and where[2:]:
-                    items = [
-                        (index, restored(self.client.xcom(dag, run_id, task, output, index)))
-                        for index in self._completed(found, facts, seen, task, output)
-                    ]  # all of them or, where one is not there, none
+                    items = []  # all of them or, where one is not there, none
+                    for index in self._completed(found, facts, seen, task, output):
+                        label = labelled(task, (index,) if index >= 0 else ())
+                        items.append((index, restored(self.client.xcom(dag, run_id, task, output, index))))
                     loops[name] = seen.on_item_error(where)
                     packed[name] = items if "continue" in loops[name] else [value for _, value in items]
                 elif output == _RETURNED:  # of an operator of Airflow's own
                     plain[name] = self.client.xcom(dag, run_id, task, output)
                 else:
                     packed[name] = restored(self.client.xcom(dag, run_id, task, output))
+            except KeptElsewhereError as error:
+                lost[name] = f"Output {name!r} of run {run_id!r} cannot be read. {error}"
             except NotThereError:
                 if output == _RETURNED:
                     continue
                 lost[name] = (
-                    f"Output {name!r} of run {run_id!r} is not kept: Airflow has no XCom {output!r} of task {task!r} "
+                    f"Output {name!r} of run {run_id!r} is not kept: Airflow has no XCom {output!r} of task {label!r} "
                     f"any more. It was cleared, or the task was marked as success by hand."
                 )
         read = read_outputs(run_id, packed, open_store(self.artifacts), lost=lost, loops=loops)
@@ -225,15 +231,19 @@ class RunReader:
             return self.client.xcom(found["dag_id"], found["dag_run_id"], marker[0], key, marker[1])
         return None
 
-    def _returned(self, found: Mapping[str, Any]) -> dict[str, Any]:
+    def _returned(self, found: Mapping[str, Any]) -> Outputs:
         """What each task returned; of a mapped one a list by map index, with None for those that returned nothing."""
         dag, run_id = found["dag_id"], found["dag_run_id"]
         values: dict[str, Any] = {}
+        lost: dict[str, str] = {}
         mapped: dict[str, list[Any]] = {}
         for task, index in sorted(self.client.returned(dag, run_id)):
             try:
                 value = self.client.xcom(dag, run_id, task, map_index=index)
             except NotThereError:  # the task was cleared in the meantime
+                continue
+            except KeptElsewhereError as error:
+                lost[task] = f"What task {task!r} of run {run_id!r} returned cannot be read. {error}"
                 continue
             if index < 0:
                 values[task] = value
@@ -243,7 +253,7 @@ class RunReader:
         counts = Counter(each["task_id"] for each in self._tasks(found)) if mapped else Counter()
         for task, items in mapped.items():
             items.extend([None] * (counts[task] - len(items)))
-        return values
+        return Outputs({task: value for task, value in values.items() if task not in lost}, not_kept=lost)
 
     def logs(self, found: Mapping[str, Any], *, follow: bool) -> Iterator[LogLine]:
         """The lines of every attempt, oldest first; with ``follow`` as they come, until the run has ended."""
@@ -381,9 +391,10 @@ class RunReader:
     def _failure(self, found: Mapping[str, Any], task: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         """What the run's error says of one task that failed; nothing if that failed only because another had."""
         if steps_of_task(task["task_id"], facts):
-            runs = [run for run in self._steps_of(task, found, facts) if failed_or_timed_out(run.status)]
-            first = min(runs, key=lambda run: run.ended_at or _LATEST, default=None)
-            return of_step(first.name, first.error or "", first.label) if first else ""
+            with suppress(KeptElsewhereError):  # the log says it too
+                runs = [run for run in self._steps_of(task, found, facts) if failed_or_timed_out(run.status)]
+                first = min(runs, key=lambda run: run.ended_at or _LATEST, default=None)
+                return of_step(first.name, first.error or "", first.label) if first else ""
         error, kind = self._error(found, task)
         if kind == UPSTREAM_FAILED:
             return ""

@@ -9,14 +9,16 @@ interprets.
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from typing import Any
 
 from flowyml.artifacts import is_reference
 
-__all__ = ["carried", "restored"]
+__all__ = ["carried", "is_kept_elsewhere", "restored"]
 
 _TEXT = "$json"
+_UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def carried(packed: Any) -> Any:
@@ -40,3 +42,17 @@ def restored(value: Any) -> Any:
         with suppress(TypeError, ValueError, RecursionError):  # written by hand
             return json.loads(value[_TEXT])
     return value
+
+
+def is_kept_elsewhere(value: Any, dag_id: str, run_id: str, task_id: str) -> bool:
+    """Whether an XCom, as Airflow's API gives it, is where ``XComObjectStorageBackend`` put the value of this task.
+
+    Source: ``serialize_value`` of that class, in apache-airflow-providers-common-io.
+
+    >>> is_kept_elsewhere("s3://us@xcoms/a/daily/r1/load/0b9e52b8-5a1c-4a6c-9be2-7a1b2c3d4e5f", "daily", "r1", "load")
+    True
+    >>> is_kept_elsewhere("s3://models/daily/r1/load/weights.json", "daily", "r1", "load")
+    False
+    """
+    place = re.escape(f"/{dag_id}/{run_id}/{task_id}/")
+    return isinstance(value, str) and bool(re.fullmatch(rf"[a-z][a-z0-9+.-]*://.*{place}{_UUID}(\.[a-z0-9]+)?", value))

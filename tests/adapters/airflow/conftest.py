@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,15 @@ FRAIL = {
     # The parameters of a run reach its steps all the same: ``test_late_versions``.
     "AIRFLOW__CORE__DAG_RUN_CONF_OVERRIDES_PARAMS": "False",
 }
+
+
+def _with_xcom_backend(folder: Path) -> dict[str, str]:
+    """Settings that keep values of 100,000 bytes and more in a folder, and no XCom of any other test."""
+    return {
+        "AIRFLOW__CORE__XCOM_BACKEND": "airflow.providers.common.io.xcom.backend.XComObjectStorageBackend",
+        "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_PATH": (folder / "xcoms").as_uri(),
+        "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_THRESHOLD": "100000",
+    }
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -83,7 +93,9 @@ def airflow3(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def airflow2(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[engines.Airflow]:
-    with engines.airflow2(tmp_path_factory.mktemp("engine")) as airflow:
+    folder = tmp_path_factory.mktemp("engine")
+    settings = {**_with_xcom_backend(folder), "AIRFLOW__API__ENABLE_XCOM_DESERIALIZE_SUPPORT": "True"}
+    with engines.airflow2(folder, settings) as airflow:
         request.session.stash.setdefault(_RUNNING, {})["airflow2"] = airflow
         yield airflow
 
@@ -91,7 +103,8 @@ def airflow2(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="session")
 def frail3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[engines.Airflow]:
     """The processes of this one are killed and started again. It comes last, when the other ones have ended."""
-    with engines.airflow3(tmp_path_factory.mktemp("frail"), FRAIL) as airflow:
+    folder = tmp_path_factory.mktemp("frail")
+    with engines.airflow3(folder, {**FRAIL, **_with_xcom_backend(folder)}) as airflow:
         yield airflow
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml_airflow.client import AirflowClient
+from flowyml.orchestrators.http import RefusedError
+from flowyml_airflow.client import AirflowClient, KeptElsewhereError
 from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.connection import Connection
 from flowyml_airflow.transport import Transport
@@ -84,6 +85,28 @@ def test_what_tasks_left_is_listed_once() -> None:
     entries = [{"task_id": "train", "map_index": index, "key": "return_value"} for index in (0, 1, 1)]
     client = AirflowClient(Answers(lambda *_: {"xcom_entries": entries, "total_entries": 3}), "3.0.0")
     assert client.returned("d", "r") == [("train", 0), ("train", 1)]
+
+
+@pytest.mark.parametrize("kind", [AirflowClient, Airflow2Client])
+@pytest.mark.parametrize("refuses", [True, False])
+def test_a_value_that_airflow_keeps_elsewhere_is_not_the_text_that_leads_there(
+    kind: type[AirflowClient], refuses: bool
+) -> None:
+    """Airflow 2 answers 400 unless its settings allow more, Airflow 3 gives the same text."""
+    place = "s3://ada:secret@xcoms/a/d/r/t/0b9e52b8-5a1c-4a6c-9be2-7a1b2c3d4e5f.gz"
+
+    def answer(path: str, params: Mapping[str, Any], body: Any) -> Any:
+        if refuses and params.get("deserialize"):
+            raise RefusedError("XCom deserialization is disabled in configuration.")
+        return {"value": place}
+
+    client = kind(Answers(answer), "3.0.0")
+    with pytest.raises(
+        KeptElsewhereError, match=r"stores 'k' of task 't' at s3://xcoms/.*set \[common\.io\]"
+    ) as caught:
+        client.xcom("d", "r", "t", "k")
+    assert "secret" not in str(caught.value)
+    assert client.xcom("d", "r", "other", "k") == place, "a text of its own"
 
 
 def test_what_is_cleared_is_not_cleared_a_second_time() -> None:

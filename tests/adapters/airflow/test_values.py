@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flowyml import Pipeline, for_each, pipeline, step
+from flowyml.core.errors import OutputNotKeptError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_airflow.xcoms import carried, restored
 from tests.adapters.airflow import dags
@@ -60,6 +61,45 @@ def test_values_come_back_as_they_were(engine: str, request: pytest.FixtureReque
     assert outputs["seen"] == expected, "in the next step"
     assert {name: repr(outputs[name]) for name in NAMES} == expected, "where outputs are read"
     assert repr(outputs["whole"]) == "10.0"
+
+
+def texts() -> Pipeline:
+    """Texts of 60,000 bytes, which are 180,000 bytes of Airflow's JSON, and a list of them; none is stored."""
+
+    @step
+    def large(n: int) -> str:
+        return "é" * 30_000
+
+    @step
+    def lengths(large: str, each: list[str]) -> list[int]:
+        return [len(text) for text in [large, *each]]
+
+    @pipeline(name="values elsewhere")
+    def made() -> Any:
+        one, each = large.options(name="one")(1), large.map(n=[1, 2])
+        return {"one": one, "each": each, "lengths": lengths(one, each)}
+
+    return made
+
+
+def test_a_value_that_airflow_keeps_elsewhere_and_does_not_give_is_named(frail3: Airflow) -> None:
+    """``FRAIL`` has an XCom backend for values of 100,000 bytes and more."""
+    handle = texts().submit(on=orchestrator_of(frail3))
+    handle.wait_for_completion(300, progress=False)
+    assert handle.outputs == {"lengths": [30_000] * 3}, handle.error
+    for name, task in (("one", "one"), ("each", "large")):
+        with pytest.raises(
+            OutputNotKeptError, match=rf"stores '\w+' of task '{task}' at file://.*/{task}/.*set \[common"
+        ):
+            handle.outputs[name]
+
+
+def test_airflow_2_gives_such_a_value_if_it_may(airflow2: Airflow) -> None:
+    """By its setting ``[api] enable_xcom_deserialize_support``."""
+    handle = texts().submit(on=orchestrator_of(airflow2))
+    handle.wait_for_completion(300, progress=False)
+    text = "é" * 30_000
+    assert handle.outputs == {"one": text, "each": [text, text], "lengths": [30_000] * 3}, handle.error
 
 
 def test_pickles_need_nothing_in_airflows_environment(airflow3: Airflow) -> None:
