@@ -25,7 +25,7 @@ from flowyml_airflow.task_exceptions import is_final, not_run
 from flowyml_airflow.upstream import Upstream
 from flowyml_airflow.xcoms import carried
 
-__all__ = ["GroupRun", "not_made", "printed"]
+__all__ = ["GroupRun", "printed"]
 
 logger = logging.getLogger("airflow.task")
 _FINAL = ("AirflowFailException", "AirflowSkipException")
@@ -165,24 +165,18 @@ class GroupRun:
     def _inputs(self, step: Step) -> dict[str, Any]:
         """Packed; parameters and constants are known where it runs."""
         return {
-            item.name: self._value(step, item.name, item.source)
+            item.name: self._value(step, item.source)
             for item in step.inputs
             if not isinstance(item.source, Constant | FromParameter)
         }
 
-    def _value(self, step: Step, name: str, source: Source) -> Any:
+    def _value(self, step: Step, source: Source) -> Any:
         """A packed value: of a step of the group as that has returned it, else as it stands in Airflow."""
         outputs = source.outputs if isinstance(source, FromEither) else [source]
         for output in outputs:
             if isinstance(output, FromStep) and output.step in self._made:
                 return self._made[output.step][output.output]
-        value = self.upstream.value(source, step.group)
-        if value is None and isinstance(source, FromStep):
-            before = self.flow.steps[source.step]
-            index = self.upstream.index if self.flow.loop(before) else -1
-            if self.upstream.pull(self.flow.id(before), self.flow.mark(before), index) is None:
-                raise not_made(step, name, self.flow.id(before))
-        return value
+        return self.upstream.value(source, step.group)
 
     def _write(self, step: Step, state: str, attempt: int, **more: Any) -> None:
         """Leave what became of a step, in Airflow's words, beside what became of those before it."""
@@ -207,13 +201,3 @@ def printed(line: str) -> str:
     ('done', ' flowyml-turn {"step": "train"}')
     """
     return f" {line}" if line.startswith(TURN) else line
-
-
-def not_made(step: Step, name: str, task: str) -> StepError:
-    """The error of a step for which an output is not there: Airflow gives None for an XCom that is not there."""
-    error = StepError(
-        f"step {step.name!r} needs {name!r}, which task {task!r} did not produce: it did not run in this run, or was "
-        f"marked as success by hand. Clear that task, and Airflow runs both."
-    )
-    error.step = step.name
-    return error

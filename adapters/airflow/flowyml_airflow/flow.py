@@ -18,7 +18,7 @@ from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.plan.groups import Branch, Cleanup, Loop, Section, outputs_in
 from flowyml.plan.model import Constant, FromEither, FromItem, FromStep, Plan, Source, Step
 from flowyml.plan.values import steps_of
-from flowyml_airflow.names import RAN_KEY, STEPS_KEY, Ids, task_id, xcom_key
+from flowyml_airflow.names import Ids, task_id, xcom_key
 
 __all__ = ["Flow", "Task", "label_of"]
 
@@ -146,12 +146,6 @@ class Flow:
                 return [self.plan.by_name[name] for name in self.structure.together[task.name].steps]
             case _:
                 return ()
-
-    def mark(self, task: Task) -> str:
-        """The XCom key under which a task of steps leaves something whenever it has run."""
-        if task.kind == "together":
-            return STEPS_KEY
-        return RAN_KEY if self.operators else "return_value"
 
     def loop(self, task: Task) -> Loop | None:
         """The loop around a task."""

@@ -14,7 +14,7 @@ from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
 
 __all__ = [
-    "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "RAN_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "STEPS_KEY",
+    "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "STEPS_KEY",
     "TAG", "TIMED_OUT", "TURN", "UPSTREAM_FAILED", "Ids", "airflow_run_id", "dag_file", "dag_id", "development_id",
     "development_name", "given_run_id", "parameters_of", "pipeline_of", "plain_key", "task_id",
     "version_tag", "xcom_key",
@@ -40,8 +40,6 @@ RUN_ID_KEY, REVISION_KEY = "flowyml.run_id", "flowyml.revision"
 # The digest of the code that the run was submitted with: Airflow 2 keeps no versions of a DAG, and Airflow 3 puts the
 # text of a new file into the last one where that is not `[core] min_serialized_dag_update_interval` old, 30 s mostly.
 CODE_KEY = "flowyml.code"
-# The XCom that says that a step ran, where what its task returns is what the step did: that may be nothing.
-RAN_KEY = "flowyml.ran"
 # The XCom that names the run which the outputs of a cached step are from, where it did not run.
 CACHED_KEY = "flowyml.cached_from"
 _OURS = (RUN_ID_KEY, REVISION_KEY, CODE_KEY)

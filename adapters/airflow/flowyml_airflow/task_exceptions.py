@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
-from flowyml.core.errors import StepCancelledError, StepError, StepTimeoutError
+from flowyml.core.errors import StepCancelledError, StepError, StepFailedError, StepTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.item_names import labelled
 from flowyml.plan.model import Step
 from flowyml_airflow.flow import Task
 from flowyml_airflow.names import TIMED_OUT, UPSTREAM_FAILED
 
-__all__ = ["airflow_exceptions", "as_airflow", "interrupted", "interruptions", "is_final", "not_run", "upstream_failed"]
+__all__ = [
+    "airflow_exceptions", "as_airflow", "interrupted", "interruptions", "is_final", "never_retried", "no_output",
+    "not_run", "upstream_failed",
+]  # fmt: skip
+
+_NAMED = 5  # items that an error names
 
 
 def as_airflow(step: Step, error: StepError) -> Exception:
@@ -66,6 +74,32 @@ def upstream_failed(task: Task) -> Exception:
     kind = type(UPSTREAM_FAILED, (airflow_exceptions().AirflowFailException,), {"__module__": __name__})
     made: Exception = kind(f"{task.name} did not run: a step that it waits for failed.")
     return made
+
+
+def no_output(step: str, indexes: Sequence[int] = (-1,)) -> StepError:
+    """The error of a task that takes what a step, or these items of it, did not leave; -1 is a step without items.
+
+    Airflow gives None for an XCom that does not exist, as of a task that a person marked as success. Another try would
+    find none either, so it counts as Airflow's ``AirflowFailException``.
+    """
+    named = [repr(labelled(step, (index,) if index >= 0 else ())) for index in indexes[:_NAMED]]
+    more = f" and {len(indexes) - _NAMED} more" if len(indexes) > _NAMED else ""
+    them = "them" if len(indexes) > 1 else "it"
+    error = StepFailedError(
+        f"Airflow has no output of {', '.join(named)}{more}. A task that was marked as success by hand leaves none, "
+        f"nor does one that did not complete. Clear {them}, and Airflow runs {them} again, and then this."
+    )
+    error.names = ("AirflowFailException",)
+    return error
+
+
+@contextmanager
+def never_retried() -> Iterator[None]:
+    """Raise a ``StepError`` of the block as ``AirflowFailException``, so that Airflow does not try the task again."""
+    try:
+        yield
+    except StepError as error:
+        raise airflow_exceptions().AirflowFailException(str(error)) from None
 
 
 def not_run(what: str, status: ExecutionStatus) -> str:

@@ -16,6 +16,7 @@ from flowyml.plan.parameters import as_declared
 from flowyml.runtime.nodes import End, verdict
 from flowyml_airflow.flow import Flow, Task
 from flowyml_airflow.names import STEPS_KEY, xcom_key
+from flowyml_airflow.task_exceptions import no_output
 from flowyml_airflow.xcoms import restored
 
 __all__ = ["TAKEN", "Upstream", "item_key"]
@@ -72,7 +73,7 @@ class Upstream:
             end = self.end_of_task(gate, self._index_of(gate))
             if end is not End.OK:
                 return end
-            if self.pull(self.flow.id(gate), TAKEN, self._index_of(gate)) != branch.name:
+            if self.taken(gate) != branch.name:
                 return End.SKIPPED
         if task.kind == "choice":  # it may be made before a value that is missing is needed
             return End.OK
@@ -84,6 +85,12 @@ class Upstream:
                 tally[end] += 1
         run_if = self.flow.step(task).run_if if task.kind == "step" else "all_success"
         return verdict(run_if, tally, waits)
+
+    def taken(self, gate: Task) -> str:
+        """The name of the branch that a task chose; empty for none. Raises ``StepError`` if it chose nothing yet."""
+        index = self._index_of(gate)
+        chosen: str = self._required(self.flow.id(gate), self.flow.id(gate), TAKEN, index)
+        return chosen
 
     def _ends(self, task: Task) -> list[End | None]:
         """The end of each thing that a task waits for, once each."""
@@ -114,7 +121,10 @@ class Upstream:
         return self._end_of_step(source.step, self._index_of(self.flow.steps[source.step]))
 
     def value(self, source: Source, group: str) -> Any:
-        """A value, packed, of something that ended OK; of a parameter or a constant the value itself."""
+        """A value, packed, of something that ended OK; of a parameter or a constant the value itself.
+
+        Raises ``StepError`` if a task that ended OK left none, as one that a person marked as success.
+        """
         match source:
             case Constant(value):
                 return value
@@ -132,7 +142,7 @@ class Upstream:
         """An output of a step; what an operator of Airflow's own returned is packed here, since it is any value."""
         task, key = self.flow.id(self.flow.steps[output.step]), self.flow.key(output)
         if output.step not in self.flow.operators:
-            return self.pull(task, key, index)
+            return self._required(output.step, task, key, index)
         return self._pack(output, self._context["ti"].xcom_pull(task_ids=task, key=key, map_indexes=index), index)
 
     def parameter(self, name: str) -> Any:
@@ -143,7 +153,18 @@ class Upstream:
 
     def pull(self, task: str, key: str, index: int = _UNMAPPED) -> Any:
         """What a task left under a key; None for nothing."""
-        return restored(self._context["ti"].xcom_pull(task_ids=task, key=key, map_indexes=index))
+        return restored(self._carried(task, key, index))
+
+    def _carried(self, task: str, key: str, index: int) -> Any:
+        """The same as Airflow carries it: None stands for an XCom that does not exist, and for no value: ``xcoms``."""
+        return self._context["ti"].xcom_pull(task_ids=task, key=key, map_indexes=index)
+
+    def _required(self, name: str, task: str, key: str, index: int) -> Any:
+        """What a task left under a key. Raises ``StepError`` for nothing, by the ``name`` of its step."""
+        value = self._carried(task, key, index)
+        if value is None:
+            raise no_output(name, [index])
+        return restored(value)
 
     def end_of_task(self, task: Task, index: int = _UNMAPPED) -> End | None:
         """How a task ended, for an item; of one that was never expanded as a whole."""
@@ -183,18 +204,21 @@ class Upstream:
 
     def _seen(self, step: str, loop: Loop) -> _Parts:
         """As FlowyML's walk over a run gathers items: see ``flowyml.runtime.walk``."""
+        is_listed = True
         if self.flow.has_items_task(loop):
             listed = self.end_of_task(Task("items", loop.name))
             if listed is not End.OK:
                 return _Parts(listed)
-            if not self.pull(self.flow.ids.items[loop.name], "return_value"):
+            labels = self.pull(self.flow.ids.items[loop.name], "return_value")
+            is_listed = labels is not None  # else it was marked as success by hand, and nothing was mapped
+            if is_listed and not labels:
                 return _Parts(End.OK)
         states = self.states(self.flow.id(self.flow.steps[step]))
         there = [index for index, state in states.items() if index == _UNMAPPED or state != _REMOVED]
         ends = {index: self._end_of_step(step, index) for index in sorted(there)}
         if None in ends.values():
             return _Parts(None)
-        goes_on = loop.on_item_error == "continue"
+        goes_on = loop.on_item_error == "continue" and is_listed
         ok = [index for index, end in ends.items() if end is End.OK]
         if End.FAILED in ends.values():
             return _Parts(End.OK, ok) if goes_on else _Parts(End.FAILED)
@@ -208,10 +232,14 @@ class Upstream:
             goes_on = loop.on_item_error == "continue"
             return [list(pair) for pair in zip(indexes, values, strict=True)] if goes_on else values
         task, key = self.flow.id(self.flow.steps[output.step]), self.flow.key(output)
-        # One call, as a list also where it is one; XComs of an earlier try of a failed item are cleared by then.
+        # One call, as a list also where it is one. It gives no indexes: an item that did not complete may have left an
+        # XCom, where another one left none.
         found = list(self._context["ti"].xcom_pull(task_ids=[task], key=key)) if indexes else []
-        if len(found) != len(indexes):
-            found = [self.pull(task, key, index) for index in indexes]
+        others = self.states(task).keys() - set(indexes)
+        if len(found) != len(indexes) or any(self._carried(task, key, index) is not None for index in others):
+            found = [self._carried(task, key, index) for index in indexes]
+        if missing := [index for index, value in zip(indexes, found, strict=True) if value is None]:
+            raise no_output(output.step, missing)
         values = [restored(value) for value in found]
         goes_on = loop.on_item_error == "continue"
         return [list(pair) for pair in zip(indexes, values, strict=True)] if goes_on else values
@@ -222,7 +250,8 @@ class Upstream:
         items = self.value(self.flow.list_of(source), around.parent)
         if isinstance(items, list | tuple) and not self.is_apart(self.flow.list_of(source), around.parent):
             return items[self.index]
-        return self.pull(self.flow.ids.items[source.loop], item_key(source.name, self.index))
+        task = self.flow.ids.items[source.loop]
+        return self._required(task, task, item_key(source.name, self.index), _UNMAPPED)
 
     def is_apart(self, source: Source, group: str) -> bool:
         """Whether the items of a list are stored one by one: pairs with an index hold values that may be elsewhere."""

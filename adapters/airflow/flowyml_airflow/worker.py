@@ -38,10 +38,10 @@ from flowyml.runtime.nodes import End
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.secrets import ReadSecret, from_environment
 from flowyml.runtime.unpacking import unpack_bundle
-from flowyml_airflow.execution_groups import GroupRun, not_made, printed
+from flowyml_airflow.execution_groups import GroupRun, printed
 from flowyml_airflow.flow import Flow, Task, label_of
 from flowyml_airflow.links import add_links
-from flowyml_airflow.names import CACHED_KEY, RAN_KEY, given_run_id, parameters_of, plain_key, xcom_key
+from flowyml_airflow.names import CACHED_KEY, given_run_id, parameters_of, plain_key, xcom_key
 from flowyml_airflow.parameters import filled
 from flowyml_airflow.secrets import read_ahead
 from flowyml_airflow.supervisor_line import drop_unread_answers
@@ -51,6 +51,8 @@ from flowyml_airflow.task_exceptions import (
     interrupted,
     interruptions,
     is_final,
+    never_retried,
+    no_output,
     upstream_failed,
 )
 from flowyml_airflow.upstream import TAKEN, Upstream, item_key
@@ -132,7 +134,7 @@ def _handed_over(flow: Flow, step: Step, operator: Any, context: Mapping[str, An
     plain = {name: None if is_reference(packed) else packed for name, packed in outputs.items()}
     if len(plain) > 1:
         keyed |= {plain_key(name): packed for name, packed in plain.items()}
-    for key, packed in {**keyed, RAN_KEY: True}.items():
+    for key, packed in keyed.items():
         context["ti"].xcom_push(key=key, value=packed)
     return next(iter(plain.values())) if len(plain) == 1 else None
 
@@ -170,6 +172,7 @@ def function(bundle: Path, place: str) -> Callable[..., Any]:
     return load_function(unpack_bundle(bundle), place)
 
 
+@never_retried()
 def list_items(
     operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None
 ) -> list[str]:
@@ -188,7 +191,7 @@ def list_items(
             for index, item in enumerate(items):
                 context["ti"].xcom_push(key=item_key(name, index), value=carried(item))
     else:
-        lists = _sayable(checked_lists, loop, given)
+        lists = checked_lists(loop, given)
     count = len(next(iter(lists.values())))
     most = import_module("airflow.configuration").conf.getint("core", "max_map_length", fallback=1024)
     if count > most:
@@ -200,6 +203,7 @@ def list_items(
     return [", ".join(parts)[:_LONGEST_LABEL] for parts in zip(*labels, strict=True)]
 
 
+@never_retried()
 def choose(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> str:
     """The branch whose condition holds first; empty where none does, or where a value is missing for it.
 
@@ -225,7 +229,7 @@ def choose(operator: Any, context: Mapping[str, Any], bundle: Path, python: str,
             }
             is_true = _look(flow, branch.name, packed, index, context, bundle, python, artifacts)["taken"]
         else:
-            is_true = _sayable(is_taken, branches[:number], partial(_known, values))
+            is_true = is_taken(branches[:number], partial(_known, values))
         if is_true:
             taken = branch.name
             break
@@ -237,14 +241,6 @@ def _known(values: Mapping[Source, Any], source: Source) -> Any:
     return source.value if isinstance(source, Constant) else values[source]
 
 
-def _sayable(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function gives; its error as one of Airflow's that is not tried again."""
-    try:
-        return function(*arguments)
-    except StepError as error:
-        raise airflow_exceptions().AirflowFailException(str(error)) from None
-
-
 def _look(
     flow: Flow, group: str, packed: Mapping[str, Any], index: Sequence[int], context: Mapping[str, Any], bundle: Path,
     python: str, artifacts: str | None,
@@ -252,18 +248,19 @@ def _look(
     """What a group is about, found out where the user's code is."""
     _stop.clear()
     with _processes(context, bundle, python, artifacts) as processes, _end_with_parent():
-        return _sayable(partial(processes.look, group, packed, index=index, on_line=_log, stop=_stop))
+        return processes.look(group, packed, index=index, on_line=_log, stop=_stop)
 
 
 def _holds_reference(value: Any) -> bool:
     return is_reference(value) or (isinstance(value, list) and any(map(_holds_reference, value)))
 
 
+@never_retried()
 def _check_upstream(
     flow: Flow, task: Task, context: Mapping[str, Any], bundle: Path, artifacts: str | None
 ) -> Upstream:
     """What a task finds of those before it. Skips the task, or fails it, where Airflow's trigger rule let it through
-    and what it stands for does not."""
+    and what it stands for does not, or where a person marked the choice of its branch as success."""
     upstream = Upstream(flow, context, _parameters(context, bundle), partial(_packed, context, bundle, artifacts))
     if flow.is_checked(task):
         end = upstream.decide(task)
@@ -273,6 +270,8 @@ def _check_upstream(
             )
         if end is End.FAILED:
             raise upstream_failed(task)
+    elif (gate := flow.gate(task)) and flow.is_behind_gate(task):
+        upstream.taken(gate)
     return upstream
 
 
@@ -285,19 +284,20 @@ def _packed(
     return pack(value, open_store(artifacts or default_url()), key=key)
 
 
+@never_retried()
 def _inputs(
     flow: Flow, step: Step, operator: Any, context: Mapping[str, Any], bundle: Path, artifacts: str | None
 ) -> tuple[dict[str, Any], tuple[int, ...]]:
     """The packed inputs of a step, and its index in a loop."""
     task = flow.steps[step.name]
+    upstream = _check_upstream(flow, task, context, bundle, artifacts)
     from_operators = any(output.step in flow.operators for output in flow.outputs(task))
     if not (flow.is_checked(task) or from_operators) and not any(
         isinstance(item.source, FromItem) for item in step.inputs
     ):
-        _check_inputs(flow, step, operator.inputs, context)
-        index = (int(context["ti"].map_index),) if flow.loop(task) else ()
+        _check_inputs(flow, step, operator.inputs, upstream.index)
+        index = (upstream.index,) if flow.loop(task) else ()
         return {name: restored(value) for name, value in operator.inputs.items()}, index
-    upstream = _check_upstream(flow, task, context, bundle, artifacts)
     inputs = {
         item.name: upstream.value(item.source, step.group)
         for item in step.inputs
@@ -449,14 +449,11 @@ def _conf(context: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return conf
 
 
-def _check_inputs(flow: Flow, step: Step, given: Mapping[str, Any], context: Mapping[str, Any]) -> None:
-    """Airflow gives None for an XCom that is not there, as when a task was marked as success by hand."""
+def _check_inputs(flow: Flow, step: Step, given: Mapping[str, Any], index: int) -> None:
+    """Raise ``StepError`` for an XCom that does not exist. Airflow gives None for it, and no output is None there."""
     for item in step.inputs:
         if isinstance(item.source, FromStep) and given[item.name] is None:
-            before = flow.steps[item.source.step]
-            mapped = {"map_indexes": context["ti"].map_index} if flow.loop(before) else {}
-            if context["ti"].xcom_pull(task_ids=flow.id(before), key=flow.mark(before), **mapped) is None:
-                raise not_made(step, item.name, flow.id(before))
+            raise no_output(item.source.step, [index if flow.loop(flow.steps[item.source.step]) else -1])
 
 
 def _attempt(context: Mapping[str, Any]) -> int:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from flowyml import Pipeline, either, elif_, pipeline, when
+from flowyml.core.errors import StepError
 from flowyml.plan.model import FromItem, FromStep
 from flowyml.runtime.nodes import End
 from flowyml_airflow.flow import Flow, Task
+from flowyml_airflow.task_exceptions import no_output
 from flowyml_airflow.upstream import TAKEN, Upstream
 from tests.adapters.airflow.test_flow import branched, double, mapped_over, numbers, rules_of, same
 
@@ -78,6 +81,52 @@ def test_items_that_succeeded_come_with_their_indexes() -> None:
         {("double", "double", 0): 14, ("double", "double", 2): 18},
     )
     assert upstream(made, ti).value(FromStep("double", "double"), "") == [[0, 14], [2, 18]]
+
+
+@pytest.mark.parametrize(
+    ("left", "named"),
+    [
+        ({0: 14, 1: 16}, "'double[2]'. A task that was marked as success by hand leaves none, nor does one that did"),
+        ({1: 16}, "'double[0]', 'double[2]'. A task"),  # one that failed after it had left its output
+    ],
+)
+def test_an_item_that_completed_without_an_output_is_named(left: dict[int, int], named: str) -> None:
+    """And the output of an item that failed is not taken in its place."""
+    states = {"double_0": "success", "double_1": "failed", "double_2": "success"}
+    ti = Ti(states, {("double", "double", index): value for index, value in left.items()})
+    found = upstream(mapped_over([7, 8, 9], on_item_error="continue"), ti)
+    with pytest.raises(StepError, match=re.escape(f"Airflow has no output of {named}")):
+        found.value(FromStep("double", "double"), "")
+
+
+def test_of_many_items_without_an_output_the_error_names_a_few() -> None:
+    error = no_output("double", range(9))
+    assert "'double[4]' and 4 more. A task" in str(error)
+    assert "Clear them" in str(error)
+
+
+@pytest.mark.parametrize("on_item_error", ["fail", "continue"])
+def test_a_list_of_items_that_was_not_made_is_no_empty_list(on_item_error: str) -> None:
+    """A person marked the task that lists the items as success, so Airflow maps nothing."""
+    ti = Ti({**LISTED, "double": "upstream_failed"})
+    found = upstream(mapped_over(numbers, on_item_error=on_item_error), ti)
+    assert found.end(FromStep("double", "double"), "") is End.FAILED
+
+
+def test_an_item_of_a_list_that_was_not_made_is_missing() -> None:
+    apart = {("numbers", "numbers", -1): {"$artifact": {"url": "file:///x"}}}
+    with pytest.raises(StepError, match="Airflow has no output of 'double_items'"):
+        upstream(mapped_over(numbers), Ti(LISTED, apart, 1)).value(FromItem("double", "n"), "double")
+
+
+def test_none_is_a_value() -> None:
+    ti = Ti({"double_0": "success"}, {("double", "double", 0): {"$json": "null"}})
+    assert upstream(mapped_over([7]), ti).value(FromStep("double", "double"), "") == [None]
+
+
+def test_a_choice_that_chose_nothing_is_missing() -> None:
+    with pytest.raises(StepError, match="Airflow has no output of 'choose_low'"):
+        upstream(branched(), Ti({"choose_low": "success"})).decide(Task("step", "a"))
 
 
 def test_an_item_is_taken_by_its_index() -> None:

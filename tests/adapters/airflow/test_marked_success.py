@@ -1,0 +1,135 @@
+"""A task that a person marks as success leaves no output: what takes one fails and says so, on both Airflows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from flowyml import otherwise, pipeline, step, when
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import StepRun
+from flowyml.core.submission_result import SubmissionResult
+from flowyml_airflow.flow import Flow
+from flowyml_airflow.names import task_id
+from tests.adapters.airflow.operating import orchestrator_of
+from tests.engines.airflow import Airflow
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+FAILED, COMPLETED = ExecutionStatus.FAILED, ExecutionStatus.COMPLETED
+TRIES = {"high": 1, "low": 1, "outer": 1, "grouped": 1}
+"""What takes something of a marked task, and its tries when it has run."""
+
+
+@pytest.fixture(params=["airflow3", "airflow2"])
+def airflow(request: pytest.FixtureRequest) -> Airflow:
+    found: Airflow = request.getfixturevalue(request.param)
+    return found
+
+
+def mark_success(airflow: Airflow, handle: SubmissionResult, task: str, index: int = -1) -> None:
+    """As a person does on Airflow's page, which also clears what failed for it."""
+    client = orchestrator_of(airflow).client
+    dag, run = handle.job_id.split("/")
+    path = f"{client.api}/dags/{dag}/dagRuns/{quote(run, safe='')}/taskInstances/{task}"
+    body = {"new_state": "success", **({"dry_run": False} if airflow.major == 2 else {})}
+    client.transport.call("PATCH", path if index < 0 else f"{path}/{index}", json=body)
+
+
+def have_run(handle: SubmissionResult, tries: Mapping[str, int]) -> dict[str, StepRun] | None:
+    """The steps by their labels, when these have ended after so many tries."""
+    runs = {run.label: run for run in handle.step_runs()}
+    ended = (runs[name].started_at and runs[name].status.is_terminal for name in tries)
+    return runs if all(ended) and all(runs[name].attempt >= number for name, number in tries.items()) else None
+
+
+def test_what_takes_the_list_of_a_loop_names_the_items_without_an_output(airflow: Airflow) -> None:
+    @step(retry=2)
+    def half(n: int) -> float:
+        if n % 2:
+            raise ValueError(f"{n} is odd")
+        return n / 2
+
+    @step(retry=2)
+    def total(halves: list[float]) -> str:
+        return repr(halves)
+
+    @pipeline(name="items marked")
+    def made(numbers: list[int]) -> Any:
+        return total(half.map(n=numbers))
+
+    handle = made.submit({"numbers": [2, 3, 4, 5]}, on=orchestrator_of(airflow))
+    assert handle.wait_for_completion(300, progress=False).status is FAILED
+    for index in (1, 3):
+        mark_success(airflow, handle, "half", index)
+    runs = wait_until(lambda: have_run(handle, {"total": 1}))
+    assert {label: run.status for label, run in runs.items()} == {
+        **{f"half[{index}]": COMPLETED for index in range(4)}, "total": FAILED,
+    }  # fmt: skip
+    assert runs["total"].attempt == 1, "another try would find no output either"
+    wait_until(lambda: handle.status is FAILED)
+    assert (handle.error or "").startswith("step 'total': Airflow has no output of 'half[1]', 'half[3]'. A task")
+
+
+def test_what_takes_a_branch_a_list_of_items_or_a_value_of_a_marked_task_fails(airflow: Airflow) -> None:
+    @step
+    def broken() -> Any:
+        raise ValueError("broken")
+
+    @step(retry=2)
+    def quiet() -> str:
+        return "done"
+
+    @step(retry=2)
+    def take(value: Any) -> str:
+        return f"got {value}"
+
+    @step(execution_group="group", retry=2)
+    def grouped(value: Any) -> str:
+        return f"got {value}"
+
+    @step(execution_group="group")
+    def after_it(grouped: str) -> str:
+        return grouped
+
+    @step
+    def total(values: list[Any]) -> int:
+        return len(values)
+
+    @pipeline(name="inner")
+    def inner() -> Any:
+        return broken.options(name="inside")()
+
+    @pipeline(name="others marked")
+    def made() -> Any:
+        number = broken.options(name="number")()
+        with when(number > 1, name="is_high"):
+            quiet.options(name="high")()
+        with otherwise(name="is_low"):
+            quiet.options(name="low")()
+        called = inner()
+        tolerant = take.options(name="tolerant", on_item_error="continue").map(value=broken.options(name="listed")())
+        return {
+            "outer": take.options(name="outer")(called),
+            "after": after_it(grouped(called)),
+            "total": total(tolerant),
+        }  # fmt: skip
+
+    handle = made.submit(on=orchestrator_of(airflow))
+    assert handle.wait_for_completion(300, progress=False).status is FAILED
+    ids = Flow(made.compile()).ids
+    for task in (ids.choices["is_high"], task_id("inner.inside"), ids.items["tolerant"]):
+        mark_success(airflow, handle, task)
+    runs = wait_until(lambda: have_run(handle, {**TRIES, "total": 2}))  # the last one ran before that, too
+    assert {name: runs[name].status for name in TRIES} == dict.fromkeys(TRIES, FAILED)
+    assert {name: runs[name].attempt for name in TRIES} == TRIES, "another try would find no output either"
+    assert runs["total"].status in (FAILED, ExecutionStatus.CANCELLED), "no list is not an empty one"
+    inside = "Airflow has no output of 'inner.inside'. A task that was marked as success"
+    assert inside in (runs["outer"].error or "")
+    assert inside in (runs["grouped"].error or "")
+    choice = f"Airflow has no output of '{ids.choices['is_high']}'. A task that was marked"
+    assert choice in (runs["high"].error or "")
+    assert choice in (runs["low"].error or "")
