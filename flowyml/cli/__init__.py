@@ -14,8 +14,8 @@ exit    meaning
 ======  ==================================================================
 
 Data goes to standard output, everything else to standard error, also what a pipeline prints; only ``run`` without
-``--json`` lets it through. With ``--json`` there is one JSON document on standard output, and an error is a JSON object
-on standard error.
+``--json`` lets it through. On a terminal, control characters are shown, also those that steps print. With ``--json``
+there is one JSON document on standard output, and an error is a JSON object on standard error.
 """
 
 from __future__ import annotations
@@ -35,10 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from flowyml.cli.app import read
         from flowyml.cli.failures import exit_code_of
         from flowyml.cli.output import escape_what_cannot_be_encoded
+        from flowyml.core.progress_output import guard_terminals, release_terminals
 
         escape_what_cannot_be_encoded()
+        guard_terminals()
         given = list(sys.argv[1:] if arguments is None else arguments)
-        return exit_code_of(read, given)
+        try:
+            return exit_code_of(read, given)
+        finally:
+            if arguments is not None:  # a program's own; a command guards what prints at its exit, too
+                release_terminals()
     except KeyboardInterrupt:  # during the imports
         return 130
     finally:

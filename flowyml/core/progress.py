@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import labelled
 from flowyml.core.plain_text import safe_line, safe_log, wants_colours
+from flowyml.core.progress_output import terminal_of
 from flowyml.core.runs import Run, StepRun, opened
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def console_on(stream: TextIO) -> Console:
     """rich's console for a stream, without a single colour or style where none is wanted."""
     from rich.console import Console
 
+    stream = terminal_of(stream)
     return Console(file=stream, color_system="auto" if wants_colours(stream) else None, highlight=False)
 
 

@@ -30,6 +30,7 @@ from flowyml.core.errors import EngineError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.plain_text import safe_line, safe_log, safe_text
 from flowyml.core.progress import show_progress
+from flowyml.core.progress_output import SafeOutput
 from flowyml.core.pruning import Bounds, Prunable
 from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
@@ -345,7 +346,7 @@ def test_what_a_submitted_step_prints_raises_and_returns_is_shown_on_a_real_term
         "p = Pipeline('hostile', context={'fails': False}, description=EVIL).add_step(says)\n"
     )
     wanted = {
-        "good": (False, ["logs good", "outputs good text"]),
+        "good": (False, ["logs good", "logs good --follow", "outputs good text"]),
         "bad": (True, ["logs bad", "watch bad"]),
     }
     for run_id, (fails, lines) in wanted.items():
@@ -356,6 +357,126 @@ def test_what_a_submitted_step_prints_raises_and_returns_is_shown_on_a_real_term
             assert not CONTROL.search(OURS.sub("", seen)), (words, ascii(seen))
             if words[0] in ("logs", "watch") and fails:
                 assert r"\x1b]0;owned" in seen
+
+
+CLIPBOARD = "\x1b]52;c;b3duZWQ=\x07"  # OSC 52 fills the clipboard
+LOUD = EVIL.replace("\r", "") + CLIPBOARD
+SPEAKS = f"""
+import atexit, logging, os, sys, time
+from flowyml import Pipeline, get_logger, step
+from flowyml.core.hooks import PipelineHook
+
+EVIL = {LOUD!r}
+print("imported", EVIL)
+atexit.register(print, "at exit", EVIL)
+if "OWN_HANDLER" in os.environ:
+    logging.basicConfig(level=logging.INFO, format="own: %(message)s")
+
+class Speaks(PipelineHook):
+    def on_pipeline_start(self, *_): print("hook", EVIL)
+    def on_pipeline_end(self, *_): print("hook", EVIL, file=sys.stderr)
+    def on_error(self, *_): print("hook", EVIL, file=sys.stderr)
+
+@step
+def says() -> int:
+    print("printed", EVIL)
+    print("on stderr", EVIL, file=sys.stderr)
+    sys.stdout.writelines(["lines ", EVIL, "\\n"])
+    sys.stdout.buffer.write(f"bytes {{EVIL}}\\n".encode())
+    sys.stdout.buffer.flush()
+    for piece in EVIL:  # a sequence that comes in pieces is one on the terminal
+        print(piece, end="", flush=True)
+    print()
+    get_logger().warning("logged %s", EVIL)
+    while "DRAWN" in os.environ and "rich.live" not in sys.modules:
+        time.sleep(0.01)
+    print("then", EVIL)
+    return 1
+
+@step(timeout=600)
+def says_apart(says: int) -> int:
+    print("apart", EVIL)
+    os.write(1, b"past Python " + EVIL.encode() + b"\\n")
+    return 2
+
+@step
+def fails(says_apart: int) -> None:
+    raise ValueError(EVIL)
+
+p = Pipeline("speaks", hooks=[Speaks()]).add_step(says).add_step(says_apart).add_step(fails)
+if __name__ == "__main__":
+    p.run()
+"""
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        "", "FLOWYML_PROGRESS=0", "DRAWN=1", "FLOWYML_FORK=0 OWN_HANDLER=1", "NO_COLOR=1",
+        "FLOWYML_ORCHESTRATORS__LOCAL__WORKERS=processes",
+    ],
+)  # fmt: skip
+def test_what_a_run_in_the_foreground_prints_is_shown_on_a_real_terminal(
+    variables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By steps in the command's process and in their own, by hooks, loggers, tracebacks and modules."""
+    for variable in variables.split():
+        monkeypatch.setenv(*variable.split("="))
+    (tmp_path / "speaks.py").write_text(SPEAKS)
+    seen = on_a_terminal("-m", "flowyml", "run", "speaks.py")
+    assert not CONTROL.search(OURS.sub("", seen)), ascii(seen)
+    whole = seen.replace("\r\n", "")  # as a terminal of 100 columns breaks lines
+    for words in ("imported", "printed", "on stderr", "lines", "bytes", "logged", "then", "apart", "past Python",
+                  "at exit", "hook", "ValueError"):  # fmt: skip
+        assert words in whole, seen
+    assert whole.count(r"\x1b]52;c;b3duZWQ=\x07") >= 12, seen
+
+
+def test_what_a_run_prints_goes_to_a_pipe_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "speaks.py").write_text(SPEAKS)
+    command = [sys.executable, "-m", "flowyml", "run", "speaks.py"]
+    done = subprocess.run(command, capture_output=True, timeout=240, check=False)
+    assert f"printed {LOUD}\n".encode() in done.stdout
+    assert f"on stderr {LOUD}\n".encode() in done.stderr
+
+
+def test_a_program_of_one_s_own_has_its_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_PROGRESS", "0")
+    (tmp_path / "speaks.py").write_text(SPEAKS)
+    assert f"printed {LOUD}" in on_a_terminal("speaks.py")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "shown"),
+    [
+        (["a", "b", "\n"], "ab\n"),
+        (["\r10%", "\r20%", "\n"], "10%\r\x1b[2K20%\n"),
+        (["10%\r", "20%\r", "done\n"], "10%\r\x1b[2K20%\r\x1b[2Kdone\n"),
+        (["one\r", "\n", "two"], "one\ntwo"),
+        (["one\r\ntwo\r\n"], "one\ntwo\n"),
+        (["bar\n", "\x1b[1A\x1b[2Kbar 2\n"], "bar\nbar 2\n"),
+        (["x", "y\rz"], "x\r\x1b[2Kz"),
+        (["\x1b[32mok\x1b[0m\n"], "\x1b[32mok\x1b[0m\x1b[0m\n"),
+        (["\x1b", "]52;c;x\x07"], r"\x1b]52;c;x\x07"),
+    ],
+    ids=ascii,
+)
+def test_a_line_that_is_written_again_takes_its_own_place(pieces: list[str], shown: str) -> None:
+    terminal = Terminal()
+    stream = SafeOutput(terminal)
+    for piece in pieces:
+        assert stream.write(piece) == len(piece)
+    assert terminal.getvalue() == shown
+
+
+@given(st.lists(st.text(st.characters(codec=None)) | st.text(st.sampled_from("\x1b[0;12345678mAJK]\r\n\t\x9bab"))))
+@settings(max_examples=300)
+def test_whatever_the_pieces_no_control_reaches_the_terminal(pieces: list[str]) -> None:
+    terminal = Terminal()
+    stream = SafeOutput(terminal)
+    for piece in pieces:
+        stream.write(piece)
+    assert not CONTROL.search(OURS.sub("", terminal.getvalue()))
 
 
 def test_a_bundle_that_is_run_by_hand_shows_what_is_written_in_it(tmp_path: Path) -> None:
