@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["LOGIN_OPTIONS", "Login", "Secret"]
+__all__ = ["LOGIN_OPTIONS", "Login", "Secret", "lacks_permission"]
 
 LOGIN_OPTIONS = (
     "token", "token_file", "token_command", "username", "password", "password_file", "password_command",
@@ -83,6 +83,16 @@ class Secret:
 
     def __repr__(self) -> str:
         return f"<Secret {', '.join(self._sources) or 'none'}>"
+
+
+def lacks_permission(call: str, permission: str, answer: str) -> str:
+    """What a 403 means on any engine: which call was refused, what it needs, and how the engine answered.
+
+    >>> lacks_permission("GET /pools/a", "can read on Pools", "Forbidden")
+    'GET /pools/a needs the permission "can read on Pools". It answered: Forbidden'
+    """
+    needs = f'needs the permission "{permission}"' if permission else "needs a permission that this user lacks"
+    return f"{call} {needs}.{f' It answered: {answer}' if answer else ''}"
 
 
 def _read_file(option: str, file: str | os.PathLike[str]) -> str:

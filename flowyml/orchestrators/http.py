@@ -23,7 +23,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit, urlunsplit
 
-from flowyml.core.credentials import Login
+from flowyml.core.credentials import Login, lacks_permission
 from flowyml.core.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -220,6 +220,10 @@ class HttpClient:
             f"{self.engine} at {self.url} refuses these credentials ({status}). {self.login.note}"
         )
 
+    def permission(self, method: str, path: str) -> str:
+        """The permission that a call needs, in the engine's own words; empty if that is not known."""
+        return ""
+
     def busy_seconds(self, answer: Answer) -> float:
         """How long to retry a server that gives this answer because it is busy."""
         return _BUSY_SECONDS
@@ -380,13 +384,13 @@ class HttpClient:
             raise EngineError(f"{asked} with {content!r:.200}. Something other than {self.engine} answers there.")
         if status < 300:
             return content
-        raise self.error(
-            status, f"{self.engine} at {self.url} answered {status} to {method} {path}: {_detail(content)}"
-        )
-
-    def error(self, status: int, message: str) -> EngineError:
-        """The kind of error that a status stands for."""
-        return self.refusal(status) if status in (401, 403) else status_error(status, message)
+        detail = _detail(content)
+        if status == 401:
+            raise self.refusal(status)
+        if status == 403:
+            needed = lacks_permission(f"{method} {path}", self.permission(method, path), detail)
+            raise AuthenticationError(f"{self.refusal(status)} {needed}")
+        raise status_error(status, f"{self.engine} at {self.url} answered {status} to {method} {path}: {detail}")
 
     def _unreachable(self, error: Exception) -> EngineUnreachableError:
         if cause := tls_cause(error):

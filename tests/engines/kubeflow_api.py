@@ -114,7 +114,11 @@ def _check_namespace(state: State, request: Request, namespace: str | None, kind
     if not namespace:
         raise Refused(400, f"Invalid input error: {kind} cannot have an empty namespace in multi-user mode")
     if namespace not in state.users[_user(request)]:
-        raise Refused(403, f"PermissionDenied: User is not authorized to access {kind} in namespace {namespace}")
+        asked = f"Namespace:{namespace},Verb:get,Group:pipelines.kubeflow.org,Version:v1beta1,Resource:{kind}"
+        raise Refused(
+            403, f"PermissionDenied: User '{_user(request)}' is not authorized with reason:  (request: "
+            f"&ResourceAttributes{{{asked},Subresource:,Name:,}}): Unauthorized access",
+        )  # fmt: skip
 
 
 def _is_signed_in(request: Request, token: str | None) -> bool:

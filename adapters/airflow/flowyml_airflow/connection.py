@@ -18,7 +18,7 @@ from flowyml.core.errors import AuthenticationError, ConfigurationError
 from flowyml.core.tls import Tls
 from flowyml.core.urls import checked_url, same_address, shown
 
-__all__ = ["Connection", "Token", "expiry", "refusal"]
+__all__ = ["Connection", "Token", "expiry", "permission", "refusal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +162,31 @@ def expiry(token: str) -> datetime | None:
         return None
 
 
+def permission(method: str, path: str) -> str:
+    """The permission that a call needs, as roles of Airflow's FAB auth manager list it; empty if it is not known.
+
+    Source: Airflow, "Access Control" of the FAB provider, and the ``requires_access_…`` of each route. The simple auth
+    manager has roles instead: ``viewer`` reads, ``user`` works with DAGs, and ``op`` reads pools and connections.
+
+    >>> permission("PATCH", "/api/v2/dags/train/dagRuns/one"), permission("POST", "/api/v2/dags/~/dagRuns/list")
+    ('can edit on DAG Runs', 'can read on DAG Runs')
+    """
+    parts = path.split("/")[3:]  # a collection, an id, a collection, …
+    resource = next((_RESOURCES[part] for part in reversed(parts[::2]) if part in _RESOURCES), "")
+    action = "can read" if parts[-1:] == ["list"] else _ACTIONS.get(method, "")
+    action = "can edit" if parts[-1:] == ["clearTaskInstances"] else action
+    return f"{action} on {resource}" if resource and action else ""
+
+
+_ACTIONS = {"GET": "can read", "POST": "can create", "PATCH": "can edit", "DELETE": "can delete"}
+_RESOURCES = {
+    "dags": "DAGs", "dagSources": "DAG Code", "dagRuns": "DAG Runs", "backfills": "DAG Runs",
+    "taskInstances": "Task Instances", "clearTaskInstances": "Task Instances", "tasks": "Task Instances",
+    "xcomEntries": "XComs", "logs": "Task Logs", "eventLogs": "Audit Logs", "importErrors": "ImportError",
+    "pools": "Pools", "connections": "Connections", "variables": "Variables", "config": "Configurations",
+}  # fmt: skip
+
+
 def refusal(connection: Connection, status: int, *, known: bool = True) -> AuthenticationError:
     """What a 401 or 403 means, given who asked. Airflow 2 says 403 for a wrong password too: it is not ``known``."""
     reason = _refusal(f"Airflow at {connection.url}", connection.login, status, known)
@@ -174,7 +199,7 @@ def _refusal(where: str, login: Login, status: int, known: bool) -> str:
     if login.username is not None and not known:
         return f"{where} refuses user {login.username!r}: wrong user name or password, or no permission for this."
     if login.username is not None:
-        return f"{where} does not permit this to user {login.username!r}. Ask for the permission."
+        return f"{where} does not permit this to user {login.username!r}."
     if not login.token:
         return f"{where} requires credentials. Give username=… and password=…, or token=…."
     ends = expiry(login.token.get() or "")

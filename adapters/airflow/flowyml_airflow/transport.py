@@ -10,7 +10,7 @@ from flowyml.core.errors import AuthenticationError, EngineError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.http import HttpClient
 from flowyml.orchestrators.http import NotFoundError as NotThereError
-from flowyml_airflow.connection import Connection, Token, refusal
+from flowyml_airflow.connection import Connection, Token, permission, refusal
 
 if TYPE_CHECKING:
     from flowyml.core.web import Answer
@@ -50,6 +50,9 @@ class Transport(HttpClient):
         if answer.status == 404:
             return NotThereError(f"{self.engine} at {self.url} has no {path}. Is the address right?")
         return super().foreign_answer(answer, method, path)
+
+    def permission(self, method: str, path: str) -> str:
+        return permission(method, path)
 
     def refusal(self, status: int) -> AuthenticationError:
         return refusal(self.connection, status, known=isinstance(self.credentials, Token))

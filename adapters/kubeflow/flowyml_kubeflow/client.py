@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from functools import cached_property, partial
 from typing import Any
 from urllib.parse import urljoin
 
+from flowyml.core.credentials import lacks_permission
 from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError, ServerTroubleError
 from flowyml.core.tls import tls_cause, tls_trouble
 from flowyml.core.urls import shown
@@ -78,7 +80,7 @@ class Client:
         def call() -> Any:
             return self._operation(operation)(*arguments, **options, **self._limits)
 
-        return self._call(call)
+        return self._call(call, operation)
 
     def pages(self, operation: str, field: str, *arguments: Any, **options: Any) -> Iterator[Any]:
         """All entries of a list, page after page; ``field`` is theirs in the answer. Raises ``EngineError`` for a list
@@ -177,8 +179,8 @@ class Client:
             return answer
         return None
 
-    def _refused(self, error: Any) -> EngineError:
-        """What an answer that is an error means."""
+    def _refused(self, error: Any, asked: str) -> EngineError:
+        """What an answer to ``asked`` that is an error means."""
         message = f"KFP at {self.connection.where} answered {error.status}: {_message(error)}"
         if error.status == 401:
             return AuthenticationError(
@@ -187,7 +189,8 @@ class Client:
         if error.status == 403:
             given = self.connection.given_namespace
             where = f"namespace {given!r}" if given else "this; give namespace='…' if KFP serves several users"
-            return AuthenticationError(f"{message} These credentials have no right to {where}.")
+            needed = lacks_permission(asked, _permission(message), "")
+            return AuthenticationError(f"{message} These credentials have no right to {where}. {needed}")
         if 300 <= error.status < 400:
             headers = {name.lower(): value for name, value in (error.headers or {}).items()}
             target = shown(urljoin(f"{self.connection.url}/", headers.get("location", ""))).partition("?")[0]
@@ -206,24 +209,24 @@ class Client:
                 _return_http_data_only=True, **self._limits,
             )  # fmt: skip
 
-        return self._call(call)
+        return self._call(call, f"{words[1]} {words[0]}")
 
-    def _call(self, call: Callable[[], Any]) -> Any:
+    def _call(self, call: Callable[[], Any], asked: str) -> Any:
         """One call; once more if the credentials were refused and fresh ones are there."""
         sign_in = self.connection.sign_in
         headers = sign_in.headers()
         try:
-            with self._translated():
+            with self._translated(asked):
                 return call()
         except AuthenticationError:
             if not sign_in.renew(headers):
                 raise
         sign(self.api, sign_in)
-        with self._translated():
+        with self._translated(asked):
             return call()
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, asked: str) -> Iterator[None]:
         from kfp_server_api.exceptions import ApiException  # type: ignore[import-untyped]  # ships no types
         from urllib3.exceptions import HTTPError
 
@@ -231,7 +234,7 @@ class Client:
         try:
             yield
         except ApiException as error:
-            raise self._refused(error) from error
+            raise self._refused(error, asked) from error
         except TimeoutError as error:
             raise EngineUnreachableError(f"KFP at {where} does not answer: {error} Is it running?") from error
         except HTTPError as error:
@@ -240,6 +243,22 @@ class Client:
             reason = getattr(error, "reason", None) or error
             what = f"KFP at {where} does not answer: {type(reason).__name__}. Is it running?"
             raise EngineUnreachableError(what) from error
+
+
+def _permission(message: str) -> str:
+    """What Kubernetes' role-based access control calls the permission that KFP's message says is missing.
+
+    Source: KFP, apiserver/resource/resource_manager.go, ``IsAuthorized``.
+
+    >>> _permission("(request: &ResourceAttributes{Namespace:a,Verb:list,Group:pipelines.kubeflow.org,Resource:runs,})")
+    "list runs.pipelines.kubeflow.org in namespace 'a'"
+    """
+    asked = dict(part.split(":", 1) for part in re.findall(r"\b(?:Namespace|Verb|Group|Resource):[^,}\s]+", message))
+    if not {"Verb", "Resource"} <= asked.keys():
+        return ""
+    resource = ".".join(filter(None, (asked["Resource"], asked.get("Group"))))
+    where = f" in namespace {asked['Namespace']!r}" if "Namespace" in asked else ""
+    return f"{asked['Verb']} {resource}{where}"
 
 
 def lines_of(text: str, *, grows: bool = False) -> list[str]:

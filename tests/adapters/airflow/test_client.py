@@ -97,6 +97,13 @@ def jwt(expires: int) -> str:
         (200, "application/json", "", EngineError, "does not come from Airflow's API"),
         (302, "text/html", "", AuthenticationError, "A proxy in front of Airflow"),
         (403, "text/html", LOGIN, AuthenticationError, "A proxy in front of Airflow"),
+        (
+            403,
+            "application/json",
+            '{"detail":"Forbidden"}',
+            AuthenticationError,
+            r'dagRuns/list needs the permission "can read on DAG Runs"\. It answered: Forbidden',
+        ),
         (502, "text/html", "<title>Bad gateway</title>", EngineUnreachableError, "cannot reach it"),
         (503, "application/json", "{}", EngineUnreachableError, "503"),
         (401, "application/json", '{"detail":"x"}', AuthenticationError, "expired at 2001-09-09"),

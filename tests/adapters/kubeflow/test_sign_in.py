@@ -75,9 +75,9 @@ def test_what_belongs_to_others_is_refused_with_the_namespace(shared_kfp: Any) -
     handle = shared_kfp.orchestrator(token=OURS, namespace="team-a").run_pipeline(pipelines.greeting(), unique("ours"))
     curious = shared_kfp.orchestrator(token=THEIRS, namespace="team-a")
     for asked in (curious.runs, lambda: curious.get_run(handle.job_id), curious.schedules):
-        with pytest.raises(AuthenticationError, match=r"answered 403: .*no right to namespace 'team-a'") as refused:
+        needed = r"needs the permission \"get \w+\.pipelines\.kubeflow\.org in namespace 'team-a'\""
+        with pytest.raises(AuthenticationError, match=rf"answered 403: .*no right to namespace 'team-a'.* {needed}"):
             asked()
-        assert THEIRS not in str(refused.value)
     handle.cancel()
 
 

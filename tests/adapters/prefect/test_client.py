@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from flowyml.core.errors import EngineUnreachableError
+from flowyml.core.errors import AuthenticationError, EngineUnreachableError
 from flowyml.orchestrators import http
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection
@@ -62,6 +62,14 @@ def test_prefects_own_word_that_it_is_busy_is_believed_for_longer(monkeypatch: p
         with pytest.raises(EngineUnreachableError):
             client.version()
     assert len(asked) == 1
+
+
+def test_a_403_names_the_call() -> None:
+    with (
+        answering(403) as (client, _),
+        pytest.raises(AuthenticationError, match=r"refuses these credentials.* GET /admin/version needs a permission"),
+    ):
+        client.version()
 
 
 @pytest.mark.parametrize(
