@@ -10,8 +10,9 @@ from flowyml.cli.finding import find_run
 from flowyml.cli.options import Argument, AsJson, Job, On, Option, Parameters, RunId
 from flowyml.cli.output import Output, note
 from flowyml.cli.records import plain_run
-from flowyml.cli.running import tell_submission, where
+from flowyml.cli.running import tell_submission
 from flowyml.cli.source import read_values
+from flowyml.core.following import command_line
 from flowyml.orchestrators.targets import resolve
 
 __all__ = ["backfill", "clear", "trigger"]
@@ -66,7 +67,7 @@ def backfill(
         for one in made:
             out.line(one.job_id)
         if made:
-            note(f"submitted; watch one with: flowyml watch JOB{where(on)}")
+            note(f"submitted; watch one with: {command_line('watch', 'JOB', on=on)}")
 
 
 def _moment(what: str, text: str) -> date:

@@ -6,7 +6,6 @@ import errno
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from shlex import quote as shell_word
 from typing import TYPE_CHECKING, Annotated, Any
 from warnings import catch_warnings
 
@@ -17,6 +16,7 @@ from flowyml.cli.output import Output, discard_output, note, print_error, print_
 from flowyml.cli.records import holds_copies, plain_outputs, plain_run, plain_step, shown, status_word
 from flowyml.cli.source import load, read_parameters
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.following import command_line
 from flowyml.core.observability import get_metrics_collector
 from flowyml.core.runs import Outputs, Run
 from flowyml.core.submission_result import SubmissionResult
@@ -27,7 +27,7 @@ from flowyml.orchestrators.targets import resolve
 if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
 
-__all__ = ["deploy", "run", "print_outputs", "runs_here", "tell_submission", "wait", "where"]
+__all__ = ["deploy", "run", "print_outputs", "runs_here", "tell_submission", "wait"]
 
 _RAN_BEFORE = "a run with this id has already ended, and this is its result; use another --run-id for a new run"
 
@@ -155,7 +155,7 @@ def wait(
             submission.wait_for_completion(timeout=limit, poll_interval=1, progress=False if out.as_json else None)
     except KeyboardInterrupt:
         if not stops:
-            note(f"\nThe run goes on. To see it again: flowyml watch {shell_word(submission.job_id)}{where(on)}")
+            note(f"\nThe run goes on. To see it again: {command_line('watch', submission.job_id, on=on)}")
         raise
     return tell_end(out, submission.run, orchestrator, submission.outputs, on)
 
@@ -168,7 +168,7 @@ def tell_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outputs
         if error.errno not in (errno.EPIPE, errno.EBADF):
             raise
         if error.errno == errno.EBADF:
-            seen = f"flowyml status {shell_word(run.job_id)}{where(on)}"
+            seen = command_line("status", run.job_id, on=on)
             note(f"a step has closed standard output; how the run ended: {seen}")
         discard_output()
     except ValueError:
@@ -188,7 +188,7 @@ def _print_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outpu
     if run.error:
         print_error(run.error)
     if run.status in (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT):
-        note(f"its log, with the traceback: flowyml logs {shell_word(run.job_id)}{where(on)}")
+        note(f"its log, with the traceback: {command_line('logs', run.job_id, on=on)}")
 
 
 def print_outputs(out: Output, outputs: Outputs, job_id: str, on: str | None) -> None:
@@ -198,12 +198,7 @@ def print_outputs(out: Output, outputs: Outputs, job_id: str, on: str | None) ->
     for name, reason in outputs.not_kept.items():
         out.line(f"  {name}: {reason}")
     if any(map(holds_copies, outputs.values())):
-        note(f"to write the files to a folder: flowyml outputs {shell_word(job_id)}{where(on)} --download DIR")
-
-
-def where(on: str | None) -> str:
-    """The option that a command needs to find the same engine, without credentials of a URL."""
-    return f" --on {shell_word(shown_url(on))}" if on else ""
+        note(f"to write the files to a folder: {command_line('outputs', job_id, on=on)} --download DIR")
 
 
 def runs_here(orchestrator: object) -> bool:
@@ -252,6 +247,6 @@ def tell_submission(
     if run_id is not None and run.status.is_terminal:
         note(f"a run with this id has already ended ({run.status}); use another --run-id for a new run")
     else:
-        note(f"submitted; watch it with: flowyml watch {shell_word(run.job_id)}{where(on)}")
+        note(f"submitted; watch it with: {command_line('watch', run.job_id, on=on)}")
     if run.url:
         note(run.url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING
 from flowyml.core.errors import FlowymlError
 from flowyml.core.plain_text import safe_text
 from flowyml.core.runs import LogLine
+from flowyml.core.urls import without_credentials
 
 if TYPE_CHECKING:
     from flowyml.core.submission_result import RunOperations, SubmissionResult
 
-__all__ = ["cancel_on_interrupt", "command_for", "command_on", "printing_logs", "say"]
+__all__ = ["cancel_on_interrupt", "command_for", "command_line", "command_on", "printing_logs", "say"]
 
 logger = logging.getLogger("flowyml.runs")
 
@@ -36,11 +38,20 @@ def command_for(command: str, submission: SubmissionResult) -> str:
     return command_on(submission.orchestrator, command, submission.job_id)
 
 
-def command_on(orchestrator: RunOperations, command: str, job_id: str) -> str:
-    """The same for a run without a handle."""
-    target = orchestrator.target or orchestrator.name
-    where = "" if target == "local" else f" --on {quote(target)}"
-    return f"flowyml {command} {quote(job_id)}{where}"
+def command_on(orchestrator: RunOperations, command: str, *words: str) -> str:
+    """A command line for the target that this orchestrator is, such as a configured one or a URL."""
+    return command_line(command, *words, on=orchestrator.target or orchestrator.name)
+
+
+def command_line(command: str, *words: str, on: str | None = None) -> str:
+    """A command line for the target ``on``, without credentials of a URL; None stands for the default.
+
+    >>> command_line("schedule resume", "my dag", on="prod")
+    "flowyml schedule resume 'my dag' --on prod"
+    """
+    is_default = on is None or on == "local" == (os.environ.get("FLOWYML_ORCHESTRATOR") or "local")
+    where = () if is_default else ("--on", quote(without_credentials(str(on))))
+    return " ".join(["flowyml", command, *map(quote, words), *where])
 
 
 @contextmanager

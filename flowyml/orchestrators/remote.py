@@ -79,7 +79,7 @@ class RemoteOrchestrator(Orchestrator):
                 else f"{name!r} needs an extra that is not installed: {command}"
             )
         made = factory(url=self.url, retry_policy=self.retry_policy, secrets=self.secrets, **self._options)
-        made.target = shown(self.url)
+        made.target = self.target or shown(self.url)
         return made
 
     def _recognized(self) -> str:
@@ -172,6 +172,9 @@ class RemoteOrchestrator(Orchestrator):
         self, job_id: str, step: str, index: tuple[int, ...], *, follow: bool = False
     ) -> Iterator[LogLine]:
         return self.adapter.logs_of_step(job_id, step, index, follow=follow)
+
+    def why_waiting(self, job_id: str) -> str:
+        return self.adapter.why_waiting(job_id)
 
     def cancel(self, job_id: str) -> bool:
         return self.adapter.cancel(job_id)

@@ -30,32 +30,32 @@ def backfill(
     client, dag, dates = found.client, found.dag["dag_id"], days(start, end, zone_of(found))
     found.check_parameters(parameters)
     if found.schedule and not any(time <= dates[1] for time in found.schedule.next_times(1, dates[0] - _MOMENT)):
-        raise _no_time(dag, dates)
+        raise _no_time(found, dates)
     before = {_identity(run) for run in client.runs([dag], None, dates)} if client.can_backfill else set()
     client.backfill(dag, *dates, parameters, **options)
     runs_there = client.runs([dag], None, dates)
     made = [run for run in runs_there if run.get("run_type") == "backfill" and _identity(run) not in before]
     if not made:
-        _check_done(dag, dates, [run for run in runs_there if run.get("run_type") in ("scheduled", "backfill")])
+        _check_done(found, dates, [run for run in runs_there if run.get("run_type") in ("scheduled", "backfill")])
     return sorted(made, key=lambda run: str(run.get("logical_date")))
 
 
-def _no_time(dag: str, dates: tuple[datetime, datetime]) -> ScheduleError:
+def _no_time(found: Deployed, dates: tuple[datetime, datetime]) -> ScheduleError:
     return ScheduleError(
-        f"The schedule of {dag!r} has no run from {dates[0]} to {dates[1]}. Choose another range; "
-        f"`flowyml schedule list` shows the schedule."
+        f"The schedule of {found.dag['dag_id']!r} has no run from {dates[0]} to {dates[1]}. Choose another range; "
+        f"`{found.client.command('schedule list')}` shows the schedule."
     )
 
 
-def _check_done(dag: str, dates: tuple[datetime, datetime], there: Sequence[Mapping[str, Any]]) -> None:
+def _check_done(found: Deployed, dates: tuple[datetime, datetime], there: Sequence[Mapping[str, Any]]) -> None:
     """Say that a range is done; raise ``ScheduleError`` where there is nothing in it that could be."""
     if not there:
-        raise _no_time(dag, dates)
+        raise _no_time(found, dates)
     failed = sum(run.get("state") == "failed" for run in there)
     more = f". {failed} of them failed: reprocess_behavior='failed' runs those again" if failed else ""
     logger.warning(
         "The backfill of %r started no run: every scheduled time from %s to %s already has one (%s)%s.",
-        dag, *dates, counted(len(there), "run"), more,
+        found.dag["dag_id"], *dates, counted(len(there), "run"), more,
     )  # fmt: skip
 
 

@@ -40,6 +40,7 @@ class Operations:
         found.check_parameters(values)
         run_id = run_id or new_run_id(found.facts.get("pipeline", name))
         dag, dag_run_id = found.dag["dag_id"], airflow_run_id(run_id)
+        found.check_has_tasks()
         check_runnable(found, run_id, self.unpause)
         if found.dag["is_paused"]:
             self.client.pause(dag, False)
@@ -70,8 +71,8 @@ class Operations:
             self.client.clear_tasks(dag, run_id, wanted)
         except ConflictError as error:  # its database refuses the second of two that change the same rows
             raise RetryRefusedError(
-                f"Run '{dag}/{run_id}' was changed at the same moment, as by another retry. Look at it by `flowyml "
-                f"status {dag}/{run_id}`, and retry it again if it still has failed."
+                f"Run '{dag}/{run_id}' was changed at the same moment, as by another retry. Look at it by "
+                f"`{self.client.command('status', f'{dag}/{run_id}')}`, and retry it again if it still has failed."
             ) from error
 
     def _check_same_code(self, found: Mapping[str, Any]) -> None:
@@ -87,7 +88,7 @@ class Operations:
             raise RetryRefusedError(
                 f"The DAG of run {job_id!r} has new code (version {str(code)[:8]}, now {str(now)[:8]}), and a retry "
                 f"would run that. Deploy the run's own code again, or start a new run. To run the failed tasks with "
-                f"the new code: `flowyml clear {job_id}`."
+                f"the new code: `{self.client.command('clear', job_id)}`."
             )
 
     def clear(self, found: Mapping[str, Any], failed_only: bool) -> None:

@@ -15,7 +15,7 @@ def check_resumable(found: Deployed) -> None:
         return
     raise OwnershipError(
         f"DAG {dag!r} was paused in Airflow, and not by FlowyML; scheduling it would resume it. Resume it first, "
-        f"in Airflow or by `flowyml schedule resume {dag}`, or use --force (force=True)."
+        f"in Airflow or by `{client.command('schedule resume', dag)}`, or use --force (force=True)."
     )
 
 
@@ -36,7 +36,7 @@ def check_runnable(found: Deployed | None, run_id: str, unpause: bool | None) ->
     else:
         return
     raise OwnershipError(
-        f"DAG {dag!r} is paused{why}: run {run_id!r} would stay queued. Resume it in Airflow, or by `flowyml "
-        f"schedule resume {dag}` if it has a schedule. To let this run resume it: --force, force=True, or "
-        f"AirflowOrchestrator(unpause=True)."
+        f"DAG {dag!r} is paused{why}: run {run_id!r} would stay queued. Resume it in Airflow, or by "
+        f"`{client.command('schedule resume', dag)}` if it has a schedule. To let this run resume it: --force, "
+        f"force=True, or AirflowOrchestrator(unpause=True)."
     )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from flowyml.core.errors import AuthenticationError, EngineError
+from flowyml.core.following import command_line
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.http import ConflictError, HttpClient, Listing, NotFoundError, paged
 from flowyml_prefect.connection import Connection
@@ -144,6 +145,8 @@ class PrefectClient(HttpClient):
             connection.api_url, login=connection.login, tls=connection.tls, timeout=timeout, policy=retry_policy
         )
         self.connection = connection
+        self.command: Callable[..., str] = command_line
+        """The command line that does something on this Prefect; with its target, where an orchestrator has one."""
         self.locked_seconds: float = _LOCKED_SECONDS
         self._writing = threading.Lock()
 

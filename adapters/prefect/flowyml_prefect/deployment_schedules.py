@@ -132,9 +132,8 @@ class DeploymentSchedules:
         """The Prefect schedule of a deployment. Raises ``ScheduleNotFoundError``."""
         deployment_id = as_id(schedule_id)
         if deployment_id is None:
-            raise ScheduleNotFoundError(
-                never_given(self.client, "schedule", schedule_id, "flowyml schedule list --on …")
-            )
+            listing = self.client.command("schedule list")
+            raise ScheduleNotFoundError(never_given(self.client, "schedule", schedule_id, listing))
         try:
             schedule = own_schedule(self.client.deployment_by_id(deployment_id))
         except NotFoundError:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.credentials import Login
@@ -15,6 +16,7 @@ from flowyml.core.errors import (
     RunNotFoundError,
     ScheduleError,
 )
+from flowyml.core.following import command_on
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
@@ -301,6 +303,7 @@ class PrefectOrchestrator(Orchestrator):
     def _use(self, connection: Connection) -> PrefectClient:
         if self._client is None or self._client.connection != connection:
             self._client = PrefectClient(connection, self.retry_policy)
+            self._client.command = partial(command_on, self)
         return self._client
 
     def _is_embedded(self) -> bool:
@@ -318,7 +321,7 @@ class PrefectOrchestrator(Orchestrator):
                 return self.client.run(run_id)
             except NotFoundError as error:
                 raise RunNotFoundError(unknown(self.client, "run", job_id)) from error
-        raise RunNotFoundError(never_given(self.client, "run", job_id, "flowyml runs --on …"))
+        raise RunNotFoundError(never_given(self.client, "run", job_id, self.client.command("runs")))
 
     # Deployments and schedules.
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from flowyml.core.errors import ScheduleError, UnsupportedFeatureError, WaitTimeoutError
 from flowyml.core.files import write_whole
+from flowyml.core.following import command_on
 from flowyml.core.home import home, private_folder
 from flowyml.core.locks import held
 from flowyml.core.schedule import Schedule, ScheduleInfo
@@ -124,8 +125,8 @@ class Cutover:
         for each in self._ours(new):
             if each.paused:
                 raise ScheduleError(
-                    f"The schedule of {self._record.pipeline!r} on {self._record.new} is paused. Resume it: flowyml "
-                    f"schedule resume {each.schedule_id} --on {self._record.new}"
+                    f"The schedule of {self._record.pipeline!r} on {self._record.new} is paused. Resume it: "
+                    f"{command_on(new, 'schedule resume', each.schedule_id)}"
                 )
 
     def _check_goes(self, seen: OldSchedule) -> None:
@@ -404,8 +405,8 @@ class Cutover:
             if not self._is_ours(each.schedule):
                 raise ScheduleError(
                     f"{self._record.pipeline!r} has a schedule on {self._record.new} that this cutover did not make. "
-                    f"If you do not need it, delete it and run this command again: flowyml schedule delete "
-                    f"{each.schedule_id} --on {self._record.new}"
+                    f"If you do not need it, delete it and run this command again: "
+                    f"{command_on(new, 'schedule delete', each.schedule_id)}"
                 )
         return there
 

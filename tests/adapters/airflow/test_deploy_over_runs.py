@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from flowyml import Pipeline, step
+from flowyml.core.following import command_line
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.deploy import Deployer
 from flowyml_airflow.deployed_dag import Deployed
@@ -26,6 +27,8 @@ def train(load: int) -> int:
 
 class Airflow:
     """A client of an Airflow whose DAG has a run that goes on."""
+
+    command = staticmethod(command_line)
 
     def __init__(self, deployed: Pipeline) -> None:
         self.deployed = deployed

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flowyml.core.errors import RetryRefusedError
+from flowyml.core.following import command_line
 from flowyml.plan.marks import marked
 from flowyml_airflow.client import AirflowClient, ConflictError, with_display_names
 from flowyml_airflow.client_v1 import Airflow2Client
@@ -108,6 +109,8 @@ def test_an_item_that_was_skipped_has_not_failed() -> None:
 
 class OneRun:
     """A client that knows one run, of a DAG with a timeout of a minute, and keeps what it is to clear."""
+
+    command = staticmethod(command_line)
 
     def __init__(self, seconds: int) -> None:
         self.cleared: dict[str, Any] = {}

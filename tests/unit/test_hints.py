@@ -1,0 +1,45 @@
+"""Command lines in messages name the target that was used."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from flowyml.core.following import command_line, command_on
+from flowyml.orchestrators import RemoteOrchestrator
+from flowyml.orchestrators.targets import resolve
+
+ROOT = Path(__file__).resolve().parents[2]
+# Those that find a run, a deployment or a schedule, and so need ``--on``.
+OF_A_TARGET = re.compile(
+    r"flowyml (status|watch|logs|artifacts|outputs|cancel|retry|trigger|clear|backfill|runs"
+    r"|schedule (create|list|pause|resume|delete))\b|--on "
+)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "adapters").glob("*/*/**/*.py")), ids=lambda path: path.name)
+def test_no_message_of_an_adapter_spells_a_command_line_itself(path: Path) -> None:
+    """It would not know the target: ``command_line`` and ``command_on`` do."""
+    tree = ast.parse(path.read_text())
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in docs]
+    assert [text for text in texts if isinstance(text, str) and OF_A_TARGET.search(text)] == []
+
+
+def test_the_target_is_the_one_that_was_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_ORCHESTRATORS__AF3__ENGINE", "airflow")
+    monkeypatch.setenv("FLOWYML_ORCHESTRATORS__AF3__URL", "http://127.0.0.1:9")
+    assert command_on(resolve("af3"), "schedule resume", "a dag") == "flowyml schedule resume 'a dag' --on af3"
+    assert command_on(resolve("airflow"), "cancel", "d/r") == "flowyml cancel d/r --on airflow"
+    assert command_on(resolve("local"), "cancel", "r") == "flowyml cancel r"
+    remote = RemoteOrchestrator("http://ada:secret@127.0.0.1:9", engine="airflow")
+    assert command_on(remote.adapter, "runs") == "flowyml runs --on http://127.0.0.1:9"
+
+
+def test_the_default_needs_no_option_unless_it_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command_line("watch", "r") == command_line("watch", "r", on="local") == "flowyml watch r"
+    monkeypatch.setenv("FLOWYML_ORCHESTRATOR", "af3")
+    assert command_line("watch", "r", on="local") == "flowyml watch r --on local"
