@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -55,6 +56,7 @@ class RunOperations(Protocol):
     def logs_of_step(
         self, job_id: str, step: str, index: tuple[int, ...], *, follow: bool = False
     ) -> Iterator[LogLine]: ...
+    def why_waiting(self, job_id: str) -> str: ...
     def cancel(self, job_id: str) -> bool: ...
     def retry(self, job_id: str, *, steps: Sequence[str] | None = None) -> SubmissionResult: ...
 
@@ -226,12 +228,18 @@ class SubmissionResult:
                 return
             left = deadline - time.monotonic()
             if left <= 0:
-                raise silence or WaitTimeoutError(
-                    f"Run {self.run_id!r} is still {self._run.status} after {timeout:g} s. It goes on: "
-                    f"wait again, or cancel it with: {command_for('cancel', self)}"
-                )
+                raise silence or self._still_waiting(timeout)
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, poll_interval)
+
+    def _still_waiting(self, seconds: float) -> WaitTimeoutError:
+        why = ""
+        with suppress(EngineError):
+            why = self.orchestrator.why_waiting(self.job_id)
+        return WaitTimeoutError(
+            f"Run {self.run_id!r} is still {self._run.status} after {seconds:g} s. {why or 'It goes on.'} "
+            f"Wait again, or cancel it with: {command_for('cancel', self)}"
+        )
 
     def _measure(self) -> None:
         if get_metrics_collector() is None:

@@ -351,6 +351,10 @@ class Orchestrator(ABC):
         """The lines of one step, or of one item with its ``index``. Override it if the engine can filter them."""
         return (line for line in self.logs(job_id, follow=follow) if line.is_of(step, index))
 
+    def why_waiting(self, job_id: str) -> str:
+        """Why a run that has not ended does not go on, and what to do about it; empty if the engine does not say."""
+        return ""
+
     @abstractmethod
     def cancel(self, job_id: str) -> bool:
         """Stop a run and its work; returns when the engine has accepted the request. False if it had already ended."""

@@ -15,6 +15,7 @@ from flowyml.core.errors import OutputError, ParameterError, StepError
 from flowyml.core.forks import ForksEndHere
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.plan.model import Step
+from flowyml.runtime.running_step import having_secrets
 from flowyml.runtime.shutdown import StepStopped
 
 __all__ = ["StepOutputs", "named_outputs", "run_step", "step_error"]
@@ -95,7 +96,8 @@ def _filled(step: Step, function: Callable[..., Any], secrets: Mapping[str, str]
         for name, value in secrets.items():
             if name not in parameters:
                 _set_variable(step, name, value)
-        yield {name: value for name, value in secrets.items() if name in parameters}
+        with having_secrets(secrets.values()):
+            yield {name: value for name, value in secrets.items() if name in parameters}
     finally:
         for name in secrets.keys() - parameters.keys():
             os.environ.pop(name, None)

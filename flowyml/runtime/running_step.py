@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from flowyml.core.errors import DefinitionError
 from flowyml.plan.model import Step
 from flowyml.runtime.reporting import reports
 
-__all__ = ["CurrentRun", "current_run", "current_step", "running"]
+__all__ = ["CurrentRun", "current_run", "current_step", "having_secrets", "holds_secret", "running"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,7 @@ class CurrentRun:
 
 
 _current: ContextVar[CurrentRun | None] = ContextVar("flowyml_current_run", default=None)
+_secrets: ContextVar[Collection[str]] = ContextVar("flowyml_secrets", default=())
 
 
 def current_run() -> CurrentRun:
@@ -51,6 +52,25 @@ def current_run() -> CurrentRun:
 def current_step() -> CurrentRun | None:
     """The same; None outside a step."""
     return _current.get()
+
+
+def holds_secret(value: object) -> bool:
+    """Whether plain data contains a secret of the step that is running here: an output that does is refused."""
+    if not (secrets := _secrets.get()):
+        return False
+    from flowyml.runtime.secrets import Mask
+
+    return Mask(secrets).finds(value)
+
+
+@contextmanager
+def having_secrets(values: Collection[str]) -> Iterator[None]:
+    """Within this block, the step that is running has these secrets."""
+    token = _secrets.set(values)
+    try:
+        yield
+    finally:
+        _secrets.reset(token)
 
 
 @contextmanager

@@ -31,10 +31,11 @@ from tests.engines.postgres import Postgres, postgres
 from tests.engines.processes import free_port, start_engine
 from tests.waiting import wait_until
 
-__all__ = ["PASSWORD", "USERNAME", "Airflow", "airflow2", "airflow3", "airflow_python", "bare_airflow"]
+__all__ = ["PASSWORD", "READER", "USERNAME", "Airflow", "airflow2", "airflow3", "airflow_python", "bare_airflow"]
 
 ROOT = Path(__file__).resolve().parents[2]
 USERNAME, PASSWORD = "admin", "admin-of-the-tests"
+READER = "reader"  # on Airflow 3 a user with the same password who may change nothing
 
 _COMMANDS = {
     3: {
@@ -189,7 +190,7 @@ def bare_airflow(major: int, home: Path, settings: Mapping[str, str] = {}, *, da
     """An Airflow without servers, for loading DAG files. ``database`` is the name of one on PostgreSQL, with tables."""
     airflow = Airflow(major, home, free_port(), settings=settings, database=database)
     airflow.dags_folder.mkdir(parents=True, exist_ok=True)
-    (home / "passwords.json").write_text(json.dumps({USERNAME: PASSWORD}))
+    (home / "passwords.json").write_text(json.dumps({USERNAME: PASSWORD, READER: PASSWORD}))
     (home / "airflow.cfg").touch()  # each of the processes would write one, with a key of its own
     return airflow
 
@@ -234,7 +235,7 @@ def _settings3(airflow: Airflow) -> dict[str, str]:
     quick = ("REFRESH_INTERVAL", "BUNDLE_REFRESH_CHECK_INTERVAL", "PARSING_PROCESSES")
     return {
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USERNAME}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USERNAME}:admin,{READER}:viewer",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(airflow.home / "passwords.json"),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{airflow.url}/execution/",
         "AIRFLOW__API__HOST": "127.0.0.1",

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from flowyml.core.credentials import Login
@@ -23,6 +23,7 @@ from flowyml.core.errors import (
     MissingExtraError,
     ServerTroubleError,
 )
+from flowyml.core.following import command_line
 from flowyml.core.urls import shown
 from flowyml.orchestrators.http import ConflictError, ProxyLoginError, RefusedError, paged
 from flowyml.orchestrators.http import NotFoundError as NotThereError
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from airflow_client.client import ApiClient
 
 __all__ = [
-    "AirflowClient", "ConflictError", "KeptElsewhereError", "NotThereError", "RefusedError", "quoted", "usable_id",
+    "AirflowClient", "ConflictError", "KeptElsewhereError", "Mark", "NotThereError", "RefusedError", "quoted", "usable_id",
     "with_display_names",
 ]  # fmt: skip
 
@@ -49,11 +50,21 @@ class KeptElsewhereError(EngineError):
     """Airflow's XCom backend stores a value where Airflow's API does not read it."""
 
 
+class Mark(NamedTuple):
+    """That somebody marked something as failed: a task, or with None a run or a group of tasks."""
+
+    task: str | None
+    user: str
+    time: str
+
+
 class AirflowClient:
     """Plain JSON in and out; ids are quoted here. ``version`` is that of the server."""
 
     api = "/api/v2"
     can_backfill = True
+    dates_all_runs = False
+    """Whether each run has a logical date, also one that is started without."""
     stops_what_is_gone = True
     """Whether it stops a run whose DAG, or one of whose tasks, is not in the DAGs folder any more."""
 
@@ -61,6 +72,8 @@ class AirflowClient:
         self.transport = transport
         self.version = version
         self.dags_folder = ""  # as the user names it
+        self.command: Callable[..., str] = command_line
+        """The command line that does something on this Airflow; with its target, where an orchestrator has one."""
         transport.credentials = self._credentials()
 
     def _credentials(self) -> Login | Token:
@@ -340,6 +353,25 @@ class AirflowClient:
 
     _note_events: Mapping[str, Any] = {"event": "patch_dag_run", "order_by": "-event_log_id"}
 
+    def marked_failed(self, dag_id: str, run_id: str) -> list[Mark]:
+        """Who marked a run, or tasks of it, as failed, as the audit log tells: the newest first.
+
+        None where the log was cleaned or may not be read.
+        """
+        asked = {"dag_id": dag_id, "run_id": run_id, "limit": _PAGE, **self._mark_events}
+        try:
+            log = self.transport.get(f"{self.api}/eventLogs", **asked)
+        except AuthenticationError:
+            return []
+        return [mark for entry in log["event_logs"] for mark in _marks(entry)]
+
+    _mark_events: Mapping[str, Any] = {
+        "included_events": [
+            "patch_dag_run", "patch_task_instance", "bulk_task_instances", "patch_task_group_instances"
+        ],
+        "order_by": "-event_log_id",
+    }  # fmt: skip
+
     def fail(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """Mark a run as failed, which ends its tasks. Gives the run as it is then."""
         found: dict[str, Any] = self.transport.call("PATCH", self._run(dag_id, run_id), json={"state": "failed"})
@@ -493,3 +525,14 @@ def _call_of(entry: Mapping[str, Any]) -> dict[str, Any]:
     except ValueError:
         return {}
     return fields if isinstance(fields, dict) else {}
+
+
+def _marks(entry: Mapping[str, Any]) -> Iterator[Mark]:
+    """What an entry of the audit log says was marked as failed; Airflow 2 has an event for just that."""
+    call = _call_of(entry)
+    actions = call.get("actions")
+    changed: list[Any] = [each for action in actions or () for each in action.get("entities") or ()]
+    for change in changed or [{"task_id": entry.get("task_id"), **call}]:
+        state = change.get("new_state") or change.get("state")
+        if state == "failed" or (entry["event"] in ("failed", "dagrun_failed") and call.get("confirmed") != "false"):
+            yield Mark(change.get("task_id"), entry.get("owner") or "somebody", entry["when"])

@@ -27,6 +27,7 @@ class Airflow2Client(AirflowClient):
 
     api = "/api/v1"
     can_backfill = False
+    dates_all_runs = True
     stops_what_is_gone = False
     integers: range | None = None
 
@@ -95,6 +96,11 @@ class Airflow2Client(AirflowClient):
         return {}  # Airflow 2 gives each run one
 
     _note_events: Mapping[str, Any] = {"event": "api.set_dag_run_note", "order_by": "-when"}
+    _mark_events: Mapping[str, Any] = {
+        "included_events": "dagrun_failed,failed,api.update_dag_run_state,ui.update_dag_run_state,"
+        "api.patch_task_instance,ui.patch_task_instance,api.patch_mapped_task_instance,ui.patch_mapped_task_instance",
+        "order_by": "-when",
+    }
     _dates = ("execution_date_gte", "execution_date_lte")
 
     def _task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:

@@ -38,10 +38,10 @@ from flowyml_airflow.deployed_dag import (
     tags_of,
 )
 from flowyml_airflow.folder import Folder
-from flowyml_airflow.missing_dags import is_gone
 from flowyml_airflow.names import BUNDLES_FOLDER, dag_file, dag_id, development_id, version_tag
 from flowyml_airflow.options import pipeline_options, step_options
 from flowyml_airflow.parameters import check_carried
+from flowyml_airflow.stalled import is_gone
 
 __all__ = ["Deployer", "remove_old_bundles"]
 
@@ -54,8 +54,7 @@ _WRITE_AGAIN = 10  # seconds after which a file that Airflow has not read is wri
 class Deployer:
     """Writes bundles and DAG files into ``folder``, and waits ``timeout`` seconds at most until they are parsed.
 
-    ``timeout`` is None for as long as Airflow's own settings let it take. ``cancels`` gives the command line that
-    cancels a job.
+    ``timeout`` is None for as long as Airflow's own settings let it take.
     """
 
     client: Callable[[], AirflowClient]
@@ -64,7 +63,6 @@ class Deployer:
     python: str | None = None
     artifacts: str | None = None
     artifact_links: str | None = None
-    cancels: Callable[[str], str] = "flowyml cancel {} --on airflow".format
     _proved: dict[str, str] = field(default_factory=dict)
 
     def found(self, dag: str) -> Deployed | None:
@@ -275,7 +273,7 @@ class Deployer:
                 "started will run the new code.%s To avoid that, deploy after the run has ended, or cancel it first: "
                 "%s",
                 run["dag_run_id"], compiled.bundle.plan.name, ends if dropped else "",
-                self.cancels(f"{compiled.dag_id}/{run['dag_run_id']}"),
+                self.client().command("cancel", f"{compiled.dag_id}/{run['dag_run_id']}"),
             )  # fmt: skip
 
     def _remove_old_bundles(self, folder: Folder, compiled: CompiledDag, replaced: str) -> None:

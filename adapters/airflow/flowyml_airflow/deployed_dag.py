@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from flowyml.core.errors import ScheduleError
 from flowyml.core.origin import Origin
 from flowyml.core.schedule import Schedule
 from flowyml.plan.marks import mark_of
@@ -14,6 +16,7 @@ from flowyml.plan.parameters import check_values
 from flowyml_airflow.client import AirflowClient
 from flowyml_airflow.names import TAG
 from flowyml_airflow.parameters import check_carried, declared
+from flowyml_airflow.status import no_tasks_at
 
 __all__ = [
     "Deployed", "bundles_needed", "facts_of", "has_schedule", "is_untouched", "schedule_of", "tags_of", "version_of",
@@ -51,6 +54,17 @@ class Deployed:
     def needs_date(self) -> bool:
         """Whether templates of operators may name the logical date of a run, as ``{{ ds }}`` does."""
         return not self.is_ours or "operators" in self.facts
+
+    def has_no_tasks(self, date: datetime) -> str:
+        """Why a run of this date has no task, and what to do; empty if it has them."""
+        why = no_tasks_at(date, self.dag)
+        run = f", or run the pipeline's file: {self.client.command('run', 'FILE')}" if self.is_ours else ""
+        return f"{why} Change its dates{run}." if why else ""
+
+    def check_has_tasks(self) -> None:
+        """Raise ``ScheduleError`` where a run that is started now would complete without running anything."""
+        if (self.needs_date or self.client.dates_all_runs) and (why := self.has_no_tasks(datetime.now(UTC))):
+            raise ScheduleError(f"The run was not started: it would complete without running any step. {why}")
 
     @property
     def origin(self) -> Origin | None:

@@ -32,7 +32,8 @@ def external_dag(
     """A step that triggers an existing Airflow DAG, waits for its end, and fails when it fails.
 
     ``conf`` is passed to the DAG; ``inputs`` names outputs of other steps, or parameters, to add to it. The step's
-    output, named like the step, has ``dag_id``, ``run_id``, ``state`` and ``url`` of the DAG's run.
+    output, named like the step, has ``dag_id``, ``run_id``, ``state`` and ``url`` of the DAG's run; ``url`` is empty if
+    the address of Airflow is among the step's secrets.
 
     However often the step is tried, one run of the pipeline starts one run of the DAG, and another only if that failed:
     the DAG's run id is made from the pipeline's. A step that is asked to stop fails the DAG's run too; one that is
@@ -41,8 +42,9 @@ def external_dag(
     The worker needs nothing but Python. There, ``FLOWYML_AIRFLOW_URL`` names the Airflow, and
     ``FLOWYML_AIRFLOW_USERNAME`` and ``_PASSWORD``, or ``_TOKEN``, are the credentials, so the pipeline holds none. With
     a ``url``, they are sent only if it equals ``FLOWYML_AIRFLOW_URL``. A paused DAG is refused, since its run would
-    wait forever. ``poll_interval`` is in seconds, as is ``patience``: how long Airflow may be silent. Raises
-    ``ConfigurationError`` for a ``url`` with credentials.
+    wait forever; so is one that has not started yet or is over, since its run would have no tasks. ``poll_interval`` is
+    in seconds, as is ``patience``: how long Airflow may be silent. Raises ``ConfigurationError`` for a ``url`` with
+    credentials.
 
     >>> from flowyml import Pipeline
     >>> report = external_dag("nightly_report", conf={"day": "monday"})

@@ -20,14 +20,15 @@ from ssl import SSLError
 from typing import Any
 from urllib.parse import quote
 
-from flowyml.core.credentials import Login
-from flowyml.core.errors import StepCancelledError
+from flowyml.core.credentials import Login, lacks_permission
+from flowyml.core.errors import AuthenticationError, StepCancelledError
 from flowyml.core.urls import shown
 from flowyml.core.web import JsonObject, exchange
 from flowyml.plan.names import slug
-from flowyml.runtime.running_step import current_step
+from flowyml.runtime.running_step import current_step, holds_secret
 from flowyml.runtime.shutdown import StepStopped
-from flowyml_airflow.connection import Connection, Token, refusal
+from flowyml_airflow.connection import Connection, Token, permission, refusal
+from flowyml_airflow.status import no_tasks_at
 
 __all__ = ["Calls", "External"]
 
@@ -62,6 +63,9 @@ class External:
         if state != "success":
             how = "failed" if state == "failed" else "lost its run"
             raise RuntimeError(f"The DAG {self.dag_id!r} {how}: see {page}")
+        if holds_secret(page):  # an output that holds one is refused, after the DAG has run
+            print("The address of Airflow is a secret of this step, so its output has no url.", flush=True)
+            page = ""
         return {"dag_id": self.dag_id, "run_id": run_id, "state": state, "url": page}
 
     def _name(self, inputs: Mapping[str, Any]) -> str:
@@ -149,12 +153,24 @@ class Calls:
                 "(A DAG that FlowyML deployed stays paused until its first run unless its pipeline sets "
                 "airflow={'is_paused_upon_creation': False}.)"
             )
+        self._check_has_tasks()
         body: dict[str, Any] = {"dag_run_id": run_id, "conf": dict(conf)}
         if self.api == "v2":
             body["logical_date"] = datetime.now(UTC).isoformat()  # else Airflow 3 has no {{ ds }} for its operators
         status, found = self._call("POST", f"{self.dag}/dagRuns", body)
+        if status in (401, 403):
+            self._check(status, found, f"{self.dag}/dagRuns", "POST")
         if status >= 300 and status != 409:
             raise RuntimeError(f"Airflow at {self.root} did not start {self.dag_id!r} ({status}): {found!s:.300}")
+
+    def _check_has_tasks(self) -> None:
+        """Refuse a DAG that has not begun, or is over: its run would have no task, and go well."""
+        why = ""
+        with suppress(OSError, HTTPException, RuntimeError):  # the run is not refused for what cannot be asked
+            status, found = self._answer("GET", f"{self.dag}/details", None, self._headers())
+            why = no_tasks_at(datetime.now(UTC), found) if status == 200 else ""
+        if why:
+            raise RuntimeError(f"The DAG {self.dag_id!r} was not started: its run would do nothing. {why}")
 
     def fail(self, run_id: str) -> None:
         """Tries once, for a few seconds: a step that is asked to stop is killed soon, so it does not look first."""
@@ -169,9 +185,11 @@ class Calls:
     def _run(self, run_id: str) -> str:
         return f"{self.dag}/dagRuns/{run_id}"
 
-    def _check(self, status: int, found: Any, path: str) -> None:
+    def _check(self, status: int, found: Any, path: str, method: str = "GET") -> None:
         if status in (401, 403):
-            raise refusal(self.connection, status, known=self.api == "v2")
+            refused = refusal(self.connection, status, known=self.api == "v2")
+            needed = lacks_permission(f"{method} {path}", permission(method, path), "") if status == 403 else ""
+            raise AuthenticationError(f"{refused} {needed}".rstrip())
         if status >= 300:
             raise RuntimeError(f"Airflow at {self.root} answered {status} to {path}: {found!s:.300}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import partial
@@ -14,6 +15,7 @@ from flowyml.core.errors import (
     EngineError,
     FlowymlError,
     RunNotFoundError,
+    ScheduleError,
     ScheduleNotFoundError,
 )
 from flowyml.core.following import command_on
@@ -37,7 +39,6 @@ from flowyml_airflow.deploy import Deployer
 from flowyml_airflow.deployed_dag import Deployed, facts_of, has_schedule, schedule_of
 from flowyml_airflow.folder import open_folder
 from flowyml_airflow.handover import DagSchedule, runs_by_time
-from flowyml_airflow.missing_dags import MissingDags
 from flowyml_airflow.names import CODE_KEY, REVISION_KEY, RUN_ID_KEY, TAG, airflow_run_id, dag_id, development_id
 from flowyml_airflow.operations import Operations
 from flowyml_airflow.parameters import check_carried
@@ -46,6 +47,7 @@ from flowyml_airflow.pruning import prunable
 from flowyml_airflow.reading import RunReader
 from flowyml_airflow.schedule import schedule_info, since
 from flowyml_airflow.secrets import place_of
+from flowyml_airflow.stalled import Doubts, why_stalled
 from flowyml_airflow.transport import Transport
 from flowyml_airflow.workflows import workflows
 
@@ -121,13 +123,12 @@ class AirflowOrchestrator(Orchestrator):
         self.unpause = unpause
         self._transport = Transport(self.connection, timeout=timeout, policy=retry_policy)
         place = dags_folder or os.environ.get("FLOWYML_AIRFLOW_DAGS_FOLDER")
-        cancels = partial(command_on, self, "cancel")
         self._deployer = Deployer(
-            lambda: self.client, open_folder(place), deploy_timeout, python, artifacts, artifact_links, cancels
+            lambda: self.client, open_folder(place), deploy_timeout, python, artifacts, artifact_links
         )
         self._client: AirflowClient | None = None
         self._about_dags: dict[Any, Any] = {}
-        self._missing_dags = MissingDags(cancels)
+        self._doubts = Doubts()
         self._lock = threading.Lock()
 
     @classmethod
@@ -144,6 +145,7 @@ class AirflowOrchestrator(Orchestrator):
         with self._lock:
             if self._client is None:
                 self._client = _client(self._transport)
+                self._client.command = partial(command_on, self)
                 self._client.dags_folder = self._deployer.folder.name if self._deployer.folder else ""
             return self._client
 
@@ -167,7 +169,7 @@ class AirflowOrchestrator(Orchestrator):
 
     @property
     def _reader(self) -> RunReader:
-        return RunReader(self.client, self._deployer.artifacts, self._about_dags, missing_dags=self._missing_dags)
+        return RunReader(self.client, self._deployer.artifacts, self._about_dags, doubts=self._doubts)
 
     # Housekeeping.
 
@@ -181,7 +183,8 @@ class AirflowOrchestrator(Orchestrator):
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
         """Run the pipeline's DAG, which is deployed first where it has no schedule.
 
-        What a scheduled DAG runs is changed by deploying only: code that is not deployed runs as a DAG of its own.
+        What a scheduled DAG runs is changed by deploying only: code that is not deployed runs as a DAG of its own, and
+        so does what is deployed, where Airflow would give the run no tasks before the schedule starts or after its end.
         """
         check_carried(parameters, self.client.integers)
         dag_run_id, is_new = airflow_run_id(run_id), claim_new(run_id)
@@ -196,6 +199,8 @@ class AirflowOrchestrator(Orchestrator):
                 if self._is_there(dag, dag_run_id, bundle, parameters):
                     return f"{dag}/{dag_run_id}"
         compiled, found = self._to_run(bundle, own, force)
+        if found:
+            found.check_has_tasks()
         check_runnable(found, run_id, True if force else self.unpause)
         if self._deployer.deploy(compiled, found, force=force) or found is None:
             found = self._found(compiled.dag_id)
@@ -212,12 +217,20 @@ class AirflowOrchestrator(Orchestrator):
         """The DAG that a run of this bundle is for, as it has to be, and as Airflow has it."""
         compiled = self._deployer.kept(bundle, own)
         scheduled = (own and has_schedule(own.dag)) or schedule_of(facts_of(compiled.text))
-        if not scheduled or self._deployer.is_there(compiled, own):
+        if not scheduled or (self._deployer.is_there(compiled, own) and self._has_tasks(own)):
             return compiled, own
         if own:
             check_replaceable(own.origin, bundle.origin, f"the DAG {compiled.dag_id!r}", force=force)
         compiled = self._deployer.compiled(bundle, None, development=True)
         return compiled, self._deployer.found(compiled.dag_id)
+
+    def _has_tasks(self, own: Deployed | None) -> bool:
+        """Whether a run by hand has tasks now. Before the start of the schedule a DAG without one is needed."""
+        with suppress(ScheduleError):
+            if own and self._deployer.folder:
+                own.check_has_tasks()
+            return True
+        return False
 
     def get_run(self, job_id: str) -> Run:
         return self._reader.run(self._run(job_id))
@@ -241,6 +254,10 @@ class AirflowOrchestrator(Orchestrator):
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         return self._reader.logs(self._run(job_id), follow=follow)
+
+    def why_waiting(self, job_id: str) -> str:
+        """That the DAG is paused, or has lost its file."""
+        return why_stalled(self.client, self._run(job_id))
 
     def cancel(self, job_id: str) -> bool:
         """Airflow marks the run as failed, and a note on it says that it was cancelled.
@@ -426,7 +443,7 @@ class AirflowOrchestrator(Orchestrator):
         if made is None:
             raise ScheduleNotFoundError(
                 f"Airflow at {self.connection.url} has no schedule {schedule_id!r} of FlowyML. "
-                "See `flowyml schedule list`."
+                f"See `{self.client.command('schedule list')}`."
             )
         return made
 

@@ -21,11 +21,10 @@ from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml_airflow.cancel_notes import had_ended, was_cancelled, was_withdrawn
-from flowyml_airflow.client import AirflowClient, KeptElsewhereError, NotThereError
+from flowyml_airflow.client import AirflowClient, KeptElsewhereError, Mark, NotThereError
 from flowyml_airflow.deployed_dag import facts_of, version_of
 from flowyml_airflow.log_events import TASK_FAILED, LogEvent
 from flowyml_airflow.log_lines import Tail, Tails, class_of, described, is_airflows, is_shown, is_start, line_of
-from flowyml_airflow.missing_dags import MissingDags
 from flowyml_airflow.names import (
     CACHED_KEY,
     CODE_KEY,
@@ -40,6 +39,7 @@ from flowyml_airflow.names import (
 )
 from flowyml_airflow.not_run import with_causes
 from flowyml_airflow.outcomes import run_status, task_status
+from flowyml_airflow.stalled import Doubts, ran_nothing
 from flowyml_airflow.status import DAG_RUN, failed_or_timed_out, moment, timeout_of
 from flowyml_airflow.step_runs import (
     Marker,
@@ -74,16 +74,16 @@ class RunReader:
     """Reads runs through one client. ``artifacts`` is where large outputs stand; none is read from elsewhere.
 
     ``known`` keeps timeout and name of versions of DAGs, which do not change, and outlives this reader. ``known_now``
-    keeps those of DAGs without versions, which may change. ``missing_dags`` keeps for which runs it has been said that
-    their DAG is gone.
+    keeps those of DAGs without versions, which may change. ``doubts`` keeps of which runs it has warned.
     """
 
     client: AirflowClient
     artifacts: str | None = None
     known: dict[tuple[str, int | None], tuple[timedelta | None, str]] = field(default_factory=dict)
     known_now: dict[tuple[str, int | None], tuple[timedelta | None, str]] = field(default_factory=dict)
-    missing_dags: MissingDags = field(default_factory=MissingDags)
+    doubts: Doubts = field(default_factory=Doubts)
     _notes: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    _marks: dict[tuple[str, str], list[Mark]] = field(default_factory=dict)
 
     def run(self, found: Mapping[str, Any], *, whole: bool = True) -> Run:
         """The record of a DAG run; ``whole`` looks up what went wrong, and whether a stopped run has really ended."""
@@ -94,10 +94,12 @@ class RunReader:
             status = run_status(found, self._about(found)[0])
         error = None
         if whole and not status.is_terminal:
-            self.missing_dags.warn_if_missing(self.client, found)
+            self.doubts.warn_if_stalled(self.client, found)
+        elif whole and status.is_successful:
+            self.doubts.warn_if_nothing_ran(self.client, found)
         elif whole and status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT) and not self._has_settled(found):
             status = ExecutionStatus.RUNNING
-        elif whole and not status.is_successful:
+        elif whole:
             error = self._why(found, status)
         return Run(
             job_id=f"{dag}/{run_id}",
@@ -162,7 +164,10 @@ class RunReader:
         facts = facts_of(self._source(found))
         if not facts:
             return self._returned(found)
-        seen = Seen(facts, self._tasks(found)) if "helpers" in facts else None
+        tasks = self._tasks(found)
+        if not tasks and (why := ran_nothing(self.client, found)):
+            return Outputs(not_kept=dict.fromkeys(facts.get("outputs", ()), why))
+        seen = Seen(facts, tasks) if "helpers" in facts else None
         packed: dict[str, Any] = {}
         plain: dict[str, Any] = {}
         lost: dict[str, str] = {}
@@ -377,7 +382,7 @@ class RunReader:
         seen = Seen(facts, tasks)
         failed = [task for task in tasks if task["state"] == "failed" and seen.counts(task["task_id"])]
         if not failed:
-            return (
+            return self._marked(found) or (
                 "Airflow marked the run as failed although no task failed: the run was marked by hand, or the DAG has "
                 "changed."
             )
@@ -405,7 +410,12 @@ class RunReader:
         return of_step(name_of(task), error, labelled(name_of(task), index_of(task)))
 
     def _error(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, str]:
-        """The error of the last attempt of a failed task, and the class of what it raised."""
+        """The error of the last attempt of a failed task, and the class of what it raised.
+
+        Of one that somebody marked as failed it is who did it: its process only says that it was stopped, if anything.
+        """
+        if marked := self._marked(found, task):
+            return marked, ""
         events = self._log(found, task, task["try_number"] or 1) or []
         raised = [event for event in events if event.error]
         # After it comes what went wrong with callbacks and mails about it.
@@ -416,6 +426,24 @@ class RunReader:
         errors = [event.message for event in events if event.level in ("ERROR", "CRITICAL")]
         killed = "the process of the task ended without an error in its log; was its worker killed?"
         return errors[-1] if errors else killed, ""
+
+    def _marked(self, found: Mapping[str, Any], task: Mapping[str, Any] | None = None) -> str:
+        """Who marked a run, or one of its tasks, as failed since it was queued; empty if the audit log has nobody."""
+        key = found["dag_id"], found["dag_run_id"]
+        if key not in self._marks:
+            self._marks[key] = self.client.marked_failed(*key)
+        if not self._marks[key]:
+            return ""
+        began = moment(found.get("queued_at") or found["start_date"]) or _EARLIEST
+        ended = _LATEST
+        if task is not None:  # one that had ended before, or begins after it, ended by itself
+            began = max(began, moment(task["start_date"]) or _EARLIEST)
+            ended = moment(task["end_date"]) or _LATEST
+        for mark in self._marks[key]:
+            is_meant = mark.task is None or (task is not None and mark.task == task["task_id"])
+            if is_meant and began <= (moment(mark.time) or _EARLIEST) <= ended:
+                return f"marked as failed in Airflow by user {mark.user!r}, at {mark.time}"
+        return ""
 
     def _noted(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
         """The run with FlowyML's note that it was cancelled, also where people have written another note since."""

@@ -10,7 +10,7 @@ from typing import Any
 from flowyml.core.errors import UnknownStateError
 from flowyml.core.execution_status import ExecutionStatus
 
-__all__ = ["DAG_RUN", "TASK_INSTANCE", "failed_or_timed_out", "known", "moment", "timeout_of"]
+__all__ = ["DAG_RUN", "TASK_INSTANCE", "failed_or_timed_out", "known", "moment", "no_tasks_at", "timeout_of"]
 
 DAG_RUN: Mapping[str, ExecutionStatus] = {
     "queued": ExecutionStatus.QUEUED,
@@ -61,6 +61,22 @@ def timeout_of(dag: Mapping[str, Any]) -> timedelta | None:
 def moment(text: str | None) -> datetime | None:
     """A time as Airflow writes it."""
     return datetime.fromisoformat(text) if text else None
+
+
+def no_tasks_at(date: datetime, dag: Mapping[str, Any]) -> str:
+    """Why a run of this logical date has no task; empty if it has them. ``dag`` has the details of the DAG.
+
+    Airflow gives a run no task that starts after its date, or ends before it, and then completes the run.
+    Source: ``DagRun.verify_integrity`` of Airflow 3 and 2.
+    """
+    start, end = moment(dag.get("start_date")), moment(dag.get("end_date"))
+    if start and date < start:
+        bound = f"before the start of the DAG, {start}"
+    elif end and date > end:
+        bound = f"after the end of the DAG, {end}"
+    else:
+        return ""
+    return f"Airflow gives a run of {date:%Y-%m-%d %H:%M:%S%z} no tasks: that is {bound}."
 
 
 def known(table: Mapping[Any, ExecutionStatus], state: str | None, what: str) -> ExecutionStatus:

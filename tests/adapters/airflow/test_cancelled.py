@@ -12,6 +12,7 @@ from flowyml.core.errors import EngineError, EngineUnreachableError, ServerTroub
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.cancel_notes import cancelled_note, was_cancelled
+from flowyml_airflow.client import Mark
 from flowyml_airflow.log_events import LogEvent
 
 NOW = datetime.now(UTC)
@@ -46,6 +47,9 @@ class Airflow:
 
     def notes_written(self, dag: str) -> dict[str, list[str]]:
         return {"r": self.notes}
+
+    def marked_failed(self, dag: str, run_id: str) -> list[Mark]:
+        return []
 
     def fail(self, dag: str, run_id: str) -> dict[str, Any]:
         if self.stops:

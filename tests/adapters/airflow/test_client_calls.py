@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.http import RefusedError
-from flowyml_airflow.client import AirflowClient, KeptElsewhereError
+from flowyml_airflow.client import AirflowClient, KeptElsewhereError, Mark
 from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.connection import Connection
 from flowyml_airflow.transport import Transport
@@ -55,6 +56,34 @@ def test_tasks_are_read_again_where_one_gets_another_place_between_two_pages() -
 
     listed = AirflowClient(Answers(answer), "3.0.0").task_instances("d", "r")
     assert sorted(task["map_index"] for task in listed) == list(range(150))
+
+
+MARKED = "2026-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("kind", "event", "task", "call", "expected"),
+    [
+        (AirflowClient, "patch_dag_run", None, {"state": "failed"}, [None]),
+        (AirflowClient, "patch_dag_run", None, {"state": "success"}, []),
+        (AirflowClient, "patch_dag_run", None, {"note": "failed"}, []),
+        (AirflowClient, "patch_task_instance", "train", {"new_state": "failed"}, ["train"]),
+        (AirflowClient, "bulk_task_instances", None, {
+            "actions": [{"entities": [{"task_id": "a", "new_state": "failed"}, {"task_id": "b"}]}]
+        }, ["a"]),
+        (Airflow2Client, "dagrun_failed", None, {"confirmed": "true"}, [None]),
+        (Airflow2Client, "dagrun_failed", None, {"confirmed": "false"}, []),
+        (Airflow2Client, "failed", "train", {"past": "false"}, ["train"]),
+        (Airflow2Client, "api.update_dag_run_state", None, {"state": "failed"}, [None]),
+    ],
+)  # fmt: skip
+def test_who_marked_something_as_failed(
+    kind: type[AirflowClient], event: str, task: str | None, call: dict[str, Any], expected: list[str | None]
+) -> None:
+    """Entries as Airflow 3.3 and 2.11 write them, those of the pages of 2.11 too."""
+    entry = {"event": event, "task_id": task, "owner": "ada", "when": MARKED, "extra": json.dumps(call)}
+    client = kind(Answers(lambda *_: {"event_logs": [entry]}), "0")
+    assert client.marked_failed("d", "r") == [Mark(each, "ada", MARKED) for each in expected]
 
 
 def test_all_tasks_of_airflow_2_are_one_page() -> None:

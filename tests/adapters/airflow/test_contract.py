@@ -28,12 +28,12 @@ from flowyml_airflow.deployed_dag import Deployed
 from flowyml_airflow.external_run import Calls
 from flowyml_airflow.folder import LocalFolder
 from flowyml_airflow.handover import DagSchedule
-from flowyml_airflow.missing_dags import MissingDags
 from flowyml_airflow.names import CODE_KEY, TAG, version_tag
 from flowyml_airflow.operations import Operations
 from flowyml_airflow.pausing import check_resumable, check_runnable
 from flowyml_airflow.reading import RunReader
 from flowyml_airflow.schedule import schedule_info
+from flowyml_airflow.stalled import Doubts
 from flowyml_airflow.transport import Transport
 from flowyml_airflow.workflows import cron_or_words, workflows
 from tests.adapters.airflow.operating import short
@@ -137,6 +137,7 @@ CALLS: Mapping[str, Callable[[AirflowClient], Any]] = {
     "unfinished": lambda client: client.unfinished(["d"]),
     "task_instances": lambda client: client.task_instances("d", "r"),
     "note": lambda client: client.note("d", "r", "a note"),
+    "marked_failed": lambda client: client.marked_failed("d", "r"),
     "notes_written": lambda client: client.notes_written("d"),
     "fail": lambda client: client.fail("d", "r"),
     "clear": lambda client: client.clear("d", "r", True),
@@ -147,7 +148,16 @@ CALLS: Mapping[str, Callable[[AirflowClient], Any]] = {
     "backfill": lambda client: client.backfill("d", DAY, DAY, {}, run_backwards=True) if client.can_backfill else 0,
     "health": lambda client: client.health(),
 }
-NO_CALL = {"api", "api_client", "can_backfill", "dag_url", "integers", "run_url", "stops_what_is_gone"}
+NO_CALL = {
+    "api",
+    "api_client",
+    "can_backfill",
+    "dag_url",
+    "dates_all_runs",
+    "integers",
+    "run_url",
+    "stops_what_is_gone",
+}
 
 
 def test_every_call_is_walked() -> None:
@@ -209,7 +219,7 @@ def _operate(client: AirflowClient, folder: Path) -> None:
     assert list(old.runs(5)) == [DUE]
     old.mark_as_run(DUE, "run elsewhere")
     old.run_for(DUE)
-    MissingDags().warn_if_missing(client, run)
+    Doubts().warn_if_stalled(client, run)
     found = Deployed(client.dag("d"), client)
     check_resumable(found)
     with pytest.raises(OwnershipError, match="would start its schedule again"):
@@ -244,7 +254,7 @@ def test_a_step_that_runs_an_existing_dag(major: int, monkeypatch: pytest.Monkey
     monkeypatch.setenv("FLOWYML_AIRFLOW_USERNAME", "ada")
     monkeypatch.setenv("FLOWYML_AIRFLOW_PASSWORD", "word")
     monkeypatch.setenv("FLOWYML_AIRFLOW_URL", "http://127.0.0.1:9")
-    contracts = _contracts(major)
+    contracts = _contracts(major, values={**VALUES, "end_date": "2999-01-01T00:00:00+00:00"})
 
     class WalkedCalls(Calls):
         def _answer(

@@ -229,12 +229,15 @@ class Flaky:
     def __init__(self, *answers: tuple[int, str, str], api: str = "v2") -> None:
         self.answers = list(answers)
         self.api = api
+        self.details = json_answer(start_date=None, end_date="2999-01-01T00:00:00Z")
         self.asked: list[tuple[str, str, str | None]] = []
 
     def __call__(self, request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
         self.asked.append((request.command, request.path, request.headers["Authorization"]))
         if request.path.endswith("/version"):
             return json_answer(version="x") if self.api in request.path else (404, "text/html", "no")
+        if request.path.endswith("/details"):
+            return self.details
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
@@ -294,6 +297,46 @@ def test_a_paused_dag_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "The DAG 'd' is paused in Airflow, so its run would wait forever. Unpause it there." in error
     assert "airflow={'is_paused_upon_creation': False}" in error
     assert {method for method, _, _ in fake.asked} == {"GET"}
+
+
+@pytest.mark.parametrize(
+    ("dates", "said"),
+    [
+        ({"start_date": "2999-01-01T00:00:00Z"}, "no tasks: that is before the start of the DAG, 2999-01-01"),
+        ({"end_date": "2001-01-01T00:00:00Z"}, "no tasks: that is after the end of the DAG, 2001-01-01"),
+    ],
+)
+def test_a_dag_whose_run_would_do_nothing_is_not_started(
+    dates: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = Flaky(json_answer(404), json_answer(is_paused=False), json_answer(), json_answer(state="success"))
+    fake.details = json_answer(**dates)
+    with site(fake) as url:
+        assert said in fails(url, monkeypatch)
+    assert {method for method, _, _ in fake.asked} == {"GET"}
+
+
+def test_a_permission_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_AIRFLOW_TOKEN", "secret")
+    with site(Flaky(json_answer(404), json_answer(is_paused=False), json_answer(403, detail="Forbidden"))) as url:
+        assert 'dags/d/dagRuns needs the permission "can create on DAG Runs"' in fails(url, monkeypatch)
+
+
+def test_an_address_that_is_a_secret_is_not_in_the_output(named: Airflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The DAG runs, and its step completes: an output that holds a secret would be refused after that."""
+    for variable in ("URL", "USERNAME", "PASSWORD"):
+        monkeypatch.setenv(f"FLOWYML_SECRET_AF_{variable}", settings(named)[f"FLOWYML_AIRFLOW_{variable}"])
+        monkeypatch.delenv(f"FLOWYML_AIRFLOW_{variable}")
+    secrets = {f"FLOWYML_AIRFLOW_{name.upper()}": f"af/{name}" for name in ("url", "username", "password")}
+    made = external_dag("legacy_good", conf={"rows": 5}, poll_interval=0.5).options(secrets=secrets)
+    handle = LocalOrchestrator().run_pipeline(Pipeline("secret address").add_step(made))
+    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED, handle.error
+    ran = handle.outputs["legacy_good"]
+    assert (ran["state"], ran["url"]) == ("success", "")
+    assert orchestrator_of(named).attach(f"legacy_good/{ran['run_id']}").status is COMPLETED
+    said = [line.message for line in handle.logs()]
+    assert "The address of Airflow is a secret of this step, so its output has no url." in said
+    assert any(line.startswith("Airflow runs legacy_good: ***/dags/") for line in said)
 
 
 def test_a_dag_that_there_is_not_is_to_be_deployed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def followed(api: str, looks: Sequence[object]) -> list[str]:
         elif path.endswith("/dagRuns/r"):
             body = {**RUN, "state": state}
         elif path.endswith("/dags/d/details"):
-            body = {"dag_id": "d", "is_stale": False, "is_active": True}
+            body = {"dag_id": "d", "is_stale": False, "is_active": True, "is_paused": False}
         elif path.endswith("/taskInstances" if api == "v2" else "/taskInstances/list"):
             body = {"task_instances": [{**TASK, "state": state}], "total_entries": 1}
         elif path.endswith("/logs/1"):
@@ -123,7 +123,7 @@ def test_attempts_come_in_order_and_ended_ones_are_read_no_more() -> None:
     def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
         path = request.path.partition("?")[0]
         task = {**TASK, "state": "success", "try_number": 2, "end_date": "2026-01-01T00:00:09Z"}
-        body: Any = {"version": "3.3.2", "git_version": "x"}
+        body: Any = {"version": "3.3.2", "git_version": "x", "is_paused": False}
         if path.endswith("/dagRuns/r"):
             body = {**RUN, "state": "running" if next(looks) < 7 else "success"}
         elif path.endswith("/taskInstances"):

@@ -29,7 +29,7 @@ from flowyml_airflow.client import ConflictError
 from flowyml_airflow.deployed_dag import facts_of
 from flowyml_airflow.names import dag_file
 from tests.adapters.airflow.operating import orchestrator_of, other_code, short, slow
-from tests.engines.airflow import Airflow
+from tests.engines.airflow import READER, Airflow
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
@@ -394,6 +394,17 @@ def test_airflows_own_client_for_the_rest(airflow3: Airflow) -> None:
     pools.delete_pool("warehouse")
     with pytest.raises(AuthenticationError, match="refuses user 'admin'"):
         orchestrator_of(airflow3, password="wrong").api_client()
+
+
+def test_what_a_user_may_not_do_names_the_permission(airflow3: Airflow) -> None:
+    reader = orchestrator_of(airflow3, username=READER)
+    assert isinstance(reader.runs(), list)
+    with pytest.raises(
+        AuthenticationError, match=r"does not permit this to user 'reader'.* \"can create on DAG Runs\""
+    ):
+        reader.client.trigger("no_such", "r", {})
+    with pytest.raises(AuthenticationError, match='PATCH /api/v2/dags/no_such needs the permission "can edit on DAGs"'):
+        reader.client.pause("no_such", True)
 
 
 def test_what_is_not_there_says_so(airflow3: Airflow) -> None:

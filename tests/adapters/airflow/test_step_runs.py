@@ -133,6 +133,9 @@ def test_the_error_of_a_run_is_that_of_a_groups_step_that_timed_out() -> None:
         def notes_written(self, dag: str) -> dict[str, list[str]]:
             return {}
 
+        def marked_failed(self, dag: str, run_id: str) -> list[Any]:
+            return []
+
         def run_url(self, dag: str, run_id: str) -> str:
             return ""
 

@@ -62,6 +62,8 @@ class Old:
 class New:
     """A target with schedules, by their first hour, and runs for these times."""
 
+    name, target = "prefect", None
+
     def __init__(
         self, *starts: int, paused: bool = False, ran: Collection[datetime] = (), tells: bool = True,
         can_run_missed: bool = True,

@@ -1,0 +1,106 @@
+"""Runs that do not go on, or ran nothing, and of which Airflow's state says neither.
+
+The DAG of a run is paused, or has lost its file: Airflow 3 starts none of its tasks, never ends it, and says nothing.
+Where the file is gone, Airflow 2 does the same, or fails a task that it was about to start; and it does not stop such a
+run. A run that is dated before the start of its DAG, or after its end, completes without any task.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flowyml_airflow.client import AirflowClient, NotThereError
+from flowyml_airflow.deployed_dag import Deployed, has_schedule
+from flowyml_airflow.status import moment
+
+__all__ = ["Doubts", "is_gone", "is_missing", "ran_nothing", "why_stalled"]
+
+logger = logging.getLogger("flowyml.airflow")
+YOUNG = timedelta(seconds=60)  # a run that is younger is not looked into, so a short one costs no more calls
+_EVERY = 30  # seconds
+
+
+def is_gone(dag: Mapping[str, Any]) -> bool:
+    """Whether a DAG has no file any more, or none that makes it: ``is_stale``, with Airflow 2 not ``is_active``."""
+    return bool(dag.get("is_stale")) or dag.get("is_active") is False
+
+
+def is_missing(client: AirflowClient, dag: str) -> bool:
+    """The same of a DAG by its id."""
+    try:
+        return is_gone(client.dag(dag))
+    except NotThereError:
+        return True
+
+
+def why_stalled(client: AirflowClient, found: Mapping[str, Any]) -> str:
+    """Why the tasks of this run, which has not ended, cannot start, and what to do; empty if nothing is known."""
+    dag_id, run_id = found["dag_id"], found["dag_run_id"]
+    try:
+        dag = client.dag(dag_id)
+    except NotThereError:
+        dag = {"is_stale": True}
+    if is_gone(dag):
+        cancel = client.command("cancel", f"{dag_id}/{run_id}")
+        also = ", or" if client.stops_what_is_gone else "; after that, you can also"
+        return (
+            f"Airflow no longer has DAG {dag_id!r}: its file is gone, or no longer defines it. None of the tasks of "
+            f"run {run_id!r} can start until the file exists again. Deploy the pipeline again{also} cancel the run: "
+            f"{cancel}"
+        )
+    if dag["is_paused"]:
+        is_ours = Deployed(dag, client).is_ours and has_schedule(dag)
+        by = f", or by `{client.command('schedule resume', dag_id)}`" if is_ours else ""
+        return (
+            f"DAG {dag_id!r} is paused, so no more tasks of run {run_id!r} start. Unpause it in Airflow, on the page "
+            f"{client.dag_url(dag_id)}{by}."
+        )
+    return ""
+
+
+def ran_nothing(client: AirflowClient, found: Mapping[str, Any]) -> str:
+    """Why a run completed without any task, and what to do; empty if that is not known. It has none, as was seen."""
+    date = moment(found.get("logical_date"))
+    if date is None:
+        return ""
+    with suppress(NotThereError):
+        if why := Deployed(client.dag(found["dag_id"]), client).has_no_tasks(date):
+            return f"Run {found['dag_run_id']!r} completed without running any step. {why}"
+    return ""
+
+
+@dataclass
+class Doubts:
+    """Warns of what the state of a run does not show, and of each only once; the status stays what Airflow says."""
+
+    _looked: dict[tuple[str, str], float] = field(default_factory=dict)
+    _said: dict[tuple[str, str], str] = field(default_factory=dict)
+    _ended: set[tuple[str, str]] = field(default_factory=set)
+
+    def warn_if_stalled(self, client: AirflowClient, found: Mapping[str, Any]) -> None:
+        """Log why a run that has not ended does not go on; ask Airflow every now and then."""
+        key = (found["dag_id"], found["dag_run_id"])
+        began = moment(found.get("queued_at") or found.get("run_after") or found.get("start_date"))
+        if (began and datetime.now(UTC) - began < YOUNG) or time.monotonic() < self._looked.get(key, 0):
+            return
+        self._looked[key] = time.monotonic() + _EVERY
+        self._say(key, why_stalled(client, found))
+
+    def warn_if_nothing_ran(self, client: AirflowClient, found: Mapping[str, Any]) -> None:
+        """Log why a run that has completed has no tasks. Only one that a person started, with a date, may have none."""
+        key = (found["dag_id"], found["dag_run_id"])
+        if found.get("run_type") == "manual" and found.get("logical_date") and key not in self._ended:
+            self._ended.add(key)
+            tasks = client.task_instances(*key)
+            self._say(key, "" if tasks else ran_nothing(client, found))
+
+    def _say(self, key: tuple[str, str], why: str) -> None:
+        if why and self._said.get(key) != why:
+            logger.warning("%s", why)
+        self._said[key] = why
