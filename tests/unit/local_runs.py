@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,18 @@ def process_id(folder: Path) -> int:
 
 def finished(local: LocalOrchestrator, run_id: str) -> Any:
     return local.attach(run_id).wait_for_completion(timeout=240, poll_interval=0.1)
+
+
+def cancelling(local: LocalOrchestrator, run_id: str, steps: int) -> threading.Thread:
+    """Cancels a run from another thread as soon as so many of its steps run."""
+
+    def runs() -> bool:
+        row = local.store.find(run_id)
+        return row is not None and sum(step.status == "RUNNING" for step in local.store.steps(row.number)) >= steps
+
+    thread = threading.Thread(target=lambda: (wait_until(runs), local.cancel(run_id)))
+    thread.start()
+    return thread
 
 
 class Jumping:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import enum
 import json
 import math
 import os
+import pickle
 import re
 import sys
 import threading
 import tracemalloc
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +23,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowyml.artifacts import artifact_key, is_reference, open_store, pack, pickling, run_place, unpack
-from flowyml.artifacts.plain import is_plain
 from flowyml.artifacts.store import LocalStore, Store
 from flowyml.core.errors import ArtifactError, MissingLibraryError
 from tests.engines.s3 import fake_s3
@@ -33,10 +31,6 @@ from tests.engines.s3 import fake_s3
 class Point(NamedTuple):
     x: int
     y: int
-
-
-class Color(enum.Enum):
-    RED = 1
 
 
 class Text(str):
@@ -87,7 +81,6 @@ def round_trip(value: Any, store: Store) -> tuple[str, Any]:
     ("value", "expected"),
     [
         (None, "inline"),
-        (True, "inline"),
         (-0.0, "inline"),
         (2**63 - 1, "inline"),
         (2**63, "pickle"),
@@ -95,7 +88,6 @@ def round_trip(value: Any, store: Store) -> tuple[str, Any]:
         ({"a": [-math.inf, 0.5], "$repr": "nan"}, "json-nan"),
         ({"$type": "float", "$repr": "nan"}, "inline"),
         ({"$type": "float", "$repr": math.inf}, "pickle"),
-        ("Grüße", "inline"),
         ("a\0b", "text"),
         ("lone \ud800 surrogate", "text"),
         ({"a": [1, {"b": None}]}, "inline"),
@@ -105,12 +97,9 @@ def round_trip(value: Any, store: Store) -> tuple[str, Any]:
         ([(1, 2)], "pickle"),
         ((1, 2), "pickle"),
         (Point(1, 2), "pickle"),
-        (Color.RED, "pickle"),
         (Text("a"), "pickle"),
-        (OrderedDict(a=1), "pickle"),
-        ({1, 2}, "pickle"),
+        (np.float64(1.5), "pickle"),
         (b"\x00\xff", "bytes"),
-        (bytearray(b"abc"), "pickle"),
         ("x" * 70_000, "text"),
         (["x"] * 70_000, "json"),
     ],
@@ -118,11 +107,6 @@ def round_trip(value: Any, store: Store) -> tuple[str, Any]:
 def test_each_value_comes_back_with_its_type(store: Store, value: Any, expected: str) -> None:
     found, back = round_trip(value, store)
     assert (found, back, type(back)) == (expected, value, type(value))
-
-
-def test_nan_and_minus_zero(store: Store) -> None:
-    assert math.isnan(round_trip(math.nan, store)[1])
-    assert math.copysign(1, round_trip(-0.0, store)[1]) == -1
 
 
 @pytest.mark.parametrize(
@@ -134,8 +118,6 @@ def test_nan_and_minus_zero(store: Store) -> None:
         np.zeros((0, 3), dtype="f4"),
         np.array(5.5),
         np.array(["2020-01-01", "NaT"], dtype="M8[D]"),
-        np.array([1 + 2j, np.nan]),
-        np.array(["ab", "ü"]),
         np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]),
         np.arange(3, dtype=">i4"),
     ],
@@ -184,27 +166,14 @@ def test_arrays_that_npy_would_change_are_pickled(store: Store, array: Any) -> N
     assert (found, type(back), repr(back)) == ("pickle", type(array), repr(array))
 
 
-def test_a_scalar_of_numpy_keeps_its_type(store: Store) -> None:
-    assert type(round_trip(np.float64(1.5), store)[1]) is np.float64
-
-
-def test_functions_without_a_name_travel_by_value(store: Store) -> None:
-    base = 3
-    assert round_trip(lambda x: x + base, store)[1](4) == 7
-
-
-def test_the_same_object_twice_is_the_same_object_twice(store: Store) -> None:
-    shared = {"a": (1,)}
-    back = round_trip([shared, shared, ()], store)[1]
-    assert back[0] is back[1]
-
-
-def test_recursive_values_are_pickled(store: Store) -> None:
-    loop: list[Any] = []
+def test_what_a_pickle_holds_keeps_its_shape(store: Store) -> None:
+    """One object twice, a list within itself, and a function without a name."""
+    shared, loop, base = {"a": (1,)}, list[Any](), 3
     loop.append(loop)
-    found, back = round_trip(loop, store)
-    assert found == "pickle"
-    assert back[0] is back
+    back = round_trip([shared, shared, loop, lambda x: x + base], store)[1]
+    assert back[0] is back[1]
+    assert back[2][0] is back[2]
+    assert back[3](4) == 7
 
 
 @pytest.mark.parametrize(
@@ -243,31 +212,21 @@ def test_a_reference_tells_what_it_refers_to(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["truncate", "change", "delete"])
 @pytest.mark.parametrize("value", [b"some bytes", {1: 2}, np.arange(1000)], ids=["bytes", "pickle", "mapped array"])
-def test_damage_is_an_error(tmp_path: Path, value: Any, damage: str) -> None:
+def test_damage_is_an_error_until_it_is_mended(tmp_path: Path, value: Any, damage: str) -> None:
     store = open_store(tmp_path)
     packed = pack(value, store, key="a")
     path = Path(packed["$artifact"]["url"].removeprefix("file://"))
+    whole = path.read_bytes()
     if damage == "truncate":
         os.truncate(path, 3)
     elif damage == "change":
-        path.write_bytes(b"\xff" + path.read_bytes()[1:])
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     else:
         path.unlink()
     with pytest.raises(ArtifactError, match=r"bytes instead|SHA-256 differs|does not exist"):
         unpack(packed, store)
-
-
-def test_a_change_of_a_mapped_array_is_noticed_though_its_size_stays(tmp_path: Path) -> None:
-    store = open_store(tmp_path)
-    packed = pack(np.arange(1000), store, key="a")
-    data = bytearray((tmp_path / "a.npy").read_bytes())
-    data[-8] ^= 1
-    (tmp_path / "a.npy").write_bytes(data)
-    with pytest.raises(ArtifactError, match="SHA-256 differs"):
-        unpack(packed, store)
-    data[-8] ^= 1
-    (tmp_path / "a.npy").write_bytes(data)
-    assert unpack(packed, store).tolist() == list(range(1000))
+    path.write_bytes(whole)
+    assert pickle.dumps(unpack(packed, store)) == pickle.dumps(value)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows notes no time of change")
@@ -455,14 +414,6 @@ def test_any_value_comes_back(tmp_path_factory: pytest.TempPathFactory, value: A
     store = open_store(tmp_path_factory.getbasetemp() / "any")
     back = round_trip(value, store)[1]
     assert repr(back) == repr(value)  # tells -0.0 from 0.0, True from 1, and nan is like nan
-
-
-@pytest.mark.slow
-@given(values)
-@settings(max_examples=150)
-def test_plain_is_what_json_and_utf8_give_back(value: Any) -> None:
-    if is_plain(value):
-        assert repr(json.loads(json.dumps(value, ensure_ascii=False).encode())) == repr(value)
 
 
 def test_nan_needs_no_pickle_and_is_stored_as_valid_json(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

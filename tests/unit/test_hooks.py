@@ -13,29 +13,31 @@ from flowyml.core.hooks import PipelineHook, fire
 
 
 class TestHooks:
-    def test_an_async_method_is_refused(self) -> None:
+    def test_methods_that_cannot_be_called_are_refused(self) -> None:
         class Waits(PipelineHook):
             async def on_step_end(self, step_name: str, outputs: object, duration: float) -> None: ...  # type: ignore[override]  # a coroutine, which hooks cannot be
 
-        with pytest.raises(DefinitionError, match=r"Pipeline 'p': hook Waits.on_step_end is async, .* asyncio.run"):
-            Pipeline("p", hooks=[Waits()])
-
-    def test_a_method_that_nothing_calls_is_refused(self) -> None:
         class Mistyped(PipelineHook):
             def on_pipline_end(self, *_: object) -> None: ...
 
-        with pytest.raises(DefinitionError, match=r"'on_pipline_end', .* Did you mean 'on_pipeline_end'\?"):
-            Pipeline("p", hooks=[Mistyped()])
-
-    def test_a_method_that_cannot_be_called_is_refused(self) -> None:
         class Short(PipelineHook):
             def on_error(self, step_name: str) -> None: ...  # type: ignore[override]  # wrong on purpose
+
+        class Nothing(PipelineHook):
+            on_error = None  # type: ignore[assignment]  # as users write it
+
+        for hook, message in (
+            (Waits(), r"Pipeline 'p': hook Waits.on_step_end is async, .* asyncio.run"),
+            (Mistyped(), r"'on_pipline_end', .* Did you mean 'on_pipeline_end'\?"),
+            (Short(), r"on_error takes .*, but is called with \(step_name, error\)"),
+            (Nothing(), r"hook Nothing\.on_error is None\. Define a method, or leave it out\."),
+        ):
+            with pytest.raises(DefinitionError, match=message):
+                Pipeline("p", hooks=[hook])
 
         class Free(PipelineHook):
             def on_error(self, *arguments: object) -> None: ...
 
-        with pytest.raises(DefinitionError, match=r"on_error takes .*, but is called with \(step_name, error\)"):
-            Pipeline("p", hooks=[Short()])
         assert Pipeline("p", hooks=[Free()]).hooks
 
     @pytest.mark.parametrize("error", [RuntimeError("broken hook"), SystemExit(3)])

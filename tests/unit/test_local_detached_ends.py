@@ -17,6 +17,7 @@ import pytest
 
 from flowyml import Pipeline, cleanup, pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.hooks import PipelineHook
 from flowyml.core.process_identity import this_process
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import detached
@@ -80,9 +81,7 @@ def test_a_run_that_is_cancelled_while_its_process_starts(local: LocalOrchestrat
     assert handle.status is CANCELLED, handle.error
 
 
-def test_cancel_fires_the_last_hook(local: LocalOrchestrator, tmp_path: Path) -> None:
-    from flowyml.core.hooks import PipelineHook
-
+def test_sigterm_is_a_cancellation_and_fires_the_last_hook(local: LocalOrchestrator, tmp_path: Path) -> None:
     place = str(tmp_path)
 
     class Farewell(PipelineHook):
@@ -94,18 +93,11 @@ def test_cancel_fires_the_last_hook(local: LocalOrchestrator, tmp_path: Path) ->
     pipeline = beating(tmp_path)
     pipeline.hooks = (Farewell(),)
     handle = pipeline.submit(on=local)
-    process_id(tmp_path)
-    handle.cancel()
-    assert handle.status is CANCELLED
-    assert wait_until(lambda: (tmp_path / "farewell").exists() and (tmp_path / "farewell").read_text()) == "CANCELLED"
-
-
-def test_sigterm_is_a_cancellation(local: LocalOrchestrator, tmp_path: Path) -> None:
-    handle = beating(tmp_path).submit(on=local)
     os.kill(process_id(tmp_path), signal.SIGTERM)
     handle.wait_for_completion(timeout=240, poll_interval=0.05)
     assert handle.status is CANCELLED
     assert handle.step_statuses() == {"beat": CANCELLED, "after": CANCELLED}
+    assert wait_until(lambda: (tmp_path / "farewell").exists() and (tmp_path / "farewell").read_text()) == "CANCELLED"
 
 
 def test_a_step_stuck_in_a_thread_ends_with_the_process(

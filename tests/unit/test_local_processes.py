@@ -22,11 +22,8 @@ from flowyml.core.errors import ConfigurationError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home
 from flowyml.core.hooks import PipelineHook
-from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import stopping
-from flowyml.runtime import fork_client
-from tests.unit.local_runs import Jumping
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.processes
@@ -87,82 +84,12 @@ def test_steps_in_processes(processes: LocalOrchestrator, capsys: pytest.Capture
     assert not processes.store.folder_of(result.run_id).exists()
 
 
-def test_numpy_arrays_between_threads_and_processes(local: LocalOrchestrator) -> None:
-    numpy = pytest.importorskip("numpy")
-
-    @step(outputs=["array"])
-    def make() -> Any:
-        return numpy.arange(100_000)
-
-    @step(outputs=["doubled"], timeout=240)
-    def double(array: Any) -> Any:
-        return array * 2
-
-    @step(outputs=["same"])
-    def compare(array: Any, doubled: Any) -> bool:
-        return bool((array * 2 == doubled).all())
-
-    pipeline = Pipeline("mixed", outputs=["same", "doubled"])
-    result = pipeline.add_step(make).add_step(double).add_step(compare).run(on=local)
-    assert result["same"] is True
-    assert result["doubled"][-1] == 199_998
-
-
 def test_a_value_that_no_process_can_take(local: LocalOrchestrator, caplog: pytest.LogCaptureFixture) -> None:
     make = step(name="make", outputs=["lock"])(lambda: threading.Lock())
     result = Pipeline("stuck").add_step(make).add_step(step(name="use", timeout=240)(lambda lock: 1)).run(on=local)
     assert result.error is not None
     assert "step 'use' runs in its own process, but output 'lock' of step 'make' cannot be passed" in result.error
     assert "engine.py" not in caplog.text
-
-
-def test_a_failure_in_a_process(processes: LocalOrchestrator, caplog: pytest.LogCaptureFixture) -> None:
-    @step(
-        outputs=["a"], retry=OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=0, retryable_errors=["OS"])
-    )
-    def fail() -> None:
-        raise ConnectionResetError("gone")
-
-    result = Pipeline("failing").add_step(fail).run(on=processes)
-    assert result.error == "step 'fail': ConnectionResetError: gone"
-    assert result.step_results["fail"].attempt == 2
-    assert "trying again in 0 s: ConnectionResetError: gone" in caplog.text
-    assert "flowyml" not in caplog.records[-1].getMessage()
-
-
-def test_a_process_that_dies(processes: LocalOrchestrator, caplog: pytest.LogCaptureFixture) -> None:
-    @step(outputs=["a"])
-    def die() -> None:
-        import os
-        import signal
-
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    result = Pipeline("dying").add_step(die).run(on=processes)
-    assert (result.status, result.step_results["die"].raw_status) == (FAILED, "crashed")
-    assert result.error is not None
-    assert "SIGKILL" in result.error
-
-
-def test_a_step_timeout_may_be_retried(
-    local: LocalOrchestrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    at_work = tmp_path / "at work"
-    monkeypatch.setattr(fork_client, "time", Jumping(at_work))
-
-    @step(
-        outputs=["attempts"],
-        timeout=900,
-        retry=OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=0, retryable_errors=["Timeout"]),
-    )
-    def slow_at_first() -> int:
-        if not at_work.exists():
-            at_work.touch()
-            time.sleep(3000)
-        return 2
-
-    result = Pipeline("second chance").add_step(slow_at_first).run(on=local)
-    assert (result["attempts"], result.step_results["slow_at_first"].attempt) == (2, 2)
 
 
 def test_a_pipeline_timeout(local: LocalOrchestrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,55 +124,6 @@ def test_a_pipeline_timeout(local: LocalOrchestrator, tmp_path: Path, monkeypatc
     assert Last.seen == ["TIMEOUT"]
 
 
-def cancelling(local: LocalOrchestrator, run_id: str, steps: int) -> threading.Thread:
-    """Cancels a run from another thread as soon as so many of its steps run."""
-
-    def cancel() -> None:
-        while (row := local.store.find(run_id)) is None or _running(local, row.number) < steps:
-            time.sleep(0.05)
-        local.cancel(run_id)
-
-    thread = threading.Thread(target=cancel)
-    thread.start()
-    return thread
-
-
-def _running(local: LocalOrchestrator, number: int) -> int:
-    return sum(step.status == "RUNNING" for step in local.store.steps(number))
-
-
-def test_cancel_kills_processes(processes: LocalOrchestrator) -> None:
-    canceller = cancelling(processes, "stop-me", 2)
-    result = (
-        Pipeline("endless")
-        .add_step(wait_for(3000, "a"))
-        .add_step(wait_for(3000, "b"))
-        .run(on=processes, run_id="stop-me")
-    )
-    canceller.join()
-    assert result.status is CANCELLED
-
-
-def test_step_hooks_fire_in_the_process_and_pipeline_hooks_here(processes: LocalOrchestrator, tmp_path: Path) -> None:
-    place = str(tmp_path / "journal")
-
-    class Journal(PipelineHook):
-        def on_pipeline_start(self, pipeline_name: str, run_id: str, context: Mapping[str, Any]) -> None:
-            self.note("start")
-
-        def on_step_start(self, step_name: str, inputs: Mapping[str, Any]) -> None:
-            self.note("step")
-
-        def note(self, event: str) -> None:
-            with Path(place).open("a") as file:
-                file.write(f"{event} {os.getpid()}\n")
-
-    Pipeline("hooked", hooks=[Journal()]).add_step(wait_for(0)).run(on=processes)
-    (start, here), (at_step, there) = [line.split() for line in Path(place).read_text().splitlines()]
-    assert (start, at_step) == ("start", "step")
-    assert int(here) == os.getpid() != int(there)
-
-
 def test_children_do_not_outlive_a_killed_submitted_run(local: LocalOrchestrator, tmp_path: Path) -> None:
     place = str(tmp_path / "pid")
 
@@ -265,22 +143,6 @@ def test_children_do_not_outlive_a_killed_submitted_run(local: LocalOrchestrator
     child.wait(240)
     wait_until(lambda: handle.status is FAILED)  # a child may be gone a moment before its parent's files are closed
     assert not local.store.folder_of(handle.job_id).exists()
-
-
-def test_a_stop_does_not_wait_until_slow_code_is_loaded(local: LocalOrchestrator, tmp_path: Path) -> None:
-    (tmp_path / "heavy_module.py").write_text(
-        "import pathlib, time\n"
-        "if b'runtime/fork_main.py' in pathlib.Path('/proc/self/cmdline').read_bytes():\n    time.sleep(3000)\n"
-        "from flowyml import Pipeline, step\n@step\ndef a():\n    return 1\n"
-        "pipeline = Pipeline('heavy', timeout=0.5).add_step(a)\n"
-    )
-    sys.path.insert(0, str(tmp_path))
-    try:
-        import heavy_module  # type: ignore[import-not-found]  # made by the test
-
-        assert heavy_module.pipeline.run(on=local).status is TIMEOUT
-    finally:
-        sys.path.remove(str(tmp_path))
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

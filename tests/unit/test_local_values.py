@@ -12,7 +12,6 @@ import pytest
 
 from flowyml import Pipeline, pipeline, step
 from flowyml.core.errors import DefinitionError
-from flowyml.core.hooks import PipelineHook
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local.copies import own
 
@@ -189,19 +188,3 @@ def test_a_step_may_end_in_a_folder_that_it_deleted(tmp_path: Path, monkeypatch:
     result = Pipeline("leaving").add_step(step(leave)).run(on=LocalOrchestrator(keep_outputs=True))
     assert result.success, result.error
     assert result.outputs["leave"] == {1, 2}
-
-
-def test_a_hook_of_none_is_refused() -> None:
-    class Hook(PipelineHook):
-        on_error = None  # type: ignore[assignment]  # as users write it
-
-    with pytest.raises(DefinitionError, match=r"hook Hook\.on_error is None\. Define a method, or leave it out\."):
-        Pipeline("hooked", hooks=[Hook()])
-
-
-def test_inputs_that_name_no_output_are_refused() -> None:
-    def total(parts: list[int]) -> int:
-        return sum(parts)
-
-    with pytest.raises(DefinitionError, match=r"inputs\['parts'\] names no output"):
-        step(inputs={"parts": []})(total)
