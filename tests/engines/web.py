@@ -53,8 +53,8 @@ class Web:
 
 
 @contextmanager
-def web(reply: Callable[[Recorded], Reply], tls: ssl.SSLContext | None = None) -> Iterator[Web]:
-    """A server on a free port of this machine."""
+def web(reply: Callable[[Recorded], Reply], tls: ssl.SSLContext | None = None, port: int = 0) -> Iterator[Web]:
+    """A server on a free port of this machine, or on the port that is given."""
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
@@ -90,7 +90,7 @@ def web(reply: Callable[[Recorded], Reply], tls: ssl.SSLContext | None = None) -
 
         def handle_error(self, *_: object) -> None: ...
 
-    server = Server(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", port), Handler)
     scheme, host = ("http", "127.0.0.1") if tls is None else ("https", "localhost")
     running = Web(f"{scheme}://{host}:{server.server_address[1]}", reply)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from flowyml.core.tls import Tls
 from flowyml.core.web import TooLargeError, exchange, page_title
 from flowyml.orchestrators.http import HttpClient, paged
 from tests.engines.statuses import STATUSES
-from tests.engines.web import Authority, Recorded, Reply, authority, dripping, web
+from tests.engines.web import Authority, Recorded, Reply, Web, authority, dripping, web
 
 pytest.importorskip("httpcore")
 POLICY = OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0.01)
@@ -35,8 +36,21 @@ def private(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return authority(tmp_path_factory.mktemp("tls"))
 
 
-def client(url: str, **options: object) -> HttpClient:
-    return HttpClient(url, **{"timeout": 240, **options})  # type: ignore[arg-type]  # options of several types
+@contextmanager
+def asking(url: str, **options: object) -> Iterator[HttpClient]:
+    made = HttpClient(url, **{"timeout": 240, **options})  # type: ignore[arg-type]  # options of several types
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextmanager
+def asked_of(reply: Reply | Callable[[Recorded], Reply], **options: object) -> Iterator[tuple[HttpClient, Web]]:
+    """A client, and the server that answers it."""
+    answer = (lambda _: reply) if isinstance(reply, Reply) else reply
+    with web(answer) as server, asking(server.url, **options) as client:
+        yield client, server
 
 
 def answers(*replies: Reply) -> Callable[[Recorded], Reply]:
@@ -49,74 +63,75 @@ def answers(*replies: Reply) -> Callable[[Recorded], Reply]:
 
 
 def test_json_parameters_and_a_body() -> None:
-    with web(lambda request: Reply(body=json.dumps([request.path, request.body.decode()]).encode())) as server:
-        asked = client(server.url + "/base")
-        found = asked.call("POST", "/x", params={"a": "b c", "yes": True, "none": None, "l": [1, 2]}, json={"k": 1})
-        assert found == ["/base/x?a=b+c&yes=true&l=1&l=2", '{"k": 1}']
-        asked.close()
+    with (
+        web(lambda request: Reply(body=json.dumps([request.path, request.body.decode()]).encode())) as server,
+        asking(server.url + "/base") as client,
+    ):
+        found = client.call("POST", "/x", params={"a": "b c", "yes": True, "none": None, "l": [1, 2]}, json={"k": 1})
+    assert found == ["/base/x?a=b+c&yes=true&l=1&l=2", '{"k": 1}']
 
 
 def test_a_field_that_an_answer_lacks_says_who_answered() -> None:
-    with web(lambda _: Reply(body=b'{"status": "ok"}')) as server:
-        asked = client(server.url)
+    with asked_of(Reply(body=b'{"status": "ok"}')) as (client, _):
         with pytest.raises(EngineError, match=r"answered GET /runs without the field 'runs': \{'status': 'ok'\}"):
-            asked.get("/runs")["runs"]
-        assert asked.get("/runs") == {"status": "ok"}
-        asked.close()
+            client.get("/runs")["runs"]
+        assert client.get("/runs") == {"status": "ok"}
 
 
-@pytest.mark.parametrize(("status", "kind"), STATUSES)
-def test_statuses_are_kinds_of_errors(status: int, kind: type[EngineError]) -> None:
-    with web(lambda _: Reply(status, b'{"detail": "because"}')) as server:
-        asked = client(server.url)
-        with pytest.raises(kind, match=f"answered {status} to GET /x: because"):
-            asked.get("/x")
-        assert len(server.requests) == 1
-        asked.close()
+def test_statuses_are_kinds_of_errors() -> None:
+    for status, kind in STATUSES:
+        with asked_of(Reply(status, b'{"detail": "because"}')) as (client, server):
+            with pytest.raises(kind, match=f"answered {status} to GET /x: because"):
+                client.get("/x")
+            assert len(server.requests) == 1
 
 
-def test_a_login_page_is_not_the_engine() -> None:
-    with web(lambda _: Reply(200, b"<html><title>Sign in</title>", media_type="text/html")) as server:
-        asked = client(server.url)
-        with pytest.raises(EngineError, match=r"a page titled 'Sign in' .* does not come from the engine's API"):
-            asked.get("/x")
-        asked.close()
+@pytest.mark.parametrize(
+    ("reply", "kind", "message"),
+    [
+        (
+            Reply(200, b"<html><title>Sign in</title>", media_type="text/html"), EngineError,
+            r"a page titled 'Sign in' .* does not come from the engine's API",
+        ),
+        (Reply(503, headers={"Retry-After": "3600"}), EngineUnreachableError, "503"),
+        (Reply(body=b"[" * 200_000), EngineError, "does not come from the engine's API"),
+        (Reply(headers={"Content-Length": "100"}), EngineUnreachableError, None),
+    ],
+    ids=["a login page", "a pause of an hour", "nested too deeply", "truncated"],
+)  # fmt: skip
+def test_what_is_no_answer_is_an_error(reply: Reply, kind: type[EngineError], message: str | None) -> None:
+    with asked_of(reply) as (client, _), pytest.raises(kind, match=message):
+        client.get("/x")
+
+
+def test_the_standard_library_takes_no_such_answer_either() -> None:
+    with web(lambda _: Reply(body=b"[" * 200_000)) as server:
+        assert exchange(server.url).json() is None
+    with web(lambda _: Reply(headers={"Content-Length": "100"})) as server, pytest.raises((OSError, HTTPException)):
+        exchange(server.url)
 
 
 @pytest.mark.processes
 def test_what_is_busy_is_asked_again_and_retry_after_is_kept() -> None:
     busy = Reply(503, b'{"detail": "database is locked"}')
-    with web(answers(busy, busy, Reply(429, headers={"Retry-After": "1"}), Reply(body=b'"done"'))) as server:
-        begin = time.monotonic()
-        asked = client(server.url)
-        assert asked.get("/x") == "done"
+    begin = time.monotonic()
+    paused = Reply(429, headers={"Retry-After": "1"})
+    with asked_of(answers(busy, busy, paused, Reply(body=b'"done"'))) as (client, server):
+        assert client.get("/x") == "done"
         assert time.monotonic() - begin >= 1
         assert len(server.requests) == 4
-        asked.close()
-
-
-def test_a_pause_of_an_hour_is_not_waited_for() -> None:
-    with web(lambda _: Reply(503, headers={"Retry-After": "3600"})) as server:
-        asked = client(server.url)
-        with pytest.raises(EngineUnreachableError, match="503"):
-            asked.get("/x")
-        asked.close()
 
 
 def test_a_call_that_must_not_be_made_twice_is_not() -> None:
-    with web(lambda _: Reply(503)) as server:
-        asked = client(server.url, policy=POLICY)
+    with asked_of(Reply(503), policy=POLICY) as (client, server):
         with pytest.raises(EngineUnreachableError):
-            asked.call("POST", "/x", again=False)
+            client.call("POST", "/x", again=False)
         assert len(server.requests) == 1
-        asked.close()
 
 
 def test_trouble_passes_with_a_policy() -> None:
-    with web(answers(Reply(500), Reply(500), Reply(body=b"7"))) as server:
-        asked = client(server.url, policy=POLICY)
-        assert asked.get("/x") == 7
-        asked.close()
+    with asked_of(answers(Reply(500), Reply(500), Reply(body=b"7")), policy=POLICY) as (client, _):
+        assert client.get("/x") == 7
 
 
 # Bounds.
@@ -135,10 +150,11 @@ def test_trouble_passes_with_a_policy() -> None:
 @pytest.mark.processes
 def test_a_server_that_drips_is_given_up(beginning: bytes) -> None:
     with dripping(beginning) as url:
-        asked = client(url, timeout=0.5)
-        with pytest.raises(EngineUnreachableError, match=r"not complete in time|does not answer"):
-            asked.get("/x")
-        asked.close()
+        with (
+            asking(url, timeout=0.5) as client,
+            pytest.raises(EngineUnreachableError, match=r"not complete in time|does not answer"),
+        ):
+            client.get("/x")
         with pytest.raises(TimeoutError, match="not complete after 2 s"):
             exchange(url, timeout=0.5)
 
@@ -147,10 +163,8 @@ def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("flowyml.core.web.LARGEST_ANSWER", 2**20)
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
     with dripping(head, drop=b" " * 2**18, pause=0.001) as url:
-        asked = client(url)
-        with pytest.raises(EngineError, match="more than 1 MB"):
-            asked.get("/x")
-        asked.close()
+        with asking(url) as client, pytest.raises(EngineError, match="more than 1 MB"):
+            client.get("/x")
         with pytest.raises(TooLargeError, match="larger than 1 MB"):
             exchange(url, limit=2**20)
         assert len(exchange(url, limit=100, cut=True).body) == 100
@@ -158,13 +172,11 @@ def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("status", [200, 302, 401, 404, 500])
 def test_a_hostile_page_does_not_stall_the_reader(status: int) -> None:
-    with web(lambda _: Reply(status, HOSTILE, media_type="text/html")) as server:
-        asked = client(server.url)
+    with asked_of(Reply(status, HOSTILE, media_type="text/html")) as (client, _):
         begin = time.process_time()
         with pytest.raises(EngineError):
-            asked.get("/x")
+            client.get("/x")
         assert time.process_time() - begin < 20
-        asked.close()
 
 
 @pytest.mark.parametrize("piece", ["<title", "<title ", "<title>", "</title", ">", "<", " ", "İ"])
@@ -175,44 +187,22 @@ def test_titles_of_hostile_pages(piece: str) -> None:
     assert time.process_time() - begin < 20
 
 
-def test_json_that_is_nested_too_deeply_is_refused() -> None:
-    with web(lambda _: Reply(body=b"[" * 200_000)) as server:
-        asked = client(server.url)
-        with pytest.raises(EngineError, match="does not come from the engine's API"):
-            asked.get("/x")
-        asked.close()
-        assert exchange(server.url).json() is None
-
-
-def test_a_truncated_answer_is_refused() -> None:
-    with web(lambda _: Reply(headers={"Content-Length": "100"})) as server:
-        with pytest.raises((OSError, HTTPException)):
-            exchange(server.url)
-        asked = client(server.url)
-        with pytest.raises(EngineUnreachableError):
-            asked.get("/x")
-        asked.close()
-
-
 # Redirects.
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_nothing_follows_a_redirect_with_credentials(status: int) -> None:
     with web(lambda _: Reply(body=b'"caught"')) as thief:
-        target = f"{thief.url}/login?token=hunter2"
-        with web(lambda _: Reply(status, b"", {"Location": target, "Set-Cookie": "a=b"})) as server:
-            asked = client(server.url, login=Login.of(token="hunter2"))
+        moved = Reply(status, b"", {"Location": f"{thief.url}/login?token=hunter2", "Set-Cookie": "a=b"})
+        with asked_of(moved, login=Login.of(token="hunter2")) as (client, server):
             with pytest.raises(EngineError, match="redirects to") as caught:
-                asked.call("POST", "/x", json={"password": "hunter2"})
+                client.call("POST", "/x", json={"password": "hunter2"})
             assert "hunter2" not in str(caught.value)
             answer = exchange(server.url, headers={"Authorization": "Bearer hunter2", "Cookie": "hunter2"})
-            assert answer.status == status
-            assert thief.requests == []
+            assert (answer.status, thief.requests) == (status, [])
             followed = exchange(server.url, headers={"Authorization": "x hunter1", "Cookie": "hunter1"}, follow=True)
             assert followed.json() == "caught"
             assert "hunter1" not in thief.everything
-            asked.close()
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:,x"])
@@ -230,16 +220,16 @@ def test_a_redirect_leads_to_http_only(target: str) -> None:
 
 def test_a_private_authority(private: Authority) -> None:
     with web(lambda _: Reply(body=b"1"), private.server()) as server:
-        asked = client(server.url)
-        with pytest.raises(EngineUnreachableError, match=r"TLS .* fails: .*certificate.* ca_file"):
-            asked.get("/x")
+        with (
+            asking(server.url) as client,
+            pytest.raises(EngineUnreachableError, match=r"TLS .* fails: .*certificate.* ca_file"),
+        ):
+            client.get("/x")
         with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
             exchange(server.url)
         for tls in (Tls(ca_file=private.ca), Tls(verify=str(private.ca)), Tls(verify=False)):
-            trusting = client(server.url, tls=tls)
-            assert trusting.get("/x") == exchange(server.url, tls=tls).json() == 1
-            trusting.close()
-        asked.close()
+            with asking(server.url, tls=tls) as trusting:
+                assert trusting.get("/x") == exchange(server.url, tls=tls).json() == 1
 
 
 @pytest.mark.parametrize(
@@ -271,15 +261,12 @@ def test_a_certificate_of_the_client(private: Authority, tmp_path: Path) -> None
     both = tmp_path / "both.pem"
     both.write_bytes(private.client_cert.read_bytes() + private.client_key.read_bytes())
     with web(lambda _: Reply(body=b"1"), private.server(wants_certificate=True)) as server:
-        asked = client(server.url, tls=Tls(ca_file=private.ca))
-        with pytest.raises(EngineUnreachableError):
-            asked.get("/x")
-        asked.close()
+        with asking(server.url, tls=Tls(ca_file=private.ca)) as client, pytest.raises(EngineUnreachableError):
+            client.get("/x")
         for certificate in (both, (private.client_cert, private.client_key)):
             tls = Tls(ca_file=private.ca, client_cert=certificate)
-            known = client(server.url, tls=tls)
-            assert known.get("/x") == exchange(server.url, tls=tls).json() == 1
-            known.close()
+            with asking(server.url, tls=tls) as known:
+                assert known.get("/x") == exchange(server.url, tls=tls).json() == 1
 
 
 def test_invalid_certificate_files(tmp_path: Path) -> None:
@@ -301,29 +288,25 @@ def test_invalid_certificate_files(tmp_path: Path) -> None:
 
 def test_a_token_is_read_again_when_it_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "token"
-    file.write_text("old\n")
-    valid = {"Bearer old"}
+    valid = ""
 
     def reply(request: Recorded) -> Reply:
-        return Reply(body=b"1") if request.headers["authorization"] in valid else Reply(401)
+        return Reply(body=b"1") if request.headers["authorization"] == valid else Reply(401)
 
     for options in ({"token_file": file}, {"token_command": ["cat", str(file)]}, {"token_command": f"cat '{file}'"}):
         file.write_text("old\n")
-        valid.clear()
-        valid.add("Bearer old")
-        with web(reply) as server:
-            asked = client(server.url, login=Login.of(**options))  # type: ignore[arg-type]  # options of several types
-            assert asked.get("/x") == 1
+        valid = "Bearer old"
+        login = Login.of(**options)  # type: ignore[arg-type]  # options of several types
+        with asked_of(reply, login=login) as (client, server):
+            assert client.get("/x") == 1
             file.write_text("new\n")
-            assert asked.get("/x") == 1, "what is not refused is not read again"
-            valid.clear()
-            valid.add("Bearer new")
-            assert asked.get("/x") == 1
+            assert client.get("/x") == 1, "what is not refused is not read again"
+            valid = "Bearer new"
+            assert client.get("/x") == 1
             assert len(server.requests) == 4
-            valid.clear()
+            valid = ""
             with pytest.raises(AuthenticationError, match="refuses these credentials"):
-                asked.get("/x")
-            asked.close()
+                client.get("/x")
 
 
 def test_a_password_from_a_command() -> None:

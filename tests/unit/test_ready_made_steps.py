@@ -9,8 +9,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
@@ -21,52 +19,19 @@ from flowyml import pipeline
 from flowyml.core.errors import ConfigurationError
 from flowyml.steps import bash, copy_files, docker_run, email, http, move_files, sql, wait_for_file, wait_for_http
 from tests.engines.s3 import fake_s3
+from tests.engines.web import Recorded, Reply, Web, dripping, web
 from tests.waiting import is_running, wait_until
 
 
-class Answers(BaseHTTPRequestHandler):
-    """Tells what it was asked; `/away` leads to another port, `/no` fails."""
-
-    away = ""
-    asked: ClassVar[list[dict[str, Any]]] = []
-
-    def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-        self.asked.append({"path": self.path, "body": body, **{k.lower(): v for k, v in self.headers.items()}})
-        if self.path.startswith("/away"):
-            self.send_response(302)
-            self.send_header("Location", self.away)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        answer = f"you asked for {self.path}".encode()
-        self.send_response(404 if self.path.startswith("/no") else 200)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    do_POST = do_GET
-
-    def log_message(self, *_: object) -> None: ...
-
-
-@contextmanager
-def serving(kind: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    with HTTPServer(("127.0.0.1", 0), kind) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+def answer(request: Recorded) -> Reply:
+    """Tells what it was asked; `/no` fails."""
+    return Reply(404 if request.path.startswith("/no") else 200, f"you asked for {request.path}".encode())
 
 
 @pytest.fixture
-def web() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    kind: Any = type("Fresh", (Answers,), {"asked": []})
-    with serving(kind) as url:
-        yield url, kind.asked
+def server() -> Iterator[Web]:
+    with web(answer) as running:
+        yield running
 
 
 def test_a_command_gives_its_last_line_and_tells_all(capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,53 +82,40 @@ def test_steps_take_secrets_and_values_in_a_pipeline(monkeypatch: pytest.MonkeyP
     assert dict(result.outputs) == {"tell": "3", "ask": "12"}
 
 
-def test_a_request_and_its_errors(web: tuple[str, list[dict[str, Any]]]) -> None:
-    url, asked = web
-    assert http(f"{url}/rates", params={"day": "1 & 2"}, token="t0ken") == "you asked for /rates?day=1+%26+2"
-    assert asked[0]["authorization"] == "Bearer t0ken"
+def test_a_request_and_its_errors(server: Web) -> None:
+    url, asked = server.url, server.requests
+    assert http(f"{url}/rates", params={"day": "1 & 2"}, token="t0ken\n") == "you asked for /rates?day=1+%26+2"
+    assert asked[0].headers["authorization"] == "Bearer t0ken", "a token from a file may end in a line break"
     http(f"{url}/rates", method="POST", json={"a": [1]})
-    assert (json.loads(asked[1]["body"]), asked[1]["content-type"]) == ({"a": [1]}, "application/json")
+    assert (json.loads(asked[1].body), asked[1].headers["content-type"]) == ({"a": [1]}, "application/json")
     with pytest.raises(RuntimeError, match=r"GET .*/no\?key=…: 404 Not Found\. It said: you asked for /no"):
         http(f"{url}/no?key=secret")
     with pytest.raises(ConnectionError, match=r"127\.0\.0\.1"):
         http("http://127.0.0.1:1/")
     with pytest.raises(ValueError, match="not both"):
         http(url, json=1, data="x")
-
-
-class Odd(BaseHTTPRequestHandler):
-    """Answers as no server should: with a character set of its own, less than it promised, or not in HTTP."""
-
-    def do_GET(self) -> None:
-        if self.path == "/not-http":
-            self.wfile.write(b"220 mail.example.org ready\r\n")
-            return
-        self.send_response(404 if self.path == "/no" else 200)
-        self.send_header("Content-Type", f"text/plain; charset={'utf8mb4' if self.path == '/charset' else 'utf-8'}")
-        self.send_header("Content-Length", "6" if self.path == "/charset" else "99")
-        self.end_headers()
-        self.wfile.write("größ".encode())
-
-    def log_message(self, *_: object) -> None: ...
+    with pytest.raises(TypeError, match=r"the value of 'X-Tries' is of type int\. Give it as text"):
+        http(url, headers={"X-Tries": 5})  # type: ignore[dict-item]  # wrong on purpose
 
 
 def test_an_odd_answer_is_read_or_an_error_of_its_own() -> None:
-    with serving(Odd) as url:
-        assert http(f"{url}/charset") == "größ"
-        with pytest.raises(ConnectionError, match=r"GET .*/broken: IncompleteRead"):
-            http(f"{url}/broken")
-        with pytest.raises(ConnectionError, match=r"GET .*/not-http: 220 mail"):
-            http(f"{url}/not-http")
-        with pytest.raises(ConnectionError, match=r"GET .*/no: IncompleteRead"):
-            http(f"{url}/no")
+    """With a character set of its own, less than it promised, or not in HTTP."""
+
+    def odd(request: Recorded) -> Reply:
+        if request.path == "/charset":
+            return Reply(200, "größ".encode(), media_type="text/plain; charset=utf8mb4")
+        return Reply(404 if request.path == "/no" else 200, "größ".encode(), {"Content-Length": "99"}, "text/plain")
+
+    with web(odd) as server:
+        assert http(f"{server.url}/charset") == "größ"
+        for page in ("broken", "no"):
+            with pytest.raises(ConnectionError, match=rf"GET .*/{page}: IncompleteRead"):
+                http(f"{server.url}/{page}")
+    with dripping(b"220 mail.example.org ready\r\n") as mail:
+        with pytest.raises(ConnectionError, match=r"GET .*: 220 mail"):
+            http(mail)
         with pytest.raises(TimeoutError):  # it goes on waiting
-            wait_for_http(f"{url}/not-http", poll_interval=0.02, patience=0.05)
-
-
-def test_a_token_from_a_file_may_end_in_a_line_break(web: tuple[str, list[dict[str, Any]]]) -> None:
-    url, asked = web
-    http(url, token="t0ken\n")
-    assert asked[0]["authorization"] == "Bearer t0ken"
+            wait_for_http(mail, poll_interval=0.02, patience=0.05)
 
 
 @pytest.mark.parametrize(
@@ -188,11 +140,6 @@ def test_what_cannot_be_sent_is_not_shown(asked: dict[str, Any], named: str) -> 
         assert "t0ken" not in shown
 
 
-def test_a_header_is_text() -> None:
-    with pytest.raises(TypeError, match=r"the value of 'X-Tries' is of type int\. Give it as text"):
-        http("http://127.0.0.1:1/", headers={"X-Tries": 5})  # type: ignore[dict-item]  # wrong on purpose
-
-
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "/etc/passwd"])
 def test_a_request_opens_no_file(url: str) -> None:
     for ask in (http, wait_for_http):
@@ -200,20 +147,17 @@ def test_a_request_opens_no_file(url: str) -> None:
             ask(url)
 
 
-def test_a_redirect_to_another_host_takes_no_credentials_along(web: tuple[str, list[dict[str, Any]]]) -> None:
-    url, asked = web
-    kind: Any = type("Leading", (Answers,), {"asked": [], "away": f"{url}/there"})
-    with serving(kind) as first:
-        assert http(f"{first}/away", token="t0ken", headers={"X-Key": "k3y"}) == "you asked for /there"
-    assert kind.asked[0]["authorization"] == "Bearer t0ken"
-    assert "authorization" not in asked[0]
-    assert "x-key" not in asked[0]
+def test_a_redirect_to_another_host_takes_no_credentials_along(server: Web) -> None:
+    away = Reply(302, b"", {"Location": f"{server.url}/there"})
+    with web(lambda _: away) as first:
+        assert http(f"{first.url}/away", token="t0ken", headers={"X-Key": "k3y"}) == "you asked for /there"
+    assert first.requests[0].headers["authorization"] == "Bearer t0ken"
+    assert not {"authorization", "x-key"} & server.requests[0].headers.keys()
 
 
-def test_a_page_is_waited_for(web: tuple[str, list[dict[str, Any]]]) -> None:
-    url, _ = web
-    assert wait_for_http(f"{url}/ready", contains="ready") == "you asked for /ready"
-    for page, words in ((f"{url}/no", ""), (f"{url}/x", "ready"), ("http://127.0.0.1:1/", "")):
+def test_a_page_is_waited_for(server: Web) -> None:
+    assert wait_for_http(f"{server.url}/ready", contains="ready") == "you asked for /ready"
+    for page, words in ((f"{server.url}/no", ""), (f"{server.url}/x", "ready"), ("http://127.0.0.1:1/", "")):
         with pytest.raises(TimeoutError, match=r"did not exist within 0\.05 s"):
             wait_for_http(page, contains=words, poll_interval=0.02, patience=0.05)
 
