@@ -10,6 +10,7 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from flowyml.cli import main
@@ -94,4 +95,14 @@ def command(*arguments: str, **environment: str) -> Done:
         [sys.executable, "-m", "flowyml", *arguments],
         capture_output=True, text=True, timeout=240, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
     )  # fmt: skip
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def python(folder: Path, *words: str, **environment: str) -> Done:
+    """A Python in a process of its own, which has to end well."""
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=240,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     return Done(done.returncode, done.stdout, done.stderr)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators import LocalOrchestrator, registry
 from tests.unit.commands import PIPELINE
 
 
@@ -35,6 +35,38 @@ def nothing_stays_imported(tmp_path_factory: pytest.TempPathFactory, monkeypatch
 @pytest.fixture
 def local(tmp_path: Path) -> LocalOrchestrator:
     return LocalOrchestrator(store=tmp_path / "runs.db")
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """FlowyML's data folder of this test alone, and a cache of its own."""
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "home"
+
+
+InstallPlugin = Callable[..., None]
+
+
+@pytest.fixture
+def install_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InstallPlugin]:
+    """Puts a distribution with an orchestrator on the path, as pip would."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def install(
+        name: str, source: str, *, dist: str | None = None, attribute: str = "Made", requires: str = ""
+    ) -> None:
+        dist = dist or f"flowyml-{name}"
+        module = f"plugin_{dist.replace('-', '_')}"
+        (tmp_path / f"{module}.py").write_text(source)
+        metadata = tmp_path / f"{dist.replace('-', '_')}-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: 1.0\n{requires}\n")
+        (metadata / "entry_points.txt").write_text(f"[flowyml.orchestrators]\n{name} = {module}:{attribute}\n")
+        registry._entry_points.cache_clear()
+
+    yield install
+    registry._entry_points.cache_clear()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from flowyml import Context, Pipeline, context, step
 from flowyml.core.errors import (
     CycleError,
     DefinitionError,
-    OverrideError,
     ParameterError,
     UnknownOptionError,
 )
@@ -81,8 +80,10 @@ def test_a_list_of_outputs_can_be_mapped() -> None:
         return parts
 
     assert training().add_step(collect).run()["collect"] == [list(range(4)), 4]
-    with pytest.raises(DefinitionError, match=r"inputs\['parts'\]=3 must be a list of names"):
-        step(inputs={"parts": 3})(collect.function)  # type: ignore[dict-item]  # wrong on purpose
+    wrong: list[tuple[Any, str]] = [(3, r"inputs\['parts'\]=3 must be a list of names"), ([], "names no output")]
+    for inputs, message in wrong:
+        with pytest.raises(DefinitionError, match=message):
+            step(inputs={"parts": inputs})(collect.function)
 
 
 def test_a_step_that_returns_none_has_no_output_and_can_come_first() -> None:
@@ -282,19 +283,6 @@ def test_an_int_for_a_float_becomes_one() -> None:
     given = pipeline.check_parameters({"rate": 5, "limit": None, "either": 6})
     assert repr(given) == "{'rate': 5.0, 'limit': None, 'count': 3, 'either': 6}"
     assert repr(pipeline.run({"rate": 5})["scale"]) == "[5.0, 2.0, 3, 4]"
-
-
-def test_pipeline_subclasses_may_not_override_run() -> None:
-    with pytest.raises(OverrideError, match=r"override execute"):
-
-        class MyPipeline(Pipeline):
-            def run(self) -> None:  # type: ignore[override]  # wrong on purpose
-                ...
-
-
-def test_removed_names_explain_themselves() -> None:
-    with pytest.raises(ImportError, match=r"register_callback was removed in 1.0. Subclass .*PipelineHook"):
-        from flowyml import register_callback  # type: ignore[attr-defined]  # noqa: F401
 
 
 def test_contexts_hold_json_and_never_change() -> None:

@@ -162,16 +162,13 @@ def test_another_plan_for_the_same_code() -> None:
     assert bundle.with_plan(patient).data == build(patient, files=FILES, objects={"load": b"x"}, main="steps").data
 
 
-@pytest.mark.parametrize("path", ["/etc/x", "../x", "a/../../x", "", ".", "a//b", "a\\b", "a\nb", "./a", "a/"])
-def test_files_stay_inside(path: str) -> None:
-    with pytest.raises(DefinitionError, match="cannot have the path"):
-        build(PLAN, files={path: b""})
-
-
-@pytest.mark.parametrize("key", ["", "../x", "a/b", ".x", "a\n"])
-def test_objects_stay_inside(key: str) -> None:
-    with pytest.raises(DefinitionError, match="cannot have the key"):
-        build(PLAN, objects={key: b""})
+def test_files_and_objects_stay_inside() -> None:
+    for path in ("/etc/x", "../x", "a/../../x", "", ".", "a//b", "a\\b", "a\nb", "./a", "a/"):
+        with pytest.raises(DefinitionError, match="cannot have the path"):
+            build(PLAN, files={path: b""})
+    for key in ("", "../x", "a/b", ".x", "a\n"):
+        with pytest.raises(DefinitionError, match="cannot have the key"):
+            build(PLAN, objects={key: b""})
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=30), st.binary(max_size=100), max_size=3))

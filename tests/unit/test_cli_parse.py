@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 from flowyml.cli.app import COMMANDS, Call, app
 from flowyml.cli.fast_parse import parse
+from tests.unit.commands import python
 
 
 def by_typer(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
@@ -72,7 +71,4 @@ def test_the_usual_line_imports_neither_typer_nor_rich_nor_pydantic(tmp_path: Pa
         "import sys; from flowyml.cli import main; main(['compile', 'train.py', '--to', 'plan']);"
         "print([m for m in ('typer', 'rich', 'pydantic', 'prefect', 'asyncio') if m in sys.modules], file=sys.stderr)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240, cwd=tmp_path
-    )
-    assert done.stderr.strip() == "[]"
+    assert python(tmp_path, "-c", code).err.strip() == "[]"

@@ -29,28 +29,9 @@ def describe(day: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@step(outputs=["again"])
-def compare(seen: dict[str, Any], since: str) -> list[str]:
-    return [since, current_run().logical_date.isoformat()]
-
-
 @pipeline(name="dated")
-def dated(day: str = LOGICAL_DATE, since: str = "the beginning") -> Any:
-    seen = describe(day)
-    return seen, compare(seen, since)
-
-
-@pytest.mark.processes
-def test_a_run_by_hand_is_for_the_moment_and_has_no_interval(tmp_path: Path) -> None:
-    before = datetime.now(UTC)
-    local = LocalOrchestrator(store=tmp_path / "runs.db", workers="processes")
-    result = dated.run(on=local, run_id="by-hand")
-    seen, again = result.outputs["seen"], result.outputs["again"]
-    assert before <= datetime.fromisoformat(seen["date"]) <= datetime.now(UTC)
-    assert seen["day"] == seen["date"] == again[1]
-    assert (seen["pipeline"], seen["run"], seen["step"]) == ("dated", "by-hand", "describe")
-    assert (seen["from"], seen["to"]) == ("None", "None")
-    assert local.get_run("by-hand").parameters["day"] == LOGICAL_DATE
+def dated(day: str = LOGICAL_DATE) -> Any:
+    return describe(day)
 
 
 @pytest.mark.parametrize("marker", [DATA_INTERVAL_START, DATA_INTERVAL_END])

@@ -17,12 +17,6 @@ def lines_of(pieces: list[bytes]) -> list[str]:
     return got
 
 
-def test_pieces_line_ends_and_odd_bytes() -> None:
-    assert lines_of([b"on", b"e\r\ntw", b"o\n\n", "ü".encode()[:1], "ü".encode()[1:], b"\n\xff"]) == [
-        "one", "two", "", "ü", "\ufffd"
-    ]  # fmt: skip
-
-
 def test_an_endless_line_is_cut() -> None:
     got = lines_of([b"x" * 50_000] * 3)
     assert [len(line) for line in got] == [65536, 65536, 18928]

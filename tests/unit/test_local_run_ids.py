@@ -9,34 +9,15 @@ from dataclasses import replace
 
 import pytest
 
-from flowyml import Pipeline, context, step
+from flowyml import Pipeline, step
 from flowyml.core.errors import DefinitionError
 from flowyml.core.origin import Origin
 from flowyml.core.runs import PipelineResult, Run
 from flowyml.orchestrators import LocalOrchestrator
-from flowyml.orchestrators.base import check_same_run
+from flowyml.orchestrators.base import check_same_run, claim_new, new_run_id
 from tests.unit.local_runs import COMPLETED
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
-
-
-def test_the_same_run_id_with_other_parameters_warns(
-    local: LocalOrchestrator, caplog: pytest.LogCaptureFixture
-) -> None:
-    @step(outputs=["double"])
-    def double(rows: int) -> int:
-        return 2 * rows
-
-    pipeline = Pipeline("once", context=context(rows=1)).add_step(double)
-    assert [pipeline.run({"rows": 5}, on=local, run_id="one")["double"] for _ in range(2)] == [10, 10]
-    assert not caplog.records
-    assert pipeline.run({"rows": 6}, on=local, run_id="one")["double"] == 10
-    assert pipeline.submit({"rows": 7}, on=local, run_id="one").outputs == {"double": 10}
-    assert [record.getMessage() for record in caplog.records] == [
-        f"run_id='one' belongs to a run with the parameters {{'rows': 5}}. That run is returned, and "
-        f"no run starts with {{'rows': {rows}}}: use another run_id for those."
-        for rows in (6, 7)
-    ]
 
 
 def test_the_same_run_id_with_other_code_is_refused(local: LocalOrchestrator) -> None:
@@ -103,9 +84,17 @@ def test_two_threads_with_one_run_id(local: LocalOrchestrator) -> None:
     assert [result["count"] for result in results] == [1] * 4
 
 
-def test_an_empty_run_id_is_refused(local: LocalOrchestrator) -> None:
-    """As from ``os.environ.get("RUN_ID", "")``: a new id each time would lose what the user meant by it."""
-    pipeline = Pipeline("empty id").add_step(step(name="one")(lambda: 1))
-    for start in (pipeline.run, pipeline.submit):
-        with pytest.raises(DefinitionError, match="it is empty"):
-            start(on=local, run_id="")
+def test_a_new_id_is_claimed_once() -> None:
+    made = new_run_id("Train/Model ü")
+    assert made.startswith("train-model-u-")
+    assert (claim_new(made), claim_new(made), claim_new("given")) == (True, False, False)
+
+
+@pytest.mark.processes
+def test_the_id_of_a_run_is_not_new_however_it_ran(local: LocalOrchestrator) -> None:
+    pipeline = Pipeline("ids").add_step(step(name="one")(lambda: 1))
+    submitted = pipeline.submit(on=local)
+    apart = LocalOrchestrator(store=local.store.path, workers="processes")
+    for run_id in (submitted.run_id, pipeline.run(on=local).run_id, pipeline.run(on=apart).run_id):
+        assert not claim_new(run_id)
+    assert submitted.wait_for_completion(timeout=240).outputs == {"one": 1}

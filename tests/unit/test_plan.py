@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal, NewType, NotRequired
 
 import pytest
@@ -34,24 +31,6 @@ from flowyml.plan.model import (
     Step,
 )
 from flowyml.plan.parameters import schema_of
-
-SCRIPT = """
-from flowyml import Pipeline, context, step
-from flowyml.core.hooks import PipelineHook
-
-class Hook(PipelineHook):
-    def __init__(self, tags): self.tags = tags
-
-@step(outputs=["b", "a"], tags={"x", "y", "z"} and ["x"])
-def make(rows: int, names: dict[str, int]): return rows, names
-
-@step
-def use(a, b): return a
-
-pipeline = Pipeline("same", hooks=[Hook(["one"])], context=context(rows=1, names={"k": 1, "j": 2}))
-pipeline.add_step(use).add_step(make)
-print(pipeline.compile().digest, pipeline.bundle().digest)
-"""
 
 texts = st.text(max_size=20)
 json_values = st.recursive(
@@ -92,20 +71,6 @@ plans = st.builds(
 def test_a_plan_survives_its_json(plan: Plan) -> None:
     assert decode(plan.canonical) == plan
     assert decode(plan.canonical).digest == plan.digest
-
-
-@pytest.mark.processes
-def test_the_same_bytes_in_every_process(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT)
-    printed = {
-        subprocess.run(
-            [sys.executable, tmp_path / "script.py"], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True,
-            text=True, check=True,
-        ).stdout
-        for seed in ("0", "424242")
-    }  # fmt: skip
-    (digests,) = printed
-    assert digests.strip()
 
 
 def test_a_field_at_its_default_takes_no_room() -> None:

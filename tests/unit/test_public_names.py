@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -134,41 +133,6 @@ def test_the_names_of_public_modules() -> None:
         assert [name for name in names if not hasattr(found, name)] == []
     for module, names in IN_PART.items():
         assert {*names} <= {*import_module(module).__all__}, module
-
-
-IMPORT = re.compile(r"^ *from (flowyml[\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
-
-
-def test_a_module_names_what_others_import_of_it() -> None:
-    """Those that are public name what users may import, and so less than the modules of this repository do."""
-    missing = [
-        f"{module}.{name}, for {file.relative_to(ROOT)}"
-        for file in [*ROOT.glob("flowyml/**/*.py"), *ROOT.glob("adapters/*/flowyml_*/**/*.py")]
-        for module, names in IMPORT.findall(file.read_text())
-        if (named := _named_by(module)) is not None
-        for name in re.findall(r"(\w+)(?: as \w+)?", re.sub("#.*", "", names))
-        if name not in named and _file_of(f"{module}.{name}") is None
-    ]
-    assert missing == []
-
-
-@cache
-def _named_by(module: str) -> list[str] | None:
-    """The ``__all__`` of a module of this repository that is not public; None for others, and where there is none."""
-    file = None if module in PUBLIC else _file_of(module)
-    assignments = ast.parse(file.read_text()).body if file else []
-    found = [
-        each.value for each in assignments if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "__all__"
-    ]
-    return list(ast.literal_eval(found[0])) if found else None
-
-
-@cache
-def _file_of(module: str) -> Path | None:
-    """The file of a module or package of this repository."""
-    package, path = module.partition(".")[0], module.replace(".", "/")
-    root = ROOT if package == "flowyml" else ROOT / "adapters" / package.removeprefix("flowyml_")
-    return next((file for file in (root / f"{path}.py", root / path / "__init__.py") if file.is_file()), None)
 
 
 def test_the_reference_shows_what_is_public() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ from flowyml.core.errors import ConfigurationError, MissingExtraError, Orchestra
 from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.targets import resolve
-
-Install = Callable[..., None]
+from tests.unit.conftest import InstallPlugin
 
 
 class Toy(Orchestrator):
@@ -38,30 +37,6 @@ def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registry._entry_points.cache_clear()
 
 
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Puts a distribution with an orchestrator on the path, as pip would."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    imported = set(sys.modules)
-
-    def install(
-        name: str, source: str, *, dist: str | None = None, attribute: str = "Made", requires: str = ""
-    ) -> None:
-        dist = dist or f"flowyml-{name}"
-        module = f"plugin_{dist.replace('-', '_')}"
-        (tmp_path / f"{module}.py").write_text(source)
-        metadata = tmp_path / f"{dist.replace('-', '_')}-1.0.dist-info"
-        metadata.mkdir()
-        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: 1.0\n{requires}\n")
-        (metadata / "entry_points.txt").write_text(f"[flowyml.orchestrators]\n{name} = {module}:{attribute}\n")
-        registry._entry_points.cache_clear()
-
-    yield install
-    for name in set(sys.modules) - imported:
-        if name.startswith("plugin_"):
-            del sys.modules[name]
-
-
 GOOD = """
 from flowyml.orchestrators.base import Orchestrator
 class Made(Orchestrator):
@@ -70,8 +45,8 @@ Made.__abstractmethods__ = frozenset()
 """
 
 
-def test_an_installed_entry_point_resolves_by_its_name(install: Install) -> None:
-    install("good", GOOD)
+def test_an_installed_entry_point_resolves_by_its_name(install_plugin: InstallPlugin) -> None:
+    install_plugin("good", GOOD)
     assert "good" in registry.declared()
     assert resolve("good").name == "good"
 
@@ -118,14 +93,14 @@ def test_an_unknown_name_lists_the_known_and_those_that_look_alike() -> None:
         resolve("")
 
 
-def test_declared_imports_nothing(install: Install) -> None:
-    install("loud", "raise SystemExit('imported')")
+def test_declared_imports_nothing(install_plugin: InstallPlugin) -> None:
+    install_plugin("loud", "raise SystemExit('imported')")
     assert "loud" in registry.declared()
 
 
-def test_a_broken_plugin_tells_whose_it_is_and_keeps_its_traceback(install: Install) -> None:
-    install("broken", "1 / 0", dist="acme-orchestra")
-    install("good", GOOD)
+def test_a_broken_plugin_tells_whose_it_is_and_keeps_its_traceback(install_plugin: InstallPlugin) -> None:
+    install_plugin("broken", "1 / 0", dist="acme-orchestra")
+    install_plugin("good", GOOD)
     with pytest.raises(PluginError, match=r"'broken' of acme-orchestra cannot be loaded .*ZeroDivisionError") as caught:
         resolve("broken")
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
@@ -136,14 +111,16 @@ def test_a_broken_plugin_tells_whose_it_is_and_keeps_its_traceback(install: Inst
 @pytest.mark.parametrize(
     ("source", "attribute", "message"), [("", "Nothing", "Nothing"), ("Made = 3", "Made", "is not callable")]
 )
-def test_a_plugin_without_a_class_is_broken(install: Install, source: str, attribute: str, message: str) -> None:
-    install("broken", source, attribute=attribute)
+def test_a_plugin_without_a_class_is_broken(
+    install_plugin: InstallPlugin, source: str, attribute: str, message: str
+) -> None:
+    install_plugin("broken", source, attribute=attribute)
     with pytest.raises(PluginError, match=message):
         registry.load("broken")
 
 
-def test_a_stray_folder_is_not_an_installed_engine(install: Install, tmp_path: Path) -> None:
-    install("conductor", GOOD + "Made.engine_package = 'conductor_client'\nMade.extra = 'conductor'\n")
+def test_a_stray_folder_is_not_an_installed_engine(install_plugin: InstallPlugin, tmp_path: Path) -> None:
+    install_plugin("conductor", GOOD + "Made.engine_package = 'conductor_client'\nMade.extra = 'conductor'\n")
     (tmp_path / "conductor_client").mkdir()
     with pytest.raises(MissingExtraError, match=r"pip install 'flowyml\[conductor\]'"):
         resolve("conductor")
@@ -155,8 +132,8 @@ def test_a_stray_folder_is_not_an_installed_engine(install: Install, tmp_path: P
     assert resolve("conductor").name == "good"
 
 
-def test_a_plugin_that_imports_its_missing_engine_is_a_missing_extra(install: Install) -> None:
-    install(
+def test_a_plugin_that_imports_its_missing_engine_is_a_missing_extra(install_plugin: InstallPlugin) -> None:
+    install_plugin(
         "argo", "import argo_client", dist="acme-argo",
         requires="Provides-Extra: argo\nRequires-Dist: argo-client>=1 ; extra == 'argo'",
     )  # fmt: skip
@@ -167,8 +144,8 @@ def test_a_plugin_that_imports_its_missing_engine_is_a_missing_extra(install: In
     assert isinstance(e.value.__cause__, ModuleNotFoundError)
 
 
-def test_a_plugin_that_lacks_a_module_of_its_own_is_broken(install: Install) -> None:
-    install(
+def test_a_plugin_that_lacks_a_module_of_its_own_is_broken(install_plugin: InstallPlugin) -> None:
+    install_plugin(
         "argo", "import argo_internals.missing", dist="acme-argo",
         requires="Provides-Extra: test\nRequires-Dist: something-else ; extra == 'test'",
     )  # fmt: skip
@@ -176,9 +153,9 @@ def test_a_plugin_that_lacks_a_module_of_its_own_is_broken(install: Install) -> 
         registry.load("argo")
 
 
-def test_two_packages_with_one_name_are_distinguished(install: Install) -> None:
-    install("twin", GOOD, dist="first-twin")
-    install("twin", GOOD, dist="second-twin")
+def test_two_packages_with_one_name_are_distinguished(install_plugin: InstallPlugin) -> None:
+    install_plugin("twin", GOOD, dist="first-twin")
+    install_plugin("twin", GOOD, dist="second-twin")
     with pytest.raises(PluginError, match="first-twin and second-twin both declare an orchestrator 'twin'"):
         registry.load("twin")
     registry.register("twin", Toy)

@@ -42,19 +42,17 @@ def test_an_engine_that_cannot_refuses_with_its_reason() -> None:
     assert not engine.asked
 
 
-def test_a_completed_run_is_refused_also_for_a_named_step() -> None:
+def test_what_is_refused() -> None:
     engine = Engine()
-    run = Pipeline("works").add_step(step(name="one")(lambda: 1)).run(on=engine)
-    with pytest.raises(RetryRefusedError, match="completed: there is nothing to retry"):
-        engine.attach(run.run_id).retry(steps=["one"])
-
-
-@pytest.mark.parametrize(("steps", "why"), [(["lode"], "no step 'lode'. It has: load"), ([], "names no step")])
-def test_steps_that_the_run_has_not(steps: list[str], why: str) -> None:
-    engine = Engine()
-    run = fails().run(on=engine)
-    with pytest.raises(RetryRefusedError, match=why):
-        engine.attach(run.run_id).retry(steps=steps)
+    works = Pipeline("works").add_step(step(name="one")(lambda: 1)).run(on=engine).run_id
+    failed = fails().run(on=engine).run_id
+    for run_id, steps, why in (
+        (works, ["one"], "completed: there is nothing to retry"),
+        (failed, ["lode"], "no step 'lode'. It has: load"),
+        (failed, [], "names no step"),
+    ):
+        with pytest.raises(RetryRefusedError, match=why):
+            engine.attach(run_id).retry(steps=steps)
 
 
 def test_what_the_engine_is_asked_for() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from enum import Enum, auto
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
 from pydantic import BaseModel, Field
@@ -17,7 +17,7 @@ from flowyml.core.errors import DefinitionError, ParameterError
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.plan.codec import decode
 from flowyml.plan.parameters import schema_of
-from flowyml.plan.types import plain, revived
+from flowyml.plan.types import revived
 from tests.unit.local_runs import WORKERS
 
 
@@ -179,19 +179,6 @@ def test_what_json_has_no_word_for(kind: object) -> None:
         DefinitionError, match=r"'x' has the type .*, which JSON cannot carry\. .* an Enum or a pydantic"
     ):
         schema_of(kind, "x")
-
-
-@pytest.mark.parametrize(
-    ("kind", "value"),
-    [
-        (date | None, None), (list[date], [date(2026, 1, 1)]), (dict[str, Path], {"a": Path("b")}),
-        (Annotated[date, "day"], date(2026, 1, 1)), (Size, Size.LARGE), (list[Colour | None], [Colour.RED, None]),
-        (datetime, NOON), (Window, Window(since=date(2026, 1, 1))),
-    ],
-)  # fmt: skip
-def test_there_and_back(kind: Any, value: Any) -> None:
-    there = json.loads(json.dumps(plain(value)))
-    assert revived(kind, there) == value
 
 
 def test_what_makes_no_value_says_so() -> None:

@@ -16,7 +16,7 @@ from flowyml.core.errors import (
 )
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.observability import MetricsCollector, set_metrics_collector
-from flowyml.core.progress import show_progress, show_waiting, wants_progress
+from flowyml.core.progress import show_progress, show_waiting
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.submission_result import SubmissionResult
 
@@ -95,12 +95,6 @@ class TestWaiting:
         with show_progress("p", "r") as update:
             update(_Fading().get_run("job"), ())
         assert capsys.readouterr().out == ""
-
-    def test_progress_can_be_turned_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-        assert wants_progress()
-        monkeypatch.setenv("FLOWYML_PROGRESS", "0")
-        assert not wants_progress()
 
 
 def test_a_handle_asks_again_after_the_end() -> None:
