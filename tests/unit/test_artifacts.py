@@ -7,12 +7,10 @@ import math
 import os
 import pickle
 import re
-import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import fsspec
@@ -22,9 +20,9 @@ from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowyml.artifacts import artifact_key, is_reference, open_store, pack, pickling, run_place, unpack
+from flowyml.artifacts import artifact_key, is_reference, open_store, pack, run_place, unpack
 from flowyml.artifacts.store import LocalStore, Store
-from flowyml.core.errors import ArtifactError, MissingLibraryError
+from flowyml.core.errors import ArtifactError
 from tests.engines.s3 import fake_s3
 
 
@@ -250,30 +248,6 @@ def test_a_class_that_fails_to_come_back_is_named(tmp_path: Path) -> None:
     packed = pack(ComesBackBroken(), store, key="a")
     with pytest.raises(ArtifactError, match=r"a\.pkl cannot be read as pickle: RuntimeError: no way back"):
         unpack(packed, store)
-
-
-def test_a_class_that_is_not_to_be_found_says_what_to_set(tmp_path: Path) -> None:
-    store = open_store(tmp_path)
-    module = ModuleType("gone_from_here")
-    exec("class Gone: pass", vars(module))
-    sys.modules[module.__name__] = module
-    packed = pack(module.Gone(), store, key="a")
-    del sys.modules[module.__name__]
-    with pytest.raises(ArtifactError, match=r"its class cannot be imported here: ModuleNotFoundError: .*PYTHONPATH"):
-        unpack(packed, store)
-
-
-def test_without_cloudpickle_an_artifact_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = open_store(tmp_path)
-    packed = pack([lambda: 1], store, key="a")
-    monkeypatch.setattr(pickling, "_value_pickler", pickling._value_pickler.__wrapped__)
-    for name in ("cloudpickle", "cloudpickle.cloudpickle"):
-        monkeypatch.setitem(sys.modules, name, None)
-    needed = "This needs cloudpickle, which is not installed here: pip install cloudpickle"
-    with pytest.raises(MissingLibraryError, match=needed):
-        unpack(packed, store)
-    with pytest.raises(MissingLibraryError, match=needed):
-        pack([lambda: 2], store, key="b")
 
 
 @pytest.mark.parametrize("reference", [{}, None, {"url": "x"}, {"url": "x", "format": "?", "sha256": "", "size": 1}])

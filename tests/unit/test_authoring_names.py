@@ -52,12 +52,8 @@ def test_steps_are_wired_by_name_and_the_context_fills_parameters() -> None:
     assert plan.outputs == (PipelineOutput("model", FromStep("train", "model")),)
 
 
-def test_outputs_that_nothing_consumes_are_outputs_of_the_pipeline() -> None:
-    plan = training().add_step(bounds).compile()
-    assert [output.name for output in plan.outputs] == ["model", "low", "high"]
-
-
-def test_outputs_can_be_chosen() -> None:
+def test_outputs_are_those_that_nothing_consumes_unless_they_are_chosen() -> None:
+    assert [output.name for output in training().add_step(bounds).compile().outputs] == ["model", "low", "high"]
     plan = Pipeline("t", context=context(rows=4), outputs=["dataset"]).add_step(load).add_step(train).compile()
     assert plan.outputs == (PipelineOutput("dataset", FromStep("load", "dataset")),)
     with pytest.raises(DefinitionError, match=r"no step produces 'dataste'. Did you mean 'dataset'"):
@@ -117,20 +113,14 @@ def test_step_options_reach_the_plan() -> None:
 
 
 def test_dict_resources_still_work_and_warn() -> None:
-    with pytest.warns(DeprecationWarning, match=r"Dict-style resources will be removed in 2\.0.*cpu='2'") as seen:
-
-        @step(resources={"cpu": "2", "memory": "4Gi"})
-        def old() -> int:
-            return 1
-
-    assert seen[0].filename == __file__
-    assert old.step_options.resources == ResourceRequirements(cpu="2", memory="4Gi")
-    with pytest.warns(DeprecationWarning, match=r"Dict-style resources") as seen:
-        larger = old.options(resources={"cpu": "4"})  # type: ignore[arg-type]  # as 0.x wrote it
+    """In `options`, too. In `@step`: the guide's blocks."""
+    plain = step(name="plain")(lambda: 1)
+    with pytest.warns(DeprecationWarning, match=r"Dict-style resources will be removed in 2\.0.*cpu='4'") as seen:
+        larger = plain.options(resources={"cpu": "4"})  # type: ignore[arg-type]  # as 0.x wrote it
     assert seen[0].filename == __file__
     assert larger.step_options.resources == ResourceRequirements(cpu="4")
     with pytest.raises(DefinitionError, match="use ResourceRequirements"):
-        old.options(resources=4)  # type: ignore[arg-type]  # the point of the test
+        plain.options(resources=4)  # type: ignore[arg-type]  # the point of the test
 
 
 def test_a_parameter_has_the_type_of_who_takes_it() -> None:

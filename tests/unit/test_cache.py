@@ -12,17 +12,11 @@ import pytest
 
 from flowyml import Cache, Pipeline, context, current_run, pipeline, step
 from flowyml.core.errors import DefinitionError
-from flowyml.core.hooks import PipelineHook
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.plan.codec import decode
 from tests.unit.cached import chain, make, note, ran
 
-pytestmark = pytest.mark.usefixtures("_own_data")
-
-
-@pytest.fixture
-def _own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 def test_threads_and_processes_share_results(tmp_path: Path) -> None:
@@ -47,26 +41,6 @@ def test_refresh_runs_all_or_some(tmp_path: Path) -> None:
     assert chain.run({"path": str(path)}).step_results["use"].cached_from == some.run_id, "the newer result stands"
     with pytest.raises(DefinitionError, match="'nowhere', which is not a cached step"):
         chain.run({"path": str(path)}, refresh=["nowhere"])
-
-
-def test_hooks_hear_of_a_hit_and_of_nothing_else(tmp_path: Path) -> None:
-    heard: list[tuple[Any, ...]] = []
-
-    class Hook(PipelineHook):
-        def on_step_start(self, step_name: str, inputs: Any) -> None:
-            heard.append(("start", step_name))
-
-        def on_step_end(self, step_name: str, outputs: Any, duration: float) -> None:
-            heard.append(("end", step_name))
-
-        def on_step_cached(self, step_name: str, run_id: str) -> None:
-            heard.append(("cached", step_name, run_id))
-
-    path = str(tmp_path / "lines")
-    made = Pipeline("heard", context=context(path=path, x=1), hooks=[Hook()]).add_step(make)
-    first = made.run()
-    made.run()
-    assert heard == [("start", "make"), ("end", "make"), ("cached", "make", first.run_id)]
 
 
 def test_a_result_counts_as_long_as_it_is_said(tmp_path: Path) -> None:
@@ -252,16 +226,14 @@ def test_a_value_that_cannot_be_written_is_handed_on_and_not_kept(
     assert not any(step.is_cached for step in result.step_results.values())
 
 
-def test_a_store_that_cannot_be_written_to_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_cannot_be_used_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = {"path": str(tmp_path / "lines")}
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "file" / "below"))
-    assert chain.run({"path": str(tmp_path / "lines")}, on=LocalOrchestrator())["found"] == (3, 3)
-
-
-def test_a_store_that_is_not_there_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chain.run(path, on=LocalOrchestrator())["found"] == (3, 3)
     monkeypatch.setenv("FLOWYML_ARTIFACTS", "nosuch://bucket")
     local = LocalOrchestrator(workers="processes")
-    result = chain.run({"path": str(tmp_path / "lines")}, on=local)
+    result = chain.run(path, on=local)
     assert result["found"] == (3, 3)
     said = [line.message for line in local.logs(result.run_id)]
     assert any(text.startswith("step 'make' is not cached: Artifacts at nosuch://bucket cannot be") for text in said)

@@ -1,7 +1,6 @@
 """Where cached results stand, and the commands that list, show, clear and refresh them."""
 
 import json
-import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flowyml import pipeline, step
-from flowyml.artifacts import Store, open_store
+from flowyml.artifacts import open_store
 from flowyml.cli import main
 from flowyml.core.pruning import Bounds
 from flowyml.orchestrators.base import Orchestrator
@@ -17,15 +16,10 @@ from flowyml.orchestrators.cache_pruning import store_of
 from flowyml.orchestrators.targets import resolve
 from flowyml.runtime.caching import entries_in
 from tests.unit.cached import chain, note, ran
-from tests.unit.commands import flowyml, on_a_terminal
+from tests.unit.commands import flowyml
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.usefixtures("_own_data")
-
-
-@pytest.fixture
-def _own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 def test_the_commands_list_show_and_clear(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -99,21 +93,6 @@ def test_results_that_cannot_be_read_are_counted(tmp_path: Path, capfd: pytest.C
     assert "cannot be read here" in err
 
 
-@pytest.mark.parametrize("columns", [40, 80, 120])
-def test_the_list_has_one_line_a_result_at_any_width(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
-) -> None:
-    chain.run({"path": str(tmp_path / "lines")})
-    monkeypatch.setenv("COLUMNS", str(columns))
-    lines = on_a_terminal("cache", "list")
-    assert len(lines) == 3
-    assert max(map(len, lines)) <= columns
-    assert all(re.match(r"[0-9a-f]{12}  .*(make|use) .* B$", line) for line in lines[1:])
-    assert [name in lines[0] for name in ("PIPELINE", "CREATED", "FROM RUN")] == [
-        columns >= 60, columns >= 80, columns >= 120,
-    ]  # fmt: skip
-
-
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("client", "settings"),
@@ -143,44 +122,31 @@ def test_an_engine_elsewhere_without_a_store_is_not_taken_for_this_machine(
     assert not list(entries_in(store))
 
 
-def store_of_prod() -> Store | None:
-    target = resolve("prod")
-    return store_of(target.artifact_place, has_default=target.has_default_store)
-
-
 @pytest.mark.parametrize(
-    ("client", "settings"),
+    ("client", "settings", "here"),
     [
-        ("prefect", 'engine = "prefect"\nurl = "http://prefect.example:1"'),
-        ("prefect", 'engine = "prefect"\nurl = "http://localhost:1"\nwork_pool = "here"'),
-        ("httpx", 'engine = "airflow"\nurl = "http://127.0.0.1:1"'),
+        ("prefect", 'engine = "prefect"\nurl = "http://prefect.example:1"', True),  # without a work pool
+        ("prefect", 'engine = "prefect"\nurl = "http://localhost:1"\nwork_pool = "here"', True),
+        ("prefect", 'engine = "prefect"\nurl = "http://elsewhere.example:1"\nwork_pool = "there"', False),
+        ("httpx", 'engine = "airflow"\nurl = "http://127.0.0.1:1"', True),
+        ("httpx", 'engine = "airflow"\nurl = "http://elsewhere.example:1"', False),
     ],
 )
-def test_steps_that_run_here_have_this_machines_store(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: str, settings: str
+def test_steps_that_run_here_have_this_machines_store_and_others_that_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: str, settings: str, here: bool
 ) -> None:
-    """Without a work pool they do, whatever machine Prefect's server is on."""
     pytest.importorskip(client)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "flowyml.toml").write_text(f"[orchestrators.prod]\n{settings}\n")
-    assert (store := store_of_prod())
-    assert store.url == open_store().url
 
+    def store() -> str | None:
+        target = resolve("prod")
+        found = store_of(target.artifact_place, has_default=target.has_default_store)
+        return found and found.url
 
-@pytest.mark.parametrize(("client", "engine"), [("prefect", "prefect"), ("httpx", "airflow")])
-def test_a_store_that_the_environment_names_is_that_of_an_engine_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: str, engine: str
-) -> None:
-    pytest.importorskip(client)
-    monkeypatch.chdir(tmp_path)
-    pool = 'work_pool = "there"' if engine == "prefect" else ""
-    (tmp_path / "flowyml.toml").write_text(
-        f'[orchestrators.prod]\nengine = "{engine}"\nurl = "http://elsewhere.example:1"\n{pool}\n'
-    )
-    assert store_of_prod() is None
+    assert store() == (open_store().url if here else None)
     monkeypatch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "shared"))
-    assert (store := store_of_prod())
-    assert store.url == f"file://{tmp_path}/shared"
+    assert store() == f"file://{tmp_path}/shared"
 
 
 COMMANDS = """

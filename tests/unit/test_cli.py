@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PosixPath
 from types import SimpleNamespace
@@ -19,8 +19,8 @@ from flowyml.cli.log_lines import LogPrinter
 from flowyml.core.capabilities import Feature
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import LogLine, Run
-from flowyml.orchestrators import registry
 from tests.unit.commands import RUN_KEYS, STEP_KEYS, Done, command, flowyml
+from tests.unit.conftest import InstallPlugin
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("train")
@@ -63,7 +63,10 @@ def test_a_failed_run_has_exit_code_1() -> None:
     assert "error: step 'load': ValueError: the label is fail" in done.err
     waited = flowyml("run", "train.py", "-p", "label=fail", "--timeout", "600", "--run-id", "bad")
     assert waited.err.endswith("its log, with the traceback: flowyml logs bad\n"), "as of a run on an engine"
-    assert "ValueError: the label is fail" in flowyml("logs", "bad").out
+    assert flowyml("logs", "bad").out.count("ValueError: the label is fail") == 1
+    cleared = flowyml("clear", "bad")
+    said = "'local' cannot clear steps. To run the failed steps of a run again, use retry."
+    assert (cleared.code, said in cleared.err) == (2, True)
     as_json = flowyml("run", "train.py", "-p", "label=fail", "--json")
     assert as_json.code == 1
     assert as_json.json["status"] == "FAILED"
@@ -97,15 +100,6 @@ def test_what_is_said_of_a_started_run_has_no_credentials_of_a_url(words: str, m
     assert done.code == 0, done.err
     assert "submitted; watch " in done.err
     assert "--on airflow+http://example.org" in done.err
-
-
-def test_clear_names_retry_where_the_engine_has_that() -> None:
-    flowyml("run", "train.py", "-p", "label=fail", "--run-id", "bad")
-    done = flowyml("clear", "bad")
-    assert (
-        done.code,
-        "'local' cannot clear steps. To run the failed steps of a run again, use retry." in done.err,
-    ) == (2, True)
 
 
 def test_a_backfill_of_a_range_that_is_done_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,25 +263,8 @@ def test_backends_tell_what_each_can_do() -> None:
     assert flowyml("backends", "show", "kubeflow").out.count("No Kubeflow Pipelines URL is set.") == 1
 
 
-@pytest.fixture
-def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
-    """Install a plugin with an engine: a name, and the code that has a class ``Engine``."""
-
-    def install(name: str, code: str) -> None:
-        (tmp_path / f"{name}_plugin.py").write_text(code)
-        metadata = tmp_path / f"{name}-1.0.dist-info"
-        metadata.mkdir()
-        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (metadata / "entry_points.txt").write_text(f"[flowyml.orchestrators]\n{name} = {name}_plugin:Engine\n")
-        monkeypatch.syspath_prepend(tmp_path)
-        registry._entry_points.cache_clear()
-
-    yield install
-    registry._entry_points.cache_clear()
-
-
-def test_a_broken_plugin_is_one_line_of_backends(plug_in: Callable[[str, str], None]) -> None:
-    plug_in("acme", "raise RuntimeError('acme is broken')\n")
+def test_a_broken_plugin_is_one_line_of_backends(install_plugin: InstallPlugin) -> None:
+    install_plugin("acme", "raise RuntimeError('acme is broken')\n", dist="acme")
     found = {item["name"]: item for item in flowyml("backends", "--json").json}
     assert found["acme"]["state"] == "broken"
     assert "acme is broken" in found["acme"]["problem"]
@@ -327,7 +304,7 @@ TIRED = """
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
 
-class Engine(Orchestrator):
+class Made(Orchestrator):
     name = "tired"
     capabilities = Capabilities("tired", {
         Feature.STEP_RETRY: partly("twice"), Feature.FAN_OUT: no("it runs a step once"), Feature.PARAMETERS: yes,
@@ -356,9 +333,9 @@ def day():
 
 
 def test_backends_say_who_can_run_a_file_and_which_step_rules_the_others_out(
-    plug_in: Callable[[str, str], None],
+    install_plugin: InstallPlugin,
 ) -> None:
-    plug_in("tired", TIRED)
+    install_plugin("tired", TIRED)
     Path("loops.py").write_text(LOOPS)
     said = flowyml("backends", "--for", "loops.py:week", "--json").json
     found = {item["name"]: item for item in said["backends"]}

@@ -113,18 +113,13 @@ def test_a_place_that_cannot_be_written_is_one_error() -> None:
     assert "cannot be written" in done.err
 
 
-def test_deploy() -> None:
-    first = flowyml("deploy", "train.py", "--json").json
-    assert set(first) == {"name", "digest", "changed", "url", "also"}
-    assert first["changed"]
-    assert not flowyml("deploy", "train.py", "--json").json["changed"]
-    assert "training already deployed, version " in flowyml("deploy", "train.py").out
-
-
-def test_deploy_shows_what_would_change_and_changes_nothing() -> None:
+def test_deploy_and_what_would_change() -> None:
     for _ in range(2):  # the first has changed nothing
         assert "A new bundle" in flowyml("deploy", "train.py", "--dry-run", "--json").json["diff"]
-    flowyml("deploy", "train.py")
+    first = flowyml("deploy", "train.py", "--json").json
+    assert (set(first), first["changed"]) == ({"name", "digest", "changed", "url", "also"}, True)
+    assert not flowyml("deploy", "train.py", "--json").json["changed"]
+    assert "training already deployed, version " in flowyml("deploy", "train.py").out
     assert flowyml("deploy", "train.py", "--dry-run").out == "Nothing would change.\n"
 
 
@@ -226,11 +221,8 @@ def test_times_that_an_engine_gives_in_utc_are_shown_in_the_zone_of_the_schedule
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("daily", "25"), "daily takes an hour from 0 to 23, not 25"),
-        (("cron", "* * *"), "has 3 fields"),
         (("interval", "often"), "interval takes seconds"),
         (("interval", "1e400"), "interval=inf: use a number of seconds"),
-        (("daily", "3", "--timezone", "Mars/Base"), "Unknown time zone"),
         (("daily", "3", "--start", "soon"), "--start 'soon' is not a time"),
         (("daily", "3", "-p", "rows=x"), "'rows' must be of type integer"),
         (("yearly", "3"), "'yearly'"),
@@ -263,7 +255,7 @@ def test_serve_fires_what_is_due() -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("engine", ["prefect", "kubeflow", "plan"])
+@pytest.mark.parametrize("engine", ["prefect", "plan"])
 def test_compile_writes_over_no_file_that_people_wrote_or_edited(engine: str) -> None:
     """One rule for all formats: a comment that looks like FlowyML's mark is none."""
     main = Path(flowyml("compile", "train.py", "--to", engine, "-o", "made/", "--json").json["files"][0])

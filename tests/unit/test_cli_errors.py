@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from flowyml.core.home import home
-from tests.engines.web import Reply, web
 from tests.unit.commands import Done, command, flowyml, on_a_terminal
 
 pytestmark = pytest.mark.usefixtures("train")
@@ -113,23 +112,6 @@ def test_an_error_is_one_line_for_people_unless_they_debug(monkeypatch: pytest.M
     assert "Traceback" in debugged.err
 
 
-def test_a_file_that_cannot_be_loaded_shows_where() -> None:
-    Path("broken.py").write_text("x = 1\ny = x / 0\n")
-    done = flowyml("run", "broken.py")
-    assert done.code == 2
-    assert 'broken.py", line 2' in done.err
-    assert done.err.splitlines()[-1] == "error: broken.py cannot be loaded: ZeroDivisionError: division by zero"
-
-
-def test_a_server_that_is_not_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with web(lambda _: Reply(404)) as server:
-        done = flowyml("runs", "--on", server.url)
-    assert done.code == 4
-    assert "No known engine answers at" in done.err
-    assert "/api/admin/version answered 404" in done.err
-
-
 def test_every_command_takes_the_short_id() -> None:
     job = flowyml("run", "train.py", "--json").json["job_id"]
     flowyml("run", "train.py", "--run-id", "a run with a long id of its own", "--json")
@@ -192,9 +174,8 @@ def test_nor_does_one_that_has_left_before(words: tuple[str, ...]) -> None:
 
 
 def test_what_is_not_among_the_choices_is_said_in_plain_words() -> None:
-    assert flowyml("graph", "train.py", "--format", "nope").err.endswith(
-        "error: Invalid value for '--format' / '-f': 'nope' is not one of 'terminal', 'mermaid', 'svg'.\n"
-    )
+    said = "error: Invalid value for '--format' / '-f': 'nope' is not one of 'terminal', 'mermaid', 'svg'.\n"
+    assert flowyml("graph", "train.py", "--format", "nope").err.endswith(said)
 
 
 @pytest.mark.parametrize(

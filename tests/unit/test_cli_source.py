@@ -1,19 +1,27 @@
-"""From FILE[:NAME] to a pipeline, and from -p NAME=VALUE to a parameter."""
+"""From a command line to a call, to a pipeline (FILE[:NAME]), to parameters (-p NAME=VALUE), and to a run by its id."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from flowyml.cli.app import COMMANDS, Call, app
 from flowyml.cli.failures import UsageError
+from flowyml.cli.fast_parse import parse
+from flowyml.cli.finding import find_run
 from flowyml.cli.source import load, read_parameters, read_values
-from flowyml.core.errors import ParameterError, PlanError
+from flowyml.core.errors import ParameterError, PlanError, RunNotFoundError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import Run
+from flowyml.orchestrators import Orchestrator
 from flowyml.plan.model import Parameter, Plan, Step
 from flowyml.plan.parameters import check_values
+from tests.unit.commands import python
 
 PIPELINE = """
 from flowyml import pipeline, step
@@ -70,27 +78,25 @@ def test_a_file_or_module_with_one_pipeline(files: dict[str, str], reference: st
         assert load(str(Path("train.py").absolute())).name == "only"
 
 
-def test_several_pipelines_need_a_name() -> None:
-    write(TWO)
-    with pytest.raises(UsageError, match=r"several pipelines\. Choose one of: train.py:first, train.py:second\."):
-        load("train.py")
-    assert load("train.py:second").name == "the second"
-    assert load("train.py:the second").name == "the second"
-    with pytest.raises(UsageError, match=r"no pipeline 'third'\. Choose one of: train.py:first"):
-        load("train.py:third")
+RUN_AT_ONCE = "from flowyml import Pipeline, step\n@step\ndef one(): ...\nPipeline('p').add_step(one).run()\n"
 
 
-def test_a_pipeline_that_is_run_at_once_needs_a_name() -> None:
-    write("from flowyml import Pipeline, step\n@step\ndef one(): ...\nPipeline('p').add_step(one).run()\n")
-    with pytest.raises(
-        UsageError, match=r"no pipeline at module level\. Loading stopped at the line that runs a pipeline"
-    ):
-        load("train.py")
-
-
-def test_a_file_without_a_pipeline() -> None:
-    with pytest.raises(UsageError, match="no pipeline at module level"):
-        load(write("x = 1\n"))
+@pytest.mark.parametrize(
+    ("text", "reference", "message"),
+    [
+        (TWO, "train.py", r"several pipelines\. Choose one of: train.py:first, train.py:second\."),
+        (TWO, "train.py:third", r"no pipeline 'third'\. Choose one of: train.py:first"),
+        (RUN_AT_ONCE, "train.py", "no pipeline at module level. Loading stopped at the line that runs a pipeline"),
+        ("x = 1\n", "train.py", "no pipeline at module level"),
+    ],
+    ids=["several", "another name", "run at once", "none"],
+)
+def test_a_file_that_does_not_say_which_pipeline(text: str, reference: str, message: str) -> None:
+    write(text)
+    with pytest.raises(UsageError, match=message):
+        load(reference)
+    if text == TWO:
+        assert load("train.py:second").name == load("train.py:the second").name == "the second"
 
 
 def test_a_bundle() -> None:
@@ -131,11 +137,9 @@ def test_a_file_that_cannot_be_loaded_shows_its_own_frames(text: str, message: s
     ("reference", "message"),
     [
         ("gone.py", "gone.py: there is no such file"),
-        ("gone.py:x", "gone.py: there is no such file"),
         ("gone.module:x", "gone.module: there is no such file or module"),
         ("gone", "gone: there is no such file or module"),
         ("", "there is no such file or module"),
-        ("..", "there is no such file"),
         ("a/b", "a/b: there is no such file"),
         ("/tmp", "/tmp is a folder. Name a Python file in it"),
     ],
@@ -213,3 +217,107 @@ def test_a_pipeline_that_another_one_calls_is_not_meant_without_its_name(tmp_pat
     )
     assert load(str(path)).name == "whole"
     assert load(f"{path}:part").name == "part"
+
+
+class Listed:
+    """An engine that knows runs by their whole job ids, as all do."""
+
+    def __init__(self, *ids: tuple[str, str]) -> None:
+        facts: Any = {"pipeline": "p", "status": ExecutionStatus.RUNNING, "raw_status": "r"}
+        self.found = [Run(job_id=job_id, run_id=run_id, **facts) for job_id, run_id in ids]
+
+    def get_run(self, job_id: str) -> Run:
+        for run in self.found:
+            if run.job_id == job_id:
+                return run
+        raise RunNotFoundError(job_id)
+
+    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
+        return self.found[:limit]
+
+
+UUID, OTHER_UUID = "0af1c2d3-0000-4000-8000-000000000001", "0af1c2d3-1111-4000-8000-000000000002"
+LOCAL = "training-20260131-120000-1f3a9c2e"
+
+
+def job_of(engine: Listed, given: str) -> str:
+    return find_run(cast(Orchestrator, engine), given).job_id
+
+
+@pytest.mark.parametrize("given", [UUID, UUID[:8], UUID[:13], LOCAL, "1f3a9c2e"])
+def test_the_beginning_of_a_uuid_stands_for_its_run(given: str) -> None:
+    assert job_of(Listed((UUID, LOCAL)), given) == UUID
+
+
+@pytest.mark.parametrize("given", [UUID[:7], UUID[1:], "training-20260131"])
+def test_what_is_no_id_and_not_the_beginning_of_a_uuid_stands_for_none(given: str) -> None:
+    with pytest.raises(RunNotFoundError):
+        job_of(Listed((UUID, LOCAL), (LOCAL, LOCAL)), given)
+
+
+def test_a_beginning_that_two_runs_share_is_refused() -> None:
+    with pytest.raises(UsageError, match=f"matches 2 runs. Give the job id of one: {UUID}, {OTHER_UUID}"):
+        job_of(Listed((UUID, "a"), (OTHER_UUID, "b")), UUID[:8])
+    assert job_of(Listed((UUID, "a"), (OTHER_UUID, "b")), UUID[:10]) == UUID
+
+
+def by_typer(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    calls: list[Call] = []
+    app(calls.append)(args=list(arguments), prog_name="flowyml", standalone_mode=False)
+    return called(calls[-1])
+
+
+def called(call: Call) -> tuple[str, dict[str, Any]]:
+    assert isinstance(call, partial)
+    return call.func.__name__, {name: value or None for name, value in call.keywords.items()}
+
+
+def quickly(arguments: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
+    name = next(name for name in (" ".join(arguments[:2]), arguments[0]) if name in COMMANDS)
+    room, function = COMMANDS[name].split(":")
+    command = getattr(__import__(f"flowyml.cli.{room}", fromlist=[function]), function)
+    values = parse(command, arguments[len(name.split()) :])
+    return None if values is None else (command.__name__, {key: value or None for key, value in values.items()})
+
+
+LINES = [
+    "run train.py:two --on prefect -p rows=5 -p label=x --run-id a --json",
+    "run --detach train.py",
+    "compile --to=plan train.py -o flow.py",
+    "graph train.py -f svg --expand",
+    "watch job-1 --timeout 1.5",
+    "logs -f job-1 --step load",
+    "retry job-1 --step load --step train[3]",
+    "outputs job-1 model --download out",
+    "runs -n 5 --pipeline p",
+    "backfill etl 2026-03-01 2026-03-31 --on prod --json",
+    "cache clear --older-than 7d --json",
+    "prune --older-than 8w --max-size=2GB --dry-run --json",
+    "schedule create train.py daily 03:00 --timezone Europe/Berlin --catch-up",
+    "schedule list --on prefect",
+    "backends show local",
+    "airflow cutover daily --to prefect --pipeline daily.py --timeout 60 --json",
+    "import airflow dags --root . --env A=b --variables v.json --json",
+]
+
+
+def test_usual_lines_are_read_quickly_and_mean_the_same_to_typer() -> None:
+    for line in LINES:
+        quick = quickly(line.split())
+        assert quick is not None, line
+        assert quick == by_typer(line.split())
+
+
+def test_what_is_not_plain_is_left_to_typer() -> None:
+    for line in ("run", "run a b", "run a --on", "run a --timeout -1", "graph a -f png", "run -h", "run a --json=1"):
+        assert quickly(line.split()) is None
+
+
+def test_the_usual_line_imports_neither_typer_nor_rich_nor_pydantic(tmp_path: Path) -> None:
+    text = "from flowyml import pipeline, step\n@step\ndef one(): ...\n@pipeline\ndef p():\n    return one()\n"
+    (tmp_path / "train.py").write_text(text)
+    code = (
+        "import sys; from flowyml.cli import main; main(['compile', 'train.py', '--to', 'plan']);"
+        "print([m for m in ('typer', 'rich', 'pydantic', 'prefect', 'asyncio') if m in sys.modules], file=sys.stderr)"
+    )
+    assert python(tmp_path, "-c", code).err.strip() == "[]"

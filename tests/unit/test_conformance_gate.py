@@ -1,12 +1,13 @@
-"""What the conformance suite makes of an engine that refuses, and of one that only says so."""
+"""What the conformance suite asks an engine for, and what it makes of one that refuses or only says so."""
 
 from __future__ import annotations
 
+import inspect
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -14,10 +15,13 @@ from flowyml.core.capabilities import Capabilities, Feature, no
 from flowyml.core.errors import NoFileFormatError, UnsupportedFeatureError
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import RunnablePipeline
+from flowyml.orchestrators.needs import first_of_each
 from flowyml.plan.bundle import Bundle
-from flowyml.plan.model import Plan
-from flowyml.testing import DeploymentConformance
+from flowyml.plan.model import RUN_IF, Plan
+from flowyml.testing import DeploymentConformance, OrchestratorConformance
 from flowyml.testing.base import Conformance
+from flowyml.testing.pipelines_caching import caches
+from flowyml.testing.pipelines_cleanup import RULES
 from flowyml.testing.pipelines_loops import item_by_item
 from flowyml.testing.samples import Ahead, sample
 
@@ -114,3 +118,29 @@ def test_files_that_differ_from_process_to_process_fail() -> None:
     conformance.test_the_same_pipeline_compiles_to_the_same_files(Unsorted())
     with pytest.raises(AssertionError):
         conformance.test_another_process_compiles_to_the_same_files(Unsorted())
+
+
+_ALWAYS = {Feature.PARAMETERS}
+
+
+def _samples() -> Iterator[Any]:
+    """Each once, by the first test that looks at its run."""
+    tests = inspect.getmembers(OrchestratorConformance, lambda member: hasattr(member, "sample"))
+    firsts = {test.sample: name for name, test in reversed(tests)}
+    return (pytest.param(sample, id=name) for sample, name in firsts.items())
+
+
+@pytest.mark.parametrize("sample", [*_samples()])
+def test_a_sample_names_all_that_it_needs(sample: Any, tmp_path: Path) -> None:
+    settings = {setting: getattr(OrchestratorConformance, setting) for setting in sample.settings}
+    plan = sample.make(str(tmp_path), **settings).compile().with_retry_policy(sample.options.get("retry_policy"))
+    assert {*first_of_each(plan)} <= {*sample.needs, *_ALWAYS}
+
+
+def test_every_rule_has_a_sample() -> None:
+    assert {rule for rule, _, _ in RULES} == set(RUN_IF)
+
+
+def test_the_cached_sample_can_do_without_all_else(tmp_path: Path) -> None:
+    plan = caches(str(tmp_path), together=False, loop=False, hears=False).compile()
+    assert {*first_of_each(plan)} == {Feature.CACHING, Feature.PARAMETERS}

@@ -6,14 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from flowyml import Pipeline
-from flowyml.orchestrators import LocalOrchestrator
 from tests.engines.web import Reply, web
 
 pytestmark = pytest.mark.slow
@@ -52,43 +48,6 @@ def test_an_example_runs_as_a_script(example: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert SAID[example] in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("example", "parameters", "gives", "skipped"),
-    [
-        (
-            "search_rates",
-            {"target": 0.2},
-            {"report": "rate 0.016 leaves an error of 0.1142, found in search 1"},
-            {"near", "train_near", "pick_near", "report_near"},
-        ),
-        ("quality_gate", {"broken": 40}, {"message": "refused: 60% can be used"}, {"publish", "describe", "hold"}),
-        (
-            "sales_by_country",
-            {"countries": ["AT"]},
-            {"report": "2026-01-31: 948.13 EUR in 1 countries, most of it in AT"},
-            set(),
-        ),
-    ],
-)
-def test_an_example_with_loops_or_branches(
-    example: str, parameters: dict[str, Any], gives: dict[str, str], skipped: set[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(EXAMPLES)
-    (pipeline,) = [made for made in vars(import_module(example)).values() if isinstance(made, Pipeline)]
-    result = pipeline.run(parameters, on=LocalOrchestrator())
-    assert dict(result.outputs) == gives
-    assert {name for name, step in result.step_results.items() if step.raw_status == "skipped"} == skipped
-
-
-def test_no_rate_is_tried_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path))
-    monkeypatch.syspath_prepend(EXAMPLES)
-    search = import_module("search_rates").search_rates
-    search.run({"target": 0.2})
-    found = search.run().step_results
-    assert (found["train"].raw_status, found["train_near"].raw_status) == ("cached", "completed")
 
 
 def test_the_webhook_gets_the_alerts(tmp_path: Path) -> None:

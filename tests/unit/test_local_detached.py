@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import PipelineResult
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import Orchestrator, RunnablePipeline
+from tests.unit.commands import python
 from tests.unit.local_runs import CANCELLED, COMPLETED, FAILED, finished
 from tests.waiting import wait_until
 
@@ -54,13 +56,12 @@ def test_a_submitted_run(local: LocalOrchestrator, tmp_path: Path) -> None:
     wait_until(lambda: not list((tmp_path / "jobs" / "runs").iterdir()))
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("timeout", None), ("timeout", "3"), ("timeout", float("nan")), ("poll_interval", -1)]
-)
-def test_waiting_for_no_number_of_seconds(local: LocalOrchestrator, name: str, value: Any) -> None:
-    run_id = Pipeline("one").add_step(step(name="a")(lambda: 7)).run(on=local).run_id
-    with pytest.raises(DefinitionError, match=f"{name}={value!r} must be seconds"):
-        local.attach(run_id).wait_for_completion(**{name: value})
+def test_waiting_for_no_number_of_seconds(local: LocalOrchestrator) -> None:
+    handle = local.attach(Pipeline("one").add_step(step(name="a")(lambda: 7)).run(on=local).run_id)
+    wrong: list[tuple[str, Any]] = [("timeout", None), ("timeout", "3"), ("timeout", math.nan), ("poll_interval", -1)]
+    for name, value in wrong:
+        with pytest.raises(DefinitionError, match=f"{name}={value!r} must be seconds"):
+            handle.wait_for_completion(**{name: value})
 
 
 def test_submitting_from_a_working_folder_that_is_gone(
@@ -76,25 +77,10 @@ def test_submitting_from_a_working_folder_that_is_gone(
     assert handle.outputs == {"a": 7}
 
 
-def test_a_failing_run_tells_why(local: LocalOrchestrator) -> None:
-    @step
-    def broken() -> None:
-        raise ValueError("no luck")
-
-    handle = Pipeline("failing").add_step(broken).submit(on=local)
-    handle.wait_for_completion(timeout=240, poll_interval=0.1)
-    assert handle.status is FAILED
-    assert handle.error == "step 'broken': ValueError: no luck"
-    lines = [line.message for line in handle.logs() if line.step == "broken"]
-    assert lines[0].startswith("Step 'broken' failed: Traceback")
-    assert lines[-1] == "ValueError: no luck"
-    assert not any("flowyml" in line for line in lines)
-
-
-def test_a_failing_run_that_is_submitted_and_waited_for_names_the_command_that_shows_its_log(
+def test_a_failing_run_tells_why_and_names_the_command_that_shows_its_log(
     local: LocalOrchestrator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As `run(on=…)` does on engines."""
+    """When it is submitted and waited for, as `run(on=…)` does on engines."""
 
     @step
     def broken() -> None:
@@ -107,6 +93,10 @@ def test_a_failing_run_that_is_submitted_and_waited_for_names_the_command_that_s
         "Run 'unlucky' of 'failing' ended FAILED: step 'broken': ValueError: no luck\n"
         "Its log, with the traceback: flowyml logs unlucky"
     )
+    lines = [line.message for line in local.logs("unlucky") if line.step == "broken"]
+    assert lines[0].startswith("Step 'broken' failed: Traceback")
+    assert lines[-1] == "ValueError: no luck"
+    assert not any("flowyml" in line for line in lines)
 
 
 @pytest.mark.parametrize("keep", [None, False])
@@ -208,10 +198,7 @@ if __name__ == "__main__":
 def test_a_script_with_arguments_of_its_own(tmp_path: Path, rest: str, end: str) -> None:
     """Its module finds them wherever it is imported on this machine."""
     (tmp_path / "double.py").write_text(ARGUMENTS.replace("REST", rest))
-    done = subprocess.run(
-        [sys.executable, "double.py", "--count", "3"], cwd=tmp_path, capture_output=True, text=True, timeout=240
-    )
-    assert end in done.stdout, done.stderr
+    assert end in python(tmp_path, "double.py", "--count", "3").out
 
 
 def test_ctrl_c_says_that_a_run_is_being_stopped_when_that_takes_a_while(tmp_path: Path) -> None:
@@ -348,12 +335,10 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(("way", "timeout"), [("run", None), ("submit", 240)])  # in a thread, and in a process
 def test_a_child_that_a_step_forks_ends_by_itself(tmp_path: Path, way: str, timeout: float | None) -> None:
     (tmp_path / "family.py").write_text(FORKS.replace("TIMEOUT", repr(timeout)))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "family.py", way], cwd=tmp_path, capture_output=True, text=True, timeout=240
-    )
-    assert [line for line in done.stdout.splitlines() if line.startswith("the end")] == [
+    done = python(tmp_path, "-W", "ignore", "family.py", way)
+    assert [line for line in done.out.splitlines() if line.startswith("the end")] == [
         "the end COMPLETED None {'codes': [0, 7, 1, 1]}"
     ]
-    assert "the hook's child ended with 5" in done.stdout[done.stdout.index("log") :]
+    assert "the hook's child ended with 5" in done.out[done.out.index("log") :]
     for words in ("LookupError: the child has failed", "why"):
-        assert words in (done.stdout if way == "submit" else done.stderr)
+        assert words in (done.out if way == "submit" else done.err)

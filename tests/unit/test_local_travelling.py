@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
+
+from flowyml.artifacts import open_store, unpack
+from tests.unit.commands import python
 
 pytestmark = pytest.mark.processes
 
@@ -32,11 +36,7 @@ def test_modules_from_a_path_that_the_script_has_added(tmp_path: Path, fork: str
         "        result = pipeline.run(on=LocalOrchestrator(store='runs.db', workers=workers))\n"
         "        print(result['swapped'] == Pair(2, 2), result.error)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path / "app", capture_output=True, text=True, timeout=240,
-        env={**os.environ, "FLOWYML_FORK": fork},
-    )  # fmt: skip
-    assert done.stdout == "True None\n" * 2, done.stderr
+    assert python(tmp_path / "app", "script.py", FLOWYML_FORK=fork).out == "True None\n" * 2
 
 
 def test_a_worker_imports_little_of_the_orchestrator_that_a_script_names(tmp_path: Path) -> None:
@@ -49,15 +49,10 @@ def test_a_worker_imports_little_of_the_orchestrator_that_a_script_names(tmp_pat
         "if __name__ == '__main__':\n"
         "    print(*Pipeline('lean').add_step(loaded).run(on=local)['loaded'])\n"
     )
-    environment = {**os.environ, "FLOWYML_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "names_it.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    loaded = done.stdout.split()
-    assert "flowyml.orchestrators.local.orchestrator" in loaded
-    assert not {f"flowyml.orchestrators.local.{room}" for room in ("run", "step_call", "engine", "detached")} & {
-        *loaded
-    }
+    names = python(tmp_path, "names_it.py", FLOWYML_HOME=str(tmp_path)).out.split()
+    loaded = {name.rpartition(".")[2] for name in names}
+    assert "orchestrator" in loaded
+    assert not {"run", "step_call", "engine", "detached"} & loaded
 
 
 def test_a_file_that_did_not_come_along_is_named(tmp_path: Path) -> None:
@@ -79,8 +74,7 @@ if __name__ == "__main__":
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "rows.csv").write_text("1,2")
     (tmp_path / "reading.py").write_text(code)
-    done = subprocess.run([sys.executable, "reading.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    *errors, read = done.stdout.splitlines()
+    *errors, read = python(tmp_path, "reading.py").out.splitlines()
     assert [error[-80:].partition("It is")[2] for error in errors] == [
         " not in the bundle: give the pipeline include=['data/rows.csv']"
     ] * 3
@@ -107,9 +101,7 @@ if __name__ == "__main__":
     (package / "__init__.py").touch()
     (package / "rows.csv").write_text("1,2")
     (package / "reading.py").write_text(code)
-    command = [sys.executable, "-m", "pkg.reading"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    first, second, third = done.stdout.splitlines()
+    first, second, third = python(tmp_path, "-m", "pkg.reading").out.splitlines()
     assert first.endswith("It is not in the bundle: give the pipeline include=['rows.csv']")
     assert second == "1,2"
     assert third.endswith("rows.csv is not in the bundle: include=[…] takes only files beside the pipeline's own")
@@ -122,10 +114,7 @@ def printed_by(folder: Path, name: str, body: str, *arguments: str) -> str:
     (folder / name).write_text("\n".join(code))
     start = folder / "started_by_a_link.py"
     start.symlink_to(name)
-    command = [sys.executable, start.name, *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return python(folder, start.name, *arguments).out
 
 
 def test_a_library_may_use_what_does_not_travel(tmp_path: Path) -> None:
@@ -155,3 +144,62 @@ def apart(here: list[str]) -> list[list[str]]:
 print(Pipeline("counts").add_step(here).add_step(apart).run().raise_for_status()["apart"])
 """
     assert printed_by(tmp_path, "release_7.py", body, "--rows", "7") == "[['--rows', '7'], ['--rows', '7']]\n"
+
+
+def test_classes_of_a_script_are_found_here_and_on_its_workers(tmp_path: Path) -> None:
+    """Packed in the script, read where the script is a module, packed there, and read in the script again."""
+    script = tmp_path / "training.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import json, subprocess, sys
+            from dataclasses import dataclass
+            from flowyml.artifacts import open_store, pack, unpack
+            from flowyml.artifacts.pickling import set_worker_main
+
+            @dataclass
+            class Config:
+                rate: float
+
+            def other_side(folder, packed):
+                sys.path.insert(0, sys.argv[2])
+                import training
+                set_worker_main("training")
+                store = open_store(folder)
+                values = [unpack(item, store) for item in packed]
+                assert all(type(value[0]) is training.Config for value in values), values
+                print(json.dumps([pack(value, store, key=f"back-{n}") for n, value in enumerate(values)]))
+
+            if __name__ == "__main__":
+                store = open_store(sys.argv[1])
+                # The second holds a lambda, so it goes by value, and Config still by name.
+                values = [(Config(0.5), 1), (Config(0.5), lambda: Config(2.0))]
+                packed = [pack(value, store, key=f"there-{n}") for n, value in enumerate(values)]
+                code = "import sys, json, training; training.other_side(sys.argv[1], json.loads(sys.argv[3]))"
+                other = [sys.executable, "-c", f"import sys; sys.path.insert(0, sys.argv[2]); {code}"]
+                command = [*other, sys.argv[1], sys.argv[2], json.dumps(packed)]
+                out = subprocess.run(command, capture_output=True, check=True).stdout
+                back = [unpack(item, store) for item in json.loads(out)]
+                assert back[0] == (Config(0.5), 1), back
+                assert type(back[1][0]) is Config
+                assert type(back[1][1]()) is Config
+                assert "training" not in sys.modules
+                print("same")
+            """
+        )
+    )
+    command = [sys.executable, str(script), str(tmp_path / "store"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "same\n", done.stderr
+
+
+def test_without_a_file_for_main_classes_travel_by_value(tmp_path: Path) -> None:
+    code = (
+        "import sys; from flowyml.artifacts import open_store, pack\n"
+        "class Config: rate = 0.5\n"
+        "import json; print(json.dumps(pack(Config(), open_store(sys.argv[1]), key='a')))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    packed = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    back = unpack(packed, open_store(tmp_path))
+    assert (back.rate, type(back).__name__) == (0.5, "Config")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
+import os
 import sqlite3
 import subprocess
 import threading
@@ -15,6 +18,7 @@ import pytest
 
 from flowyml import for_each, pipeline, step
 from flowyml.core.errors import ConfigurationError
+from flowyml.core.locks import held
 from flowyml.core.process_identity import ProcessIdentity, this_process
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators import LocalOrchestrator
@@ -148,3 +152,41 @@ def test_items_that_are_due_again_at_the_same_time(monkeypatch: pytest.MonkeyPat
     result = due_again.run(on=LocalOrchestrator(store=tmp_path / "runs.db"))
     assert result.success, result.error
     assert sorted(tries) == sorted([*range(8), *range(8)])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "runs.db")
+
+
+def test_a_broken_database_is_reported_once(store: RunStore) -> None:
+    with pytest.raises(sqlite3.OperationalError) as caught, store.session(), store.session() as db:
+        db.execute("SELECT * FROM nowhere")
+    assert str(caught.value) == (
+        f"The record of local runs, {store.path}, cannot be read or written: no such table: nowhere. "
+        "Its disk may be full, which SQLite can report as an I/O error: `flowyml cache clear --all` frees space even "
+        "then, `flowyml prune` frees more, and FLOWYML_HOME can name a folder on another disk. "
+        "Or a step closed file descriptors that it did not open, as os.closerange does."
+    )
+
+
+def test_a_record_that_cannot_be_written_is_not_taken_for_a_full_disk(store: RunStore) -> None:
+    said = r"cannot be written by this user: .* Set FLOWYML_HOME to a folder"
+    with pytest.raises(ConfigurationError, match=said), store.session() as db:
+        db.executescript("PRAGMA query_only = 1; DELETE FROM runs")
+
+
+def test_two_records_with_names_alike_have_folders_of_their_own(tmp_path: Path) -> None:
+    one, other = RunStore(tmp_path / "runs.db"), RunStore(tmp_path / "runs.sqlite")
+    assert one.folder_of("a") != other.folder_of("a")
+
+
+def test_where_there_are_no_locks_nobody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a file system that has none, as some network file systems."""
+
+    def refuse(file: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with held(tmp_path / "lock", wait=None) as mine, held(tmp_path / "lock", wait=None) as second:
+        assert (mine, second) == (None, None)

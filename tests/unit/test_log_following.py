@@ -1,15 +1,20 @@
-"""The log of a run, look by look."""
+"""The log of a run, look by look, and what `flowyml run` shows of it where its lines come late."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from flowyml.core import following
 from flowyml.core.errors import EngineUnreachableError, ServerTroubleError
 from flowyml.core.runs import LogLine
 from flowyml.orchestrators import log_following
 from flowyml.orchestrators.log_following import Look, log_lines
+from tests.waiting import wait_until
 
 
 def engine(looks: Iterable[tuple[str, bool | Exception]]) -> Iterator[Look]:
@@ -54,3 +59,26 @@ def test_silence_is_an_error_without_following_and_in_the_end(monkeypatch: pytes
     monkeypatch.setattr(log_following, "_PATIENCE_SECONDS", -1)
     with pytest.raises(EngineUnreachableError):
         list(log_lines(engine([("a", SILENT), ("b", True)]).__next__, follow=True, pause=0))
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_lines_that_come_long_after_the_end_are_not_waited_for(late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "_LAST_LINES_SECONDS", 0.2 if late else 240)  # however busy the machine is
+    more = threading.Event()
+
+    def lines(*, follow: bool) -> Iterator[LogLine]:
+        yield LogLine("first")
+        if late:
+            more.wait(240)
+        yield LogLine("last")
+
+    run: Any = SimpleNamespace(
+        logs=lines, run_id="r", job_id="j", orchestrator=SimpleNamespace(target=None, name="prefect")
+    )
+    shown: list[str] = []
+    said: list[str] = []
+    with following.printing_logs(run, lambda line: shown.append(line.message), said.append):
+        wait_until(lambda: shown)
+    more.set()
+    assert shown == (["first"] if late else ["first", "last"])
+    assert said == (["The log is not complete yet. To see all of it: flowyml logs j --on prefect"] if late else [])

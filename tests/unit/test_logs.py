@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from flowyml.core.logs import level_of, levels_here, parts
+from tests.unit.commands import python
 
 SCRIPT = """
 import logging, sys
@@ -56,13 +54,10 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(script: Path, *arguments: str, **environment: str) -> tuple[list[str], list[str]]:
-    home = script.parent / "-".join(("home", *arguments, *environment))
-    done = subprocess.run(
-        [sys.executable, str(script), *arguments], check=True, text=True, capture_output=True, timeout=240,
-        env={**os.environ, "FLOWYML_HOME": str(home), **environment},
-    )  # fmt: skip
-    return done.stdout.splitlines(), done.stderr.splitlines()
+def run(script: Path, *arguments: str) -> tuple[list[str], list[str]]:
+    home = script.parent / "-".join(("home", *arguments))
+    done = python(script.parent, str(script), *arguments, FLOWYML_HOME=str(home))
+    return done.out.splitlines(), done.err.splitlines()
 
 
 def test_in_threads_a_users_logging_is_left_alone(script: Path) -> None:
@@ -116,7 +111,6 @@ def set_up():
 @pytest.mark.parametrize("fork", ["1", "0"])
 def test_levels_stay_where_a_module_sets_logging_up(tmp_path: Path, fork: str) -> None:
     (tmp_path / "set_up.py").write_text(SET_UP)
-    environment = {**os.environ, "FLOWYML_HOME": str(tmp_path / "home"), "FLOWYML_FORK": fork}
     code = (
         "from set_up import set_up\nfrom flowyml.orchestrators import LocalOrchestrator\n"
         "if __name__ == '__main__':\n"
@@ -124,22 +118,17 @@ def test_levels_stay_where_a_module_sets_logging_up(tmp_path: Path, fork: str) -
         "    for line in LocalOrchestrator().attach('r').logs():\n        print(line.level, line.message)\n"
     )
     (tmp_path / "main.py").write_text(code)
-    done = subprocess.run(
-        [sys.executable, "main.py"], check=True, text=True, capture_output=True, timeout=240, env=environment,
-        cwd=tmp_path,
-    )  # fmt: skip
-    assert done.stdout.splitlines() == [
+    done = python(tmp_path, "main.py", FLOWYML_HOME=str(tmp_path / "home"), FLOWYML_FORK=fork)
+    assert done.out.splitlines() == [
         "ERROR flowyml.steps|bad", "WARNING team|it rains", "INFO team|noted", "ERROR two", "ERROR lines",
     ]  # fmt: skip
-    assert "\x1e" not in done.stderr
+    assert "\x1e" not in done.err
 
 
 def test_the_command_shows_what_is_logged(script: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "flowyml", "run", str(script)], check=True, text=True, capture_output=True, timeout=240,
-        env={**os.environ, "FLOWYML_HOME": str(script.parent / "home-command")},
-    )  # fmt: skip
-    assert done.stderr.splitlines() == ["INFO: from the step", "ERROR: two", "lines", "INFO: of a module"]
+    home = str(script.parent / "home-command")
+    done = python(script.parent, "-m", "flowyml", "run", str(script), FLOWYML_HOME=home)
+    assert done.err.splitlines() == ["INFO: from the step", "ERROR: two", "lines", "INFO: of a module"]
 
 
 @pytest.mark.parametrize("line", ["\x1eNONSENSE\x1ex", "\x1eWARNING x", "\x1e", "WARNING", ""])
@@ -148,29 +137,13 @@ def test_what_bears_no_mark_is_a_line(line: str) -> None:
     assert level_of("stdout") == logging.INFO
 
 
-@pytest.mark.processes
-def test_the_command_notes_a_failure_once(script: Path) -> None:
-    environment = {**os.environ, "FLOWYML_HOME": str(script.parent / "home-failure")}
-    (script.parent / "fails.py").write_text(
-        "from flowyml import pipeline, step\n@step\ndef bad():\n    raise ValueError('no')\n"
-        "@pipeline\ndef failing():\n    return bad()\n"
-    )
-    for arguments in (["run", str(script.parent / "fails.py"), "--run-id", "once"], ["logs", "once"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "flowyml", *arguments], check=False, text=True, capture_output=True, timeout=240,
-            env=environment,
-        )  # fmt: skip
-    assert done.stdout.count("ValueError: no") == 1
-    assert all(" ERROR " in line for line in done.stdout.splitlines())
-
-
-def test_a_level_that_was_set_first_is_kept_and_records_are_shown(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_level_that_was_set_first_is_kept_and_records_are_shown(tmp_path: Path) -> None:
     script = (
         "import logging; logging.getLogger('flowyml.steps').setLevel(logging.ERROR);"
         "from flowyml import get_logger; get_logger().warning('quiet'); get_logger().error('loud')"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("", "ERROR: loud\n")
+    done = python(tmp_path, "-c", script)
+    assert (done.out, done.err) == ("", "ERROR: loud\n")
 
 
 def test_levels_of_users_loggers_travel_whatever_they_are_called() -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from flowyml.core.origin import Origin
 from flowyml.orchestrators.bundled import BundledPipeline
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.bundle import Bundle, build
+from tests.unit.commands import python
 
 pytestmark = pytest.mark.processes
 
@@ -107,19 +105,12 @@ def test_every_way_to_start_a_script_gives_one_origin_and_a_second_checkout_give
         written(root / "jobs" / "train.py")
         ways = [(["train.py"], "jobs"), (["jobs/train.py"], "."), (["-m", "jobs.train"], ".")]
         for command, folder in ways if checkout == "laptop" else ways[:1]:
-            seen.add(_run(command, root / folder))
+            seen.add(python(root / folder, *command).out)
     assert seen == {"forecasts: jobs/train.py\n"}
-    _run(["-m", "flowyml", "deploy", "jobs/train.py"], root, FLOWYML_HOME=str(root / "home"))
+    python(root, "-m", "flowyml", "deploy", "jobs/train.py", FLOWYML_HOME=str(root / "home"))
     (bundle,) = (root / "home" / "bundles").iterdir()
     assert BundledPipeline(bundle).origin == Origin("forecasts", "jobs/train.py")
     assert str(tmp_path).encode() not in Bundle.read(bundle).files["bundle.json"]
-
-
-def _run(command: list[str], folder: Path, **environment: str) -> str:
-    return subprocess.run(
-        [sys.executable, *command], cwd=folder, env={**os.environ, **environment}, check=True, capture_output=True,
-        text=True,
-    ).stdout  # fmt: skip
 
 
 def test_a_pipeline_is_where_it_is_written_not_where_its_steps_or_its_class_are(tmp_path: Path) -> None:
@@ -127,12 +118,12 @@ def test_a_pipeline_is_where_it_is_written_not_where_its_steps_or_its_class_are(
     written(tmp_path / "library" / "steps.py", "from flowyml import Pipeline, step\none = step(lambda: 1, name='one')\n"
             "class Own(Pipeline):\n    def __init__(self, name):\n        super().__init__(name)\n")  # fmt: skip
     written(tmp_path / "a.py", "from library.steps import Own, one\nprint(Own('train').add_step(one).origin)\n")
-    assert _run(["a.py"], tmp_path) == "mine: a.py\n"
+    assert python(tmp_path, "a.py").out == "mine: a.py\n"
 
 
 def test_without_a_file_the_project_is_that_of_the_working_folder(tmp_path: Path) -> None:
     written(tmp_path / "pyproject.toml", '[project]\nname = "mine"\n')
-    assert _run(["-c", "import flowyml; print(flowyml.Pipeline('x').origin)"], tmp_path) == "mine: notebook\n"
+    assert python(tmp_path, "-c", "import flowyml; print(flowyml.Pipeline('x').origin)").out == "mine: notebook\n"
 
 
 def test_a_bundle_keeps_its_origin_and_other_code_has_another_digest() -> None:

@@ -14,12 +14,7 @@ from flowyml.core.pruning import Bounds, Prunable
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.runtime.caching import entries_in
 
-
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "home"
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 def cached(folder: Path, size: int = 100_000) -> Pipeline:

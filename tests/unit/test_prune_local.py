@@ -27,19 +27,14 @@ from tests.unit.commands import flowyml
 from tests.unit.local_runs import COMPLETED, FAILED, beating, finished, process_id
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.usefixtures("own_home")
+
 OLD = 0.0
 """An age that everything has."""
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "home"
-
-
 @pytest.fixture
-def usual() -> LocalOrchestrator:
+def usual(own_home: Path) -> LocalOrchestrator:
     return LocalOrchestrator(keep_outputs=True)
 
 

@@ -78,18 +78,6 @@ def chain(folder: str) -> Any:
     return {"report": report(folder, rows, train(folder, rows)), "beside": beside(folder)}
 
 
-def test_what_failed_runs_again_with_what_completed_as_it_was(notes: Path) -> None:
-    local = LocalOrchestrator()
-    fail(notes, "train")
-    handle = local.attach(chain.run({"folder": str(notes)}, on=local).run_id)
-    assert times(notes, "load", "train", "report", "beside") == [1, 1, 0, 1]
-    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
-    assert times(notes, "load", "train", "report", "beside") == [1, 2, 1, 1]
-    assert handle.outputs == {"report": "[3, 1, 2] [1, 2, 3]", "beside": 1}
-    with pytest.raises(RetryRefusedError, match="completed"):
-        handle.retry()
-
-
 @step
 def items(folder: str) -> list[dict[str, int]]:
     traced(Path(folder), "items")
@@ -123,19 +111,6 @@ def looped(folder: str) -> Any:
     return {"total": total(folder, done), "values": done}
 
 
-def test_only_the_failed_items_of_a_loop_run_again(notes: Path) -> None:
-    fail(notes, "second20")
-    fail(notes, "first3")
-    handle = looped.submit({"folder": str(notes)}, on=LocalOrchestrator(workers="threads"))
-    assert handle.wait_for_completion(timeout=240, poll_interval=0.1).status is FAILED
-    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
-    assert times(notes, "items", *(f"first{n}" for n in range(4))) == [1, 1, 1, 1, 2]
-    assert times(notes, "total", "second0", "second10", "second20", "second30") == [1, 1, 1, 2, 1]
-    assert handle.outputs == {"total": 64, "values": [1, 11, 21, 31]}
-    attempts = {each.label: each.attempt for each in handle.step_runs()}
-    assert (attempts["first[3]"], attempts["second[3]"], attempts["second[2]"], attempts["first[2]"]) == (2, 1, 2, 1)
-
-
 @pipeline
 def loops(folder: str) -> Any:
     """The loop of ``looped``, and one over a constant list."""
@@ -158,55 +133,28 @@ def test_a_loop_that_completed_is_left_alone_and_its_list_is_there(notes: Path) 
 
 
 @step
-def is_good(folder: str) -> bool:
-    return traced(Path(folder), "is_good") > 0
+def note(folder: str, name: str, value: Any = None) -> Any:
+    """Writes down that it began, and gives a value."""
+    traced(Path(folder), name)
+    return value
 
 
-@step
-def publish(folder: str) -> str:
-    traced(Path(folder), "publish")
-    return "published"
-
-
-@step
-def hold(folder: str) -> str:
-    traced(Path(folder), "hold")
-    return "held"
-
-
-@step
-def announce(folder: str, what: str) -> str:
-    traced(Path(folder), "announce")
-    return what.upper()
-
-
-@step(run_if="one_failed")
-def alert(folder: str, what: str = "") -> None:
-    traced(Path(folder), "alert")
-
-
-@step(run_if="all_failed")
-def never(folder: str, good: bool = True, what: str = "") -> None:
-    traced(Path(folder), "never")
-
-
-@step
-def tidy(folder: str) -> None:
-    traced(Path(folder), "tidy")
+def noted(folder: str, name: str, value: Any = None, **options: Any) -> Any:
+    return note.options(name=name, **options)(folder, name, value)
 
 
 @pipeline
 def branched(folder: str) -> Any:
-    good = is_good(folder)
+    good = noted(folder, "is_good", True)
     with when(good):
-        published = publish(folder)
+        published = noted(folder, "publish", "published")
     with otherwise():
-        held = hold(folder)
-    said = announce(folder, either(published, held))
-    alert(folder, said)
-    never(folder, good, said)
+        held = noted(folder, "hold", "held")
+    said = noted(folder, "announce", either(published, held))
+    noted(folder, "alert", said, run_if="one_failed")
+    noted(folder, "never", said, run_if="all_failed", after=["is_good"])
     with cleanup():
-        tidy(folder)
+        noted(folder, "tidy")
     return said
 
 
@@ -220,18 +168,22 @@ def test_branches_handlers_and_what_cleans_up(notes: Path) -> None:
     assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
     assert times(notes, "is_good", "publish", "hold", "announce", "alert", "never") == [1, 1, 0, 2, 1, 0]
     assert times(notes, "tidy") == [2]
-    assert handle.outputs == {"announce": "PUBLISHED"}
+    assert handle.outputs == {"announce": "published"}
     assert statuses(handle)["hold"] == statuses(handle)["never"] == "skipped"
 
 
 @pipeline
 def gated(folder: str) -> None:
     """Nothing but conditions takes what these steps give."""
-    with when(is_good(folder)):
-        publish(folder)
-    with when(is_good.options(name="inner loop")(folder)), when(is_good.options(name="inner")(folder)):
-        announce.options(name="each").partial(folder=folder).map(what=["a", "b"])
-    with for_each([{"n": 1}, {"n": 2}]) as item, when(is_good.options(name="of each")(folder)):
+
+    def is_good(name: str) -> Any:
+        return note.options(name=name)(folder, "is_good", True)
+
+    with when(is_good("is_good")):
+        noted(folder, "publish")
+    with when(is_good("inner loop")), when(is_good("inner")):
+        note.options(name="each").partial(folder=folder, name="announce").map(value=["a", "b"])
+    with for_each([{"n": 1}, {"n": 2}]) as item, when(is_good("of each")):
         first(folder, item)
 
 
@@ -242,15 +194,6 @@ def test_a_condition_goes_by_what_it_went_by(notes: Path) -> None:
     assert handle.status is FAILED
     assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
     assert times(notes, "is_good", "publish", "announce", "first1", "first2") == [5, 2, 3, 2, 1]
-
-
-def test_what_was_not_decided_is(notes: Path) -> None:
-    fail(notes, "is_good")
-    handle = LocalOrchestrator().attach(branched.run({"folder": str(notes)}).run_id)
-    assert statuses(handle)["publish"] == "upstream_failed"
-    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
-    assert times(notes, "is_good", "publish", "hold", "announce") == [2, 1, 0, 1]
-    assert statuses(handle)["hold"] == "skipped"
 
 
 def test_named_steps(notes: Path) -> None:

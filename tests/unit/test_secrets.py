@@ -36,6 +36,7 @@ from flowyml.orchestrators.targets import resolve
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Step
 from flowyml.plan.secrets import variable_of
+from flowyml.runtime import fork_client
 from flowyml.runtime.execution import run_step
 from flowyml.runtime.secrets import Mask
 from tests.adapters.folder.flowyml_folder import FolderOrchestrator
@@ -142,15 +143,10 @@ class TestLocalRuns:
         }  # fmt: skip
         assert "WAREHOUSE_LENGTH" not in os.environ
 
-    def test_a_long_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv(VARIABLE, "long" * 17_000)  # more than fits beside a request
-        assert one(from_environment).run().outputs == {"from_environment": 68_000}
-
-    def test_a_missing_one_fails_its_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delenv(VARIABLE, raising=False)
-        result = etl.run()
-        assert not result.success
-        assert f"step 'load': There is no secret 'warehouse/password': set {VARIABLE}" in str(result.error)
+    def test_one_that_is_too_long_for_a_request(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(fork_client, "_SMALL", 500)  # masking takes a second for 4,000 characters
+        monkeypatch.setenv(VARIABLE, "long" * 250)
+        assert one(from_environment).run().outputs == {"from_environment": 1_000}
 
     def test_names_of_a_target_count_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Also in a submitted run, whose bundle has them already."""
@@ -228,28 +224,7 @@ class TestWhereLocalRunsLook:
         with pytest.raises(ConfigurationError, match="secret"):
             LocalOrchestrator(secrets=names)
 
-    def test_check_says_which_are_missing(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        file = tmp_path / "named.py"
-        file.write_text(
-            "from flowyml import Pipeline, step\n"
-            "@step(secrets={'TOKEN': 'api/token', 'OTHER': 'warehouse/password'})\ndef fetch() -> int:\n    return 1\n"
-            "named = Pipeline('named').add_step(fetch)\n"
-        )
-        monkeypatch.setenv(VARIABLE, VALUE)
-        assert main(["secrets", "check", str(file), "--json"]) == 4
-        shown = json.loads(capsys.readouterr().out)
-        assert [(each["secret"], each["steps"], each["found"]) for each in shown] == [
-            ("api/token", ["fetch"], False), (NAME, ["fetch"], True),
-        ]  # fmt: skip
-        monkeypatch.setenv("FLOWYML_SECRET_API_TOKEN", "t0ken")
-        assert main(["secrets", "check", str(file)]) == 0
-        shown = capsys.readouterr()
-        assert "api/token" in shown.out
-        assert VALUE not in shown.out + shown.err
-
-    def test_check_shows_the_name_that_the_step_uses_beside_that_of_the_store(
+    def test_check_says_which_are_missing_and_under_which_name(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -262,15 +237,19 @@ class TestWhereLocalRunsLook:
             "mapped = Pipeline('mapped').add_step(fetch)\n"
         )
         monkeypatch.setenv("FLOWYML_SECRET_PLAIN_NAME", VALUE)
-        assert main(["secrets", "check", "mapped.py", "--on", "here", "--json"]) == 4
+        check = ["secrets", "check", "mapped.py", "--on", "here"]
+        assert main([*check, "--json"]) == 4
         shown = json.loads(capsys.readouterr().out)
-        assert [(each["secret"], each["stored_as"], each["found"]) for each in shown] == [
-            ("api/token", "their/key", False), ("plain/name", "plain/name", True),
+        assert [(each["secret"], each["steps"], each["stored_as"], each["found"]) for each in shown] == [
+            ("api/token", ["fetch"], "their/key", False), ("plain/name", ["fetch"], "plain/name", True),
         ]  # fmt: skip
-        assert main(["secrets", "check", "mapped.py", "--on", "here"]) == 4
+        assert main(check) == 4
         table = capsys.readouterr().out.splitlines()
         assert table[0].split() == ["SECRET", "STORED", "AS", "STEPS"]
         assert table[1].split() == ["api/token", "their/key", "missing", "fetch"]
+        monkeypatch.setenv("FLOWYML_SECRET_THEIR_KEY", "t0ken")
+        assert main(check) == 0
+        assert VALUE not in "".join(capsys.readouterr())
 
 
 @pytest.fixture
@@ -402,9 +381,7 @@ class TestMasks:
         ("value", "line"),
         [
             ("it's-a-secret", repr(["psql", "password='it's-a-secret' host=\"h\""])),
-            ("plänted-secret", repr("plänted-secret".encode())),
             ("plänted\udcff-secret", "plänted\ufffd-secret"),
-            ('quote"d-secret', json.dumps(json.dumps({"a": 'quote"d-secret'}))),
             ("a/b%c-secret", "a%2fb%25c-secret"),
             ("a@b c/d-secret", "https://app.example.org/?token=a@b%20c/d-secret"),  # as httpx and requests leave a URL
             (
@@ -412,7 +389,6 @@ class TestMasks:
                 "https://app.example.org/login?next=%2F%3Fto%3Da%2540b%2Bc%252Fd%253a%25C3%25A9-secret",
             ),
             ("a@b c:d-secret", "https://a%40b+c:d-secret@app.example.org"),
-            ("a&b<c-secret", "<p>a&amp;b&lt;c-secret</p>"),
             ("a/b/c-secret", r'{"a":"a\/b\/c-secret"}'),
         ],
     )

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import site
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -21,6 +18,7 @@ from flowyml.core import modules
 from flowyml.core.errors import DefinitionError
 from flowyml.core.hooks import PipelineHook
 from flowyml.plan.bundle import Bundle
+from tests.unit.commands import python
 
 pytestmark = pytest.mark.processes
 
@@ -74,7 +72,7 @@ def own_files(bundle: Bundle) -> set[str]:
 
 @pytest.mark.parametrize("command", [["train.py"], ["-c", "import train"]])
 def test_modules_beside_the_pipeline_come_along(project: Path, command: list[str]) -> None:
-    subprocess.run([sys.executable, *command], cwd=project, check=True)
+    python(project, *command)
     (path,) = (project / "bundles").iterdir()
     bundle = Bundle.read(path)
     assert own_files(bundle) == {
@@ -87,7 +85,7 @@ def test_modules_beside_the_pipeline_come_along(project: Path, command: list[str
 def test_a_module_inside_a_package_keeps_its_full_name(project: Path) -> None:
     text = (project / "train.py").read_text().replace("data/*.csv", "*.py")
     (project / "package" / "jobs.py").write_text(text)
-    subprocess.run([sys.executable, "-m", "package.jobs"], cwd=project, check=True)
+    python(project, "-m", "package.jobs")
     (path,) = (project / "bundles").iterdir()
     assert [s.function for s in Bundle.read(path).plan] == ["package.jobs:load", "package.jobs:train"]
     assert "package/jobs.py" in own_files(Bundle.read(path))
@@ -95,7 +93,7 @@ def test_a_module_inside_a_package_keeps_its_full_name(project: Path) -> None:
 
 def test_without_a_file_functions_travel_by_value(project: Path) -> None:
     script = (project / "train.py").read_text()
-    subprocess.run([sys.executable, "-c", script], cwd=project, check=True)
+    python(project, "-c", script)
     (path,) = (project / "bundles").iterdir()
     bundle = Bundle.read(path)
     assert [s.function for s in bundle.plan] == ["pickle:load", "pickle:train"]
@@ -130,24 +128,15 @@ def test_data_beside_a_module_inside_a_package_stays_beside_it(project: Path) ->
         "jobs = Pipeline('jobs', include=['*.csv']).add_step(read)\n"
     )
     code = "from package.jobs import jobs; print(jobs.bundle().write('bundles'))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=project, check=True, capture_output=True, text=True)
-    path = done.stdout.strip()
+    path = python(project, "-c", code).out.strip()
     assert own_files(Bundle.read(project / path)) == {"package/__init__.py", "package/jobs.py", "package/table.csv"}
-    ran = subprocess.run([sys.executable, "-I", path, "step", "read"], cwd=project, capture_output=True, text=True)
-    assert ran.stdout == '{"read": "7"}\n', ran.stderr
+    assert python(project, "-I", path, "step", "read").out == '{"read": "7"}\n'
 
 
 def test_include_takes_what_is_below_the_folder_and_there() -> None:
     for pattern, message in (("../*/*.py", r"include='\.\./\*/\*\.py' leaves "), ("nothing/*", "matches no file")):
         with pytest.raises(DefinitionError, match=message):
             Pipeline("p", include=[pattern]).add_step(step(name="s")(lambda: 1)).bundle()
-
-
-def run(command: list[str], folder: Path, **environment: str) -> str:
-    given = {**os.environ, "FLOWYML_HOME": str(folder / "home"), **environment}
-    done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, env=given)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 DEPLOYED = """
@@ -167,6 +156,11 @@ class Hook(PipelineHook):
         self.same_words = self.words
         self.others = {frozenset({"x", "y", "z"}), (1, "one"), None, Colour.RED, Colour.GREEN, int, Hook}
 
+    def on_step_start(self, step_name, inputs):
+        assert self.words == {"alpha", "beta", "gamma", "delta"} and self.same_words is self.words
+        assert self.others == {frozenset("xyz"), (1, "one"), None, Colour.RED, Colour.GREEN, int, Hook}
+        print("checked")
+
 @step
 def load():
     return 1
@@ -174,45 +168,25 @@ def load():
 def made(pipeline):
     return pipeline.deploy(on=LocalOrchestrator())
 
-HOOKS
-plain = Pipeline("plain", hooks=hooks).add_step(load)
+plain = Pipeline("plain", hooks=[Hook()]).add_step(load)
 if __name__ == "__main__":
     print(made(plain).digest)
 """
 
 
 def test_a_script_and_the_command_make_the_same_bundle(tmp_path: Path) -> None:
-    (tmp_path / "dep.py").write_text(DEPLOYED.replace("HOOKS", "hooks = []"))
-    digests = {run(["dep.py"], tmp_path, PYTHONHASHSEED=seed).strip() for seed in ("1", "2")}
-    printed = run(["-m", "flowyml", "deploy", "dep.py:plain", "--on", "local", "--json"], tmp_path, PYTHONHASHSEED="3")
+    """With hooks that hold sets, which come back as they were."""
+    (tmp_path / "dep.py").write_text(DEPLOYED)
+    home = {"FLOWYML_HOME": str(tmp_path / "home")}
+    digests = {python(tmp_path, "dep.py", **home, PYTHONHASHSEED=seed).out.strip() for seed in ("1", "2")}
+    words = ("-m", "flowyml", "deploy", "dep.py:plain", "--on", "local", "--json")
+    printed = python(tmp_path, *words, **home, PYTHONHASHSEED="3").out
     assert digests == {json.loads(printed)["digest"]}
-    [path] = (tmp_path / "home" / "bundles").iterdir()
-    assert run(["-I", str(path), "step", "load"], tmp_path) == '{"load": 1}\n'
-
-
-def test_hooks_of_a_script_are_the_same_bytes_in_every_process(tmp_path: Path) -> None:
-    (tmp_path / "dep.py").write_text(DEPLOYED.replace("HOOKS", "hooks = [Hook()]"))
-    for seed in ("1", "2"):
-        run(["dep.py"], tmp_path, PYTHONHASHSEED=seed)
-    run(["-m", "flowyml", "deploy", "dep.py:plain", "--on", "local"], tmp_path, PYTHONHASHSEED="4")
     (path,) = (tmp_path / "home" / "bundles").iterdir()
     bundle = Bundle.read(path)
     assert json.loads(bundle.files["bundle.json"])["main"] is None
     assert bundle.plan.hooks == ("dep.Hook",)
-
-
-def test_sets_in_hooks_come_back_as_they_were(tmp_path: Path) -> None:
-    checks = """
-    def on_step_start(self, step_name, inputs):
-        assert self.words == {"alpha", "beta", "gamma", "delta"} and self.same_words is self.words
-        assert self.others == {frozenset("xyz"), (1, "one"), None, Colour.RED, Colour.GREEN, int, Hook}
-        print("checked")
-"""
-    script = DEPLOYED.replace("HOOKS", "hooks = [Hook()]").replace("\n@step\n", f"{checks}\n@step\n", 1)
-    (tmp_path / "dep.py").write_text(script)
-    run(["dep.py"], tmp_path)
-    [path] = (tmp_path / "home" / "bundles").iterdir()
-    assert run(["-I", str(path), "step", "load"], tmp_path) == 'checked\n{"load": 1}\n'
+    assert python(tmp_path, "-I", str(path), "step", "load").out == 'checked\n{"load": 1}\n'
 
 
 def test_functions_by_value_are_the_same_bytes_whatever_the_hashes(tmp_path: Path) -> None:
@@ -228,9 +202,9 @@ def test_functions_by_value_are_the_same_bytes_whatever_the_hashes(tmp_path: Pat
         "if __name__ == '__main__':\n"
         "    print(made().bundle().write('bundles'))\n"
     )
-    paths = {run(["nest.py"], tmp_path, PYTHONHASHSEED=seed).strip() for seed in ("1", "2")}
+    paths = {python(tmp_path, "nest.py", PYTHONHASHSEED=seed).out.strip() for seed in ("1", "2")}
     assert len(paths) == 1
-    assert run(["-I", paths.pop(), "step", "nested"], tmp_path) == '{"nested": [true, false, false]}\n'
+    assert python(tmp_path, "-I", paths.pop(), "step", "nested").out == '{"nested": [true, false, false]}\n'
 
 
 def test_a_set_without_an_order_and_one_inside_a_cycle(tmp_path: Path) -> None:
@@ -251,10 +225,10 @@ def pickle_back(data: bytes, folder: Path) -> Any:
 def test_a_script_whose_name_is_none_for_a_module(project: Path) -> None:
     """Started from another folder, it still brings what stands beside it."""
     script = (project / "train.py").rename(project / "train-model.py")
-    run([str(script)], Path(script.anchor), FLOWYML_HOME=str(project / "home"))
+    python(Path(script.anchor), str(script), FLOWYML_HOME=str(project / "home"))
     (path,) = (project / "bundles").iterdir()
     assert own_files(Bundle.read(path)) >= {"helpers.py", "package/inner/deep.py", "package/sibling.py", "data/a.csv"}
-    assert run(["-I", str(path), "step", "load"], project / "data") == '{"load": 1}\n'
+    assert python(project / "data", "-I", str(path), "step", "load").out == '{"load": 1}\n'
 
 
 @pytest.mark.parametrize("command", [["jobs.py"], ["-c", "import jobs; jobs.main()"]])
@@ -274,11 +248,11 @@ def test_modules_behind_partials_and_decorators_come_along(tmp_path: Path, comma
         "if __name__ == '__main__':\n    main()\n"
     )
     (tmp_path / "elsewhere").mkdir()
-    paths = run(command, tmp_path).split()
+    paths = python(tmp_path, *command).out.split()
     assert len(paths) == 3
     for path in paths:
         assert own_files(Bundle.read(tmp_path / path)) >= {"jobs.py", "lib.py", "data.csv"}
-        assert run(["-I", str(tmp_path / path), "step", "load"], tmp_path / "elsewhere") == '{"load": 2}\n'
+        assert python(tmp_path / "elsewhere", "-I", str(tmp_path / path), "step", "load").out == '{"load": 2}\n'
 
 
 def test_packages_of_the_user_and_of_the_system_are_installed_ones(

@@ -199,11 +199,6 @@ def test_the_last_words_of_a_talkative_process_take_no_memory(tmp_path: Path) ->
     assert peak < 2**23
 
 
-def test_a_python_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path), python="/no/such/python")
-
-
 def test_close_ends_what_still_runs(kind: str, tmp_path: Path) -> None:
     engines = set(psutil.Process().children())  # of other tests, which go on
     processes = StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path), fork_here=kind == "here")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from flowyml.authoring.unguarded import work_in
+from tests.unit.commands import python
 
 pytestmark = pytest.mark.processes
 
@@ -28,26 +27,21 @@ def test_work_is_told_from_setting_up() -> None:
         assert work_in(setting_up.encode()) == []
 
 
-def run(folder: Path, *words: str) -> str:
-    done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, check=True)
-    return done.stderr
-
-
 def test_a_script_and_a_command_warn_once_with_the_line(tmp_path: Path) -> None:
     script = tmp_path / "unguarded.py"
     script.write_text(f"{HEAD}print('loaded')\nimport time\nSTAMP = time.time()\np.submit()\np.submit()\np.submit()\n")
     expected = "unguarded.py, line 6: `print('loaded')` runs again in every process that loads this file"
-    printed = run(tmp_path, "unguarded.py")
+    printed = python(tmp_path, "unguarded.py").err
     assert printed.count(expected) == 1
     assert "So does line 8. Put it under `if __name__ == '__main__':`, or into a step." in printed
-    assert run(tmp_path, "-m", "flowyml", "bundle", "unguarded.py").count(expected) == 1
+    assert python(tmp_path, "-m", "flowyml", "bundle", "unguarded.py").err.count(expected) == 1
 
 
 def test_threads_of_the_own_process_and_guarded_scripts_get_no_warning(tmp_path: Path) -> None:
     (tmp_path / "threads.py").write_text(f"{HEAD}print('loaded')\np.run()\n")
-    assert "runs again" not in run(tmp_path, "threads.py")
+    assert "runs again" not in python(tmp_path, "threads.py").err
     (tmp_path / "guarded.py").write_text(f"{HEAD}if __name__ == '__main__':\n    print('x')\n    p.submit()\n")
-    assert "runs again" not in run(tmp_path, "guarded.py")
+    assert "runs again" not in python(tmp_path, "guarded.py").err
     (tmp_path / "importing.py").write_text("from threads import p\nif __name__ == '__main__':\n    p.bundle()\n")
     (tmp_path / "threads.py").write_text(f"{HEAD}print('loaded')\n")
-    assert "runs again" not in run(tmp_path, "importing.py")
+    assert "runs again" not in python(tmp_path, "importing.py").err

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from flowyml.orchestrators import registry
+from tests.unit.commands import python
 
 ADAPTER = """
 import acme_words
@@ -70,14 +68,9 @@ def test_the_adapter_of_a_third_party_travels_with_what_it_declares(
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "script.py").write_text(SCRIPT)
-    env = {**os.environ, "PYTHONPATH": str(installed), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    made = subprocess.run(
-        [sys.executable, "script.py"], cwd=folder, env=env, text=True, capture_output=True, check=False
-    )
-    assert made.returncode == 0, made.stderr
-    command = [sys.executable, "-I", made.stdout.strip(), "step", "greet", "--output", "out.json"]
-    done = subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
+    env = {"PYTHONPATH": str(installed), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    bundle = python(folder, "script.py", **env).out.strip()
+    python(folder, "-I", bundle, "step", "greet", "--output", "out.json", **env)
     assert json.loads((folder / "out.json").read_text()) == {"x": ["acme", "hello"]}
 
 
@@ -85,8 +78,8 @@ def test_what_stands_beside_the_script_travels_as_the_users_code(tmp_path: Path)
     (tmp_path / "mine.py").write_text(OWN)
     code = "from mine import Pipeline, greet\nprint(*Pipeline('greets').add_step(greet).bundle().files, sep='\\n')\n"
     (tmp_path / "script.py").write_text(code)
-    made = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, text=True, capture_output=True, check=True)
-    assert [path for path in made.stdout.splitlines() if path.endswith("mine.py")] == ["code/mine.py"]
+    paths = python(tmp_path, "script.py").out.splitlines()
+    assert [path for path in paths if path.endswith("mine.py")] == ["code/mine.py"]
 
 
 def test_only_what_the_code_names_travels(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
