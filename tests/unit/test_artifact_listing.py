@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from flowyml import Pipeline, for_each, pipeline, report, step
+from flowyml import for_each, pipeline, report, step
 from flowyml.artifacts import artifact_key, open_store, pack, unpack
 from flowyml.artifacts.files import place_folder
 from flowyml.artifacts.folders import files_here
@@ -294,11 +294,3 @@ def test_a_small_picture_stands_in_the_text(tmp_path: Path) -> None:
 def test_what_an_engine_garbled_is_listed_as_far_as_it_can_be(packed: Any) -> None:
     found = listed("step", "out", packed)
     assert found is None or (found.size, found.url, found.metadata, found.picture) == (None, None, {}, None)
-
-
-def test_a_step_without_an_output_may_report() -> None:
-    @step(outputs=[])
-    def silent() -> None:
-        report(rows=1)
-
-    assert Pipeline("silent").add_step(silent).run(on=LocalOrchestrator()).success

@@ -340,15 +340,6 @@ def test_writers_of_one_key_never_mix(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_artifacts_get_the_rights_that_files_usually_get(tmp_path: Path) -> None:
-    old = os.umask(0o027)
-    try:
-        pack({1: 2}, open_store(tmp_path), key="a")
-    finally:
-        os.umask(old)
-    assert (tmp_path / "a.pkl").stat().st_mode & 0o777 == 0o640
-
-
 def test_a_full_disk_or_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("in the way")
     with pytest.raises(ArtifactError, match="could not be written") as caught:

@@ -66,20 +66,6 @@ def test_a_room_that_stays_at_home_comes_along_when_the_code_imports_it(code: st
     assert not [name for name in held if name.startswith("flowyml/cli/")]
 
 
-def test_the_same_bytes_in_any_process() -> None:
-    code = (
-        "from flowyml.plan.bundle import build; from flowyml.plan.model import *\n"
-        "files = {name: name.encode() for name in {'b.py', 'a.py', 'c/d.py'}}\n"
-        "plan = Plan(name='p', steps=(Step(name='s', function='a:f'),))\n"
-        "print(build(plan, files=files, main='a').digest)"
-    )
-    env = {**os.environ, "PYTHONHASHSEED": "4242", "TZ": "Etc/GMT+4"}
-    digest = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout
-    plan = Plan(name="p", steps=(Step(name="s", function="a:f"),))
-    files = {name: name.encode() for name in ("a.py", "b.py", "c/d.py")}
-    assert digest.strip() == build(plan, files=files, main="a").digest
-
-
 def test_each_part_changes_the_digest() -> None:
     digests = {
         build(PLAN).digest,

@@ -13,7 +13,6 @@ import pytest
 from flowyml import Cache, Pipeline, context, current_run, pipeline, step
 from flowyml.core.errors import DefinitionError
 from flowyml.orchestrators import LocalOrchestrator
-from flowyml.plan.codec import decode
 from tests.unit.cached import chain, make, note, ran
 
 pytestmark = pytest.mark.usefixtures("own_home")
@@ -317,18 +316,6 @@ def test_a_step_that_is_run_by_hand_runs(tmp_path: Path) -> None:
         command = [sys.executable, "-I", str(bundle), "step", "make", "--parameters", parameters]
         subprocess.run(command, check=True, capture_output=True)
         assert ran(path) == count
-
-
-def test_the_plan_says_what_is_cached_and_is_read_back() -> None:
-    plan = chain.compile()
-    assert decode(plan.canonical) == plan
-    assert plan.digest == chain.compile().digest
-    caching = plan.by_name["use"].caching
-    assert caching is not None
-    assert caching.ttl_seconds == 30 * 86400
-    assert caching.makers
-    assert not caching.refresh
-    assert plan.schema_version == 2
 
 
 def test_steps_that_clean_up_or_have_secrets() -> None:

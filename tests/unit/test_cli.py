@@ -274,18 +274,6 @@ def test_a_broken_plugin_is_one_line_of_backends(install_plugin: InstallPlugin) 
     assert "'acme' of acme cannot be loaded" in done.err
 
 
-@pytest.mark.processes
-def test_configured_targets_are_backends_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("flowyml.toml").write_text('[orchestrators.here]\nengine = "local"\nworkers = "processes"\n')
-    found = {item["name"]: item for item in flowyml("backends", "--json").json}
-    assert (found["here"]["engine"], found["here"]["state"]) == ("local", "ready")
-    assert flowyml("run", "train.py", "--on", "here", "--json").json["status"] == "COMPLETED"
-    monkeypatch.setenv("FLOWYML_ORCHESTRATORS__HERE__WORKERS", "many")
-    wrong = flowyml("run", "train.py", "--on", "here")
-    assert wrong.code == 2
-    assert "FLOWYML_ORCHESTRATORS__HERE__WORKERS" in wrong.err
-
-
 def test_a_target_that_cannot_be_used_is_one_line_of_backends() -> None:
     Path("flowyml.toml").write_text('[orchestrators.un]\nengine = "spark"\n')
     found = {item["name"]: item for item in flowyml("backends", "--json").json}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from flowyml.core.errors import ConfigurationError, OrchestratorNotFoundError
+from flowyml.core.errors import ConfigurationError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Orchestrator
@@ -155,12 +155,6 @@ def test_a_working_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "gone").rmdir()
     with pytest.raises(ConfigurationError, match="The working folder was deleted"):
         targets()
-
-
-def test_an_unknown_target_raises_an_error_that_lists_targets_and_engines() -> None:
-    write('[orchestrators.prod]\nengine = "toy"\n')
-    with pytest.raises(OrchestratorNotFoundError, match=r"Did you mean 'prod'\? Known: .*prod.*toy"):
-        resolve("prd")
 
 
 def test_no_credential_reaches_a_repr_or_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import textwrap
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from flowyml.artifacts import open_store, unpack
 from tests.unit.commands import python
 
 pytestmark = pytest.mark.processes
@@ -191,15 +189,3 @@ def test_classes_of_a_script_are_found_here_and_on_its_workers(tmp_path: Path) -
     command = [sys.executable, str(script), str(tmp_path / "store"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout == "same\n", done.stderr
-
-
-def test_without_a_file_for_main_classes_travel_by_value(tmp_path: Path) -> None:
-    code = (
-        "import sys; from flowyml.artifacts import open_store, pack\n"
-        "class Config: rate = 0.5\n"
-        "import json; print(json.dumps(pack(Config(), open_store(sys.argv[1]), key='a')))"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    packed = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    back = unpack(packed, open_store(tmp_path))
-    assert (back.rate, type(back).__name__) == (0.5, "Config")

@@ -97,13 +97,6 @@ def test_a_newer_schema_asks_for_an_upgrade() -> None:
     assert SCHEMA_VERSION == 2
 
 
-def test_a_policy_is_given_to_steps_without_one() -> None:
-    own, common = OrchestratorRetryPolicy(max_attempts=2), OrchestratorRetryPolicy(max_attempts=5)
-    plan = Plan(name="p", steps=(Step(name="a", function="m:a", retry=own), Step(name="b", function="m:b")))
-    assert [s.retry for s in plan.with_retry_policy(common)] == [own, common]
-    assert plan.with_retry_policy(None) is plan
-
-
 class Options(TypedDict):
     rows: int
     name: NotRequired[str]

@@ -45,12 +45,6 @@ Made.__abstractmethods__ = frozenset()
 """
 
 
-def test_an_installed_entry_point_resolves_by_its_name(install_plugin: InstallPlugin) -> None:
-    install_plugin("good", GOOD)
-    assert "good" in registry.declared()
-    assert resolve("good").name == "good"
-
-
 def test_what_a_program_registers_and_objects_resolve() -> None:
     toy = Toy()
     assert resolve(toy) is toy

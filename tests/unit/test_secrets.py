@@ -28,18 +28,15 @@ from flowyml.core.errors import (
     DefinitionError,
     MissingSecretError,
     StepError,
-    UnsupportedFeatureError,
 )
 from flowyml.orchestrators.local import LocalOrchestrator
 from flowyml.orchestrators.local.secrets import KEYRING_SERVICE, LocalSecrets
 from flowyml.orchestrators.targets import resolve
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Step
-from flowyml.plan.secrets import variable_of
 from flowyml.runtime import fork_client
 from flowyml.runtime.execution import run_step
 from flowyml.runtime.secrets import Mask
-from tests.adapters.folder.flowyml_folder import FolderOrchestrator
 
 NAME, VARIABLE = "warehouse/password", "FLOWYML_SECRET_WAREHOUSE_PASSWORD"
 VALUE = "s3cr&t pass/wörd+long"
@@ -126,10 +123,6 @@ class TestWhatMayBeWritten:
 
         plan = Pipeline("p").add_step(password).add_step(fails).compile()
         assert plan.by_name["fails"].inputs == ()
-
-    def test_an_engine_that_cannot_refuses(self, tmp_path: Path) -> None:
-        with pytest.raises(UnsupportedFeatureError, match=r"step 'load' asks for secret 'warehouse/password'"):
-            FolderOrchestrator(tmp_path).run_pipeline(etl)
 
 
 @pytest.mark.processes
@@ -417,6 +410,3 @@ class TestMasks:
         key = "\n".join(base64.b64encode(os.urandom(48)).decode() for _ in range(100))
         mask = Mask([key])
         assert sum(1 for _ in mask.begun("an ordinary line of a log, with many words " * 5)) < 50
-
-    def test_variables_have_plain_names(self) -> None:
-        assert variable_of("conn:ware-house.extra.key") == "FLOWYML_SECRET_CONN_WARE_HOUSE_EXTRA_KEY"

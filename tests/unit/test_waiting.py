@@ -62,10 +62,6 @@ class _Collector(MetricsCollector):
 
 
 class TestWaiting:
-    def test_an_engine_that_goes_after_the_end_takes_nothing_away(self) -> None:
-        handle = SubmissionResult(_Fading(), "job").wait_for_completion(5, 0.01)
-        assert handle.status is ExecutionStatus.COMPLETED
-
     @pytest.mark.parametrize("trouble", [EngineUnreachableError, ServerTroubleError])
     def test_silence_and_a_server_in_trouble_end_no_wait(self, trouble: type[EngineError]) -> None:
         class Troubled(_Fading):
