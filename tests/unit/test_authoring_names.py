@@ -1,4 +1,4 @@
-"""Pipelines wired by the names of inputs and outputs."""
+"""Pipelines wired by the names of inputs and outputs, and what pipelines and steps say of themselves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flowyml import Context, Pipeline, context, step
+from flowyml import Context, Pipeline, context, pipeline, step
 from flowyml.core.errors import (
     CycleError,
     DefinitionError,
@@ -335,3 +335,48 @@ def test_options_for_one_engine_reach_the_plan() -> None:
     assert decode(plan.canonical).by_name["special"].options == {"prefect": {"queue": "gpu"}}
     with pytest.raises(DefinitionError, match=r"step 'special': prefect=.* must be a dict of plain JSON"):
         step(name="special", prefect={"queue": {1}})(lambda: 1)
+
+
+@step(
+    inputs={"rows": "table"},
+    outputs=["model"],
+    after="load",
+    retry=2,
+    timeout=60,
+    resources=ResourceRequirements(cpu=2),
+    tags="nightly",
+)
+def fit(rows: list[int], rate: float = 0.1) -> float:
+    """Fit it.
+
+    And more.
+    """
+    return sum(rows) * rate
+
+
+@step
+def double(number: int) -> int:
+    return 2 * number
+
+
+def test_a_step_says_what_it_was_given_or_has_by_default() -> None:
+    assert (fit.name, fit.inputs, fit.outputs) == ("fit", {"rows": "table"}, ("model",))
+    assert fit.retry == OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0)
+    assert (fit.timeout, fit.resources) == (60, ResourceRequirements(cpu=2))
+    assert (fit.tags, fit.description, fit.after) == (("nightly",), "Fit it.", ("load",))
+    assert (double.name, double.inputs, double.outputs) == ("double", {"number": "number"}, ("double",))
+    assert (double.retry, double.timeout, double.resources, double.tags, double.description) == (None,) * 3 + ((), "")
+
+
+def test_a_pipeline_lists_its_steps_under_their_names_there() -> None:
+    assert Pipeline("shown by name").add_step(fit).add_step(double).steps == (fit, double)
+
+    @pipeline
+    def shown_by_calls(number: int = 3):  # type: ignore[no-untyped-def]  # as users write it
+        return double(double(number))
+
+    first, second = shown_by_calls.steps
+    assert first is double
+    assert (second.name, second.outputs, second.function) == ("double_2", ("double_2",), double.function)
+    assert [item.name for item in shown_by_calls.steps] == [item.name for item in shown_by_calls.compile()]
+    assert Pipeline("shown empty").steps == ()
