@@ -149,6 +149,15 @@ def test_names_that_are_none_of_ours_stay(own_home: Path, tmp_path: Path, name: 
     assert not list(tmp_path.rglob("hit"))
 
 
+def test_a_name_leads_nowhere_else(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "outside").write_bytes(b"x")
+    for name in ("", ".", "..", "a/../../outside", "/"):
+        assert (removal.remove(root, name), removal.remove(root, name, "outside")) == (0, 0)
+    assert (tmp_path / "outside").exists()
+
+
 @pytest.mark.parametrize(
     "url",
     ["../../treasure/rows-0123456789abcdef.bin", "local/train/other/make/1/rows-0123456789abcdef.bin", "x.bin", ""],

@@ -19,7 +19,7 @@ from flowyml.core.runs import find_item
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.local import engine
-from flowyml.runtime.nodes import End, Task
+from flowyml.runtime.nodes import End, Opening, Task
 from flowyml.runtime.walk import Walk
 from tests.unit.control_flow import CANCELLED, FAILED, add, double, numbers, same, total
 
@@ -65,6 +65,22 @@ def test_the_log_of_a_step_and_of_an_item(local: LocalOrchestrator) -> None:
     assert list(run.logs(step="where", index=3, follow=True)) == list(run.logs(step="where", index=3))
     with pytest.raises(DefinitionError, match=r"no step 'where\[12\]'. Its indexes go up to \[11\]\[1\]."):
         run.logs(step="where", index=12)
+
+
+def test_items_that_have_not_begun_are_known() -> None:
+    """So that the terminal shows 1 of 4, not 1 of 1, however few may run at a time."""
+
+    @pipeline(name="to come")
+    def made() -> Any:
+        return double.options(max_parallel=1).map(n=[1, 2, 3, 4])
+
+    walk = Walk(made.compile(), {}, Task)
+    opening = walk.ready.popleft()
+    assert isinstance(opening, Opening)
+    walk.open(opening, {"n": [1, 2, 3, 4]})
+    assert [task.label for task in (*walk.tasks, *walk.to_come())] == [f"double[{n}]" for n in range(4)]
+    walk.stop()
+    assert not list(walk.to_come())
 
 
 def test_an_item_sees_its_own_copy(local: LocalOrchestrator) -> None:

@@ -181,8 +181,10 @@ def test_what_json_has_no_word_for(kind: object) -> None:
         schema_of(kind, "x")
 
 
-def test_what_makes_no_value_says_so() -> None:
+def test_what_makes_no_value_and_what_has_none_says_so() -> None:
     with pytest.raises(ParameterError, match="'x' is not a valid date"):
         revived(date, "x")
     with pytest.raises(ParameterError, match="3 is not a valid Colour"):
         revived(Colour, 3)
+    with pytest.raises(ParameterError, match="'day' is missing and has no default"):
+        typed.check_parameters(None)
