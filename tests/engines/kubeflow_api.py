@@ -126,7 +126,7 @@ def _is_signed_in(request: Request, token: str | None) -> bool:
     return token is None or given[0] == f"Bearer {token}" or given[1] == f"session={token}"
 
 
-def _pipelines(app: FastAPI, state: State) -> None:  # noqa: C901  # one route after another
+def _pipelines(app: FastAPI, state: State) -> None:  # one route after another
     @app.post("/apis/v2beta1/pipelines")
     async def create(request: Request) -> Any:
         body = _body("V2beta1Pipeline", await request.json())
@@ -205,7 +205,7 @@ def _experiments(app: FastAPI, state: State) -> None:
         return _listed(state, "V2beta1ListExperimentsResponse", "experiments", found, request)
 
 
-def _run_routes(app: FastAPI, state: State, runs: Runs) -> None:  # noqa: C901  # the same
+def _run_routes(app: FastAPI, state: State, runs: Runs) -> None:  # the same
     def found(run_id: str, request: Request) -> Any:
         run = existing(state.runs, run_id, "Run")
         _check_namespace(state, request, _namespace_of(state, run), "a run")

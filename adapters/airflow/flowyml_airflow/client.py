@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from airflow_client.client import ApiClient
 
 __all__ = [
-    "AirflowClient", "ConflictError", "KeptElsewhereError", "Mark", "NotThereError", "RefusedError", "quoted", "usable_id",
-    "with_display_names",
+    "AirflowClient", "ConflictError", "KeptElsewhereError", "Mark", "NotThereError", "RefusedError", "quoted",
+    "usable_id", "with_display_names",
 ]  # fmt: skip
 
 _PAGE = 100  # Airflow gives no more at once, unless its [api] maximum_page_limit says otherwise
