@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from flowyml.migration.airflow.model import FileModel
 from flowyml.migration.airflow.reader.machine import Options
 from flowyml.migration.airflow.reader.reading import read_file
+from flowyml.migration.airflow.writer.deciding.blocks import paths_of
 from tests.unit.commands import flowyml
 
 HEAD = "import os, sys, json, re, yaml, pathlib, subprocess, importlib, itertools\nfrom airflow import DAG\n"
@@ -29,7 +32,7 @@ def _read(folder: Path, text: str, **files: str) -> FileModel:
     for name, content in files.items():
         (root / "dags" / name.replace("__", ".")).write_text(content)
     (root / "dags" / "flow.py").write_text(HEAD + text + TAIL)
-    return read_file(root / "dags/flow.py", root=root, options=Options(steps=STEPS))
+    return read_file(root / "dags/flow.py", root=root, options=Options(steps=STEPS, seconds=1))
 
 
 RUNS = [
@@ -176,6 +179,110 @@ HANGS = [
     "x = re.sub('a', lambda found: 'b' * 150000, 'a' * 300)",
     "x = '{a}'.format_map({'a': 'b' * 1000}) * 10**8",
 ]
+
+
+BUSY = [
+    "x = [1] * 200_000\nfor _ in range(150_000): x.count(2)",
+    "x, y = [1] * 90_000, [1] * 90_000\nfor _ in range(150_000): x == y",
+    "x = [1] * 90_000\nfor _ in range(150_000): sum(x)",
+    "x = [[i, i + 1] for i in range(20_000)]\nfor _ in range(150_000): max(x)",
+    "x = ['a' * 9_000 + str(i) for i in range(900)]\nfor _ in range(150_000): ('a' * 9_001) in x",
+    "x, y = 'a' * 200_000, 'a' * 90_000 + 'b' + 'a' * 9_000\nfor _ in range(150_000): x.rfind(y)",
+    "for _ in range(150_000): 0.5 in range(10**18)",
+    "x = set()\nfor _ in range(150_000): x.difference_update(range(10**12))",
+    "for _ in range(150_000): ''.join(range(10**9))",
+    "x = collections.Counter(range(10**11))",
+    "x = [1]\nx[0:1] = range(10**11)",
+    "for _ in range(150_000): (2**4_000) ** 500",
+    "x = {i * (2**61 - 1) for i in range(40_000)}",
+    "x = {}\nfor i in range(60_000): x[i * (2**61 - 1)] = i",
+    "x = 'b: 1\\n' * 15_000\nfor _ in range(150_000): yaml.safe_load(x)",
+    "for _ in range(150_000): list(pathlib.Path(__file__).parent.parent.rglob('*'))",
+    "x = pathlib.PurePath('a' * 200)\nx.match('*a' * 60 + 'b')\nlist(pathlib.Path('many').glob('*a' * 60 + 'b'))",
+    "import io\nx = '\\n' * 190_000\nfor _ in range(150_000): io.StringIO(x)",
+    "import configparser\nx = configparser.ConfigParser()\nx.read_string('[a]\\nx' + ' ' * 190_000 + 'y')",
+    "import unicodedata\nx = unicodedata.normalize('NFC', 'a' + '\\u0301\\u0316' * 90_000)",
+    "re.match('(a|.)' * 39 + 'b', 'a' * 60)",
+    "for i in range(150_000): re.match('(a|.)' * 20 + 'b', 'a' * 60)",
+    "x = os.environ['A']\nfor _ in range(150_000): x = x + 'a'",
+    "class A: pass\n" + "class B(A): pass\nclass C(A): pass\nclass A(B, C): pass\n" * 25,
+    "class A: pass\nfor _ in range(2_000):\n    class A(A): pass\nfor _ in range(150_000): A().x",
+    "x = [1]\nfor _ in range(60): x = [x, x]\ny = [1]\nfor _ in range(60): y = [y, y]\ny in {0: x}.values()",
+]
+READING = """
+import resource, sys
+from pathlib import Path
+from flowyml.migration.airflow.reader.reading import read_file
+from flowyml.migration.airflow.writer.deciding.blocks import paths_of
+from flowyml.migration.airflow.reader.machine import Options
+resource.setrlimit(resource.RLIMIT_CPU, (15, 15))
+resource.setrlimit(resource.RLIMIT_AS, (2_000_000_000, 2_000_000_000))
+file = read_file(Path(sys.argv[1]), root=Path(sys.argv[2]), options=Options(steps=300_000, seconds=1))
+print(*(dag.dag_id for dag in file.dags), *(str(one) for one in file.warnings), file.reason)
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("text", BUSY, ids=lambda text: text[:40])
+def test_work_is_charged_by_the_size_of_what_it_touches(tmp_path: Path, text: str) -> None:
+    """300,000 steps take well under a second; the kernel ends a process that takes 15 seconds of processor time."""
+    root = tmp_path / "repository"
+    (root / "dags" / "many").mkdir(parents=True)
+    for number in range(300):
+        (root / "dags" / "many" / f"{'a' * 200}{number}").touch()
+    flow = root / "dags" / "flow.py"
+    flow.write_text(HEAD + "import collections\n" + text + TAIL)
+    done = subprocess.run([sys.executable, "-c", READING, str(flow), str(root)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "after" in done.stdout or "evaluation stopped" in done.stdout
+
+
+def test_a_regular_expression_that_takes_too_long_leaves_the_rest_of_the_file(tmp_path: Path) -> None:
+    slow = "x = re.match('(a|.)' * 39 + 'b', 'a' * 60)\n"
+    file = _read(tmp_path, "DAG(re.sub('[^a-z]+', '_', 'a b'), schedule=None)\n" + slow * 5)
+    assert [dag.dag_id for dag in file.dags] == ["after"]
+    assert sum("takes too long" in str(one) for one in file.warnings) == 5
+
+
+MANY = [
+    ("x = [BashOperator(task_id=f't{i}', bash_command='true') for i in range(20_000)]", "10,000 tasks"),
+    ("for i in range(20_000): globals()[f'x{i}'] = DAG(f'd{i}', schedule=None)", "10,000 tasks, task groups and DAGs"),
+    ("x = [BashOperator(task_id=f't{i}', bash_command='true') for i in range(1_000)]\nfor y in x[:200]: y >> x[200:]",
+     "100,000 edges"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "bound"), MANY, ids=[bound for _, bound in MANY])
+def test_a_file_has_a_bound_of_tasks_and_edges_and_says_so(tmp_path: Path, text: str, bound: str) -> None:
+    path = tmp_path / "flow.py"
+    path.write_text(f"{HEAD}with DAG('d', schedule=None):\n    pass\n    " + text.replace("\n", "\n    "))
+    file = read_file(path, root=tmp_path)
+    assert [str(one) for one in file.warnings if f"stopped after {bound}" in str(one)]
+    assert file.steps < Options().steps
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells how much a process has held")
+def test_branches_of_a_long_chain_take_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "flow.py"
+    path.write_text(
+        f"{HEAD}with DAG('d', schedule=None):\n    for i in range(5_000):\n"
+        "        new = BashOperator(task_id=f't{i}', bash_command='true')\n"
+        "        if i: old >> new\n        old = new\n"
+    )
+    (dag,) = read_file(path, root=tmp_path).dags
+    before = peak_of_this_process(anew=True)
+    assert set(paths_of(dag, dag.tasks, {}, {}).values()) == {()}
+    assert peak_of_this_process() - before < 50_000_000
+
+
+def test_keys_that_yaml_merges_do_not_multiply(tmp_path: Path) -> None:
+    """PyYAML from 6.0.4 on takes each of them once; before, the reader refuses them."""
+    lines = [f"a0: &a0 {{{', '.join(f'k{n}: 1' for n in range(50))}}}"]
+    lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 20)}]}}" for n in range(1, 9)]
+    before = peak_of_this_process(anew=True)
+    file = _read(tmp_path, "x = yaml.safe_load(open('merges.yaml'))\n", merges__yaml="\n".join(lines))
+    assert [dag.dag_id for dag in file.dags] == ["after"]
+    assert peak_of_this_process() - before < 100_000_000
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells how much a process has held")

@@ -95,12 +95,15 @@ def test_pipes_and_devices_are_left_alone(tmp_path: Path) -> None:
         "x = " + "-" * 100_000 + "1",
         "x = " + "+".join(["1"] * 50_000),
         "x = " + "a.b()" + ".b()" * 50_000,
+        "x = " + "a.b()" + ".b()" * 400,  # which only the rules nest too deeply for
+        "x = " + " and ".join(["a"] * 20_000),  # which ends the process of libcst's parser
+        "import a" + ".b" * 20_000,
         "if x:\n" + "".join(" " * depth + "if x:\n" for depth in range(1, 3_000)),
         "x = [" + "1, " * 500_000 + "]",
         "\0",
         "x = '\udcff'",
     ],
-    ids=["parentheses", "minuses", "sum", "calls", "blocks", "large", "null", "no text"],
+    ids=["parentheses", "minuses", "sum", "calls", "some calls", "ands", "dots", "blocks", "large", "null", "no text"],
 )
 def test_code_that_no_parser_likes_is_said_and_left(tmp_path: Path, code: str) -> None:
     file = tmp_path / "hostile.py"

@@ -91,14 +91,21 @@ def _look_at(file: File, modules: frozenset[str], report: Report) -> None:
 
     try:
         text, encoding, mark = _decoded(file)
+    except (UnicodeError, SyntaxError, LookupError) as error:
+        if b"flowyml" in file.data.lower():
+            report.unreadable.append((file.shown, f"its encoding is unknown ({type(error).__name__})"))
+        return
+    try:
         after, places = _migrated(file, text, modules, report)
         data = mark + after.encode(encoding)
     except Unreadable as error:
         report.unreadable.append((file.shown, str(error)))
         return
-    except (UnicodeError, SyntaxError, LookupError) as error:
-        if b"flowyml" in file.data.lower():
-            report.unreadable.append((file.shown, f"its encoding is unknown ({type(error).__name__})"))
+    except RecursionError:
+        report.unreadable.append((file.shown, "its expressions nest too deeply"))
+        return
+    except Exception as error:  # a fault of the rules': the other files are still done
+        report.unreadable.append((file.shown, f"the migration of it failed ({type(error).__name__}: {error})"))
         return
     for place, note in places:
         (report.done if note.is_done else report.needs_you)[note.item].append(place)

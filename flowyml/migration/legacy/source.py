@@ -19,6 +19,7 @@ from libcst.metadata import (
 from libcst.metadata.scope_provider import Scope
 
 from flowyml.migration.legacy.checklist import Item, Note
+from flowyml.migration.trial import parse_module
 
 __all__ = ["Source", "Unreadable", "always", "literal_text"]
 
@@ -36,7 +37,7 @@ class Source:
     def __init__(self, text: str) -> None:
         try:
             ast.parse(text)  # refuses what libcst would be long about
-            module = cst.parse_module(text)
+            module = parse_module(text)
         except SyntaxError as error:
             where = f"line {error.lineno}: " if error.lineno else ""
             raise Unreadable(f"is not Python that can be read ({where}{error.msg})") from None

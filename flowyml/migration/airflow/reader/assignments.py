@@ -10,7 +10,6 @@ from typing import Any
 from flowyml.migration.airflow.reader.expressions import Expressions
 from flowyml.migration.airflow.reader.nodes import Held
 from flowyml.migration.airflow.reader.operations import LARGEST
-from flowyml.migration.airflow.reader.parts import light, settle
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Bound,
@@ -141,12 +140,12 @@ class Assignments(Expressions):
         self._by_default(key, f"where `{self.source(node)[:80]}` stands", node)
         if isinstance(owner, (dict, list)) and isinstance(hard(key), Unknown):
             self.warn("unknown-call", f"what `{self.source(node)[:80]}` replaces is unknown", node)
-        key = settle([key])[0][0]
+        key = self.settle([key])[0][0]
         self._held(owner, node)
         self.context.changed += 1
         if isinstance(owner, Instance) and (method := owner.special("__setitem__")):
             self.call(self.bound(method, owner, node), Arguments([Given(key), Given(value)]), node)
-        elif isinstance(owner, (dict, list)) and light(key):
+        elif isinstance(owner, (dict, list)) and self.light(key):
             self.attempt(node, owner.__setitem__, key, value)
         else:
             self.world.assign_item(owner, key, value, node)

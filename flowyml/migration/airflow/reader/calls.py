@@ -28,6 +28,7 @@ from flowyml.migration.airflow.reader.values import (
     Instance,
     Items,
     Native,
+    OutOfSteps,
     Scope,
     Soft,
     Super,
@@ -36,6 +37,9 @@ from flowyml.migration.airflow.reader.values import (
 )
 
 __all__ = ["Calls"]
+
+_MOST_BASES = 100
+"""How many classes a class may have in its order of bases: each look for a name goes over them."""
 
 
 class Calls(Statements):
@@ -200,6 +204,8 @@ class Calls(Statements):
         bases = tuple(hard(self.eval(base)) for base in node.bases if not isinstance(base, ast.Starred))
         names: dict[str, Any] = {}
         cls = Class(node.name, node, self.module, tuple(one for one in bases if one is not None), names)
+        if len(cls.mro()) > _MOST_BASES:
+            raise OutOfSteps(f"a class with more than {_MOST_BASES} bases")
         with self.inside(Scope(names, self.scope, kind="class"), self.module):
             self.block(node.body)
         for name in [one for one in names if private(node.name, one) != one]:

@@ -7,21 +7,27 @@ suffixes), ``definitions/_internal/setup_teardown.py``.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from flowyml.migration.airflow.reader.nodes import Dag, Group, Task
-from flowyml.migration.airflow.reader.parts import light, operators_in
-from flowyml.migration.airflow.reader.values import Raised, hard
+from flowyml.migration.airflow.reader.parts import operators_in
+from flowyml.migration.airflow.reader.values import OutOfSteps, Raised, hard
 
 __all__ = ["Context", "close_bracket", "open_bracket"]
+
+_MOST_MADE = 10_000
+"""How many tasks, task groups and DAGs a file may make."""
+_MOST_EDGES = 100_000
 
 
 class Context:
     """What ``with`` has opened: the DAGs and groups around a statement, setups and teardowns."""
 
-    def __init__(self) -> None:
+    def __init__(self, charge: Callable[[int], None], light: Callable[[Any], bool]) -> None:
+        self.charge = charge
+        self._light = light
         self.dags: list[Dag] = []
         self.groups: list[Group] = []
         self.brackets: list[Bracket] = []
@@ -48,6 +54,12 @@ class Context:
             return self.groups[-1]
         return dag.root if dag else None
 
+    def count_made(self) -> None:
+        """Counts a task, group or DAG. Raises ``OutOfSteps`` beyond what one file may make."""
+        self.made += 1
+        if self.made > _MOST_MADE:
+            raise OutOfSteps(f"{_MOST_MADE:,} tasks, task groups and DAGs")
+
     def unique(self, label: str, dag: Dag | None, group: Group | None) -> str:
         """A TaskFlow task's id, with Airflow's suffix where it is taken. Source: ``get_unique_task_id``."""
         if dag is None:
@@ -55,13 +67,12 @@ class Context:
         full = group.child_id(label) if group else label
         if full not in dag.tasks:
             return label
-        prefix = re.escape(re.split(r"__\d+$", full)[0])
-        taken = [int(found[1]) for one in dag.tasks if (found := re.fullmatch(rf"{prefix}__(\d+)", one))]
-        return f"{re.split(r'__[0-9]+$', label)[0]}__{max([0, *taken]) + 1}"
+        taken = dag.suffixes.get(re.split(r"__\d+$", full)[0], 0)
+        return f"{re.split(r'__[0-9]+$', label)[0]}__{taken + 1}"
 
     def add(self, task: Task, dag: Dag | None, group: Group | None) -> None:
         """Puts a new task into its DAG and group."""
-        self.made += 1
+        self.count_made()
         if group is not None and dag is not None and group.dag is not dag:
             group = dag.root
         task.group = group if group is not None else (dag.root if dag else None)
@@ -86,6 +97,8 @@ class Context:
             self.merge(task, other)
             return
         dag.tasks[name] = task
+        if suffixed := re.fullmatch(r"(.*)__(\d+)", name, re.DOTALL):
+            dag.suffixes[suffixed[1]] = max(int(suffixed[2]), dag.suffixes.get(suffixed[1], 0))
         dag.used.add(name)
         if task.group is not None:
             task.group.children[name] = task
@@ -102,6 +115,7 @@ class Context:
         if dag is not None and group.group_id in dag.used:
             if not suffix and not self.uncertain:
                 raise Raised("DuplicateTaskIdFound", f"group id {label!r} is used twice in a DAG")
+            self.charge(len(dag.used) // 2)
             base = re.split(r"__\d+$", label)[0]
             pattern = re.compile(rf"{re.escape(base)}__(\d+)")
             taken = [int(found[1]) for one in dag.used if (found := pattern.fullmatch(one))]
@@ -111,7 +125,7 @@ class Context:
             dag.groups.append(group)
         if group.parent is not None:
             group.parent.children[f"group:{group.group_id}"] = group
-        self.made += 1
+        self.count_made()
 
     # Edges
 
@@ -131,12 +145,15 @@ class Context:
         after.upstream[before] = None
         before.downstream[after] = None
         self.edges += 1
+        self.charge(1)
+        if self.edges > _MOST_EDGES:
+            raise OutOfSteps(f"{_MOST_EDGES:,} edges")
         if label is not None and after.dag is not None and isinstance(hard(label), str):
             after.dag.labels[before.task_id, after.task_id] = hard(label)
 
     def depend(self, task: Task, value: Any) -> None:
         """The edges of a task that takes other tasks' results."""
-        for before in operators_in(value) if light(value) else ():
+        for before in operators_in(value) if self._light(value) else ():
             if before is not task:
                 self.edge(before, task)
 

@@ -52,10 +52,10 @@ class Evaluator(Imports):
             self.reason = f"importing it raises {error}"
         except (Return, Abandoned, Break, Continue):
             self.reason = "it ends early"
-        except OutOfSteps:
+        except OutOfSteps as error:
             self.module, self.scope = module, module.scope
             self.context.dags.clear()
-            self.warn("steps", f"evaluation stopped after {self.options.steps:,} steps: what follows is not read", end)
+            self.warn("steps", f"evaluation stopped after {error}: what follows is not read", end)
         except RecursionError:
             self.module, self.scope = module, module.scope
             self.context.dags.clear()

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowyml.migration.airflow.reader.machine import MISSING, short
-from flowyml.migration.airflow.reader.operations import LARGEST, UNARY
-from flowyml.migration.airflow.reader.parts import light, mentions
+from flowyml.migration.airflow.reader.operations import UNARY, joined
 from flowyml.migration.airflow.reader.protocols import Protocols
 from flowyml.migration.airflow.reader.values import (
     Arguments,
@@ -70,7 +69,9 @@ class Expressions(Protocols):
         return self._items(node, tuple)
 
     def _set(self, node: ast.Set) -> Any:
-        return self._items(node, lambda items: self.attempt(node, set, items) if light(items) else self.unknown(node))
+        return self._items(
+            node, lambda items: self.attempt(node, set, items) if self.light(items) else self.unknown(node)
+        )
 
     def _dict(self, node: ast.Dict) -> Any:
         found: dict[Any, Any] = {}
@@ -87,7 +88,7 @@ class Expressions(Protocols):
                 froms.append(self.eval(key))
                 name = hard(froms[-1])
                 item = self.eval(value)
-                if light(name):
+                if self.light(name):
                     self.attempt(key, found.__setitem__, name, item)
         return self.of_defaults(found, froms, node)
 
@@ -95,10 +96,11 @@ class Expressions(Protocols):
 
     def _joined(self, node: ast.JoinedStr) -> Any:
         found = [one.value if isinstance(one, ast.Constant) else self._formatted(one) for one in node.values]
-        text = "".join(hard(one) if isinstance(hard(one), str) else shape(one) for one in found)
-        if len(text) > LARGEST:
+        text = self.attempt(
+            node, lambda: joined("", (hard(one) if isinstance(hard(one), str) else shape(one) for one in found))
+        )
+        if not isinstance(text, str):
             return self.unknown(node)
-        self.step(len(text) // 100)
         parts = parts_of(found) if any(isinstance(one, (Soft, Unknown)) for one in found) else ()
         if all(isinstance(hard(one), str) for one in found):
             return self.soft(text, *found, parts=parts)
@@ -225,13 +227,13 @@ class Expressions(Protocols):
         before = self.context.effects
         made = self.once(make, node) if isinstance(node, ast.GeneratorExp) else make()
         if not all(known):
-            if self.context.effects != before or mentions(found):
+            if self.context.effects != before or self.mentions(found):
                 text = f"what `{self.source(node)[:80]}` takes is unknown: everything in it is used"
                 self.warn("unknown-condition", text, node)
-            if not mentions(found):
+            if not self.mentions(found):
                 return self.unknown(node)
         if isinstance(node, ast.SetComp):
-            made = self.attempt(node, set, found if light(found) else ())
+            made = self.attempt(node, set, found if self.light(found) else ())
         return self.of_defaults(made, froms, node)
 
     def _dict_comprehension(self, node: ast.DictComp) -> Any:
@@ -241,16 +243,16 @@ class Expressions(Protocols):
         def add() -> None:
             froms.append(self.eval(node.key))
             name, item = hard(froms[-1]), self.eval(node.value)
-            if light(name):
+            if self.light(name):
                 self.attempt(node.key, found.__setitem__, name, item)
 
         first = self.eval(node.generators[0].iter)
         with self.inside(Scope({}, self.scope), self.module):
             known = self._generate(node.generators, add, froms, first)
-        if not known and mentions(found):
+        if not known and self.mentions(found):
             text = f"what `{self.source(node)[:80]}` takes is unknown: everything in it is used"
             self.warn("unknown-condition", text, node)
-        return self.of_defaults(found, froms, node) if known or mentions(found) else self.unknown(node)
+        return self.of_defaults(found, froms, node) if known or self.mentions(found) else self.unknown(node)
 
     def _generate(
         self, generators: list[ast.comprehension], body: Callable[[], None], froms: list[Any], over: Any = MISSING

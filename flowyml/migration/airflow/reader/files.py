@@ -5,9 +5,13 @@ The root is a boundary: a path that leads out of it, by ``..`` or by a link, is 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from functools import lru_cache
 from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
@@ -42,6 +46,8 @@ class Files:
         self.root = root.resolve()
         self.start = start.resolve()
         self.read: set[str] = set()
+        self.charge: Callable[[int], None] = lambda _: None
+        """Gets how many steps each look at the disk takes."""
         self._more: list[Path] = []
         self._modules: dict[str, Path | None] = {}
         self._upwards = [one for one in (self.start.parent, *self.start.parent.parents) if self._inside(one)]
@@ -51,6 +57,7 @@ class Files:
 
     def resolve(self, text: str) -> Path | None:
         """The path that a file means, or None where it is not in the root. A relative one is looked for upwards."""
+        self.charge(50)
         if "\0" in text or len(text) > 4096:
             return None
         if os.path.isabs(text):
@@ -94,6 +101,7 @@ class Files:
             raise Refused(f"{path} is not a file of the root")
         with real.open("rb") as file:
             data = file.read(_BYTES + 1)
+        self.charge(50 + len(data) // 2000)
         if len(data) > _BYTES:
             raise Refused(f"{path} has more than {_BYTES} bytes")
         return data
@@ -105,14 +113,17 @@ class Files:
         """What is in a folder, by name. Raises Refused."""
         if not self._inside(Path(os.path.realpath(path))) or not path.is_dir():
             raise Refused(f"{path} is not a folder of the root")
-        found = sorted(path.iterdir())[:_ENTRIES]
-        return [one for one in found if self._inside(Path(os.path.realpath(one)))]
+        found = list(itertools.islice(path.iterdir(), _ENTRIES + 1))
+        self.charge(20 * len(found) + 50)
+        if len(found) > _ENTRIES:
+            raise Refused(f"{path} has more than {_ENTRIES:,} entries")
+        return [one for one in sorted(found) if self._inside(Path(os.path.realpath(one)))]
 
     def glob(self, folder: Path, pattern: str) -> list[Path]:
         """The files below a folder that fit a pattern. Raises Refused."""
-        if ".." in pattern.split("/") or os.path.isabs(pattern) or not pattern:
+        if ".." in pattern.split("/") or os.path.isabs(pattern) or not 0 < len(pattern) <= 1000:
             raise Refused(f"the pattern {pattern!r} leads out of its folder")
-        matcher = _pattern(pattern)
+        parts = pattern.split("/")
         found: list[Path] = []
         base = Path(os.path.realpath(folder))
         todo, seen = [base], 0
@@ -121,10 +132,10 @@ class Files:
             for one in self.entries(here):
                 seen += 1
                 if seen > _ENTRIES:
-                    raise Refused(f"more than {_ENTRIES} files below {folder}")
-                if matcher.fullmatch(one.relative_to(base).as_posix()):
+                    raise Refused(f"more than {_ENTRIES:,} files below {folder}")
+                if fits(one.relative_to(base).parts, parts):
                     found.append(one)
-                if one.is_dir() and not one.is_symlink() and ("/" in pattern or "**" in pattern):
+                if (len(parts) > 1 or "**" in parts) and one.is_dir() and not one.is_symlink():
                     todo.append(one)
         return sorted(found)
 
@@ -165,24 +176,28 @@ def _worth_importing(base: str) -> bool:
         return any(one.name.endswith(".py") or one.is_dir() for one in entries)
 
 
-def _pattern(text: str) -> re.Pattern[str]:
-    """A glob as a regular expression without nested repetition."""
-    out = ""
-    for part in re.findall(r"\*\*/|\*\*|\*|\?|\[[^\]]*\]|.", text):
-        match part:
-            case "**/":
-                out += "(?:.*/)?"
-            case "**":
-                out += ".*"
-            case "*":
-                out += "[^/]*"
-            case "?":
-                out += "[^/]"
-            case _ if part.startswith("[") and len(part) > 2:
-                out += "[" + part[1:-1].replace("!", "^", 1).replace("\\", "\\\\") + "]"
-            case _:
-                out += re.escape(part)
-    return re.compile(out)
+def fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path fits a pattern, both in their parts; ``**`` stands for any number of folders.
+
+    It goes over the path once: a regular expression with as many stars may take forever.
+
+    >>> fits(["a", "b", "c.sql"], ["**", "*.sql"]), fits(["a", "b.sql"], ["*.sql"])
+    (True, False)
+    """
+    reached = _with_empty({0}, pattern)
+    for part in parts:
+        inside = {at for at in reached if at < len(pattern)}
+        beyond = {at + 1 for at in inside if pattern[at] != "**" and fnmatchcase(part, pattern[at])}
+        reached = _with_empty({at for at in inside if pattern[at] == "**"} | beyond, pattern)
+    return len(pattern) in reached
+
+
+def _with_empty(reached: set[int], pattern: Sequence[str]) -> set[int]:
+    """With the places that are reached if a ``**`` stands for nothing."""
+    for at, part in enumerate(pattern):
+        if part == "**" and at in reached:
+            reached.add(at + 1)
+    return reached
 
 
 def find_root(path: Path, given: Path | None = None) -> Path:
@@ -243,10 +258,35 @@ def parse_yaml(text: str, every: bool = False) -> Any:
     _flat_enough(text)
     if max((line.count("- ") for line in text.splitlines()), default=0) > _DEPTH:
         raise ValueError("lists are nested too deeply")
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    if re.search(r"(?::[0-5]?\d){20}", text):
+        raise ValueError("a number of base 60 is too long")
+    loader = _yaml_loader()
     if every:
         return [_counted(one) for one in yaml.load_all(text, loader)]
     return _counted(yaml.load(text, loader))  # noqa: S506  # a safe loader
+
+
+@lru_cache(maxsize=1)
+def _yaml_loader() -> Any:
+    import yaml
+
+    kind: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(kind):  # type: ignore[misc]  # its class is only known here
+        def flatten_mapping(self, node: Any) -> None:
+            """Merge the keys of other mappings (``<<``), unless they multiply: each alias counts as all its keys."""
+            merged = [value for key, value in node.value if key.tag == "tag:yaml.org,2002:merge"]
+            inner = [each for one in merged for each in (one.value if isinstance(one, yaml.SequenceNode) else [one])]
+            count = len(node.value)
+            for one in inner:
+                if isinstance(one, yaml.MappingNode):
+                    self.flatten_mapping(one)
+                    count += len(one.value)
+                if count > _NODES:
+                    raise ValueError("too many values")
+            super().flatten_mapping(node)
+
+    return Loader
 
 
 def repeated_key(text: str) -> str | None:

@@ -44,10 +44,14 @@ def _link(context: Context, one: Any, other: Any, lost: list[Any]) -> None:
 
 
 def _join(context: Context, one: Any, other: Any, label: Any) -> None:
+    for side in (one, other):
+        if isinstance(side, Group):
+            context.charge(sum(1 for _ in side.members()))
     before, after = _tail(one), _head(other)
     if (isinstance(one, Group) and not one.leaves()) or (isinstance(other, Group) and not after):
         context.hollow = True
     if isinstance(other, Group):
+        context.charge(len(before) * len(other.upstream) // 50)
         other.upstream += [task for task in before if task not in other.upstream]
     for task in before:
         for following in after:

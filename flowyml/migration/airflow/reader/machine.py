@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from flowyml.migration.airflow.model import DagWarning, Place
+from flowyml.migration.airflow.reader import parts
 from flowyml.migration.airflow.reader.context import Context
 from flowyml.migration.airflow.reader.files import Files, Refused
-from flowyml.migration.airflow.reader.operations import TooLarge
-from flowyml.migration.airflow.reader.parts import light, mentions, settle
+from flowyml.migration.airflow.reader.operations import LARGEST, TooLarge
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Bound,
@@ -34,17 +35,24 @@ from flowyml.migration.airflow.reader.values import (
     Unknown,
     hard,
 )
+from flowyml.migration.trial import Trial
 
 __all__ = ["MISSING", "Base", "Options", "World", "is_a", "is_code", "private", "short"]
 
 _DEEP = 40
+_OF_ARGUMENTS = 2
+"""So many parts of a task's argument are charged as a step: they are looked through again for the model."""
+_MEGABYTES = 256
+"""The memory of a process that tries regular expressions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a reading goes by: how many ``steps`` a file gets, which ``variables`` and ``env`` Airflow would have."""
+    """What a reading goes by: how many ``steps`` a file gets, and ``seconds`` of processor time for its regular
+    expressions; which ``variables`` and ``env`` Airflow would have."""
 
     steps: int = 1_500_000
+    seconds: int = 2
     env: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, Any] = field(default_factory=dict)
 
@@ -80,10 +88,12 @@ class Base(Machine):
 
     def __init__(self, files: Files, options: Options) -> None:
         self.files = files
+        files.charge = self.step
         self.options = options
+        self.trial = Trial()
         self.steps = 0
         self.depth = 0
-        self.context = Context()
+        self.context = Context(self.step, lambda value: self.light(value, _OF_ARGUMENTS))
         self.warnings: list[DagWarning] = []
         self.environment: dict[str, Any] = dict(options.env)
         self.modules: dict[str, Module] = {}
@@ -102,7 +112,50 @@ class Base(Machine):
     def step(self, count: int = 1) -> None:
         self.steps += count
         if self.steps > self.options.steps:
-            raise OutOfSteps
+            raise OutOfSteps(f"{self.options.steps:,} steps")
+
+    def charge(self, *values: Any) -> None:
+        """Takes the steps of an operation of Python that goes over these values, but not into what is in them.
+
+        A step is about two microseconds: 50 items or letters. Raises ``TooLarge`` for a range of too many numbers.
+        """
+        touched = 0
+        for one in values:
+            if isinstance(one, (str, bytes, list, tuple, set, frozenset, dict, *parts.VIEWS)):
+                touched += len(one)
+            elif isinstance(one, range):
+                if one[LARGEST:]:
+                    raise TooLarge
+                touched += len(one)
+        if touched >= 50:
+            self.step(touched // 50)
+
+    def light(self, value: Any, for_a_step: int = 20) -> bool:
+        """Whether a value has few parts, so that it can be walked over; so many parts are charged as a step."""
+        if not isinstance(hard(value), (int, float, list, tuple, set, frozenset, dict, *parts.VIEWS)):
+            return True
+        count = parts.size(value)
+        self.step(count // for_a_step)
+        return count <= parts.LIGHT
+
+    def mentions(self, value: Any) -> bool:
+        """Whether a DAG, task or group is anywhere in a value; the walk is charged."""
+        found, count = parts.mentions(value)
+        self.step(count // 20)
+        return found
+
+    def settle(self, args: Any, kwargs: Any = None) -> tuple[Any, Any, list[Soft], bool]:
+        """`parts.settle`; the walk is charged."""
+        *found, count = parts.settle(args, kwargs)
+        self.step(count // 8)
+        return found[0], found[1], found[2], found[3]
+
+    def ends_in_time(self, module: str, function: str, *args: Any, **kwargs: Any) -> bool:
+        """Whether a call ends within what is left of the seconds that a file gets for such calls."""
+        left = self.options.seconds - self.trial.spent
+        return left > 0 and self.trial.ends(
+            module, function, *args, seconds=max(1, math.ceil(left)), megabytes=_MEGABYTES, **kwargs
+        )
 
     def place(self, node: ast.AST) -> Place:
         line = getattr(node, "lineno", 1)
@@ -112,6 +165,7 @@ class Base(Machine):
         return self.module.source(node)
 
     def unknown(self, node: ast.AST, origin: str = "", text: str = "", parts: tuple[Any, ...] = ()) -> Unknown:
+        self.step(len(parts) // 500)
         return Unknown(self.source(node)[:2000], self.place(node), origin, text[:300], parts)
 
     def warn(self, code: str, text: str, node: ast.AST) -> None:
@@ -128,12 +182,17 @@ class Base(Machine):
         """Whether a ``try`` around what is evaluated has a handler for this class of exceptions."""
         return any(is_a(kind, name) for names in self.catching for name in names)
 
-    def attempt(self, node: ast.AST, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Calls Python on plain data. What it raises is raised in the file if that catches it, else it is reported."""
+    def attempt(self, node: ast.AST, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Calls Python on plain data, for the steps of what it touches (arguments, result) and takes of the memory.
+
+        What it raises is raised in the file if that catches it, else it is reported.
+        """
         try:
+            self.charge(*args, *kwargs.values())
             found = function(*args, **kwargs)
-            if isinstance(found, (str, bytes, list, tuple, set, dict)):
-                self.step(len(found) // 100)  # what it takes of the memory
+            if not isinstance(found, range):
+                self.charge(found)
+            self.step(sys.getsizeof(found) // 500)
             return found
         except (Raised, OutOfSteps, RecursionError):
             raise
@@ -244,6 +303,7 @@ class Base(Machine):
             if type(one) is Soft:
                 if isinstance(value, Unknown):
                     return value
+                self.step(len(parts) // 500)
                 return Soft(hard(value), one.origin, one.source, one.place, True, parts)
         return value
 
@@ -255,7 +315,7 @@ class Base(Machine):
         first = next((one for one in froms if type(one) is Soft), None)
         if first is None or isinstance(value, Unknown):
             return value
-        if light(value) and not mentions(value) and settle([value])[3]:
+        if self.light(value) and not self.mentions(value) and self.settle([value])[3]:
             return self.soft(value, first)
         self.warn(
             "default-taken", f"what is in `{short(self.source(node))}` depends on the default of {first.origin}", node

@@ -9,8 +9,16 @@ from dataclasses import replace
 from typing import Any
 
 from flowyml.migration.airflow.reader.machine import MISSING, Base, short
-from flowyml.migration.airflow.reader.operations import CHANGES, FIELDS, KEYED, METHODS, STRUCTURAL, kind_of, method
-from flowyml.migration.airflow.reader.parts import light, settle
+from flowyml.migration.airflow.reader.operations import (
+    CHANGES,
+    FIELDS,
+    KEYED,
+    METHODS,
+    STRUCTURAL,
+    effort,
+    kind_of,
+    method,
+)
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Bound,
@@ -101,12 +109,12 @@ class Members(Base):
         self.step(1 + len(args))
         if name not in STRUCTURAL.get(kind_of(value) or type(value), frozenset()):
             parts = _parts_joined(value, name, args)
-            args, kwargs, soft, known = settle(args, kwargs)
+            args, kwargs, soft, known = self.settle(args, kwargs)
             if not known or arguments.open:
                 return self.unknown(node, text=self.partial_text(value, name, args), parts=parts)
-            return self.soft(self.attempt(node, method, value, name, args, kwargs), *soft, parts=parts)
+            return self.soft(self._called(value, name, args, kwargs, node), *soft, parts=parts)
         self.context.changed += name in CHANGES
-        if not light([args, value] if name in ("index", "count", "remove") else keyed(name, args)):
+        if not self.light([args, value] if name in ("index", "count", "remove") else keyed(name, args)):
             return self.unknown(node)
         if args and name in KEYED and isinstance(hard(args[0]), Unknown):
             return self._at_unknown(value, name, args, node)
@@ -123,7 +131,11 @@ class Members(Base):
         if any(isinstance(arg, Unknown) for arg in args) and name in ("extend", "update", "union"):
             self.warn("unknown-call", f"what `{short(self.source(node))}` adds is unknown", node)
             return self.unknown(node)
-        return self.soft(self.attempt(node, method, value, name, args, kwargs), *froms[:1])
+        return self.soft(self._called(value, name, args, kwargs, node), *froms[:1])
+
+    def _called(self, value: Any, name: str, args: list[Any], kwargs: dict[str, Any], node: ast.AST) -> Any:
+        self.step(effort(value, name, args))
+        return self.attempt(node, lambda *args, **kwargs: method(value, name, list(args), kwargs), *args, **kwargs)
 
     def _at_unknown(self, value: Any, name: str, args: list[Any], node: ast.AST) -> Any:
         """A method of a container for a key or item that is unknown."""
@@ -136,7 +148,7 @@ class Members(Base):
     def partial_text(self, value: Any, name: str, args: list[Any]) -> str:
         """What is known of a text whose parts are not all known."""
         if name == "join" and isinstance(value, str) and args and isinstance(args[0], (list, tuple)):
-            return value.join(shape(one) for one in args[0])
+            return value[:300].join(shape(one)[:300] for one in args[0][:300])
         return ""
 
     def instance_attribute(self, value: Instance, name: str, node: ast.AST) -> Any:
@@ -320,7 +332,10 @@ def _as_text(value: Any) -> Any:
 
 def keyed(name: str, args: list[Any]) -> list[Any]:
     """The arguments of a method that are hashed."""
-    return args[:1] if name in ("add", "get", "setdefault", "pop", "discard") else []
+    return args[:1] if name in ("add", "get", "setdefault", "pop", "discard") else args if name in _OF_SETS else []
+
+
+_OF_SETS = METHODS[frozenset] | {name for name in METHODS[set] if name.endswith("update")}
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -220,7 +220,8 @@ class Modelling:
 
     def _labels(self, task: Task) -> tuple[tuple[str, str], ...]:
         labels = task.dag.labels if task.dag is not None else {}
-        return tuple((before, text) for (before, after), text in sorted(labels.items()) if after == task.task_id)
+        ids = sorted({one.task_id for one in task.upstream})
+        return tuple((one, labels[one, task.task_id]) for one in ids if (one, task.task_id) in labels)
 
     def _effective(self, task: Task, name: str) -> Given | None:
         return task.arguments.get(name) or task.defaults.get(name)

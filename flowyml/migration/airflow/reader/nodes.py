@@ -49,6 +49,8 @@ class Dag(Instance):
     tasks: dict[str, Task] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
+    suffixes: dict[str, int] = field(default_factory=dict)
+    """The largest number that Airflow has put after an id which was taken, by that id."""
     labels: dict[tuple[str, str], str] = field(default_factory=dict)
     registered: bool = False
     ready: bool = False

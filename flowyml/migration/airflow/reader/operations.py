@@ -14,7 +14,7 @@ import operator
 import re
 import string
 import zoneinfo
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -33,7 +33,9 @@ __all__ = [
     "UNARY",
     "binary",
     "checked",
+    "effort",
     "formatted",
+    "joined",
     "kind_of",
     "method",
     "pieces",
@@ -69,6 +71,8 @@ def _multiply(left: Any, right: Any) -> Any:
 
 def _power(left: Any, right: Any) -> Any:
     if not isinstance(right, (int, float)) or abs(right) > 512:
+        raise TooLarge
+    if isinstance(left, int) and isinstance(right, int) and left.bit_length() * right > 4096:
         raise TooLarge
     return left**right
 
@@ -212,9 +216,7 @@ METHODS: Mapping[type, frozenset[str]] = {
     datetime.tzinfo: _names("localize datetime"),
     graphlib.TopologicalSorter: _names("add done get_ready is_active prepare static_order"),
     re.Match: _names("group groups groupdict start end span"),
-    PurePosixPath: _names(
-        "as_posix is_absolute is_relative_to joinpath match relative_to with_name with_suffix with_stem"
-    ),
+    PurePosixPath: _names("as_posix is_absolute is_relative_to joinpath relative_to with_name with_suffix with_stem"),
 }
 FIELDS: Mapping[type, frozenset[str]] = {
     datetime.datetime: _names("year month day hour minute second microsecond tzinfo"),
@@ -290,8 +292,8 @@ def method(value: Any, name: str, args: list[Any], kwargs: dict[str, Any]) -> An
         checked(range(0)) if args[0] <= LARGEST else _too_large()
     if name == "replace" and isinstance(value, str) and len(args) >= 2:
         _growth(value, args)
-    if name == "join" and args:
-        args = [_joined(value, args[0]), *args[1:]]
+    if name == "join" and len(args) == 1 and not kwargs:
+        return joined(value, args[0])
     grows = name in ("append", "extend", "insert", "update", "add", "setdefault", "union", "extendleft")
     if grows and isinstance(value, (list, dict, set, frozenset)):
         _growing(value, args)
@@ -320,12 +322,32 @@ def _growth(value: str, args: list[Any]) -> None:
         raise TooLarge
 
 
-def _joined(separator: Any, items: Any) -> list[Any]:
-    parts: list[Any] = list(items)
+def joined(separator: Any, items: Iterable[Any]) -> Any:
+    """``separator.join(items)``. Raises ``TooLarge`` before it is made."""
+    parts = list(items)
     size = sum(len(part) for part in parts if isinstance(part, (str, bytes))) + len(separator) * len(parts)
     if size > LARGEST:
         raise TooLarge
-    return parts
+    return separator.join(parts)
+
+
+def effort(value: Any, name: str, args: Sequence[Any]) -> int:
+    """How many steps a method takes for what it touches of its owner; its arguments are charged by themselves."""
+    if not isinstance(value, (str, bytes, list, tuple, set, frozenset, dict)):
+        return 0
+    if name in _SEARCHES and isinstance(value, (str, bytes)):  # the worst case is a product: "aaa…b" in "aaa…"
+        return len(value) * max((len(one) for one in args if isinstance(one, (str, bytes))), default=25) // 2000
+    return len(value) // (5000 if name in _QUICK else 50)
+
+
+_SEARCHES = _names(
+    "count find index lstrip partition replace rfind rindex rpartition rsplit rstrip split strip __contains__"
+)
+_QUICK = _names(
+    "__contains__ __getitem__ __setitem__ add append appendleft discard get insert items keys move_to_end pop popitem "
+    "popleft setdefault values"
+)
+"""Methods of containers that do not go over their items, or only move them."""
 
 
 def formatted(value: Any, conversion: str, spec: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,17 @@ from flowyml.migration.airflow.reader.values import (
     hard,
 )
 
-__all__ = ["flat", "is_node", "light", "mentions", "operators_in", "settle"]
+__all__ = ["LIGHT", "VIEWS", "flat", "is_node", "light", "mentions", "operators_in", "settle", "size"]
+
+LIGHT = 100_000
+"""How many parts a value may have that is walked over, where one that is shared counts each time."""
+VIEWS = tuple(type(view) for one in ({}, OrderedDict()) for view in (one.keys(), one.values(), one.items()))
+_LISTS = (list, tuple, set, frozenset, *VIEWS)
+_LETTERS = 100
+"""So many letters of a text count as a part more."""
+_HASHED = 2**61 - 1
+_OF_LARGE_NUMBERS = 2_000
+"""So many parts more a number counts as which a file can choose to have the hash of others: ``k * (2**61 - 1)``."""
 
 
 def operators_in(value: Any, depth: int = 0) -> Iterator[Task]:
@@ -49,56 +60,81 @@ def is_node(value: Any) -> bool:
     return isinstance(hard(value), (Task, Group, XCom, Label))
 
 
-def _parts(value: Any, most: int) -> Iterator[Any]:
-    """A value and what is in it, at any depth, up to so many parts."""
-    todo = [value]
-    for _ in range(most):
-        if not todo:
-            return
+def mentions(value: Any) -> tuple[bool, int]:
+    """Whether a DAG, task or group is anywhere in a value (in its first 20,000 parts), and how many were looked at."""
+    todo, count = [value], 0
+    while todo and count < 20_000:
         one = hard(todo.pop())
-        yield one
-        if isinstance(one, (list, tuple, set)):
+        count += 1
+        if isinstance(one, (Task, Group, XCom, Dag)):
+            return True, count
+        if isinstance(one, _LISTS):
             todo += one
         elif isinstance(one, dict):
             todo += one.values()
-
-
-def mentions(value: Any) -> bool:
-    """Whether a DAG, task or group is anywhere in a value (in its first 20,000 parts)."""
-    return any(isinstance(one, (Task, Group, XCom, Dag)) for one in _parts(value, 20_000))
+    return False, count
 
 
 def light(value: Any) -> bool:
-    """Whether a value can be walked over: it has few parts, where one that is shared counts each time."""
-    value = hard(value)
-    if not isinstance(value, (list, tuple, set, dict)):
-        return True
-    return sum(1 for _ in _parts(value, 100_001)) <= 100_000
+    """Whether a value can be walked over: it has few parts."""
+    return size(value) <= LIGHT
 
 
-def settle(args: Any, kwargs: Any = None) -> tuple[Any, Any, list[Soft], bool]:
-    """Arguments without marks of defaults at any depth, those marks, and whether everything in them is known."""
+def size(value: Any) -> int:
+    """How many parts a value has at any depth, at most a few more than ``LIGHT``. A long text counts as several."""
+    todo, count = [value], 0
+    while todo and count <= LIGHT:
+        one = hard(todo.pop())
+        count += 1
+        if isinstance(one, (str, bytes)):
+            count += len(one) // _LETTERS
+        elif isinstance(one, (int, float)):
+            count += 0 if -_HASHED < one < _HASHED else _OF_LARGE_NUMBERS
+        elif isinstance(one, (*_LISTS, dict)):
+            if len(one) > LIGHT:
+                return LIGHT + 1
+            todo += one
+            if isinstance(one, dict):
+                count -= len(one)  # a key that is short text counts together with its value
+                todo += one.values()
+    return count
+
+
+def settle(args: Any, kwargs: Any = None) -> tuple[Any, Any, list[Soft], bool, int]:
+    """Arguments without marks of defaults at any depth, those marks, whether everything in them is known, and how many
+    parts were looked at."""
     soft: list[Soft] = []
-    state = [True, 0]
+    state: list[Any] = [True, 0]
 
     def clean(value: Any, depth: int) -> Any:
         state[1] += 1
+        if state[1] > _MOST:
+            state[0] = False
+            return value
         if type(value) is Soft:
             soft.append(value)
             return clean(value.value, depth)
+        if isinstance(value, (str, bytes)):
+            state[1] += len(value) // _LETTERS
+            return value
         if isinstance(value, (Unknown, Foreign, Instance, Function, Class, Module, Native)) or depth > 30:
             state[0] = False
             return value
-        if state[1] > 200_000:
-            state[0] = False
-            return value
-        if type(value) in (list, tuple, set, Once):
+        if type(value) in (list, tuple, set, frozenset, Once):
             return _rebuilt(value, [clean(one, depth + 1) for one in value])
+        if isinstance(value, VIEWS):
+            items = list(value)
+            found = _rebuilt(items, [clean(one, depth + 1) for one in items])
+            return value if found is items else found
         if isinstance(value, dict):
             return _rebuilt(value, {clean(key, depth + 1): clean(one, depth + 1) for key, one in value.items()})
         return value
 
-    return clean(list(args), 0), clean(dict(kwargs or {}), 0), soft, bool(state[0])
+    return clean(list(args), 0), clean(dict(kwargs or {}), 0), soft, state[0] and state[1] <= _MOST, state[1]
+
+
+_MOST = 200_000
+"""How many parts an argument may have that a function of Python gets; one of more counts as not known."""
 
 
 def _rebuilt(old: Any, new: Any) -> Any:

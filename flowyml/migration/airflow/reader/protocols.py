@@ -10,8 +10,7 @@ from typing import Any
 from flowyml.migration.airflow.model import DagWarning
 from flowyml.migration.airflow.reader.machine import MISSING, short
 from flowyml.migration.airflow.reader.members import Members
-from flowyml.migration.airflow.reader.operations import COMPARE, LARGEST, TooLarge, binary, formatted
-from flowyml.migration.airflow.reader.parts import light, settle
+from flowyml.migration.airflow.reader.operations import COMPARE, LARGEST, TooLarge, binary, effort, formatted
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Class,
@@ -43,6 +42,7 @@ class Protocols(Members):
 
     def operate(self, kind: type[ast.operator], left: Any, right: Any, node: ast.AST) -> Any:
         """``left`` and ``right`` under an operator."""
+        self.step()
         found = self.world.operate(kind, left, right, node)
         if found is not MISSING:
             return found
@@ -72,17 +72,18 @@ class Protocols(Members):
             value = self._shown(given, node)
         elif isinstance(given, tuple) and any(isinstance(hard(one), Instance) for one in given):
             value = tuple(self._shown(hard(one), node) if isinstance(hard(one), Instance) else one for one in given)
-        (plain,), _, soft, known = settle([value])
+        (plain,), _, soft, known = self.settle([value])
         parts = () if type(left) is Soft else _parts_of_percent(text, value)
         if not known:
             items = plain if isinstance(plain, tuple) else (plain,)
-            shown = text
-            for part in items if not isinstance(plain, dict) else ():
-                shown = shown.replace("%s", shape(part), 1)
+            shown = text[:2000]
+            for part in items[:500] if not isinstance(plain, dict) else ():
+                shown = shown.replace("%s", shape(part)[:500], 1)
             return self.unknown(node, text=shown[:500], parts=parts)
         return self.soft(self.attempt(node, binary, ast.Mod, text, plain), left, *soft, parts=parts)
 
     def compare(self, kind: type[ast.cmpop], left: Any, right: Any, node: ast.AST) -> Any:
+        self.step()
         one, other = hard(left), hard(right)
         if isinstance(one, Unknown) or isinstance(other, Unknown):
             return self.unknown(node)
@@ -99,9 +100,9 @@ class Protocols(Members):
         return self._compare_plain(kind, (one, other), (left, right), node)
 
     def _compare_plain(self, kind: type[ast.cmpop], pair: Any, froms: Any, node: ast.AST) -> Any:
-        if not light(list(pair)):
+        if not self.light(list(pair)):
             return self.unknown(node)
-        (one, other), _, soft, _ = settle(pair)
+        (one, other), _, soft, _ = self.settle(pair)
         return self.soft(self.attempt(node, COMPARE[kind], one, other), *froms, *soft)
 
     def _contained(self, kind: type[ast.cmpop], left: Any, right: Any, node: ast.AST) -> Any:
@@ -115,11 +116,12 @@ class Protocols(Members):
         if isinstance(one, Instance) and isinstance(other, (list, tuple)):
             found = self._among_items(one, other, node)
             return self.unknown(node) if found is None else found is (kind is ast.In)
-        if not light([one, other]):
+        if not self.light([one, other]):
             return self.unknown(node)
-        (one, other), _, soft, _ = settle([one, other])
+        (one, other), _, soft, _ = self.settle([one, other])
         if not _known_members(other):
             return True if kind is ast.In and _among(one, other) else self.unknown(node)
+        self.step(effort(other, "__contains__", [one]))
         return self.soft(self.attempt(node, COMPARE[kind], one, other), left, right, *soft)
 
     def _equal(self, kind: type[ast.cmpop], one: Instance, other: Instance, node: ast.AST) -> Any:
@@ -174,7 +176,7 @@ class Protocols(Members):
         found = self.world.item(value, key, node)
         if found is not MISSING:
             return found
-        one, (name,) = hard(value), settle([key])[0]
+        one, (name,) = hard(value), self.settle([key])[0]
         if isinstance(one, Either):
             return self.either(node, [self.item(option, key, node) for option in one.options])
         if isinstance(one, (Unknown, Foreign, Function, Module, Native)):
@@ -187,7 +189,7 @@ class Protocols(Members):
             return self.call(hook, Arguments([Given(one), Given(key)]), node) if isinstance(hook, Function) else one
         if isinstance(one, Instance):
             return self._instance_item(one, key, node)
-        if isinstance(name, Unknown) or not light(name):
+        if isinstance(name, Unknown) or not self.light(name):
             return self._one_of(one, node)
         return self.soft(self.attempt(node, lambda: one[name]), value, key)
 
@@ -248,7 +250,10 @@ class Protocols(Members):
         items = list(value) if isinstance(value, Items) else value.attributes.get("__items__")
         if items is None and value.special("__getitem__"):
             return self._until("IndexError", value, "__getitem__", node)
-        return list(items) if isinstance(items, list) else None
+        if not isinstance(items, list):
+            return None
+        self.step(len(items) // 10)
+        return list(items)
 
     def _until(self, end: str, value: Instance, name: str, node: ast.AST) -> list[Any] | None:
         """What a method gives call by call, by a number for ``__getitem__``, until it raises ``end``."""
@@ -313,7 +318,7 @@ class Protocols(Members):
 
     def text_of(self, node: ast.expr, value: Any, conversion: str = "", spec: Any = "") -> Any:
         """A value as text, as ``format`` would show it."""
-        (plain,), _, soft, known = settle([value])
+        (plain,), _, soft, known = self.settle([value])
         if isinstance(plain, Instance):
             if not conversion and (method := plain.special("__format__")):
                 return self.call(self.bound(method, plain, node), Arguments([Given(spec)]), node)

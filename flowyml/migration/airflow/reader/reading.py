@@ -87,8 +87,8 @@ def _may_hold_dags(text: str) -> bool:
 
 
 def _evaluated(evaluator: Evaluator, tree: ast.Module, text: str, name: str) -> FileModel:
-    evaluator.execute(tree, text)
-    shared = tuple(evaluator.warnings)
+    with evaluator.trial:
+        evaluator.execute(tree, text)
     root = str(evaluator.files.root)
     reads = tuple(sorted(evaluator.files.read - {evaluator.files.relative(evaluator.files.start)}))
     made = evaluator.dags

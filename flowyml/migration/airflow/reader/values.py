@@ -41,7 +41,7 @@ __all__ = [
 
 
 class OutOfSteps(Exception):
-    """The file asked for more steps than one file gets."""
+    """The file asked for more steps, tasks or edges than one file gets: the text says of what and how many."""
 
 
 class Raised(Exception):
@@ -232,9 +232,14 @@ class Class:
     fields: dict[str, Any] | None = None
     meta: Class | None = None
     below: list[Class] = field(default_factory=list)
+    _line: list[Any] = field(default_factory=list)
 
     def mro(self) -> list[Any]:
         """The class and its bases in the order that Python looks in; those of other libraries stand as `Foreign`."""
+        self._line = self._line or self._merged()
+        return self._line
+
+    def _merged(self) -> list[Any]:
         lines = [base.mro() if isinstance(base, Class) else [base] for base in self.bases]
         lines.append(list(self.bases))
         found: list[Any] = [self]

@@ -30,6 +30,7 @@ from flowyml.migration.airflow.writer.statements import (
     run_by,
     set_by_functions,
 )
+from flowyml.migration.trial import parse_module
 
 __all__ = ["LAMBDA", "Moving", "Needed", "without_defaults"]
 
@@ -85,7 +86,7 @@ class Moving:
     def __init__(self, text: str, repository: Repository | None = None) -> None:
         self._repository = repository
         self.text = text = re.sub("\r\n?", "\n", text)
-        wrapper = MetadataWrapper(cst.parse_module(text), unsafe_skip_copy=True)
+        wrapper = MetadataWrapper(parse_module(text), unsafe_skip_copy=True)
         self.module = wrapper.module
         self._positions = wrapper.resolve(PositionProvider)
         self._functions = _Functions()

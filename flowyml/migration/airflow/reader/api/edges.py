@@ -12,7 +12,7 @@ from flowyml.migration.airflow.reader.library.natives import native
 from flowyml.migration.airflow.reader.linking import chain, linear, link
 from flowyml.migration.airflow.reader.machine import MISSING
 from flowyml.migration.airflow.reader.nodes import Dag, Group, Label, Task, TaskFactory, XCom
-from flowyml.migration.airflow.reader.parts import flat, is_node, light
+from flowyml.migration.airflow.reader.parts import flat, is_node
 from flowyml.migration.airflow.reader.values import Arguments, Either, Foreign, Unknown, hard, shape
 
 __all__ = ["NAMES", "enter", "join", "joins", "leave", "relations", "suspect"]
@@ -36,7 +36,9 @@ def relations(world: Making, value: Any, name: str) -> Any:
 
 def join(world: Making, before: Any, after: Any, node: ast.AST) -> None:
     """``before >> after``, with a warning for what cannot be joined."""
-    one_of_several = any(isinstance(one, Either) for side in (before, after) if light(side) for one in flat(side))
+    one_of_several = any(
+        isinstance(one, Either) for side in (before, after) if world.machine.light(side) for one in flat(side)
+    )
     world.context.uncertain += one_of_several
     _lost(world, link(world.context, _sides(world, before, node), _sides(world, after, node)), node)
     world.context.uncertain -= one_of_several
@@ -51,7 +53,9 @@ def join(world: Making, before: Any, after: Any, node: ast.AST) -> None:
 
 def suspect(world: Making, before: Any, after: Any, node: ast.AST) -> None:
     """Says that there may be an edge where neither side is known."""
-    if all(any(isinstance(one, Unknown) for one in flat(side)) for side in (before, after) if light(side)):
+    if all(
+        any(isinstance(one, Unknown) for one in flat(side)) for side in (before, after) if world.machine.light(side)
+    ):
         text = f"`{world.machine.source(node)[:60]}` may be an edge: neither side is known"
         world.machine.warn("unknown-edge", text, node)
 
@@ -68,7 +72,7 @@ def _lost(world: Making, lost: list[Any], node: ast.AST) -> None:
 def _sides(world: Making, value: Any, node: ast.AST) -> Any:
     """What a side stands for; of tasks of which one is made, all count."""
     value = hard(value)
-    if not light(value):
+    if not world.machine.light(value):
         world.machine.warn("unknown-edge", "what is joined has too many parts", node)
         return []
     if isinstance(value, Either):

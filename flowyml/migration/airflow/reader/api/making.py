@@ -58,7 +58,7 @@ class Making:
         if arguments.open and not SCHEDULES.intersection(arguments.named):
             self.machine.warn("unknown-schedule", "the schedule may be in arguments that are unknown", node)
         self.dags.append(dag)
-        self.context.made += 1
+        self.context.count_made()
         return dag
 
     def _identifier(self, value: Any, what: str, node: ast.AST) -> Any:

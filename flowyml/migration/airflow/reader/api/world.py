@@ -25,7 +25,6 @@ from flowyml.migration.airflow.reader.nodes import (
     TaskFactory,
     XCom,
 )
-from flowyml.migration.airflow.reader.parts import mentions
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Class,
@@ -126,7 +125,7 @@ class Airflow(Making):
     def _hands_over(self, arguments: Arguments) -> bool:
         """Whether a call gets DAGs, tasks or groups, or all names of the module."""
         names = self.machine.module.scope.names
-        return any(mentions(one) or hard(one) is names for one in arguments.values())
+        return any(self.machine.mentions(one) or hard(one) is names for one in arguments.values())
 
     def call_unknown(self, function: Any, arguments: Arguments, node: ast.AST) -> Any:
         """A call of something that is unknown."""

@@ -12,6 +12,7 @@ from typing import Any
 from flowyml.migration.airflow.reader.library.items import NAMES as BUILT
 from flowyml.migration.airflow.reader.library.items import in_rows, keys_of
 from flowyml.migration.airflow.reader.library.natives import known, plain
+from flowyml.migration.airflow.reader.operations import LARGEST, TooLarge
 from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Items, Native, Once, Unknown, hard
 
 __all__ = ["NAMES"]
@@ -41,6 +42,11 @@ def _defaultdict(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     if not isinstance(hard(items), dict) or factory is None:
         return items
     return machine.soft(_Defaults(lambda: machine.call(factory, Arguments(), node), hard(items)), items)
+
+
+def _counter(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    is_light = all(map(machine.light, arguments.values()))
+    return plain(collections.Counter).call(machine, arguments, node) if is_light else machine.unknown(node)
 
 
 def _ordered_dict(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -109,10 +115,18 @@ def _combined(function: Callable[..., Any], lists: int) -> Native:
             return machine.unknown(node)
         if any(isinstance(one, Unknown) or one is None for one in args) or not count:
             return machine.unknown(node)
-        found = machine.attempt(node, lambda: list(itertools.islice(function(*args, **kwargs), _MOST + 1)))
-        machine.step(len(found) if isinstance(found, list) else 1)
-        if isinstance(found, list) and len(found) > _MOST:
-            return machine.unknown(node)
+
+        def rows() -> list[Any]:
+            found, count = [], 0
+            for row in function(*args, **kwargs):
+                count += len(row) if isinstance(row, tuple) else 1
+                if count > LARGEST or len(found) == _MOST:
+                    raise TooLarge
+                found.append(row)
+            machine.step(len(found) + count // 10)
+            return found
+
+        found = machine.attempt(node, rows)
         froms = [given.value for given in arguments.positional]
         return machine.once(lambda: found, node, *froms) if isinstance(found, list) else found
 
@@ -148,7 +162,7 @@ def _sliced(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         items = machine.iterate(value, node)
     if items is None:
         return machine.unknown(node)
-    found = machine.attempt(node, lambda: list(itertools.islice(items, *limits)))
+    found = machine.attempt(node, lambda items: list(itertools.islice(items, *limits)), items)
     return machine.once(lambda: found, node, value) if isinstance(found, list) else found
 
 
@@ -241,7 +255,7 @@ NAMES: dict[str, Any] = {
     "itertools.groupby": known(_grouped),
     "functools.reduce": known(_reduce),
     "collections.defaultdict": known(_defaultdict),
-    "collections.Counter": plain(collections.Counter),
+    "collections.Counter": known(_counter),
     "collections.OrderedDict": known(_ordered_dict),
     "collections.ChainMap": plain(lambda *maps: dict(collections.ChainMap(*maps))),
     "copy.copy": known(_shallow),

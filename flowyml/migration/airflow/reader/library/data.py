@@ -15,7 +15,6 @@ from flowyml.migration.airflow.reader.library.natives import known, plain
 from flowyml.migration.airflow.reader.library.paths import Opened
 from flowyml.migration.airflow.reader.library.paths import read as text_of
 from flowyml.migration.airflow.reader.operations import TooLarge
-from flowyml.migration.airflow.reader.parts import settle
 from flowyml.migration.airflow.reader.values import Arguments, Given, Native, hard
 
 __all__ = ["NAMES", "text_in"]
@@ -27,7 +26,9 @@ def text_in(machine: Any, value: Any) -> Any:
     return value.text if isinstance(value, Opened) else value
 
 
-def _loader(parse: Callable[..., Any], *options: Any) -> Native:
+def _loader(parse: Callable[..., Any], *options: Any, letters: int) -> Native:
+    """What reads a text, at so many letters a step."""
+
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         given = arguments.positional[0].value if arguments.positional else arguments.value("stream")
         if not set(arguments.named) <= _KEEPING and not _keeps_order(arguments):
@@ -37,7 +38,7 @@ def _loader(parse: Callable[..., Any], *options: Any) -> Native:
             text = text.decode(errors="replace")
         if not isinstance(text, str):
             return machine.unknown(node)
-        machine.step(len(text) // 20)
+        machine.step(len(text) // letters)
         found = machine.attempt(node, parse, text, *options)
         if (hook := arguments.value("object_hook")) is not None:
             found = _hooked(machine, hook, found, node)
@@ -89,21 +90,23 @@ def _table(
     machine: Any, arguments: Arguments, node: ast.AST, reader: Callable[..., Any], positional: tuple[str, ...]
 ) -> Any:
     given = hard(arguments.value("f", 0))
-    lines = given.text.splitlines(keepends=True) if isinstance(given, Opened) else given
+    lines = given.attributes["__items__"] if isinstance(given, Opened) else given
     options = {name: each.value for name, each in arguments.named.items() if name != "f"}
     options |= {name: each.value for name, each in zip(positional, arguments.positional[1:], strict=False)}
-    (lines,), options, soft, all_known = settle([lines], options)
+    (lines,), options, soft, all_known = machine.settle([lines], options)
     too_many = len(arguments.positional) > 1 + len(positional)
     if not isinstance(lines, list) or not all_known or too_many or arguments.open:
         return machine.unknown(node)
-    rows = machine.attempt(node, lambda: list(reader(lines, **options)))
+    rows = machine.attempt(node, lambda lines: list(reader(lines, **options)), lines)
     return machine.soft(machine.once(lambda: rows, node), *soft) if isinstance(rows, list) else rows
 
 
-def _literal(text: Any) -> Any:
+def _literal(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    text = hard(arguments.value("node_or_string", 0))
     if not isinstance(text, str) or len(text) > 20_000:
-        raise TooLarge
-    return ast.literal_eval(text)
+        return machine.unknown(node)
+    machine.step(len(text) // 4)
+    return plain(ast.literal_eval).call(machine, arguments, node)
 
 
 def _dumped(value: Any, **options: Any) -> str:
@@ -121,21 +124,21 @@ def _dumped(value: Any, **options: Any) -> str:
 
 
 NAMES: dict[str, Any] = {
-    "tomllib.load": _loader(tomllib.loads),
-    "tomllib.loads": _loader(tomllib.loads),
-    "tomli.load": _loader(tomllib.loads),
-    "tomli.loads": _loader(tomllib.loads),
+    "tomllib.load": _loader(tomllib.loads, letters=2),
+    "tomllib.loads": _loader(tomllib.loads, letters=2),
+    "tomli.load": _loader(tomllib.loads, letters=2),
+    "tomli.loads": _loader(tomllib.loads, letters=2),
     "toml.load": known(_toml_file),
-    "toml.loads": _loader(tomllib.loads),
-    "ast.literal_eval": plain(_literal),
-    "json.load": _loader(parse_json),
-    "json.loads": _loader(parse_json),
+    "toml.loads": _loader(tomllib.loads, letters=2),
+    "ast.literal_eval": known(_literal),
+    "json.load": _loader(parse_json, letters=20),
+    "json.loads": _loader(parse_json, letters=20),
     "json.dumps": plain(_dumped),
-    "yaml.load": _loader(parse_yaml),
-    "yaml.safe_load": _loader(parse_yaml),
-    "yaml.full_load": _loader(parse_yaml),
-    "yaml.load_all": _loader(parse_yaml, True),
-    "yaml.safe_load_all": _loader(parse_yaml, True),
+    "yaml.load": _loader(parse_yaml, letters=3),
+    "yaml.safe_load": _loader(parse_yaml, letters=3),
+    "yaml.full_load": _loader(parse_yaml, letters=3),
+    "yaml.load_all": _loader(parse_yaml, True, letters=3),
+    "yaml.safe_load_all": _loader(parse_yaml, True, letters=3),
     "csv.reader": known(_rows),
     "csv.DictReader": known(_dict_rows),
 }

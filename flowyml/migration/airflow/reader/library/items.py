@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.natives import known
-from flowyml.migration.airflow.reader.parts import light, mentions, settle
 from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, Once, Unknown, hard
 
 __all__ = ["NAMES", "from_keys", "in_rows", "keys_of", "pulled", "sort_in_place"]
@@ -29,7 +29,7 @@ def _container(kind: Callable[..., Any]) -> Native:
         if not arguments.positional and not arguments.named and not arguments.open:
             return kind()
         items = machine.iterate(arguments.value("iterable", 0), node)
-        if items is None or arguments.open or (kind in (set, frozenset) and not light(items)):
+        if items is None or arguments.open or (kind in (set, frozenset) and not machine.light(items)):
             return machine.unknown(node)
         return machine.attempt(node, kind, items)
 
@@ -45,7 +45,7 @@ def _dict(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         items = first if isinstance(first, dict) else machine.iterate(first, node)
         if items is None:
             return machine.unknown(node)
-        if not light([list(one)[:1] for one in items if isinstance(one, (list, tuple))]):
+        if not machine.light([list(one)[:1] for one in items if isinstance(one, (list, tuple))]):
             return machine.unknown(node)
         made = machine.attempt(node, dict, items)
         if not isinstance(made, dict):
@@ -57,7 +57,7 @@ def _dict(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 def from_keys(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     items = machine.iterate(arguments.value("iterable", 0), node)
-    if items is None or not light(items):
+    if items is None or not machine.light(items):
         return machine.unknown(node)
     return machine.attempt(node, dict.fromkeys, [hard(one) for one in items], arguments.value("value", 1))
 
@@ -74,7 +74,18 @@ def in_rows(
     each = [pulled(machine, one, node) for one in froms]
     if arguments.open or any(one is None for one in each):
         return machine.unknown(node)
-    return machine.once(lambda: list(join([one for one in each if one is not None])), node, *froms)
+    most = _CELLS // max(len(each), 1)
+
+    def rows() -> list[Any]:
+        return list(itertools.islice(join([one for one in each if one is not None]), most + 1))
+
+    found = machine.once(rows, node, *froms)
+    machine.step(len(found) * len(each) // 10)
+    return machine.unknown(node) if len(found) > most else found
+
+
+_CELLS = 1_000_000
+"""As many items the rows that are made of several iterables may have together; more are unknown."""
 
 
 def pulled(machine: Any, value: Any, node: ast.AST) -> Iterator[Any] | None:
@@ -137,7 +148,7 @@ def _filter(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         return answer is not False
 
     found = machine.once(lambda: [one for one in items if keeps(one)], node, given)
-    if unsure and not mentions(list(found)):
+    if unsure and not machine.mentions(list(found)):
         return machine.unknown(node)
     if unsure:
         machine.warn(
@@ -153,7 +164,7 @@ def keys_of(machine: Any, items: list[Any], key: Any, node: ast.AST) -> list[Any
 
 def _ordered(machine: Any, items: list[Any], arguments: Arguments, node: ast.AST) -> Any:
     keys = keys_of(machine, items, arguments.value("key"), node)
-    plain_keys, _, _, all_known = settle(keys)
+    plain_keys, _, _, all_known = machine.settle(keys)
     if not all_known and any(isinstance(hard(one), Unknown) for one in keys):
         return machine.unknown(node)
     order = (
@@ -270,7 +281,7 @@ def _of_defaults(native: Native, within: bool = False) -> Native:
 
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         given = list(arguments.values())
-        froms = [*given, *(settle(given)[2] if within and light(given) else [])]
+        froms = [*given, *(machine.settle(given)[2] if within and machine.light(given) else [])]
         return machine.of_defaults(native.call(machine, arguments, node), froms, node)
 
     return Native(native.name, call)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from flowyml.migration.airflow.reader.operations import checked
-from flowyml.migration.airflow.reader.parts import settle
 from flowyml.migration.airflow.reader.values import Arguments, Native
 
 __all__ = ["known", "native", "nothing", "plain"]
@@ -16,13 +15,16 @@ __all__ = ["known", "native", "nothing", "plain"]
 def plain(function: Callable[..., Any]) -> Native:
     """A native of plain data: an unknown argument makes an unknown result."""
 
+    def bounded(*args: Any, **kwargs: Any) -> Any:
+        return checked(function(*args, **kwargs))
+
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         args = [machine.listed(given.value, node) for given in arguments.positional]
         kwargs = {name: given.value for name, given in arguments.named.items()}
-        args, kwargs, soft, known = settle(args, kwargs)
+        args, kwargs, soft, known = machine.settle(args, kwargs)
         if not known or arguments.open:
             return machine.unknown(node)
-        found = machine.attempt(node, lambda: checked(function(*args, **kwargs)))
+        found = machine.attempt(node, bounded, *args, **kwargs)
         return machine.soft(found, *soft)
 
     return Native(getattr(function, "__name__", "native"), call)

@@ -231,6 +231,7 @@ def _evaluated(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     text = hard(arguments.value("expression", 0))
     if not isinstance(text, str) or len(text) > 10_000:
         return machine.unknown(node)
+    machine.step(len(text) // 4)
     tree = machine.attempt(node, ast.parse, text.strip(), "<eval>", "eval")
     return machine.elsewhere(text, lambda: machine.eval(tree.body)) if isinstance(tree, ast.Expression) else tree
 
@@ -244,6 +245,7 @@ def _executed(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         or (len(arguments.positional) > 1 and not _is_here(machine, arguments))
     ):
         return machine.unknown(node)
+    machine.step(len(text) // 4)
     tree = machine.attempt(node, ast.parse, text, "<exec>")
     if isinstance(tree, ast.Module):
         machine.elsewhere(text, lambda: machine.block(tree.body))

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from flowyml.migration.airflow.reader.files import Refused
+from flowyml.migration.airflow.reader.files import Refused, fits
 from flowyml.migration.airflow.reader.library.natives import known, nothing, plain
 from flowyml.migration.airflow.reader.operations import checked
-from flowyml.migration.airflow.reader.parts import settle
 from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, hard
 
 __all__ = ["NAMES", "Opened", "open_file", "opened_attribute", "path_attribute", "read"]
@@ -30,13 +29,18 @@ def open_file(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     name, mode = hard(arguments.value("file", 0)), hard(arguments.value("mode", 1, "r"))
     if not isinstance(name, (str, PurePosixPath)) or not isinstance(mode, str) or set(mode) & set("wax+"):
         return machine.unknown(node)
-    return machine.attempt(node, lambda: Opened(read(machine, str(name))))
+    return machine.attempt(node, lambda: _opened(machine, read(machine, str(name))))
 
 
 def _text_file(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     """``io.StringIO(text)``."""
     text = hard(arguments.value("initial_value", 0, ""))
-    return Opened(text) if isinstance(text, str) else machine.unknown(node)
+    return _opened(machine, text) if isinstance(text, str) else machine.unknown(node)
+
+
+def _opened(machine: Any, text: str) -> Opened:
+    machine.step(len(text) // 20)
+    return Opened(text)
 
 
 def read(machine: Any, name: str) -> str:
@@ -61,7 +65,7 @@ def opened_attribute(machine: Any, value: Opened, name: str) -> Any:
 
 def _path(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     args = [given.value for given in arguments.positional]
-    args, _, soft, all_known = settle(args)
+    args, _, soft, all_known = machine.settle(args)
     if not all_known or not all(isinstance(one, (str, PurePosixPath)) for one in args):
         return machine.unknown(node)
     return machine.soft(machine.attempt(node, lambda: checked(PurePosixPath(*args))), *soft)
@@ -188,6 +192,7 @@ def path_attribute(machine: Any, path: PurePosixPath, name: str, node: ast.AST) 
         "is_file": lambda _: _there(machine, text, Path.is_file, node),
         "is_dir": lambda _: _there(machine, text, Path.is_dir, node),
         "iterdir": lambda _: _entries(machine, path, node, names=False),
+        "match": lambda arguments: _matched(machine, path, arguments, node),
         "glob": lambda arguments: _globbed(machine, text, hard(arguments.value("pattern", 0)), node),
         "rglob": lambda arguments: _globbed(machine, text, f"**/{hard(arguments.value('pattern', 0))}", node),
         "resolve": lambda _: _as_path(_resolved(machine, text, node)),
@@ -199,6 +204,18 @@ def path_attribute(machine: Any, path: PurePosixPath, name: str, node: ast.AST) 
         return text  # of an entry of os.scandir
     answer = answers.get(name)
     return None if answer is None else Native(name, lambda _, arguments, __: answer(arguments))
+
+
+def _matched(machine: Any, path: PurePosixPath, arguments: Arguments, node: ast.AST) -> Any:
+    """``path.match(pattern)``: a relative pattern is compared from the right; ``**`` is ``*`` in it."""
+    given = arguments.value("path_pattern", 0)
+    pattern = hard(given)
+    if not isinstance(pattern, (str, PurePosixPath)) or not 0 < len(str(pattern)) <= 1000:
+        return machine.unknown(node)
+    wanted = PurePosixPath(pattern)
+    parts = path.parts if wanted.is_absolute() else path.parts[-len(wanted.parts) :]
+    machine.step(len(str(path)) * len(str(pattern)) // 2000)
+    return machine.soft(fits(parts, [re.sub(r"^\*\*$", "*", part) for part in wanted.parts]), given)
 
 
 def _as_path(value: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import configparser
-import re
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,7 +12,6 @@ from flowyml.migration.airflow.reader.library.data import text_in
 from flowyml.migration.airflow.reader.library.natives import known
 from flowyml.migration.airflow.reader.library.paths import read as text_of
 from flowyml.migration.airflow.reader.operations import LARGEST, Section, TooLarge
-from flowyml.migration.airflow.reader.parts import settle
 from flowyml.migration.airflow.reader.values import Arguments, Instance, Native, hard
 
 __all__ = ["NAMES"]
@@ -66,10 +64,12 @@ class Settings(Instance):
         self._take(machine, self.parser.read_dict, arguments.value("dictionary", 0), node)
 
     def _take(self, machine: Any, parse: Callable[[Any], None], value: Any, node: ast.AST) -> None:
-        (plain,), _, _, is_known = settle([value])
+        (plain,), _, _, is_known = machine.settle([value])
         if not is_known:
             self.complete = False
             return
+        if isinstance(plain, str):  # its pattern of a line takes the square of what is blank in it
+            machine.step(sum(len(line) ** 2 for line in plain.splitlines()) // 2000 + len(plain) // 5)
         machine.attempt(node, parse, plain)
         found = machine.attempt(node, self._sections)
         if not isinstance(found, dict):
@@ -104,6 +104,7 @@ class Settings(Instance):
             if arguments.open or not isinstance(section, str) or not isinstance(option, str):
                 return machine.unknown(node)
             if self.parser.has_option(section, option):
+                machine.step(len(self.parser.get(section, option, raw=True)))
                 return machine.attempt(node, lambda: convert(self.parser.get(section, option)))
             missing = machine.unknown(node)
             return arguments.value("fallback", None, missing) if self.complete else missing
@@ -123,7 +124,19 @@ def _check_lengths(options: Mapping[str, str]) -> None:
 
 
 def _taken(text: str) -> list[str]:
-    return [name.lower() for name in re.findall(r"%\(([^)]*)\)s", text)]
+    """The options that ``BasicInterpolation`` would put into a text, which it goes over from left to right."""
+    found = []
+    at = text.find("%")
+    while at >= 0:
+        end = text.find(")", at)
+        if text[at + 1 : at + 2] == "%":
+            end = at
+        elif text[at + 1 : at + 2] == "(" and text[end + 1 : end + 2] == "s" and end >= 0:
+            found.append(text[at + 2 : end].lower())
+        else:
+            break
+        at = text.find("%", end + 2)
+    return found
 
 
 def _maker(kind: type[configparser.RawConfigParser]) -> Native:

@@ -14,8 +14,8 @@ import zlib
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.natives import known, plain
-from flowyml.migration.airflow.reader.operations import LARGEST, TooLarge, checked, pieces
-from flowyml.migration.airflow.reader.parts import settle
+from flowyml.migration.airflow.reader.machine import short
+from flowyml.migration.airflow.reader.operations import LARGEST, TooLarge, joined, pieces
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Bound,
@@ -47,8 +47,8 @@ def format_text(machine: Any, text: str, arguments: Arguments, node: ast.AST) ->
         inner = format_text(machine, spec, arguments, node) if "{" in spec else spec
         out.append(machine.unknown(node) if "{}" in spec else machine.text_of(node, value, conversion, inner))
     if all(isinstance(hard(one), str) for one in out):
-        return machine.soft(checked("".join(hard(one) for one in out)), *out, parts=parts_of(out))
-    return machine.unknown(node, text="".join(shape(one) for one in out)[:500], parts=parts_of(out))
+        return machine.soft(joined("", map(hard, out)), *out, parts=parts_of(out))
+    return machine.unknown(node, text="".join(shape(one)[:500] for one in out[:500]), parts=parts_of(out))
 
 
 def _field(name: str) -> tuple[str, list[str]]:
@@ -74,7 +74,7 @@ def _template(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         values = {name: one.value for name, one in given.named.items()}
         if given.positional and isinstance(hard(given.positional[0].value), dict):
             values = {**hard(given.positional[0].value), **values}
-        values, _, soft, known = settle([values])
+        values, _, soft, known = machine.settle([values])
         if not known or not isinstance(text, str):
             return machine.unknown(where)
         if text.count("$") * max((len(str(one)) for one in values[0].values()), default=0) > LARGEST:
@@ -84,30 +84,26 @@ def _template(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return Instance(None, {name: Native(name, substitute) for name in ("substitute", "safe_substitute")})
 
 
-# Regular expressions, within bounds: no group is repeated, little is optional, and texts are short; so none takes long.
-
-
-def _safe(pattern: Any, *texts: Any) -> None:
-    if not isinstance(pattern, str) or len(pattern) > 200 or re.search(r"\)[*+{]", pattern):
-        raise TooLarge
-    if len(re.findall(r"[*+{]", pattern)) > 4 or len(re.findall(r"(?<![(*+}])\?", pattern)) > 4:
-        raise TooLarge
-    if any(isinstance(text, str) and len(text) > 300 for text in texts):
-        raise TooLarge
-
-
 _FUNCTIONS = ("sub", "match", "search", "fullmatch", "findall", "finditer", "split")
 
 
 def _regex(name: str) -> Native:
-    def call(pattern: Any, *args: Any, **kwargs: Any) -> Any:
-        _safe(pattern, *args, *kwargs.values())
-        if not all(isinstance(one, (str, int)) for one in args):
-            raise TooLarge
-        found = getattr(re, name)(pattern, *args, **kwargs)
-        return list(found) if name == "finditer" else found
+    """A function of ``re``, for a pattern and a text of which a trial shows that they take no long time."""
 
-    return plain(call)
+    def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        def found(*args: Any, **kwargs: Any) -> Any:
+            if not all(isinstance(one, (str, int)) for one in (*args, *kwargs.values())):
+                raise TooLarge
+            machine.step(10)
+            if not machine.ends_in_time("re", name, *args, **kwargs):
+                machine.warn("steps", f"`{short(machine.source(node))}` takes too long: its result is unknown", node)
+                raise TooLarge
+            result = getattr(re, name)(*args, **kwargs)
+            return list(result) if name == "finditer" else result
+
+        return plain(found).call(machine, arguments, node)
+
+    return Native(name, call)
 
 
 def _substituted(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -126,7 +122,7 @@ def _substituted(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
             return machine.unknown(node)
         out += [text[end : one.start()], new]
         end = one.end()
-    return machine.soft(checked("".join([*out, text[end:]])), *arguments.values())
+    return machine.soft(machine.attempt(node, joined, "", [*out, text[end:]]), *arguments.values())
 
 
 def _without_replacement(arguments: Arguments) -> Arguments:
@@ -160,18 +156,20 @@ class Digest(Instance):
     def method(self, name: str) -> Native | None:
         """``update``, ``digest`` or ``hexdigest``; None for any other name."""
         if name == "update":
-            return Native(name, lambda _, given, __: self._add(hard(given.value("data", 0))))
+            return Native(name, lambda machine, given, _: self._add(machine, hard(given.value("data", 0))))
         if name not in ("digest", "hexdigest"):
             return None
 
         def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
             if self.data is None or arguments.positional:
                 return machine.unknown(node)
+            machine.charge(self.data)
             return getattr(hashlib.new(self.name, self.data, usedforsecurity=False), name)()
 
         return Native(name, call)
 
-    def _add(self, data: Any) -> None:
+    def _add(self, machine: Any, data: Any) -> None:
+        machine.charge(self.data, data)
         known = isinstance(data, bytes) and self.data is not None and len(self.data) + len(data) <= LARGEST
         self.data = self.data + data if known else None
 
@@ -198,6 +196,12 @@ def _indented(text: str, prefix: str) -> str:
     if (text.count("\n") + 1) * len(prefix) > LARGEST:
         raise TooLarge
     return textwrap.indent(text, prefix)
+
+
+def _normalized(form: str, text: str) -> str:
+    if len(text) > 500:  # it sorts combining letters in the square of their number
+        raise TooLarge
+    return unicodedata.normalize(form, text)
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -232,7 +236,7 @@ NAMES: dict[str, Any] = {
     "textwrap.dedent": plain(textwrap.dedent),
     "textwrap.indent": plain(_indented),
     "shlex.quote": plain(shlex.quote),
-    "unicodedata.normalize": plain(unicodedata.normalize),
+    "unicodedata.normalize": plain(_normalized),
     "zlib.crc32": plain(zlib.crc32),
 }
 _SUB = _regex("sub")
