@@ -43,7 +43,7 @@ class Web:
     """A server under way. ``reply`` may be replaced at any time."""
 
     url: str
-    reply: Callable[[Recorded], Reply]
+    reply: Callable[[Recorded], Reply | None]
     requests: list[Recorded] = field(default_factory=list)
 
     @property
@@ -53,8 +53,10 @@ class Web:
 
 
 @contextmanager
-def web(reply: Callable[[Recorded], Reply], tls: ssl.SSLContext | None = None, port: int = 0) -> Iterator[Web]:
-    """A server on a free port of this machine, or on the port that is given."""
+def web(
+    reply: Callable[[Recorded], Reply | None], tls: ssl.SSLContext | None = None, port: int = 0
+) -> Iterator[Web]:
+    """A server on a free port of this machine, or on the port that is given. Without a reply the connection ends."""
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
@@ -62,7 +64,8 @@ def web(reply: Callable[[Recorded], Reply], tls: ssl.SSLContext | None = None, p
             headers = {name.lower(): value for name, value in self.headers.items()}
             request = Recorded(self.command, self.path, headers, body)
             running.requests.append(request)
-            answer = running.reply(request)
+            if (answer := running.reply(request)) is None:
+                return
             with suppress(OSError):  # the client may have had enough
                 self.send_response(answer.status)
                 self.send_header("Content-Type", answer.media_type)

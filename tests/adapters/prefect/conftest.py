@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -48,20 +49,27 @@ def orchestrator(make_prefect: MakeOrchestrator) -> PrefectOrchestrator:
 
 
 @pytest.fixture(scope="session")
-def abandoned(make_prefect: MakeOrchestrator, tmp_path_factory: pytest.TempPathFactory) -> SubmissionResult:
+def abandoned(make_prefect: MakeOrchestrator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SubmissionResult]:
     """A run whose keeper and flow are both killed, as when its machine stops.
 
-    It is made before most tests and looked at after them, since Prefect takes a minute and a half to notice.
+    It is made before most tests and looked at after them: its first heartbeat takes half a minute, and Prefect a minute
+    and a half more to notice.
     """
     folder = tmp_path_factory.mktemp("abandoned")
     orchestrator = make_prefect()
     handle = orchestrator.run_pipeline(sleeping(str(folder), 600))
-    step_process(folder)
     heartbeats = {"event": {"name": [HEARTBEAT]}, "resource": {"id": [f"prefect.flow-run.{handle.job_id}"]}}
-    wait_until(lambda: orchestrator.client.call("POST", "/events/filter", json={"filter": heartbeats})["events"])
-    for process in run_processes(handle):
-        process.kill()
-    return handle
+
+    def abandon() -> None:
+        step_process(folder)
+        wait_until(lambda: orchestrator.client.call("POST", "/events/filter", json={"filter": heartbeats})["events"])
+        for process in run_processes(handle):
+            process.kill()
+
+    with ThreadPoolExecutor(1) as thread:
+        abandoning = thread.submit(abandon)
+        yield handle
+        abandoning.result()
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,6 @@ from flowyml.cli import main
 from flowyml.core.errors import RunNotFoundError
 from flowyml.orchestrators import RemoteOrchestrator
 from flowyml.orchestrators.targets import resolve
-from flowyml_prefect import PrefectOrchestrator
 
 pytestmark = pytest.mark.prefect
 
@@ -54,23 +53,6 @@ def ask(prefect_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     sys.modules.pop("counted", None)
 
 
-def test_a_schedule_is_found_by_the_name_of_its_pipeline(ask: Ask, prefect_url: str) -> None:
-    PrefectOrchestrator(f"{prefect_url}/api").client.ensure_process_pool("by name")
-    Path("flowyml.toml").write_text(
-        f"[orchestrators.pooled]\nengine = 'prefect'\nurl = '{prefect_url}/api'\nwork_pool = 'by name'\n"
-    )
-    code, made = ask("schedule", "create", "counted.py", "daily", "9", on="pooled")
-    assert code == 0, made
-    assert made["schedule_id"] != "counted"
-    code, paused = ask("schedule", "pause", "counted", on="pooled")
-    assert (code, paused["schedule_id"], paused["paused"]) == (0, made["schedule_id"], True)
-    assert ask("schedule", "resume", made["schedule_id"], on="pooled")[1]["paused"] is False
-    deleted = {"schedule_id": made["schedule_id"], "deleted": True}
-    assert ask("schedule", "delete", "counted", on="pooled") == (0, deleted)
-    code, gone = ask("schedule", "pause", "counted", on="pooled")
-    assert (code, gone["error"]["type"]) == (4, "ScheduleNotFoundError")
-
-
 def test_a_run_from_its_start_to_its_outputs(ask: Ask, prefect_url: str) -> None:
     code, run = ask("run", "counted.py", "-p", "rows=4")
     assert code == 0
@@ -87,17 +69,6 @@ def test_a_run_from_its_start_to_its_outputs(ask: Ask, prefect_url: str) -> None
     assert job in [found["job_id"] for found in ask("runs", "--pipeline", "counted")[1]]
     again = ask("run", "counted.py", "--run-id", run["run_id"], "-p", "rows=4")[1]
     assert again["job_id"] == job
-
-
-def test_what_is_not_there_is_exit_code_4(ask: Ask) -> None:
-    code, answer = ask("status", "3f6b1f8a-0000-4000-8000-000000000000")
-    assert (code, answer["error"]["type"]) == (4, "RunNotFoundError")
-
-
-def test_deploy_twice_changes_nothing_the_second_time(ask: Ask) -> None:
-    ask("deploy", "counted.py")
-    code, deployment = ask("deploy", "counted.py")
-    assert (code, deployment["changed"]) == (0, False)
 
 
 def test_a_url_becomes_the_orchestrator_of_its_engine(prefect_url: str) -> None:

@@ -255,22 +255,6 @@ def faults_of(api: Api, operation: Operation) -> Iterator[str]:
             yield f"Prefect's answer has no field {'.'.join(names)} any more"
 
 
-def test_what_is_gone_is_noticed() -> None:
-    text = {"type": "string"}
-    state = {"type": "object", "properties": {"message": text}}
-    fields = {"id": text, "labels": {"type": "object"}}
-    fields["state"] = {"anyOf": [{"$ref": "#/components/schemas/State"}, {"type": "null"}]}
-    run = {"type": "object", "properties": fields}
-    api = Api({"paths": {}, "components": {"schemas": {"Run": run, "State": state}}})
-    runs = {"type": "array", "items": {"$ref": "#/components/schemas/Run"}}
-    assert not any(api.lacks(runs, names) for names in (("id",), ("labels", "any"), ("state", "message")))
-    assert all(api.lacks(runs, names) for names in (("name",), ("state", "type"), ("id", "text")))
-    sent = {"id": "1", "state": {"type": "x"}, "labels": {"any": 1}, "tags": []}
-    assert list(api.unknown(runs, [sent])) == [".state.type", ".tags"]
-    with pytest.raises(AssertionError, match="has no GET /gone any more"):
-        api.described(("GET", "/gone"))
-
-
 def test_all_settings_are_there() -> None:
     from prefect.settings import Settings
     from prefect.settings.legacy import _get_settings_fields
@@ -279,23 +263,6 @@ def test_all_settings_are_there() -> None:
     names = set(re.findall(r"\bPREFECT_[A-Z]\w*[A-Z]\b", code))
     assert len(names) > 10
     assert names <= {*_get_settings_fields(Settings), "PREFECT_PROFILE"}
-
-
-def private_names(path: Path) -> set[str]:
-    """What of Prefect's own a module names: variables, and modules that it imports or starts."""
-    named = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        match node:
-            case ast.Constant(value=str(name)) | ast.ImportFrom(module=str(name)):
-                if re.fullmatch(r"PREFECT__\w+|prefect\.engine|prefect\._[\w.]+", name):
-                    named.add(name)
-    return named
-
-
-def test_what_is_private_to_prefects_engine_stands_in_one_module() -> None:
-    found = {path.name: names for path in HERE.glob("*.py") if (names := private_names(path))}
-    assert len(found.pop("engine_process.py")) == 5
-    assert found == {"flow_parts.py": {"prefect._vendor.croniter"}}, "which a flow can do without"
 
 
 def test_the_variables_of_prefects_own_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

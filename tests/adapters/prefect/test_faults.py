@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,9 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from uuid import uuid4
 
@@ -42,6 +39,7 @@ from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection
 from tests.adapters.prefect.samples import run_processes, sleeping, step_process, waiting
 from tests.engines.prefect import PrefectServer, prefect_server
+from tests.engines.web import Recorded, Reply, web
 from tests.waiting import catches, wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
@@ -59,30 +57,6 @@ def test_the_same_run_id_from_two_processes_is_one_execution(
     time.sleep(3)  # a second execution would have begun by now
     assert (tmp_path / "done").read_text() == "x"
 
-
-def test_ctrl_c_cancels_the_run_and_says_how_to_see_its_end(
-    orchestrator: PrefectOrchestrator, prefect: PrefectServer, tmp_path: Path
-) -> None:
-    script = tmp_path / "interrupted.py"
-    script.write_text(_WAITER.format(folder=str(tmp_path)))
-    words = ["-u", "-m", "flowyml", "run", script, "--on", prefect.url, "--run-id", "interrupted"]
-    caller = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True, start_new_session=True)
-    step_process(tmp_path)
-    os.killpg(caller.pid, signal.SIGINT)
-    _, errors = caller.communicate(timeout=1200)
-    assert caller.returncode == 130
-    (run,) = orchestrator.runs("interrupted", limit=1)
-    assert f"Interrupted: cancelling run interrupted on prefect, job {run.job_id} …\n" in errors
-    assert f"To see how it ends: flowyml watch {run.job_id} --on {prefect.url}\n" in errors
-    handle = orchestrator.attach(run.job_id).wait_for_completion(1200, 0.2)
-    assert handle.status is ExecutionStatus.CANCELLED
-
-
-_WAITER = """
-from tests.adapters.prefect.samples import sleeping
-
-pipeline = sleeping({folder!r}, 600, name="interrupted")
-"""
 
 _CALLER = """
 import os, signal
@@ -241,43 +215,18 @@ def losing_answers(server: str, *lost: tuple[str, str]) -> Iterator[tuple[str, l
     """
     losses: list[tuple[str, str]] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def reply(request: Recorded) -> Reply | None:
+        kind = {"Content-Type": request.headers.get("content-type", "")}
+        answer = httpx.request(request.method, server + request.path, content=request.body, headers=kind, timeout=240)
+        for method, end in lost:
+            fits = request.method == method and request.path.endswith(end)
+            if fits and losses.count((method, end)) < lost.count((method, end)):
+                losses.append((method, end))
+                return None
+        return Reply(answer.status_code, answer.content, media_type=answer.headers.get("Content-Type", ""))
 
-        def do_GET(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            kind = {"Content-Type": self.headers.get("Content-Type", "")}
-            answer = httpx.request(self.command, server + self.path, content=body, headers=kind, timeout=240)
-            for method, end in lost:
-                if (
-                    self.command == method
-                    and self.path.endswith(end)
-                    and losses.count((method, end)) < lost.count((method, end))
-                ):
-                    losses.append((method, end))
-                    self.close_connection = True
-                    return
-            self.send_response(answer.status_code)
-            self.send_header("Content-Type", answer.headers.get("Content-Type", ""))
-            self.send_header("Content-Length", str(len(answer.content)))
-            self.end_headers()
-            self.wfile.write(answer.content)
-
-        do_POST = do_PATCH = do_DELETE = do_GET
-
-        def log_message(self, *arguments: object) -> None:
-            """Say nothing."""
-
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    proxy.daemon_threads = True
-    thread = Thread(target=proxy.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{proxy.server_port}", losses
-    finally:
-        proxy.shutdown()
-        proxy.server_close()
-        thread.join()
+    with web(reply) as proxy:
+        yield proxy.url, losses
 
 
 def test_what_is_made_twice_because_an_answer_was_lost_is_one(prefect: PrefectServer, tmp_path: Path) -> None:

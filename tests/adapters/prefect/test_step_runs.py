@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import pytest
 
 from flowyml_prefect.client import TaskRun
 from flowyml_prefect.step_runs import Planned, index_of, step_runs
@@ -22,43 +22,45 @@ def task(name: str, state: str = "COMPLETED", word: str = "Completed") -> TaskRu
     )  # fmt: skip
 
 
-def labels(tasks: Iterable[TaskRun], **known: int) -> list[str]:
-    return [run.label for run in step_runs(PLAN, tasks, {f"flowyml.items.{name}": n for name, n in known.items()})]
+STOOD_IN = [task("train", "CANCELLED", "NotReady"), task("test", "CANCELLED", "NotReady")]
 
 
-def test_items_are_in_order_and_those_to_come_are_known() -> None:
-    found = [task("begin"), task("train[10]"), task("train[2]"), task("test[2][1]"), task("test[2][0]")]
-    assert labels(found) == ["begin", "train[2]", "train[10]", "test[2][0]", "test[2][1]", "test[10]", "end"]
-    known = {"flowyml.items.train": 3, "flowyml.items.tests[1]": 2}
-    assert [run.label for run in step_runs(PLAN, [task("train[0]")], known)] == [
-        "begin", "train[0]", "train[1]", "train[2]", "test[0]", "test[1][0]", "test[1][1]", "test[2]", "end",
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    ("tasks", "known", "labels"),
+    [
+        (
+            [task("begin"), task("train[10]"), task("train[2]"), task("test[2][1]"), task("test[2][0]")], {},
+            ["begin", "train[2]", "train[10]", "test[2][0]", "test[2][1]", "test[10]", "end"],
+        ),
+        (
+            [task("train[0]")], {"flowyml.items.train": 3, "flowyml.items.tests[1]": 2},
+            ["begin", "train[0]", "train[1]", "train[2]", "test[0]", "test[1][0]", "test[1][1]", "test[2]", "end"],
+        ),
+        # The run was tried again, after what the list is from had failed.
+        (
+            [*STOOD_IN, task("train[0]"), task("train[1]"), task("test[0]", word="NoItems"), task("test[1][0]")], {},
+            ["begin", "train[0]", "train[1]", "test[0]", "test[1][0]", "end"],
+        ),
+        (STOOD_IN, {}, ["begin", "train", "test", "end"]),
+    ],
+    ids=["ended", "to come", "stood in", "stands in"],
+)  # fmt: skip
+def test_items_are_in_order_and_those_to_come_are_known(
+    tasks: list[TaskRun], known: dict[str, int], labels: list[str]
+) -> None:
+    assert [run.label for run in step_runs(PLAN, tasks, known)] == labels
 
 
-def test_what_did_not_run_has_no_attempt() -> None:
-    found = [
-        task("begin", "COMPLETED", "Skipped"), task("train", "COMPLETED", "NoItems"),
-        task("test", "COMPLETED", "NoItems"), task("end", "CANCELLED", "NotReady"),
-    ]  # fmt: skip
-    runs = {run.label: (run.status.name, run.raw_status, run.attempt) for run in step_runs(PLAN, found, {})}
-    assert runs["begin"] == ("COMPLETED", "skipped", 0)
-    assert runs["train"] == ("COMPLETED", "no_items", 0)
-    assert runs["end"] == ("CANCELLED", "upstream_failed", 0)
-
-
-def test_attempts_are_counted_over_retries_of_the_run() -> None:
-    found = [task("begin", "FAILED", "Failed"), task("end", "CANCELLED", "NotReady"), task("begin"), task("end")]
-    runs = {run.label: (run.status.name, run.attempt) for run in step_runs(PLAN, found, {}) if run.attempt}
-    assert runs == {"begin": ("COMPLETED", 2), "end": ("COMPLETED", 1)}
-
-
-def test_what_stood_in_for_items_is_gone_when_they_have_come_to_be() -> None:
-    """When the run was tried again, after what the list is from had failed."""
-    stood_in = [task("train", "CANCELLED", "NotReady"), task("test", "CANCELLED", "NotReady")]
-    found = [task("train[0]"), task("train[1]"), task("test[0]", "COMPLETED", "NoItems"), task("test[1][0]")]
-    items = ["train[0]", "train[1]", "test[0]", "test[1][0]"]
-    assert labels([*stood_in, *found]) == ["begin", *items, "end"]
-    assert labels(stood_in) == ["begin", "train", "test", "end"]
+def test_attempts_are_counted_over_retries_of_the_run_and_what_did_not_run_has_none() -> None:
+    failed = [task("begin", "FAILED", "Failed"), task("end", "CANCELLED", "NotReady")]
+    loop = [task("train", word="NoItems"), task("test", word="Skipped")]
+    shown = {run.label: (run.status.name, run.raw_status, run.attempt) for run in step_runs(PLAN, failed + loop, {})}
+    assert shown == {
+        "begin": ("FAILED", "Failed", 1), "train": ("COMPLETED", "no_items", 0), "test": ("COMPLETED", "skipped", 0),
+        "end": ("CANCELLED", "upstream_failed", 0),
+    }  # fmt: skip
+    attempts = {run.label: run.attempt for run in step_runs(PLAN, [*failed, *loop, task("begin"), task("end")], {})}
+    assert attempts == {"begin": 2, "train": 0, "test": 0, "end": 1}
 
 
 def test_names_with_brackets() -> None:
