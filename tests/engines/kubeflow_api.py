@@ -153,11 +153,8 @@ def _pipelines(app: FastAPI, state: State) -> None:  # one route after another
     async def upload_version(uploadfile: UploadFile, pipelineid: str, name: str, description: str = "") -> Any:
         _check_length("PipelineVersion", name)
         documents = [item for item in yaml.load_all(await uploadfile.read(), yaml.CSafeLoader) if item]
-        major, minor, *_ = map(int, state.version.split("."))
-        for release in {(2, 14), (major, minor)}:  # the oldest too: what a pipeline needs does not depend on the server
-            if found := kubeflow_ir.faults(documents, kfp=release):
-                # A real one finds most of them when a run is created.
-                raise Refused(400, f"Invalid input error: {found}")
+        if found := kubeflow_ir.faults(documents):  # a real one finds most of them when a run is created
+            raise Refused(400, f"Invalid input error: {found}")
         spec = documents[0] if len(documents) == 1 else {"pipeline_spec": documents[0], "platform_spec": documents[1]}
         with state.lock:
             if any(item.name == name and item.pipeline_id == pipelineid for item in state.versions.values()):
@@ -419,7 +416,7 @@ def _served(state: State) -> Iterator[tuple[str, State]]:
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    scheduler = threading.Thread(target=_every_moment, args=(app.state.schedules.fire, server), daemon=True)
+    scheduler = threading.Thread(target=_schedule, args=(app.state.schedules.fire, state, server), daemon=True)
     scheduler.start()
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
@@ -431,7 +428,8 @@ def _served(state: State) -> Iterator[tuple[str, State]]:
         app.state.runs.stop_all()
 
 
-def _every_moment(call: Callable[[], None], server: uvicorn.Server) -> None:
+def _schedule(fire: Callable[[], None], state: State, server: uvicorn.Server) -> None:
     while not server.should_exit:
-        call()
+        fire()
+        state.rounds += 1
         time.sleep(0.2)

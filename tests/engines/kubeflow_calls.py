@@ -7,9 +7,6 @@ import time
 
 import pytest
 
-from flowyml.core.capabilities import Capabilities, Feature, no
-from flowyml_kubeflow.capabilities import CLUSTER
-
 IS_REAL = "FLOWYML_TEST_KFP_URL" in os.environ
 
 RUN = 900.0 if IS_REAL else 600.0  # seconds; pods wait for nodes and images
@@ -18,11 +15,6 @@ OVER_THE_API = [
     pytest.mark.kubeflow,
     pytest.mark.filterwarnings("ignore:.*Argo's limit:UserWarning"),  # steps bring this large module along
 ]
-
-
-def without(**notes: str) -> Capabilities:
-    """What a fake can do: what a cluster can, without these features, for these reasons."""
-    return Capabilities(CLUSTER.orchestrator, {**CLUSTER.support, **{Feature[name]: no(notes[name]) for name in notes}})
 
 
 def run_id(name: str) -> str:

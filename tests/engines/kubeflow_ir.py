@@ -42,13 +42,13 @@ ARGO_TASK = 900  # bytes of Argo's own in a workflow for each task, at least: tw
 EXECUTOR_INPUT = 700  # bytes of an artifact in the executor input, at least; kubeflow-backend notes: 710 to 780
 
 
-def faults(documents: Sequence[Mapping[str, Any]], *, kfp: tuple[int, int] = (2, 17)) -> list[str]:
-    """What is wrong with a pipeline, and its platform if it has one, for this release of KFP."""
+def faults(documents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is wrong with a pipeline, and its platform if it has one, for KFP 2.14, and so for newer releases too."""
     specs = [dict(item) for item in documents if item and "platforms" not in item]
     platforms = [dict(item) for item in documents if item and "platforms" in item]
     if len(specs) != 1 or len(platforms) > 1:  # apiserver/template/v2_template.go, NewV2SpecTemplate
         return [f"there are {len(specs)} pipelines and {len(platforms)} platforms"]
-    pipeline = Pipeline(specs[0], platforms[0] if platforms else {}, kfp)
+    pipeline = Pipeline(specs[0], platforms[0] if platforms else {})
     found = [*the_protobufs_take_it(pipeline)]  # what does not fit them cannot be walked
     return found or [f"{rule.__name__}: {fault}" for rule in RULES[1:] for fault in rule(pipeline)]
 
@@ -200,8 +200,6 @@ def the_workflow_fits_into_etcd(pipeline: Pipeline) -> Iterator[str]:
 def a_driver_can_start(pipeline: Pipeline) -> Iterator[str]:
     """It gets its component, task and container as arguments; from Argo 3.7.10 on, which KFP 2.17 ships, by a file.
     Source: v2/compiler/argocompiler/container.go, dag.go; Argo issue 15471."""
-    if pipeline.kfp >= (2, 17):
-        return
     parts = {**pipeline.components, **pipeline.executors, **{name: task for _, name, task, _ in pipeline.tasks()}}
     for name, part in parts.items():
         if (size := len(json.dumps(part).encode())) >= ARGUMENT:

@@ -23,7 +23,6 @@ PLACEHOLDER = re.compile(r"\{\{\$\.(inputs|outputs)\.(parameters|artifacts)\['([
 ARGO_TAG = re.compile(r"\{\{\s*(?:=|(?:item|steps|inputs|outputs|pod|workflow|tasks)[.}])")
 LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 @dataclass
@@ -53,7 +52,6 @@ class Pipeline:
 
     spec: Json
     platform: Json
-    kfp: tuple[int, int]
 
     @cached_property
     def components(self) -> dict[str, Json]:

@@ -63,6 +63,7 @@ class State:
     runs: dict[str, Any] = field(default_factory=dict)
     recurring: dict[str, Any] = field(default_factory=dict)
     ahead: timedelta = timedelta()  # how far the clock of the scheduler is ahead
+    rounds: int = 0  # how often the scheduler has looked for what is due
     faults: list[Fault] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)

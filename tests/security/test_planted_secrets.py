@@ -155,6 +155,7 @@ STORES: Mapping[str, Callable[[str], object]] = {
     "airflow's option": lambda url: compiled("airflow", of_pipeline={"artifacts": url}),
     "kubeflow": lambda url: compiled("kubeflow", url="http://127.0.0.1:9", artifacts=url),
     "kubeflow's option": lambda url: compiled("kubeflow", of_pipeline={"bundle_store": url}),
+    "a variable on kubeflow": lambda url: compiled("kubeflow", of_pipeline={"env": {"FLOWYML_ARTIFACTS": url}}),
     "prefect": lambda url: compiled("prefect", url="http://127.0.0.1:9", artifacts=url),
     "environment on prefect": lambda url: Target("pool", None).environment,
 }

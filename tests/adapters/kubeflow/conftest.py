@@ -8,31 +8,22 @@ at the same path; without it, tests whose steps leave traces in files are skippe
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.base import RunnablePipeline
+from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
 from flowyml_kubeflow import KubeflowOrchestrator
-
-
-def engine(name: str) -> Any:
-    """A module of tests/engines."""
-    path = Path(__file__).parents[2] / "engines" / f"{name}.py"
-    spec = spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+from tests.waiting import wait_until
 
 
 def _given() -> dict[str, str]:
@@ -54,10 +45,9 @@ class _WithImage(KubeflowOrchestrator):
 class Api:
     """Where it is, and how to make trouble when it is the fake."""
 
-    def __init__(self, url: str, state: Any, module: Any, root: Path | None = None) -> None:
+    def __init__(self, url: str, state: Any, root: Path | None = None) -> None:
         self.url = url
         self.state = state
-        self.module = module
         self.options: dict[str, Any] = {"url": url, **({} if state else _given())}
         if root:  # of KFP's own store, which the fake has in a folder
             self.options["artifacts"] = str(root)
@@ -65,6 +55,22 @@ class Api:
     def orchestrator(self, **options: Any) -> KubeflowOrchestrator:
         made = KubeflowOrchestrator if self.state else _WithImage
         return made(**{**self.options, **options})
+
+    def has_scheduled(self) -> None:
+        """Wait until all has begun that is due now; skips the test on a real server."""
+        if self.state is None:
+            pytest.skip("a real server's clock cannot be put forward")
+        rounds = self.state.rounds
+        wait_until(lambda: self.state.rounds > rounds + 1)
+
+    def let_pass(self, seconds: float) -> None:
+        """Time goes on for schedules; on the fake they notice at once."""
+        if self.state is None:
+            time.sleep(seconds)
+            return
+        self.state.ahead += timedelta(seconds=seconds)
+        self.has_scheduled()
+        self.state.ahead -= timedelta(seconds=seconds)
 
     def fail(self, method: str, *paths: str, **how: Any) -> None:
         """The next call of each path fails; skips the test on a real server."""
@@ -76,21 +82,65 @@ class Api:
 
 
 @pytest.fixture(scope="session")
-def kfp_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def kfp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     if url := os.environ.get("FLOWYML_TEST_KFP_URL"):
-        yield Api(url, None, None)
+        yield Api(url, None)
         return
-    from tests.engines import kubeflow_api as module
+    from tests.engines.kubeflow_api import served
 
     folder = tmp_path_factory.mktemp("kfp")
-    with module.served(folder) as (url, state):
-        yield Api(url, state, module, folder)
+    with served(folder) as (url, state):
+        yield Api(url, state, folder)
+
+
+@pytest.fixture(scope="module")
+def kfp_api(kfp_server: Api) -> Iterator[Api]:
+    """What the fake remembers of a module's runs goes with it: each list of runs would read all of them."""
+    yield kfp_server
+    if kfp_server.state:
+        kfp_server.state.runs.clear()
+
+
+@pytest.fixture
+def fake(kfp_api: Api) -> Iterator[Any]:
+    """The state of the fake, which plays other releases, several users, and what may stand in front of KFP."""
+    if kfp_api.state is None:
+        pytest.skip("a real server is what it is")
+    before = {name: getattr(kfp_api.state, name) for name in _PLAYED}
+    yield kfp_api.state
+    for name, value in before.items():
+        setattr(kfp_api.state, name, value)
+    kfp_api.state.users.clear()
+    kfp_api.state.cached.clear()
+    kfp_api.state.faults.clear()
+
+
+_PLAYED = ("version", "below", "is_ui", "is_ready", "token", "login", "reports_canceling", "page_of_runs")
 
 
 @pytest.fixture
 def orchestrator(kfp_api: Api) -> KubeflowOrchestrator:
     """One on that API."""
     return kfp_api.orchestrator()
+
+
+Scheduled = Callable[..., ScheduleInfo]
+
+
+@pytest.fixture
+def scheduled(orchestrator: KubeflowOrchestrator) -> Iterator[Scheduled]:
+    """Makes schedules of pipelines and bundles, which go with the test."""
+    made: dict[str, None] = {}
+
+    def schedule(what: Any, schedule: Schedule, **options: Any) -> ScheduleInfo:
+        create = orchestrator.create_schedule if isinstance(what, Bundle) else orchestrator.schedule_pipeline
+        info = create(what, schedule, **options)
+        made[info.schedule_id] = None
+        return info
+
+    yield schedule
+    for schedule_id in made:
+        orchestrator.delete_schedule(schedule_id)
 
 
 @pytest.fixture(scope="session")
@@ -113,9 +163,3 @@ def new_shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
 def shared(new_shared: Callable[[], Path]) -> Path:
     """One such folder."""
     return new_shared()
-
-
-@pytest.fixture(scope="session")
-def load_engine() -> Any:
-    """Loads a module of tests/engines by name."""
-    return engine

@@ -19,32 +19,35 @@ from flowyml.testing import (
     FailureConformance,
     FanOutConformance,
     LifeConformance,
-    RetryConformance,
     RunConformance,
     SecretConformance,
     SubPipelineConformance,
 )
+from flowyml.testing.base import Conformance
 from flowyml_kubeflow import KubeflowLocalOrchestrator
 
 pytestmark = pytest.mark.kubeflow
 
 
-class TestSubprocessRunner(FailureConformance, RetryConformance):
+class TestSubprocessRunner(Conformance):
     keep_secret, kept = SecretConformance.keep_secret, SecretConformance.kept
-    needs_run_ids, has_tidied = LifeConformance.needs_run_ids, CleanupConformance.has_tidied
+    needs_run_ids = LifeConformance.needs_run_ids
+    has_started, has_stopped = FailureConformance.has_started, FailureConformance.has_stopped
+    beats = FailureConformance.beats
 
     test_plain_steps = RunConformance.test_a_run_completes_and_gives_its_outputs
     test_logs = RunConformance.test_logs_hold_what_a_step_printed
-    test_levels = RunConformance.test_what_a_step_logs_keeps_its_level
     test_names = RunConformance.test_names_cannot_break_out
+    test_failures = FailureConformance.test_a_failure_is_reported_and_stops_only_what_depends_on_it
+    test_step_timeout = FailureConformance.test_a_step_timeout_stops_the_work
+    test_pipeline_timeout = FailureConformance.test_a_pipeline_timeout_stops_the_work
+    test_waiting = FailureConformance.test_waiting_ends_and_the_run_goes_on
     test_artifacts = ArtifactConformance.test_the_next_step_reads_files_and_folders
     test_secrets = SecretConformance.test_an_argument_and_a_variable_are_filled
     test_hooks = LifeConformance.test_hooks_see_a_run_that_fails
     test_run_id = LifeConformance.test_the_same_run_id_is_the_same_run
-    test_blocks = FanOutConformance.test_several_steps_for_each_item
     test_failed_items = FanOutConformance.test_what_follows_a_failed_item_does_not_run
     test_clean_up = CleanupConformance.test_clean_up_after_a_failure
-    test_clean_up_when_cancelled = CleanupConformance.test_clean_up_after_a_cancellation
     test_groups = ExecutionGroupConformance.test_each_item_of_a_group_has_steps_of_its_own
     test_branches_and_called_pipelines = SubPipelineConformance.test_the_branch_that_is_taken_by_names
 
@@ -59,7 +62,7 @@ class TestSubprocessRunner(FailureConformance, RetryConformance):
         return make
 
     def test_cancel_stops_the_work(self, orchestrator: Orchestrator, folder: str) -> None:
-        super().test_cancel_stops_the_work(orchestrator, folder)
+        FailureConformance.test_cancel_stops_the_work(self, orchestrator, folder)  # type: ignore[arg-type]  # has its parts
         run = orchestrator.runs("conformance beating", limit=1)[0]
         assert run.error == "The run was cancelled."
         assert [step.error for step in orchestrator.step_runs(run.job_id)] == ["The run was cancelled."]

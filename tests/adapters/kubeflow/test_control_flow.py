@@ -18,44 +18,17 @@ from flowyml.orchestrators.downloading import download
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan, Step
 from flowyml.runtime.nodes import End
-from flowyml_kubeflow import KubeflowLocalOrchestrator, names
+from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator, names
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.flow import Flow, chunks
 from flowyml_kubeflow.records import Entry, Known
 from flowyml_kubeflow.step_runs import step_runs
 from flowyml_kubeflow.tasks import Tasks
+from tests.engines.kubeflow_calls import OVER_THE_API, RUN, run_id
 from tests.engines.kubeflow_ir import faults
 
 pytest.importorskip("kfp")
-pytestmark = pytest.mark.kubeflow
-
-
-def looping(folder: str, count: int = 3) -> Pipeline:
-    """A loop whose second item fails until there is a file ``fixed``."""
-
-    @step
-    def numbers() -> list[int]:
-        return list(range(count))
-
-    @step
-    def risky(n: int) -> int:
-        from pathlib import Path
-
-        with (Path(folder) / "trace").open("a") as file:
-            file.write(f"{n}\n")
-        if n == 1 and not (Path(folder) / "fixed").exists():
-            raise ValueError("not fixed yet")
-        return 10 * n
-
-    @step
-    def total(values: list[int]) -> int:
-        return sum(values)
-
-    @pipeline(name="looping")
-    def made() -> Any:
-        return {"total": total(risky.map(n=numbers()))}
-
-    return made
+pytestmark = OVER_THE_API
 
 
 def awkward(folder: str) -> Pipeline:
@@ -82,14 +55,16 @@ def awkward(folder: str) -> Pipeline:
     @pipeline(name="awkward")
     def made() -> Any:
         items = numbers()
-        return {"scores": scores.map(n=items), "text": text(), "files": write.map(n=items)}
+        file = write.options(name="one file")(7)
+        return {"scores": scores.map(n=items), "text": text(), "files": write.map(n=items), "file": file}
 
     return made
 
 
-def test_awkward_values_are_listed_and_downloaded_and_files_of_a_loop_are_not_kept(tmp_path: Path) -> None:
-    orchestrator = KubeflowLocalOrchestrator(folder=tmp_path / "runs")
-    handle = orchestrator.run_pipeline(awkward(str(tmp_path))).wait_for_completion(timeout=600, poll_interval=0.2)
+def test_awkward_values_are_listed_and_downloaded_and_files_of_a_loop_are_not_kept(
+    orchestrator: KubeflowOrchestrator, shared: Path, tmp_path: Path
+) -> None:
+    handle = orchestrator.run_pipeline(awkward(str(shared)), run_id("awkward")).wait_for_completion(RUN, 0.2)
     found = {each.label: each for each in handle.artifacts()}
     listed = json.loads(json.dumps(plain_artifact(found["scores[0].scores"]), allow_nan=False))
     assert (listed["type"], listed["metadata"]) == (
@@ -99,27 +74,10 @@ def test_awkward_values_are_listed_and_downloaded_and_files_of_a_loop_are_not_ke
     download(found.values(), orchestrator.artifact_stores(handle.job_id), tmp_path / "out")
     assert (tmp_path / "out" / "text" / "text.txt").read_bytes() == b"a\0b"
     assert json.loads((tmp_path / "out" / "scores[0]" / "scores.json").read_text()) == listed["metadata"]
+    assert (tmp_path / "out" / "one file" / "7.txt").read_text() == "kept?"
     assert handle.outputs["text"] == "a\0b"
     with pytest.raises(OutputNotKeptError, match="'files' is a loop's list of files or folders"):
         handle.outputs["files"]
-
-
-def test_a_retry_runs_the_items_again_that_failed(tmp_path: Path) -> None:
-    orchestrator = KubeflowLocalOrchestrator(folder=tmp_path / "runs")
-    handle = orchestrator.run_pipeline(looping(str(tmp_path)))
-    handle.wait_for_completion(timeout=600, poll_interval=0.2)
-    assert handle.status is ExecutionStatus.FAILED
-    assert "step 'risky[1]': ValueError: not fixed yet" in str(handle.error)
-    with pytest.raises(RetryRefusedError, match="cannot retry single steps"):
-        handle.retry(["risky[1]"])
-    (tmp_path / "fixed").touch()
-    handle.retry().wait_for_completion(timeout=600, poll_interval=0.2)
-    assert handle.status is ExecutionStatus.COMPLETED, handle.error
-    assert handle.outputs == {"total": 30}
-    assert sorted((tmp_path / "trace").read_text().split()) == ["0", "1", "1", "2"]
-    steps = {run.label: (run.status, run.attempt) for run in handle.step_runs()}
-    assert steps["risky[1]"] == (ExecutionStatus.COMPLETED, 2)
-    assert steps["risky[0]"] == (ExecutionStatus.COMPLETED, 1)
 
 
 def test_a_retry_cleans_up_again(tmp_path: Path) -> None:
@@ -156,6 +114,8 @@ def test_a_retry_cleans_up_again(tmp_path: Path) -> None:
     handle = KubeflowLocalOrchestrator(folder=tmp_path / "runs").run_pipeline(made)
     assert handle.wait_for_completion(timeout=600, poll_interval=0.2).status is ExecutionStatus.FAILED
     (tmp_path / "fixed").touch()
+    with pytest.raises(RetryRefusedError, match="KFP's local runner cannot retry single steps"):
+        handle.retry(["work"])
     handle.retry().wait_for_completion(timeout=600, poll_interval=0.2)
     assert handle.status is ExecutionStatus.COMPLETED, handle.error
     traces = [line.split() for line in (tmp_path / "trace").read_text().splitlines()]
@@ -170,7 +130,7 @@ def test_an_older_local_runner_refuses_loops(monkeypatch: pytest.MonkeyPatch, tm
     here = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "2.15.2" if name == "kfp" else here(name))
     with pytest.raises(UnsupportedFeatureError, match=r"from kfp 2.16 on; here is kfp 2.15.2"):
-        KubeflowLocalOrchestrator(folder=tmp_path).plan(looping(str(tmp_path)))
+        KubeflowLocalOrchestrator(folder=tmp_path).plan(awkward(str(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +142,8 @@ def test_chunks_hold_all_items_once(count: int, pods: int, size: int) -> None:
     assert (len(made), max(last - first for first, last in made)) == (pods, size)
 
 
-def test_many_steps_in_a_loop_make_fewer_pods(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("grouped", "pods"), [(False, 10), (True, 50)])
+def test_many_steps_in_a_loop_make_fewer_pods(grouped: bool, pods: int) -> None:
     @step
     def one(n: int) -> int:
         return n
@@ -191,26 +152,29 @@ def test_many_steps_in_a_loop_make_fewer_pods(tmp_path: Path) -> None:
     def made() -> None:
         with for_each([1, 2, 3], name="each") as n:
             for number in range(20):
-                n = one.options(name=f"one {number}")(n)
+                group = {"execution_group": f"g{number // 10}"} if grouped else {}
+                n = one.options(name=f"one {number}", **group)(n)
 
-    assert Flow(made.compile()).most_chunks("each") == 10
+    assert Flow(made.compile()).most_chunks("each") == pods
 
 
-def test_kfp_shows_a_loop_by_its_name_and_limit(tmp_path: Path) -> None:
+def test_kfp_shows_a_loop_by_its_name_and_limit_and_constant_items_need_no_pod() -> None:
     @step(max_parallel=3)
     def one(n: int) -> int:
         return n
 
     @pipeline(name="limited")
     def made(given: list[int] = [1]) -> Any:
-        return one.map(n=given)
+        return one.map(n=given), one.options(name="fixed").map(n=[5, 6, 7])
 
     tasks = compile_pipeline(made.bundle(), store="s3://code").spec["root"]["dag"]["tasks"]
     loop = tasks["one--loop"]
     assert (loop["taskInfo"]["name"], loop["iteratorPolicy"]) == ("one", {"parallelismLimit": 3})
     assert [task["taskInfo"]["name"] for task in tasks.values()] == [
-        "the code of all steps", "one: items", "one", "one: all items", "the end of the run",
+        "the code of all steps", "one: items", "one", "one: all items", "fixed", "fixed: all items",
+        "the end of the run",
     ]  # fmt: skip
+    assert json.loads(tasks["fixed--loop"]["parameterIterator"]["items"]["raw"]) == ["0:1", "1:2", "2:3"]
 
 
 @pytest.mark.parametrize("length", [50, 51, 60])
@@ -226,20 +190,6 @@ def test_a_loop_has_a_name_that_argo_takes(length: int) -> None:
     made = compile_pipeline(long.bundle(), store="s3://code")
     assert faults(made.documents) == []
     assert list(Tasks(type("Run", (), {"run_details": None}), made.spec).steps.values()) == ["x" * length]
-
-
-def test_constant_items_need_no_pod_that_prepares_them() -> None:
-    @step
-    def one(n: int) -> int:
-        return n
-
-    @pipeline(name="constant")
-    def made() -> Any:
-        return one.map(n=[5, 6, 7])
-
-    tasks = compile_pipeline(made.bundle(), store="s3://code").spec["root"]["dag"]["tasks"]
-    assert "one--items" not in tasks
-    assert json.loads(tasks["one--loop"]["parameterIterator"]["items"]["raw"]) == ["0:1", "1:2", "2:3"]
 
 
 def test_a_plan_without_control_flow_brings_none_of_it_along() -> None:
@@ -261,34 +211,6 @@ def test_what_looks_like_a_reference_in_a_value_is_a_value(tmp_path: Path) -> No
     value = read.steps["one"][()].outputs["value"]
     assert value == [planted]
     assert read.here(value) == [planted]
-
-
-def test_a_file_that_is_an_output_of_a_run_with_control_flow_can_be_downloaded(tmp_path: Path) -> None:
-    folder = str(tmp_path)
-
-    @step
-    def numbers(n: int) -> int:
-        return n
-
-    @step
-    def summary(values: list[int]) -> Path:
-        from pathlib import Path
-
-        file = Path(folder) / "summary.txt"
-        file.write_text(str(sum(values)))
-        return file
-
-    @pipeline(name="looping to a file")
-    def made() -> Any:
-        return summary(numbers.map(n=[1, 2]))
-
-    local = KubeflowLocalOrchestrator(folder=tmp_path / "runs")
-    handle = made.submit(on=local).wait_for_completion(timeout=600)
-    assert handle.status is ExecutionStatus.COMPLETED, handle.error
-    (found,) = [each for each in handle.artifacts() if each.step == "summary"]
-    assert found.url is not None
-    (written,) = download([found], local.artifact_stores(handle.job_id), tmp_path / "out")
-    assert (written.name, written.read_text()) == ("summary.txt", "3")
 
 
 def test_names_of_records_are_no_users_names() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -12,7 +11,6 @@ from typing import Any, ClassVar
 
 import pytest
 
-from flowyml import Pipeline, step
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.plan.bundle import build
 from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
@@ -26,15 +24,15 @@ from flowyml.testing import (
 from flowyml.testing.base import Conformance
 from flowyml_kubeflow import KubeflowLocalOrchestrator
 from flowyml_kubeflow.compiler import compile_pipeline
+from tests.engines.kubeflow_docker import IMAGE, can_run, docker_engine, same_python
 
 pytestmark = [pytest.mark.kubeflow, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def docker_engine(load_engine: Callable[[str], Any]) -> Iterator[str]:
-    docker = load_engine("kubeflow_docker")
-    assert docker.can_run(), "no Docker engine can be started: it takes root on Linux, docker.io and debootstrap"
-    with docker.docker_engine() as host:
+def docker() -> Iterator[str]:
+    assert can_run(), "no Docker engine can be started: it takes root on Linux, docker.io and debootstrap"
+    with docker_engine() as host:
         yield host
 
 
@@ -57,9 +55,9 @@ class TestDockerRunner(Conformance):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def make_orchestrator(cls, docker_engine: str, load_engine: Callable[[str], Any]) -> Callable[..., Orchestrator]:
+    def make_orchestrator(cls, docker: str) -> Callable[..., Orchestrator]:
         """The steps of the suite leave traces in temporary folders, so the containers see those."""
-        options = load_engine("kubeflow_docker").same_python(tempfile.gettempdir())
+        options = same_python(tempfile.gettempdir())
 
         def make(**given: Any) -> Orchestrator:
             return KubeflowLocalOrchestrator(runner="docker", runner_options=options, **given)
@@ -74,9 +72,8 @@ class Pod:
     KFP's launcher has artifacts.
     """
 
-    def __init__(self, documents: list[dict[str, Any]], image: str, folder: Path) -> None:
+    def __init__(self, documents: list[dict[str, Any]], folder: Path) -> None:
         self.spec = documents[0]
-        self.image = image
         self.folder = folder
         self.artifacts = folder / "minio"
         self.artifacts.mkdir()
@@ -107,8 +104,8 @@ class Pod:
         words = [self._filled(word, given) for word in (*container["command"], *container["args"])]
         with closing(docker.from_env()) as client:
             printed = client.containers.run(
-                self.image, words, user="12345:0", read_only=True, tmpfs={"/tmp": "mode=1777"}, network_mode="none",
-                cap_drop=["ALL"], security_opt=["no-new-privileges"], remove=True, stderr=True,
+                ":".join(IMAGE), words, user="12345:0", read_only=True, tmpfs={"/tmp": "mode=1777"},
+                network_mode="none", cap_drop=["ALL"], security_opt=["no-new-privileges"], remove=True, stderr=True,
                 environment={"HOME": "/"}, volumes={str(self.artifacts): {"bind": "/minio", "mode": "rw"}},
             )  # fmt: skip
         output = json.loads((self.artifacts / component / "output.json").read_text())
@@ -132,23 +129,8 @@ class Pod:
         return word.replace("{{$}}", json.dumps(given))
 
 
-def test_code_in_parts(docker_engine: str, load_engine: Callable[[str], Any], tmp_path: Path) -> None:
-    noise = random.Random(1).randbytes(300_000)
-
-    @step(outputs=["total"])
-    def measure() -> int:
-        return len(noise)
-
-    options = load_engine("kubeflow_docker").same_python(tempfile.gettempdir())
-    orchestrator = KubeflowLocalOrchestrator(runner="docker", runner_options=options, folder=tmp_path)
-    handle = orchestrator.run_pipeline(Pipeline("heavy").add_step(measure)).wait_for_completion(600, 0.5)
-    assert handle.outputs == {"total": 300_000}, handle.error
-    assert [item.name for item in handle.step_runs()] == ["measure"]
-
-
-def test_containers_run_as_an_unknown_user_on_a_read_only_system(
-    docker_engine: str, load_engine: Callable[[str], Any], tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("docker")
+def test_containers_run_as_an_unknown_user_on_a_read_only_system(tmp_path: Path) -> None:
     """Without pip, in the container form, with hooks and a large output."""
     code = b"""
 import os
@@ -179,8 +161,7 @@ def add(made):
     )  # fmt: skip
     hooks = b"(cm\nhook\nl."  # a pickle of [m.hook]
     made = compile_pipeline(build(plan, files={"m.py": code}, objects={"hooks": hooks}))
-    image = ":".join(load_engine("kubeflow_docker").IMAGE)
-    pod = Pod(made.documents, image, tmp_path)
+    pod = Pod(made.documents, tmp_path)
     names = {"run__": "run 1", "job__": "job-1"}
     pod.run("comp-flowyml--bundle", {}, {})
     bundle = {"code__": "comp-flowyml--bundle/code__"}

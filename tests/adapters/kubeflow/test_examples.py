@@ -14,7 +14,7 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "train_classifier.py"
 
 
 def test_the_classifier_is_trained_without_a_cluster() -> None:
-    command = [sys.executable, str(EXAMPLE), "--on", "kubeflow-local"]
+    command = [sys.executable, str(EXAMPLE), "--on", "kubeflow-local", "--trees", "20"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "COMPLETED" in done.stdout

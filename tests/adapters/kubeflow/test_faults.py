@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,16 +20,13 @@ from flowyml import Pipeline, context, step
 from flowyml.core.errors import ConfigurationError, EngineError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
-from flowyml.core.locks import held, lock, unlock
+from flowyml.core.locks import held
 from flowyml.core.process_identity import born
-from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_kubeflow import KubeflowLocalOrchestrator
 from flowyml_kubeflow.attempts import Journal
 from flowyml_kubeflow.compiler import compile_pipeline
-from flowyml_kubeflow.deploy import one_at_a_time
 from flowyml_kubeflow.local.folder import RunFolder
-from flowyml_kubeflow.local.supervisor import alone
 from tests.waiting import is_running, wait_until
 
 pytestmark = pytest.mark.kubeflow
@@ -55,7 +51,7 @@ def second(first: int, folder: str) -> int:
     return first + 1
 
 
-@step(timeout=2)
+@step(timeout=1)
 def spam() -> int:
     """Prints faster than anybody reads, and so does what it leaves behind."""
     import subprocess
@@ -187,17 +183,6 @@ def test_what_kfp_local_could_not_carry_arrives_all_the_same(orchestrator: Kubef
     assert handle.outputs == {"arrived": True}
 
 
-def test_who_looks_at_a_run_does_not_keep_it_from_starting(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    with folder.lock.open("a") as file:
-        assert lock(file.fileno(), shared=True)
-        threading.Timer(0.3, unlock, [file.fileno()]).start()
-        with alone(folder) as first:
-            assert first
-            with alone(folder) as second:
-                assert not second
-
-
 @pytest.fixture
 def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that has none, as some network file systems."""
@@ -213,15 +198,6 @@ def test_where_no_lock_shows_whether_a_run_is_under_way_none_is_started(tmp_path
     local = KubeflowLocalOrchestrator(folder=tmp_path)
     with pytest.raises(ConfigurationError, match=r"is on a file system without locks, .* a folder on a local disk"):
         local.run_pipeline(Pipeline("held", context=context(folder="")).add_step(first))
-
-
-@pytest.mark.usefixtures("no_locks")
-def test_where_there_are_no_locks_a_deployment_is_made_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path))
-    with one_at_a_time("a run"), one_at_a_time("a run"):
-        pass
 
 
 def test_what_is_printed_after_the_end_of_a_run_is_followed(tmp_path: Path) -> None:
@@ -243,29 +219,13 @@ def test_what_is_printed_after_the_end_of_a_run_is_followed(tmp_path: Path) -> N
     assert [*lines] == []
 
 
-def test_a_folder_without_a_run_is_not_listed(tmp_path: Path) -> None:
-    runs = KubeflowLocalOrchestrator(folder=tmp_path)
-    (tmp_path / "stray").mkdir()
-    assert runs.runs() == []
-
-
 def test_a_step_that_never_stops_printing_ends_at_its_timeout(orchestrator: KubeflowLocalOrchestrator) -> None:
     handle = orchestrator.run_pipeline(Pipeline("spamming").add_step(spam)).wait_for_completion(600, 0.2)
     (ran,) = handle.step_runs()
     assert ran.status is ExecutionStatus.TIMEOUT
     assert ran.started_at is not None
     assert ran.ended_at is not None
-    assert 2 <= (ran.ended_at - ran.started_at).total_seconds() < 60
-
-
-def test_what_was_printed_before_a_timeout_is_kept(orchestrator: KubeflowLocalOrchestrator) -> None:
-    @step(timeout=20)  # long enough for Python to start on a busy machine
-    def late() -> None:
-        print("before\nhalf a line", end="", flush=True)
-        time.sleep(600)
-
-    handle = orchestrator.run_pipeline(Pipeline("late").add_step(late)).wait_for_completion(600, 0.2)
-    assert [line.message for line in handle.logs() if line.step == "late"][:2] == ["before", "half a line"]
+    assert 1 <= (ran.ended_at - ran.started_at).total_seconds() < 60
 
 
 def test_a_file_in_the_working_folder_is_not_imported_for_one_of_python(tmp_path: Path) -> None:
@@ -296,27 +256,6 @@ if __name__ == "__main__":
     assert not (tmp_path / "ran").exists()
 
 
-def test_what_a_step_prints_is_never_taken_for_its_outputs(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """A pod's log holds both, and a step whose pod dies leaves nothing after what it printed."""
-    from flowyml_kubeflow import launcher
-
-    @step(outputs=["total"])
-    def forging() -> int:
-        print('flowyml-result {"outputs":{"total":666}}', flush=True)
-        os.kill(os.getpid(), signal.SIGKILL)
-        return 1
-
-    bundle = compile_pipeline(Pipeline("forged").add_step(forging).bundle()).bundle.write(tmp_path)
-    given = {
-        "inputs": {"parameterValues": {"step__": "forging"}, "artifacts": {}},
-        "outputs": {"outputFile": str(tmp_path / "output.json")},
-    }
-    assert launcher.main([str(bundle), "step", json.dumps(given)]) == 1
-    results = [line for line in capfd.readouterr().out.splitlines() if line.startswith("flowyml-result ")]
-    assert len(results) == 1
-    assert "StepCrashedError" in results[0]
-
-
 def test_hooks_get_parameters_that_no_argument_holds(tmp_path: Path) -> None:
     """Linux takes 128 KiB in one argument of a command."""
 
@@ -343,25 +282,6 @@ def test_hooks_get_parameters_that_no_argument_holds(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == " flowyml-result run 1 140000\n", done.stderr
     assert float(started.read_text()) > 0
-
-
-def test_a_policy_that_kfp_could_not_keep_is_kept_in_the_pod(
-    orchestrator: KubeflowLocalOrchestrator, tmp_path: Path
-) -> None:
-    policy = OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0.01, backoff_multiplier=1.5)
-
-    @step(outputs=["tries"], retry=policy)
-    def third_time(folder: str) -> int:
-        with (Path(folder) / "tries").open("a") as file:
-            file.write("x")
-        if (tries := (Path(folder) / "tries").stat().st_size) < 3:
-            raise ValueError("not yet")
-        return tries
-
-    pipeline = Pipeline("third time", context=context(folder=str(tmp_path))).add_step(third_time)
-    handle = orchestrator.run_pipeline(pipeline).wait_for_completion(600, 0.2)
-    assert handle.outputs == {"tries": 3}, handle.error
-    assert [ran.attempt for ran in handle.step_runs()] == [3]
 
 
 def test_of_two_who_retry_a_run_at_once_one_does(

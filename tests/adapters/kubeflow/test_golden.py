@@ -68,12 +68,17 @@ def ask(numbers: list[int], password: str) -> int:
 
 
 @step(outputs=["kept"], kubeflow={"cache": True})
-def keep(value: int) -> int:
-    return value
+def keep(value: list[int]) -> int:
+    """KFP may take it from its cache, so that the run ends with a task of FlowyML's."""
+    return len(value)
 
 
 @pipeline(name="plain", description="Options and secrets.", **IMAGE)
-def plain(rows: int = 3, share: float = 0.5, many: list[int] = [1], name: str = "x", fast: bool = True) -> Any:
+def plain(
+    named: dict[str, int], rows: int = 3, share: float = 0.5, many: list[int] = [1], name: str = "x", fast: bool = True,
+    either: int | None = None,
+) -> Any:  # fmt: skip
+    """With a parameter of each type."""
     return {"total": ask(load(rows)), "of many": add(many)}
 
 
@@ -85,8 +90,6 @@ def flow(rows: int = 3) -> Any:
     with for_each(numbers, max_parallel=2) as number:
         first = same.options(name="first", execution_group="pair", retry=RETRY)(number)
         second = same.options(name="second", execution_group="pair", timeout=60)(first)
-    with for_each([1, 2]) as fixed:
-        same.options(name="fixed")(fixed)
     total = add(second)
     with when(total > 2, name="much"):
         same.options(name="report")(total)
@@ -101,16 +104,14 @@ class Hook(PipelineHook):
 
 @pipeline(name="hooks", hooks=[Hook()], **IMAGE)
 def hooks(rows: int = 3) -> Any:
-    numbers = load.options(cache=True)(rows)
-    total = add.options(retry=RETRY)(numbers)
-    return {"kept": keep(total)}
+    return {"kept": keep(load.options(retry=RETRY)(rows))}
 
 
 @pytest.mark.parametrize("made", [plain, flow, hooks], ids=lambda made: made.name)
 def test_golden_files(made: Pipeline, update_golden: bool) -> None:
     """The code of the steps is left out: it changes with FlowyML itself."""
     compiled = compile_pipeline(made.bundle(), store="s3://code")
-    assert faults(compiled.documents) == faults(compiled.documents, kfp=(2, 14)) == []
+    assert faults(compiled.documents) == []
     text = _without_digests(compiled)
     path = GOLDEN / f"{names.pipeline(made.name)}.yaml"
     if update_golden:
@@ -131,7 +132,7 @@ def test_examples_compile(path: Path) -> None:
     xfail_if_refused(made.compile(), KubeflowOrchestrator)
     compiled = compile_pipeline(made.bundle())
     assert spec.validate(compiled)
-    assert faults(compiled.documents) == faults(compiled.documents, kfp=(2, 14)) == []
+    assert faults(compiled.documents) == []
     if path.stem in ("daily_sales", "train_classifier", "tune_on_gpu"):
         assert len(spec.code_containers(compiled.spec)) == 1, "what names engines or brings a DAG along takes more"
 

@@ -38,28 +38,6 @@ def test_retries_happen_in_the_pod(retry: OrchestratorRetryPolicy, seconds: int)
     assert {name: pod.get("activeDeadlineSeconds") for name, pod in pods.items()} == {"exec-a": str(seconds + 1801)}
 
 
-def test_hooks_stand_in_an_exit_handler() -> None:
-    """KFP runs it after each task that it depends on, and adds those whose outputs it takes: so it takes none."""
-    made = compile_pipeline(pipelines.hooked("/x").bundle(), store="s3://code").spec
-    root = made["root"]["dag"]["tasks"]
-    assert {name: task.get("dependentTasks", []) for name, task in root.items()} == {
-        "flowyml--bundle": [],
-        "flowyml--start": ["flowyml--bundle"],
-        "flowyml--run": ["flowyml--bundle", "flowyml--start"],
-    }
-    around = made["components"]["comp-flowyml--run"]["dag"]["tasks"]
-    assert {name: task.get("dependentTasks", []) for name, task in around.items()} == {
-        "flowyml--steps": [],
-        "flowyml--end": ["flowyml--steps"],
-    }
-    end = around["flowyml--end"]
-    assert end["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
-    assert end["inputs"]["parameters"].pop("status__") == {"taskFinalStatus": {"producerTask": "flowyml--steps"}}
-    assert {kind for side in end["inputs"].values() for item in side.values() for kind in item} == {
-        "componentInputParameter", "componentInputArtifact",
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("state", "status"),
     [("SUCCEEDED", "COMPLETED"), ("COMPLETE", "COMPLETED"), ("CACHED", "COMPLETED"), ("CANCELED", "CANCELLED"),

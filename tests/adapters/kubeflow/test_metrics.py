@@ -6,13 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.prometheus import check_both, check_hook
+from tests.engines.prometheus import check_hook
 
 pytestmark = [pytest.mark.kubeflow, pytest.mark.slow]
-
-
-def test_a_process_that_ends_after_its_run_has_sent_its_metrics(tmp_path: Path) -> None:
-    check_both(tmp_path, "measured_on_kfp_local", FLOWYML_ORCHESTRATOR="kubeflow-local")
 
 
 def test_a_hook_measures_runs_that_no_process_waits_for(tmp_path: Path) -> None:

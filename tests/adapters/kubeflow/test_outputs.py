@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,23 +10,10 @@ from flowyml import Pipeline, step
 from flowyml_kubeflow.client import Client
 from flowyml_kubeflow.connection import Connection
 from flowyml_kubeflow.reading import UiStore
+from tests.engines.kubeflow_calls import OVER_THE_API, run_id
 
-pytestmark = [
-    pytest.mark.kubeflow,
-    pytest.mark.filterwarnings("ignore:.*Argo's limit:UserWarning"),
-]
+pytestmark = OVER_THE_API
 RUN = "6a7c5bf0-24a0-4a9d-8d36-8c2a5e3e1f10"
-
-
-@pytest.fixture
-def ui(kfp_api: Any) -> Iterator[Any]:
-    """The state of the fake, which plays ml-pipeline-ui."""
-    if kfp_api.state is None:
-        pytest.skip("a real server is what it is")
-    kfp_api.state.is_ui = True
-    yield kfp_api.state
-    kfp_api.state.is_ui = False
-    kfp_api.state.users.clear()
 
 
 @step
@@ -38,16 +23,17 @@ def large() -> bytes:
 
 def submitted(kfp_api: Any, **options: Any) -> Any:
     orchestrator = kfp_api.orchestrator(**options)
-    handle = orchestrator.run_pipeline(Pipeline("large").add_step(large), f"large-{time.time_ns()}")
+    handle = orchestrator.run_pipeline(Pipeline("large").add_step(large), run_id("large"))
     return handle.wait_for_completion(600, 0.5)
 
 
 @pytest.mark.parametrize("users", [{}, {"ours": {"team-a"}}], ids=["one user", "several users"])
-def test_a_large_output_comes_through_ml_pipeline_ui(kfp_api: Any, ui: Any, users: dict[str, set[str]]) -> None:
-    ui.users.update(users)
+def test_a_large_output_comes_through_ml_pipeline_ui(kfp_api: Any, fake: Any, users: dict[str, set[str]]) -> None:
+    fake.is_ui = True
+    fake.users.update(users)
     handle = submitted(kfp_api, **({"token": "ours", "namespace": "team-a"} if users else {}))
     assert handle.outputs["large"] == b"x" * 300_000
-    assert any(path.startswith("/artifacts/minio/mlpipeline/v2/artifacts/large/") for _, path in ui.calls)
+    assert any(path.startswith("/artifacts/minio/mlpipeline/v2/artifacts/large/") for _, path in fake.calls)
 
 
 @pytest.mark.parametrize(
@@ -55,9 +41,10 @@ def test_a_large_output_comes_through_ml_pipeline_ui(kfp_api: Any, ui: Any, user
     [(b"y" * 300_000, "SHA-256 differs"), (b"x" * 9_000_000, "larger than what was stored"), (b"x", "has 1 bytes")],
     ids=["other", "longer", "shorter"],
 )
-def test_one_that_was_changed_is_refused(kfp_api: Any, ui: Any, content: bytes, message: str) -> None:
+def test_one_that_was_changed_is_refused(kfp_api: Any, fake: Any, content: bytes, message: str) -> None:
+    fake.is_ui = True
     handle = submitted(kfp_api)
-    (path,) = [path for path in (ui.folder / f"run-{handle.job_id}").rglob("*large__data*") if path.is_file()]
+    (path,) = [path for path in (fake.folder / f"run-{handle.job_id}").rglob("*large__data*") if path.is_file()]
     path.write_bytes(content)
     with pytest.raises(LookupError, match=message):
         handle.outputs["large"]

@@ -15,16 +15,12 @@ from flowyml.core.schedule import Schedule
 from flowyml.plan.bundle import Bundle, build
 from flowyml.plan.model import FromParameter, Input, Parameter, Plan, Step
 from flowyml_kubeflow import KubeflowOrchestrator
+from tests.adapters.kubeflow.conftest import Scheduled
 from tests.engines.kubeflow_calls import RUN
 
 pytestmark = pytest.mark.kubeflow
 OURS, THEIRS = Origin("acme", "train.py"), Origin("other", "train.py")
 DAILY = Schedule.of("daily", 6)
-
-
-@pytest.fixture
-def orchestrator(kfp_api: Any) -> KubeflowOrchestrator:
-    return kfp_api.orchestrator()
 
 
 @pytest.fixture
@@ -43,73 +39,58 @@ def bundle(name: str, origin: Origin = OURS, returns: int = 1, **options: Any) -
 
 
 def test_another_projects_pipeline_and_schedule_are_replaced_only_by_force(
-    orchestrator: KubeflowOrchestrator, name: str
+    orchestrator: KubeflowOrchestrator, scheduled: Scheduled, name: str
 ) -> None:
     orchestrator.deploy(bundle(name))
-    made = orchestrator.create_schedule(bundle(name), DAILY)
-    try:
-        for refused in (
-            lambda: orchestrator.deploy(bundle(name, THEIRS)),
-            lambda: orchestrator.check_deployable(bundle(name, THEIRS)),
-            lambda: orchestrator.create_schedule(bundle(name, THEIRS), Schedule.of("hourly", 5)),
-        ):
-            with pytest.raises(OwnershipError, match=r"comes from acme: train\.py; this pipeline comes from other"):
-                refused()
-        assert [info.schedule for info in orchestrator.schedules(name)] == [DAILY]
-        orchestrator.create_schedule(bundle(name, THEIRS), Schedule.of("hourly", 5), force=True)
-        with pytest.raises(OwnershipError, match=r"comes from other: train\.py; this pipeline comes from acme"):
-            orchestrator.deploy(bundle(name, returns=2))
-    finally:
-        orchestrator.delete_schedule(made.schedule_id)
+    scheduled(bundle(name), DAILY)
+    for refused in (
+        lambda: orchestrator.deploy(bundle(name, THEIRS)),
+        lambda: orchestrator.check_deployable(bundle(name, THEIRS)),
+        lambda: orchestrator.create_schedule(bundle(name, THEIRS), Schedule.of("hourly", 5)),
+    ):
+        with pytest.raises(OwnershipError, match=r"comes from acme: train\.py; this pipeline comes from other"):
+            refused()
+    assert [info.schedule for info in orchestrator.schedules(name)] == [DAILY]
+    orchestrator.create_schedule(bundle(name, THEIRS), Schedule.of("hourly", 5), force=True)
+    with pytest.raises(OwnershipError, match=r"comes from other: train\.py; this pipeline comes from acme"):
+        orchestrator.deploy(bundle(name, returns=2))
 
 
-def test_a_run_of_code_under_development_replaces_nothing(orchestrator: KubeflowOrchestrator, name: str) -> None:
+def test_a_run_of_code_under_development_replaces_nothing(
+    orchestrator: KubeflowOrchestrator, scheduled: Scheduled, name: str
+) -> None:
     """KFP's recurring runs name the version that they run, and one that only a run needs owns nothing."""
-    made = orchestrator.create_schedule(bundle(name), DAILY)
-    try:
-        before = orchestrator.recurring.named(made.schedule_id)[0].pipeline_version_reference
-        job_id = orchestrator.submit(bundle(name, THEIRS, returns=2), f"{name}-1", {"rows": 5})
-        after = orchestrator.recurring.named(made.schedule_id)[0].pipeline_version_reference
-        assert after.pipeline_version_id == before.pipeline_version_id
-        assert orchestrator.diff(bundle(name)) == ""
-        assert not orchestrator.deploy(bundle(name)).changed
-        with pytest.raises(DefinitionError, match=r"belongs to a run of .* from other: train\.py"):
-            orchestrator.submit(bundle(name), f"{name}-1", {"rows": 5})
-        orchestrator.cancel(job_id)
-    finally:
-        orchestrator.delete_schedule(made.schedule_id)
+    made = scheduled(bundle(name), DAILY)
+    before = orchestrator.recurring.named(made.schedule_id)[0].pipeline_version_reference
+    job_id = orchestrator.submit(bundle(name, THEIRS, returns=2), f"{name}-1", {"rows": 5})
+    after = orchestrator.recurring.named(made.schedule_id)[0].pipeline_version_reference
+    assert after.pipeline_version_id == before.pipeline_version_id
+    assert orchestrator.diff(bundle(name)) == ""
+    assert not orchestrator.deploy(bundle(name)).changed
+    with pytest.raises(DefinitionError, match=r"belongs to a run of .* from other: train\.py"):
+        orchestrator.submit(bundle(name), f"{name}-1", {"rows": 5})
+    orchestrator.cancel(job_id)
 
 
-def test_deploying_moves_the_schedule_to_the_new_code(orchestrator: KubeflowOrchestrator, name: str) -> None:
-    made = orchestrator.create_schedule(bundle(name), Schedule.of("daily", 6, parameters={"rows": 7}))
-    try:
-        orchestrator.pause_schedule(made.schedule_id)
-        assert "+cron 0 6 * * * UTC: this version" in orchestrator.diff(bundle(name, returns=2))
-        deployed = orchestrator.deploy(bundle(name, returns=2))
-        (item,) = orchestrator.recurring.named(made.schedule_id)
-        assert deployed.url is not None
-        assert deployed.url.endswith(item.pipeline_version_reference.pipeline_version_id)
-        (info,) = orchestrator.schedules(name)
-        assert (info.schedule, info.paused) == (made.schedule, True)
-        without = build(Plan(name=name, steps=(Step(name="one", function="m:f"),)), origin=OURS)
-        with pytest.raises(EngineError, match="gives the parameter 'rows', which this version does not take"):
-            orchestrator.deploy(without)
-    finally:
-        orchestrator.delete_schedule(made.schedule_id)
-
-
-def test_what_the_schedule_of_a_pipeline_rules_out_is_known_before_the_deployment(
-    orchestrator: KubeflowOrchestrator, name: str
+def test_deploying_moves_the_schedule_to_the_new_code(
+    orchestrator: KubeflowOrchestrator, scheduled: Scheduled, name: str
 ) -> None:
-    orchestrator.deploy(bundle(name))
-    made = orchestrator.create_schedule(bundle(name), Schedule.of("daily", 3, parameters={"rows": 7}))
-    try:
-        orchestrator.check_deployable(bundle(name, returns=2))
-        for force in (False, True):
-            with pytest.raises(EngineError, match="gives the parameter 'rows', which this version does not take"):
-                orchestrator.check_deployable(bundle(name, parameter="lines"), force=force)
-    finally:
-        orchestrator.delete_schedule(made.schedule_id)
+    made = scheduled(bundle(name), Schedule.of("daily", 6, parameters={"rows": 7}))
+    orchestrator.pause_schedule(made.schedule_id)
+    assert "+cron 0 6 * * * UTC: this version" in orchestrator.diff(bundle(name, returns=2))
+    deployed = orchestrator.deploy(bundle(name, returns=2))
+    (item,) = orchestrator.recurring.named(made.schedule_id)
+    assert deployed.url is not None
+    assert deployed.url.endswith(item.pipeline_version_reference.pipeline_version_id)
+    (info,) = orchestrator.schedules(name)
+    assert (info.schedule, info.paused) == (made.schedule, True)
+    without = build(Plan(name=name, steps=(Step(name="one", function="m:f"),)), origin=OURS)
+    with pytest.raises(EngineError, match="gives the parameter 'rows', which this version does not take"):
+        orchestrator.deploy(without)
+    orchestrator.check_deployable(bundle(name, returns=3))
+    for force in (False, True):
+        with pytest.raises(EngineError, match="gives the parameter 'rows', which this version does not take"):
+            orchestrator.check_deployable(bundle(name, parameter="lines"), force=force)
 
 
 def test_a_dry_run_shows_code_parameters_and_options(orchestrator: KubeflowOrchestrator, name: str) -> None:
@@ -124,25 +105,22 @@ def test_a_dry_run_shows_code_parameters_and_options(orchestrator: KubeflowOrche
 
 
 def test_a_schedule_whose_version_was_deleted_is_moved_and_made_again(
-    kfp_api: Any, orchestrator: KubeflowOrchestrator, name: str
+    kfp_api: Any, orchestrator: KubeflowOrchestrator, scheduled: Scheduled, name: str
 ) -> None:
-    made = orchestrator.create_schedule(bundle(name), DAILY)
-    try:
-        for put in (
-            lambda: orchestrator.deploy(bundle(name, returns=2)),
-            lambda: orchestrator.create_schedule(bundle(name, returns=3), DAILY),
-            lambda: orchestrator.create_schedule(bundle(name, THEIRS), DAILY, force=True),
-        ):
-            (before,) = orchestrator.recurring.named(made.schedule_id)
-            delete_version(kfp_api, before)
-            assert ": a version that was deleted\n" in orchestrator.diff(bundle(name, returns=4))
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", ".* does not say which project it comes from", UserWarning)
-                put()
-            (after,) = orchestrator.recurring.named(made.schedule_id)
-            assert after.pipeline_version_reference != before.pipeline_version_reference
-    finally:
-        orchestrator.delete_schedule(made.schedule_id)
+    made = scheduled(bundle(name), DAILY)
+    for put in (
+        lambda: orchestrator.deploy(bundle(name, returns=2)),
+        lambda: orchestrator.create_schedule(bundle(name, returns=3), DAILY),
+        lambda: orchestrator.create_schedule(bundle(name, THEIRS), DAILY, force=True),
+    ):
+        (before,) = orchestrator.recurring.named(made.schedule_id)
+        delete_version(kfp_api, before)
+        assert ": a version that was deleted\n" in orchestrator.diff(bundle(name, returns=4))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".* does not say which project it comes from", UserWarning)
+            put()
+        (after,) = orchestrator.recurring.named(made.schedule_id)
+        assert after.pipeline_version_reference != before.pipeline_version_reference
 
 
 def test_a_run_whose_version_was_deleted_can_still_be_read(

@@ -16,7 +16,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home
 from flowyml.plan.bundle import build
 from flowyml.plan.model import FromStep, PipelineOutput, Plan, Step
-from flowyml_kubeflow import KubeflowOrchestrator, names
+from flowyml_kubeflow import KubeflowOrchestrator
 from flowyml_kubeflow.attempts import Journal
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.deploy import one_at_a_time
@@ -28,53 +28,6 @@ pytestmark = pytest.mark.kubeflow
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def at(path: str) -> str:
-    """The id of a node of the workflow ``wf``."""
-    return f"wf-{path.count('.')}{len(path)}"
-
-
-def detail(name: str, *children: str, state: str = "SUCCEEDED", begun: int = 0, ended: int = 9) -> Any:
-    """As KFP gives it: neither the node's own id nor its pod. Its times are seconds after noon."""
-    below = [SimpleNamespace(pod_name=child, task_id=None) for child in children]
-    start, end = (NOON + timedelta(seconds=seconds) for seconds in (begun, ended))
-    times = {"create_time": start, "start_time": start, "end_time": end}
-    return SimpleNamespace(display_name=name, state=state, child_tasks=below, pod_name=None, task_id="any", **times)
-
-
-def tasks(*details: Any, **of_the_step: Any) -> Tasks:
-    """Of a run whose one step stands two DAGs deep."""
-    step = {
-        "componentRef": {"name": "comp-a"},
-        "inputs": {"parameters": {names.STEP: {"runtimeValue": {"constant": "A"}}}},
-        "taskInfo": {"name": "A"},
-        **of_the_step,
-    }
-    selector = {"valueFromParameter": {"producerSubtask": "a", "outputParameterKey": "x"}}
-    passed_on = {"valueFromParameter": {"producerSubtask": "inner", "outputParameterKey": "x"}}
-    pipeline = {
-        "root": {"dag": {"tasks": {"outer": {"componentRef": {"name": "comp-outer"}}}}},
-        "components": {
-            "comp-outer": {
-                "dag": {
-                    "tasks": {"inner": {"componentRef": {"name": "comp-inner"}}},
-                    "outputs": {"parameters": {"x": passed_on}},
-                }
-            },
-            "comp-inner": {"dag": {"tasks": {"a": step}, "outputs": {"parameters": {"x": selector}}}},
-            "comp-a": {"executorLabel": "exec-a"},
-        },
-    }
-    run = SimpleNamespace(run_details=SimpleNamespace(task_details=list(details)))
-    return Tasks(run, pipeline)
-
-
-def test_steps_and_outputs_are_found_at_any_depth() -> None:
-    found = tasks()
-    assert found.steps == {"a": "A"}
-    assert found.outputs() == {"a": ["x"]}
-    assert (found.pods("a"), found.state("a")) == ([], None)
-
-
 def test_outputs_have_the_names_that_the_user_gave_them() -> None:
     two = Plan(
         name="named", steps=(Step(name="a", function="m:f", outputs=("x", "größe")),),
@@ -84,17 +37,6 @@ def test_outputs_have_the_names_that_the_user_gave_them() -> None:
         pipeline = compile_pipeline(build(replace(two, hooks=hooks))).spec
         found = Tasks(SimpleNamespace(run_details=SimpleNamespace(task_details=[])), pipeline)
         assert found.outputs() == {"a": ["x", "train größe"]}
-
-
-def test_the_executor_is_the_pod() -> None:
-    """What follows a step is below its pod, and is another step's."""
-    executor = at("wf.root.a.executor")
-    found = tasks(
-        detail("a", executor), detail("executor", at("wf.root.b-driver")), detail("a-driver", at("wf.root.a"))
-    )
-    (pod,) = found.pods("a")
-    number = executor.removeprefix("wf-")
-    assert pod.names == (f"wf-system-container-impl-{number}", executor)
 
 
 def run_of(*states: str, **fields: Any) -> Any:

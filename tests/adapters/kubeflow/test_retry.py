@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from flowyml import Pipeline, context, step
+from flowyml.core.errors import RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
@@ -81,6 +82,8 @@ def test_a_failed_run_goes_on_from_where_it_failed(
     assert [(item.name, item.attempt) for item in handle.step_runs()] == [("first", 2), ("second", 1)]
 
     (shared / "repaired").touch()
+    with pytest.raises(RetryRefusedError, match="KFP cannot retry single steps"):
+        handle.retry(["second"])
     orchestrator.retry_run(handle.job_id)
     assert not orchestrator.attach(handle.job_id).status.is_terminal
     again = orchestrator.attach(handle.job_id).wait_for_completion(RUN, 0.5)

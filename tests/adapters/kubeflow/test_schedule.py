@@ -7,7 +7,7 @@ from itertools import takewhile
 
 import pytest
 from croniter import croniter
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from flowyml.core.errors import ScheduleError, UnsupportedFeatureError
@@ -69,6 +69,7 @@ def fields(lowest: int, highest: int) -> st.SearchStrategy[str]:
     return st.lists(st.one_of(spans, stepped), min_size=1, max_size=2).map(",".join)
 
 
+@settings(max_examples=50)
 @given(
     minute=fields(0, 59),
     hour=fields(0, 23),

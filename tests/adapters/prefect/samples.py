@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-import urllib.request
-from http import HTTPStatus
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
 
 import psutil
 
@@ -18,7 +15,8 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
-from tests.engines.prefect import PrefectServer
+from flowyml.orchestrators.http import ConflictError
+from flowyml_prefect.client import PrefectClient
 from tests.waiting import wait_until
 
 __all__ = ["Journal", "cleans_up", "run_processes", "save_secret", "sleeping", "step_process", "waiting"]
@@ -103,26 +101,10 @@ def run_processes(handle: SubmissionResult) -> list[psutil.Process]:
     return [*keepers, *(child for keeper in keepers for child in keeper.children())]
 
 
-def save_secret(server: PrefectServer, name: str, value: Any) -> None:
+def save_secret(client: PrefectClient, name: str, value: Any) -> None:
     """Make a Secret block, as the UI does it; one that is there from the last try stays."""
-
-    def call(path: str, body: Any = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{server.url}/api{path}", data, {"Content-Type": "application/json"})
-        while True:
-            try:
-                with urllib.request.urlopen(request, timeout=240) as answer:
-                    return json.load(answer)
-            except HTTPError as error:  # a busy server asks for patience
-                if error.code != HTTPStatus.SERVICE_UNAVAILABLE:
-                    raise
-            time.sleep(1)
-
-    kind = call("/block_types/slug/secret")["id"]
-    schema = call("/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind]}}})[0]["id"]
-    document = {"name": name, "data": {"value": value}, "block_type_id": kind, "block_schema_id": schema}
-    try:
-        call("/block_documents/", document)
-    except HTTPError as error:
-        if error.code != HTTPStatus.CONFLICT:
-            raise
+    kind = client.get("/block_types/slug/secret")["id"]
+    (schema, *_) = client.query("/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind]}}})
+    document = {"name": name, "data": {"value": value}, "block_type_id": kind, "block_schema_id": schema["id"]}
+    with suppress(ConflictError):
+        client.write("/block_documents/", document)

@@ -25,7 +25,6 @@ from flowyml.testing import (
     SecretConformance,
 )
 from tests.adapters.prefect.samples import save_secret
-from tests.engines.prefect import PrefectServer
 
 pytestmark = pytest.mark.prefect
 
@@ -58,8 +57,8 @@ class TestRuns(
 
     @pytest.fixture(scope="class")
     @classmethod
-    def keep_secret(cls, prefect: PrefectServer) -> Callable[[str, str], None]:
-        return lambda reference, value: save_secret(prefect, slug_of(reference), value)
+    def keep_secret(cls, make_prefect: Callable[..., Any]) -> Callable[[str, str], None]:
+        return lambda reference, value: save_secret(make_prefect().client, slug_of(reference), value)
 
     @classmethod
     def finish(cls, handle: SubmissionResult) -> SubmissionResult:
