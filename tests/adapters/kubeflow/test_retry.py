@@ -95,8 +95,7 @@ def test_a_failed_run_goes_on_from_where_it_failed(
 
     calls = (shared / "journal").read_text().splitlines()
     assert calls == ["start", "first", "first", "second", "end FAILED", "second", *(["end COMPLETED"] if dies else [])]
-    printed = [(line.step, line.message) for line in again.logs() if line.message]
+    said = ("try", "second", "the end")
+    printed = [(line.step, line.message) for line in again.logs() if line.message.startswith(said)]
     end = "the end: COMPLETED" if dies else "the end: FAILED"
-    first = [("first", line) for line in ("try 1", "OSError: not at once", "try 2")]
-    expected = [*first, ("second", "second"), ("", end)]
-    assert [line for line in printed if line in expected] == expected
+    assert printed == [("first", "try 1"), ("first", "try 2"), ("second", "second"), ("", end)]
