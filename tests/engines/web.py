@@ -53,9 +53,7 @@ class Web:
 
 
 @contextmanager
-def web(
-    reply: Callable[[Recorded], Reply | None], tls: ssl.SSLContext | None = None, port: int = 0
-) -> Iterator[Web]:
+def web(reply: Callable[[Recorded], Reply | None], tls: ssl.SSLContext | None = None, port: int = 0) -> Iterator[Web]:
     """A server on a free port of this machine, or on the port that is given. Without a reply the connection ends."""
 
     class Handler(BaseHTTPRequestHandler):
