@@ -1,4 +1,4 @@
-"""What a deployment says of runs that have not ended. No Airflow here; ``test_missing_dags`` shows it on real ones."""
+"""What a deployment says of runs that have not ended. No Airflow here; ``test_stalled`` shows it on real ones."""
 
 from __future__ import annotations
 
