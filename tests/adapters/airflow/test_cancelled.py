@@ -16,6 +16,7 @@ from flowyml_airflow.client import Mark
 from flowyml_airflow.log_events import LogEvent
 
 NOW = datetime.now(UTC)
+COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
 RUN: dict[str, Any] = {
     "dag_id": "d", "dag_run_id": "r", "dag_display_name": "d", "start_date": "2026-01-01T00:00:00Z", "end_date": None,
     "queued_at": "2026-01-01T00:00:00Z", "state": "running", "note": "mine",
@@ -84,20 +85,28 @@ def orchestrator_of(airflow: Airflow) -> AirflowOrchestrator:
     return orchestrator
 
 
-NO_ANSWER = [EngineUnreachableError("no answer"), ServerTroubleError("500"), KeyboardInterrupt()]
+def status_of(airflow: Airflow) -> ExecutionStatus:
+    return orchestrator_of(airflow).get_run("d/r").status
 
 
-@pytest.mark.parametrize("state", ["success", "failed"])
-def test_a_run_that_could_not_be_cancelled_ends_as_it_ends(state: str) -> None:
-    airflow = Airflow(raises=EngineError("403"))
-    with pytest.raises(EngineError):
+def cancel_fails(airflow: Airflow) -> None:
+    assert airflow.raises
+    with pytest.raises(type(airflow.raises)):
         orchestrator_of(airflow).cancel("d/r")
-    assert airflow.found["note"].splitlines() == ["flowyml: could not be cancelled", "mine"]
+
+
+COULD_NOT = ["flowyml: could not be cancelled", "mine"]
+
+
+@pytest.mark.parametrize(("state", "expected"), [("success", COMPLETED), ("failed", FAILED)])
+def test_a_run_that_could_not_be_cancelled_ends_as_it_ends(state: str, expected: ExecutionStatus) -> None:
+    airflow = Airflow(raises=EngineError("403"))
+    cancel_fails(airflow)
+    assert airflow.found["note"].splitlines() == COULD_NOT
     airflow.end(state)
-    expected = ExecutionStatus.COMPLETED if state == "success" else ExecutionStatus.FAILED
     for note in (airflow.found["note"], "looked into it. Ada"):
         airflow.found["note"] = note
-        assert orchestrator_of(airflow).get_run("d/r").status is expected
+        assert status_of(airflow) is expected
 
 
 @pytest.mark.parametrize("stands", [None, "", "mine"])
@@ -107,7 +116,7 @@ def test_a_note_that_airflow_did_not_write_does_not_count(stands: str | None) ->
     airflow.found["note"] = stands
     airflow.notes = [cancelled_note(airflow.found, airflow.works), *([] if stands is None else [stands])]
     airflow.end("failed")
-    assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.FAILED
+    assert status_of(airflow) is FAILED
 
 
 @pytest.mark.parametrize("instead", ["", "looked into it. Ada"])
@@ -118,54 +127,52 @@ def test_a_note_that_was_replaced_counts(instead: str, is_logged: bool) -> None:
     airflow.found["note"] = instead
     if is_logged:
         airflow.notes.insert(0, instead)
-    expected = ExecutionStatus.CANCELLED if instead or is_logged else ExecutionStatus.FAILED
-    assert orchestrator_of(airflow).get_run("d/r").status is expected
+    assert status_of(airflow) is (CANCELLED if instead or is_logged else FAILED)
 
 
 def test_a_run_whose_cancelling_process_was_killed_completes() -> None:
     airflow = Airflow()
     airflow.note("d", "r", cancelled_note(airflow.found, airflow.works))
     airflow.end("success")
-    assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.COMPLETED
+    assert status_of(airflow) is COMPLETED
 
 
-@pytest.mark.parametrize("raised", NO_ANSWER)
-@pytest.mark.parametrize("stops", [True, False])
-def test_a_cancel_whose_answer_was_lost_or_is_late_counts(raised: BaseException, stops: bool) -> None:
+@pytest.mark.parametrize(
+    "raised", [EngineUnreachableError("no answer"), ServerTroubleError("500"), KeyboardInterrupt()]
+)
+@pytest.mark.parametrize(
+    ("stops", "ends", "expected"),
+    [
+        pytest.param(True, "failed", CANCELLED, id="it was lost"),
+        pytest.param(False, "failed", CANCELLED, id="it is late"),
+        pytest.param(False, "success", COMPLETED, id="Airflow never heard of the cancel"),
+    ],
+)
+def test_a_cancel_without_an_answer(
+    raised: BaseException, ends: str, expected: ExecutionStatus, *, stops: bool
+) -> None:
     airflow = Airflow(raises=raised, stops=stops)
-    with pytest.raises(type(raised)):
-        orchestrator_of(airflow).cancel("d/r")
-    airflow.end("failed")
-    assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.CANCELLED
-
-
-@pytest.mark.parametrize("raised", NO_ANSWER)
-def test_a_run_that_completes_since_airflow_never_heard_of_the_cancel(raised: BaseException) -> None:
-    airflow = Airflow(raises=raised)
-    with pytest.raises(type(raised)):
-        orchestrator_of(airflow).cancel("d/r")
-    airflow.end("success")
-    assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.COMPLETED
+    cancel_fails(airflow)
+    airflow.end(ends)
+    assert status_of(airflow) is expected
 
 
 def test_a_cancel_that_is_refused_once_the_run_has_ended_counts() -> None:
     airflow = Airflow(raises=EngineError("401"), stops=True)
-    with pytest.raises(EngineError):
-        orchestrator_of(airflow).cancel("d/r")
-    assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.CANCELLED
+    cancel_fails(airflow)
+    assert status_of(airflow) is CANCELLED
 
 
-@pytest.mark.parametrize("is_active", [False, True])
-def test_airflow_2_stops_no_run_of_a_dag_without_a_file(is_active: bool) -> None:
+def test_airflow_2_stops_no_run_of_a_dag_without_a_file() -> None:
     """It answers as if it had. Of a DAG that is there, a run goes on for its clean-up."""
     airflow = Airflow()
-    airflow.stops_what_is_gone, airflow.is_active = False, is_active
-    if is_active:
-        assert orchestrator_of(airflow).cancel("d/r")
-        return
+    airflow.stops_what_is_gone = False
+    assert orchestrator_of(airflow).cancel("d/r")
+    airflow = Airflow()
+    airflow.stops_what_is_gone = airflow.is_active = False
     with pytest.raises(EngineError, match=r"cannot stop a run without it.* Deploy the pipeline again, then"):
         orchestrator_of(airflow).cancel("d/r")
-    assert airflow.found["note"].splitlines() == ["flowyml: could not be cancelled", "mine"]
+    assert airflow.found["note"].splitlines() == COULD_NOT
 
 
 @pytest.mark.parametrize("in_dag", [("other",), ("work", "other")])
@@ -181,16 +188,15 @@ def test_airflow_2_stops_no_queued_run_with_a_task_that_its_dag_no_longer_has(in
         assert was_cancelled(airflow.found), "it may be late"
     else:
         assert "does not stop run 'd/r', since its DAG no longer has 'work'. Cancel" in str(caught.value)
-        assert airflow.found["note"].splitlines() == ["flowyml: could not be cancelled", "mine"]
+        assert airflow.found["note"].splitlines() == COULD_NOT
 
 
 def test_a_run_that_can_be_cancelled_later_is() -> None:
     airflow = Airflow(raises=EngineError("403"))
-    with pytest.raises(EngineError):
-        orchestrator_of(airflow).cancel("d/r")
+    cancel_fails(airflow)
     airflow.raises, airflow.stops = None, True
     assert orchestrator_of(airflow).cancel("d/r")
-    assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.CANCELLED
+    assert status_of(airflow) is CANCELLED
     assert "could not be cancelled" not in airflow.found["note"]
 
 
@@ -199,4 +205,4 @@ def test_what_a_step_prints_does_not_end_it() -> None:
     airflow = Airflow(stops=True, says="rsync exited with return code 0")
     assert orchestrator_of(airflow).cancel("d/r")
     airflow.end("failed", ended=datetime.now(UTC).isoformat())
-    assert orchestrator_of(airflow).get_run("d/r").status is ExecutionStatus.RUNNING
+    assert status_of(airflow) is ExecutionStatus.RUNNING

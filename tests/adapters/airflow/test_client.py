@@ -9,12 +9,9 @@ import pickle
 import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import certifi
 import pytest
@@ -33,52 +30,31 @@ from flowyml.orchestrators.remote import RemoteOrchestrator
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.client import NotThereError
 from flowyml_airflow.connection import Connection
+from tests.engines.web import Recorded, Reply, web
 
 CERTIFICATES = Path(ssl.get_default_verify_paths().cafile or certifi.where())
 ONCE = OrchestratorRetryPolicy(max_attempts=1)
+VERSION2 = json.dumps({"version": "2.11.2", "git_version": "x"})
 VERSION = json.dumps({"version": "3.3.2", "git_version": "x"})
 LOGIN = "<html><head><title>Sign in to Corp</title></head></html>"
-Answer = Callable[[BaseHTTPRequestHandler], tuple[int, str, str]]
+Answer = Callable[[Recorded], tuple[int, str, str]]
 
 
 @contextmanager
-def site(answer: Answer, certificate: Path | None = None, location: str = "") -> Iterator[str]:
-    """A server that gives the answers it is made with."""
+def site(answer: Answer, location: str = "") -> Iterator[str]:
+    """A server that gives the answers it is made with. Gives its URL."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length") or 0))
-            status, media_type, body = answer(self)
-            self.send_response(status)
-            self.send_header("content-type", media_type)
-            self.send_header("content-length", str(len(body)))
-            if status >= 300 and location:
-                self.send_header("location", location.format(path=self.path))
-            self.end_headers()
-            self.wfile.write(body.encode())
+    def reply(request: Recorded) -> Reply:
+        status, media_type, body = answer(request)
+        leads = {"location": location.format(path=request.path)} if status >= 300 and location else {}
+        return Reply(status, body.encode(), leads, media_type)
 
-        do_GET = do_POST = do_PATCH = do
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    if certificate:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with web(reply) as server:
+        yield server.url
 
 
 def always(status: int, media_type: str, body: str) -> Answer:
-    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+    def answer(request: Recorded) -> tuple[int, str, str]:
         return (200, "application/json", VERSION) if request.path == "/api/v2/version" else (status, media_type, body)
 
     return answer
@@ -148,10 +124,10 @@ def test_authorities_that_cannot_be_read(tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.write_text("no certificate")
     for verify in ("/no/such.pem", str(empty)):
-        with pytest.raises(ConfigurationError, match=f"verify='{verify}' is not a PEM file of certificate authorities"):
-            AirflowOrchestrator("https://127.0.0.1:9", verify=verify).runs()
-        with pytest.raises(ConfigurationError, match=f"verify='{verify}' is not a PEM file of certificate authorities"):
-            RemoteOrchestrator("https://127.0.0.1:9", verify=verify).runs()
+        for kind in (AirflowOrchestrator, RemoteOrchestrator):
+            made = kind("https://127.0.0.1:9", verify=verify)
+            with pytest.raises(ConfigurationError, match=f"verify='{verify}' is not a PEM file of certificate auth"):
+                made.runs()
 
 
 def test_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,61 +149,30 @@ def test_a_token_that_is_none_is_not_shown(token: str, monkeypatch: pytest.Monke
         assert "ret" not in str(caught.value)
 
 
-def test_secrets_that_are_mounted_end_with_a_line_break(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLOWYML_AIRFLOW_URL", "http://h")
-    monkeypatch.setenv("FLOWYML_AIRFLOW_TOKEN", "secret\n")
-    assert Connection.to("http://h").login.token.get() == "secret"
-    assert Connection.to("http://h", token="secret\r\n").login.token.get() == "secret"
-    monkeypatch.setenv("FLOWYML_AIRFLOW_PASSWORD", "my secret \n")
-    assert Connection.to("http://h", username="ada").login.password.get() == "my secret "
-
-
-def test_an_address_without_a_server() -> None:
-    orchestrator = AirflowOrchestrator("http://127.0.0.1:9", retry_policy=ONCE)
+def test_an_address_without_airflow() -> None:
+    nowhere = AirflowOrchestrator("http://127.0.0.1:9", retry_policy=ONCE)
     with pytest.raises(EngineUnreachableError, match="does not answer"):
-        orchestrator.runs()
-    assert orchestrator.health().reachable is False
-
-
-def test_another_site_is_not_taken_for_airflow() -> None:
+        nowhere.runs()
+    assert nowhere.health().reachable is False
     with site(lambda _: (404, "text/html", "<title>My blog</title>")) as url:
-        health = AirflowOrchestrator(url, retry_policy=ONCE).health()
-    assert "is not Airflow" in health.detail
+        assert "is not Airflow" in AirflowOrchestrator(url, retry_policy=ONCE).health().detail
 
 
 def test_airflow_2_has_a_page_where_airflow_3_has_an_api() -> None:
-    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
-        if request.path.startswith("/api/v2"):
-            return 404, "text/html", "<title>Airflow 404</title>"
-        return 200, "application/json", json.dumps({"version": "2.11.0", "git_version": "x"})
-
-    with site(answer) as url:
-        assert AirflowOrchestrator(url, username="ada", password="x", retry_policy=ONCE).client.version == "2.11.0"
-
-
-def test_a_certificate_of_an_unknown_authority(tmp_path: Path) -> None:
-    pem = tmp_path / "both.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", pem, "-out", tmp_path / "cert.pem",
-         "-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    pem.write_text(pem.read_text() + (tmp_path / "cert.pem").read_text())
-    with site(always(200, "application/json", '{"dag_runs": []}'), pem) as url:
-        with pytest.raises(EngineUnreachableError, match=r"TLS with Airflow .* self-signed certificate"):
-            AirflowOrchestrator(url, token="x").runs()
-        trusted = str(tmp_path / "cert.pem")
-        assert AirflowOrchestrator(url, token="x", verify=trusted).runs() == []
-        for verify in (trusted, False):
-            assert RemoteOrchestrator(url, token="x", verify=verify).runs() == []
-        with pytest.raises(EngineUnreachableError, match="self-signed certificate"):
-            RemoteOrchestrator(url, token="x").runs()
+    pages = {"/api/v1/version": (200, "application/json", VERSION2)}
+    with site(lambda request: pages.get(request.path, (404, "text/html", "<title>Airflow 404</title>"))) as url:
+        orchestrator = AirflowOrchestrator(url, username="ada", password="x", retry_policy=ONCE)
+        assert orchestrator.client.version == "2.11.2"
+        with pytest.raises(
+            UnsupportedFeatureError, match=r"does not support /api/v1, the only API of Airflow 2\.11\.2"
+        ):
+            orchestrator.api_client()
 
 
 def test_a_passing_failure_is_tried_again() -> None:
     answers = iter([(503, "text/html", "down"), (500, "application/json", "{}")])
 
-    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+    def answer(request: Recorded) -> tuple[int, str, str]:
         if request.path == "/api/v2/version":
             return 200, "application/json", VERSION
         return next(answers, (200, "application/json", '{"dag_runs": []}'))
@@ -251,9 +196,9 @@ def test_what_airflow_2_answers_with_500_is_missing_unless_its_database_is_away(
 ) -> None:
     left, found = list(answers), {"dag_id": "d", "file_token": "token", "content": "dag = DAG('d')"}
 
-    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+    def answer(request: Recorded) -> tuple[int, str, str]:
         if request.path == "/api/v1/version":
-            return 200, "application/json", json.dumps({"version": "2.11.2", "git_version": "x"})
+            return 200, "application/json", VERSION2
         if request.path.startswith("/api/v2"):
             return 404, "application/json", "{}"
         if request.path.endswith(asked) and left:
@@ -274,13 +219,13 @@ def test_what_airflow_2_answers_with_500_is_missing_unless_its_database_is_away(
 def test_a_token_is_renewed_when_it_is_refused() -> None:
     given: list[str] = []
 
-    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+    def answer(request: Recorded) -> tuple[int, str, str]:
         if request.path == "/api/v2/version":
             return 200, "application/json", VERSION
         if request.path == "/auth/token":
             given.append(f"token{len(given)}")
             return 201, "application/json", json.dumps({"access_token": given[-1]})
-        good = request.headers["Authorization"] == "Bearer token1"
+        good = request.headers.get("authorization") == "Bearer token1"
         return (200, "application/json", '{"dag_runs": []}') if good else (401, "application/json", "{}")
 
     with site(answer) as url:
@@ -302,49 +247,26 @@ def test_credentials_are_never_shown(caplog: pytest.LogCaptureFixture) -> None:
             assert not [text for text in shown if "secret-word" in text]
 
 
-def test_airflows_own_client_is_loaded_when_it_is_asked_for() -> None:
-    """It takes seconds to import, so that nothing else may do it."""
+def test_airflows_own_client_is_loaded_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes seconds to import, so that nothing else may do it. It trusts whom FlowyML trusts."""
     script = (
         "import sys; from flowyml_airflow import AirflowOrchestrator as A; made = A(sys.argv[1], token='abc')\n"
         "made.runs(); assert 'airflow_client' not in sys.modules\n"
         "own = made.api_client().configuration; print(own.host, own.access_token, own.verify_ssl)\n"
+        "for verify in (False, sys.argv[2]):\n"
+        "    own = A(sys.argv[1], token='x', verify=verify).api_client().configuration\n"
+        "    print(own.verify_ssl, own.ssl_ca_cert)\n"
     )
     with site(always(200, "application/json", '{"dag_runs": []}')) as url:
-        done = subprocess.run([sys.executable, "-c", script, url], capture_output=True, text=True, check=False)
-    assert done.stdout == f"{url} abc True\n", done.stderr
-
-
-def test_airflows_own_client_trusts_whom_we_trust(tmp_path: Path) -> None:
-    with site(always(200, "application/json", "{}")) as url:
-        trusting = AirflowOrchestrator(url, token="x", verify=False).api_client().configuration
-        named = AirflowOrchestrator(url, token="x", verify=str(CERTIFICATES)).api_client().configuration
-    assert (trusting.verify_ssl, trusting.ssl_ca_cert) == (False, None)
-    assert (named.verify_ssl, named.ssl_ca_cert) == (True, str(CERTIFICATES))
-
-
-def test_airflows_own_client_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    with site(always(200, "application/json", "{}")) as url:
+        command = [sys.executable, "-c", script, url, str(CERTIFICATES)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.stdout == f"{url} abc True\nFalse None\nTrue {CERTIFICATES}\n", done.stderr
         monkeypatch.setitem(sys.modules, "airflow_client.client", None)
         with pytest.raises(MissingExtraError, match=r"pip install 'flowyml\[airflow\]'"):
             AirflowOrchestrator(url, token="x").api_client()
-    older = {"/api/v1/version": (200, "application/json", json.dumps({"version": "2.11.2", "git_version": "x"}))}
-    with (
-        site(lambda request: older.get(request.path, (404, "application/json", "{}"))) as url,
-        pytest.raises(UnsupportedFeatureError, match=r"does not support /api/v1, the only API of Airflow 2\.11\.2"),
-    ):
-        AirflowOrchestrator(url, token="x").api_client()
 
 
 def test_where_credentials_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLOWYML_AIRFLOW_URL", "http://airflow.example:8080/af/")
-    monkeypatch.setenv("FLOWYML_AIRFLOW_TOKEN", "from-environment")
-    assert Connection.to().url == "http://airflow.example:8080/af"
-    assert Connection.to().login.token.get() == "from-environment"
-    assert not Connection.to(username="ada", password="x").login.token
-    assert Connection.to("http://bob:p%40ss@h:1").login.password.get() == "p@ss"
-
-
-def test_what_cannot_be_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLOWYML_AIRFLOW_URL", raising=False)
     with pytest.raises(ConfigurationError, match="No Airflow URL is set"):
         Connection.to().checked_address()
@@ -352,6 +274,15 @@ def test_what_cannot_be_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
         Connection.to("http://h", username="ada")
     with pytest.raises(ConfigurationError, match="not the address"):
         Connection.to("ftp://h")
+    assert Connection.to("http://bob:p%40ss@h:1").login.password.get() == "p@ss"
+    monkeypatch.setenv("FLOWYML_AIRFLOW_URL", "http://airflow.example:8080/af/")
+    monkeypatch.setenv("FLOWYML_AIRFLOW_TOKEN", "from-environment\n")
+    monkeypatch.setenv("FLOWYML_AIRFLOW_PASSWORD", "my secret \n")
+    assert Connection.to().url == "http://airflow.example:8080/af"
+    assert Connection.to().login.token.get() == "from-environment", "what is mounted ends with a line break"
+    assert Connection.to(token="secret\r\n").login.token.get() == "secret"
+    assert not Connection.to(username="ada", password="x").login.token
+    assert Connection.to(username="ada").login.password.get() == "my secret "
 
 
 def test_an_import_error_of_another_file_of_the_same_name_is_not_ours() -> None:
@@ -361,7 +292,7 @@ def test_an_import_error_of_another_file_of_the_same_name_is_not_ours() -> None:
         {"filename": "dags/team/beside.py", "timestamp": "2", "stack_trace": "theirs too"},
     ]
 
-    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+    def answer(request: Recorded) -> tuple[int, str, str]:
         if request.path == "/api/v2/version":
             return 200, "application/json", VERSION
         return 200, "application/json", json.dumps({"import_errors": errors, "total_entries": len(errors)})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.connection import Connection
 from flowyml_airflow.transport import Transport
 from tests.adapters.airflow.test_client import site
+from tests.engines.web import Recorded
 
 
 class Answers(Transport):
@@ -142,7 +142,7 @@ def test_what_is_cleared_is_not_cleared_a_second_time() -> None:
     """The tasks may run again by then, and would be stopped. A 500 says that nothing was cleared."""
     sent: list[str] = []
 
-    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+    def answer(request: Recorded) -> tuple[int, str, str]:
         sent.append(request.path)
         return 500 if len(sent) == 1 else 503, "application/json", '{"detail": "no answer."}'
 

@@ -14,27 +14,15 @@ from hypothesis import strategies as st
 
 from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
 from flowyml_airflow.dag_parts import WORKER
-from flowyml_airflow.names import START_TASK, dag_id, task_id
+from flowyml_airflow.names import START_TASK, dag_id, task_id, xcom_key
 from tests.adapters.airflow.test_compiler import formatted, text
 
 
-def test_no_two_steps_share_a_task_and_none_is_the_start_task() -> None:
-    names = [
-        "a b",
-        "a-b",
-        "a_b",
-        "A_b",
-        "a/b",
-        "ä_b",
-        START_TASK,
-        "class",
-        "x" * 200,
-        "y" * 199 + "/",
-    ]
-    ids = [task_id(name) for name in names]
-    assert len(set(ids)) == len(ids)
-    assert START_TASK not in ids
-    assert all(len(made) <= 250 and made.isascii() for made in ids)
+def test_no_two_share_a_task_or_an_xcom_and_none_is_airflows_own() -> None:
+    names = ["a b", "a-b", "a_b", "A_b", "a/b", "ä_b", START_TASK, "class", "x" * 200, "y" * 199 + "/", "return_value"]
+    for made, taken in (([*map(task_id, names)], START_TASK), ([*map(xcom_key, names)], "return_value")):
+        assert len({*made, taken}) == len(names) + 1
+        assert all(len(each) <= 250 and each.isascii() for each in made)
 
 
 NAMES = st.one_of(
@@ -66,18 +54,8 @@ def test_no_name_breaks_out(steps: list[str], pipeline: str, about: str, tags: l
     assert literal(dag.items[0].context_expr, "dag_id") == dag_id(pipeline)
     targets = [ast.unparse(node.targets[0]) for node in calls]
     assert len(set(targets)) == len(targets)
-    assert not set(targets) & {
-        "Step",
-        "DAG",
-        "BUNDLE",
-        "PYTHON",
-        "ARTIFACTS",
-        "worker",
-        "stop",
-        "datetime",
-        "timezone",
-        "print",
-    }
+    taken = "Step DAG BUNDLE PYTHON ARTIFACTS worker stop datetime timezone print"
+    assert not {*targets} & {*taken.split()}
 
 
 def test_a_task_that_is_stopped_while_its_code_is_loaded_ends(monkeypatch: pytest.MonkeyPatch) -> None:

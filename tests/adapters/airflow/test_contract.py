@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flowyml.core.errors import OwnershipError, ScheduleError, UnsupportedFeatureError
+from flowyml.core.errors import OwnershipError, ScheduleError
 from flowyml.core.schedule import Schedule
 from flowyml_airflow.backfills import backfill, zone_of
 from flowyml_airflow.cancel_notes import cancelled_note
@@ -297,8 +297,3 @@ def test_the_official_client_has_the_same_names(tmp_path: Path) -> None:
     assert len(found) > 30
     missing = [(name, field) for name, field in found if field not in (fields(name) or ()) and field not in ONLY_ON_2]
     assert not missing
-
-
-def test_airflow_2_has_no_backfills() -> None:
-    with pytest.raises(UnsupportedFeatureError):
-        _client(2, _contracts(2)).backfill("d", DAY, DAY, {})

@@ -25,37 +25,17 @@ from flowyml_airflow.names import STEPS_KEY
 from flowyml_airflow.retrying import to_clear
 from flowyml_airflow.step_runs import attributed, step_runs
 from flowyml_airflow.upstream import Upstream
-from flowyml_airflow.xcoms import restored
 from tests.adapters.airflow import dags
+from tests.adapters.airflow.task_instance import Ti
 
 COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
 RUNNING, QUEUED, TIMEOUT = ExecutionStatus.RUNNING, ExecutionStatus.QUEUED, ExecutionStatus.TIMEOUT
 
 
-class Ti:
-    """As much of a task instance as a group needs; what is pushed is kept, in order."""
-
-    dag_id = run_id = "x"
-    map_index = -1
-
-    def __init__(self, try_number: int = 1, pulled: Mapping[str, Any] | None = None) -> None:
-        self.try_number = try_number
-        self.pushed: list[tuple[str, Any]] = []
-        self.pulled = pulled or {}
-
-    def xcom_push(self, *, key: str, value: Any) -> None:
-        self.pushed.append((key, restored(value)))
-
-    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
-        return self.pulled.get(f"{task_ids}.{key}")
-
-    def states(self) -> list[dict[str, str]]:
-        """What was written down of the steps, at each change."""
-        return [
-            {name: each["state"] for name, each in value["steps"].items()}
-            for key, value in self.pushed
-            if key == STEPS_KEY
-        ]
+def states_of(ti: Ti) -> list[dict[str, str]]:
+    """What was written down of the steps, at each change."""
+    written = [value["steps"] for key, value in ti.pushed if key == STEPS_KEY]
+    return [{name: each["state"] for name, each in steps.items()} for steps in written]
 
 
 @step(execution_group="g", retry=1)
@@ -109,8 +89,8 @@ def test_each_step_is_tried_by_its_own_policy_and_written_down_at_each_change() 
     assert calls == [
         ("first", {}, 1, True), ("first", {}, 2, True), ("beside", {}, 1, True), ("second", {"first": 2}, 1, False),
     ]  # fmt: skip
-    assert [each["first"] for each in ti.states()][:4] == ["running", "up_for_retry", "running", "success"]
-    assert ti.states()[-1] == {"first": "success", "second": "success", "beside": "success"}
+    assert [each["first"] for each in states_of(ti)][:4] == ["running", "up_for_retry", "running", "success"]
+    assert states_of(ti)[-1] == {"first": "success", "second": "success", "beside": "success"}
     assert [item for item in ti.pushed if item[0] != STEPS_KEY] == [
         ("first.first", 2), ("beside.beside", 3), ("second.second", 4),
     ]  # fmt: skip
@@ -126,7 +106,7 @@ def test_what_does_not_need_a_step_that_failed_still_runs() -> None:
     with pytest.raises(StepFailedError):
         group.run()
     assert group.failed.name == "first"
-    assert ti.states()[-1] == {"first": "failed", "second": "upstream_failed", "beside": "success"}
+    assert states_of(ti)[-1] == {"first": "failed", "second": "upstream_failed", "beside": "success"}
     last = ti.pushed[-1][1]
     assert last["try"] == 3
     assert last["steps"]["first"] | {"began": 0, "ended": 0} == {
@@ -149,7 +129,7 @@ def test_airflows_own_exceptions_are_not_tried_again(name: str, state: str) -> N
     with pytest.raises(StepFailedError):
         group.run()
     assert calls == ["first", "beside"]
-    assert ti.states()[-1] == {
+    assert states_of(ti)[-1] == {
         "first": state, "second": "skipped" if state == "skipped" else "upstream_failed", "beside": "success",
     }  # fmt: skip
 
@@ -161,7 +141,7 @@ def test_a_group_that_is_stopped_leaves_the_step_that_was_at_work() -> None:
     group = group_of(call, ti := Ti())
     with pytest.raises(StepCancelledError):
         group.run()
-    assert ti.states() == [{"first": "running"}]
+    assert states_of(ti) == [{"first": "running"}]
 
     def late(name: str, inputs: Mapping[str, Any], **options: Any) -> StepOutputs:
         group.stop.set()
@@ -170,128 +150,89 @@ def test_a_group_that_is_stopped_leaves_the_step_that_was_at_work() -> None:
     group = group_of(late, ti := Ti())
     with pytest.raises(StepCancelledError, match="while it waited to be tried again"):
         group.run()
-    assert ti.states()[-1] == {"first": "up_for_retry"}
-
-
-def test_the_steps_share_a_process(tmp_path: Path) -> None:
-    """By a worker's function, with real processes."""
-    folder = str(tmp_path)
-
-    @step(execution_group="pids")
-    def one() -> int:
-        import os
-
-        return os.getpid()
-
-    @step(execution_group="pids")
-    def two(one: int) -> list[int]:
-        import os
-
-        (Path(folder) / "ran").touch()
-        return [one, os.getpid()]
-
-    dag = compile_dag(Pipeline("pids").add_step(one).add_step(two).bundle())
-    bundle = tmp_path / dag.bundle.filename
-    bundle.write_bytes(dag.bundle.data)
-    run = SimpleNamespace(dag_id="pids", conf={})
-    context = {"run_id": "r", "dag_run": run, "ti": (ti := Ti())}
-    operator = SimpleNamespace(steps=["one", "two"], inputs={})
-    worker.run_together(operator, context, bundle, sys.executable, str(tmp_path / "store"))
-    mine, other = dict(ti.pushed)["two.two"]
-    assert mine == other
-    assert (tmp_path / "ran").exists()
-
-
-WHOLE = StepRun(name="g", status=FAILED, raw_status="failed", attempt=2, error="killed")
+    assert states_of(ti)[-1] == {"first": "up_for_retry"}
 
 
 def said(state: str, attempt: int = 1, **more: Any) -> dict[str, Any]:
     return {"state": state, "attempt": attempt, "began": "2026-01-01T00:00:00+00:00", **more}
 
 
-def read(whole: StepRun, written: Mapping[str, Any], tries: int = 2) -> dict[str, Any]:
+def ended(state: str, error: str | None = None) -> StepRun:
+    """The task of a group as a whole, in its second try."""
+    status = {"late": TIMEOUT, "failed": FAILED, "stopped": CANCELLED, "running": RUNNING, "success": COMPLETED}[state]
+    raw = "failed" if status in (TIMEOUT, CANCELLED) else state
+    return StepRun(name="g", status=status, raw_status=raw, attempt=2, error=error)
+
+
+GONE_ON = {"a": said("success"), "b": said("running", 3)}
+TWO_FAILED = {"a": said("failed", error="E", late=True), "b": said("upstream_failed", 0), "c": said("success")}
+AT_WORK = {"a": said("success"), "b": said("up_for_retry", error="E")}
+DONE = (COMPLETED, "success", 1, None)
+
+
+def not_run(step: str, state: str) -> tuple[Any, ...]:
+    return (CANCELLED, "upstream_failed", 0, f"not run, since step '{step}' ended {state}")
+
+
+@pytest.mark.parametrize(
+    ("whole", "written", "tries", "expected"),
+    [
+        pytest.param(
+            ended("failed", "killed"), GONE_ON, 2, (DONE, (FAILED, "failed", 3, "killed"), not_run("b", "FAILED")),
+            id="its process was killed",
+        ),
+        pytest.param(
+            ended("stopped"), GONE_ON, 2, (DONE, (CANCELLED, "failed", 3, None), (CANCELLED, "failed", 0, None)),
+            id="it was cancelled",
+        ),
+        pytest.param(
+            ended("late", "late"), GONE_ON, 2, (DONE, (TIMEOUT, "failed", 3, "late"), not_run("b", "TIMEOUT")),
+            id="Airflow's own limit ends the step at work only",
+        ),
+        pytest.param(
+            ended("late", "late"), {}, 2, ((TIMEOUT, "failed", 2, "late"), *[not_run("a", "TIMEOUT")] * 2),
+            id="before anything was written",
+        ),
+        pytest.param(
+            ended("failed", "killed"), {"a": said("success")}, 1,
+            ((FAILED, "failed", 2, "killed"), *[not_run("a", "FAILED")] * 2), id="what an earlier try left is no more",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_task_tells_of_its_steps(whole: StepRun, written: Any, tries: int, expected: Sequence[Any]) -> None:
+    assert [*read(whole, written, tries)] == [*expected]
+
+
+def test_steps_that_failed_or_are_at_work_and_those_of_a_task_that_was_marked_by_hand() -> None:
+    found = read(ended("failed", "killed"), TWO_FAILED)
+    assert [(status, error) for status, _, _, error in found] == [(TIMEOUT, "E"), (CANCELLED, None), (COMPLETED, None)]
+    assert [status for status, *_ in read(ended("running"), AT_WORK)] == [COMPLETED, RUNNING, QUEUED]
+    assert [status for status, *_ in read(ended("success"), {})] == [COMPLETED] * 3
+
+
+def read(whole: StepRun, written: Mapping[str, Any], tries: int = 2) -> list[tuple[Any, ...]]:
     runs = step_runs(["a", "b", "c"], whole, {"try_number": 2}, {"try": tries, "steps": written})
-    return {run.name: (run.status, run.raw_status, run.attempt, run.error) for run in runs}
-
-
-def test_a_task_that_was_killed_tells_which_steps_had_ended() -> None:
-    written = {"a": said("success"), "b": said("running", 3)}
-    assert read(WHOLE, written) == {
-        "a": (COMPLETED, "success", 1, None),
-        "b": (FAILED, "failed", 3, "killed"),
-        "c": (CANCELLED, "upstream_failed", 0, "not run, since step 'b' ended FAILED"),
-    }
-    stopped = StepRun(name="g", status=CANCELLED, raw_status="failed", attempt=2)
-    assert read(stopped, written) == {
-        "a": (COMPLETED, "success", 1, None),
-        "b": (CANCELLED, "failed", 3, None),
-        "c": (CANCELLED, "failed", 0, None),
-    }
-
-
-def test_airflows_own_limit_ends_the_step_at_work_only() -> None:
-    late = StepRun(name="g", status=TIMEOUT, raw_status="failed", attempt=2, error="late")
-    assert read(late, {"a": said("success"), "b": said("running", 3)}) == {
-        "a": (COMPLETED, "success", 1, None),
-        "b": (TIMEOUT, "failed", 3, "late"),
-        "c": (CANCELLED, "upstream_failed", 0, "not run, since step 'b' ended TIMEOUT"),
-    }
-    assert read(late, {}) == {
-        "a": (TIMEOUT, "failed", 2, "late"),
-        "b": (CANCELLED, "upstream_failed", 0, "not run, since step 'a' ended TIMEOUT"),
-        "c": (CANCELLED, "upstream_failed", 0, "not run, since step 'a' ended TIMEOUT"),
-    }
-
-
-def test_steps_that_failed_or_are_at_work() -> None:
-    written = {
-        "a": said("failed", error="E", late=True), "b": said("upstream_failed", 0), "c": said("success"),
-    }  # fmt: skip
-    found = read(WHOLE, written)
-    assert [value[0] for value in found.values()] == [TIMEOUT, CANCELLED, COMPLETED]
-    assert found["a"][3] == "E"
-    at_work = StepRun(name="g", status=RUNNING, raw_status="running", attempt=2)
-    states = read(at_work, {"a": said("success"), "b": said("up_for_retry", error="E")})
-    assert [value[0] for value in states.values()] == [COMPLETED, RUNNING, QUEUED]
-
-
-def test_what_an_earlier_try_left_does_not_count() -> None:
-    assert read(WHOLE, {"a": said("success")}, tries=1) == {
-        "a": (FAILED, "failed", 2, "killed"),
-        "b": (CANCELLED, "upstream_failed", 0, "not run, since step 'a' ended FAILED"),
-        "c": (CANCELLED, "upstream_failed", 0, "not run, since step 'a' ended FAILED"),
-    }
-    by_hand = StepRun(name="g", status=COMPLETED, raw_status="success", attempt=1)
-    assert [value[0] for value in read(by_hand, {}).values()] == [COMPLETED] * 3
-
-
-def steps_of(lines: Sequence[str]) -> list[tuple[str, int, str]]:
-    """What is made of the lines of the log of a group of two steps."""
-    return [(each.step, each.attempt, each.message) for each in attributed(list(map(LogEvent, lines)), ["a", "b"], 1)]
+    return [(run.status, run.raw_status, run.attempt, run.error) for run in runs]
 
 
 def turn(step: str, attempt: int) -> str:
     return f'flowyml-turn {{"step": "{step}", "attempt": {attempt}}}'
 
 
-def test_each_line_of_the_log_is_of_a_step() -> None:
+def test_each_line_of_the_log_is_of_a_step_as_marks_alone_say() -> None:
     half = 'flowyml-turn {"step": "a", "att'
     lines = [
         "loading", turn("a", 1), "one", turn("a", 2), "two", turn("b", 1), "three", turn("nobody", 1),
         "Step 'a', attempt 1 begins.", turn("a", 2), "E", half,
     ]  # fmt: skip
-    assert steps_of(lines) == [
+    found = [(each.step, each.attempt, each.message) for each in attributed(list(map(LogEvent, lines)), ["a", "b"], 1)]
+    assert found == [
         ("a", 1, "loading"), ("a", 1, "one"), ("a", 2, "two"), ("b", 1, "three"), ("b", 1, turn("nobody", 1)),
         ("b", 1, "Step 'a', attempt 1 begins."), ("a", 2, "E"), ("a", 2, half),
     ]  # fmt: skip
 
 
-def test_only_a_mark_says_whose_turn_it_is() -> None:
-    lines = ["Step 'a', attempt 1 begins.", "one", "Step 'b', attempt 2 begins.", "two"]
-    assert steps_of(lines) == [("a", 1, line) for line in lines]
-
-
-def test_a_line_that_a_step_prints_is_not_taken_for_the_turn_of_another(
+def test_steps_share_a_process_and_no_line_is_taken_for_the_turn_of_another(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """By a worker's function, with real processes, and in a second attempt too."""
@@ -299,24 +240,30 @@ def test_a_line_that_a_step_prints_is_not_taken_for_the_turn_of_another(
 
     @step(execution_group="shapes", retry=1)
     def talk() -> int:
+        import os
+
         for line in shapes:
             print(line)
         if not tried.exists():
             tried.touch()
             raise ValueError(shapes[0])
-        return 1
+        return os.getpid()
 
     @step(execution_group="shapes")
-    def last(talk: int) -> None:
+    def last(talk: int) -> bool:
+        import os
+
         print("done")
+        return talk == os.getpid()
 
     dag = compile_dag(Pipeline("shapes").add_step(talk).add_step(last).bundle())
     bundle = tmp_path / dag.bundle.filename
     bundle.write_bytes(dag.bundle.data)
-    context = {"run_id": "r", "dag_run": SimpleNamespace(dag_id="shapes", conf={}), "ti": Ti()}
+    context = {"run_id": "r", "dag_run": SimpleNamespace(dag_id="shapes", conf={}), "ti": (ti := Ti())}
     operator = SimpleNamespace(steps=["talk", "last"], inputs={})
     caplog.set_level("INFO", "airflow.task")
     worker.run_together(operator, context, bundle, sys.executable, str(tmp_path / "store"))
+    assert dict(ti.pushed)["last.last"] is True
     events = [LogEvent(record.getMessage()) for record in caplog.records]
     found = [(each.step, each.attempt, each.message) for each in attributed(events, ["talk", "last"], 1)]
     said = [each for each in found if "Traceback" not in each[2] and "tried again" not in each[2]]
@@ -363,8 +310,8 @@ def test_a_handler_goes_by_the_steps_of_a_group_that_it_waits_for() -> None:
 
 def test_a_step_may_have_completed_in_a_task_that_failed() -> None:
     flow = Flow(three.compile())
-    ti = Ti(pulled={f"g.{STEPS_KEY}": {"try": 1, "steps": {"first": said("failed"), "beside": said("success")}}})
-    ti.get_task_states = lambda **_: {"x": {"g": "failed"}}  # type: ignore[attr-defined]  # a task instance of the test
+    written = {"try": 1, "steps": {"first": said("failed"), "beside": said("success")}}
+    ti = Ti({"g": "failed"}, {("g", STEPS_KEY, -1): written})
     seen = Upstream(flow, {"ti": ti}, {})
     ends = {source.step: seen.end(source, "") for source in flow.outputs(flow.steps["after"])}
     assert {name: end.name if end is not None else None for name, end in ends.items()} == {

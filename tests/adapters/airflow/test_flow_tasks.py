@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -15,30 +14,8 @@ from flowyml.runtime.nodes import End
 from flowyml_airflow.flow import Flow, Task
 from flowyml_airflow.task_exceptions import no_output
 from flowyml_airflow.upstream import TAKEN, Upstream
+from tests.adapters.airflow.task_instance import Ti
 from tests.adapters.airflow.test_flow import branched, double, mapped_over, numbers, rules_of, same
-
-
-class Ti:
-    """As much of Airflow 3's task instance as is asked for."""
-
-    dag_id = run_id = "x"
-
-    def __init__(self, states: Mapping[str, str], xcoms: Mapping[Any, Any] = {}, map_index: int = -1) -> None:
-        self.states, self.xcoms, self.map_index = states, xcoms, map_index
-
-    def get_task_states(self, *, dag_id: str, task_ids: list[str], run_ids: list[str]) -> Any:
-        (task,) = task_ids
-        found = {
-            key: state for key, state in self.states.items()
-            if key == task or (key.startswith(f"{task}_") and key.removeprefix(f"{task}_").isdigit())
-        }  # fmt: skip
-        return {"x": found}
-
-    def xcom_pull(self, *, task_ids: Any, key: str, map_indexes: int = -1) -> Any:
-        if isinstance(task_ids, str):
-            return self.xcoms.get((task_ids, key, map_indexes))
-        (task,) = task_ids
-        return [value for (of, name, _), value in self.xcoms.items() if (of, name) == (task, key)]
 
 
 def upstream(made: Pipeline, ti: Ti) -> Upstream:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.client import LogEvent
 from flowyml_airflow.log_lines import Tail
 from tests.adapters.airflow.test_client import site
+from tests.engines.web import Recorded
 
 RUN: dict[str, Any] = {
     "dag_id": "d", "dag_run_id": "r", "dag_display_name": "d", "start_date": "2026-01-01T00:00:00Z", "end_date": None,
@@ -49,7 +49,7 @@ def followed(api: str, looks: Sequence[object]) -> list[str]:
     """The lines that are shown while the log looks like this, one look after the other; the task ends with the last."""
     left = list(looks)
 
-    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+    def answer(request: Recorded) -> tuple[int, str, str]:
         path = request.path.partition("?")[0]
         state = "running" if len(left) > 1 else "success"
         if not path.startswith(f"/api/{api}/"):
@@ -120,7 +120,7 @@ def test_attempts_come_in_order_and_ended_ones_are_read_no_more() -> None:
     asked: list[str] = []
     looks = iter(range(9))
 
-    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+    def answer(request: Recorded) -> tuple[int, str, str]:
         path = request.path.partition("?")[0]
         task = {**TASK, "state": "success", "try_number": 2, "end_date": "2026-01-01T00:00:09Z"}
         body: Any = {"version": "3.3.2", "git_version": "x", "is_paused": False}
@@ -149,7 +149,7 @@ def test_a_list_of_runs_asks_for_each_dag_once() -> None:
     for one in runs:
         del one["dag_display_name"]  # as on Airflow 2
 
-    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+    def answer(request: Recorded) -> tuple[int, str, str]:
         path = request.path.partition("?")[0]
         asked.append(path)
         if not path.startswith("/api/v1/"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from flowyml.plan.model import Parameter
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.parameters import SIXTY_FOUR_BITS, check_carried, filled, param
 from tests.adapters.airflow.test_client import Answer, site
+from tests.engines.web import Recorded
 
 LARGE = 2**64
 DAY = {"format": "date", "type": "string"}
@@ -74,7 +74,7 @@ def test_a_date_of_the_run_is_an_empty_field_of_the_form() -> None:
 def knowing_no_dag(api: str, asked: list[str]) -> Answer:
     """The version page of an Airflow that has nothing else, and notes what it is asked for."""
 
-    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+    def answer(request: Recorded) -> tuple[int, str, str]:
         asked.append(request.path)
         return (200 if request.path == f"/api/{api}/version" else 404), "application/json", '{"version": "3.2.0"}'
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -24,7 +25,7 @@ GRAPH = {
     "yes": ["joined"],
     "no": ["joined"],
     "total": ["watcher", "tidy"],
-    "beside": ["after beside", "watcher", "tidy"],
+    "beside": ["after_beside", "watcher", "tidy"],
     "joined": ["alert", "watcher", "tidy"],
 }
 FACTS = {"watcher": "watcher", "cleanup": ["tidy"], "loops": {"rows": {"tasks": ["train", "check"]}}}
@@ -32,12 +33,48 @@ FACTS = {"watcher": "watcher", "cleanup": ["tidy"], "loops": {"rows": {"tasks": 
 
 def tasks(**states: Any) -> list[dict[str, Any]]:
     """``train_1="failed"`` is the second item of ``train``."""
-    found = []
-    for key, state in states.items():
-        task, _, index = key.rpartition("_")
-        at = int(index) if task else -1
-        found.append({"task_id": task or key, "map_index": at, "state": state})
-    return found
+    split = ((key.rpartition("_") if key[-1].isdigit() else (key, "", "-1"), state) for key, state in states.items())
+    return [{"task_id": task, "map_index": int(index), "state": state} for (task, _, index), state in split]
+
+
+LOOP_FAILED = {
+    "load": "success", "train_0": "success", "train_1": "failed", "check_0": "success", "check_1": "upstream_failed",
+    "total": "upstream_failed", "watcher": "failed", "tidy": "success",
+}  # fmt: skip
+CHOICE_FAILED = {
+    "load": "success", "choose": "failed", "yes": "upstream_failed", "no": "upstream_failed",
+    "joined": "upstream_failed", "alert": "skipped", "watcher": "failed",
+}  # fmt: skip
+TAKEN = {"choose": "success", "yes": "failed", "no": "skipped", "joined": "upstream_failed", "alert": "success"}
+STOPPED = {"load": "success", "beside": "failed", "train": "skipped", "total": "skipped", "watcher": "skipped"}
+TWO_FAILED = {**LOOP_FAILED, "train_2": "failed", "check_2": "upstream_failed", "beside": "failed"}
+BESIDE = {"load": "success", "train_0": "success", "beside": "failed", "after_beside": "success"}
+REACHED = {"load": "success", "train_0": "failed", "check_0": "upstream_failed", "total": "success"}
+ITEM_SKIPPED = {"train_0": "success", "train_1": "skipped", "check_0": "success", "check_1": "skipped"}
+
+
+@pytest.mark.parametrize(
+    ("states", "steps", "wanted"),
+    [
+        pytest.param(LOOP_FAILED, "", "train_1 check_1 total watcher tidy", id="failed, what waits and what cleans up"),
+        pytest.param(CHOICE_FAILED, "", "choose yes no joined alert watcher", id="skipped after what runs again"),
+        pytest.param(TAKEN, "", "yes joined", id="the untaken branch stays, and so does what completed"),
+        pytest.param(TWO_FAILED, "train", "train_1 train_2 check_1 check_2 total watcher tidy", id="a named loop"),
+        pytest.param(TWO_FAILED, "train[1]", "train_1 check_1 total watcher tidy", id="a named item"),
+        pytest.param(TWO_FAILED, "beside", "beside watcher tidy", id="a named step"),
+        pytest.param(
+            TWO_FAILED, "load", "load train_0 train_1 train_2 check_0 check_1 check_2 total watcher tidy",
+            id="all that comes after a step that completed",
+        ),
+        pytest.param(BESIDE, "load beside", "load train_0 beside", id="after the one that completed alone"),
+        pytest.param(BESIDE, "beside load", "load train_0 beside", id="the same in another order"),
+        pytest.param({**BESIDE, "beside": "success"}, "beside", "beside after_beside", id="where it completed too"),
+        pytest.param(REACHED, "train load", "load train_0 check_0 total", id="reached from both"),
+        pytest.param(ITEM_SKIPPED, "train", "train_0 train_1 check_0 check_1", id="a skipped item has not failed"),
+    ],
+)  # fmt: skip
+def test_what_is_cleared(states: Mapping[str, Any], steps: str, wanted: str) -> None:
+    assert cleared(states, steps.split() or None) == {*wanted.split()}
 
 
 def cleared(states: Mapping[str, Any], steps: list[str] | None = None, *, stopped: bool = False) -> set[str]:
@@ -45,66 +82,10 @@ def cleared(states: Mapping[str, Any], steps: list[str] | None = None, *, stoppe
     return {task if index < 0 else f"{task}_{index}" for task, index in made}
 
 
-LOOP_FAILED = {
-    "load": "success", "train_0": "success", "train_1": "failed", "check_0": "success", "check_1": "upstream_failed",
-    "total": "upstream_failed", "watcher": "failed", "tidy": "success",
-}  # fmt: skip
-
-
-def test_what_failed_and_what_waits_for_it_and_what_cleans_up() -> None:
-    assert cleared(LOOP_FAILED) == {"train_1", "check_1", "total", "watcher", "tidy"}
-
-
-def test_what_was_skipped_is_decided_anew_only_after_what_runs_again() -> None:
-    failed = {
-        "load": "success", "choose": "failed", "yes": "upstream_failed", "no": "upstream_failed",
-        "joined": "upstream_failed", "alert": "skipped", "watcher": "failed",
-    }  # fmt: skip
-    assert cleared(failed) == {"choose", "yes", "no", "joined", "alert", "watcher"}
-    taken = {"choose": "success", "yes": "failed", "no": "skipped", "joined": "upstream_failed", "alert": "success"}
-    assert cleared(taken) == {"yes", "joined"}, "the untaken branch stays, and so does what completed"
-
-
 def test_a_stopped_run_goes_on_with_what_had_not_begun() -> None:
-    states = {"load": "success", "beside": "failed", "train": "skipped", "total": "skipped", "watcher": "skipped"}
-    assert cleared(states, stopped=True) == {"beside", "train", "total", "watcher"}
-
-
-@pytest.mark.parametrize(
-    ("steps", "wanted"),
-    [
-        (["train"], {"train_1", "train_2", "check_1", "check_2", "total", "watcher", "tidy"}),
-        (["train[1]"], {"train_1", "check_1", "total", "watcher", "tidy"}),
-        (["beside"], {"beside", "watcher", "tidy"}),
-        (
-            ["load"],
-            {"load", "train_0", "train_1", "train_2", "check_0", "check_1", "check_2", "total", "watcher", "tidy"},
-        ),
-    ],
-)
-def test_named_steps_and_what_comes_after_them(steps: list[str], wanted: set[str]) -> None:
-    states = {
-        **LOOP_FAILED, "train_2": "failed", "check_2": "upstream_failed", "beside": "failed",
-    }  # fmt: skip
-    assert cleared(states, steps) == wanted
-
-
-def test_each_named_step_that_completed_takes_along_what_comes_after_it_alone() -> None:
-    states = {"load": "success", "train_0": "success", "beside": "failed", "after beside": "success"}
-    assert cleared(states, ["load", "beside"]) == {"load", "train_0", "beside"}
-    assert cleared(states, ["beside", "load"]) == {"load", "train_0", "beside"}
-    assert cleared({**states, "beside": "success"}, ["beside"]) == {"beside", "after beside"}
-
-
-def test_what_is_reached_from_a_failure_is_reached_from_what_completed_too() -> None:
-    states = {"load": "success", "train_0": "failed", "check_0": "upstream_failed", "total": "success"}
-    assert cleared(states, ["train", "load"]) == {"load", "train_0", "check_0", "total"}
-
-
-def test_an_item_that_was_skipped_has_not_failed() -> None:
-    states = {"train_0": "success", "train_1": "skipped", "check_0": "success", "check_1": "skipped"}
-    assert cleared(states, ["train"]) == {"train_0", "train_1", "check_0", "check_1"}
-    assert cleared(states, ["train"], stopped=True) == {"train_1", "check_1"}, "Airflow skips what it stops"
+    """Airflow skips what it stops."""
+    assert cleared(STOPPED, stopped=True) == {"beside", "train", "total", "watcher"}
+    assert cleared(ITEM_SKIPPED, ["train"], stopped=True) == {"train_1", "check_1"}
 
 
 class OneRun:
@@ -147,28 +128,24 @@ class OneRun:
         self.cleared = found
 
 
-def test_a_run_that_took_too_long_goes_on_with_what_airflow_skipped() -> None:
+def run_again(client: Any) -> Any:
     orchestrator = AirflowOrchestrator("http://127.0.0.1:9", token="t")
-    orchestrator._client = late = OneRun(61)  # type: ignore[assignment]  # all that is asked of it
+    orchestrator._client = client
     orchestrator.run_again("d/r", None)
-    assert late.cleared == {"beside": None}
-    orchestrator._client = OneRun(59)  # type: ignore[assignment]  # as above
+    return client.cleared
+
+
+def test_a_run_that_took_too_long_goes_on_with_what_airflow_skipped() -> None:
+    assert run_again(OneRun(61)) == {"beside": None}
     with pytest.raises(RetryRefusedError, match="nothing to clear"):
-        orchestrator.run_again("d/r", None)
+        run_again(OneRun(59))
 
 
-class Taken(OneRun):
-    """The same where another process retries the run at the same moment."""
-
-    def clear_tasks(self, dag: str, run_id: str, found: dict[str, Any]) -> None:
-        raise ConflictError("Airflow answered 409: Serious error when handling your request.")
-
-
-def test_the_second_of_two_retries_at_the_same_moment_is_refused() -> None:
-    orchestrator = AirflowOrchestrator("http://127.0.0.1:9", token="t")
-    orchestrator._client = Taken(61)  # type: ignore[assignment]  # all that is asked of it
+def test_the_second_of_two_retries_at_the_same_moment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = ConflictError("Airflow answered 409: Serious error when handling your request.")
+    monkeypatch.setattr(OneRun, "clear_tasks", Mock(side_effect=taken))
     with pytest.raises(RetryRefusedError, match="Run 'd/r' was changed at the same moment, as by another retry"):
-        orchestrator.run_again("d/r", None)
+        run_again(OneRun(61))
 
 
 class Redeployed(OneRun):
@@ -187,14 +164,11 @@ class Redeployed(OneRun):
 
 
 def test_a_run_does_not_go_on_with_other_code() -> None:
-    orchestrator = AirflowOrchestrator("http://127.0.0.1:9", token="t")
     for client in (Redeployed("old"), Redeployed("new", bundle_version="1f3a9c2e"), Redeployed("new", conf=None)):
-        orchestrator._client = client  # type: ignore[assignment]  # all that is asked of it
-        orchestrator.run_again("d/r", None)
-        assert client.cleared
-    orchestrator._client = changed = Redeployed("new")  # type: ignore[assignment]  # as above
+        assert run_again(client)
+    changed = Redeployed("new")
     with pytest.raises(RetryRefusedError, match=r"version old, now new.* `flowyml clear d/r`"):
-        orchestrator.run_again("d/r", None)
+        run_again(changed)
     assert not changed.cleared
 
 

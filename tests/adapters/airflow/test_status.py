@@ -55,19 +55,27 @@ def test_an_unknown_state_is_never_guessed() -> None:
         task_status({"state": "sleeping", "end_date": None}, run("running"))
 
 
-def test_a_failed_run_is_distinguished_from_one_that_was_ended() -> None:
-    assert run_status(run("failed")) is ExecutionStatus.FAILED
-    assert run_status(run("failed"), timedelta(seconds=11)) is ExecutionStatus.FAILED
-    assert run_status(run("failed"), timedelta(seconds=10)) is ExecutionStatus.TIMEOUT
-    assert run_status(run("failed", note=CANCELLED_NOTE), timedelta(seconds=1)) is ExecutionStatus.CANCELLED
-    assert run_status(run("success", note=CANCELLED_NOTE)) is ExecutionStatus.COMPLETED
+NOTE = cancelled_note({"state": "running", "note": None, "start_date": "2026-01-01T00:00:00Z"}, [])
 
 
-def test_a_cancelled_run_whose_teardowns_went_well_was_cancelled() -> None:
-    """Airflow calls it a success."""
-    note = cancelled_note(run("running"), [])
-    assert run_status(run("success", note=note)) is ExecutionStatus.CANCELLED
-    assert run_status({**run("success", note=note), "queued_at": "2026-02-02"}) is ExecutionStatus.COMPLETED
+@pytest.mark.parametrize(
+    ("state", "note", "timeout", "more", "meant"),
+    [
+        ("failed", None, None, {}, "FAILED"),
+        ("failed", None, 11, {}, "FAILED"),
+        ("failed", None, 10, {}, "TIMEOUT"),
+        ("failed", CANCELLED_NOTE, 1, {}, "CANCELLED"),
+        ("success", CANCELLED_NOTE, None, {}, "COMPLETED"),
+        pytest.param("success", NOTE, None, {}, "CANCELLED", id="its teardowns went well: Airflow calls it a success"),
+        pytest.param(
+            "success", NOTE, None, {"queued_at": "2026-02-02"}, "COMPLETED", id="cleared since, and completed"
+        ),
+        pytest.param("failed", NOTE, None, {"queued_at": "2026-02-02"}, "FAILED", id="cleared since, and failed"),
+    ],
+)
+def test_the_end_of_a_run(state: str, note: str | None, timeout: int | None, more: dict[str, str], meant: str) -> None:
+    limit = None if timeout is None else timedelta(seconds=timeout)
+    assert run_status({**run(state, note=note), **more}, limit) is ExecutionStatus[meant]
 
 
 def test_a_task_that_failed_before_its_run_was_cancelled_stays_failed() -> None:
@@ -134,15 +142,6 @@ def test_a_step_that_the_timeout_of_its_run_stopped_is_cancelled(state: str, end
     task = {"task_id": "work", "state": state, "end_date": ended}
     assert task_status(task, late, over=over) is ExecutionStatus[meant]
     assert task_status({**task, "state": "skipped"}, late) is ExecutionStatus.COMPLETED
-
-
-def test_a_run_that_was_cancelled_cleared_and_failed_by_itself_failed() -> None:
-    first = {**run("running"), "queued_at": "2026-01-01T00:00:00Z"}
-    note = cancelled_note(first, [])
-    assert run_status({**first, "state": "failed", "note": note}) is ExecutionStatus.CANCELLED
-    again = {**first, "state": "failed", "note": note, "queued_at": "2026-01-02T00:00:00Z"}
-    assert run_status(again) is ExecutionStatus.FAILED
-    assert cancelled_note(again, []).splitlines() == [CANCELLED_NOTE, "queued: 2026-01-02T00:00:00Z"]
 
 
 @pytest.mark.parametrize(

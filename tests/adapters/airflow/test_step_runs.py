@@ -41,6 +41,15 @@ def test_the_output_of_a_choice_is_that_of_what_ran() -> None:
     assert seen({"a": {-1: "skipped"}, "b": {-1: "skipped"}}, branched()).place(place) is None
 
 
+def reader_of(client: Any) -> RunReader:
+    return RunReader(client)
+
+
+WHEN = "2026-01-01T00:00:00Z"
+TIMES = {"try_number": 1, "start_date": WHEN, "end_date": WHEN}
+RUN = {"dag_id": "d", "dag_run_id": "r", "state": "running", "start_date": WHEN, "end_date": None, "note": None}
+
+
 class Client:
     """A run of ``listed`` below, with these XComs of its loop; of what is not among them nothing is kept."""
 
@@ -71,7 +80,7 @@ def outputs(kept: Sequence[Any], on_item_error: str = "fail") -> Outputs:
     def made() -> Any:
         return {"all": double.options(on_item_error=on_item_error).map(n=numbers()), "other": same(4)}
 
-    return RunReader(Client(made, kept)).outputs({"dag_id": "listed", "dag_run_id": "r"})  # type: ignore[arg-type]  # all it asks
+    return reader_of(Client(made, kept)).outputs({"dag_id": "listed", "dag_run_id": "r"})
 
 
 def test_lists_are_put_together_again() -> None:
@@ -96,9 +105,7 @@ def test_steps_of_a_group_whose_names_begin_alike_keep_their_outputs_apart() -> 
 
     class Of(Client):
         def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
-            when = "2026-01-01T00:00:00Z"
-            about = {"state": "success", "try_number": 1, "start_date": when, "end_date": when}
-            return [{"task_id": "both", "map_index": index, **about} for index in range(2)]
+            return [{"task_id": "both", "map_index": index, "state": "success", **TIMES} for index in range(2)]
 
         def xcom(self, dag: str, run_id: str, task: str, key: str, index: int = -1) -> Any:
             if key == STEPS_KEY:  # of the second item, the second step did not run
@@ -106,7 +113,7 @@ def test_steps_of_a_group_whose_names_begin_alike_keep_their_outputs_apart() -> 
                 return {"try": 1, "steps": {"train": ran, "train.v2": {**ran, "state": "skipped"} if index else ran}}
             return super().xcom(dag, run_id, task, key, index)
 
-    read = RunReader(Of(made, [5, 6])).outputs({"dag_id": "alike", "dag_run_id": "r"})  # type: ignore[arg-type]  # all it asks
+    read = reader_of(Of(made, [5, 6])).outputs({"dag_id": "alike", "dag_run_id": "r"})
     assert read == {"all": [5]}
 
 
@@ -115,14 +122,12 @@ def test_the_error_of_a_run_is_that_of_a_groups_step_that_timed_out() -> None:
     def made() -> Any:
         return {"n": same.options(execution_group="both")(double.options(execution_group="both")(4))}
 
-    when = "2026-01-01T00:00:00Z"
-
     class Late(Client):
         def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
-            return [{"task_id": "both", "state": "failed", "try_number": 1, "start_date": when, "end_date": when}]
+            return [{"task_id": "both", "state": "failed", **TIMES}]
 
         def xcom(self, dag: str, run_id: str, task: str, key: str, index: int = -1) -> Any:
-            ended = {"attempt": 1, "began": when, "ended": when}
+            ended = {"attempt": 1, "began": WHEN, "ended": WHEN}
             late = {**ended, "state": "failed", "error": "it took too long", "late": True}
             why = "not run, since step 'double' ended TIMEOUT"
             return {"try": 1, "steps": {"double": late, "same": {**ended, "state": "upstream_failed", "error": why}}}
@@ -139,8 +144,8 @@ def test_the_error_of_a_run_is_that_of_a_groups_step_that_timed_out() -> None:
         def run_url(self, dag: str, run_id: str) -> str:
             return ""
 
-    run = {"dag_id": "d", "dag_run_id": "r", "state": "failed", "start_date": when, "end_date": when, "note": None}
-    reader = RunReader(Late(made, []))  # type: ignore[arg-type]  # all it asks
+    run = {**RUN, "state": "failed", "end_date": WHEN}
+    reader = reader_of(Late(made, []))
     assert reader.run(run).error == "step 'double': it took too long"
     assert [(each.status, each.error) for each in reader.steps(run)] == [
         (ExecutionStatus.TIMEOUT, "it took too long"),
@@ -148,20 +153,13 @@ def test_the_error_of_a_run_is_that_of_a_groups_step_that_timed_out() -> None:
     ]
 
 
-def test_of_a_list_that_is_not_whole_no_part_is_read() -> None:
+def test_of_a_list_that_is_not_whole_or_cannot_be_read_no_part_is_read() -> None:
     read = outputs([1, 2])
-    assert dict(read) == {"other": 4}
-    assert list(read.not_kept) == ["all"]
-
-
-def test_a_list_with_an_item_that_cannot_be_read_is_named() -> None:
+    assert (dict(read), list(read.not_kept)) == ({"other": 4}, ["all"])
     away = {"url": "file:///elsewhere/a.txt", "format": "text", "sha256": "0" * 64, "size": 1, "type": "builtins.str"}
     read = outputs([1, 2, {"$artifact": away}])
     assert dict(read) == {"other": 4}
     assert read.not_kept["all"].startswith("Output 'all' of run 'r' cannot be read here: Artifact file:///elsewhere")
-
-
-WHEN = "2026-01-01T00:00:00Z"
 
 
 @pytest.mark.parametrize(
@@ -178,10 +176,9 @@ def test_what_runs_or_waits_has_no_end_and_what_waits_has_not_begun(state: str |
 
     class Again(Client):
         def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
-            return [{"task_id": "numbers", "state": state, "try_number": 1, "start_date": WHEN, "end_date": WHEN}]
+            return [{"task_id": "numbers", "state": state, **TIMES}]
 
-    run = {"dag_id": "d", "dag_run_id": "r", "state": "running", "start_date": WHEN, "end_date": None, "note": None}
-    (found,) = RunReader(Again(Pipeline("again").add_step(numbers), [])).steps(run)  # type: ignore[arg-type]  # all it asks
+    (found,) = reader_of(Again(Pipeline("again").add_step(numbers), [])).steps(RUN)
     assert (found.status, found.attempt, found.started_at is not None, found.ended_at is not None) == expected
 
 
@@ -196,7 +193,7 @@ def test_what_tasks_left_is_passed_over_where_they_run_again_meanwhile() -> None
 
     class Again(Client):
         def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
-            about = {"state": "success", "try_number": 1, "start_date": WHEN, "end_date": WHEN}
+            about = {"state": "success", **TIMES}
             return [
                 {"task_id": "kept", "operator": "Step", **about}, {"task_id": "both", "operator": "Together", **about},
             ]  # fmt: skip
@@ -210,10 +207,9 @@ def test_what_tasks_left_is_passed_over_where_they_run_again_meanwhile() -> None
                 return {"try": 1, "steps": {"one": ended}}
             raise NotThereError("gone")
 
-    run = {"dag_id": "d", "dag_run_id": "r", "state": "running", "start_date": WHEN, "end_date": None, "note": None}
-    reader = RunReader(Again(made, []))  # type: ignore[arg-type]  # all it asks
-    assert {step.name: step.cached_from for step in reader.steps(run)} == {"kept": "", "one": "", "other": ""}
-    assert reader.listed(run) == []
+    reader = reader_of(Again(made, []))
+    assert {step.name: step.cached_from for step in reader.steps(RUN)} == {"kept": "", "one": "", "other": ""}
+    assert reader.listed(RUN) == []
 
 
 class Foreign:
@@ -238,5 +234,5 @@ class Foreign:
 
 
 def test_what_was_cleared_since_it_was_listed_is_not_read_and_items_that_returned_nothing_are_none() -> None:
-    read = RunReader(Foreign()).outputs({"dag_id": "legacy", "dag_run_id": "r"})  # type: ignore[arg-type]  # all it asks
+    read = reader_of(Foreign()).outputs({"dag_id": "legacy", "dag_run_id": "r"})
     assert dict(read) == {"kept": 4, "items": [0, None, 2, None]}

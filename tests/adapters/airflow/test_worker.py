@@ -18,6 +18,7 @@ from flowyml.testing import pipelines
 from flowyml_airflow import worker
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.upstream import TAKEN
+from tests.adapters.airflow.task_instance import Ti
 from tests.engines.airflow import airflow_python
 
 
@@ -104,26 +105,6 @@ def chosen() -> Any:
     return number.options(name="joined")(either(low, high))
 
 
-class Ti:
-    """As much of Airflow 3's task instance as choosing a branch asks for."""
-
-    dag_id = run_id = "x"
-    map_index = -1
-
-    def __init__(self, states: dict[str, str], one: int) -> None:
-        self.states, self.one = states, one
-        self.pushed: dict[str, Any] = {}
-
-    def get_task_states(self, *, dag_id: str, task_ids: list[str], run_ids: list[str]) -> Any:
-        return {"x": {task: self.states[task] for task in task_ids}}
-
-    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> int:
-        return {"one": self.one, "other": 2}[task_ids]
-
-    def xcom_push(self, *, key: str, value: str) -> None:
-        self.pushed[key] = value
-
-
 def test_the_label_of_an_item_of_several_lists_fits_airflows_column(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +122,7 @@ def test_the_label_of_an_item_of_several_lists_fits_airflows_column(
     configuration = SimpleNamespace(conf=SimpleNamespace(getint=lambda *_, fallback: fallback))
     monkeypatch.setitem(sys.modules, "airflow.configuration", configuration)  # as above
     operator, bundle = SimpleNamespace(loop="of_several"), bundle_in(tmp_path, made)
-    labels = worker.list_items(operator, {"ti": Ti({}, 0)}, bundle, sys.executable, None)
+    labels = worker.list_items(operator, {"ti": Ti()}, bundle, sys.executable, None)
     assert [(len(label), label[:2]) for label in labels] == [(250, "aa"), (250, "bb")]
 
 
@@ -203,11 +184,13 @@ def test_a_choice_fails_only_where_it_reaches_what_failed(
 ) -> None:
     sdk = SimpleNamespace(AirflowFailException=FailError, AirflowSkipException=FailError)
     monkeypatch.setitem(sys.modules, "airflow.sdk.exceptions", sdk)  # Airflow's own, which is not installed here
-    ti = Ti(dict(zip(("one", "other"), states, strict=True)), one)
+    names = ("one", "other")
+    kept = {(name, name, -1): value for name, value in zip(names, (one, 2), strict=True)}
+    ti = Ti(dict(zip(names, states, strict=True)), kept)
     operator, bundle = SimpleNamespace(choice="low"), bundle_in(tmp_path, chosen)
     if taken is None:
         with pytest.raises(FailError, match="low did not run: a step that it waits for failed"):
             worker.choose(operator, {"ti": ti}, bundle, sys.executable, None)
     else:
         assert worker.choose(operator, {"ti": ti}, bundle, sys.executable, None) == taken
-        assert ti.pushed == {TAKEN: taken}
+        assert ti.pushed == [(TAKEN, taken)]
