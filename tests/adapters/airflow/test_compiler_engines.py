@@ -106,39 +106,29 @@ def loaded(airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Loaded
 
 
 def test_all_load_without_errors_and_can_be_serialized(loaded: Loaded) -> None:
-    assert loaded.found["errors"] == {}
-    assert set(loaded.found["dags"]) == {dag.dag_id for dag in loaded.compiled.values()}
-
-
-def test_airflow_does_not_take_bundles_for_dag_files(loaded: Loaded) -> None:
-    assert sorted(Path(file).name for file in loaded.found["files"]) == sorted(
-        dag.filename for dag in loaded.compiled.values()
-    )
+    assert loaded.found["errors"] == loaded.examples["errors"] == {}
+    assert {*loaded.found["dags"]} == {dag.dag_id for dag in loaded.compiled.values()}
+    assert {*loaded.examples["dags"]} == loaded.of_examples
+    files = {dag.filename for dag in loaded.compiled.values()}
+    assert {Path(file).name for file in loaded.found["files"]} == files, "Airflow takes no bundle for a DAG file"
 
 
 def test_parsing_imports_only_airflow_and_the_standard_library(loaded: Loaded) -> None:
-    ours = [
-        name
-        for name in loaded.found["imported"]
-        if name.startswith("flowyml") or name in ("tests", "dags", "cloudpickle")
-    ]
-    assert ours == []
-    assert "kubernetes" not in loaded.found["imported"], "a step asks for resources, and the package is there"
-    foreign = {name for name in loaded.found["imported"] if not name.startswith(("unusual_prefix_", "_", "airflow"))}
-    assert not foreign - set(loaded.found["stdlib"]) - AIRFLOWS_OWN
+    imported = {*loaded.found["imported"]}
+    assert not [name for name in imported if name.startswith("flowyml")]
+    assert not imported & {"tests", "dags", "cloudpickle"}
+    assert "kubernetes" not in imported, "a step asks for resources, and the package is there"
+    foreign = {name for name in imported if not name.startswith(("unusual_prefix_", "_", "airflow"))}
+    assert not foreign - {*loaded.found["stdlib"]} - AIRFLOWS_OWN
 
 
-def test_the_version_shows(loaded: Loaded) -> None:
+def test_the_version_and_real_names_are_shown(loaded: Loaded) -> None:
     for name, compiled in loaded.compiled.items():
         assert version_tag(compiled.version) in loaded.dag(name)["tags"]
         assert compiled.version in loaded.dag(name)["doc"]
-
-
-def test_real_names_are_shown(loaded: Loaded) -> None:
-    assert loaded.dag("small")["display"] == "kleine Strecke/1"
-    tasks = loaded.dag("small")["tasks"]
-    assert tasks[task_id("Prüfung/3 '\"")]["display"] == "Prüfung/3 '\""
-    hostile = loaded.dag("hostile")
+    small, hostile = loaded.dag("small"), loaded.dag("hostile")
+    assert small["display"] == "kleine Strecke/1"
+    assert small["tasks"][task_id("Prüfung/3 '\"")]["display"] == "Prüfung/3 '\""
     assert hostile["display"] == "Evil \"'\\ {{ 1/0 }}"
     assert {task["display"] for task in hostile["tasks"].values()} == set(HOSTILE)
 
@@ -162,6 +152,7 @@ def test_what_was_asked_for_arrives(loaded: Loaded, airflow: Airflow) -> None:
     assert dag["tasks"]["extract"]["upstream"] == [START_TASK]
     start = dag["tasks"][START_TASK]
     assert (start["retries"], start["retry_delay"]) == (3, 10), "as often as the step that is tried most often"
+    assert (fit["retries"], dag["tasks"]["clean_up"]["retries"]) == (2, 0), "not 7, as Airflow's own setting is here"
     assert {task["pod"] is None for task in dag["tasks"].values()} == {True}, "no executor here makes pods"
 
 
@@ -197,19 +188,6 @@ def test_executors_that_make_pods_get_what_a_step_asks_for(loaded: Loaded) -> No
         tasks = found["dags"][loaded.compiled["everything"].dag_id]["tasks"]
         assert tasks["fit"]["pod"] == {"spec": {"containers": [container], "nodeSelector": selector}}
         assert tasks["extract"]["pod"] is None
-
-
-def test_airflows_own_retries_do_not_reach_steps(loaded: Loaded) -> None:
-    """Its setting for them is 7 here."""
-    tasks = loaded.dag("everything")["tasks"]
-    assert {name: task["retries"] for name, task in tasks.items()} == {
-        "extract": 3, "fit": 2, "clean_up": 0, START_TASK: 3,
-    }  # fmt: skip
-
-
-def test_each_example_loads(loaded: Loaded) -> None:
-    assert loaded.examples["errors"] == {}
-    assert set(loaded.examples["dags"]) == loaded.of_examples
 
 
 def test_parameters_have_a_schema_for_the_form(loaded: Loaded) -> None:
