@@ -75,6 +75,12 @@ class Airflow:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def login(self) -> dict[str, str]:
+        """The variables that name it, and who asks."""
+        values = {"URL": self.url, "USERNAME": self.username, "PASSWORD": self.password}
+        return {f"FLOWYML_AIRFLOW_{name}": value for name, value in values.items()}
+
+    @property
     def dags_folder(self) -> Path:
         return self.home / "dags"
 

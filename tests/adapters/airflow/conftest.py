@@ -1,25 +1,26 @@
 """Airflows for all tests here: a real 3 and a real 2.11, which a test leaves as it found them, and a frail 3.
 
-What is mostly waiting, for an interval of a schedule or for Airflow to find that something died, begins before the
-first test and goes on beside the others: see ``BESIDE``.
+A test that mostly waits (for an interval of a schedule, or until Airflow finds that something died) is marked
+``beside``: it begins with the first test that needs an Airflow, in a thread, and its turn is to wait for its end. Its
+fixtures are those of the session, and a folder as ``tmp_path``. The others change the environment meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
-from flowyml.core.submission_result import SubmissionResult
-from tests.adapters.airflow.operating import orchestrator_of
-from tests.adapters.airflow.stopping import stopping
 from tests.engines import airflow as engines
 from tests.engines.prefect import PrefectServer
 
 _RUNNING = pytest.StashKey[dict[str, engines.Airflow]]()
-BESIDE = ("cutovers", "shadows", "killed_supervisor", "late_runs")
+_BEGUN = pytest.StashKey[Future[None]]()
+_IN_ORDER = ("airflow2", "airflow3", "frail3")
+_LONG = 6  # of those beside others take minutes, for schedules that fire every second minute
 FRAIL = {
     # Tokens end after 5 seconds, and 10 of grace.
     "AIRFLOW__API_AUTH__JWT_EXPIRATION_TIME": "5",
@@ -46,18 +47,30 @@ def _with_xcom_backend(folder: Path) -> dict[str, str]:
     }
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "beside: begins with the first test of an Airflow, in a thread")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """First what needs no Airflow, then what needs Airflow 2, then Airflow 3 alone, then the frail one.
 
     The two are up together for a while only. What goes on beside other tests is looked at as late as that permits.
     """
-    engines_in_order = ("airflow2", "airflow3", "frail3")
     items.sort(
         key=lambda item: (
-            next((engines_in_order.index(name) + 1 for name in engines_in_order if _uses(item, name)), 0),
-            _goes_on_beside(item),
+            next((place for place, name in enumerate(_IN_ORDER, 1) if _uses(item, name)), 0),
+            item.get_closest_marker("beside") is not None,
         )
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    begun = pyfuncitem.stash.get(_BEGUN, None)
+    if begun is None:
+        return None
+    begun.result()
+    return True
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
@@ -75,16 +88,13 @@ def _uses(item: pytest.Item, engine: str) -> bool:
     return engine in item.fixturenames or any(isinstance(value, str) and value == engine for value in given)
 
 
-def _goes_on_beside(item: pytest.Item) -> bool:
-    return any(_uses(item, name) for name in BESIDE)
-
-
 @pytest.fixture(scope="session")
 def airflow3(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[engines.Airflow]:
     settings = {
         "FLOWYML_AIRFLOW_USERNAME": engines.USERNAME, "FLOWYML_AIRFLOW_PASSWORD": engines.PASSWORD,  # on its workers
         # A task that died is found after a minute rather than, by default, up to 5.
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+        "AIRFLOW__CORE__PARALLELISM": "6",  # some of the tests beside others hold a slot for long
     }  # fmt: skip
     with engines.airflow3(tmp_path_factory.mktemp("engine"), settings) as airflow:
         request.session.stash.setdefault(_RUNNING, {})["airflow3"] = airflow
@@ -100,6 +110,13 @@ def airflow2(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         yield airflow
 
 
+@pytest.fixture(params=["airflow3", "airflow2"])
+def airflow(request: pytest.FixtureRequest) -> engines.Airflow:
+    """Each of the two."""
+    found: engines.Airflow = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture(scope="session")
 def frail3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[engines.Airflow]:
     """The processes of this one are killed and started again. It comes last, when the other ones have ended."""
@@ -108,20 +125,37 @@ def frail3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[engines.Airflow
         yield airflow
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _what_goes_on_beside(request: pytest.FixtureRequest) -> None:
-    """Begin what the selected tests will ask for."""
-    for name in BESIDE:
-        if any(_uses(item, name) for item in request.session.items):
-            request.getfixturevalue(name)
+@pytest.fixture
+def named(airflow3: engines.Airflow, monkeypatch: pytest.MonkeyPatch) -> engines.Airflow:
+    """The Airflow that the environment names, here and on the workers that are started from here."""
+    for name, value in airflow3.login.items():
+        monkeypatch.setenv(name, value)
+    return airflow3
+
+
+@pytest.fixture(autouse=True)
+def _begin_beside(request: pytest.FixtureRequest) -> None:
+    """Not before: tests without an Airflow change the environment and the working directory as they like."""
+    if any(_uses(request.node, name) for name in _IN_ORDER):
+        request.getfixturevalue("_beside")
 
 
 @pytest.fixture(scope="session")
-def beside() -> Iterator[ThreadPoolExecutor]:
-    """Threads beside the one that runs the tests."""
-    threads = ThreadPoolExecutor()
-    yield threads
-    threads.shutdown(cancel_futures=True)
+def _beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Begin the selected tests that are marked so, each with its fixtures."""
+    items = [item for item in request.session.items if item.get_closest_marker("beside")]
+    with ThreadPoolExecutor(_LONG + 3) as threads:
+        for item in items:
+            assert isinstance(item, pytest.Function)
+            given = dict(item.callspec.params) if hasattr(item, "callspec") else {}
+            for name in signature(item.function).parameters:
+                if name == "tmp_path":
+                    given[name] = tmp_path_factory.mktemp("beside")
+                elif given.get(name, name) in (*_IN_ORDER, "prefect", "pool"):
+                    given[name] = request.getfixturevalue(given.get(name, name))
+            item.stash[_BEGUN] = threads.submit(item.function, **given)
+        yield
+        threads.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(scope="session")
@@ -129,47 +163,3 @@ def pool(prefect: PrefectServer) -> Iterator[str]:
     """A work pool of Prefect, with a worker."""
     with prefect.worker("moved"):
         yield "moved"
-
-
-@pytest.fixture(scope="session")
-def cutovers(
-    beside: ThreadPoolExecutor, airflow3: engines.Airflow, airflow2: engines.Airflow, prefect: PrefectServer, pool: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> list[Future[None]]:  # fmt: skip
-    """The schedules of ``test_cutover`` on their way to another engine and back."""
-    from tests.adapters.airflow.test_cutover import there_and_back
-
-    folder = tmp_path_factory.mktemp("cutovers")
-    ways = ((airflow3, "new"), (airflow3, "local"), (airflow2, "local"))
-    return [beside.submit(there_and_back, airflow, to, prefect.url, pool, folder) for airflow, to in ways]
-
-
-@pytest.fixture(scope="session")
-def shadows(
-    beside: ThreadPoolExecutor, airflow3: engines.Airflow, airflow2: engines.Airflow, prefect: PrefectServer, pool: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> list[Future[None]]:  # fmt: skip
-    """The DAGs of ``test_shadow``, each with a pipeline beside it."""
-    from tests.adapters.airflow.test_shadow import side_by_side
-
-    folder = tmp_path_factory.mktemp("shadows")
-    return [beside.submit(side_by_side, airflow, prefect.url, pool, folder) for airflow in (airflow3, airflow2)]
-
-
-@pytest.fixture(scope="session")
-def killed_supervisor(
-    beside: ThreadPoolExecutor, airflow3: engines.Airflow, tmp_path_factory: pytest.TempPathFactory
-) -> Future[None]:
-    """The run of ``test_worker_killed`` whose task Airflow has to give up."""
-    from tests.adapters.airflow.test_worker_killed import the_next_attempt_is_alone
-
-    return beside.submit(the_next_attempt_is_alone, airflow3, tmp_path_factory.mktemp("killed"))
-
-
-@pytest.fixture(scope="session")
-def late_runs(
-    airflow3: engines.Airflow, airflow2: engines.Airflow, tmp_path_factory: pytest.TempPathFactory
-) -> list[SubmissionResult]:
-    """Runs of ``test_stopped`` that take longer than they may."""
-    made, folder = stopping("stopped late", tidies=False, timeout=25), str(tmp_path_factory.mktemp("late"))
-    return [orchestrator_of(each).run_pipeline(made, parameters={"folder": folder}) for each in (airflow3, airflow2)]

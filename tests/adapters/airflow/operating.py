@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.engines.airflow import Airflow
 from tests.waiting import wait_until
 
 __all__ = [
+    "ENVIRONMENT",
     "failed_group",
     "foreign_dag",
     "orchestrator_of",
@@ -26,6 +28,8 @@ __all__ = [
     "wait_for_dag",
     "with_another_step",
 ]
+
+ENVIRONMENT = dict(os.environ)  # of what is begun in a thread: other tests change it meanwhile
 
 
 def orchestrator_of(airflow: Airflow, **options: Any) -> AirflowOrchestrator:

@@ -69,9 +69,16 @@ def dated(day: str = LOGICAL_DATE, since: datetime = DATA_INTERVAL_START, on: da
     return tell(day, since, on)
 
 
+@step(outputs=["word"])
+def say(word: str) -> str:
+    return word
+
+
 @pipeline(name="steps catch up")
-def caught_up(day: str = LOGICAL_DATE, since: datetime = DATA_INTERVAL_START, on: date = LOGICAL_DATE) -> Any:
-    return tell(day, since, on)
+def caught_up(
+    day: str = LOGICAL_DATE, since: datetime = DATA_INTERVAL_START, on: date = LOGICAL_DATE, word: str = ""
+) -> Any:
+    return tell(day, since, on), say(word)
 
 
 @pipeline(name="steps by interval")

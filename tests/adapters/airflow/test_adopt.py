@@ -39,24 +39,17 @@ with DAG("adopt_own", schedule=None, start_date=datetime(2026, 1, 1), is_paused_
 """
 
 
-@pytest.mark.parametrize("engine", ["airflow3", "airflow2"])
 def test_the_dags_of_an_airflow_make_a_plan(
-    engine: str,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    airflow: Airflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    airflow: Airflow = request.getfixturevalue(engine)
     (airflow.dags_folder / "adopt_these.py").write_text(DAGS)
     wait_for_dag(airflow, "adopt_own")
     orchestrator = orchestrator_of(airflow)
     run = orchestrator.trigger("adopt_own", "adopt-1")
     wait_until(lambda: run.refresh().status.is_terminal)
 
-    monkeypatch.setenv("FLOWYML_AIRFLOW_URL", airflow.url)
-    monkeypatch.setenv("FLOWYML_AIRFLOW_USERNAME", airflow.username)
-    monkeypatch.setenv("FLOWYML_AIRFLOW_PASSWORD", airflow.password)
+    for name, value in airflow.login.items():
+        monkeypatch.setenv(name, value)
     folder = tmp_path / "dags"
     folder.mkdir()
     (folder / "adopt_these.py").write_text(DAGS)

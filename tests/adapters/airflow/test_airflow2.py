@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from flowyml.core.errors import AuthenticationError, DefinitionError, EngineError, UnsupportedFeatureError
+from flowyml.core.errors import AuthenticationError, DefinitionError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.remote import recognized_engine
 from flowyml.testing import pipelines
-from flowyml_airflow import AirflowOrchestrator
 from tests.adapters.airflow.operating import orchestrator_of, short, slow, wait_for_dag
+from tests.adapters.airflow.test_deploy import deploy_broken
 from tests.engines.airflow import Airflow
 from tests.waiting import is_running, wait_until
 
@@ -23,15 +23,13 @@ pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED = ExecutionStatus.COMPLETED
 
 
-@pytest.fixture(scope="module")
-def orchestrator(airflow2: Airflow) -> AirflowOrchestrator:
-    return orchestrator_of(airflow2)
-
-
-def test_a_run_from_end_to_end(airflow2: Airflow, orchestrator: AirflowOrchestrator) -> None:
+def test_a_run_from_end_to_end_and_one_that_fails(airflow2: Airflow, tmp_path: Path) -> None:
+    """Airflow 2 writes tracebacks of its own into the log, which the suite takes for a fault."""
+    orchestrator = orchestrator_of(airflow2)
     assert recognized_engine(airflow2.url) == "airflow"
     assert str(orchestrator.health().version).startswith("2.")
     handle = orchestrator.run_pipeline(pipelines.greeting(), "two-1", parameters={"name": "Ada"})
+    failing = orchestrator.run_pipeline(pipelines.failing(str(tmp_path)))
     assert orchestrator.run_pipeline(pipelines.greeting(), "two-1").job_id == handle.job_id
     assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED, handle.error
     assert handle.outputs == {"greeting": "hello Ada"}
@@ -44,18 +42,13 @@ def test_a_run_from_end_to_end(airflow2: Airflow, orchestrator: AirflowOrchestra
     assert handle.run.parameters == {"name": "Ada"}
     with pytest.raises(DefinitionError, match="belongs to a run of 'conformance greeting' with other code"):
         orchestrator.run_pipeline(pipelines.greeting("goodbye"), "two-1")
+    assert failing.wait_for_completion(timeout=240, poll_interval=1).status is ExecutionStatus.FAILED
+    assert "the number 13 is not lucky" in (failing.error or "")
+    assert failing.step_statuses()["after_broken"] is ExecutionStatus.CANCELLED
 
 
-def test_a_failure_is_reported(orchestrator: AirflowOrchestrator, tmp_path: Path) -> None:
-    """Airflow 2 writes tracebacks of its own into the log, which the suite takes for a fault."""
-    handle = orchestrator.run_pipeline(pipelines.failing(str(tmp_path)))
-    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is ExecutionStatus.FAILED
-    assert "the number 13 is not lucky" in (handle.error or "")
-    assert handle.step_statuses()["after_broken"] is ExecutionStatus.CANCELLED
-
-
-def test_schedules(orchestrator: AirflowOrchestrator) -> None:
-    schedule = Schedule.of("daily", 6, timezone="America/New_York")
+def test_schedules(airflow2: Airflow) -> None:
+    orchestrator, schedule = orchestrator_of(airflow2), Schedule.of("daily", 6, timezone="America/New_York")
     made = orchestrator.schedule_pipeline(pipelines.greeting(), schedule)
     found = wait_until(lambda: [i for i in orchestrator.schedules("conformance greeting") if i.next_runs])
     assert found[0].next_runs[0] == schedule.next_times()[0]
@@ -65,8 +58,10 @@ def test_schedules(orchestrator: AirflowOrchestrator) -> None:
     assert orchestrator.schedules("conformance greeting") == []
 
 
-def test_drift_of_the_pause(airflow2: Airflow, orchestrator: AirflowOrchestrator) -> None:
+@pytest.mark.beside
+def test_drift_of_the_pause(airflow2: Airflow) -> None:
     """A user who may not read the audit log, one of FAB's own role `User`, uses schedules and is told of no drift."""
+    orchestrator = orchestrator_of(airflow2)
     airflow2.command(
         "users", "create", "--username", "grace", "--password", "grace-word", "--role", "User",
         "--firstname", "G", "--lastname", "H", "--email", "g@example.org",
@@ -114,7 +109,9 @@ legacy()
 """
 
 
-def test_texts_stay_texts_and_mapped_tasks_give_lists(airflow2: Airflow, orchestrator: AirflowOrchestrator) -> None:
+@pytest.mark.beside
+def test_texts_stay_texts_and_mapped_tasks_give_lists(airflow2: Airflow) -> None:
+    orchestrator = orchestrator_of(airflow2)
     (airflow2.dags_folder / "legacy_texts.py").write_text(TEXTS)
     wait_for_dag(airflow2, "legacy_texts")
     orchestrator.client.trigger("legacy_texts", "by-hand", {})
@@ -123,9 +120,9 @@ def test_texts_stay_texts_and_mapped_tasks_give_lists(airflow2: Airflow, orchest
     assert handle.outputs == {"texts": ["1234", "[1, 2]", "None", 7, None], "text": "1234", "double": [2, 4]}
 
 
-def test_cancel_stops_the_work_and_what_is_cleared_ends_as_it_ends(
-    orchestrator: AirflowOrchestrator, tmp_path: Path
-) -> None:
+@pytest.mark.beside
+def test_cancel_stops_the_work_and_what_is_cleared_ends_as_it_ends(airflow2: Airflow, tmp_path: Path) -> None:
+    orchestrator = orchestrator_of(airflow2)
     handle = orchestrator.run_pipeline(slow("two cancel", str(tmp_path), seconds=600))
     marks = tmp_path / "marks"
     pid = int(wait_until(lambda: marks.exists() and marks.read_text()))
@@ -152,8 +149,8 @@ def test_cancel_stops_the_work_and_what_is_cleared_ends_as_it_ends(
     assert again.status is ExecutionStatus.FAILED
 
 
-def test_what_it_cannot_do_says_so(airflow2: Airflow, orchestrator: AirflowOrchestrator) -> None:
-    now = datetime.now(UTC)
+def test_what_it_cannot_do_says_so(airflow2: Airflow) -> None:
+    orchestrator, now = orchestrator_of(airflow2), datetime.now(UTC)
     orchestrator.deploy_pipeline(pipelines.greeting())
     with pytest.raises(UnsupportedFeatureError, match="no backfills in its API") as error:
         orchestrator.backfill("conformance greeting", now, now, parameters={"name": "Ada's"})
@@ -167,11 +164,6 @@ def test_what_it_cannot_do_says_so(airflow2: Airflow, orchestrator: AirflowOrche
         orchestrator_of(airflow2, password="wrong").runs()
 
 
+@pytest.mark.beside
 def test_an_import_error_is_raised(airflow2: Airflow) -> None:
-    orchestrator = orchestrator_of(airflow2, deploy_timeout=240)
-    pipeline = pipelines.counting("/tmp")
-    compiled = orchestrator._deployer.compiled(pipeline.bundle(orchestrator.plan(pipeline)), None)
-    object.__setattr__(compiled, "text", compiled.text + "\nthis is no Python\n")
-    compiled.__dict__.pop("files", None)
-    with pytest.raises(EngineError, match=r"(?s)cannot import .*SyntaxError"):
-        orchestrator._deployer.deploy(compiled, None)
+    deploy_broken(orchestrator_of(airflow2), short("two broken"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from importlib.machinery import SourceFileLoader
@@ -19,8 +20,6 @@ from flowyml.core.schedule import Schedule
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.marks import marked
 from flowyml_airflow import AirflowOrchestrator
-from flowyml_airflow.client import AirflowClient
-from flowyml_airflow.compiler import CompiledDag
 from flowyml_airflow.deploy import _is_elsewhere
 from flowyml_airflow.deployed_dag import Deployed, facts_of, is_untouched
 from flowyml_airflow.folder import LocalFolder, open_folder
@@ -36,8 +35,10 @@ def test_deploying_waits_until_airflow_has_parsed_it_and_again_is_a_no_op(airflo
     orchestrator = orchestrator_of(airflow3)
     first = orchestrator.deploy_pipeline(short("deploy twice"))
     assert first.changed
-    assert f"flowyml:{first.digest}" in _tags(orchestrator, "deploy twice")
-    files = {path: path.stat().st_mtime_ns for path in airflow3.dags_folder.rglob("*") if "deploy" in path.name}
+    tags = orchestrator.client.dag(dag_id("deploy twice"))["tags"]
+    assert f"flowyml:{first.digest}" in {tag["name"] for tag in tags}
+    ours = [path for path in airflow3.dags_folder.rglob("*") if re.match("deploy.twice", path.name)]
+    files = {path: path.stat().st_mtime_ns for path in ours}
     second = orchestrator.deploy_pipeline(short("deploy twice"))
     assert (second.changed, second.digest) == (False, first.digest)
     assert files == {path: path.stat().st_mtime_ns for path in files}
@@ -49,12 +50,12 @@ def test_deploying_waits_until_airflow_has_parsed_it_and_again_is_a_no_op(airflo
     assert facts_of(source)["bundle_file"] in {path.name for path in left}
 
 
-def test_a_missing_pool_is_reported_before_anything_is_written(each: Airflow) -> None:
+def test_a_missing_pool_is_reported_before_anything_is_written(airflow: Airflow) -> None:
     @step(outputs=["made"], airflow={"pool": "no such/pool"})
     def work() -> int:
         return 1
 
-    orchestrator, pipeline = orchestrator_of(each), Pipeline("deploy pool").add_step(work)
+    orchestrator, pipeline = orchestrator_of(airflow), Pipeline("deploy pool").add_step(work)
     for attempt in (
         lambda: orchestrator.check_deployable(pipeline.bundle(), force=True),
         lambda: orchestrator.deploy_pipeline(pipeline),
@@ -63,8 +64,8 @@ def test_a_missing_pool_is_reported_before_anything_is_written(each: Airflow) ->
             ConfigurationError, match=r"step 'work' asks for the pool 'no such/pool', .* has no pool of t"
         ):
             attempt()
-    assert not (each.dags_folder / dag_file("deploy pool")).exists()
-    assert orchestrator_of(each).client.has_pool("default_pool")
+    assert not (airflow.dags_folder / dag_file("deploy pool")).exists()
+    assert orchestrator_of(airflow).client.has_pool("default_pool")
 
 
 def test_a_deployment_waits_as_long_as_airflows_settings_say(airflow3: Airflow, airflow2: Airflow) -> None:
@@ -72,39 +73,25 @@ def test_a_deployment_waits_as_long_as_airflows_settings_say(airflow3: Airflow, 
     assert orchestrator_of(airflow2).client.reads_new_files_within == 330, "Airflow's defaults where it shows none"
 
 
-def test_the_difference_is_shown_before(airflow3: Airflow) -> None:
-    orchestrator = orchestrator_of(airflow3)
-    one, two = short("deploy diff"), short("deploy diff", answer=2)
-    assert "+++ new/" in orchestrator.diff(one.bundle(orchestrator.plan(one)))
-    orchestrator.deploy_pipeline(one)
-    assert orchestrator.diff(one.bundle(orchestrator.plan(one))) == ""
+def test_the_difference_is_shown_without_the_folder_too(airflow3: Airflow) -> None:
+    orchestrator, two = orchestrator_of(airflow3), short("deploy diff", answer=2)
+    orchestrator.deploy_pipeline(short("deploy diff"))
     shown = orchestrator.diff(two.bundle(orchestrator.plan(two)))
     assert '-    params={"number": Param(1' in shown
     assert '+    params={"number": Param(2' in shown
-    without_folder = orchestrator_of(airflow3, dags_folder=None)
-    dag_file = without_folder.diff(two.bundle(orchestrator.plan(two))).splitlines()[2:]  # its bundle is not seen there
+    bare = orchestrator_of(airflow3, dags_folder=None)
+    dag_file = bare.diff(two.bundle(orchestrator.plan(two))).splitlines()[2:]  # its bundle is not seen there
     assert dag_file == shown.splitlines()[2:][: len(dag_file)]
+    assert bare.deploy_pipeline(short("deploy diff")).changed is False
+    with pytest.raises(ConfigurationError, match="dags_folder="):
+        bare.deploy_pipeline(two)
 
 
-def test_an_import_error_is_raised_with_its_traceback(airflow3: Airflow) -> None:
-    orchestrator = orchestrator_of(airflow3, deploy_timeout=240)
-    pipeline = short("deploy broken")
-    with pytest.raises(EngineError, match=r"(?s)cannot import .*SyntaxError"):
-        orchestrator._deployer.deploy(broken(orchestrator, pipeline), None)
-    assert orchestrator.deploy_pipeline(pipeline).changed
-
-
-@pytest.fixture(params=["airflow3", "airflow2"])
-def each(request: pytest.FixtureRequest) -> Airflow:
-    """Airflow 3 tells paths within its DAGs folder, and 2 absolute ones."""
-    airflow: Airflow = request.getfixturevalue(request.param)
-    return airflow
-
-
-def broken(orchestrator: AirflowOrchestrator, pipeline: Pipeline) -> CompiledDag:
+def deploy_broken(orchestrator: AirflowOrchestrator, pipeline: Pipeline, found: Deployed | None = None) -> None:
     """A DAG file that cannot be imported, as a bad plugin or policy would have it."""
     compiled = orchestrator._deployer.compiled(pipeline.bundle(orchestrator.plan(pipeline)), None)
-    return replace(compiled, text=compiled.text + "\nthis is no Python\n")
+    with pytest.raises(EngineError, match=r"(?s)cannot import .*SyntaxError"):
+        orchestrator._deployer.deploy(replace(compiled, text=compiled.text + "\nthis is no Python\n"), found)
 
 
 def put(airflow: Airflow, path: str, text: str) -> Path:
@@ -114,17 +101,16 @@ def put(airflow: Airflow, path: str, text: str) -> Path:
     return place
 
 
+@pytest.mark.beside
 def test_a_deployment_that_fails_leaves_what_was_there(airflow3: Airflow, tmp_path: Path) -> None:
-    orchestrator = orchestrator_of(airflow3, deploy_timeout=240)
+    orchestrator = orchestrator_of(airflow3)
     pipeline, path = short("deploy failing"), airflow3.dags_folder / dag_file("deploy failing")
-    with pytest.raises(EngineError, match=r"(?s)cannot import .*SyntaxError"):
-        orchestrator._deployer.deploy(broken(orchestrator, pipeline), None)
+    deploy_broken(orchestrator, pipeline)
     assert not path.exists()
     orchestrator.deploy_pipeline(pipeline)
     before = path.read_bytes()
     found = orchestrator._deployer.found(dag_id("deploy failing"))
-    with pytest.raises(EngineError, match=r"(?s)cannot import .*SyntaxError"):
-        orchestrator._deployer.deploy(broken(orchestrator, short("deploy failing", answer=2)), found)
+    deploy_broken(orchestrator, short("deploy failing", answer=2), found)
     assert path.read_bytes() == before
     handle = orchestrator.run_pipeline(pipeline)
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).outputs == {"answer": 1}
@@ -191,45 +177,42 @@ def test_another_project_that_comes_first_at_the_last_moment_keeps_its_file(
 ) -> None:
     orchestrator, pipeline = orchestrator_of(airflow3), short("deploy raced")
     path = airflow3.dags_folder / dag_file("deploy raced")
-    ask = AirflowClient.import_error
+    ask = orchestrator.client.import_error
 
-    def asked(client: AirflowClient, filename: str) -> Any:
+    def asked(filename: str) -> Any:
         """The last question before the file is written."""
         monkeypatch.undo()
         assert orchestrator_of(airflow3).deploy(from_elsewhere(pipeline.bundle())).changed
-        return ask(client, filename)
+        return ask(filename)
 
-    monkeypatch.setattr(AirflowClient, "import_error", asked)
+    monkeypatch.setattr(orchestrator.client, "import_error", asked)
     with pytest.raises(OwnershipError, match=rf"^The file {path.name} in dags_folder=.* comes from"):
         orchestrator.deploy_pipeline(pipeline)
     assert facts_of(path.read_text())["origin"] != pipeline.bundle().origin.to_dict()
 
 
-def test_a_dag_of_the_same_id_in_another_file_is_refused(each: Airflow) -> None:
-    path = foreign_dag(each, dag_id("deploy orders"))
-    other = path.rename(path.with_name("orders_v1.py"))
-    orchestrator = orchestrator_of(each)
+@pytest.mark.parametrize(
+    ("airflow", "is_ours"), [("airflow3", False), ("airflow2", False), ("airflow3", True)], indirect=["airflow"]
+)
+def test_a_dag_of_the_same_id_in_another_file_is_refused(airflow: Airflow, *, is_ours: bool) -> None:
+    name = f"deploy orders {is_ours}"
+    orchestrator, path = orchestrator_of(airflow), airflow.dags_folder / dag_file(name)
+    if is_ours:
+        orchestrator.deploy_pipeline(short(name))
+    else:
+        foreign_dag(airflow, dag_id(name))
+    other = path.rename(path.with_name(f"moved_{is_ours}.py"))
     wait_until(lambda: (dag := orchestrator._deployer.found(path.stem)) and dag.place.endswith(other.name))
-    for there in (orchestrator, orchestrator_of(each, dags_folder=None)):
-        with pytest.raises(
-            ConfigurationError, match=r"from .*orders_v1\.py, which FlowyML did not write\. .* keep replacing"
-        ):
-            there.deploy_pipeline(short("deploy orders"))
+    whose = "" if is_ours else ", which FlowyML did not write"
+    bare = orchestrator_of(airflow, dags_folder=None)  # which deploys nothing of ours anyway
+    for there in (orchestrator,) if is_ours else (orchestrator, bare):
+        with pytest.raises(ConfigurationError, match=rf"from .*{other.name}{whose}\. .* keep replacing"):
+            there.deploy_pipeline(short(name, answer=2))
     assert not path.exists()
     other.unlink()
 
 
-def test_a_compiled_dag_in_another_file_is_refused(airflow3: Airflow) -> None:
-    orchestrator = orchestrator_of(airflow3)
-    orchestrator.deploy_pipeline(short("deploy moved"))
-    path = airflow3.dags_folder / dag_file("deploy moved")
-    other = path.rename(path.with_name("elsewhere.py"))
-    wait_until(lambda: (dag := orchestrator._deployer.found(dag_id("deploy moved"))) and dag.place == other.name)
-    with pytest.raises(ConfigurationError, match=r"from elsewhere\.py\. .* keep replacing each other"):
-        orchestrator.deploy_pipeline(short("deploy moved", answer=2))
-    other.unlink()
-
-
+@pytest.mark.beside
 def test_a_dag_from_another_folder_is_refused(airflow3: Airflow) -> None:
     """Two teams that both call a pipeline ``training``: neither runs the other's code."""
     one, two = airflow3.dags_folder / "team one", airflow3.dags_folder / "team two"
@@ -300,9 +283,9 @@ def test_a_deployment_that_is_overtaken_says_so(airflow3: Airflow) -> None:
     assert orchestrator_of(airflow3).deploy_pipeline(newer).changed is False
 
 
-def test_an_import_error_of_another_file_with_the_same_name_is_none_of_ours(each: Airflow) -> None:
-    orchestrator, name = orchestrator_of(each), dag_file("deploy beside")
-    theirs = put(each, f"team/{name}", "this is no Python, airflow DAG\n")
+def test_an_import_error_of_another_file_with_the_same_name_is_none_of_ours(airflow: Airflow) -> None:
+    orchestrator, name = orchestrator_of(airflow), dag_file("deploy beside")
+    theirs = put(airflow, f"team/{name}", "this is no Python, airflow DAG\n")
     client = orchestrator.client
     wait_until(
         lambda: any(name in item["filename"] for item in client._pages(f"{client.api}/importErrors", "import_errors"))
@@ -312,15 +295,16 @@ def test_an_import_error_of_another_file_with_the_same_name_is_none_of_ours(each
     theirs.unlink()
 
 
+@pytest.mark.beside
 def test_a_new_error_is_reported_where_an_old_one_was(airflow3: Airflow) -> None:
-    orchestrator, pipeline = orchestrator_of(airflow3, deploy_timeout=240), short("deploy again broken")
+    orchestrator, pipeline = orchestrator_of(airflow3), short("deploy again broken")
     put(airflow3, dag_file(pipeline.name), marked(b"raise ValueError('the old airflow DAG')\n", "dag.py").decode())
     wait_until(lambda: orchestrator.client.import_error(dag_file(pipeline.name)))
-    with pytest.raises(EngineError, match=r"(?s)cannot import .*SyntaxError"):
-        orchestrator._deployer.deploy(broken(orchestrator, pipeline), None)
+    deploy_broken(orchestrator, pipeline)
     assert orchestrator_of(airflow3).deploy_pipeline(pipeline).changed
 
 
+@pytest.mark.beside
 def test_a_change_that_is_made_while_airflow_reads_the_file(airflow3: Airflow) -> None:
     """It would find it after its interval, which is 15 minutes here."""
     orchestrator, pipeline = orchestrator_of(airflow3), short("deploy while it reads")
@@ -347,14 +331,6 @@ def test_a_folder_that_airflow_does_not_read(airflow3: Airflow, tmp_path: Path) 
 def test_a_folder_that_cannot_be_written(airflow3: Airflow, place: str) -> None:
     with pytest.raises(ConfigurationError, match=f"dags_folder='{place}'"):
         orchestrator_of(airflow3, dags_folder=place).run_pipeline(short("deploy nowhere"))
-
-
-def test_without_a_folder_only_what_is_there_runs(airflow3: Airflow) -> None:
-    orchestrator_of(airflow3).deploy_pipeline(short("deploy before"))
-    bare = orchestrator_of(airflow3, dags_folder=None)
-    assert bare.deploy_pipeline(short("deploy before")).changed is False
-    with pytest.raises(ConfigurationError, match="dags_folder="):
-        bare.deploy_pipeline(short("deploy before", answer=3))
 
 
 def test_files_appear_whole(tmp_path: Path) -> None:
@@ -388,6 +364,7 @@ def test_a_new_version_is_never_taken_for_the_bytecode_of_the_old_one(
         assert vars(module)["HOUR"] == hour
 
 
+@pytest.mark.beside
 def test_a_new_version_runs_at_once(airflow3: Airflow) -> None:
     """The run that follows a change never runs the version before."""
     orchestrator = orchestrator_of(airflow3)
@@ -399,8 +376,3 @@ def test_a_new_version_runs_at_once(airflow3: Airflow) -> None:
 
         handle = orchestrator.run_pipeline(Pipeline("deploy versions").add_step(work))
         assert handle.wait_for_completion(timeout=240, poll_interval=0.5).outputs == {"made": number}
-
-
-def _tags(orchestrator: AirflowOrchestrator, name: str) -> list[str]:
-    found = [dag for dag in orchestrator.client.dags("flowyml") if dag["dag_display_name"] == name]
-    return [tag["name"] for dag in found for tag in dag["tags"]]

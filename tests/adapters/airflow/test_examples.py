@@ -2,61 +2,59 @@
 
 from __future__ import annotations
 
-import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.adapters.airflow.operating import foreign_dag, orchestrator_of
+from tests.adapters.airflow.operating import ENVIRONMENT, foreign_dag, orchestrator_of
 from tests.engines.airflow import Airflow
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
-ROOT = Path(__file__).resolve().parents[3]
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
 
-@pytest.fixture(scope="module")
-def demo() -> dict[str, Any]:
+def ran(example: str, *words: str, **environment: str) -> str:
+    """What an example prints."""
+    done = subprocess.run(
+        [sys.executable, example, *words], cwd=EXAMPLES, env={**ENVIRONMENT, **environment},
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def demo() -> Mapping[str, Any]:
     """What scripts/demo_airflow.py defines."""
     before = list(sys.path)
     try:
-        return runpy.run_path(str(ROOT / "scripts/demo_airflow.py"))
+        return runpy.run_path(str(EXAMPLES.parent / "scripts/demo_airflow.py"))
     finally:
         sys.path[:] = before
 
 
-def test_the_classifier_is_trained_and_its_metrics_are_read_back(
-    airflow3: Airflow, demo: dict[str, Any], tmp_path: Path
-) -> None:
-    target = demo["settings"](airflow3, str(tmp_path))
-    command = [sys.executable, str(ROOT / "examples/train_classifier.py"), "--on", "airflow", "--trees", "50"]
-    done = subprocess.run(
-        command, env={**os.environ, **target}, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Status:   COMPLETED" in done.stdout
+@pytest.mark.beside
+def test_the_classifier_is_trained_and_its_metrics_are_read_back(airflow3: Airflow, tmp_path: Path) -> None:
+    target = demo()["settings"](airflow3, str(tmp_path))
+    printed = ran("train_classifier.py", "--on", "airflow", "--trees", "50", **target)
+    assert "Status:   COMPLETED" in printed
     orchestrator = orchestrator_of(airflow3, artifacts=f"{tmp_path}/artifacts")
     run = orchestrator.runs("train-classifier")[0]
     outputs = orchestrator.attach(run.job_id).outputs
-    assert f"Metrics:  {outputs['metrics']}" in done.stdout
+    assert f"Metrics:  {outputs['metrics']}" in printed
     assert outputs["metrics"]["accuracy"] > 0.9
     assert set(outputs["scores"]) == {"forest", "logistic"}
     assert run.parameters["trees"] == 50
 
 
+@pytest.mark.beside
 def test_an_existing_dag_gets_steps_before_and_after_it(airflow3: Airflow, tmp_path: Path) -> None:
     foreign_dag(airflow3, "load_warehouse")
-    settings = {"URL": airflow3.url, "USERNAME": airflow3.username, "PASSWORD": airflow3.password}
-    environment = {f"FLOWYML_AIRFLOW_{name}": value for name, value in settings.items()}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples/around_a_dag.py")],
-        env={**os.environ, **environment, "FLOWYML_HOME": str(tmp_path)},
-        capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"orders, customers: success, see {airflow3.url}/dags/load_warehouse/runs/" in done.stdout
+    printed = ran("around_a_dag.py", **airflow3.login, FLOWYML_HOME=str(tmp_path))
+    assert f"orders, customers: success, see {airflow3.url}/dags/load_warehouse/runs/" in printed
     assert len(orchestrator_of(airflow3).runs("load_warehouse")) == 1

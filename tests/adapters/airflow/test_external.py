@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import closing, suppress
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -23,31 +22,51 @@ from flowyml_airflow import external_dag, run_dag
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, wait_for_dag
 from tests.adapters.airflow.test_client import site
 from tests.engines.airflow import Airflow
+from tests.engines.web import Recorded
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 
 
+LONG = """
+from datetime import datetime
+
+try:
+    from airflow.sdk import dag, task
+except ImportError:
+    from airflow.decorators import dag, task
+
+
+@dag(dag_id="legacy_long", schedule=None, start_date=datetime(2026, 1, 1), is_paused_upon_creation=False)
+def legacy():
+    @task
+    def sleep(**context):
+        import time
+
+        time.sleep(context["dag_run"].conf.get("seconds", 1))
+
+    sleep()
+
+
+legacy()
+"""
+
+
 @pytest.fixture(scope="module")
 def dags(airflow3: Airflow) -> Airflow:
-    """The Airflow, with a DAG that goes well and one that fails."""
+    """The Airflow, with a DAG that goes well, one that fails, and one that takes as long as its conf says."""
     foreign_dag(airflow3, "legacy_good")
     foreign_dag(airflow3, "legacy_bad", fails=True)
+    (airflow3.dags_folder / "legacy_long.py").write_text(LONG)
+    wait_for_dag(airflow3, "legacy_long")
     return airflow3
 
 
 @pytest.fixture
-def named(dags: Airflow, monkeypatch: pytest.MonkeyPatch) -> Airflow:
-    """The Airflow that the environment names, here and on the workers that are started from here."""
-    for variable, value in settings(dags).items():
-        monkeypatch.setenv(variable, value)
-    return dags
-
-
-def settings(airflow: Airflow) -> dict[str, str]:
-    values = {"URL": airflow.url, "USERNAME": airflow.username, "PASSWORD": airflow.password}
-    return {f"FLOWYML_AIRFLOW_{name}": value for name, value in values.items()}
+def named(dags: Airflow, named: Airflow) -> Airflow:
+    """The environment names it, too."""
+    return named
 
 
 def around(dag_id: str, **options: Any) -> Pipeline:
@@ -114,54 +133,6 @@ def test_on_airflow_itself(dags: Airflow) -> None:
     assert broken.step_statuses()["legacy_bad"] is FAILED
 
 
-def test_it_needs_nothing_but_python(dags: Airflow, tmp_path: Path) -> None:
-    """No installed package can be seen, and nothing of this checkout."""
-    pipeline = Pipeline("around").add_step(external_dag("legacy_good", conf={"rows": 5}, poll_interval=0.5))
-    bundle = tmp_path / "around.pyz"
-    bundle.write_bytes(pipeline.bundle().data)
-    bare = {"PATH": os.defpath, "HOME": str(tmp_path), "FLOWYML_HOME": str(tmp_path), **settings(dags)}
-    command = [sys.executable, "-I", "-S", bundle, "step", "legacy_good"]
-    done = subprocess.run(command, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Airflow runs legacy_good: " in done.stdout
-    (answer,) = json.loads(done.stdout.splitlines()[-1]).values()
-    assert json.dumps(answer).count('"success"') == 1
-    run = orchestrator_of(dags).runs("legacy_good")[0]
-    assert (run.parameters, run.run_id in json.dumps(answer)) == ({"rows": 5}, True)
-
-
-LONG = """
-from datetime import datetime
-
-try:
-    from airflow.sdk import dag, task
-except ImportError:
-    from airflow.decorators import dag, task
-
-
-@dag(dag_id="legacy_long", schedule=None, start_date=datetime(2026, 1, 1), is_paused_upon_creation=False)
-def legacy():
-    @task
-    def sleep(**context):
-        import time
-
-        time.sleep(context["dag_run"].conf.get("seconds", 1))
-
-    sleep()
-
-
-legacy()
-"""
-
-
-@pytest.fixture
-def long(named: Airflow) -> Airflow:
-    """A DAG that takes as long as its conf says."""
-    (named.dags_folder / "legacy_long.py").write_text(LONG)
-    wait_for_dag(named, "legacy_long")
-    return named
-
-
 def kill_running_steps() -> None:
     """Those of this test's runs: each was forked from the process that serves them."""
     import psutil
@@ -172,19 +143,19 @@ def kill_running_steps() -> None:
                 child.kill()
 
 
-def test_a_step_that_is_killed_and_tried_again_attaches_to_the_run(long: Airflow, tmp_path: Path) -> None:
+def test_a_step_that_is_killed_and_tried_again_attaches_to_the_run(named: Airflow, tmp_path: Path) -> None:
     marks = tmp_path / "pids"
     waits = external_dag("legacy_long", conf={"seconds": 12}, poll_interval=0.5, retry=1)
     pipeline = Pipeline("killed in mid-wait").add_step(waits)
     local = LocalOrchestrator(workers="processes", store=tmp_path / "runs.db")
-    before = len(orchestrator_of(long).runs("legacy_long"))
+    before = len(orchestrator_of(named).runs("legacy_long"))
     thread = threading.Thread(target=lambda: marks.write_text(str(local.execute(pipeline, tmp_path.name, {}).status)))
     thread.start()
-    runs = wait_until(lambda: (found := orchestrator_of(long).runs("legacy_long")) and len(found) > before and found)
+    runs = wait_until(lambda: (found := orchestrator_of(named).runs("legacy_long")) and len(found) > before and found)
     kill_running_steps()
     thread.join(400)
     assert marks.read_text() == str(COMPLETED)
-    after = orchestrator_of(long).runs("legacy_long")
+    after = orchestrator_of(named).runs("legacy_long")
     assert len(after) == before + 1
     assert after[0].run_id == runs[0].run_id
 
@@ -205,22 +176,22 @@ def test_the_same_run_runs_the_dag_once_and_anew_after_a_failure(named: Airflow,
     assert newest.run_id == f"{first.run_id}-2"
 
 
-def test_a_signal_that_ends_the_step_fails_the_run_of_the_dag(long: Airflow, tmp_path: Path) -> None:
+def test_a_signal_that_ends_the_step_fails_the_run_of_the_dag(named: Airflow, tmp_path: Path) -> None:
     pipeline = Pipeline("ended").add_step(external_dag("legacy_long", conf={"seconds": 300}, poll_interval=0.5))
     bundle = tmp_path / "ended.pyz"
     bundle.write_bytes(pipeline.bundle().data)
-    before = len(orchestrator_of(long).runs("legacy_long"))
+    before = len(orchestrator_of(named).runs("legacy_long"))
     command = [sys.executable, bundle, "step", "legacy_long"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert any("Airflow runs legacy_long: " in line for line in process.stdout)
-        assert len(orchestrator_of(long).runs("legacy_long")) > before
+        assert len(orchestrator_of(named).runs("legacy_long")) > before
         # Airflow's scheduler may start a queued run that was failed a moment ago: it has read it before.
-        wait_until(lambda: orchestrator_of(long).runs("legacy_long")[0].raw_status == "running")
+        wait_until(lambda: orchestrator_of(named).runs("legacy_long")[0].raw_status == "running")
         process.terminate()
         process.stdout.read()
         assert process.wait(240) != 0
-    assert orchestrator_of(long).runs("legacy_long")[0].raw_status == "failed"
+    assert orchestrator_of(named).runs("legacy_long")[0].raw_status == "failed"
 
 
 class Flaky:
@@ -232,8 +203,8 @@ class Flaky:
         self.details = json_answer(start_date=None, end_date="2999-01-01T00:00:00Z")
         self.asked: list[tuple[str, str, str | None]] = []
 
-    def __call__(self, request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
-        self.asked.append((request.command, request.path, request.headers["Authorization"]))
+    def __call__(self, request: Recorded) -> tuple[int, str, str]:
+        self.asked.append((request.method, request.path, request.headers.get("authorization")))
         if request.path.endswith("/version"):
             return json_answer(version="x") if self.api in request.path else (404, "text/html", "no")
         if request.path.endswith("/details"):
@@ -252,16 +223,37 @@ def fails(url: str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> str:
     return result.error or ""
 
 
-def test_strange_answers_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (200, "text/html", "<title>Sign in</title>")
-    with site(Flaky(page)) as url:
-        assert "with text/html (200), which does not come from Airflow's API" in fails(url, monkeypatch)
-    with site(lambda _: (200, "application/json", '{"status": "ok"}')) as url:
-        assert "without the field 'state': {'status': 'ok'}. Another program may answer there" in fails(
-            url, monkeypatch
-        )
-    with site(lambda _: (200, "application/json", "[1]")) as url:
-        assert "with application/json (200), which does not come from Airflow's API" in fails(url, monkeypatch)
+MISSING = json_answer(404)
+
+
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [
+        (
+            [(200, "text/html", "<title>Sign in</title>")],
+            "with text/html (200), which does not come from Airflow's API",
+        ),
+        ([(200, "application/json", "[1]")], "with application/json (200), which does not come from Airflow's API"),
+        (
+            [(200, "application/json", '{"status": "ok"}')],
+            "without the field 'state': {'status': 'ok'}. Another program may answer there",
+        ),
+        ([MISSING], "has no DAG 'd'. Deploy it there first."),
+        (
+            [MISSING, json_answer(is_paused=True)],
+            "The DAG 'd' is paused in Airflow, so its run would wait forever. Unpause it there.",
+        ),
+    ],
+)
+def test_strange_answers_are_reported(
+    answers: Sequence[tuple[int, str, str]], error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with site(fake := Flaky(*answers)) as url:
+        assert error in fails(url, monkeypatch)
+    assert {method for method, _, _ in fake.asked} == {"GET"}, "nothing is started"
+
+
+def test_addresses_without_airflow_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with site(lambda _: (404, "text/html", "my blog")) as url:
         assert "responds, but is not Airflow" in fails(url, monkeypatch)
     assert "does not answer: " in fails("http://127.0.0.1:9", monkeypatch, patience=0)
@@ -290,15 +282,6 @@ def test_silence_is_borne(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [method for method, path, _ in fake.asked if path.endswith("/dagRuns")] == ["POST"]
 
 
-def test_a_paused_dag_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = Flaky(json_answer(404), json_answer(is_paused=True))
-    with site(fake) as url:
-        error = fails(url, monkeypatch)
-    assert "The DAG 'd' is paused in Airflow, so its run would wait forever. Unpause it there." in error
-    assert "airflow={'is_paused_upon_creation': False}" in error
-    assert {method for method, _, _ in fake.asked} == {"GET"}
-
-
 @pytest.mark.parametrize(
     ("dates", "said"),
     [
@@ -325,7 +308,7 @@ def test_a_permission_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) 
 def test_an_address_that_is_a_secret_is_not_in_the_output(named: Airflow, monkeypatch: pytest.MonkeyPatch) -> None:
     """The DAG runs, and its step completes: an output that holds a secret would be refused after that."""
     for variable in ("URL", "USERNAME", "PASSWORD"):
-        monkeypatch.setenv(f"FLOWYML_SECRET_AF_{variable}", settings(named)[f"FLOWYML_AIRFLOW_{variable}"])
+        monkeypatch.setenv(f"FLOWYML_SECRET_AF_{variable}", named.login[f"FLOWYML_AIRFLOW_{variable}"])
         monkeypatch.delenv(f"FLOWYML_AIRFLOW_{variable}")
     secrets = {f"FLOWYML_AIRFLOW_{name.upper()}": f"af/{name}" for name in ("url", "username", "password")}
     made = external_dag("legacy_good", conf={"rows": 5}, poll_interval=0.5).options(secrets=secrets)
@@ -337,11 +320,6 @@ def test_an_address_that_is_a_secret_is_not_in_the_output(named: Airflow, monkey
     said = [line.message for line in handle.logs()]
     assert "The address of Airflow is a secret of this step, so its output has no url." in said
     assert any(line.startswith("Airflow runs legacy_good: ***/dags/") for line in said)
-
-
-def test_a_dag_that_there_is_not_is_to_be_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
-    with site(Flaky(json_answer(404))) as url:
-        assert f"Airflow at {url} has no DAG 'd'. Deploy it there first." in fails(url, monkeypatch)
 
 
 def test_airflow_2_is_asked_and_shown_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,8 +101,8 @@ class Outage:
 @pytest.fixture(scope="module")
 def outage(frail3: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outage]:
     with pytest.MonkeyPatch.context() as environment:
-        for name, value in (("URL", frail3.url), ("USERNAME", frail3.username), ("PASSWORD", frail3.password)):
-            environment.setenv(f"FLOWYML_AIRFLOW_{name}", value)
+        for name, value in frail3.login.items():
+            environment.setenv(name, value)
         outage = Outage(frail3, tmp_path_factory.mktemp("outage"))
         outage.begin()
         yield outage

@@ -138,19 +138,47 @@ def never_seen_in_parts(write: Callable[[bytes], None], read: Callable[[], bytes
     assert [content for content in seen if content not in versions] == []
 
 
-def test_files_on_sftp(sftp: Sftp, tmp_path: Path) -> None:
-    there, folder = tmp_path / "server/dags", opened(sftp.url("/dags"))
+@dataclass
+class Place:
+    """A folder by its URL, and what another sees there."""
+
+    url: str
+    read: Callable[[str], bytes]
+    names: Callable[[], list[str]]
+
+
+@pytest.fixture(params=["sftp", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    there = request.getfixturevalue(request.param)
+    if request.param == "sftp":
+        dags = tmp_path / "server/dags"
+        files = dags.rglob
+        return Place(
+            there.url("/dags"), lambda name: (dags / name).read_bytes(),
+            lambda: [str(path.relative_to(dags)) for path in files("*") if path.is_file()],
+        )  # fmt: skip
+    return Place(
+        "s3://dags/team", lambda name: bytes(there.get_object(Bucket="dags", Key=f"team/{name}")["Body"].read()),
+        lambda: [file["Key"][5:] for file in there.list_objects_v2(Bucket="dags", Prefix="team/").get("Contents", ())],
+    )  # fmt: skip
+
+
+def test_files(place: Place) -> None:
+    folder = opened(place.url)
     assert PASSWORD not in folder.name
     assert folder.read("sub/a.py") is None
     folder.write("sub/a.py", b"one")
     folder.write("sub/a.py", b"two")
-    assert folder.read("sub/a.py") == (there / "sub/a.py").read_bytes() == b"two"
-    assert sorted(path.name for path in there.rglob("*")) == ["a.py", "sub"]
+    assert folder.read("sub/a.py") == place.read("sub/a.py") == b"two"
+    assert place.names() == ["sub/a.py"]
+    folder.remove("sub/a.py")
+    folder.remove("sub/a.py")
+    assert place.names() == []
 
 
-def test_files_on_sftp_are_never_seen_in_parts(sftp: Sftp, tmp_path: Path) -> None:
-    folder = opened(sftp.url("/dags"))
-    never_seen_in_parts(lambda data: folder.write("a.py", data), (tmp_path / "server/dags/a.py").read_bytes)
+def test_files_are_never_seen_in_parts(place: Place) -> None:
+    folder = opened(place.url)
+    never_seen_in_parts(lambda data: folder.write("a.py", data), lambda: place.read("a.py"))
 
 
 def test_a_connection_that_was_lost_is_made_anew(sftp: Sftp) -> None:
@@ -164,23 +192,24 @@ def test_a_connection_that_was_lost_is_made_anew(sftp: Sftp) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "password", "message"),
-    [("/dags", "wrong-word", "Authentication failed"), ("/no/such", PASSWORD, "is not a folder")],
+    ("path", "password", "port", "message"),
+    [
+        ("/dags", "wrong-word", None, "Authentication failed"),
+        ("/no/such", PASSWORD, None, "is not a folder"),
+        ("/dags", PASSWORD, 9, "cannot be written"),
+    ],
 )
-def test_a_folder_on_sftp_that_cannot_be_used(sftp: Sftp, path: str, password: str, message: str) -> None:
+def test_a_folder_on_sftp_that_cannot_be_used(
+    sftp: Sftp, path: str, password: str, port: int | None, message: str
+) -> None:
     """Making an orchestrator asks no server, so that runs can be read without it."""
-    folder = AirflowOrchestrator("http://127.0.0.1:9", dags_folder=sftp.url(path, password))._deployer.folder
+    url = sftp.url(path, password).replace(f":{sftp.port}/", f":{port or sftp.port}/")
+    folder = AirflowOrchestrator("http://127.0.0.1:9", dags_folder=url)._deployer.folder
     assert folder is not None
-    with pytest.raises(
-        ConfigurationError, match=f"dags_folder='sftp://127.0.0.1:{sftp.port}{path}' .*{message}"
-    ) as caught:
+    shown = f"sftp://127.0.0.1:{port or sftp.port}{path}"
+    with pytest.raises(ConfigurationError, match=f"dags_folder='{shown}' .*{message}") as caught:
         folder.write("a.py", b"one")
     assert password not in str(caught.value)
-
-
-def test_a_server_that_does_not_answer() -> None:
-    with pytest.raises(ConfigurationError, match=r"dags_folder='sftp://127\.0\.0\.1:9/dags' cannot be written"):
-        opened(f"sftp://deployer:{PASSWORD}@127.0.0.1:9/dags").write("a.py", b"one")
 
 
 def test_a_remote_folder_shows_no_credentials() -> None:
@@ -209,28 +238,7 @@ def test_a_password_of_any_kind_comes_from_the_configuration(sftp: Sftp, monkeyp
     monkeypatch.setitem(fsspec.config.conf, "sftp", {"username": "deployer", "password": PASSWORD})
     folder = opened(f"sftp://127.0.0.1:{sftp.port}/dags")
     folder.write("a.py", b"one")
-    folder.remove("a.py")
-    folder.remove("a.py")
-    assert folder.read("a.py") is None
-
-
-def test_files_on_s3(s3: Any) -> None:
-    folder = opened("s3://dags/team")
-    assert folder.read("sub/a.py") is None
-    folder.write("sub/a.py", b"one")
-    folder.write("sub/a.py", b"two")
-    assert folder.read("sub/a.py") == s3.get_object(Bucket="dags", Key="team/sub/a.py")["Body"].read() == b"two"
-    assert [item["Key"] for item in s3.list_objects_v2(Bucket="dags")["Contents"]] == ["team/sub/a.py"]
-    folder.remove("sub/a.py")
-    folder.remove("sub/a.py")
-    assert s3.list_objects_v2(Bucket="dags")["KeyCount"] == 0
-
-
-def test_files_on_s3_are_never_seen_in_parts(s3: Any) -> None:
-    folder = opened("s3://dags/team")
-    never_seen_in_parts(
-        lambda data: folder.write("a.py", data), lambda: s3.get_object(Bucket="dags", Key="team/a.py")["Body"].read()
-    )
+    assert folder.read("a.py") == b"one"
 
 
 def test_a_bucket_that_is_not_there_is_not_made(s3: Any) -> None:
@@ -241,6 +249,7 @@ def test_a_bucket_that_is_not_there_is_not_made(s3: Any) -> None:
 
 @pytest.mark.airflow
 @pytest.mark.slow
+@pytest.mark.beside
 def test_a_run_by_way_of_sftp(airflow3: Airflow) -> None:
     """A real Airflow, whose DAGs folder is reached over SFTP only."""
     with sftp_server(airflow3.home) as site:

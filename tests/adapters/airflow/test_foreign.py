@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED = ExecutionStatus.COMPLETED
 
 
+@pytest.mark.beside
 def test_foreign_dags_are_operated(airflow3: Airflow) -> None:
     foreign_dag(airflow3, "legacy_etl")
     orchestrator = orchestrator_of(airflow3, dags_folder=None)
@@ -56,6 +57,7 @@ legacy()
 """
 
 
+@pytest.mark.beside
 def test_a_foreign_run_that_failed_is_read_and_run_again(airflow3: Airflow) -> None:
     (airflow3.dags_folder / "legacy_branched.py").write_text(BRANCHED)
     wait_for_dag(airflow3, "legacy_branched")
@@ -104,6 +106,7 @@ legacy()
 """
 
 
+@pytest.mark.beside
 def test_outputs_of_mapped_tasks_and_of_many_xcoms(airflow3: Airflow) -> None:
     (airflow3.dags_folder / "legacy_mapped.py").write_text(MAPPED)
     wait_for_dag(airflow3, "legacy_mapped")

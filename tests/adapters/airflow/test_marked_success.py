@@ -24,12 +24,6 @@ TRIES = {"high": 1, "low": 1, "outer": 1, "grouped": 1}
 """What takes something of a marked task, and its tries when it has run."""
 
 
-@pytest.fixture(params=["airflow3", "airflow2"])
-def airflow(request: pytest.FixtureRequest) -> Airflow:
-    found: Airflow = request.getfixturevalue(request.param)
-    return found
-
-
 def mark_success(airflow: Airflow, handle: SubmissionResult, task: str, index: int = -1) -> None:
     """As a person does on Airflow's page, which also clears what failed for it."""
     client = orchestrator_of(airflow).client
@@ -46,6 +40,7 @@ def have_run(handle: SubmissionResult, tries: Mapping[str, int]) -> dict[str, St
     return runs if all(ended) and all(runs[name].attempt >= number for name, number in tries.items()) else None
 
 
+@pytest.mark.beside
 def test_what_takes_the_list_of_a_loop_names_the_items_without_an_output(airflow: Airflow) -> None:
     @step(retry=2)
     def half(n: int) -> float:
@@ -74,6 +69,7 @@ def test_what_takes_the_list_of_a_loop_names_the_items_without_an_output(airflow
     assert (handle.error or "").startswith("step 'total': Airflow has no output of 'half[1]', 'half[3]'. A task")
 
 
+@pytest.mark.beside
 def test_what_takes_a_branch_a_list_of_items_or_a_value_of_a_marked_task_fails(airflow: Airflow) -> None:
     @step
     def broken() -> Any:

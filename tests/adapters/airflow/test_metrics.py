@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.airflow import PASSWORD, USERNAME, Airflow
+from tests.engines.airflow import Airflow
 from tests.engines.prometheus import check_both, check_hook
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
@@ -25,6 +25,5 @@ def test_a_hook_measures_runs_that_no_process_waits_for(airflow3: Airflow, tmp_p
 
 def environment(airflow: Airflow) -> dict[str, str]:
     return {
-        "FLOWYML_ORCHESTRATOR": "airflow", "FLOWYML_AIRFLOW_URL": airflow.url, "FLOWYML_AIRFLOW_USERNAME": USERNAME,
-        "FLOWYML_AIRFLOW_PASSWORD": PASSWORD, "FLOWYML_AIRFLOW_DAGS_FOLDER": str(airflow.dags_folder),
+        **airflow.login, "FLOWYML_ORCHESTRATOR": "airflow", "FLOWYML_AIRFLOW_DAGS_FOLDER": str(airflow.dags_folder),
     }  # fmt: skip

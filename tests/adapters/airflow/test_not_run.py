@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,14 +14,11 @@ from flowyml.core.runs import StepRun
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.deployed_dag import facts_of
 from flowyml_airflow.not_run import with_causes
-from flowyml_airflow.step_runs import Marker
 from tests.adapters.airflow.dags import Telling
 from tests.adapters.airflow.operating import failed_group, orchestrator_of
 from tests.engines.airflow import Airflow
 
 FAILED, CANCELLED, COMPLETED = ExecutionStatus.FAILED, ExecutionStatus.CANCELLED, ExecutionStatus.COMPLETED
-TIMEOUT = ExecutionStatus.TIMEOUT
-KNOWN = {"failed": FAILED, "upstream_failed": CANCELLED, "success": COMPLETED}
 MARK = 'flowyml-turn {"step": "evaluate", "attempt": 7}'
 SENTENCE = "Step 'evaluate', attempt 7 begins."
 
@@ -58,89 +55,79 @@ def looped() -> Any:
     return {"report": report(total(made))}
 
 
-def explained(
-    made: Pipeline, states: Mapping[Marker, str], ended: Mapping[Marker, int] = {}, *, late: Collection[Marker] = ()
-) -> dict[str, str | None]:
-    """What the steps of a run say that did not run.
+@pipeline(name="not run for a parameter")
+def of_a_parameter(given: list[int]) -> Any:
+    return {"total": total(half.map(n=given))}
 
-    ``states`` are those of its tasks, ``ended`` the day on which a task failed, and ``late`` the tasks that timed out.
-    """
+
+@pipeline(name="not run from the start", hooks=[Telling()])
+def hooked() -> Any:
+    return {"report": report(total(half.map(n=numbers())))}
+
+
+@pipeline(name="not run in branches")
+def branched() -> Any:
+    found = total([1.0])
+    with when(found > 1, name="high"):
+        report.options(name="one")(1.0)
+    with elif_(found > 0):
+        report.options(name="other")(2.0)
+
+
+@pytest.mark.parametrize(
+    ("made", "failed", "causes", "helpers"),
+    [
+        pytest.param(
+            looped, {"half[1]": 1}, dict.fromkeys(("third[1]", "total", "report"), "step 'half[1]' ended FAILED"), [],
+            id="a failed item keeps its own steps and what takes the list from running",
+        ),
+        pytest.param(
+            looped, {"half[0]": 3, "half[1]": 2},
+            {"third[0]": "step 'half[0]' ended FAILED",
+             **dict.fromkeys(("third[1]", "total"), "step 'half[1]' ended FAILED")}, [],
+            id="the first failure is named",
+        ),
+        pytest.param(
+            looped, {"numbers": 1}, {"half": "step 'numbers' ended FAILED"}, ["half_items"],
+            id="items that were never listed",
+        ),
+        pytest.param(
+            looped, {"numbers": 0}, {"half": "step 'numbers' ended TIMEOUT"}, ["half_items"], id="a timeout",
+        ),
+        pytest.param(
+            of_a_parameter, {"half_items": 1}, dict.fromkeys(("half", "total"), "task 'half_items' ended FAILED"), [],
+            id="a list of a parameter that cannot be read",
+        ),
+        pytest.param(
+            hooked, {"on_pipeline_start": 1},
+            dict.fromkeys(("numbers", "half", "total", "report"), "task 'on_pipeline_start' ended FAILED"),
+            ["half_items"], id="a start that failed",
+        ),
+        pytest.param(
+            branched, {"choose_high": 1}, {"one": "task 'choose_high' ended FAILED"}, [],
+            id="a choice that cannot be made",
+        ),
+    ],
+)  # fmt: skip
+def test_steps_that_did_not_run_say_why(
+    made: Pipeline, failed: Mapping[str, int], causes: Mapping[str, str], helpers: Sequence[str]
+) -> None:
+    """``failed`` says on which day a task failed, or 0 of one that timed out. ``helpers`` did not run, either."""
     facts = facts_of(compile_dag(made.bundle()).text)
     tasks, steps = [], {}
-    for marker, state in states.items():
-        when = datetime(2026, 1, ended.get(marker, 1), tzinfo=UTC)
-        task, index = marker
-        tasks.append({"task_id": task, "map_index": index, "state": state, "end_date": when.isoformat()})
+    for label in (*failed, *causes, *helpers):
+        task, _, item = label.removesuffix("]").partition("[")
+        ended = datetime(2026, 1, failed.get(label) or 1, tzinfo=UTC)
+        state = "failed" if label in failed else "upstream_failed"
+        marker = (task, int(item or -1))
+        tasks.append({"task_id": task, "map_index": marker[1], "state": state, "end_date": ended.isoformat()})
         if task in facts["steps"]:
-            items = (index,) if index >= 0 else ()
-            status = TIMEOUT if marker in late else KNOWN[state]
-            steps[marker] = [StepRun(name=task, index=items, status=status, raw_status=state, ended_at=when)]
+            status = CANCELLED if label not in failed else FAILED if failed[label] else ExecutionStatus.TIMEOUT
+            items = (int(item),) if item else ()
+            steps[marker] = [StepRun(name=task, index=items, status=status, raw_status=state, ended_at=ended)]
     found = with_causes(steps, tasks, facts)
-    return {run.label: run.error for runs in found.values() for run in runs if run.raw_status == "upstream_failed"}
-
-
-def test_a_failed_item_keeps_its_own_steps_and_what_takes_the_list_from_running() -> None:
-    states = {
-        ("numbers", -1): "success", ("half", 0): "success", ("half", 1): "failed", ("third", 0): "success",
-        ("third", 1): "upstream_failed", ("total", -1): "upstream_failed", ("report", -1): "upstream_failed",
-    }  # fmt: skip
-    assert explained(looped, states) == dict.fromkeys(
-        ("third[1]", "total", "report"), "not run, since step 'half[1]' ended FAILED"
-    )
-
-
-def test_the_first_failure_is_named() -> None:
-    states = {("half", 0): "failed", ("half", 1): "failed", ("total", -1): "upstream_failed"}
-    states |= {("third", 0): "upstream_failed", ("third", 1): "upstream_failed"}
-    found = explained(looped, states, {("half", 0): 3, ("half", 1): 2})
-    assert found["total"] == "not run, since step 'half[1]' ended FAILED"
-    assert found["third[0]"] == "not run, since step 'half[0]' ended FAILED"
-
-
-def test_steps_of_items_that_were_never_listed() -> None:
-    states = {("numbers", -1): "failed", ("half_items", -1): "upstream_failed", ("half", -1): "upstream_failed"}
-    assert explained(looped, states) == {"half": "not run, since step 'numbers' ended FAILED"}
-
-
-def test_a_step_that_timed_out_is_a_cause() -> None:
-    states = {("numbers", -1): "failed", ("half_items", -1): "upstream_failed", ("half", -1): "upstream_failed"}
-    found = explained(looped, states, late=[("numbers", -1)])
-    assert found == {"half": "not run, since step 'numbers' ended TIMEOUT"}
-
-
-def test_a_list_of_a_parameter_that_cannot_be_read() -> None:
-    @pipeline(name="not run for a parameter")
-    def made(given: list[int]) -> Any:
-        return {"total": total(half.map(n=given))}
-
-    states = {("half_items", -1): "failed", ("half", -1): "upstream_failed", ("total", -1): "upstream_failed"}
-    why = "not run, since task 'half_items' ended FAILED"
-    assert explained(made, states) == {"half": why, "total": why}
-
-
-def test_a_start_that_failed_keeps_every_step_from_running() -> None:
-    @pipeline(name="not run from the start", hooks=[Telling()])
-    def made() -> Any:
-        return {"report": report(total(half.map(n=numbers())))}
-
-    waiting = ("numbers", "half_items", "half", "total", "report")
-    states = {("on_pipeline_start", -1): "failed", **{(task, -1): "upstream_failed" for task in waiting}}
-    steps = ("numbers", "half", "total", "report")
-    assert explained(made, states) == dict.fromkeys(steps, "not run, since task 'on_pipeline_start' ended FAILED")
-
-
-def test_a_choice_that_cannot_be_made() -> None:
-    @pipeline(name="not run in branches")
-    def branched() -> Any:
-        found = total([1.0])
-        with when(found > 1):
-            report.options(name="one")(1.0)
-        with elif_(found > 0):
-            report.options(name="other")(2.0)
-
-    choice = facts_of(compile_dag(branched.bundle()).text)["helpers"][0]
-    states = {("total", -1): "success", (choice, -1): "failed", ("one", -1): "upstream_failed"}
-    assert explained(branched, states) == {"one": f"not run, since task {choice!r} ended FAILED"}
+    said = {run.label: run.error for runs in found.values() for run in runs if run.raw_status == "upstream_failed"}
+    assert said == {label: f"not run, since {cause}" for label, cause in causes.items()}
 
 
 def test_what_was_deployed_by_an_earlier_release_has_no_notes() -> None:
@@ -150,6 +137,7 @@ def test_what_was_deployed_by_an_earlier_release_has_no_notes() -> None:
 
 @pytest.mark.airflow
 @pytest.mark.slow
+@pytest.mark.beside
 def test_a_run_whose_execution_group_failed(airflow3: Airflow) -> None:
     run = orchestrator_of(airflow3).run_pipeline(failed_group("not run", [MARK, SENTENCE]))
     assert run.wait_for_completion(timeout=400, poll_interval=0.5).status is FAILED

@@ -6,7 +6,6 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,8 @@ import pytest
 from flowyml import Pipeline, for_each, pipeline, step
 from flowyml.core.errors import DefinitionError, FlowymlError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.needs import first_of_each
-from flowyml.orchestrators.replacements import PROVIDERS, READY_MADE
 from flowyml.plan.bundle import Bundle
 from flowyml_airflow import AirflowOrchestrator, airflow_operator, imported
 from flowyml_airflow.compiler import compile_dag
@@ -27,61 +24,45 @@ from flowyml_kubeflow import KubeflowOrchestrator
 from flowyml_prefect import PrefectOrchestrator
 from tests.adapters.airflow import dags_operators as dags
 from tests.adapters.airflow.operating import orchestrator_of
+from tests.engines.airflow import Airflow
 
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 RUFF = Path(sys.executable).with_name("ruff")
-Runs = Mapping[str, SubmissionResult]
 
 
-@pytest.fixture(scope="class", params=["airflow3", "airflow2"])
-def runs(request: pytest.FixtureRequest) -> Runs:
-    """Of all pipelines with operators, at once."""
-    orchestrator = orchestrator_of(request.getfixturevalue(request.param))
-    parameters = {dags.with_operators.name: {"day": "friday"}}
+@pytest.mark.airflow
+@pytest.mark.slow
+@pytest.mark.beside
+def test_operators_run_beside_steps(airflow: Airflow) -> None:
+    orchestrator = orchestrator_of(airflow)
+    days = {dags.with_operators.name: {"day": "friday"}}
     made = (dags.with_operators, dags.with_functions, dags.branching, dags.failing)
-    return {each.name: orchestrator.run_pipeline(each, parameters=parameters.get(each.name)) for each in made}
-
-
-class TestRun:
-    pytestmark = [pytest.mark.airflow, pytest.mark.slow]  # noqa: RUF012
-
-    def test_operators_take_and_give_values_beside_steps(self, runs: Runs) -> None:
-        handle = runs[dags.with_operators.name]
+    runs = [orchestrator.run_pipeline(each, parameters=days.get(each.name)) for each in made]
+    operators, functions, branching, failing = runs
+    for handle in (operators, functions, branching):
         assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED, handle.error
-        outputs = dict(handle.outputs)
-        assert re.fullmatch(r"/usr on \d{4}-\d\d-\d\d", outputs.pop("told"))
-        assert outputs == {"shouted": "FRIDAY 3", "gathered": ["one", "two"], "said": "friday"}
-        assert {run.label: run.raw_status for run in handle.step_runs()} == dict.fromkeys(
-            (
-                "begin", "count", "commands", "say the day", "each[0]", "each[1]", "shout", "gather", "one_of_two",
-                "tell",
-            ),
-            "success",
-        )  # fmt: skip
-        said = [line.message for line in handle.logs(step="say the day")]
-        assert "on friday, 3 rows" in said
 
-    def test_functions_of_the_pipeline_run_in_operators_with_airflows_context(self, runs: Runs) -> None:
-        handle = runs[dags.with_functions.name]
-        assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED, handle.error
-        assert handle.outputs == {"shout": "PUSHED 3 [3, 7] 3"}
-        assert {run.name for run in handle.step_runs()} == {"in.pushes", "pulls", "shout", "count"}
+    outputs = dict(operators.outputs)
+    assert re.fullmatch(r"/usr on \d{4}-\d\d-\d\d", outputs.pop("told"))
+    assert outputs == {"shouted": "FRIDAY 3", "gathered": ["one", "two"], "said": "friday"}
+    assert {run.label: run.raw_status for run in operators.step_runs()} == dict.fromkeys(
+        ("begin", "count", "commands", "say the day", "each[0]", "each[1]", "shout", "gather", "one_of_two", "tell"),
+        "success",
+    )  # fmt: skip
+    assert "on friday, 3 rows" in [line.message for line in operators.logs(step="say the day")]
 
-    def test_what_an_operator_returns_chooses_the_branch(self, runs: Runs) -> None:
-        handle = runs[dags.branching.name]
-        assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED, handle.error
-        assert {run.name: run.raw_status for run in handle.step_runs()} == {
-            "said": "success", "late": "success", "early": "skipped",
-        }  # fmt: skip
+    assert functions.outputs == {"shout": "PUSHED 3 [3, 7] 3"}, "of the pipeline, with Airflow's context"
+    assert {run.name for run in functions.step_runs()} == {"in.pushes", "pulls", "shout", "count"}
+    assert {run.name: run.raw_status for run in branching.step_runs()} == {
+        "said": "success", "late": "success", "early": "skipped",
+    }, "what an operator returns chooses"  # fmt: skip
 
-    def test_one_that_fails_is_tried_again_and_fails_the_run(self, runs: Runs) -> None:
-        handle = runs[dags.failing.name]
-        assert handle.wait_for_completion(timeout=240, poll_interval=1).status is FAILED
-        runs = {run.name: run for run in handle.step_runs()}
-        assert (runs["fails"].status, runs["fails"].attempt) == (FAILED, 2)
-        assert "exit code 3" in (runs["fails"].error or "")
-        assert "fails" in (handle.error or "")
-        assert runs["last"].status is COMPLETED
+    assert failing.wait_for_completion(timeout=240, poll_interval=1).status is FAILED
+    steps = {run.name: run for run in failing.step_runs()}
+    assert (steps["fails"].status, steps["fails"].attempt) == (FAILED, 2)
+    assert "exit code 3" in (steps["fails"].error or "")
+    assert "fails" in (failing.error or "")
+    assert steps["last"].status is COMPLETED
 
 
 def text_of(*steps: Any, name: str = "made") -> str:
@@ -245,8 +226,3 @@ def test_what_airflow_cannot_hand_to_an_operator_is_refused() -> None:
     ):
         with pytest.raises(UnsupportedFeatureError, match=words):
             compile_dag(made.bundle())
-
-
-def test_each_suggestion_is_a_phrase() -> None:
-    for words in (*READY_MADE.values(), *PROVIDERS.values()):
-        assert words.strip(".") == words != ""

@@ -45,11 +45,7 @@ def sign_in(page: Any, url: str) -> None:
     page.goto(url)
 
 
-@pytest.mark.parametrize("engine", ["airflow3", "airflow2"])
-def test_the_page_of_a_run_shows_its_state_and_that_of_a_dag_its_docs(
-    engine: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    airflow: Airflow = request.getfixturevalue(engine)
+def test_the_page_of_a_run_shows_its_state_and_that_of_a_dag_its_docs(airflow: Airflow, tmp_path: Path) -> None:
     orchestrator = orchestrator_of(airflow)
     handle = orchestrator.run_pipeline(two_steps(), "seen-in-a-browser")
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.COMPLETED, handle.error

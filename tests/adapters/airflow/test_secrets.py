@@ -36,15 +36,15 @@ def test_what_a_name_means(reference: str, place: Place) -> None:
     assert place_of(reference) == place
 
 
+WAYS = [("airflow3", ""), ("airflow3", "other"), ("airflow2", "")]
 NAMES = {"renamed": "conn:flowyml_warehouse.extra.key"}
 
 
 @pytest.mark.airflow
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "python"), [("airflow3", ""), ("airflow3", "other"), ("airflow2", "")])
-def test_values_reach_the_step_alone(engine: str, python: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("airflow", "python"), WAYS, indirect=["airflow"])
+def test_values_reach_the_step_alone(airflow: Airflow, python: str, tmp_path: Path) -> None:
     """Also one whose interpreter is another, where nothing of Airflow is."""
-    airflow: Airflow = request.getfixturevalue(engine)
     extra = json.dumps({"key": "key of the extra"})
     set_connection(airflow, "flowyml_warehouse", conn_type="generic", password=VALUE, extra=extra)
     set_variable(airflow, "flowyml/token", "token of the variable")

@@ -24,7 +24,7 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 
-def two_steps(name: str, folder: Path) -> Pipeline:
+def two_steps(name: str, folder: Path, added: int = 1) -> Pipeline:
     """The second waits for the first, which ends when it may."""
 
     @step(outputs=["one"])
@@ -39,21 +39,9 @@ def two_steps(name: str, folder: Path) -> Pipeline:
 
     @step(outputs=["two"])
     def second(one: int) -> int:
-        return one + 1
+        return one + added
 
     return Pipeline(name, context=context(folder=str(folder))).add_step(first).add_step(second)
-
-
-def other_second_step(name: str, folder: Path) -> Pipeline:
-    """The same pipeline with another second step."""
-
-    @step(outputs=["two"])
-    def second(one: int) -> int:
-        return one + 99
-
-    return (
-        Pipeline(name, context=context(folder=str(folder))).add_step(two_steps(name, folder).steps[0]).add_step(second)
-    )
 
 
 def test_deploying_other_code_names_the_runs_that_go_on(
@@ -65,7 +53,7 @@ def test_deploying_other_code_names_the_runs_that_go_on(
     wait_until((tmp_path / "begun").exists)
     orchestrator.deploy_pipeline(two_steps(name, tmp_path))
     assert "has not ended" not in caplog.text, "nothing has changed"
-    orchestrator.deploy_pipeline(other_second_step(name, tmp_path))
+    orchestrator.deploy_pipeline(two_steps(name, tmp_path, added=99))
     assert (
         f"Run {handle.run_id!r} of {name!r} has not ended, and this deployment changes the code of its DAG"
         in caplog.text
@@ -78,18 +66,12 @@ def test_deploying_other_code_names_the_runs_that_go_on(
     assert "has not ended" not in caplog.text, "no run is in progress"
 
 
-@pytest.mark.parametrize("engine", ["airflow3", "airflow2"])
 def test_a_run_whose_file_was_deleted_waits_and_says_so(
-    engine: str,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    airflow: Airflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(stalled, "YOUNG", timedelta(0))
     monkeypatch.setattr(stalled, "_EVERY", 1)
-    airflow: Airflow = request.getfixturevalue(engine)
-    pipeline = two_steps(f"missing on {engine}", tmp_path)
+    pipeline = two_steps("missing", tmp_path)
     orchestrator = orchestrator_of(airflow)
     handle = orchestrator.run_pipeline(pipeline)
     wait_until((tmp_path / "begun").exists)
@@ -99,11 +81,11 @@ def test_a_run_whose_file_was_deleted_waits_and_says_so(
     wait_until(lambda: not handle.refresh().status.is_terminal and "no longer has DAG" in caplog.text)
     assert caplog.text.count("no longer has DAG") == 1
     assert f"flowyml cancel {handle.job_id} --on airflow" in caplog.text
-    if engine == "airflow2":
+    if airflow.major == 2:
         with pytest.raises(EngineError, match="is gone, and Airflow 2 cannot stop a run without it"):
             handle.cancel()
         assert not handle.refresh().status.is_terminal
-    if engine == "airflow3":  # 2 may fail the task that it was about to start
+    else:  # 2 may fail the task that it was about to start
         (tmp_path / "may end").touch()
         wait_until(lambda: handle.step_statuses()["first"] is ExecutionStatus.COMPLETED)
         assert handle.refresh().status is ExecutionStatus.RUNNING, "as Airflow has it"
@@ -112,19 +94,14 @@ def test_a_run_whose_file_was_deleted_waits_and_says_so(
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).outputs == {"two": 2}
 
 
-@pytest.mark.parametrize("engine", ["airflow3", "airflow2"])
 def test_waiting_for_a_run_of_a_paused_dag_names_the_pause(
-    engine: str,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    airflow: Airflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(stalled, "YOUNG", timedelta(0))
     monkeypatch.setattr(stalled, "_EVERY", 0)
-    orchestrator = orchestrator_of(request.getfixturevalue(engine))
+    orchestrator = orchestrator_of(airflow)
     orchestrator.target = "af3"
-    handle = orchestrator.run_pipeline(two_steps(f"paused on {engine}", tmp_path))
+    handle = orchestrator.run_pipeline(two_steps("paused", tmp_path))
     dag = handle.job_id.partition("/")[0]
     wait_until((tmp_path / "begun").exists)
     with pytest.raises(WaitTimeoutError, match=r"s\. It goes on\. Wait again, or cancel it with: .* --on af3$"):
@@ -141,13 +118,10 @@ def test_waiting_for_a_run_of_a_paused_dag_names_the_pause(
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).outputs == {"two": 2}
 
 
-@pytest.mark.parametrize("engine", ["airflow3", "airflow2"])
-def test_a_run_that_was_marked_as_failed_says_who_did_it(
-    engine: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    airflow: Airflow = request.getfixturevalue(engine)
+@pytest.mark.beside
+def test_a_run_that_was_marked_as_failed_says_who_did_it(airflow: Airflow, tmp_path: Path) -> None:
     orchestrator = orchestrator_of(airflow)
-    handle = orchestrator.run_pipeline(two_steps(f"marked on {engine}", tmp_path))
+    handle = orchestrator.run_pipeline(two_steps("marked", tmp_path))
     wait_until((tmp_path / "begun").exists)
     orchestrator.client.fail(*handle.job_id.split("/"))  # as the page of the run does
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.FAILED
@@ -156,6 +130,7 @@ def test_a_run_that_was_marked_as_failed_says_who_did_it(
     assert who in str({step.name: step.error for step in handle.step_runs()}["first"])
 
 
+@pytest.mark.beside
 def test_a_task_that_was_marked_as_failed_says_who_did_it(airflow3: Airflow, tmp_path: Path) -> None:
     orchestrator = orchestrator_of(airflow3)
     handle = orchestrator.run_pipeline(two_steps("marked task", tmp_path))
@@ -169,20 +144,18 @@ def test_a_task_that_was_marked_as_failed_says_who_did_it(airflow3: Airflow, tmp
     )
 
 
-@pytest.mark.parametrize("engine", ["airflow3", "airflow2"])
 def test_a_run_by_hand_before_the_start_of_the_schedule_runs(
-    engine: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+    airflow: Airflow, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One that Airflow dates would have no task: it runs as a DAG of its own, or is refused."""
-    airflow: Airflow = request.getfixturevalue(engine)
-    orchestrator, pipeline = orchestrator_of(airflow), short(f"later on {engine}", 7)
+    orchestrator, pipeline = orchestrator_of(airflow), short("later", 7)
     orchestrator.target = "af3"
     schedule = Schedule.of("daily", 3, start=datetime.now(UTC) + timedelta(days=30))
     dag = orchestrator.schedule_pipeline(pipeline, schedule).schedule_id
     handle = orchestrator.run_pipeline(pipeline)
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).outputs == {"answer": 7}
-    assert handle.job_id.startswith(f"{dag}/") is (engine == "airflow3")
-    if engine == "airflow2":
+    assert handle.job_id.startswith(f"{dag}/") is (airflow.major == 3)
+    if airflow.major == 2:
         with pytest.raises(ScheduleError, match=r"without running any step.* flowyml run FILE --on af3\.$"):
             orchestrator.trigger(pipeline.name)
         with pytest.raises(ScheduleError, match="without running any step"):

@@ -16,7 +16,6 @@ pytest.importorskip("libcst")
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators import LocalOrchestrator
 from tests.adapters.airflow.operating import orchestrator_of
-from tests.adapters.airflow.test_external import settings
 from tests.engines.airflow import Airflow
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
@@ -71,13 +70,6 @@ def wrote(shop: ModuleType, region: str) -> str:
     return Path(str(shop.__file__)).parents[1].joinpath(f"{region}.txt").read_text()
 
 
-@pytest.fixture
-def named(airflow3: Airflow, monkeypatch: pytest.MonkeyPatch) -> Airflow:
-    for variable, value in settings(airflow3).items():
-        monkeypatch.setenv(variable, value)
-    return airflow3
-
-
 def test_the_other_tasks_run_here(named: Airflow, shop: ModuleType, tmp_path: Path) -> None:
     """``test_external`` shows such a step on each engine."""
     parameters = {"ds": "2026-03-01", "region": "local"}
@@ -91,7 +83,7 @@ def test_the_step_needs_nothing_but_python(airflow3: Airflow, shop: ModuleType, 
     """No installed package can be seen, and nothing of this checkout: what it calls is in the bundle."""
     bundle = tmp_path / "shop.pyz"
     bundle.write_bytes(shop.shop.bundle().data)
-    bare = {"PATH": os.defpath, "HOME": str(tmp_path), "FLOWYML_HOME": str(tmp_path), **settings(airflow3)}
+    bare = {"PATH": os.defpath, "HOME": str(tmp_path), "FLOWYML_HOME": str(tmp_path), **airflow3.login}
     command = [sys.executable, "-I", "-S", bundle, "step", "load", "--inputs", '{"extract_value": 10}']
     command += ["--parameters", '{"ds": "2026-03-01", "region": "bare"}']
     done = subprocess.run(command, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=300, check=False)

@@ -27,12 +27,6 @@ pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED = ExecutionStatus.COMPLETED
 
 
-@pytest.fixture(params=["airflow3", "airflow2"])
-def airflow(request: pytest.FixtureRequest) -> Airflow:
-    found: Airflow = request.getfixturevalue(request.param)
-    return found
-
-
 def test_a_connection_a_variable_a_hook_and_the_context(airflow: Airflow, tmp_path: Path) -> None:
     set_variable(airflow, "flowyml_told", json.dumps({"answer": 42}))
     extra = json.dumps({"path": "/of/the/hook"})
@@ -63,6 +57,7 @@ def test_another_interpreter_keeps_a_process_without_airflow(airflow3: Airflow, 
     assert handle.wait_for_completion(timeout=240, poll_interval=1).outputs == {"found": [True, False]}, handle.error
 
 
+@pytest.mark.beside
 def test_a_crash_and_a_timeout_between_questions_fail_the_task_and_leave_it_whole(airflow3: Airflow) -> None:
     """The line to Airflow's supervisor is one for the task and its step."""
 
@@ -93,6 +88,7 @@ def test_a_crash_and_a_timeout_between_questions_fail_the_task_and_leave_it_whol
     assert {run.name: run.attempt for run in handle.step_runs()} == {"crash": 2, "late": 2}
 
 
+@pytest.mark.beside
 def test_each_run_of_a_backfill_has_its_own_dates(airflow3: Airflow) -> None:
     """In the time zone of the schedule, the clocks of which went ahead on the 29th."""
     orchestrator = orchestrator_of(airflow3)
@@ -105,15 +101,20 @@ def test_each_run_of_a_backfill_has_its_own_dates(airflow3: Airflow) -> None:
         orchestrator.delete_schedule(made.schedule_id)
 
 
+@pytest.mark.beside
 def test_each_run_that_is_caught_up_has_its_own_dates(airflow: Airflow) -> None:
     """The same by catch-up, which Airflow 2 has too."""
     orchestrator = orchestrator_of(airflow)
     start, end = datetime(2026, 3, 29, tzinfo=UTC), datetime(2026, 3, 30, 12, tzinfo=UTC)
-    schedule = Schedule.of("daily", 6, timezone="Europe/Berlin", start=start, end=end, catch_up=True)
+    schedule = Schedule.of(
+        "daily", 6, timezone="Europe/Berlin", start=start, end=end, catch_up=True, parameters={"word": "given"}
+    )
     made = orchestrator.schedule_pipeline(caught_up, schedule)
     try:
         runs = wait_until(lambda: len(runs := orchestrator.runs("steps catch up")) == 2 and runs)
-        _check_dates([orchestrator.attach(run.job_id) for run in sorted(runs, key=lambda run: run.run_id)])
+        handles = [orchestrator.attach(run.job_id) for run in sorted(runs, key=lambda run: run.run_id)]
+        _check_dates(handles)
+        assert [handle.outputs["word"] for handle in handles] == ["given"] * 2, "the parameters of the schedule"
     finally:
         orchestrator.delete_schedule(made.schedule_id)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.submission_result import SubmissionResult
 from tests.adapters.airflow.operating import orchestrator_of
 from tests.adapters.airflow.stopping import stopping
 from tests.engines.airflow import Airflow
@@ -18,13 +16,15 @@ pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED
 
 
-@pytest.mark.parametrize(("engine", "tidies"), [("airflow3", False), ("airflow3", True), ("airflow2", True)])
+WAYS = [("airflow3", False), ("airflow3", True), ("airflow2", True)]
+
+
+@pytest.mark.parametrize(("airflow", "tidies"), WAYS, indirect=["airflow"])
 def test_steps_of_a_cancelled_run_that_never_ran_are_cancelled(
-    engine: str, request: pytest.FixtureRequest, tmp_path: Path, *, tidies: bool
+    airflow: Airflow, tmp_path: Path, *, tidies: bool
 ) -> None:
     """Airflow skips them, as it skips the branch that was not taken; with a clean-up it ends the run as a success."""
     given = stopping(f"stopped {'tidily' if tidies else 'at once'}", tidies=tidies)
-    airflow: Airflow = request.getfixturevalue(engine)
     orchestrator = orchestrator_of(airflow)
     handle = orchestrator.run_pipeline(given, parameters={"folder": str(tmp_path)})
     wait_until((tmp_path / "begun").exists)
@@ -43,9 +43,11 @@ def test_steps_of_a_cancelled_run_that_never_ran_are_cancelled(
     assert (again.status, again.step_statuses()) == (CANCELLED, expected), "by Airflow's audit log"
 
 
-def test_steps_that_a_timeout_of_the_run_stopped_are_cancelled(late_runs: Sequence[SubmissionResult]) -> None:
+@pytest.mark.beside
+def test_steps_that_a_timeout_of_the_run_stopped_are_cancelled(airflow: Airflow, tmp_path: Path) -> None:
     """On a busy machine it may pass before the step begins."""
-    for handle in late_runs:
-        assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.TIMEOUT
-        statuses = handle.step_statuses()
-        assert (statuses["work"], statuses["waiting"]) == (CANCELLED, CANCELLED)
+    made = stopping("stopped late", tidies=False, timeout=25)
+    handle = orchestrator_of(airflow).run_pipeline(made, parameters={"folder": str(tmp_path)})
+    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is ExecutionStatus.TIMEOUT
+    statuses = handle.step_statuses()
+    assert (statuses["work"], statuses["waiting"]) == (CANCELLED, CANCELLED)

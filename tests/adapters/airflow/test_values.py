@@ -49,11 +49,11 @@ def test_there_and_back(value: Any) -> None:
     assert repr(restored(carried(value))) == repr(value)
 
 
-@pytest.mark.parametrize("engine", ["airflow3", "airflow2"])
-def test_values_come_back_as_they_were(engine: str, request: pytest.FixtureRequest) -> None:
-    airflow: Airflow = request.getfixturevalue(engine)
-    orchestrator = orchestrator_of(airflow)
-    handle = exact_values().submit(on=orchestrator)
+@pytest.mark.airflow
+@pytest.mark.slow
+@pytest.mark.beside
+def test_values_come_back_as_they_were(airflow: Airflow) -> None:
+    handle = exact_values().submit(on=orchestrator_of(airflow))
     handle.wait_for_completion(300, progress=False)
     assert handle.status.is_successful, handle.error
     expected = {name: repr(value) for name, value in zip(NAMES, VALUES, strict=True)}
@@ -82,6 +82,8 @@ def texts() -> Pipeline:
     return made
 
 
+@pytest.mark.airflow
+@pytest.mark.slow
 def test_a_value_that_airflow_keeps_elsewhere_and_does_not_give_is_named(frail3: Airflow) -> None:
     """``FRAIL`` has an XCom backend for values of 100,000 bytes and more."""
     handle = texts().submit(on=orchestrator_of(frail3))
@@ -94,6 +96,9 @@ def test_a_value_that_airflow_keeps_elsewhere_and_does_not_give_is_named(frail3:
             handle.outputs[name]
 
 
+@pytest.mark.airflow
+@pytest.mark.slow
+@pytest.mark.beside
 def test_airflow_2_gives_such_a_value_if_it_may(airflow2: Airflow) -> None:
     """By its setting ``[api] enable_xcom_deserialize_support``."""
     handle = texts().submit(on=orchestrator_of(airflow2))
@@ -102,18 +107,15 @@ def test_airflow_2_gives_such_a_value_if_it_may(airflow2: Airflow) -> None:
     assert handle.outputs == {"one": text, "each": [text, text], "lengths": [30_000] * 3}, handle.error
 
 
-def test_pickles_need_nothing_in_airflows_environment(airflow3: Airflow) -> None:
-    """A bundle brings cloudpickle along for functions that travel by value alone, and here all are of a module."""
-    handle = dags.pickled.submit(on=orchestrator_of(airflow3))
-    handle.wait_for_completion(300, progress=False)
-    assert handle.status.is_successful, handle.error
-    assert handle.outputs == {"text": "((1, 2.5), {1: 'one'}, nan)"}
+@pytest.mark.airflow
+@pytest.mark.slow
+@pytest.mark.beside
+def test_pickles_and_long_loops(airflow3: Airflow) -> None:
+    """A bundle brings cloudpickle along for functions that travel by value alone: here all are of a module.
 
-
-def test_a_loop_over_more_items_than_airflow_maps_over_fails_with_the_setting(
-    airflow3: Airflow,
-) -> None:
-    """Airflow's own limit: `[core] max_map_length`, 1,024 unless it is set."""
+    Airflow has a limit of its own for loops: `[core] max_map_length`, 1,024 unless it is set.
+    """
+    pickled = dags.pickled.submit(on=orchestrator_of(airflow3))
 
     @step
     def half(n: int) -> float:
@@ -125,6 +127,7 @@ def test_a_loop_over_more_items_than_airflow_maps_over_fails_with_the_setting(
             return half(n)
 
     handle = made.submit({"numbers": list(range(1025))}, on=orchestrator_of(airflow3))
+    assert pickled.wait_for_completion(300, progress=False).outputs == {"text": "((1, 2.5), {1: 'one'}, nan)"}
     handle.wait_for_completion(300, progress=False)
     assert handle.status is ExecutionStatus.FAILED
     assert "Loop 'numbers' has 1025 items, but this Airflow maps over at most 1024. Raise [core] max_map_length" in (

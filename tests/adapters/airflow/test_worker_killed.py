@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from concurrent.futures import Future
 from pathlib import Path
 
 import psutil
@@ -37,13 +36,10 @@ def gone(processes: list[psutil.Process]) -> bool:
     return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
 
 
-def test_the_step_ends_and_the_next_attempt_is_alone(killed_supervisor: Future[None]) -> None:
-    """Begun before the first test, since Airflow finds after a minute that a task died."""
-    killed_supervisor.result()
-
-
-def the_next_attempt_is_alone(airflow: Airflow, tmp_path: Path) -> None:
-    handle = orchestrator_of(airflow).run_pipeline(slow("killed worker", str(tmp_path), seconds=600))
+@pytest.mark.beside
+def test_the_step_ends_and_the_next_attempt_is_alone(airflow3: Airflow, tmp_path: Path) -> None:
+    """Airflow finds after a minute that a task died."""
+    handle = orchestrator_of(airflow3).run_pipeline(slow("killed worker", str(tmp_path), seconds=600))
     first = wait_until(lambda: pids(tmp_path))[0]
     orphans = kill_supervisor(first)
     wait_until(lambda: gone(orphans))
