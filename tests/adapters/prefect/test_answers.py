@@ -154,7 +154,7 @@ def test_who_answered_instead_of_prefect(
         (
             {"/admin/version": [json_answer("3.9.1")], "/flow_runs/filter": [json_answer([])]},
             4,
-            "has no run 'x'. Its id is a UUID, as `flowyml runs --on …` shows it.",
+            "has no run 'x'. Its id is a UUID, as `flowyml runs --on prefect` shows it.",
         ),
         ({"": [json_answer({"detail": "Unauthorized"}, 401)]}, 3, "refuses these credentials (401)"),
         ({"": [NO_SERVER]}, 3, "cannot reach it"),
