@@ -233,7 +233,7 @@ def choose(operator: Any, context: Mapping[str, Any], bundle: Path, python: str,
         if is_true:
             taken = branch.name
             break
-    context["ti"].xcom_push(key=TAKEN, value=taken)
+    context["ti"].xcom_push(key=TAKEN, value=carried(taken))
     return taken
 
 

@@ -2,8 +2,8 @@
 
 Databases keep XComs as JSON of their own kind: SQLite takes ``10.0`` for the number 10 (its column has numeric
 affinity), PostgreSQL's JSONB knows no -0.0 and sorts keys, and Airflow itself revives a dict with ``__classname__`` and
-takes None for an XCom that is not there. So all but the plainest values cross as a text, which nothing on the way
-interprets.
+takes None for an XCom that is not there. On Airflow 2, ``XComObjectStorageBackend`` decodes a text that is JSON itself.
+So all but the plainest values cross as a text of JSON in a dict, which nothing on the way interprets.
 """
 
 from __future__ import annotations
@@ -24,12 +24,22 @@ _UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 def carried(packed: Any) -> Any:
     """What is handed to Airflow for an output that was packed.
 
-    >>> carried(10.0), carried("ten"), carried(True), carried(None)
-    ({'$json': '10.0'}, 'ten', True, {'$json': 'null'})
+    >>> carried(10.0), carried("ten"), carried(True), carried(None), carried("10")
+    ({'$json': '10.0'}, 'ten', True, {'$json': 'null'}, {'$json': '"10"'})
     """
-    if isinstance(packed, str | int) or is_reference(packed):
+    if isinstance(packed, int) or is_reference(packed) or (isinstance(packed, str) and not _is_json(packed)):
         return packed
     return {_TEXT: json.dumps(packed, ensure_ascii=False)}
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    return True
 
 
 def restored(value: Any) -> Any:
