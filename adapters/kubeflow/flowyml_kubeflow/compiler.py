@@ -7,15 +7,17 @@ can have images and resources of their own, and KFP shows the inputs and outputs
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from flowyml.core.urls import refuse_credentials
 from flowyml.orchestrators.base import of_step
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromParameter, FromStep, Plan, Step
 from flowyml_kubeflow import executors, names
-from flowyml_kubeflow.flow import needs_flow
+from flowyml_kubeflow.flow import Flow, needs_flow
+from flowyml_kubeflow.flow_names import loop_task
 from flowyml_kubeflow.flow_tasks import FlowTasks
 from flowyml_kubeflow.inline import with_launcher
 from flowyml_kubeflow.ir import (
@@ -34,6 +36,7 @@ from flowyml_kubeflow.ir import (
 )
 from flowyml_kubeflow.options import default_image, pipeline_options, step_options
 from flowyml_kubeflow.parameters import argument, described, described_output, kfp_type
+from flowyml_kubeflow.sizes import Size, size_of, wraps_nodes
 
 __all__ = ["Compiled", "compile_pipeline"]
 
@@ -52,28 +55,46 @@ class Compiled:
         """The documents of the file."""
         return [self.spec, self.platform] if self.platform else [self.spec]
 
+    def size(
+        self, release: tuple[int, ...] = (), parameters: Mapping[str, Any] | None = None, *, most: int | None = None
+    ) -> Size:
+        """What a run makes of it on a release of KFP, empty for one that is unknown.
+
+        ``parameters`` are the run's, by their ports. A loop over items that are known only then has as many pods as it
+        may have, but at most ``most``.
+        """
+        flow = Flow(self.bundle.plan)
+        unknown = [loop.name for loop in flow.loops if flow.fixed_items(loop.name) is None]
+        chunks = {name: flow.most_chunks(name) for name in unknown}
+        iterations = {loop_task(name): min(count, most or count) for name, count in chunks.items()}
+        return size_of(
+            self.spec, self.platform, wraps=wraps_nodes(release), iterations=iterations, parameters=parameters
+        )
+
 
 def compile_pipeline(
-    bundle: Bundle, *, form: str | None = None, store: str | None = None, artifacts: str | None = None
-) -> Compiled:
+    bundle: Bundle, *, form: str | None = None, store: str | None = None, artifacts: str | None = None,
+    release: tuple[int, ...] = (),
+) -> Compiled:  # fmt: skip
     """The pipeline of a bundle for KFP.
 
     ``form`` of the components is ``container`` or ``python``; by default what the pipeline's options say. ``store`` is
-    the URL of a folder where workers find the bundle; without it the bundle stands in the file, but where it takes more
-    than one task and ``artifacts`` is a store that workers can reach, there.
+    the URL of a folder where workers find the bundle; without it the bundle stands in the file, but where the workflow
+    would be too large with it for a ``release`` of KFP and ``artifacts`` is a store that workers can reach, there.
     """
-    return _Compiler(bundle, form, store, artifacts).compile()
+    compiled = _Compiler(bundle, form, store).compile()
+    if compiled.bundle_url or not artifacts or not _is_remote(artifacts) or compiled.size(release).fits:
+        return compiled
+    return _Compiler(bundle, form, f"{artifacts.rstrip('/')}/bundles").compile()
 
 
 class _Compiler:
-    def __init__(self, bundle: Bundle, form: str | None, store: str | None, artifacts: str | None) -> None:
+    def __init__(self, bundle: Bundle, form: str | None, store: str | None) -> None:
         self.plan: Plan = bundle.plan
         self.options = {"image": default_image(bundle), **pipeline_options(self.plan)}
         self.form = form or self.options.get("form", "container")
         self.bundle = with_launcher(bundle, runtime=self.options.get("runtime", "bundle"))
         store = store or self.options.get("bundle_store")
-        if store is None and artifacts and _is_remote(artifacts) and len(self._code_containers(None)) > 1:
-            store = f"{artifacts.rstrip('/')}/bundles"
         self.url = (
             f"{refuse_credentials(store, 'the store of the code').rstrip('/')}/{self.bundle.filename}"
             if store
@@ -154,7 +175,8 @@ class _Compiler:
 
     def _code_tasks(self) -> Json:
         """The task that gives the code, after those that give it the parts of what is too large for one."""
-        *parts, whole = self._code_containers(self.url)
+        options = step_options(self.options, None)
+        *parts, whole = executors.bundle_containers(self.bundle, self.url, self.form, options)
         tasks = {
             names.part_task(number): self._code_task(names.part_task(number), f", part {number}", part, {})
             for number, part in enumerate(parts, 1)
@@ -164,9 +186,6 @@ class _Compiler:
             for number, task in enumerate(tasks, 1)
         }
         return {**tasks, names.BUNDLE_TASK: self._code_task(names.BUNDLE_TASK, "", whole, given)}
-
-    def _code_containers(self, url: str | None) -> list[Json]:
-        return executors.bundle_containers(self.bundle, url, self.form, step_options(self.options, None))
 
     def _code_task(self, task: str, which: str, container: Json, given: Json) -> Json:
         inputs: Json = {"artifacts": dict.fromkeys(given, ARTIFACT)} if given else {}

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from difflib import unified_diff
 from pathlib import Path
@@ -66,15 +65,17 @@ class Pipelines:
         )
         return Deployment(name=bundle.plan.name, digest=digest, changed=changed, url=url)
 
-    def ensure_uploaded(self, bundle: Bundle, *, owns: bool = False, force: bool = False) -> tuple[Any, str, bool]:
+    def ensure_uploaded(
+        self, bundle: Bundle, parameters: Mapping[str, Any] | None = None, *, owns: bool = False, force: bool = False
+    ) -> tuple[Any, str, bool]:
         """The version of the pipeline that is these very bytes; uploads it if KFP has none.
+
+        Raises ``UnsupportedFeatureError`` where a run with these parameters would be too large.
 
         A version that is deployed or scheduled ``owns`` the pipeline's name: raises ``OwnershipError`` where the
         newest of them comes from another project. One that only a run needs is named so, and owns nothing.
         """
-        compiled = self.compiled(bundle)
-        if warning := spec.size_warning(compiled):
-            warnings.warn(warning, UserWarning, stacklevel=6)
+        compiled = self.check_size(bundle, parameters)
         if compiled.bundle_url:
             _put(compiled.bundle, compiled.bundle_url)
         text = spec.compact(compiled)
@@ -100,8 +101,15 @@ class Pipelines:
 
     def compiled(self, bundle: Bundle) -> Compiled:
         """The pipeline as this KFP would get it."""
-        compiled = compile_pipeline(bundle, form=self.form, artifacts=self.artifacts)
+        release = self.client.connection.version
+        compiled = compile_pipeline(bundle, form=self.form, artifacts=self.artifacts, release=release)
         spec.validate(compiled)
+        return compiled
+
+    def check_size(self, bundle: Bundle, parameters: Mapping[str, Any] | None = None) -> Compiled:
+        """The same, if this KFP can run it. Raises ``UnsupportedFeatureError``."""
+        compiled = self.compiled(bundle)
+        spec.check_size(compiled, self.client.connection.version, parameters)
         return compiled
 
     def newest(self, plan: Plan) -> Any:

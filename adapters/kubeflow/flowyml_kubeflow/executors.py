@@ -29,9 +29,8 @@ Json = dict[str, Any]
 # The step's process is killed at its timeout; the pod, should that fail, this many seconds later: Kubernetes begins to
 # count before the image is pulled and packages are installed.
 _GRACE = 1800
-# What a container that holds code may take as JSON: Argo before 3.7.10 hands it to a driver in one argument (KFP issue
-# 12453, Argo issue 15471), and Linux takes 131,071 bytes (execve(2), MAX_ARG_STRLEN).
-_CONTAINER = 130_900
+# What a container that holds code may take as JSON, so that its pod's template has less than 128 KiB (see ``sizes``).
+_CONTAINER = 120_000
 _LEAST = 30_000  # bytes of code in a container, though its environment leaves no room for them
 _CAMEL = {
     "match_expressions": "matchExpressions", "match_fields": "matchFields", "run_as_user": "runAsUser",

@@ -19,9 +19,9 @@ from flowyml_kubeflow import flow_names, names
 
 __all__ = ["MOST_ARTIFACTS", "Flow", "Unit", "chunks", "needs_flow"]
 
-# KFP describes the artifact of each pod of a loop to the task that puts them together in one argument, which holds
-# about 165; and a pod of a loop is about six nodes of Argo's workflow, of which some thousand fit.
-MOST_ARTIFACTS, _NODES, _PODS = 150, 200, 50
+# KFP describes the artifact of each pod of a loop to the task that puts them together, in a template that has room for
+# 110; and Argo packs the 12 nodes of a pod of a loop into some 3 kB of 1 MiB (see ``sizes``).
+MOST_ARTIFACTS, _IN_LOOPS, _PODS = 100, 200, 50
 
 
 def needs_flow(plan: Plan) -> bool:
@@ -177,9 +177,13 @@ class Flow:
         return bool(self.plan.hooks) or any(step.run_if != "all_success" for step in self.plan)
 
     def most_chunks(self, loop: str) -> int:
-        """How many chunks of items a loop may have at most."""
-        given_on, members = len(self.units(self.given_on(loop))), len(self.units(self.members(loop)))
-        return max(1, min(_PODS, MOST_ARTIFACTS // max(1, given_on), _NODES // max(1, members)))
+        """How many chunks of items a loop may have at most: the pods of all loops share the workflow."""
+        given_on = len(self.units(self.given_on(loop)))
+        return max(1, min(_PODS, MOST_ARTIFACTS // max(1, given_on), _IN_LOOPS // max(1, self._units_in_loops)))
+
+    @cached_property
+    def _units_in_loops(self) -> int:
+        return sum(len(self.units(self.members(loop.name))) for loop in self.loops)
 
 
 def chunks(count: int, most: int) -> list[str]:

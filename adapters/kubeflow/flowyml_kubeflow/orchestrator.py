@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from flowyml.artifacts import Store, open_store
 from flowyml.core.capabilities import Capabilities
 from flowyml.core.credentials import Login, Secret
-from flowyml.core.errors import ConfigurationError, EngineError, EngineUnreachableError
+from flowyml.core.errors import ConfigurationError, EngineError, EngineUnreachableError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
@@ -135,16 +134,30 @@ class KubeflowOrchestrator(Orchestrator):
         return any(About.of(site.get(page).json()) for page in (HEALTHZ, f"/pipeline{HEALTHZ}"))
 
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
-        """``NAME.yaml``, and the bundle beside it when the pipeline keeps its code in a store."""
+        """``NAME.yaml``, and the bundle beside it when the pipeline keeps its code in a store.
+
+        A KFP is asked for its release only if the workflow is too large for those that make the largest.
+        """
         from flowyml_kubeflow import names, spec
         from flowyml_kubeflow.compiler import compile_pipeline
 
         compiled = compile_pipeline(bundle, form=self.form, artifacts=self.artifacts)
         spec.validate(compiled)
-        if warning := spec.size_warning(compiled):
-            warnings.warn(warning, UserWarning, stacklevel=2)
+        try:
+            spec.check_size(compiled)
+        except UnsupportedFeatureError:
+            if not (release := self._release()):
+                raise
+            spec.check_size(compiled, release)
         files = {f"{names.pipeline(bundle.plan.name)}.yaml": spec.text(compiled).encode()}
         return {**files, compiled.bundle.filename: compiled.bundle.data} if compiled.bundle_url else files
+
+    def _release(self) -> tuple[int, ...]:
+        """KFP's release; empty without a URL, and where no KFP answers."""
+        try:
+            return self._connection.version if self._connection else ()
+        except EngineUnreachableError:
+            return ()
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
         from flowyml_kubeflow.deploy import one_at_a_time
@@ -166,7 +179,7 @@ class KubeflowOrchestrator(Orchestrator):
     def _new_run(self, bundle: Bundle, run_id: str, values: Mapping[str, Any]) -> Any:
         return self.client.model(
             "V2beta1Run", display_name=run_id, experiment_id=self.pipelines.experiment_id(),
-            pipeline_version_reference=self.pipelines.ensure_uploaded(bundle)[0],
+            pipeline_version_reference=self.pipelines.ensure_uploaded(bundle, values)[0],
             runtime_config=self.client.model("V2beta1RuntimeConfig", parameters=values),
             service_account=self.service_account,
         )  # fmt: skip
@@ -250,6 +263,7 @@ class KubeflowOrchestrator(Orchestrator):
         return f"{changes}{self.recurring.moved(bundle.plan)}" if changes else ""
 
     def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
+        self.pipelines.check_size(bundle)
         self.pipelines.check_owner(bundle, force=force)
         self.recurring.check_move(bundle, force=force)
 

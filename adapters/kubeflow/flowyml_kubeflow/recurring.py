@@ -51,7 +51,8 @@ class RecurringRuns:
         with one_at_a_time(f"schedule {name}"):
             older = self.named(name)
             self._check_owner(older, bundle, force)
-            version = self.pipelines.ensure_uploaded(bundle, owns=True, force=force)[0]
+            values = arguments(bundle.plan, schedule.parameters)
+            version = self.pipelines.ensure_uploaded(bundle, values, owns=True, force=force)[0]
             body = self._recurring_run(bundle.plan, schedule, version, self._last_tick(schedule, older))
             kept = [item.recurring_run_id for item in older[:1] if _is_same(item, body)]
             wanted = kept[0] if kept else self._create_recurring_run(body, {item.recurring_run_id for item in older})

@@ -1,34 +1,38 @@
-"""Compiled pipelines as text, checked by KFP's own protobuf, and weighed before anything is sent."""
+"""Compiled pipelines as text, checked by KFP's own protobuf, and refused if they are too large for Argo."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from bisect import bisect
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 
-from flowyml.core.errors import PlanError
+from flowyml.core.errors import PlanError, UnsupportedFeatureError
 from flowyml_kubeflow import names
 from flowyml_kubeflow.compiler import Compiled
+from flowyml_kubeflow.sizes import ERROR, TEMPLATE, WORKFLOW, Pod, Size, wraps_nodes
 
-__all__ = ["code_containers", "compact", "documents", "inputs_of", "size_warning", "text", "validate"]
+__all__ = ["check_size", "code_containers", "compact", "documents", "inputs_of", "text", "validate"]
 
 Json = dict[str, Any]
 
-_STORE = "kubeflow={'bundle_store': 's3://…'}"
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 # What JSON writes and not every reader of YAML takes for the same: characters that YAML wants escaped (1.2, 5.1), and
 # numbers such as 1e-05, which are text in YAML 1.1.
 _NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|[:,\\[]-?[0-9.]+e[-+]")
-_WORKFLOW = 1_048_576  # bytes of a workflow with the states of its nodes; source: Argo, packer.MaxWorkflowSize
-_NEAR = 0.7
-# What Argo adds for each task: its driver and templates, and three nodes as it packs them; estimated.
-_ARGO_TASK = 1_700
-_COPIES = 3  # of the code beside the one in the file, in the inputs of nodes, packed; estimated
-_ARGUMENT = 131_072  # bytes of one argument, less than that; source: execve(2), MAX_ARG_STRLEN
+_OWN = ("code/", "objects/")  # the user's files in a bundle
+_IMAGE = "Take an image that has FlowyML, kubeflow={'image': '…', 'runtime': 'image'}, so that only your code travels."
+_STORE = (
+    "Keep the code in a store: KubeflowOrchestrator(artifacts='s3://…') does so by itself where it would not fit, "
+    "kubeflow={'bundle_store': 's3://…'} always; the image then needs fsspec and the store's package, such as s3fs."
+)
+_LARGEST = "The largest tasks are"
+_SMALLER = "Join small steps, by execution_group='…' or in one function, or split the pipeline."
 
 
 def text(compiled: Compiled) -> str:
@@ -132,51 +136,78 @@ def code_containers(pipeline: Mapping[str, Any]) -> list[Json]:
     return [container for container in found if container]
 
 
-def size_warning(compiled: Compiled) -> str | None:
-    """What is too large, or soon will be, and how to shrink it; None while there is room."""
-    warnings = [warning for warning in (_workflow_warning(compiled), _argument_warning(compiled)) if warning]
-    return " ".join(warnings) or None
+def check_size(compiled: Compiled, release: tuple[int, ...] = (), parameters: Mapping[str, Any] | None = None) -> None:
+    """Refuse what Argo would end, or could not start. Raises ``UnsupportedFeatureError``.
 
-
-def _workflow_warning(compiled: Compiled) -> str | None:
-    """KFP turns a pipeline into one Argo workflow, whose size Argo limits before etcd does."""
-    tasks = _weights(compiled)
-    code = sum(len(_json(container)) for container in code_containers(compiled.spec))
-    shared = len(_json(compiled.spec["deploymentSpec"])) + len(_json(compiled.spec["components"]))
-    total = shared + sum(tasks.values()) + (0 if compiled.bundle_url else _COPIES * code)
-    if total < _NEAR * _WORKFLOW:
-        return None
-    heaviest = sorted(tasks, key=lambda name: -tasks[name])[:3]
-    word = "is over" if total > _WORKFLOW else "comes near"
-    advice = ["join small steps into larger ones"]
-    if compiled.bundle_url is None:
-        advice.insert(0, f"keep the code ({code / 1000:.0f} kB) in a store: {_STORE}")
-    return (
-        f"Pipeline {compiled.bundle.plan.name!r} makes a workflow of about {total / 1e6:.1f} MB with "
-        f"{len(tasks)} tasks, which {word} Argo's limit of {_WORKFLOW / 1e6:.1f} MB. "
-        f"Heaviest: {_described(heaviest, tasks)}. To shrink it, {'; or '.join(advice)}."
+    ``release`` is that of KFP, empty if it is unknown; ``parameters`` are those of a run, by their ports. Warns if a
+    loop, over items that only the run knows, may be too large, and says how many items are not.
+    """
+    size = compiled.size(release, parameters)
+    if size.fits:
+        return
+    if size.can_start and size.loops:
+        items = bisect(range(1, 50), 0, key=lambda most: not compiled.size(release, parameters, most=most).is_stored)
+        if items:
+            warnings.warn(
+                f"Pipeline {compiled.bundle.plan.name!r}: a run whose loops have more than {items} items each may "
+                f"become larger than the {WORKFLOW / 1e6:.2f} MB that Argo stores, and be ended.",
+                UserWarning,
+                stacklevel=3,
+            )
+            return
+    reasons = [] if size.can_start else [_too_large_pod(compiled, size.pods[0])]
+    if not size.is_stored:
+        reasons.append(_too_large_workflow(compiled, size, release))
+    raise UnsupportedFeatureError(
+        f"Pipeline {compiled.bundle.plan.name!r} is too large for KFP; nothing was sent. {' '.join(reasons)}"
     )
 
 
-def _argument_warning(compiled: Compiled) -> str | None:
-    """Argo before 3.7.10 hands a driver what it is to start in one argument (KFP issue 12453, Argo issue 15471); KFP
-    2.16 comes with Argo 3.7.3, and 2.17 with 4.0.8."""
-    dags = [compiled.spec["root"], *compiled.spec["components"].values()]
-    graph = max(len(_json(dag)) for dag in dags if "dag" in dag)
-    if graph < _ARGUMENT:
-        return None
+def _too_large_workflow(compiled: Compiled, size: Size, release: tuple[int, ...]) -> str:
+    on = f"KFP {'.'.join(map(str, release))}" if release else "a KFP of unknown release, for which 2.17 counts,"
+    code = 0 if compiled.bundle_url else sum(len(_json(container)) for container in code_containers(compiled.spec))
+    copies = 11 if wraps_nodes(release) else 6  # by size: one, and eight or four that packing makes larger by a quarter
+    rest = size.packed - copies * code
+    raw, packed, most = (f"{bytes_ / 1e6:.2f} MB" for bytes_ in (size.raw, size.packed, WORKFLOW))
+    lines = [f"Its run on {on} would make a workflow of {raw}, {packed} when Argo has packed it, which ends runs"]
+    lines.append(f"with more than {most}: 'workflow is longer than maximum allowed size'.")
+    if code:
+        lines.append(f"The code, {code / 1000:.0f} kB, takes {copies * code / 1e6:.2f} MB of that.")
+        if own := {path: len(data) for path, data in compiled.bundle.files.items() if path.startswith(_OWN)}:
+            lines.append(f"Your largest files are {_largest(own)}.")
+        if any(path.startswith("flowyml/") for path in compiled.bundle.files):
+            lines.append(_IMAGE)
+        lines.append(_STORE)
+    if rest * (1 + ERROR) > WORKFLOW:
+        lines.append(
+            f"{size.count} nodes take {rest / 1e6:.2f} MB. {_LARGEST} {_largest(_weights(compiled))}. {_SMALLER}"
+        )
+    return " ".join(lines)
+
+
+def _too_large_pod(compiled: Compiled, pod: Pod) -> str:
+    what = f"the driver of {pod.task!r}" if pod.is_driver else f"task {pod.task!r}"
+    reason = (
+        f"The pod of {what} needs {pod.template / 1000:.0f} kB to be described, and Argo starts none with more than "
+        f"{TEMPLATE / 1000:.0f} kB on KFP: 'configmaps is forbidden'."
+    )
+    executor = compiled.spec["deploymentSpec"]["executors"].get(f"exec-{pod.task}")
+    if executor is None:
+        return f"{reason} The graph is in it. {_LARGEST} {_largest(_weights(compiled))}. {_SMALLER}"
+    env = len(_json(executor["container"].get("env", [])))
     return (
-        f"Pipeline {compiled.bundle.plan.name!r} needs KFP 2.17 or newer: older ones hand the graph to a process in "
-        f"one argument, of {_ARGUMENT / 1000:.0f} kB at most, and that of all steps has {graph / 1000:.0f} kB. Join "
-        f"small steps into larger ones."
+        f"{reason} Its env={{…}} takes {env / 1000:.1f} kB, the rest are the values that it takes and returns. Shorten "
+        f"the environment and the parameters, and combine values in intermediate steps."
     )
 
 
 def _weights(compiled: Compiled) -> dict[str, int]:
+    """The bytes of tasks in the graphs, by their shown names."""
     dags = [compiled.spec["root"], *compiled.spec["components"].values()]
-    every = [task for dag in dags for task in dag.get("dag", {}).get("tasks", {}).items()]
-    return {task["taskInfo"]["name"]: len(_json(task)) + _ARGO_TASK for _, task in every}
+    every = [task for dag in dags for task in dag.get("dag", {}).get("tasks", {}).values()]
+    return {task["taskInfo"]["name"]: len(_json(task)) for task in every}
 
 
-def _described(heaviest: Sequence[str], tasks: Mapping[str, int]) -> str:
-    return ", ".join(f"{name!r} ({tasks[name] / 1000:.1f} kB)" for name in heaviest)
+def _largest(sizes: Mapping[str, int]) -> str:
+    names = sorted(sizes, key=lambda name: -sizes[name])[:3]
+    return ", ".join(f"{name!r} ({sizes[name] / 1000:.1f} kB)" for name in names)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import warnings
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,9 +13,8 @@ from hypothesis import strategies as st
 
 from flowyml.core.errors import PlanError
 from flowyml.plan.bundle import build
-from flowyml.plan.model import FromStep, Input, Parameter, Plan, Step
-from flowyml.testing import pipelines
-from flowyml_kubeflow import KubeflowOrchestrator, spec
+from flowyml.plan.model import Parameter, Plan, Step
+from flowyml_kubeflow import spec
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
 
 
@@ -77,34 +74,6 @@ def test_an_upload_is_json_wherever_yaml_takes_it() -> None:
     assert json.loads(spec.compact(named("a", default="plain größe 😀"))) == named("a", default="plain größe 😀").spec
     assert spec.compact(named("a", default="\u2028")).startswith("pipelineInfo:")
     assert spec.compact(named("a", default=1e-5)).startswith("pipelineInfo:")
-
-
-def test_a_pipeline_near_argos_limit_says_what_weighs_most() -> None:
-    heavy = Step(name="heavy", function="m:f", description="", outputs=("v",), inputs=())
-    many = tuple(replace(heavy, name=f"step number {n}") for n in range(1500))
-    large = Step(name="large", function="m:f", inputs=tuple(
-        Input(f"input{n}", FromStep(f"step number {n}", "v")) for n in range(100)))  # fmt: skip
-    plan = Plan(name="enormous", steps=(*many, large))
-    with pytest.warns(
-        UserWarning,
-        match=r"is over Argo's limit of 1.0 MB. Heaviest: 'large' .*'bundle_store'.* 2.17 or newer.* the graph",
-    ):
-        KubeflowOrchestrator().compile_files(build(plan))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        KubeflowOrchestrator().compile_files(pipelines.greeting().bundle())
-
-
-def test_code_that_is_too_large_for_one_task_goes_to_the_store_of_artifacts() -> None:
-    import random
-
-    bundle = build(pipelines.greeting().compile(), files={"noise.bin": random.Random(1).randbytes(50_000)})
-    assert spec.size_warning(compile_pipeline(bundle)) is None
-    assert compile_pipeline(bundle, artifacts="/a/folder").bundle_url is None
-    assert named("a", store=None).bundle_url is None
-    stored = compile_pipeline(bundle, artifacts="s3://bucket/it/")
-    assert stored.bundle_url == f"s3://bucket/it/bundles/{stored.bundle.filename}"
-    assert spec.size_warning(stored) is None
 
 
 def test_half_a_surrogate_pair_in_a_description_is_shown_as_a_question_mark() -> None:
