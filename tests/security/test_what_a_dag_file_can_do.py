@@ -245,8 +245,10 @@ def test_a_regular_expression_that_takes_too_long_leaves_the_rest_of_the_file(tm
 
 
 MANY = [
-    ("x = [BashOperator(task_id=f't{i}', bash_command='true') for i in range(20_000)]", "10,000 tasks"),
-    ("for i in range(20_000): globals()[f'x{i}'] = DAG(f'd{i}', schedule=None)", "10,000 tasks, task groups and DAGs"),
+    ("x = [BashOperator(task_id=f't{i}', bash_command='true') for i in range(20_000)]",
+     "10,000 tasks and task groups in one DAG"),
+    ("for i in range(60_000): DAG(f'd{i}', schedule=None)", "50,000 tasks, task groups and DAGs"),
+    ("import airflow.utils.task_group as g\nx = [g.TaskGroup(f'g{i}') for i in range(2_000)]", "1,000 task groups"),
     ("x = [BashOperator(task_id=f't{i}', bash_command='true') for i in range(1_000)]\nfor y in x[:200]: y >> x[200:]",
      "100,000 edges"),
 ]  # fmt: skip

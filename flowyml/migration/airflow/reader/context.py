@@ -17,8 +17,12 @@ from flowyml.migration.airflow.reader.values import OutOfSteps, Raised, hard
 
 __all__ = ["Context", "close_bracket", "open_bracket"]
 
-_MOST_MADE = 10_000
+_MOST_MADE = 50_000
 """How many tasks, task groups and DAGs a file may make."""
+_MOST_IN_DAG = 10_000
+"""How many tasks and task groups a DAG may have."""
+_MOST_GROUPS = 1_000
+"""How many task groups a DAG may have: the writer orders its tasks anew for each."""
 _MOST_EDGES = 100_000
 
 
@@ -96,12 +100,17 @@ class Context:
         if other is not None and other is not task:
             self.merge(task, other)
             return
+        self._use(name, dag)
         dag.tasks[name] = task
         if suffixed := re.fullmatch(r"(.*)__(\d+)", name, re.DOTALL):
             dag.suffixes[suffixed[1]] = max(int(suffixed[2]), dag.suffixes.get(suffixed[1], 0))
-        dag.used.add(name)
         if task.group is not None:
             task.group.children[name] = task
+
+    def _use(self, name: str, dag: Dag) -> None:
+        dag.used.add(name)
+        if len(dag.used) > _MOST_IN_DAG:
+            raise OutOfSteps(f"{_MOST_IN_DAG:,} tasks and task groups in one DAG")
 
     def merge(self, task: Task, other: Task) -> None:
         """Two tasks of one id, of two arms that are not both taken: the edges of either are those of the first."""
@@ -121,8 +130,10 @@ class Context:
             taken = [int(found[1]) for one in dag.used if (found := pattern.fullmatch(one))]
             group.own_id = f"{base}__{max(taken) + 1}" if taken else f"{label}__1"
         if dag is not None:
-            dag.used.add(str(group.group_id))
+            self._use(str(group.group_id), dag)
             dag.groups.append(group)
+            if len(dag.groups) > _MOST_GROUPS:
+                raise OutOfSteps(f"{_MOST_GROUPS:,} task groups in one DAG")
         if group.parent is not None:
             group.parent.children[f"group:{group.group_id}"] = group
         self.count_made()

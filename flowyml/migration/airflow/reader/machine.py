@@ -40,6 +40,7 @@ from flowyml.migration.trial import Trial
 __all__ = ["MISSING", "Base", "Options", "World", "is_a", "is_code", "private", "short"]
 
 _DEEP = 40
+_SIZED: tuple[Any, ...] = (str, bytes, *parts.CONTAINERS)
 _OF_ARGUMENTS = 2
 """So many parts of a task's argument are charged as a step: they are looked through again for the model."""
 _MEGABYTES = 256
@@ -121,7 +122,7 @@ class Base(Machine):
         """
         touched = 0
         for one in values:
-            if isinstance(one, (str, bytes, list, tuple, set, frozenset, dict, *parts.VIEWS)):
+            if isinstance(one, _SIZED):
                 touched += len(one)
             elif isinstance(one, range):
                 if one[LARGEST:]:
@@ -132,7 +133,7 @@ class Base(Machine):
 
     def light(self, value: Any, for_a_step: int = 20) -> bool:
         """Whether a value has few parts, so that it can be walked over; so many parts are charged as a step."""
-        if not isinstance(hard(value), (int, float, list, tuple, set, frozenset, dict, *parts.VIEWS)):
+        if not isinstance(hard(value), (int, float, *parts.CONTAINERS)):
             return True
         count = parts.size(value)
         self.step(count // for_a_step)

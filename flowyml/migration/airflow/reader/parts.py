@@ -20,12 +20,14 @@ from flowyml.migration.airflow.reader.values import (
     hard,
 )
 
-__all__ = ["LIGHT", "VIEWS", "flat", "is_node", "light", "mentions", "operators_in", "settle", "size"]
+__all__ = ["CONTAINERS", "LIGHT", "flat", "is_node", "light", "mentions", "operators_in", "settle", "size"]
 
 LIGHT = 100_000
 """How many parts a value may have that is walked over, where one that is shared counts each time."""
-VIEWS = tuple(type(view) for one in ({}, OrderedDict()) for view in (one.keys(), one.values(), one.items()))
-_LISTS = (list, tuple, set, frozenset, *VIEWS)
+_DICTS: tuple[dict[Any, Any], ...] = ({}, OrderedDict())
+_VIEWS: tuple[Any, ...] = tuple(type(view) for one in _DICTS for view in (one.keys(), one.values(), one.items()))
+_LISTS: tuple[Any, ...] = (list, tuple, set, frozenset, *_VIEWS)
+CONTAINERS: tuple[Any, ...] = (*_LISTS, dict)
 _LETTERS = 100
 """So many letters of a text count as a part more."""
 _HASHED = 2**61 - 1
@@ -90,7 +92,7 @@ def size(value: Any) -> int:
             count += len(one) // _LETTERS
         elif isinstance(one, (int, float)):
             count += 0 if -_HASHED < one < _HASHED else _OF_LARGE_NUMBERS
-        elif isinstance(one, (*_LISTS, dict)):
+        elif isinstance(one, CONTAINERS):
             if len(one) > LIGHT:
                 return LIGHT + 1
             todo += one
@@ -122,7 +124,7 @@ def settle(args: Any, kwargs: Any = None) -> tuple[Any, Any, list[Soft], bool, i
             return value
         if type(value) in (list, tuple, set, frozenset, Once):
             return _rebuilt(value, [clean(one, depth + 1) for one in value])
-        if isinstance(value, VIEWS):
+        if isinstance(value, _VIEWS):
             items = list(value)
             found = _rebuilt(items, [clean(one, depth + 1) for one in items])
             return value if found is items else found

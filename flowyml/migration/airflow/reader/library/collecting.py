@@ -117,7 +117,8 @@ def _combined(function: Callable[..., Any], lists: int) -> Native:
             return machine.unknown(node)
 
         def rows() -> list[Any]:
-            found, count = [], 0
+            found: list[Any] = []
+            count = 0
             for row in function(*args, **kwargs):
                 count += len(row) if isinstance(row, tuple) else 1
                 if count > LARGEST or len(found) == _MOST:

@@ -198,7 +198,7 @@ def _indented(text: str, prefix: str) -> str:
     return textwrap.indent(text, prefix)
 
 
-def _normalized(form: str, text: str) -> str:
+def _normalized(form: Any, text: str) -> str:
     if len(text) > 500:  # it sorts combining letters in the square of their number
         raise TooLarge
     return unicodedata.normalize(form, text)
