@@ -83,7 +83,7 @@ def compile_pipeline(
     would be too large with it for a ``release`` of KFP and ``artifacts`` is a store that workers can reach, there.
     """
     compiled = _Compiler(bundle, form, store).compile()
-    if compiled.bundle_url or not artifacts or not _is_remote(artifacts) or compiled.size(release).fits:
+    if compiled.bundle_url or not artifacts or not _reaches_pods(artifacts) or compiled.size(release).fits:
         return compiled
     return _Compiler(bundle, form, f"{artifacts.rstrip('/')}/bundles").compile()
 
@@ -368,8 +368,9 @@ class _Compiler:
         return {names.port(name): {"parameterType": kfp_type(self.parameters[name])} for name in parameters}
 
 
-def _is_remote(url: str) -> bool:
-    return "://" in url and not url.startswith(("file://", "local://", "memory://"))
+def _reaches_pods(url: str) -> bool:
+    """Whether a store may be in reach of pods: a path may not, but the URL of a folder that they all mount."""
+    return "://" in url and not url.startswith(("local://", "memory://"))
 
 
 def _notes(step: Step) -> bool:

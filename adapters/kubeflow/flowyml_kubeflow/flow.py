@@ -20,8 +20,8 @@ from flowyml_kubeflow import flow_names, names
 __all__ = ["MOST_ARTIFACTS", "Flow", "Unit", "chunks", "needs_flow"]
 
 # KFP describes the artifact of each pod of a loop to the task that puts them together, in a template that has room for
-# 110; and Argo packs the 12 nodes of a pod of a loop into some 3 kB of 1 MiB (see ``sizes``).
-MOST_ARTIFACTS, _IN_LOOPS, _PODS = 100, 200, 50
+# 110; and Argo packs the 12 nodes of a pod of a loop into some 4 kB of 1 MiB (see ``sizes``).
+MOST_ARTIFACTS, _IN_LOOPS, _PODS = 100, 150, 50
 
 
 def needs_flow(plan: Plan) -> bool:

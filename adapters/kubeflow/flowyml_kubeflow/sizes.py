@@ -119,7 +119,12 @@ def wraps_nodes(release: tuple[int, ...]) -> bool:
 
 
 def size_of(
-    spec: Json, platform: Json, *, wraps: bool, iterations: Mapping[str, int], parameters: Json | None = None
+    spec: Json,
+    platform: Json,
+    *,
+    wraps: bool,
+    iterations: Mapping[str, int],
+    parameters: Mapping[str, Any] | None = None,
 ) -> Size:
     """The size of a pipeline's workflow.
 
@@ -198,7 +203,7 @@ class Workflow:
 
     # Tasks.
 
-    def run(self, parameters: Json) -> None:
+    def run(self, parameters: Mapping[str, Any]) -> None:
         root = self.spec["root"]
         ports = root.get("inputDefinitions", {}).get("parameters", {})
         self.parameters = {port: parameters.get(port, about.get("defaultValue", "")) for port, about in ports.items()}
