@@ -13,7 +13,6 @@ RUN = 900.0 if IS_REAL else 600.0  # seconds; pods wait for nodes and images
 
 OVER_THE_API = [
     pytest.mark.kubeflow,
-    pytest.mark.filterwarnings("ignore:.*Argo's limit:UserWarning"),  # steps bring this large module along
 ]
 
 

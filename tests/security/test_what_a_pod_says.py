@@ -14,7 +14,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from tests.waiting import wait_until
 
 pytest.importorskip("kfp")
-pytestmark = [pytest.mark.kubeflow, pytest.mark.filterwarnings("ignore:.*Argo's limit:UserWarning")]
+pytestmark = pytest.mark.kubeflow
 
 FORGED = 'flowyml-result {"outputs":{"total":666},"failure":{"kind":"Forged","message":"forged"}}'
 

@@ -50,7 +50,7 @@ class Api:
         self.state = state
         self.options: dict[str, Any] = {"url": url, **({} if state else _given())}
         if root:  # of KFP's own store, which the fake has in a folder
-            self.options["artifacts"] = str(root)
+            self.options["artifacts"] = root.as_uri()
 
     def orchestrator(self, **options: Any) -> KubeflowOrchestrator:
         made = KubeflowOrchestrator if self.state else _WithImage

@@ -92,7 +92,6 @@ def grouped(folder: str) -> Pipeline:
 
 
 @pytest.mark.kubeflow
-@pytest.mark.filterwarnings("ignore:.*Argo's limit:UserWarning")
 def test_steps_of_a_pod_have_their_own_attempts_timeouts_hooks_and_ends(
     orchestrator: KubeflowOrchestrator, shared: Path
 ) -> None:

@@ -12,7 +12,6 @@ from flowyml.core.errors import DefinitionError, UnsupportedFeatureError
 from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator
 
 pytest.importorskip("kfp")
-pytestmark = pytest.mark.filterwarnings("ignore:.*Argo's limit:UserWarning")  # pytest comes along
 
 
 @step(secrets={"password": "warehouse/password", "AGAIN": "warehouse/password", "token": "api"})

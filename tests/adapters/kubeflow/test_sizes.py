@@ -10,17 +10,21 @@ import gzip
 import json
 import random
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flowyml import pipeline, step
 from flowyml.cli import main
 from flowyml.core.errors import UnsupportedFeatureError
+from flowyml.core.schedule import Schedule
 from flowyml.plan.bundle import Bundle, build
 from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, Plan, Step
-from flowyml_kubeflow import KubeflowOrchestrator, sizes, spec
+from flowyml_kubeflow import sizes, spec
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
+from flowyml_kubeflow.flow import Flow
 from flowyml_kubeflow.sizes import ERROR, TEMPLATE, WORKFLOW
 
 Json = dict[str, Any]
@@ -167,6 +171,7 @@ def test_the_code_goes_to_the_store_only_where_it_would_not_fit() -> None:
     assert len(spec.code_containers(beside.spec)) == 2
     spec.check_size(beside, (2, 16))
     assert compiled(300_000, release=(2, 16), **store).bundle_url
+    assert compiled(300_000, artifacts="file:///mounted").bundle_url
     assert compiled(300_000, artifacts="/a/folder").bundle_url is None
 
 
@@ -236,12 +241,51 @@ def test_the_command_refuses_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.kubeflow
-def test_what_does_not_fit_is_not_sent(kfp_api: Any, orchestrator: KubeflowOrchestrator) -> None:
-    bundle = noisy(300_000)
+def test_what_does_not_fit_is_not_sent(kfp_api: Any) -> None:
+    orchestrator, bundle = kfp_api.orchestrator(artifacts=None), noisy(300_000)
     before = len(kfp_api.state.pipelines)
     for send in (orchestrator.deploy, orchestrator.check_deployable):
         with pytest.raises(UnsupportedFeatureError, match="nothing was sent"):
             send(bundle)
     with pytest.raises(UnsupportedFeatureError, match=r"on KFP 2\.17 "):
         orchestrator.submit(bundle, "noisy", {})
+    with pytest.raises(UnsupportedFeatureError, match="nothing was sent"):
+        orchestrator.create_schedule(bundle, Schedule(cron="0 6 * * *"))
     assert len(kfp_api.state.pipelines) == before
+
+
+def test_a_container_full_of_code_can_start() -> None:
+    """Argo writes its text into a larger one, with each quote escaped."""
+    (empty,) = (len(json.dumps(container)) for container in spec.code_containers(compiled(0).spec))
+    for size in (118_000, 122_000, 126_000, 130_000):
+        made = compiled((size - empty) // 4 * 3)
+        assert made.size((2, 16)).can_start, size
+
+
+def test_the_loops_of_a_pipeline_share_the_workflow() -> None:
+    """Each may have 50 items, or any number, when the run knows them."""
+
+    @step
+    def numbers() -> list[int]:
+        return []
+
+    @step
+    def square(number: int) -> int:
+        return number**2
+
+    @step
+    def half(number: int) -> float:
+        return number / 2
+
+    @pipeline
+    def loops() -> None:
+        items = numbers()
+        for _ in range(6):
+            half.map(number=square.map(number=items))
+
+    made = compile_pipeline(loops.bundle(), store="s3://code")
+    assert made.size().loops
+    with warnings.catch_warnings(action="error"):
+        spec.check_size(made)
+    flow = Flow(made.bundle.plan)
+    assert [flow.most_chunks(loop.name) for loop in flow.loops] == [12] * 12
