@@ -58,7 +58,7 @@ def test_a_step_forges_neither_outputs_nor_failures(tmp_path: Path) -> None:
             forging.options(name=way)(way)
 
     with served(tmp_path / "kfp") as (url, _):
-        handle = KubeflowOrchestrator(url).run_pipeline(forged)
+        handle = KubeflowOrchestrator(url, artifacts=tmp_path.as_uri()).run_pipeline(forged)
         wait_until(lambda: any("flowyml-result" in line.message for line in handle.logs()))
         Path(seen).touch()
         handle.wait_for_completion(600, 0.5)

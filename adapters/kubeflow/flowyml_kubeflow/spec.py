@@ -6,6 +6,7 @@ import json
 import re
 import warnings
 from bisect import bisect
+from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
@@ -13,6 +14,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 
 from flowyml.core.errors import PlanError, UnsupportedFeatureError
+from flowyml.plan.bundle import Bundle
 from flowyml_kubeflow import names
 from flowyml_kubeflow.compiler import Compiled
 from flowyml_kubeflow.sizes import ERROR, TEMPLATE, WORKFLOW, Pod, Size, wraps_nodes
@@ -25,7 +27,8 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 # What JSON writes and not every reader of YAML takes for the same: characters that YAML wants escaped (1.2, 5.1), and
 # numbers such as 1e-05, which are text in YAML 1.1.
 _NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|[:,\\[]-?[0-9.]+e[-+]")
-_OWN = ("code/", "objects/")  # the user's files in a bundle
+# The files in a bundle that are the user's own, and those of FlowyML; packages that come along are in folders.
+_OWN, _OURS = ("code/", "objects/"), ("flowyml/", "flowyml_kubeflow/", "cloudpickle/", "__main__.py")
 _IMAGE = "Take an image that has FlowyML, kubeflow={'image': '…', 'runtime': 'image'}, so that only your code travels."
 _STORE = (
     "Keep the code in a store: KubeflowOrchestrator(artifacts='s3://…') does so by itself where it would not fit, "
@@ -173,8 +176,7 @@ def _too_large_workflow(compiled: Compiled, size: Size, release: tuple[int, ...]
     lines.append(f"with more than {most}: 'workflow is longer than maximum allowed size'.")
     if code:
         lines.append(f"The code, {code / 1000:.0f} kB, takes {copies * code / 1e6:.2f} MB of that.")
-        if own := {path: len(data) for path, data in compiled.bundle.files.items() if path.startswith(_OWN)}:
-            lines.append(f"Your largest files are {_largest(own)}.")
+        lines.append(f"Before compression, {_largest(_files(compiled.bundle))} are the most of it.")
         if any(path.startswith("flowyml/") for path in compiled.bundle.files):
             lines.append(_IMAGE)
         lines.append(_STORE)
@@ -199,6 +201,16 @@ def _too_large_pod(compiled: Compiled, pod: Pod) -> str:
         f"{reason} Its env={{…}} takes {env / 1000:.1f} kB, the rest are the values that it takes and returns. Shorten "
         f"the environment and the parameters, and combine values in intermediate steps."
     )
+
+
+def _files(bundle: Bundle) -> dict[str, int]:
+    """The bytes of files in a bundle, all of FlowyML's as one."""
+    sizes: Counter[str] = Counter()
+    for path, data in bundle.files.items():
+        sizes[path if path.startswith(_OWN) else "FlowyML" if path.startswith(_OURS) else path.split("/")[0]] += len(
+            data
+        )
+    return sizes
 
 
 def _weights(compiled: Compiled) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,9 +22,10 @@ def large() -> bytes:
     return b"x" * 300_000
 
 
-def submitted(kfp_api: Any, **options: Any) -> Any:
+def submitted(kfp_api: Any, store: str = "", **options: Any) -> Any:
     orchestrator = kfp_api.orchestrator(**options)
-    handle = orchestrator.run_pipeline(Pipeline("large").add_step(large), run_id("large"))
+    pipeline = Pipeline("large", kubeflow={"bundle_store": store} if store else {}).add_step(large)
+    handle = orchestrator.run_pipeline(pipeline, run_id("large"))
     return handle.wait_for_completion(600, 0.5)
 
 
@@ -50,10 +52,10 @@ def test_one_that_was_changed_is_refused(kfp_api: Any, fake: Any, content: bytes
         handle.outputs["large"]
 
 
-def test_kfps_api_alone_gives_none_and_says_what_does(kfp_api: Any) -> None:
+def test_kfps_api_alone_gives_none_and_says_what_does(kfp_api: Any, tmp_path: Path) -> None:
     if kfp_api.state is None:
         pytest.skip("where a real server's URL leads is unknown")
-    handle = submitted(kfp_api, artifacts=None)
+    handle = submitted(kfp_api, tmp_path.as_uri(), artifacts=None)
     with pytest.raises(
         LookupError, match=r"which this machine cannot read: .*Set url=… to KFP's UI, which can read it"
     ):

@@ -25,7 +25,7 @@ def plain() -> int:
 
 
 def executors(names: dict[str, str]) -> dict[str, Any]:
-    made = Pipeline("named").add_step(reads).add_step(plain)
+    made = Pipeline("named", kubeflow={"bundle_store": "s3://code"}).add_step(reads).add_step(plain)
     orchestrator = KubeflowOrchestrator("http://127.0.0.1:9", secrets=names)
     text = next(iter(orchestrator.compile_pipeline(made).values())).decode()
     platform = list(yaml.safe_load_all(text))[1]

@@ -205,7 +205,7 @@ def joining(steps: int) -> Compiled:
     ("steps", "said"),
     [
         (130, "The pod of task 'large' .*combine values in intermediate steps"),
-        (400, "driver of 'root' .*the graph; the largest tasks are 'large' .*workflow of .*nodes take .*Join small"),
+        (400, "driver of 'root' .*The graph is in it. The largest tasks are 'large' .*nodes take .*Join small"),
     ],
 )
 def test_a_graph_or_a_step_that_does_not_fit_is_refused_by_its_name(steps: int, said: str) -> None:
