@@ -13,6 +13,8 @@ RUN = 900.0 if IS_REAL else 600.0  # seconds; pods wait for nodes and images
 
 OVER_THE_API = [
     pytest.mark.kubeflow,
+    # Loops here have few items. What they warn of is tested in test_sizes.
+    pytest.mark.filterwarnings("ignore:.*that Argo stores, and be ended:UserWarning"),
 ]
 
 
