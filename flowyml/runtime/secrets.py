@@ -30,6 +30,7 @@ log.
 _WORD = 8
 """Shorter values are masked only as a separate word: a schema ``public`` is not in ``republican``."""
 
+_BREAK = re.compile(r"(\r\n|\n|\r)")
 _ENTITIES = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 _LONG = 32
 """Forms of so many characters are not compiled into a pattern: those of a key of 8 kB would take seconds."""
@@ -96,8 +97,8 @@ class Mask:
 
     def text(self, text: str) -> str:
         """A text of several lines without the values, even those broken over lines."""
-        follow = _Lines(self)
-        return "\n".join(map(follow.line, self.whole(text).split("\n")))
+        follow, parts = _Lines(self), _BREAK.split(self.whole(text))
+        return "".join(part if number % 2 else follow.line(part) for number, part in enumerate(parts))
 
     def whole(self, text: str) -> str:
         """A text without the values that are unbroken in it."""

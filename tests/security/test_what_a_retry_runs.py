@@ -109,7 +109,8 @@ def test_a_subclass_is_not_pickled_where_that_is_forbidden(tmp_path: Path, monke
         handle.retry()
 
 
-def test_a_retry_runs_the_code_of_its_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("detached", [True, False])
+def test_a_retry_runs_the_code_of_its_run(tmp_path: Path, detached: bool) -> None:
     @step
     def planted_step(size: int) -> str:
         return "y" * size
@@ -119,7 +120,9 @@ def test_a_retry_runs_the_code_of_its_run(tmp_path: Path) -> None:
         return fails(folder, planted_step(size))
 
     local = LocalOrchestrator(store=tmp_path / "runs.db")
-    handle = failing.submit({"folder": str(tmp_path)}, on=local).wait_for_completion(timeout=240, poll_interval=0.1)
+    parameters = {"folder": str(tmp_path)}
+    ran = failing.submit(parameters, on=local) if detached else failing.run(parameters, on=local)
+    handle = local.attach(ran.run_id).wait_for_completion(timeout=240, poll_interval=0.1)
     planted = other.bundle()
     (tmp_path / "planted.pyz").write_bytes(planted.data)
     with local.store.session() as db:

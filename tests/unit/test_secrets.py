@@ -339,6 +339,13 @@ class TestMasks:
         assert value not in shown
         assert all(part not in shown for part in lines if len(part) >= 5)
 
+    @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+    def test_broken_by_any_end_of_a_line(self, end: str) -> None:
+        value = "correct-horse-battery-staple"
+        mask = Mask([value])
+        assert mask.text(f"it was{end}{value[:12]}{end}{value[12:]}") == f"it was{end}***{end}***"
+        assert mask.finds([f"{value[:12]}{end}{value[12:]}"])
+
     def test_a_key_of_several_lines(self) -> None:
         key = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\nBKcwggSjAgEAAoIBAQ\n-----END KEY-----\n"
         got: list[str] = []

@@ -190,13 +190,15 @@ class LocalOrchestrator(Orchestrator):
         from flowyml.orchestrators.local import detached
 
         job: dict[str, Any]
+        code_digest = None
         try:
             made = bundle or pipeline.bundle(run.plan)
             job, orchestrator = detached.job_of(self._write_bundle(made), dates), self._described()
+            code_digest = made.code_digest
         except Exception as error:  # whatever the class of a value raises that functions refer to
             job, orchestrator = {"lacks": str(error)}, b""
         with suppress(sqlite3.Error, ConfigurationError):  # as with the end of the run: its result is worth more
-            self.store.keep_job(run.row.run_id, job, orchestrator)
+            self.store.keep_job(run.row.run_id, job, orchestrator, code_digest)
 
     def _described(self) -> bytes:
         """What makes one in another process that executes runs as this one does."""

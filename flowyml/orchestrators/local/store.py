@@ -161,9 +161,15 @@ class RunStore:
 
     # What running again needs.
 
-    def keep_job(self, run_id: str, job: Mapping[str, Any], orchestrator: bytes | None) -> None:
-        """Keep what is needed to start the run's process again, until the run has completed."""
-        with self.session() as db:
+    def keep_job(
+        self, run_id: str, job: Mapping[str, Any], orchestrator: bytes | None, code_digest: str | None = None
+    ) -> None:
+        """Keep what is needed to start the run's process again, until the run has completed.
+
+        ``code_digest`` is that of the job's bundle, where the run had none when it began.
+        """
+        with self.session() as db, transaction(db):
+            db.execute("UPDATE runs SET code_digest = coalesce(code_digest, ?) WHERE run_id = ?", (code_digest, run_id))
             db.execute(
                 "INSERT OR REPLACE INTO jobs (run, job, orchestrator) SELECT number, ?, ? FROM runs WHERE run_id = ?",
                 (_json(job), orchestrator, run_id),
