@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from typing import Any, Self
 
 from flowyml._version import __version__
@@ -27,7 +28,7 @@ __all__ = [
 
 
 class Part:
-    """Something that a pipeline is built from. Any attribute of it, and any call, is another one."""
+    """Something that a pipeline is built from. An attribute of it is another one, and a call returns it."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -76,7 +77,7 @@ class Step(Part):
 
 
 class Pipeline(Part):
-    """The name of a pipeline. What would start it ends the loading of the script that does."""
+    """A pipeline's name. To ask it for ``run`` and the like ends the loading of the script."""
 
     def __init__(self, name: str, **_: Any) -> None:
         super().__init__(f"pipeline {name!r}")
@@ -94,10 +95,13 @@ class Context(Mapping[str, Any]):
     """Named values, which never change."""
 
     def __init__(self, values: Mapping[str, Any] = {}, /, **named: Any) -> None:
-        self.__dict__.update(values, **named)
+        self.__dict__.update(deepcopy({**values, **named}))
 
     def __getitem__(self, name: str) -> Any:
-        return self.__dict__[name]
+        return deepcopy(self.__dict__[name])
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"A context never changes. Use `ctx | Context({name}=…)`.")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.__dict__)

@@ -60,5 +60,7 @@ def test_a_running_step_gets_no_answer_from_a_pipeline(ask):
 def test_a_context_is_read_as_everywhere():
     shared = worker.context(rows=100) | worker.Context({"rate": 0.1})
     assert (shared.rows, shared["rate"], dict(shared)) == (100, 0.1, {"rows": 100, "rate": 0.1})
+    with pytest.raises(AttributeError, match="never changes"):
+        shared.rows = 5
     with pytest.raises(AttributeError, match="missing"):
         _ = shared.missing

@@ -356,7 +356,7 @@ class AirflowClient:
     def marked_failed(self, dag_id: str, run_id: str) -> list[Mark]:
         """Who marked a run, or tasks of it, as failed, as the audit log tells: the newest first.
 
-        None where the log was cleaned or may not be read.
+        None of them where the log was cleaned or may not be read; only the newest entries count.
         """
         asked = {"dag_id": dag_id, "run_id": run_id, "limit": _PAGE, **self._mark_events}
         try:
@@ -415,10 +415,14 @@ class AirflowClient:
                 return read
         raise KeptElsewhereError(
             f"Airflow's XCom backend stores {key!r} of task {task_id!r} at {shown(value)}, and the API does not read "
-            f"it there. For later runs, {self._to_read} in Airflow: FlowyML keeps larger outputs in its own store."
+            f"it there. In Airflow, {self._to_read}"
         )
 
-    _to_read = "set [common.io] xcom_objectstorage_threshold to 1000000"  # FlowyML's are smaller, also as escaped JSON
+    # What FlowyML passes on is smaller, also as escaped JSON.
+    _to_read = (
+        "set [common.io] xcom_objectstorage_threshold to 1000000: later runs then have no output of FlowyML's steps "
+        "there."
+    )
 
     @property
     def _as_json(self) -> Mapping[str, Any]:

@@ -127,7 +127,9 @@ class Airflow2Client(AirflowClient):
         if parts:
             self._clear(dag_id, run_id, parts, only_failed=True, reset_dag_runs=True)
 
-    _to_read = f"{AirflowClient._to_read}, or for any run [api] enable_xcom_deserialize_support to True,"
+    _to_read = (
+        f"{AirflowClient._to_read} Or set [api] enable_xcom_deserialize_support to True: the API then reads them."
+    )
 
     @property
     def _as_json(self) -> Mapping[str, Any]:

@@ -145,7 +145,7 @@ class Modules:
         """The paths of what the modules ``starts`` import, and of what is ``asked`` for.
 
         Imports within functions count too in the modules that are asked for, but for ``starts`` themselves, and in the
-        ``rooms`` unless they are ``unused`` here.
+        ``rooms``. What is ``unused`` here counts only where it is asked for.
         """
         taken: dict[str, bool] = {}
         left = [(name, False) for name in self._known(starts)]

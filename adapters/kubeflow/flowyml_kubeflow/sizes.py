@@ -33,7 +33,6 @@ ERROR = 0.03
 
 # Bytes that were measured in the recorded workflows.
 _FIXED = 10_200  # templates that all workflows have, the metadata, and the status without its nodes
-_RETRIES = 3_000  # two more of these templates where KFP retries a task
 _TASK, _DAG, _LOOP = 850, 200, 2_040  # in the templates, beside names and the text of the task
 _DRIVER, _DAG_DRIVER, _LAUNCHER = 2_330, 2_250, 2_180  # templates of pods, without what a task adds to them
 # Argo packs with klauspost/compress: 64 kB of the nodes of which zlib makes 66 kB at this level.
@@ -60,7 +59,6 @@ _LAUNCHED = [
     "--publish_logs", "true", "--publish_logs", "true", "--",
 ]  # fmt: skip
 _DEFAULTS = {"cached-decision": "false", "iteration-index": "-1", "kubernetes-config": "", "runtime-config": ""}
-_RETRY = ("retry-max-count", "retry-backoff-duration", "retry-backoff-factor", "retry-backoff-max-duration")
 _PARENT = {"parent-dag-id": "101"}
 _DRIVER_FILES, _LAUNCHER_FILES = "/tmp/outputs", "/tmp/kfp/outputs"  # noqa: S108  # in pods
 
@@ -191,8 +189,7 @@ class Workflow:
         dags = [item for item in [("root", self.spec["root"]), *self.spec["components"].items()] if "dag" in item[1]]
         containers = [executor["container"] for executor in self.executors.values()]
         arguments = [self.spec["root"], *self.spec["components"].values(), *containers, *self.kubernetes.values()]
-        is_retried = any("retryPolicy" in task for _, dag in dags for task in dag["dag"]["tasks"].values())
-        size = _FIXED + is_retried * _RETRIES + sum(_size(text(argument)) + 110 for argument in arguments)
+        size = _FIXED + sum(_size(text(argument)) + 110 for argument in arguments)
         for name, dag in dags:
             size += _DAG + len(name)
             for task_name, task in dag["dag"]["tasks"].items():
@@ -278,13 +275,9 @@ class Workflow:
         outputs = {**decided, "condition": "nil"}
         self._pod(name, f"{scope.path}.{name}-driver", "system-container-driver", scope.path, driven, outputs, 1)
         self.pods.add(Pod(_DRIVER + sum(_size(value) for value in driven.values()), name, is_driver=True))
-        retry = dict.fromkeys(_RETRY, "2147483647") if "retryPolicy" in task else {}
-        kind = "retry-system-container" if retry else "system-container"
-        path = self._node(
-            f"{scope.path}.{name}", "DAG", f"{kind}-executor", scope.path, {**decided, **retry}, followers
-        )
-        own = {"pod-spec-patch": patch, **retry}
-        self._pod(name, f"{path}.executor", f"{kind}-impl", path, own, {}, 0 if self.wraps else followers)
+        path = self._node(f"{scope.path}.{name}", "DAG", "system-container-executor", scope.path, decided, followers)
+        own, after = {"pod-spec-patch": patch}, 0 if self.wraps else followers
+        self._pod(name, f"{path}.executor", "system-container-impl", path, own, {}, after)
         self.pods.add(Pod(_LAUNCHER + _size(patch), name, is_driver=False))
         ports = component.get("outputDefinitions", {}).get("artifacts", {})
         return {port: [_given_artifact(port, f"minio://{folder}/{port}")] for port in ports}

@@ -167,13 +167,13 @@ def check_size(compiled: Compiled, release: tuple[int, ...] = (), parameters: Ma
 
 
 def _too_large_workflow(compiled: Compiled, size: Size, release: tuple[int, ...]) -> str:
-    on = f"KFP {'.'.join(map(str, release))}" if release else "a KFP of unknown release, for which 2.17 counts,"
+    of_whom = f"KFP {'.'.join(map(str, release))}" if release else "KFP 2.17, since the release is unknown"
     code = 0 if compiled.bundle_url else sum(len(_json(container)) for container in code_containers(compiled.spec))
     copies = 11 if wraps_nodes(release) else 6  # by size: one, and eight or four that packing makes larger by a quarter
     rest = size.packed - copies * code
     raw, packed, most = (f"{bytes_ / 1e6:.2f} MB" for bytes_ in (size.raw, size.packed, WORKFLOW))
-    lines = [f"Its run on {on} would make a workflow of {raw}, {packed} when Argo has packed it, which ends runs"]
-    lines.append(f"with more than {most}: 'workflow is longer than maximum allowed size'.")
+    lines = [f"A run would make a workflow of {raw} ({packed} packed; computed for {of_whom})."]
+    lines.append(f"Argo stores {most} and ends larger runs: 'workflow is longer than maximum allowed size'.")
     if code:
         lines.append(f"The code, {code / 1000:.0f} kB, takes {copies * code / 1e6:.2f} MB of that.")
         lines.append(f"Before compression, {_largest(_files(compiled.bundle))} are the most of it.")
