@@ -115,7 +115,7 @@ def test_a_script_like_the_guides_submits_itself_once(tmp_path: Path) -> None:
     )
     environment = {**os.environ, "FLOWYML_HOME": str(tmp_path / "home")}
     command = [sys.executable, str(script)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=2400)
     assert "Final status: COMPLETED" in done.stdout, done.stderr
     assert [run.run_id for run in LocalOrchestrator(store=tmp_path / "home" / "runs.db").runs()] == ["my-run-001"]
 

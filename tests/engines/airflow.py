@@ -118,11 +118,11 @@ class Airflow:
         }
         return {**ours, **shared, **(_settings3(self) if self.major == 3 else _settings2(self)), **self.settings}
 
-    def command(self, *arguments: str, timeout: float = 300, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments: str, timeout: float = 2400, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run ``airflow …`` to its end."""
         return self.execute(str(self.python.with_name("airflow")), *arguments, timeout=timeout, check=check)
 
-    def execute(self, *command: str, timeout: float = 300, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def execute(self, *command: str, timeout: float = 2400, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run any command in Airflow's environment."""
         done = subprocess.run(
             command, env=self.environment, cwd=self.home, capture_output=True, text=True, timeout=timeout, check=False

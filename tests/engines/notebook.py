@@ -29,6 +29,6 @@ def run_notebook(folder: Path, sources: Sequence[str]) -> str:
     cells = [{**cell, "source": source, "id": f"cell{number}"} for number, source in enumerate(sources)]
     notebook = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
     (folder / "notebook.ipynb").write_text(json.dumps(notebook))
-    run = subprocess.run([sys.executable, "-c", _RUN], cwd=folder, capture_output=True, text=True, timeout=900)
+    run = subprocess.run([sys.executable, "-c", _RUN], cwd=folder, capture_output=True, text=True, timeout=2400)
     assert run.returncode == 0, run.stderr[-3000:]
     return run.stdout

@@ -49,7 +49,7 @@ class Postgres:
 
     def _run(self, program: str, *arguments: str) -> None:
         where = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": _USER, "PGPASSWORD": self.password}
-        subprocess.run([self.programs / program, *arguments], env={**os.environ, **where}, check=True, timeout=240)
+        subprocess.run([self.programs / program, *arguments], env={**os.environ, **where}, check=True, timeout=2400)
 
 
 @cache
@@ -67,7 +67,7 @@ def postgres() -> Postgres | None:
     subprocess.run(
         [*as_user, programs / "initdb", "--auth=scram-sha-256", f"--username={_USER}", f"--pwfile={secret}",
          "--encoding=UTF8", "--no-locale", "--no-sync", "--pgdata", home / "data"],
-        check=True, capture_output=True, timeout=300,
+        check=True, capture_output=True, timeout=2400,
     )  # fmt: skip
     port = free_port()
     options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]

@@ -171,7 +171,7 @@ def doubling(number: int = 2):
     return double(number)
 
 if __name__ == "__main__":
-    run = doubling.submit({"number": 4}).wait_for_completion(240)
+    run = doubling.submit({"number": 4}).wait_for_completion(2400)
     print(doubling.run()["double"], run.outputs["double"], run.error)
 """
 

@@ -81,7 +81,7 @@ def test_a_process_that_was_not_meant_gets_no_signal() -> None:
             kill_tree(other)
         assert process.poll() is None
         assert signal_process(found, signal.SIGKILL)
-        assert process.wait(240) == -signal.SIGKILL
+        assert process.wait(2400) == -signal.SIGKILL
         assert not signal_process(found, signal.SIGKILL)
 
 
@@ -90,7 +90,7 @@ def test_a_group_is_ended_after_its_leader_was_reaped_while_it_still_has_members
         leader = identity_of(process.pid)
         assert process.stdout is not None
         child = identity_of(int(process.stdout.readline()))
-        process.wait(240)
+        process.wait(2400)
         assert born(leader.pid) is None
         assert same_process(child)
         assert signal_group(leader, signal.SIGKILL)
@@ -124,7 +124,7 @@ def test_the_tree_of_a_process_is_ended_with_groups_of_their_own() -> None:
 def test_an_id_that_was_really_used_again_is_left_alone() -> None:
     with started("pass") as first:
         gone = identity_of(first.pid)
-        first.wait(240)
+        first.wait(2400)
     for _ in range(200):
         try:
             with open("/proc/sys/kernel/ns_last_pid", "w") as file:  # noqa: PTH123
@@ -156,7 +156,7 @@ def recorded_by_kfps_local_runner(folder: Path, pid: int, birth: str) -> RunFold
 def test_kfps_local_runner_ends_what_a_run_left_behind(tmp_path: Path) -> None:
     with started() as process:
         stop_steps(recorded_by_kfps_local_runner(tmp_path, process.pid, identity_of(process.pid).born))
-        assert process.wait(240) == -signal.SIGKILL
+        assert process.wait(2400) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("birth", ["an earlier one", "long ago", ""])
@@ -189,7 +189,7 @@ def test_kfps_local_runner_ends_a_group_without_its_leader_if_it_is_its_own(
         assert process.stdout is not None
         child = identity_of(int(process.stdout.readline()))
         birth = identity_of(process.pid).born
-        process.wait(240)
+        process.wait(2400)
         stop_steps(recorded_by_kfps_local_runner(tmp_path, process.pid, birth))
         if is_its_own:
             wait_until(lambda: not same_process(child))

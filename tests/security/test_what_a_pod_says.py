@@ -61,7 +61,7 @@ def test_a_step_forges_neither_outputs_nor_failures(tmp_path: Path) -> None:
         handle = KubeflowOrchestrator(url, artifacts=tmp_path.as_uri()).run_pipeline(forged)
         wait_until(lambda: any("flowyml-result" in line.message for line in handle.logs()))
         Path(seen).touch()
-        handle.wait_for_completion(600, 0.5)
+        handle.wait_for_completion(2400, 0.5)
         assert handle.status is ExecutionStatus.FAILED
         errors = {run.name: str(run.error) for run in handle.step_runs()}
         assert [way for way in WAYS if "was killed by signal 9" not in errors[way]] == []

@@ -57,7 +57,7 @@ def test_a_planted_pickle_is_not_read_where_pickles_are_forbidden(
     planted = {"pickle": base64.b64encode(pickle.dumps(Evil(str(tmp_path / "owned")))).decode()}
     with local.store.session() as db:
         assert db.execute("UPDATE kept SET entry = ?", (json.dumps(planted),)).rowcount == 1
-    handle.retry().wait_for_completion(timeout=240, poll_interval=0.1)
+    handle.retry().wait_for_completion(timeout=2400, poll_interval=0.1)
     assert handle.status is ExecutionStatus.FAILED
     assert "pickles are not read here" in str(handle.error)
     assert not (tmp_path / "owned").exists()
@@ -68,14 +68,14 @@ def test_what_is_kept_is_for_its_owner_and_goes_with_the_failure(tmp_path: Path)
     try:
         local = LocalOrchestrator(store=tmp_path / "runs.db")
         handle = failing.submit({"folder": str(tmp_path), "size": 200_000}, on=local)
-        assert handle.wait_for_completion(timeout=240, poll_interval=0.1).status is ExecutionStatus.FAILED
+        assert handle.wait_for_completion(timeout=2400, poll_interval=0.1).status is ExecutionStatus.FAILED
     finally:
         os.umask(before)
     folder = local.store.folder_of(handle.run_id) / "kept"
     kept = [path for path in folder.rglob("*") if path.is_file()]
     assert len(kept) == 1
     assert not folder.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
-    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is ExecutionStatus.COMPLETED
+    assert handle.retry().wait_for_completion(timeout=2400, poll_interval=0.1).status is ExecutionStatus.COMPLETED
     assert handle.outputs == {"fails": 200_000}
     wait_until(lambda: not kept[0].exists())  # its process clears the folder after the end
 
@@ -122,7 +122,7 @@ def test_a_retry_runs_the_code_of_its_run(tmp_path: Path, detached: bool) -> Non
     local = LocalOrchestrator(store=tmp_path / "runs.db")
     parameters = {"folder": str(tmp_path)}
     ran = failing.submit(parameters, on=local) if detached else failing.run(parameters, on=local)
-    handle = local.attach(ran.run_id).wait_for_completion(timeout=240, poll_interval=0.1)
+    handle = local.attach(ran.run_id).wait_for_completion(timeout=2400, poll_interval=0.1)
     planted = other.bundle()
     (tmp_path / "planted.pyz").write_bytes(planted.data)
     with local.store.session() as db:

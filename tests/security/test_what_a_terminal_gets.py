@@ -334,7 +334,7 @@ def on_a_terminal(*command: str) -> str:
         pass
     finally:
         os.close(ours)
-        process.wait(240)
+        process.wait(2400)
     return seen.decode()
 
 
@@ -435,7 +435,7 @@ def test_what_a_run_in_the_foreground_prints_is_shown_on_a_real_terminal(
 def test_what_a_run_prints_goes_to_a_pipe_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "speaks.py").write_text(SPEAKS)
     command = [sys.executable, "-m", "flowyml", "run", "speaks.py"]
-    done = subprocess.run(command, capture_output=True, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=2400, check=False)
     assert f"printed {LOUD}\n".encode() in done.stdout
     assert f"on stderr {LOUD}\n".encode() in done.stderr
 

@@ -189,7 +189,7 @@ def test_references_in_a_list_of_outputs_stay_within_the_run(forged: Reference, 
 
 def wait(orchestrator: Orchestrator, attack: Pipeline, parameters: Mapping[str, Any]) -> Any:
     handle = attack.submit(parameters, on=orchestrator)
-    handle.wait_for_completion(300, progress=False)
+    handle.wait_for_completion(2400, progress=False)
     assert handle.status.is_successful, handle.error
     return handle
 
@@ -448,9 +448,9 @@ def test_nor_in_a_submitted_local_run(wanderer: Path, workers: Literal["threads"
     local = LocalOrchestrator(workers=workers)
     handle = local.run_pipeline(BundledPipeline(wanderer))
     if workers == "processes":
-        assert re.search(FORBIDDEN, str(handle.wait_for_completion(timeout=240).error))
+        assert re.search(FORBIDDEN, str(handle.wait_for_completion(timeout=2400).error))
         return
-    assert handle.wait_for_completion(timeout=240).status.name == "COMPLETED"
+    assert handle.wait_for_completion(timeout=2400).status.name == "COMPLETED"
     with pytest.raises(ArtifactError, match=FORBIDDEN):
         _ = local.outputs(handle.job_id)["odd"]
 

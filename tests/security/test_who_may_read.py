@@ -42,7 +42,7 @@ read = Pipeline("read", context=context(secret="planted-value")).add_step(say).a
 if __name__ == "__main__":
     local = LocalOrchestrator(workers="processes", keep_outputs=True)
     assert read.run(on=local, run_id="here").success
-    handle = read.submit(on=local, run_id="submitted").wait_for_completion(240, progress=False)
+    handle = read.submit(on=local, run_id="submitted").wait_for_completion(2400, progress=False)
     assert handle.status.is_successful, handle.error
     row = local.store.get("submitted")
     assert await_ends([ProcessIdentity(row.host, row.pid, row.born)], 240)  # it clears its folder after the end

@@ -133,7 +133,7 @@ def test_three_engines_on_one_bucket(prefect: PrefectServer, monkeypatch: pytest
         ]  # fmt: skip
         runs = [nightly.submit({"seed": number}, on=engine, run_id="today") for number, engine in enumerate(engines)]
         for number, run in enumerate(runs):
-            assert run.wait_for_completion(240, 0.5).status.is_successful, run.error
+            assert run.wait_for_completion(2400, 0.5).status.is_successful, run.error
             assert run.outputs["first"] == run.outputs["rows"][0][0] == number
         values = [path for path in filesystem("s3").find("shared/all") if "rows-" in path]
         found = {path.split("/")[2] for path in values}

@@ -93,7 +93,7 @@ def command(*arguments: str, **environment: str) -> Done:
     """In a process of its own, where it matters."""
     done = subprocess.run(
         [sys.executable, "-m", "flowyml", *arguments],
-        capture_output=True, text=True, timeout=240, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=2400, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     return Done(done.returncode, done.stdout, done.stderr)
 
@@ -101,7 +101,7 @@ def command(*arguments: str, **environment: str) -> Done:
 def python(folder: Path, *words: str, **environment: str) -> Done:
     """A Python in a process of its own, which has to end well."""
     done = subprocess.run(
-        [sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=240,
+        [sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=2400,
         env={**os.environ, **environment},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -63,7 +63,7 @@ def process_id(folder: Path) -> int:
 
 
 def finished(local: LocalOrchestrator, run_id: str) -> Any:
-    return local.attach(run_id).wait_for_completion(timeout=240, poll_interval=0.1)
+    return local.attach(run_id).wait_for_completion(timeout=2400, poll_interval=0.1)
 
 
 def cancelling(local: LocalOrchestrator, run_id: str, steps: int) -> threading.Thread:

@@ -23,7 +23,7 @@ def test_threads_and_processes_share_results(tmp_path: Path) -> None:
     chain.run({"path": str(path)}, on=LocalOrchestrator(workers="processes")).raise_for_status()
     assert chain.run({"path": str(path)})["found"] == (3, 3)
     assert ran(path) == 2
-    handle = chain.submit({"path": str(path)}).wait_for_completion(timeout=240)
+    handle = chain.submit({"path": str(path)}).wait_for_completion(timeout=2400)
     assert handle.outputs["found"] == (3, 3)
     assert ran(path) == 2
     assert all(each.is_cached for each in handle.step_runs())
@@ -160,10 +160,10 @@ def test_a_run_that_is_retried_goes_on_with_cached_results(tmp_path: Path) -> No
     path, local = tmp_path / "lines", LocalOrchestrator(keep_outputs=True)
     made = Pipeline("retried", context=context(path=str(path))).add_step(first).add_step(flaky)
     assert not made.run(on=local).success
-    handle = made.submit(on=local).wait_for_completion(timeout=240)
+    handle = made.submit(on=local).wait_for_completion(timeout=2400)
     assert not handle.status.is_successful
     Path(f"{path}.ready").touch()
-    assert handle.retry().wait_for_completion(timeout=240).outputs["flaky"] == 3
+    assert handle.retry().wait_for_completion(timeout=2400).outputs["flaky"] == 3
     assert ran(path) == 1
 
 

@@ -195,7 +195,7 @@ def started(run_id: str, wait: float, *words: str, until: str = "by a child") ->
 def test_ctrl_c_stops_a_run_here() -> None:
     process = started("stopped", 600)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=2400)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert flowyml("status", "stopped", "--json").json["status"] == "CANCELLED"
@@ -206,7 +206,7 @@ def test_a_run_in_another_process_streams_its_lines_and_ctrl_c_cancels_it() -> N
     """As on an engine: with a limit for the waiting, the run is submitted."""
     process = started("away", 600, "--timeout", "1200", until="load │ printed by a step")
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=2400)
     assert process.returncode == 130
     assert "Interrupted: cancelling run away on local, job away …\nTo see how it ends: flowyml watch away\n" in err
     assert "Traceback" not in err
@@ -222,7 +222,7 @@ def test_cancel_stops_a_run_of_another_command() -> None:
         assert flowyml("cancel", "elsewhere").out == "being cancelled: its work has been asked to stop\n"
     finally:
         process.send_signal(signal.SIGCONT)
-    process.communicate(timeout=240)
+    process.communicate(timeout=2400)
     assert process.returncode == 1
     assert flowyml("cancel", "elsewhere").out == "nothing to cancel: it is CANCELLED\n"
 

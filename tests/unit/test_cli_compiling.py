@@ -248,7 +248,7 @@ def test_serve_fires_what_is_due() -> None:
         assert found[0]["pipeline"] == "training"
     finally:
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=240)
+        _, err = process.communicate(timeout=2400)
     assert process.returncode == 130
     assert "serving the schedules in" in err
     flowyml("watch", found[0]["job_id"])

@@ -91,7 +91,7 @@ def test_an_output_whose_class_is_elsewhere_says_how_to_read_it(
         "@pipeline\ndef shaping():\n    return one()\n"
         "if __name__ == '__main__':\n    shaping.run(run_id='shaped').raise_for_status()\n"
     )
-    subprocess.run([sys.executable, "away/script.py"], check=True, timeout=240, stdin=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "away/script.py"], check=True, timeout=2400, stdin=subprocess.DEVNULL)
     message = flowyml("outputs", "shaped").out
     for name in ("shapes", "script"):
         assert f"its class cannot be imported here: ModuleNotFoundError: No module named '{name}'." in message
@@ -153,7 +153,7 @@ def test_a_reader_that_leaves_fails_neither_a_step_nor_a_command() -> None:
     for words in ("run loud.py --run-id loud", "logs loud"):
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", f"{sys.executable} -m flowyml {words} | head -n 1"],
-            capture_output=True, text=True, timeout=240,
+            capture_output=True, text=True, timeout=2400,
         )  # fmt: skip
         assert (done.returncode, done.stdout.endswith("0\n")) == (0, True)
     assert re.fullmatch(r"times of [\d-]+, in \S+\n", done.stderr)
@@ -192,7 +192,7 @@ def test_a_step_that_closes_the_output_does_not_fail(closing: str, said: str) ->
         "@pipeline\ndef closing():\n    return one()\n"
     )
     words = [sys.executable, "-m", "flowyml", "run", "closing.py", "--run-id", "closing"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=2400)
     assert (done.returncode, done.stderr) == (0, said)
     assert flowyml("status", "closing", "--json").json["status"] == "COMPLETED"
 
@@ -223,7 +223,7 @@ def test_a_file_of_the_users_that_hides_a_module(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "FLOWYML_HOME"}
     done = subprocess.run(
         [sys.executable, "-m", "flowyml", "run", "train.py", "--detach"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=240, env={**environment, "HOME": str(tmp_path)},
+        cwd=tmp_path, capture_output=True, text=True, timeout=2400, env={**environment, "HOME": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 2
     assert f"{tmp_path / 'platformdirs.py'} hides the module 'platformdirs'" in done.stderr
@@ -233,7 +233,7 @@ def test_a_file_of_the_users_that_hides_a_module(tmp_path: Path) -> None:
 
 def test_a_record_that_cannot_be_written() -> None:
     command = f"ulimit -f 0; {sys.executable} -m flowyml run train.py"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=2400)
     assert done.returncode == 1
     assert "The record of local runs, " in done.stderr
     assert done.stderr.count("cannot be read or written: ") == 1
@@ -333,7 +333,7 @@ def test_a_terminal_gets_progress_and_colours() -> None:
     except OSError:  # the other end is closed
         pass
     os.close(ours)
-    assert process.wait(240) == 0
+    assert process.wait(2400) == 0
     text = seen.decode()
     assert "✓" in text
     assert "\x1b[32mCOMPLETED\x1b[0m" in text

@@ -117,7 +117,7 @@ def test_items_that_had_not_begun_when_the_process_died_did_not_fail(local: Loca
         return die.map(n=[1, 2, 3])
 
     handle = made.submit(on=local, run_id="dead")
-    handle.wait_for_completion(timeout=240, poll_interval=0.05, progress=False)
+    handle.wait_for_completion(timeout=2400, poll_interval=0.05, progress=False)
     assert (handle.status, handle.raw_status) == (FAILED, "crashed")
     assert [run.status for run in handle.step_runs()] == [FAILED, CANCELLED, CANCELLED]
 

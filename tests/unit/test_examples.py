@@ -55,7 +55,7 @@ def test_the_webhook_gets_the_alerts(tmp_path: Path) -> None:
         subprocess.run(
             [sys.executable, EXAMPLES / "alert_webhook.py"],
             env={**os.environ, "FLOWYML_HOME": str(tmp_path), "ALERT_WEBHOOK": f"{hook.url}/hook"},
-            timeout=240, check=True,
+            timeout=2400, check=True,
         )  # fmt: skip
     texts = [json.loads(request.body)["text"] for request in hook.requests]
     assert texts[0] == "mean: ZeroDivisionError: division by zero"

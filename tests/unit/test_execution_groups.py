@@ -275,8 +275,8 @@ def test_a_group_stands_in_one_place() -> None:
 def test_a_retry_of_a_group(tmp_path: Path) -> None:
     (tmp_path / "left failed").touch()
     local = LocalOrchestrator(store=tmp_path / "runs.db", workers="processes")
-    handle = items.submit({"folder": str(tmp_path)}, on=local).wait_for_completion(timeout=240, poll_interval=0.1)
+    handle = items.submit({"folder": str(tmp_path)}, on=local).wait_for_completion(timeout=2400, poll_interval=0.1)
     assert handle.status is FAILED
-    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is not COMPLETED
+    assert handle.retry().wait_for_completion(timeout=2400, poll_interval=0.1).status is not COMPLETED
     names = [line.split()[0] for line in (tmp_path / "places").read_text().splitlines()]
     assert sorted(names) == ["first0", "first1", "first2", "second0", "second2", "third0", "third2"]

@@ -109,7 +109,7 @@ def test_runs_tell_it_and_the_bundle_stays_the_same(repository: Path) -> None:
     assert pipeline.bundle().digest == bundle.digest
     handle = pipeline.submit(on=local)
     assert handle.run.revision == second
-    assert handle.wait_for_completion(240, 0.1).status.is_successful
+    assert handle.wait_for_completion(2400, 0.1).status.is_successful
 
 
 def test_a_change_of_another_file_is_seen_by_the_same_process(

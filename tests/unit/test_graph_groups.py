@@ -299,7 +299,7 @@ def test_frames_have_their_colours_in_programs_that_are_no_browser(tmp_path: Pat
     path = tmp_path / "graph.svg"
     path.write_text(svg(whole.compile(), expand=True))
     command = ["rsvg-convert", "--format=svg", str(path)]
-    drawn = subprocess.run(command, capture_output=True, check=True, timeout=240).stdout.decode()
+    drawn = subprocess.run(command, capture_output=True, check=True, timeout=2400).stdout.decode()
     strokes = {
         tuple(round(float(part.strip("% ")) * 2.55) for part in colour.split(","))
         for colour in re.findall(r'stroke="rgb\(([^)]*)\)"', drawn)

@@ -48,7 +48,7 @@ def test_a_submitted_run(local: LocalOrchestrator, tmp_path: Path) -> None:
     handle = pipeline.submit({"name": "Ada"}, on=local, run_id="my-run-001")
     assert (handle.job_id, handle.run_id) == ("my-run-001", "my-run-001")
     assert [line.message for line in handle.logs(follow=True) if line.step] == ["gathering for Ada"]
-    handle.wait_for_completion(timeout=240, poll_interval=0.1)
+    handle.wait_for_completion(timeout=2400, poll_interval=0.1)
     assert handle.status is COMPLETED, handle.error
     assert handle.outputs == {"greeting": "hello Ada", "large": "x" * 100_000}
     assert {line.message for line in handle.logs() if not line.step} == {"from a program", "from a thread"}
@@ -73,7 +73,7 @@ def test_submitting_from_a_working_folder_that_is_gone(
     monkeypatch.chdir(tmp_path / "gone")
     monkeypatch.syspath_prepend("")
     (tmp_path / "gone").rmdir()
-    handle = pipeline.submit(on=local).wait_for_completion(timeout=240, poll_interval=0.1)
+    handle = pipeline.submit(on=local).wait_for_completion(timeout=2400, poll_interval=0.1)
     assert handle.outputs == {"a": 7}
 
 
@@ -107,7 +107,7 @@ def test_large_outputs_of_a_submitted_run(tmp_path: Path, keep: bool | None) -> 
 
     local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=keep)
     handle = Pipeline("keeping").add_step(make).submit(on=local)
-    handle.wait_for_completion(timeout=240, poll_interval=0.1)
+    handle.wait_for_completion(timeout=2400, poll_interval=0.1)
     if keep is False:
         with pytest.raises(OutputNotKeptError, match="keep_outputs=True"):
             handle.outputs["large"]
@@ -140,7 +140,7 @@ def test_a_subclass_that_never_runs_it(tmp_path: Path) -> None:
 
     local = Silly(store=tmp_path / "runs.db")
     handle = Pipeline("silly").add_step(step(name="a")(lambda: 7)).submit(on=local)
-    handle.wait_for_completion(timeout=240, poll_interval=0.1)
+    handle.wait_for_completion(timeout=2400, poll_interval=0.1)
     assert (handle.status, handle.error) == (FAILED, "LookupError: not today")
     wait_until(lambda: "I would rather not" in [line.message for line in handle.logs()])
 
@@ -160,7 +160,7 @@ def test_code_that_cannot_be_imported_any_more(local: LocalOrchestrator, tmp_pat
     finally:
         del os.environ["FRAGILE"]
         sys.path.remove(str(tmp_path))
-    handle.wait_for_completion(timeout=240, poll_interval=0.1)
+    handle.wait_for_completion(timeout=2400, poll_interval=0.1)
     assert (handle.status, handle.error) == (FAILED, "RuntimeError: broken on import")
     assert any("broken on import" in line.message for line in handle.logs())
 
@@ -180,7 +180,7 @@ def double(count):
 
 p = Pipeline("double", context=context(count=given.count)).add_step(double)
 if __name__ == "__main__":
-    handle = p.submit(on=LocalOrchestrator(store="runs.db")).wait_for_completion(timeout=240, poll_interval=0.1)
+    handle = p.submit(on=LocalOrchestrator(store="runs.db")).wait_for_completion(timeout=2400, poll_interval=0.1)
     print(str(handle.status), handle.error, dict(handle.outputs))
 """
 
@@ -278,7 +278,7 @@ def test_one_run_id_submitted_by_many_processes_at_once(tmp_path: Path, local: L
     processes = submitters(tmp_path, 4)
     for process in processes:
         say(process)
-    answers = [process.communicate("\n", timeout=240)[0] for process in processes]
+    answers = [process.communicate("\n", timeout=2400)[0] for process in processes]
     assert answers == ["shared\n"] * 4
     assert finished(local, "shared").status is COMPLETED
     assert (tmp_path / "executions").read_text() == "x"
@@ -325,7 +325,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "run":
         run_id = p.run(on=local).run_id
     else:
-        run_id = p.submit(on=local).wait_for_completion(timeout=240, poll_interval=0.1).job_id
+        run_id = p.submit(on=local).wait_for_completion(timeout=2400, poll_interval=0.1).job_id
     run = local.get_run(run_id)
     print("the end", str(run.status), run.error, dict(local.outputs(run_id)))
     print("log", sorted(line.message for line in local.logs(run_id)))

@@ -52,7 +52,7 @@ def test_what_stops_a_run_ends_its_process_and_what_that_started(
     assert handle.status is ExecutionStatus.RUNNING
     assert is_running(row.pid)
     assert handle.cancel() if by == "the signal" else local.store.request_cancel(handle.job_id)
-    assert handle.wait_for_completion(timeout=240).status is CANCELLED
+    assert handle.wait_for_completion(timeout=2400).status is CANCELLED
     assert handle.step_statuses() == {"sleep": CANCELLED}
     wait_until(lambda: not is_running(program) and not is_running(row.pid))
     assert handle.cancel() is False
@@ -94,7 +94,7 @@ def test_sigterm_is_a_cancellation_and_fires_the_last_hook(local: LocalOrchestra
     pipeline.hooks = (Farewell(),)
     handle = pipeline.submit(on=local)
     os.kill(process_id(tmp_path), signal.SIGTERM)
-    handle.wait_for_completion(timeout=240, poll_interval=0.05)
+    handle.wait_for_completion(timeout=2400, poll_interval=0.05)
     assert handle.status is CANCELLED
     assert handle.step_statuses() == {"beat": CANCELLED, "after": CANCELLED}
     assert wait_until(lambda: (tmp_path / "farewell").exists() and (tmp_path / "farewell").read_text()) == "CANCELLED"
@@ -165,7 +165,7 @@ def test_steps_that_clean_up_after_a_cancellation_are_waited_for(local: LocalOrc
     assert handle.cancel() is True, "asking once more changes nothing"
     assert (handle.status, handle.raw_status) == (ExecutionStatus.RUNNING, "cleaning_up")
     (tmp_path / "go on").touch()
-    assert handle.wait_for_completion(timeout=240, poll_interval=0.05).status is CANCELLED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=0.05).status is CANCELLED
     assert handle.step_statuses() == {"wait": CANCELLED, "tidy": ExecutionStatus.COMPLETED}
     assert (tmp_path / "tidied").exists()
 
@@ -174,7 +174,7 @@ def test_a_killed_process_does_not_stay_running(local: LocalOrchestrator, tmp_pa
     handle = beating(tmp_path).submit(on=local)
     wait_until(lambda: handle.step_statuses()["beat"] is ExecutionStatus.RUNNING)
     os.kill(process_id(tmp_path), signal.SIGKILL)
-    handle.wait_for_completion(timeout=240, poll_interval=0.05)
+    handle.wait_for_completion(timeout=2400, poll_interval=0.05)
     assert (handle.status, handle.raw_status) == (FAILED, "crashed")
     assert handle.error is not None
     assert "died in the middle of the run" in handle.error
@@ -218,7 +218,7 @@ def test_the_last_words_of_a_crashed_process(local: LocalOrchestrator) -> None:
         os.abort()
 
     handle = Pipeline("aborting").add_step(abort).submit(on=local)
-    handle.wait_for_completion(timeout=240, poll_interval=0.05)
+    handle.wait_for_completion(timeout=2400, poll_interval=0.05)
     assert (handle.status, handle.raw_status) == (FAILED, "crashed")
     assert handle.error is not None
     assert handle.error.endswith("Its last output: free(): invalid pointer")

@@ -103,7 +103,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM
 print(local.get_run("r").status)
 """
     command = [sys.executable, "-c", code, str(tmp_path / "runs.db")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2400)
     assert done.stdout == "a line to record\n42\nRUNNING\n", done.stderr
     assert done.stderr.count("trying again until the run ends") == 1
     assert "Run 'r' ended COMPLETED; that could not be recorded. The record of local runs, " in done.stderr

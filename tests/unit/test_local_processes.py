@@ -140,7 +140,7 @@ def test_children_do_not_outlive_a_killed_submitted_run(local: LocalOrchestrator
     wait_until(lambda: Path(place).exists() and Path(place).read_text().endswith("\n"))
     child = psutil.Process(int(Path(place).read_text()))
     os.kill(local.store.get(handle.job_id).pid, signal.SIGKILL)
-    child.wait(240)
+    child.wait(2400)
     wait_until(lambda: handle.status is FAILED)  # a child may be gone a moment before its parent's files are closed
     assert not local.store.folder_of(handle.job_id).exists()
 

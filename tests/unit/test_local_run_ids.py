@@ -97,4 +97,4 @@ def test_the_id_of_a_run_is_not_new_however_it_ran(local: LocalOrchestrator) -> 
     apart = LocalOrchestrator(store=local.store.path, workers="processes")
     for run_id in (submitted.run_id, pipeline.run(on=local).run_id, pipeline.run(on=apart).run_id):
         assert not claim_new(run_id)
-    assert submitted.wait_for_completion(timeout=240).outputs == {"one": 1}
+    assert submitted.wait_for_completion(timeout=2400).outputs == {"one": 1}

@@ -65,7 +65,7 @@ if __name__ == "__main__":
     apart = reads.options(timeout=240)
     print(Pipeline("reading", include=[]).add_step(apart).run().error)
     handle = Pipeline("reading").add_step(reads).submit()
-    print(handle.wait_for_completion(timeout=240).error)
+    print(handle.wait_for_completion(timeout=2400).error)
     print(handle.step_runs()[0].error)
     print(Pipeline("reading", include=["data/*.csv"]).add_step(apart).run()["reads"])
 """

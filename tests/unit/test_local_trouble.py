@@ -68,7 +68,7 @@ def test_a_record_that_cannot_be_opened_is_reported_once(tmp_path: Path, caplog:
         assert len(caplog.records) == 1
         assert "A local run could not be recorded in" in caplog.text
         folder.unlink()
-        assert ticks.wait(240)
+        assert ticks.wait(2400)
     recorder.close()
 
 

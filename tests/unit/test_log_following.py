@@ -69,7 +69,7 @@ def test_lines_that_come_long_after_the_end_are_not_waited_for(late: bool, monke
     def lines(*, follow: bool) -> Iterator[LogLine]:
         yield LogLine("first")
         if late:
-            more.wait(240)
+            more.wait(2400)
         yield LogLine("last")
 
     run: Any = SimpleNamespace(

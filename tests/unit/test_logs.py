@@ -35,7 +35,7 @@ if __name__ == "__main__":
         logging.basicConfig(level=logging.INFO)
         log.setLevel(logging.DEBUG)
     if "submit" in sys.argv:
-        run = logging_.submit(run_id="r").wait_for_completion(240, 0.1)
+        run = logging_.submit(run_id="r").wait_for_completion(2400, 0.1)
     else:
         LocalOrchestrator(workers=sys.argv[1]).execute(logging_, "r", {})
         run = LocalOrchestrator().attach("r")

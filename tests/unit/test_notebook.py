@@ -29,7 +29,7 @@ pipeline = Pipeline("in a notebook", hooks=[Hook()], context=context(count=4)).a
     "result = pipeline.run()\nprint('here', result['total'])\nhtml = result._repr_html_()",
     "print('drawn', '<svg' in html, 'COMPLETED' in html, html.count('<table'))",
     (
-        "handle = pipeline.submit({'count': 5}).wait_for_completion(240, progress=False)\n"
+        "handle = pipeline.submit({'count': 5}).wait_for_completion(2400, progress=False)\n"
         "print('submitted', handle.status, handle.outputs, handle.error)"
     ),
 ]
@@ -79,7 +79,7 @@ def both():
 
 EDITS = [
     DEFINED, "print('first', results())", EDITED, "print('then', results())",
-    "submitted = by_names.submit().wait_for_completion(240, progress=False)\nprint('submitted', submitted.outputs)",
+    "submitted = by_names.submit().wait_for_completion(2400, progress=False)\nprint('submitted', submitted.outputs)",
     "bundle = by_names.bundle()\nprint('planned', [s.description for s in bundle.plan], bundle.plan.steps[0].name)",
     HELPER, "print('helped', results())",
     "print('kept', by_names.compile() is by_names.compile(), by_calls.compile() is by_calls.compile())",

@@ -91,7 +91,7 @@ def test_an_old_run_goes_with_its_log_and_its_outputs(usual: LocalOrchestrator, 
 def test_a_failed_run_that_stays_can_be_run_again_and_one_that_goes_takes_its_bundle(
     usual: LocalOrchestrator, own_home: Path
 ) -> None:
-    handle = fails().submit(on=usual, run_id="failed").wait_for_completion(timeout=240, poll_interval=0.1)
+    handle = fails().submit(on=usual, run_id="failed").wait_for_completion(timeout=2400, poll_interval=0.1)
     assert handle.status is FAILED
     (bundle,) = (own_home / "bundles").glob("*.pyz")
     os.utime(bundle, (1, 1))
@@ -154,7 +154,7 @@ def test_a_run_that_goes_on_in_another_process_needs_what_it_has(
 @pytest.mark.processes
 def test_a_run_that_starts_during_a_prune(usual: LocalOrchestrator, own_home: Path) -> None:
     """Its bundle was old when the plan was made, and so was a run that is run again meanwhile."""
-    fails().submit(on=usual, run_id="again").wait_for_completion(timeout=240, poll_interval=0.1)
+    fails().submit(on=usual, run_id="again").wait_for_completion(timeout=2400, poll_interval=0.1)
     wait_until(lambda: plan_of(usual)["run", "again"] == "")
     for bundle in (own_home / "bundles").glob("*.pyz"):
         os.utime(bundle, (1, 1))
@@ -164,13 +164,13 @@ def test_a_run_that_starts_during_a_prune(usual: LocalOrchestrator, own_home: Pa
     new = fails().submit(on=usual, run_id="new")
     done = {each.item.kind: each.freed for each in prune(planned)}
     assert (done["run"], done["bundle"]) == (0, 0)
-    assert new.wait_for_completion(timeout=240, poll_interval=0.1).error == "step 'broken': ValueError: no luck"
+    assert new.wait_for_completion(timeout=2400, poll_interval=0.1).error == "step 'broken': ValueError: no luck"
     assert finished(usual, "again").error == "step 'broken': ValueError: no luck"
 
 
 @pytest.mark.processes
 def test_a_run_that_is_half_removed_is_not_run_again_and_goes_next_time(usual: LocalOrchestrator) -> None:
-    fails().submit(on=usual, run_id="half").wait_for_completion(timeout=240, poll_interval=0.1)
+    fails().submit(on=usual, run_id="half").wait_for_completion(timeout=2400, poll_interval=0.1)
     with usual.store.session() as db:
         db.execute("UPDATE runs SET raw_status = ?", (PRUNED,))
     with pytest.raises(RetryRefusedError, match="`flowyml prune` is removing the run"):
@@ -208,7 +208,7 @@ def test_a_prune_that_is_killed_in_the_middle_leaves_nothing_that_the_next_one_d
 ) -> None:
     for number in range(3):
         large(f"large {number}").run(on=usual)
-    fails().submit(on=usual, run_id="failed").wait_for_completion(timeout=240, poll_interval=0.1)
+    fails().submit(on=usual, run_id="failed").wait_for_completion(timeout=2400, poll_interval=0.1)
     wait_until(lambda: plan_of(usual)["run", "failed"] == "")
     usual.deploy_pipeline(large("deployed"))
     for after in (0, 2, 6, 14):

@@ -191,7 +191,7 @@ def test_what_a_local_run_lists_are_lists_that_show_themselves() -> None:
 
     local = LocalOrchestrator()
     handle = local.run_pipeline(Pipeline("listed").add_step(score))
-    handle.wait_for_completion(240, progress=False)
+    handle.wait_for_completion(2400, progress=False)
     runs, artifacts, steps = local.runs("listed"), handle.artifacts(), handle.step_runs()
     assert (runs, artifacts, steps) == ([handle.run], list(artifacts), tuple(steps))
     for each, text in ((runs, "listed"), (artifacts, "accuracy=0.5"), (steps, "score")):

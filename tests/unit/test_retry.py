@@ -125,8 +125,8 @@ def test_a_loop_that_completed_is_left_alone_and_its_list_is_there(notes: Path) 
     fail(notes, "total", 2)
     fail(notes, "second6")
     handle = LocalOrchestrator().attach(loops.run({"folder": str(notes)}).run_id)
-    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is FAILED
-    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.retry().wait_for_completion(timeout=2400, poll_interval=0.1).status is FAILED
+    assert handle.retry().wait_for_completion(timeout=2400, poll_interval=0.1).status is COMPLETED, handle.error
     assert times(notes, "items", "first0", "second0", "total", "second5", "second6") == [1, 1, 1, 3, 1, 2]
     assert handle.outputs == {"total": 64, "values": [1, 11, 21, 31], "fixed": [6, 7]}
     assert {each.label: each.attempt for each in handle.step_runs()}["total"] == 3
@@ -165,7 +165,7 @@ def statuses(handle: SubmissionResult) -> dict[str, str]:
 def test_branches_handlers_and_what_cleans_up(notes: Path) -> None:
     fail(notes, "announce")
     handle = LocalOrchestrator().attach(branched.run({"folder": str(notes)}).run_id)
-    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.retry().wait_for_completion(timeout=2400, poll_interval=0.1).status is COMPLETED, handle.error
     assert times(notes, "is_good", "publish", "hold", "announce", "alert", "never") == [1, 1, 0, 2, 1, 0]
     assert times(notes, "tidy") == [2]
     assert handle.outputs == {"announce": "published"}
@@ -192,7 +192,7 @@ def test_a_condition_goes_by_what_it_went_by(notes: Path) -> None:
         fail(notes, name)
     handle = LocalOrchestrator().attach(gated.run({"folder": str(notes)}).run_id)
     assert handle.status is FAILED
-    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.retry().wait_for_completion(timeout=2400, poll_interval=0.1).status is COMPLETED, handle.error
     assert times(notes, "is_good", "publish", "announce", "first1", "first2") == [5, 2, 3, 2, 1]
 
 
@@ -201,14 +201,14 @@ def test_named_steps(notes: Path) -> None:
     fail(notes, "train")
     fail(notes, "beside")
     handle = LocalOrchestrator().attach(chain.run({"folder": str(notes)}).run_id)
-    handle.retry(["beside"]).wait_for_completion(timeout=240, poll_interval=0.1)
+    handle.retry(["beside"]).wait_for_completion(timeout=2400, poll_interval=0.1)
     assert handle.status is FAILED
     assert times(notes, "load", "train", "report", "beside") == [1, 1, 0, 2]
     assert statuses(handle) == {
         "load": "completed", "train": "failed", "report": "upstream_failed", "beside": "completed",
     }  # fmt: skip
     assert "train fails" in str(handle.error)
-    handle.retry(["load"]).wait_for_completion(timeout=240, poll_interval=0.1)
+    handle.retry(["load"]).wait_for_completion(timeout=2400, poll_interval=0.1)
     assert handle.status is COMPLETED, handle.error
     assert times(notes, "load", "train", "report", "beside") == [2, 2, 1, 2]
 
@@ -217,12 +217,12 @@ def test_a_named_item(notes: Path) -> None:
     fail(notes, "first1", 2)
     fail(notes, "first3")
     handle = LocalOrchestrator().attach(looped.run({"folder": str(notes)}).run_id)
-    handle.retry("first[3]").wait_for_completion(timeout=240, poll_interval=0.1)
+    handle.retry("first[3]").wait_for_completion(timeout=2400, poll_interval=0.1)
     assert handle.status is FAILED
     assert times(notes, "first1", "first3", "second30", "total") == [1, 2, 1, 0]
-    handle.retry().wait_for_completion(timeout=240, poll_interval=0.1)
+    handle.retry().wait_for_completion(timeout=2400, poll_interval=0.1)
     assert times(notes, "first1", "first3", "second30", "total") == [2, 2, 1, 0]
-    assert handle.retry("first").wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.retry("first").wait_for_completion(timeout=2400, poll_interval=0.1).status is COMPLETED, handle.error
     assert times(notes, "first1", "first3", "second10", "total") == [3, 2, 1, 1]
 
 
@@ -251,7 +251,7 @@ def test_what_cannot_be_known_is_made_anew(notes: Path) -> None:
     """A step in a thread had the object itself, and may have changed it before it failed."""
     fail(notes, "use")
     handle = LocalOrchestrator().attach(modelled.run({"folder": str(notes)}).run_id)
-    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.retry().wait_for_completion(timeout=2400, poll_interval=0.1).status is COMPLETED, handle.error
     assert times(notes, "model", "use") == [2, 2]
     assert handle.outputs == {"use": 7}
 
@@ -269,9 +269,9 @@ def crashing(folder: str) -> Any:
 
 
 def test_a_run_whose_process_died(notes: Path) -> None:
-    handle = crashing.submit({"folder": str(notes)}).wait_for_completion(timeout=240, poll_interval=0.1)
+    handle = crashing.submit({"folder": str(notes)}).wait_for_completion(timeout=2400, poll_interval=0.1)
     assert handle.raw_status == "crashed"
-    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.retry().wait_for_completion(timeout=2400, poll_interval=0.1).status is COMPLETED, handle.error
     assert (times(notes, "load", "killed"), handle.outputs) == ([2, 2], {"killed": 3})
 
 
@@ -311,8 +311,8 @@ def test_what_completed_stays_when_the_process_is_killed(notes: Path, workers: L
     process_id(notes)
     wait_until(lambda: handle.step_runs()[1].status is COMPLETED)
     os.kill(local.store.get(handle.run_id).pid, signal.SIGKILL)
-    assert handle.wait_for_completion(timeout=240, poll_interval=0.1).raw_status == "crashed"
-    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=2400, poll_interval=0.1).raw_status == "crashed"
+    assert handle.retry().wait_for_completion(timeout=2400, poll_interval=0.1).status is COMPLETED, handle.error
     assert times(notes, "prepare", "fit", "linger") == [1, 1, 2]
     assert handle.outputs == {"linger": "{'rows': 3} ('a tuple is pickled', 1)"}
     row = local.store.get(handle.run_id)
@@ -333,20 +333,20 @@ class Lingering(LocalOrchestrator):
 def test_the_process_of_the_first_try_is_waited_for(notes: Path) -> None:
     local = Lingering()
     fail(notes, "load")
-    handle = chain.submit({"folder": str(notes)}, on=local).wait_for_completion(timeout=240, poll_interval=0.05)
+    handle = chain.submit({"folder": str(notes)}, on=local).wait_for_completion(timeout=2400, poll_interval=0.05)
     row = local.store.get(handle.run_id)
     handle.retry()
     assert not is_alive(ProcessIdentity(row.host, row.pid, row.born))
-    assert handle.wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=2400, poll_interval=0.1).status is COMPLETED, handle.error
 
 
 def test_a_cancelled_run_goes_on(notes: Path, tmp_path: Path) -> None:
     handle = beating(tmp_path).submit()
     process_id(tmp_path)
     handle.cancel()
-    assert handle.wait_for_completion(timeout=240, poll_interval=0.1).status is CANCELLED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=0.1).status is CANCELLED
     (tmp_path / "enough").touch()
-    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.retry().wait_for_completion(timeout=2400, poll_interval=0.1).status is COMPLETED, handle.error
 
 
 def test_code_that_cannot_travel_is_said_to_be_the_reason(notes: Path) -> None:
@@ -369,7 +369,7 @@ def test_two_at_once_start_one(notes: Path) -> None:
     detached.start_again(local.store, row, None)
     with pytest.raises(RetryRefusedError, match="Another process has just retried"):
         detached.start_again(local.store, row, None)
-    handle = local.attach(row.run_id).wait_for_completion(timeout=240, poll_interval=0.1)
+    handle = local.attach(row.run_id).wait_for_completion(timeout=2400, poll_interval=0.1)
     assert handle.status is COMPLETED, handle.error
     assert (local.store.job(row.number), local.store.kept(row.number)) == (None, [])
 
@@ -383,7 +383,7 @@ def test_the_step_s_own_retries_begin_anew(notes: Path) -> None:
 
     fail(notes, "flaky", 4)
     handle = LocalOrchestrator().attach(Pipeline("flaky").add_step(flaky).run().run_id)
-    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.retry().wait_for_completion(timeout=2400, poll_interval=0.1).status is COMPLETED, handle.error
     assert [each.attempt for each in handle.step_runs()] == [5]
     assert "(attempt 4 of 6); trying again" in "\n".join(line.message for line in handle.logs())
 
@@ -406,6 +406,6 @@ def test_what_an_attempt_changes_is_as_it_was_for_the_next(notes: Path) -> None:
     fail(notes, "change", 3)
     made = Pipeline("changes").add_step(loads).add_step(change)
     handle = LocalOrchestrator().attach(made.run().run_id)
-    handle.retry(["load"]).wait_for_completion(timeout=240, poll_interval=0.1)
+    handle.retry(["load"]).wait_for_completion(timeout=2400, poll_interval=0.1)
     assert handle.status is COMPLETED, handle.error
     assert (notes / "seen").read_text() == "[1, 2, 3] " * 4

@@ -149,7 +149,7 @@ class TestLocalRuns:
         swapping = LocalOrchestrator(secrets={NAME: "b", "b": "c"})
         assert one(from_environment).run(on=swapping).outputs == {"from_environment": 2}
         job = Pipeline("submitted").add_step(from_environment).add_step(says).submit(on=swapping)
-        assert job.wait_for_completion(240).result().outputs["from_environment"] == 2
+        assert job.wait_for_completion(2400).result().outputs["from_environment"] == 2
         assert "connecting with ***" in [line.message for line in job.logs()]
 
     def test_two_names_of_one_secret_are_refused(self) -> None:

@@ -253,7 +253,7 @@ def test_nothing_outlives_the_caller(kind: str, tmp_path: Path, number: signal.S
         family = family_of(tmp_path / "pids")
         started = {child.pid for child in psutil.Process(caller.pid).children(recursive=True)} | set(family)
         os.kill(caller.pid, number)
-        caller.wait(240)
+        caller.wait(2400)
     in_group = started if kind != "fresh" else started - {family[2]}
     try:
         wait_until(lambda: not any(map(is_running, in_group)))
@@ -455,7 +455,7 @@ def test_the_warm_process_comes_back_after_it_was_killed(tmp_path: Path) -> None
         family = [int(pid) for pid in wait_until(lambda: printed)[0].split()]
         kill(server)
         with pytest.raises(StepCrashedError, match="The process that step 'family' was forked from died"):
-            step.result(240)
+            step.result(2400)
         wait_until(lambda: not is_running(family[0]) and not is_running(family[1]))
         os.kill(family[2], signal.SIGKILL)  # it left the group, and the one that would have inherited it is dead
         assert processes.run("fine", {}) == {"x": 1}
@@ -472,7 +472,7 @@ def test_what_crashed_with_it_was_not_cancelled(tmp_path: Path) -> None:
     def look_away(_: str, line: str) -> None:
         note(_, line)
         looks.set()
-        goes_on.wait(240)
+        goes_on.wait(2400)
 
     with (
         ThreadPoolExecutor() as threads,
@@ -485,11 +485,11 @@ def test_what_crashed_with_it_was_not_cancelled(tmp_path: Path) -> None:
         wait_until(lambda: looks.is_set() and len(pids) == 2)
         kill(server)
         with pytest.raises(StepCrashedError):
-            early.result(240)
+            early.result(2400)
         assert processes.run("fine", {}) == {"x": 1}
         goes_on.set()
         with pytest.raises(StepCrashedError, match="was forked from died"):
-            late.result(240)
+            late.result(2400)
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
 

@@ -115,7 +115,7 @@ def test_a_warm_process_whose_caller_is_gone_ends_before_it_has_a_bundle() -> No
         command = [sys.executable, fork_main.__file__, str(theirs.fileno()), "0"]
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
     ours.close()
-    assert process.wait(240) == 0
+    assert process.wait(2400) == 0
 
 
 def test_streams_of_the_process_that_own_their_descriptors_cost_a_step_nothing(tmp_path: Path) -> None:

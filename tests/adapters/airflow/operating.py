@@ -36,7 +36,7 @@ def orchestrator_of(airflow: Airflow, **options: Any) -> AirflowOrchestrator:
     """An orchestrator for it; ``options`` win."""
     given = {
         "username": airflow.username, "password": airflow.password, "dags_folder": airflow.dags_folder,
-        "deploy_timeout": 240, **options,
+        "deploy_timeout": 2400, **options,
     }  # fmt: skip
     return AirflowOrchestrator(airflow.url, **given)
 

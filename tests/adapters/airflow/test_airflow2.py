@@ -31,7 +31,7 @@ def test_a_run_from_end_to_end_and_one_that_fails(airflow2: Airflow, tmp_path: P
     handle = orchestrator.run_pipeline(pipelines.greeting(), "two-1", parameters={"name": "Ada"})
     failing = orchestrator.run_pipeline(pipelines.failing(str(tmp_path)))
     assert orchestrator.run_pipeline(pipelines.greeting(), "two-1").job_id == handle.job_id
-    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED, handle.error
     assert handle.outputs == {"greeting": "hello Ada"}
     assert handle.step_statuses() == {"gather": COMPLETED, "join": COMPLETED}
     assert [line.step for line in handle.logs() if "gathering words for Ada" in line.message] == ["gather"]
@@ -42,7 +42,7 @@ def test_a_run_from_end_to_end_and_one_that_fails(airflow2: Airflow, tmp_path: P
     assert handle.run.parameters == {"name": "Ada"}
     with pytest.raises(DefinitionError, match="belongs to a run of 'conformance greeting' with other code"):
         orchestrator.run_pipeline(pipelines.greeting("goodbye"), "two-1")
-    assert failing.wait_for_completion(timeout=240, poll_interval=1).status is ExecutionStatus.FAILED
+    assert failing.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.FAILED
     assert "the number 13 is not lucky" in (failing.error or "")
     assert failing.step_statuses()["after_broken"] is ExecutionStatus.CANCELLED
 
@@ -116,7 +116,7 @@ def test_texts_stay_texts_and_mapped_tasks_give_lists(airflow2: Airflow) -> None
     wait_for_dag(airflow2, "legacy_texts")
     orchestrator.client.trigger("legacy_texts", "by-hand", {})
     handle = orchestrator.attach("legacy_texts/by-hand")
-    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED
     assert handle.outputs == {"texts": ["1234", "[1, 2]", "None", 7, None], "text": "1234", "double": [2, 4]}
 
 
@@ -127,7 +127,7 @@ def test_cancel_stops_the_work_and_what_is_cleared_ends_as_it_ends(airflow2: Air
     marks = tmp_path / "marks"
     pid = int(wait_until(lambda: marks.exists() and marks.read_text()))
     assert handle.cancel()
-    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is ExecutionStatus.CANCELLED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.CANCELLED
     wait_until(lambda: not is_running(pid))
     assert handle.step_statuses() == {"work": ExecutionStatus.CANCELLED}
 

@@ -191,7 +191,7 @@ class Desk:
             yield
         finally:
             server.terminate()
-            server.wait(240)
+            server.wait(2400)
 
 
 WAYS = [("airflow3", "new"), ("airflow3", "local"), ("airflow2", "local")]

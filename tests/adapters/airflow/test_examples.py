@@ -23,7 +23,7 @@ def ran(example: str, *words: str, **environment: str) -> str:
     """What an example prints."""
     done = subprocess.run(
         [sys.executable, example, *words], cwd=EXAMPLES, env={**ENVIRONMENT, **environment},
-        capture_output=True, text=True, timeout=240, check=False,
+        capture_output=True, text=True, timeout=2400, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

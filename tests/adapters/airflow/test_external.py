@@ -87,7 +87,7 @@ def around(dag_id: str, **options: Any) -> Pipeline:
 def check_on(orchestrator: Orchestrator, airflow: Airflow, **options: Any) -> None:
     """The DAG ran with the input as its conf."""
     handle = orchestrator.run_pipeline(around("legacy_good", **options))
-    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is COMPLETED, handle.error
     ran = handle.outputs["legacy_good"]
     assert handle.outputs["report"] == "legacy_good: success"
     assert f"/dags/legacy_good/runs/{ran['run_id']}" in ran["url"]
@@ -128,7 +128,7 @@ def test_on_airflow_itself(dags: Airflow) -> None:
     orchestrator = orchestrator_of(dags)
     broken = orchestrator.run_pipeline(around("legacy_bad", url=dags.url))
     check_on(orchestrator, dags, url=dags.url)
-    assert broken.wait_for_completion(timeout=240, poll_interval=0.5).status is FAILED
+    assert broken.wait_for_completion(timeout=2400, poll_interval=0.5).status is FAILED
     assert f"The DAG 'legacy_bad' failed: see {dags.url}" in (broken.error or "")
     assert broken.step_statuses()["legacy_bad"] is FAILED
 
@@ -190,7 +190,7 @@ def test_a_signal_that_ends_the_step_fails_the_run_of_the_dag(named: Airflow, tm
         wait_until(lambda: orchestrator_of(named).runs("legacy_long")[0].raw_status == "running")
         process.terminate()
         process.stdout.read()
-        assert process.wait(240) != 0
+        assert process.wait(2400) != 0
     assert orchestrator_of(named).runs("legacy_long")[0].raw_status == "failed"
 
 
@@ -313,7 +313,7 @@ def test_an_address_that_is_a_secret_is_not_in_the_output(named: Airflow, monkey
     secrets = {f"FLOWYML_AIRFLOW_{name.upper()}": f"af/{name}" for name in ("url", "username", "password")}
     made = external_dag("legacy_good", conf={"rows": 5}, poll_interval=0.5).options(secrets=secrets)
     handle = LocalOrchestrator().run_pipeline(Pipeline("secret address").add_step(made))
-    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is COMPLETED, handle.error
     ran = handle.outputs["legacy_good"]
     assert (ran["state"], ran["url"]) == ("success", "")
     assert orchestrator_of(named).attach(f"legacy_good/{ran['run_id']}").status is COMPLETED

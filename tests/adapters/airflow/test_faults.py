@@ -91,7 +91,7 @@ class Outage:
         self.airflow.start("api-server")
         (self.folder / "inner" / "enough").touch()
         self.airflow.wait_until_healthy()
-        self.followed.wait_for_completion(timeout=400, poll_interval=1)
+        self.followed.wait_for_completion(timeout=2400, poll_interval=1)
         follower.join()
 
     def follow(self) -> None:
@@ -120,14 +120,14 @@ def test_the_api_server_is_down_during_submit(outage: Outage) -> None:
     """The call failed; the run id runs once."""
     handles = [orchestrator_of(outage.airflow).run_pipeline(outage.submitted, "once") for _ in range(3)]
     assert len({handle.job_id for handle in handles}) == 1
-    assert handles[0].wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED
+    assert handles[0].wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED
     assert len(marks(outage.folder / "submitted")) == 1
     assert len(outage.orchestrator.runs(outage.submitted.name)) == 1
 
 
 def test_the_api_server_goes_away_while_a_step_waits_for_a_dag(outage: Outage) -> None:
     """The step tells how the DAG ended, which may not outlive the silence."""
-    outage.waits.wait_for_completion(timeout=400)
+    outage.waits.wait_for_completion(timeout=2400)
     (ran,) = outage.orchestrator.runs("faults inner")
     assert outage.waits.status.is_successful is (ran.status is COMPLETED)
     assert outage.waits.status.is_successful or "The DAG 'faults_inner" in (outage.waits.error or "")
@@ -188,7 +188,7 @@ def test_the_answer_to_a_submit_is_lost(airflow3: Airflow, tmp_path: Path) -> No
             once.run_pipeline(pipeline, run_id)
         handle = AirflowOrchestrator(url, **options).run_pipeline(pipeline, run_id)
         assert lost == [200, 409], "made; and found, by a try whose answer was lost too"
-        assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED
+        assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED
     assert len(marks(tmp_path)) == 1
     assert len(orchestrator_of(airflow3).runs(name)) == 1
 
@@ -198,7 +198,7 @@ def test_the_process_of_a_step_is_killed(airflow3: Airflow, tmp_path: Path) -> N
     first = wait_until(lambda: marks(tmp_path))[0]
     os.kill(first, signal.SIGKILL)
     (tmp_path / "enough").touch()
-    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED
     assert handle.outputs == {"executions": 2}
     assert [run.attempt for run in handle.step_runs()] == [2]
 
@@ -213,11 +213,11 @@ def test_a_killed_process_without_a_retry_is_reported(airflow3: Airflow, tmp_pat
         return 1
 
     handle = orchestrator_of(airflow3).run_pipeline(Pipeline("faults dies").add_step(dies))
-    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is ExecutionStatus.FAILED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.FAILED
     assert "SIGKILL" in (handle.error or "")
 
 
 def test_a_file_that_cannot_be_read_harms_no_other(airflow3: Airflow) -> None:
     (airflow3.dags_folder / "zz_broken.py").write_text("this is no Python, airflow DAG\n")
     handle = orchestrator_of(airflow3).run_pipeline(short("faults beside"))
-    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is COMPLETED

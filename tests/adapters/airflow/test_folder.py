@@ -46,7 +46,7 @@ class Sftp:
             closed.set()
 
         self.loop.call_soon_threadsafe(abort)
-        assert closed.wait(240)
+        assert closed.wait(2400)
 
 
 @contextmanager
@@ -74,12 +74,12 @@ def sftp_server(root: Path) -> Iterator[Sftp]:
     thread = threading.Thread(target=site.loop.run_forever)
     thread.start()
     try:
-        server = asyncio.run_coroutine_threadsafe(listen(), site.loop).result(240)
+        server = asyncio.run_coroutine_threadsafe(listen(), site.loop).result(2400)
         site.port = server.get_port()
         yield site
         site.hang_up()
         site.loop.call_soon_threadsafe(server.close)
-        asyncio.run_coroutine_threadsafe(server.wait_closed(), site.loop).result(240)
+        asyncio.run_coroutine_threadsafe(server.wait_closed(), site.loop).result(2400)
     finally:
         site.loop.call_soon_threadsafe(site.loop.stop)
         thread.join()
@@ -256,7 +256,7 @@ def test_a_run_by_way_of_sftp(airflow3: Airflow) -> None:
         orchestrator = orchestrator_of(airflow3, dags_folder=site.url("/dags"))
         for answer in (1, 2):
             handle = orchestrator.run_pipeline(short("folder sftp", answer=answer))
-            assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.COMPLETED
+            assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is ExecutionStatus.COMPLETED
             assert handle.outputs == {"answer": answer}
         assert orchestrator.deploy_pipeline(short("folder sftp", answer=2)).changed is False
 

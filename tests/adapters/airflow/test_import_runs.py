@@ -109,7 +109,7 @@ def _ours(orchestrator: Orchestrator, imported: Pipeline) -> tuple[Ends, Mapping
     known = {parameter.name for parameter in imported.compile().parameters}
     given = {name: value for name, value in PARAMETERS.items() if name in known}
     handle = orchestrator.run_pipeline(imported, parameters=given)
-    assert handle.wait_for_completion(timeout=600).status is ExecutionStatus.COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=2400).status is ExecutionStatus.COMPLETED, handle.error
     ends = {each.name: "skipped" if each.raw_status == "skipped" else "ran" for each in handle.step_runs()}
     return ends, dict(handle.outputs)
 

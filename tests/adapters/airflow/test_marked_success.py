@@ -57,7 +57,7 @@ def test_what_takes_the_list_of_a_loop_names_the_items_without_an_output(airflow
         return total(half.map(n=numbers))
 
     handle = made.submit({"numbers": [2, 3, 4, 5]}, on=orchestrator_of(airflow))
-    assert handle.wait_for_completion(300, progress=False).status is FAILED
+    assert handle.wait_for_completion(2400, progress=False).status is FAILED
     for index in (1, 3):
         mark_success(airflow, handle, "half", index)
     runs = wait_until(lambda: have_run(handle, {"total": 1}))
@@ -115,7 +115,7 @@ def test_what_takes_a_branch_a_list_of_items_or_a_value_of_a_marked_task_fails(a
         }  # fmt: skip
 
     handle = made.submit(on=orchestrator_of(airflow))
-    assert handle.wait_for_completion(300, progress=False).status is FAILED
+    assert handle.wait_for_completion(2400, progress=False).status is FAILED
     ids = Flow(made.compile()).ids
     for task in (ids.choices["is_high"], task_id("inner.inside"), ids.items["tolerant"]):
         mark_success(airflow, handle, task)

@@ -40,7 +40,7 @@ def test_operators_run_beside_steps(airflow: Airflow) -> None:
     runs = [orchestrator.run_pipeline(each, parameters=days.get(each.name)) for each in made]
     operators, functions, branching, failing = runs
     for handle in (operators, functions, branching):
-        assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED, handle.error
+        assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED, handle.error
 
     outputs = dict(operators.outputs)
     assert re.fullmatch(r"/usr on \d{4}-\d\d-\d\d", outputs.pop("told"))
@@ -57,7 +57,7 @@ def test_operators_run_beside_steps(airflow: Airflow) -> None:
         "said": "success", "late": "success", "early": "skipped",
     }, "what an operator returns chooses"  # fmt: skip
 
-    assert failing.wait_for_completion(timeout=240, poll_interval=1).status is FAILED
+    assert failing.wait_for_completion(timeout=2400, poll_interval=1).status is FAILED
     steps = {run.name: run for run in failing.step_runs()}
     assert (steps["fails"].status, steps["fails"].attempt) == (FAILED, 2)
     assert "exit code 3" in (steps["fails"].error or "")

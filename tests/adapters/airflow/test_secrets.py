@@ -55,9 +55,9 @@ def test_values_reach_the_step_alone(airflow: Airflow, python: str, tmp_path: Pa
     failing = orchestrator.run_pipeline(
         Pipeline(f"secrets fail {python}".strip(), **options).add_step(fails).add_step(lacks)
     )
-    assert read.wait_for_completion(timeout=240, poll_interval=1).status is ExecutionStatus.COMPLETED, read.error
+    assert read.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.COMPLETED, read.error
     assert read.outputs["reads"] == [len(VALUE), len("key of the extra"), len("token of the variable")]
-    assert failing.wait_for_completion(timeout=240, poll_interval=1).status is ExecutionStatus.FAILED
+    assert failing.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.FAILED
     lines = "\n".join(line.message for handle in (read, failing) for line in handle.logs())
     assert "signing in with ***, ***" in lines
     assert "ValueError: cannot sign in: app:***" in lines

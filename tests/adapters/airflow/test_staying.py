@@ -53,7 +53,7 @@ def shop(airflow3: Airflow, tmp_path_factory: pytest.TempPathFactory) -> ModuleT
     (folder / "dags" / "shop.py").write_text(DAG.replace("FOLDER", str(folder)))
     (folder / "stay.yaml").write_text("shop: [load]\n")
     command = [sys.executable, "-m", "flowyml", "import", "airflow", "dags", "-o", "moved", "--stay", "stay.yaml"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=2400)
     assert "shop_load  Airflow only" in done.stdout
     sys.path.insert(0, str(folder / "moved"))
     try:
@@ -74,7 +74,7 @@ def test_the_other_tasks_run_here(named: Airflow, shop: ModuleType, tmp_path: Pa
     """``test_external`` shows such a step on each engine."""
     parameters = {"ds": "2026-03-01", "region": "local"}
     handle = LocalOrchestrator(store=tmp_path / "runs.db").run_pipeline(shop.shop, parameters=parameters)
-    assert handle.wait_for_completion(timeout=300, poll_interval=0.5).status is ExecutionStatus.COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is ExecutionStatus.COMPLETED, handle.error
     assert handle.outputs["report"] == "10 rows"
     assert wrote(shop, "local") == "2026-03-01 local 10\n"
 
@@ -86,7 +86,7 @@ def test_the_step_needs_nothing_but_python(airflow3: Airflow, shop: ModuleType, 
     bare = {"PATH": os.defpath, "HOME": str(tmp_path), "FLOWYML_HOME": str(tmp_path), **airflow3.login}
     command = [sys.executable, "-I", "-S", bundle, "step", "load", "--inputs", '{"extract_value": 10}']
     command += ["--parameters", '{"ds": "2026-03-01", "region": "bare"}']
-    done = subprocess.run(command, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=2400, check=False)
     assert done.returncode == 0, done.stderr
     assert "Airflow runs shop_load: " in done.stdout
     assert wrote(shop, "bare") == "2026-03-01 bare 10\n"

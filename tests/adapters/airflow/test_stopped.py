@@ -30,7 +30,7 @@ def test_steps_of_a_cancelled_run_that_never_ran_are_cancelled(
     wait_until((tmp_path / "begun").exists)
     wait_until(lambda: handle.step_statuses().get("passed_over") is COMPLETED)
     assert handle.cancel()
-    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is CANCELLED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is CANCELLED
     expected = {"count": COMPLETED, "passed_over": COMPLETED, "work": CANCELLED, "waiting": CANCELLED}
     if tidies:
         expected["tidy"] = COMPLETED
@@ -48,6 +48,6 @@ def test_steps_that_a_timeout_of_the_run_stopped_are_cancelled(airflow: Airflow,
     """On a busy machine it may pass before the step begins."""
     made = stopping("stopped late", tidies=False, timeout=25)
     handle = orchestrator_of(airflow).run_pipeline(made, parameters={"folder": str(tmp_path)})
-    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is ExecutionStatus.TIMEOUT
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.TIMEOUT
     statuses = handle.step_statuses()
     assert (statuses["work"], statuses["waiting"]) == (CANCELLED, CANCELLED)

@@ -54,7 +54,7 @@ def test_there_and_back(value: Any) -> None:
 @pytest.mark.beside
 def test_values_come_back_as_they_were(airflow: Airflow) -> None:
     handle = exact_values().submit(on=orchestrator_of(airflow))
-    handle.wait_for_completion(300, progress=False)
+    handle.wait_for_completion(2400, progress=False)
     assert handle.status.is_successful, handle.error
     expected = {name: repr(value) for name, value in zip(NAMES, VALUES, strict=True)}
     outputs = handle.outputs
@@ -87,7 +87,7 @@ def texts() -> Pipeline:
 def test_a_value_that_airflow_keeps_elsewhere_and_does_not_give_is_named(frail3: Airflow) -> None:
     """``FRAIL`` has an XCom backend for values of 100,000 bytes and more."""
     handle = texts().submit(on=orchestrator_of(frail3))
-    handle.wait_for_completion(300, progress=False)
+    handle.wait_for_completion(2400, progress=False)
     assert handle.outputs == {"lengths": [30_000] * 3}, handle.error
     for name, task in (("one", "one"), ("each", "large")):
         with pytest.raises(
@@ -102,7 +102,7 @@ def test_a_value_that_airflow_keeps_elsewhere_and_does_not_give_is_named(frail3:
 def test_airflow_2_gives_such_a_value_if_it_may(airflow2: Airflow) -> None:
     """By its setting ``[api] enable_xcom_deserialize_support``."""
     handle = texts().submit(on=orchestrator_of(airflow2))
-    handle.wait_for_completion(300, progress=False)
+    handle.wait_for_completion(2400, progress=False)
     text = "é" * 30_000
     assert handle.outputs == {"one": text, "each": [text, text], "lengths": [30_000] * 3}, handle.error
 
@@ -127,8 +127,8 @@ def test_pickles_and_long_loops(airflow3: Airflow) -> None:
             return half(n)
 
     handle = made.submit({"numbers": list(range(1025))}, on=orchestrator_of(airflow3))
-    assert pickled.wait_for_completion(300, progress=False).outputs == {"text": "((1, 2.5), {1: 'one'}, nan)"}
-    handle.wait_for_completion(300, progress=False)
+    assert pickled.wait_for_completion(2400, progress=False).outputs == {"text": "((1, 2.5), {1: 'one'}, nan)"}
+    handle.wait_for_completion(2400, progress=False)
     assert handle.status is ExecutionStatus.FAILED
     assert "Loop 'numbers' has 1025 items, but this Airflow maps over at most 1024. Raise [core] max_map_length" in (
         handle.error or ""

@@ -66,7 +66,7 @@ def test_a_pipeline_file_may_import_all_of_the_adapter(tmp_path: Path) -> None:
         "for name in sys.argv[2:]: import_module(f'flowyml_airflow.{name}')\n"
     )
     command = [str(airflow_python(3)), "-I", "-c", script, str(bundle_in(tmp_path)), *modules]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2400)
     assert (done.returncode, done.stderr) == (0, "")
 
 

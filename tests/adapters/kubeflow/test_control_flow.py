@@ -112,11 +112,11 @@ def test_a_retry_cleans_up_again(tmp_path: Path) -> None:
             closed.map(name=names)
 
     handle = KubeflowLocalOrchestrator(folder=tmp_path / "runs").run_pipeline(made)
-    assert handle.wait_for_completion(timeout=600, poll_interval=0.2).status is ExecutionStatus.FAILED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=0.2).status is ExecutionStatus.FAILED
     (tmp_path / "fixed").touch()
     with pytest.raises(RetryRefusedError, match="KFP's local runner cannot retry single steps"):
         handle.retry(["work"])
-    handle.retry().wait_for_completion(timeout=600, poll_interval=0.2)
+    handle.retry().wait_for_completion(timeout=2400, poll_interval=0.2)
     assert handle.status is ExecutionStatus.COMPLETED, handle.error
     traces = [line.split() for line in (tmp_path / "trace").read_text().splitlines()]
     assert [word for word, *_ in traces] == ["opened", "work", "closed", "closed", "work", "closed", "closed"]

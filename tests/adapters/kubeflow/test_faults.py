@@ -121,12 +121,12 @@ def test_a_run_whose_supervisor_is_killed_has_failed_and_can_go_on(
     assert run.step_statuses() == {"first": COMPLETED, "second": CANCELLED}
     wait_until(lambda: not any(map(is_running, family)))
     wait_until(lambda: born(kfp.pid) is None)
-    assert run.wait_for_completion(timeout=600).status is FAILED
+    assert run.wait_for_completion(timeout=2400).status is FAILED
     assert run.cancel() is False
 
     (tmp_path / "go").touch()
     orchestrator.retry_run(run.job_id)
-    again = orchestrator.attach(run.job_id).wait_for_completion(600, 0.2)
+    again = orchestrator.attach(run.job_id).wait_for_completion(2400, 0.2)
     assert again.status is COMPLETED, again.error
     assert again.outputs == {"second": 2}
     assert (tmp_path / "first").read_text() == "x"
@@ -139,7 +139,7 @@ def test_another_process_sees_that_the_supervisor_was_killed(run: SubmissionResu
     code = f"""
 from flowyml_kubeflow import KubeflowLocalOrchestrator
 run = KubeflowLocalOrchestrator(runner="subprocess").attach({run.job_id!r})
-print(run.wait_for_completion(timeout=600, poll_interval=0.1).status.name, run.error)
+print(run.wait_for_completion(timeout=2400, poll_interval=0.1).status.name, run.error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("FAILED The process of the run died"), done.stdout
@@ -149,7 +149,7 @@ print(run.wait_for_completion(timeout=600, poll_interval=0.1).status.name, run.e
 def test_a_run_whose_kfp_process_is_killed_has_failed_and_stops(run: SubmissionResult) -> None:
     family = family_of(run)
     process_of(run, "kfp_process").send_signal(signal.SIGKILL)
-    assert run.wait_for_completion(600, 0.2).status is FAILED
+    assert run.wait_for_completion(2400, 0.2).status is FAILED
     assert run.error is not None
     assert run.error.startswith("KFP's local runner died")
     wait_until(lambda: not any(map(is_running, family)))
@@ -163,7 +163,7 @@ def test_a_name_like_pythons_is_not_taken_for_python(orchestrator: KubeflowLocal
         return f"{word} python3"
 
     pipeline = Pipeline("migrate to python3", context=context(word="from python3")).add_step(tells)
-    handle = orchestrator.run_pipeline(pipeline, "python3-upgrade").wait_for_completion(600, 0.2)
+    handle = orchestrator.run_pipeline(pipeline, "python3-upgrade").wait_for_completion(2400, 0.2)
     assert (handle.status, handle.error) == (COMPLETED, None)
     assert handle.outputs == {"words": "from python3 python3"}
     assert handle.step_statuses() == {"test on python3.12": COMPLETED}
@@ -178,7 +178,7 @@ def test_what_kfp_local_could_not_carry_arrives_all_the_same(orchestrator: Kubef
         return {"long": long, "placeholder": placeholder} == given
 
     pipeline = Pipeline("carried", context=context(long="", placeholder={})).add_step(check)
-    handle = orchestrator.run_pipeline(pipeline, parameters=given).wait_for_completion(600, 0.2)
+    handle = orchestrator.run_pipeline(pipeline, parameters=given).wait_for_completion(2400, 0.2)
     assert (handle.status, handle.error) == (COMPLETED, None)
     assert handle.outputs == {"arrived": True}
 
@@ -220,7 +220,7 @@ def test_what_is_printed_after_the_end_of_a_run_is_followed(tmp_path: Path) -> N
 
 
 def test_a_step_that_never_stops_printing_ends_at_its_timeout(orchestrator: KubeflowLocalOrchestrator) -> None:
-    handle = orchestrator.run_pipeline(Pipeline("spamming").add_step(spam)).wait_for_completion(600, 0.2)
+    handle = orchestrator.run_pipeline(Pipeline("spamming").add_step(spam)).wait_for_completion(2400, 0.2)
     (ran,) = handle.step_runs()
     assert ran.status is ExecutionStatus.TIMEOUT
     assert ran.started_at is not None
@@ -245,7 +245,7 @@ def path() -> list:
 if __name__ == "__main__":
     sys.path.append("")
     run = KubeflowLocalOrchestrator(runner="subprocess").run_pipeline(Pipeline("safe").add_step(path))
-    run.wait_for_completion(600, 0.2)
+    run.wait_for_completion(2400, 0.2)
     print(run.status.name, run.error, run.outputs["path"])
 """
     )
@@ -292,7 +292,7 @@ def test_of_two_who_retry_a_run_at_once_one_does(
     handle = orchestrator.run_pipeline(pipeline)
     wait_until(lambda: beats(tmp_path) > 0)
     handle.cancel()
-    handle.wait_for_completion(600, 0.2)
+    handle.wait_for_completion(2400, 0.2)
     late = KubeflowLocalOrchestrator(runner="subprocess")
     found = late.get_run(handle.job_id)
     orchestrator.retry_run(handle.job_id)
@@ -302,7 +302,7 @@ def test_of_two_who_retry_a_run_at_once_one_does(
     with pytest.raises(EngineError, match="only a run that failed or was stopped can be retried"):
         late.retry_run(handle.job_id)
     (tmp_path / "go").touch()
-    assert orchestrator.attach(handle.job_id).wait_for_completion(600, 0.2).status is COMPLETED
+    assert orchestrator.attach(handle.job_id).wait_for_completion(2400, 0.2).status is COMPLETED
 
 
 @pytest.mark.parametrize("killed", [False, True])

@@ -26,7 +26,7 @@ def submitted(kfp_api: Any, store: str = "", **options: Any) -> Any:
     orchestrator = kfp_api.orchestrator(**options)
     pipeline = Pipeline("large", kubeflow={"bundle_store": store} if store else {}).add_step(large)
     handle = orchestrator.run_pipeline(pipeline, run_id("large"))
-    return handle.wait_for_completion(600, 0.5)
+    return handle.wait_for_completion(2400, 0.5)
 
 
 @pytest.mark.parametrize("users", [{}, {"ours": {"team-a"}}], ids=["one user", "several users"])

@@ -46,7 +46,7 @@ def test_a_run_stays_while_it_is_under_way_and_goes_when_it_is_old(
     assert plan_of(orchestrator) == {"r": "it is in progress"}
     orchestrator.prune(older_than=0)
     (tmp_path / "go").touch()
-    assert handle.wait_for_completion(600, 0.1).status is ExecutionStatus.FAILED
+    assert handle.wait_for_completion(2400, 0.1).status is ExecutionStatus.FAILED
     run = RunFolder(tmp_path / "runs/r")
     wait_until(lambda: not run.is_supervised())
     assert plan_of(orchestrator, 3600) == {"r": "used within 60 minutes"}
@@ -55,7 +55,7 @@ def test_a_run_stays_while_it_is_under_way_and_goes_when_it_is_old(
     (tmp_path / "fail").unlink()
     handle.retry()
     assert item.remove() == 0, "it is run again since the plan was made"
-    assert orchestrator.attach("r").wait_for_completion(600, 0.1).status is ExecutionStatus.COMPLETED
+    assert orchestrator.attach("r").wait_for_completion(2400, 0.1).status is ExecutionStatus.COMPLETED
 
     wait_until(lambda: not run.is_supervised())
     theirs, left = tmp_path / "runs/theirs", tmp_path / "runs/.new-0123abcd"

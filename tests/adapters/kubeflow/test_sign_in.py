@@ -33,7 +33,7 @@ def test_all_that_is_made_and_read_is_in_the_namespace(shared_kfp: Any) -> None:
     """The fake asks for the namespace of each thing, as KFP does, and refuses where there is none."""
     ours = shared_kfp.orchestrator(token=OURS, namespace="team-a")
     theirs = shared_kfp.orchestrator(token=THEIRS, namespace="team-b")
-    handle = ours.run_pipeline(pipelines.greeting(), run_id("ours")).wait_for_completion(600, 0.5)
+    handle = ours.run_pipeline(pipelines.greeting(), run_id("ours")).wait_for_completion(2400, 0.5)
     assert handle.outputs == {"greeting": "hello world"}
     assert [line.step for line in handle.logs()]
     assert ours.deploy_pipeline(pipelines.greeting()).name == "conformance greeting"
@@ -85,7 +85,7 @@ def test_a_token_that_has_expired_is_read_again(kfp_api: Any, fake: Any, kind: s
     with pytest.raises(AuthenticationError, match="answered 401"):
         ours.get_run(handle.job_id)
     path.write_text(f"{prefix}second\n")
-    assert handle.wait_for_completion(600, 0.5).status is ExecutionStatus.COMPLETED
+    assert handle.wait_for_completion(2400, 0.5).status is ExecutionStatus.COMPLETED
     if kind != "token_command":
         assert RemoteOrchestrator(kfp_api.url, **given).name == "kubeflow"
 

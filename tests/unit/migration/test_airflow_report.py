@@ -159,7 +159,7 @@ def test_libcst_that_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "flow.py").write_text(ONE)
     code = "import sys; sys.modules['libcst'] = None; from flowyml.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "import", "airflow", str(tmp_path / "flow.py"), "-o", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2400)
     assert done.returncode != 0
     assert "flowyml import airflow -o needs libcst: pip install 'flowyml[migrate]'." in done.stderr
 

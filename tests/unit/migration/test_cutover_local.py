@@ -133,6 +133,6 @@ def test_nothing_is_paused_while_no_schedule_would_fire(local: LocalOrchestrator
 
 @pytest.mark.processes
 def test_runs_by_hand_are_for_no_time(local: LocalOrchestrator, tmp_path: Path) -> None:
-    local.run_pipeline(_noting(tmp_path), "daily-by-hand").wait_for_completion(240)
+    local.run_pipeline(_noting(tmp_path), "daily-by-hand").wait_for_completion(2400)
     assert local.runs("daily")
     assert local.scheduled_runs("daily") == {}

@@ -39,7 +39,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def run(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(project), "FLOWYML_HOME": str(project.parent / "home")}
     command = [sys.executable, "-W", "error", *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=2400)
 
 
 @pytest.mark.slow
