@@ -188,6 +188,7 @@ BUSY = [
     "x = [[i, i + 1] for i in range(20_000)]\nfor _ in range(150_000): max(x)",
     "x = ['a' * 9_000 + str(i) for i in range(900)]\nfor _ in range(150_000): ('a' * 9_001) in x",
     "x, y = 'a' * 200_000, 'a' * 90_000 + 'b' + 'a' * 9_000\nfor _ in range(150_000): x.rfind(y)",
+    "x = {f'k{i}': i for i in range(20_000)}\ndef f(**k): return k\nfor _ in range(150_000): f(**x)",
     "for _ in range(150_000): 0.5 in range(10**18)",
     "x = set()\nfor _ in range(150_000): x.difference_update(range(10**12))",
     "for _ in range(150_000): ''.join(range(10**9))",
