@@ -7,6 +7,7 @@ can have images and resources of their own, and KFP shows the inputs and outputs
 from __future__ import annotations
 
 import json
+from bisect import bisect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ from flowyml.orchestrators.base import of_step
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromParameter, FromStep, Plan, Step
 from flowyml_kubeflow import executors, names
-from flowyml_kubeflow.flow import Flow, needs_flow
+from flowyml_kubeflow.flow import PODS, Flow, needs_flow
 from flowyml_kubeflow.flow_names import loop_task
 from flowyml_kubeflow.flow_tasks import FlowTasks
 from flowyml_kubeflow.inline import with_launcher
@@ -49,6 +50,8 @@ class Compiled:
     platform: Json
     bundle: Bundle
     bundle_url: str | None = None
+    pods: int = PODS
+    """How many a step of a loop may have at most."""
 
     @property
     def documents(self) -> list[Json]:
@@ -56,17 +59,15 @@ class Compiled:
         return [self.spec, self.platform] if self.platform else [self.spec]
 
     def size(
-        self, release: tuple[int, ...] = (), parameters: Mapping[str, Any] | None = None, *, most: int | None = None
+        self, release: tuple[int, ...] = (), parameters: Mapping[str, Any] | None = None, *, pods: int = PODS
     ) -> Size:
         """What a run makes of it on a release of KFP, empty for one that is unknown.
 
-        ``parameters`` are the run's, by their ports. A loop over items that are known only then has as many pods as it
-        may have, but at most ``most``.
+        ``parameters`` are the run's, by their ports; ``pods`` is how many each step of a loop may have, which has fewer
+        where the pipeline says that there are fewer items.
         """
-        flow = Flow(self.bundle.plan)
-        unknown = [loop.name for loop in flow.loops if flow.fixed_items(loop.name) is None]
-        chunks = {name: flow.most_chunks(name) for name in unknown}
-        iterations = {loop_task(name): min(count, most or count) for name, count in chunks.items()}
+        flow = Flow(self.bundle.plan, min(pods, self.pods))
+        iterations = {loop_task(loop.name): flow.most_chunks(loop.name) for loop in flow.loops}
         return size_of(
             self.spec, self.platform, wraps=wraps_nodes(release), iterations=iterations, parameters=parameters
         )
@@ -80,16 +81,23 @@ def compile_pipeline(
 
     ``form`` of the components is ``container`` or ``python``; by default what the pipeline's options say. ``store`` is
     the URL of a folder where workers find the bundle; without it the bundle stands in the file, but where the workflow
-    would be too large with it for a ``release`` of KFP and ``artifacts`` is a store that workers can reach, there.
+    would be too large with it for a ``release`` of KFP and ``artifacts`` is a store that workers can reach, there. If
+    that is not enough, loops have fewer pods.
     """
     compiled = _Compiler(bundle, form, store).compile()
-    if compiled.bundle_url or not artifacts or not _reaches_pods(artifacts) or compiled.size(release).fits:
+    if compiled.size(release).fits:
         return compiled
-    return _Compiler(bundle, form, f"{artifacts.rstrip('/')}/bundles").compile()
+    if not compiled.bundle_url and artifacts and _reaches_pods(artifacts):
+        return compile_pipeline(bundle, form=form, store=f"{artifacts.rstrip('/')}/bundles", release=release)
+    if not Flow(bundle.plan).loops:
+        return compiled
+    pods = bisect(range(1, PODS), 0, key=lambda pods: not compiled.size(release, pods=pods).fits)
+    return _Compiler(bundle, form, store, pods).compile() if pods else compiled
 
 
 class _Compiler:
-    def __init__(self, bundle: Bundle, form: str | None, store: str | None) -> None:
+    def __init__(self, bundle: Bundle, form: str | None, store: str | None, pods: int = PODS) -> None:
+        self.pods = pods
         self.plan: Plan = bundle.plan
         self.options = {"image": default_image(bundle), **pipeline_options(self.plan)}
         self.form = form or self.options.get("form", "container")
@@ -120,7 +128,7 @@ class _Compiler:
         platform: Json = {}
         if self.kubernetes:
             platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": self.kubernetes}}}}
-        return Compiled(spec, platform, self.bundle, self.url)
+        return Compiled(spec, platform, self.bundle, self.url, self.pods)
 
     def _tasks(self) -> Dag:
         if needs_flow(self.plan):
@@ -133,7 +141,8 @@ class _Compiler:
         An exit handler would not: KFP hands it the state of a DAG, and before 2.17 one with a loop in it stays RUNNING.
         """
         first = names.START_TASK if self.plan.hooks else names.BUNDLE_TASK
-        dag = FlowTasks(self.plan, self.options, self.form, self._component, self.components, first).dag()
+        flow = Flow(self.plan, self.pods)
+        dag = FlowTasks(flow, self.options, self.form, self._component, self.components, first).dag()
         return replace(dag, tasks={names.START_TASK: self._start_task(), **dag.tasks}) if self.plan.hooks else dag
 
     def _start_task(self) -> Json:

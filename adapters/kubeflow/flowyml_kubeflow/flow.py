@@ -17,11 +17,13 @@ from flowyml.plan.model import FromParameter, Plan, Step
 from flowyml.plan.values import Constant, steps_of
 from flowyml_kubeflow import flow_names, names
 
-__all__ = ["MOST_ARTIFACTS", "Flow", "Unit", "chunks", "needs_flow"]
+__all__ = ["MOST_ARTIFACTS", "PODS", "Flow", "Unit", "chunks", "needs_flow"]
 
+PODS = 50
+"""How many pods a step of a loop has at most, each with a chunk of the items; fewer where the workflow has no room."""
 # KFP describes the artifact of each pod of a loop to the task that puts them together, in a template that has room for
-# 110; and Argo packs the 12 nodes of a pod of a loop into some 4 kB of 1 MiB (see ``sizes``).
-MOST_ARTIFACTS, _IN_LOOPS, _PODS = 100, 150, 50
+# 110 (see ``sizes``); and all pods of a loop are some 12 nodes each.
+MOST_ARTIFACTS, _NODES = 100, 200
 
 
 def needs_flow(plan: Plan) -> bool:
@@ -59,8 +61,10 @@ class Unit:
 class Flow:
     """A plan with control flow, as tasks of KFP."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, pods: int = PODS) -> None:
+        """``pods`` is how many each step of a loop may have at most."""
         self.plan = plan
+        self.pods = pods
         self.structure = plan.structure
         self._loop_of: dict[str, str] = {}
 
@@ -177,13 +181,9 @@ class Flow:
         return bool(self.plan.hooks) or any(step.run_if != "all_success" for step in self.plan)
 
     def most_chunks(self, loop: str) -> int:
-        """How many chunks of items a loop may have at most: the pods of all loops share the workflow."""
-        given_on = len(self.units(self.given_on(loop)))
-        return max(1, min(_PODS, MOST_ARTIFACTS // max(1, given_on), _IN_LOOPS // max(1, self._units_in_loops)))
-
-    @cached_property
-    def _units_in_loops(self) -> int:
-        return sum(len(self.units(self.members(loop.name))) for loop in self.loops)
+        """How many chunks of items a loop may have at most."""
+        given_on, members = len(self.units(self.given_on(loop))), len(self.units(self.members(loop)))
+        return max(1, min(self.pods, MOST_ARTIFACTS // max(1, given_on), _NODES // max(1, members)))
 
 
 def chunks(count: int, most: int) -> list[str]:

@@ -9,8 +9,8 @@ from flowyml.plan.names import slug
 from flowyml_kubeflow.names import port, task
 
 __all__ = [
-    "CHUNK", "CHUNKS", "LOOP", "RESULT_TASK", "STEPS", "group_task", "is_record", "items_task", "loop_task", "of_all",
-    "of_group", "of_items", "output", "record", "together_task", "turn", "turn_of",
+    "CHUNK", "CHUNKS", "LOOP", "PODS", "RESULT_TASK", "STEPS", "group_task", "is_record", "items_task", "loop_task",
+    "of_all", "of_group", "of_items", "output", "record", "together_task", "turn", "turn_of",
 ]  # fmt: skip
 
 # Ports.
@@ -18,6 +18,7 @@ LOOP = "loop__"  # of which loop a task prepares the items, or puts the results 
 _LONGEST = 50  # characters of a loop's name in a task's
 CHUNKS = "chunks__"  # which items each pod of a loop works on: JSON, as ["0:4", "4:8"]
 CHUNK = "chunk__"
+PODS = "pods__"  # how many pods each step of a loop may have at most
 STEPS = "steps__"  # the steps of an execution group: JSON, the names that KFP shows by what tasks of theirs would be
 
 RESULT_TASK = "flowyml--result"  # the last one, which knows how it all ended

@@ -10,9 +10,9 @@ from typing import Any
 from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.orchestrators.base import of_step
 from flowyml.plan.groups import Loop
-from flowyml.plan.model import Parameter, Plan, Step
+from flowyml.plan.model import Parameter, Step
 from flowyml_kubeflow import executors, flow_names, names
-from flowyml_kubeflow.flow import MOST_ARTIFACTS, Flow, Unit, chunks
+from flowyml_kubeflow.flow import MOST_ARTIFACTS, PODS, Flow, Unit, chunks
 from flowyml_kubeflow.ir import (
     ARTIFACT,
     CODE,
@@ -41,16 +41,16 @@ class FlowTasks:
     ``components`` are all of them; ``first`` is what everything waits for."""
 
     def __init__(
-        self, plan: Plan, options: Mapping[str, Any], form: str, component: MakeComponent, components: Json, first: str
+        self, flow: Flow, options: Mapping[str, Any], form: str, component: MakeComponent, components: Json, first: str
     ) -> None:  # fmt: skip
-        self.plan = plan
-        self.flow = Flow(plan)
+        self.plan = flow.plan
+        self.flow = flow
         self.options = options
         self.form = form
         self.component = component
         self.components = components
         self.first = first
-        self.given: Mapping[str, Parameter] = {item.name: item for item in plan.parameters}
+        self.given: Mapping[str, Parameter] = {item.name: item for item in flow.plan.parameters}
 
     def dag(self) -> Dag:
         """All tasks but those of the code and of the hooks at the start."""
@@ -177,6 +177,8 @@ class FlowTasks:
         parameters: Json = {names.port(name): {"componentInputParameter": names.port(name)} for name in of_all}
         parameters[flow_names.LOOP] = {"runtimeValue": {"constant": names.constant(loop)}}
         parameters[names.TIME] = RUN_TIME
+        if self.flow.pods < PODS:
+            parameters[flow_names.PODS] = {"runtimeValue": {"constant": str(self.flow.pods)}}
         outputs = {"parameters": {flow_names.CHUNKS: TEXT}, "artifacts": {flow_names.of_items(loop): ARTIFACT}}
         return self._task(
             flow_names.items_task(loop), "items", names.shown(f"{loop}: items"), parameters,

@@ -48,7 +48,7 @@ from flowyml_kubeflow.files import (
     store,
     with_url,
 )
-from flowyml_kubeflow.flow import Flow, chunks
+from flowyml_kubeflow.flow import PODS, Flow, chunks
 from flowyml_kubeflow.records import Entry, Items, Known
 from flowyml_kubeflow.step_decisions import Found, StepDecisions
 
@@ -68,8 +68,8 @@ class _Pod:
         self.bundle = bundle
         self.plan = plan
         self.given = given
-        self.flow = Flow(plan)
         self.values: Mapping[str, Any] = given["inputs"].get("parameterValues", {})
+        self.flow = Flow(plan, int(self.values.get(flow_names.PODS, PODS)))
         self.dates = dates_of(self.values.get(names.TIME))
         output = Path(given["outputs"]["outputFile"]).parent
         output.mkdir(parents=True, exist_ok=True)

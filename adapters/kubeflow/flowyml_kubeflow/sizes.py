@@ -82,8 +82,6 @@ class Size:
     count: int
     """The number of nodes."""
     pods: tuple[Pod, ...]
-    loops: bool = False
-    """Whether there are loops over items that only the run knows."""
 
     @property
     def raw(self) -> int:
@@ -126,8 +124,8 @@ def size_of(
 ) -> Size:
     """The size of a pipeline's workflow.
 
-    ``iterations`` says how many a loop has, by its task, where the pipeline does not say it; ``parameters`` are those
-    of the run, by their ports, else their defaults.
+    ``iterations`` says how many a loop has at most, by its task; ``parameters`` are those of the run, by their ports,
+    else their defaults.
     """
     made = Workflow(spec, platform, wraps, iterations)
     made.run(parameters or {})
@@ -181,7 +179,7 @@ class Workflow:
         written = text({node["id"]: node for node in sorted(self.nodes.values(), key=lambda node: str(node["id"]))})
         packed_nodes = packed(written, set(_CODE.findall(text([self.executors, self.parameters]))))
         nodes, pods = len(written.encode("utf-8", "replace")), tuple(sorted(self.pods, reverse=True))
-        return Size(self._spec_size(), nodes, packed_nodes, len(self.nodes), pods, bool(self.iterations))
+        return Size(self._spec_size(), nodes, packed_nodes, len(self.nodes), pods)
 
     def _spec_size(self) -> int:
         """The part that is there from the start: each component and container as an argument, each DAG as a template,
@@ -242,8 +240,9 @@ class Workflow:
 
     def _loop(self, name: str, task: Json, scope: _Scope) -> Artifacts:
         ref, iterator = task["componentRef"]["name"], task["parameterIterator"]
+        most = [f"{at}:{at + 1}" for at in range(self.iterations.get(name, 1))]
         raw = iterator["items"].get("raw")
-        items = json.loads(raw) if raw else [f"{at}:{at + 1}" for at in range(self.iterations.get(name, 1))]
+        items = json.loads(raw)[: len(most)] if raw else most
         path = self._node(f"{scope.path}.{name}", "DAG", f"{ref}-{name}-iterator", scope.path, _PARENT)
         driven = _driven(name, task, scope.component)
         self._dag_driver(name, f"{path}.iteration-driver", path, driven)

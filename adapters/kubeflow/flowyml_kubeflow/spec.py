@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
-from bisect import bisect
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
@@ -142,22 +140,11 @@ def code_containers(pipeline: Mapping[str, Any]) -> list[Json]:
 def check_size(compiled: Compiled, release: tuple[int, ...] = (), parameters: Mapping[str, Any] | None = None) -> None:
     """Refuse what Argo would end, or could not start. Raises ``UnsupportedFeatureError``.
 
-    ``release`` is that of KFP, empty if it is unknown; ``parameters`` are those of a run, by their ports. Warns if a
-    loop, over items that only the run knows, may be too large, and says how many items are not.
+    ``release`` is that of KFP, empty if it is unknown; ``parameters`` are those of a run, by their ports.
     """
     size = compiled.size(release, parameters)
     if size.fits:
         return
-    if size.can_start and size.loops:
-        items = bisect(range(1, 50), 0, key=lambda most: not compiled.size(release, parameters, most=most).is_stored)
-        if items:
-            warnings.warn(
-                f"Pipeline {compiled.bundle.plan.name!r}: a run whose loops have more than {items} items each may "
-                f"become larger than the {WORKFLOW / 1e6:.2f} MB that Argo stores, and be ended.",
-                UserWarning,
-                stacklevel=3,
-            )
-            return
     reasons = [] if size.can_start else [_too_large_pod(compiled, size.pods[0])]
     if not size.is_stored:
         reasons.append(_too_large_workflow(compiled, size, release))

@@ -10,7 +10,6 @@ import gzip
 import json
 import random
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from flowyml.plan.bundle import Bundle, build
 from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, Plan, Step
 from flowyml_kubeflow import sizes, spec
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
-from flowyml_kubeflow.flow import Flow
 from flowyml_kubeflow.sizes import ERROR, TEMPLATE, WORKFLOW
 
 Json = dict[str, Any]
@@ -262,8 +260,8 @@ def test_a_container_full_of_code_can_start() -> None:
         assert made.size((2, 16)).can_start, size
 
 
-def test_the_loops_of_a_pipeline_share_the_workflow() -> None:
-    """Each may have 50 items, or any number, when the run knows them."""
+def test_loops_have_fewer_pods_where_the_workflow_has_no_room_for_50() -> None:
+    """Whatever number of items they have when they run."""
 
     @step
     def numbers() -> list[int]:
@@ -284,8 +282,9 @@ def test_the_loops_of_a_pipeline_share_the_workflow() -> None:
             half.map(number=square.map(number=items))
 
     made = compile_pipeline(loops.bundle(), store="s3://code")
-    assert made.size().loops
-    with warnings.catch_warnings(action="error"):
-        spec.check_size(made)
-    flow = Flow(made.bundle.plan)
-    assert [flow.most_chunks(loop.name) for loop in flow.loops] == [12] * 12
+    spec.check_size(made)
+    assert 5 < made.pods < 20
+    tasks = made.spec["root"]["dag"]["tasks"]
+    said = [task["inputs"]["parameters"]["pods__"] for name, task in tasks.items() if name.endswith("--items")]
+    assert said == [{"runtimeValue": {"constant": str(made.pods)}}] * 12
+    assert compile_pipeline(loops.bundle(), store="s3://code", release=(2, 16)).pods > made.pods
