@@ -10,8 +10,6 @@ RUN = 2400.0  # seconds, as long as a test may take: pods wait for nodes and ima
 
 OVER_THE_API = [
     pytest.mark.kubeflow,
-    # Loops here have few items. What they warn of is tested in test_sizes.
-    pytest.mark.filterwarnings("ignore:.*that Argo stores, and be ended:UserWarning"),
 ]
 
 
