@@ -448,7 +448,7 @@ class RunReader:
     def _noted(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
         """The run with FlowyML's note that it was cancelled, also where people have written another note since."""
         succeeded = found["state"] == "success"
-        if not (succeeded and found["note"]) and DAG_RUN.get(found["state"]) is not ExecutionStatus.FAILED:
+        if not (succeeded and found.get("note")) and DAG_RUN.get(found["state"]) is not ExecutionStatus.FAILED:
             return found
         noted = found if was_cancelled(found) else self._noted_before(found)
         went_on = succeeded and was_cancelled(noted) and not self._was_stopped(noted)
@@ -458,7 +458,7 @@ class RunReader:
         dag = found["dag_id"]
         if dag not in self._notes:
             self._notes[dag] = self.client.notes_written(dag)
-        notes, stands = self._notes[dag].get(found["dag_run_id"], []), found["note"] or ""
+        notes, stands = self._notes[dag].get(found["dag_run_id"], []), found.get("note") or ""
         if stands in notes:  # the log also has notes that Airflow did not write, since it was in trouble
             notes = notes[notes.index(stands) :]
         elif not stands:
