@@ -184,9 +184,6 @@ HANGS = [
 BUSY = [
     "x = [1] * 200_000\nfor _ in range(150_000): x.count(2)",
     "x, y = [1] * 90_000, [1] * 90_000\nfor _ in range(150_000): x == y",
-    "x = [1] * 90_000\nfor _ in range(150_000): sum(x)",
-    "x = [[i, i + 1] for i in range(20_000)]\nfor _ in range(150_000): max(x)",
-    "x = ['a' * 9_000 + str(i) for i in range(900)]\nfor _ in range(150_000): ('a' * 9_001) in x",
     "x, y = 'a' * 200_000, 'a' * 90_000 + 'b' + 'a' * 9_000\nfor _ in range(150_000): x.rfind(y)",
     "x = {f'k{i}': i for i in range(20_000)}\ndef f(**k): return k\nfor _ in range(150_000): f(**x)",
     "for _ in range(150_000): 0.5 in range(10**18)",
@@ -194,10 +191,8 @@ BUSY = [
     "for _ in range(150_000): ''.join(range(10**9))",
     "x = collections.Counter(range(10**11))",
     "x = [1]\nx[0:1] = range(10**11)",
-    "for _ in range(150_000): (2**4_000) ** 500",
-    "x = {i * (2**61 - 1) for i in range(40_000)}",
-    "x = {}\nfor i in range(60_000): x[i * (2**61 - 1)] = i",
-    "x = 'b: 1\\n' * 15_000\nfor _ in range(150_000): yaml.safe_load(x)",
+    "x = [i * (2**61 - 1) for i in range(20_000)]\nfor _ in range(150_000): set(x)",
+    "x = [i * (2**61 - 1) for i in range(20_000)]\nfor _ in range(150_000): dict.fromkeys(x)",
     "for _ in range(150_000): list(pathlib.Path(__file__).parent.parent.rglob('*'))",
     "x = pathlib.PurePath('a' * 200)\nx.match('*a' * 60 + 'b')\nlist(pathlib.Path('many').glob('*a' * 60 + 'b'))",
     "import io\nx = '\\n' * 190_000\nfor _ in range(150_000): io.StringIO(x)",
@@ -205,10 +200,8 @@ BUSY = [
     "import unicodedata\nx = unicodedata.normalize('NFC', 'a' + '\\u0301\\u0316' * 90_000)",
     "re.match('(a|.)' * 39 + 'b', 'a' * 60)",
     "for i in range(150_000): re.match('(a|.)' * 20 + 'b', 'a' * 60)",
-    "x = os.environ['A']\nfor _ in range(150_000): x = x + 'a'",
     "class A: pass\n" + "class B(A): pass\nclass C(A): pass\nclass A(B, C): pass\n" * 25,
     "class A: pass\nfor _ in range(2_000):\n    class A(A): pass\nfor _ in range(150_000): A().x",
-    "x = [1]\nfor _ in range(60): x = [x, x]\ny = [1]\nfor _ in range(60): y = [y, y]\ny in {0: x}.values()",
 ]
 READING = """
 import resource, sys
@@ -216,7 +209,7 @@ from pathlib import Path
 from flowyml.migration.airflow.reader.reading import read_file
 from flowyml.migration.airflow.writer.deciding.blocks import paths_of
 from flowyml.migration.airflow.reader.machine import Options
-resource.setrlimit(resource.RLIMIT_CPU, (15, 15))
+resource.setrlimit(resource.RLIMIT_CPU, (6, 6))
 resource.setrlimit(resource.RLIMIT_AS, (2_000_000_000, 2_000_000_000))
 file = read_file(Path(sys.argv[1]), root=Path(sys.argv[2]), options=Options(steps=300_000, seconds=1))
 print(*(dag.dag_id for dag in file.dags), *(str(one) for one in file.warnings), file.reason)
@@ -226,7 +219,7 @@ print(*(dag.dag_id for dag in file.dags), *(str(one) for one in file.warnings), 
 @pytest.mark.processes
 @pytest.mark.parametrize("text", BUSY, ids=lambda text: text[:40])
 def test_work_is_charged_by_the_size_of_what_it_touches(tmp_path: Path, text: str) -> None:
-    """300,000 steps take well under a second; the kernel ends a process that takes 15 seconds of processor time."""
+    """300,000 steps take well under a second; the kernel ends a process that takes six seconds of a processor."""
     root = tmp_path / "repository"
     (root / "dags" / "many").mkdir(parents=True)
     for number in range(300):
@@ -236,6 +229,23 @@ def test_work_is_charged_by_the_size_of_what_it_touches(tmp_path: Path, text: st
     done = subprocess.run([sys.executable, "-c", READING, str(flow), str(root)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "after" in done.stdout or "evaluation stopped" in done.stdout
+    assert "MemoryError" not in done.stdout
+
+
+CHARGED = [
+    ("sum([1] * 90_000)", 100_000),
+    ("max([[i, i] for i in range(5_000)])", 23_000),
+    ("yaml.safe_load('b: 1\\n' * 15_000)", 20_000),
+    ("list(pathlib.Path(__file__).parent.rglob('*'))", 120),
+    ("re.match('a', 'a' * 150_000)", 5_000),
+]
+
+
+@pytest.mark.parametrize(("text", "steps"), CHARGED)
+def test_what_takes_its_time_takes_its_steps(tmp_path: Path, text: str, steps: int) -> None:
+    path = tmp_path / "flow.py"
+    path.write_text(f"{HEAD}{text}{TAIL}")
+    assert read_file(path, root=tmp_path).steps > steps
 
 
 def test_a_regular_expression_that_takes_too_long_leaves_the_rest_of_the_file(tmp_path: Path) -> None:
