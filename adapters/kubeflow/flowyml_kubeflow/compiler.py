@@ -91,8 +91,12 @@ def compile_pipeline(
         return compile_pipeline(bundle, form=form, store=f"{artifacts.rstrip('/')}/bundles", release=release)
     if not Flow(bundle.plan).loops:
         return compiled
-    pods = bisect(range(1, PODS), 0, key=lambda pods: not compiled.size(release, pods=pods).fits)
-    return _Compiler(bundle, form, store, pods).compile() if pods else compiled
+    most = bisect(range(1, PODS), 0, key=lambda pods: not compiled.size(release, pods=pods).fits)
+    for pods in range(most, 0, -1):  # what tells pods how many they are takes some room too
+        fewer = _Compiler(bundle, form, store, pods).compile()
+        if fewer.size(release).fits:
+            return fewer
+    return compiled
 
 
 class _Compiler:

@@ -23,6 +23,7 @@ from flowyml.plan.bundle import Bundle, build
 from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, Plan, Step
 from flowyml_kubeflow import sizes, spec
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
+from flowyml_kubeflow.flow import PODS
 from flowyml_kubeflow.sizes import ERROR, TEMPLATE, WORKFLOW
 
 Json = dict[str, Any]
@@ -199,6 +200,7 @@ def joining(steps: int) -> Compiled:
     return compile_pipeline(build(plan), store="s3://code")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "said"),
     [
@@ -252,6 +254,7 @@ def test_what_does_not_fit_is_not_sent(kfp_api: Any) -> None:
     assert len(kfp_api.state.pipelines) == before
 
 
+@pytest.mark.slow
 def test_a_container_full_of_code_can_start() -> None:
     """Argo writes its text into a larger one, with each quote escaped."""
     (empty,) = (len(json.dumps(container)) for container in spec.code_containers(compiled(0).spec))
@@ -260,6 +263,7 @@ def test_a_container_full_of_code_can_start() -> None:
         assert made.size((2, 16)).can_start, size
 
 
+@pytest.mark.slow
 def test_loops_have_fewer_pods_where_the_workflow_has_no_room_for_50() -> None:
     """Whatever number of items they have when they run."""
 
@@ -275,16 +279,27 @@ def test_loops_have_fewer_pods_where_the_workflow_has_no_room_for_50() -> None:
     def half(number: int) -> float:
         return number / 2
 
-    @pipeline
-    def loops() -> None:
-        items = numbers()
-        for _ in range(6):
-            half.map(number=square.map(number=items))
+    def loops(count: int, pad: int = 0) -> Bundle:
+        @pipeline(kubeflow={"env": {"PAD": "x" * pad}})
+        def squares() -> None:
+            items = numbers()
+            for _ in range(count):
+                half.map(number=square.map(number=items))
 
-    made = compile_pipeline(loops.bundle(), store="s3://code")
-    spec.check_size(made)
-    assert 5 < made.pods < 20
-    tasks = made.spec["root"]["dag"]["tasks"]
-    said = [task["inputs"]["parameters"]["pods__"] for name, task in tasks.items() if name.endswith("--items")]
-    assert said == [{"runtimeValue": {"constant": str(made.pods)}}] * 12
-    assert compile_pipeline(loops.bundle(), store="s3://code", release=(2, 16)).pods > made.pods
+        return squares.bundle()
+
+    limits = []
+    for count in (1, 4, 8):
+        made = compile_pipeline(loops(count), store="s3://code")
+        spec.check_size(made)
+        limits.append(made.pods)
+        tasks = made.spec["root"]["dag"]["tasks"]
+        inputs = [task["inputs"]["parameters"] for name, task in tasks.items() if name.endswith("--items")]
+        assert len(inputs) == 2 * count
+        said = {"runtimeValue": {"constant": str(made.pods)}} if made.pods < PODS else None
+        assert [given.get("pods__") for given in inputs] == [said] * len(inputs)
+    assert limits[0] == PODS
+    assert limits == sorted(limits, reverse=True)
+    assert 1 < limits[-1] < compile_pipeline(loops(8), store="s3://code", release=(2, 16)).pods
+    for pad in range(32, 192, 32):  # near the size where one pod more would fit but for what the pods are told
+        spec.check_size(compile_pipeline(loops(8, pad), store="s3://code"))
