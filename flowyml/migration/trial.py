@@ -1,4 +1,4 @@
-"""Work on a text that somebody else wrote, tried first in a child process that the kernel ends at its limits.
+"""Work on a text from a file of the user's, tried first in a child process that the kernel ends at its limits.
 
 Python's regular expressions and libcst's parser cannot be interrupted: a text of 40 characters keeps one busy for
 years, another ends the process by a stack overflow. So a child does the work before this process does it again.

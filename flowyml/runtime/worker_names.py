@@ -38,8 +38,8 @@ class Part:
             raise AttributeError(name)
         if not is_loading():
             raise DefinitionError(
-                f"{self._what}: a step asks for .{name}, but where steps run there are no pipelines. Take what "
-                f"the step needs as a parameter, or start pipelines outside of steps."
+                f"{self._what}: a step asks for .{name}, but pipelines cannot be built or started where steps run. "
+                f"Take what the step needs as a parameter, or start pipelines outside of steps."
             )
         return Part(f"{self._what}.{name}")
 

@@ -51,7 +51,7 @@ class KeptElsewhereError(EngineError):
 
 
 class Mark(NamedTuple):
-    """That somebody marked something as failed: a task, or with None a run or a group of tasks."""
+    """A task that a user marked as failed; without a ``task``, a run or a group of tasks."""
 
     task: str | None
     user: str
@@ -354,9 +354,9 @@ class AirflowClient:
     _note_events: Mapping[str, Any] = {"event": "patch_dag_run", "order_by": "-event_log_id"}
 
     def marked_failed(self, dag_id: str, run_id: str) -> list[Mark]:
-        """Who marked a run, or tasks of it, as failed, as the audit log tells: the newest first.
+        """Read from the audit log who marked a run, or tasks of it, as failed: the newest first.
 
-        None of them where the log was cleaned or may not be read; only the newest entries count.
+        Empty where the log was cleaned or may not be read. Only the newest 100 entries are read.
         """
         asked = {"dag_id": dag_id, "run_id": run_id, "limit": _PAGE, **self._mark_events}
         try:
@@ -539,4 +539,4 @@ def _marks(entry: Mapping[str, Any]) -> Iterator[Mark]:
     for change in changed or [{"task_id": entry.get("task_id"), **call}]:
         state = change.get("new_state") or change.get("state")
         if state == "failed" or (entry["event"] in ("failed", "dagrun_failed") and call.get("confirmed") != "false"):
-            yield Mark(change.get("task_id"), entry.get("owner") or "somebody", entry["when"])
+            yield Mark(change.get("task_id"), entry.get("owner") or "unknown", entry["when"])

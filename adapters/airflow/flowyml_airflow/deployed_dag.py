@@ -55,15 +55,15 @@ class Deployed:
         """Whether templates of operators may name the logical date of a run, as ``{{ ds }}`` does."""
         return not self.is_ours or "operators" in self.facts
 
-    def has_no_tasks(self, date: datetime) -> str:
-        """Why a run of this date has no task, and what to do; empty if it has them."""
+    def why_no_tasks(self, date: datetime) -> str:
+        """Say why a run of this date has no task, and what to do; empty if it has them."""
         why = no_tasks_at(date, self.dag)
         run = f", or run the pipeline's file: {self.client.command('run', 'FILE')}" if self.is_ours else ""
         return f"{why} Change its dates{run}." if why else ""
 
     def check_has_tasks(self) -> None:
         """Raise ``ScheduleError`` where a run that is started now would complete without running anything."""
-        if (self.needs_date or self.client.dates_all_runs) and (why := self.has_no_tasks(datetime.now(UTC))):
+        if (self.needs_date or self.client.dates_all_runs) and (why := self.why_no_tasks(datetime.now(UTC))):
             raise ScheduleError(f"The run was not started: it would complete without running any step. {why}")
 
     @property

@@ -47,7 +47,7 @@ from flowyml_airflow.pruning import prunable
 from flowyml_airflow.reading import RunReader
 from flowyml_airflow.schedule import schedule_info, since
 from flowyml_airflow.secrets import place_of
-from flowyml_airflow.stalled import Doubts, why_stalled
+from flowyml_airflow.stalled import RunWarnings, why_stalled
 from flowyml_airflow.transport import Transport
 from flowyml_airflow.workflows import workflows
 
@@ -128,7 +128,7 @@ class AirflowOrchestrator(Orchestrator):
         )
         self._client: AirflowClient | None = None
         self._about_dags: dict[Any, Any] = {}
-        self._doubts = Doubts()
+        self._warnings = RunWarnings()
         self._lock = threading.Lock()
 
     @classmethod
@@ -169,7 +169,7 @@ class AirflowOrchestrator(Orchestrator):
 
     @property
     def _reader(self) -> RunReader:
-        return RunReader(self.client, self._deployer.artifacts, self._about_dags, doubts=self._doubts)
+        return RunReader(self.client, self._deployer.artifacts, self._about_dags, warnings=self._warnings)
 
     # Housekeeping.
 
@@ -225,7 +225,7 @@ class AirflowOrchestrator(Orchestrator):
         return compiled, self._deployer.found(compiled.dag_id)
 
     def _has_tasks(self, own: Deployed | None) -> bool:
-        """Whether a run by hand has tasks now. Before the start of the schedule a DAG without one is needed."""
+        """True if a run that is started now has tasks, or if FlowyML cannot write another DAG for it."""
         with suppress(ScheduleError):
             if own and self._deployer.folder:
                 own.check_has_tasks()

@@ -39,7 +39,7 @@ from flowyml_airflow.names import (
 )
 from flowyml_airflow.not_run import with_causes
 from flowyml_airflow.outcomes import run_status, task_status
-from flowyml_airflow.stalled import Doubts, ran_nothing
+from flowyml_airflow.stalled import RunWarnings, why_nothing_ran
 from flowyml_airflow.status import DAG_RUN, failed_or_timed_out, moment, timeout_of
 from flowyml_airflow.step_runs import (
     Marker,
@@ -74,14 +74,14 @@ class RunReader:
     """Reads runs through one client. ``artifacts`` is where large outputs stand; none is read from elsewhere.
 
     ``known`` keeps timeout and name of versions of DAGs, which do not change, and outlives this reader. ``known_now``
-    keeps those of DAGs without versions, which may change. ``doubts`` keeps of which runs it has warned.
+    keeps those of DAGs without versions, which may change. ``warnings`` keeps of which runs it has warned.
     """
 
     client: AirflowClient
     artifacts: str | None = None
     known: dict[tuple[str, int | None], tuple[timedelta | None, str]] = field(default_factory=dict)
     known_now: dict[tuple[str, int | None], tuple[timedelta | None, str]] = field(default_factory=dict)
-    doubts: Doubts = field(default_factory=Doubts)
+    warnings: RunWarnings = field(default_factory=RunWarnings)
     _notes: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     _marks: dict[tuple[str, str], list[Mark]] = field(default_factory=dict)
 
@@ -94,9 +94,9 @@ class RunReader:
             status = run_status(found, self._about(found)[0])
         error = None
         if whole and not status.is_terminal:
-            self.doubts.warn_if_stalled(self.client, found)
+            self.warnings.warn_if_stalled(self.client, found)
         elif whole and status.is_successful:
-            self.doubts.warn_if_nothing_ran(self.client, found)
+            self.warnings.warn_if_nothing_ran(self.client, found)
         elif whole and status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT) and not self._has_settled(found):
             status = ExecutionStatus.RUNNING
         elif whole:
@@ -165,7 +165,7 @@ class RunReader:
         if not facts:
             return self._returned(found)
         tasks = self._tasks(found)
-        if not tasks and (why := ran_nothing(self.client, found)):
+        if not tasks and (why := why_nothing_ran(self.client, found)):
             return Outputs(not_kept=dict.fromkeys(facts.get("outputs", ()), why))
         seen = Seen(facts, tasks) if "helpers" in facts else None
         packed: dict[str, Any] = {}
@@ -412,7 +412,7 @@ class RunReader:
     def _error(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, str]:
         """The error of the last attempt of a failed task, and the class of what it raised.
 
-        Of one that somebody marked as failed it is who did it: its process only says that it was stopped, if anything.
+        For a task that a user marked as failed, the error names the user: its process says at most that it was stopped.
         """
         if marked := self._marked(found, task):
             return marked, ""
@@ -428,7 +428,7 @@ class RunReader:
         return errors[-1] if errors else killed, ""
 
     def _marked(self, found: Mapping[str, Any], task: Mapping[str, Any] | None = None) -> str:
-        """Who marked a run, or one of its tasks, as failed since it was queued; empty if the audit log has nobody."""
+        """Say who marked a run, or one of its tasks, as failed since it was queued; empty if the audit log does not."""
         key = found["dag_id"], found["dag_run_id"]
         if key not in self._marks:
             self._marks[key] = self.client.marked_failed(*key)

@@ -19,7 +19,7 @@ from flowyml_airflow.client import AirflowClient, NotThereError
 from flowyml_airflow.deployed_dag import Deployed, has_schedule
 from flowyml_airflow.status import moment
 
-__all__ = ["Doubts", "is_gone", "is_missing", "ran_nothing", "why_stalled"]
+__all__ = ["RunWarnings", "is_gone", "is_missing", "why_nothing_ran", "why_stalled"]
 
 logger = logging.getLogger("flowyml.airflow")
 YOUNG = timedelta(seconds=60)  # a run that is younger is not looked into, so a short one costs no more calls
@@ -64,19 +64,19 @@ def why_stalled(client: AirflowClient, found: Mapping[str, Any]) -> str:
     return ""
 
 
-def ran_nothing(client: AirflowClient, found: Mapping[str, Any]) -> str:
-    """Why a run completed without any task, and what to do; empty if that is not known. It has none, as was seen."""
+def why_nothing_ran(client: AirflowClient, found: Mapping[str, Any]) -> str:
+    """Say why a run without tasks completed, and what to do; empty if that is not known."""
     date = moment(found.get("logical_date"))
     if date is None:
         return ""
     with suppress(NotThereError):
-        if why := Deployed(client.dag(found["dag_id"]), client).has_no_tasks(date):
+        if why := Deployed(client.dag(found["dag_id"]), client).why_no_tasks(date):
             return f"Run {found['dag_run_id']!r} completed without running any step. {why}"
     return ""
 
 
 @dataclass
-class Doubts:
+class RunWarnings:
     """Warns of what the state of a run does not show, and of each only once; the status stays what Airflow says."""
 
     _looked: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Doubts:
         if found.get("run_type") == "manual" and found.get("logical_date") and key not in self._ended:
             self._ended.add(key)
             tasks = client.task_instances(*key)
-            self._say(key, "" if tasks else ran_nothing(client, found))
+            self._say(key, "" if tasks else why_nothing_ran(client, found))
 
     def _say(self, key: tuple[str, str], why: str) -> None:
         if why and self._said.get(key) != why:

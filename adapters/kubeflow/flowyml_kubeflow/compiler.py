@@ -92,7 +92,7 @@ def compile_pipeline(
     if not Flow(bundle.plan).loops:
         return compiled
     most = bisect(range(1, PODS), 0, key=lambda pods: not compiled.size(release, pods=pods).fits)
-    for pods in range(most, 0, -1):  # what tells pods how many they are takes some room too
+    for pods in range(most, 0, -1):  # the number itself, which the pods get, takes some room too
         fewer = _Compiler(bundle, form, store, pods).compile()
         if fewer.size(release).fits:
             return fewer

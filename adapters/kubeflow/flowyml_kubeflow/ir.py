@@ -52,8 +52,8 @@ def check_number(who: str, taken: int, given: int) -> None:
     if (taken + 1) * _ARTIFACT_BYTES + given * _OUTPUT_BYTES > _ARGUMENT:
         raise UnsupportedFeatureError(
             f"{who} takes {taken} values from other steps and returns {given}. KFP describes all of them in one "
-            f"command-line argument, which Linux limits to 128 KiB: about {_ARGUMENT // _OUTPUT_BYTES} in total. "
-            f"Combine values in intermediate steps."
+            f"command-line argument, which Linux limits to 128 KiB: at most {_ARGUMENT // _OUTPUT_BYTES} in total, and "
+            f"about 110 on a cluster. Combine values in intermediate steps."
         )
 
 

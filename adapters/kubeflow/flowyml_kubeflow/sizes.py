@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-__all__ = ["ERROR", "TEMPLATE", "WORKFLOW", "Pod", "Size", "Workflow", "packed", "size_of", "text", "wraps_nodes"]
+__all__ = ["ERROR", "TEMPLATE", "WORKFLOW", "PodSize", "Simulation", "Size", "packed", "size_of", "text", "wraps_nodes"]
 
 Json = dict[str, Any]
 Artifacts = Mapping[str, list[Json]]
@@ -64,7 +64,7 @@ _DRIVER_FILES, _LAUNCHER_FILES = "/tmp/outputs", "/tmp/kfp/outputs"  # noqa: S10
 
 
 @dataclass(frozen=True, order=True)
-class Pod:
+class PodSize:
     """A pod of a task, and the bytes of its template."""
 
     template: int
@@ -81,7 +81,7 @@ class Size:
     packed_nodes: int
     count: int
     """The number of nodes."""
-    pods: tuple[Pod, ...]
+    pods: tuple[PodSize, ...]
 
     @property
     def raw(self) -> int:
@@ -127,7 +127,7 @@ def size_of(
     ``iterations`` says how many a loop has at most, by its task; ``parameters`` are those of the run, by their ports,
     else their defaults.
     """
-    made = Workflow(spec, platform, wraps, iterations)
+    made = Simulation(spec, platform, wraps, iterations)
     made.run(parameters or {})
     return made.size()
 
@@ -158,7 +158,7 @@ class _Scope:
         return [{key: value for key, value in artifact.items() if key != "type"} for artifact in passed_on]
 
 
-class Workflow:
+class Simulation:
     """A workflow that runs from its start to its end, all steps once."""
 
     def __init__(self, spec: Json, platform: Json, wraps: bool, iterations: Mapping[str, int]) -> None:
@@ -173,7 +173,7 @@ class Workflow:
         self.run_id = _uuid(self.pipeline)
         self.parameters: Json = {}
         self.nodes: dict[str, Json] = {}
-        self.pods: set[Pod] = set()
+        self.pods: set[PodSize] = set()
 
     def size(self) -> Size:
         written = text({node["id"]: node for node in sorted(self.nodes.values(), key=lambda node: str(node["id"]))})
@@ -273,11 +273,11 @@ class Workflow:
         decided = {"pod-spec-patch": patch, "cached-decision": "false"}
         outputs = {**decided, "condition": "nil"}
         self._pod(name, f"{scope.path}.{name}-driver", "system-container-driver", scope.path, driven, outputs, 1)
-        self.pods.add(Pod(_DRIVER + sum(_size(value) for value in driven.values()), name, is_driver=True))
+        self.pods.add(PodSize(_DRIVER + sum(_size(value) for value in driven.values()), name, is_driver=True))
         path = self._node(f"{scope.path}.{name}", "DAG", "system-container-executor", scope.path, decided, followers)
         own, after = {"pod-spec-patch": patch}, 0 if self.wraps else followers
         self._pod(name, f"{path}.executor", "system-container-impl", path, own, {}, after)
-        self.pods.add(Pod(_LAUNCHER + _size(patch), name, is_driver=False))
+        self.pods.add(PodSize(_LAUNCHER + _size(patch), name, is_driver=False))
         ports = component.get("outputDefinitions", {}).get("artifacts", {})
         return {port: [_given_artifact(port, f"minio://{folder}/{port}")] for port in ports}
 
@@ -318,7 +318,7 @@ class Workflow:
     def _dag_driver(self, name: str, path: str, around: str, inputs: Json) -> None:
         outputs = {"execution-id": "101", "iteration-count": "0", "condition": "nil"}
         self._pod(name, path, "system-dag-driver", around, inputs, outputs, 1)
-        self.pods.add(Pod(_DAG_DRIVER + sum(_size(value) for value in inputs.values()), name, is_driver=True))
+        self.pods.add(PodSize(_DAG_DRIVER + sum(_size(value) for value in inputs.values()), name, is_driver=True))
 
     def _pod(
         self, name: str, path: str, template: str, around: str, inputs: Json, outputs: Json, followers: int

@@ -15,7 +15,7 @@ from flowyml.core.errors import PlanError, UnsupportedFeatureError
 from flowyml.plan.bundle import Bundle
 from flowyml_kubeflow import names
 from flowyml_kubeflow.compiler import Compiled
-from flowyml_kubeflow.sizes import ERROR, TEMPLATE, WORKFLOW, Pod, Size, wraps_nodes
+from flowyml_kubeflow.sizes import ERROR, TEMPLATE, WORKFLOW, PodSize, Size, wraps_nodes
 
 __all__ = ["check_size", "code_containers", "compact", "documents", "inputs_of", "text", "validate"]
 
@@ -174,7 +174,7 @@ def _too_large_workflow(compiled: Compiled, size: Size, release: tuple[int, ...]
     return " ".join(lines)
 
 
-def _too_large_pod(compiled: Compiled, pod: Pod) -> str:
+def _too_large_pod(compiled: Compiled, pod: PodSize) -> str:
     what = f"the driver of {pod.task!r}" if pod.is_driver else f"task {pod.task!r}"
     reason = (
         f"The pod of {what} needs {pod.template / 1000:.0f} kB to be described, and Argo starts none with more than "

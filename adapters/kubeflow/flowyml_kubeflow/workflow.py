@@ -59,7 +59,7 @@ class Node:
 
     @property
     def attempt(self) -> int:
-        """From 1; where there are no retries, 1."""
+        """The number of the attempt, from 1."""
         number = self.display_name.rpartition("(")[2].removesuffix(")")
         return int(number) + 1 if number.isdecimal() else 1
 
@@ -94,10 +94,12 @@ class Workflow:
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> Workflow | None:
-        """That of a run as v1beta1 gives it; None where it has no manifest with nodes."""
-        text = (run.get("pipeline_runtime") or {}).get("workflow_manifest")
-        found = cls(json.loads(text)) if text else None
-        return found if found and found.nodes else None
+        """Read the workflow of a run as v1beta1 gives it; None without nodes in a manifest, such as of another form."""
+        try:
+            found = cls(json.loads(run["pipeline_runtime"]["workflow_manifest"]))
+            return found if found.nodes else None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
 
     @cached_property
     def nodes(self) -> list[Node]:

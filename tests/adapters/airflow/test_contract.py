@@ -33,7 +33,7 @@ from flowyml_airflow.operations import Operations
 from flowyml_airflow.pausing import check_resumable, check_runnable
 from flowyml_airflow.reading import RunReader
 from flowyml_airflow.schedule import schedule_info
-from flowyml_airflow.stalled import Doubts
+from flowyml_airflow.stalled import RunWarnings
 from flowyml_airflow.transport import Transport
 from flowyml_airflow.workflows import cron_or_words, workflows
 from tests.adapters.airflow.operating import short
@@ -219,7 +219,7 @@ def _operate(client: AirflowClient, folder: Path) -> None:
     assert list(old.runs(5)) == [DUE]
     old.mark_as_run(DUE, "run elsewhere")
     old.run_for(DUE)
-    Doubts().warn_if_stalled(client, run)
+    RunWarnings().warn_if_stalled(client, run)
     found = Deployed(client.dag("d"), client)
     check_resumable(found)
     with pytest.raises(OwnershipError, match="would start its schedule again"):

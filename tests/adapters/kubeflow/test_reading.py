@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from typing import Any
 import kfp_server_api
 import pytest
 
+from flowyml.core.errors import EngineError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home
 from flowyml.plan.bundle import build
@@ -23,6 +25,7 @@ from flowyml_kubeflow.deploy import one_at_a_time
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.reading import RunReader
 from flowyml_kubeflow.tasks import Tasks
+from flowyml_kubeflow.workflow import Workflow
 
 pytestmark = pytest.mark.kubeflow
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -107,3 +110,16 @@ def test_locks_do_not_pile_up() -> None:
         with one_at_a_time(f"run {number}"):
             pass
     assert len(list((home() / "kubeflow" / "locks").iterdir())) <= 256
+
+
+@pytest.mark.parametrize("manifest", ["{", "[]", '{"status": {"nodes": {"a": {"phase": "Failed", "startedAt": 5}}}}'])
+def test_a_manifest_of_another_form_counts_as_none(manifest: str) -> None:
+    """The task details are read then."""
+    assert Workflow.of({"pipeline_runtime": {"workflow_manifest": manifest}}) is None
+    assert Workflow.of({"pipeline_runtime": None}) is None
+
+
+def test_packed_nodes_that_are_damaged_are_an_error_of_the_engine() -> None:
+    manifest = {"status": {"compressedNodes": "AAAA"}}
+    with pytest.raises(EngineError, match="packed, and they cannot be read"):
+        Workflow.of({"pipeline_runtime": {"workflow_manifest": json.dumps(manifest)}})

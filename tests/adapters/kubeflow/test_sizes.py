@@ -70,10 +70,10 @@ def _read(path: Path) -> Any:
     return json.loads(gzip.decompress(path.read_bytes()))
 
 
-def computed(name: str) -> sizes.Workflow:
+def computed(name: str) -> sizes.Simulation:
     version = _read(RECORDED / name / "version.json.gz")
     pipeline, platform = spec.documents(version["pipeline_spec"])
-    made = sizes.Workflow(pipeline, platform, wraps=name.startswith("stock"), iterations=LOOPS.get(name, {}))
+    made = sizes.Simulation(pipeline, platform, wraps=name.startswith("stock"), iterations=LOOPS.get(name, {}))
     made.run({})
     return made
 
