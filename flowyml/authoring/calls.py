@@ -249,8 +249,10 @@ def _outputs(function: str, returned: Any) -> tuple[PipelineOutput, ...] | None:
         pairs = [(_output_name(value), value) for value in values]
     for name, value in pairs:
         if not isinstance(value, CallOutput | EitherValue):
+            what = f"{value!r:.60} as {name!r}" if isinstance(returned, Mapping) else f"{value!r:.60}"
+            hint = " A call of a step that returns None has no output." if value is None else ""
             raise DefinitionError(
-                f"Pipeline function {function!r} returns {value!r:.60}. Return outputs of steps, or a dict of them."
+                f"Pipeline function {function!r} returns {what}. Return outputs of steps, or a dict of them.{hint}"
             )
         if [other for other, _ in pairs].count(name) > 1:
             raise DefinitionError(

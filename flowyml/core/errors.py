@@ -212,7 +212,7 @@ class StepTimeoutError(StepError, TimeoutError):
 
 
 class StepCancelledError(StepError):
-    """A step was stopped because its run was cancelled."""
+    """A step was stopped with its run, which was cancelled or took longer than its timeout."""
 
 
 class StepCrashedError(StepError):

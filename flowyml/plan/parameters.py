@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapp
 from datetime import date, datetime
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from flowyml.core.dates import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_DATE
 from flowyml.core.errors import DefinitionError, ParameterError
@@ -307,11 +307,19 @@ def _misfit(parameter: Parameter, value: Any) -> str | None:
     if len(schema) == 1 and (fits := _FITS.get(str(schema.get("type")))):
         hint = "; annotate it as float to take both" if type(value) is float else ""
         return None if fits(value) else f"{name!r} must be of type {schema['type']}, not {value!r:.60}{hint}"
-    from jsonschema import Draft202012Validator
-
-    validator = Draft202012Validator(dict(schema), format_checker=_formats())
+    validator = _validator_class()(dict(schema), format_checker=_formats())
     faults = [_explained(error) for error in validator.iter_errors(value)]
     return "; ".join(f"{name!r}{fault}" for fault in faults) if faults else None
+
+
+@cache
+def _validator_class() -> Callable[..., Any]:
+    """JSON Schema's own rules, but for ``3.0``, which it takes for an integer and a Python step does not."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
+
+    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: _FITS["integer"](value))
+    return cast("Callable[..., Any]", extend(Draft202012Validator, type_checker=types))
 
 
 @cache

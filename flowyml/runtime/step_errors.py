@@ -79,8 +79,8 @@ def loaded_too_long(who: str, seconds: float) -> StepTimeoutError:
 
 
 def cancelled(who: str) -> StepCancelledError:
-    """The error for a process that is killed because its result is no longer wanted."""
-    return StepCancelledError(f"{who} was stopped, because its run was cancelled.")
+    """The error for a process that is killed because its run is: the run's own error says why."""
+    return StepCancelledError(f"{who} was stopped with its run.")
 
 
 def _kills() -> int:

@@ -99,6 +99,7 @@ def test_the_context_fills_what_a_call_leaves_out() -> None:
         (lambda rows: 1 / 0, r"raised ZeroDivisionError: division by zero\. .*test_authoring_calls\.py, line \d+\)"),
         (lambda rows: training(nope=rows), "Pipeline 'training': got an unexpected keyword argument 'nope'"),
         (lambda rows: "nothing", "returns 'nothing'. Return outputs of steps"),
+        (lambda rows: {"x": None}, "returns None as 'x'. Return outputs of steps, or a dict of them. A call of a step"),
         (lambda rows: (load(rows), load(rows)), "returns two outputs named 'dataset'"),
     ],
 )

@@ -367,7 +367,7 @@ def test_a_timeout_kills_children_and_those_that_left_the_group(processes: StepP
     file = tmp_path / "pids"
     stop = threading.Event()
     threading.Thread(target=lambda: (pids_in(file), stop.set())).start()
-    with pytest.raises(StepCancelledError, match="step 'family' was stopped, because its run was cancelled"):
+    with pytest.raises(StepCancelledError, match="step 'family' was stopped with its run"):
         processes.run("family", {"file": str(file), "stay": True}, stop=stop)
     wait_until(lambda: not any(map(is_running, pids_in(file))))
 

@@ -16,7 +16,8 @@ from flowyml import Context, Pipeline, for_each, pipeline, step
 from flowyml.core.errors import DefinitionError, ParameterError
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.plan.codec import decode
-from flowyml.plan.parameters import schema_of
+from flowyml.plan.model import Parameter
+from flowyml.plan.parameters import check_values, schema_of
 from flowyml.plan.types import revived
 from tests.unit.local_runs import WORKERS
 
@@ -122,6 +123,14 @@ def test_the_plan_holds_json_and_its_schema() -> None:
 def test_values_are_checked_before_anything_is_sent(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         typed.check_parameters({"day": "2026-01-01"} | values)
+
+
+@pytest.mark.parametrize(("kind", "value"), [(int | None, 3.0), (list[int], [1, 2.0]), (dict[str, int], {"a": 1.0})])
+def test_a_float_is_refused_wherever_an_int_is_wanted(kind: Any, value: Any) -> None:
+    """A worker refuses it too, so it would fail later, after other steps have run."""
+    schema = schema_of(kind, "count")
+    with pytest.raises(ParameterError, match=r"'count'.*\d\.0 is not of type '?integer"):
+        check_values("counting", [Parameter(name="count", schema=schema)], {"count": value})
 
 
 def test_a_context_takes_them_too() -> None:
