@@ -59,6 +59,7 @@ class FlowRun:
     end_time: datetime | None
     due: datetime | None = None  # of a run that a schedule made
     since: datetime | None = None  # when it came into its state
+    pool: str | None = None  # whose workers are to run it
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> FlowRun:
@@ -74,7 +75,7 @@ class FlowRun:
             created=_time(plain.get("created")), start_time=_time(plain.get("start_time")),
             end_time=_time(plain.get("end_time")),
             due=_time(plain.get("expected_start_time")) if plain.get("auto_scheduled") else None,
-            since=_time(state.get("timestamp")),
+            since=_time(state.get("timestamp")), pool=plain.get("work_pool_name"),
         )  # fmt: skip
 
 

@@ -180,6 +180,10 @@ class PrefectOrchestrator(Orchestrator):
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         return self.reader.logs(self._flow_run(job_id).id, follow=follow)
 
+    def why_waiting(self, job_id: str) -> str:
+        """Say that the work pool of the run has no worker, or is paused."""
+        return self.reader.why_waiting(self._flow_run(job_id))
+
     def cancel(self, job_id: str) -> bool:
         run = self._flow_run(job_id)
         if status_of(run.state_type, run.state_name).is_terminal:

@@ -115,6 +115,20 @@ class RunReader:
             return False
         return not self.client.has_event(HEARTBEAT, run.id, silent_since)
 
+    def why_waiting(self, run: FlowRun) -> str:
+        """Say what keeps the workers of its pool from a run that has not begun; empty if nothing is known.
+
+        Source: ``WorkPoolStatus`` in Prefect 3: a pool is ready while a worker polls it.
+        """
+        if run.state_type not in ("SCHEDULED", "PENDING") or run.pool is None:
+            return ""
+        status = (self.client.work_pool(run.pool) or {}).get("status")
+        if status == "PAUSED":
+            return f"Work pool {run.pool!r} is paused, so no worker starts it: `prefect work-pool resume {run.pool}`."
+        if status == "NOT_READY":
+            return f"Work pool {run.pool!r} has no worker: `prefect worker start --pool {run.pool}` starts one."
+        return ""
+
     def runs(self, pipeline: str | None, limit: int) -> Runs:
         """The newest runs, those left out that a schedule has planned for later."""
         return Runs(self.record(run) for run in self._newest(pipeline, limit))

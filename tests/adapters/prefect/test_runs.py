@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from flowyml import DATA_INTERVAL_START, LOGICAL_DATE, Pipeline, step
 from flowyml.cli import main
-from flowyml.core.errors import ConfigurationError, OutputNotKeptError, ScheduleError
+from flowyml.core.errors import ConfigurationError, OutputNotKeptError, ScheduleError, WaitTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Run
 from flowyml.core.schedule import Schedule
@@ -70,6 +70,16 @@ class TestDeployments:
         ):
             with pytest.raises(ConfigurationError, match=r"has no work pool 'nowhere'\. `prefect work-pool create now"):
                 attempt()
+
+    def test_a_run_that_no_worker_starts_says_why(self, make_prefect: Callable[..., Any]) -> None:
+        orchestrator = make_prefect(work_pool="idle")
+        orchestrator.client.ensure_process_pool("idle")
+        run = orchestrator.run_pipeline(adding("unserved"))
+        with pytest.raises(WaitTimeoutError, match="is still QUEUED after .* 'idle' has no worker: `prefect worker st"):
+            run.wait(timeout=1)
+        orchestrator.client.write("/work_pools/idle", {"is_paused": True}, method="PATCH")
+        assert "'idle' is paused" in orchestrator.why_waiting(run.job_id)
+        assert run.cancel()
 
     def test_a_rare_schedule_beside_frequent_ones_shows_its_next_runs(self, make_prefect: Callable[..., Any]) -> None:
         orchestrator = make_prefect(work_pool="busy")
