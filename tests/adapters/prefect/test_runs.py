@@ -76,7 +76,7 @@ class TestDeployments:
         orchestrator.client.ensure_process_pool("idle")
         run = orchestrator.run_pipeline(adding("unserved"))
         with pytest.raises(WaitTimeoutError, match="is still QUEUED after .* 'idle' has no worker: `prefect worker st"):
-            run.wait(timeout=1)
+            run.wait_for_completion(1, progress=False)
         orchestrator.client.write("/work_pools/idle", {"is_paused": True}, method="PATCH")
         assert "'idle' is paused" in orchestrator.why_waiting(run.job_id)
         assert run.cancel()
