@@ -319,7 +319,7 @@ def _validator_class() -> Callable[..., Any]:
     from jsonschema.validators import extend
 
     types = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: _FITS["integer"](value))
-    return cast("Callable[..., Any]", extend(Draft202012Validator, type_checker=types))
+    return cast("Callable[..., Any]", extend(Draft202012Validator, type_checker=types))  # type: ignore[no-untyped-call]
 
 
 @cache

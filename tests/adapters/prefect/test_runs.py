@@ -75,7 +75,9 @@ class TestDeployments:
         orchestrator = make_prefect(work_pool="idle")
         orchestrator.client.ensure_process_pool("idle")
         run = orchestrator.run_pipeline(adding("unserved"))
-        with pytest.raises(WaitTimeoutError, match="is still QUEUED after .* 'idle' has no worker: `prefect worker st"):
+        with pytest.raises(
+            WaitTimeoutError, match=r"is still QUEUED after .* 'idle' has no worker: `prefect worker st"
+        ):
             run.wait_for_completion(1, progress=False)
         orchestrator.client.write("/work_pools/idle", {"is_paused": True}, method="PATCH")
         assert "'idle' is paused" in orchestrator.why_waiting(run.job_id)
