@@ -23,9 +23,9 @@ _MOMENT = timedelta(microseconds=1)
 def backfill(
     found: Deployed, start: date, end: date, parameters: Mapping[str, Any], **options: Any
 ) -> list[dict[str, Any]]:
-    """Make a backfill, and give its runs, by date: none, which is logged, where each time has its run already.
+    """Create a backfill and return its runs, by date; empty, and logged, if every time has its run already.
 
-    Raises ``ScheduleError`` for a range without a time of the schedule that FlowyML gave; of others Airflow says it.
+    Raises ``ScheduleError`` if the range has no time of FlowyML's schedule. For other schedules Airflow reports it.
     """
     client, dag, dates = found.client, found.dag["dag_id"], days(start, end, zone_of(found))
     found.check_parameters(parameters)
@@ -48,7 +48,7 @@ def _no_time(found: Deployed, dates: tuple[datetime, datetime]) -> ScheduleError
 
 
 def _check_done(found: Deployed, dates: tuple[datetime, datetime], there: Sequence[Mapping[str, Any]]) -> None:
-    """Say that a range is done; raise ``ScheduleError`` where there is nothing in it that could be."""
+    """Log that every time of the range has its run; raise ``ScheduleError`` if the range cannot have a run."""
     if not there:
         raise _no_time(found, dates)
     failed = sum(run.get("state") == "failed" for run in there)
@@ -60,7 +60,7 @@ def _check_done(found: Deployed, dates: tuple[datetime, datetime], there: Sequen
 
 
 def days(start: date, end: date, zone: tzinfo) -> tuple[datetime, datetime]:
-    """The first and the last moment of a range. A date is a whole day in ``zone``, a ``datetime`` itself.
+    """The first and the last moment of a range. A date is a whole day in ``zone``; a ``datetime`` is that moment.
 
     Raises ``ScheduleError`` for a range that ends before it starts.
 
@@ -78,7 +78,7 @@ def days(start: date, end: date, zone: tzinfo) -> tuple[datetime, datetime]:
 
 
 def zone_of(found: Deployed) -> tzinfo:
-    """The time zone that a DAG's dates are meant in: that of FlowyML's schedule, else the DAG's own."""
+    """The time zone of a DAG's dates: that of FlowyML's schedule, else the DAG's own."""
     name = str((found.schedule.timezone if found.schedule else found.dag.get("timezone")) or "UTC")
     with suppress(ZoneInfoNotFoundError, ValueError):
         return ZoneInfo(name)
@@ -92,5 +92,5 @@ def _aware(moment: datetime) -> datetime:
 
 
 def _identity(run: Mapping[str, Any]) -> tuple[str, str | None]:
-    """A run, and when it was queued: a backfill may run one again that was there."""
+    """The id of a run and the time when it was queued, since a backfill may repeat a run that exists."""
     return run["dag_run_id"], run.get("queued_at")

@@ -1,7 +1,7 @@
-"""FlowyML's note on a run that it cancelled: how it is written, and what it says when it is read.
+"""FlowyML's note on a run that it cancelled: writing and reading it.
 
-Airflow knows such a run only as failed. A note is the one field of a run that can be written later; people write it
-too, so FlowyML's lines begin with fixed words, and all others stay.
+To Airflow, such a run has just failed. A note is the one field of a run that can be written later. People write notes
+too, so FlowyML's lines begin with fixed words, and all other lines stay.
 """
 
 from __future__ import annotations
@@ -21,23 +21,26 @@ __all__ = [
     "withdrawn_note",
 ]
 
-# A run that FlowyML cancelled carries this note, since Airflow only knows it as failed.
+# The first line of the note on a run that FlowyML cancelled. To Airflow, the run has just failed.
 CANCELLED_NOTE = "flowyml: cancelled"
-# The note goes on with when the run was queued, since Airflow keeps the note when the run is cleared and runs again,
-# and with the tasks that had failed by themselves or were skipped, since Airflow fails those that it stops, too, and
-# skips those that had not begun. Where these are too many for a note, it has those that had not ended instead, as many
-# as fit: the others stay what Airflow calls them.
+# The note also has the time when the run was queued, since Airflow keeps the note when the run is cleared and runs
+# again, and the tasks that had failed or were skipped before, since Airflow also fails the tasks that it stops and
+# skips those that had not begun. If these are too many for a note, it lists the tasks that had not ended instead, as
+# many as fit: the others keep Airflow's state.
 _QUEUED = "queued: "
 _BEFORE = {"failed": "failed before: ", "skipped": "skipped before: "}
 _STOPPED = "flowyml stopped: "
-# What stands there instead where the run could not be cancelled after all.
+# Replaces that line if the run could not be cancelled after all.
 _WITHDRAWN = "flowyml: could not be cancelled"
 _OURS = (CANCELLED_NOTE, _WITHDRAWN, _QUEUED, *_BEFORE.values(), _STOPPED)
 _LONGEST_NOTE = 1000
 
 
 def cancelled_note(run: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -> str:
-    """The note on a run that is being cancelled, before what others have written there. ``tasks`` are those of now."""
+    """Return the note for a run that is being cancelled, followed by the text that is there.
+
+    ``tasks`` are its tasks now.
+    """
     found, ours = list(tasks), [CANCELLED_NOTE, _QUEUED + _queued(run)]
     whole = [*ours, *_ended(found)]
     if len("\n".join(whole)) > _LONGEST_NOTE:
@@ -46,24 +49,24 @@ def cancelled_note(run: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -
 
 
 def withdrawn_note(run: Mapping[str, Any]) -> str:
-    """The note on a run that could not be cancelled. It says so, since Airflow's audit log keeps the one before."""
+    """Return the note for a run that could not be cancelled. The note says so: the audit log keeps the earlier one."""
     return _note(run, _WITHDRAWN)
 
 
 def was_cancelled(run: Mapping[str, Any]) -> bool:
-    """Whether FlowyML's note of a cancelled run is there, and was written since the run was last queued."""
+    """Return whether FlowyML noted that it cancelled the run, and did so since the run was last queued."""
     lines = (run.get("note") or "").splitlines()
     queued = [line.removeprefix(_QUEUED) for line in lines if line.startswith(_QUEUED)]
     return CANCELLED_NOTE in lines and queued[:1] in ([], [_queued(run)])
 
 
 def is_of_this_run(run: Mapping[str, Any]) -> bool:
-    """Whether the note says which run it is of; a run that had ended well by then is not cancelled."""
+    """Return whether the note says which run it belongs to. If that run had ended well by then, it is not cancelled."""
     return was_cancelled(run) and any(line.startswith(_QUEUED) for line in (run.get("note") or "").splitlines())
 
 
 def was_withdrawn(run: Mapping[str, Any]) -> bool:
-    """Whether FlowyML's note says that the run could not be cancelled."""
+    """Return whether FlowyML noted that the run could not be cancelled."""
     return _WITHDRAWN in (run.get("note") or "").splitlines()
 
 
@@ -86,7 +89,7 @@ def _stopped(tasks: Iterable[Mapping[str, Any]], longest: int) -> str:
 
 
 def had_ended(task: str, state: str, run: Mapping[str, Any]) -> bool:
-    """Whether a task was in this state, ``failed`` or ``skipped``, when its run was cancelled."""
+    """Return whether a task was in this state, ``failed`` or ``skipped``, when its run was cancelled."""
     lines = (run.get("note") or "").splitlines() if was_cancelled(run) else []
     stopped = [line for line in lines if line.startswith(_STOPPED)]
     if stopped:
@@ -95,5 +98,5 @@ def had_ended(task: str, state: str, run: Mapping[str, Any]) -> bool:
 
 
 def _queued(run: Mapping[str, Any]) -> str:
-    """What changes when a run is cleared. Airflow 2 gives the time of its start, and not that of its queueing."""
+    """The time that changes when a run is cleared: on Airflow 2, which shows no time of queueing, that of its start."""
     return str(run.get("queued_at") or run.get("start_date") or "")

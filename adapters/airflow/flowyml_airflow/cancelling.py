@@ -1,4 +1,4 @@
-"""How a run is cancelled: Airflow marks it as failed, and a note on it says that it was cancelled."""
+"""Cancel a run: Airflow marks it as failed, and a note says that it was cancelled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["cancel"]
 
 
 def cancel(client: AirflowClient, found: Mapping[str, Any]) -> bool:
-    """Cancel a run, if it has not ended. The note comes first, so that no reader takes the run for one that failed."""
+    """Cancel a run if it has not ended. The note is written first, so that no reader takes the run for a failed one."""
     if not _goes_on(found):
         return False
     dag, run_id = found["dag_id"], found["dag_run_id"]
@@ -54,7 +54,7 @@ def _goes_on(found: Mapping[str, Any]) -> bool:
 
 
 def _withdraw(client: AirflowClient, dag: str, run_id: str) -> None:
-    """Airflow refused to stop a run: it is not cancelled, unless an earlier try of the same call has ended it."""
+    """Change the note of a run that Airflow refused to stop, unless an earlier try of the same call has ended it."""
     with suppress(EngineError):
         now = client.run(dag, run_id)
         if _goes_on(now):
@@ -62,9 +62,9 @@ def _withdraw(client: AirflowClient, dag: str, run_id: str) -> None:
 
 
 def _dropped(client: AirflowClient, dag: str, tasks: Iterable[Mapping[str, Any]]) -> str:
-    """The tasks of a run that its DAG has no more, where Airflow then answers 500 to a call that stops the run.
+    """Say which tasks of a run are missing in its DAG now: Airflow then answers 500 to a call that stops the run.
 
-    A scheduler removes them from a run that has started, and not from one that is queued.
+    A scheduler removes such tasks from a run that has started, but not from a queued run.
     """
     if client.stops_what_is_gone:
         return ""

@@ -1,4 +1,4 @@
-"""What Airflow can do. Imports no Airflow."""
+"""The features that Airflow supports. Imports no Airflow."""
 
 from __future__ import annotations
 

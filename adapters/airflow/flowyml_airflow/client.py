@@ -1,7 +1,8 @@
-"""Every call to Airflow 3, through ``/api/v2``. ``client_v1`` says what is different on Airflow 2.
+"""Every call to Airflow 3, through ``/api/v2``. ``client_v1`` has the differences of Airflow 2.
 
-One transport serves both majors: ``apache-airflow-client`` takes seconds to import, speaks no ``/api/v1``, and its
-models refuse what a newer Airflow adds. ``AirflowOrchestrator.api_client`` gives it to those who want more of Airflow.
+One transport serves both majors: ``apache-airflow-client`` takes seconds to import, does not speak ``/api/v1``, and its
+models refuse fields that a newer Airflow adds. ``AirflowOrchestrator.api_client`` returns that client to users who need
+more of Airflow.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _READ_AGAIN = 3  # times that a list is read again which changed while it was re
 
 
 class KeptElsewhereError(EngineError):
-    """Airflow's XCom backend stores a value where Airflow's API does not read it."""
+    """The value of an XCom is stored by an XCom backend, where Airflow's API does not read it."""
 
 
 class Mark(NamedTuple):
@@ -59,14 +60,14 @@ class Mark(NamedTuple):
 
 
 class AirflowClient:
-    """Plain JSON in and out; ids are quoted here. ``version`` is that of the server."""
+    """The API as plain JSON; ids are quoted here. ``version`` is that of the server."""
 
     api = "/api/v2"
     can_backfill = True
     dates_all_runs = False
-    """Whether each run has a logical date, also one that is started without."""
+    """True if each run has a logical date, even a run that was started without one."""
     stops_what_is_gone = True
-    """Whether it stops a run whose DAG, or one of whose tasks, is not in the DAGs folder any more."""
+    """True if Airflow can stop a run whose DAG, or one of whose tasks, is no longer in the DAGs folder."""
 
     def __init__(self, transport: Transport, version: str) -> None:
         self.transport = transport
@@ -80,7 +81,7 @@ class AirflowClient:
         return Token(self.transport.login, self._log_in)
 
     def _log_in(self) -> str:
-        """A new token. A password from a file or a command is read again when it is refused."""
+        """Return a new token. A password from a file or a command is read again when it is refused."""
         login = self.transport.login
         for _ in range(2):
             who = {"username": login.username, "password": login.password.get()}
@@ -101,11 +102,11 @@ class AirflowClient:
         return found
 
     def dags(self, tag: str | None = None) -> Iterator[dict[str, Any]]:
-        """All DAGs that still have a file, or those with a tag."""
+        """All DAGs that have a file, or those of them with a tag."""
         return self._pages(f"{self.api}/dags", "dags", tags=tag, **self._alive)
 
     def _pages(self, path: str, name: str, **params: Any) -> Iterator[dict[str, Any]]:
-        """What a list holds, however many pages it has."""
+        """Yield the entries of a list, over all of its pages."""
 
         def fetch(size: int, offset: int) -> tuple[list[dict[str, Any]], int]:
             page = self.transport.get(path, limit=size, offset=offset, **params)
@@ -125,7 +126,7 @@ class AirflowClient:
         return content
 
     def pause(self, dag_id: str, paused: bool) -> None:
-        """Pause or unpause. The mark in the query, which Airflow keeps in its audit log, tells that FlowyML did it."""
+        """Pause or unpause a DAG. The mark in the query stays in Airflow's audit log and shows that FlowyML did it."""
         self.transport.call("PATCH", self._dag(dag_id), params=self._mark, json={"is_paused": paused})
 
     @property
@@ -133,9 +134,9 @@ class AirflowClient:
         return {"flowyml": "yes"}
 
     def pause_we_set(self, dag_id: str) -> bool | None:
-        """Whether FlowyML paused the DAG when it last did one or the other; None where the audit log does not tell.
+        """Return whether FlowyML paused (True) or unpaused (False) the DAG last; None if the audit log lacks it.
 
-        The log may have been cleaned since, and not everybody may read it.
+        The log may have been cleaned since, or the user may not read it.
         """
         try:
             log = self.transport.get(f"{self.api}/eventLogs", dag_id=dag_id, limit=_PAGE, **self._pauses)
@@ -148,10 +149,11 @@ class AirflowClient:
         return None
 
     def was_paused_by_hand(self, dag_id: str) -> bool:
-        """Whether a DAG that is paused was paused after it was made: by someone, or by FlowyML on request.
+        """Return whether a paused DAG was paused after Airflow had created it, by a user or by FlowyML on request.
 
         A new DAG is paused until it is unpaused for the first time, unless Airflow's settings say otherwise. The audit
-        log tells of every change; where it may not be read, or names no DAG, a DAG that has had runs was unpaused once.
+        log has every change; if the user may not read the log, or it names no DAG, a DAG that has had runs was unpaused
+        before.
         """
         with suppress(AuthenticationError):
             log = self.transport.get(f"{self.api}/eventLogs", dag_id=dag_id, limit=1, **self._any_pause)
@@ -163,16 +165,16 @@ class AirflowClient:
 
     @property
     def _pauses(self) -> Mapping[str, Any]:
-        """What the audit log is asked for: calls that pause or unpause, the newest first."""
+        """The query for calls that pause or unpause in the audit log, newest first."""
         return {"event": "patch_dag", "order_by": "-event_log_id"}
 
     def tasks(self, dag_id: str) -> list[dict[str, Any]]:
-        """The tasks of a DAG as it is now."""
+        """The tasks of the DAG as it is now."""
         found: list[dict[str, Any]] = self.transport.get(self._dag(dag_id, "tasks"))["tasks"]
         return found
 
     def setting(self, section: str, option: str, default: float) -> float:
-        """A number among Airflow's settings; the default where Airflow does not show them, which it does on request.
+        """Read a number from Airflow's settings; the default if Airflow does not show its settings, which is an option.
 
         Source: Airflow, ``[api] expose_config``, on 2 ``[webserver] expose_config``.
         """
@@ -183,15 +185,15 @@ class AirflowClient:
 
     @property
     def reads_new_files_within(self) -> float:
-        """Seconds that Airflow takes at most until it begins to read a new or changed file of its DAGs folder."""
+        """The seconds that Airflow takes at most to begin to read a new or changed file of its DAGs folder."""
         found, again = (self.setting(section, option, default) for section, option, default in self._rhythm)
         return found + again
 
     @property
     def shows_changes_within(self) -> float:
-        """Seconds until its API has the tasks, parameters and schedule of a file that it has read for the first time.
+        """Seconds from the first reading of a file until the API has its tasks, parameters and schedule.
 
-        It may have to read the file once more: what it changed in its database a moment ago it leaves as it is.
+        Airflow may have to read the file twice, since it does not write to its database again what it has just written.
         """
         return sum(self.setting(section, option, default) for section, option, default in self._changes)
 
@@ -200,22 +202,22 @@ class AirflowClient:
         ("dag_processor", "min_file_process_interval", 30),
     )
 
-    # How often it looks for files, and how often it reads one again; source: Airflow's configuration reference.
+    # How often Airflow looks for files, and how often it reads a file again; source: Airflow's configuration reference.
     _rhythm: Sequence[tuple[str, str, float]] = (
         ("dag_processor", "refresh_interval", 300),
         ("dag_processor", "min_file_process_interval", 30),
     )
 
     def has_pool(self, name: str) -> bool:
-        """Whether a pool exists; True where the user may not ask."""
+        """Return whether a pool exists; True if the user may not ask."""
         return self._has("pools", name)
 
     def has_connection(self, name: str) -> bool:
-        """Whether a connection is in Airflow's database; True where the user may not ask."""
+        """Return whether Airflow's database has a connection; True if the user may not ask."""
         return self._has("connections", name)
 
     def has_variable(self, name: str) -> bool:
-        """Whether a variable is in Airflow's database; True where the user may not ask."""
+        """Return whether Airflow's database has a variable; True if the user may not ask."""
         return self._has("variables", name)
 
     def _has(self, kind: str, name: str) -> bool:
@@ -228,32 +230,33 @@ class AirflowClient:
         return True
 
     def import_error(self, filename: str) -> dict[str, Any] | None:
-        """The import error of a DAG file in ``dags_folder``, if there is one."""
+        """The import error of a DAG file in ``dags_folder``; None if it has none."""
         pages = self._pages(f"{self.api}/importErrors", "import_errors", order_by="-import_error_id")
         return next((error for error in pages if self._is_file(str(error["filename"]), filename)), None)
 
     def _is_file(self, path: str, filename: str) -> bool:
-        """Whether Airflow means our file, and not one of the same name elsewhere.
+        """Return whether a path of Airflow's is our file, and not one of the same name elsewhere.
 
-        It tells the path below the root of a bundle, which is ``dags_folder`` or a folder above it.
+        Airflow reports the path below the root of a bundle, which is ``dags_folder`` or a folder above it.
         """
         return f"/{self.dags_folder.rstrip('/')}/{filename}".endswith(f"/{path}")
 
     # Runs.
 
     def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any], *, is_dated: bool = False) -> dict[str, Any]:
-        """Start a run. Raises ``ConflictError`` when the run id is taken, which it is after a repeated call too.
+        """Start a run. Raises ``ConflictError`` if the run id is taken, also by an earlier try of the same call.
 
-        ``is_dated`` gives it a logical date, now, by the clock of this machine, as Airflow's page does: Airflow 3 has
-        no ``{{ ds }}`` without one.
+        With ``is_dated`` the run gets the current time of this machine as its logical date, as on Airflow's page:
+        without it, Airflow 3 has no ``{{ ds }}``.
         """
         body = {"dag_run_id": run_id, "conf": dict(conf), **self._date(datetime.now(UTC) if is_dated else None)}
         made: dict[str, Any] = self._once_written(self._dag(dag_id, "dagRuns"), body)
         return made
 
     def _once_written(self, path: str, body: Mapping[str, Any], **options: Any) -> Any:
-        """The answer to a POST. On SQLite, Airflow answers 500 while another process writes, and has changed nothing:
-        such a call is repeated for half a minute.
+        """Send a POST and return the answer; while SQLite is locked, repeat it for half a minute.
+
+        On SQLite, Airflow answers 500 while another process writes, and has changed nothing then.
         """
         until = time.monotonic() + _BUSY_SECONDS
         while True:
@@ -265,7 +268,7 @@ class AirflowClient:
             time.sleep(random.uniform(0.1, 1))  # noqa: S311  # no secret: so that callers do not collide
 
     def make_run(self, dag_id: str, run_id: str, logical: datetime, start: datetime, end: datetime) -> None:
-        """Make a run of a date, and not of now. Raises ``ConflictError`` where the id or the date has one."""
+        """Create a run for a logical date. Raises ``ConflictError`` if the id or the date has a run."""
         body = {
             "dag_run_id": run_id, "conf": {}, "logical_date": logical.isoformat(),
             "data_interval_start": start.isoformat(), "data_interval_end": end.isoformat(),
@@ -273,24 +276,24 @@ class AirflowClient:
         self.transport.call("POST", self._dag(dag_id, "dagRuns"), json=body)
 
     def set_success(self, dag_id: str, run_id: str) -> None:
-        """Mark a run as one that ended well."""
+        """Mark a run as successful."""
         self.transport.call("PATCH", self._run(dag_id, run_id), json={"state": "success"})
 
     integers: range | None = SIXTY_FOUR_BITS
-    """Those that it carries in the parameters of a run; None for all."""
+    """The integers that Airflow carries in a run's parameters; None if it carries all."""
 
     def _date(self, logical: datetime | None) -> Mapping[str, Any]:
         return {"logical_date": logical.isoformat() if logical else None}
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
-        """One run. Raises ``NotThereError``."""
+        """A run. Raises ``NotThereError``."""
         found: dict[str, Any] = self.transport.get(self._run(dag_id, run_id))
         return found
 
     def runs(
         self, dag_ids: Sequence[str] | None, limit: int | None, between: tuple[datetime, datetime] | None = None
     ) -> list[dict[str, Any]]:
-        """Runs of these DAGs, or of all, the last made first; ``between`` two logical dates, both included."""
+        """Runs of these DAGs, or of all, newest first; ``between`` two logical dates, both included."""
         body: dict[str, Any] = {"order_by": self._newest, **({"dag_ids": list(dag_ids)} if dag_ids else {})}
         if between:
             body |= dict(zip(self._dates, (moment.isoformat() for moment in between), strict=True))
@@ -300,11 +303,12 @@ class AirflowClient:
             page = self.transport.call("POST", f"{self.api}/dags/~/dagRuns/list", json=asked)
             return page["dag_runs"], page["total_entries"] if page["dag_runs"] else 0
 
-        # One that is made meanwhile moves the others on, and the last one of a page is also the first of the next.
+        # A run that is created meanwhile shifts the others: the last run of a page may come again as the first of the
+        # next.
         return list({(run["dag_id"], run["dag_run_id"]): run for run in paged(fetch, _PAGE, limit)}.values())
 
     def unfinished(self, dag_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Runs of these DAGs that have not ended; a few where there are many."""
+        """Runs of these DAGs that have not ended; only some of them if they are many."""
         body = {"dag_ids": list(dag_ids), "states": ["queued", "running"], "page_limit": 3}
         found: list[dict[str, Any]] = self.transport.call("POST", f"{self.api}/dags/~/dagRuns/list", json=body)[
             "dag_runs"
@@ -315,13 +319,14 @@ class AirflowClient:
     _newest = "-id"  # a backfill makes runs for dates that have passed
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """The tasks of a run, without items that Airflow removed. Raises ``NotThereError``."""
+        """The tasks of a run, without loop items that Airflow removed. Raises ``NotThereError``."""
         return [task for task in with_display_names(self._task_instances(dag_id, run_id)) if not _is_removed_item(task)]
 
     def _task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """A task gets a new id, and with it the last place in the list, when it runs again.
+        """List the tasks of a run, once more if the list changed while it was read.
 
-        If that happens between two pages, it is listed twice, and another is not: then the list is read again.
+        A task that runs again gets a new id, and with it the last position in the list. If that happens between two
+        pages, the task is listed twice and another task not at all.
         """
         path, most = self._run(dag_id, run_id, "taskInstances"), _READ_AGAIN
         while True:
@@ -336,9 +341,9 @@ class AirflowClient:
         self.transport.call("PATCH", self._run(dag_id, run_id), json={"note": note})
 
     def notes_written(self, dag_id: str) -> dict[str, list[str]]:
-        """Notes that were written on runs of a DAG, the newest first, by run id, as the audit log tells.
+        """Read from the audit log the notes on runs of a DAG: by run id, newest first.
 
-        None where the log was cleaned or may not be read; the newest 100 at most.
+        Empty if the log was cleaned or may not be read. Only the newest 100 entries are read.
         """
         try:
             log = self.transport.get(f"{self.api}/eventLogs", dag_id=dag_id, limit=_PAGE, **self._note_events)
@@ -354,9 +359,9 @@ class AirflowClient:
     _note_events: Mapping[str, Any] = {"event": "patch_dag_run", "order_by": "-event_log_id"}
 
     def marked_failed(self, dag_id: str, run_id: str) -> list[Mark]:
-        """Read from the audit log who marked a run, or tasks of it, as failed: the newest first.
+        """Read from the audit log who marked a run, or tasks of it, as failed, newest first.
 
-        Empty where the log was cleaned or may not be read. Only the newest 100 entries are read.
+        Empty if the log was cleaned or may not be read. Only the newest 100 entries are read.
         """
         asked = {"dag_id": dag_id, "run_id": run_id, "limit": _PAGE, **self._mark_events}
         try:
@@ -373,17 +378,17 @@ class AirflowClient:
     }  # fmt: skip
 
     def fail(self, dag_id: str, run_id: str) -> dict[str, Any]:
-        """Mark a run as failed, which ends its tasks. Gives the run as it is then."""
+        """Mark a run as failed, which ends its tasks. Returns the run as it is then."""
         found: dict[str, Any] = self.transport.call("PATCH", self._run(dag_id, run_id), json={"state": "failed"})
         return found
 
     def clear(self, dag_id: str, run_id: str, failed_only: bool) -> int:
-        """Let the tasks of a run run again; gives how many."""
+        """Clear the tasks of a run, so that they run again; return their number."""
         body = {"dag_run_id": run_id, "only_failed": failed_only, "dry_run": False, "reset_dag_runs": True}
         return len(self._cleared(dag_id, body)["task_instances"])
 
     def clear_tasks(self, dag_id: str, run_id: str, wanted: Mapping[str, Collection[int] | None]) -> None:
-        """Let these tasks of an ended run run again: those of some map indexes, or with None all."""
+        """Clear these tasks of an ended run, so that they run again: the given map indexes, or all if None."""
         marks: list[Any] = []
         for task, indexes in wanted.items():
             marks += [task] if indexes is None else [[task, index] for index in sorted(indexes)]
@@ -393,7 +398,10 @@ class AirflowClient:
         self._cleared(dag_id, {"dag_run_id": run_id, "task_ids": list(tasks), "dry_run": False, **options})
 
     def _cleared(self, dag_id: str, body: Mapping[str, Any]) -> Any:
-        """What was cleared. A second call would stop what runs again since the first, whose answer was lost."""
+        """Clear tasks and return Airflow's answer. The call is not repeated if its answer was lost.
+
+        A second call would stop the tasks that run again since the first.
+        """
         try:
             return self._once_written(self._dag(dag_id, "clearTaskInstances"), body, again=False)
         except EngineUnreachableError as error:
@@ -402,8 +410,10 @@ class AirflowClient:
             ) from error
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
-        """A value that a task left. Raises ``NotThereError``, and ``KeptElsewhereError`` if Airflow stores the value
-        outside its database and does not give it.
+        """Read an XCom.
+
+        Raises ``NotThereError``, and ``KeptElsewhereError`` if Airflow stores the value outside of its database, where
+        the API does not read it.
         """
         path = self._run(dag_id, run_id, "taskInstances", task_id, "xcomEntries", key)
         value = self.transport.get(path, map_index=map_index, **self._as_json)["value"]
@@ -418,7 +428,7 @@ class AirflowClient:
             f"it there. In Airflow, {self._to_read}"
         )
 
-    # What FlowyML passes on is smaller, also as escaped JSON.
+    # Values that FlowyML passes on are smaller, also as escaped JSON.
     _to_read = (
         "set [common.io] xcom_objectstorage_threshold to 1000000: later runs then have no output of FlowyML's steps "
         "there."
@@ -429,13 +439,13 @@ class AirflowClient:
         return {}
 
     def returned(self, dag_id: str, run_id: str, key: str = "return_value") -> list[tuple[str, int]]:
-        """The tasks of a run that left a return value, or another one, and their map index: -1 for those without."""
+        """The tasks of a run that left an XCom of this key, with their map indexes: -1 if not mapped."""
         path = self._run(dag_id, run_id, "taskInstances", "~", "xcomEntries")
         entries = self._pages(path, "xcom_entries", xcom_key=key)
         return list(dict.fromkeys((entry["task_id"], entry.get("map_index", -1)) for entry in entries))
 
     def log(self, dag_id: str, run_id: str, task: Mapping[str, Any], attempt: int) -> list[LogEvent]:
-        """What an attempt wrote so far."""
+        """The log of an attempt so far."""
         path = self._run(dag_id, run_id, "taskInstances", task["task_id"], "logs", str(attempt))
         try:
             answer = self.transport.get(path, full_content=True, map_index=task.get("map_index", -1))
@@ -463,17 +473,17 @@ class AirflowClient:
     # Backfills.
 
     def backfill(self, dag_id: str, start: datetime, end: datetime, conf: Mapping[str, Any], **options: Any) -> int:
-        """Make the runs of a date range. Raises ``ConflictError`` while another backfill of the DAG is active."""
+        """Create the runs of a date range. Raises ``ConflictError`` while another backfill of the DAG is active."""
         body = {
             "dag_id": dag_id, "from_date": start.isoformat(), "to_date": end.isoformat(), "dag_run_conf": dict(conf),
             **options,
         }  # fmt: skip
         return int(self.transport.call("POST", f"{self.api}/backfills", json=body, again=False)["id"])
 
-    # What is in which place.
+    # Health and addresses.
 
     def health(self) -> dict[str, str]:
-        """Each component's own word."""
+        """The health of each component, in Airflow's words."""
         parts = self.transport.get(self._health_page)
         return {name: part["status"] for name, part in parts.items() if isinstance(part, dict) and part.get("status")}
 
@@ -495,7 +505,7 @@ class AirflowClient:
 
 
 def with_display_names(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Airflow 3 gives an item that never began the id of its task as the name that is shown; another item has it."""
+    """Give items that never began, for which Airflow 3 shows the task id, the display name of another item."""
     names = {task["task_id"]: task["task_display_name"] for task in tasks if _has_display_name(task)}
     return [
         {**task, "task_display_name": names[task["task_id"]]} if task["task_id"] in names else task for task in tasks
@@ -503,7 +513,7 @@ def with_display_names(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _is_removed_item(task: Mapping[str, Any]) -> bool:
-    """Whether an item is none any more: its run was cleared, and the list has become shorter."""
+    """Return whether an item has gone: its run was cleared, and the list has become shorter."""
     return bool(task["state"] == "removed" and task.get("map_index", -1) >= 0)
 
 
@@ -512,7 +522,7 @@ def _has_display_name(task: Mapping[str, Any]) -> bool:
 
 
 def usable_id(name: str) -> bool:
-    """Whether a path with this id means this id: ``..`` and ``~`` would mean something else."""
+    """Return whether an id can stand in a path: ``..`` and ``~`` would mean something else."""
     return bool(name) and name not in (".", "..", "~")
 
 
@@ -523,7 +533,7 @@ def quoted(part: str) -> str:
 
 
 def _call_of(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the call that an entry of the audit log records; empty where they are not JSON."""
+    """The fields of the call that an entry of the audit log records; empty if they are not JSON."""
     try:
         fields = json.loads(entry.get("extra") or "{}")
     except ValueError:
@@ -532,7 +542,7 @@ def _call_of(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _marks(entry: Mapping[str, Any]) -> Iterator[Mark]:
-    """What an entry of the audit log says was marked as failed; Airflow 2 has an event for just that."""
+    """Yield what was marked as failed, by an entry of the audit log. Airflow 2 has an event for just that."""
     call = _call_of(entry)
     actions = call.get("actions")
     changed: list[Any] = [each for action in actions or () for each in action.get("entities") or ()]

@@ -1,4 +1,4 @@
-"""What is different on Airflow 2.11: ``/api/v1``, basic authentication, logs as text."""
+"""The differences of Airflow 2.11: ``/api/v1``, basic authentication, logs as text."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ class Airflow2Client(AirflowClient):
         return {"only_active": True}
 
     def dag(self, dag_id: str) -> dict[str, Any]:
-        """Airflow 2 answers 500 for the details of a DAG that it has seen and not yet taken in."""
+        """Return a DAG. Airflow 2 answers 500 for one that it has found but not yet stored."""
         found: dict[str, Any] = self._unless_missing(dag_id, partial(super().dag, dag_id))
         return found
 
     def source(self, dag: Mapping[str, Any], version: int | None = None) -> str:
         """The text of the file as it is now: Airflow 2 keeps no older versions.
 
-        It answers 500 for that of a file which was deleted (``DagCodeNotFound``).
+        Airflow 2 answers 500 if the file was deleted (``DagCodeNotFound``).
         """
         path = f"{self.api}/dagSources/{dag['file_token']}"
         return str(self._unless_missing(dag["dag_id"], partial(self.transport.get, path))["content"])
 
     def _unless_missing(self, dag_id: str, ask: Callable[[], Any]) -> Any:
-        """What ``ask`` returns. A 500 means that it is missing, unless Airflow's database is away.
+        """Return the result of ``ask``. Read an answer 500 as "not found", unless Airflow's database is away.
 
         Raises:
             NotThereError: Airflow does not know the DAG, or fails twice although it can read the DAG's row.
@@ -88,7 +88,7 @@ class Airflow2Client(AirflowClient):
         return {"event": "api.patch_dag", "order_by": "-when"}
 
     def _is_file(self, path: str, filename: str) -> bool:
-        """Airflow 2 gives the whole path on its machine, where a mounted folder or a bucket may have another name."""
+        """Compare file names alone: Airflow 2 reports the path on its machine, where the folder may differ."""
         ours = f"{self.dags_folder.rpartition('://')[2].rstrip('/')}/{filename}"
         return "/".join(ours.split("/")[-2:]) == "/".join(path.split("/")[-2:])
 
@@ -104,9 +104,9 @@ class Airflow2Client(AirflowClient):
     _dates = ("execution_date_gte", "execution_date_lte")
 
     def _task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """In one page: Airflow 2 gives them in no order. This call alone takes as many as one asks for.
+        """List the tasks in one page: Airflow 2 does not sort them. Only this call has no limit.
 
-        Of a run that Airflow does not know there are none.
+        Empty for a run that Airflow does not know.
         """
         body = {"dag_ids": [dag_id], "dag_run_ids": [run_id], "page_limit": _ALL}
         answer = self.transport.call("POST", f"{self.api}/dags/~/dagRuns/~/taskInstances/list", json=body)
@@ -116,9 +116,9 @@ class Airflow2Client(AirflowClient):
         self.transport.call("PATCH", self._run(dag_id, run_id, "setNote"), json={"note": note})
 
     def clear_tasks(self, dag_id: str, run_id: str, wanted: Mapping[str, Collection[int] | None]) -> None:
-        """Airflow 2 clears whole tasks, or what failed of them, and no single item.
+        """Clear whole tasks, or all that failed of a task: Airflow 2 clears no single item.
 
-        The run is queued with the last call, so that nothing begins between the two.
+        The last call queues the run, so that no task starts between the two calls.
         """
         whole = [task for task, indexes in wanted.items() if indexes is None]
         parts = [task for task, indexes in wanted.items() if indexes is not None]

@@ -1,8 +1,7 @@
-"""Plan to the text of an Airflow DAG file: pure, the same text for the same plan, laid out as ruff would.
+"""Compile a plan to the text of an Airflow DAG file: the same text for the same plan, laid out as ruff would.
 
-Every name that a user chose stands in the text as a literal that ``layout`` wrote, within a docstring that escapes
-what could end it, or as an identifier that ``tasks`` made. So no name can break out, and none can hide a name that
-the file itself uses.
+Every name that a user chose becomes a literal written by ``layout``, a part of a docstring, escaped, or an identifier
+made by ``tasks``. So no name can break out, and no name can hide a name that the file itself uses.
 """
 
 from __future__ import annotations
@@ -57,17 +56,17 @@ from flowyml_airflow.task_texts import TaskTexts
 
 __all__ = ["CompiledDag", "compile_dag"]
 
-# Airflow reads `.airflowignore` as glob patterns or, by default before 3.0, as regular expressions. This is both. A
-# bundle that is just being written has the second name: see `folder`.
+# Airflow reads `.airflowignore` as glob patterns or, by default before 3.0, as regular expressions. This is both. The
+# second name is that of a bundle that is just being written: see `folder`.
 _IGNORE = b"[a-z0-9]*.pyz\n.new-*\n"
 _LONGEST_TAG = 100  # source: airflow.models.dag.DagTag
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledDag:
-    """A DAG file and its bundle. ``version`` changes with anything in either, ``structure`` with the DAG in the file.
+    """A DAG file and its bundle. ``version`` changes with both, ``structure`` with the DAG in the file.
 
-    So the structure stays the same if only the code has changed.
+    If only the code has changed, the structure stays the same.
     """
 
     dag_id: str
@@ -83,7 +82,7 @@ class CompiledDag:
 
     @cached_property
     def files(self) -> Mapping[str, bytes]:
-        """What to put into the DAGs folder, by relative path, the DAG file first. It goes there last."""
+        """The files for the DAGs folder, by relative path. The DAG file is first here and is written last."""
         return {
             self.filename: self.text.encode(),
             f"{BUNDLES_FOLDER}/{self.bundle.filename}": self.bundle.data,
@@ -100,12 +99,12 @@ def compile_dag(
     artifact_links: str | None = None,
     development: bool = False,
 ) -> CompiledDag:
-    """Compile a bundle's plan to a DAG; ``development`` compiles the one for code that is not deployed.
+    """Compile a bundle's plan to a DAG; with ``development`` to the DAG for code that is not deployed.
 
-    ``python`` is the interpreter that runs the steps on the workers, by default Airflow's own; ``artifacts`` is where
-    large outputs go, by default what ``FLOWYML_ARTIFACTS`` says on the workers, and ``artifact_links`` where a browser
-    finds them, an address with ``{key}`` in it. The pipeline's own options take precedence. Raises
-    ``DefinitionError``, ``UnknownOptionError`` and ``ScheduleError``; ``ConfigurationError`` for credentials in a URL.
+    ``python`` is the interpreter that runs the steps on the workers, by default Airflow's own. ``artifacts`` is the
+    store for large outputs, by default ``FLOWYML_ARTIFACTS`` of the workers; ``artifact_links`` is the address of an
+    output for a browser, with ``{key}`` in it. The pipeline's own options take precedence. Raises ``DefinitionError``,
+    ``UnknownOptionError`` and ``ScheduleError``; ``ConfigurationError`` for credentials in a URL.
     """
     ours = bundle.with_files(_worker_files())
     name = bundle.plan.name
@@ -121,13 +120,13 @@ def compile_dag(
 
 @cache
 def _worker_files() -> Mapping[str, bytes]:
-    """This package: tasks need its worker, and the file of a pipeline may import any of it."""
+    """The files of this package: tasks need its worker, and a pipeline's file may import any part of it."""
     package = Path(__file__).parent
     return {f"{package.name}/{path.name}": path.read_bytes() for path in sorted(package.glob("*.py"))}
 
 
 class _Dag:
-    """The text of one DAG file, in the making."""
+    """Writes the text of one DAG file."""
 
     def __init__(
         self, bundle: Bundle, schedule: Schedule | None, options: Mapping[str, Any], identity: tuple[str, str]
@@ -153,7 +152,7 @@ class _Dag:
         return f"with {source(Group('DAG(', list(self._arguments(version)), ')'))}:\n{self._body}"
 
     def text(self, version: str) -> str:
-        """The whole file. Its last line is FlowyML's mark, with the facts that are read back."""
+        """The whole file. Its last line is FlowyML's mark, with the facts that are read back from it."""
         constants = (
             f'BUNDLE = Path(__file__).parent / "{BUNDLES_FOLDER}" / {text_literal(self.bundle.filename)}\n'
             f"PYTHON = {_text_or(self.options['python'], 'sys.executable')}  # runs the steps\n"
@@ -207,14 +206,17 @@ class _Dag:
             yield dag_parts.SECTION_IMPORTS
 
     def _step_parts(self) -> Iterator[str]:
-        """Beside operators of Airflow's own a task returns what its step did, for their templates."""
+        """The classes of tasks for this DAG.
+
+        With operators of Airflow's own, a task also returns its outputs, for templates.
+        """
         if any(task.kind == "step" and not self.flow.is_operator(task) for task in self.flow.tasks):
             yield dag_parts.STEP.format(multiple_outputs=not self.flow.operators)
         if "together" in self._kinds:
             yield dag_parts.TOGETHER
 
     def _link_parts(self) -> Iterator[str]:
-        """What gives tasks their links: for the classes of this file that run steps."""
+        """Yield the line that gives links to the classes of this file that run steps."""
         if self.options["artifact_links"] and (kinds := [part.split("(")[0] for part in self._step_parts()]):
             yield LINK.format(kinds=".link = ".join(kind.removeprefix("class ") for kind in kinds))
 
@@ -254,7 +256,7 @@ class _Dag:
         return "datetime, timedelta, timezone" if has_delta else "datetime, timezone"
 
     def _facts(self, version: str) -> dict[str, Any]:
-        """What FlowyML reads back from a file that it meets. Steps are ids of tasks, the timeout is in seconds."""
+        """The facts that FlowyML reads back from a DAG file. Steps are task ids; the timeout is in seconds."""
         return {
             "pipeline": self.plan.name,
             "origin": self.bundle.origin.to_dict() if self.bundle.origin else None,
@@ -279,11 +281,11 @@ class _Dag:
         }
 
     def _cached(self) -> list[str]:
-        """The tasks of single steps whose results may be those of earlier runs."""
+        """The tasks of single steps whose results may come from the cache."""
         return [task_id(step.name) for step in self.plan if step.caching and not step.execution_group]
 
     def _waits(self) -> dict[str, list[str]]:
-        """For each task that waits for others these, each task after those."""
+        """By task, the tasks that it waits for; tasks are ordered so that each comes after those."""
         flow = self.flow
         found = {flow.id(task): list(dict.fromkeys(map(flow.id, flow.waited_for(task)))) for task in flow.tasks}
         if self.plan.hooks:
@@ -291,20 +293,20 @@ class _Dag:
         return {task: before for task, before in found.items() if before}
 
     def _place(self, output: FromStep | FromEither) -> Any:
-        """Where an output is found: a task and a key; in a loop with its name; of either of several the list."""
+        """The address of an output: task, key, and the loops that collect it; a list of addresses for an ``either``."""
         if isinstance(output, FromEither):
             return {"either": [self._place(each) for each in output.outputs]}
         loops = self.plan.structure.loops_between(output.step, "")
         return [self.flow.id(self.flow.steps[output.step]), self.flow.key(output), *(loop.name for loop in loops)]
 
     def _together_facts(self) -> dict[str, Any]:
-        """The tasks of several steps, with the names of these."""
+        """The tasks of execution groups, with the names of their steps."""
         tasks = [task for task in self.flow.tasks if task.kind == "together"]
         found = {self.flow.id(task): [step.name for step in self.flow.runs(task)] for task in tasks}
         return {"together": found} if found else {}
 
     def _flow_facts(self) -> dict[str, Any]:
-        """What else is read back of control flow: the tasks that stand for no step, and each loop's tasks."""
+        """The facts about control flow: tasks that run no step, and the tasks of each loop."""
         if not self.flow.has_control_flow:
             return {}
         helpers = [self.flow.id(task) for task in self.flow.tasks if not self.flow.runs(task)]

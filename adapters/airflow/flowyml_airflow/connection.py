@@ -1,4 +1,4 @@
-"""Which Airflow is meant and who asks, how a call proves it, and what a refusal means."""
+"""The address of Airflow, the credentials for it, and the meaning of a refusal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Connection:
 
     The address can come from ``FLOWYML_AIRFLOW_URL``, and its credentials from ``FLOWYML_AIRFLOW_TOKEN``,
     ``_TOKEN_FILE``, ``_TOKEN_COMMAND``, ``_USERNAME``, ``_PASSWORD``, ``_PASSWORD_FILE`` and ``_PASSWORD_COMMAND``,
-    which are sent to that address and to no other. So do ``_CA_FILE``, ``_CLIENT_CERT`` and ``_CLIENT_KEY``.
+    which are sent to that address and to no other. The same goes for ``_CA_FILE``, ``_CLIENT_CERT`` and
+    ``_CLIENT_KEY``.
 
     >>> Connection.to("http://ada:secret@127.0.0.1:8080/")
     Connection(url='http://127.0.0.1:8080')
@@ -39,9 +40,9 @@ class Connection:
 
     @classmethod
     def to(cls, url: str | None = None, tls: Tls | None = None, **options: Any) -> Connection:
-        """``options`` are those of ``Login.of``; they win over what the URL holds, and that over the environment.
+        """Merge credentials: ``options`` (see ``Login.of``), then the URL, then the environment.
 
-        Without any URL it leads nowhere, which is enough for compiling: see ``checked_address``. Raises
+        Without a URL the connection has no address, which is enough for compiling: see ``checked_address``. Raises
         ``ConfigurationError``.
         """
         address = url or _environment("URL")
@@ -59,7 +60,7 @@ class Connection:
         return cls(plain, login, tls or (_tls() if is_home else Tls()))._checked()
 
     def checked_address(self) -> str:
-        """The URL. Raises ``ConfigurationError`` where none was given."""
+        """The URL. Raises ``ConfigurationError`` if none was given."""
         if not self.url:
             raise ConfigurationError(
                 "No Airflow URL is set. Give AirflowOrchestrator(url=…), or set FLOWYML_AIRFLOW_URL."
@@ -76,9 +77,9 @@ class Connection:
 
 
 def _merged(given: Mapping[str, Any], in_url: Mapping[str, str], of_environment: Mapping[str, str]) -> dict[str, Any]:
-    """One set of credentials: the arguments, what they lack from the URL, and from the environment last.
+    """Merge credentials: the arguments, then the URL for what they lack, then the environment.
 
-    Who is named by arguments or URL takes no token from the environment, which is another's.
+    If the arguments or the URL name a user, no token is taken from the environment: it is another user's.
     """
     merged = {name: value for name, value in given.items() if value}
     if in_url["username"] and not _has(merged, "token"):
@@ -97,7 +98,7 @@ def _has(options: Mapping[str, Any], kind: str) -> bool:
 
 
 def _withheld(names: Mapping[str, str], home: str | None, plain: str) -> str:
-    """What to add to a refusal when the environment's credentials are another address's."""
+    """Say in a refusal that the environment's credentials belong to another address and were not sent."""
     variables = " and ".join(f"FLOWYML_AIRFLOW_{name.upper()}" for name in names)
     whose = f"belong to {shown(home)}, the FLOWYML_AIRFLOW_URL" if home else "need FLOWYML_AIRFLOW_URL beside them"
     return (
@@ -112,15 +113,15 @@ def _tls() -> Tls:
 
 
 def _environment(name: str) -> str | None:
-    """A variable without the line break that a file of a mounted secret ends with; None for nothing."""
+    """An environment variable without the line break that ends the file of a mounted secret; None if empty."""
     return os.environ.get(f"FLOWYML_AIRFLOW_{name}", "").strip("\r\n") or None
 
 
 class Token:
     """A token of Airflow 3: the user's own, or one fetched from ``/auth/token`` and fetched again when it has expired.
 
-    ``fetch`` logs in and gives a new token. The user's own comes from a file or a command anew after a refusal, and is
-    replaced by a fetched one where there is a password.
+    ``fetch`` logs in and returns a new token. After a refusal, the user's own token is read again from its file or
+    command, or is replaced by a fetched token if there is a password.
     """
 
     def __init__(self, login: Login, fetch: Callable[[], str]) -> None:
@@ -151,7 +152,7 @@ class Token:
 
 
 def expiry(token: str) -> datetime | None:
-    """When a JSON Web Token ends, by its own word; None when it does not say."""
+    """The expiry time in a JSON Web Token; None if it has none."""
     parts = token.split(".")
     if len(parts) != 3:
         return None
@@ -163,7 +164,7 @@ def expiry(token: str) -> datetime | None:
 
 
 def permission(method: str, path: str) -> str:
-    """The permission that a call needs, as roles of Airflow's FAB auth manager list it; empty if it is not known.
+    """The permission that a call needs, in the words of Airflow's FAB auth manager; empty if it is not known.
 
     Source: Airflow, "Access Control" of the FAB provider, and the ``requires_access_…`` of each route. The simple auth
     manager has roles instead: ``viewer`` reads, ``user`` works with DAGs, and ``op`` reads pools and connections.
@@ -188,7 +189,10 @@ _RESOURCES = {
 
 
 def refusal(connection: Connection, status: int, *, known: bool = True) -> AuthenticationError:
-    """What a 401 or 403 means, given who asked. Airflow 2 says 403 for a wrong password too: it is not ``known``."""
+    """Return the error for a 401 or 403.
+
+    Airflow 2 answers 403 for a wrong password too, so its reason is not ``known``.
+    """
     reason = _refusal(f"Airflow at {connection.url}", connection.login, status, known)
     return AuthenticationError(f"{reason} {connection.login.note}".rstrip())
 

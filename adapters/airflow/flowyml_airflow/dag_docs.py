@@ -1,4 +1,4 @@
-"""What Airflow's UI shows about a compiled DAG and its tasks: text, graph, parameters and outputs."""
+"""The docs of a compiled DAG and its tasks in Airflow's UI: text, graph, parameters and outputs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ _LONGEST = 80  # characters of a name or a default in a table
 
 
 def dag_docs(flow: Flow, options: Mapping[str, Any], version: tuple[str, str], graph: str) -> str:
-    """The docs of the DAG, in Markdown. ``version`` is that of all and of the structure, ``graph`` is ``graph_docs``.
+    """The docs of the DAG, in Markdown.
 
-    The first line is read back: see ``Deployed.shows``.
+    ``version`` combines file version and structure; ``graph`` is from ``graph_docs``.
+
+    ``Deployed.shows`` reads the first line back.
     """
     plan = flow.plan
     about = options.get("doc_md") or plan.description
@@ -41,13 +43,13 @@ def dag_docs(flow: Flow, options: Mapping[str, Any], version: tuple[str, str], g
 
 
 def step_docs(step: Step, options: Mapping[str, Any]) -> str:
-    """The docs of a task. Airflow's tasks have no tags, so they stand here."""
+    """The docs of a task. They include the step's tags, since Airflow's tasks have none."""
     tags = f"Tags: {', '.join(step.tags)}" if step.tags else ""
     return "\n\n".join(part for part in (options.get("doc_md") or step.description, tags) if part)
 
 
 def together_docs(steps: Sequence[Step], options: Mapping[str, Any]) -> str:
-    """The docs of the task of an execution group: a line on each of its steps."""
+    """The docs of an execution group's task: a line for each step."""
     lines = [
         f"- {code(step.name)}{': ' if step.description else ''}{step.description.partition(chr(10))[0]}"
         for step in steps

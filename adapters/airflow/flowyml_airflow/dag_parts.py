@@ -1,6 +1,6 @@
 """The parts of a compiled DAG file that are the same for every pipeline.
 
-They are text: they run in Airflow's environment, which is not this one, on Airflow 3 and 2.11.
+They are text, since they run in Airflow's environment and not in this one, on Airflow 3 and 2.11.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ try:
 except ImportError:  # Airflow 2
     from airflow.datasets import {dataset}
 """
-# In Airflow 2 an asset is known by its URI alone.
+# Airflow 2 identifies an asset by its URI alone.
 NAMED_ASSETS = """
     def Asset(name, uri=None):
         return Dataset(uri or name)

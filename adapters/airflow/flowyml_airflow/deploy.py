@@ -1,7 +1,4 @@
-"""Deploying: a DAG file gets into Airflow, FlowyML waits until Airflow has read it, and old bundles go.
-
-And what deploying would change.
-"""
+"""Deploy: write a DAG file, wait until Airflow has read it, remove old bundles; and show the changes beforehand."""
 
 from __future__ import annotations
 
@@ -52,9 +49,9 @@ _WRITE_AGAIN = 10  # seconds after which a file that Airflow has not read is wri
 
 @dataclass(frozen=True)
 class Deployer:
-    """Writes bundles and DAG files into ``folder``, and waits ``timeout`` seconds at most until they are parsed.
+    """Writes bundles and DAG files into ``folder``, and waits at most ``timeout`` seconds until they are parsed.
 
-    ``timeout`` is None for as long as Airflow's own settings let it take.
+    ``timeout`` is None to wait as long as Airflow's own settings allow.
     """
 
     client: Callable[[], AirflowClient]
@@ -66,7 +63,7 @@ class Deployer:
     _proved: dict[str, str] = field(default_factory=dict)
 
     def found(self, dag: str) -> Deployed | None:
-        """The DAG of that id; None when Airflow knows none, or none any more."""
+        """Return the DAG of that id; None if Airflow does not know it, or no longer."""
         client = self.client()
         try:
             found = Deployed(client.dag(dag), client)
@@ -75,19 +72,22 @@ class Deployer:
         return None if is_gone(found.dag) else found
 
     def compiled(self, bundle: Bundle, schedule: Schedule | None, *, development: bool = False) -> CompiledDag:
-        """The DAG file and its bundle, from memory if they were compiled before."""
+        """The DAG file and its bundle; compiled once."""
         given = (("python", self.python), ("artifacts", self.artifacts), ("artifact_links", self.artifact_links))
         return _compiled(bundle.data, _plain(schedule), given, development)
 
     def schedule(self, pipeline: str, found: Deployed | None) -> Schedule | None:
-        """The schedule that a pipeline has: that in its file, which Airflow may not have read yet; else Airflow's."""
+        """The schedule of a pipeline: the one in its file, which Airflow may not have read yet, else Airflow's."""
         data = self.folder.read(dag_file(pipeline)) if self.folder else None
         if data is not None and (mark := mark_of(data)):
             return schedule_of(mark.facts)
         return found.schedule if found and has_schedule(found.dag) else None
 
     def kept(self, bundle: Bundle, found: Deployed | None) -> CompiledDag:
-        """The DAG file with the schedule that is there already. Raises ``ConfigurationError`` if that is unreadable."""
+        """Compile with the schedule that is deployed now.
+
+        Raises ``ConfigurationError`` if that schedule is unreadable.
+        """
         if found and has_schedule(found.dag) and found.is_ours and not found.facts:
             raise ConfigurationError(
                 f"{found.place} was changed by hand, and its last line, `# flowyml: …`, is gone or broken, so its "
@@ -97,13 +97,12 @@ class Deployer:
         return self.compiled(bundle, self.schedule(bundle.plan.name, found))
 
     def deploy(self, compiled: CompiledDag, found: Deployed | None, *, force: bool = False) -> bool:
-        """Make Airflow know this version; false when it does already.
+        """Make Airflow know this version; return False if it knows it already.
 
-        Raises ``EngineError`` with Airflow's traceback when it cannot be parsed, ``WaitTimeoutError`` when Airflow does
-        not read it, ``ConfigurationError`` when it cannot be written, or would replace what FlowyML did not write, and
-        ``OwnershipError`` when it would replace another pipeline's, or what was edited; ``force`` replaces both.
-        ``ParameterError`` for a default that Airflow does not carry.
-        A deployment that fails leaves the DAG file that was there before.
+        Raises ``EngineError`` with Airflow's traceback if the file cannot be parsed, ``WaitTimeoutError`` if Airflow
+        does not read it, ``ConfigurationError`` if it cannot be written or would replace a file that is not FlowyML's,
+        ``OwnershipError`` if it would replace another pipeline's file or an edited one (``force`` replaces both), and
+        ``ParameterError`` for a default that Airflow does not carry. If a deployment fails, the former DAG file stays.
         """
         if self.is_there(compiled, found):
             return False
@@ -121,9 +120,9 @@ class Deployer:
         return True
 
     def check(self, compiled: CompiledDag, found: Deployed | None, force: bool) -> Folder:
-        """Change nothing, and raise what ``deploy`` does before it writes; gives the folder that it would write to.
+        """Raise what ``deploy`` raises before it writes, and change nothing; return the folder that it would write to.
 
-        Warns of runs that would go on with other code.
+        Warns about runs that would continue with other code.
         """
         self.check_place(compiled, found, force)
         if self.folder is None:
@@ -138,9 +137,9 @@ class Deployer:
         return self.folder
 
     def shown(self, found: Deployed, structure: str | None) -> Deployed:
-        """The DAG, once Airflow's API has it with this structure. Raises ``WaitTimeoutError``.
+        """Return the DAG once Airflow's API has it with this structure. Raises ``WaitTimeoutError``.
 
-        Until then Airflow refuses new parameters and a backfill of a new schedule, and makes runs without new tasks.
+        Until then Airflow refuses new parameters and a backfill of a new schedule, and creates runs without new tasks.
         """
         dag = found.dag["dag_id"]
         if found.shows(structure):
@@ -162,9 +161,9 @@ class Deployer:
         )
 
     def diff(self, compiled: CompiledDag, found: Deployed | None) -> str:
-        """What deploying would change, as a unified diff: the DAG file, and the code in its bundle.
+        """Show as a unified diff how deploying would change the DAG file and the code in its bundle.
 
-        Parameters, schedule and options stand in the DAG file. Empty when nothing would change.
+        Parameters, schedule and options are part of the DAG file. Empty if nothing would change.
         """
         self.check_place(compiled, found, force=True)
         path = compiled.filename
@@ -173,7 +172,7 @@ class Deployer:
         return difference(path, old, compiled.text) + self._code_diff(old, compiled.bundle)
 
     def _code_diff(self, old: str, bundle: Bundle) -> str:
-        """What changes in the code; nothing where there is no bundle yet, or it cannot be seen from here."""
+        """Show the changes of the code; empty without a deployed bundle, or if it cannot be read from here."""
         path = facts_of(old).get("bundle_file")
         data = self.folder.read(f"{BUNDLES_FOLDER}/{path}") if self.folder and path else None
         if data is None or data == bundle.data:
@@ -181,7 +180,7 @@ class Deployer:
         return bundle_difference(Bundle.of(data, str(path)), bundle)
 
     def deployed_bundle(self, found: Deployed) -> Bundle:
-        """The bundle of a deployed DAG. Raises ``ConfigurationError`` when it is not in the folder."""
+        """The bundle of a deployed DAG. Raises ``ConfigurationError`` if the folder lacks it."""
         name = found.facts.get("pipeline", found.dag["dag_id"])
         if self.folder is None:
             raise ConfigurationError(
@@ -196,15 +195,16 @@ class Deployer:
         return Bundle.of(data, str(path))
 
     def is_there(self, compiled: CompiledDag, found: Deployed | None) -> bool:
-        """Whether Airflow has parsed this version, and the folder holds it."""
+        """Return whether Airflow has parsed this version, and the folder has its files."""
         if found is None or not self._has_parsed(compiled, found):
             return False
         return self.folder is None or all(self.folder.read(path) == data for path, data in compiled.files.items())
 
     def _has_parsed(self, compiled: CompiledDag, found: Deployed) -> bool:
-        """Tags alone do not prove it: Airflow writes them at once, and a new version of a DAG only every 30 seconds.
+        """Return whether Airflow has parsed this version. Tags alone do not prove it.
 
-        Source: Airflow, ``[core] min_serialized_dag_update_interval``.
+        Airflow writes tags at once, but a new version of a DAG only every 30 seconds. Source: Airflow, ``[core]
+        min_serialized_dag_update_interval``.
         """
         if version_tag(compiled.version) not in tags_of(found.dag) or found.dag.get("has_import_errors"):
             return False
@@ -215,7 +215,7 @@ class Deployer:
         return True
 
     def check_place(self, compiled: CompiledDag, found: Deployed | None, force: bool) -> None:
-        """Refuse to replace a file, or a DAG, that is not FlowyML's or was edited, and to have one DAG in two files."""
+        """Refuse to replace a file or DAG that is not FlowyML's or was edited, and to have one DAG in two files."""
         pipeline, path = compiled.bundle.plan.name, compiled.filename
         elsewhere = self.folder is not None and found is not None and _is_elsewhere(found, self.folder, path)
         if found and (elsewhere or not found.is_ours):
@@ -241,7 +241,7 @@ class Deployer:
                 raise (OwnershipError if mark else ConfigurationError)(f"{what} {reason}")
 
     def _check_pools(self, compiled: CompiledDag) -> None:
-        """Refuse a pool that Airflow does not have: tasks would wait forever, without any message."""
+        """Refuse a pool that Airflow lacks: tasks would wait forever, without a message."""
         plan = compiled.bundle.plan
         wanted = {f"pipeline {plan.name!r}": pipeline_options(plan).get("pool")}
         wanted |= {f"step {step.name!r}": step_options(step).get("pool") for step in plan}
@@ -256,9 +256,9 @@ class Deployer:
                 )
 
     def _warn_runs(self, compiled: CompiledDag, found: Deployed | None) -> None:
-        """Say which runs go on with the new code, since a task takes its bundle from the DAG file when it begins.
+        """Warn about runs that continue with the new code: a task takes its bundle from the DAG file when it starts.
 
-        Airflow ends a task that the new version lacks, even while it runs, and then goes by the others.
+        Airflow ends a task that the new version lacks, even while it runs, and then decides by the other tasks.
         """
         if found is None or found.facts.get("bundle_file") in (None, compiled.bundle.filename):
             return
@@ -277,7 +277,7 @@ class Deployer:
             )  # fmt: skip
 
     def _remove_old_bundles(self, folder: Folder, compiled: CompiledDag, replaced: str) -> None:
-        """What is left over costs space and nothing else, so no deployment fails for it."""
+        """Remove bundles that are no longer needed. A failure is only logged, since a bundle left over does no harm."""
         try:
             remove_old_bundles(folder, self.client(), compiled.bundle.plan.name, {compiled.bundle.filename, replaced})
         except (EngineError, ConfigurationError) as error:
@@ -286,9 +286,9 @@ class Deployer:
     @staticmethod
     @contextmanager
     def _put_back_on_failure(folder: Folder, compiled: CompiledDag) -> Iterator[None]:
-        """Leave the DAG file as it was before, unless it was changed again meanwhile.
+        """Restore the DAG file if the block fails, unless the file was changed again meanwhile.
 
-        A file that Airflow has not read yet stays: deploy again to keep waiting for it.
+        A file that Airflow has not read yet stays: deploy again to wait for it.
         """
         path = compiled.filename
         before, after = folder.read(path), compiled.files[path]
@@ -302,11 +302,12 @@ class Deployer:
             raise
 
     def _wait_until_parsed(self, folder: Folder, compiled: CompiledDag, before: Mapping[str, Any] | None) -> None:
-        """An error from before may be written once more while the new file arrives: then only the next one counts.
+        """Wait until Airflow has read the new file, without an import error.
 
-        Airflow overlooks a change that is older than the end of its last reading, and so one that was made while it
-        read the file, for ``min_file_process_interval``. So the file is written again, at growing intervals.
-        Source: Airflow's ``DagFileProcessorManager._sort_by_mtime``, on 2.11 ``prepare_file_path_queue``.
+        An earlier error may be reported once more while the new file arrives: then only the next one counts. For
+        ``min_file_process_interval`` Airflow overlooks a change that is older than the end of its last reading, and so
+        a change that was made during the reading. So the file is written again, at growing intervals. Source: Airflow's
+        ``DagFileProcessorManager._sort_by_mtime``, on 2.11 ``prepare_file_path_queue``.
         """
         seconds = self.timeout if self.timeout is not None else self.client().reads_new_files_within + _PARSING
         deadline, pause = time.monotonic() + seconds, 0.1
@@ -351,10 +352,11 @@ class Deployer:
 
 
 def _is_elsewhere(found: Deployed, folder: Folder, path: str) -> bool:
-    """Whether the file of a DAG is another than the one that is written.
+    """Return whether the DAG is in another file than the one that is written.
 
-    Where Airflow's file can be seen from here, that is certain. Else its path within the folder that Airflow reads must
-    end the path that is known here, unless there is a file: the folder may be mounted under another name.
+    That is certain if Airflow's file can be seen from here. Otherwise the folder may be mounted under another name:
+    then the end of the path known here must equal Airflow's path within the folder that it reads, unless the file
+    exists.
     """
     theirs = PurePosixPath(found.place)
     if theirs.name != path:
@@ -379,11 +381,11 @@ def _plain(schedule: Schedule | None) -> str:
 
 
 def remove_old_bundles(folder: Folder, client: AirflowClient, pipeline: str, keep: Collection[str]) -> Sequence[str]:
-    """Remove a pipeline's bundles, except those that a DAG file names and those to ``keep``; gives what was removed.
+    """Remove a pipeline's bundles, except those that a DAG file names and those to ``keep``; return the removed ones.
 
-    ``keep`` holds the bundle that was just deployed and the one before it, which a task that is starting or a callback
-    of a run that has just ended may be loading. While a run of the pipeline is under way nothing is removed: its tasks
-    may have begun with any version.
+    ``keep`` has the bundle that was just deployed and the one before, which a starting task or a callback of a run that
+    has just ended may be loading. While the pipeline has a run that has not ended, nothing is removed: the tasks of
+    that run may have started with any version.
     """
     ours = re.compile(rf"{re.escape(slug(pipeline))}-[0-9a-f]{{8}}\.pyz")
     old = [name for name in folder.names(BUNDLES_FOLDER) if ours.fullmatch(name) and name not in keep]

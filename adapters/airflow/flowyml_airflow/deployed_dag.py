@@ -1,4 +1,4 @@
-"""A DAG as Airflow has it, and what FlowyML wrote into its file."""
+"""A DAG in Airflow, and the facts that FlowyML wrote into its file."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Deployed:
-    """A DAG as Airflow has it. ``facts`` are what FlowyML wrote into its file; empty for a foreign DAG."""
+    """A DAG in Airflow. ``facts`` are those that FlowyML wrote into its file; empty for a foreign DAG."""
 
     dag: Mapping[str, Any]
     client: AirflowClient
 
     @property
     def is_ours(self) -> bool:
-        """Whether FlowyML compiled it."""
+        """True if FlowyML compiled the DAG."""
         return TAG in tags_of(self.dag)
 
     @property
     def place(self) -> str:
-        """Its file: a path within the DAGs folder, with Airflow 2 one on Airflow's own machine."""
+        """The path of its file within the DAGs folder; with Airflow 2 a path on Airflow's own machine."""
         return str(self.dag.get("relative_fileloc") or self.dag.get("fileloc") or "")
 
     @cached_property
@@ -47,51 +47,52 @@ class Deployed:
 
     @cached_property
     def facts(self) -> Mapping[str, Any]:
-        """What FlowyML wrote into its file."""
+        """The facts that FlowyML wrote into the file."""
         return facts_of(self.source) if self.is_ours else {}
 
     @property
     def needs_date(self) -> bool:
-        """Whether templates of operators may name the logical date of a run, as ``{{ ds }}`` does."""
+        """True if templates of operators may use the logical date of a run, as ``{{ ds }}`` does."""
         return not self.is_ours or "operators" in self.facts
 
     def why_no_tasks(self, date: datetime) -> str:
-        """Say why a run of this date has no task, and what to do; empty if it has them."""
+        """Say why a run of this date has no tasks, and what to do; empty if it has tasks."""
         why = no_tasks_at(date, self.dag)
         run = f", or run the pipeline's file: {self.client.command('run', 'FILE')}" if self.is_ours else ""
         return f"{why} Change its dates{run}." if why else ""
 
     def check_has_tasks(self) -> None:
-        """Raise ``ScheduleError`` where a run that is started now would complete without running anything."""
+        """Raise ``ScheduleError`` if a run that is started now would complete without running anything."""
         if (self.needs_date or self.client.dates_all_runs) and (why := self.why_no_tasks(datetime.now(UTC))):
             raise ScheduleError(f"The run was not started: it would complete without running any step. {why}")
 
     @property
     def origin(self) -> Origin | None:
-        """Where its pipeline comes from."""
+        """The origin of the pipeline."""
         return Origin.from_dict(self.facts.get("origin"))
 
     @property
     def schedule(self) -> Schedule | None:
-        """Its schedule, when it has one that FlowyML gave it."""
+        """The schedule, if FlowyML set one."""
         return schedule_of(self.facts)
 
     @property
     def structure(self) -> str | None:
-        """That of the DAG in its file; None for a foreign one, and where the file was changed by hand."""
+        """The structure of the DAG in the file; None for a foreign DAG, or if the file was edited."""
         return self.facts.get("structure") if self.is_ours and is_untouched(self.source) else None
 
     def shows(self, structure: str | None) -> bool:
-        """Whether Airflow has the tasks, parameters and schedule of this structure; True for None.
+        """Return whether Airflow has the tasks, parameters and schedule of this structure; True for None.
 
-        Airflow keeps them in its database, where the docs of the DAG stand beside them: see ``dag_docs``.
+        Airflow stores them in its database together with the docs of the DAG, which name the structure: see
+        ``dag_docs``.
         """
         return structure is None or structure in (self.dag.get("doc_md") or "").partition("\n")[0]
 
     def check_parameters(self, values: Mapping[str, Any]) -> None:
-        """Raise ``ParameterError`` for what a pipeline of FlowyML's does not take, and for what Airflow does not carry.
+        """Raise ``ParameterError`` for a parameter that the pipeline lacks or a value that Airflow does not carry.
 
-        Any other DAG may be given any conf.
+        A foreign DAG takes any conf.
         """
         check_carried(values, self.client.integers)
         if self.is_ours:
@@ -105,28 +106,28 @@ def tags_of(dag: Mapping[str, Any]) -> set[str]:
 
 
 def facts_of(source: str) -> Mapping[str, Any]:
-    """What FlowyML wrote into a DAG file; empty when it did not write it."""
+    """Read the facts that FlowyML wrote into a DAG file; empty if FlowyML did not write the file."""
     mark = mark_of(source.encode())
     return mark.facts if mark else {}
 
 
 def schedule_of(facts: Mapping[str, Any]) -> Schedule | None:
-    """The schedule among what FlowyML wrote into a DAG file."""
+    """Read the schedule from the facts in a DAG file."""
     plain = facts.get("schedule")
     return Schedule.from_dict(plain) if plain else None
 
 
 def is_untouched(source: str) -> bool:
-    """Whether a DAG file is what FlowyML wrote."""
+    """Return whether a DAG file is unchanged since FlowyML wrote it."""
     mark = mark_of(source.encode())
     return mark is not None and mark.is_untouched
 
 
 def bundles_needed(bundles: Iterable[str], sources: Iterable[bytes]) -> set[str]:
-    """Those of the bundles that Python files in the DAGs folder need.
+    """Return the bundles that Python files in the DAGs folder need.
 
-    The facts of a DAG file name its bundle. One that was edited, or that FlowyML did not write, may need each bundle
-    whose name stands anywhere in it.
+    The facts of a DAG file name its bundle. A file that was edited, or that FlowyML did not write, may need each bundle
+    whose name occurs anywhere in it.
     """
     bundles = list(bundles)
     needed: set[str] = set()
@@ -140,10 +141,10 @@ def bundles_needed(bundles: Iterable[str], sources: Iterable[bytes]) -> set[str]
 
 
 def has_schedule(dag: Mapping[str, Any]) -> bool:
-    """Whether a DAG runs by itself."""
+    """Return whether a DAG has a schedule."""
     return dag.get("timetable_summary") not in (None, "None") or bool(dag.get("schedule_interval"))
 
 
 def version_of(run: Mapping[str, Any]) -> int | None:
-    """The newest version of the DAG in a run; None on Airflow 2, which has no versions."""
+    """The newest version of the DAG in a run; None on Airflow 2, which does not version DAGs."""
     return max((item["version_number"] for item in run.get("dag_versions") or ()), default=None)

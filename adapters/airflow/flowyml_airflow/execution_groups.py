@@ -1,6 +1,6 @@
-"""What the task of an execution group does: it runs the group's steps one after the other, in one process.
+"""Run the steps of an execution group one after the other, in the process of their task.
 
-This file travels in the bundle. The reader at home goes by what is written here: see ``step_runs``.
+This file travels in the bundle. ``step_runs`` reads on the user's machine the record that is written here.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ __all__ = ["GroupRun", "printed"]
 
 logger = logging.getLogger("airflow.task")
 _FINAL = ("AirflowFailException", "AirflowSkipException")
-"""What a step raises of Airflow's own so that it is not tried again."""
+"""The exceptions of Airflow that a step raises in order not to be retried."""
 
 
 @dataclass
 class GroupRun:
-    """One try of such a task. ``run`` raises the error of the first step that failed, when all have had their turn.
+    """One try of such a task. ``run`` raises the error of the first step that failed, after all steps.
 
-    A step whose function fails is tried again here, by its policy; one that waits for a step that failed does not run,
-    as anywhere. What became of each is written down at each change, so that it is known of a task that is killed, too.
-    ``call`` makes one attempt: it takes what ``StepProcesses.run`` does.
+    A step whose function fails is retried here, by its policy. A step does not run if one that it waits for failed. The
+    state of each step is written at each change, so that it is known even if the task is killed. ``call`` makes one
+    attempt; it takes the arguments of ``StepProcesses.run``.
     """
 
     flow: Flow
@@ -65,11 +65,11 @@ class GroupRun:
 
     @property
     def outputs(self) -> dict[str, Any]:
-        """What the steps that went well gave, by ``step.output``, packed."""
+        """The packed outputs of the completed steps, by ``step.output``."""
         return {f"{step}.{name}": packed for step, made in self._made.items() for name, packed in made.items()}
 
     def run(self) -> None:
-        """Run all of them."""
+        """Run all steps."""
         skips = []
         for step in self.steps:
             self.at_work = step
@@ -96,7 +96,7 @@ class GroupRun:
             raise skips[0]
 
     def _run(self, step: Step) -> Mapping[str, Any]:
-        """The outputs of a step, tried as often as its policy says."""
+        """Run a step as often as its policy allows; return its outputs."""
         delays = list(step.retry.delays) if step.retry else []
         attempt = self._tries  # the tries of the task before this one count as one each
         while True:
@@ -128,7 +128,7 @@ class GroupRun:
                 return outputs
 
     def _note(self, step: Step, attempt: int, error: StepError, *, is_last: bool) -> None:
-        """Log and write down an attempt that failed."""
+        """Log and record an attempt that failed."""
         if "AirflowSkipException" in getattr(error, "names", ()):
             self._write(step, "skipped", attempt)
             return
@@ -152,7 +152,7 @@ class GroupRun:
         return [name for name in dict.fromkeys((*names, *step.after)) if name in self._written]
 
     def _cause(self, step: Step) -> str:
-        """Why a step does not run: the first of the group that failed among those that it would have needed."""
+        """Say why a step does not run: the first failed step of the group that it would have needed."""
         for name in self._before(step):
             said = self._written[name]
             if said["state"] == "upstream_failed":
@@ -163,7 +163,7 @@ class GroupRun:
         raise AssertionError(f"nothing keeps {step.name!r} from running")
 
     def _inputs(self, step: Step) -> dict[str, Any]:
-        """Packed; parameters and constants are known where it runs."""
+        """The packed inputs. Parameters and constants are left out, since they are known where the step runs."""
         return {
             item.name: self._value(step, item.source)
             for item in step.inputs
@@ -171,7 +171,7 @@ class GroupRun:
         }
 
     def _value(self, step: Step, source: Source) -> Any:
-        """A packed value: of a step of the group as that has returned it, else as it stands in Airflow."""
+        """A packed value: of a step of the group from memory, of any other from Airflow."""
         outputs = source.outputs if isinstance(source, FromEither) else [source]
         for output in outputs:
             if isinstance(output, FromStep) and output.step in self._made:
@@ -179,7 +179,7 @@ class GroupRun:
         return self.upstream.value(source, step.group)
 
     def _write(self, step: Step, state: str, attempt: int, **more: Any) -> None:
-        """Leave what became of a step, in Airflow's words, beside what became of those before it."""
+        """Record the state of a step, in Airflow's words, together with the states of the earlier steps."""
         now = datetime.now(UTC).isoformat()
         began = self._written.get(step.name, {}).get("began")
         if state == "running":
@@ -190,12 +190,12 @@ class GroupRun:
 
 
 def _say_turn(step: Step, attempt: int) -> None:
-    """Say in the log whose lines follow."""
+    """Log a marker: the following lines belong to this step and attempt."""
     logger.info("%s%s", TURN, json.dumps({"step": step.name, "attempt": attempt}))
 
 
 def printed(line: str) -> str:
-    """A line of a user's code as a task's log gets it: none is taken for one that says whose turn it is.
+    """Return a line of a user's code as it is logged: never to be read as a marker of a step.
 
     >>> printed("done"), printed('flowyml-turn {"step": "train"}')
     ('done', ' flowyml-turn {"step": "train"}')

@@ -1,4 +1,4 @@
-"""A step that runs a DAG which exists already, from any pipeline on any engine."""
+"""A step that runs an existing DAG, from any pipeline on any engine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def external_dag(
     timeout: float | None = None,
     resources: ResourceRequirements | None = None,
 ) -> Step[..., dict[str, Any]]:
-    """A step that triggers an existing Airflow DAG, waits for its end, and fails when it fails.
+    """Return a step that triggers an existing Airflow DAG, waits for its end, and fails if the DAG's run fails.
 
     ``conf`` is passed to the DAG; ``inputs`` names outputs of other steps, or parameters, to add to it. The step's
     output, named like the step, has ``dag_id``, ``run_id``, ``state`` and ``url`` of the DAG's run; ``url`` is empty if
@@ -39,12 +39,12 @@ def external_dag(
     the DAG's run id is made from the pipeline's. A step that is asked to stop fails the DAG's run too; one that is
     killed leaves it running.
 
-    The worker needs nothing but Python. There, ``FLOWYML_AIRFLOW_URL`` names the Airflow, and
-    ``FLOWYML_AIRFLOW_USERNAME`` and ``_PASSWORD``, or ``_TOKEN``, are the credentials, so the pipeline holds none. With
-    a ``url``, they are sent only if it equals ``FLOWYML_AIRFLOW_URL``. A paused DAG is refused, since its run would
-    wait forever; so is one that has not started yet or is over, since its run would have no tasks. ``poll_interval`` is
-    in seconds, as is ``patience``: how long Airflow may be silent. Raises ``ConfigurationError`` for a ``url`` with
-    credentials.
+    The worker needs only Python. On it, ``FLOWYML_AIRFLOW_URL`` is the address of Airflow, and
+    ``FLOWYML_AIRFLOW_USERNAME`` and ``_PASSWORD``, or ``_TOKEN``, are the credentials, so the pipeline has none. With a
+    ``url``, they are sent only if it equals ``FLOWYML_AIRFLOW_URL``. A paused DAG is refused, since its run would wait
+    forever; so is a DAG before its start date or after its end date, since its run would have no tasks.
+    ``poll_interval`` is in seconds, as is ``patience``, the time for which Airflow may not answer. Raises
+    ``ConfigurationError`` for a ``url`` with credentials.
 
     >>> from flowyml import Pipeline
     >>> report = external_dag("nightly_report", conf={"day": "monday"})
@@ -70,12 +70,12 @@ def run_dag(
     poll_interval: float = 5,
     patience: float = 600,
 ) -> dict[str, Any]:
-    """Within a step: trigger an existing Airflow DAG, wait for its end, and fail when it fails.
+    """Within a step: trigger an existing Airflow DAG, wait for its end, and fail if the DAG's run fails.
 
-    Does within a step what ``external_dag`` does as a step, for a ``conf`` that the step computes; ``conf`` is plain
-    JSON. Call it once for each step and DAG: a second call with the same ``conf`` waits for the run of the first.
-    Returns ``dag_id``, ``run_id``, ``state`` and ``url`` of the DAG's run. Raises ``RuntimeError`` when that fails or
-    is paused, and ``ConfigurationError`` for a ``url`` with credentials.
+    Like ``external_dag``, for a ``conf`` that the step computes; ``conf`` is plain JSON. Call it once for each step and
+    DAG: a second call with the same ``conf`` waits for the run of the first. Returns ``dag_id``, ``run_id``, ``state``
+    and ``url`` of the DAG's run. Raises ``RuntimeError`` if that run fails or the DAG is paused, and
+    ``ConfigurationError`` for a ``url`` with credentials.
     """
     from flowyml_airflow.external_run import External
 
@@ -94,7 +94,7 @@ def _refuse_credentials(function: str, dag_id: str, url: str | None) -> None:
 def _waiting(
     dag_id: str, conf: dict[str, Any], url: str | None, poll_interval: float, patience: float
 ) -> Callable[..., dict[str, Any]]:
-    """The function of the step. It travels by value, and the package that it names comes along in the bundle."""
+    """Return the function of the step. It is pickled by value, and the bundle contains the package that it uses."""
 
     def run_external_dag(**inputs: Any) -> dict[str, Any]:
         from flowyml_airflow.external_run import External

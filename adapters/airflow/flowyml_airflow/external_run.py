@@ -1,6 +1,6 @@
-"""What the step of ``external_dag`` does: it triggers a DAG and waits for it, with nothing but Python.
+"""Trigger a DAG and wait for it: the function of an ``external_dag`` step, which needs only Python.
 
-The bundle brings this package along, since the step's function names it.
+The bundle contains this package, since the step's function uses it.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class External:
     patience: float
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Run the DAG once and return how it ended. Raises ``RuntimeError`` when it fails.
+        """Run the DAG once and return how its run ended. Raises ``RuntimeError`` if that run fails.
 
-        A signal that ends this step fails the DAG's run, from the moment on when that is asked for.
+        A signal that ends this step also fails the DAG's run, once that run was requested.
         """
         airflow = Calls(self.url, self.dag_id, self.patience)
         with _sigterm_interrupts():
@@ -69,7 +69,7 @@ class External:
         return {"dag_id": self.dag_id, "run_id": run_id, "state": state, "url": page}
 
     def _name(self, inputs: Mapping[str, Any]) -> str:
-        """The same for all attempts of this step in this run, and for no other."""
+        """A name for all attempts of this step in this run, and for no other step or run."""
         prefix, step = f"flowyml-{slug(self.dag_id, max_length=60)}", current_step()
         if step is None or step.run_id == "by-hand":  # see `flowyml.runtime.cli`
             return f"{prefix}-{uuid.uuid4().hex[:12]}"
@@ -77,20 +77,20 @@ class External:
         return f"{prefix}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
 
     def _run_ids(self, inputs: Mapping[str, Any]) -> Iterator[str]:
-        """The names of the DAG's runs, one after another: each that failed is followed by a new one."""
+        """Yield ids for the DAG's runs: the next one is used if the run of the last one failed."""
         ours = self._name(inputs)
         yield ours
         yield from (f"{ours}-{number}" for number in itertools.count(2))
 
     def _has_begun(self, airflow: Calls, run_id: str, inputs: Mapping[str, Any]) -> bool:
-        """Whether a run is under way or went well; it is started if there is none. False for one that failed."""
+        """Start the run if it does not exist. Return False if it has failed, else True."""
         state = airflow.state(run_id)
         if state is None:
             airflow.trigger(run_id, {**self.conf, **inputs})
         return state != "failed"
 
     def _wait(self, airflow: Calls, run_id: str) -> str:
-        """How the DAG's run ended."""
+        """Wait for the end of the DAG's run; return its state."""
         while (state := airflow.state(run_id)) not in ("success", "failed", None):
             time.sleep(self.poll_interval)
         return state or "deleted"
@@ -98,7 +98,7 @@ class External:
 
 @contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """A SIGTERM raises ``KeyboardInterrupt`` meanwhile, where it would end this process at once."""
+    """Within the block, raise ``KeyboardInterrupt`` for a SIGTERM, which would otherwise end this process at once."""
     before = None
     with suppress(ValueError):  # signals go to the main thread only
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # else this step is asked to stop by an exception
@@ -134,7 +134,7 @@ class Calls:
         self.credentials = Token(login, self._log_in) if self.api == "v2" else login
 
     def state(self, run_id: str) -> str | None:
-        """The state of a run; None when there is none."""
+        """The state of a run; None if it does not exist."""
         status, found = self._call("GET", self._run(run_id))
         if status == 404:
             return None
@@ -142,7 +142,7 @@ class Calls:
         return str(found["state"])
 
     def trigger(self, run_id: str, conf: Mapping[str, Any]) -> None:
-        """Start a run, unless the DAG is paused; one that an earlier try started is left as it is."""
+        """Start a run, unless the DAG is paused. A run that an earlier try started is left alone."""
         status, found = self._call("GET", self.dag)
         if status == 404:
             raise RuntimeError(f"Airflow at {self.root} has no DAG {self.dag_id!r}. Deploy it there first.")
@@ -164,7 +164,7 @@ class Calls:
             raise RuntimeError(f"Airflow at {self.root} did not start {self.dag_id!r} ({status}): {found!s:.300}")
 
     def _check_has_tasks(self) -> None:
-        """Refuse a DAG that has not begun, or is over: its run would have no task, and go well."""
+        """Refuse a DAG that has not begun or is over: its run would have no tasks, and succeed."""
         why = ""
         with suppress(OSError, HTTPException, RuntimeError):  # the run is not refused for what cannot be asked
             status, found = self._answer("GET", f"{self.dag}/details", None, self._headers())
@@ -173,12 +173,12 @@ class Calls:
             raise RuntimeError(f"The DAG {self.dag_id!r} was not started: its run would do nothing. {why}")
 
     def fail(self, run_id: str) -> None:
-        """Tries once, for a few seconds: a step that is asked to stop is killed soon, so it does not look first."""
+        """Mark the run as failed, in one try of a few seconds: a step that is asked to stop is killed soon."""
         with suppress(Exception):
             self._answer("PATCH", self._run(run_id), {"state": "failed"}, self._headers(), timeout=5)
 
     def page(self, run_id: str) -> str:
-        """The run in Airflow's UI."""
+        """The address of the run in Airflow's UI."""
         there = f"runs/{run_id}" if self.api == "v2" else f"grid?dag_run_id={run_id}"
         return f"{self.root}/dags/{quote(self.dag_id, safe='')}/{there}"
 
@@ -200,7 +200,7 @@ class Calls:
         raise LookupError(f"{self.root} responds, but is not Airflow. Is the URL right?")
 
     def _log_in(self) -> str:
-        """A new token. A password from a file or a command is read again when it is refused."""
+        """Return a new token. A password from a file or a command is read again when it is refused."""
         login = self.connection.login
         while True:
             who = {"username": login.username, "password": login.password.get()}
@@ -214,7 +214,7 @@ class Calls:
         return self.credentials.headers() if self.credentials else {}
 
     def _call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Status and answer. A token may expire while the DAG runs, and again while Airflow is silent."""
+        """Return status and answer. Log in again when the token expires, and wait while Airflow does not answer."""
         for _ in range(3):
             headers = self._headers()
             status, found = self._patient(method, path, body, headers)
@@ -223,7 +223,7 @@ class Calls:
         return status, found
 
     def _patient(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] = {}) -> tuple[int, Any]:
-        """Only silence and a server in trouble are worth another try."""
+        """Repeat a call while Airflow does not answer or has an error of its own, and for no other reason."""
         deadline, pause = time.monotonic() + self.patience, 1.0
         while True:
             try:
@@ -244,7 +244,10 @@ class Calls:
     def _answer(
         self, method: str, path: str, body: Any, headers: Mapping[str, str], timeout: float = 30
     ) -> tuple[int, Any]:
-        """One exchange. Follows no redirect: what is sent, such as a password, is for Airflow alone."""
+        """Make one exchange.
+
+        Follow no redirect, since the request may contain a password, which is for Airflow alone.
+        """
         content = None if body is None else json.dumps(body).encode()
         kinds = {"Content-Type": "application/json", "Accept": "application/json"}
         answer = exchange(

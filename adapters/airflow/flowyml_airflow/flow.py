@@ -1,7 +1,7 @@
-"""How the tasks of a DAG are connected: which wait for which, and by which trigger rule.
+"""The task graph of a DAG: the tasks, their dependencies, and their trigger rules.
 
-This file travels in the bundle. The compiler writes it into the DAG file, and the worker goes by it where Airflow's own
-rules say something else than FlowyML's: see ``docs/control-flow.md``.
+This file travels in the bundle. The compiler writes the graph into the DAG file. The worker reads it where Airflow's
+own rules differ from FlowyML's: see ``docs/control-flow.md``.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ _LONGEST_LABEL = 40
 _SKIPPING = frozenset({
     "all_failed", "one_failed", "one_success", "one_done", "none_failed_min_one_success", "none_skipped",
 })  # fmt: skip
-"""The rules of ``run_if`` by which a step may be skipped."""
+"""The values of ``run_if`` by which a step may be skipped."""
 _TO_LOAD = 60  # seconds
 _MOST_WRITTEN = 100  # items of a constant list that stand in the DAG file as labels
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task of the DAG: of a step, of the steps of an execution group, of what lists the items of a loop, or of what
-    chooses a branch. ``name`` is that of the step, the group, the loop or the choice."""
+    """A task of the DAG: it runs a step or an execution group, lists the items of a loop, or chooses a branch.
+
+    ``name`` is that of the step, the group, the loop or the choice.
+    """
 
     kind: Literal["step", "together", "items", "choice"]
     name: str
@@ -71,12 +73,12 @@ class Flow:
 
     @cached_property
     def has_control_flow(self) -> bool:
-        """Whether anything but plain steps is there."""
+        """True if the plan has more than plain steps."""
         return bool(self.plan.groups) or any(step.run_if != "all_success" for step in self.plan)
 
     @cached_property
     def tasks(self) -> Sequence[Task]:
-        """All tasks, each after those that it waits for, else as the steps stand in the plan."""
+        """All tasks, each after those that it waits for, otherwise in the order of the plan."""
         found: dict[Task, None] = {}
 
         def add(task: Task) -> None:
@@ -90,14 +92,14 @@ class Flow:
         return tuple(found)
 
     def _before(self, task: Task) -> Iterator[Task]:
-        """What must be written before a task: of one in a loop all that the loop waits for."""
+        """Yield the tasks that must be written before this one; for a task in a loop, all that the loop waits for."""
         if loop := self.loop(task):
             yield from self._before_loops[loop.name]
         yield from self.waited_for(task)
 
     @cached_property
     def _before_loops(self) -> Mapping[str, Sequence[Task]]:
-        """What the steps of each loop wait for outside of it."""
+        """By loop, the tasks outside of it that its steps wait for."""
         found: dict[str, dict[Task, None]] = {}
         for loop in self.loops:
             members = (self.steps[member] for member in self.structure.members(loop.name))
@@ -106,7 +108,7 @@ class Flow:
         return {name: tuple(tasks) for name, tasks in found.items()}
 
     def waited_for(self, task: Task) -> Iterator[Task]:
-        """The tasks right before it; one of several steps may come twice."""
+        """Yield the tasks directly before this one; a task of several steps may come twice."""
         yield from self.upstream(task)
         if gate := self.gate(task):
             yield gate
@@ -126,7 +128,7 @@ class Flow:
                 return self.ids.choices[task.name]
 
     def group(self, task: Task) -> str:
-        """The group that a task stands in."""
+        """The group that contains a task."""
         match task.kind:
             case "step":
                 return self.plan.by_name[task.name].group
@@ -152,7 +154,7 @@ class Flow:
         return next(iter(self.structure.loops(self.group(task))), None)
 
     def members(self, loop: Loop) -> Sequence[Task]:
-        """The tasks in a loop, in the order in which they are written."""
+        """The tasks in a loop, in the order of the DAG file."""
         return self._members.get(loop.name, ())
 
     @cached_property
@@ -164,7 +166,7 @@ class Flow:
         return found
 
     def sources(self, task: Task) -> Sequence[Source]:
-        """The values that a task takes, constants left out, and what it makes itself."""
+        """The sources of a task's inputs, without constants and without outputs of its own steps."""
         match task.kind:
             case "step" | "together":
                 given = [item.source for step in self.runs(task) for item in step.inputs]
@@ -176,25 +178,25 @@ class Flow:
         return list(dict.fromkeys(source for source in found if not isinstance(source, Constant)))
 
     def outputs(self, task: Task) -> Sequence[FromStep]:
-        """The outputs of steps that a task takes, those of the lists that its items are of included."""
+        """The outputs of steps that a task takes, including those of the lists of its items."""
         return list(dict.fromkeys(outputs_in(self._origin(source) for source in self.sources(task))))
 
     def upstream(self, task: Task) -> Sequence[Task]:
-        """The tasks of the steps that it waits for."""
+        """The tasks of the steps that this one waits for."""
         return list(dict.fromkeys(self.steps[name] for name in self._waits_for(task)))
 
     def _waits_for(self, task: Task) -> Sequence[str]:
-        """The steps that it waits for, each once."""
+        """The steps that a task waits for, without duplicates."""
         names = [name for source in self.sources(task) for name in steps_of(self._origin(source))]
         return list(dict.fromkeys((*names, *self.after(task))))
 
     def after(self, task: Task) -> Sequence[str]:
-        """The steps that it is to come after, none of its own."""
+        """The steps that a task must come after (``after``), without its own steps."""
         names = [name for step in self.runs(task) for name in step.after]
         return [name for name in names if self.steps[name] != task]
 
     def only_after(self, task: Task) -> Sequence[Task]:
-        """Those of them of which it takes no value."""
+        """The tasks that this one only comes after, without taking a value from them."""
         given = {self.steps[output.step] for output in self.outputs(task)}
         return [each for each in self.upstream(task) if each not in given]
 
@@ -202,7 +204,7 @@ class Flow:
         return self.list_of(source) if isinstance(source, FromItem) else source
 
     def list_of(self, source: FromItem) -> Source:
-        """What the list of an item comes from."""
+        """The source of the list that an item is from."""
         loop = self.structure.by_name[source.loop]
         assert isinstance(loop, Loop)
         return next(item.source for item in loop.over if item.name == source.name)
@@ -215,9 +217,9 @@ class Flow:
         return {step.name: found[1] for step in self.plan if (found := step.operator)}
 
     def key(self, output: FromStep) -> str:
-        """The XCom key of an output: what an operator of Airflow's own returned is under Airflow's.
+        """The XCom key of an output. An output of an operator of Airflow's own has Airflow's key.
 
-        Outputs of an execution group have the names of their steps in it, since they have one task.
+        The key of an output of an execution group includes the name of the step, since the group has one task.
         """
         if output.step in self.operators:
             return "return_value"
@@ -225,7 +227,7 @@ class Flow:
         return f"{task_id(output.step)}.{key}" if self.steps[output.step].kind == "together" else key
 
     def is_operator(self, task: Task) -> bool:
-        """Whether a task is an operator of Airflow's own."""
+        """Return whether a task is an operator of Airflow's own."""
         return task.kind == "step" and task.name in self.operators
 
     @cached_property
@@ -237,12 +239,12 @@ class Flow:
     # Branches.
 
     def gate(self, task: Task) -> Task | None:
-        """The task that chooses the branch around a task; not beyond the loop that it is in."""
+        """The task that chooses the branch of a task, if it is in the same loop."""
         branch = self.branch(task)
         return Task("choice", branch.choice) if branch else None
 
     def branch(self, task: Task) -> Branch | None:
-        """The innermost branch around a task, within the loop that it is in."""
+        """The innermost branch of a task, within its loop."""
         for name in reversed(self.structure.path(self.group(task))):
             around = self.structure.by_name[name]
             if isinstance(around, Loop):
@@ -252,7 +254,7 @@ class Flow:
         return None
 
     def is_behind_gate(self, task: Task) -> bool:
-        """Whether the task that chooses its branch skips a task itself, and not those before it."""
+        """Return whether the choice of its branch skips a task directly, and not through the tasks before it."""
         branch = self.branch(task)
         if branch is None:
             return False
@@ -274,7 +276,7 @@ class Flow:
     # Trigger rules.
 
     def rule(self, task: Task) -> str:
-        """The trigger rule of a task: what it means, or where Airflow has no such rule a wider one."""
+        """The trigger rule of a task; where Airflow lacks the rule that is needed, a wider one."""
         run_if = self.plan.by_name[task.name].run_if if task.kind == "step" else "all_success"
         between, group = self.structure.loops_between, self.group(task)
         collected = [loop for before in self._waits_for(task) for loop in between(before, group)]
@@ -303,13 +305,13 @@ class Flow:
         return "none_failed" if may_be_skipped else "all_success"
 
     def _joins_neighbours(self, task: Task) -> bool:
-        """Whether it takes an ``either`` of steps that may run both: the failure of one leaves it that of the other."""
+        """Return whether a task takes an ``either`` of steps that may both run: one may fail and the other not."""
         joined = [found for source in self.sources(task) if isinstance(found := self._origin(source), FromEither)]
         groups = [[self.structure.step(name).group for name in dict.fromkeys(steps_of(each))] for each in joined]
         return any(not self.structure.exclude(*pair) for each in groups for pair in combinations(each, 2))
 
     def _may_lack(self, task: Task) -> bool:
-        """Whether a choice may be made without something that it waits for, by a condition that comes before."""
+        """Return whether a choice can be made without a value that it waits for: an earlier condition may hold."""
         if task.kind != "choice":
             return False
         first = self.structure.sources(self.structure.choices[task.name][0])
@@ -317,16 +319,16 @@ class Flow:
         return any(name not in needed for name in self._waits_for(task))
 
     def _may_skip(self, step: str, group: str) -> bool:
-        """Whether a step may be skipped where what stands in ``group`` is not: its failure must win over the skip.
+        """Return whether a step may be skipped while ``group`` runs: its failure must then win over the skip.
 
-        Airflow skips a task as soon as one that it waits for was skipped; another may fail later.
+        Airflow skips a task as soon as a task that it waits for was skipped; another one may fail later.
         """
         beyond = any(isinstance(each, Branch) for each in self.structure.between(step, group))
         return beyond or step in self._skippable
 
     @cached_property
     def _skippable(self) -> frozenset[str]:
-        """The steps that may be skipped though the branch around them is taken."""
+        """The steps that may be skipped although their branch is taken."""
         found: set[str] = set()
         while more := self._skippable_by(found) - found:
             found |= more
@@ -345,7 +347,7 @@ class Flow:
         return found
 
     def is_checked(self, task: Task) -> bool:
-        """Whether the worker decides, too, by the ends of what the task waits for."""
+        """Return whether the worker decides, too, by the ends of the tasks that this one waits for."""
         is_skipped_natively = self.loop(task) is None or self.branch(task) is None
         return self.rule(task) != "all_success" or not is_skipped_natively or self.is_cleanup(task)
 
@@ -353,24 +355,27 @@ class Flow:
 
     @cached_property
     def sections(self) -> Sequence[Section]:
-        """Those that are shown as task groups: outside of loops, which are task groups themselves."""
+        """The pipelines within the pipeline that become task groups.
+
+        Those in a loop do not: the loop is a task group itself.
+        """
         groups = self.plan.groups
         return [each for each in groups if isinstance(each, Section) and not self.structure.loops(each.parent)]
 
     def section(self, group: str) -> Section | None:
-        """The innermost of them around what stands in a group."""
+        """The innermost pipeline that contains a group."""
         around = [self.structure.by_name[name] for name in self.structure.path(group)]
         return next((each for each in reversed(around) if isinstance(each, Section) and each in self.sections), None)
 
     # Clean-up.
 
     def is_cleanup(self, task: Task) -> bool:
-        """Whether a task runs when all others have ended, as a teardown."""
+        """Return whether a task is a clean-up: it runs as a teardown after all others have ended."""
         return self.structure.is_cleanup(self.group(task))
 
     @cached_property
     def first_of_cleanup(self) -> Sequence[Task]:
-        """The teardowns that wait for no other one."""
+        """The teardowns that do not wait for another one."""
         return [
             task
             for task in self.tasks
@@ -379,7 +384,7 @@ class Flow:
 
     @cached_property
     def before_cleanup(self) -> Sequence[Task]:
-        """What all teardowns wait for. Tasks that choose are left out: they would skip the teardowns."""
+        """The tasks that all teardowns wait for. Choices are left out: they would skip the teardowns."""
         return [task for task in self.tasks if task.kind != "choice" and not self.is_cleanup(task)]
 
     # Loops.
@@ -390,14 +395,14 @@ class Flow:
         return [group for group in self.plan.groups if isinstance(group, Loop)]
 
     def has_items_task(self, loop: Loop) -> bool:
-        """Whether a task lists the items of a loop; else their labels stand in the DAG file."""
+        """Return whether a task lists the items of a loop; otherwise their labels are in the DAG file."""
         return self.written_labels(loop) is None and not any(map(self.is_operator, self._only(loop)))
 
     def _only(self, loop: Loop) -> Sequence[Task]:
         return [self.steps[name] for name in self.structure.members(loop.name)]
 
     def written_labels(self, loop: Loop) -> list[str] | None:
-        """The labels of a short loop over constants, which nothing keeps from running."""
+        """The labels of a short loop over constants that always runs; None for any other loop."""
         return self._labels[loop.name]
 
     @cached_property
@@ -416,7 +421,7 @@ class Flow:
 
     @cached_property
     def unsettled(self) -> Sequence[Task]:
-        """Last tasks of loops whose failed items do not fail the run: another one must come after them."""
+        """The last tasks of loops whose failed items do not fail the run: another task must come after them."""
         waited_for = {before for task in self.tasks for before in (*self.upstream(task), self.gate(task))}
         return [
             task
@@ -429,7 +434,7 @@ class Flow:
 
     @cached_property
     def is_watched(self) -> bool:
-        """Whether a failed step might not fail the run, since the last tasks decide in Airflow."""
+        """True if a failed step might not fail the run, since in Airflow the last tasks decide."""
         around = [group for group in self.plan.groups if not self.structure.is_cleanup(group.name)]
         steps = [step for step in self.plan if not self.structure.is_cleanup(step.group)]
         may_hide = any(
@@ -440,7 +445,7 @@ class Flow:
 
     @cached_property
     def watched(self) -> Sequence[Task]:
-        """The tasks whose failure is the run's. Tasks that choose are left out: they would skip the watcher."""
+        """The tasks whose failure fails the run. Choices are left out: they would skip the watcher."""
         return [task for task in self.tasks if task.kind != "choice" and self._counts(task)]
 
     def _counts(self, task: Task) -> bool:
@@ -454,10 +459,10 @@ class Flow:
         return [task for task in found if not self.is_cleanup(task)] or found
 
     def timeout(self, task: Task) -> float | None:
-        """Seconds after which Airflow ends a task; None where a step may take as long as it likes.
+        """Seconds after which Airflow ends a task; None if one of its steps has no timeout.
 
-        A step of an execution group is stopped by the task itself, as often as it is tried. Airflow's limit is for one
-        that does not: all their attempts, the waits between them, and a minute to load the code.
+        The steps of an execution group are timed by the task itself, in each attempt. Airflow's limit is for the case
+        that this fails: all attempts, the waits between them, and a minute to load the code.
         """
         steps = self.runs(task)
         times = [step.timeout_seconds for step in steps]
@@ -474,7 +479,7 @@ class Flow:
 
 
 def label_of(item: Any) -> str | None:
-    """How an item is called in Airflow's UI; None for one that is stored elsewhere.
+    """The label of an item in Airflow's UI; None for an item that is stored elsewhere.
 
     >>> label_of("Chile"), label_of(0.1), label_of({"rate": 0.1, "rows": None})
     ('Chile', '0.1', '{"rate": 0.1, "rows": null}')

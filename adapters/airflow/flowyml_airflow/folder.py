@@ -1,4 +1,4 @@
-"""The DAGs folder: where files go, since Airflow's REST API takes no code. A path, or anything that fsspec reaches."""
+"""The DAGs folder, as a path or an fsspec URL: files go there, since Airflow's REST API takes no code."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ _T = TypeVar("_T")
 
 
 class Folder(ABC):
-    """Small files by relative path. ``name`` is how it is called in messages: no credentials are in it."""
+    """Small files by relative path. ``name`` is for messages and contains no credentials."""
 
     name: str
 
     @abstractmethod
     def read(self, path: str) -> bytes | None:
-        """The content; None when there is no such file."""
+        """The content; None if there is no such file."""
 
     @abstractmethod
     def write(self, path: str, data: bytes) -> None:
-        """Put a file there, all or nothing. Raises ``ConfigurationError``."""
+        """Write a file, all or nothing. Raises ``ConfigurationError``."""
 
     @abstractmethod
     def remove(self, path: str) -> None:
-        """Take a file away, if it is there. Raises ``ConfigurationError``."""
+        """Remove a file if it exists. Raises ``ConfigurationError``."""
 
     def remove_own(self, path: str) -> None:
-        """The same, but for a file of another user's, and one to which a link leads."""
+        """Remove a file, unless it belongs to another user or is reached through a link."""
         self.remove(path)
 
     @abstractmethod
     def about(self, path: str) -> tuple[int, float | None]:
-        """The bytes of a file, and when it was written, in seconds since 1970; None where that cannot be known."""
+        """The size of a file in bytes, and its time of writing in seconds since 1970; None if the time is unknown."""
 
     @abstractmethod
     def names(self, path: str = "") -> list[str]:
-        """The names of the files in a folder below this one; none when it is not there."""
+        """The names of the files in a folder below this one; empty if there is no such folder."""
 
     def read_all(self, paths: Sequence[str]) -> list[bytes]:
-        """The contents of those files that are there."""
+        """The contents of those files that exist."""
         return [data for path in paths if (data := self.read(path)) is not None]
 
     def local(self, path: str) -> Path | None:
-        """Where the file is on this machine, if it is."""
+        """The path of the file on this machine; None if the folder is elsewhere."""
         return None
 
     def _refused(self, error: BaseException) -> ConfigurationError:
@@ -72,7 +72,7 @@ class Folder(ABC):
 
 
 class LocalFolder(Folder):
-    """A folder of this machine, or one that is mounted. It must exist: Airflow does not read a new one."""
+    """A local or mounted folder. It must exist: Airflow does not read a new one."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -142,7 +142,7 @@ def _make_newer(fresh: BinaryIO, target: Path) -> None:
     """Give a file a later second than the one it replaces.
 
     Airflow imports DAG files, and Python takes a file of the same second and size for the one whose bytecode it keeps
-    in ``__pycache__``: another hour of a schedule, written at once, would never be read. Source: PEP 552.
+    in ``__pycache__``: another hour of a schedule, written within that second, would never be read. Source: PEP 552.
     """
     with suppress(FileNotFoundError):
         second = int(target.stat().st_mtime)
@@ -151,9 +151,9 @@ def _make_newer(fresh: BinaryIO, target: Path) -> None:
 
 
 class FsspecFolder(Folder):
-    """A folder that fsspec reaches: s3://, gs://, sftp:// and more. A file is moved into place when it is whole.
+    """A folder that fsspec reaches: s3://, gs://, sftp:// and more. A file is moved into place when it is complete.
 
-    It is reached when it is first used, and anew when a connection was lost since.
+    The folder is opened at first use, and again after a lost connection.
     """
 
     def __init__(self, url: str) -> None:
@@ -184,7 +184,7 @@ class FsspecFolder(Folder):
         return self._call(lambda files, root: self._listed(files, f"{root}/{path}".rstrip("/")))
 
     def read_all(self, paths: Sequence[str]) -> list[bytes]:
-        """In one call, since object stores answer many at once and one after another slowly."""
+        """Read the files in one call: object stores are slow with one request after another."""
         plain = [path for path in paths if not set(path) & set("*?[]")]  # fsspec takes others for patterns
         found: dict[str, bytes] = self._call(
             lambda files, root: files.cat([f"{root}/{path}" for path in plain]) if plain else {}
@@ -192,9 +192,11 @@ class FsspecFolder(Folder):
         return [*found.values(), *super().read_all([path for path in paths if path not in plain])]
 
     def _user_part(self, url: str) -> str:
-        """User and password, which some libraries repeat in their errors. Raises ``ConfigurationError``.
+        """The part of a URL with user and password, which some libraries repeat in errors.
 
-        fsspec decodes no ``%2F``, so a URL cannot hold each password; its configuration can.
+        Raises ``ConfigurationError``.
+
+        fsspec does not decode ``%2F``, so some passwords cannot be in a URL; they go into fsspec's configuration.
         """
         try:
             parts = urlsplit(url)
@@ -211,7 +213,7 @@ class FsspecFolder(Folder):
         return ConfigurationError(str(made).replace(self._user, "…")) if self._user else made
 
     def _call(self, action: Callable[[Any, str], _T]) -> _T:
-        """What ``action`` gives for filesystem and root; once more on a new connection where an old one may be dead."""
+        """Call ``action`` with filesystem and root; if that fails on an old connection, repeat it on a new one."""
         from fsspec.core import url_to_fs
 
         try:
@@ -274,7 +276,7 @@ class FsspecFolder(Folder):
 
 
 def open_folder(place: str | os.PathLike[str] | None) -> Folder | None:
-    """The folder at a path or a URL; None for none. Raises ``ConfigurationError``."""
+    """Open the folder at a path or a URL; None for None. Raises ``ConfigurationError``."""
     if place is None:
         return None
     text: Any = os.fspath(place)

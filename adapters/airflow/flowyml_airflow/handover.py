@@ -1,8 +1,8 @@
-"""A DAG's own schedule, which is handed to another engine, and back: what it has run, pausing, and marking as run.
+"""Hand a DAG's own schedule to another engine and back: read its runs, pause it, mark times as run.
 
-A time on the schedule is that at which Airflow makes its run: the end of the data interval. It names the interval
-whether the DAG's timetable dates a run by the start of the interval (``CronDataIntervalTimetable``) or by its end
-(``CronTriggerTimetable``).
+A time of the schedule is the moment when Airflow creates its run, which is the end of the data interval. It identifies
+the interval whether the DAG's timetable dates a run by the start of the interval (``CronDataIntervalTimetable``) or by
+its end (``CronTriggerTimetable``).
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class DagSchedule:
         self.place = one_spelling(client.transport.connection.url)
 
     def look(self) -> OldSchedule:
-        """How it stands. Raises ``NotThereError``, and ``ScheduleError`` for a timetable other than cron.
+        """Read the schedule. Raises ``NotThereError``, and ``ScheduleError`` for a timetable other than cron.
 
-        The API gives no time zone of a timetable, which may be another than the DAG's: then the times are others, too.
+        The API does not show the time zone of a timetable. If that differs from the DAG's, the times differ, too.
         """
         dag = self._client.dag(self.name)
         schedule = self._schedule_of(dag)
@@ -68,7 +68,7 @@ class DagSchedule:
             ) from error
 
     def _check_times(self, schedule: Schedule, time: datetime | None) -> None:
-        """Near a change of the clocks all is taken: of a time that they show twice, engines take different ones."""
+        """Refuse a schedule near a change of the clocks: engines disagree on a time that comes twice."""
         if time and not _is_due(time, schedule) and not _clocks_change(time, schedule.timezone):
             raise ScheduleError(
                 f"The DAG {self.name!r} has a run at {time}, at which {schedule.cron!r} does not fire in its zone, "
@@ -88,9 +88,9 @@ class DagSchedule:
         self._client.pause(self.name, paused)
 
     def mark_as_run(self, time: datetime, note: str) -> None:
-        """Have a run in Airflow for this time that ended well and did nothing, so that Airflow makes none.
+        """Create a successful run without work for this time, so that Airflow creates none.
 
-        The DAG must be paused. One that Airflow made after the pause, and that stands still, is that run.
+        The DAG must be paused. A run that Airflow created after the pause, and that does not progress, is used instead.
         """
         there = _by_time(self._client.runs([self.name], _SEEN), self.look().schedule).get(time)
         run_id = there["dag_run_id"] if there else self._make(time)
@@ -98,7 +98,7 @@ class DagSchedule:
         self._client.note(self.name, run_id, note)
 
     def run_for(self, time: datetime) -> None:
-        """Have Airflow run this time itself, when the DAG is unpaused."""
+        """Have Airflow run this time itself when the DAG is unpaused."""
         self._make(time)
 
     def _make(self, time: datetime) -> str:
@@ -108,8 +108,10 @@ class DagSchedule:
         return run_id
 
     def _start_of(self, time: datetime, schedule: Schedule) -> datetime:
-        """The start of the interval of a run, which dates it. As that of the last run of the schedule, since the API
-        does not give the timetable: the time before, or as long ago as the timetable says, or the time itself.
+        """The start of the data interval of a run, which dates it.
+
+        It is derived from the last run of the schedule, since the API does not show the timetable: the previous time, a
+        fixed duration before, or the time itself.
         """
         for run in self._client.runs([self.name], _SEEN):
             start, end = moment(run.get("logical_date")), moment(run.get("data_interval_end"))
@@ -123,14 +125,15 @@ class DagSchedule:
 def runs_by_time(
     reader: RunReader, runs: Iterable[Mapping[str, Any]], handed: Schedule | None = None
 ) -> dict[datetime, Run]:
-    """The runs of a schedule among those of a DAG, by their time; also those made for times of one that was handed over
-    and came back.
+    """The runs of a schedule among those of a DAG, by their time.
+
+    They include runs for times of a schedule that was handed over and came back.
     """
     return {time: reader.run(run, whole=False) for time, run in _by_time(runs, handed).items()}
 
 
 def _by_time(runs: Iterable[Mapping[str, Any]], handed: Schedule | None) -> dict[datetime, Mapping[str, Any]]:
-    """A run that Airflow's scheduler made wins over one that was made for its time."""
+    """The records of the runs, by time. A run that Airflow's scheduler created wins over one created for its time."""
     found: dict[datetime, Mapping[str, Any]] = {}
     for run in runs:
         time = _time(run)
@@ -142,7 +145,7 @@ def _by_time(runs: Iterable[Mapping[str, Any]], handed: Schedule | None) -> dict
 
 
 def _is_made_for(run: Mapping[str, Any], time: datetime, handed: Schedule) -> bool:
-    """Whether ``DagSchedule`` made a run, as far as can be seen: who may trigger the DAG may choose id and interval."""
+    """Return whether ``DagSchedule`` created a run. A user who may trigger the DAG can choose id and interval, too."""
     mark, _, text = str(run["dag_run_id"]).partition(_MARK)
     try:
         is_named = not mark and datetime.fromisoformat(text) == time
@@ -156,13 +159,15 @@ def _is_due(time: datetime, schedule: Schedule) -> bool:
 
 
 def _is_same(one: datetime | None, other: datetime) -> bool:
-    """Whether two times are one; in UTC, since Python calls times of two zones different in an hour that comes twice
-    (source: PEP 495)."""
+    """Return whether two times are equal.
+
+    Compares in UTC, since Python calls times of two zones different in an hour that comes twice (source: PEP 495).
+    """
     return one is not None and one.astimezone(UTC) == other.astimezone(UTC)
 
 
 def _clocks_change(time: datetime, zone: str) -> bool:
-    """Whether the clocks go forward or back within a day."""
+    """Return whether the clocks change within a day of this time."""
     day, there = timedelta(days=1), ZoneInfo(zone)
     return (time - day).astimezone(there).utcoffset() != (time + day).astimezone(there).utcoffset()
 

@@ -1,10 +1,10 @@
 """Buttons on the page of a task that lead to its outputs, by the option ``artifact_links``.
 
-Airflow 3 asks an operator for its links where the DAG file is read and when the task has run, and keeps them as XComs.
-So they need no plugin there. On Airflow 2 the webserver makes them, from classes that a plugin of its own environment
-names; so there are none. Source: Airflow, *Define an operator extra link*.
+Airflow 3 asks an operator for its links when the DAG file is read and when the task has run, and stores them as XComs,
+so they need no plugin. On Airflow 2 the webserver creates them, from classes of a plugin in its own environment; so
+there are none. Source: Airflow, *Define an operator extra link*.
 
-This file travels in the bundle too.
+This file travels in the bundle, too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flowyml.core.urls import refuse_credentials
 __all__ = ["KEY", "LINK", "LINK_IMPORTS", "add_links", "check_template"]
 
 KEY = "{key}"
-"""What stands in the option for where an output stands within the store."""
+"""The placeholder in the option for the key of an output within the store."""
 
 LINK_IMPORTS = """\
 try:
@@ -63,7 +63,7 @@ def with_links(task, outputs):
 
 
 def check_template(value: str | None) -> None:
-    """Raises ``ConfigurationError`` for what cannot stand for the pages of outputs, and for credentials in it."""
+    """Raise ``ConfigurationError`` for a text that is not an address of output pages, and for credentials in it."""
     if value is None:
         return
     if not value.startswith(("https://", "http://")) or KEY not in value:
@@ -77,9 +77,9 @@ def check_template(value: str | None) -> None:
 
 
 def add_links(operator: Any, artifacts: str | None, outputs: Mapping[str, Any]) -> None:
-    """Give the operator of a task that has run the links of its packed outputs, if its DAG file asks for some.
+    """Add the links of its packed outputs to the operator of a task that has run, if its DAG file asks for them.
 
-    ``artifacts`` is the store that they stand in; None stands for the default of this worker.
+    ``artifacts`` is the store of the outputs; None is the default of this worker.
     """
     if link := getattr(operator, "link", None):
         store = open_store(artifacts or default_url()).url
@@ -87,7 +87,7 @@ def add_links(operator: Any, artifacts: str | None, outputs: Mapping[str, Any]) 
 
 
 def _pages(template: str, store: str, outputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """For a figure, that of its picture."""
+    """Yield name and address of the page of each output in the store; for a figure that of its picture."""
     for name, packed in outputs.items():
         if is_reference(packed):
             reference = packed[REFERENCE]

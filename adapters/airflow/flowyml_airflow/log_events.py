@@ -1,4 +1,4 @@
-"""The log of an attempt as Airflow's API gives it, in lines: Airflow 3's as JSON, Airflow 2's as text."""
+"""The lines of an attempt's log, from Airflow's API: JSON on Airflow 3, text on Airflow 2."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flowyml_airflow.status import moment
 __all__ = ["TASK_FAILED", "LogEvent", "log_events", "text_log_events"]
 
 TASK_FAILED = "Task failed with exception"
-"""How the event of what a task raised begins; source: Airflow, task_runner.py, and taskinstance.py of 2."""
+"""The beginning of the event of an exception in a task; source: Airflow, task_runner.py, and taskinstance.py of 2."""
 
 _LONGEST_HEAD = 100  # lines
 _LINE = re.compile(r"\[(?P<time>\d{4}-\d\d-\d\dT[^\]]+)\] \{(?P<source>[^}]*)\} (?P<level>[A-Z]+) - (?P<message>.*)")
@@ -23,10 +23,10 @@ _RAISED = re.compile(r"(?P<type>(?:[A-Za-z_]\w*\.)*[A-Z]\w*)(?:: (?P<value>.*))?
 
 @dataclass(frozen=True, slots=True)
 class LogEvent:
-    """One line of the log of an attempt. ``source`` is what wrote it, ``error`` is that of a failed attempt.
+    """One line of the log of an attempt. ``source`` is the logger, ``error`` the error of a failed attempt.
 
-    ``may_grow`` is true where the line may not have been written to its end. ``step`` and ``attempt`` are of a line
-    that a step of an execution group wrote.
+    ``may_grow`` is true if the line may be incomplete. ``step`` and ``attempt`` are set for a line of a step in an
+    execution group.
     """
 
     message: str
@@ -45,7 +45,7 @@ def log_events(content: Sequence[Any]) -> list[LogEvent]:
 
 
 def _without_head(content: Sequence[Any]) -> Sequence[Any]:
-    """The log without Airflow's own lines about where it was found, which stand at its beginning and have no time."""
+    """The log without Airflow's own lines about its source, which are at its beginning and have no time."""
     head = content[:_LONGEST_HEAD]
     ends = [number for number, item in enumerate(head) if _said(item) == "::endgroup::" and not _time(item)]
     has_head = bool(ends) and _said(head[0]).startswith("::group::Log message source")
@@ -61,7 +61,7 @@ def _time(item: Any) -> str | None:
 
 
 def _is_torn(item: Any) -> bool:
-    """Whether a worker is still writing this line: Airflow hands on incomplete JSON as if it were text.
+    """Return whether a line is incomplete: Airflow passes on incomplete JSON as if it were text.
 
     Source: Airflow, ``file_task_handler._log_stream_to_parsed_log_stream``.
     """
@@ -83,7 +83,7 @@ def _event(item: Any) -> LogEvent:
 
 
 def _text(content: str) -> str:
-    """The content is the repr of a list of pairs: host and text."""
+    """The text of the log. The content is the repr of a list of pairs: host and text."""
     try:
         return "\n".join(str(text) for _, text in ast.literal_eval(content))
     except (ValueError, SyntaxError, TypeError):
@@ -91,11 +91,11 @@ def _text(content: str) -> str:
 
 
 def text_log_events(content: str) -> list[LogEvent]:
-    """The log of an attempt on Airflow 2, which is text.
+    """Parse the log of an attempt on Airflow 2, which is text.
 
-    Lines that begin with a time begin an event; other lines belong to the one before.
+    A line that begins with a time begins an event; other lines belong to the event before.
 
-    The last one may be half-written, or wait for more lines: Airflow leaves out the line break that ends it.
+    The last line may be incomplete, or have more lines to come: Airflow leaves out the line break that ends it.
     """
     events: list[LogEvent] = []
     for line in _text(content).splitlines():

@@ -1,4 +1,4 @@
-"""The lines of a run's log, from what Airflow has of its attempts: which are new, and which are the run's own."""
+"""The new lines of a run's log, and the lines that are the run's own, from the logs of its attempts."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ Tails = dict[tuple[str, int, int], "Tail"]  # by task, map index and attempt
 
 @dataclass
 class Tail:
-    """What was taken of the log of one attempt.
+    """The lines of one attempt's log that were read so far.
 
-    Events are known by what they say and when, not by their place: Airflow sorts them by time, so that a late one can
-    come before one that was taken already.
+    Events are compared by text and time, not by position: Airflow sorts them by time, so a late event can come before
+    one that was read already.
     """
 
     taken: Counter[_Key] = field(default_factory=Counter)
@@ -43,13 +43,15 @@ class Tail:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the log was read after its attempt was over, and after its worker had time for the last words."""
+        """True if the log was read after the attempt ended, and its worker had time for last lines."""
         return self._over_since is not None and time.monotonic() - self._over_since > LAST_WORDS
 
     def fresh(self, events: Sequence[LogEvent], *, grows: bool, over: bool = False) -> list[LogEvent]:
-        """The events that are new. While the log ``grows``, one that may be half-written waits until it stays.
+        """Return the new events.
 
-        ``over`` is the attempt that wrote it.
+        While the log ``grows``, an event that may be incomplete waits until it no longer changes.
+
+        ``over`` is true if the attempt has ended.
         """
         if over and self._over_since is None:
             self._over_since = time.monotonic()
@@ -72,14 +74,14 @@ def _key(event: LogEvent) -> _Key:
 
 
 def is_shown(event: LogEvent) -> bool:
-    """Whether a line is the run's own, and not one of Airflow's about its housekeeping."""
+    """Return whether a line belongs to the run, and not to Airflow's housekeeping."""
     if event.message.startswith(("::group::", "::endgroup::")):
         return False
     return event.level in ("ERROR", "WARNING", "CRITICAL") or not any(part in event.source for part in _MACHINERY)
 
 
 def is_airflows(event: LogEvent) -> bool:
-    """Whether Airflow itself says how the process of a task ended, and not what runs in it."""
+    """Return whether a line is Airflow's own report on the end of a task's process."""
     return event.source == _SUPERVISOR or any(part in event.source for part in _ENDS)
 
 
@@ -93,7 +95,7 @@ def line_of(event: LogEvent, task: Mapping[str, Any], attempt: int) -> LogLine:
 
 
 def _frames(error: Mapping[str, Any]) -> list[str]:
-    """Where a task of its own raised, as Python writes it. A step of FlowyML's has logged its traceback itself."""
+    """The traceback of a task that is not FlowyML's, as Python writes it. A step of FlowyML's has logged its own."""
     frames = [frame for frame in error.get("frames") or () if isinstance(frame, Mapping)]
     if any(str(frame.get("filename", "")).endswith("flowyml_airflow/worker.py") for frame in frames):
         return []
@@ -101,12 +103,12 @@ def _frames(error: Mapping[str, Any]) -> list[str]:
 
 
 def is_start(task: Mapping[str, Any]) -> bool:
-    """Whether it is the task that a compiled DAG has for ``on_pipeline_start``, and no step."""
+    """Return whether a task is the one that a compiled DAG has for ``on_pipeline_start``, and not a step."""
     return bool(task["task_id"] == START_TASK and task.get("operator", "Start") == "Start")
 
 
 def described(kind: str, said: str) -> str:
-    """FlowyML's tasks raise Airflow's own exceptions, with the step's error in words."""
+    """Describe an error of a task. FlowyML's tasks raise Airflow's own exceptions, with the step's error as text."""
     if class_of(kind) in ("AirflowException", "AirflowFailException", TIMED_OUT, UPSTREAM_FAILED) and said:
         return said
     return f"{kind}: {said}" if said else kind

@@ -1,6 +1,6 @@
-"""FlowyML's names as Airflow's: stable, within Airflow's rules, and never the same for two.
+"""Map FlowyML's names to Airflow's: stable, within Airflow's rules, and different for different names.
 
-A name that is a fine id stays as it is. Any other becomes one, and is shown as the display name.
+A name that is a valid id stays as it is. Any other name is changed into an id and becomes the display name.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ BUNDLES_FOLDER = "flowyml_bundles"
 TAG = "flowyml"
 # The task that fires `on_pipeline_start`; a step of this name gets another id.
 START_TASK = "on_pipeline_start"
-# The class of what a task raises whose step took too long and is not tried again; the log tells it to the reader.
+# The class of the exception of a task whose step took too long and is not retried; the log shows it to the reader.
 TIMED_OUT = "StepTimedOut"
-# That of what a task raises whose trigger rule let it through although what its step waits for failed.
+# The class of the exception of a task that Airflow started although a step that it waits for failed.
 UPSTREAM_FAILED = "UpstreamFailed"
-# The XCom of a group's task that says what became of each of its steps; outputs have a dot in their keys there.
+# The XCom in which a group's task records its steps; outputs of such a task have a dot in their keys.
 STEPS_KEY = "steps"
-# Begins a line in the log of a group's task, with JSON that says whose lines follow. No line of a user's begins so: see
-# `together.printed`.
+# Begins a marker in the log of a group's task, with JSON that says which step wrote the following lines. No line of a
+# user's begins with it: see `together.printed`.
 TURN = "flowyml-turn "
-# Airflow takes few characters in a run id; the run's conf holds the one that the user gave. No parameter has a dot.
+# Airflow allows few characters in a run id; the run's conf has the user's own. No parameter has a dot in its name.
 RUN_ID_KEY, REVISION_KEY = "flowyml.run_id", "flowyml.revision"
-# The digest of the code that the run was submitted with: Airflow 2 keeps no versions of a DAG, and Airflow 3 puts the
-# text of a new file into the last one where that is not `[core] min_serialized_dag_update_interval` old, 30 s mostly.
+# The digest of the code that the run was submitted with: Airflow 2 does not version DAGs, and Airflow 3 puts the text
+# of a new file into the last version if that is not `[core] min_serialized_dag_update_interval` old, usually 30 s.
 CODE_KEY = "flowyml.code"
-# The XCom that names the run which the outputs of a cached step are from, where it did not run.
+# The XCom with the run that the outputs of a cached step are from.
 CACHED_KEY = "flowyml.cached_from"
 _OURS = (RUN_ID_KEY, REVISION_KEY, CODE_KEY)
 
-# Airflow's default of [scheduler] allowed_run_id_pattern; and what begins like the ids that Airflow makes itself, it
-# refuses. Source: airflow.utils.types.DagRunType, of 3 and 2.
+# Airflow's default of [scheduler] allowed_run_id_pattern. Airflow also refuses ids that begin like those that it makes
+# itself. Source: airflow.utils.types.DagRunType, of 3 and 2.
 _RUN_ID = re.compile(
     r"(?!.*\.\.)(?!(?:scheduled|backfill|operator_triggered|asset_triggered|asset_materialization|dataset_triggered)__)"
     r"[A-Za-z0-9_.~:+-]{1,200}"
@@ -67,7 +67,7 @@ def dag_id(pipeline: str) -> str:
 
 
 def development_id(pipeline: str) -> str:
-    """The id of the DAG that runs code which is not deployed, while the pipeline's own DAG has a schedule.
+    """The id of the DAG for code that is not deployed, used while the pipeline's own DAG has a schedule.
 
     >>> development_id("train-classifier"), dag_id("train-classifier__dev")
     ('train-classifier__dev', 'train_classifier_dev_7ff5b69e')
@@ -76,12 +76,12 @@ def development_id(pipeline: str) -> str:
 
 
 def development_name(pipeline: str) -> str:
-    """The name that Airflow shows for that DAG."""
+    """The display name of that DAG."""
     return pipeline + _SHOWN_DEVELOPMENT
 
 
 def pipeline_of(dag: str, shown: str) -> str:
-    """The pipeline of a DAG, by its id and the name that Airflow shows.
+    """The pipeline of a DAG, by its id and display name.
 
     >>> pipeline_of("train_model_u_b0ce1989__dev", "Train/Model ü (development)"), pipeline_of("train", "train")
     ('Train/Model ü', 'train')
@@ -90,7 +90,7 @@ def pipeline_of(dag: str, shown: str) -> str:
 
 
 def task_id(step: str) -> str:
-    """The id of a step's task. A dot stays: in Airflow it parts a task from its group.
+    """The id of a step's task. A dot stays: in Airflow it separates a task from its group.
 
     >>> task_id("Load"), task_id("prepare.load"), task_id("load it.now")
     ('Load', 'prepare.load', 'load_it_now_35cc32da')
@@ -103,17 +103,17 @@ def task_id(step: str) -> str:
 
 
 def version_tag(version: str) -> str:
-    """The tag of a DAG that says which version of its file Airflow has parsed."""
+    """The tag of a DAG for the version of its file that Airflow has parsed."""
     return f"{TAG}:{version}"
 
 
 class Ids:
-    """The ids of all that a DAG has beside the tasks of single steps: no two are the same.
+    """The ids of tasks and groups other than those of single steps: all different.
 
-    ``together`` are those of the tasks of execution groups, ``items`` those of the tasks that count the items of a
-    loop, ``choices`` of those that choose a branch, and ``groups`` of the task groups for loops and for pipelines
-    within pipelines; ``watcher`` fails a run in which a step failed, and ``settled`` comes after items that may fail.
-    The compiler and the worker make the same ids from the same plan.
+    ``together`` has those of the tasks of execution groups, ``items`` of the tasks that count the items of a loop,
+    ``choices`` of those that choose a branch, and ``groups`` of the task groups for loops and for pipelines within
+    pipelines; ``watcher`` fails a run in which a step failed, and ``settled`` comes after items that may fail. The
+    compiler and the worker derive the same ids from the same plan.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -151,7 +151,7 @@ def dag_file(pipeline: str) -> str:
 
 
 def xcom_key(output: str) -> str:
-    """The XCom key of an output. It stands in URLs, and ``return_value`` is Airflow's own.
+    """The XCom key of an output. It is part of URLs, and ``return_value`` is Airflow's own.
 
     >>> xcom_key("model"), xcom_key("größe")
     ('model', 'groe_d353a267')
@@ -160,7 +160,7 @@ def xcom_key(output: str) -> str:
 
 
 def plain_key(output: str) -> str:
-    """The XCom key under which an operator of Airflow's own finds one of several outputs of a step.
+    """The XCom key under which an operator of Airflow's own reads one of several outputs of a step.
 
     >>> plain_key("model")
     'model.plain'
@@ -169,7 +169,7 @@ def plain_key(output: str) -> str:
 
 
 def airflow_run_id(run_id: str) -> str:
-    """A run id that Airflow takes.
+    """Return the user's run id in a form that Airflow accepts.
 
     >>> airflow_run_id("nightly-1"), airflow_run_id("mine & yours")
     ('nightly-1', 'mine-yours-d8361812')
@@ -178,7 +178,7 @@ def airflow_run_id(run_id: str) -> str:
 
 
 def given_run_id(conf: Mapping[str, Any] | None, run_id: str) -> str:
-    """The run id that the user gave.
+    """Return the user's run id from the conf of a run; else Airflow's id.
 
     >>> given_run_id({"rows": 3, "flowyml.run_id": "mine & yours"}, "mine_yours_a3b1f7aa"), given_run_id(None, "mine")
     ('mine & yours', 'mine')
@@ -187,7 +187,7 @@ def given_run_id(conf: Mapping[str, Any] | None, run_id: str) -> str:
 
 
 def parameters_of(conf: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The parameters of the pipeline in the conf of a run, or among the params of a task.
+    """The parameters of the pipeline, from the conf of a run or the params of a task.
 
     >>> parameters_of({"rows": 3, "flowyml.run_id": "mine & yours", "flowyml.code": "1f3a9c2e"})
     {'rows': 3}
@@ -196,13 +196,13 @@ def parameters_of(conf: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _short(name: str) -> str:
-    """A readable part of an id; two names may share it."""
+    """A readable part of an id. Two names may share it."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-")
     return plain[:60] or "group"
 
 
 def _id(name: str) -> str:
-    """Letters, digits, ``_`` and ``-``; Airflow would take dots as well."""
+    """Replace characters of an id: only letters, digits, ``_`` and ``-`` stay. Airflow would allow dots as well."""
     if _FINE.fullmatch(name) and not _ENDS_AS_OURS.search(name):
         return name
     return slug(name, separator="_", max_length=100)

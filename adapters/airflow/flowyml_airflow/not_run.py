@@ -1,6 +1,6 @@
-"""Why steps did not run: the first failure among what they wait for. The facts of a DAG file say what that is.
+"""Say why steps did not run: the first failure before them, by the dependencies in the facts of the DAG file.
 
-Where the task of an execution group ran, it has written down itself why some of its steps did not.
+If the task of an execution group ran, it has recorded itself why some of its steps did not.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["with_causes"]
 
 _LATEST = datetime.max.replace(tzinfo=UTC)
 _Cause = tuple[datetime, str]
-"""When it failed, and what is said of what waits for it."""
+"""The time of a failure, and the reason for the tasks that wait for the failed one."""
 
 
 def with_causes(
     steps: Mapping[Marker, Sequence[StepRun]], tasks: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]
 ) -> dict[Marker, Sequence[StepRun]]:
-    """The steps of each task, as they are but for those that did not run: these say why."""
+    """Add to each step that did not run the reason why."""
     failures = {marker: cause for marker, runs in steps.items() if (cause := _failure(runs))}
     causes = _causes(failures, steps.keys(), tasks, facts)
     return {
@@ -53,7 +53,7 @@ def _causes(
     tasks: Sequence[Mapping[str, Any]],
     facts: Mapping[str, Any],
 ) -> dict[Marker, _Cause]:
-    """What failed first of all that each task waits for, over others that did not run for it."""
+    """By task, the first failure before it, also through other tasks that did not run."""
     found = dict(failures)
     by_task: dict[str, dict[int, Mapping[str, Any]]] = {}
     for task in tasks:
@@ -76,7 +76,7 @@ def _causes(
 def _before(
     marker: Marker, before: Sequence[str], by_task: Mapping[str, Mapping[int, Any]], facts: Mapping[str, Any]
 ) -> Iterator[Marker]:
-    """What a task waits for: in its loop what works on the same item."""
+    """Yield the tasks that a task waits for; for a task in a loop, those of the same item."""
     name, index = marker
     loops = [loop["tasks"] for loop in facts.get("loops", {}).values()]
     for task in before:

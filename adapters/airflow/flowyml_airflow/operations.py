@@ -1,4 +1,4 @@
-"""What can be done with any DAG that Airflow has: trigger it, run its tasks again, backfill it."""
+"""Operations on any DAG in Airflow: trigger it, run its tasks again, backfill it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["Operations"]
 
 @dataclass(frozen=True)
 class Operations:
-    """Runs are Airflow's records of them. ``unpause`` is the user's word on DAGs that are paused."""
+    """Runs are Airflow's records of them. ``unpause`` says whether the user wants paused DAGs to be unpaused."""
 
     client: AirflowClient
     deployer: Deployer
@@ -35,7 +35,7 @@ class Operations:
     unpause: bool | None = None
 
     def trigger(self, name: str, run_id: str | None, parameters: Mapping[str, Any]) -> str:
-        """Start a run of a pipeline or DAG, unless there is one of this id; gives its job id."""
+        """Start a run of a pipeline or DAG, unless a run of this id exists; return its job id."""
         found, values = self._shown(name), dict(parameters)
         found.check_parameters(values)
         run_id = run_id or new_run_id(found.facts.get("pipeline", name))
@@ -50,7 +50,7 @@ class Operations:
         return f"{dag}/{dag_run_id}"
 
     def run_again(self, found: Mapping[str, Any], steps: Sequence[str] | None) -> None:
-        """Clear what failed or was stopped, and what waits for it; with ``steps`` those, and what comes after them."""
+        """Clear the tasks that failed or were stopped, and those after them; or ``steps`` and all after them."""
         dag, run_id = found["dag_id"], found["dag_run_id"]
         self._check_same_code(found)
         tasks = self.client.task_instances(dag, run_id)
@@ -76,9 +76,9 @@ class Operations:
             ) from error
 
     def _check_same_code(self, found: Mapping[str, Any]) -> None:
-        """Refuse a run that would go on with other code: a task runs what stands in the DAGs folder when it starts.
+        """Refuse a run that would continue with other code: a task runs the code that is there when it starts.
 
-        Of a DAG bundle with versions, such as one from git, Airflow takes the version of the run.
+        In a DAG bundle with versions, such as one from git, Airflow uses the version of the run.
         """
         code = None if found.get("bundle_version") else self.reader.identified(found).code_digest
         deployed = self.deployer.found(found["dag_id"]) if code else None
@@ -92,7 +92,7 @@ class Operations:
             )
 
     def clear(self, found: Mapping[str, Any], failed_only: bool) -> None:
-        """Clear the tasks that failed and those that waited for them, or all."""
+        """Clear the tasks that failed and those that waited for them, or all tasks."""
         dag, run_id = found["dag_id"], found["dag_run_id"]
         if not self.client.clear(dag, run_id, failed_only):
             raise RetryRefusedError(
@@ -103,17 +103,17 @@ class Operations:
     def backfill(
         self, name: str, start: date, end: date, parameters: Mapping[str, Any], **options: Any
     ) -> Sequence[Run]:
-        """Make the runs of a range of dates; gives those that it made, by date."""
+        """Create the runs of a range of dates; return the created ones, by date."""
         made = backfill(self._shown(name), start, end, parameters, **options)
         return [self.reader.run(run, whole=False) for run in made]
 
     def _shown(self, name: str) -> Deployed:
-        """The DAG of a pipeline, or that of this id, as it stands in its file."""
+        """The DAG of a pipeline, or the DAG of this id, once Airflow shows its file's structure."""
         found = self.dag_of(name)
         return self.deployer.shown(found, found.structure)
 
     def dag_of(self, pipeline: str) -> Deployed:
-        """The DAG of a pipeline, or that of this id. Raises ``RunNotFoundError``."""
+        """The DAG of a pipeline, or the DAG of this id. Raises ``RunNotFoundError``."""
         for candidate in (dag_id(pipeline), pipeline):
             if usable_id(candidate) and (found := self.deployer.found(candidate)):
                 return found

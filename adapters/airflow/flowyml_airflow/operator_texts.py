@@ -1,7 +1,7 @@
-"""Airflow operators as text: what is imported for them, and how each is made.
+"""Airflow operators as text: their imports and their constructor calls.
 
-The names that stand in the text as code are import paths, checked here again since a plan may come from a file, and
-variables that are free. All values are literals.
+The names in the code are import paths, checked here again since a plan may come from a file, and free variables. All
+values are literals.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flowyml_airflow.schedule import delta
 
 __all__ = ["Imports", "arguments_of", "has_code", "has_delta", "keywords"]
 
-# Operators that Airflow 3 has in a provider and Airflow 2.11 in itself. The same plan compiles for both.
+# Operators that Airflow 3 has in a provider and Airflow 2.11 in its core. The same plan compiles for both.
 _STANDARD = "airflow.providers.standard"
 _MOVED: Mapping[str, str] = {
     f"{_STANDARD}.operators.bash": "airflow.operators.bash",
@@ -41,7 +41,7 @@ _MOVED: Mapping[str, str] = {
     f"{_STANDARD}.sensors.weekday": "airflow.sensors.weekday",
 }
 _NEW = {old: new for new, old in _MOVED.items()}
-# What Airflow 2 has under another name, with the same arguments as far as it has them.
+# Operators with another name in Airflow 2, and the same arguments as far as it has them.
 _RENAMED: Mapping[tuple[str, str], tuple[str, str]] = {
     ("airflow.sdk", "Asset"): ("airflow.datasets", "Dataset"),
     ("airflow.sdk", "AssetAlias"): ("airflow.datasets", "DatasetAlias"),
@@ -49,7 +49,7 @@ _RENAMED: Mapping[tuple[str, str], tuple[str, str]] = {
 
 
 def arguments_of(step: Step) -> Mapping[str, Any]:
-    """What the operator of a step is made with, encoded."""
+    """The encoded arguments of a step's operator."""
     found = step.operator
     given = step.options.get("airflow", {}).get(ARGUMENTS, {}) if found and found[0] == "airflow" else {}
     if not isinstance(given, Mapping):
@@ -58,17 +58,17 @@ def arguments_of(step: Step) -> Mapping[str, Any]:
 
 
 def has_delta(step: Step) -> bool:
-    """Whether an argument is a ``timedelta``."""
+    """Return whether an argument is a ``timedelta``."""
     return any("$timedelta" in each for each in _tagged(arguments_of(step)))
 
 
 def has_code(step: Step) -> bool:
-    """Whether an argument is a function that comes along in the bundle."""
+    """Return whether an argument is a function that the bundle contains."""
     return any("$code" in each for each in _tagged(arguments_of(step)))
 
 
 class Imports:
-    """What the operators of some steps need imported, and the variable of each. ``fresh`` gives free names."""
+    """The imports for the operators of some steps, with a variable for each. ``fresh`` returns free names."""
 
     def __init__(self, steps: Iterable[Step], fresh: Callable[[str], str]) -> None:
         self.output: Callable[[str, str], str | None] = lambda step, key: None
@@ -100,7 +100,7 @@ class Imports:
         return "".join(parts)
 
     def part(self, encoded: Any, step: Step) -> Part:
-        """An argument that ``operators.encoded`` wrote, as source."""
+        """Write an argument, as ``operators.encoded`` has encoded it, as source code."""
         if isinstance(encoded, list):
             return Group("[", [self.part(each, step) for each in encoded], "]")
         if isinstance(encoded, int) and encoded not in SIXTY_FOUR_BITS:
@@ -112,7 +112,7 @@ class Imports:
         return Group("{", [self._pair(key, each, step) for key, each in encoded.items()], "}")
 
     def _tagged(self, encoded: Mapping[str, Any], step: Step) -> Part:
-        """What JSON has no word for."""
+        """Write a value that JSON lacks."""
         match encoded:
             case {"$import": str(path)}:
                 return self[path]
@@ -145,7 +145,7 @@ class Imports:
 
 
 def keywords(given: Mapping[str, Part]) -> Iterator[Part]:
-    """Keyword arguments; names that Python does not take as identifiers stand in a dict."""
+    """Write keyword arguments; names that are not identifiers go into a dict."""
     plain = {name: part for name, part in given.items() if is_path(f"_.{name}") and "." not in name}
     yield from (Pair(f"{name}=", part) for name, part in plain.items())
     if others := [Pair(f"{text_literal(name)}: ", part) for name, part in given.items() if name not in plain]:

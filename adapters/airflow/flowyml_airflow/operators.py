@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ARGUMENTS", "Imported", "Made", "Returned", "airflow_operator", "imported", "is_path", "split", "xcom"]
 
 ARGUMENTS = "arguments"
-"""The key among the options of a step, beside ``operator``, of what the operator is made with."""
+"""The key of the operator's arguments among the options of a step, beside ``operator``."""
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _OURS = ("dag", "task_group")
@@ -32,7 +32,7 @@ _RULES_OF_AIRFLOW = ("all_skipped",)  # that `run_if` has no word for
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Something that Airflow's workers import; called, what it then gives. Made by ``imported``."""
+    """An object that Airflow's workers import. Call it to have them call it, too. Created by ``imported``."""
 
     path: str
 
@@ -42,7 +42,7 @@ class Imported:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What something that is imported gives, when it is called with these arguments."""
+    """The result of an imported object that is called with these arguments."""
 
     of: Imported
     args: tuple[Any, ...] = ()
@@ -50,10 +50,10 @@ class Made:
 
 
 def imported(path: str) -> Imported:
-    """An argument of an operator that is not a plain value: ``imported("airflow.models:Variable.get")("bucket")``.
+    """Return an operator's argument that is not a plain value: ``imported("airflow.models:Variable.get")("bucket")``.
 
-    ``path`` is the path of a name in a module; a colon marks the end of the module, and without one the last name is
-    imported from the rest. It is imported, and called, where Airflow reads the DAG file. Raises ``DefinitionError``.
+    ``path`` is the path of a name in a module; a colon marks the end of the module. Without a colon, the last name is
+    imported from the rest. Airflow imports and calls it when it reads the DAG file. Raises ``DefinitionError``.
     """
     if not is_path(path):
         raise DefinitionError(f"imported({path!r:.80}) needs the path of a name in a module: 'package.module.Name'.")
@@ -62,32 +62,33 @@ def imported(path: str) -> Imported:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """What the task of another step left. Made by ``xcom``."""
+    """The return value, or an XCom, of another step's task. Created by ``xcom``."""
 
     step: str
     key: str = "return_value"
 
 
 def xcom(step: str, key: str = "return_value") -> Returned:
-    """An argument of an operator, or a part of one: what another step of the pipeline returned, or its operator pushed.
+    """Return an operator's argument, or a part of one, that is another step's return value or an XCom of its operator.
 
-    The operator waits for it. It is Airflow's own ``XComArg``: it arrives in arguments that have templates.
+    The operator waits for that step. The argument is Airflow's own ``XComArg``: it works in arguments that have
+    templates.
     """
     return Returned(check_name(step, "step"), key)
 
 
 def airflow_operator(operator: str, /, *, task_id: str, **arguments: Any) -> Step[..., Any]:
-    """A step that is an Airflow operator, by its import path and the arguments that a DAG file would give it.
+    """Return a step that is an Airflow operator, by its import path and its arguments as in a DAG file.
 
-    Compiled to Airflow, the step is that very operator; any other engine refuses the pipeline, and says what could
-    replace it. Arguments are plain JSON, including Jinja templates, and also tuples, sets, ``timedelta`` and
+    Compiled to Airflow, the step is that very operator; any other engine refuses the pipeline, and suggests a
+    replacement. Arguments are plain JSON, including Jinja templates, and also tuples, sets, ``timedelta`` and
     ``datetime``, and functions of your own modules, which travel in the bundle; ``imported`` stands for everything
-    else, and ``xcom`` for what another step returned. ``task_id`` is the name of the step. ``trigger_rule`` is its
-    ``run_if``. All others reach the operator unchanged: ``retries``, ``pool``, ``execution_timeout``. For steps that it
-    waits for without taking values, use ``.options(after=…)``.
+    else, and ``xcom`` for another step's return value. ``task_id`` is the name of the step. ``trigger_rule`` is its
+    ``run_if``. All others reach the operator unchanged: ``retries``, ``pool``, ``execution_timeout``. To wait for steps
+    without taking values, use ``.options(after=…)``.
 
     In the function of a pipeline, call the step, with outputs of other steps for arguments that take them:
-    ``fetch(data=load())``. Its own output is what the operator returns, which must be plain JSON if a step takes it.
+    ``fetch(data=load())``. Its output is the operator's return value, which must be plain JSON if a step takes it.
     Hooks of steps do not run for it. Raises ``DefinitionError``.
 
     >>> fetch = airflow_operator("airflow.providers.standard.operators.bash.BashOperator", task_id="fetch",
@@ -122,7 +123,7 @@ def airflow_operator(operator: str, /, *, task_id: str, **arguments: Any) -> Ste
 
 
 def _stand_in(**arguments: Any) -> Any:
-    """In the place of a function. The plan says that Airflow alone can run the step, so no other engine comes here."""
+    """Stand in for the function. The plan says that only Airflow can run the step, so no other engine calls this."""
     raise DefinitionError("This step is an Airflow operator, and runs only on Airflow.")
 
 
@@ -132,14 +133,14 @@ _stand_in.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # in
 
 
 def is_path(path: object) -> bool:
-    """Whether something is the path of a name in a module, without a word of Python's own in it."""
+    """Return whether an object is the path of a name in a module, without Python keywords."""
     if not isinstance(path, str) or not _PATH.fullmatch(path):
         return False
     return not any(part == "__debug__" or keyword.iskeyword(part) for part in re.split("[.:]", path))
 
 
 def _taken_from(encoded: Any) -> list[str]:
-    """The steps whose values stand somewhere in the arguments."""
+    """The steps whose values occur in the arguments."""
     if isinstance(encoded, dict):
         own = [encoded["$xcom"][0]] if "$xcom" in encoded else []
         return list(dict.fromkeys([*own, *(name for each in encoded.values() for name in _taken_from(each))]))
@@ -149,7 +150,7 @@ def _taken_from(encoded: Any) -> list[str]:
 
 
 def split(path: str) -> tuple[str, str, str]:
-    """The module of a path, the name to import from it, and what follows that name.
+    """Split a path: the module, the name to import from it, and the rest after that name.
 
     >>> split("airflow.models:Variable.get"), split("our.hooks.Hook")
     (('airflow.models', 'Variable', '.get'), ('our.hooks', 'Hook', ''))
@@ -162,7 +163,7 @@ def split(path: str) -> tuple[str, str, str]:
 
 
 def encoded(value: Any, who: str) -> Any:
-    """An argument as plain JSON: what JSON lacks is a dict with one key that begins with ``$``.
+    """Encode an argument as plain JSON. A value that JSON lacks becomes a dict with one key that begins with ``$``.
 
     >>> encoded({"wait": timedelta(minutes=1), "of": ("a", 1)}, "")
     {'wait': {'$timedelta': 60.0}, 'of': {'$tuple': ['a', 1]}}
@@ -181,7 +182,7 @@ def encoded(value: Any, who: str) -> Any:
 
 
 def _place(function: FunctionType) -> str | None:
-    """Where a worker imports a function from; None for one that it cannot import."""
+    """The import path of a function on a worker; None if a worker cannot import it."""
     module = shipped_name(function.__module__)
     path = f"{module}:{function.__qualname__}"
     return path if module and is_path(path) else None

@@ -1,7 +1,7 @@
-"""What a pipeline and its steps may ask of Airflow: ``Pipeline(…, airflow={…})`` and ``@step(airflow={…})``.
+"""The Airflow options of a pipeline and its steps: ``Pipeline(…, airflow={…})`` and ``@step(airflow={…})``.
 
-They are Airflow's own arguments of a DAG and of an operator, and few more. What a pipeline says of ``owner``, ``pool``,
-``queue`` and the like holds for those of its steps that say nothing themselves.
+They are Airflow's own arguments of a DAG and of an operator, and a few more. The pipeline's ``owner``, ``pool``,
+``queue`` and the like are the defaults of its steps.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ _SCHEDULE: Check = (
     ),
     _is_schedule,
 )
-# Those that Airflow 2.11 and 3 know; source: airflow.utils.trigger_rule.
+# The trigger rules of Airflow 2.11 and 3; source: airflow.utils.trigger_rule.
 _TRIGGER_RULES = (
     "all_success", "all_failed", "all_done", "all_skipped", "one_success", "one_failed", "one_done", "none_failed",
     "none_failed_min_one_success", "none_skipped", "always",
@@ -94,7 +94,7 @@ _TRIGGER_RULES = (
 _PRESETS = ("@once", "@continuous")
 _WEIGHT_RULES = ("downstream", "upstream", "absolute")
 
-# Arguments of an operator: of a step, or as `default_args` of all steps.
+# Arguments of an operator: for a step, or as `default_args` for all steps.
 TASK_ARGUMENTS: Mapping[str, Check] = {
     "owner": _TEXT,
     "pool": _TEXT,
@@ -107,7 +107,7 @@ TASK_ARGUMENTS: Mapping[str, Check] = {
     "max_active_tis_per_dag": _COUNT,
     "run_as_user": _TEXT,
 }
-# Arguments of a step's operator alone.
+# Arguments of a step's operator only.
 STEP_ARGUMENTS: Mapping[str, Check] = {
     "trigger_rule": (f"one of {', '.join(_TRIGGER_RULES)}", lambda value: value in _TRIGGER_RULES),
 }
@@ -115,7 +115,7 @@ TASK_CALLBACKS: Mapping[str, Check] = dict.fromkeys(
     ("on_failure_callback", "on_success_callback", "on_retry_callback", "on_execute_callback", "on_skipped_callback"),
     _CALLBACKS,
 )
-# Of the DAG: Airflow calls them when a run has ended.
+# Callbacks of the DAG: Airflow calls them when a run has ended.
 DAG_CALLBACKS: Mapping[str, Check] = dict.fromkeys(("on_success_callback", "on_failure_callback"), _CALLBACKS)
 # Arguments of a DAG.
 DAG_ARGUMENTS: Mapping[str, Check] = {
@@ -138,7 +138,7 @@ _PIPELINE: Mapping[str, Check] = {
     "artifacts": _TEXT,
     "artifact_links": _TEXT,
 }
-# What `airflow_operator` writes.
+# Options that `airflow_operator` writes.
 _OPERATOR: Mapping[str, Check] = {
     "operator": ("the import path of an operator", _is_place),
     "arguments": ("a dict", lambda value: isinstance(value, Mapping)),
@@ -149,11 +149,11 @@ _OF_STEPS = dict.fromkeys(_STEP, " (an option of steps)")
 
 
 def pipeline_options(plan: Plan) -> Mapping[str, Any]:
-    """The options of the pipeline, checked. Raises ``UnknownOptionError``.
+    """The checked options of the pipeline. Raises ``UnknownOptionError``.
 
-    Beside Airflow's own: ``python`` is the interpreter that runs the steps, on the workers; ``artifacts`` is the folder
-    or URL that large outputs go to, ``artifact_links`` where a browser finds them. ``schedule`` is one that Airflow
-    alone has, for a pipeline without a schedule of FlowyML's.
+    Beside Airflow's own: ``python`` is the interpreter that runs the steps on the workers; ``artifacts`` is the folder
+    or URL of large outputs, ``artifact_links`` their address for a browser. ``schedule`` is a schedule of Airflow's own
+    kinds, for a pipeline without a FlowyML schedule.
     """
     given: Mapping[str, Any] = plan.options.get("airflow", {})
     check_options("airflow", f"pipeline {plan.name!r}", given, _PIPELINE, _OF_STEPS)
@@ -161,7 +161,7 @@ def pipeline_options(plan: Plan) -> Mapping[str, Any]:
 
 
 def step_options(step: Step) -> Mapping[str, Any]:
-    """The options of a step, checked. Raises ``UnknownOptionError``."""
+    """The checked options of a step. Raises ``UnknownOptionError``."""
     given: Mapping[str, Any] = step.options.get("airflow", {})
     with of_step(step.name):
         check_options("airflow", f"step {step.name!r}", given, _STEP, _OF_PIPELINES)
@@ -169,7 +169,7 @@ def step_options(step: Step) -> Mapping[str, Any]:
 
 
 def callbacks(given: Any) -> list[tuple[str, Mapping[str, Any] | None]]:
-    """The places of callbacks, and the arguments of those that are notifiers.
+    """The import paths of callbacks, each with its arguments if it is a notifier.
 
     >>> callbacks("alerts.page"), callbacks([{"slack.Notifier": {"text": "late"}}]), callbacks(None)
     ([('alerts.page', None)], [('slack.Notifier', {'text': 'late'})], [])

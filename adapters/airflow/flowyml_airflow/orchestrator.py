@@ -66,22 +66,22 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 class AirflowOrchestrator(Orchestrator):
     """Runs pipelines as Airflow DAGs, on Airflow 3, and on 2.11 as far as its API allows.
 
-    ``url`` is that of Airflow's UI, by default ``FLOWYML_AIRFLOW_URL``. Credentials are a user name and a password, or
-    a token, by default ``FLOWYML_AIRFLOW_USERNAME``, ``_PASSWORD`` and ``_TOKEN``, which are sent only to
+    ``url`` is the address of Airflow's UI, by default ``FLOWYML_AIRFLOW_URL``. Credentials are a user name and a
+    password, or a token, by default ``FLOWYML_AIRFLOW_USERNAME``, ``_PASSWORD`` and ``_TOKEN``, which are sent only to
     ``FLOWYML_AIRFLOW_URL``. ``password_file`` and ``token_file`` name a file that holds one, ``password_command`` and
     ``token_command`` a command that prints one; both are read again if Airflow refuses the credential. ``dags_folder``
     is the folder that Airflow reads its DAGs from, as a path or an fsspec URL; runs of what is already deployed do not
     need it.
 
-    ``python`` is the interpreter on the workers that runs the steps, by default Airflow's own. ``artifacts`` is where
-    large outputs go, which this machine must reach too; ``artifact_links`` is where a browser finds them, an address
-    with ``{key}`` in it. A run unpauses a DAG that has been paused since Airflow made it. ``unpause=True`` also
-    unpauses one that was paused on purpose, or has a schedule, which then fires again; ``unpause=False`` refuses every
-    paused DAG. ``deploy_timeout`` is how long a deployment waits until Airflow has parsed the file, by default as long
-    as Airflow's settings let that take; ``timeout`` is how long one call may wait for Airflow; both in seconds.
-    ``ca_file`` is a file with the authorities to trust for TLS, ``client_cert`` a file with a certificate and its key,
-    or the two files; ``verify=False`` trusts any server. ``retry_policy`` retries failed steps, and
-    calls to an Airflow that does not answer.
+    ``python`` is the interpreter on the workers that runs the steps, by default Airflow's own. ``artifacts`` is the
+    store of large outputs, which this machine must reach too; ``artifact_links`` is the address of an output for a
+    browser, with ``{key}`` in it. A run unpauses a DAG that has been paused since Airflow made it. ``unpause=True``
+    also unpauses one that was paused on purpose, or has a schedule, which then fires again; ``unpause=False`` refuses
+    every paused DAG. ``deploy_timeout`` is how long a deployment waits until Airflow has parsed the file, by default as
+    long as Airflow's settings let that take; ``timeout`` is how long one call may wait for Airflow; both in seconds.
+    ``ca_file`` is a file with the certificate authorities to trust, ``client_cert`` a file with a certificate and its
+    key, or the two files; ``verify=False`` trusts any server. ``retry_policy`` retries failed steps, and calls to an
+    Airflow that does not answer.
     """
 
     name = "airflow"
@@ -133,7 +133,7 @@ class AirflowOrchestrator(Orchestrator):
 
     @classmethod
     def recognizes(cls, site: Site) -> bool:
-        """By the version page, which Airflow shows to everybody."""
+        """Recognize Airflow by its version page, which needs no login."""
         return any("git_version" in (site.get(f"/api/{v}/version").json() or ()) for v in ("v2", "v1"))
 
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
@@ -141,7 +141,7 @@ class AirflowOrchestrator(Orchestrator):
 
     @property
     def client(self) -> AirflowClient:
-        """The client for the major version that answers. Raises ``EngineUnreachableError``."""
+        """The client for the major version of this Airflow. Raises ``EngineUnreachableError``."""
         with self._lock:
             if self._client is None:
                 self._client = _client(self._transport)
@@ -150,21 +150,21 @@ class AirflowOrchestrator(Orchestrator):
             return self._client
 
     def api_client(self) -> ApiClient:
-        """Airflow's own Python client, signed in, for what FlowyML does not cover: pools, variables, connections, …
+        """Airflow's own Python client, signed in, for all that FlowyML does not cover: pools, variables, connections, …
 
-        ``apache-airflow-client`` documents it. Its token is new, and ends when Airflow's settings say so, by default
-        after a day: ask for another client then. Raises ``UnsupportedFeatureError`` on Airflow 2.
+        ``apache-airflow-client`` documents it. Its token is new and expires as Airflow's settings say, by default after
+        a day: call this again then. Raises ``UnsupportedFeatureError`` on Airflow 2.
         """
         return self.client.api_client()
 
     @property
     def artifact_place(self) -> str | None:
-        """Where outputs of steps stand on the workers; None stands for their default."""
+        """The store of outputs on the workers; None for their default."""
         return self._deployer.artifacts
 
     @property
     def has_default_store(self) -> bool:
-        """The workers of an Airflow elsewhere have a default of their own; here ``FLOWYML_ARTIFACTS`` names it."""
+        """True if ``FLOWYML_ARTIFACTS`` names a store here: workers of an Airflow elsewhere have their own default."""
         return bool(os.environ.get("FLOWYML_ARTIFACTS")) or is_this_machine(self.connection.url)
 
     @property
@@ -174,17 +174,17 @@ class AirflowOrchestrator(Orchestrator):
     # Housekeeping.
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
-        """The bundles in the DAGs folder. Raises ``ConfigurationError`` where that is not given."""
+        """The bundles in the DAGs folder. Raises ``ConfigurationError`` without a DAGs folder."""
         yield from prunable(self._deployer.folder, lambda: self.client, bounds)
         yield from super().prunable(bounds)
 
     # Runs.
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
-        """Run the pipeline's DAG, which is deployed first where it has no schedule.
+        """Run the pipeline's DAG; deploy it first if it has no schedule.
 
-        What a scheduled DAG runs is changed by deploying only: code that is not deployed runs as a DAG of its own, and
-        so does what is deployed, where Airflow would give the run no tasks before the schedule starts or after its end.
+        Only a deployment changes the DAG of a schedule. Code that is not deployed runs as a DAG of its own. So does
+        deployed code, if Airflow would give the run no tasks before the schedule starts or after its end.
         """
         check_carried(parameters, self.client.integers)
         dag_run_id, is_new = airflow_run_id(run_id), claim_new(run_id)
@@ -214,7 +214,7 @@ class AirflowOrchestrator(Orchestrator):
         return f"{compiled.dag_id}/{dag_run_id}"
 
     def _to_run(self, bundle: Bundle, own: Deployed | None, force: bool) -> tuple[CompiledDag, Deployed | None]:
-        """The DAG that a run of this bundle is for, as it has to be, and as Airflow has it."""
+        """The DAG for a run of this bundle: as it must be, and as it is in Airflow."""
         compiled = self._deployer.kept(bundle, own)
         scheduled = (own and has_schedule(own.dag)) or schedule_of(facts_of(compiled.text))
         if not scheduled or (self._deployer.is_there(compiled, own) and self._has_tasks(own)):
@@ -225,7 +225,7 @@ class AirflowOrchestrator(Orchestrator):
         return compiled, self._deployer.found(compiled.dag_id)
 
     def _has_tasks(self, own: Deployed | None) -> bool:
-        """True if a run that is started now has tasks, or if FlowyML cannot write another DAG for it."""
+        """Return True if a run that is started now has tasks, or if FlowyML cannot write another DAG for it."""
         with suppress(ScheduleError):
             if own and self._deployer.folder:
                 own.check_has_tasks()
@@ -236,7 +236,7 @@ class AirflowOrchestrator(Orchestrator):
         return self._reader.run(self._run(job_id))
 
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        """Runs of a pipeline, or of a DAG by its id, or of all DAGs, foreign ones too; newest started first."""
+        """Runs of a pipeline, or of a DAG by its id, or of all DAGs, foreign ones too; newest start first."""
         dags = None if pipeline is None else sorted({dag_id(pipeline), development_id(pipeline), pipeline})
         reader = self._reader
         runs = [reader.run(found, whole=False) for found in self.client.runs(dags, limit)]
@@ -249,25 +249,28 @@ class AirflowOrchestrator(Orchestrator):
         return self._reader.outputs(self._run(job_id))
 
     def run_artifacts(self, job_id: str) -> list[Artifact]:
-        """As far as Airflow has the XComs. Outputs are named by their keys there."""
+        """The artifacts of a run, as long as Airflow has the XComs. Outputs are named by their XCom keys."""
         return self._reader.listed(self._run(job_id))
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         return self._reader.logs(self._run(job_id), follow=follow)
 
     def why_waiting(self, job_id: str) -> str:
-        """That the DAG is paused, or has lost its file."""
+        """Say that the DAG is paused or has lost its file."""
         return why_stalled(self.client, self._run(job_id))
 
     def cancel(self, job_id: str) -> bool:
-        """Airflow marks the run as failed, and a note on it says that it was cancelled.
+        """Cancel a run: Airflow marks it as failed, and a note says that it was cancelled.
 
-        Its workers stop the tasks at their next heartbeat; until then the run is RUNNING.
+        The workers stop the tasks at their next heartbeat; until then the run is RUNNING.
         """
         return cancel(self.client, self._run(job_id))
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
-        """Those that Airflow's database lacks. Its API does not ask a secrets backend, nor the workers' environment."""
+        """The references that Airflow's database lacks.
+
+        Its API reads neither secrets backends nor the workers' environment.
+        """
         places = {reference: place_of(reference) for reference in references}
         return {
             reference: f"{reference}: Airflow's database has no {place}. A secrets backend may have it."
@@ -289,7 +292,7 @@ class AirflowOrchestrator(Orchestrator):
     # Deployments and schedules.
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
-        """Write the DAG file and its bundle, and wait until Airflow has parsed them; a schedule stays as it is."""
+        """Write the DAG file and its bundle, and wait until Airflow has parsed them. The schedule stays unchanged."""
         found = self._deployer.found(dag_id(bundle.plan.name))
         compiled = self._deployer.kept(bundle, found)
         changed = self._deployer.deploy(compiled, found, force=force)
@@ -302,7 +305,7 @@ class AirflowOrchestrator(Orchestrator):
         return self._deployer.diff(self._deployer.kept(bundle, found), found)
 
     def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
-        """Raises what ``deploy`` raises before it writes the DAG file: whose it is, and what Airflow lacks for it."""
+        """Raise what ``deploy`` raises before it writes the DAG file: other owners, and what Airflow lacks."""
         found = self._deployer.found(dag_id(bundle.plan.name))
         compiled = self._deployer.kept(bundle, found)
         if not self._deployer.is_there(compiled, found):
@@ -339,9 +342,10 @@ class AirflowOrchestrator(Orchestrator):
         return self._info(schedule_id)
 
     def delete_schedule(self, schedule_id: str) -> None:
-        """Deploy the DAG again without a schedule. The DAG, its runs, and all else in its file stay.
+        """Deploy the DAG again without a schedule. The DAG, its runs, and the rest of its file stay.
 
-        If FlowyML has paused the schedule, the DAG is resumed: nothing else would do that, and runs would be refused.
+        If FlowyML has paused the schedule, the DAG is resumed: otherwise it would stay paused, and runs would be
+        refused.
         """
         self._info(schedule_id)
         found = self._found(schedule_id)
@@ -368,21 +372,21 @@ class AirflowOrchestrator(Orchestrator):
     def trigger(
         self, name: str, run_id: str | None = None, *, parameters: Mapping[str, Any] | None = None
     ) -> SubmissionResult:
-        """Start a run of a pipeline as it is deployed, or of any DAG by its id. The same run id gives the same run.
+        """Start a run of a deployed pipeline, or of any DAG by its id. The same run id returns the same run.
 
         Raises ``RunNotFoundError``, ``ParameterError``, and ``OwnershipError`` for a DAG that was paused on purpose.
         """
         return self.attach(self._operations.trigger(name, run_id, parameters or {}))
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
-        """Clear tasks, as one does in Airflow's UI. On 2.11, where one item of a loop is to run, all that failed do."""
+        """Clear tasks, as in Airflow's UI. On 2.11, instead of one item of a loop, all failed items are cleared."""
         self._operations.run_again(self._run(job_id), steps)
 
     def clear(self, job_id: str, *, failed_only: bool = True) -> None:
         """Run the tasks of a run again: those that failed and those that waited for them, or all.
 
-        They run what the DAG has now, also where the run was submitted with other code.
-        Raises ``RunNotFoundError``, and ``RetryRefusedError`` where there is nothing to run again.
+        They run the DAG's code of now, even if the run was submitted with other code. Raises ``RunNotFoundError``, and
+        ``RetryRefusedError`` if there is nothing to run again.
         """
         self._operations.clear(self._run(job_id), failed_only)
 
@@ -395,14 +399,14 @@ class AirflowOrchestrator(Orchestrator):
         parameters: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> list[SubmissionResult]:
-        """The runs of a date range that a scheduled pipeline, or any DAG, has missed, by Airflow's own backfill.
+        """Run what a pipeline with a schedule, or any DAG, has missed in a date range, by Airflow's own backfill.
 
-        ``start`` and ``end`` are both included: a date means its whole day in the time zone of the schedule, a
-        ``datetime`` that moment, in UTC where it has no time zone. ``options`` are those of Airflow's API:
-        ``run_backwards``, ``reprocess_behavior``, ``max_active_runs``. It gives the runs that it made; none, with a
-        warning in the log, where all are there already. Raises ``ScheduleError`` for a range without a time of the
-        schedule, ``ParameterError`` for a parameter that the pipeline does not have, and ``UnsupportedFeatureError``
-        on Airflow 2.
+        ``start`` and ``end`` are both included: a date is its whole day in the time zone of the schedule, a
+        ``datetime`` that moment, in UTC if it has no time zone. ``options`` are those of Airflow's API:
+        ``run_backwards``, ``reprocess_behavior``, ``max_active_runs``. Returns the runs that were created; none, with a
+        warning in the log, if all exist. Raises ``ScheduleError`` for a range without a time of the schedule,
+        ``ParameterError`` for a parameter that the pipeline does not have, and ``UnsupportedFeatureError`` on Airflow
+        2.
         """
         runs = self._operations.backfill(name, start, end, parameters or {}, **options)
         return [SubmissionResult(self, run.job_id, run=run) for run in runs]
@@ -412,7 +416,7 @@ class AirflowOrchestrator(Orchestrator):
         return Operations(self.client, self._deployer, self._reader, self.unpause)
 
     def _is_there(self, dag: str, dag_run_id: str, bundle: Bundle, parameters: Mapping[str, Any]) -> bool:
-        """Whether the same run was submitted before; other parameters are worth a warning, other code is an error."""
+        """Return whether the same run was submitted before. Other parameters are a warning, other code is an error."""
         try:
             found = self._reader.identified(self.client.run(dag, dag_run_id))
         except NotThereError:
@@ -452,7 +456,7 @@ class AirflowOrchestrator(Orchestrator):
 
 
 def _client(transport: Transport) -> AirflowClient:
-    """Airflow 3 or 2, by the version page."""
+    """Return the client for Airflow 3 or 2, by the version page."""
     for kind in (AirflowClient, Airflow2Client):
         try:
             version = transport.call("GET", f"{kind.api}/version", anonymous=True)

@@ -1,4 +1,4 @@
-"""What became of a run and its tasks: by Airflow's state, FlowyML's note that it was cancelled, and the timeout."""
+"""The status of a run and its tasks: from Airflow's state, FlowyML's note of a cancellation, and the timeout."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["run_status", "task_status"]
 def run_status(run: Mapping[str, Any], timeout: timedelta | None = None) -> ExecutionStatus:
     """The status of a DAG run. ``timeout`` is the DAG's ``dagrun_timeout``.
 
-    Airflow fails a run when the timeout has passed and keeps no trace of the reason; no run outlives its timeout in
-    any other way, so one that lasted that long was timed out. Raises ``UnknownStateError``.
+    Airflow fails a run when the timeout has passed, and does not record the reason. No other run lasts longer than its
+    timeout, so a run that lasted that long has timed out. Raises ``UnknownStateError``.
     """
     status = known(DAG_RUN, run["state"], "run")
     if status.is_successful and is_of_this_run(run):
@@ -35,10 +35,10 @@ def run_status(run: Mapping[str, Any], timeout: timedelta | None = None) -> Exec
 def task_status(
     task: Mapping[str, Any], run: Mapping[str, Any], *, over: datetime | None = None, cleans_up: bool = False
 ) -> ExecutionStatus:
-    """The status of a task; one that Airflow failed or skipped because its run was cancelled counts as cancelled.
+    """The status of a task. A task that Airflow failed or skipped because its run was cancelled counts as cancelled.
 
-    So do those that it stopped because the time of the run was ``over``: they end later, and those that had not begun
-    have no end. A task that ``cleans_up`` goes on.
+    So does a task that Airflow stopped when the time of the run was ``over``: such a task ends later, and a task that
+    had not begun has no end. A task that ``cleans_up`` continues.
     """
     status, state = known(TASK_INSTANCE, task["state"], "task"), task["state"]
     if over and state != "success" and status is not ExecutionStatus.RUNNING:

@@ -1,4 +1,4 @@
-"""The parameters of a pipeline as the ``Param`` of Airflow's form, there and back."""
+"""Convert the parameters of a pipeline to the ``Param`` of Airflow's form, and back."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from flowyml.plan.parameters import in_words
 __all__ = ["SIXTY_FOUR_BITS", "check_carried", "declared", "filled", "param"]
 
 SIXTY_FOUR_BITS = range(-(2**63), 2**64)
-"""The integers that msgpack has, by which the processes of Airflow 3 hand a run and its DAG on."""
+"""The integers of msgpack, in which the processes of Airflow 3 exchange a run and its DAG."""
 
 
 def param(parameter: Parameter, given: Mapping[str, Any]) -> Part:
-    """A ``Param`` for the form of a run: the keywords of JSON Schema are its arguments.
+    """Write a ``Param`` for the form of a run: its arguments are the keywords of JSON Schema.
 
-    One that is filled with a date of the run is an empty field there, which may stay empty: see ``filled``.
+    A parameter that is filled with a date of the run is an empty field, which may stay empty: see ``filled``.
     """
     schema = {key: part for key, part in _flat(parameter.schema).items() if key != "default"}
     default = given.get(parameter.name, parameter.default)
@@ -38,7 +38,7 @@ def param(parameter: Parameter, given: Mapping[str, Any]) -> Part:
 
 
 def _may_be_empty(schema: Mapping[str, Any], hint: str) -> dict[str, Any]:
-    """Of a date also its name, such as ``<logical_date>``, which FlowyML gives its runs."""
+    """Allow an empty field, and for a date also its name, such as ``<logical_date>``, which FlowyML passes."""
     about = " ".join(filter(None, [schema.get("description"), hint]))
     choices = {"anyOf": [{"type": "null"}, *schema["anyOf"]]} if "anyOf" in schema else {}
     kinds = schema.get("type", "string")
@@ -47,13 +47,13 @@ def _may_be_empty(schema: Mapping[str, Any], hint: str) -> dict[str, Any]:
 
 
 def _date_of(parameter: Parameter) -> str:
-    """The date of the run that an empty field stands for; none where None is a value itself."""
+    """The name of the run's date for which an empty field stands; empty if None is a value itself."""
     choices = parameter.schema.get("anyOf", (parameter.schema,))
     return "" if any(choice.get("type") == "null" for choice in choices) else in_words(parameter.default)
 
 
 def filled(values: Mapping[str, Any], parameters: Iterable[Parameter]) -> dict[str, Any]:
-    """The values of a run, in which an empty date is the name of the date that the parameter is filled with.
+    """Replace empty dates among the values of a run by the name of the date that fills the parameter.
 
     >>> filled({"day": None, "rows": None}, [Parameter(name="day", default="<logical_date>")])
     {'day': '<logical_date>', 'rows': None}
@@ -63,7 +63,7 @@ def filled(values: Mapping[str, Any], parameters: Iterable[Parameter]) -> dict[s
 
 
 def check_carried(values: Mapping[str, Any], carried: range | None) -> None:
-    """Raise ``ParameterError`` for what Airflow does not carry; None stands for one that carries all integers.
+    """Raise ``ParameterError`` for integers outside of ``carried``, and for other values that Airflow does not carry.
 
     >>> check_carried({"rows": [2**64 - 1]}, SIXTY_FOUR_BITS)
     """
@@ -84,7 +84,7 @@ def check_carried(values: Mapping[str, Any], carried: range | None) -> None:
 
 
 def _parts(given: Any) -> Iterator[Any]:
-    """The texts, numbers and other plain values that a parameter is made of, the keys of dictionaries included."""
+    """Yield the plain values in a parameter, including the keys of dictionaries."""
     if isinstance(given, Mapping):
         for key, item in given.items():
             yield key
@@ -97,9 +97,9 @@ def _parts(given: Any) -> Iterator[Any]:
 
 
 def _flat(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A union of plain types as a list of them, since Airflow's form has a field for that and none for ``anyOf``.
+    """Write a union of plain types as a list of types: Airflow's form has a field for that, but not for ``anyOf``.
 
-    Source: Airflow, ``FlexibleForm`` of its UI, which looks at ``type``.
+    Source: Airflow, ``FlexibleForm`` of its UI, which reads ``type``.
     """
     union = schema.get("anyOf", ())
     if not union or any(part.keys() != {"type"} or not isinstance(part["type"], str) for part in union):
@@ -108,7 +108,7 @@ def _flat(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def declared(params: Mapping[str, Any] | None) -> list[Parameter]:
-    """The parameters of a DAG as Airflow's API shows them. Each has a value, since the DAG may have a schedule."""
+    """The parameters of a DAG in Airflow's API. Each has a value, since the DAG may have a schedule."""
     return [_read(name, plain) for name, plain in (params or {}).items()]
 
 

@@ -1,4 +1,4 @@
-"""A DAG that was paused on purpose stays paused."""
+"""Checks that a DAG that was paused on purpose stays paused."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def check_resumable(found: Deployed) -> None:
 
 
 def check_runnable(found: Deployed | None, run_id: str, unpause: bool | None) -> None:
-    """Refuse a DAG that was paused on purpose, where the run would stay queued; ``unpause`` is the user's word.
+    """Refuse a DAG that was paused on purpose, since the run would stay queued; ``unpause`` is the user's choice.
 
-    One that is paused since Airflow made it is unpaused by its first run, unless ``unpause`` is False.
+    A DAG that has been paused since Airflow created it is unpaused by its first run, unless ``unpause`` is False.
     """
     if found is None or not found.dag["is_paused"] or unpause:
         return

@@ -20,7 +20,7 @@ _BUNDLE = re.compile(r"[a-z0-9][a-z0-9-]*-[0-9a-f]{8}\.pyz")
 
 
 def prunable(folder: Folder | None, client: Callable[[], AirflowClient], bounds: Bounds) -> Iterator[Prunable]:
-    """Each bundle, with what needs it. Raises ``ConfigurationError`` without a folder."""
+    """Yield all bundles, and why those in use stay. Raises ``ConfigurationError`` without a folder."""
     if folder is None:
         raise ConfigurationError(
             "FlowyML's old bundles for Airflow are in the DAGs folder: give AirflowOrchestrator(dags_folder=…), or "
@@ -42,7 +42,7 @@ def prunable(folder: Folder | None, client: Callable[[], AirflowClient], bounds:
 
 
 def _unfinished(folder: Folder, bounds: Bounds) -> Iterator[Prunable]:
-    """What processes that died were writing: DAG files and bundles."""
+    """Yield DAG files and bundles that were not written to their end, since the process died."""
     for place in ("", f"{BUNDLES_FOLDER}/"):
         for name in filter(is_unfinished, folder.names(place.rstrip("/"))):
             path = f"{place}{name}"
@@ -74,7 +74,7 @@ def _needed(folder: Folder, client: Callable[[], AirflowClient], name: str) -> s
 
 
 def _pipeline(data: bytes, name: str) -> str | None:
-    """The pipeline of a bundle whose name says what is in it."""
+    """The pipeline of a bundle whose name matches its content."""
     try:
         bundle = Bundle.of(data, name)
     except PlanError:
@@ -83,7 +83,7 @@ def _pipeline(data: bytes, name: str) -> str | None:
 
 
 def _remove(folder: Folder, client: Callable[[], AirflowClient], name: str, bounds: Bounds) -> int:
-    """Put it back where a deployment that found it there has written its DAG file meanwhile."""
+    """Remove a bundle. Put it back if a deployment that uses it has written its DAG file meanwhile."""
     path = f"{BUNDLES_FOLDER}/{name}"
     _, modified = folder.about(path)
     if modified is None or bounds.keeps(modified) or _named([name], folder) or _needed(folder, client, name):
@@ -101,5 +101,5 @@ def _remove(folder: Folder, client: Callable[[], AirflowClient], name: str, boun
 
 
 def _named(bundles: Sequence[str], folder: Folder) -> set[str]:
-    """Those that DAG files need."""
+    """The bundles that DAG files need."""
     return bundles_needed(bundles, folder.read_all([name for name in folder.names() if name.endswith(".py")]))

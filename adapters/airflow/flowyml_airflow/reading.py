@@ -1,4 +1,4 @@
-"""What Airflow knows of a run, in FlowyML's records: steps, errors, logs, outputs."""
+"""Read a run from Airflow as FlowyML's records: steps, errors, logs, outputs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ from flowyml_airflow.xcoms import restored
 
 __all__ = ["RunReader"]
 
-# How long a worker may take to notice that its task was ended: a heartbeat, and the time to die.
+# The time that a worker may take to notice that its task was ended: a heartbeat, and the time to end.
 SETTLES_WITHIN = timedelta(seconds=30)
 _STOPPED = ("Task killed!", "terminated with exit code", "exited with return code", "Task exited")
 _RETURNED = "return_value"
@@ -71,10 +71,10 @@ _LATE = ("AirflowTaskTimeout", TIMED_OUT)
 
 @dataclass
 class RunReader:
-    """Reads runs through one client. ``artifacts`` is where large outputs stand; none is read from elsewhere.
+    """Reads runs through one client. ``artifacts`` is the store of large outputs; no other store is read.
 
-    ``known`` keeps timeout and name of versions of DAGs, which do not change, and outlives this reader. ``known_now``
-    keeps those of DAGs without versions, which may change. ``warnings`` keeps of which runs it has warned.
+    ``known`` caches the timeout and name of DAG versions, which do not change, and outlives this reader. ``known_now``
+    caches those of DAGs without versions, which may change. ``warnings`` remembers the runs that were warned about.
     """
 
     client: AirflowClient
@@ -86,7 +86,7 @@ class RunReader:
     _marks: dict[tuple[str, str], list[Mark]] = field(default_factory=dict)
 
     def run(self, found: Mapping[str, Any], *, whole: bool = True) -> Run:
-        """The record of a DAG run; ``whole`` looks up what went wrong, and whether a stopped run has really ended."""
+        """The record of a DAG run. ``whole`` also reads the errors, and whether a stopped run has really ended."""
         found = self._noted(found)
         dag, run_id = found["dag_id"], found["dag_run_id"]
         status = run_status(found)
@@ -132,7 +132,7 @@ class RunReader:
         return in_order(with_causes(by_task, tasks, facts), facts)
 
     def _was_over(self, found: Mapping[str, Any]) -> datetime | None:
-        """Of a run that took too long, when its timeout passed; Airflow notices it a little later."""
+        """The time when the timeout of a run passed. Airflow notices that a little later."""
         if not run_status(found).is_failed:
             return None
         timeout, began = self._about(found)[0], moment(found["start_date"])
@@ -140,7 +140,7 @@ class RunReader:
         return began + timeout if is_late and began and timeout else None
 
     def _cached(self, found: Mapping[str, Any]) -> dict[tuple[str, int], str]:
-        """For each task whose results are an earlier run's, that run: by task and map index."""
+        """By task and map index, the earlier run that the results are from, if they come from the cache."""
         listed = self.client.returned(found["dag_id"], found["dag_run_id"], CACHED_KEY)
         kept = {}
         for marker in listed:
@@ -149,9 +149,9 @@ class RunReader:
         return {marker: str(before) for marker, before in kept.items() if before is not None}
 
     def identified(self, found: Mapping[str, Any]) -> Run:
-        """The record with the digest of the code: the one that the run itself has, else that of its DAG version.
+        """The record with the digest of the code: the run's own, else that of its DAG version.
 
-        It has the origin of the DAG version, if that version has the code of the run.
+        The record has the origin of the DAG version if that version has the code of the run.
         """
         facts = facts_of(self._source(found)) if version_of(found) else {}
         kept, submitted = facts.get("code"), (found.get("conf") or {}).get(CODE_KEY)
@@ -159,7 +159,7 @@ class RunReader:
         return replace(self.run(found, whole=False), origin=origin, code_digest=submitted or kept)
 
     def outputs(self, found: Mapping[str, Any]) -> Outputs:
-        """The outputs of the pipeline; of a foreign DAG what its tasks returned, by task id: see ``_returned``."""
+        """The outputs of the pipeline; for a foreign DAG the return values by task id: see ``_returned``."""
         dag, run_id = found["dag_id"], found["dag_run_id"]
         facts = facts_of(self._source(found))
         if not facts:
@@ -203,7 +203,10 @@ class RunReader:
         return Outputs({**read, **plain}, not_kept=read.not_kept) if plain else read
 
     def listed(self, found: Mapping[str, Any]) -> list[Artifact]:
-        """The artifacts of the steps. A task has them in one XCom; one of an execution group has an XCom an output."""
+        """The artifacts of the steps.
+
+        A task has its outputs in one XCom, an execution group's task in an XCom for each.
+        """
         facts = self.facts(found)
         if not facts:
             return []
@@ -224,20 +227,20 @@ class RunReader:
     def _returned_together(
         self, task: Mapping[str, Any], found: Mapping[str, Any]
     ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """The packed outputs of each step of an execution group that completed."""
+        """Yield the packed outputs of each completed step of an execution group."""
         marker = task["task_id"], map_index(task)
         for name, said in self._written(task, found).get("steps", {}).items():
             kept = {output: self._kept(found, marker, key) for output, key in said.get("outputs", {}).items()}
             yield name, {output: restored(value) for output, value in kept.items() if value is not None}
 
     def _kept(self, found: Mapping[str, Any], marker: Marker, key: str = _RETURNED) -> Any:
-        """An XCom; None where there is none any more, as of a task that began to run again after it was listed."""
+        """An XCom; None if it is gone, as for a task that runs again since it was listed."""
         with suppress(NotThereError):
             return self.client.xcom(found["dag_id"], found["dag_run_id"], marker[0], key, marker[1])
         return None
 
     def _returned(self, found: Mapping[str, Any]) -> Outputs:
-        """What each task returned; of a mapped one a list by map index, with None for those that returned nothing."""
+        """The return value of each task; for a mapped task a list by map index, None for those without."""
         dag, run_id = found["dag_id"], found["dag_run_id"]
         values: dict[str, Any] = {}
         lost: dict[str, str] = {}
@@ -261,7 +264,7 @@ class RunReader:
         return Outputs({task: value for task, value in values.items() if task not in lost}, not_kept=lost)
 
     def logs(self, found: Mapping[str, Any], *, follow: bool) -> Iterator[LogLine]:
-        """The lines of every attempt, oldest first; with ``follow`` as they come, until the run has ended."""
+        """The lines of every attempt, oldest first; with ``follow`` as they arrive, until the run has ended."""
         tails: Tails = defaultdict(Tail)
         over: bool | None = None  # not known before the first look, for which ``found`` is new enough
 
@@ -277,7 +280,7 @@ class RunReader:
         return log_lines(look, follow=follow)
 
     def _new_lines(self, found: Mapping[str, Any], tails: Tails, *, follow: bool) -> list[LogLine]:
-        """The lines that were not there before; with ``follow``, one that may be half-written is left for later."""
+        """The lines that are new; with ``follow``, a line that may be incomplete waits for the next call."""
         lines: list[tuple[datetime, LogLine]] = []
         tasks = [task for task in self._tasks(found) if task["start_date"] is not None]
         facts = self.facts(found) if any(map(runs_several, tasks)) else {}
@@ -300,7 +303,7 @@ class RunReader:
         return [line for _, line in sorted(lines, key=lambda item: item[0])]
 
     def _log(self, found: Mapping[str, Any], task: Mapping[str, Any], attempt: int) -> list[LogEvent] | None:
-        """What an attempt wrote so far; None when Airflow is silent for a moment."""
+        """The log of an attempt so far; None if Airflow does not answer."""
         try:
             return self.client.log(found["dag_id"], found["dag_run_id"], task, attempt)
         except (EngineUnreachableError, ServerTroubleError):
@@ -319,7 +322,7 @@ class RunReader:
             status = ExecutionStatus.TIMEOUT if kind in _LATE else status
             if kind == UPSTREAM_FAILED:
                 status, raw = ExecutionStatus.CANCELLED, "upstream_failed"
-        # A task that waits to run again has the times of its try before.
+        # A task that waits to run again still has the times of its last try.
         waits = status is ExecutionStatus.QUEUED or task["state"] == "upstream_failed"
         began = task["start_date"] is not None and not waits
         return StepRun(
@@ -342,7 +345,7 @@ class RunReader:
         has_no_items: bool = False,
         over: datetime | None = None,
     ) -> Sequence[StepRun]:
-        """The step of a task, or those of an execution group. ``over`` is when the timeout passed."""
+        """The step of a task, or the steps of an execution group. ``over`` is the time when the timeout passed."""
         names = steps_of_task(task["task_id"], facts)
         cleans_up = task["task_id"] in facts.get("cleanup", ())
         status = task_status(task, found, over=None if has_no_items else over, cleans_up=cleans_up)
@@ -354,7 +357,7 @@ class RunReader:
     def _completed(
         self, found: Mapping[str, Any], facts: Mapping[str, Any], seen: Seen, task: str, output: str
     ) -> Sequence[int]:
-        """The items of which a task completed; of an execution group the step that has this output."""
+        """The map indexes for which a task, or the step of an execution group that has this output, completed."""
         held = [each for each in steps_of_task(task, facts) if output.startswith(f"{task_id(each)}.")]
         name = max(held, key=len, default=None)  # a step `train.v2` may stand beside a step `train`
         if name is None:
@@ -364,7 +367,7 @@ class RunReader:
         return sorted(run.index[0] for run in runs if run.name == name and run.raw_status == "success" and run.index)
 
     def _written(self, task: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What the task of an execution group wrote down of its steps."""
+        """The record that an execution group's task wrote about its steps."""
         if not may_have_written(task):
             return {}
         written: Mapping[str, Any] = restored(self._kept(found, (task["task_id"], map_index(task)), STEPS_KEY)) or {}
@@ -394,7 +397,7 @@ class RunReader:
         return of_several(said, len(said) + len(failed) - len(read))
 
     def _failure(self, found: Mapping[str, Any], task: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-        """What the run's error says of one task that failed; nothing if that failed only because another had."""
+        """Say how a task failed, for the run's error; empty if it failed only because another task had."""
         if steps_of_task(task["task_id"], facts):
             with suppress(KeptElsewhereError):  # the log says it too
                 runs = [run for run in self._steps_of(task, found, facts) if failed_or_timed_out(run.status)]
@@ -410,15 +413,15 @@ class RunReader:
         return of_step(name_of(task), error, labelled(name_of(task), index_of(task)))
 
     def _error(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, str]:
-        """The error of the last attempt of a failed task, and the class of what it raised.
+        """The error of the last attempt of a failed task, and the class of its exception.
 
-        For a task that a user marked as failed, the error names the user: its process says at most that it was stopped.
+        If a user marked the task as failed, the error names the user: the process only reports that it was stopped.
         """
         if marked := self._marked(found, task):
             return marked, ""
         events = self._log(found, task, task["try_number"] or 1) or []
         raised = [event for event in events if event.error]
-        # After it comes what went wrong with callbacks and mails about it.
+        # After the error come failures of callbacks and mails about it.
         if raised := [event for event in raised if event.message.startswith(TASK_FAILED)] or raised:
             error = raised[-1].error or {}
             kind, said = str(error.get("exc_type", "")), str(error.get("exc_value", ""))
@@ -428,7 +431,7 @@ class RunReader:
         return errors[-1] if errors else killed, ""
 
     def _marked(self, found: Mapping[str, Any], task: Mapping[str, Any] | None = None) -> str:
-        """Say who marked a run, or one of its tasks, as failed since it was queued; empty if the audit log does not."""
+        """Say who marked a run, or a task of it, as failed since it was queued; empty if the audit log lacks it."""
         key = found["dag_id"], found["dag_run_id"]
         if key not in self._marks:
             self._marks[key] = self.client.marked_failed(*key)
@@ -446,7 +449,7 @@ class RunReader:
         return ""
 
     def _noted(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The run with FlowyML's note that it was cancelled, also where people have written another note since."""
+        """The run with FlowyML's note of its cancellation, even if a user has written another note since."""
         succeeded = found["state"] == "success"
         if not (succeeded and found.get("note")) and DAG_RUN.get(found["state"]) is not ExecutionStatus.FAILED:
             return found
@@ -467,16 +470,16 @@ class RunReader:
         return next(filter(was_cancelled, takewhile(lambda run: not was_withdrawn(run), before)), found)
 
     def _was_stopped(self, found: Mapping[str, Any]) -> bool:
-        """Whether a cancelled run has tasks that were stopped; else the process that cancelled it died before that."""
+        """Return whether a cancelled run has stopped tasks; if not, the cancelling process died before."""
         return any(
             task["state"] in ("failed", "skipped") and not had_ended(task["task_id"], task["state"], found)
             for task in self._tasks(found)
         )
 
     def _has_settled(self, found: Mapping[str, Any]) -> bool:
-        """Whether the tasks that were stopped with their run have ended: their workers end them a little later.
+        """Return whether the tasks that were stopped with their run have ended: their workers end them a little later.
 
-        Only their logs show it; where a log does not, they count as ended after ``SETTLES_WITHIN``.
+        Only their logs show it. A task whose log does not counts as ended after ``SETTLES_WITHIN``.
         """
         ended = moment(found["end_date"])
         if ended is None or datetime.now(UTC) - ended > SETTLES_WITHIN:
@@ -497,11 +500,11 @@ class RunReader:
         )
 
     def facts(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What stands in the last line of the DAG file of which a run was made; nothing if FlowyML did not write it."""
+        """The facts in the last line of the run's DAG file; empty if FlowyML did not write the file."""
         return facts_of(self._source(found))
 
     def _source(self, found: Mapping[str, Any]) -> str:
-        """The text of the DAG file of which a run was made; empty if Airflow has it no more."""
+        """The text of the run's DAG file; empty if Airflow no longer has it."""
         version = version_of(found)
         try:
             return self.client.source(
@@ -511,9 +514,9 @@ class RunReader:
             return ""
 
     def _about(self, found: Mapping[str, Any]) -> tuple[timedelta | None, str]:
-        """``dagrun_timeout`` and the name of a DAG, in the version that a run was made from.
+        """``dagrun_timeout`` and the name of a DAG, in the version of the run.
 
-        Airflow gives only the timeout of the newest version, so for a DAG of FlowyML's it is read from the source.
+        Airflow shows the timeout of the newest version only, so that of a FlowyML DAG is read from the source.
         """
         version = version_of(found)
         kept, key = self.known if version else self.known_now, (found["dag_id"], version)

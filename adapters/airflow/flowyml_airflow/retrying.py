@@ -1,4 +1,4 @@
-"""Which tasks of an ended run are cleared, so that Airflow runs them again."""
+"""Choose the tasks of an ended run to clear, so that Airflow runs them again."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def to_clear(
     steps: Sequence[str] | None,
     was_stopped: bool,
 ) -> set[Marker]:
-    """What failed or was stopped, and what waits for it; with ``steps`` those, and what comes after them.
+    """Choose the tasks that failed or were stopped, and those after them; or ``steps`` and all tasks after them.
 
-    ``tasks`` are those of the run, ``graph`` says what comes right after each. What was skipped is decided anew where
-    it comes after something that runs again: Airflow skips it again by what its branch task has left. What watches the
-    run and what cleans up run again in any case. ``was_stopped`` is a run that was cancelled or took too long: Airflow
-    skips what had not ended then.
+    ``tasks`` are those of the run; ``graph`` has the tasks directly after each. A skipped task is decided again if it
+    comes after one that runs again: Airflow skips it again by the XCom of its branch task. The watcher of the run and
+    clean-ups always run again. ``was_stopped`` is True for a run that was cancelled or timed out: then Airflow has
+    skipped the tasks that had not ended.
     """
     by_task: dict[str, dict[int, str | None]] = {}
     for each in tasks:
@@ -61,7 +61,7 @@ def to_clear(
 def _named(
     tasks: Sequence[Mapping[str, Any]], steps: Sequence[str], facts: Mapping[str, Any], failed: Container[str | None]
 ) -> tuple[set[Marker], set[Marker]]:
-    """The tasks of these steps and items: those that failed or, where none did, all. The latter are given once more."""
+    """The tasks of these steps and items: the failed ones or, if none failed, all. The latter are returned twice."""
     found: set[Marker] = set()
     completed: set[Marker] = set()
     for wanted in steps:
@@ -75,6 +75,6 @@ def _named(
 
 
 def _labels(task: Mapping[str, Any], facts: Mapping[str, Any]) -> set[str]:
-    """What the steps of a task, and their item in it, are called. An execution group runs again as a whole."""
+    """The names of a task's steps, with and without their item. An execution group runs again as a whole."""
     names = steps_of_task(task["task_id"], facts) or [name_of(task)]
     return {*names, *(labelled(name, index_of(task)) for name in names)}

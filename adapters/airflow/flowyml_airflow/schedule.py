@@ -1,4 +1,4 @@
-"""A schedule in the words of a DAG file: timetable, start, end and catch-up; and back, from a DAG as Airflow has it."""
+"""Write a schedule as arguments of a DAG: timetable, start, end and catch-up; and read it back from Airflow."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NO_START = datetime(2020, 1, 1, tzinfo=UTC)  # Airflow wants a date in the past
 
 
 def since(schedule: Schedule, before: Schedule | None) -> Schedule:
-    """The schedule with a start: without one, Airflow would at once make up for the last time that has passed.
+    """Give a schedule without a start the current time as its start: Airflow would run the last missed time at once.
 
     A schedule that is declared again keeps its start, so that the DAG file stays the same.
     """
@@ -46,7 +46,7 @@ def since(schedule: Schedule, before: Schedule | None) -> Schedule:
 
 
 def check_schedule(plan: Plan, schedule: Schedule | None) -> None:
-    """Raises ``ScheduleError`` for a schedule that Airflow cannot keep for this plan."""
+    """Raise ``ScheduleError`` for a schedule that Airflow cannot follow for this plan."""
     if schedule is None:
         return
     if schedule.catch_up and schedule.start is None:
@@ -60,7 +60,7 @@ def check_schedule(plan: Plan, schedule: Schedule | None) -> None:
 
 
 def schedule_arguments(schedule: Schedule | None, own: Any = None) -> Iterator[Part]:
-    """The arguments of a DAG that say when it runs. ``own`` is a schedule that Airflow alone has."""
+    """Write the arguments of a DAG for its schedule. ``own`` is a schedule of Airflow's own kinds."""
     if schedule is None:
         yield Pair("schedule=", _own(own))
         yield f"start_date={_written(_NO_START)}"
@@ -96,7 +96,7 @@ def _asset(given: str | Mapping[str, Any]) -> Part:
 
 
 def asset_classes(given: Any) -> list[str]:
-    """The classes of Airflow's that a schedule of assets is made of."""
+    """The asset classes in a schedule of assets."""
     if given is None or (isinstance(given, str) and given.startswith("@")):
         return []
     found = (
@@ -113,7 +113,7 @@ def asset_classes(given: Any) -> list[str]:
 
 
 def has_named_assets(given: Any) -> bool:
-    """Whether an asset in a schedule has a name beside its URI."""
+    """Return whether an asset in a schedule has a name beside its URI."""
     if isinstance(given, Mapping):
         parts = [*given.get("all", ()), *given.get("any", ())]
         return {"name", "uri"} <= given.keys() or any(map(has_named_assets, parts))
@@ -121,7 +121,7 @@ def has_named_assets(given: Any) -> bool:
 
 
 def timetable_class(schedule: Schedule) -> str:
-    """The name of the timetable that fires at these times."""
+    """The name of the timetable with these times."""
     return "CronTriggerTimetable" if schedule.cron is not None else "DeltaTriggerTimetable"
 
 
@@ -134,7 +134,7 @@ def _written(when: datetime) -> str:
 
 
 def delta(seconds: float) -> str:
-    """A ``timedelta`` in the largest unit that leaves a whole number."""
+    """Write a ``timedelta`` in the largest unit that is a whole number."""
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1)):
         if seconds and seconds % length == 0:
             return f"timedelta({unit}={int(seconds / length)})"
@@ -142,7 +142,7 @@ def delta(seconds: float) -> str:
 
 
 def schedule_info(found: Deployed, folder: Folder | None = None) -> ScheduleInfo | None:
-    """The schedule of a DAG; None when it has none, or none that FlowyML gave it."""
+    """The schedule of a DAG; None if it has none, or FlowyML did not set it."""
     schedule = found.schedule
     if schedule is None or not has_schedule(found.dag):
         return None
@@ -158,7 +158,7 @@ def schedule_info(found: Deployed, folder: Folder | None = None) -> ScheduleInfo
 
 
 def drift(found: Deployed, folder: Folder | None) -> Iterator[str]:
-    """What was changed outside FlowyML, by hand or by Airflow itself."""
+    """Yield the changes that were made outside of FlowyML, by hand or by Airflow itself."""
     filename = str(found.dag.get("relative_fileloc") or found.dag["fileloc"]).rpartition("/")[2]
     if not is_untouched(found.source) or version_tag(found.facts.get("version", "")) not in tags_of(found.dag):
         yield f"{filename} was changed by hand: deploy again, or put the change into the pipeline."

@@ -1,8 +1,8 @@
-"""Secrets of steps from Airflow's connections and variables. What a task's process needs for that is here too.
+"""Read secrets of steps from Airflow's connections and variables, in the process of a task.
 
 ``warehouse/password`` is the field ``password`` of connection ``warehouse``: fields are ``uri``, ``host``, ``login``,
 ``password``, ``schema``, ``port`` and ``extra.KEY``. Any other name is that of a variable. ``conn:warehouse.password``
-and ``var:NAME`` say so in full. Airflow's secrets backends are asked as for every connection and variable (source:
+and ``var:NAME`` are the full forms. Airflow's secrets backends are used as for every connection and variable (source:
 airflow.apache.org/docs/apache-airflow/stable/security/secrets/secrets-backend/index.html).
 """
 
@@ -22,7 +22,7 @@ _FIELDS = ("uri", "host", "login", "password", "schema", "port")
 
 
 class Place(NamedTuple):
-    """Where a secret is: a field of a connection, or with an empty field a variable."""
+    """The address of a secret: a field of a connection or, with an empty field, a variable."""
 
     name: str
     field: str = ""
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 
 
 def place_of(reference: str) -> Place:
-    """What a reference names.
+    """Parse a reference to a secret.
 
     >>> place_of("warehouse/password"), place_of("api/token")
     (Place(name='warehouse', field='password'), Place(name='api/token', field=''))
@@ -49,10 +49,10 @@ def place_of(reference: str) -> Place:
 
 
 def read_ahead(references: Iterable[str]) -> ReadSecret:
-    """Read these now, and hand them out later.
+    """Read these secrets now; return a function that looks them up later.
 
-    Airflow 3 has one line from a task to its supervisor, which a process that is forked from the task's shares: so this
-    process asks before there is another.
+    In Airflow 3 a task has one line to its supervisor, which a process that is forked from the task shares. So this
+    process reads before it forks.
     """
     found: dict[str, str | MissingSecretError] = {}
     for reference in references:
@@ -98,7 +98,7 @@ def _of_connection(place: Place) -> Any:
 
 
 def _sdk(name: str) -> Any:
-    """Airflow 3's class of that name; Airflow 2's in the same shape."""
+    """Airflow 3's class of that name, or Airflow 2's with the same interface."""
     try:
         return getattr(import_module("airflow.sdk"), name)
     except ImportError:

@@ -1,8 +1,8 @@
-"""Runs that do not go on, or ran nothing, and of which Airflow's state says neither.
+"""Explain runs that do not progress, or ran nothing, when Airflow's state does not show it.
 
-The DAG of a run is paused, or has lost its file: Airflow 3 starts none of its tasks, never ends it, and says nothing.
-Where the file is gone, Airflow 2 does the same, or fails a task that it was about to start; and it does not stop such a
-run. A run that is dated before the start of its DAG, or after its end, completes without any task.
+If the DAG of a run is paused or has lost its file, Airflow 3 starts none of its tasks, never ends the run, and reports
+nothing. If the file is gone, Airflow 2 does the same, or fails a task that it was about to start, and cannot stop such
+a run. A run that is dated before the start of its DAG, or after its end, completes without tasks.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _EVERY = 30  # seconds
 
 
 def is_gone(dag: Mapping[str, Any]) -> bool:
-    """Whether a DAG has no file any more, or none that makes it: ``is_stale``, with Airflow 2 not ``is_active``."""
+    """Return whether a DAG no longer has a file that defines it: ``is_stale``, on Airflow 2 not ``is_active``."""
     return bool(dag.get("is_stale")) or dag.get("is_active") is False
 
 
 def is_missing(client: AirflowClient, dag: str) -> bool:
-    """The same of a DAG by its id."""
+    """Return the same for a DAG by its id."""
     try:
         return is_gone(client.dag(dag))
     except NotThereError:
@@ -40,7 +40,7 @@ def is_missing(client: AirflowClient, dag: str) -> bool:
 
 
 def why_stalled(client: AirflowClient, found: Mapping[str, Any]) -> str:
-    """Why the tasks of this run, which has not ended, cannot start, and what to do; empty if nothing is known."""
+    """Say why the tasks of an unfinished run cannot start, and what to do; empty if no reason is known."""
     dag_id, run_id = found["dag_id"], found["dag_run_id"]
     try:
         dag = client.dag(dag_id)
@@ -65,7 +65,7 @@ def why_stalled(client: AirflowClient, found: Mapping[str, Any]) -> str:
 
 
 def why_nothing_ran(client: AirflowClient, found: Mapping[str, Any]) -> str:
-    """Say why a run without tasks completed, and what to do; empty if that is not known."""
+    """Say why a run without tasks completed, and what to do; empty if no reason is known."""
     date = moment(found.get("logical_date"))
     if date is None:
         return ""
@@ -77,14 +77,14 @@ def why_nothing_ran(client: AirflowClient, found: Mapping[str, Any]) -> str:
 
 @dataclass
 class RunWarnings:
-    """Warns of what the state of a run does not show, and of each only once; the status stays what Airflow says."""
+    """Logs problems that the state of a run does not show, once each. The status stays Airflow's."""
 
     _looked: dict[tuple[str, str], float] = field(default_factory=dict)
     _said: dict[tuple[str, str], str] = field(default_factory=dict)
     _ended: set[tuple[str, str]] = field(default_factory=set)
 
     def warn_if_stalled(self, client: AirflowClient, found: Mapping[str, Any]) -> None:
-        """Log why a run that has not ended does not go on; ask Airflow every now and then."""
+        """Log why an unfinished run does not progress. Airflow is asked only from time to time."""
         key = (found["dag_id"], found["dag_run_id"])
         began = moment(found.get("queued_at") or found.get("run_after") or found.get("start_date"))
         if (began and datetime.now(UTC) - began < YOUNG) or time.monotonic() < self._looked.get(key, 0):
@@ -93,7 +93,7 @@ class RunWarnings:
         self._say(key, why_stalled(client, found))
 
     def warn_if_nothing_ran(self, client: AirflowClient, found: Mapping[str, Any]) -> None:
-        """Log why a run that has completed has no tasks. Only one that a person started, with a date, may have none."""
+        """Log why a completed run has no tasks. Only a run that a user started, with a date, can have none."""
         key = (found["dag_id"], found["dag_run_id"])
         if found.get("run_type") == "manual" and found.get("logical_date") and key not in self._ended:
             self._ended.add(key)

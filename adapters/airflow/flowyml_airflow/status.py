@@ -1,4 +1,4 @@
-"""Airflow's states in FlowyML's words. Source: Airflow, ``airflow.utils.state``."""
+"""Map Airflow's states to FlowyML's. Source: Airflow, ``airflow.utils.state``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _ISO = re.compile(r"P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\
 
 
 def failed_or_timed_out(status: ExecutionStatus) -> bool:
-    """Whether a step ended so that what waits for it does not run, for a reason of its own."""
+    """Return whether a step failed by itself, so that the steps after it do not run."""
     return status in (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT)
 
 
@@ -64,10 +64,10 @@ def moment(text: str | None) -> datetime | None:
 
 
 def no_tasks_at(date: datetime, dag: Mapping[str, Any]) -> str:
-    """Why a run of this logical date has no task; empty if it has them. ``dag`` has the details of the DAG.
+    """Say why a run of this logical date has no tasks; empty if it has tasks. ``dag`` has the details of the DAG.
 
-    Airflow gives a run no task that starts after its date, or ends before it, and then completes the run.
-    Source: ``DagRun.verify_integrity`` of Airflow 3 and 2.
+    Airflow leaves out tasks that start after the run's date, or end before it, and then completes the run. Source:
+    ``DagRun.verify_integrity`` of Airflow 3 and 2.
     """
     start, end = moment(dag.get("start_date")), moment(dag.get("end_date"))
     if start and date < start:
@@ -80,7 +80,7 @@ def no_tasks_at(date: datetime, dag: Mapping[str, Any]) -> str:
 
 
 def known(table: Mapping[Any, ExecutionStatus], state: str | None, what: str) -> ExecutionStatus:
-    """The status of a state. Raises ``UnknownStateError``."""
+    """The status for a state. Raises ``UnknownStateError``."""
     if state not in table:
         raise UnknownStateError(
             f"Airflow reports the {what} state {state!r}, which this FlowyML does not know. Upgrade FlowyML."

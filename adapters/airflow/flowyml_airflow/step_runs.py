@@ -1,5 +1,7 @@
-"""What became of the steps of a run: in loops and branches from the states of its tasks and the facts of its DAG file,
-in an execution group from what its task wrote down, and how that ended.
+"""The steps of a run, from its tasks.
+
+Those in loops and branches are read from the states of the tasks and the facts of the DAG file, those of an execution
+group from the record and the state of its task.
 """
 
 from __future__ import annotations
@@ -24,14 +26,14 @@ __all__ = [
 _BEGUN = frozenset({"running", "success", "failed", "skipped", "restarting", "shutdown", "up_for_retry"})
 
 Marker = tuple[str, int]
-"""A task and a map index; -1 for a task as a whole."""
+"""A task and a map index; -1 for the whole task."""
 
 Place = Sequence[str]
-"""A task and an XCom key, and the name of the loop that collects it, if one does."""
+"""A task and an XCom key, and the name of the loop that collects the output, if a loop does."""
 
 
 class Seen:
-    """The tasks of one run, as Airflow lists them."""
+    """The tasks of one run, from Airflow's list."""
 
     def __init__(self, facts: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> None:
         self._loops: Mapping[str, Mapping[str, Any]] = facts.get("loops", {})
@@ -41,14 +43,17 @@ class Seen:
             self._states.setdefault(task["task_id"], {})[map_index(task)] = task["state"]
 
     def has_no_items(self, task: str) -> bool:
-        """Whether a task of a loop did not run since its list is empty, which Airflow calls skipped."""
+        """Return whether a task of a loop did not run since the loop's list is empty, which Airflow calls skipped."""
         loop = next((loop for loop in self._loops.values() if task in loop["tasks"]), None)
         if loop is None or loop["items"] is None:
             return False
         return self._states.get(task) == {-1: "skipped"} and self._states.get(loop["items"]) == {-1: "success"}
 
     def place(self, place: Any) -> Place | None:
-        """Where an output is: of several that of the first whose step ran. None where it was skipped."""
+        """The address of an output; of an ``either``, that of the first output whose step ran.
+
+        None if it was skipped.
+        """
         if isinstance(place, Mapping):
             return next((found for each in place["either"] if (found := self.place(each))), None)
         states = self._states.get(place[0], {})
@@ -58,21 +63,21 @@ class Seen:
         return None if is_skipped else list(place)
 
     def completed(self, task: str) -> list[int]:
-        """The map indexes that completed."""
+        """The map indexes for which a task completed."""
         return sorted(index for index, state in self._states.get(task, {}).items() if state == "success")
 
     def counts(self, task: str) -> bool:
-        """Whether a failure of a task is that of the run, and not what follows from one."""
+        """Return whether the failure of a task fails the run by itself, and does not follow from another failure."""
         goes_on = any(task in loop["tasks"] and loop.get("goes_on") for loop in self._loops.values())
         return not goes_on and task not in self._beside
 
     def on_item_error(self, place: Place) -> tuple[str, ...]:
-        """What the loop that collects an output does about failed items; nothing for an output of no loop."""
+        """The ``on_item_error`` of the loop that collects an output; empty without a loop."""
         return tuple("continue" if self._loops[loop].get("goes_on") else "fail" for loop in place[2:])
 
 
 def in_order(steps: Mapping[Marker, Sequence[StepRun]], facts: Mapping[str, Any]) -> tuple[StepRun, ...]:
-    """The steps of all tasks as they stand in the DAG file, those of items by their indexes."""
+    """The steps of all tasks in the order of the DAG file, and those of items by their indexes."""
     order = {task: number for number, task in enumerate(facts.get("steps", ()))}
     runs = [
         (order.get(task, 0), number, index, run)
@@ -83,7 +88,7 @@ def in_order(steps: Mapping[Marker, Sequence[StepRun]], facts: Mapping[str, Any]
 
 
 def map_index(task: Mapping[str, Any]) -> int:
-    """Which item a task works on; -1 for none."""
+    """The map index of a task; -1 if it is not mapped."""
     found = task.get("map_index", -1)
     return found if isinstance(found, int) else -1
 
@@ -94,32 +99,33 @@ def name_of(task: Mapping[str, Any]) -> str:
 
 
 def index_of(task: Mapping[str, Any]) -> tuple[int, ...]:
-    """The index of a task's item; empty for none."""
+    """The index of a task's item; empty if it has none."""
     return (index,) if (index := map_index(task)) >= 0 else ()
 
 
 def steps_of_task(task: str, facts: Mapping[str, Any]) -> Sequence[str]:
-    """The names of the steps of an execution group's task; none of another task."""
+    """The names of the steps of an execution group's task; empty for another task."""
     found: Sequence[str] = facts.get("together", {}).get(task, ())
     return found
 
 
 def runs_several(task: Mapping[str, Any]) -> bool:
-    """Whether a task has the class that execution groups have in a compiled DAG file."""
+    """Return whether a task has the class of execution groups in a compiled DAG file."""
     return task.get("operator") in ("Together", "ItemTogether")
 
 
 def may_have_written(task: Mapping[str, Any]) -> bool:
-    """Whether a task has begun since it was cleared."""
+    """Return whether a task has begun since it was cleared."""
     return task["state"] in _BEGUN and task["start_date"] is not None
 
 
 def step_runs(
     names: Sequence[str], whole: StepRun, task: Mapping[str, Any], written: Mapping[str, Any]
 ) -> Iterator[StepRun]:
-    """Those of the steps, in order. ``whole`` is the task as a step run, ``written`` what it left under ``STEPS_KEY``.
+    """Yield the steps of an execution group, in order.
 
-    What an earlier try of the task has left does not count.
+    ``whole`` is the task as a step run, ``written`` its record under ``STEPS_KEY``. The record of an earlier try of the
+    task does not count.
     """
     steps = written.get("steps", {}) if written.get("try") == task["try_number"] else {}
     begun = (name for name in steps if not TASK_INSTANCE[steps[name]["state"]].is_terminal)
@@ -156,9 +162,9 @@ def _not_begun(name: str, whole: StepRun, status: ExecutionStatus, raw: str) -> 
 
 
 def attributed(events: Sequence[LogEvent], names: Sequence[str], attempt: int) -> Iterator[LogEvent]:
-    """The log of such a task, each line with its step. Lines that only say whose turn it is are left out.
+    """Yield the log of an execution group's task, each line with its step, without the markers.
 
-    What the task says before the first turn goes to the first step.
+    Lines before the first marker go to the first step.
     """
     now = names[0]
     for event in events:
@@ -169,7 +175,7 @@ def attributed(events: Sequence[LogEvent], names: Sequence[str], attempt: int) -
 
 
 def _marked(message: str, names: Sequence[str]) -> tuple[str, int] | None:
-    """The step and the attempt that a line marks the turn of."""
+    """The step and the attempt in a marker line; None for another line."""
     if not message.startswith(TURN):
         return None
     try:

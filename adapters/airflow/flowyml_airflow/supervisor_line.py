@@ -1,6 +1,6 @@
-"""The line of a task to Airflow's supervisor, which is private to Airflow 3: ``task_runner.SUPERVISOR_COMMS``.
+"""The line of a task to Airflow's supervisor, private to Airflow 3: ``task_runner.SUPERVISOR_COMMS``.
 
-A test holds this against the installed Airflow.
+A test compares this with the installed Airflow.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _ANSWER = 1.0  # seconds in which the supervisor answers; it asks the API server
 
 
 def drop_unread_answers() -> None:
-    """A step that was killed may have asked Airflow's supervisor something. The next question must not get its answer.
+    """Drop answers of Airflow's supervisor to a step that was killed: the next question must not get its answer.
 
     Airflow 3 has one line to the supervisor, and takes the next answer on it for the answer to its next question.
-    Airflow 2 has no such line, and that of `dag.test()` needs no socket.
+    Airflow 2 has no such line, and that of `dag.test()` has no socket.
     """
     execution = "airflow.sdk.execution_time"
     line: Any = getattr(sys.modules.get(f"{execution}.task_runner"), "SUPERVISOR_COMMS", None)

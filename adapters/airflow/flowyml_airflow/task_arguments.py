@@ -1,4 +1,4 @@
-"""Arguments that tasks of all kinds may have: retries, callbacks, and what a pod is to have."""
+"""Arguments for tasks of all kinds: retries, callbacks, and the resources of a pod."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["asks_for_pod", "called_back", "grows", "pod", "retries", "tries_agai
 
 
 def called_back(options: Mapping[str, Any], names: Iterable[str], before: list[Part]) -> Iterator[Part]:
-    """The arguments for callbacks; FlowyML's own, if any, are called first."""
+    """The arguments for callbacks. FlowyML's own, if any, come first."""
     for name in names:
         calls = [*before, *(_callback(*item) for item in callbacks(options.get(name)))]
         if calls:
@@ -28,7 +28,10 @@ def _callback(place: str, arguments: Mapping[str, Any] | None) -> Part:
 
 
 def retries(policy: OrchestratorRetryPolicy | None) -> Iterator[Part]:
-    """Airflow's own backoff. It waits up to twice the computed time, so that tasks do not retry all at once."""
+    """The arguments for retries, with Airflow's own backoff.
+
+    Airflow waits up to twice the computed time, so that tasks do not retry all at once.
+    """
     if policy is None or not tries_again(policy):
         return
     yield f"retries={policy.max_attempts - 1}"
@@ -43,7 +46,7 @@ def tries_again(policy: OrchestratorRetryPolicy | None) -> bool:
 
 
 def grows(policy: OrchestratorRetryPolicy | None) -> bool:
-    """Whether the delay between attempts grows."""
+    """Return whether the delay between attempts grows."""
     if policy is None or policy.max_attempts <= 2:
         return False
     return policy.backoff_multiplier != 1 and bool(policy.initial_delay_seconds)
@@ -54,7 +57,7 @@ def asks_for_pod(resources: ResourceRequirements | None) -> bool:
 
 
 def pod(resources: ResourceRequirements) -> Part:
-    """Requests for all; limits for memory and for devices, which Kubernetes never shares."""
+    """The resources of a pod: requests for all; limits for memory, and for devices, which Kubernetes never shares."""
     wanted = {"cpu": resources.cpu, "memory": resources.memory}
     requests: list[Part] = [f"{name}={text_literal(amount)}" for name, amount in wanted.items() if amount]
     limits = {"memory": resources.memory} if resources.memory else {}

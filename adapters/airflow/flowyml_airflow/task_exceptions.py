@@ -1,4 +1,4 @@
-"""How a task ends, in Airflow's exceptions. This file travels in the bundle, and Airflow is there."""
+"""Map the end of a task to Airflow's exceptions. This file travels in the bundle; it needs Airflow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAMED = 5  # items that an error names
 
 
 def as_airflow(step: Step, error: StepError) -> Exception:
-    """What a task raises for an error of its step."""
+    """Convert the error of a step to the exception that its task raises."""
     known = airflow_exceptions()
     for name in ("AirflowSkipException", "AirflowFailException"):
         if name in getattr(error, "names", ()):
@@ -38,7 +38,7 @@ def as_airflow(step: Step, error: StepError) -> Exception:
 
 
 def is_final(step: Step, error: StepError) -> bool:
-    """True for an error that the step's policy does not retry."""
+    """Return True for an error that the step's policy does not retry."""
     names = getattr(error, "names", ())
     return step.retry is not None and not (
         step.retry.retries_on_names(names) if names else step.retry.retries_on(error)
@@ -46,7 +46,7 @@ def is_final(step: Step, error: StepError) -> bool:
 
 
 def airflow_exceptions() -> ModuleType:
-    """The module of Airflow's exceptions."""
+    """Airflow's module of exceptions."""
     try:
         return import_module("airflow.sdk.exceptions")
     except ImportError:  # Airflow 2
@@ -54,13 +54,13 @@ def airflow_exceptions() -> ModuleType:
 
 
 def interruptions() -> tuple[type[BaseException], ...]:
-    """What Airflow throws into a task that is too late, or that Airflow 2 was asked to stop."""
+    """The exceptions that Airflow raises in a task that takes too long, or that Airflow 2 was asked to stop."""
     names = ("AirflowTaskTimeout", "AirflowTaskTerminated")
     return tuple(getattr(airflow_exceptions(), name) for name in names if hasattr(airflow_exceptions(), name))
 
 
 def interrupted(step: Step, error: BaseException) -> StepError:
-    """Such an error in FlowyML's words."""
+    """Convert such an exception to FlowyML's."""
     if type(error).__name__ == "AirflowTaskTimeout":
         ended: StepError = StepTimeoutError(f"step {step.name!r} ran longer than its timeout and was stopped.")
     else:
@@ -70,17 +70,17 @@ def interrupted(step: Step, error: BaseException) -> StepError:
 
 
 def upstream_failed(task: Task) -> Exception:
-    """What a task raises that Airflow started although a step that it waits for failed."""
+    """The exception for a task that Airflow started although a step that it waits for failed."""
     kind = type(UPSTREAM_FAILED, (airflow_exceptions().AirflowFailException,), {"__module__": __name__})
     made: Exception = kind(f"{task.name} did not run: a step that it waits for failed.")
     return made
 
 
 def no_output(step: str, indexes: Sequence[int] = (-1,)) -> StepError:
-    """The error of a task that takes what a step, or these items of it, did not leave; -1 is a step without items.
+    """The error for a task whose input is missing: a step left no output, or none for these items (-1: not mapped).
 
-    Airflow gives None for an XCom that does not exist, as of a task that a person marked as success. Another try would
-    find none either, so it counts as Airflow's ``AirflowFailException``.
+    Airflow returns None for an XCom that does not exist, as of a task that a person marked as success. Another try
+    would not find one either, so it counts as Airflow's ``AirflowFailException``.
     """
     named = [repr(labelled(step, (index,) if index >= 0 else ())) for index in indexes[:_NAMED]]
     more = f" and {len(indexes) - _NAMED} more" if len(indexes) > _NAMED else ""
@@ -95,7 +95,7 @@ def no_output(step: str, indexes: Sequence[int] = (-1,)) -> StepError:
 
 @contextmanager
 def never_retried() -> Iterator[None]:
-    """Raise a ``StepError`` of the block as ``AirflowFailException``, so that Airflow does not try the task again."""
+    """Raise a ``StepError`` of the block as ``AirflowFailException``, so that Airflow does not retry the task."""
     try:
         yield
     except StepError as error:
@@ -103,7 +103,7 @@ def never_retried() -> Iterator[None]:
 
 
 def not_run(what: str, status: ExecutionStatus) -> str:
-    """What is said of a step that did not run, since something that it waits for failed.
+    """Say that a step did not run since something that it waits for failed.
 
     >>> not_run("step 'train[2]'", ExecutionStatus.TIMEOUT)
     "not run, since step 'train[2]' ended TIMEOUT"

@@ -1,7 +1,6 @@
-"""The tasks of a DAG file as text: one for each step, those that loops and branches need, and what waits for what.
+"""The tasks of a DAG file as text: one for each step, those of loops and branches, and the dependencies.
 
-Every name that a user chose stands in the text as a literal that ``layout`` wrote, or as an identifier that ``Names``
-made.
+Every name that a user chose becomes a literal written by ``layout``, or an identifier made by ``Names``.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ _RESERVED_BY_FLOWS = frozenset({
     "BaseBranchOperator", "Choose", "Items", "ItemStep", "ItemTogether", "Label", "Settled", "TaskGroup", "Watcher",
     "item", "task_group",
 })  # fmt: skip
-# What makes a task run at the end: Airflow then ends the run as if it were not there.
+# Makes a task run at the end: Airflow then ends the run as if the task did not exist.
 _TEARDOWN = ".as_teardown()"
 
 
 class _Names(FreeNames):
-    """Variables for the tasks: no two are the same, and none hides another name."""
+    """Variables for the tasks: all different, and none hides another name."""
 
     def __init__(self, plan: Plan, flow: Flow) -> None:
         reserved = _RESERVED | _RESERVED_BY_FLOWS if flow.has_control_flow else _RESERVED
@@ -67,7 +66,7 @@ class _Names(FreeNames):
 
 
 class TaskTexts:
-    """The text of the tasks of one plan; with ``links`` they announce what leads to their outputs."""
+    """The text of the tasks of one plan; with ``links`` they announce the links to their outputs."""
 
     def __init__(self, flow: Flow, *, links: bool = False) -> None:
         self.flow = flow
@@ -133,7 +132,7 @@ class TaskTexts:
         return f"){_TEARDOWN}" if self.flow.is_cleanup(task) else ")"
 
     def _loop(self, loop: Loop) -> Iterator[str]:
-        """A mapped task for a loop of one step, else a mapped task group."""
+        """A mapped task for a loop of one step, otherwise a mapped task group."""
         members = self.flow.members(loop)
         if any(map(self.flow.is_operator, members)):
             yield _line(self._mapped_operator(loop, members))
@@ -182,7 +181,7 @@ class TaskTexts:
         return self._step(task) if task.kind == "step" else self._together(task)
 
     def _together(self, task: Task) -> Iterator[Part]:
-        """The arguments of an execution group's task. It retries its steps itself, and so it is tried once."""
+        """The arguments of an execution group's task. It retries its steps itself, so Airflow runs it once."""
         together, steps = self.flow.structure.together[task.name], self.flow.runs(task)
         options = {name: given for step in steps for name, given in step_options(step).items()}
         ours = self.flow.id(task)
@@ -215,7 +214,7 @@ class TaskTexts:
         yield from self._asked(task, options, step.resources)
 
     def _asked(self, task: Task, options: Mapping[str, Any], resources: ResourceRequirements | None) -> Iterator[Part]:
-        """What is asked for a task, of Airflow and of its executor."""
+        """Yield the arguments for Airflow and its executor: options, trigger rule, callbacks, resources."""
         arguments = (*TASK_ARGUMENTS, *STEP_ARGUMENTS)
         yield from (Pair(f"{name}=", value(options[name])) for name in arguments if name in options)
         if "trigger_rule" not in options:
@@ -230,7 +229,7 @@ class TaskTexts:
         return self.names.imports[self.flow.operators[task.name]]
 
     def _operator(self, task: Task) -> Iterator[Part]:
-        """The arguments of an operator, but for those that are handed over when it runs."""
+        """The arguments of an operator, without those that are set when it runs."""
         step = self.flow.step(task)
         options, given = step_options(step), arguments_of(step)
         ours = task_id(step.name)
@@ -249,7 +248,7 @@ class TaskTexts:
             yield from self._rule(task)
 
     def _handed(self, task: Task) -> dict[str, Part]:
-        """What is handed over, by argument: values of the run, and of other steps."""
+        """The arguments that are set when the operator runs: values of the run, and of other steps."""
         lists: dict[str, list[Part]] = {}
         handed: dict[str, Part] = {}
         for item in self.flow.step(task).inputs:
@@ -285,7 +284,7 @@ class TaskTexts:
         return variable if key == "return_value" else f"{variable}[{text_literal(key)}]"
 
     def _mapped_operator(self, loop: Loop, members: Sequence[Task]) -> Part:
-        """An operator for each item, by Airflow's own mapping."""
+        """An operator for each item, mapped by Airflow."""
         task, *others = members
         if others:
             raise self._beyond(next(filter(self.flow.is_operator, members)),
@@ -316,7 +315,7 @@ class TaskTexts:
     def _beyond(self, task: Task, what: str) -> UnsupportedFeatureError:
         return UnsupportedFeatureError(f"step {task.name!r} is an Airflow operator, which cannot take {what}.")
 
-    # What stands for no step.
+    # Tasks that run no step.
 
     def _items(self, task: Task) -> Iterator[Part]:
         """The arguments of the task that lists the items of a loop."""
@@ -370,9 +369,9 @@ class TaskTexts:
         return f"{self.names[self.flow.steps[output.step]]}.output[{text_literal(self.flow.key(output))}]"
 
     def _start(self) -> Part:
-        """The task of ``on_pipeline_start``. It is tried as often as the step that is tried most often.
+        """The task of ``on_pipeline_start``. It has as many tries as the step with the most.
 
-        A hook that raises does not fail it; it fails only where no step could run either.
+        A hook that raises does not fail this task; it fails only if no step could run either.
         """
         return Group("Start(", [f'task_id="{START_TASK}"', *retries(self._most_tried)], ")")
 
@@ -383,12 +382,12 @@ class TaskTexts:
 
     @property
     def policies(self) -> Iterator[OrchestratorRetryPolicy]:
-        """Those that stand in the text. An execution group's task has none: it retries its steps itself."""
+        """The retry policies in the text. An execution group's task has none: it retries its steps itself."""
         if self.plan.hooks and self._most_tried:
             yield self._most_tried
         yield from (step.retry for step in self.plan if step.retry and not step.execution_group)
 
-    # What leads to outputs.
+    # Links to outputs.
 
     def _links(self) -> Iterator[Part]:
         for task in self.flow.tasks:
@@ -400,7 +399,7 @@ class TaskTexts:
             if names:
                 yield Group("with_links(", [self.names[task], value(names)], ")")
 
-    # What waits for what, without taking data from it.
+    # Dependencies that pass no data.
 
     def _waits(self) -> Iterator[Part]:
         from flowyml.graph.text import label_of  # stays at home: a pipeline's file may import all of this package
@@ -426,12 +425,12 @@ class TaskTexts:
         yield from (_wait(name, before) for name in first if before)
 
     def _groups_of(self, task: Task) -> Sequence[str]:
-        """The names of what is around a task as a task group, or is one itself as a loop of this step alone."""
+        """The names of the task groups around a task, including its own for a loop with this step alone."""
         around = (self.flow.section(self.flow.group(task)), self.flow.loop(task))
         return tuple(group.name for group in around if group)
 
     def _branches(self) -> Iterator[tuple[Branch, Sequence[Task]]]:
-        """Each branch with the tasks that its choice skips, in the order in which the choices are written."""
+        """Yield each branch with the tasks that its choice skips, in the order of the choices."""
         for task in self.flow.tasks:
             for branch in self.flow.structure.choices[task.name] if task.kind == "choice" else ():
                 if behind := self._behind(branch):
@@ -446,13 +445,13 @@ def _item_class(task: Task) -> str:
 
 
 def _tuple(before: str, names: Sequence[str], after: str) -> Part:
-    """A tuple without parentheses, where it fits into a line."""
+    """A tuple without parentheses, if it fits into a line."""
     flat = f"{before}{', '.join(names)}{after}"
     return flat if len(flat) <= LINE_LENGTH - 8 else Group(f"{before}(", names, f"){after}")
 
 
 def _labelled(choice: str, label: str, behind: Part) -> Part:
-    """``choice >> label >> behind``, as ruff breaks it where it is too long for a line."""
+    """``choice >> label >> behind``, broken as ruff does if it is too long for a line."""
     flat = Pair(f"{choice} >> {label} >> ", behind)
     if "\n" not in source(flat, 1):
         return flat

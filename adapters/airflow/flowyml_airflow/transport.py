@@ -1,4 +1,4 @@
-"""How Airflow is called: one base URL, its credentials, and what answers that are not Airflow's own mean."""
+"""Calls to Airflow: base URL, credentials, and the meaning of answers that are not Airflow's own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PATIENCE = OrchestratorRetryPolicy(max_attempts=4, initial_delay_seconds=0.2, m
 
 
 class Transport(HttpClient):
-    """Calls under one base URL. ``credentials`` is replaced by the client of the major version that answers."""
+    """Calls under one base URL. The client for the major version of this Airflow replaces ``credentials``."""
 
     engine = "Airflow"
     advice = "Is its API server running?"
@@ -46,7 +46,7 @@ class Transport(HttpClient):
         return self.credentials.renew(refused) if self.credentials else False
 
     def foreign_answer(self, answer: Answer, method: str, path: str) -> EngineError:
-        """Airflow 2 answers with a page instead of JSON for a path that it does not know, such as Airflow 3's API."""
+        """The error for an answer that is not JSON: Airflow 2 has a page for unknown paths, such as Airflow 3's API."""
         if answer.status == 404:
             return NotThereError(f"{self.engine} at {self.url} has no {path}. Is the address right?")
         return super().foreign_answer(answer, method, path)

@@ -1,6 +1,6 @@
-"""What a task finds of those before it, in a run with loops and branches: how they ended, and what they left.
+"""Read the tasks before a task, in a run with loops and branches: their ends and their values.
 
-It travels in the bundle, and asks Airflow 3 by the task's line to its supervisor, Airflow 2 in its database.
+This file travels in the bundle. It asks Airflow 3 through the task's line to its supervisor, Airflow 2 in its database.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ def item_key(name: str, index: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """A step of a loop, seen from outside: its end, and the items that completed."""
+    """A step of a loop for a reader outside of the loop: its end, and the completed items."""
 
     end: End | None
     indexes: Sequence[int] = ()
 
 
 class Upstream:
-    """Seen by the task whose ``context`` this is."""
+    """The tasks before the task of this ``context``."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Upstream:
         self._parts: dict[str, _Parts] = {}
 
     def decide(self, task: Task) -> End | None:
-        """Whether a task is to run (OK), by its branch and the ends of what it waits for; None while that is open."""
+        """Decide by its branch and the ends before it whether a task runs (OK); None while that is undecided."""
         branch, gate = self.flow.branch(task), self.flow.gate(task)
         if branch and gate:
             end = self.end_of_task(gate, self._index_of(gate))
@@ -87,13 +87,13 @@ class Upstream:
         return verdict(run_if, tally, waits)
 
     def taken(self, gate: Task) -> str:
-        """The name of the branch that a task chose; empty for none. Raises ``StepError`` if it chose nothing yet."""
+        """The name of the branch that a task chose; empty for none. Raises ``StepError`` if it has not chosen."""
         index = self._index_of(gate)
         chosen: str = self._required(self.flow.id(gate), self.flow.id(gate), TAKEN, index)
         return chosen
 
     def _ends(self, task: Task) -> list[End | None]:
-        """The end of each thing that a task waits for, once each."""
+        """The ends of the tasks that a task waits for, without duplicates."""
         group = self.flow.group(task)
         ends: dict[object, End | None] = {}
         for number, source in enumerate(self.flow.sources(task)):
@@ -108,7 +108,7 @@ class Upstream:
         return list(ends.values())
 
     def end(self, source: Source, group: str) -> End | None:
-        """How what a value comes from ended, as what stands in ``group`` sees it; None while it has not."""
+        """The end of the source of a value, for a reader in ``group``; None if it has not ended."""
         if isinstance(source, FromEither):
             ends = [self.end(output, group) for output in source.outputs]
             if End.OK in ends:
@@ -121,9 +121,9 @@ class Upstream:
         return self._end_of_step(source.step, self._index_of(self.flow.steps[source.step]))
 
     def value(self, source: Source, group: str) -> Any:
-        """A value, packed, of something that ended OK; of a parameter or a constant the value itself.
+        """A packed value of a source that ended OK; for a parameter or a constant the value itself.
 
-        Raises ``StepError`` if a task that ended OK left none, as one that a person marked as success.
+        Raises ``StepError`` if a task that ended OK left no value, such as one that a person marked as success.
         """
         match source:
             case Constant(value):
@@ -139,7 +139,7 @@ class Upstream:
         return self._output(source, self._index_of(self.flow.steps[source.step]))
 
     def _output(self, output: FromStep, index: int) -> Any:
-        """An output of a step; what an operator of Airflow's own returned is packed here, since it is any value."""
+        """An output of a step. The output of an operator of Airflow's own can be any value, and is packed here."""
         task, key = self.flow.id(self.flow.steps[output.step]), self.flow.key(output)
         if output.step not in self.flow.operators:
             return self._required(output.step, task, key, index)
@@ -152,28 +152,28 @@ class Upstream:
         return value if value == found.default else as_declared(found.schema, value)
 
     def pull(self, task: str, key: str, index: int = _UNMAPPED) -> Any:
-        """What a task left under a key; None for nothing."""
+        """The value of an XCom of a task; None if it does not exist."""
         return restored(self._carried(task, key, index))
 
     def _carried(self, task: str, key: str, index: int) -> Any:
-        """The same as Airflow carries it: None stands for an XCom that does not exist, and for no value: ``xcoms``."""
+        """The value of an XCom as ``xcoms`` encodes it; None if it does not exist."""
         return self._context["ti"].xcom_pull(task_ids=task, key=key, map_indexes=index)
 
     def _required(self, name: str, task: str, key: str, index: int) -> Any:
-        """What a task left under a key. Raises ``StepError`` for nothing, by the ``name`` of its step."""
+        """The value of an XCom of a task. Raises ``StepError``, with the ``name`` of the step, if it does not exist."""
         value = self._carried(task, key, index)
         if value is None:
             raise no_output(name, [index])
         return restored(value)
 
     def end_of_task(self, task: Task, index: int = _UNMAPPED) -> End | None:
-        """How a task ended, for an item; of one that was never expanded as a whole."""
+        """The end of a task for an item; of the whole task if it was never expanded."""
         states = self.states(self.flow.id(task))
         state = states.get(index, states.get(_UNMAPPED))
         return None if state is None else _ENDS.get(state)
 
     def _end_of_step(self, step: str, index: int) -> End | None:
-        """How a step ended; one of an execution group may have, well or not, when the task as a whole failed."""
+        """The end of a step. A step of an execution group may have ended either way when the whole task failed."""
         task = self.flow.steps[step]
         end = self.end_of_task(task, index)
         if task.kind == "step" or end in (None, End.OK):
@@ -194,7 +194,7 @@ class Upstream:
         return next(iter(self.flow.structure.loops_between(source.step, group)), None)
 
     def _index_of(self, task: Task) -> int:
-        """Which instance of a task outside of all loops, or in this one, a task here sees."""
+        """The map index at which to read another task: this task's own if that one is in a loop."""
         return self.index if self.flow.loop(task) else _UNMAPPED
 
     def _all_items(self, step: str, loop: Loop) -> _Parts:
@@ -203,7 +203,7 @@ class Upstream:
         return self._parts[step]
 
     def _seen(self, step: str, loop: Loop) -> _Parts:
-        """As FlowyML's walk over a run gathers items: see ``flowyml.runtime.walk``."""
+        """The end of a step of a loop for a reader outside, by the same rules as ``flowyml.runtime.walk``."""
         is_listed = True
         if self.flow.has_items_task(loop):
             listed = self.end_of_task(Task("items", loop.name))
@@ -232,8 +232,8 @@ class Upstream:
             goes_on = loop.on_item_error == "continue"
             return [list(pair) for pair in zip(indexes, values, strict=True)] if goes_on else values
         task, key = self.flow.id(self.flow.steps[output.step]), self.flow.key(output)
-        # One call, as a list also where it is one. It gives no indexes: an item that did not complete may have left an
-        # XCom, where another one left none.
+        # Read all items in one call. Its list has no indexes: an item that did not complete may have left an XCom, and
+        # one that completed none. Then each item is read in a call of its own.
         found = list(self._context["ti"].xcom_pull(task_ids=[task], key=key)) if indexes else []
         others = self.states(task).keys() - set(indexes)
         if len(found) != len(indexes) or any(self._carried(task, key, index) is not None for index in others):
@@ -245,7 +245,7 @@ class Upstream:
         return [list(pair) for pair in zip(indexes, values, strict=True)] if goes_on else values
 
     def _item(self, source: FromItem) -> Any:
-        """The item of this task: its place in the list is the map index."""
+        """The item of this task: its map index is the position in the list."""
         around = self.flow.structure.by_name[source.loop]
         items = self.value(self.flow.list_of(source), around.parent)
         if isinstance(items, list | tuple) and not self.is_apart(self.flow.list_of(source), around.parent):
@@ -254,14 +254,14 @@ class Upstream:
         return self._required(task, task, item_key(source.name, self.index), _UNMAPPED)
 
     def is_apart(self, source: Source, group: str) -> bool:
-        """Whether the items of a list are stored one by one: pairs with an index hold values that may be elsewhere."""
+        """Return whether the items of a list are stored one by one: as pairs with an index, they may be references."""
         outputs = source.outputs if isinstance(source, FromEither) else (source,)
         loops = [self._collected_over(each, group) for each in outputs if isinstance(each, FromStep)]
         return any(loop.on_item_error == "continue" for loop in loops if loop)
 
 
 def _states_of_3(context: Mapping[str, Any], task: str) -> Mapping[int, str | None]:
-    """Keys are the task id, with the map index after an underscore. Source: Airflow, ``execution_api``."""
+    """The states by map index. Airflow's keys are task ids, with ``_`` and the map index. Source: ``execution_api``."""
     ti = context["ti"]
     found = ti.get_task_states(dag_id=ti.dag_id, task_ids=[task], run_ids=[ti.run_id]).get(ti.run_id, {})
     states = {}

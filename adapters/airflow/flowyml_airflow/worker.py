@@ -1,7 +1,7 @@
-"""What the tasks of a compiled DAG do. This file travels in the bundle, and is loaded when a task runs.
+"""Run the tasks of a compiled DAG. This file travels in the bundle, and is loaded when a task runs.
 
-It works inside Airflow's own process of a task, on a worker, and in the DAG processor for the callback of a run's end.
-Airflow is there; FlowyML is what the bundle holds.
+It runs in Airflow's own process of a task, on a worker, and in the DAG processor for the callback at the end of a run.
+Airflow is installed there; FlowyML comes from the bundle.
 """
 
 from __future__ import annotations
@@ -60,20 +60,20 @@ from flowyml_airflow.xcoms import carried, restored
 
 __all__ = ["choose", "finish_run", "function", "list_items", "run_step", "run_together", "start_run", "stop_step"]
 
-# The task's own logger: what is written here is the log of the attempt in Airflow's UI.
+# The task's own logger: it writes the log of the attempt in Airflow's UI.
 logger = logging.getLogger("airflow.task")
-# One task runs in a process at a time.
+# A process runs one task at a time.
 _stop = threading.Event()
 _GLANCE = 1  # seconds between looks at the parent
 _LONGEST_LABEL = 250  # characters that Airflow's database takes for what an item is called
 
 
 def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> Any:
-    """One attempt of a step. Its outputs become one XCom each: small values themselves, large ones as references.
+    """Make one attempt of a step. Each output becomes an XCom: the value if it is small, otherwise a reference.
 
     Raises Airflow's ``AirflowFailException`` for an error that the step's retry policy does not name, so that Airflow
-    tries no more; any other failure as it is, for Airflow to retry. What a step raises of Airflow's own to skip or to
-    fail its task does so.
+    does not retry. Any other failure is raised as it is, for Airflow to retry. Airflow's own exceptions, which a step
+    raises to skip or fail its task, do so.
     """
     _stop.clear()
     flow = _flow(bundle)
@@ -111,16 +111,16 @@ def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: st
 
 
 def _drop_answers_after(error: StepError) -> None:
-    """A step that returned, or raised, has read its answers. One that was killed may have left one."""
+    """Drop unread answers after a step was killed. A step that returned, or raised, has read its answers."""
     if not isinstance(error, StepFailedError | OutputError):
         drop_unread_answers()
 
 
 def _handed_over(flow: Flow, step: Step, operator: Any, context: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
-    """What a task returns to Airflow: its outputs by their XCom keys, for Airflow to leave one by one.
+    """Return the outputs by their XCom keys, which Airflow pushes one by one.
 
-    In a DAG with operators of Airflow's own they are left here, and the task returns what its step did, as plain JSON:
-    so these operators, and the templates in their arguments, find it as in any DAG.
+    In a DAG with operators of Airflow's own, the outputs are pushed here, and the task returns them as plain JSON, so
+    that these operators, and the templates in their arguments, can use them as in any DAG.
     """
     keyed = {xcom_key(name): carried(packed) for name, packed in outputs.items()}
     if operator.multiple_outputs:
@@ -140,7 +140,7 @@ def _handed_over(flow: Flow, step: Step, operator: Any, context: Mapping[str, An
 
 
 def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> None:
-    """The steps of an execution group, one after the other in one process: see ``GroupRun``."""
+    """Run the steps of an execution group, one after the other in one process: see ``GroupRun``."""
     _stop.clear()
     flow = _flow(bundle)
     task = flow.steps[operator.steps[0]]
@@ -168,7 +168,7 @@ def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python
 
 
 def function(bundle: Path, place: str) -> Callable[..., Any]:
-    """A function of the user's code, for an operator of Airflow's own that was given it."""
+    """A function of the user's code, as an argument of an operator of Airflow's own."""
     return load_function(unpack_bundle(bundle), place)
 
 
@@ -176,9 +176,9 @@ def function(bundle: Path, place: str) -> Callable[..., Any]:
 def list_items(
     operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None
 ) -> list[str]:
-    """The labels of the items of a loop, which must be no more than Airflow maps over.
+    """The labels of the items of a loop. Raises if they are more than Airflow maps over.
 
-    The items of a list that is stored elsewhere are left one by one, so that each task takes its own alone.
+    The items of a list that is stored elsewhere are pushed one by one, so that each task reads its own item alone.
     """
     flow, task = _flow(bundle), Task("items", operator.loop)
     upstream = _check_upstream(flow, task, context, bundle, artifacts)
@@ -205,9 +205,9 @@ def list_items(
 
 @never_retried()
 def choose(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> str:
-    """The branch whose condition holds first; empty where none does, or where a value is missing for it.
+    """The first branch whose condition holds; empty if none does, or if a value for the condition is missing.
 
-    Fails where such a value, or one that is needed after it, is missing since its step failed.
+    Fails if such a value, or one that is needed afterwards, is missing since its step failed.
     """
     flow, task = _flow(bundle), Task("choice", operator.choice)
     upstream = _check_upstream(flow, task, context, bundle, artifacts)
@@ -245,7 +245,7 @@ def _look(
     flow: Flow, group: str, packed: Mapping[str, Any], index: Sequence[int], context: Mapping[str, Any], bundle: Path,
     python: str, artifacts: str | None,
 ) -> Any:  # fmt: skip
-    """What a group is about, found out where the user's code is."""
+    """Evaluate the condition of a branch or the list of a loop, in a process that has the user's code."""
     _stop.clear()
     with _processes(context, bundle, python, artifacts) as processes, _end_with_parent():
         return processes.look(group, packed, index=index, on_line=_log, stop=_stop)
@@ -259,8 +259,10 @@ def _holds_reference(value: Any) -> bool:
 def _check_upstream(
     flow: Flow, task: Task, context: Mapping[str, Any], bundle: Path, artifacts: str | None
 ) -> Upstream:
-    """What a task finds of those before it. Skips the task, or fails it, where Airflow's trigger rule let it through
-    and what it stands for does not, or where a person marked the choice of its branch as success."""
+    """Read the tasks before this one; skip or fail it if FlowyML's rules differ from Airflow's trigger rule.
+
+    Fails, too, if a person marked the choice of its branch as success.
+    """
     upstream = Upstream(flow, context, _parameters(context, bundle), partial(_packed, context, bundle, artifacts))
     if flow.is_checked(task):
         end = upstream.decide(task)
@@ -278,7 +280,7 @@ def _check_upstream(
 def _packed(
     context: Mapping[str, Any], bundle: Path, artifacts: str | None, output: FromStep, value: Any, index: int
 ) -> Any:
-    """What an operator of Airflow's own returned, as FlowyML's steps hand values on. None of it is ever a reference."""
+    """Pack the return value of an operator of Airflow's own, like the outputs of steps. It is never a reference."""
     place = _place(context, bundle)
     key = artifact_key(place, output.step if index < 0 else f"{output.step}[{index}]", 1, output.output)
     return pack(value, open_store(artifacts or default_url()), key=key)
@@ -307,7 +309,7 @@ def _inputs(
 
 
 def stop_step() -> None:
-    """Airflow wants the task to end: its process, and all that it started, ends within a moment."""
+    """Stop the step, since Airflow ends the task: its process, and all that it started, end within a moment."""
     _stop.set()
 
 
@@ -315,9 +317,9 @@ def stop_step() -> None:
 def _end_with_parent() -> Iterator[None]:
     """Stop the step when the process that supervises this task is gone.
 
-    Its result is lost then, it cannot be cancelled, and Airflow starts the next attempt. Airflow's own process of the
-    task does not look. The kernel's signal for it, PR_SET_PDEATHSIG, is left alone: it also comes when only the thread
-    ends that has forked, and would kill a shell or a test that runs the task in its own process.
+    Its result would be lost, it could not be cancelled, and Airflow starts the next attempt. Airflow's own process of
+    the task does not check that. The kernel's signal for it, PR_SET_PDEATHSIG, is not used: it also comes when only the
+    forking thread ends, and would kill a shell or a test that runs the task in its own process.
     """
     parent, done = os.getppid(), threading.Event()
 
@@ -337,12 +339,12 @@ def _end_with_parent() -> Iterator[None]:
 
 
 def start_run(context: Mapping[str, Any], bundle: Path, python: str) -> None:
-    """Fire ``on_pipeline_start``. What goes wrong in the hooks is only logged; raises where they cannot be run."""
+    """Fire ``on_pipeline_start``. Errors in hooks are only logged. Raises if the hooks cannot be run."""
     _fire(context, bundle, python, "on_pipeline_start", _parameters(context, bundle))
 
 
 def finish_run(context: Mapping[str, Any], bundle: Path, python: str) -> None:
-    """Fire ``on_pipeline_end``, as the callback of a run that has ended."""
+    """Fire ``on_pipeline_end``; the callback of a run that has ended."""
     run = context.get("dag_run")  # Airflow 3 leaves it out for a run without tasks
     ended = getattr(run, "end_date", None) or datetime.now(UTC)
     began = getattr(run, "start_date", None) or ended
@@ -355,7 +357,7 @@ def _fire(context: Mapping[str, Any], bundle: Path, python: str, event: str, *ar
 
 
 def _status(context: Mapping[str, Any]) -> ExecutionStatus:
-    """How a run ended, in the words that Airflow gives its callbacks."""
+    """The status of an ended run, from the reason that Airflow passes to callbacks."""
     reason = str(context.get("reason"))
     if reason == "timed_out":
         return ExecutionStatus.TIMEOUT
@@ -369,9 +371,9 @@ def _processes(
     artifacts: str | None,
     read_secret: ReadSecret = from_environment,
 ) -> StepProcesses:
-    """Forked from this process where the steps' interpreter is Airflow's own.
+    """The processes of steps: forked from this one if the steps' interpreter is Airflow's own.
 
-    All of Airflow works there as it does here: its context, and its line to the task's supervisor or to its database.
+    All of Airflow works in a fork: its context, and its line to the task's supervisor or to its database.
     """
     return StepProcesses(
         bundle, run_id=_run_id(context), artifacts=artifacts or default_url(), place=_place(context, bundle),
@@ -382,14 +384,14 @@ def _processes(
 
 
 def _place(context: Mapping[str, Any], bundle: Path) -> str:
-    """By Airflow's own names: a DAG has one run of an id, and two DAGs on one schedule have runs of the same id."""
+    """The prefix of the run's artifacts, with DAG id and run id: two DAGs may have runs of the same id."""
     dag = getattr(context.get("dag_run"), "dag_id", None) or _plan(bundle).name
     return run_place(f"airflow {_address()}", dag, context["run_id"])
 
 
 @cache
 def _address() -> str:
-    """Where this Airflow says that it is: two that share a store differ by it."""
+    """The configured address of this Airflow, which distinguishes two Airflows that share a store."""
     try:
         conf = import_module("airflow.configuration").conf
     except ImportError:  # in a test of this file
@@ -399,11 +401,11 @@ def _address() -> str:
 
 
 def _dates(context: Mapping[str, Any]) -> RunDates:
-    """Those of the schedule that FlowyML wrote, for a run that it or a backfill started.
+    """The dates of a run by FlowyML's schedule or a backfill.
 
-    The timetables that FlowyML uses have no interval: Airflow fills in the logical date for its start and its end. A
-    run by hand, or by an operator in another DAG, is for the time that it was asked for, unless it was given a logical
-    date, and has a data interval only if it was given one.
+    The timetables that FlowyML uses have no interval: Airflow uses the logical date for its start and its end. A run by
+    hand, or by an operator in another DAG, is for the time of the request, unless it was given a logical date, and has
+    a data interval only if it was given one.
     """
     run = context.get("dag_run")
     asked = getattr(run, "run_after", None) or getattr(run, "start_date", None)
@@ -424,7 +426,7 @@ def _dates(context: Mapping[str, Any]) -> RunDates:
 
 
 def _schedule(context: Mapping[str, Any]) -> Schedule | None:
-    """As the DAG file has it."""
+    """The schedule in the DAG file."""
     try:
         mark = mark_of(Path(context["dag"].fileloc).read_bytes())
         plain = mark.facts.get("schedule") if mark else None
@@ -435,7 +437,7 @@ def _schedule(context: Mapping[str, Any]) -> Schedule | None:
 
 
 def _parameters(context: Mapping[str, Any], bundle: Path) -> dict[str, Any]:
-    """The conf of the run wins, also where ``[core] dag_run_conf_overrides_params`` is off."""
+    """The parameters of a run. Its conf wins, even if ``[core] dag_run_conf_overrides_params`` is off."""
     values = {**parameters_of(context.get("params")), **parameters_of(_conf(context))}
     return filled(values, _plan(bundle).parameters)
 
@@ -450,7 +452,7 @@ def _conf(context: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _check_inputs(flow: Flow, step: Step, given: Mapping[str, Any], index: int) -> None:
-    """Raise ``StepError`` for an XCom that does not exist. Airflow gives None for it, and no output is None there."""
+    """Raise ``StepError`` for an XCom that does not exist: Airflow returns None for it, and None is never an output."""
     for item in step.inputs:
         if isinstance(item.source, FromStep) and given[item.name] is None:
             raise no_output(item.source.step, [index if flow.loop(flow.steps[item.source.step]) else -1])

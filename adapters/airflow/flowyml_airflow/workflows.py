@@ -1,4 +1,4 @@
-"""The DAGs of an Airflow, made by FlowyML or not, with how their last runs ended."""
+"""The DAGs of an Airflow, FlowyML's and others, with the outcome of their last runs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _NONE = ("", "None", "Never, external triggers only")
 
 
 def workflows(client: AirflowClient, last: int) -> list[Workflow]:
-    """All DAGs that have a file, by id; of each the newest ``last`` runs are counted."""
+    """All DAGs that have a file, by id; the newest ``last`` runs of each are counted."""
     found = [_workflow(client, dag, client.runs([dag["dag_id"]], last) if last else []) for dag in client.dags()]
     return sorted(found, key=lambda workflow: workflow.name)
 
 
 def cron_or_words(dag: Mapping[str, Any]) -> str | None:
-    """When a DAG runs: a cron expression where it is one, else Airflow's own words; None for by hand alone."""
+    """The schedule of a DAG: a cron expression if possible, otherwise Airflow's own words; None without a schedule."""
     said: Any = dag.get("timetable_summary")
     interval = dag.get("schedule_interval")  # on 2
     if isinstance(interval, dict):
@@ -39,7 +39,7 @@ def cron_or_words(dag: Mapping[str, Any]) -> str | None:
 
 
 def _of_interval(interval: Mapping[str, Any]) -> Any:
-    """Airflow 2's schedule in the words of 3, which has no description of those without a cron expression."""
+    """Airflow 2's schedule in Airflow 3's words: version 2 does not describe a schedule without a cron expression."""
     parts = {name: value for name, value in interval.items() if name != "__type" and value}
     match interval.get("__type"):
         case "CronExpression":

@@ -1,9 +1,9 @@
-"""Outputs as Airflow carries them, there and back. This file travels in the bundle too.
+"""Encode outputs for XComs, and decode them. This file travels in the bundle, too.
 
-Databases keep XComs as JSON of their own kind: SQLite takes ``10.0`` for the number 10 (its column has numeric
-affinity), PostgreSQL's JSONB knows no -0.0 and sorts keys, and Airflow itself revives a dict with ``__classname__`` and
-takes None for an XCom that is not there. On Airflow 2, ``XComObjectStorageBackend`` decodes a text that is JSON itself.
-So all but the plainest values cross as a text of JSON in a dict, which nothing on the way interprets.
+Databases store XComs as JSON of their own kind: SQLite takes ``10.0`` for the number 10 (its column has numeric
+affinity), PostgreSQL's JSONB has no -0.0 and sorts keys, and Airflow itself revives a dict with ``__classname__`` and
+returns None for a missing XCom. On Airflow 2, ``XComObjectStorageBackend`` decodes a text that is JSON itself. So all
+but the plainest values are stored as a JSON text in a dict, which nothing on the way interprets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def carried(packed: Any) -> Any:
-    """What is handed to Airflow for an output that was packed.
+    """Encode a packed output for Airflow.
 
     >>> carried(10.0), carried("ten"), carried(True), carried(None), carried("10")
     ({'$json': '10.0'}, 'ten', True, {'$json': 'null'}, {'$json': '"10"'})
@@ -43,7 +43,7 @@ def _is_json(text: str) -> bool:
 
 
 def restored(value: Any) -> Any:
-    """What ``carried`` was given. Anything else, such as what a task of Airflow's own left, stays as it is.
+    """Decode a value that ``carried`` encoded. Any other value, such as one from a task of Airflow's own, is unchanged.
 
     >>> restored({"$json": "-0.0"}), restored({"rows": 3})
     (-0.0, {'rows': 3})
@@ -55,7 +55,7 @@ def restored(value: Any) -> Any:
 
 
 def is_kept_elsewhere(value: Any, dag_id: str, run_id: str, task_id: str) -> bool:
-    """Whether an XCom, as Airflow's API gives it, is where ``XComObjectStorageBackend`` put the value of this task.
+    """Return whether an XCom, as Airflow's API shows it, is a path of this task in ``XComObjectStorageBackend``.
 
     Source: ``serialize_value`` of that class, in apache-airflow-providers-common-io.
 
