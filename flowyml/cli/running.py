@@ -6,7 +6,7 @@ import errno
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
 from warnings import catch_warnings
 
 from flowyml.cli.failures import FAILED, UsageError
@@ -25,6 +25,7 @@ from flowyml.orchestrators.base import Orchestrator, RunnablePipeline, located
 from flowyml.orchestrators.targets import resolve
 
 if TYPE_CHECKING:
+    from flowyml.orchestrators.local import LocalOrchestrator
     from flowyml.plan.bundle import Bundle
 
 __all__ = ["deploy", "run", "print_outputs", "runs_here", "tell_submission", "wait"]
@@ -201,8 +202,8 @@ def print_outputs(out: Output, outputs: Outputs, job_id: str, on: str | None) ->
         note(f"to write the files to a folder: {command_line('outputs', job_id, on=on)} --download DIR")
 
 
-def runs_here(orchestrator: object) -> bool:
-    """Whether waiting for the run means working on it in this process."""
+def runs_here(orchestrator: object) -> TypeGuard[LocalOrchestrator]:
+    """Return whether waiting for the run means working on it in this process."""
     from flowyml.orchestrators.local import LocalOrchestrator
 
     return isinstance(orchestrator, LocalOrchestrator)
@@ -210,14 +211,16 @@ def runs_here(orchestrator: object) -> bool:
 
 def _run_here(
     out: Output,
-    orchestrator: Orchestrator,
+    orchestrator: LocalOrchestrator,
     pipeline: RunnablePipeline,
     values: dict[str, Any],
     run_id: str | None,
     on: str | None,
 ) -> int:
     from flowyml.orchestrators.base import new_run_id
+    from flowyml.orchestrators.local.host import Foreground
 
+    orchestrator.host = Foreground()
     checked = pipeline.check_parameters(values)
     print_info_of_logging()
     began = datetime.now(UTC)

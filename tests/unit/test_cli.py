@@ -19,6 +19,7 @@ from flowyml.cli.log_lines import LogPrinter
 from flowyml.core.capabilities import Feature
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import LogLine, Run
+from flowyml.orchestrators import LocalOrchestrator
 from tests.unit.commands import RUN_KEYS, STEP_KEYS, Done, command, flowyml
 from tests.unit.conftest import InstallPlugin
 from tests.waiting import wait_until
@@ -225,6 +226,48 @@ def test_cancel_stops_a_run_of_another_command() -> None:
     process.communicate(timeout=2400)
     assert process.returncode == 1
     assert flowyml("cancel", "elsewhere").out == "nothing to cancel: it is CANCELLED\n"
+
+
+LARGE = """
+import time
+from pathlib import Path
+from flowyml import pipeline, step
+
+@step
+def make() -> str:
+    print("made")
+    return "x" * 100_000
+
+@step
+def size(text: str) -> int:
+    while not Path("{folder}/go").exists():
+        time.sleep(0.05)
+    return len(text)
+
+@pipeline
+def large():
+    text = make()
+    return {{"text": text, "size": size(text)}}
+"""
+
+
+@pytest.mark.processes
+def test_a_run_keeps_what_it_made_and_goes_on_after_a_kill(tmp_path: Path) -> None:
+    Path("large.py").write_text(LARGE.format(folder=tmp_path))
+    words = [sys.executable, "-m", "flowyml", "run", "large.py", "--run-id", "killed"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    local = LocalOrchestrator()
+    wait_until(lambda: local.store.find("killed") and local.step_runs("killed")[1].status is ExecutionStatus.RUNNING)
+    process.kill()
+    process.communicate()
+    assert (local.get_run("killed").error or "").endswith("`flowyml retry killed` continues it.")
+    (tmp_path / "go").touch()
+    assert flowyml("retry", "killed").code == 0
+    assert flowyml("watch", "killed").code == 0
+    assert flowyml("run", "large.py", "--run-id", "whole").err == ""
+    for run_id in ("killed", "whole"):
+        assert local.outputs(run_id) == {"text": "x" * 100_000, "size": 100_000}
+        assert not local.store.folder_of(run_id).exists()
 
 
 def test_runs_are_listed_newest_first() -> None:

@@ -22,7 +22,9 @@ from tests.unit.local_runs import COMPLETED, chain
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
 
 
-def test_outputs_that_are_kept_and_those_that_are_not(local: LocalOrchestrator, tmp_path: Path) -> None:
+def test_outputs_that_are_kept_and_those_that_are_not(
+    local: LocalOrchestrator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     class Small:
         pass
 
@@ -30,19 +32,22 @@ def test_outputs_that_are_kept_and_those_that_are_not(local: LocalOrchestrator, 
     def make() -> tuple[Any, ...]:
         return {"a": [1, None]}, 2**70, (1, 2), "x" * 100_000, threading.Lock(), Small()
 
-    pipeline = Pipeline("outputs").add_step(make)
+    pipeline = Pipeline("outputs not kept").add_step(make)
     result = pipeline.run(on=local)
     assert len(result["large"]) == 100_000
     kept = local.outputs(result.run_id)
     assert kept == {"plain": {"a": [1, None]}, "big_integer": 2**70, "pair": (1, 2)} | {"small": kept["small"]}
     with pytest.raises(
         OutputNotKeptError,
-        match=r"keeps only small values, and this is a large str\. .*`flowyml run --detach` .*keep_outputs=True",
+        match=r"keeps only small values, and this is a large str\. .*`flowyml run`, .*keep_outputs=True",
     ):
         kept["large"]
     with pytest.raises(OutputNotKeptError, match=r"_thread\.lock"):
         kept["lock"]
     assert local.get_run(result.run_id).not_kept == kept.not_kept
+    said = f"Only this process has 'large', 'lock' of run '{result.run_id}', since run() keeps only small values"
+    pipeline.run(on=local)
+    assert [record.getMessage()[: len(said)] for record in caplog.records] == [said], "once"
 
 
 @pytest.mark.parametrize("keep", [True, False])

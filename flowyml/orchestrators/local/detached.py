@@ -264,7 +264,7 @@ def _execute(
 class _Detached(Host):
     """A process that exists for one run only."""
 
-    alone = True
+    alone = keeps = True
 
     def __init__(self, run_id: str, folder: Path, levels: Mapping[str, int]) -> None:
         self.run_id: str = run_id

@@ -9,13 +9,15 @@ if TYPE_CHECKING:
     from flowyml.core.dates import RunDates
     from flowyml.orchestrators.local.engine import Engine
 
-__all__ = ["Host"]
+__all__ = ["Foreground", "Host"]
 
 
 class Host:
     """The process of a run. This one is the caller's own, and is left as it is."""
 
     alone = False
+    keeps = False
+    """Whether large outputs are kept, and the run can be retried even if the process is killed."""
     run_id: str | None = None
     code_folder: Path | None = None
     dates: RunDates | None = None
@@ -31,3 +33,9 @@ class Host:
 
     def end(self) -> None:
         """End the process, if it exists only for this run."""
+
+
+class Foreground(Host):
+    """The process of a command that waits for its run: what the run made outlives it."""
+
+    keeps = True

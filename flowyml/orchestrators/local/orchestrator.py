@@ -73,9 +73,9 @@ class LocalOrchestrator(Orchestrator):
     many processes as there are CPUs.
 
     Runs are recorded in ``store``, a SQLite file, by default ``runs.db`` in FlowyML's data folder. Small outputs are
-    recorded too. Large outputs go to the artifact store: by default those of submitted runs, up to 1 GB each, because
-    the caller cannot get them otherwise; with ``keep_outputs=True`` those of all runs, whatever their size; with
-    False none.
+    recorded too. Large outputs go to the artifact store: by default those of submitted runs and of `flowyml run`, up to
+    1 GB each, because they cannot be had otherwise; with ``keep_outputs=True`` those of all runs, whatever their size;
+    with False none.
 
     A secret is looked up in the environment (``FLOWYML_SECRET_WAREHOUSE_PASSWORD`` for ``"warehouse/password"``), then
     in the file ``dotenv``, then in the system's keyring. ``secrets`` maps names in pipelines to other names.
@@ -151,11 +151,16 @@ class LocalOrchestrator(Orchestrator):
                 if self._begin(store, plan, run_id, parameters, pipeline, code_digest):
                     measure("run_started", plan.name, run_id, self.name)
                     run = LocalRun(plan, store.get(run_id), filled, store, settings)
+                    if self.host.keeps and not self.host.alone:
+                        self._keep_job(pipeline, run, bundle, dates)
                     try:
-                        return run.execute()
+                        result = run.execute()
                     finally:
-                        if not run.is_completed and not self.host.alone:
+                        if not run.is_completed and not self.host.keeps:
                             self._keep_job(pipeline, run, bundle, dates)
+                    if self.keep_outputs is None and not self.host.keeps:
+                        _say_once_what_goes(run)
+                    return result
         found = self.get_run(run_id)
         check_same_run(found, plan.name, parameters, origin=pipeline.origin, code_digest=code_digest)
         return self.attach(run_id).wait_for_completion(timeout=float("inf"), poll_interval=0.5).result()
@@ -225,7 +230,7 @@ class LocalOrchestrator(Orchestrator):
 
         Steps in threads run without one: a generated run id is not reused, and code that cannot travel may run.
         """
-        is_new = claim_new(run_id)
+        is_new = claim_new(run_id) and not self.host.keeps
         if apart:
             return pipeline.bundle(plan)
         if is_new:
@@ -283,7 +288,7 @@ class LocalOrchestrator(Orchestrator):
         from flowyml.orchestrators.local.outputs import MAX_KEPT_BYTES
 
         if self.keep_outputs is None:
-            return MAX_KEPT_BYTES if self.host.alone else 0
+            return MAX_KEPT_BYTES if self.host.keeps else 0
         return float("inf") if self.keep_outputs else 0
 
     def _begin(
@@ -496,3 +501,18 @@ class LocalOrchestrator(Orchestrator):
 
 def _is_count(value: object) -> bool:
     return value is None or (isinstance(value, int) and value >= 1)
+
+
+_SAID: set[str] = set()
+"""The pipelines of which this process has said so."""
+
+
+def _say_once_what_goes(run: LocalRun) -> None:
+    """Log which outputs end with this process, the first time that a pipeline has one."""
+    if run.not_kept and run.plan.name not in _SAID:
+        _SAID.add(run.plan.name)
+        logger.warning(
+            "Only this process has %s of run %r, since run() keeps only small values. `flowyml run`, submit() and "
+            "LocalOrchestrator(keep_outputs=True) keep them; keep_outputs=False says nothing.",
+            ", ".join(map(repr, run.not_kept)), run.row.run_id,
+        )  # fmt: skip

@@ -133,9 +133,8 @@ def entry_of(
         }
     if not max_bytes:
         return {
-            "not_kept": f"{what} was not kept: a run in the caller's process keeps only small values, and this is "
-            f"{_kind(value)}. To keep it, submit the run, as `flowyml run --detach` does, or use "
-            f"LocalOrchestrator(keep_outputs=True)."
+            "not_kept": f"{what} was not kept: `pipeline.run()` keeps only small values, and this is {_kind(value)}. "
+            f"To keep it, use `flowyml run`, submit the run, or use LocalOrchestrator(keep_outputs=True)."
         }
     try:
         opened = store()

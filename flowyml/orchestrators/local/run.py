@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +37,7 @@ from flowyml.orchestrators.local.schema import KeptRow, RunRow, StepRow
 from flowyml.orchestrators.local.shared_state import warn_of_sharing
 from flowyml.orchestrators.local.step_call import StepCalls
 from flowyml.orchestrators.local.stopping import Watch
-from flowyml.orchestrators.local.store import KEPT, Ending, RunStore
+from flowyml.orchestrators.local.store import KEPT, Ending, RunStore, clear_folder
 from flowyml.plan.model import Plan, Step
 from flowyml.runtime.code import Code
 from flowyml.runtime.fork_client import Server
@@ -106,6 +105,8 @@ class LocalRun:
         self._outputs: dict[str, Any] = {}
         self._recorded: dict[str, Any] = {}
         self._artifacts: list[KeptRow] = []
+        self.not_kept: list[str] = []
+        """The pipeline's outputs that the record does not have."""
 
     @property
     def is_completed(self) -> bool:
@@ -181,8 +182,8 @@ class LocalRun:
             self._collect_outputs(work)
 
     def _keeping(self) -> Keeping | None:
-        """Keeps outputs as they are produced; not for a blocking run, which cannot be retried once it was killed."""
-        if not self._settings.host.alone:
+        """Keeps outputs as they are produced, if the run can be retried after its process was killed."""
+        if not self._settings.host.keeps:
             return None
         return Keeping(self._recorder.keep, self._values, self._settings.folder / KEPT)
 
@@ -280,6 +281,7 @@ class LocalRun:
                     max_bytes=self._settings.max_output_bytes,
                 )  # fmt: skip
                 ending = ending._replace(outputs={**outputs, **self._recorded})
+                self.not_kept = [name for name, entry in outputs.items() if "not_kept" in entry]
             self._list_artifacts(ending.outputs)
         finally:
             self._finish(ending)
@@ -303,10 +305,8 @@ class LocalRun:
         measure("run_finished", self.plan.name, self.row.run_id, self._outcome[0], self._seconds())
 
     def _tidy(self) -> None:
-        if self._values.is_dir():
-            shutil.rmtree(self._values, ignore_errors=True)
-            with suppress(OSError):  # a detached process has more in it, and so has a run that can be retried
-                self._settings.folder.rmdir()
+        if not self._settings.host.alone:  # a process that exists for the run clears the folder as it ends
+            clear_folder(self._settings.folder, all_of_it=self.is_completed)
 
     def _release_values(self) -> None:
         """The nodes refer to one another, so they are freed late; the user's values must not wait for that."""

@@ -46,6 +46,9 @@ _SILENCE_SECONDS = 120
 """How long a process that cannot be checked, such as one in another container, may be silent."""
 
 
+Job = tuple[dict[str, Any], bytes | None]
+"""What starts the process of a run, and its orchestrator."""
+
 Table = Literal["kept", "artifacts"]
 """What a retry needs, or what people see."""
 
@@ -175,11 +178,10 @@ class RunStore:
                 (_json(job), orchestrator, run_id),
             )
 
-    def job(self, number: int) -> tuple[dict[str, Any], bytes | None] | None:
+    def job(self, number: int) -> Job | None:
         """What ``keep_job`` kept, if anything."""
         with self.session() as db:
-            found = db.execute("SELECT job, orchestrator FROM jobs WHERE run = ?", (number,)).fetchone()
-            return (json.loads(found[0]), found[1]) if found else None
+            return _job(db, number)
 
     def keep(self, number: int, values: Iterable[KeptRow], table: Table = "kept") -> None:
         """Keep outputs of steps."""
@@ -287,7 +289,7 @@ class RunStore:
             return row
         folder = self.folder_of(row.run_id)
         last_words = unread_output(folder, mark=False).decode(errors="replace").splitlines()
-        ending = Ending("CANCELLED", "cancelled") if row.cancel else _crash(row, last_words)
+        ending = Ending("CANCELLED", "cancelled") if row.cancel else _crash(row, last_words, _job(db, row.number))
         if finish(db, row.run_id, ending):
             now = time.time()
             write(db, row.number, (), [Line(None, "INFO", now, storable_text(line)) for line in last_words])
@@ -443,10 +445,15 @@ def clear_folder(folder: Path, *, all_of_it: bool = False) -> None:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _crash(row: RunRow, last_words: Sequence[str]) -> Ending:
+def _job(db: sqlite3.Connection, number: int) -> Job | None:
+    found = db.execute("SELECT job, orchestrator FROM jobs WHERE run = ?", (number,)).fetchone()
+    return (json.loads(found[0]), found[1]) if found else None
+
+
+def _crash(row: RunRow, last_words: Sequence[str], job: Job | None) -> Ending:
     when = "in the middle of the run" if row.status == "RUNNING" else "before the run began"
-    # The code of a submitted run is kept from its start, that of one in the caller's process only at its end.
-    instead = f"`flowyml retry {quote(row.run_id)}` continues it." if row.detached else "Run it under a new run id."
+    can_go_on = job is not None and "lacks" not in job[0]  # that of a run by `pipeline.run()` is kept only at its end
+    instead = f"`flowyml retry {quote(row.run_id)}` continues it." if can_go_on else "Run it under a new run id."
     error = (
         f"The process that ran it (id {row.pid} on {row.host}) died {when}: it was killed, ran out of memory or "
         f"crashed. {instead}"
