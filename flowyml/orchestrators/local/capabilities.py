@@ -25,7 +25,9 @@ CAPABILITIES = Capabilities(
             "one call into C code is waited for; with workers='processes' or a timeout it is killed."
         ),
         Feature.LOGS: yes,
-        Feature.OUTPUTS: partly("`flowyml run` and submit() keep up to 1 GB each, run() small ones; keep_outputs=True all."),
+        Feature.OUTPUTS: partly(
+            "`flowyml run` and submit() keep up to 1 GB each, run() small ones; keep_outputs=True all."
+        ),
         Feature.IDEMPOTENT_SUBMIT: yes,
         Feature.ATTACH: yes,
         Feature.FAN_OUT: yes,
