@@ -19,12 +19,12 @@ def add(rows: list[int]) -> int:
     return sum(rows)
 
 
-def compiled(*, kubeflow: dict[str, Any] | None = None, form: str | None = None, **asked: Any) -> Compiled:
+def compiled(*, kubeflow: dict[str, Any] | None = None, **asked: Any) -> Compiled:
     steps = [step(outputs=["total"], name="add", **asked)(lambda rows: sum(rows)), load]
     pipeline = Pipeline("summing", **({"kubeflow": kubeflow} if kubeflow else {}))
     for item in reversed(steps):
         pipeline.add_step(item)
-    made = compile_pipeline(pipeline.bundle(), form=form)
+    made = compile_pipeline(pipeline.bundle())
     assert spec.validate(made)
     return made
 

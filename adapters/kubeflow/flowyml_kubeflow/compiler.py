@@ -74,37 +74,34 @@ class Compiled:
 
 
 def compile_pipeline(
-    bundle: Bundle, *, form: str | None = None, store: str | None = None, artifacts: str | None = None,
-    release: tuple[int, ...] = (),
-) -> Compiled:  # fmt: skip
+    bundle: Bundle, *, store: str | None = None, artifacts: str | None = None, release: tuple[int, ...] = ()
+) -> Compiled:
     """The pipeline of a bundle for KFP.
 
-    ``form`` of the components is ``container`` or ``python``; by default what the pipeline's options say. ``store`` is
-    the URL of a folder where workers find the bundle; without it the bundle stands in the file, but where the workflow
-    would be too large with it for a ``release`` of KFP and ``artifacts`` is a store that workers can reach, there. If
-    that is not enough, loops have fewer pods.
+    ``store`` is the URL of a folder where workers find the bundle; without it the bundle stands in the file, but where
+    the workflow would be too large with it for a ``release`` of KFP and ``artifacts`` is a store that workers can
+    reach, there. If that is not enough, loops have fewer pods.
     """
-    compiled = _Compiler(bundle, form, store).compile()
+    compiled = _Compiler(bundle, store).compile()
     if compiled.size(release).fits:
         return compiled
     if not compiled.bundle_url and artifacts and _reaches_pods(artifacts):
-        return compile_pipeline(bundle, form=form, store=f"{artifacts.rstrip('/')}/bundles", release=release)
+        return compile_pipeline(bundle, store=f"{artifacts.rstrip('/')}/bundles", release=release)
     if not Flow(bundle.plan).loops:
         return compiled
     most = bisect(range(1, PODS), 0, key=lambda pods: not compiled.size(release, pods=pods).fits)
     for pods in range(most, 0, -1):  # the number itself, which the pods get, takes some room too
-        fewer = _Compiler(bundle, form, store, pods).compile()
+        fewer = _Compiler(bundle, store, pods).compile()
         if fewer.size(release).fits:
             return fewer
     return compiled
 
 
 class _Compiler:
-    def __init__(self, bundle: Bundle, form: str | None, store: str | None, pods: int = PODS) -> None:
+    def __init__(self, bundle: Bundle, store: str | None, pods: int = PODS) -> None:
         self.pods = pods
         self.plan: Plan = bundle.plan
         self.options = {"image": default_image(bundle), **pipeline_options(self.plan)}
-        self.form = form or self.options.get("form", "container")
         self.bundle = with_launcher(bundle, runtime=self.options.get("runtime", "bundle"))
         store = store or self.options.get("bundle_store")
         self.url = (
@@ -146,7 +143,7 @@ class _Compiler:
         """
         first = names.START_TASK if self.plan.hooks else names.BUNDLE_TASK
         flow = Flow(self.plan, self.pods)
-        dag = FlowTasks(flow, self.options, self.form, self._component, self.components, first).dag()
+        dag = FlowTasks(flow, self.options, self._component, self.components, first).dag()
         return replace(dag, tasks={names.START_TASK: self._start_task(), **dag.tasks}) if self.plan.hooks else dag
 
     def _start_task(self) -> Json:
@@ -189,7 +186,7 @@ class _Compiler:
     def _code_tasks(self) -> Json:
         """The task that gives the code, after those that give it the parts of what is too large for one."""
         options = step_options(self.options, None)
-        *parts, whole = executors.bundle_containers(self.bundle, self.url, self.form, options)
+        *parts, whole = executors.bundle_containers(self.bundle, self.url, options)
         tasks = {
             names.part_task(number): self._code_task(names.part_task(number), f", part {number}", part, {})
             for number, part in enumerate(parts, 1)
@@ -276,7 +273,7 @@ class _Compiler:
 
     def _hook_task(self, kind: str, task: str, ports: Json, given: Json, code: Json, outputs: Json) -> Json:
         options = step_options(self.options, None)
-        container = executors.container(kind, f"comp-{task}", self.form, options, None)
+        container = executors.container(kind, f"comp-{task}", options, None)
         inputs = {"parameters": ports, "artifacts": {names.BUNDLE: ARTIFACT}}
         self._component(task, inputs, outputs, container, executors.kubernetes(None, options))
         return {
@@ -362,7 +359,7 @@ class _Compiler:
             outputs["artifacts"] = {names.artifact(name): ARTIFACT for name in step.outputs}
         if task == names.pipeline(self.plan.name):  # kfp's loader would take this component for the whole pipeline
             task = f"{task}--step"
-        container = executors.container("step", f"comp-{task}", self.form, options, step.resources)
+        container = executors.container("step", f"comp-{task}", options, step.resources)
         self._component(task, inputs, outputs, container, executors.kubernetes(step, options, executors.longest(step)))
         return f"comp-{task}"
 

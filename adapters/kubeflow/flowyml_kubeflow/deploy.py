@@ -46,14 +46,11 @@ _OF_A_RUN = "-run"  # ends the name of a version that was neither deployed nor s
 class Pipelines:
     """What a KFP knows of pipelines."""
 
-    def __init__(
-        self, client: Client, experiment: str, form: str | None, artifacts: str | None, service_account: str | None
-    ) -> None:
+    def __init__(self, client: Client, experiment: str, artifacts: str | None, service_account: str | None) -> None:
         self.client = client
         self.service_account = service_account
         self.artifacts = artifacts
         self.experiment = experiment
-        self.form = form
         self._experiments: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self._versions: dict[tuple[str, str], Any] = {}
@@ -102,7 +99,7 @@ class Pipelines:
     def compiled(self, bundle: Bundle) -> Compiled:
         """The pipeline as this KFP would get it."""
         release = self.client.connection.version
-        compiled = compile_pipeline(bundle, form=self.form, artifacts=self.artifacts, release=release)
+        compiled = compile_pipeline(bundle, artifacts=self.artifacts, release=release)
         spec.validate(compiled)
         return compiled
 

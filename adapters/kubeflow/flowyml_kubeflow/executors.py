@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
@@ -17,7 +17,7 @@ from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Step
 from flowyml.plan.secrets import variable_of
 from flowyml_kubeflow import names
-from flowyml_kubeflow.inline import compressed, encoded
+from flowyml_kubeflow.inline import compressed
 from flowyml_kubeflow.options import StepOptions, empty_dir
 
 __all__ = ["bundle_containers", "container", "kubernetes", "longest"]
@@ -37,18 +37,6 @@ _CAMEL = {
     "run_as_group": "runAsGroup", "run_as_non_root": "runAsNonRoot",
 }  # fmt: skip
 
-_PIP = """
-if ! [ -x "$(command -v pip)" ]; then
-    python3 -m ensurepip || python3 -m ensurepip --user
-fi
-PIP_DISABLE_PIP_VERSION_CHECK=1 python3 -m pip install --quiet --no-warn-script-location {packages} && "$0" "$@"
-"""
-# As kfp's own compiler writes it: its local runner knows a Python component by these words.
-_EPHEMERAL = """program_path=$(mktemp -d)
-
-printf "%s" "$0" > "$program_path/ephemeral_component.py"
-_KFP_RUNTIME=true python3 -m kfp.dsl.executor_main --component_module_path "$program_path/ephemeral_component.py" "$@"
-"""
 # Modules come from where the bundle is unpacked and compiled, by which the step's own process starts too.
 _RUN = """import sys
 from pathlib import Path
@@ -69,38 +57,6 @@ except ImportError:
     version = "none"
 if version != {__version__!r}:
     sys.exit(f"The image has FlowyML {{version}}; the pipeline needs {__version__}: pip install flowyml=={__version__}")
-"""
-_COMPONENT = """import inspect
-import json
-import sys
-from pathlib import Path
-from runpy import run_path
-
-from kfp import dsl
-
-kind = sys.argv[sys.argv.index("--kind") + 1]
-given = json.loads(sys.argv[sys.argv.index("--executor_input") + 1])
-artifacts = {
-    name: dsl.Input[dsl.Artifact] if side == "inputs" else dsl.Output[dsl.Artifact]
-    for side in ("inputs", "outputs")
-    for name in given.get(side, {}).get("artifacts", {})
-    if name.isidentifier()  # a server that keeps logs adds one that is called executor-logs
-}
-(bundle,) = given["inputs"]["artifacts"]["code__"]["artifacts"]
-bundle = Path(dsl.Artifact(uri=bundle["uri"]).path)
-run_path(str(bundle), run_name="bundle")["make_importable"](bundle)
-
-
-def run(**given_artifacts):
-    from flowyml_kubeflow.launcher import component
-
-    component(kind, given, given_artifacts)
-
-
-run.__annotations__ = artifacts
-run.__signature__ = inspect.Signature(
-    [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind) for name, kind in artifacts.items()]
-)
 """
 _UNPACK = """import base64, bz2, hashlib, os, sys
 
@@ -153,54 +109,41 @@ os.makedirs(os.path.dirname(output), exist_ok=True)
 with open(output, "w") as file:
     json.dump({"artifacts": {"code__": {"artifacts": [found]}}}, file)
 """
-_UNPACK_COMPONENT = """
-
-from kfp import dsl
-
-words = sys.argv[sys.argv.index("--bundle") + 1 :]
 
 
-def run(code__: dsl.Output[dsl.Artifact]{inputs}):
-    code__.metadata["sha256"] = words[0]
-    bundle(code__.path, *words)
-"""
-
-
-def container(
-    kind: str, component: str, form: str, options: StepOptions, resources: ResourceRequirements | None
-) -> Json:
+def container(kind: str, component: str, options: StepOptions, resources: ResourceRequirements | None) -> Json:
     """The container of a step, or of a hook. ``component`` tells containers of different components apart.
 
     It must: KFP's backend stores the description of a component under the hash of its container, so that of two
     components with one container, one would get the other's inputs and outputs (argocompiler, hashComponentContainer).
     """
     bundle = f"{{{{$.inputs.artifacts['{names.BUNDLE}'].path}}}}"
-    if form == "container":
-        _refuse_packages(options, component)
-        run = _CHECK + _RUN if options.runtime == "image" else _RUN
-        start: Json = {"command": ["python3", "-c", run], "args": [bundle, kind, "{{$}}", component]}
-    else:
-        arguments = ["--executor_input", "{{$}}", "--function_to_execute", "run", "--kind", kind, "--task", component]
-        start = {"command": [*_pip(options), "sh", "-ec", _EPHEMERAL, _COMPONENT], "args": arguments}
+    run = _CHECK + _RUN if options.runtime == "image" else _RUN
+    start: Json = {"command": ["python3", "-c", run], "args": [bundle, kind, "{{$}}", component]}
     return {**start, **_image(options), **_resources(options, resources)}
 
 
-def bundle_containers(bundle: Bundle, url: str | None, form: str, options: StepOptions) -> list[Json]:
+def bundle_containers(bundle: Bundle, url: str | None, options: StepOptions) -> list[Json]:
     """The container that gives the bundle to all others: from a store, or from its arguments.
 
     Before it come those that each hand it a part of a bundle that its arguments cannot take.
     """
     if url:
-        return [_giving(_FETCHED, [bundle.digest, url], form, options)]
-    room = max(_CONTAINER - _size(_giving(_JOINED, [bundle.digest], form, options)), _LEAST)
+        return [_giving(_FETCHED, [bundle.digest, url], options)]
+    room = max(_CONTAINER - _size(_giving(_JOINED, [bundle.digest], options)), _LEAST)
     data = compressed(bundle)
     count = ceil(len(data) / (room // 4 * 3))  # four characters of Base64 are three bytes
     size = ceil(len(data) / count)
     *parts, rest = (data[at : at + size] for at in range(0, len(data), size))
-    given = [[hashlib.sha256(part).hexdigest(), encoded(part)] for part in parts]
-    ports = [names.part(number) for number, _ in enumerate(parts, 1)]
-    words = [bundle.digest, *(f"{{{{$.inputs.artifacts['{port}'].path}}}}" for port in ports), encoded(rest)]
-    return [*(_giving(_PART, each, form, options) for each in given), _giving(_JOINED, words, form, options, ports)]
+    given = [[hashlib.sha256(part).hexdigest(), _encoded(part)] for part in parts]
+    paths = [f"{{{{$.inputs.artifacts['{names.part(number)}'].path}}}}" for number, _ in enumerate(parts, 1)]
+    words = [bundle.digest, *paths, _encoded(rest)]
+    return [*(_giving(_PART, each, options) for each in given), _giving(_JOINED, words, options)]
+
+
+def _encoded(data: bytes) -> str:
+    """Base64 has none of the characters that Kubernetes, Argo or KFP replace."""
+    return base64.b64encode(data).decode()
 
 
 def _size(container_: Json) -> int:
@@ -209,21 +152,11 @@ def _size(container_: Json) -> int:
     return len(text) + 5 * sum(map(text.count, "<>&"))
 
 
-def _giving(source: str, words: list[str], form: str, options: StepOptions, ports: Sequence[str] = ()) -> Json:
-    """A container that writes what ``source`` makes of the words behind a digest, if it has that digest.
-
-    ``ports`` are those by which it takes the files that words name.
-    """
-    unpack = _UNPACK.replace("{source}", source) + {_JOINED: _JOIN, _FETCHED: _FETCH}.get(source, "")
-    if form == "container":
-        path = f"{{{{$.outputs.artifacts['{names.BUNDLE}'].path}}}}"
-        start: Json = {"command": ["python3", "-c", unpack + _UNPACK_RUN], "args": ["{{$}}", path, *words]}
-    else:
-        arguments = ["--executor_input", "{{$}}", "--function_to_execute", "run", "--bundle", *words]
-        inputs = "".join(f", {port}: dsl.Input[dsl.Artifact]" for port in ports)
-        script = unpack + _UNPACK_COMPONENT.replace("{inputs}", inputs)
-        start = {"command": [*_pip(options), "sh", "-ec", _EPHEMERAL, script], "args": arguments}
-    return {**start, **_image(options)}
+def _giving(source: str, words: list[str], options: StepOptions) -> Json:
+    """A container that writes what ``source`` makes of the words behind a digest, if it has that digest."""
+    unpack = _UNPACK.replace("{source}", source) + {_JOINED: _JOIN, _FETCHED: _FETCH}.get(source, "") + _UNPACK_RUN
+    path = f"{{{{$.outputs.artifacts['{names.BUNDLE}'].path}}}}"
+    return {"command": ["python3", "-c", unpack], "args": ["{{$}}", path, *words], **_image(options)}
 
 
 def kubernetes(step: Step | None, options: StepOptions, seconds: float | None = None) -> Json:
@@ -260,20 +193,6 @@ def longest(step: Step) -> float | None:
     """The seconds that a step may take with its retries, which happen in its pod; None if it may take forever."""
     delays = tuple(step.retry.delays) if step.retry else ()
     return step.timeout_seconds * (1 + len(delays)) + sum(delays) if step.timeout_seconds else None
-
-
-def _pip(options: StepOptions) -> list[str]:
-    """A lightweight Python component needs kfp in its container, as kfp's own do."""
-    wanted = ["kfp>=2.13,<3", *options.packages]
-    return ["sh", "-c", _PIP.format(packages=" ".join(map(shlex.quote, wanted)))]
-
-
-def _refuse_packages(options: StepOptions, component: str) -> None:
-    if options.packages:
-        raise DefinitionError(
-            f"{component.removeprefix('comp-')!r} asks for packages={list(options.packages)}, but components in the "
-            f"container form install nothing. Use an image that contains them, or kubeflow={{'form': 'python'}}."
-        )
 
 
 def _image(options: StepOptions) -> Json:

@@ -41,12 +41,11 @@ class FlowTasks:
     ``components`` are all of them; ``first`` is what everything waits for."""
 
     def __init__(
-        self, flow: Flow, options: Mapping[str, Any], form: str, component: MakeComponent, components: Json, first: str
-    ) -> None:  # fmt: skip
+        self, flow: Flow, options: Mapping[str, Any], component: MakeComponent, components: Json, first: str
+    ) -> None:
         self.plan = flow.plan
         self.flow = flow
         self.options = options
-        self.form = form
         self.component = component
         self.components = components
         self.first = first
@@ -132,7 +131,7 @@ class FlowTasks:
         ports = {port: self._port(port) for port in parameters}
         record = _LIST if lists else ARTIFACT
         inputs = {"parameters": ports, "artifacts": {names.BUNDLE: ARTIFACT, **dict.fromkeys(records, record)}}
-        container = executors.container(kind, f"comp-{task}", self.form, options, step.resources if step else None)
+        container = executors.container(kind, f"comp-{task}", options, step.resources if step else None)
         config = executors.kubernetes(step, options, seconds)
         self.component(task, inputs, {key: ports for key, ports in outputs.items() if ports}, container, config)
         made = (source.get("taskOutputArtifact") for source in records.values())

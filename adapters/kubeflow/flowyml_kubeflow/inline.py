@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import bz2
 from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
@@ -15,7 +14,7 @@ from flowyml.plan.model import Plan
 from flowyml_kubeflow.flow import needs_flow
 from flowyml_kubeflow.imports import Modules, asked_by, asked_in_pickle
 
-__all__ = ["compressed", "encoded", "with_launcher", "without_prose"]
+__all__ = ["compressed", "with_launcher", "without_prose"]
 
 # What a pod starts: what unpacks the bundle, the launcher, and the process of a step.
 _STARTS = (
@@ -88,14 +87,6 @@ def _asked(plan: Plan, files: Mapping[str, bytes]) -> set[str]:
 def compressed(bundle: Bundle) -> bytes:
     """By bzip2, which gives the same bytes everywhere."""
     return bz2.compress(bundle.data)
-
-
-def encoded(data: bytes) -> str:
-    """Base64 has none of the characters that Kubernetes, Argo or KFP replace.
-
-    The word that kfp.local replaces by the path of its own Python is broken in two: a reader skips the space.
-    """
-    return base64.b64encode(data).decode().replace("python3", "python 3")
 
 
 @lru_cache(512)

@@ -39,7 +39,7 @@ from flowyml_kubeflow.files import (
     write_parameters,
 )
 
-__all__ = ["component", "main"]
+__all__ = ["main"]
 
 # The final status of a task: in KFP's words, those of its metadata store, and those of kfp.local.
 _STATUS = {
@@ -69,18 +69,6 @@ def main(arguments: Sequence[str]) -> int:
     output = {"parameterValues": result.parameters, "artifacts": artifacts}
     write_file(Path(given["outputs"]["outputFile"]), json.dumps(output))
     return 0
-
-
-def component(kind: str, given: Mapping[str, Any], artifacts: Mapping[str, Any]) -> None:
-    """The same inside KFP's own Python executor, which writes the metadata of ``artifacts``."""
-    bundle = Path(artifacts[names.BUNDLE].path)
-    try:
-        result = _perform(kind, bundle, given)
-    except TaskFailed:
-        raise SystemExit(1) from None
-    write_parameters(given, result)
-    for name, metadata in result.artifacts.items():
-        artifacts[name].metadata.update(metadata)
 
 
 def _perform(kind: str, bundle: Path, given: Mapping[str, Any]) -> Result:

@@ -20,10 +20,9 @@ from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan, Step
 from flowyml_kubeflow import names
 
-__all__ = ["DEFAULT_IMAGE", "FORMS", "StepOptions", "default_image", "empty_dir", "pipeline_options", "step_options"]
+__all__ = ["DEFAULT_IMAGE", "StepOptions", "default_image", "empty_dir", "pipeline_options", "step_options"]
 
 DEFAULT_IMAGE = "python:3.12-slim"
-FORMS = ("container", "python")
 RUNTIMES = ("bundle", "image")  # where pods have FlowyML from
 
 
@@ -32,7 +31,6 @@ class StepOptions:
     """How the container of a step is made. Quantities are in Kubernetes' notation."""
 
     image: str = DEFAULT_IMAGE
-    packages: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     cache: bool = False  # of a pipeline, False says so of the code of all steps too, which is else taken from the cache
     cpu_request: str | None = None
@@ -75,7 +73,6 @@ _CHECKS: Mapping[str, Check] = {
 }
 _TYPES = {item.name: str(item.type) for item in fields(StepOptions)}
 _PIPELINE_ONLY: Mapping[str, Check] = {
-    "form": (" or ".join(map(repr, FORMS)), lambda value: value in FORMS),
     "runtime": (" or ".join(map(repr, RUNTIMES)), lambda value: value in RUNTIMES),
     "bundle_store": ("a URL", lambda value: isinstance(value, str)),
     "max_concurrency": (
@@ -87,7 +84,10 @@ _STEP = {name: _CHECKS[kind] for name, kind in _TYPES.items() if name not in _PI
 # kfp-kubernetes' format has it; no function of that library writes it, and no driver of KFP's reads it (2.14 to 2.17).
 # Source: KFP, v2/driver/k8s.go, ``extendPodSpecPatch``.
 _NOT_IN_KFP = dict.fromkeys(("pod_affinity", "pod_anti_affinity"), ": KFP does not read affinity between pods")
-_HINTS = {**dict.fromkeys(_PIPELINE_ONLY, " (an option of the whole pipeline)"), **_NOT_IN_KFP}
+_INSTALLS = dict.fromkeys(
+    ("form", "packages"), ": pods install nothing; take an image that has the packages, image='…'"
+)
+_HINTS = {**dict.fromkeys(_PIPELINE_ONLY, " (an option of the whole pipeline)"), **_NOT_IN_KFP, **_INSTALLS}
 _QUANTITIES = {"cpu_request", "cpu_limit", "memory_request", "memory_limit"}
 _PULLS = ("Always", "IfNotPresent", "Never")
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|[MGTPE]|[KMGTPE]i)?")  # source: Kubernetes, resource.Quantity

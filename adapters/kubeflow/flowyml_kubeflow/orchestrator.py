@@ -47,8 +47,8 @@ class KubeflowOrchestrator(Orchestrator):
     file that holds them. Files and commands are read again if a credential is refused. ``ca_file`` is a file with the
     authorities to trust for TLS, ``client_cert`` a file with a certificate and its key, or the two files;
     ``verify=False`` trusts any server. ``service_account`` is the service account of the pods. ``experiment`` is the
-    experiment of the runs. ``artifacts`` is a store that both the steps and you can reach, ``form`` the form of the
-    components, ``timeout`` the seconds that one call to KFP may take.
+    experiment of the runs. ``artifacts`` is a store that both the steps and you can reach, ``timeout`` the seconds that
+    one call to KFP may take.
     """
 
     name: ClassVar[str] = "kubeflow"
@@ -77,7 +77,6 @@ class KubeflowOrchestrator(Orchestrator):
         service_account: str | None = None,
         experiment: str = "Default",
         artifacts: str | None = None,
-        form: str | None = None,
         timeout: float = 30,
         retry_policy: OrchestratorRetryPolicy | None = None,
         secrets: Mapping[str, str] = {},
@@ -97,7 +96,6 @@ class KubeflowOrchestrator(Orchestrator):
         self.service_account = service_account
         self.experiment = _checked_experiment(experiment)
         self.artifacts = artifacts
-        self.form = form
 
     @cached_property
     def client(self) -> Client:
@@ -114,7 +112,7 @@ class KubeflowOrchestrator(Orchestrator):
     def pipelines(self) -> Pipelines:
         from flowyml_kubeflow.deploy import Pipelines
 
-        return Pipelines(self.client, self.experiment, self.form, self.artifacts, self.service_account)
+        return Pipelines(self.client, self.experiment, self.artifacts, self.service_account)
 
     @cached_property
     def reader(self) -> RunReader:
@@ -141,7 +139,7 @@ class KubeflowOrchestrator(Orchestrator):
         from flowyml_kubeflow import names, spec
         from flowyml_kubeflow.compiler import compile_pipeline
 
-        compiled = compile_pipeline(bundle, form=self.form, artifacts=self.artifacts)
+        compiled = compile_pipeline(bundle, artifacts=self.artifacts)
         spec.validate(compiled)
         try:
             spec.check_size(compiled)

@@ -1,5 +1,4 @@
-"""A selection of the conformance suite on KFP's official local runner: each form once. The fake of KFP's API carries
-the whole suite."""
+"""A selection of the conformance suite on KFP's official local runner. The fake of KFP's API runs all of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KFP's Docker runner: components in their container form, on a real Docker engine."""
+"""KFP's Docker runner, on a real Docker engine."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class Pod:
 
 @pytest.mark.usefixtures("docker")
 def test_containers_run_as_an_unknown_user_on_a_read_only_system(tmp_path: Path) -> None:
-    """Without pip, in the container form, with hooks and a large output."""
+    """Without pip, with hooks and a large output."""
     code = b"""
 import os
 from flowyml.core.hooks import PipelineHook

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import random
 from pathlib import Path
@@ -16,7 +15,6 @@ from flowyml.plan.model import FromStep, PipelineOutput, Plan, Step
 from flowyml_kubeflow import names, spec
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
 from flowyml_kubeflow.deploy import difference
-from flowyml_kubeflow.inline import encoded
 from tests.engines.kubeflow_calls import OVER_THE_API, RUN, run_id
 from tests.engines.kubeflow_ir import faults
 
@@ -51,13 +49,6 @@ def test_parts_start_at_once_and_one_task_joins_them() -> None:
         "the code of all steps, part 1", "the code of all steps",
     ]  # fmt: skip
     assert all(tasks[name]["cachingOptions"] == {"enableCache": True} for name in (*parts, names.BUNDLE_TASK))
-
-
-def test_kfps_local_runner_changes_no_part() -> None:
-    """It puts the path of its Python for a word, wherever that stands."""
-    data = base64.b64decode("AAAApython3AAAAA")
-    assert "python3" not in encoded(data)
-    assert base64.b64decode(encoded(data)) == data
 
 
 def test_a_dry_run_shows_the_code_of_a_version_in_parts() -> None:

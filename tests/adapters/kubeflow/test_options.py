@@ -10,14 +10,12 @@ import pytest
 import yaml
 
 from flowyml import Pipeline, step
-from flowyml.core.errors import DefinitionError, UnknownOptionError
+from flowyml.core.errors import UnknownOptionError
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan, Step
-from flowyml.testing import pipelines
-from flowyml_kubeflow import KubeflowOrchestrator, spec
 from flowyml_kubeflow.compiler import compile_pipeline
 from tests.engines import kubeflow_ir
-from tests.engines.kubeflow_compiled import compiled, container, kubernetes, load
+from tests.engines.kubeflow_compiled import compiled, kubernetes, load
 
 
 @pytest.mark.kubeflow
@@ -86,10 +84,12 @@ def test_the_platform_part_is_what_kfp_kubernetes_writes(tmp_path: Path) -> None
     [
         ({"imge": "x"}, "pipeline 'summing': kubeflow has no option 'imge'. Did you mean 'image'? Known: "),
         ({"image": 3}, "image=3 is not text"),
-        ({"packages": "pandas"}, "packages='pandas' is not a list of strings"),
+        ({"pull_secrets": "mine"}, "pull_secrets='mine' is not a list of strings"),
+        ({"packages": ["pandas"]}, "no option 'packages': pods install nothing; take an image that has the packages"),
+        ({"form": "python"}, "no option 'form': pods install nothing"),
         ({"secrets": {"A": "no-key"}}, "write it as 'name-of-the-secret/key'"),
         ({"tolerations": [{"kee": "x"}]}, "a toleration has no 'kee'"),
-        ({"form": "wasm"}, "form='wasm' is not 'container' or 'python'"),
+        ({"runtime": "wasm"}, "runtime='wasm' is not 'bundle' or 'image'"),
         ({"max_concurrency": 11}, "max_concurrency=11 is not a number"),
         ({"bundle_store": 1}, "bundle_store=1 is not a URL"),
         ({"cpu_request": "2 cores"}, "cpu='2 cores' is not a Kubernetes quantity. Write it like 2 or 500m."),
@@ -122,26 +122,9 @@ def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
 
 
 def test_an_option_of_the_pipeline_is_none_of_a_step() -> None:
-    with pytest.raises(UnknownOptionError, match=r"step 'add': kubeflow has no option 'form' .an option of the whole"):
+    with pytest.raises(UnknownOptionError, match=r"'add': kubeflow has no option 'max_concurrency' .an option of the"):
         compile_pipeline(Pipeline("x").add_step(load).add_step(
-            step(name="add", kubeflow={"form": "python"})(lambda rows: 1)).bundle())  # fmt: skip
-
-
-def test_packages_belong_to_the_python_form() -> None:
-    with pytest.raises(DefinitionError, match="components in the container form install nothing"):
-        compiled(kubeflow={"packages": ["pandas"]})
-    with pytest.raises(DefinitionError, match=r"'load'.*kubeflow_compiled\.py, line [0-9]+\)$"):
-        KubeflowOrchestrator().compile_pipeline(Pipeline("x", kubeflow={"packages": ["pandas"]}).add_step(load))
-    made = compiled(kubeflow={"packages": ["pandas>=2", "x'; rm -rf /"], "form": "python"})
-    assert "'pandas>=2' 'x'\"'\"'; rm -rf /'" in container(made)["command"][2]
-
-
-def test_the_form_of_a_target_counts() -> None:
-    one = pipelines.greeting()
-    (container,) = KubeflowOrchestrator().compile_files(one.bundle()).values()
-    (python,) = KubeflowOrchestrator(form="python").compile_files(one.bundle()).values()
-    assert python == spec.text(compile_pipeline(one.bundle(), form="python")).encode()
-    assert python != container
+            step(name="add", kubeflow={"max_concurrency": 2})(lambda rows: 1)).bundle())  # fmt: skip
 
 
 @pytest.mark.parametrize(("cached", "code"), [(True, True), (None, False)])

@@ -78,8 +78,8 @@ def test_a_run_stays_while_it_is_under_way_and_goes_when_it_is_old(
 
 def test_a_pipeline_that_is_refused_leaves_no_folder(tmp_path: Path) -> None:
     orchestrator = KubeflowLocalOrchestrator(folder=tmp_path / "runs")
-    refused = Pipeline("refused").add_step(step(name="add", kubeflow={"form": "python"})(lambda: 1))
-    with pytest.raises(UnknownOptionError, match="kubeflow has no option 'form'"):
+    refused = Pipeline("refused").add_step(step(name="add", kubeflow={"imge": "python"})(lambda: 1))
+    with pytest.raises(UnknownOptionError, match="kubeflow has no option 'imge'"):
         orchestrator.submit(refused.bundle(), "r", {})
     assert list(tmp_path.rglob("*")) == []
 

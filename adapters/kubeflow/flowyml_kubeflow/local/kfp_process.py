@@ -76,9 +76,9 @@ def _imported() -> tuple[Any, Any]:
 
 
 def _with_this_python(command: list[str], python: str) -> list[str]:
-    """The command ``sh -c SCRIPT …`` with the Python that is meant. kfp.local puts its path for every ``python3``, in
-    what the user has named and given too."""
-    return [*(part.replace("python3", python) for part in command[:3]), *command[3:]]
+    """The command ``python3 -c SCRIPT …`` with the Python that is meant. kfp.local puts its path for every ``python3``,
+    in what the user has named and given too."""
+    return [python, *command[1:]]
 
 
 def _runner(local: Any, folder: RunFolder) -> Any:
@@ -109,7 +109,8 @@ def for_kfp_local(spec: dict[str, Any], run_id: str, *, runner: str) -> dict[str
     - It hands a DAG no artifact when it hands it no parameter (``build_nested_dag_arguments``).
     - It finds the items of a loop in the DAG around it alone, as a list, and takes what else comes from a task for the
       item (``_run_parallel_for_task``, ``create_parameter_loop_iteration_task_spec``).
-    - It would install packages into the caller's own environment (``SubprocessRunner(use_venv=False)``).
+    - In processes it runs commands that name the module of kfp's Python components, and no others
+      (``validate_not_container_component``).
     """
     text = json.dumps(spec)
     for name in ("{{$.pipeline_job_name}}", "{{$.pipeline_job_resource_name}}"):
@@ -121,8 +122,7 @@ def for_kfp_local(spec: dict[str, Any], run_id: str, *, runner: str) -> dict[str
         _nest(local)
     if runner == "subprocess":
         for executor in local["deploymentSpec"]["executors"].values():
-            command = executor["container"]["command"]
-            executor["container"]["command"] = command[command.index("sh", 1) :] if command[1] == "-c" else command
+            executor["container"]["command"][-1] += "\n# not by kfp.dsl.executor_main\n"
     return local
 
 

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 __all__ = ["KubeflowLocalOrchestrator"]
 
 _JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,119}")
-_FORMS = {"subprocess": "python", "docker": "container"}
+_RUNNERS = ("subprocess", "docker")
 _LOOPS_FROM = (2, 16)  # the release of kfp
 _TO_START = 60  # seconds that a run may wait for its process before it counts as lost
 _SLICE = 0.1
@@ -91,8 +91,8 @@ class KubeflowLocalOrchestrator(Orchestrator):
         secrets: Mapping[str, str] = {},
     ) -> None:
         super().__init__(retry_policy=retry_policy, secrets=secrets)
-        if runner not in _FORMS:
-            raise ConfigurationError(f"runner={runner!r}: KFP's local runners are {' and '.join(map(repr, _FORMS))}.")
+        if runner not in _RUNNERS:
+            raise ConfigurationError(f"runner={runner!r}: KFP's local runners are {' and '.join(map(repr, _RUNNERS))}.")
         self.runner = runner
         self.runner_options = dict(runner_options)
         self.folder = Path(folder) if folder else home() / "kubeflow" / "runs"
@@ -136,7 +136,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
         return job_id
 
     def _claim(self, run: RunFolder, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> bool:
-        compiled = compile_pipeline(bundle, form=_FORMS[self.runner])
+        compiled = compile_pipeline(bundle)
         spec.validate(compiled)
         private_folder(self.folder)  # what is in it has the modes that KFP and containers need
         fresh = Path(tempfile.mkdtemp(dir=self.folder, prefix=".new-"))
