@@ -1,14 +1,15 @@
-"""Automations on the server: they mark a run crashed whose process died, since nothing else would end it.
+"""Automations on the server: they mark a run as crashed if its process died, since nothing else would end the run.
 
-A flow sends heartbeats. Prefect's documented remedy for flows that fall silent is an automation, which FlowyML makes on
-the server with the first deployment (source: Prefect, *How to detect and respond to zombie flows*). It touches only
-runs that carry FlowyML's tag.
+A flow sends heartbeats. Prefect's documented remedy for flows that stop sending them is an automation, which FlowyML
+creates on the server with the first deployment (source: Prefect, *How to detect and respond to zombie flows*). It
+applies only to runs that have FlowyML's tag.
 
-Others do the same for runs whose process died before the flow began. Such a run is *Pending*: it was claimed. One
-that has not been claimed yet, since its pool is busy or has no worker, is *Scheduled* or *Late* and is never touched. A
-run without a work pool begins within seconds of being claimed, so one that is still pending after two minutes will not
-begin. A worker claims a run when it has room for it, and what follows may be an image to pull or a machine to start:
-a pool's run has an hour. One that still begins after that runs, since Prefect lets a crashed run go on.
+Other automations do the same for runs whose process died before the flow began. Such a run is *Pending*: it was
+claimed. A run that has not been claimed yet, since its pool is busy or has no worker, is *Scheduled* or *Late*, and no
+automation applies to it. A run without a work pool begins within seconds of being claimed, so a run that is still
+pending after two minutes will not begin. A worker claims a run when it has room for it, and may then have to pull an
+image or start a machine: a pool's run has an hour. A run that still begins after that runs, since Prefect allows a
+crashed run to continue.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ __all__ = [
 ]  # fmt: skip
 
 HEARTBEAT_SECONDS = 30
-"""Prefect sends no more often."""
+"""The least interval that Prefect allows."""
 
 DETACHED_TAG = "flowyml:detached"
-"""On runs without a work pool."""
+"""The tag of runs without a work pool."""
 
 SILENT = "Silent"
-"""The name of the state of runs that fell silent. Prefect's type of it is CRASHED."""
+"""The name of the state of runs that stopped sending heartbeats. Prefect's type of it is CRASHED."""
 
 SILENT_MESSAGE = "The flow stopped responding: no heartbeat came for 90 s."
 NEVER_BEGAN_MESSAGE = "The process that took this run ended before the flow began."
@@ -38,7 +39,7 @@ PENDING = "prefect.flow-run.Pending"
 
 
 def crash_after(name: str, after: str, tag: str, within: int, message: str, state: str = "Crashed") -> dict[str, Any]:
-    """An automation: a run with this tag of which nothing is heard for so many seconds after an event has crashed."""
+    """An automation: a run with this tag has crashed if no event follows ``after`` within this many seconds."""
     return {
         "name": name,
         "description": "Made by FlowyML, for its own runs.",

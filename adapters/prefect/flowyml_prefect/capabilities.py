@@ -1,4 +1,4 @@
-"""What Prefect can do. Imports no Prefect."""
+"""The features that Prefect supports. Imports no Prefect."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Every call to Prefect, over its REST API and kept connections.
+"""Every call to Prefect, over its REST API and persistent connections.
 
-Why not Prefect's own client: importing it takes 1.9 s of CPU, while this takes 0.1 s; it hides SQLite's "database is
-locked" behind seconds of waiting; and it is bound to the event loop that made it. What is used here of the API has been
-the same since Prefect 3.0.
+Prefect's own client is not used: importing it takes 1.9 s of CPU, this one 0.1 s; it hides SQLite's "database is
+locked" behind seconds of waiting; and it is bound to the event loop that created it. The part of the API that is used
+here has been the same since Prefect 3.0.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SECRET_BLOCKS = "secret"  # noqa: S105  # the slug of their type
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRun:
-    """A flow run, as far as FlowyML looks at it."""
+    """The fields of a flow run that FlowyML reads."""
 
     id: str
     name: str
@@ -81,7 +81,7 @@ class FlowRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRun:
-    """A task run, as far as FlowyML looks at it. ``function`` is the task's function in the compiled flow.
+    """The fields of a task run that FlowyML reads. ``function`` is the task's function in the compiled flow.
 
     On SQLite, Prefect's server commits the row of a task run a moment before its state with the message in it. Until
     then ``is_whole`` is false. Source: ``task_run_recorder.py`` in Prefect 3.
@@ -130,11 +130,11 @@ class Log:
 
 
 class PrefectClient(HttpClient):
-    """One server. Calls are safe from many threads; those that write go one at a time, for SQLite's sake.
+    """The client of one server. Threads may share it; it sends one writing call at a time, for SQLite's sake.
 
-    A call whose answer was lost is made again, so that what it asks for may be there already: Prefect gives back the
-    flow, the deployment and the run that it has, and says 409 to a second work pool, or a second schedule of a slug.
-    A second artifact or automation does what the first one does.
+    A call whose answer was lost is repeated, so its first try may have succeeded: Prefect then returns the flow, the
+    deployment or the run that exists, and answers 409 to a second work pool, or a second schedule of a slug. A second
+    artifact or automation has the same effect as the first.
     """
 
     engine = "Prefect"
@@ -164,15 +164,15 @@ class PrefectClient(HttpClient):
         )
 
     def busy_seconds(self, answer: Answer) -> float:
-        """Prefect's own word that two of its transactions met on SQLite is believed for longer than a gateway's."""
+        """The patience with a busy server: longer if Prefect reports a locked SQLite than for a gateway's error."""
         content = answer.json() if answer.status == 503 else None
         is_locked = isinstance(content, dict) and "exception_message" in content
         return self.locked_seconds if is_locked else super().busy_seconds(answer)
 
-    # The server itself.
+    # The server.
 
     def is_healthy(self) -> bool:
-        """Whether it answers, and takes these credentials."""
+        """Return whether the server answers and accepts these credentials."""
         try:
             return self.get("/health") is True
         except EngineError:
@@ -183,7 +183,7 @@ class PrefectClient(HttpClient):
         return self._understood(_text, self.get("/admin/version"))
 
     def has_secret_block(self, name: str) -> bool:
-        """Whether there is a Secret block of this name. Its value is not asked for."""
+        """Return whether a Secret block of this name exists, without reading its value."""
         try:
             self.get(f"/block_types/slug/{_SECRET_BLOCKS}/block_documents/name/{quote(name, safe='')}")
         except NotFoundError:
@@ -193,7 +193,7 @@ class PrefectClient(HttpClient):
     # Flows and deployments.
 
     def create_flow(self, name: str, labels: Mapping[str, str]) -> str:
-        """The id of the flow of this name, made if need be."""
+        """Return the id of the flow of this name; create it if it does not exist."""
         made = self.write("/flows/", {"name": name, "tags": [TAG], "labels": labels})
         return str(self._understood(_record, made)["id"])
 
@@ -210,15 +210,15 @@ class PrefectClient(HttpClient):
         return self._understood(_record, found)
 
     def create_deployment(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Make a deployment."""
+        """Create a deployment."""
         return self._understood(_record, self.write("/deployments/", body))
 
     def update_deployment(self, deployment_id: str, body: Mapping[str, Any]) -> None:
-        """Change a deployment where it stands: its id, its runs and its schedules stay."""
+        """Change a deployment in place: its id, its runs and its schedules stay."""
         self.write(f"/deployments/{deployment_id}", body, method="PATCH")
 
     def deployment_by_id(self, deployment_id: str) -> dict[str, Any]:
-        """One deployment."""
+        """A deployment, by its id."""
         return self._understood(_record, self.get(f"/deployments/{deployment_id}"))
 
     def deployments(self, flow: str | None = None) -> list[dict[str, Any]]:
@@ -229,7 +229,7 @@ class PrefectClient(HttpClient):
         return list(self._pages("/deployments/filter", filters))
 
     def has_unfinished_runs(self, deployment_id: str) -> bool:
-        """Whether a run of a deployment has not ended: those that are planned for later count too."""
+        """Return whether a run of a deployment has not ended, including runs that are planned for later."""
         states = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING"]
         asked = {
             "deployments": {"id": {"any_": [deployment_id]}},
@@ -239,16 +239,16 @@ class PrefectClient(HttpClient):
         return bool(self.query("/flow_runs/filter", asked))
 
     def delete_deployment(self, deployment_id: str) -> None:
-        """Remove a deployment, if it is there. Prefect removes those of its runs that have not begun."""
+        """Remove a deployment if it exists. Prefect removes those of its runs that have not begun."""
         with suppress(NotFoundError):
             self.write(f"/deployments/{deployment_id}", None, method="DELETE")
 
     # Schedules.
 
     def save_schedule(self, deployment_id: str, body: Mapping[str, Any], schedule_id: str | None = None) -> None:
-        """Make a schedule of a deployment, or change the one of this id; its next runs are planned at once.
+        """Create a schedule of a deployment, or change the one of this id; its next runs are planned at once.
 
-        Raises ``ConflictError`` when there is one of its slug.
+        Raises ``ConflictError`` if a schedule of this slug exists.
         """
         if schedule_id is None:
             self.write(f"/deployments/{deployment_id}/schedules", [body])
@@ -261,16 +261,15 @@ class PrefectClient(HttpClient):
         self.write(f"/deployments/{deployment_id}/schedule", {})
 
     def delete_schedule(self, deployment_id: str, schedule_id: str) -> None:
-        """Remove a schedule, if it is there."""
+        """Remove a schedule if it exists."""
         with suppress(NotFoundError):
             self.write(f"/deployments/{deployment_id}/schedules/{schedule_id}", None, method="DELETE")
 
     def planned(self, deployment_ids: Sequence[str], enough: int) -> dict[str, list[datetime]]:
-        """When the scheduler means to run these deployments, soonest first: all times, or ``enough`` of them.
+        """The planned times of these deployments' runs, soonest first: all times, or ``enough`` of them.
 
-        Page by page. Deployments of which enough is known are left out of the next question, so that one which runs
-        each minute takes no room from one that runs once a day; of the others, what was read so far is the first part
-        of the rest.
+        Read page by page. The next request leaves out deployments with ``enough`` times, so that a deployment that runs
+        each minute takes no room from one that runs once a day.
         """
         future = {
             "state": {"type": {"any_": ["SCHEDULED"]}},
@@ -281,7 +280,8 @@ class PrefectClient(HttpClient):
         listing = Listing()
         while wanted := [deployment for deployment, known in times.items() if len(known) < enough]:
             body = {"deployments": {"id": {"any_": wanted}}, "flow_runs": future, "sort": "EXPECTED_START_TIME_ASC"}
-            # Of these deployments' runs, so many were read. Not ``paged``, which asks the same question each time.
+            # The number of runs of these deployments that were read. Not ``paged``, which sends the same request each
+            # time.
             offset = sum(read[deployment] for deployment in wanted)
             asked = {**body, "limit": _PAGE, "offset": offset}
             page = listing.page(partial(self.query, "/flow_runs/filter", asked), list)
@@ -305,14 +305,17 @@ class PrefectClient(HttpClient):
         return self._understood(_record, found)
 
     def ensure_process_pool(self, name: str) -> None:
-        """Create a work pool whose workers start processes, unless there is one of this name."""
+        """Create a work pool whose workers start processes, unless a pool of this name exists."""
         if self.work_pool(name) is None:
             with suppress(ConflictError):
                 self.write("/work_pools/", {"name": name, "type": "process"})
 
     def ensure_automation(self, body: Mapping[str, Any]) -> None:
-        """Make an automation, unless there is one of its name. One that an earlier release made, with another name of
-        the state, is replaced; one to which people added actions stays."""
+        """Create an automation, unless one of its name exists.
+
+        An automation of an earlier release, with another name of the state, is replaced, unless people have added
+        actions to it.
+        """
         found = self.query("/automations/filter", {"automations": {"name": {"any_": [body["name"]]}}})
         if not found:
             self.write("/automations/", body)
@@ -323,11 +326,11 @@ class PrefectClient(HttpClient):
     # Runs.
 
     def create_run(self, deployment_id: str, body: Mapping[str, Any]) -> FlowRun:
-        """A new run, or the one that has this idempotency key already."""
+        """Create a run, or return the run that has this idempotency key."""
         return self._understood(FlowRun.of, self.write(f"/deployments/{deployment_id}/create_flow_run", body))
 
     def run(self, run_id: str) -> FlowRun:
-        """One run."""
+        """A run, by its id."""
         return self._understood(FlowRun.of, self.get(f"/flow_runs/{run_id}"))
 
     def runs(self, filters: Mapping[str, Any], limit: int) -> list[FlowRun]:
@@ -336,7 +339,7 @@ class PrefectClient(HttpClient):
         return [self._understood(FlowRun.of, plain) for plain in self._pages("/flow_runs/filter", body, limit)]
 
     def begun_runs(self, flow: str | None = None) -> list[FlowRun]:
-        """All runs of FlowyML's, or of one flow; those left out that are planned for later."""
+        """All runs of FlowyML's, or of one flow, without those that are planned for later."""
         now = datetime.now(UTC).isoformat()
         filters: dict[str, Any] = {"flow_runs": {"tags": {"all_": [TAG]}, "expected_start_time": {"before_": now}}}
         if flow is not None:
@@ -345,14 +348,14 @@ class PrefectClient(HttpClient):
         return [self._understood(FlowRun.of, plain) for plain in found]
 
     def has_event(self, name: str, run_id: str, since: datetime) -> bool:
-        """Whether an event of this name was sent for a run since then, by the sender's clock, which may be fast."""
+        """Return whether an event of this name was sent for a run since then. The sender's clock may be fast."""
         occurred = {"since": since.isoformat(), "until": (datetime.now(UTC) + timedelta(days=1)).isoformat()}
         wanted = {"event": {"name": [name]}, "resource": {"id": [f"prefect.flow-run.{run_id}"]}, "occurred": occurred}
         found = self.ask("/events/filter", {"filter": wanted, "limit": 1})
         return self._understood(lambda page: bool(page["events"]), found)
 
     def delete_run(self, run_id: str) -> None:
-        """Remove a run with its tasks, its log and its artifacts, if it is there."""
+        """Remove a run with its tasks, its log and its artifacts, if it exists."""
         asked = {"artifacts": {"flow_run_id": {"any_": [run_id]}}, "limit": _PAGE}
         gone: set[str] = set()
         while left := {plain["id"] for plain in self.query("/artifacts/filter", asked)} - gone:
@@ -379,11 +382,11 @@ class PrefectClient(HttpClient):
         return [self._understood(Log.of, plain) for plain in found]
 
     def create_artifact(self, body: Mapping[str, Any]) -> None:
-        """Keep an artifact."""
+        """Create an artifact."""
         self.write("/artifacts/", body)
 
     def artifacts(self, key: str) -> Iterator[dict[str, Any]]:
-        """The artifacts of a key, the newest first, asked for as they are needed."""
+        """Yield the artifacts of a key, newest first, read page by page on demand."""
         return self._pages("/artifacts/filter", {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"})
 
     def artifact_of_run(self, key: str, run_id: str) -> Any:
@@ -393,51 +396,51 @@ class PrefectClient(HttpClient):
         return found[0]["data"] if found else None
 
     def markdown_of_run(self, run_id: str, key: str) -> Iterator[Any]:
-        """The texts of a run's artifacts whose keys begin so, oldest first."""
+        """Yield the texts of a run's artifacts whose keys begin with ``key``, oldest first."""
         wanted = {"type": {"any_": ["markdown"]}, "flow_run_id": {"any_": [run_id]}, "key": {"like_": f"{key}%"}}
         found = self._pages("/artifacts/filter", {"artifacts": wanted, "sort": "ID_DESC"})
         return (item["data"] for item in sorted(found, key=lambda item: str(item["created"])))
 
     def set_state(self, run_id: str, state: Mapping[str, Any], *, force: bool = False) -> str:
-        """Propose a state; gives Prefect's answer: ACCEPT, REJECT, ABORT or WAIT."""
+        """Propose a state; return Prefect's answer: ACCEPT, REJECT, ABORT or WAIT."""
         answer = self.write(f"/flow_runs/{run_id}/set_state", {"state": state, "force": force})
         return self._understood(lambda plain: str(plain["status"]), answer)
 
     def set_task_state(self, task_run_id: str, state: Mapping[str, Any]) -> None:
-        """Give a task run a state, whatever it has."""
+        """Set the state of a task run, whatever its state is."""
         self.write(f"/task_runs/{task_run_id}/set_state", {"state": state, "force": True})
 
     def label_run(self, run_id: str, labels: Mapping[str, Any]) -> None:
-        """Set labels of a run; others stay."""
+        """Set labels of a run; its other labels stay."""
         self.write(f"/flow_runs/{run_id}/labels", dict(labels), method="PATCH")
 
     def record_process(self, run_id: str, process: str) -> None:
-        """Note on a run which process executes it, as ``HOST:PID``."""
+        """Record on a run the process that executes it, as ``HOST:PID``."""
         self.write(f"/flow_runs/{run_id}", {"infrastructure_pid": process}, method="PATCH")
 
     def claim(self, run_id: str, mine: str) -> bool:
-        """Take a scheduled run for execution: of all who try, one does.
+        """Claim a scheduled run for execution: only one process succeeds.
 
-        ``mine`` is a UUID that the transition gets. A retry after a lost answer must pass the same one.
+        ``mine`` is a UUID for the transition. A retry after a lost answer must pass the same one.
         """
         state = {"type": "PENDING", "name": "Pending", "state_details": {"transition_id": mine}}
         self.set_state(run_id, state)
         return self.run(run_id).transition_id == mine
 
-    # The general forms.
+    # Requests.
 
     def ask(self, path: str, body: Mapping[str, Any]) -> Any:
-        """POST that changes nothing."""
+        """Send a POST that changes nothing."""
         return self.call("POST", path, json=body)
 
     def query(self, path: str, body: Mapping[str, Any]) -> list[Any]:
-        """The same, which gives a list."""
+        """Send a POST that changes nothing and returns a list."""
         return self._understood(_list, self.ask(path, body))
 
     def write(
         self, path: str, body: Mapping[str, Any] | list[Mapping[str, Any]] | None, *, method: str = "POST"
     ) -> Any:
-        """A call that changes something: one at a time."""
+        """Send a call that changes something: one at a time."""
         with self._writing:
             return self.call(method, path, json=body)
 
@@ -448,7 +451,7 @@ class PrefectClient(HttpClient):
         return paged(fetch, _PAGE, limit)
 
     def _understood(self, meaning: Callable[[Any], Meaning], answer: Any) -> Meaning:
-        """What an answer means; an ``EngineError`` where it is not one that Prefect gives."""
+        """Read an answer with ``meaning``; raise ``EngineError`` if the answer does not come from Prefect's API."""
         try:
             return meaning(answer)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -459,7 +462,7 @@ class PrefectClient(HttpClient):
 
 
 def as_id(text: object) -> str | None:
-    """An id as Prefect spells it; None for a text that is not one."""
+    """Return an id in Prefect's spelling; None for a text that is not an id."""
     from uuid import UUID
 
     try:
@@ -481,7 +484,7 @@ def _list(answer: Any) -> list[Any]:
 
 
 def _record(answer: Any) -> dict[str, Any]:
-    """A flow, a deployment or a work pool: each has an id and a name."""
+    """Return a flow, a deployment or a work pool, which must have an id and a name."""
     if not isinstance(answer, dict) or not answer.keys() >= {"id", "name"}:
         raise TypeError("no record")
     return answer
@@ -492,11 +495,11 @@ def _time(text: str | None) -> datetime | None:
 
 
 def unknown(client: PrefectClient, what: str, name: str) -> str:
-    """That the server has no such run, or schedule."""
+    """Say that the server does not have this run or schedule."""
     return f"Prefect at {client.connection.ui_url} has no {what} {name!r}."
 
 
 def never_given(client: PrefectClient, what: str, name: str, listing: str) -> str:
-    """The same for a text that cannot be an id of Prefect's. Raises what asking the server raises, if it does."""
+    """Say the same for a text that cannot be an id of Prefect's. Raises if the server cannot be asked."""
     client.version()
     return f"{unknown(client, what, name)} Its id is a UUID, as `{listing}` shows it."

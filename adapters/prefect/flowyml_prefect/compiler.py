@@ -1,7 +1,7 @@
-"""Plan to the text of a Prefect flow: pure, the same text for the same plan, laid out as ruff would.
+"""Compile a plan to the text of a Prefect flow: the same text for the same plan, laid out as ruff would.
 
-Every name that a user chose stands in the text as a literal that ``layout`` wrote, or as an identifier that
-``FlowNames`` made. So no name can end its literal, and none can hide a name that the flow itself uses.
+Every name that a user chose becomes a literal written by ``layout``, or an identifier made by ``FlowNames``. So no name
+can end its literal, and no name can hide a name that the flow itself uses.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _ANNOTATIONS = {
 
 
 def compile_flow(bundle: Bundle, *, walks: bool = False) -> str:
-    """The text of ``flow.py``, which stands beside the bundle's file. Raises ``DefinitionError``.
+    """The text of ``flow.py``, which lies beside the bundle's file. Raises ``DefinitionError``.
 
-    With ``walks`` it is that of a flow that walks over its plan, and can go on with a run, also where it need not.
+    With ``walks`` the flow walks over its plan, and so can continue a run, even if the plan does not need that.
     """
     plan = bundle.plan
     _refuse_options(plan)
@@ -53,7 +53,10 @@ def compile_flow(bundle: Bundle, *, walks: bool = False) -> str:
 
 
 def _refuse_options(plan: Plan) -> None:
-    """Of ``prefect={…}`` there are none: pools and job variables belong to targets. Raises ``UnknownOptionError``."""
+    """Refuse ``prefect={…}``, which has no options: pools and job variables belong to targets.
+
+    Raises ``UnknownOptionError``.
+    """
     check_options("prefect", f"pipeline {plan.name!r}", plan.options.get("prefect", {}), {})
     for step in plan:
         with of_step(step.name):
@@ -61,7 +64,7 @@ def _refuse_options(plan: Plan) -> None:
 
 
 def is_walked(plan: Plan) -> bool:
-    """Whether the flow walks over the plan itself: for control flow, and for steps that share a process."""
+    """Return whether the flow walks over the plan itself: for control flow, and for steps that share a process."""
     return plan.has_control_flow or bool(plan.structure.together)
 
 
@@ -116,7 +119,7 @@ def _task_options(step: Step, shown: str = "") -> Iterator[Part]:
 
 
 def _inputs(step: Step, names: FlowNames) -> Iterator[Part]:
-    """What the task passes on to the step. Constants are in the plan already."""
+    """Yield the inputs that the task passes to the step. Constants are in the plan already."""
     for item in step.inputs:
         lead = f"{text_literal(item.name)}: "
         if isinstance(item.source, FromStep):
@@ -126,7 +129,7 @@ def _inputs(step: Step, names: FlowNames) -> Iterator[Part]:
 
 
 def _sources(step: Step) -> list[str]:
-    """The steps whose outputs this one takes."""
+    """The steps whose outputs a step takes."""
     return list(dict.fromkeys(item.source.step for item in step.inputs if isinstance(item.source, FromStep)))
 
 
@@ -135,7 +138,7 @@ def _parameters(step: Step) -> list[str]:
 
 
 def _flow(plan: Plan, names: FlowNames, walks: bool) -> str:
-    """The flow: its body within the processes that its steps work in."""
+    """The flow: its body, in the context of the processes that run its steps."""
     run = Group("with run_steps(", [f"{name}={name}" for name in names.parameters], "):")
     lines = [
         source(Group("@flow(", list(_flow_options(plan)), ")")),
@@ -158,7 +161,7 @@ def _submitted(plan: Plan, names: FlowNames) -> Iterator[str]:
 
 
 def _walked(plan: Plan, names: FlowNames) -> Iterator[str]:
-    """Say what runs when, and leave it to the walk over the plan."""
+    """The body of a flow that walks over the plan: an outline as comments, and the call of the walk."""
     tasks = Group("{", [Pair(f"{text_literal(s.name)}: ", names.tasks[s.name]) for s in plan], "}")
     parameters = Group("{", [Pair(f"{text_literal(name)}: ", name) for name in names.parameters], "}")
     yield from (f"# {line}" for line in outline(plan))
@@ -191,13 +194,13 @@ def _parameter(parameter: Parameter) -> Part:
 
 
 def _late(parameter: Parameter) -> Iterator[str]:
-    """A default that is filled in when the flow runs."""
+    """A default that is computed when the flow runs."""
     yield f"    if {parameter.name} is ...:"
     yield f"        {source(Pair(f'{parameter.name} = ', value(parameter.default)), 2)}"
 
 
 def _holds_reference(default: Any) -> bool:
-    """Whether pydantic, which Prefect makes a schema of the flow with, would look for what a default refers to."""
+    """Return whether a default has a reference that pydantic, which writes the schema of the flow, would follow."""
     if isinstance(default, dict):
         return "$ref" in default or any(map(_holds_reference, default.values()))
     return isinstance(default, list) and any(map(_holds_reference, default))

@@ -1,6 +1,6 @@
-"""Which Prefect is meant: a URL that was given, or the one in Prefect's own settings.
+"""The connection to a Prefect server: by a URL, or by Prefect's own settings.
 
-Prefect's settings are read from their files here, since importing Prefect to ask it costs two seconds.
+Prefect's settings are read from their files here, since importing Prefect for that takes two seconds.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ _CLOUD = re.compile(r"https://api\.prefect\.cloud/api/accounts/(?P<account>[^/]+
 
 @dataclass(frozen=True)
 class Connection:
-    """The address of a Prefect API, and what it asks for."""
+    """The address of a Prefect API, and the credentials for it."""
 
     api_url: str
     login: Login = field(default_factory=Login.of, repr=False)
     tls: Tls = field(default_factory=Tls, repr=False)
     ui: str | None = field(default=None, repr=False, compare=False)
-    """Where people look at it, where that is known and not just beside the API."""
+    """The address of the UI, if it is known and not just beside the API."""
     is_folders: bool = field(default=False, repr=False, compare=False)
-    """Whether a file of the working folder names it, and neither the environment nor a profile of the user's."""
+    """True if the server is named by a file of the working folder, and not by the environment or a user's profile."""
 
     @classmethod
     def to(cls, url: str, login: Login | None = None, tls: Tls | None = None) -> Connection:
-        """The server at ``url``, with or without ``/api``.
+        """Connect to the server at ``url``, with or without ``/api``.
 
-        Without ``login``, the user and the password of the URL count; and without those the ones of Prefect's own
-        settings, if they name this same server. The same goes for ``tls``.
+        Without ``login``, user and password are taken from the URL, or else from Prefect's own settings if they name
+        this server. The same goes for ``tls``.
 
         >>> Connection.to("http://ada:secret@127.0.0.1:4200/")
         Connection(api_url='http://127.0.0.1:4200/api')
@@ -64,9 +64,9 @@ class Connection:
 
     @classmethod
     def configured(cls) -> Connection | None:
-        """The server of Prefect's own settings, or None when they name none.
+        """The server of Prefect's own settings; None if they name no server.
 
-        Login and TLS come from the same owner as the address. The working folder may be a cloned repository: a server
+        Login and TLS come from the same source as the address. The working folder may be a cloned repository: a server
         that one of its files names never receives a key from the environment or a profile, and its files change nothing
         for a server that is named there.
         """
@@ -74,7 +74,7 @@ class Connection:
             if url := settings.get("PREFECT_API_URL"):
                 api_url, in_url = _apart(url)
                 first = partial(_first, is_folders=is_folders)
-                # The order of Prefect's own client: a password in the URL, one of its own setting, a key.
+                # The order of Prefect's own client: a password in the URL, a password in its own setting, a key.
                 password, key = first("PREFECT_API_AUTH_STRING"), first("PREFECT_API_KEY")
                 login = in_url or (login_of(password, is_password=True) if password else login_of(key))
                 is_open = (first("PREFECT_API_TLS_INSECURE_SKIP_VERIFY") or "").lower() in ("1", "true", "yes", "on")
@@ -84,13 +84,13 @@ class Connection:
 
     @property
     def has_strangers_login(self) -> bool:
-        """Whether there is a login in Prefect's settings that it does not get, since its address is not from there."""
+        """True if Prefect's settings have a login that is not sent, since the address is from another source."""
         names = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")
         return self.is_folders and any(_first(name, is_folders=False) for name in names)
 
     @cached_property
     def ui_url(self) -> str:
-        """Where people look at it."""
+        """The address of the UI."""
         if self.ui is not None:
             return self.ui
         if chosen := _first("PREFECT_UI_URL", is_folders=self.is_folders):
@@ -101,14 +101,15 @@ class Connection:
 
     @property
     def server_url(self) -> str:
-        """What stands for the server as a target, and leads people to it."""
+        """The address that names the server as a target, and leads people to it."""
         return self.ui_url if self.ui is None else self.api_url.removesuffix("/api")
 
     @property
     def environment(self) -> dict[str, str]:
         """The same connection as settings for a process of Prefect's.
 
-        They replace all that the process would find in its environment or in a profile: that may be another server's.
+        They replace all settings that the process would find in its environment or in a profile, which may be for
+        another server.
         """
         configured = self.configured()
         settings = {**_NOTHING, "PREFECT_API_URL": self.api_url}
@@ -127,14 +128,14 @@ class Connection:
 
     @property
     def password(self) -> str | None:
-        """``"user:password"``, as Prefect takes it; None without."""
+        """``"user:password"``, as Prefect accepts it; None without a password."""
         if self.login.username is None:
             return None
         return f"{self.login.username}:{self.login.password.get() or ''}"
 
 
 def login_of(key: str | None, *, is_password: bool = False) -> Login:
-    """From what Prefect calls a key, or ``"user:password"`` of a server with basic authentication."""
+    """The login for a key of Prefect's, or for ``"user:password"`` of a server with basic authentication."""
     if key and (is_password or ":" in key):
         username, _, password = key.partition(":")
         return Login.of(username=username, password=password)
@@ -142,21 +143,22 @@ def login_of(key: str | None, *, is_password: bool = False) -> Login:
 
 
 def _apart(url: str) -> tuple[str, Login | None]:
-    """The address of the API, which may be shown, and the user and the password that stood in it."""
+    """Split a URL: the address of the API without credentials, and the login that was in it."""
     plain = without_credentials(checked_url(url)).rstrip("/")
     api_url = plain if re.search(r"/api(/|$)", urlsplit(plain).path) else f"{plain}/api"
     return api_url, Login.in_url(url) or None
 
 
 def _first(name: str, *, is_folders: bool) -> str | None:
-    """What the strongest source of an owner says; that may be nothing, for Prefect's client too."""
+    """The value of the highest-ranking source of an owner. An empty value counts as set, as in Prefect's client."""
     found = next((settings[name] for settings, of in _sources() if of is is_folders and name in settings), None)
     return None if found is None else str(found) or None
 
 
 def _custom_headers(*, but_of_folder: bool | None) -> Iterator[str]:
-    """Names of the headers that Prefect's client adds, but for those of one owner. It merges those of all sources: none
-    can be removed.
+    """Yield the names of the headers that Prefect's client adds, without those of one owner.
+
+    Prefect's client merges the headers of all sources: none can be removed.
     """
     for settings, is_folders in _sources():
         given = settings.get("PREFECT_CLIENT_CUSTOM_HEADERS") or {}
@@ -166,7 +168,7 @@ def _custom_headers(*, but_of_folder: bool | None) -> Iterator[str]:
 
 
 def _sources() -> Iterator[tuple[Mapping[str, Any], bool]]:
-    """Prefect's sources, the strongest first, and whether each is a file of the working folder.
+    """Yield Prefect's sources of settings, highest rank first, and whether each is a file of the working folder.
 
     Source: Prefect, *Settings and profiles*.
     """
@@ -200,7 +202,7 @@ def _profile() -> Mapping[str, Any]:
 
 
 def _table(path: Path, *names: str) -> Mapping[str, Any]:
-    """A table in a file; empty where it is missing."""
+    """A table of a file; empty if it is missing."""
     found = _toml(path)
     for name in names:
         found = found.get(name, {})

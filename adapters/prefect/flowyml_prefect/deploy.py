@@ -1,8 +1,8 @@
-"""A bundle becomes a Prefect deployment: one for each pipeline and target, changed in place.
+"""Deploy a bundle to Prefect: one deployment for each pipeline and target, changed in place.
 
-What was deployed or scheduled is changed only by deploying and scheduling. A run of other code, or of another project's
-pipeline of the same name, gets a deployment beside it. Whose a deployment is stands in its parameter schema, under a
-key that begins with ``x-`` as OpenAPI's extensions do: Prefect keeps it, and its labels cannot be changed.
+Only deploying and scheduling change a deployment or a schedule. A run of other code, or of another project's pipeline
+of the same name, gets a deployment of its own. The owner of a deployment is recorded in its parameter schema, under a
+key that begins with ``x-`` like OpenAPI's extensions: Prefect keeps such keys, and its labels cannot be changed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = ["Deployed", "Deployments", "Owner", "Target", "published_folder"]
 
 logger = logging.getLogger("flowyml.prefect")
 
-# Where the first part of a URL is a bucket, which is what Prefect's own pull step takes it for.
+# Schemes of URLs that begin with a bucket, as Prefect's own pull step assumes.
 _BUCKETS = ("s3://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
 _COMPARED = ("version", "entrypoint", "pull_steps", "job_variables", "tags")
 _OWNER = "x-flowyml"
@@ -57,19 +57,22 @@ _TRIES = 3  # at a run, where another version is deployed each time
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Who executes a deployment's runs, and where their large outputs go. No pool: processes on this machine."""
+    """The executor of a deployment's runs, and the store of their large outputs. No pool: processes on this machine."""
 
     pool: str | None
     artifacts: str | None
 
     @property
     def store(self) -> str:
-        """Where large outputs go. Raises ``ConfigurationError``: it is stored where all who use the server read it."""
+        """The store of large outputs.
+
+        Raises ``ConfigurationError`` for credentials in it: all users of the server see it.
+        """
         return refuse_credentials(self.artifacts or default_url(), "artifacts")
 
     @property
     def takes_code(self) -> bool:
-        """Whether workers fetch the code from where the outputs go; else they must see this machine's folder of it."""
+        """True if workers fetch the code from the store of outputs; otherwise they must see this machine's folder."""
         return self.pool is not None and self.store.startswith(_BUCKETS)
 
     @property
@@ -84,14 +87,17 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose a deployment is: where its pipeline comes from, and whether it was deployed, or only made for a run."""
+    """The owner of a deployment: the origin of its pipeline, and whether it was deployed or only created for a run."""
 
     origin: Origin | None
     is_deployed: bool
 
     @classmethod
     def of(cls, deployment: Mapping[str, Any]) -> Owner:
-        """Read it; of a deployment whose parameters another tool wrote anew, one with a schedule was deployed."""
+        """Read the owner.
+
+        If another tool has rewritten the parameters, a deployment with a schedule counts as deployed.
+        """
         plain = (deployment.get("parameter_openapi_schema") or {}).get(_OWNER)
         if not isinstance(plain, Mapping):
             return cls(None, any(is_ours(schedule) for schedule in deployment.get("schedules") or ()))
@@ -104,7 +110,7 @@ class Owner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployed:
-    """A deployment as it stands on the server. ``also`` are the others of its pipeline that were moved with it."""
+    """A deployment on the server. ``also`` are the pipeline's other deployments, which were moved with it."""
 
     id: str
     name: str
@@ -117,7 +123,7 @@ class Deployed:
 
 @dataclass
 class Deployments:
-    """What was deployed to one server. What is known to stand there is not asked for again."""
+    """The deployments on one server. Those that are known to be up to date are not requested again."""
 
     client: PrefectClient
     _known: dict[tuple[str, Target], Deployed] = field(default_factory=dict, init=False)
@@ -129,11 +135,11 @@ class Deployments:
         request: Mapping[str, Any],
         turn: Callable[[], AbstractContextManager[object]],
     ) -> tuple[FlowRun, Deployed]:
-        """A new run, or the one that has this idempotency key already, and its deployment. It is made in a ``turn``.
+        """Create a run, or return the run that has this idempotency key, and its deployment. Writes within a ``turn``.
 
-        Another process may have deployed another version since the deployment was looked up, or deleted it. A run of
-        another version would execute other code than it says, so it is taken back. Raises ``EngineError`` where that
-        is too late, or where the deployment changes at each try.
+        Another process may have deployed another version since the deployment was read, or deleted it. A run of another
+        version would execute other code than it says, so it is withdrawn. Raises ``EngineError`` if that is too late,
+        or if the deployment changes at each try.
         """
         for _ in range(_TRIES):
             deployed = self.for_run(bundle, target)
@@ -159,10 +165,10 @@ class Deployments:
         )
 
     def for_run(self, bundle: Bundle, target: Target) -> Deployed:
-        """The deployment of a run: the pipeline's own where this very version is deployed.
+        """The deployment of a run: the pipeline's own if this very version is deployed.
 
-        Else one that is made for runs. The workers of a pool find the code by the deployment, and only when a run
-        begins; so there each version has one of its own, which stays as it is for the runs that wait.
+        Otherwise one that is created for runs. The workers of a pool find the code by the deployment, and only when a
+        run begins; so on a pool each version has a deployment of its own, which stays unchanged for the runs that wait.
         """
         key = (bundle.digest, target)
         if known := self._known.get(key):
@@ -189,9 +195,10 @@ class Deployments:
         return self._remember(key, self._put(bundle, target, name, found, ours))
 
     def entrypoint_of(self, run: Run, version: str, *, pooled: bool) -> str:
-        """Where the flow stands that goes on with a run. Raises ``RetryRefusedError``.
+        """The entrypoint of the flow that continues a run. Raises ``RetryRefusedError``.
 
-        A flow without control flow cannot by itself: it does not ask what has been. So it gets another one beside it.
+        A flow without control flow cannot continue a run, since it does not read earlier results. So another flow is
+        written beside it.
         """
         from flowyml.plan.bundle import Bundle
 
@@ -215,9 +222,9 @@ class Deployments:
         return f"{path}:{flow_function(bundle.plan)}"
 
     def deploy(self, bundle: Bundle, target: Target, *, force: bool = False) -> Deployed:
-        """Deploy, and move all that was deployed of this pipeline on other targets to this version too.
+        """Deploy, and move all deployments of this pipeline on other targets to this version too.
 
-        Raises ``OwnershipError`` where another project's pipeline of this name is deployed, unless ``force``.
+        Raises ``OwnershipError`` if another project's pipeline of this name is deployed, unless ``force``.
         """
         found = self.check(bundle, target, force=force)
         ours = Owner(bundle.origin, is_deployed=True)
@@ -228,7 +235,7 @@ class Deployments:
         return self._remember((bundle.digest, target), replace(made, also=tuple(filter(None, also))))
 
     def check(self, bundle: Bundle, target: Target, *, force: bool = False) -> dict[str, Any] | None:
-        """Change nothing, and raise what ``deploy`` does; gives what is deployed under this name on this target."""
+        """Raise what ``deploy`` raises, and change nothing; return the deployment of this name on this target."""
         self._check_pool(target)
         flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target.pool)
         found = self.client.deployment(flow, name)
@@ -237,7 +244,7 @@ class Deployments:
         return found
 
     def difference(self, bundle: Bundle, target: Target) -> str:
-        """What ``deploy`` would change, as unified diffs; empty when nothing would."""
+        """The changes that ``deploy`` would make, as unified diffs; empty if there are none."""
         flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target.pool)
         found = self.client.deployment(flow, name)
         first = [_difference(name, bundle, target, found)]
@@ -246,7 +253,7 @@ class Deployments:
         return "".join(first + [_difference(other["name"], bundle, _target_of(other), other) for other in moved])
 
     def _move(self, found: Mapping[str, Any], bundle: Bundle, ours: Owner, force: bool) -> str | None:
-        """The name of a deployment on another target, if it had to be moved to this version."""
+        """Move a deployment on another target to this version; return its name if it had to be moved."""
         origin = Owner.of(found).origin
         if not force and origin not in (None, bundle.origin):
             logger.warning("The deployment %r comes from %s and is left unchanged.", found["name"], origin)
@@ -273,7 +280,7 @@ class Deployments:
     def _put(
         self, bundle: Bundle, target: Target, name: str, found: Mapping[str, Any] | None, owner: Owner
     ) -> Deployed:
-        """Make the deployment of this name, or change what stands there if it differs."""
+        """Create the deployment of this name, or change it if it differs."""
         plan, client = bundle.plan, self.client
         folder = _publish(bundle)
         note_server(folder, server_name(client.connection))
@@ -301,7 +308,7 @@ class Deployments:
         )
 
     def _keep_plan(self, plan: Plan, version: str) -> None:
-        """The steps of each version as an artifact: for people, and for handles in processes that have no plan."""
+        """Store the steps of a version as an artifact: for people, and for handles in processes that have no plan."""
         table = planned_rows(plan, task_functions(plan))
         self.client.create_artifact(
             {"key": plan_key(plan.name), "type": "table", "data": table, "description": version}
@@ -311,7 +318,7 @@ class Deployments:
 def _body(
     bundle: Bundle, target: Target, folder: Path, owner: Owner, found: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """What FlowyML sets of a deployment. Job variables that others have set stay as they are."""
+    """The fields of a deployment that FlowyML sets. Job variables that others have set stay as they are."""
     plan = bundle.plan
     tags = [TAG, *plan.tags, *([DETACHED_TAG] if target.pool is None else [])]
     variables = dict((found or {}).get("job_variables") or {})
@@ -348,7 +355,7 @@ def _difference(name: str, bundle: Bundle, target: Target, found: Mapping[str, A
 
 
 def _options(deployment: Mapping[str, Any]) -> str:
-    """What people set and look at, as text to compare."""
+    """The fields that people set and read, as text to compare."""
     shown = {part: deployment.get(part) for part in ("version", "description", "tags", "job_variables")}
     schema = deployment.get("parameter_openapi_schema") or {}
     origin = Owner.of(deployment).origin
@@ -357,7 +364,7 @@ def _options(deployment: Mapping[str, Any]) -> str:
 
 
 def _bundle_of(found: Mapping[str, Any]) -> Bundle | None:
-    """The bundle that is deployed, where this machine has it."""
+    """The deployed bundle, if this machine has it."""
     from flowyml.plan.bundle import Bundle
 
     for place in flow_places(found):
@@ -371,7 +378,7 @@ def _changes(found: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
 
 
 def _pull_step(target: Target, folder: Path) -> dict[str, dict[str, str]]:
-    """How a worker comes to the code: one of Prefect's own steps, which needs no FlowyML there."""
+    """The step by which a worker gets the code: one of Prefect's own, which needs no FlowyML there."""
     if target.takes_code:
         url = f"{target.store.rstrip('/')}/{_key(folder)}"
         return {"prefect.deployments.steps.pull_from_remote_storage": {"url": url}}
@@ -379,7 +386,7 @@ def _pull_step(target: Target, folder: Path) -> dict[str, dict[str, str]]:
 
 
 def _upload(folder: Path, bundle: Bundle, store: str) -> None:
-    """Put the code beside the outputs. A version has a place of its own there too."""
+    """Upload the code beside the outputs, each version into a folder of its own."""
     place = open_store(store)
     for name in (bundle.filename, "flow.py"):
         place.write(f"{_key(folder)}/{name}", partial(_copy, folder / name))
@@ -394,7 +401,7 @@ def _key(folder: Path) -> str:
 
 
 def published_folder(bundle: Bundle) -> Path:
-    """Where flow.py and the bundle are put. A version has its own, so that a run under way keeps its code."""
+    """The folder for flow.py and the bundle. Each version has its own, so that an active run keeps its code."""
     return _folder(bundle.plan.name, bundle.digest[:16])
 
 
@@ -403,7 +410,7 @@ def _folder(pipeline: str, version: str) -> Path:
 
 
 def _publish(bundle: Bundle) -> Path:
-    """Write the compiled flow and its bundle there."""
+    """Write the compiled flow and its bundle into that folder."""
     folder = published_folder(bundle)
     text = compile_flow(bundle)
     bundle.write(folder)

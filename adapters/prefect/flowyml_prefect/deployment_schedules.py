@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["DeploymentSchedules"]
 
 _SHOWN = 10
-"""How many of the planned runs of a schedule are shown."""
+"""The number of planned runs of a schedule that are listed."""
 
 
 class DeploymentSchedules:
-    """One schedule for a pipeline; its id is that of the deployment, which survives every change."""
+    """One schedule for a pipeline. Its id is that of the deployment, which survives every change."""
 
     def __init__(self, deployments: Deployments) -> None:
         self.deployments = deployments
@@ -44,7 +44,7 @@ class DeploymentSchedules:
     def create(self, bundle: Bundle, schedule: Schedule, target: Target, *, force: bool) -> ScheduleInfo:
         """Deploy the pipeline and schedule it, or change its schedule.
 
-        Raises ``OwnershipError`` where that was changed by hand, unless ``force`` is set.
+        Raises ``OwnershipError`` if the schedule was changed by hand, unless ``force`` is set.
         """
         body = {**to_prefect(schedule), "parameters": given_parameters(schedule.parameters)}
         if not force:
@@ -58,7 +58,7 @@ class DeploymentSchedules:
         return self._info(deployed.id)
 
     def listed(self, pipeline: str | None) -> list[ScheduleInfo]:
-        """Those of a pipeline, or all."""
+        """The schedules of a pipeline, or all."""
         flow = None if pipeline is None else flow_name(pipeline)
         found = [plain for plain in self.client.deployments(flow) if own_schedule(plain)]
         active = [plain["id"] for plain in found if is_active(plain)]
@@ -66,20 +66,23 @@ class DeploymentSchedules:
         return [schedule_info(plain, planned.get(plain["id"], [])[:_SHOWN]) for plain in found]
 
     def switch(self, schedule_id: str, *, active: bool) -> ScheduleInfo:
-        """Pause or resume one."""
+        """Pause or resume a schedule."""
         schedule = self._own(schedule_id)
-        # A change without parameters would drop those that are there; source: Prefect 3.9, update_deployment_schedule.
+        # A change without parameters would drop the present ones; source: Prefect 3.9, update_deployment_schedule.
         body = {"active": active, "parameters": schedule.get("parameters") or {}}
         self.client.save_schedule(schedule["deployment_id"], body, schedule["id"])
         return self._info(schedule["deployment_id"])
 
     def delete(self, schedule_id: str) -> None:
-        """Delete one; the deployment stays."""
+        """Delete a schedule; the deployment stays."""
         schedule = self._own(schedule_id)
         self.client.delete_schedule(schedule["deployment_id"], schedule["id"])
 
     def run_missed(self, schedule_id: str, time: datetime) -> FlowRun:
-        """Prefect makes one run for each idempotency key. It is late from its first moment on, so it runs at once."""
+        """Create the run of a missed time. It is late from the start, so it runs at once.
+
+        Prefect creates only one run for an idempotency key.
+        """
         schedule = self._own(schedule_id)
         deployment = self.client.deployment_by_id(schedule["deployment_id"])
         at = time.astimezone(UTC).isoformat()
@@ -95,7 +98,7 @@ class DeploymentSchedules:
         return self.client.create_run(deployment["id"], request)
 
     def _check_unedited(self, pipeline: str, pool: str | None, body: Mapping[str, Any]) -> None:
-        """Raise ``OwnershipError`` where the schedule was changed by hand, unless to what it is to be."""
+        """Raise ``OwnershipError`` if the schedule was changed by hand, unless it already is as requested."""
         found = self.client.deployment(flow_name(pipeline), deployment_name(pipeline, pool))
         if found is None or not was_edited(found):
             return
@@ -108,7 +111,7 @@ class DeploymentSchedules:
             )
 
     def _note(self, deployment_id: str) -> None:
-        """Note on the deployment how its schedule was set, so that a change by hand is seen."""
+        """Record on the deployment how its schedule was set, so that a change by hand is detected."""
         found = self.client.deployment_by_id(deployment_id)
         schema, schedule = dict(found.get("parameter_openapi_schema") or {}), own_schedule(found)
         if schedule is not None and schema.get(SET) != as_set(schedule):
@@ -119,7 +122,7 @@ class DeploymentSchedules:
                 self.client.plan_runs(deployment_id)
 
     def _save(self, deployment_id: str, body: Mapping[str, Any]) -> None:
-        """A new schedule is active; one that is there stays paused if it was: what changes is when it fires."""
+        """Save a schedule. A new one is active; an existing one stays paused if it was, and only its timing changes."""
         existing = own_schedule(self.client.deployment_by_id(deployment_id))
         active = existing["active"] if existing else True
         self.client.save_schedule(deployment_id, {**body, "active": active}, existing["id"] if existing else None)

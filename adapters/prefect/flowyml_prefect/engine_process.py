@@ -1,7 +1,6 @@
-"""What is private to Prefect between its engine and the process that starts it: command, variables, control channel.
+"""Prefect's private protocol between its engine and the process that starts it: command, variables, control channel.
 
-All that FlowyML uses of it stands here. ``tests/adapters/prefect/test_contract.py`` tries it with Prefect's own other
-side.
+FlowyML uses no other part of it. ``tests/adapters/prefect/test_contract.py`` tests it with Prefect's own other side.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ _STRANGER_SECONDS = 5
 
 
 def run_variables(run_id: str, entrypoint: str) -> dict[str, str]:
-    """Which run the engine executes, and the flow: ``flow.py:name`` by its path."""
+    """The variables that name the run for the engine to execute, and the flow: ``flow.py:name`` by its path."""
     return {"PREFECT__FLOW_RUN_ID": run_id, "PREFECT__FLOW_ENTRYPOINT": entrypoint}
 
 
 class ControlChannel:
-    """This side of Prefect's control channel: the engine connects, and learns there why it gets a SIGTERM.
+    """This side of Prefect's control channel: the engine connects, and learns over it why it gets a SIGTERM.
 
-    Without that an engine reports a crash. Source: prefect/runner/_control_channel.py, protocol version 1. An engine
-    that knows no such channel does not connect, and is then killed at once.
+    Without it an engine reports a crash. Source: prefect/runner/_control_channel.py, protocol version 1. An engine
+    without such a channel does not connect, and is then killed at once.
     """
 
     def __init__(self) -> None:
@@ -40,12 +39,12 @@ class ControlChannel:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the engine needs to connect."""
+        """The variables that the engine needs to connect."""
         port = self._listener.getsockname()[1]
         return {"PREFECT__CONTROL_PORT": str(port), "PREFECT__CONTROL_TOKEN": self._token}
 
     def say_cancelled(self) -> bool:
-        """Announce the SIGTERM; True when the engine understood."""
+        """Announce the SIGTERM; return True if the engine understood."""
         engine = self._engine
         if engine is None:
             return False
@@ -68,8 +67,10 @@ class ControlChannel:
             self._engine.close()
 
     def _accept(self) -> None:
-        """Take the connection that sends the token. Every program of the machine can connect: one that sends nothing
-        holds up no other, and its connection is closed after some seconds, or sooner if there are many.
+        """Accept the connection that sends the token.
+
+        Every program of the machine can connect. A connection that sends nothing blocks no other, and is closed after
+        some seconds, or sooner if there are many.
         """
         strangers: dict[socket.socket, float] = {}  # since when each is connected, the oldest first
         while self._engine is None:
@@ -92,7 +93,7 @@ class ControlChannel:
             peer.close()
 
     def _admit(self, peer: socket.socket) -> None:
-        """Take a connection whose first bytes are the token, and close any other."""
+        """Accept a connection whose first bytes are the token, and close any other."""
         peer.setblocking(False)
         with suppress(OSError):
             if secrets.compare_digest(peer.recv(len(self._token) + 1).strip(), self._token.encode()):

@@ -57,15 +57,16 @@ from flowyml.runtime.lines import OnLine  # noqa: E402
 from flowyml.runtime.processes import StepProcesses  # noqa: E402
 from flowyml.runtime.step_errors import of_several, of_step  # noqa: E402
 
-# Prefect's own timeout cannot interrupt a thread that waits. So each step works in a process, which is killed at the
-# timeout; Prefect's comes this many seconds later, in case that fails. Its warning about threads warns of nothing here.
+# Prefect's own timeout cannot interrupt a thread that waits. So each step runs in a process, which is killed at the
+# timeout; Prefect's timeout comes this many seconds later, in case that fails. Its warning about threads is irrelevant
+# here.
 GRACE = 10
-# Of what a process prints. Prefect's server records some hundred lines a second, of all runs together, and hardly
-# answers anything else meanwhile.
+# Limits for the output of a process. Prefect's server records some hundred lines a second, of all runs together, and
+# answers almost nothing else meanwhile.
 FIRST_LINES, LAST_LINES = 10_000, 1_000
 logging.getLogger("prefect.task_runs").addFilter(lambda record: "running in a worker thread" not in str(record.msg))
 
-# The run that a worker executes with this file; None where another program loads it.
+# The run that a worker executes with this file; None if another program loads it.
 LOADED_FOR = runtime.flow_run.id
 
 Values = dict[str, Any]
@@ -78,7 +79,7 @@ _work: ContextVar[Work] = ContextVar("_work")
 
 
 class Work:
-    """The processes that the steps of a run work in, and what ends them."""
+    """The processes that run the steps of a run, and the signals that end them."""
 
     def __init__(self, processes: StepProcesses) -> None:
         self.processes = processes
@@ -86,7 +87,7 @@ class Work:
         self.ended: list[threading.Event] = []
 
     def end(self) -> None:
-        """Stop the steps at work, and wait until they have ended."""
+        """Stop the running steps, and wait until they have ended."""
         self.stop.set()
         for event in self.ended:
             event.wait(GRACE)
@@ -94,7 +95,7 @@ class Work:
 
 @contextmanager
 def run_steps(**parameters: Any) -> Iterator[None]:
-    """The processes that the steps run in; they end with the flow, however it ends."""
+    """The processes that run the steps; they end with the flow, however it ends."""
     run, store, dates = runtime.flow_run, default_url(), _dates()
     place = run_place(f"prefect {run.id}", PIPELINE, run.name)
     with (
@@ -119,7 +120,7 @@ def run_steps(**parameters: Any) -> Iterator[None]:
 
 @contextmanager
 def working_folder() -> Iterator[None]:
-    """An empty folder for a run that a worker executes; that worker has put it into the folder of the code."""
+    """Create an empty folder for a run of a worker, which would otherwise run in the folder of the code."""
     if LOADED_FOR is None or not Path.cwd().samefile(BUNDLE.parent):
         yield
         return
@@ -128,7 +129,7 @@ def working_folder() -> Iterator[None]:
 
 
 def _dates() -> RunDates:
-    """When the run is for: the time on its schedule, else the one that it was asked for."""
+    """The dates of the run: the time of its schedule, else the time of the request."""
     context: Any = FlowRunContext.get()
     flow_run = context.flow_run
     moment = flow_run.expected_start_time or datetime.now(UTC)
@@ -138,7 +139,7 @@ def _dates() -> RunDates:
 
 
 def _schedule(flow_run: Any) -> Schedule | None:
-    """The schedule of the run's deployment, as FlowyML wrote it down there; None for one that FlowyML did not make."""
+    """The schedule of the run's deployment, as FlowyML recorded it; None if FlowyML did not create it."""
     if find_spec("croniter") is None:  # then Prefect's own under that name, or else the run has no interval
         with suppress(ImportError):
             sys.modules["croniter"] = import_module("prefect._vendor.croniter")
@@ -154,7 +155,7 @@ def _schedule(flow_run: Any) -> Schedule | None:
 
 
 def _deployment(flow_run: Any) -> Any:
-    """A server that is busy or away for a moment must not change what the run is for."""
+    """Read the run's deployment; wait for a server that is busy or away, since the result sets the dates of the run."""
     for pause in (1, 2, 4, 8, 16):
         try:
             with get_client(sync_client=True) as client:
@@ -170,7 +171,7 @@ def _deployment(flow_run: Any) -> Any:
 
 
 def secret_block(reference: str) -> str:
-    """The value of a Secret block, for the process of one step."""
+    """Read a Secret block, for the process of one step."""
     name = slug_of(reference)
     try:
         with get_client(sync_client=True) as client:
@@ -185,7 +186,7 @@ def secret_block(reference: str) -> str:
 def run_step(
     step: str, inputs: Values, *, secrets: Mapping[str, str] = {}, timeout: float | None = None
 ) -> Values | State[Any]:
-    """One attempt of a step, by its task. What it prints goes to the log of the task run."""
+    """Make one attempt of a step, in its task. Its output goes to the log of the task run."""
     logger, work, ended = get_run_logger(), _work.get(), threading.Event()
     work.ended.append(ended)
     try:
@@ -207,14 +208,14 @@ def run_step(
 
 
 def shown(outputs: StepOutputs) -> Values | State[Any]:
-    """Outputs of an earlier run give the task run a state of the name that Prefect has for its own cached ones."""
+    """Return outputs. Those of an earlier run get a state with the name of Prefect's own state for cached results."""
     if outputs.cached_from:
         return Completed(name="Cached", message=f"cached from {outputs.cached_from}", data=dict(outputs))
     return dict(outputs)
 
 
 def show(step: str, outputs: Values, index: tuple[int, ...] = ()) -> None:
-    """An artifact for what a step gave that people look at. A server that does not take it changes nothing else."""
+    """Create an artifact for outputs that people look at. If the server refuses it, the step continues."""
     if artifacts := list(artifacts_of(step, outputs, index)):
         key = f"{slug(PIPELINE)}-step-{slug(step)}"
         try:
@@ -225,7 +226,7 @@ def show(step: str, outputs: Values, index: tuple[int, ...] = ()) -> None:
 
 @contextmanager
 def to_log(logger: Any) -> Iterator[OnLine]:
-    """Lines of a process go to a logger, with their levels: so many at once, and of more the last ones at its end."""
+    """Log the lines of a process, with their levels. Above a limit, the last lines are logged at its end."""
     numbers, last = count(1), deque[tuple[str, str]](maxlen=LAST_LINES)
 
     def log(source: str, line: str) -> None:
@@ -266,7 +267,7 @@ def retry_on(errors: list[str] | None) -> Callable[[Any, Any, State[Any]], bool]
 def finish_run(
     steps: Mapping[str, PrefectFuture[Any]], outputs: Mapping[str, tuple[PrefectFuture[Any], str]], key: str
 ) -> State[Any]:
-    """Wait for all steps. Those that failed fail the run; else the outputs become an artifact."""
+    """Wait for all steps. If one failed, the run fails; otherwise the outputs become an artifact."""
     for future in steps.values():
         future.wait()
     states = {step: future.state for step, future in steps.items()}
@@ -286,7 +287,7 @@ def _reason(state: State[Any]) -> str:
 
 
 def on_start(flow: Any, flow_run: Any, state: State[Any]) -> None:
-    """Fire ``on_pipeline_start``, once in the life of a run."""
+    """Fire ``on_pipeline_start``, once for a run, in its first attempt."""
     if flow_run.run_count <= 1:
         _fire(flow, flow_run, "on_pipeline_start", flow_run.parameters)
 

@@ -1,7 +1,7 @@
-"""What is read from the text of states and log lines on Prefect, since nothing else on the server says it.
+"""Read facts from the text of states and log lines on Prefect that nothing else on the server shows.
 
-A flow may write nothing to its run at its end but the message of the state: labels take a request of their own, which a
-busy server refuses at first. Prefect's own words are held against the installed Prefect in ``test_messages``.
+At its end a flow may write nothing to its run but the message of the state: labels take a request of their own, which a
+busy server refuses at first. ``test_messages`` compares Prefect's own words with the installed Prefect.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = [
 _TASK_RUNS = re.compile(r"Task runs: (\d+)")
 _CACHED_FROM = "cached from "  # a run
 
-# How the last line of a flow begins. Prefect sends lines in batches, and says nowhere how many there are.
+# The beginning of the last line of a flow. Prefect sends lines in batches, and does not say how many there are.
 _LAST_LINE = "Finished in state "
-# How Prefect's own tracebacks of a step's failure begin. They have the logger and the level of what a step logs.
+# The beginnings of Prefect's own tracebacks of a step's failure, which have the logger and the level of a step's lines.
 _TASK_FAILED, _FLOW_FAILED = "Task run failed with exception: ", "Engine execution exited with "
-# What Prefect puts before the error in the message of a state, which has no field for the error itself.
+# The texts before the error in the message of a state, which has no field for the error itself.
 _BEFORE_ERRORS = (
     "Task run encountered an exception",
     "Flow run encountered an exception:",
@@ -39,32 +39,33 @@ _REPR = re.compile(r"""^\w+Error\((['"])(?P<message>.*)\1\)$""", re.DOTALL)
 
 
 def task_runs(message: str) -> int:
-    """How many task runs a completed flow with control flow has had; 0 if the message of its state does not say."""
+    """The number of task runs of a completed flow with control flow; 0 if the message of its state does not have it."""
     counted = _TASK_RUNS.fullmatch(message)
     return int(counted[1]) if counted else 0
 
 
 def cached_from(message: str) -> str:
-    """The run whose outputs a step took over, by the message of a state named *Cached*; "" for Prefect's own cache."""
+    """The run whose outputs a step reused, from the message of a state named *Cached*; "" for Prefect's own cache."""
     return message.removeprefix(_CACHED_FROM) if message.startswith(_CACHED_FROM) else ""
 
 
 def error_text(message: str, name: str) -> str:
-    """The error itself, without what Prefect puts around it."""
+    """The error itself, without the texts that Prefect adds."""
     plain = _WRAPPED.sub("", message)
     match = _REPR.match(plain)
     return (match["message"] if match else plain) or name
 
 
 def is_last_line(message: str) -> bool:
-    """Whether a line of a flow is its last one."""
+    """Return whether a line of a flow is its last one."""
     return message.startswith(_LAST_LINE)
 
 
 def is_machinery(message: str) -> bool:
-    """Prefect's own traceback of a step's failure, which shows Prefect's code and FlowyML's alone.
+    """Return whether a line is Prefect's own traceback of a step's failure, without any of the step's code.
 
-    A step that failed by itself has logged its own; what is wrong beside its code, as a missing secret, needs none.
+    A step that failed has logged its own traceback; a failure outside of its code, such as a missing secret, needs
+    none.
     """
     if message.startswith(_TASK_FAILED):
         return "flowyml.core.errors." in message

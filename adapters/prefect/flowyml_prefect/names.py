@@ -1,4 +1,4 @@
-"""What a pipeline's things are called in Prefect: its flow, its deployments, its artifacts, and functions in a file."""
+"""The names of a pipeline's objects in Prefect: flow, deployments, artifacts, and functions in a file."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = [
 ]  # fmt: skip
 
 PIPELINE = "flowyml.pipeline"
-"""The label of a flow, a deployment and a run that holds the pipeline's own name."""
+"""The label of a flow, a deployment and a run with the pipeline's own name."""
 RUN_ID = "flowyml.run_id"
-"""The label of a run that holds its id, as it was submitted."""
+"""The label of a run with its id, as it was submitted."""
 
 _CALLED = frozenset({"run_step", "run_steps", "finish_run", "run_all", "turn"})
-"""What a compiled flow calls, beside what it defines."""
+"""The functions that a compiled flow calls, beside those that it defines."""
 _TAKEN = frozenset({"return_state", "wait_for"})
-"""Prefect keeps these arguments of a call to itself, so it refuses a flow or a task with parameters of these names."""
+"""Arguments of a call that Prefect uses itself: it refuses a flow or a task with parameters of these names."""
 
 _RESERVED = _CALLED | _TAKEN  # for functions too: a retry, which compiles anew, finds those of older versions by name
 _BANNED_IN_NAMES = frozenset("/%&<>")  # source: prefect.types.names
@@ -38,40 +38,40 @@ def flow_name(pipeline: str) -> str:
 
 
 def outputs_key(pipeline: str) -> str:
-    """The key of the artifact that holds the outputs of a run."""
+    """The key of the artifact with the outputs of a run."""
     return f"{slug(pipeline)}-outputs"
 
 
 def plan_key(pipeline: str) -> str:
-    """The key of the artifacts that hold the steps of each deployed version."""
+    """The key of the artifacts with the steps of each deployed version."""
     return f"{slug(pipeline)}-plan"
 
 
 def deployment_name(pipeline: str, pool: str | None) -> str:
-    """The pipeline's name; a work pool makes it another deployment."""
+    """The name of a deployment: the pipeline's, and the work pool's if there is one."""
     name = flow_name(pipeline)
     return name if pool is None else f"{name} on {pool}"
 
 
 def version_name(deployment: str, version: str) -> str:
-    """The name of the deployment that is made for runs of one version of a pipeline on a work pool."""
+    """The name of a deployment for the runs of one version of a pipeline on a work pool."""
     return f"{deployment}, version {version}"
 
 
 def is_of_one_version(name: str, version: str) -> bool:
-    """Whether a deployment of this name and version was made for the runs of that version."""
+    """Return whether a deployment of this name and version is for the runs of that version."""
     return name.endswith(version_name("", version))
 
 
 class FlowNames(FreeNames):
-    """Identifiers for what a compiled flow defines: no two are the same, and none hides another name.
+    """Identifiers for the functions and variables of a compiled flow: all different, and none hides another name.
 
-    Raises ``DefinitionError`` for a parameter that cannot be one of a flow.
+    Raises ``DefinitionError`` for a parameter whose name a flow cannot have.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.parameters = [_checked_parameter(parameter) for parameter in plan.parameters]
-        # A retry compiles a plan without control flow as one with it, so the names of both texts are taken.
+        # A retry compiles a plan without control flow like one with it, so the names of both texts are reserved.
         super().__init__([*self.parameters, *_RESERVED, *defined_names(), *keyword.kwlist, *dir(builtins)])
         self.flow = self.fresh(_readable(plan.name))
         self.tasks = {step.name: self.fresh(_readable(step.name)) for step in plan}
@@ -79,7 +79,7 @@ class FlowNames(FreeNames):
 
 
 def _readable(name: str) -> str:
-    """An identifier that looks like the name; two names may share it."""
+    """An identifier that resembles the name; two names may share it."""
     ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^a-z0-9]+", "_", ascii_name.lower()).strip("_")[:50]
     return plain if plain.isidentifier() else identifier(name)

@@ -60,13 +60,13 @@ __all__ = ["PrefectOrchestrator"]
 class PrefectOrchestrator(Orchestrator):
     """Runs pipelines as Prefect flows.
 
-    ``url`` is that of a Prefect server, with or without ``/api``; without it, Prefect's own settings apply
+    ``url`` is the address of a Prefect server, with or without ``/api``; without it, Prefect's own settings apply
     (``PREFECT_API_URL``, a profile), and without those, an embedded Prefect on SQLite is started on this machine.
     ``token`` is a key of Prefect Cloud, ``username`` and ``password`` are for a server with basic authentication; they
-    may also be in the URL, which FlowyML always shows without them. Instead of a token or a password, a file that holds
-    it or a command that prints it can be given. ``api_key`` is another name of ``token``, or ``"user:password"``.
-    ``ca_file`` is a file with the authorities to trust for TLS, ``client_cert`` a file with a certificate and its key,
-    or the two files; ``verify=False`` trusts any server.
+    may also be in the URL, which FlowyML always shows without them. Instead of a token or a password, a file that
+    contains it or a command that prints it can be given. ``api_key`` is another name of ``token``, or
+    ``"user:password"``. ``ca_file`` is a file with the certificate authorities to trust, ``client_cert`` a file with a
+    certificate and its key, or the two files; ``verify=False`` trusts any server.
 
     ``work_pool`` names the pool whose workers execute the runs. Without one, each run is executed on this machine, in a
     separate process that outlives the caller. ``artifacts`` is the folder or URL of large outputs, which the workers
@@ -150,7 +150,7 @@ class PrefectOrchestrator(Orchestrator):
         return made.id
 
     def _check_free(self, run_id: str, pipeline: str) -> None:
-        """Prefect's idempotency keys count for one flow, a run id counts for all: no other pipeline may have it.
+        """Refuse a run id that another pipeline has: a run id counts for all flows, Prefect's idempotency keys for one.
 
         Raises ``DefinitionError``. Of two pipelines that are submitted under one id at the same moment, both run.
         """
@@ -204,7 +204,7 @@ class PrefectOrchestrator(Orchestrator):
             self._launch(run.id, entrypoint)
 
     def _launch(self, run_id: str, entrypoint: str) -> None:
-        """Have a process on this machine execute a run."""
+        """Start a process on this machine that executes a run."""
         from flowyml_prefect import runner
 
         environment = {**self.client.connection.environment, **self._target().environment}
@@ -214,13 +214,13 @@ class PrefectOrchestrator(Orchestrator):
 
     @property
     def has_default_store(self) -> bool:
-        """A work pool's workers may be on other machines; here ``FLOWYML_ARTIFACTS`` names their store."""
+        """True if ``FLOWYML_ARTIFACTS`` names a store here and no work pool is used, whose workers may be elsewhere."""
         if self.work_pool is None or os.environ.get("FLOWYML_ARTIFACTS") or self._is_embedded():
             return True
         return self._connection is not None and is_this_machine(self._connection.api_url)
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
-        """Compiled flows and logs on this machine; of the embedded server its runs too, with their outputs."""
+        """Compiled flows and logs on this machine; for the embedded server its runs too, with their outputs."""
         if prefect_home().exists() or self._connection:
             name = server_name(self.client.connection)
             store = self._target().store
@@ -228,7 +228,7 @@ class PrefectOrchestrator(Orchestrator):
         yield from super().prunable(bounds)
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
-        """Those without a Secret block."""
+        """The references without a Secret block."""
         names = {reference: slug_of(reference) for reference in references}
         return {
             reference: f"{reference}: Prefect has no Secret block {name!r}. Create it."
@@ -247,7 +247,7 @@ class PrefectOrchestrator(Orchestrator):
 
     @classmethod
     def recognizes(cls, site: Site) -> bool:
-        """Prefect's health page says ``true``, and its version page a bare version, or that it wants a password."""
+        """Recognize Prefect: its health page is ``true``, its version page a bare version or a login demand."""
         base = "" if site.url.endswith("/api") else "/api"
         version = site.get(f"{base}/admin/version")
         refused = version.status == 401 and "exception_message" in (version.content or ())
@@ -268,7 +268,10 @@ class PrefectOrchestrator(Orchestrator):
 
     @property
     def client(self) -> PrefectClient:
-        """The kept connection; the embedded server is started, or started again, if it is the one meant."""
+        """The client, with its persistent connection.
+
+        Starts the embedded server if that is the target and not running.
+        """
         client = self._client_if_there()
         if client is None:
             server = embedded_server()
@@ -278,7 +281,7 @@ class PrefectOrchestrator(Orchestrator):
 
     @property
     def deployments(self) -> Deployments:
-        """What was deployed through this orchestrator."""
+        """The deployments of this orchestrator."""
         client = self.client
         if self._deployments is None or self._deployments.client is not client:
             self._deployments = Deployments(client)
@@ -286,14 +289,14 @@ class PrefectOrchestrator(Orchestrator):
 
     @property
     def reader(self) -> RunReader:
-        """What reads runs."""
+        """The reader of runs."""
         client = self.client
         if self._reader is None or self._reader.client is not client:
             self._reader = RunReader(client)
         return self._reader
 
     def close(self) -> None:
-        """End the connection; the next call opens a new one."""
+        """Close the connection; the next call opens a new one."""
         if self._client is not None:
             self._client.close()
 
@@ -311,7 +314,7 @@ class PrefectOrchestrator(Orchestrator):
         return self._client
 
     def _is_embedded(self) -> bool:
-        """Whether neither the caller nor Prefect's settings name a server."""
+        """True if neither the caller nor Prefect's settings name a server."""
         if self._connection is None and not self._settings_read:
             configured = Connection.configured()
             if configured is not None:
@@ -372,7 +375,10 @@ class PrefectOrchestrator(Orchestrator):
         return DeploymentSchedules(self.deployments)
 
     def _scheduling_pool(self, pipeline: str) -> str:
-        """The pool whose workers execute the runs of a schedule; that of the embedded server is made if need be."""
+        """The pool whose workers execute the runs of a schedule.
+
+        The embedded server's pool is created if it is missing.
+        """
         if self.work_pool is not None:
             return self.work_pool
         if not self._is_embedded():

@@ -1,4 +1,4 @@
-"""A plan with control flow as a few lines for those who read its compiled flow."""
+"""Outline a plan with control flow in a few lines, for readers of its compiled flow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST = 100
 
 
 def outline(plan: Plan) -> Iterator[str]:
-    """What runs when, a line for each step and each group, in the order of the steps."""
+    """Yield a line for each step and each group, in the order of the steps, which says when it runs."""
     children: dict[str, list[Group | Step]] = {"": []}
     for step in plan:
         for name in plan.structure.path(step.group):
@@ -76,6 +76,6 @@ def _shown(plan: Plan, source: Source) -> str:
 
 
 def _printable(text: str) -> str:
-    """Nothing that ends a comment, and no longer than a line."""
+    """Remove characters that could end a comment, and shorten to a line."""
     shown = "".join(each if each.isprintable() else "?" for each in text)
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"

@@ -1,4 +1,4 @@
-"""The parameters of a run in Prefect's notation: the schema of its form, and values that it takes as they are."""
+"""The parameters of a run in Prefect's notation: the schema of its form, and values that it takes unchanged."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _DEFS = "#/$defs/"  # where pydantic puts them
 
 
 def parameter_schema(plan: Plan) -> dict[str, Any]:
-    """What Prefect's form for a run is made from.
+    """The schema of Prefect's form for a run.
 
-    Types that a parameter's schema refers to stand at its root (``definitions``, where Prefect's own schemas have
-    them): a reference counts from there. Their names begin with the parameter's, so that no two are the same.
+    Types to which a parameter's schema refers are at its root (``definitions``, as in Prefect's own schemas), since
+    references start there. Their names begin with the parameter's, so that all are different.
     """
     properties, definitions = {}, {}
     for position, parameter in enumerate(plan.parameters):
@@ -50,9 +50,9 @@ def _referring_to_the_root(schema: Any, parameter: str) -> Any:
 
 
 def given_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters as Prefect's API takes them: a value that looks like one of its templates is quoted.
+    """Encode parameters for Prefect's API: a value that looks like one of its templates is quoted.
 
-    Raises ``ParameterError`` for more than the server stores of a run, in bytes of JSON.
+    Raises ``ParameterError`` for more bytes of JSON than the server stores for a run.
 
     >>> given_parameters({"rows": 5, "x": {"__prefect_kind": "jinja", "template": "{{ 1 }}"}})["x"]["__prefect_kind"]
     'json'
@@ -68,7 +68,7 @@ def given_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``given_parameters`` was given."""
+    """Decode parameters that ``given_parameters`` encoded."""
     return {name: json.loads(value["value"]) if _is_quoted(value) else value for name, value in values.items()}
 
 

@@ -1,7 +1,7 @@
-"""The text that all compiled flows begin with: imports, and the functions that steps and flow call.
+"""The text at the beginning of every compiled flow: imports, and the functions that steps and flow call.
 
-A flow without control flow has that of ``flow_parts``. In one with it, the functions of ``walk_parts`` replace two of
-those; the imports of both modules become one block, without those that nothing needs.
+A flow without control flow has the text of ``flow_parts``. In a flow with it, the functions of ``walk_parts`` replace
+two of those; the imports of both modules become one block, without those that nothing needs.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _END = "\n\n# The steps, and the flow."
 
 @cache
 def common_text(*, walks: bool) -> str:
-    """The text up to the steps of a flow; ``walks`` for one with control flow."""
+    """The text before the steps of a flow; ``walks`` for a flow with control flow."""
     text = _text("flow_parts.py").replace(_IMPORT, _FULL_IMPORT)
     return _joined(text, _text("walk_parts.py")) if walks else text
 
 
 @cache
 def defined_names() -> frozenset[str]:
-    """What these texts import and define."""
+    """The names that these texts import and define."""
     texts = (common_text(walks=False), _text("walk_parts.py"))
     return frozenset(name for text in texts for node in parsed(text).body for name in _defined(node))
 
@@ -42,7 +42,7 @@ def _text(name: str) -> str:
 
 
 def _joined(text: str, more: str) -> str:
-    """The first text with the functions of the second one."""
+    """The first text, with its functions replaced by those of the second one."""
     for node in parsed(text).body:
         if isinstance(node, ast.FunctionDef) and node.name in _REPLACED:
             text = text.replace(f"{ast.get_source_segment(text, node)}\n\n\n", "")
@@ -66,7 +66,7 @@ def _joined(text: str, more: str) -> str:
 
 
 def _imports(*texts: str) -> dict[str, set[str]]:
-    """The names that are imported from each module; none for ``import module``."""
+    """The names that are imported from each module; empty for ``import module``."""
     found: dict[str, set[str]] = {}
     for node in (node for text in texts for node in parsed(text).body):
         if isinstance(node, ast.Import):
@@ -77,7 +77,7 @@ def _imports(*texts: str) -> dict[str, set[str]]:
 
 
 def _import_lines(imports: dict[str, set[str]]) -> Iterator[str]:
-    """As ruff sorts them."""
+    """Write import lines in ruff's order."""
 
     def place(module: str) -> tuple[bool, bool, bool, str]:
         top = module.partition(".")[0]

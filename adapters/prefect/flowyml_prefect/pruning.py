@@ -1,4 +1,4 @@
-"""What FlowyML leaves of Prefect's runs on this machine, and on the server that it started itself."""
+"""Remove the traces of Prefect's runs on this machine, and on the server that FlowyML started itself."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ _IN_PROGRESS = "it is in progress"
 
 
 def version_folder(pipeline: str, version: str) -> str:
-    """The name of the folder that holds a version of a pipeline's flow."""
+    """The name of the folder for a version of a pipeline's flow."""
     return f"{slug(pipeline)}-{version}"
 
 
 def flow_places(deployment: Mapping[str, Any]) -> list[Path]:
-    """Where the workers of a deployment find its flow. The last part is the ``version_folder``."""
+    """The folders in which the workers of a deployment find its flow. The last part is the ``version_folder``."""
     pulls = [settings for pull in deployment.get("pull_steps") or () for settings in pull.values()]
     return [Path(settings.get("directory") or settings.get("url") or "") for settings in pulls]
 
 
 def note_server(folder: Path, server: str) -> None:
-    """Note that a server was given the flow in a folder, and that it is used."""
+    """Record that a server uses the flow in a folder."""
     mark = folder / _mark(server)
     if not mark.exists():
         write_whole(mark, server.encode(), 0o600)
@@ -61,9 +61,9 @@ def _mark(server: str) -> str:
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What stands in ``home``; with ``is_own`` the server is one that FlowyML started, whose old runs go too.
+    """The files in ``home``; with ``is_own`` the server is one that FlowyML started, whose old runs are removed too.
 
-    ``server`` is what this server is called in the folders of flows; ``store`` is where large outputs go.
+    ``server`` is the name of this server in the folders of flows; ``store`` is the store of large outputs.
     """
 
     reader: RunReader
@@ -75,7 +75,7 @@ class Leftovers:
 
     @property
     def client(self) -> PrefectClient:
-        """What asks the server."""
+        """The client of the server."""
         return self.reader.client
 
     def __iter__(self) -> Iterator[Prunable]:
@@ -101,9 +101,9 @@ class Leftovers:
         return run_place(f"prefect {run.id}", self.reader.record(run).pipeline, run.name)
 
     def _remove_run(self, run: FlowRun) -> int:
-        """From the label on it is not run again, until the label says otherwise: where the run stays after all.
+        """Remove a run. Its label forbids to run it again meanwhile, unless the run stays after all.
 
-        Its row goes last: who is killed here leaves nothing unknown.
+        The run itself is removed last, so that an interruption here leaves nothing unknown.
         """
         goes = False
         try:
@@ -137,7 +137,7 @@ class Leftovers:
         )  # fmt: skip
 
     def _needed(self, runs: list[FlowRun], deployments: list[dict[str, Any]]) -> dict[str, str]:
-        """The folders that something on the server needs, with what that is."""
+        """The folders that the server needs, and the reason for each."""
         needed: dict[str, str] = {}
         for run in runs:
             ended, went_well = _has_ended(run), run.state_type == "COMPLETED"
@@ -151,15 +151,15 @@ class Leftovers:
         return needed
 
     def _is_done_with(self, deployment: Mapping[str, Any]) -> bool:
-        """Whether a deployment was made only for the runs of one version, on a work pool, and all of them have ended.
+        """Return whether a deployment was only for the runs of one version, on a work pool, and all of them have ended.
 
-        It goes with its flow. Others are started by people and schedules too.
+        Such a deployment is removed with its flow. Others are started by people and schedules too.
         """
         is_for_runs = is_of_one_version(deployment["name"], deployment.get("version") or "")
         return is_for_runs and not self.client.has_unfinished_runs(deployment["id"])
 
     def _others(self, name: str) -> str:
-        """Why a folder that nothing on this server needs is not simply FlowyML's, and this server's."""
+        """Say why a folder that nothing on this server needs may belong to another server or another program."""
         inside = names_in(self.home, "flows", name)
         servers = {each for each in inside if each.startswith(_SERVER)}
         bundles = {each for each in inside if each.endswith(".pyz")}
@@ -172,7 +172,7 @@ class Leftovers:
         return ""
 
     def _bundle(self, name: str, bundles: set[str]) -> str | None:
-        """The pipeline of the one bundle that a folder holds, if that is what the folder's name says."""
+        """The pipeline of the one bundle in a folder, if the folder's name matches the bundle."""
         from flowyml.plan.bundle import Bundle
 
         with suppress(OSError, PlanError, ValueError):
@@ -198,7 +198,7 @@ class Leftovers:
                 self.client.delete_deployment(deployment["id"])
         return remove(self.home, "flows", name, unless_since=self.bounds.before)
 
-    # What the processes of runs printed, where something went wrong.
+    # The output of processes of runs that failed.
 
     def _logs(self) -> Iterator[Prunable]:
         for name in names_in(self.home, "runs"):
@@ -218,7 +218,7 @@ class Leftovers:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[bool]:
-    """Whether no process has a log open: each that writes to one shares a lock on it (``runner.launch``)."""
+    """Yield whether no process has a log open: a process that writes to one shares a lock on it (``runner.launch``)."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:

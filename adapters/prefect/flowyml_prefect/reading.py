@@ -1,4 +1,4 @@
-"""Runs, steps, logs and outputs, as they are read back from Prefect."""
+"""Read runs, steps, logs and outputs from Prefect."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 __all__ = ["RunReader", "code_labels", "is_of_its_version"]
 
 _LAG = timedelta(seconds=10)
-"""How long after the end of a run its last log lines may still come."""
+"""The time after the end of a run in which its last log lines may still arrive."""
 
 _LAG_OF_TASKS = timedelta(seconds=60)
-"""The same for its task runs, which a busy server records late. A run says how many there are: few waits are long."""
+"""The same for its task runs, which a busy server records late. A run has their number, so few waits are long."""
 
 _LAG_WHEN_CUT_SHORT = timedelta(seconds=3)
-"""The same for a run that did not come to its own end: some of them never come."""
+"""The same for a run that did not end by itself: some of its lines never arrive."""
 
 _SILENCE = timedelta(seconds=90)
-"""Three heartbeats: a flow of which nothing is heard for so long has probably died."""
+"""Three heartbeats: a flow without a heartbeat for so long has probably died."""
 
 _ABANDONED = (
     "The run was cancelled, but nothing has been heard of its process since: its worker or its pod may be gone, and "
@@ -62,19 +62,19 @@ _VERSION = "flowyml.version"
 
 
 def code_labels(bundle: Bundle) -> dict[str, str]:
-    """What a run's labels say of its code, so that a run id that is used again for other code is noticed."""
+    """The labels of a run that identify its code, so that a run id that is used again for other code is noticed."""
     origin = {} if bundle.origin is None else {_PROJECT: bundle.origin.project, _MODULE: bundle.origin.module}
     revision = {_REVISION: bundle.revision} if bundle.revision else {}
     return {**origin, **revision, _CODE: bundle.code_digest, _VERSION: bundle.digest[:16]}
 
 
 def is_of_its_version(run: FlowRun) -> bool:
-    """Whether a run belongs to the version of its deployment for which it was made."""
+    """Return whether a run belongs to the version for which its deployment was created."""
     return bool(run.labels.get(_VERSION, run.version) == run.version)
 
 
 def _started(run: FlowRun) -> datetime | None:
-    """When the run, or the last retry of it, began."""
+    """The start of the run, or of its last retry."""
     retried = run.labels.get(RETRIED)
     if not (run.start_time and isinstance(retried, str)):
         return run.start_time
@@ -87,7 +87,7 @@ def _origin(labels: Mapping[str, Any]) -> Origin | None:
 
 @dataclass
 class RunReader:
-    """Reads what one server knows of runs."""
+    """Reads the runs of one server."""
 
     client: PrefectClient
     _pipelines: dict[str, str] = field(default_factory=dict, init=False)
@@ -95,7 +95,7 @@ class RunReader:
     _next_look: dict[tuple[str, str], float] = field(default_factory=dict, init=False)
 
     def record(self, run: FlowRun) -> Run:
-        """A flow run in FlowyML's terms."""
+        """Convert a flow run to FlowyML's record."""
         status = status_of(run.state_type, run.state_name)
         error = error_text(run.message, run.state_name) if went_wrong(status) else None
         if self.is_abandoned(run):
@@ -109,7 +109,7 @@ class RunReader:
         )  # fmt: skip
 
     def is_abandoned(self, run: FlowRun) -> bool:
-        """Whether a run is being cancelled and its flow, which would end it, has fallen silent, or never began."""
+        """Return whether a run is being cancelled while its flow, which would end it, is silent or never began."""
         silent_since = datetime.now(UTC) - _SILENCE
         if run.state_type != "CANCELLING" or run.since is None or run.since > silent_since:
             return False
@@ -130,11 +130,11 @@ class RunReader:
         return ""
 
     def runs(self, pipeline: str | None, limit: int) -> Runs:
-        """The newest runs, those left out that a schedule has planned for later."""
+        """The newest runs, without those that a schedule has planned for later."""
         return Runs(self.record(run) for run in self._newest(pipeline, limit))
 
     def _newest(self, pipeline: str | None, limit: int, *, one_of: Sequence[str] | None = None) -> list[FlowRun]:
-        """The newest runs, or those that have ``one_of`` these tags too."""
+        """The newest runs, or those that also have ``one_of`` these tags."""
         now = datetime.now(UTC) + timedelta(seconds=1)
         filters: dict[str, Any] = {
             "flow_runs": {
@@ -147,7 +147,7 @@ class RunReader:
         return self.client.runs(filters, limit)
 
     def scheduled(self, pipeline: str, limit: int) -> dict[datetime, Run]:
-        """The newest runs of a schedule, by the time that they are for."""
+        """The newest runs of a schedule, by their scheduled times."""
         found = self._newest(pipeline, limit, one_of=(_AUTO_SCHEDULED, MADE_UP))
         return {time: self.record(run) for run in found if (time := _time_of(run))}
 
@@ -157,7 +157,10 @@ class RunReader:
         return [self.record(run) for run in self.client.runs(filters, limit=10)]
 
     def step_runs(self, run: FlowRun) -> tuple[StepRun, ...]:
-        """All steps in the plan's order. After the end of a run, Prefect is given time to record its last task runs."""
+        """All steps in the plan's order.
+
+        After the end of a run, waits until Prefect has recorded its last task runs.
+        """
         status = status_of(run.state_type, run.state_name)
         plan = self._plan(run)
         while True:
@@ -172,7 +175,7 @@ class RunReader:
         return tuple(after_the_end(step, status, run.end_time) if status.is_terminal else step for step in steps)
 
     def outputs(self, run: FlowRun, artifacts: str | None) -> Outputs:
-        """The pipeline's outputs; those that are gone from the artifact store tell why when they are read."""
+        """The pipeline's outputs; an output that is gone from the artifact store says why when it is read."""
         from flowyml.artifacts import open_store
         from flowyml.orchestrators.run_outputs import read_outputs
 
@@ -182,7 +185,7 @@ class RunReader:
         return read_outputs(_run_id(run), packed, open_store(artifacts), loops=loops)
 
     def listed(self, run: FlowRun) -> list[Artifact]:
-        """What the artifacts of the steps show: of each output the newest, in the order of the plan."""
+        """The artifacts of the steps: the newest of each output, in the order of the plan."""
         from flowyml.artifacts.markdown import noted
 
         found: dict[tuple[str, tuple[int, ...], str], Artifact] = {}
@@ -192,7 +195,7 @@ class RunReader:
         return sorted(found.values(), key=lambda each: (order.get(each.step, len(order)), each.index))
 
     def logs(self, run_id: str, *, follow: bool) -> Iterator[LogLine]:
-        """The lines of a run. Prefect sends them in batches, so the last come after the end."""
+        """The lines of a run. Prefect sends them in batches, so the last ones arrive after the end."""
         names: dict[str, tuple[str, tuple[int, ...]]] = {}
         seen: set[str] = set()
         latest: datetime | None = None
@@ -233,7 +236,7 @@ class RunReader:
             time.sleep(0.2)
 
     def _pipeline(self, run: FlowRun) -> str:
-        """The pipeline's own name, which its flow may not bear."""
+        """The pipeline's own name, which may differ from its flow's."""
         if name := run.labels.get(PIPELINE):
             return str(name)
         if run.flow_id not in self._pipelines:
@@ -241,7 +244,7 @@ class RunReader:
         return self._pipelines[run.flow_id]
 
     def _plan(self, run: FlowRun) -> tuple[Planned, ...]:
-        """The steps of the version that runs, each with the function of its task; empty where none was deployed."""
+        """The steps of the run's version, each with the function of its task; empty if none was deployed."""
         if run.version is None:
             return ()
         pipeline = self._pipeline(run)
@@ -258,7 +261,7 @@ class RunReader:
 
 
 def _is_settled(run: FlowRun, lag: timedelta) -> bool:
-    """Whether Prefect has had the time to record all of an ended run, which is shorter for one that was cut short."""
+    """Return whether Prefect has had the time to record an ended run: less time if the run did not end by itself."""
     own_end = run.state_type in ("COMPLETED", "FAILED") and run.state_name != "TimedOut"
     waited = lag if own_end else _LAG_WHEN_CUT_SHORT
     return run.end_time is not None and datetime.now(UTC) - run.end_time > waited
@@ -271,7 +274,7 @@ def _table(data: Any) -> list[dict[str, Any]]:
 
 
 def _time_of(run: FlowRun) -> datetime | None:
-    """The time of its schedule that a run is for."""
+    """The scheduled time of a run."""
     made_up = run.labels.get(MADE_UP)
     if not made_up:
         return run.due

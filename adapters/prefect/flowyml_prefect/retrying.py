@@ -21,10 +21,10 @@ __all__ = ["schedule_again"]
 
 
 def schedule_again(reader: RunReader, deployments: Deployments, run_id: str, steps: Sequence[str] | None) -> str | None:
-    """Schedule a run again; gives where its flow stands if a process on this machine has to execute it.
+    """Schedule a run again; return the entrypoint of its flow if a process on this machine has to execute it.
 
-    One of this user's processes at a time: of two that are asked for one run at once, the second finds it at work.
-    Raises ``RetryRefusedError``.
+    Only one process of this user does this at a time: the second of two requests for a run finds it active. Raises
+    ``RetryRefusedError``.
     """
     with turn():
         run = reader.client.run(run_id)
@@ -50,7 +50,7 @@ def _check_may_run_again(run: FlowRun) -> None:
 
 
 def _end_what_was_at_work(client: PrefectClient, run: FlowRun) -> None:
-    """A process that was killed leaves task runs that would count as running in the next attempt too."""
+    """End task runs of a process that was killed: they would count as running in the next attempt too."""
     kind, name = ("CRASHED", "Crashed") if run.state_type == "CRASHED" else ("CANCELLED", "Cancelled")
     state = {"type": kind, "name": name, "message": "The process of its run has ended."}
     for task in client.task_runs(run.id):

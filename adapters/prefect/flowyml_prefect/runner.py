@@ -1,12 +1,12 @@
-"""A run without a work pool: a process of its own that claims it, lets Prefect's engine execute it, and watches.
+"""Execute a run without a work pool: a process that claims it, starts Prefect's engine, and watches the engine.
 
-The engine is Prefect's own (``python -m prefect.engine``), as its runner and workers start it. What stands around it
-here is small and imports no Prefect. That is why it is not Prefect's runner: ``prefect flow-run execute`` loads Prefect
+The engine is Prefect's own (``python -m prefect.engine``), started as its runner and workers do. The process around it
+is small and does not import Prefect. That is why it is not Prefect's runner: ``prefect flow-run execute`` loads Prefect
 three times in a row, and begins a run 8.7 s after it is called; this begins it after 2.7 s, with half the memory.
 
-It keeps what that runner promises. Only the process that moves the run to PENDING executes it, so however many try,
-one does. "Cancelling" is seen within a second: the engine learns over Prefect's control channel that it is cancelled,
-gets a SIGTERM, and SIGKILL if it is not gone in time. An engine that dies leaves a crashed run, not a running one.
+It behaves like that runner. Only the process that moves the run to PENDING executes it, so of many that try, only one
+does. "Cancelling" is seen within a second: the engine learns over Prefect's control channel that it is cancelled, gets
+a SIGTERM, and SIGKILL if it has not ended in time. An engine that dies leaves a crashed run, not a running one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _LAST_BYTES = 10_000  # of a log, which hold its last line, or more of it than i
 
 
 def launch(run_id: str, entrypoint: str, environment: Mapping[str, str], logs: Path) -> None:
-    """Start the process that executes a run; it outlives this one. Another such process does no harm."""
+    """Start the process that executes a run; it outlives this one. A second such process for a run does no harm."""
     logs.mkdir(parents=True, exist_ok=True)
     with open_private(logs / f"{run_id}.log", "ab") as log:
         lock(log.fileno(), shared=True, wait=None)  # for as long as a process has it open: so it is not pruned
@@ -62,7 +62,7 @@ def launch(run_id: str, entrypoint: str, environment: Mapping[str, str], logs: P
 
 
 def main(run_id: str, entrypoint: str, log: Path) -> int:
-    """What the process does. The log stays only if something went wrong."""
+    """Execute a run, in a process of its own. The log file stays only if something went wrong."""
     connection = Connection.configured()
     if connection is None:
         raise SystemExit("PREFECT_API_URL is not set.")
@@ -77,9 +77,9 @@ def main(run_id: str, entrypoint: str, log: Path) -> int:
 
 
 def claim(client: PrefectClient, run_id: str) -> str | None:
-    """Claim a run for this process; gives the id of the claim, or None where another process has the run.
+    """Claim a run for this process; return the id of the claim, or None if another process has the run.
 
-    Each try bears the same id: one whose answer was lost may have succeeded.
+    Each try has the same id, since a try whose answer was lost may have succeeded.
     """
     claim_id = str(uuid4())
     return claim_id if _call_patiently(lambda: client.claim(run_id, claim_id)) else None
@@ -152,7 +152,7 @@ class _Attempt:
             return None
 
     def _contradict(self) -> None:
-        """The server was away, missed the heartbeats, and took the flow for dead."""
+        """Mark a run as running again that the server took for dead: it was away and missed the heartbeats."""
         state = {
             "type": "RUNNING",
             "name": "Running",
@@ -169,7 +169,7 @@ class _Attempt:
         engine.kill_group()
 
     def _await_end(self, engine: _Engine) -> None:
-        """Give the engine time to end, and first the steps that clean up; the flow's label says that they are over."""
+        """Give the engine time to end, and before that the clean-up steps; a label of the flow marks their end."""
         deadline = time.monotonic() + (_CLEANUP_SECONDS if self._cleans_up() else _GRACE_SECONDS)
         has_cleaned_up_since: float | None = None
         while not _has_ended(engine, _POLL_SECONDS) and time.monotonic() < deadline:
@@ -179,7 +179,7 @@ class _Attempt:
                 deadline = min(deadline, has_cleaned_up_since + _GRACE_SECONDS)
 
     def _conclude(self, code: int) -> int:
-        """A run whose engine ended without a word is cancelled, if that was asked for, and else crashed."""
+        """End a run whose engine ended without reporting: as cancelled if that was requested, otherwise as crashed."""
         if self.has_ended:
             return 0
         run = _call_patiently(lambda: self.client.run(self.run_id), _PATIENCE_SECONDS if code else _GRACE_SECONDS)
@@ -192,7 +192,7 @@ class _Attempt:
         return 1
 
     def _is_retried(self, run: FlowRun) -> bool:
-        """Whether the run had ended and goes on as another attempt: it waits for one, or another process has it."""
+        """Return whether the run ended and was retried: it waits for another attempt, or another process has it."""
         if run.state_type == "PENDING":
             return run.transition_id != self.claim_id
         return run.state_type == "SCHEDULED" or run.process not in (None, self.process)
@@ -203,7 +203,7 @@ class _Attempt:
         self._fire_end(run, status)
 
     def _fire_end(self, run: FlowRun, status: ExecutionStatus) -> None:
-        """The hooks that the engine did not live to fire."""
+        """Fire the hooks that the engine could not fire before it died."""
         from flowyml.runtime.processes import StepProcesses
 
         for bundle, plan in self._bundles():
@@ -213,11 +213,11 @@ class _Attempt:
                     processes.fire("on_pipeline_end", plan.name, run.name, status, seconds)
 
     def _cleans_up(self) -> bool:
-        """Whether steps run after a cancellation."""
+        """Return whether the pipeline has clean-up steps."""
         return any(isinstance(group, Cleanup) for _, plan in self._bundles() for group in plan.groups)
 
     def _bundles(self) -> Iterator[tuple[Path, Plan]]:
-        """What stands beside the flow, which is one bundle, with its plan."""
+        """Yield the bundle beside the flow, with its plan."""
         from flowyml.plan.bundle import Bundle
 
         for path in Path(self.entrypoint).parent.glob("*.pyz"):
@@ -229,21 +229,21 @@ class _Attempt:
 
 
 class _Engine(subprocess.Popen[bytes]):
-    """Prefect's engine, which leads a group of its own."""
+    """Prefect's engine, the leader of a process group of its own."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._identity = identity_of(self.pid)
 
     def kill_group(self) -> None:
-        """Also after it was waited for, when its id may be another's: then that one's group is left alone."""
+        """Kill the process group, unless its id may belong to another process by now."""
         if not signal_group(self._identity, signal.SIGKILL):  # as where the process table cannot be read
             self.kill()
         self.wait()
 
 
 def _forward_sigterm(engine: _Engine) -> None:
-    """A SIGTERM to this process is meant for the run: the engine gets it, and reports a crash itself."""
+    """Pass a SIGTERM on to the engine, which then reports a crash itself."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         with suppress(ProcessLookupError):
@@ -261,7 +261,7 @@ def _has_ended(process: subprocess.Popen[bytes], within: float) -> bool:
 
 
 def _call_patiently(call: Callable[[], Any], patience: float = _PATIENCE_SECONDS) -> Any:
-    """The answer of a call, for which a server that is down, or in trouble, is given time to come back."""
+    """Make a call and return its answer; repeat it for a while if the server is down or has an error."""
     deadline = time.monotonic() + patience
     while True:
         try:

@@ -1,7 +1,7 @@
-"""A schedule in Prefect's notation, and back.
+"""Convert a schedule to Prefect's notation, and back.
 
-Prefect's cron and interval schedules have no start and no end, while its recurrence rules (RFC 5545) have both. So a
-schedule with a start or an end becomes such a rule. The slug of the schedule then says what it was made from.
+Prefect's cron and interval schedules have neither start nor end, but its recurrence rules (RFC 5545) have both. So a
+schedule with a start or an end becomes such a rule. The slug of the schedule then has the original.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ __all__ = [
 
 SLUG = "flowyml"
 MADE_UP = "flowyml.made_up"
-"""The label of a run that is made for a time of the schedule, which flows read; and its tag, by which it is found."""
+"""The label of a run for a missed time of the schedule, which flows read; and its tag, by which the run is found."""
 SET = "x-flowyml-schedule"
-"""The key in a deployment's parameter schema under which ``as_set`` of the schedule stands, as FlowyML set it."""
+"""The key in a deployment's parameter schema with the digest (``as_set``) of the schedule that FlowyML set."""
 
 _TIMING = ("cron", "day_or", "interval", "anchor_date", "rrule", "timezone")
 _EDITED = (
@@ -37,7 +37,10 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def to_prefect(schedule: Schedule) -> dict[str, Any]:
-    """The ``schedule`` and ``slug`` of a deployment schedule. Raises ``ScheduleError`` for what Prefect cannot keep."""
+    """The ``schedule`` and ``slug`` of a deployment schedule.
+
+    Raises ``ScheduleError`` for one that Prefect cannot follow.
+    """
     notes = {
         name: value
         for name, value in schedule.to_dict().items()
@@ -53,7 +56,7 @@ def to_prefect(schedule: Schedule) -> dict[str, Any]:
 
 
 def from_prefect(plain: Mapping[str, Any]) -> Schedule:
-    """What ``to_prefect`` was given, as far as Prefect's side was not changed by hand since."""
+    """Decode a schedule that ``to_prefect`` encoded, with changes that were made by hand since."""
     kept, slug = plain["schedule"], plain.get("slug") or ""
     notes = _notes(slug)
     parameters = read_parameters(plain.get("parameters") or {})
@@ -70,24 +73,24 @@ def from_prefect(plain: Mapping[str, Any]) -> Schedule:
 
 
 def is_ours(plain: Mapping[str, Any]) -> bool:
-    """Whether FlowyML made this deployment schedule."""
+    """Return whether FlowyML created this deployment schedule."""
     slug = plain.get("slug") or ""
     return slug == SLUG or bool(_notes(slug))
 
 
 def own_schedule(deployment: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The schedule of a deployment that FlowyML made, or None."""
+    """The schedule of a deployment that FlowyML created, or None."""
     return next((schedule for schedule in deployment.get("schedules") or () if is_ours(schedule)), None)
 
 
 def is_active(deployment: Mapping[str, Any]) -> bool:
-    """Whether FlowyML's schedule of this deployment fires."""
+    """Return whether FlowyML's schedule of this deployment is active."""
     schedule = own_schedule(deployment)
     return schedule is not None and bool(schedule["active"])
 
 
 def as_set(schedule: Mapping[str, Any]) -> str:
-    """A digest of when a deployment schedule fires and with which parameters, as the server gives it."""
+    """A digest of the times and the parameters of a deployment schedule, as the server has it."""
     kept = schedule["schedule"]
     parts = {name: kept[name] for name in _TIMING if kept.get(name) is not None}
     text = json.dumps([parts, schedule.get("parameters") or {}], sort_keys=True)
@@ -95,14 +98,14 @@ def as_set(schedule: Mapping[str, Any]) -> str:
 
 
 def was_edited(deployment: Mapping[str, Any]) -> bool:
-    """Whether FlowyML's schedule of a deployment was changed by hand since FlowyML set it, as in Prefect's UI."""
+    """Return whether FlowyML's schedule of a deployment was changed by hand since, as in Prefect's UI."""
     schedule = own_schedule(deployment)
     noted = (deployment.get("parameter_openapi_schema") or {}).get(SET)
     return schedule is not None and noted is not None and noted != as_set(schedule)
 
 
 def schedule_info(deployment: Mapping[str, Any], planned: Sequence[datetime]) -> ScheduleInfo:
-    """FlowyML's schedule of this deployment, and the runs that the scheduler has planned for it."""
+    """FlowyML's schedule of this deployment, and its planned runs."""
     schedule = own_schedule(deployment)
     assert schedule is not None
     return ScheduleInfo(
@@ -131,10 +134,10 @@ def _plain(schedule: Schedule) -> dict[str, Any]:
 
 
 def _rule(schedule: Schedule) -> dict[str, Any]:
-    """DTSTART and UNTIL stand in the rule's time zone, as Prefect wants them.
+    """Write a recurrence rule. DTSTART and UNTIL are in the rule's time zone, as Prefect requires.
 
-    That is the schedule's own for a cron expression. For an interval it is UTC: Prefect counts in wall-clock time,
-    which shows an hour twice when clocks go back. DTSTART is the first run from now on: Prefect counts from it each
+    For a cron expression that is the schedule's time zone. For an interval it is UTC: Prefect counts in wall-clock
+    time, which shows an hour twice when clocks go back. DTSTART is the next run from now: Prefect counts from it each
     time that it plans.
     """
     from zoneinfo import ZoneInfo
@@ -163,7 +166,7 @@ def _interval_rule(schedule: Schedule) -> str:
 
 
 def _cron_rule(cron: str) -> str:
-    """The five fields as a daily rule; as a monthly one where weekdays are counted in the month (``1#2``, ``L5``)."""
+    """Write five fields as a daily rule, or as a monthly one for weekdays counted in the month (``1#2``, ``L5``)."""
     from croniter import croniter
 
     (minutes, hours, days, months, weekdays), counted = croniter.expand(cron)
@@ -183,7 +186,7 @@ def _cron_rule(cron: str) -> str:
 
 
 def _weekdays(weekdays: Sequence[Any], counted: Mapping[int, Iterable[Any]]) -> Iterator[str]:
-    """Each weekday as in RFC 5545. ``counted`` says which of a month are meant: of all weekdays, or it is empty."""
+    """Yield each weekday as in RFC 5545. ``counted`` has the ones of a month that are meant; empty for all."""
     for day in weekdays:
         name = ("SU", "MO", "TU", "WE", "TH", "FR", "SA")[int(day) % 7]
         for number in sorted(map(str, counted.get(day, [""]))):

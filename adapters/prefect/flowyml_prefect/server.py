@@ -1,16 +1,16 @@
-"""The embedded Prefect: a server of the user's own on SQLite, started when it is first needed and then left running.
+"""The embedded Prefect: a server of the user's own on SQLite, started at first use and then left running.
 
 It is Prefect's own ``prefect server start``, detached, on 127.0.0.1 and a free port, with its database, its log and the
-record of its process in ``home()/prefect``. It answers only to its owner: other users of the machine and web pages
-lack its password, which is random, in a file that only its owner can read. The server asks for it with each call
-(``PREFECT_SERVER_API_AUTH_STRING``), and its UI once in each browser, where it stays; so a start makes a new one,
-unless a process still reports with the old one. It reaches the server, the worker and the processes of runs in their
-environment, and stands on no command line.
+record of its process in ``home()/prefect``. Only its owner can use it: other users of the machine and web pages lack
+its password, which is random, in a file that only its owner can read. The server requires it in each call
+(``PREFECT_SERVER_API_AUTH_STRING``), and its UI once in each browser, which remembers it; so each start makes a new
+password, unless a process still reports with the old one. The server, the worker and the processes of runs get it in
+their environment, and it is in no command line.
 
-All processes of this user share the server; a lock makes sure that two which need it at once start one. Scheduled runs
-need a worker, so the first schedule also starts a Prefect worker beside it, which serves the work pool ``flowyml``.
-Both stay until ``stop_embedded_server()``, or until the machine stops; when the server is started again,
-so is the worker, if there was one.
+All processes of this user share the server; a lock makes sure that two processes that need it at once start one server.
+Scheduled runs need a worker, so the first schedule also starts a Prefect worker for the work pool ``flowyml``. Both run
+until ``stop_embedded_server()``, or until the machine stops; when the server is started again, so is the worker, if it
+had one.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ __all__ = [
 ]  # fmt: skip
 
 POOL = "flowyml"
-"""The work pool whose worker runs what is scheduled on the embedded server."""
+"""The work pool whose worker executes scheduled runs on the embedded server."""
 
 _ASKS_FOR_PASSWORD = (3, 6, 22)
 _USER = "flowyml"
@@ -64,7 +64,7 @@ _EMBEDDED = "embedded"
 _STARTS_WITHIN = 300
 _LONGEST_TURN_SECONDS = 30
 _LISTENERS = Path("/proc/net/tcp")
-# Below the ports that systems give to clients: one of those could be taken in the seconds before the server listens
+# Below the ports that systems give to clients: such a port could be taken in the seconds before the server listens
 # (sources: Linux, Documentation/networking/ip-sysctl.rst, ip_local_port_range; macOS, net.inet.ip.portrange.first).
 _PORTS = range(20_000, 32_768)
 _SETTINGS = {
@@ -98,50 +98,52 @@ _SHARED_PREFIXES = (
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedServer:
-    """The server that was recorded, and its worker if there is one."""
+    """The recorded server, and its worker if it has one."""
 
     url: str
     server: ProcessIdentity
     worker: ProcessIdentity | None = None
     ui: str = ""
-    """Below the URL: the UI whose pages ask for the password where they need it, instead of showing an error."""
+    """The path of the UI whose pages ask for the password, instead of showing an error."""
     is_starting: bool = False
-    """True until it answers. Where its starter was killed before, the next one stops it."""
+    """True until the server answers.
+
+    If the process that started it was killed before, the next one stops the server.
+    """
 
     @property
     def connection(self) -> Connection:
-        """How to reach it."""
+        """The connection to the server."""
         secret = _password(prefect_home())
         return Connection(f"{self.url}/api", login_of(secret, is_password=True), ui=self.url + self.ui)
 
     @property
     def has_password(self) -> bool:
-        """False where the file of the password is lost, or others could have read it."""
+        """False if the file of the password is lost, or others could have read it."""
         return self.connection.password is not None
 
 
 def server_name(connection: Connection) -> str:
-    """What a server is called where its flows stand: the embedded one keeps its name when its port changes."""
+    """The name of a server in the folders of its flows: the embedded server keeps its name when its port changes."""
     record = _read_record()
     return _EMBEDDED if record and record.connection.api_url == connection.api_url else connection.api_url
 
 
 def is_embedded(name: str) -> bool:
-    """Whether ``server_name`` gave this name to the embedded server."""
+    """Return whether this is the embedded server's name from ``server_name``."""
     return name == _EMBEDDED
 
 
 def prefect_home() -> Path:
-    """Where the embedded server keeps its things."""
+    """The folder of the embedded server."""
     return home() / "prefect"
 
 
 def embedded_server(*, start: bool = True) -> EmbeddedServer | None:
-    """The embedded server; started if need be, which takes some ten seconds and is announced on standard error.
+    """The embedded server; started if it is not running, which takes some ten seconds and is announced on stderr.
 
-    With ``start=False``, None when it is not running. One whose password is lost counts as not running, and is
-    replaced. Raises ``EngineError`` when it cannot be started, also for a Prefect that would answer without the
-    password.
+    With ``start=False``, None if it is not running. A server whose password is lost counts as not running, and is
+    replaced. Raises ``EngineError`` if it cannot be started, also for a Prefect that would answer without the password.
     """
     record = _usable(_read_record())
     if record is not None or not start:
@@ -159,7 +161,7 @@ def embedded_server(*, start: bool = True) -> EmbeddedServer | None:
 
 
 def ensure_worker() -> None:
-    """Start a worker of the embedded server's pool ``flowyml``, unless one runs."""
+    """Start a worker of the embedded server's pool ``flowyml``, unless one is running."""
     with _lock():
         record = _usable(_read_record())
         if record is None:
@@ -170,10 +172,10 @@ def ensure_worker() -> None:
 
 @contextmanager
 def turn() -> Iterator[None]:
-    """One of this user's processes at a time: SQLite takes one writer, and Prefect answers 503 where two meet.
+    """Let only one of this user's processes write at a time: on SQLite, Prefect answers 503 when two writes collide.
 
-    The kernel keeps the queue, so that each has its turn: of eight that asked again and again, one waited for a minute.
-    Where a turn takes half a minute, as of a process that was stopped, the next one goes on without.
+    The kernel queues the processes, so that none starves: when eight processes polled for a lock, one waited for a
+    minute. If a process takes half a minute, as one that was stopped does, the next one continues without the lock.
     """
     file = open_private(private_folder(prefect_home()) / "turn", "a")
     if lock(file.fileno()) is not False:
@@ -190,7 +192,7 @@ def turn() -> Iterator[None]:
 
 
 def _queue(file: IO[str], mine: threading.Event, done: threading.Event) -> None:
-    """Wait in line in a thread of its own, since nothing can end the wait; hold the turn until it was used."""
+    """Wait for the lock in a thread of its own, since the wait cannot be interrupted; hold it until ``done``."""
     with file:
         lock(file.fileno(), wait=None)
         mine.set()
@@ -198,8 +200,9 @@ def _queue(file: IO[str], mine: threading.Event, done: threading.Event) -> None:
 
 
 def stop_embedded_server() -> bool:
-    """Stop the worker and the server. False when neither was running. What they know stays on disk, and runs that are
-    under way go on: they report when the server is back.
+    """Stop the worker and the server. Return False if neither was running.
+
+    Their data stays on disk. Active runs continue, and report when the server runs again.
     """
     with _lock():
         record = _read_record()
@@ -210,7 +213,7 @@ def stop_embedded_server() -> bool:
 
 
 def _check_release(release: str) -> None:
-    """Before 3.6.22, a ``Host`` header of ``x/health?`` makes Prefect answer every GET without the password."""
+    """Refuse a Prefect before 3.6.22: a ``Host`` header of ``x/health?`` makes it answer without the password."""
     if tuple(map(int, re.findall(r"\d+", release)[:3])) < _ASKS_FOR_PASSWORD:
         wanted = ".".join(map(str, _ASKS_FOR_PASSWORD))
         raise EngineError(
@@ -255,7 +258,7 @@ def _start(before: EmbeddedServer | None) -> EmbeddedServer:
 
 
 def _newest_ui(url: str) -> str:
-    """Prefect 3.9 has two UIs. Signed out, pages of the older one say "Page not found"."""
+    """The path of Prefect 3.9's newer UI. Without a login, pages of the older one say "Page not found"."""
     from http.client import HTTPException
 
     from flowyml.core.web import exchange
@@ -287,7 +290,7 @@ def _start_worker(record: EmbeddedServer) -> EmbeddedServer:
 
 
 def _start_command(name: str, *arguments: str, settings: Mapping[str, str], umask: int = -1) -> subprocess.Popen[bytes]:
-    """One of Prefect's commands as a process that outlives this one, with an environment that we make."""
+    """Start a command of Prefect's as a process that outlives this one, with an environment of its own."""
     folder = prefect_home()
     database = f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
     environment = {
@@ -303,14 +306,12 @@ def _start_command(name: str, *arguments: str, settings: Mapping[str, str], umas
 
 
 def _shared_environment() -> dict[str, str]:
-    """What a process may have of this one's environment that runs steps of all pipelines: where and how programs run,
-    and nothing that gives access to something.
-    """
+    """The part of this environment for a process that runs steps of all pipelines, without credentials."""
     return {name: value for name, value in os.environ.items() if name in _SHARED or name.startswith(_SHARED_PREFIXES)}
 
 
 def _await_health(record: EmbeddedServer, process: subprocess.Popen[bytes]) -> None:
-    """Do not ask before this user's process listens there: another user's would get the password."""
+    """Wait for the server. Ask only when this user's process listens: another user's process would get the password."""
     client = PrefectClient(record.connection, timeout=5)
     deadline = time.monotonic() + _STARTS_WITHIN
     try:
@@ -323,7 +324,7 @@ def _await_health(record: EmbeddedServer, process: subprocess.Popen[bytes]) -> N
 
 
 def _stop(leader: ProcessIdentity) -> bool:
-    """End a process group: ask, wait ten seconds, kill."""
+    """End a process group: SIGTERM, ten seconds, SIGKILL."""
     if not is_alive(leader):
         return False
     for number, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 5)):
@@ -369,7 +370,7 @@ def _free_port(wanted: int) -> int:
 
 
 def _is_this_users(url: str) -> bool:
-    """Whether a process of this user listens at 127.0.0.1 and the port of a URL; True where Linux' table is missing."""
+    """Return whether a process of this user listens at 127.0.0.1 and the port of a URL; True without Linux's table."""
     address = int.from_bytes(socket.inet_aton("127.0.0.1"), sys.byteorder)
     place = f"{address:08X}:{int(url.rpartition(':')[2]):04X}"
     try:
@@ -395,7 +396,7 @@ def _lock() -> Iterator[None]:
 
 
 def _password(folder: Path) -> str | None:
-    """``user:password`` as Prefect takes it; None where there is none, or where others could have read it."""
+    """``user:password`` for Prefect; None if the file is missing, or others could have read it."""
     try:
         with (folder / "password").open(encoding="ascii") as file:
             return (file.read().strip() or None) if not os.fstat(file.fileno()).st_mode & 0o077 else None
@@ -404,9 +405,7 @@ def _password(folder: Path) -> str | None:
 
 
 def _is_in_use(secret: str, worker: ProcessIdentity | None) -> bool:
-    """Whether a process other than the worker reports with a password, as that of a run in progress does. True where
-    that cannot be known.
-    """
+    """Return whether a process other than the worker uses a password, as a run does. True if that is unknown."""
     if sys.platform != "linux":
         return True
     bearers = started_with(f"PREFECT_API_AUTH_STRING={secret}".encode())
@@ -414,12 +413,12 @@ def _is_in_use(secret: str, worker: ProcessIdentity | None) -> bool:
 
 
 def _make_password(folder: Path) -> str:
-    """A new password, written down in ``folder`` in place of an older one."""
+    """Create a password and write it to ``folder``, in place of an older one."""
     made = f"{_USER}:{secrets.token_urlsafe(32)}"
     write_privately(folder / "password", made + "\n")
     return made
 
 
 def write_privately(path: Path, text: str) -> None:
-    """Write a file in one go, which only its owner can read from the first moment on."""
+    """Write a file at once, which only its owner can read from the start."""
     write_whole(path, text.encode(), 0o600)

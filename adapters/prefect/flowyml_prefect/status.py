@@ -1,7 +1,7 @@
-"""Prefect's states in FlowyML's words.
+"""Map Prefect's states to FlowyML's.
 
-Prefect's types are few and fixed; names refine them, and users may invent names. So the names that change the
-meaning stand first, and the type decides everything else. Source: Prefect, *States*.
+Prefect's types are few and fixed; names refine them, and users may invent names. So the names that change the meaning
+come first, and the type decides everything else. Source: Prefect, *States*.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ BY_NAME: Mapping[tuple[str, str], ExecutionStatus] = {
 def status_of(state_type: str, state_name: str | None) -> ExecutionStatus:
     """The status of a run. Raises ``UnknownStateError`` for a type that no table knows.
 
-    A run that is paused, or that is being cancelled, has begun and not ended: it is RUNNING, and its
-    ``raw_status`` says more.
+    A run that is paused, or being cancelled, has begun and not ended: it is RUNNING. Its ``raw_status`` has the
+    details.
 
     >>> print(status_of("FAILED", "TimedOut"))
     TIMEOUT

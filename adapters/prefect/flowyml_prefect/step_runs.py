@@ -33,17 +33,20 @@ __all__ = [
 ]
 
 ITEMS = "flowyml.items."
-"""Labels of a flow run, with the name of a loop behind it: how many items it has, where some have yet to begin."""
+"""The beginning of a label of a flow run, before the name of a loop: the number of items, while some have not begun."""
 
 TASK_RUNS = "flowyml.task_runs"
-"""The label with the number of task runs that a run with control flow has had. One that completed says it in the
-message of its state instead, which takes no request of its own: a busy server refuses labels at first."""
+"""The label with the number of task runs of a run with control flow.
+
+A completed run has the number in the message of its state instead, which takes no request of its own: a busy server
+refuses labels at first.
+"""
 
 AWAITED = "flowyml.task_runs_awaited"
-"""The label with the number of task runs that a run had when it was retried, which may not all be recorded yet."""
+"""The label with the number of task runs that a run had when it was retried, some of which may not be recorded yet."""
 
 RETRY = "flowyml.retry"
-"""The label with what is to run again of a run that is retried: names as JSON, or null."""
+"""The label with the steps to run again in a retry: names as JSON, or null."""
 
 RETRIED = "flowyml.retried"
 """The label with the time of the last retry: Prefect's start of a run is that of its first attempt."""
@@ -59,7 +62,7 @@ Index = tuple[int, ...]
 
 
 class Planned(NamedTuple):
-    """A step of the version that runs, the function of its task, and the loops around it, the outermost first."""
+    """A step of the run's version, the function of its task, and the loops around it, outermost first."""
 
     step: str
     function: str
@@ -67,12 +70,12 @@ class Planned(NamedTuple):
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Planned:
-        """Read it from a row that ``planned_rows`` made."""
+        """Read a row of ``planned_rows``."""
         return cls(row["step"], row["task"], tuple(json.loads(row.get("loops") or "[]")))
 
 
 def planned_rows(plan: Plan, functions: Mapping[str, str]) -> list[dict[str, str]]:
-    """What is kept of a version's steps, as the rows of a table."""
+    """The steps of a version as the rows of a table."""
     rows = []
     for step in plan:
         row = {"step": step.name, "after": ", ".join(step.upstream), "task": functions[step.name]}
@@ -82,18 +85,18 @@ def planned_rows(plan: Plan, functions: Mapping[str, str]) -> list[dict[str, str
 
 
 def recorded_runs(run: FlowRun) -> int:
-    """How many task runs an ended run has had, of which Prefect may have yet to record some; 0 if it does not say."""
+    """The number of task runs of an ended run, some of which Prefect may not have recorded yet; 0 if unknown."""
     return max(int(run.labels.get(TASK_RUNS, 0)), task_runs(run.message))
 
 
 def index_of(task: TaskRun, step: str) -> Index:
-    """Which item a task run was for: its name is the step's with the index behind it."""
+    """The item of a task run: its name is the step's, followed by the index."""
     rest = task.name.removeprefix(step)
     return tuple(map(int, re.findall(r"\d+", rest))) if _INDEX.fullmatch(rest) else ()
 
 
 def step_runs(plan: Sequence[Planned], tasks: Iterable[TaskRun], labels: Mapping[str, Any]) -> list[StepRun]:
-    """All steps in the plan's order, with the items that are known to come."""
+    """All steps in the plan's order, with the items that are expected."""
     found: dict[str, dict[Index, TaskRun]] = {}
     steps = {planned.function: planned.step for planned in plan}
     for task in tasks:  # those of a retry come later
@@ -111,7 +114,7 @@ def step_runs(plan: Sequence[Planned], tasks: Iterable[TaskRun], labels: Mapping
 
 
 class _Items:
-    """The items that the loops of a run are known to have, from the task runs of their steps and from labels."""
+    """The known items of a run's loops, from the task runs of their steps and from labels."""
 
     def __init__(
         self, plan: Sequence[Planned], found: Mapping[str, Mapping[Index, TaskRun]], labels: Mapping[str, Any]
@@ -128,7 +131,7 @@ class _Items:
                     self._add(path, outer, range(count))
 
     def expected(self, loops: tuple[str, ...]) -> set[Index]:
-        """The items of a step in these loops; where an inner loop has not begun, that of the outer one."""
+        """The items of a step in these loops; if an inner loop has not begun, those of the outer loop."""
         return set(self._all(loops))
 
     def _add(self, path: tuple[str, ...], outer: Index, numbers: Iterable[int]) -> None:
@@ -163,7 +166,7 @@ def _step_run(name: str, index: Index, task: TaskRun | None) -> StepRun:
 
 
 def after_the_end(step: StepRun, run: ExecutionStatus, ended_at: datetime | None) -> StepRun:
-    """A step cannot go on after its run: one that was at work shares its fate, one that waited was cancelled."""
+    """End a step with its run: a running step gets the status of the run, a waiting step is cancelled."""
     if step.status.is_terminal:
         return step
     was_at_work = step.status is ExecutionStatus.RUNNING and run.is_failed
@@ -172,5 +175,5 @@ def after_the_end(step: StepRun, run: ExecutionStatus, ended_at: datetime | None
 
 
 def went_wrong(status: ExecutionStatus) -> bool:
-    """Whether it has ended, and not well."""
+    """Return whether a status is final and not successful."""
     return status.is_terminal and not status.is_successful

@@ -1,6 +1,6 @@
-"""What a flow with loops, branches and rules has besides ``flow_parts``, whose place its functions take.
+"""The functions of a flow with loops, branches and rules; they replace those of the same name in ``flow_parts``.
 
-``parts`` puts the two together: the text of this module below its imports becomes a part of the compiled flow.
+``parts`` joins both texts: this module, below its imports, becomes a part of the compiled flow.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ RECORD_SECONDS = 60  # without a new task run, until those that are missing are 
 
 
 class Turn(Task):
-    """A step's turn to run, or that of an item: its task run bears the name of it, such as ``train[3]``."""
+    """A run of a step, or of a step for an item: its task run has that name, such as ``train[3]``."""
 
     __slots__ = ("before", "beside", "future", "inputs", "is_at_work", "line", "outputs", "state", "stop", "together")
 
@@ -86,13 +86,13 @@ class Turn(Task):
 
     @property
     def is_followed(self) -> bool:
-        """Whether another step of its execution group may need its process; none of a loop that has no items."""
+        """True if another step of the execution group may need the process. A loop without items has no such step."""
         others = (self.frame.tasks[name] for name in self.beside if name in self.frame.tasks)
         return any(other is not self and other.end is None for other in others)
 
 
 def run_step(turn: Turn) -> Values | State[Any]:
-    """One attempt of a step, by its task. What it prints goes to the log of the task run."""
+    """Make one attempt of a step, in its task. Its output goes to the log of the task run."""
     if turn.end is not None:
         return without_running(turn)
     logger, work, ended = get_run_logger(), _work.get(), threading.Event()
@@ -127,10 +127,9 @@ def run_step(turn: Turn) -> Values | State[Any]:
 
 
 def run_all(tasks: Mapping[str, Any], parameters: Values, key: str) -> State[Any]:
-    """Run all steps by their tasks, as the plan in the bundle says, and give the state of the run.
+    """Run all steps by their tasks, as the plan in the bundle says, and return the state of the run.
 
-    The walk goes on in a thread, so that a signal to the flow breaks into none of it: what cleans up runs before the
-    flow ends.
+    The walk runs in a thread, so that a signal to the flow does not interrupt it: clean-ups run before the flow ends.
     """
     plan = Bundle.read(BUNDLE).plan
     walker = Walker(plan, tasks, parameters, _work.get(), *what_has_been(plan, tasks))
@@ -150,7 +149,7 @@ def run_all(tasks: Mapping[str, Any], parameters: Values, key: str) -> State[Any
 
 
 def what_has_been(plan: Plan, tasks: Mapping[str, Any]) -> tuple[Before, int]:
-    """What has ended in earlier attempts of the flow run and stays, and how many task runs those had."""
+    """Read what ended in earlier attempts of the flow run and stays, and the number of their task runs."""
     run = runtime.flow_run
     if run.run_count < 2:
         return Before(), 0
@@ -173,8 +172,11 @@ def what_has_been(plan: Plan, tasks: Mapping[str, Any]) -> tuple[Before, int]:
 
 
 def recorded(client: Any, run_id: Any, count: int) -> list[Any]:
-    """The task runs of earlier attempts, as they began. Prefect records them late: where ``count`` is given, that many
-    are waited for, and the ends of those that were not tried again, for as long as new ones are recorded."""
+    """The task runs of earlier attempts, in the order of their starts.
+
+    Prefect records them late: waits for ``count`` of them, if given, and for the ends of those that were not tried
+    again, as long as new ones are recorded.
+    """
     wanted = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
     before, deadline = -1, 0.0
     while True:
@@ -192,7 +194,7 @@ def recorded(client: Any, run_id: Any, count: int) -> list[Any]:
 
 
 def _words(state: State[Any] | None) -> tuple[str, str]:
-    """A state in the words of FlowyML's own records; one that has not ended has to run again."""
+    """A state in the words of FlowyML's own records. A state that is not final has to run again."""
     if state is None:
         return "CANCELLED", "cancelled"
     if state.is_completed():
@@ -201,7 +203,7 @@ def _words(state: State[Any] | None) -> tuple[str, str]:
 
 
 class Walker:
-    """Submits the task of each step as soon as the step may run, and of each item."""
+    """Submits the task of each step, and of each item, as soon as it may run."""
 
     def __init__(
         self, plan: Plan, tasks: Mapping[str, Any], parameters: Values, work: Work, past: Before, count: int
@@ -240,7 +242,7 @@ class Walker:
         return turn
 
     def run(self) -> None:
-        """Run all, then what cleans up."""
+        """Run all steps, then the clean-ups."""
         try:
             self._go_on()
             if self.walk.begin_finale():
@@ -253,13 +255,13 @@ class Walker:
             self.over.set()
 
     def stop(self) -> None:
-        """End the steps at work and begin no others, but for what cleans up."""
+        """End the running steps and begin no others, except clean-ups."""
         if not self._is_cleaning_up:
             self._work.stop.set()
             self._news.put(None)
 
     def state(self, key: str) -> State[Any]:
-        """How the run has ended. The outputs of one that completed become an artifact."""
+        """The final state of the run. The outputs of a completed run become an artifact."""
         if self._fault:
             raise self._fault
         if failures := [*self._failures(), *dict.fromkeys(self.walk.faults)]:
@@ -269,7 +271,7 @@ class Walker:
         return Completed(message=f"Task runs: {self.count}")
 
     def _row(self, name: str, place: tuple[Node, str]) -> dict[str, str]:
-        """An output of the pipeline, with what became of failed items in the loops that its list is from."""
+        """An output of the pipeline, with the handling of failed items in the loops that its list is from."""
         node, output = place
         source = next(each.source for each in self.plan.outputs if each.name == name)
         loops = self.plan.structure.loops_between(source.step, "") if isinstance(source, FromStep) else ()
@@ -277,7 +279,7 @@ class Walker:
         return {**row, "loops": ", ".join(loop.on_item_error for loop in loops)} if loops else row
 
     def _failures(self) -> Iterator[str]:
-        """Of what counts: not of items that may fail, and not of what cleans up."""
+        """The failures that fail the run: not those of items that may fail, and not those of clean-ups."""
         structure = self.plan.structure
         for turn in self.walk.tasks:
             state = turn.state if turn.end is End.FAILED else None
@@ -285,7 +287,7 @@ class Walker:
                 yield of_step(turn.step.name, _reason(state), turn.label)
 
     def _go_on(self) -> None:
-        """Until nothing is at work any more."""
+        """Continue until nothing is running."""
         self._begin()
         while self._busy:
             news = self._news.get()
@@ -297,7 +299,7 @@ class Walker:
         self.walk.stop()
 
     def _halt(self) -> None:
-        """Wait for the steps that are being stopped, and not for those that wait to be tried again."""
+        """Wait for the steps that are being stopped, and not for those that wait for a retry."""
         self.walk.halt()
         self._held.clear()
         for waiting in self._together.values():
@@ -318,7 +320,7 @@ class Walker:
         return True
 
     def _begin(self) -> None:
-        """Begin what is ready. Of the items as many as can be at work, the next step of one that has begun first."""
+        """Begin what is ready: as many items as can run at once, items that have begun before new ones."""
         items = []
         while self.walk.ready:
             node = self.walk.ready.popleft()
@@ -346,7 +348,7 @@ class Walker:
         self.count += 1
         self._busy.add(turn)
         self._busy_items += bool(turn.index)
-        # Not `wait_for=`, but the same lines: all has ended already, and to wait for that takes 2 ms of each pair.
+        # Draws the same lines as `wait_for=`, which takes 2 ms for each pair although all has ended already.
         lines = {"turn": self._lines(turn)}
         future = self._runner.submit(self._tasks[turn.step.name], {"turn": turn}, dependencies=lines)
         turn.future, turn.line = future, TaskRunResult(id=future.task_run_id)
@@ -355,7 +357,7 @@ class Walker:
             self._turns.setdefault((turn.step.name, turn.index[:depth]), []).append(turn)
 
     def _lines(self, turn: Turn) -> set[TaskRunResult]:
-        """What Prefect draws from what it has waited for."""
+        """The lines to a step in Prefect's graph, from the steps that it waited for."""
         structure = self.plan.structure
         lines: list[TaskRunResult] = []
         for name in structure.upstream(turn.step):
@@ -373,7 +375,7 @@ class Walker:
         self._news.put((node, found))
 
     def _take(self, node: Node, found: Any) -> None:
-        """Book what has ended, or what was found out."""
+        """Record the end of a step, or the result of an evaluation."""
         if node not in self._busy:
             return
         self._busy.discard(node)
@@ -414,7 +416,7 @@ class Walker:
 
 
 def _ended(turn: Turn, future: PrefectFuture[Any]) -> tuple[State[Any], Values]:
-    """The state of a task run, and what it returned; Prefect knows that where it took it from its own cache."""
+    """The state of a task run, and its return value; Prefect's state says which run's cache it is from."""
     try:
         future.wait()
         state = future.state
@@ -426,7 +428,7 @@ def _ended(turn: Turn, future: PrefectFuture[Any]) -> tuple[State[Any], Values]:
 
 
 def without_running(turn: Turn) -> State[Any]:
-    """The state of a step that is not to run. Prefect takes a state for the newest one by its time."""
+    """The state of a step that must not run. Prefect takes the state with the latest time for the newest one."""
     if turn.end is End.OK:
         return Completed(name="NoItems", message="There were no items.")
     if turn.end is End.SKIPPED:
@@ -435,7 +437,7 @@ def without_running(turn: Turn) -> State[Any]:
 
 
 def label_soon(run_id: Any, label: str, value: int | str, within: float = LABEL_SECONDS) -> None:
-    """Label it within seconds, or go on without: a server may still work off the events of many task runs.
+    """Set a label within seconds, or continue without: a server may be busy with the events of many task runs.
 
     The end of the process does not wait for it.
     """
@@ -445,6 +447,6 @@ def label_soon(run_id: Any, label: str, value: int | str, within: float = LABEL_
 
 
 def label_run(run_id: Any, label: str, value: int | str) -> None:
-    """Note on the flow run what those who read it go by; it may be missing."""
+    """Set a label on the flow run for its readers; it may be missing."""
     with suppress(Exception), get_client(sync_client=True) as client:
         client.update_flow_run_labels(run_id, {label: value})
