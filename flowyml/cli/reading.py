@@ -260,7 +260,10 @@ def retry(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the failed steps of a run again, and those that wait for them, under the same id; do not wait for the end."""
+    """Run the failed steps of a run again, and those that wait for them, under the same id; do not wait for the end.
+
+    They run the code that the run was started with. Edited files take a new run, whose cached steps do not run again.
+    """
     with Output(as_json) as out:
         orchestrator = resolve(on)
         again = _attached(orchestrator, job).retry(step or None)
@@ -268,7 +271,8 @@ def retry(
             out.document(plain_run(again.run, orchestrator.name))
             return
         out.line(again.job_id)
-        note(f"running again; watch it with: {command_for('watch', again)}")
+        note("running again, with the code that the run was started with: edited files take a new run")
+        note(f"watch it with: {command_for('watch', again)}")
 
 
 def _attached(orchestrator: Orchestrator, given: str) -> SubmissionResult:

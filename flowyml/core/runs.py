@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from flowyml.core.errors import DefinitionError, OutputNotKeptError
 from flowyml.core.execution_status import ExecutionStatus
@@ -342,6 +342,9 @@ class PipelineResult:
         return self.status.is_successful
 
     def __getitem__(self, output: str) -> Any:
+        """The value of an output. Raises ``StepError`` if the run failed: ``step_results`` has what completed."""
+        if not self.success and output not in {*self.outputs, *self.outputs.not_kept}:
+            self._fail(f" has no output {output!r}: it")
         return self.outputs[output]
 
     def __contains__(self, output: object) -> bool:
@@ -354,10 +357,13 @@ class PipelineResult:
 
     def raise_for_status(self) -> PipelineResult:
         """Return the result if it succeeded, else raise the step's error."""
+        if not self.success:
+            self._fail()
+        return self
+
+    def _fail(self, what: str = "") -> NoReturn:
         from flowyml.core.errors import StepError
 
-        if self.success:
-            return self
         raise StepError(
-            f"Run {self.run_id!r} of {self.pipeline!r} ended {self.status}: {self.error}"
+            f"Run {self.run_id!r} of {self.pipeline!r}{what} ended {self.status}: {self.error}"
         ) from self.exception

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import pytest
 
-from flowyml import Pipeline, report, step
-from flowyml.core.errors import OutputNotKeptError
+from flowyml import Pipeline, pipeline, report, step
+from flowyml.core.errors import OutputNotKeptError, StepError
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import run
 from flowyml.orchestrators.local.outputs import read, record
@@ -48,6 +48,26 @@ def test_outputs_that_are_kept_and_those_that_are_not(
     said = f"Only this process has 'large', 'lock' of run '{result.run_id}', since run() keeps only small values"
     pipeline.run(on=local)
     assert [record.getMessage()[: len(said)] for record in caplog.records] == [said], "once"
+
+
+def test_an_output_that_a_failed_run_lacks_is_the_failure(local: LocalOrchestrator) -> None:
+    @step
+    def good() -> int:
+        return 1
+
+    @step
+    def bad() -> int:
+        raise ZeroDivisionError("by nothing")
+
+    @pipeline
+    def made() -> Any:
+        return {"one": good(), "two": bad()}
+
+    result = made.run(on=local)
+    assert result.step_results["good"].outputs == {"good": 1}
+    with pytest.raises(StepError, match=r"has no output 'two': it ended FAILED: step 'bad': .*by nothing") as caught:
+        result["two"]
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
 @pytest.mark.parametrize("keep", [True, False])
