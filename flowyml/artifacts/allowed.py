@@ -1,6 +1,6 @@
-"""Whether values may be pickled: reading a pickle runs whatever its writer wanted.
+"""The decision whether values may be pickled: reading a pickle runs whatever its writer wanted.
 
-This is decided once, when a run begins, and passed to its workers: the user's code may change or delete the working
+It is made once, when a run begins, and passed to the run's workers: the user's code may change or delete the working
 folder, where settings are looked up.
 """
 
@@ -24,9 +24,9 @@ _decided: ContextVar[tuple[str | None] | None] = ContextVar("flowyml_pickles", d
 
 
 def why_no_pickles() -> str | None:
-    """What forbids pickles here; None if nothing does.
+    """Say what forbids pickles here; None if nothing does.
 
-    That is what was decided for the run, else the environment, else ``allow_pickle = false`` in the settings. Raises
+    That is the decision for the run, else the environment, else ``allow_pickle = false`` in the settings. Raises
     ``ConfigurationError`` for a word that is neither yes nor no, and for settings that cannot be read.
     """
     if decided := _decided.get():
@@ -39,7 +39,7 @@ def why_no_pickles() -> str | None:
 
 
 def decide_on_pickles() -> str | None:
-    """The same for a whole run, whose code may change the working folder; an error forbids them."""
+    """Decide for a whole run, whose code may change the working folder. An error forbids pickles."""
     try:
         return why_no_pickles()
     except ConfigurationError as error:

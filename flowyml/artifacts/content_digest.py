@@ -39,7 +39,7 @@ def content_of_value(value: Any) -> list[Any]:
 
 
 def has_object(content: list[Any]) -> bool:
-    """Whether it contains an object of a class, whose methods are code."""
+    """Return whether the content has an object of a class, whose methods are code."""
     kind, *rest = content
     return any(map(has_object, rest)) if kind == "list" else kind == "artifact" and rest[0] not in _PLAIN
 
@@ -61,7 +61,7 @@ def moved_reference(packed: Mapping[str, Any], move: Callable[[Written], Written
 
 
 def size_of(packed: Mapping[str, Any]) -> int:
-    """The size in bytes of what a reference stands for. Raises ``ArtifactError``."""
+    """The size in bytes of the value of a reference. Raises ``ArtifactError``."""
     return read_reference(packed[REFERENCE])[0].size
 
 

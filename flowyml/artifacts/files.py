@@ -91,7 +91,7 @@ def place_file(stored: Path, name: str) -> Path:
 def place_folder(stored: Path, name: str, into: Path | None = None) -> Path:
     """Unpack a stored archive into a folder, which gets its name when complete.
 
-    Raises ``ArtifactError`` for an archive that ``write_folder`` would not make.
+    Raises ``ArtifactError`` for an archive that ``write_folder`` would not write.
     """
     place = (into or new_folder()) / safe_name(name)
     root = unfinished_beside(place)
@@ -114,7 +114,7 @@ def place_folder(stored: Path, name: str, into: Path | None = None) -> Path:
 
 
 def _unpack(archive: tarfile.TarFile, entry: tarfile.TarInfo, root: Path) -> None:
-    """Unpack one entry. There are no links below ``root``, so a name that leads down stays below it."""
+    """Unpack one entry. ``root`` contains no links, so a name without ``..`` stays below it."""
     leads_down = all(
         part not in ("", ".", "..") and "\\" not in part and ":" not in part[:2] for part in entry.name.split("/")
     )
@@ -135,7 +135,7 @@ def _unpack(archive: tarfile.TarFile, entry: tarfile.TarInfo, root: Path) -> Non
 
 
 def safe_name(name: Any) -> str:
-    """A file's name that leads nowhere else and shows what it is: separators and control characters become ``_``.
+    """Return a file's name that leads nowhere else: separators and control characters become ``_``.
 
     >>> safe_name("../../etc/passwd"), safe_name("..")
     ('.._.._etc_passwd', 'file')

@@ -53,7 +53,7 @@ def url_of(path: object) -> str | None:
 
 @cache
 def _of_this_process() -> Path:
-    """A folder that is removed when the process ends; not when one ends that was forked from it."""
+    """A folder that is removed when this process ends, but not when a fork of it ends."""
     import tempfile
 
     folder, process = Path(tempfile.mkdtemp(prefix="flowyml-files-")), os.getpid()

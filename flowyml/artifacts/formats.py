@@ -1,4 +1,4 @@
-"""How a value is written, chosen by its type: the plainest format that restores it exactly."""
+"""Choose the format of a value by its type: the plainest format that restores the value exactly."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ ENTRY_POINTS = "flowyml.formats"
 class Format(NamedTuple):
     """A way to write values, and to read them back.
 
-    ``write`` may fail for some values; the next format is then tried. ``mapped`` files are read piece by piece, when
-    the value is used. ``takes`` says which values a plug-in's format is for. A ``named`` format reads a file under the
-    name in the reference, which its ``read`` takes too.
+    ``write`` may fail for some values; the next format is then tried. A ``mapped`` file is read piece by piece, when
+    the value is used. ``takes`` returns whether a plug-in's format is for a value. A ``named`` format reads a file
+    under the name in the reference, which is also passed to its ``read``.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Format(NamedTuple):
 
 
 def formats_for(value: Any) -> Iterator[Format]:
-    """The formats that may hold a value, the plainest first; pickles come last, unless they are forbidden."""
+    """The formats for a value, plainest first; pickles come last, unless they are forbidden."""
     if name := _plainest(value):
         yield FORMATS[name]
     elif plugged := _plugged(value):
@@ -160,7 +160,7 @@ def _write_npy(value: Any, file: BinaryIO) -> None:
 
 
 def _read_npy(path: Path) -> Any:
-    """Mapped copy-on-write: a step may change its array, and the file stays as it is."""
+    """Map the file copy-on-write: a step may change its array without changing the file."""
     numpy = require("numpy")
     try:
         return numpy.asarray(numpy.load(path, mmap_mode="c", allow_pickle=False))
@@ -169,7 +169,7 @@ def _read_npy(path: Path) -> Any:
 
 
 def _of_files(name: str) -> Callable[..., Any]:
-    """A function of a module that few values need."""
+    """Import a function on demand from a module that few values need."""
 
     def call(*arguments: Any) -> Any:
         from flowyml.artifacts import files
@@ -180,7 +180,7 @@ def _of_files(name: str) -> Callable[..., Any]:
 
 
 def _of_libraries(name: str) -> Callable[..., Any]:
-    """The same of another one."""
+    """Import a function on demand from ``libraries``."""
 
     def call(*arguments: Any) -> Any:
         from flowyml.artifacts import libraries

@@ -14,7 +14,7 @@ _LARGE = 1 << 20
 
 
 class HashingWriter:
-    """A file to write to; ``sha256`` and ``size`` are those of all that was written.
+    """A file to write to; ``sha256`` and ``size`` cover everything that was written.
 
     A large block is hashed by a second thread while this one writes it: neither needs the interpreter's lock.
     """
@@ -40,25 +40,25 @@ class HashingWriter:
         return len(view)
 
     def flush(self) -> None:
-        """Some writers ask for it."""
+        """Do nothing; some writers call it."""
         self._file.flush()
 
     def tell(self) -> int:
-        """How much was written."""
+        """The number of bytes that were written."""
         return self.size
 
     def writable(self) -> bool:
-        """True: pyarrow asks."""
+        """True; pyarrow asks for it."""
         return True
 
     @property
     def closed(self) -> bool:
-        """Whether the file is closed: pyarrow asks."""
+        """True if the file is closed; pyarrow asks for it."""
         return self._file.closed
 
     @property
     def sha256(self) -> str:
-        """In hexadecimal."""
+        """The digest in hexadecimal."""
         return self._hash.hexdigest()
 
     def _start_hashing(self, view: memoryview) -> Future[None] | None:

@@ -1,4 +1,4 @@
-"""The content of an artifact store, and its removal: by the keys that FlowyML makes, and never above the root."""
+"""List and remove the content of an artifact store: only by keys that FlowyML writes, and never above the root."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flowyml.core.removal import files_below, remove, remove_empty
 
 __all__ = ["Stored", "discard", "is_artifact", "modified", "stored"]
 
-# The names that filesystems of fsspec give to the time of the last change.
+# The names of the time of the last change in fsspec's filesystems.
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
 _PART = "[a-z0-9][a-z0-9-]*"
 _NAME = (
@@ -25,7 +25,7 @@ _KEY = re.compile(rf"(?:{_PART}/){{4}}(?:outputs\.json|[0-9]{{1,6}}/{_NAME})")
 
 
 class Stored(NamedTuple):
-    """A file of a store: its key, its bytes, and when it was written, in seconds since 1970, where that is known."""
+    """A file of a store: its key, its bytes, and when it was written, in seconds since 1970, if known."""
 
     key: str
     size: int
@@ -33,9 +33,9 @@ class Stored(NamedTuple):
 
 
 def is_artifact(key: str) -> bool:
-    """Whether a key is one that ``artifact_key`` makes of a run's place, or that of the kept outputs of a step.
+    """Return whether ``artifact_key`` writes such a key, for a run's prefix or for the cached outputs of a step.
 
-    The name of one that is unfinished or half removed counts too: a killed process may have left it.
+    The name of an unfinished or half-removed artifact counts too: a killed process may have left it.
 
     >>> is_artifact("local-1f3a9c2e/train/run-1/load/1/rows-0123456789abcdef.npy"), is_artifact("train/data.csv")
     (True, False)
@@ -44,7 +44,7 @@ def is_artifact(key: str) -> bool:
 
 
 def stored(store: Store, place: str) -> Iterator[Stored]:
-    """What is below a place in a store. In a local folder, only what belongs to this user, and no links.
+    """Yield the files below a prefix in a store. In a local folder, only files of this user, and no links.
 
     Raises ``ArtifactError``.
     """
@@ -56,7 +56,7 @@ def stored(store: Store, place: str) -> Iterator[Stored]:
 
 
 def discard(store: Store, key: str, *, unless_since: float) -> int:
-    """Remove an artifact, if it exists, and return its bytes. One that was written at that time or later stays.
+    """Remove an artifact, if it exists, and return its bytes. An artifact that was written at or after that time stays.
 
     Raises ``ArtifactError``.
     """
@@ -104,7 +104,7 @@ def _discard_remotely(store: RemoteStore, key: str, unless_since: float) -> int:
 
 
 def modified(about: Mapping[str, Any]) -> float | None:
-    """When a file was written, by what a filesystem of fsspec says of it; None where it does not say."""
+    """The time when a file was written, from fsspec's record of it; None if the record lacks it."""
     found = next((about[name] for name in _TIMES if about.get(name) is not None), None)
     if isinstance(found, str):
         with suppress(ValueError):

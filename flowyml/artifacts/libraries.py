@@ -39,15 +39,15 @@ def format_of(value: Any) -> str | None:
 
 
 def _class(module: str, name: str) -> type | None:
-    """Without importing its module: while that is not loaded, no value is of its types."""
+    """A class, without importing its module: while the module is not loaded, no value has the class."""
     found: type | None = getattr(sys.modules.get(module), name, None)
     return found
 
 
 def _are_tensors(value: Any, tensors: set[type | None]) -> bool:
-    """Whether a value is a tensor, or contains only tensors and plain values, as a checkpoint does.
+    """Return whether a value is a tensor, or contains only tensors and plain values, as a checkpoint does.
 
-    A tensor that was given attributes of its own is not one: torch would write them, and may not read them again.
+    A tensor with attributes of its own does not count: torch would write them, and may not read them again.
     """
     kinds = set()
     for leaf in _leaves(value):
@@ -59,7 +59,7 @@ def _are_tensors(value: Any, tensors: set[type | None]) -> bool:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """What stands in dicts, lists and tuples, each of them looked into once."""
+    """Yield the leaves of dicts, lists and tuples; each container is visited once."""
     within, seen = [value], set()
     while within:
         found = within.pop()
@@ -76,9 +76,10 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def write_safetensors(value: dict[str, Any], file: BinaryIO) -> None:
-    """Write arrays by name, one by one, without the copy of all that the library would make; the largest number types
-    first, so that all are aligned. Source: safetensors, *Format*. Raises ``ValueError`` for arrays that it would
-    change.
+    """Write arrays by name, one by one, without a copy of all, which the library would make.
+
+    The largest number types come first, so that all are aligned. Source: safetensors, *Format*. Raises ``ValueError``
+    for arrays that would change.
     """
     numpy = require("numpy")
     if not all(each.dtype.name in _TENSORS and each.dtype.byteorder != ">" and each.ndim for each in value.values()):
@@ -97,13 +98,13 @@ def write_safetensors(value: dict[str, Any], file: BinaryIO) -> None:
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:
-    """In the order in which they were written."""
+    """Read arrays in the order in which they were written."""
     with require("safetensors").safe_open(path, framework="numpy") as file:
         return {name: file.get_tensor(name) for name in json.loads(file.metadata()["order"])}
 
 
 def write_torch(value: Any, file: BinaryIO) -> None:
-    """A tensor, or tensors and plain values in dicts and lists."""
+    """Write a tensor, or tensors and plain values in dicts and lists."""
     require("torch").save(value, file)
 
 
@@ -116,10 +117,10 @@ def read_torch(path: Path) -> Any:
 
 
 def write_plotly(value: Any, file: BinaryIO) -> None:
-    """A figure of plotly's, as its own JSON."""
+    """Write a figure of plotly's as plotly's JSON."""
     file.write(value.to_json().encode())
 
 
 def read_plotly(path: Path) -> Any:
-    """A figure."""
+    """Read a figure."""
     return require("plotly.io").from_json(path.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""What is known about an output without reading it, from the reference or value that travels between steps."""
+"""Describe an output without reading it, from the reference or value that travels between steps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def listed(step: str, output: str, packed: Any, index: Sequence[int] = ()) -> Ar
 
 
 def artifacts_of(step: str, outputs: Mapping[str, Any], index: Sequence[int] = ()) -> Iterable[Artifact]:
-    """Those among the packed outputs of a step."""
+    """The artifacts among the packed outputs of a step."""
     return (found for name, packed in outputs.items() if (found := listed(step, name, packed, index)))
 
 

@@ -26,7 +26,7 @@ _NOTE = re.compile(r"<!-- flowyml:([A-Za-z0-9+/=]+) -->\s*\Z")
 def markdown_of(artifacts: Iterable[Artifact], store: str | None = None) -> str:
     """A section for each artifact, followed by a hidden comment that ``noted`` reads back.
 
-    Small PNG pictures of figures that stand in the ``store`` are put into the text.
+    Small PNG pictures of figures in the ``store`` are embedded in the text.
     """
     found = list(artifacts)
     note = [[each.step, each.name, list(each.index), each.packed] for each in found]
@@ -35,7 +35,7 @@ def markdown_of(artifacts: Iterable[Artifact], store: str | None = None) -> str:
 
 
 def noted(markdown: Any) -> list[Artifact]:
-    """The artifacts that ``markdown_of`` was given; none for a text that it did not write."""
+    """The artifacts that ``markdown_of`` wrote into a text; empty for any other text."""
     match = _NOTE.search(markdown) if isinstance(markdown, str) else None
     if match is None:
         return []

@@ -1,4 +1,4 @@
-"""From an address to the store that it names."""
+"""Open the store at an address."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["default_url", "open_store"]
 
 
 def default_url() -> str:
-    """``FLOWYML_ARTIFACTS``, else a folder among FlowyML's data."""
+    """``FLOWYML_ARTIFACTS``, else the folder for artifacts in FlowyML's data folder."""
     return os.environ.get("FLOWYML_ARTIFACTS") or str(home() / "artifacts")
 
 

@@ -11,7 +11,7 @@ __all__ = ["missing", "require"]
 
 
 def require(module: str) -> ModuleType:
-    """Import it; raises ``MissingLibraryError`` with the command that installs it."""
+    """Import a library; raises ``MissingLibraryError`` with the command that installs it."""
     try:
         return import_module(module)
     except ModuleNotFoundError as error:

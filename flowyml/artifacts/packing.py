@@ -1,4 +1,4 @@
-"""A value becomes JSON that any engine can carry: the value itself when it is small and plain, else a reference."""
+"""Pack a value as JSON that any engine can carry: the value itself if it is small and plain, else a reference."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REFERENCE = "$artifact"
 
 
 def run_place(instance: str, pipeline: str, run_id: str) -> str:
-    """The place of a run's outputs in a shared store.
+    """The prefix of a run's outputs in a shared store.
 
     ``instance`` distinguishes engines that may each have such a run: another server, another user's folder.
     """
@@ -35,7 +35,7 @@ def run_place(instance: str, pipeline: str, run_id: str) -> str:
 
 
 def artifact_key(place: str, step: str, attempt: int, output: str) -> str:
-    """The key of an attempt's output in a store, whatever the names are; ``place`` is the run's.
+    """The key of an attempt's output in a store, valid for any names; ``place`` is the run's prefix.
 
     It ends in a digest of the content: even if two engines look the same and have runs with the same name, neither
     overwrites the other's outputs.
@@ -47,11 +47,11 @@ def pack(
     value: Any, store: Store, *, key: str | Callable[[], str], inline_limit: int = INLINE_LIMIT,
     preview: Mapping[str, Any] = {},
 ) -> Any:  # fmt: skip
-    """JSON that stands for a value: the value itself if it is plain and at most ``inline_limit`` bytes, as JSON.
+    """Return JSON for a value: the value itself if it is plain and at most ``inline_limit`` bytes, as JSON.
 
-    Anything else is stored under ``key``, or its result if it is callable, and the JSON is a reference to it. So is a
-    value with a ``preview`` from ``preview_of``, which goes with the reference. Raises ``ArtifactError`` if the value
-    cannot be stored.
+    Anything else is stored under ``key``, or its result if it is callable, and the JSON is a reference to it. A value
+    with a ``preview`` from ``preview_of`` is stored, too, and the reference includes the preview. Raises
+    ``ArtifactError`` if the value cannot be stored.
     """
     if not preview and is_plain(value) and not is_reference(value) and _fits(value, inline_limit):
         return value
@@ -75,11 +75,11 @@ def pack(
 
 
 def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
-    """The value that ``pack`` was given. Use it only for what steps produced: reading a pickle runs code.
+    """Return the value that was packed. Use it only for values of steps: reading a pickle runs code.
 
-    A reference may lead only into the given stores; with the ``place`` of a run, only to what a run of this pipeline
-    and name left in ``store``, on any instance. Raises ``ArtifactError`` for any other reference, and if the value is
-    gone or has changed.
+    A reference may lead only into the given stores; with the ``place`` of a run, only to artifacts in ``store`` of a
+    run of this pipeline and name, on any instance. Raises ``ArtifactError`` for any other reference, and if the value
+    is gone or has changed.
     """
     if not is_reference(packed):
         return packed
@@ -126,12 +126,12 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
 
 
 def is_reference(packed: Any) -> bool:
-    """True for JSON that stands for a stored value."""
+    """Return True for JSON that refers to a stored value."""
     return isinstance(packed, Mapping) and REFERENCE in packed
 
 
 def _is_of_run(key: str, place: str) -> bool:
-    """Whether a key begins with a place, ignoring the instance: an engine may be known by several addresses."""
+    """Return whether a key begins with a prefix, ignoring the instance: an engine may have several addresses."""
     return key.split("/")[1:3] == place.split("/")[1:3]
 
 
@@ -142,7 +142,7 @@ def _fits(value: Any, limit: int) -> bool:
 
 
 def _name_of(value: Any) -> dict[str, str]:
-    """A file keeps its name."""
+    """The name of a file, which its reference keeps."""
     return {"name": value.name} if isinstance(value, Path) else {}
 
 
@@ -161,7 +161,7 @@ def _reference(value: Any, chosen: Format, written: Written, preview: Mapping[st
 
 
 def read_reference(reference: Any) -> tuple[Written, Format]:
-    """The place and the format of a stored value. Raises ``ArtifactError`` for an invalid reference."""
+    """The address and the format of a stored value. Raises ``ArtifactError`` for an invalid reference."""
     try:
         written = Written(str(reference["url"]), str(reference["sha256"]), int(reference["size"]))
         return written, format_named(reference["format"])

@@ -1,7 +1,7 @@
 """Pickles that mean the same in a script and on the workers that import it.
 
-A script's class belongs to ``__main__`` where the script runs, and to a module named after its file on a worker. It is
-found by either name. A notebook has no file, so its classes travel by value, with cloudpickle.
+A script's class belongs to ``__main__`` where the script runs, and to a module named after its file on a worker. A
+pickle finds it by either name. A notebook has no file, so its classes travel by value, with cloudpickle.
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ def set_worker_main(module: str | None) -> None:
 
 
 def prefers_references() -> bool:
-    """Whether other processes can import what this one has: not from a notebook. A worker's own ``__main__`` may be any
-    program that runs a bundle, such as Airflow's command; one started for a bundle has a spec.
+    """Return whether other processes can import the modules of this one: not those of a notebook.
+
+    A worker's own ``__main__`` may be any program that runs a bundle, such as Airflow's command; a program that was
+    started for a bundle has a spec.
     """
     if _is_worker or shipped_name("__main__") is not None:
         return True
@@ -49,12 +51,12 @@ def prefers_references() -> bool:
 
 
 def pickle_by_reference(value: Any, file: BinaryIO) -> None:
-    """Classes and functions by name; fails for those that have none, such as a lambda."""
+    """Pickle classes and functions by name; fails for those without one, such as a lambda."""
     pickle.Pickler(file, _PROTOCOL).dump(value)
 
 
 def pickle_by_value(value: Any, file: BinaryIO) -> None:
-    """What cannot be imported is included, with cloudpickle."""
+    """Pickle with cloudpickle, which includes what cannot be imported."""
     _value_pickler()(file, _PROTOCOL).dump(value)
 
 
@@ -63,7 +65,7 @@ def _value_pickler() -> Any:
     base: Any = require("cloudpickle").Pickler
 
     class ValuePickler(base):  # type: ignore[misc]  # cloudpickle is untyped, and imported late
-        """Refers by name where possible: by value, a script's class would be another class wherever it is read."""
+        """Refers by name if possible: a script's class, pickled by value, would be a new class for each reader."""
 
         def reducer_override(self, item: Any) -> Any:
             return item.__qualname__ if _is_named_in_script(item) else super().reducer_override(item)
@@ -72,7 +74,7 @@ def _value_pickler() -> Any:
 
 
 def _is_named_in_script(item: Any) -> bool:
-    """Whether it is a class or function that is found by its name in the script that runs here."""
+    """Return whether an object is a class or function that the running script has under its name."""
     if not isinstance(item, type | FunctionType) or item.__module__ != "__main__" or not prefers_references():
         return False
     try:
@@ -82,17 +84,17 @@ def _is_named_in_script(item: Any) -> bool:
 
 
 def named(module: str, qualname: str) -> Any:
-    """The class or function of that name; how the pickles of a bundle refer to the user's."""
+    """Return the class or function of that name: a bundle's pickles refer to the user's classes by it."""
     return reduce(getattr, qualname.split("."), import_module(_here(module)))
 
 
 def as_step(function: Any, name: str) -> Any:
-    """The function as a step again; how the pickles of a bundle refer to steps, whose options no worker needs."""
+    """Return the function as a step again: a bundle's pickles refer to steps by it, without options."""
     return named("flowyml", "step")(name=name)(function)
 
 
 def read_pickle(path: Path) -> Any:
-    """Read either, here or in another process."""
+    """Read a pickle of either kind, here or in another process."""
     with path.open("rb") as file:
         return Unpickler(file).load()
 
@@ -109,7 +111,7 @@ class Unpickler(pickle.Unpickler):
         self._sets: dict[int, set[Any] | frozenset[Any]] = {}
 
     def persistent_load(self, given: tuple[Any, ...]) -> set[Any] | frozenset[Any]:
-        """A set of a bundle's pickle: its number, and where it occurs first what kind it is and what is in it."""
+        """Return a set of a bundle's pickle, by its number; its first occurrence has its type and its items."""
         number, *contents = given
         if contents:
             mutable, items = contents
@@ -117,7 +119,7 @@ class Unpickler(pickle.Unpickler):
         return self._sets[number]
 
     def find_class(self, module: str, name: str) -> Any:
-        """The class or function that a pickle names."""
+        """Find the class or function that a pickle names."""
         written_in = self._main if module == "__main__" and self._main else module
         return super().find_class(_here(written_in), name)
 

@@ -1,4 +1,4 @@
-"""Which values are plain JSON for every engine and its database."""
+"""Plain values: those that every engine and its database carry unchanged as JSON."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from flowyml.plan.parameters import DEEPEST
 __all__ = ["INLINE_LIMIT", "is_plain", "with_floats", "without_floats"]
 
 INLINE_LIMIT = 65536
-"""The most bytes of a value, as JSON, that is passed inline."""
+"""The largest size of a value that is passed inline, in bytes of JSON."""
 
 
 def is_plain(value: Any, depth: int = 0, *, finite: bool = True) -> bool:
-    """True for what survives any engine unchanged.
+    """Return True for a value that any engine carries unchanged.
 
     That excludes tuples, NaN and keys that are not strings, which JSON changes; integers beyond 64 bits, NUL characters
     and lone surrogates, which some engines and databases refuse; and values nested more than a hundred levels deep.
@@ -40,9 +40,9 @@ def is_plain(value: Any, depth: int = 0, *, finite: bool = True) -> bool:
 
 
 def without_floats(value: Any) -> Any:
-    """Plain data with ``{"$type": "float", "$repr": "nan"}`` for NaN, and so for infinities, as JSON has none of them.
+    """Replace NaN in plain data by ``{"$type": "float", "$repr": "nan"}``, and infinities likewise: JSON lacks them.
 
-    Raises ``ValueError`` where a dict of the value itself has a key ``$type``.
+    Raises ``ValueError`` if a dict of the value itself has a key ``$type``.
     """
     if type(value) is list:
         return [without_floats(item) for item in value]
@@ -54,7 +54,7 @@ def without_floats(value: Any) -> Any:
 
 
 def with_floats(read: dict[str, Any]) -> Any:
-    """The number that such a dict stands for; any other dict as it is. For ``object_hook`` of ``json``."""
+    """Return the number for such a dict; any other dict is unchanged. For ``object_hook`` of ``json``."""
     return float(read["$repr"]) if read.get("$type") == "float" else read
 
 

@@ -1,6 +1,7 @@
-"""What people see of an output without reading it: its kind, facts about it, the head of a table, a picture.
+"""Previews of outputs: kind, facts, the head of a table, a picture.
 
-It goes with the reference to the stored value. So it is small, whatever the value is: engines keep it in databases.
+A preview is part of the reference to the stored value. So it is small, whatever the value is: engines store it in
+databases.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ def preview_of(
     facts: Mapping[str, Any] = {},
     mask: Text = str,
 ) -> dict[str, Any]:
-    """What a reference says besides where the value is; empty for plain values, which show themselves.
+    """The preview of a value, for its reference; empty for plain values, which show themselves.
 
-    Without a ``store`` there is no picture. ``kind`` is that of the annotation, ``facts`` are what the step reported.
-    ``mask`` takes secrets out of a text. What cannot be shown is left out, with a line in the log; no step fails.
+    Without a ``store`` there is no picture. ``kind`` is that of the annotation, ``facts`` are those that the step
+    reported. ``mask`` removes secrets from a text. Parts that cannot be shown are left out and logged; no step fails.
     """
     found = kind or kind_of(value)
     is_stored = (found == "text" and len(value) > INLINE_LIMIT) or (found == "metrics" and not is_plain(value))
@@ -101,7 +102,7 @@ def _seen(value: Any, kind: str, store: Store | None, key: Callable[[], str], ma
 
 
 def _fact(number: Any) -> Any:
-    """A number as a database takes it, which refuses NaN and integers of more than 64 bits."""
+    """A number that databases accept: they refuse NaN and integers of more than 64 bits."""
     return without_floats(number) if is_plain(number, finite=False) else str(number)
 
 
@@ -131,13 +132,13 @@ def _head(table: Any) -> tuple[Sequence[Any], list[Sequence[Any]], int]:
 
 
 def _cell(cell: Any, mask: Text) -> str:
-    """Masked before it is cut: the "…" behind the beginning of a secret would hide that from the mask."""
+    """The text of a cell. It is masked before it is cut: the mask would not find a secret that ends in "…"."""
     text = mask("" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else str(cell))
     return text if len(text) <= _CELL else f"{text[: _CELL - 1]}…"
 
 
 def _of_figure(figure: Any, store: Store, key: Callable[[], str]) -> dict[str, Any]:
-    """The picture is a file beside the value: PNG for matplotlib's, a page that stands alone for plotly's."""
+    """Store the picture of a figure beside the value: PNG for matplotlib's, a self-contained page for plotly's."""
     if hasattr(figure, "savefig"):
         longer = max(figure.get_size_inches())
         dpi = min(100.0, 100.0 * _WIDTH / longer)
@@ -156,7 +157,7 @@ def _write(file: Any, data: bytes) -> None:
 
 
 def _bounded(preview: dict[str, Any]) -> dict[str, Any]:
-    """The preview without what makes it too large: rows of the head first, then facts, the last first."""
+    """Drop parts of a preview that is too large: rows of the head first, then facts, the last ones first."""
     for smaller in _smaller(preview):
         if len(json.dumps(smaller, ensure_ascii=False).encode("utf-8", "replace")) <= _MOST_BYTES:
             return smaller

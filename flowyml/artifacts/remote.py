@@ -18,12 +18,12 @@ from flowyml.core.urls import without_credentials
 
 __all__ = ["RemoteStore"]
 
-# These show an object only when it is whole, and have no cheap rename.
+# Protocols that show an object only when it is complete, and have no cheap rename.
 _WHOLE_PUTS = frozenset({"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "cos", "hf"})
 
 
 class RemoteStore(Store):
-    """A root on an fsspec filesystem. What is written and read passes through a local file."""
+    """A root on an fsspec filesystem. Artifacts are written and read through a local file."""
 
     def __init__(self, url: str) -> None:
         super().__init__(without_credentials(url).rstrip("/"))
@@ -48,7 +48,7 @@ class RemoteStore(Store):
             yield path
 
     def take(self, source: Store, written: Written, key: str) -> Written:
-        """Copied by the store itself where it can do that."""
+        """Have the store itself copy the file, if it can."""
         key = checked_key(by_content(key, written.sha256))
         if isinstance(source, RemoteStore) and source.url == self.url:
             with self.errors(f"Artifact {written.url} could not be copied"):

@@ -1,4 +1,4 @@
-"""Where artifacts are stored. Every write is all or nothing."""
+"""Stores of artifacts. Every write is all or nothing."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ __all__ = [
 Produce = Callable[[BinaryIO], None]
 
 CONTENT = "{content}"
-"""In the last part of a key, it becomes the beginning of the content's SHA-256."""
+"""A placeholder in the last part of a key for the beginning of the content's SHA-256."""
 
 _TRIES = 100
 _SAFE_KEY = r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*"
 
 
 class Written(NamedTuple):
-    """What was stored: where, its SHA-256, and how many bytes."""
+    """A stored artifact: its URL, its SHA-256, and its size in bytes."""
 
     url: str
     sha256: str
@@ -50,7 +50,7 @@ class Written(NamedTuple):
 class Store(ABC):
     """A root under which artifacts are written once, by key, and read back by URL.
 
-    ``url`` is the root as it may be shown and recorded: without credentials.
+    ``url`` is the root without credentials, so it may be shown and recorded.
     """
 
     def __init__(self, url: str) -> None:
@@ -64,16 +64,16 @@ class Store(ABC):
         """
 
     def holds(self, url: str) -> bool:
-        """Whether an artifact's URL is below the root of this store."""
+        """Return whether an artifact's URL is below the root of this store."""
         root, found, key = url.partition(f"{self.url}/")
         return not root and bool(found) and _leads_down(key)
 
     @abstractmethod
     def local_copy(self, url: str) -> AbstractContextManager[Path]:
-        """An artifact that it holds, as a file that may be gone afterwards. Raises ``ArtifactError``."""
+        """An artifact of this store as a file, which may be removed at the end. Raises ``ArtifactError``."""
 
     def take(self, source: Store, written: Written, key: str) -> Written:
-        """Store a copy of what this or another store holds. Its hash is checked when it is read.
+        """Store a copy of an artifact of this or another store. Its hash is checked when it is read.
 
         Raises ``ArtifactError``, also for a missing artifact.
         """
@@ -83,16 +83,16 @@ class Store(ABC):
             return self.write(key.replace(CONTENT, written.sha256[:16]), partial(copyfileobj, file))
 
     def folders(self, root: str, depth: int) -> Iterator[str]:
-        """The folders a number of levels below one, as prefixes of keys. Raises ``ArtifactError``."""
+        """The folders ``depth`` levels below a root, as prefixes of keys. Raises ``ArtifactError``."""
         raise ArtifactError(f"{self.url} cannot be listed.")
 
     def remove(self, folder: str) -> None:
-        """Delete a folder with all that is in it, if it is there. Raises ``ArtifactError``."""
+        """Delete a folder and its content, if it exists. Raises ``ArtifactError``."""
         raise ArtifactError(f"Nothing can be deleted from {self.url}.")
 
     @contextmanager
     def fetch(self, written: Written, *, once: bool = False) -> Iterator[Path]:
-        """A file of this store with exactly what was written; a different size or hash raises ``ArtifactError``.
+        """An artifact of this store as a file, unchanged since it was written; otherwise raises ``ArtifactError``.
 
         With ``once``, for a file that is mapped and may then be read in part, this process hashes it when it first sees
         it, and again when its inode, its time of modification or that of its change, which cannot be set, differs.
@@ -155,8 +155,9 @@ class LocalStore(Store):
         return super().take(source, written, key)
 
     def opened(self, folder: str, *, make: bool = False) -> AbstractContextManager[int]:
-        """A folder of this store as a descriptor, reached without following links; with ``make``, it is made if it is
-        not there. Raises ``OSError``.
+        """Open a folder of this store as a descriptor, without following links.
+
+        With ``make``, the folder is created if it does not exist. Raises ``OSError``.
         """
         if make:
             data_folder(self.root)
@@ -172,7 +173,7 @@ class LocalStore(Store):
         yield from level
 
     def _folders_in(self, folder: str) -> list[str]:
-        """Those that are there now, and none where a link is."""
+        """The folders in a folder now; empty for a link."""
         try:
             with self.opened(folder) as opened:
                 return folders_in(opened)
@@ -194,7 +195,7 @@ class LocalStore(Store):
 
     @contextmanager
     def _new_file(self, key: str, named: Callable[[], str]) -> Iterator[BinaryIO]:
-        """A file to write to. Its folder is made once more where another process found it empty, and removed it."""
+        """A file to write to. Its folder is created again if another process has removed it while it was empty."""
         with ExitStack() as stack:
             for left in range(_TRIES - 1, -1, -1):
                 try:
@@ -209,7 +210,7 @@ class LocalStore(Store):
 
 @contextmanager
 def passing_file() -> Iterator[tuple[Path, BinaryIO]]:
-    """A new file for its owner alone, by its path and open for writing, which is deleted at the end."""
+    """A new private file, by its path and open for writing, which is deleted at the end."""
     import tempfile
 
     handle, name = tempfile.mkstemp(prefix="flowyml-")
@@ -221,7 +222,7 @@ def passing_file() -> Iterator[tuple[Path, BinaryIO]]:
 
 
 def write_hashed(file: BinaryIO, produce: Produce) -> tuple[str, int]:
-    """Let ``produce`` write to a file without a buffer; gives the SHA-256 and the size of what it wrote."""
+    """Let ``produce`` write to an unbuffered file; return the SHA-256 and the size of the content."""
     with HashingWriter(file) as writer:
         produce(cast(BinaryIO, writer))
     return writer.sha256, writer.size
@@ -235,12 +236,12 @@ def checked_key(key: str) -> str:
 
 
 def by_content(key: str, sha256: str) -> str:
-    """The key with the beginning of a hash where it has ``CONTENT``."""
+    """Replace ``CONTENT`` in a key by the beginning of a hash."""
     return key.replace(CONTENT, sha256[:16])
 
 
 def _leads_down(key: str) -> bool:
-    """Whether a key names something below the root; laxer than ``checked_key``, since engines store files too."""
+    """Return whether a key is below the root. Less strict than ``checked_key``, since engines store files too."""
     return "\\" not in key and all(part.strip() not in ("", ".", "..") for part in key.split("/"))
 
 

@@ -25,19 +25,22 @@ __all__ = [
 
 
 def write_pandas(frame: Any, file: BinaryIO) -> None:
-    """Needs pyarrow."""
+    """Write a ``pandas.DataFrame``. Needs pyarrow."""
     require("pyarrow")
     frame.to_parquet(file, engine="pyarrow")
 
 
 def read_pandas(source: Path | BinaryIO) -> Any:
-    """A ``pandas.DataFrame``."""
+    """Read a ``pandas.DataFrame``."""
     require("pyarrow")
     return require("pandas").read_parquet(source, engine="pyarrow")
 
 
 def is_faithful_pandas(frame: Any) -> bool:
-    """False where types would change. Objects may be anything and categories live in the rows, so those are too."""
+    """Return False if types would change.
+
+    Checks the rows, too: objects may be anything, and categories are in the rows.
+    """
     dtypes = [*frame.dtypes, frame.index.dtype]
     if frame.attrs or any(str(dtype) in ("object", "category") for dtype in dtypes):
         return False
@@ -54,27 +57,27 @@ def is_faithful_pandas(frame: Any) -> bool:
 
 
 def write_arrow(table: Any, file: BinaryIO) -> None:
-    """A ``pyarrow.Table``."""
+    """Write a ``pyarrow.Table``."""
     require("pyarrow.parquet").write_table(table, file)
 
 
 def read_arrow(source: Path | BinaryIO) -> Any:
-    """A ``pyarrow.Table``."""
+    """Read a ``pyarrow.Table``."""
     return require("pyarrow.parquet").read_table(source)
 
 
 def is_faithful_arrow(table: Any) -> bool:
-    """False where types would change."""
+    """Return False if types would change."""
     file = io.BytesIO()
     write_arrow(table.schema.empty_table(), file)
     return bool(read_arrow(file).schema.equals(table.schema))
 
 
 def write_polars(frame: Any, file: BinaryIO) -> None:
-    """A ``polars.DataFrame``. Polars itself refuses what parquet could not give back."""
+    """Write a ``polars.DataFrame``. Polars itself refuses columns that Parquet cannot restore."""
     frame.write_parquet(file)
 
 
 def read_polars(source: Path | BinaryIO) -> Any:
-    """A ``polars.DataFrame``."""
+    """Read a ``polars.DataFrame``."""
     return require("polars").read_parquet(source, memory_map=False)

@@ -1,4 +1,4 @@
-"""The graph of a plan as text: for terminals, as Mermaid, as SVG. Pure functions of the plan, without a dependency."""
+"""Draw the graph of a plan: for terminals, as Mermaid, as SVG. Pure functions of the plan, without dependencies."""
 
 from __future__ import annotations
 

@@ -15,7 +15,10 @@ __all__ = ["Arrow", "Level", "Piece", "arrows", "framed", "levels", "lines_of"]
 
 @dataclass(frozen=True, slots=True)
 class Arrow:
-    """From a step to a step, or, where ``is_group``, to a group. ``outputs`` are those it carries; none: an order."""
+    """From a step to a step or, if ``is_group``, to a group.
+
+    ``outputs`` are the values; empty if only the order counts.
+    """
 
     start: str
     end: str
@@ -29,9 +32,9 @@ def framed(plan: Plan) -> frozenset[str]:
 
 
 def arrows(plan: Plan, frames: Collection[str]) -> Iterator[Arrow]:
-    """All arrows, in the plan's order. What a loop goes over and a condition is about leads to the group.
+    """Yield all arrows, in the plan's order. The inputs of a loop or a condition lead to the group.
 
-    Where a group is not among ``frames``, it leads to what stands in the group.
+    If a group is not among ``frames``, its arrows lead to the steps in the group.
     """
     for step in plan:
         sources = [*(item.source for item in step.inputs), *_frameless(plan, step.group, frames)]
@@ -45,12 +48,12 @@ def arrows(plan: Plan, frames: Collection[str]) -> Iterator[Arrow]:
 
 
 def lines_of(plan: Plan) -> list[Line]:
-    """A line for each step and each that it waits for, also by its groups: for drawings without frames."""
+    """The lines for drawings without frames: one for each dependency of a step, including those of its groups."""
     return [Line(arrow.start, arrow.end, bool(arrow.outputs)) for arrow in arrows(plan, ())]
 
 
 def _frameless(plan: Plan, group: str, frames: Collection[str]) -> Iterator[Source]:
-    """What the groups around need, from the innermost on until one has a frame."""
+    """Yield the sources of the groups around a step, from the innermost outwards, until a group has a frame."""
     for name in reversed(plan.structure.path(group)):
         if name in frames:
             return
@@ -63,7 +66,7 @@ def _carried(sources: Iterable[Source], start: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The part of an arrow that lies in one level. ``step`` is where the arrow begins; it ends here if ``arrives``."""
+    """The part of an arrow in one level. ``step`` is the arrow's start; the arrow ends in this level if ``arrives``."""
 
     start: str
     end: str
@@ -74,24 +77,24 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What stands in one group, or in the pipeline itself: its nodes in a topological order, and the lines between.
+    """The content of one group, or of the pipeline itself: nodes in a topological order, and the lines between them.
 
-    A node is ``step NAME``, ``group NAME``, or a place where a line of a step comes in, ``in NAME``, or goes out,
-    ``out NAME``.
+    A node is ``step NAME``, ``group NAME``, or a point where a line of a step enters, ``in NAME``, or leaves, ``out
+    NAME``.
     """
 
     nodes: Sequence[str]
     pieces: Sequence[Piece]
 
     def ports(self, side: str) -> list[str]:
-        """The nodes where lines come ``in`` or go ``out``."""
+        """The nodes where lines enter (``in``) or leave (``out``)."""
         return [name for name in self.nodes if name.startswith(f"{side} ")]
 
 
 def levels(plan: Plan) -> Mapping[str, Level]:
-    """The levels by group, the pipeline's own under an empty name.
+    """The levels by group; the pipeline's own has an empty name.
 
-    A group is left out, and its steps stand in the one around it, if a step outside it takes from it and gives to it.
+    A group is left out, and its steps are in the group around it, if a step outside depends on it and it on that step.
     """
     frames = set(framed(plan))
     while True:
@@ -121,7 +124,7 @@ def _last(names: Sequence[str]) -> str:
 
 
 def _pieces(plan: Plan, arrow: Arrow, around: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Piece]]:
-    """An arrow by levels: out of the groups around its start, across, and into those around its end."""
+    """Split an arrow by levels: out of the groups around its start, across, and into the groups around its end."""
     start = [f"group {name}" for name in around[plan.by_name[arrow.start].group]] + [f"step {arrow.start}"]
     if arrow.is_group:
         end = [f"group {name}" for name in around[arrow.end]]
@@ -155,7 +158,7 @@ def _circle(before: Mapping[str, Sequence[str]]) -> Sequence[str]:
 
 
 def _in_order(before: Mapping[str, Sequence[str]]) -> list[str]:
-    """A topological order that keeps the given one where it can."""
+    """A topological order, as close as possible to the given one."""
     following: dict[str, list[str]] = {name: [] for name in before}
     waiting = {name: len(starts) for name, starts in before.items()}
     for name, starts in before.items():

@@ -1,4 +1,4 @@
-"""A plan as a graph shows it: sub-pipelines as single nodes, unless it is asked to open them."""
+"""Prepare a plan for drawing: sub-pipelines become single nodes, unless they are expanded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Shown", "shown"]
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A plan as it is drawn. ``closed`` names the steps within each of its steps that is a sub-pipeline."""
+    """A plan to draw. ``closed`` has the names of the steps within each step that is a sub-pipeline."""
 
     plan: Plan
     closed: Mapping[str, Sequence[str]]
@@ -26,7 +26,7 @@ class Shown:
 def shown(plan: Plan, *, expand: bool = False) -> Shown:
     """The plan with each outermost sub-pipeline as one step, and a group around each execution group.
 
-    Sub-pipelines stay open with ``expand``, and where one waits for a step that waits for the same sub-pipeline.
+    Sub-pipelines stay open with ``expand``, and if one of them waits for a step that waits for the same sub-pipeline.
     """
     within = {} if expand else {step.name: name for step in plan if (name := _outermost(plan.structure, step))}
     picture = (_Closing(plan, within).shown() if within else None) or Shown(plan, {})
@@ -59,7 +59,7 @@ class _Closing:
         return Shown(plan, members)
 
     def _closed(self, name: str) -> Step:
-        """One step for a sub-pipeline: it takes what its steps and groups take from outside."""
+        """Return one step for a sub-pipeline; its inputs are those that its steps and groups take from outside."""
         structure, section = self.plan.structure, self.plan.structure.by_name[self.sections[name]]
         members = [self.plan.by_name[member] for member in structure.members(section.name)]
         inside = [group for group in self.plan.groups if section.name in structure.path(group.name)]
@@ -77,7 +77,7 @@ class _Closing:
         )  # fmt: skip
 
     def _given(self, name: str) -> Iterator[str]:
-        """The outputs of its steps that something outside takes, or the pipeline gives."""
+        """Yield the outputs of a sub-pipeline's steps that are used outside of it or are outputs of the pipeline."""
         for step in self.plan:
             if self.node[step.name] != name:
                 yield from self._from(name, [item.source for item in step.inputs])
@@ -119,7 +119,7 @@ class _Closing:
 
 
 def _in_order(before: Mapping[str, Iterable[str]]) -> list[str] | None:
-    """A topological order that keeps the given one where it can; None for a circle."""
+    """A topological order, as close as possible to the given one; None if there is a cycle."""
     sorter, order = TopologicalSorter(before), list[str]()
     positions = {name: position for position, name in enumerate(before)}
     try:

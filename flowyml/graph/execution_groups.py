@@ -1,4 +1,4 @@
-"""Execution groups as groups around their steps: words on steps in a plan, frames in a drawing."""
+"""Show execution groups as groups around their steps: marks in a list, frames in a drawing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class ExecutionGroup(Section):
 
 
 def with_execution_groups(plan: Plan) -> Plan:
-    """The plan with a group around the steps of each execution group, which stand in one group of the others.
+    """The plan with a group around the steps of each execution group that are in one other group.
 
-    The name of the group begins with a space, as that of no other can.
+    The name of such a group begins with a space, which no other name does.
     """
     if not (together := plan.structure.together):
         return plan

@@ -1,7 +1,7 @@
-"""Where the nodes of a graph are placed: in layers by longest path, ordered and placed so that lines are short.
+"""Place the nodes of a graph: in layers by longest path, ordered and positioned so that lines are short.
 
-A line that passes layers on its way is a slot in each of them too; all such lines that leave a node together share one
-slot, so that they run together until they branch off.
+A line that passes layers has a slot in each of them, too. All such lines that leave a node together share one slot, so
+that they run together until they branch off.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _MOST_PASSING = 5000
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """From one node to another; without ``data`` it only says what comes first.
+    """A line from one node to another; without ``data`` it is only an order.
 
-    Lines of one ``origin`` leave a node together. ``leave`` and ``enter`` are where, measured from the nodes' middles.
-    Unless it ``arrives``, it goes on within the node.
+    Lines of one ``origin`` leave a node together. ``leave`` and ``enter`` are the points at its ends, measured from the
+    nodes' middles. Unless it ``arrives``, it continues within the node.
     """
 
     start: str
@@ -35,7 +35,7 @@ class Line:
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """A place in a layer: a node, or, where ``is_node`` is false, a line from ``node`` on its way to later layers.
+    """A position in a layer: of a node or, if not ``is_node``, of a line from ``node`` on its way to later layers.
 
     ``size`` and ``position`` (of its middle) are measured along the layer.
     """
@@ -53,7 +53,7 @@ class Slot:
 class Link:
     """A piece of a line, from one layer to the next. ``leave`` and ``enter`` are measured from the slots' middles.
 
-    It has a tip where it ``arrives``.
+    It ends in a tip if it ``arrives``.
     """
 
     start: Slot
@@ -65,19 +65,19 @@ class Link:
 
     @property
     def begins(self) -> float:
-        """Where it begins, along the layer."""
+        """The position of its start along the layer."""
         return self.start.position + self.leave
 
     @property
     def ends(self) -> float:
-        """Where it ends, along the layer."""
+        """The position of its end along the layer."""
         return self.end.position + self.enter
 
 
 def stages(
     nodes: Iterable[str], lines: Iterable[Line], first: Collection[str] = (), last: Collection[str] = ()
 ) -> dict[str, int]:
-    """The layer of each node: one after the last of those before it; a source stands just before its first user.
+    """The layer of each node: one after the last of its predecessors; a source is just before its first user.
 
     ``nodes`` are in a topological order. Those of ``first`` share the first layer, those of ``last`` the last one.
     """
@@ -104,8 +104,7 @@ def layers_of(
     first: Collection[str] = (),
     last: Collection[str] = (),
 ) -> list[list[Slot]]:
-    """Layers of slots with their links, ordered so that few lines cross; ``nodes`` are names and sizes, as ``stages``
-    takes them."""
+    """Layers of slots with their links, ordered so that few lines cross; ``nodes`` are names and sizes."""
     stage = stages(nodes, lines, first, last)
     layers: list[list[Slot]] = [[] for _ in range(max(stage.values(), default=-1) + 1)]
     slots = {name: Slot(name, stage[name], size) for name, size in nodes.items()}
@@ -122,9 +121,9 @@ def layers_of(
 
 
 def place(layers: Sequence[Sequence[Slot]], gap: float, *, straight_out: bool = False) -> None:
-    """Give every slot its position: near the slots it is linked to, no two closer than ``gap``; the first at 0.
+    """Position every slot: near the slots it is linked to, no two closer than ``gap``; the first at 0.
 
-    With ``straight_out`` those of the last layer, where lines only leave, follow what leads to them.
+    With ``straight_out`` the slots of the last layer, which lines only leave, are aligned with the slots before them.
     """
     for layer in layers:
         _settle(layer, gap, [slot.position for slot in layer])
@@ -140,7 +139,7 @@ def place(layers: Sequence[Sequence[Slot]], gap: float, *, straight_out: bool = 
 
 
 def _connect(slots: Mapping[str, Slot], layers: list[list[Slot]], lines: Sequence[Line], size: float | None) -> None:
-    """Link a node to those that lines which leave it together lead to, through slots in the layers between."""
+    """Link a node to the ends of the lines that leave it together, through slots in the layers between."""
     start, leave = slots[lines[0].start], lines[0].leave
     if size is None:
         for line in lines:
@@ -165,7 +164,7 @@ def _link(link: Link) -> None:
 
 
 def _order(layers: list[list[Slot]]) -> None:
-    """Sort each layer by where its neighbours stand, down and up, and keep the order with the fewest crossings."""
+    """Sort each layer by the positions of neighbours, down and up; use the order with the fewest crossings."""
     _number(layers)
     best, fewest = [list(layer) for layer in layers], _crossings(layers)
     for sweep in range(_SWEEPS):
@@ -189,7 +188,7 @@ def _number(layers: Iterable[Sequence[Slot]]) -> None:
 
 
 def _middle(slot: Slot, before: bool | None) -> float:
-    """The mean position of the neighbours on one side; of those on the other side where there are none."""
+    """The mean position of the neighbours on one side; of those on the other side if that side has none."""
     sides = (slot.before, slot.after) if before else (slot.after, slot.before)
     if links := sides[0] or sides[1]:
         wanted = (link.begins - link.enter if link.end is slot else link.ends - link.leave for link in links)
@@ -198,7 +197,7 @@ def _middle(slot: Slot, before: bool | None) -> float:
 
 
 def _wanted(layer: Sequence[Slot], before: bool) -> list[float]:
-    """Where each slot would stand if it were alone: passing lines go straight on, unlinked nodes stay with the rest."""
+    """The best position of each slot if it were alone: passing lines go straight, unlinked nodes stay with the rest."""
     linked = [slot.position for slot in layer if slot.before or slot.after]
     middle = sum(linked) / len(linked) if linked else 0.0
     return [_straight(slot, before) if slot.before or slot.after else middle for slot in layer]
@@ -214,7 +213,7 @@ def _straight(slot: Slot, before: bool) -> float:
 
 
 def _crossings(layers: Sequence[Sequence[Slot]]) -> int:
-    """How many pairs of links cross, counted as inversions by merge sort."""
+    """The number of pairs of links that cross, counted as inversions by merge sort."""
     total = 0
     for layer in layers[:-1]:
         ends = [link.ends for slot in layer for link in sorted(slot.after, key=lambda link: (link.leave, link.ends))]
@@ -238,7 +237,7 @@ def _inversions(values: list[float]) -> tuple[int, list[float]]:
 
 
 def _settle(layer: Sequence[Slot], gap: float, wanted: Sequence[float]) -> None:
-    """The positions nearest to those wanted that keep order and distance: isotonic regression.
+    """Find the positions nearest to the wanted ones with the same order and enough distance: isotonic regression.
 
     Distances are taken out first; then neighbours in the wrong order are merged into blocks that stand at their mean
     (source: Barlow et al., *Statistical Inference under Order Restrictions*, pool adjacent violators).

@@ -19,7 +19,7 @@ _LINES = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wire:
-    """From column ``start`` at the bottom of a layer to columns of the next; those that are true end in an arrow."""
+    """From column ``start`` at the bottom of a layer to columns of the next, which are True if they end in an arrow."""
 
     start: int
     ends: Mapping[int, bool]
@@ -27,20 +27,20 @@ class Wire:
 
     @property
     def left(self) -> int:
-        """The leftmost column it touches."""
+        """The leftmost column of the wire."""
         return min(self.start, *self.ends)
 
     @property
     def right(self) -> int:
-        """The rightmost column it touches."""
+        """The rightmost column of the wire."""
         return max(self.start, *self.ends)
 
 
 def tracks(wires: Sequence[Wire]) -> dict[Wire, int] | None:
-    """The row on which each wire runs sideways, from 0; those that only go down need none. None: it cannot be drawn.
+    """The row on which each wire runs sideways, from 0, without wires that only go down; None if it cannot be drawn.
 
-    Two wires on one row never touch. A wire that leaves above the place where another enters runs above it, so that
-    the two do not lie on one another.
+    Two wires on one row never touch. A wire that leaves above the point where another enters runs above that wire, so
+    that they do not overlap.
     """
     rows: dict[Wire, int] = {}
     bent = [wire for wire in wires if wire.left != wire.right]
@@ -68,7 +68,7 @@ def _overlap(one: Wire, other: Wire) -> bool:
 
 
 class Canvas:
-    """Cells by row and column; text when all is drawn."""
+    """Cells by row and column, and their text in the end."""
 
     def __init__(self) -> None:
         self._cells: dict[tuple[int, int], str] = {}
@@ -82,7 +82,7 @@ class Canvas:
             self._write(row + offset, left, text)
 
     def leave(self, row: int, wire: Wire) -> None:
-        """The port where a wire leaves a box, or the way of a line that only passes the layer at ``row``."""
+        """Draw the port where a wire leaves a box, or the segment of a line that only passes the layer at ``row``."""
         if wire.from_box:
             self._cells[row + 2, wire.start] = "┬"
             return
@@ -90,7 +90,7 @@ class Canvas:
             self._add(row + offset, wire.start, _UP | _DOWN)
 
     def wire(self, row: int, wires: Sequence[Wire], rows: Mapping[Wire, int]) -> int:
-        """Draw the wires of a channel that begins at ``row``; gives the row below it."""
+        """Draw the wires of a channel that begins at ``row``; return the row below it."""
         below = row + max(rows.values(), default=-1) + 1
         for wire in wires:
             turn = row + rows.get(wire, 0)
@@ -105,7 +105,7 @@ class Canvas:
         return below
 
     def text(self) -> str:
-        """All rows, without white space at their ends."""
+        """All rows, without trailing white space."""
         cells = {place: _LINES[bits] for place, bits in self._lines.items()} | self._cells
         lines: dict[int, list[str]] = {}
         for row, column in sorted(cells):
@@ -115,7 +115,7 @@ class Canvas:
         return "".join("".join(lines[row]).rstrip() + "\n" for row in sorted(lines))
 
     def _write(self, row: int, column: int, text: str) -> None:
-        """Put text there; a wide character takes two cells, of which the second is empty."""
+        """Write text; a wide character takes two cells, of which the second is empty."""
         for char in text:
             cells = width(char)
             if cells == 0:
@@ -127,7 +127,7 @@ class Canvas:
             column += cells
 
     def _down(self, column: int, top: int, bottom: int, *, is_turn_below: bool) -> None:
-        """A line from ``top`` to ``bottom``; at one of them it may turn, which is drawn later."""
+        """Draw a line from ``top`` to ``bottom``; a corner at one of them is drawn later."""
         for row in range(top, bottom + 1):
             if row == (bottom if is_turn_below else top):
                 self._add(row, column, _UP if is_turn_below else _DOWN)
@@ -135,7 +135,7 @@ class Canvas:
                 self._add(row, column, _UP | _DOWN)
 
     def _sideways(self, row: int, wire: Wire) -> None:
-        """A line between the columns of a wire. It passes below those of others, which stay whole."""
+        """Draw a line between the columns of a wire. It passes below the lines of others, which stay whole."""
         for column in range(wire.left, wire.right + 1):
             is_own = column == wire.start or column in wire.ends
             if is_own or (row, column) not in self._lines:

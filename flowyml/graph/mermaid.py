@@ -1,4 +1,4 @@
-"""A plan as a Mermaid flowchart, which GitHub, GitLab and mkdocs draw."""
+"""Draw a plan as a Mermaid flowchart, which GitHub, GitLab and mkdocs show."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["mermaid"]
 
 
 def mermaid(plan: Plan, *, expand: bool = False) -> str:
-    """The text of a flowchart. No name can end its label: what Mermaid could take for syntax becomes a code.
+    """The text of a flowchart. No name can end its label: characters of Mermaid's syntax become codes.
 
-    A dotted arrow is an order without data; an arrow has a label where its step has several outputs. Loops, branches,
+    A dotted arrow is an order without data; an arrow has a label if its step has several outputs. Loops, branches,
     clean-up and execution groups are subgraphs; so are sub-pipelines with ``expand``, else each is one node.
     """
     picture = shown(plan, expand=expand)
@@ -52,7 +52,7 @@ def _shape(plan: Plan, arrow: Arrow) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Letters, digits and what stays harmless between them; the rest as ``#decimal;``."""
+    """Letters, digits and characters that are harmless between them; the rest as ``#decimal;``."""
     return "".join(
         char if char.isalnum() or char == "_" or (char in " -." and _is_within(text, index)) else f"#{ord(char)};"
         for index, char in enumerate(text)
@@ -60,6 +60,6 @@ def _escaped(text: str) -> str:
 
 
 def _is_within(text: str, index: int) -> bool:
-    """Between two letters or digits, so that it starts no list, rule or indentation of Markdown."""
+    """Return whether a character is between two letters or digits, so that it starts no list, rule or indentation."""
     around = text[index - 1 : index] + text[index + 1 : index + 2]
     return len(around) == 2 and all(char.isalnum() or (char == "," and text[index] == " ") for char in around)

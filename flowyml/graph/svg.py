@@ -1,4 +1,4 @@
-"""A plan as a self-contained SVG picture, without fonts or scripts, that follows a light or dark theme."""
+"""Draw a plan as a self-contained SVG picture, without fonts or scripts, for light and dark themes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _HEIGHT, _GAP, _MARGIN, _HEADER = 46, 18, 28, 72
 _TITLE, _PADDING = 32, 16  # of a frame: above what it holds, and on the other sides
 _LONGEST_NAME, _LONGEST_TITLE = 32, 60
 _KINDS = {Loop: "loop", Branch: "branch", Cleanup: "cleanup", Section: "", ExecutionGroup: "together"}
-# What every program understands. Librsvg, Inkscape, LaTeX and office programs know no custom properties; browsers take
-# those of the style sheet, which wins over attributes (source: SVG 2, 6.6 Presentation attributes).
+# Attributes that every program understands. Librsvg, Inkscape, LaTeX and office programs know no custom properties;
+# browsers use those of the style sheet, which wins over attributes (source: SVG 2, 6.6 Presentation attributes).
 _PLAIN = {
     "ground": 'fill="#ffffff"',
     "box": 'fill="#f7f8fb" stroke="#cdd3de"',
@@ -96,7 +96,7 @@ def svg(plan: Plan, *, expand: bool = False) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """Where a layer stands, and how wide the boxes of its steps are."""
+    """The position of a layer, and the width of its steps' boxes."""
 
     left: float
     width: float
@@ -105,7 +105,7 @@ class _Column:
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """What stands in a group, laid out, from its own left and top."""
+    """The content of a group, laid out from the group's left and top."""
 
     layers: Sequence[Sequence[Slot]]
     columns: Sequence[_Column]
@@ -119,13 +119,13 @@ class _Frame:
         return (slot for layer in self.layers for slot in layer)
 
     def port(self, name: str) -> float:
-        """Where a line comes in or goes out, from the middle of the frame around."""
+        """The point where a line enters or leaves, from the middle of the frame."""
         y = next(slot.position for slot in self.slots if slot.is_node and slot.node == name)
         return _TITLE + y - (self.height + _TITLE + _PADDING) / 2
 
 
 class _Picture:
-    """A plan laid out, and the elements that it is drawn with."""
+    """The layout of a plan, and the elements of its drawing."""
 
     def __init__(self, what: Shown) -> None:
         self.plan = what.plan
@@ -169,7 +169,7 @@ class _Picture:
         return self.plan.by_name[_name(slot.node)]
 
     def drawn(self, frame: _Frame, left: float, top: float) -> Iterator[str]:
-        """The elements of a frame and of those in it: frames lie below lines, lines below boxes."""
+        """The elements of a frame and of the frames in it: frames lie below lines, lines below boxes."""
         for slot in frame.slots:
             if slot.is_node and slot.node in frame.inner:
                 x, y = left + frame.columns[slot.layer].left, top + slot.position - slot.size / 2
@@ -211,7 +211,7 @@ class _Picture:
         return "".join(parts)
 
     def _note(self, step: Step) -> str:
-        """What a step gives, unless that is its name, and what it asks for."""
+        """The note of a step: its outputs, unless that is its name, its retries, timeout and resources."""
         around = (name for name in self.plan.structure.path(step.group) if name not in self.levels)
         parts = [title_of(self.plan.structure.by_name[name]) for name in around]
         if step.name in self.closed:
@@ -252,7 +252,7 @@ def _size(node: str, inner: Mapping[str, _Frame]) -> float:
 
 
 def _line_of(piece: Piece, inner: Mapping[str, _Frame]) -> Line:
-    """A line that ends at a frame points at its title; one that goes in or comes out passes its edge at a port."""
+    """Draw a line that ends at a frame to its title; a line that enters or leaves a frame passes its edge at a port."""
     leave = inner[piece.start].port(f"out {piece.step}") if piece.start in inner else 0.0
     enter = 0.0
     if piece.end in inner:
@@ -279,7 +279,7 @@ def _text(kind: str, x: float, y: float, text: str) -> str:
 
 
 def _line(link: Link, frame: _Frame, left: float, top: float) -> str:
-    """Straight to the end of the column, which a frame may make wide, and over to the next."""
+    """Draw a line straight to the end of the column, which a frame may make wide, and then to the next column."""
     column = frame.columns[link.start.layer]
     is_frame = link.start.is_node and link.start.node in frame.inner
     starts = frame.inner[link.start.node].width if is_frame else column.boxes if link.start.is_node else column.width
@@ -333,7 +333,7 @@ def _parameters(plan: Plan) -> str:
 
 
 def _safe(text: str) -> str:
-    """Escaped for XML, without the characters that XML cannot hold even escaped."""
+    """Escape text for XML, without the characters that XML cannot contain even escaped."""
     allowed = "".join(
         char for char in text if char in "\n\t" or (char.isprintable() and char < "\ufffe") or char > "\uffff"
     )

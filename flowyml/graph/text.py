@@ -1,4 +1,4 @@
-"""How wide text is in a terminal, cutting it there, and groups in words."""
+"""The width of text in a terminal, cutting text to a width, and titles of groups."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["cut", "label_of", "title_of", "width"]
 
 
 def width(text: str) -> int:
-    """Cells of a terminal: two for wide characters, none for those that sit on the one before."""
+    """The width in cells of a terminal: two for wide characters, none for combining ones."""
     return len(text) if text.isascii() else sum(_cells(char) for char in text)
 
 
 def cut(text: str, most: int) -> str:
-    """The text itself, or its beginning with an ellipsis, in at most so many cells.
+    """The text, or its beginning with an ellipsis, in at most ``cells`` cells.
 
     >>> cut("preprocess", 6)
     'prepr…'
@@ -43,7 +43,7 @@ def _cells(char: str) -> int:
 
 
 def title_of(group: Group) -> str:
-    """A group in words: ``each rate of configs``, ``if score > 0.9``, ``otherwise (too low)`` with a name."""
+    """The title of a group: ``each rate of configs``, ``if score > 0.9``, ``otherwise (too low)`` with a name."""
     match group:
         case Loop(max_parallel=int(most)):
             return f"{_each(group)}, {most} at a time"
@@ -61,7 +61,7 @@ def title_of(group: Group) -> str:
 
 
 def label_of(branch: Branch) -> str:
-    """A branch in a few words: the name that a person chose, or the condition, or ``otherwise``."""
+    """The label of a branch: the name that a person chose, or the condition, or ``otherwise``."""
     return _unnumbered(branch.name, "otherwise" if branch.condition is None else str(branch.condition))
 
 
@@ -87,5 +87,5 @@ def _list_name(source: Source) -> str:
 
 
 def _unnumbered(name: str, text: str) -> str:
-    """The text that a name was made of; the name itself where a person chose it."""
+    """The text from which a name was derived; the name itself if a person chose it."""
     return text if re.fullmatch(rf"{re.escape(text)}_\d+", name) else name

@@ -1,4 +1,4 @@
-"""Ready-made steps, for what pipelines do again and again. They run on every engine.
+"""Ready-made steps for common tasks. They run on every engine.
 
     from flowyml.steps import bash, http, sql
 

@@ -89,7 +89,7 @@ def _mounts(volumes: Mapping[str, str]) -> Iterable[tuple[str, str]]:
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
-    """The lines of an output that comes in pieces as it was written: with several lines, or a part of a character."""
+    """The lines of an output that arrives in pieces, each with several lines or a part of a character."""
     found: list[str] = []
     lines = Lines("stdout", lambda _, line: found.append(line))
     for piece in pieces:
@@ -101,7 +101,7 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
 
 
 def _printed(lines: Iterable[str]) -> list[str]:
-    """Print lines as they come, and keep the last ones."""
+    """Print lines as they arrive, and return the last ones."""
     last: deque[str] = deque(maxlen=_MOST_KEPT)
     for line in lines:
         text = line.rstrip("\r\n")

@@ -9,7 +9,7 @@ __all__ = ["needed"]
 
 
 def needed(module: str, package: str, step: str) -> Any:
-    """A module, or an ``ImportError`` that says which package the workers of a step lack."""
+    """Import a module; raise ``ImportError`` with the package that the step's workers lack."""
     try:
         return import_module(module)
     except ImportError as error:

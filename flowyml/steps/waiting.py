@@ -12,7 +12,7 @@ __all__ = ["wait_for"]
 
 
 def wait_for(what: str, look: Callable[[float], T | None], poll_interval: float, patience: float) -> T:
-    """What ``look`` gives, as soon as it is not None; it gets the seconds that are left.
+    """Call ``look`` until its result is not None, and return that. ``look`` gets the seconds that are left.
 
     Raises ``TimeoutError`` after ``patience`` seconds.
     """

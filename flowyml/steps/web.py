@@ -35,11 +35,11 @@ def http(
 
     ``params`` go into the query, ``json`` or ``data`` into the body. ``token`` is sent as a bearer token, and is a
     secret: ``http.options(secrets={"token": "api/token"})``; a user and a password in the URL are sent as basic
-    authentication. ``timeout`` is how many seconds the server may be silent; the answer has to be complete within four
-    times as long, and has at most 256 MB. A redirect to another host gets neither the token nor ``headers``. A line
-    break at the end of the token, as files have it, is ignored. Raises ``ConnectionError`` if nothing answers,
-    ``RuntimeError`` for a status that is not 2xx, with the beginning of the answer, and ``ValueError`` for what cannot
-    be sent, without showing its value.
+    authentication. ``timeout`` is the number of seconds for which the server may be silent; the answer has to be
+    complete within four times as long, and has at most 256 MB. A redirect to another host gets neither the token nor
+    ``headers``. A line break at the end of the token, as files have it, is ignored. Raises ``ConnectionError`` if
+    nothing answers, ``RuntimeError`` for a status that is not 2xx, with the beginning of the answer, and ``ValueError``
+    for a value that cannot be sent, without showing it.
     """
     from urllib.parse import urlencode
 
@@ -86,7 +86,7 @@ def _text_at(
     url: str, method: str, json: Any, data: str | None, headers: Mapping[str, str], token: str, timeout: float,
     *, total: float | None = None,
 ) -> str:  # fmt: skip
-    """What a server answers to a request, as text."""
+    """Send a request and return the answer as text."""
     from http import HTTPStatus
     from http.client import HTTPException
 
@@ -125,7 +125,7 @@ def _text_at(
 
 
 def _text(body: bytes, media_type: str) -> str:
-    """An answer as text; as UTF-8 where the server names no charset, or one that Python does not know."""
+    """An answer as text; as UTF-8 if the server names no charset, or one that Python lacks."""
     from email.message import Message
 
     message = Message()
@@ -141,7 +141,10 @@ def _bearer(token: str) -> dict[str, str]:
 
 
 def _checked(headers: Mapping[Any, Any]) -> Mapping[str, str]:
-    """The headers, if HTTP can carry them: the errors of the standard library would show their values."""
+    """The headers, if HTTP can carry them.
+
+    Checked here, since the standard library's errors would show their values.
+    """
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER.fullmatch(name):
             raise ValueError("headers: a name has a character that HTTP does not allow. Use letters, digits and -.")
