@@ -5,11 +5,12 @@ With `--check`, write nothing and fail when a page is not what it would be.
 
 from __future__ import annotations
 
-import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import click
+from rich_click import RichArgument
 
 from flowyml.core.capabilities import Capabilities, Feature, Level
 from flowyml.orchestrators import registry
@@ -65,27 +66,33 @@ def notes(title: str, engine: Capabilities) -> list[str]:
 
 
 def command_page() -> str:
-    """The same text on every terminal: typer formats help by the environment, so that is fixed first."""
-    os.environ.update(TERMINAL_WIDTH="100", NO_COLOR="1")
-    import click
-    import typer.main
-    from typer.cli import get_docs_for_click
-
+    """The help of each command as Markdown."""
     from flowyml.cli.app import app
 
-    command = typer.main.get_command(app(lambda call: None))
-    text = get_docs_for_click(obj=command, ctx=click.Context(command, info_name="flowyml"), name="flowyml")
-    return _whole_summaries(text.replace("# `flowyml`", "# Command line", 1), command).rstrip() + "\n"
+    lines = ["# Command line", "", *_command(click.Context(app(), info_name="flowyml"))]
+    return "\n".join(lines).rstrip() + "\n"
 
 
-def _whole_summaries(text: str, command: object) -> str:
-    """Lists of commands with the first line of their help; typer cuts it to 45 characters."""
-    for name, child in getattr(command, "commands", {}).items():
-        summary = (child.help or "").strip().partition("\n")[0]
-        whole, cut = f"* `{name}`: {summary}", rf"(?m)^\* `{re.escape(name)}`: (.*)\.\.\.$"
-        text = re.sub(cut, lambda m, whole=whole, of=summary: whole if of.startswith(m[1].rstrip()) else m[0], text)
-        text = _whole_summaries(text, child)
-    return text
+def _command(context: click.Context) -> list[str]:
+    """One command, then those of its group, each below a heading."""
+    command, path = context.command, context.command_path
+    usage = " ".join([path, *command.collect_usage_pieces(context)])
+    parameters = command.get_params(context)
+    arguments = [(each.make_metavar(context), each.help or "") for each in parameters if isinstance(each, RichArgument)]
+    options = [each.get_help_record(context) for each in parameters if isinstance(each, click.Option)]
+    children = []
+    if isinstance(command, click.Group):
+        commands = {name: command.get_command(context, name) for name in command.list_commands(context)}
+        children = [click.Context(child, info_name=name, parent=context) for name, child in commands.items() if child]
+    summaries = [(child.info_name or "", (child.command.help or "").partition("\n")[0]) for child in children]
+    lines = [command.help or "", "", "**Usage**:", "", "```console", f"$ {usage}", "```", ""]
+    for title, entries in (("Arguments", arguments), ("Options", filter(None, options)), ("Commands", summaries)):
+        items = [f"* `{name}`: {text}" for name, text in entries]
+        lines += [f"**{title}**:", "", *items, ""] if items else []
+    for child in children:
+        depth = "#" * len(child.command_path.split())
+        lines += [f"{depth} `{child.command_path}`", "", *_command(child)]
+    return lines
 
 
 def main() -> None:

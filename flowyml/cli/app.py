@@ -1,26 +1,28 @@
-"""From a command line to a call: by a quick way for lines that are plainly right, else by Typer.
+"""From a command line to a call, by click; rich-click draws the help, and imports Rich only for it.
 
-Typer writes help and completion and explains mistakes; importing it, and the pydantic with which it reads each value,
-takes longer than most commands. Both ways read the same declarations (``flowyml.cli.options``), and a property test
-holds them to the same result.
+A command's module is imported when the command is named: most commands take less time than importing all modules.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import partial, wraps
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-if TYPE_CHECKING:
-    import typer
+import click
+from rich_click import RichArgument, RichCommand, RichGroup, RichOption
 
-__all__ = ["COMMANDS", "Call", "app", "read"]
+from flowyml._version import __version__
+from flowyml.cli.options import Argument, Option
 
-Command = Callable[..., "int | None"]
+__all__ = ["Call", "app", "read"]
+
 Call = Callable[[], "int | None"]
-
 COMMANDS: Mapping[str, str] = {
     "run": "running:run",
     "deploy": "running:deploy",
@@ -79,149 +81,148 @@ _GROUPS = {
     "airflow": "Move DAGs away from a running Airflow, one by one.",
     "secrets": "Check the secrets that steps name.",
     "import": "Import pipelines from another tool.",
-    "backends": "",
 }
+
+_BETWEEN_PARAGRAPHS = {"text_paragraph_linebreaks": "\n\n", "padding_helptext_first_line": (0, 0, 1, 0)}
+_SETTINGS = {"help_option_names": ["-h", "--help"], "rich_help_config": _BETWEEN_PARAGRAPHS}
+_COMPLETE = "_FLOWYML_COMPLETE"  # click's name for the variable by which a shell asks
+
+
+class _Group(RichGroup):
+    """The commands of COMMANDS whose names begin with this group's. Alone it shows its help."""
+
+    def __init__(self, name: str, **attributes: Any) -> None:
+        usage = "COMMAND [ARGS]..."
+        super().__init__(
+            name=name, invoke_without_command=True, subcommand_metavar=usage, context_settings=_SETTINGS, **attributes
+        )
+        self._prefix = f"{name} " if name else ""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        rests = [name.removeprefix(self._prefix) for name in COMMANDS if name.startswith(self._prefix)]
+        return list(dict.fromkeys(rest.split()[0] for rest in rests))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return _command(f"{self._prefix}{cmd_name}") if cmd_name in self.list_commands(ctx) else None
 
 
 def read(arguments: Sequence[str]) -> Call:
-    """What a command line asks for, ready to be called. Raises Typer's errors for one that makes no sense."""
-    if list(arguments) == ["--version"]:
-        return _show_version
-    if "_FLOWYML_COMPLETE" not in os.environ:
-        from flowyml.cli.fast_parse import parse
-
-        for words in (2, 1):
-            name = " ".join(arguments[:words])
-            if len(arguments) >= words and name in COMMANDS:
-                command = _function(name)
-                values = parse(command, arguments[words:])
-                return _by_typer(arguments) if values is None else partial(command, **values)
-    return _by_typer(arguments)
+    """Make the call that a command line asks for. Raises ``click.ClickException`` for one that makes no sense."""
+    root = app()
+    if _COMPLETE in os.environ:
+        root.main(list(arguments), prog_name="flowyml")  # answers the shell and exits
+    try:
+        with root.make_context("flowyml", list(arguments)) as context:
+            call: Call = root.invoke(context)
+    except click.exceptions.Exit as ended:  # help, the version or a script was printed
+        return partial(int, ended.exit_code)
+    return call
 
 
-def app(called: Callable[[Call], None]) -> typer.Typer:
-    """The whole application for Typer; a command does not run, but hands its call to ``called``."""
-    import typer
+def app() -> click.Group:
+    """Make the application. Invoking one of its commands returns the command's call, and does not run it."""
+    options: list[click.Parameter] = [
+        RichOption(
+            ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version,
+            help="Show the version and exit.",
+        ),
+        RichOption(
+            ["--show-completion"], is_flag=True, is_eager=True, expose_value=False, callback=_show_completion,
+            help="Print the code that completes commands in the current shell, to append to its start-up file.",
+        ),
+    ]  # fmt: skip
+    help_text = "Write a pipeline once in plain Python; choose the engine when you run it."
+    return _Group("", params=options, callback=_show_help, help=help_text)
 
-    made = typer.Typer(
-        help="Write a pipeline once in plain Python; choose the engine when you run it.",
-        context_settings={"help_option_names": ["-h", "--help"]},
-        pretty_exceptions_enable=False,
-    )
-    made.callback(invoke_without_command=True)(_root(called))
-    groups: dict[str, typer.Typer] = {}
-    for name, place in COMMANDS.items():
-        panel = _PANELS[place.partition(":")[0]]
-        group, _, leaf = name.rpartition(" ")
-        function = _declared(_function(name), called)
-        if name in _GROUPS:
-            groups[name] = typer.Typer(invoke_without_command=True)
-            groups[name].callback()(_unless_subcommand(function))
-            made.add_typer(groups[name], name=name, rich_help_panel=panel)
-        elif group:
-            if group not in groups:
-                groups[group] = typer.Typer(no_args_is_help=True, help=_GROUPS[group])
-                made.add_typer(groups[group], name=group, rich_help_panel=panel)
-            groups[group].command(leaf)(function)
+
+def _command(name: str) -> click.Command:
+    made: RichCommand
+    if name not in COMMANDS:
+        module = next(place for other, place in COMMANDS.items() if other.startswith(f"{name} ")).partition(":")[0]
+        made = _Group(name, callback=_show_help, help=_GROUPS[name])
+    else:
+        module, _, attribute = COMMANDS[name].partition(":")
+        function = getattr(import_module(f"flowyml.cli.{module}"), attribute)
+        hints = get_type_hints(function, include_extras=True)
+        paragraphs = inspect.cleandoc(function.__doc__).split("\n\n")
+        attributes: dict[str, Any] = {
+            "params": [_parameter(each, hints[each.name]) for each in inspect.signature(function).parameters.values()],
+            "callback": _caller(function),
+            "help": "\n\n".join(" ".join(each.split()) for each in paragraphs),  # the terminal's width breaks lines
+        }
+        if any(other.startswith(f"{name} ") for other in COMMANDS):
+            made = _Group(name, **attributes)
         else:
-            made.command(leaf, rich_help_panel=panel)(function)
+            made = RichCommand(name=name.rpartition(" ")[2], context_settings=_SETTINGS, **attributes)
+    if " " not in name:
+        made.panel = _PANELS[module]
     return made
 
 
-def _by_typer(arguments: Sequence[str]) -> Call:
-    calls: list[Call] = []
-    try:
-        result = app(calls.append)(args=list(arguments), prog_name="flowyml", standalone_mode=False)
-    except SystemExit as ended:
-        if isinstance(ended.__context__, BrokenPipeError):  # which Typer turns into an exit code of 1
-            raise ended.__context__ from None
-        raise
-    return calls[-1] if calls else lambda: result if isinstance(result, int) else 0
-
-
-def _function(name: str) -> Command:
-    room, _, function = COMMANDS[name].partition(":")
-    found: Command = getattr(import_module(f"flowyml.cli.{room}"), function)
-    return found
-
-
-def _declared(command: Command, called: Callable[[Call], None]) -> Callable[..., None]:
-    """A function with Typer's own declarations in place of ours."""
-    import inspect
-    from functools import wraps
-    from typing import get_type_hints
-
-    hints = get_type_hints(command, include_extras=True)
-
-    @wraps(command)
-    def handed(**values: Any) -> None:
-        called(partial(command, **values))
-
-    signature = inspect.signature(command)
-    parameters = [
-        parameter.replace(annotation=_for_typer(hints[name], parameter.default))
-        for name, parameter in signature.parameters.items()
-    ]
-    handed.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]  # inspect's protocol
-    handed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
-    handed.__doc__ = "\n\n".join(" ".join(each.split()) for each in paragraphs)  # the terminal's width breaks lines
-    return handed
-
-
-def _for_typer(hint: Any, default: object) -> Any:
-    from typing import Annotated
-
-    import typer
-
-    from flowyml.cli.options import Argument
-
-    plain, declared = hint.__origin__, hint.__metadata__[0]
+def _parameter(parameter: inspect.Parameter, hint: Any) -> click.Parameter:
+    declared: Argument | Option = hint.__metadata__[0]
+    kind = hint.__origin__
+    if isinstance(kind, UnionType):  # with None
+        kind = get_args(kind)[0]
+    is_list = get_origin(kind) is list
+    is_required = parameter.default is parameter.empty
+    attributes = {
+        "type": _type(get_args(kind)[0] if is_list else kind, declared), "required": is_required,
+        "help": declared.help, "metavar": declared.metavar,
+    }  # fmt: skip
+    if not is_required:
+        attributes["default"] = parameter.default
     if isinstance(declared, Argument):
-        return Annotated[plain, typer.Argument(metavar=declared.metavar, help=declared.help, show_default=False)]
-    shown = declared.metavar is None and default is not False
-    option = typer.Option(
-        *declared.names, help=declared.help, metavar=declared.metavar, min=declared.min, show_default=shown
-    )
-    return Annotated[plain, option]
+        return RichArgument([parameter.name], nargs=-1 if is_list else 1, **attributes)
+    shows_default = declared.metavar is None and kind is not bool
+    return RichOption(
+        [parameter.name, *declared.names], is_flag=kind is bool, multiple=is_list, show_default=shows_default,
+        **attributes,
+    )  # fmt: skip
 
 
-def _root(called: Callable[[Call], None]) -> Callable[..., None]:
-    from typing import Annotated
-
-    import typer
-
-    def root(context: typer.Context, version: bool = False) -> None:
-        if version:
-            called(_show_version)
-        elif context.invoked_subcommand is None:
-            help_text = context.get_help()
-            called(lambda: print(help_text))
-
-    option = Annotated[bool, typer.Option("--version", help="Show the version and exit.")]
-    root.__annotations__ = {"context": typer.Context, "version": option}
-    return root
+def _type(kind: Any, declared: Argument | Option) -> Any:
+    if get_origin(kind) is Literal:
+        return click.Choice(get_args(kind))
+    if kind is Path:
+        return click.Path(path_type=Path)
+    if isinstance(declared, Option) and declared.min is not None:
+        return click.IntRange(min=int(declared.min)) if kind is int else click.FloatRange(min=declared.min)
+    return kind
 
 
-def _show_version() -> None:
-    from flowyml._version import __version__
-
-    print(f"flowyml {__version__}")
-
-
-def _unless_subcommand(function: Callable[..., None]) -> Callable[..., None]:
-    import inspect
-    from functools import wraps
-
-    import typer
+def _caller(function: Callable[..., int | None]) -> Callable[..., Call | None]:
+    """A function that returns the call of a command instead of running it; None if a command of its group follows."""
 
     @wraps(function)
-    def alone(context: typer.Context, **values: Any) -> None:
-        if context.invoked_subcommand is None:
-            function(**values)
+    def caller(**values: Any) -> Call | None:
+        if click.get_current_context().invoked_subcommand is not None:
+            return None
+        return partial(function, **{name: list(it) if isinstance(it, tuple) else it for name, it in values.items()})
 
-    signature = inspect.signature(function)
-    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    alone.__signature__ = signature.replace(parameters=[context, *signature.parameters.values()])  # type: ignore[attr-defined]  # inspect's protocol
-    alone.__annotations__ = {"context": typer.Context, **function.__annotations__}
-    return alone
+    return caller
+
+
+def _show_help() -> None:
+    context = click.get_current_context()
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), color=context.color)
+        context.exit(2 if context.parent else 0)
+
+
+def _show_version(context: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    if is_asked:
+        print(f"flowyml {__version__}")
+        context.exit()
+
+
+def _show_completion(context: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    from click.shell_completion import get_completion_class
+
+    if is_asked:
+        shell = Path(os.environ.get("SHELL", "")).name
+        complete = get_completion_class(shell)
+        if complete is None:
+            raise click.UsageError(f"There is completion for bash, fish and zsh, but $SHELL is {shell or 'not set'}.")
+        print(complete(context.command, {}, "flowyml", _COMPLETE).source())
+        context.exit()

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from click import ClickException
+
 from flowyml.cli.output import discard_output, note, print_error, print_warnings_of_logging
 from flowyml.core.errors import (
     ConfigurationError,
@@ -108,15 +110,13 @@ def _open_closed_streams() -> None:
 
 def _report(error: Exception, as_json: bool) -> int:
     code = _code(error)
-    if os.environ.get("FLOWYML_DEBUG", "0") not in ("", "0") and not _is_typers(error):
+    if os.environ.get("FLOWYML_DEBUG", "0") not in ("", "0") and not isinstance(error, ClickException):
         import traceback
 
         note("".join(traceback.format_exception(error)).rstrip("\n"))
     message = _message(error, code)
     if as_json:
         note(json.dumps({"error": {"type": type(error).__name__, "message": message, "exit_code": code}}))
-        return code
-    if not message:  # a group without a command, whose help is shown by now
         return code
     if above := _above(error):
         note(above.rstrip("\n"))
@@ -128,18 +128,13 @@ def _print_warning(message: Warning | str, category: type[Warning], *_: object, 
     note(f"warning: {message}")
 
 
-def _is_typers(error: Exception) -> bool:
-    """Typer's errors are those of click, which it has from elsewhere or brings along, by its version."""
-    return any(kind.__name__ == "ClickException" for kind in type(error).__mro__)
-
-
 def _is_sqlites(error: Exception) -> bool:
     """By name, since most commands never import it."""
     return any((kind.__module__, kind.__name__) == ("sqlite3", "Error") for kind in type(error).__mro__)
 
 
 def _code(error: Exception) -> int:
-    if isinstance(error, UsageError) or _is_typers(error):
+    if isinstance(error, UsageError | ClickException):
         return USAGE
     if _is_sqlites(error):
         return FAILED
@@ -148,9 +143,8 @@ def _code(error: Exception) -> int:
 
 
 def _message(error: Exception, code: int) -> str:
-    if _is_typers(error):
-        said = str(getattr(error, "format_message", lambda: error)())
-        return said.replace(": Value error, ", ": ", 1)  # pydantic's words, which Typer passes on
+    if isinstance(error, ClickException):
+        return error.format_message()
     if isinstance(error, PermissionError) and _is_in_home(error.filename):
         return f"{error}. FlowyML keeps its data there: give that folder to this user, or set FLOWYML_HOME to another."
     if type(error) is OSError and error.errno == errno.ENOSPC:
@@ -206,4 +200,7 @@ def _above(error: Exception) -> str:
     if isinstance(error, UsageError):
         return error.detail
     context = getattr(error, "ctx", None)
-    return f"{context.get_usage()}\nTry '{context.command_path} --help'." if context else ""
+    if context is None:
+        return ""
+    usage = " ".join([context.command_path, *context.command.collect_usage_pieces(context)])
+    return f"Usage: {usage}\nTry '{context.command_path} --help'."

@@ -1,4 +1,4 @@
-"""What commands take, as plain data: ``Annotated[str, Argument(…)]``. Typer makes help of it, see ``app``."""
+"""What commands take, as plain data: ``Annotated[str, Argument(…)]``. ``app`` makes click's parameters of it."""
 
 from __future__ import annotations
 

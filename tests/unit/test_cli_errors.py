@@ -42,14 +42,14 @@ pytestmark = pytest.mark.usefixtures("train")
         (("bundle", "train.py", "-o", "train.py"), 2, "UsageError"),
         (("run",), 2, "MissingParameter"),
         (("run", "train.py", "--nope"), 2, "NoSuchOption"),
-        (("nope",), 2, "UsageError"),
+        (("nope",), 2, "NoSuchCommand|UsageError"),  # by the version of click
     ],
 )
 def test_an_error_is_an_exit_code_and_an_object(arguments: tuple[str, ...], code: int, kind: str) -> None:
     done = flowyml(*arguments, "--json")
     assert (done.code, done.out) == (code, "")
     assert done.error["exit_code"] == code
-    assert done.error["type"] == kind
+    assert done.error["type"] in kind.split("|")
     assert done.error["message"]
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from flowyml.cli.app import COMMANDS, Call, app
+from flowyml.cli import main
+from flowyml.cli.app import read
 from flowyml.cli.failures import UsageError
-from flowyml.cli.fast_parse import parse
 from flowyml.cli.finding import find_run
 from flowyml.cli.source import load, read_parameters, read_values
 from flowyml.core.errors import ParameterError, PlanError, RunNotFoundError
@@ -261,63 +263,60 @@ def test_a_beginning_that_two_runs_share_is_refused() -> None:
     assert job_of(Listed((UUID, "a"), (OTHER_UUID, "b")), UUID[:10]) == UUID
 
 
-def by_typer(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    calls: list[Call] = []
-    app(calls.append)(args=list(arguments), prog_name="flowyml", standalone_mode=False)
-    return called(calls[-1])
+LINES: list[tuple[str, str, dict[str, Any]]] = [
+    (
+        "run train.py:two --on prefect -p rows=5 -plabel=x --run-id=a -d --timeout 1.5 --json", "run",
+        {
+            "file": "train.py:two", "on": "prefect", "parameters": ["rows=5", "label=x"], "run_id": "a",
+            "detach": True, "timeout": 1.5, "as_json": True,
+        },
+    ),
+    ("compile --to=plan a.py -o flow.py", "compile_", {"file": "a.py", "to": "plan", "output": Path("flow.py")}),
+    ("retry job-1 --step load --step train[3]", "retry", {"job": "job-1", "step": ["load", "train[3]"]}),
+    ("runs -n5", "runs", {"limit": 5}),
+    ("schedule list --on prefect", "list_", {"on": "prefect"}),
+    ("backends --json", "backends", {"as_json": True}),
+    ("backends show local", "show", {"name": "local"}),
+    ("migrate a b --check", "migrate", {"paths": ["a", "b"], "check": True}),
+]  # fmt: skip
 
 
-def called(call: Call) -> tuple[str, dict[str, Any]]:
+@pytest.mark.parametrize(("line", "function", "given"), LINES)
+def test_a_line_is_one_call(line: str, function: str, given: dict[str, Any]) -> None:
+    call = read(line.split())
     assert isinstance(call, partial)
-    return call.func.__name__, {name: value or None for name, value in call.keywords.items()}
+    assert call.func.__name__ == function
+    values = {name: parameter.default for name, parameter in inspect.signature(call.func).parameters.items()}
+    assert {name: value or None for name, value in call.keywords.items()} == {
+        name: value or None for name, value in {**values, **given}.items()
+    }
 
 
-def quickly(arguments: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
-    name = next(name for name in (" ".join(arguments[:2]), arguments[0]) if name in COMMANDS)
-    room, function = COMMANDS[name].split(":")
-    command = getattr(__import__(f"flowyml.cli.{room}", fromlist=[function]), function)
-    values = parse(command, arguments[len(name.split()) :])
-    return None if values is None else (command.__name__, {key: value or None for key, value in values.items()})
+@pytest.mark.processes
+def test_a_shell_completes_options(tmp_path: Path) -> None:
+    script = python(tmp_path, "-m", "flowyml", "--show-completion", SHELL="/bin/bash").out
+    (tmp_path / "complete.sh").write_text(script)
+    typed = "COMP_WORDS=(flowyml runs --pip) COMP_CWORD=2; _flowyml_completion flowyml; echo ${COMPREPLY[@]}"
+    done = subprocess.run(
+        ["bash", "-c", f"PATH={Path(sys.executable).parent}:$PATH; source complete.sh; {typed}"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "--pipeline\n"
 
 
-LINES = [
-    "run train.py:two --on prefect -p rows=5 -p label=x --run-id a --json",
-    "run --detach train.py",
-    "compile --to=plan train.py -o flow.py",
-    "graph train.py -f svg --expand",
-    "watch job-1 --timeout 1.5",
-    "logs -f job-1 --step load",
-    "retry job-1 --step load --step train[3]",
-    "outputs job-1 model --download out",
-    "runs -n 5 --pipeline p",
-    "backfill etl 2026-03-01 2026-03-31 --on prod --json",
-    "cache clear --older-than 7d --json",
-    "prune --older-than 8w --max-size=2GB --dry-run --json",
-    "schedule create train.py daily 03:00 --timezone Europe/Berlin --catch-up",
-    "schedule list --on prefect",
-    "backends show local",
-    "airflow cutover daily --to prefect --pipeline daily.py --timeout 60 --json",
-    "import airflow dags --root . --env A=b --variables v.json --json",
-]
+def test_completion_names_the_shells_that_have_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SHELL", "/bin/ash")
+    assert main(["--show-completion"]) == 2
+    assert capsys.readouterr().err.endswith("There is completion for bash, fish and zsh, but $SHELL is ash.\n")
 
 
-def test_usual_lines_are_read_quickly_and_mean_the_same_to_typer() -> None:
-    for line in LINES:
-        quick = quickly(line.split())
-        assert quick is not None, line
-        assert quick == by_typer(line.split())
-
-
-def test_what_is_not_plain_is_left_to_typer() -> None:
-    for line in ("run", "run a b", "run a --on", "run a --timeout -1", "graph a -f png", "run -h", "run a --json=1"):
-        assert quickly(line.split()) is None
-
-
-def test_the_usual_line_imports_neither_typer_nor_rich_nor_pydantic(tmp_path: Path) -> None:
+def test_the_usual_line_imports_neither_rich_nor_pydantic(tmp_path: Path) -> None:
     text = "from flowyml import pipeline, step\n@step\ndef one(): ...\n@pipeline\ndef p():\n    return one()\n"
     (tmp_path / "train.py").write_text(text)
     code = (
         "import sys; from flowyml.cli import main; main(['compile', 'train.py', '--to', 'plan']);"
-        "print([m for m in ('typer', 'rich', 'pydantic', 'prefect', 'asyncio') if m in sys.modules], file=sys.stderr)"
+        "print([m for m in ('rich', 'pydantic', 'prefect', 'asyncio') if m in sys.modules], file=sys.stderr)"
     )
     assert python(tmp_path, "-c", code).err.strip() == "[]"

@@ -159,7 +159,7 @@ def test_two_packages_with_one_name_are_distinguished(install_plugin: InstallPlu
 def test_resolving_local_loads_nothing_heavy() -> None:
     code = (
         "import sys; from flowyml.orchestrators import registry, targets; targets.target('local'); registry.declared();"
-        "print([name for name in ('pydantic', 'typer', 'rich', 'prefect') if name in sys.modules])"
+        "print([name for name in ('pydantic', 'click', 'rich', 'prefect') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
