@@ -193,9 +193,18 @@ def _print_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outpu
 
 
 def print_outputs(out: Output, outputs: Outputs, job_id: str, on: str | None) -> None:
-    """A line for each output; for one that cannot be read, why; for files, how to get them."""
+    """Print a line for each output, the head of a table, why an output cannot be read, and how to get files."""
+    from flowyml.artifacts.previews import preview_of
+    from flowyml.plan.kinds import kind_of
+
     for name, value in outputs.items():
-        out.line(f"  {name} = {shown(value)}")
+        table = preview_of(value, None, str) if kind_of(value) == "table" else {}
+        if head := table.get("head"):
+            facts = table["metadata"]
+            out.line(f"  {name} is a table of {facts['rows']} rows and {facts['columns']} columns:")
+            out.table(head["columns"], head["rows"])
+        else:
+            out.line(f"  {name} = {shown(value)}")
     for name, reason in outputs.not_kept.items():
         out.line(f"  {name}: {reason}")
     if any(map(holds_copies, outputs.values())):

@@ -38,6 +38,17 @@ def test_a_run_tells_its_outputs() -> None:
     assert done.err == ""
 
 
+def test_a_table_is_shown_as_one(tmp_path: Path) -> None:
+    (tmp_path / "table.py").write_text(
+        "import pandas\nfrom flowyml import Pipeline, step\n\n@step\ndef load():\n"
+        "    return pandas.DataFrame({'city': ['Oslo', 'Rome'] * 10, 'sold': range(20)})\n\n"
+        "sold = Pipeline('sold').add_step(load)\n"
+    )
+    lines = flowyml("run", "table.py").out.splitlines()
+    assert lines[1:4] == ["  load is a table of 20 rows and 2 columns:", "city  sold", "Oslo  0"]
+    assert len(lines) == 13, "its head"
+
+
 def test_a_run_as_json_is_one_document_whatever_is_printed() -> None:
     done = command("run", "train.py", "--run-id", "mine", "--json")
     assert done.code == 0
