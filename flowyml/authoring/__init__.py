@@ -1,1 +1,1 @@
-"""How pipelines are written: steps, contexts, pipelines by names and by calls. Standard library only."""
+"""Write pipelines: steps, contexts, pipelines by names and by calls. Standard library only."""

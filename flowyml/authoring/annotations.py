@@ -1,5 +1,6 @@
-"""Follows annotations of functions through a pipeline: dates that travel as strings, values that cannot be compared,
-and wrong items.
+"""Follow annotations of functions through a pipeline.
+
+Finds dates that travel as strings, values that cannot be compared, and items of a wrong type.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = ["check_annotations", "with_dates"]
 
 _NUMBERS = (bool, int, float)
 _ORDERED = (bool, int, float, str, bytes, list, tuple, set, frozenset, datetime, date)
-"""Built-in types whose values can be ordered, numbers also with one another."""
+"""Built-in types whose values can be ordered; numbers can also be compared with one another."""
 
 
 def with_dates(structure: Groups, calls: Mapping[str, Call], types: Mapping[str, object]) -> tuple[Group, ...]:
@@ -165,7 +166,7 @@ class _Annotations:
         return _members(self.of(source, branch.parent))
 
     def _is_json(self, source: Source) -> bool:
-        """Whether a value arrives as JSON: a parameter's value, or an item of its list."""
+        """Return whether a value arrives as JSON: a parameter's value, or an item of its list."""
         while isinstance(source, FromItem):
             loop = self._structure.by_name[source.loop]
             assert isinstance(loop, Loop)
@@ -173,7 +174,7 @@ class _Annotations:
         return isinstance(source, FromParameter | Constant)
 
     def check_inputs(self, step: Step) -> None:
-        """Of items and of what loops collect: each is of a type that the function of the step does not see."""
+        """Check the types of items and of lists from loops: the function of the step receives each as another type."""
         hint_of = wanted(self._calls[step.name].step.function)
         for item in step.inputs:
             given, hint, why = self.of(item.source, step.group), hint_of(item), ""
@@ -194,7 +195,7 @@ class _Annotations:
 
 
 def _may_work(name: str, left: Any, right: Any) -> bool:
-    """Whether comparing values with these annotations may work; if in doubt, it may."""
+    """Return whether comparing values with these annotations may work; True if in doubt."""
     if name in ("==", "!="):
         return True
     pairs = ((a, b) for a in _members(left) for b in _members(right))
@@ -236,7 +237,7 @@ def _as_json(kind: Any) -> Any:
 
 
 def _is_lost_as_json(kind: Any) -> bool:
-    """Whether values of this type equal nothing that JSON knows."""
+    """Return whether values of this type equal no value that JSON has."""
     found = _class(kind)
     if found is list:
         return all(map(_is_lost_as_json, _members(_element(kind))))
@@ -246,7 +247,7 @@ def _is_lost_as_json(kind: Any) -> bool:
 
 
 def _is_wrong(given: Any, hint: Any) -> bool:
-    """Whether no value with this annotation fits what a step takes; if in doubt, it may fit."""
+    """Return whether no value with this annotation fits a step's parameter; False if in doubt."""
     return not any(_fits(a, b) for a in _members(given) for b in _members(hint))
 
 
@@ -304,7 +305,7 @@ def _element(kind: Any) -> Any:
 
 
 def _part(kind: Any, index: int, count: int) -> Any:
-    """One of several outputs of a function that returns a tuple."""
+    """The annotation of one of several outputs of a function that returns a tuple."""
     parts = get_args(kind) if get_origin(kind) is tuple else ()
     if len(parts) == 2 and parts[1] is Ellipsis:
         return parts[0]

@@ -1,4 +1,4 @@
-"""What ``@step(cache=…)`` takes."""
+"""The argument of ``@step(cache=…)``."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _NAMES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
-    """How a step is cached: ``@step(cache=Cache(ttl="7d"))``.
+    """The caching of a step: ``@step(cache=Cache(ttl="7d"))``.
 
-    ``ttl`` says how long a result can be reused: a number of seconds, a ``timedelta``, or text such as ``"90s"``,
-    ``"12h"``, ``"7d"``, ``"4w"``; None means without limit. ``key`` names the arguments that the cache key includes, by
-    default all. Changing ``version`` invalidates all earlier results. ``environment`` names environment variables that
-    the step reads where it runs, and ``packages`` names packages whose version may change the result.
+    ``ttl`` is the time for which a result can be reused: a number of seconds, a ``timedelta``, or text such as
+    ``"90s"``, ``"12h"``, ``"7d"``, ``"4w"``; None means without limit. ``key`` names the arguments that the cache key
+    includes, by default all. Changing ``version`` invalidates all earlier results. ``environment`` names environment
+    variables that the step reads on the worker, and ``packages`` names packages whose version may change the result.
 
     Raises ``DefinitionError``.
 
@@ -83,7 +83,7 @@ class Cache:
 
 
 def check_cache(cache: object, who: str, parameters: Collection[str]) -> Cache | bool | None:
-    """Check what ``@step(cache=…)`` was given, and return it. Raises ``DefinitionError``."""
+    """Check and return the argument of ``@step(cache=…)``. Raises ``DefinitionError``."""
     if cache is None or isinstance(cache, bool):
         return cache
     if not isinstance(cache, Cache):

@@ -1,4 +1,4 @@
-"""Decides which steps of a pipeline are cached, and by what key: from ``@step(cache=…)`` to the plan."""
+"""Decide which steps of a pipeline are cached, and by what key: from ``@step(cache=…)`` to the plan."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _hashes: dict[tuple[object, ...], str] = {}
 def with_caching(
     plan: Plan, calls: Sequence[Call], *, enabled: bool | None, data: str, before: Plan | None = None
 ) -> Plan:
-    """The same plan, with what the key of each cached step is made of. ``enabled`` is that of
-    ``Pipeline(enable_cache=…)``, ``data`` a digest of the data files in the bundle. ``before`` is the earlier result
-    for the same plan, which is returned again if it still holds.
+    """Return the plan with the parts of each cached step's key.
+
+    ``enabled`` is that of ``Pipeline(enable_cache=…)``, ``data`` a digest of the data files in the bundle. ``before``
+    is the earlier result for the same plan, which is returned again if it is still valid.
 
     Raises ``DefinitionError``.
     """
@@ -43,12 +44,12 @@ def with_caching(
 
 
 def data_digest(files: Mapping[str, Path]) -> str:
-    """One of data files, by their paths where they are read."""
+    """A digest of data files, by their paths on the worker."""
     return _digest([name, _hash_of(path)] for name, path in sorted(files.items()))
 
 
 def held_by(plan: Plan, calls: Sequence[Call]) -> dict[str, str]:
-    """For each cached step, a digest of the state of its code in this process that is not in its files, if any."""
+    """For each cached step, a digest of the state of its code in this process, if that differs from its files."""
     by_name = {call.name: call for call in calls}
     known: dict[int, str] = {}
     found: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Pipelines written as a function that calls steps: the calls are recorded, nothing runs."""
+"""Record the calls of a pipeline that is written as a function; no step runs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["Call", "Given", "Recorded", "Recorder", "as_placeholder", "list_sour
 
 
 Given = Source | Sequence[Source]
-"""What one parameter of a step is filled with; a list of sources becomes a list of their values."""
+"""The source of one parameter of a step; a list of sources becomes a list of their values."""
 
 
 class Call(NamedTuple):
     """One step of the pipeline with the arguments of its parameters, and the line of the call.
 
     ``bound`` is None in a pipeline by names, and ``items`` are then the parameters that are items of a loop. ``group``
-    is the innermost group that it is in.
+    is the innermost group around the step.
     """
 
     step: Step[..., Any]
@@ -42,7 +42,7 @@ class Call(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """What the function of a pipeline recorded. ``returned`` is None if it returned nothing.
+    """The recorded calls of a pipeline's function. ``returned`` is None if the function returned nothing.
 
     ``places`` are the lines of its blocks, by their groups.
     """
@@ -54,7 +54,7 @@ class Recorded(NamedTuple):
 
 
 class Recorder:
-    """Records what the function of a pipeline calls."""
+    """Records the calls that a pipeline's function makes."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.calls: list[Call] = []
@@ -85,7 +85,7 @@ class Recorder:
     def section(
         self, pipeline: str, description: str, context: Mapping[str, Any], function: object
     ) -> Iterator[None]:  # fmt: skip
-        """What is recorded within belongs to a called pipeline; ``context`` fills what calls leave out."""
+        """Record the calls within as those of a called pipeline; ``context`` supplies arguments that the calls omit."""
         if any(function is each for each in self._inside):
             raise DefinitionError(f"Pipeline {pipeline!r} calls itself, and could never be compiled.")
         before = self._prefix, self._context
@@ -100,7 +100,7 @@ class Recorder:
                 self._inside.pop()
 
     def record_wired(self, call: Call, wired: PlanStep, value_of: Callable[[Source], Any]) -> dict[Source, Any]:
-        """Record a step of a pipeline by names, which is wired already, and return placeholders for its outputs."""
+        """Record a step of a pipeline by names, with its known sources; return placeholders for its outputs."""
         name = self._free_name(f"{self._prefix}{wired.name}")
         bound: dict[str, Any] = {}
         for item in wired.inputs:
@@ -154,7 +154,7 @@ def record_calls(function: Callable[..., Any], parameters: Mapping[str, FromPara
 
 
 def as_placeholder(who: str, parameter: str, value: object) -> Placeholder:
-    """An argument as the called pipeline sees it. Raises ``DefinitionError``."""
+    """Convert an argument to the value that the called pipeline receives. Raises ``DefinitionError``."""
     if isinstance(value, Placeholder):
         return value
     if is_too_deep(plain(value)) or not is_json(plain(value)):
@@ -166,7 +166,7 @@ def as_placeholder(who: str, parameter: str, value: object) -> Placeholder:
 
 
 def list_source(who: str, value: object) -> Source:
-    """Where the items of a loop come from. Raises ``DefinitionError`` for anything but a list."""
+    """The source of a loop's items. Raises ``DefinitionError`` for anything but a list."""
     if isinstance(value, Placeholder):
         return value.source
     if isinstance(value, list | tuple) and not is_too_deep(value) and is_json(list(value)):

@@ -1,11 +1,11 @@
-"""A digest of the code that a function can reach, which changes with what the code does, not with its layout.
+"""A digest of the code that a function can reach, which changes with the code's effect, not with its layout.
 
-Files are followed statement by statement, along the names that each uses: see ``source_units``. That leaves out what
-other steps do, and includes too much rather than too little. If code reaches what it does not name, as with
-``globals()`` or ``getattr`` on a module, the whole file counts, with all that it imports.
+Files are followed statement by statement, along the names that each statement uses: see ``source_units``. That leaves
+out the code of other steps, and includes too much rather than too little. If code reaches a name that it does not
+write, as with ``globals()`` or ``getattr`` on a module, the whole file counts, with all its imports.
 
-The state of this process is another matter, since workers import the files again. It counts for functions that travel
-by value, and if a step runs in this very process.
+The state of this process is separate, since workers import the files again. It counts for functions that are pickled by
+value, and if a step runs in this very process.
 """
 
 from __future__ import annotations
@@ -34,15 +34,17 @@ __all__ = ["Reached", "held", "reached"]
 
 
 class Reached(NamedTuple):
-    """The code that a function can reach, as a digest. ``asks_for_run`` is true for code that may look at its run's
-    dates."""
+    """The code that a function can reach, as a digest.
+
+    ``asks_for_run`` is True if the code may read its run's dates.
+    """
 
     code: str
     asks_for_run: bool
 
 
 def reached(function: Callable[..., Any], *, by_value: bool) -> Reached:
-    """The code of a function on a worker; one that travels ``by_value`` includes its state in this process.
+    """The code that a function can reach on a worker; with ``by_value``, its state in this process too.
 
     Raises ``OSError`` and ``SyntaxError`` for files that cannot be read.
     """
@@ -63,7 +65,7 @@ def reached(function: Callable[..., Any], *, by_value: bool) -> Reached:
 
 
 def held(function: Callable[..., Any]) -> str:
-    """A digest of the state in this process of the code that a function can reach; empty if it equals the files.
+    """A digest of the state of a function's reachable code in this process; empty if the state equals the files.
 
     That is the state of globals and closures, and files that have changed since they were imported. Raises as
     ``reached`` does.
@@ -74,7 +76,7 @@ def held(function: Callable[..., Any]) -> str:
 
 
 class _Walk:
-    """Follows names; visits everything once. With ``live``, it also looks at the state of this process."""
+    """Follows names; visits everything once. With ``live``, it also reads the state of this process."""
 
     def __init__(self, *, live: bool) -> None:
         self._is_live = live
@@ -88,7 +90,7 @@ class _Walk:
         self._seen: dict[int, Any] = {}  # which stay alive, so that no other gets their ids
 
     def text(self) -> Iterator[str]:
-        """The statements that were reached, whatever their order in the files."""
+        """The statements that were reached, independent of their order in the files."""
         for (module, name), units in sorted(self._units.items(), key=lambda item: item[0]):
             yield f"{module}:{name} {' '.join(unit.digest for unit in units)}"
 
@@ -96,10 +98,10 @@ class _Walk:
         """The files that were read, in their state at that time."""
         return {path: file.identity for path, file in self._files.items()}
 
-    # What lives in this process.
+    # The state of this process.
 
     def collect(self, value: Any) -> None:
-        """A function, with what is bound to it."""
+        """Collect a function, with its closure and its defaults."""
         while not isinstance(value, FunctionType):
             if id(value) in self._seen:
                 return
@@ -124,7 +126,7 @@ class _Walk:
         self._collect_bound(value, file)
 
     def _inner(self, value: Any) -> Any:
-        """What a callable calls; None if that is unknown."""
+        """The function behind a callable; None if that is unknown."""
         if isinstance(value, Step):
             return value.function
         if isinstance(value, partial):
@@ -144,7 +146,7 @@ class _Walk:
         return None
 
     def _collect_bound(self, function: FunctionType, file: SourceFile | None) -> None:
-        """Closure and defaults; literal ones are in the text."""
+        """Collect closure and defaults; literal ones are in the text."""
         name = f"{function.__module__}.{function.__qualname__}"
         names = function.__code__.co_freevars
         for free, cell in zip(names, function.__closure__ or (), strict=True):
@@ -157,7 +159,7 @@ class _Walk:
             self.collect(inner)
 
     def _collect_unfiled(self, function: FunctionType) -> None:
-        """Code without a file, from a notebook say: its own text, and what it names among its globals."""
+        """Collect code without a file, such as a notebook's: its own text, and the globals that it names."""
         self.held.extend(bytecode(function.__code__) if "<lambda>" in function.__qualname__ else _own_text(function))
         names = _names(function.__code__)
         self.asks_for_run = self.asks_for_run or "current_run" in names
@@ -184,7 +186,7 @@ class _Walk:
             self._collect_class(kind)
 
     def _hold(self, name: str, value: Any) -> None:
-        """Record a value that code uses by this name; code is followed."""
+        """Record a value that code uses by this name; if the value is code, follow it."""
         if isinstance(value, ModuleType):
             if (file := self._file_of(value.__name__)) is not None:
                 self._collect_all(file)
@@ -227,17 +229,17 @@ class _Walk:
         return f"{name} {_pickled(value)}"
 
     def _relative(self, text: str) -> str:
-        """A path below a file that was reached is the same on all machines that have the file."""
+        """A path below a reached file, relative to it: then it is the same on all machines that have the file."""
         for path, file in self._files.items():
             root = str(import_root(file.name, path))
             if text == root or text.startswith(root + os.sep):
                 return repr("<root>" + text.removeprefix(root).replace(os.sep, "/"))
         return repr(text)
 
-    # What stands in files.
+    # The code in files.
 
     def _file_of(self, module: str | None, beside: SourceFile | None = None) -> SourceFile | None:
-        """The file of a module of the user's; ``beside`` is one that imports it."""
+        """The file of a user's module; ``beside`` is a file that imports it."""
         found = self._found(module, import_root(beside.name, beside.path) if beside else None) if module else None
         if found is None:
             return None
@@ -258,7 +260,7 @@ class _Walk:
         return self._known[module, root]
 
     def _enter(self, file: SourceFile) -> None:
-        """Using a file runs its loose statements, and those of the files that it imports, including its packages."""
+        """Collect a file's loose statements, and those of its imports and of its packages: using the file runs them."""
         live = live_module(file) if self._is_live else None
         if live is not None and not is_as_imported(live, file):
             self.held.append(f"{file.name} has changed since {_THIS_PROCESS} imported it")
@@ -271,7 +273,7 @@ class _Walk:
             self._collect_unit(file, "", unit, skipped=file.pipelines)
 
     def _collect_name(self, file: SourceFile, name: str) -> None:
-        """What a name of a module stands for."""
+        """Collect the statements that bind a name of a module."""
         units = file.by_name.get(name)
         if units is None:
             for unit in file.units:
@@ -301,7 +303,7 @@ class _Walk:
         return any(o is not None and o.path not in seen and self._has(o, name, seen | {o.path}) for o in others)
 
     def _collect_all(self, file: SourceFile) -> None:
-        """The whole file, with the whole of what it imports."""
+        """Collect the whole file, with the whole of its imports."""
         if file.path in self._whole:
             return
         self._whole.add(file.path)
@@ -315,7 +317,7 @@ class _Walk:
                     self._collect_all(other)
 
     def _collect_unit(self, file: SourceFile, name: str, unit: Unit, skipped: Iterable[str] = ()) -> None:
-        """One statement, and what it uses."""
+        """Collect one statement, and the names that it uses."""
         units = self._units.setdefault((file.name, name), [])
         if unit in units:
             return
@@ -335,7 +337,7 @@ class _Walk:
             self._file_of(module, file)
 
     def _collect_used(self, file: SourceFile, name: str, chains: Iterable[Chain]) -> None:
-        """A name that code in a file uses, and what it refers to."""
+        """Collect a name that code in a file uses, and its referent."""
         units = file.by_name.get(name, ())
         for unit in units:
             if unit.is_import:
@@ -349,7 +351,7 @@ class _Walk:
         return (o for unit in file.units for star in unit.stars if (o := self._file_of(star, file)) is not None)
 
     def _collect_import(self, file: SourceFile, imported: tuple[str, str | None], chains: Iterable[Chain]) -> None:
-        """The used part of an import: ``helpers.clean`` is one function of it."""
+        """Collect the used part of an import: ``helpers.clean`` is one function of a module."""
         module, name = imported
         for chain in chains:
             self._collect_module(file, module, (name, *chain) if name else chain)
@@ -369,7 +371,7 @@ class _Walk:
             self._collect_name(found, chain[0])
 
     def _collect_live_value(self, file: SourceFile, name: str, unit: Unit) -> None:
-        """The value of a file's name in this process, unless the file says the same."""
+        """Record the value of a file's name in this process, if it differs from the file."""
         live = live_module(file) if self._is_live else None
         if live is None or name not in vars(live):
             return
@@ -431,7 +433,7 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _pickled(value: Any) -> str:
-    """A digest of an object's state; empty if it cannot be pickled, such as a lock's."""
+    """A digest of an object's state; empty if the object cannot be pickled, such as a lock."""
     from flowyml.authoring.pickles import pickled
 
     try:

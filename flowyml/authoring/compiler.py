@@ -1,4 +1,4 @@
-"""Calls and names become a plan: every wire is checked here."""
+"""Compile calls and names to a plan; every connection between steps is checked here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _REQUIRED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_
 def compile_steps(
     pipeline: str, calls: Sequence[Call], injected: Iterable[str], groups: Sequence[Group] = ()
 ) -> tuple[tuple[Step, ...], tuple[Group, ...]]:
-    """The steps in a topological order, ties in the order in which they were added; those that clean up come last.
+    """The steps in a topological order, otherwise in the order in which they were added; clean-ups come last.
 
     Also returns the groups, with their names resolved.
 
@@ -47,12 +47,12 @@ def compile_steps(
 
 
 def has_control_flow(step: Step) -> bool:
-    """Whether other steps decide if, when and how often a step runs."""
+    """Return whether other steps decide if, when and how often a step runs."""
     return step.run_if != "all_success" or bool(step.group)
 
 
 def is_flat(step: Step) -> bool:
-    """Whether FlowyML before control flow, secrets, execution groups, kinds and caching would read it rightly."""
+    """Return whether a FlowyML before control flow, secrets, execution groups, kinds and caching reads it right."""
     is_newer = step.secrets or step.execution_group or step.kinds or step.caching
     return not has_control_flow(step) and not is_newer
 
@@ -60,9 +60,9 @@ def is_flat(step: Step) -> bool:
 def with_types(
     steps: Sequence[Step], calls: Sequence[Call], types: Mapping[str, object], groups: Sequence[Group] = ()
 ) -> tuple[Step, ...]:
-    """The same steps, with inputs from parameters of these ``types`` marked, so that workers restore values from JSON.
+    """Mark the inputs from parameters of these ``types``, so that workers restore their values from JSON.
 
-    Raises ``DefinitionError`` for a step that takes one without saying so.
+    Raises ``DefinitionError`` for a step whose annotation does not allow such a value.
     """
     by_name = {call.name: call for call in calls}
     lists: dict[FromItem, Source] = {
@@ -94,7 +94,7 @@ def _with_types(step: Step, call: Call, types: Mapping[str, object], lists: Mapp
 
 
 def _shown_type(kind: object, depth: int) -> str:
-    """A type for people; at a ``depth``, that of an item of lists within lists."""
+    """A type as text for people; with a ``depth``, that of an item of lists within lists."""
     for _ in range(depth):
         kind = (get_args(kind) or (kind,))[0]
     return str(kind) if get_args(kind) else str(getattr(kind, "__name__", kind))
@@ -109,7 +109,7 @@ def compile_outputs(
 ) -> tuple[PipelineOutput, ...]:
     """The outputs of the pipeline: those ``returned`` or ``wanted``, else every output that no step consumes.
 
-    What may be missing, in a branch or a clean-up, does not become an output by default.
+    An output that may be missing, in a branch or a clean-up, is not included by default.
     """
     if returned:
         for output in returned:
@@ -134,7 +134,7 @@ def compile_outputs(
 
 
 class _Wiring:
-    """Knows who produces what."""
+    """Finds the producer of each value."""
 
     def __init__(
         self, pipeline: str, calls: Sequence[Call], injected: frozenset[str], groups: Sequence[Group]
@@ -178,7 +178,7 @@ class _Wiring:
         )
 
     def group(self, group: Group) -> Group:
-        """The same group; in a pipeline by names, with its names resolved."""
+        """The group itself; in a pipeline by names, with its names resolved."""
         if not self.by_names:
             return group
         if isinstance(group, Loop):
@@ -210,7 +210,7 @@ class _Wiring:
         return FromEither(sources) if len(sources) > 1 else sources[0] if sources else None
 
     def _execution_group(self, call: Call) -> str:
-        """Each call of a pipeline has its own groups."""
+        """The name of a call's execution group: each call of a pipeline has its own groups."""
         name = call.step.step_options.execution_group
         around = [each for each in self.structure.path(call.group) if isinstance(self.structure.by_name[each], Section)]
         return f"{around[-1]}.{name}" if name and around else name
@@ -219,7 +219,7 @@ class _Wiring:
         return self.structure.is_cleanup(call.group)
 
     def _earlier(self, call: Call, name: str) -> str:
-        """The step that ``after`` names: within a pipeline that is called in another, first of that pipeline."""
+        """The step that ``after`` names: in a called pipeline, its own steps come first."""
         sections = [group for group in self.structure.path(call.group) if f"{group}.{name}" in self.names]
         found = f"{sections[-1]}.{name}" if sections else name
         if found not in self.names:
@@ -308,7 +308,7 @@ class _Wiring:
 
 
 def _filled(name: str, given: Given) -> Iterable[Input]:
-    """One input; or one for each part of a list, as engines hand them over one by one."""
+    """Yield one input, or one for each part of a list, as engines pass them one by one."""
     if isinstance(given, Sequence):
         yield from (Input(f"{name}[{number}]", source, into=name) for number, source in enumerate(given))
     else:
@@ -316,7 +316,7 @@ def _filled(name: str, given: Given) -> Iterable[Input]:
 
 
 def _in_order(pipeline: str, structure: Groups, steps: Sequence[Step]) -> tuple[Step, ...]:
-    """Kahn's algorithm, stable."""
+    """Sort steps topologically, with Kahn's algorithm; stable."""
     by_name = {step.name: step for step in steps}
     upstream = {step.name: structure.upstream(step) for step in steps}
     waiting = {name: len(earlier) for name, earlier in upstream.items()}
@@ -339,7 +339,7 @@ def _in_order(pipeline: str, structure: Groups, steps: Sequence[Step]) -> tuple[
 
 
 def _circle(upstream: Mapping[str, Sequence[str]], waiting: Mapping[str, int]) -> str:
-    """One cycle among the steps that still wait, written ``a -> b -> a``."""
+    """One cycle among the waiting steps, written ``a -> b -> a``."""
     seen: list[str] = [next(name for name, count in waiting.items() if count)]
     while True:
         name = next(earlier for earlier in upstream[seen[-1]] if waiting[earlier])

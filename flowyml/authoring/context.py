@@ -16,7 +16,7 @@ __all__ = ["Context", "context"]
 class Context(Mapping[str, Any]):
     """Named values that each run may override. Immutable; ``|`` returns a new one.
 
-    They are plain JSON, dates, paths, enumerations and pydantic models.
+    The values are plain JSON, dates, paths, enumerations and pydantic models.
 
     >>> ctx = Context(rows=100) | Context(rate=0.1)
     >>> ctx.rows, ctx["rate"]

@@ -1,4 +1,4 @@
-"""Selects the data files of a pipeline: what its globs name below its folder, and no secret by accident."""
+"""Select the data files of a pipeline: those below its folder that match its globs, and no secret by accident."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["MAX_BYTES", "checked_globs", "chosen_files", "read_included"]
 logger = logging.getLogger("flowyml.bundle")
 
 MAX_BYTES = 100_000_000
-"""The most bytes of all data files of a pipeline: they travel to every worker, like its code."""
+"""The largest size of all data files of a pipeline, in bytes: they travel to every worker, like its code."""
 
 _SETTINGS = ("flowyml.toml", "pyproject.toml")  # with targets and their passwords
 _COMPILED = "__pycache__"  # what Python makes of the code, another one on each machine
@@ -23,7 +23,7 @@ _LISTED = 5
 
 
 def checked_globs(include: Iterable[str], who: str) -> tuple[str, ...]:
-    """The globs, none of them absolute. Raises ``DefinitionError``."""
+    """The globs, which must be relative. Raises ``DefinitionError``."""
     globs = check_names(include, "include", who)
     for pattern in globs:
         if PurePath(pattern).is_absolute():
@@ -35,10 +35,10 @@ def checked_globs(include: Iterable[str], who: str) -> tuple[str, ...]:
 
 
 def read_included(folder: Path, globs: Iterable[str], pipeline: str) -> dict[str, bytes]:
-    """The data files below a folder, by their paths in it. A line at INFO says what is taken and what is left out.
+    """The data files below a folder, by their paths in it. Logs at INFO which files are included and left out.
 
     A name that begins with a dot, and those of FlowyML's settings, must be written out in the glob: ``.env``,
-    ``.config/*.json``. Compiled code, in ``__pycache__``, never comes along. Raises ``DefinitionError`` for a glob that
+    ``.config/*.json``. Compiled code, in ``__pycache__``, is never included. Raises ``DefinitionError`` for a glob that
     leaves the folder or matches nothing, for a link that leads out of the folder, and for more than ``MAX_BYTES``.
     """
     who = f"Pipeline {pipeline!r}"
@@ -54,7 +54,7 @@ def read_included(folder: Path, globs: Iterable[str], pipeline: str) -> dict[str
 
 
 def chosen_files(folder: Path, globs: Iterable[str], pipeline: str) -> tuple[dict[str, Path], Collection[str]]:
-    """The data files that ``read_included`` reads, and the names of those that it leaves out. Raises as that does."""
+    """The data files that ``read_included`` reads, and the names of those that it leaves out. Raises as it does."""
     folder, who = folder.resolve(), f"Pipeline {pipeline!r}"
     taken: dict[str, Path] = {}
     left_out: dict[str, None] = {}  # a dict keeps the order
@@ -93,7 +93,7 @@ def chosen_files(folder: Path, globs: Iterable[str], pipeline: str) -> tuple[dic
 
 
 def _unnamed(path: Path, pattern: str, folder: Path) -> str:
-    """The part of a file's path, or of the path that it links to, that must be named and is not; empty if none is."""
+    """The part of a file's path, or of its link's target, that a glob must write out and does not; empty if none."""
     parts = PurePath(pattern).parts
     if not re.search(r"[*?\[]", pattern):
         return ""

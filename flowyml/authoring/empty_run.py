@@ -1,4 +1,4 @@
-"""What ``run()`` does with a pipeline that has no steps."""
+"""``run()`` of a pipeline without steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["run_nothing"]
 
 
 def run_nothing(name: str, hooks: Sequence[PipelineHook], context: Mapping[str, Any], run_id: str) -> PipelineResult:
-    """An empty pipeline is refused by every engine; here it starts and ends, as the 0.x guide shows it."""
+    """Start and end a run of an empty pipeline, as in the 0.x guide; every engine refuses it."""
     warnings.warn(
         f"Pipeline {name!r} has no steps, so nothing runs. Add some with add_step(…).", UserWarning, stacklevel=5
     )

@@ -1,4 +1,4 @@
-"""Steps of one execution group: whether they can run in one task, process or pod."""
+"""Check that the steps of an execution group can run in one task, process or pod."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _check_beside(step: Step, first: Step) -> None:
 
 
 def _check_options(step: Step, members: Iterable[Step]) -> None:
-    """Options of a whole task or pod must agree."""
+    """Check that options of a whole task or pod agree."""
     for other in members:
         if other is step:
             return

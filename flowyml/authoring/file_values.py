@@ -1,4 +1,4 @@
-"""Whether the state of this process equals a file: values, defaults of functions, whole modules."""
+"""Compare the state of this process with a file: values, defaults of functions, whole modules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["is_as_imported", "is_literal", "says_defaults"]
 
 
 def is_literal(file: SourceFile, node: ast.stmt, value: Any) -> bool:
-    """Whether a statement assigns a name the value that it has."""
+    """Return whether a statement assigns a name the value that it has in this process."""
     said = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
     if said is None or (isinstance(node, ast.Assign) and not all(isinstance(t, ast.Name) for t in node.targets)):
         return False
@@ -27,7 +27,7 @@ def is_literal(file: SourceFile, node: ast.stmt, value: Any) -> bool:
 
 
 def _evaluates_to(file: SourceFile, node: ast.expr, value: Any) -> bool:
-    """Whether an expression has that value: a literal, or a name for one in the file."""
+    """Return whether an expression has that value: a literal, or a name for a literal in the file."""
     if isinstance(node, ast.Name):
         units = file.by_name.get(node.id, ())
         said = units[0].node if len(units) == 1 else None
@@ -43,7 +43,7 @@ def _evaluates_to(file: SourceFile, node: ast.expr, value: Any) -> bool:
 def says_defaults(
     file: SourceFile, function: FunctionType, defaults: tuple[tuple[Any, ...], Mapping[str, Any]]
 ) -> bool:
-    """Whether the defaults of a function are the literals that its file has."""
+    """Return whether the defaults of a function are the literals in its file."""
     for unit in file.by_name.get(function.__name__, ()):
         node = unit.node
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and function.__qualname__ == node.name:
@@ -54,7 +54,7 @@ def says_defaults(
 
 
 def is_as_imported(live: ModuleType, file: SourceFile) -> bool:
-    """Whether a module in this process equals its file now. An editor may have saved it since."""
+    """Return whether a module in this process equals its file now. An editor may have saved the file since."""
     found = file.path.stat()
     if max(found.st_mtime, found.st_ctime) < _started() - 0.05:
         return True
@@ -85,7 +85,7 @@ def _unwrapped(value: Any) -> Any:
 
 @cache
 def _started() -> float:
-    """When this process began, in seconds since 1970; 0 where that is unknown."""
+    """The start of this process, in seconds since 1970; 0 if unknown."""
     try:
         ticks = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
         return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")

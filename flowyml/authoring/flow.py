@@ -29,11 +29,11 @@ def for_each(
 ) -> AbstractContextManager[T]:
     """Run the steps of the block once for each item: ``with for_each(configs) as config:``.
 
-    ``items`` is an output of a step, a parameter or a list of plain JSON. An item goes on to the next step of the block
-    without waiting for the other items. Outside the block, an output of a step in it is the list of all items' outputs,
-    in order. At most ``max_parallel`` items run at a time. ``on_item_error="continue"`` lets the run succeed when items
-    fail; a step that takes the list then gets an ``(index, value)`` pair for each item that succeeded. A loop may
-    contain another loop, but no deeper.
+    ``items`` is an output of a step, a parameter or a list of plain JSON. An item proceeds to the next step of the
+    block without waiting for the other items. Outside the block, an output of a step in it is the list of all items'
+    outputs, in order. At most ``max_parallel`` items run at a time. ``on_item_error="continue"`` lets the run succeed
+    when items fail; a step that takes the list then gets an ``(index, value)`` pair for each item that succeeded. A
+    loop may contain another loop, but no deeper.
 
     Raises ``DefinitionError``.
     """
@@ -71,13 +71,13 @@ def when(condition: object, *, name: str | None = None) -> AbstractContextManage
 
 @names_its_place
 def elif_(condition: object, *, name: str | None = None) -> AbstractContextManager[None]:
-    """Run the steps of the block if this condition holds and none of the branches right before it was taken."""
+    """Run the steps of the block if this condition holds and none of the preceding branches of the choice was taken."""
     return _branch("elif_", condition, name, joins=True)
 
 
 @names_its_place
 def otherwise(*, name: str | None = None) -> AbstractContextManager[None]:
-    """Run the steps of the block if none of the branches right before it was taken."""
+    """Run the steps of the block if none of the preceding branches of the choice was taken."""
     chosen = "otherwise" if name is None else check_name(name, "otherwise")
     grouping = _recording("otherwise").grouping
     return grouping.block("otherwise", grouping.branch(chosen, None, joins=True))

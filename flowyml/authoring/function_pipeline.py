@@ -24,7 +24,7 @@ __all__ = ["FunctionPipeline", "pipeline"]
 
 
 class FunctionPipeline(Pipeline):
-    """A pipeline that a function defines by calling steps. Made by ``@pipeline``."""
+    """A pipeline that a function defines by calling steps. Created by ``@pipeline``."""
 
     def __init__(self, function: Callable[..., Any], name: str, **options: Any) -> None:
         super().__init__(name, **options)
@@ -138,7 +138,7 @@ def pipeline(
 ) -> Any:
     """Make a pipeline from a function that calls steps. The function's parameters are those of a run.
 
-    The function is called once, when the pipeline is compiled; steps do not run then. What it returns becomes the
+    The function is called once, when the pipeline is compiled; steps do not run then. Its return value becomes the
     outputs of the pipeline: an output of a step, a tuple of them, or a dict that names them.
 
     >>> from flowyml import pipeline, step

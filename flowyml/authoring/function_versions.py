@@ -1,6 +1,6 @@
-"""Whether a function that travels by value still has the same code: a digest of its source, not of its state.
+"""Detect whether a function that is pickled by value still has the same code, by a digest of its source.
 
-Its pickle cannot tell: it also holds the state of closures and globals, which changes while a program runs.
+The pickle does not show it: it also contains the state of closures and globals, which changes while a program runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CONSTANTS = (bool, int, float, complex, str, bytes, type(None), type(...))
 
 
 def code_version(function: Any) -> str:
-    """SHA-256 of a function's code, of the functions that it names and that travel with it, and of constants.
+    """SHA-256 of a function's code, of the functions that it names and that are pickled with it, and of constants.
 
     In hexadecimal; the same in every process of one Python version. Empty for a callable without code of its own.
     """
@@ -71,6 +71,6 @@ def _is_constant(value: object) -> bool:
 
 
 def _stands_in_file(value: Any) -> bool:
-    """Whether the code is in a file that travels, and is compared with that, or in one that workers have."""
+    """Return whether the code is in a file that workers have, or one that travels and is compared as a file."""
     module = value.function.__module__ if isinstance(value, Step) else value.__module__
     return shipped_name(module) is not None

@@ -1,4 +1,4 @@
-"""The git commit that a pipeline is run from."""
+"""The git commit of a pipeline's file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _GIT = ("git", "-c", "core.fsmonitor=false", "--no-optional-locks", "-C")
 
 
 def revision_of(file: str | None) -> str | None:
-    """The commit that a file belongs to, with ``-dirty`` if tracked files differ, or the file is not tracked.
+    """The commit of a file, with ``-dirty`` if tracked files differ, or the file is not tracked.
 
-    For None, which means a notebook or a prompt, that of the working folder. None without a commit, or without git.
+    For None, which means a notebook or a prompt, the commit of the working folder. None without a commit, or without
+    git.
     """
     path = Path(file).resolve() if file and Path(file).is_file() else None
     folder = path.parent if path else Path.cwd()
@@ -30,7 +31,7 @@ def revision_of(file: str | None) -> str | None:
 
 @lru_cache(8)
 def _asked(root: Path, path: Path | None, stamps: tuple[int, ...]) -> str | None:
-    """Ask git, and again only if one of the ``stamps`` has changed: asking takes longer than a small run."""
+    """Ask git; cached until one of the ``stamps`` changes, since asking takes longer than a small run."""
     status = _git(root, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
     lines = (status or "").splitlines()
     commit = next((line.removeprefix(_COMMIT) for line in lines if line.startswith(_COMMIT)), "(initial)")
@@ -55,8 +56,10 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def _stamps(git: Path, path: Path | None) -> tuple[int, ...]:
-    """When the file, the index and HEAD last changed, and a number that changes every two seconds: other files of the
-    project change too. In a worktree ``.git`` is a file that names the place.
+    """The times when the file, the index and HEAD last changed, and a number that changes every two seconds.
+
+    The number is for other files of the project, which change too. In a worktree ``.git`` is a file with the path of
+    the repository.
     """
     if git.is_file():
         try:

@@ -53,7 +53,7 @@ class Block(AbstractContextManager[T, None]):
 
 
 class Grouping:
-    """Collects groups; what is added while one is open belongs to it."""
+    """Collects groups; a step or group that is added while a group is open belongs to that group."""
 
     def __init__(self) -> None:
         self.groups: list[Group] = []
@@ -67,7 +67,7 @@ class Grouping:
         self._place: Place | None = None
 
     def block(self, verb: str, inner: AbstractContextManager[T, bool | None]) -> Block[T]:
-        """What the user enters by ``with``."""
+        """The context manager that the user enters by ``with``."""
         self._blocks.append(made := Block(verb, inner, self._enter))
         return made
 
@@ -87,12 +87,12 @@ class Grouping:
         return self._open[-1]
 
     def note_step(self) -> None:
-        """A step was added here: a branch after it begins a new choice."""
+        """Note that a step was added here: a branch after it begins a new choice."""
         self._choices.pop(self.current, None)
 
     @contextmanager
     def open(self, group: Group) -> Iterator[Group]:
-        """Add a group here, under a free name; what is added within the context belongs to it."""
+        """Add a group here, under a free name; steps and groups that are added within the context belong to it."""
         if isinstance(group, Loop) and sum(isinstance(each, Loop) for each in self._around()) > 1:
             raise DefinitionError(
                 "Loops can be nested only two deep: process the items of the innermost loop inside a step."
@@ -118,7 +118,7 @@ class Grouping:
 
     @contextmanager
     def branch(self, name: str, condition: Condition | None, *, joins: bool) -> Iterator[None]:
-        """A branch: the first of a choice, or one that ``joins`` the branch right before it."""
+        """Open a branch: the first of a choice, or one that ``joins`` the preceding branch."""
         choice = self._choices.get(self.current, "")
         if joins and (not choice or choice in self._decided):
             what = "otherwise()" if condition is None else "elif_(…)"

@@ -14,7 +14,7 @@ __all__ = ["found_module", "is_elsewhere", "live_module"]
 
 
 def found_module(module: str, root: Path | None) -> tuple[str, Path] | None:
-    """The name and the file of a user's module: where it is loaded from, else below ``root``."""
+    """The name and the file of a user's module: the file it is loaded from, else a file below ``root``."""
     if module.partition(".")[0] == "flowyml":
         return None
     live = sys.modules.get(module)
@@ -28,7 +28,7 @@ def found_module(module: str, root: Path | None) -> tuple[str, Path] | None:
 
 @lru_cache(4096)
 def _located(module: str, file: str, shipped: str | None) -> tuple[str, Path] | None:
-    """The same for a module that is loaded from a file. Paths take long to resolve."""
+    """Return the same for a module that is loaded from a file; cached, since paths take long to resolve."""
     path = source_file(sys.modules[module]) if travels(module) else None
     return (shipped or module, path) if path else None
 
@@ -39,7 +39,7 @@ def _candidates(module: str, root: Path) -> tuple[Path, Path]:
 
 
 def is_elsewhere(module: str | None) -> bool:
-    """Whether a module is installed, or FlowyML's own, and not of a notebook or made by hand."""
+    """Return whether a module is installed or FlowyML's own: not one of a notebook or made by hand."""
     live = sys.modules.get(module or "")
     if live is None or module == "__main__":
         return False

@@ -27,7 +27,7 @@ class If:
 class _Named:
     """The outputs and parameters of a pipeline by names: ``it.score``, ``it["score"]``.
 
-    And as 0.x had them: ``it.steps["evaluate"].outputs["score"]``.
+    Also in the form of 0.x: ``it.steps["evaluate"].outputs["score"]``.
     """
 
     def __getattr__(self, name: str) -> Placeholder:
@@ -61,7 +61,7 @@ class _Outputs:
 
 
 def named_condition(condition: Callable[[Any], Any]) -> Condition:
-    """The condition that a function makes of a pipeline's names. Raises ``DefinitionError`` for anything else."""
+    """Call a function with a pipeline's names; return its condition. Raises ``DefinitionError`` for anything else."""
     if not callable(condition):
         raise DefinitionError(
             f"A condition by names must be a function, as in when(lambda it: it.score > 0.9), not {condition!r:.80}."

@@ -1,4 +1,4 @@
-"""A pipeline by names that another one calls: wired by names, and recorded as calls."""
+"""Call a pipeline by names from another pipeline: connect its steps by names, and record them as calls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def record_by_names(
 ) -> Any:  # fmt: skip
     """Record its steps; ``given`` has the value of each parameter in ``context``, or the call that produces it.
 
-    Returns its outputs, a dict if there are several.
+    Returns the pipeline's outputs, a dict if there are several.
     """
     by_name = {call.name: call for call in calls}
     steps, _ = compile_steps(name, calls, context)

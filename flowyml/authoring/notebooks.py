@@ -14,7 +14,7 @@ __all__ = ["newest", "version_in_notebook"]
 def newest(step: Step[..., Any]) -> Step[..., Any]:
     """The step that has replaced this one in a notebook: with the same function name and step name.
 
-    A step made by ``options`` is made again from the newest one.
+    If ``options`` made this step, its options are applied to the newest one.
     """
     if not _is_of_notebook(step.function):
         return step
@@ -34,5 +34,5 @@ def version_in_notebook(function: object) -> str:
 
 
 def _is_of_notebook(function: object) -> bool:
-    """Whether a function was defined at a prompt or in a cell, where its name may be defined again at any time."""
+    """Return whether a function was defined at a prompt or in a cell, where it may be redefined at any time."""
     return getattr(function, "__module__", None) == "__main__" and shipped_name("__main__") is None

@@ -1,4 +1,4 @@
-"""Unknown keywords get a helpful error."""
+"""Check keywords: an unknown one raises an error that names the nearest known one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["engine_options", "names_unknown_options", "takes_a_dict"]
 def names_unknown_options(what: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorate a callable so that an unknown keyword raises ``UnknownOptionError`` with the nearest known one.
 
-    As all its ``DefinitionError``s, it names the line of the call.
+    Like every ``DefinitionError`` of the callable, the error names the line of the call.
 
     The name of an orchestrator is a known keyword: ``airflow={"pool": "gpu"}`` is for that engine only.
     """
@@ -43,7 +43,7 @@ def names_unknown_options(what: str) -> Callable[[Callable[P, R]], Callable[P, R
 
 
 def takes_a_dict(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a method that takes the parameters of a run as a dict: as keywords, they are an error that says so."""
+    """Decorate a method that takes the parameters of a run as a dict: keywords raise an error that says so."""
     known = list(inspect.signature(function).parameters)[1:]
 
     @names_its_place
@@ -86,7 +86,7 @@ def engine_options(given: Mapping[str, object], who: str) -> dict[str, dict[str,
 
 
 def _is_engine(name: str) -> bool:
-    """True for every orchestrator that is declared; a worker has no declarations and trusts what was compiled."""
+    """Return True for every declared orchestrator; a worker has no declarations and trusts the compiled plan."""
     from flowyml.core.loading import is_loading_on_worker
 
     if is_loading_on_worker():

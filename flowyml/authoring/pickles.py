@@ -1,7 +1,7 @@
-"""Pickles for a bundle: as far as possible the same bytes in every process, with a list of the modules that they need.
+"""Pickles for a bundle: the same bytes in every process if possible, and a list of the modules that they need.
 
 Python orders a set by the hashes of its elements, which differ from process to process, and calls a running script
-``__main__``. Neither may show in a bundle, whose digest says whether anything has changed.
+``__main__``. A bundle must not depend on either: its digest shows whether anything has changed.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def _written(kind: type[_Pickler], value: object, modules: dict[str, None]) -> b
 
 
 class _Pickler(pickle.Pickler):
-    """By reference: refuses what has no importable name."""
+    """Pickles by reference: refuses objects without an importable name."""
 
     by_name: Any = (type, FunctionType)
-    """The user's objects that are referred to by their name on a worker, whether from a script or a module here."""
+    """Objects of the user's to which a pickle refers by their name on a worker, from a script or a module."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, _PROTOCOL)
@@ -74,11 +74,11 @@ class _Pickler(pickle.Pickler):
         return (as_step, (item.function, item.name)) if isinstance(item, Step) else self.otherwise(item)
 
     def otherwise(self, item: Any) -> Any:
-        """How anything else is pickled."""
+        """Pickle any other object."""
         return NotImplemented
 
     def persistent_id(self, item: Any) -> Any:
-        """Stands for a set, which ``Unpickler.persistent_load`` makes again: once, however often it occurs."""
+        """Return a stand-in for a set, which ``Unpickler.persistent_load`` restores once for all occurrences."""
         if type(item) not in (set, frozenset) or len(item) < 2:
             return None
         if id(item) in self._sets:
@@ -95,7 +95,7 @@ def _value_pickler() -> type[_Pickler]:
     import cloudpickle
 
     class ValuePickler(_Pickler, cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is untyped
-        """What cannot be imported is included; functions of a script may be below the line where its import ends."""
+        """Pickles by value what cannot be imported; a script's functions may be below the line that ends its import."""
 
         by_name = type
         otherwise = cloudpickle.Pickler.reducer_override
@@ -111,7 +111,7 @@ def _is_found_by_name(item: Any) -> bool:
 
 
 def _ordered(items: Iterable[Any]) -> list[Any] | None:
-    """In an order that is the same in every process; None if there is no such order."""
+    """Sort items in an order that is the same in every process; None if there is no such order."""
     try:
         return sorted(items, key=_key)
     except TypeError:

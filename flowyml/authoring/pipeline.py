@@ -1,4 +1,4 @@
-"""A pipeline: steps, what they share, and every way to run them."""
+"""A pipeline: its steps, their common options, and every way to run them."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ __all__ = ["Pipeline"]
 class Pipeline:
     """Steps that are wired by the names of their inputs and outputs.
 
-    ``context`` holds the parameters of a run with their defaults. ``outputs`` names the outputs of the pipeline;
-    left out, they are those that no step consumes. ``timeout`` is in seconds, for a whole run. ``include`` are globs,
-    relative to the folder of the pipeline's file, of data files that the workers need beside the code; names that
-    begin with a dot, and FlowyML's settings, must be written out. A single name, tag or glob needs no list.
-    ``enable_cache=True`` caches each step that has an output, unless it says otherwise; False caches none.
+    ``context`` has the parameters of a run with their defaults. ``outputs`` names the outputs of the pipeline; left
+    out, they are those that no step consumes. ``timeout`` is in seconds, for a whole run. ``include`` are globs,
+    relative to the folder of the pipeline's file, of data files that the workers need beside the code; names that begin
+    with a dot, and FlowyML's settings, must be written out. A single name, tag or glob needs no list.
+    ``enable_cache=True`` caches each step that has an output, unless the step has its own setting; False caches none.
     Options for one engine go under its name: ``airflow={"owner": "ml"}``.
 
     Compiling it raises ``DefinitionError``, which names the step and the fix.
@@ -170,18 +170,18 @@ class Pipeline:
 
         The function gets an object with the outputs and parameters of the pipeline, by their names, and returns a
         condition on them, as ``flowyml.when`` takes it. Steps in branches of one choice may have outputs of the same
-        name: what takes the name gets the output of the step that ran. Raises ``DefinitionError``.
+        name: a step that takes the name gets the output of the step that ran. Raises ``DefinitionError``.
         """
         return self._branch("when", condition, name, joins=False)
 
     @names_its_place
     def elif_(self, condition: Callable[[Any], Any], *, name: str | None = None) -> AbstractContextManager[None]:
-        """Add the steps of the block to a branch that is tried if none right before it was taken."""
+        """Add the steps of the block to a branch that is tried if no preceding branch of the choice was taken."""
         return self._branch("elif_", condition, name, joins=True)
 
     @names_its_place
     def otherwise(self, *, name: str = "otherwise") -> AbstractContextManager[None]:
-        """Add the steps of the block to the branch that is taken if none right before it was."""
+        """Add the steps of the block to the branch that is taken if no preceding branch of the choice was taken."""
         branch = self._grouping.branch(check_name(name, "otherwise"), None, joins=True)
         return self._block("otherwise", branch)
 
@@ -193,7 +193,7 @@ class Pipeline:
 
     @names_its_place
     def add_control_flow(self, choice: If) -> Pipeline:
-        """Add a choice between two steps, as in FlowyML 0.x; ``with pipeline.when(…):`` does it for several."""
+        """Add a choice between two steps, as in FlowyML 0.x; for more steps use ``with pipeline.when(…):``."""
         if not isinstance(choice, If):
             raise DefinitionError(f"add_control_flow takes an If(…), not {choice!r:.80}.")
         with self.when(choice.condition):
@@ -232,7 +232,7 @@ class Pipeline:
             return self._with_caching(self._plan)
 
     def _with_caching(self, plan: Plan) -> Plan:
-        """Code and its state may change while the pipeline stays the same."""
+        """Add caching to the plan: code and its state may change while the pipeline stays the same."""
         calls = self._all_calls()
         if self.enable_cache is not False and (self.enable_cache or any(c.step.step_options.cache for c in calls)):
             from flowyml.authoring.caching import data_digest, with_caching
@@ -244,7 +244,7 @@ class Pipeline:
         return plan.with_refresh(self._refresh)
 
     def refreshed(self, refresh: bool | str | Iterable[str]) -> Pipeline:
-        """A copy whose cached steps run again, and whose new results are kept: all of them, or the named ones."""
+        """A copy whose cached steps run again and save their new results: all of them, or the named ones."""
         made = copy.copy(self)
         who = f"Pipeline {self.name!r}"
         made._refresh = refresh if isinstance(refresh, bool) else check_names(refresh, "refresh", who)
@@ -296,9 +296,9 @@ class Pipeline:
     ) -> SubmissionResult:
         """Start a run and return its handle at once. Submitting a ``run_id`` again returns the same run.
 
-        On an engine that runs only deployed pipelines, ``force`` replaces what another pipeline deployed under this
-        name; without it, that raises ``OwnershipError``. ``refresh=True`` runs all cached steps again and keeps the new
-        results; a list of names does so for these steps only.
+        On an engine that runs only deployed pipelines, ``force`` replaces another pipeline's deployment of this name;
+        without ``force``, that raises ``OwnershipError``. ``refresh=True`` runs all cached steps again and saves the
+        new results; a list of names does so for these steps only.
         """
         if refresh is not False:
             return self.refreshed(refresh).submit(parameters, on=on, run_id=run_id, force=force)
@@ -306,7 +306,7 @@ class Pipeline:
         return _resolve(on).run_pipeline(self, run_id, parameters=parameters, force=force)
 
     def deploy(self, *, on: str | Orchestrator | None = None, force: bool = False) -> Deployment:
-        """Make the pipeline known to an engine without running it.
+        """Deploy the pipeline to an engine without running it.
 
         Raises ``OwnershipError`` if another pipeline of this name is deployed there, which ``force`` replaces.
         """
@@ -348,7 +348,7 @@ class Pipeline:
 
     @property
     def origin(self) -> Origin:
-        """Where the pipeline is written: its project and the file in it."""
+        """The origin of the pipeline: its project and its file."""
         return origin_of(self._file)
 
     @property
@@ -359,7 +359,7 @@ class Pipeline:
         return revision_of(self._file)
 
     def code(self) -> Code:
-        """The functions and hooks of this process."""
+        """The functions and hooks in this process."""
         calls, plan = self._all_calls(), self.compile()
         functions = {call.name: call.step.function for call in calls}
         if not any(step.caching for step in plan):
@@ -396,7 +396,7 @@ class Pipeline:
         put_place(error, places.get(error.step) or self._place)
 
     def _check_include(self) -> None:
-        """A run in this process copies no files, but a glob that matches nothing is an error anyway."""
+        """Raise for a glob that matches nothing: a run in this process copies no files, but that is an error anyway."""
         if self.include:
             with errors_at(self._place):
                 self._included()
@@ -411,7 +411,7 @@ class Pipeline:
 
         stop_if_loading(self.name, verb)
 
-    # What a pipeline by calls does in another way.
+    # Methods that pipelines by calls override.
 
     def _all_calls(self) -> Sequence[Call]:
         calls = [(call, newest(call.step)) for call in self._calls]
@@ -436,7 +436,7 @@ class Pipeline:
         return ()
 
     def _home(self) -> Callable[..., Any] | None:
-        """The function whose file is the pipeline's file; None: that of the first step."""
+        """The function whose file is the pipeline's file; None if that is the first step's."""
         return None
 
     def _has_steps(self) -> bool:
@@ -529,7 +529,7 @@ class Pipeline:
         return f"<Pipeline {self.name!r}>"
 
     def _repr_html_(self) -> str | None:
-        """What a notebook shows: the graph, or the plain ``repr`` for a pipeline with errors."""
+        """The display in a notebook: the graph, or the plain ``repr`` for a pipeline with errors."""
         from flowyml.graph import svg
 
         try:
@@ -543,7 +543,7 @@ def _place_of(step: Step[..., Any]) -> Place | None:
 
 
 def _class_name(kind: type) -> str:
-    """As workers know it, so that a script and a command that imports it compile to the same plan."""
+    """The name of a class on workers, so that a script and a command that imports it compile to the same plan."""
     return f"{shipped_name(kind.__module__) or kind.__module__}.{kind.__qualname__}"
 
 

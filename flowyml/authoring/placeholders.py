@@ -1,4 +1,4 @@
-"""Placeholders for values that the function of a pipeline does not know yet, and conditions on them."""
+"""Placeholders for values that are unknown while a pipeline's function is called, and conditions on them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = [
 
 
 class Expression:
-    """A condition that is decided when the pipeline runs."""
+    """A condition that is evaluated when the pipeline runs."""
 
     __slots__ = ("condition",)
 
@@ -54,7 +54,7 @@ class Expression:
 
 
 class Placeholder:
-    """Stands for a value that is known only when the pipeline runs. Comparing it makes a condition."""
+    """Stands for a value that is known only when the pipeline runs. Comparing it creates a condition."""
 
     __slots__ = ("source",)
 
@@ -72,8 +72,8 @@ class Placeholder:
             raise AttributeError(name)
         self._refuse()
 
-    # Everything that would need the value, by an operator or a built-in function. Without a refusal, an f-string would
-    # contain the `repr`, and a pipeline would go wrong silently.
+    # Operators and built-in functions that would need the value. Without a refusal, an f-string would contain the
+    # `repr`, and a pipeline would fail silently.
     __bool__ = __iter__ = __len__ = __contains__ = __getitem__ = __str__ = __format__ = _refuse
     __int__ = __float__ = __index__ = __round__ = __abs__ = __neg__ = __pos__ = _refuse
     __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = __matmul__ = _refuse
@@ -135,7 +135,7 @@ class CallOutput(Placeholder):
 
 
 class ParameterValue(Placeholder):
-    """A parameter of the pipeline, as its function sees it; a constant in a pipeline that another one calls."""
+    """A parameter of the pipeline, for its function; a constant in a pipeline that another one calls."""
 
     source: FromParameter | Constant
 
@@ -153,7 +153,7 @@ class ItemValue(Placeholder):
 
 
 class EitherValue(Placeholder):
-    """The value of the branch that ran, of several."""
+    """The value of the branch that ran, among several."""
 
     source: FromEither
 
@@ -162,9 +162,9 @@ class EitherValue(Placeholder):
 
 
 def comparison(operator: str, left: object, right: object) -> Compare:
-    """Of two values, at least one of them known only when the pipeline runs.
+    """Compare two values, at least one of which is known only when the pipeline runs.
 
-    Raises ``DefinitionError`` for what a plan cannot hold.
+    Raises ``DefinitionError`` for a value that a plan cannot contain.
     """
     kinds = {texts_of(type(item)) for side in (left, right) for item in (side if type(side) is list else [side])}
     texts = next((kind for kind in ("date-time", "date") if kind in kinds), "")
@@ -172,7 +172,7 @@ def comparison(operator: str, left: object, right: object) -> Compare:
 
 
 def operand(value: object) -> Source:
-    """One side of a comparison. Raises ``DefinitionError`` for what a plan cannot hold."""
+    """One side of a comparison. Raises ``DefinitionError`` for a value that a plan cannot contain."""
     if isinstance(value, Placeholder):
         return value.source
     known = [_dated(item) for item in value] if type(value) is list else _dated(value)
@@ -189,7 +189,7 @@ def _dated(value: object) -> object:
 
 
 def texts_of(kind: object) -> str:
-    """How a comparison reads strings if one side has this type.
+    """The way in which a comparison reads strings if one side has this type.
 
     >>> texts_of(date), texts_of(datetime), texts_of(int)
     ('date', 'date-time', '')
@@ -200,7 +200,7 @@ def texts_of(kind: object) -> str:
 
 
 def condition_of(value: object) -> Condition:
-    """Makes a condition of a value. Raises ``DefinitionError`` for a value that is known already."""
+    """Convert a value to a condition. Raises ``DefinitionError`` for a value that is known already."""
     if isinstance(value, Expression):
         return value.condition
     if isinstance(value, Placeholder):
@@ -212,11 +212,11 @@ def condition_of(value: object) -> Condition:
 
 
 def condition_value(value: object) -> Expression:
-    """The same as an expression, to be joined with others."""
+    """A condition as an expression, to be joined with others."""
     return Expression(condition_of(value))
 
 
-# For type checkers a condition is a bool, as `score > 0.9` is one for them.
+# To type checkers a condition is a bool, as `score > 0.9` is.
 
 
 def all_of(*conditions: object) -> bool:
@@ -225,12 +225,12 @@ def all_of(*conditions: object) -> bool:
 
 
 def any_of(*conditions: object) -> bool:
-    """A condition that is true when one of these is."""
+    """A condition that is true when one of these conditions is."""
     return cast(bool, _joined(AnyOf, conditions))
 
 
 def not_(condition: object) -> bool:
-    """A condition that is true when this one is not."""
+    """A condition that is true when this condition is not."""
     return cast(bool, Expression(Not(condition_of(condition))))
 
 

@@ -1,4 +1,4 @@
-"""Errors in a pipeline name the line that is wrong: ``train.py, line 12``."""
+"""Add the line of the fault to errors in a pipeline: ``train.py, line 12``."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Place = tuple[str, int]
 
 @contextmanager
 def errors_at(place: Place | None) -> Iterator[None]:
-    """Set this place on a ``DefinitionError`` that is raised here, unless it has one already.
+    """Add this line to a ``DefinitionError`` that is raised in the block, unless the error has a line already.
 
-    If the error passed through the user's code, that line is its place.
+    If the error passed through the user's code, the line in that code is added instead.
     """
     try:
         yield
@@ -38,7 +38,7 @@ def errors_at(place: Place | None) -> Iterator[None]:
 
 
 def names_its_place(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate what users call: a ``DefinitionError`` names the line of the call."""
+    """Decorate a function that users call: its ``DefinitionError`` names the line of the call."""
 
     @functools.wraps(function)
     def placing(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -62,13 +62,13 @@ def users_line() -> Place | None:
 
 
 def place_of(function: object) -> Place | None:
-    """Where a function is written."""
+    """The line where a function is defined."""
     code = getattr(function, "__code__", None)
     return (code.co_filename, code.co_firstlineno) if isinstance(code, CodeType) else None
 
 
 def _raised_at(trace: TracebackType | None) -> Place | None:
-    """The innermost line that is neither FlowyML's nor of an installed package."""
+    """The innermost line outside of FlowyML and installed packages."""
     found = None
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
@@ -84,7 +84,7 @@ def _is_ours(frame: FrameType) -> bool:
 
 
 def put_place(error: DefinitionError, place: Place | None) -> None:
-    """Add a place to an error, unless it names one already."""
+    """Add a line to an error, unless the error has one already."""
     if place is not None and not error.place:
         error.place = _shown(place)
         error.args = (f"{error} ({error.place})",)

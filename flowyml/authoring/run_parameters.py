@@ -1,4 +1,4 @@
-"""The parameters of a run: their names, types and defaults, as a pipeline's function or its context declares them."""
+"""The parameters of a run: their names, types and defaults, from a pipeline's function or its context."""
 
 from __future__ import annotations
 

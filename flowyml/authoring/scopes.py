@@ -1,4 +1,4 @@
-"""Checks which values are visible where: those of loops, of branches, of steps that may not have run."""
+"""Check which values are visible to a step: those of loops, of branches, of steps that may not have run."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _is_not_a_list(kind: object) -> bool:
 
 
 def check_seen(structure: Groups, source: Source, group: str, who: str) -> None:
-    """Raise ``DefinitionError`` if something in ``group`` cannot take a value; ``who`` begins the sentence."""
+    """Raise ``DefinitionError`` if a step or group in ``group`` cannot take a value; ``who`` begins the message."""
     if isinstance(source, FromItem) and source.loop not in structure.path(group):
         raise DefinitionError(f"{who} is the item of {source.loop!r}: it is known only within that loop.")
     for name in steps_of(source):
@@ -105,7 +105,7 @@ def _refuse_cleanup(between: Sequence[Group], who: str) -> None:
 
 
 def _check_defaults(step: Step, call: Call) -> None:
-    """If a value from another step may be missing, the function needs a default for it."""
+    """Check that the function has a default for each value from another step that may be missing."""
     for name, parameter in call.step.signature.parameters.items():
         is_taken = any(_may_be_missing(item) for item in step.inputs if name in (item.name, item.into))
         if is_taken and parameter.default is inspect.Parameter.empty:

@@ -1,4 +1,4 @@
-"""A Python file as its top-level statements: what each binds, what it names, and its text without layout.
+"""Split a Python file into its top-level statements: the names that each binds and uses, and its text without layout.
 
 That text does not depend on comments, white space, quotes, redundant parentheses, the order of definitions, or the
 version of Python.
@@ -17,15 +17,15 @@ from flowyml.core.syntax import parsed
 __all__ = ["Chain", "Imported", "SourceFile", "Unit", "identity_of", "source_file_at", "text_of"]
 
 Chain = tuple[str, ...]
-"""The attributes that follow a name: ``("path", "join")`` in ``os.path.join``; empty for the name by itself."""
+"""The attributes after a name: ``("path", "join")`` in ``os.path.join``; empty for the name alone."""
 
 Imported = tuple[str, str | None]
-"""What an import binds: an absolute module, and a name in it, or None for the module itself."""
+"""The target of an import: an absolute module, and a name in it, or None for the module itself."""
 
 _DYNAMIC = frozenset({
     "globals", "eval", "exec", "compile", "__import__", "import_module", "spec_from_file_location", "runpy",
 })  # fmt: skip
-"""Names and attributes with which code reaches what it does not name."""
+"""Names and attributes by which code reaches names that it does not write."""
 _DYNAMIC_ATTRIBUTES = _DYNAMIC - {"compile", "eval"} | {
     "__dict__", "__globals__", "__builtins__", "f_globals", "f_locals", "exec_module", "load_module",
 }  # fmt: skip
@@ -37,7 +37,7 @@ _NO_TEXT = frozenset({"ctx", "kind", "type_comment"})
 
 
 class Unit:
-    """One top-level statement of a file, with all that is in it."""
+    """One top-level statement of a file, with everything in it."""
 
     def __init__(self, node: ast.stmt, package: Chain) -> None:
         self.node = node
@@ -54,22 +54,22 @@ class Unit:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of its text, in hexadecimal."""
+        """SHA-256 of the statement's text, in hexadecimal."""
         return hashlib.sha256(text_of(self.node).encode("utf-8", "surrogatepass")).hexdigest()
 
     @cached_property
     def binds(self) -> tuple[str, ...]:
-        """The module-level names that it binds."""
+        """The module-level names that the statement binds."""
         return tuple(dict.fromkeys(_bound(self.node)))
 
     @property
     def is_import(self) -> bool:
-        """Whether it does nothing but import."""
+        """True if the statement is an import."""
         return isinstance(self.node, ast.Import | ast.ImportFrom)
 
 
 class SourceFile:
-    """A Python file. ``name`` is that of its module; ``find`` returns the file of another module of the user's."""
+    """A Python file. ``name`` is the name of its module; ``find`` returns the file of another module of the user's."""
 
     def __init__(self, name: str, path: Path, source: bytes, find: Find) -> None:
         self.name = name
@@ -91,7 +91,7 @@ class SourceFile:
 
     @cached_property
     def of_flowyml(self) -> frozenset[str]:
-        """The names that refer to FlowyML: its functions, and the pipelines and steps that they make here."""
+        """The names that refer to FlowyML: its functions, and the pipelines and steps that they create here."""
         found = {
             name
             for unit in self.units
@@ -107,7 +107,10 @@ class SourceFile:
 
     @cached_property
     def pipelines(self) -> frozenset[str]:
-        """The names of pipelines: what uses one while the file is imported does not use the code of its steps."""
+        """The names of pipelines.
+
+        A statement that uses one while the file is imported does not use the code of its steps.
+        """
         return frozenset(
             name
             for unit in self.units
@@ -134,7 +137,7 @@ class SourceFile:
         return True
 
     def _is_users(self, name: str) -> bool:
-        """Whether a name here refers to the user's code, not to FlowyML's or an installed package's."""
+        """Return whether a name here refers to the user's code, not to FlowyML's or an installed package's."""
         units = self.by_name.get(name, ())
         if name in self.of_flowyml or not units:
             return bool(name) and not units and any(self._find(star) for unit in self.units for star in unit.stars)
@@ -143,7 +146,7 @@ class SourceFile:
 
 
 def source_file_at(name: str, path: Path, find: Find) -> SourceFile:
-    """The file as it is now. Raises ``OSError``, and ``SyntaxError`` for a file that is not Python."""
+    """Read the file as it is now. Raises ``OSError``, and ``SyntaxError`` for a file that is not Python."""
     identity = identity_of(path)
     known = _read.get((name, path))
     if known is None or known.identity != identity:
@@ -180,7 +183,7 @@ def text_of(node: object) -> str:
 
 
 class _Names(ast.NodeVisitor):
-    """The names that a piece of code uses and does not itself make local, and what it imports."""
+    """The names that a piece of code uses without making them local, and its imports."""
 
     def __init__(self, package: Chain) -> None:
         self._package = package
@@ -269,7 +272,7 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 
 
 def _locals(arguments: ast.arguments, body: Sequence[ast.AST]) -> frozenset[str]:
-    """The names that a function makes its own; not what it imports, which is followed."""
+    """The local names of a function, without imported ones, which are followed."""
     every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
     found = {each.arg for each in every if each is not None}
     shared: set[str] = set()
@@ -340,7 +343,7 @@ def _bases(node: ast.stmt) -> Sequence[ast.expr]:
 
 
 def _root(node: ast.expr) -> str:
-    """The name that an expression of calls, attributes and items begins with."""
+    """The name at the beginning of an expression of calls, attributes and items."""
     while isinstance(node, ast.Call | ast.Attribute | ast.Subscript | ast.Await):
         node = node.func if isinstance(node, ast.Call) else node.value
     return node.id if isinstance(node, ast.Name) else ""

@@ -1,7 +1,7 @@
-"""Finds the code that a pipeline needs on workers: references to functions, and files for the bundle.
+"""Find the code that a pipeline needs on workers: references to functions, and files for the bundle.
 
-A function that can be imported is referred to by name, and the modules beside it that are imported from there are
-shipped as files. A function that cannot be imported, from a notebook or inside another function, is pickled by value.
+A function that can be imported is referred to by name, and its modules are shipped as files. A function that cannot be
+imported, from a notebook or inside another function, is pickled by value.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["collect", "function_reference", "import_root", "included_files"]
 
 
 def function_reference(step: Step[..., Any], name: str) -> str:
-    """How a worker finds the function: ``"module:qualified.name"``, or ``"pickle:KEY"``."""
+    """A worker's reference to the function: ``"module:qualified.name"``, or ``"pickle:KEY"``."""
     function = step.function
     module = shipped_name(getattr(function, "__module__", None))
     qualname = getattr(function, "__qualname__", "")
@@ -53,7 +53,7 @@ def collect(
     include: Iterable[str],
     origin: Origin,
 ) -> Bundle:
-    """Build the bundle of a plan: its modules, its data files, and what must be pickled."""
+    """Build the bundle of a plan: its modules, its data files, and its pickles."""
     from flowyml.authoring.function_versions import code_version
     from flowyml.authoring.pickles import pickled
     from flowyml.orchestrators.registry import worker_packages
@@ -92,7 +92,7 @@ def collect(
 def included_files(globs: Iterable[str], owner: Callable[..., Any], pipeline: str) -> dict[str, Path]:
     """The data files of the bundle, by their paths below the folder of ``owner``'s file.
 
-    Raises ``DefinitionError`` for globs that no bundle could take.
+    Raises ``DefinitionError`` for globs that a bundle cannot contain.
     """
     return chosen_files(_folder_of(_module_of(owner)), globs, pipeline)[0]
 
@@ -118,12 +118,12 @@ def _main_folder() -> Path:
 
 @dataclass
 class _Files:
-    """Files by their path in the bundle, found by following imports from module to module."""
+    """Collects files by their paths in the bundle, following imports from module to module."""
 
     content: dict[str, bytes] = field(default_factory=dict)
 
     def add_module(self, name: str) -> None:
-        """Add a loaded module's file and all that it imports from the same root."""
+        """Add a loaded module's file and its imports from the same root."""
         if not travels(name):
             return
         path, shipped = source_file(sys.modules[name]), shipped_name(name)
@@ -132,7 +132,7 @@ class _Files:
         self._add(import_root(shipped, path), path)
 
     def add_loaded_beside(self, root: Path) -> None:
-        """Add what a notebook has imported from its own folder: its cells cannot be scanned for imports."""
+        """Add the modules that a notebook has imported from its own folder: its cells cannot be scanned for imports."""
         for module in list(sys.modules.values()):
             path = source_file(module)
             if path is None or not path.is_relative_to(root) or is_installed(path):
@@ -141,8 +141,9 @@ class _Files:
                 self._add(root, path)
 
     def add_globs(self, globs: Iterable[str], module: str, pipeline: str) -> str:
-        """Add data files from the folder of a module, keeping their place beside it; returns that folder, relative to
-        the one that modules are imported from.
+        """Add data files from the folder of a module, at the same relative paths.
+
+        Returns that folder, relative to the folder that modules are imported from.
         """
         shipped = shipped_name(module)
         path = source_file(sys.modules[module]) if module in sys.modules else None
@@ -170,7 +171,7 @@ class _Files:
 
 
 def _imported(source: bytes, path: Path) -> Iterator[str]:
-    """Every module that a file may import, absolute, imports inside functions included."""
+    """Yield every module that a file may import, as absolute names, including imports inside functions."""
     package = path.parent.parts
     for node in _import_nodes(source):
         if isinstance(node, ast.Import):
@@ -183,7 +184,7 @@ def _imported(source: bytes, path: Path) -> Iterator[str]:
 
 
 def _import_nodes(source: bytes) -> Iterator[ast.AST]:
-    """The import statements. Only what looks like one is parsed, unless something looks so and is none."""
+    """Yield the import statements. Only lines that look like one are parsed, unless a line only looks like one."""
     try:
         for statement in _IMPORTS.findall(source.replace(b"\\\n", b" ")):
             yield from parsed(statement).body
@@ -192,7 +193,7 @@ def _import_nodes(source: bytes) -> Iterator[ast.AST]:
 
 
 def _resolves(function: Callable[..., Any], qualname: str) -> bool:
-    """True when looking the name up in its module gives this very function, bare or as a step."""
+    """Return True if the name in its module is this very function, bare or as a step."""
     found: Any = sys.modules.get(function.__module__)
     for part in qualname.split("."):
         found = getattr(found, part, None)
@@ -200,6 +201,6 @@ def _resolves(function: Callable[..., Any], qualname: str) -> bool:
 
 
 def import_root(module: str, path: Path) -> Path:
-    """The folder on the import path under which a module's file stands."""
+    """The folder on the import path that contains a module's file."""
     parts = module.split(".")
     return path.parents[len(parts) if path.stem == "__init__" else len(parts) - 1]

@@ -1,4 +1,4 @@
-"""Functions as steps."""
+"""Steps, made from functions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ recorder: ContextVar[CallRecorder | None] = ContextVar("flowyml_recorder", defau
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOptions:
-    """The options of ``@step``. ``inputs`` maps parameters to the names of outputs; None means all by name."""
+    """The options of ``@step``.
+
+    ``inputs`` maps parameters to the names of outputs; None means that each parameter takes the output of its name.
+    """
 
     name: str
     inputs: Mapping[str, str | tuple[str, ...]] | None = None
@@ -66,7 +69,7 @@ class StepOptions:
 
 
 class Step(Generic[P, R]):
-    """A function that pipelines are made of, and that can still be called as it is.
+    """A function as part of pipelines, which can still be called as it is.
 
     Inside the function of a ``@pipeline`` a call adds the step to that pipeline; anywhere else it runs the function.
     """
@@ -79,8 +82,8 @@ class Step(Generic[P, R]):
         self._changes: Mapping[str, Any] = {}
         self._again: Step[P, R] | None = None
 
-    # An async step is awaited where it is called by hand, and stands for its value in the function of a pipeline. No
-    # type is both, so its call returns Any; the types of its parameters are checked anyway.
+    # An async step is awaited if it is called by hand, and stands for its value in the function of a pipeline. No type
+    # is both, so its call returns Any; the types of its parameters are checked anyway.
     @overload
     def __call__(self: Step[P, Awaitable[Any]], *args: P.args, **kwargs: P.kwargs) -> Any: ...
     @overload
@@ -130,13 +133,13 @@ class Step(Generic[P, R]):
 
     @property
     def inputs(self) -> Mapping[str, str | tuple[str, ...]]:
-        """What fills each parameter where steps are wired by names: an output's or run parameter's name, or several."""
+        """The source of each parameter if steps are connected by names: an output, a run parameter, or several."""
         declared = self.step_options.inputs
         return {name: name for name in self.signature.parameters} if declared is None else dict(declared)
 
     @property
     def after(self) -> tuple[str, ...]:
-        """The names of steps that come first without passing data."""
+        """The names of steps that must end before without passing data."""
         return self.step_options.after
 
     @property
@@ -151,27 +154,27 @@ class Step(Generic[P, R]):
 
     @property
     def resources(self) -> ResourceRequirements | None:
-        """The CPUs, memory and GPUs that the step asks for."""
+        """The CPUs, memory and GPUs that the step requests."""
         return self.step_options.resources
 
     @property
     def secrets(self) -> Mapping[str, str]:
-        """Names of secrets, by the parameter or the environment variable that each fills."""
+        """Names of secrets, by the parameter or the environment variable to fill."""
         return dict(self.step_options.secrets)
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """The tags that engines show."""
+        """The tags that engines display."""
         return self.step_options.tags
 
     @property
     def description(self) -> str:
-        """What the step does, in a line: as given, else the first line of the docstring."""
+        """A line about the step: as given, else the first line of the docstring."""
         return self.step_options.description
 
     @property
     def execution_group(self) -> str:
-        """The name of the group that the step shares a task, a process or a pod with; empty for none."""
+        """The name of the group of steps in one task, process or pod; empty for none."""
         return self.step_options.execution_group
 
     @functools.cached_property
@@ -202,7 +205,7 @@ class Step(Generic[P, R]):
         execution_group: str | None = None,
         cache: bool | Cache | None = None,
     ) -> Step[P, R]:
-        """The same function as another step: options given here replace those of ``@step``."""
+        """The same function as another step: these options replace those of ``@step``."""
         named = {} if name is None else {"name": check_name(name, "step")}
         requirements = ResourceRequirements.coerce(resources, stacklevel=4)
         checked = _checked_options(
@@ -213,9 +216,7 @@ class Step(Generic[P, R]):
         return self._changed(named | checked)
 
     def made_again(self, of: Step[P, R]) -> Step[P, R]:
-        """Apply the changes that ``options`` made for this step to ``of``. If this step was made from ``of``, that is
-        this step itself.
-        """
+        """Apply this step's changes from ``options`` to ``of``; return this step itself if it was made from ``of``."""
         if of is self.made_from:
             return self
         if self._again is None or self._again.made_from is not of:
@@ -236,7 +237,7 @@ class Step(Generic[P, R]):
 
 
 class Partial(Generic[R]):
-    """A step with some parameters fixed for all items of a fan-out. Made by ``Step.partial``."""
+    """A step with some parameters fixed for all items of a fan-out. Created by ``Step.partial``."""
 
     def __init__(self, step: Step[..., Any], fixed: Mapping[str, Any]) -> None:
         self.step = step
@@ -259,7 +260,7 @@ class Partial(Generic[R]):
 
 
 class Mapped(NamedTuple):
-    """A step with the lists that it goes over, for ``Pipeline.add_step``, which takes lists by name."""
+    """A step with the lists of its loop, for ``Pipeline.add_step``, which takes lists by name."""
 
     step: Step[..., Any]
     fixed: Mapping[str, Any]
@@ -312,11 +313,11 @@ def step(
 ) -> Any:
     """Make a step from a function.
 
-    ``inputs`` names the parameters that are filled by outputs of other steps, or maps them: ``{"data": "dataset"}``,
-    and ``{"parts": ["first", "second"]}`` for a list of several; left out, every parameter is looked up by its name.
-    ``outputs`` names what the function returns: one name for the value, several for the parts of a tuple; left out,
-    there is one output with the step's name. ``after`` names steps that come first. ``retry`` counts retries, or is a
-    policy. ``timeout`` is in seconds and makes the step run in its own process. ``description`` defaults to the
+    ``inputs`` names the parameters that are filled by outputs of other steps, or maps parameters to outputs:
+    ``{"data": "dataset"}``, and ``{"parts": ["first", "second"]}`` for a list of several; left out, every parameter is
+    looked up by its name. ``outputs`` names the return value: one name for the value, several for the parts of a tuple;
+    left out, there is one output with the step's name. ``after`` names steps that come first. ``retry`` counts retries,
+    or is a policy. ``timeout`` is in seconds and makes the step run in its own process. ``description`` defaults to the
     first line of the docstring.
 
     ``run_if`` is a trigger rule, named as in Airflow: ``"all_done"``. With any rule but ``"all_success"``, parameters
@@ -361,7 +362,7 @@ def step(
 
 
 def _refuse_methods(function: Callable[..., Any]) -> None:
-    """In a class body, there is no object yet whose method a worker could call."""
+    """Refuse a function in a class body: there is no object yet whose method a worker could call."""
     path, _, name = str(getattr(function, "__qualname__", "")).rpartition(".")
     owner = path.rpartition(".")[2]
     if owner in ("", "<locals>") or inspect.ismethod(function):
@@ -375,7 +376,7 @@ def _refuse_methods(function: Callable[..., Any]) -> None:
 
 
 def _checked_options(step: Step[..., Any], name: str, **given: Any) -> dict[str, Any]:
-    """The options that a step was given, each checked; None means that one was not given."""
+    """Check the options of a step, and return them; None means that an option was not given."""
     who = f"step {name!r}"
     checks: dict[str, Callable[[Any], Any]] = {
         "outputs": lambda names: check_names(names, "outputs", who),
@@ -411,7 +412,7 @@ def check_run_if(rule: str, who: str) -> str:
 
 
 def _secrets(given: object, step: Step[..., Any], who: str) -> dict[str, str]:
-    """Names of secrets by what they fill: a parameter of the function, or an environment variable."""
+    """Names of secrets, by the parameter or environment variable to fill."""
     if not isinstance(given, Mapping):
         raise DefinitionError(
             f"step {who!r}: secrets={given!r:.80} must be a dict: {{'password': 'warehouse/password'}}."
@@ -431,7 +432,7 @@ def _secrets(given: object, step: Step[..., Any], who: str) -> dict[str, str]:
 
 
 def check_max_parallel(number: object, who: str) -> int | None:
-    """Return the number if it is a valid number of items, or None."""
+    """Return the number if it is a valid limit of items, or None."""
     if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
         raise DefinitionError(f"{who}: max_parallel={number!r} must be a number of items, at least 1.")
     return number

@@ -1,4 +1,4 @@
-"""Finds work that a script does when it is merely loaded: each process of a run loads it, and does that work again."""
+"""Find work that a script does when it is loaded: each process of a run loads it, and repeats that work."""
 
 from __future__ import annotations
 
@@ -55,9 +55,10 @@ def _warn_once(path: Path) -> None:
 
 
 def work_in(source: bytes) -> Sequence[tuple[int, str]]:
-    r"""The lines with work at module level, with their text: calls for their effect, `with` and loops that define
-    nothing, and values that differ from process to process. What comes after the line that runs a pipeline is never
-    loaded, nor is what is under ``if __name__ == …``.
+    r"""The lines with work at module level, with their text.
+
+    These are calls for their effect, ``with`` and loops that define nothing, and values that differ from process to
+    process. Code after the line that runs a pipeline is never loaded, nor is code under ``if __name__ == …``.
 
     >>> work_in(b"import random, sys\nsys.path.append('lib')\nprint('hello')\nSALT = random.random()\n")
     [(3, "print('hello')"), (4, 'SALT = random.random()')]
@@ -102,7 +103,7 @@ def _work(body: Iterable[ast.stmt | ast.ExceptHandler]) -> Iterator[ast.stmt]:
 
 
 def _evaluated(value: ast.expr) -> Iterator[ast.AST]:
-    """What is evaluated when a value is: not the body of a lambda."""
+    """Yield the expressions that are evaluated with a value: not the body of a lambda."""
     yield value
     for child in ast.iter_child_nodes(value) if not isinstance(value, ast.Lambda) else ():
         yield from _evaluated(child) if isinstance(child, ast.expr) else ast.walk(child)
