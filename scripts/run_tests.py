@@ -36,8 +36,7 @@ SHOWN = 8  # failed tests, with two lines each: CI shows the last twenty
 # What depends on the Python: how functions, values and modules travel, processes, forks and threads.
 DEPENDS_ON_PYTHON = (
     "authoring_*", "bundle", "cache_changes", "execution", "loading", "local_conformance", "local_prints", "local_runs",
-    "local_shared_state", "local_travelling", "local_values", "sources", "step_processes*", "types",
-    "unguarded",
+    "local_travelling", "local_values", "sources", "step_processes*", "types",
 )  # fmt: skip
 
 # Run by the Python whose packages it compiles, but for the tests that come with them.

@@ -1,6 +1,6 @@
-"""Follow annotations of functions through a pipeline.
+"""Follow annotations of functions through a pipeline: find dates that travel as strings, and items of a wrong type.
 
-Finds dates that travel as strings, values that cannot be compared, and items of a wrong type.
+A type checker finds comparisons of types that do not fit: for it, a step returns what its function returns.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ import dataclasses
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
-from enum import Enum
 from functools import partial, reduce
-from pathlib import PurePath
 from types import GenericAlias, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -22,14 +20,12 @@ from flowyml.core.errors import DefinitionError
 from flowyml.plan.conditions import Compare, IsTrue, leaves_of, of_text, shown, with_leaves
 from flowyml.plan.groups import Branch, Group, Groups, Loop
 from flowyml.plan.model import Step
-from flowyml.plan.types import is_model, is_rich_leaf, returned_type, wanted
+from flowyml.plan.types import is_rich_leaf, returned_type, wanted
 from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source
 
 __all__ = ["check_annotations", "with_dates"]
 
 _NUMBERS = (bool, int, float)
-_ORDERED = (bool, int, float, str, bytes, list, tuple, set, frozenset, datetime, date)
-"""Built-in types whose values can be ordered; numbers can also be compared with one another."""
 
 
 def with_dates(structure: Groups, calls: Mapping[str, Call], types: Mapping[str, object]) -> tuple[Group, ...]:
@@ -50,7 +46,7 @@ def check_annotations(
     structure: Groups, calls: Mapping[str, Call], types: Mapping[str, object], steps: Iterable[Step],
     places: Mapping[str, Place],
 ) -> None:  # fmt: skip
-    """Raise ``DefinitionError`` if annotations say that a comparison would raise, or that an item has a wrong type.
+    """Raise ``DefinitionError`` if annotations say that a comparison never holds, or that an item has a wrong type.
 
     ``types`` are those of the parameters, ``places`` the lines of groups. Values without annotations are not checked.
     """
@@ -121,15 +117,6 @@ class _Annotations:
         sides = (compared.left, compared.right)
         if compared.texts:
             self._check_texts(compared)
-        left, right = (self._compared_as(side, compared.texts, branch) for side in sides)
-        if not _may_work(compared.operator, left, right):
-            what = " and ".join(
-                f"{shown(side)} is {_shown(kind)}" for side, kind in zip(sides, (left, right), strict=True)
-            )
-            raise DefinitionError(
-                f"The condition {compared} would raise TypeError: {what}. Compare values of compatible types, or "
-                f"return True or False from a step."
-            )
         for one, other in (sides, sides[::-1]):
             kinds = [] if self._is_json(other) else self._members_of(other, branch)
             if self._is_json(one) and kinds and all(_is_lost_as_json(kind) for kind in kinds):
@@ -154,13 +141,6 @@ class _Annotations:
                     f"The condition {compared} compares {shown(side)}, which has no time zone, with a time that has "
                     f"one. Add a time zone."
                 )
-
-    def _compared_as(self, source: Source, texts: str, branch: Branch) -> Any:
-        kinds = self._members_of(source, branch)
-        if self._is_json(source):
-            kinds = [_as_json(kind) for kind in kinds]
-        of_texts = {"date": date, "date-time": datetime}.get(texts, str)
-        return _union([of_texts if kind is str else kind for kind in kinds])
 
     def _members_of(self, source: Source, branch: Branch) -> list[Any]:
         return _members(self.of(source, branch.parent))
@@ -192,48 +172,6 @@ class _Annotations:
                     f"step {step.name!r} takes {item.into or item.name!r} as {_shown(hint)}, and {what} "
                     f"{_shown(given)}{why}."
                 )
-
-
-def _may_work(name: str, left: Any, right: Any) -> bool:
-    """Return whether comparing values with these annotations may work; True if in doubt."""
-    if name in ("==", "!="):
-        return True
-    pairs = ((a, b) for a in _members(left) for b in _members(right))
-    return any(_contains(a, b) if name == "in" else _are_ordered(a, b) for a, b in pairs)
-
-
-def _are_ordered(left: Any, right: Any) -> bool:
-    left, right = _class(left), _class(right)
-    if left is None or right is None:
-        return True
-    own = [
-        next((kind for kind in (*_ORDERED, dict, NoneType) if issubclass(each, kind)), None) for each in (left, right)
-    ]
-    if None not in own:
-        return all(kind in _NUMBERS for kind in own) or (own[0] is own[1] and own[0] in _ORDERED)
-    return any(_defines_order(each) for each, kind in zip((left, right), own, strict=True) if kind is None)
-
-
-def _defines_order(kind: type) -> bool:
-    return any(getattr(kind, name) is not getattr(object, name) for name in ("__lt__", "__gt__", "__le__", "__ge__"))
-
-
-def _contains(value: Any, among: Any) -> bool:
-    value, among = _class(value), _class(among)
-    if among is None:
-        return True
-    if issubclass(among, str):
-        return value is None or issubclass(value, str)
-    return any(hasattr(among, name) for name in ("__contains__", "__iter__", "__getitem__"))
-
-
-def _as_json(kind: Any) -> Any:
-    found = _class(kind)
-    if found is None or issubclass(found, Enum):
-        return Any
-    if issubclass(found, PurePath):
-        return str
-    return dict if is_model(found) else kind
 
 
 def _is_lost_as_json(kind: Any) -> bool:

@@ -24,7 +24,6 @@ from flowyml.authoring.run_parameters import annotation_of, context_parameter
 from flowyml.authoring.steps import Mapped, Step, check_names, check_timeout, recorder
 from flowyml.core.errors import DefinitionError, OverrideError
 from flowyml.core.hooks import PipelineHook, check_hook
-from flowyml.core.loading import is_loading
 from flowyml.core.modules import shipped_name
 from flowyml.core.plain_text import storable_text
 from flowyml.plan.groups import Cleanup, Group, Groups, Loop
@@ -110,7 +109,6 @@ class Pipeline:
         self.enable_cache = enable_cache
         self.engines = engine_options(engines, f"pipeline {name!r}")
         self._file = defining_file(self)
-        self._is_loaded = is_loading()  # by a command, as a script is loaded
         self._place = users_line()
         self._calls: list[Call] = []
         self._grouping = Grouping()
@@ -371,10 +369,7 @@ class Pipeline:
     def bundle(self, plan: Plan | None = None) -> Bundle:
         """Code and plan in one file that plain Python runs. ``plan`` replaces the compiled one."""
         from flowyml.authoring.sources import collect
-        from flowyml.authoring.unguarded import warn_of_work
 
-        if self._file and (self._is_loaded or self._file == getattr(sys.modules["__main__"], "__file__", None)):
-            warn_of_work(Path(self._file))
         with errors_at(self._place):
             made = collect(
                 plan or self.compile(),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Any, Literal, NewType, Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import pytest
 
@@ -18,7 +18,6 @@ from flowyml.orchestrators import LocalOrchestrator
 from tests.unit.control_flow import add, same
 
 HERE = Path(__file__).name
-Score = NewType("Score", float)
 
 
 class Colour(Enum):
@@ -27,13 +26,6 @@ class Colour(Enum):
 
 class Kind(StrEnum):
     A = "a"
-
-
-class Money:
-    """Ordered, with numbers too."""
-
-    def __lt__(self, other: object) -> bool:
-        return True
 
 
 @dataclass
@@ -70,16 +62,7 @@ def compiled(condition: Callable[..., Any]) -> None:
 
 
 RIGHT: list[Callable[..., Any]] = [
-    lambda: giving(float)() > 0.9,
-    lambda: giving(Score)() > 0.9,
-    lambda: giving(Literal["a", 1])() > 0.9,
-    lambda: giving(str)() > "a",
-    lambda: giving(date)() > giving(date)(),
-    lambda: giving(Any)() > 0.9,
-    lambda: giving(Money)() > 0.9,
-    lambda: giving(HasRate)() == 3,
     lambda: giving(dict)() == 3,
-    lambda: is_in(giving(int)(), [1, 2]),
     lambda: giving(tuple[str, float], outputs=["name", "score"])()[1] > 0.9,
     lambda day: day > "2026-01-01",
     lambda day: day > date(2026, 1, 1),
@@ -95,16 +78,7 @@ def test_what_may_be_compared_compiles(condition: Callable[..., Any]) -> None:
 
 
 WRONG: list[tuple[Callable[..., Any], str]] = [
-    (lambda: giving(dict)() > 3, "give > 3 would raise TypeError: give is dict and 3 is int"),
-    (lambda: giving(str)() > 0.9, "give is str and 0.9 is float"),
-    (lambda: giving(str | None)() > 0.9, r"give is str \| None and 0.9"),
-    (lambda: giving(date)() > "2026-01-01", "give is date and '2026-01-01' is str"),
-    (lambda: is_in(3, giving(int)()), "3 in give would raise TypeError: 3 is int and give is int"),
-    (lambda: ~((giving(int)() > 1) & (giving(str)() > 1)), "give_2 > 1 would .* give_2 is str"),
-    (lambda: giving(tuple[str, float], outputs=["name", "score"])()[0] > 0.9, "name is str"),
-    (lambda label: label > 3, "label is str and 3 is int"),
     (lambda day: day > "soon", "compares a date with 'soon': Invalid isoformat string"),
-    (lambda day: giving(datetime)() > day, "give is datetime and day is date"),
     (lambda colour: giving(Colour)() == colour, "always has the same result: colour is .* JSON, and give is Colour"),
     (lambda: is_in("a/b", giving(list[Path])()), "'a/b' is compared as JSON, and give is"),
 ]  # fmt: skip

@@ -85,6 +85,8 @@ def flowing(counts: list[int], urls: list[str]) -> Any:
         load(rows)
         fetch(rows)  # error: call-overload
     total = add([1])
+    with when(total > "much"):  # error: operator
+        fetch("z")
     with when((total > 0.5) & not_(is_in(total, [1.0]))):
         one = add([2])
     with elif_(total > 0.1):

@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,6 @@ from flowyml.orchestrators.local.recorder import Recorder
 from flowyml.orchestrators.local.records import Outcome, log_failure, outcome_of, result_of, run_of, step_of
 from flowyml.orchestrators.local.retrying import Past, Recorded
 from flowyml.orchestrators.local.schema import KeptRow, RunRow, StepRow
-from flowyml.orchestrators.local.shared_state import warn_of_sharing
 from flowyml.orchestrators.local.step_call import StepCalls
 from flowyml.orchestrators.local.stopping import Watch
 from flowyml.orchestrators.local.store import KEPT, Ending, RunStore, clear_folder
@@ -166,10 +165,6 @@ class LocalRun:
             together=self.plan.structure.together,
             max_copied_bytes=min(max(self._settings.max_output_bytes, SMALL), _COPIED), keep=self._keeping(),
         )  # fmt: skip
-        in_threads = {step.name for step in self.plan if step.name not in self._settings.apart}
-        if len(in_threads) > 1 and self._settings.max_workers > 1:
-            with suppress(Exception):  # it looks into objects of the user's, and a warning must not end a run
-                warn_of_sharing(self.plan, code.functions, in_threads)
         with self._processes() as work.apart:
             self._recorder.start(self._ticker(live_view))
             self._settings.host.begin(self._engine)
