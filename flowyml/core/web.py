@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection, IncompleteRead
 from typing import Any, Self
@@ -37,10 +38,13 @@ __all__ = [
     "Answer",
     "Deadline",
     "JsonObject",
+    "Received",
     "TooLargeError",
     "exchange",
     "media_type",
+    "note_received",
     "page_title",
+    "receiving",
 ]
 
 LARGEST_ANSWER = 256 * 2**20
@@ -119,6 +123,35 @@ def page_title(page: str | bytes) -> str:
     end = lower.find("</title", begin) if begin else -1
     title = " ".join(text[begin : max(begin, end)].split())
     return "".join(letter for letter in title if letter.isprintable())[:80]
+
+
+@dataclass(slots=True)
+class Received:
+    """The bytes of all answers within ``receiving``, and the body of the last one."""
+
+    size: int = 0
+    last: bytes = b""
+
+
+_received: ContextVar[Received | None] = ContextVar("flowyml_received", default=None)
+
+
+@contextmanager
+def receiving() -> Iterator[Received]:
+    """Count what the answers within this block bring, whichever client reads them."""
+    received = Received()
+    token = _received.set(received)
+    try:
+        yield received
+    finally:
+        _received.reset(token)
+
+
+def note_received(body: bytes) -> None:
+    """Called by each client with the body of an answer."""
+    if (received := _received.get()) is not None:
+        received.size += len(body)
+        received.last = body
 
 
 class Deadline:

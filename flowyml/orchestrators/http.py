@@ -9,6 +9,7 @@ each byte that arrives. ``flowyml.core.web`` is a smaller version with the stand
 
 from __future__ import annotations
 
+import hashlib
 import json as json_module
 import random
 import ssl
@@ -61,8 +62,9 @@ Answered = TypeVar("Answered")
 BUSY = frozenset({429, 502, 503, 504})
 """The statuses of a busy server, or one that its proxy cannot reach: it may answer a moment later."""
 
-_MOST_ENTRIES = 1_000_000  # of a list, such as the lines of a log
-_LONGEST_LISTING = 600  # seconds that a server may take for all pages of a list
+_MOST_ENTRIES = 200_000  # of a list, such as the lines of a log
+_MOST_EMPTY = 10  # pages of a list that hold nothing and yet name a next one, as filters on a server make them
+_LONGEST_LISTING = 300  # seconds that a server may take for all pages of a list
 _BUSY_SECONDS = 3  # SQLite under many writers is free again within this
 _LONGEST_PAUSE = 60  # seconds that a server may ask for in Retry-After
 _ASKED_PAUSES = 3
@@ -100,30 +102,53 @@ def paged(fetch: Callable[[int, int], Page[Item]], size: int, limit: int | None 
 
 
 class Listing:
-    """The pages of a list, of which a server could send more and more: they are bounded in number and in time, and one
-    that is the same as the page before is an error.
+    """The pages of one list, of which a server could send more and more.
+
+    Bounds their entries, bytes, time and empty pages. A page with the same content as an earlier one, or with the same
+    token for the next, is an error, whatever came between.
     """
 
     def __init__(self) -> None:
-        self._entries = 0
+        self._entries = self._empty = self._bytes = 0
         self._seconds = 0.0
-        self._last: Sequence[Any] = ()
+        self._seen: set[object] = set()
 
-    def page(self, fetch: Callable[[], Answered], entries: Callable[[Answered], Sequence[Any]]) -> Answered:
-        """The next page, which ``fetch`` asks for. Raises ``EngineError`` if the list has no end."""
+    def page(
+        self,
+        fetch: Callable[[], Answered],
+        entries: Callable[[Answered], Sequence[Any]],
+        token: Callable[[Answered], str | None] = lambda answer: None,
+    ) -> Answered:
+        """The next page, which ``fetch`` asks for; ``token`` is the one for the page after it. Raises ``EngineError``
+        if the list has no end.
+        """
+        from flowyml.core.web import LARGEST_ANSWER, receiving
+
         begun = time.monotonic()
-        answer = fetch()
+        with receiving() as received:
+            answer = fetch()
         self._seconds += time.monotonic() - begun
-        found = entries(answer)
-        self._entries += len(found)
-        if found and found == self._last:
-            raise EngineError(f"A list has no end: the page after {self._entries} entries is the one before it again.")
-        if self._entries > _MOST_ENTRIES or self._seconds > _LONGEST_LISTING:
+        self._bytes += received.size
+        number, following = len(entries(answer)), token(answer) or ""
+        self._entries += number
+        self._empty += not number
+        content = received.last.replace(following.encode(), b"") if number else b""
+        for mark in filter(None, (following, content and hashlib.blake2b(content).digest())):
+            if mark in self._seen:
+                what = "token of a next page" if mark == following else "page"
+                raise EngineError(f"A list has no end: after {self._entries} entries, an earlier {what} came again.")
+            self._seen.add(mark)
+        if (
+            self._entries > _MOST_ENTRIES
+            or self._bytes > LARGEST_ANSWER
+            or self._seconds > _LONGEST_LISTING
+            or self._empty > _MOST_EMPTY
+        ):
             raise EngineError(
-                f"A list has no end: {self._entries} entries came in {self._seconds:.0f} s. At most {_MOST_ENTRIES} "
-                f"are read, in {_LONGEST_LISTING} s."
+                f"A list has no end: {self._entries} entries came in {self._seconds:.0f} s and "
+                f"{self._bytes / 2**20:.0f} MB, with {self._empty} empty pages. At most {_MOST_ENTRIES} are read, in "
+                f"{_LONGEST_LISTING} s and {LARGEST_ANSWER / 2**20:g} MB, with {_MOST_EMPTY} empty pages."
             )
-        self._last = found
         return answer
 
 
@@ -327,7 +352,7 @@ class HttpClient:
             raise self._unreachable(error) from (tls_cause(error) or error)
 
     def _exchange(self, method: str, target: str, json: Any, headers: Mapping[str, str]) -> Answer:
-        from flowyml.core.web import LARGEST_ANSWER, Answer
+        from flowyml.core.web import LARGEST_ANSWER, Answer, note_received
 
         content = None if json is None else json_module.dumps(json).encode()
         kind = {} if content is None else {"Content-Type": "application/json"}
@@ -341,6 +366,7 @@ class HttpClient:
         ) as response:  # fmt: skip
             wanted = LARGEST_ANSWER if response.status < 400 else _ERROR_BYTES
             body = self._read(response.iter_stream(), wanted, cut=response.status >= 400)
+            note_received(body)
             found = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
             return Answer(response.status, found, body)
 

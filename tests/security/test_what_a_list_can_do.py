@@ -3,65 +3,115 @@
 from __future__ import annotations
 
 import itertools
-import time
+import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from flowyml.core import web as core_web
 from flowyml.core.errors import EngineError
+from flowyml.core.tls import Tls
 from flowyml.orchestrators import http
+from flowyml_airflow import connection as airflow_connection
 from flowyml_airflow.client import AirflowClient
-from flowyml_kubeflow.client import Client
+from flowyml_airflow.transport import Transport
+from flowyml_kubeflow import KubeflowOrchestrator
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection
+from tests.engines.web import Recorded, Reply, web
 
-ENDLESS = "A list has no end"
+pytest.importorskip("kfp")
 
-
-def prefect(answers: Iterator[list[Any]]) -> Iterator[Any]:
-    client = PrefectClient(Connection("http://127.0.0.1:1/api"))
-    client.query = lambda path, body: next(answers)  # type: ignore[method-assign]  # in place of a server
-    return client._pages("/deployments/filter", {})
+Pages = Iterator[tuple[list[Any], str]]
+"""The entries of each page, and the token for the next one, where the engine has tokens."""
 
 
-def airflow(answers: Iterator[list[Any]]) -> Iterator[Any]:
-    client: Any = AirflowClient.__new__(AirflowClient)
-    client.api = "/api/v2"
-    client.transport = SimpleNamespace(get=lambda *_, **__: {"dags": next(answers), "total_entries": 2**60})
-    return AirflowClient.dags(client)
+def prefect(url: str) -> Iterator[Any]:
+    return PrefectClient(Connection(f"{url}/api"))._pages("/deployments/filter", {})
 
 
-def kubeflow(answers: Iterator[list[Any]]) -> Iterator[Any]:
-    client: Any = Client.__new__(Client)
-    client.call = lambda *_, **__: SimpleNamespace(runs=next(answers), next_page_token="again")
-    return Client.pages(client, "run_service_list_runs", "runs")
+def airflow(url: str) -> Iterator[Any]:
+    connection = airflow_connection.Connection.to(url, Tls(), token="t")
+    return AirflowClient(Transport(connection, timeout=30), "3.1.0").dags()
+
+
+def kubeflow(url: str) -> Iterator[Any]:
+    return KubeflowOrchestrator(url).client.pages("run_service_list_runs", "runs")
 
 
 LISTS = pytest.mark.parametrize("listed", [prefect, airflow, kubeflow])
+Listed = Callable[[str], Iterator[Any]]
+
+
+@contextmanager
+def serving(pages: Pages) -> Iterator[str]:
+    """A server that gives these pages, one after the other, in the forms of all engines. Gives its URL."""
+
+    def reply(request: Recorded) -> Reply:
+        if request.path.endswith("healthz"):
+            return Reply(body=b'{"multi_user": false}')
+        entries, token = next(pages)
+        if request.path.startswith("/api/v2"):
+            return Reply(body=json.dumps({"dags": entries, "total_entries": 2**60}).encode())
+        if request.path.startswith("/apis"):
+            return Reply(body=json.dumps({"runs": entries, "next_page_token": token}).encode())
+        return Reply(body=json.dumps(entries).encode())
+
+    with web(reply) as server:
+        yield server.url
+
+
+def page(number: int) -> list[dict[str, Any]]:
+    return [{"id": f"{number}-{position}", "run_id": f"{number}-{position}"} for position in range(200)]
 
 
 @LISTS
-def test_the_same_page_again_and_again(listed: Callable[[Iterator[list[Any]]], Iterator[Any]]) -> None:
-    same = [{"id": number, "dag_id": "d"} for number in range(200)]
-    with pytest.raises(EngineError, match=f"{ENDLESS}: the page after 400 entries is the one before it again"):
-        list(listed(itertools.repeat(same)))
+@pytest.mark.parametrize("period", [1, 2, 5])
+def test_the_same_pages_again_and_again(listed: Listed, period: int) -> None:
+    pages = ((page(number % period), f"token {number}") for number in itertools.count())
+    entries = 200 * (period + 1)
+    with serving(pages) as url, pytest.raises(EngineError, match=f"no end: after {entries} entries, an earlier page"):
+        list(listed(url))
+
+
+def test_the_same_tokens_again_and_again() -> None:
+    pages = ((page(number), f"token {number % 2}") for number in itertools.count())
+    with serving(pages) as url, pytest.raises(EngineError, match="no end: after 600 entries, an earlier token"):
+        list(kubeflow(url))
+
+
+def test_empty_pages_with_new_tokens() -> None:
+    empty: Pages = iter([*(([], f"token {number}") for number in range(10)), (page(0), "")])
+    with serving(empty) as url:
+        assert len(list(kubeflow(url))) == 200
+    pages: Pages = (([], f"token {number}") for number in itertools.count())
+    with serving(pages) as url, pytest.raises(EngineError, match=r"no end: .*with 11 empty pages"):
+        list(kubeflow(url))
 
 
 @LISTS
-def test_other_entries_for_ever(listed: Callable[[Iterator[list[Any]]], Iterator[Any]]) -> None:
-    pages = ([{"id": number, "dag_id": "d"}] * 200 for number in itertools.count())
-    with pytest.raises(EngineError, match=f"{ENDLESS}.* At most 1000000 are read"):
-        list(listed(pages))
+def test_other_entries_for_ever(listed: Listed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_MOST_ENTRIES", 1000)
+    pages = ((page(number), f"token {number}") for number in itertools.count())
+    with serving(pages) as url, pytest.raises(EngineError, match="no end: 1200 entries came"):
+        list(listed(url))
 
 
 @LISTS
-def test_pages_that_take_for_ever(
-    listed: Callable[[Iterator[list[Any]]], Iterator[Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = itertools.count(step=250.0)
-    monkeypatch.setattr(http, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=time.sleep))
-    pages = ([{"id": number, "dag_id": "d"}] * 200 for number in itertools.count())
-    with pytest.raises(EngineError, match=f"{ENDLESS}: 600 entries came in 750 s"):
-        list(listed(pages))
+def test_entries_that_are_large(listed: Listed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_web, "LARGEST_ANSWER", 3 * 2**20)
+    large = "x" * 5000
+    pages = (([{**run, "description": large} for run in page(number)], f"{number}") for number in itertools.count())
+    with serving(pages) as url, pytest.raises(EngineError, match=r"no end: 800 entries came in \d+ s and 4 MB"):
+        list(listed(url))
+
+
+def test_pages_that_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(step=125.0)
+    monkeypatch.setattr(http, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    endless = http.paged(lambda size, before: (page(before), None), 200)
+    with pytest.raises(EngineError, match="no end: 600 entries came in 375 s"):
+        list(endless)

@@ -90,7 +90,9 @@ class Client:
         while True:
             asked = {"page_size": _PAGE, **options, "page_token": token}
             answer = listing.page(
-                partial(self.call, operation, *arguments, **asked), lambda answer: getattr(answer, field) or ()
+                partial(self.call, operation, *arguments, **asked),
+                lambda answer: getattr(answer, field) or (),
+                lambda answer: answer.next_page_token,
             )
             yield from getattr(answer, field) or ()
             token = answer.next_page_token
