@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["LOGIN_OPTIONS", "Login", "Secret", "lacks_permission"]
+__all__ = ["LOGIN_OPTIONS", "Login", "Secret", "lacks_permission", "refusing_sources"]
 
 LOGIN_OPTIONS = (
     "token", "token_file", "token_command", "username", "password", "password_file", "password_command",
@@ -19,6 +21,19 @@ LOGIN_OPTIONS = (
 """The keywords of ``Login.of``, which every adapter's constructor takes by these names."""
 
 _COMMAND_SECONDS = 60
+_refused: ContextVar[Mapping[str, str] | None] = ContextVar("flowyml_refused_sources", default=None)
+
+
+@contextmanager
+def refusing_sources(reasons: Mapping[str, str]) -> Iterator[None]:
+    """A ``Secret`` that is made within this block reads no file and runs no command of these options: where its value
+    is needed, it raises ``ConfigurationError`` with the option's reason.
+    """
+    token = _refused.set(reasons)
+    try:
+        yield
+    finally:
+        _refused.reset(token)
 
 
 class Secret:
@@ -43,6 +58,8 @@ class Secret:
             raise ConfigurationError(f"{' and '.join(self._sources)} are both given. Give only one.")
         self._file = file
         self._command = command
+        refused = _refused.get() or {}
+        self._refusal = "".join(refused[option] for option in self._sources if option in refused)
         self._value = _checked_line(name, value) if value else None
         self._lock = threading.Lock()
 
@@ -68,6 +85,8 @@ class Secret:
             return self._value != refused
 
     def _read(self) -> str:
+        if self._refusal:
+            raise ConfigurationError(self._refusal)
         option = next(iter(self._sources))
         text = _run_command(option, self._command) if self._command else _read_file(option, self._file or "")
         if not text:

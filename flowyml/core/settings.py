@@ -10,10 +10,10 @@ from typing import Any
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["TRUSTED", "is_of_another_user", "is_planted", "read_settings", "settings_file"]
+__all__ = ["TRUSTED", "is_of_another_user", "is_planted", "is_trusted", "read_settings", "settings_file"]
 
 TRUSTED = "FLOWYML_TRUSTED_FOLDERS"
-"""The variable with folders whose settings count although another user owns them."""
+"""The variable with folders whose settings may name commands and files of credentials, and belong to another user."""
 
 _LARGEST = 2**20  # bytes of a file that another user may have left
 
@@ -47,13 +47,27 @@ def _is_file(path: Path) -> bool:
 
 def _own(path: Path) -> Path:
     """The file, if it belongs to this user or to root, or its folder is trusted by name."""
-    trusted = os.environ.get(TRUSTED, "").split(os.pathsep)
-    if is_of_another_user(path) and str(path.parent) not in trusted:
+    if is_of_another_user(path) and not _is_allowed(path.parent):
         raise ConfigurationError(
             f"{path} belongs to another user, and settings can have commands run in your name. Work in another folder; "
             f"or if you trust that user, set {TRUSTED}={path.parent}."
         )
     return path
+
+
+def is_trusted(path: Path) -> bool:
+    """Whether a file's settings may have commands run and credentials read, as git and direnv ask for a folder that may
+    have been cloned: if its folder is in ``FLOWYML_TRUSTED_FOLDERS``, or is the user's home.
+    """
+    return _is_allowed(path.parent) or (_is_same(path.parent, "~") and not is_of_another_user(path))
+
+
+def _is_allowed(folder: Path) -> bool:
+    return any(_is_same(folder, name) for name in os.environ.get(TRUSTED, "").split(os.pathsep) if name)
+
+
+def _is_same(folder: Path, name: str) -> bool:
+    return os.path.realpath(folder) == os.path.realpath(os.path.expanduser(name))  # noqa: PTH111  # raises nothing
 
 
 def is_of_another_user(path: Path) -> bool:

@@ -8,9 +8,9 @@
 
     export FLOWYML_ORCHESTRATORS__PROD__URL=https://…      # the environment wins
 
-The file is the nearest one at or above the working folder. Credentials go to the URL beside them: see
-``flowyml.orchestrators.credential_scope``. A table named after an engine holds that engine's defaults, also for targets
-built on it.
+The file is the nearest one at or above the working folder. Credentials go to the URL beside them, and a file names
+commands and files that give them only where it is trusted: see ``flowyml.orchestrators.credential_scope``. A table
+named after an engine holds that engine's defaults, also for targets built on it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Target:
 
     ``origins`` says for each keyword where its value is set: a file's table, or an environment variable. ``fault`` is
     why it cannot be used; other targets still can. ``folder`` is the folder of the file, which its relative paths start
-    from. ``withheld`` names the credentials that belong to an address other than its URL.
+    from. ``withheld`` names the credentials that belong to an address other than its URL. ``refused`` says for each
+    file and command of credentials why it is not read or run.
     """
 
     name: str
@@ -41,3 +42,4 @@ class Target:
     fault: str = ""
     folder: Path | None = None
     withheld: str = ""
+    refused: Mapping[str, str] = field(default_factory=dict)

@@ -3,25 +3,33 @@
 A target combines up to four tables: its own and its engine's, each in the environment and in a file. The credentials of
 a table with a URL go only to that URL. Those of a table without one go to the target's URL, with one exception: a file
 does not decide where credentials go that the environment holds for the whole engine.
+
+A file of settings may come with a folder that was cloned. So the commands and the files of credentials that it names
+are only used where the user has allowed its folder: else a mere list of runs could run code, or send a file of the
+user's to a server that the folder names.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from flowyml.core.credentials import LOGIN_OPTIONS
 from flowyml.core.errors import ConfigurationError
+from flowyml.core.settings import TRUSTED, is_trusted
 from flowyml.core.urls import same_address, shown
-from flowyml.orchestrators.config import Target
+from flowyml.orchestrators.config import PREFIX, Target
 
-__all__ = ["CREDENTIALS", "with_own_credentials", "without_credentials_of"]
+__all__ = ["CREDENTIALS", "refused_sources", "with_own_credentials", "without_credentials_of"]
 
 CREDENTIALS = frozenset({*LOGIN_OPTIONS, "api_key", "cookies", "cookies_file", "credentials"})
 """The options of targets that are credentials."""
 
 Tables = Mapping[str, Mapping[str, Any]]
+_DOES = {"command": "run a command", "file": "read a file"}
 
 
 def with_own_credentials(target: Target, environment: Tables, in_file: Tables) -> Target:
@@ -44,6 +52,25 @@ def with_own_credentials(target: Target, environment: Tables, in_file: Tables) -
         if elsewhere:
             withheld[key] = f"{target.origins[key]}: {key} {elsewhere}"
     return _without(target, withheld, str(url))
+
+
+def refused_sources(target: Target, file: Path) -> dict[str, str]:
+    """The target's options that have a command run or a file read for credentials in settings that are not trusted,
+    each with what to do.
+    """
+    if is_trusted(file):
+        return {}
+    refused = {}
+    for key in CREDENTIALS & target.options.keys():
+        does = _DOES.get(key.rpartition("_")[2])
+        if does and not target.origins[key].startswith(PREFIX):
+            variable = f"{PREFIX}{target.name.replace('-', '_').upper()}__{key.upper()}"
+            refused[key] = (
+                f"{target.origins[key]}: {key} is not used: it would {does} in your name, and the folder may have been "
+                f"cloned. If you trust it, export {TRUSTED}={file.parent} (with {os.pathsep!r} between folders). "
+                f"Or set {variable}."
+            )
+    return refused
 
 
 def without_credentials_of(target: Target, url: object) -> Target:

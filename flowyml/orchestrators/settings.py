@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
@@ -15,7 +16,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSourc
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.settings import read_settings
 from flowyml.orchestrators.config import PREFIX, Target
-from flowyml.orchestrators.credential_scope import with_own_credentials
+from flowyml.orchestrators.credential_scope import refused_sources, with_own_credentials
 from flowyml.orchestrators.registry import declared
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def _target(name: str, tables: Tables, origins: Mapping[str, Mapping[str, str]],
         defaults = {key: value for key, value in tables[engine].items() if key != "engine"}
         table = {**defaults, **table}
         origin = {**origins[engine], **origin}
-    return Target(name, engine, table, origin, folder=path.parent.absolute() if path else None)
+    target = Target(name, engine, table, origin, folder=path.parent.absolute() if path else None)
+    return replace(target, refused=refused_sources(target, path)) if path else target
 
 
 def _tables(path: Path) -> Tables:

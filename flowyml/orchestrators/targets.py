@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from flowyml.core.credentials import refusing_sources
 from flowyml.core.errors import ConfigurationError, OrchestratorNotFoundError
 from flowyml.core.settings import settings_file
 from flowyml.orchestrators.base import Orchestrator
@@ -77,8 +78,10 @@ def construct(factory: Factory, found: Target, options: Mapping[str, Any]) -> Or
 
     found = without_credentials_of(found, options.get("url"))
     values = {**checked(factory, found), **options}
+    refused = {key: why for key, why in found.refused.items() if key not in options}
     try:
-        made = factory(**values)
+        with refusing_sources(refused):
+            made = factory(**values)
         if made.login is not None and found.withheld:
             made.login.note = f"{made.login.note} {found.withheld}".lstrip()
         return made

@@ -24,6 +24,7 @@ from flowyml import Pipeline, step
 p = Pipeline("p").add_step(step(name="a")(lambda: 1))
 """
 pytestmark = pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root can be another user")
+AIRFLOW = b'{"version": "3.3.2", "git_version": "x", "dag_runs": [], "total_entries": 0}'
 
 
 @pytest.fixture
@@ -50,18 +51,77 @@ def test_a_folder_above_that_may_not_be_searched_has_no_settings(below: Path) ->
 
 
 @pytest.mark.parametrize("name", ["flowyml.toml", "pyproject.toml"])
-def test_a_command_of_theirs_is_not_run(below: Path, name: str) -> None:
+def test_a_command_of_theirs_is_not_run(below: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     table = "orchestrators.airflow" if name == "flowyml.toml" else "tool.flowyml.orchestrators.airflow"
     theirs, ran = below / name, below / "ran"
-    with web(lambda _: Reply(body=b'{"version": "3.3.2", "git_version": "x"}')) as airflow:
+    with web(lambda _: Reply(body=AIRFLOW)) as airflow:
         theirs.write_text(f'[{table}]\nurl = "{airflow.url}"\ntoken_command = "touch {ran}"\n')
+        monkeypatch.setenv(TRUSTED, str(below))
         flowyml("runs", "--on", "airflow")
-        assert ran.exists(), "the attack works where the file is one's own"
+        assert ran.exists(), "the attack works where the folder is trusted"
         ran.unlink()
+        monkeypatch.delenv(TRUSTED)
         os.chown(theirs, NOBODY, NOBODY)
         done = flowyml("runs", "--on", "airflow")
     assert not ran.exists()
     assert f"{theirs} belongs to another user" in done.err
+
+
+TARGET = '[orchestrators.prod]\nengine = "airflow"\nurl = "{url}"\n{option} = "{value}"\nusername = "ada"\n'
+
+
+@pytest.mark.parametrize("command", [("backends",), ("runs", "--on", "prod"), ("schedule", "list", "--on", "prod")])
+@pytest.mark.parametrize("option", ["token_command", "password_command"])
+def test_a_cloned_folder_has_no_command_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = tmp_path / "ran"
+    with web(lambda _: Reply(body=AIRFLOW)) as airflow:
+        Path("flowyml.toml").write_text(TARGET.format(url=airflow.url, option=option, value=f"touch {ran}"))
+        done = flowyml(*command)
+        assert not ran.exists()
+        assert command == ("backends",) or f"{option} is not used" in done.err
+        monkeypatch.setenv(TRUSTED, f"/elsewhere:{tmp_path}/")
+        flowyml(*command)
+    assert ran.exists()
+
+
+@pytest.mark.parametrize("option", ["token_file", "password_file"])
+def test_a_cloned_folder_sends_no_file_of_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "of-the-user").write_text("planted-5f2")
+    variable = f"FLOWYML_ORCHESTRATORS__PROD__{option.upper()}"
+    with web(lambda _: Reply(body=AIRFLOW)) as airflow:
+        Path("flowyml.toml").write_text(TARGET.format(url=airflow.url, option=option, value=tmp_path / "of-the-user"))
+        done = flowyml("runs", "--on", "prod")
+        assert "planted-5f2" not in airflow.everything
+        assert f"export {TRUSTED}={tmp_path}" in done.err
+        assert f"Or set {variable}." in done.err
+        monkeypatch.setenv(variable, str(tmp_path / "of-the-user"))
+        flowyml("runs", "--on", "prod")
+        assert "planted-5f2" in airflow.everything
+
+
+def test_a_file_in_the_home_folder_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    ran = tmp_path / "ran"
+    with web(lambda _: Reply(body=AIRFLOW)) as airflow:
+        command = TARGET.format(url=airflow.url, option="token_command", value=f"touch {ran}")
+        (tmp_path / "flowyml.toml").write_text(command)
+        flowyml("runs", "--on", "prod")
+    assert ran.exists()
+
+
+def test_what_needs_no_credential_works_in_a_cloned_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("flowyml.toml").write_text(TARGET.format(url="http://127.0.0.1:9", option="token_command", value="false"))
+    Path("train.py").write_text(TRAIN)
+    assert flowyml("compile", "train.py", "--to", "prod").code == 0
 
 
 def test_neither_does_their_store_get_a_run(below: Path) -> None:
