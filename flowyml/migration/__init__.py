@@ -1,1 +1,1 @@
-"""Ways into FlowyML: what reads other tools' pipelines, and older versions of this one. Heavy libraries load on use."""
+"""Import other tools' pipelines, and older versions of FlowyML's. Heavy libraries load on use."""

@@ -1,7 +1,7 @@
-"""Work on a text from a file of the user's, tried first in a child process that the kernel ends at its limits.
+"""Work on a text of the user's first in a child process, which the kernel ends at its limits.
 
 Python's regular expressions and libcst's parser cannot be interrupted: a text of 40 characters keeps one busy for
-years, another ends the process by a stack overflow. So a child does the work before this process does it again.
+years, another text ends the process by a stack overflow. So a child does the work before this process repeats it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ for line in sys.stdin:
 
 
 class Trial:
-    """A child process, started when it is first needed, and again after it has died."""
+    """A child process, started on demand, and again after it has died."""
 
     def __init__(self) -> None:
         self.spent = 0.0
@@ -72,8 +72,11 @@ class Trial:
         self.close()
 
     def ends(self, module: str, function: str, *args: Any, seconds: int, megabytes: int, **kwargs: Any) -> bool:
-        """Whether ``module.function(*args, **kwargs)`` returns or raises within so many ``seconds`` of processor time
-        (half of one more or less) and so much memory of the whole process. Arguments are JSON."""
+        """Return whether ``module.function(*args, **kwargs)`` returns or raises within these limits.
+
+        ``seconds`` are of processor time (half a second more or less), ``megabytes`` of the whole process. Arguments
+        are JSON.
+        """
         child = self._child = self._child or _started()
         assert child.stdin is not None
         assert child.stdout is not None
@@ -91,7 +94,7 @@ class Trial:
         return bool(ended)
 
     def close(self) -> None:
-        """Ends the child."""
+        """End the child."""
         child, self._child = self._child, None
         if child is not None:
             child.kill()
@@ -100,7 +103,7 @@ class Trial:
 
 
 def parse_module(text: str) -> libcst.Module:
-    """``libcst.parse_module``. Raises SyntaxError also for a text that ends the parser's process or keeps it busy."""
+    """``libcst.parse_module``. Raises SyntaxError also for a text that crashes the parser or keeps it busy."""
     import libcst
 
     if not _of_parser().ends("libcst", "parse_module", text, seconds=20, megabytes=3000):

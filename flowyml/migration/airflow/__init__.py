@@ -1,1 +1,1 @@
-"""Airflow DAG files, read without being executed: ``model`` is what a file says, ``reading`` finds it out."""
+"""Airflow DAG files, read without executing them: ``model`` is the content of a file, ``reader`` finds it."""

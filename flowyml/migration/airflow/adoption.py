@@ -1,4 +1,4 @@
-"""The DAGs of a running Airflow, and what an import makes of each: a plan for moving them, worst first."""
+"""The DAGs of a running Airflow, and the result of importing each: a plan for moving them, worst first."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ __all__ = ["Adoption", "FORMATS", "Outlook", "adoption", "cells", "document", "e
 
 
 class Outlook(IntEnum):
-    """What becomes of a DAG, the worst first. Of those that an import writes it is the import's own verdict."""
+    """The prospects of a DAG, worst first. For a DAG that an import writes, the import's own verdict."""
 
     NOT_FOUND = 0
     NOT_IMPORTED = 1
-    """An import writes nothing of its file."""
+    """The import writes no pipeline from its file."""
     NEEDS_A_HAND = 2
     AIRFLOW_ONLY = 3
     ANY_ENGINE = 4
@@ -48,7 +48,7 @@ _OUTLOOKS = {Verdict.ANY: Outlook.ANY_ENGINE, Verdict.AIRFLOW: Outlook.AIRFLOW_O
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adoption:
-    """A DAG with its outlook, and the reasons for it. ``tasks`` is None where it was not read."""
+    """A DAG with its outlook, and the reasons for it. ``tasks`` is None if the DAG was not read."""
 
     workflow: Workflow
     outlook: Outlook
@@ -57,7 +57,7 @@ class Adoption:
 
     @property
     def failed(self) -> int:
-        """How many of the last runs failed."""
+        """The number of failed runs among the last ones."""
         return self.workflow.runs.get(ExecutionStatus.FAILED, 0)
 
 
@@ -65,7 +65,7 @@ Files = Sequence[tuple[FileModel, FileResult]]
 
 
 def adoption(workflows: Iterable[Workflow], files: Files | None) -> list[Adoption]:
-    """Each workflow with what an import makes of it; ``files`` is None where no folder is known."""
+    """Each workflow with the result of importing it; ``files`` is None if no folder is known."""
     by_id: dict[str, list[_Found]] = defaultdict(list)
     by_file: dict[str, list[FileModel]] = defaultdict(list)
     for model, result in files or ():
@@ -79,7 +79,7 @@ def adoption(workflows: Iterable[Workflow], files: Files | None) -> list[Adoptio
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A DAG of a file, and what an import makes of the file."""
+    """A DAG of a file, and the result of importing the file."""
 
     dag: DagModel
     result: FileResult
@@ -102,13 +102,13 @@ def _adoption(
 
 
 def _in_common(one: str, other: str) -> int:
-    """How many parts two paths have in common, from their ends: Airflow has the same files in another folder."""
+    """The number of parts that two paths share, from their ends: Airflow has the same files in another folder."""
     pairs = zip(reversed(PurePosixPath(one).parts), reversed(PurePosixPath(other).parts), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _imported(workflow: Workflow, found: _Found) -> Adoption:
-    """By the import's own verdict, and the notes that make it."""
+    """The import's verdict, and the notes that cause it."""
     made = next((each for each in found.result.dags if each.dag_id == found.dag.dag_id), None)
     tasks = len(found.dag.tasks)
     if made is None:
@@ -122,7 +122,7 @@ def _imported(workflow: Workflow, found: _Found) -> Adoption:
 
 
 def _reasons(notes: Iterable[Note]) -> Iterator[str]:
-    """Each reason once, with what it is about: constructs, or places where the reader is not certain."""
+    """Yield each reason once, with its subject: constructs, or lines where the reader is not certain."""
     about: dict[str, dict[str, None]] = defaultdict(dict)
     for note in notes:
         about[note.reason][str(note.place) if note.construct == "reading" else note.construct] = None
@@ -146,7 +146,7 @@ HEADERS = (
 
 
 def cells(one: Adoption) -> tuple[str, ...]:
-    """A row under ``HEADERS``. Control characters of what Airflow says are shown, not sent."""
+    """A row under ``HEADERS``. Control characters in Airflow's texts are escaped."""
     workflow = one.workflow
     row = (
         workflow.name,
@@ -170,7 +170,7 @@ def sorted_runs(workflow: Workflow) -> list[tuple[ExecutionStatus, int]]:
 
 
 def totals(found: Sequence[Adoption]) -> str:
-    """One sentence about all."""
+    """A sentence about all DAGs."""
     counts = {outlook: sum(one.outlook is outlook for one in found) for outlook in Outlook}
     said = ", ".join(f"{count} {outlook}" for outlook, count in reversed(counts.items()) if count)
     return counted(len(found), "DAG") + (f": {said}" if said else "")
@@ -208,9 +208,9 @@ def _csv(found: Sequence[Adoption]) -> str:
 
 
 def _in_csv(text: str) -> str:
-    """A cell that spreadsheets take as text: one that begins as a formula would be run (OWASP, *CSV Injection*).
+    """A cell that spreadsheets read as text: a cell that begins like a formula would be run (OWASP, *CSV Injection*).
 
-    Some take the wide forms of these characters, as Japanese text has them, for the same.
+    Some spreadsheets also run the wide forms of these characters, as in Japanese text.
     """
     return f"'{text}" if unicodedata.normalize("NFKC", text[:1]) in ("=", "+", "-", "@", "\t", "\r") else text
 

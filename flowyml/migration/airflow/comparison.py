@@ -1,6 +1,7 @@
-"""What a DAG, and the pipeline that runs beside it, made of the same intervals: how they ended, and what they gave.
+"""Compare the runs of a DAG and of its pipeline for the same intervals: statuses and outputs.
 
-The values of a DAG are its XComs, which are JSON; those of the pipeline are taken as JSON would have them.
+The values of a DAG are its XComs, which are JSON; those of the pipeline are compared in the form that JSON has for
+them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _MISSING = "—"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """One run. ``steps`` are by label, such as ``load[3]``; ``outputs`` are None where the run did not go well."""
+    """One run. ``steps`` are by label, such as ``load[3]``; ``outputs`` are None if the run did not succeed."""
 
     status: ExecutionStatus
     steps: Mapping[str, StepRun] = field(default_factory=dict)
@@ -40,19 +41,19 @@ class Seen:
 
 
 class Verdict(StrEnum):
-    """What can be said of an interval."""
+    """The result of comparing an interval."""
 
     EQUAL = "equal"
     DIFFERS = "differs"
     NOTHING_TO_COMPARE = "nothing to compare"
-    """Runs and steps ended in the same way, and no output of theirs could be compared."""
+    """Runs and steps ended in the same way, and no outputs could be compared."""
     WAITS = "waits"
-    """One side has not run it to its end yet."""
+    """One side has not run the interval to its end yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """``what`` is ``run``, ``step`` or ``output``; ``old`` and ``new`` are as people see them."""
+    """``what`` is ``run``, ``step`` or ``output``; ``old`` and ``new`` are texts for people."""
 
     what: str
     name: str
@@ -62,7 +63,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """One time of the schedule. A side is None where it has no run. ``why`` there was nothing to compare."""
+    """One time of the schedule. A side is None if it has no run. ``why`` is the reason if nothing could be compared."""
 
     time: datetime
     verdict: Verdict
@@ -74,7 +75,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """All intervals, the oldest first. ``apart`` says what was not compared, and why."""
+    """All intervals, oldest first. ``apart`` names what was not compared, and why."""
 
     dag: str
     pipeline: str
@@ -82,24 +83,24 @@ class Comparison:
     apart: tuple[str, ...] = ()
 
     def count(self, verdict: Verdict) -> int:
-        """How many intervals there are of a kind."""
+        """The number of intervals with a verdict."""
         return sum(each.verdict is verdict for each in self.intervals)
 
     @property
     def total(self) -> str:
-        """One line about all: ``3 intervals: 2 equal, 1 differs``."""
+        """A line about all intervals: ``3 intervals: 2 equal, 1 differs``."""
         words = {each: f"with {each}" if each is Verdict.NOTHING_TO_COMPARE else each for each in Verdict}
         counts = ", ".join(f"{self.count(each)} {word}" for each, word in words.items() if self.count(each))
         return f"{counted(len(self.intervals), 'interval')}{counts and ': '}{counts}"
 
     @property
     def is_same(self) -> bool:
-        """Whether an interval was equal, and none differs. What waits or had nothing to compare says neither."""
+        """True if an interval is equal and none differs, not counting those that wait or have nothing to compare."""
         return bool(self.count(Verdict.EQUAL)) and not self.count(Verdict.DIFFERS)
 
 
 def look_at(engine: Orchestrator, run: Run) -> Seen:
-    """A run with its steps, and its outputs if it went well."""
+    """Read a run with its steps, and its outputs if it succeeded."""
     if not run.status.is_terminal:
         return Seen(status=run.status, url=run.url)
     steps = {step.label: step for step in engine.step_runs(run.job_id)}
@@ -108,10 +109,10 @@ def look_at(engine: Orchestrator, run: Run) -> Seen:
 
 
 def compared(dag: str, pipeline: str, old: Mapping[datetime, Seen], new: Mapping[datetime, Seen]) -> Comparison:
-    """The two sides, by the times of the schedule.
+    """Compare the two sides, by the times of the schedule.
 
-    Steps and outputs that one side alone has in all its runs are named in ``apart``, and else left out. A time that one
-    side lacks waits for it, unless that side has run a later one.
+    Steps and outputs that only one side has in all its runs are named in ``apart``, and otherwise left out. A time that
+    one side lacks waits for that side, unless it has run a later time.
     """
     both = [(old[time], new[time]) for time in sorted(old.keys() & new.keys())]
     steps, outputs = _Names.of_steps(both), _Names.of_outputs(both)
@@ -136,7 +137,7 @@ def compared(dag: str, pipeline: str, old: Mapping[datetime, Seen], new: Mapping
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """What each side calls its steps, or its outputs."""
+    """The names of each side's steps, or of its outputs."""
 
     what: str
     old: set[str]
@@ -144,14 +145,17 @@ class _Names:
 
     @classmethod
     def of_steps(cls, both: Sequence[tuple[Seen, Seen]]) -> _Names:
-        """Of runs that have ended."""
+        """The names of the steps of runs that have ended."""
         ended = [pair for pair in both if all(run.status.is_terminal for run in pair)]
         old, new = ({step.name for pair in ended for step in pair[side].steps.values()} for side in (0, 1))
         return cls("step", old, new)
 
     @classmethod
     def of_outputs(cls, both: Sequence[tuple[Seen, Seen]]) -> _Names:
-        """Of runs that went well. What is None on the one side need not be on the other: Airflow keeps no such XCom."""
+        """The names of outputs of successful runs.
+
+        An output that is None in the pipeline may be missing in the DAG: Airflow stores no such XCom.
+        """
         values = [pair for pair in ((left.outputs, right.outputs) for left, right in both) if None not in pair]
         old = {name for left, _ in values for name in left or {}}
         new = {name for _, right in values for name, value in (right or {}).items() if name in old or value is not None}
@@ -190,14 +194,14 @@ _NEVER = StepRun(name="", status=ExecutionStatus.QUEUED, raw_status="")
 
 
 def _ended(step: StepRun | None) -> str:
-    """How a step ended, in words that all engines share."""
+    """The end of a step, in words that all engines share."""
     if step is None:
         return _MISSING
     return "skipped" if step.raw_status in ("skipped", "no_items") else step.status.name
 
 
 def _outputs(old: Seen, new: Seen, names: _Names, unlike: dict[str, str]) -> tuple[Sequence[Difference], int]:
-    """What differs, and how many outputs were compared."""
+    """Compare outputs; return the differences, and the number of outputs that were compared."""
     found: list[Difference] = []
     how_many = 0
     if old.outputs is None or new.outputs is None:
@@ -215,18 +219,18 @@ def _outputs(old: Seen, new: Seen, names: _Names, unlike: dict[str, str]) -> tup
 
 
 def _why_nothing(old: Seen, new: Seen) -> str:
-    """Why no output of two runs that ended alike was compared."""
+    """Say why no output of two runs that ended alike was compared."""
     if old.outputs is None or new.outputs is None:
         return f"a run that is {old.status.name} has no outputs"
     return "no output of the two has the same name, and a value that JSON has a form for"
 
 
 class _UnlikeJson(Exception):
-    """A value that JSON has no form for, or none that can be compared."""
+    """A value that JSON has no form for, or no form that can be compared."""
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """A value as JSON has it. Raises ``_UnlikeJson``."""
+    """Return the value in JSON's form. Raises ``_UnlikeJson``."""
     if depth > _DEEPEST:
         raise _UnlikeJson(f"it has more than {_DEEPEST} levels")
     if value is None or isinstance(value, bool | int | float | str):
@@ -248,7 +252,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 
 def _same(old: Any, new: Any) -> bool:
-    """Equal, with NaN equal to itself, and no number equal to a truth value."""
+    """Return whether values are equal; NaN equals itself, and no number equals a truth value."""
     if isinstance(old, bool) or isinstance(new, bool):
         return old is new
     if isinstance(old, float) and isinstance(new, float) and math.isnan(old):
@@ -272,7 +276,7 @@ def _cut(text: str) -> str:
 
 
 def rows(found: Comparison) -> list[tuple[str, str, str, str]]:
-    """Each interval: its time, the verdict, and how each side ended. Control characters are shown, not sent."""
+    """The row of each interval: its time, the verdict, and the end of each side. Control characters are escaped."""
     return [
         (
             each.time.astimezone(UTC).isoformat(timespec="seconds"),
@@ -285,7 +289,7 @@ def rows(found: Comparison) -> list[tuple[str, str, str, str]]:
 
 
 def lines(found: Comparison) -> list[str]:
-    """Each difference, then where there was nothing to compare, and what was not compared."""
+    """The lines of each difference, then of intervals without comparison, and of what was not compared."""
     said = [
         f"{each.time.astimezone(UTC).isoformat(timespec='seconds')}: {one.what}{one.name and ' '}{one.name}: "
         f"{one.old} in the DAG, {one.new} in the pipeline"

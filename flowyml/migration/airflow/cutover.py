@@ -1,8 +1,8 @@
-"""From a DAG's schedule to one of a pipeline's on another engine, and back, with each interval run once.
+"""Hand a DAG's schedule over to a pipeline's on another engine, and back, with each interval run once.
 
-The times of a schedule are counted: the old side has run all up to ``last``, the new schedule begins with ``first``,
-and the times between them are run on the new side one by one. Each step is written down before the next is taken, and
-can be taken twice: a process that is killed anywhere leaves a record with which the next one goes on.
+The times of a schedule are counted: the old side has run all until ``last``, the new schedule begins with ``first``,
+and the new side runs the times between them one by one. Each step is recorded before the next begins, and can be
+repeated: a process that is killed anywhere leaves a record from which the next one continues.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from flowyml.orchestrators.handover import ForeignSchedule, OldSchedule
 
 __all__ = ["Cutover", "Record", "shadowed"]
 
-#: Seconds around a time of the schedule in which nothing is switched: each engine makes its run meanwhile.
+#: Seconds around a time of the schedule in which nothing is switched: each engine creates its run then.
 QUIET = 10
-#: Seconds until the new schedule begins: so long the engine may take to make it.
+#: Seconds until the new schedule begins: the time that the engine may need to create it.
 AHEAD = 30
 
 
 @dataclass(frozen=True)
 class Record:
-    """How far a cutover has come. ``phase`` is one of PHASES; times are in ISO 8601. ``old`` is the DAG's ``place``.
+    """The progress of a cutover. ``phase`` is one of PHASES; times are in ISO 8601. ``old`` is the DAG's ``place``.
 
-    ``shadow`` is the first time that both sides run, where the new schedule was made beside the old one.
+    ``shadow`` is the first time that both sides run, if the new schedule was created beside the old one.
     """
 
     dag: str
@@ -57,12 +57,12 @@ class Record:
     shadow: str = ""
 
 
-#: Side by side, then on the way there, then on the way back.
+#: The phases: side by side, handing over, handing back.
 PHASES = ("shadowing", "shadow", "begun", "paused", "scheduling", "making up", "done", "stopping", "marking", "back")
 
 
 class Cutover:
-    """One DAG on its way. ``say`` gets a line for each step."""
+    """The cutover of one DAG. ``say`` gets a line for each step."""
 
     def __init__(self, old: ForeignSchedule, record: Record, say: Callable[[str], None], timeout: float = 3600) -> None:
         self._old, self._record, self._say = old, record, say
@@ -70,7 +70,7 @@ class Cutover:
 
     @staticmethod
     def recorded(old: str, dag: str) -> Record | None:
-        """What was written down about a DAG of this Airflow."""
+        """Read the record of a DAG of this Airflow; None if it has none."""
         try:
             return Record(**json.loads(_path(old, dag).read_bytes()))
         except FileNotFoundError:
@@ -78,12 +78,12 @@ class Cutover:
 
     @staticmethod
     def alone(old: str, dag: str) -> AbstractContextManager[None]:
-        """Only one process at a time cuts a DAG over. Raises ``ScheduleError``."""
+        """Let only one process at a time cut a DAG over. Raises ``ScheduleError``."""
         return _locked(_path(old, dag), f"Another process is cutting {dag!r} over.")
 
     @staticmethod
     def alone_there(new: str, pipeline: str) -> AbstractContextManager[None]:
-        """Only one at a time cuts any DAG over to a pipeline: the next one finds the schedule that the first has made.
+        """Let only one process at a time cut a DAG over to a pipeline: the next process finds the first one's schedule.
 
         Raises ``ScheduleError``.
         """
@@ -96,10 +96,10 @@ class Cutover:
     # Side by side.
 
     def go_beside(self, new: Orchestrator, pipeline: RunnablePipeline) -> Record:
-        """Make the new schedule while the old one goes on: both run each interval, so that they can be compared.
+        """Create the new schedule while the old one continues: both run each interval, so that they can be compared.
 
-        ``go`` then makes it the only one, and ``back`` removes it. Raises ``ScheduleError`` as ``go``, and
-        ``UnsupportedFeatureError`` for a target that does not record which time a run is for.
+        ``go`` then makes it the only schedule, and ``back`` removes it. Raises ``ScheduleError`` as ``go``, and
+        ``UnsupportedFeatureError`` for a target that does not record the scheduled time of a run.
         """
         if self._record.phase == "back" or (self._record.phase == "begun" and not self._record.shadow):
             self._check_goes(self._old.look())
@@ -133,15 +133,15 @@ class Cutover:
         if seen.is_paused:
             raise ScheduleError(f"The DAG {self._old.name!r} is paused: it has no schedule to hand over.")
 
-    # There.
+    # Handing over.
 
     def go(self, new: Orchestrator, pipeline: RunnablePipeline) -> Record:
-        """Hand the schedule over, or go on where a process was killed that did.
+        """Hand the schedule over, or continue for a process that was killed while it did.
 
         Raises ``ScheduleError`` for a DAG that is paused already or whose timetable is not a cron expression, for a
-        pipeline that has another schedule, for a target that does not fire schedules now or cannot run what the DAG has
-        missed, where people have changed a side since, and on the way back; and ``WaitTimeoutError`` where the DAG is
-        never without a run.
+        pipeline that has another schedule, for a target that does not run schedules now or cannot run the DAG's missed
+        times, if people have changed a side since, and on the way back; and ``WaitTimeoutError`` if the DAG is never
+        without a run.
         """
         if self._record.phase in ("stopping", "marking"):
             raise ScheduleError(
@@ -166,7 +166,7 @@ class Cutover:
         return self._record
 
     def _check_stands(self, new: Orchestrator) -> None:
-        """Raise ``ScheduleError`` where people have changed a side since: both run each interval now, or none does."""
+        """Raise ``ScheduleError`` if people have changed a side, so that both run each interval, or neither."""
         old, pipeline, engine = self._old.name, self._record.pipeline, self._record.new
         if not self._old.look().is_paused:
             raise ScheduleError(
@@ -191,9 +191,9 @@ class Cutover:
             self._say(f"deployed {pipeline.name!r} on {self._record.new}")
 
     def _pause(self, new: Orchestrator) -> None:
-        """Pause the DAG while none of its runs goes on: those of a paused DAG would stand still.
+        """Pause the DAG while it has no active run: the runs of a paused DAG would not progress.
 
-        A target that cannot run what has passed needs its schedule before the next time comes.
+        A target that cannot run past times needs its schedule before the next time comes.
         """
         while True:
             self._wait_for_quiet(self._old.look().schedule, QUIET if new.can_run_missed else QUIET + AHEAD)
@@ -225,7 +225,7 @@ class Cutover:
             )
 
     def _schedule(self, new: Orchestrator, pipeline: RunnablePipeline) -> None:
-        """Make the new schedule, whose first time is far enough ahead that it is there by then."""
+        """Create the new schedule. Its first time is late enough for the engine to have the schedule by then."""
         if self._record.phase == "paused" and self._old.look().is_busy:
             self._write(phase="begun")  # its scheduler was late with a run, which stands still while the DAG is paused
             self._pause(new)
@@ -234,7 +234,7 @@ class Cutover:
         first = made or self._next_time(seen.schedule)
         self._write(phase="scheduling", first=_text(first))
         if (missed := self._missed(seen, _time(self._record.last), first)) and not new.can_run_missed:
-            # A DAG that is still paused after a kill is paused once more, and unpaused.
+            # A DAG that is still paused after a kill is paused again, and unpaused.
             self._write(phase="shadow" if self._record.shadow else "begun", first="")
             self._old.pause(False)
             raise ScheduleError(
@@ -278,7 +278,7 @@ class Cutover:
     def _missed(self, seen: OldSchedule, last: datetime, first: datetime) -> list[datetime]:
         """The times after the last of the old side and before the first of the new one.
 
-        A DAG without catch-up makes up for the last time alone of those that it had missed by itself.
+        Without catch-up, a DAG runs only the last of the times that it had missed by itself.
         """
         begun = _time(self._record.begun)
         found = times_between(seen.schedule, last, first - timedelta(microseconds=1))
@@ -287,12 +287,13 @@ class Cutover:
         before = [each for each in found if each <= begun]
         return before[-1:] + [each for each in found if each > begun]
 
-    # And back.
+    # Handing back.
 
     def back(self, new: Orchestrator) -> Record:
-        """Hand the schedule back to the DAG, which then goes on with what the new side has not run.
+        """Hand the schedule back to the DAG, which then continues with the times that the new side has not run.
 
-        One that was made beside it is removed. Raises ``ScheduleError`` while the new side is getting its schedule.
+        A schedule that was created beside the DAG's is removed. Raises ``ScheduleError`` while the new side is getting
+        its schedule.
         """
         if self._record.phase in ("shadowing", "shadow"):
             self._remove_shadow(new)
@@ -311,9 +312,9 @@ class Cutover:
         return self._record
 
     def _undo(self, new: Orchestrator) -> None:
-        """Before the new side has the schedule alone: a DAG that is paused misses what came since its last run.
+        """Undo a cutover before the new side has the schedule alone: a paused DAG misses the times since its last run.
 
-        Where both ran, the new side has run that.
+        If both sides ran, the new side has run those times.
         """
         seen = self._old.look()
         if not seen.is_paused:
@@ -337,7 +338,10 @@ class Cutover:
                 self._say(f"removed the schedule of {self._record.pipeline!r} on {self._record.new}")
 
     def _stop(self, new: Orchestrator) -> None:
-        """End the new schedule. One that fires has run all until now; else its last run says how far it came."""
+        """End the new schedule.
+
+        An active one has run all times until now; otherwise its last run shows how far it came.
+        """
         seen, there = self._old.look(), self._ours(new)
         if not seen.is_paused:  # by hand, and so it has run by itself what it missed
             for each in there:
@@ -359,7 +363,7 @@ class Cutover:
         )
 
     def _last_run(self, new: Orchestrator, schedule: Schedule, *, is_paused: bool) -> datetime:
-        """The last time that either side has run, where the new schedule does not fire any more."""
+        """The last time that either side has run, if the new schedule is no longer active."""
         known, now = _time(self._record.last), _now()
         if self._record.phase == "stopping":
             known = max(known, _time(self._record.stopped))
@@ -377,7 +381,7 @@ class Cutover:
         return max([known, *(time for time in runs if known < time <= now and time_before(schedule, time) == time)])
 
     def _mark(self) -> None:
-        """Tell the DAG what ran elsewhere, and unpause it."""
+        """Mark in the DAG the times that ran elsewhere, and unpause it."""
         seen = self._old.look()
         stopped = _time(self._record.stopped)
         if stopped > _time(self._record.last):
@@ -391,15 +395,15 @@ class Cutover:
         self._write(phase="back")
         self._say(f"unpaused {self._old.name!r} on {self._record.old}")
 
-    # What both use.
+    # For both ways.
 
     @staticmethod
     def _next_time(schedule: Schedule) -> datetime:
-        """The next one that is far enough ahead for a new schedule to be there by then."""
+        """The next time that is late enough for the engine to have a new schedule by then."""
         return schedule.next_times(1, _now() + timedelta(seconds=AHEAD))[0].astimezone(UTC)
 
     def _ours(self, new: Orchestrator) -> list[ScheduleInfo]:
-        """The schedule that this cutover made, if it is there. Raises ``ScheduleError`` where another one is."""
+        """The schedule of this cutover, if it exists. Raises ``ScheduleError`` if the pipeline has another one."""
         there = list(new.schedules(self._record.pipeline))
         for each in there:
             if not self._is_ours(each.schedule):
@@ -411,12 +415,12 @@ class Cutover:
         return there
 
     def _is_ours(self, there: Schedule) -> bool:
-        """By its first time: what was made before the last way back is gone."""
+        """Return whether this cutover created a schedule, by its first time: handing back removes earlier ones."""
         made = () if self._record.phase == "back" else (self._record.shadow, self._record.first)
         return there.start is not None and _text(there.start) in made
 
     def _wait_for_quiet(self, schedule: Schedule, ahead: float | None = None) -> None:
-        """Until no time of the schedule has just come, or comes within so many seconds, by default ``QUIET``."""
+        """Wait until no time of the schedule has just come, or comes within this many seconds, by default ``QUIET``."""
         while True:
             now = _now()
             coming = schedule.next_times(1, now - timedelta(seconds=QUIET))[0]
@@ -435,7 +439,7 @@ class Cutover:
 
 
 def shadowed(old: Orchestrator, new: Orchestrator, record: Record, last: int) -> Comparison:
-    """The newest times that both sides were to run, and what each made of them."""
+    """Compare the newest times that both sides were to run."""
     most = 100 + 10 * last  # runs that were made by hand are between them
     sides = old.foreign_schedule(record.dag).runs(most), new.scheduled_runs(record.pipeline, limit=most)
     since, until = _time(record.shadow), _time(record.last) if record.last else _now()
@@ -448,7 +452,7 @@ def shadowed(old: Orchestrator, new: Orchestrator, record: Record, last: int) ->
 
 
 def save(record: Record) -> None:
-    """Write a record down, whole, and on the disk."""
+    """Write a record, atomically, and to the disk."""
     path = _path(record.old, record.dag)
     write_whole(path, json.dumps(asdict(record), indent=2).encode(), 0o600)
 
@@ -460,7 +464,7 @@ def _path(*names: str) -> Path:
 
 @contextmanager
 def _locked(path: Path, taken: str) -> Iterator[None]:
-    """Hold the lock beside a record; raise ``ScheduleError`` where another process does."""
+    """Hold the lock beside a record; raise ``ScheduleError`` if another process holds it."""
     with held(path.with_suffix(".lock")) as is_free:
         if is_free is False:
             raise ScheduleError(taken)
@@ -480,9 +484,9 @@ def _time(text: str) -> datetime:
 
 
 def _may_run(seen: OldSchedule, time: datetime) -> bool:
-    """Whether a DAG without catch-up would run a time that has passed, once it is unpaused.
+    """Return whether a DAG without catch-up would run a past time when it is unpaused.
 
-    A busy scheduler may have made the run after the pause; and which one comes next Airflow works out when it reads the
-    DAG file, which it may not have done since.
+    A busy scheduler may have created the run after the pause; and Airflow computes the next time when it reads the DAG
+    file, which it may not have done since.
     """
     return time in seen.waiting or (seen.following is not None and time >= seen.following)

@@ -1,8 +1,8 @@
-"""What an Airflow DAG file says, as data: the border between reading DAG files and writing pipelines from them.
+"""The content of an Airflow DAG file as data: the interface between reading DAG files and writing pipelines.
 
-Nothing here knows how a file was read. Every argument keeps its source text and place beside its value, since what
-is written from a model carries the text over, and shows the place in its report. What is only known when Airflow
-parses the file (Variables, the environment) is `Symbolic`.
+The model is independent of how a file was read. Every argument has its source text and line beside its value, since a
+written pipeline reuses the text, and its report shows the line. A value that is only known when Airflow parses the file
+(Variables, the environment) is a `Symbolic`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ it, a `Symbolic`, `ValueEdge`, `AssetRef`, `Reference` or `FunctionModel`."""
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands: ``path`` relative to the root that was read, ``line`` and ``end_line`` from 1."""
+    """A source location: ``path`` relative to the root that was read, ``line`` and ``end_line`` from 1."""
 
     path: str
     line: int
@@ -47,13 +47,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Symbolic:
-    """A value that the file does not say: ``source`` is the expression as it stands.
+    """A value that is not in the file: ``source`` is its expression.
 
     ``origin`` says where it comes from: ``variable:NAME``, ``variable-json:NAME`` for a Variable that is read as JSON,
-    ``env:NAME``, ``connection:NAME``, ``clock``, or "" for what could not be evaluated. ``default`` is what the file
-    gives where Airflow has none (``has_default``); then the graph was read with it. ``derived``: the file makes the
-    value of what ``origin`` gives, and only its whole expression gives it again; a text is ``parts`` in a row, if there
-    are any.
+    ``env:NAME``, ``connection:NAME``, ``clock``, or "" if it could not be evaluated. ``default`` is the file's default
+    for it (``has_default``); then the graph was read with that default. ``derived``: the file computes the value from
+    that of ``origin``, and only its whole expression computes it again; a text is the concatenation of ``parts``, if
+    there are any.
     """
 
     source: str
@@ -69,7 +69,7 @@ class Symbolic:
 class Reference:
     """A class, an instance or a function of another library: ``import_path`` is its full name.
 
-    ``call`` says that it is called with ``arguments``, as in ``CronTriggerTimetable("0 3 * * *", timezone="UTC")``.
+    ``call`` is True if it is called with ``arguments``, as in ``CronTriggerTimetable("0 3 * * *", timezone="UTC")``.
     """
 
     import_path: str
@@ -109,8 +109,8 @@ class AssetRef:
 class Argument:
     """One argument of a call. A positional one has its index as name: "0".
 
-    ``source`` is the expression as it stands in the file; ``inherited`` names where it was written if not in the call
-    itself: ``default_args`` of the DAG or of a group, ``class`` (an operator's own ``__init__``), ``override``.
+    ``source`` is its expression in the file. ``inherited`` says where it was written if not in the call itself:
+    ``default_args`` of the DAG or of a group, ``class`` (an operator's own ``__init__``), ``override``.
     """
 
     name: str
@@ -124,11 +124,11 @@ class Argument:
 class FunctionModel:
     """A function of the repository: ``place`` spans its whole text, decorators included.
 
-    ``module`` is its dotted name as files of the root import it ("" for the DAG file itself); ``name`` is
-    ``<lambda>`` for one without; ``closure`` names what its body uses of functions around it, and ``around`` what its
-    decorators and defaults do. ``defaults`` are those with names in them, as they are where the DAG is made, of a
-    function that is not one of the module's own statements. ``bound`` says what is called instead of the function:
-    ``a method`` or ``a functools.partial``.
+    ``module`` is its dotted name for imports in files of the root ("" for the DAG file itself); ``name`` is
+    ``<lambda>`` for one without a name. ``closure`` has the names that its body uses of functions around it, ``around``
+    those that its decorators and defaults use. ``defaults`` are those with names in them, with their values when the
+    DAG is created, if the function is not a statement of the module itself. ``bound`` says what is called instead of
+    the function: ``a method`` or ``a functools.partial``.
     """
 
     name: str
@@ -144,9 +144,9 @@ class FunctionModel:
 
 @dataclass(frozen=True, slots=True)
 class ValueEdge:
-    """What a task returned or pushed, taken as a value: ``task_id``'s XCom under ``key``.
+    """The return value or XCom of a task, used as a value: ``task_id``'s XCom under ``key``.
 
-    ``path`` is what is done with it: ``("map", FunctionModel)``, ``("zip", [ValueEdge…])``, ``("concat", […])``.
+    ``path`` has the operations on it: ``("map", FunctionModel)``, ``("zip", [ValueEdge…])``, ``("concat", […])``.
     """
 
     task_id: str
@@ -156,7 +156,7 @@ class ValueEdge:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """How a mapped task or group gets its items: ``kind`` is ``expand`` or ``expand_kwargs``."""
+    """The source of a mapped task's or group's items: ``kind`` is ``expand`` or ``expand_kwargs``."""
 
     kind: str
     arguments: tuple[Argument, ...]
@@ -164,7 +164,7 @@ class Mapping:
 
 @dataclass(frozen=True, slots=True)
 class DagWarning:
-    """What a reader cannot be sure of, or could not find out. ``code`` is stable; ``text`` is for people.
+    """A fact that a reader is not sure of, or could not find. ``code`` is stable; ``text`` is for people.
 
     The codes: ``unknown-loop``, ``unknown-condition``, ``unknown-id``, ``default-taken``, ``unknown-schedule``,
     ``unknown-call``, ``unknown-context``, ``unknown-edge``, ``duplicate``, ``steps``, ``raises``, ``unread``.
@@ -180,16 +180,16 @@ class DagWarning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskModel:
-    """A task, as Airflow's DagBag would hold it.
+    """A task, as Airflow's DagBag would have it.
 
-    ``task_id`` has the prefix of its groups; where ``id_known`` is false it has ``{…}`` in it and is not one that
+    ``task_id`` has the prefix of its groups; if ``id_known`` is false it has ``{…}`` in it and is not an id that
     Airflow would know. ``import_path`` is that of the operator class as the file imports it; ``decorator`` is
     ``@task``, ``@task.branch`` and so on for a TaskFlow task. ``arguments`` are the operator's (the decorator's, with
     those of ``.override``; ``run_if`` and ``skip_if`` are the conditions of decorators around it), ``call_arguments``
-    those of the function. Times are in seconds. A ``retries`` or time that is unknown is a `Symbolic`.
-    ``defaults`` is what the ``default_args`` of its groups, and its own, give it: they stand over the DAG's.
-    ``own_class`` is the operator's class where the repository has it. ``inputs`` pairs the name of an argument with
-    each value of another task that is anywhere in it.
+    those of the function. Times are in seconds. A ``retries`` or time that is unknown is a `Symbolic`. ``defaults`` are
+    the arguments from the ``default_args`` of its groups and its own, which override the DAG's. ``own_class`` is the
+    operator's class if the repository has it. ``inputs`` pairs the name of an argument with each value of another task
+    that is anywhere in it.
     """
 
     task_id: str
@@ -223,11 +223,11 @@ class TaskModel:
 
     @property
     def mapped(self) -> bool:
-        """Whether it has an ``expand`` of its own."""
+        """True if the task has an ``expand`` of its own."""
         return self.mapping is not None
 
     def argument(self, name: str) -> Argument | None:
-        """The operator's argument of this name, if it was given one."""
+        """The operator's argument of this name; None if it was not given."""
         return next((one for one in self.arguments if one.name == name), None)
 
 
@@ -248,12 +248,12 @@ class GroupModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DagModel:
-    """A DAG: tasks in the order in which the file makes them.
+    """A DAG: tasks in the order in which the file creates them.
 
     ``schedule`` is one of the words ``None``, ``@once``, ``@continuous``, ``cron:0 3 * * *``, ``delta:SECONDS``,
-    ``dataset:all(…)``, ``timetable:CLASS``, or None where it is unknown (``schedule_known``). ``schedule_omitted``:
-    the file gives none, which Airflow 2 takes as a day and Airflow 3 as no schedule. ``style`` is ``with``,
-    ``constructor`` or ``decorator``.
+    ``dataset:all(…)``, ``timetable:CLASS``, or None if it is unknown (``schedule_known``). ``schedule_omitted``: the
+    file has none, which Airflow 2 takes as a day and Airflow 3 as no schedule. ``style`` is ``with``, ``constructor``
+    or ``decorator``.
     """
 
     dag_id: str
@@ -289,7 +289,7 @@ class DagModel:
         return next((one for one in self.tasks if one.task_id == task_id), None)
 
     def edges(self) -> Iterator[tuple[str, str]]:
-        """Each pair of a task and one that waits for it."""
+        """Yield each pair of a task and a task that waits for it."""
         return ((upstream, task.task_id) for task in self.tasks for upstream in task.upstream)
 
 
@@ -297,8 +297,8 @@ class DagModel:
 class FileModel:
     """A file that was read: its DAGs, or the ``reason`` why it has none.
 
-    ``is_other``: nothing is wrong with it, but it defines no DAG. ``path`` is relative to ``root``, with slashes.
-    ``reads`` lists the other files that the DAGs stand on.
+    ``is_other``: the file is valid, but defines no DAG. ``path`` is relative to ``root``, with slashes. ``reads`` lists
+    the other files that the DAGs depend on.
     """
 
     path: str

@@ -10,18 +10,18 @@ from flowyml.core.schedule import Schedule
 __all__ = ["MOST_TIMES", "time_before", "times_between"]
 
 MOST_TIMES = 1000
-"""How many times one cutover goes through at most."""
+"""The largest number of times in one cutover."""
 
 
 def time_before(schedule: Schedule, moment: datetime) -> datetime:
-    """The last time of a schedule that is not after a moment, in UTC."""
+    """The last time of a schedule until a moment, in UTC."""
     found = schedule.dates_at(moment + timedelta(microseconds=1)).data_interval_start
     assert found is not None
     return found.astimezone(UTC)
 
 
 def times_between(schedule: Schedule, after: datetime, until: datetime) -> list[datetime]:
-    """The times of a schedule after one moment and not after another. Raises ``DefinitionError`` for too many."""
+    """The times of a schedule after one moment until another. Raises ``DefinitionError`` for too many."""
     found: list[datetime] = []
     at = after
     while (at := schedule.next_times(1, at)[0]) <= until:

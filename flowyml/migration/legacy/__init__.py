@@ -1,1 +1,1 @@
-"""FlowyML 0.x to 1.0: the checklist of the migration guide, as far as it can be done without running anything."""
+"""FlowyML 0.x to 1.0: the checklist of the migration guide, as far as possible without running anything."""

@@ -1,4 +1,4 @@
-"""``register_callback``: a ``PipelineHook`` on the pipeline in its place, where the file shows what to write."""
+"""Replace ``register_callback`` by a ``PipelineHook`` on the pipeline, if the file shows how."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Callback:
 
 
 def replace_callbacks(source: Source, kinds: Kinds) -> None:
-    """Make hooks of the callbacks of each pipeline, or say for each call why a person has to."""
+    """Replace the callbacks of each pipeline by hooks, or say for each call why a person has to."""
     by_pipeline: dict[cst.Call, list[_Callback]] = {}
     for call in source.nodes(cst.Call):
         name = call.func.attr.value if isinstance(call.func, cst.Attribute) else source.flowyml_name(call.func)
@@ -78,7 +78,7 @@ def _all_parameters(parameters: cst.Parameters) -> list[object]:
 
 
 def _pipeline(source: Source, kinds: Kinds, call: cst.Call) -> cst.Call | str:
-    """The call of ``Pipeline(…)`` that makes what the callback is registered on."""
+    """The call of ``Pipeline(…)`` that creates the object on which the callback is registered."""
     if not isinstance(call.func, cst.Attribute):
         return "it is for all pipelines"
     receiver = call.func.value
@@ -94,7 +94,7 @@ def _pipeline(source: Source, kinds: Kinds, call: cst.Call) -> cst.Call | str:
 
 
 def _is_a_line_of(source: Source, node: cst.CSTNode) -> bool:
-    """Whether a node is the only thing of a line at the top level of the module, or what it assigns."""
+    """Return whether a node, or its assignment, is alone on a line at the top level of the module."""
     parent = source.parents[node]
     line = source.parents.get(parent)
     return (
@@ -142,7 +142,7 @@ def _class_text(name: str, callbacks: list[_Callback]) -> str:
 
 
 def _with_argument(call: cst.Call, argument: cst.Arg) -> cst.Call:
-    """A call with one more argument at its end, in the way that its arguments stand."""
+    """A call with another argument at its end, formatted like the others."""
     if not call.args:
         return call.with_changes(args=[argument])
     *others, last = call.args
@@ -183,7 +183,7 @@ def _skeleton(call: cst.Call) -> str:
 
 
 def _drop_imports(source: Source) -> None:
-    """The name itself is not importable any more, also where nothing calls it."""
+    """Remove imports of the name, which no longer exists, even if nothing calls it."""
     for node in source.nodes(cst.ImportFrom):
         if isinstance(node.names, cst.ImportStar):
             continue

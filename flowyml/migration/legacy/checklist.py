@@ -1,4 +1,4 @@
-"""The checklist of the migration guide, and where a project stands with it."""
+"""The checklist of the migration guide, and the progress of a project."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from enum import Enum
 
 __all__ = ["ACCEPTED", "Item", "Note", "Place", "unaccepted"]
 
-#: A line that says so was looked at by a person: it is pointed at no more.
+#: A comment with this text marks a line that a person has accepted: it is no longer reported.
 ACCEPTED = "flowyml-migrate: ok"
 
 
 class Item(Enum):
-    """A line of the checklist, in the guide's words and order; the last two are what the guide only shows."""
+    """A line of the checklist, in the guide's words and order; the last two are only shown in the guide."""
 
     PINS = "Update flowyml to version 1.0"
     STATUSES = "Replace raw status string comparisons with ExecutionStatus"
@@ -30,13 +30,13 @@ class Item(Enum):
 
     @property
     def is_a_test(self) -> bool:
-        """Whether it is for a person to run: no file shows that it was done."""
+        """True if a person has to run the item: no file shows that it was done."""
         return self in (Item.TEST_LOCALLY, Item.TEST_REMOTELY, Item.TEST_ALL)
 
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """One place that an item is about. ``line`` counts from 1, in a notebook from the top of ``cell``."""
+    """A source location of an item. ``line`` counts from 1, in a notebook from the top of ``cell``."""
 
     path: str
     line: int
@@ -50,7 +50,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Note:
-    """What was found in one file: changed, or for a person."""
+    """A finding in one file: a change, or a task for a person."""
 
     item: Item
     line: int
@@ -59,7 +59,7 @@ class Note:
 
 
 def unaccepted(notes: Iterable[Note], text: str) -> list[Note]:
-    """The notes without those at lines that a person has accepted; each once, in the order of the lines."""
+    """The notes without those at lines that a person has accepted, without duplicates, in the order of lines."""
     lines = text.split("\n")
     kept = {note: None for note in notes if note.is_done or ACCEPTED not in _line(lines, note.line)}
     return sorted(kept, key=lambda note: note.line)

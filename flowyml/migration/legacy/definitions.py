@@ -22,7 +22,7 @@ from flowyml.orchestrators.registry import declared
 __all__ = ["check_subclasses", "replace_options", "replace_resources"]
 
 _RESOURCES = ("cpu", "memory", "gpu", "gpu_type")
-#: What is said of an option that 1.0 lacks.
+#: The message for an option that 1.0 lacks.
 _PIPELINE = {
     "cache_dir": "1.0 keeps its data in one folder, FLOWYML_HOME",
     "executor": "an orchestrator runs a pipeline: pipeline.run(on=…)",
@@ -44,7 +44,7 @@ _RUN = {
     "docker_config": "the image belongs to the target in flowyml.toml",
     "auto_start_ui": "runs are shown by flowyml runs, and by the engine's own UI",
 }  # fmt: skip
-#: Values with which 1.0 does without the option what 0.x did with it.
+#: Values with which 0.x's option has no effect that 1.0 lacks.
 _DROPPED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("Pipeline", "enable_checkpointing"): ("False", "None"),
     ("Pipeline", "enable_experiment_tracking"): ("False",),
@@ -74,7 +74,7 @@ _RESULT_GONE = {
 
 
 def replace_resources(source: Source, kinds: Kinds) -> None:
-    """``resources={…}`` of a step becomes ``ResourceRequirements(…)``."""
+    """Replace ``resources={…}`` of a step by ``ResourceRequirements(…)``."""
     seen: set[cst.CSTNode] = set()
     for call in source.nodes(cst.Call):
         if source.flowyml_name(call.func) != "step":
@@ -122,7 +122,7 @@ def _resources(source: Source, kinds: Kinds, value: cst.BaseExpression, seen: se
 
 
 def _constant(source: Source, kinds: Kinds, name: cst.Name) -> cst.BaseExpression | None:
-    """The dict that a name stands for which is used for nothing but resources of steps."""
+    """The dict that a name refers to, if it is only used for resources of steps."""
     found = kinds.assignments(name)
     if len(found) != 1 or not isinstance(found[0], Assignment):
         return None
@@ -138,7 +138,7 @@ def _constant(source: Source, kinds: Kinds, name: cst.Name) -> cst.BaseExpressio
 
 
 def _pairs(value: cst.BaseExpression) -> dict[str, cst.BaseExpression] | str | None:
-    """The resources of a dict; a sentence where it is unknown what they are; None where it is not a dict."""
+    """The resources of a dict; a message if they are unknown; None for another expression."""
     pairs: dict[str, cst.BaseExpression] = {}
     if isinstance(value, cst.Dict):
         for element in value.elements:
@@ -174,7 +174,7 @@ def _literal(key: str, value: cst.BaseExpression) -> Any:
 
 
 def _requirements(value: cst.Dict) -> cst.Call:
-    """``{"cpu": "2"}`` as ``ResourceRequirements(cpu="2")``, its lines and comments as they were."""
+    """``{"cpu": "2"}`` as ``ResourceRequirements(cpu="2")``, with the same lines and comments."""
     arguments = []
     for element in value.elements:
         assert isinstance(element, cst.DictElement)
@@ -203,7 +203,7 @@ def _requirements(value: cst.Dict) -> cst.Call:
 
 
 def replace_options(source: Source, kinds: Kinds) -> None:
-    """Options that have moved get their new names; those that have gone are dropped where they did nothing."""
+    """Rename options that have new names; drop removed options that had no effect."""
     known = {
         "Pipeline": set(signature(Pipeline.__init__).parameters),
         "step": set(signature(step).parameters),
@@ -262,7 +262,7 @@ def _options(source: Source, call: cst.Call, what: str, known: set[str], advice:
 
 
 def _cache(source: Source, argument: cst.Arg) -> None:
-    """0.x had strategies by name; the key of 1.0 holds code and inputs, so that it stands for either."""
+    """Replace a caching strategy of 0.x: the key of 1.0 includes code and inputs, so it covers each strategy."""
     if literal_text(argument.value) in ("code_hash", "input_hash"):
         source.edits.change(argument.value, _to(cst.Name("True")))
         source.done(Item.OPTIONS, argument, "cache=True depends on the code and the inputs")
@@ -281,7 +281,7 @@ def _without_arguments(call: cst.Call, dropped: set[int]) -> cst.Call:
 
 
 def _second_argument(source: Source, call: cst.Call) -> None:
-    """``Pipeline("name", context)``: what follows the name goes by name in 1.0."""
+    """Name the arguments after the first in ``Pipeline("name", context)``, as 1.0 requires."""
     plain = [argument for argument in call.args if argument.keyword is None and not argument.star]
     if len(plain) == 2:
         equal = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
@@ -292,7 +292,7 @@ def _second_argument(source: Source, call: cst.Call) -> None:
 
 
 def _condition(source: Source, call: cst.Call) -> None:
-    """0.x called the condition with values; 1.0 records it, so Python's own ``and`` and ``not`` cannot be in it."""
+    """Check a condition: 0.x called it with values; 1.0 records it, so it cannot use Python's ``and`` and ``not``."""
     for argument in call.args:
         if not isinstance(argument.value, cst.Call):
             continue
@@ -334,7 +334,7 @@ def _written(value: cst.BaseExpression) -> str:
 
 
 def check_subclasses(source: Source, kinds: Kinds) -> None:
-    """Point at each subclass of ``Pipeline`` that has its own ``run``, and at each ``run`` that is replaced."""
+    """Report each subclass of ``Pipeline`` that has its own ``run``, and each ``run`` that is replaced."""
     for node in source.nodes(cst.ClassDef):
         if kinds.class_kind(node) != "pipeline":
             continue

@@ -1,4 +1,4 @@
-"""Where names live in 1.0, and imports for what the edits use."""
+"""The modules of names in 1.0, and imports for the names that the edits use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flowyml.migration.legacy.source import Source
 __all__ = ["move_imports", "with_imports"]
 
 _Line = cst.SimpleStatementLine | cst.BaseCompoundStatement
-#: Where each name is imported from now.
+#: The present module of each name.
 _HOMES = {
     "Pipeline": "flowyml",
     "PipelineResult": "flowyml.core.runs",
@@ -62,7 +62,7 @@ _GONE = {
 
 
 def move_imports(source: Source) -> None:
-    """Import from where names live now; point at those that have gone."""
+    """Import names from their present modules; report those that were removed."""
     for node in source.nodes(cst.Import):
         for alias in node.names:
             module = alias.evaluated_name
@@ -97,7 +97,7 @@ def _move(source: Source, node: cst.ImportFrom, module: str) -> None:
 
 
 def _home(source: Source, node: cst.ImportFrom, module: str, name: str) -> str:
-    """Where a name is imported from now; where it was, if nowhere."""
+    """The module of a name now; the old module, if there is none."""
     if _has(module, name) or name == "register_callback":
         return module
     if name in _HOMES and _has(_HOMES[name], name):
@@ -107,7 +107,7 @@ def _home(source: Source, node: cst.ImportFrom, module: str, name: str) -> str:
 
 
 def _split(line: cst.SimpleStatementLine, homes: list[str]) -> cst.FlattenSentinel[cst.BaseStatement]:
-    """One import for each module, the first with the comments of the line."""
+    """One import for each module; the first gets the comments of the line."""
     node = line.body[0]
     assert isinstance(node, cst.ImportFrom)
     assert not isinstance(node.names, cst.ImportStar)
@@ -140,13 +140,13 @@ def _exists(module: str) -> bool:
 
 
 def _has(module: str, name: str) -> bool:
-    """Whether 1.0, which this is, has a public name there: what a module imports from elsewhere does not count."""
+    """Return whether 1.0, which this is, has a public name in a module. Imports of that module do not count."""
     return name in _public(module) or _exists(f"{module}.{name}")
 
 
 @cache
 def _public(module: str) -> frozenset[str]:
-    """The ``__all__`` of a module, which is read and not imported: the user's file names it, and some do work."""
+    """The ``__all__`` of a module, read without importing it: the user's file names it, and some modules do work."""
     spec = find_spec(module) if _exists(module) else None
     if spec is None or spec.origin is None:
         return frozenset()
@@ -157,9 +157,9 @@ def _public(module: str) -> frozenset[str]:
 
 
 def with_imports(module: cst.Module, wanted: dict[str, str], moved: Collection[str] = ()) -> cst.Module:
-    """The module with imports for the names that it lacks: among those from flowyml, else after the last import.
+    """Add imports for missing names: among those from flowyml, else after the last import.
 
-    Imports from the modules that names have ``moved`` to are put together where they stand one after the other.
+    Imports from the modules that names have ``moved`` to are merged if they follow one another.
     """
     body = _joined(list(module.body), moved)
     missing = {name: home for name, home in wanted.items() if not _imports(body, name, home)}
@@ -192,7 +192,7 @@ def _joined(body: list[_Line], moved: Collection[str]) -> list[_Line]:
 
 
 def _is_plain(line: _Line) -> bool:
-    """Whether a line is one import of a few names, without parentheses and comments."""
+    """Return whether a line is one import of a few names, without parentheses and comments."""
     if not isinstance(line, cst.SimpleStatementLine) or len(line.body) != 1 or line.trailing_whitespace.comment:
         return False
     node = line.body[0]
@@ -222,7 +222,7 @@ def _imports(body: list[_Line], name: str, home: str) -> bool:
 
 
 def _place(body: list[_Line], home: str) -> int:
-    """Where an import goes."""
+    """The position of an import."""
     ours = [(index, _home_of(line)) for index, line in enumerate(body) if _is_ours(line)]
     if ours:
         before = [index for index, at in ours if at <= home]
@@ -246,7 +246,7 @@ def _is_docstring(line: cst.CSTNode) -> bool:
 
 
 def _home_of(line: cst.CSTNode) -> str:
-    """What a line imports from; ``""`` for one that is not an import."""
+    """The module that a line imports from; ``""`` for a line that is not an import."""
     node = line.body[0] if isinstance(line, cst.SimpleStatementLine) else line
     if isinstance(node, cst.Import):
         return node.names[0].evaluated_name

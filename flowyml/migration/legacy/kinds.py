@@ -1,6 +1,6 @@
-"""What an expression is, as far as a file shows: a pipeline, an orchestrator, a status. Never a guess.
+"""The kind of an expression, as far as a file shows it: a pipeline, an orchestrator, a status. Never a guess.
 
-A kind is a word; ``*status`` is a list (or set, or tuple) of statuses, and ``%status`` a dict whose values they are.
+A kind is a word; ``*status`` is a list (or set, or tuple) of statuses, and ``%status`` a dict with statuses as values.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SUBMISSION_ATTRIBUTES = frozenset({
     "refresh", "result", "retry", "run", "run_id", "status", "step_runs", "step_statuses", "url", "wait_for_completion",
 })  # fmt: skip
 _NONE = "none"
-#: ``submission`` is what ``run_pipeline`` returns in 1.0, whether the file is written for that or for 0.x.
+#: ``submission`` is the result of ``run_pipeline`` in 1.0, whether the file is written for 1.0 or for 0.x.
 _METHODS = {
     ("orchestrator", "run_pipeline"): "submission",
     ("orchestrator", "attach"): "submission",
@@ -56,7 +56,7 @@ class Kinds:
         self._find_bindings()
 
     def of(self, node: cst.CSTNode) -> str:
-        """The kind of an expression; ``""`` where it cannot be known."""
+        """The kind of an expression; ``""`` if it is unknown."""
         if node in self._asked:
             return _NONE  # asked by itself: it adds nothing
         self._asked.add(node)
@@ -66,12 +66,12 @@ class Kinds:
             self._asked.discard(node)
 
     def assignments(self, name: cst.Name) -> list[BaseAssignment]:
-        """What binds a name, as it is seen where it stands."""
+        """The bindings of a name in its scope."""
         scope = self._source.scope(name)
         return [] if scope is None else list(scope[name.value])
 
     def value_of(self, assignment: BaseAssignment) -> cst.BaseExpression | None:
-        """What an assignment gives its name; None for parameters, loops and imports."""
+        """The value of an assignment; None for parameters, loops and imports."""
         return self._values.get(assignment.node) if isinstance(assignment, Assignment) else None
 
     def class_kind(self, node: cst.ClassDef) -> str:
@@ -79,12 +79,12 @@ class Kinds:
         return self._own_classes.get(node.name.value, "")
 
     def makes_pipeline(self, function: cst.BaseExpression) -> bool:
-        """Whether calling something takes the arguments of ``Pipeline``: the class, or one derived from it as it is."""
+        """Return whether a call takes the arguments of ``Pipeline``: the class, or a subclass with its constructor."""
         if self._class_called(function) != "pipeline":
             return False
         return not isinstance(function, cst.Name) or function.value not in self._with_own_arguments
 
-    # What kinds of expressions there are.
+    # The kinds of expressions.
 
     def _of(self, node: cst.CSTNode) -> str:
         if isinstance(node, cst.Call):
@@ -140,7 +140,7 @@ class Kinds:
         return self._own_classes.get(function.value, "") if isinstance(function, cst.Name) else ""
 
     def _returned(self, function: cst.BaseExpression) -> str:
-        """What a function of this file, or a method of the same class, returns."""
+        """The kind of the result of a function in this file, or of a method of the same class."""
         found = self._function(function)
         if found is None or found.asynchronous is not None:
             return ""
@@ -175,7 +175,7 @@ class Kinds:
             return _same([self.of(value) for value in found])
         return _ATTRIBUTES.get((self.of(node.value), node.attr.value), "")
 
-    # What names stand for.
+    # The meaning of names.
 
     def _find_classes(self) -> None:
         classes = self._source.nodes(cst.ClassDef)
@@ -260,7 +260,7 @@ class Kinds:
 
 
 def _same(kinds: list[str]) -> str:
-    """The one kind of all; None among them, and words that begin as a literal, change nothing."""
+    """The one kind of all, ignoring None, and words that begin as a literal."""
     known = set(kinds) - {_NONE}
     if known == {"status", "word"}:
         return "status"

@@ -28,7 +28,7 @@ class Change:
 
 @dataclass
 class Report:
-    """What was found: changes that wait to be written, and the places of each item."""
+    """The findings: changes that are not yet written, and the source locations of each item."""
 
     changes: list[Change] = field(default_factory=list)
     done: dict[Item, list[Place]] = field(default_factory=lambda: {item: [] for item in Item})
@@ -39,7 +39,10 @@ class Report:
 
     @property
     def is_finished(self) -> bool:
-        """Nothing is to be changed, nothing needs a person, and everything could be read. Tests are not counted."""
+        """True if nothing has to be changed, nothing needs a person, and every file could be read.
+
+        Tests are not counted.
+        """
         waiting = any(places for item, places in self.needs_you.items() if not item.is_a_test)
         return not ((self.changes and not self.is_written) or waiting or self.unreadable)
 
@@ -50,16 +53,16 @@ class Report:
         return "done" if self.done[item] else "nothing to do"
 
     def write(self) -> None:
-        """Write what changes, file by file. Raises ``OSError``."""
+        """Write the changes, file by file. Raises ``OSError``."""
         for change in self.changes:
             change.file.write(change.data)
         self.is_written = True
 
 
 def migrate(paths: Sequence[str]) -> Report:
-    """Read a project and find what 1.0 asks of it; nothing is written, and none of its code runs.
+    """Read a project and find the changes for 1.0; nothing is written, and none of its code runs.
 
-    Raises ``FileNotFoundError`` for a path that is not there, and ``MissingExtraError`` without libcst.
+    Raises ``FileNotFoundError`` for a missing path, and ``MissingExtraError`` without libcst.
     """
     try:
         import libcst  # noqa: F401  # the rules stand on it
@@ -156,7 +159,7 @@ def _migrated(file: File, text: str, modules: frozenset[str], report: Report) ->
 
 
 def _try_out(shown: str, maker: str) -> str:
-    """How to run a pipeline: `flowyml run` takes those at module level."""
+    """Say how to run a pipeline: `flowyml run` finds those at module level."""
     if not maker:
         return f"flowyml run {shown}"
     if maker == "__main__":

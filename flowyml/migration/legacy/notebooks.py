@@ -1,4 +1,4 @@
-"""Notebooks: the code cells are one module, since they share their names; what is not Python in them stays."""
+"""Notebooks: the code cells are one module, since they share their names; lines that are not Python stay."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _IS_MAGIC = re.compile(r"(\s*)([%!?].*|.*\?{1,2}\s*)$")
 
 
 def migrate_notebook(text: str) -> tuple[Migrated, list[int]]:
-    """The notebook as it is to be, with lines counted over all code cells, and the line where each cell begins.
+    """The new notebook, with lines counted over all code cells, and the line where each cell begins.
 
     Raises ``Unreadable``.
     """
@@ -68,7 +68,7 @@ def _code(source: object) -> str:
 
 
 def _without_magic(code: str, kept: list[str], pins: list[Note], before: int) -> Iterator[str]:
-    """Lines of Python; what IPython alone understands is kept aside. A cell of another language is one such thing."""
+    """The lines of Python; lines for IPython are set aside, and so is a whole cell of another language."""
     if code.lstrip().startswith("%%"):
         kept.append(code)
         yield f"{_MAGIC}{len(kept) - 1}\n"
@@ -89,7 +89,7 @@ def _with_magic(code: str, kept: list[str]) -> str:
 
 
 def _writer(text: str, document: Any) -> Any:
-    """The way in which the notebook was written as JSON. Raises ``Unreadable`` for one that is unknown."""
+    """The formatting of the notebook's JSON. Raises ``Unreadable`` for an unknown one."""
     end = text[len(text.rstrip()) :]
     for indent in (1, 2, 4, None):
         for is_ascii in (False, True):

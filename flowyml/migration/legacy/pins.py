@@ -1,4 +1,4 @@
-"""Requirements that hold FlowyML below 1.0, in the files of packages and in ``pip install`` lines."""
+"""Requirements that keep FlowyML below 1.0, in the files of packages and in ``pip install`` lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flowyml.migration.legacy.python import Migrated
 
 __all__ = ["LONGEST_LINE", "update_locks", "update_pins"]
 
-#: No requirement and no line of a script is longer: the patterns below would take long for one.
+#: No requirement and no line of a script is longer; the patterns below would be slow on a longer one.
 LONGEST_LINE = 2_000
 Style = Literal["requirements", "toml", "shell"]
 
@@ -36,7 +36,7 @@ _UPPER = re.compile(r"(<=|<)\s*v?(\d+)")
 
 
 def update_pins(text: str, style: Style) -> Migrated:
-    """Have each requirement of FlowyML that admits 0.x ask for 1.0, and note those that a person must change."""
+    """Change each requirement of FlowyML that allows 0.x to 1.0, and note those that a person must change."""
     notes: list[Note] = []
     lines = text.split("\n")
     for number, line in enumerate(lines, 1):
@@ -57,7 +57,7 @@ def update_pins(text: str, style: Style) -> Migrated:
 
 
 def update_locks(text: str) -> Migrated:
-    """A lock file is made by its tool alone."""
+    """Note a lock file: only its tool can update it."""
     found = _LOCKED.search(text)
     if found is None:
         return Migrated(text, ())
@@ -94,7 +94,7 @@ def _new_spec(spec: str) -> str:
 
 
 def _wanted() -> str:
-    """The version to ask for: this release, or this pre-release, which only a requirement that names one lets in."""
+    """The required version: this release, or this pre-release, which only a requirement that names it allows."""
     found = re.match(r"(\d+\.\d+)(?:\.(\d+))?((?:a|b|rc)\d+)?(\.dev\d+)?", __version__)
     if found is None:
         return "1.0"
@@ -105,7 +105,7 @@ def _wanted() -> str:
 
 
 def _kept_uppers(spec: str) -> list[tuple[str, str]]:
-    """Upper bounds that let 1.0 in."""
+    """Upper bounds that allow 1.0."""
     bounds = re.findall(r"(?<![=!~<>])(<=|<)\s*([\w.*+!-]+)", spec)
     return [(operator, bound) for operator, bound in bounds if _UPPER.match(f"{operator}{bound}") and _admits(bound)]
 
@@ -116,7 +116,7 @@ def _admits(bound: str) -> bool:
 
 
 def _table_spec(spec: str) -> str:
-    """Poetry's and Pipenv's own notation too: ``^0.9``, ``~0.9`` and a bare version."""
+    """Convert a version in Poetry's and Pipenv's own notation: ``^0.9``, ``~0.9`` and a bare version."""
     if re.match(r"[\^~]?\s*[1-9]", spec) or not _is_old(spec):
         return spec
     if spec.startswith("^") or (spec.startswith("~") and not spec.startswith("~=")):
@@ -151,6 +151,6 @@ def _extras() -> set[str]:
 
 
 def _without_comment(line: str) -> str:
-    """The line up to its comment; a ``#`` in a URL begins none."""
+    """The line without its comment; a ``#`` in a URL does not begin a comment."""
     match = re.search(r"(?:^|(?<=\s))#", line)
     return line if match is None else line[: match.start()]

@@ -1,4 +1,4 @@
-"""All rules over one Python text."""
+"""Apply all rules to a Python text."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _WORDS = re.compile(r"\b(flowyml\w*|get_run_status|run_pipeline|register_callbac
 
 @dataclass(frozen=True)
 class Migrated:
-    """A text as it is to be, the notes about it, and the lines of what a person will want to try.
+    """A new text, the notes about it, and the lines that a person should try.
 
-    A pipeline's line stands with the function that makes it, or ``__main__`` where only the file as a script does; with
-    "" for one at module level.
+    A pipeline's line is listed with the function that creates it, with ``__main__`` if only the file as a script does,
+    or with "" at module level.
     """
 
     text: str
@@ -37,7 +37,7 @@ class Migrated:
 
 
 def uses_flowyml(text: str) -> bool:
-    """Whether a Python text has a word that only code for FlowyML has: all else is left unread."""
+    """Return whether a Python text has a word that only code for FlowyML has: other texts are not read."""
     return _WORDS.search(text) is not None
 
 

@@ -1,4 +1,4 @@
-"""Shell, YAML and make: pins in them are changed, and what reads status strings is pointed at."""
+"""Shell, YAML and make: change pins, and report code that reads status strings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _ADVICE = "reads a status string: go by the exit code of `flowyml run` or `flowy
 
 
 def migrate_script(text: str, modules: Iterable[str]) -> Migrated:
-    """``modules`` are the names of the project's Python files that use FlowyML: a script that runs one is concerned."""
+    """Migrate a script. ``modules`` are the names of the project's Python files that use FlowyML.
+
+    A script that runs one of them is checked.
+    """
     pins = update_pins(text, "shell")
     if not _is_concerned(text, modules):
         return pins

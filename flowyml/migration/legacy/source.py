@@ -1,4 +1,4 @@
-"""A Python file as libcst reads it, with what the rules ask of it and the edits that they ask for."""
+"""A Python file as libcst's tree, with the rules' queries and edits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Unreadable(Exception):
 
 
 class Source:
-    """One module: its tree, what names mean in it, the notes of the rules, and their edits."""
+    """One module: its tree, the meaning of names in it, the notes of the rules, and their edits."""
 
     def __init__(self, text: str) -> None:
         try:
@@ -62,7 +62,7 @@ class Source:
         return int(cast(Any, self._positions[node]).start.line)
 
     def scope(self, node: cst.CSTNode) -> Scope | None:
-        """The scope in which a node stands."""
+        """The scope of a node."""
         found: cst.CSTNode | None = node
         while found is not None:
             if (scope := self._scopes.get(found)) is not None:
@@ -71,13 +71,13 @@ class Source:
         return None
 
     def statement(self, node: cst.CSTNode) -> cst.CSTNode:
-        """The whole line, or compound statement, that a node is part of."""
+        """The whole line, or compound statement, that contains a node."""
         while not isinstance(node, Statement) and node in self.parents:
             node = self.parents[node]
         return node
 
     def flowyml_name(self, node: cst.CSTNode) -> str:
-        """The name that something imported from flowyml has there, such as ``Pipeline``; else ``""``."""
+        """The name in flowyml of an imported object, such as ``Pipeline``; else ``""``."""
         found = self._names.get(node, ())
         for each in found() if callable(found) else cast(Any, found):
             if each.source is QualifiedNameSource.IMPORT and each.name.split(".")[0] == "flowyml":
@@ -85,7 +85,7 @@ class Source:
         return ""
 
     def imported_name(self, node: cst.CSTNode) -> str:
-        """The whole name of something imported, such as ``json.dumps``; else ``""``."""
+        """The full name of an imported object, such as ``json.dumps``; else ``""``."""
         found = self._names.get(node, ())
         for each in found() if callable(found) else cast(Any, found):
             if each.source is QualifiedNameSource.IMPORT:
@@ -93,15 +93,15 @@ class Source:
         return ""
 
     def done(self, item: Item, node: cst.CSTNode, message: str) -> None:
-        """Note that a place was changed."""
+        """Note a change at a node."""
         self.notes.append(Note(item, self.line(node), message, is_done=True))
 
     def needs_you(self, item: Item, node: cst.CSTNode, message: str) -> None:
-        """Note a place that a person has to decide about."""
+        """Note a node that a person has to decide about."""
         self.notes.append(Note(item, self.line(node), message, is_done=False))
 
     def can_import(self, name: str) -> bool:
-        """Whether the module may be given an import of this name: nothing else in it has the name."""
+        """Return whether the module can import this name: it has no other meaning in the module."""
         return all(
             self.flowyml_name(assignment.node) or _is_import(assignment)
             for scope in {scope for scope in self._scopes.values() if scope is not None}
@@ -114,7 +114,7 @@ class Source:
         self.wanted_imports[name] = module
 
     def edited(self) -> cst.Module:
-        """The tree with all edits, without the imports that were asked for."""
+        """The tree with all edits, without the requested imports."""
         return self.module.visit(self.edits)
 
     def nodes(self, *kinds: type[cst.CSTNode]) -> list[Any]:
@@ -123,14 +123,14 @@ class Source:
 
     @cached_property
     def _nodes(self) -> Sequence[cst.CSTNode]:
-        """All nodes: many rules ask for some, and a walk takes longer than looking through a list."""
+        """All nodes, cached: many rules use some, and a walk takes longer than going through a list."""
         found = _All()
         self.module.visit(found)
         return found.nodes
 
 
 class Edits(cst.CSTTransformer):
-    """Changes by node; each gets the node as the changes within it have left it."""
+    """Changes by node; each gets the node with the changes within it applied."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class _All(cst.CSTVisitor):
 
 
 def always(node: cst.CSTNode) -> Change:
-    """The change to another node, whatever became of what was there."""
+    """A change that replaces a node whatever it is now."""
     return lambda _: node
 
 

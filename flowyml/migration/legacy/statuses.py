@@ -1,4 +1,4 @@
-"""Raw status strings: comparisons with members of ``ExecutionStatus`` in their place."""
+"""Replace comparisons with raw status strings by comparisons with members of ``ExecutionStatus``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["MEMBERS", "STATUS_WORDS", "replace_statuses"]
 
 MODULE, NAME = "flowyml.core.execution_status", "ExecutionStatus"
 MEMBERS = ("QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "SUCCEEDED", "ERROR")
-#: Other spellings of one of the members. What an engine called otherwise is for a person.
+#: Other spellings of a member. An engine's own words are for a person to change.
 _SPELLINGS = {
     **{name: name for name in MEMBERS},
     "CANCELED": "CANCELLED", "SUCCESS": "COMPLETED", "TIMED_OUT": "TIMEOUT", "TIMEDOUT": "TIMEOUT",
@@ -109,7 +109,7 @@ class _Statuses:
             self._point(node, "not all that a status is looked for in is visible here: it must hold members")
 
     def _constant(self, node: cst.BaseExpression) -> cst.BaseExpression | None:
-        """What a name stands for that is bound once, to a literal, and is only ever compared with statuses."""
+        """The literal that a name is bound to once, if the name is only compared with statuses."""
         if not isinstance(node, cst.Name):
             return None
         found = self._kinds.assignments(node)
@@ -181,7 +181,7 @@ class _Statuses:
                 return
         self._point(node, f"a status is looked up in a dict: its keys must be members, {_MEMBERS}")
 
-    # Which kind of value an expression is.
+    # The kind of value of an expression.
 
     def _is_bare_status(self, node: cst.CSTNode) -> bool:
         return self._kinds.of(node) in ("status", "state")
@@ -224,7 +224,7 @@ class _Statuses:
             self._source.edits.change(inner.attr, always(cst.Name("status")))
 
     def _initial_words(self, status: cst.BaseExpression) -> None:
-        """A name that begins as a word, before a loop, becomes a member too."""
+        """A name that is first bound to a word, before a loop, becomes a member too."""
         name = _unwrapped(status)
         if not isinstance(name, cst.Name):
             return
@@ -242,7 +242,7 @@ class _Statuses:
                 )
 
     def _perhaps(self, node: cst.Comparison, *sides: cst.BaseExpression) -> None:
-        """A comparison of something called a status with a word of one, where what it is cannot be seen."""
+        """Note a comparison of a variable named like a status with a status word, if its kind is unknown."""
         texts = [text.upper() for side in sides if (text := literal_text(side)) is not None]
         if not any(text in STATUS_WORDS for text in texts) or not any(map(_is_called_status, sides)):
             return
@@ -253,7 +253,7 @@ class _Statuses:
 
 
 def _unwrapped(node: cst.CSTNode) -> cst.CSTNode:
-    """What is inside ``x.upper()``, ``x.lower()`` and ``str(x)``, and these inside one another."""
+    """The argument inside of nested ``x.upper()``, ``x.lower()`` and ``str(x)``."""
     if m.matches(node, m.Call(func=m.Attribute(attr=m.Name("upper") | m.Name("lower") | m.Name("strip")), args=[])):
         return _unwrapped(node.func.value)  # type: ignore[attr-defined]  # matched
     if m.matches(node, m.Call(func=m.Name("str"), args=[m.Arg()])):

@@ -14,13 +14,13 @@ from flowyml.migration.legacy.source import Source
 __all__ = ["replace_ids"]
 
 _HANDLE = "submission"
-#: What only code for 1.0 has. In a file with it, what may be either is for a person.
+#: Names that only code for 1.0 has. In a file with one, ambiguous code is for a person.
 _NEW = re.compile(r"\b(SubmissionResult|wait_for_completion)\b|\.job_id\b|\brun_pipeline\([^()]*run_id=")
 _ADVICE = "run_pipeline returns a SubmissionResult at once: its id is .job_id, and .wait_for_completion() waits"
 
 
 def replace_ids(source: Source, kinds: Kinds) -> None:
-    """Wait, and take the id of the handle, wherever what ``run_pipeline`` returns is used as an id."""
+    """Add a wait, and use the id of the handle, where the result of ``run_pipeline`` is used as an id."""
     rule = _Submissions(source, kinds)
     calls = source.nodes(cst.Call)
     called = {call.func for call in calls}
@@ -100,7 +100,7 @@ class _Submissions:
         self._source.done(Item.SUBMISSIONS, call, "waits for the end, as it did, and takes the id of the handle")
 
     def _uses(self, parent: cst.CSTNode) -> tuple[int, int]:
-        """How often what is assigned is used as a handle, and how often as anything else."""
+        """The number of uses of an assigned value as a handle, and of other uses."""
         if isinstance(parent, cst.Assign):
             targets: list[cst.BaseExpression] = [target.target for target in parent.targets]
         else:
@@ -137,7 +137,7 @@ class _Submissions:
 
 
 def _waiting(call: cst.BaseExpression) -> cst.Call:
-    """0.x waited without an end; 1.0 waits for an hour unless it is given another time."""
+    """Add a wait: 0.x waited without a limit; 1.0 waits for an hour unless it gets another time."""
     forever = cst.Call(cst.Name("float"), [cst.Arg(cst.SimpleString('"inf"'))])
     timeout = cst.Arg(
         forever,
@@ -148,7 +148,7 @@ def _waiting(call: cst.BaseExpression) -> cst.Call:
 
 
 def _in_three_lines(line: cst.SimpleStatementLine) -> cst.FlattenSentinel[cst.BaseStatement]:
-    """``submission = …``, its wait, and the id under the name that it had."""
+    """Write ``submission = …``, its wait, and the id under its former name."""
     assign = line.body[0]
     assert isinstance(assign, cst.Assign)
     handle = cst.Name(_HANDLE)

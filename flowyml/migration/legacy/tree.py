@@ -1,4 +1,4 @@
-"""The files of a project: which ones are read, and how they are written."""
+"""Read and write the files of a project."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["ChangedMeanwhile", "File", "kind_of", "project_files"]
 
 _LARGEST = {"notebook": 50_000_000, "lock": 20_000_000}
 _LARGEST_TEXT = 1_000_000
-#: Hidden folders that hold what runs in CI.
+#: Hidden folders with files that run in CI.
 _CI = {".azure", ".azure-pipelines", ".buildkite", ".ci", ".circleci", ".github", ".gitlab", ".woodpecker"}
 _SKIPPED = {"__pycache__", "node_modules", "site-packages", "venv"}
 _LOCKS = {"poetry.lock", "uv.lock", "pdm.lock", "pipfile.lock", "pylock.toml"}
@@ -27,7 +27,7 @@ class ChangedMeanwhile(OSError):
 
 @dataclass(frozen=True)
 class File:
-    """A file with what is in it. ``shown`` is its path as the user would write it."""
+    """A file with its content. ``shown`` is its path as the user would write it."""
 
     path: Path
     shown: str
@@ -36,7 +36,7 @@ class File:
     mode: int
 
     def write(self, data: bytes) -> None:
-        """Replace the file by one with other content and the same mode, in one step; never through a link."""
+        """Replace the file by one with other content and the same mode, atomically; never through a link."""
         if read_regular(self.path) != (self.data, self.mode):
             raise ChangedMeanwhile(f"{self.shown} changed while it was read: run the command again")
         with whole_file(self.path, self.mode) as file:
@@ -45,9 +45,9 @@ class File:
 
 
 def project_files(paths: Sequence[str]) -> Iterator[File | tuple[str, str]]:
-    """Every file that may be concerned, each once; a pair of a path and a reason for one that cannot be read.
+    """Every file that may be concerned, without duplicates; a pair of a path and a reason for an unreadable one.
 
-    A link is followed only where it is what the user named.
+    A link is followed only if the user named it.
     """
     seen: set[Path] = set()
     for given in paths:
@@ -87,7 +87,7 @@ def kind_of(path: Path) -> str:
 
 
 def read_regular(path: Path) -> tuple[bytes, int]:
-    """What is in a regular file, and its mode. Raises ``OSError`` for links, pipes and devices."""
+    """The content of a regular file, and its mode. Raises ``OSError`` for links, pipes and devices."""
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(number, "rb") as file:
         about = os.fstat(number)

@@ -35,7 +35,7 @@ _IN_PLACE: Mapping[tuple[type, type[ast.operator]], str] = {
     (set, ast.Sub): "difference_update",
     (set, ast.BitXor): "symmetric_difference_update",
 }
-"""Methods that ``|=`` and similar operators mean: who else has the container sees the change."""
+"""The methods behind ``|=`` and similar operators: all users of the container see the change."""
 
 
 _IN_PLACE_METHODS: Mapping[type[ast.operator], str] = {
@@ -47,7 +47,7 @@ _IN_PLACE_METHODS: Mapping[type[ast.operator], str] = {
 
 
 class Assignments(Expressions):
-    """Binds values in the current scope, and takes them away."""
+    """Binds values in the current scope, and unbinds them."""
 
     def _assign(self, node: ast.Assign) -> None:
         value = self.eval(node.value)
@@ -80,7 +80,7 @@ class Assignments(Expressions):
         put(self.operate(type(node.op), old, new, node))
 
     def _place_of(self, target: ast.expr) -> tuple[Any, Callable[[Any], None]]:
-        """What stands in a place, and what puts another value there. The place itself is evaluated once."""
+        """Evaluate an assignment's target once; return its value, and a function that replaces it."""
         match target:
             case ast.Attribute():
                 owner = self.eval(target.value)
@@ -98,7 +98,7 @@ class Assignments(Expressions):
         self._assign_item(owner, key, value, target)
 
     def assign(self, target: ast.expr, value: Any) -> None:
-        """Binds a value to a name, an attribute, an item or several of them."""
+        """Bind a value to a name, an attribute, an item or several of them."""
         match target:
             case ast.Name():
                 self.bind(target.id, value)
@@ -171,7 +171,7 @@ class Assignments(Expressions):
             self.assign(one, self.soft(item, value))
 
     def _by_default(self, value: Any, what: str, node: ast.AST) -> None:
-        """Says what a default decides of a container that does not show it."""
+        """Warn that a default decides the content of a container, which does not show it."""
         if type(value) is Soft:
             self.warn("default-taken", f"{what} depends on the default of {value.origin}", node)
 

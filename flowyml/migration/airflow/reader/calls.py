@@ -1,4 +1,4 @@
-"""Functions and classes of the root: calling them, and making instances."""
+"""Functions and classes of the root: calls and instances."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from flowyml.migration.airflow.reader.values import (
 __all__ = ["Calls"]
 
 _MOST_BASES = 100
-"""How many classes a class may have in its order of bases: each look for a name goes over them."""
+"""The largest number of bases of a class: each lookup of a name goes over them."""
 
 
 class Calls(Statements):
@@ -111,7 +111,7 @@ class Calls(Statements):
         return self.run(function, arguments, node, self.nothing)
 
     def generator(self, function: Any, arguments: Arguments) -> tuple[Any, Arguments] | None:
-        """The function and arguments of a call that goes over what it yields; None for any other."""
+        """The function and arguments of a call of a generator; None for any other."""
         function = hard(function)
         if isinstance(function, Bound):
             arguments = Arguments([Given(function.owner), *arguments.positional], arguments.named, arguments.open)
@@ -120,8 +120,11 @@ class Calls(Statements):
         return (function, arguments) if is_one and not self.too_deep else None
 
     def _yielded_by(self, function: Function, arguments: Arguments, node: ast.AST) -> list[Any]:
-        """All that a generator yields. Warns where it yields within a DAG or group that it has opened: what the caller
-        makes of an item stands outside of that."""
+        """All items that a generator yields.
+
+        Warns if it yields within a DAG or group that it has opened: code of the caller that uses an item runs outside
+        of that.
+        """
         found: list[Any] = []
         within = self.context.open()
 
@@ -141,7 +144,7 @@ class Calls(Statements):
         return self.generators[key]
 
     def run(self, function: Function, arguments: Arguments, node: ast.AST, reader: Yields) -> Any:
-        """A function's body. ``reader`` gets what it yields."""
+        """Run a function's body. ``reader`` gets the values that it yields."""
         names = self.parameters(function, arguments, node)
         scope = Scope(names, function.scope)
         if function.owner is not None:
@@ -171,7 +174,7 @@ class Calls(Statements):
         return self.either(function.node, [*others, value]) if others else value
 
     def parameters(self, function: Function, arguments: Arguments, node: ast.AST) -> dict[str, Any]:
-        """The values of a function's parameters, by their names; a value that is unknown for one that is missing."""
+        """The values of a function's parameters, by name; an unknown value for a missing one."""
         spec = function.node.args
         names: dict[str, Any] = {}
         positional = [one.arg for one in (*spec.posonlyargs, *spec.args)]
@@ -227,7 +230,7 @@ class Calls(Statements):
         self.bind(node.name, found)
 
     def _announce(self, cls: Class, node: ast.ClassDef) -> None:
-        """Calls ``__init_subclass__`` of a base."""
+        """Call ``__init_subclass__`` of a base."""
         hooks = (one.find("__init_subclass__") for one in cls.bases if isinstance(one, Class))
         hook = next(filter(None, hooks), None)
         if isinstance(hook, Function):
@@ -237,7 +240,7 @@ class Calls(Statements):
             self.call(hook, Arguments([Given(cls)], {str(name): given for name, given in named.items()}), node)
 
     def _made_by_its_class(self, cls: Class, node: ast.ClassDef) -> Any:
-        """What a metaclass of the root makes of a class. Warns where it gives something else than a class."""
+        """The result of a metaclass of the root for a class. Warns if that is not a class."""
         kinds = [hard(self.eval(one.value)) for one in node.keywords if one.arg == "metaclass"]
         kinds += [one.meta for one in cls.bases if isinstance(one, Class)]
         cls.meta = meta = next((one for one in kinds if isinstance(one, Class)), None)
@@ -264,7 +267,7 @@ class Calls(Statements):
                 self.warn("unknown-call", f"what the validator {cls.name}.{one.name} changes is unknown", one)
 
     def fields(self, cls: Class) -> Class:
-        """Gives a class the constructor of a dataclass or pydantic model."""
+        """Give a class the constructor of a dataclass or pydantic model."""
         found: dict[str, Any] = {}
         for base in reversed(cls.mro()):
             if isinstance(base, Class):
@@ -301,7 +304,7 @@ class Calls(Statements):
         return instance
 
     def _allocated(self, cls: Class, arguments: Arguments, node: ast.AST) -> Any:
-        """What ``__new__`` gives, which may be an instance that was made before."""
+        """The result of ``__new__``, which may be an earlier instance."""
         if isinstance(new := cls.find("__new__"), Function):
             given = Arguments([Given(cls), *arguments.positional], arguments.named, arguments.open)
             return self.call(new, given, node)
@@ -333,7 +336,7 @@ class Calls(Statements):
         instance.attributes.setdefault("__items__", [instance.attributes[name] for name in cls.fields])
 
     def _made(self, default: Any, node: ast.AST) -> Any:
-        """A field's default: ``field(default_factory=list)`` makes a new one each time."""
+        """A field's default: ``field(default_factory=list)`` creates a new one each time."""
         if default is MISSING:
             return self.unknown(node)
         called = getattr(default, "arguments", None)
@@ -355,7 +358,7 @@ class Calls(Statements):
 
 
 def _key(arguments: Arguments) -> Any:
-    """By what a function that keeps its results finds one again; None for arguments that cannot be hashed."""
+    """The key of a call in a cached function; None for arguments that cannot be hashed."""
     named = tuple((name, hard(given.value)) for name, given in arguments.named.items())
     key = tuple(hard(given.value) for given in arguments.positional), named
     try:

@@ -1,4 +1,4 @@
-"""What ``with`` has opened when a task or group is made: DAGs, groups, setups and teardowns.
+"""The DAGs, groups, setups and teardowns that ``with`` has opened when a task or group is created.
 
 The rules are those of ``airflow.sdk``: ``bases/decorator.py`` (repeated ids), ``definitions/taskgroup.py`` (prefixes,
 suffixes), ``definitions/_internal/setup_teardown.py``.
@@ -18,16 +18,16 @@ from flowyml.migration.airflow.reader.values import OutOfSteps, Raised, hard
 __all__ = ["Context", "close_bracket", "open_bracket"]
 
 _MOST_MADE = 50_000
-"""How many tasks, task groups and DAGs a file may make."""
+"""The largest number of tasks, task groups and DAGs in a file."""
 _MOST_IN_DAG = 10_000
-"""How many tasks and task groups a DAG may have."""
+"""The largest number of tasks and task groups in a DAG."""
 _MOST_GROUPS = 1_000
-"""How many task groups a DAG may have: the writer orders its tasks anew for each."""
+"""The largest number of task groups in a DAG: the writer sorts its tasks again for each."""
 _MOST_EDGES = 100_000
 
 
 class Context:
-    """What ``with`` has opened: the DAGs and groups around a statement, setups and teardowns."""
+    """The DAGs and groups that ``with`` has opened around a statement, setups and teardowns."""
 
     def __init__(self, charge: Callable[[int], None], light: Callable[[Any], bool]) -> None:
         self.charge = charge
@@ -43,11 +43,11 @@ class Context:
 
     @property
     def effects(self) -> tuple[int, int, int]:
-        """How often tasks and edges were made, and what lives on outside of an arm was changed: to compare."""
+        """The number of tasks, of edges, and of changes to values that outlive an arm: to compare."""
         return self.made, self.edges, self.changed
 
     def open(self) -> tuple[tuple[Any, ...], ...]:
-        """All that is open now, to compare."""
+        """All open DAGs and groups, to compare."""
         return tuple(self.dags), tuple(self.groups), tuple(self.brackets)
 
     def dag(self) -> Dag | None:
@@ -59,13 +59,13 @@ class Context:
         return dag.root if dag else None
 
     def count_made(self) -> None:
-        """Counts a task, group or DAG. Raises ``OutOfSteps`` beyond what one file may make."""
+        """Count a task, group or DAG. Raises ``OutOfSteps`` beyond the limit for one file."""
         self.made += 1
         if self.made > _MOST_MADE:
             raise OutOfSteps(f"{_MOST_MADE:,} tasks, task groups and DAGs")
 
     def unique(self, label: str, dag: Dag | None, group: Group | None) -> str:
-        """A TaskFlow task's id, with Airflow's suffix where it is taken. Source: ``get_unique_task_id``."""
+        """A TaskFlow task's id, with Airflow's suffix if the id is taken. Source: ``get_unique_task_id``."""
         if dag is None:
             return label
         full = group.child_id(label) if group else label
@@ -75,7 +75,7 @@ class Context:
         return f"{re.split(r'__[0-9]+$', label)[0]}__{taken + 1}"
 
     def add(self, task: Task, dag: Dag | None, group: Group | None) -> None:
-        """Puts a new task into its DAG and group."""
+        """Add a new task to its DAG and group."""
         self.count_made()
         if group is not None and dag is not None and group.dag is not dag:
             group = dag.root
@@ -88,7 +88,7 @@ class Context:
             bracket.add(task)
 
     def adopt(self, task: Task, dag: Dag) -> None:
-        """A task without a DAG joins one. Raises DuplicateTaskIdFound, as Airflow does, where both are certain."""
+        """Add a task without a DAG to one. Raises DuplicateTaskIdFound, as Airflow does, if both are certain."""
         task.dag = dag
         if task.group is None:
             task.group = dag.root
@@ -113,12 +113,12 @@ class Context:
             raise OutOfSteps(f"{_MOST_IN_DAG:,} tasks and task groups in one DAG")
 
     def merge(self, task: Task, other: Task) -> None:
-        """Two tasks of one id, of two arms that are not both taken: the edges of either are those of the first."""
+        """Merge two tasks of one id, from two arms that are never both taken: the first gets the edges of both."""
         task.upstream, task.downstream = other.upstream, other.downstream
         task.group = other.group
 
     def open_group(self, group: Group, label: str, suffix: bool) -> None:
-        """Places a group and gives it its id. Raises DuplicateTaskIdFound where the id is taken."""
+        """Add a group and its id. Raises DuplicateTaskIdFound if the id is taken."""
         dag = group.dag
         group.own_id = label
         if dag is not None and group.group_id in dag.used:
@@ -163,7 +163,7 @@ class Context:
             after.dag.labels[before.task_id, after.task_id] = hard(label)
 
     def depend(self, task: Task, value: Any) -> None:
-        """The edges of a task that takes other tasks' results."""
+        """Add the edges of a task that takes other tasks' results."""
         for before in operators_in(value) if self._light(value) else ():
             if before is not task:
                 self.edge(before, task)
@@ -171,7 +171,7 @@ class Context:
 
 @dataclass(eq=False)
 class Bracket:
-    """``with setup >> teardown:`` and its like: what is made within, until another one closes, lies between the two."""
+    """``with setup >> teardown:`` and the like: tasks created within, until another one closes, lie between the two."""
 
     setups: list[Task]
     teardowns: list[Task]
@@ -185,7 +185,10 @@ class Bracket:
 
 
 def open_bracket(context: Context, tasks: list[Task]) -> None:
-    """Source: ``BaseSetupTeardownContext.push_setup_teardown_task``: the other side is found along the edges."""
+    """Open a bracket; the other side is found along the edges.
+
+    Source: ``BaseSetupTeardownContext.push_setup_teardown_task``.
+    """
     if tasks[0].teardown:
         others = _nearest(tasks[0], "upstream")
         context.brackets.append(Bracket(others, tasks, by_teardown=True))

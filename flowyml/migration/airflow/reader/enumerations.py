@@ -1,4 +1,4 @@
-"""Enumerations: what their members are."""
+"""Enumerations: their members."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["give_members"]
 
 
 def give_members(machine: Machine, cls: Class) -> None:
-    """Makes members of what the body of an enumeration assigns."""
+    """Create members from the assignments in the body of an enumeration."""
     members: dict[str, Any] = {}
     bases = [one.name for one in cls.foreign()] + [getattr(one, "name", "") for one in cls.bases]
     kind = Member if {"str", "int", "StrEnum", "IntEnum"}.intersection(bases) else Instance
@@ -50,13 +50,13 @@ def _text(value: Any) -> str | None:
 
 
 def _is_alias(one: Any, other: Any) -> bool:
-    """Whether two names of an enumeration stand for one member: their values are equal plain data."""
+    """Return whether two names of an enumeration are one member: their values are equal plain data."""
     kinds = (str, int, float, tuple)
     return isinstance(one, kinds) and isinstance(other, kinds) and one == other
 
 
 def _automatic(machine: Machine, cls: Class, name: str, bases: list[str], before: list[Instance]) -> Any:
-    """What ``enum.auto()`` stands for. Source: ``enum.Enum._generate_next_value_``."""
+    """The value of ``enum.auto()``. Source: ``enum.Enum._generate_next_value_``."""
     if cls.find("_generate_next_value_") is not None:
         return machine.unknown(cls.node)
     if "StrEnum" in bases:

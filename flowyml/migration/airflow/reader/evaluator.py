@@ -31,7 +31,7 @@ class Evaluator(Imports):
         self.reason: str | None = None
 
     def execute(self, tree: ast.Module, text: str) -> None:
-        """Evaluates the module. ``reason`` says why it ended early, if it did."""
+        """Evaluate the module. ``reason`` says why it ended early, if it did."""
         path = self.files.start
         names: dict[Any, Any] = {
             "__name__": path.stem,
@@ -64,7 +64,10 @@ class Evaluator(Imports):
         self.module, self.scope = module, module.scope
 
     def _guarded_statement(self, node: ast.stmt, module: Module) -> None:
-        """One statement of the file. A fault of the reader's own is said, and the rest of the file still read."""
+        """Execute one statement of the file.
+
+        A fault of the reader's own is reported, and the rest of the file is read.
+        """
         try:
             self.block([node])
         except (Raised, Return, Abandoned, Break, Continue, OutOfSteps, RecursionError):
@@ -78,7 +81,7 @@ class Evaluator(Imports):
 
     @property
     def dags(self) -> list[Dag]:
-        """The DAGs that the module holds or that registered themselves, in the order of their making."""
+        """The DAGs that the module has or that registered themselves, in the order of their creation."""
         found = {id(hard(value)) for value in self.module.scope.names.values()}
         for value in self.module.scope.names.values():
             options = getattr(hard(value), "options", ())
@@ -116,7 +119,7 @@ class Evaluator(Imports):
 
 
 def _below(dag: Dag) -> list[Dag]:
-    """The DAGs that its SubDagOperators hold."""
+    """The DAGs in its SubDagOperators."""
     found: list[Dag] = []
     for task in dag.tasks.values():
         inner = hard(task.arguments.value("subdag"))

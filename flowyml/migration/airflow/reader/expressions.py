@@ -1,4 +1,4 @@
-"""Python's expressions. A part that is unknown makes a result that is unknown, with what is known of its text."""
+"""Python's expressions. An unknown part makes the result unknown, with the known part of its text."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Expressions(Protocols):
         return self.attribute(self.eval(node.value), self.mangled(node.attr), node)
 
     def _items(self, node: ast.List | ast.Tuple | ast.Set, made: Callable[[list[Any]], Any]) -> Any:
-        """What is made of the items of a display."""
+        """Evaluate the items of a display, and pass them to ``made``."""
         items: list[Any] = []
         froms: list[Any] = []
         for one in node.elts:
@@ -148,7 +148,7 @@ class Expressions(Protocols):
         return doubtful[0] if value is doubtful[0] else self.either(node, [*doubtful, value])
 
     def _perhaps(self, node: ast.expr) -> Any:
-        """An operand that is perhaps not evaluated: what it makes or changes counts, and that is said."""
+        """Evaluate an operand that Python may not evaluate: its effects count, with a warning."""
         before = self.context.effects
         self.context.uncertain += 1
         value = self.eval(node)
@@ -257,9 +257,9 @@ class Expressions(Protocols):
     def _generate(
         self, generators: list[ast.comprehension], body: Callable[[], None], froms: list[Any], over: Any = MISSING
     ) -> bool:
-        """Runs the body for each item. Returns whether all were known; ``froms`` gets what chose the items.
+        """Run the body for each item. Returns whether all were known; ``froms`` gets the values that chose the items.
 
-        ``over`` is what the first loop goes over: Python evaluates that in the scope around the comprehension.
+        ``over`` is the iterable of the first loop: Python evaluates it in the scope around the comprehension.
         """
         if not generators:
             body()
@@ -334,7 +334,7 @@ class Expressions(Protocols):
             found.open = True
 
     def _taken(self, item: Any, owner: Any) -> Any:
-        """An item of what is spread over the arguments of a call."""
+        """An item of a value that is unpacked into the arguments of a call."""
         return item if isinstance(hard(item), Unknown) else self.soft(item, owner)
 
     def call(self, function: Any, arguments: Arguments, node: ast.AST) -> Any:

@@ -1,6 +1,6 @@
-"""What a DAG file may read: regular files under its root, of a bounded size; and the modules that it imports.
+"""The files that a DAG file may read: regular files under its root, of a bounded size; and its modules.
 
-The root is a boundary: a path that leads out of it, by ``..`` or by a link, is not read and not looked at.
+The root is a boundary: a path that leads out of it, by ``..`` or by a link, is neither read nor inspected.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _MARKS += ("Dockerfile", "requirements.txt", "airflow_settings.yaml", "README.md
 
 
 class Refused(Exception):
-    """Not read: outside of the root, too large, or not what it should be."""
+    """A file was not read: outside of the root, too large, or not a regular file."""
 
 
 class Files:
-    """Files below ``root``, as the DAG file ``start`` sees them."""
+    """The files below ``root``, for the DAG file ``start``."""
 
     def __init__(self, root: Path, start: Path) -> None:
         self.root = root.resolve()
@@ -56,7 +56,7 @@ class Files:
         return path == self.root or self.root in path.parents
 
     def resolve(self, text: str) -> Path | None:
-        """The path that a file means, or None where it is not in the root. A relative one is looked for upwards."""
+        """The path of a file; None if it is not in the root. A relative path is searched upwards."""
         self.charge(50)
         if "\0" in text or len(text) > 4096:
             return None
@@ -70,7 +70,7 @@ class Files:
         return None
 
     def inside(self, text: str) -> bool:
-        """Whether a path, which need not exist, lies in the root: then what is there is known."""
+        """Return whether a path, which need not exist, is in the root: then its content is known."""
         return os.path.isabs(text) and "\0" not in text and self._inside(Path(os.path.realpath(text)))
 
     def upwards(self) -> list[Path]:
@@ -78,11 +78,11 @@ class Files:
         return self._upwards
 
     def text(self, path: Path) -> str:
-        """What a file says. Raises Refused."""
+        """The text of a file. Raises Refused."""
         return self._read(path).decode("utf-8-sig", errors="replace")
 
     def source(self, path: Path) -> str:
-        """What a Python file says, in the encoding that it names. Raises Refused, also if Python could not read it."""
+        """The text of a Python file, in its declared encoding. Raises Refused, also if Python could not read it."""
         data = self._read(path)
         try:
             return decode_source(data)
@@ -95,7 +95,7 @@ class Files:
         return data
 
     def data(self, path: Path) -> bytes:
-        """What a file holds. Raises Refused."""
+        """The content of a file. Raises Refused."""
         real = Path(os.path.realpath(path))
         if not self._inside(real) or not real.is_file():
             raise Refused(f"{path} is not a file of the root")
@@ -110,7 +110,7 @@ class Files:
         return path.relative_to(self.root).as_posix() if self._inside(path) else path.name
 
     def entries(self, path: Path) -> list[Path]:
-        """What is in a folder, by name. Raises Refused."""
+        """The entries of a folder, by name. Raises Refused."""
         if not self._inside(Path(os.path.realpath(path))) or not path.is_dir():
             raise Refused(f"{path} is not a folder of the root")
         found = list(itertools.islice(path.iterdir(), _ENTRIES + 1))
@@ -120,7 +120,7 @@ class Files:
         return [one for one in sorted(found) if self._inside(Path(os.path.realpath(one)))]
 
     def glob(self, folder: Path, pattern: str) -> list[Path]:
-        """The files below a folder that fit a pattern. Raises Refused."""
+        """The files below a folder that match a pattern. Raises Refused."""
         if ".." in pattern.split("/") or os.path.isabs(pattern) or not 0 < len(pattern) <= 1000:
             raise Refused(f"the pattern {pattern!r} leads out of its folder")
         parts = pattern.split("/")
@@ -140,14 +140,14 @@ class Files:
         return sorted(found)
 
     def search(self, folder: str) -> None:
-        """Looks for modules in one more folder, if it is in the root."""
+        """Search modules in one more folder, if it is in the root."""
         found = self.resolve(folder)
         if found is not None and found not in self._more and len(self._more) < 50:
             self._more.append(found)
             self._modules = {name: path for name, path in self._modules.items() if path is not None}
 
     def module(self, name: str) -> Path | None:
-        """The file of a module, looked for where Airflow's path would have it: dags, plugins and the folders above."""
+        """The file of a module, searched as on Airflow's path: dags, plugins and the folders above."""
         if name not in self._modules:
             parts = name.split(".")
             places = [str(folder) for folder in self._more]
@@ -177,7 +177,7 @@ def _worth_importing(base: str) -> bool:
 
 
 def fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path fits a pattern, both in their parts; ``**`` stands for any number of folders.
+    """Return whether a path matches a pattern, both split into parts; ``**`` matches any number of folders.
 
     It goes over the path once: a regular expression with as many stars may take forever.
 
@@ -193,7 +193,7 @@ def fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _with_empty(reached: set[int], pattern: Sequence[str]) -> set[int]:
-    """With the places that are reached if a ``**`` stands for nothing."""
+    """Add the positions that are reached if a ``**`` matches no folder."""
     for at, part in enumerate(pattern):
         if part == "**" and at in reached:
             reached.add(at + 1)
@@ -201,9 +201,9 @@ def _with_empty(reached: set[int], pattern: Sequence[str]) -> set[int]:
 
 
 def find_root(path: Path, given: Path | None = None) -> Path:
-    """The folder that a DAG file may read from: its repository, else what holds its dags folder, else its package's.
+    """The folder that a DAG file may read from: its repository, else the parent of its dags folder, else its package's.
 
-    ``given`` is a folder that was asked for; the root is not below it.
+    ``given`` is a folder that the user named; the root is not below it.
     """
     start = path.resolve().parent
     if any(one.name in ("site-packages", "dist-packages") for one in start.parents):
@@ -233,7 +233,7 @@ def find_root(path: Path, given: Path | None = None) -> Path:
 
 
 def _working_folder(start: Path) -> Path | None:
-    """Where the command is given, if that is a project with the file in it, else the project of several below it."""
+    """The working folder, if that is a project with the file in it, or the project in it, if it contains several."""
     here = Path.cwd().resolve()
     if (here not in start.parents and here != start) or here in (Path.home().resolve(), Path(here.anchor)):
         return None
@@ -274,7 +274,7 @@ def _yaml_loader() -> Any:
 
     class Loader(kind):  # type: ignore[misc]  # its class is only known here
         def flatten_mapping(self, node: Any) -> None:
-            """Merge the keys of other mappings (``<<``), unless they multiply: each alias counts as all its keys."""
+            """Merge the keys of other mappings (``<<``) within the limit: each alias counts as all its keys."""
             merged = [value for key, value in node.value if key.tag == "tag:yaml.org,2002:merge"]
             inner = [each for one in merged for each in (one.value if isinstance(one, yaml.SequenceNode) else [one])]
             count = len(node.value)
@@ -290,7 +290,7 @@ def _yaml_loader() -> Any:
 
 
 def repeated_key(text: str) -> str | None:
-    """The first key that the mapping of a YAML file has twice, of which YAML's reader takes the last."""
+    """The first key that occurs twice in a mapping of a YAML file; YAML's reader takes the last value."""
     import yaml
 
     seen: set[str] = set()
@@ -310,7 +310,7 @@ def _flat_enough(text: str) -> None:
 
 
 def _counted(value: Any) -> Any:
-    """The value, if it has no more than so many parts where each alias counts as what it stands for."""
+    """Return the value, if it has few enough parts when each alias counts as its target."""
     sizes: dict[int, int] = {}
 
     def size(one: Any, depth: int) -> int:

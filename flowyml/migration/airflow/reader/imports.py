@@ -1,4 +1,4 @@
-"""Modules of the root: importing them, and what they bring."""
+"""Imports of modules of the root."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Imports(Calls):
         return self.load(name, path, node)
 
     def is_there(self, path: str) -> bool:
-        """Whether a module can be imported for certain."""
+        """Return whether a module can certainly be imported."""
         top = path.split(".", maxsplit=1)[0]
         return _comes_with_airflow(path) or top in _REQUIRED or self.files.module(path) is not None
 
@@ -153,12 +153,12 @@ _REQUIRED = frozenset({"attr", "attrs", "croniter", "dateutil", "jinja2", "packa
 
 @lru_cache(maxsize=256)
 def _parsed(text: str, name: str) -> ast.Module:
-    """`parse`, which keeps the tree: many DAG files import the same modules."""
+    """`parse`, cached: many DAG files import the same modules."""
     return parse(text, name)
 
 
 def parse(text: str, name: str) -> ast.Module:
-    """The tree of a file. Raises SyntaxError, also for what nests too deeply or is not text."""
+    """Parse a file. Raises SyntaxError, also for a file that nests too deeply or is not text."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

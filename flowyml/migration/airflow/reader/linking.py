@@ -18,12 +18,12 @@ __all__ = ["chain", "linear", "link"]
 
 
 def link(context: Context, before: Any, after: Any) -> list[Any]:
-    """``before >> after``. Returns what no edge can be drawn to."""
+    """``before >> after``. Returns the values that cannot have an edge."""
     lost: list[Any] = []
     if isinstance(before, Label):
         _label(context, before, flat(after), "after", lost)
     elif isinstance(after, Label):
-        # ``result >> label`` is drawn from the tasks of the result; in a list the result itself is kept
+        # ``result >> label`` is drawn from the tasks of the result; in a list the result itself stays
         nodes = before.tasks() if isinstance(before, XCom) else flat(before)
         _label(context, after, nodes, "before", lost)
     else:
@@ -71,7 +71,7 @@ def _head(node: Any) -> list[Task]:
 
 
 def _label(context: Context, label: Label, nodes: list[Any], side: str, lost: list[Any]) -> None:
-    """One side of a label. When both are known, a task that the label had stands for its group, if they differ.
+    """Set one side of a label. When both are known, a task of the label stands for its group, if the groups differ.
 
     Source: ``EdgeModifier._convert_streams_to_task_groups``.
     """
@@ -87,7 +87,7 @@ def _label(context: Context, label: Label, nodes: list[Any], side: str, lost: li
 
 
 def _group_of(node: Any) -> Group | None:
-    """The group that a side of a label is, or is in; None for the DAG itself."""
+    """The group of a side of a label: the side itself, or the group around it; None for the DAG itself."""
     group = node if isinstance(node, Group) else node.task.group if isinstance(node, XCom) else node.group
     return group if group is not None and group.own_id else None
 
@@ -97,7 +97,7 @@ def _widened(node: Any) -> Any:
 
 
 def chain(context: Context, parts: Sequence[Any]) -> list[Any]:
-    """Airflow's ``chain``. Raises where two lists beside each other are of different lengths."""
+    """Airflow's ``chain``. Raises if two neighbouring lists have different lengths."""
     lost: list[Any] = []
     parts = [hard(part) for part in parts]
     for before, after in itertools.pairwise(parts):

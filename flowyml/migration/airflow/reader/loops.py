@@ -1,4 +1,4 @@
-"""Loops, and generators: the body of a loop over one runs where it yields, within what it has opened."""
+"""Loops and generators: the body of a loop over a generator runs when that yields, within its open blocks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["Abandoned", "Break", "Continue", "Loops", "Return", "Yields"]
 
 
 class Break(Exception):
-    """A loop is left."""
+    """``break``."""
 
 
 class Continue(Exception):
-    """The next item."""
+    """``continue``."""
 
 
 class Return(Exception):
-    """A function is left with a value."""
+    """``return`` with a value."""
 
     def __init__(self, value: Any) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Abandoned(Exception):
 
 
 class Left(Exception):
-    """The body of a loop leaves it, and with it the generator that it goes over."""
+    """The body of a loop leaves the loop, and thereby the generator."""
 
     def __init__(self, loop: ast.AST, error: Exception) -> None:
         super().__init__()
@@ -46,19 +46,21 @@ Yields = Callable[[Any, ast.AST], None]
 
 
 class Loops(Assignments):
-    """Goes over items. ``yields`` and ``maybe`` have, for each function that runs, what takes what it yields, and
-    values that it may have returned."""
+    """Iterates.
+
+    For each active function, ``yields`` has the reader of its yielded values, and ``maybe`` its possible return values.
+    """
 
     yields: list[Yields]
     maybe: list[list[Any]]
     doubts: list[tuple[type[Exception], ast.If, tuple[int, int, int]]]
-    """Conditions that are unknown, where an arm ends a pass, a loop or a function; and what was made before."""
+    """Unknown conditions of which an arm ends a pass, a loop or a function; and the number of tasks before."""
     left: int = 0
-    """How often a loop may have been left by ``break``."""
+    """The number of loops that may have been left by ``break``."""
 
     @contextmanager
     def doubting(self, way: type[Exception]) -> Iterator[None]:
-        """A pass, a loop or a function: says what is made in it after a condition that perhaps ends it."""
+        """For a pass, a loop or a function: warn of tasks that are created in it after a condition that may end it."""
         start = len(self.doubts)
         try:
             yield
@@ -84,7 +86,7 @@ class Loops(Assignments):
         self.block(node.orelse)
 
     def _looped(self, node: ast.For | ast.AsyncFor) -> bool:
-        """The items of a loop, one after the other. Returns whether they were known."""
+        """Run a loop's body for its items. Returns whether they were known."""
         if isinstance(node.iter, ast.Call):
             function, arguments = self.eval(node.iter.func), self.arguments(node.iter)
             if (found := self.generator(function, arguments)) is not None:
@@ -128,7 +130,7 @@ class Loops(Assignments):
         raise NotImplementedError  # a part of the evaluator further down the line of classes has it
 
     def _along(self, node: ast.For | ast.AsyncFor, function: Any, arguments: Arguments) -> None:
-        """A loop over a generator: its body runs where the generator yields, so within what that has opened."""
+        """Run a loop over a generator: its body runs when that yields, within its open blocks."""
         inside = self.from_here()
         uncertain, catching = self.context.uncertain, self.catching
 
@@ -175,7 +177,7 @@ class Loops(Assignments):
             self.maybe[-1].append(error.value)
 
     def from_here(self) -> Callable[[], AbstractContextManager[None]]:
-        """What goes back to the present scope from within a function that is called meanwhile."""
+        """A context manager that restores the present scope within a function that is called meanwhile."""
         scope, module, yields, maybe = self.scope, self.module, list(self.yields), list(self.maybe)
 
         @contextmanager
@@ -191,7 +193,7 @@ class Loops(Assignments):
         return inside
 
     def _maybe_loop(self, node: Any, over: ast.expr, before: list[Callable[[], None]]) -> None:
-        """A loop whose items are unknown: its body is read once, or twice if only a later pass makes something."""
+        """A loop with unknown items: its body is evaluated once, or twice if only a later pass creates a task."""
         before_all, made = self.context.effects, (self.context.made, self.context.edges)
 
         def body() -> None:
@@ -230,7 +232,7 @@ class Loops(Assignments):
         raise Continue
 
     def nothing(self, value: Any, node: ast.AST) -> None:
-        """Where ``yield`` has no reader."""
+        """Do nothing with a yielded value that has no reader."""
 
     def give(self, value: Any, node: ast.AST) -> None:
         if self.yields:

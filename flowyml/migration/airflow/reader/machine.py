@@ -1,4 +1,4 @@
-"""The state of an evaluation: steps, places, names, truth, and what happens when something is unknown."""
+"""The state of an evaluation: steps, source locations, names, truth, and the handling of unknown values."""
 
 from __future__ import annotations
 
@@ -42,15 +42,18 @@ __all__ = ["MISSING", "Base", "Options", "World", "is_a", "is_code", "private", 
 _DEEP = 40
 _SIZED: tuple[Any, ...] = (str, bytes, *parts.CONTAINERS)
 _OF_ARGUMENTS = 2
-"""So many parts of a task's argument are charged as a step: they are looked through again for the model."""
+"""The number of parts of a task's argument that are charged as a step: they are read again for the model."""
 _MEGABYTES = 256
-"""The memory of a process that tries regular expressions."""
+"""The memory of a process that tries regular expressions, in megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a reading goes by: how many ``steps`` a file gets, and ``seconds`` of processor time for its regular
-    expressions; which ``variables`` and ``env`` Airflow would have."""
+    """The limits and inputs of a reading.
+
+    ``steps`` is the limit for a file, ``seconds`` the processor time for its regular expressions; ``variables`` and
+    ``env`` are those that Airflow would have.
+    """
 
     steps: int = 1_500_000
     seconds: int = 2
@@ -59,7 +62,7 @@ class Options:
 
 
 class World(Protocol):
-    """What Airflow's own names do: the one part of an evaluation that is not Python."""
+    """The effects of Airflow's own names: the one part of an evaluation that is not Python."""
 
     def lookup(self, path: str) -> Any: ...
     def call_foreign(self, function: Foreign, arguments: Arguments, node: ast.AST) -> Any: ...
@@ -79,11 +82,11 @@ class World(Protocol):
 
 
 MISSING: Any = object()
-"""What `World` answers where it has nothing to say."""
+"""The answer of `World` for a name that it does not know."""
 
 
 class Base(Machine):
-    """What expressions, statements and calls stand on."""
+    """The common base of expressions, statements and calls."""
 
     world: World
 
@@ -108,7 +111,7 @@ class Base(Machine):
         self.iterators: list[Once] = []
         self.making: list[Class] = []
 
-    # Bounds and places
+    # Bounds and source locations
 
     def step(self, count: int = 1) -> None:
         self.steps += count
@@ -116,7 +119,7 @@ class Base(Machine):
             raise OutOfSteps(f"{self.options.steps:,} steps")
 
     def charge(self, *values: Any) -> None:
-        """Takes the steps of an operation of Python that goes over these values, but not into what is in them.
+        """Charge the steps of an operation of Python that iterates over these values, but not deeper.
 
         A step is about two microseconds: 50 items or letters. Raises ``TooLarge`` for a range of too many numbers.
         """
@@ -132,7 +135,7 @@ class Base(Machine):
             self.step(touched // 50)
 
     def light(self, value: Any, for_a_step: int = 20) -> bool:
-        """Whether a value has few parts, so that it can be walked over; so many parts are charged as a step."""
+        """Return whether a value has few enough parts to be traversed; ``for_a_step`` parts are charged as a step."""
         if not isinstance(hard(value), (int, float, *parts.CONTAINERS)):
             return True
         count = parts.size(value)
@@ -140,19 +143,19 @@ class Base(Machine):
         return count <= parts.LIGHT
 
     def mentions(self, value: Any) -> bool:
-        """Whether a DAG, task or group is anywhere in a value; the walk is charged."""
+        """Return whether a DAG, task or group is anywhere in a value; the traversal is charged."""
         found, count = parts.mentions(value)
         self.step(count // 20)
         return found
 
     def settle(self, args: Any, kwargs: Any = None) -> tuple[Any, Any, list[Soft], bool]:
-        """`parts.settle`; the walk is charged."""
+        """`parts.settle`; the traversal is charged."""
         *found, count = parts.settle(args, kwargs)
         self.step(count // 8)
         return found[0], found[1], found[2], found[3]
 
     def ends_in_time(self, module: str, function: str, *args: Any, **kwargs: Any) -> bool:
-        """Whether a call ends within what is left of the seconds that a file gets for such calls."""
+        """Return whether a call ends within the rest of a file's seconds for such calls."""
         left = self.options.seconds - self.trial.spent
         return left > 0 and self.trial.ends(
             module, function, *args, seconds=max(1, math.ceil(left)), megabytes=_MEGABYTES, **kwargs
@@ -170,7 +173,7 @@ class Base(Machine):
         return Unknown(self.source(node)[:2000], self.place(node), origin, text[:300], parts)
 
     def warn(self, code: str, text: str, node: ast.AST) -> None:
-        """Notes what is not certain, once: with the DAG that is open, else with the file."""
+        """Warn of an uncertainty, once: in the open DAG, else in the file."""
         dag = self.context.dag()
         kept = dag.warnings if dag is not None else self.warnings
         warning = DagWarning(code, text, self.place(node))
@@ -180,13 +183,13 @@ class Base(Machine):
     # Errors
 
     def catches(self, kind: str) -> bool:
-        """Whether a ``try`` around what is evaluated has a handler for this class of exceptions."""
+        """Return whether a ``try`` around the current code has a handler for this class of exceptions."""
         return any(is_a(kind, name) for names in self.catching for name in names)
 
     def attempt(self, node: ast.AST, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Calls Python on plain data, for the steps of what it touches (arguments, result) and takes of the memory.
+        """Call Python on plain data, and charge steps for arguments, result and memory.
 
-        What it raises is raised in the file if that catches it, else it is reported.
+        If the file catches its exception, that is raised in the file; otherwise it is reported.
         """
         try:
             self.charge(*args, *kwargs.values())
@@ -216,7 +219,7 @@ class Base(Machine):
     # Names
 
     def mangled(self, name: str) -> str:
-        """The attribute that a name with two leading underscores means in the body of a class: ``_Table__key``."""
+        """The real name of an attribute with two leading underscores in the body of a class: ``_Table__key``."""
         if not name.startswith("__") or name.endswith("__"):
             return name
         scope: Scope | None = self.scope
@@ -258,7 +261,7 @@ class Base(Machine):
 
     @contextmanager
     def inside(self, scope: Scope, module: Module) -> Iterator[None]:
-        """Evaluates in another scope, of another module maybe. Bounds how deep calls go."""
+        """Evaluate in another scope, perhaps of another module. Bounds the depth of calls."""
         kept = self.scope, self.module
         self.scope, self.module = scope, module
         self.depth += 1
@@ -269,7 +272,7 @@ class Base(Machine):
             self.scope, self.module = kept
 
     def elsewhere(self, text: str, action: Callable[[], Any]) -> Any:
-        """Evaluates text that does not stand in the file: places in it are those of its own lines."""
+        """Evaluate text that is not in the file: its source locations are those of its own lines."""
         module = self.module
         inner = Module(module.name, module.path, module.place, text, module.scope, module.package)
         with self.inside(self.scope, inner):
@@ -282,7 +285,7 @@ class Base(Machine):
     # Truth and iteration
 
     def truth(self, value: Any) -> bool | None:
-        """Whether a value is true, None where that is unknown."""
+        """Return whether a value is true; None if unknown."""
         value = hard(value)
         if isinstance(value, Unknown):
             return None
@@ -299,7 +302,7 @@ class Base(Machine):
         return bool(value)
 
     def soft(self, value: Any, *froms: Any, parts: tuple[Any, ...] = ()) -> Any:
-        """The value, marked as made of a default if what it was made from was one. A text is of ``parts``."""
+        """Mark a value as derived from a default if one of its sources was. A text consists of ``parts``."""
         for one in froms:
             if type(one) is Soft:
                 if isinstance(value, Unknown):
@@ -309,7 +312,7 @@ class Base(Machine):
         return value
 
     def of_defaults(self, value: Any, froms: Iterable[Any], node: ast.AST) -> Any:
-        """A container, marked if what chose its items was a default. One of more than plain data cannot be: it is said.
+        """Mark a container if a default chose its items. A container of more than plain data gets a warning instead.
 
         Tasks, functions and the like in it are those of the default.
         """
@@ -325,7 +328,7 @@ class Base(Machine):
 
 
 def is_code(value: Foreign) -> bool:
-    """Whether it is a module, class or function, for all that its name and library say; else it may be any value."""
+    """Return whether a value is a module, class or function, by its name and library; otherwise it may be any value."""
     top, _, rest = value.path.partition(".")
     known = top == "airflow" or top in sys.stdlib_module_names
     return not rest or not (value.name.isupper() or (not known and value.name[:1].islower()))
@@ -337,11 +340,11 @@ _PARENTS = {
     "ParserError": "ValueError",
     "ZoneInfoNotFoundError": "KeyError",
 }
-"""Exceptions of libraries that are others too."""
+"""Exceptions of libraries that derive from others."""
 
 
 def is_a(kind: str, handler: str) -> bool:
-    """Whether a handler of one class of exceptions catches another, both by their names."""
+    """Return whether a handler of one class of exceptions catches another, both by name."""
     if handler in ("", "Exception", "BaseException", kind):
         return True
     kind = _PARENTS.get(kind, kind)
@@ -352,12 +355,12 @@ def is_a(kind: str, handler: str) -> bool:
 
 
 def private(owner: str, name: str) -> str:
-    """The name that an attribute ``__name`` of a class has outside of that class."""
+    """The name of a class's attribute ``__name`` outside of that class."""
     is_private = name.startswith("__") and not name.endswith("__")
     return f"_{owner.lstrip('_')}{name}" if is_private else name
 
 
 def short(text: str) -> str:
-    """A text in one line, for a message."""
+    """A text in one line, for messages."""
     text = " ".join(text.split())
     return text if len(text) <= 80 else text[:77] + "..."

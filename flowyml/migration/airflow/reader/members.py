@@ -1,4 +1,4 @@
-"""What a name after a dot gives: of modules, classes, instances and plain data, and the methods of plain data."""
+"""Attributes of modules, classes, instances and plain data, and the methods of plain data."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ __all__ = ["Members"]
 
 
 class Members(Base):
-    """Names after a dot, as they stand in a file."""
+    """Attributes, as written in a file."""
 
     def attribute(self, value: Any, name: str, node: ast.AST) -> Any:
         """``value.name``."""
@@ -70,14 +70,14 @@ class Members(Base):
         return self.plain_attribute(value, name, node)
 
     def _soft_native(self, found: Native, owner: Soft) -> Native:
-        """A method of a default: what it returns is made of that default."""
+        """A method of a default: its result is derived from that default."""
         return Native(
             found.name,
             lambda machine, arguments, node: _marked(machine, found.call(machine, arguments, node), owner),
         )
 
     def either(self, node: ast.AST, options: list[Any]) -> Any:
-        """One of several values; those that are equal count once."""
+        """One of several values; equal values count once."""
         kept: list[Any] = []
         for one in _unfolded(options):
             if not any(one is other or _same(one, other) for other in kept):
@@ -103,7 +103,7 @@ class Members(Base):
         return self.fail("AttributeError", f"{type(value).__name__} has no attribute {name}", node)
 
     def call_method(self, value: Any, name: str, arguments: Arguments, node: ast.AST) -> Any:
-        """A method of plain data; unknown arguments make an unknown result, except where items are only moved about."""
+        """A method of plain data; unknown arguments make the result unknown, unless items are only moved."""
         args = [_as_text(self.listed(given.value, node)) for given in arguments.positional]
         kwargs = {key: given.value for key, given in arguments.named.items()}
         self.step(1 + len(args))
@@ -138,7 +138,7 @@ class Members(Base):
         return self.attempt(node, lambda *args, **kwargs: method(value, name, list(args), kwargs), *args, **kwargs)
 
     def _at_unknown(self, value: Any, name: str, args: list[Any], node: ast.AST) -> Any:
-        """A method of a container for a key or item that is unknown."""
+        """A method of a container for an unknown key or item."""
         if name in CHANGES:
             self.warn("unknown-call", f"what `{short(self.source(node))}` changes is unknown", node)
         if name == "get" and 0 < len(value) <= 10:
@@ -146,7 +146,7 @@ class Members(Base):
         return self.unknown(node)
 
     def partial_text(self, value: Any, name: str, args: list[Any]) -> str:
-        """What is known of a text whose parts are not all known."""
+        """The known part of a text whose parts are not all known."""
         if name == "join" and isinstance(value, str) and args and isinstance(args[0], (list, tuple)):
             return value[:300].join(shape(one)[:300] for one in args[0][:300])
         return ""
@@ -178,7 +178,7 @@ class Members(Base):
 
     @contextmanager
     def about_to_make(self, cls: Class) -> Iterator[None]:
-        """While a metaclass makes a class, or an instance of one."""
+        """Mark the class that a metaclass is creating, or of which it is creating an instance."""
         self.making.append(cls)
         try:
             yield
@@ -186,13 +186,13 @@ class Members(Base):
             self.making.pop()
 
     def of_type(self, name: str, made: Class) -> Native | None:
-        """What ``type`` does with a class that a metaclass makes, or makes an instance of."""
+        """The methods of ``type`` for a class that a metaclass creates, or instantiates."""
         if name == "__call__":
             return Native(name, lambda machine, arguments, node: machine.instantiate(made, arguments, node))
         return Native(name, lambda *_: made if name == "__new__" else None)
 
     def bound(self, found: Any, owner: Any, node: ast.AST) -> Any:
-        """A class's attribute, taken through an instance."""
+        """Bind a class's attribute to an instance."""
         if isinstance(found, Function):
             match found.kind:
                 case "static":
@@ -311,7 +311,7 @@ _FINDERS: dict[type, Callable[[Members, Any, str, ast.AST], Any]] = {
 
 
 def _marked(machine: Members, found: Any, owner: Soft) -> Any:
-    """What a method of a default returned, as made of it, unless it says more itself (the parts of a text)."""
+    """Mark the result of a method of a default as derived, unless it has a mark of its own (the parts of a text)."""
     return found if found is None or type(found) is Soft else machine.soft(found, owner)
 
 
@@ -323,7 +323,7 @@ def _parts_joined(value: Any, name: str, args: list[Any]) -> tuple[Any, ...]:
 
 
 def _as_text(value: Any) -> Any:
-    """A list of members of an enumeration of texts as the list of those texts."""
+    """Replace members of an enumeration of texts in a list by those texts."""
     items = hard(value)
     if type(items) in (list, tuple, Once) and any(isinstance(one, Member) for one in items):
         return type(items)(one.attributes["_value_"] if isinstance(one, Member) else one for one in items)
@@ -331,7 +331,7 @@ def _as_text(value: Any) -> Any:
 
 
 def keyed(name: str, args: list[Any]) -> list[Any]:
-    """The arguments of a method that are hashed."""
+    """The hashed arguments of a method."""
     return args[:1] if name in ("add", "get", "setdefault", "pop", "discard") else args if name in _OF_SETS else []
 
 

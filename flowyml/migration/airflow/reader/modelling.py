@@ -1,4 +1,4 @@
-"""From what an evaluation made to the model: values, functions, tasks, groups, DAGs."""
+"""Convert the objects of an evaluation to the model: values, functions, tasks, groups, DAGs."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _RENAMED_RULES = {"dummy": "always", "none_failed_or_skipped": "none_failed_min_
 
 
 class Modelling:
-    """Makes the models of one file. ``here`` is the place that stands in where a value has none of its own."""
+    """Creates the models of one file. ``here`` is the source location for values without one."""
 
     def __init__(self, here: Place) -> None:
         self.here = here
@@ -72,7 +72,7 @@ class Modelling:
     # Values
 
     def value(self, value: Any, depth: int = 0) -> Any:
-        """A value as the model has it."""
+        """Convert a value."""
         self.count += 1
         if depth > _DEEP or self.count > 200_000:
             return model.Symbolic("…", self.here)
@@ -117,7 +117,7 @@ class Modelling:
         return self._other(value)
 
     def _called(self, value: Any) -> Any:
-        """A function that is an argument; not known where something else is called instead."""
+        """Convert a function argument; unknown if something else is called instead."""
         bound = _bound(value)
         return model.Symbolic(f"{bound.rpartition(' ')[2]}(…)", self.here) if bound else self.function(value)
 
@@ -139,7 +139,7 @@ class Modelling:
         return model.ValueEdge(value.task.task_id, shape(value.key), path)
 
     def function(self, value: Any) -> FunctionModel | None:
-        """A function of the root, also below a decorator of Airflow's; None for any other."""
+        """Convert a function of the root, also below a decorator of Airflow's; None for any other."""
         while isinstance(value, TaskFactory):
             value = value.function
         if isinstance(value, Class):
@@ -321,7 +321,7 @@ class Modelling:
         )
 
     def _params(self, dag: Dag) -> tuple[tuple[str, Any], ...]:
-        """Those of the DAG, and those of its ``default_args``, which Airflow puts over them."""
+        """The params of the DAG, and those of its ``default_args``, which override them in Airflow."""
         over = dag.default_args.get("params")
         found: dict[Any, Any] = {}
         for given in map(hard, (dag.arguments.value("params"), over.value if over else None)):
@@ -345,7 +345,7 @@ def dag_model(dag: Dag, path: str, warnings: tuple[DagWarning, ...]) -> DagModel
 
 
 def render(value: Any) -> str:
-    """A value as source text, for what was given by a dictionary or a default."""
+    """A value as source text, for an argument from a dictionary or a default."""
     value = hard(value)
     if not light(value):
         return "…"
@@ -371,7 +371,7 @@ def _key(key: Any) -> Any:
 
 
 def _bound(value: Any) -> str:
-    """What is called instead of a function of a module, which has arguments of its own; "" for such a function."""
+    """The kind of a callable that has arguments of its own, and is called instead of a function; "" for a function."""
     if isinstance(value, Bound) or (isinstance(value, Function) and value.owner is not None):
         return "a method"
     return "a functools.partial" if isinstance(value, PartialCall) else ""
@@ -431,7 +431,7 @@ def _xcoms(value: Any, depth: int = 0) -> list[XCom]:
 
 
 def _around(function: Function, names: Container[str]) -> tuple[str, ...]:
-    """Those of some names that functions around it have."""
+    """The values of some names in the functions around a function."""
     found: set[str] = set()
     scope: Scope | None = function.scope
     while scope is not None and scope.kind != "module":
@@ -462,7 +462,7 @@ def _free_names(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> fr
 
 
 def _bare_arguments(args: ast.arguments) -> ast.arguments:
-    """Without what is evaluated around the function."""
+    """The arguments without the parts that are evaluated around the function."""
     names = [[ast.arg(one.arg) for one in some] for some in (args.posonlyargs, args.args, args.kwonlyargs)]
     rest = [one and ast.arg(one.arg) for one in (args.vararg, args.kwarg)]
     return ast.arguments(names[0], names[1], rest[0], names[2], [None] * len(names[2]), rest[1], [])
@@ -474,7 +474,7 @@ def _annotated(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> set
 
 
 def _outer_names(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> set[str]:
-    """The names that are looked up when a function is made."""
+    """The names that are looked up when a function is created."""
     parts = [*node.args.defaults, *node.args.kw_defaults, *getattr(node, "decorator_list", ())]
     return {name for part in parts if part is not None for name in _names(part)}
 

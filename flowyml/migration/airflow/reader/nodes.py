@@ -1,4 +1,4 @@
-"""DAGs, groups, tasks and what stands for their results, with the rules of ``airflow.sdk.definitions.taskgroup``."""
+"""DAGs, groups, tasks and stand-ins for their results, by the rules of ``airflow.sdk.definitions.taskgroup``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class Ids(set[str]):
-    """The ids of the tasks before or after one. Airflow lets a file change it, which changes one side of an edge."""
+    """The ids of the tasks before or after a task. Airflow lets a file change it, which changes one side of an edge."""
 
 
 class Held(dict[str, Any]):
@@ -50,7 +50,7 @@ class Dag(Instance):
     groups: list[Group] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     suffixes: dict[str, int] = field(default_factory=dict)
-    """The largest number that Airflow has put after an id which was taken, by that id."""
+    """By id, the largest number that Airflow has appended to it because it was taken."""
     labels: dict[tuple[str, str], str] = field(default_factory=dict)
     registered: bool = False
     ready: bool = False
@@ -63,7 +63,7 @@ class Dag(Instance):
         self.root = Group(None, dag=self, ready=True)
 
     def circle(self) -> list[str]:
-        """The tasks that are on a circle of edges or behind one; none in a DAG that Airflow accepts."""
+        """The tasks in a cycle of edges or behind one; empty for a DAG that Airflow accepts."""
         here = set(self.tasks.values())  # of those that only one arm makes, of one id, the last
         waits = {task: len(here.intersection(task.upstream)) for task in self.tasks.values()}
         free = [task for task, count in waits.items() if not count]
@@ -77,7 +77,7 @@ class Dag(Instance):
         return sorted(task.task_id for task, count in waits.items() if count > 0)
 
     def leave_out_unsure(self) -> bool:
-        """Takes out the edges that are perhaps not drawn. Returns whether there were any."""
+        """Remove the edges that may not exist. Returns whether there were any."""
         unsure = [(before, task) for task in self.tasks.values() for before in task.unsure]
         for before, task in unsure:
             task.upstream.pop(before, None)
@@ -114,7 +114,7 @@ class Group(Instance):
         return f"{self.group_id}.{label}" if self.prefix and self.group_id else label
 
     def child(self, label: str) -> Task | Group | None:
-        """The task or group in it of this label."""
+        """The task or group of this label in the group."""
         name = self.child_id(label)
         return self.children.get(name) or self.children.get(f"group:{name}")
 
@@ -153,7 +153,7 @@ class Group(Instance):
         return found
 
     def ends(self) -> list[Task]:
-        """The tasks that what comes after the group waits for: of an empty group, as in Airflow 3, its own upstream."""
+        """The tasks that later tasks wait for; for an empty group, as in Airflow 3, its own upstream."""
         return self.leaves() or list(self.upstream)
 
 
@@ -163,7 +163,7 @@ def _goes_on(task: Task, but: Task, mine: set[int]) -> bool:
 
 @dataclass(eq=False)
 class Task(Instance):
-    """An operator's instance, or a TaskFlow call. ``unsure`` are those upstream by edges that are perhaps not drawn."""
+    """An operator's instance, or a TaskFlow call. ``unsure`` are upstream tasks by edges that may not exist."""
 
     own_id: Any = None
     path: str = ""
@@ -197,7 +197,7 @@ class Task(Instance):
 
 @dataclass(eq=False, slots=True)
 class XCom:
-    """A task's result as a value. ``parts`` are those of a zip or concat, ``path`` what is done with it."""
+    """A task's result as a value. ``parts`` are those of a zip or concat, ``path`` the operations on it."""
 
     task: Task
     key: Any = "return_value"
@@ -227,7 +227,7 @@ class Label:
 
 @dataclass(eq=False, slots=True)
 class Asset:
-    """An asset or a condition of some."""
+    """An asset, or a condition of assets."""
 
     kind: str
     name: Any = ""

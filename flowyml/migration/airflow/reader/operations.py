@@ -1,6 +1,6 @@
 """Python's operations on plain data, within bounds: no result exceeds ``LARGEST``, and only listed methods are called.
 
-Everything raises what Python raises; ``TooLarge`` where a result would be out of bounds.
+All functions raise the errors of Python, and ``TooLarge`` if a result would exceed the bounds.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _PLAIN = (str, bytes, int, float, bool, type(None), datetime.date, datetime.time
 
 
 class TooLarge(Exception):
-    """A result would be out of bounds."""
+    """A result would exceed the bounds."""
 
 
 def checked(value: Any) -> Any:
@@ -93,7 +93,7 @@ def _modulo(left: Any, right: Any) -> Any:
 
 
 def _only_plain(value: Any, depth: int = 0) -> None:
-    """Raises TypeError for what is not plain data: its text would be the evaluator's, not Python's."""
+    """Raise TypeError for data that is not plain: its text would be the evaluator's, not Python's."""
     if isinstance(value, (list, tuple, set)) and depth < 20:
         for one in value:
             _only_plain(one, depth + 1)
@@ -118,7 +118,7 @@ class PythonVersion(NamedTuple):
 
 
 class Section(dict[str, str]):
-    """A section of an INI file, whose options have small letters."""
+    """A section of an INI file; option names are in lower case."""
 
     def __contains__(self, option: object) -> bool:
         return super().__contains__(str(option).lower())
@@ -175,7 +175,7 @@ COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 
 
 def binary(kind: type[ast.operator], left: Any, right: Any) -> Any:
-    """``left`` and ``right`` under an operator."""
+    """``left`` and ``right`` with a binary operator."""
     return checked(BINARY[kind](left, right))
 
 
@@ -233,7 +233,7 @@ CHANGES = _names(
 )
 """Methods of containers that change them."""
 KEYED = frozenset({"count", "discard", "get", "index", "pop", "remove", "setdefault"})
-"""Methods of containers whose first argument is a key or an item of theirs."""
+"""Methods of containers whose first argument is a key or an item."""
 STRUCTURAL: Mapping[type, frozenset[str]] = {
     list: METHODS[list],
     dict: METHODS[dict],
@@ -241,7 +241,7 @@ STRUCTURAL: Mapping[type, frozenset[str]] = {
     set: METHODS[set],
     tuple: METHODS[tuple],
 }
-"""Methods that only move items about: what the items are does not matter."""
+"""Methods that only move items: the values of the items do not matter."""
 
 
 def _in_zone(value: datetime.datetime, zone: Any) -> datetime.datetime:
@@ -256,7 +256,7 @@ _OF_OTHERS: Mapping[str, Callable[..., Any]] = {
     "localize": lambda zone, moment, **_: moment.replace(tzinfo=zone),
     "datetime": lambda zone, *fields: datetime.datetime(*fields).replace(tzinfo=zone),  # noqa: DTZ001  # it comes next
 }
-"""What dates of pendulum and zones of pytz and pendulum have, and Python's have not."""
+"""Methods of pendulum's dates, and of zones of pytz and pendulum, that Python's lack."""
 
 
 def _rotate(value: list[Any], by: int = 1) -> None:
@@ -270,11 +270,11 @@ _OF_QUEUES: Mapping[str, Callable[..., Any]] = {
     "popleft": lambda value: value.pop(0),
     "rotate": _rotate,
 }
-"""What a ``deque`` has, and a list, as which it is read, has not."""
+"""Methods of a ``deque`` that a list lacks; a ``deque`` is read as a list."""
 
 
 def kind_of(value: Any) -> type | None:
-    """The class in `METHODS` whose methods the value has."""
+    """The class in `METHODS` with the value's methods."""
     for one in type(value).__mro__:
         if one in METHODS:
             return one
@@ -282,7 +282,7 @@ def kind_of(value: Any) -> type | None:
 
 
 def method(value: Any, name: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    """Calls a listed method. Raises AttributeError for another."""
+    """Call a listed method. Raises AttributeError for another."""
     kind = kind_of(value)
     if kind is None or name not in METHODS[kind]:
         raise AttributeError(name)
@@ -323,7 +323,7 @@ def _growth(value: str, args: list[Any]) -> None:
 
 
 def joined(separator: Any, items: Iterable[Any]) -> Any:
-    """``separator.join(items)``. Raises ``TooLarge`` before it is made."""
+    """``separator.join(items)``. Raises ``TooLarge`` before the text is built."""
     parts = list(items)
     size = sum(len(part) for part in parts if isinstance(part, (str, bytes))) + len(separator) * len(parts)
     if size > LARGEST:
@@ -332,7 +332,7 @@ def joined(separator: Any, items: Iterable[Any]) -> Any:
 
 
 def effort(value: Any, name: str, args: Sequence[Any]) -> int:
-    """How many steps a method takes for what it touches of its owner; its arguments are charged by themselves."""
+    """The number of steps of a method for the items of its owner; its arguments are charged separately."""
     if not isinstance(value, (str, bytes, list, tuple, set, frozenset, dict)):
         return 0
     if name in _SEARCHES and isinstance(value, (str, bytes)):  # the worst case is a product: "aaa…b" in "aaa…"
@@ -347,7 +347,7 @@ _QUICK = _names(
     "__contains__ __getitem__ __setitem__ add append appendleft discard get insert items keys move_to_end pop popitem "
     "popleft setdefault values"
 )
-"""Methods of containers that do not go over their items, or only move them."""
+"""Methods of containers that do not iterate over the items, or only move them."""
 
 
 def formatted(value: Any, conversion: str, spec: str) -> str:
@@ -365,7 +365,7 @@ def formatted(value: Any, conversion: str, spec: str) -> str:
 
 
 def pieces(text: str) -> list[tuple[str, str | None, str, str]]:
-    """A format string in its parts: text, field, spec, conversion."""
+    """The parts of a format string: text, field, spec, conversion."""
     return [
         (literal, name, spec or "", conversion or "")
         for literal, name, spec, conversion in string.Formatter().parse(text)

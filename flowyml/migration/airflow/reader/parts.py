@@ -1,4 +1,4 @@
-"""What is anywhere in a value: tasks, edges' ends, defaults, unknowns; and whether it can be walked over at all."""
+"""Search a value at any depth: tasks, edges' ends, defaults, unknowns; and bound the size of that search."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from flowyml.migration.airflow.reader.values import (
 __all__ = ["CONTAINERS", "LIGHT", "flat", "is_node", "light", "mentions", "operators_in", "settle", "size"]
 
 LIGHT = 100_000
-"""How many parts a value may have that is walked over, where one that is shared counts each time."""
+"""The largest number of parts of a value that is traversed; a shared part counts each time."""
 _DICTS: tuple[dict[Any, Any], ...] = ({}, OrderedDict())
 _VIEWS: tuple[Any, ...] = tuple(type(view) for one in _DICTS for view in (one.keys(), one.values(), one.items()))
 _LISTS: tuple[Any, ...] = (list, tuple, set, frozenset, *_VIEWS)
 CONTAINERS: tuple[Any, ...] = (*_LISTS, dict)
 _LETTERS = 100
-"""So many letters of a text count as a part more."""
+"""The number of letters of a text that count as an additional part."""
 _HASHED = 2**61 - 1
 _OF_LARGE_NUMBERS = 2_000
-"""So many parts more a number counts as which a file can choose to have the hash of others: ``k * (2**61 - 1)``."""
+"""The number of parts that a number counts as if its hash can be chosen to collide: ``k * (2**61 - 1)``."""
 
 
 def operators_in(value: Any, depth: int = 0) -> Iterator[Task]:
@@ -58,12 +58,12 @@ def flat(value: Any) -> list[Any]:
 
 
 def is_node(value: Any) -> bool:
-    """Whether an edge can be drawn to it."""
+    """Return whether an edge can lead to a value."""
     return isinstance(hard(value), (Task, Group, XCom, Label))
 
 
 def mentions(value: Any) -> tuple[bool, int]:
-    """Whether a DAG, task or group is anywhere in a value (in its first 20,000 parts), and how many were looked at."""
+    """Return whether a DAG, task or group is in a value (its first 20,000 parts), and the number of visited parts."""
     todo, count = [value], 0
     while todo and count < 20_000:
         one = hard(todo.pop())
@@ -78,12 +78,15 @@ def mentions(value: Any) -> tuple[bool, int]:
 
 
 def light(value: Any) -> bool:
-    """Whether a value can be walked over: it has few parts."""
+    """Return whether a value has few enough parts to be traversed."""
     return size(value) <= LIGHT
 
 
 def size(value: Any) -> int:
-    """How many parts a value has at any depth, at most a few more than ``LIGHT``. A long text counts as several."""
+    """The number of parts of a value at any depth, up to slightly more than ``LIGHT``.
+
+    A long text counts as several.
+    """
     todo, count = [value], 0
     while todo and count <= LIGHT:
         one = hard(todo.pop())
@@ -103,8 +106,10 @@ def size(value: Any) -> int:
 
 
 def settle(args: Any, kwargs: Any = None) -> tuple[Any, Any, list[Soft], bool, int]:
-    """Arguments without marks of defaults at any depth, those marks, whether everything in them is known, and how many
-    parts were looked at."""
+    """Remove marks of defaults from arguments, at any depth.
+
+    Also returns those marks, whether everything in the arguments is known, and the number of parts that were visited.
+    """
     soft: list[Soft] = []
     state: list[Any] = [True, 0]
 
@@ -136,11 +141,11 @@ def settle(args: Any, kwargs: Any = None) -> tuple[Any, Any, list[Soft], bool, i
 
 
 _MOST = 200_000
-"""How many parts an argument may have that a function of Python gets; one of more counts as not known."""
+"""The largest number of parts of an argument that a function of Python gets; a larger one counts as unknown."""
 
 
 def _rebuilt(old: Any, new: Any) -> Any:
-    """The container itself where nothing in it changed: natives may change it in place."""
+    """Return the container itself if nothing in it changed: natives may change it in place."""
     if isinstance(old, dict):
         return old if all(new.get(key) is value for key, value in old.items()) else new
     if all(one is other for one, other in zip(old, new, strict=False)):

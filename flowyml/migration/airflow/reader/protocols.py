@@ -36,7 +36,7 @@ __all__ = ["Protocols"]
 
 
 class Protocols(Members):
-    """What values do under operators and in loops. What is unknown makes a result that is unknown."""
+    """Operators and loops on values. An unknown value makes the result unknown."""
 
     # Operators
 
@@ -125,7 +125,7 @@ class Protocols(Members):
         return self.soft(self.attempt(node, COMPARE[kind], one, other), left, right, *soft)
 
     def _equal(self, kind: type[ast.cmpop], one: Instance, other: Instance, node: ast.AST) -> Any:
-        """Whether instances are equal: by ``__eq__``, as a dataclass by their fields, else only to themselves."""
+        """Return whether instances are equal: by ``__eq__``, for a dataclass by its fields, else by identity."""
         if method := one.special("__eq__"):
             found = self.truth(self.call(self.bound(method, one, node), Arguments([Given(other)]), node))
         elif one is other or one.cls is None or one.cls is not other.cls or one.cls.fields is None:
@@ -151,7 +151,7 @@ class Protocols(Members):
         return True if True in answers else None if None in answers else False
 
     def _within(self, kind: type[ast.cmpop], one: Any, other: Instance, node: ast.AST) -> Any:
-        """``one in other``, of an instance that has ``__contains__`` or can be iterated over."""
+        """``one in other``, for an instance that has ``__contains__`` or is iterable."""
         if method := other.special("__contains__"):
             found = self.truth(self.call(self.bound(method, other, node), Arguments([Given(one)]), node))
         elif (items := self.iterate(other, node)) is None:
@@ -209,12 +209,12 @@ class Protocols(Members):
         return self.unknown(node)
 
     def _one_of(self, value: Any, node: ast.AST) -> Any:
-        """An item whose key is unknown: one of all, if they are few."""
+        """An item for an unknown key: one of all, if they are few."""
         options = list(value.values()) if isinstance(value, dict) else list(value) if isinstance(value, list) else []
         return self.either(node, options) if 0 < len(options) <= 10 else self.unknown(node)
 
     def iterate(self, value: Any, node: ast.AST) -> list[Any] | None:
-        """The items of a value, None where they are unknown."""
+        """The items of a value; None if they are unknown."""
         value = hard(value)
         if isinstance(value, (Unknown, Foreign, Function, Native, Module)):
             return None
@@ -256,7 +256,7 @@ class Protocols(Members):
         return list(items)
 
     def _until(self, end: str, value: Instance, name: str, node: ast.AST) -> list[Any] | None:
-        """What a method gives call by call, by a number for ``__getitem__``, until it raises ``end``."""
+        """The results of repeated calls of a method, with an index for ``__getitem__``, until it raises ``end``."""
         if (method := value.special(name)) is None:
             return self.iterate(value, node) if name == "__next__" and not value.special("__iter__") else None
         found: list[Any] = []
@@ -276,7 +276,7 @@ class Protocols(Members):
     # Iterators
 
     def once(self, make: Callable[[], list[Any]], node: ast.AST, *froms: Any) -> Once:
-        """An iterator over what ``make`` gives, and maybe takes out of others: ``froms``."""
+        """An iterator over the items of ``make``, which may take items from the iterators in ``froms``."""
         made, edges = self.context.made, self.context.edges
         within = self.context.open()
         found = Once(make())
@@ -299,7 +299,7 @@ class Protocols(Members):
         return taken
 
     def unfinished(self) -> None:
-        """Says which iterators have made more than was taken of them: Python makes each item when it is asked for."""
+        """Warn of iterators with items that were evaluated and not taken: Python evaluates each item on demand."""
         for one in self.iterators:
             if one and one.node is not None and one.module is not None:
                 self.module = one.module
@@ -310,14 +310,14 @@ class Protocols(Members):
                 kept.append(DagWarning("unknown-call", text, self.place(one.node)))
 
     def listed(self, value: Any, node: ast.AST) -> Any:
-        """An argument whose items are taken: of an iterator those that are left."""
+        """The items of an argument; for an iterator those that are left."""
         one = hard(value)
         return self.soft(self.take(one, len(one), node), value) if isinstance(one, Once) else value
 
     # Text
 
     def text_of(self, node: ast.expr, value: Any, conversion: str = "", spec: Any = "") -> Any:
-        """A value as text, as ``format`` would show it."""
+        """A value as text, as by ``format``."""
         (plain,), _, soft, known = self.settle([value])
         if isinstance(plain, Instance):
             if not conversion and (method := plain.special("__format__")):
@@ -344,24 +344,24 @@ class Protocols(Members):
 
 
 def _plain(value: Any) -> Any:
-    """A value as operators see it: a member of an enumeration of texts or numbers is one of those."""
+    """The value for operators: a member of an enumeration of texts or numbers becomes its text or number."""
     value = hard(value)
     return value.attributes["_value_"] if isinstance(value, Member) else value
 
 
 _MOST_ITEMS = 10_000
-"""As many items an iterator of a class of the root may have; more are unknown."""
+"""The largest number of items in an iterator of a class of the root; more are unknown."""
 
 
 def _fields_of(value: Any) -> Any:
-    """A dataclass or named tuple as the tuple of its fields; any other value as it is."""
+    """The fields of a dataclass or named tuple as a tuple; any other value unchanged."""
     if type(value) is Instance and value.cls is not None and value.cls.fields is not None:
         return tuple(value.attributes.get(name) for name in value.cls.fields)
     return value
 
 
 def _is_tuple(value: Any) -> bool:
-    """Whether it is a named tuple, which equals a tuple of its items."""
+    """Return whether a value is a named tuple, which equals a tuple of its items."""
     if not isinstance(value, Instance) or value.cls is None or value.cls.fields is None:
         return False
     return not value.cls.node.body or any(one.name == "NamedTuple" for one in value.cls.foreign())
@@ -380,7 +380,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _parts_of_percent(text: str, value: Any) -> tuple[Any, ...]:
-    """The parts of ``text % value``, whose fields are ``%s`` or ``%(name)s``; none for others."""
+    """The parts of ``text % value`` with the fields ``%s`` or ``%(name)s``; empty for others."""
     pieces = re.split(r"(%(?:\(\w+\))?.)", text)
     items = list(value) if isinstance(value, tuple) else [value]
     found: list[Any] = []
@@ -399,7 +399,7 @@ def _parts_of_percent(text: str, value: Any) -> tuple[Any, ...]:
 
 
 def _known_members(value: Any) -> bool:
-    """Whether ``in`` has an answer."""
+    """Return whether the result of ``in`` is known."""
     if isinstance(value, (list, tuple, set)):
         return not any(isinstance(hard(one), Unknown) for one in value)
     return True

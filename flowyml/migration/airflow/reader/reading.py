@@ -1,4 +1,4 @@
-"""Reading files: one, or all below some folders, in parallel."""
+"""Read files: one, or all below some folders, in parallel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SKIPPED = frozenset({".git", "__pycache__", "node_modules", ".venv", "venv", ".
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file to read: ``shown`` is its path as it was asked for, ``folder`` the folder that was asked for, if any."""
+    """A file to read: ``shown`` is its path as the user wrote it, ``folder`` the user's folder with it, if any."""
 
     path: Path
     shown: str
@@ -31,7 +31,7 @@ class Found:
 
 
 def find_files(paths: Iterable[str], root: Path | None = None) -> list[Found]:
-    """The Python files that are meant by files and folders, in order, each once."""
+    """The Python files in a list of files and folders, in order, without duplicates."""
     found: dict[Path, Found] = {}
     for text in paths:
         path = Path(text)
@@ -44,7 +44,7 @@ def find_files(paths: Iterable[str], root: Path | None = None) -> list[Found]:
 
 
 def _below(folder: Path, root: Path) -> Iterator[Path]:
-    """As Airflow looks for them, links to folders included, if these lead to a folder of the root. Each folder once."""
+    """Find files as Airflow does, including links to folders if these are in the root. Each folder is read once."""
     seen: set[Path] = set()
     for here, folders, files in os.walk(folder, followlinks=True):
         real = Path(here).resolve()
@@ -63,7 +63,7 @@ def _is_entered(folder: Path, root: Path) -> bool:
 
 
 def read_file(path: Path, *, root: Path | None = None, options: Options | None = None, shown: str = "") -> FileModel:
-    """Reads one file. It never raises for what the file says: a file without a DAG has a ``reason``."""
+    """Read one file. Never raises for the file's content: a file without a DAG has a ``reason``."""
     base = (root or find_root(path)).resolve()
     files = Files(base, path)
     name = shown or files.relative(path.resolve())
@@ -81,7 +81,7 @@ def read_file(path: Path, *, root: Path | None = None, options: Options | None =
 
 
 def _may_hold_dags(text: str) -> bool:
-    """Airflow's safe mode (``might_contain_dag_via_default_heuristic``): both words must be in a file."""
+    """Airflow's safe mode (``might_contain_dag_via_default_heuristic``): the file must contain both words."""
     lower = text.lower()
     return ("dag" in lower and "airflow" in lower) or ("asset" in lower and "airflow" in lower)
 
@@ -118,7 +118,7 @@ def _read(found: Found, root: Path | None, options: Options) -> FileModel:
 def read_files(
     found: Sequence[Found], *, root: Path | None = None, options: Options | None = None, processes: int | None = None
 ) -> Iterator[FileModel]:
-    """Reads files in parallel processes, and gives them in order as they become ready."""
+    """Read files in parallel processes, and yield them in order as they become ready."""
     options = options or Options()
     count = min(processes or os.cpu_count() or 1, len(found))
     if count <= 1 or len(found) < 8:

@@ -30,7 +30,7 @@ _WITH_ASSETS = {"AssetOrTimeSchedule", "DatasetOrTimeSchedule", "PartitionedAsse
 
 
 def words(value: Any) -> str | None:
-    """A schedule in words, None where it is unknown."""
+    """A schedule in words; None if it is unknown."""
     value = hard(value)
     if value is None:
         return "None"
@@ -50,7 +50,7 @@ def words(value: Any) -> str | None:
 
 
 def _text(value: str) -> str | None:
-    """None for a text that Airflow refuses since it cannot read it as a cron expression: "", "None", "@none"."""
+    """Return None for a text that Airflow refuses as a cron expression: "", "None", "@none"."""
     if value in ("@once", "@continuous"):
         return value
     if value.strip().lower() not in _PRESETS and len(value.split()) not in (5, 6, 7):
@@ -66,7 +66,7 @@ def _assets(parts: list[Any]) -> str | None:
 
 
 def asset_ref(value: Any) -> AssetRef:
-    """An asset as the model has it; a name that is unknown keeps its source in braces."""
+    """Convert an asset to the model; an unknown name keeps its source in braces."""
     value = hard(value)
     if not isinstance(value, Asset):
         return AssetRef("asset", shape(value))
@@ -107,7 +107,7 @@ def _relative(value: ForeignValue) -> str | None:
 
 
 def timezone(start: Any) -> str:
-    """The time zone of a DAG that starts then."""
+    """The time zone of a DAG with this start."""
     value = hard(start)
     if isinstance(value, str):
         with suppress(ValueError):
@@ -117,7 +117,7 @@ def timezone(start: Any) -> str:
 
 
 def zone_name(zone: datetime.tzinfo) -> str:
-    """A time zone in Airflow's words: one without a name of its own by its offset, as in "+02:00"."""
+    """A time zone in Airflow's words; a zone without a name by its offset, such as "+02:00"."""
     if isinstance(zone, zoneinfo.ZoneInfo):
         return zone.key
     minutes = int((zone.utcoffset(None) or datetime.timedelta()).total_seconds() // 60)

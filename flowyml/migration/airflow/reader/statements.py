@@ -1,4 +1,4 @@
-"""Python's statements. Where a condition is unknown, both branches are run, and what they leave is merged."""
+"""Python's statements. If a condition is unknown, both branches are run, and their results are merged."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Statements(Tries):
     """Executes statements in the current scope."""
 
     def block(self, nodes: Sequence[ast.stmt]) -> None:
-        """Statements, one after another."""
+        """Execute statements, one after another."""
         for node in nodes:
             self.steps += 1
             if self.steps > self.options.steps:
@@ -71,17 +71,17 @@ class Statements(Tries):
             self.warn("unknown-condition", text, node)
 
     def _decided(self, test: Any, truth: bool, node: ast.If) -> None:
-        """Warns where only a default decides a condition, and so which branch is run."""
+        """Warn if only a default decides a condition, and so the branch that is run."""
         if type(test) is Soft:
             what = "the other branch is left out" if node.orelse or not truth else "its body is read"
             text = f"`{self.source(node.test)[:80]}` is {truth} with the default of {test.origin}: {what}"
             self.warn("default-taken", text, node)
 
     def both(self, arms: list[Callable[[], None]], node: ast.AST) -> set[type[Exception]]:
-        """Runs each arm from the same start, then goes on with what all of them left.
+        """Run each arm from the same start, then continue with the results of all.
 
-        Returns how arms leave what is around them (by ``break``, ``continue``, ``return``), if they do: then what
-        follows may not be run.
+        Returns the ways in which arms leave the block around them (``break``, ``continue``, ``return``): then the
+        following statements may not be run.
         """
         start = dict(self.scope.names)
         ways: set[type[Exception]] = set()
@@ -112,7 +112,7 @@ class Statements(Tries):
         return ways
 
     def _note_bound(self, start: Mapping[Any, Any]) -> None:
-        """Counts a change where an arm that ends a pass or a loop has bound names: they are not merged."""
+        """Count a change if an arm that ends a pass or a loop has bound names: they are not merged."""
         names = self.scope.names
         self.context.changed += any(value is not names.get(name, value) for name, value in start.items())
 
@@ -146,7 +146,7 @@ class Statements(Tries):
                 return
 
     def _case(self, case: ast.match_case, subject: Any) -> None:
-        """A case of which nothing says whether it fits, unless its own pattern does."""
+        """Run a case that may or may not match, unless its own pattern decides that."""
         for one in ast.walk(case.pattern):
             name = one.rest if isinstance(one, ast.MatchMapping) else getattr(one, "name", None)
             if name:
@@ -178,7 +178,7 @@ class Statements(Tries):
         return None
 
     def _fits_class(self, pattern: ast.MatchClass, subject: Any) -> bool | None:
-        """``str(name)``: the pattern of a class of plain data has the value itself within."""
+        """Match ``str(name)``: the pattern of a class of plain data contains the value itself."""
         cls = hard(self.eval(pattern.cls))
         if isinstance(cls, Class) and isinstance(subject, Instance) and subject.cls is not None:
             return self._fits_instance(pattern, cls, subject)
@@ -190,7 +190,7 @@ class Statements(Tries):
         return _all_of(self._fits(one, subject) for one in pattern.patterns)
 
     def _fits_instance(self, pattern: ast.MatchClass, cls: Class, subject: Instance) -> bool | None:
-        """``Table(name, kind="raw")``: the fields of a dataclass by their positions, any attribute by its name."""
+        """Match ``Table(name, kind="raw")``: the fields of a dataclass by position, attributes by name."""
         if subject.cls is None or cls not in subject.cls.mro():
             return False
         names = [*(cls.fields or {})][: len(pattern.patterns)]
@@ -278,13 +278,13 @@ class Statements(Tries):
                 self.warn("unknown-condition", text, node)
 
     def entered(self, value: Any, node: ast.AST) -> Any:
-        """What ``with value`` gives."""
+        """The result of ``with value``."""
         if isinstance(value, Instance) and (method := value.special("__enter__")):
             return self.call(self.bound(method, value, node), Arguments(), node)
         return self.world.enter(value, node)
 
     def exited(self, value: Any, node: ast.AST, error: Raised | None = None) -> bool:
-        """The end of ``with value``. Returns whether it suppresses the error."""
+        """End ``with value``. Returns whether it suppresses the error."""
         if isinstance(value, Instance) and (method := value.special("__exit__")):
             given = [Given(None if error is None else self.unknown(node)) for _ in range(3)]
             return self.truth(self.call(self.bound(method, value, node), Arguments(given), node)) is True
@@ -319,7 +319,7 @@ class Statements(Tries):
         self.bind(node.name, value)
 
     def decorate(self, decorator: ast.expr, value: Any, node: ast.AST) -> Any:
-        """What a decorator makes of a function or class. A decorator that is unknown is taken to change nothing."""
+        """Apply a decorator to a function or class. An unknown decorator is assumed to change nothing."""
         function = self.eval(decorator)
         found = self.call(function, Arguments([Given(value, None, self.module)]), decorator)
         if isinstance(found, Unknown) and isinstance(hard(function), (Unknown, Foreign)):
@@ -351,7 +351,7 @@ _CLASSES: Mapping[str, type] = {one.__name__: one for one in (bool, bytes, dict,
 
 
 def _all_of(answers: Iterable[bool | None]) -> bool | None:
-    """Whether all are true: False if one is false, None if that is unknown."""
+    """Return whether all answers are true: False if one is false, None if unknown."""
     found = list(answers)
     return False if False in found else None if None in found else True
 
@@ -364,7 +364,7 @@ def _suppressed(value: Any) -> set[str]:
 
 
 def _takes_all(case: ast.match_case) -> bool:
-    """Whether a case is ``case _:`` or ``case name:``."""
+    """Return whether a case is ``case _:`` or ``case name:``."""
     return isinstance(case.pattern, ast.MatchAs) and case.pattern.pattern is None and case.guard is None
 
 

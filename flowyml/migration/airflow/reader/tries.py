@@ -1,4 +1,4 @@
-"""``try``. Where nothing says whether a call in it raises, it is taken to succeed."""
+"""``try``. A call in it is assumed to succeed unless it is known to raise."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["Tries", "catches"]
 
 
 class Tries(Loops):
-    """Runs ``try``. A call of something outside of the root is taken to succeed."""
+    """Runs ``try``. A call outside of the root is assumed to succeed."""
 
     handled: Raised | None = None
-    """What the ``except`` around the statement that is evaluated has caught."""
+    """The exception that the ``except`` around the current statement has caught."""
 
     def tried(self, node: ast.Try | ast.TryStar) -> None:
         names: set[str] = set()
@@ -32,7 +32,7 @@ class Tries(Loops):
             self.block(node.finalbody)
 
     def _caught_by(self, handler: ast.ExceptHandler) -> set[str]:
-        """The names of the exceptions that a handler catches; an empty one for all of them."""
+        """The names of the exceptions that a handler catches; an empty name for all."""
         if handler.type is None:
             return {""}
         nodes = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
@@ -46,7 +46,7 @@ class Tries(Loops):
         return found
 
     def _note_imports(self, node: ast.Try | ast.TryStar, handler: ast.ExceptHandler) -> None:
-        """Warns of modules that are taken to be installed, where the file does something else without them."""
+        """Warn of modules that are assumed to be installed, if the file does something else without them."""
         if all(isinstance(one, ast.Import | ast.ImportFrom | ast.Pass | ast.Raise) for one in handler.body):
             return
         for one in node.body:
@@ -76,7 +76,7 @@ class Tries(Loops):
             self._doubt(node, bound, made)
 
     def within(self, names: set[str], action: Callable[[], None]) -> None:
-        """Does something where exceptions with these names are caught."""
+        """Run an action within handlers for exceptions with these names."""
         self.catching.append(names)
         try:
             action()
@@ -84,7 +84,7 @@ class Tries(Loops):
             self.catching.pop()
 
     def _doubt(self, node: ast.Try | ast.TryStar, bound: set[str], made: tuple[int, int, int]) -> None:
-        """Warns that a ``try`` is taken to succeed, where its failure would leave another DAG."""
+        """Warn that a ``try`` is assumed to succeed, if its failure would result in another DAG."""
         handlers = [one for one in node.handlers if not (one.body and isinstance(one.body[-1], ast.Raise))]
         if not handlers:
             return  # then Airflow does not load the file at all
@@ -99,7 +99,7 @@ class Tries(Loops):
         return not isinstance(self._bound_to(name), (Unknown, Foreign, type(None)))
 
     def _changes(self, statement: ast.stmt) -> bool:
-        """Whether a statement of a handler leaves the block, or may change what DAGs are made of."""
+        """Return whether a statement of a handler leaves the block, or may change the content of DAGs."""
         for node in ast.walk(statement):
             if isinstance(node, ast.Return | ast.Continue | ast.Break):
                 return True
@@ -135,7 +135,7 @@ class Tries(Loops):
 
 
 def catches(names: Iterable[str], error: Raised) -> bool:
-    """Whether handlers of exceptions with these names catch an error."""
+    """Return whether handlers of exceptions with these names catch an error."""
     return any(is_a(error.kind, name) for name in names)
 
 
@@ -146,7 +146,7 @@ def _stored(nodes: Iterable[ast.stmt]) -> set[str]:
 
 
 def _root(node: ast.expr) -> str:
-    """The name that ``name.attribute.attribute`` starts with."""
+    """The first name of ``name.attribute.attribute``."""
     while isinstance(node, ast.Attribute):
         node = node.value
     return node.id if isinstance(node, ast.Name) else ""

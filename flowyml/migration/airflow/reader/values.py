@@ -1,4 +1,4 @@
-"""What an expression of a DAG file can be: plain Python data as itself, and these classes for the rest."""
+"""The values of a DAG file's expressions: plain Python data as itself, and these classes for the rest."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = [
 
 
 class OutOfSteps(Exception):
-    """The file asked for more steps, tasks or edges than one file gets: the text says of what and how many."""
+    """The file exceeded its limit of steps, tasks or edges: the text names the limit."""
 
 
 class Raised(Exception):
@@ -56,9 +56,9 @@ class Raised(Exception):
 
 @dataclass(eq=False, slots=True)
 class Unknown:
-    """A value that is unknown. ``text`` is what is known of a string: ``load_{table}``.
+    """An unknown value. ``text`` is the known part of a string: ``load_{table}``.
 
-    ``parts``: the text is these in a row, texts and what has an ``origin``.
+    ``parts``: the text is the concatenation of these, texts and values with an ``origin``.
     """
 
     source: str
@@ -70,24 +70,24 @@ class Unknown:
 
 @dataclass(eq=False, slots=True)
 class Either(Unknown):
-    """One of several, since a condition is unknown."""
+    """One of several values, since a condition is unknown."""
 
     options: tuple[Any, ...] = ()
 
 
 @dataclass(eq=False, slots=True)
 class Moment(Unknown):
-    """A time that the clock says. ``zone`` is its time zone, if it has one that is known."""
+    """A time from the clock. ``zone`` is its time zone, if that is known."""
 
     zone: datetime.tzinfo | None = None
 
 
 @dataclass(eq=False, slots=True)
 class Soft:
-    """What a file takes when Airflow has no such Variable, or the environment no such name: its default.
+    """A file's default for a Variable that Airflow lacks, or a name that the environment lacks.
 
-    ``derived``: the file made it of such a default, so that only the whole expression gives it. It is a text of
-    ``parts`` in a row, if there are any.
+    ``derived``: the file computed the value from such a default, so only the whole expression computes it again. It is
+    a text of concatenated ``parts``, if there are any.
     """
 
     value: Any
@@ -100,7 +100,7 @@ class Soft:
 
 @dataclass(eq=False, slots=True)
 class Foreign:
-    """A module of another library, or something in it."""
+    """A module of another library, or an object in it."""
 
     path: str
 
@@ -111,7 +111,7 @@ class Foreign:
 
 @dataclass(eq=False, slots=True)
 class ForeignValue(Unknown):
-    """What calling something of another library gives."""
+    """The result of calling an object of another library."""
 
     path: str = ""
     arguments: Arguments | None = None
@@ -119,7 +119,7 @@ class ForeignValue(Unknown):
 
 @dataclass(slots=True)
 class Given:
-    """One argument as it was given: its value, and where it stands."""
+    """One argument of a call: its value, and its source location."""
 
     value: Any
     node: ast.expr | None = None
@@ -129,7 +129,7 @@ class Given:
 
 @dataclass(slots=True)
 class Arguments:
-    """The arguments of a call. ``open``: there are more, from a ``*`` or ``**`` that is unknown."""
+    """The arguments of a call. ``open``: there are more, from an unknown ``*`` or ``**``."""
 
     positional: list[Given] = field(default_factory=list)
     named: dict[str, Given] = field(default_factory=dict)
@@ -148,7 +148,7 @@ class Arguments:
         return default if given is None else given.value
 
     def joined(self, more: Arguments) -> Arguments:
-        """These and then more, whose names win."""
+        """These and more arguments, whose names win."""
         positional, named = [*self.positional, *more.positional], {**self.named, **more.named}
         return Arguments(positional, named, self.open or more.open)
 
@@ -159,7 +159,7 @@ class Arguments:
 
 @dataclass(eq=False, slots=True)
 class Scope:
-    """Names of a function, a class body or a module; ``parent`` is the one around it."""
+    """The names of a function, a class body or a module; ``parent`` is the scope around it."""
 
     names: dict[str, Any]
     parent: Scope | None = None
@@ -183,7 +183,7 @@ class Module:
     main: bool = False
 
     def source(self, node: Any) -> str:
-        """The text of a node, as it stands."""
+        """The source text of a node."""
         if not hasattr(node, "lineno"):
             return ""
         if not self.lines:
@@ -198,9 +198,11 @@ class Module:
 
 @dataclass(eq=False, slots=True)
 class Function:
-    """A function or lambda of a file of the root. ``wraps``: it is one by ``functools.wraps``; then ``defined`` is the
-    function that stands in the file below the decorator which returned it. ``cached`` has what it returned, by what it
-    was called with, if it keeps that. ``setter`` is that of a property."""
+    """A function or lambda of a file of the root.
+
+    ``wraps``: ``functools.wraps`` has made it one; then ``defined`` is the function in the file below the decorator
+    that returned it. ``cached`` has its results by arguments, if it is cached. ``setter`` is that of a property.
+    """
 
     name: str
     node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -235,7 +237,7 @@ class Class:
     _line: list[Any] = field(default_factory=list)
 
     def mro(self) -> list[Any]:
-        """The class and its bases in the order that Python looks in; those of other libraries stand as `Foreign`."""
+        """The class and its bases in Python's order of lookup; those of other libraries are `Foreign`."""
         self._line = self._line or self._merged()
         return self._line
 
@@ -252,14 +254,14 @@ class Class:
         return found
 
     def find(self, name: str, after: Class | None = None) -> Any:
-        """The attribute of this name, or ``None`` where no class of the root has it."""
+        """The attribute of this name; ``None`` if no class of the root has it."""
         line = [one for one in self.mro() if isinstance(one, Class)]
         if after is not None and after in line:
             line = line[line.index(after) + 1 :]
         return next((one.names[name] for one in line if name in one.names), None)
 
     def is_dict(self) -> bool:
-        """Whether it comes of ``dict``."""
+        """Return whether the class derives from ``dict``."""
         return any(isinstance(one, Native) and one.name == "dict" for one in self.mro())
 
     def foreign(self) -> list[Foreign]:
@@ -284,7 +286,7 @@ class Instance:
 
 
 class Items(dict[Any, Any], Instance):
-    """An instance of a class of the root that comes of ``dict``."""
+    """An instance of a class of the root that derives from ``dict``."""
 
     def __init__(self, cls: Class) -> None:
         super().__init__()
@@ -293,7 +295,7 @@ class Items(dict[Any, Any], Instance):
 
 @dataclass(eq=False)
 class Member(Instance):
-    """A member of an enumeration that is a text or number as well: it equals its value."""
+    """A member of an enumeration that is also a text or number: it equals its value."""
 
     def __eq__(self, other: object) -> bool:
         value = other.attributes["_value_"] if isinstance(other, Member) else other
@@ -328,10 +330,10 @@ class Native:
 
 
 class Once(list[Any]):
-    """What is left of an iterator: each item is taken once.
+    """The items left in an iterator: each is taken once.
 
-    Its items are evaluated when it is made. ``made`` and ``joined``: that made tasks, or edges, while ``within`` was
-    open (see ``Context.open``); ``node`` of ``module`` says where.
+    Its items are evaluated when the iterator is created. ``made`` and ``joined``: that created tasks, or edges, while
+    ``within`` was open (see ``Context.open``); ``node`` of ``module`` is its source location.
     """
 
     made = joined = False
@@ -341,14 +343,14 @@ class Once(list[Any]):
 
 
 class Auto(Instance):
-    """``enum.auto()``: the class of the member gives it its value."""
+    """``enum.auto()``: the class of the member determines its value."""
 
     def __init__(self) -> None:
         super().__init__(None)
 
 
 class Machine(Protocol):
-    """What natives may ask of the evaluator."""
+    """The part of the evaluator that natives may use."""
 
     def call(self, function: Any, arguments: Arguments, node: ast.AST) -> Any: ...
     def attribute(self, value: Any, name: str, node: ast.AST) -> Any: ...
@@ -365,14 +367,14 @@ class Machine(Protocol):
 
 
 def hard(value: Any) -> Any:
-    """A value without the mark that it is a default."""
+    """A value without the mark of a default."""
     while type(value) is Soft:
         value = value.value
     return value
 
 
 def parts_of(values: Iterable[Any]) -> tuple[Any, ...]:
-    """What a text is made of: texts, and what only Airflow knows as it stands. Empty where that cannot be said."""
+    """The parts of a text: texts, and values that only Airflow knows. Empty if they are unknown."""
     found: list[Any] = []
     for value in values:
         if isinstance(value, str):
@@ -387,7 +389,7 @@ def parts_of(values: Iterable[Any]) -> tuple[Any, ...]:
 
 
 def shape(value: Any) -> str:
-    """What is known of a value's text: ``{…}`` stands for the rest."""
+    """The known part of a value's text: ``{…}`` stands for the rest."""
     value = hard(value)
     if isinstance(value, Member):
         value = value.attributes["_value_"]

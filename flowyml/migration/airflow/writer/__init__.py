@@ -1,7 +1,7 @@
-"""Writes FlowyML pipelines from models of DAG files. No DAG file is executed, and all names in it are hostile.
+"""Write FlowyML pipelines from models of DAG files. No DAG file is executed, and all names in it are hostile.
 
-From the bottom up: ``notes`` (what became of each construct), ``statements`` (what those of a DAG file define, use and
-change), ``moving`` (functions that move over as they stand), ``values`` (values as source), ``deciding`` (what each
-task becomes), ``text`` (the text of a module), ``report`` (totals, and the same for terminals, Markdown, HTML, JSON),
-``writing`` (files and folders).
+From the bottom up: ``notes`` (the result for each construct), ``statements`` (the names that statements of a DAG file
+define, use and change), ``moving`` (functions that are copied unchanged), ``values`` (values as source), ``deciding``
+(the step for each task), ``text`` (the text of a module), ``report`` (totals, and the same for terminals, Markdown,
+HTML, JSON), ``writing`` (files and folders).
 """

@@ -1,4 +1,4 @@
-"""The modules of the repository that written ones import: copied, unchanged, to where these find them."""
+"""Copy, unchanged, the modules of the repository that written modules import, to paths where they are found."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _STAYS = "Keep it where Airflow finds it."
 
 
 def repository_of(file: FileModel, known: dict[Module, Sequence[Import]]) -> Repository:
-    """The repository as a DAG file sees it. ``known`` is filled with what modules import, for all files."""
+    """The repository as a DAG file imports it. ``known`` caches the imports of modules, for all files."""
     return Repository(Path(file.root), Path(file.path), file.reads, known)
 
 
 def copied(
     files: Sequence[FileModel], results: Sequence[FileResult], folder: Path
 ) -> tuple[list[FileResult], Mapping[str, bytes]]:
-    """The results with the modules beside each, and the files to copy, by their paths below the folder of all.
+    """The results with the modules beside each, and the files to copy, by their paths below the output folder.
 
-    A module finds others beside itself, or beside the package that it stands in. A copy may make a package of the
-    folder of another one: then what that one imports goes to another place.
+    A module finds others beside itself, or beside its package. A copy may turn the folder of another copy into a
+    package: then the imports of that one go to another place.
     """
     known: dict[Module, Sequence[Import]] = {}
     repositories = {file.path: repository_of(file, known) for file in files if file.dags}
@@ -65,14 +65,14 @@ def _without_dags(file: FileResult, sources: Mapping[Path, str]) -> FileResult:
 
 @dataclass
 class _Copies:
-    """What is copied for all modules: ``written`` are their texts by their paths."""
+    """The copies for all modules: ``written`` are their texts by path."""
 
     written: Mapping[str, str]
     data: dict[str, bytes] = field(default_factory=dict)
     sources: dict[Path, str] = field(default_factory=dict)
 
     def beside(self, file: FileResult, repository: Repository, packages: set[str]) -> FileResult:
-        """A result with the modules that its module imports, those that these import included."""
+        """Add to a result the modules that its module imports, directly or through others."""
         found: dict[str, Beside] = {}
         tree = ast.parse(file.written)
         original = ast.parse(file.original)
@@ -137,7 +137,7 @@ def _names(wanted: Import) -> Iterator[str]:
 
 
 def _is_installed(module: str) -> bool:
-    """Whether a module is Python's own, Airflow's or FlowyML's."""
+    """Return whether a module is Python's own, Airflow's or FlowyML's."""
     return bool(OF_AIRFLOW.match(module)) or module.partition(".")[0] in {*OURS, *sys.stdlib_module_names}
 
 

@@ -1,4 +1,4 @@
-"""Functions that move over from a DAG file as they stand, with what they need: imports, constants, other functions."""
+"""Copy functions from a DAG file unchanged, with the code that they need: imports, constants, other functions."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ LAMBDA = "<lambda>"
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
-    """A statement of the module: what it defines, what it uses at some time, and what when it is imported.
+    """A statement of the module: the names that it defines, those that it uses at any time, and those at import.
 
-    ``changes`` are names whose values it changes in place, ``may_change`` those that it calls or hands to
-    a call. ``sets`` are those that a function of it sets by ``global`` or changes in place. ``through`` are modules of
-    the repository that import airflow, by the names that are imported of them; ``guarded`` are names that need Airflow
-    when this is imported. ``imports_airflow`` says that it does so at some time, by itself or in a function of it.
+    ``changes`` are names whose values it changes in place, ``may_change`` those that it calls or passes to a call.
+    ``sets`` are those that a function in it sets by ``global`` or changes in place. ``through`` are modules of the
+    repository that import airflow, by the names that are imported from them; ``guarded`` are names that need Airflow
+    when this is imported. ``imports_airflow`` is True if it imports airflow at any time, itself or in a function.
     """
 
     node: cst.CSTNode
@@ -62,15 +62,15 @@ class _Statement:
     imports_airflow: bool = False
 
     def of(self, name: str) -> str:
-        """The module that imports airflow, by way of which the statement has a name; "" for none."""
+        """The module that imports airflow through which the statement has a name; "" for none."""
         return self.through.get(name) or self.through.get("*", "")
 
 
 @dataclass(slots=True)
 class Needed:
-    """What some functions need of the module around them: indexes of its statements, and why that is not all.
+    """The part of the module that some functions need: indexes of its statements, and why that is incomplete.
 
-    ``names`` are those that these define, ``looked`` all that are looked up outside a function's own.
+    ``names`` are those that these statements define, ``looked`` all names that are looked up outside of a function.
     """
 
     statements: set[int] = field(default_factory=set)
@@ -94,7 +94,7 @@ class Moving:
 
     @cached_property
     def statements(self) -> Sequence[_Statement]:
-        """Those of the module itself, in order."""
+        """The statements of the module itself, in order."""
         return [self._statement(node) for node in self.module.body]
 
     @cached_property
@@ -111,7 +111,7 @@ class Moving:
         return found
 
     def find(self, function: FunctionModel) -> cst.FunctionDef | None:
-        """The function in this file; a lambda that is alone on its line as the function that it would be by ``def``."""
+        """Find the function in this file; a lambda that is alone on its line is converted to a ``def``."""
         if function.name == LAMBDA:
             return self._defined_lambda(function.place.line)
         for node in self._functions.found:
@@ -134,7 +134,7 @@ class Moving:
         return made.with_changes(params=here[0].params, body=body)
 
     def constant(self, name: str) -> ast.expr | None:
-        """What the module sets a name to, if it does that once, and does nothing else with it by a dot or an index."""
+        """The value of a name that the module assigns once and does not use by a dot or an index."""
         if len(numbers := self._defined.get(name, [])) != 1 or name in self._looked_into or name in self._changed:
             return None
         tree = ast.parse(self.code(self.statements[numbers[0]].node)).body[0]
@@ -147,13 +147,13 @@ class Moving:
 
     @cached_property
     def _looked_into(self) -> frozenset[str]:
-        """The names that something is done with by a dot or an index, or that a function sets by ``global``."""
+        """The names that are used by a dot or an index, or that a function sets by ``global``."""
         nodes = [node for node in ast.walk(ast.parse(self.text)) if isinstance(node, ast.Attribute | ast.Subscript)]
         found = {node.value.id for node in nodes if isinstance(node.value, ast.Name)}
         return frozenset({*found, *(name for each in self.statements for name in each.sets)})
 
     def bound_here(self, function: FunctionModel, node: cst.FunctionDef) -> frozenset[str]:
-        """The arguments whose defaults mean something else than at the top of a module."""
+        """The arguments whose defaults have another meaning than at the top of a module."""
         known = dict(function.defaults)
         found: set[str] = set()
         for each in _with_defaults(node):
@@ -164,12 +164,12 @@ class Moving:
         return frozenset(found)
 
     def _is_moot(self, name: str) -> bool:
-        """Whether a name of the module is another at different times, or made with a DAG."""
+        """Return whether a name of the module has several values over time, or is created with a DAG."""
         defined = self._defined.get(name, [])
         return len(defined) > 1 or any(not self.statements[number].may_move for number in defined)
 
     def needed(self, node: cst.CSTNode, own: str = "") -> Needed:
-        """What a node needs of the module, all that this needs in turn included."""
+        """Find the part of the module that a node needs, directly or through others."""
         try:
             names = list(looked_up(self.code(node)))
         except SyntaxError:  # by itself: as a text of the file it was read
@@ -215,7 +215,7 @@ class Moving:
         return made
 
     def _definitions(self, name: str) -> Sequence[int]:
-        """The statements that define a name; each ``import *`` may, where no other does and Python has no such name."""
+        """The statements that define a name; each ``import *`` may, if no other does and Python lacks the name."""
         is_pythons = hasattr(builtins, name) or name.startswith("__")
         return self._defined.get(name) or ([] if is_pythons else self._stars)
 
@@ -232,9 +232,9 @@ class Moving:
 
     @cached_property
     def _changed(self) -> Mapping[str, Sequence[int]]:
-        """The statements that change what a name stands for, beside those that define it, in order.
+        """By name, the statements that change its value, beside those that define it, in order.
 
-        A call that is made for what it does may change what it is handed: it moves too, unless it makes a DAG.
+        A call for its effect may change its arguments: it is copied, too, unless it creates a DAG.
         """
         found: dict[str, list[int]] = {}
         for number, statement in enumerate(self.statements):
@@ -254,7 +254,7 @@ class Moving:
         return found
 
     def _changed_by_calls(self, number: int) -> set[str]:
-        """The names that a statement hands to functions of the file that change what they are handed."""
+        """The names that a statement passes to functions of the file that change their arguments."""
         found: set[str] = set()
         for node in outside_functions(self._tree(self.statements[number].node)):
             if not isinstance(node, ast.Call):
@@ -280,7 +280,7 @@ class Moving:
 
     @cached_property
     def _aliases(self) -> Mapping[str, AbstractSet[str]]:
-        """The names whose values, or parts of them, a name of the module may stand for."""
+        """By name, the names whose values, or parts of them, it may refer to."""
         found: dict[str, set[str]] = {}
         for name, others in aliased(outside_functions(ast.parse(self.text))):
             found.setdefault(name, set()).update(each for each in others if each in self._defined)
@@ -288,7 +288,7 @@ class Moving:
 
     @cached_property
     def _of_dags(self) -> AbstractSet[int]:
-        """The statements that need Airflow or what is made with a DAG, at whatever distance."""
+        """The statements that need Airflow or an object created with a DAG, at any distance."""
         users: dict[str, list[int]] = {}
         for number, statement in enumerate(self.statements):
             for name in statement.uses:
@@ -304,7 +304,7 @@ class Moving:
         return found
 
     def is_from(self, module: str, name: str) -> bool:
-        """Whether the file has a name, and from nothing but ``from module import name``."""
+        """Return whether the file has a name only from ``from module import name``."""
         found = [
             each
             for number in self._defined.get(name, ())
@@ -332,7 +332,7 @@ class Moving:
         return found
 
     def guarded_by(self, node: cst.FunctionDef) -> str:
-        """A name that needs Airflow, and that a function uses when it is made; "" for none."""
+        """A name that needs Airflow and that a function uses at its definition; "" for none."""
         (tree,) = ast.parse(self.code(node)).body
         return min({*run_by(tree)} & {name for each in self._guarded for name in each}, default="")
 
@@ -341,7 +341,7 @@ class Moving:
         return self.module.code_for_node(node).strip("\n")
 
     def block(self, head: str, statements: Iterable[cst.CSTNode]) -> str:
-        """Statements below a head. They are indented, and what a text in them says is not."""
+        """Write statements below a head. They are indented, but not the texts in them."""
         made = cst.parse_statement(f"{head}    pass\n")
         assert isinstance(made, cst.With)
         inner = [
@@ -351,7 +351,7 @@ class Moving:
         return self.code(made.with_changes(body=made.body.with_changes(body=inner)))
 
     def function_code(self, node: cst.FunctionDef, column: int) -> str:
-        """The text of a function that stood at a column: its docstring moves with it."""
+        """The text of a function that was at a column: its docstring moves with it."""
         text = self.code(node)
         tree = ast.parse(text).body[0]
         assert isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -364,13 +364,13 @@ class Moving:
         return "\n".join(lines)
 
     def column(self, node: cst.FunctionDef) -> int:
-        """Where a function of this file stands in its line; 0 for one that was a lambda."""
+        """The column of a function of this file; 0 for a former lambda."""
         if node not in self._positions:
             return 0
         return int(self._positions[node].start.column)
 
     def import_lines(self, number: int, names: AbstractSet[str]) -> list[str]:
-        """An import statement with these names alone; ``*`` is one."""
+        """An import statement with only these names; ``*`` is a name."""
         node = self.statements[number].node
         assert isinstance(node, cst.SimpleStatementLine)
         made: list[str] = []
@@ -385,13 +385,13 @@ class Moving:
         return made
 
     def without_airflows_decorators(self, node: cst.FunctionDef) -> cst.FunctionDef:
-        """A function as it stands, but for what makes a task of it."""
+        """A function without the decorators that turn it into a task."""
         kept = [each for each in node.decorators if not self._is_airflows(each)]
         return node.with_changes(decorators=kept)
 
     @cached_property
     def docstring(self) -> str:
-        """That of the module, as text."""
+        """The docstring of the module, as text."""
         return ast.get_docstring(ast.parse(self.text)) or ""
 
     def _is_airflows(self, decorator: cst.Decorator) -> bool:
@@ -423,9 +423,9 @@ class Moving:
         )  # fmt: skip
 
     def _through(self, tree: ast.AST, *, later: bool = True) -> Mapping[str, str]:
-        """The names that a tree imports of modules of the repository that import airflow, with these.
+        """The names that a tree imports from modules of the repository that import airflow, with these modules.
 
-        Not ``later``: those that it imports when it runs, of modules that do so when they are imported.
+        Not ``later``: those that it imports when it runs, from modules that import airflow when they are imported.
         """
         if self._repository is None:
             return {}
@@ -440,14 +440,14 @@ class Moving:
 
 
 def _only(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> ast.Import | ast.ImportFrom:
-    """An import of one name alone."""
+    """An import of one name."""
     if isinstance(node, ast.Import):
         return ast.copy_location(ast.Import([alias]), node)
     return ast.copy_location(ast.ImportFrom(node.module, [alias], node.level), node)
 
 
 def without_defaults(node: cst.FunctionDef, names: frozenset[str]) -> cst.FunctionDef:
-    """A function that is given some arguments by each call: None stands for their defaults."""
+    """A function whose calls all pass some arguments: their defaults become None."""
     spec = node.params
 
     def bare(some: Sequence[cst.Param]) -> list[cst.Param]:

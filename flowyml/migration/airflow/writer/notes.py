@@ -1,4 +1,4 @@
-"""What became of each construct of a DAG file."""
+"""The result for each construct of a DAG file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from flowyml.migration.airflow.model import Place
 __all__ = ["MARK", "Beside", "DagResult", "FileResult", "Kind", "Note", "Verdict"]
 
 MARK = "Written by `flowyml import airflow`"
-"""What each module and each file of a report says."""
+"""The mark in each module and each file of a report."""
 
 
 class Kind(StrEnum):
-    """How much of a construct there is in the pipeline."""
+    """The degree to which a construct is in the pipeline."""
 
     KEPT = "kept"
     CHANGED = "changed"
@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 
 class Verdict(StrEnum):
-    """Where a pipeline runs."""
+    """The engines that can run a pipeline."""
 
     ANY = "any engine"
     AIRFLOW = "Airflow only"
@@ -33,9 +33,9 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One construct: what it is (``task extract``, ``schedule``), what became of it, why, and what to do.
+    """One construct (``task extract``, ``schedule``): its result, the reason, and advice.
 
-    ``airflow_only`` says that it runs on Airflow alone although it is not an operator.
+    ``airflow_only`` is True if it runs only on Airflow although it is not an operator.
     """
 
     kind: Kind
@@ -50,8 +50,8 @@ class Note:
 class DagResult:
     """A DAG: the name of its pipeline in the module, "" for none, its notes, and when the module schedules it.
 
-    ``schedule`` is ``None``, ``cron:FIELDS ZONE`` or ``delta:SECONDS``, as a word. ``added`` names the steps that no
-    task of the DAG stands for, as the report says.
+    ``schedule`` is ``None``, ``cron:FIELDS ZONE`` or ``delta:SECONDS``, as text. ``added`` has the names of steps
+    without a task of the DAG, for the report.
     """
 
     dag_id: str
@@ -63,7 +63,7 @@ class DagResult:
 
     @property
     def verdict(self) -> Verdict:
-        """Where the pipeline runs as it was written."""
+        """The engines that can run the pipeline as it was written."""
         if any(note.kind is Kind.REFUSED for note in self.notes):
             return Verdict.HAND
         held = any(note.kind is Kind.OPAQUE or note.airflow_only for note in self.notes)
@@ -72,10 +72,10 @@ class DagResult:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """A module that is imported at a place by what was written.
+    """A module that a written module imports at a path.
 
-    ``source`` is its file in the repository, ``copy`` that below the folder of all, or "" with the reason. One that
-    Airflow imports by its name says so in ``reason``.
+    ``source`` is its file in the repository, ``copy`` that below the output folder, or "" with the reason. For a module
+    that Airflow imports by name, ``reason`` says so.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Beside:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether it is of a package that the repository has not, one to be installed perhaps."""
+        """True if the module is of a package that the repository lacks, and that may have to be installed."""
         return not self.source and "." not in self.name
 
 

@@ -1,4 +1,4 @@
-"""The report over all files: totals, Markdown, HTML, JSON. Whatever a DAG file says is text in it, and nothing else."""
+"""The report over all files: totals, Markdown, HTML, JSON. Texts of DAG files are escaped everywhere."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ pre { background: #f4f7f5; padding: 1rem; overflow-x: auto; font-size: 13px; lin
   td[data-head]::before { content: attr(data-head) ": "; color: #5b6b64; }
 }
 """
-# No script runs on a page, and nothing is loaded, whatever gets into it.
+# No script runs on a page, and nothing is loaded, whatever the page contains.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def totals(results: Sequence[FileResult]) -> str:
-    """One sentence over all DAGs.
+    """A sentence over all DAGs.
 
     >>> totals([])
     'No DAG was found.'
@@ -60,7 +60,7 @@ def totals(results: Sequence[FileResult]) -> str:
 
 
 def ordered(dag: DagResult) -> list[Note]:
-    """The notes of a DAG, what is to be done first."""
+    """The notes of a DAG, those with work to do first."""
     return sorted(dag.notes, key=lambda note: (_SEVERITY.index(note.kind), note.place.path, note.place.line))
 
 
@@ -122,7 +122,7 @@ def _row(note: Note) -> Sequence[str]:
 
 
 def _beside(results: Sequence[FileResult]) -> list[Beside]:
-    """The modules beside those that were written, each copy once: those first that are not there."""
+    """The modules beside those that were written, without duplicates: missing ones first."""
     found: dict[tuple[str, str], Beside] = {}
     for each in (each for file in results for each in file.beside):
         found.setdefault((each.copy, each.name if each.copy else f"{each.name} {each.place}"), each)
@@ -137,7 +137,7 @@ def _beside_row(each: Beside) -> Sequence[str]:
 
 
 class _Files(Mapping[str, str]):
-    """Files by name. Each is made when it is asked for: thousands of pages are never in memory at once."""
+    """Files by name. Each is created on demand, so that thousands of pages are never in memory at once."""
 
     def __init__(self, makers: Mapping[str, Callable[[], str]]) -> None:
         self._makers = makers
@@ -216,7 +216,7 @@ def _page_of(dag: DagResult, sides: str) -> str:
 
 
 def _cell(shown: str, head: str = "", kind: str = "") -> str:
-    """A cell of a table, which says its head itself where the page is narrow."""
+    """A cell of a table, which repeats its head on a narrow page."""
     said = (f" class={kind}" if kind else "") + (f' data-head="{head}"' if head else "")
     return f"<td{said}>{shown}</td>"
 
@@ -229,7 +229,7 @@ def _place(note: Note, dag: DagResult, sides: str) -> str:
 
 
 def _sides(file: FileResult) -> str:
-    """A DAG file beside its module; each line of it can be linked to."""
+    """A DAG file beside its module; each line has an anchor for links."""
     lines = file.original.replace("\r\n", "\n").split("\n")
     original = "\n".join(f'<span id="line-{number}">{_safe(line)}</span>' for number, line in enumerate(lines, 1))
     return _page(

@@ -1,4 +1,4 @@
-"""The modules of a repository as a DAG file imports them: where each stands, what it imports, which need Airflow."""
+"""The modules of a repository as a DAG file imports them: their files, their imports, and which need Airflow."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _MISSING = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseEx
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """A module by its whole name, and what is taken of it: each may be a module too.
+    """A module by its full name, and the names imported from it, each of which may be a module too.
 
-    ``later``: in a function, when that is called. ``optional``: something stands in where it is missing.
+    ``later``: in a function, when that is called. ``optional``: if it is missing, the code uses a substitute.
     """
 
     module: str
@@ -43,20 +43,20 @@ class Module:
 
     @property
     def is_package(self) -> bool:
-        """Whether it is the ``__init__.py`` of a package."""
+        """True if it is the ``__init__.py`` of a package."""
         return self.path.name == "__init__.py"
 
     @property
     def place(self) -> str:
-        """Its path below a folder that it is imported from."""
+        """Its path below a folder of the import path."""
         return f"{self.name.replace('.', '/')}{'/__init__' if self.is_package else ''}.py"
 
 
 class Repository:
-    """The files below a root, as one DAG file sees them. Links out of the root lead to nothing.
+    """The files below a root, as one DAG file imports them. Links out of the root lead to nothing.
 
-    ``reads`` are files that the DAG file stands on: they may stand in a folder that it has put on Python's path itself.
-    ``known`` is what modules import, as far as another DAG file has asked before.
+    ``reads`` are files that the DAG file depends on: they may be in a folder that it has added to Python's path itself.
+    ``known`` caches the imports of modules from other DAG files.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Repository:
         return self._files.relative(self._files.start)
 
     def find(self, name: str) -> Path | None:
-        """The file of a module, or the folder of a package without one; None where it is not in the repository."""
+        """The file of a module, or the folder of a package without one; None if it is not in the repository."""
         top = name.partition(".")[0]
         if top in sys.stdlib_module_names or top in OURS or OF_AIRFLOW.match(name):
             return None
@@ -87,7 +87,7 @@ class Repository:
         return found
 
     def modules(self, wanted: Import) -> tuple[list[Module], str]:
-        """The files that an import loads, those of packages first, and the name of a module that is not there."""
+        """The files that an import loads, those of packages first, and the name of a missing module."""
         parts = wanted.module.split(".")
         found: list[Module] = []
         is_regular = False
@@ -106,7 +106,7 @@ class Repository:
         return found, "" if found else parts[0]
 
     def data(self, module: Module) -> bytes:
-        """What a module's file holds. Raises ``Refused``."""
+        """The content of a module's file. Raises ``Refused``."""
         return self._files.data(module.path)
 
     def shown(self, module: Module) -> str:
@@ -114,7 +114,7 @@ class Repository:
         return self._files.relative(Path(os.path.realpath(module.path)))
 
     def imports(self, module: Module) -> Sequence[Import]:
-        """What a module imports; nothing for what cannot be read."""
+        """The imports of a module; empty for an unreadable one."""
         if module not in self._imports:
             package = module.name if module.is_package else module.name.rpartition(".")[0]
             try:
@@ -125,9 +125,9 @@ class Repository:
         return self._imports[module]
 
     def airflow_in(self, wanted: Import, *, later: bool) -> str:
-        """The module that imports airflow, of those that an import leads to; "" for none.
+        """The module that imports airflow, among those that an import leads to; "" for none.
 
-        ``later``: not only when it is imported, but also in a function of it.
+        ``later``: not only at import, but also in a function of the module.
         """
         key = replace(wanted, line=0), later
         if key not in self._needs:
@@ -154,7 +154,7 @@ class Repository:
 
 
 def imports_of(tree: ast.AST, package: str = "") -> Iterator[Import]:
-    """What a module imports at run time, its functions included. ``package`` is what a dot in an import stands for."""
+    """The modules that are imported at run time, including in functions. ``package`` resolves relative imports."""
     yield from _in(tree, package, Import(""))
 
 
@@ -180,7 +180,7 @@ def _module_of(node: ast.ImportFrom, package: str) -> str:
 
 
 def _parts(node: ast.AST, around: Import) -> Iterator[tuple[ast.AST, Import]]:
-    """What is in a statement and runs, with what is then known of its imports."""
+    """The parts of a statement that run, with the resulting conditions of their imports."""
     is_tried = isinstance(node, ast.Try) and any(_takes_missing(each.type) for each in node.handlers)
     is_tried = is_tried or (isinstance(node, ast.With) and any(_suppresses(each.context_expr) for each in node.items))
     is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -196,7 +196,7 @@ def _parts(node: ast.AST, around: Import) -> Iterator[tuple[ast.AST, Import]]:
 
 
 def _by_call(node: ast.expr) -> Iterator[str]:
-    """The modules that an expression imports by a function, as far as its text says which."""
+    """The modules that an expression imports by a function, as far as its text shows them."""
     for each in ast.walk(node):
         match each:
             case ast.Call(func=func, args=[ast.Constant(value=str() as name), *_]) if _last(func) in _IMPORTERS:
@@ -218,7 +218,7 @@ def _last(node: ast.expr) -> str:
 
 
 def named_for_airflow(tree: ast.Module) -> Iterator[Import]:
-    """The modules that a module of pipelines names for Airflow to import: operators, their arguments, callbacks."""
+    """The modules that a pipeline's module names for Airflow to import: operators, their arguments, callbacks."""
     words: Mapping[str, str] = {
         alias.asname or alias.name: alias.name
         for each in tree.body

@@ -1,4 +1,4 @@
-"""What statements of a DAG file define, use and change, by their trees."""
+"""The names that statements of a DAG file define, use and change, from their trees."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def _is_name(node: ast.AST, name: str) -> bool:
 
 
 def looked_up(text: str) -> Iterator[str]:
-    """The names that a text looks up where none of its functions and classes has them, or sets by ``global``.
+    """The names that a text looks up outside of its functions and classes, or sets by ``global``.
 
-    Raises ``SyntaxError`` for what cannot stand in a module, as a ``nonlocal`` of a function around it.
+    Raises ``SyntaxError`` for code that cannot be in a module, such as a ``nonlocal`` of a function around it.
     """
     top = symtable(text, "<moved>", "exec")
     yield from (each.get_name() for each in top.get_symbols() if each.is_referenced())
@@ -64,7 +64,7 @@ def imported(tree: ast.AST, *, deep: bool = True) -> Iterator[str]:
 
 
 def outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
-    """A node and what is in it, but for functions and what is in those."""
+    """A node and its content, without functions and their content."""
     if isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
         return
     yield tree
@@ -73,7 +73,7 @@ def outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def defined_by(text: str) -> Iterator[str]:
-    """The names that a text sets as a module, but for those that its functions set."""
+    """The names that a text sets at module level, without those that its functions set."""
     for each in symtable(text, "<moved>", "exec").get_symbols():
         if each.is_assigned() or each.is_imported() or each.is_namespace():
             yield each.get_name()
@@ -98,7 +98,7 @@ def changed_by(nodes: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def aliased(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, Iterable[str]]]:
-    """Each name that is set, with those of whose values it may be one, or a part."""
+    """Each name that is set, with the names whose values, or parts of them, it may refer to."""
     for node in nodes:
         match node:
             case ast.Assign(targets=targets, value=value):
@@ -119,7 +119,7 @@ def aliased(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, Iterable[str]]]:
 
 
 def _stood_for(value: ast.expr) -> Iterator[str]:
-    """The names of which an expression may be the value, or a part of it."""
+    """The names whose values, or parts of them, an expression may return."""
     match value:
         case ast.Attribute() | ast.Subscript() | ast.Name():
             yield from first_name(value)
@@ -140,7 +140,7 @@ def _stood_for(value: ast.expr) -> Iterator[str]:
 
 
 def handed_by(statement: ast.stmt) -> Iterator[str]:
-    """The names that a statement calls for what that does, and those that it hands to such a call."""
+    """The names that a statement calls for their effect, and those that it passes to such calls."""
     for node in outside_functions(statement):
         if isinstance(node, ast.Expr) and isinstance(call := node.value, ast.Call) and called(call) not in _LOGS:
             for each in (call.func, *call.args, *(named.value for named in call.keywords)):
@@ -148,7 +148,7 @@ def handed_by(statement: ast.stmt) -> Iterator[str]:
 
 
 def first_name(node: ast.expr) -> Iterator[str]:
-    """The name that a chain of dots and indexes begins with, if it does."""
+    """The name at the beginning of a chain of dots and indexes; None if there is none."""
     while isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
         node = node.value
     if isinstance(node, ast.Name):
@@ -169,12 +169,12 @@ def run_by(statement: ast.stmt) -> Iterator[str]:
 
 
 def is_main(statement: ast.stmt) -> bool:
-    """Whether a statement is for a module that runs as a script."""
+    """Return whether a statement is for a module that runs as a script."""
     return isinstance(statement, ast.If) and any(_is_name(each, "__name__") for each in ast.walk(statement.test))
 
 
 def may_move(statement: ast.stmt) -> bool:
-    """Whether a statement makes no DAG and no task. What runs under ``__main__`` stays behind too."""
+    """Return whether a statement creates no DAG and no task. Code under ``__main__`` stays behind, too."""
     if isinstance(statement, ast.With | ast.For | ast.While):
         return False
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -187,7 +187,7 @@ def may_move(statement: ast.stmt) -> bool:
 
 
 def called(node: ast.AST) -> str:
-    """The last name of what a node calls, or is."""
+    """The last name of a node or of the function that it calls."""
     if isinstance(node, ast.Call):
         node = node.func
     if isinstance(node, ast.Attribute):

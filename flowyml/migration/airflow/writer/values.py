@@ -1,4 +1,4 @@
-"""Values of a model as source: literals, and calls of FlowyML's own words. No text of a DAG file is pasted."""
+"""Values of a model as source: literals, and calls of FlowyML's own words. No text of a DAG file is inserted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Unwritable(Exception):
 
 
 class Words:
-    """Writes values for one module. ``function`` gives the name of one of the file, ``word`` what a word is there."""
+    """Writes values for one module. ``function`` returns the name of a function there, ``word`` that of a word."""
 
     def __init__(self, function: Callable[[FunctionModel], str], word: Callable[[str], str]) -> None:
         self._function = function
@@ -78,14 +78,14 @@ class Words:
         return self.reference(Reference(f"{value.module}.{value.name}", value.name, value.place))
 
     def xcom(self, edge: ValueEdge) -> Part:
-        """What another task left."""
+        """The XCom of another task."""
         if edge.path:
             raise Unwritable(f"the value of {edge.task_id} goes through {edge.path[0][0]}(…)")
         key = [] if edge.key == "return_value" else [text_literal(edge.key)]
         return Group(f"{self._word('xcom')}(", [text_literal(edge.task_id), *key], ")")
 
     def reference(self, value: Reference) -> Part:
-        """Something of another library, which Airflow imports."""
+        """An object of another library, which Airflow imports."""
         path = path_of(value.import_path)
         if path is None:
             raise Unwritable(f"{value.import_path or value.source!r:.80} is not an import path")
@@ -111,7 +111,7 @@ class Words:
         return Group(f'{self._word("imported")}("airflow.sdk.{name}")(', given, ")")
 
     def symbolic(self, value: Symbolic) -> Part:
-        """What only Airflow knows when it reads the file: it looks there again."""
+        """A value that only Airflow knows when it reads the file: Airflow evaluates it there again."""
         if value.parts:
             text = "".join(_braced(each) if isinstance(each, str) else "{}" for each in value.parts)
             given = [self.part(each) for each in value.parts if not isinstance(each, str)]
@@ -134,7 +134,7 @@ class Words:
         return text_literal(key) if isinstance(key, str) else source(self.part(key))
 
     def keyword(self, name: str) -> str:
-        """The name of an argument, if it is one."""
+        """The name of an argument, if it is valid."""
         import keyword
 
         if not _IDENTIFIER.fullmatch(name) or keyword.iskeyword(name) or name == "__debug__":
@@ -143,17 +143,17 @@ class Words:
 
 
 def _braced(text: str) -> str:
-    """A text as ``str.format`` leaves it."""
+    """A text escaped for ``str.format``."""
     return text.replace("{", "{{").replace("}", "}}")
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is plain JSON, as arguments of steps are."""
+    """Return whether a value is plain JSON, like arguments of steps."""
     return is_json(value)
 
 
 def path_of(path: str) -> str | None:
-    """An import path with a colon where the module ends, if that is not before its last name.
+    """An import path with a colon at the end of the module, if that is not before its last name.
 
     >>> path_of("airflow.utils.trigger_rule.TriggerRule.ALL_DONE"), path_of("our.hooks.Hook"), path_of("x; y")
     ('airflow.utils.trigger_rule:TriggerRule.ALL_DONE', 'our.hooks.Hook', None)
@@ -170,5 +170,5 @@ def path_of(path: str) -> str | None:
 
 
 def as_number(seconds: float) -> str:
-    """A number as one writes it: ``60`` and not ``60.0``."""
+    """A number in its usual form: ``60`` and not ``60.0``."""
     return str(int(seconds)) if seconds == int(seconds) else repr(float(seconds))

@@ -1,7 +1,7 @@
-"""Whether Airflow finds the same in a DAG file and in what was compiled from its pipeline.
+"""Compare what Airflow finds in a DAG file and in the file that was compiled from its pipeline.
 
-Airflow's own DagBag loads both, in an interpreter that has it, in a process for each side; so this is the one place
-where a DAG file is executed, and only when it is asked for.
+Airflow's own DagBag loads both, in an interpreter that has it, in a process for each side. This is the one place where
+a DAG file is executed, and only on request.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _SECONDS = 600
 _OPTIONS = ("owner", "pool", "queue", "depends_on_past")
 _FIELDS = ("operator", "trigger_rule", "retries", "retry_delay", "execution_timeout", "mapped", *_OPTIONS)
 _STEP = ("Step", "ItemStep")
-# What a task of a decorator is, where its name says another: docs/migrate-from-airflow.md has each conversion.
+# The operator of a decorated task, if its name differs: docs/migrate-from-airflow.md has each conversion.
 _OPERATORS = {"DecoratedSensorOperator": "PythonSensor"}
-# Trigger rules that FlowyML widens where a step may be skipped, and decides by itself: see docs/control-flow.md.
+# Trigger rules that FlowyML widens if a step may be skipped, and decides itself: see docs/control-flow.md.
 _WIDER = {("all_success", "none_failed"), ("all_success", "none_failed_min_one_success")}
 
 _LOADER = """
@@ -124,7 +124,7 @@ real.flush()  # Airflow may end the process by itself
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What Airflow finds otherwise in a DAG: of which task, if of one, and on either side."""
+    """A difference of a DAG: its task, if it is about a task, and the value on either side."""
 
     dag_id: str
     task_id: str
@@ -138,7 +138,7 @@ class Difference:
 
 
 def load_dags(python: str, paths: Sequence[Path]) -> Mapping[str, Any]:
-    """What the DagBag of an interpreter's Airflow finds in some files. Raises ``EngineError``."""
+    """Load files with the DagBag of an interpreter's Airflow, and return its findings. Raises ``EngineError``."""
     interpreter = Path(shutil.which(python) or python).absolute()  # not resolved: a link in a venv says which venv
     shown = f"{len(paths)} files" if len(paths) != 1 else str(paths[0])
     with tempfile.TemporaryDirectory() as home:
@@ -170,12 +170,12 @@ def compare(
     helpers: Collection[str] = (),
     added: Collection[str] = (),
 ) -> Iterator[Difference]:
-    """The differences between a DAG and the one that was compiled from its pipeline.
+    """The differences between a DAG and the DAG that was compiled from its pipeline.
 
-    ``schedule`` is what the pipeline's module says, and ``helpers`` are ids of tasks that stand for no step; ``added``
-    names steps of the pipeline that no task of the DAG stands for. Tasks are known by the name that Airflow shows.
-    Those that only the compiled one has, for branches, say, are taken out of its graph, as if what waits for them
-    waited for what they wait for; what a task then waits for anyway, by another task, is left out.
+    ``schedule`` is that of the pipeline's module; ``helpers`` are ids of tasks that run no step; ``added`` has the
+    names of steps without a task in the DAG. Tasks are compared by display name. Tasks that only the compiled DAG has,
+    such as those for branches, are removed from its graph, and their successors wait for their predecessors. A
+    dependency that also exists through another task is left out.
     """
     dag, before = original["dag_id"], original["tasks"]
     after = _by_shown(compiled["tasks"])
@@ -220,7 +220,7 @@ def _by_shown(tasks: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _upstream(tasks: Mapping[str, Any], name: str, extra: set[str], wanted: Sequence[str]) -> list[str]:
-    """What a task waits for: by itself, or by way of those that are taken out."""
+    """The tasks that a task waits for, directly or through removed tasks."""
     found = _before(tasks, name, extra) - extra
     by_way = found - {*tasks[name]["upstream"], *wanted}
     implied = {each for other in found for each in _before(tasks, other, set(tasks))}
@@ -228,7 +228,7 @@ def _upstream(tasks: Mapping[str, Any], name: str, extra: set[str], wanted: Sequ
 
 
 def _before(tasks: Mapping[str, Any], name: str, through: set[str]) -> set[str]:
-    """What a task waits for, and what those of ``through`` among them wait for."""
+    """The tasks that a task waits for, and those that the ones in ``through`` among them wait for."""
     found: set[str] = set()
     waiting = list(tasks[name]["upstream"])
     while waiting:
@@ -245,9 +245,9 @@ def verify(
     folder: Path,
     count: Callable[[int], None] = lambda done: None,
 ) -> Iterator[tuple[FileResult, DagResult, Sequence[Difference] | str]]:
-    """Each DAG with what Airflow finds otherwise in the one that is compiled from its module below ``folder``.
+    """Each DAG with its differences from the one that is compiled from its module below ``folder``.
 
-    A text in their place says why nothing could be compared. A DAG without a pipeline is left out.
+    A text instead of differences says why they could not be compared. A DAG without a pipeline is left out.
     """
     pairs = [(file, dag) for file in results for dag in file.dags if dag.pipeline]
     with tempfile.TemporaryDirectory() as made:
@@ -288,12 +288,12 @@ def _compared(
 
 
 def _last_line(text: str) -> str:
-    """What a traceback says at its end."""
+    """The last line of a traceback."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def _compiled(folder: Path, file: FileResult, dag: DagResult) -> subprocess.CompletedProcess[str]:
-    """The DAG file that FlowyML compiles from a pipeline, in a process of its own: that imports the module."""
+    """The DAG file that FlowyML compiles from a pipeline, in a process of its own, which imports the module."""
     command = [sys.executable, "-m", "flowyml", "compile", f"{folder / file.module}:{dag.pipeline}", "--to", "airflow"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)

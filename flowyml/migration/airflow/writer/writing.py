@@ -1,4 +1,4 @@
-"""From files that were read to modules in a folder. No name in a DAG file says where something is written."""
+"""Write the modules for the files that were read into a folder. No name in a DAG file determines a path."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RESERVED = frozenset({"airflow", "flowyml", "flowyml_airflow", "flowyml_kubeflo
 
 
 def results_of(files: Iterable[FileModel], staying: Staying = {}) -> Sequence[FileResult]:
-    """What becomes of each file: its module's text and place, or why it has none.
+    """The result for each file: its module's text and path, or the reason why it has none.
 
     ``staying`` are the tasks of each DAG that stay on Airflow.
     """
@@ -35,7 +35,7 @@ def results_of(files: Iterable[FileModel], staying: Staying = {}) -> Sequence[Fi
 
 
 def namesakes(results: Iterable[FileResult]) -> Mapping[str, Sequence[Place]]:
-    """The ids that DAGs of several files have, and where these are made."""
+    """The ids that DAGs of several files share, and their source locations."""
     found: dict[str, dict[Place, None]] = {}
     for dag in (dag for file in results for dag in file.dags if "{" not in dag.dag_id):  # one that is known
         found.setdefault(dag.dag_id, {})[dag.place] = None
@@ -43,7 +43,7 @@ def namesakes(results: Iterable[FileResult]) -> Mapping[str, Sequence[Place]]:
 
 
 def _with_namesakes(dag: DagResult, found: Mapping[str, Sequence[Place]]) -> DagResult:
-    """A DAG with a warning of those of other files that have its id."""
+    """Add to a DAG a warning about DAGs of other files with its id."""
     others = [str(place) for place in found.get(dag.dag_id, ()) if place.path != dag.place.path]
     if not others:
         return dag
@@ -75,15 +75,15 @@ def _results_of(files: Iterable[FileModel], staying: Staying) -> Iterator[FileRe
 
 
 def _check(text: str) -> None:
-    """Raise what Python does about a module that it cannot compile: no text of a DAG file makes one."""
+    """Raise Python's error for a module that it cannot compile: no text of a DAG file may cause one."""
     with warnings.catch_warnings(action="ignore"):
         compile(text, "<module>", "exec", dont_inherit=True)
 
 
 def check_free(folder: Path, names: Iterable[str], *, copies: Mapping[str, bytes] = {}, force: bool = False) -> None:
-    """Raise ``ConfigurationError`` for a file that is in the way, and for a folder that leads elsewhere.
+    """Raise ``ConfigurationError`` for a file that would be overwritten, and for a folder that leads elsewhere.
 
-    Copies have no mark: a file that is not the same is in their way.
+    Copies have no mark: an existing file with other content may not be overwritten by one.
     """
     root = folder.resolve()
     for name in (*names, *copies):
@@ -102,9 +102,9 @@ def check_free(folder: Path, names: Iterable[str], *, copies: Mapping[str, bytes
 def write_into(
     folder: Path, texts: Mapping[str, str], *, copies: Mapping[str, bytes] = {}, force: bool = False
 ) -> None:
-    """Write files below a folder, whole or not at all. What FlowyML did not write stays, unless ``force``.
+    """Write files below a folder, all or nothing. Files that FlowyML did not write stay, unless ``force``.
 
-    A text is asked for when it is written. Raises ``ConfigurationError`` as ``check_free`` does, before the first one.
+    A text is computed when it is written. Raises ``ConfigurationError`` as ``check_free`` does, before the first one.
     """
     check_free(folder, texts, copies=copies, force=force)
     root = folder.resolve()
@@ -116,7 +116,7 @@ def write_into(
 
 
 def _module_path(path: str, taken: set[str]) -> str:
-    """Where a module goes, below the folder of all: names that Python can import, and that hide no other module.
+    """The path of a module below the output folder: Python can import it, and it hides no other module.
 
     >>> _module_path("team a/../etl-daily.py", set()), _module_path("json.py", {"json_pipeline.py"})
     ('team_a/etl_daily.py', 'json_pipeline_2.py')

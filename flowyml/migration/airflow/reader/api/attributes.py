@@ -1,4 +1,4 @@
-"""Attributes of the objects that Airflow makes, and of natives."""
+"""Attributes of the objects that Airflow creates, and of natives."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from flowyml.migration.airflow.reader.values import (
 
 __all__ = ["ENDINGS", "assign", "attribute"]
 
-# What any operator takes as an argument and keeps under the same name. Source: airflow.sdk.bases.operator.
+# Arguments of any operator that are attributes of the same name. Source: airflow.sdk.bases.operator.
 _SETTABLE = frozenset({
     "trigger_rule", "retries", "retry_delay", "retry_exponential_backoff", "max_retry_delay", "execution_timeout",
     "pool", "pool_slots", "queue", "owner", "email", "email_on_retry", "email_on_failure", "depends_on_past",
@@ -99,7 +99,7 @@ def _as_teardown(world: Making, task: Task) -> Native:
 
 
 def _relatives(task: Task, name: str) -> Native:
-    """``get_direct_relatives`` and ``get_flat_relatives``, which has those further along too."""
+    """``get_direct_relatives`` and ``get_flat_relatives``, which includes indirect ones."""
 
     def relatives(arguments: Arguments, where: ast.AST) -> list[Task]:
         side = "upstream" if hard(arguments.value("upstream", 0, False)) is True else "downstream"
@@ -298,7 +298,7 @@ def _of_native(world: Making, value: Native, name: str, node: ast.AST) -> Any:
 
 
 def _of_asset(value: Asset, name: str) -> Any:
-    """The name and URI of an asset: each is the other where only one is given."""
+    """The name and URI of an asset: if only one is given, the other equals it."""
     if value.parts or name not in ("name", "uri"):
         return MISSING
     return (value.uri or value.name) if name == "uri" else (value.name or value.uri)
@@ -326,7 +326,7 @@ def attribute(world: Making, value: Any, name: str, node: ast.AST) -> Any:
 
 
 def assign(world: Making, value: Any, name: str, new: Any, node: ast.AST) -> bool:
-    """Sets an attribute of one of Airflow's own objects. Returns whether it is done."""
+    """Set an attribute of one of Airflow's own objects. Returns whether it is done."""
     value = value.task if isinstance(value, XCom) else value
     if isinstance(value, Task) and name in ("upstream_task_ids", "downstream_task_ids"):
         world.machine.warn("unknown-edge", one_sided(world.machine.source(node)), node)
@@ -364,12 +364,12 @@ def _assign_of_dag(world: Making, dag: Dag, name: str, new: Any, node: ast.AST) 
 
 
 def one_sided(source: str) -> str:
-    """What is said where a file changes the ids that a task keeps."""
+    """The warning for a file that changes the ids of a task's neighbours."""
     return f"`{source[:80]}` changes one side of edges, which the import ignores: `>>` draws both"
 
 
 def _of_held(world: Making, value: Ids | Held, name: str, node: ast.AST) -> Any:
-    """A method that changes what Airflow holds: it does so to a copy, and that is said."""
+    """A method that changes a collection of Airflow's: it changes a copy, with a warning."""
     if name not in CHANGES:
         return MISSING
 

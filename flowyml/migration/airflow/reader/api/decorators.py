@@ -74,14 +74,14 @@ def decorated_dag(world: Making, factory: DagFactory, arguments: Arguments, node
 
 
 def _own_params(function: Function, arguments: Arguments) -> dict[str, Any]:
-    """The params that a decorated DAG has for the arguments of its function. Source: ``airflow.sdk.DAG.dag``."""
+    """The params of a decorated DAG for the arguments of its function. Source: ``airflow.sdk.DAG.dag``."""
     names = [one.arg for one in (*function.node.args.posonlyargs, *function.node.args.args)]
     given = dict(zip(names, (one.value for one in arguments.positional), strict=False))
     return function.defaults | given | {name: one.value for name, one in arguments.named.items()}
 
 
 def _parameters(world: Making, function: Function, node: ast.AST) -> Arguments:
-    """A decorated DAG's arguments, which are the run's parameters: not known, by name."""
+    """A decorated DAG's arguments, by name; they are the run's parameters, so their values are unknown."""
     place = world.machine.place(node)
     spec = function.node.args
     names = [one.arg for one in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)]
@@ -120,7 +120,7 @@ def task_decorator(world: Making, function: Foreign, arguments: Arguments, node:
 
 
 def _conditional(kind: str, arguments: Arguments) -> Native:
-    """``@task.run_if(…)`` around a ``@task``: one more argument of it."""
+    """``@task.run_if(…)`` around a ``@task``: an additional argument of the task."""
     condition = arguments.get("condition", 0) or Given(None)
 
     def wrap(target: Any) -> Any:
@@ -134,7 +134,7 @@ def _conditional(kind: str, arguments: Arguments) -> Native:
 
 
 def decorates(world: Making, decorator: str, path: str, arguments: Arguments, node: ast.AST) -> Any:
-    """What a decorator of Airflow makes of a function, with arguments of its own or without."""
+    """Apply a decorator of Airflow to a function, with or without arguments of the decorator."""
     only = arguments.get("python_callable", 0)
     named = {name: one for name, one in arguments.named.items() if name != "python_callable"}
     named["__path__"] = Given(path)
@@ -194,7 +194,7 @@ def _operator_of(world: Making, owner: Partial) -> Task:
 
 
 def grouped(world: Making, factory: GroupFactory, arguments: Arguments, node: ast.AST, mapping: Any = None) -> Any:
-    """A call of a ``@task_group`` function: what it returns, or the group."""
+    """A call of a ``@task_group`` function: its return value, or the group."""
     given = Arguments(list(factory.arguments.positional), dict(factory.arguments.named))
     if given.get("group_id", 0) is None:
         given.named["group_id"] = Given(world.name_of(factory.function, node))

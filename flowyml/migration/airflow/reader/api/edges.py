@@ -1,4 +1,4 @@
-"""Edges between tasks, and what ``with`` opens."""
+"""Edges between tasks, and the entering of ``with``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["NAMES", "enter", "join", "joins", "leave", "relations", "suspect"]
 
 
 def relations(world: Making, value: Any, name: str) -> Any:
-    """``set_downstream`` and ``set_upstream`` of what an edge can be drawn to; what ``with`` calls."""
+    """``set_downstream`` and ``set_upstream`` of objects with edges; the methods that ``with`` calls."""
     if name in ("__enter__", "__exit__") and isinstance(value, (Dag, Group)):
         entering = name == "__enter__"
         return native(name, lambda arguments, where: (enter if entering else leave)(world, value, where))
@@ -35,7 +35,7 @@ def relations(world: Making, value: Any, name: str) -> Any:
 
 
 def join(world: Making, before: Any, after: Any, node: ast.AST) -> None:
-    """``before >> after``, with a warning for what cannot be joined."""
+    """``before >> after``, with a warning for values that cannot be joined."""
     one_of_several = any(
         isinstance(one, Either) for side in (before, after) if world.machine.light(side) for one in flat(side)
     )
@@ -52,7 +52,7 @@ def join(world: Making, before: Any, after: Any, node: ast.AST) -> None:
 
 
 def suspect(world: Making, before: Any, after: Any, node: ast.AST) -> None:
-    """Says that there may be an edge where neither side is known."""
+    """Warn of a possible edge if neither side is known."""
     if all(
         any(isinstance(one, Unknown) for one in flat(side)) for side in (before, after) if world.machine.light(side)
     ):
@@ -70,7 +70,7 @@ def _lost(world: Making, lost: list[Any], node: ast.AST) -> None:
 
 
 def _sides(world: Making, value: Any, node: ast.AST) -> Any:
-    """What a side stands for; of tasks of which one is made, all count."""
+    """The nodes of one side of an edge; if a value is one of several, all of them."""
     value = hard(value)
     if not world.machine.light(value):
         world.machine.warn("unknown-edge", "what is joined has too many parts", node)
@@ -145,7 +145,7 @@ def leave(world: Making, value: Any, node: ast.AST) -> None:
 
 
 def joins(value: Any) -> bool:
-    """Whether an edge can be drawn to a value, or to one of several."""
+    """Return whether an edge can lead to a value, or to one of several."""
     value = hard(value)
     if isinstance(value, Either):
         return any(joins(one) for one in value.options)
@@ -155,7 +155,7 @@ def joins(value: Any) -> bool:
 
 
 def _chosen(value: Any) -> Any:
-    """Of several values of which one is meant, the first DAG or group."""
+    """Of several possible values, the first DAG or group."""
     if isinstance(value, Either):
         return next((one for one in value.options if isinstance(hard(one), (Dag, Group))), value)
     return value

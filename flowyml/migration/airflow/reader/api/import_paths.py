@@ -1,4 +1,4 @@
-"""What import paths stand for: operators, DAGs, groups, libraries that make no tasks."""
+"""The meaning of import paths: operators, DAGs, groups, libraries that create no tasks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _HARMLESS = frozenset(
     | {"kubernetes", "loguru", "numpy", "pandas", "pendulum", "pydantic", "pytz", "requests", "slack_sdk", "sqlalchemy"}
     | {"structlog", "yaml"}
 )
-"""Libraries whose functions make no tasks unless they are operators."""
+"""Libraries whose functions create no tasks unless they are operators."""
 _SHOWS = frozenset({"logging", "loguru", "pprint", "structlog", "warnings"})
 
 
 def is_operator(path: str) -> bool:
-    """Whether an import path is that of an operator: by its name, or by its module and a class's name."""
+    """Return whether an import path is an operator's: by its name, or by its module and a class's name."""
     module, _, name = path.rpartition(".")
     if not name[:1].isupper() or name.isupper():
         return False
@@ -50,7 +50,7 @@ def looks_like_dag(path: str, arguments: Arguments) -> bool:
 
 
 def only_shows(path: str) -> bool:
-    """Whether a function writes what it is given, and does no more with it."""
+    """Return whether a function only writes its arguments."""
     top, _, rest = path.partition(".")
     return top in _SHOWS or rest.endswith(("info", "debug", "warning"))
 

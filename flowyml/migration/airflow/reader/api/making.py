@@ -1,4 +1,4 @@
-"""DAGs, tasks and groups, as Airflow makes them of the arguments of their constructors."""
+"""DAGs, tasks and groups, as Airflow creates them from the arguments of their constructors."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from flowyml.migration.airflow.reader.values import (
 __all__ = ["SCHEDULES", "Handler", "Making", "given_items", "path_of"]
 
 _BARE = frozenset({"BaseOperator", "BaseSensorOperator", "SkipMixin", "object", "ABC", "Generic", "LoggingMixin"})
-"""Bases of operators that have no template fields: another task's result in an argument makes no edge."""
+"""Bases of operators without template fields: another task's result in an argument creates no edge."""
 SCHEDULES = frozenset({"schedule", "schedule_interval", "timetable"})
 _KEY = re.compile(r"[\w.-]+")
 
 
 class Making:
-    """Makes DAGs, tasks and groups as Airflow's constructors do. ``dags`` are all that were made."""
+    """Creates DAGs, tasks and groups as Airflow's constructors do. ``dags`` are all that were created."""
 
     def __init__(self, machine: Any) -> None:
         self.machine = machine
@@ -99,14 +99,14 @@ class Making:
         return task
 
     def partial_of(self, operator: Any, arguments: Arguments, node: ast.AST) -> Partial:
-        """``Operator.partial(…)``: its task belongs to what is open here, and not where it is expanded."""
+        """``Operator.partial(…)``: its task belongs to the DAG and group that are open now, not at ``expand``."""
         dag = self.dag_of(arguments, node)
         here = {"dag": Given(dag), "task_group": Given(self.context.group(dag))}
         found = {name: given for name, given in here.items() if given.value is not None}
         return Partial(operator, Arguments(arguments.positional, found | arguments.named, arguments.open), node)
 
     def dag_of(self, arguments: Arguments, node: ast.AST) -> Dag | None:
-        """The DAG that a task or group is given, or the one that is open."""
+        """The DAG in the arguments of a task or group, or the open one."""
         given = hard(arguments.value("dag"))
         if given is None:
             return self.context.dag()
@@ -160,7 +160,7 @@ class Making:
         return group
 
     def name_of(self, function: Any, node: ast.AST) -> Any:
-        """The name of what is decorated, as ids are made of it."""
+        """The name of a decorated function, from which ids are derived."""
         if isinstance(function, (Function, Class)):
             return function.name
         if isinstance(function, PartialCall):
@@ -174,7 +174,7 @@ class Making:
     # Instances of classes of the root
 
     def allocate(self, cls: Class, node: ast.AST) -> Instance:
-        """A new instance: a task, DAG or group where the class comes of one of those."""
+        """Create an instance: a task, DAG or group if the class derives from one of those."""
         for base in cls.foreign():
             if is_operator(base.path):
                 return Task(cls)
@@ -185,7 +185,7 @@ class Making:
         return Items(cls) if cls.is_dict() else Instance(cls)
 
     def defaults(self, instance: Instance, arguments: Arguments, names: list[str]) -> None:
-        """Fills what an operator's ``__init__`` names from default_args, as ``BaseOperatorMeta`` does."""
+        """Fill what an operator's ``__init__`` names from default_args, as ``BaseOperatorMeta`` does."""
         if isinstance(instance, Task):
             dag = hard(arguments.value("dag"))
             dag = dag if isinstance(dag, Dag) else self.context.dag()
@@ -211,7 +211,7 @@ class Making:
             self.make_group(arguments, node, instance)
 
     def finish(self, instance: Instance, arguments: Arguments, node: ast.AST) -> None:
-        """After ``__init__``: what it left out is done, and a task's place is that of the call."""
+        """Complete an instance after ``__init__``; the line of a task is that of the call."""
         if not isinstance(instance, (Task, Dag, Group)):
             return
         if not instance.ready:
@@ -236,11 +236,11 @@ class Making:
 
 
 Handler = Callable[[Making, Foreign, Arguments, ast.AST], Any]
-"""What a call of one of Airflow's names does."""
+"""The effect of a call of one of Airflow's names."""
 
 
 def given_items(given: Given | None, inherited: str) -> dict[str, Given]:
-    """The items of a dictionary that was given, each with the place where it stands."""
+    """The items of a dictionary argument, each with its line."""
     value = hard(given.value) if given is not None else None
     if given is None or not isinstance(value, dict):
         return {}

@@ -1,4 +1,4 @@
-"""What a DAG file reads from outside: Variables, connections, the environment, the configuration, the clock."""
+"""Values that a DAG file reads from outside: Variables, connections, the environment, the configuration, the clock."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def known_folder(world: Making, path: str) -> Any:
 
 
 def _place(world: Making, name: str) -> Any:
-    """The dags folder, or the folder that holds it, of the repository that is read."""
+    """The dags folder of the repository, or the folder that contains it."""
     for folder in world.machine.files.upwards():
         if folder.name == "dags":
             return str(folder if name == "DAGS_FOLDER" else folder.parent)
@@ -71,9 +71,9 @@ def _deserialised(world: Making, value: Any, arguments: Arguments, node: ast.AST
 
 
 def _outside(world: Making, origin: str, given: Given | None, node: ast.AST) -> Any:
-    """A value from outside of the file: its default if it has one, else not known.
+    """A value from outside of the file: its default if it has one, otherwise unknown.
 
-    Where it has no default, and the file catches ``KeyError``, that is raised in the file.
+    If it has no default, and the file catches ``KeyError``, that error is raised in the file.
     """
     if given is not None:
         if isinstance(hard(given.value), Unknown):
@@ -121,7 +121,7 @@ def _update(world: Making, function: Foreign, arguments: Arguments, node: ast.AS
 
 
 def set_environment(world: Making, name: Any, value: Any, node: ast.AST) -> None:
-    """Keeps what a file puts into the environment; as not known, where it may not run that line."""
+    """Store a value that a file puts into the environment; as unknown, if the file may not run that line."""
     if isinstance(name, str):
         machine = world.machine
         machine.environment[name] = machine.unknown(node, origin=f"env:{name}") if machine.context.uncertain else value
@@ -169,7 +169,7 @@ def _zone(world: Making, given: Any, node: ast.AST) -> datetime.tzinfo | None:
 
 
 def of_moment(world: Making, value: Moment, name: str, node: ast.AST) -> Any:
-    """A method of a time: what it gives is in the same time zone, or in the one that it is given."""
+    """A method of a time: its result is in the same time zone, or in that of its argument."""
     if name not in _OF_TIMES:
         return MISSING
     to_another = name in ("in_timezone", "in_tz", "astimezone")
@@ -182,7 +182,7 @@ def of_moment(world: Making, value: Moment, name: str, node: ast.AST) -> Any:
 
 
 def shifted(world: Making, left: Any, right: Any, node: ast.AST) -> Any:
-    """A time and what is added to it, or taken from it."""
+    """Add a duration to a time, or subtract it."""
     return _moment(world, left.zone, node) if isinstance(left, Moment) and not isinstance(right, Moment) else MISSING
 
 
@@ -191,7 +191,7 @@ def _datetime(world: Making, function: Foreign, arguments: Arguments, node: ast.
 
 
 def _search_path(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
-    """``sys.path.append(folder)``: modules are looked for in that folder too, if it is in the root."""
+    """``sys.path.append(folder)``: modules are also searched in that folder, if it is in the root."""
     folder = hard(arguments.positional[-1].value) if arguments.positional else None
     if isinstance(folder, (str, PurePosixPath)):
         world.machine.files.search(str(folder))

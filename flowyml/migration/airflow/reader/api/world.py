@@ -1,4 +1,4 @@
-"""What the evaluator asks of Airflow: names, calls, attributes, items, operators, ``with``."""
+"""The evaluator's interface to Airflow: names, calls, attributes, items, operators, ``with``."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ _ENUMS = frozenset({"TriggerRule", "WeightRule", "State", "TaskInstanceState", "
 
 
 _VERSION = "3.0.0"
-"""What a file that asks for Airflow's version gets, with a warning."""
+"""Airflow's version, for a file that reads it; with a warning."""
 
 
 class Airflow(Making):
     """The `World` of a DAG file."""
 
     def lookup(self, path: str) -> Any:
-        """What stands under the full name of something that is imported."""
+        """The value for the full name of an imported object."""
         if path in LIBRARY:
             return LIBRARY[path]
         if path.startswith(("builtins.", "six.moves.", "future.builtins.")):
@@ -66,7 +66,7 @@ class Airflow(Making):
         return outside.known_folder(self, path)
 
     def call_foreign(self, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
-        """A call of something that is not in the root."""
+        """A call of an object that is not in the root."""
         path, name = function.path, function.name
         if path in CALLED:
             return CALLED[path].call(self.machine, arguments, node)
@@ -117,18 +117,18 @@ class Airflow(Making):
         return self.make_task(function.path, arguments, node)
 
     def _suspect(self, path: str, arguments: Arguments, node: ast.AST) -> None:
-        """Warns of a call that may add tasks or DAGs unseen."""
+        """Warn of a call that may add tasks or DAGs unseen."""
         handed = self._hands_over(arguments) and not only_shows(path)
         if handed or (not harmless(path) and self.context.dag() is not None):
             self.machine.warn("unknown-call", f"what {path} adds to the DAG is unknown", node)
 
     def _hands_over(self, arguments: Arguments) -> bool:
-        """Whether a call gets DAGs, tasks or groups, or all names of the module."""
+        """Return whether a call gets DAGs, tasks or groups, or all names of the module."""
         names = self.machine.module.scope.names
         return any(self.machine.mentions(one) or hard(one) is names for one in arguments.values())
 
     def call_unknown(self, function: Any, arguments: Arguments, node: ast.AST) -> Any:
-        """A call of something that is unknown."""
+        """A call of an unknown object."""
         if isinstance(function, Unknown) and "task_id" in arguments.named:
             self.machine.warn("unknown-call", f"`{function.source[:60]}` is assumed to make one task", node)
             return self.make_task(function.source, arguments, node)
@@ -192,7 +192,7 @@ class Airflow(Making):
         return attributes.attribute(self, value, name, node)
 
     def assign(self, value: Any, name: str, new: Any, node: ast.AST) -> bool:
-        """Sets an attribute of one of Airflow's own objects. Returns whether it is done."""
+        """Set an attribute of one of Airflow's own objects. Returns whether it was set."""
         return attributes.assign(self, value, name, new, node)
 
     def assign_item(self, value: Any, key: Any, new: Any, node: ast.AST) -> None:
@@ -212,7 +212,7 @@ class Airflow(Making):
 
 
 def _shifts(value: Any) -> bool:
-    """Whether it is an instance of a class of the root that says itself what ``>>`` does."""
+    """Return whether a value is an instance of a class of the root that defines ``>>`` itself."""
     value = hard(value)
     return isinstance(value, Instance) and value.special("__rshift__") is not None
 

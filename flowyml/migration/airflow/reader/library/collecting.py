@@ -1,4 +1,4 @@
-"""Collections, copies of them, and what itertools makes of several."""
+"""Collections, copies of them, and itertools."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def _reduce(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 _MOST = 10_000
 _ENDLESS = 5_000
-"""How many items an iterator without an end has here."""
+"""The number of items of an iterator without an end."""
 NAMES: dict[str, Any] = {
     "itertools.groupby": known(_grouped),
     "functools.reduce": known(_reduce),

@@ -21,13 +21,13 @@ __all__ = ["NAMES", "text_in"]
 
 
 def text_in(machine: Any, value: Any) -> Any:
-    """The text of an open file; any other value as it is."""
+    """The text of an open file; any other value unchanged."""
     value = hard(value)
     return value.text if isinstance(value, Opened) else value
 
 
 def _loader(parse: Callable[..., Any], *options: Any, letters: int) -> Native:
-    """What reads a text, at so many letters a step."""
+    """A native that parses a text, at this many letters for a step."""
 
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         given = arguments.positional[0].value if arguments.positional else arguments.value("stream")
@@ -48,18 +48,18 @@ def _loader(parse: Callable[..., Any], *options: Any, letters: int) -> Native:
 
 
 _KEEPING = frozenset({"Loader", "encoding", "f", "fp", "object_hook", "s", "stream", "strict"})
-"""Options of what reads JSON and YAML that leave the values as they are, or that are read."""
+"""Options of JSON and YAML readers that do not change the values, or are supported."""
 
 
 def _keeps_order(arguments: Arguments) -> bool:
-    """Whether the only other option is ``object_pairs_hook=OrderedDict``, or ``dict``."""
+    """Return whether the only other option is ``object_pairs_hook=OrderedDict``, or ``dict``."""
     hook = arguments.value("object_pairs_hook")
     others = set(arguments.named) - _KEEPING - {"object_pairs_hook"}
     return not others and isinstance(hook, Native) and hook.name in ("dict", "ordered_dict")
 
 
 def _hooked(machine: Any, hook: Any, value: Any, node: ast.AST) -> Any:
-    """What ``object_hook`` makes of each object of a JSON text, the inner ones first."""
+    """Apply ``object_hook`` to each object of a JSON text, inner ones first."""
     if isinstance(value, list):
         return [_hooked(machine, hook, one, node) for one in value]
     if not isinstance(value, dict):

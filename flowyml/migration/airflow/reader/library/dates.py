@@ -38,7 +38,7 @@ def _instance(of: datetime.datetime, tz: Any = datetime.UTC) -> datetime.datetim
 
 
 class ParserError(ValueError):
-    """What pendulum raises for a text that it cannot read as a date."""
+    """The error of pendulum for a text that is not a date."""
 
 
 def _parsed(text: str, tz: Any = datetime.UTC, **_: Any) -> datetime.datetime:

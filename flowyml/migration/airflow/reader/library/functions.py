@@ -23,7 +23,7 @@ class PartialCall(Instance):
 
 
 class Stack(Instance):
-    """``contextlib.ExitStack``: what was entered through it is left at its end, the last first."""
+    """``contextlib.ExitStack``: at its end, it exits what was entered through it, last first."""
 
     def __init__(self) -> None:
         super().__init__(None)
@@ -67,14 +67,14 @@ def _wraps(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _identity(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """A decorator, with or without arguments of its own, that leaves a function as it is."""
+    """A decorator, with or without arguments, that does not change a function."""
     if len(arguments.positional) == 1 and isinstance(arguments.positional[0].value, (Function, Class)):
         return arguments.positional[0].value
     return Native("decorator", lambda _, given, __: given.value("function", 0))
 
 
 def _cached(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``functools.lru_cache``, with or without arguments of its own."""
+    """``functools.lru_cache``, with or without arguments."""
     function = arguments.positional[0].value if len(arguments.positional) == 1 else None
     if isinstance(function, Function):
         function.cached = {}
@@ -90,7 +90,7 @@ def _cached_property(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _unknown(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """A decorator after which a call of the function runs another one."""
+    """A decorator that replaces the function by an unknown one."""
     return machine.unknown(node)
 
 
@@ -131,7 +131,7 @@ def _loaded(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _operation(name: str, kind: type[ast.operator]) -> Native:
-    """A function of ``operator`` for what stands between two values."""
+    """A function of ``operator`` for a binary operator."""
 
     def operate(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         return machine.operate(kind, arguments.value("a", 0), arguments.value("b", 1), node)
@@ -150,7 +150,7 @@ def _comparison(name: str, kind: type[ast.cmpop], *, swapped: bool = False) -> N
 
 
 def _getter(get: Callable[[Any, Any, Any, ast.AST], Any]) -> Native:
-    """``itemgetter`` or ``attrgetter``: with several names, what it makes gives a tuple."""
+    """``itemgetter`` or ``attrgetter``: with several names, the getter returns a tuple."""
 
     def make(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         names = [given.value for given in arguments.positional]

@@ -1,4 +1,4 @@
-"""What a file asks of its own objects: ``dir``, ``inspect``."""
+"""Introspection of the file's own objects: ``dir``, ``inspect``."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from flowyml.migration.airflow.reader.values import (
 __all__ = ["NAMES"]
 
 _WITHOUT_NAMES = frozenset({"ABC", "object", "Generic", "Protocol"})
-"""Bases from other libraries that give those below them no names without underscores."""
+"""Bases from other libraries whose subclasses inherit only names with underscores."""
 
 
 def _names_of(value: Any) -> list[str] | None:
-    """The names after a dot that a file gives to a module, class or instance; None if a library gives it others."""
+    """The names that a file gives to a module, class or instance; None if a library adds others."""
     if isinstance(value, Module):
         return None if value.stars else sorted(map(str, value.scope.names))
     cls = value.cls if type(value) is Instance else value

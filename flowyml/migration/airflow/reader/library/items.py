@@ -1,4 +1,4 @@
-"""Builtins that make containers and go over items."""
+"""Builtins that create containers and iterate."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _zip(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 def in_rows(
     machine: Any, arguments: Arguments, node: ast.AST, join: Callable[[list[Iterator[Any]]], Iterable[Any]]
 ) -> Any:
-    """What ``join`` makes of several iterables. One may be in it twice: then its items go to either in turn."""
+    """Apply ``join`` to several iterables. An iterator that is in it twice gives its items to either in turn."""
     froms = [given.value for given in arguments.positional]
     each = [pulled(machine, one, node) for one in froms]
     if arguments.open or any(one is None for one in each):
@@ -85,11 +85,11 @@ def in_rows(
 
 
 _CELLS = 1_000_000
-"""As many items the rows that are made of several iterables may have together; more are unknown."""
+"""The largest number of items in rows of several iterables together; more are unknown."""
 
 
 def pulled(machine: Any, value: Any, node: ast.AST) -> Iterator[Any] | None:
-    """The items of a value one by one, of an iterator those that are left then; None where they are unknown."""
+    """The items of a value one by one, or those left in an iterator; None if they are unknown."""
     one = hard(value)
     if isinstance(one, Once):
         return _in_turn(machine, one, node)
@@ -124,7 +124,7 @@ def _map(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _tried(machine: Any, function: Any, count: int, node: ast.AST) -> Any:
-    """Calls a function once for items that are unknown."""
+    """Call a function once for unknown items."""
     before = machine.context.effects
     machine.context.uncertain += 1
     machine.call(function, Arguments([Given(machine.unknown(node)) for _ in range(count)]), node)
@@ -158,7 +158,7 @@ def _filter(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def keys_of(machine: Any, items: list[Any], key: Any, node: ast.AST) -> list[Any]:
-    """What ``key`` makes of each item; the items themselves without one."""
+    """The results of ``key`` for each item; the items themselves without ``key``."""
     return items if key is None else [machine.call(key, Arguments([Given(one)]), node) for one in items]
 
 
@@ -178,11 +178,11 @@ def _ordered(machine: Any, items: list[Any], arguments: Arguments, node: ast.AST
 
 
 class _NotKnown(Exception):
-    """Which of two comes first."""
+    """The order of two items is unknown."""
 
 
 def _before(machine: Any, keys: list[Any], pair: tuple[int, ...], node: ast.AST) -> int:
-    """Which of two keys comes first, by what their classes say of ``<``."""
+    """Compare two keys by their classes' ``<``."""
     one, other = (keys[index] for index in pair)
     for left, right, found in ((one, other, -1), (other, one, 1)):
         answer = machine.truth(machine.compare(ast.Lt, left, right, node))
@@ -277,7 +277,7 @@ def _reversed(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _of_defaults(native: Native, within: bool = False) -> Native:
-    """A native whose result is marked where what it goes over is a default; ``within``, or an item of it."""
+    """A native whose result is marked if its iterable is a default; ``within``, or one of its items."""
 
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         given = list(arguments.values())

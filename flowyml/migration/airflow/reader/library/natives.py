@@ -31,12 +31,12 @@ def plain(function: Callable[..., Any]) -> Native:
 
 
 def known(function: Callable[[Any, Arguments, ast.AST], Any]) -> Native:
-    """A native that looks at its arguments itself."""
+    """A native that checks its arguments itself."""
     return Native(function.__name__.strip("_"), function)
 
 
 def native(name: str, function: Callable[[Arguments, ast.AST], Any]) -> Native:
-    """A native that asks nothing of the evaluator: it gets its arguments, and where it is called."""
+    """A native that needs nothing of the evaluator but its arguments, and the node of the call."""
     return Native(name, lambda _, arguments, where: function(arguments, where))
 
 

@@ -1,4 +1,4 @@
-"""Builtins that look at objects, classes and scopes, and evaluate text."""
+"""Builtins that inspect objects, classes and scopes, and evaluate text."""
 
 from __future__ import annotations
 
@@ -72,11 +72,13 @@ _MADE = frozenset({"BaseOperator", "DAG", "TaskGroup", "bool", "dict", "float", 
 """Classes whose instances are neither functions, classes nor modules."""
 _ASKED_OF_METHODS = frozenset({"Callable", "Collection", "Iterable", "Iterator", "Mapping", "Sequence", "Sized"})
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None), list, tuple, dict, set})
-"""Classes whose values have here the attributes that they have in Python. A text may be a member of an enumeration of
-Airflow's, which has a name and a value."""
+"""Classes whose values have the attributes that they have in Python.
+
+A text may be a member of an enumeration of Airflow's, with a name and a value.
+"""
 _NONE_TYPE = Foreign("types.NoneType")
 _EMPTY = frozenset({"abc.ABC", "builtins.object", "object", "typing.Generic", "typing.Protocol"})
-"""Classes of the standard library that give those below them no names of their own."""
+"""Classes of the standard library whose subclasses inherit no names."""
 
 
 def _isinstance(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -227,7 +229,7 @@ def _made_class(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _evaluated(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``eval(text)``: the text is read as the rest of the file is."""
+    """``eval(text)``: the text is evaluated like the rest of the file."""
     text = hard(arguments.value("expression", 0))
     if not isinstance(text, str) or len(text) > 10_000:
         return machine.unknown(node)
@@ -237,7 +239,7 @@ def _evaluated(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _executed(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``exec(text)``, in the same way."""
+    """``exec(text)``, likewise."""
     text = hard(arguments.value("source", 0))
     if (
         not isinstance(text, str)

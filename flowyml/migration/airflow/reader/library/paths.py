@@ -105,12 +105,12 @@ def _entries(machine: Any, name: Any, node: ast.AST, *, names: bool) -> Any:
 
 
 def _scandir(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """The entries of a folder as paths, which answer what is asked of them too."""
+    """The entries of a folder as paths, with the methods of entries."""
     return _entries(machine, hard(arguments.value("path", 0, ".")), node, names=False)
 
 
 def _modules(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``pkgutil.iter_modules``: what can be imported from folders."""
+    """``pkgutil.iter_modules``: the modules in folders."""
     folders, prefix = hard(arguments.value("path", 0)), hard(arguments.value("prefix", 1, ""))
     if not isinstance(folders, list) or not isinstance(prefix, str):
         return machine.unknown(node)
@@ -183,7 +183,7 @@ def _resolved(machine: Any, name: str, node: ast.AST) -> Any:
 
 
 def path_attribute(machine: Any, path: PurePosixPath, name: str, node: ast.AST) -> Any:
-    """What `pathlib.Path` has beyond a pure path: reading, looking, listing. None for anything else."""
+    """The methods of `pathlib.Path` beyond a pure path: reading, inspecting, listing. None for any other name."""
     text = str(path)
     answers: dict[str, Callable[[Arguments], Any]] = {
         "read_text": lambda _: machine.attempt(node, read, machine, text),

@@ -22,7 +22,7 @@ __all__ = [
 
 
 def annotated(cls: Class) -> list[tuple[str, str]]:
-    """The names that the body of a class annotates, each with what its annotation is called: ``ClassVar``, ``str``."""
+    """The annotated names in the body of a class, each with the name of its annotation: ``ClassVar``, ``str``."""
     lines = [one for one in cls.node.body if isinstance(one, ast.AnnAssign)]
     return [(one.target.id, _called(one.annotation)) for one in lines if isinstance(one.target, ast.Name)]
 
@@ -37,7 +37,7 @@ def _called(annotation: ast.expr) -> str:
 
 
 def places_of_fields(cls: Class) -> dict[str, int | None]:
-    """The fields that ``__init__`` takes, each with its position; None for those that it takes by their name only."""
+    """The fields that ``__init__`` takes, each with its position; None for keyword-only ones."""
     found: dict[str, int | None] = {}
     by_name: set[str] = set()
     for base in (one for one in cls.mro() if isinstance(one, Class)):
@@ -55,7 +55,7 @@ def places_of_fields(cls: Class) -> dict[str, int | None]:
 
 
 def only_for_init(cls: Class, instance: Instance) -> Arguments:
-    """What ``__post_init__`` of a dataclass gets: the values of its ``InitVar`` fields."""
+    """The arguments of a dataclass's ``__post_init__``: the values of its ``InitVar`` fields."""
     bases = [one for one in reversed(cls.mro()) if isinstance(one, Class)]
     names = {name: None for base in bases for name, kind in annotated(base) if kind == "InitVar"}
     return Arguments([Given(instance.attributes.get(name)) for name in names])
@@ -101,7 +101,7 @@ def _as_dict(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _fields(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``dataclasses.fields``: what has a ``name`` for each."""
+    """``dataclasses.fields``: an object with a ``name`` for each field."""
     value = hard(arguments.value("class_or_instance", 0))
     cls = value.cls if isinstance(value, Instance) else value
     if not isinstance(cls, Class) or cls.fields is None:
@@ -137,7 +137,7 @@ def instance_method(machine: Any, value: Instance, name: str) -> Any:
 
 
 def _dumped(machine: Any, value: Instance, given: Arguments, node: ast.AST) -> Any:
-    """A dictionary of all fields; not known where options leave some of them out."""
+    """A dictionary of all fields; unknown if options leave some of them out."""
     is_whole = all(hard(each.value) in (False, None) for name, each in given.named.items() if name not in _KEEPS_ALL)
     return _unfolded(machine, value, node, 0) if is_whole and not given.open else machine.unknown(node)
 
@@ -156,7 +156,7 @@ _KEEPS_ALL = frozenset({"mode", "indent", "round_trip", "warnings", "serialize_a
 
 
 def class_method(value: Class, name: str) -> Any:
-    """``parse_obj`` and ``model_validate`` of a pydantic model, which make an instance of a dictionary; else None."""
+    """``parse_obj`` and ``model_validate`` of a pydantic model, which read a dictionary; else None."""
     if name == "_fields" and value.fields is not None:
         return tuple(value.fields)
     if name == "_make" and value.fields is not None:
@@ -198,7 +198,7 @@ def validated(machine: Any, cls: Class, name: str, value: Any) -> Any:
 
 
 def changing_validators(cls: Class) -> list[ast.FunctionDef]:
-    """Validators of a pydantic model that may give its fields other values; the caller warns, since none is run."""
+    """Validators of a pydantic model that may change its fields; the caller warns, since none is run."""
     found = [one for one in cls.node.body if isinstance(one, ast.FunctionDef) and _validates(one)]
     return [one for one in found if any(map(_may_change, ast.walk(one)))]
 

@@ -44,7 +44,7 @@ class Settings(Instance):
         }
 
     def _read(self, machine: Any, arguments: Arguments, node: ast.AST) -> None:
-        """Reads files; one that is missing counts for nothing, as in Python."""
+        """Read files; a missing one is ignored, as in Python."""
         names = hard(arguments.value("filenames", 0))
         for name in map(hard, names if isinstance(names, (list, tuple)) else [names]):
             if not isinstance(name, (str, PurePosixPath)):
@@ -53,7 +53,7 @@ class Settings(Instance):
                 self._take(machine, self.parser.read_string, text, node)
 
     def _read_text(self, name: str) -> Callable[[Any, Arguments, ast.AST], None]:
-        """Reads an open file or a text, the argument of this name."""
+        """Read an open file or a text, the argument of this name."""
 
         def read(machine: Any, arguments: Arguments, node: ast.AST) -> None:
             self._take(machine, self.parser.read_string, text_in(machine, arguments.value(name, 0)), node)
@@ -78,7 +78,7 @@ class Settings(Instance):
         self.attributes |= {"__sections__": found, "__items__": [*found]}
 
     def _sections(self) -> dict[str, Section]:
-        """All values, with what they take of one another. Raises ``TooLarge``."""
+        """All values, with interpolation. Raises ``TooLarge``."""
         if isinstance(self.parser, configparser.ConfigParser):
             for section in self.parser.values():
                 _check_lengths({option: section.get(option, "", raw=True) for option in section})
@@ -113,7 +113,7 @@ class Settings(Instance):
 
 
 def _check_lengths(options: Mapping[str, str]) -> None:
-    """Raises ``TooLarge`` if options of a section that take others (``%(name)s``) become too long together."""
+    """Raise ``TooLarge`` if options that interpolate others (``%(name)s``) become too long."""
     lengths = {name: len(text) for name, text in options.items()}
     for _ in range(configparser.MAX_INTERPOLATION_DEPTH):
         lengths = {
@@ -124,7 +124,7 @@ def _check_lengths(options: Mapping[str, str]) -> None:
 
 
 def _taken(text: str) -> list[str]:
-    """The options that ``BasicInterpolation`` would put into a text, which it goes over from left to right."""
+    """The options that ``BasicInterpolation`` would insert into a text, from left to right."""
     found = []
     at = text.find("%")
     while at >= 0:

@@ -32,7 +32,7 @@ __all__ = ["NAMES", "Digest", "format_text"]
 
 
 def format_text(machine: Any, text: str, arguments: Arguments, node: ast.AST) -> Any:
-    """``text.format(…)``: fields may take items and attributes, as the evaluator knows them."""
+    """``text.format(…)``: fields may have items and attributes of the evaluator's values."""
     out: list[Any] = []
     count = 0
     for literal, name, spec, conversion in pieces(text):
@@ -88,7 +88,7 @@ _FUNCTIONS = ("sub", "match", "search", "fullmatch", "findall", "finditer", "spl
 
 
 def _regex(name: str) -> Native:
-    """A function of ``re``, for a pattern and a text of which a trial shows that they take no long time."""
+    """A function of ``re``, for a pattern and a text that a trial shows to take little time."""
 
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         def found(*args: Any, **kwargs: Any) -> Any:
@@ -107,7 +107,7 @@ def _regex(name: str) -> Native:
 
 
 def _substituted(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """``re.sub``, also with a function that gives each replacement."""
+    """``re.sub``, also with a function for the replacements."""
     function = hard(arguments.value("repl", 1))
     if not isinstance(function, (Function, Bound, Native)):
         return _SUB.call(machine, arguments, node)
@@ -126,7 +126,7 @@ def _substituted(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _without_replacement(arguments: Arguments) -> Arguments:
-    """The arguments of ``re.finditer`` for those of ``re.sub``. With a ``count`` there is one more than it takes."""
+    """Convert the arguments of ``re.sub`` to those of ``re.finditer``, which takes no ``count``."""
     named = {name: given for name, given in arguments.named.items() if name != "repl"}
     return Arguments([given for index, given in enumerate(arguments.positional) if index != 1], named, arguments.open)
 
@@ -146,7 +146,7 @@ def _compiled(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 class Digest(Instance):
-    """A hash of ``hashlib``, of the bytes that it was given until now; None where they are unknown."""
+    """A hash of ``hashlib``, over the bytes so far; None if they are unknown."""
 
     def __init__(self, name: str, data: bytes | None) -> None:
         super().__init__(None)
@@ -205,7 +205,7 @@ def _normalized(form: Any, text: str) -> str:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """A version that can be compared with another one: its first three numbers."""
+    """A version for comparisons: its first three numbers."""
     found = [int(each) for each in re.findall(r"\d+", text)[:3]]
     return tuple([*found, 0, 0, 0][:3])
 

@@ -1,7 +1,8 @@
-"""Which tasks stand in which branches, so that they run and are skipped as Airflow would have it.
+"""Assign tasks to branches, so that they run and are skipped as in Airflow.
 
-Airflow skips those right after a branching task that were not chosen, and, after a short circuit, all that follows.
-What comes after a skipped task is skipped by its trigger rule. Source: airflow.providers.standard.utils.skipmixin.
+After a branching task, Airflow skips the direct successors that were not chosen, and after a short circuit all that
+follows. Tasks after a skipped task are skipped by their trigger rules. Source:
+airflow.providers.standard.utils.skipmixin.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ __all__ = ["Block", "Chain", "Conflict", "Path", "arranged", "groups_around", "p
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A branch: it is taken if the task ``by`` chose one of ``values``; without any, if it let the run go on."""
+    """A branch: it is taken if the task ``by`` chose one of ``values``; without values, if it let the run continue."""
 
     by: str
     values: tuple[str, ...] = ()
 
 
 Path = tuple[Block, ...]
-"""The branches that a task stands in, from the outermost."""
+"""The branches around a task, outermost first."""
 
 
 class Conflict(Exception):
-    """That a choice cannot be written as branches: whose it is, and why."""
+    """A choice cannot be written as branches: its task, and the reason."""
 
     def __init__(self, by: str, reason: str) -> None:
         super().__init__(reason)
@@ -50,7 +51,7 @@ class Chain:
 def paths_of(
     dag: DagModel, tasks: Sequence[TaskModel], choices: Mapping[str, Choice], taken: Mapping[str, Iterable[str]]
 ) -> Mapping[str, Path]:
-    """The branches of each task; ``tasks`` stand in their order, ``taken`` has the tasks whose values each takes.
+    """The branches of each task; ``tasks`` are in order, ``taken`` has the tasks whose values each takes.
 
     Raises ``Conflict``.
     """
@@ -95,7 +96,7 @@ def _check(dag: DagModel, by: str, choice: Choice, after: After, roots: Roots) -
 def _direct(
     task: TaskModel, by: str, choices: Mapping[str, Choice], found: Mapping[str, Path], after: After, roots: Roots
 ) -> Iterator[Path]:
-    """The branch of a task right after a choice; none for one that joins what may be chosen."""
+    """The branch of a task directly after a choice; empty for a task that joins branches."""
     values = choices[by].values
     if values is None:
         yield (*found[by], Block(by))
@@ -109,7 +110,7 @@ def _direct(
 
 
 def _roots(dag: DagModel) -> Roots:
-    """The first tasks of each task group, which is chosen by its name."""
+    """The first tasks of each task group; a choice names the group."""
     parents = {each.group_id: each.parent for each in dag.groups}
     inside: dict[str, dict[str, TaskModel]] = {}
     for task in dag.tasks:
@@ -122,14 +123,14 @@ def _roots(dag: DagModel) -> Roots:
 
 
 def groups_around(group: str | None, parents: Mapping[str, str | None]) -> Iterator[str]:
-    """A task group and those around it, whether tasks have its name or not."""
+    """A task group and the groups around it, whether tasks have its name or not."""
     while group is not None:
         yield group
         group = parents.get(group)
 
 
 def _longest(paths: Sequence[Path]) -> Path | None:
-    """The innermost of branches that lie in one another; None where they do not."""
+    """The innermost of nested branches; None if they are not nested."""
     longest = max(paths, key=len, default=())
     return longest if all(longest[: len(path)] == path for path in paths) else None
 
@@ -143,7 +144,10 @@ def _common(paths: Sequence[Path]) -> Path:
 
 
 def _following(tasks: Sequence[TaskModel]) -> After:
-    """Whether a task comes before another one, at whatever distance: a bit for each pair, so 12 MB for 10,000 tasks."""
+    """Return a function that tells whether a task precedes another, at any distance.
+
+    It stores a bit for each pair, so 12 MB for 10,000 tasks.
+    """
     bit = {task.task_id: 1 << number for number, task in enumerate(tasks)}
     found = dict.fromkeys(bit, 0)
     for task in reversed(tasks):
@@ -156,9 +160,9 @@ def _following(tasks: Sequence[TaskModel]) -> After:
 def arranged(
     tasks: Sequence[TaskModel], paths: Mapping[str, Path], exclusive: Callable[[str, Sequence[Block]], bool]
 ) -> list[TaskModel | Chain]:
-    """Tasks and branches in an order in which each stands after what it waits for. Raises ``Conflict``.
+    """Sort tasks and branches, each after those that it waits for. Raises ``Conflict``.
 
-    ``exclusive`` says whether at most one of some branches of a choice is taken.
+    ``exclusive`` returns whether at most one of some branches of a choice is taken.
     """
     return _level(tasks, paths, 0, exclusive)
 
@@ -193,7 +197,7 @@ def _level(
 def _ordered(
     tasks: Sequence[TaskModel], paths: Mapping[str, Path], depth: int, chains: Sequence[list[Block]]
 ) -> list[TaskModel | list[Block]] | None:
-    """Tasks and chains, each after what it waits for; None where they wait for one another."""
+    """Sort tasks and chains, each after those that it waits for; None if there is a cycle."""
     chain_of = {block: number for number, blocks in enumerate(chains) for block in blocks}
     key: dict[str, int | str] = {}
     for task in tasks:
@@ -216,7 +220,7 @@ T = TypeVar("T")
 
 
 def sorted_units(units: Sequence[T], waits: Mapping[T, set[T]]) -> list[T] | None:
-    """Each after what it waits for, else as they stand; None where they wait for one another."""
+    """Sort units, each after those that it waits for, otherwise stable; None if there is a cycle."""
     at = {unit: number for number, unit in enumerate(units)}
     left = {unit: len(waits[unit]) for unit in units}
     waiting: dict[T, list[T]] = {}

@@ -1,4 +1,4 @@
-"""What a function that chooses among tasks can return, as far as its text says it."""
+"""The possible results of a function that chooses among tasks, as far as its text shows them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from typing import Any
 __all__ = ["Choice", "Unclear", "choice_of"]
 
 _MOST = 200
-"""How many values a choice has at most."""
+"""The largest number of values of a choice."""
 _LONGEST = 250
-"""How many characters an id has at most, as Airflow says."""
+"""The largest number of characters in an id, as in Airflow."""
 _STEPS = 10_000
-"""How many expressions are looked at for one function, at most."""
+"""The largest number of expressions that are inspected for one function."""
 _UNKNOWN = "its choice is only known when it runs"
 
 
 class Unclear(Exception):
-    """Why the choices of a function are unknown."""
+    """The choices of a function are unknown: the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a task decides about those after it.
+    """The choice that a task makes for the tasks after it.
 
-    ``values`` are the ids that a branching function can return, None for one that short-circuits. ``listed``: it
-    returns lists of them. ``may_be_none``: it can return None, which skips all. ``whole``: a short circuit that skips
-    all that comes after it, whatever the trigger rules.
+    ``values`` are the ids that a branching function can return, None for a short circuit. ``listed``: it returns lists
+    of ids. ``may_be_none``: it can return None, which skips all. ``whole``: a short circuit that skips all tasks after
+    it, whatever their trigger rules.
     """
 
     values: tuple[str, ...] | None = None
@@ -47,7 +47,8 @@ def choice_of(
 ) -> Choice:
     """The ids that a function can return. Raises ``Unclear``.
 
-    ``given`` are its arguments, by place or by name; ``constant`` finds what the module sets a name to, once.
+    ``given`` are its arguments, by position or by name; ``constant`` finds the value that the module assigns to a name,
+    once.
     """
     try:
         reader = _OfFunction(function, given, constant)
@@ -67,7 +68,7 @@ def choice_of(
 
 
 class _OfModule:
-    """Values of what stands in the module, as arguments' defaults do."""
+    """Values of expressions in the module, such as arguments' defaults."""
 
     def __init__(self, constant: Callable[[str], ast.expr | None], steps: Iterator[int]) -> None:
         self.constant = constant
@@ -76,7 +77,7 @@ class _OfModule:
         self.known: dict[str, list[Any]] = {}
 
     def values(self, node: ast.expr) -> list[Any]:
-        """What an expression can be: texts, None, or tuples of them."""
+        """The possible values of an expression: texts, None, or tuples of them."""
         if next(self.steps) > _STEPS:
             raise Unclear(f"its choice takes more than {_STEPS:,} steps to find")
         found = list(dict.fromkeys(self._values(node)))
@@ -106,7 +107,7 @@ class _OfModule:
         raise Unclear(_UNKNOWN)
 
     def _items(self, node: ast.expr) -> list[Any]:
-        """The values of an item of a list: lists within lists have no more in them."""
+        """The values of an item of a list; lists within lists have no further ones."""
         found = self.values(node)
         if any(isinstance(inner, tuple) for each in found if isinstance(each, tuple) for inner in each):
             raise Unclear(_UNKNOWN)
@@ -129,7 +130,7 @@ class _OfModule:
 
 
 class _OfFunction(_OfModule):
-    """Values of what stands in a function."""
+    """Values of expressions in a function."""
 
     def __init__(
         self, function: ast.FunctionDef | ast.AsyncFunctionDef, given: Mapping[str, Any],
@@ -190,7 +191,7 @@ class _OfFunction(_OfModule):
 
 
 def _arguments(spec: ast.arguments, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What each argument is given, else its default, else ``Unclear``."""
+    """The value of each argument, else its default, else ``Unclear``."""
     names = [each.arg for each in (*spec.posonlyargs, *spec.args)]
     found: dict[str, Any] = {names[-1 - n]: each for n, each in enumerate(reversed(spec.defaults))}
     found |= {arg.arg: each for arg, each in zip(spec.kwonlyargs, spec.kw_defaults, strict=True) if each}
@@ -201,7 +202,7 @@ def _arguments(spec: ast.arguments, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _bound(node: ast.AST) -> Iterator[str]:
-    """Names that a node sets to something else than an expression of the function."""
+    """Names that a node binds to something other than an expression of the function."""
     match node:
         case ast.FunctionDef(name=str(name)) | ast.AsyncFunctionDef(name=str(name)) | ast.ClassDef(name=str(name)):
             yield name
@@ -247,7 +248,7 @@ def _joined(row: tuple[Any, ...]) -> str:
 
 
 def _own(node: ast.AST) -> Iterator[ast.AST]:
-    """A node with what is in it, but for functions in it."""
+    """A node and its content, without functions in it."""
     yield node
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
         return
@@ -256,7 +257,7 @@ def _own(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _may_fall_through(body: list[ast.stmt]) -> bool:
-    """Whether the end of a block may be reached; True where that is not certain."""
+    """Return whether the end of a block may be reached; True if that is not certain."""
     match body[-1]:
         case ast.Return() | ast.Raise():
             return False

@@ -1,4 +1,4 @@
-"""Commands of Bash: a step of ``flowyml.steps.bash``, and what a function is given that makes a command."""
+"""Commands of Bash: as a step of ``flowyml.steps.bash``, and the options of a function that returns a command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flowyml.migration.airflow.writer.values import is_plain
 
 __all__ = ["may_skip", "options_of_command", "step_of_command"]
 
-# With this code Airflow takes a task as skipped; a shell keeps eight bits of one.
+# Airflow counts a task as skipped for this exit code; a shell keeps eight bits of a code.
 _SKIPS = 99
 _NUMBER = re.compile(r"(?<![\w.])(?:0[xX][0-9a-fA-F]+|\d+)(?![\w.])")
 _GIVEN_CODE = re.compile(r"\bexit\b[\s\"'(]*\{")
@@ -71,12 +71,12 @@ def _of_bash(dag: DagModel, task: TaskModel) -> tuple[str, dict[str, Any]]:
 
 
 def _defaults(dag: DagModel, task: TaskModel) -> dict[str, Any]:
-    """What a task gives Bash, if it does not say otherwise."""
+    """The default arguments of a task for Bash."""
     return {name: each.value for name, each in defaults_of(dag, task).items() if name in OF_BASH}
 
 
 def options_of_command(asking: Asking, moved: Function, moving: Moving) -> dict[str, Any]:
-    """What Bash itself is given for a function that makes a command, without templates. Raises ``Unclear``."""
+    """The options of Bash for a function that returns a command without templates. Raises ``Unclear``."""
     dag, task = asking.dag, asking.task
     given = _defaults(dag, task) | {each.name: each.value for each in task.arguments if each.name not in OURS}
     given.pop("default_args", None)
@@ -93,7 +93,7 @@ def options_of_command(asking: Asking, moved: Function, moving: Moving) -> dict[
 
 
 def may_skip(given: Any) -> bool:
-    """Whether a command has the code by which Airflow skips, in whatever spelling, or is given its code."""
+    """Return whether a command contains the exit code by which Airflow skips, in any notation, or a variable one."""
     if isinstance(given, str):
         if _GIVEN_CODE.search(given):
             return True

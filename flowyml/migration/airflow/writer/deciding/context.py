@@ -1,4 +1,4 @@
-"""What a task asks Airflow's context for, by arguments or by templates, as values of the run and parameters.
+"""A task's uses of Airflow's context, by arguments or by templates, as values of the run and parameters.
 
 Airflow's own times are in UTC, whatever the time zone of the schedule. Sources: airflow.sdk.definitions.context and
 https://airflow.apache.org/docs/apache-airflow/stable/templates-ref.html.
@@ -35,7 +35,7 @@ DATES: Mapping[str, tuple[str, str]] = {
 """Parameters that each run fills: their annotation, and their default."""
 
 _LONGEST = 500
-"""How many characters an expression of a template has at most."""
+"""The largest number of characters in an expression of a template."""
 _MARKS = ("{{", "{%", "{#")
 _OF_DAG = ("user_defined_macros", "user_defined_filters", "jinja_environment_kwargs", "render_template_as_native_obj")
 _PARTS = ("year", "month", "day", "hour", "minute", "second")
@@ -51,25 +51,25 @@ _SPANS = ("weeks", "days", "hours", "minutes", "seconds")
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A name of FlowyML's or of the standard library's, whatever it is called in the module."""
+    """A name of FlowyML's or of the standard library's, independent of its name in the module."""
 
     name: str
 
 
 Code = tuple[str | Word | ValueEdge, ...]
-"""An expression of Python, with values of other tasks in it."""
+"""A Python expression with values of other tasks in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A text with expressions in it, as an f-string has them."""
+    """A text with expressions in it, like an f-string."""
 
     parts: tuple[str | Code, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a function gets by a name of Airflow's context: an expression, or all parameters as a dict."""
+    """The value of a function's argument from Airflow's context: an expression, or all parameters as a dict."""
 
     code: Code = ()
     parameters: tuple[str, ...] = ()
@@ -85,9 +85,9 @@ class _Made:
 
 @dataclass(slots=True)
 class Asking:
-    """What one task asks for. ``dates`` and ``parameters`` are those of the pipeline that its step takes.
+    """One task's uses of the context. ``dates`` and ``parameters`` are those of the pipeline that its step takes.
 
-    ``conf`` are those of the parameters that stand for what a run of Airflow may be given beside its params.
+    ``conf`` are the parameters for values of a run's conf in Airflow that are not params.
     """
 
     dag: DagModel
@@ -97,10 +97,10 @@ class Asking:
     parameters: dict[str, None] = field(default_factory=dict)
     conf: dict[str, None] = field(default_factory=dict)
 
-    # What a function takes by name.
+    # Arguments by name.
 
     def by_name(self, name: str) -> Asked:
-        """What Airflow hands to a function's argument of this name. Raises ``Unclear``."""
+        """The value that Airflow passes to a function's argument of this name. Raises ``Unclear``."""
         if name == "params":
             names = self._own_parameters()
             for each in names:
@@ -187,7 +187,7 @@ class Asking:
         return None
 
     def pulled(self, calls: Sequence[ast.Call]) -> Asked:
-        """What stands in for Airflow's task instance, of which only values are pulled. Raises ``Unclear``."""
+        """The stand-in for Airflow's task instance, from which only values are pulled. Raises ``Unclear``."""
         found: dict[str, Code] = {}
         for call in calls:
             made = self._pulled(ast.Name("ti"), call.args, call.keywords)
@@ -202,7 +202,7 @@ class Asking:
         return Asked((Word("SimpleNamespace"), head, *values, "}[task_ids])"))
 
     def _item(self, inner: ast.expr, key: str | int) -> _Made | None:
-        """A parameter, or a part of what another task returned."""
+        """A parameter, or a part of another task's return value."""
         match inner:
             case ast.Name(id="params"):
                 return self._parameter(key) if isinstance(key, str) else None
@@ -213,7 +213,7 @@ class Asking:
         return None
 
     def _conf(self, name: str, default: Any) -> _Made:
-        """What a run was given under a name, else a default. Jinja shows an empty text for what is not there."""
+        """A value of the run's conf, else a default. Jinja renders a missing value as an empty text."""
         if name in dict(self.dag.params):
             raise Unclear(f"it takes {name!r:.60} of dag_run.conf, which is one of the params too")
         if not may_use(name, self.taken) or name in DATES:
@@ -230,7 +230,7 @@ class Asking:
         return None
 
     def _pulled(self, of: ast.expr, arguments: list[ast.expr], named: list[ast.keyword]) -> _Made | None:
-        """What another task returned, which this one waits for."""
+        """The return value of another task, which this one waits for."""
         if not isinstance(of, ast.Name) or of.id not in ("ti", "task_instance"):
             return None
         given = dict(zip(("task_ids", "dag_id", "key"), arguments, strict=False))
@@ -252,7 +252,7 @@ class Asking:
         return _Made((ValueEdge(name),))
 
     def _joined(self, node: ast.BinOp) -> _Made | None:
-        """A moment with one of Airflow's filters, or moved by a span of time."""
+        """A moment with one of Airflow's filters, or plus or minus a duration."""
         left = self._made(node.left)
         match node.op, node.right:
             case ast.BitOr(), ast.Name(id=name) if left:
@@ -303,7 +303,7 @@ class Asking:
         return None
 
     def _filtered(self, made: _Made, name: str) -> _Made | None:
-        """What Airflow's filters make of a moment."""
+        """Apply one of Airflow's filters to a moment."""
         if made.kind != "moment":
             return None
         if name == "ts":
@@ -371,7 +371,7 @@ class Asking:
         return _Made((f"'{text}'",), "text")
 
     def default(self, name: str) -> str:
-        """The word that a date parameter has as its default."""
+        """The name of the default of a date parameter."""
         match dated(self.dag):
             case Dated.MOMENT:
                 return "LOGICAL_DATE"
@@ -381,7 +381,7 @@ class Asking:
 
 
 def notes_of_intervals(asking: Asking) -> Iterator[Note]:
-    """What a run has otherwise, of the dates that a task asks for."""
+    """Notes on the differences of the dates that a task uses."""
     task = asking.task
     as_airflow = dated(asking.dag) is Dated.START
     for name in asking.dates:
@@ -396,7 +396,7 @@ def notes_of_intervals(asking: Asking) -> Iterator[Note]:
 
 
 def pieces(text: str) -> Iterator[str]:
-    """What stands outside of templates' expressions, and these, by turns."""
+    """Yield the texts outside of templates' expressions, and the expressions, alternately."""
     at = 0
     while (start := text.find("{{", at)) >= 0 and (end := text.find("}}", start + 2)) >= 0:
         yield text[at:start]
@@ -406,7 +406,7 @@ def pieces(text: str) -> Iterator[str]:
 
 
 def is_template(value: Any) -> bool:
-    """Whether Airflow would render something in a value, at any depth."""
+    """Return whether Airflow would render something in a value, at any depth."""
     return any(mark in text for text in texts_of(value) for mark in _MARKS)
 
 
@@ -425,19 +425,19 @@ def texts_of(value: Any) -> Iterator[str]:
 
 
 def may_use(name: str, taken: frozenset[str]) -> bool:
-    """Whether an argument of a function can have this name, and means nothing else then."""
+    """Return whether an argument of a function can have this name without hiding another meaning of it."""
     return name.isascii() and may_be_argument(name) and name not in taken and not hasattr(builtins, name)
 
 
 def may_be_argument(name: str) -> bool:
-    """Whether Python takes a name for an argument as it stands: it reads ``ﬁ`` as ``fi``."""
+    """Return whether Python accepts a name for an argument unchanged: it reads ``ﬁ`` as ``fi``."""
     return name.isidentifier() and not keyword.iskeyword(name) and normalize("NFKC", name) == name
 
 
 def uses_as_datetime(tree: ast.AST, is_it: Callable[[ast.AST], bool]) -> bool:
-    """Whether all that is done with a moment of Airflow's, which is a pendulum ``DateTime``, means the same of another.
+    """Return whether all uses of Airflow's moment, a pendulum ``DateTime``, mean the same for a ``datetime``.
 
-    What it gives must be no moment or day in turn, of which more could be asked.
+    Their results must not be moments or days in turn, which could have further uses.
     """
     for parent in ast.walk(tree):
         for child in ast.iter_child_nodes(parent):
@@ -461,7 +461,7 @@ def uses_as_datetime(tree: ast.AST, is_it: Callable[[ast.AST], bool]) -> bool:
 
 
 def _may_be_quoted(text: str) -> bool:
-    """Whether a text can stand in an expression of an f-string of Python 3.10."""
+    """Return whether a text can be in an expression of an f-string of Python 3.10."""
     return text.isprintable() and not set(text) & {"'", '"', "\\", "{", "}", "#"}
 
 

@@ -1,4 +1,4 @@
-"""What the pipeline of each DAG is: its steps, the branches around them, its parameters, options and schedule."""
+"""The pipeline of each DAG: its steps, the branches around them, its parameters, options and schedule."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ _QUOTED = re.compile(r"""['"]([^'"]*)['"]""")
 
 @dataclass(slots=True)
 class DecidedDag:
-    """A DAG: its tasks as they are called one after the other, and ``paths``, the branches that each stands in.
-    Task groups that are pipelines have theirs within. ``source`` is the same DAG, or the one of whose tasks it is the
-    only one, which stays on Airflow.
+    """A DAG: its tasks in the order of their calls, and ``paths``, the branches around each.
 
-    ``parameters`` have their defaults, and by ``declared`` their annotations; ``dates`` are those that each run fills,
-    with the word that is their default.
-    ``picked`` are the values that steps of their own take out of what tasks return, by the task before which they
-    stand; ``taken`` are the tasks whose outputs something takes.
+    Task groups that are pipelines contain their own tasks. ``source`` is the same DAG or, for the DAG of a task that
+    stays on Airflow, the DAG that the task is from.
+
+    ``parameters`` have their defaults, and in ``declared`` their annotations; ``dates`` are those that each run fills,
+    with the name of their default. ``picked`` are the values that separate steps take out of return values, by the task
+    before which they are; ``taken`` are the tasks whose outputs are used.
     """
 
     model: DagModel
@@ -76,14 +76,14 @@ class DecidedDag:
 
     @property
     def is_apart(self) -> bool:
-        """Whether it is that of a task which stays: its step gives each run all parameters."""
+        """True for the DAG of a task that stays on Airflow: its step gives each run all parameters."""
         return self.model is not self.source
 
 
 def decided(file: FileModel, moving: Moving, staying: Staying = {}) -> tuple[Sequence[DecidedDag], Moved]:
-    """The pipelines of a file, and what of it moves over. Raises ``Unwritable``.
+    """The pipelines of a file, and the code of it to copy. Raises ``Unwritable``.
 
-    Each task that stays on Airflow has a DAG of its own after its DAG, and is a step there that runs it.
+    Each task that stays on Airflow gets a DAG of its own, after its DAG, where a step runs it.
     """
     dags: list[DecidedDag] = []
     ids = {dag.dag_id for dag in file.dags}
@@ -107,7 +107,7 @@ def decided(file: FileModel, moving: Moving, staying: Staying = {}) -> tuple[Seq
 
 
 def _branched(dag: DagModel, source: DagModel, moving: Moving, steps: Mapping[str, Decision]) -> DecidedDag:
-    """What each task becomes, and the branches around it. A choice that branches cannot say stays with its operator.
+    """Decide each task, and the branches around it. If branches cannot express a choice, its operator stays.
 
     ``steps`` are decided already.
     """
@@ -135,16 +135,16 @@ def _branched(dag: DagModel, source: DagModel, moving: Moving, steps: Mapping[st
 
 
 def _in_order(dag: DagModel) -> Iterable[TaskModel]:
-    """The tasks, each after those that it waits for, else as they stand in the file."""
+    """The tasks, each after those that it waits for, otherwise in the order of the file."""
     by_id = {task.task_id: task for task in dag.tasks}
     found = sorted_units([*by_id], {name: {*task.upstream} & by_id.keys() for name, task in by_id.items()})
     return dag.tasks if found is None else [by_id[name] for name in found]
 
 
 def _wrap_options(dags: Sequence[DecidedDag]) -> None:
-    """Make a step of its own of what calls ``bash`` or a shared function with options for one engine.
+    """Write a separate step for a call of ``bash`` or of a shared function with options for one engine.
 
-    So does a step whose function an operator takes too, since that function stays plain.
+    That also applies to a step whose function is also an operator's argument, since that function stays plain.
     """
     every = [(dag, each) for dag in dags for each in dag.decisions]
     uses = Counter(key_of(each) for _, each in every if each.kind == "function")
@@ -157,7 +157,7 @@ def _wrap_options(dags: Sequence[DecidedDag]) -> None:
 
 
 def _hold_mapped(dag: DecidedDag) -> None:
-    """Make holes of tasks whose mapped groups stay without a pipeline, and of those that take a part of many values."""
+    """Turn tasks into holes if their mapped groups get no pipeline, or if they take a part of many values."""
     by_id = {each.task.task_id: each for each in dag.decisions}
     loops = [each for each in dag.decisions if each.loop]
     apart = nested(dag.model, dag.order, dag.decisions)[1] if loops else {}
@@ -183,7 +183,7 @@ def _hold(decision: Decision, why: str) -> None:
 
 
 def _hold_takers(dag: DecidedDag, steps: Mapping[str, Decision], moving: Moving) -> None:
-    """Make holes of what takes the value of a task that stays on Airflow: the run of a DAG gives none."""
+    """Turn tasks into holes that take the value of a task that stays on Airflow: the run of a DAG returns none."""
     running = {name for name, each in steps.items() if each.starts}
     for each in dag.decisions:
         taken = {edge.task_id for edge in (*each.edges, *each.sources)}
@@ -196,7 +196,7 @@ def _hold_takers(dag: DecidedDag, steps: Mapping[str, Decision], moving: Moving)
 
 
 def _check_operator(decision: Decision, moved: Moved) -> None:
-    """Make a hole of an operator whose arguments cannot be written."""
+    """Turn an operator into a hole if its arguments cannot be written."""
 
     def function(model: FunctionModel) -> str:
         if model.module in ("", "__main__") and (model.name, model.place.line) not in moved.functions:
@@ -218,7 +218,7 @@ def _check_operator(decision: Decision, moved: Moved) -> None:
 
 
 def _complete(dag: DecidedDag, moving: Moving, moved: Moved) -> None:
-    """Decide all that is not of one task, and gather what became of each construct."""
+    """Decide all that concerns several tasks, and collect the result for each construct."""
     model = dag.model
     dag.order, apart = nested(model, dag.order, dag.decisions)
     dag.notes += [note for decision in dag.decisions for note in decision.notes]
@@ -291,7 +291,7 @@ def _groups(dag: DecidedDag, apart: Mapping[str, str]) -> Iterator[Note]:
 
 
 def _parameters(dag: DecidedDag, moved: Moved) -> Iterator[Note]:
-    """Fill in the parameters that the pipeline can have; what becomes of the others."""
+    """Fill in the parameters that the pipeline can have, and note the others."""
     for name, given in dag.model.params:
         default = default_of(given)
         if may_be_argument(name) and name not in moved.taken and is_plain(default):
@@ -306,7 +306,7 @@ def _parameters(dag: DecidedDag, moved: Moved) -> Iterator[Note]:
 
 
 def _asks_for_dates(decision: Decision, moving: Moving) -> bool:
-    """Whether an operator is rendered with dates, or its functions ask for them."""
+    """Return whether an operator's templates or functions use dates."""
     return decision.kind == "operator" and any(map(asks_for_dates, _rendered(decision, moving)))
 
 
@@ -317,7 +317,7 @@ def _rendered(decision: Decision, moving: Moving) -> Iterator[str]:
 
 
 def _picked(dag: DecidedDag) -> Mapping[str, Sequence[ValueEdge]]:
-    """Single values of dicts that tasks returned, each where it is needed first in a pipeline."""
+    """Single values of dicts that tasks returned, each at the first use in a pipeline."""
     by_id = {each.task.task_id: each for each in dag.decisions}
     found: dict[str, list[ValueEdge]] = {}
     _pick(dag, dag.order, set(), by_id, found)
@@ -333,7 +333,7 @@ def _pick(
     dag: DecidedDag, order: Iterable[Unit], there: set[tuple[str, str]], by_id: Mapping[str, Decision],
     found: dict[str, list[ValueEdge]],
 ) -> None:  # fmt: skip
-    """``there`` are the values that the pipeline has at this place."""
+    """Find them in a part of the pipeline; ``there`` are the values that are available before it."""
     for unit in order:
         if isinstance(unit, Chain):
             for inner in unit.blocks.values():

@@ -1,4 +1,4 @@
-"""By which of its times Airflow dates a run, and what a pipeline has otherwise."""
+"""The logical dates of Airflow's runs, and the differences in a pipeline."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _DATES = re.compile(
 
 
 class Dated(Enum):
-    """What Airflow takes as the logical date of a DAG's runs.
+    """The logical date that Airflow gives a DAG's runs.
 
-    ``MOMENT``: the time of the run, which is both ends of its interval too, as without a schedule. ``START``: the
-    start of its interval, the previous scheduled time. ``EITHER``: Airflow 3 takes the one, Airflow 2 the other
-    (and Airflow 3 too with ``create_cron_data_intervals``). ``SHIFTED``: the time of the run less an interval that
-    the timetable is given. ``OTHER``: what FlowyML has no schedule for. Source: airflow.timetables.
+    ``MOMENT``: the time of the run, which is also both ends of its interval, as without a schedule. ``START``: the
+    start of its interval, the previous scheduled time. ``EITHER``: the one in Airflow 3, the other in Airflow 2 (and in
+    Airflow 3 with ``create_cron_data_intervals``). ``SHIFTED``: the time of the run minus an interval in the
+    timetable's arguments. ``OTHER``: FlowyML has no such schedule. Source: airflow.timetables.
     """
 
     MOMENT = "moment"
@@ -35,7 +35,7 @@ class Dated(Enum):
 
 
 def dated(dag: DagModel) -> Dated:
-    """How Airflow dates the runs of a DAG."""
+    """The kind of logical date of a DAG's runs."""
     if dag.schedule == "None":
         return Dated.MOMENT
     if (dag.schedule or "").partition(":")[0] not in ("cron", "delta"):
@@ -51,7 +51,7 @@ def dated(dag: DagModel) -> Dated:
 
 
 def zone_of(dag: DagModel) -> str | None:
-    """The time zone of a DAG's schedule: that of its timetable, else the DAG's. None where it is unknown."""
+    """The time zone of a DAG's schedule: that of its timetable, else the DAG's. None if it is unknown."""
     table = timetable_of(dag)
     given = {each.name: each.value for each in table.arguments} if table else {}
     zone = given.get("timezone", given.get("1", dag.timezone))
@@ -59,19 +59,19 @@ def zone_of(dag: DagModel) -> str | None:
 
 
 def timetable_of(dag: DagModel) -> Reference | None:
-    """The timetable that a DAG is given as its schedule."""
+    """The timetable in the DAG's schedule argument."""
     given = dag.schedule_value
     given = given.default if isinstance(given, Symbolic) else given
     return given if isinstance(given, Reference) else None
 
 
 def asks_for_dates(text: str) -> bool:
-    """Whether a template or the text of a function names one of Airflow's dates that depend on the timetable."""
+    """Return whether a template or the text of a function names one of Airflow's dates that depend on the timetable."""
     return bool(_DATES.search(text))
 
 
 def notes_of_dates(dag: DagModel, names: Sequence[str], by_operators: bool) -> Iterator[Note]:
-    """What is otherwise with the logical date, which parameters are filled with, and operators ask for."""
+    """Notes on differences of the logical date, in parameters and in operators."""
     place = dag.schedule_argument.place if dag.schedule_argument else dag.place
     shown, how = ", ".join(names), dated(dag)
     if names and how is Dated.START:

@@ -1,4 +1,4 @@
-"""What became of a task, with the function of the file that it calls."""
+"""The decision for a task, with the function of the file that it calls."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from flowyml.migration.airflow.writer.notes import Note
 __all__ = ["Decision", "Function", "Hole", "Key", "Loop", "edges_in", "is_item", "items_in", "named"]
 
 Key = tuple[str, int]
-"""The name of a function, and the line where it stands."""
+"""The name of a function, and its line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function of the file that moves over. ``bound`` are arguments that each call has to give for a default."""
+    """A function of the file to copy. ``bound`` are arguments that each call has to give for a default."""
 
     model: FunctionModel
     node: cst.FunctionDef
@@ -32,20 +32,20 @@ class Function:
 
     @property
     def key(self) -> Key:
-        """Where it stands."""
+        """Its name and line."""
         return self.model.name, self.model.place.line
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """That a mapped task group goes over a list: it takes each item by the name of its argument."""
+    """The list of a mapped task group: each item becomes the group's argument."""
 
     group: str
     name: str
     over: Any
 
     def around(self, group: str) -> bool:
-        """Whether a task group is the mapped one, or within it."""
+        """Return whether a task group is the mapped one, or within it."""
         return f"{group}.".startswith(f"{self.group}.")
 
 
@@ -53,13 +53,13 @@ class Loop:
 class Decision:
     """A task of one DAG. ``kind`` is ``function``, ``call``, ``empty``, ``bash``, ``operator`` or ``hole``.
 
-    ``arguments`` are those of the operator, or of the call: by place, or by name. ``over`` are the lists of a mapped
-    one. ``choice`` is what it decides about those after it, where branches say so.
+    ``arguments`` are those of the operator, or of the call: by position, or by name. ``over`` are the lists of a mapped
+    task. ``choice`` is its choice for the tasks after it, if branches express it.
 
-    A ``call`` is a step that calls the function, or ``bash`` without one, with what ``asking`` says beside values of
-    other tasks; they ``may_be_missing``. With ``through_bash``, which has Bash's own arguments, the function gives a
-    command. ``starts`` is the DAG that it runs instead, with its arguments as that run's conf. ``others`` are functions
-    among an operator's arguments. ``within`` is what the name of the task group that calls it puts before its id.
+    A ``call`` is a step that calls the function, or ``bash`` without one, with the values of ``asking`` beside values
+    of other tasks; they ``may_be_missing``. With ``through_bash``, which has Bash's own arguments, the function returns
+    a command. ``starts`` is the DAG that it runs instead, with its arguments as that run's conf. ``others`` are
+    functions among an operator's arguments. ``within`` is the prefix of its id by the task group that calls it.
     """
 
     task: TaskModel
@@ -81,7 +81,7 @@ class Decision:
 
     @property
     def name(self) -> str:
-        """What its step is called in the pipeline that calls it."""
+        """The name of its step in the pipeline that calls it."""
         return self.task.task_id.removeprefix(self.within)
 
     @property
@@ -99,26 +99,26 @@ class Decision:
 
     @property
     def sources(self) -> Iterator[ValueEdge]:
-        """The value of another task that the mapped task group around it goes over."""
+        """The value of another task that is the list of the mapped task group around it."""
         yield from edges_in([self.loop.over] if self.loop else [])
 
     @property
     def whole(self) -> Iterator[ValueEdge]:
-        """Those that each of its calls takes as they are."""
+        """The values that each of its calls takes unchanged."""
         yield from edges_in(self.arguments.values())
 
 
 class Hole(Exception):
-    """Why a task cannot be written."""
+    """A task cannot be written: the reason."""
 
 
 def is_item(value: Any) -> bool:
-    """Whether a value is what a mapped task group takes of each item."""
+    """Return whether a value is an item of a mapped task group."""
     return isinstance(value, Symbolic) and value.origin == "mapped"
 
 
 def items_in(values: Any) -> Iterator[str]:
-    """The names of such values, at any depth."""
+    """The names of such items, at any depth."""
     for value in values:
         if is_item(value):
             yield value.source

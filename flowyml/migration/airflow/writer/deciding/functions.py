@@ -1,4 +1,4 @@
-"""Functions of a DAG file: whether they move over, what they are called with, what they take of Airflow's context."""
+"""Functions of a DAG file: whether they can be copied, their arguments, their use of Airflow's context."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def functions_in(values: Iterable[Any]) -> Iterator[FunctionModel]:
 
 
 def call_arguments(dag: DagModel, task: TaskModel) -> dict[str, Any]:
-    """What the function is called with: by place, or by name."""
+    """The arguments of the function: by position, or by name."""
     if task.decorator is None:
         return from_operator({each.name: each.value for each in task.arguments})
     given = {each.name: each.value for each in task.call_arguments}
@@ -86,7 +86,7 @@ def call_arguments(dag: DagModel, task: TaskModel) -> dict[str, Any]:
 
 
 def from_operator(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The same of an operator's arguments."""
+    """The same from an operator's arguments."""
     positional, named = arguments.get("op_args") or [], arguments.get("op_kwargs") or {}
     if not isinstance(positional, list | tuple) or not isinstance(named, dict):
         raise Hole("the arguments of its function are only known when Airflow reads the file")
@@ -100,7 +100,7 @@ def to_operator(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_bound(task: TaskModel, moved: Function, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a function is called with, and its defaults that only hold where the DAG is made."""
+    """The arguments of a function, and its defaults that only exist when the DAG is created."""
     found = dict(given)
     for name, value in moved.model.defaults:
         if name in moved.bound and name not in CONTEXT and name not in filled_by(task, moved, given):
@@ -117,7 +117,7 @@ def filled_by(task: TaskModel, moved: Function, given: Mapping[str, Any]) -> set
 
 
 def returns_parts(task: TaskModel, node: cst.FunctionDef) -> bool:
-    """Whether each key of the dict that it returns is an XCom of its own, as TaskFlow does by annotation."""
+    """Return whether each key of the function's dict is an XCom of its own, as TaskFlow decides by annotation."""
     if (given := task.argument("multiple_outputs")) is not None:
         return given.value is True
     if task.decorator is None or node.returns is None:
@@ -127,7 +127,7 @@ def returns_parts(task: TaskModel, node: cst.FunctionDef) -> bool:
 
 
 def returns_dict(task: TaskModel, moved: Function, moving: Moving) -> bool:
-    """Whether a function returns a dict, by its annotation or by each of its own returns."""
+    """Return whether a function returns a dict, by its annotation or by each of its own returns."""
     if returns_parts(task, moved.original):
         return True
     tree = tree_of(moved, moving)
@@ -146,7 +146,7 @@ def tree_of(moved: Function, moving: Moving) -> ast.FunctionDef | ast.AsyncFunct
 
 
 def of_context(asking: Asking, moved: Function, moving: Moving, given: dict[str, Any]) -> dict[str, Any]:
-    """What a function gets of Airflow's context, by its arguments' names. Raises ``Unclear``."""
+    """The arguments of a function from Airflow's context, by name. Raises ``Unclear``."""
     tree = tree_of(moved, moving)
     spec = tree.args
     names = [each.arg for each in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)]
@@ -186,7 +186,7 @@ def _by_name(asking: Asking, name: str, tree: ast.AST, is_it: Callable[[ast.AST]
 
 
 def _pulls(tree: ast.AST, name: str, is_it: Callable[[ast.AST], bool]) -> list[ast.Call]:
-    """The calls by which a function pulls values. Raises ``Unclear`` where it does anything else with its task."""
+    """The calls by which a function pulls values. Raises ``Unclear`` if it uses its task in any other way."""
     nodes = list(ast.walk(tree))
     kept = [node for node in nodes if isinstance(node, ast.Assign) and is_it(node.value)]
     names = {each.id for node in kept for each in node.targets if isinstance(each, ast.Name)}
@@ -210,7 +210,7 @@ def _is_read(node: ast.Name) -> bool:
 
 
 def _keys_of(tree: ast.AST, rest: str) -> set[str]:
-    """The keys of ``**rest`` that a function looks up. Raises ``Unclear`` where it does anything else with it."""
+    """The keys of ``**rest`` that a function looks up. Raises ``Unclear`` if it uses ``rest`` in any other way."""
     found = {key for node in ast.walk(tree) if (key := _key_of(node, rest))}
     lookups = sum(bool(_key_of(node, rest)) for node in ast.walk(tree))
     if lookups != sum(_is_name(node, rest) for node in ast.walk(tree)):

@@ -1,4 +1,4 @@
-"""The lists that a mapped task goes over."""
+"""The lists of mapped tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["by_names", "lists_of", "loop_of", "mapped_names", "over_parameters"]
 
 
 def lists_of(task: TaskModel) -> dict[str, Any]:
-    """The lists that a mapped task goes over, by argument, equally long."""
+    """The lists of a mapped task, by argument, equally long."""
     if task.mapping is None:
         return {}
     given = {each.name: each.value for each in task.mapping.arguments}
@@ -33,7 +33,7 @@ def lists_of(task: TaskModel) -> dict[str, Any]:
 
 
 def _rows(given: dict[str, Any]) -> dict[str, Any]:
-    """The lists of what ``expand_kwargs`` is given: each argument's values, row by row."""
+    """The lists in the argument of ``expand_kwargs``: each argument's values, row by row."""
     rows = next(iter(given.values())) if len(given) == 1 else None
     if not isinstance(rows, list | tuple) or not rows or not all(isinstance(row, dict) for row in rows):
         raise Hole("it is mapped by expand_kwargs over what is only known when it runs")
@@ -51,7 +51,7 @@ def _one_list(name: str, value: Any) -> dict[str, Any]:
 
 
 def over_parameters(task: TaskModel, function: FunctionModel) -> TaskModel:
-    """A mapped PythonOperator as one that is mapped over the parameters of its function. Raises ``Hole``."""
+    """Convert a mapped PythonOperator to one that is mapped over the parameters of its function. Raises ``Hole``."""
     over = lists_of(task)
     name, rows = next(iter(over.items()), ("", None))
     if task.mapping is None or len(over) != 1 or name not in ("op_args", "op_kwargs") or not isinstance(rows, list):
@@ -69,7 +69,7 @@ def _as_named(row: Any, function: FunctionModel) -> dict[str, Any]:
 
 
 def by_names(given: Items[str, Any], function: FunctionModel) -> dict[str, Any]:
-    """Arguments by the names of a function's parameters, also those that are given by place."""
+    """Arguments by the names of a function's parameters, including positional ones."""
     names = function.parameters
     if beyond := [name for name in given if name.isdigit() and int(name) >= len(names)]:
         raise Hole(f"argument {beyond[0]} of its function has no name")
@@ -77,7 +77,7 @@ def by_names(given: Items[str, Any], function: FunctionModel) -> dict[str, Any]:
 
 
 def loop_of(dag: DagModel, task: TaskModel) -> Loop | None:
-    """What the mapped task group around a task goes over, if there is one. Raises ``Hole``."""
+    """The list of the mapped task group around a task, if there is one. Raises ``Hole``."""
     groups = {each.group_id: each for each in dag.groups}
     mapped: list[GroupModel] = []
     name = task.group
@@ -98,5 +98,5 @@ def loop_of(dag: DagModel, task: TaskModel) -> Loop | None:
 
 
 def mapped_names(task: TaskModel) -> list[str]:
-    """The arguments that a mapped task takes of what it goes over. Raises ``Hole``."""
+    """The arguments that a mapped task takes from its items. Raises ``Hole``."""
     return list(lists_of(task))

@@ -1,4 +1,4 @@
-"""What moves over of a file: functions, the statements that they need, and the names that both keep."""
+"""The code of a file to copy: functions, the statements that they need, and the names that both keep."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from flowyml.migration.airflow.writer.values import Unwritable
 
 __all__ = ["Moved", "key_of", "what_moves"]
 
-# What a module that is written may say beside FlowyML's words.
+# Modules that a written module may use beside FlowyML's words.
 _BUILTINS = frozenset({"NotImplementedError", "bool", "dict", "float", "int", "list", "set", "str", "tuple"})
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Functions of a file, and the numbers of the statements that they need, in their order.
+    """Functions of a file, and the numbers of the statements that they need, in order.
 
-    ``kept`` are the functions that something looks up by their names, ``needed`` all names that are needed of the
-    file, ``looked`` those that something looks up in the module, ``taken`` those that stand for something in it.
+    ``kept`` are the functions that other code looks up by name, ``needed`` all names that are needed of the file,
+    ``looked`` those that are looked up in the module, ``taken`` those that have a meaning in it.
     """
 
     functions: Mapping[Key, Function]
@@ -36,13 +36,16 @@ class Moved:
 
 
 def key_of(decision: Decision) -> Key:
-    """The place of a decision's function."""
+    """The name and line of a decision's function."""
     assert decision.function
     return decision.function.key
 
 
 def what_moves(decisions: Iterable[Decision], moving: Moving) -> Moved:
-    """What some tasks need of their file. Raises ``Unwritable`` where a name would mean another thing in the module."""
+    """The code of the file that some tasks need.
+
+    Raises ``Unwritable`` if a name would have another meaning in the module.
+    """
     every = [one for each in decisions for one in (each.function, *each.others) if one]
     functions: dict[Key, Function] = {}
     for each in every:
@@ -62,7 +65,7 @@ def what_moves(decisions: Iterable[Decision], moving: Moving) -> Moved:
 def _check_meanings(
     functions: Mapping[Key, Function], kept: Mapping[Key, str], statements: Iterable[int], moving: Moving
 ) -> None:
-    """Raise ``Unwritable`` where a function's name would mean one thing in the file, and another in the module."""
+    """Raise ``Unwritable`` if a function's name would have one meaning in the file, and another in the module."""
     names = Counter(kept.values())
     for number in statements:
         statement = moving.statements[number]

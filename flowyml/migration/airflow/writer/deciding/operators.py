@@ -1,4 +1,4 @@
-"""Operators as they stand, with the functions of the DAG file among their arguments."""
+"""Operators, unchanged, with the functions of the DAG file among their arguments."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from flowyml.orchestrators.replacements import replacement
 __all__ = ["STANDARD", "as_operator"]
 
 STANDARD = "airflow.providers.standard"
-# Where Airflow 1 had what Airflow 2 and 3 have elsewhere.
+# Paths of Airflow 1, and their names in Airflow 2 and 3.
 _OLD = {
     "airflow.operators.bash_operator": f"{STANDARD}.operators.bash",
     "airflow.operators.dummy": f"{STANDARD}.operators.empty",
@@ -35,14 +35,14 @@ _OLD = {
     "airflow.sensors.external_task_sensor": f"{STANDARD}.sensors.external_task",
 }
 _RENAMED = {"DummyOperator": "EmptyOperator"}
-# These run the source of a function in another Python, and take no other callable.
+# Operators that run the source of a function in another Python, and take no other callable.
 _FROM_SOURCE = tuple(f"{kind}Operator" for kind in (
     "PythonVirtualenv", "ExternalPython", "BranchPythonVirtualenv", "BranchExternalPython",
 ))  # fmt: skip
 
 
 def as_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, path: str = "") -> Decision:
-    """The operator itself, as it stands."""
+    """The operator itself, unchanged."""
     path = path or task.import_path
     module, _, name = path.rpartition(".")
     path = f"{_OLD.get(module, module)}.{_RENAMED.get(name, name)}"
@@ -74,7 +74,7 @@ def as_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, path
 
 
 def _fill_in_times(task: TaskModel, arguments: dict[str, Any]) -> None:
-    """What a task has of the DAG's defaults, or by the file's default of what only Airflow knows."""
+    """Fill in a task's values: from the DAG's defaults, or the file's defaults for values that only Airflow knows."""
     for name in ("retries", "retry_delay", "execution_timeout"):
         given = arguments.get(name)
         if isinstance(given, Symbolic) and given.derived and given.has_default:

@@ -1,4 +1,4 @@
-"""Arguments of DAGs and their ``default_args``: kept as options, handed to operators, or named with what to do."""
+"""Arguments of DAGs and their ``default_args``: as options, as arguments of operators, or as notes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CALLBACKS = (
 _OF_DAG = ("on_success_callback", "on_failure_callback")
 _OPTIONS = ("max_active_runs", "max_active_tasks", "max_consecutive_failed_dag_runs", "is_paused_upon_creation")
 _DEFAULTS = ("owner", "pool", "queue", "priority_weight", "weight_rule", "depends_on_past")
-# What the model has in words of its own, or what its steps say.
+# Arguments that the model has in words of its own, or that steps have.
 _SAID = frozenset({
     "dag_id", "description", "schedule", "schedule_interval", "timetable", "start_date", "catchup", "tags", "params",
     "default_args", "doc_md", "dagrun_timeout", "dag", *_OPTIONS, *CALLBACKS, "sla_miss_callback", "deadline",
@@ -44,22 +44,22 @@ _OF_STEPS = frozenset({
 })  # fmt: skip
 BY_DEFAULT = "only Airflow knows it when it reads the file; this is the file's own default"
 TAKEN = ("retries", "retry_delay", "execution_timeout", "trigger_rule")
-"""Arguments of tasks that are read with the default that the file gives to what only Airflow knows."""
+"""Arguments of tasks that are read with the file's default for a value that only Airflow knows."""
 _TAKEN_OF_DAG = ("schedule", "schedule_interval", "timetable", "start_date", "catchup", "tags", "description", "doc_md")
-# What Airflow does unless an argument is False; of email it has nothing to do without an address.
+# Airflow's behaviour unless an argument is False; email needs an address.
 _ON = ("do_xcom_push", "ignore_first_depends_on_past", "allow_nested_operators", "show_return_value_in_logs")
 OF_BASH = ("env", "cwd", "append_env")
-"""What Bash itself is given, also by the DAG's default arguments."""
+"""Arguments of Bash, also from the DAG's default arguments."""
 OF_PYTHON = ("op_args", "op_kwargs", "templates_dict")
-"""The same of a function."""
-# How a DAG looks in Airflow, and what changes no run.
+"""Arguments of a function, likewise."""
+# Arguments that change the display of a DAG in Airflow, and no run.
 _LOOKS = frozenset({"default_view", "orientation", "dag_display_name", "owner_links", "jinja_environment_kwargs"})
 
 
 def pipeline_options(dag: DagModel, kinds: Collection[str]) -> tuple[Mapping[str, Any], list[Note]]:
-    """``timeout`` in seconds, ``tags`` and ``airflow`` of a pipeline, and what of its DAG has no such option.
+    """``timeout`` in seconds, ``tags`` and ``airflow`` of a pipeline, and notes on arguments without such an option.
 
-    ``kinds`` are those of what its tasks become.
+    ``kinds`` are those of the DAG's steps.
     """
     options: dict[str, Any] = {}
     given = {each.name: each for each in dag.arguments}
@@ -115,8 +115,10 @@ def _other_arguments(dag: DagModel) -> Iterator[Note]:
 def lost_defaults(
     given: Iterable[Argument], kinds: Collection[str], options: Collection[str], about: str = ""
 ) -> Iterator[Note]:
-    """What of some default arguments no step has. ``kinds`` are those of what the tasks become that are given them,
-    ``options`` the names of those that are options ``about`` a pipeline, or a step.
+    """Notes on default arguments that no step has.
+
+    ``kinds`` are those of the steps for the tasks that get the arguments, ``options`` the names of options of the
+    pipeline or, if ``about`` names a step, of a step.
     """
     only_operators = all(kind == "operator" for kind in kinds)
     of_steps = _OF_STEPS - {"start_date", "params"} if about else _OF_STEPS
@@ -144,7 +146,7 @@ def lost_defaults(
 
 
 def _taken(dag: DagModel) -> Iterator[Note]:
-    """What stands in the pipeline as the file's default of a Variable, or of the environment."""
+    """Notes on values that the file has as defaults for a Variable or the environment."""
     given = [(f"{each.name} of the DAG", each) for each in dag.arguments if each.name in _TAKEN_OF_DAG]
     given += [(f"default argument {each.name}", each) for each in dag.default_args if each.name in TAKEN]
     for construct, each in given:
@@ -153,7 +155,7 @@ def _taken(dag: DagModel) -> Iterator[Note]:
 
 
 def is_by_default(value: Any) -> bool:
-    """Whether something in a value is only the file's default of what Airflow knows when it reads the file."""
+    """Return whether a value contains the file's default for a value that Airflow knows when it reads the file."""
     match value:
         case Symbolic():
             return value.has_default
@@ -171,7 +173,7 @@ def _left_out(construct: str, given: Argument, reason: str, to_do: str) -> Note:
 
 
 def fits(name: str, given: Any) -> bool:
-    """Whether an option of a step or of all steps can have a value. Source: flowyml_airflow.options."""
+    """Return whether an option of a step or of all steps can have a value. Source: flowyml_airflow.options."""
     match name:
         case "weight_rule":
             return given in ("downstream", "upstream", "absolute")
@@ -185,7 +187,7 @@ def fits(name: str, given: Any) -> bool:
 
 
 def unfit(given: Any) -> str:
-    """Why an option that there is cannot have a value."""
+    """Say why an existing option cannot have a value."""
     if isinstance(given, FunctionModel):
         return "its function is in the DAG file, from which Airflow cannot import it"
     known = "a step cannot have this value of it"
@@ -199,12 +201,12 @@ def inherited(dag: DagModel, task: TaskModel, name: str) -> Any:
 
 
 def defaults_of(dag: DagModel, task: TaskModel) -> Mapping[str, Argument]:
-    """The default arguments of a task: the DAG's, those of its groups over them, and its own over all."""
+    """The default arguments of a task: its own, then those of its groups, then the DAG's."""
     return {each.name: each for each in (*dag.default_args, *task.defaults)}
 
 
 def default_arguments(dag: DagModel, task: TaskModel) -> Mapping[str, Any]:
-    """What an operator takes of the defaults, if it has arguments of these names."""
+    """The default arguments for an operator, if it has arguments of these names."""
     by_pipeline = _OF_STEPS - {"retry_exponential_backoff", "max_retry_delay"}
     given = [each for each in dag.default_args if each.name not in by_pipeline]
     given += [each for each in task.defaults if each.name not in TAKEN]
@@ -213,14 +215,14 @@ def default_arguments(dag: DagModel, task: TaskModel) -> Mapping[str, Any]:
 
 
 def _is_sure(given: Any) -> bool:
-    """Whether a value can be written for certain."""
+    """Return whether a value can certainly be written."""
     if isinstance(given, FunctionModel):
         return callback_of(given) is not None
     return is_plain(given) or isinstance(given, timedelta | datetime)
 
 
 def callback_of(given: Any) -> Any:
-    """A callback as ``airflow={…}`` names it, if Airflow can import it; None for any other.
+    """A callback in the form of ``airflow={…}``, if Airflow can import it; None for any other.
 
     Source of the forms: flowyml_airflow.options.
     """

@@ -1,6 +1,6 @@
-"""What a ``Param`` of a DAG checks, in the words of a parameter: its type, ``Literal``, pydantic's ``Field``.
+"""The checks of a DAG's ``Param`` in the words of a parameter: its type, ``Literal``, pydantic's ``Field``.
 
-A ``Param`` is a JSON Schema, and so is what FlowyML makes of a parameter's annotation.
+A ``Param`` is a JSON Schema, and so is FlowyML's form of a parameter's annotation.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ _WORDS: Mapping[str, Mapping[str, str]] = {
     "str": {"minLength": "min_length", "maxLength": "max_length"},
     "list": {"minItems": "min_length", "maxItems": "max_length"},
 }
-# What changes how Airflow's form looks, and checks nothing. Source: Airflow's "Params", the fields of its trigger form.
+# Keywords that change how Airflow's form looks, and check nothing. Source: Airflow's "Params", the fields of its
+# trigger form.
 _LOOKS = frozenset({
     "0", "1", "default", "description", "title", "description_md", "section", "examples", "values_display", "source",
     "custom_html_prefix", "readOnly", "schema", "type",
 })  # fmt: skip
 _FORMATS = ("date", "date-time")
-"""Those that FlowyML checks."""
+"""The formats that FlowyML checks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A parameter as it is annotated: ``base`` is its type, ``choices`` those values that it may have, if they are few.
+    """The annotation of a parameter: ``base`` is its type, ``choices`` its possible values, if they are few.
 
-    ``limits`` are arguments of ``Field``; ``schema`` is what it has no word for, which stands in its
-    ``json_schema_extra``. ``unsaid`` pairs what of a ``Param`` is in none of them with the reason.
+    ``limits`` are arguments of ``Field``; ``schema`` has the other keywords, for its ``json_schema_extra``. ``unsaid``
+    pairs the parts of a ``Param`` that none of them expresses with the reason.
     """
 
     base: str
@@ -64,7 +65,7 @@ def default_of(given: Any) -> Any:
 
 
 def declared(given: Any) -> Declared:
-    """The annotation of a parameter by what the DAG gives for it."""
+    """The annotation of a parameter, from the DAG's default for it."""
     default = default_of(given)
     schema = _schema_of(given) if _is_param(given) else {}
     kinds = _kinds(schema, default)
@@ -99,7 +100,7 @@ def _schema_of(given: Reference) -> dict[str, Any]:
 
 
 def _kinds(schema: Mapping[str, Any], default: Any) -> list[str]:
-    """The types that a ``Param`` names, if its default is of one of them."""
+    """The types of a ``Param``, if its default has one of them."""
     said = schema.get("type")
     kinds = [said] if isinstance(said, str) else said if isinstance(said, list) else []
     if not kinds or not all(isinstance(kind, str) and kind in _KINDS for kind in kinds):
@@ -122,7 +123,7 @@ def _base(kinds: Sequence[str], default: Any) -> str:
 
 
 def _are_choices(choices: list[Any], default: Any) -> bool:
-    """Whether ``Literal`` can hold them: it takes no numbers but whole ones."""
+    """Return whether ``Literal`` can contain the choices: it allows only whole numbers."""
     if not all(isinstance(each, str | int | None) for each in choices):
         return False
     return any(type(each) is type(default) and each == default for each in choices)

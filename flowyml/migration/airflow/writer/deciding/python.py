@@ -1,4 +1,4 @@
-"""Tasks of Python functions: a step of the function, a step that calls it, or an operator that takes it."""
+"""Tasks of Python functions: a step of the function, a step that calls it, or an operator with it."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _step_of(asking: Asking, moved: Function, moving: Moving, given: dict[str, A
 
 
 def _of_defaults(dag: DagModel, task: TaskModel) -> list[str]:
-    """What a PythonOperator takes of its default arguments beside the options of each task."""
+    """The arguments of a PythonOperator from its default arguments, beside the options of each task."""
     own = {each.name for each in task.arguments}
     given = defaults_of(dag, task).items()
     return [name for name, each in given if name in OF_PYTHON and each.value and name not in own]
@@ -109,7 +109,7 @@ def _of_defaults(dag: DagModel, task: TaskModel) -> list[str]:
 def _choice(
     task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any], held: Mapping[str, str]
 ) -> Choice | None:
-    """What a task decides about those after it; None for any other. Raises ``Unclear``."""
+    """The choice of a task for the tasks after it; None for any other task. Raises ``Unclear``."""
     kind = task.decorator or task.operator
     if kind not in (*_BRANCHES, *_SHORT_CIRCUITS):
         return None
@@ -128,7 +128,7 @@ def _choice(
 
 
 def _check_rules(task: TaskModel, given: dict[str, Any]) -> bool:
-    """Whether what a task takes may be missing. Raises ``Unclear`` for what it asks for and no step has."""
+    """Return whether inputs of a task may be missing. Raises ``Unclear`` for a request that no step has."""
     rule = task.trigger_rule
     if rule not in RUN_IF and not task.teardown:
         raise Unclear(f"it has the trigger rule {rule!r:.40}")
@@ -145,7 +145,7 @@ def _check_rules(task: TaskModel, given: dict[str, Any]) -> bool:
 
 
 def _may_be_given(value: Any) -> bool:
-    """Whether a step can be called with a value, or call its function with it."""
+    """Return whether a step can be called with a value, or call its function with it."""
     if is_item(value):
         return True
     match value:
@@ -161,14 +161,14 @@ def _may_be_given(value: Any) -> bool:
 
 
 def _may_be_passed(value: Any) -> bool:
-    """Whether the pipeline itself can call a step with a value."""
+    """Return whether the pipeline itself can call a step with a value."""
     if isinstance(value, list) and any(isinstance(each, ValueEdge) for each in value):
         return all(_may_be_passed(each) for each in value)
     return isinstance(value, ValueEdge) or is_item(value) or is_plain(value)
 
 
 def _with_its_function(task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any], why: str) -> Decision:
-    """The operator of a function that Airflow has to call."""
+    """The operator of a function that only Airflow can call."""
     if task.mapped:
         raise Hole(f"it is mapped, and {why}")
     arguments: dict[str, Any] = {"python_callable": moved.model}
@@ -186,7 +186,7 @@ def _with_its_function(task: TaskModel, moved: Function, moving: Moving, given: 
 
 
 def _of_other_module(dag: DagModel, task: TaskModel, function: FunctionModel, moving: Moving) -> Decision:
-    """A function that another module of the repository has: Airflow imports it from there, as the DAG file did."""
+    """A function of another module of the repository: Airflow imports it from there, like the DAG file."""
     path = f"{function.module}.{function.name}"
     if task.mapped:
         raise Hole(f"its function is in {function.module}, and it is mapped")

@@ -1,4 +1,4 @@
-"""DAGs that become no pipeline: without tasks, or with a name that keeps a module from being loaded."""
+"""DAGs that become no pipeline: without tasks, or with a name that makes a module invalid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["refused_names", "without_tasks"]
 
 
 def without_tasks(dag: DecidedDag) -> list[Note]:
-    """Why a DAG without tasks cannot be a pipeline; nothing of any other."""
+    """Say why a DAG without tasks cannot be a pipeline; empty for any other DAG."""
     if dag.decisions:
         return []
     to_do = "Write its pipeline by hand, or leave the DAG out."
@@ -24,7 +24,7 @@ def without_tasks(dag: DecidedDag) -> list[Note]:
 
 
 def refused_names(dag: DecidedDag) -> list[Note]:
-    """Why a DAG cannot be a pipeline, by each of its names that none may have."""
+    """Say why a DAG cannot be a pipeline, for each of its names that FlowyML refuses."""
     found: list[Note] = []
     for construct, place, what, name in _names(dag):
         try:
@@ -36,7 +36,7 @@ def refused_names(dag: DecidedDag) -> list[Note]:
 
 
 def _names(dag: DecidedDag) -> Iterator[tuple[str, Place, str, str]]:
-    """What of the DAG has a name, where, and what will have it."""
+    """Yield the named parts of a DAG: the part, its location, the kind of its new name, and the name."""
     model = dag.model
     yield "dag_id", model.place, "pipeline", model.dag_id
     yield from (("tag of the DAG", model.place, "tag", tag) for tag in model.tags)

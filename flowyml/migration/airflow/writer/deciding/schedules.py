@@ -1,4 +1,4 @@
-"""The schedule of a pipeline, as FlowyML's own words have it."""
+"""The schedule of a pipeline, in FlowyML's words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Schedule", "schedule_of"]
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Fields of ``cron``, or the seconds between two runs; where a time zone is given, it is not UTC's."""
+    """Fields of ``cron``, or the seconds between two runs; the time zone is UTC unless given."""
 
     cron: str = ""
     seconds: float = 0.0
@@ -26,9 +26,9 @@ class Schedule:
 
 
 def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
-    """The schedule of a DAG, if it has one that FlowyML has too, else one of Airflow's alone; and what became of it.
+    """The schedule of a DAG as FlowyML's, if possible, else as Airflow's own; and notes.
 
-    Source of the second one's form: flowyml_airflow.options.
+    For the form of Airflow's own see flowyml_airflow.options.
     """
     said = dag.schedule if dag.schedule_known else None
     if said == "None":

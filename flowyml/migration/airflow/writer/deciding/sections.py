@@ -1,4 +1,4 @@
-"""Which task groups become pipelines within the pipeline, and what goes into them and comes out."""
+"""Choose the task groups that become pipelines within the pipeline, with their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["Nested", "Unit", "groups_in", "nested", "tasks_in"]
 class Nested:
     """A task group that is a pipeline within the pipeline.
 
-    ``order`` is what it calls. ``needs`` are the tasks outside of it whose outputs it takes, ``gives`` those in it
-    whose outputs are taken outside; ``names`` are the dates and parameters that it takes, ``items`` the arguments of a
-    mapped task group. The mapped one itself goes ``over`` a list.
+    ``order`` has its calls. ``needs`` are the tasks outside of it whose outputs it takes, ``gives`` those in it whose
+    outputs are used outside; ``names`` are the dates and parameters that it takes, ``items`` the arguments of a mapped
+    task group. ``over`` is the list of a mapped task group.
     """
 
     group: GroupModel
@@ -36,13 +36,13 @@ Unit = TaskModel | Chain | Nested
 
 
 class _Apart(Exception):
-    """Why a task group stays without a pipeline of its own."""
+    """The reason why a task group gets no pipeline of its own."""
 
 
 def nested(dag: DagModel, order: Sequence[Unit], decisions: Sequence[Decision]) -> tuple[list[Unit], Mapping[str, str]]:
-    """The calls of a DAG with its task groups as pipelines, and why some of them are none.
+    """The calls of a DAG with its task groups as pipelines, and why some groups are none.
 
-    ``order`` has the tasks, and the branches around some. What a decision is called becomes its name in its group.
+    ``order`` has the tasks, and the branches around some. The name of a decision becomes its name in its group.
     """
     nesting = _Nesting(dag, {each.task.task_id: each for each in decisions})
     found = nesting.level(order, None)
@@ -55,7 +55,7 @@ def nested(dag: DagModel, order: Sequence[Unit], decisions: Sequence[Decision]) 
 
 
 def tasks_in(units: Iterable[Unit]) -> Iterator[TaskModel]:
-    """The tasks of some units, as their calls stand in the text."""
+    """The tasks of some units, in the order of their calls in the text."""
     for unit in units:
         if isinstance(unit, TaskModel):
             yield unit
@@ -67,7 +67,7 @@ def tasks_in(units: Iterable[Unit]) -> Iterator[TaskModel]:
 
 
 def groups_in(units: Iterable[Unit]) -> Iterator[Nested]:
-    """The groups among some units, and in them: each after those that it calls."""
+    """The groups among some units, and within them: each after the groups that it calls."""
     for unit in units:
         if isinstance(unit, Nested):
             yield from groups_in(unit.order)
@@ -101,7 +101,7 @@ class _Nesting:
                 group_id = by_id[group_id].parent
 
     def level(self, order: Sequence[Unit], around: str | None) -> list[Unit]:
-        """Some units in an order in which each stands after what it waits for, with the groups right within one."""
+        """Sort some units, each after those that it waits for, with the groups directly within a group."""
         units: list[Unit] = list(order)
         for group in self.dag.groups:
             if self.around[group.group_id] != around or group.group_id in self.apart or group.group_id in self.made:
@@ -127,7 +127,7 @@ class _Nesting:
         return found
 
     def _contracted(self, units: list[Unit], group: GroupModel, members: set[str]) -> list[Unit]:
-        """The units with those of a group as one. Raises ``_Apart``."""
+        """Replace the units of a group by one. Raises ``_Apart``."""
         inside: list[Unit] = []
         for unit in units:
             own = {task.task_id for task in tasks_in([unit])}
@@ -192,7 +192,7 @@ class _Nesting:
         return made
 
     def given(self, made: Nested, units: Sequence[Unit]) -> list[str]:
-        """The tasks of a group whose outputs are taken outside of it."""
+        """The tasks of a group whose outputs are used outside of it."""
         inside = {task.task_id for task in tasks_in(made.order)}
         outside = [each for name, each in self.decisions.items() if name not in inside]
         taken = {edge.task_id for each in outside for edge in (*each.edges, *each.sources)}
@@ -201,7 +201,7 @@ class _Nesting:
 
 
 def _choosers(units: Iterable[Unit], but: Nested | None = None) -> Iterator[str]:
-    """The tasks whose choices the branches of some units are about, but for those in one group."""
+    """The tasks whose choices the branches of some units evaluate, without those in one group."""
     for unit in units:
         if isinstance(unit, Nested) and unit is not but:
             yield from _choosers(unit.order, but)

@@ -1,4 +1,4 @@
-"""Tasks that stay on Airflow: each gets a DAG of its own, and a step that runs it in the pipeline of the others."""
+"""Tasks that stay on Airflow: each gets a DAG of its own, which a step in the pipeline of the others runs."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ Staying = Mapping[str, Collection[str]]
 """The ids of tasks that stay on Airflow, by the id of their DAG."""
 
 _SAME_IN_EACH_RUN = frozenset({"var", "conn", "macros"})
-# Files that operators render, by the ends of their names. Source: template_ext of the operators of Airflow's providers.
+# Files that operators render, by their suffixes. Source: template_ext of the operators of Airflow's providers.
 _RENDERED = (".bash", ".hql", ".html", ".j2", ".json", ".py", ".sh", ".sql", ".txt", ".yaml", ".yml")
 _BY_THE_RUN = frozenset({
     "ExternalTaskMarker", "ExternalTaskSensor", "LatestOnlyOperator", "TimeDeltaSensor", "TimeDeltaSensorAsync",
     "WaitSensor",
 })  # fmt: skip
-"""Operators that go by the dates of their own run."""
+"""Operators that depend on the dates of their own run."""
 _SKIPS = ("skip_on_exit_code", "skip_policy", "soft_fail")
-# What Airflow renders nothing in, or with the run that it is about.
+# Arguments in which Airflow renders nothing, or only with the run that they are about.
 _AS_IT_IS = frozenset({"doc", "doc_json", "doc_md", "doc_rst", "doc_yaml", "params", *CALLBACKS})
-# Names that end so get another end in the id of their DAG. Source: flowyml_airflow.names.
+# A name with such an end gets another end in the id of its DAG. Source: flowyml_airflow.names.
 _ENDS_AS_OURS = re.compile(r"(^|_)[0-9a-f]{8}$|__dev$")
 
 
 def set_apart(
     dag: DagModel, moving: Moving, names: Collection[str], taken: Collection[str]
 ) -> tuple[dict[str, Decision], list[DagModel]]:
-    """The steps of a DAG's tasks that stay on Airflow, by the ids of these, and the DAGs that the steps run.
+    """The steps of a DAG's tasks that stay on Airflow, by task id, and the DAGs that the steps run.
 
     ``taken`` are the ids of all DAGs. A task that does not become an operator, or that a DAG of its own cannot run, is
-    what it would be without its name in ``names``; a note says so.
+    decided as if it were not in ``names``; a note says so.
     """
     steps: dict[str, Decision] = {}
     apart: list[DagModel] = []
@@ -113,7 +113,7 @@ def _apart(
 
 
 def _check(dag: DagModel, task: TaskModel, made: Decision) -> None:
-    """Raise ``Unclear`` for an operator whose run in a DAG of its own would not mean the same."""
+    """Raise ``Unclear`` for an operator that would do something else in a DAG of its own."""
     if task.mapped or loop_of(dag, task):
         raise Unclear("it is mapped")
     if task.trigger_rule not in RUN_IF:
@@ -149,7 +149,7 @@ def _objects(value: Any) -> Iterator[Reference]:
 
 
 def _dag_id(dag: DagModel, task: TaskModel, taken: Collection[str]) -> str:
-    """An id for a task's own DAG that a pipeline can have as its name, and Airflow has as it stands."""
+    """An id for a task's own DAG that is valid as a pipeline's name, and in Airflow unchanged."""
     wanted = re.sub(r"\W+", "_", f"{dag.dag_id}_{task.task_id}", flags=re.ASCII)
     found = _free(f"{wanted}_task" if _ENDS_AS_OURS.search(wanted) else wanted, taken)
     if len(found) > MAX_NAME_LENGTH:
@@ -158,7 +158,7 @@ def _dag_id(dag: DagModel, task: TaskModel, taken: Collection[str]) -> str:
 
 
 def _dag_of(dag: DagModel, task: TaskModel, dag_id: str, conf: Mapping[str, Any]) -> DagModel:
-    """A DAG of one task, which only its step runs. Its parameters are what the step gives."""
+    """A DAG of one task, which only its step runs. Its parameters are the step's arguments."""
     awake = Argument("is_paused_upon_creation", "False", task.place, False)
     return replace(
         dag, dag_id=dag_id, place=task.place, tasks=(task,), groups=(), params=tuple((each, "") for each in conf),
@@ -184,7 +184,7 @@ def _notes(task: TaskModel, dag_id: str) -> Iterator[Note]:
 
 
 def _by_conf(asking: Asking, value: Any, name: str, conf: dict[str, Any]) -> Any:
-    """A value whose templates take what the step makes of them, which goes into ``conf``. Raises ``Unclear``."""
+    """Replace the templates in a value by values that the step computes, which go into ``conf``. Raises ``Unclear``."""
     if isinstance(value, list | tuple):
         return type(value)(_by_conf(asking, each, name, conf) for each in value)
     if isinstance(value, dict):
@@ -207,7 +207,7 @@ def _by_conf(asking: Asking, value: Any, name: str, conf: dict[str, Any]) -> Any
 
 
 def _is_same_in_each_run(text: str) -> bool:
-    """Whether a template names nothing but Variables, Connections and macros."""
+    """Return whether a template uses only Variables, Connections and macros."""
     found = list(pieces(text))
     if any(mark in piece for piece in found[::2] for mark in ("{%", "{#", "{{")):
         return False

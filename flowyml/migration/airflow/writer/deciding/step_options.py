@@ -1,4 +1,4 @@
-"""Options of steps: what a task says beside its function, and what of it no step has."""
+"""Options of steps: a task's arguments beside its function, and notes on those that no step has."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ __all__ = [
 ]
 
 ALL_SKIPPED = "ignore_downstream_trigger_rules"
-# In seconds; Airflow waits no longer. Source: airflow.models.taskinstance.
+# In seconds; Airflow's longest wait. Source: airflow.models.taskinstance.
 _LONGEST = 24 * 60 * 60
-# What FlowyML says in its own words, or not at all.
+# Arguments that FlowyML has in its own words, or not at all.
 OURS = frozenset({"task_id", "trigger_rule", "python_callable", "op_args", "op_kwargs", "multiple_outputs",
                    "retries", "retry_delay", "execution_timeout", "retry_exponential_backoff",
                    "max_retry_delay", "provide_context",
                    "doc_md", "doc", "on_failure_fail_dagrun", "task_display_name"})  # fmt: skip
 _LOOKS = ("doc_md", "doc", "task_display_name", "map_index_template")
-# What of these an operator that stays one still takes as it stands.
+# Those of them that an unchanged operator still takes.
 OF_OPERATORS = frozenset({"retries", "retry_delay", "execution_timeout", "retry_exponential_backoff", "max_retry_delay",
                            "show_return_value_in_logs", "doc_md", "doc"})  # fmt: skip
 # Options of a step under `airflow={…}`; source: flowyml_airflow.options.
@@ -83,7 +83,7 @@ def step_options(dag: DagModel, task: TaskModel) -> dict[str, Any]:
 
 
 def is_time(seconds: Any) -> bool:
-    """Whether a number of seconds is a time that a step can wait."""
+    """Return whether a number of seconds is a time that a step can wait."""
     return isinstance(seconds, float) and 0 <= seconds <= timedelta.max.total_seconds()
 
 
@@ -92,7 +92,7 @@ def _may_grow_by(growth: Any) -> bool:
 
 
 def left_out(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
-    """What of a task is not in its step."""
+    """Notes on parts of a task that are not in its step."""
     if task.setup or task.teardown:
         word = "teardown" if task.teardown else "setup"
         yield Note(
@@ -129,7 +129,7 @@ def left_out(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
 
 
 def lost_of(given: Argument | None, kinds: Collection[str], about: str) -> Iterator[Note]:
-    """What of the ``default_args`` of a group or task no step has; ``kinds`` are those of what its tasks become."""
+    """Notes on ``default_args`` of a group or task that no step has; ``kinds`` are those of its steps."""
     if given is None or given.value is None:
         return
     if not isinstance(given.value, dict):
@@ -143,7 +143,7 @@ def lost_of(given: Argument | None, kinds: Collection[str], about: str) -> Itera
 
 
 def _taken(task: TaskModel, made: Decision) -> Iterator[Note]:
-    """Numbers, times and rules that are unknown, or only by the file's default."""
+    """Notes on numbers, times and rules that are unknown, or only the file's default."""
     to_do = "Set it in the pipeline."
     for name in TAKEN:
         value, own = getattr(task, name), task.argument(name) or _default(task, name)
@@ -162,12 +162,12 @@ def _taken(task: TaskModel, made: Decision) -> Iterator[Note]:
 
 
 def _default(task: TaskModel, name: str) -> Argument | None:
-    """What its groups, or its own ``default_args``, give a task."""
+    """The default argument of a task from its groups, or from its own ``default_args``."""
     return next((each for each in task.defaults if each.name == name), None)
 
 
 def _looks(task: TaskModel, made: Decision) -> Iterator[Note]:
-    """What says how Airflow shows a task, which an operator keeps for the most part."""
+    """Notes on arguments for the display of a task in Airflow, most of which an operator keeps."""
     for each in task.arguments:
         if made.kind != "hole" and each.name in _LOOKS and each.value and each.name not in made.arguments:
             yield Note(Kind.CHANGED, f"{each.name} of {task.task_id}", each.place, "it changes what Airflow shows of a "
@@ -175,12 +175,12 @@ def _looks(task: TaskModel, made: Decision) -> Iterator[Note]:
 
 
 def is_called_back(task: TaskModel) -> bool:
-    """Whether Airflow calls something when the task ends, by what stands over the DAG's defaults."""
+    """Return whether Airflow calls a callback when the task ends, apart from those in the DAG's defaults."""
     return any(each.name in CALLBACKS and each.value for each in (*task.defaults, *task.arguments))
 
 
 def others(task: TaskModel) -> Sequence[Argument]:
-    """Arguments of an operator that a step has no words for."""
+    """Arguments of an operator that steps do not have."""
     known = {*OURS, *_LOOKS, "default_args", "bash_command", "env", "cwd", "append_env", ALL_SKIPPED}
     found = [each for each in task.arguments if each.name not in known and not each.name.isdigit()]
     found = [
@@ -194,7 +194,7 @@ def held_by(task: TaskModel) -> list[str]:
 
 
 def _holds(given: Argument) -> bool:
-    """Whether Airflow has to run a task for an argument of it."""
+    """Return whether an argument requires Airflow to run the task."""
     if given.name.endswith("_callback"):
         return given.name not in CALLBACKS or callback_of(given.value) is None
     return given.name in ("inlets", "outlets")

@@ -1,4 +1,4 @@
-"""What each task of a DAG becomes: a step of its function, a ready-made step, an operator as it stands, or a hole."""
+"""The decision for each task of a DAG: a step of its function, a ready-made step, an operator, or a hole."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _EMPTY = ("EmptyOperator", "DummyOperator")
 
 
 def decide(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, str]) -> Decision:
-    """What a task becomes, with the notes that say so.
+    """Decide a task, with notes.
 
-    ``held`` says of which tasks the choice cannot be written as branches, and why.
+    ``held`` has the tasks whose choices cannot be written as branches, with the reasons.
     """
     loop = None
     try:

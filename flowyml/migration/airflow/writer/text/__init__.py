@@ -1,1 +1,1 @@
-"""Writes the text of a module from what was decided: its ``names``, ``steps``, ``pipelines``, and the module itself."""
+"""Write the text of a module from the decisions: its ``names``, ``steps``, ``pipelines``, and the module itself."""

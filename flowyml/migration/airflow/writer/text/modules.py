@@ -32,18 +32,20 @@ __all__ = ["Written", "write_module"]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A module, and what became of each DAG."""
+    """A module, and the result for each DAG."""
 
     text: str
     dags: Sequence[DagResult]
 
 
 def write_module(file: FileModel, text: str, repository: Repository | None = None, staying: Staying = {}) -> Written:
-    """The module of a file that has DAGs. ``text`` is the file's own; ``repository`` has the modules that it imports.
-    ``staying`` names tasks that stay on Airflow, each in a pipeline of its own.
+    """The module of a file that has DAGs.
 
-    A DAG without tasks, or with a name that FlowyML refuses, has no pipeline in it; without any, the text is empty.
-    Pure: the same files, the same module.
+    ``text`` is the file's own; ``repository`` has the modules that it imports. ``staying`` names tasks that stay on
+    Airflow, each in a pipeline of its own.
+
+    A DAG without tasks, or with a name that FlowyML refuses, has no pipeline in it; if there is no pipeline, the text
+    is empty. Pure: the same files, the same module.
     """
     whole = _Module(file, text, repository, staying)
     refused: dict[int, list[Note]] = {id(dag): [] for dag in file.dags}
@@ -72,7 +74,7 @@ class _Module:
         self.uses = Counter(key_of(each) for dag in self.dags for each in dag.decisions if each.kind == "function")
 
     def written(self) -> Written:
-        """The text, from the bottom up: what is imported is known last."""
+        """The text, written from the bottom up, since the imports are known last."""
         named = list(zip(self.names.pipelines, self.dags, strict=True))
         pipelines = [text for name, dag in named for text in self._of_dag(name, dag)]
         body = [*self._functions(), *pipelines]
@@ -89,7 +91,7 @@ class _Module:
         made = f"{MARK} from {' '.join(path.split())}."
         return docstring(f"{about}\n\n{made}" if about else made)
 
-    # What moves over.
+    # Copied code.
 
     def _imports(self) -> str:
         own = [
@@ -139,7 +141,7 @@ class _Module:
             yield "\n".join(simple) + "\n"
 
     def _guarded(self) -> Iterator[cst.CSTNode]:
-        """What can only be imported where Airflow is."""
+        """Statements that can only be imported together with Airflow."""
         for number in self.moved.statements:
             if guarded := self.moving.guarded(number):
                 if self._is_import(number):
@@ -183,7 +185,7 @@ class _Module:
                     yield wrapper(names, decision, parameters)
 
     def _decorator(self, key: Key) -> Part:
-        """Of a function that one task is made of, with all that is said of it; bare where several are."""
+        """The decorator of a function of one task, with all options; bare for a function of several tasks."""
         if self.uses[key] > 1:
             return self.names.word("step")
         every = (each for dag in self.dags for each in dag.decisions if each.kind == "function")
@@ -225,7 +227,7 @@ def _result(name: str, dag: DecidedDag) -> DagResult:
 
 
 def _sorted(lines: Iterable[str]) -> list[str]:
-    """Imports as isort has them: modules first, each kind by its module; before all ``*``, which hides nothing then."""
+    """Sort imports as isort does: modules first, then by module; ``*`` before all others, so that it hides nothing."""
 
     def key(line: str) -> tuple[bool, bool, str, str]:
         return not line.endswith(" import *"), line.startswith("from"), line.split()[1].lower(), line

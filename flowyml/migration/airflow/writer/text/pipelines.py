@@ -1,4 +1,4 @@
-"""The text of a pipeline: its head, and a call for each step, in the branches where they stand."""
+"""The text of a pipeline: its head, and a call for each step, within its branches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["annotation", "nested_pipelines", "pipeline"]
 
 
 def pipeline(names: Names, dag: DecidedDag, name: str, uses: Counter[Key]) -> str:
-    """The function of a pipeline. ``uses`` says of how many steps a function is the function."""
+    """The function of a pipeline. ``uses`` counts the steps of each function."""
     parameters = list(_parameters(names, dag))
     options = list(_options(dag, name))
     decorator = names.word("pipeline")
@@ -64,12 +64,12 @@ def _nested(names: Names, dag: DecidedDag, group: Nested, uses: Counter[Key]) ->
 
 
 def annotation(dag: DecidedDag, name: str) -> str:
-    """The type of a parameter, as a step has it."""
+    """The type of a parameter, for a step."""
     return (dag.declared.get(name) or declared(dag.parameters.get(name))).base
 
 
 def _checked(names: Names, dag: DecidedDag, name: str) -> str:
-    """The annotation of a parameter, with what is checked of its values."""
+    """The annotation of a parameter, with the checks of its values."""
     said = dag.declared.get(name)
     if said is not None and said.choices:
         return source(
@@ -106,7 +106,7 @@ def _options(dag: DecidedDag, name: str) -> Iterator[Part]:
 
 @dataclass(slots=True)
 class _Body:
-    """The calls of a pipeline as they are written: the variables that are taken, and those that hold outputs."""
+    """The calls of a pipeline while they are written: the used variables, and those with outputs."""
 
     names: Names
     dag: DecidedDag

@@ -1,4 +1,4 @@
-"""The text of steps: functions that moved, with their decorators, steps that call them, operators, and holes."""
+"""The text of steps: copied functions with their decorators, steps that call them, operators, and holes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["decorator", "hole", "operator", "step_options"]
 
 
 def decorator(names: Names, decision: Decision, named: str) -> Part:
-    """``@step`` of a function that one task is made of, with all that is said of it."""
+    """``@step`` of a function of one task, with all options."""
     step = names.word("step")
     options = list(step_options(names, decision, named))
     return Group(f"{step}(", options, ")") if options else step
 
 
 def step_options(names: Names, decision: Decision, named: str = "") -> Iterator[Part]:
-    """What is said of a step beside its function."""
+    """The options of a step."""
     options = decision.options
     if named != decision.name:
         yield f"name={text_literal(decision.name)}"
@@ -50,7 +50,7 @@ def hole(names: Names, decision: Decision) -> str:
 
 
 def operator(names: Names, decision: Decision) -> str:
-    """An operator as it stands."""
+    """An operator, unchanged."""
     arguments: list[Part] = [text_literal(decision.operator), f"task_id={text_literal(decision.name)}"]
     for name, given in decision.arguments.items():
         arguments.append(Pair(f"{names.words.keyword(name)}=", names.words.part(given)))

@@ -1,4 +1,4 @@
-"""Steps that call a function of the DAG file with what Airflow gave it: values of the run, parameters, templates."""
+"""Steps that call a function of the DAG file with Airflow's values for it: of the run, parameters, templates."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ Variables = Mapping[tuple[str, str], str]
 
 
 def wrapper_arguments(names: Names, decision: Decision) -> tuple[list[str], Variables]:
-    """The names of its arguments: dates, parameters, what it or its task group is mapped over; and those of other
-    tasks' values.
-    """
+    """The names of its arguments: dates, parameters, items, and values of other tasks."""
     assert decision.asking
     own = [*decision.asking.dates, *decision.asking.parameters, *decision.over, *decision.items]
     values: dict[tuple[str, str], str] = {}
@@ -37,8 +35,9 @@ def wrapper_arguments(names: Names, decision: Decision) -> tuple[list[str], Vari
 
 
 def wrapper(names: Names, decision: Decision, parameters: Mapping[str, str]) -> str:
-    """The text of a step that calls a function that moved, or ``bash``, or that runs a DAG. ``parameters`` are those of
-    the pipeline, with their annotations.
+    """The text of a step that calls a copied function or ``bash``, or that runs a DAG.
+
+    ``parameters`` are those of the pipeline, with their annotations.
     """
     name, word, keyword = names.variable(decision), names.word, names.words.keyword
     decorated = decorator(names, decision, name)
@@ -74,7 +73,7 @@ def _run(names: Names, decision: Decision, given: Mapping[str, Part]) -> Group:
 
 
 def _returns(decision: Decision) -> str:
-    """What the step says that it returns: what its function says, if it says anything."""
+    """The return annotation of the step: that of its function, if it has one."""
     if decision.starts:
         return "dict"
     if decision.function is None or decision.through_bash is not None:
@@ -130,7 +129,7 @@ def _lines(template: Template) -> Iterator[Template]:
 
 
 def _f_string(template: Template, values: Variables, word: Callable[[str], str]) -> str:
-    """A literal of a text, in one line."""
+    """Write a text as an f-string in one line."""
     if all(isinstance(part, str) for part in template.parts):
         return text_literal("".join(map(str, template.parts)))
     made = ""
