@@ -1,1 +1,1 @@
-"""The one intermediate representation: what adapters compile and workers run. Standard library only."""
+"""The one intermediate representation: adapters compile it and workers run it. Standard library only."""

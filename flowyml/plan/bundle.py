@@ -41,8 +41,8 @@ _AT_HOME = ("cli", "graph", "migration", "steps", "testing")  # needed only wher
 class Bundle:
     """The file, in memory. The same plan and code give the same bytes.
 
-    ``revision`` is the commit that the code is from. It is not in the file: a commit that does not change the pipeline
-    does not change the bundle.
+    ``revision`` is the commit of the code. It is not in the file: a commit that does not change the pipeline does not
+    change the bundle.
     """
 
     plan: Plan
@@ -56,7 +56,7 @@ class Bundle:
 
     @cached_property
     def origin(self) -> Origin | None:
-        """Where the pipeline comes from; None if the bundle does not record it."""
+        """The origin of the pipeline; None if the bundle does not record it."""
         return Origin.from_dict(self._about.get("origin"))
 
     @cached_property
@@ -98,7 +98,7 @@ class Bundle:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Bundle:
-        """Read a file that ``write`` made. Raises ``PlanError`` for anything else."""
+        """Read a file that ``write`` wrote. Raises ``PlanError`` for anything else."""
         return cls.of(Path(path).read_bytes(), str(path))
 
     @classmethod
@@ -118,7 +118,7 @@ class Bundle:
         return replace(_packed(plan, {**self.files, "plan.json": plan.canonical}), revision=self.revision)
 
     def with_files(self, files: Mapping[str, bytes]) -> Bundle:
-        """The same bundle with further files, such as what an adapter runs beside the steps."""
+        """The same bundle with additional files, such as an adapter's code beside the steps."""
         return self.repacked({**self.files, **files})
 
     def repacked(self, files: Mapping[str, bytes]) -> Bundle:
@@ -142,9 +142,9 @@ def build(
     ``files`` are the user's modules and data, by path relative to the folder that workers import from. ``objects`` are
     pickles: functions by the key in ``"pickle:KEY"``, and the hooks as ``"hooks"``. ``main`` is the module that was
     ``__main__`` when the pipeline was defined, so that workers can read pickles that refer to ``__main__``. ``origin``
-    is where the pipeline comes from, and ``versions`` are digests of the code of pickled functions, by their keys.
-    ``folder`` is the one among ``files`` that the pipeline's own file is in. ``packages`` are installed pure-Python
-    packages and modules to include, such as the adapter that a script imports to say where it runs.
+    is the pipeline's origin, and ``versions`` are digests of the code of pickled functions, by their keys. ``folder``
+    is the folder among ``files`` with the pipeline's own file. ``packages`` are installed pure-Python packages and
+    modules to include, such as the adapter that a script imports to name its engine.
     """
     code = [*(data for path, data in files.items() if path.endswith(".py")), *objects.values(), plan.canonical]
     home = frozenset(room for room in _AT_HOME if not any(_names(room, data) for data in code))
@@ -171,7 +171,7 @@ def build(
 
 
 def _names(room: str, code: bytes) -> bool:
-    """Whether code may import a room of FlowyML."""
+    """Return whether code may import a subpackage of FlowyML."""
     if f"flowyml.{room}".encode() in code:
         return True
     if not all(re.search(rb"\b%s\b" % word.encode(), code) for word in ("flowyml", room)):
@@ -195,7 +195,7 @@ def _packed(plan: Plan, contents: Mapping[str, bytes]) -> Bundle:
 
 @lru_cache(1)  # a pipeline is often submitted many times
 def _zipped(files: tuple[tuple[str, bytes], ...]) -> bytes:
-    """Nothing is compressed: the bytes would then depend on the version of zlib."""
+    """Write a zip file without compression: the bytes would otherwise depend on the version of zlib."""
     buffer = io.BytesIO(_SHEBANG)
     buffer.seek(0, io.SEEK_END)
     with ZipFile(buffer, "w") as archive:
@@ -208,7 +208,7 @@ def _zipped(files: tuple[tuple[str, bytes], ...]) -> bytes:
 
 
 def _contents(data: bytes, name: str, *beginnings: str) -> dict[str, bytes]:
-    """The files by their paths; with ``beginnings``, only the plan and those whose paths begin so."""
+    """The files by their paths; with ``beginnings``, only the plan and those whose paths begin with one."""
     wanted = (*beginnings, "plan.json") if beginnings else ""
     try:
         with ZipFile(io.BytesIO(data)) as archive:
@@ -233,7 +233,7 @@ def _checked_path(path: str) -> str:
 
 @cache
 def _runtime(left_out: frozenset[str]) -> Mapping[str, bytes]:
-    """FlowyML, without some of its rooms."""
+    """The files of FlowyML, without some of its subpackages."""
     return dict(_sources(Path(__file__).parents[1], left_out))
 
 

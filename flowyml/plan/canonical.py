@@ -11,8 +11,10 @@ __all__ = ["canonical_json"]
 
 
 def canonical_json(value: Any, **always: Any) -> bytes:
-    """Sorted keys, no white space, UTF-8. Defaults are left out, so that a field added later changes no older digest;
-    ``always`` are written in any case. A class that is one of several kinds names its kind in ``KIND``.
+    """Serialize with sorted keys, no white space, as UTF-8.
+
+    Defaults are left out, so that a field added later changes no older digest; ``always`` are written in any case. A
+    class that is one of several kinds names its kind in ``KIND``.
     """
     text = json.dumps(
         {**_plain(value), **always}, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False

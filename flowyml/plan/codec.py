@@ -1,4 +1,4 @@
-"""Canonical JSON back to a plan, with only the standard library."""
+"""Decode canonical JSON to a plan, with only the standard library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conditions of branches: small trees of plain data, which one evaluator decides on every engine.
+"""Conditions of branches: small trees of plain data, evaluated by the same code on every engine.
 
 >>> score = FromStep("train", "score")
 >>> good = AllOf((Compare(">", score, Constant(0.9)), Not(Compare("in", score, Constant([1.0])))))
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _SHOWN = 60
-"""How many characters of a constant a condition shows."""
+"""The number of characters of a constant in the text of a condition."""
 
 OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
@@ -52,9 +52,9 @@ _OF_TEXT: Mapping[str, Callable[[str], date]] = {"date": date.fromisoformat, "da
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """True where ``left operator right`` is; the operator is a key of ``OPERATORS``.
+    """True if ``left operator right`` is; the operator is a key of ``OPERATORS``.
 
-    ``texts`` says what strings on either side stand for: "date" or "date-time", which JSON has no type for, or "".
+    ``texts`` is the type of strings on either side: "date" or "date-time", which JSON lacks, or "".
     """
 
     KIND: ClassVar[str] = "compare"
@@ -70,7 +70,7 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class IsTrue:
-    """True where Python takes the value for true: not for False, None, 0, and what is empty."""
+    """True if the value is true in Python: not False, None, 0, or empty."""
 
     KIND: ClassVar[str] = "is_true"
 
@@ -82,7 +82,7 @@ class IsTrue:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """True where the condition is false."""
+    """True if the condition is false."""
 
     KIND: ClassVar[str] = "not"
 
@@ -120,7 +120,10 @@ Condition = Compare | IsTrue | Not | AllOf | AnyOf
 
 
 def holds(condition: Condition, value_of: Callable[[Source], Any]) -> bool:
-    """Whether a condition is true for the values that ``value_of`` returns. Raises what comparing them raises."""
+    """Return whether a condition is true for the values that ``value_of`` returns.
+
+    Raises what comparing them raises.
+    """
     match condition:
         case Compare(name, left, right, texts):
             return bool(OPERATORS[name](of_text(texts, value_of(left)), of_text(texts, value_of(right))))
@@ -135,7 +138,7 @@ def holds(condition: Condition, value_of: Callable[[Source], Any]) -> bool:
 
 
 def of_text(texts: str, value: Any) -> Any:
-    """A value as it is compared. Raises ``ValueError`` for a string that is not what ``texts`` says.
+    """Convert a value for comparison. Raises ``ValueError`` for a string that is not of the type ``texts``.
 
     >>> of_text("date", ["2026-01-31", None])
     [datetime.date(2026, 1, 31), None]
@@ -146,7 +149,7 @@ def of_text(texts: str, value: Any) -> Any:
 
 
 def leaves_of(condition: Condition) -> Iterator[Compare | IsTrue]:
-    """The comparisons and truth tests that a condition consists of, as written."""
+    """The comparisons and truth tests in a condition, as written."""
     match condition:
         case Not(inner):
             yield from leaves_of(inner)
@@ -169,7 +172,7 @@ def with_leaves(condition: Condition, new: Callable[[Compare | IsTrue], Compare 
 
 
 def sources_in(condition: Condition | None) -> Iterator[Source]:
-    """The sources that a condition depends on; none for no condition."""
+    """The sources that a condition depends on; empty without a condition."""
     for leaf in leaves_of(condition) if condition else ():
         yield from (leaf.left, leaf.right) if isinstance(leaf, Compare) else (leaf.value,)
 
@@ -186,7 +189,7 @@ def with_sources(condition: Condition, new: Callable[[Source], Source]) -> Condi
 
 
 def shown(source: Source) -> str:
-    """A value as shown in a condition."""
+    """A value in the text of a condition."""
     match source:
         case FromStep(_, output):
             return output

@@ -14,7 +14,7 @@ _USERS = ("code/", "objects/")
 
 
 def difference(path: str, old: str, new: str) -> str:
-    """The changes of one text; one that is added or removed has ``/dev/null`` on the other side."""
+    """The changes of one text; an added or removed text has ``/dev/null`` on the other side."""
     names = (f"deployed/{path}" if old else "/dev/null", f"new/{path}" if new else "/dev/null")
     return "".join(difflib.unified_diff(_lines(old), _lines(new), *names))
 

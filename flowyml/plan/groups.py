@@ -1,7 +1,7 @@
 """Groups of steps: loops, branches, pipelines within the pipeline, and clean-up.
 
-A plan holds its groups beside its steps; each step names the innermost group that it is in, and each group the one
-around it. ``Groups`` answers what adapters ask about them, so that none has to work it out again.
+A plan has its groups beside its steps; each step names the innermost group around it, and each group the group around
+it. ``Groups`` answers the questions of adapters about them, so that none has to compute that again.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["Branch", "Cleanup", "Group", "Groups", "Loop", "Section", "Together"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loop:
-    """Its steps run once for each item of the lists that it goes ``over``, which are equally long.
+    """A loop: its steps run once for each item of the lists in ``over``, which are equally long.
 
-    ``max_parallel`` items run at a time; None leaves that to the engine. With ``on_item_error`` ``"continue"``, what
-    takes the list of an output gets ``(index, value)`` of each item that succeeded, and a failed item does not fail
-    the run; with ``"fail"`` what takes the list does not run. Its other items run in either case.
+    ``max_parallel`` items run at a time; None leaves that to the engine. With ``on_item_error`` ``"continue"``, a step
+    that takes the list of an output gets ``(index, value)`` of each item that succeeded, and a failed item does not
+    fail the run; with ``"fail"`` a step that takes the list does not run. The other items run in either case.
     """
 
     KIND: ClassVar[str] = "loop"
@@ -39,9 +39,9 @@ class Loop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """Its steps run if its condition holds, and no earlier branch of the same choice was taken.
+    """A branch: its steps run if its condition holds, and no earlier branch of the same choice was taken.
 
-    Without a condition, it is taken if none before it was. Steps of a branch that is not taken are skipped.
+    Without a condition, it is taken if no earlier one was. Steps of a branch that is not taken are skipped.
     """
 
     KIND: ClassVar[str] = "branch"
@@ -54,7 +54,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A pipeline within a pipeline, which shows its steps together."""
+    """A pipeline within a pipeline, which displays its steps together."""
 
     KIND: ClassVar[str] = "section"
 
@@ -66,7 +66,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleanup:
-    """Its steps run when all others have ended, however those ended, and do not change how the run ends."""
+    """A clean-up: its steps run when all others have ended, in whatever way, and do not change the run's outcome."""
 
     KIND: ClassVar[str] = "cleanup"
 
@@ -81,8 +81,8 @@ Group = Loop | Branch | Section | Cleanup
 class Together:
     """An execution group: its ``steps`` run in one task, process or pod, one after the other in the plan's order.
 
-    ``resources`` are the largest of its steps', ``timeout_seconds`` the sum of theirs; None if one of them has none.
-    Its steps share their other groups, and no step outside lies on a path between two of them.
+    ``resources`` are the largest of its steps', ``timeout_seconds`` the sum of theirs; None if one of them has no
+    timeout. Its steps share their other groups, and no step outside lies on a path between two of them.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Groups:
         return iter(self.by_name.values())
 
     def path(self, group: str) -> tuple[str, ...]:
-        """The path of what is in ``group``; empty for the pipeline itself."""
+        """The path of ``group``, itself included; empty for the pipeline itself."""
         return self._paths[group]
 
     def members(self, group: str) -> Sequence[str]:
@@ -120,29 +120,29 @@ class Groups:
         return self._members.get(group, ())
 
     def loops(self, group: str) -> tuple[Loop, ...]:
-        """The loops around what is in ``group``, the outermost first."""
+        """The loops around the content of ``group``, outermost first."""
         found = (self.by_name[name] for name in self._paths[group])
         return tuple(each for each in found if isinstance(each, Loop))
 
     def branches(self, group: str) -> tuple[Branch, ...]:
-        """The branches around what is in ``group``, the outermost first."""
+        """The branches around the content of ``group``, outermost first."""
         found = (self.by_name[name] for name in self._paths[group])
         return tuple(each for each in found if isinstance(each, Branch))
 
     def is_cleanup(self, group: str) -> bool:
-        """Whether what is in ``group`` runs at the end."""
+        """Return whether the content of ``group`` runs at the end."""
         return group != "" and any(isinstance(self.by_name[name], Cleanup) for name in self._paths[group])
 
     def may_fail(self, group: str) -> bool:
-        """Whether a failure in ``group`` does not fail the run: in an item that may fail, or in the clean-up."""
+        """Return whether a failure in ``group`` does not fail the run: in an item that may fail, or in the clean-up."""
         return self.is_cleanup(group) or any(loop.on_item_error == "continue" for loop in self.loops(group))
 
     def between(self, step: str, group: str) -> tuple[Group, ...]:
-        """The groups around a step that are not around what is in ``group``."""
+        """The groups around a step that are not around the content of ``group``."""
         return self.beyond(self._steps[step].group, group)
 
     def beyond(self, inside: str, group: str) -> tuple[Group, ...]:
-        """The groups around what is in ``inside`` that are not around what is in ``group``."""
+        """The groups around the content of ``inside`` that are not around that of ``group``."""
         if inside == group:  # as of most that a step takes
             return ()
         inner, outer = self._paths[inside], self._paths[group]
@@ -152,11 +152,11 @@ class Groups:
         return tuple(self.by_name[name] for name in inner[shared:])
 
     def loops_between(self, step: str, group: str) -> tuple[Loop, ...]:
-        """The loops whose items' outputs of a step reach what is in ``group`` as lists, the outermost first."""
+        """The loops whose items' outputs of a step reach ``group`` as lists, outermost first."""
         return tuple(each for each in self.between(step, group) if isinstance(each, Loop))
 
     def exclude(self, one: str, other: str) -> bool:
-        """Whether two groups never both run: they are in different branches of one choice."""
+        """Return whether two groups never both run: they are in different branches of one choice."""
         mine = {branch.choice: branch.name for branch in self.branches(one)}
         return any(mine.get(branch.choice, branch.name) != branch.name for branch in self.branches(other))
 
@@ -183,7 +183,7 @@ class Groups:
         return found
 
     def sources(self, group: Group) -> Iterator[Source]:
-        """The values that a group itself needs: its lists, or the sources of its condition and of those before it."""
+        """The values that a group itself needs: its lists, or the sources of its condition and of earlier ones."""
         if isinstance(group, Loop):
             yield from (item.source for item in group.over)
         elif isinstance(group, Branch):
@@ -199,20 +199,20 @@ class Groups:
             yield from self.sources(self.by_name[name])
 
     def upstream(self, step: Step) -> tuple[str, ...]:
-        """All steps that a step waits for, itself or through the groups around it, each once."""
+        """All steps that a step waits for, directly or through the groups around it, without duplicates."""
         needed = (name for source in self.values(step) for name in steps_of(source))
         return tuple(dict.fromkeys((*step.upstream, *needed)))
 
     @cached_property
     def collected(self) -> frozenset[tuple[str, str]]:
-        """Pairs of a loop and a step in it whose outputs, or end, something outside the loop waits for."""
+        """Pairs of a loop and a step in it for whose outputs, or end, a step outside the loop waits."""
         found: set[tuple[str, str]] = set()
         for group, name in self._uses():
             found.update((loop.name, name) for loop in self.loops_between(name, group))
         return frozenset(found)
 
     def _uses(self) -> Iterable[tuple[str, str]]:
-        """Pairs of a group and a step that something in the group waits for."""
+        """Pairs of a group and a step that a step or group in it waits for."""
         for step in self._steps.values():
             yield from ((step.group, name) for name in step.upstream)
         for group in self.by_name.values():

@@ -29,7 +29,7 @@ _NUMBERS = (int, float)
 
 
 def kind_of(value: Any) -> str:
-    """One of ``KINDS``; ``data`` for what is none of the others."""
+    """One of ``KINDS``; ``data`` if no other fits."""
     kind = type(value)
     if kind is str:
         return "text"

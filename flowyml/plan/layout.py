@@ -108,13 +108,13 @@ def docstring(text: str, indent: str = "") -> str:
 
 
 class FreeNames:
-    """Names in generated text: no two are the same, and none hides a taken one."""
+    """Names in generated text: all different, and none hides a taken one."""
 
     def __init__(self, taken: Iterable[str]) -> None:
         self.taken = set(taken)
 
     def fresh(self, wanted: str, suffix: str = "_") -> str:
-        """A name like the wanted one, taken from now on."""
+        """Reserve and return a name like the wanted one."""
         while wanted in self.taken:
             wanted += suffix
         self.taken.add(wanted)
@@ -134,7 +134,7 @@ def _flat(part: Part) -> str:
 
 
 def _pieces(text: str, width: int) -> list[str]:
-    """Lines, the long ones broken between words; joined, they are the text again."""
+    """Lines, the long ones split between words; joined, they are the text again."""
     pieces: list[str] = []
     for line in text.splitlines(keepends=True):
         piece = ""

@@ -1,9 +1,9 @@
-"""The mark in every file that FlowyML writes, so that it never replaces another file.
+"""The mark in every file that FlowyML writes, by which it never replaces a file of another origin.
 
-The mark is one comment line, ``# flowyml: {…}``, with the comment signs of the file's format. Its JSON holds facts that
-FlowyML reads back, and ``digest``, the SHA-256 of all the rest: a file that was edited since does not match it. The
-mark is the last line: one further up, left by an edit or part of a user's text, proves nothing. Line endings do not
-count, since git changes them. Plans and bundles are FlowyML's own formats and are recognized by reading them.
+The mark is one comment line, ``# flowyml: {…}``, with the comment signs of the file's format. Its JSON has facts that
+FlowyML reads back, and ``digest``, the SHA-256 of the rest of the file: a file that was edited since does not match it.
+The mark is the last line: a mark further up, left by an edit or part of a user's text, proves nothing. Line endings do
+not count, since git changes them. Plans and bundles are FlowyML's own formats and are recognized by reading them.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Mark:
 
 
 def marked(data: bytes, name: str, facts: Mapping[str, Any] | None = None) -> bytes:
-    """The text of a file with a mark as its last line. A file that has one, or whose format takes none, stays as it is.
+    r"""Add a mark as the last line of a file's text. A file with a mark, or in a format without comments, is unchanged.
 
-    The suffix of ``name`` says the format.
+    The suffix of ``name`` is the format.
 
     >>> print(marked(b"steps: []\\n", "flow.yaml", {"pipeline": "train"}).decode()[:41])
     steps: []
@@ -58,7 +58,7 @@ def marked(data: bytes, name: str, facts: Mapping[str, Any] | None = None) -> by
 
 
 def mark_of(data: bytes) -> Mark | None:
-    """The mark of a file; None for a file that FlowyML did not write, whatever its comments say."""
+    """The mark of a file; None for a file that FlowyML did not write, whatever its comments contain."""
     lines = data.split(b"\n") if _WORD in data else []
     for number in range(len(lines) - 1, -1, -1):
         facts = _facts(lines[number])
@@ -71,7 +71,7 @@ def mark_of(data: bytes) -> Mark | None:
 
 
 def objection(old: bytes | None, new: bytes, *, force: bool = False) -> str:
-    """Why a file must not be replaced, as the end of a sentence about it; empty when it may.
+    """Say why a file must not be replaced, as the end of a sentence about it; empty if it may be replaced.
 
     With ``force``, a file of FlowyML's is replaced even if people edited it, but never a file of their own.
     """
@@ -113,7 +113,7 @@ def _digest(rest: bytes, facts: Mapping[str, Any]) -> str:
 
 
 def _own_format(data: bytes) -> Mark | None:
-    """A plan or a bundle."""
+    """Return whether a file is a plan or a bundle."""
     try:
         if data.startswith(_SHEBANG):
             Bundle.of(data)

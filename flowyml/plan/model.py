@@ -1,7 +1,7 @@
 """A compiled pipeline: frozen, plain data, the same bytes for the same pipeline.
 
-The classes are standard-library dataclasses, since workers that have nothing but Python read them too.
-``canonical`` is their JSON, and ``flowyml.plan.codec`` reads it back.
+The classes are standard-library dataclasses, since workers that have only Python read them, too. ``canonical`` is their
+JSON, and ``flowyml.plan.codec`` reads it back.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ SCHEMA_VERSION = 2
 """The newest schema that this FlowyML reads."""
 
 FLAT_SCHEMA_VERSION = 1
-"""The schema of a plan without control flow, secrets, execution groups and caching, which keeps its bytes."""
+"""The schema of a plan without control flow, secrets, execution groups and caching, whose bytes stay the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """A parameter of the run. ``schema`` is JSON Schema; without a default it must be given for each run."""
+    """A parameter of the run. ``schema`` is JSON Schema; without a default each run must pass a value."""
 
     name: str
     schema: Mapping[str, Any] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class PipelineOutput:
-    """Output ``name`` of the pipeline is an output of a step, or of whichever of several ran."""
+    """The pipeline's output ``name`` is an output of a step, or of the one of several that ran."""
 
     name: str
     source: FromStep | FromEither
@@ -96,7 +96,7 @@ class Plan:
 
     @property
     def has_control_flow(self) -> bool:
-        """Whether anything but the order of its steps decides which of them run, and how often."""
+        """True if more than the order of its steps decides which of them run, and how often."""
         grouped = any(not isinstance(group, Section) for group in self.groups)
         return grouped or any(step.run_if != "all_success" for step in self.steps)
 
@@ -107,7 +107,7 @@ class Plan:
 
     @cached_property
     def downstream(self) -> Mapping[str, tuple[str, ...]]:
-        """For each step, the steps that wait for it, themselves or through their groups."""
+        """For each step, the steps that wait for it, directly or through their groups."""
         following: dict[str, list[str]] = {step.name: [] for step in self.steps}
         for step in self.steps:
             for name in self.structure.upstream(step):
@@ -144,7 +144,7 @@ class Plan:
         return renamed
 
     def with_refresh(self, refresh: bool | str | Iterable[str]) -> Plan:
-        """A copy in which cached steps run again and keep new results: all of them, or the named ones.
+        """A copy in which cached steps run again and save new results: all of them, or the named ones.
 
         Raises ``DefinitionError`` for a name that is not a cached step's.
         """

@@ -1,4 +1,4 @@
-"""Converts users' names to those that files, URLs and engines accept."""
+"""Convert users' names to names that files, URLs and engines accept."""
 
 from __future__ import annotations
 
@@ -37,9 +37,11 @@ def check_name(name: object, what: str) -> str:
 
 
 def slug(name: str, *, max_length: int = 60, separator: str = "-") -> str:
-    """Lower-case ASCII letters, digits and separators; stable, and the same for two names only if 32 bits collide.
+    """Return lower-case ASCII letters, digits and separators; stable.
 
-    A name that had to be changed ends in eight digits of its SHA-256, so that names stay apart.
+    Two names have the same slug only if 32 bits collide.
+
+    The slug of a changed name ends in eight digits of its SHA-256, so that slugs differ.
 
     >>> slug("training")
     'training'
@@ -53,7 +55,7 @@ def slug(name: str, *, max_length: int = 60, separator: str = "-") -> str:
 
 
 def identifier(name: str) -> str:
-    """A Python identifier for generated code; stable, and never the same for two names.
+    """A Python identifier for generated code; stable, and different for different names.
 
     >>> identifier("load"), identifier("class")
     ('load', 'class_0889113e')

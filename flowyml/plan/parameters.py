@@ -1,4 +1,4 @@
-"""The parameters of a run: their JSON Schema, and whether given values fit it."""
+"""The parameters of a run: their JSON Schema, and the check of values."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 DEEPEST = 100
-"""How deep lists and dicts may be nested: far less than any JSON parser refuses."""
+"""The deepest nesting of lists and dicts: far less than any JSON parser refuses."""
 
 _SCHEMAS: Mapping[object, Mapping[str, Any]] = {
     bool: {"type": "boolean"},
@@ -102,7 +102,7 @@ def schema_of(annotation: object, name: str) -> Mapping[str, Any]:
 
 
 def _is_carried(annotation: Any) -> bool:
-    """Whether a value of this type survives JSON unchanged."""
+    """Return whether a value of this type survives JSON unchanged."""
     from types import UnionType
     from typing import Annotated, Literal, Union, get_args, get_origin
 
@@ -126,7 +126,7 @@ def _is_carried(annotation: Any) -> bool:
 
 
 def own_copy(value: Any) -> Any:
-    """A copy of plain JSON with its own lists and dicts, so that changes to them stay here."""
+    """A copy of plain JSON with its own lists and dicts, so that changes to the original do not affect it."""
     if type(value) is list:
         return [own_copy(item) for item in value]
     if type(value) is dict:
@@ -135,7 +135,7 @@ def own_copy(value: Any) -> Any:
 
 
 def is_too_deep(value: object) -> bool:
-    """Whether lists and dicts are nested more than ``DEEPEST`` levels deep, or contain themselves.
+    """Return whether lists and dicts are nested more than ``DEEPEST`` levels deep, or contain themselves.
 
     >>> is_too_deep([1, {"a": [2]}])
     False
@@ -149,12 +149,12 @@ def is_too_deep(value: object) -> bool:
 
 
 def _containers(values: Iterable[Any]) -> Collection[Any]:
-    """The lists and dicts among some values, each once."""
+    """The lists and dicts among some values, without duplicates."""
     return {id(value): value for value in values if type(value) in (list, dict)}.values()
 
 
 def too_deep(what: str) -> str:
-    """The message for it."""
+    """The message for such a value."""
     return (
         f"{what} has lists or dicts nested more than {DEEPEST} levels deep, which not every engine can carry. Make it "
         f"flatter, or pass it as text or as a file."
@@ -162,7 +162,7 @@ def too_deep(what: str) -> str:
 
 
 def is_json(value: object) -> bool:
-    """True for what survives JSON unchanged: no tuples, no NaN, string keys only, not nested too deep."""
+    """Return True for a value that JSON restores unchanged: no tuples, no NaN, only string keys, not too deep."""
     return not is_too_deep(value) and _is_json(value)
 
 
@@ -179,7 +179,7 @@ def _is_json(value: object) -> bool:
 
 
 def is_of_type(value: Any, schema: Mapping[str, Any]) -> bool:
-    """Whether a value has one of a schema's types, if they are plain. For workers, which have no jsonschema.
+    """Return whether a value has one of a schema's types, if they are plain. For workers, which have no jsonschema.
 
     >>> union = {"anyOf": [{"type": "string"}, {"type": "null"}]}
     >>> is_of_type("x", union), is_of_type(3, union), is_of_type(3, {})
@@ -190,7 +190,7 @@ def is_of_type(value: Any, schema: Mapping[str, Any]) -> bool:
 
 
 def check_values(pipeline: str, parameters: Sequence[Parameter], values: Mapping[str, Any] | None) -> dict[str, Any]:
-    """All parameters of a run, with defaults filled in. Raises one ``ParameterError`` for everything wrong."""
+    """All parameters of a run, with defaults filled in. Raises one ``ParameterError`` with everything that is wrong."""
     given = _by_name(pipeline, parameters, values)
     known = {parameter.name: parameter for parameter in parameters}
     faults = [_unknown(name, known) for name in given if name not in known]
@@ -236,7 +236,7 @@ def _by_name(pipeline: str, parameters: Sequence[Parameter], values: object) -> 
 
 
 def as_declared(schema: Mapping[str, Any], value: Any) -> Any:
-    """The value; an int becomes a float if its type takes floats but no ints.
+    """Return the value; an int becomes a float if its type allows floats but no ints.
 
     Python lets an int stand for a float; some engines convert it (Prefect does, by pydantic), so that a step would see
     1 on one engine and 1.0 on another.
@@ -263,14 +263,14 @@ _FILLED = {
 
 
 def in_words(value: object) -> str:
-    """The date of the run that a default stands for, in words; empty for any other value."""
+    """The words for a default that is a date of the run; empty for any other value."""
     return _FILLED.get(value, "") if type(value) is str else ""
 
 
 def fillable(schema: Mapping[str, Any], default: object) -> Mapping[str, Any]:
-    """The schema of a date or a time that also accepts its default, if that stands for a date of the run.
+    """Extend the schema of a date or a time by its default, if that is a placeholder for a date of the run.
 
-    Engines check the format of what they are given, and of defaults, before the date is filled in.
+    Engines check the format of values, and of defaults, before the date is filled in.
     """
     if not in_words(default) or not _takes_dates(schema):
         return schema
@@ -281,7 +281,7 @@ def fillable(schema: Mapping[str, Any], default: object) -> Mapping[str, Any]:
 
 
 def days_of(parameters: Iterable[Parameter]) -> set[str]:
-    """The names of the parameters that take a day without a time."""
+    """The names of the parameters that are a day without a time."""
     return {parameter.name for parameter in parameters if _formats_of(parameter.schema) == {"date"}}
 
 
@@ -294,7 +294,7 @@ def _formats_of(schema: Mapping[str, Any]) -> set[str]:
 
 
 def _misfit(parameter: Parameter, value: Any) -> str | None:
-    """What is wrong with a value, or None."""
+    """Describe the fault of a value; None if it has none."""
     name, schema = parameter.name, parameter.schema
     if is_too_deep(value):
         return too_deep(repr(name)).rstrip(".")
@@ -314,7 +314,7 @@ def _misfit(parameter: Parameter, value: Any) -> str | None:
 
 @cache
 def _validator_class() -> Callable[..., Any]:
-    """JSON Schema's own rules, but for ``3.0``, which it takes for an integer and a Python step does not."""
+    """JSON Schema's own rules, except for ``3.0``, which is an integer to JSON Schema but not to a Python step."""
     from jsonschema import Draft202012Validator
     from jsonschema.validators import extend
 
@@ -340,7 +340,7 @@ def _formats() -> FormatChecker:
 
 
 def _explained(error: ValidationError) -> str:
-    """What is wrong, and where in a nested value; for a choice of types, what would be right."""
+    """Describe the fault, and its position in a nested value; for a choice of types, describe the valid ones."""
     if error.validator == "format":
         where = "".join(f"[{part!r}]" for part in error.absolute_path)
         return (
@@ -355,7 +355,7 @@ def _explained(error: ValidationError) -> str:
 
 
 def wanted(schema: Mapping[str, Any]) -> str:
-    """What a schema takes, in words.
+    """Describe the values that a schema allows.
 
     >>> wanted({"anyOf": [{"enum": ["x", "y"]}, {"type": "integer"}, {"type": "null"}]})
     "'x' or 'y' or of type integer or null"

@@ -24,7 +24,7 @@ _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,252}")
 
 
 def check_reference(reference: object, who: str) -> str:
-    """The reference, if it is one: ``"warehouse/password"``. Raises ``ValueError``."""
+    """Return the reference, if it is one: ``"warehouse/password"``. Raises ``ValueError``."""
     if not isinstance(reference, str) or not _REFERENCE.fullmatch(reference):
         raise ValueError(
             f"{who}: {reference!r:.80} does not name a secret. A name has letters, digits and _ . : / @ -, and begins "
@@ -57,18 +57,18 @@ def check_distinct(references: Iterable[str]) -> None:
 
 
 def forget_secrets() -> None:
-    """Remove the secrets from this process's environment: a step gets only those that it names."""
+    """Remove the secrets from this process's environment: a step gets only the secrets that it names."""
     for name in os.environ.keys() - environment_without_secrets().keys():
         del os.environ[name]
 
 
 def environment_without_secrets() -> dict[str, str]:
-    """The environment for a process of steps. A variable that it removes itself stays in ``/proc/self/environ``."""
+    """The environment for a process of steps. A variable that this process removes stays in ``/proc/self/environ``."""
     return {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}
 
 
 def slug_of(reference: str) -> str:
-    """The name of a secret where names consist of lower-case letters, digits and dashes.
+    """The name of a secret for stores whose names have lower-case letters, digits and dashes.
 
     >>> slug_of("warehouse/Password_2")
     'warehouse-password-2'
@@ -77,7 +77,7 @@ def slug_of(reference: str) -> str:
 
 
 def variable_of(reference: str) -> str:
-    """The environment variable that holds a secret where the environment is the store.
+    """The environment variable of a secret, if the environment is the store.
 
     >>> variable_of("warehouse/password")
     'FLOWYML_SECRET_WAREHOUSE_PASSWORD'

@@ -1,4 +1,4 @@
-"""A step of a plan, and what fills its arguments."""
+"""A step of a plan, and the sources of its arguments."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ RUN_IF = (
     "all_success", "all_done", "all_failed", "one_failed", "one_success", "one_done", "none_failed",
     "none_failed_min_one_success", "none_skipped", "always",
 )  # fmt: skip
-"""When a step runs, in Airflow's words, by how the steps that it waits for ended."""
+"""The conditions on the ends of earlier steps for running a step, in Airflow's words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What a step's argument ``name`` is filled with.
+    """The source of a step's argument ``name``.
 
-    An argument that takes several outputs as a list has an input for each, in their order: ``into`` is then the name of
-    the argument, and ``name`` that of the input alone. A ``typed`` one is JSON that the function's annotation turns
-    into a value: see ``flowyml.plan.types``.
+    An argument that takes several outputs as a list has an input for each, in order: ``into`` is then the name of the
+    argument, and ``name`` that of the input alone. A ``typed`` input is JSON that becomes a value of the function's
+    annotated type: see ``flowyml.plan.types``.
     """
 
     name: str
@@ -36,12 +36,13 @@ class Input:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caching:
-    """How a step's results are kept for later runs, and found again.
+    """The parts of the key by which a step's results are cached.
 
-    ``code`` is a digest of the code that the step can reach, ``makers`` one of the code of all steps before it, which
-    counts if an input is an object with methods. ``arguments`` are those that count; None means all. ``environment``
-    and ``packages`` name variables and packages of the worker that count, ``dates`` says whether the run's do. Results
-    older than ``ttl_seconds`` do not count. With ``refresh``, none does, and a new result replaces it.
+    ``code`` is a digest of the code that the step can reach, ``makers`` a digest of the code of all earlier steps,
+    which counts if an input is an object with methods. ``arguments`` are those that count; None means all.
+    ``environment`` and ``packages`` name variables and packages of the worker that count; ``dates`` is True if the
+    run's dates count. Results older than ``ttl_seconds`` do not count. With ``refresh``, none does, and a new result
+    replaces it.
     """
 
     code: str
@@ -59,14 +60,14 @@ class Caching:
 class Step:
     """One node of the graph.
 
-    ``function`` says what the runtime calls: ``"module:qualified.name"``, or ``"pickle:KEY"`` for a function that
-    no worker could import, which then travels in the bundle. ``after`` names steps that come first without passing
+    ``function`` is the function that the runtime calls: ``"module:qualified.name"``, or ``"pickle:KEY"`` for a function
+    that no worker could import, which then travels in the bundle. ``after`` names steps that come first without passing
     data. ``options`` are for single engines, by the engine's name.
 
-    ``group`` is the innermost group that it is in, ``run_if`` one of ``RUN_IF``. ``secrets`` are names of secrets, by
-    the argument or the environment variable that each fills on the worker. Steps of one ``execution_group`` run in one
-    task, process or pod: see ``flowyml.plan.groups.Together``. ``kinds`` are the kinds of outputs whose annotation
-    names one: see ``flowyml.plan.kinds``. ``caching`` is None for a step that always runs.
+    ``group`` is the innermost group around it, ``run_if`` one of ``RUN_IF``. ``secrets`` are names of secrets, by the
+    argument or the environment variable to fill on the worker. Steps of one ``execution_group`` run in one task,
+    process or pod: see ``flowyml.plan.groups.Together``. ``kinds`` are the kinds of outputs that annotations name: see
+    ``flowyml.plan.kinds``. ``caching`` is None for a step that always runs.
     """
 
     name: str
@@ -89,13 +90,13 @@ class Step:
 
     @property
     def upstream(self) -> tuple[str, ...]:
-        """The steps that must end first, each once, in the order of first mention, without those of its groups."""
+        """The steps that must end first, without duplicates, in order of first mention; not those of its groups."""
         names = [name for item in self.inputs for name in steps_of(item.source)]
         return tuple(dict.fromkeys((*names, *self.after)))
 
     @property
     def operator(self) -> tuple[str, str] | None:
-        """The engine whose own step this is, and the import path of its operator; None for a user's function.
+        """The engine whose own operator the step is, and the operator's import path; None for a user's function.
 
         It is in the options, like everything for a single engine: ``{"airflow": {"operator": "…BashOperator"}}``.
         """

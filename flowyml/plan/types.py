@@ -1,7 +1,7 @@
 """Types of parameters that JSON does not restore by itself: dates, paths, enumerations, pydantic's models.
 
-Everywhere but in a step, such a value is the JSON that pydantic makes of it: a string for a date or a path, the value
-of an enumeration's member, an object for a model. The step that takes it gets the type that it is annotated with.
+Everywhere but in a step, such a value is pydantic's JSON for it: a string for a date or a path, the value of an
+enumeration's member, an object for a model. A step that takes it gets a value of the annotated type.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def leaves(annotation: Any) -> Iterable[Any]:
 
 
 def is_rich_leaf(kind: Any) -> bool:
-    """Whether values of this type become JSON, and are restored from it."""
+    """Return whether values of this type become JSON, and are restored from it."""
     if not isinstance(kind, type):
         return False
     return issubclass(kind, date | PurePath | Enum) or is_model(kind)
 
 
 def is_rich(annotation: Any) -> bool:
-    """Whether values of this annotation must be restored from JSON."""
+    """Return whether values of this annotation must be restored from JSON."""
     return any(map(is_rich_leaf, leaves(annotation)))
 
 
@@ -64,7 +64,7 @@ def plain(value: Any) -> Any:
 
 
 def revived(annotation: Any, value: Any) -> Any:
-    """The value that a step gets, from its JSON. Raises ``ParameterError``.
+    """Restore a value for a step from its JSON. Raises ``ParameterError``.
 
     >>> revived(date | None, "2026-01-31"), revived(date | None, None), revived(list[date], [])
     (datetime.date(2026, 1, 31), None, [])
@@ -77,7 +77,7 @@ def revived(annotation: Any, value: Any) -> Any:
 
 
 def wanted(function: Callable[..., Any]) -> Callable[[Input], Any]:
-    """Returns, for an input, the type that the function is annotated with; None if that is unknown."""
+    """Return a function that finds, for an input, the annotated type; None if that is unknown."""
     hints = _hints(function)
     code = getattr(inspect.unwrap(function), "__code__", None)
     others = code.co_varnames[code.co_argcount + code.co_kwonlyargcount :] if code else ()
@@ -103,8 +103,10 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def spell_out(function: Callable[..., Any]) -> None:
-    """Turn the annotations of a function that travels by value into types: a pickle leaves out what only a string
-    names, and annotations are strings after ``from __future__ import annotations``.
+    """Convert the annotations of a function that is pickled by value into types.
+
+    A pickle leaves out objects that only a string names, and annotations are strings after
+    ``from __future__ import annotations``.
     """
     bare = inspect.unwrap(function)
     if any(isinstance(hint, str) for hint in getattr(bare, "__annotations__", {}).values()):
@@ -129,5 +131,5 @@ def _revived(annotation: Any, value: Any) -> Any:
 
 
 def is_model(kind: type) -> bool:
-    """Recognized by name: most workers never import pydantic."""
+    """Return whether a type is pydantic's, by name: most workers never import pydantic."""
     return any((base.__module__, base.__name__) == ("pydantic.main", "BaseModel") for base in kind.__mro__)

@@ -1,4 +1,4 @@
-"""Where the values of a plan come from."""
+"""The sources of values in a plan."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class FromItem:
 
 @dataclass(frozen=True, slots=True)
 class FromEither:
-    """The value is the first of these outputs whose step ran: they are in branches, one of which is taken."""
+    """The value is the first of these outputs whose step ran: the steps are in branches, one of which is taken."""
 
     KIND: ClassVar[str] = "either"
 
@@ -60,7 +60,7 @@ Source = FromStep | FromParameter | Constant | FromItem | FromEither
 
 
 def steps_of(source: Source) -> Iterator[str]:
-    """The steps that a value comes from."""
+    """The steps of a source's outputs."""
     if isinstance(source, FromStep):
         yield source.step
     elif isinstance(source, FromEither):

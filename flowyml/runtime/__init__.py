@@ -1,1 +1,1 @@
-"""What runs on workers: load the user's code, run one step, move its data, fire its hooks. Standard library only."""
+"""The worker's side: load the user's code, run a step, move its data, fire its hooks. Standard library only."""

@@ -1,6 +1,6 @@
 """Start a bundle: this file is the ``__main__.py`` of every bundle, and imports nothing of FlowyML by itself.
 
-FlowyML is imported from where the bundle is unpacked, where its modules are compiled once.
+FlowyML is imported from the folder of the unpacked bundle, where its modules are compiled once.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ def make_importable(bundle: Path) -> None:
 
 
 def _module(bundle: Path, name: str) -> ModuleType:
-    """A module of the runtime, straight from the bundle, without the packages that it is in; where the bundle has none,
-    of the FlowyML that is installed.
+    """A module of the runtime, straight from the bundle, without its packages.
+
+    If the bundle lacks it, the module of the installed FlowyML.
     """
     found = zipimporter(f"{bundle}/flowyml/runtime")
     if found.find_spec(name) is None:

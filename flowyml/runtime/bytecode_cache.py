@@ -1,4 +1,4 @@
-"""Keep the modules of an unpacked bundle compiled. This module imports nothing of FlowyML: it is needed before that."""
+"""Store compiled modules of an unpacked bundle. This module imports nothing of FlowyML, which it must precede."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["KeepingLoader", "keep_compiled"]
 
 
 class KeepingLoader(SourceFileLoader):
-    """Keeps compiled modules beside the bundle's, even where ``PYTHONDONTWRITEBYTECODE`` keeps other folders clean.
+    """Stores compiled modules beside the bundle's, even if ``PYTHONDONTWRITEBYTECODE`` forbids that elsewhere.
 
     That folder is FlowyML's cache. Container images often set the variable; then every process would compile the same
     modules again, which takes a third of its start.
@@ -38,7 +38,7 @@ def _compile(path: str) -> None:
 
 
 def keep_compiled(folder: str) -> None:
-    """Load everything that is imported from a folder by ``KeepingLoader``."""
+    """Have ``KeepingLoader`` load all modules from a folder."""
     found = FileFinder.path_hook((KeepingLoader, [".py"]))
 
     def ours(path: str) -> PathEntryFinder:

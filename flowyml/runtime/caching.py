@@ -1,4 +1,4 @@
-"""Results of steps, kept for later runs: where they are stored, when one is valid, and how a run takes it over.
+"""Cached results of steps: storing them, checking whether one is valid, and reusing it in a run.
 
 An entry is a folder ``cache/PIPELINE/STEP/KEY`` of an artifact store: the artifacts, and ``record.json``, which is
 written when they are complete. The key is a digest of everything that the result depends on, as far as that can be
@@ -35,7 +35,7 @@ __all__ = ["ROOT", "Depends", "Entry", "StepCache", "entries_in", "read_entry"]
 logger = logging.getLogger("flowyml.runtime")
 
 ROOT = "cache"
-"""The folder of a store that holds all entries."""
+"""The folder of a store with all entries."""
 
 _RECORD = "record.json"
 _VERSION = 1
@@ -47,7 +47,7 @@ _LATEST = 100_000_000_000  # seconds since 1970, of a time that dates can be
 
 
 class Depends(NamedTuple):
-    """What a result depends on besides the step itself.
+    """The dependencies of a result besides the step itself.
 
     ``contents`` are those of its inputs, by name, as ``content_of`` returns them; a list of several is ``["list", …]``.
     ``held`` is a digest of the code's state in the calling process, if the step runs in one of its threads. ``dates``
@@ -93,10 +93,10 @@ class StepCache:
         place: Callable[[str], str],
         compute: Callable[[], dict[str, Any]],
     ) -> StepOutputs:
-        """The packed outputs of a step: those of an earlier run, else the result of ``compute``, which is kept.
-        ``place`` returns the key of an output among the run's artifacts.
+        """The packed outputs of a step: those of an earlier run, else the result of ``compute``, which is then cached.
 
-        A result that cannot be read or kept never fails a step. Raises what ``compute`` raises.
+        ``place`` returns the key of an output among the run's artifacts. A result that cannot be read or cached never
+        fails a step. Raises what ``compute`` raises.
         """
         caching = step.caching
         assert caching is not None
@@ -151,7 +151,7 @@ class StepCache:
         return moved_reference(output["reference"], move)
 
     def _copy(self, written: Written, key: str) -> Written:
-        """Copy exactly what was written. Raises ``ArtifactError`` for a file that has changed since."""
+        """Copy an artifact. Raises ``ArtifactError`` for a file that has changed since it was written."""
         if isinstance(self._kept, LocalStore):
             with self._kept.fetch(written):
                 return self._store.take(self._kept, written, key)
@@ -190,7 +190,7 @@ class StepCache:
         self._kept.write(f"{folder}/{_RECORD}", write)
 
     def _given(self, name: str, packed: Any, folder: str) -> dict[str, Any]:
-        """An output for the record; what it refers to is copied into the entry's folder."""
+        """An output for the record; its artifacts are copied into the entry's folder."""
         if not is_reference(packed):
             return {"value": packed}
         names: list[str] = []
@@ -224,7 +224,7 @@ class StepCache:
 
 
 def _note_use(store: Store, folder: str) -> None:
-    """Set the time of the record to now, since ``prune`` goes by it; only where the store is a folder."""
+    """Set the time of the record to now, since ``prune`` uses it; only if the store is a folder."""
     if isinstance(store, LocalStore):
         with suppress(OSError), store.opened(folder) as opened:
             os.utime(_RECORD, dir_fd=opened, follow_symlinks=False)
@@ -270,7 +270,7 @@ def entries_in(store: Store) -> Iterator[tuple[str, Entry | None]]:
 
 
 def _parts(pipeline: str, step: Step, caching: Caching, depends: Depends) -> dict[str, Any]:
-    """What the key is a digest of, as JSON; values appear only as digests."""
+    """The parts of the key, as JSON; values appear only as digests."""
     contents = {
         name: content for name, content in depends.contents.items() if _is_counted(step, name, caching.arguments)
     }
@@ -316,7 +316,7 @@ def _installed(name: str) -> str:
 
 
 def _opened(store: Store, folder: str) -> int | None:
-    """A descriptor of the file that processes lock while they compute an entry; None if there cannot be one."""
+    """Open the file that processes lock while they compute an entry; None if that is impossible."""
     if not isinstance(store, LocalStore) or os.name == "nt":
         return None
     try:

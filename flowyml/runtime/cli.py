@@ -1,4 +1,4 @@
-"""The command line of a bundle: run one step of it, by itself."""
+"""The command line of a bundle: run one of its steps."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _look(root: Path, plan: Plan, given: argparse.Namespace) -> int:
 
 
 def _answer(given: argparse.Namespace, answer: dict[str, Any]) -> None:
-    """Write it atomically: another process may be looking for it."""
+    """Write the answer atomically: another process may be waiting for it."""
     if getattr(given, "more", None) is not None:
         from flowyml.runtime.shared import hush
 
@@ -133,7 +133,7 @@ def _index(given: argparse.Namespace) -> tuple[int, ...]:
 
 
 def _secrets(step: Step, given: argparse.Namespace) -> dict[str, str]:
-    """The secrets that another process passes on standard input; by hand, those of the environment.
+    """The secrets that another process passes on standard input or, by hand, those of the environment.
 
     They are removed from the environment.
     """
@@ -179,7 +179,7 @@ def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
 def _without_values(arguments: Sequence[str]) -> Iterator[str]:
     """A command line for a log that others read: without values and the store's address, but with names of files.
 
-    The engine's file for the answer is left out too, since a run by hand must not replace what is in it.
+    The engine's file for the answer is left out too, since a run by hand must not overwrite it.
 
     >>> list(_without_values(["step", "a", "--inputs", "@in.json", "--parameters", '{"key": 1}', "--artifacts=s3://b"]))
     ['step', 'a', '--inputs', '@in.json', '--parameters', '…', '--artifacts=…']
@@ -245,7 +245,7 @@ def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
     for command in (step, look, hook):
         command.add_argument("--run-id", default="by-hand", metavar="ID")
         command.add_argument("--answer", help=argparse.SUPPRESS)
-        # All that a worker is to know of the run, in a file: other users of the machine read command lines.
+        # The run's data for a worker, in a file: other users of the machine can read command lines.
         command.add_argument("--run", default="{}", metavar="@FILE", help=argparse.SUPPRESS)
         command.add_argument("--life", type=_watch, help=argparse.SUPPRESS)
     commands.add_parser("plan", help="print the plan as JSON").set_defaults(command=_print_plan)
@@ -267,7 +267,7 @@ def _overview(plan: Plan) -> str:
 
 
 def _literal(text: str) -> str:
-    """argparse fills in ``%(prog)s``, and nothing else, where a text has it."""
+    """Escape a text for argparse, which fills in ``%(prog)s``."""
     return text.replace("%", "%%") if "%(prog)" in text else text
 
 
@@ -322,7 +322,7 @@ def _json_object(text: str, option: str) -> dict[str, Any]:
 
 
 def _alone(number: str) -> int:
-    """A descriptor that no other process gets."""
+    """A descriptor that no other process inherits."""
     os.set_inheritable(int(number), False)
     return int(number)
 

@@ -1,4 +1,4 @@
-"""The functions and hooks that a plan refers to, loaded in one process."""
+"""The functions and hooks of a plan, loaded in one process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decides whether a branch is taken, and which lists a loop goes over."""
+"""Decide whether a branch is taken, and which lists a loop iterates over."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["checked_lists", "is_taken"]
 
 
 def is_taken(branches: Sequence[Branch], value_of: Callable[[Source], Any]) -> bool:
-    """Whether the last of these branches of a choice is taken: its condition holds, and no earlier one does.
+    """Return whether the last of these branches of a choice is taken: its condition holds, and no earlier one does.
 
     Raises ``StepError`` for a condition that raises.
     """
@@ -30,8 +30,9 @@ def is_taken(branches: Sequence[Branch], value_of: Callable[[Source], Any]) -> b
 
 
 def checked_lists(loop: Loop, given: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
-    """The lists that a loop goes over, by name. Raises ``StepError`` for a value that is not a list, and for lists of
-    different lengths.
+    """The lists of a loop, by name.
+
+    Raises ``StepError`` for a value that is not a list, and for lists of different lengths.
     """
     lists = {item.name: given[item.name] for item in loop.over}
     for name, items in lists.items():

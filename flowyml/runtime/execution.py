@@ -49,7 +49,7 @@ def run_step(
     keep: Callable[[Outputs], Outputs] | None = None,
     secrets: Mapping[str, str] = {},
 ) -> Outputs:
-    """Call the function, await it if it is async, and return its outputs by name. Hooks fire around it.
+    """Call the function, await it if it is async, and return its outputs by name. Hooks fire before and after.
 
     ``secrets`` fill arguments, or else environment variables of this process; hooks never get their values.
 
@@ -77,7 +77,7 @@ def run_step(
 
 
 def _shown(error: BaseException, secrets: Mapping[str, str]) -> BaseException:
-    """The error as hooks get it: only its text if the step has secrets."""
+    """The error for hooks: only its text if the step has secrets."""
     if not secrets:
         return error
     from flowyml.runtime.secrets import Mask
@@ -87,7 +87,7 @@ def _shown(error: BaseException, secrets: Mapping[str, str]) -> BaseException:
 
 @contextmanager
 def _filled(step: Step, function: Callable[..., Any], secrets: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """The arguments that secrets fill; those that fill variables are in the environment during the block."""
+    """The arguments that secrets fill. Secrets for variables are in the environment during the block."""
     if not secrets:
         yield {}
         return
@@ -114,7 +114,7 @@ def _set_variable(step: Step, name: str, value: str) -> None:
 
 
 def _arguments(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Inputs that belong to one argument become a list, and JSON of a richer type becomes a value."""
+    """The arguments: several inputs for one argument become a list, and JSON of a richer type becomes a value."""
     if not any(item.into or item.typed for item in step.inputs):
         return inputs
     typed = _typed(step, function, inputs) if any(item.typed for item in step.inputs) else inputs
@@ -187,7 +187,7 @@ def _call(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any]) -
 
 
 def _refuse_generators(step: Step, values: Iterable[Any]) -> None:
-    """The first reader, a consumer or an attempt, would leave nothing for the others."""
+    """Refuse a generator: its first reader, a consumer or an attempt, would leave nothing for the others."""
     for value in values:
         if type(value) in _GENERATORS:
             kind = "a generator" if type(value) is GeneratorType else "an async generator"
@@ -196,7 +196,7 @@ def _refuse_generators(step: Step, values: Iterable[Any]) -> None:
 
 
 def _wait_for(awaitable: Awaitable[Any]) -> Any:
-    """Run it to its end; in a separate thread if this one has a running loop, as in a notebook."""
+    """Await it to its end; in a separate thread if this one has a running loop, as in a notebook."""
     import asyncio
 
     async def whole() -> Any:

@@ -1,4 +1,4 @@
-"""What a forked child does: become a process of its own, run one step or hook, answer, and end."""
+"""A forked child: detach from the parent, run one step or hook, answer, and end."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ def run_child(
     early_output: bytes,
     own_input: bool,
 ) -> NoReturn:
-    """Never returns. ``streams`` are stdout, stderr and the answer, and where further requests come from, for a process
-    that is to ``hold`` after one; ``early_output`` is printed first.
+    """Run a request, and never return.
 
-    Without ``own_input`` it keeps the standard input of its parent.
+    ``streams`` are stdout, stderr, the pipe for answers and, for a process that is to ``hold`` after a request, the
+    pipe for further requests; ``early_output`` is printed first. Without ``own_input`` the process shares the standard
+    input of its parent.
     """
     try:
         end = End()
@@ -71,7 +72,7 @@ def _die_with_parent(parent: int) -> None:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of whatever descendants leave behind (source: prctl(2), PR_SET_CHILD_SUBREAPER)."""
+    """Become the parent of orphaned descendants (source: prctl(2), PR_SET_CHILD_SUBREAPER)."""
     _libc.prctl(36, 1, 0, 0, 0)
 
 
@@ -83,7 +84,7 @@ def write_all(number: int, data: bytes) -> None:
 
 
 def _requests(first: Mapping[str, Any], more: int) -> Iterator[Mapping[str, Any]]:
-    """The first request, and while it is to hold, those that follow, until the other side closes the pipe."""
+    """Yield the first request and, while it is to hold, the following ones, until the other side closes the pipe."""
     request: Mapping[str, Any] = first
     with os.fdopen(more, "rb") as file:
         while True:
@@ -94,7 +95,7 @@ def _requests(first: Mapping[str, Any], more: int) -> Iterator[Mapping[str, Any]
 
 
 def _detach(streams: Sequence[int], parent: int, early_output: bytes, own_input: bool) -> list[int]:
-    """Be a process group of one's own, with streams of one's own; gives the descriptors of the answer and the rest."""
+    """Become a process group, with streams of its own; return the descriptors for answers and for requests."""
     os.setsid()
     _die_with_parent(parent)
     stdout, stderr, *rest = streams

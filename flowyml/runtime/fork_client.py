@@ -1,4 +1,4 @@
-"""This side of the warm process that forks for each step; ``flowyml.runtime.fork_server`` is the other."""
+"""The client of the warm process that forks for each step; ``flowyml.runtime.fork_server`` is the server."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ForkedProcesses:
 
     @contextmanager
     def child(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[_Child]:
-        """Fork a child for a request, or take the one that is held for steps ``together`` with this."""
+        """Fork a child for a request, or use the child that is held for steps ``together`` with this one."""
         together = request.get("together", "")
         child = self._held.pop(together, None) if together else None
         if child is None:
@@ -79,13 +79,13 @@ class ForkedProcesses:
                 child.close()
 
     def release(self, together: str) -> None:
-        """Let the child end that is held, if there is one."""
+        """Let a held child end, if there is one."""
         child = self._held.pop(together, None)
         if child is not None:
             child.release()
 
     def close(self) -> None:
-        """End the warm process, and everything with it."""
+        """End the warm process and all of its children."""
         with self._lock:
             self._closed = True
         self._server.close()
@@ -104,7 +104,7 @@ class ForkedProcesses:
 
 
 def start_ahead(python: str) -> Server | None:
-    """A warm process that starts while its bundle is still being made; None where it can only start later."""
+    """Start a warm process while its bundle is still being written; None if it can only start later."""
     try:
         return Server(partial(_start_interpreter, python, _START)) if _START.is_file() else None
     except OSError:
@@ -129,7 +129,7 @@ def _start_server(
 
 
 class _Ends(NamedTuple):
-    """The sockets and the file between the warm process and this one: of each pair, for requests and for readiness."""
+    """The sockets and the file between the warm process and this one: a pair for requests and one for readiness."""
 
     theirs: tuple[socket.socket, socket.socket]
     ours: tuple[socket.socket, socket.socket]
@@ -137,7 +137,7 @@ class _Ends(NamedTuple):
 
 
 class _Process(Protocol):
-    """What is asked of ``subprocess.Popen``."""
+    """The methods of ``subprocess.Popen`` that are used."""
 
     @property
     def pid(self) -> int: ...
@@ -183,7 +183,7 @@ class _Fork:
             return self._code
 
     def wait(self, timeout: float | None = None) -> int:
-        """The same, once it has ended. Raises ``subprocess.TimeoutExpired``."""
+        """Wait for its end, and return its exit code. Raises ``subprocess.TimeoutExpired``."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
             if deadline is not None and time.monotonic() >= deadline:
@@ -193,7 +193,7 @@ class _Fork:
 
 
 class Server:
-    """The warm process. Its own output goes to a file, for the case that it dies."""
+    """The warm process. Its own output goes to a file, to be read if it dies."""
 
     def __init__(self, start: Callable[[_Ends], _Process]) -> None:
         self.out_of_memory = OutOfMemory()
@@ -220,13 +220,13 @@ class Server:
         return not self.died and self._process.poll() is None
 
     def is_ready(self, seconds: float = 0) -> bool:
-        """Whether it has loaded the code, or died of it; waits for some seconds at most."""
+        """Return whether it has loaded the code, or died; waits for at most this many seconds."""
         poll = select.poll()
         poll.register(self._ready, select.POLLIN)  # its byte is never read, so that every caller sees it
         return self.closed or bool(poll.poll(seconds * 1000))
 
     def send(self, request: Mapping[str, Any], body: Any = None, files: Sequence[int] = ()) -> None:
-        """One datagram, so that an exception which is thrown into this thread leaves no half request behind."""
+        """Send one datagram, so that an exception in this thread leaves no half request behind."""
         data = json.dumps({**request, "body": body}).encode()
         if len(data) <= _SMALL:
             self._send(data, files)
@@ -239,7 +239,7 @@ class Server:
     def close(self) -> None:
         """End it; it ends its children. If it does not, it is killed, which kills them too.
 
-        While it still loads the user's code there are none, and nothing to wait for.
+        While it loads the user's code it has no children, so it is killed at once.
         """
         with self._lock:
             patience = _PATIENCE if not self.closed and self.is_ready() else 0
@@ -256,16 +256,14 @@ class Server:
         self._close_files()
 
     def last_words(self) -> str:
-        """What it printed when it died."""
+        """Its output when it died."""
         with suppress(ValueError):  # closed meanwhile
             self._output.seek(max(0, self._output.seek(0, os.SEEK_END) - _LAST_WORDS))
             return self._output.read(_LAST_WORDS).decode(errors="replace").strip()
         return ""
 
     def ends(self, seconds: float) -> bool:
-        """Whether it ends within some seconds, which closes its files. ``Popen.wait`` would look every few
-        milliseconds.
-        """
+        """Return whether it ends within some seconds, which closes its files. ``Popen.wait`` would poll."""
         poll = select.poll()
         try:
             poll.register(self._ready, 0)
@@ -283,7 +281,7 @@ class Server:
 
 
 class _Child:
-    """One forked process: what it prints, answers, and how it ends."""
+    """One forked process: its output, its answer, and its end."""
 
     def __init__(self, who: str, server: Server, request: Mapping[str, Any], body: Any, on_line: OnLine) -> None:
         self.hooks = 0
@@ -301,7 +299,7 @@ class _Child:
         self.is_idle = False
 
     def _start(self) -> None:
-        """Have it forked, with the far ends of four pipes, and of one for further requests if it is to hold."""
+        """Request a fork, with the far ends of four pipes, and of one for further requests if it is to hold."""
         theirs: list[int] = []
         try:
             for sink in (*(lines.feed for lines in self._lines), self._answer.extend, self._read_status):
@@ -320,7 +318,7 @@ class _Child:
                 os.close(number)
 
     def wait(self, timeout: float | None, stop: threading.Event | None) -> dict[str, Any]:
-        """Its answer. It is still running when this raises."""
+        """Wait for its answer. If this raises, it is still running."""
         if self._started:
             self._ask_again()
         else:
@@ -339,7 +337,7 @@ class _Child:
         return self._answered()
 
     def take(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> None:
-        """Have it work on another request; what it prints goes to another place from here on."""
+        """Give it another request; its output goes to the new ``on_line`` from now on."""
         self.is_idle = False
         self._who, self._body = who, body
         self._request = {**request, "number": self._request["number"]}
@@ -366,7 +364,7 @@ class _Child:
                 data = data[os.write(self._more, data) :]
 
     def _holds(self) -> bool:
-        """Whether it has answered and waits for more."""
+        """True if it has answered and waits for further requests."""
         return self._end is None and bool(self._request.get("hold")) and self._answer.endswith(b"\n")
 
     def _close_more(self) -> None:
@@ -375,9 +373,9 @@ class _Child:
             self._more = None
 
     def _wait_for_code(self, timeout: float | None, stop: threading.Event | None) -> None:
-        """The clock of a step starts when the code is loaded; that has a time of its own, in which large libraries fit.
+        """Wait until the code is loaded, when the clock of a step starts. Loading has a limit of its own.
 
-        Without a timeout it takes as long as it takes, as the step itself does.
+        It allows for large libraries. Without a timeout of the step, loading has none either.
         """
         allowed = None if timeout is None else max(timeout, _LOADING)
         began = time.monotonic()
@@ -388,7 +386,7 @@ class _Child:
                 raise loaded_too_long(self._who, allowed)
 
     def kill(self) -> None:
-        """Kill it with all that it started, and wait until it is gone."""
+        """Kill it with all processes that it started, and wait until it is gone."""
         if self._end is not None or not self._started:
             return
         self._server.send({"kind": "kill", "number": self._request["number"]})
@@ -399,7 +397,7 @@ class _Child:
         self._drain()
 
     def mute(self) -> None:
-        """Drop what it prints from now on."""
+        """Drop its output from now on."""
         for lines in self._lines:
             lines.mute()
 
@@ -410,13 +408,13 @@ class _Child:
         self._sinks = {}
 
     def _pump(self, seconds: float) -> bool:
-        """Read what comes within some seconds; true once it has ended."""
+        """Read for some seconds; return True if it has ended."""
         for number, _ in self._poll.poll(seconds * 1000):
             self._read(number)
         return self._end is not None
 
     def _drain(self) -> None:
-        """What was written before the end is in the pipes by now."""
+        """Read the rest of the pipes: everything that was written before the end is in them."""
         for number in self._sinks:
             while self._read(number):
                 pass
@@ -438,7 +436,7 @@ class _Child:
         return False
 
     def _read_status(self, data: bytes) -> None:
-        """Lines: ``pid 123 1 BORN`` with the number of hooks, then ``exit 0``; or ``failed`` and why."""
+        """Read lines: ``pid 123 1 BORN`` with the number of hooks, then ``exit 0``; or ``failed`` and the reason."""
         self._status += data
         *lines, rest = bytes(self._status).split(b"\n")
         self._status = bytearray(rest)
@@ -453,9 +451,9 @@ class _Child:
                 self._end = StepCrashedError(f"The process of {self._who} could not be started: {details}.")
 
     def _server_died(self) -> None:
-        """The child dies with it; here its group is killed once more, for what it has started.
+        """Note that the server died, and the child with it; kill the child's group for processes that it started.
 
-        The files of a process that is killed close before ``wait`` knows of its end, so this is noted.
+        The files of a killed process close before ``wait`` reports its end, so this is recorded.
         """
         is_over = self._server.closed and not self._server.died  # it was closed, as when its run ends
         if not is_over and self._server.ends(_HANGING_UP):

@@ -1,7 +1,7 @@
 """Start the warm process of a bundle: a script, which imports nothing of FlowyML by itself.
 
-The bundle's own start would do, but takes 15 ms longer to read a zip file and compile. And this script can start while
-the bundle is still being made: the first message that it gets is the folder where the bundle is unpacked.
+The bundle's own start would work, but takes 15 ms longer to read a zip file and compile. And this script can start
+while the bundle is still being written: its first message is the folder of the unpacked bundle.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from types import ModuleType
 
 
 def main() -> None:
-    """Let FlowyML be imported from the bundle, and serve."""
+    """Make FlowyML importable from the bundle, and serve."""
     gc.disable()  # until the code is loaded: objects made by imports are there to stay
     folder = os.fsdecode(os.read(int(sys.argv[1]), 1 << 16))  # one datagram
     if not folder:
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _keep_compiled(folder: str) -> None:
-    """Call ``keep_compiled`` of the bundle, without the packages that it is in, which shall be kept compiled too."""
+    """Call ``keep_compiled`` of the bundle, without importing its packages, which are to be compiled and stored too."""
     cache = ModuleType("bytecode_cache")
     SourceFileLoader("bytecode_cache", f"{folder}/flowyml/runtime/bytecode_cache.py").exec_module(cache)
     cache.keep_compiled(folder)

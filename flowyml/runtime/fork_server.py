@@ -1,7 +1,7 @@
 """The warm process: it loads the user's code once, stays single-threaded, and forks one child for each step.
 
 It takes requests over a socket, one datagram each, with the file descriptors for the child to write to. When that
-socket closes, it ends with everything that it started: no step outlives the process that asked for it.
+socket closes, it ends with all of its children: no step outlives the process that requested it.
 """
 
 from __future__ import annotations
@@ -50,21 +50,19 @@ class _Child(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """A child that was asked to stop: when to kill it, and what else ends with it."""
+    """A child that was asked to stop: when to kill it, and its descendants."""
 
     deadline: float
     family: list[ProcessIdentity]
 
 
 def main() -> NoReturn:
-    """Serve requests from one descriptor until the other side is gone; write a byte to another when the code is
-    loaded.
-    """
+    """Serve requests from a descriptor until its other side closes; write a byte to another one after loading."""
     _serve_to_the_end(Path(__file__).parents[2], int(sys.argv[1]), int(sys.argv[2]), own_input=True)
 
 
 def serve_from_fork(control: int, ready: int, output: int, host_packages: Collection[str]) -> NoReturn:
-    """The same in a process that was forked from one whose state the steps find, its standard input included.
+    """The same in a process that was forked from one whose state, including its standard input, the steps use.
 
     ``host_packages`` stay as that process has imported them, even if a user's module has such a name.
     """
@@ -84,7 +82,7 @@ def serve_from_fork(control: int, ready: int, output: int, host_packages: Collec
 
 
 def _forget_the_parent() -> None:
-    """Signal handlers that the parent has set are not for this process."""
+    """Reset the signal handlers of the parent."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
@@ -92,7 +90,7 @@ def _forget_the_parent() -> None:
 
 
 def _use_unpacked(folder: Path, kept: Collection[str]) -> None:
-    """Use the bundle's modules, whatever the parent has imported under their names; compiled ones load faster."""
+    """Use the bundle's modules, even if the parent has imported others of their names; compiled ones load faster."""
     import_from(folder)
     sys.modules["flowyml"].__path__.insert(0, str(folder / "flowyml"))
     ours = {path.stem for path in (folder / "code").glob("*.py")}
@@ -178,9 +176,7 @@ class _Server:
                 os.waitpid(-1, 0)
 
     def _get_ready(self) -> None:
-        """Freeze what is loaded, so that garbage collection in a child does not copy it; have the death of a child wake
-        us.
-        """
+        """Freeze loaded objects, so that a child's garbage collection does not copy them; wake when a child dies."""
         flush_output()
         with suppress(OSError):  # no file: it is read as it comes
             self.early_output = os.pread(1, 1 << 20, 0)  # the first child prints it again, so that it is seen
@@ -194,7 +190,7 @@ class _Server:
 
     @contextmanager
     def _ended_by_a_thread(self) -> Iterator[None]:
-        """While the user's code loads, which may take forever, a thread ends this process if its parent dies."""
+        """While the user's code loads, which may take forever, have a thread end this process if its parent dies."""
         done, do = os.pipe()
 
         def watch() -> None:
@@ -220,7 +216,7 @@ class _Server:
             os.close(done)
 
     def _requests(self) -> Iterator[tuple[dict[str, Any], list[int]]]:
-        """Each request with the descriptors that came along."""
+        """Yield each request with its descriptors."""
         while True:
             data, files, _, _ = socket.recv_fds(self.control, DATAGRAM, _FILES, socket.MSG_CMSG_CLOEXEC)
             if not data:
@@ -268,7 +264,7 @@ class _Server:
             os.close(number)
 
     def _leave(self, status: int) -> None:
-        """In the child: close everything that belongs to the server, so that its death is seen."""
+        """In the child: close the server's descriptors, so that the server's death is noticed."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.control.close()
@@ -276,7 +272,7 @@ class _Server:
             os.close(number)
 
     def _reap(self) -> None:
-        """Report the ends of children. What is left in a child's group is killed while its id still belongs to it."""
+        """Report the ends of children. Kill the rest of a child's group while its id still belongs to it."""
         with suppress(ChildProcessError):
             while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 child = self.children.pop(ended.si_pid, None)
@@ -295,7 +291,7 @@ class _Server:
 
 
 def _write_lines() -> None:
-    """Let every line out at once, whatever it holds; done before user code keeps the streams for itself."""
+    """Write every line at once; called before user code stores references to the streams."""
     for name, number in (("stdout", 1), ("stderr", 2)):
         _replaced.append(getattr(sys, name))  # Airflow's own would close the descriptor when nothing holds it any more
         stream = os.fdopen(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)

@@ -1,4 +1,4 @@
-"""Hook events between processes, with their arguments as plain JSON."""
+"""Pass hook events between processes, with their arguments as plain JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def plain_arguments(arguments: Sequence[object]) -> list[Any]:
 
 
 def fire_plain(hooks: Sequence[PipelineHook], event: str, arguments: Sequence[Any]) -> None:
-    """Call an event on each hook with arguments that ``plain_arguments`` made, or that a person wrote."""
+    """Call an event on each hook, with arguments from ``plain_arguments`` or from a person."""
     names = EVENTS[event]
     fire(hooks, event, *(_revived(name, value) for name, value in zip(names, arguments, strict=True)))
 

@@ -1,4 +1,4 @@
-"""The packed outputs of a run's steps, kept beside their artifacts, so that another process can continue the run."""
+"""Save the packed outputs of a run's steps beside their artifacts, so that another process can continue the run."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from flowyml.plan.names import slug
 __all__ = ["KEEP", "KeptOutputs"]
 
 KEEP = "FLOWYML_KEEP_OUTPUTS"
-"""The environment variable that has ``StepProcesses`` keep outputs, for an engine that does not keep them itself."""
+"""The environment variable by which ``StepProcesses`` saves outputs, for an engine that does not store them."""
 
 
 class KeptOutputs:
-    """Those of one run, in the store ``artifacts``; ``place`` is the run's there."""
+    """The saved outputs of one run in the store ``artifacts``, where ``place`` is its prefix."""
 
     def __init__(self, artifacts: str, place: str) -> None:
         self._store = open_store(artifacts)
         self._place = place
 
     def keep(self, label: str, outputs: dict[str, Any]) -> None:
-        """Keep the outputs of a step, or of an item. If that fails, they are missing later."""
+        """Save the outputs of a step, or of an item. If that fails, they are missing later."""
 
         def write(file: BinaryIO) -> None:
             file.write(json.dumps(outputs).encode())
@@ -33,7 +33,7 @@ class KeptOutputs:
             self._store.write(self._key(label), write)
 
     def read(self, label: str) -> dict[str, Any] | None:
-        """What was kept, or None."""
+        """Read saved outputs; None if there are none."""
         try:
             with self._store.local_copy(f"{self._store.url}/{self._key(label)}") as path:
                 outputs: dict[str, Any] = json.loads(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Turns chunks of bytes into lines."""
+"""Split chunks of bytes into lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flowyml.core.logs import parts, with_level
 __all__ = ["Lines", "OnLine", "print_line"]
 
 OnLine = Callable[[str, str], None]
-"""Gets each line with its source: ``stdout``, ``stderr``, or the level at which it was logged."""
+"""Gets each line with its source: ``stdout``, ``stderr``, or its log level."""
 
 _LONGEST = 1 << 16
 
@@ -33,7 +33,7 @@ class Lines:
             self._give(head)
 
     def end(self) -> None:
-        """Pass on what has no line break."""
+        """Pass on the rest, which has no line break."""
         if self._rest:
             rest, self._rest = self._rest, b""
             self._give(rest)
@@ -48,5 +48,5 @@ class Lines:
 
 
 def print_line(source: str, line: str) -> None:
-    """Print it here, as if it had been printed or logged here."""
+    """Print a line here, as if it had been printed or logged here."""
     print(with_level(source, line), file=sys.stdout if source == "stdout" else sys.stderr, flush=True)

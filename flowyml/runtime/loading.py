@@ -40,13 +40,11 @@ ENDS_LOADING = frozenset({"run", "submit", "schedule", "deploy"})
 
 
 class StopLoading(BaseException):
-    """Ends the import of a module at the line that would run a pipeline; only what is above it is needed."""
+    """Ends the import of a module at the line that would run a pipeline; only the code above it is needed."""
 
 
 def stop_if_loading(pipeline: str, verb: str) -> None:
-    """Called before a pipeline is run, submitted or scheduled, which a script that is only imported must not do
-    again.
-    """
+    """Stop here if a script is only being imported: it must not run, submit or schedule its pipeline again."""
     if is_loading():
         raise StopLoading(f"pipeline {pipeline!r}: {verb}() while its module is loaded")
 
@@ -58,7 +56,7 @@ def load_code(folder: str | Path, plan: Plan) -> Code:
 
 
 def load_step(folder: Path, step: Step) -> Callable[..., Any]:
-    """What a step calls. Raises ``PlanError``, ``StepError``, or whatever the user's module raises."""
+    """The function of a step. Raises ``PlanError``, ``StepError``, or whatever the user's module raises."""
     try:
         return load_function(folder, step.function)
     except SystemExit as exit_:  # as argparse does, which finds other arguments here, or none
@@ -67,7 +65,7 @@ def load_step(folder: Path, step: Step) -> Callable[..., Any]:
 
 
 def load_function(folder: Path, reference: str) -> Callable[..., Any]:
-    """One function, as a plan refers to it. Raises ``PlanError``, or whatever the user's module raises."""
+    """A function, by its reference in a plan. Raises ``PlanError``, or whatever the user's module raises."""
     import_from(folder)
     if reference.startswith("pickle:"):
         return _bare(_load_object(folder, reference.removeprefix("pickle:")))
@@ -99,7 +97,7 @@ def _resolve(module: str, qualname: str) -> Any:
 
 
 def _bare(found: Any) -> Callable[..., Any]:
-    """The function itself where ``@step`` has wrapped it."""
+    """The function itself, if ``@step`` has wrapped it."""
     if type(found).__name__ == "Step" and type(found).__module__.partition(".")[0] == "flowyml":
         found = found.function
     if not callable(found):
@@ -122,9 +120,7 @@ def import_from(folder: Path) -> None:
 
 
 def _borrow_rooms(folder: Path) -> None:
-    """Packages that are not in the bundle, such as ``flowyml.graph``, come from an installed FlowyML, if there is
-    one.
-    """
+    """Import packages that the bundle lacks, such as ``flowyml.graph``, from an installed FlowyML, if there is one."""
     rooms = sys.modules["flowyml"].__path__
     others = [Path(place, "flowyml") for place in sys.path if Path(place).is_absolute() and Path(place) != folder]
     installed = [str(other) for other in others if (other / "__init__.py").is_file()]
@@ -132,7 +128,7 @@ def _borrow_rooms(folder: Path) -> None:
 
 
 def _forget_others() -> None:
-    """Another bundle's modules may have the same names as those of this one."""
+    """Forget modules of another bundle, which may have the same names."""
     for finder in [finder for finder in sys.meta_path if isinstance(finder, _Finder)]:
         sys.meta_path.remove(finder)
         if finder.code in sys.path:  # the user's code may have changed it
@@ -152,7 +148,7 @@ class _Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """What the import system asks."""
+        """Find a module for the import system."""
         places = [self.code] if path is None else [place for place in path if place.startswith(self.folder)]
         spec = PathFinder.find_spec(name, places)
         if spec is None or not isinstance(spec.loader, SourceFileLoader):
@@ -163,7 +159,7 @@ class _Finder:
 
 
 class _QuietLoader(KeepingLoader):
-    """Quietly ends the import of a module where it would start a run."""
+    """Ends the import of a module, without an error, at the line that would start a run."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Execute the module, up to the line that would start a run."""

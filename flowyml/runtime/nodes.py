@@ -1,4 +1,4 @@
-"""The nodes of a walk over a run: one for each step, loop, branch and item, and the frames that hold them."""
+"""The nodes of a walk over a run: one for each step, loop, branch and item, and the frames around them."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ __all__ = [
 ]
 
 Index = tuple[int, ...]
-"""The item that a step works on in each loop around it, the outermost first; empty outside of all loops."""
+"""The position of a step's item in each loop around it, outermost first; empty outside of all loops."""
 
 
 class End(IntEnum):
-    """How something ended, as far as it matters to its consumers."""
+    """The end of a node, as far as it matters to its consumers."""
 
     OK = 0
     SKIPPED = 1
@@ -46,14 +46,14 @@ class Collected(list[Any]):
     indexes: Sequence[int] | None = None
 
     def of(self, values: Sequence[Any]) -> list[Any]:
-        """What a step gets for these values: the list, or a list of pairs with their indexes."""
+        """The input of a step for these values: the list, or a list of pairs with their indexes."""
         return list(values) if self.indexes is None else list(zip(self.indexes, values, strict=True))
 
 
 class Node:
-    """What others wait for. ``values`` are its outputs, and ``uses`` counts the remaining consumers of each.
+    """A node that others wait for. ``values`` are its outputs, ``uses`` counts the remaining consumers of each.
 
-    ``cause`` says what kept it from running.
+    ``cause`` says why it did not run.
     """
 
     __slots__ = ("arguments", "cause", "end", "fixed", "followers", "frame", "gate", "tally", "uses", "values", "waits")
@@ -75,16 +75,16 @@ class Node:
 
     @property
     def label(self) -> str:
-        """A name for people, and for what is stored of it."""
+        """A name for people, and for its stored values."""
         raise NotImplementedError  # each kind of node has its own
 
     @property
     def plain(self) -> frozenset[str]:
-        """The ``values`` that no step produced: items of parameters and constants, which are passed on unchanged."""
+        """The ``values`` that are not from steps: items of parameters and constants, which are passed on unchanged."""
         return frozenset()
 
     def given(self) -> Iterator[tuple[str, Node, str]]:
-        """The arguments that exist, without those of steps that did not complete: a name, and where the value is."""
+        """The available arguments, without those of steps that did not complete: by name, the node and its output."""
         return ((name, source, key) for name, source, key in self.arguments if source.end is End.OK)
 
     def use(self, output: str) -> None:
@@ -92,19 +92,19 @@ class Node:
         self.uses[output] = self.uses.get(output, 0) + 1
 
     def drop(self, output: str) -> None:
-        """Count one consumer fewer; a value goes with its last one."""
+        """Count one consumer fewer; a value is released with its last consumer."""
         left = self.uses[output] = self.uses[output] - 1
         if not left:
             self.values.pop(output, None)
 
     def forget_unused(self) -> None:
-        """Release the outputs that nothing takes."""
+        """Release the outputs that have no consumers."""
         for output in [name for name in self.values if not self.uses.get(name)]:
             del self.values[output]
 
 
 class Task(Node):
-    """One step, or one item's turn of it, at ``position`` in the plan."""
+    """A step, or its run for one item, at ``position`` in the plan."""
 
     __slots__ = ("index", "position", "started", "step")
 
@@ -125,7 +125,7 @@ class Task(Node):
 
 
 class Gate(Node):
-    """Something that must let others through before anything else matters to them."""
+    """A node that others wait for before anything else."""
 
     __slots__ = ("behind",)
 
@@ -139,9 +139,9 @@ class Gate(Node):
 
 
 class Decision(Gate):
-    """Whether a branch is taken: the last of ``branches``, which are tried one after the other.
+    """The choice of a branch: the last of ``branches``, which are tried one after the other.
 
-    ``behind_left`` counts what is behind it and not over, and ``any_failed`` says that some of that has to run again.
+    ``behind_left`` counts the unfinished nodes behind it; ``any_failed`` is True if some of them have to run again.
     """
 
     __slots__ = ("any_failed", "behind_left", "branches", "known")
@@ -159,7 +159,7 @@ class Decision(Gate):
 
 
 class Opening(Node):
-    """The beginning of a loop: it waits for the lists that the loop goes over."""
+    """The beginning of a loop: it waits for the loop's lists."""
 
     __slots__ = ("active", "any_failed", "frames_left", "held", "is_over", "items", "loop", "next")
 
@@ -177,13 +177,13 @@ class Opening(Node):
 
     @property
     def plain_lists(self) -> frozenset[str]:
-        """The lists that no step produced; an item of such a list is as plain as the list."""
+        """The lists that are not from steps; an item of such a list is as plain as the list."""
         within = (name for name, source, key in self.arguments if key in source.plain)
         return frozenset((*self.fixed, *within))
 
 
 class Item(Node):
-    """One item of a loop: what its steps take as its values."""
+    """One item of a loop: its values for the steps."""
 
     __slots__ = ()
 
@@ -208,13 +208,13 @@ class Gather(Node):
         self.parts: list[Node] = []
 
     def drop(self, output: str) -> None:
-        """The items keep their values as long as this does: a retried run has only theirs."""
+        """Count one consumer fewer. The items keep their values as long as this exists: a retried run has no others."""
         super().drop(output)
         if self.end is not None and not self.uses[output]:
             self.let_go(output)
 
     def let_go(self, output: str) -> None:
-        """Consumers outside the loop no longer need it."""
+        """Release it: consumers outside the loop no longer need it."""
         for part in self.parts:
             part.drop(output)
 
@@ -224,7 +224,7 @@ class Gather(Node):
 
 
 class Join(Node):
-    """The value of the first of several outputs that exists."""
+    """The value of the first available one of several outputs."""
 
     __slots__ = ("choices",)
 
@@ -233,13 +233,13 @@ class Join(Node):
         self.choices = choices
 
     def drop(self, output: str) -> None:
-        """As with ``Gather``, its step keeps the value as long."""
+        """Count one consumer fewer. As for ``Gather``, the step keeps the value as long as this exists."""
         super().drop(output)
         if self.end is not None and not self.uses[output]:
             self.let_go()
 
     def let_go(self) -> None:
-        """None of the outputs is needed for this any more."""
+        """Release it: none of the outputs is needed for this any more."""
         for node, key in self.choices:
             node.drop(key)
         self.choices = ()
@@ -267,7 +267,7 @@ class Frame:
         self.left = 0
 
     def at(self, depth: int) -> Frame:
-        """This frame or the one around it that is in ``depth`` loops."""
+        """This frame, or the frame around it that is in ``depth`` loops."""
         frame = self
         while len(frame.index) > depth:
             assert frame.parent is not None
@@ -276,7 +276,7 @@ class Frame:
 
 
 class Scope:
-    """What exists once per item of a loop, or once per run."""
+    """The structure that exists once for each item of a loop, or once for a run."""
 
     def __init__(self, plan: Plan, loop: str) -> None:
         structure = plan.structure
@@ -293,7 +293,7 @@ class Scope:
 
 
 def verdict(rule: str, tally: Sequence[int], waits: int) -> End | None:
-    """What a rule of ``RUN_IF`` makes of the ends so far: OK means run, another end means not to, None means wait.
+    """Apply a rule of ``RUN_IF`` to the ends so far: OK means run, another end means do not run, None means wait.
 
     As Airflow decides (source: ``TriggerRuleDep`` in its ``ti_deps``), except that a skip counts only once everything
     upstream has ended, so that the order in which steps end does not matter.

@@ -1,5 +1,4 @@
-"""Decides which branches are taken, and which items loops have, if values are packed: see
-``flowyml.artifacts.packing``.
+"""Decide branches and the items of loops from packed values: see ``flowyml.artifacts.packing``.
 
 Plain values are evaluated here, without the user's code. All others are unpacked in a separate process.
 """
@@ -27,17 +26,14 @@ class PackedDecisions:
         self._parameters = parameters
 
     def look(self, node: Node) -> Any:
-        """Whether a branch is taken; for a loop, the lists that it goes over, each item packed.
-
-        Raises ``StepError``.
-        """
+        """Evaluate a branch: whether it is taken; or a loop: its lists, each item packed. Raises ``StepError``."""
         if isinstance(node, Opening):
             return self.lists(node)
         assert isinstance(node, Decision)
         return self.is_taken(node)
 
     def is_taken(self, node: Decision) -> bool:
-        """Whether a branch is taken."""
+        """Return whether a branch is taken."""
         known = {source: found.values[output] for source, (found, output) in node.known.items()}
 
         def value_of(source: Source) -> Any:
@@ -56,7 +52,7 @@ class PackedDecisions:
         return bool(self._processes.look(node.branches[-1].name, packed, index=node.frame.index)["taken"])
 
     def lists(self, node: Opening) -> dict[str, Sequence[Any]]:
-        """The lists that a loop goes over."""
+        """The lists of a loop."""
         given = {**node.fixed, **{name: source.values[output] for name, source, output in node.given()}}
         plain = {*node.fixed, *(name for name, source, output in node.given() if output in source.plain)}
         if all(name in plain or _has_packed_items(value) for name, value in given.items()):
@@ -85,7 +81,7 @@ def _holds_reference(value: Any) -> bool:
 
 
 def _has_packed_items(value: Any) -> bool:
-    """Whether the items of a list may be passed on as they are."""
+    """Return whether the items of a list may be passed on unchanged."""
     if isinstance(value, Collected):
         return value.indexes is None and not any(isinstance(part, Collected) for part in value)
     return not is_reference(value) and not (isinstance(value, list) and any(map(is_reference, value)))

@@ -1,4 +1,4 @@
-"""What a process must know of the process that started it, so that it finds the same modules and classes."""
+"""The settings of a parent process with which a child finds the same modules and classes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ __all__ = ["apply_parent_env", "read_parent_env"]
 
 
 def read_parent_env() -> dict[str, Any]:
-    """As plain JSON: where this process imports from, the name of its script as a module, the script's arguments, the
-    levels of its loggers, and what forbids pickles.
+    """Read this process's settings as plain JSON.
+
+    They are its import path, the name of its script as a module, the script's arguments, the levels of its loggers, and
+    the reason if pickles are forbidden.
     """
     main = shipped_name("__main__")
     is_script = main is not None and main.partition(".")[0] != "flowyml"
@@ -30,9 +32,9 @@ def read_parent_env() -> dict[str, Any]:
 
 
 def apply_parent_env(caller: Mapping[str, Any]) -> None:
-    """Import from the same places, after this process's own, and find classes of ``__main__`` by their other name.
+    """Import from the parent's folders, after this process's own; find classes of its ``__main__`` by their other name.
 
-    The script's module finds the script's arguments, too.
+    The script's module gets the script's arguments, too.
     """
     sys.path.extend(path for path in caller.get("path", ()) if path not in sys.path)
     if "arguments" in caller:
@@ -42,7 +44,7 @@ def apply_parent_env(caller: Mapping[str, Any]) -> None:
 
 
 def _import_path() -> list[str]:
-    """Absolute paths. A relative one leads nowhere if the working folder has been deleted."""
+    """The import path, absolute: a relative path leads nowhere if the working folder has been deleted."""
     paths = []
     for path in sys.path:
         with suppress(FileNotFoundError):

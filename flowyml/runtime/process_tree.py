@@ -1,4 +1,4 @@
-"""Kill a process with everything that it started."""
+"""Kill a process with all processes that it started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["descendants", "kill_all", "kill_tree"]
 
 
 def descendants(pid: int) -> list[ProcessIdentity]:
-    """The descendants of a process, the deepest first; none without /proc."""
+    """The descendants of a process, deepest first; empty without /proc."""
     found: list[ProcessIdentity] = []
     with suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -23,14 +23,14 @@ def descendants(pid: int) -> list[ProcessIdentity]:
 
 
 def kill_tree(leader: ProcessIdentity) -> None:
-    """Kill a leader's group and, on Linux, also its descendants that have made groups of their own."""
+    """Kill a leader's group and, on Linux, also its descendants in groups of their own."""
     others = descendants(leader.pid) if same_process(leader) else []
     signal_group(leader, signal.SIGKILL)
     kill_all(others)
 
 
 def kill_all(processes: Iterable[ProcessIdentity]) -> None:
-    """Kill processes, and the groups that they lead, if they are still the same ones."""
+    """Kill processes, and the groups that they lead, if they are still the same processes."""
     for process in processes:
         signal_group(process, signal.SIGKILL)
         signal_process(process, signal.SIGKILL)

@@ -45,7 +45,7 @@ class _Child(Protocol):
 
 
 class _Children(Protocol):
-    """Where they come from."""
+    """The source of such processes."""
 
     def child(
         self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine
@@ -55,7 +55,7 @@ class _Children(Protocol):
 
 
 class StepProcesses:
-    """Runs the steps of one run, each attempt in a process of its own, which ends with all that it started.
+    """Runs the steps of one run, each attempt in a process of its own, which ends with all of its descendants.
 
     A warm process loads the user's code once, in the background, and forks for each step. Use this as a context
     manager, or ``close()`` it; whatever still runs ends then, and also when this process dies. ``run`` may be called
@@ -64,11 +64,11 @@ class StepProcesses:
     Outside Linux, and with ``FLOWYML_FORK=0`` in the environment, for libraries that do not survive a fork, each
     attempt is a fresh process, which takes longer.
 
-    With ``fork_here`` the process that loads the code is a fork of this one, on Linux: steps find what this process has
-    set up, such as its connections, and its standard input. ``python`` and ``started`` are then ignored. A user's
-    module with the name of one that this process has imported replaces it, except for ``host_packages``.
+    With ``fork_here`` the process that loads the code is a fork of this one, on Linux: steps use this process's state,
+    such as its connections, and its standard input. ``python`` and ``started`` are then ignored. A user's module with
+    the name of one that this process has imported replaces it, except for ``host_packages``.
 
-    ``place`` is the run's place among the ``artifacts``: see ``run_place``.
+    ``place`` is the run's prefix among the ``artifacts``: see ``run_place``.
 
     ``read_secret`` returns the values of secrets, which this process passes to the steps that name them.
 
@@ -131,10 +131,10 @@ class StepProcesses:
         which waits for the next one while ``hold`` is true, until ``release``, or until a step has to be killed.
 
         Parameters and constants need not be among the inputs; those of the run and the plan are used. ``secrets`` are
-        the step's: their values are kept out of what it prints and of the errors that this raises. ``timeout`` is in
-        seconds, from the moment the process starts; loading the code, which comes before, may take as long again, or
-        a minute if that is longer. A fresh process loads it by itself, which counts. ``on_line`` gets each line when it
-        is printed, as ``("stdout", "a line")``; by default it is printed here. ``stop`` ends the step.
+        the step's: their values are removed from its output and from the errors that this raises. ``timeout`` is in
+        seconds, from the moment the process starts; loading the code, which comes before, may take as long again, or a
+        minute if that is longer. A fresh process loads the code itself, and that time counts. ``on_line`` gets each
+        line when it is printed, as ``("stdout", "a line")``; by default it is printed here. ``stop`` ends the step.
 
         Raises ``MissingSecretError``, ``StepFailedError``, ``OutputError``, ``StepTimeoutError``,
         ``StepCancelledError``, and ``StepCrashedError`` for a process that died. Any exception raised in this thread
@@ -171,7 +171,7 @@ class StepProcesses:
         on_line: OnLine | None = None,
         stop: threading.Event | None = None,
     ) -> dict[str, Any]:
-        """Evaluate a branch or a loop where the user's code is: see ``Worker.look``.
+        """Evaluate a branch or a loop in a process with the user's code: see ``Worker.look``.
 
         Raises ``StepFailedError``, and what ``run`` raises of a process that does not answer.
         """
@@ -194,7 +194,7 @@ class StepProcesses:
             take_line("stderr", f"{error} The run goes on.")
 
     def release(self, together: str) -> None:
-        """Let a process end that is held for steps with that name, if there is one."""
+        """Let the process that is held for steps with that name end, if there is one."""
         self._children.release(together)
 
     def close(self) -> None:
@@ -234,7 +234,7 @@ class StepProcesses:
                 raise
 
     def _kill(self, child: _Child, request: Mapping[str, Any], error: BaseException, on_line: OnLine) -> None:
-        """Kill it, and fire the hooks in its place."""
+        """Kill the child, and fire its hooks for it."""
         child.kill()
         if child.hooks and request["kind"] == "step" and not self._closed and isinstance(error, Exception):
             self.fire("on_error", request["step"], error, on_line=on_line)
@@ -242,7 +242,7 @@ class StepProcesses:
 
 @contextmanager
 def starting_ahead() -> Iterator[Server | None]:
-    """Start the warm process while its bundle is still being made, for a ``StepProcesses`` within the context."""
+    """Start the warm process while its bundle is still being written, for a ``StepProcesses`` within the context."""
     server = start_ahead(sys.executable) if _can_fork() else None
     try:
         yield server
@@ -252,7 +252,10 @@ def starting_ahead() -> Iterator[Server | None]:
 
 
 def _can_fork() -> bool:
-    """Linux has all that it takes; forking is risky on macOS, whose libraries start threads (CPython issue 33725)."""
+    """Return whether to fork: on Linux.
+
+    Forking is risky on macOS, whose libraries start threads (CPython issue 33725).
+    """
     return sys.platform == "linux" and os.environ.get("FLOWYML_FORK") != "0"
 
 

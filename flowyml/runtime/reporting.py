@@ -1,4 +1,4 @@
-"""What a step reports about its outputs while it runs: ``report(rows=…, auc=…)``."""
+"""Facts about outputs that a step reports while it runs: ``report(rows=…, auc=…)``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 __all__ = ["MOST_FACTS", "fact", "report", "reported", "reports"]
 
 MOST_FACTS = 50
-"""How many facts an output may have; more are left out."""
+"""The largest number of facts of an output; more are left out."""
 
 _LONGEST = 500  # characters of a fact, and a tenth of it of its name
 _MOST_READ = 100_000  # characters of a text that are looked through for secrets, before it is cut to that
@@ -25,10 +25,12 @@ logger = logging.getLogger("flowyml.runtime")
 
 
 def report(output: str = "", /, **metadata: Any) -> None:
-    """Add facts to what the calling step returns: numbers, short strings. Engines and ``handle.artifacts()`` show them.
+    """Add facts to the outputs of the calling step: numbers, short strings.
 
-    With the name of an output, they belong to that one, else to all outputs of the step. A later value of a name
-    replaces an earlier one. Strings are cut to 500 characters, and an output keeps at most 50 facts. An unknown output
+    Engines and ``handle.artifacts()`` show them.
+
+    With the name of an output, they belong to that output, else to all outputs of the step. A later value of a name
+    replaces an earlier one. Strings are cut to 500 characters, and an output has at most 50 facts. An unknown output
     name logs a warning. Outside a step, as in a test of its function, and in a thread that the step has started,
     nothing happens.
 
@@ -54,9 +56,9 @@ def reports(outputs: Collection[str]) -> Iterator[None]:
 
 
 def reported(output: str, mask: Callable[[str], str] = str) -> dict[str, Any]:
-    """The facts of an output of the step that runs here, of bounded size.
+    """The facts of an output of the running step, of bounded size.
 
-    ``mask`` takes secrets out of a text before it is cut: the "…" behind the beginning of a secret would hide that.
+    ``mask`` removes secrets from a text before it is cut: it would not find a secret that ends in "…".
     """
     found = _reports.get() or {}
     facts = {**found.get("", {}), **found.get(output, {})}

@@ -1,4 +1,4 @@
-"""The step and the run that are running here, and the dates of the run."""
+"""The running step and its run, and the dates of the run."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def current_run() -> CurrentRun:
 
 
 def current_step() -> CurrentRun | None:
-    """The same; None outside a step."""
+    """Return the same; None outside a step."""
     return _current.get()
 
 
 def holds_secret(value: object) -> bool:
-    """Whether plain data contains a secret of the step that is running here: an output that does is refused."""
+    """Return whether plain data contains a secret of the running step: such an output is refused."""
     if not (secrets := _secrets.get()):
         return False
     from flowyml.runtime.secrets import Mask
@@ -65,7 +65,7 @@ def holds_secret(value: object) -> bool:
 
 @contextmanager
 def having_secrets(values: Collection[str]) -> Iterator[None]:
-    """Within this block, the step that is running has these secrets."""
+    """Within this block, the running step has these secrets."""
     token = _secrets.set(values)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Values of secrets on a worker: where they come from, and how they are masked in everything that is shown."""
+"""Values of secrets on a worker: reading them, and masking them in all output."""
 
 from __future__ import annotations
 
@@ -24,18 +24,16 @@ ReadSecret = Callable[[str], str]
 
 SHOWN = "***"
 _SHORTEST = 4
-"""The fewest characters that are masked: shorter values, and shorter pieces at the end of a line, would mask half a
-log.
-"""
+"""The fewest masked characters: shorter values, and shorter pieces at the end of a line, would mask half a log."""
 _WORD = 8
 """Shorter values are masked only as a separate word: a schema ``public`` is not in ``republican``."""
 
 _BREAK = re.compile(r"(\r\n|\n|\r)")
 _ENTITIES = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 _LONG = 32
-"""Forms of so many characters are not compiled into a pattern: those of a key of 8 kB would take seconds."""
+"""Forms of this many characters are not compiled into a pattern: those of a key of 8 kB would take seconds."""
 _BEGINNING = 16
-"""The characters of a quoted value that are looked for; after these, it is followed to its end."""
+"""The number of characters of a quoted value to search for; then the value is followed to its end."""
 _QUOTES = frozenset("%\\&'\"+")
 """Without one of these, nothing in a text is quoted."""
 _AFTER_SCHEME = re.compile(r"(:|%3a)(\\?/|%2f){2}", re.IGNORECASE)  # of a URL, however it is written
@@ -62,7 +60,7 @@ def secrets_of(step: str, names: Mapping[str, str], read: ReadSecret) -> dict[st
 
 
 def missing(references: Iterable[str], read: ReadSecret) -> dict[str, str]:
-    """Those that cannot be read, each with what to do."""
+    """The references that cannot be read, each with advice."""
     lacking = {}
     for reference in references:
         try:
@@ -73,10 +71,10 @@ def missing(references: Iterable[str], read: ReadSecret) -> dict[str, str]:
 
 
 class Mask:
-    """Replaces values in text by ``***``: as they are, in base64, and as URLs, JSON, Python, HTML, shells and SQL quote
-    them, whichever of their characters are quoted, and how often.
+    """Replaces values in text by ``***``, in all usual notations.
 
-    Values of fewer than four characters are not masked.
+    These are the values themselves, base64, and the quoting of URLs, JSON, Python, HTML, shells and SQL, whichever of
+    their characters are quoted, and how often. Values of fewer than four characters are not masked.
     """
 
     def __init__(self, values: Iterable[str]) -> None:
@@ -133,7 +131,7 @@ class Mask:
         return StepFailedError(self.text(described(error)))
 
     def finds(self, value: Any) -> bool:
-        """Whether plain data contains a value in one of its strings, keys or numbers."""
+        """Return whether plain data contains a value in one of its strings, keys or numbers."""
         if isinstance(value, str):
             return self.text(value) != value
         if isinstance(value, bytes):
@@ -145,7 +143,7 @@ class Mask:
         return isinstance(value, int | float) and not isinstance(value, bool) and str(value) in self._values
 
     def lines(self, on_line: OnLine) -> OnLine:
-        """Takes lines as they are printed, and passes them on without the values. Each stream is tracked separately."""
+        """Wrap ``on_line``, so that it gets lines without the values. Each stream is tracked separately."""
         streams: dict[bool, _Lines] = {}
 
         def take(source: str, line: str) -> None:
@@ -154,7 +152,7 @@ class Mask:
         return take
 
     def begun(self, line: str) -> Iterator[tuple[int, str]]:
-        """Where a form begins at the end of a line, and how it would continue."""
+        """Yield the positions where a form begins at the end of a line, and the rest of the form."""
         for start in range(max(0, len(line) - self._longest), len(line)):
             end = line[start:]
             for form in self._starts.get(end[:_SHORTEST], ()):
@@ -191,24 +189,24 @@ class _Lines:
 
 
 def _gives_away(end: str, rest: str) -> bool:
-    """Whether the end of a line reveals part of a value: not the ``https`` of a URL, nor the dashes of a key."""
+    """Return whether the end of a line reveals part of a value: not the ``https`` of a URL, nor the dashes of a key."""
     is_scheme = end.isalpha() and _AFTER_SCHEME.match(rest)
     return len(end) >= _SHORTEST and not is_scheme and bool(end.strip("-"))
 
 
 def _among(words: Collection[str]) -> Callable[[str, str], str]:
-    """Makes the pattern of a form: those that are among ``words`` stand by themselves."""
+    """Return a function for the pattern of a form: forms among ``words`` match only as separate words."""
     return lambda form, pattern: rf"(?<!\w){pattern}(?!\w)" if form in words else pattern
 
 
 def _lines_of(values: Iterable[str]) -> set[str]:
-    """Values and their lines. What is shorter than four characters is left out."""
+    """Values and their lines, without those shorter than four characters."""
     parts = {part.strip() for value in values for part in (value, *value.splitlines())}
     return {part for part in parts if len(part) >= _SHORTEST}
 
 
 def _end_of(rest: str, text: str, at: int) -> int | None:
-    """Where the rest of a quoted value, which begins at a place of a text, ends there; None if it does not go on so."""
+    """The end, in a text, of the rest of a quoted value that begins at a position; None if it does not match."""
     for character in rest:
         if not (found := _written(character).match(text, at)):
             return None
@@ -227,7 +225,7 @@ def _ways(character: str) -> str:
 
 
 def _each_way(character: str) -> Iterator[str]:
-    """Repetitions are bounded, so that no line takes long to search."""
+    """A pattern for a character in each notation. Repetitions are bounded, so that no line takes long to search."""
     number, data = ord(character), character.encode("utf-8", "surrogatepass")
     units = character.encode("utf-16-be", "surrogatepass")
     yield rf"\\{{0,8}}{re.escape(character)}"
@@ -265,7 +263,7 @@ def _forms(value: str) -> Iterator[str]:
 
 
 def _in_base64(data: bytes) -> Iterator[str]:
-    """The characters that stand for these bytes, wherever within encoded bytes they begin."""
+    """The characters for these bytes in base64, at each possible offset."""
     for encode in (b64encode, urlsafe_b64encode):
         for before, skipped in ((0, 0), (1, 2), (2, 3)):
             coded = encode(b"\0" * before + data).decode()[skipped:]

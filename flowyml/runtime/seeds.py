@@ -1,4 +1,4 @@
-"""Random numbers in forked children: a seed set by the user's module stays; without one, no two draw the same numbers.
+"""Random numbers in forked children: a user's seed stays; without a seed, children draw different numbers.
 
 A fork copies the state of a generator. Python's ``random`` is seeded anew in every child, whether the user had seeded
 it or not (source: ``os.register_at_fork`` in random.py); numpy's generator never is, and neither is one that a module
@@ -21,7 +21,7 @@ __all__ = ["Seeds"]
 
 
 class Seeds:
-    """What a parent knows about the generators, for the children that it forks."""
+    """A parent's record of its generators, for the children that it forks."""
 
     def __init__(self) -> None:
         self._is_seeded = False
@@ -33,13 +33,13 @@ class Seeds:
 
     @contextmanager
     def noticed(self) -> Iterator[None]:
-        """While the user's modules are imported: notice which generators are given a seed or a state."""
+        """While the user's modules are imported, record which generators are given a seed or a state."""
         self._is_noticing = True
         with ExitStack() as stack:
             for name in ("seed", "setstate"):
                 stack.enter_context(_replaced(random, name, self._noticing))
                 stack.enter_context(_replaced(random.Random, name, self._noticing_own))
-            # numpy takes `secrets.randbits`, which is this method of one object, when it is imported.
+            # At import, numpy takes `secrets.randbits`, which is this method of one object.
             stack.enter_context(_replaced(random.SystemRandom, "getrandbits", self._noticing_bits))
             for module in ("secrets", "numpy.random.bit_generator"):
                 if module in sys.modules:
@@ -52,7 +52,7 @@ class Seeds:
                 self._numpys = [*_unseeded_of_numpy(self._drawn)]
 
     def reseed(self) -> None:
-        """Seed the generators of a forked child as they should be."""
+        """Seed the generators of a forked child again, except those with a seed of the user's."""
         if self._state is not None:
             random.setstate(self._state)
         for generator in list(self._randoms):
@@ -103,7 +103,7 @@ def _first(*arguments: Any, **options: Any) -> Any:
 
 
 def _unseeded_of_numpy(drawn: set[int]) -> Iterator[Any]:
-    """numpy's generators that were made without a seed, wherever a module keeps them."""
+    """Yield numpy's generators without a seed, in all modules."""
     numpy = sys.modules.get("numpy.random")
     if numpy is None:
         return
@@ -123,8 +123,11 @@ def _seed_anew(generator: Any) -> None:
 
 
 def _is_unseeded(state: Any) -> bool:
-    """A ``RandomState``, such as numpy's global one, starts with 0x80000000 as its first word (source:
-    numpy/random/_mt19937.pyx); a seed that is an integer puts that integer there."""
+    """Return whether a generator has no seed.
+
+    A ``RandomState``, such as numpy's global one, starts with 0x80000000 as its first word (source:
+    numpy/random/_mt19937.pyx); a seed that is an integer puts that integer there.
+    """
     return bool(state.get_state()[1][0] == 0x80000000)
 
 

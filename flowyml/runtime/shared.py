@@ -1,4 +1,4 @@
-"""One process for several steps, where fork is unavailable: it takes one command of its bundle after another."""
+"""One process for several steps, without fork: it runs one command of its bundle after another."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PATIENCE = 10  # seconds to wait for the end of a process that is no longer nee
 
 
 class SharedProcesses(SpawnedProcesses):
-    """Starts one process for each request, or for all requests ``together`` of which the one before was to ``hold``.
+    """Starts a process for each request, or one for all requests ``together`` while the one before was to ``hold``.
 
     Not on Windows, which cannot pass a pipe to a running process: there each request has a process.
     """
@@ -36,7 +36,7 @@ class SharedProcesses(SpawnedProcesses):
 
     @contextmanager
     def child(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[Child]:
-        """Start a process for a request, or take the one that is held for it."""
+        """Start a process for a request, or use the one that is held for it."""
         together = request.get("together", "")
         held = self._held.pop(together, None) if together else None
         if held is None and not (request.get("hold") and hasattr(socket, "send_fds")):
@@ -54,7 +54,7 @@ class SharedProcesses(SpawnedProcesses):
                     shared.end()
 
     def _begun(self, held: _Shared | None, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> _Shared:
-        """A process at work on a request: the one that is held, or a new one."""
+        """A process that has begun a request: the held one, or a new one."""
         folder = held.folder if held else tempfile.TemporaryDirectory(prefix="flowyml-")
         try:
             place = Path(tempfile.mkdtemp(dir=folder.name))
@@ -69,7 +69,7 @@ class SharedProcesses(SpawnedProcesses):
         return held
 
     def release(self, together: str) -> None:
-        """Let the process end that is held, if there is one."""
+        """Let the held process end, if there is one."""
         if held := self._held.pop(together, None):
             held.end()
 
@@ -80,7 +80,7 @@ class SharedProcesses(SpawnedProcesses):
 
 
 class _Shared(Child):
-    """A process with a socket, over which further commands come, each with pipes for what it prints."""
+    """A process with a socket for further commands, each with pipes for its output."""
 
     def __init__(
         self, who: str, command: Sequence[str], folder: tempfile.TemporaryDirectory[str], answer: Path,
@@ -98,7 +98,7 @@ class _Shared(Child):
                 raise
 
     def take(self, who: str, words: Sequence[str], answer: Path, on_line: OnLine) -> None:
-        """Give it another request; its output goes to another place from here on."""
+        """Give it another request; its output goes to the new ``on_line`` from now on."""
         self.is_idle = False
         self._who, self._answer, self._started = who, answer, time.monotonic()
         pipes = [os.pipe() for _ in range(2)]
@@ -118,13 +118,13 @@ class _Shared(Child):
         self.folder.cleanup()
 
     def _has_ended(self) -> bool:
-        """Whether it has answered, or died."""
+        """Return whether it has answered, or died."""
         self.is_idle = self._answer.exists()
         return self.is_idle or self._has_died()
 
 
 def hush() -> None:
-    """In the process: flush what a step has printed, and drop any further output of it."""
+    """In the process: flush the output of a step, and drop any further output of it."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     flush_output()
     for number in (1, 2):
@@ -133,8 +133,10 @@ def hush() -> None:
 
 
 def further(number: int) -> Iterator[list[str]]:
-    """In the process: the arguments of further commands, until the other end is closed. What each prints goes to pipes
-    that come with it."""
+    """In the process: yield the arguments of further commands, until the other end is closed.
+
+    The output of each command goes to pipes that come with it.
+    """
     with socket.socket(fileno=number) as more:
         while True:
             data, files, _, _ = socket.recv_fds(more, _LONGEST, 2)

@@ -1,4 +1,4 @@
-"""How the process of a step ends.
+"""End the process of a step.
 
 Once it has given its answer, it ends as a script does, but waits for its threads only for a limited time. If it has to
 stop earlier, SIGTERM becomes an exception in the step, so that it can clean up, and SIGKILL follows.
@@ -31,13 +31,13 @@ class _Enough(BaseException):
 
 
 class End:
-    """The end of this process, made before the user's code runs and in the main thread.
+    """The end of this process, prepared before the user's code runs and in the main thread.
 
     The interpreter itself ends a script in this order (source: ``Py_FinalizeEx``): the hooks of ``threading``, in which
-    libraries end their threads and processes, then the threads that are left, then what was registered with ``atexit``.
-    Without those hooks, the process would wait for loky's workers until they time out after 300 s. Handlers registered
-    before this was made are not called: in a forked process they belong to the parent. The interpreter is not
-    finalized, which would take longer than the rest.
+    libraries end their threads and processes, then the remaining threads, then the functions registered with
+    ``atexit``. Without those hooks, the process would wait for loky's workers until they time out after 300 s. Handlers
+    registered before this was prepared are not called: in a forked process they belong to the parent. The interpreter
+    is not finalized, which would take longer than the rest.
     """
 
     def __init__(self) -> None:
@@ -45,9 +45,9 @@ class End:
         atexit.register(self._leave)  # the last is called first
 
     def prepare(self, code: int) -> int:
-        """From here on, this process ends with ``code``, and waits for its threads only so long. Returns ``code``.
+        """Limit the time in which this process ends with ``code``, including its threads. Returns ``code``.
 
-        A negative one is a signal, as ``subprocess`` has it.
+        A negative one is a signal, as in ``subprocess``.
         """
         self._code = code
         if hasattr(signal, "setitimer"):  # not on Windows
@@ -74,7 +74,7 @@ class End:
         os._exit(self._code)
 
     def _explain(self, error: Any) -> None:
-        """Replaces the traceback that the interpreter prints of what interrupts its end."""
+        """Replaces the interpreter's traceback for an interruption of the end."""
         if error.exc_type is not _Enough:
             self._unraisable(error)
             return
@@ -113,7 +113,7 @@ def stoppable() -> Iterator[None]:
 
 
 def end_by(number: int) -> NoReturn:
-    """End this process by a signal, so that its parent sees what ended it."""
+    """End this process by a signal, so that its parent sees that signal."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     os._exit(128 + number)  # where the signal is blocked

@@ -1,4 +1,4 @@
-"""A new process for each step, where fork is unavailable."""
+"""A new process for each step, without fork."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PATIENCE = 10  # seconds to wait for a killed process
 
 
 class SpawnedProcesses:
-    """Starts one process for each request, and keeps none."""
+    """Starts one process for each request, and holds none."""
 
     def __init__(self, python: str, bundle: Path, config: Mapping[str, Any]) -> None:
         self._command = [python, "-u", str(bundle)]
@@ -67,7 +67,7 @@ class SpawnedProcesses:
             self._running.discard(child)
 
     def release(self, together: str) -> None:
-        """No process is held by this class."""
+        """Do nothing: this class holds no process."""
 
     def close(self) -> None:
         """Have the threads that wait for running processes kill them."""
@@ -79,7 +79,7 @@ class SpawnedProcesses:
             child.gone.wait(_PATIENCE)
 
     def _arguments(self, request: Mapping[str, Any], body: Any, folder: Path) -> list[str]:
-        """The command for a request. What may hold a credential, such as the URL of a store, stands in files."""
+        """The command for a request. Data that may contain a credential, such as the URL of a store, is in files."""
         run = f"--run={_in_file(folder / 'run', self._config)}"
         if request["kind"] == "hook":
             return ["hook", request["event"], run, f"--arguments={_in_file(folder / 'arguments', body)}"]
@@ -129,7 +129,7 @@ class Child:
             reader.start()
 
     def wait(self, timeout: float | None, stop: threading.Event | None) -> dict[str, Any]:
-        """Its answer. It is still running when this raises."""
+        """Wait for its answer. If this raises, it is still running."""
         while not self._has_ended():
             self._pump(_SLICE)
             if self.unwanted.is_set() or (stop and stop.is_set()):
@@ -144,7 +144,7 @@ class Child:
         return answer
 
     def kill(self) -> None:
-        """Ask it to stop, kill it some seconds later with all that it started, and wait until it is gone."""
+        """Ask it to stop, kill it some seconds later with all of its descendants, and wait until it is gone."""
         if self._process.returncode is None:
             self._ask()
         if self._process.returncode is None:
@@ -170,7 +170,7 @@ class Child:
             self._process.kill()
 
     def mute(self) -> None:
-        """Drop what it prints from now on."""
+        """Drop its output from now on."""
         for lines in self._lines.values():
             lines.mute()
 
@@ -178,7 +178,7 @@ class Child:
         return self._has_died()
 
     def _has_died(self) -> bool:
-        """Kill what it left running, while its id is still its own."""
+        """Return whether it has died; if so, kill the processes that it left, while its id is still its own."""
         if hasattr(os, "waitid") and self._process.returncode is None:
             ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended:
@@ -194,7 +194,7 @@ class Child:
         return True
 
     def _drain(self) -> None:
-        """The readers see the end of the streams, unless a process that left the group still holds them."""
+        """Wait for the end of the streams, unless a process that left the group still has them."""
         deadline = time.monotonic() + 1
         while self._readers:
             self._readers.pop().join(max(0, deadline - time.monotonic()))

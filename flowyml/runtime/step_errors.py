@@ -1,4 +1,4 @@
-"""What the end of a step's process means, in words."""
+"""Messages about the end of a step's process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flowyml.core.errors import StepCancelledError, StepCrashedError, StepOutOfM
 __all__ = ["NAMED", "OutOfMemory", "cancelled", "crashed", "loaded_too_long", "of_several", "of_step", "timed_out"]
 
 NAMED = 3
-"""How many failures the error of a run names: a loop may have thousands."""
+"""The number of failures that the error of a run names: a loop may have thousands."""
 
 
 def of_step(step: str, message: str, label: str = "") -> str:
@@ -25,8 +25,7 @@ def of_step(step: str, message: str, label: str = "") -> str:
 
 
 def of_several(messages: Sequence[str], count: int = 0) -> str:
-    """The text of a run's error for everything that failed. ``count`` is how many there are if ``messages`` are only
-    the first.
+    """The text of a run's error for all failures. ``count`` is their number if ``messages`` are only the first.
 
     >>> of_several(["step 'a': no", "step 'b': no"]), of_several(["a", "b", "c", "d"]), of_several(["a", "b", "c"], 9)
     ("step 'a': no; step 'b': no", 'a; b; c; and 1 more', 'a; b; c; and 6 more')
@@ -36,7 +35,7 @@ def of_several(messages: Sequence[str], count: int = 0) -> str:
 
 
 class OutOfMemory:
-    """Detects whether the kernel has killed a process for its memory since this was made. Linux only."""
+    """Detects whether the kernel has killed a process for lack of memory since this was created. Linux only."""
 
     def __init__(self) -> None:
         self._before = _kills()
@@ -79,12 +78,12 @@ def loaded_too_long(who: str, seconds: float) -> StepTimeoutError:
 
 
 def cancelled(who: str) -> StepCancelledError:
-    """The error for a process that is killed because its run is: the run's own error says why."""
+    """The error for a process that is killed with its run: the run's own error has the reason."""
     return StepCancelledError(f"{who} was stopped with its run.")
 
 
 def _kills() -> int:
-    """How many processes the kernel has killed for memory since it started (source: proc_vmstat(5), oom_kill)."""
+    """The number of processes that the kernel has killed for lack of memory (source: proc_vmstat(5), oom_kill)."""
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:

@@ -1,6 +1,6 @@
 """Unpack bundles. This module imports nothing of FlowyML: a bundle is started with it, before FlowyML can be imported.
 
-A bundle is unpacked once, into a cache folder named by its digest, so that compiled modules are kept and data files
+A bundle is unpacked once, into a cache folder named by its digest, so that compiled modules are stored and data files
 beside the code can be opened. If no cache folder is writable, it goes to a temporary one.
 
 Imports that only unpacking needs are local: most starts find the bundle unpacked.
@@ -23,7 +23,7 @@ _held: dict[str, int] = {}
 
 
 def unpack_bundle(bundle: str | Path) -> Path:
-    """The folder that holds the files of a bundle, unpacked on first use. The bundle is read once."""
+    """The folder of a bundle's files, unpacked on first use. The bundle is read once."""
     return unpack_bundle_bytes(Path(bundle).read_bytes())
 
 
@@ -41,7 +41,7 @@ def unpack_bundle_bytes(data: bytes) -> Path:
 
 
 def caches() -> Iterator[Path]:
-    """Folders of this user, in the order in which they are tried."""
+    """Folders of this user for bundles, in order of preference."""
     user = os.getuid() if hasattr(os, "getuid") else "user"
     homes = [Path(os.environ.get("XDG_CACHE_HOME") or "."), Path(os.path.expanduser("~/.cache"))]  # noqa: PTH111  # raises nothing
     for home in homes:
@@ -84,9 +84,9 @@ def _make(cache: Path, target: Path, data: bytes) -> None:
 
 
 def _hold(folder: Path) -> bool:
-    """Lock what this process uses, for as long as it and its forks live; false if the folder does not exist.
+    """Lock a folder for as long as this process and its forks live; False if the folder does not exist.
 
-    Removing unpacked code leaves alone what is locked. Without locks, only its age decides.
+    Locked code is not removed. Without locks, its age decides.
     """
     name = str(folder)
     if name in _held and not _is_at(_held[name], folder):
@@ -97,8 +97,9 @@ def _hold(folder: Path) -> bool:
 
 
 def _locked(folder: Path, *, shared: bool) -> int | None:
-    """A descriptor that holds the lock of a folder; None without a folder, or without locks. Raises ``BlockingIOError``
-    if another process holds it, unless ``shared``, which waits.
+    """A descriptor with the lock of a folder; None without a folder, or without locks.
+
+    Raises ``BlockingIOError`` if another process has the lock, unless ``shared``, which waits.
     """
     try:
         import fcntl
@@ -125,7 +126,7 @@ def _is_at(descriptor: int, folder: Path) -> bool:
 
 @contextmanager
 def claim(folder: Path) -> Iterator[bool]:
-    """Lock an unpacked bundle; yields whether no process uses it. If so, none begins to during the block."""
+    """Lock an unpacked bundle; yield True if no process uses it, nor can begin to during the block."""
     try:
         descriptor = _locked(folder, shared=False)
     except BlockingIOError:
@@ -139,7 +140,7 @@ def claim(folder: Path) -> Iterator[bool]:
 
 
 def _is_whole(folder: Path, data: bytes) -> bool:
-    """Whether the folder has everything in the bundle, byte by byte, and no other user can have added a file."""
+    """Return whether the folder has all files of the bundle, byte by byte, and other users cannot have added a file."""
     if not _is_own(folder):
         return False
     from io import BytesIO
@@ -153,7 +154,7 @@ def _is_whole(folder: Path, data: bytes) -> bool:
 
 
 def _is_own(folder: Path) -> bool:
-    """Whether it is a folder that only this user could write to; the cache may have been open to others before."""
+    """Return whether only this user can write to a folder; the cache may have been open to others before."""
     try:
         found = folder.lstat()
     except OSError:
@@ -163,7 +164,7 @@ def _is_own(folder: Path) -> bool:
 
 
 def _make_private(cache: Path) -> None:
-    """The user's code and data are here, and the code is run: only this user may have access."""
+    """Allow only this user access: the folder has the user's code and data, and the code is run."""
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not hasattr(os, "getuid"):
         return

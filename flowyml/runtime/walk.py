@@ -1,7 +1,7 @@
-"""The steps of one run in order: which may run now, which never will, and where each finds its inputs.
+"""Decide for the steps of one run: which may run now, which never will, and where their inputs are.
 
-It only decides: an engine takes what is ready, works on it, and reports how it ended. All of that happens under one
-lock of the engine's, except for ``Opening`` and ``Decision``, whose values the engine looks up without it.
+The walk only decides: an engine takes ready nodes, works on them, and reports their ends. All of that happens under one
+lock of the engine's, except for ``Opening`` and ``Decision``, whose values the engine evaluates without it.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ T = TypeVar("T", bound=Task)
 class Walk(Generic[T]):
     """The nodes of one run. ``make`` creates its tasks; ``parameters`` are those of the run.
 
-    ``ready`` holds what can be worked on. Tasks that will never run go into ``decided`` as they are found, with ``end``
-    and ``cause``, and those of upcoming items into ``opened``. ``left`` counts what has not ended, ``tasks`` are all
-    tasks so far, and ``outputs`` says where to find the pipeline's outputs. ``faults`` says what fails the run although
-    no task did.
+    ``ready`` has the nodes that can be worked on. Tasks that will never run are added to ``decided``, with ``end`` and
+    ``cause``, and those of upcoming items to ``opened``. ``left`` counts the nodes that have not ended, ``tasks`` are
+    all tasks so far, and ``outputs`` has the nodes of the pipeline's outputs. ``faults`` are failures of the run that
+    are not a task's.
 
-    What failed, or did not run because something failed, keeps the values that it needs, so that it can run again in
-    another walk. There, ``make`` returns tasks with an ``end`` and ``values`` for what has run before, and ``past``
-    says how many items those loops have whose tasks have all run, None for a skipped one.
+    A node that failed, or did not run because of a failure, keeps the values that it needs, so that it can run again in
+    another walk. There, ``make`` returns tasks with an ``end`` and ``values`` if they have run before, and ``past`` has
+    the number of items of the loops whose tasks have all run, None for a skipped loop.
     """
 
     def __init__(
@@ -78,10 +78,10 @@ class Walk(Generic[T]):
             node.use(key)
         self._settle()
 
-    # What an engine says.
+    # Reports of the engine.
 
     def end(self, node: Node, end: End, cause: str = "") -> None:
-        """A node that was ready has ended. ``values`` holds its outputs, and ``cause`` names a failure."""
+        """Report the end of a ready node. ``values`` are its outputs, and ``cause`` names a failure."""
         if self._stopped:
             node.end = end
             self._end_quietly(node, cause)
@@ -90,7 +90,7 @@ class Walk(Generic[T]):
         self._settle()
 
     def fail(self, node: Node, why: str) -> None:
-        """A condition raised, or a loop has no lists to go over. Within an item, that is a failure of the item."""
+        """Report a condition that raised, or a loop without lists. Within an item, that is a failure of the item."""
         assert isinstance(node, Decision | Opening)
         group = node.loop.parent if isinstance(node, Opening) else node.branches[-1].parent
         if not self._structure.may_fail(group):
@@ -98,7 +98,7 @@ class Walk(Generic[T]):
         self.end(node, End.FAILED, f"{node.label!r} failed: {why}")
 
     def open(self, opening: Opening, lists: Mapping[str, Sequence[Any]]) -> None:
-        """The lists of a loop are known and equally long: its items begin."""
+        """Report the lists of a loop, which are equally long: its items begin."""
         count = len(next(iter(lists.values())))
         for number in range(count):
             self.opened.extend(self._stand_ins(opening, (*opening.frame.index, number)))
@@ -119,7 +119,7 @@ class Walk(Generic[T]):
         self._end(opening, End.OK, "")
 
     def _open_again(self, opening: Opening) -> None:
-        """A loop that is over: its tasks have their ends, and need no items."""
+        """End a loop that ran before: its tasks have their ends, and need no items."""
         count = self._past[opening.loop.name, opening.frame.index]
         if count is None:
             self._end(opening, End.SKIPPED, "")
@@ -134,20 +134,20 @@ class Walk(Generic[T]):
                 yield from self._stand_ins(opening, (*opening.frame.index, number))
 
     def halt(self) -> None:
-        """Begin nothing more; what ends from now on decides nothing, except for what cleans up."""
+        """Begin nothing more, except clean-ups; further ends decide nothing else."""
         self._stopped = True
         self.ready.clear()
         self._limited.clear()
 
     def stop(self) -> None:
-        """Halt, and end what has not ended; what cleans up may still run."""
+        """Halt, and end the unfinished nodes; clean-ups may still run."""
         self.halt()
         for node in [node for node in self._unended() if not self._is_late(node)]:
             self._end_quietly(node, "")
         self.left = 0
 
     def begin_finale(self) -> bool:
-        """Let what cleans up run, when all else has ended. False if there is nothing, or it has begun."""
+        """Let clean-ups run, when all else has ended. Return False if there are none, or they have begun."""
         if self._finale.end is not None or not self._finale.behind:
             return False
         self._stopped = False
@@ -171,7 +171,7 @@ class Walk(Generic[T]):
             yield from (node for node in nodes if node.end is None)
 
     def _end_quietly(self, node: Node, cause: str) -> None:
-        """End it for what cleans up alone."""
+        """End a node for the clean-ups only."""
         node.end, node.cause = End.FAILED if node.end is None else node.end, cause
         for follower in node.followers:
             if isinstance(follower, Gather | Join):
@@ -183,7 +183,7 @@ class Walk(Generic[T]):
         node.followers.clear()
 
     def _is_late(self, node: Node) -> bool:
-        """Whether a node belongs to the clean-up."""
+        """Return whether a node belongs to the clean-up."""
         if isinstance(node, Task):
             return self._structure.is_cleanup(node.step.group)
         if isinstance(node, Opening):
@@ -191,9 +191,7 @@ class Walk(Generic[T]):
         return isinstance(node, Decision) and self._structure.is_cleanup(node.branches[-1].name)
 
     def release(self) -> None:
-        """Release all values. The nodes refer to one another, so they are freed late; the values must not wait for
-        that.
-        """
+        """Release all values. The nodes refer to one another, so they are freed late; values must not wait for that."""
         for frame in {id(task.frame): task.frame for task in self.tasks}.values():
             for node in (*frame.tasks.values(), *frame.openings.values(), *frame.gathers.values(), frame.item):
                 node.values.clear()
@@ -210,7 +208,7 @@ class Walk(Generic[T]):
         return self._scopes[loop]
 
     def _build(self, frame: Frame) -> None:
-        """Make the nodes of a frame, then tie them to one another and to those around."""
+        """Create the nodes of a frame, then connect them to one another and to those around."""
         scope = self._scope(frame.loop)
         nodes: list[Node] = []
         for position, step in scope.steps:
@@ -249,7 +247,7 @@ class Walk(Generic[T]):
                 self._judge(node)
 
     def _tied_decisions(self, frame: Frame, *, has_past: bool) -> list[Decision]:
-        """The decisions to be made. In a frame that has a past, one with nothing left behind it is not needed."""
+        """The decisions to evaluate. In a frame with a past, a decision with nothing left behind it is not needed."""
         made = []
         for decision in reversed(frame.decisions.values()):  # a branch comes after the one around it
             if decision.behind or not has_past:
@@ -260,9 +258,7 @@ class Walk(Generic[T]):
         return made[::-1]
 
     def _begin_together(self, waited: Iterable[tuple[Node, Collection[Node]]]) -> None:
-        """An execution group begins when everything that its steps wait for has succeeded: each waits for what any of
-        them waits for.
-        """
+        """Let each step of an execution group wait for everything that any of its steps waits for."""
         groups: dict[str, dict[Node, Collection[Node]]] = {}
         for node, found in waited:
             if isinstance(node, Task) and node.step.execution_group:
@@ -275,7 +271,7 @@ class Walk(Generic[T]):
                         self._follow(node, each)
 
     def _tie(self, node: Node) -> Collection[Node]:
-        """Tie a node to those that it waits for, and return them."""
+        """Connect a node to those that it waits for, and return them."""
         frame = node.frame
         if isinstance(node, Task):
             group = node.step.group
@@ -304,7 +300,7 @@ class Walk(Generic[T]):
         return found
 
     def _take(self, node: Node, group: str, name: str, source: Source) -> None:
-        """Give a node a value, as its argument ``name``; a decision gets it by its source."""
+        """Connect a node to the value of its argument ``name``; a decision gets the value by its source."""
         if isinstance(source, FromParameter | Constant):
             node.fixed[name] = self._parameters[source.name] if isinstance(source, FromParameter) else source.value
             return
@@ -315,7 +311,7 @@ class Walk(Generic[T]):
             node.known[source] = found, key
 
     def _node(self, frame: Frame, group: str, source: Source) -> tuple[Node, str]:
-        """Where something in ``group`` finds a value: a node, and the name of the output there."""
+        """Find a value for a step or group in ``group``: its node, and the name of the output there."""
         match source:
             case FromStep(step, output) if not self._structure.by_name:
                 return self.root.tasks[step], output
@@ -349,7 +345,7 @@ class Walk(Generic[T]):
             node.cause = node.cause or waited_for.cause
 
     def _gate(self, frame: Frame, group: str) -> Gate | None:
-        """The branch around what is in ``group``, or the end of everything else; not beyond the loop that it is in."""
+        """The branch around ``group``, or the end of everything else for clean-ups; not beyond its loop."""
         for name in reversed(self._structure.path(group)):
             around = self._structure.by_name[name]
             if isinstance(around, Loop):
@@ -361,7 +357,7 @@ class Walk(Generic[T]):
         return None
 
     def _hold(self, opening: Opening) -> None:
-        """Keep what a loop's steps take from outside until the loop has ended: how many items take it is unknown."""
+        """Keep the values that a loop's steps take from outside until it ends: the number of items is unknown."""
         inside = set(self._structure.members(opening.loop.name))
         around, parent = opening.frame, opening.loop.parent
         taken = (
@@ -377,7 +373,7 @@ class Walk(Generic[T]):
                     opening.held.append((found, key))
 
     def _sources_in(self, loop: Loop) -> Iterator[Source]:
-        """The values that a loop's content takes, without those that need no step: a list is not hashable."""
+        """Yield the sources of a loop's content that are from steps."""
         sources = [
             item.source for name in self._structure.members(loop.name) for item in self.plan.by_name[name].inputs
         ]
@@ -428,7 +424,7 @@ class Walk(Generic[T]):
 
     @staticmethod
     def _may_come_again(node: Node) -> bool:
-        """Whether it is decided again when failed steps rerun: it failed, or did not run because something did."""
+        """Return whether a retry decides a node again: it failed, or did not run because of a failure."""
         return node.end is End.FAILED or (node.end is End.SKIPPED and bool(node.cause))
 
     @staticmethod
@@ -438,7 +434,7 @@ class Walk(Generic[T]):
             frame = frame.parent
 
     def _settle(self) -> None:
-        """Process what has ended, until nothing more follows from it."""
+        """Process ended nodes, until no more consequences follow."""
         while self._pending or self._reopened:
             if self._reopened:
                 self._open_again(self._reopened.popleft())
@@ -470,7 +466,7 @@ class Walk(Generic[T]):
             self._end_item(node.frame.opening)
 
     def _over(self, node: Node, *, failed: bool) -> None:
-        """It no longer needs its arguments, unless it may run again; nor does the branch around it, after its last."""
+        """Release the arguments of an ended node, unless it may run again; after a branch's last node, the branch."""
         if not failed:
             for _, source, key in node.arguments:
                 source.drop(key)
@@ -580,7 +576,7 @@ class Walk(Generic[T]):
         self._over(opening, failed=opening.any_failed)
 
     def _stand_in(self, opening: Opening, end: End, cause: str) -> None:
-        """Tasks for the steps of a loop without items, so that each step has one."""
+        """Create tasks for the steps of a loop without items, so that each step has one."""
         for task in self._stand_ins(opening, opening.frame.index):
             task.end, task.cause = end, cause
             self.tasks.append(task)

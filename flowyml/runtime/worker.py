@@ -1,4 +1,4 @@
-"""One worker's view of a run: it loads the code, gets a step's inputs, runs the step and packs its outputs."""
+"""Work on a run in one process: load the code, read a step's inputs, run the step and pack its outputs."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ _ADVICE: Mapping[type[ArtifactError], str] = {
 class Worker:
     """Runs steps of one run from an unpacked bundle, in this process.
 
-    ``artifacts`` is the store of outputs; inputs may also be in one of ``also``. ``place`` is the run's place in that
-    store: see ``run_place``. Without one, as by hand, outputs of any run are read. ``dates`` are those of the run, as
-    ``RunDates.plain()`` returns them. ``is_read`` says that another process reads what this one prints.
+    ``artifacts`` is the store of outputs; inputs may also be in one of ``also``. ``place`` is the run's prefix in that
+    store: see ``run_place``. Without it, as in a run by hand, outputs of any run are read. ``dates`` are those of the
+    run, as ``RunDates.plain()`` returns them. ``is_read`` is True if another process reads the output of this one.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class Worker:
 
     @cached_property
     def store(self) -> Store:
-        """Where large outputs go."""
+        """The store of large outputs."""
         return open_store(self.artifacts)
 
     @cached_property
     def hooks(self) -> Sequence[PipelineHook]:
-        """The hooks; none, and a line in the log, if they cannot be loaded."""
+        """The hooks; none, with a line in the log, if they cannot be loaded."""
         try:
             return load_hooks(self.folder)
         except (Exception, SystemExit):
@@ -105,11 +105,11 @@ class Worker:
         return self.place or run_place("by-hand", self.plan.name, self.run_id)
 
     def set_up_logging(self) -> None:
-        """Print what is logged from now on. Called after loading the user's code, which may set up logging itself."""
+        """Print log messages from now on. Called after loading the user's code, which may set up logging itself."""
         log_to_reader(self._levels, marked=self._is_read)
 
     def preload(self) -> None:
-        """Import what can be imported. An import that fails will fail again, visibly, when its step runs."""
+        """Import the modules of all steps. An import that fails will fail again, visibly, when its step runs."""
         for step in self.plan:
             try:
                 self.function(step)
@@ -118,7 +118,7 @@ class Worker:
         _ = self.hooks
 
     def function(self, step: Step) -> Callable[..., Any]:
-        """What a step calls. Raises whatever its module raises when it is imported."""
+        """The function of a step. Raises whatever its module raises when it is imported."""
         if step.name not in self._functions:
             self._functions[step.name] = load_step(self.folder, step)
         return self._functions[step.name]
@@ -202,7 +202,10 @@ class Worker:
         index: Sequence[int] = (),
         secrets: Mapping[str, str] = {},
     ) -> dict[str, Any]:
-        """The same as plain JSON, failures included, for another process. Raises only ``StepStopped``."""
+        """Run one attempt, and return its result as plain JSON for another process, failures included.
+
+        Raises only ``StepStopped``.
+        """
         try:
             outputs = self.perform(step, packed, attempt, index, secrets)
             cached = {"cached": outputs.cached_from} if outputs.cached_from else {}
@@ -213,10 +216,10 @@ class Worker:
             return {"failure": self._failure(error, secrets)}
 
     def look(self, group: str, packed: Mapping[str, Any], index: Sequence[int] = ()) -> dict[str, Any]:
-        """For a branch, whether it is ``taken``; for a loop, its lists by name, each item of them packed.
+        """Evaluate a branch: whether it is ``taken``; or a loop: its lists by name, each item packed.
 
         ``packed`` are the values that it depends on: those of a loop by the names of its lists, those of a branch by
-        their position among ``Groups.sources``, as a string. ``index`` is that of the item that the group is in. Raises
+        their position among ``Groups.sources``, as a string. ``index`` is that of the group's item. Raises
         ``StepError``.
         """
         with pickles_decided(self._no_pickles):
@@ -246,14 +249,14 @@ class Worker:
         }
 
     def _value(self, source: Source, group: str, packed: Any) -> Any:
-        """A value as something in ``group`` sees it: only what a step produced is unpacked."""
+        """A value for a step or group in ``group``: only values of steps are unpacked."""
         origin = self._list_of(source) if isinstance(source, FromItem) else source
         if isinstance(origin, FromStep | FromEither):
             return self._unpacked(packed, self._loops_of(group, source))
         return packed
 
     def answer_look(self, group: str, packed: Mapping[str, Any], index: Sequence[int] = ()) -> dict[str, Any]:
-        """The same as plain JSON, failures included, for another process."""
+        """Evaluate, and return the result as plain JSON for another process, failures included."""
         try:
             return {"outputs": self.look(group, packed, index)}
         except StepStopped:
@@ -272,7 +275,10 @@ class Worker:
         }
 
     def _input(self, step: Step, item: Input, packed: Mapping[str, Any]) -> Any:
-        """Only what a step produced is unpacked. Parameters and constants are plain, whatever they look like."""
+        """A value of an input.
+
+        Only values of steps are unpacked; parameters and constants are plain, whatever they look like.
+        """
         if isinstance(item.source, FromItem):
             return self._item(step, item, item.source, packed)
         if isinstance(item.source, FromStep | FromEither):
@@ -284,7 +290,7 @@ class Worker:
         return self.dates.filled({name: self._checked_parameter(name, value)}, days_of(self.plan.parameters))[name]
 
     def _checked_parameter(self, name: str, value: Any) -> Any:
-        """An engine's form, or a call of a compiled file by hand, takes what `flowyml` would have refused."""
+        """Check a parameter: an engine's form, or a compiled file run by hand, allows values that FlowyML refuses."""
         if is_too_deep(value):
             raise ParameterError(too_deep(f"Parameter {name!r} of the run"))
         for parameter in self.plan.parameters:
@@ -297,7 +303,7 @@ class Worker:
         return value
 
     def _item(self, step: Step, item: Input, origin: FromItem, packed: Mapping[str, Any]) -> Any:
-        """An item is what its list is of: a step's, which is unpacked, or plain JSON."""
+        """An item has the origin of its list: from a step, to be unpacked, or plain JSON."""
         if isinstance(self._list_of(origin), FromStep | FromEither):
             return self._produced(step, item, packed)
         if item.name not in packed:
@@ -307,7 +313,7 @@ class Worker:
         return packed[item.name]
 
     def _list_of(self, origin: FromItem) -> Source:
-        """The origin of an item's list; an item may itself be a list that an inner loop goes over."""
+        """The origin of an item's list; an item may itself be the list of an inner loop."""
         loop = self.plan.structure.by_name[origin.loop]
         assert isinstance(loop, Loop)
         found = next(each.source for each in loop.over if each.name == origin.name)
@@ -323,7 +329,7 @@ class Worker:
         raise step_error(StepError, step, f"step {step.name!r} did not get {item.name!r}, {source}.")
 
     def _loops_of(self, group: str, source: Source) -> Sequence[Loop]:
-        """The loops whose items' values reach something in ``group`` as a list."""
+        """The loops whose items' values reach ``group`` as a list."""
         return self.plan.structure.loops_between(source.step, group) if isinstance(source, FromStep) else ()
 
     def _unpacked(self, packed: Any, loops: Sequence[Loop]) -> Any:
@@ -366,7 +372,7 @@ class Worker:
     def _preview(
         self, step: Step, output: str, value: Any, key: Callable[[], str], secrets: Mapping[str, str]
     ) -> dict[str, Any]:
-        """What people see of an output."""
+        """The preview of an output."""
         from flowyml.artifacts.previews import preview_of
 
         mask = _without(secrets)
@@ -375,7 +381,7 @@ class Worker:
 
 
 def _content(packed: Any, loops: Sequence[Loop]) -> list[Any]:
-    """What a packed value of a step is, or a list of those of a loop's items."""
+    """The content of a packed value of a step, or of a list of those of a loop's items."""
     from flowyml.artifacts.content_digest import content_of
 
     if not loops:
@@ -386,7 +392,7 @@ def _content(packed: Any, loops: Sequence[Loop]) -> list[Any]:
 
 
 def _without(secrets: Mapping[str, str]) -> Callable[[str], str]:
-    """Removes the values of secrets from a text."""
+    """Return a function that removes the values of secrets from a text."""
     if not secrets:
         return str
     from flowyml.runtime.secrets import Mask
@@ -401,7 +407,7 @@ def _holds(value: Any, secrets: Mapping[str, str]) -> bool:
 
 
 def _is_given(step: Step, item: Input, packed: Mapping[str, Any]) -> bool:
-    """False for an optional input that is missing: the function's default replaces it."""
+    """Return False for an optional input that is missing: the function's default replaces it."""
     may_be_missing = step.run_if != "all_success" and isinstance(item.source, FromStep | FromEither)
     return not may_be_missing or item.name in packed
 

@@ -1,8 +1,8 @@
-"""The names of ``flowyml`` on a worker: what the user's modules import at their top, without what builds a pipeline.
+"""The names of ``flowyml`` on a worker: those that users' modules import, without the code that builds pipelines.
 
-In a bundle this file can stand for ``flowyml/__init__.py``: the worker then neither carries nor imports
-``flowyml.authoring``. A step is its function here. All else takes whatever a module does with it while the module is
-loaded, and refuses to serve a step that runs, so that no value is silently another.
+In a bundle this file can replace ``flowyml/__init__.py``: the worker then neither has nor imports
+``flowyml.authoring``. A step is its function here. Any other name accepts all uses while a module is loaded, and
+refuses them in a running step, so that no value is silently another.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 
 
 class Part:
-    """Something that a pipeline is built from. An attribute of it is another one, and a call returns it."""
+    """A part of a pipeline's definition. Its attributes, and the results of its calls, are such parts, too."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -72,12 +72,12 @@ class Step(Part):
         return Step, (self.function, self.name)
 
     def options(self, *, name: str | None = None, **_: Any) -> Step:
-        """The same function, maybe with another name."""
+        """The same function, perhaps with another name."""
         return Step(self.function, name or self.name)
 
 
 class Pipeline(Part):
-    """A pipeline's name. To ask it for ``run`` and the like ends the loading of the script."""
+    """A pipeline's name. Accessing ``run`` and the like ends the loading of the script."""
 
     def __init__(self, name: str, **_: Any) -> None:
         super().__init__(f"pipeline {name!r}")
@@ -92,7 +92,7 @@ class Pipeline(Part):
 
 
 class Context(Mapping[str, Any]):
-    """Named values, which never change."""
+    """Named values; immutable."""
 
     def __init__(self, values: Mapping[str, Any] = {}, /, **named: Any) -> None:
         self.__dict__.update(deepcopy({**values, **named}))
@@ -114,14 +114,14 @@ class Context(Mapping[str, Any]):
 
 
 def step(function: Callable[..., Any] | None = None, /, *, name: str | None = None, **_: Any) -> Any:
-    """Hand back the function, as a step."""
+    """Return the function as a step."""
     if function is None:
         return lambda decorated: step(decorated, name=name)
     return Step(function, name or function.__name__)
 
 
 def pipeline(function: Callable[..., Any] | None = None, /, *, name: str | None = None, **_: Any) -> Any:
-    """A pipeline that has the function's name, and never calls it."""
+    """A pipeline with the function's name, which never calls the function."""
     if function is None:
         return lambda decorated: pipeline(decorated, name=name)
     return functools.update_wrapper(Pipeline(name or function.__name__), function)
