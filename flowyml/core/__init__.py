@@ -1,4 +1,4 @@
-"""The words that every layer shares: statuses, records of runs, policies, hooks, errors.
+"""The types that every layer shares: statuses, records of runs, policies, hooks, errors.
 
-Standard library only. Nothing here knows a pipeline, a plan or an engine.
+Standard library only. They are independent of pipelines, plans and engines.
 """

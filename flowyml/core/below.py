@@ -1,4 +1,4 @@
-"""Folders below a root that others may write to, reached without following a link of theirs."""
+"""Open folders below a root that others may write to, without following links."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 def opened_below(root: Path, parts: Sequence[str], *, make: bool = False, ours: bool = False) -> Iterator[int]:
     """A folder below a root as a descriptor, for the ``dir_fd`` of functions of ``os``.
 
-    The root may be a link of the user's own; below it, every name is that of a real folder. With ``make``, those that
-    are missing are made; with ``ours``, each belongs to this user. Raises ``OSError``.
+    The root may be a link of the user's own; below it, every name is that of a real folder. With ``make``, missing
+    folders are created; with ``ours``, each must belong to this user. Raises ``OSError``.
     """
     refuse_others_link(root)
     current = os.open(root, _FOLDER)
@@ -50,6 +50,6 @@ def open_folder(name: str, within: int) -> int:
 
 
 def folders_in(folder: int) -> list[str]:
-    """The names of the folders in one, without links, in order."""
+    """The names of the folders in a folder, without links, sorted."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode))

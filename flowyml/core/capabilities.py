@@ -1,4 +1,4 @@
-"""What an orchestrator can do, as data: FlowyML refuses pipelines and generates docs from it."""
+"""The features that an orchestrator supports, as data: FlowyML refuses pipelines and generates docs from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Capabilities", "Feature", "Support", "no", "partly", "yes"]
 
 
 class Feature(StrEnum):
-    """One thing that a pipeline or its user may ask of an engine. The value is its title in the docs."""
+    """A feature that a pipeline or its user may request of an engine. The value is its title in the docs."""
 
     PARALLEL_STEPS = "Independent steps at the same time"
     PARAMETERS = "Parameters for each run"
@@ -48,7 +48,7 @@ class Feature(StrEnum):
 
 
 class Level(Enum):
-    """How far a feature is supported."""
+    """The degree to which a feature is supported."""
 
     YES = "yes"
     PARTLY = "partly"
@@ -72,18 +72,18 @@ yes = Support(Level.YES)
 
 
 def partly(note: str) -> Support:
-    """Supported within the limits that ``note`` states."""
+    """Return support within the limits that ``note`` states."""
     return Support(Level.PARTLY, note)
 
 
 def no(reason: str) -> Support:
-    """Not supported, for this reason."""
+    """Return no support, for this reason."""
     return Support(Level.NO, reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """The answer of one orchestrator for each ``Feature``; a feature it leaves out counts as no."""
+    """The support of one orchestrator for each ``Feature``; a feature without an entry is unsupported."""
 
     orchestrator: str
     support: Mapping[Feature, Support]
@@ -92,8 +92,9 @@ class Capabilities:
         return self.support.get(feature, no(f"{self.orchestrator!r} does not declare it."))
 
     def require(self, needs: Mapping[Feature, str]) -> None:
-        """Raise one ``UnsupportedFeatureError`` for everything missing. ``needs`` says who asks:
-        ``"step 'train' …"``.
+        """Raise one ``UnsupportedFeatureError`` for all missing features.
+
+        ``needs`` names the requester: ``"step 'train' …"``.
         """
         lacks = tuple(
             f"{who}: {feature.value.lower()}; {self.orchestrator!r} cannot: {self[feature].note}"

@@ -1,4 +1,4 @@
-"""Tokens and passwords: given as they are, or read from a file or from what a command prints."""
+"""Tokens and passwords: values, files with a value, or commands that print one."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ _refused: ContextVar[Mapping[str, str] | None] = ContextVar("flowyml_refused_sou
 
 @contextmanager
 def refusing_sources(reasons: Mapping[str, str]) -> Iterator[None]:
-    """A ``Secret`` that is made within this block reads no file and runs no command of these options: where its value
-    is needed, it raises ``ConfigurationError`` with the option's reason.
+    """Within this block, refuse files and commands of credentials.
+
+    A ``Secret`` that is created in it reads no file and runs no command of these options: if its value is needed, it
+    raises ``ConfigurationError`` with the option's reason.
     """
     token = _refused.set(reasons)
     try:
@@ -37,7 +39,7 @@ def refusing_sources(reasons: Mapping[str, str]) -> Iterator[None]:
 
 
 class Secret:
-    """A value that ``repr`` does not show, read when it is first needed. Thread-safe.
+    """A value that ``repr`` does not show, read at first use. Thread-safe.
 
     ``name`` is that of the option: ``"token"`` stands for ``token``, ``token_file`` and ``token_command``. A command is
     a list of arguments, or one string that is split as a shell would; no shell runs it. Raises ``ConfigurationError``
@@ -64,11 +66,11 @@ class Secret:
         self._lock = threading.Lock()
 
     def __bool__(self) -> bool:
-        """Whether there is one, which is known before it is read."""
+        """Return whether there is a value, without reading it."""
         return bool(self._sources)
 
     def get(self) -> str | None:
-        """The value; None when none was given."""
+        """The value; None if none was given."""
         if self._value is None and self:
             with self._lock:
                 if self._value is None:  # another thread may have been quicker
@@ -95,7 +97,7 @@ class Secret:
         return _checked_line(option, text)
 
     def __eq__(self, other: object) -> bool:
-        """Whether they come from the same place; neither is read."""
+        """Return whether two secrets have the same source; neither is read."""
         return isinstance(other, Secret) and (self.name, self._sources) == (other.name, other._sources)
 
     __hash__ = None  # type: ignore[assignment]  # a stored hash could reveal the value
@@ -105,7 +107,7 @@ class Secret:
 
 
 def lacks_permission(call: str, permission: str, answer: str) -> str:
-    """What a 403 means on any engine: which call was refused, what it needs, and how the engine answered.
+    """Explain a 403 of any engine: the refused call, the permission that it needs, and the engine's answer.
 
     >>> lacks_permission("GET /pools/a", "can read on Pools", "Forbidden")
     'GET /pools/a needs the permission "can read on Pools". It answered: Forbidden'
@@ -123,7 +125,7 @@ def _read_file(option: str, file: str | os.PathLike[str]) -> str:
 
 
 def _run_command(option: str, command: str | Sequence[str]) -> str:
-    """What a command prints, which is never shown. Its standard error is, since it says what went wrong."""
+    """Run a command and return its output, which is never shown. Its standard error is, as it explains a failure."""
     import shlex
     import subprocess
 
@@ -142,8 +144,9 @@ def _run_command(option: str, command: str | Sequence[str]) -> str:
 
 
 def _checked_line(option: str, text: str) -> str:
-    """The value without a final line break, as mounted secrets have. Refuses what HTTP cannot carry, since the error of
-    an HTTP library would show it.
+    """Return a value without a final line break, which mounted secrets have.
+
+    Refuses characters that HTTP cannot carry, since the error of an HTTP library would show the value.
     """
     line = text.strip("\r\n")
     is_token = option.startswith("token")
@@ -157,7 +160,7 @@ def _checked_line(option: str, text: str) -> str:
 
 @dataclass(slots=True)
 class Login:
-    """Who asks: a bearer token, or else a user name and a password. ``note`` is added to what a refusal says."""
+    """A bearer token, or else a user name and a password. ``note`` is added to the message of a refusal."""
 
     token: Secret
     username: str | None
@@ -176,7 +179,7 @@ class Login:
         password_file: str | os.PathLike[str] | None = None,
         password_command: str | Sequence[str] | None = None,
     ) -> Login:
-        """From the options that all adapters take. Raises ``ConfigurationError``."""
+        """Create a login from the options that all adapters take. Raises ``ConfigurationError``."""
         return cls(
             Secret("token", token, token_file, token_command),
             username,
@@ -209,7 +212,7 @@ class Login:
         return {}
 
     def renew(self, refused: Mapping[str, str]) -> bool:
-        """Read the secret again after a refusal of these headers. True when trying again makes sense."""
+        """Read the secret again after a refusal of these headers. True if another try makes sense."""
         secret = self.token or self.password
         if refused != self.headers():  # another thread has renewed it
             return True

@@ -1,4 +1,4 @@
-"""The dates of a run: its logical date and its data interval, and the parameters that are filled with them."""
+"""The dates of a run: its logical date and its data interval, and the parameters to fill with them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flowyml.core.errors import ParameterError
 
 __all__ = ["DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "RunDates"]
 
-# `Any`, so that type checkers take them as the default of a `date` or `datetime` too.
+# `Any`, so that type checkers also accept them as the default of a `date` or `datetime`.
 LOGICAL_DATE: Final[Any] = "<logical_date>"
 """As a parameter: the logical date of the run."""
 DATA_INTERVAL_START: Final[Any] = "<data_interval_start>"
@@ -32,10 +32,10 @@ def _now() -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDates:
-    """When a run is for. All times have a time zone.
+    """The dates of a run. All times have a time zone.
 
-    The logical date is the time on the schedule; without one, the time that the run was asked for. The
-    data interval goes from the schedule's previous time to this one; without a schedule there is none.
+    The logical date is the scheduled time; without a schedule, the time of the request. The data interval goes from the
+    schedule's previous time to this one; without a schedule there is none.
     """
 
     logical_date: datetime = field(default_factory=_now)

@@ -1,4 +1,4 @@
-"""Spans of time, zones, sizes and counts as people write them: ``30d``, ``12h``, ``CET``, ``10GB``, ``3 files``."""
+"""Durations, zones, sizes and counts as people write them: ``30d``, ``12h``, ``CET``, ``10GB``, ``3 files``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,6})?)"
 
 
 def seconds_of(text: str) -> float:
-    """Seconds of a number with a unit: s, m, h, d or w. Raises ``ConfigurationError``.
+    """Parse a number of seconds with a unit: s, m, h, d or w. Raises ``ConfigurationError``.
 
     >>> seconds_of("30d"), seconds_of("1.5h")
     (2592000.0, 5400.0)
@@ -28,7 +28,7 @@ def seconds_of(text: str) -> float:
 
 
 def bytes_of(text: str) -> int:
-    """Bytes of a number with a unit: B, kB, MB, GB or TB. Raises ``ConfigurationError``.
+    """Parse a number of bytes with a unit: B, kB, MB, GB or TB. Raises ``ConfigurationError``.
 
     >>> bytes_of("10GB"), bytes_of("1.5 kB")
     (10000000000, 1500)
@@ -53,7 +53,7 @@ def size_text(size: int) -> str:
 
 
 def span_text(seconds: float) -> str:
-    """A span of time for people, in the largest unit that fits at least twice.
+    """A duration for people, in the largest unit that fits at least twice.
 
     >>> span_text(30 * 86400), span_text(90), span_text(0.5)
     ('30 days', '90 seconds', '0.5 seconds')

@@ -64,9 +64,9 @@ class FlowymlError(Exception):
 
 
 class DefinitionError(FlowymlError, ValueError):
-    """The pipeline is wrong as it is written. ``place`` says where, if that is known: ``train.py, line 12``.
+    """The pipeline is wrong as it is written. ``place`` is the line, if it is known: ``train.py, line 12``.
 
-    ``step`` names the wrong step if an engine's compiler found it; the pipeline then fills in the place.
+    ``step`` names the wrong step if an engine's compiler found the error; the pipeline then fills in the line.
     """
 
     place: str = ""
@@ -74,11 +74,11 @@ class DefinitionError(FlowymlError, ValueError):
 
 
 class CycleError(DefinitionError):
-    """Steps wait for one another in a circle."""
+    """Steps wait for one another in a cycle."""
 
 
 class UnknownOptionError(DefinitionError, TypeError):
-    """A pipeline or a step was given a keyword that it does not take."""
+    """A pipeline or a step got a keyword that it does not take."""
 
 
 class OverrideError(DefinitionError, TypeError):
@@ -90,7 +90,7 @@ class ParameterError(FlowymlError, ValueError):
 
 
 class ScheduleError(FlowymlError, ValueError):
-    """A schedule that cannot be kept, such as a cron expression that never fires."""
+    """A schedule is invalid, such as a cron expression without any time."""
 
 
 class ConfigurationError(FlowymlError, ValueError):
@@ -106,11 +106,11 @@ class DeploymentError(FlowymlError):
 
 
 class OwnershipError(DeploymentError, PermissionError):
-    """What is deployed belongs to another pipeline, or was changed by hand. Replacing it needs ``force=True``."""
+    """A deployment belongs to another pipeline, or was changed by hand. Replacing it needs ``force=True``."""
 
 
 class UnsupportedFeatureError(FlowymlError):
-    """A plan needs features that an engine lacks. ``lacks`` holds one sentence for each of them."""
+    """A plan needs features that an engine lacks. ``lacks`` has a sentence for each of them."""
 
     lacks: tuple[str, ...] = ()
 
@@ -124,7 +124,7 @@ class OrchestratorNotFoundError(FlowymlError, LookupError):
 
 
 class MissingExtraError(FlowymlError, ImportError):
-    """An engine's client library is not installed; the message holds the command that installs it."""
+    """An engine's client library is not installed; the message has the command that installs it."""
 
 
 class PluginError(FlowymlError):
@@ -132,19 +132,19 @@ class PluginError(FlowymlError):
 
 
 class RunNotFoundError(FlowymlError, LookupError):
-    """The engine knows no run with this id."""
+    """The engine has no run with this id."""
 
 
 class ScheduleNotFoundError(FlowymlError, LookupError):
-    """The engine knows no schedule with this id."""
+    """The engine has no schedule with this id."""
 
 
 class RetryRefusedError(FlowymlError):
-    """A run cannot be retried: it is in progress, it completed, or what a retry needs was not kept."""
+    """A run cannot be retried: it is in progress, it completed, or data that a retry needs was not stored."""
 
 
 class WaitTimeoutError(FlowymlError, TimeoutError):
-    """Waiting for a run took longer than asked. The run itself goes on."""
+    """Waiting for a run reached its timeout. The run itself continues."""
 
 
 class EngineError(FlowymlError):
@@ -152,7 +152,7 @@ class EngineError(FlowymlError):
 
 
 class EngineUnreachableError(EngineError, ConnectionError):
-    """The engine did not answer. This says nothing about the run, which may well go on."""
+    """The engine did not answer. This says nothing about the run, which may continue."""
 
 
 class ServerTroubleError(EngineError):
@@ -164,7 +164,7 @@ class AuthenticationError(EngineError, PermissionError):
 
 
 class UnknownStateError(EngineError, ValueError):
-    """The engine reported a state that the adapter's table does not know. It is never guessed at."""
+    """The engine reported a state that is missing in the adapter's table. FlowyML does not guess."""
 
 
 class ArtifactError(FlowymlError, OSError):
@@ -180,7 +180,7 @@ class MissingLibraryError(ArtifactError):
 
 
 class OutputNotKeptError(ArtifactError, LookupError):
-    """The value existed during the run and was not kept afterwards."""
+    """The value existed during the run and was not stored."""
 
 
 class StepError(FlowymlError, RuntimeError):

@@ -9,7 +9,7 @@ __all__ = ["ExecutionStatus"]
 
 
 class ExecutionStatus(Enum):
-    """Where a run or a step stands, whichever engine it runs on.
+    """The status of a run or a step, on any engine.
 
     ``SUCCEEDED`` is an alias of ``COMPLETED`` and ``ERROR`` of ``FAILED``. ``TIMEOUT`` and ``CANCELLED`` are
     terminal and neither successful nor failed. The engine's own word is the handle's ``raw_status``.

@@ -1,4 +1,4 @@
-"""Files that appear under their name only when complete, in folders where others may write too."""
+"""Write files that appear under their name only when complete, in folders where others may write too."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def whole_file(
     Until then it is in the same folder under a name that no other user can guess, and is always created anew: FlowyML
     never writes through a link planted under that name or the file's own. If the block raises, nothing is left.
     ``mode`` is subject to the umask, as usual; by default everyone may read the file, or only the owner if it is among
-    FlowyML's data. ``buffering`` is that of ``open``. ``named`` gives another name in that folder, asked for at the end
-    of the block. ``folder`` is the descriptor of the file's folder, if that was opened before.
+    FlowyML's data. ``buffering`` is that of ``open``. ``named`` returns another name in that folder, and is called at
+    the end of the block. ``folder`` is the descriptor of the file's folder, if that was opened before.
 
     Raises ``OSError``.
     """
@@ -63,7 +63,7 @@ def unfinished_name() -> str:
 
 
 def is_there(path: Path) -> bool:
-    """Whether something is at a path; False if a folder above it may not be searched, as after `sudo -u`."""
+    """Return whether a path exists; False if a folder above it may not be searched, as after `sudo -u`."""
     try:
         return path.exists()
     except PermissionError:

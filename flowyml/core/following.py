@@ -1,4 +1,4 @@
-"""What waiting for a run on an engine shares with running it here: showing its log, and Ctrl-C."""
+"""The common part of waiting for a run on an engine and running it here: showing its log, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ __all__ = ["cancel_on_interrupt", "command_for", "command_line", "command_on", "
 logger = logging.getLogger("flowyml.runs")
 
 _LAST_LINES_SECONDS = 15
-"""How long to wait for the last lines once the run has ended: engines deliver logs in batches."""
+"""The time to wait for the last lines when the run has ended: engines deliver logs in batches."""
 
 
 def say(text: str) -> None:
-    """A line on the terminal."""
+    """Print a line on the terminal."""
     if sys.stderr is not None:
         print(safe_text(text), file=sys.stderr, flush=True)
 
 
 def command_for(command: str, submission: SubmissionResult) -> str:
-    """The command line that does something with this run: ``flowyml watch 1f3a9c2e --on prefect``."""
+    """A command line for this run: ``flowyml watch 1f3a9c2e --on prefect``."""
     return command_on(submission.orchestrator, command, submission.job_id)
 
 
 def command_on(orchestrator: RunOperations, command: str, *words: str) -> str:
-    """A command line for the target that this orchestrator is, such as a configured one or a URL."""
+    """A command line for this orchestrator's target, such as a configured one or a URL."""
     return command_line(command, *words, on=orchestrator.target or orchestrator.name)
 
 
 def command_line(command: str, *words: str, on: str | None = None) -> str:
-    """A command line for the target ``on``, without credentials of a URL; None stands for the default.
+    """A command line for the target ``on``, without credentials of a URL; None is the default target.
 
     >>> command_line("schedule resume", "my dag", on="prod")
     "flowyml schedule resume 'my dag' --on prod"

@@ -1,4 +1,4 @@
-"""A child that a user's code forks ends where that code ends, and never continues as a second FlowyML."""
+"""End a child that a user's code forks where that code ends, so that it never continues as a second FlowyML."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def fork() -> int:
 
 
 def flush_output() -> None:
-    """Flush what was printed so far. User code may have closed or replaced a stream, even by None."""
+    """Flush standard output and error. User code may have closed or replaced a stream, even by None."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # whatever the user's own raises
             stream.flush()
 
 
 def reopen_output() -> None:
-    """Reopen standard streams that user code closed, for what comes next in this process."""
+    """Reopen standard streams that user code closed, for the rest of this process."""
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None or getattr(stream, "closed", False):
@@ -38,9 +38,9 @@ def reopen_output() -> None:
 
 
 class ForksEndHere:
-    """Wraps a call of the user's code: a child that it forks ends with it, as a script ends.
+    """Wraps a call of the user's code: a child that the code forks ends with it, as a script ends.
 
-    The parent's outcome is what counts; a child that came back would record one of its own.
+    Only the parent's outcome counts; a child that returned would record one of its own.
     """
 
     __slots__ = ("_pid",)
@@ -56,7 +56,7 @@ class ForksEndHere:
 
 
 def _end(error: BaseException | None) -> NoReturn:
-    """Without the handlers of ``atexit``, which are the parent's (so does ``multiprocessing``)."""
+    """End without the handlers of ``atexit``, which are the parent's (so does ``multiprocessing``)."""
     code = 1
     try:
         code = _print_end(error)
@@ -66,7 +66,7 @@ def _end(error: BaseException | None) -> NoReturn:
 
 
 def _print_end(error: BaseException | None) -> int:
-    """Print to standard error what Python says at the end of a script, and return the exit code."""
+    """Print to standard error what Python prints at the end of a script, and return the exit code."""
     if error is None:
         return 0
     if not isinstance(error, SystemExit):

@@ -1,6 +1,6 @@
 """FlowyML's data folder, readable only by its owner: local runs, bundles, artifacts.
 
-It holds parameters, outputs and logs. So folders get mode 0700 and files 0600, whatever the umask, and existing ones
+It contains parameters, outputs and logs. So folders get mode 0700 and files 0600, whatever the umask, and existing ones
 are changed to it.
 """
 
@@ -21,13 +21,13 @@ from flowyml.core.settings import is_of_another_user
 __all__ = ["data_folder", "home", "is_data", "open_private", "private_file", "private_folder"]
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-# What is FlowyML's in its folder. Only by names: the folder may be a project's, with its own `airflow`.
+# FlowyML's own names in its folder: the folder may be a project's, with its own `airflow`.
 _OURS = frozenset(("artifacts", "bundles", "cache", "cutovers", "jobs", "kubeflow", "prefect"))
 _RECORD = "runs.db"  # and the files that SQLite keeps beside it
 
 
 def home() -> Path:
-    """``FLOWYML_HOME``, or the data folder that the operating system gives to applications; created if possible.
+    """``FLOWYML_HOME``, or the operating system's data folder for applications; created if possible.
 
     Raises ``ConfigurationError`` if neither exists, and for another user's folder, whose owner could replace what is in
     it, even code.
@@ -46,7 +46,7 @@ def home() -> Path:
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder, and missing ones above it, that only its owner can open; an existing one is closed to others.
+    """Create a folder, with missing parents, that only its owner can open; an existing one is closed to others.
 
     Raises ``OSError``.
     """
@@ -57,7 +57,7 @@ def private_folder(path: Path) -> Path:
 
 
 def private_file(path: Path) -> Path:
-    """Make an empty file that only its owner can open, if it is missing; an existing one is closed to others.
+    """Create an empty file that only its owner can open, if it is missing; an existing one is closed to others.
 
     Raises ``OSError``, also for a dangling link in its place.
     """
@@ -76,14 +76,14 @@ def open_private(path: Path, mode: str = "wb") -> IO[Any]:
 
 
 def is_data(path: Path) -> bool:
-    """Whether a path is among FlowyML's data, and so private, and not in a place that a user chose."""
+    """Return whether a path is in FlowyML's data folder, and so private, and not in a folder that a user chose."""
     with suppress(ConfigurationError):
         return path.is_relative_to(_place())
     return False
 
 
 def data_folder(path: Path) -> Path:
-    """Make a folder, private if it is among FlowyML's data and not in a place that a user chose."""
+    """Create a folder, private if it is in FlowyML's data folder and not in a folder that a user chose."""
     if is_data(path):
         return private_folder(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -107,10 +107,10 @@ def _opener(path: str, flags: int) -> int:
 
 @cache  # once in a process: what FlowyML makes is private
 def _close_to_others(folder: Path) -> None:
-    """Make the folder, or close it to others: it may come from `mkdir`, `cp -r` or a backup.
+    """Create the folder, or close it to others: it may come from `mkdir`, `cp -r` or a backup.
 
-    A folder that holds other things too, such as a project, stays open, and so do these things; FlowyML's own are
-    closed. If that fails, the folders and files below are private anyway.
+    A folder that has other content, such as a project, stays open, and so does that content; FlowyML's own is closed.
+    If that fails, the folders and files below are private anyway.
     """
     with suppress(OSError):
         if not folder.exists():
@@ -135,7 +135,7 @@ def _tree(path: Path) -> Iterator[Path]:
 
 
 def _tighten(path: Path) -> None:
-    """Take the rights of others away. A link is left alone, and so is what belongs to another user."""
+    """Take permissions away from others. A link is left alone, and so are files of another user."""
     if os.name == "nt":
         return
     with suppress(OSError):

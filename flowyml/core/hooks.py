@@ -20,7 +20,7 @@ EVENTS = ("on_pipeline_start", "on_step_start", "on_step_end", "on_step_cached",
 
 
 class PipelineHook:
-    """Override what you need; every method does nothing by default.
+    """Base class of hooks. Override the methods you need; by default they do nothing.
 
     Step events fire once for each attempt, in the process that runs the step; pipeline events fire through the
     engine's own callbacks. An exception in a hook, even ``sys.exit()``, is logged and never changes the outcome of the
@@ -29,7 +29,7 @@ class PipelineHook:
     """
 
     def on_pipeline_start(self, pipeline_name: str, run_id: str, context: Mapping[str, Any]) -> None:
-        """The run begins. ``context`` holds the parameters of this run."""
+        """The run begins. ``context`` has the parameters of this run."""
 
     def on_step_start(self, step_name: str, inputs: Mapping[str, Any]) -> None:
         """An attempt of a step begins."""
@@ -48,7 +48,7 @@ class PipelineHook:
 
 
 def check_hook(hook: object, who: str) -> PipelineHook:
-    """Return the hook, or raise ``DefinitionError`` if a method of it would never fire, or would always fail."""
+    """Return the hook, or raise ``DefinitionError`` if one of its methods would never fire, or would always fail."""
     if not isinstance(hook, PipelineHook):
         raise DefinitionError(f"{who}: {hook!r:.80} is not a PipelineHook. Subclass flowyml.core.hooks.PipelineHook.")
     for name in dir(hook):
@@ -87,7 +87,7 @@ def _check_arguments(hook: PipelineHook, event: str, who: str) -> None:
 
 
 def fire(hooks: Iterable[PipelineHook], event: str, *args: object) -> None:
-    """Call ``event`` on each hook; what a hook raises is logged and not propagated."""
+    """Call ``event`` on each hook; exceptions of hooks are logged and not raised."""
     for hook in hooks:
         try:
             with ForksEndHere():

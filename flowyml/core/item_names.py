@@ -1,4 +1,4 @@
-"""The name of a step with the item of a loop that it works on. Workers import this, and not the records of runs."""
+"""The name of a step with its item of a loop. Workers import this instead of the records of runs."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["labelled"]
 
 
 def labelled(name: str, index: Sequence[int]) -> str:
-    """A step, or what else is in a loop, with the item that it works on: ``train[3]``."""
+    """A step, or another node in a loop, with its item: ``train[3]``."""
     return f"{name}{''.join(f'[{number}]' for number in index)}"

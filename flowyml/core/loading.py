@@ -1,4 +1,4 @@
-"""Whether the user's modules are being loaded, rather than run."""
+"""The mark that the user's modules are being loaded, rather than run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _loader: ContextVar[str] = ContextVar("flowyml_loader", default="")
 
 
 def is_loading() -> bool:
-    """True while the user's modules are imported by FlowyML, in this thread."""
+    """Return True while FlowyML imports the user's modules in this thread."""
     return bool(_loader.get())
 
 
 def is_loading_on_worker() -> bool:
-    """True while a worker imports them from a bundle: what was checked at compile time may be unknown here."""
+    """Return True while a worker imports them from a bundle, where names checked at compile time may be missing."""
     return _loader.get() == "worker"
 
 

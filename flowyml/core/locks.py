@@ -1,6 +1,6 @@
 """Locks between processes, on files: one process holds a lock, or several share it.
 
-The system releases a lock when all processes that have its open file are gone, however they ended. Without locks, as on
+The system releases a lock when all processes that have its open file have ended, in whatever way. Without locks, as on
 Windows and some network file systems, nothing raises or waits, and the result is None instead of True.
 """
 
@@ -19,9 +19,9 @@ _PAUSE = 0.02
 
 @contextmanager
 def held(path: Path, *, shared: bool = False, wait: float | None = 0) -> Iterator[bool | None]:
-    """Hold the lock of a file, which is created private if it is missing; otherwise as ``lock``.
+    """Hold the lock of a file, which is created private if it is missing; arguments and results are those of ``lock``.
 
-    Raises ``OSError`` when the file cannot be opened.
+    Raises ``OSError`` if the file cannot be opened.
     """
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -31,9 +31,9 @@ def held(path: Path, *, shared: bool = False, wait: float | None = 0) -> Iterato
 
 
 def lock(file: int, *, shared: bool = False, wait: float | None = 0) -> bool | None:
-    """Take the lock of an open file; ``wait`` is the most seconds to wait, None for no limit.
+    """Take the lock of an open file; ``wait`` is the maximum in seconds, None for no limit.
 
-    True when this process has the lock, False when another one kept it, None where the file system has no locks.
+    Return True if this process has the lock, False if another process has it, None if the file system has no locks.
     """
     if os.name == "nt":
         return None

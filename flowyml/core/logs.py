@@ -1,7 +1,7 @@
-"""What steps log: shown without any set-up, with its level kept across processes.
+"""The logs of steps: shown without any set-up, with the level of each record, across processes.
 
-A process whose output another one reads writes each record as lines that begin with its level, between two separators
-that no terminal shows; ``flowyml.runtime.lines`` strips them on the other side.
+A process whose output another one reads writes each record as lines that begin with the record's level, between two
+separators that no terminal shows; ``flowyml.runtime.lines`` removes them on the other side.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BY_HTTP_CLIENTS = ("httpx", "httpcore")  # a line at INFO for each request, tho
 
 
 def get_logger() -> logging.Logger:
-    """The logger for steps: what it logs at INFO or above is in the run's log, with its level, on every engine.
+    """The logger for steps: its records from INFO up are in the run's log, with their level, on every engine.
 
     That needs no set-up. If logging is set up, its handlers get the records as well.
     """
@@ -58,7 +58,7 @@ def make_records(levels: Mapping[str, int] = {}) -> None:
 
 
 def log_to_reader(levels: Mapping[str, int] = {}, *, marked: bool) -> None:
-    """The same, and print the records to standard error: marked for a process that reads them, or plain for people.
+    """Enable records likewise, and print them to standard error: marked for a reading process, or plain for people.
 
     If user code has set up logging, its own handlers print them, in its own format.
     """
@@ -74,9 +74,9 @@ def log_to_reader(levels: Mapping[str, int] = {}, *, marked: bool) -> None:
 
 
 def parts(line: str) -> list[tuple[str | None, str]]:
-    """A line of a process, split into what was printed, with None, and what was logged, with its level.
+    r"""Split a line of a process into printed parts, with None, and logged ones, with their level.
 
-    It is one or the other, unless a record came before a printed line had ended.
+    A line has one part, unless a record came before a printed line had ended.
 
     >>> parts("\\x1eWARNING\\x1eit rains"), parts("it rains")
     ([('WARNING', 'it rains')], [(None, 'it rains')])
@@ -91,12 +91,12 @@ def parts(line: str) -> list[tuple[str | None, str]]:
 
 
 def with_level(source: str, line: str) -> str:
-    """A line for people: a record with its level in front, a printed line as it is."""
+    """A line for people: a record after its level, a printed line unchanged."""
     return line if source in ("stdout", "stderr") else f"{source}: {line}"
 
 
 def level_of(source: str) -> int:
-    """The level of a line that comes from ``source``: a level by its name, or INFO for a stream."""
+    """The level of a line from ``source``: a level by its name, or INFO for a stream."""
     return logging.getLevelNamesMapping().get(source, logging.INFO)
 
 
@@ -107,13 +107,13 @@ def _prints(handler: logging.Handler) -> bool:
 
 
 def _marked(text: str, level: int) -> str:
-    """By the number of the level: its name is the user's to change, and unknown to the process that reads."""
+    """Mark a record with its level's number: users can change level names, which the reading process does not know."""
     name = next((name for number, name in _LEVELS.items() if level >= number), "DEBUG")
     return "\n".join(f"{_MARK}{name}{_MARK}{line}" for line in text.splitlines() or [""])
 
 
 class _MarkedFormat(logging.Formatter):
-    """A format of the user's, with marks for a process that reads."""
+    """A format of the user's, with marks for a reading process."""
 
     def __init__(self, users: logging.Formatter) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class _MarkedFormat(logging.Formatter):
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to what is standard error at the moment, as logging's own handler of last resort does."""
+    """Writes to the current standard error, like logging's own handler of last resort."""
 
     def __init__(self, level: int = logging.NOTSET) -> None:
         logging.Handler.__init__(self, level)
@@ -143,16 +143,16 @@ class _Plain(StderrHandler):
 
 
 class _Shown(_Plain):
-    """For steps in a process of the user's, where logging is not set up."""
+    """For steps in a process of the user's in which logging is not set up."""
 
     def filter(self, record: logging.LogRecord) -> Any:
         return sys.stderr is not None and not logging.getLogger().handlers and super().filter(record)
 
 
 class _Marked(StderrHandler):
-    """Lines for a process that reads, in the stream of what is printed: of two streams, a reader sees no order.
+    """Lines for a reading process, in the stream of printed lines: between two streams, a reader has no order.
 
-    It is the stream of the process, also where a step has put another one in the place of ``sys.stdout``.
+    It is the stream of the process, even if a step has replaced ``sys.stdout``.
     """
 
     def __init__(self) -> None:

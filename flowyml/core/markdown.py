@@ -11,17 +11,17 @@ from string import punctuation
 
 __all__ = ["code", "escaped", "table"]
 
-# Behind a backslash each is itself.
+# After a backslash, each of these stands for itself.
 _MARKUP = frozenset(punctuation) - frozenset(",;%/?'\"")
 
 
-# The first of Prefect's two UIs shows HTML entities literally, as ``&amp;``. Some programs that render files do not
-# know a backslash before these three, such as Python-Markdown, which MkDocs uses.
+# The first of Prefect's two UIs shows HTML entities literally, as ``&amp;``. Some programs that render files, such as
+# Python-Markdown, which MkDocs uses, do not support a backslash before these three.
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def escaped(text: object, *, in_file: bool = False) -> str:
-    """A text on one line, as text, wherever it stands: in a cell, a heading, an item of a list.
+    r"""Escape a text for one line anywhere: in a cell, a heading, an item of a list.
 
     ``in_file`` is for files that any program may render, not only UIs of engines: HTML is then safe in more of them.
 
@@ -33,7 +33,7 @@ def escaped(text: object, *, in_file: bool = False) -> str:
 
 
 def code(text: object, *, in_cell: bool = False) -> str:
-    """A name or a path on one line, as code, which people can read in the file too.
+    r"""Write a name or a path on one line, as code, which is also readable in the file.
 
     A bar ends a cell even within code, and only in tables is the backslash before it removed: use ``in_cell`` there.
 

@@ -1,4 +1,4 @@
-"""A module as workers see it: its name, its file, and whether it travels or is installed there anyway.
+"""A module on workers: its name, its file, and whether it travels in the bundle or is installed there anyway.
 
 A script is ``__main__`` where it runs, and a module where it is imported.
 """
@@ -14,7 +14,7 @@ __all__ = ["is_installed", "shipped_name", "source_file", "travels"]
 
 
 def shipped_name(module: str | None) -> str | None:
-    """The name under which workers import a module; a script's is its file's stem. None: they cannot."""
+    """The name under which workers import a module; for a script, its file's stem. None if they cannot."""
     return _main_name(sys.modules["__main__"]) if module == "__main__" else module
 
 
@@ -30,7 +30,7 @@ def _main_name(main: ModuleType) -> str | None:
 
 
 def travels(module: str) -> bool:
-    """Whether a loaded module is the user's own, with a file that travels, and not installed on workers anyway."""
+    """Return whether a loaded module is the user's own, with a file that travels, and not installed on workers."""
     shipped = shipped_name(module)
     path = source_file(sys.modules[module]) if module in sys.modules else None
     if path is None or shipped is None or shipped.partition(".")[0] == "flowyml":
@@ -39,19 +39,19 @@ def travels(module: str) -> bool:
 
 
 def source_file(module: ModuleType) -> Path | None:
-    """The file of Python that a loaded module is from, if there is one."""
+    """The Python file of a loaded module; None if there is none."""
     path = Path(getattr(module, "__file__", None) or "")
     return path.resolve() if path.suffix == ".py" and path.is_file() else None
 
 
 def is_installed(path: Path) -> bool:
-    """Whether a file belongs to the standard library or to an installed package."""
+    """Return whether a file belongs to the standard library or to an installed package."""
     return any(path.is_relative_to(root) for root in _installed_roots())
 
 
 @cache
 def _installed_roots() -> tuple[Path, ...]:
-    """Where packages and the standard library live: a worker has those of its own."""
+    """The folders of packages and of the standard library: a worker has its own."""
     import site
     import sysconfig
 

@@ -8,7 +8,7 @@ __all__ = ["did_you_mean", "nearest"]
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The closest known name, if any is close at all.
+    """The closest known name; None if no name is close.
 
     >>> nearest("retires", ["retry", "timeout"]), nearest("colour", ["retry", "timeout"])
     ('retry', None)

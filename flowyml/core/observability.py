@@ -1,4 +1,4 @@
-"""Metrics of runs and steps, handed to one collector that the user chooses."""
+"""Metrics of runs and steps, for one collector that the user chooses."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ logger = logging.getLogger("flowyml.metrics")
 
 
 class MetricsCollector(ABC):
-    """Receives what FlowyML measures, in the process that runs or waits for the run. Durations are seconds.
+    """Receives FlowyML's metrics, in the process that runs or waits for the run. Durations are in seconds.
 
-    What a collector raises is logged and never changes the outcome of a run.
+    Exceptions of a collector are logged and never change the outcome of a run.
     """
 
     def check(self) -> None:
@@ -77,14 +77,14 @@ class PrometheusMetricsCollector(MetricsCollector):
     ``endpoint`` is a URL. If a Pushgateway answers there, metrics are pushed to it. A Prometheus server gets the
     samples through its remote-write receiver, with an ``instance`` for each process; if that is off,
     ``set_metrics_collector`` raises ``ConfigurationError`` with the flag that turns it on. Its OTLP receiver is not
-    used. If nothing answers, runs go on and a warning is logged. A user and a password in the URL are sent to it with
-    each request.
+    used. If nothing answers, runs continue and a warning is logged. A user and a password in the URL are sent to it
+    with each request.
 
     Workers of an engine load the script that sets the collector too. They send nothing, and need no
-    ``prometheus-client``, so that a run counts once: in the process that waits for it. For runs that no process of
-    yours waits for, such as scheduled ones, give the pipeline a hook whose
-    ``on_pipeline_end(pipeline_name, run_id, status, duration_seconds)`` makes a collector and calls its
-    ``run_finished`` with the same values. It runs once per run, on a worker, which then needs ``prometheus-client``.
+    ``prometheus-client``, so that a run counts once: in the process that waits for it. For runs that no process waits
+    for, such as scheduled ones, give the pipeline a hook whose ``on_pipeline_end(pipeline_name, run_id, status,
+    duration_seconds)`` creates a collector and calls its ``run_finished`` with the same values. It runs once per run,
+    on a worker, which then needs ``prometheus-client``.
 
     Pass a ``registry`` to add these metrics to your own exporter; with ``endpoint=None`` nothing is sent.
     ``timeout_seconds`` limits each request.
@@ -112,15 +112,16 @@ class PrometheusMetricsCollector(MetricsCollector):
 
     @cached_property
     def registry(self) -> CollectorRegistry:
-        """Where the metrics are kept."""
+        """The registry of the metrics."""
         from prometheus_client import CollectorRegistry
 
         return CollectorRegistry()
 
     def _metrics(self) -> tuple[Counter, Histogram, Histogram]:
-        """Of runs, of their durations and of those of steps.
+        """The metrics of runs, of their durations and of those of steps.
 
-        Made when they are needed where a worker loads the user's code: it measures nothing, and may lack the library.
+        They are created on demand, since a worker that loads the user's code measures nothing, and may lack the
+        library.
         """
         with self._making:
             if self._made is None:
@@ -160,7 +161,7 @@ class PrometheusMetricsCollector(MetricsCollector):
         return Destination(self.endpoint or "", self.job_name, self.timeout_seconds)
 
     def check(self) -> None:
-        """Find out what answers at ``endpoint``. Raises ``ConfigurationError`` if it accepts no samples."""
+        """Find out which server answers at ``endpoint``. Raises ``ConfigurationError`` if it accepts no samples."""
         from flowyml.core.prometheus_push import HTTP_ERRORS
 
         if self.endpoint is None:
@@ -187,8 +188,8 @@ _lock = threading.Lock()
 def set_metrics_collector(collector: MetricsCollector | None) -> None:
     """Use ``collector`` for every run of this process from now on; None turns metrics off.
 
-    Raises ``ConfigurationError`` at once if it knows that its metrics cannot arrive; not on workers, where a run goes
-    on without metrics.
+    Raises ``ConfigurationError`` at once if the collector knows that its metrics cannot arrive; not on workers, where a
+    run continues without metrics.
     """
     global _collector
     if collector is not None and not isinstance(collector, MetricsCollector):
@@ -207,7 +208,7 @@ def get_metrics_collector() -> MetricsCollector | None:
 
 
 def measure(event: str, *args: object) -> None:
-    """Tell the collector, if there is one; what it raises is logged."""
+    """Call the collector, if there is one; its exceptions are logged."""
     collector = _collector
     if collector is None:
         return

@@ -1,4 +1,4 @@
-"""Where a pipeline comes from: the same on every machine that has the project."""
+"""The origin of a pipeline: the same on every machine that has the project."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Origin"]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The project and the file in which a pipeline is written. It never holds an absolute path.
+    """The project and the file of a pipeline. Never an absolute path.
 
     ``project`` is the namespace of FlowyML's settings, else the project's name in ``pyproject.toml``, else the git
     remote as ``owner/name``; it is empty without any of these. ``module`` is the file's path from the project's
@@ -29,7 +29,7 @@ class Origin:
 
     @classmethod
     def from_dict(cls, plain: object) -> Origin | None:
-        """Read what ``to_dict`` made; None for anything else, such as records from before origins existed.
+        """Read the output of ``to_dict``; None for anything else, such as records from before origins existed.
 
         >>> Origin.from_dict({"project": "acme", "module": "train.py"})
         Origin(project='acme', module='train.py')

@@ -1,7 +1,7 @@
-"""Text from elsewhere, made harmless for a terminal: what would move a cursor or change a colour is shown instead.
+"""Make text from elsewhere harmless for a terminal: characters that move the cursor or change a colour are escaped.
 
-Names, errors and log lines come from engines, bundles and steps. Printed as they are, an escape sequence in one of them
-could rewrite what is on the screen, set the window's title or fill the clipboard.
+Names, errors and log lines come from engines, bundles and steps. Printed unchanged, an escape sequence in one of them
+could rewrite the screen, set the window's title or fill the clipboard.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import TextIO
 
 __all__ = ["safe_line", "safe_log", "safe_text", "storable_text", "wants_colours"]
 
-# C0 and C1 controls, line and paragraph separators, what changes the direction of text (Unicode TR 36, 2.1.3), lone
-# surrogates, interlinear annotations. Tabs and line ends are handled apart.
+# C0 and C1 controls, line and paragraph separators, changes of the direction of text (Unicode TR 36, 2.1.3), lone
+# surrogates, interlinear annotations. Tabs and line ends are handled separately.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufff9-\ufffb]"
 )
@@ -27,7 +27,7 @@ _HARMLESS = {"", *map(str, (0, 1, 2, 3, 4, 7, 9, *range(21, 26), 27, 29, 39, 49)
 
 
 def storable_text(text: str) -> str:
-    r"""The text with characters that databases and APIs refuse escaped: lone surrogates and NUL.
+    r"""Escape characters that databases and APIs refuse: lone surrogates and NUL.
 
     >>> storable_text("half \ud800, zero \0")
     'half \\ud800, zero \\x00'
@@ -38,7 +38,7 @@ def storable_text(text: str) -> str:
 
 
 def safe_text(text: str) -> str:
-    r"""The text with each control character shown as its escape; line ends and tabs stay.
+    r"""Escape each control character; line ends and tabs stay.
 
     >>> safe_text("done\x1b[2J\n")
     'done\\x1b[2J\n'
@@ -47,7 +47,7 @@ def safe_text(text: str) -> str:
 
 
 def safe_line(text: str) -> str:
-    r"""The text on one line, for a name or a cell of a table: line ends and tabs are shown as well.
+    r"""Escape the text for one line, such as a name or a cell of a table: line ends and tabs, too.
 
     >>> safe_line("a\nb")
     'a\\nb'
@@ -56,10 +56,12 @@ def safe_line(text: str) -> str:
 
 
 def safe_log(line: str, *, colours: bool = False) -> str:
-    r"""A line that a step logged. A progress bar, which keeps returning to its start, is shown as it ended.
+    r"""Make a line that a step logged safe to print.
 
-    With ``colours``, its colours stay, and end with it; without, they are left out, so that text stays readable. Any
-    other sequence is shown.
+    A progress bar, which keeps returning to its start, is shown as it ended.
+
+    With ``colours``, its colours stay, and end with the line; otherwise they are removed, so that text stays readable.
+    Any other sequence is shown.
 
     >>> safe_log("10%\r100%\x1b[32m done\x1b[2A")
     '100% done\\x1b[2A'
@@ -76,12 +78,15 @@ def safe_log(line: str, *, colours: bool = False) -> str:
 
 
 def wants_colours(stream: TextIO) -> bool:
-    """Whether a stream is a terminal that shows colours and whose user wants them (https://no-color.org)."""
+    """Return whether a stream is a terminal that shows colours and whose user wants them (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _is_harmless(parameters: str) -> bool:
-    """Whether a sequence only sets colours and weights; 38 and 48 take a colour of 256 (5;n) or 24 bits (2;r;g;b)."""
+    """Return whether a sequence only sets colours and weights.
+
+    38 and 48 take a colour of 256 (5;n) or of 24 bits (2;r;g;b).
+    """
     given = iter(parameters.split(";"))
     for parameter in given:
         if parameter in ("38", "48"):

@@ -1,6 +1,6 @@
 """Identifies a process by its id, its birth and the machine's boot, since process ids are reused.
 
-A process or a group is signalled only while it is still the same one.
+A process or a group gets a signal only while it is still the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """One process on one machine. ``born`` is empty where the process table cannot be read."""
+    """One process on one machine. ``born`` is empty if the process table cannot be read."""
 
     host: str
     pid: int
@@ -39,27 +39,27 @@ def this_process() -> ProcessIdentity:
 
 
 def identity_of(pid: int) -> ProcessIdentity:
-    """The process of this machine that has the id now; ``born`` is empty when there is none.
+    """The process of this machine that has the id now; ``born`` is empty if there is none.
 
-    A child that has ended still has its id until its parent has waited for it, so a parent can always ask.
+    A child that has ended has its id until its parent has waited for it, so a parent can always ask.
     """
     return ProcessIdentity(_host(), pid, _birth(pid, also_ended=True) or "")
 
 
 def is_alive(process: ProcessIdentity) -> bool | None:
-    """True or False for a process of this machine, None where that cannot be known."""
+    """True or False for a process of this machine, None if unknown."""
     if process.host != _host() or not process.born:
         return None
     return _is_birth(process.born, born(process.pid))
 
 
 def same_process(process: ProcessIdentity) -> bool:
-    """Whether the process is alive and still the same one; False also if that cannot be known."""
+    """Return whether the process is alive and still the same; False also if that is unknown."""
     return is_alive(process) is True
 
 
 def await_ends(processes: Sequence[ProcessIdentity], seconds: float) -> bool:
-    """Wait until none of these processes is known to be alive; False if one still is when time is up."""
+    """Wait until none of these processes is known to be alive; False if one still is after ``seconds``."""
     deadline = time.monotonic() + seconds
     while any(map(is_alive, processes)):
         if time.monotonic() >= deadline:
@@ -69,7 +69,7 @@ def await_ends(processes: Sequence[ProcessIdentity], seconds: float) -> bool:
 
 
 def signal_process(process: ProcessIdentity, number: int) -> bool:
-    """Send a signal to the process if it lives and is still the same; False when nothing was sent."""
+    """Send a signal to the process if it lives and is still the same; False if nothing was sent."""
     if not hasattr(os, "pidfd_open"):
         if not same_process(process):
             return False
@@ -93,7 +93,7 @@ def signal_process(process: ProcessIdentity, number: int) -> bool:
 
 
 def signal_group(leader: ProcessIdentity, number: int, *, bearing: str = "") -> bool:
-    """Send a signal to the process group that was started as ``leader``; False when nothing was sent.
+    """Send a signal to the process group that was started as ``leader``; False if nothing was sent.
 
     The leader may have ended: while processes of its group live, the system does not reuse its id (source: Linux,
     ``kernel/pid.c``, which frees an id when no group and no session uses it). So if a process with the id was born at
@@ -117,7 +117,7 @@ def signal_group(leader: ProcessIdentity, number: int, *, bearing: str = "") -> 
 
 
 def _group_bears(group: int, variable: bytes) -> bool:
-    """Whether a process of a group, all of which come from one leader, was started with a variable."""
+    """Return whether a process of a group, all with the same leader, was started with a variable."""
     for pid in started_with(variable):
         with suppress(OSError):  # it has ended
             if int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[2]) == group:
@@ -137,7 +137,7 @@ def started_with(variable: bytes) -> Iterator[int]:
 
 
 def born(pid: int) -> str | None:
-    """When a living process was started, and since which boot; None when there is no such process.
+    """The time when a living process was started, and the boot before that; None if there is no such process.
 
     A zombie has ended, so it counts as none.
     """
@@ -153,7 +153,7 @@ def _birth(pid: int, *, also_ended: bool) -> str | None:
         return None if _has_proc() else _birth_by_ps(pid, also_ended)
     except OSError:  # it ended while its line was read
         return None
-    # The name in parentheses may hold spaces and parentheses. Field 3 is the state, 22 the start (source: proc(5)).
+    # The name in parentheses may contain spaces and parentheses. Field 3 is the state, 22 the start (source: proc(5)).
     fields = stat.rpartition(b")")[2].split()
     if not also_ended and fields[0].decode() in _ENDED:
         return None
@@ -169,7 +169,7 @@ def _birth_by_ps(pid: int, also_ended: bool) -> str | None:
 
 
 def _is_birth(recorded: str, found: str | None) -> bool:
-    """Whether a process was born as recorded. Records from before FlowyML noted the boot hold the time alone."""
+    """Return whether a process was born as recorded. Records from before FlowyML noted the boot have only the time."""
     return found == recorded or (found is not None and "/" not in recorded and found.endswith(f"/{recorded}"))
 
 
@@ -182,7 +182,7 @@ def _host() -> str:
 
 @cache
 def _boot() -> str:
-    """Ticks since the boot are the birth of a process, and may come again after the next one."""
+    """The id of the boot: ticks since the boot are the birth of a process, and may be the same after the next boot."""
     try:
         return _BOOT_ID.read_text().strip().replace("-", "")
     except OSError:

@@ -1,4 +1,4 @@
-"""Show a run on the terminal while it goes on."""
+"""Show an active run on the terminal."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _A_WHILE = 10  # seconds
 
 
 def wants_progress() -> bool:
-    """True where standard error is a terminal, unless ``FLOWYML_PROGRESS=0``."""
+    """Return True if standard error is a terminal, unless ``FLOWYML_PROGRESS=0``."""
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("FLOWYML_PROGRESS") != "0"
 
 
@@ -49,10 +49,10 @@ def wants_progress() -> bool:
 def show_progress(
     pipeline: str, run_id: str, *, console: Console | None = None, tail: Callable[[], str] = str
 ) -> Iterator[Update]:
-    """Draw the steps live on standard error; where that is not a terminal, write a line for each change.
+    """Draw the steps live on standard error; if that is not a terminal, write a line for each change.
 
-    Output in the meantime appears above, unless a ``console`` is given to draw elsewhere. ``tail`` returns the
-    unfinished line, which is shown below.
+    Output in the meantime appears above, unless a ``console`` is given for the drawing. ``tail`` returns the unfinished
+    line, which is shown below.
     """
     if console is None and sys.stderr is None:  # closed, or never open, as in a service
         yield lambda run, steps: None
@@ -77,7 +77,7 @@ def show_progress(
 
 
 def console_on(stream: TextIO) -> Console:
-    """rich's console for a stream, without a single colour or style where none is wanted."""
+    """rich's console for a stream, without any colour or style if the user wants none."""
     from rich.console import Console
 
     stream = terminal_of(stream)
@@ -85,7 +85,7 @@ def console_on(stream: TextIO) -> Console:
 
 
 class _Waiting:
-    """One line about what is waited for, once that has taken a while."""
+    """One line about a wait, once it has taken a while."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -100,9 +100,9 @@ class _Waiting:
 
 @contextmanager
 def show_waiting(what: str) -> Iterator[Callable[[], None]]:
-    """Show on standard error what is waited for. Call the result now and then while waiting.
+    """Show on standard error what the program waits for. Call the result now and then while waiting.
 
-    On a terminal it is a spinner; elsewhere a line of the logger ``flowyml.progress``, after ten seconds.
+    On a terminal it is a spinner; otherwise a line of the logger ``flowyml.progress``, after ten seconds.
     """
     if not wants_progress():
         yield _Waiting(what)
@@ -117,7 +117,7 @@ def show_waiting(what: str) -> Iterator[Callable[[], None]]:
 def show_counting(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """Show the progress of long work on standard error. Call the result with the number of items done so far.
 
-    On a terminal it is a bar, or a spinner where the ``total`` is unknown; elsewhere a line of the logger
+    On a terminal it is a bar, or a spinner if the ``total`` is unknown; otherwise a line of the logger
     ``flowyml.progress``, every ten seconds.
     """
     last = time.monotonic()
@@ -173,7 +173,7 @@ class _Lines:
 
 
 class _Picture:
-    """Draws a run: all its steps if they fit, else those that matter now."""
+    """Draws a run: all its steps if they fit, else the important ones."""
 
     def __init__(self, pipeline: str, run_id: str, console: Console, tail: Callable[[], str]) -> None:
         from rich.spinner import Spinner
@@ -185,7 +185,7 @@ class _Picture:
         self._spinner = Spinner("dots", style="cyan")
 
     def of(self, run: Run, rows: Sequence[tuple[StepRun, str]]) -> RenderableType:
-        """What to draw now, of steps with their notes."""
+        """The present drawing, of steps with their notes."""
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text

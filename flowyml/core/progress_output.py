@@ -1,4 +1,4 @@
-"""Stand-ins for a terminal's streams: no text that is printed controls the terminal, and progress bars stay readable.
+"""Stand-ins for a terminal's streams: printed text never controls the terminal, and progress bars stay readable.
 
 While a run is drawn, complete lines appear above the drawing, and the current progress bar below it.
 """
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["OutputAbove", "SafeOutput", "guard_terminals", "release_terminals", "terminal_of"]
 
-# What moves the cursor, erases, or shows and hides the cursor (ECMA-48, 8.3). Colours stay.
+# Sequences that move the cursor, erase, or show and hide the cursor (ECMA-48, 8.3). Colours stay.
 _CURSOR = re.compile(r"\x1b\[[0-9;?]*[A-HJKSTfhlsu]")
-# What is written takes the place of what was. "\r\n" only ends a line.
+# New text replaces old text after this. "\r\n" only ends a line.
 _AGAIN = re.compile(r"^(\r(?!\n)|\x1b\[[0-9]*[AF])|\x1b\[[0-9]*[AF]")
 _ERASE = "\r\x1b[2K"
 
 
 def guard_terminals() -> None:
-    """From now on, what this process prints by ``sys.stdout`` and ``sys.stderr`` does not control a terminal.
+    """From now on, text that this process prints by ``sys.stdout`` and ``sys.stderr`` does not control a terminal.
 
-    A stream that is not a terminal, such as a pipe, stays as it is.
+    A stream that is not a terminal, such as a pipe, is unchanged.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -37,20 +37,20 @@ def guard_terminals() -> None:
 
 
 def release_terminals() -> None:
-    """Put the streams back that ``guard_terminals`` replaced."""
+    """Restore the streams that ``guard_terminals`` replaced."""
     for name in ("stdout", "stderr"):
         setattr(sys, name, terminal_of(getattr(sys, name)))
 
 
 def terminal_of(stream: Any) -> Any:
-    """The stream that draws on the terminal: the one that a ``SafeOutput`` stands in for."""
+    """The stream that draws on the terminal: the original one of a ``SafeOutput``."""
     return stream.terminal if isinstance(stream, SafeOutput) else stream
 
 
 class SafeOutput:
-    """Stands in for a terminal's stream. Each piece of text is shown as ``safe_log`` shows it, at once.
+    """Stands in for a terminal's stream. Each piece of text is shown at once, made safe by ``safe_log``.
 
-    Moves of the cursor are left out. Text that returns to the start of its line takes the place of that line.
+    Moves of the cursor are left out. Text that returns to the start of its line replaces that line.
     """
 
     def __init__(self, terminal: TextIO) -> None:
@@ -59,7 +59,7 @@ class SafeOutput:
         self._begun = self._returned = False
 
     def write(self, text: str) -> int:
-        """Write without what would control the terminal."""
+        """Write text without control sequences."""
         with self._lock:
             plain = _CURSOR.sub("", text)
             is_again = self._returned and not plain.startswith("\n")
@@ -75,13 +75,13 @@ class SafeOutput:
         return len(text)
 
     def writelines(self, lines: Any) -> None:
-        """Each as ``write`` does."""
+        """Write each line as ``write`` does."""
         for line in lines:
             self.write(line)
 
     @property
     def buffer(self) -> _Bytes:
-        """Takes text as bytes."""
+        """The stream for text as bytes."""
         return _Bytes(self)
 
     def __iter__(self) -> Any:
@@ -98,7 +98,7 @@ class _Bytes:
         self._output = output
 
     def write(self, data: Any) -> int:
-        """Write text that is encoded as the stream's is; other bytes are shown as ``\\x9b``."""
+        r"""Write text in the stream's encoding; other bytes are shown as ``\x9b``."""
         self._output.write(codecs.decode(data, self._output.encoding or "utf-8", "backslashreplace"))
         return len(data)
 
@@ -121,7 +121,7 @@ class OutputAbove:
             self._stream.write(_ERASE)  # from now on it is part of the drawing
 
     def write(self, text: str) -> int:
-        """Print the lines that are complete."""
+        """Print the complete lines."""
         with self._lock:
             plain = _CURSOR.sub("", text)
             if _AGAIN.search(text) and not plain.endswith("\n"):
@@ -133,10 +133,10 @@ class OutputAbove:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is held back but the tail."""
+        """Do nothing: only the tail is buffered."""
 
     def close(self) -> None:
-        """Print the tail too: the drawing ends."""
+        """Print the tail: the drawing ends."""
         with self._lock:
             lines, self.tail = self.tail.splitlines(), ""
             self._print(lines)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["HTTP_ERRORS", "Destination"]
 
 HTTP_ERRORS = (OSError, HTTPException)
-"""What asking and sending raise if nothing answers, or the answer is wrong."""
+"""The errors of requests if nothing answers, or the answer is wrong."""
 
 _WRITE = "/api/v1/write"
 _WRITE_HEADERS = {
@@ -41,7 +41,7 @@ _LONGEST_ANSWER = 65536
 
 
 class Destination:
-    """Where metrics go: whatever answers at a URL. A user and a password in it are sent with each request.
+    """The target of metrics: the server that answers at a URL. A user and a password in it are sent with each request.
 
     Asking and sending raise ``OSError`` and ``HTTPException`` if nothing answers, or the answer is wrong. Redirects
     are not followed: metrics and credentials go only to the given address.
@@ -55,9 +55,9 @@ class Destination:
         self._is_server: bool | None = None
 
     def find(self) -> None:
-        """Find out what answers; nothing is stored by asking.
+        """Find out which server answers; nothing is stored by asking.
 
-        Raises ``ConfigurationError`` for a Prometheus server that takes no samples by remote write.
+        Raises ``ConfigurationError`` for a Prometheus server that accepts no samples by remote write.
         """
         about = self._exchange("GET", f"{self._root}/api/v1/status/buildinfo", {}, None).json()
         is_server = isinstance(about, dict) and about.get("status") == "success"
@@ -70,7 +70,7 @@ class Destination:
         self._is_server = is_server
 
     def send(self, registry: CollectorRegistry) -> None:
-        """Send what the registry holds, and return when it was accepted."""
+        """Send the metrics in the registry, and return when they were accepted."""
         if self._is_server is None:
             self.find()
         try:
@@ -88,7 +88,7 @@ class Destination:
     def _sender(
         self, url: str, method: str, timeout: float | None, headers: Sequence[tuple[str, str]], data: bytes
     ) -> Callable[[], None]:
-        """What prometheus_client sends with."""
+        """The function with which prometheus_client sends a request."""
         return lambda: _check(self._exchange(method, url, dict(headers), data))
 
     def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
@@ -106,7 +106,7 @@ def _check(answer: Answer) -> None:
 
 
 def _instance() -> str:
-    """The label of this process, which keeps the counts of several processes apart; ``sum`` adds them up."""
+    """The label of this process, which separates the counts of several processes; ``sum`` adds them up."""
     global _known
     if _known is None or _known[0] != os.getpid():
         _known = os.getpid(), f"{platform.node()}:{os.getpid()}-{os.urandom(4).hex()}"
@@ -120,7 +120,7 @@ _known: tuple[int, str] | None = None
 
 
 def _write_request(families: Iterable[Metric], job: str, now: int) -> bytes:
-    """``now`` is in milliseconds since 1970. Labels are sorted, as the receiver demands."""
+    """Encode the request. ``now`` is in milliseconds since 1970. Labels are sorted, as the receiver requires."""
     series = []
     for family in families:
         for sample in family.samples:
@@ -147,6 +147,9 @@ def _varint(number: int) -> bytes:
 
 
 def _snappy(data: bytes) -> bytes:
-    """As Snappy's block format holds it uncompressed: literals of up to 64 KiB (source: *Snappy compressed format*)."""
+    """Encode data in Snappy's block format, uncompressed, as literals of up to 64 KiB.
+
+    Source: *Snappy compressed format*.
+    """
     chunks = [data[start : start + 65536] for start in range(0, len(data), 65536)]
     return _varint(len(data)) + b"".join(b"\xf4" + struct.pack("<H", len(chunk) - 1) + chunk for chunk in chunks)

@@ -1,4 +1,4 @@
-"""What runs leave behind, what of it is no longer needed, and how to remove it."""
+"""Data of past runs: finding what is no longer needed, and removing it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEFAULT_AGE_SECONDS = 30 * 86_400.0
 """The age at which unused things are removed, if nothing needs them."""
 
 DEFAULT_MAX_BYTES = 10_000_000_000
-"""The most bytes to keep of what can be made again: unpacked code, and a cache."""
+"""The limit in bytes for data that can be recreated: unpacked code, and a cache."""
 
 
 _FILE = re.compile(r"\.new-[0-9a-f]{16}")
@@ -41,9 +41,9 @@ _WRITING_SECONDS = 3600  # without a change, after which no process is assumed t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What may stay: what was used within ``older_than`` seconds before ``now`` (seconds since 1970).
+    """The limits of pruning: data used within ``older_than`` seconds before ``now`` (seconds since 1970) stays.
 
-    Of what can be made again, the ``max_bytes`` that were used last stay.
+    Of data that can be recreated, the last used ``max_bytes`` stay.
     """
 
     older_than: float = DEFAULT_AGE_SECONDS
@@ -52,27 +52,27 @@ class Bounds:
 
     @property
     def before(self) -> float:
-        """What was used at this time or later stays."""
+        """Data that was used at this time or later stays."""
         return self.now - self.older_than
 
     def keeps(self, used: float) -> str:
-        """Why something last used at that time stays; empty if its age is not a reason."""
+        """Say why data that was last used at that time stays; empty if its age is not a reason."""
         if used < self.before:
             return ""
         return f"used within {span_text(self.older_than)}" if self.older_than >= 1 else "just used"
 
     def keeps_unfinished(self, changed: float) -> str:
-        """The same for something unfinished, whatever the age: a process may still be writing it."""
+        """Say the same for unfinished data, with a minimum age: a process may still be writing it."""
         young = "a process may be writing it" if changed >= self.now - _WRITING_SECONDS else ""
         return self.keeps(changed) or young
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prunable:
-    """One thing that takes up space: ``bytes`` of it, used last at ``used`` (seconds since 1970).
+    """An item of data: ``bytes`` in size, last used at ``used`` (seconds since 1970).
 
-    ``kept`` says why it stays, and is empty for what goes. ``remove`` checks again before it removes anything, and
-    returns the bytes removed: 0 if something needs it by now.
+    ``kept`` is the reason why it stays, and empty if it is to be removed. ``remove`` checks again before it removes
+    anything, and returns the removed bytes: 0 if the item is needed by now.
     """
 
     kind: str
@@ -84,13 +84,13 @@ class Prunable:
 
     @property
     def used_at(self) -> datetime:
-        """When it was used last."""
+        """The time of its last use."""
         return datetime.fromtimestamp(self.used, UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """The outcome for one thing: ``freed`` bytes, or why it is still there."""
+    """The outcome for one item: ``freed`` bytes, or the reason why it still exists."""
 
     item: Prunable
     freed: int = 0
@@ -98,12 +98,12 @@ class Pruned:
 
 
 def is_unfinished(name: str) -> bool:
-    """Whether a file has the name that FlowyML gives unfinished ones (``flowyml.core.files``)."""
+    """Return whether a file has FlowyML's name for unfinished files (``flowyml.core.files``)."""
     return _FILE.fullmatch(name) is not None
 
 
 def unfinished(folder: Path, bounds: Bounds) -> Iterator[Prunable]:
-    """Unfinished files in a folder, of processes that died."""
+    """Unfinished files in a folder, left by processes that died."""
     for name in names_in(folder):
         try:
             own = (folder / name).lstat()
@@ -121,7 +121,7 @@ def unfinished(folder: Path, bounds: Bounds) -> Iterator[Prunable]:
 
 
 def bounded(found: Iterable[Prunable], bounds: Bounds) -> Iterator[Prunable]:
-    """Things that can be made again: of those kept only for their age, the oldest beyond ``bounds.max_bytes`` go."""
+    """Data that can be recreated: beyond ``bounds.max_bytes``, the oldest of those that stay only for their age go."""
     left = bounds.max_bytes
     for item in sorted(found, key=lambda each: -each.used):
         fits = item.bytes <= left
@@ -131,7 +131,7 @@ def bounded(found: Iterable[Prunable], bounds: Bounds) -> Iterator[Prunable]:
 
 
 def prune(items: Iterable[Prunable], during: AbstractContextManager[object] | None = None) -> Iterator[Pruned]:
-    """Remove what nothing keeps, one after another. What cannot be removed is reported, and the rest goes on.
+    """Remove all items without a reason to stay. If an item cannot be removed, that is reported, and the others follow.
 
     ``during`` is ``Orchestrator.pruning()``.
     """

@@ -1,7 +1,7 @@
-"""Remove files and folders that FlowyML made, below a folder in which others may have left links and files.
+"""Remove FlowyML's files and folders, below a folder in which others may have left links and files.
 
-No link on the way is followed, nothing of another user's is removed, and what was used meanwhile is restored: each item
-is first renamed to something unguessable, then checked, then removed.
+No link on the way is followed, no file of another user is removed, and items that were used meanwhile are restored:
+each item is first renamed to something unguessable, then checked, then removed.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ class Found(NamedTuple):
 
 
 def names_in(root: Path, *parts: str) -> list[str]:
-    """The names in a folder below a root; none if the folder does not exist or is reached through a link."""
+    """The names in a folder below a root; empty if the folder does not exist or is reached through a link."""
     with suppress(OSError), _opened(root, parts) as folder:
         return sorted(name for name in os.listdir(folder) if not name.startswith(_GONE))  # noqa: PTH208  # a descriptor
     return []
 
 
 def files_below(root: Path, *parts: str) -> Iterator[Found]:
-    """The files at a path below a root, which may be one itself: all that are this user's. Links are left out."""
+    """The files at a path below a root, which may be a file itself: all that are this user's, without links."""
     with suppress(OSError), _opened(root, parts[:-1]) as folder:
         yield from _files(folder, parts[-1], parts, 0)
 
 
 def has_others(root: Path, *parts: str) -> bool:
-    """Whether a folder below a root contains another user's files or folders."""
+    """Return whether a folder below a root contains another user's files or folders."""
     try:
         with _opened(root, parts[:-1]) as folder:
             return _has_others(folder, parts[-1], 0)
@@ -56,11 +56,11 @@ def has_others(root: Path, *parts: str) -> bool:
 
 
 def remove(root: Path, *parts: str, unless_since: float | None = None) -> int:
-    """Remove a file, or a folder with its content, and return the bytes that it had.
+    """Remove a file, or a folder with its content, and return its size in bytes.
 
-    What was written or touched since ``unless_since`` stays, and so does a folder with such a file in it, what is not
-    this user's, and a link on the way. Links in a folder are removed, but not what they lead to. A folder that holds
-    another user's files stays with them.
+    Files that were written or touched since ``unless_since`` stay, and so do folders with such a file, files of another
+    user, and a link on the way. Links in a folder are removed, but not their targets. A folder with another user's
+    files stays with them.
 
     Raises ``OSError`` if something cannot be removed.
     """
@@ -74,7 +74,7 @@ def remove(root: Path, *parts: str, unless_since: float | None = None) -> int:
 
 
 def remove_empty(root: Path, *parts: str) -> bool:
-    """Remove an empty folder, which may be made again at any time; False if it stays."""
+    """Remove an empty folder, which may be created again at any time; False if it stays."""
     try:
         with _opened(root, parts[:-1]) as folder:
             if not _ours(folder, parts[-1]):
@@ -86,7 +86,7 @@ def remove_empty(root: Path, *parts: str) -> bool:
 
 
 def remove_leftovers(root: Path, *parts: str) -> int:
-    """Finish removing what a process that died was about to remove from a folder; return the bytes."""
+    """Finish the removals of a process that died, in a folder; return the bytes."""
     freed = 0
     with suppress(OSError), _opened(root, parts) as folder:
         for name in os.listdir(folder):  # noqa: PTH208  # a descriptor
@@ -148,12 +148,12 @@ def _take_away(folder: int, name: str, unless_since: float | None) -> int:
 
 
 def _newest(folder: int, name: str, found: os.stat_result) -> float:
-    """When a file, or a folder or one of the files in it, was written last."""
+    """The last time of writing of a file, or of a folder and the files in it."""
     return max([found.st_mtime, *(each.modified for each in _files(folder, name, (name,), 0))])
 
 
 def _delete(folder: int, name: str, depth: int) -> int:
-    """The bytes that went."""
+    """Delete an item, and return its bytes."""
     try:
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
@@ -194,5 +194,5 @@ def _is_ours(found: os.stat_result) -> bool:
 
 
 def _changed(folder: int, name: str) -> float:
-    """When its name was changed last; its own time of modification stays when that happens."""
+    """The time of the last change of a file's name; the file's time of modification does not show it."""
     return os.stat(name, dir_fd=folder, follow_symlinks=False).st_ctime

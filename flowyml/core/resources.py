@@ -1,4 +1,4 @@
-"""What a step asks of the machine that runs it."""
+"""The resources that a step requests of its machine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ResourceRequirements:
 
     @property
     def gpu_resource(self) -> str:
-        """What Kubernetes calls the device: a ``gpu_type`` with a slash, else NVIDIA's.
+        """The name of the device in Kubernetes: a ``gpu_type`` with a slash, else NVIDIA's.
 
         >>> ResourceRequirements(gpu=1, gpu_type="amd.com/gpu").gpu_resource
         'amd.com/gpu'
@@ -70,7 +70,7 @@ class ResourceRequirements:
 
     @classmethod
     def largest(cls, several: Iterable[ResourceRequirements | None]) -> ResourceRequirements | None:
-        """What is enough for each of several, one at a time; None if none asks for anything.
+        """The resources that suffice for each of several requests, one at a time; None if there is no request.
 
         >>> two = ResourceRequirements(cpu="500m", memory="1Gi"), ResourceRequirements(cpu="1", memory="900M", gpu=1)
         >>> ResourceRequirements.largest(two)
@@ -90,7 +90,7 @@ class ResourceRequirements:
     def coerce(
         cls, value: ResourceRequirements | Mapping[str, object] | None, *, stacklevel: int = 2
     ) -> ResourceRequirements | None:
-        """Accept the dict notation of 0.x, with its deprecation warning."""
+        """Convert the dict notation of 0.x, with its deprecation warning."""
         if value is None or isinstance(value, ResourceRequirements):
             return value
         if not isinstance(value, Mapping):

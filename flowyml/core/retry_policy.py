@@ -1,4 +1,4 @@
-"""How often, how patiently, and after which errors a failed step is tried again."""
+"""The retry policy of a step: number of attempts, delays, and errors to retry after."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _OUT_OF_MEMORY = frozenset({"memory", "outofmemory"})
 class OrchestratorRetryPolicy:
     """Attempts with exponential backoff, compiled to the engine's native retries of the failed step.
 
-    ``max_attempts`` counts the first try too: 3 means up to two retries. ``retryable_errors`` names exception
-    classes (``"TimeoutError"``, ``"Timeout"`` or the class itself), matched against the class of the error and its
-    bases; ``"OOM"`` means ``MemoryError`` and its subclasses. Without it, every error is retried but FlowyML's
+    ``max_attempts`` includes the first try: 3 means up to two retries. ``retryable_errors`` names exception classes
+    (``"TimeoutError"``, ``"Timeout"`` or the class itself), matched against the class of the error and its bases;
+    ``"OOM"`` means ``MemoryError`` and its subclasses. Without it, every error is retried except FlowyML's
     ``ParameterError``, which never is: all attempts of a run have the same parameters.
 
     >>> policy = OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=10, backoff_multiplier=2.0)
@@ -63,18 +63,18 @@ class OrchestratorRetryPolicy:
         return tuple(min(self._grown(retry), self.max_delay_seconds) for retry in range(self.max_attempts - 1))
 
     def _grown(self, retry: int) -> float:
-        """The delay before it is capped."""
+        """The delay before the limit is applied."""
         try:
             return self.initial_delay_seconds * self.backoff_multiplier**retry if retry else self.initial_delay_seconds
         except OverflowError:
             return float("inf") if self.initial_delay_seconds else 0
 
     def retries_on(self, error: BaseException) -> bool:
-        """True when an error of this class is worth another attempt."""
+        """Return True if an error of this class is retried."""
         return self.retries_on_names(error_names(error))
 
     def retries_on_names(self, names: Iterable[str]) -> bool:
-        """The same for an error that is known only by ``error_names``, from another process."""
+        """Return the same for an error of which only ``error_names`` are known, from another process."""
         names = set(names)
         if names >= _FINAL:
             return False
@@ -87,7 +87,7 @@ class OrchestratorRetryPolicy:
 
 
 def error_names(error: BaseException) -> tuple[str, ...]:
-    """The class of an error and its bases, nearest first, as retry policies know them.
+    """The names of an error's class and its bases, nearest first, as in retry policies.
 
     >>> error_names(ConnectionResetError())
     ('ConnectionResetError', 'ConnectionError', 'OSError', 'Exception')

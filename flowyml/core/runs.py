@@ -1,4 +1,4 @@
-"""What an engine knows about a run and its steps, as plain records."""
+"""An engine's records of a run and its steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WAS_CANCELLED = "The run was cancelled."
 
 
 def elapsed(started_at: datetime | None, ended_at: datetime | None) -> float:
-    """Seconds from start to end, or to now while there is no end; 0 before the start."""
+    """Seconds from start to end, or to now if there is no end; 0 before the start."""
     if started_at is None:
         return 0.0
     return max(0.0, ((ended_at or datetime.now(UTC)) - started_at).total_seconds())
@@ -31,11 +31,12 @@ def elapsed(started_at: datetime | None, ended_at: datetime | None) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run as its engine reports it. ``raw_status`` is the engine's own word, times are UTC.
+    """The engine's record of a run. ``raw_status`` is the engine's own word; times are UTC.
 
-    ``origin`` is where its pipeline comes from, ``code_digest`` that of its bundle, and ``revision`` the git commit
-    that it was submitted from (``1f3a9c2…``, or ``1f3a9c2…-dirty``), as far as the engine knows them. ``not_kept`` says
-    by name why outputs of a completed local run are lost; elsewhere reading ``outputs`` says so.
+    ``origin`` is its pipeline's origin, ``code_digest`` the digest of its bundle, and ``revision`` the git commit that
+    it was submitted from (``1f3a9c2…``, or ``1f3a9c2…-dirty``), if the engine has them. ``not_kept`` has by name the
+    reasons why outputs of a completed local run are lost; for other engines, reading ``outputs`` raises with the
+    reason.
     """
 
     job_id: str
@@ -62,11 +63,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRun:
-    """One step of a run. ``attempt`` counts from 1; 0 while it has not begun.
+    """A step of a run. ``attempt`` counts from 1; 0 before the first.
 
-    A step in a loop has one for each item; ``index`` is the item's place in the list, one number for each loop around
-    it, and empty outside of all loops. ``items`` is for those that ``folded`` makes. ``cached_from`` is the run that
-    its results come from, if it did not run itself.
+    A step in a loop has a record for each item; ``index`` is the item's position in the list, a number for each loop
+    around it, and empty outside of all loops. ``items`` is set by ``folded``. ``cached_from`` is the run that its
+    results come from, if it did not run itself.
     """
 
     name: str
@@ -82,13 +83,12 @@ class StepRun:
 
     @property
     def is_cached(self) -> bool:
-        """Whether it did not run, and its results come from an earlier run."""
+        """True if the step did not run, and its results come from an earlier run."""
         return bool(self.cached_from)
 
     @property
     def note(self) -> str:
-        """Why it did not complete, or did not run: the first line of its error, else ``skipped``, ``no items`` or
-        ``cached`` and from where."""
+        """Why the step did not complete: its error's first line, else ``skipped``, ``no items`` or ``cached``."""
         if self.error:
             return self.error.partition("\n")[0]
         if self.cached_from:
@@ -102,11 +102,11 @@ class StepRun:
 
     @property
     def which(self) -> str:
-        """What the label says after the name: ``[3]``, or `` 37 of 200``."""
+        """The part of the label after the name: ``[3]``, or `` 37 of 200``."""
         return f" {self.items[0]} of {self.items[1]}" if self.items else labelled("", self.index)
 
     def short_label(self, most: int) -> str:
-        """The label in at most so many characters: its name is cut, never its count or index."""
+        """The label in at most ``most`` characters: the name is cut, never its count or index."""
         room = most - len(self.which)
         return self.label if len(self.name) <= room else f"{self.name[: max(1, room - 1)]}…{self.which}"
 
@@ -117,7 +117,7 @@ class StepRun:
 
 
 class Runs(list[Run]):
-    """Runs, which a notebook shows as a table."""
+    """Runs, displayed as a table in a notebook."""
 
     def _repr_html_(self) -> str | None:
         from flowyml.core.notebook import runs_html
@@ -126,7 +126,7 @@ class Runs(list[Run]):
 
 
 class StepRuns(tuple[StepRun, ...]):
-    """Steps of a run, which a notebook shows as a table."""
+    """Steps of a run, displayed as a table in a notebook."""
 
     __slots__ = ()
 
@@ -141,7 +141,8 @@ def find_item(
 ) -> tuple[str, tuple[int, ...]]:
     """The name and index of a step given by name and index, or as ``train[3]``.
 
-    While a step has not ended, its items may not be known yet. Raises ``DefinitionError`` for what ``steps`` lack.
+    While a step has not ended, its items may be unknown. Raises ``DefinitionError`` for a step or item that ``steps``
+    lack.
     """
     names = list(dict.fromkeys(each.name for each in steps))
     labelled_item = _ITEM.fullmatch(step) if index is None and step not in names else None
@@ -160,11 +161,10 @@ def find_item(
 
 
 def folded(steps: Iterable[StepRun]) -> list[StepRun]:
-    """The same steps, with one entry for all items of a step in a loop: ``items`` is how many have ended, and how many
-    there are.
+    """The steps, with one entry for all items of a step in a loop: ``items`` counts the ended ones, and all.
 
-    Its status sums up the items: a failed one shows first, then running ones. Its error is that of the first item that
-    has one.
+    Its status sums up the items: failed if one failed, then running if one is. Its error is that of the first item with
+    an error.
     """
     by_name: dict[str, list[StepRun]] = {}
     for step in steps:
@@ -173,7 +173,7 @@ def folded(steps: Iterable[StepRun]) -> list[StepRun]:
 
 
 def opened(steps: Sequence[StepRun], most: int = 20) -> Iterator[tuple[StepRun, str]]:
-    """The steps as shown to people: ``folded``, and below a step of a loop the first ``most`` items that failed.
+    """The steps to display: ``folded``, and below a step of a loop the first ``most`` items that failed.
 
     Each has its note; the note for all items counts those that failed.
     """
@@ -225,9 +225,9 @@ _SHOWN_FIRST = (
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line that a run printed or logged. ``step`` is empty for what belongs to no step.
+    """A line that a run printed or logged. ``step`` is empty for a line that belongs to no step.
 
-    ``attempt`` counts from 1; it is 0 if the engine does not say. ``index`` is as in ``StepRun``.
+    ``attempt`` counts from 1; it is 0 if unknown. ``index`` is as in ``StepRun``.
     """
 
     message: str
@@ -243,18 +243,18 @@ class LogLine:
         return labelled(self.step, self.index)
 
     def is_of(self, step: str, index: tuple[int, ...] = ()) -> bool:
-        """Whether it is of a step; with ``index`` of an item, or of one within that one."""
+        """Return whether the line is of a step; with ``index``, of that item or of one within it."""
         return self.step == step and self.index[: len(index)] == index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """A stored output, or metrics, as shown to people; ``name`` is the name of its step's output.
+    """A stored output, or metrics; ``name`` is the name of its step's output.
 
-    ``type`` is its kind, such as ``table``; ``format`` how it is written. ``size`` is in bytes and ``digest`` the
-    SHA-256 in hexadecimal. ``url`` is None if it is in no store that outlives the run, and for what engines hold
-    themselves, such as metrics. ``head`` is the beginning of a text, or columns and first rows of a table; ``picture``
-    is the URL of a figure's picture. ``index`` is as in ``StepRun``.
+    ``type`` is its kind, such as ``table``; ``format`` its file format. ``size`` is in bytes and ``digest`` the SHA-256
+    in hexadecimal. ``url`` is None if it is in no store that outlives the run, or only in the engine, such as metrics.
+    ``head`` is the beginning of a text, or columns and first rows of a table; ``picture`` is the URL of a figure's
+    picture. ``index`` is as in ``StepRun``.
     """
 
     step: str
@@ -269,7 +269,7 @@ class Artifact:
     picture: str | None = None
     index: tuple[int, ...] = ()
     packed: Any = field(default=None, repr=False, compare=False)
-    """What stands for it between steps."""
+    """Its packed value, which travels between steps."""
 
     @property
     def label(self) -> str:
@@ -278,7 +278,7 @@ class Artifact:
 
 
 class Artifacts(list[Artifact]):
-    """Artifacts, which a notebook shows as a table."""
+    """Artifacts, displayed as a table in a notebook."""
 
     def _repr_html_(self) -> str | None:
         from flowyml.core.notebook import artifacts_html
@@ -287,7 +287,7 @@ class Artifacts(list[Artifact]):
 
 
 class Outputs(dict[str, Any]):
-    """Pipeline outputs by name. Reading one that was not kept says how to keep it."""
+    """Pipeline outputs by name. Reading one that was not stored raises an error that says how to store it."""
 
     def __init__(self, values: Mapping[str, Any] = {}, *, not_kept: Mapping[str, str] = {}) -> None:
         super().__init__(values)
@@ -303,7 +303,7 @@ class Outputs(dict[str, Any]):
 class StepResult(StepRun):
     """A step of a finished run.
 
-    ``outputs`` holds those that are also outputs of the pipeline, if the run was in this process.
+    ``outputs`` has its outputs that are also outputs of the pipeline, if the run was in this process.
     """
 
     outputs: Mapping[str, Any] = field(default_factory=dict)
@@ -315,7 +315,7 @@ class StepResult(StepRun):
 
     @property
     def success(self) -> bool:
-        """True when the step completed."""
+        """True if the step completed."""
         return self.status.is_successful
 
 
@@ -323,7 +323,7 @@ class StepResult(StepRun):
 class PipelineResult:
     """The result of a finished run. ``exception`` is the error itself if it happened in this process.
 
-    A notebook shows it as tables below the pipeline's ``graph``, an SVG that is made only in notebooks.
+    A notebook shows it as tables below the pipeline's ``graph``, an SVG that is only drawn in notebooks.
     """
 
     run_id: str
@@ -338,11 +338,11 @@ class PipelineResult:
 
     @property
     def success(self) -> bool:
-        """True when every step completed."""
+        """True if every step completed."""
         return self.status.is_successful
 
     def __getitem__(self, output: str) -> Any:
-        """The value of an output. Raises ``StepError`` if the run failed: ``step_results`` has what completed."""
+        """The value of an output. Raises ``StepError`` if the run failed: ``step_results`` has the completed steps."""
         if not self.success and output not in {*self.outputs, *self.outputs.not_kept}:
             self._fail(f" has no output {output!r}: it")
         return self.outputs[output]

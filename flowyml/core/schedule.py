@@ -1,4 +1,4 @@
-"""When a pipeline runs by itself, in words that every engine's scheduler understands."""
+"""A schedule of a pipeline, in terms that every engine's scheduler understands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 class Schedule:
     """Either a cron expression of five fields or an interval, in a time zone.
 
-    ``catch_up`` asks the engine to make up for runs that it missed, including those since a ``start`` in the past. Each
+    ``catch_up`` lets the engine run the times that it missed, including those since a ``start`` in the past. Each
     scheduled run gets ``parameters``.
 
     >>> Schedule.of("weekly", "MON:09:00").cron
@@ -95,12 +95,12 @@ class Schedule:
         return cls(cron=cron(value), **options)
 
     def check_future(self) -> None:
-        """Raise ``ScheduleError`` for a schedule that ends before it would fire."""
+        """Raise ``ScheduleError`` for a schedule that ends before its first time."""
         if self.end and not self.catch_up and not self.next_times():
             raise ScheduleError(f"The schedule ends ({self.end}) before it would fire. Give a later end.")
 
     def count_between(self, after: datetime, until: datetime) -> int:
-        """How often this schedule fires after one time and up to another, inclusive, counted up to 1000."""
+        """The number of times of this schedule after one time and until another, inclusive, counted up to 1000."""
         found = 0
         for count in (1, MOST_MISSED):  # mostly it does not
             found = sum(time <= until for time in self.next_times(count, after))
@@ -109,7 +109,7 @@ class Schedule:
         return found
 
     def next_times(self, count: int = 1, after: datetime | None = None) -> list[datetime]:
-        """The next times that this schedule fires, in its time zone. Fewer than ``count`` if it ends before."""
+        """The next times of this schedule, in its time zone. Fewer than ``count`` if it ends before."""
         from zoneinfo import ZoneInfo
 
         zone = ZoneInfo(self.timezone)
@@ -173,10 +173,10 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleInfo:
-    """A schedule as the engine holds it. ``next_runs`` are the times that the engine itself plans, soonest first.
+    """The engine's record of a schedule. ``next_runs`` are the times that the engine itself plans, soonest first.
 
-    ``missed`` is how many missed runs are made up for before them, if the engine reports it, counted up to 1000.
-    ``drift`` has a sentence for each thing that was changed by hand since FlowyML made the schedule, if that can be
+    ``missed`` is the number of missed runs that are run before them, if the engine reports it, counted up to 1000.
+    ``drift`` has a sentence for each change that was made by hand since FlowyML created the schedule, if that can be
     seen.
     """
 
@@ -190,12 +190,12 @@ class ScheduleInfo:
 
 
 def _is_second(time: datetime) -> bool:
-    """Whether the clocks have gone back, and have shown this time an hour ago already."""
+    """Return whether the clocks have gone back, and have shown this time an hour ago already."""
     return time.utcoffset() != time.replace(fold=0).utcoffset()
 
 
 def _is_fixed(cron: str) -> bool:
-    """Whether it means times of the day, which come once, and not every hour or minute (source: cron(8), Vixie's)."""
+    """Return whether it means times of the day, and not every hour or minute (source: cron(8), Vixie's)."""
     return not any(field.startswith("*") for field in cron.split()[:2])
 
 

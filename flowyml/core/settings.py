@@ -1,4 +1,4 @@
-"""Where FlowyML's settings are."""
+"""Find and read FlowyML's settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flowyml.core.errors import ConfigurationError
 __all__ = ["TRUSTED", "is_of_another_user", "is_planted", "is_trusted", "read_settings", "settings_file"]
 
 TRUSTED = "FLOWYML_TRUSTED_FOLDERS"
-"""The variable with folders whose settings may name commands and files of credentials, and belong to another user."""
+"""The variable with folders of other users whose settings may name commands and files of credentials."""
 
 _LARGEST = 2**20  # bytes of a file that another user may have left
 
@@ -21,8 +21,9 @@ _LARGEST = 2**20  # bytes of a file that another user may have left
 def settings_file() -> Path | None:
     """The nearest ``flowyml.toml``, or ``pyproject.toml`` with FlowyML settings, at or above the working folder.
 
-    Settings name commands to run and places to write to, so one that another user of the machine left in a folder above
-    is refused: raises ``ConfigurationError``, as git does for a repository (source: git-config(1), ``safe.directory``).
+    Settings name commands to run and paths to write to, so a file that another user of the machine left in a folder
+    above is refused: raises ``ConfigurationError``, as git does for a repository (source: git-config(1),
+    ``safe.directory``).
     """
     try:
         here = Path.cwd()
@@ -46,7 +47,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _own(path: Path) -> Path:
-    """The file, if it belongs to this user or to root, or its folder is trusted by name."""
+    """Return the file, if it belongs to this user or to root, or its folder is trusted by name."""
     if is_of_another_user(path) and not _is_allowed(path.parent):
         raise ConfigurationError(
             f"{path} belongs to another user, and settings can have commands run in your name. Work in another folder; "
@@ -56,8 +57,10 @@ def _own(path: Path) -> Path:
 
 
 def is_trusted(path: Path) -> bool:
-    """Whether a file's settings may have commands run and credentials read, as git and direnv ask for a folder that may
-    have been cloned: if its folder is in ``FLOWYML_TRUSTED_FOLDERS``, or is the user's home.
+    """Return whether a file's settings may name commands to run and credentials to read.
+
+    That is so if its folder is in ``FLOWYML_TRUSTED_FOLDERS``, or is the user's home. Git and direnv also require that
+    for a folder that may have been cloned.
     """
     return _is_allowed(path.parent) or (_is_same(path.parent, "~") and not is_of_another_user(path))
 
@@ -71,7 +74,7 @@ def _is_same(folder: Path, name: str) -> bool:
 
 
 def is_of_another_user(path: Path) -> bool:
-    """Whether neither this user nor root owns what is at a path; a link counts as what it leads to."""
+    """Return whether neither this user nor root owns the file at a path; a link counts as its target."""
     if os.name == "nt":
         return False
     try:
@@ -81,7 +84,7 @@ def is_of_another_user(path: Path) -> bool:
 
 
 def is_planted(path: Path) -> bool:
-    """Whether another user left a file where everyone may write, such as /tmp: it must not be read.
+    """Return whether another user left a file where everyone may write, such as /tmp: it must not be read.
 
     The kernel has the same rule for writing (source: proc(5), ``protected_regular``). A file that belongs to the owner
     of its folder is not planted: it is part of their project, such as one mounted into a container.
@@ -94,7 +97,10 @@ def is_planted(path: Path) -> bool:
 
 
 def _speaks_of_flowyml(path: Path) -> bool:
-    """Reads without blocking, within bounds, and each character once: the file may come from anyone."""
+    """Return whether a file mentions FlowyML's settings.
+
+    Reads without blocking, within bounds, and each character once: the file may come from anyone.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(_LARGEST)

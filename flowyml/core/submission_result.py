@@ -41,7 +41,7 @@ logger = logging.getLogger("flowyml.runs")
 
 
 class RunOperations(Protocol):
-    """What a handle asks of its orchestrator. Each call reads the engine."""
+    """The methods of an orchestrator that a handle calls. Each call reads the engine."""
 
     target: str | None
 
@@ -62,7 +62,7 @@ class RunOperations(Protocol):
 
 
 class SubmissionResult:
-    """The handle of a submitted run. It holds no state: everything is read from the engine.
+    """The handle of a submitted run. It has no state: everything is read from the engine.
 
     Reading ``status`` or ``error`` asks the engine, also for a run that has ended, since people clear, retry and mark
     runs there: read ``run`` once for a consistent record. An engine that does not answer raises
@@ -75,16 +75,16 @@ class SubmissionResult:
         self._run = run or orchestrator.get_run(job_id)
 
     def refresh(self) -> SubmissionResult:
-        """Query the engine now, for what ``repr`` shows.
+        """Query the engine now, for the display by ``repr``.
 
-        Raises ``EngineUnreachableError`` when it does not answer.
+        Raises ``EngineUnreachableError`` if it does not answer.
         """
         self._run = self.orchestrator.get_run(self.job_id)
         return self
 
     @property
     def run(self) -> Run:
-        """The whole record as it is now."""
+        """The whole present record."""
         return self.refresh()._run
 
     @property
@@ -114,7 +114,7 @@ class SubmissionResult:
 
     @property
     def error(self) -> str | None:
-        """What went wrong, if the run failed."""
+        """The error, if the run failed."""
         return self.run.error
 
     @property
@@ -140,10 +140,10 @@ class SubmissionResult:
     def logs(
         self, *, follow: bool = False, step: str | None = None, index: int | Sequence[int] | None = None
     ) -> Iterator[LogLine]:
-        """What the run printed and logged so far; with ``follow`` until it ends.
+        """The lines that the run printed and logged so far; with ``follow`` until it ends.
 
-        ``step`` limits it to one step; with ``index`` too, or as ``step="train[3]"``, to one item of its loop. A step
-        in two loops has two numbers; the first number by itself means all items within that one.
+        ``step`` limits them to one step; with ``index`` too, or as ``step="train[3]"``, to one item of its loop. A step
+        in two loops has two numbers; the first number alone means all items within that item.
 
         Raises ``DefinitionError`` for a step or an item that the run does not have.
         """
@@ -155,7 +155,7 @@ class SubmissionResult:
         return self.orchestrator.logs_of_step(self.job_id, name, item, follow=follow)
 
     def cancel(self) -> bool:
-        """Stop the run and its work. False when it had ended already."""
+        """Stop the run and its work. Return False if it had ended already."""
         return self.orchestrator.cancel(self.job_id)
 
     def retry(self, steps: Sequence[str] | None = None) -> SubmissionResult:
@@ -175,14 +175,14 @@ class SubmissionResult:
     def wait_for_completion(
         self, timeout: float = 3600, poll_interval: float = 5, *, progress: bool | None = None
     ) -> SubmissionResult:
-        """Block until the run has ended, however it ended; then look at ``status``.
+        """Block until the run has ended, in whatever way; then read ``status``.
 
         ``timeout``, which may be ``inf``, and ``poll_interval`` are seconds. The first polls come faster than
-        ``poll_interval``, so a short run is noticed soon. ``progress`` shows the steps live; by default when
-        standard error is a terminal, unless ``FLOWYML_PROGRESS=0``.
+        ``poll_interval``, so a short run is noticed soon. ``progress`` shows the steps live; by default if standard
+        error is a terminal, unless ``FLOWYML_PROGRESS=0``.
 
-        Raises ``WaitTimeoutError`` when the time is up: the run goes on. If the engine does not answer, or answers
-        500, the poll is repeated until then; if it still does so at the end, ``EngineUnreachableError`` or
+        Raises ``WaitTimeoutError`` after the timeout: the run continues. If the engine does not answer, or answers 500,
+        the poll is repeated until then; if it still does so at the end, ``EngineUnreachableError`` or
         ``ServerTroubleError`` is raised, which says nothing about the run.
         """
         for name, value in (("timeout", timeout), ("poll_interval", poll_interval)):
@@ -250,7 +250,7 @@ class SubmissionResult:
         measure("run_finished", run.pipeline, run.run_id, run.status, run.duration_seconds)
 
     def _last_step_runs(self) -> tuple[StepRun, ...]:
-        """The steps of the ended run; none if the engine is gone by now: the run itself is not lost."""
+        """The steps of the ended run; empty if the engine no longer answers: the run itself is not lost."""
         try:
             return self.step_runs()
         except EngineError as error:
@@ -266,7 +266,7 @@ class SubmissionResult:
         return f"<SubmissionResult {self.job_id!r} on {self.orchestrator.name}: {seen}>"
 
     def _repr_html_(self) -> str | None:
-        """What a notebook shows: the state of the run now; None if the engine does not answer."""
+        """The display in a notebook: the present state of the run; None if the engine does not answer."""
         from flowyml.core.notebook import run_html
 
         try:

@@ -1,4 +1,4 @@
-"""Python's source as a tree, for threads too."""
+"""Parse Python's source, in threads too."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ os.register_at_fork(before=_ALONE.acquire, after_in_parent=_ALONE.release, after
 
 
 def parsed(source: str | bytes) -> ast.Module:
-    """What ``ast.parse`` gives, for one thread at a time.
+    """Call ``ast.parse``, in one thread at a time.
 
-    Two at once may end in a ``SystemError``. Source: python/cpython#106905.
+    Two calls at once may end in a ``SystemError``. Source: python/cpython#106905.
     """
     with _ALONE:
         return ast.parse(source)

@@ -1,4 +1,4 @@
-"""TLS: whom a client trusts, and its own certificate. The same three options for every engine."""
+"""TLS: the authorities that a client trusts, and its own certificate. The same three options for every engine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["TLS_OPTIONS", "ClientCertificate", "Tls", "tls_cause", "tls_trouble"]
 
 ClientCertificate = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
-"""A file that holds a certificate and its key, or a file of each."""
+"""A file with a certificate and its key, or a file for each."""
 
 TLS_OPTIONS = ("verify", "ca_file", "client_cert")
 """The keywords of ``Tls``, which every adapter's constructor takes by these names."""
@@ -23,10 +23,10 @@ TLS_OPTIONS = ("verify", "ca_file", "client_cert")
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Whom to trust, and who asks.
+    """The trusted authorities, and the client's certificate.
 
     ``ca_file`` is a file of authorities in PEM format, trusted instead of the system's; ``client_cert`` is a file with
-    a certificate and its key, or a pair of files. ``verify=False`` trusts everybody; a path there is a ``ca_file``.
+    a certificate and its key, or a pair of files. ``verify=False`` trusts any server; a path there is a ``ca_file``.
     """
 
     verify: bool | str = True
@@ -37,13 +37,13 @@ class Tls:
     def of(
         cls, verify: bool | str, ca_file: str | os.PathLike[str] | None, client_cert: ClientCertificate | None
     ) -> Tls | None:
-        """None if nothing was given, so that something else may decide."""
+        """Create it from options; None if none was given, so that other settings may decide."""
         made = cls(verify, ca_file, client_cert)
         return None if made == cls() else made
 
     @property
     def authorities(self) -> str | None:
-        """The file of authorities, wherever it was given."""
+        """The file of authorities, from either option."""
         if self.ca_file is not None:
             return _path(self.ca_file)
         return _path(self.verify) if isinstance(self.verify, str) else None
@@ -59,8 +59,9 @@ class Tls:
         return _path(certificate), _path(key)
 
     def context(self) -> SSLContext:
-        """For the standard library and everything that builds on it. Raises ``ConfigurationError`` for unusable
-        files.
+        """A context for the standard library and all that builds on it.
+
+        Raises ``ConfigurationError`` for unusable files.
         """
         import ssl
 
@@ -86,7 +87,7 @@ class Tls:
 
 
 def tls_cause(error: BaseException | None) -> SSLError | None:
-    """The TLS error that an error is, or was caused by; None if TLS was cut off because time was up."""
+    """The TLS error that is an error or its cause; None if TLS was cut off at a timeout."""
     import ssl
 
     while error is not None and not isinstance(error, ssl.SSLError | TimeoutError):
@@ -95,7 +96,7 @@ def tls_cause(error: BaseException | None) -> SSLError | None:
 
 
 def tls_trouble(cause: SSLError) -> str:
-    """What the two sides could not agree on, and what helps."""
+    """Explain why the two sides could not agree, and suggest options."""
     reason = getattr(cause, "verify_message", "") or cause.reason or str(cause)
     return (
         f"{reason}. Give ca_file='/path/to/ca.pem' for a private authority and client_cert=… where the server wants "

@@ -1,4 +1,4 @@
-"""URLs of servers and stores: checked, compared, and shown without their secrets."""
+"""URLs of servers and stores: check and compare them, and show them without their secrets."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ STORE_CREDENTIALS = (
     "Give them to each machine that reads or writes there: in the environment (such as AWS_ACCESS_KEY_ID and "
     "AWS_SECRET_ACCESS_KEY), or in fsspec's configuration (such as FSSPEC_SFTP_PASSWORD)."
 )
-"""Where the credentials of a store belong: the last sentence of ``refuse_credentials`` for one."""
+"""Advice on credentials of a store: the last sentence of ``refuse_credentials`` for one."""
 
 _HIDDEN = "…"
-# The query of the engines' own pages. Everything else in a query may be a secret: a key, a signature, a session.
+# The query of the engines' own pages. Every other value in a query may be a secret: a key, a signature, a session.
 _HARMLESS = frozenset(
     {"dag_run_id", "execution_date", "limit", "map_index", "namespace", "ns", "offset", "order_by", "run_id", "tab"}
     | {"task_id"}
@@ -35,7 +35,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def checked_url(url: object) -> str:
-    """The URL itself if it is an HTTP one, else a ``ConfigurationError`` that never shows its credentials."""
+    """Return the URL if it is an HTTP one, else raise a ``ConfigurationError`` that never shows its credentials."""
     from urllib.parse import urlsplit
 
     try:
@@ -87,7 +87,7 @@ def _shown(url: str) -> str:
 
 
 def _without_user(rest: str, *, keep: bool) -> str:
-    """What follows the scheme, without user and password; a user without a password is kept if ``keep`` says so."""
+    """The part after the scheme, without user and password; with ``keep``, a user without a password stays."""
     end = min((place for mark in "/?#" if (place := rest.find(mark)) >= 0), default=len(rest))
     authority = rest[:end]
     if ":" in authority and "@" in rest:
@@ -104,7 +104,7 @@ def _shown_value(pair: str) -> str:
 
 
 def shown_in(text: object) -> str:
-    """A text, such as the message of another library's error, with every URL in it as ``shown`` shows it.
+    """Remove secrets from every URL in a text, such as the message of another library's error, as ``shown`` does.
 
     >>> shown_in("cannot reach 'https://ada:secret@host/api': refused")
     "cannot reach 'https://host/api': refused"
@@ -113,9 +113,9 @@ def shown_in(text: object) -> str:
 
 
 def refuse_credentials(url: str, where: str, instead: str = STORE_CREDENTIALS) -> str:
-    """The URL, if it may be stored or compiled into a file that others read; else a ``ConfigurationError``.
+    """Return the URL, if it may be stored or compiled into a file that others read; else raise ``ConfigurationError``.
 
-    ``where`` names the option that holds it, and ``instead`` is a sentence about where credentials belong.
+    ``where`` is the name of its option, and ``instead`` a sentence about the proper place of credentials.
 
     >>> refuse_credentials("s3://key:secret@bucket/x", "artifacts")
     Traceback (most recent call last):
@@ -155,7 +155,7 @@ def _bare(url: str) -> str:
 
 
 def same_address(one: str, other: str) -> bool:
-    """Whether two HTTP URLs name the same server and path, however they are written. Credentials do not count.
+    """Return whether two HTTP URLs have the same server and path, however they are written. Credentials do not count.
 
     >>> same_address("https://ada:pw@Host:443/api/", "HTTPS://host/api"), same_address("http://host", "http://host:81")
     (True, False)
@@ -164,8 +164,10 @@ def same_address(one: str, other: str) -> bool:
 
 
 def _address(url: str) -> tuple[str, str, int, str]:
-    """Scheme, host, port and path. Paths that only a server could call the same, such as ``/a`` and ``/%61``, count as
-    different: credentials are then held back, which is safe.
+    """Scheme, host, port and path.
+
+    Paths that only a server could equate, such as ``/a`` and ``/%61``, count as different: credentials are then
+    withheld, which is safe.
     """
     from urllib.parse import urlsplit
 

@@ -1,6 +1,6 @@
-"""One HTTP exchange with the standard library: bounded in bytes and time, over verified TLS, and secrets stay put.
+"""One HTTP exchange with the standard library: bounded in bytes and time, over verified TLS, without leaking secrets.
 
-Workers, the probe and the Pushgateway use this. The adapters' clients, which keep connections and try again, are in
+Workers, the probe and the Pushgateway use this. The adapters' clients, which reuse connections and retry, are in
 ``flowyml.orchestrators.http``.
 """
 
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 LARGEST_ANSWER = 256 * 2**20
-"""The most bytes of an answer that are read. The largest answers of engines are logs."""
+"""The limit in bytes for an answer. The largest answers of engines are logs."""
 
 _TITLE_WITHIN = 20_000  # characters
 
@@ -59,7 +59,7 @@ class TooLargeError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server answered. Names of headers are in lower case; ``redirected_to`` is where a redirect led."""
+    """A server's answer. Names of headers are in lower case; ``redirected_to`` is the target of a redirect."""
 
     status: int
     headers: Mapping[str, str]
@@ -68,7 +68,7 @@ class Answer:
 
     @property
     def media_type(self) -> str:
-        """``application/json``, or nothing."""
+        """``application/json``, or empty."""
         return media_type(self.headers)
 
     def json(self) -> Any:
@@ -80,12 +80,12 @@ class Answer:
 
 
 class JsonObject(dict[str, Any]):
-    """An object in an answer. A field that it lacks raises ``EngineError``, since something else has answered.
+    r"""An object in an answer. A missing field raises ``EngineError``, since the answer is not from the engine.
 
     >>> JsonObject({"status": "ok"}, "http://127.0.0.1:80 answered GET /api/runs")["runs"]
     Traceback (most recent call last):
     flowyml.core.errors.EngineError: http://127.0.0.1:80 answered GET /api/runs without the field 'runs': \
-{'status': 'ok'}. Another program may answer there, or another version of the engine.
+    {'status': 'ok'}. Another program may answer there, or another version of the engine.
     """
 
     def __init__(self, content: Mapping[str, Any] = {}, asked: str = "") -> None:
@@ -109,7 +109,7 @@ def media_type(headers: Mapping[str, str]) -> str:
 
 
 def page_title(page: str | bytes) -> str:
-    """The title of an HTML page, on one line and not too long; empty if it has none. Reads each character once.
+    r"""The title of an HTML page, on one line and cut; empty if it has none. Reads each character once.
 
     >>> page_title("<html><head><TITLE lang=en> Sign \\n in </TITLE>")
     'Sign in'
@@ -138,7 +138,7 @@ _received: ContextVar[Received | None] = ContextVar("flowyml_received", default=
 
 @contextmanager
 def receiving() -> Iterator[Received]:
-    """Count what the answers within this block bring, whichever client reads them."""
+    """Count the bytes of the answers within this block, of any client."""
     received = Received()
     token = _received.set(received)
     try:
@@ -148,17 +148,17 @@ def receiving() -> Iterator[Received]:
 
 
 def note_received(body: bytes) -> None:
-    """Called by each client with the body of an answer."""
+    """Record the body of an answer; called by each client."""
     if (received := _received.get()) is not None:
         received.size += len(body)
         received.last = body
 
 
 class Deadline:
-    """Ends the connections that it watches when time is up, even if the other side keeps sending slowly.
+    """Closes the connections that it watches at a deadline, even if the other side keeps sending slowly.
 
-    A socket's timeout restarts with each byte, so it bounds nothing. Enter it as a context; ``expired`` says whether it
-    was needed.
+    A socket's timeout restarts with each byte, so it is no limit. Use it as a context manager; ``expired`` is True if
+    the deadline was reached.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -169,7 +169,7 @@ class Deadline:
         self._timer.daemon = True
 
     def watch(self, connection: socket.socket) -> None:
-        """Watch a connection, whether it speaks TLS or will; Python refuses ``dup`` of one that does."""
+        """Watch a connection, with TLS or before it; Python refuses ``dup`` of one with TLS."""
         kind = connection.family, connection.type, connection.proto
         self._watched.append(socket.fromfd(connection.fileno(), *kind))
         if self.expired:
@@ -182,7 +182,7 @@ class Deadline:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def check(self) -> None:
-        """Raise ``TimeoutError`` when time is up."""
+        """Raise ``TimeoutError`` after the deadline."""
         if self.expired:
             raise TimeoutError(f"the answer was not complete after {self.seconds:g} s")
 
@@ -212,12 +212,14 @@ def exchange(
     keep_headers: bool = False,
     asked: list[str] | None = None,
 ) -> Answer:
-    """Ask once. ``timeout`` bounds each silence and ``total`` the whole, in seconds; by default four times as long.
+    """Send one request.
+
+    ``timeout`` bounds each silence and ``total`` the whole, in seconds; by default four times as long.
 
     A redirect is an answer like any other, unless ``follow``: then it is followed without a body, and without
-    ``headers``, which may hold credentials; with ``keep_headers``, one within the same address gets them. ``asked``
-    receives each URL that was asked. With ``cut``, an answer longer than ``limit`` bytes is cut off there. Credentials
-    in the URL are not sent.
+    ``headers``, which may contain credentials; with ``keep_headers``, a redirect within the same address gets them.
+    ``asked`` receives each requested URL. With ``cut``, an answer longer than ``limit`` bytes is cut off there.
+    Credentials in the URL are not sent.
 
     Raises ``OSError``, of which ``TimeoutError`` and ``TooLargeError`` are kinds, ``http.client.HTTPException`` for
     what is not HTTP, and ``ConfigurationError``.
@@ -260,9 +262,7 @@ def _read(response: Any, limit: int, *, cut: bool) -> bytes:
 
 
 def _opener(deadline: Deadline, tls: Tls, asked: list[str], *, follow: bool, keep_headers: bool) -> OpenerDirector:
-    """The parts of ``urllib`` that we want: HTTP, and proxies of the environment; no files, no FTP, no passwords of its
-    own.
-    """
+    """The parts of ``urllib`` that are used: HTTP and proxies; no files, FTP, or stored passwords."""
 
     class Redirects(HTTPRedirectHandler):
         def redirect_request(self, *arguments: Any) -> Request | None:
@@ -283,7 +283,7 @@ def _opener(deadline: Deadline, tls: Tls, asked: list[str], *, follow: bool, kee
             deadline.watch(self.sock)
 
     class WatchedTls(HTTPSConnection, Watched):
-        """``HTTPSConnection`` connects by the next class, ``Watched``, and then speaks TLS."""
+        """``HTTPSConnection`` connects by the next class, ``Watched``, and then starts TLS."""
 
     class Http(HTTPHandler):
         def http_open(self, request: Request) -> HTTPResponse:
