@@ -1,7 +1,8 @@
 """Metrics of runs and steps for Prometheus, or for whatever you collect them with.
 
     python examples/metrics.py                                          # one JSON line for each metric
-    PROMETHEUS=http://127.0.0.1:9090 python examples/metrics.py         # a Prometheus server or a Pushgateway
+    PUSHGATEWAY=http://127.0.0.1:9091 python examples/metrics.py        # a Pushgateway
+    OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 python examples/metrics.py  # what takes OTLP: a Collector
 
 A collector belongs to the process that runs or waits for a run, whatever the engine: `run(on="prefect")` measures too.
 """
@@ -13,7 +14,12 @@ import os
 
 from flowyml import pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.observability import MetricsCollector, PrometheusMetricsCollector, set_metrics_collector
+from flowyml.core.observability import (
+    MetricsCollector,
+    OtlpMetricsCollector,
+    PrometheusMetricsCollector,
+    set_metrics_collector,
+)
 
 
 class JsonLines(MetricsCollector):
@@ -45,6 +51,10 @@ def measured(count: int = 1000):
 
 
 if __name__ == "__main__":
-    prometheus = os.environ.get("PROMETHEUS")
-    set_metrics_collector(PrometheusMetricsCollector(prometheus) if prometheus else JsonLines())
+    if "PUSHGATEWAY" in os.environ:
+        set_metrics_collector(PrometheusMetricsCollector(os.environ["PUSHGATEWAY"]))
+    elif "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ:
+        set_metrics_collector(OtlpMetricsCollector())
+    else:
+        set_metrics_collector(JsonLines())
     print("total:", measured.run()["total"])

@@ -32,6 +32,7 @@ PROGRAMS = {
         "prometheus-pushgateway": "prometheus-pushgateway",
         "psql": "postgresql",
         "rsvg-convert": "librsvg2-bin",
+        "victoria-metrics": "victoria-metrics",
     },
 }
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from flowyml.core.errors import ConfigurationError
+from flowyml.core.errors import ConfigurationError, MissingExtraError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.loading import is_loading
 from flowyml.core.urls import shown, shown_in
@@ -16,11 +16,13 @@ from flowyml.core.urls import shown, shown_in
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Counter, Histogram
 
-    from flowyml.core.prometheus_push import Destination
+    from flowyml.core.otlp import Meters
+    from flowyml.core.pushgateway import Pushgateway
 
 __all__ = [
     "ConsoleMetricsCollector",
     "MetricsCollector",
+    "OtlpMetricsCollector",
     "PrometheusMetricsCollector",
     "get_metrics_collector",
     "set_metrics_collector",
@@ -68,17 +70,19 @@ class ConsoleMetricsCollector(MetricsCollector):
         say(f"[metrics] {text}")
 
 
+_BUCKETS = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
+"""Upper bounds of the histograms' buckets, in seconds."""
+
+
 class PrometheusMetricsCollector(MetricsCollector):
-    """Sends to a Prometheus server, or pushes to a Pushgateway, at the end of each run.
+    """Pushes to a Pushgateway at the end of each run.
 
     Metrics: ``flowyml_runs_total{pipeline,status}``, ``flowyml_run_duration_seconds{pipeline}`` (histogram),
     ``flowyml_step_duration_seconds{pipeline,step,status}`` (histogram), with ``job`` from ``job_name``.
 
-    ``endpoint`` is a URL. If a Pushgateway answers there, metrics are pushed to it. A Prometheus server gets the
-    samples through its remote-write receiver, with an ``instance`` for each process; if that is off,
-    ``set_metrics_collector`` raises ``ConfigurationError`` with the flag that turns it on. Its OTLP receiver is not
-    used. If nothing answers, runs continue and a warning is logged. A user and a password in the URL are sent to it
-    with each request.
+    ``endpoint`` is the URL of a Pushgateway. If a Prometheus server answers there, ``set_metrics_collector`` raises
+    ``ConfigurationError``: a server takes metrics from ``OtlpMetricsCollector``. If nothing answers, runs continue and a
+    warning is logged. A user and a password in the URL are sent to it with each request.
 
     Workers of an engine load the script that sets the collector too. They send nothing, and need no
     ``prometheus-client``, so that a run counts once: in the process that waits for it. For runs that no process waits
@@ -89,8 +93,6 @@ class PrometheusMetricsCollector(MetricsCollector):
     Pass a ``registry`` to add these metrics to your own exporter; with ``endpoint=None`` nothing is sent.
     ``timeout_seconds`` limits each request.
     """
-
-    _BUCKETS = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
 
     def __init__(
         self,
@@ -135,11 +137,11 @@ class PrometheusMetricsCollector(MetricsCollector):
             Counter("flowyml_runs", "Finished runs.", ["pipeline", "status"], registry=self.registry),
             Histogram(
                 "flowyml_run_duration_seconds", "Duration of runs.", ["pipeline"],
-                registry=self.registry, buckets=self._BUCKETS,
+                registry=self.registry, buckets=_BUCKETS,
             ),
             Histogram(
                 "flowyml_step_duration_seconds", "Duration of steps.", ["pipeline", "step", "status"],
-                registry=self.registry, buckets=self._BUCKETS,
+                registry=self.registry, buckets=_BUCKETS,
             ),
         )  # fmt: skip
 
@@ -155,30 +157,85 @@ class PrometheusMetricsCollector(MetricsCollector):
             self._send(self.endpoint)
 
     @cached_property
-    def _destination(self) -> Destination:
-        from flowyml.core.prometheus_push import Destination
+    def _gateway(self) -> Pushgateway:
+        from flowyml.core.pushgateway import Pushgateway
 
-        return Destination(self.endpoint or "", self.job_name, self.timeout_seconds)
+        return Pushgateway(self.endpoint or "", self.job_name, self.timeout_seconds)
 
     def check(self) -> None:
-        """Find out which server answers at ``endpoint``. Raises ``ConfigurationError`` if it accepts no samples."""
-        from flowyml.core.prometheus_push import HTTP_ERRORS
+        """Ask what answers at ``endpoint``. Raises ``ConfigurationError`` if that takes no pushes."""
+        from flowyml.core.pushgateway import HTTP_ERRORS
 
         if self.endpoint is None:
             return
         try:
-            self._destination.find()
+            self._gateway.check()
         except HTTP_ERRORS as error:
             where, why = shown(self.endpoint), shown_in(error)
             logger.warning("Metrics cannot be sent yet, since nothing answers at %s: %s", where, why)
 
     def _send(self, endpoint: str) -> None:
-        from flowyml.core.prometheus_push import HTTP_ERRORS
+        from flowyml.core.pushgateway import HTTP_ERRORS
 
         try:
-            self._destination.send(self.registry)
+            self._gateway.push(self.registry)
         except (*HTTP_ERRORS, ConfigurationError) as error:
             logger.warning("Metrics were not sent to %s: %s", shown(endpoint), shown_in(error))
+
+
+class OtlpMetricsCollector(MetricsCollector):
+    """Sends by OTLP over HTTP at the end of each run: to a Prometheus server, an OpenTelemetry Collector, a service.
+
+    Needs ``pip install 'flowyml[otlp]'``. Sends the metrics of ``PrometheusMetricsCollector``. ``service.name`` is
+    ``job_name``, and each process has its own ``service.instance.id``; Prometheus makes ``job`` and ``instance`` of
+    them.
+
+    ``endpoint`` is the whole URL, such as ``http://prometheus:9090/api/v1/otlp/v1/metrics`` for a Prometheus server
+    that was started with ``--web.enable-otlp-receiver``, or ``http://collector:4318/v1/metrics``. Without it,
+    OpenTelemetry's ``OTEL_EXPORTER_OTLP_…`` variables count, which also hold headers and certificates. A user and a
+    password in the URL are sent with each request; redirects are not followed.
+
+    What is not accepted within ``timeout_seconds`` is logged, and is part of what the next run sends. Workers of an
+    engine send nothing and do not need the extra, as with ``PrometheusMetricsCollector``.
+    """
+
+    def __init__(
+        self, endpoint: str | None = None, job_name: str = "flowyml", *, timeout_seconds: float = 5
+    ) -> None:  # fmt: skip
+        self.endpoint = endpoint
+        self.job_name = job_name
+        self.timeout_seconds = timeout_seconds
+        self._making = threading.Lock()
+
+    @cached_property
+    def _made(self) -> Meters:
+        try:
+            from flowyml.core.otlp import Meters
+        except ImportError as error:
+            raise MissingExtraError(
+                "OtlpMetricsCollector needs OpenTelemetry's exporter: pip install 'flowyml[otlp]'."
+            ) from error
+        return Meters(self.endpoint, self.job_name, self.timeout_seconds, _BUCKETS)
+
+    def _meters(self) -> Meters:
+        with self._making:  # steps end in threads
+            return self._made
+
+    def check(self) -> None:
+        """Raise ``MissingExtraError`` if OpenTelemetry's exporter is not installed."""
+        self._meters()
+
+    def step_finished(self, pipeline: str, run_id: str, step: str, status: ExecutionStatus, duration: float) -> None:
+        labels = {"pipeline": pipeline, "step": step, "status": status.name}
+        self._meters().step_seconds.record(duration, labels)
+
+    def run_finished(self, pipeline: str, run_id: str, status: ExecutionStatus, duration: float) -> None:
+        meters = self._meters()
+        meters.runs.add(1, {"pipeline": pipeline, "status": status.name})
+        meters.run_seconds.record(duration, {"pipeline": pipeline})
+        if not meters.send():
+            where = shown(self.endpoint) if self.endpoint else "where OpenTelemetry's variables say"
+            logger.warning("Metrics were not sent to %s.", where)
 
 
 _collector: MetricsCollector | None = None

@@ -1,4 +1,7 @@
-"""A real Prometheus and a real Pushgateway for tests, Debian's own, on 127.0.0.1, and gone after the test."""
+"""Real servers of metrics for tests, Debian's own, on 127.0.0.1, and gone after the test.
+
+VictoriaMetrics takes OTLP and answers queries as Prometheus does, whose package in Debian is built without OTLP.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,9 @@ from tests.engines.processes import end_engine, free_port, start_engine
 from tests.waiting import wait_until
 
 __all__ = [
-    "METERED", "WRITE", "check_both", "check_hook", "check_process", "is_pushed", "page", "prometheus", "pushgateway",
-    "run_metered", "values",
+    "METERED", "METERED_BY_OTLP", "check_hook", "check_process", "is_pushed", "page", "prometheus", "pushgateway",
+    "run_metered", "values", "victoria_metrics",
 ]  # fmt: skip
-
-WRITE = "--web.enable-remote-write-receiver"
 
 METERED = """
 import sys
@@ -46,6 +47,8 @@ if __name__ == "__main__":
         {name}.run()
 """
 """A script as the guide has it, whose process ends right after its run. Workers import it, and so does its set-up."""
+
+METERED_BY_OTLP = METERED.replace("PrometheusMetricsCollector", "OtlpMetricsCollector")
 
 METERED_BY_HOOK = """
 from flowyml import pipeline, step
@@ -71,20 +74,11 @@ if __name__ == "__main__":
 """The same for runs that no process waits for: a worker sends the metrics."""
 
 
-def check_both(folder: Path, name: str, **environment: str) -> None:
-    """Run that script as a process of its own, once for each kind of server, and wait until the run counts there."""
-    check_process(folder, name, **environment)
+def check_process(folder: Path, name: str, **environment: str) -> None:
+    """Run that script as a process of its own, and wait until its run counts in a Pushgateway."""
     with pushgateway() as url:
         run_metered(folder, url, name, **environment)
         wait_until(lambda: is_pushed(url, name))
-
-
-def check_process(folder: Path, name: str, **environment: str) -> None:
-    """Run that script as a process of its own, and wait until the run and its step count in Prometheus."""
-    with prometheus(folder, WRITE) as url:
-        run_metered(folder, url, name, **environment)
-        wait_until(lambda: values(url, f'flowyml_runs_total{{job="flowyml",pipeline="{name}"}}') == [1])
-        wait_until(lambda: values(url, f'sum(flowyml_step_duration_seconds_count{{pipeline="{name}"}})') == [1])
 
 
 def check_hook(folder: Path, name: str, **environment: str) -> None:
@@ -111,15 +105,24 @@ def is_pushed(url: str, name: str) -> bool:
 
 
 @contextmanager
-def prometheus(folder: Path, *flags: str) -> Iterator[str]:
-    """A server with these flags, by its URL."""
+def prometheus(folder: Path) -> Iterator[str]:
+    """A Prometheus server, by its URL."""
     (folder / "prometheus.yml").write_text("global: {}\n")
     address = f"127.0.0.1:{free_port()}"
     options = [
         f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
-        f"--web.listen-address={address}", *flags,
+        f"--web.listen-address={address}",
     ]  # fmt: skip
     with _running("prometheus", options, address) as url:
+        yield url
+
+
+@contextmanager
+def victoria_metrics(folder: Path) -> Iterator[str]:
+    """A server that takes OTLP at ``/opentelemetry/v1/metrics``, by its URL."""
+    address = f"127.0.0.1:{free_port()}"
+    options = [f"-storageDataPath={folder}/data", f"-httpListenAddr={address}", "-search.latencyOffset=0s"]
+    with _running("victoria-metrics", options, address) as url:
         yield url
 
 

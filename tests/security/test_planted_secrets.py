@@ -23,7 +23,7 @@ import pytest
 
 from flowyml import Pipeline, context, step
 from flowyml.core.errors import ConfigurationError, FlowymlError
-from flowyml.core.observability import PrometheusMetricsCollector, set_metrics_collector
+from flowyml.core.observability import OtlpMetricsCollector, PrometheusMetricsCollector, set_metrics_collector
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.local import LocalOrchestrator
 from flowyml.orchestrators.targets import resolve
@@ -302,7 +302,8 @@ def test_a_local_run_leaves_none_anywhere(project: Path, tmp_path: Path, monkeyp
             assert not found(path.read_bytes(), *others), path
 
 
-def test_metrics_hold_none(project: Path) -> None:
+@pytest.mark.parametrize("kind", [PrometheusMetricsCollector, OtlpMetricsCollector])
+def test_metrics_hold_none(project: Path, kind: type[PrometheusMetricsCollector | OtlpMetricsCollector]) -> None:
     def accept(request: Recorded) -> Reply:
         return Reply(200, b"")
 
@@ -311,7 +312,7 @@ def test_metrics_hold_none(project: Path) -> None:
         return len(secret)
 
     with web(accept) as gateway:
-        collector = PrometheusMetricsCollector(gateway.url.replace("//", f"//ada:{AS_PASSWORD}@"), job_name="planted")
+        collector = kind(gateway.url.replace("//", f"//ada:{AS_PASSWORD}@"), job_name="planted")
         assert not found(repr(collector))
         pipeline = Pipeline("measured", context=context(secret="")).add_step(one)
         set_metrics_collector(collector)

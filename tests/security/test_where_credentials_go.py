@@ -19,7 +19,7 @@ from flowyml.artifacts import open_store
 from flowyml.artifacts.housekeeping import discard, stored
 from flowyml.core.errors import ArtifactError, AuthenticationError, EngineError, FlowymlError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.observability import PrometheusMetricsCollector
+from flowyml.core.observability import OtlpMetricsCollector, PrometheusMetricsCollector
 from flowyml.core.process_identity import identity_of
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.credential_scope import without_credentials_of
@@ -139,10 +139,13 @@ def test_prefect(thief: Web, status: int, key: str) -> None:
         orchestrator.close()
 
 
-def test_metrics(thief: Web, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("collector", [PrometheusMetricsCollector, OtlpMetricsCollector])
+def test_metrics(
+    thief: Web, caplog: pytest.LogCaptureFixture, collector: type[PrometheusMetricsCollector | OtlpMetricsCollector]
+) -> None:
     with web(redirecting(thief)) as gateway:
         endpoint = gateway.url.replace("//", f"//ada:{PASSWORD}@")
-        PrometheusMetricsCollector(endpoint).run_finished("p", "r", ExecutionStatus.COMPLETED, 1)
+        collector(endpoint).run_finished("p", "r", ExecutionStatus.COMPLETED, 1)
         assert "Metrics were not sent" in caplog.text
         assert "Basic " in gateway.everything, "the gateway itself gets them"
         check(thief, None, caplog.text)

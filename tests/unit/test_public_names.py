@@ -47,8 +47,8 @@ PUBLIC = {
     "flowyml.core.hooks": ["PipelineHook"],
     "flowyml.core.item_names": ["labelled"],
     "flowyml.core.observability": [
-        "ConsoleMetricsCollector", "MetricsCollector", "PrometheusMetricsCollector", "get_metrics_collector",
-        "set_metrics_collector",
+        "ConsoleMetricsCollector", "MetricsCollector", "OtlpMetricsCollector", "PrometheusMetricsCollector",
+        "get_metrics_collector", "set_metrics_collector",
     ],
     "flowyml.core.resources": ["ResourceRequirements", "amount"],
     "flowyml.core.retry_policy": ["OrchestratorRetryPolicy", "error_names"],

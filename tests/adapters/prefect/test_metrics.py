@@ -1,4 +1,4 @@
-"""Metrics of runs on Prefect reach Prometheus and Pushgateway from a process that ends right after its run."""
+"""Metrics of runs on Prefect reach a Pushgateway from a process that ends right after its run."""
 
 from __future__ import annotations
 

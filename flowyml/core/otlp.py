@@ -1,0 +1,56 @@
+"""Send metrics by OTLP, with OpenTelemetry's own exporter."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+
+import requests  # type: ignore[import-untyped]  # the exporter's own
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult
+from opentelemetry.sdk.resources import Resource
+
+from flowyml.core.credentials import Login
+from flowyml.core.urls import without_credentials
+
+__all__ = ["Meters"]
+
+
+class Meters:
+    """The instruments of one process and the exporter that sends them."""
+
+    def __init__(self, endpoint: str | None, job: str, timeout: float, buckets: Sequence[float]) -> None:
+        """Make them. Without ``endpoint``, OpenTelemetry's environment variables say where they go."""
+        session = requests.Session()
+        session.hooks["response"].append(_refuse_redirect)
+        self._exporter = OTLPMetricExporter(
+            endpoint and without_credentials(endpoint), timeout=timeout, session=session,
+            headers=Login.in_url(endpoint).headers() if endpoint else None,
+        )  # fmt: skip
+        self._reader = InMemoryMetricReader()
+        instance = f"{platform.node()}:{os.getpid()}-{os.urandom(4).hex()}"
+        resource = Resource.create({"service.name": job, "service.instance.id": instance})
+        meter = MeterProvider([self._reader], resource=resource, shutdown_on_exit=False).get_meter("flowyml")
+        self.runs = meter.create_counter("flowyml_runs_total", description="Finished runs.")
+        self.run_seconds, self.step_seconds = (
+            meter.create_histogram(
+                name, "s", description, explicit_bucket_boundaries_advisory=[float(bucket) for bucket in buckets]
+            )
+            for name, description in (
+                ("flowyml_run_duration_seconds", "Duration of runs."),
+                ("flowyml_step_duration_seconds", "Duration of steps."),
+            )
+        )
+
+    def send(self) -> bool:
+        """Send all that was measured in this process; False if it was not accepted, which the exporter logs."""
+        data = self._reader.get_metrics_data()
+        return data is None or self._exporter.export(data) is MetricExportResult.SUCCESS
+
+
+def _refuse_redirect(answer: requests.Response, **_: object) -> None:
+    """Metrics and credentials go only to the given address, and the exporter would take a redirect for success."""
+    if answer.is_redirect:
+        raise OSError(f"it redirects ({answer.status_code}). Set the endpoint to the address that it redirects to.")
