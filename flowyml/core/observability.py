@@ -81,8 +81,8 @@ class PrometheusMetricsCollector(MetricsCollector):
     ``flowyml_step_duration_seconds{pipeline,step,status}`` (histogram), with ``job`` from ``job_name``.
 
     ``endpoint`` is the URL of a Pushgateway. If a Prometheus server answers there, ``set_metrics_collector`` raises
-    ``ConfigurationError``: a server takes metrics from ``OtlpMetricsCollector``. If nothing answers, runs continue and a
-    warning is logged. A user and a password in the URL are sent to it with each request.
+    ``ConfigurationError``: a server takes metrics from ``OtlpMetricsCollector``. If nothing answers, runs continue and
+    a warning is logged. A user and a password in the URL are sent to it with each request.
 
     Workers of an engine load the script that sets the collector too. They send nothing, and need no
     ``prometheus-client``, so that a run counts once: in the process that waits for it. For runs that no process waits
