@@ -1,4 +1,4 @@
-"""Where pipelines run. These classes load on first use, so that importing one engine imports no other."""
+"""The engines that run pipelines. These classes load on first use, so that importing one engine imports no other."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ __all__ = ["reap", "start_detached"]
 
 
 class _Process(subprocess.Popen[bytes]):
-    """Meant to outlive this process, so no warning is due when it is garbage-collected."""
+    """A process that outlives this one, so no warning is due when the object is garbage-collected."""
 
     def __del__(self) -> None:
         return

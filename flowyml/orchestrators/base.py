@@ -1,7 +1,7 @@
-"""The interface of an orchestrator: what a user calls, and what an adapter provides.
+"""The interface of an orchestrator: the methods that users call, and those that an adapter provides.
 
-An adapter subclasses ``Orchestrator`` and fills in the methods under "What an adapter provides". The rest, which is
-what users call, is written once, here, in terms of those.
+An adapter subclasses ``Orchestrator`` and implements the methods under "What an adapter provides". The rest, which
+users call, is implemented here, in terms of those.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ logger = logging.getLogger("flowyml.orchestrators")
 
 
 class RunnablePipeline(Protocol):
-    """What an orchestrator needs of a pipeline: a ``flowyml.Pipeline``, or one read from a bundle."""
+    """An orchestrator's view of a pipeline: a ``flowyml.Pipeline``, or one read from a bundle."""
 
     @property
     def name(self) -> str: ...
     @property
     def origin(self) -> Origin | None:
-        """Where it comes from; None if the bundle does not record it."""
+        """The origin of the pipeline; None if the bundle does not record it."""
 
     @property
     def revision(self) -> str | None:
-        """The commit that its code is from, if known."""
+        """The commit of its code, if known."""
 
     def compile(self) -> Plan:
         """The plan; raises ``DefinitionError``."""
@@ -71,7 +71,7 @@ class RunnablePipeline(Protocol):
         """The functions and hooks, for running in this process."""
 
     def bundle(self, plan: Plan | None = None) -> Bundle:
-        """Code and plan in one file, for running elsewhere. ``plan`` replaces the compiled one."""
+        """Code and plan in one file, to run elsewhere. ``plan`` replaces the compiled one."""
 
     def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
         """All parameters of a run, defaults filled in; raises ``ParameterError``."""
@@ -85,7 +85,7 @@ class RunnablePipeline(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """A pipeline that an engine knows. ``changed`` is false if the engine already had this very version.
+    """A deployed pipeline. ``changed`` is False if the engine already had this very version.
 
     ``also`` names the pipeline's other deployments that were moved to this version, on an engine that can have several.
     """
@@ -99,7 +99,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """Whether an engine answers, what it is, and where."""
+    """The health of an engine: whether it answers, its version and its address."""
 
     reachable: bool
     version: str | None = None
@@ -110,7 +110,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignIn:
-    """How the owner of a server that FlowyML started signs in to its UI."""
+    """The user and password with which the owner of a server that FlowyML started signs in to its UI."""
 
     url: str
     password: str = field(repr=False)
@@ -122,22 +122,22 @@ class Orchestrator(ABC):
     The module of an adapter imports its engine where it uses it, never at the top, so that the class works without the
     engine installed. ``engine_package`` is the import name of the engine's client library and ``extra`` the extra of
     FlowyML that brings it; ``flowyml.orchestrators.registry`` checks them before it constructs one. A script may import
-    the class to say where it runs, and workers import that script. So if a pipeline's code names the adapter's
+    the class to choose its engine, and workers import that script. So if a pipeline's code names the adapter's
     top-level package, this package and those in ``worker_packages`` travel in the bundle. They must be pure Python:
     only their ``.py`` files travel.
     """
 
     name: ClassVar[str]
-    """What ``--on`` takes: the name of the entry point. Each adapter sets it."""
+    """The name for ``--on``, which is that of the entry point. Each adapter sets it."""
     capabilities: ClassVar[Capabilities]
-    """What the engine can do. Each adapter sets it."""
+    """The features that the engine supports. Each adapter sets it."""
     engine_package: ClassVar[str | None] = None
     extra: ClassVar[str | None] = None
     worker_packages: ClassVar[tuple[str, ...]] = ()
     can_run_missed: ClassVar[bool] = False
-    """Whether ``run_missed`` can run past times of a schedule."""
+    """True if ``run_missed`` can run past times of a schedule."""
     target: str | None = None
-    """What ``--on`` takes to find this orchestrator, if that is not ``name``: a configured target, a URL."""
+    """The value of ``--on`` for this orchestrator, if that is not ``name``: a configured target, a URL."""
 
     def __init__(
         self, *, retry_policy: OrchestratorRetryPolicy | None = None, secrets: Mapping[str, str] = {}
@@ -149,7 +149,7 @@ class Orchestrator(ABC):
 
     @property
     def artifact_place(self) -> str | None:
-        """Where outputs of steps and cached results are stored: a folder or a URL; None means the default.
+        """The store of steps' outputs and cached results: a folder or a URL; None for the default.
 
         It is the attribute ``artifacts``, if the adapter has one.
         """
@@ -157,7 +157,7 @@ class Orchestrator(ABC):
 
     @property
     def has_default_store(self) -> bool:
-        """Whether outputs of steps are in this machine's default store if ``artifact_place`` names no other.
+        """True if outputs of steps are in this machine's default store when ``artifact_place`` names no other.
 
         False if steps may run on other machines.
         """
@@ -176,7 +176,7 @@ class Orchestrator(ABC):
         """Submit a run and return at once. Submitting a ``run_id`` again returns the same run, never a second one.
 
         Raises ``DefinitionError``, ``ParameterError`` and ``UnsupportedFeatureError`` before anything is sent, and
-        ``OwnershipError`` when the run would need to replace what another pipeline deployed; ``force`` does so.
+        ``OwnershipError`` if the run would have to replace another pipeline's deployment; ``force`` does so.
         """
         stop_if_loading(pipeline.name, "submit")
         run_id = new_run_id(pipeline.name) if run_id is None else _checked_run_id(run_id)
@@ -192,7 +192,7 @@ class Orchestrator(ABC):
     def execute(
         self, pipeline: RunnablePipeline, run_id: str, context: Mapping[str, Any], *, force: bool = False
     ) -> PipelineResult:
-        """Run and wait for the end. ``context`` holds the parameters of this run, ``force`` is ``run_pipeline``'s.
+        """Run and wait for the end. ``context`` has the parameters of this run, ``force`` is ``run_pipeline``'s.
 
         Ctrl-C cancels the run, prints its ids, and is raised again. An override may leave ``force`` out: it is passed
         only if the user asks for it.
@@ -251,7 +251,7 @@ class Orchestrator(ABC):
             return self.create_schedule(pipeline.bundle(plan), schedule, force=force)
 
     def deploy_pipeline(self, pipeline: RunnablePipeline, *, force: bool = False) -> Deployment:
-        """Make the pipeline known to the engine without running it.
+        """Deploy the pipeline to the engine without running it.
 
         Raises ``OwnershipError`` if that would replace another pipeline's deployment; ``force`` replaces it.
         """
@@ -262,7 +262,7 @@ class Orchestrator(ABC):
     def compile_pipeline(self, pipeline: RunnablePipeline) -> Mapping[str, bytes]:
         """The files that the engine would get, by name, the main file first, each with FlowyML's mark.
 
-        They are for the engine itself, so the capabilities of the class decide, even if this object would run them in a
+        They are for the engine itself, so the capabilities of the class apply, even if this object runs pipelines in a
         way that supports more or less. Raises ``UnsupportedFeatureError``.
         """
         plan = self._own_plan(pipeline)
@@ -272,7 +272,7 @@ class Orchestrator(ABC):
         return {name: marked(data, name) for name, data in files.items()}
 
     def plan(self, pipeline: RunnablePipeline) -> Plan:
-        """The plan as this orchestrator would run it: with its retry policy, and checked against what it can do."""
+        """The plan as this orchestrator would run it: with its retry policy, and checked against its capabilities."""
         plan = self._own_plan(pipeline)
         self.capabilities.require(first_of_each(plan))
         return plan
@@ -284,9 +284,10 @@ class Orchestrator(ABC):
 
     @classmethod
     def recognizes(cls, site: Site) -> bool:
-        """Whether this engine answers at a URL, by its unauthenticated pages: ``site.get("/api/health").json()``.
+        """Return whether this engine answers at a URL, by its unauthenticated pages.
 
-        Needs no client library of the engine. Leave it out for an engine that has no URL.
+        For example ``site.get("/api/health").json()``. Needs no client library of the engine. Leave it out for an
+        engine that has no URL.
         """
         return False
 
@@ -296,12 +297,12 @@ class Orchestrator(ABC):
 
     @classmethod
     def stop_server(cls) -> bool:
-        """Stop the server of this engine that FlowyML started on this machine. False if none is running."""
+        """Stop the server of this engine that FlowyML started on this machine. Return False if none is running."""
         return False
 
     @classmethod
     def sign_in(cls) -> SignIn | None:
-        """How to sign in to the UI of the server that FlowyML started; None if none is running."""
+        """The login for the UI of the server that FlowyML started; None if none is running."""
         return None
 
     @abstractmethod
@@ -314,11 +315,11 @@ class Orchestrator(ABC):
 
     @abstractmethod
     def get_run(self, job_id: str) -> Run:
-        """One run. Raises ``RunNotFoundError``, ``EngineUnreachableError``, ``UnknownStateError``."""
+        """A run. Raises ``RunNotFoundError``, ``EngineUnreachableError``, ``UnknownStateError``."""
 
     @abstractmethod
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        """Runs that this engine knows, newest first, in one call to the engine.
+        """Runs of this engine, newest first, in one call to the engine.
 
         Returned as ``flowyml.core.runs.Runs``, a list that notebooks show as a table.
         """
@@ -336,7 +337,7 @@ class Orchestrator(ABC):
         raise self._lacks("listing artifacts")
 
     def artifact_stores(self, job_id: str) -> Sequence[Store]:
-        """The stores that may hold artifacts of a run, by default the one that ``artifact_place`` names."""
+        """The stores that may contain artifacts of a run, by default that of ``artifact_place``."""
         from flowyml.artifacts import open_store
 
         return (open_store(self.artifact_place),)
@@ -352,55 +353,55 @@ class Orchestrator(ABC):
         return (line for line in self.logs(job_id, follow=follow) if line.is_of(step, index))
 
     def why_waiting(self, job_id: str) -> str:
-        """Why a run that has not ended does not go on, and what to do about it; empty if the engine does not say."""
+        """Say why a run that has not ended does not progress, and what to do; empty if the engine does not say."""
         return ""
 
     @abstractmethod
     def cancel(self, job_id: str) -> bool:
-        """Stop a run and its work; returns when the engine has accepted the request. False if it had already ended."""
+        """Stop a run and its work; return when the engine has accepted that, False if the run had already ended."""
 
     @abstractmethod
     def health(self) -> Health:
-        """Whether the engine answers. Never raises for an engine that is down."""
+        """Return whether the engine answers. Never raises for an engine that is down."""
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
         """Start the failed steps of an ended run again, and return when the engine has accepted the request.
 
         From then on the run is not terminal. ``steps`` are names of steps and labels of items of the run; None means
         all that did not complete. Raises ``RetryRefusedError`` for a retry that the engine cannot do. Not called for an
-        engine whose ``RETRY_RUN`` is no.
+        engine that does not support ``RETRY_RUN``.
         """
         raise self._lacks("retrying a run")
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
-        """Which of these secrets are missing in the engine's store, each with what to do."""
+        """The secrets among these that the engine's store lacks, each with advice."""
         raise UnsupportedFeatureError(f"{self.name!r} cannot look secrets up from here.")
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
-        """Make a bundle known to the engine. ``ownership.check_replaceable`` decides what it may replace."""
+        """Deploy a bundle to the engine. ``ownership.check_replaceable`` decides what it may replace."""
         raise self._lacks("deployments")
 
     def diff(self, bundle: Bundle) -> str:
-        """What deploying this bundle would change, as a unified diff; empty if nothing would."""
+        """The changes that deploying this bundle would make, as a unified diff; empty if there are none."""
         raise UnsupportedFeatureError(f"deploy --dry-run is not available on {self.name!r}.")
 
     def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
-        """Raise what ``deploy`` would raise, as far as that can be checked without changing anything."""
+        """Raise what ``deploy`` would raise, as far as possible without changing anything."""
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         """Create or update the schedule of the bundle's pipeline, by the same rule as ``deploy``."""
         raise self._lacks("schedules")
 
     def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
-        """The schedules that FlowyML made on this engine."""
+        """The schedules that FlowyML created on this engine."""
         raise self._lacks("schedules")
 
     def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
-        """Keep the schedule without firing it. Raises ``ScheduleNotFoundError``."""
+        """Pause a schedule. Raises ``ScheduleNotFoundError``."""
         raise self._lacks("schedules")
 
     def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
-        """Let a paused schedule fire again. Raises ``ScheduleNotFoundError``."""
+        """Resume a paused schedule. Raises ``ScheduleNotFoundError``."""
         raise self._lacks("schedules")
 
     def delete_schedule(self, schedule_id: str) -> None:
@@ -410,7 +411,7 @@ class Orchestrator(ABC):
     def trigger(
         self, name: str, run_id: str | None = None, *, parameters: Mapping[str, Any] | None = None
     ) -> SubmissionResult:
-        """Start a run of what is deployed under a name, without its code, and return at once.
+        """Start a run of the deployment of a name, without its code, and return at once.
 
         Raises ``RunNotFoundError`` if nothing is deployed under that name, and ``ParameterError``.
         """
@@ -427,28 +428,29 @@ class Orchestrator(ABC):
     def backfill(
         self, name: str, start: date, end: date, *, parameters: Mapping[str, Any] | None = None, **options: Any
     ) -> list[SubmissionResult]:
-        """Make the runs that a schedule missed from ``start`` to ``end``, inclusive; a date is a whole day.
+        """Create the runs that a schedule missed from ``start`` to ``end``, inclusive; a date is a whole day.
 
-        Returns the runs that it made. If each scheduled time has a run already, it returns none and logs that.
-        ``options`` are the engine's own. Raises ``ScheduleError`` if the range contains no scheduled time.
+        Returns the created runs. If each scheduled time has a run already, it returns none and logs that. ``options``
+        are the engine's own. Raises ``ScheduleError`` if the range contains no scheduled time.
         """
         raise self._lacks("backfills")
 
     def foreign_schedule(self, name: str) -> ForeignSchedule:
-        """The schedule of something that FlowyML did not make, to hand it to another engine."""
+        """The schedule of a workflow that FlowyML did not create, to hand it to another engine."""
         raise self._lacks("handing over schedules that FlowyML did not make")
 
     def check_fires(self) -> None:
-        """Raise ``ScheduleError`` if nothing would start the runs of a schedule now. Most engines start them
-        themselves.
+        """Raise ``ScheduleError`` if nothing would start the runs of a schedule now.
+
+        Most engines start them themselves.
         """
 
     def run_missed(self, schedule_id: str, time: datetime) -> SubmissionResult:
-        """Run what a schedule runs for one of its times; the same time again returns the same run."""
+        """Run the pipeline of a schedule for one of its times; the same time again returns the same run."""
         raise self._lacks("runs for times that a schedule has missed")
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
-        """The newest runs that the schedule of a pipeline, or ``run_missed``, has started, keyed by scheduled time."""
+        """The newest runs started by the schedule of a pipeline, or by ``run_missed``, by scheduled time."""
         raise self._lacks("reporting the scheduled time of a run")
 
     def workflows(self, *, last: int = 25) -> list[Workflow]:
@@ -456,10 +458,10 @@ class Orchestrator(ABC):
         raise self._lacks("listing what FlowyML did not deploy")
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
-        """What FlowyML stored for this engine's runs, each item with the reason if it must stay.
+        """The data that FlowyML stored for this engine's runs, each item with the reason if it must stay.
 
-        Whatever its age, what is still needed stays: for a run in progress, a schedule, a deployment, a run that can be
-        retried. ``Prunable.remove`` checks again, because runs begin and end in the meantime.
+        Whatever its age, data that is still needed stays: for a run in progress, a schedule, a deployment, a run that
+        can be retried. ``Prunable.remove`` checks again, because runs begin and end in the meantime.
 
         An override extends this list, which has the cached results in the engine's store, if that store is known.
         """
@@ -471,11 +473,11 @@ class Orchestrator(ABC):
     def prune(
         self, *, older_than: float = 30 * 86_400, max_bytes: int = 10_000_000_000, dry_run: bool = False
     ) -> list[Pruned]:
-        """Remove what was not used for ``older_than`` seconds and is no longer needed.
+        """Remove data that was not used for ``older_than`` seconds and is no longer needed.
 
-        Returns one record for each item that was removed, or could not be. Of what can be recreated, such as unpacked
-        code, at most ``max_bytes`` are kept, the most recently used. With ``dry_run`` nothing is removed, and ``freed``
-        is what would be.
+        Returns one record for each item that was removed, or could not be. Of data that can be recreated, such as
+        unpacked code, at most ``max_bytes`` stay, the most recently used. With ``dry_run`` nothing is removed, and
+        ``freed`` has the bytes that would be.
         """
         from flowyml.core.pruning import Bounds, Pruned, prune
 
@@ -496,7 +498,7 @@ class Orchestrator(ABC):
 
 @contextmanager
 def of_step(name: str) -> Iterator[None]:
-    """A ``DefinitionError`` that an adapter's compiler raises in this block is about this step."""
+    """Set the step of a ``DefinitionError`` that an adapter's compiler raises in this block."""
     try:
         yield
     except DefinitionError as error:
@@ -527,9 +529,9 @@ def new_run_id(pipeline: str) -> str:
 
 
 def claim_new(run_id: str) -> bool:
-    """Whether ``new_run_id`` made this id in this process and no run has it yet, so that the engine need not be asked.
+    """Return whether ``new_run_id`` made this id in this process and no run has it, so that no request is needed.
 
-    True only once: from then on, the run that asked has the id.
+    True only once: from then on, the caller's run has the id.
     """
     is_new = run_id in _made
     _made.discard(run_id)
@@ -544,14 +546,14 @@ def check_same_run(
     origin: Origin | None = None,
     code_digest: str | None = None,
 ) -> None:
-    """For an adapter whose engine has a run with this id: the same run is returned again, a different one is an error.
+    """Check that an existing run with the requested id is the same run; for adapters.
 
-    ``origin`` and ``code_digest`` are those of the bundle; they are compared with what the engine recorded in
+    ``origin`` and ``code_digest`` are those of the bundle; they are compared with those that the engine recorded in
     ``found``, if both are known. Other parameters cannot change the run and cause a warning; so does code that cannot
     be compared.
 
     Raises ``DefinitionError`` for a run of another pipeline or of other code. The same code from another project causes
-    a warning: what it would run has run.
+    a warning: it has run already.
     """
     again = "Give this run another id, or leave the id out"
     if found.pipeline != pipeline:

@@ -22,7 +22,7 @@ __all__ = ["BundledPipeline"]
 
 
 class BundledPipeline:
-    """Pass it to any orchestrator: ``orchestrator.run_pipeline(BundledPipeline("training-1f3a9c2e.pyz"))``.
+    """A pipeline from a bundle's file: ``orchestrator.run_pipeline(BundledPipeline("training-1f3a9c2e.pyz"))``.
 
     Raises ``PlanError`` if the file is not a bundle.
     """
@@ -38,15 +38,15 @@ class BundledPipeline:
 
     @property
     def origin(self) -> Origin | None:
-        """Where the pipeline was written; None if the bundle does not record it."""
+        """The origin of the pipeline; None if the bundle does not record it."""
         return self._bundle.origin
 
     revision: str | None = None
-    """A bundle does not hold the commit that it was made from."""
+    """None: a bundle does not record its commit."""
 
     @cached_property
     def folder(self) -> Path:
-        """Where the bundle is unpacked."""
+        """The folder of the unpacked bundle."""
         return unpack_bundle_bytes(self._bundle.data)
 
     def compile(self) -> Plan:
@@ -54,7 +54,7 @@ class BundledPipeline:
         return self._bundle.plan
 
     def refreshed(self, refresh: bool | str | Iterable[str]) -> BundledPipeline:
-        """A copy whose cached steps run again, and whose new results are kept: all of them, or the named ones."""
+        """A copy whose cached steps run again and save their new results: all of them, or the named ones."""
         made = copy(self)
         made._bundle = self._bundle.with_plan(self._bundle.plan.with_refresh(refresh))
         made.__dict__.pop("folder", None)
@@ -73,4 +73,4 @@ class BundledPipeline:
         return check_values(self.name, self._bundle.plan.parameters, values)
 
     def locate(self, error: DefinitionError) -> None:
-        """Nothing: a bundle does not know where its steps were written."""
+        """Do nothing: a bundle does not record the lines of its steps."""

@@ -1,4 +1,4 @@
-"""Cached results of steps that were not used for a long time, in a store that several engines may share."""
+"""Prune cached results that were not used for a long time, in a store that several engines may share."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _FOLDER = re.compile(rf"{ROOT}/[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*/[0-9a-f]{{6
 
 
 def store_of(place: str | None, *, has_default: bool) -> Store | None:
-    """The store of an engine's results, which is at a place or by default on this machine.
+    """The store of an engine's results, at an address or by default on this machine.
 
-    None if steps may run on other machines and it is not configured.
+    None if steps may run on other machines and no store is configured.
     """
     return open_store(place) if place is not None or has_default else None
 
 
 def results_of(store: Store | None, engine: str, bounds: Bounds) -> Iterator[Prunable]:
-    """The cached results in an engine's store; if that is unknown, one item that stays, for all of them."""
+    """The cached results in an engine's store; if the store is unknown, one item that stays, for all of them."""
     if store is not None:
         yield from bounded(cached_results(store, bounds), bounds)
     else:
@@ -40,9 +40,9 @@ def results_of(store: Store | None, engine: str, bounds: Bounds) -> Iterator[Pru
 
 
 def cached_results(store: Store, bounds: Bounds) -> Iterator[Prunable]:
-    """Each result in a store, with its age: since its last use if the store is a local folder, else since it was
-    computed. Removing one is safe: a run that found it has its own copy, and one that looks for it meanwhile computes
-    it again.
+    """Each result in a store, with its age: since its last use in a local folder, else since it was computed.
+
+    Removing one is safe: a run that uses it has its own copy, and a run that looks for it meanwhile computes it again.
     """
     try:
         found = list(entries_in(store))
@@ -101,7 +101,7 @@ def _entry(store: Store, folder: str) -> Entry | None:
 
 @contextmanager
 def _turn(store: LocalStore, folder: str) -> Iterator[bool]:
-    """Whether no run is computing a result; while this is held, none that waits for its turn begins."""
+    """Yield whether no run is computing a result; during the block, no run that waits for the lock begins."""
     try:
         with store.opened(folder) as opened:
             file = os.fdopen(os.open("turn", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=opened), "rb")

@@ -29,10 +29,10 @@ PREFIX = "FLOWYML_ORCHESTRATORS__"
 class Target:
     """A named orchestrator: its engine and the keywords for its constructor, whose values ``repr`` does not show.
 
-    ``origins`` says for each keyword where its value is set: a file's table, or an environment variable. ``fault`` is
-    why it cannot be used; other targets still can. ``folder`` is the folder of the file, which its relative paths start
-    from. ``withheld`` names the credentials that belong to an address other than its URL. ``refused`` says for each
-    file and command of credentials why it is not read or run.
+    ``origins`` has for each keyword the source of its value: a file's table, or an environment variable. ``fault`` is
+    the reason why the target cannot be used; other targets still can. ``folder`` is the folder of the file, the base of
+    its relative paths. ``withheld`` names the credentials that belong to an address other than its URL. ``refused`` has
+    for each file and command of credentials the reason why it is not read or run.
     """
 
     name: str

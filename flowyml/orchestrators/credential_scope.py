@@ -1,12 +1,12 @@
-"""Credentials belong to one address: decides which of a target's credentials go to the URL that is called.
+"""Credentials belong to one address: decide which of a target's credentials go to the called URL.
 
 A target combines up to four tables: its own and its engine's, each in the environment and in a file. The credentials of
 a table with a URL go only to that URL. Those of a table without one go to the target's URL, with one exception: a file
-does not decide where credentials go that the environment holds for the whole engine.
+does not decide where the environment's credentials for a whole engine go.
 
-A file of settings may come with a folder that was cloned. So the commands and the files of credentials that it names
-are only used where the user has allowed its folder: else a mere list of runs could run code, or send a file of the
-user's to a server that the folder names.
+A file of settings may be in a cloned folder. So the commands and the files of credentials that it names are only used
+where the user has allowed its folder: else a mere list of runs could run code, or send a file of the user's to a server
+that the folder names.
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ def with_own_credentials(target: Target, environment: Tables, in_file: Tables) -
 
 
 def refused_sources(target: Target, file: Path) -> dict[str, str]:
-    """The target's options that have a command run or a file read for credentials in settings that are not trusted,
-    each with what to do.
-    """
+    """The target's commands and files of credentials in untrusted settings, each with advice."""
     if is_trusted(file):
         return {}
     refused = {}

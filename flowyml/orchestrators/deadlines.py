@@ -1,4 +1,4 @@
-"""httpcore connections with one deadline for a whole call, however slowly the server sends."""
+"""Connections of httpcore with one deadline for a whole call, however slowly the server sends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["DeadlineBackend"]
 
 
 class DeadlineBackend(httpcore.NetworkBackend):
-    """httpcore's ordinary network. ``until`` holds the deadline of this thread's call, by the monotonic clock."""
+    """httpcore's ordinary network. ``until`` is the deadline of this thread's call, by the monotonic clock."""
 
     def __init__(self, until: ContextVar[float]) -> None:
         self._until = until

@@ -1,4 +1,4 @@
-"""Artifacts of a run as files on this machine."""
+"""Download the artifacts of a run as files."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _free(artifact: Artifact, folder: Path, name: str, taken: set[Path]) -> Path
 
 
 def _names(artifact: Artifact) -> Iterator[str]:
-    """Its files, the picture last; none for what was not stored."""
+    """The names of its files, the picture last; empty if the artifact was not stored."""
     name = safe_name(artifact.name)
     if _is_in_record(artifact):
         yield f"{name}.json"
@@ -88,7 +88,7 @@ def _names(artifact: Artifact) -> Iterator[str]:
 
 
 def _written(artifact: Artifact) -> Iterator[Written]:
-    """Where its files are stored, the picture last."""
+    """Yield its stored files, the picture last."""
     if artifact.url is None or artifact.digest is None or artifact.size is None:
         return
     yield Written(artifact.url, artifact.digest, artifact.size)
@@ -126,12 +126,12 @@ def _json_of(metrics: Any) -> bytes:
 
 
 def _number(metric: Any) -> Any:
-    """A metric as JSON. NaN and infinities are JSON already in metrics that were stored; not in those of a record."""
+    """Write a metric as JSON. NaN and infinities are JSON already in stored metrics, but not in those of a record."""
     return metric if isinstance(metric, dict) else without_floats(metric)
 
 
 def _check_within(folder: Path, target: Path) -> None:
-    """Raise where a folder on the way to the target is a link, which may lead anywhere."""
+    """Raise if a folder on the way to the target is a link, which may lead anywhere."""
     for around in target.relative_to(folder).parents:
         if (link := folder / around) != folder and link.is_symlink():
             raise ArtifactError(
@@ -185,7 +185,7 @@ def _unpack(target: Path, archive: Path) -> Path:
 
 
 def _holds(folder: Path, archive: Path) -> bool:
-    """Whether a folder has exactly the content of this archive."""
+    """Return whether a folder has exactly the content of this archive."""
     with passing_file() as (path, file):
         try:
             write_folder(folder, file)

@@ -18,8 +18,8 @@ class OldSchedule:
     """The state of a schedule. ``last`` is the last of its times that has a run; ``is_busy`` is true while a run is in
     progress.
 
-    ``waiting`` are the times of runs that have not ended, which do not proceed while it is paused; ``following`` is the
-    time that the engine plans for the next run, possibly in the past, which it makes once unpaused.
+    ``waiting`` are the times of runs that have not ended, which do not progress while it is paused; ``following`` is
+    the planned time of the next run, possibly in the past, which the engine creates when it is unpaused.
     """
 
     schedule: Schedule
@@ -32,9 +32,7 @@ class OldSchedule:
 
 
 class ForeignSchedule(Protocol):
-    """A schedule that others made, and that can be handed over. ``place`` identifies its engine, however it was
-    given.
-    """
+    """A schedule of another tool that can be handed over. ``place`` is the address of its engine in one spelling."""
 
     name: str
     place: str

@@ -1,7 +1,7 @@
-"""HTTP: what an adapter needs to call an engine's API, on kept connections.
+"""HTTP for adapters: call an engine's API over persistent connections.
 
 Retries transient failures, bounds every answer in bytes and time, follows no redirect, distinguishes an answer of the
-engine from that of a proxy or a login page, and verifies TLS. A subclass adds the engine's own words.
+engine from those of proxies and login pages, and verifies TLS. A subclass adds the engine's own words.
 
 It uses httpcore, the layer below httpx: httpx cannot bound the whole time of a call, since its timeouts restart with
 each byte that arrives. ``flowyml.core.web`` is a smaller version with the standard library.
@@ -60,7 +60,7 @@ Page = tuple[Sequence[Item], int | None]
 Answered = TypeVar("Answered")
 
 BUSY = frozenset({429, 502, 503, 504})
-"""The statuses of a busy server, or one that its proxy cannot reach: it may answer a moment later."""
+"""The statuses of a busy server, or of a proxy that cannot reach its server: a retry may succeed soon."""
 
 _MOST_ENTRIES = 200_000  # of a list, such as the lines of a log
 _MOST_EMPTY = 10  # pages of a list that hold nothing and yet name a next one, as filters on a server make them
@@ -73,7 +73,7 @@ _DETAIL = 500  # characters
 
 
 def is_this_machine(url: str) -> bool:
-    """Whether a URL leads to this machine, judged by its host only.
+    """Return whether a URL leads to this machine, judged by its host only.
 
     >>> is_this_machine("http://localhost:8080"), is_this_machine("http://[::1]/api"), is_this_machine("http://10.0.0.1")
     (True, True, False)
@@ -87,8 +87,8 @@ def is_this_machine(url: str) -> bool:
 def paged(fetch: Callable[[int, int], Page[Item]], size: int, limit: int | None = None) -> Iterator[Item]:
     """The items of a list that a server returns page by page, all of them or the first ``limit``.
 
-    ``fetch`` gets the size of a page and the number of items before it, and returns its items and, if the server says
-    so, the total. If it does not, a page with fewer items than asked for is the last one. Raises ``EngineError`` for a
+    ``fetch`` gets the size of a page and the number of items before it, and returns its items and, if the server
+    reports it, the total. If not, a page with fewer items than requested is the last one. Raises ``EngineError`` for a
     list without end.
     """
     read, listing = 0, Listing()
@@ -102,10 +102,10 @@ def paged(fetch: Callable[[int, int], Page[Item]], size: int, limit: int | None 
 
 
 class Listing:
-    """The pages of one list, of which a server could send more and more.
+    """The pages of one list, which bounds a server that sends more and more.
 
-    Bounds their entries, bytes, time and empty pages. A page with the same content as an earlier one, or with the same
-    token for the next, is an error, whatever came between.
+    It bounds their entries, bytes, time and empty pages. A page with the same content as an earlier one, or with the
+    same token for the next, is an error, whatever came between.
     """
 
     def __init__(self) -> None:
@@ -119,8 +119,9 @@ class Listing:
         entries: Callable[[Answered], Sequence[Any]],
         token: Callable[[Answered], str | None] = lambda answer: None,
     ) -> Answered:
-        """The next page, which ``fetch`` asks for; ``token`` is the one for the page after it. Raises ``EngineError``
-        if the list has no end.
+        """The next page, requested by ``fetch``; ``token`` returns the token of the page after it.
+
+        Raises ``EngineError`` if the list has no end.
         """
         from flowyml.core.web import LARGEST_ANSWER, receiving
 
@@ -166,15 +167,15 @@ def one_spelling(url: str) -> str:
 
 
 class NotFoundError(EngineError, LookupError):
-    """The engine answered 404: there is nothing with this name."""
+    """The engine answered 404: it has nothing of this name."""
 
 
 class ConflictError(EngineError):
-    """The engine answered 409: it exists already, made by another process or by a call whose answer was lost."""
+    """The engine answered 409: the object exists, created by another process or by a call whose answer was lost."""
 
 
 class ProxyLoginError(AuthenticationError):
-    """A proxy in front of the engine requires its own login, so the engine was not asked at all."""
+    """A proxy in front of the engine requires its own login, so the call did not reach the engine."""
 
 
 class RefusedError(EngineError, ValueError):
@@ -182,7 +183,7 @@ class RefusedError(EngineError, ValueError):
 
 
 def status_error(status: int, message: str) -> EngineError:
-    """The kind of error for a status that does not refuse the credentials. The same for all engines.
+    """The error for a status that does not refuse the credentials. The same for all engines.
 
     >>> status_error(404, "no such run")
     NotFoundError('no such run')
@@ -196,17 +197,17 @@ def status_error(status: int, message: str) -> EngineError:
 class HttpClient:
     """Calls to one server, safe for many threads.
 
-    ``timeout`` bounds each silence of the server, and four times that a whole answer, in seconds. ``policy`` says how
-    patiently to retry if a server does not answer or is in trouble; a server that is merely busy is retried for some
-    seconds even without it, and as its ``Retry-After`` says. Raises kinds of ``EngineError``.
+    ``timeout`` bounds each silence of the server, and four times that a whole answer, in seconds. ``policy`` is for
+    retries if a server does not answer or has an error; a busy server is retried for some seconds even without it, and
+    after its ``Retry-After``. Raises kinds of ``EngineError``.
     """
 
     engine: ClassVar[str] = "the engine"
-    """How errors call it."""
+    """The engine's name in errors."""
     advice: ClassVar[str] = "Is the server running, and is this its address?"
-    """What errors advise when it does not answer."""
+    """The advice in errors if it does not answer."""
     answers_objects: ClassVar[bool] = False
-    """Whether the engine always answers with a JSON object. Anything else then comes from another program."""
+    """True if the engine always answers with a JSON object. Any other answer then comes from another program."""
 
     def __init__(
         self,
@@ -236,25 +237,25 @@ class HttpClient:
         return self.login.headers()
 
     def renew(self, refused: Mapping[str, str]) -> bool:
-        """Called after a refusal of these headers: whether trying again makes sense."""
+        """Return whether another try makes sense after a refusal of these headers."""
         return self.login.renew(refused)
 
     def refusal(self, status: int) -> AuthenticationError:
-        """What a 401 or 403 means."""
+        """The error for a 401 or 403."""
         return AuthenticationError(
             f"{self.engine} at {self.url} refuses these credentials ({status}). {self.login.note}"
         )
 
     def permission(self, method: str, path: str) -> str:
-        """The permission that a call needs, in the engine's own words; empty if that is not known."""
+        """The permission that a call needs, in the engine's own words; empty if unknown."""
         return ""
 
     def busy_seconds(self, answer: Answer) -> float:
-        """How long to retry a server that gives this answer because it is busy."""
+        """The seconds for which to retry a server that gives this answer because it is busy."""
         return _BUSY_SECONDS
 
     def foreign_answer(self, answer: Answer, method: str, path: str) -> EngineError:
-        """What an answer means that is not the engine's JSON: a proxy, a login page, or another program."""
+        """The error for an answer that is not the engine's JSON: of a proxy, a login page, or another program."""
         from flowyml.core.web import page_title
 
         status, title = answer.status, page_title(answer.body)
@@ -289,9 +290,7 @@ class HttpClient:
         again: bool = True,
         anonymous: bool = False,
     ) -> Any:
-        """One call, retried after transient failures unless ``again`` is false; its JSON, or None for an empty
-        answer.
-        """
+        """Make a call, retried after transient failures unless ``again`` is false; return its JSON, or None."""
         target = path + _query(params)
         delays = iter(self.policy.delays if self.policy and again else ())
         while True:
@@ -306,7 +305,7 @@ class HttpClient:
                 time.sleep(delay)
 
     def close(self) -> None:
-        """End the connections; the next call opens new ones."""
+        """Close the connections; the next call opens new ones."""
         with self._opening:
             pool, self._pool = self._pool, None
         if pool is not None:
@@ -320,7 +319,7 @@ class HttpClient:
         return answer
 
     def _send_until_free(self, method: str, target: str, json: Any, headers: Mapping[str, str], again: bool) -> Answer:
-        """The answer; if the server says that it is busy, the one that it gives some moments later."""
+        """Send a request until the server is no longer busy, for some moments at most; return the answer."""
         begun, pause, asked_pauses = time.monotonic(), 0.02, 0
         while True:
             answer = self._send(method, target, json, headers, again)
@@ -338,7 +337,7 @@ class HttpClient:
             pause = min(2 * pause, 0.25)
 
     def _send(self, method: str, target: str, json: Any, headers: Mapping[str, str], again: bool) -> Answer:
-        """One request; a second one if the server had closed the kept connection meanwhile."""
+        """Send a request; send it again if the server had closed the persistent connection meanwhile."""
         import httpcore
 
         try:
@@ -384,7 +383,7 @@ class HttpClient:
         return bytes(body[:limit])
 
     def pool(self) -> httpcore.ConnectionPool:
-        """The kept connections; httpcore is imported when they are first used."""
+        """The persistent connections; httpcore is imported at first use."""
         if self._pool is None:
             with self._opening:
                 if self._pool is None:  # another thread may have been faster
@@ -392,7 +391,7 @@ class HttpClient:
                     weakref.finalize(self, self._pool.close)  # an orchestrator made for one call is never closed
         return self._pool
 
-    # What answers mean.
+    # The meaning of answers.
 
     def _json_or_error(self, answer: Answer, method: str, path: str) -> Any:
         from flowyml.core.web import JsonObject
@@ -425,7 +424,7 @@ class HttpClient:
         return EngineUnreachableError(f"{self.engine} at {self.url} does not answer: {reason}. {self.advice}")
 
     def _moved(self, what: str, target: str, path: str) -> EngineError:
-        """A redirect within the same host means a wrong path; one that leads elsewhere is a login."""
+        """The error for a redirect: within the same host the path is wrong; to another host it is a login."""
         where = shown(target).partition("?")[0]
         if urlsplit(target).hostname == urlsplit(self.url).hostname and "login" not in where:
             return EngineError(f"{what}: it redirects to {where}. Give url={where.removesuffix(path)!r}.")
@@ -477,14 +476,14 @@ def _query(params: Mapping[str, Any]) -> str:
 
 
 def _ascii(url: str) -> str:
-    """A URL as it goes over the wire. Quoted parts stay as they are."""
+    """A URL in ASCII. Quoted parts are unchanged."""
     parts = urlsplit(url)
     host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
     return urlunsplit((parts.scheme, host, quote(parts.path, safe="/%:@!$&'()*+,;=~"), parts.query, ""))
 
 
 def _retry_after(answer: Answer) -> float:
-    """Seconds that the server asks to wait; 0 if it does not say. Dates are ignored."""
+    """The seconds of the answer's ``Retry-After``; 0 without one. Dates are ignored."""
     with suppress(ValueError):
         return max(0.0, float(answer.headers.get("retry-after", "0")))
     return 0

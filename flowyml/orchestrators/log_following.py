@@ -11,15 +11,15 @@ from flowyml.core.runs import LogLine
 __all__ = ["Look", "log_lines"]
 
 Look = Generator[LogLine, None, bool]
-"""Yields the lines since the last look, and returns whether all have come."""
+"""Yields the lines since the last poll, and returns whether all have come."""
 
 _PATIENCE_SECONDS = 300
 
 
 def log_lines(look: Callable[[], Look], *, follow: bool, pause: float = 1) -> Iterator[LogLine]:
-    """The lines of one look after another, ``pause`` seconds apart, until one says that it was the last.
+    """The lines of one poll after another, ``pause`` seconds apart, until a poll was the last.
 
-    With ``follow``, an engine that does not answer or is in trouble is retried for five minutes.
+    With ``follow``, an engine that does not answer or has an error is retried for five minutes.
     """
     silent_since: float | None = None
     complete = False

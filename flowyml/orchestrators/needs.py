@@ -1,4 +1,4 @@
-"""What a plan needs from an engine, and which part of it does."""
+"""The features that a plan needs from an engine, and the parts that need them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Need:
     """A feature that a plan uses. ``who`` begins a sentence; ``steps`` are the steps that need it, empty for the whole
     run.
 
-    ``instead`` suggests what would need less.
+    ``instead`` suggests an alternative.
     """
 
     feature: Feature
@@ -55,7 +55,7 @@ def needs_of(plan: Plan) -> Iterator[Need]:
 
 
 def _of_operators(operators: Mapping[str, str]) -> Need:
-    """Names all steps that hold the pipeline back, and what could replace each."""
+    """The need of steps that are an engine's own operators, with a replacement for each."""
     from flowyml.orchestrators.replacements import replacement  # stays at home: no pod makes such a step
 
     each = [f"{name!r} is {path.rpartition('.')[2]} ({replacement(path)})" for name, path in operators.items()]

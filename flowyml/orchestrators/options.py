@@ -1,4 +1,4 @@
-"""The options of a pipeline and its steps for one engine, ``@step(airflow={…})``: known names and fitting values."""
+"""Check the options of a pipeline and its steps for one engine, ``@step(airflow={…})``: their names and values."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from flowyml.core.near_names import did_you_mean
 __all__ = ["Check", "check_options"]
 
 Check = tuple[str, Callable[[Any], bool]]
-"""What a value must be, in words that follow "is not", and a check for it."""
+"""A description of valid values, in words that follow "is not", and a check."""
 
 
 def check_options(
     engine: str, who: str, given: Mapping[str, Any], known: Mapping[str, Check], hints: Mapping[str, str] = {}
 ) -> None:
-    """Raise ``UnknownOptionError`` for a name that is not known, or a value that does not fit.
+    """Raise ``UnknownOptionError`` for an unknown name, or an invalid value.
 
-    ``hints`` say why some names are not known; they follow the name.
+    ``hints`` say why some names are unknown; they follow the name.
     """
     if unknown := sorted(given.keys() - known.keys()):
         hint = hints.get(unknown[0], "")

@@ -1,7 +1,7 @@
-"""Who may replace what an engine has under a pipeline's name: one rule for deployments, schedules and all engines.
+"""Decide who may replace an engine's deployments and schedules of a pipeline's name: one rule for all engines.
 
-A deployment and a schedule know the origin of the pipeline (``Bundle.origin``). One from the same project and file
-replaces them; another pipeline of the same name is refused, unless the user says ``force=True`` or ``--force``.
+A deployment and a schedule record the origin of the pipeline (``Bundle.origin``). A pipeline from the same project and
+file replaces them; another pipeline of the same name is refused, unless the user says ``force=True`` or ``--force``.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ __all__ = ["check_replaceable"]
 def check_replaceable(found: Origin | None, ours: Origin | None, what: str, *, force: bool = False) -> None:
     """Raise ``OwnershipError`` if ``what``, such as "the schedule 'train'", belongs to a pipeline other than ours.
 
-    ``found`` is the origin that is recorded with it. If it is None, because the record was edited or deleted by hand or
-    the bundle has no origin, it may be replaced, with a warning. ``ours`` is that of the bundle; a bundle without one
-    can replace nothing that has one.
+    ``found`` is the recorded origin. If it is None, because the record was edited or deleted by hand or the bundle had
+    no origin, it may be replaced, with a warning. ``ours`` is the origin of the bundle; a bundle without one cannot
+    replace anything that has one.
     """
     if force or found == ours:
         return

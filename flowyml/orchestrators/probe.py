@@ -1,4 +1,4 @@
-"""Find out what answers at a URL, with only the standard library."""
+"""Find out which engine answers at a URL, with only the standard library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LARGEST_PAGE = 65536  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a page answered: HTTP status, media type, its JSON or None, and where a redirect led."""
+    """The answer of a page: HTTP status, media type, its JSON or None, and the target of a redirect."""
 
     status: int
     media_type: str
@@ -37,8 +37,8 @@ class Page:
 class Site:
     """A URL and the pages below it. Each page is requested once; ``seen`` holds requests and answers.
 
-    ``headers`` go to the URL itself and never to where it redirects, since they may hold credentials. ``timeout``
-    bounds each silence, and four times that a whole page, in seconds.
+    ``headers`` are sent to the URL itself and never to the target of a redirect, since they may contain credentials.
+    ``timeout`` bounds each silence, and four times that a whole page, in seconds.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Site:
 
 @contextmanager
 def _errors_named(asked: Sequence[str]) -> Iterator[None]:
-    """``asked`` are the URL and those to which it led."""
+    """Name the URLs in errors: ``asked`` are the URL and those to which it redirected."""
     from http.client import HTTPException, InvalidURL
 
     try:

@@ -41,12 +41,12 @@ _registered: dict[str, Factory] = {}
 
 
 def default() -> str:
-    """The name that is used when none is given."""
+    """The default name."""
     return os.environ.get("FLOWYML_ORCHESTRATOR") or "local"
 
 
 def register(name: str, factory: Factory) -> None:
-    """Make an orchestrator known in this process, by a name that takes precedence over an installed one."""
+    """Register an orchestrator in this process, by a name that takes precedence over an installed one."""
     _registered[name] = factory
 
 
@@ -89,9 +89,7 @@ def require_engine(factory: Factory) -> None:
 
 
 def worker_packages(code: Collection[bytes]) -> set[str]:
-    """The packages of the orchestrators that code names, with those that they declare, because workers load that
-    code.
-    """
+    """The packages of orchestrators that code names, with those that they declare: workers load that code."""
     points = [point for same_name in _entry_points().values() for point in same_name]
     installed = [(point.value, partial(_declared_packages, point)) for point in points]
     loaded = [(kind.__module__, partial(getattr, kind, "worker_packages")) for kind in _subclasses(Orchestrator)]
@@ -111,7 +109,7 @@ def _declared_packages(point: EntryPoint) -> tuple[str, ...]:
 
 
 def _subclasses(kind: type) -> Iterator[type]:
-    """Those that this process has loaded, also without an entry point."""
+    """The subclasses that this process has loaded, including those without an entry point."""
     found: type
     for found in kind.__subclasses__():
         yield found
@@ -119,7 +117,7 @@ def _subclasses(kind: type) -> Iterator[type]:
 
 
 def not_found(name: str, known: tuple[str, ...]) -> str:
-    """The sentence for an unknown name, with those that look like it."""
+    """The message for an unknown name, with similar names."""
     from flowyml.core.urls import shown
 
     return f"No orchestrator is called {shown(name)!r}.{did_you_mean(name, known)} Known: {', '.join(known)}."

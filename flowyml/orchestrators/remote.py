@@ -42,15 +42,15 @@ __all__ = ["RemoteOrchestrator"]
 
 
 class RemoteOrchestrator(Orchestrator):
-    """The engine that answers at ``url``. Constructing one needs no network: the URL is asked at the first use.
+    """The engine that answers at ``url``. Constructing one needs no network: the URL is requested at first use.
 
     ``engine`` names the adapter and skips the detection. ``options`` are further keywords of that adapter; those for
     signing in and for TLS also apply to the detection. Methods that only this engine's adapter has, such as Airflow's
     ``backfill``, can be called here as well.
 
     Raises, at the first use, ``EngineUnreachableError`` if nothing answers, ``AuthenticationError`` if the server
-    requires credentials before it says what it is, ``OrchestratorNotFoundError`` if no known engine answers, and
-    ``MissingExtraError`` if the engine's client library is not installed.
+    requires credentials before it shows which engine it is, ``OrchestratorNotFoundError`` if no known engine answers,
+    and ``MissingExtraError`` if the engine's client library is not installed.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class RemoteOrchestrator(Orchestrator):
 
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # as above
-        """What the engine can do."""
+        """The features that the engine supports."""
         return self.adapter.capabilities
 
     @property
@@ -113,7 +113,7 @@ class RemoteOrchestrator(Orchestrator):
 
     @property
     def can_run_missed(self) -> bool:  # type: ignore[override]  # as above
-        """Whether ``run_missed`` can run a time of a schedule that has passed."""
+        """True if ``run_missed`` can run past times of a schedule."""
         return self.adapter.can_run_missed
 
     def run_pipeline(
@@ -250,8 +250,9 @@ class RemoteOrchestrator(Orchestrator):
         return self.adapter.backfill(name, start, end, parameters=parameters, **options)
 
     def __getattr__(self, name: str) -> Any:
-        """What only this engine's adapter has. Private names never contact the URL: copying and printing look for
-        those.
+        """Attributes of this engine's adapter alone.
+
+        Private names never contact the URL: copying and printing use those.
         """
         asks = not name.startswith("_") and name != "adapter" and "_options" in self.__dict__
         if asks and hasattr(self.adapter, name):
@@ -299,7 +300,7 @@ def recognized_engine(url: str, *, headers: Mapping[str, str] = {}, tls: Tls | N
 
 
 def _to_sign_in(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What the detection sends: credentials of the URL or the options, cookies, TLS."""
+    """The arguments of the detection: credentials of the URL or the options, cookies, TLS."""
     given = {name: options[name] for name in LOGIN_OPTIONS if options.get(name)}
     headers = (Login.of(**given) if given else Login.in_url(url)).headers()
     if cookies := Secret("cookies", options.get("cookies"), options.get("cookies_file")).get():

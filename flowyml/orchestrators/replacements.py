@@ -1,4 +1,4 @@
-"""What could replace an Airflow operator in a pipeline for any engine."""
+"""Replacements of Airflow operators in a pipeline for any engine."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ READY_MADE: Mapping[str, str] = {
     "TimeDeltaSensor": "a step that sleeps",
     "LatestOnlyOperator": "a schedule without catch-up",
 }
-"""By the name of the operator's class, whichever module it is imported from."""
+"""Replacements by the name of the operator's class, whatever its module."""
 
 PROVIDERS: Mapping[str, str] = {
     "airflow.providers.amazon": "a step that calls boto3; copy files with flowyml.steps.copy_files",
@@ -71,11 +71,11 @@ PROVIDERS: Mapping[str, str] = {
     "airflow.providers.standard": "a step: what it does is plain Python",
     "cosmos": "flowyml.steps.bash with `dbt run`",
 }
-"""By the beginning of the operator's import path, the longest that fits."""
+"""Replacements by the beginning of the operator's import path; the longest match counts."""
 
 
 def replacement(path: str) -> str:
-    """What can replace an operator on any engine, by its import path.
+    """The replacement of an operator on any engine, by its import path.
 
     >>> replacement("airflow.providers.http.operators.http.HttpOperator")
     'flowyml.steps.http'

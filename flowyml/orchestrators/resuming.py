@@ -1,4 +1,4 @@
-"""A run that continues in another process of its engine: which steps have ended, and which run again.
+"""Continue a run in another process of its engine: choose the steps that have ended, and those that run again.
 
 For engines that execute a flow of FlowyML's and record its steps themselves. Steps are chosen as in local runs.
 """
@@ -21,10 +21,10 @@ _Turn = tuple[str, Index]
 
 
 class Ended(NamedTuple):
-    """How a step, or an item's turn of it, ended in one attempt of the run, in the terms of local runs.
+    """The end of a step, or of its run for an item, in one attempt of the run, in the terms of local runs.
 
-    ``attempt`` counts its own attempts within that; ``began`` is when the last one did, in seconds since any fixed
-    moment.
+    ``attempt`` counts its own attempts within that attempt of the run; ``began`` is the start of the last one, in
+    seconds since any fixed moment.
     """
 
     step: str
@@ -37,23 +37,23 @@ class Ended(NamedTuple):
 
     @property
     def end(self) -> End | None:
-        """What this means for a walk; None if it runs again."""
+        """The end for a walk; None if the step runs again."""
         if self.status == "COMPLETED":
             return End.SKIPPED if self.raw_status == "skipped" else End.OK
         return End.FAILED if self.status in ("FAILED", "TIMEOUT") else None
 
 
 class Before(NamedTuple):
-    """The past of a run: its steps and items with their packed outputs, and its loops, as ``Walk`` takes them."""
+    """The past of a run: its steps and items with their packed outputs, and its loops, in the form for ``Walk``."""
 
     turns: Mapping[tuple[str, Index], tuple[Ended, dict[str, Any]]] = {}
     loops: Mapping[tuple[str, Index], int | None] = {}
 
 
 def before(plan: Plan, ended: Iterable[Ended], kept: KeptOutputs, chosen: Collection[str] | None) -> Before:
-    """What a run keeps when its failed steps, or those ``chosen`` by name, run again.
+    """The past of a run whose failed steps, or those ``chosen`` by name, run again.
 
-    ``ended`` has all attempts of the run, the oldest first. In the result, the last one stands for all.
+    ``ended`` has all attempts of the run, oldest first. In the result, the last one stands for all.
     """
     positions = {step.name: position for position, step in enumerate(plan)}
     known = _without_stale(plan, *_joined(ended))
@@ -81,10 +81,10 @@ def before(plan: Plan, ended: Iterable[Ended], kept: KeptOutputs, chosen: Collec
 
 
 def _joined(ended: Iterable[Ended]) -> tuple[dict[_Turn, Ended], dict[_Turn, float]]:
-    """The last end of each turn, with the attempts of all; and when completed turns were started again.
+    """The last end of each step and item, with the attempts of all; and when completed ones were started again.
 
-    That is also of the items around, and of a list whose items have been. What failed and runs again makes nothing
-    anew: what ran although it failed stays.
+    The latter also has the items around, and a list whose items were repeated. A failed step that runs again repeats
+    nothing else: the steps that ran although it failed stay.
     """
     known, remade = dict[_Turn, Ended](), dict[_Turn, float]()
     completed, has_completed = set[_Turn](), set[_Turn]()
@@ -103,7 +103,7 @@ def _joined(ended: Iterable[Ended]) -> tuple[dict[_Turn, Ended], dict[_Turn, flo
 
 
 def _without_stale(plan: Plan, known: Mapping[_Turn, Ended], remade: Mapping[_Turn, float]) -> dict[_Turn, Ended]:
-    """What was made of a value that has been made anew since is to come; items of a list that has are forgotten."""
+    """Remove results that depend on a value that was computed again since, and items of such a list."""
     structure = plan.structure
     found = dict(known)
     for (name, index), each in known.items():

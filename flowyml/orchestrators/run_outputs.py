@@ -1,4 +1,4 @@
-"""The outputs of a run as an engine returns them: references and plain values, read from the artifact store."""
+"""Read the outputs of a run from an engine: references and plain values, resolved in the artifact store."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ def read_outputs(
     """Unpack the outputs of a run from ``stores``, by name.
 
     Those in ``loops`` are lists of the items' values, packed one by one; ``loops`` has each loop's ``on_item_error``,
-    the outermost first. Reading a missing output raises ``OutputNotKeptError`` with the reason: the one in ``lost`` for
-    those that the engine no longer has, or what ``explain`` makes of an unreadable artifact's name, reference and
-    error.
+    the outermost first. Reading a missing output raises ``OutputNotKeptError`` with the reason: from ``lost`` if the
+    engine no longer has it, or from ``explain``, which gets the name, reference and error of an unreadable artifact.
     """
     values: dict[str, Any] = {}
     not_kept = dict(lost)

@@ -54,14 +54,14 @@ class Settings(BaseSettings):
 
 
 class Environment(EnvSettingsSource):
-    """``FLOWYML_ORCHESTRATORS__EU_PROD__URL`` also means the table ``[orchestrators.EU-prod]`` of the file."""
+    """Targets in the environment: ``FLOWYML_ORCHESTRATORS__EU_PROD__URL`` also matches ``[orchestrators.EU-prod]``."""
 
     def __init__(self, settings_cls: type[BaseSettings], tables: Mapping[str, object] = {}) -> None:
         super().__init__(settings_cls)
         self.spelled = {_plain(name): name for name in tables}
 
     def __call__(self) -> dict[str, Any]:
-        """The values, under the names that the file uses."""
+        """The values, under the names in the file."""
         values = super().__call__()
         tables = values.get("orchestrators", {})
         return {"orchestrators": {self.spelled.get(_plain(name), name): table for name, table in tables.items()}}
@@ -94,7 +94,7 @@ def _origins(
 
 
 def checked(factory: Factory, found: Target) -> dict[str, Any]:
-    """The target's options, in the types that the constructor asks for."""
+    """The target's options, converted to the constructor's types."""
     parameters = _keywords(factory)
     hints = _hints(factory)
     values = {}
@@ -110,7 +110,7 @@ def checked(factory: Factory, found: Target) -> dict[str, Any]:
 
 
 def _placed(value: Any, hint: Any, found: Target, key: str) -> Any:
-    """A relative path in a file counts from the file's folder, wherever the command runs. URLs are left alone."""
+    """Resolve a relative path in a file from the file's folder, wherever the command runs. URLs are unchanged."""
     is_path = any(get_origin(kind) is os.PathLike for kind in get_args(hint))
     if is_path and isinstance(value, list):
         return [_placed(part, hint, found, key) for part in value]
@@ -189,7 +189,7 @@ def _hints(factory: Factory) -> dict[str, Any]:
 
 
 def _converted(value: Any, hint: Any, origin: str, key: str) -> Any:
-    """The value in the type of the constructor. Text from the environment may also be JSON."""
+    """The value in the constructor's type. Text from the environment may also be JSON."""
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(hint)
     except Exception:
@@ -203,7 +203,7 @@ def _converted(value: Any, hint: Any, origin: str, key: str) -> Any:
 
 
 def _reason(error: ValidationError | ConfigurationError) -> str:
-    """One sentence, without its full stop; for an error raised within, without pydantic's preface."""
+    """A sentence without its full stop; for an error raised within, without pydantic's preface."""
     if isinstance(error, ConfigurationError):
         return str(error).rstrip(".")
     first = error.errors()[0]

@@ -1,4 +1,4 @@
-"""From a name to an orchestrator: a configured target, an engine, or the URL of a server."""
+"""Find an orchestrator by name: a configured target, an engine, or the URL of a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an engine runs on its own, made by FlowyML or not: for Airflow, its DAGs."""
+"""The workflows of an engine, made by FlowyML or not: for Airflow, its DAGs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["Workflow"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workflow:
-    """One of them. ``schedule`` is in the engine's own words, None if it has none; ``file`` is where it is written.
+    """A workflow. ``schedule`` is in the engine's own words, None if it has none; ``file`` is its source file.
 
-    ``runs`` counts the last runs by status, and ``last_run`` is when the newest of them was due or began.
+    ``runs`` counts the last runs by status, and ``last_run`` is the time when the newest of them was due or began.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Runs one submitted run, in a process that outlives its caller. Started by file name, from whatever Python has it."""
+"""Execute one submitted run, in a process that outlives its caller. Started by file name, with the caller's Python."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The records of local runs with bundles in FlowyML's data folder: the usual one, and those noted there.
+"""The databases of local runs whose bundles are in FlowyML's data folder: the usual one, and noted ones.
 
-So pruning knows which records to ask before it removes a bundle.
+So pruning can read them before it removes a bundle.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _NOTE = ".record-"
 
 
 def note_record(folder: Path, record: Path) -> None:
-    """Note that a record at another path refers to bundles in a folder. Raises ``OSError``."""
+    """Note that a database at another path refers to bundles in a folder. Raises ``OSError``."""
     note = folder / f"{_NOTE}{hashlib.sha256(str(record).encode()).hexdigest()[:16]}"
     if not note.exists():
         write_whole(note, str(record).encode(), 0o600)
 
 
 def records(folder: Path) -> list[Path]:
-    """The records that are noted in a folder of bundles. Raises ``OSError``."""
+    """The databases that are noted in a folder of bundles. Raises ``OSError``."""
     return [Path(note.read_text("utf-8")) for note in sorted(folder.glob(f"{_NOTE}*"))]

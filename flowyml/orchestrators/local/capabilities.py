@@ -1,4 +1,4 @@
-"""What running on this machine can do."""
+"""The features that running on this machine supports."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Record what steps print and log, while all of it still reaches the terminal.
+"""Record what steps print and log, while it still reaches the terminal.
 
 Standard output and standard error are replaced by a tee for as long as a run is active in this process. A context
-variable says whose line it is, which keeps steps in different threads apart. Logging is recorded where its records are
-made, which leaves the handlers as the user set them up.
+variable assigns lines to steps, which separates steps in different threads. Logging is recorded where its records are
+created, so the handlers stay as the user set them up.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Sink:
         self._begun: dict[tuple[str, int], list[str]] = {}
 
     def feed(self, stream: str, text: str) -> None:
-        """Take text as it is printed; a line counts when it ends."""
+        """Take printed text; a line counts when it ends."""
         begun = self._begun.setdefault((stream, threading.get_ident()), [])
         if "\n" in text:
             first, *lines, text = text.split("\n")
@@ -49,12 +49,12 @@ class Sink:
             begun.append(text)
 
     def line(self, level: str, message: str) -> None:
-        """Take one log record; a line for each line of it."""
+        """Take one log record, line by line."""
         for line in message.splitlines():
             self._write(level, line)
 
     def close(self) -> None:
-        """What was printed last may have no line end."""
+        """Write the last line, which may have no line end."""
         for rest in self._begun.values():
             if rest:
                 self._write("INFO", _shown("".join(rest)))
@@ -82,7 +82,7 @@ class Tee:
         self.begun = ""
 
     def write(self, text: str) -> int:
-        """Write, and record it for the step that writes. Records of ``logging`` have been recorded already."""
+        """Write, and record the text for the step that writes. Records of ``logging`` have been recorded already."""
         written = self.show(text)
         sink = _current.get() or _Installed.fallback
         if sink is not None and sys._getframe(1).f_globals.get("__name__") != "logging":
@@ -99,16 +99,16 @@ class Tee:
         return len(text)
 
     def isatty(self) -> bool:
-        """As the stream is; a missing or closed one is not a terminal."""
+        """Return the stream's answer; a missing or closed stream is not a terminal."""
         return _is_open(self._stream) and bool(self._stream.isatty())
 
     def writelines(self, lines: Any) -> None:
-        """As the stream would."""
+        """Write lines."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """As the stream would, if it is read."""
+        """Flush the stream, if it has a reader."""
         if _is_open(self._stream):
             with suppress(OSError):
                 self._stream.flush()
@@ -135,9 +135,9 @@ class _Installed:
 
 @contextmanager
 def capturing(alone: Sink | None = None) -> Iterator[None]:
-    """Put the stand-ins in place. The last run to end restores exactly what it found.
+    """Install the stand-ins. The last run to end restores exactly the previous streams.
 
-    In a process that does nothing else, ``alone`` takes what belongs to no step, and nothing is passed on.
+    In a process that does nothing else, ``alone`` takes the lines that belong to no step, and nothing is passed on.
     """
     with _lock:
         if _Installed.users == 0:
@@ -153,13 +153,13 @@ def capturing(alone: Sink | None = None) -> Iterator[None]:
 
 
 def beneath(name: str) -> Any:
-    """The stream that a stand-in passes on to."""
+    """The stream behind a stand-in."""
     return _Installed.streams[name][0]
 
 
 @contextmanager
 def leading_through(lead: Callable[[Any, str], Any]) -> Iterator[None]:
-    """Route what goes to a terminal through ``lead(stream, begun)``; ``begun`` is an unfinished line."""
+    """Route output to a terminal through ``lead(stream, begun)``; ``begun`` is an unfinished line."""
     before = dict(_Installed.streams)
     for stream, tee in before.values():
         if stream is not None and stream.isatty():
@@ -180,7 +180,7 @@ def pass_on(name: str, line: str) -> None:
 
 
 def _be_forked() -> None:
-    """Another thread may have held the lock; and the parent, which reads what is passed on, records it."""
+    """Reset the lock in a fork, since another thread may have held it. The parent records the fork's output."""
     global _lock
     _lock = threading.Lock()
     for _, tee in _Installed.streams.values():
@@ -204,7 +204,7 @@ def _install(alone: Sink | None) -> None:
 
 
 def _uninstall() -> None:
-    """A stream that other code put in place of a stand-in stays, unless it is closed."""
+    """Restore the streams. A stream that other code put in place of a stand-in stays, unless it is closed."""
     for name, (stream, tee) in _Installed.streams.items():
         found = getattr(sys, name)
         if found is tee or not _is_open(found):
@@ -242,6 +242,6 @@ def _text(record: logging.LogRecord) -> str:
 
 
 def _shown(line: str) -> str:
-    """What a terminal would show of a line: a progress bar keeps returning to its start."""
+    """The line that a terminal would show: a progress bar keeps returning to its start."""
     line = line.rstrip("\r")
     return line[line.rfind("\r") + 1 :]

@@ -1,4 +1,4 @@
-"""Copies of values: no consumer sees what another one changes in a value, as on every engine."""
+"""Copy values, so that no consumer sees another one's changes to a value, as on every engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _IMMUTABLE_TABLES = (("pyarrow", "Table"), ("pyarrow", "RecordBatch"))
 def own(value: Any) -> Any:
     """A copy that shares nothing mutable with the value; the value itself if nothing in it is mutable.
 
-    What cannot be copied, such as a lock or an open connection, is shared: on an engine it could not travel at all.
+    A value that cannot be copied, such as a lock or an open connection, is shared: on an engine it could not travel at
+    all.
     """
     kind = type(value)
     if kind in _IMMUTABLE or any(kind is _class(*name) for name in _IMMUTABLE_TABLES):
@@ -32,7 +33,7 @@ def own(value: Any) -> Any:
 
 
 def distinct(outputs: dict[str, Any]) -> dict[str, Any]:
-    """Outputs that are all separate objects, as on an engine."""
+    """Copy outputs that are the same object, so that all are separate objects, as on an engine."""
     seen: set[int] = set()
     for name, value in outputs.items():
         if id(value) in seen:
@@ -42,7 +43,7 @@ def distinct(outputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pickled(value: Any) -> Any:
-    """As values travel on an engine; for many small values, several times as fast as ``deepcopy``."""
+    """Copy by pickling, as values travel on an engine; for many small values, several times as fast as ``deepcopy``."""
     file = io.BytesIO()
     pickle_by_reference(value, file)
     file.seek(0)
@@ -50,7 +51,7 @@ def _pickled(value: Any) -> Any:
 
 
 def _is_block(value: Any) -> bool:
-    """Whether ``deepcopy`` copies all of it as one block: pandas shares the objects in the cells of a table."""
+    """Return whether ``deepcopy`` copies all of it as one block: pandas shares the objects in the cells of a table."""
     kind = type(value)
     if kind is _class("pandas", "DataFrame"):
         return all(_is_block(column) for _, column in value.items())
@@ -61,5 +62,5 @@ def _is_block(value: Any) -> bool:
 
 
 def _class(module: str, name: str) -> Any:
-    """A class of a package, if something has imported that."""
+    """A class of a package, if the package has been imported."""
     return getattr(sys.modules.get(module), name, None)

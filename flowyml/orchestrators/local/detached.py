@@ -1,4 +1,4 @@
-"""A submitted run has its own process, which outlives the one that submitted it."""
+"""Execute a submitted run in its own process, which outlives the submitting one."""
 
 from __future__ import annotations
 
@@ -59,8 +59,9 @@ def start_run(
     store: RunStore, path: Path, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], orchestrator: bytes,
     dates: RunDates | None = None,
 ) -> bool:  # fmt: skip
-    """Start the process of a new run, for now unless there are ``dates``. False, without starting anything, if the id
-    is known.
+    """Start the process of a new run, for the present time unless ``dates`` are given.
+
+    Returns False, without starting anything, if the id exists.
     """
     with store.session():
         return _start_run(store, path, bundle, run_id, parameters, orchestrator, dates or RunDates())
@@ -90,12 +91,12 @@ def _start_run(
 
 
 def job_of(bundle: Path, dates: RunDates) -> dict[str, Any]:
-    """What is needed to start a run, except for its parameters, which are in the record."""
+    """The data to start a run, except for its parameters, which are in the database."""
     return {"bundle": str(bundle), "caller": read_parent_env(), "dates": dates.plain()}
 
 
 def start_again(store: RunStore, row: RunRow, chosen: Sequence[str] | None) -> None:
-    """Start the process of a run that has ended once more. Raises ``RetryRefusedError``."""
+    """Start the process of an ended run again. Raises ``RetryRefusedError``."""
     job, orchestrator = _kept_job(store, row)
     _wait_for_process(row)
     bundle = Bundle.read(job["bundle"])
@@ -127,9 +128,7 @@ def start_again(store: RunStore, row: RunRow, chosen: Sequence[str] | None) -> N
 
 
 def _wait_for_process(row: RunRow) -> None:
-    """Wait until the process of the previous attempt is gone: it clears the run's folder after recording the run's
-    end.
-    """
+    """Wait until the process of the previous attempt has ended: it records the end, then clears the run's folder."""
     owner = ProcessIdentity(row.host, row.pid, row.born)
     if row.detached and owner != this_process() and not await_ends([owner], _LEAVING_SECONDS):
         raise RetryRefusedError(
@@ -175,9 +174,9 @@ def _launch(folder: Path) -> ProcessIdentity:
 
 
 def described(orchestrator: LocalOrchestrator, options: Mapping[str, Any] | None) -> bytes:
-    """What another process needs to have the same orchestrator: its options as JSON, or without these a pickle.
+    """Serialize the orchestrator for another process: its options as JSON, or without options a pickle.
 
-    Raises ``ConfigurationError`` if that is needed where pickles are forbidden.
+    Raises ``ConfigurationError`` if a pickle is needed and pickles are forbidden.
     """
     if options is not None:
         return json.dumps(options).encode()
@@ -203,7 +202,7 @@ def _pickled_orchestrator(data: bytes) -> LocalOrchestrator:
 def end_process(store: RunStore, row: RunRow) -> None:
     """Ask the process of a cancelled run to stop, and kill it with all its children if it does not.
 
-    One that cleans up ends by itself, within the time that ``stopping`` allows.
+    A process that runs clean-ups ends by itself, within the time that ``stopping`` allows.
     """
     owner = ProcessIdentity(row.host, row.pid, row.born)
     if not _is_its_own(row) or not signal_process(owner, signal.SIGTERM):
@@ -215,14 +214,14 @@ def end_process(store: RunStore, row: RunRow) -> None:
 
 
 def _is_its_own(row: RunRow) -> bool:
-    """Whether the recorded process exists only for this run, and is not the caller of ``run()`` or ``submit()``."""
+    """Return whether the recorded process exists only for this run, and did not call ``run()`` or ``submit()``."""
     return bool(row.detached) and row.raw_status != "queued"
 
 
 def main(folder: Path, make_orchestrator: Callable[..., LocalOrchestrator]) -> int:
-    """What the process does: execute the run, make sure that its end is recorded, clean up.
+    """Execute the run, make sure that its end is recorded, and clean up.
 
-    ``make_orchestrator`` makes one of its options.
+    ``make_orchestrator`` creates an orchestrator from its options.
     """
     job = json.loads((folder / "job.json").read_bytes())
     apply_parent_env(job["caller"])
@@ -276,7 +275,7 @@ class _Detached(Host):
 
     @property
     def has_stopped(self) -> bool:
-        """Whether the run was stopped: by a signal, or by its record before that came."""
+        """True if the run was stopped: by a signal, or by its database record before that came."""
         return self.is_stopped or bool(self._engine and self._engine.stopping)
 
     def begin(self, engine: Engine) -> None:
@@ -288,7 +287,7 @@ class _Detached(Host):
         return self._decoder.decode(data)
 
     def record_output(self, store: RunStore) -> None:
-        """Keep the output as the log of a run that failed before or after its steps."""
+        """Record the output as the log of a run that failed before or after its steps."""
         row = store.get(self.run_id)
         lines = [Line(None, "INFO", time.time(), line) for line in self.stray_text().splitlines()]
         with store.session() as db:
@@ -306,7 +305,7 @@ class _Detached(Host):
             raise StepCancelledError(WAS_CANCELLED)
 
     def end(self) -> None:
-        """End this process at once, with whatever its steps left running."""
+        """End this process at once, with all running children of its steps."""
         clear_folder(self._output.parent)
         flush_output()
         if os.getpgrp() == os.getpid():
@@ -315,7 +314,10 @@ class _Detached(Host):
 
 
 def _ends(store: RunStore, run_id: str, seconds: float) -> bool:
-    """Whether a run ends, or begins to clean up. It counts looks: when the machine stalls, so does the run."""
+    """Return whether a run ends, or begins its clean-up, in time.
+
+    The time is counted in polls: when the machine stalls, so does the run.
+    """
     for _ in range(round(seconds / _LOOK_SECONDS)):
         row = store.find(run_id)
         if row is None or row.status not in ("QUEUED", "RUNNING") or row.raw_status == CLEANING_UP:

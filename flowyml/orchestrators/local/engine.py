@@ -36,13 +36,13 @@ __all__ = ["Engine", "error_text"]
 
 
 class Engine:
-    """Runs the steps of one run to their ends, then those that clean up.
+    """Runs the steps of one run to their ends, then the clean-ups.
 
-    ``look`` finds out whether a branch is taken, and which lists a loop goes over.
+    ``look`` evaluates whether a branch is taken, and the lists of a loop.
 
     ``note`` is called each time a node's row changed, and ``failed`` each time an attempt failed, with the seconds
-    until the next one, if there is one. ``code_folder`` is where the code of a bundle is unpacked, if it is. ``known``
-    are the steps, by position and item, that have a row from an earlier try in the record.
+    until the next one, if there is one. ``code_folder`` is the folder of the unpacked bundle, if there is one.
+    ``known`` are the steps, by position and item, that have a row from an earlier try in the database.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Engine:
     ) -> None:
         """Return when every step and every thread has ended. ``call`` runs one attempt and returns its outputs.
 
-        ``release`` is called with a step of each execution group that has ended.
+        ``release`` is called with a step of each ended execution group.
 
         An interrupt of the calling thread (``KeyboardInterrupt``) stops the run, and is raised when it has stopped.
         """
@@ -106,7 +106,7 @@ class Engine:
             raise reason
 
     def _work_together(self) -> BaseException | None:
-        """Work until nothing is left, and return the interrupt that ended it."""
+        """Work until nothing is left, and return an interrupt that ended the work."""
         interrupt: BaseException | None = None
         try:
             self._work()
@@ -120,7 +120,10 @@ class Engine:
         return interrupt
 
     def stop(self, reason: str) -> None:
-        """Begin no more steps and end those that run. ``reason`` becomes their raw status; the first one counts."""
+        """Begin no more steps and end the running ones.
+
+        ``reason`` becomes their raw status; the first reason counts.
+        """
         with self._condition:
             self.stopping = self.stopping or reason
             self.press()
@@ -141,7 +144,7 @@ class Engine:
         """True while the calling thread runs a step of the user's."""
         return bool(self._slots) and self._slots[0].is_open
 
-    # What each worker does.
+    # The work of each worker.
 
     def _help(self) -> None:
         try:
@@ -241,12 +244,10 @@ class Engine:
         node.row = row._replace(item=item_of(node.index)) if node.index else row
         self._note(node.row)
 
-    # What they decide among themselves.
+    # Decisions that the workers share.
 
     def _next(self, done: Node | None) -> Waiting | None:
-        """Record the step that has just run, and return the next one, waiting until there is one. None: the run is
-        over.
-        """
+        """Record the step that has just run, and return the next one, waiting for it; None if the run is over."""
         with self._condition:
             if done is not None:
                 self._book(done)
@@ -262,7 +263,7 @@ class Engine:
             return None
 
     def _taken(self) -> Waiting | None:
-        """The next that is ready, except steps of an execution group with a running step: these wait their turn."""
+        """The next ready node. Steps of an execution group with a running step have to wait."""
         while self._ready:
             node = self._ready.popleft()
             if not isinstance(node, Node) or not node.together:
@@ -343,7 +344,7 @@ class Engine:
             helper.start()
 
     def end_the_rest(self) -> None:
-        """Mark what has not ended as cancelled, except clean-up steps that have yet to begin."""
+        """Mark unfinished steps as cancelled, except clean-up steps that have not begun."""
         reason = self.stopping or "cancelled"
         self.walk.stop()
         self._retries.clear()
@@ -360,7 +361,7 @@ def _not_begun(node: Any) -> Any:
 def error_text(error: BaseException, code_folder: Path | None = None) -> str:
     """``ValueError: wrong shape``; FlowyML's own errors are sentences already.
 
-    ``code_folder`` is the unpacked bundle that the code was loaded from, if any.
+    ``code_folder`` is the unpacked bundle with the code, if there is one.
     """
     if isinstance(error, StepError) and str(error):
         return str(error)

@@ -1,4 +1,4 @@
-"""The steps of one run as the engine works on them."""
+"""The steps of one run, as the engine processes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Node"]
 
 
 class Node(Task):
-    """One step, or one item's turn of it, on its way through a run. ``row`` is its row in the store."""
+    """A step, or its run for one item, in the course of a run. ``row`` is its row in the store."""
 
     __slots__ = ("apart", "attempt", "before", "due", "error", "row", "together")
 
@@ -26,7 +26,7 @@ class Node(Task):
         self.row = StepRow(position, "QUEUED", "queued", item=item_of(self.index))
 
     def recall(self, done: Done) -> None:
-        """Continue from its row in the record."""
+        """Continue from its row in the database."""
         self.row, self.end = done.row, done.end
         self.attempt = self.before = done.row.attempt
         self.values = {name: Recorded(entry) for name, entry in done.entries.items()}
@@ -35,10 +35,10 @@ class Node(Task):
 
     @property
     def max_attempts(self) -> int:
-        """How many there may be, including those of earlier tries."""
+        """The largest number of attempts, including those of earlier tries."""
         return self.before + (self.step.retry.max_attempts if self.step.retry else 1)
 
     @property
     def ended(self) -> bool:
-        """True when nothing will change any more."""
+        """True if nothing will change any more."""
         return self.row.status not in ("QUEUED", "RUNNING")

@@ -1,4 +1,4 @@
-"""The process in which runs are executed, as the runs see it."""
+"""The process that executes runs, as an interface for the runs."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["Foreground", "Host"]
 
 
 class Host:
-    """The process of a run. This one is the caller's own, and is left as it is."""
+    """The process of a run. This one is the caller's own, and is not changed."""
 
     alone = False
     keeps = False
-    """Whether large outputs are kept, and the run can be retried even if the process is killed."""
+    """True if large outputs are stored, and the run can be retried even if the process is killed."""
     run_id: str | None = None
     code_folder: Path | None = None
     dates: RunDates | None = None
     is_stopped = False
-    """Whether the process was asked to stop. Whatever fails from then on is part of that."""
+    """True if the process was asked to stop. Every later failure is a consequence."""
 
     def begin(self, engine: Engine) -> None:
-        """Get ready for the steps, which begin now."""
+        """Prepare for the steps, which begin now."""
 
     def stray_text(self) -> str:
-        """What was printed past Python's streams since the last call."""
+        """The output that bypassed Python's streams since the last call."""
         return ""
 
     def end(self) -> None:
@@ -36,6 +36,6 @@ class Host:
 
 
 class Foreground(Host):
-    """The process of a command that waits for its run: what the run made outlives it."""
+    """The process of a command that waits for its run: the outputs of the run outlive it."""
 
     keeps = True

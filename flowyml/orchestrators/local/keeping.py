@@ -1,5 +1,6 @@
-"""Results of steps are recorded for a retry: small values at once, since the process may be killed, others when the run
-has ended without completing.
+"""Record results of steps for a retry.
+
+Small values are recorded at once, since the process may be killed, others when the run has ended without completing.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ __all__ = ["Keeping", "kept_rows"]
 
 
 class Keeping:
-    """Called with what a step returned, before anything else gets it; passes the rows to ``note``.
+    """Called with the outputs of a step before any consumer gets them; passes the rows to ``note``.
 
-    ``values`` is where the files of steps in processes are while the run lasts, ``folder`` where they stay.
+    ``values`` is the folder for files of steps in processes during the run, ``folder`` the one in which they stay.
     """
 
     def __init__(self, note: Callable[[KeptRow], object], values: Path, folder: Path) -> None:
@@ -53,7 +54,7 @@ class Keeping:
         return pickle_entry(value) if is_quickly_copied(value, SMALL) and not is_file else None
 
     def _stored_entry(self, node: Node, output: str, packed: Any) -> dict[str, Any] | None:
-        """Its file under another name: nothing is unpacked, since this process might lack the imports."""
+        """Rename its file: nothing is unpacked, since this process may lack the imports."""
         if not is_reference(packed):
             return {"value": packed}
         written, _ = read_reference(packed[REFERENCE])
@@ -68,7 +69,7 @@ class Keeping:
 def kept_rows(
     tasks: Iterable[Task], as_returned: Callable[[Any], Any], folder: Path, max_bytes: float
 ) -> Iterator[KeptRow]:  # fmt: skip
-    """The outputs that incomplete steps take. Large ones go to ``folder``, if they are kept.
+    """The outputs that incomplete steps need. Large ones go to ``folder``, if they are stored.
 
     ``as_returned`` returns a value as its step returned it, or raises if it is not available.
     """

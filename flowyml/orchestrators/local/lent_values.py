@@ -1,4 +1,4 @@
-"""Values that steps in threads got without a copy: their earlier state, in case the run is retried."""
+"""Values that steps in threads got without a copy: their earlier state, for a retry of the run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SpentError(Exception):
 
 
 class Loans:
-    """The lent values, and a copy of each that is small, or an array or table of up to ``max_bytes``."""
+    """The values without a copy, and a copy of each that is small, or an array or table of up to ``max_bytes``."""
 
     def __init__(self, max_bytes: float) -> None:
         self._max_bytes = max_bytes
@@ -38,7 +38,7 @@ class Loans:
         self._lock = threading.Lock()
 
     def lend(self, value: Any) -> bool:
-        """Note that a step gets this very value. False for an immutable one, which need not be noted."""
+        """Note that a step gets this very value. Return False for an immutable value, which need not be noted."""
         if isinstance(value, _IMMUTABLE):
             return False
         copied = own(value) if is_quickly_copied(value, self._max_bytes) else _SPENT
@@ -47,13 +47,16 @@ class Loans:
         return True
 
     def take_back(self, values: Iterable[Any]) -> None:
-        """Forget these: the step that had them has succeeded, so nothing will need them again."""
+        """Forget these values: the step that had them has succeeded, so nothing will need them again."""
         with self._lock:
             for value in values:
                 self._copies.pop(id(value), None)
 
     def as_returned(self, value: Any) -> Any:
-        """A value, which may be a list of lent ones, as it was. Raises ``SpentError`` if that is unknown."""
+        """A value, which may be a list of noted ones, in its earlier state.
+
+        Raises ``SpentError`` if that is unknown.
+        """
         if id(value) in self._copies:
             copied = self._copies[id(value)]
             if copied is _SPENT:
@@ -65,7 +68,7 @@ class Loans:
 
 
 def is_quickly_copied(value: Any, max_bytes: float) -> bool:
-    """Whether it is an array or a table of at most so many bytes, or consists of few plain parts."""
+    """Return whether a value is an array or a table of at most ``max_bytes``, or has few plain parts."""
     return _size(value) <= max_bytes or _is_light(value)
 
 
@@ -80,7 +83,7 @@ def _size(value: Any) -> float:
 
 
 def _is_light(value: Any) -> bool:
-    """Whether it consists of few parts, all of them plain collections, data classes or immutable."""
+    """Return whether it has few parts, all of them plain collections, data classes or immutable."""
     parts, left = [value], _MOST_PARTS
     while parts:
         part = parts.pop()

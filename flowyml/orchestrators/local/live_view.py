@@ -23,7 +23,7 @@ _PATIENCE_SECONDS = 0.5
 
 
 class LiveView:
-    """Called repeatedly by the recorder's thread. It gives way to a debugger."""
+    """Called repeatedly by the recorder's thread. It stops drawing for a debugger."""
 
     def __init__(self, run: Run, walk: Walk[Node]) -> None:
         self._run = run

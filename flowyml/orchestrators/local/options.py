@@ -15,7 +15,7 @@ STEP_OPTIONS: Mapping[str, Check] = {"share": ("True or False", lambda value: is
 
 
 def check_plan(plan: Plan) -> None:
-    """Raise ``UnknownOptionError`` for an option that the local orchestrator does not have."""
+    """Raise ``UnknownOptionError`` for an option that the local orchestrator lacks."""
     if plan.options.get("local"):
         raise UnknownOptionError(f"Pipeline {plan.name!r}: local={{…}} is for steps; a pipeline has no such options.")
     for step in plan:

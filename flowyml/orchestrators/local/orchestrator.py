@@ -65,17 +65,17 @@ class LocalOrchestrator(Orchestrator):
     """Runs pipelines on this machine.
 
     ``execute``, which ``pipeline.run()`` calls, works in the caller's process; a submitted run gets its own process and
-    goes on when the caller ends. Steps run in threads. No step sees what another one changes in a value: the last step
-    that takes it gets the value itself, the others get copies. With ``share=True`` all steps get the same object;
+    continues when the caller ends. Steps run in threads. No step sees another one's changes to a value: the last step
+    that takes the value gets it, the others get copies. With ``share=True`` all steps get the same object;
     ``@step(local={"share": True})`` does so for the outputs of one step. With ``workers="processes"``, each step runs
     in its own process. Steps with secrets, and steps that may have to be killed, always do: those with a timeout, and
-    all steps of a pipeline with a timeout. ``max_workers`` limits how many run at a time, by default 32 threads, or as
-    many processes as there are CPUs.
+    all steps of a pipeline with a timeout. ``max_workers`` limits the number of steps that run at a time, by default 32
+    threads, or as many processes as there are CPUs.
 
     Runs are recorded in ``store``, a SQLite file, by default ``runs.db`` in FlowyML's data folder. Small outputs are
     recorded too. Large outputs go to the artifact store: by default those of submitted runs and of `flowyml run`, up to
-    1 GB each, because they cannot be had otherwise; with ``keep_outputs=True`` those of all runs, whatever their size;
-    with False none.
+    1 GB each, because there is no other way to read them; with ``keep_outputs=True`` those of all runs, whatever their
+    size; with False none.
 
     A secret is looked up in the environment (``FLOWYML_SECRET_WAREHOUSE_PASSWORD`` for ``"warehouse/password"``), then
     in the file ``dotenv``, then in the system's keyring. ``secrets`` maps names in pipelines to other names.
@@ -85,7 +85,7 @@ class LocalOrchestrator(Orchestrator):
     capabilities = CAPABILITIES
     can_run_missed = True
     host: Host = Host()
-    """The process that runs are executed in. Set by ``flowyml.orchestrators.local.detached``."""
+    """The process that executes the runs. Set by ``flowyml.orchestrators.local.detached``."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class LocalOrchestrator(Orchestrator):
 
     @property
     def store(self) -> RunStore:
-        """The record of the runs."""
+        """The database of the runs."""
         from flowyml.orchestrators.local.store import RunStore
 
         return RunStore(home() / "runs.db" if self._store is None else self._store)
@@ -128,8 +128,8 @@ class LocalOrchestrator(Orchestrator):
         """Run in this process and wait for the end; if ``run_id`` is known, wait for the end of that run instead.
 
         Subclasses override it to do something before and after; it is called for submitted runs too, in their process.
-        Ctrl-C stops the run, records it as cancelled, and is raised again. A local run replaces nothing that is
-        deployed, so ``force`` changes nothing.
+        Ctrl-C stops the run, records it as cancelled, and is raised again. A local run replaces no deployment, so
+        ``force`` has no effect.
         """
         from flowyml.orchestrators.local.run import LocalRun
         from flowyml.orchestrators.local.step_call import goes_apart
@@ -142,7 +142,8 @@ class LocalOrchestrator(Orchestrator):
         check_name(run_id, "run")
         store = self.store
         apart = goes_apart(plan, self.workers)
-        # What a hook sets up when the pipeline starts, in os.environ say, a process has only if it is started later.
+        # A process has the effects of a hook at the start of the pipeline, such as variables in os.environ, only if it
+        # is started afterwards.
         with starting_ahead() if apart and not plan.hooks else nullcontext() as started:
             bundle = self._bundle(pipeline, plan, run_id, apart)
             settings = self._settings(pipeline, plan, run_id, apart, bundle, started, dates)
@@ -166,7 +167,7 @@ class LocalOrchestrator(Orchestrator):
         return self.attach(run_id).wait_for_completion(timeout=float("inf"), poll_interval=0.5).result()
 
     def plan(self, pipeline: RunnablePipeline) -> Plan:
-        """As every orchestrator's, with the options of steps under ``local`` checked."""
+        """Check the options of steps under ``local``, too."""
         from flowyml.orchestrators.local.options import check_plan
 
         plan = super().plan(pipeline)
@@ -191,7 +192,7 @@ class LocalOrchestrator(Orchestrator):
         detached.start_again(self.store, self.store.get(job_id), steps)
 
     def _keep_job(self, pipeline: RunnablePipeline, run: LocalRun, bundle: Bundle | None, dates: RunDates) -> None:
-        """What a retry of a run in this process needs: its code and this orchestrator, or why they are missing."""
+        """Save the data for a retry of a run in this process: code and orchestrator, or why they are missing."""
         from flowyml.orchestrators.local import detached
 
         job: dict[str, Any]
@@ -206,7 +207,7 @@ class LocalOrchestrator(Orchestrator):
             self.store.keep_job(run.row.run_id, job, orchestrator, code_digest)
 
     def _described(self) -> bytes:
-        """What makes one in another process that executes runs as this one does."""
+        """Serialize this orchestrator, for another process that executes runs in the same way."""
         from flowyml.orchestrators.local import detached
 
         if type(self) is not LocalOrchestrator:
@@ -216,7 +217,7 @@ class LocalOrchestrator(Orchestrator):
         return detached.described(self, {**plain, **paths})
 
     def cancel(self, job_id: str) -> bool:
-        """Stop a run: a submitted one and all its children within seconds; otherwise see ``capabilities``."""
+        """Stop a run: a submitted one and all its children within seconds; for others see ``capabilities``."""
         from flowyml.orchestrators.local import detached
 
         self.store.get(job_id)
@@ -226,7 +227,7 @@ class LocalOrchestrator(Orchestrator):
         return True
 
     def _bundle(self, pipeline: RunnablePipeline, plan: Plan, run_id: str, apart: frozenset[str]) -> Bundle | None:
-        """The bundle that steps in processes need, and that shows whether a run id is reused for other code.
+        """The bundle for steps in processes, which also shows whether a run id is reused for other code.
 
         Steps in threads run without one: a generated run id is not reused, and code that cannot travel may run.
         """
@@ -262,7 +263,7 @@ class LocalOrchestrator(Orchestrator):
         )
 
     def _past(self, plan: Plan, run_id: str) -> Past:
-        """What earlier tries of this process's run left: a retried run has rows of steps before it begins."""
+        """The results of earlier tries of this process's run: a retried run has rows of steps before it begins."""
         from flowyml.orchestrators.local.retrying import Past, past_of
 
         if self.host.run_id != run_id:
@@ -278,13 +279,13 @@ class LocalOrchestrator(Orchestrator):
         return LocalSecrets(self._dotenv)
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
-        """Which are missing here, each with what to do. A submitted run has the environment of this process."""
+        """The secrets that are missing here, each with advice. A submitted run has the environment of this process."""
         from flowyml.runtime.secrets import missing
 
         return missing(references, self._read_secret)
 
     def _max_output_bytes(self) -> float:
-        """The most bytes that an output may have to be kept as an artifact."""
+        """The largest size in bytes of an output that is stored as an artifact."""
         from flowyml.orchestrators.local.outputs import MAX_KEPT_BYTES
 
         if self.keep_outputs is None:
@@ -295,7 +296,7 @@ class LocalOrchestrator(Orchestrator):
         self, store: RunStore, plan: Plan, run_id: str, parameters: Mapping[str, Any], pipeline: RunnablePipeline,
         code_digest: str | None,
     ) -> bool:  # fmt: skip
-        """True if this process runs it."""
+        """Return True if this process runs it."""
         from flowyml.core.process_identity import this_process
         from flowyml.orchestrators.local.store import Ending
 
@@ -313,7 +314,7 @@ class LocalOrchestrator(Orchestrator):
     # Reading.
 
     def get_run(self, job_id: str) -> Run:
-        """One run, from the record. A run whose process died is ``FAILED``, with the raw status ``crashed``."""
+        """A run, from the database. A run whose process died is ``FAILED``, with the raw status ``crashed``."""
         from flowyml.orchestrators.background import reap
         from flowyml.orchestrators.local import records
 
@@ -335,7 +336,7 @@ class LocalOrchestrator(Orchestrator):
         return records.steps_of(row, self.store.steps(row.number))
 
     def outputs(self, job_id: str) -> Outputs:
-        """The outputs that were kept; reading another one says how to keep it."""
+        """The stored outputs; reading another one raises an error that says how to store it."""
         from flowyml.core.runs import Outputs
         from flowyml.orchestrators.local import outputs
 
@@ -345,7 +346,7 @@ class LocalOrchestrator(Orchestrator):
         return outputs.read(row.run_id, row.outputs)
 
     def run_artifacts(self, job_id: str) -> list[Artifact]:
-        """Those of the ended run; with a URL where an output was kept as a file."""
+        """The artifacts of the ended run; with a URL if an output was stored as a file."""
         from flowyml.artifacts.listing import listed
         from flowyml.orchestrators.local.schema import index_of
 
@@ -358,13 +359,13 @@ class LocalOrchestrator(Orchestrator):
         return [artifact for artifact in found if artifact]
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
-        """What steps printed and logged, and the tracebacks of failures."""
+        """The lines that steps printed and logged, and the tracebacks of failures."""
         return self._lines(self.store.get(job_id), None, follow)
 
     def logs_of_step(
         self, job_id: str, step: str, index: tuple[int, ...], *, follow: bool = False
     ) -> Iterator[LogLine]:
-        """The lines of one step or item; others are not read."""
+        """The lines of one step or item; no others are read."""
         row = self.store.get(job_id)
         return self._lines(row, (json.loads(row.steps).index(step), index), follow)
 
@@ -385,7 +386,7 @@ class LocalOrchestrator(Orchestrator):
         return log_lines(look, follow=follow, pause=_FOLLOW_SECONDS)
 
     def health(self) -> Health:
-        """Whether the record can be read and written."""
+        """Return whether the database can be read and written."""
         path = str(self.store.path)
         try:
             with self.store.session() as db:
@@ -402,7 +403,7 @@ class LocalOrchestrator(Orchestrator):
         yield from super().prunable(bounds)
 
     def pruning(self) -> AbstractContextManager[object]:
-        """A connection to the record: the last one to close tidies the file each time, which takes 20 ms a run."""
+        """A connection to the database: the last one to close tidies the file each time, which takes 20 ms a run."""
         return self.store.session()
 
     def _write_bundle(self, bundle: Bundle) -> Path:
@@ -423,7 +424,7 @@ class LocalOrchestrator(Orchestrator):
     # Schedules.
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
-        """Store the bundle for starting runs, and have the pipeline's schedule run it."""
+        """Store the bundle for starting runs; the pipeline's schedule will run it."""
         is_new = not (home() / "bundles" / bundle.filename).exists()
         path = self._write_bundle(bundle)
         moved = self._schedules.move(bundle.plan, str(path), bundle.origin, force=force)
@@ -433,7 +434,7 @@ class LocalOrchestrator(Orchestrator):
         )  # fmt: skip
 
     def diff(self, bundle: Bundle) -> str:
-        """What the pipeline's schedule would run in place of what it runs now."""
+        """The changes between the bundle that the pipeline's schedule runs now and this one."""
         from flowyml.plan.bundle import Bundle
         from flowyml.plan.differences import bundle_difference
 
@@ -447,7 +448,7 @@ class LocalOrchestrator(Orchestrator):
         self._schedules.check_move(bundle.plan, bundle.origin, force=force)
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
-        """Store the schedule of the pipeline, in place of an existing one. Warns if nothing serves schedules."""
+        """Store the schedule of the pipeline, in place of an existing one. Warns if no process serves schedules."""
         from flowyml.orchestrators.local.schedules import warn_unless_served
 
         path = self._write_bundle(bundle)
@@ -462,11 +463,11 @@ class LocalOrchestrator(Orchestrator):
         return [item.info for item in self._schedules.all(pipeline)]
 
     def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
-        """Fire nothing until it is resumed."""
+        """Pause the schedule."""
         return self._schedules.pause(schedule_id, True).info
 
     def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
-        """Fire again from now on; what came due while it was paused is not made up for."""
+        """Resume the schedule from now on; times that came while it was paused are not run."""
         return self._schedules.pause(schedule_id, False).info
 
     def delete_schedule(self, schedule_id: str) -> None:
@@ -474,7 +475,7 @@ class LocalOrchestrator(Orchestrator):
         self._schedules.delete(schedule_id)
 
     def check_fires(self) -> None:
-        """A process must be serving the schedules of this store."""
+        """Raise unless a process serves the schedules of this store."""
         if not self._schedules.is_served():
             raise ScheduleError("Nothing fires local schedules now. Start it first: flowyml schedule serve")
 
@@ -487,7 +488,7 @@ class LocalOrchestrator(Orchestrator):
         return self.attach(run_id_of(item.schedule_id, time))
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
-        """Those under the ids that runs of schedules have."""
+        """The runs with the ids of scheduled runs, by time."""
         from flowyml.orchestrators.local.scheduled_runs import runs_by_time
 
         return runs_by_time(self._schedules, pipeline, limit)
@@ -504,11 +505,11 @@ def _is_count(value: object) -> bool:
 
 
 _SAID: set[str] = set()
-"""The pipelines of which this process has said so."""
+"""The pipelines about which this process has logged that."""
 
 
 def _say_once_what_goes(run: LocalRun) -> None:
-    """Log which outputs end with this process, the first time that a pipeline has one."""
+    """Log which outputs end with this process, the first time that a pipeline has such outputs."""
     if run.not_kept and run.plan.name not in _SAID:
         _SAID.add(run.plan.name)
         logger.warning(

@@ -1,4 +1,4 @@
-"""Which outputs of a run are kept, and how they are read back."""
+"""Choose the outputs of a run to store, and read them back."""
 
 from __future__ import annotations
 
@@ -34,22 +34,23 @@ __all__ = [
 logger = logging.getLogger("flowyml.local")
 
 SMALL = 65536
-"""The most bytes of a value that is recorded without an artifact."""
+"""The largest size in bytes of a value that is recorded without an artifact."""
 
 MAX_KEPT_BYTES = 1_000_000_000
-"""The most bytes of an output of a submitted run that is kept by default."""
+"""The largest size in bytes of an output of a submitted run that is stored by default."""
 
 
 def instance(path: Path) -> str:
-    """Distinguishes the runs in a record from those in another one, on this machine or another."""
+    """The name of a database, which distinguishes its runs from those of another one, on this machine or another."""
     return f"local {platform.node()} {path}"
 
 
 def record(
     path: Path, plan: Plan, run_id: str, values: Mapping[str, Any], noted: Iterable[KeptRow], *, max_bytes: float
 ) -> dict[str, Any]:  # fmt: skip
-    """How outputs are recorded: small values themselves, others as artifacts of up to ``max_bytes``, else why they are
-    not kept. ``noted`` is what people see of the outputs of steps.
+    """Record outputs: small values, artifacts of up to ``max_bytes``, or the reason why a value is not stored.
+
+    ``noted`` has the previews of steps' outputs.
     """
     seen = _seen(plan, noted)
     return {
@@ -60,7 +61,7 @@ def record(
 
 
 def _seen(plan: Plan, noted: Iterable[KeptRow]) -> dict[str, Any]:
-    """What was noted about the pipeline's outputs."""
+    """The previews of the pipeline's outputs."""
     entries = {(row.position, row.output): row.entry for row in noted if not row.item}
     positions = {step.name: position for position, step in enumerate(plan.steps)}
     found = ((name, entries.get((positions[source.step], source.output))) for name, source in plan.step_outputs)
@@ -97,7 +98,7 @@ def read(run_id: str, recorded: str) -> Outputs:
 
 
 def value_of(entry: Mapping[str, Any]) -> Any:
-    """The value that an entry stands for. Raises ``ArtifactError``, and whatever the class of the value raises."""
+    """The value of an entry. Raises ``ArtifactError``, and whatever the class of the value raises."""
     if "pickle" in entry:
         if forbidden := why_no_pickles():
             raise ArtifactError(f"it is a pickle, and pickles are not read here: {forbidden}")
@@ -119,8 +120,9 @@ def entry_of(
     what: str, value: Any, store: Callable[[], Store], key: Callable[[], str], max_bytes: float,
     noted: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The record of a value: itself if it is small, a reference to an artifact of up to ``max_bytes``, written to a
-    store under a key, or why it is not kept. ``noted`` is what people see of it.
+    """The record of a value: the value if it is small, a reference to an artifact, or why it is not stored.
+
+    An artifact has up to ``max_bytes``, and is written to a store under a key. ``noted`` is the value's preview.
     """
     is_file = bool(max_bytes) and isinstance(value, Path) and value.exists()  # its content is kept, not where it is
     if entry := plain_entry(value) or (None if is_file else pickle_entry(value)):
@@ -175,7 +177,7 @@ class _Limited(io.BytesIO):
 
 
 class _LimitedStore(Store):
-    """A store that takes no artifact of more than ``limit`` bytes. What was already written is removed."""
+    """A store that refuses artifacts of more than ``limit`` bytes. What was already written is removed."""
 
     def __init__(self, store: Store, limit: float) -> None:
         super().__init__(store.url)
@@ -206,7 +208,7 @@ class _LimitedFile:
 
 
 class _TooLargeError(ArtifactError):
-    """Nothing of that size is kept."""
+    """Artifacts of this size are not stored."""
 
 
 def _small_pickle(value: Any) -> bytes | None:
@@ -224,7 +226,7 @@ def _small_pickle(value: Any) -> bytes | None:
 
 
 def _is_small(value: Any) -> bool:
-    """Whether it is worth writing as JSON, without walking through millions of items."""
+    """Return whether to write a value as JSON, without walking through millions of items."""
     left = SMALL
     parts = [value]
     while parts and left >= 0:

@@ -1,4 +1,4 @@
-"""What local runs leave behind: their records and outputs, bundles, unpacked code."""
+"""Prune the data of local runs: their records and outputs, bundles, unpacked code."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class _Run(NamedTuple):
 
 
 def prunable(store: RunStore, home: Path, bounds: Bounds) -> Iterator[Prunable]:
-    """What is in a record, and in FlowyML's data and cache folders, the runs first: removing them frees the rest."""
+    """The data in a database, and in FlowyML's data and cache folders, runs first: removing them frees the rest."""
     remove_leftovers(home / "bundles")
     remove_leftovers(store.folder_of("-").parent)
     runs = _Runs(store, bounds)
@@ -65,7 +65,7 @@ def prunable(store: RunStore, home: Path, bounds: Bounds) -> Iterator[Prunable]:
 
 @dataclass
 class _Runs:
-    """The runs of a record. Those to be removed are in ``going`` after they were checked."""
+    """The runs of a database. Those to be removed are in ``going`` after they were checked."""
 
     store: RunStore
     bounds: Bounds
@@ -105,7 +105,7 @@ class _Runs:
             )
 
     def _settle(self) -> None:
-        """Runs whose process is gone have ended."""
+        """Record the end of runs whose process has died."""
         with self.store.session() as db:
             found = db.execute(f"SELECT run_id FROM runs WHERE {UNFINISHED}").fetchall()
             for (run_id,) in found:
@@ -123,8 +123,9 @@ class _Runs:
         return folder.parent, folder.name
 
     def _remove(self, run: _Run) -> int:
-        """Once it is marked, it cannot be retried. Its row goes last, so a process that is killed here leaves nothing
-        unrecorded.
+        """Remove a run. Once it is marked, it cannot be retried.
+
+        Its row is removed last, so that a process that is killed here leaves nothing unrecorded.
         """
         with self.store.session() as db:
             marked = db.execute(
@@ -141,7 +142,7 @@ class _Runs:
             return freed + self._delete(run)
 
     def _discard(self, run: _Run, url: str, entry: Mapping[str, Any]) -> int:
-        """Only what this run wrote: another's may be an output of this one."""
+        """Remove an artifact if this run wrote it: an output may also be another run's artifact."""
         store = open_store(entry["store"])
         key = url.removeprefix(f"{store.url}/")
         is_its_own = is_artifact(key) and key.split("/")[1:3] == run_place("", run.pipeline, run.run_id).split("/")[1:3]
@@ -150,7 +151,7 @@ class _Runs:
         return discard(store, key, unless_since=self.bounds.before)
 
     def _delete(self, run: _Run) -> int:
-        """Deletes rows, few at a time. Numbers are reused, so each statement makes sure that it is this run's."""
+        """Delete rows, few at a time. Numbers are reused, so each statement checks that the rows are this run's."""
         mine = "(SELECT 1 FROM runs WHERE number = ? AND run_id = ? AND raw_status = ?)"
         who = (run.number, run.run_id, PRUNED)
         with self.store.session() as db:
@@ -169,7 +170,7 @@ class _Runs:
 
 
 def _artifacts_in(outputs: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The recorded outputs that are in a store, by their URLs."""
+    """The recorded outputs in a store, by their URLs."""
     for entry in json.loads(outputs).values():
         reference = (entry.get("artifact") or {}).get("$artifact")
         if isinstance(reference, dict) and isinstance(reference.get("url"), str):
@@ -177,7 +178,7 @@ def _artifacts_in(outputs: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _left_folders(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
-    """Folders of runs that are not in the record, such as one left by a process that was killed while removing it."""
+    """Folders of runs that are not in the database, such as one left by a process that was killed while removing it."""
     parent = store.folder_of("-").parent
 
     def known() -> set[str]:
@@ -197,7 +198,7 @@ def _left_folders(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
 
 
 def _left_artifacts(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
-    """What is left in the artifact store of runs that this record no longer has."""
+    """The files in the artifact store of runs that are no longer in this database."""
     place = run_place(instance(store.path), "-", "-").partition("/")[0]
     known = _places(store)
     try:
@@ -255,7 +256,7 @@ def _remove_bundle(store: RunStore, folder: Path, name: str, bounds: Bounds) -> 
 
 
 def _needs(store: RunStore, folder: Path, going: set[int]) -> Callable[[str], str]:
-    """A function that says what needs a bundle of a name, by all records; runs that are ``going`` need none."""
+    """A function that says what needs a bundle, by all databases; runs that are ``going`` need none."""
     needed: dict[str, str] = {}
     beginnings: set[str] = set()
     unread = ""
@@ -288,7 +289,7 @@ def _read_needs(db: sqlite3.Connection, going: set[int], needed: dict[str, str],
 
 
 def _is_other(path: Path) -> str:
-    """Why a file is not a FlowyML bundle."""
+    """Say why a file is not a FlowyML bundle."""
     with suppress(OSError, PlanError):
         if Bundle.read(path).filename == path.name:
             return ""
@@ -296,7 +297,7 @@ def _is_other(path: Path) -> str:
 
 
 def _record(store: RunStore, going: set[int]) -> Iterator[Prunable]:
-    """The unused space in the record's file, which later runs would reuse."""
+    """The unused space in the database file, which later runs would reuse."""
     free = _free_bytes(store)
     if going or free >= _WORTH_IT:
         yield Prunable(
@@ -312,8 +313,9 @@ def _free_bytes(store: RunStore) -> int:
 
 
 def _shrink(store: RunStore) -> int:
-    """Rewrite the record's file if half of it is free, and return the bytes freed. Other processes cannot write
-    meanwhile, so not while a run is in progress, nor if that takes long.
+    """Rewrite the database file if half of it is free, and return the bytes freed.
+
+    Other processes cannot write meanwhile, so not while a run is in progress, nor if it takes long.
     """
     free, before = _free_bytes(store), store.path.stat().st_size
     if free < max(_WORTH_IT, before * _PAGES_FREE) or before > _TOO_LARGE:
@@ -344,7 +346,7 @@ def _unpacked(bounds: Bounds) -> Iterator[Prunable]:
 
 def _remove_unpacked(cache: Path, name: str, used: float) -> int:
     with claim(cache / name) as is_free:
-        # Python may have written bytecode there since it was used last: the folder's own time says when that was.
+        # Python may have written bytecode there since its last use: the folder's own time shows when that was.
         return remove(cache, name) if is_free and _modified(cache / name) <= used else 0
 
 

@@ -1,4 +1,4 @@
-"""Record what a run does, a batch at a time, so that steps never wait for the disk."""
+"""Record the events of a run, a batch at a time, so that steps never wait for the disk."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Recorder:
         self._thread.start()
 
     def sink(self, position: int | None, item: str = "") -> Sink:
-        """Where the step at ``position`` prints to, working on ``item``; None is for what belongs to no step."""
+        """The sink for the output of the step at ``position`` for ``item``; None is for output of no step."""
 
         def line(level: str, message: str) -> None:
             self._lines.append(Line(position, level, time.time(), storable_text(message), item))
@@ -68,7 +68,7 @@ class Recorder:
             self._flush(db)
 
     def _loop(self, tick: Callable[[sqlite3.Connection], None]) -> None:
-        """A run that is over before the first tick needs no connection in this thread."""
+        """Write batches. A run that is over before the first tick needs no connection in this thread."""
         db: sqlite3.Connection | None = None
         with ExitStack() as stack:
             while not self._over.wait(_INTERVAL_SECONDS):
@@ -100,7 +100,7 @@ class Recorder:
             self._trouble = ""
 
     def _tell(self, trouble: str) -> None:
-        """Report it once, however often it is retried."""
+        """Report a problem once, however often the write is retried."""
         if trouble != self._trouble:
             where = self._store.path
             logger.error(
@@ -110,5 +110,5 @@ class Recorder:
 
 
 def _taken(queue: deque[_Item]) -> list[_Item]:
-    """What is in the queue now; others may keep adding to it."""
+    """Take all that is in the queue now; other threads may keep adding to it."""
     return [queue.popleft() for _ in range(len(queue))]

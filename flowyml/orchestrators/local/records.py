@@ -1,4 +1,4 @@
-"""What a run leaves for its user: its outcome, what went wrong in the log, and its records and result."""
+"""Build the records of a run for its user: outcome, errors in the log, and result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = [
 logger = logging.getLogger("flowyml.local")
 
 Outcome = tuple[ExecutionStatus, str, str | None]
-"""The status, the engine's own word for it, and what went wrong."""
+"""The status, the engine's own word for it, and the error."""
 
 _BAD = ("FAILED", "TIMEOUT")
 
@@ -47,7 +47,7 @@ def outcome_of(plan: Plan, nodes: Sequence[Node], faults: Sequence[str], stopped
     """The outcome of a run, from the ends of its steps and the ``faults`` of its branches and loops.
 
     A step that timed out makes it ``FAILED``, as on Prefect; ``TIMEOUT`` is for the pipeline's own timeout. Items that
-    may fail, and what cleans up, do not count.
+    may fail, and clean-ups, do not count.
     """
     counted = [node for node in nodes if not plan.structure.may_fail(node.step.group)]
     if not faults and all(node.row.status == "COMPLETED" for node in counted):
@@ -65,7 +65,7 @@ def outcome_of(plan: Plan, nodes: Sequence[Node], faults: Sequence[str], stopped
 
 
 def in_order(nodes: Iterable[Node]) -> list[Node]:
-    """In the plan's order; steps in a loop are created only when its items are known."""
+    """Sort nodes in the plan's order; steps in a loop are created only when its items are known."""
     return sorted(nodes, key=lambda node: node.position)
 
 
@@ -90,7 +90,7 @@ def log_failure(
 
 
 def _failure(node: Node, which: str, text: str) -> str:
-    """One failed attempt, with the step named once."""
+    """The log line for a failed attempt, with the step named once."""
     named = f"step {node.step.name!r}"
     if text.startswith((f"{named} ", f"The process of {named} ")):  # a sentence about the step
         sentence = of_step(node.step.name, text, node.label)
@@ -130,7 +130,7 @@ def _trace(error: BaseException, code_folder: Path | None) -> str:
 
 
 def run_of(row: RunRow) -> Run:
-    """A run. On local its job id is its run id."""
+    """The record of a run. On local its job id is its run id."""
     return Run(
         job_id=row.run_id, run_id=row.run_id, pipeline=row.pipeline,
         status=ExecutionStatus[row.status], raw_status=row.raw_status,
@@ -142,7 +142,7 @@ def run_of(row: RunRow) -> Run:
 
 
 def _not_kept(recorded: str) -> dict[str, str]:
-    """Why outputs are not kept. Those that are kept are not read."""
+    """Why outputs are not stored. Stored ones are not read."""
     if '"not_kept"' not in recorded:  # as good as always, and the values may be large
         return {}
     entries: dict[str, Any] = json.loads(recorded)
@@ -150,7 +150,7 @@ def _not_kept(recorded: str) -> dict[str, str]:
 
 
 def steps_of(row: RunRow, steps: Iterable[StepRow]) -> tuple[StepRun, ...]:
-    """All steps of a run, each item of a loop by itself; those that never began have no row."""
+    """All steps of a run, with each item of a loop; those that never began have no row."""
     idle = "queued" if row.status in ("QUEUED", "RUNNING") else "not_started"
     status = "QUEUED" if idle == "queued" else "CANCELLED"
     found: dict[int, list[StepRow]] = {}
@@ -167,7 +167,7 @@ def steps_of(row: RunRow, steps: Iterable[StepRow]) -> tuple[StepRun, ...]:
 
 
 def step_of(name: str, row: StepRow) -> StepRun:
-    """One step."""
+    """The record of a step."""
     return StepRun(
         name=name, status=ExecutionStatus[row.status], raw_status=row.raw_status, attempt=row.attempt,
         started_at=at(row.started), ended_at=at(row.ended), error=row.error, index=index_of(row.item),
@@ -176,7 +176,7 @@ def step_of(name: str, row: StepRow) -> StepRun:
 
 
 def log_line(line: Line, names: list[str]) -> LogLine:
-    """One log line. ``names`` are those of the steps in the plan's order."""
+    """The record of a log line. ``names`` are those of the steps in the plan's order."""
     step = "" if line.position is None else names[line.position]
     return LogLine(line.message, step=step, level=line.level, time=at(line.time), index=index_of(line.item))
 

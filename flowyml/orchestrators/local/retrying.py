@@ -1,4 +1,4 @@
-"""Retry a run: which steps run again, according to its record, and the results that the others left."""
+"""Retry a run: choose the steps to run again, by the database, and reuse the results of the others."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from flowyml.runtime.nodes import End, Index
 __all__ = ["Done", "Past", "Recorded", "past_of", "to_run_again"]
 
 Turn = tuple[str, Index]
-"""A step, and the item that it works on."""
+"""A step, and its item."""
 
 
 class Recorded:
-    """A recorded output of an earlier try of the run. It is read whenever it is needed."""
+    """A recorded output of an earlier try of the run. It is read at each use."""
 
     __slots__ = ("entry",)
 
@@ -40,7 +40,7 @@ class Recorded:
 
 
 class Done(NamedTuple):
-    """A recorded step, or one item's turn of it: its results if it has an end, else only its attempts."""
+    """A recorded step, or its run for one item: its results if it has ended, else only its attempts."""
 
     row: StepRow
     end: End | None
@@ -48,7 +48,7 @@ class Done(NamedTuple):
 
 
 class Past(NamedTuple):
-    """The past of a run: its steps by position, and the finished loops, as ``Walk`` takes them."""
+    """The past of a run: its steps by position, and the finished loops, in the form for ``Walk``."""
 
     turns: Mapping[tuple[int, Index], Done] = {}
     loops: Mapping[tuple[str, Index], int | None] = {}
@@ -72,10 +72,10 @@ def past_of(plan: Plan, rows: Iterable[StepRow], kept: Iterable[KeptRow]) -> Pas
 def to_run_again(
     plan: Plan, rows: Iterable[StepRow], kept: Iterable[KeptRow], chosen: Collection[str] | None
 ) -> tuple[list[Turn], list[Turn]]:
-    """What runs again in a run, and what is forgotten first: items of a list that is computed again.
+    """The steps and items to run again, and those to forget first: items of a list that is computed again.
 
-    ``chosen`` names steps and items; None means all that did not complete. A step that completed runs again if
-    something needs an output of it that was not kept.
+    ``chosen`` names steps and items; None means all that did not complete. A completed step runs again if one of its
+    outputs is needed and was not stored.
     """
     return _Choice(_Record(plan, rows), kept).made(chosen)
 
@@ -97,7 +97,7 @@ class _Record:
         self._by_prefix = cache(self._prefixes)
 
     def _complete(self) -> None:
-        """Give each step a turn, and each item one of each step, even if a process that died recorded only some."""
+        """Give each step an entry, and each item one of each step, even if a process that died recorded only some."""
         beside: dict[tuple[str, ...], set[Index]] = {}
         loops = {step.name: tuple(each.name for each in self.plan.structure.loops(step.group)) for step in self.plan}
         for name, turns in self.turns.items():
@@ -108,7 +108,7 @@ class _Record:
                     turns[index] = None
 
     def matching(self, name: str, turn: Turn) -> Iterable[Index]:
-        """The turns of a step that belong to a turn of another step: those within the same items."""
+        """The entries of a step that belong to an entry of another step: those within the same items."""
         shared = 0
         for mine, other in zip(self.loops[turn[0]], self.loops[name], strict=False):
             shared += mine is other
@@ -125,7 +125,7 @@ class _Record:
 
 
 class _Choice:
-    """Finds what runs again: what was asked for, and everything that follows from it."""
+    """Finds the steps to run again: the requested ones, and all consequences."""
 
     def __init__(self, record: _Record, kept: Iterable[KeptRow]) -> None:
         self._record = record
@@ -145,7 +145,7 @@ class _Choice:
         self._left: deque[Turn] = deque()
 
     def made(self, chosen: Collection[str] | None) -> tuple[list[Turn], list[Turn]]:
-        """What runs again, and what is forgotten, for what was asked for."""
+        """The steps to run again, and those to forget, for a request."""
         for turn, row in self._all():
             is_cleanup = self._plan.structure.is_cleanup(self._plan.by_name[turn[0]].group)
             if is_cleanup or not (_completed(row) or self._stays(turn, row, chosen)):
@@ -181,9 +181,7 @@ class _Choice:
             self._add(turn, forced=_completed(row))
 
     def _stays(self, turn: Turn, row: StepRow | None, chosen: Collection[str] | None) -> bool:
-        """True for a failure that is not asked for, and for a failed item of a loop whose list has been taken without
-        it.
-        """
+        """Return True for a failure that was not requested, and a failed item of a loop whose list was used."""
         loops = [loop for loop in self._record.loops[turn[0]] if loop.on_item_error == "continue"]
         if not _failed(row) or (chosen is None and not loops):
             return False
@@ -194,7 +192,7 @@ class _Choice:
         return any(_completed(row) for name in takers for row in self._record.turns[name].values())
 
     def _need_values(self, turn: Turn) -> None:
-        """Missing values that it takes are computed again."""
+        """Compute its missing inputs again."""
         for source in outputs_in(self._plan.structure.values(self._plan.by_name[turn[0]])):
             for index in self._record.matching(source.step, turn):
                 row = self._record.turns[source.step][index]
@@ -202,7 +200,7 @@ class _Choice:
                     self._add((source.step, index))
 
     def _begin_loops_anew(self, turn: Turn) -> None:
-        """Another list may have other items."""
+        """Begin loops again whose lists are computed again: they may have other items."""
         for loop in self._looped_by.get(turn[0], ()):
             for member in self._plan.structure.members(loop.name):
                 for index in self._record.matching(member, turn):
@@ -210,7 +208,7 @@ class _Choice:
                     self._add((member, index))
 
     def _go_on(self, turn: Turn) -> None:
-        """Skips that depend on it are decided again; everything after a completed step runs again."""
+        """Decide dependent skips again; run everything after a completed step again."""
         for later in self._plan.downstream[turn[0]]:
             for index in self._record.matching(later, turn):
                 row = self._record.turns[later][index]
@@ -220,7 +218,7 @@ class _Choice:
                     self._add((later, index))
 
     def _stays_skipped(self, turn: Turn) -> bool:
-        """Whether it stays skipped: by its branch, or by its rule, if what that depends on stays as it is."""
+        """Return whether a step stays skipped: by its branch, or by its rule, if its dependencies stay unchanged."""
         step = self._plan.by_name[turn[0]]
         if any(self._was_not_taken(branch, turn) for branch in self._plan.structure.branches(step.group)):
             return True

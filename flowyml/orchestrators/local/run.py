@@ -1,4 +1,4 @@
-"""One run from its first hook to its last record, in this process."""
+"""Execute one run, from its first hook to its last record, in this process."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ __all__ = ["LocalRun", "Settings"]
 logger = logging.getLogger("flowyml.local")
 
 _COPIED = 100_000_000
-"""The most bytes of an array or a table that is copied before a step in a thread, which may fail, gets it."""
+"""The largest array or table, in bytes, that is copied before a step in a thread, which may fail, gets it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to run. ``folder`` is the run's own, created when needed.
+    """The settings of a run. ``folder`` is the run's own, created when needed.
 
-    ``bundle`` is set if steps run in processes, and ``started`` if their warm process was started before it.
+    ``bundle`` is set if steps run in processes, and ``started`` if their warm process was started before the run.
     """
 
     max_workers: int
@@ -109,7 +109,7 @@ class LocalRun:
 
     @property
     def is_completed(self) -> bool:
-        """Whether it has ended so."""
+        """True if the run has completed."""
         return self._outcome[0] is ExecutionStatus.COMPLETED
 
     def _node(self, frame: Frame, step: Step, position: int) -> Node:
@@ -145,9 +145,7 @@ class LocalRun:
             self._release_values()
 
     def abandon(self) -> None:
-        """Record a stopped run whose steps go on regardless. Called by the recorder's thread before it ends the
-        process.
-        """
+        """Record a stopped run whose steps do not stop. Called by the recorder's thread before it ends the process."""
         self._engine.end_the_rest()
         self._outcome = self._outcome_now()
         self._fire_end()
@@ -177,13 +175,13 @@ class LocalRun:
             self._collect_outputs(work)
 
     def _keeping(self) -> Keeping | None:
-        """Keeps outputs as they are produced, if the run can be retried after its process was killed."""
+        """The recording of outputs when they are produced, if the run can be retried after its process was killed."""
         if not self._settings.host.keeps:
             return None
         return Keeping(self._recorder.keep, self._values, self._settings.folder / KEPT)
 
     def _keep_values(self, work: StepCalls) -> None:
-        """Record the outputs that failed steps need for a retry. Failing to record them must not fail the run."""
+        """Record the outputs that failed steps need for a retry. A failure to record them must not fail the run."""
         folder, max_bytes = self._settings.folder / KEPT, self._settings.max_output_bytes
         try:
             self._store.keep(self.row.number, kept_rows(self._walk.tasks, work.kept, folder, max_bytes))
@@ -194,7 +192,7 @@ class LocalRun:
         return outcome_of(self.plan, self._walk.tasks, self._walk.faults, self._engine.stopping)
 
     def _processes(self) -> AbstractContextManager[StepProcesses | None]:
-        """The warm process that steps are forked from, if any of them runs in a process."""
+        """The warm process that steps are forked from, if a step runs in a process."""
         cache = self._cache()
         if cache or self._settings.bundle is not None:
             private_folder(self._values)
@@ -208,7 +206,7 @@ class LocalRun:
         )  # fmt: skip
 
     def _cache(self) -> dict[str, str]:
-        """Where cached results stand, for steps in processes: the run's own values go with it."""
+        """The store of cached results, for steps in processes: the run's own values are removed with the run."""
         return {"cache": default_url()} if any(step.caching for step in self.plan) else {}
 
     def _ticker(self, live_view: LiveView | None) -> Callable[[sqlite3.Connection], None]:
@@ -224,7 +222,7 @@ class LocalRun:
         return tick
 
     def _row_taker(self) -> Callable[[StepRow], object]:
-        """Takes the new row of a step. Without a metrics collector, this is just the recorder."""
+        """The function that takes the new row of a step. Without a metrics collector, it is the recorder's."""
         if get_metrics_collector() is None:
             return self._recorder.note
 
@@ -250,7 +248,7 @@ class LocalRun:
                 self._recorded[name] = {"not_kept": str(error)}
 
     def _note_fault(self, error: BaseException) -> None:
-        """The caller's interrupt, or a fault outside of all steps, such as code that cannot be imported."""
+        """Note the caller's interrupt, or a fault outside of all steps, such as code that cannot be imported."""
         if isinstance(error, KeyboardInterrupt) or self._settings.host.is_stopped:
             self._outcome = ExecutionStatus.CANCELLED, "cancelled", "The run was interrupted."
             return
@@ -263,7 +261,7 @@ class LocalRun:
         fire(self._hooks, "on_pipeline_end", self.plan.name, self.row.run_id, status, self._seconds())
 
     def _record_end(self) -> None:
-        """Record everything, and the end in any case; remove what was needed only during the run."""
+        """Record everything, and the end in any case; remove data that was needed only during the run."""
         status, raw, error = self._outcome
         ending = Ending(status.name, raw, error)
         try:
@@ -283,7 +281,7 @@ class LocalRun:
             self._tidy()
 
     def _list_artifacts(self, recorded: Mapping[str, Any]) -> None:
-        """What people see of outputs, and the stored outputs. Failing to list them must not fail the run."""
+        """List the previews of outputs, and the stored outputs. A failure must not fail the run."""
         rows = [*self._artifacts, *kept_artifacts(self.plan, recorded)]
         try:
             if rows:
@@ -292,7 +290,7 @@ class LocalRun:
             logger.error("Artifacts of run %r could not be listed. %s", self.row.run_id, error)
 
     def _finish(self, ending: Ending) -> None:
-        """Failing to record a result must not lose the result."""
+        """Record the result. A failure to do so must not lose it."""
         try:
             self._store.finish(self.row.run_id, ending)
         except (sqlite3.Error, ConfigurationError) as error:
@@ -304,7 +302,10 @@ class LocalRun:
             clear_folder(self._settings.folder, all_of_it=self.is_completed)
 
     def _release_values(self) -> None:
-        """The nodes refer to one another, so they are freed late; the user's values must not wait for that."""
+        """Release values.
+
+        The nodes refer to one another, so they are freed late; the user's values must not wait for that.
+        """
         self._outputs = {}
         for node in self._walk.tasks:
             node.error = None

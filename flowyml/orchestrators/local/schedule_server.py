@@ -1,7 +1,7 @@
-"""Fire what is due, with APScheduler keeping the time.
+"""Start the runs of schedules when they are due; APScheduler is the timer.
 
-The schedule itself says when it is due, by the same rules as everywhere in FlowyML: APScheduler's own cron trigger
-counts weekdays from Monday, and wants the day of the month and the weekday both to match where cron takes either.
+The schedule itself computes its times, by the same rules as everywhere in FlowyML: APScheduler's own cron trigger
+counts weekdays from Monday, and requires that the day of the month and the weekday both match, while cron takes either.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def serve_schedules(
 
     ``store`` is the path of the store, by default that of ``LocalOrchestrator()``. Schedules that are created, changed,
     paused or deleted meanwhile are noticed within ``look_seconds``. Two servers of one store never start a run twice:
-    its id is made of the schedule's id and the time that it was due.
+    its id consists of the schedule's id and the scheduled time.
     """
     path = home() / "runs.db" if store is None else Path(store).expanduser().absolute()
     Server(ScheduleStore(RunStore(path)), stop_event or threading.Event()).run(look_seconds)
 
 
 class Server:
-    """Starts the runs of one store that come due. Each gets its own process and does not depend on this one."""
+    """Starts the due runs of one store. Each gets its own process and does not depend on this one."""
 
     def __init__(self, store: ScheduleStore, stop: threading.Event) -> None:
         self._store = store
@@ -61,7 +61,7 @@ class Server:
         self._trouble = ""
 
     def run(self, look_seconds: float) -> None:
-        """Run until the stop event; look for changed schedules this often."""
+        """Run until the stop event; check for changed schedules this often."""
         self._store.sign(self._id)  # a record that cannot be used is an error at once
         self._scheduler.start()
         try:
@@ -75,7 +75,10 @@ class Server:
             self._store.sign_off(self._id)
 
     def _look(self) -> None:
-        """Failures are logged, and the next look may succeed: a full disk must not end all schedules."""
+        """Read the schedules.
+
+        Failures are logged, and the next poll may succeed: a full disk must not end all schedules.
+        """
         trouble = ""
         try:
             self._store.sign(self._id)
@@ -109,7 +112,7 @@ class Server:
         logger.info("Schedule %r of %r: %s.", item.schedule_id, item.pipeline, item.schedule)
 
     def _fire(self, schedule_id: str, version: int) -> None:
-        """Start what is due; runs that are made up for go one after another."""
+        """Start the due runs; missed ones start one after another."""
         while item := self._still_wanted(schedule_id, version):
             due = due_now(item, datetime.now(UTC))
             if due is None:
@@ -141,21 +144,21 @@ class Server:
 
 
 class Trigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
-    """Tells APScheduler when a schedule is due next. The server itself counts what was missed."""
+    """Gives APScheduler the next time of a schedule. The server itself counts missed times."""
 
     def __init__(self, schedule: Schedule, after: datetime) -> None:
         self._schedule = schedule
         self._after = after
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:
-        """The first time after the last one, or None when the schedule has ended."""
+        """The first time after the last one, or None if the schedule has ended."""
         after = self._after if previous is None else max(previous + MOMENT, now)
         times = self._schedule.next_times(1, after)
         return times[0] if times else None
 
 
 def due_now(item: Kept, now: datetime) -> datetime | None:
-    """The time to start a run for: with catch-up the earliest missed one, else the latest."""
+    """The time of the run to start now: with catch-up the earliest missed one, else the latest."""
     found = None
     after = _missed_after(item, now)
     while (times := item.schedule.next_times(1, after)) and times[0] <= now:

@@ -1,4 +1,4 @@
-"""Runs for a time of a schedule: their ids, and starting one."""
+"""Runs for the times of a schedule: their ids, and starting one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run_id_of(schedule_id: str, due: datetime) -> str:
 
 
 def time_of(schedule_id: str, run_id: str) -> datetime | None:
-    """The time that a run is for; None if it is not the schedule's.
+    """The scheduled time of a run; None if the run is not the schedule's.
 
     >>> str(time_of("daily", "daily-20260301T060000Z")), time_of("daily", "daily-2026"), time_of("daily", "x")
     ('2026-03-01 06:00:00+00:00', None, None)
@@ -48,7 +48,7 @@ def time_of(schedule_id: str, run_id: str) -> datetime | None:
 
 
 def start(store: RunStore, item: Kept, due: datetime) -> bool:
-    """Start the run for this time, in its own process. False if it was started before.
+    """Start the run for this time, in its own process. Return False if it was started before.
 
     Raises ``OwnershipError`` if another pipeline's run has its id: nothing has run for this time then.
     """
@@ -81,7 +81,7 @@ def runs_by_time(schedules: ScheduleStore, pipeline: str, limit: int) -> dict[da
 
 
 def _may_be_from(origin: Origin | None, row: RunRow) -> bool:
-    """Whether a run comes from there; where one of the two is not known, it may."""
+    """Return whether a run may be from an origin; True if one of the origins is unknown."""
     return origin is None or _origin(row) in (None, origin)
 
 

@@ -1,4 +1,4 @@
-"""Schedules of local runs: kept in the store, fired while ``flowyml schedule serve`` runs."""
+"""Schedules of local runs: stored in the database, active while ``flowyml schedule serve`` runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SILENCE_SECONDS = 30
 class Kept:
     """A schedule as it is stored; ``version`` counts changes.
 
-    ``seen`` is the last time that it fired; before that, when it was created, or its start with catch-up.
+    ``seen`` is the last time that was run; before that, the time of creation, or the start with catch-up.
     """
 
     schedule_id: str
@@ -50,7 +50,7 @@ class Kept:
 
     @property
     def info(self) -> ScheduleInfo:
-        """What users see."""
+        """The record for users."""
         now = datetime.now(UTC)
         times = () if self.paused else tuple(self.schedule.next_times(_SHOWN, now))
         is_behind = self.schedule.catch_up and not self.paused
@@ -124,7 +124,7 @@ class ScheduleStore:
             check_replaceable(Origin.from_dict(json.loads(found[0] or "null")), origin, what, force=force)
 
     def get(self, schedule_id: str) -> Kept:
-        """One schedule. Raises ``ScheduleNotFoundError``."""
+        """A schedule. Raises ``ScheduleNotFoundError``."""
         with self.runs.session() as db:
             query = f"SELECT {_COLUMNS} FROM schedules WHERE schedule_id = ?"
             row = db.execute(query, (storable_text(schedule_id),)).fetchone()
@@ -133,14 +133,14 @@ class ScheduleStore:
         return _kept(row)
 
     def origin_of(self, schedule_id: str) -> Origin | None:
-        """Where its pipeline comes from; None where that is not known, or there is none."""
+        """The origin of its pipeline; None if that is unknown, or there is no such schedule."""
         with self.runs.session() as db:
             query = "SELECT origin FROM schedules WHERE schedule_id = ?"
             row = db.execute(query, (storable_text(schedule_id),)).fetchone()
         return Origin.from_dict(json.loads(row[0] or "null")) if row else None
 
     def all(self, pipeline: str | None = None) -> list[Kept]:
-        """Every schedule, or that of one pipeline. Warns about one that cannot be read, and leaves it out."""
+        """Every schedule, or that of one pipeline. Leaves out, with a warning, one that cannot be read."""
         with self.runs.session() as db:
             query = f"SELECT {_COLUMNS} FROM schedules WHERE :name IS NULL OR pipeline = :name ORDER BY schedule_id"
             return [
@@ -150,7 +150,7 @@ class ScheduleStore:
             ]
 
     def pause(self, schedule_id: str, paused: bool) -> Kept:
-        """Pause it, or let it fire again; what came due in between is not made up for."""
+        """Pause or resume a schedule; times that came in between are not run."""
         with self.runs.session() as db:
             db.execute(
                 "UPDATE schedules SET paused = :paused, version = version + 1, seen = :now WHERE schedule_id = :id"
@@ -170,7 +170,7 @@ class ScheduleStore:
         with self.runs.session() as db:
             db.execute("UPDATE schedules SET seen = max(seen, ?) WHERE schedule_id = ?", (due.timestamp(), schedule_id))
 
-    # Who serves them.
+    # Processes that serve schedules.
 
     def sign(self, server: str) -> None:
         """Record that this process serves the schedules of this store."""
@@ -188,7 +188,7 @@ class ScheduleStore:
             db.execute("DELETE FROM servers WHERE id = ?", (server,))
 
     def is_served(self) -> bool:
-        """True if some process serves the schedules now."""
+        """Return True if a process serves the schedules now."""
         with self.runs.session() as db:
             rows = db.execute(
                 "SELECT host, pid, born FROM servers WHERE heartbeat > ?", (time.time() - _SILENCE_SECONDS,)
@@ -197,7 +197,7 @@ class ScheduleStore:
 
 
 def warn_unless_served(store: ScheduleStore) -> None:
-    """Otherwise a schedule that no server fires goes unnoticed for weeks."""
+    """Warn if no process serves schedules: otherwise that may go unnoticed for weeks."""
     if not store.is_served():
         warnings.warn(
             "The schedule is saved, but nothing will fire until `flowyml schedule serve` runs on this machine.",
@@ -207,10 +207,10 @@ def warn_unless_served(store: ScheduleStore) -> None:
 
 
 def _seen(schedule: Schedule, before: str = "{}", seen: float = 0) -> float:
-    """The time after which a new schedule, or one that replaces another, fires.
+    """The time after which a new or replaced schedule has its first run.
 
-    Catching up begins at the start, as on Airflow and Kubeflow, or where the previous schedule stopped if it caught up
-    too. An existing run is not made again.
+    Catching up begins at the start, as on Airflow and Kubeflow, or at the last time of the previous schedule if it
+    caught up too. An existing run is not repeated.
     """
     if before == json.dumps(schedule.to_dict()) or (schedule.catch_up and json.loads(before).get("catch_up")):
         return seen
@@ -223,7 +223,7 @@ def _not_found(schedule_id: str) -> ScheduleNotFoundError:
 
 
 def _readable(row: tuple[Any, ...]) -> Kept | None:
-    """One that another release or a person wrote must not break the others."""
+    """Read a schedule; None for one that another release or a person wrote, which must not break the others."""
     try:
         return _kept(row)
     except (ValueError, TypeError) as error:

@@ -42,7 +42,7 @@ CREATE TABLE servers (
 );
 """
 
-# What each version adds to the tables of the one before.
+# The additions of each version to the tables of the previous one.
 _CHANGES = {
     2: """
 ALTER TABLE runs ADD COLUMN origin TEXT;
@@ -81,8 +81,7 @@ CREATE TABLE artifacts (
 
 
 class RunRow(NamedTuple):
-    """A run as it is stored; times are seconds since 1970, ``steps``, ``parameters``, ``outputs``
-    and ``origin`` are JSON."""
+    """A stored run; times are seconds since 1970, ``steps``, ``parameters``, ``outputs`` and ``origin`` are JSON."""
 
     number: int
     run_id: str
@@ -113,8 +112,10 @@ class RunRow(NamedTuple):
 
 
 class StepRow(NamedTuple):
-    """A step as it is stored. ``position`` is its place in the plan, ``item`` the item in the loops around it, and
-    ``cached_from`` the run that its results come from if it did not run.
+    """A stored step.
+
+    ``position`` is its index in the plan, ``item`` the item in the loops around it, and ``cached_from`` the run that
+    its results come from if it did not run.
     """
 
     position: int
@@ -134,7 +135,7 @@ class StepRow(NamedTuple):
 
 
 class KeptRow(NamedTuple):
-    """An output of a step, as JSON: for a retry, as outputs of a run are recorded; for artifacts, packed."""
+    """An output of a step, as JSON: for a retry in the form of a run's recorded outputs; for artifacts, packed."""
 
     position: int
     item: str
@@ -143,12 +144,12 @@ class KeptRow(NamedTuple):
 
 
 def item_of(index: Sequence[int]) -> str:
-    """An item as it is stored: ``3/7`` for item 7 of the inner loop within item 3 of the outer one."""
+    """The stored form of an item: ``3/7`` for item 7 of the inner loop within item 3 of the outer one."""
     return "/".join(map(str, index))
 
 
 def index_of(item: str) -> tuple[int, ...]:
-    """What ``item_of`` was given."""
+    """Parse the output of ``item_of``."""
     return tuple(map(int, item.split("/"))) if item else ()
 
 
@@ -189,7 +190,7 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def _use_wal(db: sqlite3.Connection) -> None:
-    """If two processes create the store at once, the switch to WAL answers "locked" without waiting its turn."""
+    """Switch to WAL, with retries: SQLite answers "locked" at once if another process creates the store."""
     for _ in range(200):
         try:
             db.execute("PRAGMA journal_mode = WAL")

@@ -1,4 +1,4 @@
-"""Where local runs find secrets: the environment, a ``.env`` file, the system's keyring."""
+"""Secrets of local runs, from the environment, a ``.env`` file, or the system's keyring."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class LocalSecrets:
 
 
 def _in_keyring(reference: str) -> str | None:
-    """None without a keyring, as on most servers."""
+    """A secret from the keyring; None without a keyring, as on most servers."""
     try:
         import keyring
         import keyring.errors

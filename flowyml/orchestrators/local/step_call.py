@@ -43,7 +43,7 @@ logger = logging.getLogger("flowyml.local")
 
 
 class Stored:
-    """A value that came from a process or went to one: packed, and unpacked once when a thread needs it."""
+    """A value from or for a process: packed, and unpacked once when a thread needs it."""
 
     __slots__ = ("_live", "_lock", "packed")
 
@@ -61,11 +61,11 @@ class Stored:
 
 
 class StepCalls:
-    """Calls the steps of one run. ``folder`` holds the values that pass between processes, while the run lasts.
+    """Calls the steps of one run. ``folder`` has the values that pass between processes during the run.
 
     With ``share``, threads share the values themselves; ``sharing`` are the steps whose outputs they share. ``loans``
     records the values that steps got uncopied; those up to ``max_copied_bytes`` are copied first. ``keep`` is called
-    with what a step returned, before another one gets it.
+    with the outputs of a step, before another step gets them.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class StepCalls:
         return outputs
 
     def _call_cached(self, node: Node) -> StepOutputs:
-        """The outputs of an earlier run, else those of this one, both packed for keeping and as they are."""
+        """The outputs of an earlier run, else those of this one, both packed for the cache and unpacked."""
         from flowyml.runtime.caching import Depends, StepCache
 
         try:
@@ -175,7 +175,7 @@ class StepCalls:
         return StepOutputs(outputs)
 
     def _contents(self, node: Node) -> dict[str, Any]:
-        """The step's inputs, by content."""
+        """The contents of the step's inputs."""
         from flowyml.artifacts.content_digest import content_of_value
 
         contents: dict[str, Any] = {name: content_of_value(value) for name, value in node.fixed.items()}
@@ -198,7 +198,7 @@ class StepCalls:
         return content_of(value.packed) if type(value) is Stored else content_of_value(value)
 
     def look(self, node: Decision | Opening) -> Any:
-        """Whether a branch is taken; for a loop, the lists that it goes over. Raises ``StepError``."""
+        """Evaluate a branch: whether it is taken; or a loop: its lists. Raises ``StepError``."""
         return self._is_taken(node) if isinstance(node, Decision) else self._lists(node)
 
     def _is_taken(self, node: Decision) -> bool:
@@ -218,7 +218,7 @@ class StepCalls:
         return checked_lists(node.loop, given)
 
     def _taken(self, node: Waiting, source: Waiting, output: str, lent: list[Any] | None = None) -> Any:
-        """A value as it was returned: the value itself for its last consumer, and for the others a copy.
+        """A returned value for a consumer: the value itself for the last one, a copy for the others.
 
         A consumer that is retried needs it again, so only its last attempt gets the value itself. Values passed
         uncopied are added to ``lent``.
@@ -264,7 +264,7 @@ class StepCalls:
         ]
 
     def _note_artifacts(self, node: Node, outputs: Mapping[str, Any]) -> None:
-        """What people see of values that are not stored, if it is cheap for plain ones."""
+        """Record previews of values that are not stored, if that is cheap for plain ones."""
         for name, value in outputs.items():
             facts, kind = reported(name), node.step.kinds.get(name) or kind_of(value)
             if facts or kind not in ("data", "text"):
@@ -275,14 +275,14 @@ class StepCalls:
         return {**preview_of(value, None, str, kind=kind, facts=facts), "format": "none"}
 
     def _is_followed(self, node: Node) -> bool:
-        """Whether another step of its execution group may need its process."""
+        """Return whether another step of its execution group may need its process."""
         if not node.together:
             return False
         beside = (node.frame.tasks[name] for name in self._together[node.step.execution_group].steps)
         return any(task is not node and task.end is None for task in beside)
 
     def release(self, node: Node) -> None:
-        """The execution group of a step has ended, so its process may end."""
+        """Release the process of an execution group that has ended."""
         if self.apart is not None:
             self.apart.release(node.together)
 
@@ -320,20 +320,20 @@ class StepCalls:
 
 
 def _without_place(packed: Any) -> Any:
-    """A reference without the path of a file that goes with the run."""
+    """A reference without the path of a file that is removed with the run."""
     if not is_reference(packed):
         return packed
     return {"$artifact": {name: part for name, part in packed["$artifact"].items() if name not in ("url", "picture")}}
 
 
 def _step_of(source: Waiting) -> str:
-    """The name of the step whose outputs these are; those of a loop's items are gathered under its name."""
+    """The name of the step with these outputs; those of a loop's items are gathered under its name."""
     step = getattr(source, "step", "")
     return step if isinstance(step, str) else step.name
 
 
 def _as_declared(node: Node, given: Mapping[str, Any]) -> dict[str, Any]:
-    """In the plan's order, which a step sees in its ``**kwargs``."""
+    """Sort arguments in the plan's order, which a step sees in its ``**kwargs``."""
     return {item.name: given[item.name] for item in node.step.inputs if item.name in given}
 
 

@@ -1,6 +1,6 @@
-"""Stop a run: notice that it must end, by its deadline or a request, and end the steps that run in threads.
+"""Stop a run at its deadline or on request, and end the steps that run in threads.
 
-A thread is ended as far as Python can: by an exception that arrives between two instructions.
+A thread is ended as far as Python allows: by an exception that arrives between two instructions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FOREVER = float("inf")
 
 
 class Slot:
-    """One worker thread. A step runs inside ``with slot:``, and only there may an exception interrupt it."""
+    """A worker thread. A step runs inside ``with slot:``, and only there may an exception interrupt it."""
 
     __slots__ = ("_lock", "_sent", "_thread", "is_open")
 
@@ -58,7 +58,7 @@ class Slot:
                 _raise_in(self._thread, StepCancelledError)
 
     def close(self) -> None:
-        """From here on, nothing interrupts this thread, not even a pending exception. May be called again."""
+        """Let nothing interrupt this thread from now on, not even a pending exception. May be called again."""
         while self.is_open or self._sent:
             try:
                 self._let_go()
@@ -71,7 +71,7 @@ class Slot:
                 continue
 
     def _let_go(self) -> None:
-        """Release a lock after an exception that came between taking it and the block that it guards."""
+        """Release a lock after an exception that came between acquiring it and its block."""
         with suppress(RuntimeError):  # this thread does not hold it, as nearly always
             while True:
                 self._lock.release()
@@ -80,7 +80,7 @@ class Slot:
 def _raise_in(thread: int, error: type[BaseException]) -> None:
     """Let the interpreter raise an error in a thread.
 
-    It is never revoked with NULL: CPython 3.11 would keep looking for it, and under a trace function, such as a
+    The error is never revoked with NULL: CPython 3.11 would keep looking for it, and under a trace function, such as a
     debugger's or coverage's, the next call would never begin.
     """
     import ctypes
@@ -91,9 +91,10 @@ def _raise_in(thread: int, error: type[BaseException]) -> None:
 class Watch:
     """Called by the recorder's thread, about twenty times a second.
 
-    A stopped step that catches the exception and goes on is interrupted again. ``give_up`` is called if steps still run
-    some seconds after the stop, or a minute after it if others are to clean up, and if those take over an hour; without
-    it, the run waits for them. From the stop on, the record says that a run cleans up, so that it is not killed.
+    A stopped step that catches the exception and continues is interrupted again. ``give_up`` is called if steps still
+    run some seconds after the stop, or a minute after it if there are clean-ups, and if those take over an hour;
+    without it, the run waits for them. From the stop on, the database shows that a run is cleaning up, so that it is
+    not killed.
     """
 
     def __init__(
@@ -158,7 +159,7 @@ class Watch:
             self._give_up()
 
     def _let_clean_up(self, db: sqlite3.Connection, now: float) -> None:
-        """Neither the deadline nor a request to cancel ends the clean-up, until an hour after such a request."""
+        """Protect the clean-up from the deadline and from requests to cancel, until an hour after such a request."""
         if not self._is_cleaning_up:
             self._is_cleaning_up, self._until = True, _FOREVER
             self._mark(db)

@@ -1,7 +1,7 @@
-"""The record of local runs: one SQLite file that many processes read and write at once.
+"""The database of local runs: one SQLite file that many processes read and write at once.
 
-WAL mode lets readers go on while one process writes; a writer waits its turn for up to 30 seconds. Except within a
-session of the same thread, every call opens the file for itself, so nothing is shared between threads.
+In WAL mode readers continue while one process writes; a writer waits for up to 30 seconds. Except within a session of
+the same thread, every call opens the file for itself, so nothing is shared between threads.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ PRUNED = "pruned"
 """The raw status of a run that is being removed: it can be read, but not retried."""
 
 CLEANING_UP = "cleaning_up"
-"""The raw status of a run that cleans up, after its other steps have ended or while they are being stopped."""
+"""The raw status of a run with active clean-ups, after its other steps have ended or while they are being stopped."""
 
 UNFINISHED = "status IN ('QUEUED', 'RUNNING')"
 _LINES = 10_000
-"""How many log lines are read at once."""
+"""The number of log lines that are read at once."""
 _SILENCE_SECONDS = 120
-"""How long a process that cannot be checked, such as one in another container, may be silent."""
+"""The seconds for which a process that cannot be checked, such as one in another container, may be silent."""
 
 
 Job = tuple[dict[str, Any], bytes | None]
-"""What starts the process of a run, and its orchestrator."""
+"""The data that starts the process of a run, and its orchestrator."""
 
 Table = Literal["kept", "artifacts"]
-"""What a retry needs, or what people see."""
+"""The outputs for a retry, or for people."""
 
 
 class Line(NamedTuple):
-    """One log line as it is stored: ``position`` is the step's place in the plan, None for lines of no step.
+    """A stored log line: ``position`` is the step's index in the plan, None for lines of no step.
 
-    ``item`` is the one of the loops that the step is in.
+    ``item`` is that of the loops around the step.
     """
 
     position: int | None
@@ -67,7 +67,7 @@ class Line(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How a run ended."""
+    """The end of a run."""
 
     status: str
     raw_status: str
@@ -89,7 +89,7 @@ class RunStore:
 
     @contextmanager
     def session(self) -> Iterator[sqlite3.Connection]:
-        """A new connection that commits each statement by itself; within a session of this thread, the session's.
+        """A new connection that commits each statement by itself; or, within a session of this thread, that session's.
 
         The last connection to close tidies the file, which takes a while: a session around several calls does so once.
         """
@@ -112,7 +112,7 @@ class RunStore:
         *, detached: bool, origin: Origin | None = None, code_digest: str | None = None,
         revision: str | None = None,
     ) -> bool:  # fmt: skip
-        """Record a new run: a detached one as queued, else as running. False if the id is known already."""
+        """Record a new run: a detached one as queued, else as running. Return False if the id exists already."""
         now = time.time()
         status, started = ("QUEUED", None) if detached else ("RUNNING", now)
         with self.session() as db:
@@ -141,7 +141,10 @@ class RunStore:
             )
 
     def begin(self, run_id: str, owner: ProcessIdentity) -> bool:
-        """Let ``owner`` begin a queued run. False if another process has, or if it was cancelled before."""
+        """Let ``owner`` begin a queued run.
+
+        Return False if another process has begun it, or if it was cancelled before.
+        """
         now = time.time()
         with self.session() as db:
             begun = db.execute(
@@ -152,24 +155,24 @@ class RunStore:
             return begun.rowcount == 1
 
     def finish(self, run_id: str, ending: Ending) -> bool:
-        """Record how a run ended. False if it had already ended; the first ending counts."""
+        """Record the end of a run. Return False if it had already ended; the first end counts."""
         with self.session() as db:
             return finish(db, run_id, ending)
 
     def request_cancel(self, run_id: str) -> bool:
-        """Ask the process that runs it to stop. False if the run had ended."""
+        """Ask the process that runs it to stop. Return False if the run had ended."""
         with self.session() as db:
             asked = db.execute(f"UPDATE runs SET cancel = 1 WHERE run_id = ? AND {UNFINISHED}", (run_id,))
             return asked.rowcount == 1
 
-    # What running again needs.
+    # Data for running it again.
 
     def keep_job(
         self, run_id: str, job: Mapping[str, Any], orchestrator: bytes | None, code_digest: str | None = None
     ) -> None:
-        """Keep what is needed to start the run's process again, until the run has completed.
+        """Save the data to start the run's process again, until the run has completed.
 
-        ``code_digest`` is that of the job's bundle, where the run had none when it began.
+        ``code_digest`` is that of the job's bundle, if the run had none when it began.
         """
         with self.session() as db, transaction(db):
             db.execute("UPDATE runs SET code_digest = coalesce(code_digest, ?) WHERE run_id = ?", (code_digest, run_id))
@@ -179,12 +182,12 @@ class RunStore:
             )
 
     def job(self, number: int) -> Job | None:
-        """What ``keep_job`` kept, if anything."""
+        """The data that ``keep_job`` saved, if there is any."""
         with self.session() as db:
             return _job(db, number)
 
     def keep(self, number: int, values: Iterable[KeptRow], table: Table = "kept") -> None:
-        """Keep outputs of steps."""
+        """Save outputs of steps."""
         with self.session() as db, transaction(db):
             db.executemany(
                 f"INSERT OR REPLACE INTO {table} (run, position, item, output, entry) VALUES (?,?,?,?,?)",
@@ -192,7 +195,7 @@ class RunStore:
             )
 
     def kept(self, number: int, table: Table = "kept") -> list[KeptRow]:
-        """The outputs of steps that were kept."""
+        """The saved outputs of steps."""
         with self.session() as db:
             rows = db.execute(f"SELECT position, item, output, entry FROM {table} WHERE run = ?", (number,))
             return [KeptRow(*row) for row in rows]
@@ -200,8 +203,9 @@ class RunStore:
     def queue_again(
         self, number: int, owner: ProcessIdentity, steps: Iterable[tuple[int, str]], gone: Iterable[tuple[int, str]]
     ) -> bool:
-        """Queue an ended run again, with ``steps``, by position and item; forget those that are ``gone``. False if it
-        is queued already, runs, or has completed.
+        """Queue an ended run again, with ``steps``, by position and item; forget those that are ``gone``.
+
+        Returns False if it is queued already, runs, or has completed.
         """
         with self.session() as db, transaction(db):
             queued = db.execute(
@@ -225,10 +229,10 @@ class RunStore:
                 )
             return True
 
-    # Runs are read.
+    # Reading runs.
 
     def find(self, run_id: str) -> RunRow | None:
-        """One run, or None."""
+        """A run, or None."""
         with self.session() as db:
             row = db.execute(
                 f"SELECT {RunRow.columns()} FROM runs WHERE run_id = ?", (storable_text(run_id),)
@@ -236,7 +240,7 @@ class RunStore:
             return self._settle(db, RunRow(*row)) if row else None
 
     def get(self, run_id: str) -> RunRow:
-        """One run. Raises ``RunNotFoundError``."""
+        """A run. Raises ``RunNotFoundError``."""
         if row := self.find(run_id):
             return row
         raise RunNotFoundError(f"No local run has the id {run_id!r}. `flowyml runs` lists those in {self.path}.")
@@ -252,7 +256,7 @@ class RunStore:
             return [self._settle(db, RunRow(*row)) for row in rows.fetchall()]
 
     def steps(self, number: int) -> list[StepRow]:
-        """The steps that have begun or were decided, each item of a loop by itself."""
+        """The steps that have begun or were decided, with each item of a loop."""
         with self.session() as db:
             rows = db.execute(f"SELECT {StepRow.columns()} FROM steps WHERE run = ?", (number,))
             return [StepRow(*row) for row in rows]
@@ -260,8 +264,10 @@ class RunStore:
     def lines(
         self, number: int, after: int = 0, of: tuple[int, tuple[int, ...]] | None = None
     ) -> Iterator[tuple[int, Line]]:
-        """The log lines after the one of that id, oldest first, each with its id; ``of`` a step, at its place in the
-        plan, and an item of it or of the items within that one."""
+        """The log lines after the one of that id, oldest first, each with its id.
+
+        ``of`` limits them to a step, by its position in the plan, and an item of it or the items within that one.
+        """
         query, values = "", list[object]()
         if of is not None:
             position, index = of
@@ -284,7 +290,7 @@ class RunStore:
                 yield after, Line(*row[1:])
 
     def _settle(self, db: sqlite3.Connection, row: RunRow) -> RunRow:
-        """The same row or, if the process that ran it is gone, that of a crashed run."""
+        """The same row or, if the process that ran it has died, that of a crashed run."""
         if row.status not in ("QUEUED", "RUNNING") or not _is_lost(row):
             return row
         folder = self.folder_of(row.run_id)
@@ -346,7 +352,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def finish(db: sqlite3.Connection, run_id: str, ending: Ending) -> bool:
-    """Record how a run ended; steps that had not ended end with it."""
+    """Record the end of a run; its unfinished steps end with it."""
     now, error = time.time(), ending.error and storable_text(ending.error)
     step_status = ending.status if ending.raw_status == "crashed" else "CANCELLED"
     with transaction(db):
@@ -422,7 +428,7 @@ def _is_lost(row: RunRow) -> bool:
 
 
 def unread_output(folder: Path, *, mark: bool = True) -> bytes:
-    """What the process of a detached run has written past Python's streams since the last call with ``mark``."""
+    """Read the output of a detached run's process that bypassed Python's streams since the last call with ``mark``."""
     output, place = folder / "output.log", folder / "output.read"
     try:
         with output.open("rb") as file:
