@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["reap", "start_detached"]
+from flowyml.plan.secrets import environment_without_secrets
+
+__all__ = ["reap", "start_detached", "take_secrets"]
 
 
 class _Process(subprocess.Popen[bytes]):
@@ -22,18 +28,33 @@ _started: set[_Process] = set()
 
 def start_detached(
     command: Sequence[str], log: IO[Any], *, env: Mapping[str, str] | None = None, cwd: Path | None = None,
-    umask: int = -1,
+    umask: int = -1, secrets: bool = False,
 ) -> subprocess.Popen[bytes]:  # fmt: skip
     """Start a process in its own session, without input; its output goes to ``log``.
 
-    If it ends before this process does, a later call reaps it.
+    Without ``env``, it has this process's environment, but not its secrets: what the kernel shows in ``/proc`` of the
+    environment that a process began with is the same for as long as it lives. With ``secrets``, it is passed them, and
+    must ``take_secrets``. If it ends before this process does, a later call reaps it.
     """
     reap()
+    bare = environment_without_secrets()
     process = _Process(
-        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=env, cwd=cwd, umask=umask
-    )
+        command, stdin=subprocess.PIPE if secrets else subprocess.DEVNULL, stdout=log, stderr=log,
+        start_new_session=True, env=bare if env is None else env, cwd=cwd, umask=umask,
+    )  # fmt: skip
     _started.add(process)
+    if process.stdin is not None:
+        passed = {name: value for name, value in os.environ.items() if name not in bare}
+        with suppress(BrokenPipeError), process.stdin as pipe:  # it says itself why it ended
+            pipe.write(json.dumps(passed).encode())
     return process
+
+
+def take_secrets() -> None:
+    """In the process: the secrets that its starter passes, as variables of Python's; then it has no input."""
+    os.environ.update(json.loads(sys.stdin.buffer.read() or b"{}"))
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
 
 
 def reap() -> None:

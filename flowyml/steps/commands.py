@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from flowyml import step
+from flowyml.plan.secrets import environment_without_secrets
 from flowyml.runtime.lines import Lines
 from flowyml.steps.needed import needed
 
@@ -31,7 +32,7 @@ def bash(command: str, env: dict[str, str] | None = None, cwd: str | None = None
     with subprocess.Popen(
         [shutil.which("bash") or "bash", "-o", "pipefail", "-c", command],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-        text=True, encoding="utf-8", errors="replace", env={**os.environ, **(env or {})}, cwd=cwd,
+        text=True, encoding="utf-8", errors="replace", env={**environment_without_secrets(), **(env or {})}, cwd=cwd,
         start_new_session=True,
     ) as process:  # fmt: skip
         try:

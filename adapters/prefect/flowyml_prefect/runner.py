@@ -11,7 +11,6 @@ a SIGTERM, and SIGKILL if it has not ended in time. An engine that dies leaves a
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -34,6 +33,7 @@ from flowyml.core.process_identity import identity_of, signal_group
 from flowyml.orchestrators.background import start_detached
 from flowyml.plan.groups import Cleanup
 from flowyml.plan.model import Plan
+from flowyml.plan.secrets import environment_without_secrets
 from flowyml_prefect.automations import SILENT
 from flowyml_prefect.client import FlowRun, PrefectClient
 from flowyml_prefect.connection import Connection
@@ -57,7 +57,7 @@ def launch(run_id: str, entrypoint: str, environment: Mapping[str, str], logs: P
         lock(log.fileno(), shared=True, wait=None)  # for as long as a process has it open: so it is not pruned
         start_detached(
             [sys.executable, "-P", "-m", "flowyml_prefect.runner", run_id, entrypoint, log.name], log,
-            env={**os.environ, **environment},
+            env={**environment_without_secrets(), **environment},
         )  # fmt: skip
 
 
@@ -116,7 +116,7 @@ class _Attempt:
 
     def _start(self) -> _Engine:
         environment = {
-            **os.environ,
+            **environment_without_secrets(),
             **self.channel.environment,
             **run_variables(self.run_id, self.entrypoint),
             "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",

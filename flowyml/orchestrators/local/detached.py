@@ -169,7 +169,8 @@ def _start(
 
 def _launch(folder: Path) -> ProcessIdentity:
     with open_private(folder / "output.log", "ab") as log:
-        process = start_detached([sys.executable, "-P", str(Path(__file__).with_name("__main__.py")), str(folder)], log)
+        command = [sys.executable, "-P", str(Path(__file__).with_name("__main__.py")), str(folder)]
+        process = start_detached(command, log, secrets=True)
     return identity_of(process.pid)
 
 
