@@ -129,7 +129,7 @@ def cutover(
 
 
 def _record_of(dag_id: str, place: str, to: str | None, pipeline: str | None, *, shadow: bool, back: bool) -> Record:
-    """How far it has come, with what is given now; raises ``UsageError`` where the two do not fit."""
+    """The record of a cutover, completed by the arguments; raises ``UsageError`` if they do not match it."""
     from flowyml.migration.airflow.cutover import Cutover, Record
 
     record = Cutover.recorded(place, dag_id)

@@ -1,4 +1,4 @@
-"""From a command line to a call, by click; rich-click draws the help, and imports Rich only for it.
+"""Parse a command line into a call, with click; rich-click writes the help, and imports Rich only for that.
 
 A command's module is imported when the command is named: most commands take less time than importing all modules.
 """
@@ -89,7 +89,7 @@ _COMPLETE = "_FLOWYML_COMPLETE"  # click's name for the variable by which a shel
 
 
 class _Group(RichGroup):
-    """The commands of COMMANDS whose names begin with this group's. Alone it shows its help."""
+    """The commands of COMMANDS whose names begin with this group's. Without a command it shows its help."""
 
     def __init__(self, name: str, **attributes: Any) -> None:
         usage = "COMMAND [ARGS]..."
@@ -107,7 +107,7 @@ class _Group(RichGroup):
 
 
 def read(arguments: Sequence[str]) -> Call:
-    """Make the call that a command line asks for. Raises ``click.ClickException`` for one that makes no sense."""
+    """Parse a command line into a call. Raises ``click.ClickException`` for an invalid one."""
     root = app()
     if _COMPLETE in os.environ:
         root.main(list(arguments), prog_name="flowyml")  # answers the shell and exits
@@ -120,7 +120,7 @@ def read(arguments: Sequence[str]) -> Call:
 
 
 def app() -> click.Group:
-    """Make the application. Invoking one of its commands returns the command's call, and does not run it."""
+    """Create the application. Invoking one of its commands returns the command's call, and does not run it."""
     options: list[click.Parameter] = [
         RichOption(
             ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version,

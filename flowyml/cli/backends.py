@@ -1,4 +1,4 @@
-"""``flowyml backends``: which engines there are, whether they answer, and what each can do."""
+"""``flowyml backends``: the engines, whether they answer, and their features."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _BROKEN = Word("broken", "red")
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What can be said of one orchestrator, however broken it is."""
+    """The facts about one orchestrator, however broken it is."""
 
     name: str
     engine: str
@@ -196,7 +196,7 @@ def _answer(found: Verdict) -> Word:
 
 
 def _examined(found: Target) -> Backend:
-    """A third-party orchestrator that fails is shown with its error, beside the others."""
+    """Examine a target. A third-party orchestrator that fails is listed with its error, beside the others."""
     if found.fault:
         return Backend(found.name, found.engine, _UNNAMED, problem=found.fault)
     try:

@@ -1,4 +1,4 @@
-"""``flowyml cache``: the results of steps that are kept for later runs."""
+"""``flowyml cache``: the cached results of steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flowyml.runtime.caching import Entry, entries_in
 __all__ = ["clear", "list_", "show"]
 
 _COLUMNS = {"KEY": 0, "PIPELINE": 60, "STEP": 0, "FROM RUN": 120, "CREATED": 80, "TOOK": 60, "SIZE": 0}
-"""Of the table of results, and how wide a terminal must be to show each."""
+"""The columns of the table of results, and how wide a terminal must be to show each."""
 
 OfStep = Annotated[str | None, Option(("--step",), "Only results of this step.", metavar="NAME")]
 Artifacts = Annotated[
@@ -54,7 +54,7 @@ def list_(
 
 
 def _list(out: Output, found: Sequence[Entry]) -> None:
-    """One line a result. A narrow terminal gets the columns that it has room for."""
+    """Print one line for each result. A narrow terminal gets the columns that fit."""
     kept = [name for name, least in _COLUMNS.items() if out.columns is None or out.columns >= least]
     long = "FROM RUN" if "FROM RUN" in kept else "STEP"
     places = [[*_COLUMNS].index(name) for name in kept]
@@ -125,7 +125,7 @@ def _store(on: str | None, artifacts: str | None) -> Store:
 
 
 def _entries(store: Store, pipeline: str | None, step: str | None) -> Iterator[tuple[str, Entry | None]]:
-    """Those of a pipeline and a step; what cannot be read is of neither."""
+    """The entries of a pipeline and a step; an unreadable one belongs to neither."""
     for folder, entry in entries_in(store):
         if entry is None:
             if pipeline is None and step is None:

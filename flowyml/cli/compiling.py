@@ -1,4 +1,4 @@
-"""``flowyml compile``, ``bundle`` and ``graph``: what can be made of a pipeline without running it."""
+"""``flowyml compile``, ``bundle`` and ``graph``: the files of a pipeline, without running it."""
 
 from __future__ import annotations
 
@@ -161,9 +161,9 @@ def _compiled(pipeline: RunnablePipeline, to: str) -> Mapping[str, bytes]:
 
 
 def _write(files: Mapping[str, bytes], output: Path, force: bool) -> list[Path]:
-    """The main file under the name that was asked for and the others beside it, or all in a folder.
+    """Write the main file under the requested name and the others beside it, or all into a folder.
 
-    The main file comes last: an engine that watches the folder finds what it needs.
+    The main file is written last: then an engine that watches the folder finds the others.
     """
     main, *_ = files
     folder, first = (output, output / main) if _is_folder(output) else (output.parent, output)
@@ -176,7 +176,7 @@ def _write(files: Mapping[str, bytes], output: Path, force: bool) -> list[Path]:
 
 
 def _check_place(path: Path, data: bytes, force: bool) -> None:
-    """Refuse to write over what people wrote."""
+    """Refuse to overwrite files that people wrote."""
     if not path.is_file():
         return
     if path.resolve() in {Path(file).resolve() for file in _loaded_files()}:
@@ -196,7 +196,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _write_file(path: Path, data: bytes) -> Path:
-    """All or nothing, so that no scheduler ever reads half a file."""
+    """Write a file, all or nothing, so that no scheduler ever reads half a file."""
     try:
         refuse_others_link(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""DAG files that a command reads: what Airflow would know in them, and what an import makes of each."""
+"""Read DAG files for a command: their content as Airflow would know it, and the result of importing them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Stay = Annotated[
 
 
 def options_of(root: Path | None, env: Iterable[str] | None, variables: Path | None) -> Options:
-    """What a reading goes by. Raises ``UsageError`` for options that make no sense."""
+    """The options of a reading. Raises ``UsageError`` for invalid ones."""
     from flowyml.migration.airflow.reader.machine import Options
 
     if root is not None and not root.is_dir():
@@ -45,7 +45,7 @@ def options_of(root: Path | None, env: Iterable[str] | None, variables: Path | N
 
 
 def staying_of(path: Path | None, files: Sequence[FileModel]) -> Mapping[str, Sequence[str]]:
-    """The tasks that stay on Airflow, by DAG. Raises ``UsageError`` for those that there are not."""
+    """The tasks that stay on Airflow, by DAG. Raises ``UsageError`` for tasks that do not exist."""
     if path is None:
         return {}
     from flowyml.core.near_names import did_you_mean
@@ -65,7 +65,7 @@ def staying_of(path: Path | None, files: Sequence[FileModel]) -> Mapping[str, Se
 
 
 def _lists(path: Path) -> Mapping[str, list[str]]:
-    """Lists of names by name, of a YAML file."""
+    """Read lists of names by name from a YAML file."""
     from flowyml.migration.airflow.reader.files import parse_yaml, repeated_key
 
     try:
@@ -91,7 +91,7 @@ def _lists(path: Path) -> Mapping[str, list[str]]:
 def results_of(
     command: str, files: Sequence[FileModel], staying: Mapping[str, Sequence[str]] = {}
 ) -> Sequence[FileResult]:
-    """What an import writes of each file. Raises ``MissingExtraError`` where what writes it is not installed.
+    """Import each file. Raises ``MissingExtraError`` if the writer's library is not installed.
 
     ``staying`` are the tasks that stay on Airflow, by DAG.
     """

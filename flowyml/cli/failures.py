@@ -1,4 +1,4 @@
-"""Errors as people and scripts want them: one line and an exit code, a traceback only on request."""
+"""Errors for people and scripts: one line and an exit code, a traceback only on request."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _CODES: Mapping[type[BaseException], int] = {
 
 
 class UsageError(FlowymlError):
-    """What was typed makes no sense. ``detail`` is shown above the error, such as a traceback of the user's file."""
+    """The arguments make no sense. ``detail`` is shown above the error, such as a traceback of the user's file."""
 
     def __init__(self, message: str, detail: str = "") -> None:
         super().__init__(message)
@@ -73,7 +73,7 @@ class UsageError(FlowymlError):
 
 
 def exit_code_of(read: Callable[[Sequence[str]], Callable[[], int | None]], arguments: Sequence[str]) -> int:
-    """Read a command line, run what it asks for, and print what went wrong, if anything."""
+    """Parse a command line, run its command, and print the error, if there is one."""
     import warnings
 
     warnings.showwarning = _print_warning
@@ -98,9 +98,11 @@ def exit_code_of(read: Callable[[Sequence[str]], Callable[[], int | None]], argu
 
 
 def _open_closed_streams() -> None:
-    """One that the caller has closed (``>&-``) is None, and the next file that is opened would get its number.
+    """Reopen closed streams.
 
-    Once a command is done, steps may have closed one as well.
+    A stream that the caller closed (``>&-``) is None, and the next opened file would get its number.
+
+    When a command is done, steps may have closed one as well.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -129,7 +131,7 @@ def _print_warning(message: Warning | str, category: type[Warning], *_: object, 
 
 
 def _is_sqlites(error: Exception) -> bool:
-    """By name, since most commands never import it."""
+    """Compare by name, since most commands never import sqlite3."""
     return any((kind.__module__, kind.__name__) == ("sqlite3", "Error") for kind in type(error).__mro__)
 
 
@@ -169,7 +171,7 @@ def _message(error: Exception, code: int) -> str:
 def _hidden_module(error: Exception) -> tuple[str, str] | None:
     """A loaded file of the user's that has the name of an installed module, or of one of Python's own.
 
-    Of several, it is that of the module which the error is about.
+    If there are several, the one of the module that the error is about.
     """
     from importlib.machinery import PathFinder
     from sysconfig import get_path

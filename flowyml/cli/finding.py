@@ -1,6 +1,6 @@
-"""Which run is meant: commands take an engine's job id, a run id, or the short id that ``flowyml runs`` shows.
+"""Find the run that a command names: by an engine's job id, a run id, or the short id that ``flowyml runs`` shows.
 
-Where an engine's job ids are UUIDs, as Prefect's and KFP's are, the beginning of one does too, as its pages show it.
+For engines whose job ids are UUIDs, as Prefect's and KFP's, the beginning of a job id suffices, as their pages show it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FEWEST = 8  # digits of one: the first group
 
 
 def short_id(run: Run) -> str:
-    """At most 12 characters that stand for a run: the random part of its id, a short id itself, else a hash.
+    """At most 12 characters for a run: the random part of its id, a short id itself, else a hash.
 
     >>> from flowyml.core.execution_status import ExecutionStatus
     >>> def of(run_id): return Run(job_id="1", run_id=run_id, pipeline="", status=ExecutionStatus.QUEUED, raw_status="")
@@ -40,7 +40,7 @@ def short_id(run: Run) -> str:
 def find_run(orchestrator: Orchestrator, given: str) -> Run:
     """The run of a job id; or of a run id, a short id or the beginning of a UUID, among the newest 200 runs.
 
-    Raises the engine's ``RunNotFoundError``, and ``UsageError`` for what means several runs.
+    Raises the engine's ``RunNotFoundError``, and ``UsageError`` for an ambiguous id.
     """
     try:
         return orchestrator.get_run(given)

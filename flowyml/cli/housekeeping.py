@@ -1,4 +1,4 @@
-"""``flowyml prune``: remove what runs left behind and is no longer needed."""
+"""``flowyml prune``: remove data of past runs that is no longer needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flowyml.orchestrators.targets import resolve
 __all__ = ["prune"]
 
 _FOR_TIMES = 60
-"""Columns of a terminal from which there is room for times beside dates."""
+"""The number of terminal columns from which times are shown beside dates."""
 
 
 def prune(

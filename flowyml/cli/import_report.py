@@ -1,4 +1,4 @@
-"""``flowyml import airflow -o DIR``: pipelines from DAG files, the report, and what Airflow finds in both."""
+"""``flowyml import airflow -o DIR``: pipelines from DAG files, the report, and the comparison by Airflow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_pipelines(
     as_json: bool,
     force: bool,
 ) -> int:
-    """Write the modules below a folder, and tell what became of each DAG. Gives the exit code."""
+    """Write the modules below a folder, and print the result for each DAG. Returns the exit code."""
     results = results_of("flowyml import airflow -o", files, staying)
     from flowyml.migration.airflow.writer.copying import copied
     from flowyml.migration.airflow.writer.report import document, files_of_report, totals

@@ -1,4 +1,4 @@
-"""``flowyml import airflow``: what Airflow DAG files say, read without being executed."""
+"""``flowyml import airflow``: the content of Airflow DAG files, read without executing them."""
 
 from __future__ import annotations
 

@@ -19,10 +19,10 @@ _STYLES = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "DEBUG":
 
 
 class LogPrinter:
-    """Hands each line to ``line`` in parts. Columns are as wide as the ``labels`` of the steps that may come, and as
-    what they have held so far.
+    """Passes the parts of each line to ``line``.
 
-    ``head`` gets the day and time zone of the lines, before the first and wherever they change.
+    Columns are as wide as the ``labels`` of the steps that may come, and as their content so far. ``head`` gets the day
+    and time zone of the lines, before the first line and at each change.
 
     With ``brief``, for a run that is watched live, there are no times and levels, and no lines that belong to no step.
     """
@@ -43,7 +43,7 @@ class LogPrinter:
         self._timed = False
 
     def __call__(self, line: LogLine) -> None:
-        """Print one; a message of several lines stands below itself."""
+        """Print a line; further lines of a message are aligned below its first."""
         if self._brief and not line.step:
             return
         self._timed = self._timed or line.time is not None

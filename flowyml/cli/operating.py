@@ -1,4 +1,4 @@
-"""``flowyml trigger``, ``clear`` and ``backfill``: runs of what is already on an engine, made by FlowyML or not."""
+"""``flowyml trigger``, ``clear`` and ``backfill``: runs of workflows that are on an engine, made by FlowyML or not."""
 
 from __future__ import annotations
 

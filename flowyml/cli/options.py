@@ -1,4 +1,4 @@
-"""What commands take, as plain data: ``Annotated[str, Argument(…)]``. ``app`` makes click's parameters of it."""
+"""The parameters of commands, as plain data: ``Annotated[str, Argument(…)]``. ``app`` converts them to click's."""
 
 from __future__ import annotations
 

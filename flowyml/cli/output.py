@@ -1,7 +1,7 @@
-"""What commands print: one JSON document, or lines and tables for people.
+"""The output of commands: one JSON document, or lines and tables for people.
 
-Everything for people goes through ``_painted``: it shows the control characters of text that comes from elsewhere, and
-is the only place that writes escape sequences, for colours.
+All output for people goes through ``_painted``: it escapes control characters in text from elsewhere, and is the only
+place that writes escape sequences, for colours.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "
 
 
 class Output:
-    """Standard output. It is the command's alone: what pipelines and their children print goes to standard error.
+    """Standard output, for the command alone: the output of pipelines and their children goes to standard error.
 
-    With ``shared`` both go there, for people who run a pipeline and want to see it talk.
+    With ``shared`` both go there, for people who run a pipeline and want to see its output.
     """
 
     def __init__(self, as_json: bool = False, *, shared: bool = False) -> None:
@@ -76,40 +76,40 @@ class Output:
 
     @property
     def stream(self) -> TextIO:
-        """Where data goes."""
+        """The stream for data."""
         return self._own or self._stream
 
     @property
     def columns(self) -> int | None:
-        """How wide the terminal is; None where the output is not a terminal."""
+        """The width of the terminal; None if the output is not a terminal."""
         from shutil import get_terminal_size
 
         return get_terminal_size((100, 24)).columns if self.stream.isatty() else None
 
     def document(self, value: object) -> None:
-        """The one JSON document of a command."""
+        """Print the one JSON document of a command."""
         print(json.dumps(value, indent=2), file=self.stream)
 
     def json_line(self, value: object) -> None:
-        """One of many JSON documents, a line each."""
+        """Print one of many JSON documents, one for each line."""
         print(json.dumps(value), file=self.stream, flush=True)
 
     def line(self, *parts: str | Word) -> None:
-        """A line for people, put together from text and coloured words. It stays one: line ends in it are shown."""
+        """Print a line for people, from text and coloured words. Line ends in them are escaped."""
         print(_painted(parts, self.stream, safe_line), file=self.stream)
 
     def text(self, text: str) -> None:
-        """Text of several lines for people, such as a difference."""
+        """Print text of several lines for people, such as a difference."""
         print(_painted([text], self.stream), file=self.stream)
 
     def log_line(self, *parts: str | Word | LogText) -> None:
-        """A line of a log, at once, and above the picture of a run while one is drawn."""
+        """Print a line of a log at once; above the drawing of a run, if there is one."""
         drawn = self.stream is self._stream and self._stream.isatty() and sys.stdout is not self._stream
         stream = sys.stdout if drawn else self.stream
         print(_painted(parts, self.stream, safe_line), file=stream, flush=True)
 
     def raw(self, data: bytes) -> None:
-        """Text as it is, byte for byte; on a terminal, control characters are shown."""
+        """Print bytes unchanged; on a terminal, control characters are escaped."""
         self.stream.flush()
         buffer = getattr(self.stream, "buffer", None)
         if buffer is None or self.stream.isatty():
@@ -121,10 +121,10 @@ class Output:
         buffer.flush()
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[object]], *, cut: str | None = None) -> None:
-        """Columns for people; where the output is not a terminal, nothing is cut, wrapped or coloured.
+        """Print columns for people; if the output is not a terminal, nothing is cut, wrapped or coloured.
 
-        On a terminal that is too narrow, cells are wrapped, and stand below the first of their row where there is
-        hardly room for columns; or the column ``cut`` is cut, for one line a row.
+        On a terminal that is too narrow, cells are wrapped, and are stacked if there is hardly room for columns; or the
+        column ``cut`` is cut, for one line in each row.
         """
         cells = [[cell if isinstance(cell, Word) else Word(str(cell)) for cell in row] for row in rows]
         if self.columns and self.columns < _FOR_COLUMNS and cut is None:
@@ -142,7 +142,7 @@ class Output:
             self.line("  ".join(padded).rstrip())
 
     def _stack(self, headers: Sequence[str], cells: Sequence[Sequence[Word]]) -> None:
-        """Rows below each other; a word that is longer than a line stays whole, for copying."""
+        """Print the cells of a row below each other; a word that is longer than a line stays whole, for copying."""
         from textwrap import TextWrapper
 
         columns = max(_NARROWEST, self.columns or 0)
@@ -193,7 +193,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class LogText:
-    """What a step logged: on a terminal its own colours stay."""
+    """A line that a step logged: on a terminal its own colours stay."""
 
     text: str
 
@@ -202,7 +202,7 @@ class LogText:
 
 
 def escape_what_cannot_be_encoded() -> None:
-    """A character that standard output's encoding lacks is printed as its escape, as standard error does anyway."""
+    """Print a character that standard output's encoding lacks as its escape, as standard error does anyway."""
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -213,19 +213,19 @@ def discard_output() -> None:
 
 
 def print_error(message: str) -> None:
-    """``error: …`` on standard error."""
+    """Print ``error: …`` on standard error."""
     note(Word("error:", "bold red"), f" {message.rstrip()}")
 
 
 def note(*parts: str | Word | LogText) -> None:
-    """What is good to know and no data: on standard error."""
+    """Print information that is not data, on standard error."""
     print(_painted(parts, sys.stderr), file=sys.stderr)
 
 
 class Notes(StderrHandler):
-    """Lets what is logged take the way of all else that is printed; ``leveled``, with the levels of others' records.
+    """Prints log records like all other output; ``leveled``, with the levels of others' records.
 
-    It is logging that writes: a run notes what steps print, and has noted their records already.
+    The writer is logging itself: a run records the output of steps, and has recorded their log records already.
     """
 
     def __init__(self, level: int = logging.NOTSET, *, leveled: bool = False) -> None:
@@ -238,7 +238,7 @@ class Notes(StderrHandler):
 
 
 def print_warnings_of_logging() -> None:
-    """Print warnings, and what a bundle takes, where logging is not set up; a user's own setup comes first."""
+    """Print warnings, and the list of files in a bundle, if logging is not set up; a user's own setup comes first."""
     notes = Notes(logging.INFO)
     notes.addFilter(lambda record: record.levelno >= logging.WARNING or record.name == _BUNDLE)
     logging.lastResort = notes
@@ -246,7 +246,7 @@ def print_warnings_of_logging() -> None:
 
 
 def print_info_of_logging() -> None:
-    """From now on, what steps log at INFO is made and printed too; a user's own logging comes first."""
+    """From now on, create and print INFO records of steps, too; a user's own logging comes first."""
     make_records()
     logging.getLogger("flowyml").setLevel(logging.WARNING)  # its own work; the logger of steps has a level itself
     logging.lastResort = Notes(logging.INFO, leveled=True)

@@ -32,10 +32,10 @@ from flowyml.orchestrators.targets import resolve
 __all__ = ["artifacts", "cancel", "logs", "outputs", "retry", "runs", "status", "watch"]
 
 _WIDE = 70
-"""Columns of a terminal from which `runs` shows whole times and durations, `status` a table."""
+"""The number of terminal columns from which `runs` shows whole times and durations, and `status` a table."""
 
 _FOR_FACTS = 24
-"""Columns for what is known of an artifact, at least."""
+"""The least number of columns for the facts about an artifact."""
 
 
 def runs(
@@ -79,7 +79,7 @@ def status(job: Job, on: On = None, as_json: AsJson = False) -> None:
 
 
 def _list_steps(out: Output, steps: Sequence[StepRun]) -> None:
-    """A table; on a narrow terminal one line for each step, and its note below."""
+    """Print a table; on a narrow terminal one line for each step, and its note below."""
     rows = [(step, status_word(step.status), about) for step, about in opened(steps)]
     if out.columns is None or out.columns >= _WIDE:
         headers = ("STEP", "STATUS", "TOOK", "ATTEMPT", "")
@@ -205,7 +205,7 @@ def artifacts(job: Job, on: On = None, as_json: AsJson = False) -> None:
 
 
 def _list_artifacts(out: Output, found: Sequence[Artifact]) -> None:
-    """A table; on a narrow terminal, the names, with the rest below each."""
+    """Print a table; on a narrow terminal, the names, with the rest below each."""
     from textwrap import wrap
 
     from flowyml.graph.text import width
@@ -290,7 +290,7 @@ def _numbers(index: str | None) -> tuple[int, ...] | None:
 
 
 def _list_runs(out: Output, found: Sequence[Run]) -> None:
-    """One line a run. A terminal gets what fits; elsewhere the engine's own ids are shown as well."""
+    """Print one line for each run. A terminal gets what fits; other outputs also have the engine's own ids."""
     zone = zone_text(began for run in found if (began := run.started_at or run.created_at))
     headers = ["ID", "PIPELINE", "STATUS", f"STARTED ({zone})" if zone else "STARTED", "TOOK"]
     if out.columns is None:
@@ -317,7 +317,7 @@ def _row(run: Run, time: str) -> tuple[str | Word, ...]:
 
 
 def _time_format(run: Run, wide: bool) -> str:
-    """The whole time where there is room; else the time of a run of today, the date of another."""
+    """The format of times: in full if there is room; else the time for a run of today, the date for another."""
     if wide:
         return "%Y-%m-%d %H:%M:%S"
     began = run.started_at or run.created_at

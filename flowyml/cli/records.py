@@ -113,21 +113,21 @@ def plain_schedule(info: ScheduleInfo, orchestrator: str) -> dict[str, Any]:
 
 
 def next_runs(info: ScheduleInfo) -> list[datetime]:
-    """The times that come next in the schedule's own time zone, whichever the engine gives them in."""
+    """The next times in the schedule's own time zone, whichever the engine uses."""
     from zoneinfo import ZoneInfo
 
     return [time.astimezone(ZoneInfo(info.schedule.timezone)) for time in info.next_runs]
 
 
 def plain_outputs(outputs: Outputs) -> dict[str, Any]:
-    """Outputs as JSON. What JSON cannot hold is ``{"$type", "$repr"}``, what was not kept ``{"$not_kept"}``."""
+    """Outputs as JSON. A value that JSON lacks is ``{"$type", "$repr"}``, one that was not stored ``{"$not_kept"}``."""
     kept = {name: _plain(value) for name, value in outputs.items()}
     return kept | {name: {"$not_kept": reason} for name, reason in outputs.not_kept.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class _Url:
-    """What stands for the copy of a stored file or folder, which is gone when the command has ended."""
+    """Stands for the copy of a stored file or folder, which is removed when the command has ended."""
 
     url: str
 
@@ -136,7 +136,7 @@ class _Url:
 
 
 def without_copies(value: Any) -> Any:
-    """The value, with a URL in place of each copy of a stored file or folder."""
+    """Replace each copy of a stored file or folder in a value by its URL."""
     if url := url_of(value):
         return _Url(url)
     if type(value) in (list, tuple):
@@ -145,13 +145,13 @@ def without_copies(value: Any) -> Any:
 
 
 def holds_copies(value: Any) -> bool:
-    """Whether there is such a copy in a value."""
+    """Return whether a value contains such a copy."""
     inside = value.values() if type(value) is dict else value if type(value) in (list, tuple) else ()
     return url_of(value) is not None or any(map(holds_copies, inside))
 
 
 def shown(value: object) -> str:
-    """A value on one line, cut when it is long; for the copy of a stored file, its URL, which is never cut."""
+    """A value on one line, cut if it is long; for the copy of a stored file, its URL, which is never cut."""
     if url := url_of(value):
         return url
     text = " ".join(repr(without_copies(value)).split())
@@ -174,7 +174,7 @@ def _plain(value: Any) -> Any:
 
 
 def _parameter(value: Any) -> Any:
-    """As it was given; a default that stands for a date of the run, in words."""
+    """A parameter's value unchanged; for a default that is a date of the run, its description."""
     date = in_words(value)
     return {"$filled": date} if date else value
 

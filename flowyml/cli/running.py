@@ -138,9 +138,9 @@ def wait(
     *,
     stops: bool = False,
 ) -> int:
-    """Wait for a submitted run with progress on the terminal, and print how it ended.
+    """Wait for a submitted run with progress on the terminal, and print its end.
 
-    With ``stops``, which is for commands that started the run, Ctrl-C cancels it, and what its steps print is shown.
+    With ``stops``, for commands that started the run, Ctrl-C cancels it, and the output of its steps is shown.
     """
     from flowyml.core.following import cancel_on_interrupt, printing_logs
 
@@ -162,7 +162,7 @@ def wait(
 
 
 def tell_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outputs, on: str | None) -> int:
-    """Print an ended run; gives the exit code, also where the output has no reader or is closed by a step."""
+    """Print an ended run; return the exit code, even if the output has no reader or is closed by a step."""
     try:
         _print_end(out, run, orchestrator, outputs, on)
     except OSError as error:
@@ -193,7 +193,7 @@ def _print_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outpu
 
 
 def print_outputs(out: Output, outputs: Outputs, job_id: str, on: str | None) -> None:
-    """Print a line for each output, the head of a table, why an output cannot be read, and how to get files."""
+    """Print a line for each output, the head of a table, why an output cannot be read, and how to download files."""
     from flowyml.artifacts.previews import preview_of
     from flowyml.plan.kinds import kind_of
 
@@ -212,7 +212,7 @@ def print_outputs(out: Output, outputs: Outputs, job_id: str, on: str | None) ->
 
 
 def runs_here(orchestrator: object) -> TypeGuard[LocalOrchestrator]:
-    """Return whether waiting for the run means working on it in this process."""
+    """Return whether the run is executed in this process while it is waited for."""
     from flowyml.orchestrators.local import LocalOrchestrator
 
     return isinstance(orchestrator, LocalOrchestrator)
@@ -250,7 +250,7 @@ def _tell_start(submission: SubmissionResult, on: str | None) -> None:
 def tell_submission(
     out: Output, submission: SubmissionResult, orchestrator: Orchestrator, on: str | None, run_id: str | None
 ) -> None:
-    """Print the run that a command has started, or that has its ``run_id`` already, and how to see more of it."""
+    """Print the run that a command has started, or that has its ``run_id`` already, and commands for details."""
     run = submission.run
     if out.as_json:
         out.document(plain_run(run, orchestrator.name))

@@ -77,14 +77,14 @@ def list_(
 
 
 def pause(schedule: Id, on: On = None, as_json: AsJson = False) -> None:
-    """Keep a schedule without firing it."""
+    """Pause a schedule."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
         _print_schedule(out, _with_id(orchestrator, schedule, orchestrator.pause_schedule), orchestrator)
 
 
 def resume(schedule: Id, on: On = None, as_json: AsJson = False) -> None:
-    """Let a paused schedule fire again."""
+    """Resume a paused schedule."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
         _print_schedule(out, _with_id(orchestrator, schedule, orchestrator.resume_schedule), orchestrator)
@@ -128,7 +128,7 @@ def serve(on: On = None) -> None:
 
 
 def _with_id(orchestrator: Orchestrator, schedule: str, change: Callable[[str], Answer]) -> Answer:
-    """Change the schedule of this id; where there is none, the only schedule of the pipeline of this name."""
+    """Change the schedule of this id or, if there is none, the only schedule of the pipeline of this name."""
     try:
         return change(schedule)
     except ScheduleNotFoundError:

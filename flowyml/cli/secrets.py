@@ -1,4 +1,4 @@
-"""``flowyml secrets``: whether an engine has the secrets that a pipeline names."""
+"""``flowyml secrets``: check that an engine has the secrets that a pipeline names."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check(file: File, on: On = None, as_json: AsJson = False) -> int:
 def _print_table(
     out: Output, steps: Mapping[str, Sequence[str]], there: Mapping[str, str], missing: Mapping[str, str]
 ) -> None:
-    """The names that the steps use; and what the engine's store calls them, where that differs for one."""
+    """Print the names that the steps use, and those in the engine's store, if one differs."""
     rows = [(name, there[name], _state(there[name] in missing), ", ".join(users)) for name, users in steps.items()]
     if any(name != stored for name, stored, *_ in rows):
         out.table(("SECRET", "STORED AS", "", "STEPS"), rows)

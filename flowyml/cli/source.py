@@ -1,4 +1,4 @@
-"""From what is typed, ``FILE[:NAME]``, to a pipeline and its parameters."""
+"""Load a pipeline and its parameters from the arguments of a command, ``FILE[:NAME]``."""
 
 from __future__ import annotations
 
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 __all__ = ["load", "read_parameters", "read_values"]
 
 _WORDS = ("NaN", "Infinity", "-Infinity")
-"""What Python's reader of JSON takes for numbers. By itself such a word is text, in a list or a dict it is refused."""
+"""Words that Python's JSON reader accepts as numbers. Alone, such a word is text; in a list or a dict it is refused."""
 
 
 def load(reference: str) -> RunnablePipeline:
-    """The pipeline in a file, a module or a bundle. Lines that would run it when the file is executed do nothing."""
+    """The pipeline in a file, a module or a bundle.
+
+    Lines that would run it when the file is executed have no effect.
+    """
     place, name = _parted(reference)
     if place.endswith(".pyz"):
         return _bundled(place, name)
@@ -39,12 +42,12 @@ def load(reference: str) -> RunnablePipeline:
 
 
 def read_parameters(plan: Plan, given: Iterable[str]) -> dict[str, Any]:
-    """What ``-p NAME=VALUE`` says: plain text for a parameter that is text, else JSON if it is that."""
+    """Read ``-p NAME=VALUE``: plain text for a text parameter, else JSON if the value is JSON."""
     return read_values(given, {parameter.name: parameter for parameter in plan.parameters})
 
 
 def read_values(given: Iterable[str], known: Mapping[str, Parameter] = {}) -> dict[str, Any]:
-    """The same where the pipeline's own parameters are unknown."""
+    """Read the same if the pipeline's own parameters are unknown."""
     values = {}
     for item in given:
         name, equals, text = item.partition("=")
@@ -75,7 +78,7 @@ def _value(name: str, text: str, parameter: Parameter | None) -> Any:
 
 
 def _fits_only_as_text(parameter: Parameter, value: Any, text: str) -> bool:
-    """For a parameter of several types: ``-p tag=7`` where tag is ``str | None``."""
+    """Return whether a value fits only as text, for a parameter of several types: ``-p tag=7`` for ``str | None``."""
     from flowyml.plan.parameters import check_values
 
     def fits(candidate: Any) -> bool:
@@ -130,7 +133,7 @@ def _found(name: str) -> ModuleSpec | None:
 
 
 def _of_file(path: Path) -> tuple[ModuleType, bool]:
-    """The module of a file, under the name by which workers import it."""
+    """The module of a file, under its name on workers."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder. Name a Python file in it, a module such as package.train, or a bundle.")
     if not path.is_file():
@@ -154,7 +157,7 @@ def _execute(spec: ModuleSpec, place: str) -> tuple[ModuleType, bool]:
 
 
 def _importable(path: Path) -> tuple[str, str]:
-    """The folder to import from, and the module's name there: dotted where the file belongs to a package."""
+    """The folder to import from, and the module's name there: dotted if the file belongs to a package."""
     names, folder = [path.stem], path.parent
     if not path.stem.replace("-", "_").isidentifier():
         raise UsageError(f"{path.name}: workers cannot import a module of this name. Rename it, say to train.py.")
@@ -169,7 +172,7 @@ def _importable(path: Path) -> tuple[str, str]:
 
 
 class _Loading:
-    """Code of the user's is being loaded: nothing it does starts a run, and its errors are reported as the file's."""
+    """Loads code of the user's: the code starts no run, and its errors are reported as the file's."""
 
     def __init__(self, place: str) -> None:
         self.place = place
@@ -205,7 +208,7 @@ def _described(error: BaseException) -> str:
 
 
 def _traceback(error: BaseException) -> str:
-    """From the user's own frames on. A syntax error has none of its own, and says where it is."""
+    """The traceback from the user's own frames. A syntax error has no frames, and has its own line."""
     if isinstance(error, SyntaxError):
         from traceback import format_exception_only
 
@@ -237,7 +240,7 @@ def _chosen(module: ModuleType, place: str, name: str | None, stopped: bool) -> 
 
 
 def _whole(found: Collection[Pipeline]) -> Sequence[Pipeline]:
-    """Those that none of the others calls."""
+    """The pipelines that none of the others calls."""
     called: set[str] = set()
     for each in found:
         with suppress(FlowymlError):

@@ -1,4 +1,4 @@
-"""Whether an engine can run a pipeline, and which steps rule it out. No engine is contacted."""
+"""Check whether an engine can run a pipeline, and which steps rule it out. No engine is contacted."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _MOST_NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Lack:
-    """What an engine cannot do, or only within limits, and the steps that need it; none: the pipeline as a whole.
+    """A feature that an engine lacks, or has only within limits, and the steps that need it; none: the whole pipeline.
 
-    ``feature`` is None for what only the engine's compiler finds.
+    ``feature`` is None for a finding of the engine's compiler alone.
     """
 
     feature: Feature | None
@@ -43,14 +43,14 @@ class Lack:
 
     @property
     def steps_shown(self) -> str:
-        """The first steps by name, and how many more there are."""
+        """The first steps by name, and the number of the others."""
         more = len(self.steps) - _MOST_NAMED
         return ", ".join([*self.steps[:_MOST_NAMED], *([f"{more} more"] if more > 0 else [])])
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is known about one target. ``limits`` do not rule it out; with a ``problem`` nothing is known."""
+    """The check of one target. ``limits`` do not rule it out; with a ``problem`` the result is unknown."""
 
     name: str
     engine: str
@@ -61,12 +61,12 @@ class Verdict:
 
     @property
     def can_run(self) -> bool:
-        """Whether it takes the pipeline."""
+        """True if the engine can run the pipeline."""
         return not self.lacks and self.problem is None
 
 
 def verdict(found: Target, pipeline: RunnablePipeline, plan: Plan) -> Verdict:
-    """By what its engine declares; then by what its compiler says, which needs neither the engine nor its client."""
+    """Check by the capabilities of the engine, then by its compiler, which needs neither the engine nor its client."""
     if found.fault:
         return Verdict(found.name, found.engine, problem=found.fault)
     try:

@@ -1,4 +1,4 @@
-"""The conformance kit: prove an orchestrator with the suite that proves the built-in ones.
+"""The conformance kit: test an orchestrator with the suite of the built-in ones.
 
 It needs pytest. In a test module of your adapter::
 
@@ -10,9 +10,8 @@ It needs pytest. In a test module of your adapter::
         def make_orchestrator(cls):
             return lambda **options: MyOrchestrator(url=..., **options)
 
-Where ``capabilities`` says no to a feature, the suite tests that a pipeline which needs it is refused, and reports the
-test as an expected failure with the reason. Nothing is skipped. The parts of the suite can also be subclassed one by
-one.
+If ``capabilities`` lack a feature, the suite tests that a pipeline with it is refused, and reports the test as an
+expected failure with the reason. Nothing is skipped. The parts of the suite can also be subclassed one by one.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Workers import this package for its sample pipelines, and have no pytest."""
+    """Import the suite on demand: workers import this package for its sample pipelines, and have no pytest."""
     if name in _MODULES:
         return getattr(import_module(f"flowyml.testing.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'flowyml.testing' has no attribute {name!r}")

@@ -22,7 +22,7 @@ _stored = sample(pipelines_artifacts.stores_files)
 
 
 class ArtifactConformance(Conformance):
-    """One run; each test looks at another aspect of it."""
+    """One run; each test checks another aspect of it."""
 
     @pytest.fixture
     def found(self, orchestrator: Orchestrator, done: Done) -> Mapping[str, Artifact]:

@@ -1,4 +1,4 @@
-"""What the parts of the suite share: an orchestrator, folders, and runs of sample pipelines in parallel."""
+"""The common base of the parts of the suite: an orchestrator, folders, and parallel runs of sample pipelines."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ __all__ = ["Ahead", "Conformance", "Done", "MakeOrchestrator", "sample", "wait_u
 class Conformance:
     """The fixtures of the suite.
 
-    ``run_timeout`` is how long a run may take, also on a busy machine, and ``patience`` how long a step waits for one
-    that should run beside it, both in seconds. ``at_once`` says how many runs of sample pipelines go on at a time, and
-    ``steps_per_run`` up to how many steps those have together that share one; with 0, each has a run of its own.
-    ``refused`` is for an engine that supports something partly: it maps the names of pipelines beyond its limits to
-    words of the error that refuses them.
+    ``run_timeout`` is the limit for a run, also on a busy machine, and ``patience`` the time that a step waits for
+    another step that should run beside it, both in seconds. ``at_once`` is the number of parallel runs of sample
+    pipelines, and ``steps_per_run`` the largest number of steps of samples that share a run; with 0, each has a run of
+    its own. ``refused`` is for an engine that supports something partly: it maps the names of pipelines beyond its
+    limits to words of the error that refuses them.
 
-    ``joins_beside_failures`` says that ``either`` has a value although a step failed that only a later condition of the
-    choice needs, ``counts_retries`` that attempts keep counting when a run is retried, ``limits_each_step`` that
-    ``max_parallel`` of a loop applies to each of its steps separately, ``asks_the_cancelled`` that the steps of a
-    cancelled run are asked to stop before they are killed.
+    The others describe the engine: ``joins_beside_failures`` means that ``either`` has a value although a step failed
+    that only a later condition of the choice needs, ``counts_retries`` that attempts keep counting when a run is
+    retried, ``limits_each_step`` that ``max_parallel`` of a loop applies to each of its steps separately,
+    ``asks_the_cancelled`` that the steps of a cancelled run are asked to stop before they are killed.
     """
 
     run_timeout = 1200.0
@@ -47,7 +47,7 @@ class Conformance:
     @pytest.fixture(scope="class")
     @classmethod
     def make_orchestrator(cls) -> MakeOrchestrator:
-        """Override: returns a function that makes an orchestrator, and passes ``retry_policy`` and the like on."""
+        """Override: return a function that creates an orchestrator, and passes ``retry_policy`` and the like on."""
         raise LookupError("Override the fixture make_orchestrator in your subclass of OrchestratorConformance.")
 
     @pytest.fixture(scope="class")
@@ -58,14 +58,16 @@ class Conformance:
     @pytest.fixture(scope="class")
     @classmethod
     def new_folder(cls, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
-        """Makes folders that both workers and the test see under the same path, which is how tests learn what steps
-        did. If they do not see each other's files, override it to use a folder that is mounted in both.
+        """Return a function that creates folders for both workers and the test, under the same path.
+
+        By these, tests learn what steps did. If workers and the test do not share files, override it with a folder that
+        is mounted in both.
         """
         return lambda: str(tmp_path_factory.mktemp("shared"))
 
     @pytest.fixture
     def folder(self, new_folder: Callable[[], str]) -> str:
-        """One such folder, for one test."""
+        """Such a folder, for one test."""
         return new_folder()
 
     @pytest.fixture(scope="class")
@@ -84,7 +86,7 @@ class Conformance:
 
     @pytest.fixture
     def done(self, request: pytest.FixtureRequest, ahead: Ahead) -> Done:
-        """The run of the test's ``sample``, once it has ended."""
+        """The run of the test's ``sample``, ended."""
         return ahead.take(request.function.sample)
 
     @classmethod
@@ -92,14 +94,16 @@ class Conformance:
         return handle.wait_for_completion(timeout=cls.run_timeout, poll_interval=0.25)
 
     def journal(self, folder: Path, lines: int) -> list[str]:
-        """What the hooks wrote; an engine may call the last one a moment after it reported the end."""
+        """Read the lines of the hooks; an engine may call the last hook a moment after it reported the end."""
         path = folder / "journal"
         wait_until(lambda: path.exists() and path.read_text().count("\n") >= lines, f"{lines} lines of hooks")
         return path.read_text().splitlines()
 
     def needs(self, orchestrator: Orchestrator, feature: Feature, ask: Callable[[], object]) -> None:
-        """If the feature is lacking, check that asking for it is refused: that is then the whole test, and an expected
-        failure. An engine that can do what it denies fails here.
+        """If the engine lacks the feature, check that a request for it is refused.
+
+        The refusal is then the whole test, and an expected failure. An engine that supports a feature that it denies
+        fails here.
         """
         support = orchestrator.capabilities[feature]
         if support.level is not Level.NO:
@@ -108,7 +112,7 @@ class Conformance:
         pytest.xfail(f"{orchestrator.name} refuses, as it says: {feature.value.lower()}: {support.note}")
 
     def provides(self, setting: str, ask: Callable[[], object]) -> None:
-        """The same for something without a ``Feature``: the attribute with this name says whether the engine has it."""
+        """Check the same for a behaviour without a ``Feature``: the attribute says whether the engine has it."""
         if not getattr(self, setting):
             pytest.xfail(f"refused, as {setting} = False says: {_refused(ask)}")
 

@@ -27,7 +27,7 @@ mixed = sample(pipelines.mixed, needs=BOTH, shares_run=True)
 
 
 class BranchConformance(Conformance):
-    """Conditions, joins, and what a skip reaches."""
+    """Conditions, joins, and the consequences of a skip."""
 
     @choices
     @pytest.mark.parametrize(("n", "taken"), [(1, "low"), (5, "middle"), (50, "high")])

@@ -1,4 +1,4 @@
-"""Step results that later runs reuse: what is computed again, what is not, and how that shows."""
+"""Reuse of step results by later runs: which steps are computed again, and how reuse is reported."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ _ITEMS = ("square[0]", "square[1]", "square[2]")
 
 
 class CachingConformance(Conformance):
-    """Caching, with three runs of one pipeline: the second with the same parameters, the third with another ``scale``
-    and a new result of ``numbers``. A loop, an execution group and a hook are part of it where the engine has them.
-    Override ``engine_options`` if workers share a store only when a pipeline names it.
+    """Caching, with three runs of one pipeline.
+
+    The second has the same parameters, the third another ``scale`` and a new result of ``numbers``. A loop, an
+    execution group and a hook are part of it if the engine has them. Override ``engine_options`` if workers share a
+    store only when a pipeline names it.
     """
 
     @classmethod
@@ -36,7 +38,7 @@ class CachingConformance(Conformance):
     @pytest.fixture(scope="class")
     @classmethod
     def cached_runs(cls, make_orchestrator: MakeOrchestrator, new_folder: Callable[[], str]) -> Sequence[Done]:
-        """The three runs, each when the one before has ended; none where the engine cannot cache."""
+        """The three runs, each started when the one before has ended; empty if the engine cannot cache."""
         orchestrator = make_orchestrator()
         has = {feature: orchestrator.capabilities[feature].level is not Level.NO for feature in Feature}
         if not has[Feature.CACHING]:
@@ -58,13 +60,13 @@ class CachingConformance(Conformance):
 
     @pytest.fixture
     def three(self, cached_runs: Sequence[Done], orchestrator: Orchestrator, folder: str) -> Sequence[Done]:
-        """The same; where the engine refuses a pipeline with cached steps, that it does is the whole test."""
+        """The three runs; if the engine refuses a pipeline with cached steps, the refusal is the whole test."""
         self.needs(orchestrator, Feature.CACHING, lambda: orchestrator.run_pipeline(caches(folder)))
         return cached_runs
 
     @pytest.fixture
     def with_items(self, three: Sequence[Done], orchestrator: Orchestrator, folder: str) -> Sequence[Done]:
-        """The same; if the engine refuses a loop, the refusal is the whole test."""
+        """The three runs; if the engine refuses a loop, the refusal is the whole test."""
         self.needs(orchestrator, Feature.FAN_OUT, lambda: orchestrator.run_pipeline(caches(folder)))
         return three
 

@@ -1,4 +1,4 @@
-"""Steps that run although something failed or was skipped, and clean-up."""
+"""Steps that run although an earlier step failed or was skipped, and clean-up."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 CANCELLED, TIMEOUT = ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT
 
 ENDS = {"ok": COMPLETED, "skip": COMPLETED, "fail": CANCELLED}
-"""What a step of ``RULES`` reports."""
+"""The reported status of a step of ``RULES``."""
 
 handled = sample(pipelines.handled, needs=[Feature.RUN_IF])
 quiet = sample(pipelines.quiet, needs=[Feature.RUN_IF, Feature.BRANCHES], shares_run=True)
@@ -106,7 +106,7 @@ class RunIfConformance(Conformance):
 
 
 class CleanupConformance(Conformance):
-    """Clean-up, however a run ends."""
+    """Clean-up, for each end of a run."""
 
     @tidied
     def test_clean_up_after_a_run_that_goes_well(self, done: Done) -> None:
@@ -180,6 +180,6 @@ class CleanupConformance(Conformance):
         self.has_tidied(Path(folder))
 
     def has_tidied(self, folder: Path) -> None:
-        """An engine may report the end a moment before its clean-up has run."""
+        """Wait for the clean-up: an engine may report the end a moment before it has run."""
         wait_until((folder / "trace").exists, "the clean-up runs")
         assert (folder / "trace").read_text() == "tidied None\n"

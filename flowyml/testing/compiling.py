@@ -1,4 +1,4 @@
-"""What pipelines of the suite compile to, here and in another process, which runs this module."""
+"""Compile pipelines of the suite, here and in another process, which runs this module."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SAMPLES: Mapping[str, Callable[[], Pipeline]] = {
 
 
 def digests(kind: type[Any], options: Mapping[str, str]) -> dict[str, list[str]]:
-    """The digest of each file of each sample, in their order, or the words with which the engine refuses it."""
+    """The digest of each file of each sample, in order, or the words with which the engine refuses it."""
     orchestrator: Orchestrator = kind(**options)
     found = {}
     for sample, make in _SAMPLES.items():

@@ -1,4 +1,4 @@
-"""What an engine keeps: compiled files, deployments and their differences, schedules."""
+"""Objects on the engine: compiled files, deployments and their differences, schedules."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["DeploymentConformance", "ScheduleConformance"]
 
 
 class DeploymentConformance(Conformance):
-    """Files for the engine, and what deploying would change.
+    """Files for the engine, and the differences of a deployment.
 
-    Set ``compiles_files`` and ``shows_differences`` to False for an engine that does not; it must then refuse.
+    Set ``compiles_files`` and ``shows_differences`` to False for an engine that lacks them; it must then refuse.
     ``compile_options`` are the options with which another process constructs the engine's class to compile.
     """
 
@@ -48,7 +48,7 @@ class DeploymentConformance(Conformance):
         )
 
     def test_another_process_compiles_to_the_same_files(self, orchestrator: Orchestrator) -> None:
-        """In which sets have another order."""
+        """Compile in another process, in which sets have another order."""
         self.provides("compiles_files", lambda: orchestrator.compile_pipeline(pipelines.hostile()))
         kind, options = type(orchestrator), self.compile_options
         assert compiling.digests_elsewhere(kind, options) == compiling.digests(kind, options)
@@ -74,9 +74,9 @@ class DeploymentConformance(Conformance):
 
 @pytest.mark.filterwarnings("ignore:.*nothing will fire.*:UserWarning")
 class ScheduleConformance(Conformance):
-    """Schedules that the engine keeps.
+    """Schedules on the engine.
 
-    Scheduling again changes when a pipeline runs, not whether: a paused schedule stays paused. Override
+    Scheduling again changes the times, not the state: a paused schedule stays paused. Override
     ``scheduling_again_resumes`` for an engine on which deploying a schedule resumes it.
     """
 
@@ -133,7 +133,7 @@ class ScheduleConformance(Conformance):
             orchestrator.delete_schedule(made.schedule_id)
 
     def test_next_runs_are_on_the_day_of_the_week(self, orchestrator: Orchestrator) -> None:
-        """Some schedulers count the days from Monday, where cron counts them from Sunday."""
+        """Check the weekday: some schedulers count the days from Monday, but cron counts them from Sunday."""
         schedule = Schedule.of("cron", "0 9 * * 1")
         made = self.scheduled(orchestrator, Feature.SCHEDULE_CRON, schedule)
         try:
@@ -183,6 +183,6 @@ class ScheduleConformance(Conformance):
         return info
 
     def next_runs(self, orchestrator: Orchestrator, schedule_id: str) -> tuple[datetime, ...]:
-        """As planned by the engine, whose scheduler may take a moment."""
+        """The times planned by the engine, whose scheduler may take a moment."""
         wait_until(lambda: bool(self.listed(orchestrator, schedule_id).next_runs), "the engine plans a run")
         return tuple(self.listed(orchestrator, schedule_id).next_runs)

@@ -1,4 +1,4 @@
-"""What tests look at of a run that has ended."""
+"""An ended run, for tests."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["Done"]
 
 @dataclass(frozen=True)
 class Done:
-    """The part of a sample pipeline in a run that has ended, and the folder that its steps saw.
+    """The part of a sample pipeline in an ended run, and the folder that its steps used.
 
-    ``prefix`` is what precedes the names of its steps where several samples share the run; here they have their own
-    names. ``steps`` are step runs by label, such as ``train[3]`` for an item; ``trace`` has the lines that steps wrote
-    to the file of that name, in order. All are read once, since several tests may look at one run.
+    ``prefix`` precedes the names of its steps if several samples share the run; here they have their own names.
+    ``steps`` are step runs by label, such as ``train[3]`` for an item; ``trace`` has the lines that steps wrote to the
+    file of that name, in order. Everything is read once, since several tests may use one run.
     """
 
     run: SubmissionResult
@@ -48,7 +48,7 @@ class Done:
         return [replace(line, step=self._own(line.step)) for line in lines]
 
     def log_of(self, step: str, index: int) -> Sequence[str]:
-        """What an item of a step printed, asked for by itself."""
+        """The log of one item of a step, from a request for that item."""
         return [line.message for line in self.run.logs(step=f"{self.prefix}{step}", index=index)]
 
     @cached_property
@@ -57,7 +57,7 @@ class Done:
         return [self._own(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def statuses(self, *names: str) -> Mapping[str, ExecutionStatus]:
-        """Those of all items of these steps, by label."""
+        """The statuses of all items of these steps, by label."""
         return {label: run.status for label, run in self.steps.items() if run.name in names}
 
     def index(self, line: str) -> int:

@@ -28,7 +28,7 @@ def _policy(attempts: int, *only: str) -> OrchestratorRetryPolicy:
 
 
 class FailureConformance(Conformance):
-    """Runs that fail, retry, take too long, or are stopped."""
+    """Runs that fail, retry, time out, or are stopped."""
 
     @sample(pipelines.failing)
     def test_a_failure_is_reported_and_stops_only_what_depends_on_it(self, done: Done) -> None:
@@ -119,7 +119,7 @@ class FailureConformance(Conformance):
         wait_until(lambda: self.beats(Path(folder)) > 0, "the step begins")
 
     def has_stopped(self, folder: Path) -> None:
-        """Soon half a second passes without a beat, of which there are ten a second."""
+        """Wait until half a second passes without a beat, of which there are ten a second."""
 
         def is_still() -> bool:
             count = self.beats(folder)

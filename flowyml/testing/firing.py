@@ -1,4 +1,4 @@
-"""Schedules that fire: which runs they start, and what these are for."""
+"""Active schedules: the runs that they start, and the dates of these runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["FiringConformance"]
 
 
 class FiringConformance(Conformance):
-    """A schedule that fires twice, ``every`` so many seconds, within ``run_timeout``.
+    """A schedule with two runs, ``every`` so many seconds, within ``run_timeout``.
 
     ``knows_data_intervals`` is False for an engine whose scheduled runs have only a logical date.
     """
@@ -36,7 +36,7 @@ class FiringConformance(Conformance):
     @pytest.fixture(scope="class")
     @classmethod
     def fired(cls, make_orchestrator: MakeOrchestrator, schedule: Schedule) -> Sequence[SubmissionResult]:
-        """The first two runs, ended; none where the engine has no such schedules."""
+        """The first two runs, ended; empty if the engine has no such schedules."""
         orchestrator, pipeline = make_orchestrator(), pipelines.on_time()
         if orchestrator.capabilities[Feature.SCHEDULE_INTERVAL].level is Level.NO:
             return ()
@@ -58,7 +58,7 @@ class FiringConformance(Conformance):
     def seen(
         self, fired: Sequence[SubmissionResult], schedule: Schedule, orchestrator: Orchestrator
     ) -> Sequence[Sequence[Any]]:
-        """What the steps return of their runs; if the engine refuses the schedule, the refusal is the whole test."""
+        """The steps' reports on their runs; if the engine refuses the schedule, the refusal is the whole test."""
         self.needs(
             orchestrator,
             Feature.SCHEDULE_INTERVAL,

@@ -1,4 +1,4 @@
-"""Hooks, run ids, and what a run may ask of its machine."""
+"""Hooks, run ids, and the resources that a run requests."""
 
 from __future__ import annotations
 
@@ -101,5 +101,5 @@ class LifeConformance(Conformance):
             assert orchestrator.plan(pipeline).by_name["train"].resources == ResourceRequirements(gpu=1)
 
     def needs_run_ids(self, orchestrator: Orchestrator, pipeline: Pipeline, run_id: str) -> None:
-        """An engine that cannot find a run by its id must refuse an id that was used before."""
+        """Check that an engine that cannot find a run by its id refuses an id that was used before."""
         self.needs(orchestrator, Feature.IDEMPOTENT_SUBMIT, lambda: orchestrator.run_pipeline(pipeline, run_id))

@@ -1,7 +1,7 @@
-"""Sample pipelines, one for each promise of the suite.
+"""Sample pipelines, one for each requirement of the suite.
 
-Each is made inside a function, so that its steps travel by value: a worker that has no ``flowyml.testing`` runs
-them too. Steps leave traces in files of ``folder``, since nothing else is shared between engines.
+Each is defined inside a function, so that its steps are pickled by value: a worker without ``flowyml.testing`` runs
+them, too. Steps write traces to files of ``folder``, since engines have nothing else in common.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def on_time() -> Pipeline:
 
 
 def timed() -> Pipeline:
-    """Two steps that say when their run is for, and parameters that are filled with it: text, a time and a day."""
+    """Two steps that return the dates of their run, and parameters filled with them: text, a time and a day."""
 
     @step(outputs=["first"])
     def tell(day: str, moment: datetime, today: date) -> list[Any]:
@@ -84,7 +84,7 @@ def timed() -> Pipeline:
 
 
 def values() -> Pipeline:
-    """Outputs of every JSON type, which must come back as they were."""
+    """Outputs of every JSON type, which must come back unchanged."""
     wanted = VALUES
 
     @step(outputs=["value"])
@@ -99,7 +99,7 @@ def values() -> Pipeline:
 
 
 def mutating() -> Pipeline:
-    """Ten values that one step changes in place; another takes them afterwards, by ``**kwargs``."""
+    """Ten values that one step changes in place; another step takes them afterwards, by ``**kwargs``."""
     names = ["appended", "sorted", "nested", "updated", "popped", "added", "bytes", "in_tuple", "rotated", "counted"]
 
     @step(outputs=names)
@@ -142,7 +142,7 @@ def mutating() -> Pipeline:
 
 
 def large() -> Pipeline:
-    """An output that is too large to go inline, and one that is not JSON."""
+    """An output that is too large to be passed inline, and one that is not JSON."""
 
     @step(outputs=["blob"])
     def make() -> bytes:
@@ -179,7 +179,7 @@ def gathering() -> Pipeline:
 
 
 def dated() -> Pipeline:
-    """Parameters that JSON does not have: a step gets the types that the pipeline gave."""
+    """Parameters that JSON lacks: a step gets values of the types in the pipeline."""
 
     @step
     def week(day: date, at: datetime, folder: Path, more: list[date | None]) -> list[str]:
@@ -198,7 +198,7 @@ def dated() -> Pipeline:
 
 
 def talking(folder: str) -> Pipeline:
-    """A step that prints a line, and another one when the file ``go`` is there; it waits four minutes for that."""
+    """A step that prints a line, and another line when the file ``go`` exists; it waits four minutes for that."""
 
     @step
     def talk(folder: str) -> None:
@@ -216,7 +216,7 @@ def talking(folder: str) -> Pipeline:
 
 
 def meeting(folder: str, patience: int = 60) -> Pipeline:
-    """Two steps that each wait for the other, for so many seconds: they complete only at the same time."""
+    """Two steps that each wait for the other, for ``patience`` seconds: they complete only at the same time."""
 
     def meet(folder: str, mine: str, other: str) -> str:
         import time
@@ -241,7 +241,7 @@ def meeting(folder: str, patience: int = 60) -> Pipeline:
 
 
 def failing(folder: str) -> Pipeline:
-    """One branch fails, what follows it never runs, the other branch completes; and one more step fails."""
+    """One branch fails, its successors never run, the other branch completes; and another step fails."""
 
     @step
     def broken(folder: str) -> int:
@@ -283,7 +283,7 @@ def failing(folder: str) -> Pipeline:
 def flaky(
     folder: str, policy: OrchestratorRetryPolicy | None, *, failures: int, error: str = "ConnectionError"
 ) -> Pipeline:
-    """A step that fails a number of times before it succeeds; each attempt leaves a mark."""
+    """A step that fails a number of times before it succeeds; each attempt writes a mark."""
 
     @step(retry=policy)
     def attempt(folder: str, failures: int, error: str) -> int:
@@ -309,7 +309,7 @@ def beating(
     step_timeout: float | None = None,
     timeout: float | None = None,
 ) -> Pipeline:
-    """A step that shows for up to two minutes that it is alive, and tidies up when it is stopped."""
+    """A step that shows for up to two minutes that it is running, and cleans up when it is stopped."""
 
     @step(timeout=step_timeout)
     def beat(folder: str) -> int:
@@ -329,7 +329,7 @@ def beating(
 
 
 def counting(folder: str) -> Pipeline:
-    """Leaves one mark for each execution."""
+    """A step that writes one mark for each execution."""
 
     @step
     def mark(folder: str) -> str:
@@ -345,7 +345,7 @@ def counting(folder: str) -> Pipeline:
 
 
 def hooked(folder: str, *, fails: bool = False) -> Pipeline:
-    """Writes down every event of its life; one of its hooks is broken."""
+    """A pipeline that records all events of its hooks; one of its hooks is broken."""
 
     @step
     def work(fails: bool) -> int:
@@ -359,7 +359,7 @@ def hooked(folder: str, *, fails: bool = False) -> Pipeline:
 
 
 def journal(folder: str) -> PipelineHook:
-    """Writes what hooks see into the file ``journal``, a line for each event."""
+    """A hook that writes its events to the file ``journal``, a line for each."""
 
     class Journal(PipelineHook):
         def __init__(self, folder: str) -> None:

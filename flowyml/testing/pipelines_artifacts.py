@@ -1,4 +1,4 @@
-"""Sample pipelines whose outputs people look at. Their steps travel by value."""
+"""Sample pipelines whose outputs are artifacts for people. Their steps are pickled by value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["stores_files"]
 
 
 def stores_files(folder: str) -> Pipeline:
-    """Steps that give a table, metrics, a file and a folder, and one that reads both."""
+    """Steps that return a table, metrics, a file and a folder, and one that reads both."""
 
     @step(outputs=["rows", "scores"])
     def look() -> tuple[Annotated[list[dict[str, Any]], "table"], dict[str, float]]:

@@ -1,4 +1,4 @@
-"""Sample pipelines with branches. Each is made inside a function, so that its steps travel by value."""
+"""Sample pipelines with branches. Each is defined inside a function, so that its steps are pickled by value."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ CONDITIONS = {
     "empty list": False, "some text": True, "none": False, "none is none": True, "boolean parameter": True,
     "date parameter": True, "date and parameter": True, "date among": True, "times of two zones": True,
 }  # fmt: skip
-"""What each condition of the pipeline ``conditions`` comes to, for ``low=2``."""
+"""The result of each condition of the pipeline ``conditions``, for ``low=2``."""
 
 
 def choices(folder: str) -> Pipeline:
-    """Three chains of branches, of which each takes another branch; and branches in branches."""
+    """Three chains of branches, each taking another branch; and branches in branches."""
     _, _, _, add, _, same, _ = parts(folder)
 
     def named(name: str) -> Any:
@@ -74,7 +74,10 @@ def choices(folder: str) -> Pipeline:
 
 
 def conditions(folder: str) -> Pipeline:
-    """One branch for each condition of ``CONDITIONS``. A run gives ``low``; the step in the branch says that it ran."""
+    """One branch for each condition of ``CONDITIONS``.
+
+    A run passes ``low``; the step in the branch writes that it ran.
+    """
     _, numbers, _, add, _, same, _ = parts(folder)
 
     @step
@@ -140,7 +143,7 @@ def conditions(folder: str) -> Pipeline:
 
 
 def joins(folder: str) -> Pipeline:
-    """What follows branches, and what a skip reaches."""
+    """Steps after branches, and the consequences of a skip."""
     _, _, _, add, _, same, _ = parts(folder)
 
     def named(name: str) -> Any:
@@ -197,7 +200,7 @@ def undecided(folder: str) -> Pipeline:
 
 
 def undecided_items(folder: str) -> Pipeline:
-    """Items that may fail, of which one makes a condition raise."""
+    """Items that may fail, one of which makes a condition raise."""
     *_, same, _ = parts(folder)
 
     @pipeline(name="conformance undecided items")
@@ -215,7 +218,7 @@ def undecided_items(folder: str) -> Pipeline:
 
 
 def taken_fails(folder: str) -> Pipeline:
-    """A step of the branch that is taken fails; and one that a condition needs which comes after the taken branch."""
+    """A step of the taken branch fails, and a step that only the condition after that branch needs."""
     _, _, _, add, _, same, risky = parts(folder)
 
     @pipeline(name="conformance taken fails")
@@ -241,7 +244,7 @@ def taken_fails(folder: str) -> Pipeline:
 
 
 def beside(folder: str, patience: float = 60) -> Pipeline:
-    """What a branch and a loop wait for waits in turn for a step beside them, and that step for them."""
+    """A branch and a loop wait for steps that wait for a step beside them, and that step waits for theirs."""
     wait_aside, wait_slow = wait_for(folder, "beside", patience), wait_for(folder, "slow", patience)
 
     @step

@@ -1,4 +1,4 @@
-"""A sample pipeline whose steps are cached. They travel by value."""
+"""A sample pipeline with cached steps, which are pickled by value."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["caches"]
 
 
 def caches(folder: str, *, together: bool = True, loop: bool = True, hears: bool = True, **engines: Any) -> Pipeline:
-    """Steps that write down when they run, all but the last one cached: a list, its items, an object, and None.
+    """Steps that record their runs, all but the last one cached: a list, its items, an object, and None.
 
-    Unless ``together`` is false, the object and None are made in an execution group. Without ``loop`` there are no
-    items, and without ``hears`` no hook.
+    Unless ``together`` is false, the object and None are from an execution group. Without ``loop`` there are no items,
+    and without ``hears`` no hook.
     """
     group = "both" if together else None
 

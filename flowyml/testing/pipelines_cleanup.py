@@ -1,4 +1,4 @@
-"""Sample pipelines with steps that run although something failed, and with clean-up. Their steps travel by value."""
+"""Sample pipelines with steps that run although a step failed, and with clean-up. Their steps are pickled by value."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ RULES = [
     ("none_skipped", "ok skip", "skip"),
     ("always", "fail skip", "ok"),
 ]
-"""A rule, how the two steps end that come before, and what that makes of the step: it runs, is skipped, or cannot."""
+"""A rule, the ends of the two steps before, and the result for the step: it runs, is skipped, or cannot run."""
 
 
 def rules(folder: str, rules: Sequence[str] = RUN_IF) -> Pipeline:
-    """A step for each of ``RULES`` that is about these rules, after two steps that end in these ways."""
+    """A step for each of ``RULES`` with these rules, after two steps with these ends."""
     _, _, _, add, _, same, risky = parts(folder)
     wanted = [(rule, ends) for rule, ends, _ in RULES if rule in rules]
 
@@ -147,7 +147,7 @@ def handled_items(folder: str) -> Pipeline:
 
 
 def tidied(folder: str) -> Pipeline:
-    """Clean-up of a run that goes well for ``n`` over 0; one of its own steps fails in any case."""
+    """Clean-up of a run that succeeds for ``n`` over 0; one of its own steps fails in any case."""
     note, _, _, add, _, same, risky = parts(folder)
 
     @step
@@ -215,7 +215,7 @@ def tidied_items(folder: str) -> Pipeline:
 
 
 def tidied_late(folder: str, timeout: float | None = None) -> Pipeline:
-    """A step that shows for up to two minutes that it is alive, and clean-up after it."""
+    """A step that shows for up to two minutes that it is running, and clean-up after it."""
     note, *_ = parts(folder)
 
     @step

@@ -1,4 +1,4 @@
-"""Sample pipelines with loops. Like all of them, each is made inside a function, so that its steps travel by value."""
+"""Sample pipelines with loops. Each is defined inside a function, so that its steps are pickled by value."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def rows(folder: str) -> Pipeline:
 
 
 def rows_without_list(folder: str) -> Pipeline:
-    """A loop in a loop whose items may fail; one of them is not a list."""
+    """A loop in a loop whose items may fail; an item is not a list."""
     _, _, double, _, total, same, _ = parts(folder)
 
     @pipeline(name="conformance rows without list")
@@ -163,7 +163,7 @@ def item_by_item(folder: str, patience: float = 60) -> Pipeline:
 
 
 def limited(folder: str) -> Pipeline:
-    """Items that show when they begin and end, of which two may run at a time; and steps of which one may."""
+    """Items that record their begin and end, two of which may run at a time; and steps of which one may."""
     note, numbers, *_ = parts(folder)
 
     def work(loop: str, step: str, n: int) -> int:
@@ -196,7 +196,7 @@ def limited(folder: str) -> Pipeline:
 
 
 def failing_items(folder: str) -> Pipeline:
-    """One item of a map and of a block fails, and each has a consumer; something else runs beside them."""
+    """One item of a map and of a block fails, and each has a consumer; another step runs beside them."""
     _, _, _, add, _, same, risky = parts(folder)
 
     @pipeline(name="conformance failing items")
@@ -232,7 +232,7 @@ def continuing(folder: str) -> Pipeline:
 
 
 def unequal(folder: str) -> Pipeline:
-    """Two lists that differ in length, which only the run can know."""
+    """Two lists of different lengths, which are only known in the run."""
     _, numbers, _, add, _, same, _ = parts(folder)
 
     @pipeline(name="conformance unequal")
@@ -258,7 +258,7 @@ def no_list(folder: str) -> Pipeline:
 
 
 def no_list_of_what_may_fail(folder: str) -> Pipeline:
-    """A loop over None, whose items may fail and which nothing waits for."""
+    """A loop over None, whose items may fail and for which no step waits."""
     *_, risky = parts(folder)
 
     @step
@@ -273,7 +273,7 @@ def no_list_of_what_may_fail(folder: str) -> Pipeline:
 
 
 def flaky_items(folder: str) -> Pipeline:
-    """One item succeeds when it is tried the third time."""
+    """An item that succeeds in its third attempt."""
     note, *_ = parts(folder)
 
     @step(retry=OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0.1))
@@ -293,7 +293,7 @@ def flaky_items(folder: str) -> Pipeline:
 
 
 def slow_items(folder: str) -> Pipeline:
-    """One item takes too long, and is left out."""
+    """An item that takes too long, and is left out."""
 
     @step(timeout=20, on_item_error="continue")
     def slow(n: int) -> int:
@@ -310,7 +310,7 @@ def slow_items(folder: str) -> Pipeline:
 
 
 def hooked_items(folder: str) -> Pipeline:
-    """Three items, of which one fails, and a step that is skipped, with hooks that write down what they see."""
+    """Three items, one of which fails, and a skipped step, with hooks that record their events."""
     *_, same, risky = parts(folder)
 
     @pipeline(name="conformance hooked items", hooks=[journal(folder)])
@@ -323,7 +323,7 @@ def hooked_items(folder: str) -> Pipeline:
 
 
 def large_items(folder: str) -> Pipeline:
-    """Values that are too large to go inline, and no JSON: each item's own, and the list of them."""
+    """Values that are too large to be passed inline, and not JSON: each item's own, and the list of them."""
     _, numbers, *_ = parts(folder)
 
     @step

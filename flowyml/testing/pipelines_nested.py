@@ -1,4 +1,4 @@
-"""Sample pipelines that call others, or are wired by names. Their steps travel by value."""
+"""Sample pipelines that call others, or are connected by names. Their steps are pickled by value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["choice_of_old", "flows_by_names", "nested", "nested_failing", "neste
 
 
 def nested(folder: str) -> Pipeline:
-    """A pipeline that is called twice, one within one within one, and one that is wired by names."""
+    """A pipeline that is called twice, one within one within one, and one that is connected by names."""
     _, numbers, double, add, total, *_ = parts(folder)
 
     @pipeline(name="prepare", context={"b": 1000})
@@ -58,7 +58,7 @@ def nested(folder: str) -> Pipeline:
 
 
 def nested_failing(folder: str) -> Pipeline:
-    """A step of a pipeline within fails; what follows in it does not run, and what takes its output neither."""
+    """A step of an inner pipeline fails; neither its successors in it run, nor the step that takes its output."""
     _, _, _, _, _, same, risky = parts(folder)
 
     @pipeline(name="check")
@@ -74,7 +74,7 @@ def nested_failing(folder: str) -> Pipeline:
 
 
 def nested_in_groups(folder: str) -> Pipeline:
-    """Pipelines that are called in a loop and in branches, and hold loops and branches themselves."""
+    """Pipelines that are called in a loop and in branches, and contain loops and branches themselves."""
     _, numbers, double, add, total, same, _ = parts(folder)
 
     @pipeline(name="doubled")
@@ -126,7 +126,7 @@ def nested_rows(folder: str) -> Pipeline:
 
 
 def _search(folder: str, name: str) -> tuple[Pipeline, Any, Any, Any]:
-    """A search that is wired by names, the steps of which one is to run, and the step that takes its output."""
+    """A search that is connected by names, the steps of which one is to run, and the step that takes its output."""
 
     @step(outputs=["configs"])
     def configs(count: int) -> list[int]:
@@ -167,7 +167,7 @@ def flows_by_names(folder: str) -> Pipeline:
 
 
 def choice_of_old(folder: str) -> Pipeline:
-    """The same choice as FlowyML 0.x wrote it."""
+    """The same choice in the notation of FlowyML 0.x."""
     made, publish, hold, tell = _search(folder, "conformance choice of old")
     condition: Any = lambda context: context.steps["best"].outputs["best"] > 15  # noqa: E731  # as users write it
     return made.add_control_flow(If(condition=condition, then_step=publish, else_step=hold)).add_step(tell)

@@ -1,4 +1,4 @@
-"""Small steps that the pipelines with control flow are made of."""
+"""Small steps for the pipelines with control flow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Parts", "parts", "wait_for"]
 
 
 class Parts(NamedTuple):
-    """The steps. ``note`` is a plain function, to be called in a step: it writes a line into the trace."""
+    """The steps. ``note`` is a plain function for steps: it writes a line into the trace."""
 
     note: Callable[..., None]
     numbers: Any
@@ -23,7 +23,7 @@ class Parts(NamedTuple):
 
 
 def parts(folder: str) -> Parts:
-    """Made anew for each pipeline, inside a function, so that they travel by value."""
+    """Create the steps for one pipeline, inside a function, so that they are pickled by value."""
 
     def note(*words: object) -> None:
         from pathlib import Path
@@ -68,7 +68,7 @@ def parts(folder: str) -> Parts:
 
 
 def wait_for(folder: str, name: str, patience: float) -> Callable[[], None]:
-    """A function for steps: it waits for a file, and fails when that has not come after so many seconds."""
+    """A function for steps: it waits for a file, and fails if the file does not exist after ``patience`` seconds."""
 
     def wait() -> None:
         import time

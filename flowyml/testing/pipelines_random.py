@@ -1,4 +1,4 @@
-"""Random nested control flow and failures, as a pipeline and as plain Python, which says what it has to do."""
+"""Random nested control flow and failures, as a pipeline and as plain Python, which computes the expected result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 MISSING, BROKEN = object(), object()
-"""The values of what was skipped, and of what failed or could not run since something failed."""
+"""The values of skipped steps, and of steps that failed or could not run because of a failure."""
 
 _BRANCHES = {"choice": 2, "elif_": 3}
 _NEWER = ("together", "called", "elif_", "cleanup", "a branch in a loop")
@@ -38,7 +38,7 @@ Note = Callable[..., None]
 
 
 class Language(Protocol):
-    """What a random pipeline is written in: once as calls of steps, once as plain Python."""
+    """The language of a random pipeline: once calls of steps, once plain Python."""
 
     def add(self, a: Any, b: Any) -> Any: ...
     def numbers(self, a: Any) -> Any: ...
@@ -180,7 +180,7 @@ class Plain:
         self.may_fail = 0
 
     def call(self, name: str, *values: Any) -> Any:
-        """A step: where it takes what failed it cannot run, where it takes what was skipped it is skipped."""
+        """A step: with a failed input it cannot run, with a skipped input it is skipped."""
         for stopped in (BROKEN, MISSING):
             if any(value is stopped for value in values):
                 return stopped
@@ -227,7 +227,7 @@ class Plain:
         return self.call("weigh", MISSING if MISSING in found and not pairs and BROKEN not in found else pairs)
 
     def together(self, a: Any, b: Any, middle: str, on_it: bool) -> Any:
-        """A group begins when all that its steps take from outside is there."""
+        """An execution group begins when all outside inputs of its steps exist."""
         for stopped in (BROKEN, MISSING):
             if a is stopped or b is stopped:
                 return stopped
@@ -240,7 +240,7 @@ class Plain:
         return x if x in (MISSING, BROKEN) else bodies[0 if x > limit else 1 if x > limit // 2 else 2]()
 
     def alone(self, x: Any, limit: int, then: Callable[[], Any]) -> Any:
-        """What runs in any case stands in for what was skipped, and for what failed, with which the run does."""
+        """A step that always runs replaces a skipped value, and a failed one, which also fails the run."""
         found = x if x in (MISSING, BROKEN) else then() if x > limit else MISSING
         beside = self.add(x, x)
         return beside if found in (MISSING, BROKEN) else found
@@ -253,14 +253,14 @@ class Plain:
 
 
 def _in_a_group(add: Callable[..., Any], middle: Callable[..., Any], a: Any, b: Any, on_it: bool) -> Any:
-    """Three steps, of which the last goes on with what the first made, or the second, which may fail."""
+    """Three steps, the last of which takes the value of the first, or of the second, which may fail."""
     first = add(a, a)
     second = middle(first)
     return add(second if on_it else first, b)
 
 
 def build(blocks: Blocks, to: Language, ints: Sequence[Any], lists: Sequence[Any]) -> Any:
-    """Put blocks together, each with values made before it; give the last number."""
+    """Join blocks, each with values of earlier ones; return the last number."""
     ints, lists = list(ints), list(lists)
     for kind, at, *more in blocks:
         number, items = ints[at % len(ints)], lists[at % len(lists)] if lists else None
@@ -305,7 +305,7 @@ def _called(blocks: Blocks, to: Language, number: Any) -> Any:
 
 
 def drawn(random: Random, depth: int = 3, loops: int = 2, *, fails: bool = False, most: int = 5) -> list[Any]:
-    """Blocks at random, in at most so many branches and loops within one another; with ``fails`` some steps fail."""
+    """Random blocks, in limited nesting of branches and loops; with ``fails`` some steps fail."""
     kinds = [
         "add",
         "numbers",
@@ -335,7 +335,7 @@ def drawn(random: Random, depth: int = 3, loops: int = 2, *, fails: bool = False
 
 
 def random_flow(folder: str, seed: int, *, fails: bool = False) -> Pipeline:
-    """The pipeline of a seed, which leaves a trace of what ran with which inputs."""
+    """The pipeline of a seed, which writes a trace of its steps and their inputs."""
     note, *_ = parts(folder)
     blocks, is_cleaned_up = _blocks(seed, fails), "cleanup" in kinds(seed, fails=fails)
 
@@ -351,7 +351,7 @@ def random_flow(folder: str, seed: int, *, fails: bool = False) -> Pipeline:
 
 
 class Expected(NamedTuple):
-    """What comes of such a pipeline: whether it fails, its outputs, and the lines of its trace, sorted."""
+    """The expected result of such a pipeline: whether it fails, its outputs, and the lines of its trace, sorted."""
 
     failed: bool
     outputs: dict[str, Any]
@@ -359,7 +359,7 @@ class Expected(NamedTuple):
 
 
 def expected(seed: int, *, fails: bool = False) -> Expected:
-    """What the pipeline of a seed has to do."""
+    """The expected result of the pipeline of a seed."""
     lines: list[str] = []
     plain = Plain(lambda *words: lines.append(" ".join(map(str, words))))
     last = build(_blocks(seed, fails), plain, [seed % 40], [])
@@ -370,14 +370,14 @@ def expected(seed: int, *, fails: bool = False) -> Expected:
 
 
 def kinds(seed: int, *, fails: bool = False) -> set[str]:
-    """What the pipeline of a seed has, such as "each", "choice" and "a branch in a loop"; every third cleans up."""
+    """The features of the pipeline of a seed, such as "each" and "a branch in a loop"; every third cleans up."""
     return {*_kinds(_blocks(seed, fails)), *(["cleanup"] if seed % 3 == 0 else [])}
 
 
 def seeds(how_many: int, *, fails: bool = False) -> list[int]:
-    """Those of pipelines with a loop and a branch in which some steps run, and not too many for a slow engine.
+    """Seeds of pipelines with a loop and a branch in which some steps run, small enough for a slow engine.
 
-    Of each of the newer kinds they have some: the first has an execution group, the second calls a pipeline, and so on.
+    The newer features are spread over them: the first has an execution group, the second calls a pipeline, and so on.
     """
 
     def fits(seed: int, kind: str) -> bool:

@@ -1,4 +1,4 @@
-"""Sample pipelines of which something fails once, and of steps that share a process. Their steps travel by value."""
+"""Sample pipelines with one failure, and with steps that share a process. Their steps are pickled by value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["fails_once", "items_fail_once", "together", "together_fails_once", "
 
 
 def fails_once(folder: str) -> Pipeline:
-    """A step between two others fails the first time that it runs; one is beside them."""
+    """A step between two others fails in its first run; another step is beside them."""
     note, numbers, _, _, total, same, _ = parts(folder)
     flaky = _flaky(folder, note)
 
@@ -24,7 +24,7 @@ def fails_once(folder: str) -> Pipeline:
 
 
 def items_fail_once(folder: str) -> Pipeline:
-    """One item of a loop of two steps fails the first time."""
+    """One item of a loop of two steps fails in its first run."""
     note, numbers, _, _, total, same, _ = parts(folder)
     flaky = _flaky(folder, note)
 
@@ -38,7 +38,7 @@ def items_fail_once(folder: str) -> Pipeline:
 
 
 def together(folder: str) -> Pipeline:
-    """Three steps of an execution group, the last of which measures, with one before and one after it."""
+    """Three steps of an execution group, the last of which measures, with a step before and one after it."""
     note, numbers, _, add, _, _, _ = parts(folder)
 
     @step(execution_group="group")
@@ -72,7 +72,7 @@ def together(folder: str) -> Pipeline:
 
 
 def together_items(folder: str) -> Pipeline:
-    """An execution group in a loop; its second step fails for one item, however often."""
+    """An execution group in a loop; its second step fails for one item, in every attempt."""
     note, numbers, _, _, _, _, _ = parts(folder)
 
     @step(execution_group="group")
@@ -103,7 +103,7 @@ def together_items(folder: str) -> Pipeline:
 
 
 def together_held(folder: str) -> Pipeline:
-    """Two execution groups: one step of each takes what is there, one what failed, or what was skipped."""
+    """Two execution groups: one step of each takes an available value, one a failed or skipped one."""
     _, _, _, add, _, same, _ = parts(folder)
 
     @step
@@ -129,7 +129,7 @@ def together_held(folder: str) -> Pipeline:
 
 
 def together_fails_once(folder: str) -> Pipeline:
-    """Three steps of an execution group, of which the second fails the first time; one step takes what that returns."""
+    """Three steps of an execution group, the second of which fails in its first run; another step takes its output."""
     _, _, _, _, _, same, _ = parts(folder)
     grouped = same.options(execution_group="group")
 

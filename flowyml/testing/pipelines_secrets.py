@@ -1,4 +1,4 @@
-"""Sample pipelines whose steps name secrets, and do their best to show them. Their steps travel by value."""
+"""Sample pipelines whose steps name secrets, and try to reveal them. Their steps are pickled by value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VALUE = "conformance: k3y/with+signs&more"
 
 
 def shows_secret(folder: str) -> Pipeline:
-    """A step that prints its secret in every way, and one beside it that names none."""
+    """A step that prints its secret in every notation, and one beside it that names none."""
 
     @step(secrets={"password": NAME, "CONFORMANCE_PASSWORD": NAME}, outputs=["lengths"])
     def shows(password: str = "") -> list[int]:
@@ -46,7 +46,7 @@ def shows_secret(folder: str) -> Pipeline:
 
 
 def raises_secret(folder: str) -> Pipeline:
-    """A step that raises its secret, with hooks that write down what they get."""
+    """A step that raises its secret, with hooks that record their arguments."""
 
     @step(secrets={"password": NAME})
     def raises(number: int, password: str = "") -> None:
@@ -79,7 +79,7 @@ def gives_secret(folder: str) -> Pipeline:
 
 
 def lacks_secret(folder: str) -> Pipeline:
-    """A step whose secret is nowhere, and one beside it that names none."""
+    """A step whose secret does not exist, and one beside it that names none."""
 
     @step(secrets={"password": MISSING})
     def lacks(password: str = "") -> None:

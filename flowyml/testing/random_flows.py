@@ -1,4 +1,4 @@
-"""Random pipelines: an engine must do with them what a few lines of plain Python do."""
+"""Random pipelines: an engine must produce the same results as a few lines of plain Python."""
 
 from __future__ import annotations
 

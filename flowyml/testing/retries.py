@@ -1,4 +1,4 @@
-"""Runs that are run again, and steps that share a process."""
+"""Retries of runs, and steps that share a process."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class RetryConformance(Conformance):
 
     @together_fails_once
     def test_a_step_of_a_group_fails_alone_and_runs_again(self, orchestrator: Orchestrator, done: Done) -> None:
-        """And the group runs again; a step of it that completed may, too."""
+        """The group runs again; a completed step of it may, too."""
         handle = done.run
         assert handle.status is FAILED
         assert "flaky" in (handle.error or "")
@@ -59,7 +59,7 @@ class RetryConformance(Conformance):
         assert handle.outputs == {"after": 1, "third": 1}
 
     def retried(self, orchestrator: Orchestrator, handle: SubmissionResult) -> SubmissionResult:
-        """The run, which has failed, and completes when it is retried, under the same ids."""
+        """Retry a failed run, which then completes, under the same ids."""
         self.needs(orchestrator, Feature.RETRY_RUN, handle.retry)
         ids = handle.run_id, handle.job_id
         assert handle.status is FAILED

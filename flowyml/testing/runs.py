@@ -53,7 +53,7 @@ class RunConformance(Conformance):
         assert any("gathering words" in line.message for line in done.run.logs(follow=True))
 
     def test_logs_are_followed_while_the_run_goes_on(self, orchestrator: Orchestrator, folder: str) -> None:
-        """The step goes on once its first line has been read, and gives up after a minute."""
+        """The step continues when its first line has been read, and gives up after a minute."""
         handle = orchestrator.run_pipeline(pipelines.talking(folder))
         self.needs(orchestrator, Feature.LOGS, lambda: list(handle.logs()))
         seen: list[str] = []
@@ -110,7 +110,7 @@ class RunConformance(Conformance):
         assert len(orchestrator.runs()) == before
 
     def test_independent_steps_run_at_the_same_time(self, orchestrator: Orchestrator, folder: str) -> None:
-        """Or one after another on an engine that says so: then the first waits for the second in vain."""
+        """Steps run one after another on an engine that declares it: then the first waits for the second in vain."""
         lack = orchestrator.capabilities[Feature.PARALLEL_STEPS]
         patience = IN_VAIN if lack.level is Level.NO else self.patience
         handle = self.finish(orchestrator.run_pipeline(pipelines.meeting(folder, patience)))

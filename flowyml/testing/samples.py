@@ -1,4 +1,4 @@
-"""Sample pipelines of tests: which tests look at which, and how they share runs."""
+"""Sample pipelines of tests: the tests that use each, and shared runs."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ Test = TypeVar("Test", bound=Callable[..., None])
 _PREFIX = "conformance "
 
 IN_VAIN = 2
-"""Seconds that a step waits for another one that does not run beside it."""
+"""Seconds that a step waits for a step that does not run beside it."""
 
 
 @dataclass(frozen=True, eq=False)
 class sample:  # noqa: N801  # it is used as a decorator
     """Give a test the fixture ``done``: a run of this pipeline, submitted in parallel with those of neighbouring tests.
 
-    The pipeline is made for a folder, and submitted with parameters to an orchestrator with options. ``settings`` names
-    attributes of the suite that ``make`` takes too. If the engine lacks a feature that it ``needs``, the test is that
-    the pipeline is refused. Several tests may look at one run::
+    The pipeline is created for a folder, and submitted with parameters to an orchestrator with options. ``settings``
+    names attributes of the suite that ``make`` takes, too. If the engine lacks a feature in ``needs``, the test checks
+    that the pipeline is refused. Several tests may use one run::
 
         maps = sample(pipelines.maps, needs=[Feature.FAN_OUT], shares_run=True)
 
@@ -64,10 +64,10 @@ class sample:  # noqa: N801  # it is used as a decorator
 
 
 def pack(name: str, parts: Mapping[str, Pipeline]) -> Pipeline:
-    """A pipeline that calls these, and has all their parameters, steps and outputs.
+    """A pipeline that calls the parts, and has all their parameters, steps and outputs.
 
-    Steps and outputs have the key of their pipeline in front of their names, ``maps.double``, and so do parameters, as
-    ``parameter_name`` says.
+    The names of its steps and outputs begin with the key of their pipeline, ``maps.double``, and so do those of
+    parameters, by ``parameter_name``.
     """
     declared = {key: _parameters(part) for key, part in parts.items()}
 
@@ -93,12 +93,12 @@ def pack(name: str, parts: Mapping[str, Pipeline]) -> Pipeline:
 
 
 def parameter_name(key: str, parameter: str) -> str:
-    """That of a parameter of the pipeline ``key`` in a pack."""
+    """The name in a pack of a parameter of the pipeline ``key``."""
     return f"{key}_{parameter}".replace(" ", "_")
 
 
 def _parameters(part: Pipeline) -> Mapping[str, inspect.Parameter]:
-    """Those of a ``@pipeline`` function; the ones of a pipeline by names keep their values."""
+    """The parameters of a ``@pipeline`` function; those of a pipeline by names keep their values."""
     function = getattr(part, "function", None)
     return inspect.signature(function, eval_str=True).parameters if function else {}
 
@@ -109,7 +109,7 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 
 @dataclass
 class _Run:
-    """A submitted run of one sample or several, each with a folder of its own; without a handle there is an error."""
+    """A submitted run of one or several samples, each with a folder of its own; without a handle it has an error."""
 
     folders: Mapping[sample, str]
     handle: SubmissionResult | None = None
@@ -118,11 +118,11 @@ class _Run:
 
 
 class Ahead:
-    """Submits the samples of a class before their tests ask for them, a few runs at a time.
+    """Submits the samples of a class before their tests, a few runs at a time.
 
     An engine spends most of a small run waiting, so a few runs in parallel take little longer than one; and it takes
-    longer to begin a run than to run one more step, so samples share runs of up to ``steps_per_run`` steps where the
-    engine takes pipelines in pipelines.
+    longer to begin a run than to run one more step, so samples share runs of up to ``steps_per_run`` steps if the
+    engine supports pipelines in pipelines.
     """
 
     def __init__(
@@ -136,8 +136,9 @@ class Ahead:
         self.started: dict[tuple[sample, ...], _Run] = {}
 
     def take(self, wanted: sample) -> Done:
-        """The run of a sample, once it has ended. If the engine must refuse it, the refusal is the whole test, and an
-        expected failure.
+        """Return the run of a sample, ended.
+
+        If the engine must refuse it, the refusal is the whole test, and an expected failure.
         """
         if wanted not in self.refusals:
             self.refusals[wanted] = self.refusal(wanted)
@@ -157,7 +158,7 @@ class Ahead:
 
     @cached_property
     def groups(self) -> Sequence[tuple[sample, ...]]:
-        """The samples that the engine must run, in the order of their tests; those that share a run are together."""
+        """The samples that the engine must run, in the order of their tests, grouped by shared runs."""
         wanted = [one for one in self.samples if not self.reasons(one)]
         sharing: list[list[sample]] = []
         steps = limit = self.suite.steps_per_run
@@ -175,7 +176,7 @@ class Ahead:
         return list(dict.fromkeys(with_others.get(one, (one,)) for one in wanted))
 
     def reasons(self, one: sample) -> list[str]:
-        """The reasons that the engine must give for refusing a sample; empty if it must run it."""
+        """The reasons for which the engine must refuse a sample; empty if it must run it."""
         orchestrator = self.make(**one.options)
         lacks = [
             (need, support) for need in one.needs if (support := orchestrator.capabilities[need]).level is Level.NO
@@ -185,9 +186,7 @@ class Ahead:
         return [*said, *([self.suite.refused[name]] if name in self.suite.refused and not said else [])]
 
     def refusal(self, one: sample) -> str:
-        """Check that the engine refuses a sample and sends nothing; returns its reason, or nothing if it need not
-        refuse.
-        """
+        """Check that the engine refuses a sample and sends nothing; return its reason, or "" if it need not refuse."""
         reasons = self.reasons(one)
         if not reasons:
             return ""
@@ -205,21 +204,21 @@ class Ahead:
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
-        """Those that follow from what the engine lacks: in vain, a step need not wait for long."""
+        """The settings that follow from missing features: steps that cannot run in parallel wait less."""
         lacks_parallel = self.make().capabilities[Feature.PARALLEL_STEPS].level is Level.NO
         return {"patience": IN_VAIN} if lacks_parallel else {}
 
     def key(self, one: sample) -> str:
-        """What the names of its steps begin with in a run that it shares."""
+        """The prefix of the names of its steps in a shared run."""
         return self.made(one).name.removeprefix(_PREFIX)
 
     def name(self, group: Sequence[sample]) -> str:
-        """That of the pipeline in which these samples run."""
+        """The name of the pipeline that runs these samples."""
         name = self.made(group[0]).name
         return name if len(group) == 1 else f"{name} and others"
 
     def is_running(self, name: str) -> bool:
-        """Whether a run of this pipeline goes on: some engines would run the last deployment for two."""
+        """Return whether a run of this pipeline is active: some engines would run the last deployment for two runs."""
         return any(run.handle and not run.done and self.name(group) == name for group, run in self.started.items())
 
     def submit(self, group: Sequence[sample]) -> _Run:
@@ -241,7 +240,7 @@ class Ahead:
         return _Run(folders, handle)
 
     def stop(self) -> None:
-        """Leave nothing running that no test has asked for."""
+        """Stop all runs that no test has requested."""
         for run in self.started.values():
             if run.handle is not None and not run.done:
                 with suppress(Exception):

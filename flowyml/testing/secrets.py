@@ -27,8 +27,10 @@ _looped = sample(pipelines_secrets.loops_secret, needs=[Feature.SECRETS, Feature
 
 
 class SecretConformance(Conformance):
-    """Secrets by name. Override ``keep_secret`` if the engine does not look in the environment of this process, and
-    ``finds_missing_secrets`` if it cannot say which are missing; it must then refuse.
+    """Secrets by name.
+
+    Override ``keep_secret`` if the engine does not read the environment of this process, and ``finds_missing_secrets``
+    if it cannot list missing secrets; it must then refuse.
     """
 
     finds_missing_secrets = True
@@ -36,13 +38,13 @@ class SecretConformance(Conformance):
     @pytest.fixture(scope="class")
     @classmethod
     def keep_secret(cls) -> Callable[[str, str], None]:
-        """Returns a function that stores a value under a reference in the engine's store."""
+        """Return a function that stores a value under a reference in the engine's store."""
         return lambda reference, value: os.environ.__setitem__(variable_of(reference), value)
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
     def kept(cls, keep_secret: Callable[[str, str], None]) -> Iterator[None]:
-        """The one secret of the sample pipelines, there before any of them is submitted."""
+        """Store the one secret of the sample pipelines, before any of them is submitted."""
         keep_secret(NAME, VALUE)
         yield
         os.environ.pop(variable_of(NAME), None)

@@ -1,4 +1,4 @@
-"""What every orchestrator promises, as tests. See the package's docstring for how to use them."""
+"""The requirements for every orchestrator, as tests. The package's docstring says how to use them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ControlFlowConformance", "OrchestratorConformance"]
 class ControlFlowConformance(
     FanOutConformance, BranchConformance, RunIfConformance, CleanupConformance, SubPipelineConformance
 ):
-    """Loops, branches, steps that run although something failed, clean-up, and pipelines in pipelines."""
+    """Loops, branches, steps that run although a step failed, clean-up, and pipelines in pipelines."""
 
 
 class OrchestratorConformance(

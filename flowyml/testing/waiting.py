@@ -1,4 +1,4 @@
-"""Waiting for what a test is about: by looking again and again, never by sleeping for as long as it might take."""
+"""Wait for a condition by polling, never by sleeping for as long as it might take."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ __all__ = ["PATIENCE", "wait_until"]
 Value = TypeVar("Value")
 
 PATIENCE = 240.0
-"""Seconds that a test waits for anything, on a machine with nothing else to do."""
+"""Seconds that a test waits for a condition, on an otherwise idle machine."""
 
 
 def wait_until(condition: Callable[[], Value], what: str = "", *, every: float = 0.1) -> Value:
-    """The first true value of a condition. Raises ``TimeoutError`` with ``what`` if none comes within ``PATIENCE``.
+    """Return the first true value of a condition.
 
-    Where more processes want to run than there are processors, a second counts for as much less: with four for each
+    Raises ``TimeoutError`` with ``what`` if none comes within ``PATIENCE``.
+
+    If more processes want to run than there are processors, a second counts for as much less: with four for each
     processor, a test waits four times as long.
     """
     waited, last = 0.0, time.monotonic()
@@ -32,5 +34,5 @@ def wait_until(condition: Callable[[], Value], what: str = "", *, every: float =
 
 
 def _load() -> float:
-    """How many processes want to run, for each processor, on average over the last minute."""
+    """The number of processes that want to run, for each processor, on average over the last minute."""
     return os.getloadavg()[0] / (os.cpu_count() or 1)
