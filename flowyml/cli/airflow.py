@@ -58,7 +58,7 @@ def adopt(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the DAGs of a running Airflow, and what would become of each, worst first: a plan for moving them."""
+    """List the DAGs of a running Airflow with the result of importing each, worst first: a plan for moving them."""
     with Output(as_json) as out:
         written = _SUFFIXES.get(output.suffix.lower()) if output is not None else None
         if output is not None and written is None:

@@ -77,7 +77,7 @@ def show(
     name: Annotated[str, Argument("NAME", "An engine or a configured target.")],
     as_json: AsJson = False,
 ) -> None:
-    """Explain what one engine can do, partly or not."""
+    """List the features that one engine supports, supports partly, or lacks."""
     with Output(as_json) as out:
         from flowyml.orchestrators.targets import target
 

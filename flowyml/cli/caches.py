@@ -35,7 +35,7 @@ def list_(
     step: OfStep = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the results that are kept, newest first."""
+    """List the cached results, newest first."""
     with Output(as_json) as out:
         store = _store(on, artifacts)
         entries = [entry for _, entry in _entries(store, pipeline, step)]
@@ -69,7 +69,7 @@ def show(
     artifacts: Artifacts = None,
     as_json: AsJson = False,
 ) -> int:
-    """Show what one result depends on: digests of its code and inputs, and what else its step declares."""
+    """Show the dependencies of one result: digests of its code and inputs, and what else its step declares."""
     with Output(as_json) as out:
         entry = _one(_store(on, artifacts), key)
         if entry is None:

@@ -39,7 +39,7 @@ def compile_(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write the files that an engine would be given.
+    """Write the files that an engine would get.
 
     Needs neither the engine nor its client library. Without -o the main file goes to standard output.
     """

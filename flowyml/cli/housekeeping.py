@@ -31,10 +31,10 @@ def prune(
     on: On = None,
     as_json: AsJson = False,
 ) -> int:
-    """Remove what runs left behind and nothing needs any more, 30 days after its last use or as --older-than says.
+    """Remove data of past runs that nothing needs, 30 days after its last use or as --older-than says.
 
-    Runs in progress, schedules, deployments and runs that can be retried keep what they need. Exits with 1 if something
-    could not be removed.
+    Data stays if a run in progress, a schedule, a deployment or a run that can be retried needs it. Exits with 1 if
+    something could not be removed.
     """
     from flowyml.core.durations import bytes_of, seconds_of, size_text
     from flowyml.core.progress import show_counting

@@ -43,7 +43,7 @@ def airflow(
     force: Annotated[bool, Option(("--force",), "Replace files that FlowyML did not write.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Read Airflow DAG files: their tasks, edges, schedules, and what cannot be known without running Airflow.
+    """Read Airflow DAG files: their tasks, edges, schedules, and values that only Airflow knows.
 
     With -o, each becomes a module of FlowyML pipelines. Only --verify executes the files. Values that only Airflow
     knows when it parses them, such as Variables, stay symbolic in arguments of operators. If an id, a schedule, an

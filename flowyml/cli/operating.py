@@ -27,7 +27,7 @@ def trigger(
     run_id: RunId = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start a run of what is deployed, without its code, and do not wait for it."""
+    """Start a run of a deployed workflow, without its code, and do not wait for it."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
         started = orchestrator.trigger(name, run_id, parameters=read_values(parameters or ()))
@@ -56,7 +56,7 @@ def backfill(
     parameters: Parameters = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the runs that a schedule has missed in a range of dates, if any."""
+    """Create the runs that a schedule has missed in a range of dates, if any."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
         days = _moment("START", start), _moment("END", end)

@@ -117,7 +117,7 @@ def logs(
     ] = None,
     as_json: Annotated[bool, Option(("--json",), "Print a JSON object for each line.")] = False,
 ) -> None:
-    """Print what a run printed and logged."""
+    """Print the log of a run."""
     from flowyml.cli.log_lines import LogPrinter
 
     with Output(as_json) as out:
@@ -193,7 +193,7 @@ def _download(out: Output, submission: SubmissionResult, folder: Path, name: str
 
 
 def artifacts(job: Job, on: On = None, as_json: AsJson = False) -> None:
-    """List what the steps of a run stored, and their metrics: type, size, facts and location."""
+    """List the stored outputs of a run's steps, and their metrics: type, size, facts and location."""
     with Output(as_json) as out:
         found = _attached(resolve(on), job).artifacts()
         if as_json:

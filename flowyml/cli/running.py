@@ -85,7 +85,7 @@ def deploy(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a pipeline known to an engine without running it."""
+    """Deploy a pipeline to an engine, without running it."""
     with Output(as_json) as out:
         orchestrator, pipeline = resolve(on), load(file)
         if dry_run:

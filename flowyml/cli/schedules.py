@@ -107,7 +107,7 @@ def delete(schedule: Id, on: On = None, as_json: AsJson = False) -> None:
 
 
 def serve(on: On = None) -> None:
-    """Fire the schedules of the local orchestrator, until Ctrl-C.
+    """Start the due runs of the local orchestrator's schedules, until Ctrl-C.
 
     Engines have their own schedulers and do not need this.
     """
