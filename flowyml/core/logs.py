@@ -74,7 +74,7 @@ def log_to_reader(levels: Mapping[str, int] = {}, *, marked: bool) -> None:
 
 
 def parts(line: str) -> list[tuple[str | None, str]]:
-    r"""Split a line of a process into printed parts, with None, and logged ones, with their level.
+    """Split a line of a process into printed parts, with None, and logged ones, with their level.
 
     A line has one part, unless a record came before a printed line had ended.
 

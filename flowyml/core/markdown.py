@@ -21,7 +21,7 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def escaped(text: object, *, in_file: bool = False) -> str:
-    r"""Escape a text for one line anywhere: in a cell, a heading, an item of a list.
+    """Escape a text for one line anywhere: in a cell, a heading, an item of a list.
 
     ``in_file`` is for files that any program may render, not only UIs of engines: HTML is then safe in more of them.
 
@@ -33,7 +33,7 @@ def escaped(text: object, *, in_file: bool = False) -> str:
 
 
 def code(text: object, *, in_cell: bool = False) -> str:
-    r"""Write a name or a path on one line, as code, which is also readable in the file.
+    """Write a name or a path on one line, as code, which is also readable in the file.
 
     A bar ends a cell even within code, and only in tables is the backslash before it removed: use ``in_cell`` there.
 

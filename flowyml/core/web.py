@@ -80,7 +80,7 @@ class Answer:
 
 
 class JsonObject(dict[str, Any]):
-    r"""An object in an answer. A missing field raises ``EngineError``, since the answer is not from the engine.
+    """An object in an answer. A missing field raises ``EngineError``, since the answer is not from the engine.
 
     >>> JsonObject({"status": "ok"}, "http://127.0.0.1:80 answered GET /api/runs")["runs"]
     Traceback (most recent call last):
@@ -109,7 +109,7 @@ def media_type(headers: Mapping[str, str]) -> str:
 
 
 def page_title(page: str | bytes) -> str:
-    r"""The title of an HTML page, on one line and cut; empty if it has none. Reads each character once.
+    """The title of an HTML page, on one line and cut; empty if it has none. Reads each character once.
 
     >>> page_title("<html><head><TITLE lang=en> Sign \\n in </TITLE>")
     'Sign in'

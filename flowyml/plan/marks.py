@@ -42,7 +42,7 @@ class Mark:
 
 
 def marked(data: bytes, name: str, facts: Mapping[str, Any] | None = None) -> bytes:
-    r"""Add a mark as the last line of a file's text. A file with a mark, or in a format without comments, is unchanged.
+    """Add a mark as the last line of a file's text. A file with a mark, or in a format without comments, is unchanged.
 
     The suffix of ``name`` is the format.
 
