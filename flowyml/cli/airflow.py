@@ -14,6 +14,7 @@ from flowyml.cli.output import Output, Word, note
 from flowyml.cli.source import load
 from flowyml.core.files import write_whole
 from flowyml.migration.airflow.adoption import Adoption, Outlook, adoption, cells, document, exported, totals
+from flowyml.orchestrators.handover import foreign_schedule, workflows
 from flowyml.orchestrators.targets import resolve
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def adopt(
         if dags is None and (root or env or variables):
             raise UsageError("--root, --env and --variables say how to read DAG files: name their folder with --dags.")
         files = None if dags is None else _read(dags, root, options_of(root, env, variables))
-        found = adoption(resolve(on).workflows(last=last), files)
+        found = adoption(workflows(resolve(on), last=last), files)
         if output is not None and written is not None:
             write_whole(output, exported(found, written).encode())
             note(f"wrote {output}")
@@ -109,7 +110,7 @@ def cutover(
         raise UsageError("--back also undoes --shadow: use it without --shadow.")
 
     with Output(as_json) as out:
-        old = resolve(on).foreign_schedule(dag_id)
+        old = foreign_schedule(resolve(on), dag_id)
         with Cutover.alone(old.place, dag_id):
             record = _record_of(dag_id, old.place, to, pipeline, shadow=shadow, back=back)
             with Cutover.alone_there(record.new, record.pipeline):
@@ -175,7 +176,7 @@ def compare(
         if output is not None and output.suffix.lower() not in (".md", ".json"):
             raise UsageError(f"-o {output}: end the name in .md or .json, which chooses the format.")
         old = resolve(on)
-        record = Cutover.recorded(old.foreign_schedule(dag_id).place, dag_id)
+        record = Cutover.recorded(foreign_schedule(old, dag_id).place, dag_id)
         if record is None or not record.shadow:
             raise UsageError(f"No pipeline runs beside {dag_id!r}: begin with flowyml airflow cutover --shadow.")
         found = shadowed(old, resolve(record.new), record, last)

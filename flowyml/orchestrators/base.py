@@ -27,7 +27,7 @@ from flowyml.plan.secrets import check_names
 from flowyml.runtime.loading import stop_if_loading
 
 if TYPE_CHECKING:
-    from datetime import date, datetime
+    from datetime import date
 
     from flowyml.artifacts.store import Store
     from flowyml.core.credentials import Login
@@ -36,9 +36,7 @@ if TYPE_CHECKING:
     from flowyml.core.runs import Artifact, LogLine, Outputs, PipelineResult, Run, StepRun
     from flowyml.core.schedule import Schedule, ScheduleInfo
     from flowyml.core.submission_result import SubmissionResult
-    from flowyml.orchestrators.handover import ForeignSchedule
     from flowyml.orchestrators.probe import Site
-    from flowyml.orchestrators.workflows import Workflow
     from flowyml.plan.bundle import Bundle
     from flowyml.plan.model import Plan
     from flowyml.runtime.code import Code
@@ -134,8 +132,6 @@ class Orchestrator(ABC):
     engine_package: ClassVar[str | None] = None
     extra: ClassVar[str | None] = None
     worker_packages: ClassVar[tuple[str, ...]] = ()
-    can_run_missed: ClassVar[bool] = False
-    """True if ``run_missed`` can run past times of a schedule."""
     target: str | None = None
     """The value of ``--on`` for this orchestrator, if that is not ``name``: a configured target, a URL."""
 
@@ -434,28 +430,6 @@ class Orchestrator(ABC):
         are the engine's own. Raises ``ScheduleError`` if the range contains no scheduled time.
         """
         raise self._lacks("backfills")
-
-    def foreign_schedule(self, name: str) -> ForeignSchedule:
-        """The schedule of a workflow that FlowyML did not create, to hand it to another engine."""
-        raise self._lacks("handing over schedules that FlowyML did not make")
-
-    def check_fires(self) -> None:
-        """Raise ``ScheduleError`` if nothing would start the runs of a schedule now.
-
-        Most engines start them themselves.
-        """
-
-    def run_missed(self, schedule_id: str, time: datetime) -> SubmissionResult:
-        """Run the pipeline of a schedule for one of its times; the same time again returns the same run."""
-        raise self._lacks("runs for times that a schedule has missed")
-
-    def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
-        """The newest runs started by the schedule of a pipeline, or by ``run_missed``, by scheduled time."""
-        raise self._lacks("reporting the scheduled time of a run")
-
-    def workflows(self, *, last: int = 25) -> list[Workflow]:
-        """All workflows of the engine, FlowyML's or not, with the outcomes of the ``last`` runs of each."""
-        raise self._lacks("listing what FlowyML did not deploy")
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
         """The data that FlowyML stored for this engine's runs, each item with the reason if it must stay.

@@ -30,12 +30,10 @@ from flowyml.runtime.loading import stop_if_loading
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from datetime import date, datetime
+    from datetime import date
 
     from flowyml.artifacts.store import Store
     from flowyml.core.pruning import Bounds, Prunable
-    from flowyml.orchestrators.handover import ForeignSchedule
-    from flowyml.orchestrators.workflows import Workflow
     from flowyml.plan.bundle import Bundle
 
 __all__ = ["RemoteOrchestrator"]
@@ -111,11 +109,6 @@ class RemoteOrchestrator(Orchestrator):
     def has_default_store(self) -> bool:
         return self.adapter.has_default_store
 
-    @property
-    def can_run_missed(self) -> bool:  # type: ignore[override]  # as above
-        """True if ``run_missed`` can run past times of a schedule."""
-        return self.adapter.can_run_missed
-
     def run_pipeline(
         self,
         pipeline: RunnablePipeline,
@@ -184,21 +177,6 @@ class RemoteOrchestrator(Orchestrator):
             return self.adapter.health()
         except (EngineError, OrchestratorNotFoundError, MissingExtraError) as error:
             return Health(reachable=False, url=shown(self.url), detail=str(error))
-
-    def foreign_schedule(self, name: str) -> ForeignSchedule:
-        return self.adapter.foreign_schedule(name)
-
-    def check_fires(self) -> None:
-        self.adapter.check_fires()
-
-    def run_missed(self, schedule_id: str, time: datetime) -> SubmissionResult:
-        return self.adapter.run_missed(schedule_id, time)
-
-    def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
-        return self.adapter.scheduled_runs(pipeline, limit=limit)
-
-    def workflows(self, *, last: int = 25) -> list[Workflow]:
-        return self.adapter.workflows(last=last)
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
         return self.adapter.deploy(bundle, force=force)

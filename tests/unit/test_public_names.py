@@ -110,7 +110,7 @@ IN_PART = {
     "flowyml.core.logs": ["parts"],
     "flowyml.core.pruning": ["Bounds", "Prunable", "Pruned"],
     "flowyml.core.origin": ["Origin"],
-    "flowyml.orchestrators.handover": ["ForeignSchedule", "OldSchedule"],
+    "flowyml.orchestrators.handover": ["ForeignSchedule", "Handover", "OldSchedule"],
     "flowyml.orchestrators.http": ["ConflictError", "HttpClient", "NotFoundError", "RefusedError", "paged"],
     "flowyml.orchestrators.log_following": ["Look", "log_lines"],
     "flowyml.orchestrators.options": ["Check", "check_options"],

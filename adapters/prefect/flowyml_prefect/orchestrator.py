@@ -77,7 +77,6 @@ class PrefectOrchestrator(Orchestrator):
     capabilities = CAPABILITIES
     engine_package = "prefect"
     extra = "prefect"
-    can_run_missed = True
 
     def __init__(
         self,

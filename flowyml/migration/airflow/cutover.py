@@ -25,6 +25,7 @@ from flowyml.core.locks import held
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.migration.airflow.comparison import Comparison, compared, look_at
 from flowyml.migration.airflow.schedule_times import MOST_TIMES, time_before, times_between
+from flowyml.orchestrators import handover
 from flowyml.orchestrators.base import Orchestrator, RunnablePipeline
 from flowyml.orchestrators.handover import ForeignSchedule, OldSchedule
 
@@ -103,9 +104,9 @@ class Cutover:
         """
         if self._record.phase == "back" or (self._record.phase == "begun" and not self._record.shadow):
             self._check_goes(self._old.look())
-            new.check_fires()
+            handover.check_fires(new)
             self._ours(new)
-            new.scheduled_runs(pipeline.name, limit=1)
+            handover.scheduled_runs(new, pipeline.name, limit=1)
             self._write(phase="shadowing", begun=_text(_now()), last="", first="", made_up=[], stopped="", shadow="")
         if self._record.phase == "shadowing":
             if not self._ours(new):
@@ -121,7 +122,7 @@ class Cutover:
         return self._record
 
     def _check_shadow_goes(self, new: Orchestrator) -> None:
-        new.check_fires()
+        handover.check_fires(new)
         for each in self._ours(new):
             if each.paused:
                 raise ScheduleError(
@@ -182,7 +183,7 @@ class Cutover:
     def _begin(self, new: Orchestrator, pipeline: RunnablePipeline) -> None:
         if self._record.phase == "back" or not self._record.shadow:
             self._ours(new)
-        new.check_fires()
+        handover.check_fires(new)
         if not self._record.begun or self._record.phase == "back":
             self._check_goes(self._old.look())
             self._write(phase="begun", begun=_text(_now()), last="", first="", made_up=[], stopped="", shadow="")
@@ -196,13 +197,13 @@ class Cutover:
         A target that cannot run past times needs its schedule before the next time comes.
         """
         while True:
-            self._wait_for_quiet(self._old.look().schedule, QUIET if new.can_run_missed else QUIET + AHEAD)
+            self._wait_for_quiet(self._old.look().schedule, QUIET if handover.can_run_missed(new) else QUIET + AHEAD)
             seen = self._old.look()
             if seen.is_busy:
                 self._old.pause(False)  # where a process was killed between the pause and this
                 self._wait(2, f"a run of {self._old.name!r} goes on")
                 continue
-            if not new.can_run_missed and not seen.is_paused:
+            if not handover.can_run_missed(new) and not seen.is_paused:
                 self._check_missed(seen)
             self._old.pause(True)
             time.sleep(3)  # what the scheduler had begun is there by then
@@ -233,7 +234,7 @@ class Cutover:
         made = there[0].schedule.start if there else None
         first = made or self._next_time(seen.schedule)
         self._write(phase="scheduling", first=_text(first))
-        if (missed := self._missed(seen, _time(self._record.last), first)) and not new.can_run_missed:
+        if (missed := self._missed(seen, _time(self._record.last), first)) and not handover.can_run_missed(new):
             # A DAG that is still paused after a kill is paused again, and unpaused.
             self._write(phase="shadow" if self._record.shadow else "begun", first="")
             self._old.pause(False)
@@ -270,7 +271,7 @@ class Cutover:
                     f"`flowyml schedule create` or `delete`, and run this command again: it still has to run "
                     f"{_text(missed)}."
                 )
-            new.run_missed(there[0].schedule_id, missed)  # the same time twice is one run
+            handover.run_missed(new, there[0].schedule_id, missed)  # the same time twice is one run
             self._write(made_up=[*self._record.made_up, _text(missed)])
             self._say(f"ran {self._record.pipeline!r} on {self._record.new} for {_text(missed)}")
         self._write(phase="done")
@@ -368,7 +369,7 @@ class Cutover:
         if self._record.phase == "stopping":
             known = max(known, _time(self._record.stopped))
         try:
-            runs = new.scheduled_runs(self._record.pipeline, limit=MOST_TIMES)
+            runs = handover.scheduled_runs(new, self._record.pipeline, limit=MOST_TIMES)
         except UnsupportedFeatureError:
             if self._record.phase == "stopping" and not is_paused:  # this cutover itself has deleted it
                 return known
@@ -441,7 +442,10 @@ class Cutover:
 def shadowed(old: Orchestrator, new: Orchestrator, record: Record, last: int) -> Comparison:
     """Compare the newest times that both sides were to run."""
     most = 100 + 10 * last  # runs that were made by hand are between them
-    sides = old.foreign_schedule(record.dag).runs(most), new.scheduled_runs(record.pipeline, limit=most)
+    sides = (
+        handover.foreign_schedule(old, record.dag).runs(most),
+        handover.scheduled_runs(new, record.pipeline, limit=most),
+    )
     since, until = _time(record.shadow), _time(record.last) if record.last else _now()
     times = sorted(time for time in sides[0].keys() | sides[1].keys() if since <= time <= until)[-last:]
     before, after = (

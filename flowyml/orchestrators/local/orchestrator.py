@@ -83,7 +83,6 @@ class LocalOrchestrator(Orchestrator):
 
     name = "local"
     capabilities = CAPABILITIES
-    can_run_missed = True
     host: Host = Host()
     """The process that executes the runs. Set by ``flowyml.orchestrators.local.detached``."""
 

@@ -68,7 +68,9 @@ class New:
         self, *starts: int, paused: bool = False, ran: Collection[datetime] = (), tells: bool = True,
         can_run_missed: bool = True,
     ) -> None:  # fmt: skip
-        self.paused, self.ran, self.tells, self.can_run_missed = paused, ran, tells, can_run_missed
+        self.paused, self.ran, self.tells = paused, ran, tells
+        if can_run_missed:
+            self.run_missed = lambda schedule_id, time: None
         self.there = [self._info(replace(HOURLY, start=at(start)), f"from-{start}") for start in starts]
         self.made: list[datetime | None] = []
 
@@ -92,8 +94,6 @@ class New:
 
     def delete_schedule(self, schedule_id: str) -> None:
         self.there = [each for each in self.there if each.schedule_id != schedule_id]
-
-    def run_missed(self, schedule_id: str, time: datetime) -> None: ...
 
     def scheduled_runs(self, pipeline: str, *, limit: int) -> Mapping[datetime, Run]:
         if not self.tells:
