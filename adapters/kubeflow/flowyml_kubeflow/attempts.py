@@ -1,4 +1,4 @@
-"""One attempt of a step in a process of its own, and the journal of attempts that the local runner reads."""
+"""One attempt of a step in a process of its own, and the journal of attempts for the local runner."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _LEVELS = ("DEBUG", "WARNING", "ERROR", "CRITICAL")
 
 @dataclass(frozen=True)
 class Journal:
-    """What the local runner can see of a step: its attempts and its log, one JSON document a line."""
+    """The local runner's view of a step: its attempts and its log, one JSON document in each line."""
 
     folder: Path | None
 
     @classmethod
     def of(cls, task: str) -> Journal:
-        """The journal of a task; on a cluster one that writes nothing, since KFP itself keeps all that."""
+        """The journal of a task; on a cluster it writes nothing, since KFP itself records everything."""
         run = os.environ.get(LOCAL)
         return cls.below(Path(run), task) if run else cls(None)
 
@@ -57,7 +57,7 @@ class Journal:
         return cls(folder)
 
     def next_attempt(self) -> int:
-        """The number of the next attempt. KFP does not give it to a task; the local runner's journal has it."""
+        """The number of the next attempt. KFP does not pass it to a task; the local runner's journal has it."""
         if self.folder is None:
             return 1
         return sum(1 for line in _lines(self.folder / "attempts.jsonl") if "started" in line) + 1
@@ -69,14 +69,14 @@ class Journal:
             _append(self.folder / name, text.encode())
 
     def note(self, **facts: Any) -> None:
-        """Leave what else is to be known of a step's items: in the journal, or in the log."""
+        """Record other facts about a step's items: in the journal, or in the log."""
         if self.folder:
             self.write("notes.jsonl", facts)
         else:
             self.publish(note={"time": time.time(), **facts})
 
     def log(self, attempt: int) -> OnLine:
-        """Takes lines of a user's code: into the pod's log, and into the journal."""
+        """Log a line of a user's code: in the pod's log, and in the journal."""
 
         def on_line(source: str, line: str) -> None:
             target = sys.stdout if source == "stdout" else sys.stderr
@@ -87,7 +87,7 @@ class Journal:
         return on_line
 
     def publish(self, **result: Any) -> None:
-        """Leave the outputs of the pipeline, or a failure, in the log: KFP's API gives neither."""
+        """Write the outputs of the pipeline, or a failure, to the log: KFP's API shows neither."""
         line = RESULT + json.dumps(result, separators=(",", ":"))
         if self.folder:
             self.write("log.jsonl", {"stream": "result", "line": line, "attempt": self.next_attempt() - 1})
@@ -96,8 +96,10 @@ class Journal:
 
 
 def _append(path: Path, lines: bytes) -> None:
-    """Add lines in one write, so that those of several processes do not mix. Half a line of a process that was killed
-    stays one of its own."""
+    """Append lines in one write, so that those of several processes do not mix.
+
+    Half a line of a process that was killed stays a line of its own.
+    """
     with path.open("ab+", buffering=0) as file:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
@@ -114,20 +116,20 @@ def processes_of(
     bundle: Path, pipeline: str, run: str, scratch: Path, dates: RunDates, brought: Sequence[Path],
     steps: Sequence[Step],
 ) -> SpawnedProcesses:  # fmt: skip
-    """The processes of attempts, which leave outputs in ``scratch`` or in the store that ``FLOWYML_ARTIFACTS`` names.
+    """The processes of attempts, which store outputs in ``scratch`` or in the store of ``FLOWYML_ARTIFACTS``.
 
-    Inputs stand there too, or in one of the folders ``brought``. Several ``steps`` share one of them. ``run`` is the
-    id of the run, if it is known.
+    Inputs are there, too, or in one of the folders ``brought``. Several ``steps`` share one process. ``run`` is the id
+    of the run, if it is known.
     """
     store = os.environ.get(names.ARTIFACTS) or str(scratch / "store")
     run_id = os.environ.get("FLOWYML_RUN_ID") or run or f"kfp-{os.urandom(8).hex()}"
-    # Runs of the local runner share cached results with those of the local engine.
+    # Runs on the local runner share cached results with those of the local engine.
     cache = {"cache": default_url()} if LOCAL in os.environ and any(step.caching for step in steps) else {}
     config = {
         "run_id": run_id, "artifacts": store, "parameters": {}, "caller": cache, "dates": dates.plain(),
-        # A pod does not learn its KFP's id.
+        # A pod does not know the id of its KFP.
         "place": run_place(f"kubeflow-{os.urandom(8).hex()}", pipeline, run_id),
-        # What KFP took from its cache stands where an earlier run has put it.
+        # Outputs that KFP took from its cache are where an earlier run has put them.
         "also": [str(folder) for folder in dict.fromkeys((store, *brought))],
     }  # fmt: skip
     if len(steps) > 1:
@@ -138,7 +140,7 @@ def processes_of(
 
 
 class Attempt:
-    """One try of a step, in a process. Afterwards there are ``outputs``, or a ``failure``."""
+    """One try of a step, in a process. Afterwards it has ``outputs``, or a ``failure``."""
 
     def __init__(
         self, bundle: Path, step: Step, scratch: Path, journal: Journal, processes: SpawnedProcesses,
@@ -156,7 +158,7 @@ class Attempt:
         self.cached = ""  # the run that the outputs are from, of a cached step that did not run
 
     def run(self, inputs: Mapping[str, Any], *, together: str = "", hold: bool = False) -> None:
-        """One try. Steps ``together`` share a process, which waits for the next of them where it is to ``hold``."""
+        """Make one try. Steps ``together`` share a process, which waits for the next of them if it is to ``hold``."""
         started, on_line = time.time(), self.journal.log(self.number)
         try:
             secrets, on_line = self._secrets(on_line)
@@ -182,7 +184,7 @@ class Attempt:
             self.journal.publish(failure={"kind": self.failure["kind"], "message": self.failure["message"]})
 
     def _secrets(self, on_line: OnLine) -> tuple[dict[str, str], OnLine]:
-        """The values of the step's secrets, and what takes its lines without them."""
+        """The values of the step's secrets, and the function that takes its lines without them."""
         if not self.step.secrets:
             return {}, on_line
         from flowyml.runtime.secrets import Mask, from_environment, secrets_of
@@ -191,7 +193,7 @@ class Attempt:
         return secrets, Mask(secrets.values()).lines(on_line)
 
     def _lost(self, error: StepError, on_line: OnLine) -> None:
-        """The step's process cannot call its hooks any more, so they are called here."""
+        """Call the hooks here, since the step's process cannot call them any more."""
         kind, message = type(error).__name__, str(error)
         self.failure = {"kind": kind, "message": message, "names": error_names(error), "traceback": ""}
         for line in message.splitlines():
@@ -201,7 +203,7 @@ class Attempt:
 
 
 def fire_pipeline_hooks(bundle: Path, event: str, arguments: Sequence[object], journal: Journal) -> None:
-    """Call the pipeline's hooks as a task of its own; what they raise never changes the outcome of a run."""
+    """Call the pipeline's hooks as a task of its own; their exceptions never change the outcome of a run."""
     number, started = journal.next_attempt(), time.time()
     journal.write("attempts.jsonl", {"attempt": number, "started": started})
     _fire(bundle, event, arguments, journal.log(number))
@@ -228,7 +230,7 @@ def leveled(line: str) -> tuple[str, str]:
 
 
 def printed(line: str) -> str:
-    """A line of a user's code as the pod's log gets it: none is taken for what the launcher itself writes.
+    """Return a line of a user's code for the pod's log: never to be read as a line of the launcher.
 
     >>> printed("done"), printed('flowyml-result {"outputs":{}}')
     ('done', ' flowyml-result {"outputs":{}}')

@@ -1,4 +1,4 @@
-"""What KFP can do for FlowyML: on a cluster, and by its local runner."""
+"""The features that KFP supports: on a cluster, and by its local runner."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ SERVICES = {  # of the official client, by what an operation's name begins with
 
 
 MAYBE_DONE = (EngineUnreachableError, ServerTroubleError)
-"""The answer was lost, or a server's error: KFP may have done what was asked, or not."""
+"""The answer was lost, or is a server's error: KFP may or may not have executed the call."""
 
 
 class Client:
@@ -48,7 +48,7 @@ class Client:
 
     @cached_property
     def api(self) -> Any:
-        """The official ``ApiClient``, made at the first call: importing it takes half a second."""
+        """The official ``ApiClient``, created at the first call: importing it takes half a second."""
         return api_client(self.connection)
 
     def model(self, name: str, /, **fields: Any) -> Any:
@@ -58,13 +58,13 @@ class Client:
         return getattr(kfp_server_api, name)(**fields)
 
     def has_model(self, name: str) -> bool:
-        """Whether the official client that is installed has a model, which older ones may lack."""
+        """Return whether the installed official client has a model, which older ones may lack."""
         import kfp_server_api
 
         return hasattr(kfp_server_api, name)
 
     def call(self, operation: str, *arguments: Any, **options: Any) -> Any:
-        """A call that does no harm when it is repeated: it is made again when the answer was lost."""
+        """Make a call that does no harm when it is repeated: it is repeated if the answer was lost."""
         for pause in _PAUSES:
             try:
                 return self.call_once(operation, *arguments, **options)
@@ -75,7 +75,7 @@ class Client:
         return self.call_once(operation, *arguments, **options)
 
     def call_once(self, operation: str, *arguments: Any, **options: Any) -> Any:
-        """A call that is made once. Raises one of ``MAYBE_DONE`` when it may have changed something, or not."""
+        """Make a call once. Raises one of ``MAYBE_DONE`` if it may or may not have changed something."""
 
         def call() -> Any:
             return self._operation(operation)(*arguments, **options, **self._limits)
@@ -83,8 +83,9 @@ class Client:
         return self._call(call, operation)
 
     def pages(self, operation: str, field: str, *arguments: Any, **options: Any) -> Iterator[Any]:
-        """All entries of a list, page after page; ``field`` is theirs in the answer. Raises ``EngineError`` for a list
-        without end.
+        """All entries of a list, page after page; ``field`` is their name in the answer.
+
+        Raises ``EngineError`` for a list without end.
         """
         token, listing = "", Listing()
         while True:
@@ -108,13 +109,13 @@ class Client:
 
     @property
     def _limits(self) -> dict[str, Any]:
-        """What every call of the generated API takes."""
+        """The arguments of every call of the generated API."""
         return {"_request_timeout": (min(self.connection.timeout, 10), self.connection.timeout)}
 
     def log(self, run: str, node: str, *, grows: bool = False) -> list[str] | None:
-        """The log of a pod as KFP has it; None when it has none.
+        """The log of a pod in KFP; None if KFP has none.
 
-        Of one that ``grows``, a last line that is not yet whole is left for later.
+        If the log ``grows``, an incomplete last line is left for the next call.
         """
         answer = self._log_answer(run, node)
         if answer is None:
@@ -124,7 +125,7 @@ class Client:
         return None if gone else lines
 
     def _bounded(self, answer: Any) -> bytes:
-        """The body of an answer, which may be endless."""
+        """The body of an answer, which may be endless, within a limit."""
         try:
             body = bytes(answer.read(LARGEST_ANSWER + 1))
         finally:
@@ -136,8 +137,9 @@ class Client:
         return body
 
     def run_of_v1(self, run: str) -> Json | None:
-        """A run as v1beta1 gives it, with its workflow, which the official client does not know; None where the server
-        does not give that. Raises ``EngineError`` where it cannot be asked now.
+        """A run of API v1beta1, with its workflow, which the official client does not support.
+
+        None if the server does not provide it. Raises ``EngineError`` if the server cannot be asked now.
         """
         try:
             answer = self._text("/apis/v1beta1/runs/{run_id}", "GET", {"run_id": run})
@@ -149,8 +151,10 @@ class Client:
         return found if isinstance(found, dict) else None
 
     def download(self, page: str, write: Callable[[bytes], object], limit: int) -> None:
-        """A file that ml-pipeline-ui gives, of ``limit`` bytes at most. Raises ``NotFoundError`` where KFP's API alone
-        answers, and ``EngineError`` where there is more."""
+        """Download a file from ml-pipeline-ui, of ``limit`` bytes at most.
+
+        Raises ``NotFoundError`` if only KFP's API answers, and ``EngineError`` if the file is larger.
+        """
         answer = self._text(page, "GET", {}, [*self.connection.scope.items()])
         try:
             while limit >= 0 and (part := answer.read(_CHUNK)):
@@ -162,8 +166,11 @@ class Client:
             raise EngineError(f"{shown(page)} at {self.connection.where} is larger than what was stored there.")
 
     def _log_answer(self, run: str, node: str) -> Any:
-        """By the API server's own path or, where ml-pipeline-ui stands in front, by that of the UI, which passes on
-        v2beta1 only and reads the pods itself. Sources: KFP, apiserver/main.go and frontend/server/app.ts."""
+        """Request a log by the API server's own path or, behind ml-pipeline-ui, by that of the UI.
+
+        The UI passes on only v2beta1, and reads the pods itself. Sources: KFP, apiserver/main.go and
+        frontend/server/app.ts.
+        """
         namespace = self.connection.namespace
         pod = {"podname": node, "runid": run, **({"podnamespace": namespace} if namespace else {})}
         ways: dict[str, tuple[Any, ...]] = {
@@ -182,7 +189,7 @@ class Client:
         return None
 
     def _refused(self, error: Any, asked: str) -> EngineError:
-        """What an answer to ``asked`` that is an error means."""
+        """The error for an answer to the request ``asked``."""
         message = f"KFP at {self.connection.where} answered {error.status}: {_message(error)}"
         if error.status == 401:
             return AuthenticationError(
@@ -203,7 +210,7 @@ class Client:
         return status_error(error.status, message)
 
     def _text(self, *words: Any) -> Any:
-        """A page that is not in the official API, to be read in pieces."""
+        """Request a page that is not in the official API, to be read in pieces."""
 
         def call() -> Any:
             return self.api.call_api(
@@ -214,7 +221,7 @@ class Client:
         return self._call(call, f"{words[1]} {words[0]}")
 
     def _call(self, call: Callable[[], Any], asked: str) -> Any:
-        """One call; once more if the credentials were refused and fresh ones are there."""
+        """Make a call; repeat it if the credentials were refused and new ones exist."""
         sign_in = self.connection.sign_in
         headers = sign_in.headers()
         try:
@@ -248,7 +255,7 @@ class Client:
 
 
 def _permission(message: str) -> str:
-    """What Kubernetes' role-based access control calls the permission that KFP's message says is missing.
+    """The missing permission in KFP's message, in the words of Kubernetes' role-based access control.
 
     Source: KFP, apiserver/resource/resource_manager.go, ``IsAuthorized``.
 
@@ -276,7 +283,7 @@ def lines_of(text: str, *, grows: bool = False) -> list[str]:
 
 
 def _message(error: Any) -> str:
-    """What the server says, without its headers."""
+    """The server's message, without its headers."""
     body = error.body.decode("utf-8", "replace") if isinstance(error.body, bytes) else error.body or ""
     try:
         answer = json.loads(body)
@@ -286,6 +293,6 @@ def _message(error: Any) -> str:
 
 
 def equals(**fields: str) -> str:
-    """A filter of KFP's lists: fields that are what they should be."""
+    """A filter of KFP's lists: fields with these values."""
     predicates = [{"key": key, "operation": "EQUALS", "string_value": value} for key, value in fields.items()]
     return json.dumps({"predicates": predicates})

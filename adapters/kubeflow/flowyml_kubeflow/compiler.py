@@ -1,6 +1,6 @@
-"""Plan and bundle to KFP's intermediate representation: pure, the same bytes for the same plan, without kfp.
+"""Compile plan and bundle to KFP's intermediate representation: the same bytes for the same plan, without kfp.
 
-The code of all steps stands in the file once, in a task of its own that hands it to the others as an artifact. So steps
+The code of all steps is in the file once, in a task of its own that passes it to the others as an artifact. So steps
 can have images and resources of their own, and KFP shows the inputs and outputs of each.
 """
 
@@ -44,14 +44,14 @@ __all__ = ["Compiled", "compile_pipeline"]
 
 @dataclass(frozen=True)
 class Compiled:
-    """A pipeline as KFP takes it: the PipelineSpec, and what Kubernetes is asked for beside it."""
+    """A pipeline for KFP: the PipelineSpec, and the configuration for Kubernetes."""
 
     spec: Json
     platform: Json
     bundle: Bundle
     bundle_url: str | None = None
     pods: int = PODS
-    """How many a step of a loop may have at most."""
+    """The largest number of pods of a step in a loop."""
 
     @property
     def documents(self) -> list[Json]:
@@ -61,10 +61,10 @@ class Compiled:
     def size(
         self, release: tuple[int, ...] = (), parameters: Mapping[str, Any] | None = None, *, pods: int = PODS
     ) -> Size:
-        """What a run makes of it on a release of KFP, empty for one that is unknown.
+        """The size of its workflow on a release of KFP, empty for an unknown release.
 
-        ``parameters`` are the run's, by their ports; ``pods`` is how many each step of a loop may have, which has fewer
-        where the pipeline says that there are fewer items.
+        ``parameters`` are the run's, by their ports; ``pods`` is the limit for each step of a loop. A loop whose number
+        of items is in the pipeline may have fewer.
         """
         flow = Flow(self.bundle.plan, min(pods, self.pods))
         iterations = {loop_task(loop.name): flow.most_chunks(loop.name) for loop in flow.loops}
@@ -76,11 +76,11 @@ class Compiled:
 def compile_pipeline(
     bundle: Bundle, *, store: str | None = None, artifacts: str | None = None, release: tuple[int, ...] = ()
 ) -> Compiled:
-    """The pipeline of a bundle for KFP.
+    """Compile the pipeline of a bundle for KFP.
 
-    ``store`` is the URL of a folder where workers find the bundle; without it the bundle stands in the file, but where
-    the workflow would be too large with it for a ``release`` of KFP and ``artifacts`` is a store that workers can
-    reach, there. If that is not enough, loops have fewer pods.
+    ``store`` is the URL of a folder from which workers read the bundle; without it the bundle is in the file. If the
+    workflow would then be too large for a ``release`` of KFP, and workers can reach the store ``artifacts``, the bundle
+    goes there. If that is not enough, loops have fewer pods.
     """
     compiled = _Compiler(bundle, store).compile()
     if compiled.size(release).fits:
@@ -137,9 +137,10 @@ class _Compiler:
         return self._with_hooks() if self.plan.hooks else self._steps(CODE, [names.BUNDLE_TASK])
 
     def _with_flow(self) -> Dag:
-        """Control flow, and groups of steps: the last task calls the hooks at the end, since it knows how all ended.
+        """Compile control flow and groups of steps: the last task calls the hooks at the end, since it knows all ends.
 
-        An exit handler would not: KFP hands it the state of a DAG, and before 2.17 one with a loop in it stays RUNNING.
+        An exit handler would not: KFP passes it the state of a DAG, and before 2.17 a DAG with a loop in it stays
+        RUNNING.
         """
         first = names.START_TASK if self.plan.hooks else names.BUNDLE_TASK
         flow = Flow(self.plan, self.pods)
@@ -157,7 +158,7 @@ class _Compiler:
         lines = [self.plan.description] if self.plan.description else []
         if names.pipeline(self.plan.name) != self.plan.name:
             lines.insert(0, self.plan.name)
-        # No reader of YAML takes half of a surrogate pair, and there is no meaning in one.
+        # YAML readers refuse half of a surrogate pair, which has no meaning anyway.
         return {"description": "\n".join(lines).encode("utf-8", "replace").decode()} if lines else {}
 
     def _root(self, dag: Dag) -> Json:
@@ -184,7 +185,7 @@ class _Compiler:
     # FlowyML's own tasks.
 
     def _code_tasks(self) -> Json:
-        """The task that gives the code, after those that give it the parts of what is too large for one."""
+        """The task that provides the code, after those that provide the parts of code that is too large for one."""
         options = step_options(self.options, None)
         *parts, whole = executors.bundle_containers(self.bundle, self.url, options)
         tasks = {
@@ -205,17 +206,17 @@ class _Compiler:
         return {
             "componentRef": {"name": f"comp-{task}"},
             **({"dependentTasks": before, "inputs": {"artifacts": given}} if given else {}),
-            # A step that KFP may take from its cache takes the code, whose artifact must then be the same one.
+            # A step in KFP's cache depends on the code, whose artifact must then be the same one.
             "cachingOptions": {"enableCache": self.options.get("cache", True) or any(map(self._caches, self.plan))},
             "taskInfo": {"name": f"the code of all steps{which}"},
         }
 
     def _with_hooks(self) -> Dag:
-        """The start before all steps, and an exit handler around them, since only it runs after a failure.
+        """Add the start before all steps, and an exit handler around them, since only that runs after a failure.
 
-        KFP hangs an exit handler on every task that it depends on, and gives it the status of the first of them. So it
-        depends on the steps alone, and what else it takes comes into the DAG around both from without. Source:
-        argocompiler/dag.go, driver/resolve.go.
+        KFP makes an exit handler depend on every task whose values it takes, and passes it the status of the first of
+        them. So it depends on the steps alone, and its other inputs are passed from outside into the DAG around both.
+        Source: argocompiler/dag.go, driver/resolve.go.
         """
         steps = self._steps(INNER_CODE, [])
         if any("cachingOptions" in task for task in steps.tasks.values()):
@@ -242,7 +243,7 @@ class _Compiler:
         return root
 
     def _dag_task(self, task: str, shown: str, dag: Dag, ports: Json, given: Json, code: Json) -> Json:
-        """A DAG as a task of the one around it."""
+        """A DAG as a task of the DAG around it."""
         self.components[f"comp-{task}"] = {
             "dag": {"tasks": dag.tasks, **({"outputs": dag.outputs} if dag.outputs else {})},
             "inputDefinitions": {"parameters": ports, "artifacts": {names.BUNDLE: ARTIFACT}},
@@ -283,9 +284,11 @@ class _Compiler:
         }
 
     def _last_task(self, steps: Dag) -> Json:
-        """A task that does nothing, in a pod, after all steps: only a pod has KFP count the tasks of its DAG that are
-        done, so that a DAG whose last step came from the cache stays RUNNING, and that is what an exit handler
-        gets. Source: KFP, component/launcher_v2.go."""
+        """A task without work, in a pod, after all steps.
+
+        Only a pod has KFP count the completed tasks of its DAG. Without it, a DAG whose last step came from the cache
+        stays RUNNING, which is then the exit handler's input. Source: KFP, component/launcher_v2.go.
+        """
         followed = {name for task in steps.tasks.values() for name in task.get("dependentTasks", ())}
         last = self._hook_task("last", names.LAST_TASK, {}, {}, INNER_CODE, {})
         ends = [name for name in steps.tasks if name not in followed]
@@ -294,7 +297,7 @@ class _Compiler:
     # The steps.
 
     def _steps(self, code: Json, first: list[str]) -> Dag:
-        """One task for each step. ``code`` is where its code comes from, ``first`` the task that has to give it."""
+        """One task for each step. ``code`` is the source of its code, ``first`` the task that provides it."""
         tasks: Json = {}
         for step in self.plan:
             with of_step(step.name):
@@ -333,7 +336,7 @@ class _Compiler:
         return bool((self.options.get("cache") or step.options) and step_options(self.options, step).cache)
 
     def _step_component(self, step: Step) -> str:
-        """Steps that differ in nothing but their name share a component."""
+        """The component of a step. Steps that only differ in their names share a component."""
         ports = tuple((item.name, type(item.source), getattr(item.source, "name", None)) for item in step.inputs)
         asked = json.dumps(step.options.get("kubeflow", {}), sort_keys=True) if step.options else ""
         key = (ports, step.outputs, step.resources, executors.longest(step), asked, _notes(step))
@@ -379,10 +382,10 @@ class _Compiler:
 
 
 def _reaches_pods(url: str) -> bool:
-    """Whether a store may be in reach of pods: a path may not, but the URL of a folder that they all mount."""
+    """Return whether pods may reach a store: by the URL of a folder that they all mount, but not by a path."""
     return "://" in url and not url.startswith(("local://", "memory://"))
 
 
 def _notes(step: Step) -> bool:
-    """Whether the pod of a step says what KFP does not know: how often it tried, and whose results it has."""
+    """Return whether the pod of a step reports facts that KFP lacks: its attempts, and whose results it has."""
     return bool(step.caching or (step.retry and step.retry.max_attempts > 1))

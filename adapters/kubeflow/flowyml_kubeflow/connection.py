@@ -1,4 +1,4 @@
-"""Which KFP is meant, and who asks: a token, an object of kfp's, a user, or cookies of a login in front of it."""
+"""The connection to a KFP: its address, and a token, an object of kfp's, a user, or cookies of a login before it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What KFP says of itself: its release, whether it serves several users, and whether its API server answers."""
+    """KFP's description of itself: its release, whether it serves several users, and whether its API server answers."""
 
     version: str | None = None
     has_users: bool = False
@@ -34,10 +34,10 @@ class About:
 
     @classmethod
     def of(cls, answer: Any) -> Self | None:
-        """From the page ``HEALTHZ``; None for anything that is not KFP's.
+        """Read the page ``HEALTHZ``; None for a page that is not KFP's.
 
-        ml-pipeline-ui does not pass the API server's page on. It has one of its own, which also answers while the API
-        server does not. Sources: KFP, apiserver/main.go and frontend/server/handlers/healthz.ts.
+        ml-pipeline-ui does not pass the API server's page on. It has a page of its own, which also answers while the
+        API server does not. Sources: KFP, apiserver/main.go and frontend/server/handlers/healthz.ts.
 
         >>> About.of({"commit_sha": "…", "tag_name": "2.17.0", "multi_user": False, "pipeline_store": "database"})
         About(version='2.17.0', has_users=False, is_ready=True)
@@ -53,9 +53,9 @@ class About:
 
 
 class Connection:
-    """The address of a KFP, and what each call to it carries. What KFP says of itself is asked once, when needed.
+    """The address of a KFP, and the credentials for it. KFP's description of itself is requested once, on demand.
 
-    ``timeout`` is in seconds, for one call. A user and a password in the URL sign in where ``sign_in`` has no user.
+    ``timeout`` is in seconds, for one call. A user and a password in the URL sign in if ``sign_in`` has no user.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Connection:
 
     @property
     def where(self) -> str:
-        """The URL, as it may be shown."""
+        """The URL without credentials."""
         return shown(self.url)
 
     def page(self, path: str) -> str:
@@ -84,7 +84,7 @@ class Connection:
 
     @cached_property
     def host(self) -> str:
-        """Where the API is: at the URL, or behind Kubeflow's dashboard below ``/pipeline``."""
+        """The base URL of the API: the URL itself, or ``/pipeline`` below it, behind Kubeflow's dashboard."""
         if self.url.endswith("/pipeline"):
             return self.url
         try:
@@ -96,12 +96,12 @@ class Connection:
 
     @cached_property
     def about(self) -> About:
-        """What KFP says of itself without a login. Raises ``EngineUnreachableError``."""
+        """KFP's description of itself, without a login. Raises ``EngineUnreachableError``."""
         return About.of(self.site(self.host).get(HEALTHZ).json()) or About()
 
     @cached_property
     def version(self) -> tuple[int, ...]:
-        """The release of KFP, as ``(2, 17)``; empty where KFP does not say."""
+        """The release of KFP, as ``(2, 17)``; empty if KFP does not report it."""
         found = re.match(r"v?([0-9]+)\.([0-9]+)", self.about.version or "")
         return tuple(int(number) for number in found.groups()) if found else ()
 
@@ -109,8 +109,8 @@ class Connection:
     def namespace(self) -> str | None:
         """The user's; None on a KFP of one user, which has none.
 
-        A pod's own counts where none was given. Raises ``ConfigurationError`` where KFP serves several users and there
-        is none: each of its calls would be refused. Source: apiserver/server/experiment_server.go, and its siblings.
+        A pod's own namespace is the default. Raises ``ConfigurationError`` if KFP serves several users and there is
+        none: it would refuse each call. Source: apiserver/server/experiment_server.go, and its siblings.
         """
         if self.given_namespace or not self.about.has_users:
             return self.given_namespace
@@ -128,7 +128,7 @@ class Connection:
         return {"namespace": namespace} if (namespace := self.namespace) else {}
 
     def site(self, url: str) -> Site:
-        """A URL of this KFP, to be asked with these credentials."""
+        """A URL of this KFP, for requests with these credentials."""
         from flowyml.orchestrators.probe import Site
 
         return Site(url, timeout=min(self.timeout, 5), headers=self.sign_in.headers(), tls=self.tls)
@@ -136,10 +136,10 @@ class Connection:
 
 @dataclass(slots=True)
 class SignIn:
-    """``credentials`` are what ``kfp.Client`` takes by that name; they count where ``login`` has no token, and before
-    its user name and password.
+    """The credentials of a connection.
 
-    The official client takes this object for its own ``credentials``, and asks it before each call.
+    ``credentials`` is kfp.Client's argument of that name; it is used if ``login`` has no token, and before its user
+    name and password. The official client takes this object for its own ``credentials``, and calls it before each call.
     """
 
     login: Login = field(default_factory=Login.of, repr=False)
@@ -147,7 +147,7 @@ class SignIn:
     cookies: Secret = field(default_factory=lambda: Secret("cookies"))
 
     def beside(self, url: str) -> Self:
-        """With the user in the URL where none else is named, and the password there where no other is given.
+        """Add the user in the URL if none is named, and the password there if none is given.
 
         Raises ``ConfigurationError`` for a password without a user.
         """
@@ -160,11 +160,11 @@ class SignIn:
 
     @property
     def gives_token(self) -> bool:
-        """Whether there is a token, which is known before it is read."""
+        """True if there is a token, which is known before it is read."""
         return bool(self.login.token) or self.credentials is not None
 
     def headers(self) -> dict[str, str]:
-        """What each call carries. Raises ``ConfigurationError`` where a file or a command gives nothing."""
+        """The headers of each call. Raises ``ConfigurationError`` if a file or a command is empty."""
         if self.login.token or self.credentials is None:
             found = self.login.headers()
         else:
@@ -183,8 +183,10 @@ class SignIn:
             configuration.api_key.pop("authorization", None)
 
     def renew(self, refused: Mapping[str, str]) -> bool:
-        """Read it again after a refusal of these headers: files and commands have fresh tokens before the old ones
-        expire. True when trying again makes sense."""
+        """Read the credentials again after a refusal of these headers. True if another try makes sense.
+
+        Files and commands have new tokens before the old ones expire.
+        """
         if refused != self.headers():  # another thread has renewed it
             return True
         asks = self.login.token if self.gives_token else self.login.password
@@ -193,7 +195,7 @@ class SignIn:
 
 
 def _token_of(credentials: Any) -> str | None:
-    """The token that an object of ``kfp.client`` gives, which it does by writing it into a configuration."""
+    """The token of an object of ``kfp.client``, which writes it into a configuration."""
     configuration = SimpleNamespace(api_key=dict[str, str]())
     credentials.refresh_api_key_hook(configuration)
     api_key: dict[str, str] = configuration.api_key

@@ -1,7 +1,4 @@
-"""Pipelines, their versions and experiments on a KFP: finds them, and makes those that are missing.
-
-And what deploying would change.
-"""
+"""Deploy to KFP: find pipelines, versions and experiments, and create missing ones; show the changes beforehand."""
 
 from __future__ import annotations
 
@@ -44,7 +41,7 @@ _OF_A_RUN = "-run"  # ends the name of a version that was neither deployed nor s
 
 
 class Pipelines:
-    """What a KFP knows of pipelines."""
+    """The pipelines on a KFP."""
 
     def __init__(self, client: Client, experiment: str, artifacts: str | None, service_account: str | None) -> None:
         self.client = client
@@ -65,12 +62,12 @@ class Pipelines:
     def ensure_uploaded(
         self, bundle: Bundle, parameters: Mapping[str, Any] | None = None, *, owns: bool = False, force: bool = False
     ) -> tuple[Any, str, bool]:
-        """The version of the pipeline that is these very bytes; uploads it if KFP has none.
+        """The version of the pipeline with exactly these bytes; uploaded if KFP has none.
 
-        Raises ``UnsupportedFeatureError`` where a run with these parameters would be too large.
+        Raises ``UnsupportedFeatureError`` if a run with these parameters would be too large.
 
-        A version that is deployed or scheduled ``owns`` the pipeline's name: raises ``OwnershipError`` where the
-        newest of them comes from another project. One that only a run needs is named so, and owns nothing.
+        A version that is deployed or scheduled ``owns`` the pipeline's name: raises ``OwnershipError`` if the newest of
+        them is from another project. A version for a run only is named accordingly, and owns nothing.
         """
         compiled = self.check_size(bundle, parameters)
         if compiled.bundle_url:
@@ -86,13 +83,13 @@ class Pipelines:
         return self._reference(pipeline, made), digest, found is None
 
     def check_owner(self, bundle: Bundle, *, force: bool = False) -> None:
-        """Raise ``OwnershipError`` where the newest version that was deployed or scheduled is another project's."""
+        """Raise ``OwnershipError`` if the newest version that was deployed or scheduled is another project's."""
         if newest := self.newest(bundle.plan):
             what = f"the pipeline {bundle.plan.name!r} on KFP"
             check_replaceable(origin_of(newest), bundle.origin, what, force=force)
 
     def diff(self, bundle: Bundle) -> str:
-        """What a deployment would change, beside the schedule; empty for nothing."""
+        """The changes of a deployment, without the schedule; empty if there are none."""
         newest = self.newest(bundle.plan)
         return difference(newest.pipeline_spec if newest else None, self.compiled(bundle))
 
@@ -110,7 +107,7 @@ class Pipelines:
         return compiled
 
     def newest(self, plan: Plan) -> Any:
-        """The version of a pipeline that was deployed or scheduled last; None where there is none."""
+        """The version of a pipeline that was deployed or scheduled last; None if there is none."""
         pipeline = self._pipeline_named(names.pipeline(plan.name))
         if pipeline is None:
             return None
@@ -142,7 +139,7 @@ class Pipelines:
             raise
 
     def pipeline_of(self, run: Any) -> str:
-        """The name of a run's pipeline. A scheduled run has no description of its own, so the pipeline's is asked."""
+        """The name of a run's pipeline. A scheduled run has no description, so the pipeline's is read."""
         if name := facts(run.description).get("pipeline"):
             return str(name)
         reference = run.pipeline_version_reference
@@ -188,9 +185,9 @@ class Pipelines:
                 raise
 
     def spec_of(self, run: Any) -> Json:
-        """The pipeline of a run and its platform, as KFP keeps them; those of KFP 1 have none.
+        """The pipeline of a run and its platform, from KFP; runs of KFP 1 have none.
 
-        Raises ``NotFoundError`` where the version of the pipeline was deleted, which alone has them.
+        Raises ``NotFoundError`` if the version of the pipeline was deleted, which alone has them.
         """
         version = None if run.pipeline_spec else self.version_of(run)
         if found := run.pipeline_spec or (version and version.pipeline_spec):
@@ -201,8 +198,10 @@ class Pipelines:
         )
 
     def version_of(self, run: Any) -> Any:
-        """The version of a pipeline that a run or recurring run is of; None where it was deleted, or never was one,
-        since the run was made from a file."""
+        """The version of a pipeline of a run or recurring run.
+
+        None if it was deleted, or never existed since the run was created from a file.
+        """
         reference = run.pipeline_version_reference
         if reference is None:
             return None
@@ -215,8 +214,7 @@ class Pipelines:
         return self._versions[key]
 
     def parameters_of(self, item: Any) -> Json:
-        """The parameters of a run or recurring run by the names and with the types that they have in FlowyML, which the
-        pipeline's file holds."""
+        """The parameters of a run or recurring run, with their FlowyML names and types from the pipeline's file."""
         given: Json = (item.runtime_config.parameters or {}) if item.runtime_config else {}
         if not given:
             return given
@@ -252,12 +250,12 @@ class Pipelines:
 
 
 def description(facts: Mapping[str, Any]) -> str:
-    """A description that people and FlowyML can read: KFP has no better place for the names of users."""
+    """A description for people and FlowyML: KFP has no better field for the users' names."""
     return _ABOUT + json.dumps(facts, ensure_ascii=False)
 
 
 def facts(text: str | None) -> Json:
-    """What ``description`` wrote; empty for any other text."""
+    """Read the output of ``description``; empty for any other text."""
     if not text or not text.startswith(_ABOUT):
         return {}
     try:
@@ -268,7 +266,7 @@ def facts(text: str | None) -> Json:
 
 
 def origin_of(version: Any) -> Origin | None:
-    """Where a version of a pipeline comes from, as far as it was recorded and is there; see ``version_of``."""
+    """The origin of a version of a pipeline, if it was recorded and exists; see ``version_of``."""
     return Origin.from_dict(facts(version.description).get("origin")) if version else None
 
 
@@ -279,7 +277,7 @@ def _version_description(bundle: Bundle) -> str:
 
 
 def _put(bundle: Bundle, url: str) -> None:
-    """The bundle into its store; its name holds its digest, so what is there is the same."""
+    """Upload the bundle to its store; its name includes its digest, so an existing one is the same."""
 
     def produce(file: BinaryIO) -> None:
         file.write(bundle.data)
@@ -289,9 +287,9 @@ def _put(bundle: Bundle, url: str) -> None:
 
 @contextlib.contextmanager
 def one_at_a_time(what: str) -> Iterator[None]:
-    """Keeps other processes of this user on this machine from creating the same thing meanwhile.
+    """Prevent other processes of this user on this machine from creating the same object meanwhile.
 
-    There are 256 locks, so that their files do not pile up; now and then one thing waits for another.
+    There are 256 locks, so that their files stay few; sometimes one object waits for another.
     """
     folder = home() / "kubeflow" / "locks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -300,9 +298,9 @@ def one_at_a_time(what: str) -> Iterator[None]:
 
 
 def difference(found: Mapping[str, Any] | None, compiled: Compiled) -> str:
-    """A unified diff from the version that KFP has, if it has one, to the compiled one; empty when they are the same.
+    """A unified diff from the version in KFP, if there is one, to the compiled one; empty if they are the same.
 
-    The code of the version that KFP has is shown where it stands in its file; of one in a store, its digest.
+    The code of KFP's version is compared if it is in the version's file; for code in a store, its digest.
     """
     before: Texts = {}
     words, after = _parts(compiled.spec, compiled.platform)
@@ -323,7 +321,7 @@ def difference(found: Mapping[str, Any] | None, compiled: Compiled) -> str:
 
 
 def _parts(pipeline: Json, platform: Json) -> tuple[list[list[str]], Texts]:
-    """The arguments of the tasks that give the code, and all else as lines."""
+    """The arguments of the tasks that provide the code, and everything else as lines."""
     pipeline = json.loads(json.dumps(pipeline))
     words = [[str(word) for word in container.pop("args", [])] for container in spec.code_containers(pipeline)]
     return words, {"pipeline": _plain(pipeline), "kubernetes": _plain(platform)}
@@ -334,7 +332,7 @@ def _files(bundle: Bundle) -> Texts:
 
 
 def _bundle_in(words: list[list[str]]) -> Bundle | None:
-    """The bundle that stands in the arguments of the tasks that give it."""
+    """The bundle in the arguments of the tasks that provide it."""
     texts = ["".join(word for word in each if len(word) > 64 and "://" not in word) for each in words]
     try:
         return Bundle.of(bz2.decompress(b"".join(map(base64.b64decode, texts)))) if any(texts) else None
@@ -351,7 +349,7 @@ def _plain(document: Json) -> list[str]:
 
 
 def _numbers(value: Any) -> Any:
-    """KFP carries numbers as doubles: 3 comes back as 3.0."""
+    """Normalize numbers: KFP carries them as doubles, so 3 comes back as 3.0."""
     if isinstance(value, dict):
         return {key: _numbers(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""How the tasks of a pipeline are started: containers, and what Kubernetes does with them."""
+"""The containers of a pipeline's tasks, and their configuration in Kubernetes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _SECRET = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9._-]+")
 
 Json = dict[str, Any]
 
-# The step's process is killed at its timeout; the pod, should that fail, this many seconds later: Kubernetes begins to
+# The step's process is killed at its timeout; if that fails, the pod is, this many seconds later: Kubernetes begins to
 # count before the image is pulled and packages are installed.
 _GRACE = 1800
-# What a container that holds code may take as JSON, so that its pod's template has less than 128 KiB (see ``sizes``).
+# The limit for a container with code, in JSON, so that its pod's template has less than 128 KiB (see ``sizes``).
 _CONTAINER = 120_000
 _LEAST = 30_000  # bytes of code in a container, though its environment leaves no room for them
 _CAMEL = {
@@ -37,7 +37,7 @@ _CAMEL = {
     "run_as_group": "runAsGroup", "run_as_non_root": "runAsNonRoot",
 }  # fmt: skip
 
-# Modules come from where the bundle is unpacked and compiled, by which the step's own process starts too.
+# Modules come from the unpacked and compiled bundle, from which the step's own process starts, too.
 _RUN = """import sys
 from pathlib import Path
 from runpy import run_path
@@ -48,7 +48,7 @@ from flowyml_kubeflow.launcher import main
 
 sys.exit(main(sys.argv[1:]))
 """
-# Before that, where FlowyML comes with the image.
+# Before that, if FlowyML comes with the image.
 _CHECK = f"""import sys
 
 try:
@@ -94,7 +94,7 @@ def fetched(url):
     with fsspec.open(url) as file:
         return file.read()
 """
-# kfp.local passes on no artifact that the output file does not list; a cluster does.
+# kfp.local ignores artifacts that the output file does not list; a cluster does not.
 _UNPACK_RUN = """
 
 import json
@@ -112,10 +112,11 @@ with open(output, "w") as file:
 
 
 def container(kind: str, component: str, options: StepOptions, resources: ResourceRequirements | None) -> Json:
-    """The container of a step, or of a hook. ``component`` tells containers of different components apart.
+    """The container of a step, or of a hook. ``component`` distinguishes containers of different components.
 
-    It must: KFP's backend stores the description of a component under the hash of its container, so that of two
-    components with one container, one would get the other's inputs and outputs (argocompiler, hashComponentContainer).
+    That is necessary: KFP's backend stores the description of a component under the hash of its container, so that of
+    two components with one container, one would get the other's inputs and outputs (argocompiler,
+    hashComponentContainer).
     """
     bundle = f"{{{{$.inputs.artifacts['{names.BUNDLE}'].path}}}}"
     run = _CHECK + _RUN if options.runtime == "image" else _RUN
@@ -124,9 +125,9 @@ def container(kind: str, component: str, options: StepOptions, resources: Resour
 
 
 def bundle_containers(bundle: Bundle, url: str | None, options: StepOptions) -> list[Json]:
-    """The container that gives the bundle to all others: from a store, or from its arguments.
+    """The container that provides the bundle: from a store, or from its arguments.
 
-    Before it come those that each hand it a part of a bundle that its arguments cannot take.
+    Before it come containers for the parts of a bundle that is too large for its arguments.
     """
     if url:
         return [_giving(_FETCHED, [bundle.digest, url], options)]
@@ -142,27 +143,27 @@ def bundle_containers(bundle: Bundle, url: str | None, options: StepOptions) -> 
 
 
 def _encoded(data: bytes) -> str:
-    """Base64 has none of the characters that Kubernetes, Argo or KFP replace."""
+    """Encode in Base64, which has none of the characters that Kubernetes, Argo or KFP replace."""
     return base64.b64encode(data).decode()
 
 
 def _size(container_: Json) -> int:
-    """The bytes of a container in JSON, as Go writes it."""
+    """The bytes of a container in Go's JSON."""
     text = json.dumps(container_)
     return len(text) + 5 * sum(map(text.count, "<>&"))
 
 
 def _giving(source: str, words: list[str], options: StepOptions) -> Json:
-    """A container that writes what ``source`` makes of the words behind a digest, if it has that digest."""
+    """A container that runs ``source`` on the words after a digest, and writes the result if it has that digest."""
     unpack = _UNPACK.replace("{source}", source) + {_JOINED: _JOIN, _FETCHED: _FETCH}.get(source, "") + _UNPACK_RUN
     path = f"{{{{$.outputs.artifacts['{names.BUNDLE}'].path}}}}"
     return {"command": ["python3", "-c", unpack], "args": ["{{$}}", path, *words], **_image(options)}
 
 
 def kubernetes(step: Step | None, options: StepOptions, seconds: float | None = None) -> Json:
-    """What Kubernetes does with the pods: kfp-kubernetes' part of the file. Source: KubernetesExecutorConfig.
+    """The configuration of the pods: kfp-kubernetes' part of the file. Source: KubernetesExecutorConfig.
 
-    ``seconds`` are those that its steps may take; None: it may run forever.
+    ``seconds`` is the limit for its steps; None: no limit.
     """
     config: Json = {}
     selector = {**(step.resources.gpu_labels if step and step.resources else {}), **options.node_selector}
@@ -190,7 +191,7 @@ def kubernetes(step: Step | None, options: StepOptions, seconds: float | None = 
 
 
 def longest(step: Step) -> float | None:
-    """The seconds that a step may take with its retries, which happen in its pod; None if it may take forever."""
+    """The seconds that a step may take with its retries, which happen in its pod; None if it has no limit."""
     delays = tuple(step.retry.delays) if step.retry else ()
     return step.timeout_seconds * (1 + len(delays)) + sum(delays) if step.timeout_seconds else None
 
@@ -201,7 +202,7 @@ def _image(options: StepOptions) -> Json:
 
 
 def _resources(options: StepOptions, asked: ResourceRequirements | None) -> Json:
-    """A request is a limit too, unless the options say otherwise: a step gets what it asks for, and no more."""
+    """The resources of a container. A request is a limit too, unless the options say otherwise."""
     cpu, memory = (asked.cpu, asked.memory) if asked else (None, None)
     quantities = {
         "cpuRequest": options.cpu_request or cpu, "cpuLimit": options.cpu_limit or cpu,
@@ -220,9 +221,9 @@ def _resources(options: StepOptions, asked: ResourceRequirements | None) -> Json
 
 
 def _variables(options: StepOptions, step: Step | None) -> Json:
-    """Those of secrets and config maps.
+    """The environment variables from secrets and config maps.
 
-    A secret that a step names may be missing: the step then fails with its name, where the pod would never start.
+    A secret that a step names may be missing: the step then fails with its name, while the pod would never start.
     """
     config: Json = {}
     for part, kind, places in (
@@ -291,7 +292,7 @@ def _affinity(term: Mapping[str, Any]) -> Json:
 
 
 def _text_of(value: int | bool) -> str | bool:
-    """Protobuf's JSON has 64-bit numbers as text."""
+    """64-bit numbers as text, as in Protobuf's JSON."""
     return value if isinstance(value, bool) else str(value)
 
 

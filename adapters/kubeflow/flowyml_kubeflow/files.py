@@ -1,6 +1,6 @@
-"""KFP's files, as a task sees them: its inputs and outputs, by one JSON text, the *executor input*.
+"""KFP's files for a task: its inputs and outputs, by one JSON text, the *executor input*.
 
-It travels in the bundle. Source: KFP, *ExecutorInput* and *ExecutorOutput*.
+This file travels in the bundle. Source: KFP, *ExecutorInput* and *ExecutorOutput*.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FOLDERS = {"gs": "gcs"}  # where KFP's launcher mounts a scheme; the others go 
 
 @dataclass
 class Result:
-    """What a task gives: texts of parameters, and metadata of artifacts, by port."""
+    """The result of a task: texts of parameters, and metadata of artifacts, by port."""
 
     parameters: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, Values] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class TaskFailed(Exception):
 
 
 def parameter(plan: Plan, name: str, port: str, given: Mapping[str, Any]) -> Any:
-    """The value of a run's parameter, with its exact type where that is known."""
+    """The value of a run's parameter, with its exact type if that is known."""
     if exact := os.environ.get(LOCAL):  # kfp.local turns integers in lists into floats, so they come beside it
         values = json.loads((Path(exact) / "parameters.json").read_text())
         if name in values:
@@ -62,26 +62,26 @@ def run_id_of(given: Mapping[str, Any]) -> str:
 
 
 def dates_of(time: Any) -> RunDates:
-    """When the run is for; now where an older KFP does not say, and for a step that may come from the cache."""
+    """The dates of the run; now if an older KFP does not report them, and for a step that may come from the cache."""
     with suppress(TypeError, ValueError):
         return RunDates(logical_date=datetime.fromisoformat(time))
     return RunDates()
 
 
 def artifact(given: Mapping[str, Any], side: str, port: str) -> Values:
-    """What stands for an artifact: its name, URI and metadata."""
+    """The description of an artifact: its name, URI and metadata."""
     (found, *_) = artifacts(given, side, port)
     return found
 
 
 def artifacts(given: Mapping[str, Any], side: str, port: str) -> list[Values]:
-    """All that a loop has collected."""
+    """All artifacts that a loop has collected."""
     found: list[Values] = given[side]["artifacts"][port]["artifacts"]
     return found
 
 
 def path_of(uri: str) -> Path:
-    """Where KFP's launcher has put an artifact, or will look for it."""
+    """The path where KFP's launcher has put an artifact, or expects it."""
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return Path(uri)
@@ -89,7 +89,7 @@ def path_of(uri: str) -> Path:
 
 
 def read(found: Mapping[str, Any]) -> Any:
-    """What stands for an input: the JSON in its file, or a reference to the file."""
+    """Read an input: the JSON in its file, or a reference to the file."""
     path, metadata = path_of(found["uri"]), found.get("metadata") or {}
     if metadata.get("format", PACKED) == PACKED:
         return json.loads(path.read_text("utf-8"))
@@ -104,7 +104,7 @@ def read(found: Mapping[str, Any]) -> Any:
 
 
 def store(packed: Any, target: Mapping[str, Any], scratch: Path) -> Values:
-    """Put an output where KFP picks it up; gives the metadata that KFP keeps with it."""
+    """Put an output where KFP reads it; return the metadata that KFP stores with it."""
     path = path_of(target["uri"])
     path.parent.mkdir(parents=True, exist_ok=True)
     if is_reference(packed) and (source := _inside(packed["$artifact"]["url"], scratch)):
@@ -120,9 +120,9 @@ def store(packed: Any, target: Mapping[str, Any], scratch: Path) -> Values:
 
 
 def facts_of(packed: Any) -> Values:
-    """What KFP's UI shows of an output: what its step said of it, or its metrics.
+    """The facts about an output for KFP's UI: those that its step reported, or its metrics.
 
-    KFP hands the metadata of its inputs to a task in one argument, so it is short.
+    KFP passes the metadata of its inputs to a task in one argument, so it is short.
     """
     if is_reference(packed):
         found, kind = packed["$artifact"].get("metadata") or {}, packed["$artifact"].get("kind", "data")
@@ -151,12 +151,12 @@ def with_url(packed: Mapping[str, Any], scratch: Path, uri: str) -> Values:
 
 
 def write_parameters(given: Mapping[str, Any], result: Result) -> None:
-    """Put the parameters of a result where KFP reads them."""
+    """Write the parameters of a result where KFP reads them."""
     for name, text in result.parameters.items():
         write_file(Path(given["outputs"]["parameters"][name]["outputFile"]), text)
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write a file, in a folder that may not be there yet."""
+    """Write a file, in a folder that is created if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, "utf-8")

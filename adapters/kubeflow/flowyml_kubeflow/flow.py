@@ -1,9 +1,9 @@
-"""What becomes of a plan's loops, branches and rules in KFP: which pods there are, and what each takes from others.
+"""Map a plan's loops, branches and rules to KFP: the pods, and the inputs of each.
 
-Each step is a container, which decides by what it gets whether its step runs; the steps of an execution group are one
-container. An outermost loop is three tasks: one pod
-prepares the items unless they are constants, KFP's loop has a pod of each step for each *chunk* of items, and one pod
-puts together what they left. Loops within run inside those pods. It travels in the bundle of a pipeline that has any.
+Each step is a container, which decides by its inputs whether the step runs; the steps of an execution group are one
+container. An outermost loop is three tasks: one pod prepares the items unless they are constants, KFP's loop has a pod
+of each step for each *chunk* of items, and one pod joins their results. Inner loops run inside of those pods. This file
+travels in the bundle of a pipeline that has control flow.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from flowyml_kubeflow import flow_names, names
 __all__ = ["MOST_ARTIFACTS", "PODS", "Flow", "Unit", "chunks", "needs_flow"]
 
 PODS = 50
-"""How many pods a step of a loop has at most, each with a chunk of the items; fewer where the workflow has no room."""
-# KFP describes the artifact of each pod of a loop to the task that puts them together, in a template that has room for
-# 110 (see ``sizes``); and all pods of a loop are some 12 nodes each.
+"""The largest number of pods of a step in a loop, each with a chunk of the items; fewer if the workflow has no room."""
+# KFP describes the artifact of each pod of a loop to the task that joins them, in a template that has room for 110 (see
+# ``sizes``); and all pods of a loop are some 12 nodes each.
 MOST_ARTIFACTS, _NODES = 100, 200
 
 
 def needs_flow(plan: Plan) -> bool:
-    """Whether more than one task for each step is needed."""
+    """Return whether a plan needs more than one task for each step."""
     return plan.has_control_flow or any(len(group.steps) > 1 for group in plan.structure.together.values())
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What one task runs: a step, or those of an execution group, one after the other in the plan's order."""
+    """The steps of one task: a step, or those of an execution group, one after the other in the plan's order."""
 
     steps: tuple[Step, ...]
     together: Together | None = None
 
     @property
     def group(self) -> str:
-        """The innermost loop, branch or pipeline that it stands in."""
+        """The innermost loop, branch or pipeline around it."""
         return self.steps[0].group
 
     @property
     def who(self) -> str:
-        """For messages."""
+        """Its name in messages."""
         return f"execution_group={self.together.name!r}" if self.together else f"step {self.steps[0].name!r}"
 
     @property
@@ -54,7 +54,7 @@ class Unit:
 
     @property
     def record(self) -> str:
-        """The artifact that says how its steps ended."""
+        """The artifact with the ends of its steps."""
         return flow_names.of_group(self.together.name) if self.together else flow_names.record(self.steps[0].name)
 
 
@@ -62,7 +62,7 @@ class Flow:
     """A plan with control flow, as tasks of KFP."""
 
     def __init__(self, plan: Plan, pods: int = PODS) -> None:
-        """``pods`` is how many each step of a loop may have at most."""
+        """``pods`` is the largest number of pods for each step of a loop."""
         self.plan = plan
         self.pods = pods
         self.structure = plan.structure
@@ -70,7 +70,7 @@ class Flow:
 
     @cached_property
     def _units(self) -> dict[str, Unit]:
-        """What each step is run by."""
+        """The unit of each step."""
         found = {step.name: Unit((step,)) for step in self.plan}
         for group in self.structure.together.values():
             if len(group.steps) > 1:
@@ -78,7 +78,7 @@ class Flow:
         return found
 
     def units(self, steps: Iterable[Step]) -> list[Unit]:
-        """What some steps are run by, each once."""
+        """The units of some steps, without duplicates."""
         found = (self._units[step.name] for step in steps)
         return list({unit.task: unit for unit in found}.values())
 
@@ -89,25 +89,25 @@ class Flow:
         return [loop for loop in every if not self.structure.loops(loop.parent)]
 
     def loop_of(self, group: str) -> str:
-        """The outermost loop around what stands in a group; empty outside of all loops."""
+        """The outermost loop around a group; empty outside of all loops."""
         if group not in self._loop_of:
             around = self.structure.loops(group)
             self._loop_of[group] = around[0].name if around else ""
         return self._loop_of[group]
 
     def upstream(self, step: Step) -> Iterator[Step]:
-        """The steps that a step waits for, by its groups too; one that cleans up waits for all that do not."""
+        """The steps that a step waits for, including those of its groups; a clean-up waits for all other steps."""
         yield from (self.plan.by_name[name] for name in self.structure.upstream(step))
         if self.cleans_up(step):
             yield from self._last_before_cleanup
 
     def cleans_up(self, step: Step) -> bool:
-        """Whether a step is of the clean-up, so that how it ends does not matter to the run."""
+        """Return whether a step belongs to the clean-up, so that its end does not matter to the run."""
         return self.structure.is_cleanup(step.group)
 
     @cached_property
     def _last_before_cleanup(self) -> list[Step]:
-        """The steps that nothing waits for but the clean-up."""
+        """The steps for which only the clean-up waits."""
         before = [step for step in self.plan if not self.cleans_up(step)]
         waited_for = {name for step in before for name in self.structure.upstream(step)}
         return [step for step in before if step.name not in waited_for]
@@ -118,7 +118,7 @@ class Flow:
         return [each for each in found.values() if self._units[each.name] is not unit]
 
     def beside(self, unit: Unit) -> list[Step]:
-        """Those of them that stand in the same outermost loop, or like it in none."""
+        """Those of them in the same outermost loop, or outside of all loops like it."""
         return [each for each in self.before(unit) if self.loop_of(each.group) == self.loop_of(unit.group)]
 
     def members(self, loop: str) -> list[Step]:
@@ -126,13 +126,15 @@ class Flow:
         return [self.plan.by_name[name] for name in self.structure.members(loop)]
 
     def from_outside(self, loop: str) -> list[Step]:
-        """The steps outside of an outermost loop whose ends anything in it looks at."""
+        """The steps outside of an outermost loop whose ends are used in it."""
         found = (each for step in self.members(loop) for each in self.upstream(step))
         return list({each.name: each for each in found if self.loop_of(each.group) != loop}.values())
 
     def given_on(self, loop: str) -> list[Step]:
-        """The steps of a loop whose results something outside takes, at least the end of the run: those that no step of
-        the loop waits for, or that are outputs."""
+        """The steps of a loop whose results are used outside: by other steps, as outputs, or by the end of the run.
+
+        The latter are those that no step of the loop waits for.
+        """
         return [step for step in self.members(loop) if step.name in self._given_on]
 
     @cached_property
@@ -144,7 +146,7 @@ class Flow:
         return frozenset(found.union(step.name for step in self.plan if not self.plan.downstream[step.name]))
 
     def at_the_end(self) -> tuple[list[Step], list[Loop]]:
-        """The steps and loops whose ends the end of the run looks at."""
+        """The steps and loops whose ends decide the end of the run."""
         wanted = {name for output in self.plan.outputs for name in steps_of(output.source)}
         last = [step for step in self.plan if step.name in wanted or not self.plan.downstream[step.name]]
         loops = {self.loop_of(step.group) for step in last}
@@ -153,7 +155,7 @@ class Flow:
         ]
 
     def fixed_items(self, loop: str) -> int | None:
-        """How many items a loop has, where the pipeline says it: then no pod has to prepare it."""
+        """The number of items of a loop, if it is in the pipeline: then no pod has to prepare the loop."""
         made = self.structure.by_name[loop]
         assert isinstance(made, Loop)
         lists = [item.source.value for item in made.over if isinstance(item.source, Constant)]
@@ -163,31 +165,31 @@ class Flow:
         return counts.pop() if is_fixed and len(counts) == 1 and min(counts) >= 0 else None
 
     def parameters(self, steps: Iterable[Step]) -> list[str]:
-        """The run's parameters that a pod needs, for the inputs of its steps or to decide whether they run."""
+        """The run's parameters that a pod needs, for the inputs of its steps or for the decision to run them."""
         values = (each for step in steps for each in self.structure.values(step))
         return list(dict.fromkeys(each.name for each in values if isinstance(each, FromParameter)))
 
     def ends_well(self, step: Step) -> bool:
-        """Whether the pod of a step succeeds even if the step fails, so that others can look at its end.
+        """Return whether the pod of a step succeeds even if the step fails, so that other pods can read its end.
 
-        KFP starts nothing that waits for a task that failed, and Argo nothing more at all in that DAG.
+        KFP starts no task that waits for a failed one, and Argo starts nothing more in that DAG.
         """
         is_alone = self._units[step.name].together is None
         return bool(self.loop_of(step.group)) or not is_alone or self._is_watched
 
     @cached_property
     def _is_watched(self) -> bool:
-        """Whether something runs although steps fail: a step with a rule of its own, clean-up, the hooks at the end."""
+        """True if a step or hook runs after failures: a step with a rule of its own, clean-up, the hooks at the end."""
         return bool(self.plan.hooks) or any(step.run_if != "all_success" for step in self.plan)
 
     def most_chunks(self, loop: str) -> int:
-        """How many chunks of items a loop may have at most."""
+        """The largest number of chunks of items of a loop."""
         given_on, members = len(self.units(self.given_on(loop))), len(self.units(self.members(loop)))
         return max(1, min(self.pods, MOST_ARTIFACTS // max(1, given_on), _NODES // max(1, members)))
 
 
 def chunks(count: int, most: int) -> list[str]:
-    """Which items each pod works on; KFP cannot put together what no pod left, so one has nothing to do.
+    """The items of each pod; KFP cannot join the results of no pod, so a loop without items has a pod without work.
 
     >>> chunks(5, 3), chunks(2, 50), chunks(0, 50)
     (['0:2', '2:4', '4:5'], ['0:1', '1:2'], ['0:0'])

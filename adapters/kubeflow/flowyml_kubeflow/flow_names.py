@@ -28,7 +28,7 @@ _TURN = re.compile(r"(.+)--([0-9]+(?:-[0-9]+)*)")
 
 
 def record(name: str) -> str:
-    """The artifact that says how a step ended, with its outputs.
+    """The artifact with the end of a step, and its outputs.
 
     >>> record("train"), is_record(record("train")), is_record("train__data")
     ('train__record', True, False)
@@ -37,13 +37,15 @@ def record(name: str) -> str:
 
 
 def is_record(given: str) -> bool:
-    """Whether a port is one of ``record``'s."""
+    """Return whether a port is a name from ``record``."""
     return given.endswith(_RECORD)
 
 
 def _short(loop: str) -> str:
-    """The task of a loop's name, short enough for what KFP makes of it: a template ``comp-X--loop-X--loop-iterator`` of
-    a longer name is refused (tried on KFP 2.17: 50 characters are accepted, 51 are not).
+    """The task name of a loop, short enough for KFP's template.
+
+    ``comp-X--loop-X--loop-iterator`` of a longer name is refused (tried on KFP 2.17: 50 characters are accepted, 51 are
+    not).
 
     >>> len(_short("x" * 50)), _short("train-" * 9)
     (50, 'train-train-train-train-train-train-train-6e6bbc9b')
@@ -53,7 +55,7 @@ def _short(loop: str) -> str:
 
 
 def loop_task(loop: str) -> str:
-    """The loop itself, which KFP shows with a run of it for each chunk of items.
+    """The task of the loop itself, which KFP shows with a run of it for each chunk of items.
 
     >>> loop_task("train"), items_task("train"), together_task("train")
     ('train--loop', 'train--items', 'train--all')
@@ -64,22 +66,22 @@ def loop_task(loop: str) -> str:
 
 
 def items_task(loop: str) -> str:
-    """What prepares a loop: its items, and the chunks of them that a pod works on."""
+    """The task that prepares a loop: its items, and their chunks for the pods."""
     return f"{_short(loop)}--items"
 
 
 def together_task(loop: str) -> str:
-    """What puts the results of a loop's pods together."""
+    """The task that joins the results of a loop's pods."""
     return f"{_short(loop)}--all"
 
 
 def of_items(loop: str) -> str:
-    """The artifact of a loop's items, and of what else its steps take from outside of it."""
+    """The artifact of a loop's items, and of the other values that its steps take from outside."""
     return f"{port(loop)}__items{_RECORD}"
 
 
 def group_task(group: str) -> str:
-    """What runs the steps of an execution group.
+    """The task that runs the steps of an execution group.
 
     >>> group_task("prepare"), of_group("prepare"), output("load", "rows")
     ('prepare--group', 'prepare__group__record', 'load_rows_52736b6e')
@@ -88,7 +90,7 @@ def group_task(group: str) -> str:
 
 
 def of_group(group: str) -> str:
-    """The artifact of how the steps of an execution group ended."""
+    """The artifact with the ends of the steps of an execution group."""
     return f"{port(group)}__group{_RECORD}"
 
 
@@ -98,7 +100,7 @@ def output(step: str, name: str) -> str:
 
 
 def turn(of_task: str, index: Sequence[int]) -> str:
-    """What keeps the turns of a step's items apart, where each has a place of its own.
+    """A name for a step's run for an item, different for each item.
 
     >>> turn("train", (3, 0)), turn("train", ()), turn_of("train--3-0"), turn_of("train--items")
     ('train--3-0', 'train', ('train', (3, 0)), ('train--items', ()))
@@ -107,11 +109,11 @@ def turn(of_task: str, index: Sequence[int]) -> str:
 
 
 def turn_of(name: str) -> tuple[str, tuple[int, ...]]:
-    """The task and the index of ``turn``."""
+    """The task and the index in a name from ``turn``."""
     found = _TURN.fullmatch(name)
     return (found[1], tuple(map(int, found[2].split("-")))) if found else (name, ())
 
 
 def of_all(loop: str) -> str:
-    """The artifact of how a loop's steps ended, for all items."""
+    """The artifact with the ends of a loop's steps, for all items."""
     return f"{port(loop)}__all{_RECORD}"

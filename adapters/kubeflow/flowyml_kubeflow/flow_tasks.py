@@ -1,4 +1,4 @@
-"""The tasks of a pipeline with control flow: see ``flow`` for what becomes of it in KFP."""
+"""The tasks of a pipeline with control flow: see ``flow`` for the mapping to KFP."""
 
 from __future__ import annotations
 
@@ -37,8 +37,11 @@ MakeComponent = Callable[[str, Json, Json, Json, Json], None]
 
 
 class FlowTasks:
-    """Compiles the tasks. ``component`` adds a component with its container to the pipeline, by the name of its task;
-    ``components`` are all of them; ``first`` is what everything waits for."""
+    """Compiles the tasks.
+
+    ``component`` adds a component with its container to the pipeline, by the name of its task; ``components`` are all
+    of them; all tasks wait for ``first``.
+    """
 
     def __init__(
         self, flow: Flow, options: Mapping[str, Any], component: MakeComponent, components: Json, first: str
@@ -52,7 +55,7 @@ class FlowTasks:
         self.given: Mapping[str, Parameter] = {item.name: item for item in flow.plan.parameters}
 
     def dag(self) -> Dag:
-        """All tasks but those of the code and of the hooks at the start."""
+        """All tasks except those of the code and of the hooks at the start."""
         dag = Dag()
         for unit in self.flow.units(self.plan):
             if loop := self.flow.loop_of(unit.group):
@@ -66,7 +69,7 @@ class FlowTasks:
     # Steps.
 
     def _unit(self, unit: Unit, records: Mapping[str, Json], code: Json) -> Json:
-        """A step or several, outside of loops or within, with the records of others that they look at."""
+        """The task of a unit, outside of loops or within, with the records of other steps that it reads."""
         step = self._asking(unit)
         with of_step(step.name):
             given = {name: each for one in unit.steps for name, each in self._shown(one, unit).items()}
@@ -88,7 +91,7 @@ class FlowTasks:
 
     @staticmethod
     def _asking(unit: Unit) -> Step:
-        """The step with whose resources and options the pod is made: of several all that they ask for."""
+        """The step whose resources and options the pod gets: for several steps, the requests of all."""
         first = unit.steps[0]
         if unit.together is None:
             return first
@@ -97,7 +100,7 @@ class FlowTasks:
 
     @staticmethod
     def _named(unit: Unit) -> Json:
-        """Says to a pod, and to readers of the file, which steps it runs."""
+        """The parameter that tells a pod, and readers of the file, which steps it runs."""
         if unit.together is None:
             return {names.STEP: {"runtimeValue": {"constant": names.constant(unit.steps[0].name)}}}
         steps = {names.task(step.name): names.shown(step.name) for step in unit.steps}
@@ -110,8 +113,7 @@ class FlowTasks:
         return {names.port(name) if is_alone else flow_names.output(step.name, name): TEXT for name in step.outputs}
 
     def _seconds(self, unit: Unit) -> float | None:
-        """What its steps may take together. How long a chunk of items may take is unknown here; the process of each
-        has its own timeout."""
+        """The limit for all of its steps. In a loop it is unknown, since each process has its own timeout."""
         if self.flow.loop_of(unit.group):
             return None
         every = [executors.longest(step) for step in unit.steps]
@@ -119,7 +121,7 @@ class FlowTasks:
         return sum(limited) if len(limited) == len(every) else None
 
     def _caches(self, step: Step, options: StepOptions) -> bool:
-        """Not where a step that failed would come from the cache."""
+        """Return whether KFP may cache a task: not if a failed step would then come from the cache."""
         return bool((self.options.get("cache") or step.options) and options.cache) and not self.flow.ends_well(step)
 
     def _task(
@@ -127,7 +129,7 @@ class FlowTasks:
         outputs: Json, options: StepOptions, step: Step | None = None, seconds: float | None = None, *,
         lists: bool = False,
     ) -> Json:  # fmt: skip
-        """A task and its component. ``records`` says where each comes from, by its port."""
+        """A task and its component. ``records`` has the source of each record, by its port."""
         ports = {port: self._port(port) for port in parameters}
         record = _LIST if lists else ARTIFACT
         inputs = {"parameters": ports, "artifacts": {names.BUNDLE: ARTIFACT, **dict.fromkeys(records, record)}}
@@ -150,7 +152,7 @@ class FlowTasks:
         return {"parameterType": kfp_type(by_port[port])} if port in by_port else {**TEXT}
 
     def _outside(self, steps: Iterable[Step]) -> dict[str, Json]:
-        """Where the records of steps come from, for what stands in no loop: from the step, or from all of its loop."""
+        """The sources of steps' records for a task outside of loops: the step, or the end of its loop."""
         records = {}
         for unit in self.flow.units(steps):
             if loop := self.flow.loop_of(unit.group):
@@ -171,7 +173,7 @@ class FlowTasks:
             dag.tasks[flow_names.together_task(name)] = self._together(name, given_on)
 
     def _items(self, loop: str) -> Json:
-        """What prepares a loop. Its pod reads what the loop goes over, and what else its steps look at outside."""
+        """The task that prepares a loop. Its pod reads the loop's lists, and the outside records that its steps use."""
         of_all = self.flow.parameters(self.flow.members(loop))
         parameters: Json = {names.port(name): {"componentInputParameter": names.port(name)} for name in of_all}
         parameters[flow_names.LOOP] = {"runtimeValue": {"constant": names.constant(loop)}}
@@ -217,7 +219,7 @@ class FlowTasks:
         }
 
     def _items_given(self, loop: str) -> dict[str, Json]:
-        """The artifact of a loop's items, and where it comes from; none where the pipeline says what they are."""
+        """The artifact of a loop's items, and its source; empty if the pipeline has the items."""
         port = flow_names.of_items(loop)
         is_fixed = self.flow.fixed_items(loop) is not None
         return {} if is_fixed else {port: _artifact(flow_names.items_task(loop), port)}
@@ -225,7 +227,7 @@ class FlowTasks:
     def _add_dag(
         self, task: str, dag: Dag, parameters: Iterable[str], artifacts: Iterable[str], given_on: Iterable[Step]
     ) -> None:  # fmt: skip
-        """The component of a loop, which gives the records of some of its steps."""
+        """Add the component of a loop, whose outputs are the records of some of its steps."""
         outputs = {}
         for unit in self.flow.units(given_on):
             selector = {"producerSubtask": unit.task, "outputArtifactKey": unit.record}
@@ -240,7 +242,7 @@ class FlowTasks:
         }
 
     def _together(self, loop: str, given_on: Iterable[Step]) -> Json:
-        """What puts the records of a loop's pods together, so that others take one artifact."""
+        """The task that joins the records of a loop's pods, so that other tasks take one artifact."""
         records = {
             unit.record: _artifact(flow_names.loop_task(loop), unit.record) for unit in self.flow.units(given_on)
         }  # fmt: skip
@@ -260,7 +262,7 @@ class FlowTasks:
     # The end.
 
     def _result(self, dag: Dag) -> Json:
-        """The last task: it gives the outputs of the pipeline, calls its hooks and fails the run if a step failed."""
+        """The last task: it returns the outputs of the pipeline, calls its hooks and fails the run if a step failed."""
         steps, loops = self.flow.at_the_end()
         members = [self.plan.by_name[self.flow.structure.members(loop.name)[0]] for loop in loops]
         records = self._outside([*steps, *members])

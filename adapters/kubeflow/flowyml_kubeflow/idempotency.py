@@ -1,9 +1,9 @@
-"""One run for one run id, although KFP gives any number of runs the same name.
+"""Create one run for one run id, although KFP gives any number of runs the same name.
 
-Each submission puts a mark of its own into the run that it creates, and keeps the run only if afterwards it sees no
-other of that name; else it deletes its run and takes the other. Of two submissions, the one
-whose run is stored later sees the other's. So at most one survives, however slow the answers are. Where both see both
-runs, the older one waits until the other is deleted.
+Each submission adds a mark of its own to the run that it creates, and keeps the run only if afterwards it sees no other
+run of that name; otherwise it deletes its run and uses the other. Of two submissions, the one whose run is stored later
+sees the other's. So at most one survives, however slow the answers are. If both see both runs, the older one waits
+until the other is deleted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ROUNDS = 5
 
 
 class RunsByName:
-    """The runs of a KFP, by the name that FlowyML gives them: the run id."""
+    """The runs of a KFP, by their FlowyML names: the run ids."""
 
     def __init__(self, runs: RunReader) -> None:
         self.runs = runs
@@ -39,10 +39,10 @@ class RunsByName:
     def submit(
         self, run_id: str, pipeline: str, revision: str | None, make: Callable[[], Any], check: Callable[[Any], None]
     ) -> str:  # fmt: skip
-        """KFP's id of the one run of that name, which is created from ``make()`` when there is none.
+        """KFP's id of the one run of that name, which is created from ``make()`` if it does not exist.
 
-        ``check`` is given the run that is there already, and raises an error if that is another than the one wanted.
-        Raises one of ``MAYBE_DONE`` when KFP stays silent or in trouble, so that there may be a run.
+        ``check`` gets an existing run, and raises if that is not the requested one. Raises one of ``MAYBE_DONE`` if KFP
+        does not answer or has an error, so that a run may exist.
         """
         body = None
         for _ in range(_ROUNDS):
@@ -59,8 +59,10 @@ class RunsByName:
         raise EngineError(f"Too many submissions of run {run_id!r} at the same time: none came first. Try again.")
 
     def _wait_for_one(self, run_id: str) -> Any:
-        """The one run of that name. Of several all but one are deleted soon; and one that has not begun is looked at
-        twice, since the process that made it may delete it."""
+        """The one run of that name. If there are several, all but one are deleted soon.
+
+        A run that has not begun is read twice, since the process that created it may delete it.
+        """
         runs = self.runs.named(run_id)
         if runs and any(run.state in (None, "PENDING") for run in runs):
             time.sleep(_SETTLES)
@@ -87,7 +89,7 @@ class RunsByName:
         raise AssertionError
 
     def _is_kept(self, run_id: str, created: str) -> bool:
-        """Whether there is no other, perhaps after younger ones were deleted."""
+        """Return whether no other run is left, perhaps after younger ones were deleted."""
         for _ in range(_PATIENCE):
             runs = [str(run.run_id) for run in self.runs.named(run_id)]
             if runs == [created]:
@@ -103,7 +105,7 @@ class RunsByName:
 
 
 def _description(pipeline: str, mark: str, revision: str | None = None) -> str:
-    """The pipeline's name, if there is room for it: what KFP knows of the pipeline has it too."""
+    """A description with the pipeline's name, if there is room for it: KFP's pipeline has it, too."""
     needed = {"submission": mark, **({"revision": revision} if revision else {})}
     text = description({"pipeline": pipeline, **needed})
     return text if len(text) <= LONGEST_DESCRIPTION else description(needed)

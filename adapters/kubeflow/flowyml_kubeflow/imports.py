@@ -1,4 +1,4 @@
-"""Which modules some code needs: what it imports, and what those import, read with ``ast`` and in pickles."""
+"""Find the modules that some code needs: its imports, and theirs, read with ``ast`` and in pickles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ABOUT = ("__module__", "__name__", "__package__", "__qualname__")  # in pickles
 
 
 class _Module:
-    """What a module imports when it is imported, what its functions import later, and the texts in it."""
+    """The imports of a module at its import, those of its functions, and the texts in it."""
 
     def __init__(self, tree: ast.AST, package: str) -> None:
         self.package = package
@@ -33,7 +33,7 @@ class _Module:
 
     @property
     def everything(self) -> set[str]:
-        """All that it imports or names, now or later."""
+        """All modules that it imports or names, at any time."""
         return self.imports.union(() if self.given else self.texts, self.later)
 
     def _read(self, node: ast.AST, *, in_function: bool) -> None:
@@ -46,7 +46,7 @@ class _Module:
             self._read(child, in_function=in_function or isinstance(child, _FUNCTIONS))
 
     def _note_given(self, body: Iterable[ast.stmt]) -> None:
-        """A package with a ``__getattr__`` imports the names that it gives later for type checkers."""
+        """Note the names that a package with a ``__getattr__`` provides on demand, and imports for type checkers."""
         for node in body:
             if isinstance(node, ast.ImportFrom):
                 names = (alias.asname or alias.name for alias in node.names)
@@ -60,12 +60,12 @@ class _Module:
         elif isinstance(node, ast.Attribute):
             self.attributes.add(node.attr)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            # As entry points have it, and for import_module(".b", "a") and import_module("a." + name).
+            # As in entry points, and for import_module(".b", "a") and import_module("a." + name).
             self.texts.add(node.value.partition(":")[0].strip("."))
 
 
 def _children(node: ast.AST) -> Iterator[ast.AST]:
-    """As ``ast.iter_child_nodes``, in a third of the time: without those that say whether a name is read or set."""
+    """The same as ``ast.iter_child_nodes``, in a third of the time: without the nodes for reading or setting a name."""
     for name in node._fields:
         value = getattr(node, name, None)
         if isinstance(value, list):
@@ -75,7 +75,7 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _imported(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[str]:
-    """What an import statement may import, by absolute names."""
+    """The modules that an import statement may import, by absolute names."""
     if isinstance(node, ast.Import):
         for alias in node.names:
             yield alias.name
@@ -90,7 +90,7 @@ def _imported(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[str]:
 
 @lru_cache(1024)
 def _read(source: bytes, path: str) -> _Module:
-    """Empty for what is not Python of this release: it cannot be imported either."""
+    """The imports of a file; empty for a file that is not Python of this release, which cannot be imported either."""
     name = _module_name(path)
     package = name if path.endswith("/__init__.py") else name.rpartition(".")[0]
     try:
@@ -101,7 +101,7 @@ def _read(source: bytes, path: str) -> _Module:
 
 
 def _around(name: str) -> Iterator[str]:
-    """The packages around a module, the outermost first."""
+    """The packages around a module, outermost first."""
     parts = name.split(".")
     return (".".join(parts[:length]) for length in range(1, len(parts)))
 
@@ -111,13 +111,13 @@ def _module_name(path: str) -> str:
 
 
 def asked_by(source: bytes, path: str) -> set[str]:
-    """The names that a file of Python may mean a module by; ``path`` is that below the folder of its imports."""
+    """The names of modules in a file of Python; ``path`` is its path below the folder of its imports."""
     module = _read(source, path)
     return module.everything | module.attributes
 
 
 def asked_in_pickle(data: bytes) -> set[str]:
-    """The same of a pickle: what it has by reference, and what the functions in it name."""
+    """The same for a pickle: its references, and the names in its functions."""
     found, last = set[str](), ""
     try:
         for opcode, argument, _ in pickletools.genops(data):
@@ -133,7 +133,7 @@ def asked_in_pickle(data: bytes) -> set[str]:
 
 
 class Modules:
-    """The modules among some files, and which of them others need."""
+    """The modules among some files, and their dependencies."""
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self._files = files
@@ -142,10 +142,10 @@ class Modules:
     def needed(
         self, starts: Collection[str], asked: Iterable[str], *, rooms: tuple[str, ...], unused: Collection[str]
     ) -> set[str]:
-        """The paths of what the modules ``starts`` import, and of what is ``asked`` for.
+        """The paths of the modules that ``starts`` import, and of those that are ``asked`` for.
 
-        Imports within functions count too in the modules that are asked for, but for ``starts`` themselves, and in the
-        ``rooms``. What is ``unused`` here counts only where it is asked for.
+        Imports within functions count too in the requested modules, except in ``starts`` themselves, and in the
+        ``rooms``. An ``unused`` module counts only if it is requested.
         """
         taken: dict[str, bool] = {}
         left = [(name, False) for name in self._known(starts)]
@@ -169,7 +169,7 @@ class Modules:
         return _read(self._files[path], path)
 
     def _known(self, names: Iterable[str]) -> set[str]:
-        """The modules that these names lead to, and the packages around them: ``a.b.c`` may be a class in ``a.b``."""
+        """The modules of these names, and the packages around them: ``a.b.c`` may be a class in ``a.b``."""
         found, seen = set[str](), set[str]()
         left = [*names]
         while left:
@@ -185,10 +185,9 @@ class Modules:
         return found
 
     def _joined(self, names: Iterable[str]) -> set[str]:
-        """What code may mean that has a package and what it takes of it apart: ``from a import b`` when it is
-        compiled, or ``a.b``.
+        """Add the modules that code names in two parts: ``from a import b`` in compiled code, or ``a.b``.
 
-        Of a package that gives names late, it may take any of them.
+        From a package that provides names on demand, code may use any of them.
         """
         joined = {*names}
         for module in sorted(self._paths):  # a package before what is in it

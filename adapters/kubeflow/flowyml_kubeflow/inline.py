@@ -1,4 +1,4 @@
-"""The bundle in a pipeline's file: small, since each task whose arguments hold some of it is a pod."""
+"""The bundle in a pipeline's file: small, since each task whose arguments have a part of it is a pod."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flowyml_kubeflow.imports import Modules, asked_by, asked_in_pickle
 
 __all__ = ["compressed", "with_launcher", "without_prose"]
 
-# What a pod starts: what unpacks the bundle, the launcher, and the process of a step.
+# The modules that a pod starts: the unpacking of the bundle, the launcher, and the process of a step.
 _STARTS = (
     "flowyml", "flowyml.runtime.bootstrap", "flowyml.runtime.bytecode_cache", "flowyml.runtime.unpacking",
     "flowyml.runtime.cli", "flowyml_kubeflow.launcher",
@@ -28,11 +28,11 @@ _OURS = (*_TRIMMED, "cloudpickle/")
 
 
 def with_launcher(bundle: Bundle, *, runtime: str = "bundle") -> Bundle:
-    """The bundle with what runs beside the steps, and of FlowyML only what is needed there or by the user's code; all
-    but the user's code without its prose. With the ``runtime`` of the image, no FlowyML at all.
+    """The bundle with the launcher, and without the parts of FlowyML that neither it nor the user's code needs.
 
-    A pod builds no pipeline, so the names that the user's modules import from ``flowyml`` are those of a worker, unless
-    the code names more of what builds one.
+    All but the user's code is without comments and docstrings. With the ``runtime`` of the image, the bundle has no
+    FlowyML at all. A pod builds no pipeline, so the names that the user's modules import from ``flowyml`` are those of
+    a worker, unless the code uses more names for building pipelines.
     """
     own = {f"flowyml_kubeflow/{path}": data for path, data in _sources().items()}
     kept = {path: data for path, data in bundle.files.items() if not path.startswith(_TRIMMED)}
@@ -51,7 +51,7 @@ def with_launcher(bundle: Bundle, *, runtime: str = "bundle") -> Bundle:
 
 
 def _unused(plan: Plan) -> set[str]:
-    """What functions that run in pods import for steps that this plan does not have: a twentieth of the code."""
+    """The modules for features that this plan does not use: a twentieth of the code."""
     is_cached = any(step.caching for step in plan)
     used = {
         "flowyml.runtime.caching": is_cached,
@@ -70,9 +70,7 @@ def _sources() -> Mapping[str, bytes]:
 
 
 def _asked(plan: Plan, files: Mapping[str, bytes]) -> set[str]:
-    """The modules that the user's code may mean: its files, its pickles, the steps by their names, and packages that
-    come along.
-    """
+    """The modules that the user's code may name: in its files, its pickles, its steps, and included packages."""
     asked = {step.function.partition(":")[0] for step in plan}
     for path, data in files.items():
         folder, _, within = path.partition("/")
@@ -85,7 +83,7 @@ def _asked(plan: Plan, files: Mapping[str, bytes]) -> set[str]:
 
 @lru_cache(4)
 def compressed(bundle: Bundle) -> bytes:
-    """By bzip2, which gives the same bytes everywhere."""
+    """Compress with bzip2, which returns the same bytes everywhere."""
     return bz2.compress(bundle.data)
 
 
@@ -107,7 +105,7 @@ def without_prose(source: bytes) -> bytes:
 
 
 def _prose(text: str) -> Iterator[TokenInfo]:
-    """Comments, and texts that are statements of their own."""
+    """Comments, and texts that are statements."""
     statement: list[TokenInfo] = []
     for token in generate_tokens(StringIO(text).readline):
         if token.type == COMMENT:

@@ -1,4 +1,4 @@
-"""Pieces of KFP's intermediate representation that all of a pipeline is made of."""
+"""Common parts of KFP's intermediate representation."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Json = dict[str, Any]
 
 ARTIFACT = {"artifactType": {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}}
 TEXT = {"parameterType": "STRING"}
-# Where a task finds the code: in the task that gives it, or in the DAG around it.
+# The source of the code for a task: the task that provides it, or the DAG around it.
 CODE: Json = {"taskOutputArtifact": {"producerTask": names.BUNDLE_TASK, "outputArtifactKey": names.BUNDLE}}
 INNER_CODE: Json = {"componentInputArtifact": names.BUNDLE}
-# What a hook gets for its run: the display name of the run, which KFP leaves empty in those of a recurring run, and the
-# name of its workflow, which such a run has for a display name. Source: KFP, template/v2_template.go.
+# The arguments of a hook about its run: the display name of the run, which KFP leaves empty in those of a recurring
+# run, and the name of its workflow, which is the display name of such a run. Source: KFP, template/v2_template.go.
 RUN_NAMES: Json = {
     names.RUN: {"runtimeValue": {"constant": "{{$.pipeline_job_name}}"}},
     names.JOB: {"runtimeValue": {"constant": "{{$.pipeline_job_resource_name}}"}},
 }
-# The time on the schedule of a recurring run, that of its creation for any other. An older KFP leaves the text as it
-# is. Source: KFP, driver/executorplugin.
+# The scheduled time of a recurring run's run, or the time of creation of any other. An older KFP leaves the text
+# unchanged. Source: KFP, driver/executorplugin.
 RUN_TIME: Json = {"runtimeValue": {"constant": "{{$.pipeline_job_schedule_time_utc}}"}}
 # KFP describes all inputs and outputs of a task in one argument of its container, of 128 KiB at most (execve(2),
 # MAX_ARG_STRLEN). The bytes are those of a RuntimeArtifact in its JSON form with KFP's default MinIO.
@@ -40,7 +40,7 @@ _OUTPUT_BYTES = 860  # with the file of the parameter that shows it
 
 @dataclass
 class Dag:
-    """A DAG under construction, and the ports that it needs of the one around it."""
+    """A DAG under construction, and the ports that it needs from the DAG around it."""
 
     tasks: Json = field(default_factory=dict)
     outputs: Json = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Dag:
 
 
 def check_number(who: str, taken: int, given: int) -> None:
-    """The code of the steps is one more artifact than those taken."""
+    """Check the number of artifacts. The code of the steps is one more than those taken."""
     if (taken + 1) * _ARTIFACT_BYTES + given * _OUTPUT_BYTES > _ARGUMENT:
         raise UnsupportedFeatureError(
             f"{who} takes {taken} values from other steps and returns {given}. KFP describes all of them in one "
@@ -62,7 +62,7 @@ def output_of(task: str, port: str) -> Json:
 
 
 def add_output(dag: Dag, name: str, producer: str, port: str) -> None:
-    """An output of the pipeline: the parameter that shows it, and the artifact that holds it."""
+    """Add an output of the pipeline: the parameter that shows it, and its artifact."""
     parameter = {"valueFromParameter": {"producerSubtask": producer, "outputParameterKey": port}}
     artifact = {"artifactSelectors": [{"producerSubtask": producer, "outputArtifactKey": f"{port}__data"}]}
     dag.outputs.setdefault("parameters", {})[name] = parameter
@@ -80,5 +80,5 @@ def passed_on(outputs: Mapping[str, Any], task: str) -> Json:
 
 
 def run_values(*steps: Step) -> Json:
-    """What steps get of their run: the time, and its names if their results are kept, which name the run."""
+    """The values of the run for steps: the time, and the run's names if results are cached, which record the run."""
     return {names.TIME: RUN_TIME, **(RUN_NAMES if any(step.caching for step in steps) else {})}

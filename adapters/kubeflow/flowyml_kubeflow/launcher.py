@@ -1,7 +1,7 @@
-"""What runs in the container of a step: between KFP's files and the bundle's ``step`` command.
+"""Run a step in its container: between KFP's files and the bundle's ``step`` command.
 
-It travels in the bundle and needs nothing but Python. KFP says what goes where in one JSON text, the *executor input*;
-parameters and artifacts are written where it says. Source: KFP, *ExecutorInput* and *ExecutorOutput*.
+This file travels in the bundle and needs only Python. KFP passes all paths in one JSON text, the *executor input*;
+parameters and artifacts are written there. Source: KFP, *ExecutorInput* and *ExecutorOutput*.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _FLOW = ("items", "turn", "together", "result")  # of pipelines with control flo
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``BUNDLE KIND EXECUTOR_INPUT``, in a container that has no KFP; gives the exit code."""
+    """Execute ``BUNDLE KIND EXECUTOR_INPUT``, in a container without KFP; return the exit code."""
     bundle, kind, text = arguments[:3]
     given = json.loads(text)
     try:
@@ -107,7 +107,7 @@ def _end(bundle: Path, plan: Plan, given: Mapping[str, Any]) -> Result:
 
 
 class StepTask:
-    """One task of a run: a step, with all the attempts that happen inside this container."""
+    """One task of a run: a step, with all attempts inside of this container."""
 
     def __init__(self, bundle: Path, plan: Plan, given: Mapping[str, Any]) -> None:
         self.bundle = bundle
@@ -118,8 +118,9 @@ class StepTask:
         self.journal = Journal.of(names.task(self.step.name))
 
     def run(self) -> Result:
-        """One attempt, and the retries: KFP tries nothing again that ends by itself. Source: Argo, ``OnError``, which
-        stock KFP 2.17 sets.
+        """Make one attempt, and the retries: KFP does not retry a task that ends by itself.
+
+        Source: Argo, ``OnError``, which stock KFP 2.17 sets.
         """
         delays, number = [*self.step.retry.delays] if self.step.retry else [], 0
         while True:
@@ -145,7 +146,7 @@ class StepTask:
         return attempt
 
     def _scratch(self) -> Path:
-        """Beside KFP's output file, so that moving a large output to its place costs nothing where it can."""
+        """A folder beside KFP's output file, so that moving a large output costs nothing if possible."""
         folder = Path(self.given["outputs"]["outputFile"]).parent
         folder.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(dir=folder, prefix=".flowyml-"))
@@ -160,7 +161,7 @@ class StepTask:
         return inputs
 
     def _brought(self) -> list[Path]:
-        """The folders to which KFP has brought inputs: apart from the store, the only places where they may stand."""
+        """The folders to which KFP has downloaded inputs: apart from the store, the only places for them."""
         ports = (names.port(item.name) for item in self.step.inputs if isinstance(item.source, FromStep))
         return [path_of(artifact(self.given, "inputs", port)["uri"]).parent for port in ports]
 
@@ -177,12 +178,12 @@ class StepTask:
         return result
 
     def _facts(self, packed: Any) -> Values:
-        """None where another step takes so many values that KFP could not hand it the facts of all."""
+        """The facts for KFP's UI; empty if another step takes too many values for KFP to pass it all facts."""
         most = max(len(step.inputs) + len(step.outputs) for step in self.plan)
         return facts_of(packed) if most <= _MOST_VALUES else {}
 
     def _publish(self, result: Result) -> None:
-        """Those that are outputs of the pipeline, and what may be an artifact."""
+        """Write the outputs of the pipeline to the log, and possible artifacts."""
         wanted = {name: source.output for name, source in self.plan.step_outputs if source.step == self.step.name}
         given = {output: json.loads(result.parameters[names.port(output)]) for output in self.step.outputs}
         artifacts = {output: packed for output, packed in given.items() if isinstance(packed, dict)}

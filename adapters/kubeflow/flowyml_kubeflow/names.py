@@ -1,7 +1,7 @@
-"""FlowyML's names as KFP's: stable, within Kubernetes' rules, and never the same for two.
+"""Map FlowyML's names to KFP's: stable, within Kubernetes' rules, and different for different names.
 
-Nothing that a user chose has a double hyphen in a task's name or a double underscore in a port's name, so FlowyML's
-own names, which have them, collide with none. The step's own name is the task's display name.
+No name that a user chose has a double hyphen as a task or a double underscore as a port, so FlowyML's own names, which
+have them, collide with none. The step's own name is the task's display name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = [
     "shown", "step_shown", "task",
 ]  # fmt: skip
 
-# Ports: inputs and outputs of a component. Each task has them in its line, so they are short.
+# Ports: inputs and outputs of a component. They are short, since each task lists them.
 BUNDLE = "code__"
 STEP = "step__"
 RUN = "run__"
@@ -35,23 +35,23 @@ STEPS_TASK = "flowyml--steps"
 LAST_TASK = "flowyml--last"
 END_TASK = "flowyml--end"
 
-# What KFP's backend calls nodes of its own, beside each task's; source: KFP, argocompiler/dag.go and container.go.
+# The names of nodes that KFP's backend adds to each task; source: KFP, argocompiler/dag.go and container.go.
 _TAKEN = frozenset({"executor", "root"})
 _DRIVER = "-driver"
-# What Argo reads as operators and constants in an expression such as ``X.Succeeded``; source: expr-lang, lexer/state.go
-# and parser.go.
+# Words that Argo reads as operators and constants in an expression such as ``X.Succeeded``; source: expr-lang,
+# lexer/state.go and parser.go.
 _WORDS = frozenset({
     "and", "contains", "else", "false", "if", "in", "let", "matches", "nil", "not", "or", "true",
 })  # fmt: skip
 
 
 def part_task(number: int) -> str:
-    """The task that hands a part of the code to ``BUNDLE_TASK``; parts count from 1."""
+    """The task that passes a part of the code to ``BUNDLE_TASK``; parts count from 1."""
     return f"{BUNDLE_TASK}-{number}"
 
 
 def part(number: int) -> str:
-    """The port by which ``BUNDLE_TASK`` takes it."""
+    """The port of a part in ``BUNDLE_TASK``."""
     return f"part{number}__"
 
 
@@ -60,7 +60,7 @@ def task(step: str) -> str:
     """The task of a step.
 
     Argo refuses names that begin with a digit where tasks depend on one another (source: Argo, validate.go,
-    ``validateDAG``), and takes some words for operators.
+    ``validateDAG``), and reads some words as operators.
 
     >>> task("Train model"), task("a--b"), task("load-driver")
     ('train-model-44d9b426', 'a-b-90827a2e', 'load-driver-468b86d5')
@@ -74,13 +74,13 @@ def task(step: str) -> str:
 
 
 def pipeline(name: str) -> str:
-    """The pipeline, as its file names it."""
+    """The name of the pipeline in its file."""
     return slug(name)
 
 
 @lru_cache(1 << 14)
 def port(name: str) -> str:
-    """The parameter or artifact that carries an input, an output or a parameter of the run.
+    """The parameter or artifact for an input, an output or a parameter of the run.
 
     >>> port("rows"), port("größe")
     ('rows', 'groe_d353a267')
@@ -90,7 +90,7 @@ def port(name: str) -> str:
 
 
 def constant(step: str) -> str:
-    """What identifies its step to a task: the name, or what KFP does not take for a placeholder.
+    """The constant that identifies its step to a task: the name, or a text that KFP does not read as a placeholder.
 
     >>> constant("Train model"), constant("{{$.pipeline_job_name}}")
     ('Train model', 'pipeline-job-name-00159226')
@@ -99,7 +99,7 @@ def constant(step: str) -> str:
 
 
 def shown(step: str) -> str:
-    """The step's name for KFP's UI. It stands in a template of Argo's, which refuses, replaces or computes ``{{…}}``.
+    """The step's name for KFP's UI. It is part of a template of Argo's, which refuses, replaces or computes ``{{…}}``.
 
     >>> shown("Train model"), shown("{{=1+1}}")
     ('Train model', '{ {=1+1}}')
@@ -108,7 +108,7 @@ def shown(step: str) -> str:
 
 
 def step_shown(name: str, of_task: str) -> str:
-    """The step behind a name in KFP's UI; its task tells whether the name is the step's own.
+    """The step behind a name in KFP's UI; the task shows whether the name is the step's own.
 
     >>> step_shown("{ {=1+1}}", task("{{=1+1}}")), step_shown("{ {x}", task("{ {x}"))
     ('{{=1+1}}', '{ {x}')

@@ -1,6 +1,6 @@
-"""What a pipeline and its steps may ask of Kubeflow: ``Pipeline(…, kubeflow={…})`` and ``@step(kubeflow={…})``.
+"""The Kubeflow options of a pipeline and its steps: ``Pipeline(…, kubeflow={…})`` and ``@step(kubeflow={…})``.
 
-A step's options stand over those of its pipeline; mappings such as ``env`` are joined.
+A step's options override those of its pipeline; mappings such as ``env`` are merged.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RUNTIMES = ("bundle", "image")  # where pods have FlowyML from
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOptions:
-    """How the container of a step is made. Quantities are in Kubernetes' notation."""
+    """The options of a step's container. Quantities are in Kubernetes' notation."""
 
     image: str = DEFAULT_IMAGE
     env: Mapping[str, str] = field(default_factory=dict)
@@ -102,7 +102,7 @@ _MEMORY = "memory"
 
 
 def pipeline_options(plan: Plan) -> Mapping[str, Any]:
-    """The options of the pipeline, checked. Raises ``UnknownOptionError``."""
+    """The checked options of the pipeline. Raises ``UnknownOptionError``."""
     given = plan.options.get("kubeflow", {})
     who = f"pipeline {plan.name!r}"
     _check(given, who, {**_STEP, **_PIPELINE_ONLY})
@@ -111,13 +111,16 @@ def pipeline_options(plan: Plan) -> Mapping[str, Any]:
 
 
 def default_image(bundle: Bundle) -> str:
-    """A plain Python. Functions that travel by value are bytecode, which only the same Python can run."""
+    """A plain Python image.
+
+    Functions that are pickled by value are bytecode, which needs the same version of Python.
+    """
     by_value = any(b"cloudpickle" in data for path, data in bundle.files.items() if path.startswith("objects/"))
     return f"python:{sys.version_info[0]}.{sys.version_info[1]}-slim" if by_value else DEFAULT_IMAGE
 
 
 def step_options(pipeline: Mapping[str, Any], step: Step | None) -> StepOptions:
-    """The options of a step over those of its pipeline; without a step, those of FlowyML's own tasks."""
+    """The options of a step merged with those of its pipeline; without a step, those of FlowyML's own tasks."""
     given = step.options.get("kubeflow", {}) if step else {}
     if step:
         with of_step(step.name):
@@ -158,7 +161,7 @@ def _check(given: Mapping[str, Any], who: str, known: Mapping[str, Check]) -> No
 
 
 def _machine_faults(given: Mapping[str, Any]) -> Iterator[str]:
-    """What Kubernetes would refuse when the pod is made, about the machine that it asks for."""
+    """Yield the faults that Kubernetes would refuse when the pod is created, about the requested machine."""
     for name in _QUANTITIES & given.keys():
         try:
             ResourceRequirements(**{name.partition("_")[0]: given[name]})
@@ -177,7 +180,7 @@ def _machine_faults(given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _affinity_faults(given: Mapping[str, Any]) -> Iterator[str]:
-    """The same about ``node_affinity``, whose words are those of kfp-kubernetes."""
+    """Yield the faults of ``node_affinity``, whose words are those of kfp-kubernetes."""
     for term in given.get("node_affinity", ()):
         if unknown := sorted(term.keys() - _AFFINITY):
             yield f"a node_affinity has no {unknown[0]!r}. Known: {', '.join(sorted(_AFFINITY))}."
@@ -206,10 +209,10 @@ def _security_faults(given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _pod_as_a_whole_faults(merged: Mapping[str, Any]) -> Iterator[str]:
-    """What the options of a pipeline and a step make together.
+    """Yield the faults of the merged options of a pipeline and a step.
 
-    KFP names a volume after its claim, secret or config map, and Kubernetes takes each name once in a pod.
-    Source: KFP, v2/driver/k8s.go, ``extendPodSpecPatch``.
+    KFP names a volume after its claim, secret or config map, and Kubernetes allows each name once in a pod. Source:
+    KFP, v2/driver/k8s.go, ``extendPodSpecPatch``.
     """
     paths = [path for option in _VOLUMES for path in merged.get(option, {})]
     if repeated := next((path for path in paths if paths.count(path) > 1), None):
@@ -233,7 +236,7 @@ def _volume_faults(given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _pod_faults(given: Mapping[str, Any]) -> Iterator[str]:
-    """The same about what is in the pod."""
+    """Yield the faults of the content of the pod."""
     if given.get("pull_policy", _PULLS[0]) not in _PULLS:
         yield f"kubeflow pull_policy={given['pull_policy']!r} must be one of {', '.join(_PULLS)}."
     for variable in (variable for option in _VARIABLES for variable in given.get(option, {})):

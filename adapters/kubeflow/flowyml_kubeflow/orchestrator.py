@@ -1,4 +1,4 @@
-"""A Kubeflow Pipelines as an orchestrator, over its API."""
+"""Kubeflow Pipelines as an orchestrator, over its API."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ _LONGEST_EXPERIMENT = 128  # bytes; source: KFP, apiserver/validation/length.go
 class KubeflowOrchestrator(Orchestrator):
     """Runs pipelines on the Kubeflow Pipelines at ``url``. Compiling needs no ``url``.
 
-    ``namespace`` is the user's namespace on a multi-user KFP. ``token`` is a bearer token, ``token_file`` the file that
-    holds it, ``token_command`` a command that prints it, and ``credentials`` an object of ``kfp.client`` that gives it.
-    ``username`` and ``password``, or ``password_file`` or ``password_command``, sign in to a proxy in front of KFP by
-    basic authentication, if there is no token. ``cookies`` are those of a login in front of KFP, ``cookies_file`` the
-    file that holds them. Files and commands are read again if a credential is refused. ``ca_file`` is a file with the
-    authorities to trust for TLS, ``client_cert`` a file with a certificate and its key, or the two files;
-    ``verify=False`` trusts any server. ``service_account`` is the service account of the pods. ``experiment`` is the
-    experiment of the runs. ``artifacts`` is a store that both the steps and you can reach, ``timeout`` the seconds that
-    one call to KFP may take.
+    ``namespace`` is the user's namespace on a multi-user KFP. ``token`` is a bearer token, ``token_file`` a file that
+    contains it, ``token_command`` a command that prints it, and ``credentials`` an object of ``kfp.client`` that
+    provides it. ``username`` and ``password``, or ``password_file`` or ``password_command``, sign in to a proxy in
+    front of KFP by basic authentication, if there is no token. ``cookies`` are those of a login in front of KFP,
+    ``cookies_file`` a file that contains them. Files and commands are read again if a credential is refused.
+    ``ca_file`` is a file with the certificate authorities to trust, ``client_cert`` a file with a certificate and its
+    key, or the two files; ``verify=False`` trusts any server. ``service_account`` is the service account of the pods.
+    ``experiment`` is the experiment of the runs. ``artifacts`` is a store that both the steps and you can reach,
+    ``timeout`` the seconds that one call to KFP may take.
     """
 
     name: ClassVar[str] = "kubeflow"
@@ -128,13 +128,13 @@ class KubeflowOrchestrator(Orchestrator):
 
     @classmethod
     def recognizes(cls, site: Site) -> bool:
-        """KFP's API says which version it is without a login, itself or behind its UI."""
+        """Recognize KFP: its API reports its version without a login, itself or behind its UI."""
         return any(About.of(site.get(page).json()) for page in (HEALTHZ, f"/pipeline{HEALTHZ}"))
 
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
-        """``NAME.yaml``, and the bundle beside it when the pipeline keeps its code in a store.
+        """``NAME.yaml``, and the bundle beside it if the pipeline stores its code.
 
-        A KFP is asked for its release only if the workflow is too large for those that make the largest.
+        KFP is asked for its release only if the workflow is too large for the releases whose workflows are largest.
         """
         from flowyml_kubeflow import names, spec
         from flowyml_kubeflow.compiler import compile_pipeline
@@ -151,7 +151,7 @@ class KubeflowOrchestrator(Orchestrator):
         return {**files, compiled.bundle.filename: compiled.bundle.data} if compiled.bundle_url else files
 
     def _release(self) -> tuple[int, ...]:
-        """KFP's release; empty without a URL, and where no KFP answers."""
+        """KFP's release; empty without a URL, or if no KFP answers."""
         try:
             return self._connection.version if self._connection else ()
         except EngineUnreachableError:
@@ -206,7 +206,7 @@ class KubeflowOrchestrator(Orchestrator):
         return self.reader.logs(job_id, follow)
 
     def cancel(self, job_id: str) -> bool:
-        """KFP refuses to terminate a run that has ended meanwhile, or is being terminated already."""
+        """Cancel the run; KFP refuses that for a run that has ended meanwhile, or is being terminated already."""
         runs = self.reader
         found = runs.fetch(job_id)
         if runs.status(found).is_terminal:
@@ -223,7 +223,7 @@ class KubeflowOrchestrator(Orchestrator):
         return True
 
     def retry_run(self, job_id: str) -> None:
-        """Run a failed run again from where it failed: what had completed is kept."""
+        """Run a failed run again from its failures: completed steps stay."""
         retry_run(self.reader, job_id)
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
@@ -231,7 +231,7 @@ class KubeflowOrchestrator(Orchestrator):
 
     @property
     def has_default_store(self) -> bool:
-        """Pods never write to this machine's."""
+        """False: pods never write to this machine's default store."""
         return False
 
     def health(self) -> Health:
@@ -251,7 +251,7 @@ class KubeflowOrchestrator(Orchestrator):
         return Health(reachable=True, version=about.version, url=connection.where, facts=facts)
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
-        """A new version, which the pipeline's schedule runs from now on."""
+        """Upload a new version, which the pipeline's schedule runs from now on."""
         made = self.pipelines.deploy(bundle, force=force)
         self.recurring.move(bundle, force=force)
         return made

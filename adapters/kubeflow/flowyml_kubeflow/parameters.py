@@ -1,7 +1,7 @@
-"""Parameters of a run as KFP types them, there and back. It travels in the bundle too.
+"""Convert parameters of a run to KFP's types, and back. This file travels in the bundle, too.
 
 KFP carries every value as a protobuf ``Value``, whose only number is a double: 3 comes back as 3.0 from some of its
-parts and 2.0 as 2 from others. What a parameter is declared to be says which is meant.
+parts and 2.0 as 2 from others. The declared type of a parameter decides.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LONGEST_KEY = 1024  # source: YAML 1.2, 7.4.2, implicit keys
 
 
 def kfp_type(parameter: Parameter) -> str:
-    """KFP's type. What has none of its types, such as a union, is a string that holds JSON.
+    """KFP's type of a parameter. A type that KFP lacks, such as a union, becomes a string with JSON.
 
     >>> kfp_type(Parameter(name="rows", schema={"type": "integer"}, default=5))
     'NUMBER_INTEGER'
@@ -41,13 +41,13 @@ def kfp_type(parameter: Parameter) -> str:
 
 
 def is_json_text(parameter: Parameter) -> bool:
-    """True for a parameter that KFP sees as JSON in a string: of no type that KFP has, or with None for a default."""
+    """Return True for a parameter that is JSON in a string for KFP: KFP lacks its type, or its default is None."""
     may_be_none = parameter.default is None and not parameter.required
     return may_be_none or str(parameter.schema.get("type")) not in _TYPES
 
 
 def argument(value: Any, parameter: Parameter) -> Any:
-    """What KFP is given for a value. Raises ``ParameterError`` for an integer that it would change."""
+    """Convert a value for KFP. Raises ``ParameterError`` for an integer that KFP would change."""
     if is_json_text(parameter):
         return json.dumps(value, ensure_ascii=False)
     if long := _long_key(value):
@@ -64,15 +64,15 @@ def argument(value: Any, parameter: Parameter) -> Any:
 
 
 def arguments(plan: Plan, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What KFP is given for the parameters of a run, by port. Raises ``ParameterError`` as ``argument`` does."""
+    """Convert the parameters of a run for KFP, by port. Raises ``ParameterError`` as ``argument`` does."""
     by_name = {item.name: item for item in plan.parameters}
     return {names.port(name): argument(value, by_name[name]) for name, value in values.items()}
 
 
 def restored(value: Any, parameter: Parameter) -> Any:
-    """The value that ``argument`` was given, or that a person typed into KFP's form, where text needs no quotes.
+    """Convert back a value from ``argument``, or one that a person typed into KFP's form, where text needs no quotes.
 
-    Raises ``ParameterError`` for what the parameter does not take.
+    Raises ``ParameterError`` for a value that is not of the parameter's type.
 
     >>> restored([1.0, 2.5], Parameter(name="x", schema={"type": "array"}, required=True))
     [1, 2.5]
@@ -95,14 +95,14 @@ def restored(value: Any, parameter: Parameter) -> Any:
 
 
 def described(parameter: Parameter) -> dict[str, str]:
-    """What KFP's form says about a parameter, and ``read_back`` reads: its own name, where KFP has another for it."""
+    """The description of a parameter in KFP's form, which ``read_back`` reads: its own name, if KFP has another."""
     about = [parameter.name] if names.port(parameter.name) != parameter.name else []
     about += [_JSON] if is_json_text(parameter) else []
     return {"description": ", ".join(about)} if about else {}
 
 
 def described_output(name: str) -> dict[str, str]:
-    """The same of an output of the pipeline, which is always JSON; read by ``output_name``."""
+    """The same for an output of the pipeline, which is always JSON; read by ``output_name``."""
     return {"description": ", ".join([*([name] if names.port(name) != name else []), _JSON])}
 
 

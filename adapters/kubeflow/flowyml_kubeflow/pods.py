@@ -1,6 +1,6 @@
-"""What the pods of a pipeline with control flow do: those of its steps, and those around its loops and at its end.
+"""The pods of a pipeline with control flow: those of its steps, and those around its loops and at its end.
 
-It travels in the bundle of such a pipeline.
+This file travels in the bundle of such a pipeline.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _RAW = {End.OK: "no_items", End.SKIPPED: "skipped", End.FAILED: "upstream_failed
 
 
 class _Pod:
-    """What all of them have: what other pods left, and a folder of its own."""
+    """The common base of all pods: results of other pods, and a folder of its own."""
 
     inside = ""
 
@@ -87,22 +87,22 @@ class _Pod:
 
     @cached_property
     def kept(self) -> Path | None:
-        """What it leaves for itself on the local runner, should the run go on after a failure or a stop."""
+        """Its own result on the local runner, for a retry of the run after a failure or a stop."""
         place = CLEAN_UP if self.flow.structure.is_cleanup(self._group()) else "records"
         return self._run / place / self._name() if self._run else None
 
     def _group(self) -> str:
-        """Where it stands in the pipeline."""
+        """Its group in the pipeline."""
         return self._loop().name
 
     def _name(self) -> str:
-        """What is different in each pod of a run."""
+        """A name that is different for each pod of a run."""
         ports = (names.STEP, flow_names.STEPS, flow_names.LOOP, flow_names.CHUNK)
         given = (self.values.get(port, "") for port in ports)
         return "--".join([type(self).__name__, *(slug(value) for value in given if value)])
 
     def _before(self) -> Known:
-        """What the same pod left when the run was tried before."""
+        """The results of the same pod in an earlier try of the run."""
         found = Known(self.scratch)
         if self.kept and self.kept.exists():
             found.read(self.kept)
@@ -110,7 +110,7 @@ class _Pod:
 
     @property
     def decisions(self) -> StepDecisions:
-        """Decides by what is known."""
+        """The decisions by known results."""
         return StepDecisions(self.plan, self.known, self._parameter, self._live, self._pack, self.inside)
 
     def _parameter(self, name: str) -> Any:
@@ -119,7 +119,7 @@ class _Pod:
 
     @property
     def _stores(self) -> list[Any]:
-        """Those of the run, and the only places of this pod where other pods' values stand."""
+        """The stores of the run: in this pod, the only places for other pods' values."""
         return [*map(open_store, dict.fromkeys((self._store, *self._folders)))]
 
     @property
@@ -137,7 +137,7 @@ class _Pod:
         return pack(value, open_store(self.scratch / "store"), key=f"{next(self.numbers)}-{os.urandom(4).hex()}")
 
     def _leave(self, port: str, **what: Any) -> Result:
-        """The artifact for other pods; on the local runner also for this one, should the run be tried again."""
+        """Write the artifact for other pods; on the local runner also for this pod, in a retry of the run."""
         path = path_of(artifact(self.given, "outputs", port)["uri"])
         self.known.write(path, **what)
         if self.kept and not self.is_finale:
@@ -152,7 +152,7 @@ class _Pod:
 
 
 class _ItemsPod(_Pod):
-    """Prepares a loop: its items, what else its steps take from outside, and which pod works on which items."""
+    """Prepares a loop: its items, the other values that its steps take from outside, and the chunks of the pods."""
 
     def run(self) -> Result:
         loop = self._loop()
@@ -179,7 +179,7 @@ class _ItemsPod(_Pod):
 
 
 class _TogetherPod(_Pod):
-    """Puts together what the pods of a loop left."""
+    """Joins the results of a loop's pods."""
 
     def run(self) -> Result:
         loop = self._loop().name
@@ -187,7 +187,7 @@ class _TogetherPod(_Pod):
 
 
 class _StepPod(_Pod):
-    """A step outside of loops, or a chunk of the items of one in a loop; or the same for several, one after another."""
+    """Runs a step outside of loops, or for a chunk of the items of its loop; or several steps, one after another."""
 
     def __init__(self, bundle: Path, plan: Plan, given: Mapping[str, Any]) -> None:
         super().__init__(bundle, plan, given)
@@ -238,7 +238,7 @@ class _StepPod(_Pod):
             self._within((number,))
 
     def _within(self, prefix: Index) -> None:
-        """The turns for an item, or all of its turns where the steps are in loops that are within the loop."""
+        """The runs for an item: one, or all if the steps are in inner loops."""
         loops = self.plan.structure.loops(self.unit.group)
         if len(prefix) == len(loops):
             self._all_turns(prefix)
@@ -252,7 +252,7 @@ class _StepPod(_Pod):
             self._within((*prefix, number))
 
     def _without_turns(self, prefix: Index, end: End, cause: str) -> None:
-        """Stand in for all items of a loop that has none, or did not begin."""
+        """Add a stand-in for all items of a loop that has none, or did not begin."""
         for step in self.unit.steps:
             if self.is_finale and not self.flow.cleans_up(step):
                 self.known.steps[step.name][prefix] = Entry(end, cause)
@@ -260,7 +260,7 @@ class _StepPod(_Pod):
                 self._note_end(step, prefix, _RAW[end], cause, Entry(end, cause))
 
     def _all_turns(self, index: Index) -> None:
-        """Each step's turn. They share a process until the last of them has begun, or one of them has to be killed."""
+        """Run each step. They share a process until the last of them has begun, or one of them has to be killed."""
         together = labelled(self.unit.together.name, index) if self.unit.together else ""
         for step in self.unit.steps:
             self._turn(step, index, together)
@@ -288,7 +288,7 @@ class _StepPod(_Pod):
         self._attempts(step, index, inputs, together)
 
     def _here(self, packed: Any, loops: Sequence[Loop]) -> Any:
-        """With all values where the step's process may read them; those of a loop's items stand in lists."""
+        """The value with all parts where the step's process may read them; those of a loop's items are in lists."""
         if not loops:
             return self.known.here(packed)
         if loops[0].on_item_error == "continue":
@@ -346,14 +346,14 @@ class _StepPod(_Pod):
         Journal.of(task).note(index=list(index), chunk=self.values.get(flow_names.CHUNK), **named, **facts)
 
     def _shown(self, step: Step, output: str) -> str:
-        """An output for KFP's UI: of a step in a loop the list of its items'."""
+        """An output for KFP's UI: for a step in a loop the list of its items' outputs."""
         found = [entry.outputs.get(output) for _, entry in sorted(self.known.steps[step.name].items())]
         text = json.dumps(found if self.inside else found[0], ensure_ascii=False, separators=(",", ":"))
         return text if len(text) <= _SHOWN else json.dumps(f"{len(text)} characters")
 
 
 class _ResultPod(_Pod):
-    """The end of a run: hands out the outputs of the pipeline, calls the hooks, and fails if a step did."""
+    """Ends a run: returns the outputs of the pipeline, calls the hooks, and fails if a step did."""
 
     def run(self) -> Result:
         result, published, files = Result(), dict[str, Any](), list[str]()
@@ -384,7 +384,7 @@ class _ResultPod(_Pod):
         return result
 
     def _packed(self, found: Any) -> Any:
-        """One value, whose file stands in this pod's folder if it has one."""
+        """One value, whose file is in this pod's folder if it has one."""
         if found.plain or not (found.loops or is_reference(found.value)):
             return found.value
         return self._pack(self.decisions.value_of(found)) if found.loops else self.known.here(found.value)
@@ -398,14 +398,14 @@ class _ResultPod(_Pod):
 
 
 def _holds_files(packed: Any) -> bool:
-    """Whether a list over the items of loops has files or folders, which would be gone with this pod."""
+    """Return whether a list over the items of loops has files or folders, which would be gone with this pod."""
     if isinstance(packed, list):
         return any(map(_holds_files, packed))
     return is_reference(packed) and packed["$artifact"]["format"] in ("file", "folder")
 
 
 def _placeless(packed: Any) -> Any:
-    """A reference without a way to a file that only pods reach, in what they leave to one another."""
+    """A reference for other pods, without the path of a file that only pods reach."""
     if not is_reference(packed) or not packed["$artifact"]["url"].startswith("file:"):
         return packed
     return {"$artifact": {name: part for name, part in packed["$artifact"].items() if name not in ("url", "picture")}}
@@ -417,5 +417,5 @@ _KINDS: Mapping[str, type[_ItemsPod | _StepPod | _TogetherPod | _ResultPod]] = {
 
 
 def perform(kind: str, bundle: Path, plan: Plan, given: Mapping[str, Any]) -> Result:
-    """What a pod of this kind does."""
+    """Run the pod of this kind."""
     return _KINDS[kind](bundle, plan, given).run()

@@ -1,6 +1,6 @@
-"""What KFP knows of a run, in FlowyML's records: state, steps, errors, logs, outputs.
+"""Read a run from KFP as FlowyML's records: state, steps, errors, logs, outputs.
 
-``tasks`` finds the steps of a run, and their pods, in what KFP's API says.
+``tasks`` finds the steps of a run, and their pods, in the answers of KFP's API.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class RunReader:
             raise missing from error
 
     def named(self, run_id: str) -> list[Any]:
-        """All runs of that name as the official client's models, the oldest first."""
+        """All runs of that name as the official client's models, oldest first."""
         found = self.client.pages(
             "run_service_list_runs", "runs", filter=equals(display_name=run_id), **self.client.connection.scope
         )
@@ -86,7 +86,7 @@ class RunReader:
         return sorted(runs, key=lambda run: (run.created_at, run.run_id))
 
     def record(self, run: Any) -> Run:
-        """The record of a run, with where its code comes from."""
+        """The record of a run, with the origin of its code."""
         version = self.pipelines.version_of(run)
         code = facts(version.description).get("code") if version else None
         return replace(self._run(run), origin=origin_of(version), code_digest=code)
@@ -107,8 +107,11 @@ class RunReader:
         )  # fmt: skip
 
     def status(self, run: Any) -> ExecutionStatus:
-        """KFP says FAILED of a run that it has terminated. The state before that one shows it, but may be missing: it
-        is in the history only if KFP's agent saw the workflow in between (source: ``RunStore.TerminateRun``)."""
+        """The status of a run. For a run that it has terminated, KFP reports FAILED.
+
+        The state before that one shows it, but may be missing: it is in the history only if KFP's agent saw the
+        workflow in between (source: ``RunStore.TerminateRun``).
+        """
         if run.state == "CANCELING":
             self.note_stopped(run)
         states = [item.state for item in run.state_history or () if item.state != run.state]
@@ -116,16 +119,16 @@ class RunReader:
         return status_of(run.state, [*states, "CANCELING"] if is_stopped else states)
 
     def note_stopped(self, run: Any) -> None:
-        """The run is being stopped; that counts until KFP begins it again, for anybody who retries it."""
+        """Note that the run is being stopped; that counts for every retry until KFP begins the run again."""
         self._stopped[str(run.run_id)] = _begun(run)
 
     def _tasks(self, run: Any) -> Tasks:
-        """The tasks of a run. Raises ``NotFoundError`` where the version of its pipeline was deleted."""
+        """The tasks of a run. Raises ``NotFoundError`` if the version of its pipeline was deleted."""
         version, found = self.pipelines.spec_of(run), self.client.run_of_v1(str(run.run_id))
         return Tasks(run, version, Workflow.of(found) if found else None)
 
     def _error(self, run: Any) -> str | None:
-        """In the words of the steps that failed, if their logs are still there, else in those of KFP and Argo."""
+        """The error in the words of the failed steps, if their logs still exist, else in those of KFP and Argo."""
         try:
             tasks = self._tasks(run)
         except NotFoundError:
@@ -142,7 +145,7 @@ class RunReader:
         return of_several(said, len(failed))
 
     def _cause(self, job_id: str, workflow: Workflow | None) -> str:
-        """What Argo says of the workflow, and of pods of KFP and FlowyML that failed, with the end of their logs."""
+        """Argo's messages on the workflow, and on failed pods of KFP and FlowyML, with the end of their logs."""
         if workflow is None:
             return ""
         said = [workflow.message] if workflow.message else []
@@ -160,7 +163,7 @@ class RunReader:
         return Runs(self._run(run) for run in self._newest(pipeline, limit))
 
     def scheduled(self, pipeline: str, limit: int) -> dict[datetime, Run]:
-        """The newest runs of recurring runs, by the time that KFP made each for; also where the schedule is gone."""
+        """The newest runs of recurring runs, by their scheduled times; also if the schedule is gone."""
         found = self._newest(pipeline, limit, of_schedules=True)
         return {time: self._run(run) for run in found if (time := _utc(run.scheduled_at))}
 
@@ -174,12 +177,12 @@ class RunReader:
         return islice(wanted, limit)
 
     def failed_at_its_end(self, job_id: str) -> bool:
-        """Whether the last task of a run with control flow failed it, since a step did whose pod succeeded."""
+        """Return whether the last task of a run with control flow failed, since a step failed in a successful pod."""
         run = self.fetch(job_id)
         return self._tasks(run).state(flow_names.RESULT_TASK) == "FAILED"
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
-        """None of a run whose version of the pipeline was deleted, which alone says what its steps are."""
+        """The steps; empty for a run whose version of the pipeline was deleted, which alone has its steps."""
         run = self.fetch(job_id)
         try:
             status, tasks = self.status(run), self._tasks(run)
@@ -190,14 +193,14 @@ class RunReader:
         return tuple(self._step_run(run, status, tasks, task) for task in tasks.steps)
 
     def _turns(self, run: Any, status: ExecutionStatus, tasks: Tasks, task: str) -> list[StepRun]:
-        """Those of a step in a pipeline with control flow; what the task itself says, where the pods' logs are gone."""
+        """The records of a step in a pipeline with control flow; from the task itself, if the pods' logs are gone."""
         notes = self._notes(run, tasks, task)
         if not notes and tasks.state(task) is not None and tasks.pods(task):
             return [self._step_run(run, status, tasks, task)]
         return step_runs(tasks.steps[task], notes, status, items=self._items(run, tasks, task))
 
     def _items(self, run: Any, tasks: Tasks, task: str) -> int | None:
-        """How many items the loop of a step has, if that is known."""
+        """The number of items of the loop of a step, if it is known."""
         loop = tasks.loops.get(task)
         if not isinstance(loop, str):
             return loop
@@ -205,7 +208,7 @@ class RunReader:
         return int(opened[-1]["opened"]) if opened else None
 
     def _notes(self, run: Any, tasks: Tasks, task: str) -> list[Json]:
-        """What the pods of a task noted, in the order of their logs; of several steps each notes which one it is."""
+        """The notes of a task's pods, in the order of their logs; in a pod of several steps each names its step."""
         found = [result["note"] for pod in tasks.pods(task) for result in self._results(run, pod) if "note" in result]
         return [note for note in found if note.get("task", task) == task]
 
@@ -249,7 +252,7 @@ class RunReader:
         return read_outputs(job_id, packed, *stores, lost=lost, explain=_unreadable)
 
     def listed(self, job_id: str) -> list[Artifact]:
-        """What the pods' logs say of the outputs of steps, as long as KFP has them."""
+        """The artifacts of steps in the pods' logs, as long as KFP has the logs."""
         run = self.fetch(job_id)
         tasks = self._tasks(run)
         listed: list[Artifact] = []
@@ -263,7 +266,7 @@ class RunReader:
         return listed
 
     def _result(self, run: Any, tasks: Tasks, task: str) -> Json:
-        """What the last attempt of a step that left anything left in its log."""
+        """The result in the log of the last attempt of a step that has one."""
         for pod in reversed(tasks.pods(task)):
             for result in reversed(self._results(run, pod)):
                 if "note" not in result:
@@ -283,7 +286,7 @@ class RunReader:
         return next((lines for url in pod.stored if (lines := self._stored_log(url)) is not None), None)
 
     def _stored_log(self, url: str) -> list[str] | None:
-        """What a pod printed, from KFP's store by its UI; None where it does not have it, or only the API is there."""
+        """The output of a pod, from KFP's store by its UI; None if the store lacks it, or only the API is reachable."""
         lines: list[bytes] = []
         try:
             self.client.download(_page(url), lines.append, LARGEST_ANSWER)
@@ -314,15 +317,17 @@ class RunReader:
 
 
 def artifacts_of_notes(step: str, notes: Sequence[Json]) -> Iterator[Artifact]:
-    """Those of the items of a step, of each what its last attempt gave."""
+    """The artifacts of the items of a step, each from its last attempt."""
     given = {tuple(note["index"]): note["artifacts"] for note in notes if "artifacts" in note}
     for index, outputs in sorted(given.items()):
         yield from artifacts_of(step, outputs, index)
 
 
 def located(artifacts: Iterable[Artifact], outputs: Mapping[str, Any]) -> list[Artifact]:
-    """The same, with the URLs of those that are outputs of the run too: with control flow, the last task stores these,
-    and no other value has a file of its own."""
+    """The artifacts, with the URLs of those that are also outputs of the run.
+
+    With control flow, the last task stores these, and no other value has a file of its own.
+    """
     found = [packed["$artifact"] for packed in outputs.values() if is_reference(packed)]
     urls = {about["sha256"]: about["url"] for about in found}
     return [_at(each, urls[each.digest]) if not each.url and each.digest in urls else each for each in artifacts]
@@ -333,7 +338,7 @@ def _at(artifact: Artifact, url: str) -> Artifact:
 
 
 def own_lines(printed: Iterable[str]) -> Iterator[str]:
-    """The lines of a pod that are not those of KFP's launcher, which are Go's, or of Argo's executor."""
+    """The lines of a pod that are not from KFP's launcher, which is in Go, or from Argo's executor."""
     in_output = False  # the launcher says in JSON, over several lines, what the step has given
     for line in printed:
         if in_output:
@@ -345,8 +350,10 @@ def own_lines(printed: Iterable[str]) -> Iterator[str]:
 
 
 def lines_by_item(printed: Iterable[str]) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """What users' code printed in a pod, with the item that it worked on, and of a pod with several steps the task of
-    the one that did: its notes say when another begins."""
+    """The lines of users' code in a pod's log, with their items, and in a pod of several steps the task of the step.
+
+    Notes mark the beginning of the next step or item.
+    """
     task, index = "", tuple[int, ...]()
     for line in printed:
         if not line.startswith(RESULT):
@@ -356,8 +363,7 @@ def lines_by_item(printed: Iterable[str]) -> Iterator[tuple[str, tuple[int, ...]
 
 
 def _result_of(line: str) -> Json:
-    """What the launcher left in a line of a pod's log; empty for half a line, which is being written, or whose pod was
-    killed."""
+    """The launcher's result in a line of a pod's log; empty for half a line, which is being written or was cut off."""
     try:
         found: Json = json.loads(line.removeprefix(RESULT))
     except ValueError:
@@ -366,7 +372,7 @@ def _result_of(line: str) -> Json:
 
 
 class UiStore(Store):
-    """What one run wrote: KFP puts the run's id into the path of each artifact, and another run's are not read."""
+    """The files of one run: KFP's path of each artifact includes the run's id, and another run's are not read."""
 
     def __init__(self, client: Client, run_id: str, *, size: int = 0) -> None:
         super().__init__(f"{client.connection.where}/artifacts")
@@ -386,7 +392,7 @@ class UiStore(Store):
 
     @contextmanager
     def fetch(self, written: Written, *, once: bool = False) -> Iterator[Path]:
-        """As any store does; no more is loaded than was written."""
+        """Fetch as any store does; no more is read than was written."""
         with Store.fetch(UiStore(self.client, self.run_id, size=written.size), written) as path:
             yield path
 
@@ -401,13 +407,13 @@ class UiStore(Store):
 
 
 def _page(url: str) -> str:
-    """Where KFP's UI gives what is in its store."""
+    """The page of KFP's UI for a file in KFP's store."""
     parts = urlsplit(url)
     return f"/artifacts/{_SOURCES[parts.scheme]}/{parts.netloc}{quote(parts.path)}"
 
 
 def lists_of_files(result: Json) -> dict[str, str]:
-    """Why outputs of a pipeline with control flow are not kept, by what its last task left."""
+    """Why outputs of a pipeline with control flow are not stored, from the result of its last task."""
     return {
         name: f"Output {name!r} is a loop's list of files or folders, which Kubeflow does not keep. Let a step that "
         f"takes the list return one folder of them."
@@ -423,14 +429,17 @@ def _lost(tasks: Tasks, task: str) -> str:
 
 
 def _gone(tasks: Tasks, task: str) -> str:
-    """Of a step that failed without a word of its own."""
+    """The error of a step that failed without a message."""
     said = next((pod.message for pod in reversed(tasks.pods(task)) if pod.message), "")
     return f"failed: {said}; its log is gone" if said else "failed; its log is gone"
 
 
 def _begun(run: Any) -> datetime | None:
-    """When KFP began a run or, if it was retried, began it again: then some releases begin its history anew, and others
-    go on after FAILED. Source: KFP, ``ResourceManager.RetryRun``."""
+    """The time when KFP began a run or, after a retry, began it again.
+
+    In a retry some releases begin its history again, and others continue it after FAILED. Source: KFP,
+    ``ResourceManager.RetryRun``.
+    """
     history = run.state_history or []
     begins = history[:1] + [item for before, item in pairwise(history) if before.state == "FAILED" != item.state]
     times: list[datetime | None] = [item.update_time for item in begins]

@@ -1,6 +1,6 @@
-"""What the pods of a pipeline with control flow leave to one another: how steps ended, and their outputs, by item.
+"""The results that pods of a pipeline with control flow pass to one another: ends of steps, and outputs, by item.
 
-One artifact, a zip file: ``record.json``, and beside it values that do not stand in JSON. It travels in the bundle.
+One artifact, a zip file: ``record.json``, and beside it values that are not JSON. This file travels in the bundle.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _INSIDE = "zip:"  # begins the URL of a value in such a file: its path and the n
 
 @dataclass(frozen=True)
 class Entry:
-    """How a step ended, or an item's turn of it; ``cause`` says what kept it from ending well. Outputs are packed.
+    """The end of a step, or of its run for an item; ``cause`` is the reason if it did not succeed. Outputs are packed.
 
-    One that stands in for all items of a loop that has none, or never began, bears the index of what is around it.
+    A stand-in for all items of a loop that has none, or never began, has the index of the item around it.
     """
 
     end: End
@@ -36,7 +36,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Items:
-    """The items of an outermost loop, by the names of its lists: packed, or ``plain`` where no step made them."""
+    """The items of an outermost loop, by the names of its lists: packed, or ``plain`` if no step returned them."""
 
     end: End
     cause: str = ""
@@ -45,7 +45,7 @@ class Items:
 
 
 class Known:
-    """What a pod knows of other pods, and adds to it. ``failed`` says what makes the run fail."""
+    """A pod's knowledge of other pods, with its own results. ``failed`` has the failures of the run."""
 
     def __init__(self, scratch: Path) -> None:
         self.steps: dict[str, dict[Index, Entry]] = {}
@@ -55,7 +55,7 @@ class Known:
         self._extracted: dict[str, str] = {}
 
     def read(self, path: Path) -> None:
-        """Add what another pod left."""
+        """Add the results of another pod."""
         with ZipFile(path) as file:
             document = json.loads(file.read(_DOCUMENT))
         for name, entries in document["steps"].items():
@@ -71,11 +71,11 @@ class Known:
         self.fail(document["failed"])
 
     def fail(self, reasons: Iterable[str]) -> None:
-        """Add what makes the run fail, once each."""
+        """Add failures of the run, without duplicates."""
         self.failed = list(dict.fromkeys((*self.failed, *reasons)))
 
     def write(self, path: Path, *, steps: Iterable[str] = (), loops: Iterable[str] = ()) -> None:
-        """Leave to others what is known of these."""
+        """Write the results of these steps for other pods."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with ZipFile(path, "w") as file:
             document = {
@@ -101,7 +101,7 @@ class Known:
         return [items.end, items.cause, lists, items.plain]
 
     def _put(self, packed: Any, file: ZipFile) -> Any:
-        """Give a value as it stands in the file, and put in what is in a file of its own here."""
+        """The form of a value in the file; adds values that are files here."""
         if not is_reference(packed):
             return packed
         about, member = packed["$artifact"], f"{len(file.namelist())}"
@@ -116,7 +116,7 @@ class Known:
         return {"$artifact": {**about, "url": f"{_INSIDE}{member}"}}
 
     def here(self, packed: Any) -> Any:
-        """A packed value that a step can read: what stands in another pod's file is taken out of it."""
+        """A packed value that a step can read: a value in another pod's file is extracted."""
         if not is_reference(packed) or not packed["$artifact"]["url"].startswith(_INSIDE):
             return packed
         url = packed["$artifact"]["url"]
@@ -131,7 +131,7 @@ class Known:
 
 
 def _moved(packed: Any, path: Path) -> Any:
-    """A value of a file, with the way to it."""
+    """A value in a file, with its path."""
     if not is_reference(packed) or not packed["$artifact"]["url"].startswith(_INSIDE):
         return packed
     member = packed["$artifact"]["url"].removeprefix(_INSIDE)

@@ -28,8 +28,8 @@ __all__ = ["RecurringRuns"]
 
 _PLANNED = 5
 _KEEPS_RUNS = (2, 16)  # the first KFP that can delete a recurring run and keep its runs; source: KFP issue 12573
-# What KFP replaces in the parameters of scheduled runs. Sources: KFP, crd/pkg/util/parameter_formatter.go, and from
-# 2.16 template/v2_template.go.
+# Texts that KFP replaces in the parameters of scheduled runs. Sources: KFP, crd/pkg/util/parameter_formatter.go, and
+# from 2.16 template/v2_template.go.
 _REPLACED = re.compile(r"\[\[(RunUUID|Index|(Scheduled|Current)Time(\.[^\]]*)?)\]\]|\{\{\$\.[^}]*\}\}")
 _ENDED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
 
@@ -42,10 +42,11 @@ class RecurringRuns:
         self.client = pipelines.client
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
-        """KFP cannot change a recurring run. One that is as it should be goes on; else a new one is made, asleep, the
-        old one retired, the new one woken. One that was paused stays paused, unless ``force`` is set.
+        """Create the recurring run of a schedule, or replace it: KFP cannot change one.
 
-        Raises ``OwnershipError`` where the recurring run is of another project's pipeline.
+        A recurring run that is as requested stays; otherwise a new one is created inactive, the old one retired, and
+        the new one activated. A paused one stays paused, unless ``force`` is set. Raises ``OwnershipError`` if the
+        recurring run is of another project's pipeline.
         """
         name = names.pipeline(bundle.plan.name)
         with one_at_a_time(f"schedule {name}"):
@@ -65,12 +66,12 @@ class RecurringRuns:
         return self._info(self._one_recurring(name))
 
     def move(self, bundle: Bundle, *, force: bool) -> None:
-        """Let the schedule of a pipeline that has one run this version."""
+        """Let the schedule of a pipeline, if it has one, run this version."""
         if schedule := self.check_move(bundle, force=force):
             self.create_schedule(bundle, schedule, force=force)
 
     def check_move(self, bundle: Bundle, *, force: bool) -> Schedule | None:
-        """Change nothing, and raise where this version cannot take the schedule of its pipeline; gives that."""
+        """Change nothing, and raise if this version cannot use the schedule of its pipeline; return that schedule."""
         if not (older := self.named(names.pipeline(bundle.plan.name))):
             return None
         self._check_owner(older, bundle, force)
@@ -90,7 +91,7 @@ class RecurringRuns:
             check_replaceable(found, bundle.origin, what, force=force)
 
     def moved(self, plan: Plan) -> str:
-        """What ``move`` would change, as a part of a unified diff; empty for a pipeline without a schedule."""
+        """The changes of ``move``, as a part of a unified diff; empty for a pipeline without a schedule."""
         if not (older := self.named(names.pipeline(plan.name))):
             return ""
         version = self.pipelines.version_of(older[0])
@@ -125,7 +126,7 @@ class RecurringRuns:
         )  # fmt: skip
 
     def _last_tick(self, schedule: Schedule, older: Iterable[Any]) -> datetime | None:
-        """The last time for which an older recurring run made a run: catching up goes on after it."""
+        """The last time for which an older recurring run created a run: catching up continues after it."""
         if not schedule.catch_up:
             return None
         return max(
@@ -155,7 +156,7 @@ class RecurringRuns:
         return self._info(self._one_recurring(schedule_id))
 
     def delete_schedule(self, schedule_id: str) -> None:
-        """Raises ``EngineError`` where that would stop runs in progress, which it does on a KFP before 2.16."""
+        """Delete the schedule. Raises ``EngineError`` if that would stop active runs, as on a KFP before 2.16."""
         self._one_recurring(schedule_id)
         for item in self.named(schedule_id):
             if running := self._would_stop(item.recurring_run_id):
@@ -167,14 +168,16 @@ class RecurringRuns:
             self._delete(item.recurring_run_id)
 
     def _retire(self, recurring_run_id: str) -> None:
-        """Delete it, or only put it to sleep where its runs in progress would be stopped: what sleeps goes the next
-        time that the schedule is made or deleted."""
+        """Delete a recurring run, or only disable it if its active runs would be stopped.
+
+        A disabled one is deleted when the schedule is next created or deleted.
+        """
         self._switch(recurring_run_id, on=False)
         if not self._would_stop(recurring_run_id):
             self._delete(recurring_run_id)
 
     def _would_stop(self, recurring_run_id: str) -> list[str]:
-        """The runs in progress that end when the recurring run is deleted, which owns their workflows.
+        """The active runs that end when the recurring run is deleted, which owns their workflows.
 
         Source: KFP, common/util/workflow.go; KFP issues 7421 and 12573.
         """
@@ -184,7 +187,7 @@ class RecurringRuns:
 
     @property
     def _keeps_runs(self) -> bool:
-        """Whether deleting a recurring run can keep its runs: KFP can, and so can the official client here."""
+        """True if deleting a recurring run can keep its runs: KFP can, and so can the installed official client."""
         return self.client.connection.version >= _KEEPS_RUNS and self.client.has_model("V2beta1DeletePropagationPolicy")
 
     def _delete(self, recurring_run_id: str) -> None:
@@ -193,12 +196,12 @@ class RecurringRuns:
             self.client.call("recurring_run_service_delete_recurring_run", recurring_run_id, **how)
 
     def _switch(self, recurring_run_id: str, *, on: bool) -> None:
-        """Doing it twice does no harm, so a lost answer is asked for again."""
+        """Enable or disable a recurring run. A repeated call does no harm, so it is repeated if its answer was lost."""
         operations = ("recurring_run_service_disable_recurring_run", "recurring_run_service_enable_recurring_run")
         self.client.call(operations[on], recurring_run_id)
 
     def named(self, name: str | None) -> list[Any]:
-        """Those that FlowyML made, newest first."""
+        """The recurring runs that FlowyML created, newest first."""
         wanted = {"filter": equals(display_name=name)} if name else {}
         found = self.client.pages(
             "recurring_run_service_list_recurring_runs", "recurring_runs",
@@ -239,7 +242,7 @@ def _checked(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _description(pipeline: str, schedule: Schedule) -> str:
-    """What KFP has no field for; the parameters stand in the recurring run's own."""
+    """The fields that KFP lacks, as a description; the parameters are in the recurring run's own field."""
     plain = replace(schedule, parameters={}).to_dict()
     for facts_ in ({"pipeline": pipeline, "schedule": plain}, {"schedule": plain}):
         if len(text := description(facts_)) <= LONGEST_DESCRIPTION:
@@ -250,7 +253,7 @@ def _description(pipeline: str, schedule: Schedule) -> str:
 
 
 def _is_same(item: Any, body: Any) -> bool:
-    """Whether a recurring run is as it should be. Its times follow from the schedule in its description."""
+    """Return whether a recurring run is as requested. Its times follow from the schedule in its description."""
     reference, wanted = item.pipeline_version_reference, body.pipeline_version_reference
     given = (item.runtime_config.parameters or {}) if item.runtime_config else {}
     return bool(
@@ -264,8 +267,11 @@ def _is_same(item: Any, body: Any) -> bool:
 
 
 def _next_times(schedule: Schedule, item: Any) -> list[datetime]:
-    """KFP counts an interval from the start or, without one, from when the recurring run was made; and it first waits
-    for one interval. Source: KFP, ``PeriodicSchedule.GetNextScheduledTime``."""
+    """The next times of a recurring run.
+
+    KFP counts an interval from the start or, without one, from the creation of the recurring run; and it first waits
+    for one interval. Source: KFP, ``PeriodicSchedule.GetNextScheduledTime``.
+    """
     if schedule.interval_seconds is None:
         return schedule.next_times(_PLANNED)
     every = timedelta(seconds=schedule.interval_seconds)

@@ -1,4 +1,4 @@
-"""Another attempt of a run that has ended: KFP runs again what had failed of it, and keeps what had completed."""
+"""Retry an ended run: KFP runs its failed tasks again, and keeps the completed ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["retry_run", "run_again"]
 
 
 def retry_run(reader: RunReader, job_id: str) -> None:
-    """Have KFP retry a run. Raises ``EngineError`` for one that is under way, or that succeeded."""
+    """Have KFP retry a run. Raises ``EngineError`` for one that is active, or that succeeded."""
     run = reader.fetch(job_id)
     if not reader.status(run).is_terminal or run.state == "SUCCEEDED":
         raise EngineError(f"Run {job_id!r} is {run.state}; only a run that failed or was stopped can be retried.")
@@ -22,7 +22,7 @@ def retry_run(reader: RunReader, job_id: str) -> None:
 
 
 def run_again(reader: RunReader, job_id: str, steps: Sequence[str] | None) -> None:
-    """The same, and refused where KFP would run something else: raises ``RetryRefusedError``."""
+    """Retry a run, unless KFP would run something else: then raises ``RetryRefusedError``."""
     if steps is not None:
         raise RetryRefusedError(
             "KFP cannot retry single steps: it retries everything that failed. Retry the run without steps=… or --step."

@@ -1,7 +1,7 @@
-"""Schedules as KFP's recurring runs, and back.
+"""Convert schedules to KFP's recurring runs, and back.
 
-KFP's cron has six fields, seconds first: five would be read with the minutes as seconds, and fire hourly what was
-meant daily (KFP issue 2318). Its time zone is one setting of the server, UTC unless an administrator changed it.
+KFP's cron has six fields, seconds first: five would be read with the minutes as seconds, and run hourly instead of
+daily (KFP issue 2318). Its time zone is one setting of the server, UTC unless an administrator changed it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FIELD = re.compile(rf"(\*|({_NAME})(-({_NAME}))?)(/[0-9]+)?")
 
 
 def kfp_cron(schedule: Schedule) -> str:
-    """Six fields in UTC. Raises ``UnsupportedFeatureError`` where KFP could not keep the schedule.
+    """Six fields in UTC. Raises ``UnsupportedFeatureError`` if KFP could not follow the schedule.
 
     >>> kfp_cron(Schedule(cron="10 10 * * *"))
     '0 10 10 * * *'
@@ -39,7 +39,7 @@ def kfp_cron(schedule: Schedule) -> str:
             raise UnsupportedFeatureError(f"cron {schedule.cron!r}: KFP's scheduler does not know {field!r}.")
     numbers = _numbers(schedule.cron)
     written = [_written(*parts) for parts in zip(fields, numbers, _SIZES, strict=True)]
-    # For KFP's scheduler ``*/2`` is a star, beside which the weekday decides alone (robfig/cron, getField, dayMatches).
+    # For KFP's scheduler ``*/2`` is a star, beside which only the weekday counts (robfig/cron, getField, dayMatches).
     written[2] = _list(numbers[2], 31)
     written[4] = _list(numbers[4], 7)  # names become numbers, and Sunday is 0: KFP's scheduler does not take 7
     found = ["0", *(written if _is_utc(schedule) else _in_utc(schedule, written, numbers))]
@@ -51,7 +51,7 @@ def kfp_cron(schedule: Schedule) -> str:
 
 
 def kfp_interval(schedule: Schedule) -> int:
-    """Whole seconds, which is what KFP counts in."""
+    """The interval in whole seconds, KFP's unit."""
     seconds = schedule.interval_seconds or 0
     if seconds != int(seconds):
         raise UnsupportedFeatureError(f"The schedule is {schedule}; KFP counts in whole seconds.")
@@ -59,11 +59,11 @@ def kfp_interval(schedule: Schedule) -> int:
 
 
 def kfp_start(schedule: Schedule, now: datetime, last: datetime | None = None) -> datetime | None:
-    """The start time that has KFP run when the schedule says; None for the time when KFP gets it.
+    """The start time with which KFP runs at the schedule's times; None for the time when KFP gets it.
 
-    KFP's next run is strictly after the start, or a whole interval after it; and where it does not catch up, a start
-    that has passed has it run once at once. ``last`` is the time of the schedule's last run, after which catching up
-    goes on. Source: KFP, crd/controller/scheduledworkflow/util/cron_schedule.go and periodic_schedule.go.
+    KFP's next run is strictly after the start, or a whole interval after it; without catching up, a past start causes
+    one run at once. ``last`` is the time of the schedule's last run, after which catching up continues. Source: KFP,
+    crd/controller/scheduledworkflow/util/cron_schedule.go and periodic_schedule.go.
 
     >>> noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
     >>> daily, hourly = Schedule(cron="0 12 * * *", start=noon), Schedule(interval_seconds=3600, start=noon)
@@ -142,12 +142,12 @@ def _list(numbers: list[int], size: int) -> str:
 
 
 def _written(field: str, numbers: list[int], size: int) -> str:
-    """The field as it is, unless it has a range: KFP's scheduler refuses one that goes over the end, as ``22-2``."""
+    """The field unchanged, unless it has a range: KFP's scheduler refuses a range that wraps around, as ``22-2``."""
     return _list(numbers, size) if "-" in field else field
 
 
 def _numbers(cron: str) -> list[list[int]]:
-    """What each field means."""
+    """The numbers in each field."""
     from croniter import croniter
 
     everything = [list(range(size)) for size in _SIZES]

@@ -1,9 +1,9 @@
-"""How large the Argo workflow of a pipeline becomes, known before anything is sent.
+"""Predict the size of a pipeline's Argo workflow before anything is sent.
 
-Argo records a node for each driver, task and pod in the workflow, with the texts that it was given and those that it
-gave. They are JSON in JSON in JSON, so this module builds them as KFP and Argo do, with ids of the right length, and
-measures them. Sources: KFP, ``compiler/argocompiler`` and ``v2/driver``; Argo, ``operator.go``. A test compares the
-sizes with those of workflows that a real KFP 2.17.0 ran, in the configuration of 2.17 and in that of 2.16.
+Argo records a node for each driver, task and pod in the workflow, with its input and output texts. They are JSON in
+JSON in JSON, so this module builds them as KFP and Argo do, with ids of the right length, and measures them. Sources:
+KFP, ``compiler/argocompiler`` and ``v2/driver``; Argo, ``operator.go``. A test compares the sizes with those of
+workflows that a real KFP 2.17.0 ran, in the configuration of 2.17 and in that of 2.16.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ TEMPLATE = 131_072
 """Bytes of a pod's template in ``ARGO_TEMPLATE``: Argo would put a larger one into a ConfigMap, which its role in KFP
 may not create. Sources: Argo, ``workflowpod.go`` and ``common.MaxEnvVarLen``; Argo issue 14073."""
 ERROR = 0.03
-"""By how much of themselves sizes may be wrong; the tests hold them to it."""
+"""The relative error of sizes; the tests check it."""
 
-# Bytes that were measured in the recorded workflows.
+# Bytes measured in the recorded workflows.
 _FIXED = 10_200  # templates that all workflows have, the metadata, and the status without its nodes
 _TASK, _DAG, _LOOP = 850, 200, 2_040  # in the templates, beside names and the text of the task
 _DRIVER, _DAG_DRIVER, _LAUNCHER = 2_330, 2_250, 2_180  # templates of pods, without what a task adds to them
-# Argo packs with klauspost/compress: 64 kB of the nodes of which zlib makes 66 kB at this level.
+# Argo packs with klauspost/compress: 64 kB for nodes that zlib packs into 66 kB at this level.
 _LEVEL = 5
 # A copy of the code in packed nodes, relative to its Base64: 8 copies of 108,648 bytes were 1.09 MB of 1,230,006.
-# Base64 alone would be as long as it was: Argo's compressor finds almost nothing to save in it.
+# Base64 alone keeps its length: Argo's compressor finds almost nothing to save in it.
 _PACKED_CODE = 1.25
 _CODE = re.compile("[A-Za-z0-9+/=]{4000,}")
 
-# What KFP says to a task of the store of each artifact, with the store that it comes with.
+# KFP's text for a task about the store of each artifact, with the store in its default installation.
 _STORE = {
     "Provider": "minio",
     "Params": {
@@ -74,7 +74,7 @@ class PodSize:
 
 @dataclass(frozen=True)
 class Size:
-    """What a workflow holds when all of it has run. Sizes are in bytes; ``pods`` are different ones, largest first."""
+    """The content of a workflow at its end. Sizes are in bytes; ``pods`` are different ones, largest first."""
 
     spec: int
     nodes: int
@@ -93,12 +93,12 @@ class Size:
 
     @property
     def is_stored(self) -> bool:
-        """Whether Argo can store the workflow, as it is or packed."""
+        """True if Argo can store the workflow, unpacked or packed."""
         return min(self.raw, self.packed) * (1 + ERROR) <= WORKFLOW
 
     @property
     def can_start(self) -> bool:
-        """Whether Argo can start all of its pods."""
+        """True if Argo can start all of its pods."""
         return self.pods[0].template * (1 + ERROR) < TEMPLATE
 
     @property
@@ -107,9 +107,9 @@ class Size:
 
 
 def wraps_nodes(release: tuple[int, ...]) -> bool:
-    """Whether Argo makes two nodes of each: with ``workflowDefaults`` as KFP 2.17 comes with them, each is an attempt.
+    """Return whether Argo creates two nodes for each: with the ``workflowDefaults`` of KFP 2.17, each is an attempt.
 
-    So it does where the release is unknown (empty): that is the worst case.
+    True if the release is unknown (empty): that is the worst case.
     """
     return not release or release >= (2, 17)
 
@@ -124,8 +124,8 @@ def size_of(
 ) -> Size:
     """The size of a pipeline's workflow.
 
-    ``iterations`` says how many a loop has at most, by its task; ``parameters`` are those of the run, by their ports,
-    else their defaults.
+    ``iterations`` is the largest number of iterations of a loop, by its task; ``parameters`` are those of the run, by
+    their ports, else their defaults.
     """
     made = Simulation(spec, platform, wraps, iterations)
     made.run(parameters or {})
@@ -134,7 +134,7 @@ def size_of(
 
 @dataclass
 class _Scope:
-    """A DAG that runs: its path among the nodes, and what it was given."""
+    """A running DAG: its path among the nodes, and its inputs."""
 
     path: str
     component: Json
@@ -143,7 +143,7 @@ class _Scope:
     made: dict[str, Artifacts] = field(default_factory=dict)
     """The artifacts of its tasks."""
     followers: Counter[str] = field(default_factory=Counter)
-    """How many tasks wait for each."""
+    """The number of tasks that wait for each task."""
 
     def value(self, source: Json) -> Any:
         constant = source.get("runtimeValue", {}).get("constant")
@@ -159,7 +159,7 @@ class _Scope:
 
 
 class Simulation:
-    """A workflow that runs from its start to its end, all steps once."""
+    """A workflow from its start to its end, with each step run once."""
 
     def __init__(self, spec: Json, platform: Json, wraps: bool, iterations: Mapping[str, int]) -> None:
         config = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {})
@@ -182,8 +182,10 @@ class Simulation:
         return Size(self._spec_size(), nodes, packed_nodes, len(self.nodes), pods)
 
     def _spec_size(self) -> int:
-        """The part that is there from the start: each component and container as an argument, each DAG as a template,
-        in which its tasks stand once more."""
+        """The size at the start: each component and container as an argument, each DAG as a template.
+
+        A template repeats the tasks of its DAG.
+        """
         dags = [item for item in [("root", self.spec["root"]), *self.spec["components"].items()] if "dag" in item[1]]
         containers = [executor["container"] for executor in self.executors.values()]
         arguments = [self.spec["root"], *self.spec["components"].values(), *containers, *self.kubernetes.values()]
@@ -211,7 +213,7 @@ class Simulation:
         self._dag(_Scope(self._node(f"{entry}.root", "DAG", "root", entry, _PARENT), root, self.parameters, {}))
 
     def _dag(self, scope: _Scope) -> dict[str, list[Json]]:
-        """The artifacts that a DAG gives, after its tasks have run."""
+        """The output artifacts of a DAG, after its tasks have run."""
         dag = scope.component["dag"]
         scope.followers.update(name for task in dag["tasks"].values() for name in _before(task))
         for name in _in_order(dag["tasks"]):
@@ -260,7 +262,7 @@ class Simulation:
         return left
 
     def _container(self, name: str, task: Json, scope: _Scope, followers: int) -> Artifacts:
-        """A container: the pod of its driver, a DAG with nothing but its own pod in it, and that."""
+        """A container: the pod of its driver, a DAG with only its own pod, and that pod."""
         component = scope.component
         label = component["executorLabel"]
         container, config = self.executors[label]["container"], self.kubernetes.get(label)
@@ -282,7 +284,7 @@ class Simulation:
         return {port: [_given_artifact(port, f"minio://{folder}/{port}")] for port in ports}
 
     def _pod_patch(self, scope: _Scope, container: Json, config: Json, folder: str) -> Json:
-        """What a driver has the pod of its task changed to."""
+        """The changes that a driver makes to the pod of its task."""
         outputs = scope.component.get("outputDefinitions", {})
         outputs = {**outputs, "artifacts": {**outputs.get("artifacts", {}), **_LOGS}}
         inputs = {
@@ -336,7 +338,7 @@ class Simulation:
         self, path: str, kind: str, template: str, around: str, inputs: Json, followers: int = 0,
         outputs: Json | None = None,
     ) -> str:  # fmt: skip
-        """The path of a new node, which is its first attempt where nodes are wrapped."""
+        """The path of a new node, which is its first attempt if nodes are wrapped."""
         holds: Json = {"inputs": {"parameters": [_argument(*item) for item in inputs.items()]}} if inputs else {}
         holds |= {"outputs": outputs} if outputs else {}
         own = path
@@ -378,7 +380,7 @@ def _driven(name: str, task: Json, component: Json) -> Json:
 
 
 def _given_artifact(port: str, uri: str) -> Json:
-    """An artifact as KFP describes it to the tasks that take it."""
+    """KFP's description of an artifact for the tasks that take it."""
     about = {"sha256": "0" * 64} if port == "code__" else {"format": "flowyml-record"}
     metadata = {"display_name": port, **about, "store_session_info": text(_STORE)}
     return {"name": "133", "type": {"instanceSchema": ""}, "uri": uri, "metadata": metadata}
@@ -394,7 +396,7 @@ def _before(task: Json) -> Iterable[str]:
 
 
 def _in_order(tasks: Json) -> Iterator[str]:
-    """Tasks after those that they wait for."""
+    """Tasks in topological order."""
     waiting = dict(tasks)
     while waiting:
         ready = [name for name, task in waiting.items() if waiting.keys().isdisjoint(_before(task))]
@@ -404,13 +406,13 @@ def _in_order(tasks: Json) -> Iterator[str]:
 
 
 def text(value: Any) -> str:
-    """JSON as Go writes it."""
+    """Go's JSON."""
     written = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def packed(nodes: str, codes: Iterable[str]) -> int:
-    """The bytes of nodes as Argo packs them, by gzip and Base64. ``codes`` are texts in them that stay as large."""
+    """The bytes of nodes packed by Argo, with gzip and Base64. ``codes`` are texts in them that do not shrink."""
     rest = nodes
     for code in codes:
         rest = rest.replace(code, "")
@@ -419,12 +421,12 @@ def packed(nodes: str, codes: Iterable[str]) -> int:
 
 
 def _size(written: str) -> int:
-    """The bytes of a text that stands in JSON."""
+    """The bytes of a text in JSON."""
     return len(text(written).encode("utf-8", "replace"))
 
 
 def _number(path: str) -> int:
-    """Ten digits, as in the id of a node, where they are a hash of its name."""
+    """Ten digits, as in the id of a node, in which they are a hash of its name."""
     return 1_000_000_000 + zlib.crc32(path.encode()) % 3_000_000_000
 
 

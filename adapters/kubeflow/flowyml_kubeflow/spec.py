@@ -1,4 +1,4 @@
-"""Compiled pipelines as text, checked by KFP's own protobuf, and refused if they are too large for Argo."""
+"""Compiled pipelines as text, checked with KFP's own protobuf, and refused if they are too large for Argo."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["check_size", "code_containers", "compact", "documents", "inputs_of",
 Json = dict[str, Any]
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-# What JSON writes and not every reader of YAML takes for the same: characters that YAML wants escaped (1.2, 5.1), and
+# Texts in JSON that some YAML readers read differently: characters that YAML requires to be escaped (1.2, 5.1), and
 # numbers such as 1e-05, which are text in YAML 1.1.
 _NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|[:,\\[]-?[0-9.]+e[-+]")
-# The files in a bundle that are the user's own, and those of FlowyML; packages that come along are in folders.
+# The user's own files in a bundle, and FlowyML's; included packages are in folders.
 _OWN, _OURS = ("code/", "objects/"), ("flowyml/", "flowyml_kubeflow/", "cloudpickle/", "__main__.py")
 _IMAGE = "Take an image that has FlowyML, kubeflow={'image': '…', 'runtime': 'image'}, so that only your code travels."
 _STORE = (
@@ -37,7 +37,7 @@ _SMALLER = "Join small steps, by execution_group='…' or in one function, or sp
 
 
 def text(compiled: Compiled) -> str:
-    """YAML in block style, for people to review. Raises ``PlanError`` for text that no reader takes."""
+    """YAML in block style, for people to review. Raises ``PlanError`` for text that no reader accepts."""
     import yaml  # type: ignore[import-untyped]  # ships no types
 
     _json_texts(compiled)
@@ -74,7 +74,7 @@ def _dumper() -> Any:
             return True
 
     def text_node(dumper: Any, value: str) -> Any:
-        """Scripts as lines. What begins like a number is quoted: ``1e5`` is text in YAML 1.1 and a number in 1.2."""
+        """A YAML node: scripts as lines, number-like text quoted, since ``1e5`` differs in YAML 1.1 and 1.2."""
         style = "|" if "\n" in value else '"' if value[:1] in "+-.0123456789" else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
@@ -87,7 +87,7 @@ def _json(value: Any) -> str:
 
 
 def validate(compiled: Compiled) -> bool:
-    """Check the PipelineSpec against KFP's protobuf; False where that is not installed. Raises ``PlanError``."""
+    """Check the PipelineSpec with KFP's protobuf; False if that is not installed. Raises ``PlanError``."""
     messages = _messages()
     if messages is None:
         return False
@@ -104,7 +104,7 @@ def validate(compiled: Compiled) -> bool:
 
 @cache
 def _messages() -> Any:
-    """The module of kfp-pipeline-spec, by its file: as ``kfp.pipeline_spec`` it would import all of kfp."""
+    """The module of kfp-pipeline-spec, loaded from its file: ``kfp.pipeline_spec`` would import all of kfp."""
     try:
         distribution = metadata.distribution("kfp-pipeline-spec")
     except metadata.PackageNotFoundError:
@@ -119,18 +119,18 @@ def _messages() -> Any:
 
 
 def inputs_of(version: Mapping[str, Any]) -> Json:
-    """The parameters that a pipeline takes, by their ports."""
+    """The parameters of a pipeline, by their ports."""
     inputs: Json = documents(version)[0].get("root", {}).get("inputDefinitions", {}).get("parameters", {})
     return inputs
 
 
 def documents(version: Mapping[str, Any]) -> tuple[Json, Json]:
-    """The pipeline and its platform: KFP gives the first alone, or both below their names."""
+    """The pipeline and its platform: KFP returns the pipeline alone, or both below their names."""
     return dict(version.get("pipeline_spec") or version), dict(version.get("platform_spec") or {})
 
 
 def code_containers(pipeline: Mapping[str, Any]) -> list[Json]:
-    """The containers that give the code: those of its parts, if it has any, then the one that gives all."""
+    """The containers that provide the code: those of its parts, if it has any, then the one for all."""
     executors = pipeline.get("deploymentSpec", {}).get("executors", {})
     parts = (names.part_task(number) for number in range(1, len(executors)))
     found = (executors.get(f"exec-{task}", {}).get("container") for task in (*parts, names.BUNDLE_TASK))
@@ -138,7 +138,7 @@ def code_containers(pipeline: Mapping[str, Any]) -> list[Json]:
 
 
 def check_size(compiled: Compiled, release: tuple[int, ...] = (), parameters: Mapping[str, Any] | None = None) -> None:
-    """Refuse what Argo would end, or could not start. Raises ``UnsupportedFeatureError``.
+    """Refuse a pipeline that Argo would end, or could not start. Raises ``UnsupportedFeatureError``.
 
     ``release`` is that of KFP, empty if it is unknown; ``parameters`` are those of a run, by their ports.
     """
@@ -191,7 +191,7 @@ def _too_large_pod(compiled: Compiled, pod: PodSize) -> str:
 
 
 def _files(bundle: Bundle) -> dict[str, int]:
-    """The bytes of files in a bundle, all of FlowyML's as one."""
+    """The bytes of files in a bundle, with all of FlowyML's as one."""
     sizes: Counter[str] = Counter()
     for path, data in bundle.files.items():
         sizes[path if path.startswith(_OWN) else "FlowyML" if path.startswith(_OURS) else path.split("/")[0]] += len(
@@ -201,7 +201,7 @@ def _files(bundle: Bundle) -> dict[str, int]:
 
 
 def _weights(compiled: Compiled) -> dict[str, int]:
-    """The bytes of tasks in the graphs, by their shown names."""
+    """The bytes of tasks in the graphs, by their display names."""
     dags = [compiled.spec["root"], *compiled.spec["components"].values()]
     every = [task for dag in dags for task in dag.get("dag", {}).get("tasks", {}).values()]
     return {task["taskInfo"]["name"]: len(_json(task)) for task in every}

@@ -1,4 +1,4 @@
-"""KFP's states in FlowyML's words. Source: ``V2beta1RuntimeState`` of kfp_server_api."""
+"""Map KFP's states to FlowyML's. Source: ``V2beta1RuntimeState`` of kfp_server_api."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ BY_STATE: Mapping[str, ExecutionStatus] = {
 def status_of(state: str | None, before: Sequence[str] = ()) -> ExecutionStatus:
     """The status of a run. Raises ``UnknownStateError`` for a state that no table knows.
 
-    A run that KFP has not looked at yet has no state: it is queued. One that is being cancelled still runs, and ends
-    as FAILED: Argo has no other word for a workflow that was terminated. ``before`` are the states that it had before.
+    A run that KFP has not processed yet has no state: it is queued. A run that is being cancelled still runs, and ends
+    as FAILED: Argo has no other word for a terminated workflow. ``before`` are its earlier states.
 
     >>> print(status_of("CANCELING"), status_of(None), status_of("FAILED", ["RUNNING", "CANCELING"]))
     RUNNING QUEUED CANCELLED
@@ -40,7 +40,7 @@ def status_of(state: str | None, before: Sequence[str] = ()) -> ExecutionStatus:
 
 
 def step_status_of(state: str | None, run: ExecutionStatus) -> ExecutionStatus:
-    """The status of a step: as for a run, but what has not begun when the run ended never will.
+    """The status of a step: as for a run, but a step that had not begun when the run ended never will.
 
     >>> print(step_status_of(None, ExecutionStatus.FAILED), step_status_of("RUNNING", ExecutionStatus.CANCELLED))
     CANCELLED CANCELLED

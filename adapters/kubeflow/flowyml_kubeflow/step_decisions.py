@@ -1,6 +1,6 @@
-"""Whether a step runs, and with what, by what is known of others: skips, joins and missing inputs as in any run.
+"""Decide from known results whether a step runs, and with which inputs: skips, joins and missing inputs as anywhere.
 
-The rules are those of ``flowyml.runtime.walk``, asked for one step at a time. It travels in the bundle.
+The rules are those of ``flowyml.runtime.walk``, for one step at a time. This file travels in the bundle.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["StepDecisions", "Found"]
 
 @dataclass(frozen=True)
 class Found:
-    """A value, if its step ended well: packed, or ``plain`` where no step made it; a list over ``loops``."""
+    """A value, if its step succeeded: packed, or ``plain`` if no step returned it; a list over ``loops``."""
 
     end: End
     cause: str = ""
@@ -34,9 +34,12 @@ class Found:
 
 
 class StepDecisions:
-    """Decides by what is ``known``. ``parameter`` gives a run's parameter by name, ``live`` the value of a packed one,
-    and ``pack`` the reverse. ``inside`` is the outermost loop that the pod stands in: what is around that loop was
-    decided where its items were prepared."""
+    """Decides by known results, ``known``.
+
+    ``parameter`` returns a run's parameter by name, ``live`` the value of a packed one, and ``pack`` the reverse.
+    ``inside`` is the outermost loop around the pod: the groups around that loop were decided when its items were
+    prepared.
+    """
 
     def __init__(
         self, plan: Plan, known: Known, parameter: Callable[[str], Any], live: Callable[[Any], Any],
@@ -53,7 +56,7 @@ class StepDecisions:
         self._taken: dict[tuple[str, Index], tuple[End, str]] = {}
 
     def of(self, step: Step, index: Index) -> tuple[End, str]:
-        """``OK`` for a step that is to run, else how it ends without, and why."""
+        """``OK`` for a step to run, else its end without running, and the reason."""
         end, cause = self.gate(step.group, index)
         if end is not End.OK:
             return end, cause
@@ -64,7 +67,7 @@ class StepDecisions:
         return self._verdict(step.run_if, ends)
 
     def _of_its_group(self, step: Step) -> Iterator[Source]:
-        """What the steps of its execution group wait for: it begins when all of that went well."""
+        """The sources that the steps of its execution group wait for: it begins when all of these succeeded."""
         members = self.structure.together[step.execution_group].steps
         for each in map(self.structure.step, members):
             after = (FromStep(name, "") for name in each.after)
@@ -73,7 +76,7 @@ class StepDecisions:
                     yield source
 
     def find(self, source: Source, group: str, index: Index) -> Found:
-        """A value as what stands in ``group`` gets it for an item."""
+        """A value for ``group`` and an item."""
         match source:
             case FromParameter(name):
                 return Found(End.OK, value=self.parameter(name), plain=True)
@@ -122,10 +125,10 @@ class StepDecisions:
             return [(number, self._live(part, loops[1:])) for number, part in value]
         return [self._live(part, loops[1:]) for part in value]
 
-    # What a step looks at.
+    # The dependencies of a step.
 
     def _ends(self, sources: Iterable[Source], group: str, index: Index) -> list[tuple[End, str]]:
-        """The ends of what values come from, each once: several outputs of a step are one."""
+        """The ends of the sources of values, without duplicates: several outputs of a step are one."""
         found: dict[object, tuple[End, str]] = {}
         for number, source in enumerate(sources):
             if isinstance(source, FromParameter | Constant):
@@ -157,7 +160,7 @@ class StepDecisions:
     # The groups around it.
 
     def gate(self, group: str, index: Index) -> tuple[End, str]:
-        """Whether the branches and loops around what stands in ``group`` let it run."""
+        """Decide whether the branches and loops around ``group`` let it run."""
         path = self.structure.path(group)
         for name in path[path.index(self.inside) + 1 if self.inside else 0 :]:
             each = self.structure.by_name[name]
@@ -216,16 +219,16 @@ class StepDecisions:
         return Items(End.OK, "", lists, tuple(name for name, each in found.items() if each.plain))
 
     def _packed(self, found: Found, items: Sequence[Any]) -> list[Any]:
-        """The items of a list, each packed where a step made it."""
+        """The items of a list, each packed if a step returned it."""
         return list(items) if found.plain or _is_split(found) else [self.pack(item) for item in items]
 
     def _fail(self, group: Group, prefix: Index, why: str) -> str:
-        """Have the run fail, unless this is of the clean-up or of an item that may fail; why its steps do not run."""
+        """Fail the run, unless this is in the clean-up or an item that may fail; return why its steps do not run."""
         if not self.structure.may_fail(group.parent):
             self.known.fail([why])
         return f"{labelled(group.name, prefix)!r} failed: {why}"
 
 
 def _is_split(found: Found) -> bool:
-    """Whether it is what one loop has collected, which is packed item by item already."""
+    """Return whether it was collected by one loop, and so is packed item by item already."""
     return [each.on_item_error for each in found.loops] == ["fail"]

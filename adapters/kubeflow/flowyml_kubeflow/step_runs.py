@@ -1,4 +1,4 @@
-"""What became of the steps of a pipeline with control flow, for each item, by what their pods noted."""
+"""The steps of a pipeline with control flow, for each item, from the notes of their pods."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flowyml.core.runs import WAS_CANCELLED, StepRun
 
 __all__ = ["moment", "step_runs"]
 
-# What a pod notes of the end of a turn, and what KFP calls a task that ended so, where it has a word for it.
+# A pod's word for the end of a step, and KFP's word for a task with that end, if it has one.
 _ENDS = {
     "completed": (ExecutionStatus.COMPLETED, "SUCCEEDED"),
     "failed": (ExecutionStatus.FAILED, "FAILED"),
@@ -25,7 +25,7 @@ _ENDS = {
 def step_runs(
     step: str, notes: Iterable[Mapping[str, Any]], run: ExecutionStatus, *, items: int | None = None
 ) -> list[StepRun]:
-    """The turns of a step, in order. ``items`` is how many its outermost loop has, where that is known."""
+    """The runs of a step, in order. ``items`` is the number of items of its outermost loop, if it is known."""
     by_index: dict[tuple[int, ...], list[Mapping[str, Any]]] = {}
     for note in notes:
         by_index.setdefault(tuple(note["index"]), []).append(note)
@@ -43,7 +43,7 @@ def _turn(step: str, index: tuple[int, ...], notes: list[Mapping[str, Any]], run
     if ended and begun and begun[-1]["time"] > ended["time"]:
         ended = None  # it was tried again
     started_at = moment(begun[0]["time"]) if begun else None
-    # In a pod of its own, which KFP's retry makes, an attempt does not know those before it.
+    # In a pod of its own, which KFP's retry creates, an attempt does not know earlier ones.
     attempt = max(int(begun[-1]["attempt"]), len(begun)) if begun else 0
     if ended is None:
         status, raw = (ExecutionStatus.RUNNING, "RUNNING") if begun else (ExecutionStatus.QUEUED, "PENDING")
@@ -65,5 +65,5 @@ def _turn(step: str, index: tuple[int, ...], notes: list[Mapping[str, Any]], run
 
 
 def moment(seconds: float | None) -> datetime | None:
-    """A time as the journal and the notes of pods have it."""
+    """A time from the journal and the notes of pods."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -1,10 +1,10 @@
-"""The tasks of a run among the nodes of the Argo workflow that KFP makes of a pipeline.
+"""Find the tasks of a run among the nodes of KFP's Argo workflow.
 
-A step has its driver, a node of the step's name, below that a node ``executor``, which is the pod or holds the
-attempts, and whatever comes next. In a loop there is all that for each chunk of its items. The workflow has all that is
-asked here. Where a server does not hand it on, there is a task detail for each node, which says its display name and
-the ids of its children, but neither its own id nor its pod, so these are guessed. Sources: ``Workflow.NodeStatuses``
-and ``toApiPipelineTaskDetail`` of KFP's API server.
+A step has its driver, a node of the step's name, below that a node ``executor``, which is the pod or contains the
+attempts, and its successors. In a loop each chunk of items has all of these. The workflow has all of this information.
+If a server does not return it, there is a task detail for each node, which has its display name and the ids of its
+children, but neither its own id nor its pod, so these are guessed. Sources: ``Workflow.NodeStatuses`` and
+``toApiPipelineTaskDetail`` of KFP's API server.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _IMPL = "system-container-impl"  # its template
 
 @dataclass(frozen=True)
 class Pod:
-    """One attempt of a step: Argo's id of its node, what the pod may be called, the likeliest first, and its number.
+    """One attempt of a step: Argo's id of its node, the possible names of the pod, likeliest first, and its number.
 
-    ``stored`` are URLs of what it printed, ``message`` is what Argo says of it; both are empty where that is not known.
+    ``stored`` are URLs of its output, ``message`` is Argo's message; both are empty if unknown.
     """
 
     node: str
@@ -76,16 +76,16 @@ class Tasks:
                 self._by_name.setdefault(item.display_name, []).append(item)
 
     def state(self, task: str) -> str | None:
-        """Of a step that is in a loop, that of its last pod."""
+        """The state of a task; for a step in a loop, that of its last pod."""
         return item.state if (item := self._last(task)) else None
 
     def started(self, task: str) -> datetime | None:
-        """When it began; in a loop, the last of its pods."""
+        """The start of a task; for a step in a loop, that of its last pod."""
         item = self._last(task)
         return (item.start_time or item.create_time) if item else None
 
     def ended(self, task: str) -> datetime | None:
-        """When it ended; in a loop, the last of its pods."""
+        """The end of a task; for a step in a loop, that of its last pod."""
         item = self._last(task)
         return item.end_time if item and status_of(item.state).is_terminal else None
 
@@ -96,7 +96,7 @@ class Tasks:
         return max(self._of(task), key=lambda item: str(item.start_time or item.create_time), default=None)
 
     def pods(self, task: str) -> list[Pod]:
-        """The attempts of a step, the first attempt first; in a loop those of all its pods."""
+        """The attempts of a step, in order; for a step in a loop those of all its pods."""
         if self.workflow:
             return [pod_of(node, self.workflow) for node in self._ran_in(task) if node.kind == "Pod"]
         below = [child for item in self._of(task) for child in _children(item)]
@@ -107,12 +107,12 @@ class Tasks:
         return self.workflow.executors(self.run_by.get(task, task)) if self.workflow else []
 
     def _names(self, task: str, node: str) -> tuple[str, ...]:
-        """``WORKFLOW-TEMPLATE-HASH``. Source: KFP, ``RetrievePodName``; the last is that of Argo before 3.4."""
+        """``WORKFLOW-TEMPLATE-HASH``. Source: KFP, ``RetrievePodName``; the last form is that of Argo before 3.4."""
         workflow, _, number = node.rpartition("-")
         return *(f"{workflow}-{template}-{number}" for template in self._templates(task)), node
 
     def _templates(self, task: str) -> Iterator[str]:
-        """What KFP may call the template of a step, which differs by its release: newest and most special first.
+        """KFP's possible template names of a step, which differ by release: newest and most specific first.
 
         Source: KFP, ``addContainerExecutorTemplate``.
         """
@@ -123,18 +123,18 @@ class Tasks:
         yield _IMPL
 
     def is_cached(self, task: str) -> bool:
-        """Whether KFP took the step's outputs from its cache, so that no pod ran, as far as the workflow says so."""
+        """Return whether KFP took the step's outputs from its cache, so that no pod ran, if the workflow shows it."""
         return any(node.kind == "Skipped" for node in self._ran_in(task)[-1:])
 
     def has_notes(self, task: str) -> bool:
-        """Whether the pod of a step leaves notes, as its container says: of a cached step or one with retries."""
+        """Return whether the pod of a step writes notes, by its container: for a cached step or one with retries."""
         made = self._tasks[self.run_by.get(task, task)]
         label = self._pipeline["components"].get(made["componentRef"]["name"], {}).get("executorLabel")
         executor = self._pipeline.get("deploymentSpec", {}).get("executors", {}).get(label, {})
         return any(item.get("name") == names.NOTES for item in executor.get("container", {}).get("env", ()))
 
     def outputs(self) -> dict[str, list[str]]:
-        """The steps that give outputs of the pipeline, with their names."""
+        """The steps with outputs of the pipeline, with the names of these."""
         found: dict[str, list[str]] = {}
         definitions = self._pipeline["root"].get("outputDefinitions", {}).get("parameters", {})
         for dag in _dags(self._pipeline):
@@ -162,7 +162,7 @@ def _children(item: Any) -> list[str]:
 
 
 def _executors(pipeline: Mapping[str, Any], platform: Mapping[str, Any]) -> dict[str, Json]:
-    """What the file asks Kubernetes for, by component."""
+    """The configuration for Kubernetes in the file, by component."""
     asked = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
     labels = {name: item.get("executorLabel") for name, item in pipeline.get("components", {}).items()}
     return {name: asked[label] for name, label in labels.items() if label in asked}
@@ -190,7 +190,7 @@ def _items_of(task: Mapping[str, Any], items: Mapping[str, Any]) -> str | int:
 
 
 def _step_tasks(pipeline: Mapping[str, Any], dag: Mapping[str, Any]) -> Iterator[tuple[str, Json]]:
-    """The tasks of steps, in topological order: KFP hands the file back with its entries in any order."""
+    """The tasks of steps, in topological order: KFP returns the file with its entries in any order."""
     tasks = dag["tasks"]
     order = TopologicalSorter({name: sorted(item.get("dependentTasks", ())) for name, item in sorted(tasks.items())})
     for name in order.static_order():

@@ -1,8 +1,8 @@
-"""HTTP of KFP's official client, made safe.
+"""Make the HTTP of KFP's official client safe.
 
-The client takes any answer whole, however long it is and however long it takes: a server, or what stands in its place,
-could fill the memory, or hold a command forever by a byte a second. It also follows redirects, which may lead to
-another host, and takes a login page for an answer without content.
+The client reads any answer completely, however long it is and however long it takes: a server, or another program in
+its place, could fill the memory, or block a command forever with a byte a second. The client also follows redirects,
+which may lead to another host, and takes a login page for an answer without content.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _deadline: ContextVar[Deadline | None] = ContextVar("_deadline", default=None)
 def api_client(connection: Connection) -> Any:
     """A ``kfp_server_api.ApiClient`` that signs in, follows no redirect and reads bounded answers only.
 
-    Answers are bounded in bytes and in time, slow drips included; logs and files, read in pieces, in bytes alone.
+    Answers are limited in bytes and in time, however slowly they come; logs and files, read in pieces, only in bytes.
     """
     import kfp_server_api  # type: ignore[import-untyped]  # ships no types
     from urllib3 import Retry
@@ -57,7 +57,7 @@ def api_client(connection: Connection) -> Any:
 
 
 def sign(client: Any, sign_in: SignIn) -> None:
-    """Give a client what it does not read before each call, as it does a token: cookies, and a user's password."""
+    """Set up a client with cookies and a password, which it does not read before each call as it does a token."""
     client.cookie = sign_in.cookies.get() or ""
     if not sign_in.gives_token:
         for name, value in sign_in.login.headers().items():
@@ -65,7 +65,7 @@ def sign(client: Any, sign_in: SignIn) -> None:
 
 
 def _warn_not_of(host: str) -> None:
-    """urllib3 would warn at each call of what was asked for here: to trust this host without a check."""
+    """Turn off urllib3's warning at each call about a host that is trusted without a check, as requested."""
     from urllib3.exceptions import InsecureRequestWarning
 
     name = re.escape(urlsplit(host).hostname or "")
@@ -77,8 +77,8 @@ def _warn_not_of(host: str) -> None:
 def _bounded(request: Callable[..., Any], where: str, seconds: float) -> Callable[..., Any]:
     """A pool manager's ``request`` that reads an answer within ``seconds``, and no more of it than is allowed.
 
-    One that the caller reads by itself, ``preload_content=False``, is bounded up to its headers. Raises
-    ``EngineError`` for one that is too large, and ``TimeoutError``.
+    An answer that the caller reads, ``preload_content=False``, is limited up to its headers. Raises ``EngineError`` for
+    an answer that is too large, and ``TimeoutError``.
     """
 
     def ask(*arguments: Any, preload_content: bool = True, **options: Any) -> Any:
@@ -118,7 +118,7 @@ def _read(answer: Any, where: str) -> Any:
 
 
 def _watched_pools() -> dict[str, Any]:
-    """Pools by scheme, whose connections the deadline of the call can end."""
+    """Pools by scheme, whose connections the deadline of the call can close."""
     from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 
     def watched(pool: Any) -> Any:
@@ -134,7 +134,7 @@ def _watched_pools() -> dict[str, Any]:
 
 
 def _no_page(request: Callable[..., Any], where: str, *arguments: Any, **options: Any) -> Any:
-    """An answer of KFP's API, which is JSON, or the text of a log."""
+    """Check an answer of KFP's API, which is JSON, or the text of a log."""
     answer = request(*arguments, **options)
     kind = media_type(answer.headers if hasattr(answer, "headers") else answer.getheaders())
     is_log = not options.get("_preload_content", True)

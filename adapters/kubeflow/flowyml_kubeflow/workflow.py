@@ -1,7 +1,8 @@
-"""The Argo workflow that a run is: its nodes, and why it failed.
+"""The Argo workflow of a run: its nodes, and its failures.
 
-The manifest of v1beta1 has all of it. The task details of v2beta1 stop where Argo packs the nodes, which it does once a
-workflow is larger than 1 MiB, and lack ids and messages. Sources: KFP, ``report_server.go``; Argo, ``packer.go``.
+The manifest of v1beta1 has all of it. The task details of v2beta1 are incomplete if Argo packs the nodes, which it does
+when a workflow is larger than 1 MiB, and lack ids and messages. Sources: KFP, ``report_server.go``; Argo,
+``packer.go``.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ _STATES = {
 class Node:
     """A node of a workflow: a pod, a DAG, or the attempts of either. ``state`` is in KFP's words.
 
-    ``within`` is the id of the DAG that it is in, ``log`` the key of its archived log, ``patch`` the container as its
-    driver made it.
+    ``within`` is the id of its DAG, ``log`` the key of its archived log, ``patch`` its container with the driver's
+    changes.
     """
 
     id: str
@@ -71,7 +72,7 @@ class Node:
 
     @property
     def published_log(self) -> str:
-        """The URL of the artifact that holds the lines of the container alone; empty where KFP publishes none.
+        """The URL of the artifact with the lines of the container alone; empty if KFP publishes none.
 
         Source: KFP, launcher_v2.go: ``executor-logs``, with the number of the attempt.
         """
@@ -94,7 +95,7 @@ class Workflow:
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> Workflow | None:
-        """Read the workflow of a run as v1beta1 gives it; None without nodes in a manifest, such as of another form."""
+        """Read the workflow of a run of v1beta1; None if its manifest has no nodes, or another form."""
         try:
             found = cls(json.loads(run["pipeline_runtime"]["workflow_manifest"]))
             return found if found.nodes else None
@@ -103,12 +104,12 @@ class Workflow:
 
     @cached_property
     def nodes(self) -> list[Node]:
-        """Those that began, in that order. Raises ``EngineError`` for a packed list that is damaged."""
+        """The nodes that began, in that order. Raises ``EngineError`` for a packed list that is damaged."""
         nodes = [_node(item) for item in self._items() if item.get("phase") in _STATES and item.get("startedAt")]
         return sorted(nodes, key=lambda node: (node.start_time, node.attempt, node.id))
 
     def logs_of(self, node: Node) -> list[str]:
-        """The URLs below which what a pod printed is stored: what it published, then what Argo archived."""
+        """The base URLs of a pod's stored output: its published log, then the log that Argo archived."""
         repository = (self._status.get("artifactRepositoryRef") or {}).get("artifactRepository") or {}
         bucket = (repository.get("s3") or {}).get("bucket")
         archived = f"minio://{bucket}/{node.log}" if bucket and node.log else ""
@@ -125,14 +126,14 @@ class Workflow:
         return [node for node in self.nodes if node.within in homes and node.kind in ("Pod", "Skipped")]
 
     def failed(self) -> list[Node]:
-        """The pods that failed, and what failed without one, in order. Of a pod that was tried again the last time."""
+        """The pods that failed, and nodes that failed without a pod, in order. Of a retried pod, the last attempt."""
         kinds = ("Pod", "Retry", "DAG", "TaskGroup")
         bad = [node for node in self.nodes if node.state == "FAILED" and node.kind in kinds and node.message]
         last = {(node.within, node.task): node for node in bad if node.kind == "Pod"}
         return list(last.values()) or ([] if self.message else bad[:1])
 
     def task_of(self, node: Node) -> str:
-        """The task that a pod works for."""
+        """The task of a pod."""
         if node.template.endswith(DRIVER):
             return node.task.removesuffix(DRIVER)
         return self.by_id[node.within].task if node.within in self.by_id else node.task

@@ -25,14 +25,14 @@ Json = dict[str, Any]
 
 
 class RunFolder:
-    """One run. Every file is written whole or not at all, or is only added to."""
+    """One run. Every file is written atomically, or only appended to."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def root(self) -> Path:
-        """Where KFP puts what tasks give, its ``pipeline_root``; the one folder that containers see."""
+        """The folder of KFP's outputs of tasks, its ``pipeline_root``; the one folder that containers see."""
         return self.path
 
     @property
@@ -52,11 +52,11 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """What KFP's process prints."""
+        """The output of KFP's process."""
         return self.path / "runner.log"
 
     def request(self) -> Json:
-        """What was submitted."""
+        """The submitted request."""
         return self._request
 
     @cached_property
@@ -64,7 +64,7 @@ class RunFolder:
         return self.read("request.json")
 
     def read(self, name: str) -> Json:
-        """A file's document; empty while there is none."""
+        """The content of a document; empty if it does not exist."""
         try:
             document: Json = json.loads((self.path / name).read_text("utf-8"))
         except FileNotFoundError:
@@ -76,48 +76,48 @@ class RunFolder:
         write_whole(self.path / name, json.dumps(document).encode(), 0o600)
 
     def started_at(self) -> float | None:
-        """When the supervisor began."""
+        """The start of the supervisor."""
         return self.read("started.json").get("time")
 
     def result(self) -> Json:
-        """How the run ended; empty while it has not."""
+        """The end of the run; empty if it has not ended."""
         return self.read("result.json")
 
     def outcome(self) -> Json:
-        """What KFP's process wrote at its end."""
+        """The result that KFP's process wrote at its end."""
         return self.read("outcome.json")
 
     def end(self, state: str, error: str | None) -> None:
-        """Write down how it ended."""
+        """Record the end."""
         self.write("result.json", {"state": state, "error": error, "time": time.time()})
 
     def forget_the_end(self) -> None:
-        """As if it had not ended, for another try."""
+        """Remove the end, for another try."""
         os.utime(self.path / "request.json")
         for name in ("started.json", "kfp.json", "result.json", "outcome.json", "cancel", FINALE):
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / CLEAN_UP, ignore_errors=True)
 
     def waits_since(self) -> float:
-        """When it was submitted, or submitted again."""
+        """The time when it was submitted, or submitted again."""
         return (self.path / "request.json").stat().st_mtime
 
     def ask_to_cancel(self) -> None:
-        """The supervisor looks for this file."""
+        """Request a cancellation: the supervisor looks for this file."""
         (self.path / "cancel").touch()
 
     def begin_finale(self) -> None:
-        """From now on only what cleans up is to run."""
+        """Note that only clean-ups are to run from now on."""
         (self.path / FINALE).touch()
 
     def is_cancelled(self) -> bool:
-        """Whether cancellation was requested."""
+        """Return whether cancellation was requested."""
         return (self.path / "cancel").exists()
 
     def is_supervised(self) -> bool:
-        """Whether a supervisor lives: it alone holds the lock, and a process that dies lets go.
+        """Return whether a supervisor is running: only it holds the lock, and a process that dies releases it.
 
-        Raises ``ConfigurationError`` where there are no locks.
+        Raises ``ConfigurationError`` if the file system has no locks.
         """
         try:
             with held(self.lock, shared=True) as is_free:
@@ -136,14 +136,14 @@ class RunFolder:
         return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
     def attempts(self, task: str) -> list[Json]:
-        """The attempts of a step, each with its end joined to its beginning."""
+        """The attempts of a step, each joined with its end."""
         joined: dict[int, Json] = {}
         for document in self.lines(task, "attempts.jsonl"):
             joined.setdefault(document["attempt"], {}).update(document)
         return list(joined.values())
 
     def lines(self, task: str, name: str) -> list[Json]:
-        """The documents of a journal; half a line, being written or of a process that was killed, does not count."""
+        """The documents of a journal, without half a line that is being written or was cut off."""
         path = self.path / "steps" / task / name
         if not path.exists():
             return []
@@ -153,7 +153,7 @@ class RunFolder:
     def groups(self, *, of_steps: bool) -> list[ProcessIdentity]:
         """The leaders of process groups that may still run: KFP's, then those of attempts that have not ended.
 
-        A group outlives its leader, so each is to be signalled by ``signal_group`` alone.
+        A group outlives its leader, so only ``signal_group`` may signal it.
         """
         attempts = [attempt for task in self.steps() for attempt in self.attempts(task) if "ended" not in attempt]
         begun = [self.read("kfp.json"), *(attempts if of_steps else ())]
@@ -161,7 +161,7 @@ class RunFolder:
         return [ProcessIdentity(host, item["group"], item.get("born") or "") for item in begun if "group" in item]
 
     def failures(self) -> str | None:
-        """What went wrong, in the steps' own words."""
+        """The failures of the run, in the steps' own words."""
         steps = self.request()["steps"]
         failures = sorted(
             (attempt["ended"], steps.get(flow_names.turn_of(task)[0], task), attempt["failure"]["message"])
@@ -172,23 +172,23 @@ class RunFolder:
         return of_several([of_step(step, message) for _, step, message in failures]) or None
 
     def notes(self, task: str) -> list[Json]:
-        """What the pods of a step in a pipeline with control flow noted of its turns."""
+        """The notes of a step's pods, in a pipeline with control flow."""
         return self.lines(task, "notes.jsonl")
 
     def published(self, task: str) -> Json:
-        """The outputs of the pipeline that a task left."""
+        """The outputs of the pipeline that a task published."""
         lines = [line["line"] for line in self.lines(task, "log.jsonl") if line["stream"] == "result"]
         found: Json = json.loads(lines[-1].removeprefix(RESULT)) if lines else {}
         return found
 
     def verdict(self) -> str | None:
-        """What made a run with control flow fail, by its last task; not what an earlier try of it said."""
+        """The failure of a run with control flow, from its last task; failures of an earlier try do not count."""
         began = self.started_at() or 0.0
         notes = [note for note in self.notes(flow_names.RESULT_TASK) if note["time"] >= began]
         return str(notes[-1]["failed"]) if notes else None
 
     def last_words(self) -> str:
-        """The end of what KFP's process printed."""
+        """The end of the output of KFP's process."""
         return end_of(self.log, 2000).decode("utf-8", "replace").strip()
 
 

@@ -1,4 +1,4 @@
-"""KFP's own process of a run on its local runner, and what is done to a pipeline for it.
+"""KFP's own process of a run on its local runner, and the adaptation of a pipeline for it.
 
 ``python -m flowyml_kubeflow.local.kfp_process FOLDER``, started by ``supervisor``.
 """
@@ -27,7 +27,7 @@ _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG; source: prctl(2)
 
 
 def main(arguments: list[str]) -> int:
-    """Run the pipeline in a folder by ``kfp.local``; gives the exit code."""
+    """Run the pipeline in a folder by ``kfp.local``; return the exit code."""
     folder = RunFolder(Path(arguments[0]))
     _die_with_parent()
     if not folder.is_supervised():  # it died before it could take this process with it
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     try:
         task = pipeline(**request["arguments"])
     except Exception as error:
-        # A task that failed is a RuntimeError of kfp.local; one whose failure was lost is whatever comes of it later.
+        # A failed task is a RuntimeError of kfp.local; a task whose failure was lost may cause any later error.
         failure = folder.verdict() or folder.failures()
         if not isinstance(error, RuntimeError) and not failure:
             raise
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
         folder.write("outcome.json", {"state": "FAILED", "error": failure or message})
         return 1
     if not request["flow"] and (lost := folder.failures()):
-        # kfp.local counts a container that was removed before it asked for its exit code as one that succeeded.
+        # kfp.local counts a container that was removed before it read the exit code as successful.
         folder.write("outcome.json", {"state": "FAILED", "error": lost})
         return 1
     outputs = {name: value for name, value in task.outputs.items() if isinstance(value, str)}
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _imported() -> tuple[Any, Any]:
-    """Without kfp's client, which would take two seconds and is for clusters: by the switch that its components use."""
+    """Import kfp without its client, which would take two seconds and is for clusters: by the switch for components."""
     os.environ[_LIGHT] = "true"
     try:
         import kfp  # type: ignore[import-untyped]  # noqa: F401  # ships no types; loaded now, while the switch is set
@@ -76,8 +76,10 @@ def _imported() -> tuple[Any, Any]:
 
 
 def _with_this_python(command: list[str], python: str) -> list[str]:
-    """The command ``python3 -c SCRIPT …`` with the Python that is meant. kfp.local puts its path for every ``python3``,
-    in what the user has named and given too."""
+    """Replace ``python3`` in the command ``python3 -c SCRIPT …`` by this Python.
+
+    kfp.local replaces every ``python3`` by its path, also in names and values of the user's.
+    """
     return [python, *command[1:]]
 
 
@@ -101,7 +103,7 @@ def _die_with_parent() -> None:
 
 
 def for_kfp_local(spec: dict[str, Any], run_id: str, *, runner: str) -> dict[str, Any]:
-    """The same pipeline, adapted to kfp.local's faults. Each is one of kfp 2.17.
+    """Adapt a pipeline to kfp.local's faults. Each is one of kfp 2.17.
 
     - It stops everything at the first failure, unless the steps are in a DAG within the DAG (``run_dag``).
     - It gives all tasks of a component one folder, where they overwrite their files (``construct_local_task_root``).

@@ -1,4 +1,4 @@
-"""KFP's official local runner as an orchestrator: each run is a process of its own, and is read back from its files."""
+"""KFP's official local runner as an orchestrator: each run is a process of its own, and is read from its files."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class KubeflowLocalOrchestrator(Orchestrator):
     """Runs pipelines as KFP's components on this machine, without a cluster, one step after another.
 
     ``runner`` is ``"subprocess"``, in processes of this machine's Python, or ``"docker"``, in containers with the image
-    of each step; ``runner_options`` are then options of Docker's ``containers.run``. ``folder`` is where runs are kept,
-    by default in FlowyML's data folder.
+    of each step; ``runner_options`` are then options of Docker's ``containers.run``. ``folder`` is the folder of the
+    runs, by default in FlowyML's data folder.
     """
 
     name: ClassVar[str] = "kubeflow-local"
@@ -101,7 +101,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
         raise NoFileFormatError("KFP's local runner has no file format of its own: compile for 'kubeflow'.")
 
     def plan(self, pipeline: RunnablePipeline) -> Plan:
-        """As for any engine; KFP's local runner knows loops from kfp 2.16 on."""
+        """Compile as for any engine; KFP's local runner supports loops from kfp 2.16 on."""
         from importlib import metadata
 
         plan = super().plan(pipeline)
@@ -119,13 +119,13 @@ class KubeflowLocalOrchestrator(Orchestrator):
         return plan
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
-        """Which are missing in the environment of this process, each with what to do."""
+        """The secrets that are missing in the environment of this process, each with advice."""
         from flowyml.runtime.secrets import from_environment, missing
 
         return missing(references, from_environment)
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
-        """Claim the run by its folder, which only one process can create, and start a process that runs it."""
+        """Create the run's folder, which only one process can, and start a process that runs it."""
         job_id = slug(run_id, max_length=100)
         run = RunFolder(self.folder / job_id)
         if run.path.exists() or not self._claim(run, bundle, run_id, parameters):
@@ -246,7 +246,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
         run, seen = self._found(job_id), dict[str, int]()
 
         def look() -> Look:
-            # The hook that the supervisor fires of a run that was stopped prints after the end of that run.
+            # The hook that the supervisor fires for a stopped run prints after the end of that run.
             over = self.get_run(job_id).status.is_terminal and not run.is_supervised()
             yield from _new_lines(run, seen)
             return over or not follow
@@ -263,7 +263,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
         return True
 
     def retry_run(self, job_id: str) -> None:
-        """Run it again; what completed is in the run's own cache."""
+        """Run it again; completed steps come from the run's own cache."""
         run = self._found(job_id)
         self.get_run(job_id)  # writes down the end of one whose process was killed
         with alone(run) as is_alone:
@@ -309,7 +309,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
         return run
 
     def _result(self, run: RunFolder) -> dict[str, Any]:
-        """How it ended. A run whose supervisor has died has ended too."""
+        """The end of a run. A run whose supervisor has died has ended too."""
         if (result := run.result()) or run.is_supervised():
             return result
         if result := run.result():  # it came while we looked
@@ -347,7 +347,7 @@ def _step_run(run: RunFolder, task: str, name: str, run_status: ExecutionStatus)
 
 
 def _turns(run: RunFolder, task: str, name: str, status: ExecutionStatus) -> list[StepRun]:
-    """Those of a step in a pipeline with control flow."""
+    """The records of a step in a pipeline with control flow."""
     items = run.request()["loops"].get(task)
     if isinstance(items, str):
         opened = run.notes(items)
@@ -356,7 +356,7 @@ def _turns(run: RunFolder, task: str, name: str, status: ExecutionStatus) -> lis
 
 
 def _loops(plan: Plan) -> dict[str, str | int]:
-    """The steps in loops, each with the task that will know how many items there are, or their number."""
+    """The steps in loops, each with the task that will know the number of items, or with that number."""
     flow = Flow(plan)
     fixed = {loop.name: flow.fixed_items(loop.name) for loop in flow.loops}
     steps = [(names.task(step.name), flow.loop_of(step.group)) for step in plan]
@@ -394,14 +394,19 @@ def _most_attempts(step: Step) -> int:
 
 
 def _blank(value: Any) -> Any:
-    """A value of the same type. kfp.local replaces its placeholders in users' texts, makes integers floats and hands
-    all to a step in one argument, of 128 KiB at most; so the steps get the exact values beside it."""
+    """A value of the same type.
+
+    kfp.local replaces its placeholders in users' texts, converts integers to floats and passes all values to a step in
+    one argument, of 128 KiB at most; so the steps get the exact values separately.
+    """
     return type(value)()
 
 
 def _with_this_path() -> dict[str, str]:
-    """The child finds the same packages, however this process came by them, and those of Python itself first: no file
-    in the folder of a script, or in the working folder, takes the place of one of them."""
+    """The environment of a child that finds the same packages, and those of Python itself first.
+
+    So no file in the folder of a script, or in the working folder, replaces one of them.
+    """
     library = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
     own = {*library, *(f"{path}/lib-dynload" for path in library), *site.getsitepackages()}
     paths = sorted((str(Path(path).absolute()) for path in sys.path if path), key=lambda path: path not in own)

@@ -17,7 +17,7 @@ _IN_PROGRESS = "it is in progress"
 
 
 def prunable(folder: Path, bounds: Bounds) -> Iterator[Prunable]:
-    """Each run's folder, and those of which a process died while it made them."""
+    """Each run's folder, and folders that a process was creating when it died."""
     remove_leftovers(folder)
     yield from unfinished(folder, bounds)
     for name in names_in(folder):
@@ -39,7 +39,10 @@ def _is_in_progress(run: RunFolder) -> bool:
 
 
 def _remove(folder: Path, name: str, bounds: Bounds) -> int:
-    """While the lock is held no process begins to run it; one that is to run again has no result any more."""
+    """Remove a folder.
+
+    While the lock is held no process begins to run it; a run to be repeated has no result any more.
+    """
     run = RunFolder(folder / name)
     try:
         with held(run.lock) as is_free:

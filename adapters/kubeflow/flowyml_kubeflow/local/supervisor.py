@@ -1,7 +1,7 @@
 """Supervises a run on KFP's official local runner.
 
 ``python -m flowyml_kubeflow.local.supervisor FOLDER`` starts a second process that is KFP's (``kfp_process``), and ends
-it at the timeout or on cancellation. All that is known of the run stands in the files of its folder.
+it at the timeout or on cancellation. All data of the run is in the files of its folder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
 
 @contextmanager
 def alone(folder: RunFolder) -> Iterator[bool]:
-    """Hold the lock of a run: while it is free, no process runs it. One that only looks holds it for a moment."""
+    """Hold the lock of a run: while it is free, no process runs it. A reader holds it for a moment."""
     with held(folder.lock, wait=_FOR_LOOKS) as is_free:
         yield is_free is True
 
@@ -82,8 +82,7 @@ def _kfp(folder: RunFolder) -> Iterator[tuple[subprocess.Popen[bytes], ProcessId
 
 
 def _clean_up(folder: RunFolder) -> None:
-    """Run the pipeline once more after it was stopped: steps that had completed give what they gave, what cleans up
-    runs, and all else counts as failed."""
+    """Run the pipeline again after it was stopped: completed steps return their outputs, clean-ups run, others fail."""
     folder.begin_finale()
     with _kfp(folder) as (process, _):
         process.wait()
@@ -91,7 +90,7 @@ def _clean_up(folder: RunFolder) -> None:
 
 
 def _environment(folder: RunFolder) -> dict[str, str]:
-    """For KFP's process and, on the subprocess runner, for all steps: the folder, and nothing that confuses KFP."""
+    """The environment of KFP's process and, on the subprocess runner, of all steps: this one, with the folder."""
     environment = {**os.environ, LOCAL: str(folder.path), "FLOWYML_RUN_ID": folder.request()["run_id"]}
     environment["PYTHONUNBUFFERED"] = "1"
     return environment
@@ -106,9 +105,7 @@ def _why(folder: RunFolder, ending: str | None, limit: float | None) -> str | No
 
 
 def _stop(process: subprocess.Popen[bytes], leader: ProcessIdentity, folder: RunFolder) -> None:
-    """The runner and the processes of its tasks stand still, so that nothing new begins. The steps are asked to stop.
-    Then all is killed.
-    """
+    """Suspend the runner and the processes of its tasks, so that nothing begins; ask the steps to stop; kill all."""
     signal_group(leader, signal.SIGSTOP)
     if folder.request()["runner"] != "docker":
         _ask([step for step in folder.groups(of_steps=True) if step.pid != leader.pid])
@@ -125,9 +122,9 @@ def _ask(steps: Sequence[ProcessIdentity]) -> None:
 
 
 def stop_steps(folder: RunFolder) -> None:
-    """End what still runs of a run: KFP's processes, and the steps in process groups of their own.
+    """End the running processes of a run: KFP's, and the steps in process groups of their own.
 
-    The numbers that containers wrote down are of no process out here.
+    The process ids that containers wrote are not valid outside of them.
     """
     in_containers = folder.request()["runner"] == "docker"
     for leader in folder.groups(of_steps=not in_containers):
@@ -149,7 +146,7 @@ def _stop_containers(request: Mapping[str, Any]) -> None:
 
 
 def _fire_end_hook(folder: RunFolder, ending: str) -> None:
-    """On a cluster the exit handler runs even then; here no task is left to run it."""
+    """Fire the hook of the end: on a cluster the exit handler runs even then; here no task is left to run it."""
     request = folder.request()
     if not request["hooks"]:
         return
