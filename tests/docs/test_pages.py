@@ -92,7 +92,7 @@ def test_lists_of_commands_say_what_each_of_them_does() -> None:
     for line in (
         "* `clear`: Delete cached",
         "* `airflow`: Read Airflow DAG files",
-        "* `show`: Explain what one engine",
+        "* `show`: List the features that one engine",
     ):
         assert page.count(line) == 1
 
