@@ -45,6 +45,33 @@ def test_arrays_and_tables_are_copied() -> None:
     assert shared.outputs["seen"] == pytest.approx(6.6)
 
 
+def test_tables_share_what_no_step_changes() -> None:
+    """A copy of a table takes no memory until its step changes it, and then one column."""
+    np, pd = pytest.importorskip("numpy"), pytest.importorskip("pandas", minversion="3")
+    changes: list[Callable[[Any], object]] = [
+        lambda table: table.__setitem__("price", 0.0),
+        lambda table: table.loc.__setitem__((0, "price"), -1.0),
+        lambda table: table["price"].__iadd__(1),
+        lambda table: table.pop("price"),
+        lambda table: table.attrs["units"].append("EUR"),
+        lambda table: setattr(table.index, "name", "row"),
+        lambda table: table["name"].__setitem__(0, "z"),
+    ]
+    table = pd.DataFrame({"price": np.ones(1_000), "name": ["x"] * 1_000})
+    table.attrs["units"] = ["USD"]
+    for change in changes:
+        changed, other = own(table), own(table)
+        assert np.shares_memory(changed["price"].to_numpy(), other["price"].to_numpy())
+        change(changed)
+        for left in (table, other):
+            assert (left["price"][0], left["name"][0], left.attrs, left.index.name) == (
+                1,
+                "x",
+                {"units": ["USD"]},
+                None,
+            )
+
+
 class Holder:
     def __init__(self, table: Any) -> None:
         self.table = table

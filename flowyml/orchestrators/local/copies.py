@@ -26,6 +26,8 @@ def own(value: Any) -> Any:
     kind = type(value)
     if kind in _IMMUTABLE or any(kind is _class(*name) for name in _IMMUTABLE_TABLES):
         return value
+    if _copies_on_write(value):
+        return value.copy(deep=False)
     for copied in (copy.deepcopy, _pickled) if _is_block(value) else (_pickled, copy.deepcopy):
         with suppress(Exception):  # whatever the class of a value raises
             return copied(value)
@@ -59,6 +61,16 @@ def _is_block(value: Any) -> bool:
         infer = sys.modules["pandas"].api.types.infer_dtype
         return value.dtype != object or not infer(value, skipna=True).startswith("mixed")
     return kind is _class("numpy", "ndarray")
+
+
+def _copies_on_write(value: Any) -> bool:
+    """Return whether a shallow copy of a table or a column is enough: from pandas 3 on, a change to one of them copies
+    first what they share. Source: "Copy-on-Write (CoW)" in pandas' user guide.
+    """
+    kind = type(value)
+    if kind is not _class("pandas", "DataFrame") and kind is not _class("pandas", "Series"):
+        return False
+    return int(sys.modules["pandas"].__version__.partition(".")[0]) >= 3 and _is_block(value)
 
 
 def _class(module: str, name: str) -> Any:
