@@ -11,7 +11,7 @@ from typing import Any
 from flowyml.artifacts.pickling import Unpickler, pickle_by_reference
 from flowyml.plan.parameters import own_copy
 
-__all__ = ["distinct", "own"]
+__all__ = ["copies_on_write", "distinct", "own"]
 
 _IMMUTABLE = (type(None), bool, int, float, complex, str, bytes)
 _IMMUTABLE_TABLES = (("pyarrow", "Table"), ("pyarrow", "RecordBatch"))
@@ -26,7 +26,7 @@ def own(value: Any) -> Any:
     kind = type(value)
     if kind in _IMMUTABLE or any(kind is _class(*name) for name in _IMMUTABLE_TABLES):
         return value
-    if _copies_on_write(value):
+    if copies_on_write(value):
         return value.copy(deep=False)
     for copied in (copy.deepcopy, _pickled) if _is_block(value) else (_pickled, copy.deepcopy):
         with suppress(Exception):  # whatever the class of a value raises
@@ -63,7 +63,7 @@ def _is_block(value: Any) -> bool:
     return kind is _class("numpy", "ndarray")
 
 
-def _copies_on_write(value: Any) -> bool:
+def copies_on_write(value: Any) -> bool:
     """Return whether a shallow copy of a table or a column is enough: from pandas 3 on, a change to one of them copies
     first what they share. Source: "Copy-on-Write (CoW)" in pandas' user guide.
     """

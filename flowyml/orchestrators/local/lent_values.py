@@ -15,7 +15,7 @@ from typing import Any
 
 from flowyml.orchestrators.local.copies import own
 
-__all__ = ["Loans", "SpentError", "is_quickly_copied"]
+__all__ = ["Loans", "SpentError", "bytes_of", "is_quickly_copied"]
 
 _IMMUTABLE = (
     type(None), bool, int, float, complex, str, bytes, datetime.date, datetime.datetime, datetime.time,
@@ -69,11 +69,11 @@ class Loans:
 
 def is_quickly_copied(value: Any, max_bytes: float) -> bool:
     """Return whether a value is an array or a table of at most ``max_bytes``, or has few plain parts."""
-    return _size(value) <= max_bytes or _is_light(value)
+    return bytes_of(value) <= max_bytes or _is_light(value)
 
 
-def _size(value: Any) -> float:
-    """The bytes of an array or a table; infinite for anything else."""
+def bytes_of(value: Any) -> float:
+    """Return the bytes of an array or a table; infinite for anything else."""
     arrays, tables = sys.modules.get("numpy"), sys.modules.get("pandas")
     if type(value) is getattr(arrays, "ndarray", None):
         return float("inf") if value.dtype.hasobject else float(value.nbytes)

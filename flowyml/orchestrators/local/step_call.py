@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,10 @@ from flowyml.core.errors import ArtifactError, OutputError
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.logs import with_level
 from flowyml.orchestrators.local.capture import Sink, attributed, pass_on
-from flowyml.orchestrators.local.copies import distinct, own
+from flowyml.orchestrators.local.copies import copies_on_write, distinct, own
 from flowyml.orchestrators.local.engine import error_text
 from flowyml.orchestrators.local.graph import Node
-from flowyml.orchestrators.local.lent_values import Loans
+from flowyml.orchestrators.local.lent_values import Loans, bytes_of
 from flowyml.orchestrators.local.retrying import Recorded
 from flowyml.orchestrators.local.schema import KeptRow
 from flowyml.plan.groups import Together
@@ -40,6 +43,9 @@ from flowyml.runtime.running_step import running
 __all__ = ["Stored", "StepCalls", "goes_apart"]
 
 logger = logging.getLogger("flowyml.local")
+
+_LARGE = 10_000_000
+"""The bytes from which a copy of a value is large."""
 
 
 class Stored:
@@ -90,6 +96,7 @@ class StepCalls:
         self._stop = stop
         self._sink = sink
         self._locks: dict[tuple[int, str], threading.Lock] = {}
+        self._large_copies = threading.BoundedSemaphore(os.cpu_count() or 1)
         self.loans = Loans(max_copied_bytes)
         self.artifacts: list[KeptRow] = []
         """What is known about outputs, of all attempts so far."""
@@ -118,6 +125,17 @@ class StepCalls:
         return StepOutputs(self._run_here(node)) if node.step.caching is None else self._call_cached(node)
 
     def _run_here(self, node: Node) -> dict[str, Any]:
+        with self._large_copies if self._needs_large_copies(node) else nullcontext():
+            return self._run_with_own_inputs(node)
+
+    def _needs_large_copies(self, node: Node) -> bool:
+        """Return whether the step gets a large copy: as many as there are CPUs exist at a time."""
+        copied = (
+            source.values[output] for _, source, output in node.given() if not self._gets_itself(node, source, output)
+        )
+        return any(_LARGE <= bytes_of(value) < math.inf and not copies_on_write(value) for value in copied)
+
+    def _run_with_own_inputs(self, node: Node) -> dict[str, Any]:
         given: dict[str, Any] = own_copy(node.fixed)  # an attempt may change its own
         lent: list[Any] = []
         for name, source, output in node.given():
@@ -223,10 +241,14 @@ class StepCalls:
         A consumer that is retried needs it again, so only its last attempt gets the value itself. Values passed
         uncopied are added to ``lent``.
         """
-        value = source.values[output]
-        is_shared = self._share or _step_of(source) in self._sharing
-        is_last = is_shared or (source.uses[output] == 1 and _is_last_attempt(node))
-        return self._taken_value(value, is_last=is_last, lent=None if is_shared else lent)
+        is_last = self._gets_itself(node, source, output)
+        return self._taken_value(source.values[output], is_last=is_last, lent=None if self._is_shared(source) else lent)
+
+    def _gets_itself(self, node: Waiting, source: Waiting, output: str) -> bool:
+        return self._is_shared(source) or (source.uses[output] == 1 and _is_last_attempt(node))
+
+    def _is_shared(self, source: Waiting) -> bool:
+        return self._share or _step_of(source) in self._sharing
 
     def _taken_value(self, value: Any, *, is_last: bool, lent: list[Any] | None) -> Any:
         if isinstance(value, Collected):
