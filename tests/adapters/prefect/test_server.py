@@ -29,7 +29,7 @@ from flowyml.core.process_identity import ProcessIdentity, born, is_alive
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.targets import resolve
 from flowyml_prefect import PrefectOrchestrator
-from flowyml_prefect.server import _free_port, _newest_ui, ensure_worker, stop_embedded_server
+from flowyml_prefect.server import _newest_ui, ensure_worker, stop_embedded_server
 from tests.adapters.prefect.samples import run_processes, step_process, waiting
 from tests.engines.browser import browser_page
 from tests.engines.web import Reply, web
@@ -223,6 +223,8 @@ def test_of_processes_that_are_interrupted_or_begin_at_once_none_leaves_a_second
 
 def test_after_a_crash_it_comes_back_at_the_same_address(served: Path) -> None:
     record = _record(served)
+    port = int(record["url"].rpartition(":")[2])
+    assert 20_000 <= port < 32_768, "no port that the system gives to clients, of which one could have it by now"
     os.killpg(record["server"]["pid"], signal.SIGKILL)
     wait_until(lambda: not is_alive(ProcessIdentity(**record["server"])))
     url, _ = _output(_start(f"import sys; sys.stderr = None; {_START}"))
@@ -408,9 +410,3 @@ def test_it_stops_with_its_worker(home: Path) -> None:
     assert stop_embedded_server()
     assert [born(record[who]["pid"]) for who in ("server", "worker")] == [None, None]
     assert not stop_embedded_server()
-
-
-def test_its_port_is_none_that_clients_are_given() -> None:
-    """One of them could have it by the time the server listens."""
-    assert 20_000 <= _free_port(0) < 32_768
-    assert _free_port(port := _free_port(0)) == port
