@@ -27,7 +27,7 @@ def content_of(packed: Any) -> list[Any]:
     if not is_reference(packed):
         return ["json", packed]
     written, found = read_reference(packed[REFERENCE])
-    name = packed[REFERENCE].get("name")  # of a file, which steps may look at
+    name = packed[REFERENCE].get("name")  # of a file, which steps may read
     return ["artifact", found.name, written.sha256, *([name] if name else [])]
 
 
@@ -70,7 +70,7 @@ class _Nowhere(Store):
 
     def write(self, key: str, produce: Produce) -> Written:
         with Path(os.devnull).open("wb", buffering=0) as nothing, HashingWriter(nothing) as writer:
-            produce(writer)  # type: ignore[arg-type]  # what formats need of a file, it has
+            produce(writer)  # type: ignore[arg-type]  # it has all methods that formats use
         return Written("", writer.sha256, writer.size)
 
     def local_copy(self, url: str) -> AbstractContextManager[Path]:

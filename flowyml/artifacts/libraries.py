@@ -111,7 +111,7 @@ def write_torch(value: Any, file: BinaryIO) -> None:
 def read_torch(path: Path) -> Any:
     """Read what ``write_torch`` wrote, onto the CPU; anything else in a torch file is refused."""
     torch = require("torch")
-    with warnings.catch_warnings():  # that it looks at the indices of sparse tensors is as it should be
+    with warnings.catch_warnings():  # it warns of checks of sparse tensors' indices, which are wanted
         warnings.filterwarnings("ignore", "Validating sparse tensor", UserWarning)
         return torch.load(path, weights_only=True, map_location="cpu")
 

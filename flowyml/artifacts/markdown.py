@@ -18,7 +18,7 @@ from flowyml.core.runs import Artifact
 __all__ = ["markdown_of", "noted"]
 
 _MOST_FACTS = 50
-_LARGEST_PICTURE = 150_000  # bytes of a picture that stands in the text itself
+_LARGEST_PICTURE = 150_000  # bytes of a picture that is embedded in the text
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NOTE = re.compile(r"<!-- flowyml:([A-Za-z0-9+/=]+) -->\s*\Z")
 
@@ -80,6 +80,6 @@ def _picture(artifact: Artifact, store: str | None) -> str:
                     data = path.read_bytes()
             if data.startswith(_PNG):
                 return f"![{escaped(artifact.name)}](data:image/png;base64,{base64.b64encode(data).decode()})"
-        except OSError:  # it stands elsewhere
+        except OSError:  # it is elsewhere
             pass
     return f"Its picture is at {escaped(artifact.picture)}"

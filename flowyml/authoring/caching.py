@@ -54,7 +54,7 @@ def held_by(plan: Plan, calls: Sequence[Call]) -> dict[str, str]:
     known: dict[int, str] = {}
     found: dict[str, str] = {}
     for step in plan:
-        if step.caching and not step.function.startswith("pickle:"):  # whose digest has it
+        if step.caching and not step.function.startswith("pickle:"):  # whose digest includes it
             function = by_name[step.name].step.function
             if id(function) not in known:
                 known[id(function)] = held(function)

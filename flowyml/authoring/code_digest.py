@@ -119,7 +119,7 @@ class _Walk:
             self._collect_name(file, value.__qualname__.partition(".")[0])
             if not self._is_live:
                 return
-            if "<" in value.__qualname__:  # several of one name may stand in one statement
+            if "<" in value.__qualname__:  # several of one name may be in one statement
                 self.held.extend(bytecode(value.__code__))
         else:
             self._collect_unfiled(value)
@@ -175,7 +175,7 @@ class _Walk:
         else:
             for name, value in sorted(vars(kind).items()):
                 is_code = isinstance(value, FunctionType | property | staticmethod | classmethod)
-                if is_code or not name.startswith("__"):  # else Python's own, such as what pickle notes of a class
+                if is_code or not name.startswith("__"):  # else Python's own, such as pickle's records of a class
                     self._hold(f"{kind.__qualname__}.{name}", value)
             for base in kind.__bases__:
                 self._collect_class_once(base)

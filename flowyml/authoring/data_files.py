@@ -18,7 +18,7 @@ MAX_BYTES = 100_000_000
 """The largest size of all data files of a pipeline, in bytes: they travel to every worker, like its code."""
 
 _SETTINGS = ("flowyml.toml", "pyproject.toml")  # with targets and their passwords
-_COMPILED = "__pycache__"  # what Python makes of the code, another one on each machine
+_COMPILED = "__pycache__"  # Python's bytecode, which differs on each machine
 _LISTED = 5
 
 

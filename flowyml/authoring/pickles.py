@@ -67,7 +67,7 @@ class _Pickler(pickle.Pickler):
         """Called for all but the plainest objects."""
         if isinstance(item, type | FunctionType | ModuleType):
             module = item.__name__ if isinstance(item, ModuleType) else item.__module__
-            if isinstance(module, str):  # a function that exec has made may have none
+            if isinstance(module, str):  # a function created by exec may have none
                 self.modules[module] = None
         if isinstance(item, self.by_name) and travels(item.__module__) and _is_found_by_name(item):
             return named, (shipped_name(item.__module__), item.__qualname__)

@@ -114,7 +114,7 @@ class Pipeline:
         self._grouping = Grouping()
         self._plan: Plan | None = None
         self._planned: list[Step[..., Any]] = []
-        self._cached: tuple[Plan, Plan] | None = None  # the plan, and the same with what caching needs
+        self._cached: tuple[Plan, Plan] | None = None  # the plan, and the same with the data for caching
         self._refresh: bool | tuple[str, ...] = False
 
     def __init_subclass__(cls) -> None:
@@ -225,7 +225,7 @@ class Pipeline:
         """The plan: the same pipeline gives the same bytes in any process. Raises ``DefinitionError``."""
         with errors_at(self._place):
             steps = [call.step for call in self._all_calls()]
-            if self._plan is None or steps != self._planned:  # a cell of a notebook defined one anew
+            if self._plan is None or steps != self._planned:  # a cell of a notebook redefined one
                 self._plan, self._planned = self._compiled(), steps
             return self._with_caching(self._plan)
 

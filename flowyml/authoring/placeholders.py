@@ -68,7 +68,7 @@ class Placeholder:
         )
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what looks for a protocol learns that there is none
+        if name.startswith("__"):  # a lookup of a protocol must find none
             raise AttributeError(name)
         self._refuse()
 

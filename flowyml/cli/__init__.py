@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     import gc
 
-    gc.disable()  # nothing that is made before a command begins is garbage
+    gc.disable()  # objects created before a command begins are never garbage
     try:
         from flowyml.cli.app import read
         from flowyml.cli.failures import exit_code_of
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return exit_code_of(read, given)
         finally:
-            if arguments is not None:  # a program's own; a command guards what prints at its exit, too
+            if arguments is not None:  # a program's own; a command also guards output at its exit
                 release_terminals()
     except KeyboardInterrupt:  # during the imports
         return 130

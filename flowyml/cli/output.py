@@ -37,7 +37,7 @@ _GAP = 2
 _NARROWEST = 8
 _MOST_PADDED = 60  # of a column, where nothing is cut: one long name does not make all rows as long
 _FOR_COLUMNS = 70  # of a terminal, for a table whose cells are not cut
-_BUNDLE = "flowyml.bundle"  # the logger that says which data files come along
+_BUNDLE = "flowyml.bundle"  # the logger that lists the included data files
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
 

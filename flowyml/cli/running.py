@@ -111,7 +111,7 @@ def _check_deployable(orchestrator: Orchestrator, bundle: Bundle, force: bool) -
     from flowyml.core.errors import EngineUnreachableError, FlowymlError, OwnershipError, ServerTroubleError
 
     try:
-        with catch_warnings(action="ignore"):  # they say that something is replaced
+        with catch_warnings(action="ignore"):  # warnings that something is replaced
             orchestrator.check_deployable(bundle, force=force)
     except (EngineUnreachableError, ServerTroubleError):
         raise

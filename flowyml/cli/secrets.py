@@ -17,7 +17,7 @@ def check(file: File, on: On = None, as_json: AsJson = False) -> int:
     """Say which secrets of a pipeline an engine lacks, before anything runs. Exits with 4 when one is missing."""
     with Output(as_json) as out:
         orchestrator, pipeline = resolve(on), load(file)
-        orchestrator.plan(pipeline)  # which refuses what the engine cannot run
+        orchestrator.plan(pipeline)  # which refuses plans that the engine cannot run
         steps: dict[str, list[str]] = {}
         for step in pipeline.compile():
             for reference in dict.fromkeys(step.secrets.values()):

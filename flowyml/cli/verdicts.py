@@ -79,7 +79,7 @@ def verdict(found: Target, pipeline: RunnablePipeline, plan: Plan) -> Verdict:
     except ConfigurationError as error:
         if can is None:
             return Verdict(found.name, found.engine, problem=str(error))
-        orchestrator = None  # without an address, say: the engine can do what it can
+        orchestrator = None  # for example without an address: then only capabilities are checked
     except Exception as error:  # a third party's
         problem = str(error) if isinstance(error, FlowymlError) else f"{type(error).__name__}: {error}"
         return Verdict(found.name, found.engine, problem=problem)

@@ -105,7 +105,7 @@ def _opener(path: str, flags: int) -> int:
     return os.open(path, flags, stat.S_IRUSR | stat.S_IWUSR)
 
 
-@cache  # once in a process: what FlowyML makes is private
+@cache  # once in a process: new files of FlowyML are private
 def _close_to_others(folder: Path) -> None:
     """Create the folder, or close it to others: it may come from `mkdir`, `cp -r` or a backup.
 

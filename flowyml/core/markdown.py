@@ -44,7 +44,7 @@ def code(text: object, *, in_cell: bool = False) -> str:
     if not line:
         return ""
     if in_cell:
-        if "\\|" in line:  # no code can say this in a cell
+        if "\\|" in line:  # code in a cell cannot contain this
             return escaped(line, in_file=True)
         line = line.replace("|", "\\|")
     ticks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))

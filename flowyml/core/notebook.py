@@ -17,7 +17,7 @@ __all__ = ["artifacts_html", "html_of", "run_html", "runs_html", "steps_html"]
 _LONGEST = 300
 _MOST_ROWS = 200
 _RED = "#de3341"
-_COLOURS = {  # as far from white as from a dark page, since notebooks do not say which theme they have
+_COLOURS = {  # with contrast to white and dark pages, since notebooks do not reveal their theme
     ExecutionStatus.COMPLETED: "#208a3e",
     ExecutionStatus.FAILED: _RED,
     ExecutionStatus.TIMEOUT: _RED,

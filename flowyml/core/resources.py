@@ -45,7 +45,7 @@ class ResourceRequirements:
             if not re.fullmatch(pattern, str(value)):
                 raise DefinitionError(f"{name}={value!r} is not a Kubernetes quantity. Write it like {example}.")
             object.__setattr__(self, name, str(value))
-        gpu: object = self.gpu  # what callers without a type checker give
+        gpu: object = self.gpu  # callers without a type checker pass any type
         if isinstance(gpu, bool) or not isinstance(gpu, int) or gpu < 0:
             raise DefinitionError(f"gpu={self.gpu!r} is not a number of devices. Use a whole number, 0 or more.")
 

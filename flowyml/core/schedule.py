@@ -115,7 +115,7 @@ class Schedule:
         zone = ZoneInfo(self.timezone)
         moment = (after or datetime.now(UTC)).astimezone(zone)
         if self.start and self.start > moment:
-            before = timedelta(microseconds=1 if self.cron else 0)  # croniter looks for times after a moment
+            before = timedelta(microseconds=1 if self.cron else 0)  # croniter finds times after a moment
             moment = (self.start.astimezone(UTC) - before).astimezone(zone)  # not by the clock, which may jump there
         times = self._cron_times(moment, count) if self.cron else self._interval_times(moment, count)
         return [time for time in times if self.end is None or time <= self.end]

@@ -116,7 +116,7 @@ def page_title(page: str | bytes) -> str:
     """
     text = page[:_TITLE_WITHIN].decode("utf-8", "replace") if isinstance(page, bytes) else page[:_TITLE_WITHIN]
     lower = text.lower()
-    if len(lower) != len(text):  # a letter whose lower case has two
+    if len(lower) != len(text):  # a letter whose lower case has two letters
         text = lower
     opened = lower.find("<title")
     begin = lower.find(">", opened) + 1 if opened >= 0 else 0

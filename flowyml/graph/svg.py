@@ -20,7 +20,7 @@ __all__ = ["svg"]
 
 _CELL, _SMALL_CELL = 7.9, 6.7
 _HEIGHT, _GAP, _MARGIN, _HEADER = 46, 18, 28, 72
-_TITLE, _PADDING = 32, 16  # of a frame: above what it holds, and on the other sides
+_TITLE, _PADDING = 32, 16  # of a frame: above its content, and on the other sides
 _LONGEST_NAME, _LONGEST_TITLE = 32, 60
 _KINDS = {Loop: "loop", Branch: "branch", Cleanup: "cleanup", Section: "", ExecutionGroup: "together"}
 # Attributes that every program understands. Librsvg, Inkscape, LaTeX and office programs know no custom properties;

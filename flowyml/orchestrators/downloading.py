@@ -20,7 +20,7 @@ from flowyml.core.runs import Artifact
 
 __all__ = ["download"]
 
-_LARGE = 10_000_000  # bytes of what takes a while
+_LARGE = 10_000_000  # bytes of an artifact that takes a while
 _PICTURES = {"image/png": ".png", "text/html": ".html"}
 
 
@@ -189,7 +189,7 @@ def _holds(folder: Path, archive: Path) -> bool:
     with passing_file() as (path, file):
         try:
             write_folder(folder, file)
-        except ArtifactError:  # it holds links, or cannot be read
+        except ArtifactError:  # it contains links, or cannot be read
             return False
         return _digest(path) == _digest(archive)
 

@@ -63,7 +63,7 @@ BUSY = frozenset({429, 502, 503, 504})
 """The statuses of a busy server, or of a proxy that cannot reach its server: a retry may succeed soon."""
 
 _MOST_ENTRIES = 200_000  # of a list, such as the lines of a log
-_MOST_EMPTY = 10  # pages of a list that hold nothing and yet name a next one, as filters on a server make them
+_MOST_EMPTY = 10  # empty pages of a list that name a next one, as with filters on a server
 _LONGEST_LISTING = 300  # seconds that a server may take for all pages of a list
 _BUSY_SECONDS = 3  # SQLite under many writers is free again within this
 _LONGEST_PAUSE = 60  # seconds that a server may ask for in Retry-After
@@ -388,7 +388,7 @@ class HttpClient:
             with self._opening:
                 if self._pool is None:  # another thread may have been faster
                     self._pool = _open_pool(self.base(), self.tls)
-                    weakref.finalize(self, self._pool.close)  # an orchestrator made for one call is never closed
+                    weakref.finalize(self, self._pool.close)  # an orchestrator created for one call is never closed
         return self._pool
 
     # The meaning of answers.

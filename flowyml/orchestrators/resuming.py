@@ -93,7 +93,7 @@ def _joined(ended: Iterable[Ended]) -> tuple[dict[_Turn, Ended], dict[_Turn, flo
         around = [(one.step, one.item[:depth]) for depth in range(len(one.item) + 1)]
         earlier = known.get(turn)
         known[turn] = each = one._replace(attempt=one.attempt + earlier.attempt) if earlier else one
-        was_made = each.attempt or each.status == "COMPLETED"  # else its record only says why it was not
+        was_made = each.attempt or each.status == "COMPLETED"  # else its record only has the reason why it was not
         if was_made and (turn in has_completed or not completed.isdisjoint(around)):
             remade.update({name: max(each.began, remade.get(name, 0.0)) for name in around})
         if each.status == "COMPLETED":

@@ -32,7 +32,7 @@ __all__ = ["Bundle", "build"]
 
 _SHEBANG = b"#!/usr/bin/env python3\n"
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_KEPT = 4_000_000  # bytes of files whose zip file is kept for the next time
+_KEPT = 4_000_000  # bytes of files whose zip file is cached
 _UNREADABLE = (BadZipFile, EOFError, OSError, RuntimeError, zlib.error)  # RuntimeError: encrypted, or another method
 _AT_HOME = ("cli", "graph", "migration", "steps", "testing")  # needed only where code names them
 
@@ -242,7 +242,7 @@ def _package(name: str) -> Mapping[str, bytes]:
     """The Python files of an installed package or module; empty if there is none of that name."""
     try:
         found = find_spec(name)
-    except (ImportError, ValueError):  # a module that was made by hand
+    except (ImportError, ValueError):  # a module that was created by hand
         return {}
     if found is None:
         return {}

@@ -33,7 +33,7 @@ def _compile(path: str) -> None:
     import py_compile
     from contextlib import suppress
 
-    with suppress(OSError, py_compile.PyCompileError):  # its import will say what is wrong with it
+    with suppress(OSError, py_compile.PyCompileError):  # its import will report the error
         py_compile.compile(path, doraise=True)
 
 

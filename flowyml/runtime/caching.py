@@ -41,7 +41,7 @@ _RECORD = "record.json"
 _VERSION = 1
 _LARGEST = 4_000_000  # bytes of a record
 _FILE = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}")
-_SAY_SECONDS = 10  # until a step says that it waits
+_SAY_SECONDS = 10  # until a step reports that it waits
 _SKEW_SECONDS = 3600  # that the clock of another machine may be ahead
 _LATEST = 100_000_000_000  # seconds since 1970, of a time that dates can be
 
@@ -106,9 +106,9 @@ class StepCache:
         if caching.refresh:
             return self._computed(step, folder, parts, compute)
         found = self._found(step, folder, place, level=logging.DEBUG)
-        if found is not None:  # a step may give nothing
+        if found is not None:  # a step may have no outputs
             return found
-        with self._turn(folder, step.timeout_seconds):  # which looks again, and says what is wrong
+        with self._turn(folder, step.timeout_seconds):  # which checks again, and reports errors
             found = self._found(step, folder, place)
             return self._computed(step, folder, parts, compute) if found is None else found
 
@@ -155,7 +155,7 @@ class StepCache:
         if isinstance(self._kept, LocalStore):
             with self._kept.fetch(written):
                 return self._store.take(self._kept, written, key)
-        taken = self._store.take(self._kept, written, key)  # which hashes what it copies from elsewhere
+        taken = self._store.take(self._kept, written, key)  # which hashes artifacts from elsewhere
         if (taken.sha256, taken.size) != (written.sha256, written.size):
             raise ArtifactError(f"{written.url} is not what was written")
         return taken

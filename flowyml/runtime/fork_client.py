@@ -28,11 +28,11 @@ from flowyml.runtime.unpacking import unpack_bundle
 
 __all__ = ["Server", "ForkedProcesses", "start_ahead"]
 
-_SLICE = 0.05  # seconds between looks at the clock, at `stop`, and for exceptions that are thrown into this thread
-_GLANCE = 0.002  # seconds between looks at whether a fork has ended
+_SLICE = 0.05  # seconds between checks of the clock, of `stop`, and for exceptions that are raised in this thread
+_GLANCE = 0.002  # seconds between checks whether a fork has ended
 _HANGING_UP = 1  # seconds in which a process that was killed closes all of its files
 _PATIENCE = 10  # seconds that a killed process is waited for
-_LOADING = 60  # seconds that the code has to be loaded, for a step whose timeout is shorter
+_LOADING = 60  # seconds for loading the code, for a step whose timeout is shorter
 _SMALL = 32768  # bytes of a request that travel in its datagram
 _LAST_WORDS = 8000  # bytes
 _START = Path(__file__).with_name("fork_main.py")
@@ -162,7 +162,7 @@ class _Fork:
 
         self._code: int | None = None
         self._lock = threading.Lock()
-        flush_output()  # else both would write what is in the buffers
+        flush_output()  # else both would write the content of the buffers
         self.pid = fork()
         if self.pid == 0:
             for end in ends.ours:
@@ -176,7 +176,7 @@ class _Fork:
             if self._code is None:
                 try:
                     ended, status = os.waitpid(self.pid, os.WNOHANG)
-                except ChildProcessError:  # something else has waited for it, or SIGCHLD is ignored; Popen says 0 too
+                except ChildProcessError:  # reaped elsewhere, or SIGCHLD is ignored; Popen returns 0 too
                     self._code = 0
                 else:
                     self._code = os.waitstatus_to_exitcode(status) if ended else None
@@ -245,7 +245,7 @@ class Server:
             patience = _PATIENCE if not self.closed and self.is_ready() else 0
             self.closed = True
             with suppress(OSError):  # closed before
-                self._control.shutdown(socket.SHUT_RDWR)  # what a step has forked here may hold a copy
+                self._control.shutdown(socket.SHUT_RDWR)  # a process that a step has forked here may have a copy
             self._control.close()
         self.ends(patience)
         try:
@@ -474,6 +474,6 @@ class _Child:
         try:
             answer: dict[str, Any] = json.loads(self._answer)
         except ValueError:
-            assert self._end is not None  # one that holds has answered
+            assert self._end is not None  # a process on hold has answered
             raise crashed(self._who, self._end, self._server.out_of_memory) from None
         return answer

@@ -24,7 +24,7 @@ from types import ModuleType
 
 def main() -> None:
     """Make FlowyML importable from the bundle, and serve."""
-    gc.disable()  # until the code is loaded: objects made by imports are there to stay
+    gc.disable()  # until the code is loaded: objects from imports are never garbage
     folder = os.fsdecode(os.read(int(sys.argv[1]), 1 << 16))  # one datagram
     if not folder:
         return  # the process that started this has ended

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-import flowyml.artifacts.previews  # noqa: F401  # each child would import it for what its step returns
+import flowyml.artifacts.previews  # noqa: F401  # else each child would import it for its outputs
 from flowyml.core.forks import flush_output, fork
 from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group, signal_process
 from flowyml.plan.secrets import forget_secrets
@@ -293,7 +293,7 @@ class _Server:
 def _write_lines() -> None:
     """Write every line at once; called before user code stores references to the streams."""
     for name, number in (("stdout", 1), ("stderr", 2)):
-        _replaced.append(getattr(sys, name))  # Airflow's own would close the descriptor when nothing holds it any more
+        _replaced.append(getattr(sys, name))  # Airflow's own would close the descriptor with the last reference
         stream = os.fdopen(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)

@@ -93,7 +93,7 @@ class StepProcesses:
         read_secret: ReadSecret = from_environment,
     ) -> None:
         for name, value in parameters.items():
-            if is_too_deep(value):  # an engine's form takes what `flowyml` would have refused
+            if is_too_deep(value):  # an engine's form allows values that `flowyml` would have refused
                 raise ParameterError(too_deep(f"Parameter {name!r} of the run"))
         config = {
             "run_id": run_id, "artifacts": artifacts, "place": place, "parameters": dict(parameters),

@@ -81,7 +81,7 @@ def fact(value: Any) -> Any:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, int) and -(2**63) < value < 2**63:
-            return int.__add__(value, 0)  # without what a class of its own adds
+            return int.__add__(value, 0)  # without additions of a class of its own
         if isinstance(value, float) and math.isfinite(value):
             return float.__add__(value, 0.0)
         text = value if isinstance(value, str) else str(value)

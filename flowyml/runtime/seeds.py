@@ -26,8 +26,8 @@ class Seeds:
     def __init__(self) -> None:
         self._is_seeded = False
         self._state: tuple[Any, ...] | None = None
-        self._randoms: WeakSet[random.Random] = WeakSet()  # those that were made without a seed
-        self._drawn: set[int] = set()  # from the system's randomness: what numpy seeds a generator with by itself
+        self._randoms: WeakSet[random.Random] = WeakSet()  # those created without a seed
+        self._drawn: set[int] = set()  # from the system's randomness: numpy's own seeds
         self._is_noticing = False
         self._numpys: list[Any] = []
 

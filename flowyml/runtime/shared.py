@@ -19,7 +19,7 @@ from flowyml.runtime.spawn import Child, SpawnedProcesses
 
 __all__ = ["SharedProcesses", "further", "hush"]
 
-_LONGEST = 1 << 16  # bytes of a command; what is long in it stands in files
+_LONGEST = 1 << 16  # bytes of a command; long data is in files
 _SLICE = 0.05
 _PATIENCE = 10  # seconds to wait for the end of a process that is no longer needed
 

@@ -55,7 +55,7 @@ class End:
             sys.unraisablehook = self._explain
             atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, _interrupt)
-            signal.setitimer(signal.ITIMER_REAL, _PATIENCE, 1)  # then once a second, until it gives in
+            signal.setitimer(signal.ITIMER_REAL, _PATIENCE, 1)  # then once a second, until it stops
         return code
 
     def leave(self, code: int) -> NoReturn:

@@ -26,7 +26,7 @@ from flowyml.runtime.step_errors import OutOfMemory, cancelled, crashed, timed_o
 
 __all__ = ["Child", "SpawnedProcesses"]
 
-_SLICE = 0.05  # seconds between looks at the clock, and at what may end a step
+_SLICE = 0.05  # seconds between checks of the clock, and of the causes that end a step
 _PATIENCE = 10  # seconds to wait for a killed process
 
 

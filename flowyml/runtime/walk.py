@@ -69,7 +69,7 @@ class Walk(Generic[T]):
         self._past = past
         self._reopened: deque[Opening] = deque()
         self.root = Frame()
-        self._finale = Gate(self.root)  # what cleans up is behind it
+        self._finale = Gate(self.root)  # clean-ups are behind it
         self._stopped = False
         self._build(self.root)
         self.outputs: dict[str, tuple[Node, str]] = {}
@@ -409,7 +409,7 @@ class Walk(Generic[T]):
                 node.started = True
             if node.frame.parent is None:
                 self.ready.append(node)
-            else:  # an item that has begun goes on before others begin, so that fewer values are held
+            else:  # an item that has begun continues before others begin, so that fewer values are in memory
                 self.ready.appendleft(node)
 
     def _end(self, node: Node, end: End, cause: str) -> None:

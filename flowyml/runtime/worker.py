@@ -147,7 +147,7 @@ class Worker:
             contents = {
                 item.name: self._content(step, item, packed) for item in step.inputs if _is_given(step, item, packed)
             }
-        except FlowymlError:  # what is wrong with an input is the step's own error
+        except FlowymlError:  # a faulty input is the step's own error
             return compute()
         label = labelled(step.name, index)
         try:

@@ -39,7 +39,7 @@ def bash(command: str, env: dict[str, str] | None = None, cwd: str | None = None
             assert process.stdout is not None
             last = _printed(process.stdout)
             code = process.wait()
-        except BaseException:  # the step is stopped: what the command started ends with it
+        except BaseException:  # the step is stopped: processes of the command end with it
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             raise

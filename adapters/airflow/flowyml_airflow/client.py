@@ -42,7 +42,7 @@ __all__ = [
     "usable_id", "with_display_names",
 ]  # fmt: skip
 
-_PAGE = 100  # Airflow gives no more at once, unless its [api] maximum_page_limit says otherwise
+_PAGE = 100  # Airflow's limit for a page, unless its [api] maximum_page_limit is another
 _BUSY_SECONDS = 30
 _READ_AGAIN = 3  # times that a list is read again which changed while it was read
 

@@ -93,7 +93,7 @@ class Airflow2Client(AirflowClient):
         return "/".join(ours.split("/")[-2:]) == "/".join(path.split("/")[-2:])
 
     def _date(self, logical: datetime | None) -> Mapping[str, Any]:
-        return {}  # Airflow 2 gives each run one
+        return {}  # in Airflow 2 each run has one
 
     _note_events: Mapping[str, Any] = {"event": "api.set_dag_run_note", "order_by": "-when"}
     _mark_events: Mapping[str, Any] = {

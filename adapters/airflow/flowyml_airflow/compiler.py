@@ -341,7 +341,7 @@ class _Dag:
             yield f"dagrun_timeout={delta(plan.timeout_seconds)}"
         yield from (Pair(f"{name}=", value(options[name])) for name in DAG_ARGUMENTS if name in options)
         common = {name: options[name] for name in TASK_ARGUMENTS if name in options}
-        yield Pair("default_args=", value({**common, "retries": 0}))  # else [core] default_task_retries would hold
+        yield Pair("default_args=", value({**common, "retries": 0}))  # else [core] default_task_retries would apply
         if plan.parameters:
             given = self.schedule.parameters if self.schedule else {}
             yield Pair("params=", Group("{", [param(parameter, given) for parameter in plan.parameters], "}"))

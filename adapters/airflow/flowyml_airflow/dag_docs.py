@@ -17,7 +17,7 @@ from flowyml_airflow.flow import Flow
 __all__ = ["dag_docs", "graph_docs", "step_docs", "together_docs"]
 
 T = TypeVar("T")
-_MOST_LISTED = 50  # steps, say: a longer list helps no reader
+_MOST_LISTED = 50  # steps, for example: a longer list is not readable
 _LONGEST = 80  # characters of a name or a default in a table
 
 

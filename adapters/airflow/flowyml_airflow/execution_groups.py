@@ -112,7 +112,7 @@ class GroupRun:
                     hold=step is not self.steps[-1] or bool(delays),
                 )
             except StepCancelledError:
-                raise  # what it was doing stands as it is: the end of the task says how that ended
+                raise  # its record stays as it is: the end of the task decides its end
             except StepError as error:
                 self._note(step, attempt, error, is_last=not delays)
                 if self._is_over(step, error) or not delays:

@@ -63,7 +63,7 @@ class External:
         if state != "success":
             how = "failed" if state == "failed" else "lost its run"
             raise RuntimeError(f"The DAG {self.dag_id!r} {how}: see {page}")
-        if holds_secret(page):  # an output that holds one is refused, after the DAG has run
+        if holds_secret(page):  # an output that contains one is refused, after the DAG has run
             print("The address of Airflow is a secret of this step, so its output has no url.", flush=True)
             page = ""
         return {"dag_id": self.dag_id, "run_id": run_id, "state": state, "url": page}
@@ -166,7 +166,7 @@ class Calls:
     def _check_has_tasks(self) -> None:
         """Refuse a DAG that has not begun or is over: its run would have no tasks, and succeed."""
         why = ""
-        with suppress(OSError, HTTPException, RuntimeError):  # the run is not refused for what cannot be asked
+        with suppress(OSError, HTTPException, RuntimeError):  # a check that cannot be made does not refuse the run
             status, found = self._answer("GET", f"{self.dag}/details", None, self._headers())
             why = no_tasks_at(datetime.now(UTC), found) if status == 200 else ""
         if why:

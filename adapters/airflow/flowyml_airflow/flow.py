@@ -28,7 +28,7 @@ _SKIPPING = frozenset({
 })  # fmt: skip
 """The values of ``run_if`` by which a step may be skipped."""
 _TO_LOAD = 60  # seconds
-_MOST_WRITTEN = 100  # items of a constant list that stand in the DAG file as labels
+_MOST_WRITTEN = 100  # items of a constant list whose labels are written into the DAG file
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +298,7 @@ class Flow:
             return "all_done"
         if collected or (task.kind == "choice" and len(self.upstream(task)) > 1):
             return "none_failed"
-        if joins:  # in a mapped task group Airflow 3 would wait for all items before it made one, and skip them all
+        if joins:  # in a mapped task group Airflow 3 would wait for all items before it created one, and skip them all
             return "none_failed" if self.loop(task) else "none_failed_min_one_success"
         before = self.upstream(task)
         may_be_skipped = len(before) > 1 and any(self._may_skip(each, group) for each in self._waits_for(task))

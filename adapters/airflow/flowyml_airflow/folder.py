@@ -200,7 +200,7 @@ class FsspecFolder(Folder):
         """
         try:
             parts = urlsplit(url)
-            _ = parts.port  # what stands for one is a part of the password
+            _ = parts.port  # an invalid port is a part of the password
         except ValueError:
             raise ConfigurationError(
                 f"dags_folder={self.name!r}: its user name or password contains a character that a URL cannot hold, "

@@ -68,7 +68,7 @@ def _causes(
             reached = [found[each] for each in _before(marker, waits.get(name, ()), by_task, facts) if each in found]
             if reached:
                 found[marker] = min(reached)
-            elif task["state"] == "failed" and marker not in of_steps:  # it stands for no step
+            elif task["state"] == "failed" and marker not in of_steps:  # it runs no step
                 found[marker] = moment(task["end_date"]) or _LATEST, not_run(f"task {name!r}", ExecutionStatus.FAILED)
     return found
 

@@ -19,7 +19,7 @@ __all__ = [
     "pipeline_options", "step_options",
 ]  # fmt: skip
 
-_THIRTY_TWO_BITS = range(-(2**31), 2**31)  # the columns of Airflow's database that hold them
+_THIRTY_TWO_BITS = range(-(2**31), 2**31)  # the columns of Airflow's database for them
 
 
 def _is_text(value: object) -> bool:

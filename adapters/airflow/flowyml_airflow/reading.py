@@ -266,7 +266,7 @@ class RunReader:
     def logs(self, found: Mapping[str, Any], *, follow: bool) -> Iterator[LogLine]:
         """The lines of every attempt, oldest first; with ``follow`` as they arrive, until the run has ended."""
         tails: Tails = defaultdict(Tail)
-        over: bool | None = None  # not known before the first look, for which ``found`` is new enough
+        over: bool | None = None  # unknown before the first poll, for which ``found`` is new enough
 
         def look() -> Look:
             nonlocal found, over
@@ -359,7 +359,7 @@ class RunReader:
     ) -> Sequence[int]:
         """The map indexes for which a task, or the step of an execution group that has this output, completed."""
         held = [each for each in steps_of_task(task, facts) if output.startswith(f"{task_id(each)}.")]
-        name = max(held, key=len, default=None)  # a step `train.v2` may stand beside a step `train`
+        name = max(held, key=len, default=None)  # a step `train.v2` may exist beside a step `train`
         if name is None:
             return seen.completed(task)
         mapped = [each for each in self._tasks(found) if each["task_id"] == task]
@@ -399,7 +399,7 @@ class RunReader:
     def _failure(self, found: Mapping[str, Any], task: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         """Say how a task failed, for the run's error; empty if it failed only because another task had."""
         if steps_of_task(task["task_id"], facts):
-            with suppress(KeptElsewhereError):  # the log says it too
+            with suppress(KeptElsewhereError):  # the log has it, too
                 runs = [run for run in self._steps_of(task, found, facts) if failed_or_timed_out(run.status)]
                 first = min(runs, key=lambda run: run.ended_at or _LATEST, default=None)
                 return of_step(first.name, first.error or "", first.label) if first else ""

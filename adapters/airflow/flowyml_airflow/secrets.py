@@ -74,7 +74,7 @@ def _read(reference: str) -> str:
     place = place_of(reference)
     try:
         value = _of_connection(place) if place.field else _sdk("Variable").get(place.name)
-    except Exception as error:  # each Airflow has its own for what is not there: KeyError, AirflowNotFoundException …
+    except Exception as error:  # each Airflow has its own error for a missing one: KeyError, AirflowNotFoundException …
         raise MissingSecretError(_missing(reference, place, f" {type(error).__name__}")) from None
     if value in (None, ""):
         raise MissingSecretError(_missing(reference, place))

@@ -75,7 +75,7 @@ class Upstream:
                 return end
             if self.taken(gate) != branch.name:
                 return End.SKIPPED
-        if task.kind == "choice":  # it may be made before a value that is missing is needed
+        if task.kind == "choice":  # it may be made before a missing value is needed
             return End.OK
         tally, waits = [0, 0, 0], 0
         for end in self._ends(task):

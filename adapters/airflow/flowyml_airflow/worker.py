@@ -64,8 +64,8 @@ __all__ = ["choose", "finish_run", "function", "list_items", "run_step", "run_to
 logger = logging.getLogger("airflow.task")
 # A process runs one task at a time.
 _stop = threading.Event()
-_GLANCE = 1  # seconds between looks at the parent
-_LONGEST_LABEL = 250  # characters that Airflow's database takes for what an item is called
+_GLANCE = 1  # seconds between checks of the parent
+_LONGEST_LABEL = 250  # characters of an item's name in Airflow's database
 
 
 def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> Any:

@@ -29,11 +29,9 @@ __all__ = [
 ]  # fmt: skip
 
 LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
-FINALE = "finale"  # a file in that folder: the run was stopped, and only what cleans up is to run
-CLEAN_UP = "clean-up"  # a folder in it: what pods that clean up keep for the finale, and not for another try of the run
-RESULT = (
-    "flowyml-result "  # begins a line of a pod's log with what KFP's API has no field for; only `publish` writes it
-)
+FINALE = "finale"  # a file in that folder: the run was stopped, and only clean-ups are to run
+CLEAN_UP = "clean-up"  # a folder in it: results of clean-up pods for the finale, and not for another try of the run
+RESULT = "flowyml-result "  # begins a line of a pod's log with data that KFP's API lacks; only `publish` writes it
 _LEVELS = ("DEBUG", "WARNING", "ERROR", "CRITICAL")
 
 

@@ -27,9 +27,9 @@ Json = dict[str, Any]
 
 _PAGE = 100
 _CHUNK = 1 << 20  # bytes of a file at once
-_NO_LOG = '{"error_message":'  # what older servers say in an answer that claims to be a success
-_PAUSES = (0.2, 0.6)  # seconds before a call that only reads is made again
-SERVICES = {  # of the official client, by what an operation's name begins with
+_NO_LOG = '{"error_message":'  # of older servers, in an answer that claims to be a success
+_PAUSES = (0.2, 0.6)  # seconds before a call that only reads is repeated
+SERVICES = {  # of the official client, by the beginnings of operations' names
     "experiment": "ExperimentServiceApi", "pipeline": "PipelineServiceApi", "recurring_run": "RecurringRunServiceApi",
     "run": "RunServiceApi", "upload": "PipelineUploadServiceApi",
 }  # fmt: skip

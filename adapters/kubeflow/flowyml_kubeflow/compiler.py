@@ -319,7 +319,7 @@ class _Compiler:
                 origin = {"producerTask": names.task(source.step), "outputArtifactKey": names.artifact(source.output)}
                 artifacts[port] = {"taskOutputArtifact": origin}
         check_number(f"step {step.name!r}", len(artifacts) - 1, len(step.outputs))
-        upstream = [names.task(name) for name in step.upstream] or first  # what comes before it has waited for the code
+        upstream = [names.task(name) for name in step.upstream] or first  # the steps before it have waited for the code
         task: Json = {
             "componentRef": {"name": self._step_component(step)},
             **({"dependentTasks": upstream} if upstream else {}),

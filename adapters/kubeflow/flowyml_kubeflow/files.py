@@ -28,7 +28,7 @@ __all__ = [
 ]  # fmt: skip
 
 Values = dict[str, Any]
-PACKED = "flowyml"  # the format of an artifact that holds JSON which stands for the value
+PACKED = "flowyml"  # the format of an artifact that is JSON for a packed value
 _FACTS_BYTES = 1500  # of the facts of one output; 40 values of a step then fit into the argument with the rest
 _FOLDERS = {"gs": "gcs"}  # where KFP's launcher mounts a scheme; the others go by their own name
 

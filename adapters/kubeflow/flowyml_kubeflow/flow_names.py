@@ -19,7 +19,7 @@ _LONGEST = 50  # characters of a loop's name in a task's
 CHUNKS = "chunks__"  # which items each pod of a loop works on: JSON, as ["0:4", "4:8"]
 CHUNK = "chunk__"
 PODS = "pods__"  # how many pods each step of a loop may have at most
-STEPS = "steps__"  # the steps of an execution group: JSON, the names that KFP shows by what tasks of theirs would be
+STEPS = "steps__"  # the steps of an execution group: JSON, display names by the names of their own tasks
 
 RESULT_TASK = "flowyml--result"  # the last one, which knows how it all ended
 

@@ -22,9 +22,9 @@ from flowyml_kubeflow.reading import RunReader
 
 __all__ = ["RunsByName"]
 
-_LOOKS = (0.1, 0.5, 1.0, 2.0)  # seconds between looks for what a lost answer may have made
+_LOOKS = (0.1, 0.5, 1.0, 2.0)  # seconds between searches for an object that a lost answer may have created
 _SETTLES = 0.5  # seconds in which another process may delete the run that it has just created
-_PATIENCE = 10  # looks, a slice apart, until the others are deleted
+_PATIENCE = 10  # polls, a slice apart, until the others are deleted
 _SLICE = 0.2
 _ROUNDS = 5
 

@@ -13,7 +13,7 @@ from flowyml.core.syntax import parsed
 __all__ = ["Modules", "asked_by", "asked_in_pickle"]
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-_ABOUT = ("__module__", "__name__", "__package__", "__qualname__")  # in pickles: what follows is not imported
+_ABOUT = ("__module__", "__name__", "__package__", "__qualname__")  # in pickles: the name that follows is not imported
 
 
 class _Module:
@@ -25,7 +25,7 @@ class _Module:
         self.later: set[str] = set()
         self.texts: set[str] = set()
         self.attributes: set[str] = set()  # which may be parts of a module's name
-        self.given: dict[str, str] = {}  # what a package gives late, by its own names
+        self.given: dict[str, str] = {}  # the names that a package provides on demand
         self._gives_late = False
         self._read(tree, in_function=False)
         if not self._gives_late:
@@ -80,7 +80,7 @@ def _imported(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[str]:
         for alias in node.names:
             yield alias.name
             if not alias.asname:
-                yield from _around(alias.name)  # ``import a.b`` gives the name ``a``
+                yield from _around(alias.name)  # ``import a.b`` binds the name ``a``
         return
     parts = package.split(".")
     base = parts[: len(parts) - node.level + 1] if node.level else []
@@ -190,7 +190,7 @@ class Modules:
         From a package that provides names on demand, code may use any of them.
         """
         joined = {*names}
-        for module in sorted(self._paths):  # a package before what is in it
+        for module in sorted(self._paths):  # a package before its content
             parts = ((package, module.removeprefix(f"{package}.")) for package in _around(module))
             if {module, f"{module}.*"} & joined or any(joined.issuperset(each) for each in parts):
                 joined |= {module, *self._of(module).given.values()}

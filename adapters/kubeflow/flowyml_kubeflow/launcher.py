@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     artifacts = {
         name: {"artifacts": [{"name": given_one.get("name", name), "uri": given_one["uri"], "metadata": metadata}]}
         for name, metadata in result.artifacts.items()
-        for given_one in [artifact(given, "outputs", name)]  # servers before 2.15 give it no name
+        for given_one in [artifact(given, "outputs", name)]  # servers before 2.15 do not name it
     }
     output = {"parameterValues": result.parameters, "artifacts": artifacts}
     write_file(Path(given["outputs"]["outputFile"]), json.dumps(output))
@@ -75,7 +75,7 @@ def _perform(kind: str, bundle: Path, given: Mapping[str, Any]) -> Result:
     with ZipFile(bundle) as archive:
         plan = decode(archive.read("plan.json"))
     if LOCAL in os.environ:
-        os.environ.pop("PYTHONSAFEPATH", None)  # set for KFP's local runner, and not meant for what a step starts
+        os.environ.pop("PYTHONSAFEPATH", None)  # set for KFP's local runner, and not for child processes of a step
     if kind == "start":
         return _start(bundle, plan, given)
     if kind == "end":

@@ -26,7 +26,7 @@ STARTED = "started__"
 STATUS = "status__"
 
 ARTIFACTS = "FLOWYML_ARTIFACTS"  # a variable of containers that names the store of the steps
-NOTES = "FLOWYML_NOTES"  # a variable of containers that note what becomes of their steps
+NOTES = "FLOWYML_NOTES"  # a variable of containers that write notes about their steps
 
 BUNDLE_TASK = "flowyml--bundle"
 START_TASK = "flowyml--start"

@@ -32,7 +32,7 @@ class StepOptions:
 
     image: str = DEFAULT_IMAGE
     env: Mapping[str, str] = field(default_factory=dict)
-    cache: bool = False  # of a pipeline, False says so of the code of all steps too, which is else taken from the cache
+    cache: bool = False  # for a pipeline, False also applies to the code of all steps, which is otherwise cached
     cpu_request: str | None = None
     cpu_limit: str | None = None
     memory_request: str | None = None

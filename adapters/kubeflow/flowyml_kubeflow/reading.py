@@ -41,12 +41,12 @@ __all__ = ["RunReader", "UiStore", "artifacts_of_notes", "lines_by_item", "lists
 
 Json = dict[str, Any]
 
-_PAGE = 200  # runs, the most that KFP gives at once; source: KFP, list_request_util.go
+_PAGE = 200  # runs, KFP's limit for a page; source: KFP, list_request_util.go
 _ENGINE = re.compile(
     r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ \w+\.go:\d+\] "  # of KFP's launcher, by Kubernetes' klog
     r"|time=\S+ level=\w+ .*\bargo=true( |$)"  # of Argo's executor
 )
-_LAST_LINES = 3  # of a pod whose failure nothing else explains
+_LAST_LINES = 3  # of a pod whose failure is otherwise unexplained
 _SAME_NAME = "two tasks have the same task name"
 _SOURCES = {"minio": "minio", "s3": "s3", "gs": "gcs"}  # source: KFP, frontend/server/handlers/artifacts.ts
 
@@ -339,7 +339,7 @@ def _at(artifact: Artifact, url: str) -> Artifact:
 
 def own_lines(printed: Iterable[str]) -> Iterator[str]:
     """The lines of a pod that are not from KFP's launcher, which is in Go, or from Argo's executor."""
-    in_output = False  # the launcher says in JSON, over several lines, what the step has given
+    in_output = False  # the launcher prints the outputs of the step in JSON, over several lines
     for line in printed:
         if in_output:
             in_output = line != "}"
@@ -451,7 +451,7 @@ def _message(run: Any) -> str | None:
 
 
 def _utc(moment: datetime | None) -> datetime | None:
-    if moment is None or moment.timestamp() <= 0:  # KFP writes 1970 for what has not happened
+    if moment is None or moment.timestamp() <= 0:  # KFP writes 1970 for a time that has not come
         return None
     return moment.astimezone(UTC)
 

@@ -34,7 +34,7 @@ ERROR = 0.03
 # Bytes measured in the recorded workflows.
 _FIXED = 10_200  # templates that all workflows have, the metadata, and the status without its nodes
 _TASK, _DAG, _LOOP = 850, 200, 2_040  # in the templates, beside names and the text of the task
-_DRIVER, _DAG_DRIVER, _LAUNCHER = 2_330, 2_250, 2_180  # templates of pods, without what a task adds to them
+_DRIVER, _DAG_DRIVER, _LAUNCHER = 2_330, 2_250, 2_180  # templates of pods, without a task's own part
 # Argo packs with klauspost/compress: 64 kB for nodes that zlib packs into 66 kB at this level.
 _LEVEL = 5
 # A copy of the code in packed nodes, relative to its Base64: 8 copies of 108,648 bytes were 1.09 MB of 1,230,006.

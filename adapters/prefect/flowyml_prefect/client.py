@@ -57,9 +57,9 @@ class FlowRun:
     created: datetime | None
     start_time: datetime | None
     end_time: datetime | None
-    due: datetime | None = None  # of a run that a schedule made
+    due: datetime | None = None  # of a run of a schedule
     since: datetime | None = None  # when it came into its state
-    pool: str | None = None  # whose workers are to run it
+    pool: str | None = None  # the pool whose workers run it
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> FlowRun:

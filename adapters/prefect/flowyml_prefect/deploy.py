@@ -263,7 +263,7 @@ class Deployments:
         return moved.name if moved.changed else None
 
     def _remember(self, key: tuple[str, Target], made: Deployed) -> Deployed:
-        self._forget(made)  # it has replaced what stood there before
+        self._forget(made)  # it has replaced the former deployment
         self._known[key] = replace(made, changed=False, also=())
         return made
 
@@ -288,7 +288,7 @@ class Deployments:
         flow = flow_name(plan.name)
         body = _body(bundle, target, folder, owner, found)
         changed = found is None or _changes(found, body)
-        if changed:  # whatever fails on the way is done again: the deployment, which says what is there, comes last
+        if changed:  # a failure repeats all of it: the deployment, which records the state, is written last
             if target.takes_code:
                 _upload(folder, bundle, target.store)
             self._keep_plan(plan, body["version"])

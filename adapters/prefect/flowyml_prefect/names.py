@@ -28,7 +28,7 @@ _CALLED = frozenset({"run_step", "run_steps", "finish_run", "run_all", "turn"})
 _TAKEN = frozenset({"return_state", "wait_for"})
 """Arguments of a call that Prefect uses itself: it refuses a flow or a task with parameters of these names."""
 
-_RESERVED = _CALLED | _TAKEN  # for functions too: a retry, which compiles anew, finds those of older versions by name
+_RESERVED = _CALLED | _TAKEN  # for functions too: a retry, which compiles again, finds those of older versions by name
 _BANNED_IN_NAMES = frozenset("/%&<>")  # source: prefect.types.names
 
 

@@ -55,7 +55,7 @@ _ABANDONED = (
 
 # The tag of runs that a schedule made; source: Prefect, server/models/deployments.py.
 _AUTO_SCHEDULED = "auto-scheduled"
-_PLAN_LOOKS = 5  # seconds between two looks for a list of steps that is not there
+_PLAN_LOOKS = 5  # seconds between two reads of a missing list of steps
 
 _PROJECT, _MODULE, _CODE, _REVISION = "flowyml.project", "flowyml.module", "flowyml.code", "flowyml.revision"
 _VERSION = "flowyml.version"

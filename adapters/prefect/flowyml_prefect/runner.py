@@ -46,8 +46,8 @@ __all__ = ["claim", "launch", "main"]
 _POLL_SECONDS = 1.0
 _GRACE_SECONDS = 30
 _CLEANUP_SECONDS = 3600  # for the steps that clean up in a run that was cancelled
-_PATIENCE_SECONDS = 3600  # with a server that is down while the flow goes on
-_LAST_BYTES = 10_000  # of a log, which hold its last line, or more of it than is shown
+_PATIENCE_SECONDS = 3600  # with a server that is down while the flow continues
+_LAST_BYTES = 10_000  # of a log, which contain its last line, or a part of it that is longer than shown
 
 
 def launch(run_id: str, entrypoint: str, environment: Mapping[str, str], logs: Path) -> None:
@@ -148,7 +148,7 @@ class _Attempt:
     def _look(self) -> FlowRun | None:
         try:
             return self.client.run(self.run_id)
-        except EngineError:  # down for now; the flow goes on
+        except EngineError:  # down for now; the flow continues
             return None
 
     def _contradict(self) -> None:

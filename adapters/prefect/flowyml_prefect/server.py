@@ -248,7 +248,7 @@ def _start(before: EmbeddedServer | None) -> EmbeddedServer:
         if worker is not None and not is_alive(worker):
             record = _start_worker(record)
         _write_record(record)
-    except BaseException:  # Ctrl-C too: what no record names would go on forever
+    except BaseException:  # Ctrl-C too: a server without a record would run forever
         _stop(record.server)
         if record.worker is not None and record.worker != worker:
             _stop(record.worker)

@@ -82,7 +82,7 @@ class Turn(Task):
         return self.label
 
     def __reduce__(self) -> Any:
-        return str, (f"{self.label} {self.before}",)  # what Prefect takes it for in the key of a cache
+        return str, (f"{self.label} {self.before}",)  # its identity in the key of Prefect's cache
 
     @property
     def is_followed(self) -> bool:
@@ -143,7 +143,7 @@ def run_all(tasks: Mapping[str, Any], parameters: Values, key: str) -> State[Any
         walker.over.wait()
         raise
     finally:
-        if state is None or not state.is_completed():  # else the state itself says how many task runs there were
+        if state is None or not state.is_completed():  # else the state itself has the number of task runs
             label_soon(runtime.flow_run.id, "flowyml.task_runs", walker.count)
     return state
 

@@ -206,7 +206,7 @@ class Cutover:
             if not handover.can_run_missed(new) and not seen.is_paused:
                 self._check_missed(seen)
             self._old.pause(True)
-            time.sleep(3)  # what the scheduler had begun is there by then
+            time.sleep(3)  # runs that the scheduler had begun exist by then
             seen = self._old.look()
             if not seen.is_busy:
                 break
@@ -228,7 +228,7 @@ class Cutover:
     def _schedule(self, new: Orchestrator, pipeline: RunnablePipeline) -> None:
         """Create the new schedule. Its first time is late enough for the engine to have the schedule by then."""
         if self._record.phase == "paused" and self._old.look().is_busy:
-            self._write(phase="begun")  # its scheduler was late with a run, which stands still while the DAG is paused
+            self._write(phase="begun")  # its scheduler was late with a run, which is stuck while the DAG is paused
             self._pause(new)
         seen, there = self._old.look(), self._ours(new)
         made = there[0].schedule.start if there else None
@@ -298,7 +298,7 @@ class Cutover:
         """
         if self._record.phase in ("shadowing", "shadow"):
             self._remove_shadow(new)
-            self._write(phase="back", last=_text(_now()))  # the end of what is compared
+            self._write(phase="back", last=_text(_now()))  # the end of the comparison
         if self._record.phase in ("begun", "paused"):
             self._undo(new)
         if self._record.phase not in PHASES[PHASES.index("done") :]:
@@ -344,7 +344,7 @@ class Cutover:
         An active one has run all times until now; otherwise its last run shows how far it came.
         """
         seen, there = self._old.look(), self._ours(new)
-        if not seen.is_paused:  # by hand, and so it has run by itself what it missed
+        if not seen.is_paused:  # by hand, so it has run itself the times that it missed
             for each in there:
                 new.delete_schedule(each.schedule_id)
             self._write(phase="back")
@@ -441,7 +441,7 @@ class Cutover:
 
 def shadowed(old: Orchestrator, new: Orchestrator, record: Record, last: int) -> Comparison:
     """Compare the newest times that both sides were to run."""
-    most = 100 + 10 * last  # runs that were made by hand are between them
+    most = 100 + 10 * last  # runs by hand are among them
     sides = (
         handover.foreign_schedule(old, record.dag).runs(most),
         handover.scheduled_runs(new, record.pipeline, limit=most),

@@ -166,9 +166,7 @@ def with_imports(module: cst.Module, wanted: dict[str, str], moved: Collection[s
     for name, home in sorted(missing.items(), key=lambda pair: pair[1]):
         made = cst.SimpleStatementLine([cst.ImportFrom(module=_dotted(home), names=[cst.ImportAlias(cst.Name(name))])])
         index = _place(body, home)
-        if (
-            index < len(body) and _home_of(body[index]) > home and _is_ours(body[index])
-        ):  # it stands at the other's place
+        if index < len(body) and _home_of(body[index]) > home and _is_ours(body[index]):  # it is in the other's place
             made = made.with_changes(leading_lines=cst.ensure_type(body[index], cst.SimpleStatementLine).leading_lines)
             body[index] = body[index].with_changes(leading_lines=[])
         body.insert(index, made)

@@ -65,7 +65,7 @@ def migrate(paths: Sequence[str]) -> Report:
     Raises ``FileNotFoundError`` for a missing path, and ``MissingExtraError`` without libcst.
     """
     try:
-        import libcst  # noqa: F401  # the rules stand on it
+        import libcst  # noqa: F401  # the rules need it
     except ImportError as error:
         raise MissingExtraError("flowyml migrate needs libcst: pip install 'flowyml[migrate]'.") from error
     report = Report()

@@ -36,7 +36,7 @@ class Source:
 
     def __init__(self, text: str) -> None:
         try:
-            ast.parse(text)  # refuses what libcst would be long about
+            ast.parse(text)  # refuses text with which libcst would be slow
             module = parse_module(text)
         except SyntaxError as error:
             where = f"line {error.lineno}: " if error.lineno else ""

@@ -47,7 +47,7 @@ class _Statuses:
         self._source, self._kinds = source, kinds
         self._can_import = source.can_import(NAME)
         self._literals: dict[cst.CSTNode, str] = {}
-        self._plain: set[cst.CSTNode] = set()  # what stands inside .upper(), .lower() or str() for nothing any more
+        self._plain: set[cst.CSTNode] = set()  # nodes in .upper(), .lower() or str() that have no effect any more
         self._handled: set[cst.CSTNode] = set()
 
     def write(self) -> None:

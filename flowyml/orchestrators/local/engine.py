@@ -131,7 +131,7 @@ class Engine:
     def press(self) -> None:
         """End the steps that still run although the run is being stopped; harmless otherwise."""
         with self._condition:
-            if not self.stopping:  # what cleans up has begun meanwhile
+            if not self.stopping:  # the clean-up has begun meanwhile
                 return
             self.walk.halt()
             self.stop_event.set()

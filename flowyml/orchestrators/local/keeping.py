@@ -50,7 +50,7 @@ class Keeping:
             return self._stored_entry(node, output, value.packed)
         if entry := plain_entry(value):
             return entry
-        is_file = isinstance(value, Path) and value.exists()  # its content is what is kept of it
+        is_file = isinstance(value, Path) and value.exists()  # its content is stored
         return pickle_entry(value) if is_quickly_copied(value, SMALL) and not is_file else None
 
     def _stored_entry(self, node: Node, output: str, packed: Any) -> dict[str, Any] | None:

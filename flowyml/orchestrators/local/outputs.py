@@ -56,7 +56,7 @@ def record(
     return {
         output.name: _record(path, plan.name, run_id, output, values[output.name], seen.get(output.name), max_bytes)
         for output in plan.outputs
-        if output.name in values  # not what was skipped
+        if output.name in values  # not outputs of skipped steps
     }
 
 

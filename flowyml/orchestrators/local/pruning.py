@@ -34,7 +34,7 @@ _BUNDLE = re.compile(r"[a-z0-9][a-z0-9-]*-[0-9a-f]{8}\.pyz")
 _UNPACKED = re.compile("[0-9a-f]{64}")
 _IN_PROGRESS = "it is in progress"
 _LINES = 10_000  # that are deleted at once: a writer waits for that long
-_PAGES_FREE = 0.5  # of a file that is then made smaller
+_PAGES_FREE = 0.5  # of a file that is then shrunk
 _WORTH_IT, _TOO_LARGE = 1_000_000, 1_000_000_000  # bytes of it
 
 
@@ -225,7 +225,7 @@ def _place(key: str) -> str:
 def _artifact(store: RunStore, shelf: Store, found: Stored, bounds: Bounds) -> Prunable:
     used = found.modified if found.modified is not None else bounds.now
 
-    def remove_unused() -> int:  # unless a new run has the name: what it takes from a cache is as old as that
+    def remove_unused() -> int:  # unless a new run has the name: its cached artifacts may be as old
         return 0 if _place(found.key) in _places(store) else discard(shelf, found.key, unless_since=bounds.before)
 
     return Prunable(

@@ -157,7 +157,7 @@ def steps_of(row: RunRow, steps: Iterable[StepRow]) -> tuple[StepRun, ...]:
     for each in sorted(steps, key=lambda step: index_of(step.item), reverse=True):
         later = found.setdefault(each.position, [])
         index = index_of(each.item)
-        if not later or index != index_of(later[-1].item)[: len(index)]:  # else it stood in for those of a loop within
+        if not later or index != index_of(later[-1].item)[: len(index)]:  # else it stands in for an inner loop's items
             later.append(each)
     return tuple(
         step_of(name, each)

@@ -155,7 +155,7 @@ class _Choice:
         for output in outputs_in(output.source for output in self._plan.outputs):
             for index, row in self._record.turns[output.step].items():
                 if _ran(row) and (output.step, index, output.output) not in self._noted:
-                    self._add((output.step, index))  # its process died before recording why it is not kept
+                    self._add((output.step, index))  # its process died before recording why it is not stored
         while self._left:
             turn = self._left.popleft()
             self._need_values(turn)

@@ -267,7 +267,7 @@ class StepCalls:
         assert self.apart is not None
         given = dict(node.fixed)  # plain JSON, which a process takes as it is
         for name, source, output in node.given():
-            is_plain = output in source.plain  # a worker unpacks only what a step produced
+            is_plain = output in source.plain  # a worker unpacks only values of steps
             given[name] = source.values[output] if is_plain else self._store_once(node, source, output)
         inputs = _as_declared(node, given)
         sink = self._sink(node.position, node.row.item)

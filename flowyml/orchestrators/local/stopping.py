@@ -72,7 +72,7 @@ class Slot:
 
     def _let_go(self) -> None:
         """Release a lock after an exception that came between acquiring it and its block."""
-        with suppress(RuntimeError):  # this thread does not hold it, as nearly always
+        with suppress(RuntimeError):  # this thread does not have the lock, as nearly always
             while True:
                 self._lock.release()
 

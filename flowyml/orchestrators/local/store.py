@@ -279,7 +279,7 @@ class RunStore:
                 )
         rows: list[Any] | None = None
         while rows is None or len(rows) == _LINES:
-            with self.session() as db:  # not held while the caller works on the lines
+            with self.session() as db:  # closed while the caller works on the lines
                 rows = db.execute(
                     f"SELECT id, position, level, time, message, item FROM lines WHERE run = ? AND id > ? {query}"
                     " ORDER BY id LIMIT ?",
@@ -458,7 +458,7 @@ def _job(db: sqlite3.Connection, number: int) -> Job | None:
 
 def _crash(row: RunRow, last_words: Sequence[str], job: Job | None) -> Ending:
     when = "in the middle of the run" if row.status == "RUNNING" else "before the run began"
-    can_go_on = job is not None and "lacks" not in job[0]  # that of a run by `pipeline.run()` is kept only at its end
+    can_go_on = job is not None and "lacks" not in job[0]  # a run by `pipeline.run()` has a job only at its end
     instead = f"`flowyml retry {quote(row.run_id)}` continues it." if can_go_on else "Run it under a new run id."
     error = (
         f"The process that ran it (id {row.pid} on {row.host}) died {when}: it was killed, ran out of memory or "

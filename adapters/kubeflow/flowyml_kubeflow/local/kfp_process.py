@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
         return 1
     import warnings
 
-    warnings.simplefilter("ignore")  # of settings that only a cluster can honour; the docs say which
+    warnings.simplefilter("ignore")  # about settings that need a cluster; the docs list them
     components, local = _imported()
     request = folder.request()
     pipeline = components.load_component_from_file(str(folder.pipeline))

@@ -138,7 +138,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
     def _claim(self, run: RunFolder, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> bool:
         compiled = compile_pipeline(bundle)
         spec.validate(compiled)
-        private_folder(self.folder)  # what is in it has the modes that KFP and containers need
+        private_folder(self.folder)  # its content has the modes that KFP and containers need
         fresh = Path(tempfile.mkdtemp(dir=self.folder, prefix=".new-"))
         local = replace(compiled, spec=for_kfp_local(compiled.spec, run_id, runner=self.runner), platform={})
         (fresh / "pipeline.yaml").write_text(spec.compact(local), "utf-8")
@@ -222,7 +222,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
         found, shown = run.result().get("outputs", {}), run.request()["outputs"]
         stores, lost = (open_store(), open_store(run.root)), dict[str, str]()
         packed = {name: json.loads(found[port]) for port, name in shown.items() if port in found}
-        if run.request().get("flow"):  # whose last task knows which came to be
+        if run.request().get("flow"):  # whose last task knows which outputs exist
             published = run.published(flow_names.RESULT_TASK)
             packed, lost = published.get("outputs", {}), lists_of_files(published)
         return read_outputs(job_id, packed, *stores, lost=lost)
@@ -265,7 +265,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
     def retry_run(self, job_id: str) -> None:
         """Run it again; completed steps come from the run's own cache."""
         run = self._found(job_id)
-        self.get_run(job_id)  # writes down the end of one whose process was killed
+        self.get_run(job_id)  # records the end of a run whose process was killed
         with alone(run) as is_alone:
             status = self.get_run(job_id).status
             if not status.is_terminal or status.is_successful:
@@ -287,7 +287,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
         """The folders of runs: with code, logs and outputs."""
         for run in self._all():
             if run.request():
-                self._result(run)  # one whose process died has ended
+                self._result(run)  # a run whose process died has ended
         from flowyml_kubeflow.local.pruning import prunable  # which no pod needs, so that it does not travel
 
         yield from prunable(self.folder, bounds)

@@ -185,7 +185,7 @@ class Calls(Statements):
             if name in keywords:
                 names[name] = keywords.pop(name)
             elif name not in names:
-                given = arguments.open and name in function.defaults  # then it may be among what is unknown
+                given = arguments.open and name in function.defaults  # then the unknown arguments may include it
                 names[name] = Unknown(name, self.place(node)) if given else self._default(function, name, node)
         if arguments.open and (spec.vararg is not None or spec.kwarg is not None):
             text = f"not all arguments of `{self.source(node)[:80]}` are known: the others are left out"

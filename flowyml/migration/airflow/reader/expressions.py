@@ -324,7 +324,7 @@ class Expressions(Protocols):
         given = self.eval(node)
         value = hard(given)
         if isinstance(value, dict):
-            self.step(len(value) // 5)  # with what binds them to parameters
+            self.step(len(value) // 5)  # including their binding to parameters
             for name, item in value.items():
                 if isinstance(hard(name), str):
                     found.named[hard(name)] = Given(self._taken(item, given), None, self.module)

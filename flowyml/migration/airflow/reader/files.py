@@ -207,7 +207,7 @@ def find_root(path: Path, given: Path | None = None) -> Path:
     """
     start = path.resolve().parent
     if any(one.name in ("site-packages", "dist-packages") for one in start.parents):
-        return start  # an installed example: what lies beside it is the library's own
+        return start  # an installed example: the files beside it are the library's own
     chain = [start, *start.parents]
     stop = {Path.home().resolve(), Path(start.anchor)}
     chain = [folder for index, folder in enumerate(chain) if index < 12 and folder not in stop] or [start]

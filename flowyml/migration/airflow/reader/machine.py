@@ -205,7 +205,7 @@ class Base(Machine):
         except Refused as error:
             self.warn("unread", str(error), node)
             return self.fail("FileNotFoundError", str(error), node)
-        except Exception as error:  # what Python raises on data of the file's own making
+        except Exception as error:  # any error of Python on data of the file's
             return self.fail(type(error).__name__, str(error), node)
 
     def fail(self, kind: str, text: str, node: ast.AST) -> Unknown:

@@ -97,7 +97,7 @@ class Members(Base):
         if kind in FIELDS and name in FIELDS[kind]:
             return getattr(value, name)
         if isinstance(value, str) and name in ("value", "name"):
-            return value  # a member of an enumeration of Airflow's, which stands as its text
+            return value  # a member of an enumeration of Airflow's, represented by its text
         if name.startswith("__"):
             return self.unknown(node)
         return self.fail("AttributeError", f"{type(value).__name__} has no attribute {name}", node)
@@ -284,7 +284,7 @@ def _of_function(machine: Members, value: Function, name: str, node: ast.AST) ->
     if value.kind == "property" and name == "setter":
         return Native(name, lambda _, given, __: _with_setter(value, given.value("fset", 0)))
     if value.kind == "property" and name in ("deleter", "getter"):
-        return Native(name, lambda *_: value)  # what is assigned is kept as it is
+        return Native(name, lambda *_: value)  # assigned values are stored unchanged
     if name == "__doc__":
         return None if isinstance(value.node, ast.Lambda) else ast.get_docstring(value.node, clean=False)
     return machine.unknown(node)

@@ -301,7 +301,7 @@ class Statements(Tries):
                 try:
                     self._enter(rest, node)
                 except (Break, Continue, Return, Abandoned) as error:
-                    left.append(error)  # what follows the `yield` runs anyway
+                    left.append(error)  # the statements after the `yield` run anyway
 
         self.run(value.function, value.arguments, item.context_expr, body)
         if left:

@@ -245,7 +245,7 @@ class Moving:
                 names |= statement.may_change.union(*sets)
             names |= self._changed_by_calls(number)
             waiting = list(names)
-            while waiting:  # what one name changes, others see that may stand for the same
+            while waiting:  # a change by one name is seen by other names for the same value
                 new = self._aliases.get(waiting.pop(), frozenset()) - names
                 names |= new
                 waiting += new

@@ -139,7 +139,7 @@ class Difference:
 
 def load_dags(python: str, paths: Sequence[Path]) -> Mapping[str, Any]:
     """Load files with the DagBag of an interpreter's Airflow, and return its findings. Raises ``EngineError``."""
-    interpreter = Path(shutil.which(python) or python).absolute()  # not resolved: a link in a venv says which venv
+    interpreter = Path(shutil.which(python) or python).absolute()  # not resolved: a link in a venv identifies the venv
     shown = f"{len(paths)} files" if len(paths) != 1 else str(paths[0])
     with tempfile.TemporaryDirectory() as home:
         script = Path(home) / "load_dags.py"
@@ -283,7 +283,7 @@ def _compared(
         return f"Airflow does not load the compiled DAG: {why}"
     mark = mark_of(text.stdout.encode())
     helpers = mark.facts.get("helpers", ()) if mark else ()
-    schedule = after["schedule"] if dag.schedule == "None" else dag.schedule  # one of Airflow's stands in the options
+    schedule = after["schedule"] if dag.schedule == "None" else dag.schedule  # one of Airflow's is in the options
     return list(compare(before["dags"][dag.dag_id], after, schedule, helpers, dag.added))
 
 

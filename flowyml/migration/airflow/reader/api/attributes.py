@@ -342,7 +342,7 @@ def assign(world: Making, value: Any, name: str, new: Any, node: ast.AST) -> boo
         elif value.cls is None and not name.startswith(("_", "ui_")):
             text = f"`{world.machine.source(node)[:80]}` sets no argument of the task: the import ignores it"
             world.machine.warn("unknown-call", text, node)
-        if value.cls is None:  # else its class says which of its attributes are templates, when it is made
+        if value.cls is None:  # else its class names its templates when it is created
             world.context.depend(value, new)
         return True
     if isinstance(value, Dag) and value.ready:

@@ -120,7 +120,7 @@ def _spec(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     if not isinstance(name, str) or found is None or not found.is_file():
         return machine.unknown(node)
     loader = Instance(None, {"load_module": Native("load_module", lambda *_: machine.load(name, found, node))})
-    loader.attributes["exec_module"] = Native("exec_module", nothing)  # the module is evaluated when it is made
+    loader.attributes["exec_module"] = Native("exec_module", nothing)  # the module is evaluated when it is created
     return Instance(None, {**loader.attributes, "name": name, "loader": loader, "origin": str(found)})
 
 

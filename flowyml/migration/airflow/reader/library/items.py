@@ -259,7 +259,7 @@ def _next(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     if isinstance(value, Once):
         return machine.fail("StopIteration", "nothing is left", node)
     if isinstance(value, list) and value:
-        return value.pop(0)  # what Python would go through one by one, such as the files of a folder
+        return value.pop(0)  # Python would iterate lazily, such as over the files of a folder
     return machine.unknown(node)
 
 

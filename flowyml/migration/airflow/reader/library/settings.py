@@ -68,7 +68,7 @@ class Settings(Instance):
         if not is_known:
             self.complete = False
             return
-        if isinstance(plain, str):  # its pattern of a line takes the square of what is blank in it
+        if isinstance(plain, str):  # its pattern for a line takes quadratic time for blanks
             machine.step(sum(len(line) ** 2 for line in plain.splitlines()) // 2000 + len(plain) // 5)
         machine.attempt(node, parse, plain)
         found = machine.attempt(node, self._sections)

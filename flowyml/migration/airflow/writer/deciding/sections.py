@@ -133,7 +133,7 @@ class _Nesting:
             own = {task.task_id for task in tasks_in([unit])}
             if own <= members:
                 inside.append(unit)
-            elif own & members:  # all may stand in one branch: then the group does, too
+            elif own & members:  # if all are in one branch, the group is in it, too
                 if not isinstance(unit, Chain) or not any(
                     members <= {task.task_id for task in tasks_in(inner)} for inner in unit.blocks.values()
                 ):

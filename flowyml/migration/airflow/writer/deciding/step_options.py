@@ -149,7 +149,7 @@ def _taken(task: TaskModel, made: Decision) -> Iterator[Note]:
         value, own = getattr(task, name), task.argument(name) or _default(task, name)
         construct = f"{name} of {task.task_id}"
         if own is not None and made.kind == "operator" and made.arguments.get(name) is own.value:
-            continue  # it stands in the operator
+            continue  # it is in the operator
         if own is not None and is_by_default(own.value):
             yield Note(Kind.CHANGED, construct, own.place, BY_DEFAULT, to_do)
         if name == "trigger_rule" or value is None:
