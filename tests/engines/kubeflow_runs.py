@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Callable
@@ -11,8 +10,12 @@ from typing import Any
 
 import kfp_server_api
 
+from tests.engines.kubeflow_argocompiler import About
+from tests.engines.kubeflow_releases import unknown_field
 from tests.engines.kubeflow_state import Json, Refused, State, current_time, existing
 from tests.engines.kubeflow_workflow import Workflow
+
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class Runs:
@@ -36,51 +39,56 @@ class Runs:
         return body
 
     def _start(self, run: Any) -> None:
-        version = self._version(run)
-        spec = self._spec(run)
-        name = f"{spec['pipelineInfo']['name']}-{run.run_id[:5]}"
+        version, spec, parameters = self._version(run), self._spec(run), _parameters(run)
+        platform = version.get("platform_spec", {})
+        release = self.state.release
+        if field := unknown_field(platform, release.unknown_fields):
+            raise Refused(400, f'Invalid input error: proto: (line 1:1): unknown field "{field}"')
         # Of a recurring run's, KFP compiles the workflow without a display name. Source: template/v2_template.go.
-        values = {
-            "pipeline_job_name": "" if run.recurring_run_id else run.display_name,
-            "pipeline_job_resource_name": run.display_name,
-            "pipeline_job_schedule_time_utc": (run.scheduled_at or run.created_at).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        }
-        text = json.dumps(spec)
-        for word, value in values.items():
-            text = text.replace(f"{{{{$.{word}}}}}", json.dumps(value)[1:-1])
+        shown = "" if run.recurring_run_id else run.display_name
+        name = f"{spec['pipelineInfo']['name']}-{run.run_id[:5]}"
+        about = About(run.run_id, shown, name, parameters, run.created_at.strftime(_TIME))
+        constants = {
+            "pipeline_job_name": shown, "pipeline_job_resource_name": run.display_name,
+            "pipeline_job_schedule_time_utc": (run.scheduled_at or run.created_at).strftime(_TIME),
+        }  # fmt: skip
         folder = self.state.folder / f"run-{run.run_id}"
-        made = Workflow(
-            name, json.loads(text), version.get("platform_spec", {}), folder, self.state.pods, self.state.cached
-        )
+        try:
+            made = Workflow(
+                spec, platform, about, constants, folder, self.state.pods, release, self.state.cached,
+                self.state.in_drivers,
+            )  # fmt: skip
+        except ValueError as error:
+            message = f"Failed to create a new run: InternalServerError: Failed to validate workflow for (): {error}"
+            raise Refused(500, message) from error
         self._workflows[run.run_id] = made
-        made.start((run.runtime_config.parameters if run.runtime_config else None) or {}, self.state.pods_may_start)
+        made.start(self.state.pods_may_start)
 
     def refreshed(self, run: Any) -> Any:
-        """The run as its workflow is; what has ended is looked at once."""
+        """The run as its workflow is; what has not changed is not looked at again."""
         workflow = self._workflows[run.run_id]
-        seen = workflow.ended, self.state.reports_canceling
-        if seen[0] is None or self._seen.get(run.run_id) != seen:
+        argo = workflow.argo
+        seen = argo.changes, argo.started, argo.ended, argo.stopped_at, self.state.reports_canceling
+        if self._seen.get(run.run_id) != seen:
             self._refresh(run, workflow)
             self._seen[run.run_id] = seen
         return run
 
     def _refresh(self, run: Any, workflow: Workflow) -> None:
-        ended, is_stopped = workflow.ended, workflow.is_stopped
+        """A run that failed has no error: KFP leaves that to the nodes."""
+        ended, is_stopped, started = workflow.ended, workflow.is_stopped, workflow.argo.started
         run.state = workflow.state if ended or not is_stopped else "CANCELING"
         run.finished_at = ended
         if run.recurring_run_id is None:
-            run.scheduled_at = workflow.started or run.created_at
+            run.scheduled_at = started or run.created_at
         again = self._retried_at.get(run.run_id)
         begun = [
             ("PENDING", None if again else run.created_at),
-            ("RUNNING", again or workflow.started),  # where it is retried, the history begins anew
+            ("RUNNING", again or started),  # where it is retried, the history begins anew
             ("CANCELING", current_time() if is_stopped and self.state.reports_canceling else None),
             (run.state, ended),
         ]
         run.state_history = [_status(state, at) for state, at in begun if at]
-        if run.state == "FAILED" and not is_stopped:
-            message = workflow.refused or "The run failed."
-            run.error = kfp_server_api.GoogleRpcStatus(code=13, message=message)
         run.run_details = kfp_server_api.V2beta1RunDetails(task_details=workflow.details(run.run_id))
 
     def stop(self, run: Any) -> None:
@@ -96,25 +104,39 @@ class Runs:
             raise Refused(400, "Failed precondition: only failed runs can be retried")
         self._workflows[run.run_id].retry()
         self._retried_at[run.run_id] = current_time()
-        run.error = None
 
     def manifest(self, run_id: str) -> str:
-        return json.dumps(self._workflows[run_id].manifest())
+        """The workflow as the API server keeps it, also when Argo has deleted it."""
+        return self._workflows[run_id].argo.text()
 
     def log(self, run_id: str, pod: str) -> str:
-        run, logs = self.state.runs[run_id], self._workflows[run_id].logs
-        if pod not in logs:
-            raise Refused(500, f"Failed to read logs for run {run_id}: pods {pod!r} not found")
-        text = logs[pod].read_bytes().decode("utf-8", "replace")  # no line break but its own
-        if not self.state.is_ui:  # a test beside the API reads the folder of the run as KFP's own store
-            return text
-        # With the paths of a cluster. Source: v2/metadata/client.go, GenerateOutputURI
-        root = f"minio://mlpipeline/v2/artifacts/{self._spec(run)['pipelineInfo']['name']}/{run.run_id}"
-        return text.replace(f'"url":"{self._workflows[run_id].folder.as_uri()}', f'"url":"{root}')
+        """What a pod prints, as long as it is there; then from the archive, where KFP reads that."""
+        workflow = self._workflows[run_id]
+        if pod not in workflow.logs:
+            raise Refused(500, f"pods {pod!r} not found")
+        log = workflow.logs[pod]
+        if not self._has_pods(workflow):
+            if self.state.is_ui or not self.state.release.reads_archived_logs:
+                raise Refused(500, f"pods {pod!r} not found")
+            return log.archived
+        # Of a test beside the API, KFP's own store is the folder of the run; by the UI, it is where a cluster has it.
+        local = workflow.launcher.folder.as_uri()
+        return log.text.replace(f'"url":"{local}', f'"url":"{workflow.root}') if self.state.is_ui else log.text
+
+    def _has_pods(self, workflow: Workflow) -> bool:
+        ttl = self.state.release.ttl
+        return workflow.ended is None or self.state.now() < workflow.ended + ttl
 
     def file(self, run_id: str, path: str) -> bytes:
         """An artifact, by its path within those of the run."""
-        return (self._workflows[run_id].folder / path).read_bytes()
+        return self._workflows[run_id].launcher.file(path)
+
+    def archived_log(self, workflow_name: str, pod: str) -> str:
+        """What Argo has archived of a pod."""
+        for workflow in self._workflows.values():
+            if workflow.argo.name == workflow_name and pod in workflow.logs and workflow.ended:
+                return workflow.logs[pod].archived
+        raise Refused(500, f"Failed to get object: {workflow_name}/{pod}/main.log")
 
     def stop_all(self) -> None:
         for workflow in self._workflows.values():
@@ -133,7 +155,7 @@ class Runs:
     def check(self, run: Any) -> None:
         """Source: KFP, ``V2Spec.validatePipelineJobInputs``."""
         wanted = self._spec(run)["root"].get("inputDefinitions", {}).get("parameters", {})
-        given = (run.runtime_config.parameters if run.runtime_config else None) or {}
+        given = _parameters(run)
         for name, item in wanted.items():
             if name not in given:
                 if not item.get("isOptional") and item.get("defaultValue") is None:
@@ -142,6 +164,10 @@ class Runs:
                 raise Refused(400, f"input parameter {name} requires type {item['parameterType']}")
         if unknown := given.keys() - wanted.keys():
             raise Refused(400, f"parameter(s) provided are not required by pipeline: {sorted(unknown)}")
+
+
+def _parameters(run: Any) -> Json:
+    return dict((run.runtime_config.parameters if run.runtime_config else None) or {})
 
 
 def _status(state: str, at: datetime) -> Any:

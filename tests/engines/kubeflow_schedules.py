@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import kfp_server_api
@@ -24,7 +24,7 @@ class Schedules:
 
     def fire(self) -> None:
         """All that is due. Source: crd/controller/scheduledworkflow/util, scheduled_workflow.go."""
-        now = (datetime.now(UTC) + self.state.ahead).replace(microsecond=0)
+        now = self.state.now().replace(microsecond=0)
         for item in list(self.state.recurring.values()):
             while item.status == "ENABLED" and (due := self._next(item, now)) and due <= now:
                 earlier = [run for run in self.state.runs.values() if run.recurring_run_id == item.recurring_run_id]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tests.engines.kubeflow_releases import Release, release
 
 if TYPE_CHECKING:
     from tests.engines.kubeflow_pods import Pods
@@ -50,9 +53,12 @@ class State:
     below: str = ""  # the path at which a dashboard in front has the API
     is_ui: bool = False  # whether ml-pipeline-ui is in front
     is_ready: bool = True  # whether the API server behind it answers
-    version: str = "2.17.0"
+    version: str = "2.17.0"  # of KFP, as it is shipped
+    says_version: bool = True  # not of a server that was built without the name of its release
+    refuses_at_upload: bool = True  # whether a file with faults is refused at once, as a real server does not
     reports_canceling: bool = True  # whether KFP's agent sees a workflow between its termination and its end
     cached: set[str] = field(default_factory=set)  # tasks that KFP takes from its cache
+    in_drivers: dict[str, Callable[[], None]] = field(default_factory=dict)  # what happens in those of tasks
     page: int = 3
     page_of_runs: int = 50  # of which there are hundreds in the end
     lags: list[float] = field(default_factory=list)  # of the next runs, how long each takes until it can be seen
@@ -62,7 +68,7 @@ class State:
     experiments: dict[str, Any] = field(default_factory=dict)
     runs: dict[str, Any] = field(default_factory=dict)
     recurring: dict[str, Any] = field(default_factory=dict)
-    ahead: timedelta = timedelta()  # how far the clock of the scheduler is ahead
+    ahead: timedelta = timedelta()  # how far the clock of the server is ahead
     rounds: int = 0  # how often the scheduler has looked for what is due
     faults: list[Fault] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
@@ -70,6 +76,17 @@ class State:
 
     def __post_init__(self) -> None:
         self.pods_may_start.set()
+
+    @property
+    def release(self) -> Release:
+        return release(self.version)
+
+    @property
+    def shown_version(self) -> str:
+        return self.version if self.says_version else "unknown"
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
 
     def fault(self, method: str, path: str) -> Fault | None:
         for fault in self.faults:

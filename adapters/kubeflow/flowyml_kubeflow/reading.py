@@ -132,7 +132,8 @@ class RunReader:
         try:
             tasks = self._tasks(run)
         except NotFoundError:
-            return _message(run)
+            found = self.client.run_of_v1(str(run.run_id))
+            return self._cause(str(run.run_id), Workflow.of(found) if found else None) or _message(run)
         for note in self._notes(run, tasks, flow_names.RESULT_TASK) if tasks.has_flow else ():
             return str(note["failed"])
         failed = [task for task in tasks.steps if tasks.state(task) == "FAILED" and tasks.pods(task)]
