@@ -207,6 +207,12 @@ class Client:
                 f"A proxy, not KFP, answered at {self.connection.where}: it redirects to {target}, probably a login. "
                 f"No credentials were sent there. Give token=…, credentials=… or cookies=…, and check the URL."
             )
+        if "unknown field" in message:
+            message += (
+                " This KFP is older than what it was taken for: upgrade it, or leave out what that field stands for."
+            )
+            if not self.connection.version:
+                message += " It does not say its release, so FlowyML took it for the newest."
         return status_error(error.status, message)
 
     def _text(self, *words: Any) -> Any:

@@ -102,8 +102,9 @@ class Pipelines:
 
     def check_size(self, bundle: Bundle, parameters: Mapping[str, Any] | None = None) -> Compiled:
         """The same, if this KFP can run it. Raises ``UnsupportedFeatureError``."""
-        compiled = self.compiled(bundle)
-        spec.check_size(compiled, self.client.connection.version, parameters)
+        compiled, release = self.compiled(bundle), self.client.connection.version
+        spec.check_fields(compiled, release)
+        spec.check_size(compiled, release, parameters)
         return compiled
 
     def newest(self, plan: Plan) -> Any:

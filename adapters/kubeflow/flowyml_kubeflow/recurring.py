@@ -160,10 +160,12 @@ class RecurringRuns:
         self._one_recurring(schedule_id)
         for item in self.named(schedule_id):
             if running := self._would_stop(item.recurring_run_id):
+                connection = self.client.connection
+                known, unknown = ", or the kfp that is installed here, is", " does not say its release, so it counts as"
                 raise EngineError(
-                    f"KFP at {self.client.connection.where}, or the kfp that is installed here, is older than 2.16, "
-                    f"where KFP stops the runs of a deleted schedule, such as {running[0]!r}, which is in progress. "
-                    f"Pause schedule {schedule_id!r} and delete it when they have ended, or cancel them first."
+                    f"KFP at {connection.where}{known if connection.version else unknown} older than 2.16, where KFP "
+                    f"stops the runs of a deleted schedule, such as {running[0]!r}, which is in progress. Pause "
+                    f"schedule {schedule_id!r} and delete it when they have ended, or cancel them first."
                 )
             self._delete(item.recurring_run_id)
 

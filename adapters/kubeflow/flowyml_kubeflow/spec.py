@@ -11,13 +11,13 @@ from importlib import metadata
 from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 
-from flowyml.core.errors import PlanError, UnsupportedFeatureError
+from flowyml.core.errors import ConfigurationError, PlanError, UnsupportedFeatureError
 from flowyml.plan.bundle import Bundle
 from flowyml_kubeflow import names
 from flowyml_kubeflow.compiler import Compiled
 from flowyml_kubeflow.sizes import ERROR, TEMPLATE, WORKFLOW, PodSize, Size, wraps_nodes
 
-__all__ = ["check_size", "code_containers", "compact", "documents", "inputs_of", "text", "validate"]
+__all__ = ["check_fields", "check_size", "code_containers", "compact", "documents", "inputs_of", "text", "validate"]
 
 Json = dict[str, Any]
 
@@ -32,7 +32,13 @@ _STORE = (
     "Keep the code in a store: KubeflowOrchestrator(artifacts='s3://…') does so by itself where it would not fit, "
     "kubeflow={'bundle_store': 's3://…'} always; the image then needs fsspec and the store's package, such as s3fs."
 )
+# What KFP's servers learnt, by the field in the platform's document that older ones refuse, and whose it is.
+_SINCE = {
+    "optional": ((2, 15), "Secrets of steps", "give them by kubeflow={'secrets': {'VARIABLE': 'name/key'}}"),
+    "securityContext": ((2, 16), "kubeflow={'security_context': …}", "leave it to the cluster's administrators"),
+}
 _LARGEST = "The largest tasks are"
+_FITTING = "Install versions that fit: pip install --upgrade --force-reinstall 'kfp>=2.14,<3'."
 _SMALLER = "Join small steps, by execution_group='…' or in one function, or split the pipeline."
 
 
@@ -87,7 +93,7 @@ def _json(value: Any) -> str:
 
 
 def validate(compiled: Compiled) -> bool:
-    """Check the PipelineSpec with KFP's protobuf; False if that is not installed. Raises ``PlanError``."""
+    """Check the PipelineSpec with KFP's protobuf; False if that is not installed. Raises ``ConfigurationError``."""
     messages = _messages()
     if messages is None:
         return False
@@ -98,13 +104,24 @@ def validate(compiled: Compiled) -> bool:
         if compiled.platform:
             ParseDict(compiled.platform, messages.PlatformSpec())
     except ParseError as error:
-        raise PlanError(f"Pipeline {compiled.bundle.plan.name!r} does not fit KFP's PipelineSpec: {error}") from error
+        name = compiled.bundle.plan.name
+        raise ConfigurationError(
+            f"Pipeline {name!r} does not fit the PipelineSpec of {_installed()}: {error}. {_FITTING}"
+        ) from error
     return True
+
+
+def _installed() -> str:
+    versions = {name: metadata.version(name) for name in ("kfp-pipeline-spec", "protobuf")}
+    return " with ".join(f"{name} {version}" for name, version in versions.items())
 
 
 @cache
 def _messages() -> Any:
-    """The module of kfp-pipeline-spec, loaded from its file: ``kfp.pipeline_spec`` would import all of kfp."""
+    """The module of kfp-pipeline-spec, loaded from its file: ``kfp.pipeline_spec`` would import all of kfp.
+
+    Raises ``ConfigurationError`` where it does not fit the protobuf that is installed.
+    """
     try:
         distribution = metadata.distribution("kfp-pipeline-spec")
     except metadata.PackageNotFoundError:
@@ -114,7 +131,10 @@ def _messages() -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # a TypeError, an ImportError or protobuf's own VersionError, by its release
+        raise ConfigurationError(f"These packages do not fit: {_installed()}: {error} {_FITTING}") from error
     return module
 
 
@@ -135,6 +155,23 @@ def code_containers(pipeline: Mapping[str, Any]) -> list[Json]:
     parts = (names.part_task(number) for number in range(1, len(executors)))
     found = (executors.get(f"exec-{task}", {}).get("container") for task in (*parts, names.BUNDLE_TASK))
     return [container for container in found if container]
+
+
+def check_fields(compiled: Compiled, release: tuple[int, ...]) -> None:
+    """Refuse what a release of KFP does not know, and would refuse. Raises ``UnsupportedFeatureError``.
+
+    One that is unknown (empty) is taken for the newest.
+    """
+    kubernetes = compiled.platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {})
+    configs = kubernetes.get("executors", {}).values()
+    fields = {name for config in configs for part in (config, *config.get("secretAsEnv", ())) for name in part}
+    for field, (since, what, instead) in _SINCE.items():
+        if release and release < since and field in fields:
+            older, first = (".".join(map(str, number)) for number in (release, since))
+            raise UnsupportedFeatureError(
+                f"Pipeline {compiled.bundle.plan.name!r}: {what} need KFP {first} or newer, and this is KFP {older}; "
+                f"nothing was sent. Upgrade KFP, or {instead}."
+            )
 
 
 def check_size(compiled: Compiled, release: tuple[int, ...] = (), parameters: Mapping[str, Any] | None = None) -> None:

@@ -1,7 +1,8 @@
 """A KFP API for these tests: the one at FLOWYML_TEST_KFP_URL, else a fake of it.
 
 FLOWYML_TEST_KFP_NAMESPACE, FLOWYML_TEST_KFP_TOKEN and FLOWYML_TEST_KFP_IMAGE are the namespace, the token and the image
-of steps on a real server. FLOWYML_TEST_KFP_SHARED is a folder of this machine that every pod of the namespace has too,
+of steps on a real server. FLOWYML_TEST_KFP_STORE is the URL of a store that this machine and the pods reach; the code
+of pipelines is kept there. FLOWYML_TEST_KFP_SHARED is a folder of this machine that every pod of the namespace has too,
 at the same path; without it, tests whose steps leave traces in files are skipped.
 """
 
@@ -26,20 +27,18 @@ from flowyml_kubeflow import KubeflowOrchestrator
 from tests.waiting import wait_until
 
 
-def _given() -> dict[str, str]:
-    given = {name: os.environ.get(f"FLOWYML_TEST_KFP_{name.upper()}") for name in ("namespace", "token")}
-    return {name: value for name, value in given.items() if value}
+def _given(**names: str) -> dict[str, str]:
+    """What the environment says, by the options that it is for."""
+    given = {option: os.environ.get(f"FLOWYML_TEST_KFP_{name}") for option, name in names.items()}
+    return {option: value for option, value in given.items() if value}
 
 
-class _WithImage(KubeflowOrchestrator):
-    """Runs what names no image in that of FLOWYML_TEST_KFP_IMAGE."""
+class _OnServer(KubeflowOrchestrator):
+    """Gives pipelines the image and the store of the environment, where they name none."""
 
     def plan(self, pipeline: RunnablePipeline) -> Plan:
-        plan = super().plan(pipeline)
-        image = os.environ.get("FLOWYML_TEST_KFP_IMAGE")
-        if not image:
-            return plan
-        return replace(plan, options={**plan.options, "kubeflow": {"image": image, **plan.options.get("kubeflow", {})}})
+        plan, given = super().plan(pipeline), _given(image="IMAGE", bundle_store="STORE")
+        return replace(plan, options={**plan.options, "kubeflow": {**given, **plan.options.get("kubeflow", {})}})
 
 
 class Api:
@@ -48,12 +47,13 @@ class Api:
     def __init__(self, url: str, state: Any, root: Path | None = None) -> None:
         self.url = url
         self.state = state
-        self.options: dict[str, Any] = {"url": url, **({} if state else _given())}
+        of_server = {} if state else _given(namespace="NAMESPACE", token="TOKEN", artifacts="STORE")
+        self.options: dict[str, Any] = {"url": url, **of_server}
         if root:  # of KFP's own store, which the fake has in a folder
             self.options["artifacts"] = root.as_uri()
 
     def orchestrator(self, **options: Any) -> KubeflowOrchestrator:
-        made = KubeflowOrchestrator if self.state else _WithImage
+        made = KubeflowOrchestrator if self.state else _OnServer
         return made(**{**self.options, **options})
 
     def has_scheduled(self) -> None:
@@ -112,10 +112,14 @@ def fake(kfp_api: Api) -> Iterator[Any]:
         setattr(kfp_api.state, name, value)
     kfp_api.state.users.clear()
     kfp_api.state.cached.clear()
+    kfp_api.state.in_drivers.clear()
     kfp_api.state.faults.clear()
 
 
-_PLAYED = ("version", "below", "is_ui", "is_ready", "token", "login", "reports_canceling", "page_of_runs")
+_PLAYED = (
+    "version", "says_version", "refuses_at_upload", "below", "is_ui", "is_ready", "token", "login", "reports_canceling",
+    "page_of_runs", "ahead",
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -312,6 +312,8 @@ def test_pods_whose_image_has_flowyml_get_the_users_code_alone(
 
     carried = compile_pipeline(added.bundle()).bundle.files
     assert not [path for path in carried if path.startswith("flowyml")]
+    if kfp_api.state is None:
+        pytest.skip("the image on a real server has no FlowyML")
     monkeypatch.setattr(kfp_api.state.pods, "starts_python", True)
     assert added.run(on=orchestrator, run_id=run_id("image")).outputs == {"sums": [11, 12]}
 

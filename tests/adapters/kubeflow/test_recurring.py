@@ -50,6 +50,9 @@ def test_runs_in_progress_survive_a_new_schedule(fake: Any, kfp_api: Any, versio
     if version < "2.16":
         with pytest.raises(EngineError, match=r"is older than 2\.16, where KFP stops the runs of a deleted schedule"):
             orchestrator.delete_schedule(made.schedule_id)
+        fake.says_version = False
+        with pytest.raises(EngineError, match=r"does not say its release, so it counts as older than 2\.16"):
+            kfp_api.orchestrator().delete_schedule(made.schedule_id)
     orchestrator.cancel(fired.job_id)
     wait_until(lambda: orchestrator.get_run(fired.job_id).status.is_terminal)
     orchestrator.delete_schedule(made.schedule_id)

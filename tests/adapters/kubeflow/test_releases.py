@@ -1,0 +1,203 @@
+"""What differs between releases of KFP, on a fake that plays them: fields, names, lost pods, what stays readable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, pipeline, step
+from flowyml.core.errors import ConfigurationError, EngineError, UnsupportedFeatureError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.submission_result import SubmissionResult
+from flowyml_kubeflow import spec
+from flowyml_kubeflow.workflow import Workflow
+from tests.engines.kubeflow_calls import OVER_THE_API, RUN, run_id
+from tests.engines.kubeflow_driver import Lost
+
+pytestmark = OVER_THE_API
+
+
+@step
+def said(_: int = 0) -> int:
+    print("a line of the step")
+    return 1
+
+
+@step(secrets={"token": "warehouse/token"})
+def secret(token: str) -> None:
+    pass
+
+
+def finished(orchestrator: Any, what: Any) -> SubmissionResult:
+    handle: SubmissionResult = orchestrator.run_pipeline(what, run_id(what.name))
+    return handle.wait_for_completion(RUN, 0.5)
+
+
+# Fields.
+
+
+@pytest.mark.parametrize(
+    ("version", "made", "said"),
+    [
+        ("2.14.0", Pipeline("secrets").add_step(secret), "Secrets of steps need KFP 2.15 or newer, and this"),
+        ("2.15.2", Pipeline("users", kubeflow={"security_context": {"run_as_user": 7}}).add_step(said),
+         "'security_context': …} need KFP 2.16 or newer, and this is KFP 2.15"),
+    ],
+)  # fmt: skip
+def test_what_a_release_does_not_know_is_refused(kfp_api: Any, fake: Any, version: str, made: Any, said: str) -> None:
+    fake.version, before = version, len(fake.versions)
+    with pytest.raises(UnsupportedFeatureError, match=said):
+        kfp_api.orchestrator().run_pipeline(made)
+    assert len(fake.versions) == before, "nothing was sent"
+    fake.says_version = False  # so it counts as the newest, which the server then denies
+    with pytest.raises(
+        EngineError, match=r"unknown field .* It does not say its release, so FlowyML took it for the new"
+    ):
+        kfp_api.orchestrator().run_pipeline(made)
+
+
+@pytest.mark.parametrize("fault", ["protobuf", "fields"])
+def test_packages_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    from google.protobuf import json_format  # type: ignore[import-untyped]  # ships no types
+
+    from flowyml_kubeflow.compiler import compile_pipeline
+
+    def fails(*_: object, **__: object) -> None:
+        raise (
+            json_format.ParseError('no field named "x"')
+            if fault == "fields"
+            else TypeError("Descriptors cannot be created")
+        )
+
+    if fault == "fields":
+        monkeypatch.setattr(json_format, "ParseDict", fails)
+    else:
+        spec._messages.cache_clear()
+        monkeypatch.setattr("google.protobuf.descriptor_pool.Default", fails)
+    try:
+        with pytest.raises(
+            ConfigurationError, match=r"kfp-pipeline-spec [\d.]+ with protobuf [\d.]+: .*Install versions"
+        ):
+            spec.validate(compile_pipeline(Pipeline("it").add_step(said).bundle()))
+    finally:
+        spec._messages.cache_clear()
+
+
+# Names.
+
+
+@step
+def numbers() -> list[int]:
+    return [1]
+
+
+@pipeline
+def looped() -> None:
+    said.map(_=numbers())
+
+
+def test_a_name_that_argo_refuses_is_refused_when_a_run_is_created(kfp_api: Any, fake: Any) -> None:
+    """As a real server did, for 51 characters; FlowyML's own names are shorter, so the file is damaged here."""
+    fake.versions.clear()
+    orchestrator, bundle = kfp_api.orchestrator(), looped.bundle()
+    orchestrator.deploy(bundle)
+    (made,) = fake.versions.values()
+    made.pipeline_spec = json.loads(json.dumps(made.pipeline_spec).replace("said--loop", f"{'t' * 51}--loop"))
+    with pytest.raises(
+        EngineError, match=r"answered 500: .*'comp-t{51}--loop-t{51}--loop-iterator' is invalid: must be no"
+    ):
+        orchestrator.run_pipeline(looped)
+
+
+# What stays readable.
+
+
+@pytest.fixture
+def aged(fake: Any) -> Iterator[Any]:
+    """Puts the server's clock forward."""
+
+    def by(hours: float) -> None:
+        fake.ahead = timedelta(hours=hours)
+
+    yield by
+    fake.ahead = timedelta()
+
+
+@pytest.mark.parametrize(
+    ("version", "hours", "is_ui", "remains"),
+    [
+        ("2.17.0", 0.9, True, True), ("2.17.0", 2, True, True), ("2.17.0", 2, False, True),
+        ("2.16.0", 23, False, True), ("2.16.0", 25, False, False), ("2.14.0", 25, False, False),
+    ],
+)  # fmt: skip
+def test_what_stays_readable(
+    kfp_api: Any, fake: Any, aged: Any, version: str, hours: float, is_ui: bool, remains: bool
+) -> None:
+    """Where the pods are gone, the API server has the log from 2.17 on, and by the UI KFP's artifacts and Argo's
+    archive have it. The steps are read from the workflow, which the API server keeps."""
+    fake.version, fake.is_ui = version, is_ui
+    handle = finished(kfp_api.orchestrator(), Pipeline("said").add_step(said))
+    aged(hours)
+    fresh = kfp_api.orchestrator().attach(handle.job_id)
+    assert [line.message for line in fresh.logs()] == ["a line of the step"] * remains
+    assert [run.status for run in fresh.step_runs()] == [ExecutionStatus.COMPLETED]
+    if remains:
+        assert fresh.outputs["said"] == 1
+    else:
+        with pytest.raises(LookupError, match="which KFP no longer has"):
+            fresh.outputs["said"]
+
+
+def test_a_pods_log_has_the_lines_of_kfp_and_argo_too(kfp_api: Any, fake: Any) -> None:
+    """In the file that KFP publishes there are those of the step alone."""
+    orchestrator = kfp_api.orchestrator()
+    handle = finished(orchestrator, Pipeline("said").add_step(said))
+    client = orchestrator.pipelines.client
+    workflow = Workflow.of(client.run_of_v1(handle.job_id))
+    assert workflow
+    (node,) = workflow.executors("said")
+    lines = client.log(handle.job_id, node.pod)
+    assert lines[0].endswith("main.go:67] Setting log level to: '1'")
+    assert any("ExecutorOutput: {" in line for line in lines)
+    assert "argo=true" in lines[-1]
+    fake.is_ui = True
+    published, archived = workflow.logs_of(node)
+    read = kfp_api.orchestrator().reader._stored_log
+    assert [line for line in read(published) if not line.startswith("flowyml-result")] == ["a line of the step"]
+    assert "argo=true" not in "".join(read(archived))
+
+
+# Pods that are lost.
+
+
+@pytest.mark.parametrize("version", ["2.17.0", "2.16.0"])
+def test_a_lost_pod_of_a_driver_is_started_again_by_stock_2_17_alone(kfp_api: Any, fake: Any, version: str) -> None:
+    """That leaves two tasks of one name in KFP's metadata, on which the next driver fails. It is KFP's fault."""
+    fake.version, lost = version, ["once"]
+
+    @pipeline
+    def two() -> int:
+        return one_more(said())
+
+    def loses() -> None:
+        if lost:
+            lost.pop()
+            raise Lost
+
+    fake.in_drivers["said"] = loses
+    handle = finished(kfp_api.orchestrator(), two)
+    assert handle.status is ExecutionStatus.FAILED
+    if version == "2.16.0":
+        assert "KFP's driver of 'said': pod deleted" in str(handle.error)
+    else:
+        assert "two tasks have the same task name said_" in str(handle.error)
+        assert "a fault of KFP 2.17" in str(handle.error)
+
+
+@step
+def one_more(said: int) -> int:
+    return said + 1
