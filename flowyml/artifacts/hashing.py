@@ -48,12 +48,12 @@ class HashingWriter:
         return self.size
 
     def writable(self) -> bool:
-        """True; pyarrow asks for it."""
+        """True; pyarrow reads it."""
         return True
 
     @property
     def closed(self) -> bool:
-        """True if the file is closed; pyarrow asks for it."""
+        """True if the file is closed; pyarrow reads it."""
         return self._file.closed
 
     @property

@@ -22,7 +22,7 @@ class Meters:
     """The instruments of one process and the exporter that sends them."""
 
     def __init__(self, endpoint: str | None, job: str, timeout: float, buckets: Sequence[float]) -> None:
-        """Make them. Without ``endpoint``, OpenTelemetry's environment variables say where they go."""
+        """Create them. Without ``endpoint``, OpenTelemetry's environment variables name the target."""
         session = requests.Session()
         session.hooks["response"].append(_refuse_redirect)
         self._exporter = OTLPMetricExporter(
@@ -45,7 +45,7 @@ class Meters:
         )
 
     def send(self) -> bool:
-        """Send all that was measured in this process; False if it was not accepted, which the exporter logs."""
+        """Send all measurements of this process; return False if they were not accepted, which the exporter logs."""
         data = self._reader.get_metrics_data()
         return data is None or self._exporter.export(data) is MetricExportResult.SUCCESS
 

@@ -15,7 +15,7 @@ from flowyml.core.web import Answer, exchange
 __all__ = ["HTTP_ERRORS", "Pushgateway"]
 
 HTTP_ERRORS = (OSError, HTTPException)
-"""What asking and pushing raise if nothing answers, or the answer is wrong."""
+"""The errors of requests if nothing answers, or the answer is wrong."""
 
 _LONGEST_ANSWER = 65536
 
@@ -35,7 +35,10 @@ class Pushgateway:
         self._is_checked = False
 
     def check(self) -> None:
-        """Ask what answers at the URL. Raises ``ConfigurationError`` for a Prometheus server, which takes no pushes."""
+        """Check which server answers at the URL.
+
+        Raises ``ConfigurationError`` for a Prometheus server, which takes no pushes.
+        """
         about = self._exchange("GET", f"{self._root}/api/v1/status/buildinfo", {}, None).json()
         if isinstance(about, dict) and about.get("status") == "success":
             server = shown(self._root)
@@ -47,7 +50,7 @@ class Pushgateway:
         self._is_checked = True
 
     def push(self, registry: CollectorRegistry) -> None:
-        """Push what the registry holds, and return when it was accepted."""
+        """Push the metrics in the registry, and return when they were accepted."""
         if not self._is_checked:
             self.check()
         try:
@@ -59,7 +62,7 @@ class Pushgateway:
     def _sender(
         self, url: str, method: str, timeout: float | None, headers: Sequence[tuple[str, str]], data: bytes
     ) -> Callable[[], None]:
-        """Make what prometheus-client calls to send a request."""
+        """Return the function with which prometheus-client sends a request."""
         return lambda: _check(self._exchange(method, url, dict(headers), data))
 
     def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:

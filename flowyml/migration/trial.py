@@ -62,7 +62,7 @@ class Trial:
 
     def __init__(self) -> None:
         self.spent = 0.0
-        """Seconds of processor time that all tries took."""
+        """The seconds of processor time of all tries."""
         self._child: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:

@@ -32,9 +32,9 @@ def start_detached(
 ) -> subprocess.Popen[bytes]:  # fmt: skip
     """Start a process in its own session, without input; its output goes to ``log``.
 
-    Without ``env``, it has this process's environment, but not its secrets: what the kernel shows in ``/proc`` of the
-    environment that a process began with is the same for as long as it lives. With ``secrets``, it is passed them, and
-    must ``take_secrets``. If it ends before this process does, a later call reaps it.
+    Without ``env``, it has this process's environment, but not its secrets: the kernel shows the environment with which
+    a process began in ``/proc`` for as long as the process lives. With ``secrets``, the process gets them on standard
+    input, and must ``take_secrets``. If it ends before this process does, a later call reaps it.
     """
     reap()
     bare = environment_without_secrets()
@@ -45,7 +45,7 @@ def start_detached(
     _started.add(process)
     if process.stdin is not None:
         passed = {name: value for name, value in os.environ.items() if name not in bare}
-        with suppress(BrokenPipeError), process.stdin as pipe:  # it says itself why it ended
+        with suppress(BrokenPipeError), process.stdin as pipe:  # it reports itself why it ended
             pipe.write(json.dumps(passed).encode())
     return process
 

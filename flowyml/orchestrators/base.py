@@ -1,7 +1,7 @@
 """The interface of an orchestrator: the methods that users call, and those that an adapter provides.
 
-An adapter subclasses ``Orchestrator`` and implements the methods under "What an adapter provides". The rest, which
-users call, is implemented here, in terms of those.
+An adapter subclasses ``Orchestrator`` and implements the methods under "Methods for adapters to implement". The rest,
+which users call, is implemented here, in terms of those.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Orchestrator(ABC):
     ) -> None:  # fmt: skip
         self.retry_policy = retry_policy
         self.secrets = check_names(secrets)
-        """The names in this engine's store of secrets that pipelines name differently."""
+        """Names in this engine's store of secrets, by the different names in pipelines."""
         self.login: Login | None = None  # who asks; an adapter that signs in sets it
 
     @property
@@ -159,7 +159,7 @@ class Orchestrator(ABC):
         """
         return True
 
-    # What users call.
+    # Methods for users.
 
     def run_pipeline(
         self,
@@ -276,7 +276,7 @@ class Orchestrator(ABC):
     def _own_plan(self, pipeline: RunnablePipeline) -> Plan:
         return pipeline.compile().with_retry_policy(self.retry_policy).with_secret_names(self.secrets)
 
-    # What an adapter provides.
+    # Methods for adapters to implement.
 
     @classmethod
     def recognizes(cls, site: Site) -> bool:

@@ -1,4 +1,4 @@
-"""Schedules that pass from one engine to another: what cut-over asks of both engines.
+"""Schedules that pass from one engine to another: the methods that cut-over needs of both engines.
 
 An adapter may have any of the methods of ``Handover``, beside those of ``Orchestrator``. The functions here call them,
 and raise ``UnsupportedFeatureError`` for an engine without them.

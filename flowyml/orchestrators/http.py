@@ -226,7 +226,7 @@ class HttpClient:
         self._pool: httpcore.ConnectionPool | None = None
         self._opening = threading.Lock()
 
-    # What a subclass may override for its engine.
+    # Methods that a subclass may override for its engine.
 
     def base(self) -> str:
         """The URL that all paths are relative to. May raise ``ConfigurationError``."""

@@ -166,7 +166,7 @@ class _Lines:
     def __init__(self, mask: Mask) -> None:
         self._mask = mask
         self._begun: list[str] = []
-        """How a value that the last line may have begun would continue."""
+        """The possible continuations of a value that the last line may have begun."""
 
     def line(self, line: str) -> str:
         """The line without values."""

@@ -74,7 +74,7 @@ class AirflowClient:
         self.version = version
         self.dags_folder = ""  # as the user names it
         self.command: Callable[..., str] = command_line
-        """The command line that does something on this Airflow; with its target, where an orchestrator has one."""
+        """A command line for this Airflow; with its target, if an orchestrator has one."""
         transport.credentials = self._credentials()
 
     def _credentials(self) -> Login | Token:
@@ -202,7 +202,7 @@ class AirflowClient:
         ("dag_processor", "min_file_process_interval", 30),
     )
 
-    # How often Airflow looks for files, and how often it reads a file again; source: Airflow's configuration reference.
+    # Airflow's intervals for finding files, and for reading a file again; source: Airflow's configuration reference.
     _rhythm: Sequence[tuple[str, str, float]] = (
         ("dag_processor", "refresh_interval", 300),
         ("dag_processor", "min_file_process_interval", 30),

@@ -72,7 +72,7 @@ class Imports:
 
     def __init__(self, steps: Iterable[Step], fresh: Callable[[str], str]) -> None:
         self.output: Callable[[str, str], str | None] = lambda step, key: None
-        """The expression for what the task of a step left under a key; None for a step that is not there."""
+        """The expression for the XCom of a step's task under a key; None for a step that does not exist."""
         self._names: dict[tuple[str, str], str] = {}
         for step in steps:
             for path in _paths(step):

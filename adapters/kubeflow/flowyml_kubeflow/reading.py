@@ -59,7 +59,7 @@ class RunReader:
         self.client: Client = pipelines.client
         self.artifacts = artifacts
         self._stopped: dict[str, datetime | None] = {}
-        """The runs that were stopped here, or seen being stopped, and when KFP had begun them: see ``status``."""
+        """Runs that were stopped here, or seen being stopped, with the time when KFP began them: see ``status``."""
         self._pod_names: dict[str, str] = {}
 
     def get(self, job_id: str) -> Run:

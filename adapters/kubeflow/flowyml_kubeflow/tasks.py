@@ -54,14 +54,14 @@ class Tasks:
         steps = dict(_step_tasks(pipeline, pipeline["root"]["dag"]))
         shown = {task: steps_shown(task, item) for task, item in steps.items()}
         self.steps = {step: name for found in shown.values() for step, name in found.items()}
-        """The steps by their tasks: those of an execution group by what the tasks of each would be called."""
+        """The steps by their tasks: those of an execution group by the names of the tasks that they would have."""
         self.run_by = {step: task for task, found in shown.items() for step in found}
         every = [item for dag in _dags(pipeline) for item in dag["tasks"].items()]
         hooks = {name: task for name, task in every if name in _HOOKS}
         self.has_flow = flow_names.RESULT_TASK in hooks
-        """Whether the pipeline has control flow: its pods then note what became of the steps."""
+        """True if the pipeline has control flow: then its pods write notes about the steps."""
         self.loops = {step: items for task, items in _loops(pipeline) for step in shown.get(task, ())}
-        """The steps in loops, with the task that knows the items or, where the file says it, their number."""
+        """The steps in loops, with the task that knows the items or, if the file has it, their number."""
         openings = {name: task for name, task in every if name in self.loops.values()}
         self._tasks = {**steps, **hooks, **openings}
         self.logged = {name: "" for name in _HOOKS[:1] if name in hooks}

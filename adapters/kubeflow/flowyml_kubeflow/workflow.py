@@ -91,7 +91,7 @@ class Workflow:
     def __init__(self, manifest: Mapping[str, Any]) -> None:
         self._status: Mapping[str, Any] = manifest.get("status") or {}
         self.message = str(self._status.get("message") or "")
-        """Why the workflow as a whole ended badly, in Argo's words; empty where it does not say."""
+        """The reason in Argo's words why the workflow failed as a whole; empty if there is none."""
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> Workflow | None:

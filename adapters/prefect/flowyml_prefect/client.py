@@ -147,7 +147,7 @@ class PrefectClient(HttpClient):
         )
         self.connection = connection
         self.command: Callable[..., str] = command_line
-        """The command line that does something on this Prefect; with its target, where an orchestrator has one."""
+        """A command line for this Prefect; with its target, if an orchestrator has one."""
         self.locked_seconds: float = _LOCKED_SECONDS
         self._writing = threading.Lock()
 

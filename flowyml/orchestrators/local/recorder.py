@@ -44,7 +44,7 @@ class Recorder:
         self.note = self._rows.append
         """Take the new row of a step."""
         self.keep = self._kept.append
-        """Take what a step returned, before the row of its end: both are written together."""
+        """Take the outputs of a step, before the row of its end: both are written together."""
 
     def start(self, tick: Callable[[sqlite3.Connection], None]) -> None:
         """Begin to write; ``tick`` gets the connection, about twenty times a second."""

@@ -105,7 +105,7 @@ class LocalRun:
         self._recorded: dict[str, Any] = {}
         self._artifacts: list[KeptRow] = []
         self.not_kept: list[str] = []
-        """The pipeline's outputs that the record does not have."""
+        """The pipeline's outputs that were not recorded."""
 
     @property
     def is_completed(self) -> bool:

@@ -99,7 +99,7 @@ class StepCalls:
         self._large_copies = threading.BoundedSemaphore(os.cpu_count() or 1)
         self.loans = Loans(max_copied_bytes)
         self.artifacts: list[KeptRow] = []
-        """What is known about outputs, of all attempts so far."""
+        """The records of outputs, of all attempts so far."""
 
     def call(self, node: Node) -> StepOutputs:
         """The outputs of one attempt. Raises what the step raises."""

@@ -47,7 +47,7 @@ class Files:
         self.start = start.resolve()
         self.read: set[str] = set()
         self.charge: Callable[[int], None] = lambda _: None
-        """Gets how many steps each look at the disk takes."""
+        """Called with the steps that an access to the disk costs."""
         self._more: list[Path] = []
         self._modules: dict[str, Path | None] = {}
         self._upwards = [one for one in (self.start.parent, *self.start.parent.parents) if self._inside(one)]

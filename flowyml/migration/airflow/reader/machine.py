@@ -104,7 +104,7 @@ class Base(Machine):
         self.builtins: Mapping[str, Any] = {}
         self.catching: list[set[str]] = []
         self.asked = 0
-        """How often something was called of which nothing says whether it raises."""
+        """The number of calls that may or may not raise."""
         self.module = Module("", "", "", "", Scope({}, kind="module"))
         self.scope = self.module.scope
         self.defaults_taken: dict[str, Place] = {}

@@ -1,4 +1,4 @@
-"""How functions of Python become natives."""
+"""Wrap functions of Python as natives."""
 
 from __future__ import annotations
 

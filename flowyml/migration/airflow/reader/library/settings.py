@@ -24,7 +24,7 @@ class Settings(Instance):
         super().__init__(None)
         self.parser = parser
         self.complete = True
-        """Whether all is known that was read. If not, an option that is missing may be in the rest."""
+        """True if everything that was read is known. If not, a missing option may be in the unknown part."""
         self.attributes = {
             "read": Native("read", self._read),
             "read_file": Native("read_file", self._read_text("f")),
