@@ -33,7 +33,7 @@ MIGRATION = "tests/unit/migration"
 PASSED, NO_TEST = 0, 5
 SHOWN = 8  # failed tests, with two lines each: CI shows the last twenty
 
-# What depends on the Python: how functions, values and modules travel, processes, forks and threads.
+# Tests whose outcome depends on the Python: how functions, values and modules travel, processes, forks and threads.
 DEPENDS_ON_PYTHON = (
     "authoring_*", "bundle", "cache_changes", "execution", "loading", "local_conformance", "local_prints", "local_runs",
     "local_travelling", "local_values", "sources", "step_processes*", "types",
@@ -46,8 +46,7 @@ for folder in (sysconfig.get_path("purelib"), "flowyml", "adapters"):
     compileall.compile_dir(folder, quiet=2, workers=0, rx=re.compile("/tests/"))
 """
 
-
-# Tests of Airflow that load files and start no server. They take as long as half of those that do.
+# Tests of Airflow that load files and start no server. Together they take half as long as those that do.
 AIRFLOW_FILES = (
     "client", "compiler*", "contract", "execution_groups", "flow*", "follow", "handover", "import",
     "import_verified", "parameters", "retry", "status", "step_runs", "sweep", "worker",
@@ -111,8 +110,10 @@ def main(options: Sequence[str]) -> int:
     os.chdir(ROOT)
     shutil.rmtree(LOGS, ignore_errors=True)
     LOGS.mkdir(parents=True)
-    alone = list(options[:1]) == ["--pythons"]
-    groups, options = (other_pythons(whole=True), options[1:]) if alone else ((*GROUPS, *other_pythons()), options)
+    if list(options[:1]) == ["--pythons"]:
+        groups, options = other_pythons(whole=True), options[1:]
+    else:
+        groups = (*GROUPS, *other_pythons())
     compile_packages(groups)
     jobs = int(os.environ.get("FLOWYML_TEST_JOBS") or (os.cpu_count() or 1) + 2)
     say(f"{len(groups)} groups of tests, {jobs} at a time; follow them in {LOGS.relative_to(ROOT)}/*.log")
@@ -145,8 +146,8 @@ def other_pythons(*, whole: bool = False) -> tuple[Group, ...]:
 
 
 def run(group: Group, options: Sequence[str], folder: Path) -> Done:
-    """Run the tests of a group. Its temporary files are in ``folder``: each pytest clears the places of all others that
-    share one.
+    """Run the tests of a group, with its temporary files in ``folder``: of two pytests that share a folder, each would
+    remove the other's files.
     """
     (own := folder / group.name).mkdir()
     log = LOGS / f"{group.name}.log"

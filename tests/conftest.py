@@ -1,4 +1,4 @@
-"""What every test shares: its own data folder, quiet engines, and the options of this suite."""
+"""Fixtures and options of all tests: a data folder of the session, and engines that report nothing home."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _encodable(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
-        return {_encodable(key): _encodable(each) for key, each in value.items()}
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
     return type(value)(map(_encodable, value)) if isinstance(value, list | tuple) else value
 
 
@@ -72,7 +72,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]
 
 @pytest.fixture(scope="session")
 def prefect_url(prefect: PrefectServer) -> str:
-    """Where that Prefect is."""
+    """The URL of that Prefect."""
     return prefect.url
 
 

@@ -13,7 +13,7 @@ from flowyml.core.errors import ConfigurationError
 __all__ = ["TRUSTED", "is_of_another_user", "is_planted", "is_trusted", "read_settings", "settings_file"]
 
 TRUSTED = "FLOWYML_TRUSTED_FOLDERS"
-"""The variable with folders of other users whose settings may name commands and files of credentials."""
+"""The variable with folders whose settings may name commands and files of credentials, and be another user's."""
 
 _LARGEST = 2**20  # bytes of a file that another user may have left
 

@@ -459,11 +459,7 @@ def _open_pool(url: str, tls: Tls) -> httpcore.ConnectionPool:
         bare = urlunsplit((through.scheme, through.netloc.rpartition("@")[2], "/", "", ""))
         kind = httpcore.SOCKSProxy if through.scheme.startswith("socks") else httpcore.HTTPProxy
         return kind(bare, proxy_auth=auth, **options)
-    except (
-        ImportError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # SOCKS needs a package
+    except (ImportError, ValueError, RuntimeError) as error:  # SOCKS needs a package
         raise ConfigurationError(
             f"the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names for {url} cannot be used: {shown_in(error)}"
         ) from None

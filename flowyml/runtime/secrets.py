@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, cached_property
 from html import escape
 from json import dumps
@@ -80,11 +80,10 @@ class Mask:
     def __init__(self, values: Iterable[str]) -> None:
         self._values = frozenset(values)
         forms = sorted({form for value in self._values for form in _forms(value)}, key=len, reverse=True)
-        alone = _among({value for value in self._values if len(value) < _WORD})
         self._parts = sorted(_lines_of(self._values), key=len, reverse=True)
-        self._alone = alone
+        self._words = {value for value in self._values if len(value) < _WORD}
         self._long = [form for form in forms if len(form) >= _LONG]
-        short = [alone(form, re.escape(form)) for form in forms if len(form) < _LONG]
+        short = [self._bounded(form, re.escape(form)) for form in forms if len(form) < _LONG]
         self._pattern = re.compile("|".join(short) or r"(?!)")
         self._starts: dict[str, list[str]] = {}
         """The forms by their first one to four characters, to look up the end of a line."""
@@ -109,8 +108,12 @@ class Mask:
     @cached_property
     def _quoted(self) -> re.Pattern[str]:
         """The beginnings of values, each in a group, however they are quoted. A character takes 0.25 ms to compile."""
-        beginnings = (self._alone(part, "".join(map(_ways, part[:_BEGINNING]))) for part in self._parts)
+        beginnings = (self._bounded(part, "".join(map(_ways, part[:_BEGINNING]))) for part in self._parts)
         return re.compile("|".join(f"({pattern})" for pattern in beginnings) or r"(?!)")
+
+    def _bounded(self, form: str, pattern: str) -> str:
+        """The pattern of a form; that of a short value matches it only as a separate word."""
+        return rf"(?<!\w){pattern}(?!\w)" if form in self._words else pattern
 
     def _unquoted(self, text: str) -> Iterator[str]:
         """The pieces of a text without quoted values."""
@@ -194,11 +197,6 @@ def _gives_away(end: str, rest: str) -> bool:
     return len(end) >= _SHORTEST and not is_scheme and bool(end.strip("-"))
 
 
-def _among(words: Collection[str]) -> Callable[[str, str], str]:
-    """Return a function for the pattern of a form: forms among ``words`` match only as separate words."""
-    return lambda form, pattern: rf"(?<!\w){pattern}(?!\w)" if form in words else pattern
-
-
 def _lines_of(values: Iterable[str]) -> set[str]:
     """Values and their lines, without those shorter than four characters."""
     parts = {part.strip() for value in values for part in (value, *value.splitlines())}
@@ -267,5 +265,6 @@ def _in_base64(data: bytes) -> Iterator[str]:
     for encode in (b64encode, urlsafe_b64encode):
         for before, skipped in ((0, 0), (1, 2), (2, 3)):
             coded = encode(b"\0" * before + data).decode()[skipped:]
-            yield coded  # nothing follows them
-            yield coded.rstrip("=")[: -1 if coded.endswith("=") else None]
+            yield coded  # nothing follows these bytes
+            if coded.endswith("="):
+                yield coded.rstrip("=")[:-1]  # without the character that holds bits of what follows

@@ -146,7 +146,7 @@ class Ahead:
             pytest.xfail(self.refusals[wanted])
         (first,) = (number for number, group in enumerate(self.groups) if wanted in group)
         for group in self.groups[first : first + self.suite.at_once]:
-            if group not in self.started and not (wanted not in group and self.is_running(self.name(group))):
+            if group not in self.started and (wanted in group or not self.is_running(self.name(group))):
                 self.started[group] = self.submit(group)
         run = self.started[self.groups[first]]
         if run.handle is None:
@@ -161,17 +161,17 @@ class Ahead:
         """The samples that the engine must run, in the order of their tests, grouped by shared runs."""
         wanted = [one for one in self.samples if not self.reasons(one)]
         sharing: list[list[sample]] = []
-        steps = limit = self.suite.steps_per_run
+        steps, limit = 0, self.suite.steps_per_run
         if self.make().capabilities[Feature.SUB_PIPELINES].level is Level.NO:
             limit = 0
         for one in wanted:
             if one.shares_run and limit:
                 count = len(self.made(one).compile().steps)
-                steps += count
-                if steps > limit or self.key(one) in map(self.key, sharing[-1]):
+                if not sharing or steps + count > limit or self.key(one) in map(self.key, sharing[-1]):
                     sharing.append([])
-                    steps = count
+                    steps = 0
                 sharing[-1].append(one)
+                steps += count
         with_others = {one: tuple(group) for group in sharing for one in group if len(group) > 1}
         return list(dict.fromkeys(with_others.get(one, (one,)) for one in wanted))
 
@@ -181,9 +181,10 @@ class Ahead:
         lacks = [
             (need, support) for need in one.needs if (support := orchestrator.capabilities[need]).level is Level.NO
         ]
-        said = [f"{need.value.lower()}; {orchestrator.name!r} cannot: {support.note}" for need, support in lacks]
+        if lacks:
+            return [f"{need.value.lower()}; {orchestrator.name!r} cannot: {support.note}" for need, support in lacks]
         name = self.made(one).name
-        return [*said, *([self.suite.refused[name]] if name in self.suite.refused and not said else [])]
+        return [self.suite.refused[name]] if name in self.suite.refused else []
 
     def refusal(self, one: sample) -> str:
         """Check that the engine refuses a sample and sends nothing; return its reason, or "" if it need not refuse."""

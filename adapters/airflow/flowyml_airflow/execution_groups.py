@@ -1,4 +1,4 @@
-"""Run the steps of an execution group one after the other, in the process of their task.
+"""Run the steps of an execution group one after the other, in one process that their task starts.
 
 This file travels in the bundle. ``step_runs`` reads on the user's machine the record that is written here.
 """

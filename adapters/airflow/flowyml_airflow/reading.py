@@ -93,14 +93,15 @@ class RunReader:
         if status.is_failed:
             status = run_status(found, self._about(found)[0])
         error = None
-        if whole and not status.is_terminal:
-            self.warnings.warn_if_stalled(self.client, found)
-        elif whole and status.is_successful:
-            self.warnings.warn_if_nothing_ran(self.client, found)
-        elif whole and status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT) and not self._has_settled(found):
-            status = ExecutionStatus.RUNNING
-        elif whole:
-            error = self._why(found, status)
+        if whole:
+            if not status.is_terminal:
+                self.warnings.warn_if_stalled(self.client, found)
+            elif status.is_successful:
+                self.warnings.warn_if_nothing_ran(self.client, found)
+            elif status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT) and not self._has_settled(found):
+                status = ExecutionStatus.RUNNING
+            else:
+                error = self._why(found, status)
         return Run(
             job_id=f"{dag}/{run_id}",
             run_id=given_run_id(found.get("conf"), run_id),
@@ -119,7 +120,7 @@ class RunReader:
     def steps(self, found: Mapping[str, Any]) -> tuple[StepRun, ...]:
         """The steps in the order of the DAG file."""
         found = self._noted(found)
-        facts, tasks = facts_of(self._source(found)), self._tasks(found)
+        facts, tasks = self.facts(found), self._tasks(found)
         shown = [task for task in tasks if not is_start(task) and task["task_id"] not in facts.get("helpers", ())]
         seen, over = Seen(facts, tasks), self._was_over(found)
         cached = self._cached(found) if facts.get("cached") else {}
@@ -153,7 +154,7 @@ class RunReader:
 
         The record has the origin of the DAG version if that version has the code of the run.
         """
-        facts = facts_of(self._source(found)) if version_of(found) else {}
+        facts = self.facts(found) if version_of(found) else {}
         kept, submitted = facts.get("code"), (found.get("conf") or {}).get(CODE_KEY)
         origin = Origin.from_dict(facts.get("origin")) if submitted in (None, kept) else None
         return replace(self.run(found, whole=False), origin=origin, code_digest=submitted or kept)
@@ -161,7 +162,7 @@ class RunReader:
     def outputs(self, found: Mapping[str, Any]) -> Outputs:
         """The outputs of the pipeline; for a foreign DAG the return values by task id: see ``_returned``."""
         dag, run_id = found["dag_id"], found["dag_run_id"]
-        facts = facts_of(self._source(found))
+        facts = self.facts(found)
         if not facts:
             return self._returned(found)
         tasks = self._tasks(found)
@@ -380,8 +381,7 @@ class RunReader:
         if status is ExecutionStatus.TIMEOUT:
             timeout = self._about(found)[0]
             return f"The run took longer than its timeout of {timeout.total_seconds() if timeout else 0:g} s."
-        facts = facts_of(self._source(found))
-        tasks = self._tasks(found)
+        facts, tasks = self.facts(found), self._tasks(found)
         seen = Seen(facts, tasks)
         failed = [task for task in tasks if task["state"] == "failed" and seen.counts(task["task_id"])]
         if not failed:
@@ -525,7 +525,7 @@ class RunReader:
         return kept[key]
 
     def _asked_about(self, found: Mapping[str, Any]) -> tuple[timedelta | None, str]:
-        if facts := facts_of(self._source(found)):
+        if facts := self.facts(found):
             seconds = facts.get("timeout")
             return timedelta(seconds=seconds) if seconds is not None else None, facts["pipeline"]
         try:

@@ -22,7 +22,7 @@ from flowyml_airflow.status import moment
 __all__ = ["RunWarnings", "is_gone", "is_missing", "why_nothing_ran", "why_stalled"]
 
 logger = logging.getLogger("flowyml.airflow")
-YOUNG = timedelta(seconds=60)  # a run that is younger is not looked into, so a short one costs no more calls
+YOUNG = timedelta(seconds=60)  # a younger run is not checked, so a short run costs no more calls
 _EVERY = 30  # seconds
 
 
@@ -32,7 +32,7 @@ def is_gone(dag: Mapping[str, Any]) -> bool:
 
 
 def is_missing(client: AirflowClient, dag: str) -> bool:
-    """Return the same for a DAG by its id."""
+    """Return whether Airflow does not know a DAG id, or its DAG ``is_gone``."""
     try:
         return is_gone(client.dag(dag))
     except NotThereError:
@@ -79,7 +79,7 @@ def why_nothing_ran(client: AirflowClient, found: Mapping[str, Any]) -> str:
 class RunWarnings:
     """Logs problems that the state of a run does not show, once each. The status stays Airflow's."""
 
-    _looked: dict[tuple[str, str], float] = field(default_factory=dict)
+    _next_check: dict[tuple[str, str], float] = field(default_factory=dict)
     _said: dict[tuple[str, str], str] = field(default_factory=dict)
     _ended: set[tuple[str, str]] = field(default_factory=set)
 
@@ -87,9 +87,9 @@ class RunWarnings:
         """Log why an unfinished run does not progress. Airflow is asked only from time to time."""
         key = (found["dag_id"], found["dag_run_id"])
         began = moment(found.get("queued_at") or found.get("run_after") or found.get("start_date"))
-        if (began and datetime.now(UTC) - began < YOUNG) or time.monotonic() < self._looked.get(key, 0):
+        if (began and datetime.now(UTC) - began < YOUNG) or time.monotonic() < self._next_check.get(key, 0):
             return
-        self._looked[key] = time.monotonic() + _EVERY
+        self._next_check[key] = time.monotonic() + _EVERY
         self._say(key, why_stalled(client, found))
 
     def warn_if_nothing_ran(self, client: AirflowClient, found: Mapping[str, Any]) -> None:

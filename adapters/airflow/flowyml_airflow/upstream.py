@@ -77,14 +77,9 @@ class Upstream:
                 return End.SKIPPED
         if task.kind == "choice":  # it may be made before a missing value is needed
             return End.OK
-        tally, waits = [0, 0, 0], 0
-        for end in self._ends(task):
-            if end is None:
-                waits += 1
-            else:
-                tally[end] += 1
+        ends = self._ends(task)
         run_if = self.flow.step(task).run_if if task.kind == "step" else "all_success"
-        return verdict(run_if, tally, waits)
+        return verdict(run_if, [ends.count(end) for end in End], ends.count(None))
 
     def taken(self, gate: Task) -> str:
         """The name of the branch that a task chose; empty for none. Raises ``StepError`` if it has not chosen."""
@@ -143,7 +138,7 @@ class Upstream:
         task, key = self.flow.id(self.flow.steps[output.step]), self.flow.key(output)
         if output.step not in self.flow.operators:
             return self._required(output.step, task, key, index)
-        return self._pack(output, self._context["ti"].xcom_pull(task_ids=task, key=key, map_indexes=index), index)
+        return self._pack(output, self._carried(task, key, index), index)
 
     def parameter(self, name: str) -> Any:
         """A parameter of the run."""
@@ -218,10 +213,10 @@ class Upstream:
         ends = {index: self._end_of_step(step, index) for index in sorted(there)}
         if None in ends.values():
             return _Parts(None)
-        goes_on = loop.on_item_error == "continue" and is_listed
+        tolerates_failures = loop.on_item_error == "continue" and is_listed
         ok = [index for index, end in ends.items() if end is End.OK]
         if End.FAILED in ends.values():
-            return _Parts(End.OK, ok) if goes_on else _Parts(End.FAILED)
+            return _Parts(End.OK, ok) if tolerates_failures else _Parts(End.FAILED)
         return _Parts(End.OK, ok) if ok else _Parts(End.SKIPPED)
 
     def _collected(self, output: FromStep, loop: Loop) -> list[Any]:
@@ -229,8 +224,13 @@ class Upstream:
         indexes = self._all_items(output.step, loop).indexes
         if output.step in self.flow.operators:
             values = [self._output(output, index) for index in indexes]
-            goes_on = loop.on_item_error == "continue"
-            return [list(pair) for pair in zip(indexes, values, strict=True)] if goes_on else values
+        else:
+            values = self._outputs(output, indexes)
+        with_indexes = loop.on_item_error == "continue"
+        return [list(pair) for pair in zip(indexes, values, strict=True)] if with_indexes else values
+
+    def _outputs(self, output: FromStep, indexes: Sequence[int]) -> list[Any]:
+        """The output of a step for these items. Raises ``StepError`` if an item left none."""
         task, key = self.flow.id(self.flow.steps[output.step]), self.flow.key(output)
         # Read all items in one call. Its list has no indexes: an item that did not complete may have left an XCom, and
         # one that completed none. Then each item is read in a call of its own.
@@ -240,9 +240,7 @@ class Upstream:
             found = [self._carried(task, key, index) for index in indexes]
         if missing := [index for index, value in zip(indexes, found, strict=True) if value is None]:
             raise no_output(output.step, missing)
-        values = [restored(value) for value in found]
-        goes_on = loop.on_item_error == "continue"
-        return [list(pair) for pair in zip(indexes, values, strict=True)] if goes_on else values
+        return [restored(value) for value in found]
 
     def _item(self, source: FromItem) -> Any:
         """The item of this task: its map index is the position in the list."""

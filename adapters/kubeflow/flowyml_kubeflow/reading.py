@@ -134,8 +134,8 @@ class RunReader:
         except NotFoundError:
             found = self.client.run_of_v1(str(run.run_id))
             return self._cause(str(run.run_id), Workflow.of(found) if found else None) or _message(run)
-        for note in self._notes(run, tasks, flow_names.RESULT_TASK) if tasks.has_flow else ():
-            return str(note["failed"])
+        if tasks.has_flow and (notes := self._notes(run, tasks, flow_names.RESULT_TASK)):
+            return str(notes[0]["failed"])
         failed = [task for task in tasks.steps if tasks.state(task) == "FAILED" and tasks.pods(task)]
         if not failed:
             return self._cause(str(run.run_id), tasks.workflow) or _message(run)
@@ -190,10 +190,10 @@ class RunReader:
         except NotFoundError:
             return ()
         if tasks.has_flow:
-            return tuple(turn for task in tasks.steps for turn in self._turns(run, status, tasks, task))
+            return tuple(item for task in tasks.steps for item in self._item_runs(run, status, tasks, task))
         return tuple(self._step_run(run, status, tasks, task) for task in tasks.steps)
 
-    def _turns(self, run: Any, status: ExecutionStatus, tasks: Tasks, task: str) -> list[StepRun]:
+    def _item_runs(self, run: Any, status: ExecutionStatus, tasks: Tasks, task: str) -> list[StepRun]:
         """The records of a step in a pipeline with control flow; from the task itself, if the pods' logs are gone."""
         notes = self._notes(run, tasks, task)
         if not notes and tasks.state(task) is not None and tasks.pods(task):
@@ -223,9 +223,7 @@ class RunReader:
             error = failure.get("message") or _gone(tasks, task)
             if failure.get("kind") == "StepTimeoutError":
                 step_status = ExecutionStatus.TIMEOUT
-            elif (
-                not failure and status is ExecutionStatus.CANCELLED
-            ):  # it was stopped before it could publish a failure
+            elif not failure and status is ExecutionStatus.CANCELLED:  # stopped before it could publish a failure
                 step_status, error = ExecutionStatus.CANCELLED, WAS_CANCELLED
         notes = self._notes(run, tasks, task) if begun and tasks.has_notes(task) else []
         before = pods[-1].attempt - 1 if pods else 0  # of pods that were lost
@@ -280,7 +278,8 @@ class RunReader:
 
     def _log(self, job_id: str, pod: Pod, *, grows: bool = False) -> list[str] | None:
         """The log of a pod, by the first of its possible names that KFP knows."""
-        for name in [self._pod_names[pod.node]] if pod.node in self._pod_names else pod.names:
+        known = self._pod_names.get(pod.node)
+        for name in pod.names if known is None else (known,):
             if (lines := self.client.log(job_id, name, grows=grows)) is not None:
                 self._pod_names[pod.node] = name
                 return lines
@@ -441,8 +440,9 @@ def _begun(run: Any) -> datetime | None:
     In a retry some releases begin its history again, and others continue it after FAILED. Source: KFP,
     ``ResourceManager.RetryRun``.
     """
-    history = run.state_history or []
-    begins = history[:1] + [item for before, item in pairwise(history) if before.state == "FAILED" != item.state]
+    history = list(run.state_history or ())
+    begins = history[:1]
+    begins += [item for before, item in pairwise(history) if before.state == "FAILED" and item.state != "FAILED"]
     times: list[datetime | None] = [item.update_time for item in begins]
     return times[-1] if times else None
 

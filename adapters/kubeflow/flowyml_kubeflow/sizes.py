@@ -338,7 +338,7 @@ class Simulation:
         self, path: str, kind: str, template: str, around: str, inputs: Json, followers: int = 0,
         outputs: Json | None = None,
     ) -> str:  # fmt: skip
-        """The path of a new node, which is its first attempt if nodes are wrapped."""
+        """Add a node and return its path: that of its first attempt if nodes are wrapped."""
         holds: Json = {"inputs": {"parameters": [_argument(*item) for item in inputs.items()]}} if inputs else {}
         holds |= {"outputs": outputs} if outputs else {}
         own = path
@@ -356,12 +356,14 @@ class Simulation:
 
     def _add(self, path: str, kind: str, template: str, around: str, more: Json) -> None:
         number = _number(path)
-        seconds = (f"2026-12-01T03:{10 + number % minutes}:{10 + number // 50 % 50}Z" for minutes in (50, 49))
+        seconds = 10 + number // 50 % 50
         self.nodes[path] = {
             "id": self._id(path), "name": path, "displayName": path.rpartition(".")[2], "type": kind,
             "templateName": template, "templateScope": f"local/{self.name}", "phase": "Succeeded",
             **({"boundaryID": self._id(around)} if around else {}),
-            "startedAt": next(seconds), "finishedAt": next(seconds), "progress": f"{number % 9}/{number % 9}",
+            "startedAt": f"2026-12-01T03:{10 + number % 50}:{seconds}Z",
+            "finishedAt": f"2026-12-01T03:{10 + number % 49}:{seconds}Z",
+            "progress": f"{number % 9}/{number % 9}",
             "resourcesDuration": {"cpu": 0, "memory": 10 + number % 90}, **more,
         }  # fmt: skip
 

@@ -33,11 +33,12 @@ def step_runs(
     by_index.update({(number,): [] for number in range(items or 0) if (number,) not in begun})
     if not by_index:
         by_index[()] = []
-    stood_in = {index[:depth] for index in by_index for depth in range(len(index))}  # until the run was tried again
-    return [_turn(step, index, by_index[index], run) for index in sorted(by_index.keys() - stood_in)]
+    # A loop that never began is noted once, for the index around it; after a retry its items have notes of their own.
+    stood_in = {index[:depth] for index in by_index for depth in range(len(index))}
+    return [_step_run(step, index, by_index[index], run) for index in sorted(by_index.keys() - stood_in)]
 
 
-def _turn(step: str, index: tuple[int, ...], notes: list[Mapping[str, Any]], run: ExecutionStatus) -> StepRun:
+def _step_run(step: str, index: tuple[int, ...], notes: list[Mapping[str, Any]], run: ExecutionStatus) -> StepRun:
     begun = [note for note in notes if "ended" not in note]
     ended = next((note for note in reversed(notes) if "ended" in note), None)
     if ended and begun and begun[-1]["time"] > ended["time"]:

@@ -126,7 +126,9 @@ class Workflow:
         return [node for node in self.nodes if node.within in homes and node.kind in ("Pod", "Skipped")]
 
     def failed(self) -> list[Node]:
-        """The pods that failed, and nodes that failed without a pod, in order. Of a retried pod, the last attempt."""
+        """The last failed attempt of each pod, in order. If no pod failed, the first other node that did, unless the
+        workflow itself has a message.
+        """
         kinds = ("Pod", "Retry", "DAG", "TaskGroup")
         bad = [node for node in self.nodes if node.state == "FAILED" and node.kind in kinds and node.message]
         last = {(node.within, node.task): node for node in bad if node.kind == "Pod"}
