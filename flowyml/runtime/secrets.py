@@ -10,10 +10,11 @@ from functools import cache, cached_property
 from html import escape
 from json import dumps
 from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 from flowyml.core.errors import MissingSecretError, StepFailedError
 from flowyml.plan.secrets import variable_of
+from flowyml.runtime.folding import FoldedLines, Folding, is_foldable
 from flowyml.runtime.lines import OnLine
 from flowyml.runtime.tracebacks import described
 
@@ -36,6 +37,7 @@ _BEGINNING = 16
 """The number of characters of a quoted value to search for; then the value is followed to its end."""
 _QUOTES = frozenset("%\\&'\"+")
 """Without one of these, nothing in a text is quoted."""
+_LOGIN = re.compile(r"://([^\s:/@]*):(\S+)@")
 _AFTER_SCHEME = re.compile(r"(:|%3a)(\\?/|%2f){2}", re.IGNORECASE)  # of a URL, however it is written
 
 
@@ -73,20 +75,27 @@ def missing(references: Iterable[str], read: ReadSecret) -> dict[str, str]:
 class Mask:
     """Replaces values in text by ``***``, in all usual notations.
 
-    These are the values themselves, base64, and the quoting of URLs, JSON, Python, HTML, shells and SQL, whichever of
-    their characters are quoted, and how often. Values of fewer than four characters are not masked.
+    Long values are found by ``folding``, also where they are both quoted and broken over lines. Those with fewer than
+    a dozen letters and digits are found by their forms: the value itself, base64, and the quoting of URLs, JSON,
+    Python, HTML, shells and SQL, whichever of their characters are quoted, and how often. The password of a URL counts
+    as a value too. Values of fewer than four characters are not masked.
     """
 
     def __init__(self, values: Iterable[str]) -> None:
-        self._values = frozenset(values)
-        forms = sorted({form for value in self._values for form in _forms(value)}, key=len, reverse=True)
-        self._parts = sorted(_lines_of(self._values), key=len, reverse=True)
-        self._words = {value for value in self._values if len(value) < _WORD}
+        self._values = frozenset(part for value in values for part in (value, *_logins_of(value)))
+        parts = _lines_of(self._values)
+        long = {part for part in parts if is_foldable(part)}
+        self._folding = Folding(long) if long else None
+        short = parts - long
+        forms = sorted({form for part in short for form in _forms(part)}, key=len, reverse=True)
+        self._parts = sorted(short, key=len, reverse=True)
+        self._words = {part for part in short if len(part) < _WORD}
         self._long = [form for form in forms if len(form) >= _LONG]
-        short = [self._bounded(form, re.escape(form)) for form in forms if len(form) < _LONG]
-        self._pattern = re.compile("|".join(short) or r"(?!)")
+        patterns = [self._bounded(form, re.escape(form)) for form in forms if len(form) < _LONG]
+        self._pattern = re.compile("|".join(patterns) or r"(?!)")
         self._starts: dict[str, list[str]] = {}
         """The forms by their first one to four characters, to look up the end of a line."""
+        forms = sorted({*forms, *long}, key=len, reverse=True)
         for form in forms:
             for length in range(1, _SHORTEST + 1):
                 self._starts.setdefault(form[:length], []).append(form)
@@ -94,6 +103,8 @@ class Mask:
 
     def text(self, text: str) -> str:
         """A text of several lines without the values, even those broken over lines."""
+        if self._folding is not None:
+            text = FoldedLines(self._folding, SHOWN).line(text)
         follow, parts = _Lines(self), _BREAK.split(self.whole(text))
         return "".join(part if number % 2 else follow.line(part) for number, part in enumerate(parts))
 
@@ -147,12 +158,28 @@ class Mask:
 
     def lines(self, on_line: OnLine) -> OnLine:
         """Wrap ``on_line``, so that it gets lines without the values. Each stream is tracked separately."""
-        streams: dict[bool, _Lines] = {}
+        streams: dict[bool, Callable[[str], str]] = {}
 
         def take(source: str, line: str) -> None:
-            on_line(source, streams.setdefault(source == "stderr", _Lines(self)).line(line))
+            stream = source == "stderr"
+            if stream not in streams:
+                streams[stream] = self._follower()
+            on_line(source, streams[stream](line))
 
         return take
+
+    def _follower(self) -> Callable[[str], str]:
+        """Takes the lines of one stream."""
+        forms = _Lines(self).line
+        if self._folding is None:
+            return forms
+        folded, unfolded = FoldedLines(self._folding, SHOWN).line, _Lines(self).line
+
+        def follow(line: str) -> str:
+            shown, other = forms(folded(line)), unfolded(line)
+            return other if shown == line else shown  # a line of a value may have nothing that folding compares
+
+        return follow
 
     def begun(self, line: str) -> Iterator[tuple[int, str]]:
         """Yield the positions where a form begins at the end of a line, and the rest of the form."""
@@ -197,6 +224,14 @@ def _gives_away(end: str, rest: str) -> bool:
     return len(end) >= _SHORTEST and not is_scheme and bool(end.strip("-"))
 
 
+def _logins_of(value: str) -> Iterator[str]:
+    """The password in a URL, and the user with it as basic authentication sends them: what servers echo of a URL."""
+    for user, password in _LOGIN.findall(value):
+        for part in (password, unquote(password), f"{unquote(user)}:{unquote(password)}"):
+            if len(password) >= _SHORTEST:
+                yield part
+
+
 def _lines_of(values: Iterable[str]) -> set[str]:
     """Values and their lines, without those shorter than four characters."""
     parts = {part.strip() for value in values for part in (value, *value.splitlines())}
@@ -226,22 +261,22 @@ def _each_way(character: str) -> Iterator[str]:
     """A pattern for a character in each notation. Repetitions are bounded, so that no line takes long to search."""
     number, data = ord(character), character.encode("utf-8", "surrogatepass")
     units = character.encode("utf-16-be", "surrogatepass")
-    yield rf"\\{{0,8}}{re.escape(character)}"
-    yield "".join(f"%(?:25){{0,4}}(?i:{byte:02x})" for byte in data)  # URLs
-    yield "".join(rf"\\{{1,8}}u(?i:{units[at : at + 2].hex()})" for at in range(0, len(units), 2))  # JSON
-    yield rf"\\{{1,8}}U(?i:{number:08x})"  # Python
-    yield "".join(rf"\\{{1,8}}x(?i:{byte:02x})" for byte in data)  # bytes, and shells
+    yield rf"\\{{0,255}}{re.escape(character)}"
+    yield "".join(f"%(?:25){{0,16}}(?i:{byte:02x})" for byte in data)  # URLs
+    yield "".join(rf"\\{{1,255}}+u(?i:{units[at : at + 2].hex()})" for at in range(0, len(units), 2))  # JSON
+    yield rf"\\{{1,255}}+U(?i:{number:08x})"  # Python
+    yield "".join(rf"\\{{1,255}}+x(?i:{byte:02x})" for byte in data)  # bytes, and shells
     if number < 256:
-        yield rf"\\{{1,8}}x(?i:{number:02x})"
-    yield rf"&(?:amp;){{0,4}}#(?:0{{0,6}}{number}|[xX]0{{0,6}}(?i:{number:x}));"  # HTML, as entities
+        yield rf"\\{{1,255}}+x(?i:{number:02x})"
+    yield rf"&(?:amp;){{0,16}}#(?:0{{0,6}}{number}|[xX]0{{0,6}}(?i:{number:x}));"  # HTML, as entities
     if name := _ENTITIES.get(character):
-        yield f"&(?:amp;){{0,4}}{name};"
+        yield f"&(?:amp;){{0,16}}{name};"
     if character == " ":
         yield r"\+"
-        yield "%(?:25){0,4}2[bB]"
+        yield "%(?:25){0,16}2[bB]"
     if character == "'":
         yield "''"  # SQL
-        yield r"""'\\{0,8}(?:'|"'")'"""  # shells
+        yield r"""'\\{0,255}(?:'|"'")'"""  # shells
     if character == '"':
         yield '""'
 

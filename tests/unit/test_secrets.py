@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import pprint
 import re
 import shlex
 import textwrap
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 import pytest
 from hypothesis import given, settings
@@ -36,6 +37,7 @@ from flowyml.plan.codec import decode
 from flowyml.plan.model import Step
 from flowyml.runtime import fork_client
 from flowyml.runtime.execution import run_step
+from flowyml.runtime.folding import Folding
 from flowyml.runtime.secrets import Mask
 
 NAME, VARIABLE = "warehouse/password", "FLOWYML_SECRET_WAREHOUSE_PASSWORD"
@@ -304,6 +306,22 @@ QUOTED: dict[str, Callable[[str], str]] = {
 }
 
 
+def nested(text: str) -> str:
+    for _ in range(6):
+        text = json.dumps(text)
+    return text
+
+
+BROKEN: dict[str, Callable[[str], str]] = {
+    "not": str,
+    "pprint": lambda text: pprint.pformat({"key": text}, width=60),
+    "JSON": lambda text: json.dumps(text.split(" "), indent=2),
+    "YAML": lambda text: "\\\n  \\ ".join(text.split(" ")),
+    "an e-mail": lambda text: textwrap.indent(text.replace(" ", "\n"), "> "),
+    "a comment": lambda text: text.replace(" ", " \r\n# "),
+}
+
+
 class TestMasks:
     @pytest.mark.parametrize("way", QUOTED)
     def test_every_way_to_quote(self, way: str) -> None:
@@ -413,6 +431,57 @@ class TestMasks:
         found = [12345678, ["x", {"correct-horse-battery": 1}], b"a correct-horse-battery", "correct-horse\n-battery"]
         assert all(map(mask.finds, found))
         assert not any(map(mask.finds, [True, 1234567, ["x"], {"y": None}, object()]))
+
+    @pytest.mark.parametrize("broken", BROKEN)
+    @pytest.mark.parametrize("way", [*QUOTED, "plain", "JSON nested", "base64"])
+    @pytest.mark.parametrize("as_lines", [False, True])
+    def test_quoted_and_broken(self, way: str, broken: str, as_lines: bool) -> None:
+        value = "p4ss&w'rd<größe> of/the:Warehouse-Q7Z3kX9mLc2HdY5E"
+        quoted = {**QUOTED, **FORMS, "JSON nested": nested}[way](value)
+        text = f"before:\n{BROKEN[broken](quoted)}\n:after"
+        mask, got = Mask([value]), []
+        take = mask.lines(lambda source, line: got.append(line))
+        for line in text.split("\n"):
+            take("stdout", line)
+        shown = "\n".join(got) if as_lines else mask.text(text)
+        assert "***" in shown
+        assert "before:" in shown
+        assert ":after" in shown
+        plain = "".join(filter(str.isalnum, shown))
+        assert [piece for piece in ("Warehouse", "Q7Z3kX9", "9mLc2Hd", "cHQ0c3M", "UTdaM2tY") if piece in plain] == []
+
+    @pytest.mark.parametrize("value", ["p4ss&w'r", "p4ss&w'rd<of>the:Warehouse"])
+    def test_json_that_is_nested(self, value: str) -> None:
+        assert value not in Mask([value]).text(nested(value))
+        assert "***" in Mask([value]).text(nested(value))
+
+    @pytest.mark.parametrize("password", ["S3cr%2Ft-pass-word", "s3c%2Fr", "Sec/ret-w0rd"])
+    def test_the_login_of_a_url(self, password: str) -> None:
+        """A server may echo the header, and name the password."""
+        mask = Mask([f"https://hugo:{password}@host.example/x"])
+        header = base64.b64encode(f"hugo:{unquote(password)}".encode()).decode()
+        assert mask.text(f"Authorization: Basic {header}!") == "Authorization: Basic ***!"
+        assert mask.text(f"no: {unquote(password)}, {password} at host.example") == "no: ***, *** at host.example"
+
+    def test_ordinary_text_beside_long_values_stays(self) -> None:
+        text = 'GET https://host.example/orders?since=2026 \\n {"a": 1}\n  the correct horse is\n100%25 &amp; more'
+        values = [
+            "https://ada:S3cret-w0rd@host.example/orders",
+            "correct-horse-battery-staple",
+            "\n".join(["x" * 50] * 9),
+        ]
+        assert Mask(values).text(text) == text
+
+    @pytest.mark.parametrize("text", ["\\", "%25", "&amp;", "x", "\\u0078", "%2578"])
+    def test_long_values_in_long_lines(self, text: str) -> None:
+        line = text * 50_000
+        Mask(["x" * 100 + "y" * 100]).text(line)
+
+    def test_a_text_costs_a_look_per_character_whatever_the_size_of_the_secret(self) -> None:
+        key = "\n".join(base64.b64encode(os.urandom(48)).decode() for _ in range(1050))
+        folding = Folding(key.splitlines())
+        assert max(map(len, folding._starts.values())) < 20
+        assert folding.matches(b"ordinary" * 1000) == []
 
     def test_a_key_of_many_lines_is_looked_for_in_few_steps(self) -> None:
         """Each line costs a few looks, however many forms there are: counted, not timed."""

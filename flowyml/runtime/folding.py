@@ -1,0 +1,228 @@
+"""Finds long values in text by comparing what every way to write them has in common.
+
+Quoting adds characters, breaking over lines adds others, and the two combine without end. So text and values are
+*folded* before they are compared: escapes are decoded for as long as there are any, and only letters and digits stay,
+without those letters that escapes use (``\\n``). What is left is the same for a value as it is, as JSON nested ten
+times, as ``pprint`` or YAML break it, or quoted as an e-mail, with ``> `` before each line. Base64 has its own forms.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+__all__ = ["FoldedLines", "Folding", "is_foldable"]
+
+_SHORTEST = 10
+"""Folded characters that a value needs. Shorter ones would be found in ordinary text, such as "test data"."""
+_TELLING = 4
+"""Folded characters of a value at the end of a line that give it away."""
+_KEY = 8  # characters by which values are looked up
+_DROPPED = bytes(set(range(256)) - set(b"cdeghijklmopqsuwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"))
+_ESCAPE = re.compile(
+    r"%(?:25)*(?P<percent>[0-9A-Fa-f]{2})"
+    r"|(?<!\\)\\+(?:u(?P<u>[0-9A-Fa-f]{4})|U(?P<U>[0-9A-Fa-f]{8})|x(?P<x>[0-9A-Fa-f]{2}))"
+    r"|&(?:amp;)*(?:#(?P<decimal>[0-9]{1,7})|#[xX](?P<hex>[0-9A-Fa-f]{1,6})|(?P<name>amp|lt|gt|quot|apos));"
+)
+_NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
+_MOST_LAYERS = 20
+_WIDEST_EDGE = 1000  # characters of a value before its first, or after its last, folded one
+_SCHEME = re.compile(r"\w+(?=://)")
+_CODED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_")
+_QUOTING = frozenset("\\'\" \t\r\n")
+
+Span = tuple[int, int]
+
+
+class _Pattern(NamedTuple):
+    """A folded value; what it begins and ends with that folding drops; how much of it a URL's scheme is."""
+
+    text: bytes
+    lead: str = ""
+    trail: str = ""
+    harmless: int = 0
+    coded: bool = False
+
+
+class _Match(NamedTuple):
+    pattern: _Pattern
+    at: int
+    length: int
+
+
+class _Text(NamedTuple):
+    """A text with some of its escapes decoded, and where each of its characters stands in the original."""
+
+    text: str
+    spans: list[Span]
+
+
+def is_foldable(value: str) -> bool:
+    """Whether a value is long enough to be found in this way."""
+    return len(_fold(value)) >= _SHORTEST
+
+
+class Folding:
+    """The values that are looked for. A text costs one look per character, however many values there are."""
+
+    def __init__(self, values: Iterable[str]) -> None:
+        self._starts: dict[bytes, list[_Pattern]] = {}
+        for pattern in {pattern for value in values for pattern in _patterns(value)}:
+            for length in range(_TELLING, _KEY + 1):
+                self._starts.setdefault(pattern.text[:length], []).append(pattern)
+
+    def matches(self, folded: bytes) -> list[_Match]:
+        """Where values are, or begin at the end."""
+        found, get = [], self._starts.get
+        for at in range(len(folded)):
+            for pattern in get(folded[at : at + _KEY], ()):
+                length = min(len(pattern.text), len(folded) - at)
+                if folded.startswith(pattern.text[:length], at):
+                    found.append(_Match(pattern, at, length))
+        return found
+
+
+class FoldedLines:
+    """Replaces values in lines that follow one another; a value may go on from line to line."""
+
+    def __init__(self, folding: Folding, shown: str) -> None:
+        self._folding = folding
+        self._shown = shown
+        self._open: set[tuple[_Pattern, int]] = set()
+        """Values that the last line may have begun, and how much of each was there."""
+        self._tail = b""
+        """The end of the lines before, which may be too little of a value to be looked for."""
+
+    def line(self, line: str) -> str:
+        """The line, or a text of several lines, without values."""
+        spans: list[Span] = []
+        following: set[tuple[_Pattern, int]] = set()
+        tail = before = self._tail
+        for layers in sorted({0, _layers(line)}):
+            folded = _fold(line, layers)
+            hidden: list[_Match] = []
+            ends = []  # in the folded line, of values that earlier lines began
+            for pattern, at, length in self._folding.matches(before + folded):
+                if length < len(pattern.text):
+                    following.add((pattern, length))
+                    if length <= pattern.harmless:
+                        continue
+                if at >= len(before):
+                    hidden.append(_Match(pattern, at - len(before), length))
+                elif at + length > len(before):
+                    ends.append((pattern, at + length - len(before)))
+            for pattern, done in self._open:
+                rest = pattern.text[done:]
+                if folded.startswith(rest):
+                    ends.append((pattern, len(rest)))
+                elif rest.startswith(folded):
+                    following.add((pattern, done + len(folded)))
+                    if folded and done > pattern.harmless:
+                        ends.append((pattern, len(folded)))
+            if hidden or ends:
+                spans += _spans(_decoded(line, layers), hidden, ends)
+            tail = (before + folded)[1 - _TELLING :]
+        self._open, self._tail = following, tail
+        return _replaced(line, spans, self._shown) if spans else line
+
+
+def _patterns(value: str) -> Iterator[_Pattern]:
+    """A value as it is and with its escapes decoded, and the characters of Base64 that stand for it alone."""
+    for layers in {0, _layers(value)}:
+        decoded = _decoded(value, layers).text
+        kept = [place for place, character in enumerate(decoded) if _fold(character)]
+        scheme = _SCHEME.match(decoded)
+        yield _Pattern(
+            _fold(decoded), decoded[: kept[0]], decoded[kept[-1] + 1 :], len(_fold(scheme[0])) if scheme else 0
+        )
+    data = value.encode("utf-8", "surrogatepass")
+    for before, skipped in ((0, 0), (1, 2), (2, 3)):
+        coded = b64encode(b"\0" * before + data).decode().rstrip("=")
+        whole = (before + len(data)) % 3 == 0
+        text = _fold(coded[skipped:] if whole else coded[skipped:-1])
+        if len(text) >= _SHORTEST:
+            yield _Pattern(text, coded=True)
+
+
+def _fold(text: str, layers: int = 0) -> bytes:
+    for _ in range(layers):
+        text = _ESCAPE.sub(_meaning, text)
+    return text.encode("ascii", "ignore").translate(None, _DROPPED)
+
+
+def _layers(text: str) -> int:
+    """How often escapes must be decoded until there are none."""
+    layers = 0
+    while layers < _MOST_LAYERS and (decoded := _ESCAPE.sub(_meaning, text)) != text:
+        text, layers = decoded, layers + 1
+    return layers
+
+
+def _meaning(escape: re.Match[str]) -> str:
+    """The character that an escape stands for; of those outside ASCII nothing, since they are not compared."""
+    kind = escape.lastgroup or ""
+    if kind == "name":
+        return _NAMED[escape["name"]]
+    number = int(escape[kind], 10 if kind == "decimal" else 16)
+    return chr(number) if number < 128 else ""
+
+
+def _decoded(text: str, layers: int) -> _Text:
+    spans = [(place, place + 1) for place in range(len(text))]
+    for _ in range(layers):
+        pieces, places, at = [], [], 0
+        for escape in _ESCAPE.finditer(text):
+            meaning = _meaning(escape)
+            pieces += [text[at : escape.start()], meaning]
+            places += spans[at : escape.start()]
+            if meaning:
+                places.append((spans[escape.start()][0], spans[escape.end() - 1][1]))
+            at = escape.end()
+        text, spans = "".join(pieces) + text[at:], places + spans[at:]
+    return _Text(text, spans)
+
+
+def _spans(decoded: _Text, hidden: Iterable[_Match], ends: Iterable[tuple[_Pattern, int]]) -> Iterator[Span]:
+    """What to hide of the original: from the first to the last character of each value."""
+    text, spans = decoded
+    kept = [place for place, character in enumerate(text) if _fold(character)]
+
+    def end_of(pattern: _Pattern, last: int) -> int:
+        after = text[last + 1 : last + 1 + _WIDEST_EDGE]
+        return spans[last + _edge(pattern, after, pattern.trail)][1]
+
+    for pattern, at, length in hidden:
+        before = text[max(0, kept[at] - _WIDEST_EDGE) : kept[at]][::-1]
+        first = kept[at] - _edge(pattern, before, pattern.lead[::-1])
+        goes_on = length < len(pattern.text)  # in the next line
+        yield spans[first][0], spans[-1][1] if goes_on else end_of(pattern, kept[at + length - 1])
+    for pattern, length in ends:
+        yield 0, spans[-1][1] if length == len(kept) else end_of(pattern, kept[length - 1])
+
+
+def _edge(pattern: _Pattern, text: str, wanted: str) -> int:
+    """How many characters beside a folded value belong to it: those that folding dropped, which may be quoted."""
+    if pattern.coded:
+        return next((at for at, character in enumerate(text[:4]) if character not in _CODED), min(4, len(text)))
+    at = end = 0
+    for character in wanted:
+        while at < len(text) and text[at] != character and text[at] in _QUOTING:
+            at += 1
+        if at == len(text) or text[at] != character:
+            break
+        at = end = at + 1
+    return end
+
+
+def _replaced(text: str, spans: list[Span], shown: str) -> str:
+    """The text with each span replaced; ends of lines and indentation within one stay."""
+    pieces: list[str] = []
+    at = 0
+    for start, end in sorted(spans):
+        if end > at:
+            hidden = shown if start > at or not at else ""  # of spans that overlap, the first one shows
+            pieces += [text[at:start], re.sub(r"\S[^\r\n]*", hidden, text[max(start, at) : end])]
+            at = end
+    return "".join(pieces) + text[at:]
