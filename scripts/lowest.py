@@ -18,7 +18,7 @@ TOOLS = ["pytest", "pytest-timeout", "hypothesis", "pandas", "pexpect", "polars"
 def main() -> None:
     python = VENV / "bin" / "python"
     run(UV, "venv", "--quiet", "--clear", "--python", sys.executable, VENV)
-    run(UV, "pip", "install", "--quiet", "--python", python, "--resolution", "lowest-direct", "-e", ".[prefect]")
+    run(UV, "pip", "install", "--quiet", "--python", python, "--resolution", "lowest-direct", "-e", ".[otlp,prefect]")
     run(UV, "pip", "install", "--quiet", "--python", python, *TOOLS)
     run(python, "-m", "pytest", "-q", "-W", "default", "tests/unit", *sys.argv[1:])
 

@@ -233,9 +233,11 @@ class OtlpMetricsCollector(MetricsCollector):
         meters = self._meters()
         meters.runs.add(1, {"pipeline": pipeline, "status": status.name})
         meters.run_seconds.record(duration, {"pipeline": pipeline})
-        if not meters.send():
+        try:
+            meters.send()
+        except OSError as error:
             where = shown(self.endpoint) if self.endpoint else "where OpenTelemetry's variables say"
-            logger.warning("Metrics were not sent to %s.", where)
+            logger.warning("Metrics were not sent to %s: %s", where, shown_in(error))
 
 
 _collector: MetricsCollector | None = None

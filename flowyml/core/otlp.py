@@ -44,10 +44,14 @@ class Meters:
             )
         )
 
-    def send(self) -> bool:
-        """Send all measurements of this process; return False if they were not accepted, which the exporter logs."""
+    def send(self) -> None:
+        """Send all that was measured in this process.
+
+        Raises ``OSError`` if it was not accepted.
+        """
         data = self._reader.get_metrics_data()
-        return data is None or self._exporter.export(data) is MetricExportResult.SUCCESS
+        if data is not None and self._exporter.export(data) is not MetricExportResult.SUCCESS:
+            raise OSError("it was not accepted, as OpenTelemetry's log says")  # older exporters raise one themselves
 
 
 def _refuse_redirect(answer: requests.Response, **_: object) -> None:
