@@ -23,7 +23,7 @@ _PLAIN = frozenset({
 
 
 def content_of(packed: Any) -> list[Any]:
-    """The content of a packed value, as JSON: the value itself if it is small, else its format and SHA-256."""
+    """Return the content of a packed value, as JSON: the value itself if it is small, else its format and SHA-256."""
     if not is_reference(packed):
         return ["json", packed]
     written, found = read_reference(packed[REFERENCE])
@@ -32,7 +32,7 @@ def content_of(packed: Any) -> list[Any]:
 
 
 def content_of_value(value: Any) -> list[Any]:
-    """The content of a value, as it would be packed. Raises ``ArtifactError`` if it cannot be packed."""
+    """Return the content of a value, as it would be packed. Raises ``ArtifactError`` if it cannot be packed."""
     if type(value) in (datetime.date, datetime.datetime):
         return ["date", value.isoformat(), str(getattr(value, "tzinfo", None))]
     return content_of(pack(value, _Nowhere(""), key="value"))
@@ -45,7 +45,7 @@ def has_object(content: list[Any]) -> bool:
 
 
 def moved_reference(packed: Mapping[str, Any], move: Callable[[Written], Written]) -> dict[str, Any]:
-    """The same reference after ``move`` has moved what is stored: the value, then its picture, if any.
+    """Return the same reference after ``move`` has moved what is stored: the value, then its picture, if any.
 
     Raises ``ArtifactError``.
     """
@@ -61,7 +61,7 @@ def moved_reference(packed: Mapping[str, Any], move: Callable[[Written], Written
 
 
 def size_of(packed: Mapping[str, Any]) -> int:
-    """The size in bytes of the value of a reference. Raises ``ArtifactError``."""
+    """Return the size in bytes of the value of a reference. Raises ``ArtifactError``."""
     return read_reference(packed[REFERENCE])[0].size
 
 

@@ -30,7 +30,7 @@ def files_here() -> Iterator[None]:
 
 
 def new_folder() -> Path:
-    """An empty private folder."""
+    """Return an empty private folder."""
     import tempfile
 
     made = _made.get()
@@ -47,13 +47,13 @@ def note_url(path: object, url: str) -> None:
 
 
 def url_of(path: object) -> str | None:
-    """The URL of the artifact that a file or folder is a copy of, which will be gone when this process ends."""
+    """Return the URL of the artifact that a file or folder is a copy of, which will be gone when this process ends."""
     return _urls.get(path) if isinstance(path, Path) else None
 
 
 @cache
 def _of_this_process() -> Path:
-    """A folder that is removed when this process ends, but not when a fork of it ends."""
+    """Return a folder that is removed when this process ends, but not when a fork of it ends."""
     import tempfile
 
     folder, process = Path(tempfile.mkdtemp(prefix="flowyml-files-")), os.getpid()

@@ -51,7 +51,7 @@ class Format(NamedTuple):
 
 
 def formats_for(value: Any) -> Iterator[Format]:
-    """The formats for a value, plainest first; pickles come last, unless they are forbidden."""
+    """Yield the formats for a value, plainest first; pickles come last, unless they are forbidden."""
     if name := _plainest(value):
         yield FORMATS[name]
     elif plugged := _plugged(value):
@@ -85,12 +85,12 @@ def _library(value: Any) -> str | None:
 
 
 def format_named(name: str) -> Format:
-    """A format of FlowyML's own or of a plug-in. Raises ``KeyError``."""
+    """Return a format of FlowyML's own or of a plug-in. Raises ``KeyError``."""
     return FORMATS[name] if name in FORMATS else _plug_ins()[name]
 
 
 def _plugged(value: Any) -> Format | None:
-    """The first plug-in that takes a value for which FlowyML has no format."""
+    """Return the first plug-in that takes a value for which FlowyML has no format."""
     return next((found for found in _plug_ins().values() if found.takes and found.takes(value)), None)
 
 
@@ -111,7 +111,7 @@ def _plug_ins() -> dict[str, Format]:
 
 
 def _table(value: Any) -> str | None:
-    """The format of a table; None for other values, and for tables that Parquet would change."""
+    """Return the format of a table; None for other values, and for tables that Parquet would change."""
     try:
         if _is(value, "pandas", "DataFrame"):
             return "parquet" if is_faithful_pandas(value) else None

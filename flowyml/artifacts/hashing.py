@@ -44,7 +44,7 @@ class HashingWriter:
         self._file.flush()
 
     def tell(self) -> int:
-        """The number of bytes that were written."""
+        """Return the number of bytes that were written."""
         return self.size
 
     def writable(self) -> bool:

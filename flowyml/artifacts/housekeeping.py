@@ -104,7 +104,7 @@ def _discard_remotely(store: RemoteStore, key: str, unless_since: float) -> int:
 
 
 def modified(about: Mapping[str, Any]) -> float | None:
-    """The time when a file was written, from fsspec's record of it; None if the record lacks it."""
+    """Return the time when a file was written, from fsspec's record of it; None if the record lacks it."""
     found = next((about[name] for name in _TIMES if about.get(name) is not None), None)
     if isinstance(found, str):
         with suppress(ValueError):

@@ -27,7 +27,7 @@ _PLAIN = frozenset({str, int, float, bool, NoneType})
 
 
 def format_of(value: Any) -> str | None:
-    """The name of the format for a value; None if there is none."""
+    """Return the name of the format for a value; None if there is none."""
     if type(value) is _class("plotly.graph_objs", "Figure"):
         return "plotly"
     if (tensor := _class("torch", "Tensor")) and _are_tensors(value, {tensor, _class("torch.nn", "Parameter")}):
@@ -39,7 +39,7 @@ def format_of(value: Any) -> str | None:
 
 
 def _class(module: str, name: str) -> type | None:
-    """A class, without importing its module: while the module is not loaded, no value has the class."""
+    """Return a class, without importing its module: while the module is not loaded, no value has the class."""
     found: type | None = getattr(sys.modules.get(module), name, None)
     return found
 

@@ -19,7 +19,7 @@ _BY_FORMAT = {
 
 
 def listed(step: str, output: str, packed: Any, index: Sequence[int] = ()) -> Artifact | None:
-    """The artifact for a reference or metrics; None for other plain values, and for what an engine garbled."""
+    """Return the artifact for a reference or metrics; None for other plain values, and for what an engine garbled."""
     whose: dict[str, Any] = {"step": step, "name": output, "index": tuple(index), "packed": packed}
     if not is_reference(packed):
         if kind_of(packed) != "metrics":
@@ -39,7 +39,7 @@ def listed(step: str, output: str, packed: Any, index: Sequence[int] = ()) -> Ar
 
 
 def artifacts_of(step: str, outputs: Mapping[str, Any], index: Sequence[int] = ()) -> Iterable[Artifact]:
-    """The artifacts among the packed outputs of a step."""
+    """Return the artifacts among the packed outputs of a step."""
     return (found for name, packed in outputs.items() if (found := listed(step, name, packed, index)))
 
 

@@ -24,7 +24,7 @@ _NOTE = re.compile(r"<!-- flowyml:([A-Za-z0-9+/=]+) -->\s*\Z")
 
 
 def markdown_of(artifacts: Iterable[Artifact], store: str | None = None) -> str:
-    """A section for each artifact, followed by a hidden comment that ``noted`` reads back.
+    """Return a section for each artifact, followed by a hidden comment that ``noted`` reads back.
 
     Small PNG pictures of figures in the ``store`` are embedded in the text.
     """
@@ -35,7 +35,7 @@ def markdown_of(artifacts: Iterable[Artifact], store: str | None = None) -> str:
 
 
 def noted(markdown: Any) -> list[Artifact]:
-    """The artifacts that ``markdown_of`` wrote into a text; empty for any other text."""
+    """Return the artifacts that ``markdown_of`` wrote into a text; empty for any other text."""
     match = _NOTE.search(markdown) if isinstance(markdown, str) else None
     if match is None:
         return []
@@ -70,7 +70,7 @@ def _table(columns: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
 
 
 def _picture(artifact: Artifact, store: str | None) -> str:
-    """The picture itself if it is a small PNG that can be read here, else its URL."""
+    """Return the picture itself if it is a small PNG that can be read here, else its URL."""
     about = artifact.packed["$artifact"]["picture"]
     if about.get("media") == "image/png" and about["size"] <= _LARGEST_PICTURE:
         try:

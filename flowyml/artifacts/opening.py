@@ -17,7 +17,7 @@ def default_url() -> str:
 
 
 def open_store(url: str | os.PathLike[str] | None = None) -> Store:
-    """The store at a path or a URL, by default ``default_url()``. Raises ``ArtifactError``."""
+    """Return the store at a path or a URL, by default ``default_url()``. Raises ``ArtifactError``."""
     place = os.fspath(url or default_url())
     for prefix in ("file://", "local://"):
         place = place.removeprefix(prefix)

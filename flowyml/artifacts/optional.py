@@ -19,6 +19,6 @@ def require(module: str) -> ModuleType:
 
 
 def missing(module: str) -> MissingLibraryError:
-    """The error for a module that cannot be imported; its package has the same name."""
+    """Return the error for a module that cannot be imported; its package has the same name."""
     package = module.partition(".")[0]
     return MissingLibraryError(f"This needs {package}, which is not installed here: pip install {package}")

@@ -27,7 +27,7 @@ REFERENCE = "$artifact"
 
 
 def run_place(instance: str, pipeline: str, run_id: str) -> str:
-    """The prefix of a run's outputs in a shared store.
+    """Return the prefix of a run's outputs in a shared store.
 
     ``instance`` distinguishes engines that may each have such a run: another server, another user's folder.
     """
@@ -35,7 +35,7 @@ def run_place(instance: str, pipeline: str, run_id: str) -> str:
 
 
 def artifact_key(place: str, step: str, attempt: int, output: str) -> str:
-    """The key of an attempt's output in a store, valid for any names; ``place`` is the run's prefix.
+    """Return the key of an attempt's output in a store, valid for any names; ``place`` is the run's prefix.
 
     It ends in a digest of the content: even if two engines look the same and have runs with the same name, neither
     overwrites the other's outputs.
@@ -142,7 +142,7 @@ def _fits(value: Any, limit: int) -> bool:
 
 
 def _name_of(value: Any) -> dict[str, str]:
-    """The name of a file, which its reference keeps."""
+    """Return the name of a file, which its reference keeps."""
     return {"name": value.name} if isinstance(value, Path) else {}
 
 
@@ -161,7 +161,7 @@ def _reference(value: Any, chosen: Format, written: Written, preview: Mapping[st
 
 
 def read_reference(reference: Any) -> tuple[Written, Format]:
-    """The address and the format of a stored value. Raises ``ArtifactError`` for an invalid reference."""
+    """Return the address and the format of a stored value. Raises ``ArtifactError`` for an invalid reference."""
     try:
         written = Written(str(reference["url"]), str(reference["sha256"]), int(reference["size"]))
         return written, format_named(reference["format"])

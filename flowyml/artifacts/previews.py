@@ -44,7 +44,7 @@ def preview_of(
     facts: Mapping[str, Any] = {},
     mask: Text = str,
 ) -> dict[str, Any]:
-    """The preview of a value, for its reference; empty for plain values, which show themselves.
+    """Return the preview of a value, for its reference; empty for plain values, which show themselves.
 
     Without a ``store`` there is no picture. ``kind`` is that of the annotation, ``facts`` are those that the step
     reported. ``mask`` removes secrets from a text. Parts that cannot be shown are left out and logged; no step fails.
@@ -102,7 +102,7 @@ def _seen(value: Any, kind: str, store: Store | None, key: Callable[[], str], ma
 
 
 def _fact(number: Any) -> Any:
-    """A number that databases accept: they refuse NaN and integers of more than 64 bits."""
+    """Return a number that databases accept: they refuse NaN and integers of more than 64 bits."""
     return without_floats(number) if is_plain(number, finite=False) else str(number)
 
 
@@ -132,7 +132,7 @@ def _head(table: Any) -> tuple[Sequence[Any], list[Sequence[Any]], int]:
 
 
 def _cell(cell: Any, mask: Text) -> str:
-    """The text of a cell. It is masked before it is cut: the mask would not find a secret that ends in "…"."""
+    """Return the text of a cell. It is masked before it is cut: the mask would not find a secret that ends in "…"."""
     text = mask("" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else str(cell))
     return text if len(text) <= _CELL else f"{text[: _CELL - 1]}…"
 

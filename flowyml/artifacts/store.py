@@ -70,7 +70,7 @@ class Store(ABC):
 
     @abstractmethod
     def local_copy(self, url: str) -> AbstractContextManager[Path]:
-        """An artifact of this store as a file, which may be removed at the end. Raises ``ArtifactError``."""
+        """Return an artifact of this store as a file, which may be removed at the end. Raises ``ArtifactError``."""
 
     def take(self, source: Store, written: Written, key: str) -> Written:
         """Store a copy of an artifact of this or another store. Its hash is checked when it is read.
@@ -83,7 +83,7 @@ class Store(ABC):
             return self.write(key.replace(CONTENT, written.sha256[:16]), partial(copyfileobj, file))
 
     def folders(self, root: str, depth: int) -> Iterator[str]:
-        """The folders ``depth`` levels below a root, as prefixes of keys. Raises ``ArtifactError``."""
+        """Return the folders ``depth`` levels below a root, as prefixes of keys. Raises ``ArtifactError``."""
         raise ArtifactError(f"{self.url} cannot be listed.")
 
     def remove(self, folder: str) -> None:
@@ -142,7 +142,7 @@ class LocalStore(Store):
         yield path
 
     def take(self, source: Store, written: Written, key: str) -> Written:
-        """A hard link to the same file if possible: files of a store are never written to again."""
+        """Return a hard link to the same file if possible: files of a store are never written to again."""
         key = checked_key(by_content(key, written.sha256))
         if isinstance(source, LocalStore):
             with source.local_copy(written.url) as path:
@@ -173,7 +173,7 @@ class LocalStore(Store):
         yield from level
 
     def _folders_in(self, folder: str) -> list[str]:
-        """The folders in a folder now; empty for a link."""
+        """Return the folders in a folder now; empty for a link."""
         try:
             with self.opened(folder) as opened:
                 return folders_in(opened)

@@ -29,7 +29,7 @@ _NUMBERS = (bool, int, float)
 
 
 def with_dates(structure: Groups, calls: Mapping[str, Call], types: Mapping[str, object]) -> tuple[Group, ...]:
-    """The groups of a pipeline, with comparisons with date parameters marked, because dates travel as strings.
+    """Return the groups of a pipeline, with comparisons with date parameters marked, because dates travel as strings.
 
     ``types`` are those of the parameters.
     """
@@ -72,7 +72,7 @@ class _Annotations:
         self._returned: dict[str, Any] = {}
 
     def of(self, source: Source, group: str) -> Any:
-        """The annotation of a value as seen from ``group``; ``Any`` if it is unknown."""
+        """Return the annotation of a value as seen from ``group``; ``Any`` if it is unknown."""
         match source:
             case FromParameter(name):
                 return self._types.get(name, Any)
@@ -206,7 +206,7 @@ def _fits(given: Any, hint: Any) -> bool:
 
 
 def _members(kind: Any) -> list[Any]:
-    """The members of a union; any other annotation itself."""
+    """Return the members of a union; any other annotation itself."""
     for alias in ("__supertype__", "__value__"):  # of a NewType, of a `type X = …`
         if hasattr(kind, alias):
             return _members(getattr(kind, alias))
@@ -221,7 +221,7 @@ def _members(kind: Any) -> list[Any]:
 
 
 def _class(kind: Any) -> type | None:
-    """The class of an annotation, without its type arguments; None if any value may fit."""
+    """Return the class of an annotation, without its type arguments; None if any value may fit."""
     found = get_origin(kind) or kind
     if not isinstance(found, type) or found in (object, Any) or _is_typed_dict(found):
         return dict if isinstance(found, type) and _is_typed_dict(found) else None
@@ -233,7 +233,7 @@ def _is_typed_dict(kind: type) -> bool:
 
 
 def _element(kind: Any) -> Any:
-    """The annotation of the items of a list."""
+    """Return the annotation of the items of a list."""
     found = []
     for each in _members(kind):
         parts = get_args(each)
@@ -243,7 +243,7 @@ def _element(kind: Any) -> Any:
 
 
 def _part(kind: Any, index: int, count: int) -> Any:
-    """The annotation of one of several outputs of a function that returns a tuple."""
+    """Return the annotation of one of several outputs of a function that returns a tuple."""
     parts = get_args(kind) if get_origin(kind) is tuple else ()
     if len(parts) == 2 and parts[1] is Ellipsis:
         return parts[0]

@@ -44,7 +44,7 @@ def with_caching(
 
 
 def data_digest(files: Mapping[str, Path]) -> str:
-    """A digest of data files, by their paths on the worker."""
+    """Return a digest of data files, by their paths on the worker."""
     return _digest([name, _hash_of(path)] for name, path in sorted(files.items()))
 
 

@@ -166,7 +166,7 @@ def as_placeholder(who: str, parameter: str, value: object) -> Placeholder:
 
 
 def list_source(who: str, value: object) -> Source:
-    """The source of a loop's items. Raises ``DefinitionError`` for anything but a list."""
+    """Return the source of a loop's items. Raises ``DefinitionError`` for anything but a list."""
     if isinstance(value, Placeholder):
         return value.source
     if isinstance(value, list | tuple) and not is_too_deep(value) and is_json(list(value)):
@@ -262,7 +262,10 @@ def _outputs(function: str, returned: Any) -> tuple[PipelineOutput, ...] | None:
 
 
 def _output_name(value: object) -> str:
-    """The name of an output that the function returns without one; for ``either``, the common name of its outputs."""
+    """Return the name of an output that the function returns without one.
+
+    For ``either``, the common name of its outputs.
+    """
     if isinstance(value, CallOutput):
         return value.source.output
     names = {output.output for output in value.source.outputs} if isinstance(value, EitherValue) else set()

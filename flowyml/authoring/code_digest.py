@@ -44,7 +44,7 @@ class Reached(NamedTuple):
 
 
 def reached(function: Callable[..., Any], *, by_value: bool) -> Reached:
-    """The code that a function can reach on a worker; with ``by_value``, its state in this process too.
+    """Return the code that a function can reach on a worker; with ``by_value``, its state in this process too.
 
     Raises ``OSError`` and ``SyntaxError`` for files that cannot be read.
     """
@@ -65,7 +65,7 @@ def reached(function: Callable[..., Any], *, by_value: bool) -> Reached:
 
 
 def held(function: Callable[..., Any]) -> str:
-    """A digest of the state of a function's reachable code in this process; empty if the state equals the files.
+    """Return a digest of the state of a function's reachable code in this process; empty if the state equals the files.
 
     That is the state of globals and closures, and files that have changed since they were imported. Raises as
     ``reached`` does.
@@ -90,12 +90,12 @@ class _Walk:
         self._seen: dict[int, Any] = {}  # which stay alive, so that no other gets their ids
 
     def text(self) -> Iterator[str]:
-        """The statements that were reached, independent of their order in the files."""
+        """Yield the statements that were reached, independent of their order in the files."""
         for (module, name), units in sorted(self._units.items(), key=lambda item: item[0]):
             yield f"{module}:{name} {' '.join(unit.digest for unit in units)}"
 
     def identities(self) -> dict[Path, tuple[int, ...]]:
-        """The files that were read, in their state at that time."""
+        """Return the files that were read, in their state at that time."""
         return {path: file.identity for path, file in self._files.items()}
 
     # The state of this process.
@@ -126,7 +126,7 @@ class _Walk:
         self._collect_bound(value, file)
 
     def _inner(self, value: Any) -> Any:
-        """The function behind a callable; None if that is unknown."""
+        """Return the function behind a callable; None if that is unknown."""
         if isinstance(value, Step):
             return value.function
         if isinstance(value, partial):
@@ -202,7 +202,7 @@ class _Walk:
             self.held.append(f"{name} = {self._state(value)}")
 
     def _state(self, value: Any, depth: int = 0) -> str:
-        """The state of a value, as far as possible the same in every process."""
+        """Return the state of a value, as far as possible the same in every process."""
         kind = type(value)
         name = f"{kind.__module__}.{kind.__qualname__}"
         if kind in _ATOMS:
@@ -239,7 +239,7 @@ class _Walk:
     # The code in files.
 
     def _file_of(self, module: str | None, beside: SourceFile | None = None) -> SourceFile | None:
-        """The file of a user's module; ``beside`` is a file that imports it."""
+        """Return the file of a user's module; ``beside`` is a file that imports it."""
         found = self._found(module, import_root(beside.name, beside.path) if beside else None) if module else None
         if found is None:
             return None
@@ -433,7 +433,7 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _pickled(value: Any) -> str:
-    """A digest of an object's state; empty if the object cannot be pickled, such as a lock."""
+    """Return a digest of an object's state; empty if the object cannot be pickled, such as a lock."""
     from flowyml.authoring.pickles import pickled
 
     try:

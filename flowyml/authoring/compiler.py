@@ -30,7 +30,7 @@ _REQUIRED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_
 def compile_steps(
     pipeline: str, calls: Sequence[Call], injected: Iterable[str], groups: Sequence[Group] = ()
 ) -> tuple[tuple[Step, ...], tuple[Group, ...]]:
-    """The steps in a topological order, otherwise in the order in which they were added; clean-ups come last.
+    """Return the steps in a topological order, otherwise in the order in which they were added; clean-ups come last.
 
     Also returns the groups, with their names resolved.
 
@@ -94,7 +94,7 @@ def _with_types(step: Step, call: Call, types: Mapping[str, object], lists: Mapp
 
 
 def _shown_type(kind: object, depth: int) -> str:
-    """A type as text for people; with a ``depth``, that of an item of lists within lists."""
+    """Return a type as text for people; with a ``depth``, that of an item of lists within lists."""
     for _ in range(depth):
         kind = (get_args(kind) or (kind,))[0]
     return str(kind) if get_args(kind) else str(getattr(kind, "__name__", kind))
@@ -107,7 +107,7 @@ def compile_outputs(
     wanted: Sequence[str] | None,
     returned: Sequence[PipelineOutput] | None,
 ) -> tuple[PipelineOutput, ...]:
-    """The outputs of the pipeline: those ``returned`` or ``wanted``, else every output that no step consumes.
+    """Return the outputs of the pipeline: those ``returned`` or ``wanted``, else every output that no step consumes.
 
     An output that may be missing, in a branch or a clean-up, is not included by default.
     """
@@ -178,7 +178,7 @@ class _Wiring:
         )
 
     def group(self, group: Group) -> Group:
-        """The group itself; in a pipeline by names, with its names resolved."""
+        """Return the group itself; in a pipeline by names, with its names resolved."""
         if not self.by_names:
             return group
         if isinstance(group, Loop):
@@ -210,7 +210,7 @@ class _Wiring:
         return FromEither(sources) if len(sources) > 1 else sources[0] if sources else None
 
     def _execution_group(self, call: Call) -> str:
-        """The name of a call's execution group: each call of a pipeline has its own groups."""
+        """Return the name of a call's execution group: each call of a pipeline has its own groups."""
         name = call.step.step_options.execution_group
         around = [each for each in self.structure.path(call.group) if isinstance(self.structure.by_name[each], Section)]
         return f"{around[-1]}.{name}" if name and around else name
@@ -219,7 +219,7 @@ class _Wiring:
         return self.structure.is_cleanup(call.group)
 
     def _earlier(self, call: Call, name: str) -> str:
-        """The step that ``after`` names: in a called pipeline, its own steps come first."""
+        """Return the step that ``after`` names: in a called pipeline, its own steps come first."""
         sections = [group for group in self.structure.path(call.group) if f"{group}.{name}" in self.names]
         found = f"{sections[-1]}.{name}" if sections else name
         if found not in self.names:
@@ -339,7 +339,7 @@ def _in_order(pipeline: str, structure: Groups, steps: Sequence[Step]) -> tuple[
 
 
 def _circle(upstream: Mapping[str, Sequence[str]], waiting: Mapping[str, int]) -> str:
-    """One cycle among the waiting steps, written ``a -> b -> a``."""
+    """Return one cycle among the waiting steps, written ``a -> b -> a``."""
     seen: list[str] = [next(name for name, count in waiting.items() if count)]
     while True:
         name = next(earlier for earlier in upstream[seen[-1]] if waiting[earlier])

@@ -76,5 +76,5 @@ class Context(Mapping[str, Any]):
 
 
 def context(**values: Any) -> Context:
-    """The same as ``Context(**values)``."""
+    """Return the same as ``Context(**values)``."""
     return Context(values)

@@ -23,7 +23,7 @@ _LISTED = 5
 
 
 def checked_globs(include: Iterable[str], who: str) -> tuple[str, ...]:
-    """The globs, which must be relative. Raises ``DefinitionError``."""
+    """Return the globs, which must be relative. Raises ``DefinitionError``."""
     globs = check_names(include, "include", who)
     for pattern in globs:
         if PurePath(pattern).is_absolute():
@@ -35,7 +35,7 @@ def checked_globs(include: Iterable[str], who: str) -> tuple[str, ...]:
 
 
 def read_included(folder: Path, globs: Iterable[str], pipeline: str) -> dict[str, bytes]:
-    """The data files below a folder, by their paths in it. Logs at INFO which files are included and left out.
+    """Return the data files below a folder, by their paths in it. Logs at INFO which files are included and left out.
 
     A name that begins with a dot, and those of FlowyML's settings, must be written out in the glob: ``.env``,
     ``.config/*.json``. Compiled code, in ``__pycache__``, is never included. Raises ``DefinitionError`` for a glob that
@@ -54,7 +54,10 @@ def read_included(folder: Path, globs: Iterable[str], pipeline: str) -> dict[str
 
 
 def chosen_files(folder: Path, globs: Iterable[str], pipeline: str) -> tuple[dict[str, Path], Collection[str]]:
-    """The data files that ``read_included`` reads, and the names of those that it leaves out. Raises as it does."""
+    """Return the data files that ``read_included`` reads, and the names of those that it leaves out.
+
+    Raises as it does.
+    """
     folder, who = folder.resolve(), f"Pipeline {pipeline!r}"
     taken: dict[str, Path] = {}
     left_out: dict[str, None] = {}  # a dict keeps the order
@@ -93,7 +96,10 @@ def chosen_files(folder: Path, globs: Iterable[str], pipeline: str) -> tuple[dic
 
 
 def _unnamed(path: Path, pattern: str, folder: Path) -> str:
-    """The part of a file's path, or of its link's target, that a glob must write out and does not; empty if none."""
+    """Return the part of a file's path, or of its link's target, that a glob must write out and does not.
+
+    Empty if none.
+    """
     parts = PurePath(pattern).parts
     if not re.search(r"[*?\[]", pattern):
         return ""

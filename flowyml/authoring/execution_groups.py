@@ -83,7 +83,7 @@ def _check_options(step: Step, members: Iterable[Step]) -> None:
 
 
 def _as_one(structure: Groups, steps: Sequence[Step]) -> tuple[Mapping[str, set[str]], Mapping[str, set[str]]]:
-    """The steps before and after each step, with the steps of a group counted as one."""
+    """Return the steps before and after each step, with the steps of a group counted as one."""
     own = {name: group.steps for group in structure.together.values() for name in group.steps}
     earlier: dict[str, set[str]] = {step.name: set() for step in steps}
     later: dict[str, set[str]] = {step.name: set() for step in steps}

@@ -85,7 +85,7 @@ def _unwrapped(value: Any) -> Any:
 
 @cache
 def _started() -> float:
-    """The start of this process, in seconds since 1970; 0 if unknown."""
+    """Return the start of this process, in seconds since 1970; 0 if unknown."""
     try:
         ticks = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
         return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")

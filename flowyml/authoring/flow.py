@@ -85,7 +85,7 @@ def otherwise(*, name: str | None = None) -> AbstractContextManager[None]:
 
 @names_its_place
 def either(*outputs: T) -> T:
-    """The value of the output whose step ran: ``best = either(retrained, current)``.
+    """Return the value of the output whose step ran: ``best = either(retrained, current)``.
 
     The steps are in different branches, of which at most one is taken. If none ran, a step that takes the value is
     skipped.
@@ -122,7 +122,7 @@ def _branch(verb: str, condition: object, name: str | None, *, joins: bool) -> A
 
 
 def _cut(text: str) -> str:
-    """A condition as a name, cut to the longest allowed name."""
+    """Return a condition as a name, cut to the longest allowed name."""
     return text if len(text) <= MAX_NAME_LENGTH else f"{text[: MAX_NAME_LENGTH - 1]}…"
 
 

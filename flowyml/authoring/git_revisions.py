@@ -18,7 +18,7 @@ _GIT = ("git", "-c", "core.fsmonitor=false", "--no-optional-locks", "-C")
 
 
 def revision_of(file: str | None) -> str | None:
-    """The commit of a file, with ``-dirty`` if tracked files differ, or the file is not tracked.
+    """Return the commit of a file, with ``-dirty`` if tracked files differ, or the file is not tracked.
 
     For None, which means a notebook or a prompt, the commit of the working folder. None without a commit, or without
     git.
@@ -56,7 +56,7 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def _stamps(git: Path, path: Path | None) -> tuple[int, ...]:
-    """The times when the file, the index and HEAD last changed, and a number that changes every two seconds.
+    """Return the times when the file, the index and HEAD last changed, and a number that changes every two seconds.
 
     The number is for other files of the project, which change too. In a worktree ``.git`` is a file with the path of
     the repository.

@@ -44,7 +44,7 @@ class Block(AbstractContextManager[T, None]):
         raise self.misused()
 
     def misused(self) -> DefinitionError:
-        """The message for a block that was never entered."""
+        """Return the message for a block that was never entered."""
         item = " as item" if self._verb == "for_each" else ""
         inside = "" if self._verb.endswith(("otherwise", "cleanup")) else "…"
         return DefinitionError(
@@ -67,7 +67,7 @@ class Grouping:
         self._place: Place | None = None
 
     def block(self, verb: str, inner: AbstractContextManager[T, bool | None]) -> Block[T]:
-        """The context manager that the user enters by ``with``."""
+        """Return the context manager that the user enters by ``with``."""
         self._blocks.append(made := Block(verb, inner, self._enter))
         return made
 

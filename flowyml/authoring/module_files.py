@@ -14,7 +14,7 @@ __all__ = ["found_module", "is_elsewhere", "live_module"]
 
 
 def found_module(module: str, root: Path | None) -> tuple[str, Path] | None:
-    """The name and the file of a user's module: the file it is loaded from, else a file below ``root``."""
+    """Return the name and the file of a user's module: the file it is loaded from, else a file below ``root``."""
     if module.partition(".")[0] == "flowyml":
         return None
     live = sys.modules.get(module)
@@ -48,7 +48,7 @@ def is_elsewhere(module: str | None) -> bool:
 
 
 def live_module(file: SourceFile) -> ModuleType | None:
-    """The module in this process."""
+    """Return the module in this process."""
     for name in (file.name, "__main__"):
         live = sys.modules.get(name)
         place = getattr(live, "__file__", None)

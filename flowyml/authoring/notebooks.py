@@ -12,7 +12,7 @@ __all__ = ["newest", "version_in_notebook"]
 
 
 def newest(step: Step[..., Any]) -> Step[..., Any]:
-    """The step that has replaced this one in a notebook: with the same function name and step name.
+    """Return the step that has replaced this one in a notebook: with the same function name and step name.
 
     If ``options`` made this step, its options are applied to the newest one.
     """
@@ -25,7 +25,10 @@ def newest(step: Step[..., Any]) -> Step[..., Any]:
 
 
 def version_in_notebook(function: object) -> str:
-    """A value that changes when a notebook's function, or one that it calls there, is redefined; otherwise empty."""
+    """Return a value that changes when a notebook's function, or one that it calls there, is redefined.
+
+    Otherwise empty.
+    """
     if not _is_of_notebook(function):
         return ""
     from flowyml.authoring.function_versions import code_version

@@ -22,7 +22,7 @@ _URL = re.compile(r"^[ \t]*url[ \t]*=[ \t]*(\S+)[ \t]*$", re.MULTILINE)
 
 
 def defining_file(pipeline: object) -> str | None:
-    """The file whose code is constructing ``pipeline`` right now; None for a notebook, a prompt, ``python -c``.
+    """Return the file whose code is constructing ``pipeline`` right now; None for a notebook, a prompt, ``python -c``.
 
     Constructors of subclasses are skipped: the file is that of their caller.
     """
@@ -38,7 +38,7 @@ def defining_file(pipeline: object) -> str | None:
 
 
 def origin_of(file: str | None) -> Origin:
-    """The origin of a file; for None, of code in the working folder without a file.
+    """Return the origin of a file; for None, of code in the working folder without a file.
 
     Raises ``ConfigurationError`` for a ``flowyml.toml`` or ``pyproject.toml`` that cannot be read.
     """
@@ -57,7 +57,7 @@ def origin_of(file: str | None) -> Origin:
 
 
 def _installed_as(path: Path) -> Origin | None:
-    """The origin of a file in an installed package: a virtual environment may be inside another project."""
+    """Return the origin of a file in an installed package: a virtual environment may be inside another project."""
     import sysconfig
 
     for key in ("purelib", "platlib"):
@@ -77,7 +77,7 @@ def _distribution(package: str) -> str:
 
 
 def _project_of(folder: Path) -> tuple[Path | None, str]:
-    """The root and the name of the project of a folder. Folders above a git repository do not count."""
+    """Return the root and the name of the project of a folder. Folders above a git repository do not count."""
     folders = [folder, *folder.parents]
     gits = (root / ".git" for root in folders)
     top = next((number for number, git in enumerate(gits, 1) if is_there(git) and not is_planted(git)), len(folders))
@@ -99,7 +99,7 @@ def _project_name(root: Path) -> str:
 
 
 def _text(table: object, *keys: str) -> str:
-    """The text at a path of keys in nested tables; empty if it is missing."""
+    """Return the text at a path of keys in nested tables; empty if it is missing."""
     for key in keys:
         table = table.get(key) if isinstance(table, dict) else None
     return table if isinstance(table, str) else ""

@@ -222,7 +222,7 @@ class Pipeline:
         return tuple(call.step if call.name == call.step.name else call.step.options(name=call.name) for call in calls)
 
     def compile(self) -> Plan:
-        """The plan: the same pipeline gives the same bytes in any process. Raises ``DefinitionError``."""
+        """Return the plan: the same pipeline gives the same bytes in any process. Raises ``DefinitionError``."""
         with errors_at(self._place):
             steps = [call.step for call in self._all_calls()]
             if self._plan is None or steps != self._planned:  # a cell of a notebook redefined one
@@ -242,7 +242,7 @@ class Pipeline:
         return plan.with_refresh(self._refresh)
 
     def refreshed(self, refresh: bool | str | Iterable[str]) -> Pipeline:
-        """A copy whose cached steps run again and save their new results: all of them, or the named ones."""
+        """Return a copy whose cached steps run again and save their new results: all of them, or the named ones."""
         made = copy.copy(self)
         who = f"Pipeline {self.name!r}"
         made._refresh = refresh if isinstance(refresh, bool) else check_names(refresh, "refresh", who)
@@ -357,7 +357,7 @@ class Pipeline:
         return revision_of(self._file)
 
     def code(self) -> Code:
-        """The functions and hooks in this process."""
+        """Return the functions and hooks in this process."""
         calls, plan = self._all_calls(), self.compile()
         functions = {call.name: call.step.function for call in calls}
         if not any(step.caching for step in plan):
@@ -367,7 +367,7 @@ class Pipeline:
         return Code(functions, self.hooks, held_by(plan, calls))
 
     def bundle(self, plan: Plan | None = None) -> Bundle:
-        """Code and plan in one file that plain Python runs. ``plan`` replaces the compiled one."""
+        """Return code and plan in one file that plain Python runs. ``plan`` replaces the compiled one."""
         from flowyml.authoring.sources import collect
 
         with errors_at(self._place):
@@ -382,7 +382,7 @@ class Pipeline:
         return replace(made, revision=self.revision)
 
     def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
-        """All parameters of a run, defaults filled in. Raises ``ParameterError``."""
+        """Return all parameters of a run, defaults filled in. Raises ``ParameterError``."""
         return check_values(self.name, self.compile().parameters, values)
 
     def locate(self, error: DefinitionError) -> None:
@@ -431,7 +431,7 @@ class Pipeline:
         return ()
 
     def _home(self) -> Callable[..., Any] | None:
-        """The function whose file is the pipeline's file; None if that is the first step's."""
+        """Return the function whose file is the pipeline's file; None if that is the first step's."""
         return None
 
     def _has_steps(self) -> bool:
@@ -524,7 +524,7 @@ class Pipeline:
         return f"<Pipeline {self.name!r}>"
 
     def _repr_html_(self) -> str | None:
-        """The display in a notebook: the graph, or the plain ``repr`` for a pipeline with errors."""
+        """Return the display in a notebook: the graph, or the plain ``repr`` for a pipeline with errors."""
         from flowyml.graph import svg
 
         try:

@@ -172,7 +172,7 @@ def comparison(operator: str, left: object, right: object) -> Compare:
 
 
 def operand(value: object) -> Source:
-    """One side of a comparison. Raises ``DefinitionError`` for a value that a plan cannot contain."""
+    """Return one side of a comparison. Raises ``DefinitionError`` for a value that a plan cannot contain."""
     if isinstance(value, Placeholder):
         return value.source
     known = [_dated(item) for item in value] if type(value) is list else _dated(value)
@@ -189,7 +189,7 @@ def _dated(value: object) -> object:
 
 
 def texts_of(kind: object) -> str:
-    """The way in which a comparison reads strings if one side has this type.
+    """Return the way in which a comparison reads strings if one side has this type.
 
     >>> texts_of(date), texts_of(datetime), texts_of(int)
     ('date', 'date-time', '')
@@ -212,7 +212,7 @@ def condition_of(value: object) -> Condition:
 
 
 def condition_value(value: object) -> Expression:
-    """A condition as an expression, to be joined with others."""
+    """Return a condition as an expression, to be joined with others."""
     return Expression(condition_of(value))
 
 
@@ -220,22 +220,22 @@ def condition_value(value: object) -> Expression:
 
 
 def all_of(*conditions: object) -> bool:
-    """A condition that is true when all of these are: ``when(all_of(rows > 100, is_valid))``."""
+    """Return a condition that is true when all of these are: ``when(all_of(rows > 100, is_valid))``."""
     return cast(bool, _joined(AllOf, conditions))
 
 
 def any_of(*conditions: object) -> bool:
-    """A condition that is true when one of these conditions is."""
+    """Return a condition that is true when one of these conditions is."""
     return cast(bool, _joined(AnyOf, conditions))
 
 
 def not_(condition: object) -> bool:
-    """A condition that is true when this condition is not."""
+    """Return a condition that is true when this condition is not."""
     return cast(bool, Expression(Not(condition_of(condition))))
 
 
 def is_in(value: object, among: object) -> bool:
-    """A condition that is true when ``value`` is in ``among``, a list or a step's output."""
+    """Return a condition that is true when ``value`` is in ``among``, a list or a step's output."""
     among = list(among) if isinstance(among, tuple) else among
     return cast(bool, Expression(comparison("in", value, among)))
 

@@ -52,7 +52,7 @@ def names_its_place(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def users_line() -> Place | None:
-    """The line outside FlowyML that is being executed."""
+    """Return the line outside FlowyML that is being executed."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if not _is_ours(frame):
@@ -62,13 +62,13 @@ def users_line() -> Place | None:
 
 
 def place_of(function: object) -> Place | None:
-    """The line where a function is defined."""
+    """Return the line where a function is defined."""
     code = getattr(function, "__code__", None)
     return (code.co_filename, code.co_firstlineno) if isinstance(code, CodeType) else None
 
 
 def _raised_at(trace: TracebackType | None) -> Place | None:
-    """The innermost line outside of FlowyML and installed packages."""
+    """Return the innermost line outside of FlowyML and installed packages."""
     found = None
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename

@@ -38,14 +38,14 @@ def context_parameter(name: str, annotation: object, value: object) -> Parameter
 
 
 def type_of(default: object) -> object:
-    """The type of a value without annotation."""
+    """Return the type of a value without annotation."""
     if default is inspect.Parameter.empty:
         return object
     return Path if isinstance(default, PurePath) else type(default)
 
 
 def annotation_of(name: str, takers: Iterable[tuple[Callable[..., Any], Input]], value: object) -> object:
-    """The annotation of the parameter ``name`` in the first step that takes it, else the type of the value."""
+    """Return the annotation of the parameter ``name`` in the first step that takes it, else the type of the value."""
     wanted = FromParameter(name)
     hints = (type_hints(function).get(item.name) for function, item in takers if item.source == wanted)
     return next((hint for hint in hints if hint is not None), type_of(value))

@@ -58,7 +58,7 @@ def check_loops(structure: Groups, calls: Mapping[str, Call], types: Mapping[str
 def _annotated(
     structure: Groups, calls: Mapping[str, Call], types: Mapping[str, object], source: Source, group: str
 ) -> tuple[object, str]:
-    """The annotation of a list, and its description; None if unknown."""
+    """Return the annotation of a list, and its description; None if unknown."""
     if isinstance(source, FromParameter):
         return types.get(source.name), f"parameter {source.name!r}"
     if isinstance(source, FromStep) and not structure.loops_between(source.step, group):
@@ -91,7 +91,7 @@ def check_seen(structure: Groups, source: Source, group: str, who: str) -> None:
 
 
 def around(structure: Groups, step: Step) -> Iterator[Group]:
-    """The groups around a step, the outermost first."""
+    """Return the groups around a step, the outermost first."""
     return (structure.by_name[name] for name in structure.path(step.group))
 
 
@@ -127,6 +127,6 @@ def _check_lists(loop: Loop) -> None:
 
 
 def _place_in(structure: Groups, calls: Mapping[str, Call], group: Group) -> tuple[str, int] | None:
-    """The line of the first step in a group."""
+    """Return the line of the first step in a group."""
     members = structure.members(group.name)
     return calls[members[0]].place if members else None

@@ -158,7 +158,7 @@ def source_file_at(name: str, path: Path, find: Find) -> SourceFile:
 
 
 def identity_of(path: Path) -> tuple[int, ...]:
-    """A value that changes when a file does. Raises ``OSError``."""
+    """Return a value that changes when a file does. Raises ``OSError``."""
     found = path.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
@@ -167,7 +167,7 @@ _read: dict[tuple[str, Path], SourceFile] = {}
 
 
 def text_of(node: object) -> str:
-    """The code in one line, with the same meaning."""
+    """Return the code in one line, with the same meaning."""
     if isinstance(node, ast.JoinedStr):  # Python 3.12 has empty parts in some
         return f"JoinedStr{text_of([part for part in node.values if getattr(part, 'value', None) != ''])}"
     if isinstance(node, ast.AST):
@@ -272,7 +272,7 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 
 
 def _locals(arguments: ast.arguments, body: Sequence[ast.AST]) -> frozenset[str]:
-    """The local names of a function, without imported ones, which are followed."""
+    """Return the local names of a function, without imported ones, which are followed."""
     every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
     found = {each.arg for each in every if each is not None}
     shared: set[str] = set()
@@ -343,7 +343,7 @@ def _bases(node: ast.stmt) -> Sequence[ast.expr]:
 
 
 def _root(node: ast.expr) -> str:
-    """The name at the beginning of an expression of calls, attributes and items."""
+    """Return the name at the beginning of an expression of calls, attributes and items."""
     while isinstance(node, ast.Call | ast.Attribute | ast.Subscript | ast.Await):
         node = node.func if isinstance(node, ast.Call) else node.value
     return node.id if isinstance(node, ast.Name) else ""

@@ -36,7 +36,7 @@ __all__ = ["collect", "function_reference", "import_root", "included_files"]
 
 
 def function_reference(step: Step[..., Any], name: str) -> str:
-    """A worker's reference to the function: ``"module:qualified.name"``, or ``"pickle:KEY"``."""
+    """Return a worker's reference to the function: ``"module:qualified.name"``, or ``"pickle:KEY"``."""
     function = step.function
     module = shipped_name(getattr(function, "__module__", None))
     qualname = getattr(function, "__qualname__", "")
@@ -90,7 +90,7 @@ def collect(
 
 
 def included_files(globs: Iterable[str], owner: Callable[..., Any], pipeline: str) -> dict[str, Path]:
-    """The data files of the bundle, by their paths below the folder of ``owner``'s file.
+    """Return the data files of the bundle, by their paths below the folder of ``owner``'s file.
 
     Raises ``DefinitionError`` for globs that a bundle cannot contain.
     """
@@ -98,20 +98,20 @@ def included_files(globs: Iterable[str], owner: Callable[..., Any], pipeline: st
 
 
 def _folder_of(module: str) -> Path:
-    """The folder of a module's file; that of a notebook is the working folder."""
+    """Return the folder of a module's file; that of a notebook is the working folder."""
     path = source_file(sys.modules[module]) if module in sys.modules else None
     return path.parent if path else Path.cwd()
 
 
 def _module_of(owner: Any) -> str:
-    """The module of a function or class; for a partial, that of its function."""
+    """Return the module of a function or class; for a partial, that of its function."""
     while isinstance(owner, partial):
         owner = owner.func
     return getattr(owner, "__module__", None) or type(owner).__module__
 
 
 def _main_folder() -> Path:
-    """The folder of a script's modules; for a notebook, the working folder."""
+    """Return the folder of a script's modules; for a notebook, the working folder."""
     path = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
     return path.resolve().parent if path.is_file() else Path.cwd()
 
@@ -201,6 +201,6 @@ def _resolves(function: Callable[..., Any], qualname: str) -> bool:
 
 
 def import_root(module: str, path: Path) -> Path:
-    """The folder on the import path that contains a module's file."""
+    """Return the folder on the import path that contains a module's file."""
     parts = module.split(".")
     return path.parents[len(parts) if path.stem == "__init__" else len(parts) - 1]

@@ -205,7 +205,7 @@ class Step(Generic[P, R]):
         execution_group: str | None = None,
         cache: bool | Cache | None = None,
     ) -> Step[P, R]:
-        """The same function as another step: these options replace those of ``@step``."""
+        """Return the same function as another step: these options replace those of ``@step``."""
         named = {} if name is None else {"name": check_name(name, "step")}
         requirements = ResourceRequirements.coerce(resources, stacklevel=4)
         checked = _checked_options(
@@ -245,7 +245,7 @@ class Partial(Generic[R]):
 
     @names_its_place
     def map(self, **over: Any) -> list[R]:
-        """The same as ``Step.map`` for the other parameters."""
+        """Return the same as ``Step.map`` for the other parameters."""
         who = f"step {self.step.name!r}"
         if not over:
             raise DefinitionError(f"{who}: map(…) takes the parameters that differ from item to item: map(config=…).")
@@ -412,7 +412,7 @@ def check_run_if(rule: str, who: str) -> str:
 
 
 def _secrets(given: object, step: Step[..., Any], who: str) -> dict[str, str]:
-    """Names of secrets, by the parameter or environment variable to fill."""
+    """Return names of secrets, by the parameter or environment variable to fill."""
     if not isinstance(given, Mapping):
         raise DefinitionError(
             f"step {who!r}: secrets={given!r:.80} must be a dict: {{'password': 'warehouse/password'}}."
@@ -469,7 +469,7 @@ def _inputs(given: object, step: Step[..., Any], who: str) -> Mapping[str, str |
 
 
 def check_names(given: object, option: str, who: str) -> tuple[str, ...]:
-    """The names given to an option, as a tuple even for a single one. Raises ``DefinitionError``."""
+    """Return the names given to an option, as a tuple even for a single one. Raises ``DefinitionError``."""
     if not isinstance(given, Iterable):
         raise DefinitionError(f"{who}: {option}={given!r:.80} must be a list of names.")
     names = (given,) if isinstance(given, str) else tuple(cast(Iterable[str], given))

@@ -130,7 +130,7 @@ def cutover(
 
 
 def _record_of(dag_id: str, place: str, to: str | None, pipeline: str | None, *, shadow: bool, back: bool) -> Record:
-    """The record of a cutover, completed by the arguments; raises ``UsageError`` if they do not match it."""
+    """Return the record of a cutover, completed by the arguments; raises ``UsageError`` if they do not match it."""
     from flowyml.migration.airflow.cutover import Cutover, Record
 
     record = Cutover.recorded(place, dag_id)

@@ -192,7 +192,10 @@ def _type(kind: Any, declared: Argument | Option) -> Any:
 
 
 def _caller(function: Callable[..., int | None]) -> Callable[..., Call | None]:
-    """A function that returns the call of a command instead of running it; None if a command of its group follows."""
+    """Return a function that returns the call of a command instead of running it.
+
+    None if a command of its group follows.
+    """
 
     @wraps(function)
     def caller(**values: Any) -> Call | None:

@@ -138,7 +138,7 @@ def _all() -> list[Backend]:
 
 
 def _named() -> list[Target]:
-    """Every engine, then every configured target of another name."""
+    """Return every engine, then every configured target of another name."""
     configured = targets()
     names = [*registry.declared(), *(name for name in configured if name not in registry.declared())]
     return [configured.get(name) or Target(name, name) for name in names]

@@ -125,7 +125,7 @@ def _store(on: str | None, artifacts: str | None) -> Store:
 
 
 def _entries(store: Store, pipeline: str | None, step: str | None) -> Iterator[tuple[str, Entry | None]]:
-    """The entries of a pipeline and a step; an unreadable one belongs to neither."""
+    """Yield the entries of a pipeline and a step; an unreadable one belongs to neither."""
     for folder, entry in entries_in(store):
         if entry is None:
             if pipeline is None and step is None:

@@ -109,7 +109,7 @@ def graph(
 
 
 def _listed(plan: Plan) -> dict[str, Any]:
-    """Steps and groups as JSON."""
+    """Return steps and groups as JSON."""
     from flowyml.graph.text import title_of
 
     steps = [

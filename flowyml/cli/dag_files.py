@@ -36,7 +36,7 @@ Stay = Annotated[
 
 
 def options_of(root: Path | None, env: Iterable[str] | None, variables: Path | None) -> Options:
-    """The options of a reading. Raises ``UsageError`` for invalid ones."""
+    """Return the options of a reading. Raises ``UsageError`` for invalid ones."""
     from flowyml.migration.airflow.reader.machine import Options
 
     if root is not None and not root.is_dir():
@@ -45,7 +45,7 @@ def options_of(root: Path | None, env: Iterable[str] | None, variables: Path | N
 
 
 def staying_of(path: Path | None, files: Sequence[FileModel]) -> Mapping[str, Sequence[str]]:
-    """The tasks that stay on Airflow, by DAG. Raises ``UsageError`` for tasks that do not exist."""
+    """Return the tasks that stay on Airflow, by DAG. Raises ``UsageError`` for tasks that do not exist."""
     if path is None:
         return {}
     from flowyml.core.near_names import did_you_mean

@@ -169,7 +169,7 @@ def _message(error: Exception, code: int) -> str:
 
 
 def _hidden_module(error: Exception) -> tuple[str, str] | None:
-    """A loaded file of the user's that has the name of an installed module, or of one of Python's own.
+    """Return a loaded file of the user's that has the name of an installed module, or of one of Python's own.
 
     If there are several, the one of the module that the error is about.
     """

@@ -38,7 +38,7 @@ def short_id(run: Run) -> str:
 
 
 def find_run(orchestrator: Orchestrator, given: str) -> Run:
-    """The run of a job id; or of a run id, a short id or the beginning of a UUID, among the newest 200 runs.
+    """Return the run of a job id; or of a run id, a short id or the beginning of a UUID, among the newest 200 runs.
 
     Raises the engine's ``RunNotFoundError``, and ``UsageError`` for an ambiguous id.
     """

@@ -317,7 +317,7 @@ def _row(run: Run, time: str) -> tuple[str | Word, ...]:
 
 
 def _time_format(run: Run, wide: bool) -> str:
-    """The format of times: in full if there is room; else the time for a run of today, the date for another."""
+    """Return the format of times: in full if there is room; else the time for a run of today, the date for another."""
     if wide:
         return "%Y-%m-%d %H:%M:%S"
     began = run.started_at or run.created_at

@@ -31,12 +31,12 @@ _STYLES = {
 
 
 def status_word(status: ExecutionStatus) -> Word:
-    """The word for a status."""
+    """Return the word for a status."""
     return Word(status.name, _STYLES[status])
 
 
 def plain_run(run: Run, orchestrator: str) -> dict[str, Any]:
-    """A run as JSON."""
+    """Return a run as JSON."""
     return {
         "job_id": run.job_id,
         "run_id": run.run_id,
@@ -56,7 +56,7 @@ def plain_run(run: Run, orchestrator: str) -> dict[str, Any]:
 
 
 def plain_step(step: StepRun) -> dict[str, Any]:
-    """A step of a run as JSON."""
+    """Return a step of a run as JSON."""
     return {
         "name": step.name,
         "status": step.status.name,
@@ -72,7 +72,7 @@ def plain_step(step: StepRun) -> dict[str, Any]:
 
 
 def plain_log(line: LogLine) -> dict[str, Any]:
-    """A log line as JSON."""
+    """Return a log line as JSON."""
     return {
         "time": _iso(line.time),
         "step": line.step,
@@ -83,7 +83,7 @@ def plain_log(line: LogLine) -> dict[str, Any]:
 
 
 def plain_artifact(artifact: Artifact) -> dict[str, Any]:
-    """An artifact as JSON."""
+    """Return an artifact as JSON."""
     return {
         "step": artifact.step,
         "index": list(artifact.index),
@@ -99,7 +99,7 @@ def plain_artifact(artifact: Artifact) -> dict[str, Any]:
 
 
 def plain_schedule(info: ScheduleInfo, orchestrator: str) -> dict[str, Any]:
-    """A schedule as JSON."""
+    """Return a schedule as JSON."""
     return {
         "schedule_id": info.schedule_id,
         "pipeline": info.pipeline,
@@ -113,14 +113,17 @@ def plain_schedule(info: ScheduleInfo, orchestrator: str) -> dict[str, Any]:
 
 
 def next_runs(info: ScheduleInfo) -> list[datetime]:
-    """The next times in the schedule's own time zone, whichever the engine uses."""
+    """Return the next times in the schedule's own time zone, whichever the engine uses."""
     from zoneinfo import ZoneInfo
 
     return [time.astimezone(ZoneInfo(info.schedule.timezone)) for time in info.next_runs]
 
 
 def plain_outputs(outputs: Outputs) -> dict[str, Any]:
-    """Outputs as JSON. A value that JSON lacks is ``{"$type", "$repr"}``, one that was not stored ``{"$not_kept"}``."""
+    """Return outputs as JSON.
+
+    A value that JSON lacks is ``{"$type", "$repr"}``, one that was not stored ``{"$not_kept"}``.
+    """
     kept = {name: _plain(value) for name, value in outputs.items()}
     return kept | {name: {"$not_kept": reason} for name, reason in outputs.not_kept.items()}
 
@@ -151,7 +154,7 @@ def holds_copies(value: Any) -> bool:
 
 
 def shown(value: object) -> str:
-    """A value on one line, cut if it is long; for the copy of a stored file, its URL, which is never cut."""
+    """Return a value on one line, cut if it is long; for the copy of a stored file, its URL, which is never cut."""
     if url := url_of(value):
         return url
     text = " ".join(repr(without_copies(value)).split())
@@ -174,7 +177,7 @@ def _plain(value: Any) -> Any:
 
 
 def _parameter(value: Any) -> Any:
-    """A parameter's value unchanged; for a default that is a date of the run, its description."""
+    """Return a parameter's value unchanged; for a default that is a date of the run, its description."""
     date = in_words(value)
     return {"$filled": date} if date else value
 

@@ -30,7 +30,7 @@ _WORDS = ("NaN", "Infinity", "-Infinity")
 
 
 def load(reference: str) -> RunnablePipeline:
-    """The pipeline in a file, a module or a bundle.
+    """Return the pipeline in a file, a module or a bundle.
 
     Lines that would run it when the file is executed have no effect.
     """
@@ -91,7 +91,7 @@ def _fits_only_as_text(parameter: Parameter, value: Any, text: str) -> bool:
 
 
 def _parted(reference: str) -> tuple[str, str | None]:
-    """The file or module, and the name after the colon."""
+    """Return the file or module, and the name after the colon."""
     if Path(reference).exists():
         return reference, None
     place, colon, name = reference.rpartition(":")
@@ -110,7 +110,7 @@ def _bundled(place: str, name: str | None) -> RunnablePipeline:
 
 
 def _module(place: str) -> tuple[ModuleType, bool]:
-    """The module, and whether a line that would have run a pipeline ended its import."""
+    """Return the module, and whether a line that would have run a pipeline ended its import."""
     if place.endswith(".py") or "/" in place or Path(place).is_file():
         return _of_file(Path(place))
     sys.path.insert(0, str(Path.cwd()))
@@ -133,7 +133,7 @@ def _found(name: str) -> ModuleSpec | None:
 
 
 def _of_file(path: Path) -> tuple[ModuleType, bool]:
-    """The module of a file, under its name on workers."""
+    """Return the module of a file, under its name on workers."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder. Name a Python file in it, a module such as package.train, or a bundle.")
     if not path.is_file():
@@ -157,7 +157,7 @@ def _execute(spec: ModuleSpec, place: str) -> tuple[ModuleType, bool]:
 
 
 def _importable(path: Path) -> tuple[str, str]:
-    """The folder to import from, and the module's name there: dotted if the file belongs to a package."""
+    """Return the folder to import from, and the module's name there: dotted if the file belongs to a package."""
     names, folder = [path.stem], path.parent
     if not path.stem.replace("-", "_").isidentifier():
         raise UsageError(f"{path.name}: workers cannot import a module of this name. Rename it, say to train.py.")
@@ -208,7 +208,7 @@ def _described(error: BaseException) -> str:
 
 
 def _traceback(error: BaseException) -> str:
-    """The traceback from the user's own frames. A syntax error has no frames, and has its own line."""
+    """Return the traceback from the user's own frames. A syntax error has no frames, and has its own line."""
     if isinstance(error, SyntaxError):
         from traceback import format_exception_only
 
@@ -240,7 +240,7 @@ def _chosen(module: ModuleType, place: str, name: str | None, stopped: bool) -> 
 
 
 def _whole(found: Collection[Pipeline]) -> Sequence[Pipeline]:
-    """The pipelines that none of the others calls."""
+    """Return the pipelines that none of the others calls."""
     called: set[str] = set()
     for each in found:
         with suppress(FlowymlError):

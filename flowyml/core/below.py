@@ -45,11 +45,11 @@ def opened_below(root: Path, parts: Sequence[str], *, make: bool = False, ours: 
 
 
 def open_folder(name: str, within: int) -> int:
-    """A descriptor of the folder with this name in another one. Raises ``OSError`` for a link."""
+    """Return a descriptor of the folder with this name in another one. Raises ``OSError`` for a link."""
     return os.open(name, _FOLDER | _NO_LINK, dir_fd=within)
 
 
 def folders_in(folder: int) -> list[str]:
-    """The names of the folders in a folder, without links, sorted."""
+    """Return the names of the folders in a folder, without links, sorted."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode))

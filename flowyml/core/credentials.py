@@ -70,7 +70,7 @@ class Secret:
         return bool(self._sources)
 
     def get(self) -> str | None:
-        """The value; None if none was given."""
+        """Return the value; None if none was given."""
         if self._value is None and self:
             with self._lock:
                 if self._value is None:  # another thread may have been quicker
@@ -188,7 +188,7 @@ class Login:
 
     @classmethod
     def in_url(cls, url: str) -> Login:
-        """The user and the password in an HTTP URL; empty if it has none."""
+        """Return the user and the password in an HTTP URL; empty if it has none."""
         from urllib.parse import unquote, urlsplit
 
         try:
@@ -203,7 +203,7 @@ class Login:
         return bool(self.token) or self.username is not None
 
     def headers(self) -> dict[str, str]:
-        """The headers of each call. Reads the secret at the first call."""
+        """Return the headers of each call. Reads the secret at the first call."""
         if self.token:
             return {"Authorization": f"Bearer {self.token.get()}"}
         if self.username is not None:

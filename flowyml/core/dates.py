@@ -54,7 +54,7 @@ class RunDates:
         return {name: moment.isoformat() for name, moment in found.items() if moment is not None}
 
     def filled(self, values: Mapping[str, Any], days: Collection[str] = ()) -> dict[str, Any]:
-        """The parameters, with placeholders for dates filled in: a time in ISO 8601, for ``days`` only the day.
+        """Return the parameters, with placeholders for dates filled in: a time in ISO 8601, for ``days`` only the day.
 
         The day is in the time zone of the schedule. Raises ``ParameterError`` if the run has no such date.
 

@@ -41,7 +41,7 @@ def bytes_of(text: str) -> int:
 
 
 def size_text(size: int) -> str:
-    """A size for people.
+    """Return a size for people.
 
     >>> size_text(999), size_text(12_345), size_text(3_000_000_000)
     ('999 B', '12.3 kB', '3.0 GB')
@@ -53,7 +53,7 @@ def size_text(size: int) -> str:
 
 
 def span_text(seconds: float) -> str:
-    """A duration for people, in the largest unit that fits at least twice.
+    """Return a duration for people, in the largest unit that fits at least twice.
 
     >>> span_text(30 * 86400), span_text(90), span_text(0.5)
     ('30 days', '90 seconds', '0.5 seconds')
@@ -65,7 +65,7 @@ def span_text(seconds: float) -> str:
 
 
 def counted(number: int | str, thing: str) -> str:
-    """A count with its noun, whose plural ends in ``s``.
+    """Return a count with its noun, whose plural ends in ``s``.
 
     >>> counted(1, "file"), counted(0, "DAG"), counted("0.5", "second")
     ('1 file', '0 DAGs', '0.5 seconds')

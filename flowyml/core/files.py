@@ -53,12 +53,12 @@ def whole_file(
 
 
 def unfinished_beside(path: Path) -> Path:
-    """A path in the same folder for an unfinished file."""
+    """Return a path in the same folder for an unfinished file."""
     return path.with_name(unfinished_name())
 
 
 def unfinished_name() -> str:
-    """A name for an unfinished file, which ``core.pruning`` recognizes and no other user can guess."""
+    """Return a name for an unfinished file, which ``core.pruning`` recognizes and no other user can guess."""
     return f".new-{os.urandom(8).hex()}"
 
 

@@ -34,17 +34,17 @@ def say(text: str) -> None:
 
 
 def command_for(command: str, submission: SubmissionResult) -> str:
-    """A command line for this run: ``flowyml watch 1f3a9c2e --on prefect``."""
+    """Return a command line for this run: ``flowyml watch 1f3a9c2e --on prefect``."""
     return command_on(submission.orchestrator, command, submission.job_id)
 
 
 def command_on(orchestrator: RunOperations, command: str, *words: str) -> str:
-    """A command line for this orchestrator's target, such as a configured one or a URL."""
+    """Return a command line for this orchestrator's target, such as a configured one or a URL."""
     return command_line(command, *words, on=orchestrator.target or orchestrator.name)
 
 
 def command_line(command: str, *words: str, on: str | None = None) -> str:
-    """A command line for the target ``on``, without credentials of a URL; None is the default target.
+    """Return a command line for the target ``on``, without credentials of a URL; None is the default target.
 
     >>> command_line("schedule resume", "my dag", on="prod")
     "flowyml schedule resume 'my dag' --on prod"

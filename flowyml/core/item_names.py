@@ -8,5 +8,5 @@ __all__ = ["labelled"]
 
 
 def labelled(name: str, index: Sequence[int]) -> str:
-    """A step, or another node in a loop, with its item: ``train[3]``."""
+    """Return a step, or another node in a loop, with its item: ``train[3]``."""
     return f"{name}{''.join(f'[{number}]' for number in index)}"

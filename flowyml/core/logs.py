@@ -22,7 +22,7 @@ _BY_HTTP_CLIENTS = ("httpx", "httpcore")  # a line at INFO for each request, tho
 
 
 def get_logger() -> logging.Logger:
-    """The logger for steps: its records from INFO up are in the run's log, with their level, on every engine.
+    """Return the logger for steps: its records from INFO up are in the run's log, with their level, on every engine.
 
     That needs no set-up. If logging is set up, its handlers get the records as well.
     """
@@ -35,7 +35,7 @@ def get_logger() -> logging.Logger:
 
 
 def levels_here() -> dict[str, int]:
-    """The levels that the user has set in this process, by logger; that of the root logger has an empty name."""
+    """Return the levels that the user has set in this process, by logger; that of the root logger has an empty name."""
     root = logging.getLogger()
     loggers = {name: item for name, item in root.manager.loggerDict.items() if isinstance(item, logging.Logger)}
     levels = {name: item.level for name, item in loggers.items() if item.level and _is_users(name, item.level)}
@@ -91,12 +91,12 @@ def parts(line: str) -> list[tuple[str | None, str]]:
 
 
 def with_level(source: str, line: str) -> str:
-    """A line for people: a record after its level, a printed line unchanged."""
+    """Return a line for people: a record after its level, a printed line unchanged."""
     return line if source in ("stdout", "stderr") else f"{source}: {line}"
 
 
 def level_of(source: str) -> int:
-    """The level of a line from ``source``: a level by its name, or INFO for a stream."""
+    """Return the level of a line from ``source``: a level by its name, or INFO for a stream."""
     return logging.getLevelNamesMapping().get(source, logging.INFO)
 
 

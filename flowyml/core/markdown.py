@@ -52,7 +52,7 @@ def code(text: object, *, in_cell: bool = False) -> str:
 
 
 def table(titles: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table of cells that are Markdown already."""
+    """Return a table of cells that are Markdown already."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (titles, ["---"] * len(titles), *rows))
 
 

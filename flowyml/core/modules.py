@@ -14,7 +14,7 @@ __all__ = ["is_installed", "shipped_name", "source_file", "travels"]
 
 
 def shipped_name(module: str | None) -> str | None:
-    """The name under which workers import a module; for a script, its file's stem. None if they cannot."""
+    """Return the name under which workers import a module; for a script, its file's stem. None if they cannot."""
     return _main_name(sys.modules["__main__"]) if module == "__main__" else module
 
 
@@ -39,7 +39,7 @@ def travels(module: str) -> bool:
 
 
 def source_file(module: ModuleType) -> Path | None:
-    """The Python file of a loaded module; None if there is none."""
+    """Return the Python file of a loaded module; None if there is none."""
     path = Path(getattr(module, "__file__", None) or "")
     return path.resolve() if path.suffix == ".py" and path.is_file() else None
 
@@ -51,7 +51,7 @@ def is_installed(path: Path) -> bool:
 
 @cache
 def _installed_roots() -> tuple[Path, ...]:
-    """The folders of packages and of the standard library: a worker has its own."""
+    """Return the folders of packages and of the standard library: a worker has its own."""
     import site
     import sysconfig
 

@@ -8,7 +8,7 @@ __all__ = ["did_you_mean", "nearest"]
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The closest known name; None if no name is close.
+    """Return the closest known name; None if no name is close.
 
     >>> nearest("retires", ["retry", "timeout"]), nearest("colour", ["retry", "timeout"])
     ('retry', None)
@@ -19,7 +19,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence to append to another, with a leading space; empty if no known name is close.
+    """Return a sentence to append to another, with a leading space; empty if no known name is close.
 
     >>> did_you_mean("retires", ["retry", "timeout"])
     " Did you mean 'retry'?"

@@ -30,7 +30,7 @@ _REPR = 'style="font-family:monospace"'  # the columns of a table in a repr stay
 
 
 def run_html(run: Run, steps: Iterable[tuple[StepRun, str]], watch: str) -> str:
-    """The HTML for a submitted run: its status, its steps with their notes, and the command that watches it."""
+    """Return the HTML for a submitted run: its status, its steps with their notes, and the command that watches it."""
     where = f", {_link(run.url, run.url)}" if _is_page(run.url) else ""
     title = f"<b>{_text(run.pipeline)}</b> {_word(run.status)}, run {_text(run.run_id)}{where}"
     parts = [
@@ -43,7 +43,7 @@ def run_html(run: Run, steps: Iterable[tuple[StepRun, str]], watch: str) -> str:
 
 
 def html_of(result: PipelineResult) -> str:
-    """The HTML, in which every text is escaped. ``result.graph`` is FlowyML's own SVG."""
+    """Return the HTML, in which every text is escaped. ``result.graph`` is FlowyML's own SVG."""
     seconds = f"in {result.duration_seconds:.1f} s"
     title = f"<b>{_text(result.pipeline)}</b> {_word(result.status)} {seconds}, run {_text(result.run_id)}"
     outputs = [(_text(name), f"<span {_REPR}>{_text(_shown(value))}</span>") for name, value in result.outputs.items()]
@@ -59,7 +59,7 @@ def html_of(result: PipelineResult) -> str:
 
 
 def runs_html(runs: Sequence[Run]) -> str | None:
-    """The HTML for a list of runs, with times in the zone of this machine; None for an empty list."""
+    """Return the HTML for a list of runs, with times in the zone of this machine; None for an empty list."""
     begun = [began for run in runs if (began := run.started_at or run.created_at)]
     headers = ("run", "pipeline", "status", f"started ({zone_text(begun)})" if begun else "started", "took", "")
     if all(run.job_id == run.run_id for run in runs):
@@ -80,12 +80,12 @@ def _run_row(run: Run) -> Sequence[str]:
 
 
 def steps_html(steps: Sequence[StepRun]) -> str | None:
-    """The HTML for the steps of a run; None without steps."""
+    """Return the HTML for the steps of a run; None without steps."""
     return _list(_STEP_HEADERS, [_step_row(step, step.note) for step in steps])
 
 
 def artifacts_html(artifacts: Sequence[Artifact]) -> str | None:
-    """The HTML for a list of artifacts, with kind and URL; None for an empty list."""
+    """Return the HTML for a list of artifacts, with kind and URL; None for an empty list."""
     return _list(("output", "type", "size", "facts", "url"), map(_artifact_row, artifacts))
 
 
@@ -100,7 +100,7 @@ def _artifact_row(artifact: Artifact) -> Sequence[str]:
 
 
 def _list(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str | None:
-    """A table that scrolls if the page is too narrow, with a limited number of rows."""
+    """Return a table that scrolls if the page is too narrow, with a limited number of rows."""
     shown = list(rows)
     left = len(shown) - _MOST_ROWS
     more = f"<div>and {left} more</div>" if left > 0 else ""
@@ -126,7 +126,7 @@ def _is_page(url: str | None) -> bool:
 
 
 def _link(url: str | None, text: str | None) -> str:
-    """A text, as a link if its URL is that of a page."""
+    """Return a text, as a link if its URL is that of a page."""
     shown = _text(text or "")
     return f'<a href="{escape(url or "", quote=True)}" style="color:inherit">{shown}</a>' if _is_page(url) else shown
 
@@ -141,7 +141,7 @@ def _whole(html: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """Text with room for a few words on a line."""
+    """Return text with room for a few words on a line."""
     return f'<div style="min-width:16em">{_text(text)}</div>' if text else ""
 
 

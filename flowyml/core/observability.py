@@ -120,7 +120,7 @@ class PrometheusMetricsCollector(MetricsCollector):
         return CollectorRegistry()
 
     def _metrics(self) -> tuple[Counter, Histogram, Histogram]:
-        """The metrics of runs, of their durations and of those of steps.
+        """Return the metrics of runs, of their durations and of those of steps.
 
         They are created on demand, since a worker that loads the user's code measures nothing, and may lack the
         library.
@@ -262,7 +262,7 @@ def set_metrics_collector(collector: MetricsCollector | None) -> None:
 
 
 def get_metrics_collector() -> MetricsCollector | None:
-    """The collector in use, or None."""
+    """Return the collector in use, or None."""
     return _collector
 
 

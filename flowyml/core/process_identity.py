@@ -34,12 +34,12 @@ class ProcessIdentity:
 
 
 def this_process() -> ProcessIdentity:
-    """The calling process."""
+    """Return the calling process."""
     return identity_of(os.getpid())
 
 
 def identity_of(pid: int) -> ProcessIdentity:
-    """The process of this machine that has the id now; ``born`` is empty if there is none.
+    """Return the process of this machine that has the id now; ``born`` is empty if there is none.
 
     A child that has ended has its id until its parent has waited for it, so a parent can always ask.
     """
@@ -137,7 +137,7 @@ def started_with(variable: bytes) -> Iterator[int]:
 
 
 def born(pid: int) -> str | None:
-    """The time when a living process was started, and the boot before that; None if there is no such process.
+    """Return the time when a living process was started, and the boot before that; None if there is no such process.
 
     A zombie has ended, so it counts as none.
     """

@@ -185,7 +185,7 @@ class _Picture:
         self._spinner = Spinner("dots", style="cyan")
 
     def of(self, run: Run, rows: Sequence[tuple[StepRun, str]]) -> RenderableType:
-        """The present drawing, of steps with their notes."""
+        """Return the present drawing, of steps with their notes."""
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text

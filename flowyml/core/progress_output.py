@@ -43,7 +43,7 @@ def release_terminals() -> None:
 
 
 def terminal_of(stream: Any) -> Any:
-    """The stream that draws on the terminal: the original one of a ``SafeOutput``."""
+    """Return the stream that draws on the terminal: the original one of a ``SafeOutput``."""
     return stream.terminal if isinstance(stream, SafeOutput) else stream
 
 

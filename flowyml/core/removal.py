@@ -34,14 +34,14 @@ class Found(NamedTuple):
 
 
 def names_in(root: Path, *parts: str) -> list[str]:
-    """The names in a folder below a root; empty if the folder does not exist or is reached through a link."""
+    """Return the names in a folder below a root; empty if the folder does not exist or is reached through a link."""
     with suppress(OSError), _opened(root, parts) as folder:
         return sorted(name for name in os.listdir(folder) if not name.startswith(_GONE))  # noqa: PTH208  # a descriptor
     return []
 
 
 def files_below(root: Path, *parts: str) -> Iterator[Found]:
-    """The files at a path below a root, which may be a file itself: all that are this user's, without links."""
+    """Yield the files at a path below a root, which may be a file itself: all that are this user's, without links."""
     with suppress(OSError), _opened(root, parts[:-1]) as folder:
         yield from _files(folder, parts[-1], parts, 0)
 
@@ -148,7 +148,7 @@ def _take_away(folder: int, name: str, unless_since: float | None) -> int:
 
 
 def _newest(folder: int, name: str, found: os.stat_result) -> float:
-    """The last time of writing of a file, or of a folder and the files in it."""
+    """Return the last time of writing of a file, or of a folder and the files in it."""
     return max([found.st_mtime, *(each.modified for each in _files(folder, name, (name,), 0))])
 
 
@@ -194,5 +194,5 @@ def _is_ours(found: os.stat_result) -> bool:
 
 
 def _changed(folder: int, name: str) -> float:
-    """The time of the last change of a file's name; the file's time of modification does not show it."""
+    """Return the time of the last change of a file's name; the file's time of modification does not show it."""
     return os.stat(name, dir_fd=folder, follow_symlinks=False).st_ctime

@@ -70,7 +70,7 @@ class ResourceRequirements:
 
     @classmethod
     def largest(cls, several: Iterable[ResourceRequirements | None]) -> ResourceRequirements | None:
-        """The resources that suffice for each of several requests, one at a time; None if there is no request.
+        """Return the resources that suffice for each of several requests, one at a time; None if there is no request.
 
         >>> two = ResourceRequirements(cpu="500m", memory="1Gi"), ResourceRequirements(cpu="1", memory="900M", gpu=1)
         >>> ResourceRequirements.largest(two)
@@ -111,7 +111,7 @@ class ResourceRequirements:
 
 
 def amount(quantity: str) -> Decimal:
-    """A quantity as a number (source: Kubernetes, *Quantity*).
+    """Return a quantity as a number (source: Kubernetes, *Quantity*).
 
     >>> amount("500m"), amount("0.5Gi"), amount("4k")
     (Decimal('0.5'), Decimal('536870912.0'), Decimal('4000'))

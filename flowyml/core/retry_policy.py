@@ -63,7 +63,7 @@ class OrchestratorRetryPolicy:
         return tuple(min(self._grown(retry), self.max_delay_seconds) for retry in range(self.max_attempts - 1))
 
     def _grown(self, retry: int) -> float:
-        """The delay before the limit is applied."""
+        """Return the delay before the limit is applied."""
         try:
             return self.initial_delay_seconds * self.backoff_multiplier**retry if retry else self.initial_delay_seconds
         except OverflowError:
@@ -87,7 +87,7 @@ class OrchestratorRetryPolicy:
 
 
 def error_names(error: BaseException) -> tuple[str, ...]:
-    """The names of an error's class and its bases, nearest first, as in retry policies.
+    """Return the names of an error's class and its bases, nearest first, as in retry policies.
 
     >>> error_names(ConnectionResetError())
     ('ConnectionResetError', 'ConnectionError', 'OSError', 'Exception')

@@ -23,7 +23,7 @@ WAS_CANCELLED = "The run was cancelled."
 
 
 def elapsed(started_at: datetime | None, ended_at: datetime | None) -> float:
-    """Seconds from start to end, or to now if there is no end; 0 before the start."""
+    """Return seconds from start to end, or to now if there is no end; 0 before the start."""
     if started_at is None:
         return 0.0
     return max(0.0, ((ended_at or datetime.now(UTC)) - started_at).total_seconds())
@@ -106,7 +106,7 @@ class StepRun:
         return f" {self.items[0]} of {self.items[1]}" if self.items else labelled("", self.index)
 
     def short_label(self, most: int) -> str:
-        """The label in at most ``most`` characters: the name is cut, never its count or index."""
+        """Return the label in at most ``most`` characters: the name is cut, never its count or index."""
         room = most - len(self.which)
         return self.label if len(self.name) <= room else f"{self.name[: max(1, room - 1)]}…{self.which}"
 
@@ -139,7 +139,7 @@ class StepRuns(tuple[StepRun, ...]):
 def find_item(
     steps: Sequence[StepRun], step: str, index: int | Sequence[int] | None = None
 ) -> tuple[str, tuple[int, ...]]:
-    """The name and index of a step given by name and index, or as ``train[3]``.
+    """Return the name and index of a step given by name and index, or as ``train[3]``.
 
     While a step has not ended, its items may be unknown. Raises ``DefinitionError`` for a step or item that ``steps``
     lack.
@@ -161,7 +161,7 @@ def find_item(
 
 
 def folded(steps: Iterable[StepRun]) -> list[StepRun]:
-    """The steps, with one entry for all items of a step in a loop: ``items`` counts the ended ones, and all.
+    """Return the steps, with one entry for all items of a step in a loop: ``items`` counts the ended ones, and all.
 
     Its status sums up the items: failed if one failed, then running if one is. Its error is that of the first item with
     an error.
@@ -173,7 +173,7 @@ def folded(steps: Iterable[StepRun]) -> list[StepRun]:
 
 
 def opened(steps: Sequence[StepRun], most: int = 20) -> Iterator[tuple[StepRun, str]]:
-    """The steps to display: ``folded``, and below a step of a loop the first ``most`` items that failed.
+    """Yield the steps to display: ``folded``, and below a step of a loop the first ``most`` items that failed.
 
     Each has its note; the note for all items counts those that failed.
     """
@@ -206,7 +206,7 @@ def _folded(name: str, runs: Sequence[StepRun]) -> StepRun:
 
 
 def _cached_from(runs: Sequence[StepRun]) -> str:
-    """The run that the results of all items come from, in words if there are several; empty if an item ran."""
+    """Return the run that the results of all items come from, in words if there are several; empty if an item ran."""
     found = {run.cached_from for run in runs}
     return "" if "" in found else found.pop() if len(found) == 1 else f"{len(found)} runs"
 
@@ -310,7 +310,7 @@ class StepResult(StepRun):
 
     @classmethod
     def of(cls, step: StepRun, outputs: Mapping[str, Any] = {}) -> Self:
-        """The record of a step, with outputs."""
+        """Return the record of a step, with outputs."""
         return cls(**{each.name: getattr(step, each.name) for each in fields(StepRun)}, outputs=outputs)
 
     @property
@@ -342,7 +342,10 @@ class PipelineResult:
         return self.status.is_successful
 
     def __getitem__(self, output: str) -> Any:
-        """The value of an output. Raises ``StepError`` if the run failed: ``step_results`` has the completed steps."""
+        """Return the value of an output.
+
+        Raises ``StepError`` if the run failed: ``step_results`` has the completed steps.
+        """
         if not self.success and output not in {*self.outputs, *self.outputs.not_kept}:
             self._fail(f" has no output {output!r}: it")
         return self.outputs[output]

@@ -109,7 +109,7 @@ class Schedule:
         return found
 
     def next_times(self, count: int = 1, after: datetime | None = None) -> list[datetime]:
-        """The next times of this schedule, in its time zone. Fewer than ``count`` if it ends before."""
+        """Return the next times of this schedule, in its time zone. Fewer than ``count`` if it ends before."""
         from zoneinfo import ZoneInfo
 
         zone = ZoneInfo(self.timezone)
@@ -121,7 +121,7 @@ class Schedule:
         return [time for time in times if self.end is None or time <= self.end]
 
     def dates_at(self, time: datetime) -> RunDates:
-        """The dates of the run that is due at this time, in the schedule's time zone."""
+        """Return the dates of the run that is due at this time, in the schedule's time zone."""
         from zoneinfo import ZoneInfo
 
         moment = time.astimezone(ZoneInfo(self.timezone))
@@ -129,7 +129,7 @@ class Schedule:
         return RunDates(logical_date=moment, data_interval_start=before, data_interval_end=before and moment)
 
     def _before(self, moment: datetime) -> datetime | None:
-        """The previous scheduled time; None if croniter is not installed, as on a worker."""
+        """Return the previous scheduled time; None if croniter is not installed, as on a worker."""
         if self.interval_seconds is not None:
             return (moment.astimezone(UTC) - timedelta(seconds=self.interval_seconds)).astimezone(moment.tzinfo)
         try:
@@ -157,7 +157,7 @@ class Schedule:
         return f"cron {self.cron} {self.timezone}" if self.cron else f"every {self.interval_seconds:g} s"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON, without defaults."""
+        """Return plain JSON, without defaults."""
         plain: dict[str, Any] = {"timezone": self.timezone}
         for name in ("cron", "interval_seconds", "start", "end", "catch_up", "parameters"):
             if value := getattr(self, name):

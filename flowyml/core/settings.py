@@ -19,7 +19,7 @@ _LARGEST = 2**20  # bytes of a file that another user may have left
 
 
 def settings_file() -> Path | None:
-    """The nearest ``flowyml.toml``, or ``pyproject.toml`` with FlowyML settings, at or above the working folder.
+    """Return the nearest ``flowyml.toml``, or ``pyproject.toml`` with FlowyML settings, at or above the working folder.
 
     Settings name commands to run and paths to write to, so a file that another user of the machine left in a folder
     above is refused: raises ``ConfigurationError``, as git does for a repository (source: git-config(1),

@@ -130,17 +130,17 @@ class SubmissionResult:
         return Artifacts(self.orchestrator.run_artifacts(self.job_id))
 
     def step_runs(self) -> StepRuns:
-        """The steps with attempts, times and errors; a step in a loop has one entry for each item."""
+        """Return the steps with attempts, times and errors; a step in a loop has one entry for each item."""
         return StepRuns(self.orchestrator.step_runs(self.job_id))
 
     def step_statuses(self) -> dict[str, ExecutionStatus]:
-        """The status of each step by name."""
+        """Return the status of each step by name."""
         return {step.name: step.status for step in folded(self.step_runs())}
 
     def logs(
         self, *, follow: bool = False, step: str | None = None, index: int | Sequence[int] | None = None
     ) -> Iterator[LogLine]:
-        """The lines that the run printed and logged so far; with ``follow`` until it ends.
+        """Return the lines that the run printed and logged so far; with ``follow`` until it ends.
 
         ``step`` limits them to one step; with ``index`` too, or as ``step="train[3]"``, to one item of its loop. A step
         in two loops has two numbers; the first number alone means all items within that item.
@@ -202,7 +202,7 @@ class SubmissionResult:
         return self
 
     def result(self) -> PipelineResult:
-        """Outputs and steps of the ended run in one record."""
+        """Return outputs and steps of the ended run in one record."""
         outputs = self.outputs
         return PipelineResult(
             run_id=self.run_id,
@@ -250,7 +250,7 @@ class SubmissionResult:
         measure("run_finished", run.pipeline, run.run_id, run.status, run.duration_seconds)
 
     def _last_step_runs(self) -> tuple[StepRun, ...]:
-        """The steps of the ended run; empty if the engine no longer answers: the run itself is not lost."""
+        """Return the steps of the ended run; empty if the engine no longer answers: the run itself is not lost."""
         try:
             return self.step_runs()
         except EngineError as error:
@@ -266,7 +266,7 @@ class SubmissionResult:
         return f"<SubmissionResult {self.job_id!r} on {self.orchestrator.name}: {seen}>"
 
     def _repr_html_(self) -> str | None:
-        """The display in a notebook: the present state of the run; None if the engine does not answer."""
+        """Return the display in a notebook: the present state of the run; None if the engine does not answer."""
         from flowyml.core.notebook import run_html
 
         try:

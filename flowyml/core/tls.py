@@ -59,7 +59,7 @@ class Tls:
         return _path(certificate), _path(key)
 
     def context(self) -> SSLContext:
-        """A context for the standard library and all that builds on it.
+        """Return a context for the standard library and all that builds on it.
 
         Raises ``ConfigurationError`` for unusable files.
         """
@@ -87,7 +87,7 @@ class Tls:
 
 
 def tls_cause(error: BaseException | None) -> SSLError | None:
-    """The TLS error that is an error or its cause; None if TLS was cut off at a timeout."""
+    """Return the TLS error that is an error or its cause; None if TLS was cut off at a timeout."""
     import ssl
 
     while error is not None and not isinstance(error, ssl.SSLError | TimeoutError):

@@ -53,7 +53,7 @@ def checked_url(url: object) -> str:
 
 
 def shown(url: str) -> str:
-    """A URL without secrets, safe to show, log and store. A path stays as it is.
+    """Return a URL without secrets, safe to show, log and store. A path stays as it is.
 
     User and password are left out, and every value of a query that is not known to be harmless. The user stays if it is
     part of the address and no password follows, as in the URL of a store. A malformed URL is shown carefully: in a
@@ -87,7 +87,7 @@ def _shown(url: str) -> str:
 
 
 def _without_user(rest: str, *, keep: bool) -> str:
-    """The part after the scheme, without user and password; with ``keep``, a user without a password stays."""
+    """Return the part after the scheme, without user and password; with ``keep``, a user without a password stays."""
     end = min((place for mark in "/?#" if (place := rest.find(mark)) >= 0), default=len(rest))
     authority = rest[:end]
     if ":" in authority and "@" in rest:
@@ -130,7 +130,7 @@ def refuse_credentials(url: str, where: str, instead: str = STORE_CREDENTIALS) -
 
 
 def without_credentials(url: str) -> str:
-    """The bare address: the URL without user, password, query and fragment. A store's URL keeps a user without a
+    """Return the bare address: the URL without user, password, query and fragment. A store's URL keeps a user without a
     password.
 
     >>> without_credentials("https://ada:secret@host/api?token=secret")

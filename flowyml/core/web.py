@@ -72,7 +72,7 @@ class Answer:
         return media_type(self.headers)
 
     def json(self) -> Any:
-        """The body as JSON, or None if it is not JSON. Never raises, however deeply it is nested."""
+        """Return the body as JSON, or None if it is not JSON. Never raises, however deeply it is nested."""
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
@@ -109,7 +109,7 @@ def media_type(headers: Mapping[str, str]) -> str:
 
 
 def page_title(page: str | bytes) -> str:
-    """The title of an HTML page, on one line and cut; empty if it has none. Reads each character once.
+    """Return the title of an HTML page, on one line and cut; empty if it has none. Reads each character once.
 
     >>> page_title("<html><head><TITLE lang=en> Sign \\n in </TITLE>")
     'Sign in'
@@ -262,7 +262,7 @@ def _read(response: Any, limit: int, *, cut: bool) -> bytes:
 
 
 def _opener(deadline: Deadline, tls: Tls, asked: list[str], *, follow: bool, keep_headers: bool) -> OpenerDirector:
-    """The parts of ``urllib`` that are used: HTTP and proxies; no files, FTP, or stored passwords."""
+    """Return the parts of ``urllib`` that are used: HTTP and proxies; no files, FTP, or stored passwords."""
 
     class Redirects(HTTPRedirectHandler):
         def redirect_request(self, *arguments: Any) -> Request | None:

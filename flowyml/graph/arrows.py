@@ -27,7 +27,7 @@ class Arrow:
 
 
 def framed(plan: Plan) -> frozenset[str]:
-    """The groups that have steps."""
+    """Return the groups that have steps."""
     return frozenset(group.name for group in plan.groups if plan.structure.members(group.name))
 
 
@@ -87,12 +87,12 @@ class Level:
     pieces: Sequence[Piece]
 
     def ports(self, side: str) -> list[str]:
-        """The nodes where lines enter (``in``) or leave (``out``)."""
+        """Return the nodes where lines enter (``in``) or leave (``out``)."""
         return [name for name in self.nodes if name.startswith(f"{side} ")]
 
 
 def levels(plan: Plan) -> Mapping[str, Level]:
-    """The levels by group; the pipeline's own has an empty name.
+    """Return the levels by group; the pipeline's own has an empty name.
 
     A group is left out, and its steps are in the group around it, if a step outside depends on it and it on that step.
     """
@@ -158,7 +158,7 @@ def _circle(before: Mapping[str, Sequence[str]]) -> Sequence[str]:
 
 
 def _in_order(before: Mapping[str, Sequence[str]]) -> list[str]:
-    """A topological order, as close as possible to the given one."""
+    """Return a topological order, as close as possible to the given one."""
     following: dict[str, list[str]] = {name: [] for name in before}
     waiting = {name: len(starts) for name, starts in before.items()}
     for name, starts in before.items():

@@ -24,7 +24,7 @@ class Shown:
 
 
 def shown(plan: Plan, *, expand: bool = False) -> Shown:
-    """The plan with each outermost sub-pipeline as one step, and a group around each execution group.
+    """Return the plan with each outermost sub-pipeline as one step, and a group around each execution group.
 
     Sub-pipelines stay open with ``expand``, and if one of them waits for a step that waits for the same sub-pipeline.
     """
@@ -119,7 +119,7 @@ class _Closing:
 
 
 def _in_order(before: Mapping[str, Iterable[str]]) -> list[str] | None:
-    """A topological order, as close as possible to the given one; None if there is a cycle."""
+    """Return a topological order, as close as possible to the given one; None if there is a cycle."""
     sorter, order = TopologicalSorter(before), list[str]()
     positions = {name: position for position, name in enumerate(before)}
     try:

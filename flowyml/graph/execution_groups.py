@@ -16,7 +16,7 @@ class ExecutionGroup(Section):
 
 
 def with_execution_groups(plan: Plan) -> Plan:
-    """The plan with a group around the steps of each execution group that are in one other group.
+    """Return the plan with a group around the steps of each execution group that are in one other group.
 
     The name of such a group begins with a space, which no other name does.
     """

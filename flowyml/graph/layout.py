@@ -77,7 +77,7 @@ class Link:
 def stages(
     nodes: Iterable[str], lines: Iterable[Line], first: Collection[str] = (), last: Collection[str] = ()
 ) -> dict[str, int]:
-    """The layer of each node: one after the last of its predecessors; a source is just before its first user.
+    """Return the layer of each node: one after the last of its predecessors; a source is just before its first user.
 
     ``nodes`` are in a topological order. Those of ``first`` share the first layer, those of ``last`` the last one.
     """
@@ -188,7 +188,7 @@ def _number(layers: Iterable[Sequence[Slot]]) -> None:
 
 
 def _middle(slot: Slot, before: bool | None) -> float:
-    """The mean position of the neighbours on one side; of those on the other side if that side has none."""
+    """Return the mean position of the neighbours on one side; of those on the other side if that side has none."""
     sides = (slot.before, slot.after) if before else (slot.after, slot.before)
     if links := sides[0] or sides[1]:
         wanted = (link.begins - link.enter if link.end is slot else link.ends - link.leave for link in links)
@@ -213,7 +213,7 @@ def _straight(slot: Slot, before: bool) -> float:
 
 
 def _crossings(layers: Sequence[Sequence[Slot]]) -> int:
-    """The number of pairs of links that cross, counted as inversions by merge sort."""
+    """Return the number of pairs of links that cross, counted as inversions by merge sort."""
     total = 0
     for layer in layers[:-1]:
         ends = [link.ends for slot in layer for link in sorted(slot.after, key=lambda link: (link.leave, link.ends))]

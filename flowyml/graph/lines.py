@@ -37,7 +37,9 @@ class Wire:
 
 
 def tracks(wires: Sequence[Wire]) -> dict[Wire, int] | None:
-    """The row on which each wire runs sideways, from 0, without wires that only go down; None if it cannot be drawn.
+    """Return the row on which each wire runs sideways, from 0, without wires that only go down.
+
+    None if it cannot be drawn.
 
     Two wires on one row never touch. A wire that leaves above the point where another enters runs above that wire, so
     that they do not overlap.
@@ -105,7 +107,7 @@ class Canvas:
         return below
 
     def text(self) -> str:
-        """All rows, without trailing white space."""
+        """Return all rows, without trailing white space."""
         cells = {place: _LINES[bits] for place, bits in self._lines.items()} | self._cells
         lines: dict[int, list[str]] = {}
         for row, column in sorted(cells):

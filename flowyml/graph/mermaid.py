@@ -13,7 +13,7 @@ __all__ = ["mermaid"]
 
 
 def mermaid(plan: Plan, *, expand: bool = False) -> str:
-    """The text of a flowchart. No name can end its label: characters of Mermaid's syntax become codes.
+    """Return the text of a flowchart. No name can end its label: characters of Mermaid's syntax become codes.
 
     A dotted arrow is an order without data; an arrow has a label if its step has several outputs. Loops, branches,
     clean-up and execution groups are subgraphs; so are sub-pipelines with ``expand``, else each is one node.
@@ -32,7 +32,7 @@ def mermaid(plan: Plan, *, expand: bool = False) -> str:
 def _boxes(
     picture: Shown, ids: Mapping[str, str], groups: Mapping[str, str], around: str, indent: str
 ) -> Iterator[str]:
-    """The steps of a group, and the groups within it around theirs."""
+    """Yield the steps of a group, and the groups within it around theirs."""
     for step in picture.plan:
         if step.group == around:
             label = f'["{_escaped(step.name)}"]'

@@ -71,7 +71,9 @@ _STYLE = """
 
 
 def svg(plan: Plan, *, expand: bool = False) -> str:
-    """The picture, left to right. A dashed line is an order without data; each box shows its details when hovered.
+    """Return the picture, left to right. A dashed line is an order without data.
+
+    Each box shows its details when hovered.
 
     Loops, branches, clean-up and execution groups are frames around their steps; so are sub-pipelines with ``expand``,
     else each is one box.
@@ -119,7 +121,7 @@ class _Frame:
         return (slot for layer in self.layers for slot in layer)
 
     def port(self, name: str) -> float:
-        """The point where a line enters or leaves, from the middle of the frame."""
+        """Return the point where a line enters or leaves, from the middle of the frame."""
         y = next(slot.position for slot in self.slots if slot.is_node and slot.node == name)
         return _TITLE + y - (self.height + _TITLE + _PADDING) / 2
 
@@ -169,7 +171,7 @@ class _Picture:
         return self.plan.by_name[_name(slot.node)]
 
     def drawn(self, frame: _Frame, left: float, top: float) -> Iterator[str]:
-        """The elements of a frame and of the frames in it: frames lie below lines, lines below boxes."""
+        """Yield the elements of a frame and of the frames in it: frames lie below lines, lines below boxes."""
         for slot in frame.slots:
             if slot.is_node and slot.node in frame.inner:
                 x, y = left + frame.columns[slot.layer].left, top + slot.position - slot.size / 2
@@ -211,7 +213,7 @@ class _Picture:
         return "".join(parts)
 
     def _note(self, step: Step) -> str:
-        """The note of a step: its outputs, unless that is its name, its retries, timeout and resources."""
+        """Return the note of a step: its outputs, unless that is its name, its retries, timeout and resources."""
         around = (name for name in self.plan.structure.path(step.group) if name not in self.levels)
         parts = [title_of(self.plan.structure.by_name[name]) for name in around]
         if step.name in self.closed:
@@ -262,7 +264,7 @@ def _line_of(piece: Piece, inner: Mapping[str, _Frame]) -> Line:
 
 
 def _drawn_as(kind: str) -> str:
-    """The attributes of one kind of element."""
+    """Return the attributes of one kind of element."""
     return f'class="{kind}" {_PLAIN[kind]}'
 
 

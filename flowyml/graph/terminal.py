@@ -26,7 +26,7 @@ _MOST_GROUPS = 20
 
 
 def terminal(plan: Plan, *, columns: int = 100, expand: bool = False) -> str:
-    """The graph, top to bottom; as a list of stages if it is wider than ``columns``, or too tangled.
+    """Return the graph, top to bottom; as a list of stages if it is wider than ``columns``, or too tangled.
 
     Steps have marks for their groups, which are explained below the graph. A sub-pipeline is one box; with ``expand``,
     its steps are drawn.
@@ -48,14 +48,14 @@ def _steps(picture: Shown, columns: int) -> str:
 
 
 def _box_widths(picture: Shown, lines: Iterable[Line]) -> dict[str, float]:
-    """The widths of boxes: for the name, and an arrow from each step before; odd, so that a box has a middle."""
+    """Return the widths of boxes: for the name, and an arrow from each step before; odd, so that a box has a middle."""
     arrows = Counter(line.end for line in lines)
     rooms = {step.name: max(width(_name(picture, step)) + 4, 2 * arrows[step.name] + 3) for step in picture.plan}
     return {name: room if room % 2 else room + 1 for name, room in rooms.items()}
 
 
 def _left_edges(layers: list[list[Slot]]) -> dict[Slot, int]:
-    """The column where each slot begins. A line that passes several layers stays in its column if possible."""
+    """Return the column where each slot begins. A line that passes several layers stays in its column if possible."""
     edges: dict[Slot, int] = {}
     for layer in layers:
         for slot in layer:
@@ -70,7 +70,7 @@ def _left_edges(layers: list[list[Slot]]) -> dict[Slot, int]:
 
 
 def _drawn(picture: Shown, layers: list[list[Slot]], boxes: dict[Slot, int]) -> str | None:
-    """The drawing; None if lines would overlap."""
+    """Return the drawing; None if lines would overlap."""
     canvas, row = Canvas(), 0
     for index, layer in enumerate(layers):
         for slot in layer:
@@ -104,7 +104,7 @@ def _wires(layer: list[Slot], following: list[Slot], boxes: dict[Slot, int]) -> 
 
 
 def _entries(slot: Slot, starts: list[int], boxes: dict[Slot, int]) -> list[int]:
-    """The columns where lines enter: straight down for one line, side by side in the middle for several."""
+    """Return the columns where lines enter: straight down for one line, side by side in the middle for several."""
     left, size = boxes[slot], int(slot.size)
     middle = left + size // 2
     if not slot.is_node:
@@ -119,7 +119,7 @@ def _entries(slot: Slot, starts: list[int], boxes: dict[Slot, int]) -> list[int]
 
 
 def _exit(slot: Slot, ends: list[int], taken: dict[int, Slot], boxes: dict[Slot, int]) -> int:
-    """The column where the line leaves: straight down if possible, never above the entry of another line."""
+    """Return the column where the line leaves: straight down if possible, never above the entry of another line."""
     left, size = boxes[slot], int(slot.size)
     middle = left + size // 2
     if not slot.is_node:
@@ -133,7 +133,7 @@ def _exit(slot: Slot, ends: list[int], taken: dict[int, Slot], boxes: dict[Slot,
 
 
 def _listed(picture: Shown, columns: int) -> str:
-    """One line for each step, by stage, with the steps that it waits for."""
+    """Return one line for each step, by stage, with the steps that it waits for."""
     plan, arrows = picture.plan, lines_of(picture.plan)
     stage = stages([step.name for step in plan], arrows)
     before: dict[str, list[str]] = {}
@@ -157,7 +157,7 @@ def _listed(picture: Shown, columns: int) -> str:
 
 
 def _name(picture: Shown, step: Step) -> str:
-    """The name with marks for a loop, a branch, a clean-up, an execution group, a sub-pipeline."""
+    """Return the name with marks for a loop, a branch, a clean-up, an execution group, a sub-pipeline."""
     structure = picture.plan.structure
     around = (_MARKS.get(type(structure.by_name[name]), "") for name in structure.path(step.group))
     marks = "".join(around) + (_CLOSED if step.name in picture.closed else "")
@@ -165,7 +165,7 @@ def _name(picture: Shown, step: Step) -> str:
 
 
 def _legend(picture: Shown, columns: int) -> str:
-    """A line for each group, with its steps and the groups in it; empty for a plan without groups."""
+    """Return a line for each group, with its steps and the groups in it; empty for a plan without groups."""
     structure = picture.plan.structure
     lines = []
     for group in structure:

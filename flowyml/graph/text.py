@@ -14,12 +14,12 @@ __all__ = ["cut", "label_of", "title_of", "width"]
 
 
 def width(text: str) -> int:
-    """The width in cells of a terminal: two for wide characters, none for combining ones."""
+    """Return the width in cells of a terminal: two for wide characters, none for combining ones."""
     return len(text) if text.isascii() else sum(_cells(char) for char in text)
 
 
 def cut(text: str, most: int) -> str:
-    """The text, or its beginning with an ellipsis, in at most ``cells`` cells.
+    """Return the text, or its beginning with an ellipsis, in at most ``cells`` cells.
 
     >>> cut("preprocess", 6)
     'prepr…'
@@ -61,7 +61,7 @@ def title_of(group: Group) -> str:
 
 
 def label_of(branch: Branch) -> str:
-    """The label of a branch: the name that a person chose, or the condition, or ``otherwise``."""
+    """Return the label of a branch: the name that a person chose, or the condition, or ``otherwise``."""
     return _unnumbered(branch.name, "otherwise" if branch.condition is None else str(branch.condition))
 
 
@@ -87,5 +87,5 @@ def _list_name(source: Source) -> str:
 
 
 def _unnumbered(name: str, text: str) -> str:
-    """The text from which a name was derived; the name itself if a person chose it."""
+    """Return the text from which a name was derived; the name itself if a person chose it."""
     return text if re.fullmatch(rf"{re.escape(text)}_\d+", name) else name

@@ -63,19 +63,19 @@ class RunnablePipeline(Protocol):
         """The commit of its code, if known."""
 
     def compile(self) -> Plan:
-        """The plan; raises ``DefinitionError``."""
+        """Return the plan; raises ``DefinitionError``."""
 
     def code(self) -> Code:
-        """The functions and hooks, for running in this process."""
+        """Return the functions and hooks, for running in this process."""
 
     def bundle(self, plan: Plan | None = None) -> Bundle:
-        """Code and plan in one file, to run elsewhere. ``plan`` replaces the compiled one."""
+        """Return code and plan in one file, to run elsewhere. ``plan`` replaces the compiled one."""
 
     def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
-        """All parameters of a run, defaults filled in; raises ``ParameterError``."""
+        """Return all parameters of a run, defaults filled in; raises ``ParameterError``."""
 
     def refreshed(self, refresh: bool | str | Iterable[str]) -> RunnablePipeline:
-        """A copy whose cached steps run again: all of them, or the named ones."""
+        """Return a copy whose cached steps run again: all of them, or the named ones."""
 
     def locate(self, error: DefinitionError) -> None:
         """Add file and line of its step, or of the pipeline, to an error, such as one of an engine's compiler."""
@@ -206,13 +206,13 @@ class Orchestrator(ABC):
         return result
 
     def attach(self, job_id: str) -> SubmissionResult:
-        """The handle of a run, rebuilt only from its job id. Raises ``RunNotFoundError``."""
+        """Return the handle of a run, rebuilt only from its job id. Raises ``RunNotFoundError``."""
         from flowyml.core.submission_result import SubmissionResult
 
         return SubmissionResult(self, job_id, run=self.get_run(job_id))
 
     def get_run_status(self, job_id: str) -> ExecutionStatus:
-        """The status of a run. Raises ``RunNotFoundError``."""
+        """Return the status of a run. Raises ``RunNotFoundError``."""
         return self.get_run(job_id).status
 
     def retry(self, job_id: str, *, steps: Sequence[str] | None = None) -> SubmissionResult:
@@ -256,7 +256,7 @@ class Orchestrator(ABC):
             return self.deploy(pipeline.bundle(self.plan(pipeline)), force=force)
 
     def compile_pipeline(self, pipeline: RunnablePipeline) -> Mapping[str, bytes]:
-        """The files that the engine would get, by name, the main file first, each with FlowyML's mark.
+        """Return the files that the engine would get, by name, the main file first, each with FlowyML's mark.
 
         They are for the engine itself, so the capabilities of the class apply, even if this object runs pipelines in a
         way that supports more or less. Raises ``UnsupportedFeatureError``.
@@ -288,7 +288,10 @@ class Orchestrator(ABC):
         return False
 
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
-        """The files that this engine would get, by name, the main file first. Pure: needs no engine and no network."""
+        """Return the files that this engine would get, by name, the main file first.
+
+        Pure: needs no engine and no network.
+        """
         raise NoFileFormatError(f"{self.name!r} has no file format of its own: there is nothing to compile to.")
 
     @classmethod
@@ -298,7 +301,7 @@ class Orchestrator(ABC):
 
     @classmethod
     def sign_in(cls) -> SignIn | None:
-        """The login for the UI of the server that FlowyML started; None if none is running."""
+        """Return the login for the UI of the server that FlowyML started; None if none is running."""
         return None
 
     @abstractmethod
@@ -311,41 +314,44 @@ class Orchestrator(ABC):
 
     @abstractmethod
     def get_run(self, job_id: str) -> Run:
-        """A run. Raises ``RunNotFoundError``, ``EngineUnreachableError``, ``UnknownStateError``."""
+        """Return a run. Raises ``RunNotFoundError``, ``EngineUnreachableError``, ``UnknownStateError``."""
 
     @abstractmethod
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        """Runs of this engine, newest first, in one call to the engine.
+        """Return runs of this engine, newest first, in one call to the engine.
 
         Returned as ``flowyml.core.runs.Runs``, a list that notebooks show as a table.
         """
 
     @abstractmethod
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
-        """Every step of the run in the plan's order, including those that have not begun."""
+        """Return every step of the run in the plan's order, including those that have not begun."""
 
     @abstractmethod
     def outputs(self, job_id: str) -> Outputs:
-        """The outputs of a completed run."""
+        """Return the outputs of a completed run."""
 
     def run_artifacts(self, job_id: str) -> list[Artifact]:
-        """The artifacts and metrics that the steps of a run have produced so far, in the order of the steps."""
+        """Return the artifacts and metrics that the steps of a run have produced so far, in the order of the steps."""
         raise self._lacks("listing artifacts")
 
     def artifact_stores(self, job_id: str) -> Sequence[Store]:
-        """The stores that may contain artifacts of a run, by default that of ``artifact_place``."""
+        """Return the stores that may contain artifacts of a run, by default that of ``artifact_place``."""
         from flowyml.artifacts import open_store
 
         return (open_store(self.artifact_place),)
 
     @abstractmethod
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
-        """The lines so far, oldest first; with ``follow`` until the run ends."""
+        """Return the lines so far, oldest first; with ``follow`` until the run ends."""
 
     def logs_of_step(
         self, job_id: str, step: str, index: tuple[int, ...], *, follow: bool = False
     ) -> Iterator[LogLine]:
-        """The lines of one step, or of one item with its ``index``. Override it if the engine can filter them."""
+        """Return the lines of one step, or of one item with its ``index``.
+
+        Override it if the engine can filter them.
+        """
         return (line for line in self.logs(job_id, follow=follow) if line.is_of(step, index))
 
     def why_waiting(self, job_id: str) -> str:
@@ -370,7 +376,7 @@ class Orchestrator(ABC):
         raise self._lacks("retrying a run")
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
-        """The secrets among these that the engine's store lacks, each with advice."""
+        """Return the secrets among these that the engine's store lacks, each with advice."""
         raise UnsupportedFeatureError(f"{self.name!r} cannot look secrets up from here.")
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
@@ -378,7 +384,7 @@ class Orchestrator(ABC):
         raise self._lacks("deployments")
 
     def diff(self, bundle: Bundle) -> str:
-        """The changes that deploying this bundle would make, as a unified diff; empty if there are none."""
+        """Return the changes that deploying this bundle would make, as a unified diff; empty if there are none."""
         raise UnsupportedFeatureError(f"deploy --dry-run is not available on {self.name!r}.")
 
     def check_deployable(self, bundle: Bundle, *, force: bool = False) -> None:
@@ -389,7 +395,7 @@ class Orchestrator(ABC):
         raise self._lacks("schedules")
 
     def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
-        """The schedules that FlowyML created on this engine."""
+        """Return the schedules that FlowyML created on this engine."""
         raise self._lacks("schedules")
 
     def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
@@ -432,7 +438,7 @@ class Orchestrator(ABC):
         raise self._lacks("backfills")
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
-        """The data that FlowyML stored for this engine's runs, each item with the reason if it must stay.
+        """Yield the data that FlowyML stored for this engine's runs, each item with the reason if it must stay.
 
         Whatever its age, data that is still needed stays: for a run in progress, a schedule, a deployment, a run that
         can be retried. ``Prunable.remove`` checks again, because runs begin and end in the meantime.
@@ -461,7 +467,7 @@ class Orchestrator(ABC):
         return list(prune(list(found), self.pruning()))
 
     def pruning(self) -> AbstractContextManager[object]:
-        """A context for removing several items, such as a connection that they share."""
+        """Return a context for removing several items, such as a connection that they share."""
         return nullcontext()
 
     def _lacks(self, what: str) -> UnsupportedFeatureError:
@@ -494,7 +500,7 @@ _made: set[str] = set()
 
 
 def new_run_id(pipeline: str) -> str:
-    """A unique run id that sorts by time: ``training-20260131-120000-1f3a9c2e``."""
+    """Return a unique run id that sorts by time: ``training-20260131-120000-1f3a9c2e``."""
     from datetime import UTC, datetime
 
     made = f"{slug(pipeline, max_length=40)}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(4).hex()}"

@@ -50,26 +50,26 @@ class BundledPipeline:
         return unpack_bundle_bytes(self._bundle.data)
 
     def compile(self) -> Plan:
-        """The plan in the bundle."""
+        """Return the plan in the bundle."""
         return self._bundle.plan
 
     def refreshed(self, refresh: bool | str | Iterable[str]) -> BundledPipeline:
-        """A copy whose cached steps run again and save their new results: all of them, or the named ones."""
+        """Return a copy whose cached steps run again and save their new results: all of them, or the named ones."""
         made = copy(self)
         made._bundle = self._bundle.with_plan(self._bundle.plan.with_refresh(refresh))
         made.__dict__.pop("folder", None)
         return made
 
     def code(self) -> Code:
-        """The functions and hooks, loaded into this process."""
+        """Return the functions and hooks, loaded into this process."""
         return load_code(self.folder, self._bundle.plan)
 
     def bundle(self, plan: Plan | None = None) -> Bundle:
-        """The bundle itself, or the same code with another plan."""
+        """Return the bundle itself, or the same code with another plan."""
         return self._bundle if plan is None else self._bundle.with_plan(plan)
 
     def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
-        """All parameters of a run, defaults filled in. Raises ``ParameterError``."""
+        """Return all parameters of a run, defaults filled in. Raises ``ParameterError``."""
         return check_values(self.name, self._bundle.plan.parameters, values)
 
     def locate(self, error: DefinitionError) -> None:

@@ -23,7 +23,7 @@ _FOLDER = re.compile(rf"{ROOT}/[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*/[0-9a-f]{{6
 
 
 def store_of(place: str | None, *, has_default: bool) -> Store | None:
-    """The store of an engine's results, at an address or by default on this machine.
+    """Return the store of an engine's results, at an address or by default on this machine.
 
     None if steps may run on other machines and no store is configured.
     """
@@ -31,7 +31,7 @@ def store_of(place: str | None, *, has_default: bool) -> Store | None:
 
 
 def results_of(store: Store | None, engine: str, bounds: Bounds) -> Iterator[Prunable]:
-    """The cached results in an engine's store; if the store is unknown, one item that stays, for all of them."""
+    """Yield the cached results in an engine's store; if the store is unknown, one item that stays, for all of them."""
     if store is not None:
         yield from bounded(cached_results(store, bounds), bounds)
     else:
@@ -40,7 +40,7 @@ def results_of(store: Store | None, engine: str, bounds: Bounds) -> Iterator[Pru
 
 
 def cached_results(store: Store, bounds: Bounds) -> Iterator[Prunable]:
-    """Each result in a store, with its age: since its last use in a local folder, else since it was computed.
+    """Yield each result in a store, with its age: since its last use in a local folder, else since it was computed.
 
     Removing one is safe: a run that uses it has its own copy, and a run that looks for it meanwhile computes it again.
     """

@@ -33,7 +33,7 @@ _DOES = {"command": "run a command", "file": "read a file"}
 
 
 def with_own_credentials(target: Target, environment: Tables, in_file: Tables) -> Target:
-    """The target without credentials that belong to an address other than its ``url``."""
+    """Return the target without credentials that belong to an address other than its ``url``."""
     url = target.options.get("url")
     if url is None:
         return target
@@ -55,7 +55,7 @@ def with_own_credentials(target: Target, environment: Tables, in_file: Tables) -
 
 
 def refused_sources(target: Target, file: Path) -> dict[str, str]:
-    """The target's commands and files of credentials in untrusted settings, each with advice."""
+    """Return the target's commands and files of credentials in untrusted settings, each with advice."""
     if is_trusted(file):
         return {}
     refused = {}
@@ -72,7 +72,7 @@ def refused_sources(target: Target, file: Path) -> dict[str, str]:
 
 
 def without_credentials_of(target: Target, url: object) -> Target:
-    """The target for another URL, without its credentials."""
+    """Return the target for another URL, without its credentials."""
     own = target.options.get("url")
     if own is None or url is None or _is_same(url, own):
         return target

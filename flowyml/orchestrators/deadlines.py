@@ -59,7 +59,7 @@ class _DeadlineStream(httpcore.NetworkStream):
         return self._stream.get_extra_info(info)
 
     def _left(self, timeout: float | None, late: type[httpcore.TimeoutException]) -> float | None:
-        """The timeout, or the time left until the deadline if that is less."""
+        """Return the timeout, or the time left until the deadline if that is less."""
         left = self._until.get(float("inf")) - time.monotonic()
         if left <= 0:
             raise late("the answer was not complete in time")

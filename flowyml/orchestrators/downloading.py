@@ -75,7 +75,7 @@ def _free(artifact: Artifact, folder: Path, name: str, taken: set[Path]) -> Path
 
 
 def _names(artifact: Artifact) -> Iterator[str]:
-    """The names of its files, the picture last; empty if the artifact was not stored."""
+    """Yield the names of its files, the picture last; empty if the artifact was not stored."""
     name = safe_name(artifact.name)
     if _is_in_record(artifact):
         yield f"{name}.json"

@@ -85,7 +85,7 @@ def is_this_machine(url: str) -> bool:
 
 
 def paged(fetch: Callable[[int, int], Page[Item]], size: int, limit: int | None = None) -> Iterator[Item]:
-    """The items of a list that a server returns page by page, all of them or the first ``limit``.
+    """Yield the items of a list that a server returns page by page, all of them or the first ``limit``.
 
     ``fetch`` gets the size of a page and the number of items before it, and returns its items and, if the server
     reports it, the total. If not, a page with fewer items than requested is the last one. Raises ``EngineError`` for a
@@ -119,7 +119,7 @@ class Listing:
         entries: Callable[[Answered], Sequence[Any]],
         token: Callable[[Answered], str | None] = lambda answer: None,
     ) -> Answered:
-        """The next page, requested by ``fetch``; ``token`` returns the token of the page after it.
+        """Return the next page, requested by ``fetch``; ``token`` returns the token of the page after it.
 
         Raises ``EngineError`` if the list has no end.
         """
@@ -154,7 +154,7 @@ class Listing:
 
 
 def one_spelling(url: str) -> str:
-    """The address of a server without credentials, the same for all spellings.
+    """Return the address of a server without credentials, the same for all spellings.
 
     >>> {one_spelling(url) for url in ("http://LOCALHOST/", "http://127.0.0.1:80", "http://[::1]")}
     {'http://localhost:80'}
@@ -183,7 +183,7 @@ class RefusedError(EngineError, ValueError):
 
 
 def status_error(status: int, message: str) -> EngineError:
-    """The error for a status that does not refuse the credentials. The same for all engines.
+    """Return the error for a status that does not refuse the credentials. The same for all engines.
 
     >>> status_error(404, "no such run")
     NotFoundError('no such run')
@@ -229,11 +229,11 @@ class HttpClient:
     # Methods that a subclass may override for its engine.
 
     def base(self) -> str:
-        """The URL that all paths are relative to. May raise ``ConfigurationError``."""
+        """Return the URL that all paths are relative to. May raise ``ConfigurationError``."""
         return self.url
 
     def headers(self) -> dict[str, str]:
-        """The credentials of each call."""
+        """Return the credentials of each call."""
         return self.login.headers()
 
     def renew(self, refused: Mapping[str, str]) -> bool:
@@ -241,17 +241,17 @@ class HttpClient:
         return self.login.renew(refused)
 
     def refusal(self, status: int) -> AuthenticationError:
-        """The error for a 401 or 403."""
+        """Return the error for a 401 or 403."""
         return AuthenticationError(
             f"{self.engine} at {self.url} refuses these credentials ({status}). {self.login.note}"
         )
 
     def permission(self, method: str, path: str) -> str:
-        """The permission that a call needs, in the engine's own words; empty if unknown."""
+        """Return the permission that a call needs, in the engine's own words; empty if unknown."""
         return ""
 
     def busy_seconds(self, answer: Answer) -> float:
-        """The seconds for which to retry a server that gives this answer because it is busy."""
+        """Return the seconds for which to retry a server that gives this answer because it is busy."""
         return _BUSY_SECONDS
 
     def foreign_answer(self, answer: Answer, method: str, path: str) -> EngineError:
@@ -277,7 +277,7 @@ class HttpClient:
     # Calls.
 
     def get(self, path: str, **params: Any) -> Any:
-        """The JSON at a path. Parameters that are None are left out."""
+        """Return the JSON at a path. Parameters that are None are left out."""
         return self.call("GET", path, params=params)
 
     def call(
@@ -383,7 +383,7 @@ class HttpClient:
         return bytes(body[:limit])
 
     def pool(self) -> httpcore.ConnectionPool:
-        """The persistent connections; httpcore is imported at first use."""
+        """Return the persistent connections; httpcore is imported at first use."""
         if self._pool is None:
             with self._opening:
                 if self._pool is None:  # another thread may have been faster
@@ -424,7 +424,7 @@ class HttpClient:
         return EngineUnreachableError(f"{self.engine} at {self.url} does not answer: {reason}. {self.advice}")
 
     def _moved(self, what: str, target: str, path: str) -> EngineError:
-        """The error for a redirect: within the same host the path is wrong; to another host it is a login."""
+        """Return the error for a redirect: within the same host the path is wrong; to another host it is a login."""
         where = shown(target).partition("?")[0]
         if urlsplit(target).hostname == urlsplit(self.url).hostname and "login" not in where:
             return EngineError(f"{what}: it redirects to {where}. Give url={where.removesuffix(path)!r}.")
@@ -439,7 +439,7 @@ _NO_JSON = object()
 
 
 def _open_pool(url: str, tls: Tls) -> httpcore.ConnectionPool:
-    """A pool of connections to one server, through the proxy in the environment, if any."""
+    """Return a pool of connections to one server, through the proxy in the environment, if any."""
     from urllib.request import getproxies, proxy_bypass
 
     import httpcore
@@ -472,14 +472,14 @@ def _query(params: Mapping[str, Any]) -> str:
 
 
 def _ascii(url: str) -> str:
-    """A URL in ASCII. Quoted parts are unchanged."""
+    """Return a URL in ASCII. Quoted parts are unchanged."""
     parts = urlsplit(url)
     host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
     return urlunsplit((parts.scheme, host, quote(parts.path, safe="/%:@!$&'()*+,;=~"), parts.query, ""))
 
 
 def _retry_after(answer: Answer) -> float:
-    """The seconds of the answer's ``Retry-After``; 0 without one. Dates are ignored."""
+    """Return the seconds of the answer's ``Retry-After``; 0 without one. Dates are ignored."""
     with suppress(ValueError):
         return max(0.0, float(answer.headers.get("retry-after", "0")))
     return 0
@@ -495,7 +495,7 @@ def _json_of(answer: Answer) -> Any:
 
 
 def _detail(content: Any) -> str:
-    """The message in an error's JSON, in FastAPI's and Connexion's forms."""
+    """Return the message in an error's JSON, in FastAPI's and Connexion's forms."""
     detail = content.get("detail", content) if isinstance(content, dict) else content
     if isinstance(detail, dict):
         detail = detail.get("message") or detail.get("reason") or detail

@@ -17,7 +17,7 @@ _PATIENCE_SECONDS = 300
 
 
 def log_lines(look: Callable[[], Look], *, follow: bool, pause: float = 1) -> Iterator[LogLine]:
-    """The lines of one poll after another, ``pause`` seconds apart, until a poll was the last.
+    """Yield the lines of one poll after another, ``pause`` seconds apart, until a poll was the last.
 
     With ``follow``, an engine that does not answer or has an error is retried for five minutes.
     """

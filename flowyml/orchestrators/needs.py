@@ -55,7 +55,7 @@ def needs_of(plan: Plan) -> Iterator[Need]:
 
 
 def _of_operators(operators: Mapping[str, str]) -> Need:
-    """The need of steps that are an engine's own operators, with a replacement for each."""
+    """Return the need of steps that are an engine's own operators, with a replacement for each."""
     from flowyml.orchestrators.replacements import replacement  # stays at home: no pod makes such a step
 
     each = [f"{name!r} is {path.rpartition('.')[2]} ({replacement(path)})" for name, path in operators.items()]
@@ -64,7 +64,7 @@ def _of_operators(operators: Mapping[str, str]) -> Need:
 
 
 def first_of_each(plan: Plan) -> dict[Feature, str]:
-    """The features that a plan uses, each with the first part that needs it."""
+    """Return the features that a plan uses, each with the first part that needs it."""
     needs: dict[Feature, str] = {}
     for need in needs_of(plan):
         needs.setdefault(need.feature, need.who)

@@ -26,7 +26,7 @@ class Page:
     redirected_to: str = ""
 
     def json(self) -> Any:
-        """The body as JSON; None if it is not JSON, or the status is not 200."""
+        """Return the body as JSON; None if it is not JSON, or the status is not 200."""
         return self.content if self.status == 200 else None
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class Site:
         self.seen: dict[str, Page] = {}
 
     def get(self, path: str) -> Page:
-        """The page at ``path`` below the URL, or at a complete URL. Raises ``EngineUnreachableError`` if nothing
+        """Return the page at ``path`` below the URL, or at a complete URL. Raises ``EngineUnreachableError`` if nothing
         answers.
         """
         url = without_credentials(path) if "://" in path else self.url + path

@@ -41,7 +41,7 @@ _registered: dict[str, Factory] = {}
 
 
 def default() -> str:
-    """The default name."""
+    """Return the default name."""
     return os.environ.get("FLOWYML_ORCHESTRATOR") or "local"
 
 
@@ -51,12 +51,12 @@ def register(name: str, factory: Factory) -> None:
 
 
 def declared() -> tuple[str, ...]:
-    """The names of all orchestrators, sorted. Some may be unusable: nothing is imported to find out."""
+    """Return the names of all orchestrators, sorted. Some may be unusable: nothing is imported to find out."""
     return tuple(sorted({*_BUILT_IN, *_entry_points(), *_registered}))
 
 
 def load(name: str) -> Factory:
-    """The class behind a name, whether its engine is installed or not."""
+    """Return the class behind a name, whether its engine is installed or not."""
     if factory := _registered.get(name):
         return factory
     found = _entry_points().get(name, ())
@@ -73,7 +73,7 @@ def load(name: str) -> Factory:
 
 
 def missing(factory: Factory) -> str | None:
-    """The command that installs what the engine still needs; None if nothing is missing."""
+    """Return the command that installs what the engine still needs; None if nothing is missing."""
     package = getattr(factory, "engine_package", None)
     if package is None or _is_importable(package):
         return None
@@ -89,7 +89,7 @@ def require_engine(factory: Factory) -> None:
 
 
 def worker_packages(code: Collection[bytes]) -> set[str]:
-    """The packages of orchestrators that code names, with those that they declare: workers load that code."""
+    """Return the packages of orchestrators that code names, with those that they declare: workers load that code."""
     points = [point for same_name in _entry_points().values() for point in same_name]
     installed = [(point.value, partial(_declared_packages, point)) for point in points]
     loaded = [(kind.__module__, partial(getattr, kind, "worker_packages")) for kind in _subclasses(Orchestrator)]
@@ -109,7 +109,7 @@ def _declared_packages(point: EntryPoint) -> tuple[str, ...]:
 
 
 def _subclasses(kind: type) -> Iterator[type]:
-    """The subclasses that this process has loaded, including those without an entry point."""
+    """Yield the subclasses that this process has loaded, including those without an entry point."""
     found: type
     for found in kind.__subclasses__():
         yield found
@@ -117,7 +117,7 @@ def _subclasses(kind: type) -> Iterator[type]:
 
 
 def not_found(name: str, known: tuple[str, ...]) -> str:
-    """The message for an unknown name, with similar names."""
+    """Return the message for an unknown name, with similar names."""
     from flowyml.core.urls import shown
 
     return f"No orchestrator is called {shown(name)!r}.{did_you_mean(name, known)} Known: {', '.join(known)}."
@@ -176,7 +176,7 @@ def _has_metadata(package: str) -> bool:
 
 
 def _missing_extra(point: EntryPoint, error: ModuleNotFoundError) -> str | None:
-    """The command that installs a module which the adapter's own distribution declares under an extra."""
+    """Return the command that installs a module which the adapter's own distribution declares under an extra."""
     if point.dist is None or not error.name:
         return None
     root = _plain(error.name.partition(".")[0])

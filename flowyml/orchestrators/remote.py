@@ -81,7 +81,7 @@ class RemoteOrchestrator(Orchestrator):
         return made
 
     def _recognized(self) -> str:
-        """The engine that answers at the URL, with the same retries as everything else."""
+        """Return the engine that answers at the URL, with the same retries as everything else."""
         delays = iter(self.retry_policy.delays if self.retry_policy else ())
         while True:
             try:
@@ -242,7 +242,10 @@ class RemoteOrchestrator(Orchestrator):
 
 
 def recognized_engine(url: str, *, headers: Mapping[str, str] = {}, tls: Tls | None = None) -> str:
-    """The name of the engine that answers at a URL; every declared orchestrator is asked whether it recognizes it."""
+    """Return the name of the engine that answers at a URL.
+
+    Every declared orchestrator is asked whether it recognizes it.
+    """
     from flowyml.orchestrators.http import BUSY
 
     site = Site(url, headers=headers, tls=tls)
@@ -278,7 +281,7 @@ def recognized_engine(url: str, *, headers: Mapping[str, str] = {}, tls: Tls | N
 
 
 def _to_sign_in(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of the detection: credentials of the URL or the options, cookies, TLS."""
+    """Return the arguments of the detection: credentials of the URL or the options, cookies, TLS."""
     given = {name: options[name] for name in LOGIN_OPTIONS if options.get(name)}
     headers = (Login.of(**given) if given else Login.in_url(url)).headers()
     if cookies := Secret("cookies", options.get("cookies"), options.get("cookies_file")).get():

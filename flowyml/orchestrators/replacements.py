@@ -75,7 +75,7 @@ PROVIDERS: Mapping[str, str] = {
 
 
 def replacement(path: str) -> str:
-    """The replacement of an operator on any engine, by its import path.
+    """Return the replacement of an operator on any engine, by its import path.
 
     >>> replacement("airflow.providers.http.operators.http.HttpOperator")
     'flowyml.steps.http'

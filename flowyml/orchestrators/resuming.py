@@ -51,7 +51,7 @@ class Before(NamedTuple):
 
 
 def before(plan: Plan, ended: Iterable[Ended], kept: KeptOutputs, chosen: Collection[str] | None) -> Before:
-    """The past of a run whose failed steps, or those ``chosen`` by name, run again.
+    """Return the past of a run whose failed steps, or those ``chosen`` by name, run again.
 
     ``ended`` has all attempts of the run, oldest first. In the result, the last one stands for all.
     """
@@ -81,7 +81,7 @@ def before(plan: Plan, ended: Iterable[Ended], kept: KeptOutputs, chosen: Collec
 
 
 def _joined(ended: Iterable[Ended]) -> tuple[dict[_Turn, Ended], dict[_Turn, float]]:
-    """The last end of each step and item, with the attempts of all; and when completed ones were started again.
+    """Return the last end of each step and item, with the attempts of all; and when completed ones were started again.
 
     The latter also has the items around, and a list whose items were repeated. A failed step that runs again repeats
     nothing else: the steps that ran although it failed stay.

@@ -47,7 +47,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment, then the file, which ``read`` passes in."""
+        """Return the environment, then the file, which ``read`` passes in."""
         assert isinstance(init_settings, InitSettingsSource)
         names = init_settings.init_kwargs.get("orchestrators", {})
         return Environment(settings_cls, names), init_settings
@@ -61,14 +61,14 @@ class Environment(EnvSettingsSource):
         self.spelled = {_plain(name): name for name in tables}
 
     def __call__(self) -> dict[str, Any]:
-        """The values, under the names in the file."""
+        """Return the values, under the names in the file."""
         values = super().__call__()
         tables = values.get("orchestrators", {})
         return {"orchestrators": {self.spelled.get(_plain(name), name): table for name, table in tables.items()}}
 
 
 def read(path: Path | None) -> dict[str, Target]:
-    """The targets of a file and of the environment."""
+    """Return the targets of a file and of the environment."""
     in_file = _tables(path) if path else {}
     environment = Environment(Settings, in_file)().get("orchestrators", {})
     for name, table in environment.items():
@@ -94,7 +94,7 @@ def _origins(
 
 
 def checked(factory: Factory, found: Target) -> dict[str, Any]:
-    """The target's options, converted to the constructor's types."""
+    """Return the target's options, converted to the constructor's types."""
     parameters = _keywords(factory)
     hints = _hints(factory)
     values = {}
@@ -173,7 +173,7 @@ def _plain(name: str) -> str:
 
 
 def _keywords(factory: Factory) -> list[str] | None:
-    """The keywords that a constructor takes; None if it takes any."""
+    """Return the keywords that a constructor takes; None if it takes any."""
     parameters = inspect.signature(factory).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
@@ -181,7 +181,7 @@ def _keywords(factory: Factory) -> list[str] | None:
 
 
 def _hints(factory: Factory) -> dict[str, Any]:
-    """The types of a constructor's keywords, as far as they are annotated."""
+    """Return the types of a constructor's keywords, as far as they are annotated."""
     try:
         return get_type_hints(inspect.getattr_static(factory, "__init__") if isinstance(factory, type) else factory)
     except Exception:
@@ -189,7 +189,7 @@ def _hints(factory: Factory) -> dict[str, Any]:
 
 
 def _converted(value: Any, hint: Any, origin: str, key: str) -> Any:
-    """The value in the constructor's type. Text from the environment may also be JSON."""
+    """Return the value in the constructor's type. Text from the environment may also be JSON."""
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(hint)
     except Exception:
@@ -203,7 +203,7 @@ def _converted(value: Any, hint: Any, origin: str, key: str) -> Any:
 
 
 def _reason(error: ValidationError | ConfigurationError) -> str:
-    """A sentence without its full stop; for an error raised within, without pydantic's preface."""
+    """Return a sentence without its full stop; for an error raised within, without pydantic's preface."""
     if isinstance(error, ConfigurationError):
         return str(error).rstrip(".")
     first = error.errors()[0]

@@ -17,7 +17,7 @@ __all__ = ["construct", "resolve", "target", "targets"]
 
 
 def resolve(on: str | Orchestrator | None = None, **options: Any) -> Orchestrator:
-    """The orchestrator that ``on`` names: a target of the configuration, an engine, or the URL of a server.
+    """Return the orchestrator that ``on`` names: a target of the configuration, an engine, or the URL of a server.
 
     ``None`` stands for ``FLOWYML_ORCHESTRATOR``, or ``"local"`` without it. ``options`` are keywords of the
     orchestrator's constructor and override the configuration. Raises ``OrchestratorNotFoundError``,
@@ -48,7 +48,7 @@ def _no_orchestrator(on: object) -> str:
 
 
 def targets() -> dict[str, Target]:
-    """Every configured target by name. Raises ``ConfigurationError``."""
+    """Return every configured target by name. Raises ``ConfigurationError``."""
     if not any(name.upper().startswith(PREFIX) for name in os.environ) and settings_file() is None:
         return {}
     from flowyml.orchestrators.settings import read
@@ -57,7 +57,7 @@ def targets() -> dict[str, Target]:
 
 
 def target(name: str) -> Target:
-    """The target of that name; the name of an engine is a target too. Raises ``OrchestratorNotFoundError``."""
+    """Return the target of that name; the name of an engine is a target too. Raises ``OrchestratorNotFoundError``."""
     configured = targets()
     if found := configured.get(name):
         if found.fault:
@@ -70,7 +70,7 @@ def target(name: str) -> Target:
 
 
 def construct(factory: Factory, found: Target, options: Mapping[str, Any]) -> Orchestrator:
-    """The orchestrator of a target; ``options`` override its own. Raises ``ConfigurationError``."""
+    """Return the orchestrator of a target; ``options`` override its own. Raises ``ConfigurationError``."""
     if not found.options:
         return factory(**options)
     from flowyml.orchestrators.credential_scope import without_credentials_of

@@ -103,7 +103,7 @@ class Bundle:
 
     @classmethod
     def of(cls, data: bytes, name: str = "this file") -> Bundle:
-        """The bundle with these bytes; errors mention ``name``. Raises ``PlanError``."""
+        """Return the bundle with these bytes; errors mention ``name``. Raises ``PlanError``."""
         return cls(decode(_contents(data, name, "plan.json")["plan.json"]), data)
 
     @property
@@ -112,17 +112,17 @@ class Bundle:
         return _contents(self.data, self.filename)
 
     def with_plan(self, plan: Plan) -> Bundle:
-        """The same code with another plan, such as one with a retry policy."""
+        """Return the same code with another plan, such as one with a retry policy."""
         if plan.canonical == self.plan.canonical:
             return self
         return replace(_packed(plan, {**self.files, "plan.json": plan.canonical}), revision=self.revision)
 
     def with_files(self, files: Mapping[str, bytes]) -> Bundle:
-        """The same bundle with additional files, such as an adapter's code beside the steps."""
+        """Return the same bundle with additional files, such as an adapter's code beside the steps."""
         return self.repacked({**self.files, **files})
 
     def repacked(self, files: Mapping[str, bytes]) -> Bundle:
-        """The same plan with these files and no others."""
+        """Return the same plan with these files and no others."""
         return replace(_packed(self.plan, files), revision=self.revision)
 
 
@@ -208,7 +208,7 @@ def _zipped(files: tuple[tuple[str, bytes], ...]) -> bytes:
 
 
 def _contents(data: bytes, name: str, *beginnings: str) -> dict[str, bytes]:
-    """The files by their paths; with ``beginnings``, only the plan and those whose paths begin with one."""
+    """Return the files by their paths; with ``beginnings``, only the plan and those whose paths begin with one."""
     wanted = (*beginnings, "plan.json") if beginnings else ""
     try:
         with ZipFile(io.BytesIO(data)) as archive:
@@ -233,13 +233,13 @@ def _checked_path(path: str) -> str:
 
 @cache
 def _runtime(left_out: frozenset[str]) -> Mapping[str, bytes]:
-    """The files of FlowyML, without some of its subpackages."""
+    """Return the files of FlowyML, without some of its subpackages."""
     return dict(_sources(Path(__file__).parents[1], left_out))
 
 
 @cache
 def _package(name: str) -> Mapping[str, bytes]:
-    """The Python files of an installed package or module; empty if there is none of that name."""
+    """Return the Python files of an installed package or module; empty if there is none of that name."""
     try:
         found = find_spec(name)
     except (ImportError, ValueError):  # a module that was created by hand

@@ -39,7 +39,7 @@ def _plain(value: Any) -> Any:
 
 @cache
 def _fields(cls: type) -> tuple[tuple[str, Any], ...]:
-    """The names of a class's fields with their defaults."""
+    """Return the names of a class's fields with their defaults."""
     return tuple(
         (item.name, item.default_factory() if item.default_factory is not MISSING else item.default)
         for item in fields(cls)

@@ -78,7 +78,7 @@ def _group(plain: Mapping[str, Any]) -> Group:
 
 
 def _made(plain: Mapping[str, Any]) -> Any:
-    """A source or a condition, with its parts. A constant's value is the user's, whatever it looks like."""
+    """Return a source or a condition, with its parts. A constant's value is the user's, whatever it looks like."""
     cls = _KINDS[plain["kind"]]
     if cls is Constant:
         return Constant(plain["value"])

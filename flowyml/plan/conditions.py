@@ -149,7 +149,7 @@ def of_text(texts: str, value: Any) -> Any:
 
 
 def leaves_of(condition: Condition) -> Iterator[Compare | IsTrue]:
-    """The comparisons and truth tests in a condition, as written."""
+    """Yield the comparisons and truth tests in a condition, as written."""
     match condition:
         case Not(inner):
             yield from leaves_of(inner)
@@ -161,7 +161,7 @@ def leaves_of(condition: Condition) -> Iterator[Compare | IsTrue]:
 
 
 def with_leaves(condition: Condition, new: Callable[[Compare | IsTrue], Compare | IsTrue]) -> Condition:
-    """The same condition with other leaves."""
+    """Return the same condition with other leaves."""
     match condition:
         case Not(inner):
             return Not(with_leaves(inner, new))
@@ -172,13 +172,13 @@ def with_leaves(condition: Condition, new: Callable[[Compare | IsTrue], Compare 
 
 
 def sources_in(condition: Condition | None) -> Iterator[Source]:
-    """The sources that a condition depends on; empty without a condition."""
+    """Yield the sources that a condition depends on; empty without a condition."""
     for leaf in leaves_of(condition) if condition else ():
         yield from (leaf.left, leaf.right) if isinstance(leaf, Compare) else (leaf.value,)
 
 
 def with_sources(condition: Condition, new: Callable[[Source], Source]) -> Condition:
-    """The same condition with other sources."""
+    """Return the same condition with other sources."""
 
     def changed(leaf: Compare | IsTrue) -> Compare | IsTrue:
         if isinstance(leaf, IsTrue):
@@ -189,7 +189,7 @@ def with_sources(condition: Condition, new: Callable[[Source], Source]) -> Condi
 
 
 def shown(source: Source) -> str:
-    """A value in the text of a condition."""
+    """Return a value in the text of a condition."""
     match source:
         case FromStep(_, output):
             return output

@@ -14,13 +14,13 @@ _USERS = ("code/", "objects/")
 
 
 def difference(path: str, old: str, new: str) -> str:
-    """The changes of one text; an added or removed text has ``/dev/null`` on the other side."""
+    """Return the changes of one text; an added or removed text has ``/dev/null`` on the other side."""
     names = (f"deployed/{path}" if old else "/dev/null", f"new/{path}" if new else "/dev/null")
     return "".join(difflib.unified_diff(_lines(old), _lines(new), *names))
 
 
 def bundle_difference(old: Bundle, new: Bundle) -> str:
-    """The changes of the plan and of the user's files, file by file, and whether FlowyML itself changes."""
+    """Return the changes of the plan and of the user's files, file by file, and whether FlowyML itself changes."""
     before, after = old.files, new.files
     changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
     parts = [_changed(path, before.get(path, b""), after.get(path, b"")) for path in changed if path.startswith(_USERS)]

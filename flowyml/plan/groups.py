@@ -112,20 +112,20 @@ class Groups:
         return iter(self.by_name.values())
 
     def path(self, group: str) -> tuple[str, ...]:
-        """The path of ``group``, itself included; empty for the pipeline itself."""
+        """Return the path of ``group``, itself included; empty for the pipeline itself."""
         return self._paths[group]
 
     def members(self, group: str) -> Sequence[str]:
-        """All steps in a group, including those of inner groups, in the plan's order."""
+        """Return all steps in a group, including those of inner groups, in the plan's order."""
         return self._members.get(group, ())
 
     def loops(self, group: str) -> tuple[Loop, ...]:
-        """The loops around the content of ``group``, outermost first."""
+        """Return the loops around the content of ``group``, outermost first."""
         found = (self.by_name[name] for name in self._paths[group])
         return tuple(each for each in found if isinstance(each, Loop))
 
     def branches(self, group: str) -> tuple[Branch, ...]:
-        """The branches around the content of ``group``, outermost first."""
+        """Return the branches around the content of ``group``, outermost first."""
         found = (self.by_name[name] for name in self._paths[group])
         return tuple(each for each in found if isinstance(each, Branch))
 
@@ -138,11 +138,11 @@ class Groups:
         return self.is_cleanup(group) or any(loop.on_item_error == "continue" for loop in self.loops(group))
 
     def between(self, step: str, group: str) -> tuple[Group, ...]:
-        """The groups around a step that are not around the content of ``group``."""
+        """Return the groups around a step that are not around the content of ``group``."""
         return self.beyond(self._steps[step].group, group)
 
     def beyond(self, inside: str, group: str) -> tuple[Group, ...]:
-        """The groups around the content of ``inside`` that are not around that of ``group``."""
+        """Return the groups around the content of ``inside`` that are not around that of ``group``."""
         if inside == group:  # as of most that a step takes
             return ()
         inner, outer = self._paths[inside], self._paths[group]
@@ -152,7 +152,7 @@ class Groups:
         return tuple(self.by_name[name] for name in inner[shared:])
 
     def loops_between(self, step: str, group: str) -> tuple[Loop, ...]:
-        """The loops whose items' outputs of a step reach ``group`` as lists, outermost first."""
+        """Return the loops whose items' outputs of a step reach ``group`` as lists, outermost first."""
         return tuple(each for each in self.between(step, group) if isinstance(each, Loop))
 
     def exclude(self, one: str, other: str) -> bool:
@@ -161,7 +161,7 @@ class Groups:
         return any(mine.get(branch.choice, branch.name) != branch.name for branch in self.branches(other))
 
     def step(self, name: str) -> Step:
-        """A step by its name."""
+        """Return a step by its name."""
         return self._steps[name]
 
     @cached_property
@@ -193,13 +193,13 @@ class Groups:
                     break
 
     def values(self, step: Step) -> Iterator[Source]:
-        """The values that a step needs, including those of the groups around it."""
+        """Yield the values that a step needs, including those of the groups around it."""
         yield from (item.source for item in step.inputs)
         for name in self._paths[step.group]:
             yield from self.sources(self.by_name[name])
 
     def upstream(self, step: Step) -> tuple[str, ...]:
-        """All steps that a step waits for, directly or through the groups around it, without duplicates."""
+        """Return all steps that a step waits for, directly or through the groups around it, without duplicates."""
         needed = (name for source in self.values(step) for name in steps_of(source))
         return tuple(dict.fromkeys((*step.upstream, *needed)))
 
@@ -212,7 +212,7 @@ class Groups:
         return frozenset(found)
 
     def _uses(self) -> Iterable[tuple[str, str]]:
-        """Pairs of a group and a step that a step or group in it waits for."""
+        """Yield pairs of a group and a step that a step or group in it waits for."""
         for step in self._steps.values():
             yield from ((step.group, name) for name in step.upstream)
         for group in self.by_name.values():
@@ -231,7 +231,7 @@ def _together(name: str, steps: Sequence[Step]) -> Together:
 
 
 def outputs_in(sources: Iterable[Source]) -> Iterator[FromStep]:
-    """The outputs among values, those of an ``either`` one by one."""
+    """Yield the outputs among values, those of an ``either`` one by one."""
     for source in sources:
         if isinstance(source, FromStep):
             yield source

@@ -29,7 +29,7 @@ _NUMBERS = (int, float)
 
 
 def kind_of(value: Any) -> str:
-    """One of ``KINDS``; ``data`` if no other fits."""
+    """Return one of ``KINDS``; ``data`` if no other fits."""
     kind = type(value)
     if kind is str:
         return "text"
@@ -41,7 +41,7 @@ def kind_of(value: Any) -> str:
 
 
 def kinds_annotated(annotation: Any, outputs: tuple[str, ...]) -> dict[str, str]:
-    """The kinds of a step's outputs that a function's return annotation names; outputs without one are left out.
+    """Return the kinds of a step's outputs that a function's return annotation names; outputs without one are left out.
 
     >>> kinds_annotated(tuple[Annotated[dict, "model"], dict[str, float]], ("model", "scores"))
     {'model': 'model', 'scores': 'metrics'}

@@ -51,7 +51,10 @@ Part = str | Group | Pair | Text | Lines
 
 
 def source(part: Part, depth: int = 0, *, lead: int = 0, trail: int = 0) -> str:
-    """The text of a part that begins at ``depth`` levels plus ``lead`` columns; ``trail`` more columns follow it."""
+    """Return the text of a part that begins at ``depth`` levels plus ``lead`` columns.
+
+    ``trail`` more columns follow it.
+    """
     if isinstance(part, Pair):
         return part.lead + source(part.item, depth, lead=lead + _width(part.lead), trail=trail)
     flat = _flat(part)
@@ -71,7 +74,7 @@ def source(part: Part, depth: int = 0, *, lead: int = 0, trail: int = 0) -> str:
 
 
 def value(plain: Any) -> Part:
-    """A JSON value as Python source.
+    """Return a JSON value as Python source.
 
     >>> source(value({"a": [1, None, True], 'b"': -0.5}))
     '{"a": [1, None, True], \\'b"\\': -0.5}'
@@ -86,7 +89,7 @@ def value(plain: Any) -> Part:
 
 
 def text_literal(text: str) -> str:
-    """A string literal in double quotes, unless single ones need fewer escapes.
+    """Return a string literal in double quotes, unless single ones need fewer escapes.
 
     >>> print(text_literal("it's"), text_literal('say "hi"'), text_literal("a\\nb"))
     "it's" 'say "hi"' "a\\nb"
@@ -98,7 +101,7 @@ def text_literal(text: str) -> str:
 
 
 def docstring(text: str, indent: str = "") -> str:
-    """A docstring with a text, quotes and backslashes included. Nothing in the text ends it."""
+    """Return a docstring with a text, quotes and backslashes included. Nothing in the text ends it."""
     lines = [line.rstrip() for line in text.expandtabs().split("\n")]
     body = "\n".join(lines).strip().replace("\\", "\\\\")
     body = re.sub(r'"""|"+\Z', lambda quotes: '\\"' * len(quotes[0]), body)
@@ -134,7 +137,7 @@ def _flat(part: Part) -> str:
 
 
 def _pieces(text: str, width: int) -> list[str]:
-    """Lines, the long ones split between words; joined, they are the text again."""
+    """Return lines, the long ones split between words; joined, they are the text again."""
     pieces: list[str] = []
     for line in text.splitlines(keepends=True):
         piece = ""

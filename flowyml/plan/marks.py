@@ -58,7 +58,7 @@ def marked(data: bytes, name: str, facts: Mapping[str, Any] | None = None) -> by
 
 
 def mark_of(data: bytes) -> Mark | None:
-    """The mark of a file; None for a file that FlowyML did not write, whatever its comments contain."""
+    """Return the mark of a file; None for a file that FlowyML did not write, whatever its comments contain."""
     lines = data.split(b"\n") if _WORD in data else []
     for number in range(len(lines) - 1, -1, -1):
         facts = _facts(lines[number])
@@ -86,7 +86,7 @@ def objection(old: bytes | None, new: bytes, *, force: bool = False) -> str:
 
 
 def _facts(line: bytes) -> dict[str, Any] | None:
-    """The facts in a line, if it is a mark."""
+    """Return the facts in a line, if it is a mark."""
     if _WORD not in line:
         return None
     line = line.removesuffix(b"\r")

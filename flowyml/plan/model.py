@@ -127,7 +127,7 @@ class Plan:
         return hashlib.sha256(self.canonical).hexdigest()
 
     def with_secret_names(self, names: Mapping[str, str]) -> Plan:
-        """The same plan with the names of secrets in one target's store.
+        """Return the same plan with the names of secrets in one target's store.
 
         Raises ``DefinitionError`` for two that a store could not tell apart.
         """
@@ -144,7 +144,7 @@ class Plan:
         return renamed
 
     def with_refresh(self, refresh: bool | str | Iterable[str]) -> Plan:
-        """A copy in which cached steps run again and save new results: all of them, or the named ones.
+        """Return a copy in which cached steps run again and save new results: all of them, or the named ones.
 
         Raises ``DefinitionError`` for a name that is not a cached step's.
         """
@@ -167,7 +167,7 @@ class Plan:
         return replace(self, steps=steps)
 
     def with_retry_policy(self, policy: OrchestratorRetryPolicy | None) -> Plan:
-        """The same plan; steps without their own policy get this one."""
+        """Return the same plan; steps without their own policy get this one."""
         if policy is None:
             return self
         return replace(self, steps=tuple(s if s.retry else replace(s, retry=policy) for s in self.steps))

@@ -55,7 +55,7 @@ def slug(name: str, *, max_length: int = 60, separator: str = "-") -> str:
 
 
 def identifier(name: str) -> str:
-    """A Python identifier for generated code; stable, and different for different names.
+    """Return a Python identifier for generated code; stable, and different for different names.
 
     >>> identifier("load"), identifier("class")
     ('load', 'class_0889113e')

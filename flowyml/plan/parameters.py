@@ -71,7 +71,7 @@ _FITS: Mapping[str, Callable[[Any], bool]] = {
 
 
 def schema_of(annotation: object, name: str) -> Mapping[str, Any]:
-    """The JSON Schema of an annotation; pydantic knows it for all but the plainest types.
+    """Return the JSON Schema of an annotation; pydantic knows it for all but the plainest types.
 
     Raises ``DefinitionError`` for a type that does not survive JSON and that no step could restore, such as a set or an
     array.
@@ -126,7 +126,7 @@ def _is_carried(annotation: Any) -> bool:
 
 
 def own_copy(value: Any) -> Any:
-    """A copy of plain JSON with its own lists and dicts, so that changes to the original do not affect it."""
+    """Return a copy of plain JSON with its own lists and dicts, so that changes to the original do not affect it."""
     if type(value) is list:
         return [own_copy(item) for item in value]
     if type(value) is dict:
@@ -149,12 +149,12 @@ def is_too_deep(value: object) -> bool:
 
 
 def _containers(values: Iterable[Any]) -> Collection[Any]:
-    """The lists and dicts among some values, without duplicates."""
+    """Return the lists and dicts among some values, without duplicates."""
     return {id(value): value for value in values if type(value) in (list, dict)}.values()
 
 
 def too_deep(what: str) -> str:
-    """The message for such a value."""
+    """Return the message for such a value."""
     return (
         f"{what} has lists or dicts nested more than {DEEPEST} levels deep, which not every engine can carry. Make it "
         f"flatter, or pass it as text or as a file."
@@ -190,7 +190,10 @@ def is_of_type(value: Any, schema: Mapping[str, Any]) -> bool:
 
 
 def check_values(pipeline: str, parameters: Sequence[Parameter], values: Mapping[str, Any] | None) -> dict[str, Any]:
-    """All parameters of a run, with defaults filled in. Raises one ``ParameterError`` with everything that is wrong."""
+    """Return all parameters of a run, with defaults filled in.
+
+    Raises one ``ParameterError`` with everything that is wrong.
+    """
     given = _by_name(pipeline, parameters, values)
     known = {parameter.name: parameter for parameter in parameters}
     faults = [_unknown(name, known) for name in given if name not in known]
@@ -214,7 +217,7 @@ def check_values(pipeline: str, parameters: Sequence[Parameter], values: Mapping
 
 
 def _half_a_pair(value: object) -> str:
-    """The first lone surrogate in a string, a list or a dict; empty if there is none.
+    """Return the first lone surrogate in a string, a list or a dict; empty if there is none.
 
     >>> _half_a_pair([1, {"ok": "\U0001f600"}, {"not \\ud83d": 2}])
     '\\ud83d'
@@ -263,7 +266,7 @@ _FILLED = {
 
 
 def in_words(value: object) -> str:
-    """The words for a default that is a date of the run; empty for any other value."""
+    """Return the words for a default that is a date of the run; empty for any other value."""
     return _FILLED.get(value, "") if type(value) is str else ""
 
 
@@ -281,7 +284,7 @@ def fillable(schema: Mapping[str, Any], default: object) -> Mapping[str, Any]:
 
 
 def days_of(parameters: Iterable[Parameter]) -> set[str]:
-    """The names of the parameters that are a day without a time."""
+    """Return the names of the parameters that are a day without a time."""
     return {parameter.name for parameter in parameters if _formats_of(parameter.schema) == {"date"}}
 
 

@@ -34,7 +34,7 @@ def check_reference(reference: object, who: str) -> str:
 
 
 def check_names(names: object) -> dict[str, str]:
-    """A target's names of secrets, by the names in pipelines. Raises ``ConfigurationError``."""
+    """Return a target's names of secrets, by the names in pipelines. Raises ``ConfigurationError``."""
     if not isinstance(names, Mapping):
         raise ConfigurationError(f"secrets={names!r:.80} must be a table: {{'warehouse/password': 'its name there'}}.")
     try:
@@ -63,12 +63,15 @@ def forget_secrets() -> None:
 
 
 def environment_without_secrets() -> dict[str, str]:
-    """The environment for a process of steps. A variable that this process removes stays in ``/proc/self/environ``."""
+    """Return the environment for a process of steps.
+
+    A variable that this process removes stays in ``/proc/self/environ``.
+    """
     return {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}
 
 
 def slug_of(reference: str) -> str:
-    """The name of a secret for stores whose names have lower-case letters, digits and dashes.
+    """Return the name of a secret for stores whose names have lower-case letters, digits and dashes.
 
     >>> slug_of("warehouse/Password_2")
     'warehouse-password-2'
@@ -77,7 +80,7 @@ def slug_of(reference: str) -> str:
 
 
 def variable_of(reference: str) -> str:
-    """The environment variable of a secret, if the environment is the store.
+    """Return the environment variable of a secret, if the environment is the store.
 
     >>> variable_of("warehouse/password")
     'FLOWYML_SECRET_WAREHOUSE_PASSWORD'

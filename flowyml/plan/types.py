@@ -22,7 +22,7 @@ __all__ = ["is_model", "is_rich", "is_rich_leaf", "leaves", "plain", "returned_t
 
 
 def leaves(annotation: Any) -> Iterable[Any]:
-    """The types in an annotation, without their containers."""
+    """Return the types in an annotation, without their containers."""
     for alias in ("__supertype__", "__value__"):  # of a NewType, of a `type X = …`
         if hasattr(annotation, alias):
             return leaves(getattr(annotation, alias))
@@ -45,7 +45,7 @@ def is_rich(annotation: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """The JSON of a value of such a type, even within lists and dicts; anything else unchanged.
+    """Return the JSON of a value of such a type, even within lists and dicts; anything else unchanged.
 
     >>> plain({"since": date(2026, 1, 31), "to": [PurePath("a/b")]})
     {'since': '2026-01-31', 'to': ['a/b']}
@@ -91,7 +91,7 @@ def wanted(function: Callable[..., Any]) -> Callable[[Input], Any]:
 
 
 def returned_type(function: Callable[..., Any]) -> Any:
-    """The annotated return type of a function; None if it is unknown."""
+    """Return the annotated return type of a function; None if it is unknown."""
     return _hints(function).get("return")
 
 

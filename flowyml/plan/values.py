@@ -60,7 +60,7 @@ Source = FromStep | FromParameter | Constant | FromItem | FromEither
 
 
 def steps_of(source: Source) -> Iterator[str]:
-    """The steps of a source's outputs."""
+    """Yield the steps of a source's outputs."""
     if isinstance(source, FromStep):
         yield source.step
     elif isinstance(source, FromEither):

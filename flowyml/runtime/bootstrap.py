@@ -40,7 +40,7 @@ def make_importable(bundle: Path) -> None:
 
 
 def _module(bundle: Path, name: str) -> ModuleType:
-    """A module of the runtime, straight from the bundle, without its packages.
+    """Return a module of the runtime, straight from the bundle, without its packages.
 
     If the bundle lacks it, the module of the installed FlowyML.
     """

@@ -136,7 +136,7 @@ class StepCache:
         return step.caching.ttl_seconds is None or -_SKEW_SECONDS <= age < step.caching.ttl_seconds
 
     def _taken(self, output: Mapping[str, Any], folder: str, key: str) -> Any:
-        """An output of an entry, whose artifacts are copied to the run's own, under ``key``."""
+        """Return an output of an entry, whose artifacts are copied to the run's own, under ``key``."""
         if "files" not in output:
             return output["value"]
         names = list(output["files"])
@@ -190,7 +190,7 @@ class StepCache:
         self._kept.write(f"{folder}/{_RECORD}", write)
 
     def _given(self, name: str, packed: Any, folder: str) -> dict[str, Any]:
-        """An output for the record; its artifacts are copied into the entry's folder."""
+        """Return an output for the record; its artifacts are copied into the entry's folder."""
         if not is_reference(packed):
             return {"value": packed}
         names: list[str] = []
@@ -231,7 +231,7 @@ def _note_use(store: Store, folder: str) -> None:
 
 
 def read_entry(store: Store, folder: str) -> Entry | None:
-    """The entry of a folder; None if it has no record, or one of another version.
+    """Return the entry of a folder; None if it has no record, or one of another version.
 
     Raises ``ArtifactError`` for a file that is not a record, and for the record of another folder.
     """
@@ -261,7 +261,7 @@ def read_entry(store: Store, folder: str) -> Entry | None:
 
 
 def entries_in(store: Store) -> Iterator[tuple[str, Entry | None]]:
-    """The folders of all entries in a store, with their entries; None for one that cannot be read."""
+    """Yield the folders of all entries in a store, with their entries; None for one that cannot be read."""
     for folder in store.folders(ROOT, 3):
         try:
             yield folder, read_entry(store, folder)
@@ -270,7 +270,7 @@ def entries_in(store: Store) -> Iterator[tuple[str, Entry | None]]:
 
 
 def _parts(pipeline: str, step: Step, caching: Caching, depends: Depends) -> dict[str, Any]:
-    """The parts of the key, as JSON; values appear only as digests."""
+    """Return the parts of the key, as JSON; values appear only as digests."""
     contents = {
         name: content for name, content in depends.contents.items() if _is_counted(step, name, caching.arguments)
     }

@@ -133,7 +133,7 @@ def _index(given: argparse.Namespace) -> tuple[int, ...]:
 
 
 def _secrets(step: Step, given: argparse.Namespace) -> dict[str, str]:
-    """The secrets that another process passes on standard input or, by hand, those of the environment.
+    """Return the secrets that another process passes on standard input or, by hand, those of the environment.
 
     They are removed from the environment.
     """
@@ -177,7 +177,7 @@ def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
 
 
 def _without_values(arguments: Sequence[str]) -> Iterator[str]:
-    """A command line for a log that others read: without values and the store's address, but with names of files.
+    """Yield a command line for a log that others read: without values and the store's address, but with names of files.
 
     The engine's file for the answer is left out too, since a run by hand must not overwrite it.
 
@@ -253,7 +253,7 @@ def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
 
 
 def _overview(plan: Plan) -> str:
-    """The steps and parameters, for ``--help``."""
+    """Return the steps and parameters, for ``--help``."""
     lines = [plan.description, ""] if plan.description else []
     lines.append("steps:")
     lines += [f"  {step.name}({', '.join(i.name for i in step.inputs)}) -> {_listed(step.outputs)}" for step in plan]
@@ -322,7 +322,7 @@ def _json_object(text: str, option: str) -> dict[str, Any]:
 
 
 def _alone(number: str) -> int:
-    """A descriptor that no other process inherits."""
+    """Return a descriptor that no other process inherits."""
     os.set_inheritable(int(number), False)
     return int(number)
 

@@ -30,7 +30,7 @@ def is_taken(branches: Sequence[Branch], value_of: Callable[[Source], Any]) -> b
 
 
 def checked_lists(loop: Loop, given: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
-    """The lists of a loop, by name.
+    """Return the lists of a loop, by name.
 
     Raises ``StepError`` for a value that is not a list, and for lists of different lengths.
     """

@@ -36,7 +36,7 @@ class StepOutputs(dict[str, Any]):
         self.cached_from = cached_from
 
     def note(self, label: str) -> str:
-        """The log line of a cached step or item."""
+        """Return the log line of a cached step or item."""
         return f"step {label!r} was not run: its results are those of run {self.cached_from!r}"
 
 
@@ -77,7 +77,7 @@ def run_step(
 
 
 def _shown(error: BaseException, secrets: Mapping[str, str]) -> BaseException:
-    """The error for hooks: only its text if the step has secrets."""
+    """Return the error for hooks: only its text if the step has secrets."""
     if not secrets:
         return error
     from flowyml.runtime.secrets import Mask
@@ -167,7 +167,7 @@ def named_outputs(step: Step, returned: Any) -> Outputs:
 
 
 def step_error(kind: type[E], step: Step, message: str) -> E:
-    """An error that knows its step."""
+    """Return an error that knows its step."""
     error = kind(message)
     error.step = step.name
     return error

@@ -171,7 +171,7 @@ class _Fork:
             serve_from_fork(control.detach(), ready.detach(), ends.output.fileno(), host_packages)
 
     def poll(self) -> int | None:
-        """Its exit code; None while it runs."""
+        """Return its exit code; None while it runs."""
         with self._lock:
             if self._code is None:
                 try:
@@ -256,7 +256,7 @@ class Server:
         self._close_files()
 
     def last_words(self) -> str:
-        """Its output when it died."""
+        """Return its output when it died."""
         with suppress(ValueError):  # closed meanwhile
             self._output.seek(max(0, self._output.seek(0, os.SEEK_END) - _LAST_WORDS))
             return self._output.read(_LAST_WORDS).decode(errors="replace").strip()

@@ -50,13 +50,13 @@ def stop_if_loading(pipeline: str, verb: str) -> None:
 
 
 def load_code(folder: str | Path, plan: Plan) -> Code:
-    """The functions and hooks of a plan, from its unpacked bundle. Raises whatever the user's modules raise."""
+    """Return the functions and hooks of a plan, from its unpacked bundle. Raises whatever the user's modules raise."""
     root = Path(folder)
     return Code({step.name: load_step(root, step) for step in plan}, load_hooks(root))
 
 
 def load_step(folder: Path, step: Step) -> Callable[..., Any]:
-    """The function of a step. Raises ``PlanError``, ``StepError``, or whatever the user's module raises."""
+    """Return the function of a step. Raises ``PlanError``, ``StepError``, or whatever the user's module raises."""
     try:
         return load_function(folder, step.function)
     except SystemExit as exit_:  # as argparse does, which finds other arguments here, or none
@@ -65,7 +65,7 @@ def load_step(folder: Path, step: Step) -> Callable[..., Any]:
 
 
 def load_function(folder: Path, reference: str) -> Callable[..., Any]:
-    """A function, by its reference in a plan. Raises ``PlanError``, or whatever the user's module raises."""
+    """Return a function, by its reference in a plan. Raises ``PlanError``, or whatever the user's module raises."""
     import_from(folder)
     if reference.startswith("pickle:"):
         return _bare(_load_object(folder, reference.removeprefix("pickle:")))
@@ -74,7 +74,7 @@ def load_function(folder: Path, reference: str) -> Callable[..., Any]:
 
 
 def load_hooks(folder: Path) -> Sequence[PipelineHook]:
-    """The hooks of a bundle; none if it has none."""
+    """Return the hooks of a bundle; none if it has none."""
     import_from(folder)
     return tuple(_load_object(folder, "hooks")) if (folder / "objects" / "hooks.pkl").is_file() else ()
 
@@ -97,7 +97,7 @@ def _resolve(module: str, qualname: str) -> Any:
 
 
 def _bare(found: Any) -> Callable[..., Any]:
-    """The function itself, if ``@step`` has wrapped it."""
+    """Return the function itself, if ``@step`` has wrapped it."""
     if type(found).__name__ == "Step" and type(found).__module__.partition(".")[0] == "flowyml":
         found = found.function
     if not callable(found):

@@ -46,7 +46,7 @@ class Collected(list[Any]):
     indexes: Sequence[int] | None = None
 
     def of(self, values: Sequence[Any]) -> list[Any]:
-        """The input of a step for these values: the list, or a list of pairs with their indexes."""
+        """Return the input of a step for these values: the list, or a list of pairs with their indexes."""
         return list(values) if self.indexes is None else list(zip(self.indexes, values, strict=True))
 
 

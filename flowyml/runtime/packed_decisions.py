@@ -52,7 +52,7 @@ class PackedDecisions:
         return bool(self._processes.look(node.branches[-1].name, packed, index=node.frame.index)["taken"])
 
     def lists(self, node: Opening) -> dict[str, Sequence[Any]]:
-        """The lists of a loop."""
+        """Return the lists of a loop."""
         given = {**node.fixed, **{name: source.values[output] for name, source, output in node.given()}}
         plain = {*node.fixed, *(name for name, source, output in node.given() if output in source.plain)}
         if all(name in plain or _has_packed_items(value) for name, value in given.items()):
@@ -62,17 +62,20 @@ class PackedDecisions:
 
 
 def given_to(node: Node) -> dict[str, Any]:
-    """The packed inputs of a step that may run."""
+    """Return the packed inputs of a step that may run."""
     return {**node.fixed, **{name: carried(source.values[output]) for name, source, output in node.given()}}
 
 
 def carried(value: Any) -> Any:
-    """A packed value as JSON; for the items of a loop, the list, or pairs with their indexes."""
+    """Return a packed value as JSON; for the items of a loop, the list, or pairs with their indexes."""
     return value.of([carried(part) for part in value]) if isinstance(value, Collected) else value
 
 
 def _plain(value: Any) -> Any:
-    """The value itself, if it contains no reference; the same as ``carried`` except for what JSON would change."""
+    """Return the value itself, if it contains no reference.
+
+    The same as ``carried`` except for what JSON would change.
+    """
     return value.of([_plain(part) for part in value]) if isinstance(value, Collected) else value
 
 

@@ -44,7 +44,7 @@ def apply_parent_env(caller: Mapping[str, Any]) -> None:
 
 
 def _import_path() -> list[str]:
-    """The import path, absolute: a relative path leads nowhere if the working folder has been deleted."""
+    """Return the import path, absolute: a relative path leads nowhere if the working folder has been deleted."""
     paths = []
     for path in sys.path:
         with suppress(FileNotFoundError):

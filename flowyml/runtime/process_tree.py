@@ -13,7 +13,7 @@ __all__ = ["descendants", "kill_all", "kill_tree"]
 
 
 def descendants(pid: int) -> list[ProcessIdentity]:
-    """The descendants of a process, deepest first; empty without /proc."""
+    """Return the descendants of a process, deepest first; empty without /proc."""
     found: list[ProcessIdentity] = []
     with suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():

@@ -56,7 +56,7 @@ def reports(outputs: Collection[str]) -> Iterator[None]:
 
 
 def reported(output: str, mask: Callable[[str], str] = str) -> dict[str, Any]:
-    """The facts of an output of the running step, of bounded size.
+    """Return the facts of an output of the running step, of bounded size.
 
     ``mask`` removes secrets from a text before it is cut: it would not find a secret that ends in "…".
     """
@@ -69,7 +69,7 @@ def reported(output: str, mask: Callable[[str], str] = str) -> dict[str, Any]:
 
 
 def fact(value: Any) -> Any:
-    """A value as plain JSON: numbers and booleans as they are, anything else as text.
+    """Return a value as plain JSON: numbers and booleans as they are, anything else as text.
 
     >>> fact(0.5), fact(float("nan")), fact([1, 2])
     (0.5, 'nan', '[1, 2]')

@@ -40,7 +40,7 @@ _secrets: ContextVar[Collection[str]] = ContextVar("flowyml_secrets", default=()
 
 
 def current_run() -> CurrentRun:
-    """The run that the calling step belongs to. Raises ``DefinitionError`` outside a step.
+    """Return the run that the calling step belongs to. Raises ``DefinitionError`` outside a step.
 
     A thread that a step has started itself counts as outside.
     """

@@ -42,14 +42,17 @@ _AFTER_SCHEME = re.compile(r"(:|%3a)(\\?/|%2f){2}", re.IGNORECASE)  # of a URL, 
 
 
 def from_environment(reference: str) -> str:
-    """The value in the environment of this process."""
+    """Return the value in the environment of this process."""
     if value := os.environ.get(variable_of(reference)):
         return value
     raise MissingSecretError(f"There is no secret {reference!r}: set {variable_of(reference)}.")
 
 
 def secrets_of(step: str, names: Mapping[str, str], read: ReadSecret) -> dict[str, str]:
-    """The values of a step's secrets, by argument or variable. Raises ``MissingSecretError`` that names the step."""
+    """Return the values of a step's secrets, by argument or variable.
+
+    Raises ``MissingSecretError`` that names the step.
+    """
     values = {}
     for filled, reference in names.items():
         try:
@@ -62,7 +65,7 @@ def secrets_of(step: str, names: Mapping[str, str], read: ReadSecret) -> dict[st
 
 
 def missing(references: Iterable[str], read: ReadSecret) -> dict[str, str]:
-    """The references that cannot be read, each with advice."""
+    """Return the references that cannot be read, each with advice."""
     lacking = {}
     for reference in references:
         try:
@@ -102,14 +105,14 @@ class Mask:
         self._longest = len(forms[0]) if forms else 0
 
     def text(self, text: str) -> str:
-        """A text of several lines without the values, even those broken over lines."""
+        """Return a text of several lines without the values, even those broken over lines."""
         if self._folding is not None:
             text = FoldedLines(self._folding, SHOWN).line(text)
         follow, parts = _Lines(self), _BREAK.split(self.whole(text))
         return "".join(part if number % 2 else follow.line(part) for number, part in enumerate(parts))
 
     def whole(self, text: str) -> str:
-        """A text without the values that are unbroken in it."""
+        """Return a text without the values that are unbroken in it."""
         if not _QUOTES.isdisjoint(text):  # of which most lines have none, and looking for them takes ten times as long
             text = "".join(self._unquoted(text))
         for form in self._long:
@@ -123,11 +126,11 @@ class Mask:
         return re.compile("|".join(f"({pattern})" for pattern in beginnings) or r"(?!)")
 
     def _bounded(self, form: str, pattern: str) -> str:
-        """The pattern of a form; that of a short value matches it only as a separate word."""
+        """Return the pattern of a form; that of a short value matches it only as a separate word."""
         return rf"(?<!\w){pattern}(?!\w)" if form in self._words else pattern
 
     def _unquoted(self, text: str) -> Iterator[str]:
-        """The pieces of a text without quoted values."""
+        """Yield the pieces of a text without quoted values."""
         shown = at = 0
         while found := self._quoted.search(text, at):
             assert found.lastindex is not None
@@ -141,7 +144,7 @@ class Mask:
         yield text[shown:]
 
     def error(self, error: BaseException) -> StepFailedError:
-        """An error's message without the values, and without its causes, notes and local variables."""
+        """Return an error's message without the values, and without its causes, notes and local variables."""
         return StepFailedError(self.text(described(error)))
 
     def finds(self, value: Any) -> bool:
@@ -199,7 +202,7 @@ class _Lines:
         """The possible continuations of a value that the last line may have begun."""
 
     def line(self, line: str) -> str:
-        """The line without values."""
+        """Return the line without values."""
         indent = line[: len(line) - len(line.lstrip())]
         shown, is_inside, still = line[len(indent) :], False, []
         for rest in {form for begun in self._begun for form in (begun, begun.lstrip())}:
@@ -233,13 +236,13 @@ def _logins_of(value: str) -> Iterator[str]:
 
 
 def _lines_of(values: Iterable[str]) -> set[str]:
-    """Values and their lines, without those shorter than four characters."""
+    """Return values and their lines, without those shorter than four characters."""
     parts = {part.strip() for value in values for part in (value, *value.splitlines())}
     return {part for part in parts if len(part) >= _SHORTEST}
 
 
 def _end_of(rest: str, text: str, at: int) -> int | None:
-    """The end, in a text, of the rest of a quoted value that begins at a position; None if it does not match."""
+    """Return the end, in a text, of the rest of a quoted value that begins at a position; None if it does not match."""
     for character in rest:
         if not (found := _written(character).match(text, at)):
             return None
@@ -253,12 +256,15 @@ def _written(character: str) -> re.Pattern[str]:
 
 
 def _ways(character: str) -> str:
-    """The pattern of a character that may be quoted, in any of the usual ways."""
+    """Return the pattern of a character that may be quoted, in any of the usual ways."""
     return f"(?:{'|'.join(_each_way(character))})"
 
 
 def _each_way(character: str) -> Iterator[str]:
-    """A pattern for a character in each notation. Repetitions are bounded, so that no line takes long to search."""
+    """Yield a pattern for a character in each notation.
+
+    Repetitions are bounded, so that no line takes long to search.
+    """
     number, data = ord(character), character.encode("utf-8", "surrogatepass")
     units = character.encode("utf-16-be", "surrogatepass")
     yield rf"\\{{0,255}}{re.escape(character)}"
@@ -282,7 +288,7 @@ def _each_way(character: str) -> Iterator[str]:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """The ways to write a value, or a line of it."""
+    """Yield the ways to write a value, or a line of it."""
     for plain in _lines_of([value]):
         data = plain.encode("utf-8", "surrogatepass")
         yield from (plain, os.fsencode(plain).decode("utf-8", "replace"), escape(plain), escape(plain, quote=False))
@@ -296,7 +302,7 @@ def _forms(value: str) -> Iterator[str]:
 
 
 def _in_base64(data: bytes) -> Iterator[str]:
-    """The characters for these bytes in base64, at each possible offset."""
+    """Yield the characters for these bytes in base64, at each possible offset."""
     for encode in (b64encode, urlsafe_b64encode):
         for before, skipped in ((0, 0), (1, 2), (2, 3)):
             coded = encode(b"\0" * before + data).decode()[skipped:]

@@ -54,7 +54,7 @@ class SharedProcesses(SpawnedProcesses):
                     shared.end()
 
     def _begun(self, held: _Shared | None, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> _Shared:
-        """A process that has begun a request: the held one, or a new one."""
+        """Return a process that has begun a request: the held one, or a new one."""
         folder = held.folder if held else tempfile.TemporaryDirectory(prefix="flowyml-")
         try:
             place = Path(tempfile.mkdtemp(dir=folder.name))

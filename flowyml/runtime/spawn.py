@@ -79,7 +79,10 @@ class SpawnedProcesses:
             child.gone.wait(_PATIENCE)
 
     def _arguments(self, request: Mapping[str, Any], body: Any, folder: Path) -> list[str]:
-        """The command for a request. Data that may contain a credential, such as the URL of a store, is in files."""
+        """Return the command for a request.
+
+        Data that may contain a credential, such as the URL of a store, is in files.
+        """
         run = f"--run={_in_file(folder / 'run', self._config)}"
         if request["kind"] == "hook":
             return ["hook", request["event"], run, f"--arguments={_in_file(folder / 'arguments', body)}"]

@@ -15,7 +15,7 @@ NAMED = 3
 
 
 def of_step(step: str, message: str, label: str = "") -> str:
-    """The text of a step's error, with the step named once. ``label`` is the step with its item.
+    """Return the text of a step's error, with the step named once. ``label`` is the step with its item.
 
     >>> of_step("load", "ValueError: no"), of_step("load", "step 'load' ran too long", label="load[3]")
     ("step 'load': ValueError: no", "step 'load[3]' ran too long")
@@ -25,7 +25,7 @@ def of_step(step: str, message: str, label: str = "") -> str:
 
 
 def of_several(messages: Sequence[str], count: int = 0) -> str:
-    """The text of a run's error for all failures. ``count`` is their number if ``messages`` are only the first.
+    """Return the text of a run's error for all failures. ``count`` is their number if ``messages`` are only the first.
 
     >>> of_several(["step 'a': no", "step 'b': no"]), of_several(["a", "b", "c", "d"]), of_several(["a", "b", "c"], 9)
     ("step 'a': no; step 'b': no", 'a; b; c; and 1 more', 'a; b; c; and 6 more')
@@ -47,7 +47,7 @@ class OutOfMemory:
 
 
 def crashed(who: str, exit_code: int, out_of_memory: OutOfMemory) -> StepCrashedError:
-    """The error for a process that ended without an answer; a negative exit code is a signal."""
+    """Return the error for a process that ended without an answer; a negative exit code is a signal."""
     if exit_code == -signal.SIGKILL and out_of_memory.happened():
         error: StepCrashedError = StepOutOfMemoryError(
             f"The process of {who} was killed by the kernel: out of memory. Give it more memory, or let it use less."
@@ -65,12 +65,12 @@ def crashed(who: str, exit_code: int, out_of_memory: OutOfMemory) -> StepCrashed
 
 
 def timed_out(who: str, seconds: float) -> StepTimeoutError:
-    """The error for a process that is killed after its time."""
+    """Return the error for a process that is killed after its time."""
     return StepTimeoutError(f"{who} ran longer than its timeout of {seconds:g} s and was stopped.")
 
 
 def loaded_too_long(who: str, seconds: float) -> StepTimeoutError:
-    """The error for a process that did not begin, because its code is still being loaded."""
+    """Return the error for a process that did not begin, because its code is still being loaded."""
     return StepTimeoutError(
         f"{who} has a timeout, and its code was not loaded within {seconds:g} s. Check what its modules do when "
         f"they are imported, such as waiting for a lock or a server, and move that into the step."
@@ -78,7 +78,7 @@ def loaded_too_long(who: str, seconds: float) -> StepTimeoutError:
 
 
 def cancelled(who: str) -> StepCancelledError:
-    """The error for a process that is killed with its run: the run's own error has the reason."""
+    """Return the error for a process that is killed with its run: the run's own error has the reason."""
     return StepCancelledError(f"{who} was stopped with its run.")
 
 

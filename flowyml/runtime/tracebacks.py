@@ -26,7 +26,7 @@ def described(error: BaseException) -> str:
 
 
 def left_behind(error: BaseException, bundle: Path) -> str:
-    """A hint about a file that is missing because the bundle, unpacked in this folder, does not contain it."""
+    """Return a hint about a file that is missing because the bundle, unpacked in this folder, does not contain it."""
     wanted, code = error.filename if isinstance(error, FileNotFoundError) else None, bundle / "code"
     if not isinstance(wanted, str) or not Path(wanted).is_relative_to(code):
         return ""
@@ -40,7 +40,7 @@ def left_behind(error: BaseException, bundle: Path) -> str:
 
 
 def traceback_text(error: BaseException, code: Path | None = None) -> str:
-    """The traceback from the first frame of the user's code on; files under ``code`` by their relative paths."""
+    """Return the traceback from the first frame of the user's code on; files under ``code`` by their relative paths."""
     whole = traceback.TracebackException.from_exception(error)
     for part in _parts(whole):
         _cut(part.stack)
@@ -51,7 +51,7 @@ def traceback_text(error: BaseException, code: Path | None = None) -> str:
 
 
 def _parts(whole: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
-    """An exception with its causes, contexts and group members."""
+    """Yield an exception with its causes, contexts and group members."""
     todo, seen = [whole], set[int]()
     while todo:
         part = todo.pop()

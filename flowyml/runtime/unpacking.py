@@ -23,12 +23,12 @@ _held: dict[str, int] = {}
 
 
 def unpack_bundle(bundle: str | Path) -> Path:
-    """The folder of a bundle's files, unpacked on first use. The bundle is read once."""
+    """Return the folder of a bundle's files, unpacked on first use. The bundle is read once."""
     return unpack_bundle_bytes(Path(bundle).read_bytes())
 
 
 def unpack_bundle_bytes(data: bytes) -> Path:
-    """The same for a bundle already read: these bytes are hashed, compared and unpacked."""
+    """Return the same for a bundle already read: these bytes are hashed, compared and unpacked."""
     import hashlib
 
     digest = hashlib.sha256(data).hexdigest()
@@ -41,7 +41,7 @@ def unpack_bundle_bytes(data: bytes) -> Path:
 
 
 def caches() -> Iterator[Path]:
-    """Folders of this user for bundles, in order of preference."""
+    """Yield folders of this user for bundles, in order of preference."""
     user = os.getuid() if hasattr(os, "getuid") else "user"
     homes = [Path(os.environ.get("XDG_CACHE_HOME") or "."), Path(os.path.expanduser("~/.cache"))]  # noqa: PTH111  # raises nothing
     for home in homes:
@@ -97,7 +97,7 @@ def _hold(folder: Path) -> bool:
 
 
 def _locked(folder: Path, *, shared: bool) -> int | None:
-    """A descriptor with the lock of a folder; None without a folder, or without locks.
+    """Return a descriptor with the lock of a folder; None without a folder, or without locks.
 
     Raises ``BlockingIOError`` if another process has the lock, unless ``shared``, which waits.
     """

@@ -127,7 +127,7 @@ class Walk(Generic[T]):
             self._open(opening, {"": [None] * count}, count)
 
     def to_come(self) -> Iterator[T]:
-        """Tasks for the items that have not begun, as in ``opened``. Another thread may call this."""
+        """Yield tasks for the items that have not begun, as in ``opened``. Another thread may call this."""
         for opening in tuple(self._limited):
             count = len(next(iter(opening.items.values()), ()))
             for number in range(opening.next, count):
@@ -247,7 +247,10 @@ class Walk(Generic[T]):
                 self._judge(node)
 
     def _tied_decisions(self, frame: Frame, *, has_past: bool) -> list[Decision]:
-        """The decisions to evaluate. In a frame with a past, a decision with nothing left behind it is not needed."""
+        """Return the decisions to evaluate.
+
+        In a frame with a past, a decision with nothing left behind it is not needed.
+        """
         made = []
         for decision in reversed(frame.decisions.values()):  # a branch comes after the one around it
             if decision.behind or not has_past:
@@ -345,7 +348,7 @@ class Walk(Generic[T]):
             node.cause = node.cause or waited_for.cause
 
     def _gate(self, frame: Frame, group: str) -> Gate | None:
-        """The branch around ``group``, or the end of everything else for clean-ups; not beyond its loop."""
+        """Return the branch around ``group``, or the end of everything else for clean-ups; not beyond its loop."""
         for name in reversed(self._structure.path(group)):
             around = self._structure.by_name[name]
             if isinstance(around, Loop):

@@ -118,7 +118,7 @@ class Worker:
         _ = self.hooks
 
     def function(self, step: Step) -> Callable[..., Any]:
-        """The function of a step. Raises whatever its module raises when it is imported."""
+        """Return the function of a step. Raises whatever its module raises when it is imported."""
         if step.name not in self._functions:
             self._functions[step.name] = load_step(self.folder, step)
         return self._functions[step.name]
@@ -249,7 +249,7 @@ class Worker:
         }
 
     def _value(self, source: Source, group: str, packed: Any) -> Any:
-        """A value for a step or group in ``group``: only values of steps are unpacked."""
+        """Return a value for a step or group in ``group``: only values of steps are unpacked."""
         origin = self._list_of(source) if isinstance(source, FromItem) else source
         if isinstance(origin, FromStep | FromEither):
             return self._unpacked(packed, self._loops_of(group, source))
@@ -275,7 +275,7 @@ class Worker:
         }
 
     def _input(self, step: Step, item: Input, packed: Mapping[str, Any]) -> Any:
-        """A value of an input.
+        """Return a value of an input.
 
         Only values of steps are unpacked; parameters and constants are plain, whatever they look like.
         """
@@ -303,7 +303,7 @@ class Worker:
         return value
 
     def _item(self, step: Step, item: Input, origin: FromItem, packed: Mapping[str, Any]) -> Any:
-        """An item has the origin of its list: from a step, to be unpacked, or plain JSON."""
+        """Return an item, by the origin of its list: from a step, to be unpacked, or plain JSON."""
         if isinstance(self._list_of(origin), FromStep | FromEither):
             return self._produced(step, item, packed)
         if item.name not in packed:
@@ -313,7 +313,7 @@ class Worker:
         return packed[item.name]
 
     def _list_of(self, origin: FromItem) -> Source:
-        """The origin of an item's list; an item may itself be the list of an inner loop."""
+        """Return the origin of an item's list; an item may itself be the list of an inner loop."""
         loop = self.plan.structure.by_name[origin.loop]
         assert isinstance(loop, Loop)
         found = next(each.source for each in loop.over if each.name == origin.name)
@@ -329,7 +329,7 @@ class Worker:
         raise step_error(StepError, step, f"step {step.name!r} did not get {item.name!r}, {source}.")
 
     def _loops_of(self, group: str, source: Source) -> Sequence[Loop]:
-        """The loops whose items' values reach ``group`` as a list."""
+        """Return the loops whose items' values reach ``group`` as a list."""
         return self.plan.structure.loops_between(source.step, group) if isinstance(source, FromStep) else ()
 
     def _unpacked(self, packed: Any, loops: Sequence[Loop]) -> Any:
@@ -372,7 +372,7 @@ class Worker:
     def _preview(
         self, step: Step, output: str, value: Any, key: Callable[[], str], secrets: Mapping[str, str]
     ) -> dict[str, Any]:
-        """The preview of an output."""
+        """Return the preview of an output."""
         from flowyml.artifacts.previews import preview_of
 
         mask = _without(secrets)
@@ -381,7 +381,7 @@ class Worker:
 
 
 def _content(packed: Any, loops: Sequence[Loop]) -> list[Any]:
-    """The content of a packed value of a step, or of a list of those of a loop's items."""
+    """Return the content of a packed value of a step, or of a list of those of a loop's items."""
     from flowyml.artifacts.content_digest import content_of
 
     if not loops:

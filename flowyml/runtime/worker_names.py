@@ -72,7 +72,7 @@ class Step(Part):
         return Step, (self.function, self.name)
 
     def options(self, *, name: str | None = None, **_: Any) -> Step:
-        """The same function, perhaps with another name."""
+        """Return the same function, perhaps with another name."""
         return Step(self.function, name or self.name)
 
 
@@ -121,7 +121,7 @@ def step(function: Callable[..., Any] | None = None, /, *, name: str | None = No
 
 
 def pipeline(function: Callable[..., Any] | None = None, /, *, name: str | None = None, **_: Any) -> Any:
-    """A pipeline with the function's name, which never calls the function."""
+    """Return a pipeline with the function's name, which never calls the function."""
     if function is None:
         return lambda decorated: pipeline(decorated, name=name)
     return functools.update_wrapper(Pipeline(name or function.__name__), function)

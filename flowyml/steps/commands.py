@@ -90,7 +90,7 @@ def _mounts(volumes: Mapping[str, str]) -> Iterable[tuple[str, str]]:
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
-    """The lines of an output that arrives in pieces, each with several lines or a part of a character."""
+    """Yield the lines of an output that arrives in pieces, each with several lines or a part of a character."""
     found: list[str] = []
     lines = Lines("stdout", lambda _, line: found.append(line))
     for piece in pieces:

@@ -87,7 +87,10 @@ def _copy(source: str, target: str, options: dict[str, Any]) -> list[tuple[str, 
 
 
 def _identity(system: Any, path: str) -> object:
-    """The identity of the file at a path; on the machine's own file system, links to a file have its identity."""
+    """Return the identity of the file at a path.
+
+    On the machine's own file system, links to a file have its identity.
+    """
     if "local" in system.protocol and Path(path).exists():
         found = Path(path).stat()
         return found.st_dev, found.st_ino
@@ -95,7 +98,7 @@ def _identity(system: Any, path: str) -> object:
 
 
 def _files(system: Any, pattern: str, shown_as: str) -> tuple[list[str], str]:
-    """The matching files, and the folder below which they keep their relative paths."""
+    """Return the matching files, and the folder below which they keep their relative paths."""
     if "*" in pattern:
         found = sorted(path for path in system.glob(pattern) if system.isfile(path))
         root = posixpath.dirname(pattern.partition("*")[0])
@@ -109,7 +112,7 @@ def _files(system: Any, pattern: str, shown_as: str) -> tuple[list[str], str]:
 
 
 def _below(path: str, root: str) -> str:
-    """A path below a folder. A store accepts any name, but a name must not lead out of the target folder."""
+    """Return a path below a folder. A store accepts any name, but a name must not lead out of the target folder."""
     name = path.removeprefix(root).lstrip("/")
     if any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name:
         raise ValueError(f"{path!r} is not copied: its name would lead out of the folder.")
@@ -128,5 +131,8 @@ def _opened(url: str, options: dict[str, Any]) -> tuple[Any, str]:
 
 
 def _of(url: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a store; the machine's own file system has none. fsspec's cache of instances is not used."""
+    """Return the options of a store.
+
+    The machine's own file system has none. fsspec's cache of instances is not used.
+    """
     return {**options, "skip_instance_cache": True} if "://" in url and not url.startswith("file://") else {}

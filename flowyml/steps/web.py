@@ -125,7 +125,7 @@ def _text_at(
 
 
 def _text(body: bytes, media_type: str) -> str:
-    """An answer as text; as UTF-8 if the server names no charset, or one that Python lacks."""
+    """Return an answer as text; as UTF-8 if the server names no charset, or one that Python lacks."""
     from email.message import Message
 
     message = Message()
@@ -141,7 +141,7 @@ def _bearer(token: str) -> dict[str, str]:
 
 
 def _checked(headers: Mapping[Any, Any]) -> Mapping[str, str]:
-    """The headers, if HTTP can carry them.
+    """Return the headers, if HTTP can carry them.
 
     Checked here, since the standard library's errors would show their values.
     """

@@ -32,7 +32,7 @@ class CachingConformance(Conformance):
 
     @classmethod
     def engine_options(cls, folder: str) -> Mapping[str, Any]:
-        """The pipeline's options for the engine, under its name."""
+        """Return the pipeline's options for the engine, under its name."""
         return {}
 
     @pytest.fixture(scope="class")

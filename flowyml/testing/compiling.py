@@ -29,7 +29,7 @@ _SAMPLES: Mapping[str, Callable[[], Pipeline]] = {
 
 
 def digests(kind: type[Any], options: Mapping[str, str]) -> dict[str, list[str]]:
-    """The digest of each file of each sample, in order, or the words with which the engine refuses it."""
+    """Return the digest of each file of each sample, in order, or the words with which the engine refuses it."""
     orchestrator: Orchestrator = kind(**options)
     found = {}
     for sample, make in _SAMPLES.items():
@@ -43,7 +43,7 @@ def digests(kind: type[Any], options: Mapping[str, str]) -> dict[str, list[str]]
 
 
 def digests_elsewhere(kind: type[Any], options: Mapping[str, str]) -> dict[str, list[str]]:
-    """The same from another process, in which sets have another order."""
+    """Return the same from another process, in which sets have another order."""
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     done = subprocess.run(
         [sys.executable, "-m", __name__, f"{kind.__module__}:{kind.__qualname__}", json.dumps(dict(options))],

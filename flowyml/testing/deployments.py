@@ -174,7 +174,7 @@ class ScheduleConformance(Conformance):
             orchestrator.schedule_pipeline(pipelines.greeting(), schedule)
 
     def scheduled(self, orchestrator: Orchestrator, feature: Feature, schedule: Schedule) -> ScheduleInfo:
-        """The greeting on this schedule, which needs the feature."""
+        """Return the greeting on this schedule, which needs the feature."""
         self.needs(orchestrator, feature, lambda: orchestrator.schedule_pipeline(pipelines.greeting(), schedule))
         return orchestrator.schedule_pipeline(pipelines.greeting(), schedule)
 
@@ -183,6 +183,6 @@ class ScheduleConformance(Conformance):
         return info
 
     def next_runs(self, orchestrator: Orchestrator, schedule_id: str) -> tuple[datetime, ...]:
-        """The times planned by the engine, whose scheduler may take a moment."""
+        """Return the times planned by the engine, whose scheduler may take a moment."""
         wait_until(lambda: bool(self.listed(orchestrator, schedule_id).next_runs), "the engine plans a run")
         return tuple(self.listed(orchestrator, schedule_id).next_runs)

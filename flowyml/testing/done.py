@@ -48,7 +48,7 @@ class Done:
         return [replace(line, step=self._own(line.step)) for line in lines]
 
     def log_of(self, step: str, index: int) -> Sequence[str]:
-        """The log of one item of a step, from a request for that item."""
+        """Return the log of one item of a step, from a request for that item."""
         return [line.message for line in self.run.logs(step=f"{self.prefix}{step}", index=index)]
 
     @cached_property
@@ -57,11 +57,11 @@ class Done:
         return [self._own(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def statuses(self, *names: str) -> Mapping[str, ExecutionStatus]:
-        """The statuses of all items of these steps, by label."""
+        """Return the statuses of all items of these steps, by label."""
         return {label: run.status for label, run in self.steps.items() if run.name in names}
 
     def index(self, line: str) -> int:
-        """The position of a line in the trace; fails unless the line occurs exactly once."""
+        """Return the position of a line in the trace; fails unless the line occurs exactly once."""
         assert self.trace.count(line) == 1, f"{line!r} in {self.trace}"
         return self.trace.index(line)
 

@@ -64,7 +64,7 @@ class sample:  # noqa: N801  # it is used as a decorator
 
 
 def pack(name: str, parts: Mapping[str, Pipeline]) -> Pipeline:
-    """A pipeline that calls the parts, and has all their parameters, steps and outputs.
+    """Return a pipeline that calls the parts, and has all their parameters, steps and outputs.
 
     The names of its steps and outputs begin with the key of their pipeline, ``maps.double``, and so do those of
     parameters, by ``parameter_name``.
@@ -93,12 +93,12 @@ def pack(name: str, parts: Mapping[str, Pipeline]) -> Pipeline:
 
 
 def parameter_name(key: str, parameter: str) -> str:
-    """The name in a pack of a parameter of the pipeline ``key``."""
+    """Return the name in a pack of a parameter of the pipeline ``key``."""
     return f"{key}_{parameter}".replace(" ", "_")
 
 
 def _parameters(part: Pipeline) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a ``@pipeline`` function; those of a pipeline by names keep their values."""
+    """Return the parameters of a ``@pipeline`` function; those of a pipeline by names keep their values."""
     function = getattr(part, "function", None)
     return inspect.signature(function, eval_str=True).parameters if function else {}
 
@@ -176,7 +176,7 @@ class Ahead:
         return list(dict.fromkeys(with_others.get(one, (one,)) for one in wanted))
 
     def reasons(self, one: sample) -> list[str]:
-        """The reasons for which the engine must refuse a sample; empty if it must run it."""
+        """Return the reasons for which the engine must refuse a sample; empty if it must run it."""
         orchestrator = self.make(**one.options)
         lacks = [
             (need, support) for need in one.needs if (support := orchestrator.capabilities[need]).level is Level.NO
@@ -210,11 +210,11 @@ class Ahead:
         return {"patience": IN_VAIN} if lacks_parallel else {}
 
     def key(self, one: sample) -> str:
-        """The prefix of the names of its steps in a shared run."""
+        """Return the prefix of the names of its steps in a shared run."""
         return self.made(one).name.removeprefix(_PREFIX)
 
     def name(self, group: Sequence[sample]) -> str:
-        """The name of the pipeline that runs these samples."""
+        """Return the name of the pipeline that runs these samples."""
         name = self.made(group[0]).name
         return name if len(group) == 1 else f"{name} and others"
 

@@ -34,5 +34,5 @@ def wait_until(condition: Callable[[], Value], what: str = "", *, every: float =
 
 
 def _load() -> float:
-    """The number of processes that want to run, for each processor, on average over the last minute."""
+    """Return the number of processes that want to run, for each processor, on average over the last minute."""
     return os.getloadavg()[0] / (os.cpu_count() or 1)

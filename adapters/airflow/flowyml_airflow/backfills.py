@@ -60,7 +60,9 @@ def _check_done(found: Deployed, dates: tuple[datetime, datetime], there: Sequen
 
 
 def days(start: date, end: date, zone: tzinfo) -> tuple[datetime, datetime]:
-    """The first and the last moment of a range. A date is a whole day in ``zone``; a ``datetime`` is that moment.
+    """Return the first and the last moment of a range. A date is a whole day in ``zone``.
+
+    A ``datetime`` is that moment.
 
     Raises ``ScheduleError`` for a range that ends before it starts.
 
@@ -78,7 +80,7 @@ def days(start: date, end: date, zone: tzinfo) -> tuple[datetime, datetime]:
 
 
 def zone_of(found: Deployed) -> tzinfo:
-    """The time zone of a DAG's dates: that of FlowyML's schedule, else the DAG's own."""
+    """Return the time zone of a DAG's dates: that of FlowyML's schedule, else the DAG's own."""
     name = str((found.schedule.timezone if found.schedule else found.dag.get("timezone")) or "UTC")
     with suppress(ZoneInfoNotFoundError, ValueError):
         return ZoneInfo(name)
@@ -92,5 +94,5 @@ def _aware(moment: datetime) -> datetime:
 
 
 def _identity(run: Mapping[str, Any]) -> tuple[str, str | None]:
-    """The id of a run and the time when it was queued, since a backfill may repeat a run that exists."""
+    """Return the id of a run and the time when it was queued, since a backfill may repeat a run that exists."""
     return run["dag_run_id"], run.get("queued_at")

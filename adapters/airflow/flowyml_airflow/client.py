@@ -97,12 +97,12 @@ class AirflowClient:
     # DAGs.
 
     def dag(self, dag_id: str) -> dict[str, Any]:
-        """A DAG with its details. Raises ``NotThereError``."""
+        """Return a DAG with its details. Raises ``NotThereError``."""
         found: dict[str, Any] = self.transport.get(self._dag(dag_id, "details"))
         return found
 
     def dags(self, tag: str | None = None) -> Iterator[dict[str, Any]]:
-        """All DAGs that have a file, or those of them with a tag."""
+        """Return all DAGs that have a file, or those of them with a tag."""
         return self._pages(f"{self.api}/dags", "dags", tags=tag, **self._alive)
 
     def _pages(self, path: str, name: str, **params: Any) -> Iterator[dict[str, Any]]:
@@ -119,7 +119,7 @@ class AirflowClient:
         return {"exclude_stale": True}
 
     def source(self, dag: Mapping[str, Any], version: int | None = None) -> str:
-        """The text of a DAG's file, as Airflow has parsed it."""
+        """Return the text of a DAG's file, as Airflow has parsed it."""
         content: str = self.transport.get(f"{self.api}/dagSources/{quoted(dag['dag_id'])}", version_number=version)[
             "content"
         ]
@@ -169,7 +169,7 @@ class AirflowClient:
         return {"event": "patch_dag", "order_by": "-event_log_id"}
 
     def tasks(self, dag_id: str) -> list[dict[str, Any]]:
-        """The tasks of the DAG as it is now."""
+        """Return the tasks of the DAG as it is now."""
         found: list[dict[str, Any]] = self.transport.get(self._dag(dag_id, "tasks"))["tasks"]
         return found
 
@@ -230,7 +230,7 @@ class AirflowClient:
         return True
 
     def import_error(self, filename: str) -> dict[str, Any] | None:
-        """The import error of a DAG file in ``dags_folder``; None if it has none."""
+        """Return the import error of a DAG file in ``dags_folder``; None if it has none."""
         pages = self._pages(f"{self.api}/importErrors", "import_errors", order_by="-import_error_id")
         return next((error for error in pages if self._is_file(str(error["filename"]), filename)), None)
 
@@ -286,14 +286,14 @@ class AirflowClient:
         return {"logical_date": logical.isoformat() if logical else None}
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
-        """A run. Raises ``NotThereError``."""
+        """Return a run. Raises ``NotThereError``."""
         found: dict[str, Any] = self.transport.get(self._run(dag_id, run_id))
         return found
 
     def runs(
         self, dag_ids: Sequence[str] | None, limit: int | None, between: tuple[datetime, datetime] | None = None
     ) -> list[dict[str, Any]]:
-        """Runs of these DAGs, or of all, newest first; ``between`` two logical dates, both included."""
+        """Return runs of these DAGs, or of all, newest first; ``between`` two logical dates, both included."""
         body: dict[str, Any] = {"order_by": self._newest, **({"dag_ids": list(dag_ids)} if dag_ids else {})}
         if between:
             body |= dict(zip(self._dates, (moment.isoformat() for moment in between), strict=True))
@@ -308,7 +308,7 @@ class AirflowClient:
         return list({(run["dag_id"], run["dag_run_id"]): run for run in paged(fetch, _PAGE, limit)}.values())
 
     def unfinished(self, dag_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Runs of these DAGs that have not ended; only some of them if they are many."""
+        """Return runs of these DAGs that have not ended; only some of them if they are many."""
         body = {"dag_ids": list(dag_ids), "states": ["queued", "running"], "page_limit": 3}
         found: list[dict[str, Any]] = self.transport.call("POST", f"{self.api}/dags/~/dagRuns/list", json=body)[
             "dag_runs"
@@ -319,7 +319,7 @@ class AirflowClient:
     _newest = "-id"  # a backfill makes runs for dates that have passed
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """The tasks of a run, without loop items that Airflow removed. Raises ``NotThereError``."""
+        """Return the tasks of a run, without loop items that Airflow removed. Raises ``NotThereError``."""
         return [task for task in with_display_names(self._task_instances(dag_id, run_id)) if not _is_removed_item(task)]
 
     def _task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
@@ -439,13 +439,13 @@ class AirflowClient:
         return {}
 
     def returned(self, dag_id: str, run_id: str, key: str = "return_value") -> list[tuple[str, int]]:
-        """The tasks of a run that left an XCom of this key, with their map indexes: -1 if not mapped."""
+        """Return the tasks of a run that left an XCom of this key, with their map indexes: -1 if not mapped."""
         path = self._run(dag_id, run_id, "taskInstances", "~", "xcomEntries")
         entries = self._pages(path, "xcom_entries", xcom_key=key)
         return list(dict.fromkeys((entry["task_id"], entry.get("map_index", -1)) for entry in entries))
 
     def log(self, dag_id: str, run_id: str, task: Mapping[str, Any], attempt: int) -> list[LogEvent]:
-        """The log of an attempt so far."""
+        """Return the log of an attempt so far."""
         path = self._run(dag_id, run_id, "taskInstances", task["task_id"], "logs", str(attempt))
         try:
             answer = self.transport.get(path, full_content=True, map_index=task.get("map_index", -1))
@@ -483,18 +483,18 @@ class AirflowClient:
     # Health and addresses.
 
     def health(self) -> dict[str, str]:
-        """The health of each component, in Airflow's words."""
+        """Return the health of each component, in Airflow's words."""
         parts = self.transport.get(self._health_page)
         return {name: part["status"] for name, part in parts.items() if isinstance(part, dict) and part.get("status")}
 
     _health_page = "/api/v2/monitor/health"
 
     def run_url(self, dag_id: str, run_id: str) -> str:
-        """The page of a run in the UI."""
+        """Return the page of a run in the UI."""
         return f"{self.transport.connection.url}/dags/{quoted(dag_id)}/runs/{quoted(run_id)}"
 
     def dag_url(self, dag_id: str) -> str:
-        """The page of a DAG in the UI."""
+        """Return the page of a DAG in the UI."""
         return f"{self.transport.connection.url}/dags/{quoted(dag_id)}"
 
     def _dag(self, dag_id: str, *parts: str) -> str:
@@ -533,7 +533,7 @@ def quoted(part: str) -> str:
 
 
 def _call_of(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the call that an entry of the audit log records; empty if they are not JSON."""
+    """Return the fields of the call that an entry of the audit log records; empty if they are not JSON."""
     try:
         fields = json.loads(entry.get("extra") or "{}")
     except ValueError:

@@ -44,7 +44,7 @@ class Airflow2Client(AirflowClient):
         return found
 
     def source(self, dag: Mapping[str, Any], version: int | None = None) -> str:
-        """The text of the file as it is now: Airflow 2 keeps no older versions.
+        """Return the text of the file as it is now: Airflow 2 keeps no older versions.
 
         Airflow 2 answers 500 if the file was deleted (``DagCodeNotFound``).
         """

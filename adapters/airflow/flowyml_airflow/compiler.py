@@ -120,7 +120,7 @@ def compile_dag(
 
 @cache
 def _worker_files() -> Mapping[str, bytes]:
-    """The files of this package: tasks need its worker, and a pipeline's file may import any part of it."""
+    """Return the files of this package: tasks need its worker, and a pipeline's file may import any part of it."""
     package = Path(__file__).parent
     return {f"{package.name}/{path.name}": path.read_bytes() for path in sorted(package.glob("*.py"))}
 
@@ -152,7 +152,7 @@ class _Dag:
         return f"with {source(Group('DAG(', list(self._arguments(version)), ')'))}:\n{self._body}"
 
     def text(self, version: str) -> str:
-        """The whole file. Its last line is FlowyML's mark, with the facts that are read back from it."""
+        """Return the whole file. Its last line is FlowyML's mark, with the facts that are read back from it."""
         constants = (
             f'BUNDLE = Path(__file__).parent / "{BUNDLES_FOLDER}" / {text_literal(self.bundle.filename)}\n'
             f"PYTHON = {_text_or(self.options['python'], 'sys.executable')}  # runs the steps\n"
@@ -206,7 +206,7 @@ class _Dag:
             yield dag_parts.SECTION_IMPORTS
 
     def _step_parts(self) -> Iterator[str]:
-        """The classes of tasks for this DAG.
+        """Yield the classes of tasks for this DAG.
 
         With operators of Airflow's own, a task also returns its outputs, for templates.
         """
@@ -256,7 +256,7 @@ class _Dag:
         return "datetime, timedelta, timezone" if has_delta else "datetime, timezone"
 
     def _facts(self, version: str) -> dict[str, Any]:
-        """The facts that FlowyML reads back from a DAG file. Steps are task ids; the timeout is in seconds."""
+        """Return the facts that FlowyML reads back from a DAG file. Steps are task ids; the timeout is in seconds."""
         return {
             "pipeline": self.plan.name,
             "origin": self.bundle.origin.to_dict() if self.bundle.origin else None,
@@ -281,7 +281,7 @@ class _Dag:
         }
 
     def _cached(self) -> list[str]:
-        """The tasks of single steps whose results may come from the cache."""
+        """Return the tasks of single steps whose results may come from the cache."""
         return [task_id(step.name) for step in self.plan if step.caching and not step.execution_group]
 
     def _waits(self) -> dict[str, list[str]]:
@@ -293,20 +293,23 @@ class _Dag:
         return {task: before for task, before in found.items() if before}
 
     def _place(self, output: FromStep | FromEither) -> Any:
-        """The address of an output: task, key, and the loops that collect it; a list of addresses for an ``either``."""
+        """Return the address of an output: task, key, and the loops that collect it.
+
+        A list of addresses for an ``either``.
+        """
         if isinstance(output, FromEither):
             return {"either": [self._place(each) for each in output.outputs]}
         loops = self.plan.structure.loops_between(output.step, "")
         return [self.flow.id(self.flow.steps[output.step]), self.flow.key(output), *(loop.name for loop in loops)]
 
     def _together_facts(self) -> dict[str, Any]:
-        """The tasks of execution groups, with the names of their steps."""
+        """Return the tasks of execution groups, with the names of their steps."""
         tasks = [task for task in self.flow.tasks if task.kind == "together"]
         found = {self.flow.id(task): [step.name for step in self.flow.runs(task)] for task in tasks}
         return {"together": found} if found else {}
 
     def _flow_facts(self) -> dict[str, Any]:
-        """The facts about control flow: tasks that run no step, and the tasks of each loop."""
+        """Return the facts about control flow: tasks that run no step, and the tasks of each loop."""
         if not self.flow.has_control_flow:
             return {}
         helpers = [self.flow.id(task) for task in self.flow.tasks if not self.flow.runs(task)]
@@ -327,7 +330,7 @@ class _Dag:
         return {"helpers": [*helpers, *watchers], **watched, **({"loops": loops} if loops else {})}
 
     def _arguments(self, version: str) -> Iterator[Part]:
-        """The arguments of the DAG."""
+        """Yield the arguments of the DAG."""
         plan, options = self.plan, self.options
         yield f"dag_id={text_literal(self.id)}"
         if self.id != self.shown_name:

@@ -60,7 +60,7 @@ class Connection:
         return cls(plain, login, tls or (_tls() if is_home else Tls()))._checked()
 
     def checked_address(self) -> str:
-        """The URL. Raises ``ConfigurationError`` if none was given."""
+        """Return the URL. Raises ``ConfigurationError`` if none was given."""
         if not self.url:
             raise ConfigurationError(
                 "No Airflow URL is set. Give AirflowOrchestrator(url=…), or set FLOWYML_AIRFLOW_URL."
@@ -113,7 +113,7 @@ def _tls() -> Tls:
 
 
 def _environment(name: str) -> str | None:
-    """An environment variable without the line break that ends the file of a mounted secret; None if empty."""
+    """Return an environment variable without the line break that ends the file of a mounted secret; None if empty."""
     return os.environ.get(f"FLOWYML_AIRFLOW_{name}", "").strip("\r\n") or None
 
 
@@ -152,7 +152,7 @@ class Token:
 
 
 def expiry(token: str) -> datetime | None:
-    """The expiry time in a JSON Web Token; None if it has none."""
+    """Return the expiry time in a JSON Web Token; None if it has none."""
     parts = token.split(".")
     if len(parts) != 3:
         return None
@@ -164,7 +164,7 @@ def expiry(token: str) -> datetime | None:
 
 
 def permission(method: str, path: str) -> str:
-    """The permission that a call needs, in the words of Airflow's FAB auth manager; empty if it is not known.
+    """Return the permission that a call needs, in the words of Airflow's FAB auth manager; empty if it is not known.
 
     Source: Airflow, "Access Control" of the FAB provider, and the ``requires_access_…`` of each route. The simple auth
     manager has roles instead: ``viewer`` reads, ``user`` works with DAGs, and ``op`` reads pools and connections.

@@ -22,7 +22,7 @@ _LONGEST = 80  # characters of a name or a default in a table
 
 
 def dag_docs(flow: Flow, options: Mapping[str, Any], version: tuple[str, str], graph: str) -> str:
-    """The docs of the DAG, in Markdown.
+    """Return the docs of the DAG, in Markdown.
 
     ``version`` combines file version and structure; ``graph`` is from ``graph_docs``.
 
@@ -43,13 +43,13 @@ def dag_docs(flow: Flow, options: Mapping[str, Any], version: tuple[str, str], g
 
 
 def step_docs(step: Step, options: Mapping[str, Any]) -> str:
-    """The docs of a task. They include the step's tags, since Airflow's tasks have none."""
+    """Return the docs of a task. They include the step's tags, since Airflow's tasks have none."""
     tags = f"Tags: {', '.join(step.tags)}" if step.tags else ""
     return "\n\n".join(part for part in (options.get("doc_md") or step.description, tags) if part)
 
 
 def together_docs(steps: Sequence[Step], options: Mapping[str, Any]) -> str:
-    """The docs of an execution group's task: a line for each step."""
+    """Return the docs of an execution group's task: a line for each step."""
     lines = [
         f"- {code(step.name)}{': ' if step.description else ''}{step.description.partition(chr(10))[0]}"
         for step in steps
@@ -60,7 +60,7 @@ def together_docs(steps: Sequence[Step], options: Mapping[str, Any]) -> str:
 
 
 def graph_docs(plan: Plan) -> str:
-    """The graph as text in a block of code: Airflow's UI draws no Mermaid and shows no SVG from within docs."""
+    """Return the graph as text in a block of code: Airflow's UI draws no Mermaid and shows no SVG from within docs."""
     from flowyml.graph import terminal  # stays at home: no worker draws
 
     if len(plan.steps) < 2:
@@ -116,5 +116,5 @@ def _output(flow: Flow, name: str, source: FromStep | FromEither) -> Sequence[st
 
 
 def _code(text: str) -> str:
-    """A name as code in a cell of a table."""
+    """Return a name as code in a cell of a table."""
     return code(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…", in_cell=True)

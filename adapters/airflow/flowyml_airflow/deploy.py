@@ -72,7 +72,7 @@ class Deployer:
         return None if is_gone(found.dag) else found
 
     def compiled(self, bundle: Bundle, schedule: Schedule | None, *, development: bool = False) -> CompiledDag:
-        """The DAG file and its bundle; compiled once."""
+        """Return the DAG file and its bundle; compiled once."""
         given = (("python", self.python), ("artifacts", self.artifacts), ("artifact_links", self.artifact_links))
         return _compiled(bundle.data, _plain(schedule), given, development)
 
@@ -180,7 +180,7 @@ class Deployer:
         return bundle_difference(Bundle.of(data, str(path)), bundle)
 
     def deployed_bundle(self, found: Deployed) -> Bundle:
-        """The bundle of a deployed DAG. Raises ``ConfigurationError`` if the folder lacks it."""
+        """Return the bundle of a deployed DAG. Raises ``ConfigurationError`` if the folder lacks it."""
         name = found.facts.get("pipeline", found.dag["dag_id"])
         if self.folder is None:
             raise ConfigurationError(

@@ -101,7 +101,7 @@ class Deployed:
 
 
 def tags_of(dag: Mapping[str, Any]) -> set[str]:
-    """The names of a DAG's tags."""
+    """Return the names of a DAG's tags."""
     return {tag["name"] for tag in dag.get("tags") or ()}
 
 
@@ -146,5 +146,5 @@ def has_schedule(dag: Mapping[str, Any]) -> bool:
 
 
 def version_of(run: Mapping[str, Any]) -> int | None:
-    """The newest version of the DAG in a run; None on Airflow 2, which does not version DAGs."""
+    """Return the newest version of the DAG in a run; None on Airflow 2, which does not version DAGs."""
     return max((item["version_number"] for item in run.get("dag_versions") or ()), default=None)

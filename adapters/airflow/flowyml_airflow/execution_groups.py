@@ -147,7 +147,7 @@ class GroupRun:
             raise error
 
     def _before(self, step: Step) -> list[str]:
-        """The steps of the group that a step waits for."""
+        """Return the steps of the group that a step waits for."""
         names = [name for item in step.inputs for name in steps_of(item.source)]
         return [name for name in dict.fromkeys((*names, *step.after)) if name in self._written]
 
@@ -163,7 +163,7 @@ class GroupRun:
         raise AssertionError(f"nothing keeps {step.name!r} from running")
 
     def _inputs(self, step: Step) -> dict[str, Any]:
-        """The packed inputs. Parameters and constants are left out, since they are known where the step runs."""
+        """Return the packed inputs. Parameters and constants are left out, since they are known where the step runs."""
         return {
             item.name: self._value(step, item.source)
             for item in step.inputs
@@ -171,7 +171,7 @@ class GroupRun:
         }
 
     def _value(self, step: Step, source: Source) -> Any:
-        """A packed value: of a step of the group from memory, of any other from Airflow."""
+        """Return a packed value: of a step of the group from memory, of any other from Airflow."""
         outputs = source.outputs if isinstance(source, FromEither) else [source]
         for output in outputs:
             if isinstance(output, FromStep) and output.step in self._made:

@@ -69,7 +69,7 @@ class External:
         return {"dag_id": self.dag_id, "run_id": run_id, "state": state, "url": page}
 
     def _name(self, inputs: Mapping[str, Any]) -> str:
-        """A name for all attempts of this step in this run, and for no other step or run."""
+        """Return a name for all attempts of this step in this run, and for no other step or run."""
         prefix, step = f"flowyml-{slug(self.dag_id, max_length=60)}", current_step()
         if step is None or step.run_id == "by-hand":  # see `flowyml.runtime.cli`
             return f"{prefix}-{uuid.uuid4().hex[:12]}"
@@ -134,7 +134,7 @@ class Calls:
         self.credentials = Token(login, self._log_in) if self.api == "v2" else login
 
     def state(self, run_id: str) -> str | None:
-        """The state of a run; None if it does not exist."""
+        """Return the state of a run; None if it does not exist."""
         status, found = self._call("GET", self._run(run_id))
         if status == 404:
             return None
@@ -178,7 +178,7 @@ class Calls:
             self._answer("PATCH", self._run(run_id), {"state": "failed"}, self._headers(), timeout=5)
 
     def page(self, run_id: str) -> str:
-        """The address of the run in Airflow's UI."""
+        """Return the address of the run in Airflow's UI."""
         there = f"runs/{run_id}" if self.api == "v2" else f"grid?dag_run_id={run_id}"
         return f"{self.root}/dags/{quote(self.dag_id, safe='')}/{there}"
 

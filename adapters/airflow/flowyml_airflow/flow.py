@@ -116,7 +116,7 @@ class Flow:
             yield Task("items", loop.name)
 
     def id(self, task: Task) -> str:
-        """The task id."""
+        """Return the task id."""
         match task.kind:
             case "step":
                 return task_id(task.name)
@@ -128,7 +128,7 @@ class Flow:
                 return self.ids.choices[task.name]
 
     def group(self, task: Task) -> str:
-        """The group that contains a task."""
+        """Return the group that contains a task."""
         match task.kind:
             case "step":
                 return self.plan.by_name[task.name].group
@@ -140,7 +140,7 @@ class Flow:
                 return self.structure.choices[task.name][0].parent
 
     def runs(self, task: Task) -> Sequence[Step]:
-        """The steps that a task runs."""
+        """Return the steps that a task runs."""
         match task.kind:
             case "step":
                 return (self.plan.by_name[task.name],)
@@ -150,11 +150,11 @@ class Flow:
                 return ()
 
     def loop(self, task: Task) -> Loop | None:
-        """The loop around a task."""
+        """Return the loop around a task."""
         return next(iter(self.structure.loops(self.group(task))), None)
 
     def members(self, loop: Loop) -> Sequence[Task]:
-        """The tasks in a loop, in the order of the DAG file."""
+        """Return the tasks in a loop, in the order of the DAG file."""
         return self._members.get(loop.name, ())
 
     @cached_property
@@ -166,7 +166,7 @@ class Flow:
         return found
 
     def sources(self, task: Task) -> Sequence[Source]:
-        """The sources of a task's inputs, without constants and without outputs of its own steps."""
+        """Return the sources of a task's inputs, without constants and without outputs of its own steps."""
         match task.kind:
             case "step" | "together":
                 given = [item.source for step in self.runs(task) for item in step.inputs]
@@ -178,25 +178,25 @@ class Flow:
         return list(dict.fromkeys(source for source in found if not isinstance(source, Constant)))
 
     def outputs(self, task: Task) -> Sequence[FromStep]:
-        """The outputs of steps that a task takes, including those of the lists of its items."""
+        """Return the outputs of steps that a task takes, including those of the lists of its items."""
         return list(dict.fromkeys(outputs_in(self._origin(source) for source in self.sources(task))))
 
     def upstream(self, task: Task) -> Sequence[Task]:
-        """The tasks of the steps that this one waits for."""
+        """Return the tasks of the steps that this one waits for."""
         return list(dict.fromkeys(self.steps[name] for name in self._waits_for(task)))
 
     def _waits_for(self, task: Task) -> Sequence[str]:
-        """The steps that a task waits for, without duplicates."""
+        """Return the steps that a task waits for, without duplicates."""
         names = [name for source in self.sources(task) for name in steps_of(self._origin(source))]
         return list(dict.fromkeys((*names, *self.after(task))))
 
     def after(self, task: Task) -> Sequence[str]:
-        """The steps that a task must come after (``after``), without its own steps."""
+        """Return the steps that a task must come after (``after``), without its own steps."""
         names = [name for step in self.runs(task) for name in step.after]
         return [name for name in names if self.steps[name] != task]
 
     def only_after(self, task: Task) -> Sequence[Task]:
-        """The tasks that this one only comes after, without taking a value from them."""
+        """Return the tasks that this one only comes after, without taking a value from them."""
         given = {self.steps[output.step] for output in self.outputs(task)}
         return [each for each in self.upstream(task) if each not in given]
 
@@ -204,7 +204,7 @@ class Flow:
         return self.list_of(source) if isinstance(source, FromItem) else source
 
     def list_of(self, source: FromItem) -> Source:
-        """The source of the list that an item is from."""
+        """Return the source of the list that an item is from."""
         loop = self.structure.by_name[source.loop]
         assert isinstance(loop, Loop)
         return next(item.source for item in loop.over if item.name == source.name)
@@ -217,7 +217,7 @@ class Flow:
         return {step.name: found[1] for step in self.plan if (found := step.operator)}
 
     def key(self, output: FromStep) -> str:
-        """The XCom key of an output. An output of an operator of Airflow's own has Airflow's key.
+        """Return the XCom key of an output. An output of an operator of Airflow's own has Airflow's key.
 
         The key of an output of an execution group includes the name of the step, since the group has one task.
         """
@@ -239,12 +239,12 @@ class Flow:
     # Branches.
 
     def gate(self, task: Task) -> Task | None:
-        """The task that chooses the branch of a task, if it is in the same loop."""
+        """Return the task that chooses the branch of a task, if it is in the same loop."""
         branch = self.branch(task)
         return Task("choice", branch.choice) if branch else None
 
     def branch(self, task: Task) -> Branch | None:
-        """The innermost branch of a task, within its loop."""
+        """Return the innermost branch of a task, within its loop."""
         for name in reversed(self.structure.path(self.group(task))):
             around = self.structure.by_name[name]
             if isinstance(around, Loop):
@@ -276,7 +276,7 @@ class Flow:
     # Trigger rules.
 
     def rule(self, task: Task) -> str:
-        """The trigger rule of a task; where Airflow lacks the rule that is needed, a wider one."""
+        """Return the trigger rule of a task; where Airflow lacks the rule that is needed, a wider one."""
         run_if = self.plan.by_name[task.name].run_if if task.kind == "step" else "all_success"
         between, group = self.structure.loops_between, self.group(task)
         collected = [loop for before in self._waits_for(task) for loop in between(before, group)]
@@ -363,7 +363,7 @@ class Flow:
         return [each for each in groups if isinstance(each, Section) and not self.structure.loops(each.parent)]
 
     def section(self, group: str) -> Section | None:
-        """The innermost pipeline that contains a group."""
+        """Return the innermost pipeline that contains a group."""
         around = [self.structure.by_name[name] for name in self.structure.path(group)]
         return next((each for each in reversed(around) if isinstance(each, Section) and each in self.sections), None)
 
@@ -402,7 +402,7 @@ class Flow:
         return [self.steps[name] for name in self.structure.members(loop.name)]
 
     def written_labels(self, loop: Loop) -> list[str] | None:
-        """The labels of a short loop over constants that always runs; None for any other loop."""
+        """Return the labels of a short loop over constants that always runs; None for any other loop."""
         return self._labels[loop.name]
 
     @cached_property
@@ -454,12 +454,12 @@ class Flow:
         return not goes_on and not self.is_cleanup(task)
 
     def roots(self) -> Sequence[Task]:
-        """The tasks that wait for nothing."""
+        """Return the tasks that wait for nothing."""
         found = [task for task in self.tasks if not list(self.waited_for(task))]
         return [task for task in found if not self.is_cleanup(task)] or found
 
     def timeout(self, task: Task) -> float | None:
-        """Seconds after which Airflow ends a task; None if one of its steps has no timeout.
+        """Return seconds after which Airflow ends a task; None if one of its steps has no timeout.
 
         The steps of an execution group are timed by the task itself, in each attempt. Airflow's limit is for the case
         that this fails: all attempts, the waits between them, and a minute to load the code.
@@ -474,12 +474,12 @@ class Flow:
         )
 
     def step(self, task: Task) -> Step:
-        """The step of a task."""
+        """Return the step of a task."""
         return self.plan.by_name[task.name]
 
 
 def label_of(item: Any) -> str | None:
-    """The label of an item in Airflow's UI; None for an item that is stored elsewhere.
+    """Return the label of an item in Airflow's UI; None for an item that is stored elsewhere.
 
     >>> label_of("Chile"), label_of(0.1), label_of({"rate": 0.1, "rows": None})
     ('Chile', '0.1', '{"rate": 0.1, "rows": null}')

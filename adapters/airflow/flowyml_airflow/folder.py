@@ -28,7 +28,7 @@ class Folder(ABC):
 
     @abstractmethod
     def read(self, path: str) -> bytes | None:
-        """The content; None if there is no such file."""
+        """Return the content; None if there is no such file."""
 
     @abstractmethod
     def write(self, path: str, data: bytes) -> None:
@@ -44,18 +44,21 @@ class Folder(ABC):
 
     @abstractmethod
     def about(self, path: str) -> tuple[int, float | None]:
-        """The size of a file in bytes, and its time of writing in seconds since 1970; None if the time is unknown."""
+        """Return the size of a file in bytes, and its time of writing in seconds since 1970.
+
+        None if the time is unknown.
+        """
 
     @abstractmethod
     def names(self, path: str = "") -> list[str]:
-        """The names of the files in a folder below this one; empty if there is no such folder."""
+        """Return the names of the files in a folder below this one; empty if there is no such folder."""
 
     def read_all(self, paths: Sequence[str]) -> list[bytes]:
-        """The contents of those files that exist."""
+        """Return the contents of those files that exist."""
         return [data for path in paths if (data := self.read(path)) is not None]
 
     def local(self, path: str) -> Path | None:
-        """The path of the file on this machine; None if the folder is elsewhere."""
+        """Return the path of the file on this machine; None if the folder is elsewhere."""
         return None
 
     def _refused(self, error: BaseException) -> ConfigurationError:
@@ -192,7 +195,7 @@ class FsspecFolder(Folder):
         return [*found.values(), *super().read_all([path for path in paths if path not in plain])]
 
     def _user_part(self, url: str) -> str:
-        """The part of a URL with user and password, which some libraries repeat in errors.
+        """Return the part of a URL with user and password, which some libraries repeat in errors.
 
         Raises ``ConfigurationError``.
 

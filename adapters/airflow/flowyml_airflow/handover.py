@@ -77,7 +77,7 @@ class DagSchedule:
             )
 
     def runs(self, most: int) -> Mapping[datetime, Run]:
-        """The newest runs of the schedule, by their time."""
+        """Return the newest runs of the schedule, by their time."""
         handed = None
         with suppress(ScheduleError):  # it has none any more
             handed = self._schedule_of(self._client.dag(self.name))
@@ -108,7 +108,7 @@ class DagSchedule:
         return run_id
 
     def _start_of(self, time: datetime, schedule: Schedule) -> datetime:
-        """The start of the data interval of a run, which dates it.
+        """Return the start of the data interval of a run, which dates it.
 
         It is derived from the last run of the schedule, since the API does not show the timetable: the previous time, a
         fixed duration before, or the time itself.
@@ -125,7 +125,7 @@ class DagSchedule:
 def runs_by_time(
     reader: RunReader, runs: Iterable[Mapping[str, Any]], handed: Schedule | None = None
 ) -> dict[datetime, Run]:
-    """The runs of a schedule among those of a DAG, by their time.
+    """Return the runs of a schedule among those of a DAG, by their time.
 
     They include runs for times of a schedule that was handed over and came back.
     """
@@ -133,7 +133,10 @@ def runs_by_time(
 
 
 def _by_time(runs: Iterable[Mapping[str, Any]], handed: Schedule | None) -> dict[datetime, Mapping[str, Any]]:
-    """The records of the runs, by time. A run that Airflow's scheduler created wins over one created for its time."""
+    """Return the records of the runs, by time.
+
+    A run that Airflow's scheduler created wins over one created for its time.
+    """
     found: dict[datetime, Mapping[str, Any]] = {}
     for run in runs:
         time = _time(run)

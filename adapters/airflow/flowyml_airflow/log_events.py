@@ -40,12 +40,12 @@ class LogEvent:
 
 
 def log_events(content: Sequence[Any]) -> list[LogEvent]:
-    """The log of an attempt on Airflow 3."""
+    """Return the log of an attempt on Airflow 3."""
     return [_event(item) for item in _without_head(content) if not _is_torn(item)]
 
 
 def _without_head(content: Sequence[Any]) -> Sequence[Any]:
-    """The log without Airflow's own lines about its source, which are at its beginning and have no time."""
+    """Return the log without Airflow's own lines about its source, which are at its beginning and have no time."""
     head = content[:_LONGEST_HEAD]
     ends = [number for number, item in enumerate(head) if _said(item) == "::endgroup::" and not _time(item)]
     has_head = bool(ends) and _said(head[0]).startswith("::group::Log message source")
@@ -83,7 +83,7 @@ def _event(item: Any) -> LogEvent:
 
 
 def _text(content: str) -> str:
-    """The text of the log. The content is the repr of a list of pairs: host and text."""
+    """Return the text of the log. The content is the repr of a list of pairs: host and text."""
     try:
         return "\n".join(str(text) for _, text in ast.literal_eval(content))
     except (ValueError, SyntaxError, TypeError):

@@ -95,7 +95,10 @@ def line_of(event: LogEvent, task: Mapping[str, Any], attempt: int) -> LogLine:
 
 
 def _frames(error: Mapping[str, Any]) -> list[str]:
-    """The traceback of a task that is not FlowyML's, as Python writes it. A step of FlowyML's has logged its own."""
+    """Return the traceback of a task that is not FlowyML's, as Python writes it.
+
+    A step of FlowyML's has logged its own.
+    """
     frames = [frame for frame in error.get("frames") or () if isinstance(frame, Mapping)]
     if any(str(frame.get("filename", "")).endswith("flowyml_airflow/worker.py") for frame in frames):
         return []
@@ -115,5 +118,5 @@ def described(kind: str, said: str) -> str:
 
 
 def class_of(kind: str) -> str:
-    """The name of a class, without its module."""
+    """Return the name of a class, without its module."""
     return kind.rpartition(".")[2]

@@ -58,7 +58,7 @@ _ENDS_AS_OURS = re.compile(rf"(^|[_-])[0-9a-f]{{8}}$|{_DEVELOPMENT}$")
 
 
 def dag_id(pipeline: str) -> str:
-    """The id of a pipeline's DAG.
+    """Return the id of a pipeline's DAG.
 
     >>> dag_id("train-classifier"), dag_id("Train/Model ü")
     ('train-classifier', 'train_model_u_b0ce1989')
@@ -67,7 +67,7 @@ def dag_id(pipeline: str) -> str:
 
 
 def development_id(pipeline: str) -> str:
-    """The id of the DAG for code that is not deployed, used while the pipeline's own DAG has a schedule.
+    """Return the id of the DAG for code that is not deployed, used while the pipeline's own DAG has a schedule.
 
     >>> development_id("train-classifier"), dag_id("train-classifier__dev")
     ('train-classifier__dev', 'train_classifier_dev_7ff5b69e')
@@ -76,12 +76,12 @@ def development_id(pipeline: str) -> str:
 
 
 def development_name(pipeline: str) -> str:
-    """The display name of that DAG."""
+    """Return the display name of that DAG."""
     return pipeline + _SHOWN_DEVELOPMENT
 
 
 def pipeline_of(dag: str, shown: str) -> str:
-    """The pipeline of a DAG, by its id and display name.
+    """Return the pipeline of a DAG, by its id and display name.
 
     >>> pipeline_of("train_model_u_b0ce1989__dev", "Train/Model ü (development)"), pipeline_of("train", "train")
     ('Train/Model ü', 'train')
@@ -90,7 +90,7 @@ def pipeline_of(dag: str, shown: str) -> str:
 
 
 def task_id(step: str) -> str:
-    """The id of a step's task. A dot stays: in Airflow it separates a task from its group.
+    """Return the id of a step's task. A dot stays: in Airflow it separates a task from its group.
 
     >>> task_id("Load"), task_id("prepare.load"), task_id("load it.now")
     ('Load', 'prepare.load', 'load_it_now_35cc32da')
@@ -103,7 +103,7 @@ def task_id(step: str) -> str:
 
 
 def version_tag(version: str) -> str:
-    """The tag of a DAG for the version of its file that Airflow has parsed."""
+    """Return the tag of a DAG for the version of its file that Airflow has parsed."""
     return f"{TAG}:{version}"
 
 
@@ -142,7 +142,7 @@ class Ids:
 
 
 def dag_file(pipeline: str) -> str:
-    """The name of the DAG file.
+    """Return the name of the DAG file.
 
     >>> dag_file("train-classifier")
     'train-classifier.py'
@@ -151,7 +151,7 @@ def dag_file(pipeline: str) -> str:
 
 
 def xcom_key(output: str) -> str:
-    """The XCom key of an output. It is part of URLs, and ``return_value`` is Airflow's own.
+    """Return the XCom key of an output. It is part of URLs, and ``return_value`` is Airflow's own.
 
     >>> xcom_key("model"), xcom_key("größe")
     ('model', 'groe_d353a267')
@@ -160,7 +160,7 @@ def xcom_key(output: str) -> str:
 
 
 def plain_key(output: str) -> str:
-    """The XCom key under which an operator of Airflow's own reads one of several outputs of a step.
+    """Return the XCom key under which an operator of Airflow's own reads one of several outputs of a step.
 
     >>> plain_key("model")
     'model.plain'
@@ -187,7 +187,7 @@ def given_run_id(conf: Mapping[str, Any] | None, run_id: str) -> str:
 
 
 def parameters_of(conf: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The parameters of the pipeline, from the conf of a run or the params of a task.
+    """Return the parameters of the pipeline, from the conf of a run or the params of a task.
 
     >>> parameters_of({"rows": 3, "flowyml.run_id": "mine & yours", "flowyml.code": "1f3a9c2e"})
     {'rows': 3}
@@ -196,7 +196,7 @@ def parameters_of(conf: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _short(name: str) -> str:
-    """A readable part of an id. Two names may share it."""
+    """Return a readable part of an id. Two names may share it."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-")
     return plain[:60] or "group"
 

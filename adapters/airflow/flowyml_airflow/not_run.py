@@ -38,7 +38,7 @@ def with_causes(
 
 
 def _failure(runs: Sequence[StepRun]) -> _Cause | None:
-    """The first failure among the steps of a task."""
+    """Return the first failure among the steps of a task."""
     failed = [run for run in runs if failed_or_timed_out(run.status)]
     return min(((run.ended_at or _LATEST, not_run(f"step {run.label!r}", run.status)) for run in failed), default=None)
 

@@ -108,12 +108,12 @@ class Operations:
         return [self.reader.run(run, whole=False) for run in made]
 
     def _shown(self, name: str) -> Deployed:
-        """The DAG of a pipeline, or the DAG of this id, once Airflow shows its file's structure."""
+        """Return the DAG of a pipeline, or the DAG of this id, once Airflow shows its file's structure."""
         found = self.dag_of(name)
         return self.deployer.shown(found, found.structure)
 
     def dag_of(self, pipeline: str) -> Deployed:
-        """The DAG of a pipeline, or the DAG of this id. Raises ``RunNotFoundError``."""
+        """Return the DAG of a pipeline, or the DAG of this id. Raises ``RunNotFoundError``."""
         for candidate in (dag_id(pipeline), pipeline):
             if usable_id(candidate) and (found := self.deployer.found(candidate)):
                 return found

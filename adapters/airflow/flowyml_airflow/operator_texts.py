@@ -49,7 +49,7 @@ _RENAMED: Mapping[tuple[str, str], tuple[str, str]] = {
 
 
 def arguments_of(step: Step) -> Mapping[str, Any]:
-    """The encoded arguments of a step's operator."""
+    """Return the encoded arguments of a step's operator."""
     found = step.operator
     given = step.options.get("airflow", {}).get(ARGUMENTS, {}) if found and found[0] == "airflow" else {}
     if not isinstance(given, Mapping):
@@ -87,12 +87,12 @@ class Imports:
         return bool(self._names)
 
     def __getitem__(self, path: str) -> str:
-        """The expression for a path."""
+        """Return the expression for a path."""
         module, name, rest = split(path)
         return self._names[_NEW.get(module, module), name] + rest
 
     def text(self) -> str:
-        """The lines that import them."""
+        """Return the lines that import them."""
         parts = [
             _from(module, [key[1] for key in keys], self._names)
             for module, keys in groupby(sorted(self._names), key=lambda key: key[0])
@@ -189,7 +189,7 @@ def _paths(step: Step) -> Iterator[str]:
 
 
 def _tagged(encoded: Any) -> Iterator[Mapping[str, Any]]:
-    """All dicts within an encoded value."""
+    """Yield all dicts within an encoded value."""
     if isinstance(encoded, Mapping):
         yield encoded
         for each in encoded.values():

@@ -140,7 +140,7 @@ def is_path(path: object) -> bool:
 
 
 def _taken_from(encoded: Any) -> list[str]:
-    """The steps whose values occur in the arguments."""
+    """Return the steps whose values occur in the arguments."""
     if isinstance(encoded, dict):
         own = [encoded["$xcom"][0]] if "$xcom" in encoded else []
         return list(dict.fromkeys([*own, *(name for each in encoded.values() for name in _taken_from(each))]))
@@ -182,7 +182,7 @@ def encoded(value: Any, who: str) -> Any:
 
 
 def _place(function: FunctionType) -> str | None:
-    """The import path of a function on a worker; None if a worker cannot import it."""
+    """Return the import path of a function on a worker; None if a worker cannot import it."""
     module = shipped_name(function.__module__)
     path = f"{module}:{function.__qualname__}"
     return path if module and is_path(path) else None

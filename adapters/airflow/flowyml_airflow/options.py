@@ -149,7 +149,7 @@ _OF_STEPS = dict.fromkeys(_STEP, " (an option of steps)")
 
 
 def pipeline_options(plan: Plan) -> Mapping[str, Any]:
-    """The checked options of the pipeline. Raises ``UnknownOptionError``.
+    """Return the checked options of the pipeline. Raises ``UnknownOptionError``.
 
     Beside Airflow's own: ``python`` is the interpreter that runs the steps on the workers; ``artifacts`` is the folder
     or URL of large outputs, ``artifact_links`` their address for a browser. ``schedule`` is a schedule of Airflow's own
@@ -161,7 +161,7 @@ def pipeline_options(plan: Plan) -> Mapping[str, Any]:
 
 
 def step_options(step: Step) -> Mapping[str, Any]:
-    """The checked options of a step. Raises ``UnknownOptionError``."""
+    """Return the checked options of a step. Raises ``UnknownOptionError``."""
     given: Mapping[str, Any] = step.options.get("airflow", {})
     with of_step(step.name):
         check_options("airflow", f"step {step.name!r}", given, _STEP, _OF_PIPELINES)
@@ -169,7 +169,7 @@ def step_options(step: Step) -> Mapping[str, Any]:
 
 
 def callbacks(given: Any) -> list[tuple[str, Mapping[str, Any] | None]]:
-    """The import paths of callbacks, each with its arguments if it is a notifier.
+    """Return the import paths of callbacks, each with its arguments if it is a notifier.
 
     >>> callbacks("alerts.page"), callbacks([{"slack.Notifier": {"text": "late"}}]), callbacks(None)
     ([('alerts.page', None)], [('slack.Notifier', {'text': 'late'})], [])

@@ -174,7 +174,7 @@ class AirflowOrchestrator(Orchestrator):
     # Housekeeping.
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
-        """The bundles in the DAGs folder. Raises ``ConfigurationError`` without a DAGs folder."""
+        """Yield the bundles in the DAGs folder. Raises ``ConfigurationError`` without a DAGs folder."""
         yield from prunable(self._deployer.folder, lambda: self.client, bounds)
         yield from super().prunable(bounds)
 
@@ -214,7 +214,7 @@ class AirflowOrchestrator(Orchestrator):
         return f"{compiled.dag_id}/{dag_run_id}"
 
     def _to_run(self, bundle: Bundle, own: Deployed | None, force: bool) -> tuple[CompiledDag, Deployed | None]:
-        """The DAG for a run of this bundle: as it must be, and as it is in Airflow."""
+        """Return the DAG for a run of this bundle: as it must be, and as it is in Airflow."""
         compiled = self._deployer.kept(bundle, own)
         scheduled = (own and has_schedule(own.dag)) or schedule_of(facts_of(compiled.text))
         if not scheduled or (self._deployer.is_there(compiled, own) and self._has_tasks(own)):
@@ -236,7 +236,7 @@ class AirflowOrchestrator(Orchestrator):
         return self._reader.run(self._run(job_id))
 
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        """Runs of a pipeline, or of a DAG by its id, or of all DAGs, foreign ones too; newest start first."""
+        """Return runs of a pipeline, or of a DAG by its id, or of all DAGs, foreign ones too; newest start first."""
         dags = None if pipeline is None else sorted({dag_id(pipeline), development_id(pipeline), pipeline})
         reader = self._reader
         runs = [reader.run(found, whole=False) for found in self.client.runs(dags, limit)]
@@ -249,7 +249,7 @@ class AirflowOrchestrator(Orchestrator):
         return self._reader.outputs(self._run(job_id))
 
     def run_artifacts(self, job_id: str) -> list[Artifact]:
-        """The artifacts of a run, as long as Airflow has the XComs. Outputs are named by their XCom keys."""
+        """Return the artifacts of a run, as long as Airflow has the XComs. Outputs are named by their XCom keys."""
         return self._reader.listed(self._run(job_id))
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
@@ -267,7 +267,7 @@ class AirflowOrchestrator(Orchestrator):
         return cancel(self.client, self._run(job_id))
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
-        """The references that Airflow's database lacks.
+        """Return the references that Airflow's database lacks.
 
         Its API reads neither secrets backends nor the workers' environment.
         """

@@ -14,7 +14,7 @@ __all__ = ["run_status", "task_status"]
 
 
 def run_status(run: Mapping[str, Any], timeout: timedelta | None = None) -> ExecutionStatus:
-    """The status of a DAG run. ``timeout`` is the DAG's ``dagrun_timeout``.
+    """Return the status of a DAG run. ``timeout`` is the DAG's ``dagrun_timeout``.
 
     Airflow fails a run when the timeout has passed, and does not record the reason. No other run lasts longer than its
     timeout, so a run that lasted that long has timed out. Raises ``UnknownStateError``.
@@ -35,7 +35,9 @@ def run_status(run: Mapping[str, Any], timeout: timedelta | None = None) -> Exec
 def task_status(
     task: Mapping[str, Any], run: Mapping[str, Any], *, over: datetime | None = None, cleans_up: bool = False
 ) -> ExecutionStatus:
-    """The status of a task. A task that Airflow failed or skipped because its run was cancelled counts as cancelled.
+    """Return the status of a task.
+
+    A task that Airflow failed or skipped because its run was cancelled counts as cancelled.
 
     So does a task that Airflow stopped when the time of the run was ``over``: such a task ends later, and a task that
     had not begun has no end. A task that ``cleans_up`` continues.

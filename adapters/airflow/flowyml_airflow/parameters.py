@@ -47,7 +47,7 @@ def _may_be_empty(schema: Mapping[str, Any], hint: str) -> dict[str, Any]:
 
 
 def _date_of(parameter: Parameter) -> str:
-    """The name of the run's date for which an empty field stands; empty if None is a value itself."""
+    """Return the name of the run's date for which an empty field stands; empty if None is a value itself."""
     choices = parameter.schema.get("anyOf", (parameter.schema,))
     return "" if any(choice.get("type") == "null" for choice in choices) else in_words(parameter.default)
 
@@ -108,7 +108,7 @@ def _flat(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def declared(params: Mapping[str, Any] | None) -> list[Parameter]:
-    """The parameters of a DAG in Airflow's API. Each has a value, since the DAG may have a schedule."""
+    """Return the parameters of a DAG in Airflow's API. Each has a value, since the DAG may have a schedule."""
     return [_read(name, plain) for name, plain in (params or {}).items()]
 
 

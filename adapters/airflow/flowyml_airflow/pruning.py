@@ -74,7 +74,7 @@ def _needed(folder: Folder, client: Callable[[], AirflowClient], name: str) -> s
 
 
 def _pipeline(data: bytes, name: str) -> str | None:
-    """The pipeline of a bundle whose name matches its content."""
+    """Return the pipeline of a bundle whose name matches its content."""
     try:
         bundle = Bundle.of(data, name)
     except PlanError:
@@ -101,5 +101,5 @@ def _remove(folder: Folder, client: Callable[[], AirflowClient], name: str, boun
 
 
 def _named(bundles: Sequence[str], folder: Folder) -> set[str]:
-    """The bundles that DAG files need."""
+    """Return the bundles that DAG files need."""
     return bundles_needed(bundles, folder.read_all([name for name in folder.names() if name.endswith(".py")]))

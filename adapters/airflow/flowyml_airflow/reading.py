@@ -86,7 +86,10 @@ class RunReader:
     _marks: dict[tuple[str, str], list[Mark]] = field(default_factory=dict)
 
     def run(self, found: Mapping[str, Any], *, whole: bool = True) -> Run:
-        """The record of a DAG run. ``whole`` also reads the errors, and whether a stopped run has really ended."""
+        """Return the record of a DAG run.
+
+        ``whole`` also reads the errors, and whether a stopped run has really ended.
+        """
         found = self._noted(found)
         dag, run_id = found["dag_id"], found["dag_run_id"]
         status = run_status(found)
@@ -118,7 +121,7 @@ class RunReader:
         )
 
     def steps(self, found: Mapping[str, Any]) -> tuple[StepRun, ...]:
-        """The steps in the order of the DAG file."""
+        """Return the steps in the order of the DAG file."""
         found = self._noted(found)
         facts, tasks = self.facts(found), self._tasks(found)
         shown = [task for task in tasks if not is_start(task) and task["task_id"] not in facts.get("helpers", ())]
@@ -133,7 +136,7 @@ class RunReader:
         return in_order(with_causes(by_task, tasks, facts), facts)
 
     def _was_over(self, found: Mapping[str, Any]) -> datetime | None:
-        """The time when the timeout of a run passed. Airflow notices that a little later."""
+        """Return the time when the timeout of a run passed. Airflow notices that a little later."""
         if not run_status(found).is_failed:
             return None
         timeout, began = self._about(found)[0], moment(found["start_date"])
@@ -150,7 +153,7 @@ class RunReader:
         return {marker: str(before) for marker, before in kept.items() if before is not None}
 
     def identified(self, found: Mapping[str, Any]) -> Run:
-        """The record with the digest of the code: the run's own, else that of its DAG version.
+        """Return the record with the digest of the code: the run's own, else that of its DAG version.
 
         The record has the origin of the DAG version if that version has the code of the run.
         """
@@ -160,7 +163,7 @@ class RunReader:
         return replace(self.run(found, whole=False), origin=origin, code_digest=submitted or kept)
 
     def outputs(self, found: Mapping[str, Any]) -> Outputs:
-        """The outputs of the pipeline; for a foreign DAG the return values by task id: see ``_returned``."""
+        """Return the outputs of the pipeline; for a foreign DAG the return values by task id: see ``_returned``."""
         dag, run_id = found["dag_id"], found["dag_run_id"]
         facts = self.facts(found)
         if not facts:
@@ -204,7 +207,7 @@ class RunReader:
         return Outputs({**read, **plain}, not_kept=read.not_kept) if plain else read
 
     def listed(self, found: Mapping[str, Any]) -> list[Artifact]:
-        """The artifacts of the steps.
+        """Return the artifacts of the steps.
 
         A task has its outputs in one XCom, an execution group's task in an XCom for each.
         """
@@ -235,13 +238,13 @@ class RunReader:
             yield name, {output: restored(value) for output, value in kept.items() if value is not None}
 
     def _kept(self, found: Mapping[str, Any], marker: Marker, key: str = _RETURNED) -> Any:
-        """An XCom; None if it is gone, as for a task that runs again since it was listed."""
+        """Return an XCom; None if it is gone, as for a task that runs again since it was listed."""
         with suppress(NotThereError):
             return self.client.xcom(found["dag_id"], found["dag_run_id"], marker[0], key, marker[1])
         return None
 
     def _returned(self, found: Mapping[str, Any]) -> Outputs:
-        """The return value of each task; for a mapped task a list by map index, None for those without."""
+        """Return the return value of each task; for a mapped task a list by map index, None for those without."""
         dag, run_id = found["dag_id"], found["dag_run_id"]
         values: dict[str, Any] = {}
         lost: dict[str, str] = {}
@@ -265,7 +268,7 @@ class RunReader:
         return Outputs({task: value for task, value in values.items() if task not in lost}, not_kept=lost)
 
     def logs(self, found: Mapping[str, Any], *, follow: bool) -> Iterator[LogLine]:
-        """The lines of every attempt, oldest first; with ``follow`` as they arrive, until the run has ended."""
+        """Return the lines of every attempt, oldest first; with ``follow`` as they arrive, until the run has ended."""
         tails: Tails = defaultdict(Tail)
         over: bool | None = None  # unknown before the first poll, for which ``found`` is new enough
 
@@ -281,7 +284,7 @@ class RunReader:
         return log_lines(look, follow=follow)
 
     def _new_lines(self, found: Mapping[str, Any], tails: Tails, *, follow: bool) -> list[LogLine]:
-        """The lines that are new; with ``follow``, a line that may be incomplete waits for the next call."""
+        """Return the lines that are new; with ``follow``, a line that may be incomplete waits for the next call."""
         lines: list[tuple[datetime, LogLine]] = []
         tasks = [task for task in self._tasks(found) if task["start_date"] is not None]
         facts = self.facts(found) if any(map(runs_several, tasks)) else {}
@@ -304,7 +307,7 @@ class RunReader:
         return [line for _, line in sorted(lines, key=lambda item: item[0])]
 
     def _log(self, found: Mapping[str, Any], task: Mapping[str, Any], attempt: int) -> list[LogEvent] | None:
-        """The log of an attempt so far; None if Airflow does not answer."""
+        """Return the log of an attempt so far; None if Airflow does not answer."""
         try:
             return self.client.log(found["dag_id"], found["dag_run_id"], task, attempt)
         except (EngineUnreachableError, ServerTroubleError):
@@ -346,7 +349,10 @@ class RunReader:
         has_no_items: bool = False,
         over: datetime | None = None,
     ) -> Sequence[StepRun]:
-        """The step of a task, or the steps of an execution group. ``over`` is the time when the timeout passed."""
+        """Return the step of a task, or the steps of an execution group.
+
+        ``over`` is the time when the timeout passed.
+        """
         names = steps_of_task(task["task_id"], facts)
         cleans_up = task["task_id"] in facts.get("cleanup", ())
         status = task_status(task, found, over=None if has_no_items else over, cleans_up=cleans_up)
@@ -368,14 +374,14 @@ class RunReader:
         return sorted(run.index[0] for run in runs if run.name == name and run.raw_status == "success" and run.index)
 
     def _written(self, task: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The record that an execution group's task wrote about its steps."""
+        """Return the record that an execution group's task wrote about its steps."""
         if not may_have_written(task):
             return {}
         written: Mapping[str, Any] = restored(self._kept(found, (task["task_id"], map_index(task)), STEPS_KEY)) or {}
         return written
 
     def _why(self, found: Mapping[str, Any], status: ExecutionStatus) -> str:
-        """The error of a run that failed, took too long or was cancelled."""
+        """Return the error of a run that failed, took too long or was cancelled."""
         if status is ExecutionStatus.CANCELLED:
             return WAS_CANCELLED
         if status is ExecutionStatus.TIMEOUT:
@@ -413,7 +419,7 @@ class RunReader:
         return of_step(name_of(task), error, labelled(name_of(task), index_of(task)))
 
     def _error(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, str]:
-        """The error of the last attempt of a failed task, and the class of its exception.
+        """Return the error of the last attempt of a failed task, and the class of its exception.
 
         If a user marked the task as failed, the error names the user: the process only reports that it was stopped.
         """
@@ -449,7 +455,7 @@ class RunReader:
         return ""
 
     def _noted(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The run with FlowyML's note of its cancellation, even if a user has written another note since."""
+        """Return the run with FlowyML's note of its cancellation, even if a user has written another note since."""
         succeeded = found["state"] == "success"
         if not (succeeded and found.get("note")) and DAG_RUN.get(found["state"]) is not ExecutionStatus.FAILED:
             return found
@@ -500,11 +506,11 @@ class RunReader:
         )
 
     def facts(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The facts in the last line of the run's DAG file; empty if FlowyML did not write the file."""
+        """Return the facts in the last line of the run's DAG file; empty if FlowyML did not write the file."""
         return facts_of(self._source(found))
 
     def _source(self, found: Mapping[str, Any]) -> str:
-        """The text of the run's DAG file; empty if Airflow no longer has it."""
+        """Return the text of the run's DAG file; empty if Airflow no longer has it."""
         version = version_of(found)
         try:
             return self.client.source(

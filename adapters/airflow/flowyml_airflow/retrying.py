@@ -61,7 +61,10 @@ def to_clear(
 def _named(
     tasks: Sequence[Mapping[str, Any]], steps: Sequence[str], facts: Mapping[str, Any], failed: Container[str | None]
 ) -> tuple[set[Marker], set[Marker]]:
-    """The tasks of these steps and items: the failed ones or, if none failed, all. The latter are returned twice."""
+    """Return the tasks of these steps and items: the failed ones or, if none failed, all.
+
+    The latter are returned twice.
+    """
     found: set[Marker] = set()
     completed: set[Marker] = set()
     for wanted in steps:
@@ -75,6 +78,6 @@ def _named(
 
 
 def _labels(task: Mapping[str, Any], facts: Mapping[str, Any]) -> set[str]:
-    """The names of a task's steps, with and without their item. An execution group runs again as a whole."""
+    """Return the names of a task's steps, with and without their item. An execution group runs again as a whole."""
     names = steps_of_task(task["task_id"], facts) or [name_of(task)]
     return {*names, *(labelled(name, index_of(task)) for name in names)}

@@ -96,7 +96,7 @@ def _asset(given: str | Mapping[str, Any]) -> Part:
 
 
 def asset_classes(given: Any) -> list[str]:
-    """The asset classes in a schedule of assets."""
+    """Return the asset classes in a schedule of assets."""
     if given is None or (isinstance(given, str) and given.startswith("@")):
         return []
     found = (
@@ -121,7 +121,7 @@ def has_named_assets(given: Any) -> bool:
 
 
 def timetable_class(schedule: Schedule) -> str:
-    """The name of the timetable with these times."""
+    """Return the name of the timetable with these times."""
     return "CronTriggerTimetable" if schedule.cron is not None else "DeltaTriggerTimetable"
 
 
@@ -142,7 +142,7 @@ def delta(seconds: float) -> str:
 
 
 def schedule_info(found: Deployed, folder: Folder | None = None) -> ScheduleInfo | None:
-    """The schedule of a DAG; None if it has none, or FlowyML did not set it."""
+    """Return the schedule of a DAG; None if it has none, or FlowyML did not set it."""
     schedule = found.schedule
     if schedule is None or not has_schedule(found.dag):
         return None

@@ -59,7 +59,7 @@ def timeout_of(dag: Mapping[str, Any]) -> timedelta | None:
 
 
 def moment(text: str | None) -> datetime | None:
-    """A time as Airflow writes it."""
+    """Return a time as Airflow writes it."""
     return datetime.fromisoformat(text) if text else None
 
 
@@ -80,7 +80,7 @@ def no_tasks_at(date: datetime, dag: Mapping[str, Any]) -> str:
 
 
 def known(table: Mapping[Any, ExecutionStatus], state: str | None, what: str) -> ExecutionStatus:
-    """The status for a state. Raises ``UnknownStateError``."""
+    """Return the status for a state. Raises ``UnknownStateError``."""
     if state not in table:
         raise UnknownStateError(
             f"Airflow reports the {what} state {state!r}, which this FlowyML does not know. Upgrade FlowyML."

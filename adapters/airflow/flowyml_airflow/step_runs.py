@@ -50,7 +50,7 @@ class Seen:
         return self._states.get(task) == {-1: "skipped"} and self._states.get(loop["items"]) == {-1: "success"}
 
     def place(self, place: Any) -> Place | None:
-        """The address of an output; of an ``either``, that of the first output whose step ran.
+        """Return the address of an output; of an ``either``, that of the first output whose step ran.
 
         None if it was skipped.
         """
@@ -63,7 +63,7 @@ class Seen:
         return None if is_skipped else list(place)
 
     def completed(self, task: str) -> list[int]:
-        """The map indexes for which a task completed."""
+        """Return the map indexes for which a task completed."""
         return sorted(index for index, state in self._states.get(task, {}).items() if state == "success")
 
     def counts(self, task: str) -> bool:
@@ -72,12 +72,12 @@ class Seen:
         return not goes_on and task not in self._beside
 
     def on_item_error(self, place: Place) -> tuple[str, ...]:
-        """The ``on_item_error`` of the loop that collects an output; empty without a loop."""
+        """Return the ``on_item_error`` of the loop that collects an output; empty without a loop."""
         return tuple("continue" if self._loops[loop].get("goes_on") else "fail" for loop in place[2:])
 
 
 def in_order(steps: Mapping[Marker, Sequence[StepRun]], facts: Mapping[str, Any]) -> tuple[StepRun, ...]:
-    """The steps of all tasks in the order of the DAG file, and those of items by their indexes."""
+    """Return the steps of all tasks in the order of the DAG file, and those of items by their indexes."""
     order = {task: number for number, task in enumerate(facts.get("steps", ()))}
     runs = [
         (order.get(task, 0), number, index, run)
@@ -88,23 +88,23 @@ def in_order(steps: Mapping[Marker, Sequence[StepRun]], facts: Mapping[str, Any]
 
 
 def map_index(task: Mapping[str, Any]) -> int:
-    """The map index of a task; -1 if it is not mapped."""
+    """Return the map index of a task; -1 if it is not mapped."""
     found = task.get("map_index", -1)
     return found if isinstance(found, int) else -1
 
 
 def name_of(task: Mapping[str, Any]) -> str:
-    """The name of a task's step."""
+    """Return the name of a task's step."""
     return str(task.get("task_display_name") or task["task_id"])
 
 
 def index_of(task: Mapping[str, Any]) -> tuple[int, ...]:
-    """The index of a task's item; empty if it has none."""
+    """Return the index of a task's item; empty if it has none."""
     return (index,) if (index := map_index(task)) >= 0 else ()
 
 
 def steps_of_task(task: str, facts: Mapping[str, Any]) -> Sequence[str]:
-    """The names of the steps of an execution group's task; empty for another task."""
+    """Return the names of the steps of an execution group's task; empty for another task."""
     found: Sequence[str] = facts.get("together", {}).get(task, ())
     return found
 
@@ -175,7 +175,7 @@ def attributed(events: Sequence[LogEvent], names: Sequence[str], attempt: int) -
 
 
 def _marked(message: str, names: Sequence[str]) -> tuple[str, int] | None:
-    """The step and the attempt in a marker line; None for another line."""
+    """Return the step and the attempt in a marker line; None for another line."""
     if not message.startswith(TURN):
         return None
     try:

@@ -15,7 +15,7 @@ __all__ = ["asks_for_pod", "called_back", "grows", "pod", "retries", "tries_agai
 
 
 def called_back(options: Mapping[str, Any], names: Iterable[str], before: list[Part]) -> Iterator[Part]:
-    """The arguments for callbacks. FlowyML's own, if any, come first."""
+    """Yield the arguments for callbacks. FlowyML's own, if any, come first."""
     for name in names:
         calls = [*before, *(_callback(*item) for item in callbacks(options.get(name)))]
         if calls:
@@ -28,7 +28,7 @@ def _callback(place: str, arguments: Mapping[str, Any] | None) -> Part:
 
 
 def retries(policy: OrchestratorRetryPolicy | None) -> Iterator[Part]:
-    """The arguments for retries, with Airflow's own backoff.
+    """Yield the arguments for retries, with Airflow's own backoff.
 
     Airflow waits up to twice the computed time, so that tasks do not retry all at once.
     """
@@ -57,7 +57,10 @@ def asks_for_pod(resources: ResourceRequirements | None) -> bool:
 
 
 def pod(resources: ResourceRequirements) -> Part:
-    """The resources of a pod: requests for all; limits for memory, and for devices, which Kubernetes never shares."""
+    """Return the resources of a pod: requests for all, and some limits.
+
+    Limits are for memory, and for devices, which Kubernetes never shares.
+    """
     wanted = {"cpu": resources.cpu, "memory": resources.memory}
     requests: list[Part] = [f"{name}={text_literal(amount)}" for name, amount in wanted.items() if amount]
     limits = {"memory": resources.memory} if resources.memory else {}

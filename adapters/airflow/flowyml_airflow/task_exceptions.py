@@ -54,7 +54,7 @@ def airflow_exceptions() -> ModuleType:
 
 
 def interruptions() -> tuple[type[BaseException], ...]:
-    """The exceptions that Airflow raises in a task that takes too long, or that Airflow 2 was asked to stop."""
+    """Return the exceptions that Airflow raises in a task that takes too long, or that Airflow 2 was asked to stop."""
     names = ("AirflowTaskTimeout", "AirflowTaskTerminated")
     return tuple(getattr(airflow_exceptions(), name) for name in names if hasattr(airflow_exceptions(), name))
 
@@ -70,7 +70,7 @@ def interrupted(step: Step, error: BaseException) -> StepError:
 
 
 def upstream_failed(task: Task) -> Exception:
-    """The exception for a task that Airflow started although a step that it waits for failed."""
+    """Return the exception for a task that Airflow started although a step that it waits for failed."""
     kind = type(UPSTREAM_FAILED, (airflow_exceptions().AirflowFailException,), {"__module__": __name__})
     made: Exception = kind(f"{task.name} did not run: a step that it waits for failed.")
     return made

@@ -61,7 +61,7 @@ class _Names(FreeNames):
         return self._tasks[task]
 
     def of(self, tasks: Iterable[Task]) -> list[str]:
-        """The variables of some tasks."""
+        """Return the variables of some tasks."""
         return [self._tasks[task] for task in tasks]
 
 
@@ -76,7 +76,7 @@ class TaskTexts:
         self._has_links = links
 
     def text(self) -> Iterator[str]:
-        """All lines within the ``with DAG(…):``."""
+        """Yield all lines within the ``with DAG(…):``."""
         for section in self.flow.sections:
             yield _line(self._section(section))
         written: set[str] = set()
@@ -103,7 +103,7 @@ class TaskTexts:
     # Tasks.
 
     def _section(self, section: Section) -> Part:
-        """The task group of a pipeline within the pipeline."""
+        """Return the task group of a pipeline within the pipeline."""
         arguments: list[Part] = [text_literal(self.flow.ids.groups[section.name]), "prefix_group_id=False"]
         arguments += [f"tooltip={text_literal(section.description.partition(chr(10))[0] or section.pipeline)}"]
         arguments += self._within(section.parent, "parent_group")
@@ -132,7 +132,7 @@ class TaskTexts:
         return f"){_TEARDOWN}" if self.flow.is_cleanup(task) else ")"
 
     def _loop(self, loop: Loop) -> Iterator[str]:
-        """A mapped task for a loop of one step, otherwise a mapped task group."""
+        """Yield a mapped task for a loop of one step, otherwise a mapped task group."""
         members = self.flow.members(loop)
         if any(map(self.flow.is_operator, members)):
             yield _line(self._mapped_operator(loop, members))
@@ -177,11 +177,11 @@ class TaskTexts:
         return source(value(labels))
 
     def _worked(self, task: Task) -> Iterator[Part]:
-        """The arguments of a task that runs steps."""
+        """Return the arguments of a task that runs steps."""
         return self._step(task) if task.kind == "step" else self._together(task)
 
     def _together(self, task: Task) -> Iterator[Part]:
-        """The arguments of an execution group's task. It retries its steps itself, so Airflow runs it once."""
+        """Yield the arguments of an execution group's task. It retries its steps itself, so Airflow runs it once."""
         together, steps = self.flow.structure.together[task.name], self.flow.runs(task)
         options = {name: given for step in steps for name, given in step_options(step).items()}
         ours = self.flow.id(task)
@@ -196,7 +196,7 @@ class TaskTexts:
         yield from self._asked(task, options, together.resources)
 
     def _step(self, task: Task) -> Iterator[Part]:
-        """The arguments of a step's task."""
+        """Yield the arguments of a step's task."""
         step = self.flow.step(task)
         options = step_options(step)
         ours = task_id(step.name)
@@ -229,7 +229,7 @@ class TaskTexts:
         return self.names.imports[self.flow.operators[task.name]]
 
     def _operator(self, task: Task) -> Iterator[Part]:
-        """The arguments of an operator, without those that are set when it runs."""
+        """Yield the arguments of an operator, without those that are set when it runs."""
         step = self.flow.step(task)
         options, given = step_options(step), arguments_of(step)
         ours = task_id(step.name)
@@ -248,7 +248,7 @@ class TaskTexts:
             yield from self._rule(task)
 
     def _handed(self, task: Task) -> dict[str, Part]:
-        """The arguments that are set when the operator runs: values of the run, and of other steps."""
+        """Return the arguments that are set when the operator runs: values of the run, and of other steps."""
         lists: dict[str, list[Part]] = {}
         handed: dict[str, Part] = {}
         for item in self.flow.step(task).inputs:
@@ -284,7 +284,7 @@ class TaskTexts:
         return variable if key == "return_value" else f"{variable}[{text_literal(key)}]"
 
     def _mapped_operator(self, loop: Loop, members: Sequence[Task]) -> Part:
-        """An operator for each item, mapped by Airflow."""
+        """Return an operator for each item, mapped by Airflow."""
         task, *others = members
         if others:
             raise self._beyond(next(filter(self.flow.is_operator, members)),
@@ -318,14 +318,14 @@ class TaskTexts:
     # Tasks that run no step.
 
     def _items(self, task: Task) -> Iterator[Part]:
-        """The arguments of the task that lists the items of a loop."""
+        """Yield the arguments of the task that lists the items of a loop."""
         yield f"task_id={text_literal(self.flow.id(task))}"
         yield f"loop={text_literal(task.name)}"
         yield from self._taken(task)
         yield from self._rule(task)
 
     def _choice(self, task: Task) -> Iterator[Part]:
-        """The arguments of the task that chooses a branch."""
+        """Yield the arguments of the task that chooses a branch."""
         yield f"task_id={text_literal(self.flow.id(task))}"
         yield f"task_display_name={text_literal(f'{task.name}?')}"
         yield f"choice={text_literal(task.name)}"
@@ -369,7 +369,7 @@ class TaskTexts:
         return f"{self.names[self.flow.steps[output.step]]}.output[{text_literal(self.flow.key(output))}]"
 
     def _start(self) -> Part:
-        """The task of ``on_pipeline_start``. It has as many tries as the step with the most.
+        """Return the task of ``on_pipeline_start``. It has as many tries as the step with the most.
 
         A hook that raises does not fail this task; it fails only if no step could run either.
         """
@@ -425,7 +425,7 @@ class TaskTexts:
         yield from (_wait(name, before) for name in first if before)
 
     def _groups_of(self, task: Task) -> Sequence[str]:
-        """The names of the task groups around a task, including its own for a loop with this step alone."""
+        """Return the names of the task groups around a task, including its own for a loop with this step alone."""
         around = (self.flow.section(self.flow.group(task)), self.flow.loop(task))
         return tuple(group.name for group in around if group)
 
@@ -445,7 +445,7 @@ def _item_class(task: Task) -> str:
 
 
 def _tuple(before: str, names: Sequence[str], after: str) -> Part:
-    """A tuple without parentheses, if it fits into a line."""
+    """Return a tuple without parentheses, if it fits into a line."""
     flat = f"{before}{', '.join(names)}{after}"
     return flat if len(flat) <= LINE_LENGTH - 8 else Group(f"{before}(", names, f"){after}")
 

@@ -36,7 +36,7 @@ _UNMAPPED = -1
 
 
 def item_key(name: str, index: int) -> str:
-    """The XCom key of one item of a list that is stored elsewhere, item by item."""
+    """Return the XCom key of one item of a list that is stored elsewhere, item by item."""
     return f"{xcom_key(name)}.{index}"
 
 
@@ -82,13 +82,16 @@ class Upstream:
         return verdict(run_if, [ends.count(end) for end in End], ends.count(None))
 
     def taken(self, gate: Task) -> str:
-        """The name of the branch that a task chose; empty for none. Raises ``StepError`` if it has not chosen."""
+        """Return the name of the branch that a task chose; empty for none.
+
+        Raises ``StepError`` if it has not chosen.
+        """
         index = self._index_of(gate)
         chosen: str = self._required(self.flow.id(gate), self.flow.id(gate), TAKEN, index)
         return chosen
 
     def _ends(self, task: Task) -> list[End | None]:
-        """The ends of the tasks that a task waits for, without duplicates."""
+        """Return the ends of the tasks that a task waits for, without duplicates."""
         group = self.flow.group(task)
         ends: dict[object, End | None] = {}
         for number, source in enumerate(self.flow.sources(task)):
@@ -103,7 +106,7 @@ class Upstream:
         return list(ends.values())
 
     def end(self, source: Source, group: str) -> End | None:
-        """The end of the source of a value, for a reader in ``group``; None if it has not ended."""
+        """Return the end of the source of a value, for a reader in ``group``; None if it has not ended."""
         if isinstance(source, FromEither):
             ends = [self.end(output, group) for output in source.outputs]
             if End.OK in ends:
@@ -116,7 +119,7 @@ class Upstream:
         return self._end_of_step(source.step, self._index_of(self.flow.steps[source.step]))
 
     def value(self, source: Source, group: str) -> Any:
-        """A packed value of a source that ended OK; for a parameter or a constant the value itself.
+        """Return a packed value of a source that ended OK; for a parameter or a constant the value itself.
 
         Raises ``StepError`` if a task that ended OK left no value, such as one that a person marked as success.
         """
@@ -134,41 +137,50 @@ class Upstream:
         return self._output(source, self._index_of(self.flow.steps[source.step]))
 
     def _output(self, output: FromStep, index: int) -> Any:
-        """An output of a step. The output of an operator of Airflow's own can be any value, and is packed here."""
+        """Return an output of a step.
+
+        The output of an operator of Airflow's own can be any value, and is packed here.
+        """
         task, key = self.flow.id(self.flow.steps[output.step]), self.flow.key(output)
         if output.step not in self.flow.operators:
             return self._required(output.step, task, key, index)
         return self._pack(output, self._carried(task, key, index), index)
 
     def parameter(self, name: str) -> Any:
-        """A parameter of the run."""
+        """Return a parameter of the run."""
         found = next(each for each in self.flow.plan.parameters if each.name == name)
         value = self._parameters.get(name, found.default)
         return value if value == found.default else as_declared(found.schema, value)
 
     def pull(self, task: str, key: str, index: int = _UNMAPPED) -> Any:
-        """The value of an XCom of a task; None if it does not exist."""
+        """Return the value of an XCom of a task; None if it does not exist."""
         return restored(self._carried(task, key, index))
 
     def _carried(self, task: str, key: str, index: int) -> Any:
-        """The value of an XCom as ``xcoms`` encodes it; None if it does not exist."""
+        """Return the value of an XCom as ``xcoms`` encodes it; None if it does not exist."""
         return self._context["ti"].xcom_pull(task_ids=task, key=key, map_indexes=index)
 
     def _required(self, name: str, task: str, key: str, index: int) -> Any:
-        """The value of an XCom of a task. Raises ``StepError``, with the ``name`` of the step, if it does not exist."""
+        """Return the value of an XCom of a task.
+
+        Raises ``StepError``, with the ``name`` of the step, if it does not exist.
+        """
         value = self._carried(task, key, index)
         if value is None:
             raise no_output(name, [index])
         return restored(value)
 
     def end_of_task(self, task: Task, index: int = _UNMAPPED) -> End | None:
-        """The end of a task for an item; of the whole task if it was never expanded."""
+        """Return the end of a task for an item; of the whole task if it was never expanded."""
         states = self.states(self.flow.id(task))
         state = states.get(index, states.get(_UNMAPPED))
         return None if state is None else _ENDS.get(state)
 
     def _end_of_step(self, step: str, index: int) -> End | None:
-        """The end of a step. A step of an execution group may have ended either way when the whole task failed."""
+        """Return the end of a step.
+
+        A step of an execution group may have ended either way when the whole task failed.
+        """
         task = self.flow.steps[step]
         end = self.end_of_task(task, index)
         if task.kind == "step" or end in (None, End.OK):
@@ -177,7 +189,7 @@ class Upstream:
         return _ENDS.get(written[step]["state"], end) if step in written else end
 
     def states(self, task: str) -> Mapping[int, str | None]:
-        """The states of a task by map index."""
+        """Return the states of a task by map index."""
         if task not in self._states:
             ask = _states_of_3 if hasattr(self._context["ti"], "get_task_states") else _states_of_2
             self._states[task] = ask(self._context, task)
@@ -189,7 +201,7 @@ class Upstream:
         return next(iter(self.flow.structure.loops_between(source.step, group)), None)
 
     def _index_of(self, task: Task) -> int:
-        """The map index at which to read another task: this task's own if that one is in a loop."""
+        """Return the map index at which to read another task: this task's own if that one is in a loop."""
         return self.index if self.flow.loop(task) else _UNMAPPED
 
     def _all_items(self, step: str, loop: Loop) -> _Parts:
@@ -198,7 +210,7 @@ class Upstream:
         return self._parts[step]
 
     def _seen(self, step: str, loop: Loop) -> _Parts:
-        """The end of a step of a loop for a reader outside, by the same rules as ``flowyml.runtime.walk``."""
+        """Return the end of a step of a loop for a reader outside, by the same rules as ``flowyml.runtime.walk``."""
         is_listed = True
         if self.flow.has_items_task(loop):
             listed = self.end_of_task(Task("items", loop.name))
@@ -220,7 +232,7 @@ class Upstream:
         return _Parts(End.OK, ok) if ok else _Parts(End.SKIPPED)
 
     def _collected(self, output: FromStep, loop: Loop) -> list[Any]:
-        """The values of all items, in order; with ``on_item_error="continue"`` pairs with their indexes."""
+        """Return the values of all items, in order; with ``on_item_error="continue"`` pairs with their indexes."""
         indexes = self._all_items(output.step, loop).indexes
         if output.step in self.flow.operators:
             values = [self._output(output, index) for index in indexes]
@@ -243,7 +255,7 @@ class Upstream:
         return [restored(value) for value in found]
 
     def _item(self, source: FromItem) -> Any:
-        """The item of this task: its map index is the position in the list."""
+        """Return the item of this task: its map index is the position in the list."""
         around = self.flow.structure.by_name[source.loop]
         items = self.value(self.flow.list_of(source), around.parent)
         if isinstance(items, list | tuple) and not self.is_apart(self.flow.list_of(source), around.parent):
@@ -259,7 +271,10 @@ class Upstream:
 
 
 def _states_of_3(context: Mapping[str, Any], task: str) -> Mapping[int, str | None]:
-    """The states by map index. Airflow's keys are task ids, with ``_`` and the map index. Source: ``execution_api``."""
+    """Return the states by map index. Airflow's keys are task ids, with ``_`` and the map index.
+
+    Source: ``execution_api``.
+    """
     ti = context["ti"]
     found = ti.get_task_states(dag_id=ti.dag_id, task_ids=[task], run_ids=[ti.run_id]).get(ti.run_id, {})
     states = {}

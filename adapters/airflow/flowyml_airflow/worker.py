@@ -168,7 +168,7 @@ def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python
 
 
 def function(bundle: Path, place: str) -> Callable[..., Any]:
-    """A function of the user's code, as an argument of an operator of Airflow's own."""
+    """Return a function of the user's code, as an argument of an operator of Airflow's own."""
     return load_function(unpack_bundle(bundle), place)
 
 
@@ -176,7 +176,7 @@ def function(bundle: Path, place: str) -> Callable[..., Any]:
 def list_items(
     operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None
 ) -> list[str]:
-    """The labels of the items of a loop. Raises if they are more than Airflow maps over.
+    """Return the labels of the items of a loop. Raises if they are more than Airflow maps over.
 
     The items of a list that is stored elsewhere are pushed one by one, so that each task reads its own item alone.
     """
@@ -205,7 +205,7 @@ def list_items(
 
 @never_retried()
 def choose(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> str:
-    """The first branch whose condition holds; empty if none does, or if a value for the condition is missing.
+    """Return the first branch whose condition holds; empty if none does, or if a value for the condition is missing.
 
     Fails if such a value, or one that is needed afterwards, is missing since its step failed.
     """
@@ -290,7 +290,7 @@ def _packed(
 def _inputs(
     flow: Flow, step: Step, operator: Any, context: Mapping[str, Any], bundle: Path, artifacts: str | None
 ) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """The packed inputs of a step, and its index in a loop."""
+    """Return the packed inputs of a step, and its index in a loop."""
     task = flow.steps[step.name]
     upstream = _check_upstream(flow, task, context, bundle, artifacts)
     from_operators = any(output.step in flow.operators for output in flow.outputs(task))
@@ -357,7 +357,7 @@ def _fire(context: Mapping[str, Any], bundle: Path, python: str, event: str, *ar
 
 
 def _status(context: Mapping[str, Any]) -> ExecutionStatus:
-    """The status of an ended run, from the reason that Airflow passes to callbacks."""
+    """Return the status of an ended run, from the reason that Airflow passes to callbacks."""
     reason = str(context.get("reason"))
     if reason == "timed_out":
         return ExecutionStatus.TIMEOUT
@@ -371,7 +371,7 @@ def _processes(
     artifacts: str | None,
     read_secret: ReadSecret = from_environment,
 ) -> StepProcesses:
-    """The processes of steps: forked from this one if the steps' interpreter is Airflow's own.
+    """Return the processes of steps: forked from this one if the steps' interpreter is Airflow's own.
 
     All of Airflow works in a fork: its context, and its line to the task's supervisor or to its database.
     """
@@ -384,14 +384,14 @@ def _processes(
 
 
 def _place(context: Mapping[str, Any], bundle: Path) -> str:
-    """The prefix of the run's artifacts, with DAG id and run id: two DAGs may have runs of the same id."""
+    """Return the prefix of the run's artifacts, with DAG id and run id: two DAGs may have runs of the same id."""
     dag = getattr(context.get("dag_run"), "dag_id", None) or _plan(bundle).name
     return run_place(f"airflow {_address()}", dag, context["run_id"])
 
 
 @cache
 def _address() -> str:
-    """The configured address of this Airflow, which distinguishes two Airflows that share a store."""
+    """Return the configured address of this Airflow, which distinguishes two Airflows that share a store."""
     try:
         conf = import_module("airflow.configuration").conf
     except ImportError:  # in a test of this file
@@ -401,7 +401,7 @@ def _address() -> str:
 
 
 def _dates(context: Mapping[str, Any]) -> RunDates:
-    """The dates of a run by FlowyML's schedule or a backfill.
+    """Return the dates of a run by FlowyML's schedule or a backfill.
 
     The timetables that FlowyML uses have no interval: Airflow uses the logical date for its start and its end. A run by
     hand, or by an operator in another DAG, is for the time of the request, unless it was given a logical date, and has
@@ -426,7 +426,7 @@ def _dates(context: Mapping[str, Any]) -> RunDates:
 
 
 def _schedule(context: Mapping[str, Any]) -> Schedule | None:
-    """The schedule in the DAG file."""
+    """Return the schedule in the DAG file."""
     try:
         mark = mark_of(Path(context["dag"].fileloc).read_bytes())
         plain = mark.facts.get("schedule") if mark else None
@@ -437,7 +437,7 @@ def _schedule(context: Mapping[str, Any]) -> Schedule | None:
 
 
 def _parameters(context: Mapping[str, Any], bundle: Path) -> dict[str, Any]:
-    """The parameters of a run. Its conf wins, even if ``[core] dag_run_conf_overrides_params`` is off."""
+    """Return the parameters of a run. Its conf wins, even if ``[core] dag_run_conf_overrides_params`` is off."""
     values = {**parameters_of(context.get("params")), **parameters_of(_conf(context))}
     return filled(values, _plan(bundle).parameters)
 

@@ -22,13 +22,16 @@ _NONE = ("", "None", "Never, external triggers only")
 
 
 def workflows(client: AirflowClient, last: int) -> list[Workflow]:
-    """All DAGs that have a file, by id; the newest ``last`` runs of each are counted."""
+    """Return all DAGs that have a file, by id; the newest ``last`` runs of each are counted."""
     found = [_workflow(client, dag, client.runs([dag["dag_id"]], last) if last else []) for dag in client.dags()]
     return sorted(found, key=lambda workflow: workflow.name)
 
 
 def cron_or_words(dag: Mapping[str, Any]) -> str | None:
-    """The schedule of a DAG: a cron expression if possible, otherwise Airflow's own words; None without a schedule."""
+    """Return the schedule of a DAG: a cron expression if possible, otherwise Airflow's own words.
+
+    None without a schedule.
+    """
     said: Any = dag.get("timetable_summary")
     interval = dag.get("schedule_interval")  # on 2
     if isinstance(interval, dict):

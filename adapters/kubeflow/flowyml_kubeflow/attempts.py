@@ -43,19 +43,19 @@ class Journal:
 
     @classmethod
     def of(cls, task: str) -> Journal:
-        """The journal of a task; on a cluster it writes nothing, since KFP itself records everything."""
+        """Return the journal of a task; on a cluster it writes nothing, since KFP itself records everything."""
         run = os.environ.get(LOCAL)
         return cls.below(Path(run), task) if run else cls(None)
 
     @classmethod
     def below(cls, run: Path, task: str) -> Journal:
-        """The journal of a task in the folder of its run."""
+        """Return the journal of a task in the folder of its run."""
         folder = run / "steps" / task
         folder.mkdir(parents=True, exist_ok=True)
         return cls(folder)
 
     def next_attempt(self) -> int:
-        """The number of the next attempt. KFP does not pass it to a task; the local runner's journal has it."""
+        """Return the number of the next attempt. KFP does not pass it to a task; the local runner's journal has it."""
         if self.folder is None:
             return 1
         return sum(1 for line in _lines(self.folder / "attempts.jsonl") if "started" in line) + 1
@@ -114,7 +114,7 @@ def processes_of(
     bundle: Path, pipeline: str, run: str, scratch: Path, dates: RunDates, brought: Sequence[Path],
     steps: Sequence[Step],
 ) -> SpawnedProcesses:  # fmt: skip
-    """The processes of attempts, which store outputs in ``scratch`` or in the store of ``FLOWYML_ARTIFACTS``.
+    """Return the processes of attempts, which store outputs in ``scratch`` or in the store of ``FLOWYML_ARTIFACTS``.
 
     Inputs are there, too, or in one of the folders ``brought``. Several ``steps`` share one process. ``run`` is the id
     of the run, if it is known.
@@ -182,7 +182,7 @@ class Attempt:
             self.journal.publish(failure={"kind": self.failure["kind"], "message": self.failure["message"]})
 
     def _secrets(self, on_line: OnLine) -> tuple[dict[str, str], OnLine]:
-        """The values of the step's secrets, and the function that takes its lines without them."""
+        """Return the values of the step's secrets, and the function that takes its lines without them."""
         if not self.step.secrets:
             return {}, on_line
         from flowyml.runtime.secrets import Mask, from_environment, secrets_of
@@ -218,7 +218,7 @@ def _fire(bundle: Path, event: str, arguments: Sequence[object], on_line: OnLine
 
 
 def leveled(line: str) -> tuple[str, str]:
-    """The level of a line of a pod's log, and the line without it.
+    """Return the level of a line of a pod's log, and the line without it.
 
     >>> leveled("WARNING: it rains"), leveled("NOTE: it rains")
     (('WARNING', 'it rains'), ('INFO', 'NOTE: it rains'))

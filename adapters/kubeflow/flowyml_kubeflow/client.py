@@ -52,7 +52,7 @@ class Client:
         return api_client(self.connection)
 
     def model(self, name: str, /, **fields: Any) -> Any:
-        """One of the official client's models, such as ``V2beta1Run``."""
+        """Return one of the official client's models, such as ``V2beta1Run``."""
         import kfp_server_api  # type: ignore[import-untyped]  # ships no types
 
         return getattr(kfp_server_api, name)(**fields)
@@ -83,7 +83,7 @@ class Client:
         return self._call(call, operation)
 
     def pages(self, operation: str, field: str, *arguments: Any, **options: Any) -> Iterator[Any]:
-        """All entries of a list, page after page; ``field`` is their name in the answer.
+        """Yield all entries of a list, page after page; ``field`` is their name in the answer.
 
         Raises ``EngineError`` for a list without end.
         """
@@ -113,7 +113,7 @@ class Client:
         return {"_request_timeout": (min(self.connection.timeout, 10), self.connection.timeout)}
 
     def log(self, run: str, node: str, *, grows: bool = False) -> list[str] | None:
-        """The log of a pod in KFP; None if KFP has none.
+        """Return the log of a pod in KFP; None if KFP has none.
 
         If the log ``grows``, an incomplete last line is left for the next call.
         """
@@ -125,7 +125,7 @@ class Client:
         return None if gone else lines
 
     def _bounded(self, answer: Any) -> bytes:
-        """The body of an answer, which may be endless, within a limit."""
+        """Return the body of an answer, which may be endless, within a limit."""
         try:
             body = bytes(answer.read(LARGEST_ANSWER + 1))
         finally:
@@ -137,7 +137,7 @@ class Client:
         return body
 
     def run_of_v1(self, run: str) -> Json | None:
-        """A run of API v1beta1, with its workflow, which the official client does not support.
+        """Return a run of API v1beta1, with its workflow, which the official client does not support.
 
         None if the server does not provide it. Raises ``EngineError`` if the server cannot be asked now.
         """
@@ -189,7 +189,7 @@ class Client:
         return None
 
     def _refused(self, error: Any, asked: str) -> EngineError:
-        """The error for an answer to the request ``asked``."""
+        """Return the error for an answer to the request ``asked``."""
         message = f"KFP at {self.connection.where} answered {error.status}: {_message(error)}"
         if error.status == 401:
             return AuthenticationError(
@@ -261,7 +261,7 @@ class Client:
 
 
 def _permission(message: str) -> str:
-    """The missing permission in KFP's message, in the words of Kubernetes' role-based access control.
+    """Return the missing permission in KFP's message, in the words of Kubernetes' role-based access control.
 
     Source: KFP, apiserver/resource/resource_manager.go, ``IsAuthorized``.
 
@@ -277,7 +277,7 @@ def _permission(message: str) -> str:
 
 
 def lines_of(text: str, *, grows: bool = False) -> list[str]:
-    r"""The lines of a log.
+    r"""Return the lines of a log.
 
     >>> lines_of("beat 1\nbea", grows=True), lines_of("beat 1\nbea", grows=False), lines_of("bea", grows=True)
     (['beat 1'], ['beat 1', 'bea'], [])
@@ -289,7 +289,7 @@ def lines_of(text: str, *, grows: bool = False) -> list[str]:
 
 
 def _message(error: Any) -> str:
-    """The server's message, without its headers."""
+    """Return the server's message, without its headers."""
     body = error.body.decode("utf-8", "replace") if isinstance(error.body, bytes) else error.body or ""
     try:
         answer = json.loads(body)
@@ -299,6 +299,6 @@ def _message(error: Any) -> str:
 
 
 def equals(**fields: str) -> str:
-    """A filter of KFP's lists: fields with these values."""
+    """Return a filter of KFP's lists: fields with these values."""
     predicates = [{"key": key, "operation": "EQUALS", "string_value": value} for key, value in fields.items()]
     return json.dumps({"predicates": predicates})

@@ -61,7 +61,7 @@ class Compiled:
     def size(
         self, release: tuple[int, ...] = (), parameters: Mapping[str, Any] | None = None, *, pods: int = PODS
     ) -> Size:
-        """The size of its workflow on a release of KFP, empty for an unknown release.
+        """Return the size of its workflow on a release of KFP, empty for an unknown release.
 
         ``parameters`` are the run's, by their ports; ``pods`` is the limit for each step of a loop. A loop whose number
         of items is in the pipeline may have fewer.
@@ -243,7 +243,7 @@ class _Compiler:
         return root
 
     def _dag_task(self, task: str, shown: str, dag: Dag, ports: Json, given: Json, code: Json) -> Json:
-        """A DAG as a task of the DAG around it."""
+        """Return a DAG as a task of the DAG around it."""
         self.components[f"comp-{task}"] = {
             "dag": {"tasks": dag.tasks, **({"outputs": dag.outputs} if dag.outputs else {})},
             "inputDefinitions": {"parameters": ports, "artifacts": {names.BUNDLE: ARTIFACT}},
@@ -284,7 +284,7 @@ class _Compiler:
         }
 
     def _last_task(self, steps: Dag) -> Json:
-        """A task without work, in a pod, after all steps.
+        """Return a task without work, in a pod, after all steps.
 
         Only a pod has KFP count the completed tasks of its DAG. Without it, a DAG whose last step came from the cache
         stays RUNNING, which is then the exit handler's input. Source: KFP, component/launcher_v2.go.
@@ -297,7 +297,7 @@ class _Compiler:
     # The steps.
 
     def _steps(self, code: Json, first: list[str]) -> Dag:
-        """One task for each step. ``code`` is the source of its code, ``first`` the task that provides it."""
+        """Return one task for each step. ``code`` is the source of its code, ``first`` the task that provides it."""
         tasks: Json = {}
         for step in self.plan:
             with of_step(step.name):
@@ -336,7 +336,7 @@ class _Compiler:
         return bool((self.options.get("cache") or step.options) and step_options(self.options, step).cache)
 
     def _step_component(self, step: Step) -> str:
-        """The component of a step. Steps that only differ in their names share a component."""
+        """Return the component of a step. Steps that only differ in their names share a component."""
         ports = tuple((item.name, type(item.source), getattr(item.source, "name", None)) for item in step.inputs)
         asked = json.dumps(step.options.get("kubeflow", {}), sort_keys=True) if step.options else ""
         key = (ports, step.outputs, step.resources, executors.longest(step), asked, _notes(step))

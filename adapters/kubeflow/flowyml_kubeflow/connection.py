@@ -79,7 +79,7 @@ class Connection:
         return shown(self.url)
 
     def page(self, path: str) -> str:
-        """A page of KFP's UI, as it may be shown."""
+        """Return a page of KFP's UI, as it may be shown."""
         return shown(f"{self.host}/#/{path}")
 
     @cached_property
@@ -128,7 +128,7 @@ class Connection:
         return {"namespace": namespace} if (namespace := self.namespace) else {}
 
     def site(self, url: str) -> Site:
-        """A URL of this KFP, for requests with these credentials."""
+        """Return a URL of this KFP, for requests with these credentials."""
         from flowyml.orchestrators.probe import Site
 
         return Site(url, timeout=min(self.timeout, 5), headers=self.sign_in.headers(), tls=self.tls)
@@ -164,7 +164,7 @@ class SignIn:
         return bool(self.login.token) or self.credentials is not None
 
     def headers(self) -> dict[str, str]:
-        """The headers of each call. Raises ``ConfigurationError`` if a file or a command is empty."""
+        """Return the headers of each call. Raises ``ConfigurationError`` if a file or a command is empty."""
         if self.login.token or self.credentials is None:
             found = self.login.headers()
         else:
@@ -195,7 +195,7 @@ class SignIn:
 
 
 def _token_of(credentials: Any) -> str | None:
-    """The token of an object of ``kfp.client``, which writes it into a configuration."""
+    """Return the token of an object of ``kfp.client``, which writes it into a configuration."""
     configuration = SimpleNamespace(api_key=dict[str, str]())
     credentials.refresh_api_key_hook(configuration)
     api_key: dict[str, str] = configuration.api_key

@@ -62,7 +62,7 @@ class Pipelines:
     def ensure_uploaded(
         self, bundle: Bundle, parameters: Mapping[str, Any] | None = None, *, owns: bool = False, force: bool = False
     ) -> tuple[Any, str, bool]:
-        """The version of the pipeline with exactly these bytes; uploaded if KFP has none.
+        """Return the version of the pipeline with exactly these bytes; uploaded if KFP has none.
 
         Raises ``UnsupportedFeatureError`` if a run with these parameters would be too large.
 
@@ -89,26 +89,26 @@ class Pipelines:
             check_replaceable(origin_of(newest), bundle.origin, what, force=force)
 
     def diff(self, bundle: Bundle) -> str:
-        """The changes of a deployment, without the schedule; empty if there are none."""
+        """Return the changes of a deployment, without the schedule; empty if there are none."""
         newest = self.newest(bundle.plan)
         return difference(newest.pipeline_spec if newest else None, self.compiled(bundle))
 
     def compiled(self, bundle: Bundle) -> Compiled:
-        """The pipeline as this KFP would get it."""
+        """Return the pipeline as this KFP would get it."""
         release = self.client.connection.version
         compiled = compile_pipeline(bundle, artifacts=self.artifacts, release=release)
         spec.validate(compiled)
         return compiled
 
     def check_size(self, bundle: Bundle, parameters: Mapping[str, Any] | None = None) -> Compiled:
-        """The same, if this KFP can run it. Raises ``UnsupportedFeatureError``."""
+        """Return the same, if this KFP can run it. Raises ``UnsupportedFeatureError``."""
         compiled, release = self.compiled(bundle), self.client.connection.version
         spec.check_fields(compiled, release)
         spec.check_size(compiled, release, parameters)
         return compiled
 
     def newest(self, plan: Plan) -> Any:
-        """The version of a pipeline that was deployed or scheduled last; None if there is none."""
+        """Return the version of a pipeline that was deployed or scheduled last; None if there is none."""
         pipeline = self._pipeline_named(names.pipeline(plan.name))
         if pipeline is None:
             return None
@@ -140,7 +140,7 @@ class Pipelines:
             raise
 
     def pipeline_of(self, run: Any) -> str:
-        """The name of a run's pipeline. A scheduled run has no description, so the pipeline's is read."""
+        """Return the name of a run's pipeline. A scheduled run has no description, so the pipeline's is read."""
         if name := facts(run.description).get("pipeline"):
             return str(name)
         reference = run.pipeline_version_reference
@@ -186,7 +186,7 @@ class Pipelines:
                 raise
 
     def spec_of(self, run: Any) -> Json:
-        """The pipeline of a run and its platform, from KFP; runs of KFP 1 have none.
+        """Return the pipeline of a run and its platform, from KFP; runs of KFP 1 have none.
 
         Raises ``NotFoundError`` if the version of the pipeline was deleted, which alone has them.
         """
@@ -199,7 +199,7 @@ class Pipelines:
         )
 
     def version_of(self, run: Any) -> Any:
-        """The version of a pipeline of a run or recurring run.
+        """Return the version of a pipeline of a run or recurring run.
 
         None if it was deleted, or never existed since the run was created from a file.
         """
@@ -251,7 +251,7 @@ class Pipelines:
 
 
 def description(facts: Mapping[str, Any]) -> str:
-    """A description for people and FlowyML: KFP has no better field for the users' names."""
+    """Return a description for people and FlowyML: KFP has no better field for the users' names."""
     return _ABOUT + json.dumps(facts, ensure_ascii=False)
 
 
@@ -267,7 +267,7 @@ def facts(text: str | None) -> Json:
 
 
 def origin_of(version: Any) -> Origin | None:
-    """The origin of a version of a pipeline, if it was recorded and exists; see ``version_of``."""
+    """Return the origin of a version of a pipeline, if it was recorded and exists; see ``version_of``."""
     return Origin.from_dict(facts(version.description).get("origin")) if version else None
 
 
@@ -299,7 +299,7 @@ def one_at_a_time(what: str) -> Iterator[None]:
 
 
 def difference(found: Mapping[str, Any] | None, compiled: Compiled) -> str:
-    """A unified diff from the version in KFP, if there is one, to the compiled one; empty if they are the same.
+    """Return a unified diff from the version in KFP, if there is one, to the compiled one; empty if they are the same.
 
     The code of KFP's version is compared if it is in the version's file; for code in a store, its digest.
     """
@@ -322,7 +322,7 @@ def difference(found: Mapping[str, Any] | None, compiled: Compiled) -> str:
 
 
 def _parts(pipeline: Json, platform: Json) -> tuple[list[list[str]], Texts]:
-    """The arguments of the tasks that provide the code, and everything else as lines."""
+    """Return the arguments of the tasks that provide the code, and everything else as lines."""
     pipeline = json.loads(json.dumps(pipeline))
     words = [[str(word) for word in container.pop("args", [])] for container in spec.code_containers(pipeline)]
     return words, {"pipeline": _plain(pipeline), "kubernetes": _plain(platform)}
@@ -333,7 +333,7 @@ def _files(bundle: Bundle) -> Texts:
 
 
 def _bundle_in(words: list[list[str]]) -> Bundle | None:
-    """The bundle in the arguments of the tasks that provide it."""
+    """Return the bundle in the arguments of the tasks that provide it."""
     texts = ["".join(word for word in each if len(word) > 64 and "://" not in word) for each in words]
     try:
         return Bundle.of(bz2.decompress(b"".join(map(base64.b64decode, texts)))) if any(texts) else None

@@ -112,7 +112,7 @@ with open(output, "w") as file:
 
 
 def container(kind: str, component: str, options: StepOptions, resources: ResourceRequirements | None) -> Json:
-    """The container of a step, or of a hook. ``component`` distinguishes containers of different components.
+    """Return the container of a step, or of a hook. ``component`` distinguishes containers of different components.
 
     That is necessary: KFP's backend stores the description of a component under the hash of its container, so that of
     two components with one container, one would get the other's inputs and outputs (argocompiler,
@@ -125,7 +125,7 @@ def container(kind: str, component: str, options: StepOptions, resources: Resour
 
 
 def bundle_containers(bundle: Bundle, url: str | None, options: StepOptions) -> list[Json]:
-    """The container that provides the bundle: from a store, or from its arguments.
+    """Return the container that provides the bundle: from a store, or from its arguments.
 
     Before it come containers for the parts of a bundle that is too large for its arguments.
     """
@@ -148,7 +148,7 @@ def _encoded(data: bytes) -> str:
 
 
 def _size(container_: Json) -> int:
-    """The bytes of a container in Go's JSON."""
+    """Return the bytes of a container in Go's JSON."""
     text = json.dumps(container_)
     return len(text) + 5 * sum(map(text.count, "<>&"))
 
@@ -161,7 +161,7 @@ def _giving(source: str, words: list[str], options: StepOptions) -> Json:
 
 
 def kubernetes(step: Step | None, options: StepOptions, seconds: float | None = None) -> Json:
-    """The configuration of the pods: kfp-kubernetes' part of the file. Source: KubernetesExecutorConfig.
+    """Return the configuration of the pods: kfp-kubernetes' part of the file. Source: KubernetesExecutorConfig.
 
     ``seconds`` is the limit for its steps; None: no limit.
     """
@@ -191,7 +191,7 @@ def kubernetes(step: Step | None, options: StepOptions, seconds: float | None = 
 
 
 def longest(step: Step) -> float | None:
-    """The seconds that a step may take with its retries, which happen in its pod; None if it has no limit."""
+    """Return the seconds that a step may take with its retries, which happen in its pod; None if it has no limit."""
     delays = tuple(step.retry.delays) if step.retry else ()
     return step.timeout_seconds * (1 + len(delays)) + sum(delays) if step.timeout_seconds else None
 
@@ -202,7 +202,7 @@ def _image(options: StepOptions) -> Json:
 
 
 def _resources(options: StepOptions, asked: ResourceRequirements | None) -> Json:
-    """The resources of a container. A request is a limit too, unless the options say otherwise."""
+    """Return the resources of a container. A request is a limit too, unless the options say otherwise."""
     cpu, memory = (asked.cpu, asked.memory) if asked else (None, None)
     quantities = {
         "cpuRequest": options.cpu_request or cpu, "cpuLimit": options.cpu_limit or cpu,
@@ -221,7 +221,7 @@ def _resources(options: StepOptions, asked: ResourceRequirements | None) -> Json
 
 
 def _variables(options: StepOptions, step: Step | None) -> Json:
-    """The environment variables from secrets and config maps.
+    """Return the environment variables from secrets and config maps.
 
     A secret that a step names may be missing: the step then fails with its name, while the pod would never start.
     """

@@ -46,7 +46,7 @@ class TaskFailed(Exception):
 
 
 def parameter(plan: Plan, name: str, port: str, given: Mapping[str, Any]) -> Any:
-    """The value of a run's parameter, with its exact type if that is known."""
+    """Return the value of a run's parameter, with its exact type if that is known."""
     if exact := os.environ.get(LOCAL):  # kfp.local turns integers in lists into floats, so they come beside it
         values = json.loads((Path(exact) / "parameters.json").read_text())
         if name in values:
@@ -56,32 +56,35 @@ def parameter(plan: Plan, name: str, port: str, given: Mapping[str, Any]) -> Any
 
 
 def run_id_of(given: Mapping[str, Any]) -> str:
-    """The run's own name, or that of its workflow: runs of a recurring run are compiled without one."""
+    """Return the run's own name, or that of its workflow: runs of a recurring run are compiled without one."""
     values = given["inputs"]["parameterValues"]
     return str(values.get(names.RUN) or values.get(names.JOB, ""))
 
 
 def dates_of(time: Any) -> RunDates:
-    """The dates of the run; now if an older KFP does not report them, and for a step that may come from the cache."""
+    """Return the dates of the run.
+
+    Now if an older KFP does not report them, and for a step that may come from the cache.
+    """
     with suppress(TypeError, ValueError):
         return RunDates(logical_date=datetime.fromisoformat(time))
     return RunDates()
 
 
 def artifact(given: Mapping[str, Any], side: str, port: str) -> Values:
-    """The description of an artifact: its name, URI and metadata."""
+    """Return the description of an artifact: its name, URI and metadata."""
     (found, *_) = artifacts(given, side, port)
     return found
 
 
 def artifacts(given: Mapping[str, Any], side: str, port: str) -> list[Values]:
-    """All artifacts that a loop has collected."""
+    """Return all artifacts that a loop has collected."""
     found: list[Values] = given[side]["artifacts"][port]["artifacts"]
     return found
 
 
 def path_of(uri: str) -> Path:
-    """The path where KFP's launcher has put an artifact, or expects it."""
+    """Return the path where KFP's launcher has put an artifact, or expects it."""
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return Path(uri)
@@ -120,7 +123,7 @@ def store(packed: Any, target: Mapping[str, Any], scratch: Path) -> Values:
 
 
 def facts_of(packed: Any) -> Values:
-    """The facts about an output for KFP's UI: those that its step reported, or its metrics.
+    """Return the facts about an output for KFP's UI: those that its step reported, or its metrics.
 
     KFP passes the metadata of its inputs to a task in one argument, so it is short.
     """

@@ -78,7 +78,7 @@ class Flow:
         return found
 
     def units(self, steps: Iterable[Step]) -> list[Unit]:
-        """The units of some steps, without duplicates."""
+        """Return the units of some steps, without duplicates."""
         found = (self._units[step.name] for step in steps)
         return list({unit.task: unit for unit in found}.values())
 
@@ -89,14 +89,17 @@ class Flow:
         return [loop for loop in every if not self.structure.loops(loop.parent)]
 
     def loop_of(self, group: str) -> str:
-        """The outermost loop around a group; empty outside of all loops."""
+        """Return the outermost loop around a group; empty outside of all loops."""
         if group not in self._loop_of:
             around = self.structure.loops(group)
             self._loop_of[group] = around[0].name if around else ""
         return self._loop_of[group]
 
     def upstream(self, step: Step) -> Iterator[Step]:
-        """The steps that a step waits for, including those of its groups; a clean-up waits for all other steps."""
+        """Yield the steps that a step waits for, including those of its groups.
+
+        A clean-up waits for all other steps.
+        """
         yield from (self.plan.by_name[name] for name in self.structure.upstream(step))
         if self.cleans_up(step):
             yield from self._last_before_cleanup
@@ -113,7 +116,7 @@ class Flow:
         return [step for step in before if step.name not in waited_for]
 
     def before(self, unit: Unit) -> list[Step]:
-        """The steps that any of its steps waits for."""
+        """Return the steps that any of its steps waits for."""
         found = {each.name: each for step in unit.steps for each in self.upstream(step)}
         return [each for each in found.values() if self._units[each.name] is not unit]
 
@@ -122,11 +125,11 @@ class Flow:
         return [each for each in self.before(unit) if self.loop_of(each.group) == self.loop_of(unit.group)]
 
     def members(self, loop: str) -> list[Step]:
-        """The steps of a loop."""
+        """Return the steps of a loop."""
         return [self.plan.by_name[name] for name in self.structure.members(loop)]
 
     def from_outside(self, loop: str) -> list[Step]:
-        """The steps outside of an outermost loop whose ends are used in it."""
+        """Return the steps outside of an outermost loop whose ends are used in it."""
         found = (each for step in self.members(loop) for each in self.upstream(step))
         return list({each.name: each for each in found if self.loop_of(each.group) != loop}.values())
 
@@ -146,7 +149,7 @@ class Flow:
         return frozenset(found.union(step.name for step in self.plan if not self.plan.downstream[step.name]))
 
     def at_the_end(self) -> tuple[list[Step], list[Loop]]:
-        """The steps and loops whose ends decide the end of the run."""
+        """Return the steps and loops whose ends decide the end of the run."""
         wanted = {name for output in self.plan.outputs for name in steps_of(output.source)}
         last = [step for step in self.plan if step.name in wanted or not self.plan.downstream[step.name]]
         loops = {self.loop_of(step.group) for step in last}
@@ -155,7 +158,7 @@ class Flow:
         ]
 
     def fixed_items(self, loop: str) -> int | None:
-        """The number of items of a loop, if it is in the pipeline: then no pod has to prepare the loop."""
+        """Return the number of items of a loop, if it is in the pipeline: then no pod has to prepare the loop."""
         made = self.structure.by_name[loop]
         assert isinstance(made, Loop)
         lists = [item.source.value for item in made.over if isinstance(item.source, Constant)]
@@ -165,7 +168,7 @@ class Flow:
         return counts.pop() if is_fixed and len(counts) == 1 and min(counts) >= 0 else None
 
     def parameters(self, steps: Iterable[Step]) -> list[str]:
-        """The run's parameters that a pod needs, for the inputs of its steps or for the decision to run them."""
+        """Return the run's parameters that a pod needs, for the inputs of its steps or for the decision to run them."""
         values = (each for step in steps for each in self.structure.values(step))
         return list(dict.fromkeys(each.name for each in values if isinstance(each, FromParameter)))
 
@@ -183,13 +186,15 @@ class Flow:
         return bool(self.plan.hooks) or any(step.run_if != "all_success" for step in self.plan)
 
     def most_chunks(self, loop: str) -> int:
-        """The largest number of chunks of items of a loop."""
+        """Return the largest number of chunks of items of a loop."""
         given_on, members = len(self.units(self.given_on(loop))), len(self.units(self.members(loop)))
         return max(1, min(self.pods, MOST_ARTIFACTS // max(1, given_on), _NODES // max(1, members)))
 
 
 def chunks(count: int, most: int) -> list[str]:
-    """The items of each pod; KFP cannot join the results of no pod, so a loop without items has a pod without work.
+    """Return the items of each pod.
+
+    KFP cannot join the results of no pod, so a loop without items has a pod without work.
 
     >>> chunks(5, 3), chunks(2, 50), chunks(0, 50)
     (['0:2', '2:4', '4:5'], ['0:1', '1:2'], ['0:0'])

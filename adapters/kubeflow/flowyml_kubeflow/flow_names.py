@@ -28,7 +28,7 @@ _TURN = re.compile(r"(.+)--([0-9]+(?:-[0-9]+)*)")
 
 
 def record(name: str) -> str:
-    """The artifact with the end of a step, and its outputs.
+    """Return the artifact with the end of a step, and its outputs.
 
     >>> record("train"), is_record(record("train")), is_record("train__data")
     ('train__record', True, False)
@@ -42,7 +42,7 @@ def is_record(given: str) -> bool:
 
 
 def _short(loop: str) -> str:
-    """The task name of a loop, short enough for KFP's template.
+    """Return the task name of a loop, short enough for KFP's template.
 
     ``comp-X--loop-X--loop-iterator`` of a longer name is refused (tried on KFP 2.17: 50 characters are accepted, 51 are
     not).
@@ -55,7 +55,7 @@ def _short(loop: str) -> str:
 
 
 def loop_task(loop: str) -> str:
-    """The task of the loop itself, which KFP shows with a run of it for each chunk of items.
+    """Return the task of the loop itself, which KFP shows with a run of it for each chunk of items.
 
     >>> loop_task("train"), items_task("train"), together_task("train")
     ('train--loop', 'train--items', 'train--all')
@@ -66,22 +66,22 @@ def loop_task(loop: str) -> str:
 
 
 def items_task(loop: str) -> str:
-    """The task that prepares a loop: its items, and their chunks for the pods."""
+    """Return the task that prepares a loop: its items, and their chunks for the pods."""
     return f"{_short(loop)}--items"
 
 
 def together_task(loop: str) -> str:
-    """The task that joins the results of a loop's pods."""
+    """Return the task that joins the results of a loop's pods."""
     return f"{_short(loop)}--all"
 
 
 def of_items(loop: str) -> str:
-    """The artifact of a loop's items, and of the other values that its steps take from outside."""
+    """Return the artifact of a loop's items, and of the other values that its steps take from outside."""
     return f"{port(loop)}__items{_RECORD}"
 
 
 def group_task(group: str) -> str:
-    """The task that runs the steps of an execution group.
+    """Return the task that runs the steps of an execution group.
 
     >>> group_task("prepare"), of_group("prepare"), output("load", "rows")
     ('prepare--group', 'prepare__group__record', 'load_rows_52736b6e')
@@ -90,17 +90,17 @@ def group_task(group: str) -> str:
 
 
 def of_group(group: str) -> str:
-    """The artifact with the ends of the steps of an execution group."""
+    """Return the artifact with the ends of the steps of an execution group."""
     return f"{port(group)}__group{_RECORD}"
 
 
 def output(step: str, name: str) -> str:
-    """The parameter that shows an output of one of several steps."""
+    """Return the parameter that shows an output of one of several steps."""
     return port(f"{task(step)} {name}")
 
 
 def turn(of_task: str, index: Sequence[int]) -> str:
-    """A name for a step's run for an item, different for each item.
+    """Return a name for a step's run for an item, different for each item.
 
     >>> turn("train", (3, 0)), turn("train", ()), turn_of("train--3-0"), turn_of("train--items")
     ('train--3-0', 'train', ('train', (3, 0)), ('train--items', ()))
@@ -109,11 +109,11 @@ def turn(of_task: str, index: Sequence[int]) -> str:
 
 
 def turn_of(name: str) -> tuple[str, tuple[int, ...]]:
-    """The task and the index in a name from ``turn``."""
+    """Return the task and the index in a name from ``turn``."""
     found = _TURN.fullmatch(name)
     return (found[1], tuple(map(int, found[2].split("-")))) if found else (name, ())
 
 
 def of_all(loop: str) -> str:
-    """The artifact with the ends of a loop's steps, for all items."""
+    """Return the artifact with the ends of a loop's steps, for all items."""
     return f"{port(loop)}__all{_RECORD}"

@@ -55,7 +55,7 @@ class FlowTasks:
         self.given: Mapping[str, Parameter] = {item.name: item for item in flow.plan.parameters}
 
     def dag(self) -> Dag:
-        """All tasks except those of the code and of the hooks at the start."""
+        """Return all tasks except those of the code and of the hooks at the start."""
         dag = Dag()
         for unit in self.flow.units(self.plan):
             if loop := self.flow.loop_of(unit.group):
@@ -69,7 +69,7 @@ class FlowTasks:
     # Steps.
 
     def _unit(self, unit: Unit, records: Mapping[str, Json], code: Json) -> Json:
-        """The task of a unit, outside of loops or within, with the records of other steps that it reads."""
+        """Return the task of a unit, outside of loops or within, with the records of other steps that it reads."""
         step = self._asking(unit)
         with of_step(step.name):
             given = {name: each for one in unit.steps for name, each in self._shown(one, unit).items()}
@@ -91,7 +91,7 @@ class FlowTasks:
 
     @staticmethod
     def _asking(unit: Unit) -> Step:
-        """The step whose resources and options the pod gets: for several steps, the requests of all."""
+        """Return the step whose resources and options the pod gets: for several steps, the requests of all."""
         first = unit.steps[0]
         if unit.together is None:
             return first
@@ -100,7 +100,7 @@ class FlowTasks:
 
     @staticmethod
     def _named(unit: Unit) -> Json:
-        """The parameter that tells a pod, and readers of the file, which steps it runs."""
+        """Return the parameter that tells a pod, and readers of the file, which steps it runs."""
         if unit.together is None:
             return {names.STEP: {"runtimeValue": {"constant": names.constant(unit.steps[0].name)}}}
         steps = {names.task(step.name): names.shown(step.name) for step in unit.steps}
@@ -108,12 +108,12 @@ class FlowTasks:
 
     @staticmethod
     def _shown(step: Step, unit: Unit) -> Json:
-        """The parameters that show the outputs of a step."""
+        """Return the parameters that show the outputs of a step."""
         is_alone = unit.together is None
         return {names.port(name) if is_alone else flow_names.output(step.name, name): TEXT for name in step.outputs}
 
     def _seconds(self, unit: Unit) -> float | None:
-        """The limit for all of its steps. In a loop it is unknown, since each process has its own timeout."""
+        """Return the limit for all of its steps. In a loop it is unknown, since each process has its own timeout."""
         if self.flow.loop_of(unit.group):
             return None
         every = [executors.longest(step) for step in unit.steps]
@@ -129,7 +129,7 @@ class FlowTasks:
         outputs: Json, options: StepOptions, step: Step | None = None, seconds: float | None = None, *,
         lists: bool = False,
     ) -> Json:  # fmt: skip
-        """A task and its component. ``records`` has the source of each record, by its port."""
+        """Return a task and its component. ``records`` has the source of each record, by its port."""
         ports = {port: self._port(port) for port in parameters}
         record = _LIST if lists else ARTIFACT
         inputs = {"parameters": ports, "artifacts": {names.BUNDLE: ARTIFACT, **dict.fromkeys(records, record)}}
@@ -152,7 +152,7 @@ class FlowTasks:
         return {"parameterType": kfp_type(by_port[port])} if port in by_port else {**TEXT}
 
     def _outside(self, steps: Iterable[Step]) -> dict[str, Json]:
-        """The sources of steps' records for a task outside of loops: the step, or the end of its loop."""
+        """Return the sources of steps' records for a task outside of loops: the step, or the end of its loop."""
         records = {}
         for unit in self.flow.units(steps):
             if loop := self.flow.loop_of(unit.group):
@@ -173,7 +173,10 @@ class FlowTasks:
             dag.tasks[flow_names.together_task(name)] = self._together(name, given_on)
 
     def _items(self, loop: str) -> Json:
-        """The task that prepares a loop. Its pod reads the loop's lists, and the outside records that its steps use."""
+        """Return the task that prepares a loop.
+
+        Its pod reads the loop's lists, and the outside records that its steps use.
+        """
         of_all = self.flow.parameters(self.flow.members(loop))
         parameters: Json = {names.port(name): {"componentInputParameter": names.port(name)} for name in of_all}
         parameters[flow_names.LOOP] = {"runtimeValue": {"constant": names.constant(loop)}}
@@ -187,7 +190,7 @@ class FlowTasks:
         )  # fmt: skip
 
     def _loop(self, loop: Loop) -> Json:
-        """The loop itself: KFP runs its DAG once for each chunk of items."""
+        """Return the loop itself: KFP runs its DAG once for each chunk of items."""
         inner, given = Dag(), self._items_given(loop.name)
         parameters: Json = {}
         members = self.flow.members(loop.name)
@@ -219,7 +222,7 @@ class FlowTasks:
         }
 
     def _items_given(self, loop: str) -> dict[str, Json]:
-        """The artifact of a loop's items, and its source; empty if the pipeline has the items."""
+        """Return the artifact of a loop's items, and its source; empty if the pipeline has the items."""
         port = flow_names.of_items(loop)
         is_fixed = self.flow.fixed_items(loop) is not None
         return {} if is_fixed else {port: _artifact(flow_names.items_task(loop), port)}
@@ -242,7 +245,7 @@ class FlowTasks:
         }
 
     def _together(self, loop: str, given_on: Iterable[Step]) -> Json:
-        """The task that joins the records of a loop's pods, so that other tasks take one artifact."""
+        """Return the task that joins the records of a loop's pods, so that other tasks take one artifact."""
         records = {
             unit.record: _artifact(flow_names.loop_task(loop), unit.record) for unit in self.flow.units(given_on)
         }  # fmt: skip

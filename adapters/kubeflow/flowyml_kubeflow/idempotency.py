@@ -59,7 +59,7 @@ class RunsByName:
         raise EngineError(f"Too many submissions of run {run_id!r} at the same time: none came first. Try again.")
 
     def _wait_for_one(self, run_id: str) -> Any:
-        """The one run of that name. If there are several, all but one are deleted soon.
+        """Return the one run of that name. If there are several, all but one are deleted soon.
 
         A run that has not begun is read twice, since the process that created it may delete it.
         """
@@ -105,7 +105,7 @@ class RunsByName:
 
 
 def _description(pipeline: str, mark: str, revision: str | None = None) -> str:
-    """A description with the pipeline's name, if there is room for it: KFP's pipeline has it, too."""
+    """Return a description with the pipeline's name, if there is room for it: KFP's pipeline has it, too."""
     needed = {"submission": mark, **({"revision": revision} if revision else {})}
     text = description({"pipeline": pipeline, **needed})
     return text if len(text) <= LONGEST_DESCRIPTION else description(needed)

@@ -75,7 +75,7 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _imported(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[str]:
-    """The modules that an import statement may import, by absolute names."""
+    """Yield the modules that an import statement may import, by absolute names."""
     if isinstance(node, ast.Import):
         for alias in node.names:
             yield alias.name
@@ -90,7 +90,10 @@ def _imported(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[str]:
 
 @lru_cache(1024)
 def _read(source: bytes, path: str) -> _Module:
-    """The imports of a file; empty for a file that is not Python of this release, which cannot be imported either."""
+    """Return the imports of a file.
+
+    Empty for a file that is not Python of this release, which cannot be imported either.
+    """
     name = _module_name(path)
     package = name if path.endswith("/__init__.py") else name.rpartition(".")[0]
     try:
@@ -101,7 +104,7 @@ def _read(source: bytes, path: str) -> _Module:
 
 
 def _around(name: str) -> Iterator[str]:
-    """The packages around a module, outermost first."""
+    """Return the packages around a module, outermost first."""
     parts = name.split(".")
     return (".".join(parts[:length]) for length in range(1, len(parts)))
 
@@ -111,13 +114,13 @@ def _module_name(path: str) -> str:
 
 
 def asked_by(source: bytes, path: str) -> set[str]:
-    """The names of modules in a file of Python; ``path`` is its path below the folder of its imports."""
+    """Return the names of modules in a file of Python; ``path`` is its path below the folder of its imports."""
     module = _read(source, path)
     return module.everything | module.attributes
 
 
 def asked_in_pickle(data: bytes) -> set[str]:
-    """The same for a pickle: its references, and the names in its functions."""
+    """Return the same for a pickle: its references, and the names in its functions."""
     found, last = set[str](), ""
     try:
         for opcode, argument, _ in pickletools.genops(data):
@@ -142,7 +145,7 @@ class Modules:
     def needed(
         self, starts: Collection[str], asked: Iterable[str], *, rooms: tuple[str, ...], unused: Collection[str]
     ) -> set[str]:
-        """The paths of the modules that ``starts`` import, and of those that are ``asked`` for.
+        """Return the paths of the modules that ``starts`` import, and of those that are ``asked`` for.
 
         Imports within functions count too in the requested modules, except in ``starts`` themselves, and in the
         ``rooms``. An ``unused`` module counts only if it is requested.
@@ -169,7 +172,7 @@ class Modules:
         return _read(self._files[path], path)
 
     def _known(self, names: Iterable[str]) -> set[str]:
-        """The modules of these names, and the packages around them: ``a.b.c`` may be a class in ``a.b``."""
+        """Return the modules of these names, and the packages around them: ``a.b.c`` may be a class in ``a.b``."""
         found, seen = set[str](), set[str]()
         left = [*names]
         while left:

@@ -28,7 +28,7 @@ _OURS = (*_TRIMMED, "cloudpickle/")
 
 
 def with_launcher(bundle: Bundle, *, runtime: str = "bundle") -> Bundle:
-    """The bundle with the launcher, and without the parts of FlowyML that neither it nor the user's code needs.
+    """Return the bundle with the launcher, and without the parts of FlowyML that neither it nor the user's code needs.
 
     All but the user's code is without comments and docstrings. With the ``runtime`` of the image, the bundle has no
     FlowyML at all. A pod builds no pipeline, so the names that the user's modules import from ``flowyml`` are those of
@@ -51,7 +51,7 @@ def with_launcher(bundle: Bundle, *, runtime: str = "bundle") -> Bundle:
 
 
 def _unused(plan: Plan) -> set[str]:
-    """The modules for features that this plan does not use: a twentieth of the code."""
+    """Return the modules for features that this plan does not use: a twentieth of the code."""
     is_cached = any(step.caching for step in plan)
     used = {
         "flowyml.runtime.caching": is_cached,
@@ -64,13 +64,13 @@ def _unused(plan: Plan) -> set[str]:
 
 @cache
 def _sources() -> Mapping[str, bytes]:
-    """The modules of this package, by their paths in it."""
+    """Return the modules of this package, by their paths in it."""
     folder = Path(__file__).parent
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.py")}
 
 
 def _asked(plan: Plan, files: Mapping[str, bytes]) -> set[str]:
-    """The modules that the user's code may name: in its files, its pickles, its steps, and included packages."""
+    """Return the modules that the user's code may name: in its files, its pickles, its steps, and included packages."""
     asked = {step.function.partition(":")[0] for step in plan}
     for path, data in files.items():
         folder, _, within = path.partition("/")

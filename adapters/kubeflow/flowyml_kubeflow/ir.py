@@ -72,7 +72,7 @@ def add_output(dag: Dag, name: str, producer: str, port: str) -> None:
 
 
 def passed_on(outputs: Mapping[str, Any], task: str) -> Json:
-    """The outputs of an inner DAG as those of the outer one."""
+    """Return the outputs of an inner DAG as those of the outer one."""
     dag = Dag()
     for name in outputs.get("parameters", {}):
         add_output(dag, name, task, name)

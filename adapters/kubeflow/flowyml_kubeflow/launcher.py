@@ -146,7 +146,7 @@ class StepTask:
         return attempt
 
     def _scratch(self) -> Path:
-        """A folder beside KFP's output file, so that moving a large output costs nothing if possible."""
+        """Return a folder beside KFP's output file, so that moving a large output costs nothing if possible."""
         folder = Path(self.given["outputs"]["outputFile"]).parent
         folder.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(dir=folder, prefix=".flowyml-"))
@@ -161,7 +161,7 @@ class StepTask:
         return inputs
 
     def _brought(self) -> list[Path]:
-        """The folders to which KFP has downloaded inputs: apart from the store, the only places for them."""
+        """Return the folders to which KFP has downloaded inputs: apart from the store, the only places for them."""
         ports = (names.port(item.name) for item in self.step.inputs if isinstance(item.source, FromStep))
         return [path_of(artifact(self.given, "inputs", port)["uri"]).parent for port in ports]
 
@@ -178,7 +178,7 @@ class StepTask:
         return result
 
     def _facts(self, packed: Any) -> Values:
-        """The facts for KFP's UI; empty if another step takes too many values for KFP to pass it all facts."""
+        """Return the facts for KFP's UI; empty if another step takes too many values for KFP to pass it all facts."""
         most = max(len(step.inputs) + len(step.outputs) for step in self.plan)
         return facts_of(packed) if most <= _MOST_VALUES else {}
 

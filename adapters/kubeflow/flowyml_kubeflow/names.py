@@ -46,18 +46,18 @@ _WORDS = frozenset({
 
 
 def part_task(number: int) -> str:
-    """The task that passes a part of the code to ``BUNDLE_TASK``; parts count from 1."""
+    """Return the task that passes a part of the code to ``BUNDLE_TASK``; parts count from 1."""
     return f"{BUNDLE_TASK}-{number}"
 
 
 def part(number: int) -> str:
-    """The port of a part in ``BUNDLE_TASK``."""
+    """Return the port of a part in ``BUNDLE_TASK``."""
     return f"part{number}__"
 
 
 @lru_cache(1 << 14)  # a large pipeline asks for each name several times
 def task(step: str) -> str:
-    """The task of a step.
+    """Return the task of a step.
 
     Argo refuses names that begin with a digit where tasks depend on one another (source: Argo, validate.go,
     ``validateDAG``), and reads some words as operators.
@@ -74,13 +74,13 @@ def task(step: str) -> str:
 
 
 def pipeline(name: str) -> str:
-    """The name of the pipeline in its file."""
+    """Return the name of the pipeline in its file."""
     return slug(name)
 
 
 @lru_cache(1 << 14)
 def port(name: str) -> str:
-    """The parameter or artifact for an input, an output or a parameter of the run.
+    """Return the parameter or artifact for an input, an output or a parameter of the run.
 
     >>> port("rows"), port("größe")
     ('rows', 'groe_d353a267')
@@ -99,7 +99,9 @@ def constant(step: str) -> str:
 
 
 def shown(step: str) -> str:
-    """The step's name for KFP's UI. It is part of a template of Argo's, which refuses, replaces or computes ``{{…}}``.
+    """Return the step's name for KFP's UI.
+
+    It is part of a template of Argo's, which refuses, replaces or computes ``{{…}}``.
 
     >>> shown("Train model"), shown("{{=1+1}}")
     ('Train model', '{ {=1+1}}')
@@ -108,7 +110,7 @@ def shown(step: str) -> str:
 
 
 def step_shown(name: str, of_task: str) -> str:
-    """The step behind a name in KFP's UI; the task shows whether the name is the step's own.
+    """Return the step behind a name in KFP's UI; the task shows whether the name is the step's own.
 
     >>> step_shown("{ {=1+1}}", task("{{=1+1}}")), step_shown("{ {x}", task("{ {x}"))
     ('{{=1+1}}', '{ {x}')
@@ -127,7 +129,7 @@ def _everywhere(text: str, old: str, new: str) -> str:
 
 @lru_cache(1 << 14)
 def artifact(output: str) -> str:
-    """The artifact of an output, beside the parameter that shows it.
+    """Return the artifact of an output, beside the parameter that shows it.
 
     >>> artifact("model")
     'model__data'

@@ -102,7 +102,7 @@ _MEMORY = "memory"
 
 
 def pipeline_options(plan: Plan) -> Mapping[str, Any]:
-    """The checked options of the pipeline. Raises ``UnknownOptionError``."""
+    """Return the checked options of the pipeline. Raises ``UnknownOptionError``."""
     given = plan.options.get("kubeflow", {})
     who = f"pipeline {plan.name!r}"
     _check(given, who, {**_STEP, **_PIPELINE_ONLY})
@@ -111,7 +111,7 @@ def pipeline_options(plan: Plan) -> Mapping[str, Any]:
 
 
 def default_image(bundle: Bundle) -> str:
-    """A plain Python image.
+    """Return a plain Python image.
 
     Functions that are pickled by value are bytecode, which needs the same version of Python.
     """
@@ -120,7 +120,7 @@ def default_image(bundle: Bundle) -> str:
 
 
 def step_options(pipeline: Mapping[str, Any], step: Step | None) -> StepOptions:
-    """The options of a step merged with those of its pipeline; without a step, those of FlowyML's own tasks."""
+    """Return the options of a step merged with those of its pipeline; without a step, those of FlowyML's own tasks."""
     given = step.options.get("kubeflow", {}) if step else {}
     if step:
         with of_step(step.name):

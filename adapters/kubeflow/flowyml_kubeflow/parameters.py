@@ -102,12 +102,12 @@ def described(parameter: Parameter) -> dict[str, str]:
 
 
 def described_output(name: str) -> dict[str, str]:
-    """The same for an output of the pipeline, which is always JSON; read by ``output_name``."""
+    """Return the same for an output of the pipeline, which is always JSON; read by ``output_name``."""
     return {"description": ", ".join([*([name] if names.port(name) != name else []), _JSON])}
 
 
 def output_name(port: str, definition: Mapping[str, Any]) -> str:
-    """The name of an output, from the definition of its port in the pipeline's file.
+    """Return the name of an output, from the definition of its port in the pipeline's file.
 
     >>> output_name("groe_d353a267", {"description": "größe, JSON"}), output_name("rows", {"description": "JSON"})
     ('größe', 'rows')
@@ -131,7 +131,7 @@ def read_back(port: str, value: Any, definition: Mapping[str, Any]) -> tuple[str
 
 
 def _about(port: str, description: str) -> tuple[str, bool]:
-    """The name of a parameter or output, and whether it is JSON in a string, by its description."""
+    """Return the name of a parameter or output, and whether it is JSON in a string, by its description."""
     if description == _JSON:
         return port, True
     plain = description.removesuffix(f", {_JSON}")

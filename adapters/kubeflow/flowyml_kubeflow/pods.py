@@ -92,17 +92,17 @@ class _Pod:
         return self._run / place / self._name() if self._run else None
 
     def _group(self) -> str:
-        """Its group in the pipeline."""
+        """Return its group in the pipeline."""
         return self._loop().name
 
     def _name(self) -> str:
-        """A name that is different for each pod of a run."""
+        """Return a name that is different for each pod of a run."""
         ports = (names.STEP, flow_names.STEPS, flow_names.LOOP, flow_names.CHUNK)
         given = (self.values.get(port, "") for port in ports)
         return "--".join([type(self).__name__, *(slug(value) for value in given if value)])
 
     def _before(self) -> Known:
-        """The results of the same pod in an earlier try of the run."""
+        """Return the results of the same pod in an earlier try of the run."""
         found = Known(self.scratch)
         if self.kept and self.kept.exists():
             found.read(self.kept)
@@ -288,7 +288,10 @@ class _StepPod(_Pod):
         self._attempts(step, index, inputs, together)
 
     def _here(self, packed: Any, loops: Sequence[Loop]) -> Any:
-        """The value with all parts where the step's process may read them; those of a loop's items are in lists."""
+        """Return the value with all parts where the step's process may read them.
+
+        Those of a loop's items are in lists.
+        """
         if not loops:
             return self.known.here(packed)
         if loops[0].on_item_error == "continue":
@@ -346,7 +349,7 @@ class _StepPod(_Pod):
         Journal.of(task).note(index=list(index), chunk=self.values.get(flow_names.CHUNK), **named, **facts)
 
     def _shown(self, step: Step, output: str) -> str:
-        """An output for KFP's UI: for a step in a loop the list of its items' outputs."""
+        """Return an output for KFP's UI: for a step in a loop the list of its items' outputs."""
         found = [entry.outputs.get(output) for _, entry in sorted(self.known.steps[step.name].items())]
         text = json.dumps(found if self.inside else found[0], ensure_ascii=False, separators=(",", ":"))
         return text if len(text) <= _SHOWN else json.dumps(f"{len(text)} characters")
@@ -384,7 +387,7 @@ class _ResultPod(_Pod):
         return result
 
     def _packed(self, found: Any) -> Any:
-        """One value, whose file is in this pod's folder if it has one."""
+        """Return one value, whose file is in this pod's folder if it has one."""
         if found.plain or not (found.loops or is_reference(found.value)):
             return found.value
         return self._pack(self.decisions.value_of(found)) if found.loops else self.known.here(found.value)
@@ -405,7 +408,7 @@ def _holds_files(packed: Any) -> bool:
 
 
 def _placeless(packed: Any) -> Any:
-    """A reference for other pods, without the path of a file that only pods reach."""
+    """Return a reference for other pods, without the path of a file that only pods reach."""
     if not is_reference(packed) or not packed["$artifact"]["url"].startswith("file:"):
         return packed
     return {"$artifact": {name: part for name, part in packed["$artifact"].items() if name not in ("url", "picture")}}

@@ -66,7 +66,7 @@ class RunReader:
         return self._run(self.fetch(job_id), whole=True)
 
     def fetch(self, job_id: str) -> Any:
-        """The official client's model of a run. Raises ``RunNotFoundError``."""
+        """Return the official client's model of a run. Raises ``RunNotFoundError``."""
         missing = RunNotFoundError(f"KFP at {self.client.connection.where} has no run {job_id!r}.")
         try:
             uuid.UUID(job_id)
@@ -78,7 +78,7 @@ class RunReader:
             raise missing from error
 
     def named(self, run_id: str) -> list[Any]:
-        """All runs of that name as the official client's models, oldest first."""
+        """Return all runs of that name as the official client's models, oldest first."""
         found = self.client.pages(
             "run_service_list_runs", "runs", filter=equals(display_name=run_id), **self.client.connection.scope
         )
@@ -86,7 +86,7 @@ class RunReader:
         return sorted(runs, key=lambda run: (run.created_at, run.run_id))
 
     def record(self, run: Any) -> Run:
-        """The record of a run, with the origin of its code."""
+        """Return the record of a run, with the origin of its code."""
         version = self.pipelines.version_of(run)
         code = facts(version.description).get("code") if version else None
         return replace(self._run(run), origin=origin_of(version), code_digest=code)
@@ -107,7 +107,7 @@ class RunReader:
         )  # fmt: skip
 
     def status(self, run: Any) -> ExecutionStatus:
-        """The status of a run. For a run that it has terminated, KFP reports FAILED.
+        """Return the status of a run. For a run that it has terminated, KFP reports FAILED.
 
         The state before that one shows it, but may be missing: it is in the history only if KFP's agent saw the
         workflow in between (source: ``RunStore.TerminateRun``).
@@ -123,7 +123,7 @@ class RunReader:
         self._stopped[str(run.run_id)] = _begun(run)
 
     def _tasks(self, run: Any) -> Tasks:
-        """The tasks of a run. Raises ``NotFoundError`` if the version of its pipeline was deleted."""
+        """Return the tasks of a run. Raises ``NotFoundError`` if the version of its pipeline was deleted."""
         version, found = self.pipelines.spec_of(run), self.client.run_of_v1(str(run.run_id))
         return Tasks(run, version, Workflow.of(found) if found else None)
 
@@ -164,7 +164,7 @@ class RunReader:
         return Runs(self._run(run) for run in self._newest(pipeline, limit))
 
     def scheduled(self, pipeline: str, limit: int) -> dict[datetime, Run]:
-        """The newest runs of recurring runs, by their scheduled times; also if the schedule is gone."""
+        """Return the newest runs of recurring runs, by their scheduled times; also if the schedule is gone."""
         found = self._newest(pipeline, limit, of_schedules=True)
         return {time: self._run(run) for run in found if (time := _utc(run.scheduled_at))}
 
@@ -183,7 +183,7 @@ class RunReader:
         return self._tasks(run).state(flow_names.RESULT_TASK) == "FAILED"
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
-        """The steps; empty for a run whose version of the pipeline was deleted, which alone has its steps."""
+        """Return the steps; empty for a run whose version of the pipeline was deleted, which alone has its steps."""
         run = self.fetch(job_id)
         try:
             status, tasks = self.status(run), self._tasks(run)
@@ -194,14 +194,17 @@ class RunReader:
         return tuple(self._step_run(run, status, tasks, task) for task in tasks.steps)
 
     def _item_runs(self, run: Any, status: ExecutionStatus, tasks: Tasks, task: str) -> list[StepRun]:
-        """The records of a step in a pipeline with control flow; from the task itself, if the pods' logs are gone."""
+        """Return the records of a step in a pipeline with control flow.
+
+        From the task itself, if the pods' logs are gone.
+        """
         notes = self._notes(run, tasks, task)
         if not notes and tasks.state(task) is not None and tasks.pods(task):
             return [self._step_run(run, status, tasks, task)]
         return step_runs(tasks.steps[task], notes, status, items=self._items(run, tasks, task))
 
     def _items(self, run: Any, tasks: Tasks, task: str) -> int | None:
-        """The number of items of the loop of a step, if it is known."""
+        """Return the number of items of the loop of a step, if it is known."""
         loop = tasks.loops.get(task)
         if not isinstance(loop, str):
             return loop
@@ -209,7 +212,10 @@ class RunReader:
         return int(opened[-1]["opened"]) if opened else None
 
     def _notes(self, run: Any, tasks: Tasks, task: str) -> list[Json]:
-        """The notes of a task's pods, in the order of their logs; in a pod of several steps each names its step."""
+        """Return the notes of a task's pods, in the order of their logs.
+
+        In a pod of several steps each names its step.
+        """
         found = [result["note"] for pod in tasks.pods(task) for result in self._results(run, pod) if "note" in result]
         return [note for note in found if note.get("task", task) == task]
 
@@ -251,7 +257,7 @@ class RunReader:
         return read_outputs(job_id, packed, *stores, lost=lost, explain=_unreadable)
 
     def listed(self, job_id: str) -> list[Artifact]:
-        """The artifacts of steps in the pods' logs, as long as KFP has the logs."""
+        """Return the artifacts of steps in the pods' logs, as long as KFP has the logs."""
         run = self.fetch(job_id)
         tasks = self._tasks(run)
         listed: list[Artifact] = []
@@ -265,7 +271,7 @@ class RunReader:
         return listed
 
     def _result(self, run: Any, tasks: Tasks, task: str) -> Json:
-        """The result in the log of the last attempt of a step that has one."""
+        """Return the result in the log of the last attempt of a step that has one."""
         for pod in reversed(tasks.pods(task)):
             for result in reversed(self._results(run, pod)):
                 if "note" not in result:
@@ -277,7 +283,7 @@ class RunReader:
         return [result for line in lines if line.startswith(RESULT) and (result := _result_of(line))]
 
     def _log(self, job_id: str, pod: Pod, *, grows: bool = False) -> list[str] | None:
-        """The log of a pod, by the first of its possible names that KFP knows."""
+        """Return the log of a pod, by the first of its possible names that KFP knows."""
         known = self._pod_names.get(pod.node)
         for name in pod.names if known is None else (known,):
             if (lines := self.client.log(job_id, name, grows=grows)) is not None:
@@ -286,7 +292,10 @@ class RunReader:
         return next((lines for url in pod.stored if (lines := self._stored_log(url)) is not None), None)
 
     def _stored_log(self, url: str) -> list[str] | None:
-        """The output of a pod, from KFP's store by its UI; None if the store lacks it, or only the API is reachable."""
+        """Return the output of a pod, from KFP's store by its UI.
+
+        None if the store lacks it, or only the API is reachable.
+        """
         lines: list[bytes] = []
         try:
             self.client.download(_page(url), lines.append, LARGEST_ANSWER)
@@ -297,7 +306,7 @@ class RunReader:
         return lines_of(b"".join(lines).decode("utf-8", "replace"))
 
     def logs(self, job_id: str, follow: bool) -> Iterator[LogLine]:
-        """The lines of a run, pod by pod; with ``follow`` until it has ended."""
+        """Return the lines of a run, pod by pod; with ``follow`` until it has ended."""
         seen: dict[str, int] = {}
         return log_lines(lambda: self._new_lines(job_id, seen, follow=follow), follow=follow)
 
@@ -317,14 +326,14 @@ class RunReader:
 
 
 def artifacts_of_notes(step: str, notes: Sequence[Json]) -> Iterator[Artifact]:
-    """The artifacts of the items of a step, each from its last attempt."""
+    """Yield the artifacts of the items of a step, each from its last attempt."""
     given = {tuple(note["index"]): note["artifacts"] for note in notes if "artifacts" in note}
     for index, outputs in sorted(given.items()):
         yield from artifacts_of(step, outputs, index)
 
 
 def located(artifacts: Iterable[Artifact], outputs: Mapping[str, Any]) -> list[Artifact]:
-    """The artifacts, with the URLs of those that are also outputs of the run.
+    """Return the artifacts, with the URLs of those that are also outputs of the run.
 
     With control flow, the last task stores these, and no other value has a file of its own.
     """
@@ -338,7 +347,7 @@ def _at(artifact: Artifact, url: str) -> Artifact:
 
 
 def own_lines(printed: Iterable[str]) -> Iterator[str]:
-    """The lines of a pod that are not from KFP's launcher, which is in Go, or from Argo's executor."""
+    """Yield the lines of a pod that are not from KFP's launcher, which is in Go, or from Argo's executor."""
     in_output = False  # the launcher prints the outputs of the step in JSON, over several lines
     for line in printed:
         if in_output:
@@ -363,7 +372,10 @@ def lines_by_item(printed: Iterable[str]) -> Iterator[tuple[str, tuple[int, ...]
 
 
 def _result_of(line: str) -> Json:
-    """The launcher's result in a line of a pod's log; empty for half a line, which is being written or was cut off."""
+    """Return the launcher's result in a line of a pod's log.
+
+    Empty for half a line, which is being written or was cut off.
+    """
     try:
         found: Json = json.loads(line.removeprefix(RESULT))
     except ValueError:
@@ -407,7 +419,7 @@ class UiStore(Store):
 
 
 def _page(url: str) -> str:
-    """The page of KFP's UI for a file in KFP's store."""
+    """Return the page of KFP's UI for a file in KFP's store."""
     parts = urlsplit(url)
     return f"/artifacts/{_SOURCES[parts.scheme]}/{parts.netloc}{quote(parts.path)}"
 
@@ -429,13 +441,13 @@ def _lost(tasks: Tasks, task: str) -> str:
 
 
 def _gone(tasks: Tasks, task: str) -> str:
-    """The error of a step that failed without a message."""
+    """Return the error of a step that failed without a message."""
     said = next((pod.message for pod in reversed(tasks.pods(task)) if pod.message), "")
     return f"failed: {said}; its log is gone" if said else "failed; its log is gone"
 
 
 def _begun(run: Any) -> datetime | None:
-    """The time when KFP began a run or, after a retry, began it again.
+    """Return the time when KFP began a run or, after a retry, began it again.
 
     In a retry some releases begin its history again, and others continue it after FAILED. Source: KFP,
     ``ResourceManager.RetryRun``.

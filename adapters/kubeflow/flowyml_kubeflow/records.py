@@ -101,7 +101,7 @@ class Known:
         return [items.end, items.cause, lists, items.plain]
 
     def _put(self, packed: Any, file: ZipFile) -> Any:
-        """The form of a value in the file; adds values that are files here."""
+        """Return the form of a value in the file; adds values that are files here."""
         if not is_reference(packed):
             return packed
         about, member = packed["$artifact"], f"{len(file.namelist())}"
@@ -116,7 +116,7 @@ class Known:
         return {"$artifact": {**about, "url": f"{_INSIDE}{member}"}}
 
     def here(self, packed: Any) -> Any:
-        """A packed value that a step can read: a value in another pod's file is extracted."""
+        """Return a packed value that a step can read: a value in another pod's file is extracted."""
         if not is_reference(packed) or not packed["$artifact"]["url"].startswith(_INSIDE):
             return packed
         url = packed["$artifact"]["url"]
@@ -131,7 +131,7 @@ class Known:
 
 
 def _moved(packed: Any, path: Path) -> Any:
-    """A value in a file, with its path."""
+    """Return a value in a file, with its path."""
     if not is_reference(packed) or not packed["$artifact"]["url"].startswith(_INSIDE):
         return packed
     member = packed["$artifact"]["url"].removeprefix(_INSIDE)

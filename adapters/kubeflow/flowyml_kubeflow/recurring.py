@@ -91,7 +91,7 @@ class RecurringRuns:
             check_replaceable(found, bundle.origin, what, force=force)
 
     def moved(self, plan: Plan) -> str:
-        """The changes of ``move``, as a part of a unified diff; empty for a pipeline without a schedule."""
+        """Return the changes of ``move``, as a part of a unified diff; empty for a pipeline without a schedule."""
         if not (older := self.named(names.pipeline(plan.name))):
             return ""
         version = self.pipelines.version_of(older[0])
@@ -126,7 +126,7 @@ class RecurringRuns:
         )  # fmt: skip
 
     def _last_tick(self, schedule: Schedule, older: Iterable[Any]) -> datetime | None:
-        """The last time for which an older recurring run created a run: catching up continues after it."""
+        """Return the last time for which an older recurring run created a run: catching up continues after it."""
         if not schedule.catch_up:
             return None
         return max(
@@ -179,7 +179,7 @@ class RecurringRuns:
             self._delete(recurring_run_id)
 
     def _would_stop(self, recurring_run_id: str) -> list[str]:
-        """The active runs that end when the recurring run is deleted, which owns their workflows.
+        """Return the active runs that end when the recurring run is deleted, which owns their workflows.
 
         Source: KFP, common/util/workflow.go; KFP issues 7421 and 12573.
         """
@@ -203,7 +203,7 @@ class RecurringRuns:
         self.client.call(operations[on], recurring_run_id)
 
     def named(self, name: str | None) -> list[Any]:
-        """The recurring runs that FlowyML created, newest first."""
+        """Return the recurring runs that FlowyML created, newest first."""
         wanted = {"filter": equals(display_name=name)} if name else {}
         found = self.client.pages(
             "recurring_run_service_list_recurring_runs", "recurring_runs",
@@ -233,7 +233,7 @@ class RecurringRuns:
 
 
 def _checked(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The values of a schedule's parameters. Raises ``ParameterError`` for one that KFP would change."""
+    """Return the values of a schedule's parameters. Raises ``ParameterError`` for one that KFP would change."""
     for port, value in values.items():
         if replaced := _REPLACED.search(json.dumps(value)):
             raise ParameterError(
@@ -244,7 +244,7 @@ def _checked(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _description(pipeline: str, schedule: Schedule) -> str:
-    """The fields that KFP lacks, as a description; the parameters are in the recurring run's own field."""
+    """Return the fields that KFP lacks, as a description; the parameters are in the recurring run's own field."""
     plain = replace(schedule, parameters={}).to_dict()
     for facts_ in ({"pipeline": pipeline, "schedule": plain}, {"schedule": plain}):
         if len(text := description(facts_)) <= LONGEST_DESCRIPTION:
@@ -269,7 +269,7 @@ def _is_same(item: Any, body: Any) -> bool:
 
 
 def _next_times(schedule: Schedule, item: Any) -> list[datetime]:
-    """The next times of a recurring run.
+    """Return the next times of a recurring run.
 
     KFP counts an interval from the start or, without one, from the creation of the recurring run; and it first waits
     for one interval. Source: KFP, ``PeriodicSchedule.GetNextScheduledTime``.

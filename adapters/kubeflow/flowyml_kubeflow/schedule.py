@@ -23,7 +23,7 @@ _FIELD = re.compile(rf"(\*|({_NAME})(-({_NAME}))?)(/[0-9]+)?")
 
 
 def kfp_cron(schedule: Schedule) -> str:
-    """Six fields in UTC. Raises ``UnsupportedFeatureError`` if KFP could not follow the schedule.
+    """Return six fields in UTC. Raises ``UnsupportedFeatureError`` if KFP could not follow the schedule.
 
     >>> kfp_cron(Schedule(cron="10 10 * * *"))
     '0 10 10 * * *'
@@ -51,7 +51,7 @@ def kfp_cron(schedule: Schedule) -> str:
 
 
 def kfp_interval(schedule: Schedule) -> int:
-    """The interval in whole seconds, KFP's unit."""
+    """Return the interval in whole seconds, KFP's unit."""
     seconds = schedule.interval_seconds or 0
     if seconds != int(seconds):
         raise UnsupportedFeatureError(f"The schedule is {schedule}; KFP counts in whole seconds.")
@@ -59,7 +59,7 @@ def kfp_interval(schedule: Schedule) -> int:
 
 
 def kfp_start(schedule: Schedule, now: datetime, last: datetime | None = None) -> datetime | None:
-    """The start time with which KFP runs at the schedule's times; None for the time when KFP gets it.
+    """Return the start time with which KFP runs at the schedule's times; None for the time when KFP gets it.
 
     KFP's next run is strictly after the start, or a whole interval after it; without catching up, a past start causes
     one run at once. ``last`` is the time of the schedule's last run, after which catching up continues. Source: KFP,
@@ -90,7 +90,7 @@ def _is_utc(schedule: Schedule) -> bool:
 
 
 def _offsets(timezone: str) -> set[int]:
-    """The minutes by which a zone differs from UTC, from now on."""
+    """Return the minutes by which a zone differs from UTC, from now on."""
     zone, now = ZoneInfo(timezone), datetime.now(UTC)
     days = (now + timedelta(days=day) for day in range(0, 366 * _YEARS, 7))
     offsets = (day.astimezone(zone).utcoffset() or timedelta() for day in days)
@@ -116,7 +116,7 @@ def _in_utc(schedule: Schedule, fields: list[str], numbers: list[list[int]]) -> 
 
 
 def _days(schedule: Schedule, days: set[int], fields: list[str], weekdays: list[int]) -> list[str]:
-    """The days of a schedule whose hours may have moved over midnight."""
+    """Return the days of a schedule whose hours may have moved over midnight."""
     if days == {0} or fields == ["*", "*", "*"]:
         return fields
     if len(days) > 1 or fields[:2] != ["*", "*"]:
@@ -147,7 +147,7 @@ def _written(field: str, numbers: list[int], size: int) -> str:
 
 
 def _numbers(cron: str) -> list[list[int]]:
-    """The numbers in each field."""
+    """Return the numbers in each field."""
     from croniter import croniter
 
     everything = [list(range(size)) for size in _SIZES]

@@ -122,7 +122,7 @@ def size_of(
     iterations: Mapping[str, int],
     parameters: Mapping[str, Any] | None = None,
 ) -> Size:
-    """The size of a pipeline's workflow.
+    """Return the size of a pipeline's workflow.
 
     ``iterations`` is the largest number of iterations of a loop, by its task; ``parameters`` are those of the run, by
     their ports, else their defaults.
@@ -182,7 +182,7 @@ class Simulation:
         return Size(self._spec_size(), nodes, packed_nodes, len(self.nodes), pods)
 
     def _spec_size(self) -> int:
-        """The size at the start: each component and container as an argument, each DAG as a template.
+        """Return the size at the start: each component and container as an argument, each DAG as a template.
 
         A template repeats the tasks of its DAG.
         """
@@ -213,7 +213,7 @@ class Simulation:
         self._dag(_Scope(self._node(f"{entry}.root", "DAG", "root", entry, _PARENT), root, self.parameters, {}))
 
     def _dag(self, scope: _Scope) -> dict[str, list[Json]]:
-        """The output artifacts of a DAG, after its tasks have run."""
+        """Return the output artifacts of a DAG, after its tasks have run."""
         dag = scope.component["dag"]
         scope.followers.update(name for task in dag["tasks"].values() for name in _before(task))
         for name in _in_order(dag["tasks"]):
@@ -262,7 +262,7 @@ class Simulation:
         return left
 
     def _container(self, name: str, task: Json, scope: _Scope, followers: int) -> Artifacts:
-        """A container: the pod of its driver, a DAG with only its own pod, and that pod."""
+        """Return a container: the pod of its driver, a DAG with only its own pod, and that pod."""
         component = scope.component
         label = component["executorLabel"]
         container, config = self.executors[label]["container"], self.kubernetes.get(label)
@@ -284,7 +284,7 @@ class Simulation:
         return {port: [_given_artifact(port, f"minio://{folder}/{port}")] for port in ports}
 
     def _pod_patch(self, scope: _Scope, container: Json, config: Json, folder: str) -> Json:
-        """The changes that a driver makes to the pod of its task."""
+        """Return the changes that a driver makes to the pod of its task."""
         outputs = scope.component.get("outputDefinitions", {})
         outputs = {**outputs, "artifacts": {**outputs.get("artifacts", {}), **_LOGS}}
         inputs = {
@@ -398,7 +398,7 @@ def _before(task: Json) -> Iterable[str]:
 
 
 def _in_order(tasks: Json) -> Iterator[str]:
-    """Tasks in topological order."""
+    """Yield tasks in topological order."""
     waiting = dict(tasks)
     while waiting:
         ready = [name for name, task in waiting.items() if waiting.keys().isdisjoint(_before(task))]
@@ -414,7 +414,10 @@ def text(value: Any) -> str:
 
 
 def packed(nodes: str, codes: Iterable[str]) -> int:
-    """The bytes of nodes packed by Argo, with gzip and Base64. ``codes`` are texts in them that do not shrink."""
+    """Return the bytes of nodes packed by Argo, with gzip and Base64.
+
+    ``codes`` are texts in them that do not shrink.
+    """
     rest = nodes
     for code in codes:
         rest = rest.replace(code, "")
@@ -423,7 +426,7 @@ def packed(nodes: str, codes: Iterable[str]) -> int:
 
 
 def _size(written: str) -> int:
-    """The bytes of a text in JSON."""
+    """Return the bytes of a text in JSON."""
     return len(text(written).encode("utf-8", "replace"))
 
 

@@ -52,7 +52,10 @@ def text(compiled: Compiled) -> str:
 
 
 def compact(compiled: Compiled) -> str:
-    """The same documents for KFP's API, in a tenth of the time: as JSON, which is YAML too. Raises ``PlanError``."""
+    """Return the same documents for KFP's API, in a tenth of the time: as JSON, which is YAML too.
+
+    Raises ``PlanError``.
+    """
     texts = _json_texts(compiled)
     return text(compiled) if any(map(_NOT_YAML.search, texts)) else "\n---\n".join(texts) + "\n"
 
@@ -80,7 +83,7 @@ def _dumper() -> Any:
             return True
 
     def text_node(dumper: Any, value: str) -> Any:
-        """A YAML node: scripts as lines, number-like text quoted, since ``1e5`` differs in YAML 1.1 and 1.2."""
+        """Return a YAML node: scripts as lines, number-like text quoted, since ``1e5`` differs in YAML 1.1 and 1.2."""
         style = "|" if "\n" in value else '"' if value[:1] in "+-.0123456789" else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
@@ -118,7 +121,7 @@ def _installed() -> str:
 
 @cache
 def _messages() -> Any:
-    """The module of kfp-pipeline-spec, loaded from its file: ``kfp.pipeline_spec`` would import all of kfp.
+    """Return the module of kfp-pipeline-spec, loaded from its file: ``kfp.pipeline_spec`` would import all of kfp.
 
     Raises ``ConfigurationError`` where it does not fit the protobuf that is installed.
     """
@@ -139,18 +142,18 @@ def _messages() -> Any:
 
 
 def inputs_of(version: Mapping[str, Any]) -> Json:
-    """The parameters of a pipeline, by their ports."""
+    """Return the parameters of a pipeline, by their ports."""
     inputs: Json = documents(version)[0].get("root", {}).get("inputDefinitions", {}).get("parameters", {})
     return inputs
 
 
 def documents(version: Mapping[str, Any]) -> tuple[Json, Json]:
-    """The pipeline and its platform: KFP returns the pipeline alone, or both below their names."""
+    """Return the pipeline and its platform: KFP returns the pipeline alone, or both below their names."""
     return dict(version.get("pipeline_spec") or version), dict(version.get("platform_spec") or {})
 
 
 def code_containers(pipeline: Mapping[str, Any]) -> list[Json]:
-    """The containers that provide the code: those of its parts, if it has any, then the one for all."""
+    """Return the containers that provide the code: those of its parts, if it has any, then the one for all."""
     executors = pipeline.get("deploymentSpec", {}).get("executors", {})
     parts = (names.part_task(number) for number in range(1, len(executors)))
     found = (executors.get(f"exec-{task}", {}).get("container") for task in (*parts, names.BUNDLE_TASK))
@@ -228,7 +231,7 @@ def _too_large_pod(compiled: Compiled, pod: PodSize) -> str:
 
 
 def _files(bundle: Bundle) -> dict[str, int]:
-    """The bytes of files in a bundle, with all of FlowyML's as one."""
+    """Return the bytes of files in a bundle, with all of FlowyML's as one."""
     sizes: Counter[str] = Counter()
     for path, data in bundle.files.items():
         sizes[path if path.startswith(_OWN) else "FlowyML" if path.startswith(_OURS) else path.split("/")[0]] += len(
@@ -238,7 +241,7 @@ def _files(bundle: Bundle) -> dict[str, int]:
 
 
 def _weights(compiled: Compiled) -> dict[str, int]:
-    """The bytes of tasks in the graphs, by their display names."""
+    """Return the bytes of tasks in the graphs, by their display names."""
     dags = [compiled.spec["root"], *compiled.spec["components"].values()]
     every = [task for dag in dags for task in dag.get("dag", {}).get("tasks", {}).values()]
     return {task["taskInfo"]["name"]: len(_json(task)) for task in every}

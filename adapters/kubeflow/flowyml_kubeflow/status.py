@@ -23,7 +23,7 @@ BY_STATE: Mapping[str, ExecutionStatus] = {
 
 
 def status_of(state: str | None, before: Sequence[str] = ()) -> ExecutionStatus:
-    """The status of a run. Raises ``UnknownStateError`` for a state that no table knows.
+    """Return the status of a run. Raises ``UnknownStateError`` for a state that no table knows.
 
     A run that KFP has not processed yet has no state: it is queued. A run that is being cancelled still runs, and ends
     as FAILED: Argo has no other word for a terminated workflow. ``before`` are its earlier states.
@@ -40,7 +40,7 @@ def status_of(state: str | None, before: Sequence[str] = ()) -> ExecutionStatus:
 
 
 def step_status_of(state: str | None, run: ExecutionStatus) -> ExecutionStatus:
-    """The status of a step: as for a run, but a step that had not begun when the run ended never will.
+    """Return the status of a step: as for a run, but a step that had not begun when the run ended never will.
 
     >>> print(step_status_of(None, ExecutionStatus.FAILED), step_status_of("RUNNING", ExecutionStatus.CANCELLED))
     CANCELLED CANCELLED

@@ -67,7 +67,7 @@ class StepDecisions:
         return self._verdict(step.run_if, ends)
 
     def _of_its_group(self, step: Step) -> Iterator[Source]:
-        """The sources that the steps of its execution group wait for: it begins when all of these succeeded."""
+        """Yield the sources that the steps of its execution group wait for: it begins when all of these succeeded."""
         members = self.structure.together[step.execution_group].steps
         for each in map(self.structure.step, members):
             after = (FromStep(name, "") for name in each.after)
@@ -76,7 +76,7 @@ class StepDecisions:
                     yield source
 
     def find(self, source: Source, group: str, index: Index) -> Found:
-        """A value for ``group`` and an item."""
+        """Return a value for ``group`` and an item."""
         match source:
             case FromParameter(name):
                 return Found(End.OK, value=self.parameter(name), plain=True)
@@ -96,7 +96,7 @@ class StepDecisions:
         raise TypeError(source)
 
     def _gathered(self, step: str, output: str, loops: Sequence[Loop], prefix: Index) -> Found:
-        """An output of a step, as a list over these loops."""
+        """Return an output of a step, as a list over these loops."""
         entries = self.known.steps.get(step, {})
         if (entry := entries.get(prefix)) is not None or not loops:
             entry = entry or Entry(End.FAILED, f"{labelled(step, prefix)!r} left nothing")
@@ -115,7 +115,7 @@ class StepDecisions:
         return Found(End.OK, value=value, loops=loops)
 
     def value_of(self, found: Found) -> Any:
-        """The value itself."""
+        """Return the value itself."""
         return found.value if found.plain else self._live(found.value, found.loops)
 
     def _live(self, value: Any, loops: Sequence[Loop]) -> Any:
@@ -128,7 +128,7 @@ class StepDecisions:
     # The dependencies of a step.
 
     def _ends(self, sources: Iterable[Source], group: str, index: Index) -> list[tuple[End, str]]:
-        """The ends of the sources of values, without duplicates: several outputs of a step are one."""
+        """Return the ends of the sources of values, without duplicates: several outputs of a step are one."""
         found: dict[object, tuple[End, str]] = {}
         for number, source in enumerate(sources):
             if isinstance(source, FromParameter | Constant):
@@ -196,7 +196,7 @@ class StepDecisions:
         return End.OK if taken else End.SKIPPED, ""
 
     def items(self, loop: str, prefix: Index) -> Items:
-        """The lists of a loop, if it has begun."""
+        """Return the lists of a loop, if it has begun."""
         if not prefix and loop in self.known.loops:
             return self.known.loops[loop]
         if (loop, prefix) not in self._lists:
@@ -219,7 +219,7 @@ class StepDecisions:
         return Items(End.OK, "", lists, tuple(name for name, each in found.items() if each.plain))
 
     def _packed(self, found: Found, items: Sequence[Any]) -> list[Any]:
-        """The items of a list, each packed if a step returned it."""
+        """Return the items of a list, each packed if a step returned it."""
         return list(items) if found.plain or _is_split(found) else [self.pack(item) for item in items]
 
     def _fail(self, group: Group, prefix: Index, why: str) -> str:

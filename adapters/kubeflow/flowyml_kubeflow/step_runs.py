@@ -25,7 +25,7 @@ _ENDS = {
 def step_runs(
     step: str, notes: Iterable[Mapping[str, Any]], run: ExecutionStatus, *, items: int | None = None
 ) -> list[StepRun]:
-    """The runs of a step, in order. ``items`` is the number of items of its outermost loop, if it is known."""
+    """Return the runs of a step, in order. ``items`` is the number of items of its outermost loop, if it is known."""
     by_index: dict[tuple[int, ...], list[Mapping[str, Any]]] = {}
     for note in notes:
         by_index.setdefault(tuple(note["index"]), []).append(note)
@@ -66,5 +66,5 @@ def _step_run(step: str, index: tuple[int, ...], notes: list[Mapping[str, Any]],
 
 
 def moment(seconds: float | None) -> datetime | None:
-    """A time from the journal and the notes of pods."""
+    """Return a time from the journal and the notes of pods."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

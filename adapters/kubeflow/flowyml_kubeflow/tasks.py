@@ -76,16 +76,16 @@ class Tasks:
                 self._by_name.setdefault(item.display_name, []).append(item)
 
     def state(self, task: str) -> str | None:
-        """The state of a task; for a step in a loop, that of its last pod."""
+        """Return the state of a task; for a step in a loop, that of its last pod."""
         return item.state if (item := self._last(task)) else None
 
     def started(self, task: str) -> datetime | None:
-        """The start of a task; for a step in a loop, that of its last pod."""
+        """Return the start of a task; for a step in a loop, that of its last pod."""
         item = self._last(task)
         return (item.start_time or item.create_time) if item else None
 
     def ended(self, task: str) -> datetime | None:
-        """The end of a task; for a step in a loop, that of its last pod."""
+        """Return the end of a task; for a step in a loop, that of its last pod."""
         item = self._last(task)
         return item.end_time if item and status_of(item.state).is_terminal else None
 
@@ -96,7 +96,7 @@ class Tasks:
         return max(self._of(task), key=lambda item: str(item.start_time or item.create_time), default=None)
 
     def pods(self, task: str) -> list[Pod]:
-        """The attempts of a step, in order; for a step in a loop those of all its pods."""
+        """Return the attempts of a step, in order; for a step in a loop those of all its pods."""
         if self.workflow:
             return [pod_of(node, self.workflow) for node in self._ran_in(task) if node.kind == "Pod"]
         below = [child for item in self._of(task) for child in _children(item)]
@@ -134,7 +134,7 @@ class Tasks:
         return any(item.get("name") == names.NOTES for item in executor.get("container", {}).get("env", ()))
 
     def outputs(self) -> dict[str, list[str]]:
-        """The steps with outputs of the pipeline, with the names of these."""
+        """Return the steps with outputs of the pipeline, with the names of these."""
         found: dict[str, list[str]] = {}
         definitions = self._pipeline["root"].get("outputDefinitions", {}).get("parameters", {})
         for dag in _dags(self._pipeline):
@@ -146,12 +146,12 @@ class Tasks:
 
 
 def pod_of(node: Node, workflow: Workflow) -> Pod:
-    """The pod of a node."""
+    """Return the pod of a node."""
     return Pod(node.id, (node.pod,), node.attempt, tuple(workflow.logs_of(node)), node.message)
 
 
 def steps_shown(task: str, item: Mapping[str, Any]) -> dict[str, str]:
-    """The steps that a task runs, by their own tasks."""
+    """Return the steps that a task runs, by their own tasks."""
     given = item["inputs"]["parameters"].get(flow_names.STEPS)
     shown = json.loads(given["runtimeValue"]["constant"]) if given else {task: str(item["taskInfo"]["name"])}
     return {step: names.step_shown(name, step) for step, name in shown.items()}
@@ -162,7 +162,7 @@ def _children(item: Any) -> list[str]:
 
 
 def _executors(pipeline: Mapping[str, Any], platform: Mapping[str, Any]) -> dict[str, Json]:
-    """The configuration for Kubernetes in the file, by component."""
+    """Return the configuration for Kubernetes in the file, by component."""
     asked = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
     labels = {name: item.get("executorLabel") for name, item in pipeline.get("components", {}).items()}
     return {name: asked[label] for name, label in labels.items() if label in asked}
@@ -174,7 +174,7 @@ def _dags(pipeline: Mapping[str, Any]) -> Iterator[Json]:
 
 
 def _loops(pipeline: Mapping[str, Any]) -> Iterator[tuple[str, str | int]]:
-    """Steps in loops, each with the task that prepares the loop, or the number of its items."""
+    """Yield steps in loops, each with the task that prepares the loop, or the number of its items."""
     for dag in _dags(pipeline):
         for task in dag["tasks"].values():
             if iterator := task.get("parameterIterator"):
@@ -190,7 +190,7 @@ def _items_of(task: Mapping[str, Any], items: Mapping[str, Any]) -> str | int:
 
 
 def _step_tasks(pipeline: Mapping[str, Any], dag: Mapping[str, Any]) -> Iterator[tuple[str, Json]]:
-    """The tasks of steps, in topological order: KFP returns the file with its entries in any order."""
+    """Yield the tasks of steps, in topological order: KFP returns the file with its entries in any order."""
     tasks = dag["tasks"]
     order = TopologicalSorter({name: sorted(item.get("dependentTasks", ())) for name, item in sorted(tasks.items())})
     for name in order.static_order():

@@ -26,7 +26,7 @@ _deadline: ContextVar[Deadline | None] = ContextVar("_deadline", default=None)
 
 
 def api_client(connection: Connection) -> Any:
-    """A ``kfp_server_api.ApiClient`` that signs in, follows no redirect and reads bounded answers only.
+    """Return a ``kfp_server_api.ApiClient`` that signs in, follows no redirect and reads bounded answers only.
 
     Answers are limited in bytes and in time, however slowly they come; logs and files, read in pieces, only in bytes.
     """
@@ -75,7 +75,7 @@ def _warn_not_of(host: str) -> None:
 
 
 def _bounded(request: Callable[..., Any], where: str, seconds: float) -> Callable[..., Any]:
-    """A pool manager's ``request`` that reads an answer within ``seconds``, and no more of it than is allowed.
+    """Return a pool manager's ``request`` that reads an answer within ``seconds``, and no more of it than is allowed.
 
     An answer that the caller reads, ``preload_content=False``, is limited up to its headers. Raises ``EngineError`` for
     an answer that is too large, and ``TimeoutError``.

@@ -109,7 +109,7 @@ class Workflow:
         return sorted(nodes, key=lambda node: (node.start_time, node.attempt, node.id))
 
     def logs_of(self, node: Node) -> list[str]:
-        """The base URLs of a pod's stored output: its published log, then the log that Argo archived."""
+        """Return the base URLs of a pod's stored output: its published log, then the log that Argo archived."""
         repository = (self._status.get("artifactRepositoryRef") or {}).get("artifactRepository") or {}
         bucket = (repository.get("s3") or {}).get("bucket")
         archived = f"minio://{bucket}/{node.log}" if bucket and node.log else ""
@@ -121,7 +121,7 @@ class Workflow:
         return {node.id: node for node in self.nodes}
 
     def executors(self, task: str) -> list[Node]:
-        """The nodes in which the container of a task ran, or was skipped since KFP has its results."""
+        """Return the nodes in which the container of a task ran, or was skipped since KFP has its results."""
         homes = {node.id for node in self.nodes if node.task == task and node.template.endswith(_EXECUTOR)}
         return [node for node in self.nodes if node.within in homes and node.kind in ("Pod", "Skipped")]
 
@@ -135,7 +135,7 @@ class Workflow:
         return list(last.values()) or ([] if self.message else bad[:1])
 
     def task_of(self, node: Node) -> str:
-        """The task of a pod."""
+        """Return the task of a pod."""
         if node.template.endswith(DRIVER):
             return node.task.removesuffix(DRIVER)
         return self.by_id[node.within].task if node.within in self.by_id else node.task

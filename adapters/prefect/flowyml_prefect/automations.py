@@ -39,7 +39,7 @@ PENDING = "prefect.flow-run.Pending"
 
 
 def crash_after(name: str, after: str, tag: str, within: int, message: str, state: str = "Crashed") -> dict[str, Any]:
-    """An automation: a run with this tag has crashed if no event follows ``after`` within this many seconds."""
+    """Return an automation: a run with this tag has crashed if no event follows ``after`` within this many seconds."""
     return {
         "name": name,
         "description": "Made by FlowyML, for its own runs.",

@@ -179,7 +179,7 @@ class PrefectClient(HttpClient):
             return False
 
     def version(self) -> str:
-        """The server's version."""
+        """Return the server's version."""
         return self._understood(_text, self.get("/admin/version"))
 
     def has_secret_block(self, name: str) -> bool:
@@ -198,11 +198,11 @@ class PrefectClient(HttpClient):
         return str(self._understood(_record, made)["id"])
 
     def flow_name(self, flow_id: str) -> str:
-        """The name of a flow."""
+        """Return the name of a flow."""
         return str(self._understood(_record, self.get(f"/flows/{flow_id}"))["name"])
 
     def deployment(self, flow: str, name: str) -> dict[str, Any] | None:
-        """The deployment of this name, or None."""
+        """Return the deployment of this name, or None."""
         try:
             found = self.get(f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}")
         except NotFoundError:
@@ -218,11 +218,11 @@ class PrefectClient(HttpClient):
         self.write(f"/deployments/{deployment_id}", body, method="PATCH")
 
     def deployment_by_id(self, deployment_id: str) -> dict[str, Any]:
-        """A deployment, by its id."""
+        """Return a deployment, by its id."""
         return self._understood(_record, self.get(f"/deployments/{deployment_id}"))
 
     def deployments(self, flow: str | None = None) -> list[dict[str, Any]]:
-        """The deployments that FlowyML made."""
+        """Return the deployments that FlowyML made."""
         filters: dict[str, Any] = {"deployments": {"tags": {"all_": [TAG]}}, "sort": "NAME_ASC"}
         if flow is not None:
             filters["flows"] = {"name": {"any_": [flow]}}
@@ -266,7 +266,7 @@ class PrefectClient(HttpClient):
             self.write(f"/deployments/{deployment_id}/schedules/{schedule_id}", None, method="DELETE")
 
     def planned(self, deployment_ids: Sequence[str], enough: int) -> dict[str, list[datetime]]:
-        """The planned times of these deployments' runs, soonest first: all times, or ``enough`` of them.
+        """Return the planned times of these deployments' runs, soonest first: all times, or ``enough`` of them.
 
         Read page by page. The next request leaves out deployments with ``enough`` times, so that a deployment that runs
         each minute takes no room from one that runs once a day.
@@ -297,7 +297,7 @@ class PrefectClient(HttpClient):
     # Work pools and automations.
 
     def work_pool(self, name: str) -> dict[str, Any] | None:
-        """A work pool, or None."""
+        """Return a work pool, or None."""
         try:
             found = self.get(f"/work_pools/{quote(name, safe='')}")
         except NotFoundError:
@@ -330,16 +330,16 @@ class PrefectClient(HttpClient):
         return self._understood(FlowRun.of, self.write(f"/deployments/{deployment_id}/create_flow_run", body))
 
     def run(self, run_id: str) -> FlowRun:
-        """A run, by its id."""
+        """Return a run, by its id."""
         return self._understood(FlowRun.of, self.get(f"/flow_runs/{run_id}"))
 
     def runs(self, filters: Mapping[str, Any], limit: int) -> list[FlowRun]:
-        """The newest runs that pass the filters."""
+        """Return the newest runs that pass the filters."""
         body = {**filters, "sort": "EXPECTED_START_TIME_DESC"}
         return [self._understood(FlowRun.of, plain) for plain in self._pages("/flow_runs/filter", body, limit)]
 
     def begun_runs(self, flow: str | None = None) -> list[FlowRun]:
-        """All runs of FlowyML's, or of one flow, without those that are planned for later."""
+        """Return all runs of FlowyML's, or of one flow, without those that are planned for later."""
         now = datetime.now(UTC).isoformat()
         filters: dict[str, Any] = {"flow_runs": {"tags": {"all_": [TAG]}, "expected_start_time": {"before_": now}}}
         if flow is not None:
@@ -369,12 +369,12 @@ class PrefectClient(HttpClient):
             self.write(f"/flow_runs/{run_id}", None, method="DELETE")
 
     def task_runs(self, run_id: str) -> list[TaskRun]:
-        """The task runs of a run, which Prefect records some seconds late."""
+        """Return the task runs of a run, which Prefect records some seconds late."""
         body = {"flow_runs": {"id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
         return [self._understood(TaskRun.of, plain) for plain in self._pages("/task_runs/filter", body)]
 
     def logs(self, run_id: str, after: datetime | None = None) -> list[Log]:
-        """The log of a run in the order of time, from a moment on."""
+        """Return the log of a run in the order of time, from a moment on."""
         wanted: dict[str, Any] = {"flow_run_id": {"any_": [run_id]}}
         if after:
             wanted["timestamp"] = {"after_": after.isoformat()}
@@ -390,7 +390,7 @@ class PrefectClient(HttpClient):
         return self._pages("/artifacts/filter", {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"})
 
     def artifact_of_run(self, key: str, run_id: str) -> Any:
-        """The data of a run's newest artifact of this key, or None."""
+        """Return the data of a run's newest artifact of this key, or None."""
         wanted = {"key": {"any_": [key]}, "flow_run_id": {"any_": [run_id]}}
         found = self.query("/artifacts/filter", {"artifacts": wanted, "sort": "CREATED_DESC", "limit": 1})
         return found[0]["data"] if found else None

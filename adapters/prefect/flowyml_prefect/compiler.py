@@ -32,7 +32,7 @@ _ANNOTATIONS = {
 
 
 def compile_flow(bundle: Bundle, *, walks: bool = False) -> str:
-    """The text of ``flow.py``, which lies beside the bundle's file. Raises ``DefinitionError``.
+    """Return the text of ``flow.py``, which lies beside the bundle's file. Raises ``DefinitionError``.
 
     With ``walks`` the flow walks over its plan, and so can continue a run, even if the plan does not need that.
     """
@@ -69,17 +69,17 @@ def is_walked(plan: Plan) -> bool:
 
 
 def flow_function(plan: Plan) -> str:
-    """The name of the flow's function in the compiled file."""
+    """Return the name of the flow's function in the compiled file."""
     return FlowNames(plan).flow
 
 
 def task_functions(plan: Plan) -> Mapping[str, str]:
-    """The name of each step's function in the compiled file."""
+    """Return the name of each step's function in the compiled file."""
     return FlowNames(plan).tasks
 
 
 def _turn(step: Step, names: FlowNames) -> str:
-    """A decorated function for one step of a flow with control flow."""
+    """Return a decorated function for one step of a flow with control flow."""
     return (
         f"{source(Group('@task(', list(_task_options(step, '{turn}')), ')'))}\n"
         f"def {names.tasks[step.name]}(turn: Turn) -> Values | State[Any]:\n"
@@ -88,7 +88,7 @@ def _turn(step: Step, names: FlowNames) -> str:
 
 
 def _task(step: Step, names: FlowNames, annotations: Mapping[str, str]) -> str:
-    """A decorated function for one step."""
+    """Return a decorated function for one step."""
     arguments = [f"{names.tasks[name]}: Values" for name in _sources(step)]
     arguments += [f"{name}: {annotations[name]}" for name in _parameters(step)]
     inputs = Group("{", list(_inputs(step, names)), "}")
@@ -129,7 +129,7 @@ def _inputs(step: Step, names: FlowNames) -> Iterator[Part]:
 
 
 def _sources(step: Step) -> list[str]:
-    """The steps whose outputs a step takes."""
+    """Return the steps whose outputs a step takes."""
     return list(dict.fromkeys(item.source.step for item in step.inputs if isinstance(item.source, FromStep)))
 
 
@@ -138,7 +138,7 @@ def _parameters(step: Step) -> list[str]:
 
 
 def _flow(plan: Plan, names: FlowNames, walks: bool) -> str:
-    """The flow: its body, in the context of the processes that run its steps."""
+    """Return the flow: its body, in the context of the processes that run its steps."""
     run = Group("with run_steps(", [f"{name}={name}" for name in names.parameters], "):")
     lines = [
         source(Group("@flow(", list(_flow_options(plan)), ")")),
@@ -161,7 +161,7 @@ def _submitted(plan: Plan, names: FlowNames) -> Iterator[str]:
 
 
 def _walked(plan: Plan, names: FlowNames) -> Iterator[str]:
-    """The body of a flow that walks over the plan: an outline as comments, and the call of the walk."""
+    """Yield the body of a flow that walks over the plan: an outline as comments, and the call of the walk."""
     tasks = Group("{", [Pair(f"{text_literal(s.name)}: ", names.tasks[s.name]) for s in plan], "}")
     parameters = Group("{", [Pair(f"{text_literal(name)}: ", name) for name in names.parameters], "}")
     yield from (f"# {line}" for line in outline(plan))
@@ -194,7 +194,7 @@ def _parameter(parameter: Parameter) -> Part:
 
 
 def _late(parameter: Parameter) -> Iterator[str]:
-    """A default that is computed when the flow runs."""
+    """Yield a default that is computed when the flow runs."""
     yield f"    if {parameter.name} is ...:"
     yield f"        {source(Pair(f'{parameter.name} = ', value(parameter.default)), 2)}"
 

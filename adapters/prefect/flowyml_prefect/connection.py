@@ -64,7 +64,7 @@ class Connection:
 
     @classmethod
     def configured(cls) -> Connection | None:
-        """The server of Prefect's own settings; None if they name no server.
+        """Return the server of Prefect's own settings; None if they name no server.
 
         Login and TLS come from the same source as the address. The working folder may be a cloned repository: a server
         that one of its files names never receives a key from the environment or a profile, and its files change nothing
@@ -135,7 +135,7 @@ class Connection:
 
 
 def login_of(key: str | None, *, is_password: bool = False) -> Login:
-    """The login for a key of Prefect's, or for ``"user:password"`` of a server with basic authentication."""
+    """Return the login for a key of Prefect's, or for ``"user:password"`` of a server with basic authentication."""
     if key and (is_password or ":" in key):
         username, _, password = key.partition(":")
         return Login.of(username=username, password=password)
@@ -150,7 +150,10 @@ def _apart(url: str) -> tuple[str, Login | None]:
 
 
 def _first(name: str, *, is_folders: bool) -> str | None:
-    """The value of the highest-ranking source of an owner. An empty value counts as set, as in Prefect's client."""
+    """Return the value of the highest-ranking source of an owner.
+
+    An empty value counts as set, as in Prefect's client.
+    """
     found = next((settings[name] for settings, of in _sources() if of is is_folders and name in settings), None)
     return None if found is None else str(found) or None
 
@@ -202,7 +205,7 @@ def _profile() -> Mapping[str, Any]:
 
 
 def _table(path: Path, *names: str) -> Mapping[str, Any]:
-    """A table of a file; empty if it is missing."""
+    """Return a table of a file; empty if it is missing."""
     found = _toml(path)
     for name in names:
         found = found.get(name, {})

@@ -165,7 +165,7 @@ class Deployments:
         )
 
     def for_run(self, bundle: Bundle, target: Target) -> Deployed:
-        """The deployment of a run: the pipeline's own if this very version is deployed.
+        """Return the deployment of a run: the pipeline's own if this very version is deployed.
 
         Otherwise one that is created for runs. The workers of a pool find the code by the deployment, and only when a
         run begins; so on a pool each version has a deployment of its own, which stays unchanged for the runs that wait.
@@ -195,7 +195,7 @@ class Deployments:
         return self._remember(key, self._put(bundle, target, name, found, ours))
 
     def entrypoint_of(self, run: Run, version: str, *, pooled: bool) -> str:
-        """The entrypoint of the flow that continues a run. Raises ``RetryRefusedError``.
+        """Return the entrypoint of the flow that continues a run. Raises ``RetryRefusedError``.
 
         A flow without control flow cannot continue a run, since it does not read earlier results. So another flow is
         written beside it.
@@ -244,7 +244,7 @@ class Deployments:
         return found
 
     def difference(self, bundle: Bundle, target: Target) -> str:
-        """The changes that ``deploy`` would make, as unified diffs; empty if there are none."""
+        """Return the changes that ``deploy`` would make, as unified diffs; empty if there are none."""
         flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target.pool)
         found = self.client.deployment(flow, name)
         first = [_difference(name, bundle, target, found)]
@@ -318,7 +318,7 @@ class Deployments:
 def _body(
     bundle: Bundle, target: Target, folder: Path, owner: Owner, found: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The fields of a deployment that FlowyML sets. Job variables that others have set stay as they are."""
+    """Return the fields of a deployment that FlowyML sets. Job variables that others have set stay as they are."""
     plan = bundle.plan
     tags = [TAG, *plan.tags, *([DETACHED_TAG] if target.pool is None else [])]
     variables = dict((found or {}).get("job_variables") or {})
@@ -355,7 +355,7 @@ def _difference(name: str, bundle: Bundle, target: Target, found: Mapping[str, A
 
 
 def _options(deployment: Mapping[str, Any]) -> str:
-    """The fields that people set and read, as text to compare."""
+    """Return the fields that people set and read, as text to compare."""
     shown = {part: deployment.get(part) for part in ("version", "description", "tags", "job_variables")}
     schema = deployment.get("parameter_openapi_schema") or {}
     origin = Owner.of(deployment).origin
@@ -364,7 +364,7 @@ def _options(deployment: Mapping[str, Any]) -> str:
 
 
 def _bundle_of(found: Mapping[str, Any]) -> Bundle | None:
-    """The deployed bundle, if this machine has it."""
+    """Return the deployed bundle, if this machine has it."""
     from flowyml.plan.bundle import Bundle
 
     for place in flow_places(found):
@@ -378,7 +378,7 @@ def _changes(found: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
 
 
 def _pull_step(target: Target, folder: Path) -> dict[str, dict[str, str]]:
-    """The step by which a worker gets the code: one of Prefect's own, which needs no FlowyML there."""
+    """Return the step by which a worker gets the code: one of Prefect's own, which needs no FlowyML there."""
     if target.takes_code:
         url = f"{target.store.rstrip('/')}/{_key(folder)}"
         return {"prefect.deployments.steps.pull_from_remote_storage": {"url": url}}
@@ -401,7 +401,7 @@ def _key(folder: Path) -> str:
 
 
 def published_folder(bundle: Bundle) -> Path:
-    """The folder for flow.py and the bundle. Each version has its own, so that an active run keeps its code."""
+    """Return the folder for flow.py and the bundle. Each version has its own, so that an active run keeps its code."""
     return _folder(bundle.plan.name, bundle.digest[:16])
 
 

@@ -58,7 +58,7 @@ class DeploymentSchedules:
         return self._info(deployed.id)
 
     def listed(self, pipeline: str | None) -> list[ScheduleInfo]:
-        """The schedules of a pipeline, or all."""
+        """Return the schedules of a pipeline, or all."""
         flow = None if pipeline is None else flow_name(pipeline)
         found = [plain for plain in self.client.deployments(flow) if own_schedule(plain)]
         active = [plain["id"] for plain in found if is_active(plain)]
@@ -132,7 +132,7 @@ class DeploymentSchedules:
         return schedule_info(self.client.deployment_by_id(deployment_id), planned[deployment_id][:_SHOWN])
 
     def _own(self, schedule_id: str) -> Mapping[str, Any]:
-        """The Prefect schedule of a deployment. Raises ``ScheduleNotFoundError``."""
+        """Return the Prefect schedule of a deployment. Raises ``ScheduleNotFoundError``."""
         deployment_id = as_id(schedule_id)
         if deployment_id is None:
             listing = self.client.command("schedule list")

@@ -21,7 +21,7 @@ _STRANGER_SECONDS = 5
 
 
 def run_variables(run_id: str, entrypoint: str) -> dict[str, str]:
-    """The variables that name the run for the engine to execute, and the flow: ``flow.py:name`` by its path."""
+    """Return the variables that name the run for the engine to execute, and the flow: ``flow.py:name`` by its path."""
     return {"PREFECT__FLOW_RUN_ID": run_id, "PREFECT__FLOW_ENTRYPOINT": entrypoint}
 
 

@@ -129,7 +129,7 @@ def working_folder() -> Iterator[None]:
 
 
 def _dates() -> RunDates:
-    """The dates of the run: the time of its schedule, else the time of the request."""
+    """Return the dates of the run: the time of its schedule, else the time of the request."""
     context: Any = FlowRunContext.get()
     flow_run = context.flow_run
     moment = flow_run.expected_start_time or datetime.now(UTC)
@@ -139,7 +139,7 @@ def _dates() -> RunDates:
 
 
 def _schedule(flow_run: Any) -> Schedule | None:
-    """The schedule of the run's deployment, as FlowyML recorded it; None if FlowyML did not create it."""
+    """Return the schedule of the run's deployment, as FlowyML recorded it; None if FlowyML did not create it."""
     if find_spec("croniter") is None:  # then Prefect's own under that name, or else the run has no interval
         with suppress(ImportError):
             sys.modules["croniter"] = import_module("prefect._vendor.croniter")
@@ -253,7 +253,7 @@ def to_log(logger: Any) -> Iterator[OnLine]:
 
 
 def retry_on(errors: list[str] | None) -> Callable[[Any, Any, State[Any]], bool]:
-    """A condition for retries: after these errors only, or after all."""
+    """Return a condition for retries: after these errors only, or after all."""
     policy = OrchestratorRetryPolicy(retryable_errors=errors)
 
     def condition(task: Any, task_run: Any, state: State[Any]) -> bool:

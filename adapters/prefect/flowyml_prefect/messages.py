@@ -39,18 +39,24 @@ _REPR = re.compile(r"""^\w+Error\((['"])(?P<message>.*)\1\)$""", re.DOTALL)
 
 
 def task_runs(message: str) -> int:
-    """The number of task runs of a completed flow with control flow; 0 if the message of its state does not have it."""
+    """Return the number of task runs of a completed flow with control flow.
+
+    0 if the message of its state does not have it.
+    """
     counted = _TASK_RUNS.fullmatch(message)
     return int(counted[1]) if counted else 0
 
 
 def cached_from(message: str) -> str:
-    """The run whose outputs a step reused, from the message of a state named *Cached*; "" for Prefect's own cache."""
+    """Return the run whose outputs a step reused, from the message of a state named *Cached*.
+
+    "" for Prefect's own cache.
+    """
     return message.removeprefix(_CACHED_FROM) if message.startswith(_CACHED_FROM) else ""
 
 
 def error_text(message: str, name: str) -> str:
-    """The error itself, without the texts that Prefect adds."""
+    """Return the error itself, without the texts that Prefect adds."""
     plain = _WRAPPED.sub("", message)
     match = _REPR.match(plain)
     return (match["message"] if match else plain) or name

@@ -33,28 +33,28 @@ _BANNED_IN_NAMES = frozenset("/%&<>")  # source: prefect.types.names
 
 
 def flow_name(pipeline: str) -> str:
-    """The name of the flow in Prefect: the pipeline's own, unless Prefect forbids one of its characters."""
+    """Return the name of the flow in Prefect: the pipeline's own, unless Prefect forbids one of its characters."""
     return slug(pipeline) if _BANNED_IN_NAMES & set(pipeline) else pipeline
 
 
 def outputs_key(pipeline: str) -> str:
-    """The key of the artifact with the outputs of a run."""
+    """Return the key of the artifact with the outputs of a run."""
     return f"{slug(pipeline)}-outputs"
 
 
 def plan_key(pipeline: str) -> str:
-    """The key of the artifacts with the steps of each deployed version."""
+    """Return the key of the artifacts with the steps of each deployed version."""
     return f"{slug(pipeline)}-plan"
 
 
 def deployment_name(pipeline: str, pool: str | None) -> str:
-    """The name of a deployment: the pipeline's, and the work pool's if there is one."""
+    """Return the name of a deployment: the pipeline's, and the work pool's if there is one."""
     name = flow_name(pipeline)
     return name if pool is None else f"{name} on {pool}"
 
 
 def version_name(deployment: str, version: str) -> str:
-    """The name of a deployment for the runs of one version of a pipeline on a work pool."""
+    """Return the name of a deployment for the runs of one version of a pipeline on a work pool."""
     return f"{deployment}, version {version}"
 
 
@@ -79,7 +79,7 @@ class FlowNames(FreeNames):
 
 
 def _readable(name: str) -> str:
-    """An identifier that resembles the name; two names may share it."""
+    """Return an identifier that resembles the name; two names may share it."""
     ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^a-z0-9]+", "_", ascii_name.lower()).strip("_")[:50]
     return plain if plain.isidentifier() else identifier(name)

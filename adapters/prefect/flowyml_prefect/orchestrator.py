@@ -227,7 +227,7 @@ class PrefectOrchestrator(Orchestrator):
         yield from super().prunable(bounds)
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
-        """The references without a Secret block."""
+        """Return the references without a Secret block."""
         names = {reference: slug_of(reference) for reference in references}
         return {
             reference: f"{reference}: Prefect has no Secret block {name!r}. Create it."
@@ -374,7 +374,7 @@ class PrefectOrchestrator(Orchestrator):
         return DeploymentSchedules(self.deployments)
 
     def _scheduling_pool(self, pipeline: str) -> str:
-        """The pool whose workers execute the runs of a schedule.
+        """Return the pool whose workers execute the runs of a schedule.
 
         The embedded server's pool is created if it is missing.
         """

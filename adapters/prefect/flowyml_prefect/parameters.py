@@ -19,7 +19,7 @@ _DEFS = "#/$defs/"  # where pydantic puts them
 
 
 def parameter_schema(plan: Plan) -> dict[str, Any]:
-    """The schema of Prefect's form for a run.
+    """Return the schema of Prefect's form for a run.
 
     Types to which a parameter's schema refers are at its root (``definitions``, as in Prefect's own schemas), since
     references start there. Their names begin with the parameter's, so that all are different.

@@ -25,14 +25,14 @@ _END = "\n\n# The steps, and the flow."
 
 @cache
 def common_text(*, walks: bool) -> str:
-    """The text before the steps of a flow; ``walks`` for a flow with control flow."""
+    """Return the text before the steps of a flow; ``walks`` for a flow with control flow."""
     text = _text("flow_parts.py").replace(_IMPORT, _FULL_IMPORT)
     return _joined(text, _text("walk_parts.py")) if walks else text
 
 
 @cache
 def defined_names() -> frozenset[str]:
-    """The names that these texts import and define."""
+    """Return the names that these texts import and define."""
     texts = (common_text(walks=False), _text("walk_parts.py"))
     return frozenset(name for text in texts for node in parsed(text).body for name in _defined(node))
 
@@ -42,7 +42,7 @@ def _text(name: str) -> str:
 
 
 def _joined(text: str, more: str) -> str:
-    """The first text, with its functions replaced by those of the second one."""
+    """Return the first text, with its functions replaced by those of the second one."""
     for node in parsed(text).body:
         if isinstance(node, ast.FunctionDef) and node.name in _REPLACED:
             text = text.replace(f"{ast.get_source_segment(text, node)}\n\n\n", "")
@@ -66,7 +66,7 @@ def _joined(text: str, more: str) -> str:
 
 
 def _imports(*texts: str) -> dict[str, set[str]]:
-    """The names that are imported from each module; empty for ``import module``."""
+    """Return the names that are imported from each module; empty for ``import module``."""
     found: dict[str, set[str]] = {}
     for node in (node for text in texts for node in parsed(text).body):
         if isinstance(node, ast.Import):

@@ -37,12 +37,15 @@ _IN_PROGRESS = "it is in progress"
 
 
 def version_folder(pipeline: str, version: str) -> str:
-    """The name of the folder for a version of a pipeline's flow."""
+    """Return the name of the folder for a version of a pipeline's flow."""
     return f"{slug(pipeline)}-{version}"
 
 
 def flow_places(deployment: Mapping[str, Any]) -> list[Path]:
-    """The folders in which the workers of a deployment find its flow. The last part is the ``version_folder``."""
+    """Return the folders in which the workers of a deployment find its flow.
+
+    The last part is the ``version_folder``.
+    """
     pulls = [settings for pull in deployment.get("pull_steps") or () for settings in pull.values()]
     return [Path(settings.get("directory") or settings.get("url") or "") for settings in pulls]
 
@@ -137,7 +140,7 @@ class Leftovers:
         )  # fmt: skip
 
     def _needed(self, runs: list[FlowRun], deployments: list[dict[str, Any]]) -> dict[str, str]:
-        """The folders that the server needs, and the reason for each."""
+        """Return the folders that the server needs, and the reason for each."""
         needed: dict[str, str] = {}
         for run in runs:
             ended, went_well = _has_ended(run), run.state_type == "COMPLETED"
@@ -172,7 +175,7 @@ class Leftovers:
         return ""
 
     def _bundle(self, name: str, bundles: set[str]) -> str | None:
-        """The pipeline of the one bundle in a folder, if the folder's name matches the bundle."""
+        """Return the pipeline of the one bundle in a folder, if the folder's name matches the bundle."""
         from flowyml.plan.bundle import Bundle
 
         with suppress(OSError, PlanError, ValueError):

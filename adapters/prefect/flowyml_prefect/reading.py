@@ -74,7 +74,7 @@ def is_of_its_version(run: FlowRun) -> bool:
 
 
 def _started(run: FlowRun) -> datetime | None:
-    """The start of the run, or of its last retry."""
+    """Return the start of the run, or of its last retry."""
     retried = run.labels.get(RETRIED)
     if not (run.start_time and isinstance(retried, str)):
         return run.start_time
@@ -130,11 +130,11 @@ class RunReader:
         return ""
 
     def runs(self, pipeline: str | None, limit: int) -> Runs:
-        """The newest runs, without those that a schedule has planned for later."""
+        """Return the newest runs, without those that a schedule has planned for later."""
         return Runs(self.record(run) for run in self._newest(pipeline, limit))
 
     def _newest(self, pipeline: str | None, limit: int, *, one_of: Sequence[str] | None = None) -> list[FlowRun]:
-        """The newest runs, or those that also have ``one_of`` these tags."""
+        """Return the newest runs, or those that also have ``one_of`` these tags."""
         now = datetime.now(UTC) + timedelta(seconds=1)
         filters: dict[str, Any] = {
             "flow_runs": {
@@ -147,17 +147,17 @@ class RunReader:
         return self.client.runs(filters, limit)
 
     def scheduled(self, pipeline: str, limit: int) -> dict[datetime, Run]:
-        """The newest runs of a schedule, by their scheduled times."""
+        """Return the newest runs of a schedule, by their scheduled times."""
         found = self._newest(pipeline, limit, one_of=(_AUTO_SCHEDULED, MADE_UP))
         return {time: self.record(run) for run in found if (time := _time_of(run))}
 
     def named(self, run_id: str) -> list[Run]:
-        """The runs that were submitted under this id."""
+        """Return the runs that were submitted under this id."""
         filters = {"flow_runs": {"name": {"any_": [run_id]}, "tags": {"all_": [TAG]}}}
         return [self.record(run) for run in self.client.runs(filters, limit=10)]
 
     def step_runs(self, run: FlowRun) -> tuple[StepRun, ...]:
-        """All steps in the plan's order.
+        """Return all steps in the plan's order.
 
         After the end of a run, waits until Prefect has recorded its last task runs.
         """
@@ -175,7 +175,7 @@ class RunReader:
         return tuple(after_the_end(step, status, run.end_time) if status.is_terminal else step for step in steps)
 
     def outputs(self, run: FlowRun, artifacts: str | None) -> Outputs:
-        """The pipeline's outputs; an output that is gone from the artifact store says why when it is read."""
+        """Return the pipeline's outputs; an output that is gone from the artifact store says why when it is read."""
         from flowyml.artifacts import open_store
         from flowyml.orchestrators.run_outputs import read_outputs
 
@@ -185,7 +185,7 @@ class RunReader:
         return read_outputs(_run_id(run), packed, open_store(artifacts), loops=loops)
 
     def listed(self, run: FlowRun) -> list[Artifact]:
-        """The artifacts of the steps: the newest of each output, in the order of the plan."""
+        """Return the artifacts of the steps: the newest of each output, in the order of the plan."""
         from flowyml.artifacts.markdown import noted
 
         found: dict[tuple[str, tuple[int, ...], str], Artifact] = {}
@@ -195,7 +195,7 @@ class RunReader:
         return sorted(found.values(), key=lambda each: (order.get(each.step, len(order)), each.index))
 
     def logs(self, run_id: str, *, follow: bool) -> Iterator[LogLine]:
-        """The lines of a run. Prefect sends them in batches, so the last ones arrive after the end."""
+        """Return the lines of a run. Prefect sends them in batches, so the last ones arrive after the end."""
         names: dict[str, tuple[str, tuple[int, ...]]] = {}
         seen: set[str] = set()
         latest: datetime | None = None
@@ -236,7 +236,7 @@ class RunReader:
             time.sleep(0.2)
 
     def _pipeline(self, run: FlowRun) -> str:
-        """The pipeline's own name, which may differ from its flow's."""
+        """Return the pipeline's own name, which may differ from its flow's."""
         if name := run.labels.get(PIPELINE):
             return str(name)
         if run.flow_id not in self._pipelines:
@@ -244,7 +244,7 @@ class RunReader:
         return self._pipelines[run.flow_id]
 
     def _plan(self, run: FlowRun) -> tuple[Planned, ...]:
-        """The steps of the run's version, each with the function of its task; empty if none was deployed."""
+        """Return the steps of the run's version, each with the function of its task; empty if none was deployed."""
         if run.version is None:
             return ()
         pipeline = self._pipeline(run)
@@ -268,13 +268,13 @@ def _is_settled(run: FlowRun, lag: timedelta) -> bool:
 
 
 def _table(data: Any) -> list[dict[str, Any]]:
-    """The rows of a table artifact, which Prefect's own client stores as JSON text."""
+    """Return the rows of a table artifact, which Prefect's own client stores as JSON text."""
     rows = json.loads(data) if isinstance(data, str) else data
     return rows or []
 
 
 def _time_of(run: FlowRun) -> datetime | None:
-    """The scheduled time of a run."""
+    """Return the scheduled time of a run."""
     made_up = run.labels.get(MADE_UP)
     if not made_up:
         return run.due

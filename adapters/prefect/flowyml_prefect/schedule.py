@@ -37,7 +37,7 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def to_prefect(schedule: Schedule) -> dict[str, Any]:
-    """The ``schedule`` and ``slug`` of a deployment schedule.
+    """Return the ``schedule`` and ``slug`` of a deployment schedule.
 
     Raises ``ScheduleError`` for one that Prefect cannot follow.
     """
@@ -79,7 +79,7 @@ def is_ours(plain: Mapping[str, Any]) -> bool:
 
 
 def own_schedule(deployment: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The schedule of a deployment that FlowyML created, or None."""
+    """Return the schedule of a deployment that FlowyML created, or None."""
     return next((schedule for schedule in deployment.get("schedules") or () if is_ours(schedule)), None)
 
 
@@ -90,7 +90,7 @@ def is_active(deployment: Mapping[str, Any]) -> bool:
 
 
 def as_set(schedule: Mapping[str, Any]) -> str:
-    """A digest of the times and the parameters of a deployment schedule, as the server has it."""
+    """Return a digest of the times and the parameters of a deployment schedule, as the server has it."""
     kept = schedule["schedule"]
     parts = {name: kept[name] for name in _TIMING if kept.get(name) is not None}
     text = json.dumps([parts, schedule.get("parameters") or {}], sort_keys=True)

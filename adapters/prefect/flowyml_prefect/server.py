@@ -135,12 +135,14 @@ def is_embedded(name: str) -> bool:
 
 
 def prefect_home() -> Path:
-    """The folder of the embedded server."""
+    """Return the folder of the embedded server."""
     return home() / "prefect"
 
 
 def embedded_server(*, start: bool = True) -> EmbeddedServer | None:
-    """The embedded server; started if it is not running, which takes some ten seconds and is announced on stderr.
+    """Return the embedded server.
+
+    It is started if it is not running, which takes some ten seconds and is announced on stderr.
 
     With ``start=False``, None if it is not running. A server whose password is lost counts as not running, and is
     replaced. Raises ``EngineError`` if it cannot be started, also for a Prefect that would answer without the password.
@@ -258,7 +260,7 @@ def _start(before: EmbeddedServer | None) -> EmbeddedServer:
 
 
 def _newest_ui(url: str) -> str:
-    """The path of Prefect 3.9's newer UI. Without a login, pages of the older one say "Page not found"."""
+    """Return the path of Prefect 3.9's newer UI. Without a login, pages of the older one say "Page not found"."""
     from http.client import HTTPException
 
     from flowyml.core.web import exchange
@@ -306,7 +308,7 @@ def _start_command(name: str, *arguments: str, settings: Mapping[str, str], umas
 
 
 def _shared_environment() -> dict[str, str]:
-    """The part of this environment for a process that runs steps of all pipelines, without credentials."""
+    """Return the part of this environment for a process that runs steps of all pipelines, without credentials."""
     return {name: value for name, value in os.environ.items() if name in _SHARED or name.startswith(_SHARED_PREFIXES)}
 
 

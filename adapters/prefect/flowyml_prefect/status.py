@@ -32,7 +32,7 @@ BY_NAME: Mapping[tuple[str, str], ExecutionStatus] = {
 
 
 def status_of(state_type: str, state_name: str | None) -> ExecutionStatus:
-    """The status of a run. Raises ``UnknownStateError`` for a type that no table knows.
+    """Return the status of a run. Raises ``UnknownStateError`` for a type that no table knows.
 
     A run that is paused, or being cancelled, has begun and not ended: it is RUNNING. Its ``raw_status`` has the
     details.
@@ -52,7 +52,7 @@ def status_of(state_type: str, state_name: str | None) -> ExecutionStatus:
 
 
 def step_status_of(state_type: str, state_name: str | None) -> ExecutionStatus:
-    """The status of a step: as for a run, but a task that will never be ready counts as cancelled.
+    """Return the status of a step: as for a run, but a task that will never be ready counts as cancelled.
 
     >>> print(step_status_of("PENDING", "NotReady"))
     CANCELLED

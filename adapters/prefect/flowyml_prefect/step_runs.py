@@ -75,7 +75,7 @@ class Planned(NamedTuple):
 
 
 def planned_rows(plan: Plan, functions: Mapping[str, str]) -> list[dict[str, str]]:
-    """The steps of a version as the rows of a table."""
+    """Return the steps of a version as the rows of a table."""
     rows = []
     for step in plan:
         row = {"step": step.name, "after": ", ".join(step.upstream), "task": functions[step.name]}
@@ -85,18 +85,18 @@ def planned_rows(plan: Plan, functions: Mapping[str, str]) -> list[dict[str, str
 
 
 def recorded_runs(run: FlowRun) -> int:
-    """The number of task runs of an ended run, some of which Prefect may not have recorded yet; 0 if unknown."""
+    """Return the number of task runs of an ended run, some of which Prefect may not have recorded yet; 0 if unknown."""
     return max(int(run.labels.get(TASK_RUNS, 0)), task_runs(run.message))
 
 
 def index_of(task: TaskRun, step: str) -> Index:
-    """The item of a task run: its name is the step's, followed by the index."""
+    """Return the item of a task run: its name is the step's, followed by the index."""
     rest = task.name.removeprefix(step)
     return tuple(map(int, re.findall(r"\d+", rest))) if _INDEX.fullmatch(rest) else ()
 
 
 def step_runs(plan: Sequence[Planned], tasks: Iterable[TaskRun], labels: Mapping[str, Any]) -> list[StepRun]:
-    """All steps in the plan's order, with the items that are expected."""
+    """Return all steps in the plan's order, with the items that are expected."""
     found: dict[str, dict[Index, TaskRun]] = {}
     steps = {planned.function: planned.step for planned in plan}
     for task in tasks:  # those of a retry come later
@@ -131,7 +131,7 @@ class _Items:
                     self._add(path, outer, range(count))
 
     def expected(self, loops: tuple[str, ...]) -> set[Index]:
-        """The items of a step in these loops; if an inner loop has not begun, those of the outer loop."""
+        """Return the items of a step in these loops; if an inner loop has not begun, those of the outer loop."""
         return set(self._all(loops))
 
     def _add(self, path: tuple[str, ...], outer: Index, numbers: Iterable[int]) -> None:

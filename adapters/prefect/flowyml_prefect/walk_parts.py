@@ -172,7 +172,7 @@ def what_has_been(plan: Plan, tasks: Mapping[str, Any]) -> tuple[Before, int]:
 
 
 def recorded(client: Any, run_id: Any, count: int) -> list[Any]:
-    """The task runs of earlier attempts, in the order of their starts.
+    """Return the task runs of earlier attempts, in the order of their starts.
 
     Prefect records them late: waits for ``count`` of them, if given, and for the ends of those that were not tried
     again, as long as new ones are recorded.
@@ -194,7 +194,7 @@ def recorded(client: Any, run_id: Any, count: int) -> list[Any]:
 
 
 def _words(state: State[Any] | None) -> tuple[str, str]:
-    """A state in the words of FlowyML's own records. A state that is not final has to run again."""
+    """Return a state in the words of FlowyML's own records. A state that is not final has to run again."""
     if state is None:
         return "CANCELLED", "cancelled"
     if state.is_completed():
@@ -261,7 +261,7 @@ class Walker:
             self._news.put(None)
 
     def state(self, key: str) -> State[Any]:
-        """The final state of the run. The outputs of a completed run become an artifact."""
+        """Return the final state of the run. The outputs of a completed run become an artifact."""
         if self._fault:
             raise self._fault
         if failures := [*self._failures(), *dict.fromkeys(self.walk.faults)]:
@@ -271,7 +271,7 @@ class Walker:
         return Completed(message=f"Task runs: {self.count}")
 
     def _row(self, name: str, place: tuple[Node, str]) -> dict[str, str]:
-        """An output of the pipeline, with the handling of failed items in the loops that its list is from."""
+        """Return an output of the pipeline, with the handling of failed items in the loops that its list is from."""
         node, output = place
         source = next(each.source for each in self.plan.outputs if each.name == name)
         loops = self.plan.structure.loops_between(source.step, "") if isinstance(source, FromStep) else ()
@@ -279,7 +279,7 @@ class Walker:
         return {**row, "loops": ", ".join(loop.on_item_error for loop in loops)} if loops else row
 
     def _failures(self) -> Iterator[str]:
-        """The failures that fail the run: not those of items that may fail, and not those of clean-ups."""
+        """Yield the failures that fail the run: not those of items that may fail, and not those of clean-ups."""
         structure = self.plan.structure
         for turn in self.walk.tasks:
             state = turn.state if turn.end is End.FAILED else None
@@ -357,7 +357,7 @@ class Walker:
             self._turns.setdefault((turn.step.name, turn.index[:depth]), []).append(turn)
 
     def _lines(self, turn: Turn) -> set[TaskRunResult]:
-        """The lines to a step in Prefect's graph, from the steps that it waited for."""
+        """Return the lines to a step in Prefect's graph, from the steps that it waited for."""
         structure = self.plan.structure
         lines: list[TaskRunResult] = []
         for name in structure.upstream(turn.step):
@@ -416,7 +416,7 @@ class Walker:
 
 
 def _ended(turn: Turn, future: PrefectFuture[Any]) -> tuple[State[Any], Values]:
-    """The state of a task run, and its return value; Prefect's state says which run's cache it is from."""
+    """Return the state of a task run, and its return value; Prefect's state says which run's cache it is from."""
     try:
         future.wait()
         state = future.state
@@ -428,7 +428,7 @@ def _ended(turn: Turn, future: PrefectFuture[Any]) -> tuple[State[Any], Values]:
 
 
 def without_running(turn: Turn) -> State[Any]:
-    """The state of a step that must not run. Prefect takes the state with the latest time for the newest one."""
+    """Return the state of a step that must not run. Prefect takes the state with the latest time for the newest one."""
     if turn.end is End.OK:
         return Completed(name="NoItems", message="There were no items.")
     if turn.end is End.SKIPPED:

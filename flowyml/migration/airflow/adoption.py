@@ -65,7 +65,7 @@ Files = Sequence[tuple[FileModel, FileResult]]
 
 
 def adoption(workflows: Iterable[Workflow], files: Files | None) -> list[Adoption]:
-    """Each workflow with the result of importing it; ``files`` is None if no folder is known."""
+    """Return each workflow with the result of importing it; ``files`` is None if no folder is known."""
     by_id: dict[str, list[_Found]] = defaultdict(list)
     by_file: dict[str, list[FileModel]] = defaultdict(list)
     for model, result in files or ():
@@ -108,7 +108,7 @@ def _in_common(one: str, other: str) -> int:
 
 
 def _imported(workflow: Workflow, found: _Found) -> Adoption:
-    """The import's verdict, and the notes that cause it."""
+    """Return the import's verdict, and the notes that cause it."""
     made = next((each for each in found.result.dags if each.dag_id == found.dag.dag_id), None)
     tasks = len(found.dag.tasks)
     if made is None:
@@ -146,7 +146,7 @@ HEADERS = (
 
 
 def cells(one: Adoption) -> tuple[str, ...]:
-    """A row under ``HEADERS``. Control characters in Airflow's texts are escaped."""
+    """Return a row under ``HEADERS``. Control characters in Airflow's texts are escaped."""
     workflow = one.workflow
     row = (
         workflow.name,
@@ -165,19 +165,19 @@ def cells(one: Adoption) -> tuple[str, ...]:
 
 
 def sorted_runs(workflow: Workflow) -> list[tuple[ExecutionStatus, int]]:
-    """The counts of its last runs, in the order of the statuses."""
+    """Return the counts of its last runs, in the order of the statuses."""
     return [(status, workflow.runs[status]) for status in ExecutionStatus if workflow.runs.get(status)]
 
 
 def totals(found: Sequence[Adoption]) -> str:
-    """A sentence about all DAGs."""
+    """Return a sentence about all DAGs."""
     counts = {outlook: sum(one.outlook is outlook for one in found) for outlook in Outlook}
     said = ", ".join(f"{count} {outlook}" for outlook, count in reversed(counts.items()) if count)
     return counted(len(found), "DAG") + (f": {said}" if said else "")
 
 
 def exported(found: Sequence[Adoption], form: str) -> str:
-    """The plan as ``markdown``, ``html``, ``csv`` or ``json``."""
+    """Return the plan as ``markdown``, ``html``, ``csv`` or ``json``."""
     return FORMATS[form](found)
 
 
@@ -220,7 +220,7 @@ def _json(found: Sequence[Adoption]) -> str:
 
 
 def document(found: Sequence[Adoption]) -> list[dict[str, object]]:
-    """The plan as JSON."""
+    """Return the plan as JSON."""
     return [
         {
             "dag_id": one.workflow.name, "outlook": one.outlook.name.lower(), "reasons": list(one.reasons),

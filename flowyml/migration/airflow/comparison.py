@@ -83,7 +83,7 @@ class Comparison:
     apart: tuple[str, ...] = ()
 
     def count(self, verdict: Verdict) -> int:
-        """The number of intervals with a verdict."""
+        """Return the number of intervals with a verdict."""
         return sum(each.verdict is verdict for each in self.intervals)
 
     @property
@@ -145,14 +145,14 @@ class _Names:
 
     @classmethod
     def of_steps(cls, both: Sequence[tuple[Seen, Seen]]) -> _Names:
-        """The names of the steps of runs that have ended."""
+        """Return the names of the steps of runs that have ended."""
         ended = [pair for pair in both if all(run.status.is_terminal for run in pair)]
         old, new = ({step.name for pair in ended for step in pair[side].steps.values()} for side in (0, 1))
         return cls("step", old, new)
 
     @classmethod
     def of_outputs(cls, both: Sequence[tuple[Seen, Seen]]) -> _Names:
-        """The names of outputs of successful runs.
+        """Return the names of outputs of successful runs.
 
         An output that is None in the pipeline may be missing in the DAG: Airflow stores no such XCom.
         """
@@ -194,7 +194,7 @@ _NEVER = StepRun(name="", status=ExecutionStatus.QUEUED, raw_status="")
 
 
 def _ended(step: StepRun | None) -> str:
-    """The end of a step, in words that all engines share."""
+    """Return the end of a step, in words that all engines share."""
     if step is None:
         return _MISSING
     return "skipped" if step.raw_status in ("skipped", "no_items") else step.status.name
@@ -276,7 +276,10 @@ def _cut(text: str) -> str:
 
 
 def rows(found: Comparison) -> list[tuple[str, str, str, str]]:
-    """The row of each interval: its time, the verdict, and the end of each side. Control characters are escaped."""
+    """Return the row of each interval: its time, the verdict, and the end of each side.
+
+    Control characters are escaped.
+    """
     return [
         (
             each.time.astimezone(UTC).isoformat(timespec="seconds"),
@@ -289,7 +292,7 @@ def rows(found: Comparison) -> list[tuple[str, str, str, str]]:
 
 
 def lines(found: Comparison) -> list[str]:
-    """The lines of each difference, then of intervals without comparison, and of what was not compared."""
+    """Return the lines of each difference, then of intervals without comparison, and of what was not compared."""
     said = [
         f"{each.time.astimezone(UTC).isoformat(timespec='seconds')}: {one.what}{one.name and ' '}{one.name}: "
         f"{one.old} in the DAG, {one.new} in the pipeline"
@@ -308,7 +311,7 @@ HEADERS = ("FOR", "VERDICT", "DAG", "PIPELINE")
 
 
 def markdown(found: Comparison) -> str:
-    """The report as Markdown."""
+    """Return the report as Markdown."""
     shown = partial(escaped, in_file=True)
     title = f"# {shown(found.dag)} beside {shown(found.pipeline)}"
     intervals = table(HEADERS, (map(shown, row) for row in rows(found)))
@@ -317,7 +320,7 @@ def markdown(found: Comparison) -> str:
 
 
 def document(found: Comparison) -> dict[str, object]:
-    """The report as JSON."""
+    """Return the report as JSON."""
     return {
         "dag_id": found.dag, "pipeline": found.pipeline,
         "totals": {verdict.name.lower(): found.count(verdict) for verdict in Verdict},

@@ -277,7 +277,7 @@ class Cutover:
         self._write(phase="done")
 
     def _missed(self, seen: OldSchedule, last: datetime, first: datetime) -> list[datetime]:
-        """The times after the last of the old side and before the first of the new one.
+        """Return the times after the last of the old side and before the first of the new one.
 
         Without catch-up, a DAG runs only the last of the times that it had missed by itself.
         """
@@ -364,7 +364,7 @@ class Cutover:
         )
 
     def _last_run(self, new: Orchestrator, schedule: Schedule, *, is_paused: bool) -> datetime:
-        """The last time that either side has run, if the new schedule is no longer active."""
+        """Return the last time that either side has run, if the new schedule is no longer active."""
         known, now = _time(self._record.last), _now()
         if self._record.phase == "stopping":
             known = max(known, _time(self._record.stopped))
@@ -400,11 +400,14 @@ class Cutover:
 
     @staticmethod
     def _next_time(schedule: Schedule) -> datetime:
-        """The next time that is late enough for the engine to have a new schedule by then."""
+        """Return the next time that is late enough for the engine to have a new schedule by then."""
         return schedule.next_times(1, _now() + timedelta(seconds=AHEAD))[0].astimezone(UTC)
 
     def _ours(self, new: Orchestrator) -> list[ScheduleInfo]:
-        """The schedule of this cutover, if it exists. Raises ``ScheduleError`` if the pipeline has another one."""
+        """Return the schedule of this cutover, if it exists.
+
+        Raises ``ScheduleError`` if the pipeline has another one.
+        """
         there = list(new.schedules(self._record.pipeline))
         for each in there:
             if not self._is_ours(each.schedule):

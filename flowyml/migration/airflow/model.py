@@ -227,7 +227,7 @@ class TaskModel:
         return self.mapping is not None
 
     def argument(self, name: str) -> Argument | None:
-        """The operator's argument of this name; None if it was not given."""
+        """Return the operator's argument of this name; None if it was not given."""
         return next((one for one in self.arguments if one.name == name), None)
 
 
@@ -285,7 +285,7 @@ class DagModel:
     warnings: tuple[DagWarning, ...] = ()
 
     def task(self, task_id: str) -> TaskModel | None:
-        """The task of this id."""
+        """Return the task of this id."""
         return next((one for one in self.tasks if one.task_id == task_id), None)
 
     def edges(self) -> Iterator[tuple[str, str]]:

@@ -14,14 +14,14 @@ MOST_TIMES = 1000
 
 
 def time_before(schedule: Schedule, moment: datetime) -> datetime:
-    """The last time of a schedule until a moment, in UTC."""
+    """Return the last time of a schedule until a moment, in UTC."""
     found = schedule.dates_at(moment + timedelta(microseconds=1)).data_interval_start
     assert found is not None
     return found.astimezone(UTC)
 
 
 def times_between(schedule: Schedule, after: datetime, until: datetime) -> list[datetime]:
-    """The times of a schedule after one moment until another. Raises ``DefinitionError`` for too many."""
+    """Return the times of a schedule after one moment until another. Raises ``DefinitionError`` for too many."""
     found: list[datetime] = []
     at = after
     while (at := schedule.next_times(1, at)[0]) <= until:

@@ -78,7 +78,7 @@ def _all_parameters(parameters: cst.Parameters) -> list[object]:
 
 
 def _pipeline(source: Source, kinds: Kinds, call: cst.Call) -> cst.Call | str:
-    """The call of ``Pipeline(…)`` that creates the object on which the callback is registered."""
+    """Return the call of ``Pipeline(…)`` that creates the object on which the callback is registered."""
     if not isinstance(call.func, cst.Attribute):
         return "it is for all pipelines"
     receiver = call.func.value
@@ -142,7 +142,7 @@ def _class_text(name: str, callbacks: list[_Callback]) -> str:
 
 
 def _with_argument(call: cst.Call, argument: cst.Arg) -> cst.Call:
-    """A call with another argument at its end, formatted like the others."""
+    """Return a call with another argument at its end, formatted like the others."""
     if not call.args:
         return call.with_changes(args=[argument])
     *others, last = call.args

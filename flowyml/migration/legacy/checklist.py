@@ -59,7 +59,7 @@ class Note:
 
 
 def unaccepted(notes: Iterable[Note], text: str) -> list[Note]:
-    """The notes without those at lines that a person has accepted, without duplicates, in the order of lines."""
+    """Return the notes without those at lines that a person has accepted, without duplicates, in the order of lines."""
     lines = text.split("\n")
     kept = {note: None for note in notes if note.is_done or ACCEPTED not in _line(lines, note.line)}
     return sorted(kept, key=lambda note: note.line)

@@ -122,7 +122,7 @@ def _resources(source: Source, kinds: Kinds, value: cst.BaseExpression, seen: se
 
 
 def _constant(source: Source, kinds: Kinds, name: cst.Name) -> cst.BaseExpression | None:
-    """The dict that a name refers to, if it is only used for resources of steps."""
+    """Return the dict that a name refers to, if it is only used for resources of steps."""
     found = kinds.assignments(name)
     if len(found) != 1 or not isinstance(found[0], Assignment):
         return None
@@ -138,7 +138,7 @@ def _constant(source: Source, kinds: Kinds, name: cst.Name) -> cst.BaseExpressio
 
 
 def _pairs(value: cst.BaseExpression) -> dict[str, cst.BaseExpression] | str | None:
-    """The resources of a dict; a message if they are unknown; None for another expression."""
+    """Return the resources of a dict; a message if they are unknown; None for another expression."""
     pairs: dict[str, cst.BaseExpression] = {}
     if isinstance(value, cst.Dict):
         for element in value.elements:

@@ -97,7 +97,7 @@ def _move(source: Source, node: cst.ImportFrom, module: str) -> None:
 
 
 def _home(source: Source, node: cst.ImportFrom, module: str, name: str) -> str:
-    """The module of a name now; the old module, if there is none."""
+    """Return the module of a name now; the old module, if there is none."""
     if _has(module, name) or name == "register_callback":
         return module
     if name in _HOMES and _has(_HOMES[name], name):
@@ -107,7 +107,7 @@ def _home(source: Source, node: cst.ImportFrom, module: str, name: str) -> str:
 
 
 def _split(line: cst.SimpleStatementLine, homes: list[str]) -> cst.FlattenSentinel[cst.BaseStatement]:
-    """One import for each module; the first gets the comments of the line."""
+    """Return one import for each module; the first gets the comments of the line."""
     node = line.body[0]
     assert isinstance(node, cst.ImportFrom)
     assert not isinstance(node.names, cst.ImportStar)
@@ -220,7 +220,7 @@ def _imports(body: list[_Line], name: str, home: str) -> bool:
 
 
 def _place(body: list[_Line], home: str) -> int:
-    """The position of an import."""
+    """Return the position of an import."""
     ours = [(index, _home_of(line)) for index, line in enumerate(body) if _is_ours(line)]
     if ours:
         before = [index for index, at in ours if at <= home]
@@ -244,7 +244,7 @@ def _is_docstring(line: cst.CSTNode) -> bool:
 
 
 def _home_of(line: cst.CSTNode) -> str:
-    """The module that a line imports from; ``""`` for a line that is not an import."""
+    """Return the module that a line imports from; ``""`` for a line that is not an import."""
     node = line.body[0] if isinstance(line, cst.SimpleStatementLine) else line
     if isinstance(node, cst.Import):
         return node.names[0].evaluated_name

@@ -56,7 +56,7 @@ class Kinds:
         self._find_bindings()
 
     def of(self, node: cst.CSTNode) -> str:
-        """The kind of an expression; ``""`` if it is unknown."""
+        """Return the kind of an expression; ``""`` if it is unknown."""
         if node in self._asked:
             return _NONE  # asked by itself: it adds nothing
         self._asked.add(node)
@@ -66,12 +66,12 @@ class Kinds:
             self._asked.discard(node)
 
     def assignments(self, name: cst.Name) -> list[BaseAssignment]:
-        """The bindings of a name in its scope."""
+        """Return the bindings of a name in its scope."""
         scope = self._source.scope(name)
         return [] if scope is None else list(scope[name.value])
 
     def value_of(self, assignment: BaseAssignment) -> cst.BaseExpression | None:
-        """The value of an assignment; None for parameters, loops and imports."""
+        """Return the value of an assignment; None for parameters, loops and imports."""
         return self._values.get(assignment.node) if isinstance(assignment, Assignment) else None
 
     def class_kind(self, node: cst.ClassDef) -> str:
@@ -140,7 +140,7 @@ class Kinds:
         return self._own_classes.get(function.value, "") if isinstance(function, cst.Name) else ""
 
     def _returned(self, function: cst.BaseExpression) -> str:
-        """The kind of the result of a function in this file, or of a method of the same class."""
+        """Return the kind of the result of a function in this file, or of a method of the same class."""
         found = self._function(function)
         if found is None or found.asynchronous is not None:
             return ""
@@ -260,7 +260,7 @@ class Kinds:
 
 
 def _same(kinds: list[str]) -> str:
-    """The one kind of all, ignoring None, and words that begin as a literal."""
+    """Return the one kind of all, ignoring None, and words that begin as a literal."""
     known = set(kinds) - {_NONE}
     if known == {"status", "word"}:
         return "status"

@@ -83,7 +83,7 @@ def migrate(paths: Sequence[str]) -> Report:
 
 
 def _modules(files: Sequence[File]) -> frozenset[str]:
-    """The names of Python files that import FlowyML."""
+    """Return the names of Python files that import FlowyML."""
     return frozenset(
         file.path.stem for file in files if file.kind == "python" and b"flowyml" in file.data and file.path.stem
     )

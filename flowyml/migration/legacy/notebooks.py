@@ -21,7 +21,7 @@ _IS_MAGIC = re.compile(r"(\s*)([%!?].*|.*\?{1,2}\s*)$")
 
 
 def migrate_notebook(text: str) -> tuple[Migrated, list[int]]:
-    """The new notebook, with lines counted over all code cells, and the line where each cell begins.
+    """Return the new notebook, with lines counted over all code cells, and the line where each cell begins.
 
     Raises ``Unreadable``.
     """
@@ -68,7 +68,7 @@ def _code(source: object) -> str:
 
 
 def _without_magic(code: str, kept: list[str], pins: list[Note], before: int) -> Iterator[str]:
-    """The lines of Python; lines for IPython are set aside, and so is a whole cell of another language."""
+    """Yield the lines of Python; lines for IPython are set aside, and so is a whole cell of another language."""
     if code.lstrip().startswith("%%"):
         kept.append(code)
         yield f"{_MAGIC}{len(kept) - 1}\n"
@@ -89,7 +89,7 @@ def _with_magic(code: str, kept: list[str]) -> str:
 
 
 def _writer(text: str, document: Any) -> Any:
-    """The formatting of the notebook's JSON. Raises ``Unreadable`` for an unknown one."""
+    """Return the formatting of the notebook's JSON. Raises ``Unreadable`` for an unknown one."""
     end = text[len(text.rstrip()) :]
     for indent in (1, 2, 4, None):
         for is_ascii in (False, True):

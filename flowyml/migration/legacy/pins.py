@@ -94,7 +94,7 @@ def _new_spec(spec: str) -> str:
 
 
 def _wanted() -> str:
-    """The required version: this release, or this pre-release, which only a requirement that names it allows."""
+    """Return the required version: this release, or this pre-release, which only a requirement that names it allows."""
     found = re.match(r"(\d+\.\d+)(?:\.(\d+))?((?:a|b|rc)\d+)?(\.dev\d+)?", __version__)
     if found is None:
         return "1.0"
@@ -151,6 +151,6 @@ def _extras() -> set[str]:
 
 
 def _without_comment(line: str) -> str:
-    """The line without its comment; a ``#`` in a URL does not begin a comment."""
+    """Return the line without its comment; a ``#`` in a URL does not begin a comment."""
     match = re.search(r"(?:^|(?<=\s))#", line)
     return line if match is None else line[: match.start()]

@@ -60,7 +60,7 @@ def migrate_python(text: str) -> Migrated:
 
 
 def _maker(source: Source, node: cst.CSTNode) -> str:
-    """The function around a node, or ``__main__`` for one that runs in a script alone; "" at module level."""
+    """Return the function around a node, or ``__main__`` for one that runs in a script alone; "" at module level."""
     found, guarded = source.parents.get(node), ""
     while found is not None:
         if isinstance(found, cst.FunctionDef):

@@ -58,11 +58,11 @@ class Source:
         self.moved: set[str] = set()  # the modules that names are imported from now
 
     def line(self, node: cst.CSTNode) -> int:
-        """The line where a node begins, counted from 1."""
+        """Return the line where a node begins, counted from 1."""
         return int(cast(Any, self._positions[node]).start.line)
 
     def scope(self, node: cst.CSTNode) -> Scope | None:
-        """The scope of a node."""
+        """Return the scope of a node."""
         found: cst.CSTNode | None = node
         while found is not None:
             if (scope := self._scopes.get(found)) is not None:
@@ -71,13 +71,13 @@ class Source:
         return None
 
     def statement(self, node: cst.CSTNode) -> cst.CSTNode:
-        """The whole line, or compound statement, that contains a node."""
+        """Return the whole line, or compound statement, that contains a node."""
         while not isinstance(node, Statement) and node in self.parents:
             node = self.parents[node]
         return node
 
     def flowyml_name(self, node: cst.CSTNode) -> str:
-        """The name in flowyml of an imported object, such as ``Pipeline``; else ``""``."""
+        """Return the name in flowyml of an imported object, such as ``Pipeline``; else ``""``."""
         found = self._names.get(node, ())
         for each in found() if callable(found) else cast(Any, found):
             if each.source is QualifiedNameSource.IMPORT and each.name.split(".")[0] == "flowyml":
@@ -85,7 +85,7 @@ class Source:
         return ""
 
     def imported_name(self, node: cst.CSTNode) -> str:
-        """The full name of an imported object, such as ``json.dumps``; else ``""``."""
+        """Return the full name of an imported object, such as ``json.dumps``; else ``""``."""
         found = self._names.get(node, ())
         for each in found() if callable(found) else cast(Any, found):
             if each.source is QualifiedNameSource.IMPORT:
@@ -114,11 +114,11 @@ class Source:
         self.wanted_imports[name] = module
 
     def edited(self) -> cst.Module:
-        """The tree with all edits, without the requested imports."""
+        """Return the tree with all edits, without the requested imports."""
         return self.module.visit(self.edits)
 
     def nodes(self, *kinds: type[cst.CSTNode]) -> list[Any]:
-        """All nodes of these kinds, in the order of the text."""
+        """Return all nodes of these kinds, in the order of the text."""
         return [node for node in self._nodes if isinstance(node, kinds)]
 
     @cached_property
@@ -156,12 +156,12 @@ class _All(cst.CSTVisitor):
 
 
 def always(node: cst.CSTNode) -> Change:
-    """A change that replaces a node whatever it is now."""
+    """Return a change that replaces a node whatever it is now."""
     return lambda _: node
 
 
 def literal_text(node: cst.CSTNode) -> str | None:
-    """The text of a plain string literal; None for bytes and for anything else."""
+    """Return the text of a plain string literal; None for bytes and for anything else."""
     if not isinstance(node, cst.SimpleString):
         return None
     value = node.evaluated_value

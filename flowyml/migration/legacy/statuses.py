@@ -109,7 +109,7 @@ class _Statuses:
             self._point(node, "not all that a status is looked for in is visible here: it must hold members")
 
     def _constant(self, node: cst.BaseExpression) -> cst.BaseExpression | None:
-        """The literal that a name is bound to once, if the name is only compared with statuses."""
+        """Return the literal that a name is bound to once, if the name is only compared with statuses."""
         if not isinstance(node, cst.Name):
             return None
         found = self._kinds.assignments(node)
@@ -253,7 +253,7 @@ class _Statuses:
 
 
 def _unwrapped(node: cst.CSTNode) -> cst.CSTNode:
-    """The argument inside of nested ``x.upper()``, ``x.lower()`` and ``str(x)``."""
+    """Return the argument inside of nested ``x.upper()``, ``x.lower()`` and ``str(x)``."""
     if m.matches(node, m.Call(func=m.Attribute(attr=m.Name("upper") | m.Name("lower") | m.Name("strip")), args=[])):
         return _unwrapped(node.func.value)  # type: ignore[attr-defined]  # matched
     if m.matches(node, m.Call(func=m.Name("str"), args=[m.Arg()])):

@@ -100,7 +100,7 @@ class _Submissions:
         self._source.done(Item.SUBMISSIONS, call, "waits for the end, as it did, and takes the id of the handle")
 
     def _uses(self, parent: cst.CSTNode) -> tuple[int, int]:
-        """The number of uses of an assigned value as a handle, and of other uses."""
+        """Return the number of uses of an assigned value as a handle, and of other uses."""
         if isinstance(parent, cst.Assign):
             targets: list[cst.BaseExpression] = [target.target for target in parent.targets]
         else:

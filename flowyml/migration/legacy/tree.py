@@ -45,7 +45,7 @@ class File:
 
 
 def project_files(paths: Sequence[str]) -> Iterator[File | tuple[str, str]]:
-    """Every file that may be concerned, without duplicates; a pair of a path and a reason for an unreadable one.
+    """Yield every file that may be concerned, without duplicates; a pair of a path and a reason for an unreadable one.
 
     A link is followed only if the user named it.
     """
@@ -87,7 +87,7 @@ def kind_of(path: Path) -> str:
 
 
 def read_regular(path: Path) -> tuple[bytes, int]:
-    """The content of a regular file, and its mode. Raises ``OSError`` for links, pipes and devices."""
+    """Return the content of a regular file, and its mode. Raises ``OSError`` for links, pipes and devices."""
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(number, "rb") as file:
         about = os.fstat(number)

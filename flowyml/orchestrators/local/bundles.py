@@ -23,5 +23,5 @@ def note_record(folder: Path, record: Path) -> None:
 
 
 def records(folder: Path) -> list[Path]:
-    """The databases that are noted in a folder of bundles. Raises ``OSError``."""
+    """Return the databases that are noted in a folder of bundles. Raises ``OSError``."""
     return [Path(note.read_text("utf-8")) for note in sorted(folder.glob(f"{_NOTE}*"))]

@@ -153,7 +153,7 @@ def capturing(alone: Sink | None = None) -> Iterator[None]:
 
 
 def beneath(name: str) -> Any:
-    """The stream behind a stand-in."""
+    """Return the stream behind a stand-in."""
     return _Installed.streams[name][0]
 
 
@@ -242,6 +242,6 @@ def _text(record: logging.LogRecord) -> str:
 
 
 def _shown(line: str) -> str:
-    """The line that a terminal would show: a progress bar keeps returning to its start."""
+    """Return the line that a terminal would show: a progress bar keeps returning to its start."""
     line = line.rstrip("\r")
     return line[line.rfind("\r") + 1 :]

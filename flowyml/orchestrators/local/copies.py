@@ -18,7 +18,7 @@ _IMMUTABLE_TABLES = (("pyarrow", "Table"), ("pyarrow", "RecordBatch"))
 
 
 def own(value: Any) -> Any:
-    """A copy that shares nothing mutable with the value; the value itself if nothing in it is mutable.
+    """Return a copy that shares nothing mutable with the value; the value itself if nothing in it is mutable.
 
     A value that cannot be copied, such as a lock or an open connection, is shared: on an engine it could not travel at
     all.
@@ -74,5 +74,5 @@ def copies_on_write(value: Any) -> bool:
 
 
 def _class(module: str, name: str) -> Any:
-    """A class of a package, if the package has been imported."""
+    """Return a class of a package, if the package has been imported."""
     return getattr(sys.modules.get(module), name, None)

@@ -91,7 +91,7 @@ def _start_run(
 
 
 def job_of(bundle: Path, dates: RunDates) -> dict[str, Any]:
-    """The data to start a run, except for its parameters, which are in the database."""
+    """Return the data to start a run, except for its parameters, which are in the database."""
     return {"bundle": str(bundle), "caller": read_parent_env(), "dates": dates.plain()}
 
 

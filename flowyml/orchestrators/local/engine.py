@@ -232,7 +232,7 @@ class Engine:
         return "FAILED", "crashed" if isinstance(error, StepCrashedError) else "failed"
 
     def _delay(self, node: Node, error: BaseException) -> float | None:
-        """Seconds until the next attempt; None if there is none."""
+        """Return seconds until the next attempt; None if there is none."""
         policy = node.step.retry
         if policy is None or self.stopping or node.attempt >= node.max_attempts:
             return None
@@ -263,7 +263,7 @@ class Engine:
             return None
 
     def _taken(self) -> Waiting | None:
-        """The next ready node. Steps of an execution group with a running step have to wait."""
+        """Return the next ready node. Steps of an execution group with a running step have to wait."""
         while self._ready:
             node = self._ready.popleft()
             if not isinstance(node, Node) or not node.together:

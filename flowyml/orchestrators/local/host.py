@@ -28,7 +28,7 @@ class Host:
         """Prepare for the steps, which begin now."""
 
     def stray_text(self) -> str:
-        """The output that bypassed Python's streams since the last call."""
+        """Return the output that bypassed Python's streams since the last call."""
         return ""
 
     def end(self) -> None:

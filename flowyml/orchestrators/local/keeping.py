@@ -69,7 +69,7 @@ class Keeping:
 def kept_rows(
     tasks: Iterable[Task], as_returned: Callable[[Any], Any], folder: Path, max_bytes: float
 ) -> Iterator[KeptRow]:  # fmt: skip
-    """The outputs that incomplete steps need. Large ones go to ``folder``, if they are stored.
+    """Yield the outputs that incomplete steps need. Large ones go to ``folder``, if they are stored.
 
     ``as_returned`` returns a value as its step returned it, or raises if it is not available.
     """

@@ -53,7 +53,7 @@ class Loans:
                 self._copies.pop(id(value), None)
 
     def as_returned(self, value: Any) -> Any:
-        """A value, which may be a list of noted ones, in its earlier state.
+        """Return a value, which may be a list of noted ones, in its earlier state.
 
         Raises ``SpentError`` if that is unknown.
         """

@@ -24,5 +24,5 @@ def check_plan(plan: Plan) -> None:
 
 
 def sharing_steps(plan: Plan) -> frozenset[str]:
-    """The names of steps whose consumers all share the same output objects."""
+    """Return the names of steps whose consumers all share the same output objects."""
     return frozenset(step.name for step in plan if step.options.get("local", {}).get("share"))

@@ -226,7 +226,7 @@ class LocalOrchestrator(Orchestrator):
         return True
 
     def _bundle(self, pipeline: RunnablePipeline, plan: Plan, run_id: str, apart: frozenset[str]) -> Bundle | None:
-        """The bundle for steps in processes, which also shows whether a run id is reused for other code.
+        """Return the bundle for steps in processes, which also shows whether a run id is reused for other code.
 
         Steps in threads run without one: a generated run id is not reused, and code that cannot travel may run.
         """
@@ -278,13 +278,16 @@ class LocalOrchestrator(Orchestrator):
         return LocalSecrets(self._dotenv)
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
-        """The secrets that are missing here, each with advice. A submitted run has the environment of this process."""
+        """Return the secrets that are missing here, each with advice.
+
+        A submitted run has the environment of this process.
+        """
         from flowyml.runtime.secrets import missing
 
         return missing(references, self._read_secret)
 
     def _max_output_bytes(self) -> float:
-        """The largest size in bytes of an output that is stored as an artifact."""
+        """Return the largest size in bytes of an output that is stored as an artifact."""
         from flowyml.orchestrators.local.outputs import MAX_KEPT_BYTES
 
         if self.keep_outputs is None:
@@ -313,7 +316,7 @@ class LocalOrchestrator(Orchestrator):
     # Reading.
 
     def get_run(self, job_id: str) -> Run:
-        """A run, from the database. A run whose process died is ``FAILED``, with the raw status ``crashed``."""
+        """Return a run, from the database. A run whose process died is ``FAILED``, with the raw status ``crashed``."""
         from flowyml.orchestrators.background import reap
         from flowyml.orchestrators.local import records
 
@@ -321,21 +324,24 @@ class LocalOrchestrator(Orchestrator):
         return records.run_of(self.store.get(job_id))
 
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        """The runs of this store, newest first."""
+        """Return the runs of this store, newest first."""
         from flowyml.core.runs import Runs
         from flowyml.orchestrators.local import records
 
         return Runs(records.run_of(row) for row in self.store.runs(pipeline, limit))
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
-        """The steps in the plan's order; those that never began are queued, or cancelled once the run has ended."""
+        """Return the steps in the plan's order.
+
+        Those that never began are queued, or cancelled once the run has ended.
+        """
         from flowyml.orchestrators.local import records
 
         row = self.store.get(job_id)
         return records.steps_of(row, self.store.steps(row.number))
 
     def outputs(self, job_id: str) -> Outputs:
-        """The stored outputs; reading another one raises an error that says how to store it."""
+        """Return the stored outputs; reading another one raises an error that says how to store it."""
         from flowyml.core.runs import Outputs
         from flowyml.orchestrators.local import outputs
 
@@ -345,7 +351,7 @@ class LocalOrchestrator(Orchestrator):
         return outputs.read(row.run_id, row.outputs)
 
     def run_artifacts(self, job_id: str) -> list[Artifact]:
-        """The artifacts of the ended run; with a URL if an output was stored as a file."""
+        """Return the artifacts of the ended run; with a URL if an output was stored as a file."""
         from flowyml.artifacts.listing import listed
         from flowyml.orchestrators.local.schema import index_of
 
@@ -358,13 +364,13 @@ class LocalOrchestrator(Orchestrator):
         return [artifact for artifact in found if artifact]
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
-        """The lines that steps printed and logged, and the tracebacks of failures."""
+        """Return the lines that steps printed and logged, and the tracebacks of failures."""
         return self._lines(self.store.get(job_id), None, follow)
 
     def logs_of_step(
         self, job_id: str, step: str, index: tuple[int, ...], *, follow: bool = False
     ) -> Iterator[LogLine]:
-        """The lines of one step or item; no others are read."""
+        """Return the lines of one step or item; no others are read."""
         row = self.store.get(job_id)
         return self._lines(row, (json.loads(row.steps).index(step), index), follow)
 
@@ -395,7 +401,7 @@ class LocalOrchestrator(Orchestrator):
         return Health(reachable=True, version=__version__, url=path, facts={"runs": count})
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
-        """Runs with their logs and outputs, bundles, unpacked code, and cached results."""
+        """Yield runs with their logs and outputs, bundles, unpacked code, and cached results."""
         from flowyml.orchestrators.local.pruning import prunable
 
         yield from prunable(self.store, home(), bounds)
@@ -406,7 +412,7 @@ class LocalOrchestrator(Orchestrator):
         return self.store.session()
 
     def _write_bundle(self, bundle: Bundle) -> Path:
-        """The bundle's file in FlowyML's data folder. Raises ``ConfigurationError`` if it cannot be written."""
+        """Return the bundle's file in FlowyML's data folder. Raises ``ConfigurationError`` if it cannot be written."""
         from flowyml.orchestrators.local.bundles import note_record
 
         try:
@@ -433,7 +439,7 @@ class LocalOrchestrator(Orchestrator):
         )  # fmt: skip
 
     def diff(self, bundle: Bundle) -> str:
-        """The changes between the bundle that the pipeline's schedule runs now and this one."""
+        """Return the changes between the bundle that the pipeline's schedule runs now and this one."""
         from flowyml.plan.bundle import Bundle
         from flowyml.plan.differences import bundle_difference
 
@@ -458,7 +464,7 @@ class LocalOrchestrator(Orchestrator):
         return made.info
 
     def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
-        """The schedules of this store."""
+        """Return the schedules of this store."""
         return [item.info for item in self._schedules.all(pipeline)]
 
     def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
@@ -487,7 +493,7 @@ class LocalOrchestrator(Orchestrator):
         return self.attach(run_id_of(item.schedule_id, time))
 
     def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
-        """The runs with the ids of scheduled runs, by time."""
+        """Return the runs with the ids of scheduled runs, by time."""
         from flowyml.orchestrators.local.scheduled_runs import runs_by_time
 
         return runs_by_time(self._schedules, pipeline, limit)

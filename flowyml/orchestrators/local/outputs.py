@@ -61,7 +61,7 @@ def record(
 
 
 def _seen(plan: Plan, noted: Iterable[KeptRow]) -> dict[str, Any]:
-    """The previews of the pipeline's outputs."""
+    """Return the previews of the pipeline's outputs."""
     entries = {(row.position, row.output): row.entry for row in noted if not row.item}
     positions = {step.name: position for position, step in enumerate(plan.steps)}
     found = ((name, entries.get((positions[source.step], source.output))) for name, source in plan.step_outputs)
@@ -69,7 +69,7 @@ def _seen(plan: Plan, noted: Iterable[KeptRow]) -> dict[str, Any]:
 
 
 def kept_artifacts(plan: Plan, recorded: Mapping[str, Any]) -> Iterator[KeptRow]:
-    """The recorded artifacts, by the outputs of steps."""
+    """Yield the recorded artifacts, by the outputs of steps."""
     positions = {step.name: position for position, step in enumerate(plan.steps)}
     for name, source in plan.step_outputs:
         packed = recorded.get(name, {}).get("artifact")
@@ -78,7 +78,7 @@ def kept_artifacts(plan: Plan, recorded: Mapping[str, Any]) -> Iterator[KeptRow]
 
 
 def read(run_id: str, recorded: str) -> Outputs:
-    """The outputs that ``record`` recorded, as JSON."""
+    """Return the outputs that ``record`` recorded, as JSON."""
     values: dict[str, Any] = {}
     not_kept: dict[str, str] = {}
     for name, entry in json.loads(recorded).items():
@@ -98,7 +98,7 @@ def read(run_id: str, recorded: str) -> Outputs:
 
 
 def value_of(entry: Mapping[str, Any]) -> Any:
-    """The value of an entry. Raises ``ArtifactError``, and whatever the class of the value raises."""
+    """Return the value of an entry. Raises ``ArtifactError``, and whatever the class of the value raises."""
     if "pickle" in entry:
         if forbidden := why_no_pickles():
             raise ArtifactError(f"it is a pickle, and pickles are not read here: {forbidden}")
@@ -120,7 +120,7 @@ def entry_of(
     what: str, value: Any, store: Callable[[], Store], key: Callable[[], str], max_bytes: float,
     noted: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The record of a value: the value if it is small, a reference to an artifact, or why it is not stored.
+    """Return the record of a value: the value if it is small, a reference to an artifact, or why it is not stored.
 
     An artifact has up to ``max_bytes``, and is written to a store under a key. ``noted`` is the value's preview.
     """
@@ -155,12 +155,12 @@ def entry_of(
 
 
 def plain_entry(value: Any) -> dict[str, Any] | None:
-    """The record of a small plain value; None for any other."""
+    """Return the record of a small plain value; None for any other."""
     return {"value": value} if _is_small(value) and is_plain(value, finite=False) else None
 
 
 def pickle_entry(value: Any) -> dict[str, Any] | None:
-    """The record of a value with a small pickle; None for any other, and if pickles are forbidden."""
+    """Return the record of a value with a small pickle; None for any other, and if pickles are forbidden."""
     if why_no_pickles() or (data := _small_pickle(value)) is None:
         return None
     main = {"main": name} if b"__main__" in data and (name := shipped_name("__main__")) else {}

@@ -170,7 +170,7 @@ class _Runs:
 
 
 def _artifacts_in(outputs: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The recorded outputs in a store, by their URLs."""
+    """Yield the recorded outputs in a store, by their URLs."""
     for entry in json.loads(outputs).values():
         reference = (entry.get("artifact") or {}).get("$artifact")
         if isinstance(reference, dict) and isinstance(reference.get("url"), str):
@@ -198,7 +198,7 @@ def _left_folders(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
 
 
 def _left_artifacts(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
-    """The files in the artifact store of runs that are no longer in this database."""
+    """Yield the files in the artifact store of runs that are no longer in this database."""
     place = run_place(instance(store.path), "-", "-").partition("/")[0]
     known = _places(store)
     try:
@@ -239,7 +239,7 @@ def _unreadable(kind: str, name: str, error: Exception) -> Prunable:
 
 
 def _bundles(store: RunStore, folder: Path, bounds: Bounds, going: set[int]) -> Iterator[Prunable]:
-    """The bundles that local runs are started from."""
+    """Yield the bundles that local runs are started from."""
     needs = _needs(store, folder, going)
     for name in filter(_BUNDLE.fullmatch, names_in(folder)):
         found = next(files_below(folder, name), None)
@@ -256,7 +256,7 @@ def _remove_bundle(store: RunStore, folder: Path, name: str, bounds: Bounds) -> 
 
 
 def _needs(store: RunStore, folder: Path, going: set[int]) -> Callable[[str], str]:
-    """A function that says what needs a bundle, by all databases; runs that are ``going`` need none."""
+    """Return a function that says what needs a bundle, by all databases; runs that are ``going`` need none."""
     needed: dict[str, str] = {}
     beginnings: set[str] = set()
     unread = ""
@@ -297,7 +297,7 @@ def _is_other(path: Path) -> str:
 
 
 def _record(store: RunStore, going: set[int]) -> Iterator[Prunable]:
-    """The unused space in the database file, which later runs would reuse."""
+    """Yield the unused space in the database file, which later runs would reuse."""
     free = _free_bytes(store)
     if going or free >= _WORTH_IT:
         yield Prunable(
@@ -329,7 +329,7 @@ def _shrink(store: RunStore) -> int:
 
 
 def _unpacked(bounds: Bounds) -> Iterator[Prunable]:
-    """Code that was unpacked for this user's processes, whatever engine started them."""
+    """Yield code that was unpacked for this user's processes, whatever engine started them."""
     for cache in caches():
         remove_leftovers(cache)
         yield from unfinished(cache, bounds)

@@ -52,7 +52,7 @@ class Recorder:
         self._thread.start()
 
     def sink(self, position: int | None, item: str = "") -> Sink:
-        """The sink for the output of the step at ``position`` for ``item``; None is for output of no step."""
+        """Return the sink for the output of the step at ``position`` for ``item``; None is for output of no step."""
 
         def line(level: str, message: str) -> None:
             self._lines.append(Line(position, level, time.time(), storable_text(message), item))

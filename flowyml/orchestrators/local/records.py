@@ -44,7 +44,7 @@ _BAD = ("FAILED", "TIMEOUT")
 
 
 def outcome_of(plan: Plan, nodes: Sequence[Node], faults: Sequence[str], stopped: str | None) -> Outcome:
-    """The outcome of a run, from the ends of its steps and the ``faults`` of its branches and loops.
+    """Return the outcome of a run, from the ends of its steps and the ``faults`` of its branches and loops.
 
     A step that timed out makes it ``FAILED``, as on Prefect; ``TIMEOUT`` is for the pipeline's own timeout. Items that
     may fail, and clean-ups, do not count.
@@ -70,7 +70,7 @@ def in_order(nodes: Iterable[Node]) -> list[Node]:
 
 
 def _first_error(nodes: Sequence[Node]) -> BaseException | None:
-    """The error of the step that failed first."""
+    """Return the error of the step that failed first."""
     failed = [node for node in nodes if node.row.status in _BAD]
     return min(failed, key=lambda node: node.row.ended or 0).error if failed else None
 
@@ -90,7 +90,7 @@ def log_failure(
 
 
 def _failure(node: Node, which: str, text: str) -> str:
-    """The log line for a failed attempt, with the step named once."""
+    """Return the log line for a failed attempt, with the step named once."""
     named = f"step {node.step.name!r}"
     if text.startswith((f"{named} ", f"The process of {named} ")):  # a sentence about the step
         sentence = of_step(node.step.name, text, node.label)
@@ -101,7 +101,7 @@ def _failure(node: Node, which: str, text: str) -> str:
 def result_of(
     plan: Plan, row: RunRow, nodes: Sequence[Node], outcome: Outcome, outputs: Mapping[str, Any], seconds: float
 ) -> PipelineResult:  # fmt: skip
-    """The result of a run that was executed in this process, with the very objects that its steps returned."""
+    """Return the result of a run that was executed in this process, with the very objects that its steps returned."""
     status, _, error = outcome
     of_steps: dict[str, dict[str, Any]] = {}
     for output in plan.outputs:
@@ -123,14 +123,14 @@ def result_of(
 
 
 def _trace(error: BaseException, code_folder: Path | None) -> str:
-    """The user's own frames; FlowyML's own errors need no traceback."""
+    """Return the user's own frames; FlowyML's own errors need no traceback."""
     if isinstance(error, StepFailedError):
         return error_text(error) if "FlowymlError" in error.names else error.traceback.rstrip()
     return error_text(error) if isinstance(error, FlowymlError) else traceback_text(error, code_folder).rstrip()
 
 
 def run_of(row: RunRow) -> Run:
-    """The record of a run. On local its job id is its run id."""
+    """Return the record of a run. On local its job id is its run id."""
     return Run(
         job_id=row.run_id, run_id=row.run_id, pipeline=row.pipeline,
         status=ExecutionStatus[row.status], raw_status=row.raw_status,
@@ -150,7 +150,7 @@ def _not_kept(recorded: str) -> dict[str, str]:
 
 
 def steps_of(row: RunRow, steps: Iterable[StepRow]) -> tuple[StepRun, ...]:
-    """All steps of a run, with each item of a loop; those that never began have no row."""
+    """Return all steps of a run, with each item of a loop; those that never began have no row."""
     idle = "queued" if row.status in ("QUEUED", "RUNNING") else "not_started"
     status = "QUEUED" if idle == "queued" else "CANCELLED"
     found: dict[int, list[StepRow]] = {}
@@ -167,7 +167,7 @@ def steps_of(row: RunRow, steps: Iterable[StepRow]) -> tuple[StepRun, ...]:
 
 
 def step_of(name: str, row: StepRow) -> StepRun:
-    """The record of a step."""
+    """Return the record of a step."""
     return StepRun(
         name=name, status=ExecutionStatus[row.status], raw_status=row.raw_status, attempt=row.attempt,
         started_at=at(row.started), ended_at=at(row.ended), error=row.error, index=index_of(row.item),
@@ -176,11 +176,11 @@ def step_of(name: str, row: StepRow) -> StepRun:
 
 
 def log_line(line: Line, names: list[str]) -> LogLine:
-    """The record of a log line. ``names`` are those of the steps in the plan's order."""
+    """Return the record of a log line. ``names`` are those of the steps in the plan's order."""
     step = "" if line.position is None else names[line.position]
     return LogLine(line.message, step=step, level=line.level, time=at(line.time), index=index_of(line.item))
 
 
 def at(seconds: float | None) -> datetime | None:
-    """A time in UTC."""
+    """Return a time in UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

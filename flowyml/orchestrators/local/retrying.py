@@ -33,7 +33,7 @@ class Recorded:
         self.entry = entry
 
     def read(self) -> Any:
-        """A fresh copy of the value. Raises ``OutputNotKeptError``."""
+        """Return a fresh copy of the value. Raises ``OutputNotKeptError``."""
         if reason := self.entry.get("not_kept"):
             raise OutputNotKeptError(reason)
         return own(value_of(self.entry))
@@ -55,7 +55,7 @@ class Past(NamedTuple):
 
 
 def past_of(plan: Plan, rows: Iterable[StepRow], kept: Iterable[KeptRow]) -> Past:
-    """The past of a run that is queued again."""
+    """Return the past of a run that is queued again."""
     entries: dict[tuple[int, Index], dict[str, Any]] = {}
     for value in kept:
         entries.setdefault((value.position, index_of(value.item)), {})[value.output] = json.loads(value.entry)
@@ -72,7 +72,7 @@ def past_of(plan: Plan, rows: Iterable[StepRow], kept: Iterable[KeptRow]) -> Pas
 def to_run_again(
     plan: Plan, rows: Iterable[StepRow], kept: Iterable[KeptRow], chosen: Collection[str] | None
 ) -> tuple[list[Turn], list[Turn]]:
-    """The steps and items to run again, and those to forget first: items of a list that is computed again.
+    """Return the steps and items to run again, and those to forget first: items of a list that is computed again.
 
     ``chosen`` names steps and items; None means all that did not complete. A completed step runs again if one of its
     outputs is needed and was not stored.
@@ -108,7 +108,7 @@ class _Record:
                     turns[index] = None
 
     def matching(self, name: str, turn: Turn) -> Iterable[Index]:
-        """The entries of a step that belong to an entry of another step: those within the same items."""
+        """Return the entries of a step that belong to an entry of another step: those within the same items."""
         shared = 0
         for mine, other in zip(self.loops[turn[0]], self.loops[name], strict=False):
             shared += mine is other
@@ -145,7 +145,7 @@ class _Choice:
         self._left: deque[Turn] = deque()
 
     def made(self, chosen: Collection[str] | None) -> tuple[list[Turn], list[Turn]]:
-        """The steps to run again, and those to forget, for a request."""
+        """Return the steps to run again, and those to forget, for a request."""
         for turn, row in self._all():
             is_cleanup = self._plan.structure.is_cleanup(self._plan.by_name[turn[0]].group)
             if is_cleanup or not (_completed(row) or self._stays(turn, row, chosen)):

@@ -192,7 +192,7 @@ class LocalRun:
         return outcome_of(self.plan, self._walk.tasks, self._walk.faults, self._engine.stopping)
 
     def _processes(self) -> AbstractContextManager[StepProcesses | None]:
-        """The warm process that steps are forked from, if a step runs in a process."""
+        """Return the warm process that steps are forked from, if a step runs in a process."""
         cache = self._cache()
         if cache or self._settings.bundle is not None:
             private_folder(self._values)
@@ -206,7 +206,7 @@ class LocalRun:
         )  # fmt: skip
 
     def _cache(self) -> dict[str, str]:
-        """The store of cached results, for steps in processes: the run's own values are removed with the run."""
+        """Return the store of cached results, for steps in processes: the run's own values are removed with the run."""
         return {"cache": default_url()} if any(step.caching for step in self.plan) else {}
 
     def _ticker(self, live_view: LiveView | None) -> Callable[[sqlite3.Connection], None]:
@@ -222,7 +222,7 @@ class LocalRun:
         return tick
 
     def _row_taker(self) -> Callable[[StepRow], object]:
-        """The function that takes the new row of a step. Without a metrics collector, it is the recorder's."""
+        """Return the function that takes the new row of a step. Without a metrics collector, it is the recorder's."""
         if get_metrics_collector() is None:
             return self._recorder.note
 

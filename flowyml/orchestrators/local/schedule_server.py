@@ -151,14 +151,14 @@ class Trigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
         self._after = after
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:
-        """The first time after the last one, or None if the schedule has ended."""
+        """Return the first time after the last one, or None if the schedule has ended."""
         after = self._after if previous is None else max(previous + MOMENT, now)
         times = self._schedule.next_times(1, after)
         return times[0] if times else None
 
 
 def due_now(item: Kept, now: datetime) -> datetime | None:
-    """The time of the run to start now: with catch-up the earliest missed one, else the latest."""
+    """Return the time of the run to start now: with catch-up the earliest missed one, else the latest."""
     found = None
     after = _missed_after(item, now)
     while (times := item.schedule.next_times(1, after)) and times[0] <= now:

@@ -24,7 +24,7 @@ _WHOLE, _PARTS = "%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S.%fZ"
 
 
 def run_id_of(schedule_id: str, due: datetime) -> str:
-    """The id of the one run for this time, however often it is started.
+    """Return the id of the one run for this time, however often it is started.
 
     >>> run_id_of("daily", datetime(2026, 3, 1, 6, tzinfo=UTC))
     'daily-20260301T060000Z'
@@ -34,7 +34,7 @@ def run_id_of(schedule_id: str, due: datetime) -> str:
 
 
 def time_of(schedule_id: str, run_id: str) -> datetime | None:
-    """The scheduled time of a run; None if the run is not the schedule's.
+    """Return the scheduled time of a run; None if the run is not the schedule's.
 
     >>> str(time_of("daily", "daily-20260301T060000Z")), time_of("daily", "daily-2026"), time_of("daily", "x")
     ('2026-03-01 06:00:00+00:00', None, None)
@@ -70,7 +70,7 @@ def start(store: RunStore, item: Kept, due: datetime) -> bool:
 
 
 def runs_by_time(schedules: ScheduleStore, pipeline: str, limit: int) -> dict[datetime, Run]:
-    """The newest runs of a schedule by their scheduled times, without those of another project's pipeline."""
+    """Return the newest runs of a schedule by their scheduled times, without those of another project's pipeline."""
     schedule_id = slug(pipeline)
     origin, found = schedules.origin_of(schedule_id), {}
     for row in schedules.runs.runs(pipeline, limit, f"{schedule_id}-{_DATE}*Z"):

@@ -124,7 +124,7 @@ class ScheduleStore:
             check_replaceable(Origin.from_dict(json.loads(found[0] or "null")), origin, what, force=force)
 
     def get(self, schedule_id: str) -> Kept:
-        """A schedule. Raises ``ScheduleNotFoundError``."""
+        """Return a schedule. Raises ``ScheduleNotFoundError``."""
         with self.runs.session() as db:
             query = f"SELECT {_COLUMNS} FROM schedules WHERE schedule_id = ?"
             row = db.execute(query, (storable_text(schedule_id),)).fetchone()
@@ -133,14 +133,14 @@ class ScheduleStore:
         return _kept(row)
 
     def origin_of(self, schedule_id: str) -> Origin | None:
-        """The origin of its pipeline; None if that is unknown, or there is no such schedule."""
+        """Return the origin of its pipeline; None if that is unknown, or there is no such schedule."""
         with self.runs.session() as db:
             query = "SELECT origin FROM schedules WHERE schedule_id = ?"
             row = db.execute(query, (storable_text(schedule_id),)).fetchone()
         return Origin.from_dict(json.loads(row[0] or "null")) if row else None
 
     def all(self, pipeline: str | None = None) -> list[Kept]:
-        """Every schedule, or that of one pipeline. Leaves out, with a warning, one that cannot be read."""
+        """Return every schedule, or that of one pipeline. Leaves out, with a warning, one that cannot be read."""
         with self.runs.session() as db:
             query = f"SELECT {_COLUMNS} FROM schedules WHERE :name IS NULL OR pipeline = :name ORDER BY schedule_id"
             return [
@@ -207,7 +207,7 @@ def warn_unless_served(store: ScheduleStore) -> None:
 
 
 def _seen(schedule: Schedule, before: str = "{}", seen: float = 0) -> float:
-    """The time after which a new or replaced schedule has its first run.
+    """Return the time after which a new or replaced schedule has its first run.
 
     Catching up begins at the start, as on Airflow and Kubeflow, or at the last time of the previous schedule if it
     caught up too. An existing run is not repeated.

@@ -107,7 +107,7 @@ class RunRow(NamedTuple):
 
     @classmethod
     def columns(cls) -> str:
-        """The columns of the table in the order of the fields."""
+        """Return the columns of the table in the order of the fields."""
         return ", ".join(cls._fields)
 
 
@@ -130,7 +130,7 @@ class StepRow(NamedTuple):
 
     @classmethod
     def columns(cls) -> str:
-        """The columns of the table in the order of the fields."""
+        """Return the columns of the table in the order of the fields."""
         return ", ".join(cls._fields)
 
 
@@ -144,7 +144,7 @@ class KeptRow(NamedTuple):
 
 
 def item_of(index: Sequence[int]) -> str:
-    """The stored form of an item: ``3/7`` for item 7 of the inner loop within item 3 of the outer one."""
+    """Return the stored form of an item: ``3/7`` for item 7 of the inner loop within item 3 of the outer one."""
     return "/".join(map(str, index))
 
 

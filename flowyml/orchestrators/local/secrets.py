@@ -20,7 +20,7 @@ class LocalSecrets:
         self._dotenv = dotenv
 
     def __call__(self, reference: str) -> str:
-        """The value. Raises ``MissingSecretError``, and ``ConfigurationError`` for an unusable file."""
+        """Return the value. Raises ``MissingSecretError``, and ``ConfigurationError`` for an unusable file."""
         from flowyml.runtime.secrets import from_environment
 
         try:
@@ -52,7 +52,7 @@ class LocalSecrets:
 
 
 def _in_keyring(reference: str) -> str | None:
-    """A secret from the keyring; None without a keyring, as on most servers."""
+    """Return a secret from the keyring; None without a keyring, as on most servers."""
     try:
         import keyring
         import keyring.errors

@@ -59,7 +59,7 @@ class Stored:
         self._lock = threading.Lock()
 
     def live(self, unpack: Callable[[Any], Any]) -> Any:
-        """The value itself."""
+        """Return the value itself."""
         with self._lock:
             if not self._live:
                 self._live = (unpack(self.packed),)
@@ -102,7 +102,7 @@ class StepCalls:
         """The records of outputs, of all attempts so far."""
 
     def call(self, node: Node) -> StepOutputs:
-        """The outputs of one attempt. Raises what the step raises."""
+        """Return the outputs of one attempt. Raises what the step raises."""
         with attributed(self._sink(node.position, node.row.item)):
             outputs = self._call_apart(node) if node.apart else self._call_here(node)
         if self._keep is not None:
@@ -110,7 +110,7 @@ class StepCalls:
         return outputs
 
     def live(self, value: Any) -> Any:
-        """The value for a thread."""
+        """Return the value for a thread."""
         if isinstance(value, Collected):
             return value.of([self.live(part) for part in value])
         if type(value) is Recorded:
@@ -118,7 +118,7 @@ class StepCalls:
         return value.live(self._unpack) if type(value) is Stored else value
 
     def kept(self, value: Any) -> Any:
-        """A value as its step returned it, for a retry. Raises ``SpentError``."""
+        """Return a value as its step returned it, for a retry. Raises ``SpentError``."""
         return self._unpack(value.packed) if type(value) is Stored else self.loans.as_returned(value)
 
     def _call_here(self, node: Node) -> StepOutputs:
@@ -148,7 +148,7 @@ class StepCalls:
         return outputs
 
     def _call_cached(self, node: Node) -> StepOutputs:
-        """The outputs of an earlier run, else those of this one, both packed for the cache and unpacked."""
+        """Return the outputs of an earlier run, else those of this one, both packed for the cache and unpacked."""
         from flowyml.runtime.caching import Depends, StepCache
 
         try:
@@ -193,7 +193,7 @@ class StepCalls:
         return StepOutputs(outputs)
 
     def _contents(self, node: Node) -> dict[str, Any]:
-        """The contents of the step's inputs."""
+        """Return the contents of the step's inputs."""
         from flowyml.artifacts.content_digest import content_of_value
 
         contents: dict[str, Any] = {name: content_of_value(value) for name, value in node.fixed.items()}
@@ -236,7 +236,7 @@ class StepCalls:
         return checked_lists(node.loop, given)
 
     def _taken(self, node: Waiting, source: Waiting, output: str, lent: list[Any] | None = None) -> Any:
-        """A returned value for a consumer: the value itself for the last one, a copy for the others.
+        """Return a returned value for a consumer: the value itself for the last one, a copy for the others.
 
         A consumer that is retried needs it again, so only its last attempt gets the value itself. Values passed
         uncopied are added to ``lent``.
@@ -342,14 +342,14 @@ class StepCalls:
 
 
 def _without_place(packed: Any) -> Any:
-    """A reference without the path of a file that is removed with the run."""
+    """Return a reference without the path of a file that is removed with the run."""
     if not is_reference(packed):
         return packed
     return {"$artifact": {name: part for name, part in packed["$artifact"].items() if name not in ("url", "picture")}}
 
 
 def _step_of(source: Waiting) -> str:
-    """The name of the step with these outputs; those of a loop's items are gathered under its name."""
+    """Return the name of the step with these outputs; those of a loop's items are gathered under its name."""
     step = getattr(source, "step", "")
     return step if isinstance(step, str) else step.name
 
@@ -368,7 +368,7 @@ def _packed_parts(value: Any) -> Any:
 
 
 def goes_apart(plan: Plan, workers: str) -> frozenset[str]:
-    """The steps that run in separate processes: those that may have to be killed, those with secrets, or all on
+    """Return the steps that run in separate processes: those that may have to be killed, those with secrets, or all on
     request.
     """
     everything = workers == "processes" or plan.timeout_seconds is not None

@@ -83,7 +83,7 @@ class RunStore:
         self._held = threading.local()
 
     def folder_of(self, run_id: str) -> Path:
-        """The run's own folder, which exists while the run needs it."""
+        """Return the run's own folder, which exists while the run needs it."""
         record = self.path.stem if self.path.suffix == ".db" else self.path.name  # "runs.db" and "runs.sqlite" are two
         return self.path.parent / "jobs" / slug(record) / slug(run_id, max_length=100)
 
@@ -182,7 +182,7 @@ class RunStore:
             )
 
     def job(self, number: int) -> Job | None:
-        """The data that ``keep_job`` saved, if there is any."""
+        """Return the data that ``keep_job`` saved, if there is any."""
         with self.session() as db:
             return _job(db, number)
 
@@ -195,7 +195,7 @@ class RunStore:
             )
 
     def kept(self, number: int, table: Table = "kept") -> list[KeptRow]:
-        """The saved outputs of steps."""
+        """Return the saved outputs of steps."""
         with self.session() as db:
             rows = db.execute(f"SELECT position, item, output, entry FROM {table} WHERE run = ?", (number,))
             return [KeptRow(*row) for row in rows]
@@ -232,7 +232,7 @@ class RunStore:
     # Reading runs.
 
     def find(self, run_id: str) -> RunRow | None:
-        """A run, or None."""
+        """Return a run, or None."""
         with self.session() as db:
             row = db.execute(
                 f"SELECT {RunRow.columns()} FROM runs WHERE run_id = ?", (storable_text(run_id),)
@@ -240,13 +240,13 @@ class RunStore:
             return self._settle(db, RunRow(*row)) if row else None
 
     def get(self, run_id: str) -> RunRow:
-        """A run. Raises ``RunNotFoundError``."""
+        """Return a run. Raises ``RunNotFoundError``."""
         if row := self.find(run_id):
             return row
         raise RunNotFoundError(f"No local run has the id {run_id!r}. `flowyml runs` lists those in {self.path}.")
 
     def runs(self, pipeline: str | None, limit: int, ids: str = "*") -> list[RunRow]:
-        """The newest runs, or those whose ids match a SQLite GLOB pattern."""
+        """Return the newest runs, or those whose ids match a SQLite GLOB pattern."""
         with self.session() as db:
             rows = db.execute(
                 f"SELECT {RunRow.columns()} FROM runs WHERE (:pipeline IS NULL OR pipeline = :pipeline)"
@@ -256,7 +256,7 @@ class RunStore:
             return [self._settle(db, RunRow(*row)) for row in rows.fetchall()]
 
     def steps(self, number: int) -> list[StepRow]:
-        """The steps that have begun or were decided, with each item of a loop."""
+        """Return the steps that have begun or were decided, with each item of a loop."""
         with self.session() as db:
             rows = db.execute(f"SELECT {StepRow.columns()} FROM steps WHERE run = ?", (number,))
             return [StepRow(*row) for row in rows]
@@ -264,7 +264,7 @@ class RunStore:
     def lines(
         self, number: int, after: int = 0, of: tuple[int, tuple[int, ...]] | None = None
     ) -> Iterator[tuple[int, Line]]:
-        """The log lines after the one of that id, oldest first, each with its id.
+        """Yield the log lines after the one of that id, oldest first, each with its id.
 
         ``of`` limits them to a step, by its position in the plan, and an item of it or the items within that one.
         """
@@ -290,7 +290,7 @@ class RunStore:
                 yield after, Line(*row[1:])
 
     def _settle(self, db: sqlite3.Connection, row: RunRow) -> RunRow:
-        """The same row or, if the process that ran it has died, that of a crashed run."""
+        """Return the same row or, if the process that ran it has died, that of a crashed run."""
         if row.status not in ("QUEUED", "RUNNING") or not _is_lost(row):
             return row
         folder = self.folder_of(row.run_id)

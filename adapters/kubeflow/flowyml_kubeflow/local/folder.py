@@ -56,7 +56,7 @@ class RunFolder:
         return self.path / "runner.log"
 
     def request(self) -> Json:
-        """The submitted request."""
+        """Return the submitted request."""
         return self._request
 
     @cached_property
@@ -64,7 +64,7 @@ class RunFolder:
         return self.read("request.json")
 
     def read(self, name: str) -> Json:
-        """The content of a document; empty if it does not exist."""
+        """Return the content of a document; empty if it does not exist."""
         try:
             document: Json = json.loads((self.path / name).read_text("utf-8"))
         except FileNotFoundError:
@@ -76,15 +76,15 @@ class RunFolder:
         write_whole(self.path / name, json.dumps(document).encode(), 0o600)
 
     def started_at(self) -> float | None:
-        """The start of the supervisor."""
+        """Return the start of the supervisor."""
         return self.read("started.json").get("time")
 
     def result(self) -> Json:
-        """The end of the run; empty if it has not ended."""
+        """Return the end of the run; empty if it has not ended."""
         return self.read("result.json")
 
     def outcome(self) -> Json:
-        """The result that KFP's process wrote at its end."""
+        """Return the result that KFP's process wrote at its end."""
         return self.read("outcome.json")
 
     def end(self, state: str, error: str | None) -> None:
@@ -99,7 +99,7 @@ class RunFolder:
         shutil.rmtree(self.path / CLEAN_UP, ignore_errors=True)
 
     def waits_since(self) -> float:
-        """The time when it was submitted, or submitted again."""
+        """Return the time when it was submitted, or submitted again."""
         return (self.path / "request.json").stat().st_mtime
 
     def ask_to_cancel(self) -> None:
@@ -131,19 +131,19 @@ class RunFolder:
             return False
 
     def steps(self) -> list[str]:
-        """The tasks that have begun, by name; those of items in a loop end in ``--`` and the item's index."""
+        """Return the tasks that have begun, by name; those of items in a loop end in ``--`` and the item's index."""
         folder = self.path / "steps"
         return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
     def attempts(self, task: str) -> list[Json]:
-        """The attempts of a step, each joined with its end."""
+        """Return the attempts of a step, each joined with its end."""
         joined: dict[int, Json] = {}
         for document in self.lines(task, "attempts.jsonl"):
             joined.setdefault(document["attempt"], {}).update(document)
         return list(joined.values())
 
     def lines(self, task: str, name: str) -> list[Json]:
-        """The documents of a journal, without half a line that is being written or was cut off."""
+        """Return the documents of a journal, without half a line that is being written or was cut off."""
         path = self.path / "steps" / task / name
         if not path.exists():
             return []
@@ -151,7 +151,7 @@ class RunFolder:
         return [document for line in whole if (document := _document(line))]
 
     def groups(self, *, of_steps: bool) -> list[ProcessIdentity]:
-        """The leaders of process groups that may still run: KFP's, then those of attempts that have not ended.
+        """Return the leaders of process groups that may still run: KFP's, then those of attempts that have not ended.
 
         A group outlives its leader, so only ``signal_group`` may signal it.
         """
@@ -161,7 +161,7 @@ class RunFolder:
         return [ProcessIdentity(host, item["group"], item.get("born") or "") for item in begun if "group" in item]
 
     def failures(self) -> str | None:
-        """The failures of the run, in the steps' own words."""
+        """Return the failures of the run, in the steps' own words."""
         steps = self.request()["steps"]
         failures = sorted(
             (attempt["ended"], steps.get(flow_names.turn_of(task)[0], task), attempt["failure"]["message"])
@@ -172,23 +172,26 @@ class RunFolder:
         return of_several([of_step(step, message) for _, step, message in failures]) or None
 
     def notes(self, task: str) -> list[Json]:
-        """The notes of a step's pods, in a pipeline with control flow."""
+        """Return the notes of a step's pods, in a pipeline with control flow."""
         return self.lines(task, "notes.jsonl")
 
     def published(self, task: str) -> Json:
-        """The outputs of the pipeline that a task published."""
+        """Return the outputs of the pipeline that a task published."""
         lines = [line["line"] for line in self.lines(task, "log.jsonl") if line["stream"] == "result"]
         found: Json = json.loads(lines[-1].removeprefix(RESULT)) if lines else {}
         return found
 
     def verdict(self) -> str | None:
-        """The failure of a run with control flow, from its last task; failures of an earlier try do not count."""
+        """Return the failure of a run with control flow, from its last task.
+
+        Failures of an earlier try do not count.
+        """
         began = self.started_at() or 0.0
         notes = [note for note in self.notes(flow_names.RESULT_TASK) if note["time"] >= began]
         return str(notes[-1]["failed"]) if notes else None
 
     def last_words(self) -> str:
-        """The end of the output of KFP's process."""
+        """Return the end of the output of KFP's process."""
         return end_of(self.log, 2000).decode("utf-8", "replace").strip()
 
 

@@ -119,7 +119,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
         return plan
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
-        """The secrets that are missing in the environment of this process, each with advice."""
+        """Return the secrets that are missing in the environment of this process, each with advice."""
         from flowyml.runtime.secrets import from_environment, missing
 
         return missing(references, from_environment)
@@ -284,7 +284,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
         self.retry_run(job_id)
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
-        """The folders of runs: with code, logs and outputs."""
+        """Yield the folders of runs: with code, logs and outputs."""
         for run in self._all():
             if run.request():
                 self._result(run)  # a run whose process died has ended
@@ -309,7 +309,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
         return run
 
     def _result(self, run: RunFolder) -> dict[str, Any]:
-        """The end of a run. A run whose supervisor has died has ended too."""
+        """Return the end of a run. A run whose supervisor has died has ended too."""
         if (result := run.result()) or run.is_supervised():
             return result
         if result := run.result():  # it came while we looked
@@ -347,7 +347,7 @@ def _step_run(run: RunFolder, task: str, name: str, run_status: ExecutionStatus)
 
 
 def _turns(run: RunFolder, task: str, name: str, status: ExecutionStatus) -> list[StepRun]:
-    """The records of a step in a pipeline with control flow."""
+    """Return the records of a step in a pipeline with control flow."""
     items = run.request()["loops"].get(task)
     if isinstance(items, str):
         opened = run.notes(items)
@@ -356,7 +356,7 @@ def _turns(run: RunFolder, task: str, name: str, status: ExecutionStatus) -> lis
 
 
 def _loops(plan: Plan) -> dict[str, str | int]:
-    """The steps in loops, each with the task that will know the number of items, or with that number."""
+    """Return the steps in loops, each with the task that will know the number of items, or with that number."""
     flow = Flow(plan)
     fixed = {loop.name: flow.fixed_items(loop.name) for loop in flow.loops}
     steps = [(names.task(step.name), flow.loop_of(step.group)) for step in plan]
@@ -394,7 +394,7 @@ def _most_attempts(step: Step) -> int:
 
 
 def _blank(value: Any) -> Any:
-    """A value of the same type.
+    """Return a value of the same type.
 
     kfp.local replaces its placeholders in users' texts, converts integers to floats and passes all values to a step in
     one argument, of 128 KiB at most; so the steps get the exact values separately.
@@ -403,7 +403,7 @@ def _blank(value: Any) -> Any:
 
 
 def _with_this_path() -> dict[str, str]:
-    """The environment of a child that finds the same packages, and those of Python itself first.
+    """Return the environment of a child that finds the same packages, and those of Python itself first.
 
     So no file in the folder of a script, or in the working folder, replaces one of them.
     """

@@ -17,7 +17,7 @@ _IN_PROGRESS = "it is in progress"
 
 
 def prunable(folder: Path, bounds: Bounds) -> Iterator[Prunable]:
-    """Each run's folder, and folders that a process was creating when it died."""
+    """Yield each run's folder, and folders that a process was creating when it died."""
     remove_leftovers(folder)
     yield from unfinished(folder, bounds)
     for name in names_in(folder):

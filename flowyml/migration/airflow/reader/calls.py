@@ -111,7 +111,7 @@ class Calls(Statements):
         return self.run(function, arguments, node, self.nothing)
 
     def generator(self, function: Any, arguments: Arguments) -> tuple[Any, Arguments] | None:
-        """The function and arguments of a call of a generator; None for any other."""
+        """Return the function and arguments of a call of a generator; None for any other."""
         function = hard(function)
         if isinstance(function, Bound):
             arguments = Arguments([Given(function.owner), *arguments.positional], arguments.named, arguments.open)
@@ -120,7 +120,7 @@ class Calls(Statements):
         return (function, arguments) if is_one and not self.too_deep else None
 
     def _yielded_by(self, function: Function, arguments: Arguments, node: ast.AST) -> list[Any]:
-        """All items that a generator yields.
+        """Return all items that a generator yields.
 
         Warns if it yields within a DAG or group that it has opened: code of the caller that uses an item runs outside
         of that.
@@ -174,7 +174,7 @@ class Calls(Statements):
         return self.either(function.node, [*others, value]) if others else value
 
     def parameters(self, function: Function, arguments: Arguments, node: ast.AST) -> dict[str, Any]:
-        """The values of a function's parameters, by name; an unknown value for a missing one."""
+        """Return the values of a function's parameters, by name; an unknown value for a missing one."""
         spec = function.node.args
         names: dict[str, Any] = {}
         positional = [one.arg for one in (*spec.posonlyargs, *spec.args)]
@@ -240,7 +240,7 @@ class Calls(Statements):
             self.call(hook, Arguments([Given(cls)], {str(name): given for name, given in named.items()}), node)
 
     def _made_by_its_class(self, cls: Class, node: ast.ClassDef) -> Any:
-        """The result of a metaclass of the root for a class. Warns if that is not a class."""
+        """Return the result of a metaclass of the root for a class. Warns if that is not a class."""
         kinds = [hard(self.eval(one.value)) for one in node.keywords if one.arg == "metaclass"]
         kinds += [one.meta for one in cls.bases if isinstance(one, Class)]
         cls.meta = meta = next((one for one in kinds if isinstance(one, Class)), None)
@@ -278,7 +278,7 @@ class Calls(Statements):
         return cls
 
     def instantiate(self, cls: Class, arguments: Arguments, node: ast.AST) -> Any:
-        """A new instance of a class of the root."""
+        """Return a new instance of a class of the root."""
         if any(one.name == "TypedDict" for one in cls.foreign()):
             return self.call(self.builtins["dict"], arguments, node)
         members = cls.names.get("__members__")
@@ -304,7 +304,7 @@ class Calls(Statements):
         return instance
 
     def _allocated(self, cls: Class, arguments: Arguments, node: ast.AST) -> Any:
-        """The result of ``__new__``, which may be an earlier instance."""
+        """Return the result of ``__new__``, which may be an earlier instance."""
         if isinstance(new := cls.find("__new__"), Function):
             given = Arguments([Given(cls), *arguments.positional], arguments.named, arguments.open)
             return self.call(new, given, node)
@@ -336,7 +336,7 @@ class Calls(Statements):
         instance.attributes.setdefault("__items__", [instance.attributes[name] for name in cls.fields])
 
     def _made(self, default: Any, node: ast.AST) -> Any:
-        """A field's default: ``field(default_factory=list)`` creates a new one each time."""
+        """Return a field's default: ``field(default_factory=list)`` creates a new one each time."""
         if default is MISSING:
             return self.unknown(node)
         called = getattr(default, "arguments", None)
@@ -358,7 +358,7 @@ class Calls(Statements):
 
 
 def _key(arguments: Arguments) -> Any:
-    """The key of a call in a cached function; None for arguments that cannot be hashed."""
+    """Return the key of a call in a cached function; None for arguments that cannot be hashed."""
     named = tuple((name, hard(given.value)) for name, given in arguments.named.items())
     key = tuple(hard(given.value) for given in arguments.positional), named
     try:

@@ -47,7 +47,7 @@ class Context:
         return self.made, self.edges, self.changed
 
     def open(self) -> tuple[tuple[Any, ...], ...]:
-        """All open DAGs and groups, to compare."""
+        """Return all open DAGs and groups, to compare."""
         return tuple(self.dags), tuple(self.groups), tuple(self.brackets)
 
     def dag(self) -> Dag | None:
@@ -65,7 +65,7 @@ class Context:
             raise OutOfSteps(f"{_MOST_MADE:,} tasks, task groups and DAGs")
 
     def unique(self, label: str, dag: Dag | None, group: Group | None) -> str:
-        """A TaskFlow task's id, with Airflow's suffix if the id is taken. Source: ``get_unique_task_id``."""
+        """Return a TaskFlow task's id, with Airflow's suffix if the id is taken. Source: ``get_unique_task_id``."""
         if dag is None:
             return label
         full = group.child_id(label) if group else label

@@ -56,7 +56,7 @@ def _is_alias(one: Any, other: Any) -> bool:
 
 
 def _automatic(machine: Machine, cls: Class, name: str, bases: list[str], before: list[Instance]) -> Any:
-    """The value of ``enum.auto()``. Source: ``enum.Enum._generate_next_value_``."""
+    """Return the value of ``enum.auto()``. Source: ``enum.Enum._generate_next_value_``."""
     if cls.find("_generate_next_value_") is not None:
         return machine.unknown(cls.node)
     if "StrEnum" in bases:

@@ -119,7 +119,7 @@ class Evaluator(Imports):
 
 
 def _below(dag: Dag) -> list[Dag]:
-    """The DAGs in its SubDagOperators."""
+    """Return the DAGs in its SubDagOperators."""
     found: list[Dag] = []
     for task in dag.tasks.values():
         inner = hard(task.arguments.value("subdag"))

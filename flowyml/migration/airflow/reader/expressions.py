@@ -190,7 +190,7 @@ class Expressions(Protocols):
         return self.function(node, "<lambda>")
 
     def function(self, node: Any, name: str) -> Function:
-        """A function of the current scope, with its defaults evaluated."""
+        """Return a function of the current scope, with its defaults evaluated."""
         return Function(name, node, self.module, self.scope, self._defaults(node.args))
 
     def _defaults(self, args: ast.arguments) -> dict[str, Any]:
@@ -303,7 +303,7 @@ class Expressions(Protocols):
         return self.call(function, self.arguments(node), node)
 
     def arguments(self, node: ast.Call) -> Arguments:
-        """The arguments of a call, evaluated."""
+        """Return the arguments of a call, evaluated."""
         found = Arguments()
         for one in node.args:
             if isinstance(one, ast.Starred):
@@ -334,7 +334,7 @@ class Expressions(Protocols):
             found.open = True
 
     def _taken(self, item: Any, owner: Any) -> Any:
-        """An item of a value that is unpacked into the arguments of a call."""
+        """Return an item of a value that is unpacked into the arguments of a call."""
         return item if isinstance(hard(item), Unknown) else self.soft(item, owner)
 
     def call(self, function: Any, arguments: Arguments, node: ast.AST) -> Any:

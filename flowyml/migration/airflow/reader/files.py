@@ -56,7 +56,7 @@ class Files:
         return path == self.root or self.root in path.parents
 
     def resolve(self, text: str) -> Path | None:
-        """The path of a file; None if it is not in the root. A relative path is searched upwards."""
+        """Return the path of a file; None if it is not in the root. A relative path is searched upwards."""
         self.charge(50)
         if "\0" in text or len(text) > 4096:
             return None
@@ -74,15 +74,18 @@ class Files:
         return os.path.isabs(text) and "\0" not in text and self._inside(Path(os.path.realpath(text)))
 
     def upwards(self) -> list[Path]:
-        """The folders from the DAG file's up to the root, nearest first."""
+        """Return the folders from the DAG file's up to the root, nearest first."""
         return self._upwards
 
     def text(self, path: Path) -> str:
-        """The text of a file. Raises Refused."""
+        """Return the text of a file. Raises Refused."""
         return self._read(path).decode("utf-8-sig", errors="replace")
 
     def source(self, path: Path) -> str:
-        """The text of a Python file, in its declared encoding. Raises Refused, also if Python could not read it."""
+        """Return the text of a Python file, in its declared encoding.
+
+        Raises Refused, also if Python could not read it.
+        """
         data = self._read(path)
         try:
             return decode_source(data)
@@ -95,7 +98,7 @@ class Files:
         return data
 
     def data(self, path: Path) -> bytes:
-        """The content of a file. Raises Refused."""
+        """Return the content of a file. Raises Refused."""
         real = Path(os.path.realpath(path))
         if not self._inside(real) or not real.is_file():
             raise Refused(f"{path} is not a file of the root")
@@ -110,7 +113,7 @@ class Files:
         return path.relative_to(self.root).as_posix() if self._inside(path) else path.name
 
     def entries(self, path: Path) -> list[Path]:
-        """The entries of a folder, by name. Raises Refused."""
+        """Return the entries of a folder, by name. Raises Refused."""
         if not self._inside(Path(os.path.realpath(path))) or not path.is_dir():
             raise Refused(f"{path} is not a folder of the root")
         found = list(itertools.islice(path.iterdir(), _ENTRIES + 1))
@@ -120,7 +123,7 @@ class Files:
         return [one for one in sorted(found) if self._inside(Path(os.path.realpath(one)))]
 
     def glob(self, folder: Path, pattern: str) -> list[Path]:
-        """The files below a folder that match a pattern. Raises Refused."""
+        """Return the files below a folder that match a pattern. Raises Refused."""
         if ".." in pattern.split("/") or os.path.isabs(pattern) or not 0 < len(pattern) <= 1000:
             raise Refused(f"the pattern {pattern!r} leads out of its folder")
         parts = pattern.split("/")
@@ -147,7 +150,7 @@ class Files:
             self._modules = {name: path for name, path in self._modules.items() if path is not None}
 
     def module(self, name: str) -> Path | None:
-        """The file of a module, searched as on Airflow's path: dags, plugins and the folders above."""
+        """Return the file of a module, searched as on Airflow's path: dags, plugins and the folders above."""
         if name not in self._modules:
             parts = name.split(".")
             places = [str(folder) for folder in self._more]
@@ -246,7 +249,7 @@ def _marked(folder: Path) -> bool:
 
 
 def parse_json(text: str) -> Any:
-    """JSON of a bounded depth. Raises ValueError."""
+    """Return JSON of a bounded depth. Raises ValueError."""
     _flat_enough(text)
     return _counted(json.loads(text))
 
@@ -290,7 +293,7 @@ def _yaml_loader() -> Any:
 
 
 def repeated_key(text: str) -> str | None:
-    """The first key that occurs twice in a mapping of a YAML file; YAML's reader takes the last value."""
+    """Return the first key that occurs twice in a mapping of a YAML file; YAML's reader takes the last value."""
     import yaml
 
     seen: set[str] = set()

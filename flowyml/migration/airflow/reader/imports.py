@@ -35,7 +35,7 @@ class Imports(Calls):
         return _comes_with_airflow(path) or top in _REQUIRED or self.files.module(path) is not None
 
     def submodule(self, module: Module, name: str) -> Any:
-        """A module below a package of the root."""
+        """Return a module below a package of the root."""
         base = Path(module.path)
         folder = base if base.is_dir() else base.parent
         if base.name != "__init__.py" and not base.is_dir():
@@ -46,7 +46,7 @@ class Imports(Calls):
         return None
 
     def load(self, name: str, path: Path, node: ast.AST) -> Module:
-        """A module of the root, evaluated when it is first imported."""
+        """Return a module of the root, evaluated when it is first imported."""
         key = str(path)
         if key in self.modules:
             return self.modules[key]

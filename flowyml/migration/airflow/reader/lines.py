@@ -11,7 +11,7 @@ __all__ = ["documents"]
 
 
 def documents(file: FileModel) -> Iterator[dict[str, Any]]:
-    """One document for each DAG of a file, or one with the reason why it has none."""
+    """Yield one document for each DAG of a file, or one with the reason why it has none."""
     if not file.dags:
         yield {
             "path": file.path,

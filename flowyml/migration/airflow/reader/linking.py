@@ -87,7 +87,7 @@ def _label(context: Context, label: Label, nodes: list[Any], side: str, lost: li
 
 
 def _group_of(node: Any) -> Group | None:
-    """The group of a side of a label: the side itself, or the group around it; None for the DAG itself."""
+    """Return the group of a side of a label: the side itself, or the group around it; None for the DAG itself."""
     group = node if isinstance(node, Group) else node.task.group if isinstance(node, XCom) else node.group
     return group if group is not None and group.own_id else None
 

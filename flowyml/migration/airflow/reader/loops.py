@@ -177,7 +177,7 @@ class Loops(Assignments):
             self.maybe[-1].append(error.value)
 
     def from_here(self) -> Callable[[], AbstractContextManager[None]]:
-        """A context manager that restores the present scope within a function that is called meanwhile."""
+        """Return a context manager that restores the present scope within a function that is called meanwhile."""
         scope, module, yields, maybe = self.scope, self.module, list(self.yields), list(self.maybe)
 
         @contextmanager

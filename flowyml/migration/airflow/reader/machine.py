@@ -219,7 +219,7 @@ class Base(Machine):
     # Names
 
     def mangled(self, name: str) -> str:
-        """The real name of an attribute with two leading underscores in the body of a class: ``_Table__key``."""
+        """Return the real name of an attribute with two leading underscores in the body of a class: ``_Table__key``."""
         if not name.startswith("__") or name.endswith("__"):
             return name
         scope: Scope | None = self.scope
@@ -355,12 +355,12 @@ def is_a(kind: str, handler: str) -> bool:
 
 
 def private(owner: str, name: str) -> str:
-    """The name of a class's attribute ``__name`` outside of that class."""
+    """Return the name of a class's attribute ``__name`` outside of that class."""
     is_private = name.startswith("__") and not name.endswith("__")
     return f"_{owner.lstrip('_')}{name}" if is_private else name
 
 
 def short(text: str) -> str:
-    """A text in one line, for messages."""
+    """Return a text in one line, for messages."""
     text = " ".join(text.split())
     return text if len(text) <= 80 else text[:77] + "..."

@@ -70,14 +70,14 @@ class Members(Base):
         return self.plain_attribute(value, name, node)
 
     def _soft_native(self, found: Native, owner: Soft) -> Native:
-        """A method of a default: its result is derived from that default."""
+        """Return a method of a default: its result is derived from that default."""
         return Native(
             found.name,
             lambda machine, arguments, node: _marked(machine, found.call(machine, arguments, node), owner),
         )
 
     def either(self, node: ast.AST, options: list[Any]) -> Any:
-        """One of several values; equal values count once."""
+        """Return one of several values; equal values count once."""
         kept: list[Any] = []
         for one in _unfolded(options):
             if not any(one is other or _same(one, other) for other in kept):
@@ -103,7 +103,7 @@ class Members(Base):
         return self.fail("AttributeError", f"{type(value).__name__} has no attribute {name}", node)
 
     def call_method(self, value: Any, name: str, arguments: Arguments, node: ast.AST) -> Any:
-        """A method of plain data; unknown arguments make the result unknown, unless items are only moved."""
+        """Return a method of plain data; unknown arguments make the result unknown, unless items are only moved."""
         args = [_as_text(self.listed(given.value, node)) for given in arguments.positional]
         kwargs = {key: given.value for key, given in arguments.named.items()}
         self.step(1 + len(args))
@@ -138,7 +138,7 @@ class Members(Base):
         return self.attempt(node, lambda *args, **kwargs: method(value, name, list(args), kwargs), *args, **kwargs)
 
     def _at_unknown(self, value: Any, name: str, args: list[Any], node: ast.AST) -> Any:
-        """A method of a container for an unknown key or item."""
+        """Return a method of a container for an unknown key or item."""
         if name in CHANGES:
             self.warn("unknown-call", f"what `{short(self.source(node))}` changes is unknown", node)
         if name == "get" and 0 < len(value) <= 10:
@@ -146,7 +146,7 @@ class Members(Base):
         return self.unknown(node)
 
     def partial_text(self, value: Any, name: str, args: list[Any]) -> str:
-        """The known part of a text whose parts are not all known."""
+        """Return the known part of a text whose parts are not all known."""
         if name == "join" and isinstance(value, str) and args and isinstance(args[0], (list, tuple)):
             return value[:300].join(shape(one)[:300] for one in args[0][:300])
         return ""
@@ -186,7 +186,7 @@ class Members(Base):
             self.making.pop()
 
     def of_type(self, name: str, made: Class) -> Native | None:
-        """The methods of ``type`` for a class that a metaclass creates, or instantiates."""
+        """Return the methods of ``type`` for a class that a metaclass creates, or instantiates."""
         if name == "__call__":
             return Native(name, lambda machine, arguments, node: machine.instantiate(made, arguments, node))
         return Native(name, lambda *_: made if name == "__new__" else None)
@@ -316,7 +316,7 @@ def _marked(machine: Members, found: Any, owner: Soft) -> Any:
 
 
 def _parts_joined(value: Any, name: str, args: list[Any]) -> tuple[Any, ...]:
-    """The parts of ``value.join(args[0])``."""
+    """Return the parts of ``value.join(args[0])``."""
     if name != "join" or not isinstance(value, str) or not args or not isinstance(args[0], (list, tuple)):
         return ()
     return parts_of([each for item in args[0] for each in (value, item)][1:])
@@ -331,7 +331,7 @@ def _as_text(value: Any) -> Any:
 
 
 def keyed(name: str, args: list[Any]) -> list[Any]:
-    """The hashed arguments of a method."""
+    """Return the hashed arguments of a method."""
     return args[:1] if name in ("add", "get", "setdefault", "pop", "discard") else args if name in _OF_SETS else []
 
 

@@ -321,7 +321,7 @@ class Modelling:
         )
 
     def _params(self, dag: Dag) -> tuple[tuple[str, Any], ...]:
-        """The params of the DAG, and those of its ``default_args``, which override them in Airflow."""
+        """Return the params of the DAG, and those of its ``default_args``, which override them in Airflow."""
         over = dag.default_args.get("params")
         found: dict[Any, Any] = {}
         for given in map(hard, (dag.arguments.value("params"), over.value if over else None)):
@@ -330,7 +330,7 @@ class Modelling:
 
 
 def dag_model(dag: Dag, path: str, warnings: tuple[DagWarning, ...]) -> DagModel:
-    """The model of a DAG."""
+    """Return the model of a DAG."""
     made = Modelling(_place(dag.module, dag.node))
     found = made.dag(dag, path, warnings)
     if not found.schedule_known:
@@ -345,7 +345,7 @@ def dag_model(dag: Dag, path: str, warnings: tuple[DagWarning, ...]) -> DagModel
 
 
 def render(value: Any) -> str:
-    """A value as source text, for an argument from a dictionary or a default."""
+    """Return a value as source text, for an argument from a dictionary or a default."""
     value = hard(value)
     if not light(value):
         return "…"
@@ -371,7 +371,10 @@ def _key(key: Any) -> Any:
 
 
 def _bound(value: Any) -> str:
-    """The kind of a callable that has arguments of its own, and is called instead of a function; "" for a function."""
+    """Return the kind of a callable that has arguments of its own, and is called instead of a function.
+
+    "" for a function.
+    """
     if isinstance(value, Bound) or (isinstance(value, Function) and value.owner is not None):
         return "a method"
     return "a functools.partial" if isinstance(value, PartialCall) else ""
@@ -410,7 +413,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _own_defaults(task: Task) -> dict[str, Given]:
-    """The default arguments of a task that are not the DAG's."""
+    """Return the default arguments of a task that are not the DAG's."""
     of_dag = task.dag.default_args if task.dag is not None else {}
     return {name: given for name, given in task.defaults.items() if given is not of_dag.get(name)}
 
@@ -431,7 +434,7 @@ def _xcoms(value: Any, depth: int = 0) -> list[XCom]:
 
 
 def _around(function: Function, names: Container[str]) -> tuple[str, ...]:
-    """The values of some names in the functions around a function."""
+    """Return the values of some names in the functions around a function."""
     found: set[str] = set()
     scope: Scope | None = function.scope
     while scope is not None and scope.kind != "module":
@@ -442,7 +445,7 @@ def _around(function: Function, names: Container[str]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=256)
 def _free_names(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> frozenset[str]:
-    """The names that the body of a function looks up outside of it."""
+    """Return the names that the body of a function looks up outside of it."""
     if isinstance(node, ast.Lambda):
         bare: ast.stmt = ast.Expr(ast.Lambda(_bare_arguments(node.args), node.body))
     else:
@@ -462,7 +465,7 @@ def _free_names(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> fr
 
 
 def _bare_arguments(args: ast.arguments) -> ast.arguments:
-    """The arguments without the parts that are evaluated around the function."""
+    """Return the arguments without the parts that are evaluated around the function."""
     names = [[ast.arg(one.arg) for one in some] for some in (args.posonlyargs, args.args, args.kwonlyargs)]
     rest = [one and ast.arg(one.arg) for one in (args.vararg, args.kwarg)]
     return ast.arguments(names[0], names[1], rest[0], names[2], [None] * len(names[2]), rest[1], [])
@@ -474,7 +477,7 @@ def _annotated(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> set
 
 
 def _outer_names(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> set[str]:
-    """The names that are looked up when a function is created."""
+    """Return the names that are looked up when a function is created."""
     parts = [*node.args.defaults, *node.args.kw_defaults, *getattr(node, "decorator_list", ())]
     return {name for part in parts if part is not None for name in _names(part)}
 

@@ -63,7 +63,7 @@ class Dag(Instance):
         self.root = Group(None, dag=self, ready=True)
 
     def circle(self) -> list[str]:
-        """The tasks in a cycle of edges or behind one; empty for a DAG that Airflow accepts."""
+        """Return the tasks in a cycle of edges or behind one; empty for a DAG that Airflow accepts."""
         here = set(self.tasks.values())  # of those that only one arm makes, of one id, the last
         waits = {task: len(here.intersection(task.upstream)) for task in self.tasks.values()}
         free = [task for task, count in waits.items() if not count]
@@ -114,7 +114,7 @@ class Group(Instance):
         return f"{self.group_id}.{label}" if self.prefix and self.group_id else label
 
     def child(self, label: str) -> Task | Group | None:
-        """The task or group of this label in the group."""
+        """Return the task or group of this label in the group."""
         name = self.child_id(label)
         return self.children.get(name) or self.children.get(f"group:{name}")
 
@@ -153,7 +153,7 @@ class Group(Instance):
         return found
 
     def ends(self) -> list[Task]:
-        """The tasks that later tasks wait for; for an empty group, as in Airflow 3, its own upstream."""
+        """Return the tasks that later tasks wait for; for an empty group, as in Airflow 3, its own upstream."""
         return self.leaves() or list(self.upstream)
 
 

@@ -52,7 +52,7 @@ class TooLarge(Exception):
 
 
 def checked(value: Any) -> Any:
-    """The value, unless it is too large."""
+    """Return the value, unless it is too large."""
     if isinstance(value, (str, bytes, list, tuple, set, dict)) and len(value) > LARGEST:
         raise TooLarge
     if isinstance(value, PurePosixPath) and len(str(value)) > 4096:
@@ -274,7 +274,7 @@ _OF_QUEUES: Mapping[str, Callable[..., Any]] = {
 
 
 def kind_of(value: Any) -> type | None:
-    """The class in `METHODS` with the value's methods."""
+    """Return the class in `METHODS` with the value's methods."""
     for one in type(value).__mro__:
         if one in METHODS:
             return one
@@ -332,7 +332,7 @@ def joined(separator: Any, items: Iterable[Any]) -> Any:
 
 
 def effort(value: Any, name: str, args: Sequence[Any]) -> int:
-    """The number of steps of a method for the items of its owner; its arguments are charged separately."""
+    """Return the number of steps of a method for the items of its owner; its arguments are charged separately."""
     if not isinstance(value, (str, bytes, list, tuple, set, frozenset, dict)):
         return 0
     if name in _SEARCHES and isinstance(value, (str, bytes)):  # the worst case is a product: "aaa…b" in "aaa…"
@@ -365,7 +365,7 @@ def formatted(value: Any, conversion: str, spec: str) -> str:
 
 
 def pieces(text: str) -> list[tuple[str, str | None, str, str]]:
-    """The parts of a format string: text, field, spec, conversion."""
+    """Return the parts of a format string: text, field, spec, conversion."""
     return [
         (literal, name, spec or "", conversion or "")
         for literal, name, spec, conversion in string.Formatter().parse(text)

@@ -36,7 +36,7 @@ _OF_LARGE_NUMBERS = 2_000
 
 
 def operators_in(value: Any, depth: int = 0) -> Iterator[Task]:
-    """The tasks whose results are anywhere in a value."""
+    """Yield the tasks whose results are anywhere in a value."""
     value = hard(value)
     if isinstance(value, XCom):
         yield from value.tasks()
@@ -52,7 +52,7 @@ def operators_in(value: Any, depth: int = 0) -> Iterator[Task]:
 
 
 def flat(value: Any) -> list[Any]:
-    """The items of nested lists, tuples and sets; a list of the value itself for any other."""
+    """Return the items of nested lists, tuples and sets; a list of the value itself for any other."""
     value = hard(value)
     return [one for each in value for one in flat(each)] if isinstance(value, (list, tuple, set)) else [value]
 
@@ -83,7 +83,7 @@ def light(value: Any) -> bool:
 
 
 def size(value: Any) -> int:
-    """The number of parts of a value at any depth, up to slightly more than ``LIGHT``.
+    """Return the number of parts of a value at any depth, up to slightly more than ``LIGHT``.
 
     A long text counts as several.
     """

@@ -209,12 +209,12 @@ class Protocols(Members):
         return self.unknown(node)
 
     def _one_of(self, value: Any, node: ast.AST) -> Any:
-        """An item for an unknown key: one of all, if they are few."""
+        """Return an item for an unknown key: one of all, if they are few."""
         options = list(value.values()) if isinstance(value, dict) else list(value) if isinstance(value, list) else []
         return self.either(node, options) if 0 < len(options) <= 10 else self.unknown(node)
 
     def iterate(self, value: Any, node: ast.AST) -> list[Any] | None:
-        """The items of a value; None if they are unknown."""
+        """Return the items of a value; None if they are unknown."""
         value = hard(value)
         if isinstance(value, (Unknown, Foreign, Function, Native, Module)):
             return None
@@ -276,7 +276,7 @@ class Protocols(Members):
     # Iterators
 
     def once(self, make: Callable[[], list[Any]], node: ast.AST, *froms: Any) -> Once:
-        """An iterator over the items of ``make``, which may take items from the iterators in ``froms``."""
+        """Return an iterator over the items of ``make``, which may take items from the iterators in ``froms``."""
         made, edges = self.context.made, self.context.edges
         within = self.context.open()
         found = Once(make())
@@ -289,7 +289,7 @@ class Protocols(Members):
         return found
 
     def take(self, value: Once, count: int, node: ast.AST) -> list[Any]:
-        """The next items of an iterator."""
+        """Return the next items of an iterator."""
         if value.made and value.within != self.context.open():
             text = f"what `{short(self.source(node))}` goes through makes tasks here; they belong to where it was made"
             self.warn("unknown-context", text, node)
@@ -310,14 +310,14 @@ class Protocols(Members):
                 kept.append(DagWarning("unknown-call", text, self.place(one.node)))
 
     def listed(self, value: Any, node: ast.AST) -> Any:
-        """The items of an argument; for an iterator those that are left."""
+        """Return the items of an argument; for an iterator those that are left."""
         one = hard(value)
         return self.soft(self.take(one, len(one), node), value) if isinstance(one, Once) else value
 
     # Text
 
     def text_of(self, node: ast.expr, value: Any, conversion: str = "", spec: Any = "") -> Any:
-        """A value as text, as by ``format``."""
+        """Return a value as text, as by ``format``."""
         (plain,), _, soft, known = self.settle([value])
         if isinstance(plain, Instance):
             if not conversion and (method := plain.special("__format__")):
@@ -344,7 +344,7 @@ class Protocols(Members):
 
 
 def _plain(value: Any) -> Any:
-    """The value for operators: a member of an enumeration of texts or numbers becomes its text or number."""
+    """Return the value for operators: a member of an enumeration of texts or numbers becomes its text or number."""
     value = hard(value)
     return value.attributes["_value_"] if isinstance(value, Member) else value
 
@@ -354,7 +354,7 @@ _MOST_ITEMS = 10_000
 
 
 def _fields_of(value: Any) -> Any:
-    """The fields of a dataclass or named tuple as a tuple; any other value unchanged."""
+    """Return the fields of a dataclass or named tuple as a tuple; any other value unchanged."""
     if type(value) is Instance and value.cls is not None and value.cls.fields is not None:
         return tuple(value.attributes.get(name) for name in value.cls.fields)
     return value
@@ -380,7 +380,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _parts_of_percent(text: str, value: Any) -> tuple[Any, ...]:
-    """The parts of ``text % value`` with the fields ``%s`` or ``%(name)s``; empty for others."""
+    """Return the parts of ``text % value`` with the fields ``%s`` or ``%(name)s``; empty for others."""
     pieces = re.split(r"(%(?:\(\w+\))?.)", text)
     items = list(value) if isinstance(value, tuple) else [value]
     found: list[Any] = []

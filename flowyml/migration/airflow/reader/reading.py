@@ -31,7 +31,7 @@ class Found:
 
 
 def find_files(paths: Iterable[str], root: Path | None = None) -> list[Found]:
-    """The Python files in a list of files and folders, in order, without duplicates."""
+    """Return the Python files in a list of files and folders, in order, without duplicates."""
     found: dict[Path, Found] = {}
     for text in paths:
         path = Path(text)

@@ -30,7 +30,7 @@ _WITH_ASSETS = {"AssetOrTimeSchedule", "DatasetOrTimeSchedule", "PartitionedAsse
 
 
 def words(value: Any) -> str | None:
-    """A schedule in words; None if it is unknown."""
+    """Return a schedule in words; None if it is unknown."""
     value = hard(value)
     if value is None:
         return "None"
@@ -107,7 +107,7 @@ def _relative(value: ForeignValue) -> str | None:
 
 
 def timezone(start: Any) -> str:
-    """The time zone of a DAG with this start."""
+    """Return the time zone of a DAG with this start."""
     value = hard(start)
     if isinstance(value, str):
         with suppress(ValueError):
@@ -117,7 +117,7 @@ def timezone(start: Any) -> str:
 
 
 def zone_name(zone: datetime.tzinfo) -> str:
-    """A time zone in Airflow's words; a zone without a name by its offset, such as "+02:00"."""
+    """Return a time zone in Airflow's words; a zone without a name by its offset, such as "+02:00"."""
     if isinstance(zone, zoneinfo.ZoneInfo):
         return zone.key
     minutes = int((zone.utcoffset(None) or datetime.timedelta()).total_seconds() // 60)

@@ -278,7 +278,7 @@ class Statements(Tries):
                 self.warn("unknown-condition", text, node)
 
     def entered(self, value: Any, node: ast.AST) -> Any:
-        """The result of ``with value``."""
+        """Return the result of ``with value``."""
         if isinstance(value, Instance) and (method := value.special("__enter__")):
             return self.call(self.bound(method, value, node), Arguments(), node)
         return self.world.enter(value, node)
@@ -357,7 +357,7 @@ def _all_of(answers: Iterable[bool | None]) -> bool | None:
 
 
 def _suppressed(value: Any) -> set[str]:
-    """The names of the exceptions that ``with value`` suppresses."""
+    """Return the names of the exceptions that ``with value`` suppresses."""
     if isinstance(value, ForeignValue) and value.path == "contextlib.suppress" and value.arguments is not None:
         return {_exception_name(hard(one.value)) for one in value.arguments.positional}
     return set()

@@ -32,7 +32,7 @@ class Tries(Loops):
             self.block(node.finalbody)
 
     def _caught_by(self, handler: ast.ExceptHandler) -> set[str]:
-        """The names of the exceptions that a handler catches; an empty name for all."""
+        """Return the names of the exceptions that a handler catches; an empty name for all."""
         if handler.type is None:
             return {""}
         nodes = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
@@ -140,13 +140,13 @@ def catches(names: Iterable[str], error: Raised) -> bool:
 
 
 def _stored(nodes: Iterable[ast.stmt]) -> set[str]:
-    """The names that statements bind."""
+    """Return the names that statements bind."""
     walked = (each for node in nodes for each in ast.walk(node))
     return {each.id for each in walked if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
 
 
 def _root(node: ast.expr) -> str:
-    """The first name of ``name.attribute.attribute``."""
+    """Return the first name of ``name.attribute.attribute``."""
     while isinstance(node, ast.Attribute):
         node = node.value
     return node.id if isinstance(node, ast.Name) else ""

@@ -136,7 +136,7 @@ class Arguments:
     open: bool = False
 
     def get(self, name: str, position: int | None = None) -> Given | None:
-        """The argument of this name, or at this position."""
+        """Return the argument of this name, or at this position."""
         if name in self.named:
             return self.named[name]
         if position is not None and position < len(self.positional):
@@ -148,7 +148,7 @@ class Arguments:
         return default if given is None else given.value
 
     def joined(self, more: Arguments) -> Arguments:
-        """These and more arguments, whose names win."""
+        """Return these and more arguments, whose names win."""
         positional, named = [*self.positional, *more.positional], {**self.named, **more.named}
         return Arguments(positional, named, self.open or more.open)
 
@@ -183,7 +183,7 @@ class Module:
     main: bool = False
 
     def source(self, node: Any) -> str:
-        """The source text of a node."""
+        """Return the source text of a node."""
         if not hasattr(node, "lineno"):
             return ""
         if not self.lines:
@@ -237,7 +237,7 @@ class Class:
     _line: list[Any] = field(default_factory=list)
 
     def mro(self) -> list[Any]:
-        """The class and its bases in Python's order of lookup; those of other libraries are `Foreign`."""
+        """Return the class and its bases in Python's order of lookup; those of other libraries are `Foreign`."""
         self._line = self._line or self._merged()
         return self._line
 
@@ -254,7 +254,7 @@ class Class:
         return found
 
     def find(self, name: str, after: Class | None = None) -> Any:
-        """The attribute of this name; ``None`` if no class of the root has it."""
+        """Return the attribute of this name; ``None`` if no class of the root has it."""
         line = [one for one in self.mro() if isinstance(one, Class)]
         if after is not None and after in line:
             line = line[line.index(after) + 1 :]
@@ -280,7 +280,7 @@ class Instance:
         return f"<an object of {self.cls.name if self.cls is not None else 'a library'}>"
 
     def special(self, name: str) -> Function | None:
-        """A method like ``__len__`` that its class defines in the root."""
+        """Return a method like ``__len__`` that its class defines in the root."""
         found = self.cls.find(name) if self.cls is not None else None
         return found if isinstance(found, Function) else None
 
@@ -367,14 +367,14 @@ class Machine(Protocol):
 
 
 def hard(value: Any) -> Any:
-    """A value without the mark of a default."""
+    """Return a value without the mark of a default."""
     while type(value) is Soft:
         value = value.value
     return value
 
 
 def parts_of(values: Iterable[Any]) -> tuple[Any, ...]:
-    """The parts of a text: texts, and values that only Airflow knows. Empty if they are unknown."""
+    """Return the parts of a text: texts, and values that only Airflow knows. Empty if they are unknown."""
     found: list[Any] = []
     for value in values:
         if isinstance(value, str):
@@ -389,7 +389,7 @@ def parts_of(values: Iterable[Any]) -> tuple[Any, ...]:
 
 
 def shape(value: Any) -> str:
-    """The known part of a value's text: ``{…}`` stands for the rest."""
+    """Return the known part of a value's text: ``{…}`` stands for the rest."""
     value = hard(value)
     if isinstance(value, Member):
         value = value.attributes["_value_"]

@@ -29,14 +29,14 @@ _STAYS = "Keep it where Airflow finds it."
 
 
 def repository_of(file: FileModel, known: dict[Module, Sequence[Import]]) -> Repository:
-    """The repository as a DAG file imports it. ``known`` caches the imports of modules, for all files."""
+    """Return the repository as a DAG file imports it. ``known`` caches the imports of modules, for all files."""
     return Repository(Path(file.root), Path(file.path), file.reads, known)
 
 
 def copied(
     files: Sequence[FileModel], results: Sequence[FileResult], folder: Path
 ) -> tuple[list[FileResult], Mapping[str, bytes]]:
-    """The results with the modules beside each, and the files to copy, by their paths below the output folder.
+    """Return the results with the modules beside each, and the files to copy, by their paths below the output folder.
 
     A module finds others beside itself, or beside its package. A copy may turn the folder of another copy into a
     package: then the imports of that one go to another place.

@@ -62,7 +62,7 @@ class _Statement:
     imports_airflow: bool = False
 
     def of(self, name: str) -> str:
-        """The module that imports airflow through which the statement has a name; "" for none."""
+        """Return the module that imports airflow through which the statement has a name; "" for none."""
         return self.through.get(name) or self.through.get("*", "")
 
 
@@ -134,7 +134,7 @@ class Moving:
         return made.with_changes(params=here[0].params, body=body)
 
     def constant(self, name: str) -> ast.expr | None:
-        """The value of a name that the module assigns once and does not use by a dot or an index."""
+        """Return the value of a name that the module assigns once and does not use by a dot or an index."""
         if len(numbers := self._defined.get(name, [])) != 1 or name in self._looked_into or name in self._changed:
             return None
         tree = ast.parse(self.code(self.statements[numbers[0]].node)).body[0]
@@ -153,7 +153,7 @@ class Moving:
         return frozenset({*found, *(name for each in self.statements for name in each.sets)})
 
     def bound_here(self, function: FunctionModel, node: cst.FunctionDef) -> frozenset[str]:
-        """The arguments whose defaults have another meaning than at the top of a module."""
+        """Return the arguments whose defaults have another meaning than at the top of a module."""
         known = dict(function.defaults)
         found: set[str] = set()
         for each in _with_defaults(node):
@@ -215,7 +215,10 @@ class Moving:
         return made
 
     def _definitions(self, name: str) -> Sequence[int]:
-        """The statements that define a name; each ``import *`` may, if no other does and Python lacks the name."""
+        """Return the statements that define a name.
+
+        Each ``import *`` may, if no other does and Python lacks the name.
+        """
         is_pythons = hasattr(builtins, name) or name.startswith("__")
         return self._defined.get(name) or ([] if is_pythons else self._stars)
 
@@ -254,7 +257,7 @@ class Moving:
         return found
 
     def _changed_by_calls(self, number: int) -> set[str]:
-        """The names that a statement passes to functions of the file that change their arguments."""
+        """Return the names that a statement passes to functions of the file that change their arguments."""
         found: set[str] = set()
         for node in outside_functions(self._tree(self.statements[number].node)):
             if not isinstance(node, ast.Call):
@@ -318,7 +321,7 @@ class Moving:
         )  # fmt: skip
 
     def guarded(self, number: int) -> AbstractSet[str]:
-        """The names of a statement that need Airflow when it is imported."""
+        """Return the names of a statement that need Airflow when it is imported."""
         return self._guarded[number]
 
     @cached_property
@@ -332,12 +335,12 @@ class Moving:
         return found
 
     def guarded_by(self, node: cst.FunctionDef) -> str:
-        """A name that needs Airflow and that a function uses at its definition; "" for none."""
+        """Return a name that needs Airflow and that a function uses at its definition; "" for none."""
         (tree,) = ast.parse(self.code(node)).body
         return min({*run_by(tree)} & {name for each in self._guarded for name in each}, default="")
 
     def code(self, node: cst.CSTNode) -> str:
-        """The text of a node, without blank lines around it."""
+        """Return the text of a node, without blank lines around it."""
         return self.module.code_for_node(node).strip("\n")
 
     def block(self, head: str, statements: Iterable[cst.CSTNode]) -> str:
@@ -351,7 +354,7 @@ class Moving:
         return self.code(made.with_changes(body=made.body.with_changes(body=inner)))
 
     def function_code(self, node: cst.FunctionDef, column: int) -> str:
-        """The text of a function that was at a column: its docstring moves with it."""
+        """Return the text of a function that was at a column: its docstring moves with it."""
         text = self.code(node)
         tree = ast.parse(text).body[0]
         assert isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -364,13 +367,13 @@ class Moving:
         return "\n".join(lines)
 
     def column(self, node: cst.FunctionDef) -> int:
-        """The column of a function of this file; 0 for a former lambda."""
+        """Return the column of a function of this file; 0 for a former lambda."""
         if node not in self._positions:
             return 0
         return int(self._positions[node].start.column)
 
     def import_lines(self, number: int, names: AbstractSet[str]) -> list[str]:
-        """An import statement with only these names; ``*`` is a name."""
+        """Return an import statement with only these names; ``*`` is a name."""
         node = self.statements[number].node
         assert isinstance(node, cst.SimpleStatementLine)
         made: list[str] = []
@@ -385,7 +388,7 @@ class Moving:
         return made
 
     def without_airflows_decorators(self, node: cst.FunctionDef) -> cst.FunctionDef:
-        """A function without the decorators that turn it into a task."""
+        """Return a function without the decorators that turn it into a task."""
         kept = [each for each in node.decorators if not self._is_airflows(each)]
         return node.with_changes(decorators=kept)
 
@@ -423,7 +426,7 @@ class Moving:
         )  # fmt: skip
 
     def _through(self, tree: ast.AST, *, later: bool = True) -> Mapping[str, str]:
-        """The names that a tree imports from modules of the repository that import airflow, with these modules.
+        """Return the names that a tree imports from modules of the repository that import airflow, with these modules.
 
         Not ``later``: those that it imports when it runs, from modules that import airflow when they are imported.
         """
@@ -440,14 +443,14 @@ class Moving:
 
 
 def _only(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> ast.Import | ast.ImportFrom:
-    """An import of one name."""
+    """Return an import of one name."""
     if isinstance(node, ast.Import):
         return ast.copy_location(ast.Import([alias]), node)
     return ast.copy_location(ast.ImportFrom(node.module, [alias], node.level), node)
 
 
 def without_defaults(node: cst.FunctionDef, names: frozenset[str]) -> cst.FunctionDef:
-    """A function whose calls all pass some arguments: their defaults become None."""
+    """Return a function whose calls all pass some arguments: their defaults become None."""
     spec = node.params
 
     def bare(some: Sequence[cst.Param]) -> list[cst.Param]:

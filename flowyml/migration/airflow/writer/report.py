@@ -42,7 +42,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def totals(results: Sequence[FileResult]) -> str:
-    """A sentence over all DAGs.
+    """Return a sentence over all DAGs.
 
     >>> totals([])
     'No DAG was found.'
@@ -60,12 +60,12 @@ def totals(results: Sequence[FileResult]) -> str:
 
 
 def ordered(dag: DagResult) -> list[Note]:
-    """The notes of a DAG, those with work to do first."""
+    """Return the notes of a DAG, those with work to do first."""
     return sorted(dag.notes, key=lambda note: (_SEVERITY.index(note.kind), note.place.path, note.place.line))
 
 
 def document(results: Sequence[FileResult]) -> dict[str, Any]:
-    """The report for machines."""
+    """Return the report for machines."""
     dags = [dag for file in results for dag in file.dags]
     count = Counter(dag.verdict for dag in dags)
     return {
@@ -95,7 +95,7 @@ def _beside_document(each: Beside) -> Mapping[str, Any]:
 
 
 def markdown(results: Sequence[FileResult]) -> str:
-    """The report for people, and for a pull request."""
+    """Return the report for people, and for a pull request."""
     lines = ["# Import of Airflow DAGs", "", f"{MARK}. {totals(results)}", ""]
     for verdict in _ORDER:
         found = [(file, dag) for file in results for dag in file.dags if dag.verdict is verdict]
@@ -122,7 +122,7 @@ def _row(note: Note) -> Sequence[str]:
 
 
 def _beside(results: Sequence[FileResult]) -> list[Beside]:
-    """The modules beside those that were written, without duplicates: missing ones first."""
+    """Return the modules beside those that were written, without duplicates: missing ones first."""
     found: dict[tuple[str, str], Beside] = {}
     for each in (each for file in results for each in file.beside):
         found.setdefault((each.copy, each.name if each.copy else f"{each.name} {each.place}"), each)
@@ -153,7 +153,7 @@ class _Files(Mapping[str, str]):
 
 
 def files_of_report(results: Sequence[FileResult]) -> Mapping[str, str]:
-    """All files of the report, by name.
+    """Return all files of the report, by name.
 
     The pages are one for all, one for each DAG, and one for each file that shows both sides.
     """
@@ -216,7 +216,7 @@ def _page_of(dag: DagResult, sides: str) -> str:
 
 
 def _cell(shown: str, head: str = "", kind: str = "") -> str:
-    """A cell of a table, which repeats its head on a narrow page."""
+    """Return a cell of a table, which repeats its head on a narrow page."""
     said = (f" class={kind}" if kind else "") + (f' data-head="{head}"' if head else "")
     return f"<td{said}>{shown}</td>"
 
@@ -229,7 +229,7 @@ def _place(note: Note, dag: DagResult, sides: str) -> str:
 
 
 def _sides(file: FileResult) -> str:
-    """A DAG file beside its module; each line has an anchor for links."""
+    """Return a DAG file beside its module; each line has an anchor for links."""
     lines = file.original.replace("\r\n", "\n").split("\n")
     original = "\n".join(f'<span id="line-{number}">{_safe(line)}</span>' for number, line in enumerate(lines, 1))
     return _page(

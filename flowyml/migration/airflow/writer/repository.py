@@ -73,7 +73,7 @@ class Repository:
         return self._files.relative(self._files.start)
 
     def find(self, name: str) -> Path | None:
-        """The file of a module, or the folder of a package without one; None if it is not in the repository."""
+        """Return the file of a module, or the folder of a package without one; None if it is not in the repository."""
         top = name.partition(".")[0]
         if top in sys.stdlib_module_names or top in OURS or OF_AIRFLOW.match(name):
             return None
@@ -87,7 +87,7 @@ class Repository:
         return found
 
     def modules(self, wanted: Import) -> tuple[list[Module], str]:
-        """The files that an import loads, those of packages first, and the name of a missing module."""
+        """Return the files that an import loads, those of packages first, and the name of a missing module."""
         parts = wanted.module.split(".")
         found: list[Module] = []
         is_regular = False
@@ -106,15 +106,15 @@ class Repository:
         return found, "" if found else parts[0]
 
     def data(self, module: Module) -> bytes:
-        """The content of a module's file. Raises ``Refused``."""
+        """Return the content of a module's file. Raises ``Refused``."""
         return self._files.data(module.path)
 
     def shown(self, module: Module) -> str:
-        """The path of a module's file below the root, with slashes."""
+        """Return the path of a module's file below the root, with slashes."""
         return self._files.relative(Path(os.path.realpath(module.path)))
 
     def imports(self, module: Module) -> Sequence[Import]:
-        """The imports of a module; empty for an unreadable one."""
+        """Return the imports of a module; empty for an unreadable one."""
         if module not in self._imports:
             package = module.name if module.is_package else module.name.rpartition(".")[0]
             try:
@@ -125,7 +125,7 @@ class Repository:
         return self._imports[module]
 
     def airflow_in(self, wanted: Import, *, later: bool) -> str:
-        """The module that imports airflow, among those that an import leads to; "" for none.
+        """Return the module that imports airflow, among those that an import leads to; "" for none.
 
         ``later``: not only at import, but also in a function of the module.
         """
@@ -154,7 +154,10 @@ class Repository:
 
 
 def imports_of(tree: ast.AST, package: str = "") -> Iterator[Import]:
-    """The modules that are imported at run time, including in functions. ``package`` resolves relative imports."""
+    """Yield the modules that are imported at run time, including in functions.
+
+    ``package`` resolves relative imports.
+    """
     yield from _in(tree, package, Import(""))
 
 
@@ -180,7 +183,7 @@ def _module_of(node: ast.ImportFrom, package: str) -> str:
 
 
 def _parts(node: ast.AST, around: Import) -> Iterator[tuple[ast.AST, Import]]:
-    """The parts of a statement that run, with the resulting conditions of their imports."""
+    """Yield the parts of a statement that run, with the resulting conditions of their imports."""
     is_tried = isinstance(node, ast.Try) and any(_takes_missing(each.type) for each in node.handlers)
     is_tried = is_tried or (isinstance(node, ast.With) and any(_suppresses(each.context_expr) for each in node.items))
     is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -196,7 +199,7 @@ def _parts(node: ast.AST, around: Import) -> Iterator[tuple[ast.AST, Import]]:
 
 
 def _by_call(node: ast.expr) -> Iterator[str]:
-    """The modules that an expression imports by a function, as far as its text shows them."""
+    """Yield the modules that an expression imports by a function, as far as its text shows them."""
     for each in ast.walk(node):
         match each:
             case ast.Call(func=func, args=[ast.Constant(value=str() as name), *_]) if _last(func) in _IMPORTERS:
@@ -218,7 +221,7 @@ def _last(node: ast.expr) -> str:
 
 
 def named_for_airflow(tree: ast.Module) -> Iterator[Import]:
-    """The modules that a pipeline's module names for Airflow to import: operators, their arguments, callbacks."""
+    """Yield the modules that a pipeline's module names for Airflow to import: operators, their arguments, callbacks."""
     words: Mapping[str, str] = {
         alias.asname or alias.name: alias.name
         for each in tree.body

@@ -36,7 +36,7 @@ def _is_name(node: ast.AST, name: str) -> bool:
 
 
 def looked_up(text: str) -> Iterator[str]:
-    """The names that a text looks up outside of its functions and classes, or sets by ``global``.
+    """Yield the names that a text looks up outside of its functions and classes, or sets by ``global``.
 
     Raises ``SyntaxError`` for code that cannot be in a module, such as a ``nonlocal`` of a function around it.
     """
@@ -54,7 +54,7 @@ def looked_up(text: str) -> Iterator[str]:
 
 
 def imported(tree: ast.AST, *, deep: bool = True) -> Iterator[str]:
-    """The modules that are imported; not ``deep``: when this runs, and not when a function in it is called."""
+    """Yield the modules that are imported; not ``deep``: when this runs, and not when a function in it is called."""
     nodes = ast.walk(tree) if deep else outside_functions(tree)
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -64,7 +64,7 @@ def imported(tree: ast.AST, *, deep: bool = True) -> Iterator[str]:
 
 
 def outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
-    """A node and its content, without functions and their content."""
+    """Yield a node and its content, without functions and their content."""
     if isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
         return
     yield tree
@@ -73,14 +73,14 @@ def outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def defined_by(text: str) -> Iterator[str]:
-    """The names that a text sets at module level, without those that its functions set."""
+    """Yield the names that a text sets at module level, without those that its functions set."""
     for each in symtable(text, "<moved>", "exec").get_symbols():
         if each.is_assigned() or each.is_imported() or each.is_namespace():
             yield each.get_name()
 
 
 def set_by_functions(text: str) -> Iterator[str]:
-    """The names of the module that functions in a text set by ``global``."""
+    """Yield the names of the module that functions in a text set by ``global``."""
     inner = symtable(text, "<moved>", "exec").get_children()
     while inner:
         yield from (name.get_name() for each in inner for name in each.get_symbols() if name.is_declared_global())
@@ -88,7 +88,7 @@ def set_by_functions(text: str) -> Iterator[str]:
 
 
 def changed_by(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """The names whose values some nodes change in place."""
+    """Yield the names whose values some nodes change in place."""
     for node in nodes:
         match node:
             case ast.Attribute(ctx=ast.Store() | ast.Del()) | ast.Subscript(ctx=ast.Store() | ast.Del()):
@@ -98,7 +98,7 @@ def changed_by(nodes: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def aliased(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, Iterable[str]]]:
-    """Each name that is set, with the names whose values, or parts of them, it may refer to."""
+    """Yield each name that is set, with the names whose values, or parts of them, it may refer to."""
     for node in nodes:
         match node:
             case ast.Assign(targets=targets, value=value):
@@ -119,7 +119,7 @@ def aliased(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, Iterable[str]]]:
 
 
 def _stood_for(value: ast.expr) -> Iterator[str]:
-    """The names whose values, or parts of them, an expression may return."""
+    """Yield the names whose values, or parts of them, an expression may return."""
     match value:
         case ast.Attribute() | ast.Subscript() | ast.Name():
             yield from first_name(value)
@@ -140,7 +140,7 @@ def _stood_for(value: ast.expr) -> Iterator[str]:
 
 
 def handed_by(statement: ast.stmt) -> Iterator[str]:
-    """The names that a statement calls for their effect, and those that it passes to such calls."""
+    """Yield the names that a statement calls for their effect, and those that it passes to such calls."""
     for node in outside_functions(statement):
         if isinstance(node, ast.Expr) and isinstance(call := node.value, ast.Call) and called(call) not in _LOGS:
             for each in (call.func, *call.args, *(named.value for named in call.keywords)):
@@ -148,7 +148,7 @@ def handed_by(statement: ast.stmt) -> Iterator[str]:
 
 
 def first_name(node: ast.expr) -> Iterator[str]:
-    """The name at the beginning of a chain of dots and indexes; None if there is none."""
+    """Yield the name at the beginning of a chain of dots and indexes; None if there is none."""
     while isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
         node = node.value
     if isinstance(node, ast.Name):
@@ -156,7 +156,7 @@ def first_name(node: ast.expr) -> Iterator[str]:
 
 
 def run_by(statement: ast.stmt) -> Iterator[str]:
-    """The names that are looked up when a statement is imported."""
+    """Yield the names that are looked up when a statement is imported."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
         parts: list[ast.AST] = [*statement.decorator_list, *statement.args.defaults]
         parts += [each for each in statement.args.kw_defaults if each is not None]
@@ -187,7 +187,7 @@ def may_move(statement: ast.stmt) -> bool:
 
 
 def called(node: ast.AST) -> str:
-    """The last name of a node or of the function that it calls."""
+    """Return the last name of a node or of the function that it calls."""
     if isinstance(node, ast.Call):
         node = node.func
     if isinstance(node, ast.Attribute):

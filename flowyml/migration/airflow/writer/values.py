@@ -29,7 +29,7 @@ class Words:
         self._word = word
 
     def part(self, value: Any) -> Part:
-        """A value as an argument of an operator. Raises ``Unwritable``."""
+        """Return a value as an argument of an operator. Raises ``Unwritable``."""
         match value:
             case str():
                 return Text(value)
@@ -78,14 +78,14 @@ class Words:
         return self.reference(Reference(f"{value.module}.{value.name}", value.name, value.place))
 
     def xcom(self, edge: ValueEdge) -> Part:
-        """The XCom of another task."""
+        """Return the XCom of another task."""
         if edge.path:
             raise Unwritable(f"the value of {edge.task_id} goes through {edge.path[0][0]}(…)")
         key = [] if edge.key == "return_value" else [text_literal(edge.key)]
         return Group(f"{self._word('xcom')}(", [text_literal(edge.task_id), *key], ")")
 
     def reference(self, value: Reference) -> Part:
-        """An object of another library, which Airflow imports."""
+        """Return an object of another library, which Airflow imports."""
         path = path_of(value.import_path)
         if path is None:
             raise Unwritable(f"{value.import_path or value.source!r:.80} is not an import path")
@@ -101,7 +101,7 @@ class Words:
         return Group(f"{made}(", [*positional, *named], ")")
 
     def asset(self, value: AssetRef) -> Part:
-        """An asset, or an alias of assets."""
+        """Return an asset, or an alias of assets."""
         if value.kind not in ("asset", "alias"):
             raise Unwritable(f"asset {value}")
         given = [f"{name}={text_literal(each)}" for name in ("name", "uri") if (each := getattr(value, name))]
@@ -111,7 +111,7 @@ class Words:
         return Group(f'{self._word("imported")}("airflow.sdk.{name}")(', given, ")")
 
     def symbolic(self, value: Symbolic) -> Part:
-        """A value that only Airflow knows when it reads the file: Airflow evaluates it there again."""
+        """Return a value that only Airflow knows when it reads the file: Airflow evaluates it there again."""
         if value.parts:
             text = "".join(_braced(each) if isinstance(each, str) else "{}" for each in value.parts)
             given = [self.part(each) for each in value.parts if not isinstance(each, str)]
@@ -130,11 +130,11 @@ class Words:
         raise Unwritable(f"only Airflow knows {' '.join(value.source.split())!r:.80}")
 
     def key(self, key: Any) -> str:
-        """A key of a dict."""
+        """Return a key of a dict."""
         return text_literal(key) if isinstance(key, str) else source(self.part(key))
 
     def keyword(self, name: str) -> str:
-        """The name of an argument, if it is valid."""
+        """Return the name of an argument, if it is valid."""
         import keyword
 
         if not _IDENTIFIER.fullmatch(name) or keyword.iskeyword(name) or name == "__debug__":
@@ -143,7 +143,7 @@ class Words:
 
 
 def _braced(text: str) -> str:
-    """A text escaped for ``str.format``."""
+    """Return a text escaped for ``str.format``."""
     return text.replace("{", "{{").replace("}", "}}")
 
 
@@ -153,7 +153,7 @@ def is_plain(value: Any) -> bool:
 
 
 def path_of(path: str) -> str | None:
-    """An import path with a colon at the end of the module, if that is not before its last name.
+    """Return an import path with a colon at the end of the module, if that is not before its last name.
 
     >>> path_of("airflow.utils.trigger_rule.TriggerRule.ALL_DONE"), path_of("our.hooks.Hook"), path_of("x; y")
     ('airflow.utils.trigger_rule:TriggerRule.ALL_DONE', 'our.hooks.Hook', None)
@@ -170,5 +170,5 @@ def path_of(path: str) -> str | None:
 
 
 def as_number(seconds: float) -> str:
-    """A number in its usual form: ``60`` and not ``60.0``."""
+    """Return a number in its usual form: ``60`` and not ``60.0``."""
     return str(int(seconds)) if seconds == int(seconds) else repr(float(seconds))

@@ -170,7 +170,7 @@ def compare(
     helpers: Collection[str] = (),
     added: Collection[str] = (),
 ) -> Iterator[Difference]:
-    """The differences between a DAG and the DAG that was compiled from its pipeline.
+    """Yield the differences between a DAG and the DAG that was compiled from its pipeline.
 
     ``schedule`` is that of the pipeline's module; ``helpers`` are ids of tasks that run no step; ``added`` has the
     names of steps without a task in the DAG. Tasks are compared by display name. Tasks that only the compiled DAG has,
@@ -220,7 +220,7 @@ def _by_shown(tasks: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _upstream(tasks: Mapping[str, Any], name: str, extra: set[str], wanted: Sequence[str]) -> list[str]:
-    """The tasks that a task waits for, directly or through removed tasks."""
+    """Return the tasks that a task waits for, directly or through removed tasks."""
     found = _before(tasks, name, extra) - extra
     by_way = found - {*tasks[name]["upstream"], *wanted}
     implied = {each for other in found for each in _before(tasks, other, set(tasks))}
@@ -228,7 +228,7 @@ def _upstream(tasks: Mapping[str, Any], name: str, extra: set[str], wanted: Sequ
 
 
 def _before(tasks: Mapping[str, Any], name: str, through: set[str]) -> set[str]:
-    """The tasks that a task waits for, and those that the ones in ``through`` among them wait for."""
+    """Return the tasks that a task waits for, and those that the ones in ``through`` among them wait for."""
     found: set[str] = set()
     waiting = list(tasks[name]["upstream"])
     while waiting:
@@ -245,7 +245,7 @@ def verify(
     folder: Path,
     count: Callable[[int], None] = lambda done: None,
 ) -> Iterator[tuple[FileResult, DagResult, Sequence[Difference] | str]]:
-    """Each DAG with its differences from the one that is compiled from its module below ``folder``.
+    """Yield each DAG with its differences from the one that is compiled from its module below ``folder``.
 
     A text instead of differences says why they could not be compared. A DAG without a pipeline is left out.
     """
@@ -288,12 +288,12 @@ def _compared(
 
 
 def _last_line(text: str) -> str:
-    """The last line of a traceback."""
+    """Return the last line of a traceback."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def _compiled(folder: Path, file: FileResult, dag: DagResult) -> subprocess.CompletedProcess[str]:
-    """The DAG file that FlowyML compiles from a pipeline, in a process of its own, which imports the module."""
+    """Return the DAG file that FlowyML compiles from a pipeline, in a process of its own, which imports the module."""
     command = [sys.executable, "-m", "flowyml", "compile", f"{folder / file.module}:{dag.pipeline}", "--to", "airflow"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)

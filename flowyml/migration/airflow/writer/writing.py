@@ -25,7 +25,7 @@ _RESERVED = frozenset({"airflow", "flowyml", "flowyml_airflow", "flowyml_kubeflo
 
 
 def results_of(files: Iterable[FileModel], staying: Staying = {}) -> Sequence[FileResult]:
-    """The result for each file: its module's text and path, or the reason why it has none.
+    """Return the result for each file: its module's text and path, or the reason why it has none.
 
     ``staying`` are the tasks of each DAG that stay on Airflow.
     """
@@ -35,7 +35,7 @@ def results_of(files: Iterable[FileModel], staying: Staying = {}) -> Sequence[Fi
 
 
 def namesakes(results: Iterable[FileResult]) -> Mapping[str, Sequence[Place]]:
-    """The ids that DAGs of several files share, and their source locations."""
+    """Return the ids that DAGs of several files share, and their source locations."""
     found: dict[str, dict[Place, None]] = {}
     for dag in (dag for file in results for dag in file.dags if "{" not in dag.dag_id):  # one that is known
         found.setdefault(dag.dag_id, {})[dag.place] = None
@@ -116,7 +116,7 @@ def write_into(
 
 
 def _module_path(path: str, taken: set[str]) -> str:
-    """The path of a module below the output folder: Python can import it, and it hides no other module.
+    """Return the path of a module below the output folder: Python can import it, and it hides no other module.
 
     >>> _module_path("team a/../etl-daily.py", set()), _module_path("json.py", {"json_pipeline.py"})
     ('team_a/etl_daily.py', 'json_pipeline_2.py')

@@ -63,7 +63,7 @@ def _asset_decorator(world: Making, function: Foreign, arguments: Arguments, nod
 
 
 def condition(kind: str, *parts: Any) -> Asset:
-    """A condition of assets; a condition of the same kind within it is flattened, as Airflow does."""
+    """Return a condition of assets; a condition of the same kind within it is flattened, as Airflow does."""
     flat: list[Any] = []
     for part in parts:
         flat += part.parts if isinstance(part, Asset) and part.kind == kind else [part]
@@ -71,7 +71,7 @@ def condition(kind: str, *parts: Any) -> Asset:
 
 
 def _normal_uri(value: Any) -> Any:
-    """A dataset's URI as Airflow 2 stores it. Source: ``airflow.datasets._sanitize_uri``."""
+    """Return a dataset's URI as Airflow 2 stores it. Source: ``airflow.datasets._sanitize_uri``."""
     text = hard(value)
     if not isinstance(text, str):
         return value

@@ -298,7 +298,7 @@ def _of_native(world: Making, value: Native, name: str, node: ast.AST) -> Any:
 
 
 def _of_asset(value: Asset, name: str) -> Any:
-    """The name and URI of an asset: if only one is given, the other equals it."""
+    """Return the name and URI of an asset: if only one is given, the other equals it."""
     if value.parts or name not in ("name", "uri"):
         return MISSING
     return (value.uri or value.name) if name == "uri" else (value.name or value.uri)
@@ -318,7 +318,7 @@ def _set_attribute(world: Making, function: Foreign, arguments: Arguments, node:
 
 
 def attribute(world: Making, value: Any, name: str, node: ast.AST) -> Any:
-    """An attribute of one of Airflow's own objects."""
+    """Return an attribute of one of Airflow's own objects."""
     if isinstance(value, Unknown) and name in ("set_upstream", "set_downstream"):
         return edges.relations(world, value, name)
     finder = _ATTRIBUTES.get(type(value))
@@ -364,12 +364,12 @@ def _assign_of_dag(world: Making, dag: Dag, name: str, new: Any, node: ast.AST) 
 
 
 def one_sided(source: str) -> str:
-    """The warning for a file that changes the ids of a task's neighbours."""
+    """Return the warning for a file that changes the ids of a task's neighbours."""
     return f"`{source[:80]}` changes one side of edges, which the import ignores: `>>` draws both"
 
 
 def _of_held(world: Making, value: Ids | Held, name: str, node: ast.AST) -> Any:
-    """A method that changes a collection of Airflow's: it changes a copy, with a warning."""
+    """Return a method that changes a collection of Airflow's: it changes a copy, with a warning."""
     if name not in CHANGES:
         return MISSING
 

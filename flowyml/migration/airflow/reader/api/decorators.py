@@ -48,7 +48,7 @@ __all__ = [
 
 
 def decorated_dag(world: Making, factory: DagFactory, arguments: Arguments, node: ast.AST) -> Any:
-    """A call of a function decorated with ``@dag``."""
+    """Return a call of a function decorated with ``@dag``."""
     given = Arguments(list(factory.arguments.positional), dict(factory.arguments.named))
     function = factory.function
     if given.get("dag_id", 0) is None and isinstance(function, Function):
@@ -74,14 +74,14 @@ def decorated_dag(world: Making, factory: DagFactory, arguments: Arguments, node
 
 
 def _own_params(function: Function, arguments: Arguments) -> dict[str, Any]:
-    """The params of a decorated DAG for the arguments of its function. Source: ``airflow.sdk.DAG.dag``."""
+    """Return the params of a decorated DAG for the arguments of its function. Source: ``airflow.sdk.DAG.dag``."""
     names = [one.arg for one in (*function.node.args.posonlyargs, *function.node.args.args)]
     given = dict(zip(names, (one.value for one in arguments.positional), strict=False))
     return function.defaults | given | {name: one.value for name, one in arguments.named.items()}
 
 
 def _parameters(world: Making, function: Function, node: ast.AST) -> Arguments:
-    """A decorated DAG's arguments, by name; they are the run's parameters, so their values are unknown."""
+    """Return a decorated DAG's arguments, by name; they are the run's parameters, so their values are unknown."""
     place = world.machine.place(node)
     spec = function.node.args
     names = [one.arg for one in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)]
@@ -89,7 +89,7 @@ def _parameters(world: Making, function: Function, node: ast.AST) -> Arguments:
 
 
 def taskflow(world: Making, factory: TaskFactory, arguments: Arguments, node: ast.AST, mapping: Any = None) -> Any:
-    """A call of a ``@task`` function."""
+    """Return a call of a ``@task`` function."""
     given = Arguments([], dict(factory.arguments.named))
     calls = factory.partial if mapping is not None else factory.partial.joined(arguments)
     task = Task(None, decorator=factory.decorator, calls=calls, setup=factory.setup, teardown=factory.teardown)
@@ -194,7 +194,7 @@ def _operator_of(world: Making, owner: Partial) -> Task:
 
 
 def grouped(world: Making, factory: GroupFactory, arguments: Arguments, node: ast.AST, mapping: Any = None) -> Any:
-    """A call of a ``@task_group`` function: its return value, or the group."""
+    """Return a call of a ``@task_group`` function: its return value, or the group."""
     given = Arguments(list(factory.arguments.positional), dict(factory.arguments.named))
     if given.get("group_id", 0) is None:
         given.named["group_id"] = Given(world.name_of(factory.function, node))

@@ -70,7 +70,7 @@ def _lost(world: Making, lost: list[Any], node: ast.AST) -> None:
 
 
 def _sides(world: Making, value: Any, node: ast.AST) -> Any:
-    """The nodes of one side of an edge; if a value is one of several, all of them."""
+    """Return the nodes of one side of an edge; if a value is one of several, all of them."""
     value = hard(value)
     if not world.machine.light(value):
         world.machine.warn("unknown-edge", "what is joined has too many parts", node)

@@ -78,7 +78,7 @@ class Making:
         return value
 
     def make_task(self, path: str, arguments: Arguments, node: ast.AST, task: Task | None = None) -> Any:
-        """An operator's instance, in its DAG and group, with the edges of its arguments."""
+        """Return an operator's instance, in its DAG and group, with the edges of its arguments."""
         task = task or Task(None)
         task.path, task.node, task.module, task.ready = path, node, self.machine.module, True
         dag = self.dag_of(arguments, node)
@@ -106,7 +106,7 @@ class Making:
         return Partial(operator, Arguments(arguments.positional, found | arguments.named, arguments.open), node)
 
     def dag_of(self, arguments: Arguments, node: ast.AST) -> Dag | None:
-        """The DAG in the arguments of a task or group, or the open one."""
+        """Return the DAG in the arguments of a task or group, or the open one."""
         given = hard(arguments.value("dag"))
         if given is None:
             return self.context.dag()
@@ -160,7 +160,7 @@ class Making:
         return group
 
     def name_of(self, function: Any, node: ast.AST) -> Any:
-        """The name of a decorated function, from which ids are derived."""
+        """Return the name of a decorated function, from which ids are derived."""
         if isinstance(function, (Function, Class)):
             return function.name
         if isinstance(function, PartialCall):
@@ -240,7 +240,7 @@ Handler = Callable[[Making, Foreign, Arguments, ast.AST], Any]
 
 
 def given_items(given: Given | None, inherited: str) -> dict[str, Given]:
-    """The items of a dictionary argument, each with its line."""
+    """Return the items of a dictionary argument, each with its line."""
     value = hard(given.value) if given is not None else None
     if given is None or not isinstance(value, dict):
         return {}
@@ -257,7 +257,7 @@ def given_items(given: Given | None, inherited: str) -> dict[str, Given]:
 
 
 def path_of(cls: Class | None) -> str:
-    """The import path of a class of the root."""
+    """Return the import path of a class of the root."""
     assert cls is not None
     return f"{cls.module.name}.{cls.name}"
 

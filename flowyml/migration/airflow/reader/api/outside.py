@@ -30,14 +30,14 @@ _OF_TIMES = frozenset({"add", "subtract", "start_of", "end_of", "replace", "set"
 
 
 def known_folder(world: Making, path: str) -> Any:
-    """The path for ``DAGS_FOLDER`` or ``AIRFLOW_HOME`` of Airflow's settings; ``MISSING`` for any other name."""
+    """Return the path for ``DAGS_FOLDER`` or ``AIRFLOW_HOME`` of Airflow's settings; ``MISSING`` for any other name."""
     if path.endswith((".DAGS_FOLDER", ".AIRFLOW_HOME")) and path.startswith("airflow"):
         return _place(world, path.rpartition(".")[2])
     return MISSING
 
 
 def _place(world: Making, name: str) -> Any:
-    """The dags folder of the repository, or the folder that contains it."""
+    """Return the dags folder of the repository, or the folder that contains it."""
     for folder in world.machine.files.upwards():
         if folder.name == "dags":
             return str(folder if name == "DAGS_FOLDER" else folder.parent)
@@ -71,7 +71,7 @@ def _deserialised(world: Making, value: Any, arguments: Arguments, node: ast.AST
 
 
 def _outside(world: Making, origin: str, given: Given | None, node: ast.AST) -> Any:
-    """A value from outside of the file: its default if it has one, otherwise unknown.
+    """Return a value from outside of the file: its default if it has one, otherwise unknown.
 
     If it has no default, and the file catches ``KeyError``, that error is raised in the file.
     """
@@ -87,7 +87,7 @@ def _outside(world: Making, origin: str, given: Given | None, node: ast.AST) -> 
 
 
 def environment(world: Making, name: Any, given: Given | None, node: ast.AST) -> Any:
-    """A variable of the environment; ``given`` is its default."""
+    """Return a variable of the environment; ``given`` is its default."""
     if not isinstance(name, str):
         return world.machine.unknown(node, origin="env:?")
     if name in world.machine.environment:
@@ -169,7 +169,7 @@ def _zone(world: Making, given: Any, node: ast.AST) -> datetime.tzinfo | None:
 
 
 def of_moment(world: Making, value: Moment, name: str, node: ast.AST) -> Any:
-    """A method of a time: its result is in the same time zone, or in that of its argument."""
+    """Return a method of a time: its result is in the same time zone, or in that of its argument."""
     if name not in _OF_TIMES:
         return MISSING
     to_another = name in ("in_timezone", "in_tz", "astimezone")

@@ -51,7 +51,7 @@ class Airflow(Making):
     """The `World` of a DAG file."""
 
     def lookup(self, path: str) -> Any:
-        """The value for the full name of an imported object."""
+        """Return the value for the full name of an imported object."""
         if path in LIBRARY:
             return LIBRARY[path]
         if path.startswith(("builtins.", "six.moves.", "future.builtins.")):
@@ -66,7 +66,7 @@ class Airflow(Making):
         return outside.known_folder(self, path)
 
     def call_foreign(self, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
-        """A call of an object that is not in the root."""
+        """Return a call of an object that is not in the root."""
         path, name = function.path, function.name
         if path in CALLED:
             return CALLED[path].call(self.machine, arguments, node)
@@ -128,7 +128,7 @@ class Airflow(Making):
         return any(self.machine.mentions(one) or hard(one) is names for one in arguments.values())
 
     def call_unknown(self, function: Any, arguments: Arguments, node: ast.AST) -> Any:
-        """A call of an unknown object."""
+        """Return a call of an unknown object."""
         if isinstance(function, Unknown) and "task_id" in arguments.named:
             self.machine.warn("unknown-call", f"`{function.source[:60]}` is assumed to make one task", node)
             return self.make_task(function.source, arguments, node)
@@ -144,7 +144,7 @@ class Airflow(Making):
         return self.machine.unknown(node)
 
     def call_value(self, function: Any, arguments: Arguments, node: ast.AST) -> Any:
-        """A call of one of Airflow's own objects."""
+        """Return a call of one of Airflow's own objects."""
         match function:
             case TaskFactory():
                 return decorators.taskflow(self, function, arguments, node)
@@ -188,7 +188,7 @@ class Airflow(Making):
         return outside.shifted(self, hard(left), hard(right), node) if kind in (ast.Add, ast.Sub) else MISSING
 
     def attribute(self, value: Any, name: str, node: ast.AST) -> Any:
-        """An attribute of one of Airflow's own objects."""
+        """Return an attribute of one of Airflow's own objects."""
         return attributes.attribute(self, value, name, node)
 
     def assign(self, value: Any, name: str, new: Any, node: ast.AST) -> bool:

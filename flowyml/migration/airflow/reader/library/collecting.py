@@ -101,7 +101,10 @@ def _chained_from(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _combined(function: Callable[..., Any], lists: int) -> Native:
-    """A function of itertools whose first ``lists`` arguments are iterables. More than 10,000 results are unknown."""
+    """Return a function of itertools whose first ``lists`` arguments are iterables.
+
+    More than 10,000 results are unknown.
+    """
 
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         count = len(arguments.positional)

@@ -21,13 +21,13 @@ __all__ = ["NAMES", "text_in"]
 
 
 def text_in(machine: Any, value: Any) -> Any:
-    """The text of an open file; any other value unchanged."""
+    """Return the text of an open file; any other value unchanged."""
     value = hard(value)
     return value.text if isinstance(value, Opened) else value
 
 
 def _loader(parse: Callable[..., Any], *options: Any, letters: int) -> Native:
-    """A native that parses a text, at this many letters for a step."""
+    """Return a native that parses a text, at this many letters for a step."""
 
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         given = arguments.positional[0].value if arguments.positional else arguments.value("stream")

@@ -67,7 +67,7 @@ def _wraps(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _identity(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """A decorator, with or without arguments, that does not change a function."""
+    """Return a decorator, with or without arguments, that does not change a function."""
     if len(arguments.positional) == 1 and isinstance(arguments.positional[0].value, (Function, Class)):
         return arguments.positional[0].value
     return Native("decorator", lambda _, given, __: given.value("function", 0))
@@ -90,7 +90,7 @@ def _cached_property(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _unknown(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """A decorator that replaces the function by an unknown one."""
+    """Return a decorator that replaces the function by an unknown one."""
     return machine.unknown(node)
 
 
@@ -131,7 +131,7 @@ def _loaded(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _operation(name: str, kind: type[ast.operator]) -> Native:
-    """A function of ``operator`` for a binary operator."""
+    """Return a function of ``operator`` for a binary operator."""
 
     def operate(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         return machine.operate(kind, arguments.value("a", 0), arguments.value("b", 1), node)
@@ -140,7 +140,7 @@ def _operation(name: str, kind: type[ast.operator]) -> Native:
 
 
 def _comparison(name: str, kind: type[ast.cmpop], *, swapped: bool = False) -> Native:
-    """A function of ``operator`` that compares two values."""
+    """Return a function of ``operator`` that compares two values."""
 
     def compare(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         pair = [arguments.value("a", 0), arguments.value("b", 1)]

@@ -26,7 +26,7 @@ _WITHOUT_NAMES = frozenset({"ABC", "object", "Generic", "Protocol"})
 
 
 def _names_of(value: Any) -> list[str] | None:
-    """The names that a file gives to a module, class or instance; None if a library adds others."""
+    """Return the names that a file gives to a module, class or instance; None if a library adds others."""
     if isinstance(value, Module):
         return None if value.stars else sorted(map(str, value.scope.names))
     cls = value.cls if type(value) is Instance else value

@@ -89,7 +89,7 @@ _CELLS = 1_000_000
 
 
 def pulled(machine: Any, value: Any, node: ast.AST) -> Iterator[Any] | None:
-    """The items of a value one by one, or those left in an iterator; None if they are unknown."""
+    """Return the items of a value one by one, or those left in an iterator; None if they are unknown."""
     one = hard(value)
     if isinstance(one, Once):
         return _in_turn(machine, one, node)
@@ -158,7 +158,7 @@ def _filter(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def keys_of(machine: Any, items: list[Any], key: Any, node: ast.AST) -> list[Any]:
-    """The results of ``key`` for each item; the items themselves without ``key``."""
+    """Return the results of ``key`` for each item; the items themselves without ``key``."""
     return items if key is None else [machine.call(key, Arguments([Given(one)]), node) for one in items]
 
 
@@ -277,7 +277,7 @@ def _reversed(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
 
 
 def _of_defaults(native: Native, within: bool = False) -> Native:
-    """A native whose result is marked if its iterable is a default; ``within``, or one of its items."""
+    """Return a native whose result is marked if its iterable is a default; ``within``, or one of its items."""
 
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         given = list(arguments.values())

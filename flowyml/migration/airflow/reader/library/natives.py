@@ -13,7 +13,7 @@ __all__ = ["known", "native", "nothing", "plain"]
 
 
 def plain(function: Callable[..., Any]) -> Native:
-    """A native of plain data: an unknown argument makes an unknown result."""
+    """Return a native of plain data: an unknown argument makes an unknown result."""
 
     def bounded(*args: Any, **kwargs: Any) -> Any:
         return checked(function(*args, **kwargs))
@@ -31,12 +31,12 @@ def plain(function: Callable[..., Any]) -> Native:
 
 
 def known(function: Callable[[Any, Arguments, ast.AST], Any]) -> Native:
-    """A native that checks its arguments itself."""
+    """Return a native that checks its arguments itself."""
     return Native(function.__name__.strip("_"), function)
 
 
 def native(name: str, function: Callable[[Arguments, ast.AST], Any]) -> Native:
-    """A native that needs nothing of the evaluator but its arguments, and the node of the call."""
+    """Return a native that needs nothing of the evaluator but its arguments, and the node of the call."""
     return Native(name, lambda _, arguments, where: function(arguments, where))
 
 

@@ -59,7 +59,7 @@ LOUD = frozenset({"read", "readlines", "close"})
 
 
 def opened_attribute(machine: Any, value: Opened, name: str) -> Any:
-    """A method of an open file."""
+    """Return a method of an open file."""
     return _read_opened(machine, value, name) if name in LOUD else None
 
 
@@ -105,7 +105,7 @@ def _entries(machine: Any, name: Any, node: ast.AST, *, names: bool) -> Any:
 
 
 def _scandir(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """The entries of a folder as paths, with the methods of entries."""
+    """Return the entries of a folder as paths, with the methods of entries."""
     return _entries(machine, hard(arguments.value("path", 0, ".")), node, names=False)
 
 
@@ -183,7 +183,10 @@ def _resolved(machine: Any, name: str, node: ast.AST) -> Any:
 
 
 def path_attribute(machine: Any, path: PurePosixPath, name: str, node: ast.AST) -> Any:
-    """The methods of `pathlib.Path` beyond a pure path: reading, inspecting, listing. None for any other name."""
+    """Return the methods of `pathlib.Path` beyond a pure path: reading, inspecting, listing.
+
+    None for any other name.
+    """
     text = str(path)
     answers: dict[str, Callable[[Arguments], Any]] = {
         "read_text": lambda _: machine.attempt(node, read, machine, text),

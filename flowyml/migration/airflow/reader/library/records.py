@@ -37,7 +37,7 @@ def _called(annotation: ast.expr) -> str:
 
 
 def places_of_fields(cls: Class) -> dict[str, int | None]:
-    """The fields that ``__init__`` takes, each with its position; None for keyword-only ones."""
+    """Return the fields that ``__init__`` takes, each with its position; None for keyword-only ones."""
     found: dict[str, int | None] = {}
     by_name: set[str] = set()
     for base in (one for one in cls.mro() if isinstance(one, Class)):
@@ -55,7 +55,7 @@ def places_of_fields(cls: Class) -> dict[str, int | None]:
 
 
 def only_for_init(cls: Class, instance: Instance) -> Arguments:
-    """The arguments of a dataclass's ``__post_init__``: the values of its ``InitVar`` fields."""
+    """Return the arguments of a dataclass's ``__post_init__``: the values of its ``InitVar`` fields."""
     bases = [one for one in reversed(cls.mro()) if isinstance(one, Class)]
     names = {name: None for base in bases for name, kind in annotated(base) if kind == "InitVar"}
     return Arguments([Given(instance.attributes.get(name)) for name in names])
@@ -124,7 +124,10 @@ def _unfolded(machine: Any, value: Any, node: ast.AST, depth: int) -> Any:
 
 
 def instance_method(machine: Any, value: Instance, name: str) -> Any:
-    """A method that named tuples, dataclasses and pydantic models give their instances; None for any other name."""
+    """Return a method that named tuples, dataclasses and pydantic models give their instances.
+
+    None for any other name.
+    """
     if value.cls is None or value.cls.fields is None:
         return None
     if name in ("_asdict", "dict", "model_dump"):
@@ -137,13 +140,13 @@ def instance_method(machine: Any, value: Instance, name: str) -> Any:
 
 
 def _dumped(machine: Any, value: Instance, given: Arguments, node: ast.AST) -> Any:
-    """A dictionary of all fields; unknown if options leave some of them out."""
+    """Return a dictionary of all fields; unknown if options leave some of them out."""
     is_whole = all(hard(each.value) in (False, None) for name, each in given.named.items() if name not in _KEEPS_ALL)
     return _unfolded(machine, value, node, 0) if is_whole and not given.open else machine.unknown(node)
 
 
 def _updated(machine: Any, value: Instance, given: Arguments, node: ast.AST) -> Any:
-    """A copy of a pydantic model with other values of the fields that ``update`` names."""
+    """Return a copy of a pydantic model with other values of the fields that ``update`` names."""
     items = hard(given.value("update", default={}))
     if not isinstance(items, dict) or given.open:
         return machine.unknown(node)
@@ -186,7 +189,7 @@ def _is_model(cls: Class) -> bool:
 
 
 def validated(machine: Any, cls: Class, name: str, value: Any) -> Any:
-    """A field's value. If the field is annotated with a pydantic model, a dictionary becomes one."""
+    """Return a field's value. If the field is annotated with a pydantic model, a dictionary becomes one."""
     if not _is_model(cls) or not isinstance(hard(value), (dict, list)):
         return value
     bodies = [(base, base.node.body) for base in cls.mro() if isinstance(base, Class)]

@@ -78,7 +78,7 @@ class Settings(Instance):
         self.attributes |= {"__sections__": found, "__items__": [*found]}
 
     def _sections(self) -> dict[str, Section]:
-        """All values, with interpolation. Raises ``TooLarge``."""
+        """Return all values, with interpolation. Raises ``TooLarge``."""
         if isinstance(self.parser, configparser.ConfigParser):
             for section in self.parser.values():
                 _check_lengths({option: section.get(option, "", raw=True) for option in section})
@@ -88,7 +88,7 @@ class Settings(Instance):
         return list(self.parser.items(section) if section is not None else self.attributes["__sections__"].items())
 
     def _plain(self, function: Callable[..., Any]) -> Native:
-        """A method of the parser whose arguments are texts."""
+        """Return a method of the parser whose arguments are texts."""
 
         def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
             given = [hard(one) for one in arguments.values()]
@@ -124,7 +124,7 @@ def _check_lengths(options: Mapping[str, str]) -> None:
 
 
 def _taken(text: str) -> list[str]:
-    """The options that ``BasicInterpolation`` would insert into a text, from left to right."""
+    """Return the options that ``BasicInterpolation`` would insert into a text, from left to right."""
     found = []
     at = text.find("%")
     while at >= 0:

@@ -88,7 +88,7 @@ _FUNCTIONS = ("sub", "match", "search", "fullmatch", "findall", "finditer", "spl
 
 
 def _regex(name: str) -> Native:
-    """A function of ``re``, for a pattern and a text that a trial shows to take little time."""
+    """Return a function of ``re``, for a pattern and a text that a trial shows to take little time."""
 
     def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         def found(*args: Any, **kwargs: Any) -> Any:
@@ -132,7 +132,7 @@ def _without_replacement(arguments: Arguments) -> Arguments:
 
 
 def _compiled(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
-    """A pattern, whose methods are the functions of ``re``."""
+    """Return a pattern, whose methods are the functions of ``re``."""
     pattern, flags = Given(arguments.value("pattern", 0)), arguments.get("flags", 1)
 
     def method(name: str) -> Native:
@@ -205,7 +205,7 @@ def _normalized(form: Any, text: str) -> str:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """A version for comparisons: its first three numbers."""
+    """Return a version for comparisons: its first three numbers."""
     found = [int(each) for each in re.findall(r"\d+", text)[:3]]
     return tuple([*found, 0, 0, 0][:3])
 

@@ -51,7 +51,7 @@ class Chain:
 def paths_of(
     dag: DagModel, tasks: Sequence[TaskModel], choices: Mapping[str, Choice], taken: Mapping[str, Iterable[str]]
 ) -> Mapping[str, Path]:
-    """The branches of each task; ``tasks`` are in order, ``taken`` has the tasks whose values each takes.
+    """Return the branches of each task; ``tasks`` are in order, ``taken`` has the tasks whose values each takes.
 
     Raises ``Conflict``.
     """
@@ -96,7 +96,7 @@ def _check(dag: DagModel, by: str, choice: Choice, after: After, roots: Roots) -
 def _direct(
     task: TaskModel, by: str, choices: Mapping[str, Choice], found: Mapping[str, Path], after: After, roots: Roots
 ) -> Iterator[Path]:
-    """The branch of a task directly after a choice; empty for a task that joins branches."""
+    """Yield the branch of a task directly after a choice; empty for a task that joins branches."""
     values = choices[by].values
     if values is None:
         yield (*found[by], Block(by))
@@ -110,7 +110,7 @@ def _direct(
 
 
 def _roots(dag: DagModel) -> Roots:
-    """The first tasks of each task group; a choice names the group."""
+    """Return the first tasks of each task group; a choice names the group."""
     parents = {each.group_id: each.parent for each in dag.groups}
     inside: dict[str, dict[str, TaskModel]] = {}
     for task in dag.tasks:
@@ -123,14 +123,14 @@ def _roots(dag: DagModel) -> Roots:
 
 
 def groups_around(group: str | None, parents: Mapping[str, str | None]) -> Iterator[str]:
-    """A task group and the groups around it, whether tasks have its name or not."""
+    """Yield a task group and the groups around it, whether tasks have its name or not."""
     while group is not None:
         yield group
         group = parents.get(group)
 
 
 def _longest(paths: Sequence[Path]) -> Path | None:
-    """The innermost of nested branches; None if they are not nested."""
+    """Return the innermost of nested branches; None if they are not nested."""
     longest = max(paths, key=len, default=())
     return longest if all(longest[: len(path)] == path for path in paths) else None
 

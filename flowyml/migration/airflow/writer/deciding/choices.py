@@ -45,7 +45,7 @@ def choice_of(
     given: Mapping[str, Any],
     constant: Callable[[str], ast.expr | None],
 ) -> Choice:
-    """The ids that a function can return. Raises ``Unclear``.
+    """Return the ids that a function can return. Raises ``Unclear``.
 
     ``given`` are its arguments, by position or by name; ``constant`` finds the value that the module assigns to a name,
     once.
@@ -77,7 +77,7 @@ class _OfModule:
         self.known: dict[str, list[Any]] = {}
 
     def values(self, node: ast.expr) -> list[Any]:
-        """The possible values of an expression: texts, None, or tuples of them."""
+        """Return the possible values of an expression: texts, None, or tuples of them."""
         if next(self.steps) > _STEPS:
             raise Unclear(f"its choice takes more than {_STEPS:,} steps to find")
         found = list(dict.fromkeys(self._values(node)))
@@ -107,14 +107,14 @@ class _OfModule:
         raise Unclear(_UNKNOWN)
 
     def _items(self, node: ast.expr) -> list[Any]:
-        """The values of an item of a list; lists within lists have no further ones."""
+        """Return the values of an item of a list; lists within lists have no further ones."""
         found = self.values(node)
         if any(isinstance(inner, tuple) for each in found if isinstance(each, tuple) for inner in each):
             raise Unclear(_UNKNOWN)
         return found
 
     def named(self, name: str) -> list[Any]:
-        """The values of a name."""
+        """Return the values of a name."""
         if name not in self.known:
             if name in self.open:
                 raise Unclear(_UNKNOWN)
@@ -191,7 +191,7 @@ class _OfFunction(_OfModule):
 
 
 def _arguments(spec: ast.arguments, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The value of each argument, else its default, else ``Unclear``."""
+    """Return the value of each argument, else its default, else ``Unclear``."""
     names = [each.arg for each in (*spec.posonlyargs, *spec.args)]
     found: dict[str, Any] = {names[-1 - n]: each for n, each in enumerate(reversed(spec.defaults))}
     found |= {arg.arg: each for arg, each in zip(spec.kwonlyargs, spec.kw_defaults, strict=True) if each}
@@ -202,7 +202,7 @@ def _arguments(spec: ast.arguments, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _bound(node: ast.AST) -> Iterator[str]:
-    """Names that a node binds to something other than an expression of the function."""
+    """Yield names that a node binds to something other than an expression of the function."""
     match node:
         case ast.FunctionDef(name=str(name)) | ast.AsyncFunctionDef(name=str(name)) | ast.ClassDef(name=str(name)):
             yield name
@@ -219,7 +219,7 @@ def _loaded(nodes: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def _looked_at(node: ast.AST) -> Iterator[ast.AST]:
-    """The parts of a node that cannot change, whatever they are."""
+    """Yield the parts of a node that cannot change, whatever they are."""
     match node:
         case ast.Return(ast.IfExp(_, one, other)):
             yield from (one, other)
@@ -248,7 +248,7 @@ def _joined(row: tuple[Any, ...]) -> str:
 
 
 def _own(node: ast.AST) -> Iterator[ast.AST]:
-    """A node and its content, without functions in it."""
+    """Yield a node and its content, without functions in it."""
     yield node
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
         return

@@ -47,7 +47,7 @@ def step_of_command(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
 
 
 def _of_bash(dag: DagModel, task: TaskModel) -> tuple[str, dict[str, Any]]:
-    """A command that Bash runs as it does for Airflow, and its options. Raises ``Unclear``."""
+    """Return a command that Bash runs as it does for Airflow, and its options. Raises ``Unclear``."""
     given = _defaults(dag, task) | {each.name: each.value for each in task.arguments}
     command = given.get("bash_command")
     known = {"bash_command", "default_args", *OF_BASH, *OURS, *CALLBACKS}
@@ -71,12 +71,12 @@ def _of_bash(dag: DagModel, task: TaskModel) -> tuple[str, dict[str, Any]]:
 
 
 def _defaults(dag: DagModel, task: TaskModel) -> dict[str, Any]:
-    """The default arguments of a task for Bash."""
+    """Return the default arguments of a task for Bash."""
     return {name: each.value for name, each in defaults_of(dag, task).items() if name in OF_BASH}
 
 
 def options_of_command(asking: Asking, moved: Function, moving: Moving) -> dict[str, Any]:
-    """The options of Bash for a function that returns a command without templates. Raises ``Unclear``."""
+    """Return the options of Bash for a function that returns a command without templates. Raises ``Unclear``."""
     dag, task = asking.dag, asking.task
     given = _defaults(dag, task) | {each.name: each.value for each in task.arguments if each.name not in OURS}
     given.pop("default_args", None)

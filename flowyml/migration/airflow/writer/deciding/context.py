@@ -100,7 +100,7 @@ class Asking:
     # Arguments by name.
 
     def by_name(self, name: str) -> Asked:
-        """The value that Airflow passes to a function's argument of this name. Raises ``Unclear``."""
+        """Return the value that Airflow passes to a function's argument of this name. Raises ``Unclear``."""
         if name == "params":
             names = self._own_parameters()
             for each in names:
@@ -116,7 +116,7 @@ class Asking:
     # Templates.
 
     def rendered(self, value: Any) -> Any:
-        """A value as Airflow renders it: a text with templates, at any depth. Raises ``Unclear``."""
+        """Return a value as Airflow renders it: a text with templates, at any depth. Raises ``Unclear``."""
         if isinstance(value, str):
             return self._text(value) if is_template(value) else value
         if isinstance(value, list | tuple):
@@ -174,7 +174,7 @@ class Asking:
         return None
 
     def _of_record(self, of: str, name: str) -> _Made | None:
-        """A field of ``params``, ``dag_run``, ``ti`` and so on."""
+        """Return a field of ``params``, ``dag_run``, ``ti`` and so on."""
         match of, name:
             case "params", _:
                 return self._parameter(name)
@@ -187,7 +187,7 @@ class Asking:
         return None
 
     def pulled(self, calls: Sequence[ast.Call]) -> Asked:
-        """The stand-in for Airflow's task instance, from which only values are pulled. Raises ``Unclear``."""
+        """Return the stand-in for Airflow's task instance, from which only values are pulled. Raises ``Unclear``."""
         found: dict[str, Code] = {}
         for call in calls:
             made = self._pulled(ast.Name("ti"), call.args, call.keywords)
@@ -202,7 +202,7 @@ class Asking:
         return Asked((Word("SimpleNamespace"), head, *values, "}[task_ids])"))
 
     def _item(self, inner: ast.expr, key: str | int) -> _Made | None:
-        """A parameter, or a part of another task's return value."""
+        """Return a parameter, or a part of another task's return value."""
         match inner:
             case ast.Name(id="params"):
                 return self._parameter(key) if isinstance(key, str) else None
@@ -213,7 +213,7 @@ class Asking:
         return None
 
     def _conf(self, name: str, default: Any) -> _Made:
-        """A value of the run's conf, else a default. Jinja renders a missing value as an empty text."""
+        """Return a value of the run's conf, else a default. Jinja renders a missing value as an empty text."""
         if name in dict(self.dag.params):
             raise Unclear(f"it takes {name!r:.60} of dag_run.conf, which is one of the params too")
         if not may_use(name, self.taken) or name in DATES:
@@ -230,7 +230,7 @@ class Asking:
         return None
 
     def _pulled(self, of: ast.expr, arguments: list[ast.expr], named: list[ast.keyword]) -> _Made | None:
-        """The return value of another task, which this one waits for."""
+        """Return the return value of another task, which this one waits for."""
         if not isinstance(of, ast.Name) or of.id not in ("ti", "task_instance"):
             return None
         given = dict(zip(("task_ids", "dag_id", "key"), arguments, strict=False))
@@ -252,7 +252,7 @@ class Asking:
         return _Made((ValueEdge(name),))
 
     def _joined(self, node: ast.BinOp) -> _Made | None:
-        """A moment with one of Airflow's filters, or plus or minus a duration."""
+        """Return a moment with one of Airflow's filters, or plus or minus a duration."""
         left = self._made(node.left)
         match node.op, node.right:
             case ast.BitOr(), ast.Name(id=name) if left:
@@ -371,7 +371,7 @@ class Asking:
         return _Made((f"'{text}'",), "text")
 
     def default(self, name: str) -> str:
-        """The name of the default of a date parameter."""
+        """Return the name of the default of a date parameter."""
         match dated(self.dag):
             case Dated.MOMENT:
                 return "LOGICAL_DATE"
@@ -381,7 +381,7 @@ class Asking:
 
 
 def notes_of_intervals(asking: Asking) -> Iterator[Note]:
-    """Notes on the differences of the dates that a task uses."""
+    """Yield notes on the differences of the dates that a task uses."""
     task = asking.task
     as_airflow = dated(asking.dag) is Dated.START
     for name in asking.dates:
@@ -411,7 +411,7 @@ def is_template(value: Any) -> bool:
 
 
 def texts_of(value: Any) -> Iterator[str]:
-    """The texts in a value, at any depth."""
+    """Yield the texts in a value, at any depth."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list | tuple | set):

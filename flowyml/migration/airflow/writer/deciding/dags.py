@@ -81,7 +81,7 @@ class DecidedDag:
 
 
 def decided(file: FileModel, moving: Moving, staying: Staying = {}) -> tuple[Sequence[DecidedDag], Moved]:
-    """The pipelines of a file, and the code of it to copy. Raises ``Unwritable``.
+    """Return the pipelines of a file, and the code of it to copy. Raises ``Unwritable``.
 
     Each task that stays on Airflow gets a DAG of its own, after its DAG, where a step runs it.
     """
@@ -135,7 +135,7 @@ def _branched(dag: DagModel, source: DagModel, moving: Moving, steps: Mapping[st
 
 
 def _in_order(dag: DagModel) -> Iterable[TaskModel]:
-    """The tasks, each after those that it waits for, otherwise in the order of the file."""
+    """Return the tasks, each after those that it waits for, otherwise in the order of the file."""
     by_id = {task.task_id: task for task in dag.tasks}
     found = sorted_units([*by_id], {name: {*task.upstream} & by_id.keys() for name, task in by_id.items()})
     return dag.tasks if found is None else [by_id[name] for name in found]
@@ -311,7 +311,7 @@ def _asks_for_dates(decision: Decision, moving: Moving) -> bool:
 
 
 def _rendered(decision: Decision, moving: Moving) -> Iterator[str]:
-    """The templates of an operator, and the code of its functions."""
+    """Yield the templates of an operator, and the code of its functions."""
     yield from (each for each in texts_of(list(decision.arguments.values())) if is_template(each))
     yield from (moving.code(each.node) for each in (decision.function, *decision.others) if each)
 

@@ -35,7 +35,7 @@ class Dated(Enum):
 
 
 def dated(dag: DagModel) -> Dated:
-    """The kind of logical date of a DAG's runs."""
+    """Return the kind of logical date of a DAG's runs."""
     if dag.schedule == "None":
         return Dated.MOMENT
     if (dag.schedule or "").partition(":")[0] not in ("cron", "delta"):
@@ -51,7 +51,7 @@ def dated(dag: DagModel) -> Dated:
 
 
 def zone_of(dag: DagModel) -> str | None:
-    """The time zone of a DAG's schedule: that of its timetable, else the DAG's. None if it is unknown."""
+    """Return the time zone of a DAG's schedule: that of its timetable, else the DAG's. None if it is unknown."""
     table = timetable_of(dag)
     given = {each.name: each.value for each in table.arguments} if table else {}
     zone = given.get("timezone", given.get("1", dag.timezone))
@@ -59,7 +59,7 @@ def zone_of(dag: DagModel) -> str | None:
 
 
 def timetable_of(dag: DagModel) -> Reference | None:
-    """The timetable in the DAG's schedule argument."""
+    """Return the timetable in the DAG's schedule argument."""
     given = dag.schedule_value
     given = given.default if isinstance(given, Symbolic) else given
     return given if isinstance(given, Reference) else None
@@ -71,7 +71,7 @@ def asks_for_dates(text: str) -> bool:
 
 
 def notes_of_dates(dag: DagModel, names: Sequence[str], by_operators: bool) -> Iterator[Note]:
-    """Notes on differences of the logical date, in parameters and in operators."""
+    """Yield notes on differences of the logical date, in parameters and in operators."""
     place = dag.schedule_argument.place if dag.schedule_argument else dag.place
     shown, how = ", ".join(names), dated(dag)
     if names and how is Dated.START:

@@ -118,7 +118,7 @@ def is_item(value: Any) -> bool:
 
 
 def items_in(values: Any) -> Iterator[str]:
-    """The names of such items, at any depth."""
+    """Yield the names of such items, at any depth."""
     for value in values:
         if is_item(value):
             yield value.source

@@ -74,7 +74,7 @@ def functions_in(values: Iterable[Any]) -> Iterator[FunctionModel]:
 
 
 def call_arguments(dag: DagModel, task: TaskModel) -> dict[str, Any]:
-    """The arguments of the function: by position, or by name."""
+    """Return the arguments of the function: by position, or by name."""
     if task.decorator is None:
         return from_operator({each.name: each.value for each in task.arguments})
     given = {each.name: each.value for each in task.call_arguments}
@@ -86,7 +86,7 @@ def call_arguments(dag: DagModel, task: TaskModel) -> dict[str, Any]:
 
 
 def from_operator(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The same from an operator's arguments."""
+    """Return the same from an operator's arguments."""
     positional, named = arguments.get("op_args") or [], arguments.get("op_kwargs") or {}
     if not isinstance(positional, list | tuple) or not isinstance(named, dict):
         raise Hole("the arguments of its function are only known when Airflow reads the file")
@@ -100,7 +100,7 @@ def to_operator(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_bound(task: TaskModel, moved: Function, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a function, and its defaults that only exist when the DAG is created."""
+    """Return the arguments of a function, and its defaults that only exist when the DAG is created."""
     found = dict(given)
     for name, value in moved.model.defaults:
         if name in moved.bound and name not in CONTEXT and name not in filled_by(task, moved, given):
@@ -146,7 +146,7 @@ def tree_of(moved: Function, moving: Moving) -> ast.FunctionDef | ast.AsyncFunct
 
 
 def of_context(asking: Asking, moved: Function, moving: Moving, given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a function from Airflow's context, by name. Raises ``Unclear``."""
+    """Return the arguments of a function from Airflow's context, by name. Raises ``Unclear``."""
     tree = tree_of(moved, moving)
     spec = tree.args
     names = [each.arg for each in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)]
@@ -186,7 +186,7 @@ def _by_name(asking: Asking, name: str, tree: ast.AST, is_it: Callable[[ast.AST]
 
 
 def _pulls(tree: ast.AST, name: str, is_it: Callable[[ast.AST], bool]) -> list[ast.Call]:
-    """The calls by which a function pulls values. Raises ``Unclear`` if it uses its task in any other way."""
+    """Return the calls by which a function pulls values. Raises ``Unclear`` if it uses its task in any other way."""
     nodes = list(ast.walk(tree))
     kept = [node for node in nodes if isinstance(node, ast.Assign) and is_it(node.value)]
     names = {each.id for node in kept for each in node.targets if isinstance(each, ast.Name)}
@@ -210,7 +210,10 @@ def _is_read(node: ast.Name) -> bool:
 
 
 def _keys_of(tree: ast.AST, rest: str) -> set[str]:
-    """The keys of ``**rest`` that a function looks up. Raises ``Unclear`` if it uses ``rest`` in any other way."""
+    """Return the keys of ``**rest`` that a function looks up.
+
+    Raises ``Unclear`` if it uses ``rest`` in any other way.
+    """
     found = {key for node in ast.walk(tree) if (key := _key_of(node, rest))}
     lookups = sum(bool(_key_of(node, rest)) for node in ast.walk(tree))
     if lookups != sum(_is_name(node, rest) for node in ast.walk(tree)):

@@ -15,7 +15,7 @@ __all__ = ["by_names", "lists_of", "loop_of", "mapped_names", "over_parameters"]
 
 
 def lists_of(task: TaskModel) -> dict[str, Any]:
-    """The lists of a mapped task, by argument, equally long."""
+    """Return the lists of a mapped task, by argument, equally long."""
     if task.mapping is None:
         return {}
     given = {each.name: each.value for each in task.mapping.arguments}
@@ -33,7 +33,7 @@ def lists_of(task: TaskModel) -> dict[str, Any]:
 
 
 def _rows(given: dict[str, Any]) -> dict[str, Any]:
-    """The lists in the argument of ``expand_kwargs``: each argument's values, row by row."""
+    """Return the lists in the argument of ``expand_kwargs``: each argument's values, row by row."""
     rows = next(iter(given.values())) if len(given) == 1 else None
     if not isinstance(rows, list | tuple) or not rows or not all(isinstance(row, dict) for row in rows):
         raise Hole("it is mapped by expand_kwargs over what is only known when it runs")
@@ -69,7 +69,7 @@ def _as_named(row: Any, function: FunctionModel) -> dict[str, Any]:
 
 
 def by_names(given: Items[str, Any], function: FunctionModel) -> dict[str, Any]:
-    """Arguments by the names of a function's parameters, including positional ones."""
+    """Return arguments by the names of a function's parameters, including positional ones."""
     names = function.parameters
     if beyond := [name for name in given if name.isdigit() and int(name) >= len(names)]:
         raise Hole(f"argument {beyond[0]} of its function has no name")
@@ -77,7 +77,7 @@ def by_names(given: Items[str, Any], function: FunctionModel) -> dict[str, Any]:
 
 
 def loop_of(dag: DagModel, task: TaskModel) -> Loop | None:
-    """The list of the mapped task group around a task, if there is one. Raises ``Hole``."""
+    """Return the list of the mapped task group around a task, if there is one. Raises ``Hole``."""
     groups = {each.group_id: each for each in dag.groups}
     mapped: list[GroupModel] = []
     name = task.group
@@ -98,5 +98,5 @@ def loop_of(dag: DagModel, task: TaskModel) -> Loop | None:
 
 
 def mapped_names(task: TaskModel) -> list[str]:
-    """The arguments that a mapped task takes from its items. Raises ``Hole``."""
+    """Return the arguments that a mapped task takes from its items. Raises ``Hole``."""
     return list(lists_of(task))

@@ -36,13 +36,13 @@ class Moved:
 
 
 def key_of(decision: Decision) -> Key:
-    """The name and line of a decision's function."""
+    """Return the name and line of a decision's function."""
     assert decision.function
     return decision.function.key
 
 
 def what_moves(decisions: Iterable[Decision], moving: Moving) -> Moved:
-    """The code of the file that some tasks need.
+    """Return the code of the file that some tasks need.
 
     Raises ``Unwritable`` if a name would have another meaning in the module.
     """

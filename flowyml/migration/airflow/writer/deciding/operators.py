@@ -42,7 +42,7 @@ _FROM_SOURCE = tuple(f"{kind}Operator" for kind in (
 
 
 def as_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, path: str = "") -> Decision:
-    """The operator itself, unchanged."""
+    """Return the operator itself, unchanged."""
     path = path or task.import_path
     module, _, name = path.rpartition(".")
     path = f"{_OLD.get(module, module)}.{_RENAMED.get(name, name)}"

@@ -115,7 +115,7 @@ def _other_arguments(dag: DagModel) -> Iterator[Note]:
 def lost_defaults(
     given: Iterable[Argument], kinds: Collection[str], options: Collection[str], about: str = ""
 ) -> Iterator[Note]:
-    """Notes on default arguments that no step has.
+    """Yield notes on default arguments that no step has.
 
     ``kinds`` are those of the steps for the tasks that get the arguments, ``options`` the names of options of the
     pipeline or, if ``about`` names a step, of a step.
@@ -146,7 +146,7 @@ def lost_defaults(
 
 
 def _taken(dag: DagModel) -> Iterator[Note]:
-    """Notes on values that the file has as defaults for a Variable or the environment."""
+    """Yield notes on values that the file has as defaults for a Variable or the environment."""
     given = [(f"{each.name} of the DAG", each) for each in dag.arguments if each.name in _TAKEN_OF_DAG]
     given += [(f"default argument {each.name}", each) for each in dag.default_args if each.name in TAKEN]
     for construct, each in given:
@@ -195,18 +195,18 @@ def unfit(given: Any) -> str:
 
 
 def inherited(dag: DagModel, task: TaskModel, name: str) -> Any:
-    """An argument of a task: its own, or the default."""
+    """Return an argument of a task: its own, or the default."""
     given = task.argument(name) or defaults_of(dag, task).get(name)
     return None if given is None else given.value
 
 
 def defaults_of(dag: DagModel, task: TaskModel) -> Mapping[str, Argument]:
-    """The default arguments of a task: its own, then those of its groups, then the DAG's."""
+    """Return the default arguments of a task: its own, then those of its groups, then the DAG's."""
     return {each.name: each for each in (*dag.default_args, *task.defaults)}
 
 
 def default_arguments(dag: DagModel, task: TaskModel) -> Mapping[str, Any]:
-    """The default arguments for an operator, if it has arguments of these names."""
+    """Return the default arguments for an operator, if it has arguments of these names."""
     by_pipeline = _OF_STEPS - {"retry_exponential_backoff", "max_retry_delay"}
     given = [each for each in dag.default_args if each.name not in by_pipeline]
     given += [each for each in task.defaults if each.name not in TAKEN]
@@ -222,7 +222,7 @@ def _is_sure(given: Any) -> bool:
 
 
 def callback_of(given: Any) -> Any:
-    """A callback in the form of ``airflow={…}``, if Airflow can import it; None for any other.
+    """Return a callback in the form of ``airflow={…}``, if Airflow can import it; None for any other.
 
     Source of the forms: flowyml_airflow.options.
     """

@@ -57,7 +57,7 @@ class Declared:
 
 
 def default_of(given: Any) -> Any:
-    """The default of a parameter, which may be a ``Param``."""
+    """Return the default of a parameter, which may be a ``Param``."""
     if not _is_param(given):
         return given
     found = [each.value for each in given.arguments if each.name in ("0", "default")]
@@ -65,7 +65,7 @@ def default_of(given: Any) -> Any:
 
 
 def declared(given: Any) -> Declared:
-    """The annotation of a parameter, from the DAG's default for it."""
+    """Return the annotation of a parameter, from the DAG's default for it."""
     default = default_of(given)
     schema = _schema_of(given) if _is_param(given) else {}
     kinds = _kinds(schema, default)
@@ -100,7 +100,7 @@ def _schema_of(given: Reference) -> dict[str, Any]:
 
 
 def _kinds(schema: Mapping[str, Any], default: Any) -> list[str]:
-    """The types of a ``Param``, if its default has one of them."""
+    """Return the types of a ``Param``, if its default has one of them."""
     said = schema.get("type")
     kinds = [said] if isinstance(said, str) else said if isinstance(said, list) else []
     if not kinds or not all(isinstance(kind, str) and kind in _KINDS for kind in kinds):

@@ -76,7 +76,7 @@ def step_of_python(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping
 
 
 def _step_of(asking: Asking, moved: Function, moving: Moving, given: dict[str, Any]) -> Decision:
-    """The function as a step, or a step that calls it. Raises ``Unclear``."""
+    """Return the function as a step, or a step that calls it. Raises ``Unclear``."""
     task = asking.task
     kind = task.decorator or task.operator
     if kind not in ("@task", "@task.bash", "PythonOperator", *_BRANCHES, *_SHORT_CIRCUITS):
@@ -100,7 +100,7 @@ def _step_of(asking: Asking, moved: Function, moving: Moving, given: dict[str, A
 
 
 def _of_defaults(dag: DagModel, task: TaskModel) -> list[str]:
-    """The arguments of a PythonOperator from its default arguments, beside the options of each task."""
+    """Return the arguments of a PythonOperator from its default arguments, beside the options of each task."""
     own = {each.name for each in task.arguments}
     given = defaults_of(dag, task).items()
     return [name for name, each in given if name in OF_PYTHON and each.value and name not in own]
@@ -109,7 +109,7 @@ def _of_defaults(dag: DagModel, task: TaskModel) -> list[str]:
 def _choice(
     task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any], held: Mapping[str, str]
 ) -> Choice | None:
-    """The choice of a task for the tasks after it; None for any other task. Raises ``Unclear``."""
+    """Return the choice of a task for the tasks after it; None for any other task. Raises ``Unclear``."""
     kind = task.decorator or task.operator
     if kind not in (*_BRANCHES, *_SHORT_CIRCUITS):
         return None
@@ -168,7 +168,7 @@ def _may_be_passed(value: Any) -> bool:
 
 
 def _with_its_function(task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any], why: str) -> Decision:
-    """The operator of a function that only Airflow can call."""
+    """Return the operator of a function that only Airflow can call."""
     if task.mapped:
         raise Hole(f"it is mapped, and {why}")
     arguments: dict[str, Any] = {"python_callable": moved.model}
@@ -186,7 +186,7 @@ def _with_its_function(task: TaskModel, moved: Function, moving: Moving, given: 
 
 
 def _of_other_module(dag: DagModel, task: TaskModel, function: FunctionModel, moving: Moving) -> Decision:
-    """A function of another module of the repository: Airflow imports it from there, like the DAG file."""
+    """Return a function of another module of the repository: Airflow imports it from there, like the DAG file."""
     path = f"{function.module}.{function.name}"
     if task.mapped:
         raise Hole(f"its function is in {function.module}, and it is mapped")

@@ -26,7 +26,7 @@ class Schedule:
 
 
 def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
-    """The schedule of a DAG as FlowyML's, if possible, else as Airflow's own; and notes.
+    """Return the schedule of a DAG as FlowyML's, if possible, else as Airflow's own; and notes.
 
     For the form of Airflow's own see flowyml_airflow.options.
     """

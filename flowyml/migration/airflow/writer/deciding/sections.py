@@ -40,7 +40,7 @@ class _Apart(Exception):
 
 
 def nested(dag: DagModel, order: Sequence[Unit], decisions: Sequence[Decision]) -> tuple[list[Unit], Mapping[str, str]]:
-    """The calls of a DAG with its task groups as pipelines, and why some groups are none.
+    """Return the calls of a DAG with its task groups as pipelines, and why some groups are none.
 
     ``order`` has the tasks, and the branches around some. The name of a decision becomes its name in its group.
     """
@@ -55,7 +55,7 @@ def nested(dag: DagModel, order: Sequence[Unit], decisions: Sequence[Decision]) 
 
 
 def tasks_in(units: Iterable[Unit]) -> Iterator[TaskModel]:
-    """The tasks of some units, in the order of their calls in the text."""
+    """Yield the tasks of some units, in the order of their calls in the text."""
     for unit in units:
         if isinstance(unit, TaskModel):
             yield unit
@@ -67,7 +67,7 @@ def tasks_in(units: Iterable[Unit]) -> Iterator[TaskModel]:
 
 
 def groups_in(units: Iterable[Unit]) -> Iterator[Nested]:
-    """The groups among some units, and within them: each after the groups that it calls."""
+    """Yield the groups among some units, and within them: each after the groups that it calls."""
     for unit in units:
         if isinstance(unit, Nested):
             yield from groups_in(unit.order)
@@ -192,7 +192,7 @@ class _Nesting:
         return made
 
     def given(self, made: Nested, units: Sequence[Unit]) -> list[str]:
-        """The tasks of a group whose outputs are used outside of it."""
+        """Return the tasks of a group whose outputs are used outside of it."""
         inside = {task.task_id for task in tasks_in(made.order)}
         outside = [each for name, each in self.decisions.items() if name not in inside]
         taken = {edge.task_id for each in outside for edge in (*each.edges, *each.sources)}
@@ -201,7 +201,7 @@ class _Nesting:
 
 
 def _choosers(units: Iterable[Unit], but: Nested | None = None) -> Iterator[str]:
-    """The tasks whose choices the branches of some units evaluate, without those in one group."""
+    """Yield the tasks whose choices the branches of some units evaluate, without those in one group."""
     for unit in units:
         if isinstance(unit, Nested) and unit is not but:
             yield from _choosers(unit.order, but)

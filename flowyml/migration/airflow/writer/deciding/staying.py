@@ -54,7 +54,7 @@ _ENDS_AS_OURS = re.compile(r"(^|_)[0-9a-f]{8}$|__dev$")
 def set_apart(
     dag: DagModel, moving: Moving, names: Collection[str], taken: Collection[str]
 ) -> tuple[dict[str, Decision], list[DagModel]]:
-    """The steps of a DAG's tasks that stay on Airflow, by task id, and the DAGs that the steps run.
+    """Return the steps of a DAG's tasks that stay on Airflow, by task id, and the DAGs that the steps run.
 
     ``taken`` are the ids of all DAGs. A task that does not become an operator, or that a DAG of its own cannot run, is
     decided as if it were not in ``names``; a note says so.
@@ -92,7 +92,7 @@ def set_apart(
 def _apart(
     dag: DagModel, task: TaskModel, made: Decision, moving: Moving, taken: Collection[str]
 ) -> tuple[Decision, DagModel]:
-    """The step that runs a task's own DAG, and that DAG. Raises ``Unclear`` and ``Hole``."""
+    """Return the step that runs a task's own DAG, and that DAG. Raises ``Unclear`` and ``Hole``."""
     _check(dag, task, made)
     own = task.argument("params")  # which files that it renders may name
     asking = Asking(dag, task, moving.names.union(own.value if own and isinstance(own.value, dict) else ()))
@@ -136,7 +136,7 @@ def _check(dag: DagModel, task: TaskModel, made: Decision) -> None:
 
 
 def _objects(value: Any) -> Iterator[Reference]:
-    """The calls of other libraries in a value, at any depth."""
+    """Yield the calls of other libraries in a value, at any depth."""
     if isinstance(value, Reference):
         yield value
         value = [each.value for each in value.arguments]
@@ -149,7 +149,7 @@ def _objects(value: Any) -> Iterator[Reference]:
 
 
 def _dag_id(dag: DagModel, task: TaskModel, taken: Collection[str]) -> str:
-    """An id for a task's own DAG that is valid as a pipeline's name, and in Airflow unchanged."""
+    """Return an id for a task's own DAG that is valid as a pipeline's name, and in Airflow unchanged."""
     wanted = re.sub(r"\W+", "_", f"{dag.dag_id}_{task.task_id}", flags=re.ASCII)
     found = _free(f"{wanted}_task" if _ENDS_AS_OURS.search(wanted) else wanted, taken)
     if len(found) > MAX_NAME_LENGTH:
@@ -158,7 +158,7 @@ def _dag_id(dag: DagModel, task: TaskModel, taken: Collection[str]) -> str:
 
 
 def _dag_of(dag: DagModel, task: TaskModel, dag_id: str, conf: Mapping[str, Any]) -> DagModel:
-    """A DAG of one task, which only its step runs. Its parameters are the step's arguments."""
+    """Return a DAG of one task, which only its step runs. Its parameters are the step's arguments."""
     awake = Argument("is_paused_upon_creation", "False", task.place, False)
     return replace(
         dag, dag_id=dag_id, place=task.place, tasks=(task,), groups=(), params=tuple((each, "") for each in conf),

@@ -92,7 +92,7 @@ def _may_grow_by(growth: Any) -> bool:
 
 
 def left_out(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
-    """Notes on parts of a task that are not in its step."""
+    """Yield notes on parts of a task that are not in its step."""
     if task.setup or task.teardown:
         word = "teardown" if task.teardown else "setup"
         yield Note(
@@ -129,7 +129,7 @@ def left_out(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
 
 
 def lost_of(given: Argument | None, kinds: Collection[str], about: str) -> Iterator[Note]:
-    """Notes on ``default_args`` of a group or task that no step has; ``kinds`` are those of its steps."""
+    """Yield notes on ``default_args`` of a group or task that no step has; ``kinds`` are those of its steps."""
     if given is None or given.value is None:
         return
     if not isinstance(given.value, dict):
@@ -143,7 +143,7 @@ def lost_of(given: Argument | None, kinds: Collection[str], about: str) -> Itera
 
 
 def _taken(task: TaskModel, made: Decision) -> Iterator[Note]:
-    """Notes on numbers, times and rules that are unknown, or only the file's default."""
+    """Yield notes on numbers, times and rules that are unknown, or only the file's default."""
     to_do = "Set it in the pipeline."
     for name in TAKEN:
         value, own = getattr(task, name), task.argument(name) or _default(task, name)
@@ -162,12 +162,12 @@ def _taken(task: TaskModel, made: Decision) -> Iterator[Note]:
 
 
 def _default(task: TaskModel, name: str) -> Argument | None:
-    """The default argument of a task from its groups, or from its own ``default_args``."""
+    """Return the default argument of a task from its groups, or from its own ``default_args``."""
     return next((each for each in task.defaults if each.name == name), None)
 
 
 def _looks(task: TaskModel, made: Decision) -> Iterator[Note]:
-    """Notes on arguments for the display of a task in Airflow, most of which an operator keeps."""
+    """Yield notes on arguments for the display of a task in Airflow, most of which an operator keeps."""
     for each in task.arguments:
         if made.kind != "hole" and each.name in _LOOKS and each.value and each.name not in made.arguments:
             yield Note(Kind.CHANGED, f"{each.name} of {task.task_id}", each.place, "it changes what Airflow shows of a "
@@ -180,7 +180,7 @@ def is_called_back(task: TaskModel) -> bool:
 
 
 def others(task: TaskModel) -> Sequence[Argument]:
-    """Arguments of an operator that steps do not have."""
+    """Return arguments of an operator that steps do not have."""
     known = {*OURS, *_LOOKS, "default_args", "bash_command", "env", "cwd", "append_env", ALL_SKIPPED}
     found = [each for each in task.arguments if each.name not in known and not each.name.isdigit()]
     found = [

@@ -39,7 +39,7 @@ class Written:
 
 
 def write_module(file: FileModel, text: str, repository: Repository | None = None, staying: Staying = {}) -> Written:
-    """The module of a file that has DAGs.
+    """Return the module of a file that has DAGs.
 
     ``text`` is the file's own; ``repository`` has the modules that it imports. ``staying`` names tasks that stay on
     Airflow, each in a pipeline of its own.
@@ -74,7 +74,7 @@ class _Module:
         self.uses = Counter(key_of(each) for dag in self.dags for each in dag.decisions if each.kind == "function")
 
     def written(self) -> Written:
-        """The text, written from the bottom up, since the imports are known last."""
+        """Return the text, written from the bottom up, since the imports are known last."""
         named = list(zip(self.names.pipelines, self.dags, strict=True))
         pipelines = [text for name, dag in named for text in self._of_dag(name, dag)]
         body = [*self._functions(), *pipelines]
@@ -141,7 +141,7 @@ class _Module:
             yield "\n".join(simple) + "\n"
 
     def _guarded(self) -> Iterator[cst.CSTNode]:
-        """Statements that can only be imported together with Airflow."""
+        """Yield statements that can only be imported together with Airflow."""
         for number in self.moved.statements:
             if guarded := self.moving.guarded(number):
                 if self._is_import(number):
@@ -185,7 +185,7 @@ class _Module:
                     yield wrapper(names, decision, parameters)
 
     def _decorator(self, key: Key) -> Part:
-        """The decorator of a function of one task, with all options; bare for a function of several tasks."""
+        """Return the decorator of a function of one task, with all options; bare for a function of several tasks."""
         if self.uses[key] > 1:
             return self.names.word("step")
         every = (each for dag in self.dags for each in dag.decisions if each.kind == "function")

@@ -83,46 +83,46 @@ class Names(FreeNames):
                     self._variables[id(decision)] = self._task_named(decision.task.task_id, dag.source.dag_id)
 
     def word(self, name: str) -> str:
-        """The name in the module of a word of FlowyML's or of the standard library, which is then imported."""
+        """Return the name in the module of a word of FlowyML's or of the standard library, which is then imported."""
         self.used.add(name)
         return self._aliases[name]
 
     def alias(self, name: str) -> str:
-        """The same for a function that the module itself has."""
+        """Return the same for a function that the module itself has."""
         return self._aliases[name]
 
     def imported(self, word: str) -> str:
-        """A word in its import."""
+        """Return a word in its import."""
         alias = self._aliases[word]
         return word if alias == word else f"{word} as {alias}"
 
     def variable(self, decision: Decision) -> str:
-        """The variable of a task that is more than a call of its function."""
+        """Return the variable of a task that is more than a call of its function."""
         return self._variables[id(decision)]
 
     def value_of(self, task: str) -> str:
-        """The argument for the value of another task, in a step that calls a function."""
+        """Return the argument for the value of another task, in a step that calls a function."""
         wanted = f"{variable_of(task)}_value"
         while wanted in self.taken:
             wanted += "_"
         return wanted
 
     def _word_from(self, home: str, word: str) -> str:
-        """A name of the standard library, which the file may have under that name too."""
+        """Return a name of the standard library, which the file may have under that name too."""
         if not self._moving.is_from(home, word):
             return self.fresh(word)
         self.taken.add(word)
         return word
 
     def _task_named(self, task_id: str, dag_id: str) -> str:
-        """A name for a task, with that of its DAG only if other DAGs have a task of this name."""
+        """Return a name for a task, with that of its DAG only if other DAGs have a task of this name."""
         wanted = variable_of(task_id)
         if {wanted, f"{wanted}_task"} <= self.taken:
             wanted = variable_of(f"{task_id}_of_{dag_id}")
         return self.fresh(wanted, "_task")
 
     def _function_named(self, function: Function, decisions: Sequence[Decision]) -> str:
-        """A name for a function that is not looked up by name: its own, if no other has it."""
+        """Return a name for a function that is not looked up by name: its own, if no other has it."""
         name = function.node.name.value
         if name == "_" and function.model.name == LAMBDA:
             users = (each for each in decisions if function in (each.function, *each.others))
@@ -137,6 +137,6 @@ class Names(FreeNames):
 
 
 def variable_of(name: str) -> str:
-    """An ASCII variable name that resembles a name."""
+    """Return an ASCII variable name that resembles a name."""
     plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
     return plain if plain.isidentifier() and not keyword.iskeyword(plain) else identifier(name)

@@ -20,7 +20,7 @@ def decorator(names: Names, decision: Decision, named: str) -> Part:
 
 
 def step_options(names: Names, decision: Decision, named: str = "") -> Iterator[Part]:
-    """The options of a step."""
+    """Yield the options of a step."""
     options = decision.options
     if named != decision.name:
         yield f"name={text_literal(decision.name)}"
@@ -40,7 +40,7 @@ def step_options(names: Names, decision: Decision, named: str = "") -> Iterator[
 
 
 def hole(names: Names, decision: Decision) -> str:
-    """A step that fails with the reason why its task was not imported."""
+    """Return a step that fails with the reason why its task was not imported."""
     task = decision.task
     why = f"Task {task.task_id!r} is {task.operator}, and was not imported: {decision.notes[0].reason}."
     literal = source(Text(why), 1, lead=26)
@@ -50,7 +50,7 @@ def hole(names: Names, decision: Decision) -> str:
 
 
 def operator(names: Names, decision: Decision) -> str:
-    """An operator, unchanged."""
+    """Return an operator, unchanged."""
     arguments: list[Part] = [text_literal(decision.operator), f"task_id={text_literal(decision.name)}"]
     for name, given in decision.arguments.items():
         arguments.append(Pair(f"{names.words.keyword(name)}=", names.words.part(given)))

@@ -20,7 +20,7 @@ Variables = Mapping[tuple[str, str], str]
 
 
 def wrapper_arguments(names: Names, decision: Decision) -> tuple[list[str], Variables]:
-    """The names of its arguments: dates, parameters, items, and values of other tasks."""
+    """Return the names of its arguments: dates, parameters, items, and values of other tasks."""
     assert decision.asking
     own = [*decision.asking.dates, *decision.asking.parameters, *decision.over, *decision.items]
     values: dict[tuple[str, str], str] = {}
@@ -35,7 +35,7 @@ def wrapper_arguments(names: Names, decision: Decision) -> tuple[list[str], Vari
 
 
 def wrapper(names: Names, decision: Decision, parameters: Mapping[str, str]) -> str:
-    """The text of a step that calls a copied function or ``bash``, or that runs a DAG.
+    """Return the text of a step that calls a copied function or ``bash``, or that runs a DAG.
 
     ``parameters`` are those of the pipeline, with their annotations.
     """
@@ -58,7 +58,7 @@ def wrapper(names: Names, decision: Decision, parameters: Mapping[str, str]) -> 
 
 
 def _call(names: Names, decision: Decision, given: Mapping[str, Part]) -> Group:
-    """The call of its function, or of ``bash``."""
+    """Return the call of its function, or of ``bash``."""
     function = names.functions[decision.function.key] if decision.function else names.word("bash")
     arguments = [
         part if each.isdigit() else Pair(f"{names.words.keyword(each)}=", part) for each, part in given.items()
@@ -67,13 +67,13 @@ def _call(names: Names, decision: Decision, given: Mapping[str, Part]) -> Group:
 
 
 def _run(names: Names, decision: Decision, given: Mapping[str, Part]) -> Group:
-    """The call that runs a DAG."""
+    """Return the call that runs a DAG."""
     conf = Group("{", [Pair(f"{text_literal(each)}: ", part) for each, part in given.items()], "}")
     return Group(f"{names.word('run_dag')}(", [text_literal(decision.starts), *([conf] if given else [])], ")")
 
 
 def _returns(decision: Decision) -> str:
-    """The return annotation of the step: that of its function, if it has one."""
+    """Return the return annotation of the step: that of its function, if it has one."""
     if decision.starts:
         return "dict"
     if decision.function is None or decision.through_bash is not None:
@@ -113,7 +113,7 @@ def _code(code: Code, values: Variables, word: Callable[[str], str]) -> str:
 
 
 def _lines(template: Template) -> Iterator[Template]:
-    """The lines of a text, each with its end."""
+    """Yield the lines of a text, each with its end."""
     line: list[str | Code] = []
     for part in template.parts:
         if not isinstance(part, str):
