@@ -49,7 +49,26 @@ def checked_url(url: object) -> str:
     if not usable or not isinstance(url, str):
         wrong = shown(url) if isinstance(url, str) else repr(url)
         raise ConfigurationError(f"url={wrong!r} is not the address of a server. Write it like http://host:4200.")
+    if _hides_login(url):
+        raise ConfigurationError(
+            f"url={shown(url)!r} has an @ behind its host, which may be the end of a password. In a password, write / "
+            f"as %2F, ? as %3F, # as %23 and @ as %40; elsewhere, @ as %40."
+        )
     return url
+
+
+def _hides_login(url: str) -> bool:
+    """Whether a part of a password may have been taken for the host or the path, since it was not quoted.
+
+    >>> _hides_login("http://ada:12/34@host/x"), _hides_login("https://npm.example/@scope/package")
+    (True, False)
+    >>> _hides_login("http://ada:1?3@host"), _hides_login("http://host:80/x?mail=a@b")
+    (True, False)
+    """
+    authority, slash, rest = re.sub(r"^[^:]*://", "", url).partition("/")
+    if mark := re.search(r"[?#]", authority):  # there is no path
+        return ":" in authority[: mark.start()] and "@" in url[url.index(mark[0]) :]
+    return (":" in authority or "@" in authority) and bool(slash) and "@" in re.split(r"[?#]", rest, maxsplit=1)[0]
 
 
 def shown(url: str) -> str:

@@ -265,12 +265,15 @@ def _opener(deadline: Deadline, tls: Tls, asked: list[str], *, follow: bool, kee
     """Return the parts of ``urllib`` that are used: HTTP and proxies; no files, FTP, or stored passwords."""
 
     class Redirects(HTTPRedirectHandler):
-        def redirect_request(self, *arguments: Any) -> Request | None:
-            before, target = arguments[0], arguments[-1]
-            if not follow or urlsplit(target).scheme not in ("http", "https"):
+        def redirect_request(
+            self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+        ) -> Request | None:
+            if not follow or urlsplit(newurl).scheme not in ("http", "https"):
                 return None
-            asked.append(shown(target).partition("?")[0])
-            made = super().redirect_request(*arguments)
+            asked.append(shown(newurl).partition("?")[0])
+            parts = urlsplit(newurl)  # a login in it would be looked up as a part of the host's name
+            before, target = req, urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+            made = super().redirect_request(req, fp, code, msg, headers, target)
             if keep_headers and made is not None and same_address(urljoin(before.full_url, "/"), urljoin(target, "/")):
                 for name, value in before.unredirected_hdrs.items():
                     if not name.lower().startswith("content-"):

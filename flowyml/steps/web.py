@@ -15,7 +15,7 @@ __all__ = ["http", "wait_for_http"]
 
 _MOST_SHOWN = 500  # characters of the answer in an error
 _LONGEST_LOOK = 60  # seconds
-_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # source: RFC 9110, 5.6.2
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # source: RFC 9110, 5.6.2
 _VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")  # the same, 5.5
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
 
@@ -92,6 +92,8 @@ def _text_at(
 
     from flowyml.core.web import exchange
 
+    if not _TOKEN.fullmatch(method):
+        raise ValueError(f"method={method!r:.50} is not a method of HTTP. Write it like POST.")
     if not _SENDABLE.fullmatch(checked_url(url)):
         raise ValueError(
             f"The URL {shown(url)!r} has a space, a control character or a non-ASCII character. Give values as "
@@ -146,7 +148,7 @@ def _checked(headers: Mapping[Any, Any]) -> Mapping[str, str]:
     Checked here, since the standard library's errors would show their values.
     """
     for name, value in headers.items():
-        if not isinstance(name, str) or not _HEADER.fullmatch(name):
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             raise ValueError("headers: a name has a character that HTTP does not allow. Use letters, digits and -.")
         if not isinstance(value, str):
             raise TypeError(f"headers: the value of {name!r} is of type {type(value).__name__}. Give it as text.")

@@ -95,6 +95,17 @@ def test_a_planted_orchestrator_is_not_read_where_pickles_are_forbidden(
     assert not (tmp_path / "owned").exists()
 
 
+def test_options_that_are_not_known_are_a_clear_error(tmp_path: Path) -> None:
+    local = LocalOrchestrator(store=tmp_path / "runs.db")
+    handle = local.attach(failing.run({"folder": str(tmp_path)}, on=local).run_id)
+    with local.store.session() as db:
+        db.execute("UPDATE jobs SET orchestrator = ?", (b'{"workers": "threads", "unknown": 1}',))
+    handle.retry().wait_for_completion(timeout=2400, poll_interval=0.1)
+    assert handle.status is ExecutionStatus.FAILED
+    assert "kept with this run are not those of this FlowyML" in str(handle.error)
+    assert "unknown" in str(handle.error)
+
+
 class Own(LocalOrchestrator):
     """A subclass reaches another process as a pickle."""
 

@@ -155,6 +155,29 @@ def test_a_redirect_to_another_host_takes_no_credentials_along(server: Web) -> N
     assert not {"authorization", "x-key"} & server.requests[0].headers.keys()
 
 
+@pytest.mark.parametrize("login", ["ada:12/34", "ada:/s3c", "ada:1?s3c", "ada:1#s3c", "ada:s@3c/ret", "ada:s3c/ret"])
+def test_a_password_that_is_not_quoted_is_neither_looked_up_nor_shown(login: str) -> None:
+    for ask in (http, wait_for_http):
+        with pytest.raises(ConfigurationError) as caught:
+            ask(f"http://{login}@127.0.0.1:1/x")
+        assert "url='http://127.0.0.1:1/x'" in str(caught.value)
+
+
+def test_a_redirect_with_a_login_leads_to_its_host(server: Web) -> None:
+    away = Reply(302, b"", {"Location": server.url.replace("://", "://x:y@") + "/there"})
+    with web(lambda _: away) as first:
+        assert http(f"{first.url}/away", token="t0ken") == "you asked for /there"
+    assert not {"authorization"} & server.requests[0].headers.keys()
+    assert "x:y" not in server.everything
+
+
+@pytest.mark.parametrize("method", ["GET\r\nX-Key: y", "GET /y HTTP/1.0\r\n\r\n", "GE T", "", "GÉT"])
+def test_a_method_is_one_word(server: Web, method: str) -> None:
+    with pytest.raises(ValueError, match="is not a method of HTTP"):
+        http(f"{server.url}/x", method=method)
+    assert server.requests == []
+
+
 def test_a_page_is_waited_for(server: Web) -> None:
     assert wait_for_http(f"{server.url}/ready", contains="ready") == "you asked for /ready"
     for page, words in ((f"{server.url}/no", ""), (f"{server.url}/x", "ready"), ("http://127.0.0.1:1/", "")):

@@ -192,6 +192,17 @@ def described(orchestrator: LocalOrchestrator, options: Mapping[str, Any] | None
     return data
 
 
+def _described(data: bytes, make_orchestrator: Callable[..., LocalOrchestrator]) -> LocalOrchestrator:
+    options = json.loads(data)
+    try:
+        return make_orchestrator(**options)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"The options of LocalOrchestrator that are kept with this run are not those of this FlowyML: {error}. "
+            f"Another release kept them, or another program changed them. Start a new run."
+        ) from error
+
+
 def _pickled_orchestrator(data: bytes) -> LocalOrchestrator:
     if reason := decide_on_pickles():
         raise ConfigurationError(f"The orchestrator of this run is kept as a pickle, which is forbidden: {reason}.")
@@ -254,7 +265,7 @@ def _execute(
     host.code_folder = pipeline.folder / "code"
     import_from(pipeline.folder)
     kept = (folder / "orchestrator").read_bytes()
-    orchestrator = make_orchestrator(**json.loads(kept)) if kept.startswith(b"{") else _pickled_orchestrator(kept)
+    orchestrator = _described(kept, make_orchestrator) if kept.startswith(b"{") else _pickled_orchestrator(kept)
     orchestrator.host = host
     orchestrator.secrets = {}  # the bundle's plan has this target's names already
     result = orchestrator.execute(pipeline, job["run_id"], job["parameters"])
