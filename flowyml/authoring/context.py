@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from flowyml.authoring.places import names_its_place
 from flowyml.core.errors import DefinitionError
-from flowyml.plan.parameters import is_json, is_too_deep, own_copy, too_deep
+from flowyml.core.named_values import NamedValues
+from flowyml.plan.parameters import is_json, is_too_deep, too_deep
 from flowyml.plan.types import plain
 
 __all__ = ["Context", "context"]
 
 
-class Context(Mapping[str, Any]):
+class Context(NamedValues):
     """Named values that each run may override. Immutable; ``|`` returns a new one.
 
     The values are plain JSON, dates, paths, enumerations and pydantic models.
@@ -23,7 +24,7 @@ class Context(Mapping[str, Any]):
     (100, 0.1)
     """
 
-    __slots__ = ("_values",)
+    __slots__ = ()
 
     @names_its_place
     def __init__(self, values: Mapping[str, Any] = {}, /, **named: Any) -> None:
@@ -43,36 +44,7 @@ class Context(Mapping[str, Any]):
                     f"enumerations and models, so that every engine can carry it. Make it the output of a step, or "
                     f"build it inside one."
                 )
-        object.__setattr__(self, "_values", own_copy(merged))
-
-    def __getitem__(self, name: str) -> Any:
-        return own_copy(self._values[name])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(f"This context has no {name!r}; it has {', '.join(self) or 'nothing'}.") from None
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"A context never changes. Use `ctx | Context({name}=…)`.")
-
-    def __or__(self, other: Mapping[str, Any]) -> Context:
-        return Context(self._values, **other)
-
-    def __reduce__(self) -> tuple[type[Context], tuple[dict[str, Any]]]:
-        return Context, (dict(self._values),)
-
-    def __repr__(self) -> str:
-        return f"Context({', '.join(f'{name}={value!r}' for name, value in self._values.items())})"
+        super().__init__(merged)
 
 
 def context(**values: Any) -> Context:

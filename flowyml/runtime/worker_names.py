@@ -8,8 +8,7 @@ refuses them in a running step, so that no value is silently another.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Callable
 from typing import Any, Self
 
 from flowyml._version import __version__
@@ -17,6 +16,7 @@ from flowyml.core.dates import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_D
 from flowyml.core.errors import DefinitionError
 from flowyml.core.loading import is_loading
 from flowyml.core.logs import get_logger
+from flowyml.core.named_values import NamedValues
 from flowyml.runtime.reporting import report
 from flowyml.runtime.running_step import CurrentRun, current_run
 
@@ -91,26 +91,10 @@ class Pipeline(Part):
         return super().__getattr__(name)
 
 
-class Context(Mapping[str, Any]):
-    """Named values; immutable."""
+class Context(NamedValues):
+    """The values of a module's context, which were checked where its pipeline was built."""
 
-    def __init__(self, values: Mapping[str, Any] = {}, /, **named: Any) -> None:
-        self.__dict__.update(deepcopy({**values, **named}))
-
-    def __getitem__(self, name: str) -> Any:
-        return deepcopy(self.__dict__[name])
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"A context never changes. Use `ctx | Context({name}=…)`.")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.__dict__)
-
-    def __len__(self) -> int:
-        return len(self.__dict__)
-
-    def __or__(self, other: Mapping[str, Any]) -> Context:
-        return Context(self, **other)
+    __slots__ = ()
 
 
 def step(function: Callable[..., Any] | None = None, /, *, name: str | None = None, **_: Any) -> Any:
@@ -131,5 +115,9 @@ def _part(*_: Any, **__: Any) -> Part:
     return Part("part of a pipeline")
 
 
-context = Context
+def context(**values: Any) -> Context:
+    """Return the same as ``Context(**values)``."""
+    return Context(values)
+
+
 Cache = If = all_of = any_of = cleanup = either = elif_ = for_each = is_in = not_ = otherwise = when = _part

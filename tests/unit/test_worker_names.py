@@ -59,6 +59,11 @@ def test_a_running_step_gets_no_answer_from_a_pipeline(ask):
 
 def test_a_context_is_read_as_everywhere():
     shared = worker.context(rows=100) | worker.Context({"rate": 0.1})
+    named = worker.Context(items=[1])
+    named["items"].append(2)
+    assert (named["items"], dict(named.items())) == ([1], {"items": [1]})
+    with pytest.raises(TypeError):
+        worker.context({"rows": 1})
     assert (shared.rows, shared["rate"], dict(shared)) == (100, 0.1, {"rows": 100, "rate": 0.1})
     with pytest.raises(AttributeError, match="never changes"):
         shared.rows = 5

@@ -126,13 +126,15 @@ class Workflow:
         return [node for node in self.nodes if node.within in homes and node.kind in ("Pod", "Skipped")]
 
     def failed(self) -> list[Node]:
-        """The last failed attempt of each pod, in order. If no pod failed, the first other node that did, unless the
-        workflow itself has a message.
+        """The last attempt of each pod, if it failed, in order. If no pod failed, the first other node that did, unless
+        the workflow itself has a message.
         """
-        kinds = ("Pod", "Retry", "DAG", "TaskGroup")
-        bad = [node for node in self.nodes if node.state == "FAILED" and node.kind in kinds and node.message]
-        last = {(node.within, node.task): node for node in bad if node.kind == "Pod"}
-        return list(last.values()) or ([] if self.message else bad[:1])
+        last = {(node.within, node.task): node for node in self.nodes if node.kind == "Pod"}
+        others = [node for node in self.nodes if node.kind in ("Retry", "DAG", "TaskGroup")]
+        pods, rest = (
+            [node for node in nodes if node.state == "FAILED" and node.message] for nodes in (last.values(), others)
+        )
+        return pods or ([] if self.message else rest[:1])
 
     def task_of(self, node: Node) -> str:
         """Return the task of a pod."""

@@ -123,3 +123,21 @@ def test_packed_nodes_that_are_damaged_are_an_error_of_the_engine() -> None:
     manifest = {"status": {"compressedNodes": "AAAA"}}
     with pytest.raises(EngineError, match="packed, and they cannot be read"):
         Workflow.of({"pipeline_runtime": {"workflow_manifest": json.dumps(manifest)}})
+
+
+def test_a_pod_whose_retry_succeeded_is_no_cause_of_a_failure() -> None:
+    def node(task: str, number: int, phase: str, second: int) -> dict[str, Any]:
+        return {
+            "id": f"w-{task}-{number}", "displayName": f"{task}({number})", "type": "Pod", "templateName": "impl",
+            "phase": phase, "message": "exit code 1", "boundaryID": f"w-{task}",
+            "startedAt": f"2026-01-01T12:00:0{second}Z",
+        }  # fmt: skip
+
+    nodes = [
+        node("a", 0, "Failed", 1),
+        node("a", 1, "Succeeded", 2),
+        node("b", 0, "Failed", 3),
+        node("b", 1, "Failed", 4),
+    ]
+    workflow = Workflow({"status": {"nodes": {item["id"]: item for item in nodes}}})
+    assert [failed.id for failed in workflow.failed()] == ["w-b-1"]
