@@ -1,15 +1,17 @@
 """Compile plan and bundle to KFP's intermediate representation: the same bytes for the same plan, without kfp.
 
-The code of all steps is in the file once, in a task of its own that passes it to the others as an artifact. So steps
-can have images and resources of their own, and KFP shows the inputs and outputs of each.
+Each container has the code of all steps among its arguments if the code is small, or the URL of the code. Otherwise the
+code is in the file once, in a task of its own that passes it to the others as an artifact: Argo keeps each container up
+to nine times.
 """
 
 from __future__ import annotations
 
-import json
 from bisect import bisect
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from flowyml.core.urls import refuse_credentials
@@ -30,13 +32,14 @@ from flowyml_kubeflow.ir import (
     Dag,
     Json,
     add_output,
+    artifact,
     check_number,
     output_of,
     passed_on,
     run_values,
 )
 from flowyml_kubeflow.options import default_image, pipeline_options, step_options
-from flowyml_kubeflow.parameters import argument, described, described_output, kfp_type
+from flowyml_kubeflow.parameters import argument, described, kfp_type
 from flowyml_kubeflow.sizes import Size, size_of, wraps_nodes
 
 __all__ = ["Compiled", "compile_pipeline"]
@@ -78,10 +81,14 @@ def compile_pipeline(
 ) -> Compiled:
     """Compile the pipeline of a bundle for KFP.
 
-    ``store`` is the URL of a folder from which workers read the bundle; without it the bundle is in the file. If the
-    workflow would then be too large for a ``release`` of KFP, and workers can reach the store ``artifacts``, the bundle
-    goes there. If that is not enough, loops have fewer pods.
+    ``store`` is the URL of a folder from which workers read the bundle; without it the bundle is in the file: in each
+    container if images have FlowyML and the workflow has room for that on a ``release`` of KFP, otherwise in a task of
+    its own. If the workflow would then be too large, and workers can reach the store ``artifacts``, the bundle goes
+    there. If that is not enough, loops have fewer pods.
     """
+    has_flowyml = pipeline_options(bundle.plan).get("runtime") == "image"
+    if has_flowyml and (small := _Compiler(bundle, store, in_each=True).compile()).size(release).fits:
+        return small
     compiled = _Compiler(bundle, store).compile()
     if compiled.size(release).fits:
         return compiled
@@ -98,7 +105,7 @@ def compile_pipeline(
 
 
 class _Compiler:
-    def __init__(self, bundle: Bundle, store: str | None, pods: int = PODS) -> None:
+    def __init__(self, bundle: Bundle, store: str | None, pods: int = PODS, *, in_each: bool = False) -> None:
         self.pods = pods
         self.plan: Plan = bundle.plan
         self.options = {"image": default_image(bundle), **pipeline_options(self.plan)}
@@ -109,15 +116,26 @@ class _Compiler:
             if store
             else None
         )
+        self.code = executors.code_words(self.bundle, self.url) if self.url or in_each else []
+        """The arguments by which each container has the code; empty if a task provides it."""
         self.parameters = {item.name: item for item in self.plan.parameters}
         self.components: Json = {}
         self.executors: Json = {}
         self.kubernetes: Json = {}
-        self._shared: dict[object, str] = {}
+        self._shared: dict[str, str] = {}
+
+    @property
+    def first(self) -> list[str]:
+        """The tasks for which all others wait."""
+        return [] if self.code else [names.BUNDLE_TASK]
+
+    def taking(self, code: Json) -> Json:
+        """Return the artifact with the code, for a task that takes it from another."""
+        return {} if self.code else {names.BUNDLE: code}
 
     def compile(self) -> Compiled:
         root = self._tasks()
-        root.tasks = {**self._code_tasks(), **root.tasks}
+        root.tasks = {**({} if self.code else self._code_tasks()), **root.tasks}
         spec: Json = {
             "pipelineInfo": {"name": names.pipeline(self.plan.name), **self._description()},
             "root": self._root(root),
@@ -134,7 +152,7 @@ class _Compiler:
     def _tasks(self) -> Dag:
         if needs_flow(self.plan):
             return self._with_flow()
-        return self._with_hooks() if self.plan.hooks else self._steps(CODE, [names.BUNDLE_TASK])
+        return self._with_hooks() if self.plan.hooks else self._steps(CODE, self.first)
 
     def _with_flow(self) -> Dag:
         """Compile control flow and groups of steps: the last task calls the hooks at the end, since it knows all ends.
@@ -142,9 +160,9 @@ class _Compiler:
         An exit handler would not: KFP passes it the state of a DAG, and before 2.17 a DAG with a loop in it stays
         RUNNING.
         """
-        first = names.START_TASK if self.plan.hooks else names.BUNDLE_TASK
+        first = [names.START_TASK] if self.plan.hooks else self.first
         flow = Flow(self.plan, self.pods)
-        dag = FlowTasks(flow, self.options, self._component, self.components, first).dag()
+        dag = FlowTasks(flow, self.options, self.code, self._component, self.components, first).dag()
         return replace(dag, tasks={names.START_TASK: self._start_task(), **dag.tasks}) if self.plan.hooks else dag
 
     def _start_task(self) -> Json:
@@ -152,7 +170,7 @@ class _Compiler:
         given = {**{port: {"componentInputParameter": port} for port in ports}, **RUN_NAMES}
         outputs = {"parameters": {names.STARTED: TEXT}}
         task = self._hook_task("start", names.START_TASK, ports, given, CODE, outputs)
-        return {**task, "dependentTasks": [names.BUNDLE_TASK]}
+        return {**task, **_after(self.first)}
 
     def _description(self) -> Json:
         lines = [self.plan.description] if self.plan.description else []
@@ -187,7 +205,7 @@ class _Compiler:
     def _code_tasks(self) -> Json:
         """The task that provides the code, after those that provide the parts of code that is too large for one."""
         options = step_options(self.options, None)
-        *parts, whole = executors.bundle_containers(self.bundle, self.url, options)
+        *parts, whole = executors.bundle_containers(self.bundle, options)
         tasks = {
             names.part_task(number): self._code_task(names.part_task(number), f", part {number}", part, {})
             for number, part in enumerate(parts, 1)
@@ -237,7 +255,7 @@ class _Compiler:
                 **self._dag_task(
                     names.RUN_TASK, "run", around, {**ports, names.STARTED: TEXT}, {**given, **started}, CODE
                 ),
-                "dependentTasks": [names.BUNDLE_TASK, names.START_TASK],
+                "dependentTasks": [*self.first, names.START_TASK],
             },
         }
         return root
@@ -246,12 +264,12 @@ class _Compiler:
         """Return a DAG as a task of the DAG around it."""
         self.components[f"comp-{task}"] = {
             "dag": {"tasks": dag.tasks, **({"outputs": dag.outputs} if dag.outputs else {})},
-            "inputDefinitions": {"parameters": ports, "artifacts": {names.BUNDLE: ARTIFACT}},
+            "inputDefinitions": _given(ports, self.taking(ARTIFACT)),
             **({"outputDefinitions": dag.definitions} if dag.outputs else {}),
         }
         return {
             "componentRef": {"name": f"comp-{task}"},
-            "inputs": {"parameters": given, "artifacts": {names.BUNDLE: code}},
+            "inputs": _given(given, self.taking(code)),
             "taskInfo": {"name": shown},
         }
 
@@ -274,12 +292,13 @@ class _Compiler:
 
     def _hook_task(self, kind: str, task: str, ports: Json, given: Json, code: Json, outputs: Json) -> Json:
         options = step_options(self.options, None)
-        container = executors.container(kind, f"comp-{task}", options, None)
-        inputs = {"parameters": ports, "artifacts": {names.BUNDLE: ARTIFACT}}
+        container = executors.container(kind, {}, options, None, self.code)
+        inputs = _given(ports, self.taking(ARTIFACT))
         self._component(task, inputs, outputs, container, executors.kubernetes(None, options))
+        taken = _given(given, self.taking(code))
         return {
             "componentRef": {"name": f"comp-{task}"},
-            "inputs": {"parameters": given, "artifacts": {names.BUNDLE: code}},
+            **({"inputs": taken} if taken else {}),
             "taskInfo": {"name": f"hooks: {kind}"},
         }
 
@@ -304,67 +323,82 @@ class _Compiler:
                 tasks[names.task(step.name)] = self._task(step, code, first)
         dag = Dag(tasks)
         for name, source in self.plan.step_outputs:
-            add_output(dag, names.port(name), names.task(source.step), names.port(source.output))
-            dag.definitions["parameters"][names.port(name)].update(described_output(name))
+            add_output(dag, name, names.task(source.step), names.port(source.output), self._kind(source))
         return dag
 
     def _task(self, step: Step, code: Json, first: list[str]) -> Json:
-        parameters: Json = {names.STEP: {"runtimeValue": {"constant": names.constant(step.name)}}}
-        artifacts: Json = {names.BUNDLE: code}
+        parameters: Json = {}
+        artifacts: Json = self.taking(code)
+        types: Json = self.taking(ARTIFACT)
         for item in step.inputs:
             port, source = names.port(item.name), item.source
             if isinstance(source, FromParameter):
                 parameters[port] = {"componentInputParameter": names.port(source.name)}
             elif isinstance(source, FromStep):
-                origin = {"producerTask": names.task(source.step), "outputArtifactKey": names.artifact(source.output)}
+                origin = {"producerTask": names.task(source.step), "outputArtifactKey": names.port(source.output)}
                 artifacts[port] = {"taskOutputArtifact": origin}
-        check_number(f"step {step.name!r}", len(artifacts) - 1, len(step.outputs))
+                types[port] = artifact(self._kind(source))
+        check_number(f"step {step.name!r}", len(artifacts.keys() - {names.BUNDLE}), len(step.outputs))
+        caches = self._caches(step)
+        if not caches:  # other ones would be another key of the cache
+            parameters |= run_values(step)
+        is_shared = self._alike[self._key(step)] > 1
+        if is_shared:
+            parameters[names.STEP] = {"runtimeValue": {"constant": names.constant(step.name)}}
         upstream = [names.task(name) for name in step.upstream] or first  # the steps before it have waited for the code
-        task: Json = {
-            "componentRef": {"name": self._step_component(step)},
-            **({"dependentTasks": upstream} if upstream else {}),
-            "inputs": {"parameters": parameters, "artifacts": artifacts},
+        inputs = _given(parameters, artifacts)
+        return {
+            "componentRef": {"name": self._step_component(step, parameters, types, is_shared=is_shared)},
+            **_after(upstream),
+            **({"inputs": inputs} if inputs else {}),
+            **({"cachingOptions": {"enableCache": True}} if caches else {}),
             "taskInfo": {"name": names.shown(step.name)},
         }
-        if self._caches(step):
-            task["cachingOptions"] = {"enableCache": True}
-        else:
-            parameters |= run_values(step)  # other ones would be another key of the cache
-        return task
+
+    def _kind(self, source: FromStep) -> str:
+        return self.plan.by_name[source.step].kinds.get(source.output, "")
 
     def _caches(self, step: Step) -> bool:
         return bool((self.options.get("cache") or step.options) and step_options(self.options, step).cache)
 
-    def _step_component(self, step: Step) -> str:
-        """Return the component of a step. Steps that only differ in their names share a component."""
-        ports = tuple((item.name, type(item.source), getattr(item.source, "name", None)) for item in step.inputs)
-        asked = json.dumps(step.options.get("kubeflow", {}), sort_keys=True) if step.options else ""
-        key = (ports, step.outputs, step.resources, executors.longest(step), asked, _notes(step))
-        if key not in self._shared:
-            self._shared[key] = self._new_component(step)
-        return self._shared[key]
+    @cached_property
+    def _alike(self) -> Counter[str]:
+        """The number of steps by component. Those that share one, which Argo keeps once, get their name as an input."""
+        return Counter(map(self._key, self.plan))
 
-    def _new_component(self, step: Step) -> str:
+    def _key(self, step: Step) -> str:
+        """Return a text that is the same for steps that only differ in their names."""
+        sources = [
+            (item.name, self._kind(item.source) if isinstance(item.source, FromStep) else item.source)
+            for item in step.inputs
+        ]
+        asked = step.options.get("kubeflow", {})
+        return repr((
+            sources, step.outputs, step.kinds, step.resources, executors.longest(step), asked, step.secrets,
+            _notes(step), step.caching is None,
+        ))  # fmt: skip
+
+    def _step_component(self, step: Step, parameters: Json, artifacts: Json, *, is_shared: bool) -> str:
+        key = self._key(step)
+        if key in self._shared:
+            return self._shared[key]
         options, task = step_options(self.options, step), names.task(step.name)
         if _notes(step):
             options = replace(options, env={**options.env, names.NOTES: "1"})
-        wanted = {item.name: item.source.name for item in step.inputs if isinstance(item.source, FromParameter)}
-        parameters = {names.port(name): {"parameterType": kfp_type(self.parameters[p])} for name, p in wanted.items()}
-        of_run = {} if self._caches(step) else run_values(step)
-        artifacts = [names.port(item.name) for item in step.inputs if isinstance(item.source, FromStep)]
-        inputs = {
-            "parameters": {names.STEP: TEXT, **parameters, **dict.fromkeys(of_run, TEXT)},
-            "artifacts": dict.fromkeys([names.BUNDLE, *artifacts], ARTIFACT),
-        }
-        outputs: Json = {}
-        if step.outputs:
-            outputs["parameters"] = {names.port(name): TEXT for name in step.outputs}
-            outputs["artifacts"] = {names.artifact(name): ARTIFACT for name in step.outputs}
+        of_run = self._ports(self.parameters)
+        origins = {port: source.get("componentInputParameter", "") for port, source in parameters.items()}
+        ports = {port: of_run.get(origin, TEXT) for port, origin in origins.items()}
+        outputs = {names.port(name): artifact(step.kinds.get(name, "")) for name in step.outputs}
         if task == names.pipeline(self.plan.name):  # kfp's loader would take this component for the whole pipeline
             task = f"{task}--step"
-        container = executors.container("step", f"comp-{task}", options, step.resources)
-        self._component(task, inputs, outputs, container, executors.kubernetes(step, options, executors.longest(step)))
-        return f"comp-{task}"
+        about = {} if is_shared else {"step": names.constant(step.name)}
+        container = executors.container("step", about, options, step.resources, self.code)
+        self._component(
+            task, _given(ports, artifacts), {"artifacts": outputs} if outputs else {}, container,
+            executors.kubernetes(step, options, executors.longest(step)),
+        )  # fmt: skip
+        self._shared[key] = f"comp-{task}"
+        return self._shared[key]
 
     def _component(self, task: str, inputs: Json, outputs: Json, container: Json, config: Json) -> None:
         label = f"exec-{task}"
@@ -384,6 +418,16 @@ class _Compiler:
 def _reaches_pods(url: str) -> bool:
     """Return whether pods may reach a store: by the URL of a folder that they all mount, but not by a path."""
     return "://" in url and not url.startswith(("local://", "memory://"))
+
+
+def _given(parameters: Json, artifacts: Json) -> Json:
+    """Return inputs, or their definitions, without empty parts."""
+    parts = {"parameters": parameters, "artifacts": artifacts}
+    return {name: part for name, part in parts.items() if part}
+
+
+def _after(tasks: list[str]) -> Json:
+    return {"dependentTasks": tasks} if tasks else {}
 
 
 def _notes(step: Step) -> bool:

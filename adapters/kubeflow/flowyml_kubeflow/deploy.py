@@ -7,6 +7,7 @@ import bz2
 import contextlib
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from difflib import unified_diff
@@ -37,6 +38,7 @@ LONGEST_DESCRIPTION = 255  # characters, in MySQL; source: KFP, model/run.go and
 
 _ABOUT = "FlowyML: "
 _SHOWN = ("code/", "objects/", "plan.json")  # FlowyML's own part of a bundle changes with FlowyML
+_DIGEST = re.compile("[0-9a-f]{64}")
 _OF_A_RUN = "-run"  # ends the name of a version that was neither deployed nor scheduled
 
 
@@ -322,10 +324,18 @@ def difference(found: Mapping[str, Any] | None, compiled: Compiled) -> str:
 
 
 def _parts(pipeline: Json, platform: Json) -> tuple[list[list[str]], Texts]:
-    """Return the arguments of the tasks that provide the code, and everything else as lines."""
+    """Return the arguments with the code, from its digest on, each once; and everything else as lines."""
     pipeline = json.loads(json.dumps(pipeline))
-    words = [[str(word) for word in container.pop("args", [])] for container in spec.code_containers(pipeline)]
-    return words, {"pipeline": _plain(pipeline), "kubernetes": _plain(platform)}
+    executors = pipeline.get("deploymentSpec", {}).get("executors", {})
+    every = [executor.get("container", {}) for executor in executors.values()]
+    words = []
+    for container in (*spec.code_containers(pipeline), *every):
+        given = [str(word) for word in container.get("args", ())]
+        start = next((at for at, word in enumerate(given) if _DIGEST.fullmatch(word)), len(given))
+        container["args"] = given[:start]
+        words += [given[start:]] if given[start:] else []
+    different = [list(each) for each in dict.fromkeys(map(tuple, words))]
+    return different, {"pipeline": _plain(pipeline), "kubernetes": _plain(platform)}
 
 
 def _files(bundle: Bundle) -> Texts:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
@@ -20,7 +20,7 @@ from flowyml_kubeflow import names
 from flowyml_kubeflow.inline import compressed
 from flowyml_kubeflow.options import StepOptions, empty_dir
 
-__all__ = ["bundle_containers", "container", "kubernetes", "longest"]
+__all__ = ["bundle_containers", "code_words", "container", "kubernetes", "longest"]
 
 _SECRET = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9._-]+")
 
@@ -37,16 +37,44 @@ _CAMEL = {
     "run_as_group": "runAsGroup", "run_as_non_root": "runAsNonRoot",
 }  # fmt: skip
 
-# Modules come from the unpacked and compiled bundle, from which the step's own process starts, too.
-_RUN = """import sys
+# The container of a task takes the code as an artifact, or has the code or its URL among its arguments. Modules come
+# from the unpacked and compiled bundle, from which the step's own process starts, too.
+_TAKE = """import sys
 from pathlib import Path
-from runpy import run_path
 
-bundle = Path(sys.argv[1])
-run_path(str(bundle), run_name="bundle")["make_importable"](bundle)
+*task, path = sys.argv[1:]
+path = Path(path)
+"""
+_UNPACK_OWN = """import hashlib, json, sys
+from pathlib import Path
+
+*task, digest, code = sys.argv[1:]
+{data}
+if hashlib.sha256(data).hexdigest() != digest:
+    sys.exit("The bundle of the pipeline is not the one that was compiled: its SHA-256 differs.")
+path = Path(json.loads(task[1])["outputs"]["outputFile"]).with_name(".flowyml-code")
+path.parent.mkdir(parents=True, exist_ok=True)
+path.write_bytes(data)
+"""
+_DECODED = """import base64, bz2
+
+data = bz2.decompress(base64.b64decode(code))"""
+_FETCHED = """if code.partition(":")[0] in ("http", "https", "file"):
+    from urllib.request import urlopen
+
+    source = urlopen(code, timeout=60)
+else:
+    import fsspec
+
+    source = fsspec.open(code)
+with source as file:
+    data = file.read()"""
+_RUN = """from runpy import run_path
+
+run_path(str(path), run_name="bundle")["make_importable"](path)
 from flowyml_kubeflow.launcher import main
 
-sys.exit(main(sys.argv[1:]))
+sys.exit(main([str(path), *task]))
 """
 # Before that, if FlowyML comes with the image.
 _CHECK = f"""import sys
@@ -58,7 +86,8 @@ except ImportError:
 if version != {__version__!r}:
     sys.exit(f"The image has FlowyML {{version}}; the pipeline needs {__version__}: pip install flowyml=={__version__}")
 """
-_UNPACK = """import base64, bz2, hashlib, os, sys
+# The container of a task that provides the code, or a part of it.
+_UNPACK = """import base64, bz2, hashlib, json, os, sys
 
 
 def bundle(path, digest, *parts):
@@ -80,57 +109,51 @@ def joined(paths, text):
     except (OSError, ValueError):  # of a part that is damaged
         return b""
 """
-_FETCHED = "fetched(parts[0])"
-_FETCH = """
-
-def fetched(url):
-    if url.split(":")[0] in ("http", "https", "file"):
-        from urllib.request import urlopen
-
-        with urlopen(url, timeout=60) as response:
-            return response.read()
-    import fsspec
-
-    with fsspec.open(url) as file:
-        return file.read()
-"""
-# kfp.local ignores artifacts that the output file does not list; a cluster does not.
-_UNPACK_RUN = """
-
-import json
+# kfp.local passes on no artifact that the output file does not list; a cluster does.
+_GIVE = """
 
 given = json.loads(sys.argv[1])
 bundle(*sys.argv[2:])
-(artifact,) = given["outputs"]["artifacts"]["code__"]["artifacts"]
-name = artifact.get("name", "code__")
+(artifact,) = given["outputs"]["artifacts"]["{port}"]["artifacts"]
+name = artifact.get("name", "{port}")
 found = {"name": name, "uri": artifact["uri"], "metadata": {"sha256": sys.argv[3]}}
 output = given["outputs"]["outputFile"]
 os.makedirs(os.path.dirname(output), exist_ok=True)
 with open(output, "w") as file:
-    json.dump({"artifacts": {"code__": {"artifacts": [found]}}}, file)
+    json.dump({"artifacts": {"{port}": {"artifacts": [found]}}}, file)
 """
 
 
-def container(kind: str, component: str, options: StepOptions, resources: ResourceRequirements | None) -> Json:
-    """Return the container of a step, or of a hook. ``component`` distinguishes containers of different components.
+def container(
+    kind: str, about: Json, options: StepOptions, resources: ResourceRequirements | None, code: Sequence[str] = ()
+) -> Json:
+    """Return the container of a task of a ``kind``. It has the ``code`` in its arguments, or takes it as an artifact.
 
-    That is necessary: KFP's backend stores the description of a component under the hash of its container, so that of
-    two components with one container, one would get the other's inputs and outputs (argocompiler,
-    hashComponentContainer).
+    ``about`` names its steps or its loop, and distinguishes containers of different components. That is necessary:
+    KFP's backend stores the description of a component under the hash of its container, so that of two components with
+    one container, one would get the other's inputs and outputs (argocompiler, hashComponentContainer).
     """
-    bundle = f"{{{{$.inputs.artifacts['{names.BUNDLE}'].path}}}}"
-    run = _CHECK + _RUN if options.runtime == "image" else _RUN
-    start: Json = {"command": ["python3", "-c", run], "args": [bundle, kind, "{{$}}", component]}
+    script = _CHECK if options.runtime == "image" else ""
+    if code:
+        script += _UNPACK_OWN.replace("{data}", _FETCHED if "://" in code[1] else _DECODED)
+    else:
+        script += _TAKE
+        code = [f"{{{{$.inputs.artifacts['{names.BUNDLE}'].path}}}}"]
+    arguments = [kind, "{{$}}", json.dumps(about, ensure_ascii=False), *code]
+    start: Json = {"command": ["python3", "-c", script + _RUN], "args": arguments}
     return {**start, **_image(options), **_resources(options, resources)}
 
 
-def bundle_containers(bundle: Bundle, url: str | None, options: StepOptions) -> list[Json]:
-    """Return the container that provides the bundle: from a store, or from its arguments.
+def code_words(bundle: Bundle, url: str | None) -> list[str]:
+    """Return the arguments by which a container has the code: its digest, and its URL or Base64."""
+    return [bundle.digest, url or _encoded(compressed(bundle))]
+
+
+def bundle_containers(bundle: Bundle, options: StepOptions) -> list[Json]:
+    """Return the container that provides the bundle, from its arguments.
 
     Before it come containers for the parts of a bundle that is too large for its arguments.
     """
-    if url:
-        return [_giving(_FETCHED, [bundle.digest, url], options)]
     room = max(_CONTAINER - _size(_giving(_JOINED, [bundle.digest], options)), _LEAST)
     data = compressed(bundle)
     count = ceil(len(data) / (room // 4 * 3))  # four characters of Base64 are three bytes
@@ -155,9 +178,10 @@ def _size(container_: Json) -> int:
 
 def _giving(source: str, words: list[str], options: StepOptions) -> Json:
     """A container that runs ``source`` on the words after a digest, and writes the result if it has that digest."""
-    unpack = _UNPACK.replace("{source}", source) + {_JOINED: _JOIN, _FETCHED: _FETCH}.get(source, "") + _UNPACK_RUN
+    script = _UNPACK.replace("{source}", source) + (_JOIN if source == _JOINED else "")
     path = f"{{{{$.outputs.artifacts['{names.BUNDLE}'].path}}}}"
-    return {"command": ["python3", "-c", unpack], "args": ["{{$}}", path, *words], **_image(options)}
+    command = ["python3", "-c", script + _GIVE.replace("{port}", names.BUNDLE)]
+    return {"command": command, "args": ["{{$}}", path, *words], **_image(options)}
 
 
 def kubernetes(step: Step | None, options: StepOptions, seconds: float | None = None) -> Json:

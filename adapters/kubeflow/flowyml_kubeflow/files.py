@@ -23,13 +23,14 @@ from flowyml_kubeflow.attempts import LOCAL
 from flowyml_kubeflow.parameters import restored
 
 __all__ = [
-    "Result", "TaskFailed", "Values", "artifact", "artifacts", "dates_of", "facts_of", "parameter", "path_of", "read",
-    "run_id_of", "store", "with_url", "write_file", "write_parameters",
+    "FACTS_BYTES", "Result", "TaskFailed", "Values", "artifact", "artifacts", "dates_of", "described", "parameter",
+    "path_of", "read", "run_id_of", "store", "values_of", "with_url", "write_file", "write_parameters",
 ]  # fmt: skip
 
 Values = dict[str, Any]
 PACKED = "flowyml"  # the format of an artifact that is JSON for a packed value
-_FACTS_BYTES = 1500  # of the facts of one output; 40 values of a step then fit into the argument with the rest
+FACTS_BYTES = 1500  # of the facts of one output; 40 values of a step then fit into the argument with the rest
+_VALUE = 200  # characters of a value that is shown
 _FOLDERS = {"gs": "gcs"}  # where KFP's launcher mounts a scheme; the others go by their own name
 
 
@@ -52,12 +53,18 @@ def parameter(plan: Plan, name: str, port: str, given: Mapping[str, Any]) -> Any
         if name in values:
             return values[name]
     (parameter,) = (item for item in plan.parameters if item.name == name)
-    return restored(given["inputs"]["parameterValues"].get(port), parameter)
+    return restored(values_of(given).get(port), parameter)
+
+
+def values_of(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the parameters of a task, by port; KFP leaves out an empty mapping."""
+    values: Mapping[str, Any] = given.get("inputs", {}).get("parameterValues", {})
+    return values
 
 
 def run_id_of(given: Mapping[str, Any]) -> str:
     """Return the run's own name, or that of its workflow: runs of a recurring run are compiled without one."""
-    values = given["inputs"]["parameterValues"]
+    values = values_of(given)
     return str(values.get(names.RUN) or values.get(names.JOB, ""))
 
 
@@ -122,24 +129,30 @@ def store(packed: Any, target: Mapping[str, Any], scratch: Path) -> Values:
     return {"format": PACKED}
 
 
-def facts_of(packed: Any) -> Values:
-    """Return the facts about an output for KFP's UI: those that its step reported, or its metrics.
+def described(packed: Any, stored: Values, kind: str, most: int = FACTS_BYTES) -> Values:
+    """Return the metadata of an output, which KFP's UI shows: its format as ``stored``, its kind and facts, or value.
 
-    KFP passes the metadata of its inputs to a task in one argument, so it is short.
+    KFP passes the metadata of its inputs to a task in one argument, so facts have at most ``most`` bytes. The UI shows
+    and compares all metadata of metrics, so they have only their numbers. Source: KFP, ``CompareUtils.ts``.
     """
     if is_reference(packed):
-        found, kind = packed["$artifact"].get("metadata") or {}, packed["$artifact"].get("kind", "data")
+        facts, of_kind = packed["$artifact"].get("metadata") or {}, packed["$artifact"].get("kind", "data")
+        shown: Values = {"kind": of_kind} if facts else {}
+    elif _are_metrics(packed):
+        is_typed = kind == "metrics" and "format" not in packed
+        facts, shown = packed, {} if is_typed else {"kind": "metrics"}
+        stored = {} if is_typed else stored  # ``read`` takes it for JSON
     else:
-        found, kind = packed, "metrics"
-    if not isinstance(found, dict) or not found:
-        return {}
-    if not is_reference(packed) and not all(type(value) in (int, float) for value in found.values()):
-        return {}
-    shown: Values = {"kind": kind}
-    for name, value in found.items():
-        if len(json.dumps({**shown, name: value})) <= _FACTS_BYTES:
+        text = packed if isinstance(packed, str) else json.dumps(packed, ensure_ascii=False)
+        facts, shown = {"value": packed if type(packed) is float else text} if len(text) <= _VALUE else {}, {}
+    for name, value in facts.items():
+        if len(json.dumps({**shown, name: value})) <= most:
             shown[name] = value
-    return shown
+    return {**shown, **stored} if most else stored
+
+
+def _are_metrics(packed: Any) -> bool:
+    return isinstance(packed, dict) and bool(packed) and all(type(value) in (int, float) for value in packed.values())
 
 
 def _inside(url: str, scratch: Path) -> Path | None:

@@ -9,36 +9,34 @@ from flowyml.plan.names import slug
 from flowyml_kubeflow.names import port, task
 
 __all__ = [
-    "CHUNK", "CHUNKS", "LOOP", "PODS", "RESULT_TASK", "STEPS", "group_task", "is_record", "items_task", "loop_task",
-    "of_all", "of_group", "of_items", "output", "record", "together_task", "turn", "turn_of",
+    "CHUNK", "CHUNKS", "RESULT_TASK", "group_task", "is_record", "items_task", "loop_task", "of_all", "of_group",
+    "of_items", "output", "record", "together_task", "turn", "turn_of",
 ]  # fmt: skip
 
 # Ports.
-LOOP = "loop__"  # of which loop a task prepares the items, or puts the results together
 _LONGEST = 50  # characters of a loop's name in a task's
-CHUNKS = "chunks__"  # which items each pod of a loop works on: JSON, as ["0:4", "4:8"]
-CHUNK = "chunk__"
-PODS = "pods__"  # how many pods each step of a loop may have at most
-STEPS = "steps__"  # the steps of an execution group: JSON, display names by the names of their own tasks
+CHUNKS = "items-of-pods"  # which items each pod of a loop works on: JSON, as ["0:4", "4:8"]
+CHUNK = "items-of-pod"
 
 RESULT_TASK = "flowyml--result"  # the last one, which knows how it all ended
 
-_RECORD = "__record"
+# The ends of artifacts that say how steps ended, with their outputs, or what the items of a loop are.
+_RECORDS = ("-result", "-items", "-results")
 _TURN = re.compile(r"(.+)--([0-9]+(?:-[0-9]+)*)")
 
 
 def record(name: str) -> str:
     """Return the artifact with the end of a step, and its outputs.
 
-    >>> record("train"), is_record(record("train")), is_record("train__data")
-    ('train__record', True, False)
+    >>> record("train"), is_record(record("train")), is_record("train")
+    ('train-result', True, False)
     """
-    return f"{port(name)}{_RECORD}"
+    return f"{port(name)}-result"
 
 
 def is_record(given: str) -> bool:
-    """Return whether a port is a name from ``record``."""
-    return given.endswith(_RECORD)
+    """Return whether a port is a name from ``record``, ``of_items``, ``of_all`` or ``of_group``."""
+    return given.endswith(_RECORDS)
 
 
 def _short(loop: str) -> str:
@@ -60,7 +58,7 @@ def loop_task(loop: str) -> str:
     >>> loop_task("train"), items_task("train"), together_task("train")
     ('train--loop', 'train--items', 'train--all')
     >>> of_items("train"), of_all("train")
-    ('train__items__record', 'train__all__record')
+    ('train-items', 'train-results')
     """
     return f"{_short(loop)}--loop"
 
@@ -77,21 +75,21 @@ def together_task(loop: str) -> str:
 
 def of_items(loop: str) -> str:
     """Return the artifact of a loop's items, and of the other values that its steps take from outside."""
-    return f"{port(loop)}__items{_RECORD}"
+    return f"{port(loop)}-items"
 
 
 def group_task(group: str) -> str:
     """Return the task that runs the steps of an execution group.
 
     >>> group_task("prepare"), of_group("prepare"), output("load", "rows")
-    ('prepare--group', 'prepare__group__record', 'load_rows_52736b6e')
+    ('prepare--group', 'prepare-group-result', 'load_rows_52736b6e')
     """
     return f"{task(group)}--group"
 
 
 def of_group(group: str) -> str:
     """Return the artifact with the ends of the steps of an execution group."""
-    return f"{port(group)}__group{_RECORD}"
+    return f"{port(group)}-group-result"
 
 
 def output(step: str, name: str) -> str:
@@ -116,4 +114,4 @@ def turn_of(name: str) -> tuple[str, tuple[int, ...]]:
 
 def of_all(loop: str) -> str:
     """Return the artifact with the ends of a loop's steps, for all items."""
-    return f"{port(loop)}__all{_RECORD}"
+    return f"{port(loop)}-results"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.orchestrators.base import of_step
 from flowyml.plan.groups import Loop
 from flowyml.plan.model import Parameter, Step
+from flowyml.plan.values import FromEither, FromStep
 from flowyml_kubeflow import executors, flow_names, names
 from flowyml_kubeflow.flow import MOST_ARTIFACTS, PODS, Flow, Unit, chunks
 from flowyml_kubeflow.ir import (
@@ -23,12 +24,13 @@ from flowyml_kubeflow.ir import (
     Dag,
     Json,
     add_output,
+    artifact,
     check_number,
     output_of,
     run_values,
 )
 from flowyml_kubeflow.options import StepOptions, step_options
-from flowyml_kubeflow.parameters import described_output, kfp_type
+from flowyml_kubeflow.parameters import kfp_type
 
 __all__ = ["FlowTasks"]
 
@@ -39,16 +41,19 @@ MakeComponent = Callable[[str, Json, Json, Json, Json], None]
 class FlowTasks:
     """Compiles the tasks.
 
-    ``component`` adds a component with its container to the pipeline, by the name of its task; ``components`` are all
-    of them; all tasks wait for ``first``.
+    ``code`` are the arguments by which each container has the code, empty if a task provides it. ``component`` adds a
+    component with its container to the pipeline, by the name of its task; ``components`` are all of them; all tasks
+    wait for those in ``first``.
     """
 
     def __init__(
-        self, flow: Flow, options: Mapping[str, Any], component: MakeComponent, components: Json, first: str
-    ) -> None:
+        self, flow: Flow, options: Mapping[str, Any], code: Sequence[str], component: MakeComponent, components: Json,
+        first: list[str],
+    ) -> None:  # fmt: skip
         self.plan = flow.plan
         self.flow = flow
         self.options = options
+        self.code = code
         self.component = component
         self.components = components
         self.first = first
@@ -75,7 +80,7 @@ class FlowTasks:
             given = {name: each for one in unit.steps for name, each in self._shown(one, unit).items()}
             check_number(unit.who, len(records), len(given))
             options = step_options(self.options, step)
-            parameters: Json = {**self._named(unit)}
+            parameters: Json = {}
             for name in self.flow.parameters(unit.steps):
                 parameters[names.port(name)] = {"componentInputParameter": names.port(name)}
             if self.flow.loop_of(unit.group):
@@ -84,8 +89,9 @@ class FlowTasks:
             if not caches:
                 parameters |= run_values(*unit.steps)
             made = self._task(
-                unit.task, "turn", names.shown(unit.together.name if unit.together else step.name), parameters, records,
-                code, {"parameters": given, "artifacts": {unit.record: ARTIFACT}}, options, step, self._seconds(unit),
+                unit.task, "turn", self._about(unit), names.shown(unit.together.name if unit.together else step.name),
+                parameters, records, code, {"parameters": given, "artifacts": {unit.record: ARTIFACT}}, options, step,
+                self._seconds(unit),
             )  # fmt: skip
             return {**made, **({"cachingOptions": {"enableCache": True}} if caches else {})}
 
@@ -99,12 +105,11 @@ class FlowTasks:
         return replace(first, resources=unit.together.resources, options={"kubeflow": options} if options else {})
 
     @staticmethod
-    def _named(unit: Unit) -> Json:
-        """Return the parameter that tells a pod, and readers of the file, which steps it runs."""
+    def _about(unit: Unit) -> Json:
+        """Return the argument that tells a pod, and readers of the file, which steps it runs."""
         if unit.together is None:
-            return {names.STEP: {"runtimeValue": {"constant": names.constant(unit.steps[0].name)}}}
-        steps = {names.task(step.name): names.shown(step.name) for step in unit.steps}
-        return {flow_names.STEPS: {"runtimeValue": {"constant": json.dumps(steps, ensure_ascii=False)}}}
+            return {"step": names.constant(unit.steps[0].name)}
+        return {"steps": {names.task(step.name): names.shown(step.name) for step in unit.steps}}
 
     @staticmethod
     def _shown(step: Step, unit: Unit) -> Json:
@@ -125,27 +130,32 @@ class FlowTasks:
         return bool((self.options.get("cache") or step.options) and options.cache) and not self.flow.ends_well(step)
 
     def _task(
-        self, task: str, kind: str, shown: str, parameters: Json, records: Mapping[str, Json], code: Json,
+        self, task: str, kind: str, about: Json, shown: str, parameters: Json, records: Mapping[str, Json], code: Json,
         outputs: Json, options: StepOptions, step: Step | None = None, seconds: float | None = None, *,
         lists: bool = False,
     ) -> Json:  # fmt: skip
         """Return a task and its component. ``records`` has the source of each record, by its port."""
         ports = {port: self._port(port) for port in parameters}
         record = _LIST if lists else ARTIFACT
-        inputs = {"parameters": ports, "artifacts": {names.BUNDLE: ARTIFACT, **dict.fromkeys(records, record)}}
-        container = executors.container(kind, f"comp-{task}", options, step.resources if step else None)
+        inputs = {"parameters": ports, "artifacts": {**self._taking(ARTIFACT), **dict.fromkeys(records, record)}}
+        container = executors.container(kind, about, options, step.resources if step else None, self.code)
         config = executors.kubernetes(step, options, seconds)
-        self.component(task, inputs, {key: ports for key, ports in outputs.items() if ports}, container, config)
+        self.component(task, _filled(inputs), _filled(outputs), container, config)
         made = (source.get("taskOutputArtifact") for source in records.values())
         depends = [source["producerTask"] for source in made if source]
         if not depends and code is CODE:
-            depends = [self.first]
+            depends = self.first
+        taken = _filled({"parameters": parameters, "artifacts": {**self._taking(code), **records}})
         return {
             "componentRef": {"name": f"comp-{task}"},
             **({"dependentTasks": list(dict.fromkeys(depends))} if depends else {}),
-            "inputs": {"parameters": parameters, "artifacts": {names.BUNDLE: code, **records}},
+            **({"inputs": taken} if taken else {}),
             "taskInfo": {"name": shown},
         }
+
+    def _taking(self, code: Json) -> Json:
+        """Return the artifact with the code, for a task that takes it from another."""
+        return {} if self.code else {names.BUNDLE: code}
 
     def _port(self, port: str) -> Json:
         by_port = {names.port(name): parameter for name, parameter in self.given.items()}
@@ -179,13 +189,11 @@ class FlowTasks:
         """
         of_all = self.flow.parameters(self.flow.members(loop))
         parameters: Json = {names.port(name): {"componentInputParameter": names.port(name)} for name in of_all}
-        parameters[flow_names.LOOP] = {"runtimeValue": {"constant": names.constant(loop)}}
         parameters[names.TIME] = RUN_TIME
-        if self.flow.pods < PODS:
-            parameters[flow_names.PODS] = {"runtimeValue": {"constant": str(self.flow.pods)}}
+        about = {"loop": names.constant(loop), **({"pods": self.flow.pods} if self.flow.pods < PODS else {})}
         outputs = {"parameters": {flow_names.CHUNKS: TEXT}, "artifacts": {flow_names.of_items(loop): ARTIFACT}}
         return self._task(
-            flow_names.items_task(loop), "items", names.shown(f"{loop}: items"), parameters,
+            flow_names.items_task(loop), "items", about, names.shown(f"{loop}: items"), parameters,
             self._outside(self.flow.from_outside(loop)), CODE, outputs, step_options(self.options, None),
         )  # fmt: skip
 
@@ -209,13 +217,12 @@ class FlowTasks:
             items = {"raw": json.dumps(chunks(count, self.flow.most_chunks(loop.name)))}
         task = flow_names.loop_task(loop.name)
         self._add_dag(task, inner, parameters, given, self.flow.given_on(loop.name))
+        before = [flow_names.items_task(loop.name)] if given else self.first
+        taken = _filled({"parameters": parameters, "artifacts": {**self._taking(CODE), **given}})
         return {
             "componentRef": {"name": f"comp-{task}"},
-            "dependentTasks": [flow_names.items_task(loop.name) if given else self.first],
-            "inputs": {
-                **({"parameters": parameters} if parameters else {}),
-                "artifacts": {names.BUNDLE: CODE, **given},
-            },
+            **({"dependentTasks": before} if before else {}),
+            **({"inputs": taken} if taken else {}),
             "parameterIterator": {"itemInput": flow_names.CHUNK, "items": items},
             **({"iteratorPolicy": {"parallelismLimit": loop.max_parallel}} if loop.max_parallel else {}),
             "taskInfo": {"name": names.shown(loop.name)},
@@ -237,10 +244,12 @@ class FlowTasks:
             outputs[unit.record] = {"artifactSelectors": [selector]}
         self.components[f"comp-{task}"] = {
             "dag": {"tasks": dag.tasks, "outputs": {"artifacts": outputs}},
-            "inputDefinitions": {
-                "parameters": {**{port: self._port(port) for port in parameters}, flow_names.CHUNK: TEXT},
-                "artifacts": {names.BUNDLE: ARTIFACT, **dict.fromkeys(artifacts, ARTIFACT)},
-            },
+            "inputDefinitions": _filled(
+                {
+                    "parameters": {**{port: self._port(port) for port in parameters}, flow_names.CHUNK: TEXT},
+                    "artifacts": {**self._taking(ARTIFACT), **dict.fromkeys(artifacts, ARTIFACT)},
+                }
+            ),
             "outputDefinitions": {"artifacts": dict.fromkeys(outputs, _LIST)},
         }
 
@@ -256,10 +265,9 @@ class FlowTasks:
                 f"about {MOST_ARTIFACTS} steps. Split the loop."
             )
         outputs = {"artifacts": {flow_names.of_all(loop): ARTIFACT}}
-        parameters: Json = {flow_names.LOOP: {"runtimeValue": {"constant": names.constant(loop)}}}
         return self._task(
-            flow_names.together_task(loop), "together", names.shown(f"{loop}: all items"), parameters, records, CODE,
-            outputs, step_options(self.options, None), lists=True,
+            flow_names.together_task(loop), "together", {"loop": names.constant(loop)},
+            names.shown(f"{loop}: all items"), {}, records, CODE, outputs, step_options(self.options, None), lists=True,
         )  # fmt: skip
 
     # The end.
@@ -272,19 +280,29 @@ class FlowTasks:
         parameters: Json = {names.TIME: RUN_TIME}
         if self.plan.hooks:
             parameters |= {**RUN_NAMES, names.STARTED: output_of(names.START_TASK, names.STARTED)}
-        outputs: Json = {"parameters": {}, "artifacts": {}}
+        outputs: Json = {"artifacts": {}}
         for output in self.plan.outputs:
-            outputs["parameters"][names.port(output.name)] = TEXT
-            outputs["artifacts"][names.artifact(output.name)] = ARTIFACT
-            add_output(dag, names.port(output.name), flow_names.RESULT_TASK, names.port(output.name))
-            dag.definitions["parameters"][names.port(output.name)].update(described_output(output.name))
+            kind = self._kind(output.source)
+            outputs["artifacts"][names.port(output.name)] = artifact(kind)
+            add_output(dag, output.name, flow_names.RESULT_TASK, names.port(output.name), kind)
         task = self._task(
-            flow_names.RESULT_TASK, "result", "the end of the run", parameters, records, CODE, outputs,
+            flow_names.RESULT_TASK, "result", {}, "the end of the run", parameters, records, CODE, outputs,
             step_options(self.options, None),
         )  # fmt: skip
         if self.plan.hooks:
             task["dependentTasks"] = list(dict.fromkeys((*task["dependentTasks"], names.START_TASK)))
         return task
+
+    def _kind(self, source: FromStep | FromEither) -> str:
+        """Return the kind of an output, if all outputs that it may be have the same; a loop's list has none."""
+        outputs = source.outputs if isinstance(source, FromEither) else (source,)
+        steps = [(self.plan.by_name[each.step], each.output) for each in outputs]
+        kinds = {"" if self.flow.loop_of(step.group) else step.kinds.get(output, "") for step, output in steps}
+        return kinds.pop() if len(kinds) == 1 else ""
+
+
+def _filled(parts: Json) -> Json:
+    return {name: part for name, part in parts.items() if part}
 
 
 def _artifact(task: str, port: str) -> Json:

@@ -9,15 +9,26 @@ from typing import Any
 from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.plan.model import Step
 from flowyml_kubeflow import names
+from flowyml_kubeflow.parameters import described_output
 
 __all__ = [
-    "ARTIFACT", "CODE", "INNER_CODE", "RUN_NAMES", "RUN_TIME", "TEXT", "Dag", "Json", "add_output", "check_number",
-    "output_of", "passed_on", "run_values",
+    "ARTIFACT", "CODE", "INNER_CODE", "RUN_NAMES", "RUN_TIME", "TEXT", "Dag", "Json", "add_output", "artifact",
+    "check_number", "output_of", "passed_on", "run_values",
 ]  # fmt: skip
 
 Json = dict[str, Any]
 
-ARTIFACT = {"artifactType": {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}}
+# KFP's types of the kinds that an annotation names. Its types for Markdown and HTML also say what the file itself is,
+# which holds the value for the next step.
+_TYPES = {"table": "Dataset", "model": "Model", "metrics": "Metrics"}
+
+
+def artifact(kind: str = "") -> Json:
+    """Return the declaration of an artifact in a component; ``kind`` is one of ``flowyml.plan.kinds``."""
+    return {"artifactType": {"schemaTitle": f"system.{_TYPES.get(kind, 'Artifact')}", "schemaVersion": "0.0.1"}}
+
+
+ARTIFACT = artifact()
 TEXT = {"parameterType": "STRING"}
 # The source of the code for a task: the task that provides it, or the DAG around it.
 CODE: Json = {"taskOutputArtifact": {"producerTask": names.BUNDLE_TASK, "outputArtifactKey": names.BUNDLE}}
@@ -35,7 +46,7 @@ RUN_TIME: Json = {"runtimeValue": {"constant": "{{$.pipeline_job_schedule_time_u
 # MAX_ARG_STRLEN). The bytes are those of a RuntimeArtifact in its JSON form with KFP's default MinIO.
 _ARGUMENT = 131_071
 _ARTIFACT_BYTES = 780
-_OUTPUT_BYTES = 860  # with the file of the parameter that shows it
+_OUTPUT_BYTES = 860
 
 
 @dataclass
@@ -61,22 +72,18 @@ def output_of(task: str, port: str) -> Json:
     return {"taskOutputParameter": {"producerTask": task, "outputParameterKey": port}}
 
 
-def add_output(dag: Dag, name: str, producer: str, port: str) -> None:
-    """Add an output of the pipeline: the parameter that shows it, and its artifact."""
-    parameter = {"valueFromParameter": {"producerSubtask": producer, "outputParameterKey": port}}
-    artifact = {"artifactSelectors": [{"producerSubtask": producer, "outputArtifactKey": f"{port}__data"}]}
-    dag.outputs.setdefault("parameters", {})[name] = parameter
-    dag.outputs.setdefault("artifacts", {})[f"{name}__data"] = artifact
-    dag.definitions.setdefault("parameters", {})[name] = {**TEXT}
-    dag.definitions.setdefault("artifacts", {})[f"{name}__data"] = ARTIFACT
+def add_output(dag: Dag, name: str, producer: str, port: str, kind: str = "") -> None:
+    """Add an output of the pipeline."""
+    selected = {"artifactSelectors": [{"producerSubtask": producer, "outputArtifactKey": port}]}
+    dag.outputs.setdefault("artifacts", {})[names.port(name)] = selected
+    dag.definitions.setdefault("artifacts", {})[names.port(name)] = {**artifact(kind), **described_output(name)}
 
 
 def passed_on(outputs: Mapping[str, Any], task: str) -> Json:
     """Return the outputs of an inner DAG as those of the outer one."""
-    dag = Dag()
-    for name in outputs.get("parameters", {}):
-        add_output(dag, name, task, name)
-    return dag.outputs
+    every = outputs.get("artifacts", {})
+    selected = {port: {"artifactSelectors": [{"producerSubtask": task, "outputArtifactKey": port}]} for port in every}
+    return {"artifacts": selected} if selected else {}
 
 
 def run_values(*steps: Step) -> Json:

@@ -23,17 +23,19 @@ from flowyml.plan.model import FromParameter, FromStep, Plan
 from flowyml_kubeflow import names
 from flowyml_kubeflow.attempts import FINALE, LOCAL, Attempt, Journal, fire_pipeline_hooks, processes_of
 from flowyml_kubeflow.files import (
+    FACTS_BYTES,
     Result,
     TaskFailed,
     Values,
     artifact,
     dates_of,
-    facts_of,
+    described,
     parameter,
     path_of,
     read,
     run_id_of,
     store,
+    values_of,
     with_url,
     write_file,
     write_parameters,
@@ -53,9 +55,9 @@ _FLOW = ("items", "turn", "together", "result")  # of pipelines with control flo
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Execute ``BUNDLE KIND EXECUTOR_INPUT``, in a container without KFP; return the exit code."""
-    bundle, kind, text = arguments[:3]
-    given = json.loads(text)
+    """Execute ``BUNDLE KIND EXECUTOR_INPUT ABOUT``, in a container without KFP; return the exit code."""
+    bundle, kind, text, about = arguments
+    given = {**json.loads(text), "about": json.loads(about)}
     try:
         result = _perform(kind, Path(bundle), given)
     except TaskFailed:
@@ -98,7 +100,7 @@ def _start(bundle: Path, plan: Plan, given: Mapping[str, Any]) -> Result:
 
 
 def _end(bundle: Path, plan: Plan, given: Mapping[str, Any]) -> Result:
-    values = given["inputs"]["parameterValues"]
+    values = values_of(given)
     status = _STATUS.get(values[names.STATUS]["state"], "FAILED")
     duration = max(time.time() - float(values[names.STARTED]), 1e-6)
     arguments = (plan.name, run_id_of(given), status, duration)
@@ -113,8 +115,9 @@ class StepTask:
         self.bundle = bundle
         self.plan = plan
         self.given = given
-        name = given["inputs"]["parameterValues"][names.STEP]
-        self.step = plan.by_name.get(name) or next(step for step in plan if names.constant(step.name) == name)
+        self.values = values_of(given)
+        name = given["about"].get("step") or self.values[names.STEP]
+        (self.step,) = (step for step in plan if names.constant(step.name) == name)
         self.journal = Journal.of(names.task(self.step.name))
 
     def run(self) -> Result:
@@ -134,7 +137,7 @@ class StepTask:
             time.sleep(delays.pop(0))
 
     def _attempt(self, number: int) -> Attempt:
-        dates, scratch = dates_of(self.given["inputs"]["parameterValues"].get(names.TIME)), self._scratch()
+        dates, scratch = dates_of(self.values.get(names.TIME)), self._scratch()
         processes = processes_of(
             self.bundle, self.plan.name, run_id_of(self.given), scratch, dates, self._brought(), [self.step]
         )
@@ -166,26 +169,25 @@ class StepTask:
         return [path_of(artifact(self.given, "inputs", port)["uri"]).parent for port in ports]
 
     def _result(self, attempt: Attempt) -> Result:
-        result = Result()
+        result, given = Result(), Values()
         for output, packed in attempt.outputs.items():
-            port = names.artifact(output)
-            target = artifact(self.given, "outputs", port)
-            result.artifacts[port] = {**self._facts(packed), **store(packed, target, attempt.scratch)}
-            shown = packed if not is_reference(packed) else with_url(packed, attempt.scratch, target["uri"])
-            result.parameters[names.port(output)] = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
+            target = artifact(self.given, "outputs", names.port(output))
+            given[output] = packed if not is_reference(packed) else with_url(packed, attempt.scratch, target["uri"])
+            stored, kind = store(packed, target, attempt.scratch), self.step.kinds.get(output, "")
+            result.artifacts[names.port(output)] = described(packed, stored, kind, self._most)
         shutil.rmtree(attempt.scratch, ignore_errors=True)
-        self._publish(result)
+        self._publish(given)
         return result
 
-    def _facts(self, packed: Any) -> Values:
-        """Return the facts for KFP's UI; empty if another step takes too many values for KFP to pass it all facts."""
+    @property
+    def _most(self) -> int:
+        """The bytes of facts about an output; 0 if another step takes too many values for KFP to pass it all facts."""
         most = max(len(step.inputs) + len(step.outputs) for step in self.plan)
-        return facts_of(packed) if most <= _MOST_VALUES else {}
+        return FACTS_BYTES if most <= _MOST_VALUES else 0
 
-    def _publish(self, result: Result) -> None:
+    def _publish(self, given: Values) -> None:
         """Write the outputs of the pipeline to the log, and possible artifacts."""
         wanted = {name: source.output for name, source in self.plan.step_outputs if source.step == self.step.name}
-        given = {output: json.loads(result.parameters[names.port(output)]) for output in self.step.outputs}
         artifacts = {output: packed for output, packed in given.items() if isinstance(packed, dict)}
         if wanted or artifacts:
             outputs = {name: given[output] for name, output in wanted.items()}

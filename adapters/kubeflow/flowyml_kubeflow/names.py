@@ -1,7 +1,8 @@
 """Map FlowyML's names to KFP's: stable, within Kubernetes' rules, and different for different names.
 
-No name that a user chose has a double hyphen as a task or a double underscore as a port, so FlowyML's own names, which
-have them, collide with none. The step's own name is the task's display name.
+No name that a user chose has a double hyphen as a task or a hyphen as a port, so FlowyML's own names, which have them,
+collide with none. No name has a dot, at which KFP's UI splits the ids of its boxes. The step's own name is the task's
+display name.
 """
 
 from __future__ import annotations
@@ -12,18 +13,18 @@ from flowyml.plan.names import identifier, slug
 
 __all__ = [
     "ARTIFACTS", "BUNDLE", "BUNDLE_TASK", "END_TASK", "JOB", "LAST_TASK", "NOTES", "RUN", "RUN_TASK", "START_TASK",
-    "STARTED", "STATUS", "STEP", "STEPS_TASK", "TIME", "artifact", "constant", "part", "part_task", "pipeline", "port",
-    "shown", "step_shown", "task",
+    "STARTED", "STATUS", "STEP", "STEPS_TASK", "TIME", "constant", "part", "part_task", "pipeline", "port", "shown",
+    "step_shown", "task",
 ]  # fmt: skip
 
-# Ports: inputs and outputs of a component. They are short, since each task lists them.
-BUNDLE = "code__"
-STEP = "step__"
-RUN = "run__"
-JOB = "job__"
-TIME = "time__"
-STARTED = "started__"
-STATUS = "status__"
+# Ports: inputs and outputs of a component, which KFP's UI shows.
+BUNDLE = "flowyml-code"
+STEP = "step-name"  # of one of several steps that share a component
+RUN = "run-name"
+JOB = "workflow-name"
+TIME = "scheduled-time"
+STARTED = "started-at"
+STATUS = "status-of-steps"
 
 ARTIFACTS = "FLOWYML_ARTIFACTS"  # a variable of containers that names the store of the steps
 NOTES = "FLOWYML_NOTES"  # a variable of containers that write notes about their steps
@@ -52,7 +53,7 @@ def part_task(number: int) -> str:
 
 def part(number: int) -> str:
     """Return the port of a part in ``BUNDLE_TASK``."""
-    return f"part{number}__"
+    return f"{BUNDLE}-{number}"
 
 
 @lru_cache(1 << 14)  # a large pipeline asks for each name several times
@@ -85,8 +86,7 @@ def port(name: str) -> str:
     >>> port("rows"), port("größe")
     ('rows', 'groe_d353a267')
     """
-    made = identifier(name)
-    return made if "__" not in made else identifier(f"{name} ")
+    return identifier(name)
 
 
 def constant(step: str) -> str:
@@ -125,13 +125,3 @@ def _everywhere(text: str, old: str, new: str) -> str:
     while old in text:
         text = text.replace(old, new)
     return text
-
-
-@lru_cache(1 << 14)
-def artifact(output: str) -> str:
-    """Return the artifact of an output, beside the parameter that shows it.
-
-    >>> artifact("model")
-    'model__data'
-    """
-    return f"{port(output)}__data"

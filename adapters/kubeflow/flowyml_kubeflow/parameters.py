@@ -102,13 +102,15 @@ def described(parameter: Parameter) -> dict[str, str]:
 
 
 def described_output(name: str) -> dict[str, str]:
-    """Return the same for an output of the pipeline, which is always JSON; read by ``output_name``."""
-    return {"description": ", ".join([*([name] if names.port(name) != name else []), _JSON])}
+    """Return the name of an output of the pipeline, if its port has another; read by ``output_name``."""
+    return {"description": name} if names.port(name) != name else {}
 
 
 def output_name(port: str, definition: Mapping[str, Any]) -> str:
-    """Return the name of an output, from the definition of its port in the pipeline's file.
+    """Return the name of an output, from the definition of its port in the pipeline's file. 1.0.0rc1 added the type.
 
+    >>> output_name("groe_d353a267", {"description": "größe"}), output_name("rows", {})
+    ('größe', 'rows')
     >>> output_name("groe_d353a267", {"description": "größe, JSON"}), output_name("rows", {"description": "JSON"})
     ('größe', 'rows')
     """

@@ -42,10 +42,12 @@ from flowyml_kubeflow.files import (
     artifact,
     artifacts,
     dates_of,
+    described,
     parameter,
     path_of,
     run_id_of,
     store,
+    values_of,
     with_url,
 )
 from flowyml_kubeflow.flow import PODS, Flow, chunks
@@ -68,15 +70,16 @@ class _Pod:
         self.bundle = bundle
         self.plan = plan
         self.given = given
-        self.values: Mapping[str, Any] = given["inputs"].get("parameterValues", {})
-        self.flow = Flow(plan, int(self.values.get(flow_names.PODS, PODS)))
+        self.about: Mapping[str, Any] = given["about"]
+        self.values = values_of(given)
+        self.flow = Flow(plan, self.about.get("pods", PODS))
         self.dates = dates_of(self.values.get(names.TIME))
         output = Path(given["outputs"]["outputFile"]).parent
         output.mkdir(parents=True, exist_ok=True)
         self.scratch = Path(tempfile.mkdtemp(dir=output, prefix=".flowyml-"))
         self.numbers = itertools.count()  # of the values that it packs
         self.known = Known(self.scratch)
-        for port in given["inputs"].get("artifacts", {}):
+        for port in given.get("inputs", {}).get("artifacts", {}):
             if flow_names.is_record(port):
                 for each in artifacts(given, "inputs", port):
                     self.known.read(path_of(each["uri"]))
@@ -97,8 +100,8 @@ class _Pod:
 
     def _name(self) -> str:
         """Return a name that is different for each pod of a run."""
-        ports = (names.STEP, flow_names.STEPS, flow_names.LOOP, flow_names.CHUNK)
-        given = (self.values.get(port, "") for port in ports)
+        steps = json.dumps(self.about["steps"], ensure_ascii=False) if "steps" in self.about else ""
+        given = (self.about.get("step"), steps, self.about.get("loop"), self.values.get(flow_names.CHUNK))
         return "--".join([type(self).__name__, *(slug(value) for value in given if value)])
 
     def _before(self) -> Known:
@@ -147,8 +150,7 @@ class _Pod:
         return Result(artifacts={port: {"format": "flowyml-record"}})
 
     def _loop(self) -> Loop:
-        given = self.values[flow_names.LOOP]
-        return next(loop for loop in self.flow.loops if given in (loop.name, names.constant(loop.name)))
+        return next(loop for loop in self.flow.loops if names.constant(loop.name) == self.about["loop"])
 
 
 class _ItemsPod(_Pod):
@@ -206,11 +208,9 @@ class _StepPod(_Pod):
         return self.unit.group
 
     def _steps(self) -> list[Step]:
-        if flow_names.STEPS in self.values:
-            tasks = json.loads(self.values[flow_names.STEPS])
-            return [step for step in self.plan if names.task(step.name) in tasks]
-        name = self.values[names.STEP]
-        return [self.plan.by_name.get(name) or next(each for each in self.plan if names.constant(each.name) == name)]
+        if "steps" in self.about:
+            return [step for step in self.plan if names.task(step.name) in self.about["steps"]]
+        return [step for step in self.plan if names.constant(step.name) == self.about["step"]]
 
     def run(self) -> Result:
         try:
@@ -361,15 +361,17 @@ class _ResultPod(_Pod):
     def run(self) -> Result:
         result, published, files = Result(), dict[str, Any](), list[str]()
         for output in self.plan.outputs:
-            port, target = names.port(output.name), artifact(self.given, "outputs", names.artifact(output.name))
+            port = names.port(output.name)
+            target = artifact(self.given, "outputs", port)
             found = self.decisions.find(output.source, "", ())
             if found.loops and _holds_files(found.value):
                 files.append(output.name)
                 found = Found(End.SKIPPED)
             packed = self._packed(found) if found.end is End.OK else None
             shown = with_url(packed, self.scratch, target["uri"]) if packed and is_reference(packed) else packed
-            result.artifacts[names.artifact(output.name)] = store(packed, target, self.scratch)
-            result.parameters[port] = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
+            is_metrics = str((target.get("type") or {}).get("schemaTitle", "")).endswith(".Metrics")
+            stored = store(packed, target, self.scratch)
+            result.artifacts[port] = described(packed, stored, "metrics" if is_metrics else "")
             if found.end is End.OK:
                 published[output.name] = shown
         if self.is_finale:

@@ -141,7 +141,8 @@ class RunReader:
             return self._cause(str(run.run_id), tasks.workflow) or _message(run)
         failures = {task: self._result(run, tasks, task).get("failure") or {} for task in failed[:NAMED]}
         said = [
-            of_step(tasks.steps[task], each.get("message") or _gone(tasks, task)) for task, each in failures.items()
+            of_step(tasks.steps[task], each.get("message") or self._unsaid(run, tasks, task))
+            for task, each in failures.items()
         ]
         return of_several(said, len(failed))
 
@@ -154,11 +155,21 @@ class RunReader:
             task = workflow.task_of(node)
             who = f"KFP's driver of {task!r}" if node.template.endswith(DRIVER) else f"{task!r}"
             lines = self._log(job_id, pod_of(node, workflow)) or () if node.kind == "Pod" else ()
-            last = [line for line in lines if line.strip()][-_LAST_LINES:]
+            last = _last_of(lines)
             said.append("\n".join([f"{who}: {node.message}", *last]))
             if any(_SAME_NAME in line for line in last):
                 said.append("That is a fault of KFP 2.17, after it had lost a driver's pod. Start a new run.")
         return "\n".join(said)
+
+    def _unsaid(self, run: Any, tasks: Tasks, task: str) -> str:
+        """Return the error of a step that left no message, as when it lacked its code: Argo's, and its log."""
+        pod = next(reversed(tasks.pods(task)), None)
+        said = "failed: " + pod.message if pod and pod.message else "failed"
+        lines = self._log(str(run.run_id), pod) if pod else None
+        if lines is None:
+            return f"{said}; its log is gone"
+        own = [line for line in own_lines(lines) if not line.startswith(RESULT)]
+        return "\n".join([said, *(_last_of(own) or _last_of(lines))])
 
     def newest(self, pipeline: str | None, limit: int) -> Runs:
         return Runs(self._run(run) for run in self._newest(pipeline, limit))
@@ -226,7 +237,7 @@ class RunReader:
         error = None
         if step_status.is_failed:
             failure = self._result(run, tasks, task).get("failure") or {}
-            error = failure.get("message") or _gone(tasks, task)
+            error = failure.get("message") or self._unsaid(run, tasks, task)
             if failure.get("kind") == "StepTimeoutError":
                 step_status = ExecutionStatus.TIMEOUT
             elif not failure and status is ExecutionStatus.CANCELLED:  # stopped before it could publish a failure
@@ -440,10 +451,8 @@ def _lost(tasks: Tasks, task: str) -> str:
     return f"The value was in the log of step {step!r}, which KFP no longer has."
 
 
-def _gone(tasks: Tasks, task: str) -> str:
-    """Return the error of a step that failed without a message."""
-    said = next((pod.message for pod in reversed(tasks.pods(task)) if pod.message), "")
-    return f"failed: {said}; its log is gone" if said else "failed; its log is gone"
+def _last_of(lines: Iterable[str]) -> list[str]:
+    return [line for line in lines if line.strip()][-_LAST_LINES:]
 
 
 def _begun(run: Any) -> datetime | None:

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+from flowyml_kubeflow.names import BUNDLE
+
 __all__ = ["ERROR", "TEMPLATE", "WORKFLOW", "PodSize", "Simulation", "Size", "packed", "size_of", "text", "wraps_nodes"]
 
 Json = dict[str, Any]
@@ -383,7 +385,7 @@ def _driven(name: str, task: Json, component: Json) -> Json:
 
 def _given_artifact(port: str, uri: str) -> Json:
     """KFP's description of an artifact for the tasks that take it."""
-    about = {"sha256": "0" * 64} if port == "code__" else {"format": "flowyml-record"}
+    about = {"sha256": "0" * 64} if port in ("code__", BUNDLE) else {"format": "flowyml-record"}
     metadata = {"display_name": port, **about, "store_session_info": text(_STORE)}
     return {"name": "133", "type": {"instanceSchema": ""}, "uri": uri, "metadata": metadata}
 

@@ -30,7 +30,7 @@ _OWN, _OURS = ("code/", "objects/"), ("flowyml/", "flowyml_kubeflow/", "cloudpic
 _IMAGE = "Take an image that has FlowyML, kubeflow={'image': '…', 'runtime': 'image'}, so that only your code travels."
 _STORE = (
     "Keep the code in a store: KubeflowOrchestrator(artifacts='s3://…') does so by itself where it would not fit, "
-    "kubeflow={'bundle_store': 's3://…'} always; the image then needs fsspec and the store's package, such as s3fs."
+    "kubeflow={'bundle_store': 's3://…'} always; each image then needs fsspec and the store's package, such as s3fs."
 )
 # What KFP's servers learnt, by the field in the platform's document that older ones refuse, and whose it is.
 _SINCE = {

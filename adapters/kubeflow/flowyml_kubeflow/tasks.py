@@ -22,12 +22,13 @@ from flowyml_kubeflow.spec import documents
 from flowyml_kubeflow.status import status_of
 from flowyml_kubeflow.workflow import Node, Workflow
 
-__all__ = ["Pod", "Tasks", "pod_of", "steps_shown"]
+__all__ = ["Pod", "Tasks", "pod_of"]
 
 Json = dict[str, Any]
 
 _HOOKS = (names.START_TASK, names.END_TASK, flow_names.RESULT_TASK)
 _IMPL = "system-container-impl"  # its template
+_STEP, _STEPS = "step__", "steps__"  # parameters of tasks that 1.0.0rc1 compiled
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Tasks:
         details = list((run.run_details.task_details or ()) if run.run_details and not workflow else ())
         self.workflow = workflow
         steps = dict(_step_tasks(pipeline, pipeline["root"]["dag"]))
-        shown = {task: steps_shown(task, item) for task, item in steps.items()}
+        shown = {task: _steps_shown(pipeline, task, item) for task, item in steps.items()}
         self.steps = {step: name for found in shown.values() for step, name in found.items()}
         """The steps by their tasks: those of an execution group by the names of the tasks that they would have."""
         self.run_by = {step: task for task, found in shown.items() for step in found}
@@ -136,12 +137,14 @@ class Tasks:
     def outputs(self) -> dict[str, list[str]]:
         """Return the steps with outputs of the pipeline, with the names of these."""
         found: dict[str, list[str]] = {}
-        definitions = self._pipeline["root"].get("outputDefinitions", {}).get("parameters", {})
+        definitions = self._pipeline["root"].get("outputDefinitions", {})
+        kind = "parameters" if "parameters" in definitions else "artifacts"  # 1.0.0rc1 wrote both
         for dag in _dags(self._pipeline):
-            for port, selector in dag.get("outputs", {}).get("parameters", {}).items():
-                producer = selector["valueFromParameter"]["producerSubtask"]
-                if producer in self.steps or producer == flow_names.RESULT_TASK:
-                    found.setdefault(producer, []).append(output_name(port, definitions.get(port, {})))
+            for port, selector in dag.get("outputs", {}).get(kind, {}).items():
+                selected = selector.get("valueFromParameter") or selector["artifactSelectors"][0]
+                producer = selected["producerSubtask"]
+                if port in definitions.get(kind, {}) and (producer in self.steps or producer == flow_names.RESULT_TASK):
+                    found.setdefault(producer, []).append(output_name(port, definitions[kind][port]))
         return found
 
 
@@ -150,11 +153,29 @@ def pod_of(node: Node, workflow: Workflow) -> Pod:
     return Pod(node.id, (node.pod,), node.attempt, tuple(workflow.logs_of(node)), node.message)
 
 
-def steps_shown(task: str, item: Mapping[str, Any]) -> dict[str, str]:
+def _steps_shown(pipeline: Mapping[str, Any], task: str, item: Mapping[str, Any]) -> dict[str, str]:
     """Return the steps that a task runs, by their own tasks."""
-    given = item["inputs"]["parameters"].get(flow_names.STEPS)
-    shown = json.loads(given["runtimeValue"]["constant"]) if given else {task: str(item["taskInfo"]["name"])}
+    shown = _about(pipeline, item).get("steps") or {task: str(item["taskInfo"]["name"])}
     return {step: names.step_shown(name, step) for step, name in shown.items()}
+
+
+def _about(pipeline: Mapping[str, Any], item: Mapping[str, Any]) -> Json:
+    """Return the argument of a task's container that names its steps; 1.0.0rc1 named them in parameters."""
+    label = pipeline["components"].get(item["componentRef"]["name"], {}).get("executorLabel")
+    container = pipeline.get("deploymentSpec", {}).get("executors", {}).get(label, {}).get("container", {})
+    given = {name: source.get("runtimeValue", {}).get("constant") for name, source in _parameters(item).items()}
+    if _STEPS in given:
+        return {"steps": json.loads(given[_STEPS])}
+    for port in (_STEP, names.STEP):
+        if port in given:
+            return {"step": given[port]}
+    words = [str(word) for word in container.get("args", ())]
+    return dict(json.loads(words[2])) if words[:1] in (["step"], ["turn"]) else {}
+
+
+def _parameters(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = item.get("inputs", {}).get("parameters", {})
+    return found
 
 
 def _children(item: Any) -> list[str]:
@@ -197,5 +218,5 @@ def _step_tasks(pipeline: Mapping[str, Any], dag: Mapping[str, Any]) -> Iterator
         component = pipeline["components"].get(tasks[name]["componentRef"]["name"], {})
         if "dag" in component:
             yield from _step_tasks(pipeline, component["dag"])
-        elif {names.STEP, flow_names.STEPS} & tasks[name].get("inputs", {}).get("parameters", {}).keys():
+        elif _about(pipeline, tasks[name]):
             yield name, tasks[name]

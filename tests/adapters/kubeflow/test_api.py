@@ -230,9 +230,11 @@ def test_code_in_s3_that_was_changed_is_not_run(kfp_api: Any, orchestrator: Kube
     made = orchestrator.client.call_once("run_service_create_run", body)
     handle = orchestrator.attach(made.run_id).wait_for_completion(RUN, 0.5)
     assert handle.status is ExecutionStatus.FAILED
-    assert handle.step_statuses() == {"two": ExecutionStatus.CANCELLED}
-    (log,) = [path.read_text() for path in (kfp_api.state.folder / f"run-{made.run_id}").rglob("log")]
-    assert "The bundle of the pipeline is not the one that was compiled: its SHA-256 differs." in log
+    assert handle.step_statuses() == {"two": ExecutionStatus.FAILED}
+    reason = "The bundle of the pipeline is not the one that was compiled: its SHA-256 differs."
+    (step_run,) = handle.step_runs()
+    assert reason in str(handle.error)
+    assert reason in str(step_run.error)
 
 
 def test_stopping_a_run_twice_raises_nothing(kfp_api: Any, orchestrator: KubeflowOrchestrator, shared: Path) -> None:
@@ -319,7 +321,7 @@ def test_pods_whose_image_has_flowyml_get_the_users_code_alone(
 
 
 def test_an_image_with_another_flowyml_is_refused_by_the_pod() -> None:
-    started = executors.container("step", "comp-a", StepOptions(runtime="image"), None)
+    started = executors.container("step", {}, StepOptions(runtime="image"), None)
     _, option, script = started["command"]
     script = script.replace(repr(flowyml.__version__), "'0.9'")
     ran = subprocess.run([sys.executable, option, script], capture_output=True, text=True, check=False)

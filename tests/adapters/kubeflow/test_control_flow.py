@@ -171,8 +171,7 @@ def test_kfp_shows_a_loop_by_its_name_and_limit_and_constant_items_need_no_pod()
     loop = tasks["one--loop"]
     assert (loop["taskInfo"]["name"], loop["iteratorPolicy"]) == ("one", {"parallelismLimit": 3})
     assert [task["taskInfo"]["name"] for task in tasks.values()] == [
-        "the code of all steps", "one: items", "one", "one: all items", "fixed", "fixed: all items",
-        "the end of the run",
+        "one: items", "one", "one: all items", "fixed", "fixed: all items", "the end of the run",
     ]  # fmt: skip
     assert json.loads(tasks["fixed--loop"]["parameterIterator"]["items"]["raw"]) == ["0:1", "1:2", "2:3"]
 
@@ -217,7 +216,7 @@ def test_names_of_records_are_no_users_names() -> None:
     from flowyml_kubeflow import flow_names
 
     assert flow_names.is_record(flow_names.record("a"))
-    assert not flow_names.is_record(names.port("a__record"))
+    assert not flow_names.is_record(names.port("a-result"))
 
 
 def test_what_stood_in_for_items_is_gone_when_they_have_come_to_be() -> None:

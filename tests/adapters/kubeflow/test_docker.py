@@ -162,16 +162,15 @@ def add(made):
     hooks = b"(cm\nhook\nl."  # a pickle of [m.hook]
     made = compile_pipeline(build(plan, files={"m.py": code}, objects={"hooks": hooks}))
     pod = Pod(made.documents, tmp_path)
-    names = {"run__": "run 1", "job__": "job-1"}
+    names = {"run-name": "run 1", "workflow-name": "job-1"}
     pod.run("comp-flowyml--bundle", {}, {})
-    bundle = {"code__": "comp-flowyml--bundle/code__"}
+    bundle = {"flowyml-code": "comp-flowyml--bundle/flowyml-code"}
     printed, output = pod.run("comp-flowyml--start", {"count": 4, **names}, bundle)
     assert "start of run 1" in printed
-    printed, _ = pod.run("comp-make", {"step__": "make", "count": 4}, bundle)
+    printed, _ = pod.run("comp-make", {"count": 4}, bundle)
     assert "made by 12345" in printed
-    printed, added = pod.run("comp-add", {"step__": "add"}, {**bundle, "made": "comp-make/made__data"})
-    assert added["texts"] == {"total": "100006"}
+    printed, _ = pod.run("comp-add", {}, {**bundle, "made": "comp-make/made"})
     assert 'flowyml-result {"outputs":{"total":100006}}' in printed
-    ended = {**names, "started__": output["texts"]["started__"], "status__": {"state": "COMPLETE"}}
+    ended = {**names, "started-at": output["texts"]["started-at"], "status-of-steps": {"state": "COMPLETE"}}
     printed, _ = pod.run("comp-flowyml--end", ended, bundle)
     assert "end of run 1 COMPLETED" in printed

@@ -1,25 +1,60 @@
-"""What KFP's UI shows of outputs: short, and only what a step said of them."""
+"""What KFP's UI shows of outputs: their kind and facts, or small values, in few bytes."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("kfp")
 
-from flowyml_kubeflow.files import facts_of
+from flowyml_kubeflow.files import described, read
+
+STORED = {"format": "flowyml"}
+
+
+def facts_of(packed: Any) -> dict[str, Any]:
+    found = described(packed, STORED, "")
+    return {name: value for name, value in found.items() if name != "format"}
 
 
 def test_facts_of_outputs() -> None:
     assert facts_of({"auc": 0.5, "n": 3}) == {"kind": "metrics", "auc": 0.5, "n": 3}
     assert facts_of({"$artifact": {"kind": "table", "metadata": {"rows": 3}}}) == {"kind": "table", "rows": 3}
-    for packed in (None, 3, "x", [1], {}, {"a": "private"}, {"a": True}, {"$artifact": {"kind": "data"}}):
-        assert facts_of(packed) == {}
+    assert facts_of({"$artifact": {"kind": "data"}}) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(6.5, 6.5), (2**60, str(2**60)), ("done", "done"), (None, "null"), ([1, "a"], '[1, "a"]'), (True, "true")],
+)
+def test_a_small_value_is_shown(value: Any, shown: Any) -> None:
+    """Whole numbers as text, since KFP keeps numbers as doubles."""
+    assert facts_of(value) == {"value": shown}
+
+
+def test_a_large_value_is_not() -> None:
+    assert facts_of("x" * 201) == facts_of([0] * 100) == {}
+
+
+def test_metrics_by_annotation_have_their_numbers_alone(tmp_path: Path) -> None:
+    """KFP's UI shows and compares everything that an artifact of its type for metrics has."""
+    metrics = {"auc": 0.5, "n": 3}
+    (tmp_path / "metrics").write_text(json.dumps(metrics))
+    shown = described(metrics, STORED, "metrics")
+    assert shown == metrics
+    assert read({"uri": str(tmp_path / "metrics"), "metadata": {**shown, "display_name": "scores"}}) == metrics
+    odd = {"format": 1.5}
+    (tmp_path / "odd").write_text(json.dumps(odd))
+    assert read({"uri": str(tmp_path / "odd"), "metadata": described(odd, STORED, "metrics")}) == odd
 
 
 def test_they_fit_into_the_argument_of_a_task() -> None:
     facts = {f"name {number}": "v" * 500 for number in range(50)}
-    shown = facts_of({"$artifact": {"kind": "table", "metadata": {**facts, "rows": 3}}})
+    packed = {"$artifact": {"kind": "table", "metadata": {**facts, "rows": 3}}}
+    shown = facts_of(packed)
     assert len(json.dumps(shown)) <= 1500
     assert shown["rows"] == 3
+    assert described(packed, STORED, "", 0) == STORED

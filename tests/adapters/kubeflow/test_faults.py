@@ -271,14 +271,14 @@ def test_hooks_get_parameters_that_no_argument_holds(tmp_path: Path) -> None:
     bundle = compile_pipeline(pipeline.bundle()).bundle.write(tmp_path)
     started = tmp_path / "started"
     given = {
-        "inputs": {"parameterValues": {"run__": "run 1", "text": "y" * 140_000}},
+        "inputs": {"parameterValues": {"run-name": "run 1", "text": "y" * 140_000}},
         "outputs": {
-            "outputFile": str(tmp_path / "output.json"), "parameters": {"started__": {"outputFile": str(started)}},
+            "outputFile": str(tmp_path / "output.json"), "parameters": {"started-at": {"outputFile": str(started)}},
         },
     }  # fmt: skip
     path = tmp_path / "given.json"
     path.write_text(json.dumps(given))
-    code = f"from flowyml_kubeflow.launcher import main; main([{str(bundle)!r}, 'start', open({str(path)!r}).read()])"
+    code = f"from flowyml_kubeflow.launcher import main; main(['{bundle}', 'start', open('{path}').read(), '{{}}'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == " flowyml-result run 1 140000\n", done.stderr
     assert float(started.read_text()) > 0
@@ -322,11 +322,10 @@ def test_a_failure_is_once_in_the_log_as_an_error(
 
     bundle = compile_pipeline(Pipeline("failing").add_step(failing).bundle()).bundle.write(tmp_path)
     given = {
-        "inputs": {"parameterValues": {"step__": "failing"}, "artifacts": {}},
         "outputs": {"outputFile": str(tmp_path / "output.json")},
     }
     monkeypatch.setenv(LOCAL, str(tmp_path / "run"))
-    assert launcher.main([str(bundle), "step", json.dumps(given)]) == 1
+    assert launcher.main([str(bundle), "step", json.dumps(given), '{"step": "failing"}']) == 1
     (log,) = (tmp_path / "run").rglob("log.jsonl")
     noted = [json.loads(line) for line in log.read_text().splitlines()]
     in_journal = [(line["level"], line["line"]) for line in noted if line["stream"] != "result"]

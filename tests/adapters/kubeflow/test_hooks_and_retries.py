@@ -48,8 +48,8 @@ def test_the_last_hook_gets_the_status_in_whatever_words_kfp_has(state: str, sta
     from flowyml_kubeflow import launcher
 
     bundle = compile_pipeline(pipelines.hooked(str(tmp_path)).bundle()).bundle.write(tmp_path)
-    given = {"run__": "run 1", "started__": "1.0", "status__": {"state": state}}
+    given = {"run-name": "run 1", "started-at": "1.0", "status-of-steps": {"state": state}}
     output = {"outputFile": str(tmp_path / "output.json")}
     text = json.dumps({"inputs": {"parameterValues": given}, "outputs": output})
-    assert launcher.main([str(bundle), "end", text]) == 0
+    assert launcher.main([str(bundle), "end", text, "{}"]) == 0
     assert (tmp_path / "journal").read_text() == f"pipeline_end run 1 {status} True\n"

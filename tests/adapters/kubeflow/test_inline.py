@@ -6,9 +6,11 @@ import ast
 import colorsys
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -20,12 +22,13 @@ from flowyml.cli.source import load
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Caching, Plan, Step
 from flowyml.testing import pipelines
-from flowyml_kubeflow import names, spec
-from flowyml_kubeflow.compiler import compile_pipeline
+from flowyml_kubeflow import spec
+from flowyml_kubeflow.compiler import Compiled, compile_pipeline
 from flowyml_kubeflow.inline import with_launcher, without_prose
-from tests.engines.kubeflow_compiled import compiled, container
+from tests.engines.kubeflow_compiled import compiled
 
 ROOT = Path(__file__).parents[3]
+IMAGE = {"image": "own:1", "runtime": "image"}
 PLAN = Plan(name="asks", steps=(Step(name="a", function="m:f", outputs=("made",)),))
 
 
@@ -38,23 +41,40 @@ def test_the_code_stands_in_the_file_once() -> None:
 def test_a_bundle_comes_from_a_store(tmp_path: Path) -> None:
     bundle = pipelines.greeting().bundle()
     stored = compile_pipeline(bundle, store="s3://bucket/code")
-    words = container(stored, "flowyml--bundle")["args"]
-    assert words[2:] == [stored.bundle.digest, f"s3://bucket/code/{stored.bundle.filename}"]
-    target = tmp_path / "bundle"
+    assert not spec.code_containers(stored.spec)
+    for each in stored.spec["deploymentSpec"]["executors"].values():
+        assert each["container"]["args"][3:] == [stored.bundle.digest, f"s3://bucket/code/{stored.bundle.filename}"]
     (tmp_path / stored.bundle.filename).write_bytes(stored.bundle.data)
-    local = compile_pipeline(bundle, store=tmp_path.as_uri())
-    command = container(local, "flowyml--bundle")
-    artifact = {"uri": str(target)}  # KFP names it since 2.15 only
-    given = {
-        "outputs": {"artifacts": {names.BUNDLE: {"artifacts": [artifact]}}, "outputFile": str(tmp_path / "output.json")}
-    }
-    start = [sys.executable, *command["command"][1:], json.dumps(given), str(target), *command["args"][2:]]
+    start, folder = started(compile_pipeline(bundle, store=tmp_path.as_uri()), tmp_path)
     subprocess.run(start, check=True)
-    assert target.read_bytes() == local.bundle.data
-    assert names.BUNDLE in json.loads((tmp_path / "output.json").read_text())["artifacts"]
+    assert (folder / ".flowyml-code").read_bytes() == stored.bundle.data
     (tmp_path / stored.bundle.filename).write_bytes(b"another")
     refused = subprocess.run(start, capture_output=True, text=True, check=False)
     assert "its SHA-256 differs" in refused.stderr
+
+
+def started(made: Compiled, tmp_path: Path) -> tuple[list[str], Path]:
+    """The command of a task that does nothing, and the folder that KFP's launcher gives it."""
+    words = next(iter(made.spec["deploymentSpec"]["executors"].values()))["container"]
+    folder = tmp_path / "task"
+    given = json.dumps({"outputs": {"outputFile": str(folder / "output.json")}})
+    return [sys.executable, *words["command"][1:], "last", given, "{}", *words["args"][3:]], folder
+
+
+def test_an_image_that_has_flowyml_needs_no_task_for_the_code(tmp_path: Path) -> None:
+    """As long as the workflow has room for it in each container."""
+    plan = Plan(name="asks", steps=(Step(name="a", function="m:f", outputs=("made",)),), options={"kubeflow": IMAGE})
+    made = compile_pipeline(build(plan, files={"m.py": b"def f(): return 1\n"}))
+    assert [*made.spec["root"]["dag"]["tasks"]] == ["a"]
+    assert "inputs" not in compile_pipeline(build(plan), store="s3://code").spec["components"]["comp-a"]
+    start, folder = started(made, tmp_path)
+    subprocess.run(start, check=True)
+    assert json.loads((folder / "output.json").read_text()) == {"parameterValues": {}, "artifacts": {}}
+    refused = subprocess.run([*start[:-2], "0" * 64, start[-1]], capture_output=True, text=True, check=False)
+    assert "its SHA-256 differs" in refused.stderr
+    several = replace(plan, steps=tuple(Step(name=name, function="m:f") for name in "abcd"))
+    large = compile_pipeline(build(several, files={"noise.bin": random.Random(1).randbytes(50_000)}), release=(2, 16))
+    assert [*large.spec["root"]["dag"]["tasks"]] == ["flowyml--bundle", *"abcd"]
 
 
 def held(script: str, *, packages: tuple[str, ...] = (), **more: bytes) -> set[str]:

@@ -127,12 +127,12 @@ CHANGES: list[tuple[str, Callable[[list[Json]], Any]]] = [
         made[0]["components"]["comp-add"]["inputDefinitions"]["artifacts"].update(
             rows={"artifactType": {"schemaTitle": "system.Model"}}),
         made[0]["components"]["comp-load"]["outputDefinitions"]["artifacts"].update(
-            rows__data={"artifactType": {"schemaTitle": "system.Dataset"}}))),
+            rows={"artifactType": {"schemaTitle": "system.Dataset"}}))),
     ("conditions_can_be_computed", lambda made: _tasks(made)["add"].update(
         triggerPolicy={"condition": "inputs.parameter_values['when'] == 'true'"})),
     ("iterations_have_items", lambda made: _tasks(made)["add"].update(
         parameterIterator={"items": {"inputParameter": "many"}, "itemInput": "one"})),
-    ("outputs_come_from_somewhere", lambda made: made[0]["root"]["outputDefinitions"]["parameters"].clear()),
+    ("outputs_come_from_somewhere", lambda made: made[0]["root"]["outputDefinitions"]["artifacts"].clear()),
     ("defaults_are_of_their_type", lambda made: made[0]["root"]["inputDefinitions"]["parameters"]["count"].update(
         defaultValue=0.5)),
     ("pods_are_those_of_executors", lambda made: made[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]

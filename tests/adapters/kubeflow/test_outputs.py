@@ -46,7 +46,7 @@ def test_a_large_output_comes_through_ml_pipeline_ui(kfp_api: Any, fake: Any, us
 def test_one_that_was_changed_is_refused(kfp_api: Any, fake: Any, content: bytes, message: str) -> None:
     fake.is_ui = True
     handle = submitted(kfp_api)
-    (path,) = [path for path in (fake.folder / f"run-{handle.job_id}").rglob("*large__data*") if path.is_file()]
+    (path,) = [path for path in (fake.folder / f"run-{handle.job_id}").rglob("*large*") if path.is_file()]
     path.write_bytes(content)
     with pytest.raises(LookupError, match=message):
         handle.outputs["large"]

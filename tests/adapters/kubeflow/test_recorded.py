@@ -21,6 +21,7 @@ import pytest
 
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_kubeflow import KubeflowOrchestrator
+from flowyml_kubeflow.tasks import Tasks
 from flowyml_kubeflow.workflow import Workflow
 
 RECORDED = Path(__file__).resolve().parents[4] / "shared" / "kubeflow-real"
@@ -85,6 +86,20 @@ def test_states(name: str, status: ExecutionStatus, steps: dict[ExecutionStatus,
     with server(name) as (kubeflow, job_id):
         assert kubeflow.get_run(job_id).status is status
         assert Counter(step.status for step in kubeflow.step_runs(job_id)) == steps
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs", "steps"),
+    [
+        ("216-two", {"second": ["second"]}, ["first", "second"]),
+        ("216-sweep20", {"flowyml--result": ["best", "scores"]}, ["best", "configs", "train"]),
+    ],
+)
+def test_what_an_earlier_version_compiled_is_read(name: str, outputs: dict[str, list[str]], steps: list[str]) -> None:
+    """1.0.0rc1 told tasks their steps by parameters, and had a parameter for each output."""
+    tasks = Tasks(type("Run", (), {"run_details": None}), recorded(name, "version")["pipeline_spec"])
+    assert {task: sorted(found) for task, found in tasks.outputs().items()} == outputs
+    assert sorted(tasks.steps.values()) == steps
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
         enable_caching=True, cache_root=str(folder.path / "cache"),
     )  # fmt: skip
     try:
-        task = pipeline(**request["arguments"])
+        pipeline(**request["arguments"])
     except Exception as error:
         # A failed task is a RuntimeError of kfp.local; a task whose failure was lost may cause any later error.
         failure = folder.verdict() or folder.failures()
@@ -56,8 +56,7 @@ def main(arguments: list[str]) -> int:
         # kfp.local counts a container that was removed before it read the exit code as successful.
         folder.write("outcome.json", {"state": "FAILED", "error": lost})
         return 1
-    outputs = {name: value for name, value in task.outputs.items() if isinstance(value, str)}
-    folder.write("outcome.json", {"state": "SUCCEEDED", "outputs": outputs})
+    folder.write("outcome.json", {"state": "SUCCEEDED"})
     return 0
 
 
@@ -192,20 +191,14 @@ def _nest(spec: dict[str, Any]) -> None:
         **root, "inputDefinitions": {"parameters": {**ports, names.RUN: {"parameterType": "STRING"}}},
     }  # fmt: skip
     given = {port: {"componentInputParameter": port} for port in ports}
-    outputs = {}
-    for name in root.get("outputDefinitions", {}).get("parameters", {}):
-        outputs[name] = {"valueFromParameter": {"producerSubtask": task, "outputParameterKey": name}}
     inner = {
         "componentRef": {"name": f"comp-{task}"},
         "inputs": {"parameters": {**given, names.RUN: {"runtimeValue": {"constant": "local"}}}},
         "taskInfo": {"name": task},
     }
-    definitions = {"parameters": {name: {"parameterType": "STRING"} for name in outputs}}
     spec["root"] = {
-        "dag": {"tasks": {task: inner}, **({"outputs": {"parameters": outputs}} if outputs else {})},
-        **({"inputDefinitions": root["inputDefinitions"]} if ports else {}),
-        **({"outputDefinitions": definitions} if outputs else {}),
-    }
+        "dag": {"tasks": {task: inner}}, **({"inputDefinitions": root["inputDefinitions"]} if ports else {}),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -180,7 +179,6 @@ class KubeflowLocalOrchestrator(Orchestrator):
             },
             "steps": {names.task(step.name): step.name for step in plan},
             "attempts": {names.task(step.name): _most_attempts(step) for step in plan},
-            "outputs": {names.port(output.name): output.name for output in plan.outputs},
         }
 
     def _start(self, run: RunFolder) -> None:
@@ -219,12 +217,12 @@ class KubeflowLocalOrchestrator(Orchestrator):
 
     def outputs(self, job_id: str) -> Outputs:
         run = self._found(job_id)
-        found, shown = run.result().get("outputs", {}), run.request()["outputs"]
-        stores, lost = (open_store(), open_store(run.root)), dict[str, str]()
-        packed = {name: json.loads(found[port]) for port, name in shown.items() if port in found}
-        if run.request().get("flow"):  # whose last task knows which outputs exist
-            published = run.published(flow_names.RESULT_TASK)
-            packed, lost = published.get("outputs", {}), lists_of_files(published)
+        stores, lost, packed = (open_store(), open_store(run.root)), dict[str, str](), dict[str, Any]()
+        is_flow = run.request().get("flow")  # whose last task knows which outputs exist
+        for task in [flow_names.RESULT_TASK] if is_flow else run.request()["steps"]:
+            published = run.published(task)
+            packed |= published.get("outputs", {})
+            lost |= lists_of_files(published)
         return read_outputs(job_id, packed, *stores, lost=lost)
 
     def run_artifacts(self, job_id: str) -> list[Artifact]:
