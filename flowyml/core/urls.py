@@ -58,7 +58,7 @@ def checked_url(url: object) -> str:
 
 
 def _hides_login(url: str) -> bool:
-    """Whether a part of a password may have been taken for the host or the path, since it was not quoted.
+    """Return whether a part of a password may have been read as the host or the path, since it was not quoted.
 
     >>> _hides_login("http://ada:12/34@host/x"), _hides_login("https://npm.example/@scope/package")
     (True, False)

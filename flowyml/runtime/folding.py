@@ -1,9 +1,10 @@
-"""Finds long values in text by comparing what every way to write them has in common.
+"""Find long values in text by comparing the characters that all notations of them share.
 
 Quoting adds characters, breaking over lines adds others, and the two combine without end. So text and values are
 *folded* before they are compared: escapes are decoded for as long as there are any, and only letters and digits stay,
-without those letters that escapes use (``\\n``). What is left is the same for a value as it is, as JSON nested ten
-times, as ``pprint`` or YAML break it, or quoted as an e-mail, with ``> `` before each line. Base64 has its own forms.
+without those letters that escapes use (``\\n``). The result is the same for the plain value, for JSON nested ten times,
+for the line breaks of ``pprint`` or YAML, or for the quotes of an e-mail, with ``> `` before each line. Base64 has its
+own forms.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import NamedTuple
 __all__ = ["FoldedLines", "Folding", "is_foldable"]
 
 _SHORTEST = 10
-"""Folded characters that a value needs. Shorter ones would be found in ordinary text, such as "test data"."""
+"""The fewest folded characters of a value. Shorter ones would match ordinary text, such as "test data"."""
 _TELLING = 4
-"""Folded characters of a value at the end of a line that give it away."""
+"""The number of folded characters at the end of a line that reveal a value."""
 _KEY = 8  # characters by which values are looked up
 _DROPPED = bytes(set(range(256)) - set(b"cdeghijklmopqsuwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"))
 _ESCAPE = re.compile(
@@ -37,7 +38,7 @@ Span = tuple[int, int]
 
 
 class _Pattern(NamedTuple):
-    """A folded value; what it begins and ends with that folding drops; how much of it a URL's scheme is."""
+    """A folded value; its beginning and end that folding drops; the length of its part that is a URL's scheme."""
 
     text: bytes
     lead: str = ""
@@ -53,19 +54,19 @@ class _Match(NamedTuple):
 
 
 class _Text(NamedTuple):
-    """A text with some of its escapes decoded, and where each of its characters stands in the original."""
+    """A text with some of its escapes decoded, and the positions of its characters in the original."""
 
     text: str
     spans: list[Span]
 
 
 def is_foldable(value: str) -> bool:
-    """Whether a value is long enough to be found in this way."""
+    """Return whether a value is long enough for folding."""
     return len(_fold(value)) >= _SHORTEST
 
 
 class Folding:
-    """The values that are looked for. A text costs one look per character, however many values there are."""
+    """The values to find. The search costs one lookup per character, however many values there are."""
 
     def __init__(self, values: Iterable[str]) -> None:
         self._starts: dict[bytes, list[_Pattern]] = {}
@@ -74,7 +75,7 @@ class Folding:
                 self._starts.setdefault(pattern.text[:length], []).append(pattern)
 
     def matches(self, folded: bytes) -> list[_Match]:
-        """Where values are, or begin at the end."""
+        """Return the positions where values are, or begin at the end."""
         found, get = [], self._starts.get
         for at in range(len(folded)):
             for pattern in get(folded[at : at + _KEY], ()):
@@ -85,7 +86,7 @@ class Folding:
 
 
 class FoldedLines:
-    """Replaces values in lines that follow one another; a value may go on from line to line."""
+    """Replaces values in consecutive lines; a value may continue in the next line."""
 
     def __init__(self, folding: Folding, shown: str) -> None:
         self._folding = folding
@@ -96,7 +97,7 @@ class FoldedLines:
         """The end of the lines before, which may be too little of a value to be looked for."""
 
     def line(self, line: str) -> str:
-        """The line, or a text of several lines, without values."""
+        """Return the line, or a text of several lines, without values."""
         spans: list[Span] = []
         following: set[tuple[_Pattern, int]] = set()
         tail = before = self._tail
@@ -129,7 +130,7 @@ class FoldedLines:
 
 
 def _patterns(value: str) -> Iterator[_Pattern]:
-    """A value as it is and with its escapes decoded, and the characters of Base64 that stand for it alone."""
+    """Yield a value unchanged and with its escapes decoded, and the characters of Base64 that occur for it alone."""
     for layers in {0, _layers(value)}:
         decoded = _decoded(value, layers).text
         kept = [place for place, character in enumerate(decoded) if _fold(character)]
@@ -153,7 +154,7 @@ def _fold(text: str, layers: int = 0) -> bytes:
 
 
 def _layers(text: str) -> int:
-    """How often escapes must be decoded until there are none."""
+    """Return how often escapes must be decoded until there are none."""
     layers = 0
     while layers < _MOST_LAYERS and (decoded := _ESCAPE.sub(_meaning, text)) != text:
         text, layers = decoded, layers + 1
@@ -161,7 +162,7 @@ def _layers(text: str) -> int:
 
 
 def _meaning(escape: re.Match[str]) -> str:
-    """The character that an escape stands for; of those outside ASCII nothing, since they are not compared."""
+    """Return the character of an escape; empty for one outside ASCII, since those are not compared."""
     kind = escape.lastgroup or ""
     if kind == "name":
         return _NAMED[escape["name"]]
@@ -185,7 +186,7 @@ def _decoded(text: str, layers: int) -> _Text:
 
 
 def _spans(decoded: _Text, hidden: Iterable[_Match], ends: Iterable[tuple[_Pattern, int]]) -> Iterator[Span]:
-    """What to hide of the original: from the first to the last character of each value."""
+    """Yield the spans of the original to hide: from the first to the last character of each value."""
     text, spans = decoded
     kept = [place for place, character in enumerate(text) if _fold(character)]
 
@@ -203,7 +204,7 @@ def _spans(decoded: _Text, hidden: Iterable[_Match], ends: Iterable[tuple[_Patte
 
 
 def _edge(pattern: _Pattern, text: str, wanted: str) -> int:
-    """How many characters beside a folded value belong to it: those that folding dropped, which may be quoted."""
+    """Return the number of characters beside a folded value that belong to it: those that folding dropped."""
     if pattern.coded:
         return next((at for at, character in enumerate(text[:4]) if character not in _CODED), min(4, len(text)))
     at = end = 0
@@ -217,7 +218,7 @@ def _edge(pattern: _Pattern, text: str, wanted: str) -> int:
 
 
 def _replaced(text: str, spans: list[Span], shown: str) -> str:
-    """The text with each span replaced; ends of lines and indentation within one stay."""
+    """Return the text with each span replaced; ends of lines and indentation within a span stay."""
     pieces: list[str] = []
     at = 0
     for start, end in sorted(spans):
