@@ -25,6 +25,7 @@ class Meters:
         """Create them. Without ``endpoint``, OpenTelemetry's environment variables name the target."""
         session = requests.Session()
         session.hooks["response"].append(_refuse_redirect)
+        session.headers["Connection"] = "close"  # the next run may end much later, or never
         self._exporter = OTLPMetricExporter(
             endpoint and without_credentials(endpoint), timeout=timeout, session=session,
             headers=Login.in_url(endpoint).headers() if endpoint else None,
@@ -57,4 +58,5 @@ class Meters:
 def _refuse_redirect(answer: requests.Response, **_: object) -> None:
     """Metrics and credentials go only to the given address, and the exporter would take a redirect for success."""
     if answer.is_redirect:
+        answer.close()
         raise OSError(f"it redirects ({answer.status_code}). Set the endpoint to the address that it redirects to.")
