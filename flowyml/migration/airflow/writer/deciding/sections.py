@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,8 +50,9 @@ def nested(dag: DagModel, order: Sequence[Unit], decisions: Sequence[Decision]) 
     for group in dag.groups:
         if group.group_id not in nesting.made:
             nesting.apart.setdefault(group.group_id, "the group around it stays without one")
+    choosers = Counter(_choosers(found))
     for each in groups_in(found):
-        each.gives = nesting.given(each, found)
+        each.gives = nesting.given(each, choosers)
     return found, nesting.apart
 
 
@@ -100,20 +102,27 @@ class _Nesting:
                 self.members[group_id].append(task.task_id)
                 group_id = by_id[group_id].parent
 
+        self.takers: dict[str, set[str]] = {}
+        for name, decision in decisions.items():
+            for edge in (*decision.edges, *decision.sources):
+                self.takers.setdefault(edge.task_id, set()).add(name)
+
     def level(self, order: Sequence[Unit], around: str | None) -> list[Unit]:
         """Sort some units, each after those that it waits for, with the groups directly within a group."""
         units: list[Unit] = list(order)
+        waits = self._waits(units)
+        own = {unit: {task.task_id for task in tasks_in([unit])} for unit in units}
+        here = {name for names in own.values() for name in names}
         for group in self.dag.groups:
             if self.around[group.group_id] != around or group.group_id in self.apart or group.group_id in self.made:
                 continue
             members = set(self.members[group.group_id])
-            here = {task.task_id for task in tasks_in(units)}
-            if not members & here:
+            if members.isdisjoint(here):
                 if not members:
                     self.apart[group.group_id] = "it has no tasks"
                 continue
             try:
-                units = self._contracted(units, group, members)
+                units, waits = self._contracted(units, waits, own, group, members)
             except _Apart as error:
                 self.apart[group.group_id] = str(error)
         found: list[Unit] = []
@@ -126,27 +135,42 @@ class _Nesting:
                 found.append(unit)
         return found
 
-    def _contracted(self, units: list[Unit], group: GroupModel, members: set[str]) -> list[Unit]:
-        """Replace the units of a group by one. Raises ``_Apart``."""
+    def _contracted(
+        self, units: list[Unit], waits: Mapping[Unit, set[Unit]], own: dict[Unit, set[str]], group: GroupModel,
+        members: set[str],
+    ) -> tuple[list[Unit], Mapping[Unit, set[Unit]]]:  # fmt: skip
+        """Replace the units of a group by one, which waits for what they wait for. Raises ``_Apart``.
+
+        A DAG may have thousands of groups, so this asks each unit for no more than a set.
+        """
         inside: list[Unit] = []
         for unit in units:
-            own = {task.task_id for task in tasks_in([unit])}
-            if own <= members:
+            if own[unit] <= members:
                 inside.append(unit)
-            elif own & members:  # if all are in one branch, the group is in it, too
+            elif not own[unit].isdisjoint(members):  # if all are in one branch, the group is in it, too
                 if not isinstance(unit, Chain) or not any(
                     members <= {task.task_id for task in tasks_in(inner)} for inner in unit.blocks.values()
                 ):
                     raise _Apart("a branch has tasks of it and others")
-                return units
+                return units, waits
         self._check(group, members)
         around = self.around[group.group_id]
         made = Nested(group, group.group_id.removeprefix(f"{around}.") if around else group.group_id, inside)
-        left: list[Unit] = [made if unit is inside[0] else unit for unit in units if unit not in inside[1:]]
-        found = sorted_units(left, self._waits(left))
+        gone = set(inside)
+        left: list[Unit] = [
+            made if unit is inside[0] else unit for unit in units if unit is inside[0] or unit not in gone
+        ]
+        of_left = {
+            unit: needed if needed.isdisjoint(gone) else needed - gone | {made}
+            for unit, needed in waits.items()
+            if unit not in gone
+        }
+        of_left[made] = set().union(*(waits[unit] for unit in inside)) - gone
+        found = sorted_units(left, of_left)
         if found is None:
             raise _Apart("tasks outside it are between its tasks")
-        return found
+        own[made] = set().union(*(own[unit] for unit in inside))
+        return found, of_left
 
     def _check(self, group: GroupModel, members: set[str]) -> None:
         prefix = f"{group.group_id}."
@@ -191,21 +215,24 @@ class _Nesting:
         made.names = list(dict.fromkeys(name for asking in asked for name in (*asking.dates, *asking.parameters)))
         return made
 
-    def given(self, made: Nested, units: Sequence[Unit]) -> list[str]:
-        """Return the tasks of a group whose outputs are used outside of it."""
-        inside = {task.task_id for task in tasks_in(made.order)}
-        outside = [each for name, each in self.decisions.items() if name not in inside]
-        taken = {edge.task_id for each in outside for edge in (*each.edges, *each.sources)}
-        taken |= set(_choosers(units, made))
-        return [task.task_id for task in tasks_in(made.order) if task.task_id in taken]
+    def given(self, made: Nested, choosers: Counter[str]) -> list[str]:
+        """Return the tasks of a group whose outputs are used outside of it. ``choosers`` are those of the whole DAG."""
+        order = list(tasks_in(made.order))
+        inside = {task.task_id for task in order}
+        within = Counter(_choosers(made.order))
+        return [
+            task.task_id
+            for task in order
+            if not self.takers.get(task.task_id, inside) <= inside or choosers[task.task_id] > within[task.task_id]
+        ]
 
 
-def _choosers(units: Iterable[Unit], but: Nested | None = None) -> Iterator[str]:
-    """Yield the tasks whose choices the branches of some units evaluate, without those in one group."""
+def _choosers(units: Iterable[Unit]) -> Iterator[str]:
+    """Yield the tasks whose choices the branches of some units evaluate."""
     for unit in units:
-        if isinstance(unit, Nested) and unit is not but:
-            yield from _choosers(unit.order, but)
+        if isinstance(unit, Nested):
+            yield from _choosers(unit.order)
         elif isinstance(unit, Chain):
             for block, inner in unit.blocks.items():
                 yield block.by
-                yield from _choosers(inner, but)
+                yield from _choosers(inner)
