@@ -115,6 +115,9 @@ def logs(
         str | None,
         Option(("--index",), "With --step, only the lines of one item; 1,2 in nested loops.", metavar="NUMBER"),
     ] = None,
+    verbose: Annotated[
+        bool, Option(("--verbose",), "Also the engine's own lines, such as those of KFP's launcher.")
+    ] = False,
     as_json: Annotated[bool, Option(("--json",), "Print a JSON object for each line.")] = False,
 ) -> None:
     """Print the log of a run."""
@@ -124,7 +127,7 @@ def logs(
         if index is not None and step is None:
             raise UsageError("--index selects an item of a step: name the step with --step.")
         submission = _attached(resolve(on), job)
-        found = submission.logs(follow=follow, step=step, index=_numbers(index))
+        found = submission.logs(follow=follow, step=step, index=_numbers(index), verbose=verbose)
         labels = [each.label for each in submission.step_runs() if step in (None, each.name)] if not as_json else []
         printer = LogPrinter(out.log_line, labels=labels, head=note)
         for line in found:

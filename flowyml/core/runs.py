@@ -227,7 +227,8 @@ _SHOWN_FIRST = (
 class LogLine:
     """A line that a run printed or logged. ``step`` is empty for a line that belongs to no step.
 
-    ``attempt`` counts from 1; it is 0 if unknown. ``index`` is as in ``StepRun``.
+    ``attempt`` counts from 1; it is 0 if unknown. ``index`` is as in ``StepRun``. ``of_engine`` marks what the engine
+    printed around a step, such as KFP's launcher in a pod.
     """
 
     message: str
@@ -236,6 +237,7 @@ class LogLine:
     time: datetime | None = None
     attempt: int = 0
     index: tuple[int, ...] = ()
+    of_engine: bool = False
 
     @property
     def label(self) -> str:

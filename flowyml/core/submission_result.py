@@ -138,21 +138,25 @@ class SubmissionResult:
         return {step.name: step.status for step in folded(self.step_runs())}
 
     def logs(
-        self, *, follow: bool = False, step: str | None = None, index: int | Sequence[int] | None = None
-    ) -> Iterator[LogLine]:
+        self, *, follow: bool = False, step: str | None = None, index: int | Sequence[int] | None = None,
+        verbose: bool = False,
+    ) -> Iterator[LogLine]:  # fmt: skip
         """Return the lines that the run printed and logged so far; with ``follow`` until it ends.
 
         ``step`` limits them to one step; with ``index`` too, or as ``step="train[3]"``, to one item of its loop. A step
-        in two loops has two numbers; the first number alone means all items within that item.
+        in two loops has two numbers; the first number alone means all items within that item. With ``verbose``, lines
+        of the engine's own are there too, such as those of KFP's launcher.
 
         Raises ``DefinitionError`` for a step or an item that the run does not have.
         """
         if step is None:
             if index is not None:
                 raise DefinitionError(f"logs: index={index!r} selects an item of a step. Name the step: step=….")
-            return self.orchestrator.logs(self.job_id, follow=follow)
-        name, item = find_item(self.step_runs(), step, index)
-        return self.orchestrator.logs_of_step(self.job_id, name, item, follow=follow)
+            lines = self.orchestrator.logs(self.job_id, follow=follow)
+        else:
+            name, item = find_item(self.step_runs(), step, index)
+            lines = self.orchestrator.logs_of_step(self.job_id, name, item, follow=follow)
+        return lines if verbose else (line for line in lines if not line.of_engine)
 
     def cancel(self) -> bool:
         """Stop the run and its work. Return False if it had ended already."""

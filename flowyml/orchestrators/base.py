@@ -343,7 +343,10 @@ class Orchestrator(ABC):
 
     @abstractmethod
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
-        """Return the lines so far, oldest first; with ``follow`` until the run ends."""
+        """Return the lines so far, oldest first; with ``follow`` until the run ends.
+
+        Lines of the engine itself, if there are any, have ``of_engine``: people see them only if they ask.
+        """
 
     def logs_of_step(
         self, job_id: str, step: str, index: tuple[int, ...], *, follow: bool = False

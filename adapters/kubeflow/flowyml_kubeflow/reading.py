@@ -168,7 +168,7 @@ class RunReader:
         lines = self._log(str(run.run_id), pod) if pod else None
         if lines is None:
             return f"{said}; its log is gone"
-        own = [line for line in own_lines(lines) if not line.startswith(RESULT)]
+        own = [line for *_, line, is_engine in lines_by_item(lines) if not is_engine]
         return "\n".join([said, *(_last_of(own) or _last_of(lines))])
 
     def newest(self, pipeline: str | None, limit: int) -> Runs:
@@ -327,11 +327,10 @@ class RunReader:
         tasks = self._tasks(run)
         for task, step in tasks.logged.items():
             for pod in tasks.pods(task):
-                printed = own_lines(self._log(job_id, pod, grows=grows) or ())
-                lines = list(lines_by_item(printed))
-                for one, index, line in lines[seen.get(pod.node, 0) :]:
-                    level, message = leveled(line)
-                    yield LogLine(message, tasks.steps.get(one, step), level, index=index)
+                lines = list(lines_by_item(self._log(job_id, pod, grows=grows) or ()))
+                for one, index, line, is_engine in lines[seen.get(pod.node, 0) :]:
+                    level, message = ("INFO", line) if is_engine else leveled(line)
+                    yield LogLine(message, tasks.steps.get(one, step), level, index=index, of_engine=is_engine)
                 seen[pod.node] = max(seen.get(pod.node, 0), len(lines))
         return not grows
 
@@ -357,29 +356,25 @@ def _at(artifact: Artifact, url: str) -> Artifact:
     return replace(artifact, url=url, packed={"$artifact": {**artifact.packed["$artifact"], "url": url}})
 
 
-def own_lines(printed: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of a pod that are not from KFP's launcher, which is in Go, or from Argo's executor."""
-    in_output = False  # the launcher prints the outputs of the step in JSON, over several lines
-    for line in printed:
-        if in_output:
-            in_output = line != "}"
-        elif _ENGINE.match(line):
-            in_output = line.endswith("ExecutorOutput: {")
-        else:
-            yield line
-
-
-def lines_by_item(printed: Iterable[str]) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """The lines of users' code in a pod's log, with their items, and in a pod of several steps the task of the step.
+def lines_by_item(printed: Iterable[str]) -> Iterator[tuple[str, tuple[int, ...], str, bool]]:
+    """Yield the lines of a pod's log: the task of its step, where the pod has several, the item, the text, and whether
+    the line is the engine's: of KFP's launcher, which is in Go, or of Argo's executor.
 
     Notes mark the beginning of the next step or item.
     """
     task, index = "", tuple[int, ...]()
+    in_output = False  # the launcher prints the outputs of the step in JSON, over several lines
     for line in printed:
-        if not line.startswith(RESULT):
-            yield task, index, line
-        elif "index" in (note := _result_of(line).get("note", {})):
-            task, index = note.get("task", ""), tuple(note["index"])
+        is_engine = in_output or bool(_ENGINE.match(line))
+        if in_output:
+            in_output = line != "}"
+        elif is_engine:
+            in_output = line.endswith("ExecutorOutput: {")
+        elif line.startswith(RESULT):
+            if "index" in (note := _result_of(line).get("note", {})):
+                task, index = note.get("task", ""), tuple(note["index"])
+            continue
+        yield task, index, line, is_engine
 
 
 def _result_of(line: str) -> Json:

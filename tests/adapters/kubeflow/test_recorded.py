@@ -165,5 +165,8 @@ def test_logs_are_the_steps_own_by_whatever_way(by: str) -> None:
         "artifact": node.published_log.replace("minio://", "/artifacts/minio/"),
     }
     with server("stock-stwo", **{ways[by]: LAUNCHER}) as (kubeflow, job_id):
-        lines = [line.message for line in kubeflow.logs(job_id) if line.step == "first"]
+        handle = kubeflow.attach(job_id)
+        lines = [line.message for line in handle.logs() if line.step == "first"]
+        whole = [line.message for line in handle.logs(verbose=True) if line.step == "first"]
     assert lines == ["first says 4", "I am a line of a user, not of 03:44:48"]
+    assert whole == LAUNCHER.splitlines()
