@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -71,8 +72,8 @@ class SecretConformance(Conformance):
 
     @_shown
     def test_base64_does_not_show_it(self, done: Done) -> None:
-        lines = [each.message for each in done.log if each.message.startswith("base64: ")]
-        assert lines == ["base64: dXNlcjp***"]
+        (line,) = [each.message for each in done.log if each.message.startswith("base64: ")]
+        assert re.fullmatch(r"base64: dXN\w{0,4}\*\*\*", line), "the user before it may show"
 
     @_shown
     def test_records_do_not_show_it(self, done: Done) -> None:
