@@ -71,7 +71,7 @@ def private_file(path: Path) -> Path:
 
 
 def open_private(path: Path, mode: str = "wb") -> IO[Any]:
-    """Open a file as ``open`` does; a new one is private from its first byte on."""
+    """Open a file as ``open`` does, but not by a link; a new one is private from its first byte on."""
     return open(path, mode, opener=_opener, encoding=None if "b" in mode else "utf-8")
 
 
@@ -102,7 +102,7 @@ def _place() -> Path:
 
 
 def _opener(path: str, flags: int) -> int:
-    return os.open(path, flags, stat.S_IRUSR | stat.S_IWUSR)
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), stat.S_IRUSR | stat.S_IWUSR)
 
 
 @cache  # once in a process: new files of FlowyML are private

@@ -84,6 +84,11 @@ class Folding:
                     found.append(_Match(pattern, at, length))
         return found
 
+    def is_in(self, text: str) -> bool:
+        """Return whether a whole value is in a text."""
+        foldings = (_fold(text, layers) for layers in {0, _layers(text)})
+        return any(match.length == len(match.pattern.text) for folded in foldings for match in self.matches(folded))
+
 
 class FoldedLines:
     """Replaces values in consecutive lines; a value may continue in the next line."""

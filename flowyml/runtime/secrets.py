@@ -148,9 +148,12 @@ class Mask:
         return StepFailedError(self.text(described(error)))
 
     def finds(self, value: Any) -> bool:
-        """Return whether plain data contains a value in one of its strings, keys or numbers."""
+        """Return whether plain data contains a whole value in one of its strings, keys or numbers.
+
+        The beginning of a value is not one: ``postgresql`` is not the URL of a database.
+        """
         if isinstance(value, str):
-            return self.text(value) != value
+            return self.whole(value) != value or (self._folding is not None and self._folding.is_in(value))
         if isinstance(value, bytes):
             return self.finds(value.decode("utf-8", "replace"))
         if isinstance(value, Mapping):

@@ -15,6 +15,7 @@ import pytest
 from flowyml import pipeline, step
 from flowyml.core.errors import ConfigurationError, RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.process_identity import ProcessIdentity
 from flowyml.orchestrators import LocalOrchestrator
 from tests.waiting import wait_until
 
@@ -142,3 +143,35 @@ def test_a_retry_runs_the_code_of_its_run(tmp_path: Path, detached: bool) -> Non
         db.execute("UPDATE jobs SET job = ?", (json.dumps(job),))
     with pytest.raises(RetryRefusedError, match="holds other code than it ran"):
         handle.retry()
+
+
+def lost_run(folder: Path) -> LocalOrchestrator:
+    """A record as a cloned folder could have it: of a run whose process is lost, so its folder is read and cleared."""
+    local = LocalOrchestrator(store=folder / "runs.db")
+    gone = ProcessIdentity("elsewhere", 1, "long ago")
+    local.store.add("lost", "training", ["load"], {}, gone, detached=True)
+    with local.store.session() as db:
+        db.execute("UPDATE runs SET status = 'RUNNING', heartbeat = 0")
+    return local
+
+
+@pytest.mark.parametrize("link", ["jobs", "jobs/runs", "jobs/runs/lost"])
+def test_a_record_that_was_cloned_clears_no_other_folder(tmp_path: Path, link: str) -> None:
+    local, victim = lost_run(tmp_path / "clone"), tmp_path / "victim"
+    inner = victim / Path("jobs/runs/lost").relative_to(link)
+    inner.mkdir(parents=True)
+    (inner / "file").write_text("of the user")
+    (tmp_path / "clone" / link).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "clone" / link).symlink_to(victim)
+    with pytest.raises(ConfigurationError, match="is reached by a link"):
+        local.runs()
+    assert (inner / "file").read_text() == "of the user"
+
+
+def test_a_record_that_was_cloned_shows_no_other_file(tmp_path: Path) -> None:
+    local, victim = lost_run(tmp_path / "clone"), tmp_path / "id_rsa"
+    victim.write_text("of the user")
+    (tmp_path / "clone/jobs/runs/lost").mkdir(parents=True)
+    (tmp_path / "clone/jobs/runs/lost/output.log").symlink_to(victim)
+    assert "of the user" not in str(local.runs()[0].error)
+    assert victim.read_text() == "of the user"

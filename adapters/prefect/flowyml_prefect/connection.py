@@ -189,7 +189,8 @@ def _dotenv() -> Mapping[str, str]:
         from dotenv import dotenv_values
     except ModuleNotFoundError:
         return {}
-    return {name: value for name, value in dotenv_values(".env").items() if value}
+    # ${NAME} stays as it is: the file may come with a folder that was cloned, and the value would go to its server.
+    return {name: value for name, value in dotenv_values(".env", interpolate=False).items() if value}
 
 
 def _tables(path: Path, *below: str) -> Mapping[str, Any]:

@@ -83,9 +83,19 @@ class RunStore:
         self._held = threading.local()
 
     def folder_of(self, run_id: str) -> Path:
-        """Return the run's own folder, which exists while the run needs it."""
+        """Return the run's own folder, which exists while the run needs it.
+
+        Raises ``ConfigurationError`` if a link leads there: a record may stand in a folder that was cloned, and the
+        folder of a run that has ended is read and removed.
+        """
         record = self.path.stem if self.path.suffix == ".db" else self.path.name  # "runs.db" and "runs.sqlite" are two
-        return self.path.parent / "jobs" / slug(record) / slug(run_id, max_length=100)
+        inner = Path("jobs", slug(record), slug(run_id, max_length=100))
+        if (self.path.parent / inner).resolve() != self.path.parent.resolve() / inner:
+            raise ConfigurationError(
+                f"{self.path.parent / inner} is reached by a link, which FlowyML does not follow. Remove the link, or "
+                f"keep the record of runs elsewhere: FLOWYML_HOME, or LocalOrchestrator(store=…)."
+            )
+        return self.path.parent / inner
 
     @contextmanager
     def session(self) -> Iterator[sqlite3.Connection]:
@@ -431,7 +441,7 @@ def unread_output(folder: Path, *, mark: bool = True) -> bytes:
     """Read the output of a detached run's process that bypassed Python's streams since the last call with ``mark``."""
     output, place = folder / "output.log", folder / "output.read"
     try:
-        with output.open("rb") as file:
+        with open_private(output, "rb") as file:
             file.seek(int(place.read_text()) if place.exists() else 0)
             if (data := file.read()) and mark:
                 with open_private(place, "w") as marking:

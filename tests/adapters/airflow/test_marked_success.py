@@ -36,20 +36,21 @@ def mark_success(airflow: Airflow, handle: SubmissionResult, task: str, index: i
 def mark_until_run(
     airflow: Airflow, handle: SubmissionResult, marked: Sequence[tuple[str, int]], tries: Mapping[str, int]
 ) -> dict[str, StepRun]:
-    """Mark tasks until the steps of ``tries`` have ended after so many tries; return the steps by their labels.
+    """Mark tasks, wait until the steps of ``tries`` have ended after so many tries; return the steps by their labels.
 
-    Once is not always enough: Airflow's scheduler may have read the states before, and then write over the new ones.
+    Airflow's scheduler may have read the states before, and then write over what marking cleared: those are retried.
     """
+    for task, index in marked:
+        mark_success(airflow, handle, task, index)
 
     def ended() -> dict[str, StepRun] | None:
         if handle.status is not FAILED:
             return None
         runs = {run.label: run for run in handle.step_runs()}
-        if all(runs[name].started_at and runs[name].attempt >= number for name, number in tries.items()):
-            return runs
-        for task, index in marked:
-            mark_success(airflow, handle, task, index)
-        return None
+        waiting = [name for name, number in tries.items() if runs[name].attempt < number]
+        if waiting:
+            handle.retry(waiting)
+        return None if waiting else runs
 
     return wait_until(ended)
 
