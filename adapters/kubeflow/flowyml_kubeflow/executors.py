@@ -84,7 +84,7 @@ try:
 except ImportError:
     version = "none"
 if version != {__version__!r}:
-    sys.exit(f"The image has FlowyML {{version}}; the pipeline needs {__version__}: pip install flowyml=={__version__}")
+    sys.exit(f"The image has FlowyML {{version}}; the pipeline needs {__version__}: install its wheel in the image")
 """
 # The container of a task that provides the code, or a part of it.
 _UNPACK = """import base64, bz2, hashlib, json, os, sys

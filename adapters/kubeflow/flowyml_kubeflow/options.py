@@ -106,6 +106,8 @@ def pipeline_options(plan: Plan) -> Mapping[str, Any]:
     given = plan.options.get("kubeflow", {})
     who = f"pipeline {plan.name!r}"
     _check(given, who, {**_STEP, **_PIPELINE_ONLY})
+    if given.get("runtime") == "image" and "image" not in given:
+        raise UnknownOptionError(f"{who}: runtime='image' needs an image that has FlowyML: give its name as image.")
     refuse_credentials(given.get("bundle_store", ""), f"{who}: kubeflow bundle_store")
     return given
 

@@ -443,7 +443,8 @@ def unread_output(folder: Path, *, mark: bool = True) -> bytes:
     try:
         with open_private(output, "rb") as file:
             file.seek(int(place.read_text()) if place.exists() else 0)
-            if (data := file.read()) and mark:
+            data: bytes = file.read()
+            if data and mark:
                 with open_private(place, "w") as marking:
                     marking.write(str(file.tell()))
             return data

@@ -308,7 +308,7 @@ def test_pods_whose_image_has_flowyml_get_the_users_code_alone(
     def add(one: int, other: int) -> int:
         return one + other
 
-    @pipeline(kubeflow={"runtime": "image"})
+    @pipeline(kubeflow={"runtime": "image", "image": "own:1"})
     def added(numbers: list[int] = [1, 2]) -> Any:
         return {"sums": add.partial(other=10).map(one=numbers)}
 

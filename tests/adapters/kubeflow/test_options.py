@@ -99,6 +99,7 @@ def test_the_platform_part_is_what_kfp_kubernetes_writes(tmp_path: Path) -> None
         ({"pvcs": {"data": "claim"}}, "mounted at an absolute path without a colon, not at 'data'"),
         ({"env": {"A B": "x"}}, "Kubernetes does not accept the environment variable 'A B'"),
         ({"config_maps": {"A": "no-key"}}, "write it as 'name-of-the-config-map/key'"),
+        ({"runtime": "image"}, "runtime='image' needs an image that has FlowyML"),
         ({"node_affinity": [{"weight": 5}]}, "neither match_expressions nor match_fields"),
         ({"node_affinity": [{"weight": 0}]}, "weight=0 must be a number from 1 to 100"),
         ({"node_affinity": [{"match": []}]}, "a node_affinity has no 'match'"),
