@@ -126,7 +126,7 @@ VALUES = {
     "V2beta1PredicateOperation": {"EQUALS"},
 }
 # What these are called is also a field of some model of KFP's that the adapter does not use.
-OWN = {"inputs", "outputs", "pipeline", "pipelines", "source", "type", "value", "values"}
+OWN = {"code", "inputs", "outputs", "pipeline", "pipelines", "source", "type", "value", "values"}
 
 
 class Recorder(kfp_server_api.ApiClient):  # type: ignore[misc]  # ships no types
