@@ -6,9 +6,7 @@ import base64
 import json
 import os
 import pickle
-import sqlite3
 import stat
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -177,20 +175,3 @@ def test_a_record_that_was_cloned_shows_no_other_file(tmp_path: Path) -> None:
     (tmp_path / "clone/jobs/runs/lost/output.log").symlink_to(victim)
     assert "of the user" not in str(local.runs()[0].error)
     assert victim.read_text() == "of the user"
-
-
-@pytest.mark.parametrize("kind", ["text", "database"])
-def test_a_file_that_is_no_record_stays_as_it_is(tmp_path: Path, kind: str) -> None:
-    """The settings of a cloned folder may name any file as ``store``."""
-    other = tmp_path / "other"
-    if kind == "text":
-        other.write_text("<html>" + " " * 100)
-    else:
-        with closing(sqlite3.connect(other)) as db:
-            db.execute("CREATE TABLE notes (text)")
-    other.chmod(0o644)
-    before = other.read_bytes()
-    with pytest.raises(ConfigurationError, match="is not a record of local runs"):
-        LocalOrchestrator(store=other).runs()
-    assert (other.read_bytes(), stat.S_IMODE(other.stat().st_mode)) == (before, 0o644)
-    assert list(tmp_path.iterdir()) == [other]

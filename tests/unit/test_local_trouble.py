@@ -53,7 +53,7 @@ def test_a_record_that_is_locked_for_a_moment_ends_no_server(tmp_path: Path, cap
 
 def test_a_server_whose_record_cannot_be_used_says_so_at_once(tmp_path: Path) -> None:
     (tmp_path / "runs.db").write_text("this is no database, and long enough to be seen as none")
-    with pytest.raises(ConfigurationError, match="is not a record of local runs"):
+    with pytest.raises(ConfigurationError, match="not a database"):
         Server(ScheduleStore(RunStore(tmp_path / "runs.db")), threading.Event()).run(0.01)
 
 

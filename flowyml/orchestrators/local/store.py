@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import Any, Literal, NamedTuple
@@ -314,7 +314,6 @@ class RunStore:
         return RunRow(*fresh) if fresh else row
 
 
-_SQLITE = b"SQLite format 3\0"
 _ANOTHER_PLACE = "Set FLOWYML_HOME to a folder that you can write to, or use LocalOrchestrator(store=…)."
 _WAYS_OUT = (
     "Its disk may be full, which SQLite can report as an I/O error: `flowyml cache clear --all` frees space even then, "
@@ -347,7 +346,6 @@ def _errors_named(path: Path) -> Iterator[None]:
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open the store, creating it if necessary. Raises ``ConfigurationError`` if that fails."""
-    _check_is_record(path)
     try:
         data_folder(path.parent)
         db = sqlite3.connect(private_file(path), timeout=30, isolation_level=None, check_same_thread=False)
@@ -361,30 +359,6 @@ def connect(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
-
-
-def _check_is_record(path: Path) -> None:
-    """Raise ``ConfigurationError`` for a file that is something else, before anything is changed.
-
-    The settings of a folder that was cloned could name any file.
-    """
-    try:
-        with path.open("rb") as file:
-            beginning = file.read(len(_SQLITE))
-    except OSError:  # opening it says why
-        return
-    is_other = beginning not in (b"", _SQLITE)
-    if beginning == _SQLITE:
-        with (
-            suppress(sqlite3.Error),
-            closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as db,
-        ):
-            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            is_other = bool(tables) and "runs" not in tables
-    if is_other:
-        raise ConfigurationError(
-            f"{path} is not a record of local runs, or is damaged; it stays as it is. {_ANOTHER_PLACE}"
-        )
 
 
 def finish(db: sqlite3.Connection, run_id: str, ending: Ending) -> bool:
