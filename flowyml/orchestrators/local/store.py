@@ -83,19 +83,17 @@ class RunStore:
         self._held = threading.local()
 
     def folder_of(self, run_id: str) -> Path:
-        """Return the run's own folder, which exists while the run needs it.
-
-        Raises ``ConfigurationError`` if a link leads there: a record may stand in a folder that was cloned, and the
-        folder of a run that has ended is read and removed.
-        """
+        """Return the run's own folder, which exists while the run needs it."""
         record = self.path.stem if self.path.suffix == ".db" else self.path.name  # "runs.db" and "runs.sqlite" are two
-        inner = Path("jobs", slug(record), slug(run_id, max_length=100))
-        if (self.path.parent / inner).resolve() != self.path.parent.resolve() / inner:
+        return self.path.parent / "jobs" / slug(record) / slug(run_id, max_length=100)
+
+    def _check_no_link(self, folder: Path) -> None:
+        """Raise ``ConfigurationError`` if a link leads to the folder of a run: the record may have been cloned."""
+        if folder.resolve() != self.path.parent.resolve() / folder.relative_to(self.path.parent):
             raise ConfigurationError(
-                f"{self.path.parent / inner} is reached by a link, which FlowyML does not follow. Remove the link, or "
-                f"keep the record of runs elsewhere: FLOWYML_HOME, or LocalOrchestrator(store=…)."
+                f"{folder} is reached by a link, which FlowyML does not follow. Remove the link, or keep the record of "
+                f"runs elsewhere: FLOWYML_HOME, or LocalOrchestrator(store=…)."
             )
-        return self.path.parent / inner
 
     @contextmanager
     def session(self) -> Iterator[sqlite3.Connection]:
@@ -304,6 +302,7 @@ class RunStore:
         if row.status not in ("QUEUED", "RUNNING") or not _is_lost(row):
             return row
         folder = self.folder_of(row.run_id)
+        self._check_no_link(folder)
         last_words = unread_output(folder, mark=False).decode(errors="replace").splitlines()
         ending = Ending("CANCELLED", "cancelled") if row.cancel else _crash(row, last_words, _job(db, row.number))
         if finish(db, row.run_id, ending):
