@@ -24,6 +24,8 @@ __all__ = ["Drivers", "Execution", "Lost", "Made"]
 Json = dict[str, Any]
 
 ITEMS = 64 * 1024  # characters of a parameter
+# As a real server recorded them. The adapter's model of sizes has its own: a stand-in that imported it would agree with
+# its mistakes.
 _STORE = {
     "Provider": "minio",
     "Params": {
