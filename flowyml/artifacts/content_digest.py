@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from flowyml.artifacts.files import MOST_ENTRIES
 from flowyml.artifacts.hashing import HashingWriter
 from flowyml.artifacts.packing import REFERENCE, is_reference, pack, read_reference
 from flowyml.artifacts.store import Produce, Store, Written
 from flowyml.core.errors import ArtifactError
 
-__all__ = ["content_of", "content_of_value", "has_object", "moved_reference", "size_of"]
+__all__ = ["content_of", "content_of_value", "files_named_by", "has_object", "moved_reference", "size_of"]
 
-_PLAIN = frozenset({
-    "bytes", "text", "json", "json-nan", "npy", "parquet", "parquet-arrow", "parquet-polars", "file", "folder",
-})  # fmt: skip
-"""Formats of values without code of their own."""
+_PLAIN = frozenset({"text", "json", "json-nan", "npy", "parquet", "parquet-arrow", "parquet-polars"})
+"""Formats of values without code of their own; a file or bytes may be a pickle."""
 
 
 def content_of(packed: Any) -> list[Any]:
@@ -36,6 +36,45 @@ def content_of_value(value: Any) -> list[Any]:
     if type(value) in (datetime.date, datetime.datetime):
         return ["date", value.isoformat(), str(getattr(value, "tzinfo", None))]
     return content_of(pack(value, _Nowhere(""), key="value"))
+
+
+def files_named_by(content: list[Any]) -> list[Any]:
+    """Return the contents of the files and folders that the texts in a plain input name, as JSON; None if missing.
+
+    Raises ``ArtifactError`` for what cannot be read, and for a folder of too many files.
+    """
+    kind, *rest = content
+    if kind == "list":
+        return [found for part in rest for found in files_named_by(part)]
+    return [_content_of_path(Path(text)) for text in _texts(rest[0])] if kind == "json" else []
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
+
+
+def _content_of_path(path: Path) -> Any:
+    try:
+        if path.is_file():
+            return _hash_of(path)
+        if not path.is_dir():
+            return None
+        names = sorted(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)  # noqa: PTH118
+        if len(names) > MOST_ENTRIES:
+            raise ArtifactError(f"{path} has more than {MOST_ENTRIES:,} files")
+        files = [Path(name) for name in names if Path(name).is_file()]
+        return [[file.relative_to(path).as_posix(), _hash_of(file)] for file in files]
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from error
+
+
+def _hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def has_object(content: list[Any]) -> bool:

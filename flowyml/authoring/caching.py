@@ -14,6 +14,7 @@ from flowyml.authoring.code_digest import Reached, held, reached
 from flowyml.authoring.places import errors_at
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.model import SCHEMA_VERSION, Caching, Plan, Step
+from flowyml.plan.types import is_model, leaves, wanted
 
 __all__ = ["data_digest", "held_by", "with_caching"]
 
@@ -36,7 +37,10 @@ def with_caching(
         return plan
     codes = {step.name: _reached(step, by_name[step.name]) for step in plan}
     makers = _makers(plan, codes)
-    caching = {name: _caching(cache, codes[name], makers[name], data) for name, cache in chosen.items()}
+    caching = {
+        name: _caching(plan.by_name[name], by_name[name], cache, codes[name], makers[name], data)
+        for name, cache in chosen.items()
+    }
     if before is not None and all(step.caching == caching.get(step.name) for step in before):
         return before
     steps = tuple(replace(step, caching=caching.get(step.name)) for step in plan)
@@ -83,7 +87,8 @@ def _reached(step: Step, call: Call) -> Reached:
             raise DefinitionError(f"step {step.name!r} cannot be cached: its code cannot be read: {error}") from error
 
 
-def _caching(cache: Cache, code: Reached, makers: str, data: str) -> Caching:
+def _caching(step: Step, call: Call, cache: Cache, code: Reached, makers: str, data: str) -> Caching:
+    hint = wanted(call.step.function)
     return Caching(
         code=_digest([code.code, data]) if data else code.code,
         makers=makers,
@@ -93,7 +98,12 @@ def _caching(cache: Cache, code: Reached, makers: str, data: str) -> Caching:
         environment=tuple(cache.environment),
         packages=tuple(cache.packages),
         dates=code.asks_for_run,
+        paths=tuple(item.name for item in step.inputs if any(map(_may_be_path, leaves(hint(item))))),
     )
+
+
+def _may_be_path(kind: object) -> bool:
+    return isinstance(kind, type) and (issubclass(kind, Path) or is_model(kind))
 
 
 def _makers(plan: Plan, codes: Mapping[str, Reached]) -> dict[str, str]:

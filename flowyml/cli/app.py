@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, str] = {
     "migrate": "migrate:migrate",
     "cache list": "caches:list_",
     "cache show": "caches:show",
+    "cache explain": "caches:explain",
     "cache clear": "caches:clear",
     "airflow adopt": "airflow:adopt",
     "airflow cutover": "airflow:cutover",
@@ -76,7 +77,7 @@ _PANELS = {
     "backends": "Engines",
 }
 _GROUPS = {
-    "cache": "List and delete cached step results.",
+    "cache": "List, explain and delete cached step results.",
     "schedule": "Schedule pipelines on an engine.",
     "airflow": "Move DAGs away from a running Airflow, one by one.",
     "secrets": "Check the secrets that steps name.",

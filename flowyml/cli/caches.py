@@ -13,11 +13,13 @@ from flowyml.cli.failures import NOT_FOUND, UsageError
 from flowyml.cli.options import Argument, AsJson, OfPipeline, On, Option
 from flowyml.cli.output import Output, note, print_error
 from flowyml.core.durations import counted, seconds_of, size_text, zone_text
+from flowyml.core.runs import Run, StepRun
+from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.cache_pruning import store_of
 from flowyml.orchestrators.targets import resolve
-from flowyml.runtime.caching import Entry, entries_in
+from flowyml.runtime.caching import Entry, differences, entries_in
 
-__all__ = ["clear", "list_", "show"]
+__all__ = ["clear", "explain", "list_", "show"]
 
 _COLUMNS = {"KEY": 0, "PIPELINE": 60, "STEP": 0, "FROM RUN": 120, "CREATED": 80, "TOOK": 60, "SIZE": 0}
 """The columns of the table of results, and how wide a terminal must be to show each."""
@@ -82,6 +84,79 @@ def show(
         for name, value in shown.items():
             out.line(f"{name:12} {value}")
         return 0
+
+
+def explain(
+    step: Annotated[str, Argument("STEP", "The step's name.")],
+    run_id: Annotated[
+        str | None, Option(("--run",), "The run; by default the last one with this step.", metavar="ID")
+    ] = None,
+    on: On = None,
+    artifacts: Artifacts = None,
+    pipeline: OfPipeline = None,
+    as_json: AsJson = False,
+) -> int:
+    """Say why a cached step ran, or where its result is from: what differs from its earlier results."""
+    with Output(as_json) as out:
+        store, target = _store(on, artifacts), resolve(on)
+        run, steps = _last(target, step, run_id, pipeline)
+        if run is None:
+            which = f"run {run_id!r}" if run_id else "none of the last 50 runs"
+            print_error(f"There is no step {step!r} in {which}. `flowyml runs` lists them.")
+            return NOT_FOUND
+        kept = sorted(filter(None, (e for _, e in _entries(store, run.pipeline, step))), key=lambda e: -e.created)
+        found = list(_explained(target, run, steps, kept))
+        if as_json:
+            out.document(found)
+            return 0
+        for each in found:
+            out.line(f"{each['step']} of run {run.run_id}: {each['why']}")
+            for part in each["changed"]:
+                values = f" ({part['before']} → {part['after']})" if "before" in part else ""
+                out.line(f"  {part['what']} {part['how']}{values}")
+        return 0
+
+
+def _last(
+    target: Orchestrator, step: str, run_id: str | None, pipeline: str | None
+) -> tuple[Run | None, Sequence[StepRun]]:
+    """Return the newest run that has the step, and the runs of the step or of its items."""
+    for run in target.runs(pipeline):
+        if run_id in (None, run.run_id, run.job_id):
+            steps = [each for each in target.step_runs(run.job_id) if each.name == step]
+            if steps:
+                return run, steps
+    return None, ()
+
+
+def _explained(
+    target: Orchestrator, run: Run, steps: Sequence[StepRun], kept: Sequence[Entry]
+) -> Iterator[dict[str, Any]]:
+    """Yield the run of each step or item that was a hit, the differences of each new result from the most similar
+    earlier one, and the log's reason for the rest.
+    """
+    ran = [step for step in steps if not step.is_cached]
+    for step in steps:
+        if step.is_cached:
+            why = f"a hit: its result is that of run {step.cached_from}, and nothing that it depends on has changed"
+            yield {"step": step.label, "outcome": "hit", "run_id": step.cached_from, "why": why, "changed": []}
+    own = [entry for entry in kept if entry.run_id == run.run_id]
+    for entry in own:
+        earlier = [each for each in kept if each.run_id != run.run_id and each.created < entry.created]
+        like = min(earlier, key=lambda each: len(differences(each.depends, entry.depends)), default=None)
+        if like is None:
+            why = "it ran: no earlier result is kept, or `refresh` or its `ttl` asked for a new one"
+        else:
+            why = f"it ran: since run {like.run_id} this has changed"
+        yield {
+            "step": entry.step, "outcome": "miss", "run_id": like and like.run_id, "why": why,
+            "changed": differences(like.depends, entry.depends) if like else [],
+        }  # fmt: skip
+    for step in ran[len(own) :]:
+        lines = (line.message for line in target.logs_of_step(run.job_id, step.name, step.index))
+        said = next((line for line in lines if "not cached: " in line), "")
+        why = said or "it ran, and no result of it is kept: it is not cached, it failed, or an equal item is kept"
+        yield {"step": step.label, "outcome": "not kept", "run_id": None, "why": why, "changed": []}
 
 
 def clear(

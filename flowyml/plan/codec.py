@@ -63,7 +63,7 @@ def _step(plain: Mapping[str, Any]) -> Step:
 
 
 def _caching(plain: Mapping[str, Any]) -> Caching:
-    return Caching(**{**plain, **_tuples(plain, "arguments", "environment", "packages")})
+    return Caching(**{**plain, **_tuples(plain, "arguments", "environment", "packages", "paths")})
 
 
 def _inputs(plain: Sequence[Mapping[str, Any]]) -> tuple[Input, ...]:

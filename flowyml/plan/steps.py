@@ -39,10 +39,10 @@ class Caching:
     """The parts of the key by which a step's results are cached.
 
     ``code`` is a digest of the code that the step can reach, ``makers`` a digest of the code of all earlier steps,
-    which counts if an input is an object with methods. ``arguments`` are those that count; None means all.
+    which counts if an input may have code of its own. ``arguments`` are those that count; None means all.
     ``environment`` and ``packages`` name variables and packages of the worker that count; ``dates`` is True if the
-    run's dates count. Results older than ``ttl_seconds`` do not count. With ``refresh``, none does, and a new result
-    replaces it.
+    run's dates count. ``paths`` are the inputs whose text names files. Results older than ``ttl_seconds`` do not count.
+    With ``refresh``, none does, and a new result replaces it.
     """
 
     code: str
@@ -53,6 +53,7 @@ class Caching:
     environment: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     dates: bool = False
+    paths: tuple[str, ...] = ()
     refresh: bool = False
 
 

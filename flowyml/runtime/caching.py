@@ -20,7 +20,7 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
 from flowyml.artifacts.allowed import why_no_pickles
-from flowyml.artifacts.content_digest import content_of, has_object, moved_reference, size_of
+from flowyml.artifacts.content_digest import content_of, files_named_by, has_object, moved_reference, size_of
 from flowyml.artifacts.packing import is_reference
 from flowyml.artifacts.store import LocalStore, Store, Written
 from flowyml.core.errors import ArtifactError
@@ -30,7 +30,7 @@ from flowyml.plan.model import Caching, Step
 from flowyml.plan.names import slug
 from flowyml.runtime.execution import StepOutputs
 
-__all__ = ["ROOT", "Depends", "Entry", "StepCache", "entries_in", "read_entry"]
+__all__ = ["ROOT", "Depends", "Entry", "StepCache", "differences", "entries_in", "read_entry"]
 
 logger = logging.getLogger("flowyml.runtime")
 
@@ -38,7 +38,7 @@ ROOT = "cache"
 """The folder of a store with all entries."""
 
 _RECORD = "record.json"
-_VERSION = 1
+_VERSION = 2
 _LARGEST = 4_000_000  # bytes of a record
 _FILE = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}")
 _SAY_SECONDS = 10  # until a step reports that it waits
@@ -100,17 +100,21 @@ class StepCache:
         """
         caching = step.caching
         assert caching is not None
-        parts = _parts(self._pipeline, step, caching, depends)
+        try:
+            parts = _parts(self._pipeline, step, caching, depends)
+        except ArtifactError as error:  # a file that an input names cannot be read
+            logger.warning("step %r is not cached: %s", step.name, error)
+            return StepOutputs(compute())
         key = hashlib.sha256(canonical_json({}, **parts)).hexdigest()
         folder = f"{ROOT}/{slug(self._pipeline)}/{slug(step.name)}/{key}"
         if caching.refresh:
-            return self._computed(step, folder, parts, compute)
+            return self._computed(step, folder, parts, compute, depends)
         found = self._found(step, folder, place, level=logging.DEBUG)
         if found is not None:  # a step may have no outputs
             return found
         with self._turn(folder, step.timeout_seconds):  # which checks again, and reports errors
             found = self._found(step, folder, place)
-            return self._computed(step, folder, parts, compute) if found is None else found
+            return self._computed(step, folder, parts, compute, depends) if found is None else found
 
     def _found(
         self, step: Step, folder: str, place: Callable[[str], str], level: int = logging.WARNING
@@ -161,11 +165,15 @@ class StepCache:
         return taken
 
     def _computed(
-        self, step: Step, folder: str, parts: Mapping[str, Any], compute: Callable[[], dict[str, Any]]
-    ) -> StepOutputs:
+        self, step: Step, folder: str, parts: Mapping[str, Any], compute: Callable[[], dict[str, Any]],
+        depends: Depends,
+    ) -> StepOutputs:  # fmt: skip
+        assert step.caching is not None
         started = time.time()
         outputs = StepOutputs(compute())
         try:
+            if _parts(self._pipeline, step, step.caching, depends).get("files") != parts.get("files"):
+                raise ArtifactError("the files that its inputs name changed while it ran")
             self._keep(step, folder, parts, outputs, started)
         except ArtifactError as error:
             logger.warning("the result of step %r is not cached: %s", step.name, error)
@@ -278,9 +286,9 @@ def _parts(pipeline: str, step: Step, caching: Caching, depends: Depends) -> dic
         "pipeline": pipeline, "step": step.name, "outputs": list(step.outputs), "code": caching.code,
         "inputs": {name: _digest(content) for name, content in contents.items()},
     }  # fmt: skip
-    if caching.makers and any(map(has_object, contents.values())):
-        parts["makers"] = caching.makers
     optional = {
+        "makers": caching.makers if any(map(has_object, contents.values())) else "",
+        "files": {name: _digest(files_named_by(contents[name])) for name in caching.paths if name in contents},
         "version": caching.version,
         "held": depends.held,
         "environment": {name: _variable(name) for name in caching.environment},
@@ -289,6 +297,35 @@ def _parts(pipeline: str, step: Step, caching: Caching, depends: Depends) -> dic
         "dates": dict(depends.dates) if caching.dates else {},
     }
     return {**parts, **{name: value for name, value in optional.items() if value}}
+
+
+_WHAT = {
+    "code": "its code", "makers": "the code of the steps before", "inputs": "input {!r}",
+    "files": "what input {!r} names", "held": "the state of its code in the calling process",
+    "packages": "package {}", "environment": "variable {}", "secrets": "secret {}", "dates": "the run's {}",
+}  # fmt: skip
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what differs in the dependencies of two results: ``part``, ``name``, ``what`` in words, and ``how``.
+
+    Versions of packages are not secret, so they are there as ``before`` and ``after``.
+    """
+    found = []
+    for part in sorted(before.keys() | after.keys()):
+        old, new = ((side.get(part) or {}) for side in (before, after))
+        if not isinstance(old or new, Mapping):
+            old, new = {part: old}, {part: new}
+        elif not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+            continue  # a damaged record
+        for name in sorted(old.keys() | new.keys()):
+            if old.get(name) == new.get(name):
+                continue
+            how = "is new" if name not in old else "is gone" if name not in new else "changed"
+            shown = {"before": old.get(name), "after": new.get(name)} if part == "packages" else {}
+            what = _WHAT.get(part, "{}").format(name)
+            found.append({"part": part, "name": name, "what": what, "how": how, **shown})
+    return found
 
 
 def _is_counted(step: Step, name: str, arguments: tuple[str, ...] | None) -> bool:

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -200,10 +201,14 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.text = {name: textwrap.dedent(text).lstrip() for name, text in FILES.items()}
-        for name, text in self.text.items():
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text(text)
+        self.text: dict[str, str] = {}
+        self.write(FILES)
+
+    def write(self, files: Mapping[str, str]) -> None:
+        for name, text in files.items():
+            self.text[name] = textwrap.dedent(text).lstrip()
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            (self.folder / name).write_text(self.text[name])
 
     def run(self, parameters: dict[str, object] | None = None, **options: object) -> PipelineResult:
         sys.path.insert(0, str(self.folder))
@@ -318,3 +323,71 @@ def work(value: "int" = 0x10, *, more: T | None = None) -> f"{x!r:>{width}}" : .
 """
     text = text_of(ast.parse(source).body[0])
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "9a980bbd7a848b6e"
+
+
+APART = {
+    "flow.py": "from flowyml import pipeline\nfrom rows import source\nfrom used import work\n\n\n"
+    "@pipeline\ndef flow():\n    return work(source())\n",
+    "rows.py": "from flowyml import step\n\n\n@step\ndef source():\n    return list(range(3))\n",
+    "used.py": "from flowyml import step\n\n\n@step(cache=True)\ndef work(found):\n    return repr(found)\n",
+}  # fmt: skip
+PICKLED = "import pickle\nfrom kinds import Kind\n"
+KIND = "class Kind:\n    def __repr__(self):\n        return 'old'\n"
+
+
+@pytest.mark.parametrize(
+    ("made", "used"),
+    [
+        ("Kind()", "repr(found)"),
+        ("pickle.dumps(Kind())", "repr(pickle.loads(found))"),
+        ("(Path('model.pkl').write_bytes(pickle.dumps(Kind())), Path('model.pkl'))[1]",
+         "repr(pickle.loads(found.read_bytes()))"),
+    ],
+    ids=["object", "bytes", "file"],
+)  # fmt: skip
+def test_code_that_comes_with_an_input_counts(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, made: str, used: str
+) -> None:
+    """The step before pickles the same bytes, whatever the methods of the class are by now."""
+    monkeypatch.chdir(tmp_path)
+    rows = APART["rows.py"].replace("list(range(3))", made)
+    project.write({
+        **APART, "kinds.py": KIND, "rows.py": PICKLED + "from pathlib import Path\n" + rows,
+        "used.py": "import pickle\n" + APART["used.py"].replace("repr(found)", used),
+    })  # fmt: skip
+    assert project.run()["work"] == "old"
+    assert project.is_cached()
+    project.edit("kinds.py", "'old'", "'new'")
+    assert project.run()["work"] == "new"
+
+
+PATHS = {
+    "flow.py": """
+        from pathlib import Path
+        from flowyml import pipeline, step
+
+        @step(cache=True)
+        def work(rows: Path, more: list[Path]) -> str:
+            return "".join(file.read_text() for file in [*sorted(rows.glob("*.csv")), *more])
+
+        @pipeline
+        def flow(rows: Path, more: list[Path]):
+            return work(rows, more)
+    """,
+}
+
+
+def test_the_files_that_a_parameter_names_count_by_their_content(project: Project, tmp_path: Path) -> None:
+    project.write(PATHS)
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    (rows / "a.csv").write_text("a")
+    (tmp_path / "more").write_text("more")
+    given = {"rows": str(rows), "more": [str(tmp_path / "more")]}
+    assert [project.is_cached(given), project.is_cached(given)] == [False, True]
+    for file, text in {rows / "a.csv": "b", rows / "b.csv": "c", tmp_path / "more": "less"}.items():
+        file.write_text(text)
+        assert [project.is_cached(given), project.is_cached(given)] == [False, True]
+    assert project.run(given)["work"] == "bcless"
+    (rows / "b.csv").unlink()
+    assert not project.is_cached(given)

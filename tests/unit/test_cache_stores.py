@@ -4,6 +4,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -187,3 +188,37 @@ def test_a_remote_store_keeps_results_too(tmp_path: Path, monkeypatch: pytest.Mo
     for folder, _ in list(entries_in(store)):
         store.remove(folder)
     assert not list(entries_in(store))
+
+
+def test_the_command_explains_what_differs_from_the_run_before(tmp_path: Path) -> None:
+    script = tmp_path / "explained.py"
+    script.write_text(EXPLAINED)
+
+    def explained(*options: str) -> dict[str, Any]:
+        flowyml("run", str(script), "--json", *options)
+        (found,) = flowyml("cache", "explain", "double", "--json").json
+        return {**found, "changed": [(each["part"], each["name"], each["how"]) for each in found["changed"]]}
+
+    first = explained("-p", "n=2")
+    assert (first["outcome"], first["run_id"], first["changed"]) == ("miss", None, [])
+    again = explained("-p", "n=2")
+    assert (again["outcome"], again["changed"]) == ("hit", [])
+    other = explained("-p", "n=3")
+    assert (other["run_id"], other["changed"]) == (again["run_id"], [("inputs", "n", "changed")])
+    script.write_text(EXPLAINED.replace("2 * n", "n + n"))
+    assert explained("-p", "n=3")["changed"] == [("code", "code", "changed")]
+    assert "  its code changed" in flowyml("cache", "explain", "double").out.splitlines()
+    assert flowyml("cache", "explain", "single").code == 4
+
+
+EXPLAINED = """
+from flowyml import pipeline, step
+
+@step(cache=True)
+def double(n: int) -> int:
+    return 2 * n
+
+@pipeline
+def explained(n: int):
+    return double(n)
+"""
