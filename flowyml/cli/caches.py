@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -17,12 +17,18 @@ from flowyml.core.runs import Run, StepRun
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.cache_pruning import store_of
 from flowyml.orchestrators.targets import resolve
-from flowyml.runtime.caching import Entry, differences, entries_in
+from flowyml.runtime.caching import Entry, entries_in
 
 __all__ = ["clear", "explain", "list_", "show"]
 
 _COLUMNS = {"KEY": 0, "PIPELINE": 60, "STEP": 0, "FROM RUN": 120, "CREATED": 80, "TOOK": 60, "SIZE": 0}
 """The columns of the table of results, and how wide a terminal must be to show each."""
+
+_WHAT = {
+    "code": "its code", "makers": "the code of the steps before", "inputs": "input {!r}",
+    "files": "a file that input {!r} names", "held": "the state of its code in the calling process",
+    "packages": "package {}", "environment": "variable {}", "secrets": "secret {}", "dates": "the run's {}",
+}  # fmt: skip
 
 OfStep = Annotated[str | None, Option(("--step",), "Only results of this step.", metavar="NAME")]
 Artifacts = Annotated[
@@ -101,19 +107,19 @@ def explain(
         store, target = _store(on, artifacts), resolve(on)
         run, steps = _last(target, step, run_id, pipeline)
         if run is None:
-            which = f"run {run_id!r}" if run_id else "none of the last 50 runs"
-            print_error(f"There is no step {step!r} in {which}. `flowyml runs` lists them.")
+            which = f"Run {run_id!r} has" if run_id else "The last 50 runs have"
+            print_error(f"{which} no step {step!r}. `flowyml runs` lists the runs.")
             return NOT_FOUND
         kept = sorted(filter(None, (e for _, e in _entries(store, run.pipeline, step))), key=lambda e: -e.created)
-        found = list(_explained(target, run, steps, kept))
+        outcomes = list(_explained(target, run, steps, kept))
         if as_json:
-            out.document(found)
+            out.document(outcomes)
             return 0
-        for each in found:
-            out.line(f"{each['step']} of run {run.run_id}: {each['why']}")
-            for part in each["changed"]:
-                values = f" ({part['before']} → {part['after']})" if "before" in part else ""
-                out.line(f"  {part['what']} {part['how']}{values}")
+        for outcome in outcomes:
+            out.line(f"{outcome['step']} of run {run.run_id}: {outcome['why']}")
+            for change in outcome["changed"]:
+                values = f" ({change['before']} → {change['after']})" if "before" in change else ""
+                out.line(f"  {change['what']} {change['how']}{values}")
         return 0
 
 
@@ -138,25 +144,47 @@ def _explained(
     ran = [step for step in steps if not step.is_cached]
     for step in steps:
         if step.is_cached:
-            why = f"a hit: its result is that of run {step.cached_from}, and nothing that it depends on has changed"
+            why = f"a hit: the result of run {step.cached_from}, since nothing that it depends on has changed"
             yield {"step": step.label, "outcome": "hit", "run_id": step.cached_from, "why": why, "changed": []}
     own = [entry for entry in kept if entry.run_id == run.run_id]
     for entry in own:
         earlier = [each for each in kept if each.run_id != run.run_id and each.created < entry.created]
-        like = min(earlier, key=lambda each: len(differences(each.depends, entry.depends)), default=None)
+        like = min(earlier, key=lambda each: len(_differences(each.depends, entry.depends)), default=None)
         if like is None:
-            why = "it ran: no earlier result is kept, or `refresh` or its `ttl` asked for a new one"
+            why = "it ran: there is no earlier result, or `refresh` or its `ttl` asked for a new one"
         else:
-            why = f"it ran: since run {like.run_id} this has changed"
+            why = f"it ran, because this has changed since run {like.run_id}:"
         yield {
             "step": entry.step, "outcome": "miss", "run_id": like and like.run_id, "why": why,
-            "changed": differences(like.depends, entry.depends) if like else [],
+            "changed": _differences(like.depends, entry.depends) if like else [],
         }  # fmt: skip
     for step in ran[len(own) :]:
         lines = (line.message for line in target.logs_of_step(run.job_id, step.name, step.index))
         said = next((line for line in lines if "not cached: " in line), "")
         why = said or "it ran, and no result of it is kept: it is not cached, it failed, or an equal item is kept"
         yield {"step": step.label, "outcome": "not kept", "run_id": None, "why": why, "changed": []}
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what differs in the dependencies of two results: ``part``, ``name``, ``what`` in words, and ``how``.
+
+    Versions of packages are not secret, so they are there as ``before`` and ``after``.
+    """
+    changes = []
+    for part in sorted(before.keys() | after.keys()):
+        old, new = ((side.get(part) or {}) for side in (before, after))
+        if not isinstance(old or new, Mapping):
+            old, new = {part: old}, {part: new}
+        elif not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+            continue  # a damaged record
+        for name in sorted(old.keys() | new.keys()):
+            if old.get(name) == new.get(name):
+                continue
+            how = "is new" if name not in old else "is gone" if name not in new else "changed"
+            shown = {"before": old.get(name), "after": new.get(name)} if part == "packages" else {}
+            what = _WHAT.get(part, "{}").format(name)
+            changes.append({"part": part, "name": name, "what": what, "how": how, **shown})
+    return changes
 
 
 def clear(

@@ -30,7 +30,7 @@ from flowyml.plan.model import Caching, Step
 from flowyml.plan.names import slug
 from flowyml.runtime.execution import StepOutputs
 
-__all__ = ["ROOT", "Depends", "Entry", "StepCache", "differences", "entries_in", "read_entry"]
+__all__ = ["ROOT", "Depends", "Entry", "StepCache", "entries_in", "read_entry"]
 
 logger = logging.getLogger("flowyml.runtime")
 
@@ -297,35 +297,6 @@ def _parts(pipeline: str, step: Step, caching: Caching, depends: Depends) -> dic
         "dates": dict(depends.dates) if caching.dates else {},
     }
     return {**parts, **{name: value for name, value in optional.items() if value}}
-
-
-_WHAT = {
-    "code": "its code", "makers": "the code of the steps before", "inputs": "input {!r}",
-    "files": "what input {!r} names", "held": "the state of its code in the calling process",
-    "packages": "package {}", "environment": "variable {}", "secrets": "secret {}", "dates": "the run's {}",
-}  # fmt: skip
-
-
-def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what differs in the dependencies of two results: ``part``, ``name``, ``what`` in words, and ``how``.
-
-    Versions of packages are not secret, so they are there as ``before`` and ``after``.
-    """
-    found = []
-    for part in sorted(before.keys() | after.keys()):
-        old, new = ((side.get(part) or {}) for side in (before, after))
-        if not isinstance(old or new, Mapping):
-            old, new = {part: old}, {part: new}
-        elif not (isinstance(old, Mapping) and isinstance(new, Mapping)):
-            continue  # a damaged record
-        for name in sorted(old.keys() | new.keys()):
-            if old.get(name) == new.get(name):
-                continue
-            how = "is new" if name not in old else "is gone" if name not in new else "changed"
-            shown = {"before": old.get(name), "after": new.get(name)} if part == "packages" else {}
-            what = _WHAT.get(part, "{}").format(name)
-            found.append({"part": part, "name": name, "what": what, "how": how, **shown})
-    return found
 
 
 def _is_counted(step: Step, name: str, arguments: tuple[str, ...] | None) -> bool:
