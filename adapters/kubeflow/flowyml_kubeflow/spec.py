@@ -196,7 +196,7 @@ def check_size(compiled: Compiled, release: tuple[int, ...] = (), parameters: Ma
 def _too_large_workflow(compiled: Compiled, size: Size, release: tuple[int, ...]) -> str:
     of_whom = f"KFP {'.'.join(map(str, release))}" if release else "KFP 2.17, since the release is unknown"
     code = 0 if compiled.bundle_url else sum(len(_json(container)) for container in code_containers(compiled.spec))
-    copies = 11 if wraps_nodes(release) else 6  # by size: one, and eight or four that packing makes larger by a quarter
+    copies = 10 if wraps_nodes(release) else 5.5  # by size: one, and eight or four that packing makes a tenth larger
     rest = size.packed - copies * code
     raw, packed, most = (f"{bytes_ / 1e6:.2f} MB" for bytes_ in (size.raw, size.packed, WORKFLOW))
     lines = [f"A run would make a workflow of {raw} ({packed} packed; computed for {of_whom})."]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import importlib
 import json
 import random
 import re
@@ -191,6 +192,20 @@ def test_code_that_does_not_fit_is_refused_with_its_files_and_a_store(release: t
     ):
         assert part in message
     assert "Join small steps" not in message
+
+
+def test_the_loop_of_the_docs_fits_with_its_code_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With gaps in it, code is packed to four fifths: see ``executors``."""
+    text = (Path(__file__).parents[3] / "docs" / "control-flow.md").read_text()
+    (source,) = re.findall(r'```python title="sweep.py"\n(.*?)```', text, re.DOTALL)
+    (tmp_path / "sweep.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    made = compile_pipeline(importlib.import_module("sweep").sweep.bundle())
+    spec.check_size(made)
+    (container,) = spec.code_containers(made.spec)
+    pieces = re.split(" +", container["args"][-1])
+    assert {len(piece) for piece in pieces[:-1]} == {sizes.PIECE}
+    assert sizes.packed("".join(pieces), pieces) < sizes.packed("".join(pieces), ["".join(pieces)]) * 0.91
 
 
 def joining(steps: int) -> Compiled:
