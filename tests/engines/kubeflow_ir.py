@@ -34,7 +34,7 @@ from tests.engines.kubeflow_ir_model import (
     words,
 )
 
-__all__ = ["RULES", "faults"]
+__all__ = ["RULES", "expanded", "faults"]
 
 ARGUMENT = 131_072  # bytes of one argument, with the zero at its end; execve(2), MAX_ARG_STRLEN
 WORKFLOW = 1_048_576  # packer.MaxWorkflowSize
@@ -187,6 +187,43 @@ def argo_finds_no_variable(pipeline: Pipeline) -> Iterator[str]:
     for dag, name, task, _ in pipeline.tasks():
         if tag := ARGO_TAG.search(json.dumps(task, ensure_ascii=False)):
             yield f"task {name!r} in {dag.name!r} holds {tag[0]!r}, which Argo takes for a variable"
+
+
+def kubernetes_finds_no_variable(pipeline: Pipeline) -> Iterator[str]:
+    """Constants and defaults are among the arguments of a pod, too. Source: KFP, issue 10370."""
+    for component in pipeline.components.values():
+        for word in words(pipeline.container_of(component)):
+            if (found := expanded(word, Everything())) != word:
+                yield f"a pod is started with {word[:80]!r}, which becomes {found[:80]!r}"
+    for dag, name, task, _ in pipeline.tasks():
+        text = json.dumps(task.get("inputs", {}), ensure_ascii=False)
+        if expanded(text, Everything()) != text:
+            yield f"an input of task {name!r} in {dag.name!r} changes where a pod gets it: {text[:80]}"
+    defaults = json.dumps(pipeline.spec["root"].get("inputDefinitions", {}), ensure_ascii=False)
+    if expanded(defaults, Everything()) != defaults:
+        yield f"a default changes where a pod gets it: {defaults[:80]}"
+
+
+class Everything(dict[str, str]):
+    """The variables of a container that has every one."""
+
+    def __missing__(self, name: str) -> str:
+        return f"the value of {name}"
+
+
+def expanded(text: str, variables: Mapping[str, str]) -> str:
+    """An argument as Kubernetes changes it, but for a variable that is not there. Source: Kubernetes,
+    third_party/forked/golang/expansion/expand.go."""
+
+    def replaced(found: re.Match[str]) -> str:
+        if found["name"] is None:
+            return "$"
+        try:
+            return variables[found["name"]]
+        except KeyError:
+            return found[0]
+
+    return re.sub(r"\$\$|\$\((?P<name>[A-Za-z_.-][A-Za-z0-9_.-]*)\)", replaced, text)
 
 
 def the_workflow_fits_into_etcd(pipeline: Pipeline) -> Iterator[str]:
@@ -407,7 +444,7 @@ def kubernetes_takes_the_pods(pipeline: Pipeline) -> Iterator[str]:
 RULES: tuple[Rule, ...] = (
     the_protobufs_take_it, the_api_server_reads_it, components_are_there, components_end,
     no_two_components_share_a_container, containers_can_start, placeholders_lead_to_ports, argo_takes_the_names,
-    argo_tells_the_nodes_apart, argo_finds_no_variable, the_workflow_fits_into_etcd,
+    argo_tells_the_nodes_apart, argo_finds_no_variable, kubernetes_finds_no_variable, the_workflow_fits_into_etcd,
     a_driver_can_start, a_launcher_can_start, dependencies_are_there, inputs_are_those_of_the_component,
     inputs_come_from_somewhere, inputs_have_the_type_of_their_source, artifacts_have_the_type_of_their_source,
     conditions_can_be_computed, iterations_have_items, outputs_come_from_somewhere, defaults_are_of_their_type,

@@ -223,6 +223,36 @@ def test_a_parameter_is_data_on_kubeflow(forged: Reference, mark: Path) -> None:
     check(handle, forged, mark)
 
 
+@pytest.mark.parametrize("kind", ["steps", "hooks", "control flow"])
+def test_a_pod_runs_no_code_but_that_of_its_pipeline(kind: str, tmp_path: Path) -> None:
+    """On Kubeflow, the code lies in the store between the task that provides it and the pods that take it."""
+    pytest.importorskip("kfp")
+    from flowyml.testing import pipelines, pipelines_loops
+    from flowyml_kubeflow import spec
+    from flowyml_kubeflow.compiler import compile_pipeline
+
+    made = {
+        "steps": pipelines.greeting,
+        "hooks": lambda: pipelines.hooked(str(tmp_path)),
+        "control flow": lambda: pipelines_loops.rows(str(tmp_path)),
+    }[kind]()
+    compiled = compile_pipeline(made.bundle()).spec
+    giving = spec.code_containers(compiled)
+    evil = tmp_path / "evil.py"
+    evil.write_text(f"import os\nos.mkdir({str(tmp_path / 'ran')!r})\n")
+    taking = [each["container"] for each in compiled["deploymentSpec"]["executors"].values()]
+    taking = [each for each in taking if each not in giving]
+    assert taking
+    for each in taking:
+        words = [re.sub(r"\{\{\$.inputs.artifacts.*path\}\}", str(evil), word) for word in each["args"]]
+        assert str(evil) in words
+        done = subprocess.run(
+            [sys.executable, *each["command"][1:], *words], capture_output=True, text=True, check=False
+        )  # fmt: skip
+        assert not (tmp_path / "ran").exists()
+        assert "is not the one that was compiled: its SHA-256 differs" in done.stderr
+
+
 def test_a_parameter_is_data_on_airflow(forged: Reference, mark: Path, tmp_path: Path) -> None:
     """The worker that Airflow's tasks call, with the conf of a run that a person typed in."""
     from flowyml_airflow import worker

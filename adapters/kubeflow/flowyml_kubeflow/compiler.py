@@ -116,8 +116,8 @@ class _Compiler:
             if store
             else None
         )
-        self.code = executors.code_words(self.bundle, self.url) if self.url or in_each else []
-        """The arguments by which each container has the code; empty if a task provides it."""
+        self.code = executors.code_words(self.bundle, self.url, in_each=in_each)
+        self.is_taken = executors.is_artifact(self.code)
         self.parameters = {item.name: item for item in self.plan.parameters}
         self.components: Json = {}
         self.executors: Json = {}
@@ -127,15 +127,15 @@ class _Compiler:
     @property
     def first(self) -> list[str]:
         """The tasks for which all others wait."""
-        return [] if self.code else [names.BUNDLE_TASK]
+        return [names.BUNDLE_TASK] if self.is_taken else []
 
     def taking(self, code: Json) -> Json:
         """Return the artifact with the code, for a task that takes it from another."""
-        return {} if self.code else {names.BUNDLE: code}
+        return {names.BUNDLE: code} if self.is_taken else {}
 
     def compile(self) -> Compiled:
         root = self._tasks()
-        root.tasks = {**({} if self.code else self._code_tasks()), **root.tasks}
+        root.tasks = {**(self._code_tasks() if self.is_taken else {}), **root.tasks}
         spec: Json = {
             "pipelineInfo": {"name": names.pipeline(self.plan.name), **self._description()},
             "root": self._root(root),

@@ -21,7 +21,7 @@ from flowyml_kubeflow.inline import compressed
 from flowyml_kubeflow.options import StepOptions, empty_dir
 from flowyml_kubeflow.sizes import PIECE
 
-__all__ = ["bundle_containers", "code_words", "container", "kubernetes", "longest"]
+__all__ = ["bundle_containers", "code_words", "container", "is_artifact", "kubernetes", "longest"]
 
 _SECRET = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9._-]+")
 
@@ -42,28 +42,28 @@ _CAMEL = {
     "run_as_group": "runAsGroup", "run_as_non_root": "runAsNonRoot",
 }  # fmt: skip
 
-# The container of a task takes the code as an artifact, or has the code or its URL among its arguments. Modules come
-# from the unpacked and compiled bundle, from which the step's own process starts, too.
-_TAKE = """import sys
-from pathlib import Path
-
-*task, path = sys.argv[1:]
-path = Path(path)
-"""
-_UNPACK_OWN = """import hashlib, json, sys
+# The container of a task takes the code as an artifact, or has the code or its URL among its arguments. Each checks the
+# code's digest, since others may write to the store from which it comes. Modules come from the unpacked and compiled
+# bundle, from which the step's own process starts, too.
+_WORDS = """import hashlib, json, sys
 from pathlib import Path
 
 *task, digest, code = sys.argv[1:]
-{data}
-if hashlib.sha256(data).hexdigest() != digest:
+"""
+_TAKEN = """path = Path(code)
+data = path.read_bytes()
+"""
+_COMPARED = """if hashlib.sha256(data).hexdigest() != digest:
     sys.exit("The bundle of the pipeline is not the one that was compiled: its SHA-256 differs.")
-path = Path(json.loads(task[1])["outputs"]["outputFile"]).with_name(".flowyml-code")
+"""
+_UNPACK_OWN = """path = Path(json.loads(task[1])["outputs"]["outputFile"]).with_name(".flowyml-code")
 path.parent.mkdir(parents=True, exist_ok=True)
 path.write_bytes(data)
 """
 _DECODED = """import base64, bz2
 
-data = bz2.decompress(base64.b64decode(code))"""
+data = bz2.decompress(base64.b64decode(code))
+"""
 _FETCHED = """if code.partition(":")[0] in ("http", "https", "file"):
     from urllib.request import urlopen
 
@@ -73,7 +73,8 @@ else:
 
     source = fsspec.open(code)
 with source as file:
-    data = file.read()"""
+    data = file.read()
+"""
 _RUN = """from runpy import run_path
 
 run_path(str(path), run_name="bundle")["make_importable"](path)
@@ -130,28 +131,37 @@ with open(output, "w") as file:
 
 
 def container(
-    kind: str, about: Json, options: StepOptions, resources: ResourceRequirements | None, code: Sequence[str] = ()
+    kind: str, about: Json, options: StepOptions, resources: ResourceRequirements | None, code: Sequence[str]
 ) -> Json:
-    """Return the container of a task of a ``kind``. It has the ``code`` in its arguments, or takes it as an artifact.
+    """Return the container of a task of a ``kind``.
 
+    ``code`` are the words about the code: see ``code_words``.
     ``about`` names its steps or its loop, and distinguishes containers of different components. That is necessary:
     KFP's backend stores the description of a component under the hash of its container, so that of two components with
     one container, one would get the other's inputs and outputs (argocompiler, hashComponentContainer).
     """
-    script = _CHECK if options.runtime == "image" else ""
-    if code:
-        script += _UNPACK_OWN.replace("{data}", _FETCHED if "://" in code[1] else _DECODED)
+    script = (_CHECK if options.runtime == "image" else "") + _WORDS
+    if is_artifact(code):
+        script += _TAKEN + _COMPARED
+        code = [*code, f"{{{{$.inputs.artifacts['{names.BUNDLE}'].path}}}}"]
     else:
-        script += _TAKE
-        code = [f"{{{{$.inputs.artifacts['{names.BUNDLE}'].path}}}}"]
+        script += (_FETCHED if "://" in code[1] else _DECODED) + _COMPARED + _UNPACK_OWN
     arguments = [kind, "{{$}}", json.dumps(about, ensure_ascii=False), *code]
     start: Json = {"command": ["python3", "-c", script + _RUN], "args": arguments}
     return {**start, **_image(options), **_resources(options, resources)}
 
 
-def code_words(bundle: Bundle, url: str | None) -> list[str]:
-    """Return the arguments by which a container has the code: its digest, and its URL or Base64."""
-    return [bundle.digest, url or _encoded(compressed(bundle))]
+def code_words(bundle: Bundle, url: str | None, *, in_each: bool = False) -> list[str]:
+    """Return what each container has of the code in its arguments: its digest, and its URL or Base64.
+
+    The digest is alone if a task provides the code, as an artifact.
+    """
+    return [bundle.digest, *([url] if url else [_encoded(compressed(bundle))] if in_each else [])]
+
+
+def is_artifact(code: Sequence[str]) -> bool:
+    """Return whether a task provides the code that these words are about."""
+    return len(code) == 1
 
 
 def bundle_containers(bundle: Bundle, options: StepOptions) -> list[Json]:

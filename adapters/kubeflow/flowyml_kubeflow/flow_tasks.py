@@ -41,9 +41,8 @@ MakeComponent = Callable[[str, Json, Json, Json, Json], None]
 class FlowTasks:
     """Compiles the tasks.
 
-    ``code`` are the arguments by which each container has the code, empty if a task provides it. ``component`` adds a
-    component with its container to the pipeline, by the name of its task; ``components`` are all of them; all tasks
-    wait for those in ``first``.
+    ``code`` are the arguments of each container about the code. ``component`` adds a component with its container to
+    the pipeline, by the name of its task; ``components`` are all of them; all tasks wait for those in ``first``.
     """
 
     def __init__(
@@ -155,7 +154,7 @@ class FlowTasks:
 
     def _taking(self, code: Json) -> Json:
         """Return the artifact with the code, for a task that takes it from another."""
-        return {} if self.code else {names.BUNDLE: code}
+        return {names.BUNDLE: code} if executors.is_artifact(self.code) else {}
 
     def _port(self, port: str) -> Json:
         by_port = {names.port(name): parameter for name, parameter in self.given.items()}

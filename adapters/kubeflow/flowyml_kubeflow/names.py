@@ -7,14 +7,15 @@ display name.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from flowyml.plan.names import identifier, slug
 
 __all__ = [
     "ARTIFACTS", "BUNDLE", "BUNDLE_TASK", "END_TASK", "JOB", "LAST_TASK", "NOTES", "RUN", "RUN_TASK", "START_TASK",
-    "STARTED", "STATUS", "STEP", "STEPS_TASK", "TIME", "constant", "part", "part_task", "pipeline", "port", "shown",
-    "step_shown", "task",
+    "STARTED", "STATUS", "STEP", "STEPS_TASK", "TIME", "VARIABLE", "constant", "part", "part_task", "pipeline", "port",
+    "shown", "step_shown", "task",
 ]  # fmt: skip
 
 # Ports: inputs and outputs of a component, which KFP's UI shows.
@@ -39,6 +40,10 @@ END_TASK = "flowyml--end"
 # The names of nodes that KFP's backend adds to each task; source: KFP, argocompiler/dag.go and container.go.
 _TAKEN = frozenset({"executor", "root"})
 _DRIVER = "-driver"
+
+# A "$" that Kubernetes reads in the arguments of a container, and so in all texts that KFP gives to a pod: "$(NAME)" is
+# a variable of the container, which may be a secret, and "$$" is "$". Source: Kubernetes, Container, args; KFP #10370.
+VARIABLE = re.compile(r"\$(?=\$|\([A-Za-z_.-][\w.-]*\))")
 # Words that Argo reads as operators and constants in an expression such as ``X.Succeeded``; source: expr-lang,
 # lexer/state.go and parser.go.
 _WORDS = frozenset({
@@ -90,12 +95,12 @@ def port(name: str) -> str:
 
 
 def constant(step: str) -> str:
-    """The constant that identifies its step to a task: the name, or a text that KFP does not read as a placeholder.
+    """The constant that identifies its step to a task: the name, or a text in which KFP and Kubernetes replace nothing.
 
-    >>> constant("Train model"), constant("{{$.pipeline_job_name}}")
-    ('Train model', 'pipeline-job-name-00159226')
+    >>> constant("Train model"), constant("{{$.pipeline_job_name}}"), constant("$(HOME)")
+    ('Train model', 'pipeline-job-name-00159226', 'home-b01d8556')
     """
-    return task(step) if "{{" in step else step
+    return task(step) if "{{" in step or VARIABLE.search(step) else step
 
 
 def shown(step: str) -> str:

@@ -47,9 +47,16 @@ def is_json_text(parameter: Parameter) -> bool:
 
 
 def argument(value: Any, parameter: Parameter) -> Any:
-    """Convert a value for KFP. Raises ``ParameterError`` for an integer that KFP would change."""
+    """Convert a value for KFP. Raises ``ParameterError`` for an integer or a text that would reach pods changed."""
+    text = json.dumps(value, ensure_ascii=False)
     if is_json_text(parameter):
-        return json.dumps(value, ensure_ascii=False)
+        return names.VARIABLE.sub(r"\\u0024", text)
+    if replaced := names.VARIABLE.search(text):
+        raise ParameterError(
+            f"{parameter.name!r} contains {text[replaced.start() :][:20]!r}, but KFP gives values to pods as "
+            f"arguments, where Kubernetes reads '$$' as '$' and '$(NAME)' as a variable of the pod. Declare it as "
+            f"str | None, which travels as JSON, or pass it without the '$'."
+        )
     if long := _long_key(value):
         raise ParameterError(
             f"{parameter.name!r} contains a dict with a key of {len(long)} characters, {long[:40]!r}…: KFP pipelines "

@@ -321,7 +321,7 @@ def test_pods_whose_image_has_flowyml_get_the_users_code_alone(
 
 
 def test_an_image_with_another_flowyml_is_refused_by_the_pod() -> None:
-    started = executors.container("step", {}, StepOptions(runtime="image"), None)
+    started = executors.container("step", {}, StepOptions(runtime="image"), None, ["0" * 64])
     _, option, script = started["command"]
     script = script.replace(repr(flowyml.__version__), "'0.9'")
     ran = subprocess.run([sys.executable, option, script], capture_output=True, text=True, check=False)

@@ -65,7 +65,8 @@ def test_a_container_keeps_the_modules_compiled_that_its_step_needs_too(
     output = tmp_path / "output.json"
     given = json.dumps({"outputs": {"outputFile": str(output)}})
     _, *command = container(made)["command"]
-    subprocess.run([sys.executable, *command, "last", given, "{}", made.bundle.write(tmp_path)], check=True)
+    words = ["last", given, "{}", made.bundle.digest, made.bundle.write(tmp_path)]
+    subprocess.run([sys.executable, *command, *words], check=True)
     assert json.loads(output.read_text()) == {"parameterValues": {}, "artifacts": {}}
     assert {path.name.split(".")[0] for path in (tmp_path / "cache").rglob("*.pyc")} >= {"launcher", "spawn"}
 

@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 ODD_NAMES = [
     "2nd", "matches", "x-driver", "x-iterations", "executor", "{{workflow.name}}", "{{inputs.parameters.x}}",
-    "{{=1+1}}", "{{$.pipeline_job_name}}", "日本", "a" * 200,
+    "{{=1+1}}", "{{$.pipeline_job_name}}", "日本", "a" * 200, "cost in $$", "$(FLOWYML_SECRET_PW)",
 ]  # fmt: skip
 
 
@@ -44,7 +44,9 @@ def test_a_name_that_argo_would_compute_is_read_back() -> None:
 
     named = (*ODD_NAMES, "{ {x} }", "{{{x")
     plan = Plan(name="computed", steps=tuple(Step(name=name, function="m:f") for name in named))
-    read = Tasks(type("Run", (), {"run_details": None}), yaml.safe_load(spec.text(compile_pipeline(build(plan)))))
+    made = compile_pipeline(build(plan))
+    assert faults(made.documents) == []
+    read = Tasks(type("Run", (), {"run_details": None}), yaml.safe_load(spec.text(made)))
     assert {*read.steps.values()} == {*named}
 
 
@@ -112,6 +114,9 @@ CHANGES: list[tuple[str, Callable[[list[Json]], Any]]] = [
     ("argo_tells_the_nodes_apart", lambda made: _renamed(made, "load-driver")),
     ("argo_finds_no_variable", lambda made: _tasks(made)["add"]["taskInfo"].update(name="{{=1+1}}")),
     ("argo_finds_no_variable", lambda made: _tasks(made)["add"]["taskInfo"].update(name="{{workflow.name}}")),
+    ("kubernetes_finds_no_variable", lambda made: _container(made)["args"].append("$(HOME)")),
+    ("kubernetes_finds_no_variable", lambda made: _tasks(made)["add"]["inputs"].update(
+        parameters={"step-name": {"runtimeValue": {"constant": "a $$ b"}}})),
     ("the_workflow_fits_into_etcd", lambda made: _container(made)["args"].extend(["x" * 120_000] * 9)),
     ("a_driver_can_start", lambda made: _container(made)["args"].extend(["x" * 120_000] * 2)),
     ("a_launcher_can_start", lambda made: made[0]["components"]["comp-add"]["inputDefinitions"]["artifacts"].update(

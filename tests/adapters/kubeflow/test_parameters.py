@@ -13,6 +13,7 @@ from flowyml.plan.model import Parameter
 from flowyml.plan.parameters import schema_of
 from flowyml_kubeflow import names
 from flowyml_kubeflow.parameters import argument, described, kfp_type, read_back, restored
+from tests.engines.kubeflow_ir import expanded
 
 TEXT = st.text(min_size=1, max_size=30).filter(lambda name: name == name.strip() and name.isprintable())
 
@@ -56,3 +57,21 @@ def test_a_key_that_yaml_cannot_hold_is_refused(value: Any) -> None:
     parameter = Parameter(name="query", schema={"type": "object"}, default=value)
     with pytest.raises(ParameterError, match=r"'query' contains a dict with a key of .* 1024 at most. Make it a value"):
         argument(value, parameter)
+
+
+@pytest.mark.parametrize("value", ["$(FLOWYML_SECRET_PW)", "a $$ b", ["$$(x)"], {"$(http.proxy)": 1}])
+def test_a_text_that_kubernetes_would_replace_is_refused_or_written_so_that_it_does_not(value: Any) -> None:
+    """The pod's launcher has parameters among its arguments. Source: KFP issue 10370."""
+    typed = Parameter(name="q", schema=schema_of(type(value), "q"), required=True)
+    with pytest.raises(ParameterError, match=r"'q' contains '\$.*Kubernetes reads '\$\$' as '\$'"):
+        argument(value, typed)
+    free = Parameter(name="q", schema={}, required=True)
+    given = argument(value, free)
+    assert expanded(given, {"FLOWYML_SECRET_PW": "planted", "http.proxy": "planted"}) == given
+    assert restored(given, free) == value
+
+
+@pytest.mark.parametrize("value", ["costs $5", "^a$", "$HOME", "${HOME}", "$(date -u)", "$"])
+def test_other_texts_with_a_dollar_are_themselves(value: str) -> None:
+    assert argument(value, Parameter(name="q", schema={"type": "string"}, required=True)) == value
+    assert expanded(value, {"HOME": "planted", "date -u": ""}) == value
