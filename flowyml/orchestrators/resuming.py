@@ -12,8 +12,8 @@ from flowyml.core.item_names import labelled
 from flowyml.orchestrators.local.retrying import Past, past_of, to_run_again
 from flowyml.orchestrators.local.schema import KeptRow, StepRow, item_of
 from flowyml.plan.model import Plan
+from flowyml.runtime.decider import End, Index
 from flowyml.runtime.kept_outputs import KeptOutputs
-from flowyml.runtime.nodes import End, Index
 
 __all__ = ["Before", "Ended", "before"]
 

@@ -3,51 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from enum import IntEnum
 from typing import Any
 
 from flowyml.core.item_names import labelled
 from flowyml.plan.groups import Branch, Loop
 from flowyml.plan.model import Plan, Step
 from flowyml.plan.values import Source, steps_of
+from flowyml.runtime.decider import End, Index, Outcome
 
 __all__ = [
-    "Collected",
     "Decision",
-    "End",
     "Frame",
     "Gate",
     "Gather",
-    "Index",
     "Item",
     "Join",
     "Node",
     "Opening",
     "Scope",
     "Task",
-    "verdict",
 ]
-
-Index = tuple[int, ...]
-"""The position of a step's item in each loop around it, outermost first; empty outside of all loops."""
-
-
-class End(IntEnum):
-    """The end of a node, as far as it matters to its consumers."""
-
-    OK = 0
-    SKIPPED = 1
-    FAILED = 2
-
-
-class Collected(list[Any]):
-    """The values of all items of a loop, in order; with ``indexes`` those of the items that succeeded."""
-
-    indexes: Sequence[int] | None = None
-
-    def of(self, values: Sequence[Any]) -> list[Any]:
-        """Return the input of a step for these values: the list, or a list of pairs with their indexes."""
-        return list(values) if self.indexes is None else list(zip(self.indexes, values, strict=True))
 
 
 class Node:
@@ -77,6 +52,11 @@ class Node:
     def label(self) -> str:
         """A name for people, and for its stored values."""
         raise NotImplementedError  # each kind of node has its own
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """Its end with the cause; None if it has not ended."""
+        return None if self.end is None else Outcome(self.end, self.cause)
 
     @property
     def plain(self) -> frozenset[str]:
@@ -290,39 +270,6 @@ class Scope:
         taken = [name for output in plan.outputs for name in steps_of(output.source)]
         returned = {(loop.name, name) for name in taken for loop in structure.loops_between(name, "")}
         self.collected = sorted(pair for pair in structure.collected | returned if pair[0] in names)
-
-
-def verdict(rule: str, tally: Sequence[int], waits: int) -> End | None:
-    """Apply a rule of ``RUN_IF`` to the ends so far: OK means run, another end means do not run, None means wait.
-
-    As Airflow decides (source: ``TriggerRuleDep`` in its ``ti_deps``), except that a skip counts only once everything
-    upstream has ended, so that the order in which steps end does not matter.
-    """
-    ok, skipped, failed = tally
-    if rule == "all_success":
-        return End.FAILED if failed else None if waits else End.SKIPPED if skipped else End.OK
-    if rule == "always" or not (ok or skipped or failed or waits):
-        return End.OK
-    early = {
-        "all_failed": End.SKIPPED if ok or skipped else None,
-        "one_failed": End.OK if failed else None,
-        "one_success": End.OK if ok else None,
-        "one_done": End.OK if ok or failed else None,
-        "none_failed": End.FAILED if failed else None,
-        "none_failed_min_one_success": End.FAILED if failed else None,
-        "none_skipped": End.SKIPPED if skipped else None,
-    }.get(rule)
-    if early is not None or waits:
-        return early
-    match rule:
-        case "one_failed" | "one_done":
-            return End.SKIPPED
-        case "one_success":
-            return End.FAILED if failed else End.SKIPPED
-        case "none_failed_min_one_success":
-            return End.OK if ok else End.SKIPPED
-        case _:
-            return End.OK
 
 
 def _innermost_loop(loops: Sequence[Loop]) -> str:

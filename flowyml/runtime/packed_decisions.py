@@ -1,28 +1,61 @@
-"""Decide branches and the items of loops from packed values: see ``flowyml.artifacts.packing``.
+"""Evaluate branches and the items of loops from packed values: see ``flowyml.artifacts.packing``.
 
 Plain values are evaluated here, without the user's code. All others are unpacked in a separate process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from flowyml.artifacts import is_reference
 from flowyml.plan.conditions import sources_in
+from flowyml.plan.groups import Branch, Loop
 from flowyml.plan.values import Constant, FromParameter, Source
+from flowyml.runtime.decider import Evaluator, Index, has_packed_items, listed, parts_of
 from flowyml.runtime.decisions import checked_lists, is_taken
-from flowyml.runtime.nodes import Collected, Decision, Node, Opening
+from flowyml.runtime.nodes import Decision, Node, Opening
 from flowyml.runtime.processes import StepProcesses
 
-__all__ = ["PackedDecisions", "carried", "given_to"]
+__all__ = ["PackedDecisions", "PackedEvaluator", "given_to"]
+
+
+class PackedEvaluator(Evaluator):
+    """Evaluates plain values here, all others by ``look``: see ``StepProcesses.look``."""
+
+    def __init__(self, look: Callable[..., Any]) -> None:
+        self._look = look
+
+    def is_taken(self, branches: Sequence[Branch], value_of: Callable[[Source], Any], index: Index) -> bool:
+        sources = [source for branch in branches for source in sources_in(branch.condition)]
+        known = {source: value_of(source) for source in sources if not isinstance(source, Constant)}
+        of_steps = (value for source, value in known.items() if not isinstance(source, FromParameter))
+        if any(is_reference(part) for value in of_steps for part in parts_of(value)):
+            packed = {
+                str(position): listed(known[source])
+                for position, source in enumerate(sources)
+                if not isinstance(source, Constant)
+            }
+            return bool(self._look(branches[-1].name, packed, index=index)["taken"])
+        return is_taken(
+            branches, lambda source: source.value if isinstance(source, Constant) else listed(known[source])
+        )
+
+    def lists(
+        self, loop: Loop, values: Mapping[str, Any], plain: Collection[str], index: Index
+    ) -> Mapping[str, Sequence[Any]]:  # fmt: skip
+        given = {name: listed(value) for name, value in values.items()}
+        if all(name in plain or has_packed_items(value) for name, value in values.items()):
+            return checked_lists(loop, given)
+        lists: Mapping[str, Sequence[Any]] = self._look(loop.name, given, index=index)
+        return lists
 
 
 class PackedDecisions:
-    """The decisions of one run, from its packed values and its ``parameters``."""
+    """The decisions of one walk, from its packed values and its ``parameters``."""
 
     def __init__(self, processes: StepProcesses, parameters: Mapping[str, Any]) -> None:
-        self._processes = processes
+        self._evaluator = PackedEvaluator(processes.look)
         self._parameters = parameters
 
     def look(self, node: Node) -> Any:
@@ -34,57 +67,22 @@ class PackedDecisions:
 
     def is_taken(self, node: Decision) -> bool:
         """Return whether a branch is taken."""
-        known = {source: found.values[output] for source, (found, output) in node.known.items()}
 
         def value_of(source: Source) -> Any:
-            if isinstance(source, Constant):
-                return source.value
-            return self._parameters[source.name] if isinstance(source, FromParameter) else _plain(known[source])
+            if isinstance(source, FromParameter):
+                return self._parameters[source.name]
+            found, output = node.known[source]
+            return found.values[output]
 
-        if not any(_holds_reference(value) for value in known.values()):
-            return is_taken(node.branches, value_of)
-        sources = [source for branch in node.branches for source in sources_in(branch.condition)]
-        packed = {
-            str(place): self._parameters[source.name] if isinstance(source, FromParameter) else carried(known[source])
-            for place, source in enumerate(sources)
-            if not isinstance(source, Constant)
-        }
-        return bool(self._processes.look(node.branches[-1].name, packed, index=node.frame.index)["taken"])
+        return self._evaluator.is_taken(node.branches, value_of, node.frame.index)
 
-    def lists(self, node: Opening) -> dict[str, Sequence[Any]]:
+    def lists(self, node: Opening) -> Mapping[str, Sequence[Any]]:
         """Return the lists of a loop."""
-        given = {**node.fixed, **{name: source.values[output] for name, source, output in node.given()}}
+        values = {**node.fixed, **{name: source.values[output] for name, source, output in node.given()}}
         plain = {*node.fixed, *(name for name, source, output in node.given() if output in source.plain)}
-        if all(name in plain or _has_packed_items(value) for name, value in given.items()):
-            return checked_lists(node.loop, given)
-        packed = {name: carried(value) for name, value in given.items()}
-        return self._processes.look(node.loop.name, packed, index=node.frame.index)
+        return self._evaluator.lists(node.loop, values, plain, node.frame.index)
 
 
 def given_to(node: Node) -> dict[str, Any]:
     """Return the packed inputs of a step that may run."""
-    return {**node.fixed, **{name: carried(source.values[output]) for name, source, output in node.given()}}
-
-
-def carried(value: Any) -> Any:
-    """Return a packed value as JSON; for the items of a loop, the list, or pairs with their indexes."""
-    return value.of([carried(part) for part in value]) if isinstance(value, Collected) else value
-
-
-def _plain(value: Any) -> Any:
-    """Return the value itself, if it contains no reference.
-
-    The same as ``carried`` except for what JSON would change.
-    """
-    return value.of([_plain(part) for part in value]) if isinstance(value, Collected) else value
-
-
-def _holds_reference(value: Any) -> bool:
-    return any(map(_holds_reference, value)) if isinstance(value, Collected) else is_reference(value)
-
-
-def _has_packed_items(value: Any) -> bool:
-    """Return whether the items of a list may be passed on unchanged."""
-    if isinstance(value, Collected):
-        return value.indexes is None and not any(isinstance(part, Collected) for part in value)
-    return not is_reference(value) and not (isinstance(value, list) and any(map(is_reference, value)))
+    return {**node.fixed, **{name: listed(source.values[output]) for name, source, output in node.given()}}

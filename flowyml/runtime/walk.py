@@ -13,20 +13,17 @@ from typing import Any, Generic, TypeVar
 from flowyml.plan.groups import Branch, Cleanup, Loop
 from flowyml.plan.model import Plan, Step
 from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source, steps_of
+from flowyml.runtime.decider import End, Gathered, Index, apply_rule, first_cause, gathered_end, joined_end
 from flowyml.runtime.nodes import (
-    Collected,
     Decision,
-    End,
     Frame,
     Gate,
     Gather,
-    Index,
     Join,
     Node,
     Opening,
     Scope,
     Task,
-    verdict,
 )
 
 __all__ = ["Walk"]
@@ -402,11 +399,11 @@ class Walk(Generic[T]):
             if gate is not None and node.gate is not None:
                 self._end(node, gate, node.gate.cause)
             return
-        end = verdict(node.rule, node.tally, node.waits)
+        end = apply_rule(node.rule, node.tally, node.waits)
         if end is None:
             return
         if end is not End.OK:
-            self._end(node, end, node.cause)
+            self._end(node, end, first_cause(source.outcome for _, source, _ in node.arguments) or node.cause)
         else:
             if isinstance(node, Task):
                 node.started = True
@@ -483,7 +480,7 @@ class Walk(Generic[T]):
         assert ended.end is not None
         follower.waits -= 1
         follower.tally[ended.end] += 1
-        if ended.end is not End.OK:
+        if ended.end is not End.OK and follower.end is None:
             follower.cause = follower.cause or ended.cause
         if isinstance(follower, Gather):
             self._gather(follower, ended)
@@ -493,40 +490,32 @@ class Walk(Generic[T]):
         else:
             self._judge(follower)
 
-    def _end_join(self, join: Join) -> None:
-        ran = next(((node, key) for node, key in join.choices if node.end is End.OK), None)
-        if ran is not None and join.uses.get("", 1):
-            join.values[""] = ran[0].values[ran[1]]
-        if ran is not None:
-            self._end(join, End.OK, "")
-        else:
-            self._end(join, End.FAILED if join.tally[End.FAILED] else End.SKIPPED, join.cause)
-        if not join.uses.get("", 1):
-            join.let_go()
+    def _end_join(self, node: Join) -> None:
+        outcome = joined_end([choice.outcome for choice, _ in node.choices])
+        assert outcome is not None  # all choices have ended
+        if outcome.end is End.OK and node.uses.get("", 1):
+            node.values[""] = next(choice.values[key] for choice, key in node.choices if choice.end is End.OK)
+        self._end(node, *outcome)
+        if not node.uses.get("", 1):
+            node.let_go()
 
-    def _gather(self, gather: Gather, ended: Node) -> None:
-        if isinstance(ended, Opening) and ended.end is not End.OK:
-            assert ended.end is not None
-            self._end(gather, ended.end, ended.cause)
+    def _gather(self, node: Gather, ended: Node) -> None:
+        if isinstance(ended, Opening) and ended.outcome and ended.end is not End.OK:
+            self._end(node, *ended.outcome)
             return
-        if gather.waits or gather.end is not None:
+        if node.waits or node.end is not None:
             return
-        goes_on = gather.loop.on_item_error == "continue"
-        ok = [part for part in gather.parts if part.end is End.OK]
-        if gather.tally[End.FAILED] and not goes_on:
-            end = End.FAILED
-        elif gather.parts and not ok and not gather.tally[End.FAILED]:
-            end = End.SKIPPED
-        else:
-            end = End.OK
-            for output in (name for name, left in gather.uses.items() if left):
-                values = Collected(part.values[output] for part in ok)
-                values.indexes = [part.frame.index[-1] for part in ok] if goes_on else None
-                gather.values[output] = values
-        self._end(gather, end, gather.cause)
-        for output, left in gather.uses.items():
+        outcome = gathered_end([part.outcome for part in node.parts], node.loop)
+        assert outcome is not None  # all parts have ended
+        if outcome.end is End.OK:
+            ok = [part for part in node.parts if part.end is End.OK]
+            indexes = [part.frame.index[-1] for part in ok] if node.loop.on_item_error == "continue" else None
+            for output in (name for name, left in node.uses.items() if left):
+                node.values[output] = Gathered([part.values[output] for part in ok], indexes)
+        self._end(node, *outcome)
+        for output, left in node.uses.items():
             if not left:
-                gather.let_go(output)
+                node.let_go(output)
 
     # Loops.
 

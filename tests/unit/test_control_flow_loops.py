@@ -19,7 +19,8 @@ from flowyml.core.runs import find_item
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.local import engine
-from flowyml.runtime.nodes import End, Opening, Task
+from flowyml.runtime.decider import End
+from flowyml.runtime.nodes import Opening, Task
 from flowyml.runtime.walk import Walk
 from tests.unit.control_flow import CANCELLED, FAILED, add, double, numbers, same, total
 

@@ -12,8 +12,9 @@ import pytest
 from flowyml import Pipeline, either, otherwise, pipeline, step, when
 from flowyml.artifacts import open_store, unpack
 from flowyml.core.errors import StepError
-from flowyml.runtime.nodes import Decision, End, Opening, Task
-from flowyml.runtime.packed_decisions import PackedDecisions, carried, given_to
+from flowyml.runtime.decider import End, listed
+from flowyml.runtime.nodes import Decision, Opening, Task
+from flowyml.runtime.packed_decisions import PackedDecisions, given_to
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.walk import Walk
 from tests.unit.control_flow import fail_on, numbers, same, total
@@ -73,7 +74,7 @@ def walked(made: Pipeline, tmp_path: Path, **parameters: Any) -> dict[str, Any]:
                 if not isinstance(node, Task):
                     raise
                 walk.end(node, End.FAILED, str(error))
-    found = {name: carried(node.values[key]) for name, (node, key) in walk.outputs.items() if node.end is End.OK}
+    found = {name: listed(node.values[key]) for name, (node, key) in walk.outputs.items() if node.end is End.OK}
     return {name: unpack(value, open_store(store)) for name, value in found.items()}
 
 

@@ -9,8 +9,8 @@ import pytest
 from flowyml.orchestrators.resuming import Ended, before
 from flowyml.plan.groups import Loop
 from flowyml.plan.model import Constant, FromItem, FromStep, Input, Plan, Step
+from flowyml.runtime.decider import End
 from flowyml.runtime.kept_outputs import KeptOutputs
-from flowyml.runtime.nodes import End
 
 PLAN = Plan(
     name="p",

@@ -13,7 +13,7 @@ from typing import Any
 from flowyml.plan.groups import Loop
 from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Source
 from flowyml.plan.parameters import as_declared
-from flowyml.runtime.nodes import End, verdict
+from flowyml.runtime.decider import End, apply_rule
 from flowyml_airflow.flow import Flow, Task
 from flowyml_airflow.names import STEPS_KEY, xcom_key
 from flowyml_airflow.task_exceptions import no_output
@@ -79,7 +79,7 @@ class Upstream:
             return End.OK
         ends = self._ends(task)
         run_if = self.flow.step(task).run_if if task.kind == "step" else "all_success"
-        return verdict(run_if, [ends.count(end) for end in End], ends.count(None))
+        return apply_rule(run_if, [ends.count(end) for end in End], ends.count(None))
 
     def taken(self, gate: Task) -> str:
         """Return the name of the branch that a task chose; empty for none.

@@ -31,10 +31,10 @@ from flowyml.plan.codec import decode
 from flowyml.plan.groups import Loop
 from flowyml.plan.marks import mark_of
 from flowyml.plan.model import Constant, FromItem, FromParameter, FromStep, Plan, Source, Step
+from flowyml.runtime.decider import End
 from flowyml.runtime.decisions import checked_lists, is_taken
 from flowyml.runtime.execution import StepOutputs
 from flowyml.runtime.loading import load_function
-from flowyml.runtime.nodes import End
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.secrets import ReadSecret, from_environment
 from flowyml.runtime.unpacking import unpack_bundle

@@ -12,10 +12,10 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flowyml.artifacts import open_store, pack, unpack
 from flowyml.artifacts.packing import is_reference
@@ -24,7 +24,8 @@ from flowyml.plan.groups import Loop
 from flowyml.plan.model import Plan, Step
 from flowyml.plan.names import slug
 from flowyml.plan.parameters import days_of
-from flowyml.runtime.nodes import End, Index
+from flowyml.plan.values import Source
+from flowyml.runtime.decider import OK, Decider, End, Gathered, Index, is_plain, listed, mapped, parts_of
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml_kubeflow import flow_names, names
 from flowyml_kubeflow.attempts import (
@@ -36,6 +37,7 @@ from flowyml_kubeflow.attempts import (
     fire_pipeline_hooks,
     processes_of,
 )
+from flowyml_kubeflow.facts import InThisPod, PodFacts
 from flowyml_kubeflow.files import (
     Result,
     TaskFailed,
@@ -52,9 +54,10 @@ from flowyml_kubeflow.files import (
 )
 from flowyml_kubeflow.flow import PODS, Flow, chunks
 from flowyml_kubeflow.records import Entry, Items, Known
-from flowyml_kubeflow.step_decisions import Found, StepDecisions
 
 __all__ = ["perform"]
+
+Decided = TypeVar("Decided")
 
 _SHOWN = 65536  # bytes of a parameter that shows an output
 _STOPPED = Items(End.FAILED, "the run was stopped")
@@ -111,10 +114,16 @@ class _Pod:
             found.read(self.kept)
         return found
 
-    @property
-    def decisions(self) -> StepDecisions:
+    @cached_property
+    def decider(self) -> Decider:
         """The decisions by known results."""
-        return StepDecisions(self.plan, self.known, self._parameter, self._live, self._pack, self.inside)
+        structure = self.plan.structure
+        facts = PodFacts(self.known, structure, self._parameter, self._opens())
+        return Decider(self.plan, facts, InThisPod(structure, self._live, self._pack), self.inside)
+
+    def _opens(self) -> str:
+        """Return the outermost loop that it may have to open itself."""
+        return self.inside
 
     def _parameter(self, name: str) -> Any:
         value = parameter(self.plan, name, names.port(name), self.given)
@@ -142,6 +151,7 @@ class _Pod:
     def _leave(self, port: str, **what: Any) -> Result:
         """Write the artifact for other pods; on the local runner also for this pod, in a retry of the run."""
         path = path_of(artifact(self.given, "outputs", port)["uri"])
+        self.known.fail(self.decider.faults)
         self.known.write(path, **what)
         if self.kept and not self.is_finale:
             self.kept.parent.mkdir(exist_ok=True)
@@ -174,10 +184,13 @@ class _ItemsPod(_Pod):
         )  # fmt: skip
         return Result({flow_names.CHUNKS: json.dumps(parts)}, result.artifacts)
 
+    def _opens(self) -> str:
+        return self._loop().name
+
     def _items(self, loop: Loop) -> Items:
-        decisions = self.decisions
-        end, cause = decisions.gate(loop.parent, ())
-        return decisions.items(loop.name, ()) if end is End.OK else Items(end, cause)
+        opened = _ended(self.decider.opened(loop.name, ()))
+        plain = tuple(item.name for item in loop.over if is_plain(item.source, self.plan.structure))
+        return Items(*opened.outcome, opened.lists or {}, plain)
 
 
 class _TogetherPod(_Pod):
@@ -197,7 +210,6 @@ class _StepPod(_Pod):
         self.inside = self.flow.loop_of(self.unit.group)
         for step in self.unit.steps:
             self.known.steps.setdefault(step.name, {})
-        self.decide = self.decisions
         self.earlier = self._before().steps
         self.processes = processes_of(
             bundle, plan.name, run_id_of(given), self.scratch, self.dates,
@@ -230,10 +242,9 @@ class _StepPod(_Pod):
         return flow_names.output(step.name, output) if self.unit.together else names.port(output)
 
     def _turns(self) -> None:
-        items = self.decide.items(self.inside, ())
         first, _, last = self.values[flow_names.CHUNK].partition(":")
         if first == last:
-            self._without_turns((), items.end, items.cause)
+            self._without_turns((), *_ended(self.decider.opened(self.inside, ())).outcome)
         for number in range(int(first), int(last)):
             self._within((number,))
 
@@ -244,11 +255,10 @@ class _StepPod(_Pod):
             self._all_turns(prefix)
             return
         inner = loops[len(prefix)]
-        end, cause = self.decide.gate(inner.name, prefix)
-        count = len(next(iter(self.decide.items(inner.name, prefix).lists.values()), ())) if end is End.OK else 0
-        if not count:
-            self._without_turns(prefix, end, cause)
-        for number in range(count):
+        opened = _ended(self.decider.opened(inner.name, prefix))
+        if not opened.count:
+            self._without_turns(prefix, *opened.outcome)
+        for number in range(opened.count):
             self._within((*prefix, number))
 
     def _without_turns(self, prefix: Index, end: End, cause: str) -> None:
@@ -275,28 +285,16 @@ class _StepPod(_Pod):
         if self.is_finale and not self.flow.cleans_up(step):
             entries[index] = Entry(End.FAILED, "the run was stopped")
             return
-        end, cause = self.decide.of(step, index)
+        end, cause = _ended(self.decider.decide(step, index))
         if end is not End.OK:
             self._note_end(step, index, _RAW[end], cause, Entry(end, cause))
             return
-        found = {item.name: self.decide.find(item.source, step.group, index) for item in step.inputs}
+        plain = {item.name for item in step.inputs if is_plain(item.source, self.plan.structure)}
         inputs = {
-            name: each.value if each.plain else self._here(each.value, each.loops)
-            for name, each in found.items()
-            if each.end is End.OK
+            name: value if name in plain else listed(mapped(value, self.known.here))
+            for name, value in self.decider.inputs(step, index).items()
         }
         self._attempts(step, index, inputs, together)
-
-    def _here(self, packed: Any, loops: Sequence[Loop]) -> Any:
-        """Return the value with all parts where the step's process may read them.
-
-        Those of a loop's items are in lists.
-        """
-        if not loops:
-            return self.known.here(packed)
-        if loops[0].on_item_error == "continue":
-            return [[number, self._here(part, loops[1:])] for number, part in packed]
-        return [self._here(part, loops[1:]) for part in packed]
 
     def _attempts(self, step: Step, index: Index, inputs: Mapping[str, Any], together: str) -> None:
         journal = Journal.of(flow_names.turn(names.task(step.name), index))
@@ -363,21 +361,23 @@ class _ResultPod(_Pod):
         for output in self.plan.outputs:
             port = names.port(output.name)
             target = artifact(self.given, "outputs", port)
-            found = self.decisions.find(output.source, "", ())
-            if found.loops and _holds_files(found.value):
+            is_there = self.decider.end(output.source, "", ()) == OK
+            value = self.decider.value(output.source, "", ()) if is_there else None
+            if isinstance(value, Gathered) and any(map(_is_file, parts_of(value))):
                 files.append(output.name)
-                found = Found(End.SKIPPED)
-            packed = self._packed(found) if found.end is End.OK else None
+                is_there, value = False, None
+            packed = self._packed(value, output.source)
             shown = with_url(packed, self.scratch, target["uri"]) if packed and is_reference(packed) else packed
             is_metrics = str((target.get("type") or {}).get("schemaTitle", "")).endswith(".Metrics")
             stored = store(packed, target, self.scratch)
             result.artifacts[port] = described(packed, stored, "metrics" if is_metrics else "")
-            if found.end is End.OK:
+            if is_there:
                 published[output.name] = shown
         if self.is_finale:
             return result
         journal = Journal.of(flow_names.RESULT_TASK)
         journal.publish(outputs=published, files=files)
+        self.known.fail(self.decider.faults)
         failed = of_several(self.known.failed)
         if failed:
             journal.note(failed=failed)
@@ -388,11 +388,11 @@ class _ResultPod(_Pod):
             raise TaskFailed
         return result
 
-    def _packed(self, found: Any) -> Any:
+    def _packed(self, value: Any, source: Source) -> Any:
         """Return one value, whose file is in this pod's folder if it has one."""
-        if found.plain or not (found.loops or is_reference(found.value)):
-            return found.value
-        return self._pack(self.decisions.value_of(found)) if found.loops else self.known.here(found.value)
+        if isinstance(value, Gathered):
+            return self._pack(listed(mapped(value, self._live)))
+        return value if is_plain(source, self.plan.structure) else self.known.here(value)
 
     def _fire_end(self, journal: Journal) -> None:
         if self.plan.hooks:
@@ -402,10 +402,14 @@ class _ResultPod(_Pod):
             fire_pipeline_hooks(self.bundle, "on_pipeline_end", arguments, journal)
 
 
-def _holds_files(packed: Any) -> bool:
-    """Return whether a list over the items of loops has files or folders, which would be gone with this pod."""
-    if isinstance(packed, list):
-        return any(map(_holds_files, packed))
+def _ended(decided: Decided | None) -> Decided:
+    """Return what was decided: all pods before this one have ended."""
+    assert decided is not None
+    return decided
+
+
+def _is_file(packed: Any) -> bool:
+    """Return whether a value is a file or folder, which would be gone with this pod."""
     return is_reference(packed) and packed["$artifact"]["format"] in ("file", "folder")
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
 from flowyml.artifacts.packing import is_reference
-from flowyml.runtime.nodes import End, Index
+from flowyml.runtime.decider import End, Index
 
 __all__ = ["Entry", "Items", "Known"]
 
@@ -40,7 +40,7 @@ class Items:
 
     end: End
     cause: str = ""
-    lists: Mapping[str, list[Any]] = field(default_factory=dict)
+    lists: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     plain: tuple[str, ...] = ()
 
 
@@ -49,6 +49,7 @@ class Known:
 
     def __init__(self, scratch: Path) -> None:
         self.steps: dict[str, dict[Index, Entry]] = {}
+        self.counts: dict[tuple[str, Index], int] = {}  # items of a step of another pod, within an item or the run
         self.loops: dict[str, Items] = {}
         self.failed: list[str] = []
         self.scratch = scratch
@@ -62,7 +63,11 @@ class Known:
             found = self.steps.setdefault(name, {})
             for key, (end, cause, outputs) in entries.items():
                 there = {output: _moved(value, path) for output, value in outputs.items()}
-                found[tuple(map(int, filter(None, key.split("/"))))] = Entry(End(end), cause, there)
+                index = tuple(map(int, filter(None, key.split("/"))))
+                found[index] = Entry(End(end), cause, there)
+                for depth, number in enumerate(index):
+                    within = name, index[:depth]
+                    self.counts[within] = max(number + 1, self.counts.get(within, 0))
         for name, (end, cause, lists, plain) in document["loops"].items():
             made = {
                 key: items if key in plain else [_moved(item, path) for item in items] for key, items in lists.items()

@@ -34,9 +34,10 @@ from flowyml.orchestrators.resuming import Before, Ended, before
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.plan.parameters import days_of
+from flowyml.runtime.decider import End, listed
 from flowyml.runtime.kept_outputs import KeptOutputs
-from flowyml.runtime.nodes import End, Frame, Node, Opening, Task
-from flowyml.runtime.packed_decisions import PackedDecisions, carried, given_to
+from flowyml.runtime.nodes import Frame, Node, Opening, Task
+from flowyml.runtime.packed_decisions import PackedDecisions, given_to
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml.runtime.walk import Walk
 from flowyml_prefect.flow_parts import (
@@ -275,7 +276,7 @@ class Walker:
         node, output = place
         source = next(each.source for each in self.plan.outputs if each.name == name)
         loops = self.plan.structure.loops_between(source.step, "") if isinstance(source, FromStep) else ()
-        row = {"output": name, "value": json.dumps(carried(node.values[output]))}
+        row = {"output": name, "value": json.dumps(listed(node.values[output]))}
         return {**row, "loops": ", ".join(loop.on_item_error for loop in loops)} if loops else row
 
     def _failures(self) -> Iterator[str]:

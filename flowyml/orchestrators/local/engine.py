@@ -26,8 +26,9 @@ from flowyml.core.retry_policy import error_names
 from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.schema import StepRow, item_of
 from flowyml.orchestrators.local.stopping import Slot
+from flowyml.runtime.decider import End, Index
 from flowyml.runtime.execution import StepOutputs
-from flowyml.runtime.nodes import Decision, End, Index, Opening
+from flowyml.runtime.nodes import Decision, Opening
 from flowyml.runtime.nodes import Node as Waiting
 from flowyml.runtime.tracebacks import described, left_behind
 from flowyml.runtime.walk import Walk

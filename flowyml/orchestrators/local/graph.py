@@ -6,7 +6,8 @@ from flowyml.core.item_names import labelled
 from flowyml.orchestrators.local.retrying import Done, Recorded
 from flowyml.orchestrators.local.schema import StepRow, item_of
 from flowyml.plan.model import Step
-from flowyml.runtime.nodes import End, Frame, Task
+from flowyml.runtime.decider import End
+from flowyml.runtime.nodes import Frame, Task
 
 __all__ = ["Node"]
 

@@ -22,7 +22,8 @@ from flowyml.orchestrators.local.outputs import SMALL, entry_of, pickle_entry, p
 from flowyml.orchestrators.local.retrying import Recorded
 from flowyml.orchestrators.local.schema import KeptRow, item_of
 from flowyml.orchestrators.local.step_call import Stored
-from flowyml.runtime.nodes import End, Task
+from flowyml.runtime.decider import End
+from flowyml.runtime.nodes import Task
 
 __all__ = ["Keeping", "kept_rows"]
 

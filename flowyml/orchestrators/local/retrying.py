@@ -16,7 +16,7 @@ from flowyml.orchestrators.local.schema import KeptRow, StepRow, index_of
 from flowyml.plan.groups import Branch, Loop, outputs_in
 from flowyml.plan.model import Plan
 from flowyml.plan.values import steps_of
-from flowyml.runtime.nodes import End, Index
+from flowyml.runtime.decider import End, Index
 
 __all__ = ["Done", "Past", "Recorded", "past_of", "to_run_again"]
 

@@ -39,8 +39,9 @@ from flowyml.orchestrators.local.stopping import Watch
 from flowyml.orchestrators.local.store import KEPT, Ending, RunStore, clear_folder
 from flowyml.plan.model import Plan, Step
 from flowyml.runtime.code import Code
+from flowyml.runtime.decider import End
 from flowyml.runtime.fork_client import Server
-from flowyml.runtime.nodes import End, Frame
+from flowyml.runtime.nodes import Frame
 from flowyml.runtime.parent_env import read_parent_env
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.secrets import ReadSecret, from_environment

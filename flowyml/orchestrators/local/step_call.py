@@ -32,9 +32,10 @@ from flowyml.plan.kinds import kind_of
 from flowyml.plan.model import Constant, FromParameter, Plan, Source
 from flowyml.plan.parameters import own_copy
 from flowyml.runtime.code import Code
+from flowyml.runtime.decider import Gathered, listed, mapped
 from flowyml.runtime.decisions import checked_lists, is_taken
 from flowyml.runtime.execution import StepOutputs, run_step
-from flowyml.runtime.nodes import Collected, Decision, Opening
+from flowyml.runtime.nodes import Decision, Opening
 from flowyml.runtime.nodes import Node as Waiting
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.reporting import reported
@@ -111,8 +112,9 @@ class StepCalls:
 
     def live(self, value: Any) -> Any:
         """Return the value for a thread."""
-        if isinstance(value, Collected):
-            return value.of([self.live(part) for part in value])
+        return listed(mapped(value, self._live))
+
+    def _live(self, value: Any) -> Any:
         if type(value) is Recorded:
             return value.read()
         return value.live(self._unpack) if type(value) is Stored else value
@@ -203,8 +205,8 @@ class StepCalls:
     def _content(self, value: Any) -> list[Any]:
         from flowyml.artifacts.content_digest import content_of, content_of_value
 
-        if isinstance(value, Collected):
-            parts = [self._content(part) for part in value]
+        if isinstance(value, Gathered):
+            parts = [self._content(part) for part in value.values]
             if value.indexes is None:
                 return ["list", *parts]
             return [
@@ -242,7 +244,8 @@ class StepCalls:
         uncopied are added to ``lent``.
         """
         is_last = self._gets_itself(node, source, output)
-        return self._taken_value(source.values[output], is_last=is_last, lent=None if self._is_shared(source) else lent)
+        lent = None if self._is_shared(source) else lent
+        return listed(mapped(source.values[output], partial(self._taken_value, is_last=is_last, lent=lent)))
 
     def _gets_itself(self, node: Waiting, source: Waiting, output: str) -> bool:
         return self._is_shared(source) or (source.uses[output] == 1 and _is_last_attempt(node))
@@ -251,8 +254,6 @@ class StepCalls:
         return self._share or _step_of(source) in self._sharing
 
     def _taken_value(self, value: Any, *, is_last: bool, lent: list[Any] | None) -> Any:
-        if isinstance(value, Collected):
-            return value.of([self._taken_value(part, is_last=is_last, lent=lent) for part in value])
         if type(value) is Recorded:
             return value.read()
         if is_last:
@@ -311,14 +312,11 @@ class StepCalls:
     def _store_once(self, node: Node, source: Waiting, output: str) -> Any:
         """Store a value at most once, however many steps take it."""
         with self._locks.setdefault((id(source), output), threading.Lock()):
-            value = source.values[output] = self._store(source.values[output], node, source, output)
-            return _packed_parts(value)
+            store = partial(self._store, node=node, source=source, output=output)
+            value = source.values[output] = mapped(source.values[output], store)
+            return listed(mapped(value, lambda part: part.packed))
 
-    def _store(self, value: Any, node: Node, source: Waiting, output: str) -> Any:
-        if isinstance(value, Collected):
-            stored = Collected(self._store(part, node, source, output) for part in value)
-            stored.indexes = value.indexes
-            return stored
+    def _store(self, value: Any, node: Node, source: Waiting, output: str) -> Stored:
         if type(value) is Recorded:
             return Stored(self._pack(value.read(), node, source, output))
         return value if type(value) is Stored else Stored(self._pack(value, node, source, output), value)
@@ -361,10 +359,6 @@ def _as_declared(node: Node, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_last_attempt(node: Waiting) -> bool:
     return not isinstance(node, Node) or node.attempt >= node.max_attempts
-
-
-def _packed_parts(value: Any) -> Any:
-    return value.of([_packed_parts(part) for part in value]) if isinstance(value, Collected) else value.packed
 
 
 def goes_apart(plan: Plan, workers: str) -> frozenset[str]:

@@ -10,7 +10,7 @@ import pytest
 from flowyml import Pipeline, either, elif_, pipeline, when
 from flowyml.core.errors import StepError
 from flowyml.plan.model import FromItem, FromStep
-from flowyml.runtime.nodes import End
+from flowyml.runtime.decider import End
 from flowyml_airflow.flow import Flow, Task
 from flowyml_airflow.task_exceptions import no_output
 from flowyml_airflow.upstream import TAKEN, Upstream

@@ -17,7 +17,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators.downloading import download
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan, Step
-from flowyml.runtime.nodes import End
+from flowyml.runtime.decider import End
 from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator, names
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.flow import Flow, chunks
