@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["LOGIN_OPTIONS", "Login", "Secret", "lacks_permission", "refusing_sources"]
+__all__ = ["LOGIN_OPTIONS", "Login", "Secret", "lacks_permission", "refusals", "refusing_sources"]
 
 LOGIN_OPTIONS = (
     "token", "token_file", "token_command", "username", "password", "password_file", "password_command",
@@ -26,16 +26,22 @@ _refused: ContextVar[Mapping[str, str] | None] = ContextVar("flowyml_refused_sou
 
 @contextmanager
 def refusing_sources(reasons: Mapping[str, str]) -> Iterator[None]:
-    """Within this block, refuse files and commands of credentials.
+    """Within this block, refuse options: files and commands of credentials, and those of TLS.
 
-    A ``Secret`` that is created in it reads no file and runs no command of these options: if its value is needed, it
-    raises ``ConfigurationError`` with the option's reason.
+    A ``Secret`` or a ``Tls`` that is created in it with one of them reads no file and runs no command: if its value is
+    needed, it raises ``ConfigurationError`` with the option's reason.
     """
     token = _refused.set(reasons)
     try:
         yield
     finally:
         _refused.reset(token)
+
+
+def refusals(options: Iterable[str]) -> str:
+    """Return the reasons why options are refused here, if they are."""
+    refused = _refused.get() or {}
+    return " ".join(refused[option] for option in options if option in refused)
 
 
 class Secret:
@@ -60,8 +66,7 @@ class Secret:
             raise ConfigurationError(f"{' and '.join(self._sources)} are both given. Give only one.")
         self._file = file
         self._command = command
-        refused = _refused.get() or {}
-        self._refusal = "".join(refused[option] for option in self._sources if option in refused)
+        self._refusal = refusals(self._sources)
         self._value = _checked_line(name, value) if value else None
         self._lock = threading.Lock()
 

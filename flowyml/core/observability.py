@@ -192,8 +192,9 @@ class OtlpMetricsCollector(MetricsCollector):
 
     ``endpoint`` is the whole URL, such as ``http://prometheus:9090/api/v1/otlp/v1/metrics`` for a Prometheus server
     that was started with ``--web.enable-otlp-receiver``, or ``http://collector:4318/v1/metrics``. Without it,
-    OpenTelemetry's ``OTEL_EXPORTER_OTLP_…`` variables count, which also hold headers and certificates. A user and a
-    password in the URL are sent with each request; redirects are not followed.
+    OpenTelemetry's ``OTEL_EXPORTER_OTLP_…`` variables count, which also hold headers and a client certificate; these
+    are sent to no other ``endpoint``. A user and a password in the URL are sent with each request; redirects are not
+    followed.
 
     What is not accepted within ``timeout_seconds`` is logged, and is part of what the next run sends. Workers of an
     engine send nothing and do not need the extra, as with ``PrometheusMetricsCollector``.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import requests  # type: ignore[import-untyped]  # the exporter's own
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -13,9 +14,13 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportR
 from opentelemetry.sdk.resources import Resource
 
 from flowyml.core.credentials import Login
-from flowyml.core.urls import without_credentials
+from flowyml.core.errors import ConfigurationError
+from flowyml.core.urls import same_address, without_credentials
 
 __all__ = ["Meters"]
+
+# Those that a request needs, and that hold no credential.
+_PLAIN = frozenset({"connection", "content-encoding", "content-length", "content-type", "host", "user-agent"})
 
 
 class Meters:
@@ -23,7 +28,8 @@ class Meters:
 
     def __init__(self, endpoint: str | None, job: str, timeout: float, buckets: Sequence[float]) -> None:
         """Create them. Without ``endpoint``, OpenTelemetry's environment variables name the target."""
-        session = requests.Session()
+        own = None if endpoint is None or _is_of_variables(endpoint) else Login.in_url(endpoint).headers()
+        session = requests.Session() if own is None else _Session(own)
         session.hooks["response"].append(_refuse_redirect)
         session.headers["Connection"] = "close"  # the next run may end much later, or never
         self._exporter = OTLPMetricExporter(
@@ -53,6 +59,36 @@ class Meters:
         data = self._reader.get_metrics_data()
         if data is not None and self._exporter.export(data) is not MetricExportResult.SUCCESS:
             raise OSError("it was not accepted, as OpenTelemetry's log says")  # older exporters raise one themselves
+
+
+class _Session(requests.Session):  # type: ignore[misc]  # untyped
+    """Sends credentials of its own, instead of those in OpenTelemetry's variables and ``~/.netrc``.
+
+    The exporter merges the variables' headers and client certificate with what it is given, and requests prefers a
+    password in ``~/.netrc``, whatever the address.
+    """
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        super().__init__()
+        self._own = headers
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        """Send a request without foreign credentials."""
+        for name in [*request.headers]:
+            if name.lower() not in _PLAIN:
+                del request.headers[name]
+        request.headers.update(self._own)
+        return super().send(request, **{**options, "cert": None})
+
+
+def _is_of_variables(endpoint: str) -> bool:
+    """Return whether OpenTelemetry's variables name this endpoint, so that their headers and certificate are for it."""
+    of_all = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    named = os.environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") or (of_all and f"{of_all.rstrip('/')}/v1/metrics")
+    try:
+        return bool(named) and same_address(str(named), endpoint)
+    except ConfigurationError:  # of a URL that the exporter refuses
+        return False
 
 
 def _refuse_redirect(answer: requests.Response, **_: object) -> None:

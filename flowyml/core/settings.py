@@ -10,10 +10,19 @@ from typing import Any
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["TRUSTED", "is_of_another_user", "is_planted", "is_trusted", "read_settings", "settings_file"]
+__all__ = [
+    "TRUSTED",
+    "is_of_another_user",
+    "is_planted",
+    "is_trusted",
+    "leads_out",
+    "read_settings",
+    "settings_file",
+    "without_consent",
+]
 
 TRUSTED = "FLOWYML_TRUSTED_FOLDERS"
-"""The variable with folders whose settings may name commands and files of credentials, and be another user's."""
+"""The variable with folders whose settings ``is_trusted`` trusts; they may also be another user's."""
 
 _LARGEST = 2**20  # bytes of a file that another user may have left
 
@@ -57,12 +66,28 @@ def _own(path: Path) -> Path:
 
 
 def is_trusted(path: Path) -> bool:
-    """Return whether a file's settings may name commands to run and credentials to read.
+    """Return whether a file's settings may name commands to run, credentials to read, and whom TLS trusts.
 
     That is so if its folder is in ``FLOWYML_TRUSTED_FOLDERS``, or is the user's home. Git and direnv also require that
     for a folder that may have been cloned.
     """
     return _is_allowed(path.parent) or (_is_same(path.parent, "~") and not is_of_another_user(path))
+
+
+def leads_out(path: Path) -> bool:
+    """Return whether a link leads from a file's place out of its folder."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(path.parent))
+
+
+def without_consent(path: Path, what: str, does: str) -> str:
+    """Say why something in a file of settings is not used, and what allows it.
+
+    ``does`` is what it would do, as "read a file".
+    """
+    return (
+        f"{what} is not used: it would {does} in your name, and the folder may have been cloned. If you trust it, "
+        f"export {TRUSTED}={path.parent.absolute()} (with {os.pathsep!r} between folders)."
+    )
 
 
 def _is_allowed(folder: Path) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowyml.core.credentials import refusals
 from flowyml.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -27,11 +28,17 @@ class Tls:
 
     ``ca_file`` is a file of authorities in PEM format, trusted instead of the system's; ``client_cert`` is a file with
     a certificate and its key, or a pair of files. ``verify=False`` trusts any server; a path there is a ``ca_file``.
+    Options that ``refusing_sources`` refuses raise ``ConfigurationError`` where they are used.
     """
 
     verify: bool | str = True
     ca_file: str | os.PathLike[str] | None = None
     client_cert: ClientCertificate | None = None
+    _refusal: str = field(default="", init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        given = {"verify": self.verify is not True, "ca_file": self.ca_file, "client_cert": self.client_cert}
+        object.__setattr__(self, "_refusal", refusals(option for option, value in given.items() if value))
 
     @classmethod
     def of(
@@ -44,6 +51,7 @@ class Tls:
     @property
     def authorities(self) -> str | None:
         """The file of authorities, from either option."""
+        self._check()
         if self.ca_file is not None:
             return _path(self.ca_file)
         return _path(self.verify) if isinstance(self.verify, str) else None
@@ -51,12 +59,17 @@ class Tls:
     @property
     def certificate(self) -> tuple[str, str | None] | None:
         """The files of the client's certificate and of its key; the key may be in the same file."""
+        self._check()
         if self.client_cert is None:
             return None
         if isinstance(self.client_cert, str | os.PathLike):
             return _path(self.client_cert), None
         certificate, key = self.client_cert
         return _path(certificate), _path(key)
+
+    def _check(self) -> None:
+        if self._refusal:
+            raise ConfigurationError(self._refusal)
 
     def context(self) -> SSLContext:
         """Return a context for the standard library and all that builds on it.

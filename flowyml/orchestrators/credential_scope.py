@@ -4,14 +4,13 @@ A target combines up to four tables: its own and its engine's, each in the envir
 a table with a URL go only to that URL. Those of a table without one go to the target's URL, with one exception: a file
 does not decide where the environment's credentials for a whole engine go.
 
-A file of settings may be in a cloned folder. So the commands and the files of credentials that it names are only used
-where the user has allowed its folder: else a mere list of runs could run code, or send a file of the user's to a server
-that the folder names.
+A file of settings may be in a cloned folder. So the commands and the files of credentials that it names, and whom TLS
+is to trust, are only used where the user has allowed its folder: else a mere list of runs could run code, or send a
+file or a certificate of the user's to a server that the folder names.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,17 +18,23 @@ from typing import Any
 
 from flowyml.core.credentials import LOGIN_OPTIONS
 from flowyml.core.errors import ConfigurationError
-from flowyml.core.settings import TRUSTED, is_trusted
+from flowyml.core.settings import is_trusted, without_consent
+from flowyml.core.tls import TLS_OPTIONS
 from flowyml.core.urls import same_address, shown
 from flowyml.orchestrators.config import PREFIX, Target
 
 __all__ = ["CREDENTIALS", "refused_sources", "with_own_credentials", "without_credentials_of"]
 
-CREDENTIALS = frozenset({*LOGIN_OPTIONS, "api_key", "cookies", "cookies_file", "credentials"})
+CREDENTIALS = frozenset({*LOGIN_OPTIONS, "api_key", "client_cert", "cookies", "cookies_file", "credentials"})
 """The options of targets that are credentials."""
 
 Tables = Mapping[str, Mapping[str, Any]]
-_DOES = {"command": "run a command", "file": "read a file"}
+_DOES = {
+    **{option: "run a command" for option in CREDENTIALS if option.endswith("_command")},
+    **{option: "read a file" for option in CREDENTIALS if option.endswith("_file")},
+    **dict(zip(TLS_OPTIONS, ("trust other servers", "trust other authorities", "present a certificate"), strict=True)),
+}
+"""The options that count only where the user has allowed the folder, and what each would do."""
 
 
 def with_own_credentials(target: Target, environment: Tables, in_file: Tables) -> Target:
@@ -55,19 +60,15 @@ def with_own_credentials(target: Target, environment: Tables, in_file: Tables) -
 
 
 def refused_sources(target: Target, file: Path) -> dict[str, str]:
-    """Return the target's commands and files of credentials in untrusted settings, each with advice."""
+    """Return the options of the target that untrusted settings may not give, each with advice."""
     if is_trusted(file):
         return {}
     refused = {}
-    for key in CREDENTIALS & target.options.keys():
-        does = _DOES.get(key.rpartition("_")[2])
-        if does and not target.origins[key].startswith(PREFIX):
+    for key in _DOES.keys() & target.options.keys():
+        if not target.origins[key].startswith(PREFIX):
             variable = f"{PREFIX}{target.name.replace('-', '_').upper()}__{key.upper()}"
-            refused[key] = (
-                f"{target.origins[key]}: {key} is not used: it would {does} in your name, and the folder may have been "
-                f"cloned. If you trust it, export {TRUSTED}={file.parent} (with {os.pathsep!r} between folders). "
-                f"Or set {variable}."
-            )
+            what = f"{target.origins[key]}: {key}"
+            refused[key] = f"{without_consent(file, what, _DOES[key])} Or set {variable}."
     return refused
 
 

@@ -152,6 +152,32 @@ def test_metrics(
         assert thief.requests == []
 
 
+@pytest.mark.parametrize("where", ["elsewhere", "here"])
+def test_metrics_take_along_what_belongs_to_their_address(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
+) -> None:
+    """Not what OpenTelemetry's variables hold for another address, and no password of ~/.netrc."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login u password planted-netrc\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=planted-key,authorization=Bearer%20planted")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/planted/missing.pem")
+    with web(lambda _: Reply()) as collector:
+        if where == "here":
+            monkeypatch.delenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE")
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"{collector.url}/")
+        for login in ("", f"ada:{PASSWORD}@"):
+            endpoint = f"{collector.url}/v1/metrics".replace("//", f"//{login}", 1)
+            OtlpMetricsCollector(endpoint).run_finished("p", "r", ExecutionStatus.COMPLETED, 1)
+        bare, named = collector.requests
+    assert (where == "here") == ("planted-key" in f"{bare.headers}")
+    if where == "elsewhere":
+        assert "planted" not in collector.everything
+        assert "authorization" not in bare.headers
+        assert named.headers["authorization"].startswith("Basic ")
+
+
 # One address.
 
 

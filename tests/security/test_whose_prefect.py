@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from flowyml.core.errors import EngineError
+from flowyml.core.errors import ConfigurationError, EngineError
+from flowyml.core.settings import TRUSTED
 from flowyml_prefect import server
 from flowyml_prefect.client import PrefectClient
-from flowyml_prefect.connection import Connection
+from flowyml_prefect.connection import Connection, login_of
 from flowyml_prefect.engine_process import ControlChannel
 from tests.waiting import wait_until
 
@@ -99,6 +100,64 @@ def test_a_folder_cannot_have_variables_of_its_user_sent(folder: Path, monkeypat
     connection = Connection.configured()
     assert connection is not None
     assert "planted" not in f"{connection.api_url} {connection.login.token.get()}"
+
+
+TLS = {
+    "verify": ("tls_insecure_skip_verify", "true", "PREFECT_API_TLS_INSECURE_SKIP_VERIFY is not used"),
+    "ca_file": ("ssl_cert_file", "stranger.pem", "PREFECT_API_SSL_CERT_FILE is not used"),
+}
+
+
+@pytest.mark.parametrize("option", TLS)
+@pytest.mark.parametrize("file", FOLDER)
+def test_a_folder_decides_nothing_about_tls(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, file: str, option: str
+) -> None:
+    """Also where it names the owner's own server, to which a login of theirs goes."""
+    name, value, said = TLS[option]
+    line = f"PREFECT_API_{name.upper()}={value}" if file == ".env" else f'{name} = "{value}"'
+    (folder / file).write_text(f"{FOLDER[file]}{line}\n")
+    for made in (Connection.configured(), Connection.to(STRANGER, login_of("pnu_mine"))):
+        assert made is not None
+        with pytest.raises(ConfigurationError, match=said):
+            made.tls.context()
+        with pytest.raises(ConfigurationError, match=said):
+            _ = made.environment
+    monkeypatch.setenv(TRUSTED, str(folder))
+    trusted = Connection.configured()
+    assert trusted is not None
+    assert (trusted.tls.verify is False, trusted.tls.authorities) == (
+        (True, None) if option == "verify" else (False, value)
+    )
+
+
+@pytest.mark.parametrize("file", FOLDER)
+def test_a_file_that_is_a_link_out_of_the_folder_gives_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    """Else the credentials of another project would go to the server that this folder names."""
+    own = folder.parent / "own"
+    own.mkdir()
+    (own / file).write_text(
+        "PREFECT_API_KEY=pnu_planted\n"
+        if file == ".env"
+        else FOLDER[file].partition("\n")[0] + '\nkey = "pnu_planted"\n'
+    )
+    (folder / file).symlink_to(f"../own/{file}")
+    other = "prefect.toml" if file == ".env" else ".env"
+    (folder / other).write_text(FOLDER[other])
+    with pytest.raises(ConfigurationError, match=f"{file} is a link out of its folder, and is not used"):
+        Connection.configured()
+    monkeypatch.setenv(TRUSTED, str(folder))
+    trusted = Connection.configured()
+    assert trusted is not None
+    assert trusted.login.token.get() == "pnu_planted"
+
+
+def test_a_link_to_what_is_not_prefects_is_no_matter(folder: Path) -> None:
+    (folder.parent / "env").write_text("DB=x\n")
+    (folder / ".env").symlink_to("../env")
+    assert Connection.configured() is None
 
 
 def test_a_login_beside_the_address_is_sent_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

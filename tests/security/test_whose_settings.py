@@ -14,7 +14,7 @@ from flowyml.core.errors import ConfigurationError
 from flowyml.core.files import refuse_others_link
 from flowyml.core.origin import Origin
 from flowyml.core.settings import TRUSTED, settings_file
-from tests.engines.web import Reply, web
+from tests.engines.web import Authority, Reply, authority, web
 from tests.unit.commands import flowyml
 
 NOBODY = 65534
@@ -105,6 +105,40 @@ def test_a_cloned_folder_sends_no_file_of_the_users(
         assert "planted-5f2" in airflow.everything
 
 
+@pytest.fixture(scope="module")
+def private(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return authority(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.mark.parametrize("option", ["verify", "ca_file", "client_cert"])
+def test_a_cloned_folder_decides_nothing_about_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private: Authority, option: str
+) -> None:
+    """Else it would turn off verification, name an authority of its own, or present a certificate of the user's."""
+    monkeypatch.chdir(tmp_path)
+    given = {
+        "verify": "verify = false",
+        "ca_file": f'ca_file = "{private.ca}"',
+        "client_cert": f'client_cert = ["{private.client_cert}", "{private.client_key}"]',
+    }
+    wants = option == "client_cert"
+    with web(lambda _: Reply(body=AIRFLOW), private.server(wants_certificate=wants)) as airflow:
+        if wants:
+            monkeypatch.setenv("FLOWYML_ORCHESTRATORS__PROD__CA_FILE", str(private.ca))
+        Path("flowyml.toml").write_text(
+            f'[orchestrators.prod]\nengine = "airflow"\nurl = "{airflow.url}"\ntoken = "x"\n{given[option]}\n'
+        )
+        done = flowyml("runs", "--on", "prod")
+        assert airflow.requests == []
+        assert f"{option} is not used" in done.err
+        assert f"export {TRUSTED}={tmp_path} " in done.err
+        assert flowyml("backends").code == 0
+        assert airflow.requests == []
+        monkeypatch.setenv(TRUSTED, str(tmp_path))
+        assert flowyml("runs", "--on", "prod").code == 0
+        assert "Bearer x" in airflow.everything
+
+
 def test_a_file_in_the_home_folder_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "work").mkdir()
@@ -119,7 +153,8 @@ def test_a_file_in_the_home_folder_is_the_users_own(tmp_path: Path, monkeypatch:
 
 def test_what_needs_no_credential_works_in_a_cloned_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("flowyml.toml").write_text(TARGET.format(url="http://127.0.0.1:9", option="token_command", value="false"))
+    target = TARGET.format(url="http://127.0.0.1:9", option="token_command", value="false")
+    Path("flowyml.toml").write_text(f"{target}verify = false\n")
     Path("train.py").write_text(TRAIN)
     assert flowyml("compile", "train.py", "--to", "prod").code == 0
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flowyml.core.credentials import Login
+from flowyml.core.credentials import Login, refusing_sources
 from flowyml.core.errors import ConfigurationError
-from flowyml.core.settings import is_planted
+from flowyml.core.settings import is_planted, is_trusted, leads_out, without_consent
 from flowyml.core.tls import Tls
 from flowyml.core.urls import checked_url, without_credentials
 
@@ -30,6 +30,7 @@ _NOTHING = {
     "PREFECT_API_SSL_CERT_FILE": "",
     "PREFECT_API_TLS_INSECURE_SKIP_VERIFY": "false",
 }
+_FILES = (".env", "prefect.toml", "pyproject.toml")
 _CLOUD = re.compile(r"https://api\.prefect\.cloud/api/accounts/(?P<account>[^/]+)/workspaces/(?P<workspace>[^/]+)")
 
 
@@ -68,7 +69,7 @@ class Connection:
 
         Login and TLS come from the same source as the address. The working folder may be a cloned repository: a server
         that one of its files names never receives a key from the environment or a profile, and its files change nothing
-        for a server that is named there.
+        for a server that is named there. Whom TLS trusts is used from a folder only if the user has allowed it.
         """
         for settings, is_folders in _sources():
             if url := settings.get("PREFECT_API_URL"):
@@ -78,7 +79,8 @@ class Connection:
                 password, key = first("PREFECT_API_AUTH_STRING"), first("PREFECT_API_KEY")
                 login = in_url or (login_of(password, is_password=True) if password else login_of(key))
                 is_open = (first("PREFECT_API_TLS_INSECURE_SKIP_VERIFY") or "").lower() in ("1", "true", "yes", "on")
-                tls = Tls(verify=not is_open, ca_file=first("PREFECT_API_SSL_CERT_FILE"))
+                with refusing_sources(_refused() if is_folders else {}):
+                    tls = Tls(verify=not is_open, ca_file=first("PREFECT_API_SSL_CERT_FILE"))
                 return cls(api_url, login, tls, is_folders=is_folders)
         return None
 
@@ -170,16 +172,42 @@ def _custom_headers(*, but_of_folder: bool | None) -> Iterator[str]:
                 yield from json.loads(given) if isinstance(given, str) else given
 
 
+def _refused() -> dict[str, str]:
+    """Return the options of TLS that the working folder's files may not give, each with advice."""
+    if all(map(is_trusted, map(Path, _FILES))):
+        return {}
+    names = {
+        "verify": ("PREFECT_API_TLS_INSECURE_SKIP_VERIFY", "trust any server"),
+        "ca_file": ("PREFECT_API_SSL_CERT_FILE", "trust other authorities"),
+    }
+    return {option: without_consent(Path(_FILES[0]), name, does) for option, (name, does) in names.items()}
+
+
 def _sources() -> Iterator[tuple[Mapping[str, Any], bool]]:
     """Yield Prefect's sources of settings, highest rank first, and whether each is a file of the working folder.
 
     Source: Prefect, *Settings and profiles*.
     """
     yield os.environ, False
-    yield _dotenv(), True
-    yield _tables(Path("prefect.toml")), True
-    yield _tables(Path("pyproject.toml"), "tool", "prefect"), True
+    dotenv, own, project = map(Path, _FILES)
+    yield _of_folder(dotenv, _dotenv()), True
+    yield _of_folder(own, _tables(own)), True
+    yield _of_folder(project, _tables(project, "tool", "prefect")), True
     yield _profile(), False
+
+
+def _of_folder(path: Path, found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return settings of a file of the working folder; if a link leads elsewhere, only where the user has allowed it.
+
+    Otherwise one of the files could be a link to credentials of the user, and another name the server. Raises
+    ``ConfigurationError``.
+    """
+    settings = {name: value for name, value in found.items() if name.startswith("PREFECT_")}
+    if settings and leads_out(path) and not is_trusted(path):
+        raise ConfigurationError(
+            without_consent(path, f"{path.absolute()} is a link out of its folder, and", "read a file")
+        )
+    return settings
 
 
 def _dotenv() -> Mapping[str, str]:
