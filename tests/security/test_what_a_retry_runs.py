@@ -6,7 +6,11 @@ import base64
 import json
 import os
 import pickle
+import sqlite3
 import stat
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from flowyml.core.errors import ConfigurationError, RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.process_identity import ProcessIdentity
 from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.local.store import connect
 from tests.waiting import wait_until
 
 
@@ -175,3 +180,42 @@ def test_a_record_that_was_cloned_shows_no_other_file(tmp_path: Path) -> None:
     (tmp_path / "clone/jobs/runs/lost/output.log").symlink_to(victim)
     assert "of the user" not in str(local.runs()[0].error)
     assert victim.read_text() == "of the user"
+
+
+KINDS = {
+    "a database": ["CREATE TABLE notes (text)"],
+    "one with versions": ["CREATE TABLE runs (text)", "PRAGMA user_version = 8"],
+    "one of a later version": ["CREATE TABLE notes (text)", "PRAGMA user_version = 99"],
+    "one with WAL": ["PRAGMA journal_mode = WAL", "CREATE TABLE notes (text)"],
+}
+
+
+@pytest.mark.parametrize("kind", ["a long text", "a short text", *KINDS])
+def test_a_file_that_is_no_record_stays_as_it_is(tmp_path: Path, kind: str) -> None:
+    """The settings of a cloned folder may name any file as ``store``."""
+    other = tmp_path / "other"
+    if kind in KINDS:
+        with closing(sqlite3.connect(other, isolation_level=None)) as db:
+            for statement in KINDS[kind]:
+                db.execute(statement)
+    else:
+        other.write_text("<html>" + " " * (100 if kind == "a long text" else 1))
+    other.chmod(0o644)
+    before = other.read_bytes()
+    with pytest.raises(ConfigurationError, match=r"is a file of another program|is damaged or not a SQLite file"):
+        LocalOrchestrator(store=other).runs()
+    assert (other.read_bytes(), stat.S_IMODE(other.stat().st_mode)) == (before, 0o644)
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def test_to_look_at_the_record_ends_no_lock_of_this_process_on_it(tmp_path: Path) -> None:
+    """As opening and closing the file does (source: SQLite, howtocorrupt.html, 2.2)."""
+    store = LocalOrchestrator(store=tmp_path / "runs.db").store
+    write = f"import sqlite3; sqlite3.connect({str(store.path)!r}, timeout=0).execute('BEGIN IMMEDIATE')"
+    with store.session() as db:
+        db.execute("BEGIN IMMEDIATE")
+        with closing(connect(store.path)):
+            pass
+        other = subprocess.run([sys.executable, "-c", write], capture_output=True, text=True, check=False)
+        db.execute("ROLLBACK")
+    assert "database is locked" in other.stderr

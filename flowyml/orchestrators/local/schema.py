@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["KeptRow", "RunRow", "StepRow", "index_of", "item_of", "prepare", "transaction"]
+__all__ = ["KeptRow", "RunRow", "StepRow", "check_is_record", "index_of", "item_of", "prepare", "transaction"]
 
 VERSION = 8
 
@@ -153,16 +153,34 @@ def index_of(item: str) -> tuple[int, ...]:
     return tuple(map(int, item.split("/"))) if item else ()
 
 
-def prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Create missing tables, and refuse those of a newer FlowyML."""
-    db.execute("PRAGMA synchronous = NORMAL")
-    version = db.execute("PRAGMA user_version").fetchone()[0]
+def check_is_record(db: sqlite3.Connection, path: Path) -> None:
+    """Raise ``ConfigurationError`` for the file of another program, or of a newer FlowyML; changes nothing.
+
+    The settings of a folder that was cloned could name any file. SQLite itself looks into it: closing a file that is
+    opened beside it would end the locks that SQLite has on it in this process (source: howtocorrupt.html, 2.2).
+    """
+    size = path.stat().st_size  # SQLite takes a file of a few bytes, which are no page, for an empty database
+    version, pages, everything, own = db.execute(
+        "SELECT user_version, page_count, (SELECT count(*) FROM sqlite_master), (SELECT count(*) FROM sqlite_master"
+        " WHERE type = 'table' AND name IN ('runs', 'steps', 'lines', 'schedules', 'servers'))"
+        " FROM pragma_user_version, pragma_page_count"
+    ).fetchone()
+    if (own < 5) if version else (everything or size > 0 == pages):
+        raise ConfigurationError(
+            f"{path} is a file of another program, not a record of local runs; it stays as it is. Set FLOWYML_HOME to "
+            f"another folder, or use LocalOrchestrator(store=…)."
+        )
     if version > VERSION:
         raise ConfigurationError(
             f"{path} was written by a newer FlowyML (schema {version}; this one knows {VERSION}). Upgrade FlowyML, or "
             f"set FLOWYML_HOME to another folder."
         )
-    if version < VERSION:
+
+
+def prepare(db: sqlite3.Connection) -> None:
+    """Create missing tables."""
+    db.execute("PRAGMA synchronous = NORMAL")
+    if db.execute("PRAGMA user_version").fetchone()[0] < VERSION:
         _make(db)
 
 

@@ -22,7 +22,7 @@ from flowyml.core.home import data_folder, open_private, private_file
 from flowyml.core.origin import Origin
 from flowyml.core.plain_text import storable_text
 from flowyml.core.process_identity import ProcessIdentity, is_alive
-from flowyml.orchestrators.local.schema import KeptRow, RunRow, StepRow, item_of, prepare, transaction
+from flowyml.orchestrators.local.schema import KeptRow, RunRow, StepRow, check_is_record, item_of, prepare, transaction
 from flowyml.plan.names import slug
 
 __all__ = [
@@ -347,13 +347,17 @@ def connect(path: Path) -> sqlite3.Connection:
     """Open the store, creating it if necessary. Raises ``ConfigurationError`` if that fails."""
     try:
         data_folder(path.parent)
-        db = sqlite3.connect(private_file(path), timeout=30, isolation_level=None, check_same_thread=False)
+        if not path.exists():
+            private_file(path)
+        db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
     except (OSError, sqlite3.OperationalError) as error:
         raise ConfigurationError(
             f"The record of local runs cannot be opened at {path}: {error}. {_ANOTHER_PLACE}"
         ) from error
     try:
-        prepare(db, path)
+        check_is_record(db, path)
+        private_file(path)
+        prepare(db)
     except BaseException:
         db.close()
         raise
