@@ -132,14 +132,17 @@ def test_a_step_that_is_killed_takes_the_process_along_and_the_rest_goes_on(
     tmp_path: Path, fork: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLOWYML_FORK", fork)
-    folder, at_work = str(tmp_path), str(tmp_path / "at work")
+    folder, at_work, looks = str(tmp_path), str(tmp_path / "at work"), str(tmp_path / "looks")
     for module in (fork_client, shared, spawn):
-        monkeypatch.setattr(module, "time", Jumping(Path(at_work)))
+        monkeypatch.setattr(module, "time", Jumping(Path(at_work), Path(looks)))
 
     @step(execution_group="one", retry=1, timeout=900)
     def slow() -> int:
         note(folder, "slow")
         if not Path(at_work).exists():
+            before = Path(looks).stat().st_size
+            while Path(looks).stat().st_size == before:
+                time.sleep(0.01)
             Path(at_work).touch()
             time.sleep(3000)
         return 1
