@@ -165,6 +165,7 @@ class Deadline:
         self.seconds = seconds
         self.expired = False
         self._watched: list[socket.socket] = []
+        self._responses: list[HTTPResponse] = []
         self._timer = threading.Timer(seconds, self._expire)
         self._timer.daemon = True
 
@@ -174,6 +175,11 @@ class Deadline:
         self._watched.append(socket.fromfd(connection.fileno(), *kind))
         if self.expired:
             self._expire()
+
+    def close_at_end(self, response: HTTPResponse) -> HTTPResponse:
+        """Close a response at the end at the latest: one that leads nowhere would stay open in the error's frames."""
+        self._responses.append(response)
+        return response
 
     def _expire(self) -> None:
         self.expired = True
@@ -193,8 +199,8 @@ class Deadline:
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
         self._timer.join()
-        for connection in self._watched:
-            connection.close()
+        for opened in (*self._responses, *self._watched):
+            opened.close()
 
 
 def exchange(
@@ -238,6 +244,8 @@ def exchange(
             ) as response:
                 content = _read(response, limit, cut=cut)
                 found = {name.lower(): value for name, value in response.headers.items()}
+        except ValueError as error:
+            raise OSError(f"{asked[-1]} redirects to an address that is no URL: {error}") from error
         except Exception:
             deadline.check()
             raise
@@ -284,6 +292,9 @@ def _opener(deadline: Deadline, tls: Tls, asked: list[str], *, follow: bool, kee
         def connect(self) -> None:
             super().connect()
             deadline.watch(self.sock)
+
+        def getresponse(self) -> HTTPResponse:
+            return deadline.close_at_end(super().getresponse())
 
     class WatchedTls(HTTPSConnection, Watched):
         """``HTTPSConnection`` connects by the next class, ``Watched``, and then starts TLS."""

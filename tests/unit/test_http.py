@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from flowyml.core.credentials import Login, Secret
@@ -112,6 +114,16 @@ def test_the_standard_library_takes_no_such_answer_either() -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize("follow", [True, False])
+def test_no_connection_stays_open_to_a_server_that_redirects_to_nowhere(follow: bool) -> None:
+    with web(lambda _: Reply(302, b"abc", {"Location": "http://[::1"})) as server:
+        with pytest.raises(OSError, match="redirects to an address that is no URL") as caught:
+            exchange(server.url, follow=follow)
+        port = urlsplit(server.url).port
+        assert not [each for each in psutil.Process().net_connections("tcp") if each.raddr and each.raddr.port == port]
+        del caught  # its frames would hold one
+
+
 def test_what_is_busy_is_asked_again_and_retry_after_is_kept() -> None:
     busy = Reply(503, b'{"detail": "database is locked"}')
     begin = time.monotonic()
