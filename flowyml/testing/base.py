@@ -91,7 +91,7 @@ class Conformance:
 
     @classmethod
     def finish(cls, handle: SubmissionResult) -> SubmissionResult:
-        return handle.wait_for_completion(timeout=cls.run_timeout, poll_interval=0.25)
+        return handle.wait_for_completion(timeout=cls.run_timeout, poll_interval=0.5)
 
     def journal(self, folder: Path, lines: int) -> list[str]:
         """Read the lines of the hooks; an engine may call the last hook a moment after it reported the end."""

@@ -20,17 +20,20 @@ def wait_until(condition: Callable[[], Value], what: str = "", *, every: float =
 
     Raises ``TimeoutError`` with ``what`` if none comes within ``PATIENCE``.
 
-    If more processes want to run than there are processors, a second counts for as much less: with four for each
-    processor, a test waits four times as long.
+    It asks ``every`` so many seconds, and less often if an answer takes long: waiting for an engine would keep it busy
+    otherwise. If more processes want to run than there are processors, a second counts for as much less: with four for
+    each processor, a test waits four times as long.
     """
     waited, last = 0.0, time.monotonic()
-    while not (value := condition()):
+    while True:
+        asked = time.monotonic()
+        if value := condition():
+            return value
         now = time.monotonic()
         waited, last = waited + (now - last) / max(1.0, _load()), now
         if waited > PATIENCE:
             raise TimeoutError(f"{what or condition}: not within {PATIENCE:g} s of a quiet machine")
-        time.sleep(every)
-    return value
+        time.sleep(max(every, 4 * (now - asked)))
 
 
 def _load() -> float:

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -43,13 +45,30 @@ class Postgres:
         """Run one statement of SQL."""
         self._run("psql", "--quiet", "--set=ON_ERROR_STOP=1", f"--command={statement}", database)
 
+    @contextmanager
+    def locked(self, database: str, table: str) -> Iterator[None]:
+        """Keep everything waiting that writes to a table."""
+        command = [self.programs / "psql", "--quiet", database]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self._environment
+        ) as session:  # which ends, and the lock with it, when its input does
+            assert session.stdin is not None
+            assert session.stdout is not None
+            print(f"BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE; \\echo locked", file=session.stdin, flush=True)
+            assert session.stdout.readline() == "locked\n"
+            yield
+
     def url(self, database: str) -> str:
         """What SQLAlchemy connects to."""
         return f"postgresql+psycopg2://{_USER}:{self.password}@127.0.0.1:{self.port}/{database}"
 
     def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run([self.programs / program, *arguments], env=self._environment, check=True, timeout=2400)
+
+    @property
+    def _environment(self) -> dict[str, str]:
         where = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": _USER, "PGPASSWORD": self.password}
-        subprocess.run([self.programs / program, *arguments], env={**os.environ, **where}, check=True, timeout=2400)
+        return {**os.environ, **where}
 
 
 @cache

@@ -99,10 +99,10 @@ class RunReader:
         if whole:
             if not status.is_terminal:
                 self.warnings.warn_if_stalled(self.client, found)
+            elif not self._has_settled(found, status):
+                status = ExecutionStatus.RUNNING
             elif status.is_successful:
                 self.warnings.warn_if_nothing_ran(self.client, found)
-            elif status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT) and not self._has_settled(found):
-                status = ExecutionStatus.RUNNING
             else:
                 error = self._why(found, status)
         return Run(
@@ -482,18 +482,25 @@ class RunReader:
             for task in self._tasks(found)
         )
 
-    def _has_settled(self, found: Mapping[str, Any]) -> bool:
-        """Return whether the tasks that were stopped with their run have ended: their workers end them a little later.
+    def _has_settled(self, found: Mapping[str, Any], status: ExecutionStatus) -> bool:
+        """Return whether no task of an ended run can change anything any more.
 
-        Only their logs show it. A task whose log does not counts as ended after ``SETTLES_WITHIN``.
+        Tasks that were stopped with their run are ended by their workers a little later. On Airflow 2, a task that
+        skips itself may write back that its run is running. Only the logs show that such tasks have ended. A task whose
+        log does not counts as ended after ``SETTLES_WITHIN``.
         """
+        was_stopped = status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT)
         ended = moment(found["end_date"])
-        if ended is None or datetime.now(UTC) - ended > SETTLES_WITHIN:
+        if not (was_stopped or self.client.takes_back_ends) or ended is None:
+            return True
+        if datetime.now(UTC) - ended > SETTLES_WITHIN:
             return True
         stopped = [
             task
             for task in self._tasks(found)
-            if task["try_number"] and task["state"] != "success" and not had_ended(task["task_id"], "failed", found)
+            if task["try_number"]
+            and (task["state"] == "skipped" or (was_stopped and task["state"] != "success"))
+            and not had_ended(task["task_id"], "failed", found)
         ]
         return all(self._has_stopped(found, task) for task in stopped)
 

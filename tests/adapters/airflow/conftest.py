@@ -74,7 +74,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Stop an Airflow after the last test that needs it: a scheduler without work takes a tenth of a processor."""
+    """Stop an Airflow after the last test that needs it: a scheduler without work takes a twentieth of a processor."""
     for name, airflow in item.session.stash.get(_RUNNING, {}).items():
         if item is [each for each in item.session.items if _uses(each, name)][-1]:
             airflow.kill_all()

@@ -113,7 +113,7 @@ def test_a_deployment_that_fails_leaves_what_was_there(airflow3: Airflow, tmp_pa
     deploy_broken(orchestrator, short("deploy failing", answer=2), found)
     assert path.read_bytes() == before
     handle = orchestrator.run_pipeline(pipeline)
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).outputs == {"answer": 1}
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).outputs == {"answer": 1}
 
     elsewhere = orchestrator_of(airflow3, dags_folder=tmp_path, deploy_timeout=1)
     with pytest.raises(ConfigurationError, match=f"in dags_folder='{tmp_path}', the two files would keep replacing"):
@@ -375,4 +375,4 @@ def test_a_new_version_runs_at_once(airflow3: Airflow) -> None:
             return number
 
         handle = orchestrator.run_pipeline(Pipeline("deploy versions").add_step(work))
-        assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).outputs == {"made": number}
+        assert handle.wait_for_completion(timeout=2400, poll_interval=1).outputs == {"made": number}

@@ -80,14 +80,14 @@ def around(dag_id: str, **options: Any) -> Pipeline:
     def report(**ran: Any) -> str:
         return f"{ran[dag_id]['dag_id']}: {ran[dag_id]['state']}"
 
-    waits = external_dag(dag_id, inputs=["rows"], poll_interval=0.5, timeout=400, **options)
+    waits = external_dag(dag_id, inputs=["rows"], poll_interval=1, timeout=400, **options)
     return Pipeline(f"around {dag_id}", outputs=[dag_id, "report"]).add_step(count).add_step(waits).add_step(report)
 
 
 def check_on(orchestrator: Orchestrator, airflow: Airflow, **options: Any) -> None:
     """The DAG ran with the input as its conf."""
     handle = orchestrator.run_pipeline(around("legacy_good", **options))
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED, handle.error
     ran = handle.outputs["legacy_good"]
     assert handle.outputs["report"] == "legacy_good: success"
     assert f"/dags/legacy_good/runs/{ran['run_id']}" in ran["url"]
@@ -99,7 +99,7 @@ def check_on(orchestrator: Orchestrator, airflow: Airflow, **options: Any) -> No
 def test_a_pipeline_runs_an_existing_dag_and_fails_with_it(named: Airflow, fails: bool) -> None:
     """On the local orchestrator, in the caller's process and in one of its own, as on any engine."""
     name = f"legacy_{'bad' if fails else 'good'}"
-    pipeline = Pipeline(f"around {name}").add_step(external_dag(name, conf={"rows": 5}, poll_interval=0.5, timeout=400))
+    pipeline = Pipeline(f"around {name}").add_step(external_dag(name, conf={"rows": 5}, poll_interval=1, timeout=400))
     result = pipeline.run()
     if fails:
         assert f"The DAG '{name}' failed: see {named.url}" in (result.error or "")
@@ -128,7 +128,7 @@ def test_on_airflow_itself(dags: Airflow) -> None:
     orchestrator = orchestrator_of(dags)
     broken = orchestrator.run_pipeline(around("legacy_bad", url=dags.url))
     check_on(orchestrator, dags, url=dags.url)
-    assert broken.wait_for_completion(timeout=2400, poll_interval=0.5).status is FAILED
+    assert broken.wait_for_completion(timeout=2400, poll_interval=1).status is FAILED
     assert f"The DAG 'legacy_bad' failed: see {dags.url}" in (broken.error or "")
     assert broken.step_statuses()["legacy_bad"] is FAILED
 
@@ -145,7 +145,7 @@ def kill_running_steps() -> None:
 
 def test_a_step_that_is_killed_and_tried_again_attaches_to_the_run(named: Airflow, tmp_path: Path) -> None:
     marks = tmp_path / "pids"
-    waits = external_dag("legacy_long", conf={"seconds": 12}, poll_interval=0.5, retry=1)
+    waits = external_dag("legacy_long", conf={"seconds": 12}, poll_interval=1, retry=1)
     pipeline = Pipeline("killed in mid-wait").add_step(waits)
     local = LocalOrchestrator(workers="processes", store=tmp_path / "runs.db")
     before = len(orchestrator_of(named).runs("legacy_long"))
@@ -167,9 +167,9 @@ def test_the_same_run_runs_the_dag_once_and_anew_after_a_failure(named: Airflow,
     before = ran("legacy_good"), ran("legacy_bad")
     for number in (1, 2):  # two engines that give one run id to one pipeline look like one that tries again
         local = LocalOrchestrator(store=tmp_path / f"{number}.db")
-        good = Pipeline("once").add_step(external_dag("legacy_good", poll_interval=0.5))
+        good = Pipeline("once").add_step(external_dag("legacy_good", poll_interval=1))
         assert local.execute(good, f"good-{tmp_path.name}", {}).success
-    broken = Pipeline("twice").add_step(external_dag("legacy_bad", poll_interval=0.5, retry=1))
+    broken = Pipeline("twice").add_step(external_dag("legacy_bad", poll_interval=1, retry=1))
     assert LocalOrchestrator(store=tmp_path / "runs.db").execute(broken, f"bad-{tmp_path.name}", {}).status is FAILED
     assert (ran("legacy_good"), ran("legacy_bad")) == (before[0] + 1, before[1] + 2)
     newest, first = orchestrator_of(named).runs("legacy_bad")[:2]
@@ -177,7 +177,7 @@ def test_the_same_run_runs_the_dag_once_and_anew_after_a_failure(named: Airflow,
 
 
 def test_a_signal_that_ends_the_step_fails_the_run_of_the_dag(named: Airflow, tmp_path: Path) -> None:
-    pipeline = Pipeline("ended").add_step(external_dag("legacy_long", conf={"seconds": 300}, poll_interval=0.5))
+    pipeline = Pipeline("ended").add_step(external_dag("legacy_long", conf={"seconds": 300}, poll_interval=1))
     bundle = tmp_path / "ended.pyz"
     bundle.write_bytes(pipeline.bundle().data)
     before = len(orchestrator_of(named).runs("legacy_long"))
@@ -311,9 +311,9 @@ def test_an_address_that_is_a_secret_is_not_in_the_output(named: Airflow, monkey
         monkeypatch.setenv(f"FLOWYML_SECRET_AF_{variable}", named.login[f"FLOWYML_AIRFLOW_{variable}"])
         monkeypatch.delenv(f"FLOWYML_AIRFLOW_{variable}")
     secrets = {f"FLOWYML_AIRFLOW_{name.upper()}": f"af/{name}" for name in ("url", "username", "password")}
-    made = external_dag("legacy_good", conf={"rows": 5}, poll_interval=0.5).options(secrets=secrets)
+    made = external_dag("legacy_good", conf={"rows": 5}, poll_interval=1).options(secrets=secrets)
     handle = LocalOrchestrator().run_pipeline(Pipeline("secret address").add_step(made))
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED, handle.error
     ran = handle.outputs["legacy_good"]
     assert (ran["state"], ran["url"]) == ("success", "")
     assert orchestrator_of(named).attach(f"legacy_good/{ran['run_id']}").status is COMPLETED

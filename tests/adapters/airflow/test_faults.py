@@ -71,7 +71,7 @@ class Outage:
         inner = slow("faults inner", str(self.folder / "inner"), seconds=300)
         dag = str(self.orchestrator.deploy_pipeline(inner).url).rpartition("/")[2]
         self.orchestrator.client.pause(dag, False)
-        waits = external_dag(dag, name="inner", poll_interval=0.5)
+        waits = external_dag(dag, name="inner", poll_interval=1)
         return LocalOrchestrator().run_pipeline(Pipeline("faults outer").add_step(waits))
 
     def begin(self) -> None:
@@ -86,7 +86,7 @@ class Outage:
         with pytest.raises(EngineUnreachableError):
             self.orchestrator.run_pipeline(self.submitted, "once")
         with pytest.raises(EngineUnreachableError):
-            self.followed.wait_for_completion(timeout=2, poll_interval=0.5)
+            self.followed.wait_for_completion(timeout=2, poll_interval=1)
         wait_until(lambda: any("does not answer: " in line.message for line in self.waits.logs()))
         self.airflow.start("api-server")
         (self.folder / "inner" / "enough").touch()
@@ -220,4 +220,4 @@ def test_a_killed_process_without_a_retry_is_reported(airflow3: Airflow, tmp_pat
 def test_a_file_that_cannot_be_read_harms_no_other(airflow3: Airflow) -> None:
     (airflow3.dags_folder / "zz_broken.py").write_text("this is no Python, airflow DAG\n")
     handle = orchestrator_of(airflow3).run_pipeline(short("faults beside"))
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is COMPLETED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED

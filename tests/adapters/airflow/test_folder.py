@@ -256,7 +256,7 @@ def test_a_run_by_way_of_sftp(airflow3: Airflow) -> None:
         orchestrator = orchestrator_of(airflow3, dags_folder=site.url("/dags"))
         for answer in (1, 2):
             handle = orchestrator.run_pipeline(short("folder sftp", answer=answer))
-            assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is ExecutionStatus.COMPLETED
+            assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.COMPLETED
             assert handle.outputs == {"answer": answer}
         assert orchestrator.deploy_pipeline(short("folder sftp", answer=2)).changed is False
 

@@ -20,7 +20,7 @@ def test_foreign_dags_are_operated(airflow3: Airflow) -> None:
     orchestrator = orchestrator_of(airflow3, dags_folder=None)
     handle = orchestrator.trigger("legacy_etl", "by-hand-1", parameters={"any": "conf"})
     assert orchestrator.trigger("legacy_etl", "by-hand-1").job_id == handle.job_id == "legacy_etl/by-hand-1"
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is COMPLETED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED
     assert handle.step_statuses() == {"extract": COMPLETED, "load": COMPLETED}
     assert handle.outputs == {"extract": 3, "load": 6}
     assert any("extracting by hand" in line.message for line in handle.logs())
@@ -63,7 +63,7 @@ def test_a_foreign_run_that_failed_is_read_and_run_again(airflow3: Airflow) -> N
     wait_for_dag(airflow3, "legacy_branched")
     orchestrator = orchestrator_of(airflow3)
     handle = orchestrator.trigger("legacy_branched")
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is ExecutionStatus.FAILED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.FAILED
     steps = {step.name: (step.status, step.raw_status) for step in handle.step_runs()}
     assert steps["maybe"] == (COMPLETED, "skipped"), "as on every engine"
     assert steps["broken"] == (ExecutionStatus.FAILED, "failed")
@@ -75,7 +75,7 @@ def test_a_foreign_run_that_failed_is_read_and_run_again(airflow3: Airflow) -> N
     orchestrator.clear(handle.job_id)
     wait_until(lambda: {step.name: step.attempt for step in handle.step_runs()}.get("broken") == 2)
     handle = orchestrator.attach(handle.job_id)
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is ExecutionStatus.FAILED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.FAILED
     assert orchestrator.outputs(handle.job_id) == {"count": 1}, "which went well and did not run again"
     orchestrator.clear(handle.job_id, failed_only=False)
     wait_until(lambda: orchestrator.outputs(handle.job_id) == {"count": 2})
@@ -113,7 +113,7 @@ def test_outputs_of_mapped_tasks_and_of_many_xcoms(airflow3: Airflow) -> None:
     orchestrator = orchestrator_of(airflow3)
     orchestrator.client.trigger("legacy_mapped", "by-hand-1", {})
     handle = orchestrator.attach("legacy_mapped/by-hand-1")
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is COMPLETED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED
     assert handle.outputs == {"double": [0, 2, 4, None, 8, None], "many": "at the end"}
     assert sorted(run.index for run in handle.step_runs() if run.name == "double") == [(n,) for n in range(6)]
     assert handle.step_statuses()["double"] is COMPLETED, "the items of a mapped task are one step"

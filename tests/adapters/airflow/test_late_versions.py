@@ -44,7 +44,7 @@ def test_changed_code_alone_does_not_wait(
     orchestrator.run_pipeline(short(name))
     handle = orchestrator.run_pipeline(other_code(name))
     assert "waiting for Airflow to show the tasks and parameters of 'late code'" not in caplog.text
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).outputs == {"answer": 2}
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).outputs == {"answer": 2}
 
 
 @pytest.mark.airflow
@@ -63,7 +63,7 @@ def run_changed_steps(airflow: Airflow) -> None:
     orchestrator, name = orchestrator_of(airflow), "late steps"
     for pipeline, outputs in ((short(name), {"answer": 1}), (with_another_step(name), {"product": 2})):
         handle = orchestrator.run_pipeline(pipeline)
-        assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is COMPLETED, handle.error
+        assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED, handle.error
         assert {key: handle.outputs.get(key) for key in outputs} == outputs
 
 
@@ -72,10 +72,10 @@ def trigger_and_backfill(airflow: Airflow) -> None:
     orchestrator_of(airflow).deploy_pipeline(short(name))
     orchestrator_of(airflow).deploy_pipeline(with_another_step(name))
     handle = orchestrator_of(airflow).trigger(name, parameters={"factor": 5})
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).outputs["product"] == 5
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).outputs["product"] == 5
     orchestrator_of(airflow).schedule_pipeline(with_another_step(name), Schedule.of("daily", 2, start=start))
     (made,) = orchestrator_of(airflow).backfill(name, day, day, parameters={"factor": 7})
-    assert made.wait_for_completion(timeout=2400, poll_interval=0.5).outputs["product"] == 7
+    assert made.wait_for_completion(timeout=2400, poll_interval=1).outputs["product"] == 7
 
 
 class Showing:

@@ -140,7 +140,7 @@ def test_what_was_deployed_by_an_earlier_release_has_no_notes() -> None:
 @pytest.mark.beside
 def test_a_run_whose_execution_group_failed(airflow3: Airflow) -> None:
     run = orchestrator_of(airflow3).run_pipeline(failed_group("not run", [MARK, SENTENCE]))
-    assert run.wait_for_completion(timeout=2400, poll_interval=0.5).status is FAILED
+    assert run.wait_for_completion(timeout=2400, poll_interval=1).status is FAILED
     found = {each.name: (each.status, each.error) for each in run.step_runs()}
     why = "not run, since step 'train' ended FAILED"
     assert found == {

@@ -47,7 +47,7 @@ def test_hostile_run_ids(airflow3: Airflow, tmp_path: Path) -> None:
     assert [orchestrator.attach(handle.job_id).run_id for handle in handles] == ids
     assert orchestrator.get_run(handles[0].job_id).revision == pipeline.revision, "the commit of its code"
     for handle in handles:
-        assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is COMPLETED, handle.error
+        assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED, handle.error
     wanted = {
         line for run_id in ids for line in (f"pipeline_start {run_id} False", f"pipeline_end {run_id} COMPLETED True")
     }
@@ -62,7 +62,7 @@ def test_a_paused_dag_is_unpaused_or_refused(airflow3: Airflow) -> None:
     with pytest.raises(OwnershipError, match="is paused and unpause=False"):
         careful.run_pipeline(short("operate paused"))
     handle = orchestrator.run_pipeline(short("operate paused"))
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is COMPLETED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED
     path = airflow3.dags_folder / dag_file("operate paused")
     before = path.read_bytes()
     orchestrator.client.transport.call("PATCH", f"/api/v2/dags/{path.stem}", json={"is_paused": True})  # an operator
@@ -75,7 +75,7 @@ def test_a_paused_dag_is_unpaused_or_refused(airflow3: Airflow) -> None:
         orchestrator.trigger("operate paused")
     assert orchestrator.client.dag(path.stem)["is_paused"]
     forced = orchestrator.run_pipeline(short("operate paused", answer=2), force=True)
-    assert forced.wait_for_completion(timeout=2400, poll_interval=0.5).outputs == {"answer": 2}
+    assert forced.wait_for_completion(timeout=2400, poll_interval=1).outputs == {"answer": 2}
 
 
 @pytest.mark.beside
@@ -86,7 +86,7 @@ def test_code_under_development_does_not_replace_what_is_scheduled(airflow3: Air
     before = path.read_bytes()
     first = orchestrator.run_pipeline(short(name, answer=2), "mine")
     assert first.job_id == f"{made.schedule_id}__dev/mine"
-    assert first.wait_for_completion(timeout=2400, poll_interval=0.5).outputs == {"answer": 2}
+    assert first.wait_for_completion(timeout=2400, poll_interval=1).outputs == {"answer": 2}
     assert path.read_bytes() == before
     assert orchestrator.schedules(name)[0] == made
     assert [(run.run_id, run.pipeline) for run in orchestrator.runs(name)] == [("mine", name)]
@@ -96,7 +96,7 @@ def test_code_under_development_does_not_replace_what_is_scheduled(airflow3: Air
     assert orchestrator.run_pipeline(short(name, answer=2), "mine").job_id == first.job_id, "the same run"
     deployed = orchestrator.run_pipeline(short(name, answer=2), "deployed")
     assert deployed.job_id == f"{made.schedule_id}/deployed"
-    assert deployed.wait_for_completion(timeout=2400, poll_interval=0.5).outputs == {"answer": 2}
+    assert deployed.wait_for_completion(timeout=2400, poll_interval=1).outputs == {"answer": 2}
     orchestrator.delete_schedule(made.schedule_id)
 
 
@@ -104,13 +104,13 @@ def test_a_paused_schedule_does_not_fire_because_of_a_run(airflow3: Airflow) -> 
     orchestrator, made = orchestrator_of(airflow3), short("operate resting")
     schedule = orchestrator.schedule_pipeline(made, Schedule.of("daily", 3))
     first = orchestrator.run_pipeline(made, "resting-1")
-    assert first.wait_for_completion(timeout=2400, poll_interval=0.5).status is COMPLETED
+    assert first.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED
     orchestrator.pause_schedule(schedule.schedule_id)
     assert orchestrator.run_pipeline(made, "resting-1").job_id == first.job_id, "the same run is found"
     with pytest.raises(OwnershipError, match="resuming it would start its schedule again"):
         orchestrator.run_pipeline(made, "resting-2")
     asked = orchestrator_of(airflow3, unpause=True).run_pipeline(made)
-    assert asked.wait_for_completion(timeout=2400, poll_interval=0.5).status is COMPLETED
+    assert asked.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED
     orchestrator.pause_schedule(schedule.schedule_id)
     orchestrator.delete_schedule(schedule.schedule_id)
     assert orchestrator.run_pipeline(made).wait_for_completion(2400, 0.5).status is COMPLETED
@@ -205,7 +205,7 @@ def test_a_run_that_was_cancelled_and_cleared_ends_as_it_ends(airflow3: Airflow,
     handle = orchestrator.run_pipeline(slow("operate cleared", str(tmp_path), seconds=300))
     wait_until((tmp_path / "marks").exists)
     assert handle.cancel()
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is ExecutionStatus.CANCELLED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.CANCELLED
     (tmp_path / "marks").unlink()
     (tmp_path / "marks").mkdir()  # so that it cannot be written
     path = f"/api/v2/dags/{handle.job_id.replace('/', '/dagRuns/')}/clear"
@@ -224,7 +224,7 @@ def test_a_timeout_that_is_not_tried_again_is_a_timeout(airflow3: Airflow) -> No
         time.sleep(600)
 
     handle = orchestrator_of(airflow3).run_pipeline(Pipeline("operate late").add_step(sleep))
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is ExecutionStatus.FAILED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.FAILED
     (run,) = handle.step_runs()
     assert (run.status, run.attempt) == (ExecutionStatus.TIMEOUT, 1)
     assert handle.error == "step 'sleep' ran longer than its timeout and was stopped."
@@ -244,7 +244,7 @@ def test_a_failure_before_the_steps_is_reported(airflow3: Airflow, tmp_path: Pat
         orchestrator.client.pause(dag_id, False)
         orchestrator.client.trigger(dag_id, f"no-bundle-{tmp_path.name}", {"fails": False})
         handle = orchestrator.attach(f"{dag_id}/no-bundle-{tmp_path.name}")
-        assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is ExecutionStatus.FAILED
+        assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.FAILED
         assert (handle.error or "").startswith("the hooks' on_pipeline_start: FileNotFoundError")
         assert any(line.step == "" and "flowyml" in line.message for line in handle.logs())
         assert "on_pipeline_start" not in handle.step_statuses()
@@ -275,7 +275,7 @@ def test_steps_that_failed_before_a_cancel_stay_failed(airflow3: Airflow, tmp_pa
     handle = orchestrator.run_pipeline(pipeline)
     wait_until(lambda: handle.step_statuses()["broken"].is_failed and (tmp_path / "marks").exists())
     assert handle.cancel()
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is ExecutionStatus.CANCELLED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.CANCELLED
     dag, run_id = handle.job_id.split("/")
     for note in ("looked into it. Ada", "", "never read"):
         statuses = orchestrator_of(airflow3).attach(handle.job_id).step_statuses()

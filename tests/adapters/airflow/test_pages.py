@@ -48,7 +48,7 @@ def sign_in(page: Any, url: str) -> None:
 def test_the_page_of_a_run_shows_its_state_and_that_of_a_dag_its_docs(airflow: Airflow, tmp_path: Path) -> None:
     orchestrator = orchestrator_of(airflow)
     handle = orchestrator.run_pipeline(two_steps(), "seen-in-a-browser")
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is ExecutionStatus.COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.COMPLETED, handle.error
     assert handle.url is not None
     with browser_page(tmp_path) as page:
         sign_in(page, handle.url)
@@ -112,7 +112,7 @@ def test_the_page_of_a_task_leads_to_its_outputs(airflow3: Airflow, tmp_path: Pa
     with served(store) as address:
         orchestrator = orchestrator_of(airflow3, artifacts=str(store), artifact_links=f"{address}/{{key}}")
         handle = orchestrator.run_pipeline(linked(), "led-to")
-        assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is ExecutionStatus.COMPLETED, (
+        assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.COMPLETED, (
             handle.error
         )
         assert handle.outputs["spell"] == ["a of as a browser shows", "b of as a browser shows"]

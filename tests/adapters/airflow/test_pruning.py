@@ -77,7 +77,7 @@ def test_prune_keeps_what_runs_schedules_and_hits_need(
     scheduled = orchestrator.schedule_pipeline(short(SCHEDULED), Schedule(cron="0 3 1 1 *"))
     running = orchestrator.run_pipeline(held(tmp_path, more=1), "goes-on")
     wait_until((tmp_path / "begun").exists)
-    assert left.wait_for_completion(timeout=2400, poll_interval=0.5).status is COMPLETED
+    assert left.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED
     orchestrator.deploy_pipeline(held(tmp_path, more=2))
     (airflow3.dags_folder / dag_file(LEFT)).unlink()
 
@@ -87,14 +87,14 @@ def test_prune_keeps_what_runs_schedules_and_hits_need(
     assert ours.kept("bundle", LEFT) == [""]
     assert ours.prune("bundle") == ["bundle"]
     (tmp_path / "go").touch()
-    assert running.wait_for_completion(timeout=2400, poll_interval=0.5).status is COMPLETED, running.error
+    assert running.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED, running.error
     by_hand = orchestrator.trigger(scheduled.schedule_id)
-    assert by_hand.wait_for_completion(timeout=2400, poll_interval=0.5).outputs == {"answer": 1}
+    assert by_hand.wait_for_completion(timeout=2400, poll_interval=1).outputs == {"answer": 1}
 
     assert Ours(orchestrator).prune("bundle") == ["bundle"], "the code that the run began with"
     assert Ours(orchestrator, older_than=3600).prune("cache") == []
     hit = orchestrator.run_pipeline(held(tmp_path, more=2), "hit")
-    assert hit.wait_for_completion(timeout=2400, poll_interval=0.5).outputs == {"count": 4}
+    assert hit.wait_for_completion(timeout=2400, poll_interval=1).outputs == {"count": 4}
     assert cached(hit) == running.run_id
     monkeypatch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "store"))
     here = held(tmp_path, more=3).run()

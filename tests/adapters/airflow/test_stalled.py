@@ -60,7 +60,7 @@ def test_deploying_other_code_names_the_runs_that_go_on(
     )
     assert f"flowyml cancel {handle.job_id} --on airflow" in caplog.text
     (tmp_path / "may end").touch()
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).outputs == {"two": 100}
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).outputs == {"two": 100}
     caplog.clear()
     orchestrator.deploy_pipeline(two_steps(name, tmp_path))
     assert "has not ended" not in caplog.text, "no run is in progress"
@@ -91,7 +91,7 @@ def test_a_run_whose_file_was_deleted_waits_and_says_so(
         assert handle.refresh().status is ExecutionStatus.RUNNING, "as Airflow has it"
     orchestrator.deploy_pipeline(pipeline)
     (tmp_path / "may end").touch()
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).outputs == {"two": 2}
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).outputs == {"two": 2}
 
 
 def test_waiting_for_a_run_of_a_paused_dag_names_the_pause(
@@ -115,7 +115,7 @@ def test_waiting_for_a_run_of_a_paused_dag_names_the_pause(
     assert caplog.text.count(said) == 1
     orchestrator.client.pause(dag, False)
     (tmp_path / "may end").touch()
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).outputs == {"two": 2}
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).outputs == {"two": 2}
 
 
 @pytest.mark.beside
@@ -124,7 +124,7 @@ def test_a_run_that_was_marked_as_failed_says_who_did_it(airflow: Airflow, tmp_p
     handle = orchestrator.run_pipeline(two_steps("marked", tmp_path))
     wait_until((tmp_path / "begun").exists)
     orchestrator.client.fail(*handle.job_id.split("/"))  # as the page of the run does
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is ExecutionStatus.FAILED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.FAILED
     who = f"marked as failed in Airflow by user {airflow.username!r}, at 20"
     wait_until(lambda: who in (handle.error or ""))  # a worker writes its last words a little later
     assert who in str({step.name: step.error for step in handle.step_runs()}["first"])
@@ -138,7 +138,7 @@ def test_a_task_that_was_marked_as_failed_says_who_did_it(airflow3: Airflow, tmp
     dag, run_id = handle.job_id.split("/")
     path = f"/api/v2/dags/{dag}/dagRuns/{run_id}/taskInstances/first"
     orchestrator.client.transport.call("PATCH", path, json={"new_state": "failed"})
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is ExecutionStatus.FAILED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.FAILED
     wait_until(
         lambda: f"step 'first': marked as failed in Airflow by user {airflow3.username!r}" in (handle.error or "")
     )
@@ -153,7 +153,7 @@ def test_a_run_by_hand_before_the_start_of_the_schedule_runs(
     schedule = Schedule.of("daily", 3, start=datetime.now(UTC) + timedelta(days=30))
     dag = orchestrator.schedule_pipeline(pipeline, schedule).schedule_id
     handle = orchestrator.run_pipeline(pipeline)
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).outputs == {"answer": 7}
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).outputs == {"answer": 7}
     assert handle.job_id.startswith(f"{dag}/") is (airflow.major == 3)
     if airflow.major == 2:
         with pytest.raises(ScheduleError, match=r"without running any step.* flowyml run FILE --on af3\.$"):
@@ -162,10 +162,10 @@ def test_a_run_by_hand_before_the_start_of_the_schedule_runs(
             orchestrator_of(airflow, dags_folder=None).run_pipeline(pipeline)
     else:
         again = orchestrator.trigger(pipeline.name)
-        assert again.wait_for_completion(timeout=2400, poll_interval=0.5).outputs == {"answer": 7}
+        assert again.wait_for_completion(timeout=2400, poll_interval=1).outputs == {"answer": 7}
     orchestrator.client.trigger(dag, "by-hand", {}, is_dated=True)  # as Airflow's form does
     caplog.clear()
-    empty = orchestrator.attach(f"{dag}/by-hand").wait_for_completion(timeout=2400, poll_interval=0.5)
+    empty = orchestrator.attach(f"{dag}/by-hand").wait_for_completion(timeout=2400, poll_interval=1)
     assert (empty.status, empty.step_runs()) == (ExecutionStatus.COMPLETED, ())
     assert caplog.text.count("Run 'by-hand' completed without running any step.") == 1
     with pytest.raises(OutputNotKeptError, match="before the start of the DAG"):

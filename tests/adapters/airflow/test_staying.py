@@ -74,7 +74,7 @@ def test_the_other_tasks_run_here(named: Airflow, shop: ModuleType, tmp_path: Pa
     """``test_external`` shows such a step on each engine."""
     parameters = {"ds": "2026-03-01", "region": "local"}
     handle = LocalOrchestrator(store=tmp_path / "runs.db").run_pipeline(shop.shop, parameters=parameters)
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is ExecutionStatus.COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.COMPLETED, handle.error
     assert handle.outputs["report"] == "10 rows"
     assert wrote(shop, "local") == "2026-03-01 local 10\n"
 

@@ -46,7 +46,7 @@ def test_the_step_ends_and_the_next_attempt_is_alone(airflow3: Airflow, tmp_path
     assert len(pids(tmp_path)) == 1, "long before Airflow starts the next attempt"
     second = wait_until(lambda: pids(tmp_path)[1:])[0]
     assert handle.cancel()
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is ExecutionStatus.CANCELLED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is ExecutionStatus.CANCELLED
     wait_until(lambda: not psutil.pid_exists(second))
 
 
@@ -62,7 +62,7 @@ def test_what_is_shown_of_an_execution_group_whose_task_is_killed(airflow3: Airf
     child = psutil.Process(wait_until(lambda: killed_group.worker_of(tmp_path)))
     warm, task, *_ = child.parents()
     task.kill()
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is FAILED
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is FAILED
     assert killed_group.statuses(handle) == {
         "first": (COMPLETED, 1), "slow": (FAILED, 1), "third": (CANCELLED, 0), "after": (CANCELLED, 0),
     }  # fmt: skip
@@ -71,7 +71,7 @@ def test_what_is_shown_of_an_execution_group_whose_task_is_killed(airflow3: Airf
 
     (tmp_path / "fixed").touch()
     handle.retry()
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.5).status is COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=2400, poll_interval=1).status is COMPLETED, handle.error
     assert handle.outputs == {"after": 4}
     assert killed_group.names_in(tmp_path) == ["first", "slow", "first", "slow", "third", "after"], "the whole group"
     assert {name: end for name, (end, _) in killed_group.statuses(handle).items()} == dict.fromkeys(
