@@ -502,7 +502,12 @@ class RunReader:
             and (task["state"] == "skipped" or (was_stopped and task["state"] != "success"))
             and not had_ended(task["task_id"], "failed", found)
         ]
-        return all(self._has_stopped(found, task) for task in stopped)
+        if not all(self._has_stopped(found, task) for task in stopped):
+            return False
+        if was_stopped or not stopped:
+            return True
+        now = self.client.run(found["dag_id"], found["dag_run_id"])  # the log is newer than what was read of the run
+        return bool(now["state"] == found["state"])
 
     def _has_stopped(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
         events = [event for event in self._log(found, task, task["try_number"]) or () if event.time is not None]
