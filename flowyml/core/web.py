@@ -199,8 +199,10 @@ class Deadline:
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
         self._timer.join()
-        for opened in (*self._responses, *self._watched):
-            opened.close()
+        for response in self._responses:
+            response.close()
+        for connection in self._watched:
+            connection.close()
 
 
 def exchange(
