@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from flowyml.core.syntax import parsed
 
-__all__ = ["Modules", "asked_by", "asked_in_pickle"]
+__all__ = ["Modules", "around", "asked_by", "asked_in_pickle", "imported", "module_name"]
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _ABOUT = ("__module__", "__name__", "__package__", "__qualname__")  # in pickles: the name that follows is not imported
@@ -50,11 +50,11 @@ class _Module:
         for node in body:
             if isinstance(node, ast.ImportFrom):
                 names = (alias.asname or alias.name for alias in node.names)
-                self.given.update(zip(names, _imported(node, self.package), strict=True))
+                self.given.update(zip(names, imported(node, self.package), strict=True))
 
     def _note(self, node: ast.AST, imports: set[str]) -> None:
         if isinstance(node, ast.Import | ast.ImportFrom):
-            imports.update(_imported(node, self.package))
+            imports.update(imported(node, self.package))
         elif isinstance(node, ast.FunctionDef):
             self._gives_late |= node.name == "__getattr__"
         elif isinstance(node, ast.Attribute):
@@ -74,13 +74,13 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
             yield value
 
 
-def _imported(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[str]:
+def imported(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[str]:
     """Yield the modules that an import statement may import, by absolute names."""
     if isinstance(node, ast.Import):
         for alias in node.names:
             yield alias.name
             if not alias.asname:
-                yield from _around(alias.name)  # ``import a.b`` binds the name ``a``
+                yield from around(alias.name)  # ``import a.b`` binds the name ``a``
         return
     parts = package.split(".")
     base = parts[: len(parts) - node.level + 1] if node.level else []
@@ -94,7 +94,7 @@ def _read(source: bytes, path: str) -> _Module:
 
     Empty for a file that is not Python of this release, which cannot be imported either.
     """
-    name = _module_name(path)
+    name = module_name(path)
     package = name if path.endswith("/__init__.py") else name.rpartition(".")[0]
     try:
         with warnings.catch_warnings(action="ignore"):  # of the user's code, which is not compiled here
@@ -103,13 +103,14 @@ def _read(source: bytes, path: str) -> _Module:
         return _Module(ast.Module([], []), package)
 
 
-def _around(name: str) -> Iterator[str]:
-    """Return the packages around a module, outermost first."""
+def around(name: str) -> Iterator[str]:
+    """Yield the packages around a module, outermost first."""
     parts = name.split(".")
     return (".".join(parts[:length]) for length in range(1, len(parts)))
 
 
-def _module_name(path: str) -> str:
+def module_name(path: str) -> str:
+    """Return the name of the module in a file."""
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
@@ -140,32 +141,21 @@ class Modules:
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self._files = files
-        self._paths = {_module_name(path): path for path in files if path.endswith(".py")}
+        self._paths = {module_name(path): path for path in files if path.endswith(".py")}
 
-    def needed(
-        self, starts: Collection[str], asked: Iterable[str], *, rooms: tuple[str, ...], unused: Collection[str]
-    ) -> set[str]:
-        """Return the paths of the modules that ``starts`` import, and of those that are ``asked`` for.
+    def needed(self, asked: Iterable[str], but: Collection[str]) -> set[str]:
+        """Return the modules that are ``asked`` for, and those that they import or name, at any time.
 
-        Imports within functions count too in the requested modules, except in ``starts`` themselves, and in the
-        ``rooms``. An ``unused`` module counts only if it is requested.
+        All ``but`` some count, whose imports are known.
         """
-        taken: dict[str, bool] = {}
-        left = [(name, False) for name in self._known(starts)]
-        left += [(name, True) for name in self._known(self._joined(asked))]
+        taken = set[str]()
+        left = self._known(self._joined(asked))
         while left:
-            name, whole = left.pop()
-            whole = whole and name not in starts
-            if taken.get(name, False) or (name in taken and not whole):
-                continue
-            taken[name] = whole
-            module = self._of(name)
-            if whole:
-                left += [(each, True) for each in self._known(module.everything)]
-            else:
-                late = module.later if name.startswith(rooms) else ()
-                left += [(each, False) for each in self._known(module.imports.union(late)).difference(unused)]
-        return {self._paths[name] for name in taken}
+            name = left.pop()
+            if name not in taken:
+                taken.add(name)
+                left |= self._known(self._of(name).everything) if name not in but else set()
+        return taken
 
     def _of(self, name: str) -> _Module:
         path = self._paths[name]
@@ -177,12 +167,12 @@ class Modules:
         left = [*names]
         while left:
             name = left.pop()
-            around = {*_around(name), name} & self._paths.keys()
-            if name in seen or not around:
+            known = {*around(name), name} & self._paths.keys()
+            if name in seen or not known:
                 continue
             seen.add(name)
-            found |= around
-            inner = max(around)
+            found |= known
+            inner = max(known)
             home = self._of(inner).given.get(name.removeprefix(f"{inner}.").partition(".")[0])
             left += [home] if home else []
         return found
@@ -194,7 +184,7 @@ class Modules:
         """
         joined = {*names}
         for module in sorted(self._paths):  # a package before its content
-            parts = ((package, module.removeprefix(f"{package}.")) for package in _around(module))
+            parts = ((package, module.removeprefix(f"{package}.")) for package in around(module))
             if {module, f"{module}.*"} & joined or any(joined.issuperset(each) for each in parts):
                 joined |= {module, *self._of(module).given.values()}
         return joined

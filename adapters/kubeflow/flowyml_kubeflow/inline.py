@@ -11,24 +11,27 @@ from tokenize import COMMENT, DEDENT, INDENT, NEWLINE, NL, STRING, TokenInfo, ge
 
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
+from flowyml_kubeflow.definitions import EVERYTHING, Definitions
 from flowyml_kubeflow.flow import needs_flow
-from flowyml_kubeflow.imports import Modules, asked_by, asked_in_pickle
+from flowyml_kubeflow.imports import Modules, asked_by, asked_in_pickle, module_name
 
 __all__ = ["compressed", "with_launcher", "without_prose"]
 
-# The modules that a pod starts: the unpacking of the bundle, the launcher, and the process of a step.
-_STARTS = (
-    "flowyml", "flowyml.runtime.bootstrap", "flowyml.runtime.bytecode_cache", "flowyml.runtime.unpacking",
-    "flowyml.runtime.cli", "flowyml_kubeflow.launcher",
-)  # fmt: skip
-_FLOW = ("flowyml_kubeflow.pods", "flowyml.runtime.shared")  # in a pipeline with control flow
-_ROOMS = ("flowyml.runtime.", "flowyml.artifacts.")  # whose functions run in pods
+# What a pod starts: the unpacking of the bundle, the launcher, and the process of a step. A module of the user's takes
+# any name from ``flowyml``.
+_STARTS = {
+    "flowyml": (EVERYTHING,),
+    "flowyml.runtime.bytecode_cache": ("keep_compiled",),
+    "flowyml.runtime.unpacking": ("unpack_bundle",),
+    "flowyml.runtime.cli": ("main",),
+    "flowyml_kubeflow.launcher": ("main",),
+}
 _TRIMMED = ("flowyml/", "flowyml_kubeflow/")
 _OURS = (*_TRIMMED, "cloudpickle/")
 
 
 def with_launcher(bundle: Bundle, *, runtime: str = "bundle") -> Bundle:
-    """Return the bundle with the launcher, and without the parts of FlowyML that neither it nor the user's code needs.
+    """Return the bundle with the launcher, and without what neither it nor the user's code needs of FlowyML.
 
     All but the user's code is without comments and docstrings. With the ``runtime`` of the image, the bundle has no
     FlowyML at all. A pod builds no pipeline, so the names that the user's modules import from ``flowyml`` are those of
@@ -41,23 +44,30 @@ def with_launcher(bundle: Bundle, *, runtime: str = "bundle") -> Bundle:
     given, asked = {**own, **bundle.files}, _asked(bundle.plan, kept)
     if not any(name.startswith("flowyml.authoring") for name in asked):
         given["flowyml/__init__.py"] = given.pop("flowyml/runtime/worker_names.py")
-    importable = {path: data for path, data in given.items() if "/" in path}  # not __main__.py
-    starts = (*_STARTS, *(_FLOW if needs_flow(bundle.plan) else ()))
-    needed = Modules(importable).needed(starts, asked, rooms=_ROOMS, unused=_unused(bundle.plan))
-    contents = {**kept, **{path: given[path] for path in needed}}
+    importable = {path: data for path, data in given.items() if "/" in path and path.endswith(".py")}
+    whole = Modules(importable).needed(asked, _STARTS)
+    starts = {name: (EVERYTHING,) if name in whole else names for name, names in _STARTS.items()}
+    ours = Definitions({path: data for path, data in importable.items() if path.startswith(_TRIMMED)})
+    contents = {
+        **ours.reached(starts, _unused(bundle.plan)),
+        **{path: data for path, data in importable.items() if module_name(path) in whole.difference(_STARTS)},
+        **kept,
+    }
     return bundle.repacked(
         {path: without_prose(data) if path.startswith(_OURS) else data for path, data in contents.items()}
     )
 
 
 def _unused(plan: Plan) -> set[str]:
-    """Return the modules for features that this plan does not use: a twentieth of the code."""
+    """Return the modules for features that this plan does not use."""
     is_cached = any(step.caching for step in plan)
     used = {
+        "flowyml.plan.types": any(item.typed for step in plan for item in step.inputs),
         "flowyml.runtime.caching": is_cached,
         "flowyml.artifacts.content_digest": is_cached,
         "flowyml.runtime.secrets": any(step.secrets for step in plan),
         "flowyml.runtime.shared": bool(plan.structure.together),
+        "flowyml_kubeflow.pods": needs_flow(plan),
     }
     return {name for name, is_used in used.items() if not is_used}
 

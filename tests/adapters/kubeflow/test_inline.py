@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import colorsys
+import dis
 import json
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import CodeType
 from typing import Any
 from zipfile import ZipFile
 
@@ -21,14 +24,19 @@ import pytest
 from flowyml.cli.source import load
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Caching, Plan, Step
-from flowyml.testing import pipelines
+from flowyml.testing import pipelines, pipelines_branches, pipelines_cleanup, pipelines_loops
 from flowyml_kubeflow import spec
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
 from flowyml_kubeflow.inline import with_launcher, without_prose
 from tests.engines.kubeflow_compiled import compiled
 
 ROOT = Path(__file__).parents[3]
+OURS = ("flowyml", "flowyml_kubeflow")
 IMAGE = {"image": "own:1", "runtime": "image"}
+OPTIONAL = {"flowyml.runtime.caching", "flowyml.artifacts.content_digest", "flowyml.runtime.secrets"} | {
+    "flowyml.plan.types", "flowyml.runtime.shared", "flowyml_kubeflow.pods",
+}  # fmt: skip
+"""Modules that travel only with the plans that need them."""
 PLAN = Plan(name="asks", steps=(Step(name="a", function="m:f", outputs=("made",)),))
 
 
@@ -113,13 +121,74 @@ def test_each_module_has_all_that_it_imports_in_a_pod(tmp_path: Path) -> None:
         for name in runs
         for node in ast.walk(ast.parse((tmp_path / "pod" / f"{name.replace('.', '/')}.py").read_text()))
         if isinstance(node, ast.Import | ast.ImportFrom)
-    } - {"flowyml.runtime.shared"}  # of execution groups, which this plan does not have
+    } - OPTIONAL.difference(names)  # of features that this plan does not have
     wanted = [*names, *sorted(name for name in later if name.partition(".")[0] == "flowyml")]
     code = f"import importlib; [importlib.import_module(name) for name in {wanted!r}]"
     ran = subprocess.run(
         [sys.executable, "-S", "-c", code], cwd=tmp_path / "pod", capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
+
+
+def lacking(files: Mapping[str, bytes]) -> list[str]:
+    """The names that code of FlowyML in a bundle uses, and that nothing there defines."""
+    codes = {
+        path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): compile(data, path, "exec")
+        for path, data in files.items()
+        if path.startswith(("flowyml/", "flowyml_kubeflow/")) and path.endswith(".py")
+    }
+    bound = {name: {each.argval for each in dis.get_instructions(code) if each.opname == "STORE_NAME"} | {
+        each.argval for inner in within(code) for each in dis.get_instructions(inner) if each.opname == "STORE_GLOBAL"
+    } for name, code in codes.items()}  # fmt: skip
+    known = {*dir(builtins), "__file__", "__name__", "__path__", "__qualname__", "__module__", "__annotations__"}
+    found = []
+    for name, code in codes.items():
+        for inner in within(code):
+            local = {each.argval for each in dis.get_instructions(inner) if each.opname == "STORE_NAME"}
+            loaded = (each for each in dis.get_instructions(inner) if each.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+            found += [f"{name}: {each.argval}" for each in loaded if each.argval not in bound[name] | known | local]
+        for node in ast.walk(ast.parse(files[code.co_filename])):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in OURS:
+                module = node.module or ""
+                if module in OPTIONAL - codes.keys():
+                    continue
+                found += [
+                    f"{name}: {module}.{alias.name}"
+                    for alias in node.names
+                    if f"{module}.{alias.name}" not in codes and alias.name not in bound.get(module, ())
+                ]
+    return found
+
+
+def within(code: CodeType) -> Iterator[CodeType]:
+    """A piece of code, and those of its functions and classes."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from within(constant)
+
+
+def test_what_is_left_of_each_module_has_all_that_it_uses(tmp_path: Path) -> None:
+    """Whatever the pipeline: definitions that nothing reaches are left out."""
+    plain = Step(name="a", function="m:f", outputs=("made",))
+    everything = replace(plain, secrets={"key": "K"}, caching=Caching(code="digest"))
+    made = [build(PLAN), build(Plan(name="all", steps=(everything,)))]
+    flows = pipelines_loops.continuing, pipelines_branches.mixed, pipelines_cleanup.handled
+    for flow in flows:
+        plan = flow(str(tmp_path)).compile()
+        made.append(build(replace(plan, steps=tuple(replace(each, function="m:f") for each in plan))))
+    for bundle in made:
+        shorter, whole = with_launcher(bundle), bundle.files
+        assert not lacking(shorter.files)
+        assert b"def check_values" in whole["flowyml/plan/parameters.py"]
+        assert b"def check_values" not in shorter.files["flowyml/plan/parameters.py"]
+        assert b"def is_of_type" in shorter.files["flowyml/plan/parameters.py"]
+        for path, data in shorter.files.items():
+            if path in whole and path.startswith("flowyml/") and path != "flowyml/__init__.py":
+                assert data.count(b"\n") == whole[path].count(b"\n"), path  # lines keep their numbers
+    files = dict(with_launcher(build(PLAN)).files)
+    files["flowyml/plan/model.py"] = files["flowyml/plan/model.py"].replace(b"class Plan:", b"class Plans:")
+    assert "flowyml.plan.codec: flowyml.plan.model.Plan" in lacking(files)
 
 
 def test_a_script_that_makes_an_orchestrator_when_it_is_imported_has_all_that_it_imports() -> None:
