@@ -161,9 +161,23 @@ def _inside(url: str, scratch: Path) -> Path | None:
 
 
 def with_url(packed: Mapping[str, Any], scratch: Path, uri: str) -> Values:
-    about = packed["$artifact"]
-    url = uri if "://" in uri else f"file://{uri}"
-    return {"$artifact": {**about, "url": url} if _inside(about["url"], scratch) else about}
+    """Return a reference with the URL where its value stays, and with its picture if that stays too.
+
+    KFP keeps one file of an artifact. The local runner keeps what is beside it, so the picture goes there.
+    """
+    about = dict(packed["$artifact"])
+    if _inside(about["url"], scratch):
+        about["url"] = uri if "://" in uri else f"file://{uri}"
+    picture = about.pop("picture", None)
+    if picture and picture["url"].startswith("file://"):
+        source, path = _inside(picture["url"], scratch), path_of(uri)
+        if source and LOCAL in os.environ:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(source, beside := path.with_name(f"{path.name}{source.suffix}"))
+            about["picture"] = {**picture, "url": f"file://{beside}"}
+    elif picture:
+        about["picture"] = picture
+    return {"$artifact": about}
 
 
 def write_parameters(given: Mapping[str, Any], result: Result) -> None:

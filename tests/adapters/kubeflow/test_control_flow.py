@@ -233,3 +233,30 @@ def test_what_stood_in_for_items_is_gone_when_they_have_come_to_be() -> None:
     ):
         turns = step_runs("train", notes, ExecutionStatus.RUNNING, items=known)
         assert [turn.label for turn in turns] == expected
+
+
+def test_a_figure_of_a_local_run_is_downloaded_with_its_picture(tmp_path: Path) -> None:
+    figures = pytest.importorskip("matplotlib.figure")
+
+    @step
+    def draw() -> figures.Figure:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(3, 2))
+        figure.subplots().plot([1, 3, 2])
+        return figure
+
+    @step
+    def titled(figure: object) -> str:
+        return type(figure).__name__
+
+    @pipeline(name="drawing")
+    def made() -> Any:
+        return titled(draw())
+
+    orchestrator = KubeflowLocalOrchestrator(folder=tmp_path / "runs")
+    handle = orchestrator.run_pipeline(made).wait_for_completion(RUN, 0.2)
+    assert handle.status is ExecutionStatus.COMPLETED, handle.error
+    (found,) = handle.artifacts()
+    download([found], orchestrator.artifact_stores(handle.job_id), tmp_path / "out")
+    assert (tmp_path / "out" / "draw" / "draw.png").read_bytes().startswith(b"\x89PNG")
