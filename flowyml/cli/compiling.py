@@ -33,7 +33,11 @@ def compile_(
     file: File,
     to: Annotated[
         str,
-        Option(("--to",), "An engine, or `plan`: FlowyML's own plan.", metavar="ENGINE"),
+        Option(
+            ("--to",),
+            "An engine, a target of flowyml.toml with its settings, or `plan`: FlowyML's own plan.",
+            metavar="ENGINE",
+        ),
     ],
     output: OutputPath = None,
     force: Force = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -48,7 +49,8 @@ class KubeflowOrchestrator(Orchestrator):
     ``ca_file`` is a file with the certificate authorities to trust, ``client_cert`` a file with a certificate and its
     key, or the two files; ``verify=False`` trusts any server. ``service_account`` is the service account of the pods.
     ``experiment`` is the experiment of the runs. ``artifacts`` is a store that both the steps and you can reach,
-    ``timeout`` the seconds that one call to KFP may take.
+    ``timeout`` the seconds that one call to KFP may take. ``release`` is that of the KFP for which files are compiled
+    where none can be asked, such as "2.16".
     """
 
     name: ClassVar[str] = "kubeflow"
@@ -78,6 +80,7 @@ class KubeflowOrchestrator(Orchestrator):
         experiment: str = "Default",
         artifacts: str | None = None,
         timeout: float = 30,
+        release: str | None = None,
         retry_policy: OrchestratorRetryPolicy | None = None,
         secrets: Mapping[str, str] = {},
     ) -> None:
@@ -96,6 +99,7 @@ class KubeflowOrchestrator(Orchestrator):
         self.service_account = service_account
         self.experiment = _checked_experiment(experiment)
         self.artifacts = artifacts
+        self.release = _checked_release(release)
 
     @cached_property
     def client(self) -> Client:
@@ -134,17 +138,19 @@ class KubeflowOrchestrator(Orchestrator):
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
         """``NAME.yaml``, and the bundle beside it if the pipeline stores its code.
 
-        KFP is asked for its release only if the workflow is too large for the releases whose workflows are largest.
+        Without a ``release``, KFP is asked for it only if the workflow is too large for those whose workflows are
+        largest.
         """
         from flowyml_kubeflow import names, spec
         from flowyml_kubeflow.compiler import compile_pipeline
 
-        compiled = compile_pipeline(bundle, artifacts=self.artifacts)
+        compiled = compile_pipeline(bundle, artifacts=self.artifacts, release=self.release)
         spec.validate(compiled)
+        spec.check_fields(compiled, self.release)
         try:
-            spec.check_size(compiled)
+            spec.check_size(compiled, self.release)
         except UnsupportedFeatureError:
-            if not (release := self._release()):
+            if self.release or not (release := self._release()):
                 raise
             spec.check_size(compiled, release)
         files = {f"{names.pipeline(bundle.plan.name)}.yaml": spec.text(compiled).encode()}
@@ -290,3 +296,12 @@ def _checked_experiment(name: str) -> str:
     raise ConfigurationError(
         f"experiment={name!r} has {len(name.encode())} bytes; KFP takes names of 1 to {_LONGEST_EXPERIMENT}."
     )
+
+
+def _checked_release(release: str | None) -> tuple[int, ...]:
+    """Return the numbers of a release, as ``Connection.version`` has them; empty for None."""
+    if release is None:
+        return ()
+    if found := re.fullmatch(r"([0-9]+)\.([0-9]+)(\.[0-9]+)?", release):
+        return int(found[1]), int(found[2])
+    raise ConfigurationError(f"release={release!r} is not a release of KFP. Write it like '2.16'.")

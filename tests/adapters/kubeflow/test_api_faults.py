@@ -142,6 +142,13 @@ def test_what_only_reads_is_tried_again_where_that_makes_sense(status: int, time
         assert [request.path for request in server.requests].count("/apis/v2beta1/runs/x") == times
 
 
+def test_a_record_that_mysql_cuts_off_is_named() -> None:
+    said = b'{"message": "InternalServerError: Failed to parse task details: unexpected end of JSON input"}'
+    with web(lambda _: Reply(500, said)) as server, pytest.raises(EngineError, match="2,900 recorded nodes") as raised:
+        KubeflowOrchestrator(url=server.url).runs()
+    assert "GroupConcatMaxLen" in str(raised.value)
+
+
 def test_a_server_that_asks_for_hours_is_not_waited_for() -> None:
     with (
         web(lambda _: Reply(503, b"{}", {"Retry-After": "7200"})) as server,

@@ -170,3 +170,15 @@ def test_logs_are_the_steps_own_by_whatever_way(by: str) -> None:
         whole = [line.message for line in handle.logs(verbose=True) if line.step == "first"]
     assert lines == ["first says 4", "I am a line of a user, not of 03:44:48"]
     assert whole == LAUNCHER.splitlines()
+
+
+@pytest.mark.parametrize("name", ["216-chain25", "stock-ssweep3"])
+def test_tasks_with_hyphens_and_without_inputs_ran(name: str) -> None:
+    pipeline = recorded(name, "version")["pipeline_spec"]
+    tasks = pipeline.get("pipeline_spec", pipeline)["root"]["dag"]["tasks"]
+    workflow = Workflow.of(recorded(name, "v1beta1"))
+    assert workflow
+    ended = {task: {node.state for node in workflow.executors(task)} for task in tasks}
+    assert [task for task, body in tasks.items() if "inputs" not in body] == ["flowyml--bundle"]
+    assert len([task for task in tasks if "-" in task and ended[task] == {"SUCCEEDED"}]) >= 3
+    assert ended["flowyml--bundle"] == {"SUCCEEDED"}

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flowyml import Pipeline, pipeline, step
+from flowyml.cli import main
 from flowyml.core.errors import ConfigurationError, EngineError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.submission_result import SubmissionResult
-from flowyml_kubeflow import spec
+from flowyml.plan.bundle import build
+from flowyml.plan.model import Plan, Step
+from flowyml_kubeflow import KubeflowOrchestrator, spec
 from flowyml_kubeflow.workflow import Workflow
 from tests.engines.kubeflow_calls import OVER_THE_API, RUN, run_id
 from tests.engines.kubeflow_driver import Lost
@@ -58,6 +63,26 @@ def test_what_a_release_does_not_know_is_refused(kfp_api: Any, fake: Any, versio
         EngineError, match=r"unknown field .* It does not say its release, so FlowyML took it for the new"
     ):
         kfp_api.orchestrator().run_pipeline(made)
+
+
+def test_a_file_is_compiled_for_the_release_of_its_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no KFP can be asked."""
+    noisy = build(
+        Plan(name="noisy", steps=(Step(name="one", function="noisy:one"),)),
+        files={"noisy.py": b"def one(): pass\n", "noise.bin": random.Random(1).randbytes(50_000)},
+    )
+    KubeflowOrchestrator(release="2.16.1").compile_files(noisy)
+    with pytest.raises(UnsupportedFeatureError, match=r"computed for KFP 2\.17\)"):
+        KubeflowOrchestrator(release="2.17").compile_files(noisy)
+    with pytest.raises(UnsupportedFeatureError, match=r"need KFP 2\.15 or newer, and this is KFP 2\.14"):
+        KubeflowOrchestrator(release="2.14").compile_pipeline(Pipeline("secrets").add_step(secret))
+    with pytest.raises(ConfigurationError, match=r"release='newest' is not a release of KFP\. Write it like '2\.16'"):
+        KubeflowOrchestrator(release="newest")
+    (tmp_path / "flowyml.toml").write_text('[orchestrators.old]\nengine = "kubeflow"\nrelease = "2.16"\n')
+    noisy.write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["compile", noisy.filename, "--to", "old", "-o", "old.yaml"]) == 0
+    assert main(["compile", noisy.filename, "--to", "kubeflow", "-o", "any.yaml"]) == 2
 
 
 @pytest.mark.parametrize("fault", ["protobuf", "fields"])
