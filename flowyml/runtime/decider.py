@@ -190,9 +190,8 @@ class Decider:
                 return self.facts.parameter(name)
             case Constant(value):
                 return value
-            case FromItem(loop, name):
-                depth = len(self.structure.loops(loop)) - 1
-                return self._lists(loop, index[:depth])[name][index[depth]]
+            case FromItem():
+                return self.item(source, index)
             case FromStep(step, output):
                 _, loops, run = self._run_of(source, group, index)
                 return self._gathered(step, output, loops, run)
@@ -201,6 +200,11 @@ class Decider:
                     next(each for each in outputs if self.end(each, group, index) == OK), group, index
                 )  # fmt: skip
         raise TypeError(source)
+
+    def item(self, source: FromItem, index: Index) -> Any:
+        """Return the item of a loop, for one of its steps."""
+        depth = len(self.structure.loops(source.loop)) - 1
+        return self._lists(source.loop, index[:depth])[source.name][index[depth]]
 
     def _run_of(self, source: FromStep, group: str, index: Index) -> tuple[str, Sequence[Loop], Index]:
         """Return the step, the loops over which its runs are gathered, and the item around these loops."""

@@ -18,11 +18,12 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.item_names import labelled
 from flowyml.plan.model import Constant, FromEither, FromParameter, FromStep, Source, Step
 from flowyml.plan.values import steps_of
+from flowyml.runtime.decider import listed
 from flowyml.runtime.execution import StepOutputs
+from flowyml_airflow.facts import TaskDecider
 from flowyml_airflow.flow import Flow, Task
 from flowyml_airflow.names import STEPS_KEY, TURN
 from flowyml_airflow.task_exceptions import is_final, not_run
-from flowyml_airflow.upstream import Upstream
 from flowyml_airflow.xcoms import carried
 
 __all__ = ["GroupRun", "printed"]
@@ -43,7 +44,7 @@ class GroupRun:
 
     flow: Flow
     task: Task
-    upstream: Upstream
+    decider: TaskDecider
     ti: Any
     call: Callable[..., StepOutputs]
     stop: threading.Event
@@ -55,7 +56,7 @@ class GroupRun:
         self.steps = self.flow.runs(self.task)
         self.at_work = self.steps[0]
         self._tries = int(self.ti.try_number)
-        self._index = (self.upstream.index,) if self.upstream.index >= 0 else ()
+        self._index = self.decider.index
         self._process = labelled(self.task.name, self._index)
 
     @property
@@ -176,7 +177,7 @@ class GroupRun:
         for output in outputs:
             if isinstance(output, FromStep) and output.step in self._made:
                 return self._made[output.step][output.output]
-        return self.upstream.value(source, step.group)
+        return listed(self.decider.value(source, step.group, self._index))
 
     def _write(self, step: Step, state: str, attempt: int, **more: Any) -> None:
         """Record the state of a step, in Airflow's words, together with the states of the earlier steps."""

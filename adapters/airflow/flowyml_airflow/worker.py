@@ -30,15 +30,15 @@ from flowyml.core.urls import without_credentials
 from flowyml.plan.codec import decode
 from flowyml.plan.groups import Loop
 from flowyml.plan.marks import mark_of
-from flowyml.plan.model import Constant, FromItem, FromParameter, FromStep, Plan, Source, Step
-from flowyml.runtime.decider import End
-from flowyml.runtime.decisions import checked_lists, is_taken
+from flowyml.plan.model import Constant, FromItem, FromParameter, FromStep, Plan, Step
+from flowyml.runtime.decider import OK, End, Index, Outcome, listed
 from flowyml.runtime.execution import StepOutputs
 from flowyml.runtime.loading import load_function
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.secrets import ReadSecret, from_environment
 from flowyml.runtime.unpacking import unpack_bundle
 from flowyml_airflow.execution_groups import GroupRun, printed
+from flowyml_airflow.facts import TAKEN, TaskDecider, item_key
 from flowyml_airflow.flow import Flow, Task, label_of
 from flowyml_airflow.links import add_links
 from flowyml_airflow.names import CACHED_KEY, given_run_id, parameters_of, plain_key, xcom_key
@@ -55,7 +55,6 @@ from flowyml_airflow.task_exceptions import (
     no_output,
     upstream_failed,
 )
-from flowyml_airflow.upstream import TAKEN, Upstream, item_key
 from flowyml_airflow.xcoms import carried, restored
 
 __all__ = ["choose", "finish_run", "function", "list_items", "run_step", "run_together", "start_run", "stop_step"]
@@ -78,7 +77,7 @@ def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: st
     _stop.clear()
     flow = _flow(bundle)
     step = flow.plan.by_name[operator.step]
-    inputs, index = _inputs(flow, step, operator, context, bundle, artifacts)
+    inputs, index = _inputs(flow, step, operator, context, bundle, python, artifacts)
     read_secret = read_ahead(step.secrets.values())
     with _processes(context, bundle, python, artifacts, read_secret) as processes, _end_with_parent():
         try:
@@ -144,18 +143,18 @@ def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python
     _stop.clear()
     flow = _flow(bundle)
     task = flow.steps[operator.steps[0]]
-    upstream = _check_upstream(flow, task, context, bundle, artifacts)
-    index = () if flow.loop(task) is None else (upstream.index,)
+    decider = _decider(flow, task, context, bundle, python, artifacts)
+    _check(decider, task)
     with _processes(context, bundle, python, artifacts) as processes, _end_with_parent():
 
         def call(*arguments: Any, **options: Any) -> StepOutputs:
             try:
-                return processes.run(*arguments, **options, index=index, on_line=_log, stop=_stop)
+                return processes.run(*arguments, **options, index=decider.index, on_line=_log, stop=_stop)
             except StepError as error:
                 _drop_answers_after(error)
                 raise
 
-        group = GroupRun(flow, task, upstream, context["ti"], call, _stop)
+        group = GroupRun(flow, task, decider, context["ti"], call, _stop)
         try:
             group.run()
             add_links(operator, artifacts, group.outputs)
@@ -181,17 +180,16 @@ def list_items(
     The items of a list that is stored elsewhere are pushed one by one, so that each task reads its own item alone.
     """
     flow, task = _flow(bundle), Task("items", operator.loop)
-    upstream = _check_upstream(flow, task, context, bundle, artifacts)
-    loop = flow.structure.by_name[operator.loop]
+    decider = _decider(flow, task, context, bundle, python, artifacts)
+    opened = decider.opened(operator.loop, ())
+    assert opened is not None  # all that the loop waits for has ended
+    _raise_unless_ok(opened.outcome, decider, task)
+    loop, lists = flow.structure.by_name[operator.loop], opened.lists or {}
     assert isinstance(loop, Loop)
-    given = {item.name: upstream.value(item.source, loop.parent) for item in loop.over}
-    if any(is_reference(given[item.name]) or upstream.is_apart(item.source, loop.parent) for item in loop.over):
-        lists = _look(flow, loop.name, given, (), context, bundle, python, artifacts)
+    if not all(decider.has_items(item.source, loop.parent) for item in loop.over):
         for name, items in lists.items():
             for index, item in enumerate(items):
                 context["ti"].xcom_push(key=item_key(name, index), value=carried(item))
-    else:
-        lists = checked_lists(loop, given)
     count = len(next(iter(lists.values())))
     most = import_module("airflow.configuration").conf.getint("core", "max_map_length", fallback=1024)
     if count > most:
@@ -210,40 +208,23 @@ def choose(operator: Any, context: Mapping[str, Any], bundle: Path, python: str,
     Fails if such a value, or one that is needed afterwards, is missing since its step failed.
     """
     flow, task = _flow(bundle), Task("choice", operator.choice)
-    upstream = _check_upstream(flow, task, context, bundle, artifacts)
-    branches = flow.structure.choices[operator.choice]
+    decider = _decider(flow, task, context, bundle, python, artifacts)
+    _raise_unless_ok(decider.gate(flow.group(task), decider.index), decider, task)
     taken = ""
-    for number, branch in enumerate(branches, 1):
-        sources = list(flow.structure.sources(branch))
-        if any(upstream.end(source, branch.parent) is not End.OK for source in sources):
-            if any(upstream.end(source, branch.parent) is End.FAILED for source in flow.sources(task)):
-                raise upstream_failed(task)
-            break
-        values: dict[Source, Any] = {
-            source: upstream.value(source, branch.parent) for source in sources if not isinstance(source, Constant)
-        }
-        if any(map(_holds_reference, values.values())):
-            index = () if flow.loop(task) is None else (upstream.index,)
-            packed = {
-                str(place): values[source] for place, source in enumerate(sources) if not isinstance(source, Constant)
-            }
-            is_true = _look(flow, branch.name, packed, index, context, bundle, python, artifacts)["taken"]
-        else:
-            is_true = is_taken(branches[:number], partial(_known, values))
-        if is_true:
+    for branch in flow.structure.choices[operator.choice]:
+        outcome = decider.taken(branch, decider.index)
+        if outcome == OK:
             taken = branch.name
             break
+        if outcome is None or outcome.end is End.FAILED:
+            _raise_unless_ok(outcome, decider, task)
     context["ti"].xcom_push(key=TAKEN, value=carried(taken))
     return taken
 
 
-def _known(values: Mapping[Source, Any], source: Source) -> Any:
-    return source.value if isinstance(source, Constant) else values[source]
-
-
 def _look(
-    flow: Flow, group: str, packed: Mapping[str, Any], index: Sequence[int], context: Mapping[str, Any], bundle: Path,
-    python: str, artifacts: str | None,
+    context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None, group: str,
+    packed: Mapping[str, Any], index: Sequence[int],
 ) -> Any:  # fmt: skip
     """Evaluate the condition of a branch or the list of a loop, in a process that has the user's code."""
     _stop.clear()
@@ -251,30 +232,40 @@ def _look(
         return processes.look(group, packed, index=index, on_line=_log, stop=_stop)
 
 
-def _holds_reference(value: Any) -> bool:
-    return is_reference(value) or (isinstance(value, list) and any(map(_holds_reference, value)))
+def _decider(
+    flow: Flow, task: Task, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None
+) -> TaskDecider:  # fmt: skip
+    return TaskDecider(
+        flow, task, context, _parameters(context, bundle), partial(_packed, context, bundle, artifacts),
+        partial(_look, context, bundle, python, artifacts),
+    )  # fmt: skip
 
 
 @never_retried()
-def _check_upstream(
-    flow: Flow, task: Task, context: Mapping[str, Any], bundle: Path, artifacts: str | None
-) -> Upstream:
-    """Read the tasks before this one; skip or fail it if FlowyML's rules differ from Airflow's trigger rule.
+def _check(decider: TaskDecider, task: Task) -> None:
+    """Skip or fail the task of a step, or of an execution group, if FlowyML's rules differ from its trigger rule.
 
     Fails, too, if a person marked the choice of its branch as success.
     """
-    upstream = Upstream(flow, context, _parameters(context, bundle), partial(_packed, context, bundle, artifacts))
+    flow = decider.flow
     if flow.is_checked(task):
-        end = upstream.decide(task)
-        if end is End.SKIPPED:
-            raise airflow_exceptions().AirflowSkipException(
-                f"{task.name} is skipped: a step that it waits for was skipped."
-            )
-        if end is End.FAILED:
-            raise upstream_failed(task)
-    elif (gate := flow.gate(task)) and flow.is_behind_gate(task):
-        upstream.taken(gate)
-    return upstream
+        outcome = decider.decide(flow.runs(task)[0], decider.index)
+        if outcome is not None:  # else a step that is not needed is still running
+            _raise_unless_ok(outcome, decider, task)
+    elif (branch := flow.branch(task)) and flow.is_behind_gate(task):
+        decider.taken(branch, decider.index)
+
+
+def _raise_unless_ok(outcome: Outcome | None, decider: TaskDecider, task: Task) -> None:
+    """Skip or fail a task that does not run; for a condition or list that cannot be evaluated, say why."""
+    if outcome is None or outcome.end is End.FAILED:
+        if outcome and outcome.cause:
+            raise StepError(next(iter(decider.faults), outcome.cause))
+        raise upstream_failed(task)
+    if outcome.end is End.SKIPPED:
+        raise airflow_exceptions().AirflowSkipException(
+            f"{task.name} is skipped: a step that it waits for was skipped."
+        )
 
 
 def _packed(
@@ -288,24 +279,21 @@ def _packed(
 
 @never_retried()
 def _inputs(
-    flow: Flow, step: Step, operator: Any, context: Mapping[str, Any], bundle: Path, artifacts: str | None
-) -> tuple[dict[str, Any], tuple[int, ...]]:
+    flow: Flow, step: Step, operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None
+) -> tuple[dict[str, Any], Index]:
     """Return the packed inputs of a step, and its index in a loop."""
     task = flow.steps[step.name]
-    upstream = _check_upstream(flow, task, context, bundle, artifacts)
+    decider = _decider(flow, task, context, bundle, python, artifacts)
+    _check(decider, task)
     from_operators = any(output.step in flow.operators for output in flow.outputs(task))
     if not (flow.is_checked(task) or from_operators) and not any(
         isinstance(item.source, FromItem) for item in step.inputs
     ):
-        _check_inputs(flow, step, operator.inputs, upstream.index)
-        index = (upstream.index,) if flow.loop(task) else ()
-        return {name: restored(value) for name, value in operator.inputs.items()}, index
-    inputs = {
-        item.name: upstream.value(item.source, step.group)
-        for item in step.inputs
-        if not isinstance(item.source, Constant | FromParameter) and upstream.end(item.source, step.group) is End.OK
-    }
-    return inputs, () if flow.loop(task) is None else (upstream.index,)
+        _check_inputs(flow, step, operator.inputs, decider.facts.map_index)
+        return {name: restored(value) for name, value in operator.inputs.items()}, decider.index
+    fixed = {item.name for item in step.inputs if isinstance(item.source, Constant | FromParameter)}
+    inputs = decider.inputs(step, decider.index).items()
+    return {name: listed(value) for name, value in inputs if name not in fixed}, decider.index
 
 
 def stop_step() -> None:

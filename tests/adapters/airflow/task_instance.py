@@ -23,13 +23,19 @@ class Ti:
     ) -> None:
         self.states, self.xcoms, self.map_index, self.try_number = states, xcoms, map_index, try_number
         self.pushed: list[tuple[str, Any]] = []
+        self.read: list[int] = []  # how many states each call got
 
-    def get_task_states(self, *, dag_id: str, task_ids: list[str], run_ids: list[str]) -> Any:
+    def get_task_states(
+        self, *, dag_id: str, task_ids: list[str], run_ids: list[str], map_index: int | None = None
+    ) -> Any:  # fmt: skip
         def task_of(key: str) -> str:
             task, _, index = key.rpartition("_")
             return task if index.isdigit() else key
 
-        return {"x": {key: state for key, state in self.states.items() if {key, task_of(key)} & {*task_ids}}}
+        found = {key: state for key, state in self.states.items() if {key, task_of(key)} & {*task_ids}}
+        found = {key: state for key, state in found.items() if map_index is None or key.endswith(f"_{map_index}")}
+        self.read.append(len(found))
+        return {"x": found}
 
     def xcom_pull(self, *, task_ids: Any, key: str, map_indexes: int = -1) -> Any:
         if isinstance(task_ids, str):

@@ -15,16 +15,17 @@ from flowyml import Pipeline, for_each, pipeline, step
 from flowyml.core.errors import StepCancelledError, StepFailedError, StepTimeoutError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import StepRun
+from flowyml.runtime.decider import OK, End, Outcome
 from flowyml.runtime.execution import StepOutputs
 from flowyml_airflow import airflow_operator, worker
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.execution_groups import GroupRun
+from flowyml_airflow.facts import TaskDecider
 from flowyml_airflow.flow import Flow, Task
 from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import STEPS_KEY
 from flowyml_airflow.retrying import to_clear
 from flowyml_airflow.step_runs import attributed, step_runs
-from flowyml_airflow.upstream import Upstream
 from tests.adapters.airflow import dags
 from tests.adapters.airflow.task_instance import Ti
 
@@ -66,7 +67,8 @@ def three() -> Any:
 def group_of(call: Callable[..., Any], ti: Ti | None = None) -> GroupRun:
     flow = Flow(three.compile())
     ti = ti or Ti()
-    return GroupRun(flow, Task("together", "g"), Upstream(flow, {"ti": ti}, {}), ti, call, threading.Event())
+    task = Task("together", "g")
+    return GroupRun(flow, task, TaskDecider(flow, task, {"ti": ti}), ti, call, threading.Event())
 
 
 def failing(*names: str) -> StepFailedError:
@@ -312,11 +314,9 @@ def test_a_step_may_have_completed_in_a_task_that_failed() -> None:
     flow = Flow(three.compile())
     written = {"try": 1, "steps": {"first": said("failed"), "beside": said("success")}}
     ti = Ti({"g": "failed"}, {("g", STEPS_KEY, -1): written})
-    seen = Upstream(flow, {"ti": ti}, {})
-    ends = {source.step: seen.end(source, "") for source in flow.outputs(flow.steps["after"])}
-    assert {name: end.name if end is not None else None for name, end in ends.items()} == {
-        "second": "FAILED", "beside": "OK",
-    }  # fmt: skip
+    seen = TaskDecider(flow, flow.steps["after"], {"ti": ti})
+    ends = {source.step: seen.end(source, "", ()) for source in flow.outputs(flow.steps["after"])}
+    assert ends == {"second": Outcome(End.FAILED), "beside": OK}
 
 
 def test_operators_of_airflows_own_are_beside_groups() -> None:

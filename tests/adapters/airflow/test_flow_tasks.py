@@ -7,19 +7,30 @@ from typing import Any
 
 import pytest
 
-from flowyml import Pipeline, either, elif_, pipeline, when
+from flowyml import Pipeline, either, elif_, for_each, pipeline, when
 from flowyml.core.errors import StepError
-from flowyml.plan.model import FromItem, FromStep
-from flowyml.runtime.decider import End
+from flowyml.plan.model import FromItem, FromStep, Source
+from flowyml.runtime.decider import End, Gathered
+from flowyml_airflow.facts import TAKEN, TaskDecider
 from flowyml_airflow.flow import Flow, Task
 from flowyml_airflow.task_exceptions import no_output
-from flowyml_airflow.upstream import TAKEN, Upstream
 from tests.adapters.airflow.task_instance import Ti
 from tests.adapters.airflow.test_flow import branched, double, mapped_over, numbers, rules_of, same
 
 
-def upstream(made: Pipeline, ti: Ti) -> Upstream:
-    return Upstream(Flow(made.compile()), {"ti": ti}, {})
+def asked(made: Pipeline, ti: Ti, step: str) -> TaskDecider:
+    return TaskDecider(Flow(made.compile()), Task("step", step), {"ti": ti})
+
+
+def end_of(decider: TaskDecider, source: Source) -> End | None:
+    outcome = decider.end(source, "", ())
+    return outcome.end if outcome else None
+
+
+def decided(made: Pipeline, ti: Ti, step: str) -> End | None:
+    decider = asked(made, ti, step)
+    outcome = decider.decide(decider.plan.by_name[step], decider.index)
+    return outcome.end if outcome else None
 
 
 LISTED = {"numbers": "success", "double_items": "success"}
@@ -43,12 +54,11 @@ LISTED = {"numbers": "success", "double_items": "success"}
 def test_a_list_is_collected_as_everywhere(states: Any, items: Any, end: End | None, values: Any) -> None:
     done = {key: 2 * int(key[-1]) for key, state in states.items() if state == "success" and key.startswith("double_")}
     xcoms = {("double", "double", int(key[-1])): value for key, value in done.items() if key != "double_items"}
-    found = upstream(
-        mapped_over(numbers), Ti({**LISTED, **states}, {**xcoms, ("double_items", "return_value", -1): items})
-    )
-    assert found.end(FromStep("double", "double"), "") is end
+    ti = Ti({**LISTED, **states}, {**xcoms, ("double_items", "return_value", -1): items})
+    found = asked(mapped_over(numbers), ti, "total")
+    assert end_of(found, FromStep("double", "double")) is end
     if values is not None:
-        assert found.value(FromStep("double", "double"), "") == values
+        assert found.value(FromStep("double", "double"), "", ()) == Gathered(values)
 
 
 def test_items_that_succeeded_come_with_their_indexes() -> None:
@@ -57,7 +67,7 @@ def test_items_that_succeeded_come_with_their_indexes() -> None:
         {"double_0": "success", "double_1": "failed", "double_2": "success"},
         {("double", "double", 0): 14, ("double", "double", 2): 18},
     )
-    assert upstream(made, ti).value(FromStep("double", "double"), "") == [[0, 14], [2, 18]]
+    assert asked(made, ti, "total").value(FromStep("double", "double"), "", ()) == Gathered([14, 18], [0, 2])
 
 
 @pytest.mark.parametrize(
@@ -71,9 +81,9 @@ def test_an_item_that_completed_without_an_output_is_named(left: dict[int, int],
     """And the output of an item that failed is not taken in its place."""
     states = {"double_0": "success", "double_1": "failed", "double_2": "success"}
     ti = Ti(states, {("double", "double", index): value for index, value in left.items()})
-    found = upstream(mapped_over([7, 8, 9], on_item_error="continue"), ti)
+    found = asked(mapped_over([7, 8, 9], on_item_error="continue"), ti, "total")
     with pytest.raises(StepError, match=re.escape(f"Airflow has no output of {named}")):
-        found.value(FromStep("double", "double"), "")
+        found.value(FromStep("double", "double"), "", ())
 
 
 def test_of_many_items_without_an_output_the_error_names_a_few() -> None:
@@ -86,35 +96,48 @@ def test_of_many_items_without_an_output_the_error_names_a_few() -> None:
 def test_a_list_of_items_that_was_not_made_is_no_empty_list(on_item_error: str) -> None:
     """A person marked the task that lists the items as success, so Airflow maps nothing."""
     ti = Ti({**LISTED, "double": "upstream_failed"})
-    found = upstream(mapped_over(numbers, on_item_error=on_item_error), ti)
-    assert found.end(FromStep("double", "double"), "") is End.FAILED
+    found = asked(mapped_over(numbers, on_item_error=on_item_error), ti, "total")
+    assert end_of(found, FromStep("double", "double")) is End.FAILED
 
 
 def test_an_item_of_a_list_that_was_not_made_is_missing() -> None:
     apart = {("numbers", "numbers", -1): {"$artifact": {"url": "file:///x"}}}
     with pytest.raises(StepError, match="Airflow has no output of 'double_items'"):
-        upstream(mapped_over(numbers), Ti(LISTED, apart, 1)).value(FromItem("double", "n"), "double")
+        asked(mapped_over(numbers), Ti(LISTED, apart, 1), "double").value(FromItem("double", "n"), "double", (1,))
 
 
 def test_none_is_a_value() -> None:
     ti = Ti({"double_0": "success"}, {("double", "double", 0): {"$json": "null"}})
-    assert upstream(mapped_over([7]), ti).value(FromStep("double", "double"), "") == [None]
+    assert asked(mapped_over([7]), ti, "total").value(FromStep("double", "double"), "", ()) == Gathered([None])
 
 
 def test_a_choice_that_chose_nothing_is_missing() -> None:
     with pytest.raises(StepError, match="Airflow has no output of 'choose_low'"):
-        upstream(branched(), Ti({"choose_low": "success"})).decide(Task("step", "a"))
+        decided(branched(), Ti({"choose_low": "success"}), "a")
+
+
+def test_a_task_of_an_item_reads_no_other_items() -> None:
+    """There may be 10,000, and each of their tasks would read all others."""
+
+    @pipeline(name="items")
+    def made() -> Any:
+        with for_each(numbers()) as n:
+            same(double(n))
+
+    ti = Ti({**LISTED, **{f"double_{index}": "success" for index in range(50)}}, map_index=7)
+    assert decided(made, ti, "same") is End.OK
+    assert ti.read == [1]
 
 
 def test_an_item_is_taken_by_its_index() -> None:
     item = FromItem("double", "n")
     whole = {("numbers", "numbers", -1): {"$json": "[5, 6]"}}
-    assert upstream(mapped_over(numbers), Ti(LISTED, whole, 1)).value(item, "double") == 6
+    assert asked(mapped_over(numbers), Ti(LISTED, whole, 1), "double").value(item, "double", (1,)) == 6
     apart = {
         ("numbers", "numbers", -1): {"$artifact": {"url": "file:///x"}},
         ("double_items", "n.1", -1): "the second",
     }
-    assert upstream(mapped_over(numbers), Ti(LISTED, apart, 1)).value(item, "double") == "the second"
+    assert asked(mapped_over(numbers), Ti(LISTED, apart, 1), "double").value(item, "double", (1,)) == "the second"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +147,7 @@ def test_an_item_is_taken_by_its_index() -> None:
 )  # fmt: skip
 def test_a_step_runs_if_its_branch_is_taken(choice: str, taken: str | None, end: End | None) -> None:
     ti = Ti({"choose_low": choice}, {("choose_low", TAKEN, -1): taken})
-    assert upstream(branched(), ti).decide(Task("step", "a")) is end
+    assert decided(branched(), ti, "a") is end
 
 
 def partly_known(first: str = "") -> Pipeline:
@@ -147,5 +170,3 @@ def partly_known(first: str = "") -> Pipeline:
 def test_a_choice_is_made_though_something_failed_that_it_may_not_need(first: str, rule: str) -> None:
     made = partly_known(first)
     assert rules_of(made)["choose_low"] == rule
-    ti = Ti({"double": "success", "other": "failed"})
-    assert upstream(made, ti).decide(Task("choice", "low")) is End.OK

@@ -17,7 +17,7 @@ from flowyml.core.schedule import Schedule
 from flowyml.testing import pipelines
 from flowyml_airflow import worker
 from flowyml_airflow.compiler import compile_dag
-from flowyml_airflow.upstream import TAKEN
+from flowyml_airflow.facts import TAKEN
 from tests.adapters.airflow.task_instance import Ti
 from tests.engines.airflow import airflow_python
 
