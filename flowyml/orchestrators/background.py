@@ -7,11 +7,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from flowyml.plan.secrets import environment_without_secrets
+from flowyml.runtime.spawn import as_input
 
 __all__ = ["reap", "start_detached", "take_secrets"]
 
@@ -38,15 +38,13 @@ def start_detached(
     """
     reap()
     bare = environment_without_secrets()
-    process = _Process(
-        command, stdin=subprocess.PIPE if secrets else subprocess.DEVNULL, stdout=log, stderr=log,
-        start_new_session=True, env=bare if env is None else env, cwd=cwd, umask=umask,
-    )  # fmt: skip
+    passed = {name: value for name, value in os.environ.items() if secrets and name not in bare}
+    with as_input(passed) as given:
+        process = _Process(
+            command, stdin=given, stdout=log, stderr=log, start_new_session=True, env=bare if env is None else env,
+            cwd=cwd, umask=umask,
+        )  # fmt: skip
     _started.add(process)
-    if process.stdin is not None:
-        passed = {name: value for name, value in os.environ.items() if name not in bare}
-        with suppress(BrokenPipeError), process.stdin as pipe:  # it reports itself why it ended
-            pipe.write(json.dumps(passed).encode())
     return process
 
 

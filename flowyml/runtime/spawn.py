@@ -24,7 +24,7 @@ from flowyml.runtime.process_tree import descendants, kill_all, kill_tree
 from flowyml.runtime.shutdown import GRACE
 from flowyml.runtime.step_errors import OutOfMemory, cancelled, crashed, timed_out
 
-__all__ = ["Child", "SpawnedProcesses"]
+__all__ = ["Child", "SpawnedProcesses", "as_input"]
 
 _SLICE = 0.05  # seconds between checks of the clock, and of the causes that end a step
 _PATIENCE = 10  # seconds to wait for a killed process
@@ -44,7 +44,7 @@ class SpawnedProcesses:
     @contextmanager
     def child(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[Child]:
         """Start a process for a request."""
-        with tempfile.TemporaryDirectory(prefix="flowyml-") as folder, _as_input(request.get("secrets")) as secrets:
+        with tempfile.TemporaryDirectory(prefix="flowyml-") as folder, as_input(request.get("secrets")) as secrets:
             answer = Path(folder) / "answer.json"
             command = [*self._command, *self._arguments(request, body, Path(folder)), f"--answer={answer}"]
             child = Child(who, command, secrets, answer, on_line, self._hooks)
@@ -229,7 +229,7 @@ def _life_line() -> Iterator[tuple[int | None, tuple[int, ...]]]:
 
 
 @contextmanager
-def _as_input(secrets: Mapping[str, str] | None) -> Iterator[IO[bytes] | int]:
+def as_input(secrets: Mapping[str, str] | None) -> Iterator[IO[bytes] | int]:
     """The values of secrets as the standard input of a process: in an unnamed file, which no crash leaves behind."""
     if not secrets:
         yield subprocess.DEVNULL

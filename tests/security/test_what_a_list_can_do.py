@@ -115,3 +115,12 @@ def test_pages_that_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     endless = http.paged(lambda size, before: (page(before), None), 200)
     with pytest.raises(EngineError, match="no end: 600 entries came in 375 s"):
         list(endless)
+
+
+def test_runs_of_a_deployment_that_was_not_asked_for() -> None:
+    run = {"id": "1", "name": "r", "flow_id": "f", "deployment_id": "another"}
+    with (
+        web(lambda _: Reply(body=json.dumps([run] * 200).encode())) as server,
+        pytest.raises(EngineError, match="answered with 'another', which does not come from Prefect's API"),
+    ):
+        PrefectClient(Connection(f"{server.url}/api")).planned(["mine"], 3)

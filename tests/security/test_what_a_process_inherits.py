@@ -100,3 +100,39 @@ def test_nor_does_the_process_around_a_prefect_run_have_one(tmp_path: Path, monk
         process.wait()
     assert "USUAL" in seen
     assert "planted" not in seen
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")  # with threads, which is what this is about
+def test_a_fork_elsewhere_in_the_starter_keeps_no_run_from_its_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It inherits what the starter holds open, such as the end of a pipe, and may live for hours."""
+    import os
+    import signal
+
+    from flowyml.orchestrators import background
+
+    copies: list[int] = []
+
+    class Forked(background._Process):
+        def __init__(self, *given: Any, **options: Any) -> None:
+            super().__init__(*given, **options)
+            if not (copy := os.fork()):
+                signal.pause()
+            copies.append(copy)
+
+    monkeypatch.setattr(background, "_Process", Forked)
+    monkeypatch.setenv("FLOWYML_SECRET_LONG", "planted" * 50_000)
+    code = (
+        "import os; from flowyml.orchestrators.background import take_secrets; take_secrets();"
+        "print(len(os.environ['FLOWYML_SECRET_LONG']))"
+    )
+    try:
+        with (tmp_path / "log").open("wb") as log:
+            process = background.start_detached([sys.executable, "-c", code], log, secrets=True)
+        wait_until(lambda: process.poll() is not None)
+        assert (tmp_path / "log").read_text() == "350000\n"
+    finally:
+        for copy in copies:
+            os.kill(copy, signal.SIGKILL)
+            os.waitpid(copy, 0)

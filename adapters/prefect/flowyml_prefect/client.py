@@ -285,11 +285,13 @@ class PrefectClient(HttpClient):
             offset = sum(read[deployment] for deployment in wanted)
             asked = {**body, "limit": _PAGE, "offset": offset}
             page = listing.page(partial(self.query, "/flow_runs/filter", asked), list)
-            for run in (self._understood(FlowRun.of, plain) for plain in page):
+            for plain in page:
+                run = self._understood(FlowRun.of, plain)
                 deployment = str(run.deployment_id)
+                known = self._understood(times.__getitem__, deployment)  # it may answer with others
                 read[deployment] += 1
                 if run.due:
-                    times[deployment].append(run.due)
+                    known.append(run.due)
             if len(page) < _PAGE:
                 break
         return times
