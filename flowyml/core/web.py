@@ -7,6 +7,7 @@ Workers, the probe and the Pushgateway use this. The adapters' clients, which re
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -40,6 +41,7 @@ __all__ = [
     "JsonObject",
     "Received",
     "TooLargeError",
+    "check_values",
     "exchange",
     "media_type",
     "note_received",
@@ -50,6 +52,8 @@ __all__ = [
 LARGEST_ANSWER = 256 * 2**20
 """The limit in bytes for an answer. The largest answers of engines are logs."""
 
+_MOST_VALUES = 4_000_000  # of an answer in JSON: objects, lists, and what is in them; as Python objects, some 1 GB
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _TITLE_WITHIN = 20_000  # characters
 
 
@@ -72,11 +76,31 @@ class Answer:
         return media_type(self.headers)
 
     def json(self) -> Any:
-        """Return the body as JSON, or None if it is not JSON. Never raises, however deeply it is nested."""
+        """Return the body as JSON, or None if it is not JSON, or too deeply nested.
+
+        Raises ``EngineError`` if it holds more values than ``check_values`` allows.
+        """
+        check_values(self.body)
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
             return None
+
+
+def check_values(body: bytes) -> None:
+    """Raise ``EngineError`` for JSON with more values than FlowyML reads, before they fill the memory.
+
+    ``[{},{},…]`` takes 24 times as much memory as it has bytes. Texts, such as a log with many commas, do not count.
+    """
+    if _marks(body) > _MOST_VALUES and _marks(_TEXT.sub(b"", body)) > _MOST_VALUES:
+        raise EngineError(
+            f"An answer of {len(body) / 2**20:.0f} MB holds more than {_MOST_VALUES:,} values, which FlowyML does not "
+            f"read. Another program may answer there."
+        )
+
+
+def _marks(body: bytes) -> int:
+    return body.count(b"{") + body.count(b"[") + body.count(b",")
 
 
 class JsonObject(dict[str, Any]):

@@ -109,6 +109,17 @@ def test_entries_that_are_large(listed: Listed, monkeypatch: pytest.MonkeyPatch)
         list(listed(url))
 
 
+@LISTS
+def test_an_answer_that_is_small_as_text_and_large_as_objects(listed: Listed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """256 MB of it would take more than six gigabytes. Commas in a text, such as a log, are no values."""
+    monkeypatch.setattr(core_web, "_MOST_VALUES", 5000)
+    log = [{**page(0)[0], "description": 'a, {"b": [' * 5000}]
+    with serving(iter([([{}] * 3000, "")])) as url, pytest.raises(EngineError, match="holds more than 5,000 values"):
+        list(listed(url))
+    with serving(iter([(log, "")])) as url:
+        assert next(listed(url))
+
+
 def test_pages_that_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(step=125.0)
     monkeypatch.setattr(http, "time", SimpleNamespace(monotonic=lambda: next(clock)))

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flowyml.core.errors import AuthenticationError, EngineError
-from flowyml.core.web import LARGEST_ANSWER, Deadline, media_type, note_received
+from flowyml.core.web import LARGEST_ANSWER, Deadline, check_values, media_type, note_received
 from flowyml_kubeflow.connection import Connection, SignIn
 
 __all__ = ["api_client", "sign"]
@@ -110,6 +110,7 @@ def _read(answer: Any, where: str) -> Any:
             f"KFP at {where} sent a response of more than {LARGEST_ANSWER / 2**20:g} MB, which FlowyML does not read."
         )
     answer.release_conn()
+    check_values(body)
     note_received(body)
     return HTTPResponse(
         BytesIO(body), answer.headers, answer.status, reason=answer.reason,
