@@ -84,6 +84,10 @@ class Cache:
 
 def check_cache(cache: object, who: str, parameters: Collection[str]) -> Cache | bool | None:
     """Check and return the argument of ``@step(cache=…)``. Raises ``DefinitionError``."""
+    if cache:
+        from flowyml.authoring.imported_files import note_modules
+
+        note_modules()
     if cache is None or isinstance(cache, bool):
         return cache
     if not isinstance(cache, Cache):

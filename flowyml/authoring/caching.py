@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 
 from flowyml.authoring.cache import Cache
 from flowyml.authoring.calls import Call
 from flowyml.authoring.code_digest import Reached, held, reached
 from flowyml.authoring.places import errors_at
+from flowyml.authoring.source_units import hash_of
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.model import SCHEMA_VERSION, Caching, Plan, Step
 from flowyml.plan.types import is_model, leaves, wanted
+from flowyml.runtime.code import Held
 
 __all__ = ["data_digest", "held_by", "with_caching"]
-
-_hashes: dict[tuple[object, ...], str] = {}
 
 
 def with_caching(
@@ -49,21 +52,22 @@ def with_caching(
 
 def data_digest(files: Mapping[str, Path]) -> str:
     """Return a digest of data files, by their paths on the worker."""
-    return _digest([name, _hash_of(path)] for name, path in sorted(files.items()))
+    return _digest([name, hash_of(path)] for name, path in sorted(files.items()))
 
 
-def held_by(plan: Plan, calls: Sequence[Call]) -> dict[str, str]:
-    """For each cached step, a digest of the state of its code in this process, if that differs from its files."""
+def held_by(plan: Plan, calls: Sequence[Call]) -> dict[str, Held]:
+    """Return for each cached step the state of its code in this process."""
     by_name = {call.name: call for call in calls}
-    known: dict[int, str] = {}
-    found: dict[str, str] = {}
+    known: dict[int, Held] = {}
+    states: dict[str, Held] = {}
     for step in plan:
-        if step.caching and not step.function.startswith("pickle:"):  # whose digest includes it
+        if step.caching:
             function = by_name[step.name].step.function
             if id(function) not in known:
                 known[id(function)] = held(function)
-            found[step.name] = known[id(function)]
-    return found
+            by_value = step.function.startswith("pickle:")  # then its digest includes the state
+            states[step.name] = known[id(function)]._replace(state="") if by_value else known[id(function)]
+    return states
 
 
 def _wanted(plan: Plan, step: Step, call: Call, enabled: bool | None) -> Cache | None:
@@ -96,10 +100,28 @@ def _caching(step: Step, call: Call, cache: Cache, code: Reached, makers: str, d
         ttl_seconds=cache.ttl_seconds,
         arguments=None if cache.key is None else tuple(cache.key),
         environment=tuple(cache.environment),
-        packages=tuple(cache.packages),
+        packages=tuple(dict.fromkeys((*cache.packages, *_distributions_of(code.imports)))),
         dates=code.asks_for_run,
         paths=tuple(item.name for item in step.inputs if any(map(_may_be_path, leaves(hint(item))))),
     )
+
+
+def _distributions_of(modules: Iterable[str]) -> list[str]:
+    """Return the names of the distributions that have these modules."""
+    names: set[str] = set()
+    for module in modules:
+        try:
+            names.add(metadata.distribution(module).name)
+        except metadata.PackageNotFoundError:
+            folders = tuple((path, Path(path).stat().st_mtime_ns) for path in sys.path if Path(path).is_dir())
+            names.update(_installed_in(folders).get(module, ()))
+    return sorted(names)
+
+
+@lru_cache(1)
+def _installed_in(folders: tuple[tuple[str, int], ...]) -> Mapping[str, list[str]]:
+    """Return the distributions of each module, as long as nothing is installed into these folders of ``sys.path``."""
+    return metadata.packages_distributions()
 
 
 def _may_be_path(kind: object) -> bool:
@@ -113,15 +135,6 @@ def _makers(plan: Plan, codes: Mapping[str, Reached]) -> dict[str, str]:
         before = sorted((name, codes[name].code, found[name]) for name in plan.structure.upstream(step))
         found[step.name] = _digest(before) if before else ""
     return found
-
-
-def _hash_of(path: Path) -> str:
-    found = path.stat()
-    identity = (path, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    if identity not in _hashes:
-        with path.open("rb") as file:
-            _hashes[identity] = hashlib.file_digest(file, "sha256").hexdigest()
-    return _hashes[identity]
 
 
 def _digest(parts: Iterable[object]) -> str:

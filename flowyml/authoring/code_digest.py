@@ -14,6 +14,7 @@ import ast
 import hashlib
 import inspect
 import os
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -22,13 +23,23 @@ from pathlib import Path, PurePath
 from types import CodeType, FunctionType, GenericAlias, MethodType, ModuleType, UnionType
 from typing import Any, NamedTuple
 
-from flowyml.authoring.file_values import is_as_imported, is_literal, says_defaults
+from flowyml.authoring.file_values import is_as_imported, is_literal, says_defaults, unwrapped
 from flowyml.authoring.function_versions import bytecode
 from flowyml.authoring.module_files import found_module, is_elsewhere, live_module
-from flowyml.authoring.source_units import Chain, SourceFile, Unit, identity_of, source_file_at, text_of
+from flowyml.authoring.source_units import (
+    Chain,
+    Imported,
+    SourceFile,
+    Unit,
+    hash_of,
+    identity_of,
+    source_file_at,
+    text_of,
+)
 from flowyml.authoring.sources import import_root
 from flowyml.authoring.steps import Step
 from flowyml.core.syntax import parsed
+from flowyml.runtime.code import Held
 
 __all__ = ["Reached", "held", "reached"]
 
@@ -36,11 +47,13 @@ __all__ = ["Reached", "held", "reached"]
 class Reached(NamedTuple):
     """The code that a function can reach, as a digest.
 
-    ``asks_for_run`` is True if the code may read its run's dates.
+    ``asks_for_run`` is True if the code may read its run's dates. ``imports`` are the installed packages that it
+    imports, by the first parts of their modules' names.
     """
 
     code: str
     asks_for_run: bool
+    imports: frozenset[str]
 
 
 def reached(function: Callable[..., Any], *, by_value: bool) -> Reached:
@@ -51,28 +64,26 @@ def reached(function: Callable[..., Any], *, by_value: bool) -> Reached:
     if by_value:
         walk = _Walk(live=True)
         walk.collect(function)
-        return Reached(_digest([*walk.text(), *sorted(walk.named), *walk.held]), walk.asks_for_run)
+        return walk.reached(walk.held)
     known = _reached.get(id(function))
-    if known and known[0] is function and all(identity_of(path) == seen for path, seen in known[1].items()):
+    if known and known[0] is function and all(_identity(path) == seen for path, seen in known[1].items()):
         return known[2]
     walk = _Walk(live=False)
     walk.collect(function)
-    found = Reached(_digest([*walk.text(), *sorted(walk.named)]), walk.asks_for_run)
+    found = walk.reached()
     if len(_reached) >= _MOST_KNOWN:
         _reached.clear()
     _reached[id(function)] = function, walk.identities(), found
     return found
 
 
-def held(function: Callable[..., Any]) -> str:
-    """Return a digest of the state of a function's reachable code in this process; empty if the state equals the files.
-
-    That is the state of globals and closures, and files that have changed since they were imported. Raises as
-    ``reached`` does.
-    """
+def held(function: Callable[..., Any]) -> Held:
+    """Return the state of a function's reachable code in this process. Raises as ``reached`` does."""
     walk = _Walk(live=True)
     walk.collect(function)
-    return _digest(walk.held) if walk.held else ""
+    code = walk.reached().code  # with the code that was put in the place of what the files say
+    state = [*walk.held, *([code] if code != reached(function, by_value=False).code else [])]
+    return Held(_digest(state) if state else "", walk.changed)
 
 
 class _Walk:
@@ -82,21 +93,29 @@ class _Walk:
         self._is_live = live
         self.named: set[str] = set()  # functions that workers have of their own
         self.held: list[str] = []
+        self.changed = ""
+        self._imports: set[str] = set()
         self.asks_for_run = False
         self._files: dict[Path, SourceFile] = {}
+        self._data: dict[Path, tuple[int, ...]] = {}  # files that texts may name, or would if they were there
         self._known: dict[tuple[str, Path | None], tuple[str, Path] | None] = {}
         self._units: dict[tuple[str, str], list[Unit]] = {}
         self._whole: set[Path] = set()
         self._seen: dict[int, Any] = {}  # which stay alive, so that no other gets their ids
 
-    def text(self) -> Iterator[str]:
+    def reached(self, held: Iterable[str] = ()) -> Reached:
+        """Return the code that was reached, with the state of this process that counts as code."""
+        code = _digest([*self._text(), *sorted(self.named), *held])
+        return Reached(code, self.asks_for_run, frozenset(self._imports - sys.stdlib_module_names - {"flowyml"}))
+
+    def _text(self) -> Iterator[str]:
         """Yield the statements that were reached, independent of their order in the files."""
         for (module, name), units in sorted(self._units.items(), key=lambda item: item[0]):
             yield f"{module}:{name} {' '.join(unit.digest for unit in units)}"
 
     def identities(self) -> dict[Path, tuple[int, ...]]:
-        """Return the files that were read, in their state at that time."""
-        return {path: file.identity for path, file in self._files.items()}
+        """Return the files that were read or missed, in their state at that time."""
+        return {path: file.identity for path, file in self._files.items()} | self._data
 
     # The state of this process.
 
@@ -190,6 +209,8 @@ class _Walk:
         if isinstance(value, ModuleType):
             if (file := self._file_of(value.__name__)) is not None:
                 self._collect_all(file)
+            else:
+                self._imports.add(value.__name__.partition(".")[0])
         elif isinstance(value, type):
             self._collect_class_once(value)
         elif isinstance(value, FunctionType | Step | MethodType | partial):
@@ -245,9 +266,8 @@ class _Walk:
             return None
         name, path = found
         if path not in self._files:
-            root = import_root(name, path)
             try:
-                file = source_file_at(name, path, lambda other: (found_module(other, root) or (None, None))[1])
+                file = source_file_at(name, path)
             except FileNotFoundError:  # it is loaded, and its file was deleted
                 return None
             self._files[path] = file
@@ -263,12 +283,15 @@ class _Walk:
         """Collect a file's loose statements, and those of its imports and of its packages: using the file runs them."""
         live = live_module(file) if self._is_live else None
         if live is not None and not is_as_imported(live, file):
-            self.held.append(f"{file.name} has changed since {_THIS_PROCESS} imported it")
+            self.changed = self.changed or f"{file.path.name} has changed since this process imported it"
         for number in range(1, file.name.count(".") + 1):
             self._file_of(file.name.rsplit(".", number)[0], file)
         for unit in file.units:
             for module in (*unit.modules, *unit.stars) if unit.is_import else ():
                 self._file_of(module, file)
+            self._imports.update(
+                top for module in unit.modules if not self._file_of(top := module.partition(".")[0], file)
+            )
         for unit in file.loose:
             self._collect_unit(file, "", unit, skipped=file.pipelines)
 
@@ -289,9 +312,9 @@ class _Walk:
             return None
         self._units[file.name, name] = []
         for unit in units:
-            if unit.is_import:
-                self._collect_import(file, unit.imports.get(name, (name, None)), {()})
-            else:
+            if name in unit.imports:  # in a ``try``, too
+                self._collect_imported(file, name, unit.imports[name], {()})
+            if not unit.is_import:
                 self._collect_unit(file, name, unit)
                 self._collect_live_value(file, name, unit)
         return None
@@ -323,6 +346,8 @@ class _Walk:
             return
         units.append(unit)
         self.asks_for_run = self.asks_for_run or unit.asks_for_run
+        for name in unit.files:
+            self._collect_data(file.path.parent / name, name)
         if unit.is_dynamic:
             self._collect_all(file)
         for module in (*unit.stars, *(sorted(unit.texts) if unit.is_dynamic else ())):
@@ -336,12 +361,18 @@ class _Walk:
         for module in unit.modules:  # imported within, without a name
             self._file_of(module, file)
 
+    def _collect_data(self, path: Path, name: str) -> None:
+        """Collect a file beside the module, if there is one of the name that a text in the code has."""
+        self._data[path] = _identity(path)
+        if self._data[path] and path.is_file():
+            self.named.add(f"file {name} {hash_of(path)}")
+
     def _collect_used(self, file: SourceFile, name: str, chains: Iterable[Chain]) -> None:
         """Collect a name that code in a file uses, and its referent."""
         units = file.by_name.get(name, ())
         for unit in units:
             if unit.is_import:
-                self._collect_import(file, unit.imports.get(name, (name, None)), chains)
+                self._collect_imported(file, name, unit.imports.get(name, (name, None)), chains)
             else:
                 self._collect_name(file, name)
         if not units and any(self._has(other, name, {file.path}) for other in self._stars(file)):
@@ -350,7 +381,22 @@ class _Walk:
     def _stars(self, file: SourceFile) -> Iterator[SourceFile]:
         return (o for unit in file.units for star in unit.stars if (o := self._file_of(star, file)) is not None)
 
-    def _collect_import(self, file: SourceFile, imported: tuple[str, str | None], chains: Iterable[Chain]) -> None:
+    def _collect_imported(self, file: SourceFile, name: str, imported: Imported, chains: Iterable[Chain]) -> None:
+        """Collect the used part of what a file imports under a name, which a reload of its module replaces there."""
+        self._collect_import(file, imported, chains)
+        origin = self._file_of(imported[0], file)
+        here, there = (live_module(each) if self._is_live and each else None for each in (file, origin))
+        if here is None or there is None or imported[1] is None or name not in vars(here):
+            return
+        value, now = vars(here)[name], vars(there).get(imported[1])
+        if value is now:
+            return
+        if isinstance(value, FunctionType | Step | type):
+            self.changed = self.changed or f"{name} in {file.path.name} is not the one that {there.__name__} has by now"
+        elif not isinstance(value, ModuleType):
+            self._hold(f"{file.name}.{name}", value)
+
+    def _collect_import(self, file: SourceFile, imported: Imported, chains: Iterable[Chain]) -> None:
         """Collect the used part of an import: ``helpers.clean`` is one function of a module."""
         module, name = imported
         for chain in chains:
@@ -384,6 +430,13 @@ class _Walk:
             self._hold(f"{file.name}.{name}", value)
 
     def _collect_live_class(self, file: SourceFile, kind: Any, node: ast.ClassDef) -> None:
+        said = {inner.name for inner in node.body if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef)}
+        for name, value in list(getattr(kind, "__dict__", {}).items()):
+            code = getattr(unwrapped(value), "__code__", None)
+            if code is None or (name not in said and code.co_filename.startswith("<")):  # made by a dataclass
+                continue
+            if not _is_within(code, file, node):
+                self._hold(f"{node.name}.{name}", value)
         for inner in node.body:
             if isinstance(inner, ast.Assign | ast.AnnAssign):
                 targets = inner.targets if isinstance(inner, ast.Assign) else [inner.target]
@@ -396,14 +449,27 @@ class _Walk:
                         self._hold(f"{node.name}.{name}", value)
 
 
+def _is_within(code: CodeType, file: SourceFile, node: ast.ClassDef) -> bool:
+    """Return whether the code of a method stands in the class, and was not put there later."""
+    is_here = PurePath(code.co_filename).name == file.path.name
+    return is_here and node.lineno <= code.co_firstlineno <= (node.end_lineno or 0)
+
+
 _ATOMS = (bool, int, float, complex, str, bytes, type(None), type(...))
 _DEEPEST = 6
 _MOST_KNOWN = 4096
 _LONGEST = 1000
-_THIS_PROCESS = f"process {os.urandom(8).hex()}"
 
 
 _reached: dict[int, tuple[Callable[..., Any], dict[Path, tuple[int, ...]], Reached]] = {}
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """Return a value that changes when a file does; empty if there is none."""
+    try:
+        return identity_of(path)
+    except (OSError, ValueError):
+        return ()
 
 
 def _digest(parts: Iterable[str]) -> str:

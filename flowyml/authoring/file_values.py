@@ -12,10 +12,11 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from flowyml.authoring.source_units import SourceFile
+from flowyml.authoring.imported_files import imported_digest
+from flowyml.authoring.source_units import SourceFile, hash_of
 from flowyml.authoring.steps import Step
 
-__all__ = ["is_as_imported", "is_literal", "says_defaults"]
+__all__ = ["is_as_imported", "is_literal", "says_defaults", "unwrapped"]
 
 
 def is_literal(file: SourceFile, node: ast.stmt, value: Any) -> bool:
@@ -55,6 +56,8 @@ def says_defaults(
 
 def is_as_imported(live: ModuleType, file: SourceFile) -> bool:
     """Return whether a module in this process equals its file now. An editor may have saved the file since."""
+    if digest := imported_digest(live):
+        return digest == hash_of(file.path)
     found = file.path.stat()
     if max(found.st_mtime, found.st_ctime) < _started() - 0.05:
         return True
@@ -67,7 +70,7 @@ def _matches(names: Mapping[str, Any], code: CodeType, module: str) -> bool:
         if isinstance(constant, CodeType):
             said.setdefault(constant.co_name, []).append(constant)
     for value in list(names.values()):
-        function = inspect.unwrap(value.function) if isinstance(value, Step) else _unwrapped(value)
+        function = inspect.unwrap(value.function) if isinstance(value, Step) else unwrapped(value)
         if isinstance(function, FunctionType) and function.__module__ == module:
             is_here = "<locals>" not in function.__qualname__ and not function.__code__.co_filename.startswith("<")
             if is_here and function.__code__ not in said.get(function.__code__.co_name, ()):
@@ -78,7 +81,8 @@ def _matches(names: Mapping[str, Any], code: CodeType, module: str) -> bool:
     return True
 
 
-def _unwrapped(value: Any) -> Any:
+def unwrapped(value: Any) -> Any:
+    """Return the function behind a method, a property and the decorators that say what they wrap."""
     value = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
     return inspect.unwrap(value) if isinstance(value, FunctionType) else value
 

@@ -106,6 +106,10 @@ class Pipeline:
         self.tags = check_names(tags, "tags", who)
         self.description = description
         self.include = checked_globs(include, who)
+        if enable_cache:
+            from flowyml.authoring.imported_files import note_modules
+
+            note_modules()
         self.enable_cache = enable_cache
         self.engines = engine_options(engines, f"pipeline {name!r}")
         self._file = defining_file(self)

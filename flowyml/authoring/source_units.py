@@ -7,14 +7,17 @@ version of Python.
 from __future__ import annotations
 
 import ast
+import builtins
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import re
+import sys
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from flowyml.core.syntax import parsed
 
-__all__ = ["Chain", "Imported", "SourceFile", "Unit", "identity_of", "source_file_at", "text_of"]
+__all__ = ["Chain", "Imported", "SourceFile", "Unit", "hash_of", "identity_of", "source_file_at", "text_of"]
 
 Chain = tuple[str, ...]
 """The attributes after a name: ``("path", "join")`` in ``os.path.join``; empty for the name alone."""
@@ -30,8 +33,7 @@ _DYNAMIC_ATTRIBUTES = _DYNAMIC - {"compile", "eval"} | {
     "__dict__", "__globals__", "__builtins__", "f_globals", "f_locals", "exec_module", "load_module",
 }  # fmt: skip
 
-Find = Callable[[str], Path | None]
-
+_FILE_NAME = re.compile(r"[^\s/:][^\n:]{0,200}\.\w{1,12}")
 _KEPT = 512
 _NO_TEXT = frozenset({"ctx", "kind", "type_comment"})
 
@@ -48,6 +50,7 @@ class Unit:
         self.stars = found.stars
         self.modules = found.modules
         self.texts = found.texts
+        self.files = found.files
         loaded = any(chain[:1] == ("modules",) for chain in found.uses.get("sys", ()))
         self.is_dynamic = bool(_DYNAMIC & found.uses.keys() or _DYNAMIC_ATTRIBUTES & found.attributes or loaded)
         self.asks_for_run = "current_run" in found.uses or "current_run" in found.attributes
@@ -69,14 +72,13 @@ class Unit:
 
 
 class SourceFile:
-    """A Python file. ``name`` is the name of its module; ``find`` returns the file of another module of the user's."""
+    """A Python file. ``name`` is the name of its module."""
 
-    def __init__(self, name: str, path: Path, source: bytes, find: Find) -> None:
+    def __init__(self, name: str, path: Path, source: bytes) -> None:
         self.name = name
         self.path = path
         self.source = source
         self.identity: tuple[int, ...] = ()
-        self._find = find
         package = tuple(name.split(".") if path.stem == "__init__" else name.split(".")[:-1])
         self.units = [Unit(node, package) for node in parsed(source).body]
         self.by_name: dict[str, list[Unit]] = {}
@@ -123,7 +125,7 @@ class SourceFile:
         if isinstance(node, ast.Import | ast.ImportFrom | ast.Pass) or _is_main_block(node):
             return False
         if _is_definition(node):  # its decorators, and the classes that it derives from, may take note of it
-            return any(map(self._is_users, map(_root, (*_decorators(node), *_bases(node)))))
+            return not all(map(self._takes_no_note, map(_root, (*_decorators(node), *_bases(node)))))
         if isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             return not all(isinstance(each, ast.Name | ast.Tuple) for each in targets)
@@ -136,23 +138,21 @@ class SourceFile:
             return not all(root in self.of_flowyml for root in roots) or any(map(self._is_loose, node.body))
         return True
 
-    def _is_users(self, name: str) -> bool:
-        """Return whether a name here refers to the user's code, not to FlowyML's or an installed package's."""
-        units = self.by_name.get(name, ())
-        if name in self.of_flowyml or not units:
-            return bool(name) and not units and any(self._find(star) for unit in self.units for star in unit.stars)
-        imported = (unit.imports[name] for unit in units if unit.is_import)
-        return not all(unit.is_import for unit in units) or any(self._find(module) for module, _ in imported)
+    def _takes_no_note(self, name: str) -> bool:
+        """Return whether a decorator or base is one of FlowyML or of Python; others may register what they get."""
+        modules = {unit.imports[name][0].partition(".")[0] for unit in self.by_name.get(name, ()) if unit.is_import}
+        is_plain = bool(modules) and modules <= sys.stdlib_module_names
+        return is_plain or name in self.of_flowyml or (name not in self.by_name and hasattr(builtins, name))
 
 
-def source_file_at(name: str, path: Path, find: Find) -> SourceFile:
+def source_file_at(name: str, path: Path) -> SourceFile:
     """Read the file as it is now. Raises ``OSError``, and ``SyntaxError`` for a file that is not Python."""
     identity = identity_of(path)
     known = _read.get((name, path))
     if known is None or known.identity != identity:
         if len(_read) >= _KEPT:
             _read.clear()
-        known = _read[name, path] = SourceFile(name, path, path.read_bytes(), find)
+        known = _read[name, path] = SourceFile(name, path, path.read_bytes())
         known.identity = identity
     return known
 
@@ -163,7 +163,17 @@ def identity_of(path: Path) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+def hash_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal. Raises ``OSError``."""
+    identity = (path, *identity_of(path))
+    if identity not in _hashes:
+        with path.open("rb") as file:
+            _hashes[identity] = hashlib.file_digest(file, "sha256").hexdigest()
+    return _hashes[identity]
+
+
 _read: dict[tuple[str, Path], SourceFile] = {}
+_hashes: dict[tuple[object, ...], str] = {}
 
 
 def text_of(node: object) -> str:
@@ -194,10 +204,14 @@ class _Names(ast.NodeVisitor):
         self.stars: list[str] = []
         self.modules: list[str] = []
         self.texts: set[str] = set()  # that may name a module
+        self.files: set[str] = set()  # that may name a file
 
     def visit_Constant(self, node: ast.Constant) -> None:
-        if isinstance(node.value, str) and all(part.isidentifier() for part in node.value.split(".")):
-            self.texts.add(node.value)
+        text = node.value if isinstance(node.value, str) else ""
+        if all(part.isidentifier() for part in text.split(".")):
+            self.texts.add(text)
+        if _FILE_NAME.fullmatch(text):
+            self.files.add(text)
 
     def visit_Name(self, node: ast.Name) -> None:
         self._use(node.id, ())

@@ -7,15 +7,23 @@ from typing import Any, NamedTuple
 
 from flowyml.core.hooks import PipelineHook
 
-__all__ = ["Code"]
+__all__ = ["Code", "Held"]
+
+
+class Held(NamedTuple):
+    """The state in this process of the code that a cached step can reach.
+
+    ``state`` is a digest of globals and closures, empty if they equal the files. ``changed`` says which code is not
+    that of its file; empty if all is.
+    """
+
+    state: str = ""
+    changed: str = ""
 
 
 class Code(NamedTuple):
-    """The functions of a plan's steps, by step name, and its hooks.
-
-    ``held`` has, for cached steps, a digest of the state in this process that their code does not show.
-    """
+    """The functions of a plan's steps, by step name, its hooks, and for cached steps the state in this process."""
 
     functions: Mapping[str, Callable[..., Any]]
     hooks: Sequence[PipelineHook] = ()
-    held: Mapping[str, str] = {}
+    held: Mapping[str, Held] = {}

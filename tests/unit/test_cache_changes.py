@@ -199,10 +199,10 @@ SAME = {
 class Project:
     """A folder with a pipeline, of which each run has modules of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: Mapping[str, str] = FILES) -> None:
         self.folder = folder
         self.text: dict[str, str] = {}
-        self.write(FILES)
+        self.write(files)
 
     def write(self, files: Mapping[str, str]) -> None:
         for name, text in files.items():
@@ -292,6 +292,35 @@ def test_an_input_counts_by_its_content(project: Project) -> None:
     assert project.is_cached(), "the step before gave the same"
     project.edit("flow.py", "return list(range(rows))", "return [1, *range(rows)]")
     assert not project.is_cached()
+
+
+@pytest.mark.filterwarnings("ignore:registration of accessor")
+def test_code_that_an_installed_library_registers_counts(project: Project) -> None:
+    accessor = (
+        "import pandas as pd\n\n@pd.api.extensions.register_series_accessor('shown')\nclass Shown:\n"
+        "    def __init__(self, series):\n        self.series = series\n\n"
+        "    def text(self):\n        return f'old {len(self.series)}'\n"
+    )
+    used = "import accessor\nimport pandas as pd\n" + APART["used.py"]
+    project.write({
+        **APART, "accessor.py": accessor, "used.py": used.replace("repr(found)", "pd.Series(found).shown.text()"),
+    })  # fmt: skip
+    assert project.run()["work"] == "old 3"
+    assert project.is_cached()
+    project.edit("accessor.py", "'old", "'new")
+    assert project.run()["work"] == "new 3"
+
+
+def test_the_distributions_that_the_code_imports_count(project: Project) -> None:
+    imports = "import os\nimport pytest\n\ntry:\n    import yaml, nowhere\nexcept ImportError:\n    yaml = None\n"
+    project.write({**APART, "used.py": imports + APART["used.py"]})
+    sys.path.insert(0, str(project.folder))
+    try:
+        plan = importlib.import_module("flow").flow.compile()
+    finally:
+        sys.path.remove(str(project.folder))
+        project.forget()
+    assert [name.lower() for name in plan.by_name["work"].caching.packages] == ["pyyaml", "pytest"]
 
 
 def test_the_name_of_a_folder_does_not_count(project: Project, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from flowyml.plan.groups import Together
 from flowyml.plan.kinds import kind_of
 from flowyml.plan.model import Constant, FromParameter, Plan, Source
 from flowyml.plan.parameters import own_copy
-from flowyml.runtime.code import Code
+from flowyml.runtime.code import Code, Held
 from flowyml.runtime.decider import Gathered, listed, mapped
 from flowyml.runtime.decisions import checked_lists, is_taken
 from flowyml.runtime.execution import StepOutputs, run_step
@@ -153,11 +153,14 @@ class StepCalls:
         """Return the outputs of an earlier run, else those of this one, both packed for the cache and unpacked."""
         from flowyml.runtime.caching import Depends, StepCache
 
+        held = self._held.get(node.step.name, Held())
+        if held.changed:
+            return self._uncached(node, held.changed, self._run_here(node))
         try:
             contents, kept = self._contents(node), open_store()
         except ArtifactError as error:  # an input cannot be written, so has no digest; or the store cannot be opened
             return self._uncached(node, error, self._run_here(node))
-        depends = Depends(contents, self._held.get(node.step.name, ""), self._dates.plain())
+        depends = Depends(contents, held.state, self._dates.plain())
         store, live = open_store(self._folder), dict[str, Any]()
         place = partial(artifact_key, run_place("local", self._pipeline, self._run_id), node.label, node.attempt)
 
@@ -189,9 +192,9 @@ class StepCalls:
             return StepOutputs({name: Stored(value) for name, value in outputs.items()}, outputs.cached_from)
         return StepOutputs({name: Stored(outputs[name], value) for name, value in live.items()})
 
-    def _uncached(self, node: Node, error: Exception, outputs: Mapping[str, Any]) -> StepOutputs:
+    def _uncached(self, node: Node, reason: object, outputs: Mapping[str, Any]) -> StepOutputs:
         with attributed(self._sink(node.position, node.row.item)):
-            logger.warning("step %r is not cached: %s", node.label, error)
+            logger.warning("step %r is not cached: %s", node.label, reason)
         return StepOutputs(outputs)
 
     def _contents(self, node: Node) -> dict[str, Any]:

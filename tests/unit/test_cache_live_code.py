@@ -1,0 +1,248 @@
+"""A process may run other code than its files say: edited, reloaded, replaced. Such results are not cached."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from flowyml.core.runs import PipelineResult
+from tests.unit.test_cache_changes import Project
+
+FLOW = """
+from flowyml import pipeline, step
+import accessors
+import helper
+from helper import Kind, scaled, registered
+
+try:
+    from fast import speed
+except ImportError:
+    speed = 0
+
+@step(cache=True)
+def work(x: int):
+    from later import late
+    with open(__file__.replace("flow.py", "rates.txt")) as file:
+        rate = file.read()
+    found = [scaled(x), helper.RATE, Kind().factor(), registered["one"](), accessors.library.shown(), speed, late()]
+    return f"{found} {rate}"
+
+@pipeline
+def flow(x: int = 2):
+    return work(x)
+"""
+HELPER = """
+RATE = 1
+registered = {}
+
+def register(times):
+    def decorate(function):
+        registered[function.__name__] = lambda: function() * times
+        return function
+    return decorate
+
+def scaled(x):
+    return x + 1
+
+class Kind:
+    SIZE = 1
+    def factor(self):
+        return self.SIZE * 1
+
+@register(1)
+def one():
+    return 1
+"""
+FILES = {
+    "flow.py": FLOW,
+    "helper.py": HELPER,
+    "accessors.py": "import library\n\n@library.register\ndef shown():\n    return 1\n",
+    "library.py": "def register(function):\n    globals()['shown'] = function\n    return function\n",
+    "later.py": "def late():\n    return 1\n",
+    "rates.txt": "1",
+}
+EDITS = {
+    "a constant": ("helper.py", "RATE = {}"),
+    "a function": ("helper.py", "return x + {}"),
+    "a class's attribute": ("helper.py", "SIZE = {}"),
+    "a method": ("helper.py", "self.SIZE * {}"),
+    "what a decorator is given": ("helper.py", "@register({})"),
+    "what a decorator registers": ("accessors.py", "return {}"),
+    "what is imported within": ("later.py", "return {}"),
+    "a data file": ("rates.txt", "{}"),
+}
+
+
+class Living:
+    """This process, which keeps the modules of a project, and fresh ones, forked from one that has none of them."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        project.write(FILES)
+        sys.path.insert(0, str(project.folder))
+        importlib.invalidate_caches()
+        self.flow: Any = importlib.import_module("flow")
+        self.fresh = subprocess.Popen(
+            [sys.executable, "-c", FRESH, str(project.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )  # fmt: skip
+
+    def run(self) -> PipelineResult:
+        """The result in this process; what was taken from the cache is what the function returns."""
+        result: PipelineResult = self.flow.flow.run().raise_for_status()
+        assert result["work"] == self.flow.work(2), result.step_results["work"].cached_from
+        return result
+
+    def is_cached_afresh(self) -> bool:
+        """Whether a fresh process takes the result from the cache, which then is what the function returns."""
+        assert self.fresh.stdin
+        assert self.fresh.stdout
+        self.fresh.stdin.write("run\n")
+        self.fresh.stdin.flush()
+        found, wanted, is_cached = json.loads(self.fresh.stdout.readline())
+        assert found == wanted
+        return bool(is_cached)
+
+    def end(self) -> None:
+        assert self.fresh.stdin
+        assert self.fresh.stdout
+        self.fresh.stdin.close()
+        self.fresh.wait()
+        self.fresh.stdout.close()
+        sys.path.remove(str(self.project.folder))
+        self.project.forget()
+
+
+FRESH = """
+import json, os, sys
+import flowyml, flowyml.orchestrators.local.orchestrator, flowyml.orchestrators.local.run
+sys.path.insert(0, sys.argv[1])
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        import flow
+        result = flow.flow.run()
+        print(json.dumps([result["work"], flow.work(2), result.step_results["work"].is_cached]), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delenv("FLOWYML_ARTIFACTS", raising=False)
+    (tmp_path / "project").mkdir()
+    return Project(tmp_path / "project", FILES)
+
+
+@pytest.fixture
+def living(project: Project) -> Iterator[Living]:
+    living = Living(project)
+    try:
+        yield living
+    finally:
+        living.end()
+
+
+@pytest.mark.parametrize("edited", ["a function", "a method", "a constant", "what a decorator is given"])
+@pytest.mark.parametrize("reloads", [True, False])
+def test_what_was_imported_before_an_edit_is_neither_kept_nor_taken(
+    living: Living, caplog: pytest.LogCaptureFixture, edited: str, reloads: bool
+) -> None:
+    assert not living.run().step_results["work"].is_cached
+    assert living.run().step_results["work"].is_cached
+    name, text = EDITS[edited]
+    living.project.edit(name, text.format(1), text.format(5))
+    if reloads:
+        importlib.reload(sys.modules["helper"])
+    caplog.clear()
+    assert not living.run().step_results["work"].is_cached
+    (line,) = {record.getMessage() for record in caplog.records}
+    assert line.startswith("step 'work' is not cached: ")
+    assert not living.is_cached_afresh()
+    assert living.is_cached_afresh()
+    assert not living.run().step_results["work"].is_cached, "there is one now, of other code"
+    importlib.reload(sys.modules["helper"])
+    living.flow = importlib.reload(living.flow)
+    assert living.run().step_results["work"].is_cached
+
+
+def test_what_is_replaced_or_changed_in_this_process_counts(living: Living, monkeypatch: pytest.MonkeyPatch) -> None:
+    living.run()
+    helper = sys.modules["helper"]
+    for name, value in {"RATE": 7, "scaled": lambda x: -x, "registered": {"one": lambda: 9}}.items():
+        with monkeypatch.context() as patched:
+            patched.setattr(helper, name, value)
+            patched.setattr(living.flow, name, value, raising=False)
+            assert not living.run().step_results["work"].is_cached
+        assert living.run().step_results["work"].is_cached
+
+    def factor(self: object) -> int:
+        return 4
+
+    factor.__qualname__ = "Kind.factor"  # as a mock that keeps the name
+    for name, value in {"SIZE": 8, "factor": factor}.items():
+        with monkeypatch.context() as patched:
+            patched.setattr(helper.Kind, name, value, raising=False)
+            assert not living.run().step_results["work"].is_cached
+        assert living.run().step_results["work"].is_cached
+
+
+def test_a_module_that_an_import_did_not_find_counts_when_it_is_there(living: Living) -> None:
+    living.is_cached_afresh()
+    assert living.is_cached_afresh()
+    (living.project.folder / "fast.py").write_text("speed = 9\n")
+    assert not living.is_cached_afresh()
+    assert not living.run().step_results["work"].is_cached, "this process has not imported it"
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(sorted(EDITS)), st.integers(1, 3)),
+        st.tuples(st.just("reload"), st.sampled_from(["helper", "accessors", "flow", "later"])),
+        st.tuples(st.just("replace"), st.integers(1, 3)),
+        st.just(("find fast", 0)),
+    ),
+    min_size=2,
+    max_size=6,
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+def test_a_hit_is_what_a_fresh_process_computes(project: Project, steps: list[tuple[str, Any]]) -> None:
+    """However a project was edited, reloaded and patched since, in this process and in fresh ones."""
+    (project.folder / "fast.py").unlink(missing_ok=True)
+    living = Living(project)
+    texts = dict(FILES)
+    values = dict.fromkeys(EDITS, 1)
+    try:
+        for what, value in steps:
+            if what in EDITS:
+                name, text = EDITS[what]
+                texts[name] = texts[name].replace(text.format(values[what]), text.format(value), 1)
+                values[what] = value
+                (project.folder / name).write_text(texts[name])
+            elif what == "reload":
+                if value in sys.modules:
+                    importlib.reload(sys.modules[value])
+            elif what == "replace":
+                sys.modules["helper"].RATE = value  # type: ignore[attr-defined]
+            else:
+                (project.folder / "fast.py").write_text("speed = 1\n")
+            living.run()
+            living.is_cached_afresh()
+        assert living.is_cached_afresh(), "nothing has changed since"
+    finally:
+        living.end()
