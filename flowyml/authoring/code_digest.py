@@ -281,7 +281,7 @@ class _Walk:
 
     def _enter(self, file: SourceFile) -> None:
         """Collect a file's loose statements, and those of its imports and of its packages: using the file runs them."""
-        live = live_module(file) if self._is_live else None
+        live = self._live(file)
         if live is not None and not is_as_imported(live, file):
             self.changed = self.changed or f"{file.path.name} has changed since this process imported it"
         for number in range(1, file.name.count(".") + 1):
@@ -384,17 +384,17 @@ class _Walk:
     def _collect_imported(self, file: SourceFile, name: str, imported: Imported, chains: Iterable[Chain]) -> None:
         """Collect the used part of what a file imports under a name, which a reload of its module replaces there."""
         self._collect_import(file, imported, chains)
-        origin = self._file_of(imported[0], file)
-        here, there = (live_module(each) if self._is_live and each else None for each in (file, origin))
-        if here is None or there is None or imported[1] is None or name not in vars(here):
+        module, said = imported
+        here, there = (vars(live) if live else {} for live in map(self._live, (file, self._file_of(module, file))))
+        if name not in here or said not in there or here[name] is there[said]:  # a module may make names when asked
             return
-        value, now = vars(here)[name], vars(there).get(imported[1])
-        if value is now:
-            return
-        if isinstance(value, FunctionType | Step | type):
-            self.changed = self.changed or f"{name} in {file.path.name} is not the one that {there.__name__} has by now"
-        elif not isinstance(value, ModuleType):
-            self._hold(f"{file.name}.{name}", value)
+        if isinstance(here[name], FunctionType | Step | type):
+            self.changed = self.changed or f"{name} in {file.path.name} is not the one that {module} has by now"
+        elif not isinstance(here[name], ModuleType):
+            self._hold(f"{file.name}.{name}", here[name])
+
+    def _live(self, file: SourceFile | None) -> ModuleType | None:
+        return live_module(file) if self._is_live and file else None
 
     def _collect_import(self, file: SourceFile, imported: Imported, chains: Iterable[Chain]) -> None:
         """Collect the used part of an import: ``helpers.clean`` is one function of a module."""
@@ -418,7 +418,7 @@ class _Walk:
 
     def _collect_live_value(self, file: SourceFile, name: str, unit: Unit) -> None:
         """Record the value of a file's name in this process, if it differs from the file."""
-        live = live_module(file) if self._is_live else None
+        live = self._live(file)
         if live is None or name not in vars(live):
             return
         value = vars(live)[name]
