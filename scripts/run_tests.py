@@ -35,9 +35,11 @@ SHOWN = 8  # failed tests, with two lines each: CI shows the last twenty
 
 # Tests whose outcome depends on the Python: how functions, values and modules travel, processes, forks and threads.
 DEPENDS_ON_PYTHON = (
-    "authoring_*", "bundle", "cache_changes", "execution", "loading", "local_conformance", "local_prints", "local_runs",
+    "authoring_*", "bundle", "cache_changes", "execution", "loading", "local_detached", "local_prints", "local_runs",
     "local_travelling", "local_values", "sources", "step_processes*", "types",
 )  # fmt: skip
+# Of the conformance suite, what runs each step in a process of its own. What else decides is the same on every Python.
+CONFORMANCE_ON_PYTHONS = "tests/unit/test_local_conformance.py::TestControlFlowInProcesses"
 
 # Run by the Python whose packages it compiles, without the folders of these names.
 COMPILE = """
@@ -156,7 +158,7 @@ def other_pythons(*, whole: bool = False) -> tuple[Group, ...]:
     say(f"Pythons: {', '.join([f'{sys.version_info[0]}.{sys.version_info[1]} (every test)', *found])}")
     for problem in problems.values():
         say(problem)
-    some = files("tests/unit", DEPENDS_ON_PYTHON)
+    some = [*files("tests/unit", DEPENDS_ON_PYTHON), CONFORMANCE_ON_PYTHONS]
     tests = ["tests/unit", "flowyml"] if whole else [*some, "-m", "not slow"]
     not_loaded = NOT_LOADED if whole else (*NOT_LOADED, *LOADED_WITH_ENGINES)
     return tuple(Group(f"python{version}", tests, python, not_loaded) for version, python in found.items())
