@@ -277,6 +277,7 @@ COMMANDS = [
     "airflow cutover y --shadow --on hostile --to hostile --pipeline mild.py", "airflow compare beside --on failing",
     "airflow compare beside --on failing --json", f"airflow compare {EVIL} --on hostile",
     "cache list --artifacts store", f"cache show {CACHED} --artifacts store", f"cache show {EVIL} --artifacts store",
+    f"cache explain {EVIL} --on hostile --artifacts store", f"cache explain {EVIL}x --on hostile --artifacts store",
     "cache clear --artifacts store --all", f"cache clear --artifacts store --pipeline {EVIL}",
     "secrets check secretive.py --on hostile", "secrets check BUNDLE --on hostile",
     f"import airflow {EVIL}", "import airflow hostile_dag.py",
