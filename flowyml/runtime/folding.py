@@ -3,8 +3,8 @@
 Quoting adds characters, breaking over lines adds others, and the two combine without end. So text and values are
 *folded* before they are compared: escapes are decoded for as long as there are any, and only letters and digits stay,
 without those letters that escapes use (``\\n``). The result is the same for the plain value, for JSON nested ten times,
-for the line breaks of ``pprint`` or YAML, or for the quotes of an e-mail, with ``> `` before each line. Base64 has its
-own forms.
+for the line breaks of ``pprint`` or YAML, or for the quotes of an e-mail, with ``> `` before each line. Base64, also
+of Base64, has its own forms.
 """
 
 from __future__ import annotations
@@ -14,19 +14,24 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-__all__ = ["FoldedLines", "Folding", "is_foldable"]
+__all__ = ["FoldedLines", "Folding", "fully_folded", "is_foldable"]
 
 _SHORTEST = 10
 """The fewest folded characters of a value. Shorter ones would match ordinary text, such as "test data"."""
 _TELLING = 4
 """The number of folded characters at the end of a line that reveal a value."""
-_KEY = 8  # characters by which values are looked up
+_KEY = 5  # characters by which values are looked up
+_STRIDE = _SHORTEST - _KEY + 1  # between lookups: wherever a value begins, one of them is within it
+_PIECE = re.compile(r"(?s).{1,10000}\Z|.{1,9999}[^%\\&;\w]|.{1,10000}")
+"""Long lines are searched piece by piece, so that they take little memory. They are not cut within an escape."""
 _DROPPED = bytes(set(range(256)) - set(b"cdeghijklmopqsuwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"))
 _ESCAPE = re.compile(
     r"%(?:25)*(?P<percent>[0-9A-Fa-f]{2})"
-    r"|(?<!\\)\\+(?:u(?P<u>[0-9A-Fa-f]{4})|U(?P<U>[0-9A-Fa-f]{8})|x(?P<x>[0-9A-Fa-f]{2}))"
-    r"|&(?:amp;)*(?:#(?P<decimal>[0-9]{1,7})|#[xX](?P<hex>[0-9A-Fa-f]{1,6})|(?P<name>amp|lt|gt|quot|apos));"
+    r"|\\(?<!\\\\)\\*(?:u(?P<u>[0-9A-Fa-f]{4})|U(?P<U>[0-9A-Fa-f]{8})|x(?P<x>[0-9A-Fa-f]{2})|(?P<octal>[0-3][0-7]{2}))"
+    r"|&(?:amp;)*(?:#(?P<decimal>[0-9]{1,7})|#[xX](?P<hex>[0-9A-Fa-f]{1,6})|(?P<name>[A-Za-z]{2,8}));"
+    r"|\x1b\[[0-?]*[ -/]*[@-~]"  # colours of a terminal
 )
+_BASES = {"octal": 8, "decimal": 10}
 _NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 _MOST_LAYERS = 20
 _WIDEST_EDGE = 1000  # characters of a value before its first, or after its last, folded one
@@ -65,23 +70,34 @@ def is_foldable(value: str) -> bool:
     return len(_fold(value)) >= _SHORTEST
 
 
+def fully_folded(text: str) -> bytes:
+    """Return what a text has in common with all its quotings."""
+    return _fold(text, _layers(text))
+
+
 class Folding:
-    """The values to find. The search costs one lookup per character, however many values there are."""
+    """The values to find. The search costs one lookup for six characters, however many values there are."""
 
     def __init__(self, values: Iterable[str]) -> None:
+        self._keys: dict[bytes, list[tuple[_Pattern, int]]] = {}
         self._starts: dict[bytes, list[_Pattern]] = {}
         for pattern in {pattern for value in values for pattern in _patterns(value)}:
-            for length in range(_TELLING, _KEY + 1):
+            for at in range(_STRIDE):
+                self._keys.setdefault(pattern.text[at : at + _KEY], []).append((pattern, at))
+            for length in range(_TELLING, _SHORTEST):
                 self._starts.setdefault(pattern.text[:length], []).append(pattern)
 
     def matches(self, folded: bytes) -> list[_Match]:
         """Return the positions where values are, or begin at the end."""
-        found, get = [], self._starts.get
-        for at in range(len(folded)):
-            for pattern in get(folded[at : at + _KEY], ()):
-                length = min(len(pattern.text), len(folded) - at)
-                if folded.startswith(pattern.text[:length], at):
+        found, get, size = [], self._keys.get, len(folded)
+        for key in range(0, size - _KEY + 1, _STRIDE):
+            for pattern, before in get(folded[key : key + _KEY], ()):
+                at = key - before
+                length = min(len(pattern.text), size - at)
+                if at >= 0 and length >= _SHORTEST and folded.startswith(pattern.text[:length], at):
                     found.append(_Match(pattern, at, length))
+        for at in range(max(0, size - _SHORTEST + 1), size):
+            found += [_Match(pattern, at, size - at) for pattern in self._starts.get(folded[at:], ())]
         return found
 
     def is_in(self, text: str) -> bool:
@@ -103,6 +119,9 @@ class FoldedLines:
 
     def line(self, line: str) -> str:
         """Return the line, or a text of several lines, without values."""
+        return "".join(map(self._piece, _PIECE.findall(line) or [""]))
+
+    def _piece(self, line: str) -> str:
         spans: list[Span] = []
         following: set[tuple[_Pattern, int]] = set()
         tail = before = self._tail
@@ -137,25 +156,34 @@ class FoldedLines:
 def _patterns(value: str) -> Iterator[_Pattern]:
     """Yield a value unchanged and with its escapes decoded, and the characters of Base64 that occur for it alone."""
     for layers in {0, _layers(value)}:
-        decoded = _decoded(value, layers).text
+        decoded = _unescaped(value, layers)
         kept = [place for place, character in enumerate(decoded) if _fold(character)]
         scheme = _SCHEME.match(decoded)
         yield _Pattern(
             _fold(decoded), decoded[: kept[0]], decoded[kept[-1] + 1 :], len(_fold(scheme[0])) if scheme else 0
         )
-    data = value.encode("utf-8", "surrogatepass")
-    for before, skipped in ((0, 0), (1, 2), (2, 3)):
-        coded = b64encode(b"\0" * before + data).decode().rstrip("=")
-        whole = (before + len(data)) % 3 == 0
-        text = _fold(coded[skipped:] if whole else coded[skipped:-1])
-        if len(text) >= _SHORTEST:
+    for coded in _in_base64(value.encode("utf-8", "surrogatepass"), times=2):
+        if len(text := _fold(coded.decode())) >= _SHORTEST:
             yield _Pattern(text, coded=True)
 
 
+def _in_base64(data: bytes, times: int) -> Iterator[bytes]:
+    for before, skipped in ((0, 0), (1, 2), (2, 3)):
+        coded = b64encode(b"\0" * before + data).rstrip(b"=")
+        coded = coded[skipped:] if (before + len(data)) % 3 == 0 else coded[skipped:-1]
+        yield coded
+        if times > 1:
+            yield from _in_base64(coded, times - 1)
+
+
 def _fold(text: str, layers: int = 0) -> bytes:
+    return _unescaped(text, layers).encode("ascii", "ignore").translate(None, _DROPPED)
+
+
+def _unescaped(text: str, layers: int) -> str:
     for _ in range(layers):
         text = _ESCAPE.sub(_meaning, text)
-    return text.encode("ascii", "ignore").translate(None, _DROPPED)
+    return text
 
 
 def _layers(text: str) -> int:
@@ -167,11 +195,12 @@ def _layers(text: str) -> int:
 
 
 def _meaning(escape: re.Match[str]) -> str:
-    """Return the character of an escape; empty for one outside ASCII, since those are not compared."""
-    kind = escape.lastgroup or ""
+    """Return the character of an escape; empty for one outside ASCII, since those are not compared, and for colours."""
+    if (kind := escape.lastgroup) is None:
+        return ""
     if kind == "name":
-        return _NAMED[escape["name"]]
-    number = int(escape[kind], 10 if kind == "decimal" else 16)
+        return _NAMED.get(escape["name"], "")
+    number = int(escape[kind], _BASES.get(kind, 16))
     return chr(number) if number < 128 else ""
 
 

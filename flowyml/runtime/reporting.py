@@ -62,10 +62,7 @@ def reported(output: str, mask: Callable[[str], str] = str) -> dict[str, Any]:
     """
     found = _reports.get() or {}
     facts = {**found.get("", {}), **found.get(output, {})}
-    return {
-        mask(name)[: _LONGEST // 10]: _cut(mask(value)) if isinstance(value, str) else value
-        for name, value in islice(facts.items(), MOST_FACTS)
-    }
+    return {mask(name)[: _LONGEST // 10]: _masked(value, mask) for name, value in islice(facts.items(), MOST_FACTS)}
 
 
 def fact(value: Any) -> Any:
@@ -88,6 +85,12 @@ def fact(value: Any) -> Any:
         return text[:_MOST_READ].replace("\0", "").encode("utf-8", "replace").decode()
     except Exception as error:  # whatever a user's class raises: a fact is not worth a step
         return f"(no text: {type(error).__name__})"
+
+
+def _masked(value: Any, mask: Callable[[str], str]) -> Any:
+    """Return a fact without secrets; a number may be one."""
+    text = mask(str(value))
+    return _cut(text) if isinstance(value, str) or text != str(value) else value
 
 
 def _cut(text: str) -> str:

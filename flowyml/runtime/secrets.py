@@ -6,15 +6,13 @@ import os
 import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache, cached_property
-from html import escape
-from json import dumps
+from functools import cache
 from typing import Any
-from urllib.parse import quote, quote_plus, unquote
+from urllib.parse import unquote
 
 from flowyml.core.errors import MissingSecretError, StepFailedError
 from flowyml.plan.secrets import variable_of
-from flowyml.runtime.folding import FoldedLines, Folding, is_foldable
+from flowyml.runtime.folding import FoldedLines, Folding, fully_folded, is_foldable
 from flowyml.runtime.lines import OnLine
 from flowyml.runtime.tracebacks import described
 
@@ -31,8 +29,6 @@ _WORD = 8
 
 _BREAK = re.compile(r"(\r\n|\n|\r)")
 _ENTITIES = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
-_LONG = 32
-"""Forms of this many characters are not compiled into a pattern: those of a key of 8 kB would take seconds."""
 _BEGINNING = 16
 """The number of characters of a quoted value to search for; then the value is followed to its end."""
 _QUOTES = frozenset("%\\&'\"+")
@@ -91,11 +87,11 @@ class Mask:
         self._folding = Folding(long) if long else None
         short = parts - long
         forms = sorted({form for part in short for form in _forms(part)}, key=len, reverse=True)
-        self._parts = sorted(short, key=len, reverse=True)
-        self._words = {part for part in short if len(part) < _WORD}
-        self._long = [form for form in forms if len(form) >= _LONG]
-        patterns = [self._bounded(form, re.escape(form)) for form in forms if len(form) < _LONG]
-        self._pattern = re.compile("|".join(patterns) or r"(?!)")
+        self._parts = [(part, fully_folded(part)) for part in sorted(short, key=len, reverse=True)]
+        self._beginning = cache(_beginning)
+        words = {part for part in short if len(part) < _WORD}
+        others = _any_of(form for form in forms if form not in words)
+        self._pattern = re.compile(f"{others}|{_word(_any_of(sorted(words, key=len, reverse=True)))}")
         self._starts: dict[str, list[str]] = {}
         """The forms by their first one to four characters, to look up the end of a line."""
         forms = sorted({*forms, *long}, key=len, reverse=True)
@@ -113,35 +109,12 @@ class Mask:
 
     def whole(self, text: str) -> str:
         """Return a text without the values that are unbroken in it."""
-        if not _QUOTES.isdisjoint(text):  # of which most lines have none, and looking for them takes ten times as long
-            text = "".join(self._unquoted(text))
-        for form in self._long:
-            text = text.replace(form, SHOWN)
+        if not _QUOTES.isdisjoint(text):
+            letters = fully_folded(text)  # without those of a value, it is not in the text, however quoted
+            for part, folded in self._parts:
+                if folded in letters:
+                    text = "".join(_without(part, self._beginning(part), text))
         return self._pattern.sub(SHOWN, text)
-
-    @cached_property
-    def _quoted(self) -> re.Pattern[str]:
-        """The beginnings of values, each in a group, however they are quoted. A character takes 0.25 ms to compile."""
-        beginnings = (self._bounded(part, "".join(map(_ways, part[:_BEGINNING]))) for part in self._parts)
-        return re.compile("|".join(f"({pattern})" for pattern in beginnings) or r"(?!)")
-
-    def _bounded(self, form: str, pattern: str) -> str:
-        """Return the pattern of a form; that of a short value matches it only as a separate word."""
-        return rf"(?<!\w){pattern}(?!\w)" if form in self._words else pattern
-
-    def _unquoted(self, text: str) -> Iterator[str]:
-        """Yield the pieces of a text without quoted values."""
-        shown = at = 0
-        while found := self._quoted.search(text, at):
-            assert found.lastindex is not None
-            end = _end_of(self._parts[found.lastindex - 1][_BEGINNING:], text, found.end())
-            if end is None:
-                at = found.start() + 1
-                continue
-            yield text[shown : found.start()]
-            yield SHOWN
-            shown = at = end
-        yield text[shown:]
 
     def error(self, error: BaseException) -> StepFailedError:
         """Return an error's message without the values, and without its causes, notes and local variables."""
@@ -160,7 +133,8 @@ class Mask:
             return any(map(self.finds, value)) or any(map(self.finds, value.values()))
         if isinstance(value, list | tuple | set | frozenset):
             return any(map(self.finds, value))
-        return isinstance(value, int | float) and not isinstance(value, bool) and str(value) in self._values
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and str(value).removesuffix(".0") in self._values
 
     def lines(self, on_line: OnLine) -> OnLine:
         """Wrap ``on_line``, so that it gets lines without the values. Each stream is tracked separately."""
@@ -244,6 +218,39 @@ def _lines_of(values: Iterable[str]) -> set[str]:
     return {part for part in parts if len(part) >= _SHORTEST}
 
 
+def _any_of(forms: Iterable[str]) -> str:
+    """Return a pattern for any of these forms, grouped by first character: hundreds then take as long as one."""
+    groups: dict[str, list[str]] = {}
+    for form in forms:
+        groups.setdefault(re.escape(form[0]), []).append(re.escape(form[1:]))
+    branches = [f"{first}(?:{'|'.join(rests)})" for first, rests in groups.items()]
+    return f"(?:{'|'.join(branches) or '(?!)'})"
+
+
+def _word(pattern: str) -> str:
+    return rf"(?<!\w){pattern}(?!\w)"
+
+
+def _beginning(part: str) -> re.Pattern[str]:
+    """Return the pattern of the beginning of a value, however it is quoted. A character takes 0.25 ms to compile."""
+    pattern = "".join(map(_ways, part[:_BEGINNING]))
+    return re.compile(_word(pattern) if len(part) < _WORD else pattern)
+
+
+def _without(part: str, beginning: re.Pattern[str], text: str) -> Iterator[str]:
+    """Yield the pieces of a text without a value that is quoted in it."""
+    shown = at = 0
+    while found := beginning.search(text, at):
+        end = _end_of(part[_BEGINNING:], text, found.end())
+        if end is None:
+            at = found.start() + 1
+            continue
+        yield text[shown : found.start()]
+        yield SHOWN
+        shown = at = end
+    yield text[shown:]
+
+
 def _end_of(rest: str, text: str, at: int) -> int | None:
     """Return the end, in a text, of the rest of a quoted value that begins at a position; None if it does not match."""
     for character in rest:
@@ -275,8 +282,11 @@ def _each_way(character: str) -> Iterator[str]:
     yield "".join(rf"\\{{1,255}}+u(?i:{units[at : at + 2].hex()})" for at in range(0, len(units), 2))  # JSON
     yield rf"\\{{1,255}}+U(?i:{number:08x})"  # Python
     yield "".join(rf"\\{{1,255}}+x(?i:{byte:02x})" for byte in data)  # bytes, and shells
+    yield "".join(rf"\\{{1,255}}+{byte:03o}" for byte in data)
     if number < 256:
         yield rf"\\{{1,255}}+x(?i:{number:02x})"
+    if character in "\n\r\t":
+        yield rf"\\{{1,255}}+{repr(character)[2]}"
     yield rf"&(?:amp;){{0,16}}#(?:0{{0,6}}{number}|[xX]0{{0,6}}(?i:{number:x}));"  # HTML, as entities
     if name := _ENTITIES.get(character):
         yield f"&(?:amp;){{0,16}}{name};"
@@ -291,17 +301,10 @@ def _each_way(character: str) -> Iterator[str]:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """Yield the ways to write a value, or a line of it."""
-    for plain in _lines_of([value]):
-        data = plain.encode("utf-8", "surrogatepass")
-        yield from (plain, os.fsencode(plain).decode("utf-8", "replace"), escape(plain), escape(plain, quote=False))
-        for text in (dumps(plain)[1:-1], dumps(plain, ensure_ascii=False)[1:-1]):
-            yield from (text, dumps(text, ensure_ascii=False)[1:-1], text.replace("/", r"\/"))
-        for text in (repr(plain)[1:-1], repr(data)[2:-1]):
-            yield from (text, text.replace(r"\'", "'").replace("'", r"\'"))
-        for text in (quote(data, safe=""), quote(data), quote_plus(data)):
-            yield from (text, re.sub("%..", lambda found: found[0].lower(), text))
-        yield from (form for form in _in_base64(data) if len(form) >= _SHORTEST)
+    """Yield the ways to write a value that are not quotings."""
+    data = value.encode("utf-8", "surrogatepass")
+    yield from (value, os.fsencode(value).decode("utf-8", "replace"))
+    yield from (form for form in _in_base64(data) if len(form) >= _SHORTEST)
 
 
 def _in_base64(data: bytes) -> Iterator[str]:

@@ -23,6 +23,7 @@ from flowyml.artifacts.store import Store
 from flowyml.core.errors import ArtifactError
 from flowyml.plan.kinds import kind_of, kinds_annotated
 from flowyml.runtime.reporting import MOST_FACTS, fact, reported, reports
+from flowyml.runtime.secrets import Mask
 
 
 @pytest.fixture
@@ -259,6 +260,13 @@ def test_secrets_are_masked_in_what_is_shown_before_a_long_text_is_cut(store: St
 class NoText:
     def __str__(self) -> str:
         raise RuntimeError("no")
+
+
+def test_a_reported_number_may_be_a_secret() -> None:
+    with reports(["model"]):
+        report(pin=12345678, floating=12345678.0, text="12345678", rows=3, good=True, none=None)
+        shown = reported("model", Mask(["12345678"]).text)
+    assert shown == {"pin": "***", "floating": "***.0", "text": "***", "rows": 3, "good": True, "none": None}
 
 
 def test_what_is_reported_is_small_plain_and_of_one_step() -> None:

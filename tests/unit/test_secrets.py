@@ -12,6 +12,7 @@ import pprint
 import re
 import shlex
 import textwrap
+import tracemalloc
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
@@ -38,7 +39,7 @@ from flowyml.plan.model import Step
 from flowyml.runtime import fork_client
 from flowyml.runtime.execution import run_step
 from flowyml.runtime.folding import Folding
-from flowyml.runtime.secrets import Mask
+from flowyml.runtime.secrets import Mask, _any_of
 
 NAME, VARIABLE = "warehouse/password", "FLOWYML_SECRET_WAREHOUSE_PASSWORD"
 VALUE = "s3cr&t pass/wörd+long"
@@ -303,6 +304,9 @@ QUOTED: dict[str, Callable[[str], str]] = {
     "SQL": lambda text: text.replace("'", "''"),
     "each character with a backslash": lambda text: "".join(f"\\{character}" for character in text),
     "bytes": lambda text: repr(text.encode()),
+    "octal": lambda text: "".join(
+        chr(byte) if chr(byte).isalnum() and byte < 128 else f"\\{byte:03o}" for byte in text.encode()
+    ),
 }
 
 
@@ -436,7 +440,13 @@ class TestMasks:
 
     def test_what_is_found_in_an_output(self) -> None:
         mask = Mask(["12345678", "correct-horse-battery"])
-        found = [12345678, ["x", {"correct-horse-battery": 1}], b"a correct-horse-battery", "correct-horse\n-battery"]
+        found = [
+            12345678,
+            12345678.0,
+            ["x", {"correct-horse-battery": 1}],
+            b"a correct-horse-battery",
+            "correct-horse\n-battery",
+        ]
         assert all(map(mask.finds, found))
         assert not any(map(mask.finds, [True, 1234567, ["x"], {"y": None}, object()]))
 
@@ -485,11 +495,60 @@ class TestMasks:
         line = text * 50_000
         Mask(["x" * 100 + "y" * 100]).text(line)
 
-    def test_a_text_costs_a_look_per_character_whatever_the_size_of_the_secret(self) -> None:
+    def test_colours_within_a_value(self) -> None:
+        text = "\x1b[35mcorrect-\x1b[0mhorse-\x1b[1;36mbattery\x1b[0m"
+        for written in (text, json.dumps(text)):
+            assert "horse" not in Mask(["correct-horse-battery"]).text(written)
+
+    @pytest.mark.parametrize("before", ["", "a", "ab"])
+    def test_base64_of_base64(self, before: str) -> None:
+        """As a Kubernetes secret holds the login of a registry of images."""
+        key = "Q7Z3kX9mLc2HdY5E"
+        login = json.dumps({"auth": base64.b64encode(f"{before}:{key}".encode()).decode()})
+        shown = Mask([key]).text(base64.b64encode(login.encode()).decode())
+        assert "***" in shown
+        assert "UTdaM2tY" not in base64.b64decode(shown.split("***")[0] + "==").decode("latin-1")
+
+    def test_entities_of_letters_outside_ascii(self) -> None:
+        assert Mask(["größe-Schlüssel-Übung"]).text("gr&ouml;&szlig;e-Schl&uuml;ssel-&Uuml;bung") == "***"
+
+    def test_a_text_costs_a_lookup_for_six_characters_whatever_the_size_of_the_secret(self) -> None:
+        """Counted, not timed."""
+
+        class Counted(dict[bytes, Any]):
+            lookups = 0
+
+            def get(self, key: bytes, default: Any = None) -> Any:
+                self.lookups += 1
+                return super().get(key, default)
+
         key = "\n".join(base64.b64encode(os.urandom(48)).decode() for _ in range(1050))
         folding = Folding(key.splitlines())
         assert max(map(len, folding._starts.values())) < 20
+        folding._keys = counted = Counted(folding._keys)
         assert folding.matches(b"ordinary" * 1000) == []
+        assert counted.lookups < 1400
+
+    def test_hundreds_of_short_values_are_no_more_to_look_for(self) -> None:
+        """Forms are grouped by their first characters, and quoted values are looked for if their letters are there."""
+        assert _any_of(["ab", "b.", "ac"]) == r"(?:a(?:b|c)|b(?:\.))"
+        mask = Mask([f"word-{number}" for number in range(500)])
+        assert mask.text("an 'ordinary' line, 100%") == "an 'ordinary' line, 100%"
+        assert mask._beginning.cache_info().misses == 0
+        assert mask.text("%77ord-7%20") == "***%20"
+        assert mask._beginning.cache_info().misses == 1
+
+    def test_a_large_text_takes_little_memory(self) -> None:
+        """An error may quote a whole statement: 9 MB took 1.4 GB."""
+        value, text = "Zq7PxW2sT8vB4nC6-abc", "it's (1,'abc def'), " * 100_000
+        mask = Mask([value])
+        tracemalloc.start()
+        try:
+            shown = mask.text(f"{value} {text}{value}{text}%20{value[:9]}")
+            assert tracemalloc.get_traced_memory()[1] < 20 * len(text)
+        finally:
+            tracemalloc.stop()
+        assert shown == f"*** {text}***{text}%20***"
 
     def test_a_key_of_many_lines_is_looked_for_in_few_steps(self) -> None:
         """Each line costs a few looks, however many forms there are: counted, not timed."""
