@@ -1,4 +1,4 @@
-"""Follow annotations of functions through a pipeline: find dates that travel as strings, and items of a wrong type.
+"""Follow annotations of functions through a pipeline: find dates that travel as strings, and values of a wrong type.
 
 A type checker finds comparisons of types that do not fit: for it, a step returns what its function returns.
 """
@@ -46,7 +46,7 @@ def check_annotations(
     structure: Groups, calls: Mapping[str, Call], types: Mapping[str, object], steps: Iterable[Step],
     places: Mapping[str, Place],
 ) -> None:  # fmt: skip
-    """Raise ``DefinitionError`` if annotations say that a comparison never holds, or that an item has a wrong type.
+    """Raise ``DefinitionError`` if annotations say that a comparison never holds, or that a value has a wrong type.
 
     ``types`` are those of the parameters, ``places`` the lines of groups. Values without annotations are not checked.
     """
@@ -154,7 +154,7 @@ class _Annotations:
         return isinstance(source, FromParameter | Constant)
 
     def check_inputs(self, step: Step) -> None:
-        """Check the types of items and of lists from loops: the function of the step receives each as another type."""
+        """Check the types of values from steps and loops: a step gets them as they are, whatever its annotations."""
         hint_of = wanted(self._calls[step.name].step.function)
         for item in step.inputs:
             given, hint, why = self.of(item.source, step.group), hint_of(item), ""
@@ -165,6 +165,8 @@ class _Annotations:
                     what = f"loop {loops[0].name!r} gives"
                     if any(each.on_item_error == "continue" for each in loops):
                         why = ": each value with its index, since items may fail"
+                case FromStep(name) if not item.into and _is_builtin(given):  # NumPy's types may do for Python's
+                    what = f"step {name!r} returns"
                 case _:
                     continue
             if hint is not None and _is_wrong(given, hint):
@@ -187,6 +189,10 @@ def _is_lost_as_json(kind: Any) -> bool:
 def _is_wrong(given: Any, hint: Any) -> bool:
     """Return whether no value with this annotation fits a step's parameter; False if in doubt."""
     return not any(_fits(a, b) for a in _members(given) for b in _members(hint))
+
+
+def _is_builtin(kind: Any) -> bool:
+    return all((found := _class(member)) is not None and found.__module__ == "builtins" for member in _members(kind))
 
 
 def _fits(given: Any, hint: Any) -> bool:

@@ -471,8 +471,7 @@ class Pipeline:
             groups=groups,
             schema_version=FLAT_SCHEMA_VERSION if not groups and all(map(is_flat, steps)) else SCHEMA_VERSION,
         )
-        if groups:
-            check_annotations(structure, by_name, types, steps, self._places_of_groups())
+        check_annotations(structure, by_name, types, steps, self._places_of_groups())
         defaults = {parameter.name: parameter.default for parameter in plan.parameters if not parameter.required}
         check_values(self.name, [parameter for parameter in plan.parameters if not parameter.required], defaults)
         return plan

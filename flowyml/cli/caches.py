@@ -15,7 +15,7 @@ from flowyml.cli.output import Output, note, print_error
 from flowyml.core.durations import counted, seconds_of, size_text, zone_text
 from flowyml.core.runs import Run, StepRun
 from flowyml.orchestrators.base import Orchestrator
-from flowyml.orchestrators.cache_pruning import store_of
+from flowyml.orchestrators.cache_pruning import bytes_in, store_of
 from flowyml.orchestrators.targets import resolve
 from flowyml.runtime.caching import Entry, entries_in
 
@@ -46,15 +46,16 @@ def list_(
     """List the cached results, newest first."""
     with Output(as_json) as out:
         store = _store(on, artifacts)
-        entries = [entry for _, entry in _entries(store, pipeline, step)]
-        found = sorted(filter(None, entries), key=lambda entry: entry.created, reverse=True)
+        entries = list(_entries(store, pipeline, step))
+        found = sorted(filter(None, (entry for _, entry in entries)), key=lambda entry: entry.created, reverse=True)
+        unreadable = sum(entry is None and bytes_in(store, folder) > 0 for folder, entry in entries)
         if as_json:
             out.document([_plain(entry) for entry in found])
         elif found:
             _list(out, found)
-        elif not entries:
+        elif not unreadable:
             note(f"nothing is cached in {store.url}")
-        if unreadable := len(entries) - len(found):
+        if unreadable:
             note(
                 f"{counted(unreadable, 'result')} in {store.url} cannot be read here: written by another user or "
                 f"another version of FlowyML, or damaged. `flowyml cache clear --all` deletes those that you may delete"

@@ -238,7 +238,10 @@ class OtlpMetricsCollector(MetricsCollector):
             meters.send()
         except OSError as error:
             where = shown(self.endpoint) if self.endpoint else "where OpenTelemetry's variables say"
-            logger.warning("Metrics were not sent to %s: %s", where, shown_in(error))
+            logger.warning(
+                "Metrics were not sent to %s: %s. The next run of this process sends them with its own.", where,
+                shown_in(error),
+            )  # fmt: skip
 
 
 _collector: MetricsCollector | None = None

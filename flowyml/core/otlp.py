@@ -58,7 +58,7 @@ class Meters:
         """
         data = self._reader.get_metrics_data()
         if data is not None and self._exporter.export(data) is not MetricExportResult.SUCCESS:
-            raise OSError("it was not accepted, as OpenTelemetry's log says")  # older exporters raise one themselves
+            raise OSError("OpenTelemetry's log, above, says why")  # older exporters raise one themselves
 
 
 class _Session(requests.Session):  # type: ignore[misc]  # untyped
@@ -95,4 +95,4 @@ def _refuse_redirect(answer: requests.Response, **_: object) -> None:
     """Metrics and credentials go only to the given address, and the exporter would take a redirect for success."""
     if answer.is_redirect:
         answer.close()
-        raise OSError(f"it redirects ({answer.status_code}). Set the endpoint to the address that it redirects to.")
+        raise OSError(f"it redirects ({answer.status_code}): set the endpoint to the address that it redirects to")

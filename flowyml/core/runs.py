@@ -66,8 +66,8 @@ class StepRun:
     """A step of a run. ``attempt`` counts from 1; 0 before the first.
 
     A step in a loop has a record for each item; ``index`` is the item's position in the list, a number for each loop
-    around it, and empty outside of all loops. ``items`` is set by ``folded``. ``cached_from`` is the run that its
-    results come from, if it did not run itself.
+    around it, and empty outside of all loops. ``items`` and ``busy_seconds`` are set by ``folded``. ``cached_from`` is
+    the run that its results come from, if it did not run itself.
     """
 
     name: str
@@ -79,6 +79,7 @@ class StepRun:
     error: str | None = None
     index: tuple[int, ...] = ()
     items: tuple[int, int] | None = None
+    busy_seconds: float | None = None
     cached_from: str = ""
 
     @property
@@ -112,8 +113,8 @@ class StepRun:
 
     @property
     def duration_seconds(self) -> float:
-        """Seconds since the start, until the end or now."""
-        return elapsed(self.started_at, self.ended_at)
+        """Seconds since the start of its attempt, until the end or now; for a loop, those in which an item ran."""
+        return elapsed(self.started_at, self.ended_at) if self.busy_seconds is None else self.busy_seconds
 
 
 class Runs(list[Run]):
@@ -201,8 +202,17 @@ def _folded(name: str, runs: Sequence[StepRun]) -> StepRun:
         name=name, status=status, raw_status=worst.raw_status, attempt=max(run.attempt for run in runs),
         started_at=min(begun, default=None), error=error, items=(len(ended), len(runs)),
         ended_at=max((run.ended_at for run in runs if run.ended_at), default=None) if done else None,
-        cached_from=_cached_from(runs),
+        busy_seconds=_busy(runs), cached_from=_cached_from(runs),
     )  # fmt: skip
+
+
+def _busy(runs: Sequence[StepRun]) -> float:
+    """Return the seconds in which at least one item ran: not those until a run is retried."""
+    now, seconds, until = datetime.now(UTC), 0.0, datetime.min.replace(tzinfo=UTC)
+    for started, ended in sorted((run.started_at, run.ended_at or now) for run in runs if run.started_at):
+        seconds += max(0.0, elapsed(max(started, until), ended))
+        until = max(until, ended)
+    return seconds
 
 
 def _cached_from(runs: Sequence[StepRun]) -> str:

@@ -17,7 +17,7 @@ from flowyml.core.pruning import Bounds, Prunable, bounded
 from flowyml.core.removal import files_below, has_others, remove
 from flowyml.runtime.caching import ROOT, Entry, entries_in, read_entry
 
-__all__ = ["cached_results", "results_of", "store_of"]
+__all__ = ["bytes_in", "cached_results", "results_of", "store_of"]
 
 _FOLDER = re.compile(rf"{ROOT}/[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*/[0-9a-f]{{64}}")
 
@@ -37,6 +37,11 @@ def results_of(store: Store | None, engine: str, bounds: Bounds) -> Iterator[Pru
     else:
         kept = "steps may run on other machines, and their store is not configured: set the target's `artifacts`"
         yield Prunable(kind="cache", name=engine, bytes=0, used=0.0, kept=kept, remove=int)
+
+
+def bytes_in(store: Store, folder: str) -> int:
+    """Return the size of the files of an entry; 0 for a step that is running, or has failed."""
+    return _about(store, folder, None)[0]
 
 
 def cached_results(store: Store, bounds: Bounds) -> Iterator[Prunable]:

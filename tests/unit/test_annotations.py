@@ -208,6 +208,65 @@ def test_items_that_are_not_what_a_step_takes_are_an_error(given: Any, hint: Any
         mapped(given, hint).compile()
 
 
+def taken_by(given: Any, hint: Any) -> Pipeline:
+    def take(value: Any) -> None: ...
+
+    take.__annotations__["value"] = hint
+    taking = step(take)
+
+    @pipeline(name="taken")
+    def made() -> None:
+        taking(giving(given)())
+
+    return made
+
+
+class Array: ...
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        (int, float), (float, int), (int, str | float), (Any, str), (dict, Point), (list, Any), (Array, list[float]),
+        (tuple[int, ...], list[int]), (str, HasRate), (str | None, str), (int | Array, str), (str, Kind),
+    ],
+)  # fmt: skip
+def test_what_a_step_returns_may_fit(given: Any, hint: Any) -> None:
+    taken_by(given, hint).compile()
+
+
+@pytest.mark.parametrize(
+    ("given", "hint", "shown"),
+    [
+        (int, str, "as str, and step 'give' returns int"),
+        (str, date, "as date, and step 'give' returns str"),
+        (dict, Config, "as Config, and step 'give' returns dict"),
+        (list[int], list[str], r"as list\[str\], and step 'give' returns list\[int\]"),
+        (str | bytes, int | None, r"as int \| None, and step 'give' returns str \| bytes"),
+    ],
+)
+def test_what_a_step_returns_cannot_fit(given: Any, hint: Any, shown: str) -> None:
+    """Nothing is converted between steps, so the other one would get another type than it says."""
+    with pytest.raises(DefinitionError, match=rf"step 'take' takes 'value' {shown}.*{HERE}, line \d+\)"):
+        taken_by(given, hint).compile()
+
+
+def test_a_step_gets_what_another_returns_whatever_its_annotation(tmp_path: Path) -> None:
+    @step
+    def whole() -> int:
+        return 1
+
+    @step
+    def kind(value: float) -> str:
+        return type(value).__name__
+
+    @pipeline
+    def kinds() -> Any:
+        return kind(whole())
+
+    assert kinds.run(on=LocalOrchestrator(store=tmp_path / "runs.db"))["kind"] == "int"
+
+
 def test_mapping_over_a_list_of_models_calls_the_step_with_a_model(tmp_path: Path) -> None:
     pydantic = pytest.importorskip("pydantic")
     Settings = pydantic.create_model("Settings", rate=(float, ...))

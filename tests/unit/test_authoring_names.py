@@ -129,7 +129,7 @@ def test_a_parameter_has_the_type_of_who_takes_it() -> None:
         return [1, 2]
 
     @step(inputs={"rows": "dataset"}, outputs=["size"])
-    def measure(rows: set[int]) -> int:
+    def measure(rows: list[int]) -> int:
         return len(rows)
 
     @step(inputs={"count": "rows"}, outputs=["counted"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flowyml import pipeline, step
+from flowyml import Pipeline, pipeline, step
 from flowyml.artifacts import open_store
 from flowyml.cli import main
 from flowyml.core.pruning import Bounds
@@ -92,6 +92,21 @@ def test_results_that_cannot_be_read_are_counted(tmp_path: Path, capfd: pytest.C
     assert " make " not in out
     assert "1 result in " in err
     assert "cannot be read here" in err
+
+
+def test_a_step_that_failed_is_no_result(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Nor is one that is running: both have a folder, with the file by which other runs wait."""
+
+    @step(cache=True)
+    def fail() -> int:
+        raise ValueError("no")
+
+    Pipeline("failing").add_step(fail).run()
+    assert [entry for _, entry in entries_in(open_store())] == [None]
+    capfd.readouterr()
+    assert main(["cache", "list"]) == 0
+    out, err = capfd.readouterr()
+    assert (out, "nothing is cached" in err, "cannot be read" in err) == ("", True, False)
 
 
 @pytest.mark.processes

@@ -110,6 +110,7 @@ def test_where_nothing_answers_the_run_goes_on(caplog: pytest.LogCaptureFixture)
     set_metrics_collector(OtlpMetricsCollector(f"{url}/v1/metrics", timeout_seconds=1))
     assert greeting().run().success
     assert f"Metrics were not sent to {url}/v1/metrics" in caplog.text
+    assert "The next run of this process sends them with its own." in caplog.text
 
 
 def test_without_the_extra_the_collector_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

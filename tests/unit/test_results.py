@@ -13,7 +13,18 @@ import pytest
 from flowyml import Pipeline, step
 from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.runs import Artifact, Artifacts, Outputs, PipelineResult, Run, Runs, StepResult, StepRun, StepRuns
+from flowyml.core.runs import (
+    Artifact,
+    Artifacts,
+    Outputs,
+    PipelineResult,
+    Run,
+    Runs,
+    StepResult,
+    StepRun,
+    StepRuns,
+    folded,
+)
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators import LocalOrchestrator
 
@@ -121,6 +132,23 @@ def test_the_result_of_a_submitted_run_says_which_steps_were_cached() -> None:
 
     result = SubmissionResult(cast(Any, Ended(run)), "j", run=run).result()
     assert result.step_results["s"].is_cached
+
+
+def test_a_loop_took_the_time_in_which_an_item_ran() -> None:
+    """Not the night until its run was retried."""
+    start, done = datetime(2026, 1, 31, 12, tzinfo=UTC), ExecutionStatus.COMPLETED
+    times = [(0, 10), (5, 15), (6, 7), (36_000, 36_020), (None, None)]
+    items = [
+        StepRun(
+            name="fit", status=done, raw_status="", index=(number,),
+            started_at=None if begun is None else start + timedelta(seconds=begun),
+            ended_at=None if ended is None else start + timedelta(seconds=ended),
+        )
+        for number, (begun, ended) in enumerate(times)
+    ]  # fmt: skip
+    (loop,) = folded(items)
+    assert loop.duration_seconds == 35
+    assert (loop.ended_at, loop.items) == (start + timedelta(seconds=36_020), (5, 5))
 
 
 def test_the_handle_of_a_run_with_a_loop_shows_one_row_for_it_and_those_that_failed() -> None:

@@ -212,7 +212,8 @@ class RunReader:
         notes = self._notes(run, tasks, task)
         if not notes and tasks.state(task) is not None and tasks.pods(task):
             return [self._step_run(run, status, tasks, task)]
-        return step_runs(tasks.steps[task], notes, status, items=self._items(run, tasks, task))
+        items, run_ended = self._items(run, tasks, task), _utc(run.finished_at)
+        return step_runs(tasks.steps[task], notes, status, items=items, run_ended=run_ended)
 
     def _items(self, run: Any, tasks: Tasks, task: str) -> int | None:
         """Return the number of items of the loop of a step, if it is known."""

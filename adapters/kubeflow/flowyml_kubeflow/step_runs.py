@@ -23,9 +23,13 @@ _ENDS = {
 
 
 def step_runs(
-    step: str, notes: Iterable[Mapping[str, Any]], run: ExecutionStatus, *, items: int | None = None
-) -> list[StepRun]:
-    """Return the runs of a step, in order. ``items`` is the number of items of its outermost loop, if it is known."""
+    step: str, notes: Iterable[Mapping[str, Any]], run: ExecutionStatus, *, items: int | None = None,
+    run_ended: datetime | None = None,
+) -> list[StepRun]:  # fmt: skip
+    """Return the runs of a step, in order. ``items`` is the number of items of its outermost loop, if it is known.
+
+    ``run_ended`` is the end of the run, and so of the steps that it stopped.
+    """
     by_index: dict[tuple[int, ...], list[Mapping[str, Any]]] = {}
     for note in notes:
         by_index.setdefault(tuple(note["index"]), []).append(note)
@@ -35,15 +39,17 @@ def step_runs(
         by_index[()] = []
     # A loop that never began is noted once, for the index around it; after a retry its items have notes of their own.
     stood_in = {index[:depth] for index in by_index for depth in range(len(index))}
-    return [_step_run(step, index, by_index[index], run) for index in sorted(by_index.keys() - stood_in)]
+    return [_step_run(step, index, by_index[index], run, run_ended) for index in sorted(by_index.keys() - stood_in)]
 
 
-def _step_run(step: str, index: tuple[int, ...], notes: list[Mapping[str, Any]], run: ExecutionStatus) -> StepRun:
+def _step_run(
+    step: str, index: tuple[int, ...], notes: list[Mapping[str, Any]], run: ExecutionStatus, run_ended: datetime | None
+) -> StepRun:
     begun = [note for note in notes if "ended" not in note]
     ended = next((note for note in reversed(notes) if "ended" in note), None)
     if ended and begun and begun[-1]["time"] > ended["time"]:
         ended = None  # it was tried again
-    started_at = moment(begun[0]["time"]) if begun else None
+    started_at = moment(begun[-1]["time"]) if begun else None
     # In a pod of its own, which KFP's retry creates, an attempt does not know earlier ones.
     attempt = max(int(begun[-1]["attempt"]), len(begun)) if begun else 0
     if ended is None:
@@ -52,6 +58,7 @@ def _step_run(step: str, index: tuple[int, ...], notes: list[Mapping[str, Any]],
             status, raw = ExecutionStatus.CANCELLED, "CANCELED" if begun else "PENDING"
         return StepRun(
             name=step, index=index, status=status, raw_status=raw, attempt=attempt, started_at=started_at,
+            ended_at=run_ended if begun and run.is_terminal else None,
             error=WAS_CANCELLED if begun and run is ExecutionStatus.CANCELLED else None,
         )  # fmt: skip
     status, raw = _ENDS[ended["ended"]]

@@ -230,7 +230,7 @@ class PrefectOrchestrator(Orchestrator):
         """Return the references without a Secret block."""
         names = {reference: slug_of(reference) for reference in references}
         return {
-            reference: f"{reference}: Prefect has no Secret block {name!r}. Create it."
+            reference: f"{reference}: Prefect has no Secret block {name!r}. Create it in Prefect's UI, under Blocks."
             for reference, name in names.items()
             if not self.client.has_secret_block(name)
         }

@@ -314,7 +314,7 @@ class _Detached(Host):
             raise KeyboardInterrupt
         self._engine.stopping = self._engine.stopping or "cancelled"  # the recorder's thread does the rest
         if self._engine.is_inside_step:
-            raise StepCancelledError(WAS_CANCELLED)
+            raise StepCancelledError("The step was stopped with its run.")
 
     def end(self) -> None:
         """End this process at once, with all running children of its steps."""

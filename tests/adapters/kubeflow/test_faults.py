@@ -219,6 +219,30 @@ def test_what_is_printed_after_the_end_of_a_run_is_followed(tmp_path: Path) -> N
     assert [*lines] == []
 
 
+@pytest.mark.parametrize("flow", [None, "flow"])
+def test_a_step_took_the_time_of_its_last_attempt_and_ends_with_its_run(tmp_path: Path, flow: str | None) -> None:
+    """The time between a failure and a retry does not count, nor what passes after the end."""
+    run = RunFolder(tmp_path / "stopped")
+    run.path.mkdir()
+    run.write("request.json", {
+        "job_id": "stopped", "run_id": "stopped", "pipeline": "stops", "created": 0.0, "parameters": {},
+        "steps": {"train": "train"}, "attempts": {"train": 1}, "loops": {}, "flow": flow,
+    })  # fmt: skip
+    run.write("started.json", {"time": 1000.0})
+    journal, about = Journal.below(run.path, "train"), {"index": [], "error": ""}
+    journal.write("attempts.jsonl", {"attempt": 1, "started": 1.0}, {"attempt": 1, "ended": 2.0, "failure": {}})
+    journal.write("attempts.jsonl", {"attempt": 2, "started": 1000.0})
+    notes = [
+        {"time": 1.0, "attempt": 1},
+        {"time": 2.0, "attempt": 1, "ended": "failed"},
+        {"time": 1000.0, "attempt": 2},
+    ]
+    journal.write("notes.jsonl", *({**about, **note} for note in notes))
+    run.write("result.json", {"state": "TIMEOUT", "error": "too long", "time": 1005.0})
+    (ran,) = KubeflowLocalOrchestrator(folder=tmp_path).step_runs("stopped")
+    assert (ran.status, ran.attempt, ran.duration_seconds) == (ExecutionStatus.CANCELLED, 2, 5.0)
+
+
 def test_a_step_that_never_stops_printing_ends_at_its_timeout(orchestrator: KubeflowLocalOrchestrator) -> None:
     handle = orchestrator.run_pipeline(Pipeline("spamming").add_step(spam)).wait_for_completion(2400, 0.2)
     (ran,) = handle.step_runs()

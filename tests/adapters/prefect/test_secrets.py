@@ -45,5 +45,6 @@ def test_the_flow_names_them_and_holds_none(renaming: PrefectOrchestrator) -> No
     assert not holds(text)
     missing = renaming.missing_secrets(["Warehouse/pass_word", "nowhere/password"])
     assert missing == {
-        "nowhere/password": "nowhere/password: Prefect has no Secret block 'nowhere-password'. Create it."
+        "nowhere/password": "nowhere/password: Prefect has no Secret block 'nowhere-password'. "
+        "Create it in Prefect's UI, under Blocks."
     }

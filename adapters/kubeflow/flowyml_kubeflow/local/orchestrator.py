@@ -208,12 +208,11 @@ class KubeflowLocalOrchestrator(Orchestrator):
         return Runs(self.get_run(request["job_id"]) for request in newest)
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
-        status = self.get_run(job_id).status
-        run = self._found(job_id)
+        about, run = self.get_run(job_id), self._found(job_id)
         steps = run.request()["steps"].items()
         if run.request().get("flow"):
-            return tuple(turn for task, name in steps for turn in _turns(run, task, name, status))
-        return tuple(_step_run(run, task, name, status) for task, name in steps)
+            return tuple(turn for task, name in steps for turn in _turns(run, task, name, about))
+        return tuple(_step_run(run, task, name, about) for task, name in steps)
 
     def outputs(self, job_id: str) -> Outputs:
         run = self._found(job_id)
@@ -324,8 +323,8 @@ def _status(state: str) -> ExecutionStatus:
     return ExecutionStatus.TIMEOUT if state == "TIMEOUT" else status_of(state)
 
 
-def _step_run(run: RunFolder, task: str, name: str, run_status: ExecutionStatus) -> StepRun:
-    attempts = run.attempts(task)
+def _step_run(run: RunFolder, task: str, name: str, about: Run) -> StepRun:
+    attempts, run_status = run.attempts(task), about.status
     if not attempts:
         status = ExecutionStatus.CANCELLED if run_status.is_terminal else ExecutionStatus.QUEUED
         return StepRun(name=name, status=status, raw_status="PENDING")
@@ -338,19 +337,19 @@ def _step_run(run: RunFolder, task: str, name: str, run_status: ExecutionStatus)
         if run_status is ExecutionStatus.CANCELLED:
             failure = {"message": WAS_CANCELLED}
     return StepRun(
-        name=name, status=status, raw_status=state, attempt=last["attempt"], started_at=moment(attempts[0]["started"]),
-        ended_at=moment(last.get("ended")), error=failure.get("message"),
+        name=name, status=status, raw_status=state, attempt=last["attempt"], started_at=moment(last["started"]),
+        ended_at=moment(last.get("ended")) or about.ended_at, error=failure.get("message"),
         cached_from=last.get("cached", ""),
     )  # fmt: skip
 
 
-def _turns(run: RunFolder, task: str, name: str, status: ExecutionStatus) -> list[StepRun]:
+def _turns(run: RunFolder, task: str, name: str, about: Run) -> list[StepRun]:
     """Return the records of a step in a pipeline with control flow."""
     items = run.request()["loops"].get(task)
     if isinstance(items, str):
         opened = run.notes(items)
         items = opened[-1]["opened"] if opened else None
-    return step_runs(name, run.notes(task), status, items=items)
+    return step_runs(name, run.notes(task), about.status, items=items, run_ended=about.ended_at)
 
 
 def _loops(plan: Plan) -> dict[str, str | int]:
