@@ -7,8 +7,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from flowyml_kubeflow import names
 
 __all__ = [
     "CLEAN_UP", "FINALE", "LOCAL", "RESULT", "Attempt", "Journal", "fire_pipeline_hooks", "leveled", "printed",
-    "processes_of",
+    "processes_of", "tried",
 ]  # fmt: skip
 
 LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
@@ -198,6 +199,23 @@ class Attempt:
             on_line("ERROR", line)
         arguments = (self.step.name, {"type": kind, "message": message, "step": self.step.name})
         _fire(self.bundle, "on_error", arguments, on_line)
+
+
+def tried(step: Step, make: Callable[[int], Attempt]) -> Attempt:
+    """Return the attempt that succeeded, or the last that the step's policy allows; ``make`` makes one, by its number.
+
+    They happen in one pod: KFP does not retry a task that ends by itself. Source: Argo, ``OnError``, which stock KFP
+    2.17 sets.
+    """
+    delays = [*step.retry.delays] if step.retry else []
+    for number in count(1):
+        attempt = make(number)
+        if not attempt.failure or not delays:
+            break
+        if step.retry and not step.retry.retries_on_names(attempt.failure["names"]):
+            break
+        time.sleep(delays.pop(0))
+    return attempt
 
 
 def fire_pipeline_hooks(bundle: Path, event: str, arguments: Sequence[object], journal: Journal) -> None:

@@ -17,11 +17,10 @@ from typing import Any
 from zipfile import ZipFile
 
 from flowyml.artifacts.packing import is_reference
-from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromParameter, FromStep, Plan
 from flowyml_kubeflow import names
-from flowyml_kubeflow.attempts import FINALE, LOCAL, Attempt, Journal, fire_pipeline_hooks, processes_of
+from flowyml_kubeflow.attempts import FINALE, LOCAL, Attempt, Journal, fire_pipeline_hooks, processes_of, tried
 from flowyml_kubeflow.files import (
     FACTS_BYTES,
     Result,
@@ -121,20 +120,13 @@ class StepTask:
         self.journal = Journal.of(names.task(self.step.name))
 
     def run(self) -> Result:
-        """Make one attempt, and the retries: KFP does not retry a task that ends by itself.
-
-        Source: Argo, ``OnError``, which stock KFP 2.17 sets.
-        """
-        delays, number = [*self.step.retry.delays] if self.step.retry else [], 0
-        while True:
-            attempt = self._attempt(number := number + 1)
-            if attempt.failure is None:
-                if attempt.cached:
-                    self.journal.note(cached=attempt.cached)
-                return self._result(attempt)
-            if not delays or not _worth_it(self.step.retry, attempt.failure):
-                raise TaskFailed
-            time.sleep(delays.pop(0))
+        """Run the step, as often as its policy allows. Raises ``TaskFailed``."""
+        attempt = tried(self.step, self._attempt)
+        if attempt.failure:
+            raise TaskFailed
+        if attempt.cached:
+            self.journal.note(cached=attempt.cached)
+        return self._result(attempt)
 
     def _attempt(self, number: int) -> Attempt:
         dates, scratch = dates_of(self.values.get(names.TIME)), self._scratch()
@@ -192,7 +184,3 @@ class StepTask:
         if wanted or artifacts:
             outputs = {name: given[output] for name, output in wanted.items()}
             self.journal.publish(outputs=outputs, **({"artifacts": artifacts} if artifacts else {}))
-
-
-def _worth_it(policy: OrchestratorRetryPolicy | None, failure: Mapping[str, Any]) -> bool:
-    return policy is not None and policy.retries_on_names(failure["names"])

@@ -36,6 +36,7 @@ from flowyml_kubeflow.attempts import (
     Journal,
     fire_pipeline_hooks,
     processes_of,
+    tried,
 )
 from flowyml_kubeflow.facts import InThisPod, PodFacts
 from flowyml_kubeflow.files import (
@@ -298,29 +299,21 @@ class _StepPod(_Pod):
 
     def _attempts(self, step: Step, index: Index, inputs: Mapping[str, Any], together: str) -> None:
         journal = Journal.of(flow_names.turn(names.task(step.name), index))
-        retry = step.retry
-        delays = [*retry.delays] if retry else []
-        made = 0
-        while True:
+
+        def make(number: int) -> Attempt:
             attempt = Attempt(self.bundle, step, self.scratch, journal, self.processes, index)
-            attempt.number = max(made := made + 1, attempt.number)
+            attempt.number = max(number, attempt.number)
             self._note(step, index, attempt=attempt.number)
             attempt.run(inputs, together=together, hold=step is not self.unit.steps[-1])
-            if attempt.failure is None:
-                entry = Entry(End.OK, "", attempt.outputs)
-                shown = {
-                    name: _placeless(packed) for name, packed in attempt.outputs.items() if isinstance(packed, dict)
-                }
-                more = {
-                    **({"artifacts": shown} if shown else {}),
-                    **({"cached": attempt.cached} if attempt.cached else {}),
-                }
-                self._note_end(step, index, "completed", "", entry, attempt.number, **more)
-                return
-            if not delays or retry is None or not retry.retries_on_names(attempt.failure["names"]):
-                self._fail(index, attempt)
-                return
-            time.sleep(delays.pop(0))
+            return attempt
+
+        attempt = tried(step, make)
+        if attempt.failure:
+            self._fail(index, attempt)
+            return
+        shown = {name: _placeless(packed) for name, packed in attempt.outputs.items() if isinstance(packed, dict)}
+        more = {**({"artifacts": shown} if shown else {}), **({"cached": attempt.cached} if attempt.cached else {})}
+        self._note_end(step, index, "completed", "", Entry(End.OK, "", attempt.outputs), attempt.number, **more)
 
     def _fail(self, index: Index, attempt: Attempt) -> None:
         assert attempt.failure is not None
