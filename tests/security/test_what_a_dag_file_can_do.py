@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from flowyml.migration.airflow.model import FileModel
+from flowyml.migration.airflow.reader import reading
 from flowyml.migration.airflow.reader.machine import Options
-from flowyml.migration.airflow.reader.reading import read_file
+from flowyml.migration.airflow.reader.reading import Found, read_file, read_files
 from flowyml.migration.airflow.writer.deciding.blocks import paths_of
 from tests.unit.commands import flowyml
 
@@ -206,7 +207,8 @@ BUSY = [
 READING = """
 import resource, sys
 from pathlib import Path
-from flowyml.migration.airflow.reader.reading import read_file
+from flowyml.migration.airflow.reader import reading
+from flowyml.migration.airflow.reader.reading import Found, read_file, read_files
 from flowyml.migration.airflow.writer.deciding.blocks import paths_of
 from flowyml.migration.airflow.reader.machine import Options
 resource.setrlimit(resource.RLIMIT_CPU, (6, 6))
@@ -366,3 +368,38 @@ def test_hostile_names_stay_data_in_json(tmp_path: Path) -> None:
     (line,) = done.out.splitlines()
     assert json.loads(line)["tags"] == [evil]
     assert "\x1b" not in done.out
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="other systems have no such limits, or start processes in another way"
+)
+def test_a_file_that_no_other_bound_stops_ends_a_process_and_the_others_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the reader had a gap: one file keeps it busy, one fills its memory, one ends its process."""
+    names = [f"usual{number}" for number in range(9)]
+    names[2:2], names[6:6] = ["hungry", "endless"], ["ends"]
+    for name in names:
+        (tmp_path / f"{name}.py").write_text(HEAD + TAIL)
+
+    def read(path: Path, **options: object) -> FileModel:
+        if path.stem == "hungry":
+            bytearray(1_000_000_000)
+        while path.stem == "endless":
+            pass
+        if path.stem == "ends":
+            os._exit(1)
+        return read_file(path, root=tmp_path)
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    monkeypatch.setattr(reading, "read_file", read)
+    monkeypatch.setattr(reading, "_SECONDS", 1)
+    monkeypatch.setattr(reading, "_MEGABYTES", pages * os.sysconf("SC_PAGE_SIZE") // 1_000_000 + 500)
+    found = [Found(tmp_path / f"{name}.py", f"{name}.py") for name in names]
+    files = list(read_files(found, root=tmp_path, processes=2))
+    assert [file.path for file in files] == [one.shown for one in found]
+    unread = {file.path: str(file.reason) for file in files if not file.dags}
+    assert unread.keys() == {"hungry.py", "endless.py", "ends.py"}
+    assert "MemoryError" in unread["hungry.py"]
+    for name in ("endless.py", "ends.py"):
+        assert unread[name] == "reading it took more than 1 s of processor time, or ended the process"

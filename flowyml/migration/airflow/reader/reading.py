@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import get_start_method, parent_process
 from pathlib import Path
 
 from flowyml.migration.airflow.model import DagWarning, FileModel, Place
@@ -19,6 +23,9 @@ from flowyml.migration.airflow.reader.modelling import dag_model
 __all__ = ["Found", "find_files", "read_file", "read_files"]
 
 _SKIPPED = frozenset({".git", "__pycache__", "node_modules", ".venv", "venv", ".tox", ".mypy_cache", "site-packages"})
+
+_SECONDS = 300  # of processor time for a file, in a process of its own: the other bounds end almost all much earlier
+_MEGABYTES = 8000  # of such a process
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,27 +115,63 @@ def _evaluated(evaluator: Evaluator, tree: ast.Module, text: str, name: str) -> 
 def _read(found: Found, root: Path | None, options: Options) -> FileModel:
     base = root or find_root(found.path, found.folder)
     try:
+        if parent_process() is not None:
+            _limit("RLIMIT_CPU", int(time.process_time()) + _SECONDS)
         return read_file(found.path, root=base, options=options, shown=found.shown)
     except Exception as error:  # a fault of the reader's: the other files are still read
-        where = Place(found.shown, 1, 1)
-        warning = DagWarning("unread", f"the reader failed: {type(error).__name__}: {error}", where)
-        return FileModel(path=found.shown, root=str(base), reason=warning.text, warnings=(warning,))
+        return _unread(found, base, f"the reader failed: {type(error).__name__}: {error}")
+
+
+def _unread(found: Found, root: Path, why: str) -> FileModel:
+    warning = DagWarning("unread", why, Place(found.shown, 1, 1))
+    return FileModel(path=found.shown, root=str(root), reason=why, warnings=(warning,))
 
 
 def read_files(
     found: Sequence[Found], *, root: Path | None = None, options: Options | None = None, processes: int | None = None
 ) -> Iterator[FileModel]:
-    """Read files in parallel processes, and yield them in order as they become ready."""
-    options = options or Options()
-    count = min(processes or os.cpu_count() or 1, len(found))
-    if count <= 1 or len(found) < 8:
-        yield from (_read(one, root, options) for one in found)
+    """Read files in parallel processes, and yield them in order as they become ready.
+
+    The kernel ends a process whose file takes it beyond its limits of memory and processor time; the file is then named
+    as not read, and the others are read. Not on Windows, nor for fewer than eight files where Python does not fork.
+    """
+    options, left = options or Options(), [*found]
+    if len(left) < 8 and get_start_method() != "fork":  # another start takes longer than reading them
+        yield from (_read(one, root, options) for one in left)
         return
-    with ProcessPoolExecutor(count) as pool:
-        yield from pool.map(
-            _read,
-            found,
-            [root] * len(found),
-            [options] * len(found),
-            chunksize=max(1, min(16, len(found) // count // 4)),
-        )
+    while left:
+        count = min(processes or os.cpu_count() or 1, len(left))
+        chunk = max(1, min(16, len(left) // count // 4))
+        try:
+            with ProcessPoolExecutor(count, initializer=_limit_all) as pool:
+                for file in pool.map(_read, left, [root] * len(left), [options] * len(left), chunksize=chunk):
+                    yield file
+                    del left[0]
+        except BrokenProcessPool:  # by one of the files that were being read
+            for one in left[: count * chunk]:
+                yield _read_alone(one, root, options)
+                del left[0]
+
+
+def _read_alone(one: Found, root: Path | None, options: Options) -> FileModel:
+    try:
+        with ProcessPoolExecutor(1, initializer=_limit_all) as pool:
+            return pool.submit(_read, one, root, options).result()
+    except BrokenProcessPool:
+        why = f"reading it took more than {_SECONDS} s of processor time, or ended the process"
+        return _unread(one, root or find_root(one.path, one.folder), why)
+
+
+def _limit_all() -> None:
+    """Limit this process, which reads files and does nothing else."""
+    _limit("RLIMIT_CORE", 0)
+    _limit("RLIMIT_AS", _MEGABYTES * 1_000_000)
+
+
+def _limit(name: str, soft: int) -> None:
+    """Set a limit of this process."""
+    with suppress(ImportError, ValueError, OSError):  # Windows has none, other systems not all
+        import resource
+
+        kind = getattr(resource, name)
+        resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1]))
