@@ -19,7 +19,6 @@ from typing import Any
 from flowyml.core.credentials import LOGIN_OPTIONS
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.settings import is_trusted, without_consent
-from flowyml.core.tls import TLS_OPTIONS
 from flowyml.core.urls import same_address, shown
 from flowyml.orchestrators.config import PREFIX, Target
 
@@ -32,7 +31,9 @@ Tables = Mapping[str, Mapping[str, Any]]
 _DOES = {
     **{option: "run a command" for option in CREDENTIALS if option.endswith("_command")},
     **{option: "read a file" for option in CREDENTIALS if option.endswith("_file")},
-    **dict(zip(TLS_OPTIONS, ("trust other servers", "trust other authorities", "present a certificate"), strict=True)),
+    "verify": "trust other servers",
+    "ca_file": "trust other authorities",
+    "client_cert": "present a certificate",
 }
 """The options that count only where the user has allowed the folder, and what each would do."""
 
