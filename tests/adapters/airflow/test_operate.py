@@ -328,5 +328,5 @@ def _backfilled(
                 raise
         return bool(made)
 
-    wait_until(try_it)
+    wait_until(try_it, every=1)
     return made[0]

@@ -109,7 +109,7 @@ def test_each_run_of_a_backfill_has_its_own_dates(airflow3: Airflow) -> None:
     schedule = Schedule.of("daily", 6, timezone="Europe/Berlin", start=datetime(2026, 3, 1, tzinfo=UTC))
     made = orchestrator.schedule_pipeline(dated, schedule)
     try:
-        runs = wait_until(lambda: _backfilled(orchestrator, date(2026, 3, 29), date(2026, 3, 30)))
+        runs = wait_until(lambda: _backfilled(orchestrator, date(2026, 3, 29), date(2026, 3, 30)), every=1)
         _check_dates(runs)
     finally:
         orchestrator.delete_schedule(made.schedule_id)
