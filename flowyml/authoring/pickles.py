@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import io
 import pickle
-import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from enum import Enum
-from functools import cache, reduce
+from functools import cache
 from types import FunctionType, ModuleType
 from typing import Any
 
 from flowyml.artifacts.pickling import as_step, named
 from flowyml.authoring.steps import Step
 from flowyml.core.errors import DefinitionError
-from flowyml.core.modules import shipped_name, travels
+from flowyml.core.modules import found_by_name, shipped_name, travels
 
 __all__ = ["pickled"]
 
@@ -69,7 +68,7 @@ class _Pickler(pickle.Pickler):
             module = item.__name__ if isinstance(item, ModuleType) else item.__module__
             if isinstance(module, str):  # a function created by exec may have none
                 self.modules[module] = None
-        if isinstance(item, self.by_name) and travels(item.__module__) and _is_found_by_name(item):
+        if isinstance(item, self.by_name) and travels(item.__module__) and found_by_name(item) is item:
             return named, (shipped_name(item.__module__), item.__qualname__)
         return (as_step, (item.function, item.name)) if isinstance(item, Step) else self.otherwise(item)
 
@@ -101,13 +100,6 @@ def _value_pickler() -> type[_Pickler]:
         otherwise = cloudpickle.Pickler.reducer_override
 
     return ValuePickler
-
-
-def _is_found_by_name(item: Any) -> bool:
-    try:
-        return reduce(getattr, item.__qualname__.split("."), sys.modules[item.__module__]) is item
-    except AttributeError:
-        return False
 
 
 def _ordered(items: Iterable[Any]) -> list[Any] | None:

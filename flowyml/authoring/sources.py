@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from flowyml.authoring.data_files import chosen_files, read_included
 from flowyml.authoring.steps import Step
 from flowyml.core.hooks import PipelineHook
-from flowyml.core.modules import is_installed, shipped_name, source_file, travels
+from flowyml.core.modules import found_by_name, is_installed, shipped_name, source_file, travels
 from flowyml.core.syntax import parsed
 from flowyml.plan.names import slug
 
@@ -39,9 +39,9 @@ def function_reference(step: Step[..., Any], name: str) -> str:
     """Return a worker's reference to the function: ``"module:qualified.name"``, or ``"pickle:KEY"``."""
     function = step.function
     module = shipped_name(getattr(function, "__module__", None))
-    qualname = getattr(function, "__qualname__", "")
-    if module is not None and _resolves(function, qualname):
-        return f"{module}:{qualname}"
+    found = found_by_name(function)
+    if module is not None and (found is function or (isinstance(found, Step) and found.function is function)):
+        return f"{module}:{function.__qualname__}"
     return f"pickle:{slug(name)}"
 
 
@@ -190,14 +190,6 @@ def _import_nodes(source: bytes) -> Iterator[ast.AST]:
             yield from parsed(statement).body
     except SyntaxError:
         yield from ast.walk(parsed(source))
-
-
-def _resolves(function: Callable[..., Any], qualname: str) -> bool:
-    """Return True if the name in its module is this very function, bare or as a step."""
-    found: Any = sys.modules.get(function.__module__)
-    for part in qualname.split("."):
-        found = getattr(found, part, None)
-    return found is function or (isinstance(found, Step) and found.function is function)
 
 
 def import_root(module: str, path: Path) -> Path:

@@ -14,6 +14,7 @@ from flowyml.authoring.cache import Cache, check_cache
 from flowyml.authoring.options import engine_options, names_unknown_options
 from flowyml.authoring.places import names_its_place
 from flowyml.core.errors import DefinitionError
+from flowyml.core.modules import found_by_name
 from flowyml.core.near_names import did_you_mean
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
@@ -230,6 +231,9 @@ class Step(Generic[P, R]):
         return made
 
     def __reduce__(self) -> str | tuple[Any, ...]:
+        """Pickle a step of a module by its name, as a function; else by what it is made of."""
+        if found_by_name(self.function) is self:
+            return str(self.function.__qualname__)
         return Step, (self.function, self.step_options)
 
     def __repr__(self) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from flowyml.authoring.pipeline import Pipeline
 from flowyml.cli.failures import UsageError
 from flowyml.core.errors import FlowymlError, ParameterError
+from flowyml.core.modules import is_module_name
 from flowyml.plan.groups import Section
 from flowyml.plan.model import Parameter, Plan
 from flowyml.plan.parameters import is_json, is_too_deep, too_deep
@@ -159,7 +160,7 @@ def _execute(spec: ModuleSpec, place: str) -> tuple[ModuleType, bool]:
 def _importable(path: Path) -> tuple[str, str]:
     """Return the folder to import from, and the module's name there: dotted if the file belongs to a package."""
     names, folder = [path.stem], path.parent
-    if not path.stem.replace("-", "_").isidentifier():
+    if not is_module_name(path.stem):
         raise UsageError(f"{path.name}: workers cannot import a module of this name. Rename it, say to train.py.")
     while (folder / "__init__.py").is_file() and folder.name.isidentifier():
         names.insert(0, folder.name)

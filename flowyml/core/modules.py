@@ -9,8 +9,9 @@ import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-__all__ = ["is_installed", "shipped_name", "source_file", "travels"]
+__all__ = ["found_by_name", "is_installed", "is_module_name", "shipped_name", "source_file", "travels"]
 
 
 def shipped_name(module: str | None) -> str | None:
@@ -26,7 +27,20 @@ def _main_name(main: ModuleType) -> str | None:
     if not getattr(main, "__file__", None):
         return None
     path = Path(str(main.__file__)).resolve()  # the name of the file, not that of a link to it
-    return path.stem if path.suffix == ".py" and path.is_file() and path.stem.isidentifier() else None
+    return path.stem if path.suffix == ".py" and path.is_file() and is_module_name(path.stem) else None
+
+
+def is_module_name(stem: str) -> bool:
+    """Return whether ``import_module`` takes the name, as it does ``01_train`` and ``my-train``."""
+    return all(character.isalnum() or character in "_-" for character in stem)
+
+
+def found_by_name(item: Any) -> Any:
+    """Return what has the name of a function, a class or a step in its module; None if nothing has."""
+    found: Any = sys.modules.get(getattr(item, "__module__", ""))
+    for part in getattr(item, "__qualname__", "").split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def travels(module: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from flowyml import Pipeline, context, pipeline, step
@@ -152,3 +154,13 @@ def test_what_a_step_does_to_its_arguments_is_its_own_business() -> None:
     assert values == {"numbers": [5]}
     appending._plan = None
     assert appending.compile().canonical == before
+
+
+@step
+def doubled(rows: list[int]) -> list[int]:
+    return [2 * row for row in rows]
+
+
+def test_a_step_of_a_module_is_pickled_by_its_name() -> None:
+    """As a function is, so that a process pool can call it."""
+    assert pickle.loads(pickle.dumps(doubled)) is doubled

@@ -151,6 +151,11 @@ def test_what_is_not_there(reference: str, message: str) -> None:
         load(reference)
 
 
+def test_a_file_whose_name_is_not_one_of_python_runs_in_processes_too(tmp_path: Path) -> None:
+    write(ONE.replace("@step", "@step(timeout=600)"), "01_train-it.py")
+    assert "one = 1" in python(tmp_path, "-m", "flowyml", "run", "01_train-it.py").out
+
+
 def test_file_names_that_workers_could_not_import() -> None:
     with pytest.raises(UsageError, match=r"Rename it, say to train\.py"):
         load(write(ONE, "train.v2.py"))
