@@ -114,11 +114,11 @@ class Facts(Protocol):
         """Return an output for many items, for engines that read them faster together."""
         return [self.value(step, output, index) for index in indexes]
 
-    def opened(self, loop: str, index: Index) -> Opened | None:  # for subclasses
+    def opened(self, loop: str, index: Index) -> Opened | None:
         """Return the beginning of a loop within the item ``index``; None if its lists are to be evaluated."""
         return None
 
-    def taken(self, branch: str, index: Index) -> Outcome | None:  # for subclasses
+    def taken(self, branch: str, index: Index) -> Outcome | None:
         """Return OK for a branch that was taken; None if its condition is to be evaluated."""
         return None
 

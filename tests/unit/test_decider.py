@@ -15,18 +15,19 @@ import pytest
 from flowyml import Pipeline, either, for_each, otherwise, pipeline, step, when
 from flowyml.authoring.placeholders import CallOutput
 from flowyml.core.errors import DefinitionError, StepError
+from flowyml.core.item_names import labelled
 from flowyml.plan.groups import Branch, Loop
-from flowyml.plan.steps import RUN_IF
+from flowyml.plan.steps import RUN_IF, Step
 from flowyml.plan.values import Constant, FromParameter, Source
 from flowyml.runtime.decider import OK, Decider, End, Evaluator, Facts, Index, Outcome, listed
 from flowyml.runtime.decisions import checked_lists, is_taken
+from flowyml.runtime.due import due
 from flowyml.runtime.nodes import Decision, Node, Opening, Task
 from flowyml.runtime.packed_decisions import given_to
 from flowyml.runtime.walk import Walk
 from flowyml.testing.pipelines_random import Calls, build, drawn
 
 CALLS = Calls(lambda *words: None)
-FUNCTIONS: dict[str, Callable[..., Any]] = {name: each.function for name, each in CALLS.steps.items()}
 
 
 class Recorded(Facts):
@@ -142,17 +143,20 @@ class Both:
         assert decider.decide(node.step, node.index) == OK, node.label
         inputs = {name: listed(value) for name, value in decider.inputs(node.step, node.index).items()}
         assert inputs == given_to(node), node.label
-        functions = {**FUNCTIONS, "merge": merge.function, "many": many.function}
-        outcome, outputs = OK, {}
-        try:
-            returned = functions[node.step.name.rpartition(".")[2].partition("_")[0]](**inputs)
-            outputs = dict(zip(node.step.outputs, [returned], strict=False))
-        except ValueError:
-            outcome = Outcome(End.FAILED, f"step {node.label!r} ended FAILED")
+        outcome, outputs = self.result_of(node.step, node.index, inputs)
         self.facts.ends[node.step.name, node.index] = outcome
-        self.facts.outputs[node.step.name, node.index] = node.values = outputs
+        self.facts.outputs[node.step.name, node.index] = outputs
         node.values = dict(outputs)
         self.walk.end(node, *outcome)
+
+    def result_of(self, step: Step, index: Index, inputs: Mapping[str, Any]) -> tuple[Outcome, dict[str, Any]]:
+        """Run a step; return its end and its outputs."""
+        function = FUNCTIONS[step.name.rpartition(".")[2].partition("_")[0]]
+        try:
+            returned = function(**{name: listed(value) for name, value in inputs.items()})
+        except ValueError:
+            return Outcome(End.FAILED, f"step {labelled(step.name, index)!r} ended FAILED"), {}
+        return OK, dict(zip(step.outputs, [returned], strict=False))
 
     def _note_decided(self) -> None:
         """Compare the steps that do not run, each by the ends that were known before it."""
@@ -197,6 +201,11 @@ def merge(a: Any = None, b: Any = None) -> Any:
 @step
 def many(a: Any = None) -> list[Any]:
     return list(range(some_value(a) % 4))
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "merge": merge.function, "many": many.function, **{name: each.function for name, each in CALLS.steps.items()},
+}  # fmt: skip
 
 
 def tangled(random: Random, known: Sequence[Any], depth: int) -> list[Any]:
@@ -255,10 +264,9 @@ def test_decider_and_walk_agree_on_any_rules_and_inputs(number: int) -> None:
     Both(made, Random(seed)).run()
 
 
-@pytest.mark.parametrize("seed", range(200))
-def test_decider_and_walk_agree(seed: int) -> None:
-    random = Random(seed)
-    blocks = drawn(random, fails=seed % 4 > 0)
+def drawn_flow(seed: int) -> Pipeline:
+    """The result does not depend on the order in which its steps end."""
+    blocks = drawn(Random(seed), fails=seed % 4 > 0)
 
     @pipeline(name="random")
     def made(first: int = seed % 40) -> Any:
@@ -266,6 +274,29 @@ def test_decider_and_walk_agree(seed: int) -> None:
         CALLS.tidy(last)
         return {"last": last}
 
-    both = Both(made, random)
+    return made
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_decider_and_walk_agree(seed: int) -> None:
+    both = Both(drawn_flow(seed), Random(seed))
     both.run()
     assert both.compared > len(both.plan.steps)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_a_run_that_only_asks_is_the_run_of_the_walk(seed: int) -> None:
+    """An engine without a walk performs what is due, one step after another, and the clean-up when nothing is left."""
+    both = Both(drawn_flow(seed), Random(seed))
+    both.run()
+    facts = Recorded(both.parameters)
+    decider = Decider(both.plan, facts, Unpacked())
+    for is_cleanup in (False, True):
+        while found := next(due(decider, is_cleanup=is_cleanup), None):
+            step, index, outcome = found
+            if outcome == OK:
+                outcome, facts.outputs[step.name, index] = both.result_of(step, index, decider.inputs(step, index))
+            facts.ends[step.name, index] = outcome
+    depths = {step.name: len(both.plan.structure.loops(step.group)) for step in both.plan}
+    assert {key: outcome for key, outcome in facts.ends.items() if len(key[1]) == depths[key[0]]} == both.facts.ends
+    assert facts.outputs == both.facts.outputs

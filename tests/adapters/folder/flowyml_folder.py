@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # --8<-- [start:imports]
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from flowyml.core.capabilities import Capabilities, Feature, no, yes
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import RunNotFoundError, UnknownStateError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.logs import parts
+from flowyml.core.logs import level_of
 from flowyml.core.origin import Origin
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
@@ -25,23 +26,39 @@ from flowyml.orchestrators.base import Health, Orchestrator, check_same_run
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.plan.bundle import Bundle
-from flowyml.plan.model import FromStep, Plan, Step
+from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
-from flowyml.runtime.step_errors import of_several, of_step
+from flowyml.runtime.step_errors import of_several
 
 EPOCH = datetime.fromtimestamp(0, UTC)
+NOTHING_YET: dict[str, dict[str, Any]] = {
+    "state.json": {"state": "queued"},
+    "steps.json": {"steps": {}, "failures": [], "outputs": {}, "timed_out": False},
+}
 # --8<-- [end:imports]
 # --8<-- [start:capabilities]
 CAPABILITIES = Capabilities(
     "folder",
     {
-        Feature.PARALLEL_STEPS: no("The engine runs one task after another."),
+        Feature.PARALLEL_STEPS: no("The worker runs one step after another."),
         Feature.PARAMETERS: yes,
         Feature.CANCEL: yes,
         Feature.LOGS: yes,
         Feature.OUTPUTS: yes,
         Feature.IDEMPOTENT_SUBMIT: yes,
         Feature.ATTACH: yes,
+        Feature.FAN_OUT: yes,
+        Feature.MAX_PARALLEL: yes,
+        Feature.BRANCHES: yes,
+        Feature.RUN_IF: yes,
+        Feature.CLEANUP: yes,
+        Feature.SUB_PIPELINES: yes,
+        Feature.EXECUTION_GROUPS: yes,
+        Feature.STEP_RETRY: yes,
+        Feature.RETRYABLE_ERRORS: yes,
+        Feature.STEP_TIMEOUT: yes,
+        Feature.PIPELINE_TIMEOUT: yes,
+        Feature.SECRETS: yes,
     },
 )
 # --8<-- [end:capabilities]
@@ -53,7 +70,10 @@ STATUSES = {
     "done": ExecutionStatus.COMPLETED,
     "failed": ExecutionStatus.FAILED,
     "cancelled": ExecutionStatus.CANCELLED,
-    "skipped": ExecutionStatus.CANCELLED,
+    "upstream_failed": ExecutionStatus.CANCELLED,
+    "timeout": ExecutionStatus.TIMEOUT,
+    "skipped": ExecutionStatus.COMPLETED,
+    "no_items": ExecutionStatus.COMPLETED,
 }
 
 
@@ -66,25 +86,12 @@ def status_of(state: str) -> ExecutionStatus:
 
 # --8<-- [end:status]
 # --8<-- [start:compile]
+WORKER = Path(__file__).with_name("flowyml_folder_worker.py")
+
+
 def compiled(plan: Plan, bundle: str) -> dict[str, Any]:
-    """The plan as a job of the engine. Pure: the same plan gives the same job."""
-    sources = {output.name: output.source for output in plan.outputs if isinstance(output.source, FromStep)}
-    outputs = {name: [source.step, source.output] for name, source in sources.items()}  # no branches: all there is
-    return {"pipeline": plan.name, "outputs": outputs, "tasks": [_task(step, bundle) for step in plan]}
-
-
-def _task(step: Step, bundle: str) -> dict[str, Any]:
-    """A step is a command of the bundle. The engine fills in the files for its inputs and its result."""
-    sources = {item.name: item.source for item in step.inputs if isinstance(item.source, FromStep)}
-    return {
-        "name": step.name,
-        "needs": {name: [source.step, source.output] for name, source in sources.items()},
-        "after": list(step.after),
-        "command": [
-            sys.executable, "-I", bundle, "step", f"--step={step.name}", "--inputs=@{inputs}", "--answer={result}",
-            "--parameters=@{run}/parameters.json", "--artifacts={run}/artifacts",
-        ],
-    }  # fmt: skip
+    """The plan as a job of the engine: a command. Pure: the same plan gives the same job."""
+    return {"pipeline": plan.name, "bundle": bundle, "command": [sys.executable, "-u", str(WORKER), "{run}"]}
 
 
 # --8<-- [end:compile]
@@ -107,10 +114,8 @@ class FolderOrchestrator(Orchestrator):
         plan, job_id = bundle.plan, slug(run_id)
         origin = bundle.origin and bundle.origin.to_dict()
         about = {"run_id": run_id, "created": time.time(), "origin": origin, "code": bundle.code_digest}
+        about |= {"dates": RunDates().plain(), "place": run_place(f"folder {self.folder}", plan.name, run_id)}
         job = {**compiled(plan, str(bundle.write(self.folder / "bundles"))), **about}
-        dates, place = json.dumps(RunDates().plain()), run_place(f"folder {self.folder}", plan.name, run_id)
-        for task in job["tasks"]:
-            task["command"] += [f"--run-id={run_id}", f"--dates={dates}", f"--place={place}"]
         with TemporaryDirectory(dir=self.folder, prefix=".", ignore_cleanup_errors=True) as new:
             Path(new, "parameters.json").write_text(json.dumps(dict(parameters)))
             Path(new, "job.json").write_text(json.dumps(job))
@@ -125,14 +130,14 @@ class FolderOrchestrator(Orchestrator):
     # --8<-- [end:submit]
     # --8<-- [start:read]
     def get_run(self, job_id: str) -> Run:
-        job, state = self._read(job_id, "job.json"), self._read(job_id, "state.json")
-        failed = [step for step in self.step_runs(job_id) if step.status is ExecutionStatus.FAILED]
+        job, state, records = (self._read(job_id, f"{name}.json") for name in ("job", "state", "steps"))
+        timed_out = records["timed_out"] and state["state"] == "failed"
         return Run(
             job_id=job_id, run_id=job["run_id"], pipeline=job["pipeline"],
-            status=status_of(state["state"]), raw_status=state["state"], created_at=_time(job["created"]),
-            started_at=_time(state.get("started")), ended_at=_time(state.get("ended")),
-            error=of_several([of_step(step.name, step.error or "") for step in failed]) or None,
-            parameters=self._read(job_id, "parameters.json"),
+            status=status_of("timeout" if timed_out else state["state"]), raw_status=state["state"],
+            created_at=_time(job["created"]), started_at=_time(state.get("started")),
+            ended_at=_time(state.get("ended")),
+            error=of_several(records["failures"]) or None, parameters=self._read(job_id, "parameters.json"),
             origin=Origin.from_dict(job["origin"]), code_digest=job["code"],
         )  # fmt: skip
 
@@ -142,15 +147,21 @@ class FolderOrchestrator(Orchestrator):
         return sorted(found, key=lambda run: run.created_at or EPOCH, reverse=True)[:limit]
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
-        tasks = self._read(job_id, "state.json")["tasks"]
-        names = [task["name"] for task in self._read(job_id, "job.json")["tasks"]]
-        return tuple(_step_run(name, tasks.get(name, {"state": "waiting"})) for name in names)
+        job, records = self._read(job_id, "job.json"), self._read(job_id, "steps.json")["steps"].values()
+        has_ended = "ended" in self._read(job_id, "state.json")
+        runs: list[StepRun] = []
+        for step in Bundle.read(Path(job["bundle"])).plan:
+            of_step = [record for record in records if record["step"] == step.name] or [
+                {"step": step.name, "index": []}
+            ]
+            runs += [_step_run(record, has_ended) for record in sorted(of_step, key=lambda record: record["index"])]
+        return tuple(runs)
 
     def outputs(self, job_id: str) -> Outputs:
-        job, state = self._read(job_id, "job.json"), self._read(job_id, "state.json")
-        results = {name: task.get("result", {}).get("outputs", {}) for name, task in state["tasks"].items()}
-        packed = {name: results[step][output] for name, (step, output) in job["outputs"].items()}
-        return read_outputs(job["run_id"], packed, open_store(self.folder / job_id / "artifacts"))
+        job, records = self._read(job_id, "job.json"), self._read(job_id, "steps.json")
+        packed = {name: value for name, (value, _) in records["outputs"].items()}
+        loops = {name: loops for name, (_, loops) in records["outputs"].items()}
+        return read_outputs(job["run_id"], packed, open_store(self.folder / job_id / "artifacts"), loops=loops)
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         self._read(job_id, "job.json")
@@ -190,25 +201,32 @@ class FolderOrchestrator(Orchestrator):
         if job_id not in self._job_ids():
             raise RunNotFoundError(f"No run in {self.folder} has the id {job_id!r}.")
         path = self.folder / job_id / name
-        if name == "state.json" and not path.exists():
-            return {"state": "queued", "tasks": {}}
+        if not path.exists():
+            return dict(NOTHING_YET[name])
         content: dict[str, Any] = json.loads(path.read_text())
         return content
 
 
-def _step_run(name: str, task: Mapping[str, Any]) -> StepRun:
-    failure = task.get("result", {}).get("failure", {})
+def _step_run(record: Mapping[str, Any], has_ended: bool) -> StepRun:
+    state = record.get("state", "waiting")
+    state = "cancelled" if has_ended and state in ("waiting", "running") else state
+    not_run = f"not run, since {record['cause']}" if state == "upstream_failed" else None
     return StepRun(
-        name=name, status=status_of(task["state"]), raw_status=task["state"], attempt=int("started" in task),
-        started_at=_time(task.get("started")), ended_at=_time(task.get("ended")),
-        error=failure.get("message", "its process died") if task["state"] == "failed" else None,
+        name=record["step"], index=tuple(record["index"]), status=status_of(state), raw_status=state,
+        attempt=record.get("attempt", 0), started_at=_time(record.get("started")), ended_at=_time(record.get("ended")),
+        error=record.get("error") or not_run,
     )  # fmt: skip
 
 
 def _log_lines(text: str) -> Iterator[LogLine]:
-    line = json.loads(text)
-    for level, message in parts(line["line"]):  # a step's own logging comes with its level
-        yield LogLine(message, step=line["task"], level=level or "INFO", time=_time(line["time"]))
+    printed = json.loads(text)
+    try:
+        line = json.loads(printed["line"])
+        step, index, source, said = line["step"], tuple(line["index"]), line["source"], line["line"]
+    except (ValueError, TypeError, KeyError):  # of the worker itself
+        step, index, source, said = "", (), "stderr", printed["line"]
+    level = logging.getLevelName(level_of(source))
+    yield LogLine(said, step=step, index=index, level=level, time=_time(printed["time"]))
 
 
 def _time(seconds: float | None) -> datetime | None:

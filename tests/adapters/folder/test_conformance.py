@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # where a third party's adapter is installed, this one stands
 
 from flowyml.orchestrators.base import Orchestrator
-from flowyml.testing import OrchestratorConformance
+from flowyml.testing import OrchestratorConformance, RandomFlowConformance
 from flowyml_folder import FolderOrchestrator
 
 
@@ -26,14 +27,23 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 # --8<-- [start:conformance]
-class TestFolder(OrchestratorConformance):
+class TestFolder(OrchestratorConformance, RandomFlowConformance):
     compile_options: ClassVar = {"folder": "shared"}
     shows_differences = False
+    finds_missing_secrets = False
 
     @pytest.fixture(scope="class")
     @classmethod
     def make_orchestrator(cls, engine: Path) -> Callable[..., Orchestrator]:
         return lambda **options: FolderOrchestrator(engine, **options)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def keep_secret(cls, engine: Path) -> Callable[[str, str], None]:
+        def keep(name: str, value: str) -> None:
+            (engine / "secrets.json").write_text(json.dumps({name: value}))
+
+        return keep
 
 
 # --8<-- [end:conformance]
