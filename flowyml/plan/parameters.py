@@ -344,17 +344,13 @@ def _formats() -> FormatChecker:
 
 def _explained(error: ValidationError) -> str:
     """Describe the fault, and its position in a nested value; for a choice of types, describe the valid ones."""
-    if error.validator == "format":
-        where = "".join(f"[{part!r}]" for part in error.absolute_path)
-        return (
-            f"{where}: {error.instance!r:.60} is not {_FORMATS.get(str(error.validator_value), error.validator_value)}"
-        )
-    if error.validator not in ("anyOf", "oneOf"):
-        return f"{''.join(f'[{part!r}]' for part in error.absolute_path)}: {error.message}"
-    inner = [part for part in error.context or () if part.relative_path]
-    if inner:
-        return _explained(max(inner, key=lambda part: len(part.relative_path)))
-    return f": {error.instance!r:.60} is not {wanted(error.schema if isinstance(error.schema, Mapping) else {})}"
+    where = "".join(f"[{part!r}]" for part in error.absolute_path)
+    if error.validator in ("anyOf", "oneOf"):
+        if inner := [part for part in error.context or () if part.relative_path]:
+            return _explained(max(inner, key=lambda part: len(part.relative_path)))
+    elif error.validator not in ("type", "enum", "format"):
+        return f"{where}: {error.message}"
+    return f"{where} must be {wanted({str(error.validator): error.validator_value})}, not {error.instance!r:.60}"
 
 
 def wanted(schema: Mapping[str, Any]) -> str:

@@ -324,7 +324,7 @@ def test_rich_types_are_checked_by_their_schema() -> None:
 
     pipeline = Pipeline("p", context=context(sizes=[1], mode="fast")).add_step(pick)
     assert pipeline.check_parameters({"mode": None}) == {"sizes": [1], "mode": None}
-    with pytest.raises(ParameterError, match=r"'sizes'\[0\]: 'a' is not of type 'integer'"):
+    with pytest.raises(ParameterError, match=r"'sizes'\[0\] must be of type integer, not 'a'"):
         pipeline.check_parameters({"sizes": ["a"]})
 
 

@@ -61,8 +61,8 @@ def test_errors_say_what_would_be_right(monkeypatch: pytest.MonkeyPatch) -> None
         "    two(mode)\n"
     )
     for arguments, said in {
-        ("-p", "mode=z"): "'mode': 'z' is not 'x' or 'y' or null.",
-        ("-p", 'sizes={"a": "b"}'): "'sizes'['a']: 'b' is not of type 'integer'.",
+        ("-p", "mode=z"): "'mode' must be 'x' or 'y' or null, not 'z'.",
+        ("-p", 'sizes={"a": "b"}'): "'sizes'['a'] must be of type integer, not 'b'.",
         ("-p", "mode=x", "-p", "mode=y"): "-p mode: it is given twice.",
     }.items():
         done = flowyml("run", "odd.py", *arguments)

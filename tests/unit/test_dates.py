@@ -111,7 +111,7 @@ def test_a_day_is_that_of_the_schedule() -> None:
 @pytest.mark.parametrize(
     ("value", "fault"),
     [
-        ("soon", "'moment': 'soon' is not a time with its time zone"),
+        ("soon", "'moment' must be a time with its time zone, .* not 'soon'"),
         (
             DATA_INTERVAL_START,
             "'moment' can be the start of the run's data interval only as its default",
