@@ -17,9 +17,10 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators.downloading import download
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan, Step
-from flowyml.runtime.decider import End
+from flowyml.runtime.decider import OK, Decider, End, Gathered, Index, Outcome
 from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator, names
 from flowyml_kubeflow.compiler import compile_pipeline
+from flowyml_kubeflow.facts import InThisPod, PodFacts
 from flowyml_kubeflow.flow import Flow, chunks
 from flowyml_kubeflow.records import Entry, Known
 from flowyml_kubeflow.step_runs import step_runs
@@ -78,6 +79,52 @@ def test_awkward_values_are_listed_and_downloaded_and_files_of_a_loop_are_not_ke
     assert handle.outputs["text"] == "a\0b"
     with pytest.raises(OutputNotKeptError, match="'files' is a loop's list of files or folders"):
         handle.outputs["files"]
+
+
+def total_of_doubles() -> Pipeline:
+    @step
+    def numbers() -> list[int]:
+        return [1, 2, 3]
+
+    @step
+    def double(n: int) -> int:
+        return 2 * n
+
+    @step
+    def total(values: list[int]) -> int:
+        return sum(values)
+
+    @pipeline(name="doubles")
+    def made() -> Any:
+        return {"total": total(double.map(n=numbers()))}
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("left", "outcome"),
+    [
+        ({(0,): End.OK, (1,): End.OK, (2,): End.OK}, OK),
+        ({(0,): End.OK, (2,): End.OK}, Outcome(End.FAILED, "'double[1]' left nothing")),
+        ({(): End.OK}, OK),  # the loop has no items
+        ({(): End.SKIPPED}, Outcome(End.SKIPPED)),
+        ({}, Outcome(End.FAILED, "'double' left nothing")),
+    ],
+)
+def test_a_list_is_as_complete_as_what_the_pods_of_its_items_left(
+    tmp_path: Path, left: dict[Index, End], outcome: Outcome
+) -> None:
+    """An item whose pod died has left nothing, and is not missing in silence."""
+    of_items, known, plan = Known(tmp_path), Known(tmp_path), total_of_doubles().compile()
+    of_items.steps["double"] = {index: Entry(end, "", {"double": 2}) for index, end in left.items()}
+    of_items.write(tmp_path / "record", steps=["double"])
+    known.read(tmp_path / "record")
+    facts = PodFacts(known, plan.structure, lambda _: None, "")
+    decider = Decider(plan, facts, InThisPod(plan.structure, lambda packed: packed, lambda value: value))
+    assert decider.decide(plan.by_name["total"], ()) == outcome
+    if outcome == OK:
+        count = sum(len(index) for index in left)
+        assert decider.inputs(plan.by_name["total"], ()) == {"values": Gathered([2] * count)}
 
 
 def test_a_retry_cleans_up_again(tmp_path: Path) -> None:
@@ -193,7 +240,7 @@ def test_a_loop_has_a_name_that_argo_takes(length: int) -> None:
 
 def test_a_plan_without_control_flow_brings_none_of_it_along() -> None:
     flat = compile_pipeline(build(Plan(name="flat", steps=(Step(name="one", function="m:f"),))))
-    assert not {"flowyml_kubeflow/pods.py", "flowyml/runtime/nodes.py"} & flat.bundle.files.keys()
+    assert not {"flowyml_kubeflow/pods.py", "flowyml/runtime/decider.py"} & flat.bundle.files.keys()
 
 
 def test_what_looks_like_a_reference_in_a_value_is_a_value(tmp_path: Path) -> None:
