@@ -120,6 +120,20 @@ def test_an_answer_that_is_small_as_text_and_large_as_objects(listed: Listed, mo
         assert next(listed(url))
 
 
+def test_nor_is_kubeflows_other_api_read_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_web, "_MOST_VALUES", 5000)
+
+    def reply(request: Recorded) -> Reply:
+        if "v1beta1/runs" not in request.path:
+            return Reply(body=b'{"multi_user": false}')
+        return Reply(body=json.dumps({"run": [{}] * (3000 if "large" in request.path else 10)}).encode())
+
+    with web(reply) as server:
+        client = KubeflowOrchestrator(server.url).client
+        assert client.run_of_v1("usual") is not None
+        assert client.run_of_v1("large") is None
+
+
 def test_pages_that_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(step=125.0)
     monkeypatch.setattr(http, "time", SimpleNamespace(monotonic=lambda: next(clock)))

@@ -16,7 +16,7 @@ from flowyml.core.credentials import lacks_permission
 from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError, ServerTroubleError
 from flowyml.core.tls import tls_cause, tls_trouble
 from flowyml.core.urls import shown
-from flowyml.core.web import LARGEST_ANSWER
+from flowyml.core.web import LARGEST_ANSWER, check_values
 from flowyml.orchestrators.http import Listing, status_error
 from flowyml_kubeflow.connection import Connection
 from flowyml_kubeflow.transport import api_client, sign
@@ -145,7 +145,8 @@ class Client:
         """
         try:
             answer = self._text("/apis/v1beta1/runs/{run_id}", "GET", {"run_id": run})
-            found = json.loads(self._bounded(answer))
+            check_values(body := self._bounded(answer))
+            found = json.loads(body)
         except MAYBE_DONE:
             raise
         except (EngineError, ValueError):
