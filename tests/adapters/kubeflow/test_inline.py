@@ -261,8 +261,8 @@ def test_a_pod_loads_the_steps_and_hooks_of_each_example_without_what_builds_pip
     code = (
         "import sys; from pathlib import Path; from runpy import run_path; bundle = Path(sys.argv[1]);"
         "folder = run_path(str(bundle), run_name='bundle')['unpack'](bundle); sys.path[:0] = [str(folder)];"
-        "from flowyml.plan.codec import decode; from flowyml.runtime.loading import load_code;"
-        "load_code(folder, decode((folder / 'plan.json').read_bytes()));"
+        "from flowyml.plan.codec import decode; from flowyml.runtime.loading import load_hooks, load_step;"
+        "[load_step(folder, step) for step in decode((folder / 'plan.json').read_bytes())]; load_hooks(folder);"
         "assert not [name for name in sys.modules if name.startswith('flowyml.authoring')]"
     )
     subprocess.run([sys.executable, "-c", code, str(made)], cwd=tmp_path, check=True)
