@@ -31,8 +31,8 @@ class Definitions:
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         """``files`` are the modules' sources, by path."""
+        self._files = files
         self._paths = {module_name(path): path for path in files}
-        self._modules = {name: _read(files[path], path) for name, path in self._paths.items()}
 
     def reached(self, starts: Mapping[str, Collection[str]], unused: Collection[str]) -> dict[str, bytes]:
         """Return the sources, by path, with only what names in some modules, the ``starts``, reach.
@@ -43,9 +43,9 @@ class Definitions:
         left = [(module, name) for module, names in starts.items() for name in ("", *names)]
         while left:
             module, name = left.pop()
-            if module not in self._modules or module in unused:
+            if module not in self._paths or module in unused:
                 continue
-            source = self._modules[module]
+            source = self._module(module)
             if module not in kept:
                 kept[module] = set()
                 left += [(package, "") for package in around(module)]
@@ -54,7 +54,12 @@ class Definitions:
             for each in found - kept[module]:
                 kept[module].add(each)
                 left += self._used_by(module, source.by_name[each], each)
-        return {self._paths[module]: self._modules[module].with_only(names) for module, names in kept.items()}
+        return {self._paths[module]: self._module(module).with_only(names) for module, names in kept.items()}
+
+    def _module(self, name: str) -> _Module:
+        """Parse a module: most are never needed."""
+        path = self._paths[name]
+        return _read(self._files[path], path)
 
     def _used_by(self, module: str, statements: Iterable[ast.stmt], name: str = "") -> Names:
         """Yield the names that statements use when they run, or, of imports, those that define a ``name``."""
@@ -75,7 +80,7 @@ class Definitions:
     def _imported(self, module: str, statement: Import, name: str = "") -> Names:
         """Yield what is imported. Within a function, a module counts as a whole."""
         for target in self._targets(module, statement, name):
-            if target in self._modules:
+            if target in self._paths:
                 yield target, "" if name and isinstance(statement, ast.ImportFrom) else EVERYTHING
             else:
                 inner, _, attribute = target.rpartition(".")
@@ -83,14 +88,14 @@ class Definitions:
 
     def _named(self, module: str, name: str) -> Iterator[str]:
         """Yield the module that a name at the top of a module stands for, if it does."""
-        for statement in self._modules[module].by_name.get(name, ()):
+        for statement in self._module(module).by_name.get(name, ()):
             if isinstance(statement, ast.ImportFrom):
-                yield from self._modules.keys() & self._targets(module, statement, name)
+                yield from self._paths.keys() & self._targets(module, statement, name)
 
     def _targets(self, module: str, statement: Import, name: str) -> set[str]:
         """Return the absolute names of what a statement imports; with a ``name``, of what it binds to that."""
         wanted = [alias for alias in statement.names if name in ("", _bound(alias))]
-        return set(imported(_with(statement, wanted), self._modules[module].package))
+        return set(imported(_with(statement, wanted), self._module(module).package))
 
 
 class _Module:
@@ -132,7 +137,7 @@ class _Module:
         return "".join(f"{line}\n" for line in lines).encode()
 
 
-@lru_cache(256)
+@lru_cache(1024)  # of some 300 modules: in a smaller one, each would be gone before it is wanted again
 def _read(source: bytes, path: str) -> _Module:
     name = module_name(path)
     return _Module(source, name if path.endswith("/__init__.py") else name.rpartition(".")[0])
