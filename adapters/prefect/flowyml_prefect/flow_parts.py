@@ -199,7 +199,7 @@ def run_step(
         return shown(outputs)
     except StepError as error:
         if work.stop.is_set():
-            return Cancelled(message="The run was cancelled.")
+            return Cancelled(message="The step was stopped with its run.")
         if trace := getattr(error, "traceback", ""):
             logger.error("%s", trace.replace("\0", "\\x00"))
         raise

@@ -118,7 +118,7 @@ def run_step(turn: Turn) -> Values | State[Any]:
         return shown(outputs)
     except StepError as error:
         if turn.stop.is_set():
-            return Cancelled(message="The run was cancelled.")
+            return Cancelled(message="The step was stopped with its run.")
         if trace := getattr(error, "traceback", ""):
             logger.error("%s", trace.replace("\0", "\\x00"))
         raise
