@@ -245,7 +245,7 @@ def test_parameters_that_a_flow_cannot_have(name: str) -> None:
 
 
 USED = ["flow", "task", "list", "dict", "run_steps", "State", "json", "Values", "print", "rows", "GRACE"]
-OF_A_RETRY = ["before", "label_run", "carried", "re", "deque", "Walker"]
+OF_A_RETRY = ["before", "label_run", "listed", "re", "deque", "Walker"]
 
 
 @pytest.mark.parametrize(("name", "walks"), [*((name, False) for name in USED), *((name, True) for name in OF_A_RETRY)])
