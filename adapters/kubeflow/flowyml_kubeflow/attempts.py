@@ -25,13 +25,12 @@ from flowyml.runtime.spawn import SpawnedProcesses
 from flowyml_kubeflow import names
 
 __all__ = [
-    "CLEAN_UP", "FINALE", "LOCAL", "RESULT", "Attempt", "Journal", "fire_pipeline_hooks", "leveled", "printed",
+    "FINALE", "LOCAL", "RESULT", "Attempt", "Journal", "fire_pipeline_hooks", "leveled", "printed",
     "processes_of", "tried",
 ]  # fmt: skip
 
 LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
 FINALE = "finale"  # a file in that folder: the run was stopped, and only clean-ups are to run
-CLEAN_UP = "clean-up"  # a folder in it: results of clean-up pods for the finale, and not for another try of the run
 RESULT = "flowyml-result "  # begins a line of a pod's log with data that KFP's API lacks; only `publish` writes it
 _LEVELS = ("DEBUG", "WARNING", "ERROR", "CRITICAL")
 

@@ -110,7 +110,7 @@ LOCAL_RUNNER = Capabilities(
         Feature.CLEANUP: yes,
         Feature.SUB_PIPELINES: partly(_BY_NAME),
         Feature.EXECUTION_GROUPS: yes,
-        Feature.RETRY_RUN: partly("Everything that did not complete, not single steps."),
+        Feature.RETRY_RUN: no("Run the pipeline again."),
         Feature.SECRETS: partly("From the environment of the process that submits, and not in containers."),
         Feature.ARTIFACTS: partly(_LISTED),
         Feature.OPERATORS: no("They run only on Airflow."),

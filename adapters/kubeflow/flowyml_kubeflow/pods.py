@@ -29,7 +29,6 @@ from flowyml.runtime.decider import OK, Decider, End, Gathered, Index, is_plain,
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml_kubeflow import flow_names, names
 from flowyml_kubeflow.attempts import (
-    CLEAN_UP,
     FINALE,
     LOCAL,
     Attempt,
@@ -94,13 +93,8 @@ class _Pod:
 
     @cached_property
     def kept(self) -> Path | None:
-        """Its own result on the local runner, for a retry of the run after a failure or a stop."""
-        place = CLEAN_UP if self.flow.structure.is_cleanup(self._group()) else "records"
-        return self._run / place / self._name() if self._run else None
-
-    def _group(self) -> str:
-        """Return its group in the pipeline."""
-        return self._loop().name
+        """Its own result on the local runner, for the clean-up after the run was stopped."""
+        return self._run / "records" / self._name() if self._run else None
 
     def _name(self) -> str:
         """Return a name that is different for each pod of a run."""
@@ -109,7 +103,7 @@ class _Pod:
         return "--".join([type(self).__name__, *(slug(value) for value in given if value)])
 
     def _before(self) -> Known:
-        """Return the results of the same pod in an earlier try of the run."""
+        """Return the results of the same pod before the run was stopped."""
         found = Known(self.scratch)
         if self.kept and self.kept.exists():
             found.read(self.kept)
@@ -150,7 +144,7 @@ class _Pod:
         return pack(value, open_store(self.scratch / "store"), key=f"{next(self.numbers)}-{os.urandom(4).hex()}")
 
     def _leave(self, port: str, **what: Any) -> Result:
-        """Write the artifact for other pods; on the local runner also for this pod, in a retry of the run."""
+        """Write the artifact for other pods; on the local runner also for this pod, after the run was stopped."""
         path = path_of(artifact(self.given, "outputs", port)["uri"])
         self.known.fail(self.decider.faults)
         self.known.write(path, **what)
@@ -216,9 +210,6 @@ class _StepPod(_Pod):
             bundle, plan.name, run_id_of(given), self.scratch, self.dates,
             [Path(folder) for folder in self._folders], self.unit.steps,
         )  # fmt: skip
-
-    def _group(self) -> str:
-        return self.unit.group
 
     def _steps(self) -> list[Step]:
         if "steps" in self.about:

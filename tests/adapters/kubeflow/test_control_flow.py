@@ -10,9 +10,9 @@ from zipfile import ZipFile
 
 import pytest
 
-from flowyml import Pipeline, cleanup, for_each, pipeline, step
+from flowyml import Pipeline, for_each, pipeline, step
 from flowyml.cli.records import plain_artifact
-from flowyml.core.errors import OutputNotKeptError, RetryRefusedError, UnsupportedFeatureError
+from flowyml.core.errors import OutputNotKeptError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.orchestrators.downloading import download
 from flowyml.plan.bundle import build
@@ -125,52 +125,6 @@ def test_a_list_is_as_complete_as_what_the_pods_of_its_items_left(
     if outcome == OK:
         count = sum(len(index) for index in left)
         assert decider.inputs(plan.by_name["total"], ()) == {"values": Gathered([2] * count)}
-
-
-def test_a_retry_cleans_up_again(tmp_path: Path) -> None:
-    """After what ran again; what the clean-up made of the first try may be gone or of another value."""
-
-    def note(text: str) -> None:
-        with (tmp_path / "trace").open("a") as file:
-            file.write(f"{text}\n")
-
-    @step
-    def opened() -> list[str]:
-        note("opened")
-        return ["a", "b"]
-
-    @step
-    def work(opened: list[str]) -> int:
-        note("work")
-        if not (tmp_path / "fixed").exists():
-            raise ValueError("not fixed yet")
-        return 1
-
-    @step
-    def closed(name: str) -> str:
-        note(f"closed {name}")
-        return name
-
-    @pipeline(name="cleaning")
-    def made() -> Any:
-        names = opened()
-        work(names)
-        with cleanup():
-            closed.map(name=names)
-
-    handle = KubeflowLocalOrchestrator(folder=tmp_path / "runs").run_pipeline(made)
-    assert handle.wait_for_completion(timeout=2400, poll_interval=0.2).status is ExecutionStatus.FAILED
-    (tmp_path / "fixed").touch()
-    with pytest.raises(RetryRefusedError, match="KFP's local runner cannot retry single steps"):
-        handle.retry(["work"])
-    handle.retry().wait_for_completion(timeout=2400, poll_interval=0.2)
-    assert handle.status is ExecutionStatus.COMPLETED, handle.error
-    traces = [line.split() for line in (tmp_path / "trace").read_text().splitlines()]
-    assert [word for word, *_ in traces] == ["opened", "work", "closed", "closed", "work", "closed", "closed"]
-    assert sorted(item for _, *items in traces[2:4] for item in items) == ["a", "b"]
-    assert {run.label: run.attempt for run in handle.step_runs()} == {
-        "opened": 1, "work": 2, "closed[0]": 2, "closed[1]": 2,
-    }  # fmt: skip
 
 
 def test_an_older_local_runner_refuses_loops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from flowyml import Pipeline, context, step
-from flowyml.core.errors import ConfigurationError, EngineError
+from flowyml.core.errors import ConfigurationError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.locks import held
@@ -108,9 +108,7 @@ def family_of(run: SubmissionResult) -> list[int]:
     return [child.pid for child in process_of(run, "kfp_process").children(recursive=True)]
 
 
-def test_a_run_whose_supervisor_is_killed_has_failed_and_can_go_on(
-    orchestrator: KubeflowLocalOrchestrator, run: SubmissionResult, tmp_path: Path
-) -> None:
+def test_a_run_whose_supervisor_is_killed_has_failed(run: SubmissionResult) -> None:
     kfp, family = process_of(run, "kfp_process"), family_of(run)
     process_of(run).send_signal(signal.SIGKILL)
     wait_until(lambda: run.status.is_terminal)
@@ -123,13 +121,8 @@ def test_a_run_whose_supervisor_is_killed_has_failed_and_can_go_on(
     wait_until(lambda: born(kfp.pid) is None)
     assert run.wait_for_completion(timeout=2400).status is FAILED
     assert run.cancel() is False
-
-    (tmp_path / "go").touch()
-    orchestrator.retry_run(run.job_id)
-    again = orchestrator.attach(run.job_id).wait_for_completion(2400, 0.2)
-    assert again.status is COMPLETED, again.error
-    assert again.outputs == {"second": 2}
-    assert (tmp_path / "first").read_text() == "x"
+    with pytest.raises(UnsupportedFeatureError, match=r"retr.*Run the pipeline again"):
+        run.retry()
 
 
 def test_another_process_sees_that_the_supervisor_was_killed(run: SubmissionResult) -> None:
@@ -306,27 +299,6 @@ def test_hooks_get_parameters_that_no_argument_holds(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == " flowyml-result run 1 140000\n", done.stderr
     assert float(started.read_text()) > 0
-
-
-def test_of_two_who_retry_a_run_at_once_one_does(
-    orchestrator: KubeflowLocalOrchestrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The second had found that it failed before the first began; it must not take its files away."""
-    pipeline = Pipeline("twice", context=context(folder=str(tmp_path))).add_step(first).add_step(second)
-    handle = orchestrator.run_pipeline(pipeline)
-    wait_until(lambda: beats(tmp_path) > 0)
-    handle.cancel()
-    handle.wait_for_completion(2400, 0.2)
-    late = KubeflowLocalOrchestrator(runner="subprocess")
-    found = late.get_run(handle.job_id)
-    orchestrator.retry_run(handle.job_id)
-    looks = iter([found])
-    look = late.get_run
-    monkeypatch.setattr(late, "get_run", lambda job_id: next(looks, None) or look(job_id))
-    with pytest.raises(EngineError, match="only a run that failed or was stopped can be retried"):
-        late.retry_run(handle.job_id)
-    (tmp_path / "go").touch()
-    assert orchestrator.attach(handle.job_id).wait_for_completion(2400, 0.2).status is COMPLETED
 
 
 @pytest.mark.parametrize("killed", [False, True])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Mapping
 from functools import cached_property
@@ -17,7 +15,7 @@ from flowyml.core.locks import held
 from flowyml.core.process_identity import ProcessIdentity, this_process
 from flowyml.runtime.step_errors import of_several, of_step
 from flowyml_kubeflow import flow_names
-from flowyml_kubeflow.attempts import CLEAN_UP, FINALE, RESULT
+from flowyml_kubeflow.attempts import FINALE, RESULT
 
 __all__ = ["RunFolder"]
 
@@ -91,15 +89,8 @@ class RunFolder:
         """Record the end."""
         self.write("result.json", {"state": state, "error": error, "time": time.time()})
 
-    def forget_the_end(self) -> None:
-        """Remove the end, for another try."""
-        os.utime(self.path / "request.json")
-        for name in ("started.json", "kfp.json", "result.json", "outcome.json", "cancel", FINALE):
-            (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / CLEAN_UP, ignore_errors=True)
-
     def waits_since(self) -> float:
-        """Return the time when it was submitted, or submitted again."""
+        """Return the time when it was submitted."""
         return (self.path / "request.json").stat().st_mtime
 
     def ask_to_cancel(self) -> None:
@@ -127,7 +118,7 @@ class RunFolder:
                         f"KubeflowLocalOrchestrator a folder on a local disk, or set FLOWYML_HOME to one."
                     )
                 return not is_free
-        except FileNotFoundError:  # it was pruned
+        except FileNotFoundError:  # it was removed
             return False
 
     def steps(self) -> list[str]:

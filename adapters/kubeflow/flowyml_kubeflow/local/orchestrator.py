@@ -14,16 +14,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from flowyml.artifacts import Store, open_store
 from flowyml.artifacts.listing import artifacts_of
 from flowyml.core.capabilities import Capabilities
 from flowyml.core.errors import (
     ConfigurationError,
-    EngineError,
     NoFileFormatError,
-    RetryRefusedError,
     RunNotFoundError,
     UnsupportedFeatureError,
 )
@@ -45,14 +43,11 @@ from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.flow import Flow, needs_flow
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.kfp_process import for_kfp_local
-from flowyml_kubeflow.local.supervisor import alone, stop_steps
+from flowyml_kubeflow.local.supervisor import stop_steps
 from flowyml_kubeflow.parameters import argument
 from flowyml_kubeflow.reading import artifacts_of_notes, lists_of_files, located
 from flowyml_kubeflow.status import status_of
 from flowyml_kubeflow.step_runs import moment, step_runs
-
-if TYPE_CHECKING:
-    from flowyml.core.pruning import Bounds, Prunable
 
 __all__ = ["KubeflowLocalOrchestrator"]
 
@@ -63,7 +58,7 @@ _TO_START = 60  # seconds that a run may wait for its process before it counts a
 _SLICE = 0.1
 _DIED = (
     "The process of the run died: it was killed, or the machine went down. FlowyML stopped the steps that were still "
-    "running. retry_run() keeps the results of steps that had completed."
+    "running. Run the pipeline again."
 )
 
 
@@ -258,37 +253,6 @@ class KubeflowLocalOrchestrator(Orchestrator):
         if not run.is_supervised() and not run.result():
             run.end("CANCELED", None)
         return True
-
-    def retry_run(self, job_id: str) -> None:
-        """Run it again; completed steps come from the run's own cache."""
-        run = self._found(job_id)
-        self.get_run(job_id)  # records the end of a run whose process was killed
-        with alone(run) as is_alone:
-            status = self.get_run(job_id).status
-            if not status.is_terminal or status.is_successful:
-                raise EngineError(f"Run {job_id!r} is {status}; only a run that failed or was stopped can be retried.")
-            if not is_alone:
-                raise EngineError(f"The process that ran {job_id!r} has not ended yet. Try again in a moment.")
-            run.forget_the_end()
-        self._start(run)
-
-    def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
-        if steps is not None:
-            raise RetryRefusedError(
-                "KFP's local runner cannot retry single steps: it retries everything that did not complete. Retry the "
-                "run without steps=… or --step."
-            )
-        self.retry_run(job_id)
-
-    def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
-        """Yield the folders of runs: with code, logs and outputs."""
-        for run in self._all():
-            if run.request():
-                self._result(run)  # a run whose process died has ended
-        from flowyml_kubeflow.local.pruning import prunable  # which no pod needs, so that it does not travel
-
-        yield from prunable(self.folder, bounds)
-        yield from super().prunable(bounds)
 
     def health(self) -> Health:
         from importlib import metadata
