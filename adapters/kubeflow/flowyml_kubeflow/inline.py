@@ -17,10 +17,11 @@ from flowyml_kubeflow.imports import Modules, asked_by, asked_in_pickle, module_
 
 __all__ = ["compressed", "with_launcher", "without_prose"]
 
-# What a pod starts: the unpacking of the bundle, the launcher, and the process of a step. A module of the user's takes
-# any name from ``flowyml``.
+# What a pod starts: the unpacking of the bundle, the launcher, and the process of a step. Modules of the user's take any
+# name from ``flowyml``; packages that are installed in the image, which nothing reads here, take what is public, too.
+_PUBLIC = ("flowyml", "flowyml.artifacts", "flowyml.artifacts.formats", "flowyml.core.errors", "flowyml.core.hooks")
 _STARTS = {
-    "flowyml": (EVERYTHING,),
+    **dict.fromkeys(_PUBLIC, (EVERYTHING,)),
     "flowyml.runtime.bytecode_cache": ("keep_compiled",),
     "flowyml.runtime.unpacking": ("unpack_bundle",),
     "flowyml.runtime.cli": ("main",),
