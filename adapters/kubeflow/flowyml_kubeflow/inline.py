@@ -17,8 +17,8 @@ from flowyml_kubeflow.imports import Modules, asked_by, asked_in_pickle, module_
 
 __all__ = ["compressed", "with_launcher", "without_prose"]
 
-# What a pod starts: the unpacking of the bundle, the launcher, and the process of a step. Modules of the user's take any
-# name from ``flowyml``; packages that are installed in the image, which nothing reads here, take what is public, too.
+# What a pod starts: the unpacking of the bundle, the launcher, and the process of a step. The user's modules may take
+# any name from ``flowyml``, and packages of the image, which are not read here, all that is public.
 _PUBLIC = ("flowyml", "flowyml.artifacts", "flowyml.artifacts.formats", "flowyml.core.errors", "flowyml.core.hooks")
 _STARTS = {
     **dict.fromkeys(_PUBLIC, (EVERYTHING,)),
