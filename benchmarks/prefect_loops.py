@@ -1,6 +1,6 @@
 """A fan-out on a real Prefect beside the same with `task.map`, in turns: from the start of the flow to its end.
 
-What is above the aim is the process of each item: see "An item of a loop on Prefect" in docs/architecture.md.
+What is above the aim is the process of each item: see docs/decisions/010-processes.md.
 """
 
 from __future__ import annotations
