@@ -183,7 +183,10 @@ def test_what_the_docs_import_and_name_is_public() -> None:
         text = page.read_text()
         for module, names in re.findall(r"^ *from (flowyml[\w.]*) import ([\w, ]+)", text, re.MULTILINE):
             named += [(module, name.strip()) for name in names.split(",")]
-        if page.parent.name != "decisions" and page.name not in ("architecture.md", "migration.md"):  # about the code, and about 0.x
+        if page.parent.name != "decisions" and page.name not in (
+            "architecture.md",
+            "migration.md",
+        ):  # about the code, and about 0.x
             found = re.findall(r"`(flowyml\w*(?:\.\w+)+)\.(\w+)", text)
             named += [(module, name) for module, name in found if f"{module}.{name}" not in KEPT]
     named = [(module, name) for module, name in named if _is_there(module)]  # examples import what 0.x had, too
