@@ -48,15 +48,22 @@ def with_launcher(bundle: Bundle, *, runtime: str = "bundle") -> Bundle:
     importable = {path: data for path, data in given.items() if "/" in path and path.endswith(".py")}
     whole = Modules(importable).needed(asked, _STARTS)
     starts = {name: (EVERYTHING,) if name in whole else names for name, names in _STARTS.items()}
-    ours = Definitions({path: data for path, data in importable.items() if path.startswith(_TRIMMED)})
+    ours = tuple((path, data) for path, data in importable.items() if path.startswith(_TRIMMED))
     contents = {
-        **ours.reached(starts, _unused(bundle.plan)),
+        **_reached(ours, tuple(starts.items()), frozenset(_unused(bundle.plan))),
         **{path: data for path, data in importable.items() if module_name(path) in whole.difference(_STARTS)},
         **kept,
     }
     return bundle.repacked(
         {path: without_prose(data) if path.startswith(_OURS) else data for path, data in contents.items()}
     )
+
+
+@lru_cache(16)  # pipelines differ little in what they need of FlowyML, and each is compiled several times
+def _reached(
+    files: tuple[tuple[str, bytes], ...], starts: tuple[tuple[str, tuple[str, ...]], ...], unused: frozenset[str]
+) -> Mapping[str, bytes]:
+    return Definitions(dict(files)).reached(dict(starts), unused)
 
 
 def _unused(plan: Plan) -> set[str]:
