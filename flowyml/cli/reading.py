@@ -180,7 +180,8 @@ def _download(out: Output, submission: SubmissionResult, folder: Path, name: str
     if name is not None and not wanted:
         stored = ", ".join(each.label for each in found) or "nothing"
         raise UsageError(
-            f"No step of this run stored an output {name!r}. The stored outputs (STEP.OUTPUT) are: {stored}."
+            f"No step of this run stored an output {name!r}. The stored outputs (STEP.OUTPUT) are: {stored}. "
+            "--download takes these names, not those that the pipeline gives to its own outputs."
         )
     stores = submission.orchestrator.artifact_stores(submission.job_id)
     written = download(found, stores, folder, wanted=lambda each: each in wanted, note=note)

@@ -152,6 +152,7 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "out/write/written.txt").read_text() == "mine"
     missing = flowyml("outputs", run_id, "no", "--download", "out").err
     assert "stored an output 'no'. The stored outputs (STEP.OUTPUT) are: " in missing
+    assert "takes these names, not those that the pipeline gives" in missing
     url = {each["name"]: each["url"] for each in plain}["write"]
     whole = flowyml("outputs", run_id)
     assert f"  text = {url}\n" in whole.out
