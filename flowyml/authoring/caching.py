@@ -35,7 +35,7 @@ def with_caching(
     Raises ``DefinitionError``.
     """
     by_name = {call.name: call for call in calls}
-    chosen = {step.name: wanted for step in plan if (wanted := _wanted(plan, step, by_name[step.name], enabled))}
+    chosen = {step.name: cache for step in plan if (cache := _wanted(plan, step, by_name[step.name], enabled))}
     if not chosen:
         return plan
     codes = {step.name: _reached(step, by_name[step.name]) for step in plan}
@@ -129,7 +129,7 @@ def _may_be_path(kind: object) -> bool:
 
 
 def _makers(plan: Plan, codes: Mapping[str, Reached]) -> dict[str, str]:
-    """For each step, a digest of the code of everything before it; empty for the first ones."""
+    """Return for each step a digest of the code of everything before it; empty for the first ones."""
     found: dict[str, str] = {}
     for step in plan:  # in a topological order
         before = sorted((name, codes[name].code, found[name]) for name in plan.structure.upstream(step))

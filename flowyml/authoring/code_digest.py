@@ -250,7 +250,7 @@ class _Walk:
         return f"{name} {_pickled(value)}"
 
     def _relative(self, text: str) -> str:
-        """A path below a reached file, relative to it: then it is the same on all machines that have the file."""
+        """Return a path as text, relative to the import folder of a reached file: the same on all machines."""
         for path, file in self._files.items():
             root = str(import_root(file.name, path))
             if text == root or text.startswith(root + os.sep):
@@ -346,8 +346,8 @@ class _Walk:
             return
         units.append(unit)
         self.asks_for_run = self.asks_for_run or unit.asks_for_run
-        for name in unit.files:
-            self._collect_data(file.path.parent / name, name)
+        for text in unit.files:
+            self._collect_data(file.path.parent / text, text)
         if unit.is_dynamic:
             self._collect_all(file)
         for module in (*unit.stars, *(sorted(unit.texts) if unit.is_dynamic else ())):
@@ -382,7 +382,7 @@ class _Walk:
         return (o for unit in file.units for star in unit.stars if (o := self._file_of(star, file)) is not None)
 
     def _collect_imported(self, file: SourceFile, name: str, imported: Imported, chains: Iterable[Chain]) -> None:
-        """Collect the used part of what a file imports under a name, which a reload of its module replaces there."""
+        """Collect the used part of an import, and its live object if a reload replaced that in its module."""
         self._collect_import(file, imported, chains)
         module, said = imported
         here, there = (vars(live) if live else {} for live in map(self._live, (file, self._file_of(module, file))))
@@ -485,9 +485,7 @@ def _own_text(function: FunctionType) -> Iterable[str]:
 
 
 def _holds_nothing(value: Any) -> bool:
-    """True for values that a step does not depend on: a pipeline, a logger, a placeholder for a date, the name of a
-    type.
-    """
+    """Return whether a value does not count: a pipeline, a logger, a placeholder for a date, the name of a type."""
     if isinstance(value, GenericAlias | UnionType):
         return True
     return type(value).__module__.partition(".")[0] in ("flowyml", "logging", "typing")

@@ -14,7 +14,7 @@ __all__ = ["imported_digest", "note_modules"]
 
 
 def note_modules() -> None:
-    """Note what the files of the loaded modules say; called when a cached step is defined, soon after the imports."""
+    """Note the digests of the loaded modules' files. Call it when a cached step is defined: soon after the imports."""
     for name in sys.modules.keys() - _installed:
         module = sys.modules[name]
         path = Path(getattr(module, "__file__", None) or "")

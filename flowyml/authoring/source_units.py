@@ -51,8 +51,8 @@ class Unit:
         self.modules = found.modules
         self.texts = found.texts
         self.files = found.files
-        loaded = any(chain[:1] == ("modules",) for chain in found.uses.get("sys", ()))
-        self.is_dynamic = bool(_DYNAMIC & found.uses.keys() or _DYNAMIC_ATTRIBUTES & found.attributes or loaded)
+        has_modules = any(chain[:1] == ("modules",) for chain in found.uses.get("sys", ()))
+        self.is_dynamic = bool(_DYNAMIC & found.uses.keys() or _DYNAMIC_ATTRIBUTES & found.attributes or has_modules)
         self.asks_for_run = "current_run" in found.uses or "current_run" in found.attributes
 
     @cached_property
@@ -83,8 +83,8 @@ class SourceFile:
         self.units = [Unit(node, package) for node in parsed(source).body]
         self.by_name: dict[str, list[Unit]] = {}
         for unit in self.units:
-            for name in unit.binds:
-                self.by_name.setdefault(name, []).append(unit)
+            for bound in unit.binds:
+                self.by_name.setdefault(bound, []).append(unit)
 
     @cached_property
     def loose(self) -> Sequence[Unit]:
@@ -177,7 +177,7 @@ _hashes: dict[tuple[object, ...], str] = {}
 
 
 def text_of(node: object) -> str:
-    """Return the code in one line, with the same meaning."""
+    """Return the code as one line, which depends on its meaning alone."""
     if isinstance(node, ast.JoinedStr):  # Python 3.12 has empty parts in some
         return f"JoinedStr{text_of([part for part in node.values if getattr(part, 'value', None) != ''])}"
     if isinstance(node, ast.AST):

@@ -39,7 +39,7 @@ def refusing_sources(reasons: Mapping[str, str]) -> Iterator[None]:
 
 
 def refusals(options: Iterable[str]) -> str:
-    """Return the reasons why options are refused here, if they are."""
+    """Return the reasons why options are refused here; empty if none is."""
     refused = _refused.get() or {}
     return " ".join(refused[option] for option in options if option in refused)
 

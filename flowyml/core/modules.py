@@ -36,7 +36,7 @@ def is_module_name(stem: str) -> bool:
 
 
 def found_by_name(item: Any) -> Any:
-    """Return what has the name of a function, a class or a step in its module; None if nothing has."""
+    """Return what a module has under the name of its function, class or step; None if it has nothing there."""
     found: Any = sys.modules.get(getattr(item, "__module__", ""))
     for part in getattr(item, "__qualname__", "").split("."):
         found = getattr(found, part, None)

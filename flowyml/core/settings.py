@@ -75,12 +75,12 @@ def is_trusted(path: Path) -> bool:
 
 
 def leads_out(path: Path) -> bool:
-    """Return whether a link leads from a file's place out of its folder."""
+    """Return whether a file is a link that leads out of its folder."""
     return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(path.parent))
 
 
 def without_consent(path: Path, what: str, does: str) -> str:
-    """Say why something in a file of settings is not used, and what allows it.
+    """Return the reason why something in a file of settings is not used, and what would allow it.
 
     ``does`` is what it would do, as "read a file".
     """

@@ -201,7 +201,7 @@ class Deadline:
             self._expire()
 
     def close_at_end(self, response: HTTPResponse) -> HTTPResponse:
-        """Close a response at the end at the latest: one that leads nowhere would stay open in the error's frames."""
+        """Close a response when this block ends: after an error, the traceback would keep it open."""
         self._responses.append(response)
         return response
 

@@ -93,7 +93,7 @@ class StepCache:
         place: Callable[[str], str],
         compute: Callable[[], dict[str, Any]],
     ) -> StepOutputs:
-        """The packed outputs of a step: those of an earlier run, else the result of ``compute``, which is then cached.
+        """Return the packed outputs of a step: those of an earlier run, else those of ``compute``, which are cached.
 
         ``place`` returns the key of an output among the run's artifacts. A result that cannot be read or cached never
         fails a step. Raises what ``compute`` raises.

@@ -96,7 +96,10 @@ class Opened:
 
 
 class Facts(Protocol):
-    """The records of an engine about one run. Subclass it; an engine without loops needs the first three methods."""
+    """The records of an engine about one run. Subclass it: only the first three methods are required.
+
+    Conditions and lists of which an engine records nothing are evaluated.
+    """
 
     def end(self, step: str, index: Index) -> Outcome | None:
         """Return the end of a step, or of its run for an item; None if it has not ended."""
@@ -111,7 +114,7 @@ class Facts(Protocol):
         ...
 
     def values(self, step: str, output: str, indexes: Sequence[Index]) -> Sequence[Any]:
-        """Return an output for many items, for engines that read them faster together."""
+        """Return an output of a step for many items. Override it if one read is faster than many."""
         return [self.value(step, output, index) for index in indexes]
 
     def opened(self, loop: str, index: Index) -> Opened | None:
@@ -119,7 +122,7 @@ class Facts(Protocol):
         return None
 
     def taken(self, branch: str, index: Index) -> Outcome | None:
-        """Return OK for a branch that was taken; None if its condition is to be evaluated."""
+        """Return the outcome of a branch, OK if it was taken; None if its condition is to be evaluated."""
         return None
 
 
@@ -140,8 +143,8 @@ class Evaluator(Protocol):
 class Decider:
     """Decides for the steps of one run, by what is recorded when it is asked.
 
-    ``inside`` is a loop around the task that asks, which runs only if the loop has begun. ``faults`` are failures of
-    the run that are not a step's: conditions and lists that cannot be evaluated.
+    ``inside`` names a loop around the task that asks: as that task runs, the loop has begun. ``faults`` are the
+    conditions and lists that cannot be evaluated, which fail the run.
     """
 
     def __init__(self, plan: Plan, facts: Facts, evaluator: Evaluator, inside: str = "") -> None:
@@ -196,9 +199,8 @@ class Decider:
                 _, loops, run = self._run_of(source, group, index)
                 return self._gathered(step, output, loops, run)
             case FromEither(outputs):
-                return self.value(
-                    next(each for each in outputs if self.end(each, group, index) == OK), group, index
-                )  # fmt: skip
+                chosen = next(each for each in outputs if self.end(each, group, index) == OK)
+                return self.value(chosen, group, index)
         raise TypeError(source)
 
     def item(self, source: FromItem, index: Index) -> Any:
@@ -226,11 +228,7 @@ class Decider:
             return self.facts.value(step, output, index)
         opened = self.opened(loops[0].name, index)
         assert opened is not None
-        ok = [
-            number
-            for number in range(opened.count)
-            if self._gathered_end(step, loops[1:], (*index, number)) == OK
-        ]  # fmt: skip
+        ok = [number for number in range(opened.count) if self._gathered_end(step, loops[1:], (*index, number)) == OK]
         runs = [(*index, number) for number in ok]
         if loops[1:]:
             values: Sequence[Any] = [self._gathered(step, output, loops[1:], run) for run in runs]
@@ -245,7 +243,7 @@ class Decider:
         return None if end is None else OK if end is End.OK else Outcome(end, first_cause(ends))
 
     def _of_its_group(self, step: Step) -> Iterator[Source]:
-        """Yield what the steps of its execution group wait for: the group begins when all of it has ended OK."""
+        """Yield the sources from outside of its execution group, which begins when all of them have ended OK."""
         members = self.structure.together[step.execution_group].steps if step.execution_group else ()
         for member in map(self.structure.step, members):
             after = (FromStep(name, "") for name in member.after)
@@ -256,7 +254,7 @@ class Decider:
     # The groups around a step.
 
     def gate(self, group: str, index: Index) -> Outcome | None:
-        """Return OK if the branches and loops around the content of ``group`` let it run."""
+        """Return OK if ``group`` and the groups around it let its content run, else its end; None if it has to wait."""
         if group in ("", self.inside):
             return OK
         around = self.structure.by_name[group]
@@ -267,7 +265,7 @@ class Decider:
         return self.taken(around, outside) if isinstance(around, Branch) else self.gate(around.parent, index)
 
     def taken(self, branch: Branch, index: Index) -> Outcome | None:
-        """Return OK for a branch that is taken; None if a value for its condition does not exist yet."""
+        """Return the outcome of a branch, OK if it is taken; None if a value for its condition does not exist yet."""
         key = branch.name, index
         outcome = self._taken.get(key) or self.facts.taken(*key)
         if outcome is None and (outcome := self._choose(branch, index)):
@@ -315,8 +313,8 @@ class Decider:
                 lists = self._evaluator.lists(loop, values, plain, index)
             except StepError as error:
                 outcome = self._fail(loop, index, error)
-        made = self._opened[name, index] = Opened(outcome, len(next(iter(lists.values()), ())), lists)
-        return made
+        opened = self._opened[name, index] = Opened(outcome, len(next(iter(lists.values()), ())), lists)
+        return opened
 
     def _reached(self, group: Group, index: Index) -> Outcome | None:
         """Return OK if a branch or loop may be evaluated: those around it let it run, and its values exist."""
@@ -324,7 +322,7 @@ class Decider:
         return self._apply("all_success", self.structure.sources(group), group.parent, index) if gate == OK else gate
 
     def _fail(self, group: Group, index: Index, error: StepError) -> Outcome:
-        """Fail the run, unless this is in the clean-up or an item that may fail; return why its steps do not run."""
+        """Fail the run, unless the group is in a clean-up or in an item that may fail; return the end of its steps."""
         if isinstance(error, StepCancelledError):
             raise error
         if not self.structure.may_fail(group.parent) and str(error) not in self.faults:
@@ -333,7 +331,7 @@ class Decider:
 
 
 def is_plain(source: Source, structure: Groups) -> bool:
-    """Return whether no step returned a value, so that it is not packed: a parameter, a constant, an item of one."""
+    """Return whether a value is a parameter, a constant, or an item of one: these are not packed."""
     if isinstance(source, FromItem):
         loop = structure.by_name[source.loop]
         assert isinstance(loop, Loop)
@@ -360,9 +358,9 @@ def _waited_for(sources: Iterable[Source]) -> Iterable[Source]:
 def apply_rule(rule: str, tally: Sequence[int], waits: int) -> End | None:
     """Apply a rule of ``RUN_IF``: OK means run, another end means do not run, None means wait.
 
-    ``tally`` counts by ``End`` what a step waits for, and ``waits`` what of it has not ended. As Airflow decides
-    (source: ``TriggerRuleDep`` in its ``ti_deps``), except that a skip counts only once everything upstream has ended,
-    so that the order in which steps end does not matter.
+    ``tally`` counts the ends before a step, by ``End``, and ``waits`` those that are still missing. The rules are
+    Airflow's (source: ``TriggerRuleDep`` in its ``ti_deps``), except that a skip counts only once everything upstream
+    has ended, so that the order in which steps end does not matter.
     """
     ok, skipped, failed = tally
     if rule == "all_success":
@@ -392,7 +390,7 @@ def apply_rule(rule: str, tally: Sequence[int], waits: int) -> End | None:
 
 
 def gathered_end(parts: Sequence[Outcome | None], loop: Loop) -> Outcome | None:
-    """Return the end of a step of a loop, for those that take the list of its items, from the ends of all items."""
+    """Return the end of a loop's step as a whole, from the ends of its items."""
     if None in parts:
         return None
     ends = {part.end for part in parts if part}
@@ -411,5 +409,5 @@ def joined_end(choices: Sequence[Outcome | None]) -> Outcome | None:
 
 
 def first_cause(outcomes: Iterable[Outcome | None]) -> str:
-    """Return the first cause that there is."""
+    """Return the first cause; empty if there is none."""
     return next((each.cause for each in outcomes if each and each.cause), "")

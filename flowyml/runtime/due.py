@@ -15,10 +15,11 @@ NO_ITEMS = "no items"
 
 
 def due(decider: Decider, *, is_cleanup: bool = False) -> Iterator[tuple[Step, Index, Outcome]]:
-    """Yield the steps that have not ended and may run (OK) or never will, by item: all of the first item come first.
+    """Yield each step that can be decided now, with its item's index and its outcome: OK to run, else its end.
 
-    Ask again after each end. A loop that has no items, or does not begin, has one entry for each of its steps, with the
-    index around the loop. With ``is_cleanup`` those of clean-ups, else all others.
+    Steps outside of loops come first, then those of each item. Call it again after each end. A loop that has no items,
+    or does not begin, yields each of its steps once, with the index around the loop. ``is_cleanup`` selects the steps
+    of clean-ups; by default, all others are yielded.
     """
     structure, runs = decider.structure, []
     for step in decider.plan:

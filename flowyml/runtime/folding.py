@@ -76,7 +76,7 @@ def fully_folded(text: str) -> bytes:
 
 
 class Folding:
-    """The values to find. The search costs one lookup for six characters, however many values there are."""
+    """The values to find. The search costs one lookup per six characters, however many values there are."""
 
     def __init__(self, values: Iterable[str]) -> None:
         self._keys: dict[bytes, list[tuple[_Pattern, int]]] = {}

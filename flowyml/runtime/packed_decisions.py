@@ -44,10 +44,10 @@ class PackedEvaluator(Evaluator):
     def lists(
         self, loop: Loop, values: Mapping[str, Any], plain: Collection[str], index: Index
     ) -> Mapping[str, Sequence[Any]]:  # fmt: skip
-        given = {name: listed(value) for name, value in values.items()}
+        packed = {name: listed(value) for name, value in values.items()}
         if all(name in plain or has_packed_items(value) for name, value in values.items()):
-            return checked_lists(loop, given)
-        lists: Mapping[str, Sequence[Any]] = self._look(loop.name, given, index=index)
+            return checked_lists(loop, packed)
+        lists: Mapping[str, Sequence[Any]] = self._look(loop.name, packed, index=index)
         return lists
 
 

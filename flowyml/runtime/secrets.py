@@ -110,7 +110,7 @@ class Mask:
     def whole(self, text: str) -> str:
         """Return a text without the values that are unbroken in it."""
         if not _QUOTES.isdisjoint(text):
-            letters = fully_folded(text)  # without those of a value, it is not in the text, however quoted
+            letters = fully_folded(text)  # a value is in the text, however quoted, only if its letters are
             for part, folded in self._parts:
                 if folded in letters:
                     text = "".join(_without(part, self._beginning(part), text))

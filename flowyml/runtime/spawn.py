@@ -230,7 +230,7 @@ def _life_line() -> Iterator[tuple[int | None, tuple[int, ...]]]:
 
 @contextmanager
 def as_input(secrets: Mapping[str, str] | None) -> Iterator[IO[bytes] | int]:
-    """The values of secrets as the standard input of a process: in an unnamed file, which no crash leaves behind."""
+    """Provide secrets as the standard input of a process: in an unnamed file, which no crash leaves behind."""
     if not secrets:
         yield subprocess.DEVNULL
         return

@@ -201,7 +201,7 @@ class Attempt:
 
 
 def tried(step: Step, make: Callable[[int], Attempt]) -> Attempt:
-    """Return the attempt that succeeded, or the last that the step's policy allows; ``make`` makes one, by its number.
+    """Make attempts until one succeeds or the step's policy ends them, and return the last one; ``make`` gets a number.
 
     They happen in one pod: KFP does not retry a task that ends by itself. Source: Argo, ``OnError``, which stock KFP
     2.17 sets.

@@ -35,9 +35,9 @@ class Definitions:
         self._paths = {module_name(path): path for path in files}
 
     def reached(self, starts: Mapping[str, Collection[str]], unused: Collection[str]) -> dict[str, bytes]:
-        """Return the sources, by path, with only what names in some modules, the ``starts``, reach.
+        """Return the sources, by path, with only the definitions that ``starts`` reach: names, by module.
 
-        Modules that nothing imports are left out, and the ``unused`` ones. Lines keep their numbers.
+        Modules that nothing reaches are left out, and so are the ``unused`` ones. Lines keep their numbers.
         """
         kept: dict[str, set[str]] = {}
         left = [(module, name) for module, names in starts.items() for name in ("", *names)]
@@ -87,7 +87,7 @@ class Definitions:
                 yield inner, attribute
 
     def _named(self, module: str, name: str) -> Iterator[str]:
-        """Yield the module that a name at the top of a module stands for, if it does."""
+        """Yield the module that a name at the top of a module stands for, if it stands for one."""
         for statement in self._module(module).by_name.get(name, ()):
             if isinstance(statement, ast.ImportFrom):
                 yield from self._paths.keys() & self._targets(module, statement, name)
@@ -175,7 +175,7 @@ def _defined(statement: ast.stmt) -> list[str]:
 
 
 def _is_for_readers(statement: ast.stmt) -> bool:
-    """Return True for ``__all__``, and for imports for type checkers: nothing of FlowyML imports ``*`` in a pod."""
+    """Return whether it is ``__all__``, or imports for type checkers: nothing of FlowyML imports ``*`` in a pod."""
     if isinstance(statement, ast.If):
         return isinstance(statement.test, ast.Name) and statement.test.id == "TYPE_CHECKING" and not statement.orelse
     targets = statement.targets if isinstance(statement, ast.Assign) else []

@@ -193,7 +193,7 @@ def _size(container_: Json) -> int:
 
 
 def _giving(source: str, words: list[str], options: StepOptions) -> Json:
-    """A container that runs ``source`` on the words after a digest, and writes the result if it has that digest."""
+    """Return a container that runs ``source`` on the words after a digest, and writes a result of that digest."""
     script = _UNPACK.replace("{source}", source) + (_JOIN if source == _JOINED else "")
     path = f"{{{{$.outputs.artifacts['{names.BUNDLE}'].path}}}}"
     command = ["python3", "-c", script + _GIVE.replace("{port}", names.BUNDLE)]
@@ -332,7 +332,7 @@ def _affinity(term: Mapping[str, Any]) -> Json:
 
 
 def _text_of(value: int | bool) -> str | bool:
-    """64-bit numbers as text, as in Protobuf's JSON."""
+    """Return a 64-bit number as text, as in Protobuf's JSON."""
     return value if isinstance(value, bool) else str(value)
 
 

@@ -30,7 +30,7 @@ __all__ = ["InThisPod", "PodFacts"]
 
 
 class PodFacts(Facts):
-    """The results that a pod was given, and its own. It evaluates only the loops named ``own``, and those in them."""
+    """The results that a pod was given, and its own. Of the outermost loops, only ``own`` may be evaluated."""
 
     def __init__(self, known: Known, structure: Groups, parameter: Callable[[str], Any], own: str) -> None:
         self._known = known

@@ -146,7 +146,7 @@ class Modules:
     def needed(self, asked: Iterable[str], but: Collection[str]) -> set[str]:
         """Return the modules that are ``asked`` for, and those that they import or name, at any time.
 
-        All ``but`` some count, whose imports are known.
+        The imports of the modules in ``but`` are not followed.
         """
         taken = set[str]()
         left = self._known(self._joined(asked))

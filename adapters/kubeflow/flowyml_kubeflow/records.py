@@ -49,7 +49,7 @@ class Known:
 
     def __init__(self, scratch: Path) -> None:
         self.steps: dict[str, dict[Index, Entry]] = {}
-        self.counts: dict[tuple[str, Index], int] = {}  # items of a step of another pod, within an item or the run
+        self.counts: dict[tuple[str, Index], int] = {}  # of other pods: the items of a step, by the index around them
         self.loops: dict[str, Items] = {}
         self.failed: list[str] = []
         self.scratch = scratch

@@ -288,7 +288,7 @@ class PrefectClient(HttpClient):
             for plain in page:
                 run = self._understood(FlowRun.of, plain)
                 deployment = str(run.deployment_id)
-                known = self._understood(times.__getitem__, deployment)  # it may answer with others
+                known = self._understood(times.__getitem__, deployment)  # Prefect may answer with runs of others
                 read[deployment] += 1
                 if run.due:
                     known.append(run.due)

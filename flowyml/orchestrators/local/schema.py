@@ -154,7 +154,7 @@ def index_of(item: str) -> tuple[int, ...]:
 
 
 def check_is_record(db: sqlite3.Connection, path: Path) -> None:
-    """Raise ``ConfigurationError`` for the file of another program, or of a newer FlowyML; changes nothing.
+    """Raise ``ConfigurationError`` for the file of another program, or of a newer FlowyML. It changes nothing.
 
     The settings of a folder that was cloned could name any file. SQLite itself looks into it: closing a file that is
     opened beside it would end the locks that SQLite has on it in this process (source: howtocorrupt.html, 2.2).
