@@ -16,7 +16,7 @@ import inspect
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePath
@@ -219,7 +219,7 @@ class _Walk:
             for part in (getattr(value, each, None) for each in ("fget", "fset", "fdel", "__func__")):
                 if part is not None:
                     self._hold(name, part)
-        elif not _holds_nothing(value):
+        elif _counts(value):
             self.held.append(f"{name} = {self._state(value)}")
 
     def _state(self, value: Any, depth: int = 0) -> str:
@@ -287,7 +287,7 @@ class _Walk:
         for number in range(1, file.name.count(".") + 1):
             self._file_of(file.name.rsplit(".", number)[0], file)
         for unit in file.units:
-            for module in (*unit.modules, *unit.stars) if unit.is_import else ():
+            for module in unit.modules if unit.is_import else ():
                 self._file_of(module, file)
             self._imports.update(
                 top for module in unit.modules if not self._file_of(top := module.partition(".")[0], file)
@@ -299,14 +299,9 @@ class _Walk:
         """Collect the statements that bind a name of a module."""
         units = file.by_name.get(name)
         if units is None:
-            for unit in file.units:
-                for star in unit.stars:
-                    if (
-                        (other := self._file_of(star, file))
-                        and other is not file
-                        and self._has(other, name, {file.path})
-                    ):
-                        return self._collect_name(other, name)
+            for other in self._stars(file):
+                if other is not file and self._has(other, name, {file.path}):
+                    return self._collect_name(other, name)
             return self._collect_all(file)
         if (file.name, name) in self._units:
             return None
@@ -322,8 +317,8 @@ class _Walk:
     def _has(self, file: SourceFile, name: str, seen: set[Path]) -> bool:
         if name in file.by_name:
             return True
-        others = (self._file_of(star, file) for unit in file.units for star in unit.stars)
-        return any(o is not None and o.path not in seen and self._has(o, name, seen | {o.path}) for o in others)
+        others = (other for other in self._stars(file) if other.path not in seen)
+        return any(self._has(other, name, seen | {other.path}) for other in others)
 
     def _collect_all(self, file: SourceFile) -> None:
         """Collect the whole file, with the whole of its imports."""
@@ -335,7 +330,7 @@ class _Walk:
         for unit in file.units:
             if not unit.binds:
                 self._collect_unit(file, "", unit)
-            for module in (*unit.modules, *unit.stars):
+            for module in unit.modules:
                 if (other := self._file_of(module, file)) is not None:
                     self._collect_all(other)
 
@@ -384,14 +379,19 @@ class _Walk:
     def _collect_imported(self, file: SourceFile, name: str, imported: Imported, chains: Iterable[Chain]) -> None:
         """Collect the used part of an import, and its live object if a reload replaced that in its module."""
         self._collect_import(file, imported, chains)
-        module, said = imported
-        here, there = (vars(live) if live else {} for live in map(self._live, (file, self._file_of(module, file))))
-        if name not in here or said not in there or here[name] is there[said]:  # a module may make names when asked
+        module, there_name = imported
+        here, there = self._names_in(file), self._names_in(self._file_of(module, file))
+        if name not in here or there_name is None or there_name not in there:  # a module may make names when asked
+            return
+        if here[name] is there[there_name]:
             return
         if isinstance(here[name], FunctionType | Step | type):
-            self.changed = self.changed or f"{name} in {file.path.name} is not the one that {module} has by now"
+            self.changed = self.changed or f"{file.path.name} has another {name} than {module} has by now"
         elif not isinstance(here[name], ModuleType):
             self._hold(f"{file.name}.{name}", here[name])
+
+    def _names_in(self, file: SourceFile | None) -> Mapping[str, Any]:
+        return vars(live) if (live := self._live(file)) else {}
 
     def _live(self, file: SourceFile | None) -> ModuleType | None:
         return live_module(file) if self._is_live and file else None
@@ -484,11 +484,10 @@ def _own_text(function: FunctionType) -> Iterable[str]:
         return bytecode(function.__code__)
 
 
-def _holds_nothing(value: Any) -> bool:
-    """Return whether a value does not count: a pipeline, a logger, a placeholder for a date, the name of a type."""
-    if isinstance(value, GenericAlias | UnionType):
-        return True
-    return type(value).__module__.partition(".")[0] in ("flowyml", "logging", "typing")
+def _counts(value: Any) -> bool:
+    """Return whether a step may depend on a value: not on a pipeline, a logger or the name of a type."""
+    is_type = isinstance(value, GenericAlias | UnionType)
+    return not is_type and type(value).__module__.partition(".")[0] not in ("flowyml", "logging", "typing")
 
 
 def _names(code: CodeType) -> set[str]:

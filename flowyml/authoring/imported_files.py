@@ -15,11 +15,11 @@ __all__ = ["imported_digest", "note_modules"]
 
 def note_modules() -> None:
     """Note the digests of the loaded modules' files. Call it when a cached step is defined: soon after the imports."""
-    for name in sys.modules.keys() - _installed:
+    for name in sys.modules.keys() - _skipped:
         module = sys.modules[name]
         path = Path(getattr(module, "__file__", None) or "")
         if path.suffix != ".py" or name.startswith("flowyml.") or is_installed(path):
-            _installed.add(name)
+            _skipped.add(name)
         elif imported_digest(module) is None:
             with suppress(OSError):
                 _noted[name] = getattr(module, "__spec__", None), hash_of(path)
@@ -31,5 +31,5 @@ def imported_digest(module: ModuleType) -> str | None:
     return digest if spec is getattr(module, "__spec__", None) else None  # a reload makes another specification
 
 
-_installed: set[str] = set()
+_skipped: set[str] = set()
 _noted: dict[str, tuple[object, str]] = {}

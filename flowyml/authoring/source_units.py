@@ -124,8 +124,8 @@ class SourceFile:
     def _is_loose(self, node: ast.stmt) -> bool:
         if isinstance(node, ast.Import | ast.ImportFrom | ast.Pass) or _is_main_block(node):
             return False
-        if _is_definition(node):  # its decorators, and the classes that it derives from, may take note of it
-            return not all(map(self._takes_no_note, map(_root, (*_decorators(node), *_bases(node)))))
+        if _is_definition(node):
+            return any(map(self._may_register, map(_root, (*_decorators(node), *_bases(node)))))
         if isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             return not all(isinstance(each, ast.Name | ast.Tuple) for each in targets)
@@ -138,11 +138,12 @@ class SourceFile:
             return not all(root in self.of_flowyml for root in roots) or any(map(self._is_loose, node.body))
         return True
 
-    def _takes_no_note(self, name: str) -> bool:
-        """Return whether a decorator or base is one of FlowyML or of Python; others may register what they get."""
+    def _may_register(self, name: str) -> bool:
+        """Return whether a decorator or base may register what it gets: it is neither FlowyML's nor Python's."""
         modules = {unit.imports[name][0].partition(".")[0] for unit in self.by_name.get(name, ()) if unit.is_import}
         is_plain = bool(modules) and modules <= sys.stdlib_module_names
-        return is_plain or name in self.of_flowyml or (name not in self.by_name and hasattr(builtins, name))
+        is_builtin = name not in self.by_name and hasattr(builtins, name)
+        return not (is_plain or is_builtin or name in self.of_flowyml)
 
 
 def source_file_at(name: str, path: Path) -> SourceFile:

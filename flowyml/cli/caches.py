@@ -24,7 +24,7 @@ __all__ = ["clear", "explain", "list_", "show"]
 _COLUMNS = {"KEY": 0, "PIPELINE": 60, "STEP": 0, "FROM RUN": 120, "CREATED": 80, "TOOK": 60, "SIZE": 0}
 """The columns of the table of results, and how wide a terminal must be to show each."""
 
-_WHAT = {
+_IN_WORDS = {
     "code": "its code", "makers": "the code of the steps before", "inputs": "input {!r}",
     "files": "a file that input {!r} names", "held": "the state of its code in the calling process",
     "packages": "package {}", "environment": "variable {}", "secrets": "secret {}", "dates": "the run's {}",
@@ -108,11 +108,11 @@ def explain(
         store, target = _store(on, artifacts), resolve(on)
         run, steps = _last(target, step, run_id, pipeline)
         if run is None:
-            which = f"Run {run_id!r} has" if run_id else "The last 50 runs have"
+            which = f"Run {run_id!r} is not among the last 50 runs, or has" if run_id else "The last 50 runs have"
             print_error(f"{which} no step {step!r}. `flowyml runs` lists the runs.")
             return NOT_FOUND
-        kept = sorted(filter(None, (e for _, e in _entries(store, run.pipeline, step))), key=lambda e: -e.created)
-        outcomes = list(_explained(target, run, steps, kept))
+        entries = [entry for _, entry in _entries(store, run.pipeline, step) if entry]
+        outcomes = list(_explained(target, run, steps, sorted(entries, key=lambda entry: -entry.created)))
         if as_json:
             out.document(outcomes)
             return 0
@@ -137,7 +137,7 @@ def _last(
 
 
 def _explained(
-    target: Orchestrator, run: Run, steps: Sequence[StepRun], kept: Sequence[Entry]
+    target: Orchestrator, run: Run, steps: Sequence[StepRun], entries: Sequence[Entry]
 ) -> Iterator[dict[str, Any]]:
     """Yield the run of each step or item that was a hit, the differences of each new result from the most similar
     earlier one, and the log's reason for the rest.
@@ -147,23 +147,31 @@ def _explained(
         if step.is_cached:
             why = f"a hit: the result of run {step.cached_from}, since nothing that it depends on has changed"
             yield {"step": step.label, "outcome": "hit", "run_id": step.cached_from, "why": why, "changed": []}
-    own = [entry for entry in kept if entry.run_id == run.run_id]
+    own = [entry for entry in entries if entry.run_id == run.run_id]
     for entry in own:
-        earlier = [each for each in kept if each.run_id != run.run_id and each.created < entry.created]
-        like = min(earlier, key=lambda each: len(_differences(each.depends, entry.depends)), default=None)
-        if like is None:
+        earlier = [each for each in entries if each.run_id != run.run_id and each.created < entry.created]
+        nearest = min(earlier, key=lambda each: len(_differences(each.depends, entry.depends)), default=None)
+        if nearest is None:
             why = "it ran: there is no earlier result, or `refresh` or its `ttl` asked for a new one"
         else:
-            why = f"it ran, because this has changed since run {like.run_id}:"
+            why = f"it ran, because this has changed since run {nearest.run_id}:"
         yield {
-            "step": entry.step, "outcome": "miss", "run_id": like and like.run_id, "why": why,
-            "changed": _differences(like.depends, entry.depends) if like else [],
+            "step": entry.step, "outcome": "miss", "run_id": nearest and nearest.run_id, "why": why,
+            "changed": _differences(nearest.depends, entry.depends) if nearest else [],
         }  # fmt: skip
-    for step in ran[len(own) :]:
-        lines = (line.message for line in target.logs_of_step(run.job_id, step.name, step.index))
-        said = next((line for line in lines if "not cached: " in line), "")
-        why = said or "it ran, and no result of it is kept: it is not cached, it failed, or an equal item is kept"
-        yield {"step": step.label, "outcome": "not kept", "run_id": None, "why": why, "changed": []}
+    if len(own) == len(ran):
+        return
+    reasons = {step.label: _reason_not_cached(target, run, step) for step in ran}  # an entry does not name its item
+    for label, reason in list(reasons.items()) if any(reasons.values()) else list(reasons.items())[len(own) :]:
+        if reason or not any(reasons.values()):
+            why = reason or "it ran, and no result of it is cached: it failed, or an item with equal inputs ran first"
+            yield {"step": label, "outcome": "not cached", "run_id": None, "why": why, "changed": []}
+
+
+def _reason_not_cached(target: Orchestrator, run: Run, step: StepRun) -> str:
+    """Return what the step's log says about it; empty if it says nothing."""
+    lines = (line.message for line in target.logs_of_step(run.job_id, step.name, step.index))
+    return next((line for line in lines if "not cached: " in line), "")
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -183,7 +191,7 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[di
                 continue
             how = "is new" if name not in old else "is gone" if name not in new else "changed"
             shown = {"before": old.get(name), "after": new.get(name)} if part == "packages" else {}
-            what = _WHAT.get(part, "{}").format(name)
+            what = _IN_WORDS.get(part, "{}").format(name)
             changes.append({"part": part, "name": name, "what": what, "how": how, **shown})
     return changes
 

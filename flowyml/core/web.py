@@ -271,7 +271,7 @@ def exchange(
                 content = _read(response, limit, cut=cut)
                 found = {name.lower(): value for name, value in response.headers.items()}
         except ValueError as error:
-            raise OSError(f"{asked[-1]} redirects to an address that is no URL: {error}") from error
+            raise OSError(f"{asked[-1]} redirects to an address that is not a URL: {error}") from error
         except Exception:
             deadline.check()
             raise

@@ -172,7 +172,7 @@ class StepCache:
         started = time.time()
         outputs = StepOutputs(compute())
         try:
-            if _parts(self._pipeline, step, step.caching, depends).get("files") != parts.get("files"):
+            if _files(step, step.caching, depends) != parts.get("files", {}):
                 raise ArtifactError("the files that its inputs name changed while it ran")
             self._keep(step, folder, parts, outputs, started)
         except ArtifactError as error:
@@ -288,7 +288,7 @@ def _parts(pipeline: str, step: Step, caching: Caching, depends: Depends) -> dic
     }  # fmt: skip
     optional = {
         "makers": caching.makers if any(map(has_object, contents.values())) else "",
-        "files": {name: _digest(files_named_by(contents[name])) for name in caching.paths if name in contents},
+        "files": _files(step, caching, depends),
         "version": caching.version,
         "held": depends.held,
         "environment": {name: _variable(name) for name in caching.environment},
@@ -307,6 +307,15 @@ def _is_counted(step: Step, name: str, arguments: tuple[str, ...] | None) -> boo
 
 def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _files(step: Step, caching: Caching, depends: Depends) -> dict[str, str]:
+    """Return for each input that may name files a digest of their contents."""
+    return {
+        name: _digest(files_named_by(depends.contents[name]))
+        for name in caching.paths
+        if name in depends.contents and _is_counted(step, name, caching.arguments)
+    }
 
 
 def _variable(name: str) -> str:

@@ -21,8 +21,8 @@ from flowyml.plan.model import FromParameter, Plan, Step
 from flowyml.plan.values import Constant, FromEither, FromItem, FromStep, Source, steps_of
 
 __all__ = [
-    "OK", "Decider", "End", "Evaluator", "Facts", "Gathered", "Index", "Opened", "Outcome", "apply_rule", "first_cause",
-    "gathered_end", "has_packed_items", "is_plain", "joined_end", "listed", "mapped", "parts_of",
+    "NO_ITEMS", "OK", "Decider", "End", "Evaluator", "Facts", "Gathered", "Index", "Opened", "Outcome", "apply_rule",
+    "first_cause", "gathered_end", "has_packed_items", "is_plain", "joined_end", "listed", "mapped", "parts_of",
 ]  # fmt: skip
 
 Index = tuple[int, ...]
@@ -45,6 +45,8 @@ class Outcome(NamedTuple):
 
 
 OK = Outcome(End.OK)
+NO_ITEMS = "no items"
+"""The cause of the steps of a loop without items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +167,7 @@ class Decider:
         gate = self.gate(step.group, index)
         if gate != OK:
             return gate
-        after = (FromStep(name, "") for name in step.after)
-        sources = (*(item.source for item in step.inputs), *after, *self._of_its_group(step))
+        sources = (*_sources(step), *self._of_its_group(step))
         return self._apply(step.run_if, sources, step.group, index)
 
     def inputs(self, step: Step, index: Index) -> dict[str, Any]:
@@ -246,8 +247,7 @@ class Decider:
         """Yield the sources from outside of its execution group, which begins when all of them have ended OK."""
         members = self.structure.together[step.execution_group].steps if step.execution_group else ()
         for member in map(self.structure.step, members):
-            after = (FromStep(name, "") for name in member.after)
-            for source in (*(item.source for item in member.inputs), *after):
+            for source in _sources(member):
                 if not {*members}.intersection(steps_of(source)):
                     yield source
 
@@ -344,6 +344,11 @@ def has_packed_items(value: Any) -> bool:
     if isinstance(value, Gathered):
         return value.indexes is None and not any(isinstance(part, Gathered) for part in value.values)
     return not is_reference(value) and not (isinstance(value, list) and any(map(is_reference, value)))
+
+
+def _sources(step: Step) -> Sequence[Source]:
+    """Return the sources of the values that a step takes, and the steps that it names."""
+    return [*(item.source for item in step.inputs), *(FromStep(name, "") for name in step.after)]
 
 
 def _waited_for(sources: Iterable[Source]) -> Iterable[Source]:

@@ -6,12 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from flowyml.plan.groups import Loop
 from flowyml.plan.model import Step
-from flowyml.runtime.decider import OK, Decider, End, Index, Outcome
+from flowyml.runtime.decider import NO_ITEMS, OK, Decider, End, Index, Outcome
 
-__all__ = ["NO_ITEMS", "due"]
-
-NO_ITEMS = "no items"
-"""The cause of steps of a loop without items."""
+__all__ = ["due"]
 
 
 def due(decider: Decider, *, is_cleanup: bool = False) -> Iterator[tuple[Step, Index, Outcome]]:

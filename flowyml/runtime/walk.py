@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from flowyml.plan.groups import Branch, Cleanup, Loop
 from flowyml.plan.model import Plan, Step
 from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source, steps_of
-from flowyml.runtime.decider import End, Gathered, Index, apply_rule, first_cause, gathered_end, joined_end
+from flowyml.runtime.decider import NO_ITEMS, End, Gathered, Index, apply_rule, first_cause, gathered_end, joined_end
 from flowyml.runtime.nodes import (
     Decision,
     Frame,
@@ -109,7 +109,7 @@ class Walk(Generic[T]):
             if loop == opening.loop.name:
                 gather.waits += count  # and is left alone until this node has ended
         if not count:
-            self._stand_in(opening, End.OK, "no items")
+            self._stand_in(opening, End.OK, NO_ITEMS)
         self._begin_items(opening)
         if opening.next < count:
             self._limited.append(opening)

@@ -117,7 +117,7 @@ def test_the_standard_library_takes_no_such_answer_either() -> None:
 @pytest.mark.parametrize("follow", [True, False])
 def test_no_connection_stays_open_to_a_server_that_redirects_to_nowhere(follow: bool) -> None:
     with web(lambda _: Reply(302, b"abc", {"Location": "http://[::1"})) as server:
-        with pytest.raises(OSError, match="redirects to an address that is no URL") as caught:
+        with pytest.raises(OSError, match="redirects to an address that is not a URL") as caught:
             exchange(server.url, follow=follow)
         port = urlsplit(server.url).port
         assert not [each for each in psutil.Process().net_connections("tcp") if each.raddr and each.raddr.port == port]

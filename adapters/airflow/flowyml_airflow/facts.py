@@ -135,9 +135,11 @@ class TaskFacts(Facts):
 
     def end_of_task(self, task: Task, index: Index = ()) -> End | None:
         """Return the end of a task for an item; of the whole task if it was never expanded."""
-        item = _map_index(index)
+        name, item = self.flow.id(task), _map_index(index)
         # A task for an item reads the states of that item alone: there may be 10,000 others.
-        states = self.states(self.flow.id(task), item if item != _UNMAPPED and item == self.map_index else None)
+        states = self.states(name, item) if item != _UNMAPPED and item == self.map_index else {}
+        if item not in states:
+            states = self.states(name)
         state = states.get(item, states.get(_UNMAPPED))
         return None if state is None else _ENDS.get(state)
 
@@ -190,10 +192,10 @@ class TaskDecider(Decider):
 
     def item(self, source: FromItem, index: Index) -> Any:
         """Return an item, without evaluating the loop once more."""
-        group = self.structure.by_name[source.loop].parent
-        items = self.flow.list_of(source)
-        if self.has_items(items, group):
-            return listed(self.value(items, group, ()))[index[0]]
+        items, group = self.flow.list_of(source), self.structure.by_name[source.loop].parent
+        value = self.value(items, group, ())
+        if is_plain(items, self.structure) or has_packed_items(value):
+            return listed(value)[index[0]]
         task = self.flow.ids.items[source.loop]
         return self.facts.required(task, task, item_key(source.name, index[0]), _UNMAPPED)
 

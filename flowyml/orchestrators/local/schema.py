@@ -165,7 +165,9 @@ def check_is_record(db: sqlite3.Connection, path: Path) -> None:
         " WHERE type = 'table' AND name IN ('runs', 'steps', 'lines', 'schedules', 'servers'))"
         " FROM pragma_user_version, pragma_page_count"
     ).fetchone()
-    if (own < 5) if version else (everything or size > 0 == pages):
+    is_empty = not everything and (pages > 0 or size == 0)
+    is_record = own == 5 if version else is_empty
+    if not is_record:
         raise ConfigurationError(
             f"{path} is a file of another program, not a record of local runs; it stays as it is. Set FLOWYML_HOME to "
             f"another folder, or use LocalOrchestrator(store=…)."
