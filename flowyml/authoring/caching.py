@@ -13,15 +13,15 @@ from pathlib import Path
 
 from flowyml.authoring.cache import Cache
 from flowyml.authoring.calls import Call
-from flowyml.authoring.code_digest import Reached, held, reached
+from flowyml.authoring.code_digest import Reached, live_state, reached
 from flowyml.authoring.places import errors_at
 from flowyml.authoring.source_units import hash_of
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.model import SCHEMA_VERSION, Caching, Plan, Step
 from flowyml.plan.types import is_model, leaves, wanted
-from flowyml.runtime.code import Held
+from flowyml.runtime.code import LiveState
 
-__all__ = ["data_digest", "held_by", "with_caching"]
+__all__ = ["data_digest", "live_states", "with_caching"]
 
 
 def with_caching(
@@ -55,18 +55,18 @@ def data_digest(files: Mapping[str, Path]) -> str:
     return _digest([name, hash_of(path)] for name, path in sorted(files.items()))
 
 
-def held_by(plan: Plan, calls: Sequence[Call]) -> dict[str, Held]:
+def live_states(plan: Plan, calls: Sequence[Call]) -> dict[str, LiveState]:
     """Return for each cached step the state of its code in this process."""
     by_name = {call.name: call for call in calls}
-    known: dict[int, Held] = {}
-    states: dict[str, Held] = {}
+    known: dict[int, LiveState] = {}
+    states: dict[str, LiveState] = {}
     for step in plan:
         if step.caching:
             function = by_name[step.name].step.function
             if id(function) not in known:
-                known[id(function)] = held(function)
+                known[id(function)] = live_state(function)
             by_value = step.function.startswith("pickle:")  # then its digest includes the state
-            states[step.name] = known[id(function)]._replace(state="") if by_value else known[id(function)]
+            states[step.name] = known[id(function)]._replace(digest="") if by_value else known[id(function)]
     return states
 
 

@@ -39,9 +39,9 @@ from flowyml.authoring.source_units import (
 from flowyml.authoring.sources import import_root
 from flowyml.authoring.steps import Step
 from flowyml.core.syntax import parsed
-from flowyml.runtime.code import Held
+from flowyml.runtime.code import LiveState
 
-__all__ = ["Reached", "held", "reached"]
+__all__ = ["Reached", "live_state", "reached"]
 
 
 class Reached(NamedTuple):
@@ -77,13 +77,13 @@ def reached(function: Callable[..., Any], *, by_value: bool) -> Reached:
     return found
 
 
-def held(function: Callable[..., Any]) -> Held:
+def live_state(function: Callable[..., Any]) -> LiveState:
     """Return the state of a function's reachable code in this process. Raises as ``reached`` does."""
     walk = _Walk(live=True)
     walk.collect(function)
     code = walk.reached().code  # with the code that was put in the place of what the files say
     state = [*walk.held, *([code] if code != reached(function, by_value=False).code else [])]
-    return Held(_digest(state) if state else "", walk.changed)
+    return LiveState(_digest(state) if state else "", walk.changed)
 
 
 class _Walk:

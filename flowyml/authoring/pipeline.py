@@ -366,9 +366,9 @@ class Pipeline:
         functions = {call.name: call.step.function for call in calls}
         if not any(step.caching for step in plan):
             return Code(functions, self.hooks)
-        from flowyml.authoring.caching import held_by
+        from flowyml.authoring.caching import live_states
 
-        return Code(functions, self.hooks, held_by(plan, calls))
+        return Code(functions, self.hooks, live_states(plan, calls))
 
     def bundle(self, plan: Plan | None = None) -> Bundle:
         """Return code and plan in one file that plain Python runs. ``plan`` replaces the compiled one."""

@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 
 from flowyml.core.hooks import PipelineHook
 
-__all__ = ["Code", "Held"]
+__all__ = ["Code", "LiveState"]
 
 
-class Held(NamedTuple):
+class LiveState(NamedTuple):
     """The state in this process of the code that a cached step can reach.
 
-    ``state`` is a digest of globals and closures, empty if they equal the files. ``changed`` says which code is not
-    that of its file; empty if all is.
+    ``digest`` is that of globals and closures, empty if they equal the files. ``changed`` says which code is not that
+    of its file; empty if all is.
     """
 
-    state: str = ""
+    digest: str = ""
     changed: str = ""
 
 
@@ -26,4 +26,4 @@ class Code(NamedTuple):
 
     functions: Mapping[str, Callable[..., Any]]
     hooks: Sequence[PipelineHook] = ()
-    held: Mapping[str, Held] = {}
+    live: Mapping[str, LiveState] = {}

@@ -31,7 +31,7 @@ from flowyml.plan.groups import Together
 from flowyml.plan.kinds import kind_of
 from flowyml.plan.model import Constant, FromParameter, Plan, Source
 from flowyml.plan.parameters import own_copy
-from flowyml.runtime.code import Code, Held
+from flowyml.runtime.code import Code, LiveState
 from flowyml.runtime.decider import Gathered, listed, mapped
 from flowyml.runtime.decisions import checked_lists, is_taken
 from flowyml.runtime.execution import StepOutputs, run_step
@@ -81,7 +81,7 @@ class StepCalls:
         sharing: Collection[str] = (), together: Mapping[str, Together] = {}, max_copied_bytes: float = 0,
         keep: Callable[[Node, Mapping[str, Any]], object] | None = None,
     ) -> None:  # fmt: skip
-        self._held = code.held
+        self._live_states = code.live
         self.apart: StepProcesses | None = None
         self._functions = code.functions
         self._hooks: tuple[PipelineHook, ...] = tuple(code.hooks)
@@ -153,14 +153,14 @@ class StepCalls:
         """Return the outputs of an earlier run, else those of this one, both packed for the cache and unpacked."""
         from flowyml.runtime.caching import Depends, StepCache
 
-        held = self._held.get(node.step.name, Held())
-        if held.changed:
-            return self._uncached(node, held.changed, self._run_here(node))
+        state = self._live_states.get(node.step.name, LiveState())
+        if state.changed:
+            return self._uncached(node, state.changed, self._run_here(node))
         try:
             contents, kept = self._contents(node), open_store()
         except ArtifactError as error:  # an input cannot be written, so has no digest; or the store cannot be opened
             return self._uncached(node, error, self._run_here(node))
-        depends = Depends(contents, held.state, self._dates.plain())
+        depends = Depends(contents, state.digest, self._dates.plain())
         store, live = open_store(self._folder), dict[str, Any]()
         place = partial(artifact_key, run_place("local", self._pipeline, self._run_id), node.label, node.attempt)
 
