@@ -69,7 +69,7 @@ def commands(secret: str, stored: bytes) -> list[str]:
 
 planted = Pipeline("planted", context=context(secret="nothing"), include=["**/*"]).add_step(stored).add_step(commands)
 """
-BROKEN = re.compile(rb'(?<=[A-Za-z0-9+/]{100})(?:","|"?\n +- "?)(?=[A-Za-z0-9+/]{40})')
+BROKEN = re.compile(rb'(?<=[A-Za-z0-9+/]{100})(?:","|"?\n +- "?| {600})(?=[A-Za-z0-9+/]{40})')
 BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{40,}={0,2}")
 
 

@@ -19,6 +19,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowyml.core.errors import ParameterError
 from flowyml.graph import mermaid, svg, terminal
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
@@ -204,6 +205,10 @@ def test_no_name_changes_what_a_file_does(compiler: str) -> None:
     def attack(said: dict[str, list[str]]) -> None:
         nonlocal tried
         said |= {kind: [f"{name} ü" for name in said[kind]] for kind in ENDINGS.get(compiler, ())}
+        if compiler == "kubeflow" and any(map(replaced_by_kubernetes, said["values"])):
+            with pytest.raises(ParameterError, match="as a variable of the pod"):
+                compile_(plan(said))
+            said["values"] = [value.replace("$", "") for value in said["values"]]
         compiled = compile_(plan(said))
         assert parsed(compiled) == expected
         if compiler == "kubeflow":
@@ -212,6 +217,11 @@ def test_no_name_changes_what_a_file_does(compiler: str) -> None:
 
     attack()
     assert tried >= 1000
+
+
+def replaced_by_kubernetes(value: str) -> bool:
+    """Return whether Kubernetes replaces something in an argument: ``$$``, or ``$(NAME)`` for a possible name."""
+    return "$$" in value or re.search(r"\$\([A-Za-z_.-][\w.-]*\)", value) is not None
 
 
 def holds_no_placeholder(compiled: str) -> None:
