@@ -141,7 +141,7 @@ class _Walk:
             if "<" in value.__qualname__:  # several of one name may be in one statement
                 self.held.extend(bytecode(value.__code__))
         else:
-            self._collect_unfiled(value)
+            self._collect_without_file(value)
         self._collect_bound(value, file)
 
     def _inner(self, value: Any) -> Any:
@@ -177,7 +177,7 @@ class _Walk:
         if isinstance(inner := getattr(function, "__wrapped__", None), FunctionType):
             self.collect(inner)
 
-    def _collect_unfiled(self, function: FunctionType) -> None:
+    def _collect_without_file(self, function: FunctionType) -> None:
         """Collect code without a file, such as a notebook's: its own text, and the globals that it names."""
         self.held.extend(bytecode(function.__code__) if "<lambda>" in function.__qualname__ else _own_text(function))
         names = _names(function.__code__)

@@ -167,7 +167,7 @@ class Decider:
         gate = self.gate(step.group, index)
         if gate != OK:
             return gate
-        sources = (*_sources(step), *self._of_its_group(step))
+        sources = (*_sources(step), *self._of_execution_group(step))
         return self._apply(step.run_if, sources, step.group, index)
 
     def inputs(self, step: Step, index: Index) -> dict[str, Any]:
@@ -243,7 +243,7 @@ class Decider:
         end = apply_rule(rule, tally, ends.count(None))
         return None if end is None else OK if end is End.OK else Outcome(end, first_cause(ends))
 
-    def _of_its_group(self, step: Step) -> Iterator[Source]:
+    def _of_execution_group(self, step: Step) -> Iterator[Source]:
         """Yield the sources from outside of its execution group, which begins when all of them have ended OK."""
         members = self.structure.together[step.execution_group].steps if step.execution_group else ()
         for member in map(self.structure.step, members):
@@ -273,7 +273,7 @@ class Decider:
         return outcome
 
     def _choose(self, branch: Branch, index: Index) -> Outcome | None:
-        outcome = self._reached(branch, index)
+        outcome = self._readiness(branch, index)
         if outcome != OK:
             return outcome
         branches = self.structure.choices[branch.choice]
@@ -302,7 +302,7 @@ class Decider:
     def _open(self, name: str, index: Index) -> Opened | None:
         loop = self.structure.by_name[name]
         assert isinstance(loop, Loop)
-        outcome = self._reached(loop, index)
+        outcome = self._readiness(loop, index)
         if outcome is None:
             return None
         lists: Mapping[str, Sequence[Any]] = {}
@@ -316,7 +316,7 @@ class Decider:
         opened = self._opened[name, index] = Opened(outcome, len(next(iter(lists.values()), ())), lists)
         return opened
 
-    def _reached(self, group: Group, index: Index) -> Outcome | None:
+    def _readiness(self, group: Group, index: Index) -> Outcome | None:
         """Return OK if a branch or loop may be evaluated: those around it let it run, and its values exist."""
         gate = self.gate(group.parent, index)
         return self._apply("all_success", self.structure.sources(group), group.parent, index) if gate == OK else gate

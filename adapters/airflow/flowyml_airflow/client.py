@@ -68,7 +68,7 @@ class AirflowClient:
     """True if each run has a logical date, even a run that was started without one."""
     stops_what_is_gone = True
     """True if Airflow can stop a run whose DAG, or one of whose tasks, is no longer in the DAGs folder."""
-    takes_back_ends = False
+    may_run_after_end = False
     """True if a run may be running again, for a moment, after it ended with a task that skipped itself.
 
     The process of such a task commits its end twice, and the second time all that it knows of the run, too. Source:

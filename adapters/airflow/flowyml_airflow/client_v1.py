@@ -29,7 +29,7 @@ class Airflow2Client(AirflowClient):
     can_backfill = False
     dates_all_runs = True
     stops_what_is_gone = False
-    takes_back_ends = True
+    may_run_after_end = True
     integers: range | None = None
 
     def _credentials(self) -> Login:

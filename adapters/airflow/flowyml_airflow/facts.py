@@ -103,7 +103,7 @@ class TaskFacts(Facts):
         around = self.flow.structure.by_name[loop]
         assert isinstance(around, Loop)
         if not self.flow.has_items_task(around):
-            return self._mapped(around)
+            return self._opened_by_mapping(around)
         end = self.end_of_task(Task("items", loop))
         if end is not End.OK:
             return None if end is None else Opened(Outcome(end))
@@ -111,7 +111,7 @@ class TaskFacts(Facts):
         # Without labels it was marked as success by hand, and nothing was mapped.
         return Opened(Outcome(End.FAILED)) if labels is None else Opened(OK, len(labels))
 
-    def _mapped(self, loop: Loop) -> Opened | None:
+    def _opened_by_mapping(self, loop: Loop) -> Opened | None:
         if labels := self.flow.written_labels(loop):
             return Opened(OK, len(labels))
         task = self.flow.steps[self.flow.structure.members(loop.name)[0]]

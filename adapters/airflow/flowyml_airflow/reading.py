@@ -491,7 +491,7 @@ class RunReader:
         """
         was_stopped = status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT)
         ended = moment(found["end_date"])
-        if not (was_stopped or self.client.takes_back_ends) or ended is None:
+        if not (was_stopped or self.client.may_run_after_end) or ended is None:
             return True
         if datetime.now(UTC) - ended > SETTLES_WITHIN:
             return True

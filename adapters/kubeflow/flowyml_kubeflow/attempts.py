@@ -26,7 +26,7 @@ from flowyml_kubeflow import names
 
 __all__ = [
     "FINALE", "LOCAL", "RESULT", "Attempt", "Journal", "fire_pipeline_hooks", "leveled", "printed",
-    "processes_of", "tried",
+    "attempted", "processes_of",
 ]  # fmt: skip
 
 LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
@@ -200,7 +200,7 @@ class Attempt:
         _fire(self.bundle, "on_error", arguments, on_line)
 
 
-def tried(step: Step, make: Callable[[int], Attempt]) -> Attempt:
+def attempted(step: Step, make: Callable[[int], Attempt]) -> Attempt:
     """Make attempts until one succeeds or the step's policy ends them, and return the last one; ``make`` gets a number.
 
     They happen in one pod: KFP does not retry a task that ends by itself. Source: Argo, ``OnError``, which stock KFP

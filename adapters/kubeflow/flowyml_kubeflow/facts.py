@@ -26,7 +26,7 @@ from flowyml.runtime.decisions import checked_lists, is_taken
 from flowyml.runtime.tracebacks import described
 from flowyml_kubeflow.records import Known
 
-__all__ = ["InThisPod", "PodFacts"]
+__all__ = ["PodEvaluator", "PodFacts"]
 
 
 class PodFacts(Facts):
@@ -65,7 +65,7 @@ def _left_nothing(name: str, index: Index) -> Outcome:
     return Outcome(End.FAILED, f"{labelled(name, index)!r} left nothing")
 
 
-class InThisPod(Evaluator):
+class PodEvaluator(Evaluator):
     """Evaluates in this process, which has the user's code; ``unpack`` and ``pack`` are for one value."""
 
     def __init__(self, structure: Groups, unpack: Callable[[Any], Any], pack: Callable[[Any], Any]) -> None:

@@ -20,7 +20,7 @@ from flowyml.artifacts.packing import is_reference
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromParameter, FromStep, Plan
 from flowyml_kubeflow import names
-from flowyml_kubeflow.attempts import FINALE, LOCAL, Attempt, Journal, fire_pipeline_hooks, processes_of, tried
+from flowyml_kubeflow.attempts import FINALE, LOCAL, Attempt, Journal, attempted, fire_pipeline_hooks, processes_of
 from flowyml_kubeflow.files import (
     FACTS_BYTES,
     Result,
@@ -121,7 +121,7 @@ class StepTask:
 
     def run(self) -> Result:
         """Run the step, as often as its policy allows. Raises ``TaskFailed``."""
-        attempt = tried(self.step, self._attempt)
+        attempt = attempted(self.step, self._attempt)
         if attempt.failure:
             raise TaskFailed
         if attempt.cached:

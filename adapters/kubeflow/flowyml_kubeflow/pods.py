@@ -33,11 +33,11 @@ from flowyml_kubeflow.attempts import (
     LOCAL,
     Attempt,
     Journal,
+    attempted,
     fire_pipeline_hooks,
     processes_of,
-    tried,
 )
-from flowyml_kubeflow.facts import InThisPod, PodFacts
+from flowyml_kubeflow.facts import PodEvaluator, PodFacts
 from flowyml_kubeflow.files import (
     Result,
     TaskFailed,
@@ -114,7 +114,7 @@ class _Pod:
         """The decisions by known results."""
         structure = self.plan.structure
         facts = PodFacts(self.known, structure, self._parameter, self._opens())
-        return Decider(self.plan, facts, InThisPod(structure, self._live, self._pack), self.inside)
+        return Decider(self.plan, facts, PodEvaluator(structure, self._live, self._pack), self.inside)
 
     def _opens(self) -> str:
         """Return the outermost loop that it may have to open itself."""
@@ -298,7 +298,7 @@ class _StepPod(_Pod):
             attempt.run(inputs, together=together, hold=step is not self.unit.steps[-1])
             return attempt
 
-        attempt = tried(step, make)
+        attempt = attempted(step, make)
         if attempt.failure:
             self._fail(index, attempt)
             return

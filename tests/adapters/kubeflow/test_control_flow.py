@@ -20,7 +20,7 @@ from flowyml.plan.model import Plan, Step
 from flowyml.runtime.decider import OK, Decider, End, Gathered, Index, Outcome
 from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator, names
 from flowyml_kubeflow.compiler import compile_pipeline
-from flowyml_kubeflow.facts import InThisPod, PodFacts
+from flowyml_kubeflow.facts import PodEvaluator, PodFacts
 from flowyml_kubeflow.flow import Flow, chunks
 from flowyml_kubeflow.records import Entry, Known
 from flowyml_kubeflow.step_runs import step_runs
@@ -120,7 +120,7 @@ def test_a_list_is_as_complete_as_what_the_pods_of_its_items_left(
     of_items.write(tmp_path / "record", steps=["double"])
     known.read(tmp_path / "record")
     facts = PodFacts(known, plan.structure, lambda _: None, "")
-    decider = Decider(plan, facts, InThisPod(plan.structure, lambda packed: packed, lambda value: value))
+    decider = Decider(plan, facts, PodEvaluator(plan.structure, lambda packed: packed, lambda value: value))
     assert decider.decide(plan.by_name["total"], ()) == outcome
     if outcome == OK:
         count = sum(len(index) for index in left)
