@@ -1,4 +1,4 @@
-"""What KFP's UI draws of three pipelines, as docs/engines/kubeflow.md says it, and the types of outputs there."""
+"""What KFP's UI draws of three pipelines, as docs/engines/kubeflow-operate.md says it, and the types of outputs there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flowyml_kubeflow.compiler import compile_pipeline
 from tests.engines.kubeflow_ir import faults
 from tests.engines.kubeflow_ui import drawn
 
-DOCS = Path(__file__).parents[3] / "docs/engines/kubeflow.md"
+DOCS = Path(__file__).parents[3] / "docs/engines/kubeflow-operate.md"
 IMAGE = {"image": "registry.internal/own:1", "runtime": "image"}
 
 
