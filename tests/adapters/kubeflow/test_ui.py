@@ -1,4 +1,4 @@
-"""What KFP's UI draws of three pipelines, as docs/engines/kubeflow-operate.md says it, and the types of outputs there."""
+"""What KFP's UI draws of three pipelines, as docs/engines/kubeflow-operate.md says, and the types of outputs there."""
 
 from __future__ import annotations
 
